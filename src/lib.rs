@@ -1,0 +1,21 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod streams;
+
+pub mod ml;
+
+pub mod kafka;
+
+pub mod avro;
+
+pub mod events;
+
+pub mod processors;
+
+pub mod http;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

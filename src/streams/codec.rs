@@ -1,0 +1,108 @@
+//! How a value becomes bytes and back: what Kafka Streams calls a Serde.
+
+use std::marker::PhantomData;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Turns values of one type into bytes and back.
+pub trait Codec<T>: Send + Sync {
+    /// Appends `value` to `bytes`.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value has no form in this codec.
+    fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
+
+    /// Reads one value that fills `bytes` from end to end.
+    ///
+    /// # Errors
+    /// [`CodecError`] says whether to set the record aside or to ask again.
+    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError>;
+}
+
+/// Why bytes and a value could not be exchanged, by what is to be done about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// These bytes will never be readable: the record goes to the dead letters.
+    #[error("{class}: {message}")]
+    Unreadable {
+        /// One word for counters and headers, such as `malformed` or `unknown_schema`.
+        class: &'static str,
+        /// The writer's schema, where the bytes name one.
+        schema_id: Option<u32>,
+        /// What is wrong with them.
+        message: String,
+    },
+    /// What is needed to read them can't be had just now: try again.
+    #[error("cannot decode just now: {message}")]
+    Unavailable {
+        /// What could not be had.
+        message: String,
+    },
+}
+
+/// Text as UTF-8: record keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Utf8;
+
+impl Codec<String> for Utf8 {
+    fn encode(&self, value: &String, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        bytes.extend_from_slice(value.as_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<String, CodecError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(error) => Err(CodecError::Unreadable {
+                class: "malformed",
+                schema_id: None,
+                message: format!("not UTF-8: {error}"),
+            }),
+        }
+    }
+}
+
+/// Our own stores' values: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>).
+#[derive(Debug)]
+pub struct Stored<T> {
+    version: u8,
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> Stored<T> {
+    /// Values of `T` as their format stands at `version`.
+    #[must_use]
+    pub fn version(version: u8) -> Self {
+        Self { version, value: PhantomData }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
+    fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        bytes.push(self.version);
+        match postcard::to_extend(value, std::mem::take(bytes)) {
+            Ok(extended) => *bytes = extended,
+            Err(error) => return Err(unreadable(&error)),
+        }
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let Some((version, body)) = bytes.split_first() else {
+            return Err(unreadable(&"no bytes"));
+        };
+        if *version != self.version {
+            let known = self.version;
+            return Err(unreadable(&format!("format {version}, only {known} is known")));
+        }
+        match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(unreadable(&format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+}
+
+fn unreadable(reason: &dyn std::fmt::Display) -> CodecError {
+    CodecError::Unreadable { class: "malformed", schema_id: None, message: reason.to_string() }
+}

@@ -1,0 +1,317 @@
+//! The client's side of a membership: what a member reads, and how far it is. The broker forgets it
+//! when the member does; what must outlive it (offsets, ownership) is in the
+//! [`Cluster`](crate::streams::local::Cluster).
+
+use std::collections::BTreeMap;
+
+use crate::streams::{
+    local::{log::Room, topics::Topics, transaction::Epoch},
+    record::{InputRecord, Offset, Partition, TopicPartition},
+    runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
+};
+
+/// Records of one poll or read; enough to make a call worthwhile.
+const BATCH_RECORDS_MAX: usize = 1000;
+/// Bytes of one poll or read, but for the last record: one model of 16 MiB, or all of the above at 16 kB.
+const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// One worker's membership, from its `join` on.
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) membership: Membership,
+    pub(crate) epoch: Epoch,
+    /// Unique in the broker, as it would be in Kafka: groups may use the same names for their members.
+    pub(crate) transactional_id: String,
+    tasks: BTreeMap<Partition, TaskInputs>,
+    /// Where the next batch begins to fill.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct TaskInputs {
+    is_paused: bool,
+    inputs: Vec<Input>,
+}
+
+#[derive(Debug)]
+struct Input {
+    source: TopicPartition,
+    position: Offset,
+    /// Whether the worker was told that the position is gone, and so begins anew.
+    is_told_gone: bool,
+}
+
+/// Where a reader outside any group is.
+#[derive(Debug)]
+pub struct Cursor {
+    pub(crate) source: TopicPartition,
+    pub(crate) position: Offset,
+    /// Whether the reader knows that it is at the end: then it may be kept waiting.
+    pub(crate) knows_end: bool,
+}
+
+impl Session {
+    pub(crate) fn new(membership: Membership, epoch: Epoch) -> Self {
+        let transactional_id = format!("{}-{}", membership.group, membership.member);
+        Self { membership, epoch, transactional_id, tasks: BTreeMap::new(), turn: 0 }
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        match self.membership.guarantee {
+            ProcessingGuarantee::ExactlyOnce => true,
+            ProcessingGuarantee::AtLeastOnce => false,
+        }
+    }
+
+    /// The tasks that the worker takes for its own.
+    pub(crate) fn tasks(&self) -> Vec<Partition> {
+        self.tasks.keys().copied().collect()
+    }
+
+    /// Begins to read a task, unless it does already.
+    pub(crate) fn add(&mut self, task: Partition, start: impl Fn(&TopicPartition) -> Offset) {
+        let input = |source| Input { position: start(&source), source, is_told_gone: false };
+        let inputs = || self.membership.inputs_of(task).map(input).collect();
+        self.tasks.entry(task).or_insert_with(|| TaskInputs { is_paused: false, inputs: inputs() });
+    }
+
+    pub(crate) fn remove(&mut self, tasks: &[Partition]) {
+        for task in tasks {
+            self.tasks.remove(task);
+        }
+    }
+
+    /// Goes back to `committed` in every input, or to the beginning where the worker has been told
+    /// that this is gone: not to be told again and again.
+    pub(crate) fn rewind(
+        &mut self,
+        topics: &Topics,
+        committed: impl Fn(&TopicPartition) -> Offset,
+    ) {
+        for input in self.tasks.values_mut().flat_map(|task| &mut task.inputs) {
+            let log = topics.log(&input.source).expect("topics are never deleted");
+            input.position = committed(&input.source);
+            input.is_told_gone &= !log.reaches(input.position);
+            if input.is_told_gone {
+                input.position = log.start();
+            }
+        }
+    }
+
+    /// Stops or goes on with `tasks`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if one of them is not assigned; then none is changed.
+    pub(crate) fn set_paused(
+        &mut self,
+        tasks: &[Partition],
+        is_paused: bool,
+    ) -> Result<(), BrokerError> {
+        if let Some(unknown) = tasks.iter().find(|task| !self.tasks.contains_key(task)) {
+            return Err(BrokerError::Fatal(format!("task {unknown} is not assigned")));
+        }
+        for task in tasks {
+            if let Some(task) = self.tasks.get_mut(task) {
+                task.is_paused = is_paused;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends one batch to `records`: from every input its share, then from those that have more. The
+    /// input to begin with changes from batch to batch, so that none starves.
+    ///
+    /// # Errors
+    /// [`BrokerError::OutOfRange`] if a position is not in its log; then nothing was read, and the next
+    /// fetch reads that one from its beginning.
+    pub(crate) fn fetch(
+        &mut self,
+        topics: &Topics,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<(), BrokerError> {
+        let active = self.tasks.values_mut().filter(|task| !task.is_paused);
+        let mut inputs: Vec<&mut Input> = active.flat_map(|task| &mut task.inputs).collect();
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        for input in &mut inputs {
+            let log = topics.log(&input.source).expect("topics are never deleted");
+            if !log.reaches(input.position) {
+                input.position = log.start();
+                input.is_told_gone = true;
+                return Err(BrokerError::OutOfRange(input.source.clone()));
+            }
+        }
+        let before = records.len();
+        let first = self.turn % inputs.len();
+        inputs.rotate_left(first);
+        let mut room = room_of_batch();
+        for share in [BATCH_RECORDS_MAX.div_ceil(inputs.len()), BATCH_RECORDS_MAX] {
+            for input in &mut inputs {
+                let log = topics.log(&input.source).expect("topics are never deleted");
+                let offered = share.min(room.records);
+                let mut part = Room { records: offered, bytes: room.bytes };
+                input.position = log.read(&input.source, input.position, &mut part, records);
+                room = Room { records: room.records - (offered - part.records), bytes: part.bytes };
+            }
+        }
+        if records.len() > before {
+            self.turn = first + 1;
+        }
+        Ok(())
+    }
+}
+
+impl Cursor {
+    /// Appends one batch to `records`, and says whether that was all there is.
+    ///
+    /// # Errors
+    /// [`BrokerError::OutOfRange`] if the position is not in the log.
+    pub(crate) fn fetch(
+        &mut self,
+        topics: &Topics,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<bool, BrokerError> {
+        let log = topics.log(&self.source).expect("topics are never deleted");
+        if !log.reaches(self.position) {
+            return Err(BrokerError::OutOfRange(self.source.clone()));
+        }
+        let mut room = room_of_batch();
+        self.position = log.read(&self.source, self.position, &mut room, records);
+        Ok(self.position >= log.stable_end())
+    }
+}
+
+fn room_of_batch() -> Room {
+    Room { records: BATCH_RECORDS_MAX, bytes: BATCH_BYTES_MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::streams::{
+        local::{LocalSettings, cluster::Now},
+        record::{OutputRecord, Topic},
+        runtime::broker::{Cleanup, TopicSpec},
+        time::{EventTime, WallTime},
+    };
+
+    const NOW: Now = Now { elapsed: Duration::ZERO, wall: WallTime(0) };
+
+    /// Topics `lead` and `companion` of three partitions with so many records in each.
+    fn topics(lead: [usize; 3], companion: [usize; 3], value_bytes: usize) -> Topics {
+        let mut topics = Topics::new(LocalSettings::default());
+        for (name, counts) in [("lead", lead), ("companion", companion)] {
+            let name = Topic::new(name);
+            let cleanup = Cleanup::Delete { retention: None };
+            let message_bytes_max = Some(u32::MAX);
+            let spec = TopicSpec { name: name.clone(), partitions: 3, cleanup, message_bytes_max };
+            topics.create(&spec).unwrap();
+            for (partition, count) in (0..).map(Partition).zip(counts) {
+                let to = TopicPartition { topic: name.clone(), partition };
+                for _ in 0..count {
+                    let record = OutputRecord {
+                        topic: name.clone(),
+                        partition: Some(partition),
+                        timestamp: EventTime(0),
+                        key: None,
+                        value: Some(vec![0; value_bytes]),
+                        headers: Vec::new(),
+                    };
+                    topics.append(&to, record, None, NOW).unwrap();
+                }
+            }
+        }
+        topics
+    }
+
+    fn session(tasks: i32) -> Session {
+        let membership = Membership {
+            group: "g".to_owned(),
+            member: "m".to_owned(),
+            lead: Topic::new("lead"),
+            companions: vec![Topic::new("companion")],
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        };
+        let mut session = Session::new(membership, Epoch(0));
+        for task in 0..tasks {
+            session.add(Partition(task), |_| Offset(0));
+        }
+        session
+    }
+
+    /// How many records of each partition the next batch has: lead first, then companion.
+    fn batch(session: &mut Session, topics: &Topics) -> [usize; 6] {
+        let mut records = Vec::new();
+        session.fetch(topics, &mut records).unwrap();
+        let mut counts = [0; 6];
+        for record in records {
+            let row = if record.source.topic.as_str() == "lead" { 0 } else { 3 };
+            counts[row + usize::try_from(record.source.partition.0).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_batch_is_shared_and_what_one_leaves_another_takes() {
+        let full = topics([2000; 3], [2000; 3], 1);
+        assert_eq!(batch(&mut session(2), &full), [250, 250, 0, 250, 250, 0]);
+        let uneven = topics([2000, 10, 0], [0, 0, 5], 1);
+        assert_eq!(batch(&mut session(3), &uneven), [985, 10, 0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn large_records_take_turns() {
+        let half_a_batch = usize::try_from(BATCH_BYTES_MAX / 2).unwrap();
+        let large = topics([3, 3, 0], [0; 3], half_a_batch);
+        let mut session = session(2);
+        let mut sum = [0; 6];
+        for _ in 0..3 {
+            let counts = batch(&mut session, &large);
+            assert_eq!(counts.iter().sum::<usize>(), 2, "{counts:?}");
+            sum = std::array::from_fn(|index| sum[index] + counts[index]);
+        }
+        assert_eq!(sum, [3, 3, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_paused_stays_where_it_is() {
+        let topics = topics([1; 3], [1; 3], 1);
+        let mut session = session(2);
+        session.set_paused(&[Partition(1)], true).unwrap();
+        assert_eq!(batch(&mut session, &topics), [1, 0, 0, 1, 0, 0]);
+        session.set_paused(&[Partition(1)], false).unwrap();
+        assert_eq!(batch(&mut session, &topics), [0, 1, 0, 0, 1, 0]);
+        let unknown = session.set_paused(&[Partition(0), Partition(2)], true);
+        assert!(matches!(unknown, Err(BrokerError::Fatal(_))));
+    }
+
+    #[test]
+    fn one_position_out_of_range_and_nothing_is_read() {
+        let topics = topics([1; 3], [1; 3], 1);
+        let mut session = session(3);
+        let committed =
+            |source: &TopicPartition| Offset(if source.partition == Partition(2) { 2 } else { 0 });
+        session.rewind(&topics, committed);
+        for topic in ["lead", "companion"] {
+            let mut records = Vec::new();
+            let expected = TopicPartition { topic: Topic::new(topic), partition: Partition(2) };
+            let refused = session.fetch(&topics, &mut records);
+            assert!(matches!(refused, Err(BrokerError::OutOfRange(gone)) if gone == expected));
+            assert!(records.is_empty());
+        }
+        assert_eq!(
+            batch(&mut session, &topics),
+            [1; 6],
+            "said once, it goes on from the beginning"
+        );
+        session.rewind(&topics, committed);
+        assert_eq!(batch(&mut session, &topics), [1; 6], "and so after an abort");
+        session.rewind(&topics, |_| Offset(1));
+        assert_eq!(batch(&mut session, &topics), [0; 6]);
+        session.rewind(&topics, committed);
+        assert!(session.fetch(&topics, &mut Vec::new()).is_err(), "another time it is news again");
+    }
+}

@@ -1,0 +1,130 @@
+//! The layer's metrics, after Kafka Streams' (KIP-444), in Prometheus' units.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// A count that only grows.
+#[derive(Clone, Debug)]
+pub struct Counter(IntCounter);
+
+impl Counter {
+    /// Counts in `counter`.
+    #[must_use]
+    pub fn new(counter: IntCounter) -> Self {
+        Self(counter)
+    }
+
+    /// One that nobody else reads.
+    #[cfg(test)]
+    pub(crate) fn unread() -> Self {
+        Self(IntCounter::new("unread", "unread").expect("the name is a valid one"))
+    }
+
+    /// Adds at once; what belongs to a record goes through [`crate::streams::topology::Context::count`].
+    pub fn add(&self, by: u64) {
+        self.0.inc_by(by);
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// What every worker of one application reports into.
+#[derive(Clone, Debug)]
+pub struct StreamsMetrics {
+    records: IntCounterVec,
+    dead_letters: IntCounterVec,
+    commits: IntCounterVec,
+    commit_latency: Histogram,
+    restored: IntCounter,
+    threads_alive: IntGauge,
+}
+
+/// Milliseconds to minutes; a commit of an idle broker takes about 10 ms.
+const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+impl StreamsMetrics {
+    /// Registers the layer's metrics.
+    ///
+    /// # Errors
+    /// If `registry` has them already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let records = IntCounterVec::new(
+            Opts::new(
+                "foretell_records_processed_total",
+                "Records taken from a topic, processed and committed.",
+            ),
+            &["topic"],
+        )?;
+        let dead_letters = IntCounterVec::new(
+            Opts::new(
+                "foretell_dead_letters_total",
+                "Records set aside on the dead-letter topic, by the class of their error.",
+            ),
+            &["class"],
+        )?;
+        let commits = IntCounterVec::new(
+            Opts::new("foretell_stream_commits_total", "Commits, by how they ended."),
+            &["result"],
+        )?;
+        let commit_latency = Histogram::with_opts(
+            HistogramOpts::new(
+                "foretell_stream_commit_latency_seconds",
+                "Time from the end of processing to the end of the commit.",
+            )
+            .buckets(COMMIT_SECONDS.to_vec()),
+        )?;
+        let restored = IntCounter::new(
+            "foretell_stream_task_restore_records_total",
+            "Changelog records read to restore stores.",
+        )?;
+        let threads_alive =
+            IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
+        registry.register(Box::new(records.clone()))?;
+        registry.register(Box::new(dead_letters.clone()))?;
+        registry.register(Box::new(commits.clone()))?;
+        registry.register(Box::new(commit_latency.clone()))?;
+        registry.register(Box::new(restored.clone()))?;
+        registry.register(Box::new(threads_alive.clone()))?;
+        Ok(Self { records, dead_letters, commits, commit_latency, restored, threads_alive })
+    }
+
+    /// In a registry that nobody reads.
+    #[cfg(test)]
+    pub(crate) fn unread() -> Self {
+        Self::register(&Registry::new()).expect("an empty registry has none of them")
+    }
+
+    pub(crate) fn records(&self, topic: &str) -> Counter {
+        Counter(self.records.with_label_values(&[topic]))
+    }
+
+    pub(crate) fn dead_letters(&self, class: &str) -> Counter {
+        Counter(self.dead_letters.with_label_values(&[class]))
+    }
+
+    pub(crate) fn committed(&self, took: Duration) {
+        self.commits.with_label_values(&["committed"]).inc();
+        self.commit_latency.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn aborted(&self) {
+        self.commits.with_label_values(&["aborted"]).inc();
+    }
+
+    pub(crate) fn restored(&self, records: usize) {
+        self.restored.inc_by(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn thread_started(&self) {
+        self.threads_alive.inc();
+    }
+
+    pub(crate) fn thread_ended(&self) {
+        self.threads_alive.dec();
+    }
+}

@@ -1,0 +1,24 @@
+//! A Kafka Streams that happens to live in this crate: it knows no machine learning, no Kafka client,
+//! no Avro.
+//!
+//! ```text
+//!    topics ──poll──▶ Worker ──records──▶ Task ─┬─▶ source ─▶ processor ─▶ sink
+//!      ▲                │                       │                │ ▲         │
+//!      │                │                       │               Stores       │
+//!      │                │                       └──── outbox ◀───────────────┘
+//!      └── one commit: outputs, changelogs, offsets ──┘
+//! ```
+//!
+//! - A [`topology::Topology`] says what is processed how; it is wired once.
+//! - A [`task::Task`] is one partition's instance of it, with its stores. It does no I/O.
+//! - A [`runtime::Worker`] is a thread that drives tasks through a [`runtime::broker::Broker`].
+
+pub mod codec;
+pub mod local;
+pub mod metrics;
+pub mod record;
+pub mod runtime;
+pub mod state;
+pub mod task;
+pub mod time;
+pub mod topology;

@@ -1,0 +1,280 @@
+//! The only way out: what the runtime asks of a Kafka-compatible broker. Two implementations:
+//! [`crate::kafka`] over librdkafka, and [`crate::streams::local`] in this process.
+
+use std::time::Duration;
+
+use crate::streams::record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition};
+
+/// A cluster, as a client sees it.
+pub trait Broker: Send + Sync {
+    /// Joins a group: one worker's consumer and producer. Does not wait for an assignment.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if the settings are refused; [`BrokerError::Retry`] if nobody answers.
+    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError>;
+
+    /// Reads one partition outside any group, committed records only: for restores and for tables
+    /// that every instance holds whole.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError>;
+
+    /// Writes outside any transaction (idempotent, acknowledged by all replicas).
+    ///
+    /// # Errors
+    /// [`BrokerError`] if no producer can be made.
+    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError>;
+
+    /// Creates those of `topics` that do not exist, and returns their names. Waits until the
+    /// created ones can be used.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
+
+    /// How many partitions `topic` has; none if it does not exist.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if nobody answers.
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError>;
+}
+
+/// How a worker takes part in a group.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The consumer group.
+    pub group: String,
+    /// This worker's name in it, the same after a restart: the transactional id.
+    pub member: String,
+    /// The topic that the group subscribes to; its partitions number the tasks.
+    pub lead: Topic,
+    /// Topics with the same number of partitions that follow the lead's assignment.
+    pub companions: Vec<Topic>,
+    /// Whether a commit is a transaction.
+    pub guarantee: ProcessingGuarantee,
+}
+
+impl Membership {
+    /// Every input partition of the task `partition`: the lead first, then the companions.
+    pub fn inputs_of(&self, partition: Partition) -> impl Iterator<Item = TopicPartition> + '_ {
+        let topics = std::iter::once(&self.lead).chain(&self.companions);
+        topics.map(move |topic| TopicPartition { topic: topic.clone(), partition })
+    }
+}
+
+/// What a commit promises (KIP-129, KIP-447).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessingGuarantee {
+    /// Outputs, changelogs and offsets in one transaction.
+    #[default]
+    #[serde(rename = "exactly_once_v2")]
+    ExactlyOnce,
+    /// Outputs first, then offsets: after a crash, records may be processed again.
+    AtLeastOnce,
+}
+
+/// One worker's part in a group: its consumer and its producer, on one thread.
+///
+/// ```text
+///   poll ─▶ Assigned(p) ─▶ assign(p)  … records of p's inputs follow
+///        ─▶ Revoked(p)  ─▶ commit (or abort if lost) ─▶ unassign(p)
+///   send* ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
+///                  └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
+/// ```
+///
+/// A rebalance is only announced by `poll`, never carried out inside it: the member goes on owning
+/// the partitions until the worker answers, so that the commit before a revocation is an ordinary
+/// one.
+pub trait Member {
+    /// Waits at most `wait`, appends the records that have come to `records`, in order within each
+    /// partition, and returns a change of the assignment if there is one to be answered.
+    /// Must be called again within the session's time, also when all partitions are paused.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn poll(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<Option<Rebalance>, BrokerError>;
+
+    /// Answers [`Rebalance::Assigned`]: starts reading every input of `tasks` from the group's
+    /// committed offsets, or from the beginning where there are none. Call it also for no tasks.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Answers [`Rebalance::Revoked`]: stops reading every input of `tasks`.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Stops fetching every input of `tasks`, which stay assigned: while they restore, or when
+    /// their queues are full. Records already fetched may still come once.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Goes on fetching every input of `tasks`, where it was paused.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Writes a record; in the open transaction, or a new one, if exactly once. Does not wait for
+    /// the broker, except when too much is under way.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
+    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
+
+    /// Makes everything sent since the last commit durable, together with `offsets` (each the next
+    /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.
+    /// With nothing sent and no offsets it does nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`].
+    /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
+    fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
+
+    /// Forgets everything sent since the last commit, and goes back to the offsets of the last
+    /// commit in every partition still assigned: those records come again, and none fetched
+    /// before the abort comes out of `poll` any more.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn abort(&mut self) -> Result<(), BrokerError>;
+
+    /// Leaves the group at once, without waiting for the session to run out. Commits nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the member is gone all the same.
+    fn leave(self: Box<Self>) -> Result<(), BrokerError>;
+}
+
+/// A change of a member's assignment. Partition numbers are the lead's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// These are now ours, besides what we have (perhaps none).
+    Assigned(Vec<Partition>),
+    /// These go to somebody else.
+    Revoked {
+        /// What we lose.
+        tasks: Vec<Partition>,
+        /// They are gone already (the session ran out): abort, do not commit.
+        lost: bool,
+    },
+}
+
+/// Where a [`Reader`] starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The oldest record there is.
+    Beginning,
+    /// This record, or the first after it.
+    Offset(Offset),
+    /// After the newest record there is now.
+    End,
+}
+
+/// Reads one partition, committed records only.
+pub trait Reader: Send {
+    /// Waits at most `wait` and appends what has come to `records`.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn read(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<ReadTo, BrokerError>;
+}
+
+/// How far a [`Reader::read`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadTo {
+    /// There may be more.
+    More,
+    /// The end of the partition as it stood during this call (an aborted or open transaction's
+    /// records behind it do not count).
+    End,
+}
+
+/// Writes outside any transaction.
+pub trait Publisher: Send {
+    /// Hands a record over; waits only when too much is under way.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
+    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
+
+    /// Waits until everything sent is acknowledged.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if something was not, after the broker's own retries.
+    fn flush(&mut self) -> Result<(), BrokerError>;
+}
+
+/// A topic as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: Topic,
+    /// How many partitions.
+    pub partitions: u32,
+    /// What is kept.
+    pub cleanup: Cleanup,
+    /// The largest record batch, in bytes, if not the broker's default (`max.message.bytes`).
+    pub message_bytes_max: Option<u32>,
+}
+
+/// What a topic keeps (`cleanup.policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Records of the last `retention`; for ever if there is none.
+    Delete {
+        /// `retention.ms`
+        retention: Option<Duration>,
+    },
+    /// The last record of every key.
+    Compact,
+    /// The last record of every key, for as long as `retention`.
+    CompactDelete {
+        /// `retention.ms`
+        retention: Duration,
+    },
+}
+
+/// What went wrong with a broker, named for what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It may work in a moment: the same call again.
+    #[error("the broker is not available just now: {0}")]
+    Retry(String),
+    /// The transaction can't be committed: [`Member::abort`], discard, process again.
+    #[error("the transaction must be aborted: {0}")]
+    Abort(String),
+    /// Another member with this name or these partitions has taken over: drop the member, join again.
+    #[error("fenced by another member: {0}")]
+    Fenced(String),
+    /// This record can never be written (larger than the limit, an unknown topic): set it aside.
+    #[error("cannot write to {topic}: {reason}")]
+    Unsendable {
+        /// Where it was to go.
+        topic: Topic,
+        /// Why it can't.
+        reason: String,
+    },
+    /// The position asked for is no longer there. A member says so once and goes on with the oldest
+    /// record there is; a reader starts over when it is opened anew.
+    #[error("the log was cut off before {0}")]
+    OutOfRange(TopicPartition),
+    /// Nothing will make it work without somebody's help: stop, and say this.
+    #[error("{0}")]
+    Fatal(String),
+}

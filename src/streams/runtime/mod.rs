@@ -1,0 +1,13 @@
+//! What drives tasks: the way out to a broker, and the workers.
+
+pub mod broker;
+mod restore;
+mod slot;
+mod status;
+mod worker;
+
+pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
+pub use worker::{StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};
+
+#[cfg(test)]
+mod worker_tests;

@@ -1,0 +1,457 @@
+//! A worker: one thread, one member of the group, its tasks; a synchronous loop that a test can
+//! single-step.
+//!
+//! ```text
+//!   turn:  answer a rebalance ─▶ poll ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
+//!            │ Retry      the same again                                             │
+//!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
+//!            │ Fenced     drop the member and all tasks, join again
+//!            └ Fatal      leave; the process stops, saying why
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::streams::{
+    metrics::StreamsMetrics,
+    record::{InputRecord, Partition},
+    runtime::{
+        broker::{Broker, BrokerError, Member, Membership, Rebalance},
+        slot::{Flow, Slot},
+        status::{StatusBoard, WorkerStatus},
+    },
+    task::Task,
+    time::Clock,
+    topology::{ProcessError, Topology},
+};
+
+/// How a worker paces itself.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The longest time between two commits, if there is something to commit.
+    pub commit_interval: Duration,
+    /// A commit comes sooner after so many records.
+    pub commit_records_max: usize,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self { commit_interval: Duration::from_millis(100), commit_records_max: 10_000 }
+    }
+}
+
+/// Tells workers to stop after the present turn.
+#[derive(Clone, Debug, Default)]
+pub struct StopSignal(Arc<AtomicBool>);
+
+impl StopSignal {
+    /// Stop, please.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody said so.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The broker refused for good.
+    #[error(transparent)]
+    Broker(BrokerError),
+    /// Another process has this one's name, and each fences the other.
+    #[error(
+        "`{member}` was fenced {times} times without a commit in between: does another process use \
+         the same instance id? Give each process its own"
+    )]
+    FencedAgain {
+        /// The contested name.
+        member: String,
+        /// How often.
+        times: u32,
+    },
+}
+
+/// Turns without anything to do last this long.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// Records a turn: the group must be polled within its session.
+const RECORDS_A_TURN_MAX: usize = 1_000;
+/// Above this, a task's inputs are paused: about 10 MB at 1 kB a record.
+const BUFFERED_MAX: usize = 10_000;
+const FENCED_MAX: u32 = 5;
+/// Each try takes the broker's own patience.
+const JOIN_TRIES_MAX: u32 = 5;
+/// A commit of nothing, so that the member can renew offsets that would expire.
+const IDLE_COMMIT: Duration = Duration::from_secs(60);
+
+/// One thread's share of an application.
+pub struct Worker {
+    broker: Arc<dyn Broker>,
+    topology: Arc<Topology>,
+    membership: Membership,
+    settings: WorkerSettings,
+    clock: Arc<dyn Clock>,
+    metrics: StreamsMetrics,
+    board: StatusBoard,
+    member: Box<dyn Member>,
+    slots: BTreeMap<Partition, Slot>,
+    /// A change of assignment that is still to be answered.
+    pending: Option<Rebalance>,
+    polled: Vec<InputRecord>,
+    processed: usize,
+    committed_at: Duration,
+    joined: bool,
+    fenced: u32,
+}
+
+fn join_group(
+    broker: &dyn Broker,
+    membership: &Membership,
+) -> Result<Box<dyn Member>, WorkerError> {
+    let mut tries = 1;
+    loop {
+        match broker.join(membership) {
+            Err(BrokerError::Retry(reason)) if tries < JOIN_TRIES_MAX => {
+                tracing::warn!(member = membership.member, reason, "joining again");
+                tries += 1;
+            }
+            result => return result.map_err(WorkerError::Broker),
+        }
+    }
+}
+
+/// What a worker works with.
+pub struct WorkerParts {
+    /// The cluster.
+    pub broker: Arc<dyn Broker>,
+    /// What is processed how.
+    pub topology: Arc<Topology>,
+    /// The group, and this worker's name in it.
+    pub membership: Membership,
+    /// How it paces itself.
+    pub settings: WorkerSettings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it counts.
+    pub metrics: StreamsMetrics,
+    /// Where it says how it is.
+    pub board: StatusBoard,
+}
+
+impl Worker {
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// [`WorkerError::Broker`]
+    pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
+        let member = join_group(parts.broker.as_ref(), &parts.membership)?;
+        let committed_at = parts.clock.elapsed();
+        parts.board.publish(&parts.membership.member, WorkerStatus::default());
+        Ok(Self {
+            broker: parts.broker,
+            topology: parts.topology,
+            membership: parts.membership,
+            settings: parts.settings,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            board: parts.board,
+            member,
+            slots: BTreeMap::new(),
+            pending: None,
+            polled: Vec::new(),
+            processed: 0,
+            committed_at,
+            joined: false,
+            fenced: 0,
+        })
+    }
+
+    /// Turns until `stop`, then commits and leaves the group.
+    ///
+    /// # Errors
+    /// [`WorkerError`], having left the group.
+    pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
+        self.metrics.thread_started();
+        let mut result = Ok(());
+        while result.is_ok() && !stop.is_stopped() {
+            result = self.turn(IDLE_WAIT);
+        }
+        self.metrics.thread_ended();
+        let left = self.close(result.is_ok());
+        result.and(left)
+    }
+
+    /// One turn of the loop; waits at most `wait` for records.
+    ///
+    /// # Errors
+    /// [`WorkerError`], if the worker can't go on.
+    pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
+        match self.try_turn(wait) {
+            Ok(()) => Ok(()),
+            Err(error) => self.recover(error),
+        }
+    }
+
+    fn try_turn(&mut self, wait: Duration) -> Result<(), BrokerError> {
+        self.answer_rebalance()?;
+        let wait = self.patience(wait);
+        self.pending = self.member.poll(wait, &mut self.polled)?;
+        for record in self.polled.drain(..) {
+            if let Some(slot) = self.slots.get_mut(&record.source.partition) {
+                slot.task.add(record);
+            }
+        }
+        self.restore()?;
+        self.process()?;
+        self.regulate()?;
+        self.send()?;
+        if self.commit_is_due() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// How long a poll may wait: not at all with work at hand, and never past the next commit.
+    fn patience(&self, wait: Duration) -> Duration {
+        if self.slots.values().any(Slot::has_work) {
+            return Duration::ZERO;
+        }
+        if self.processed == 0 {
+            return wait;
+        }
+        let since = self.clock.elapsed().saturating_sub(self.committed_at);
+        wait.min(self.settings.commit_interval.saturating_sub(since))
+    }
+
+    fn answer_rebalance(&mut self) -> Result<(), BrokerError> {
+        match self.pending.clone() {
+            None => return Ok(()),
+            Some(Rebalance::Assigned(tasks)) => {
+                self.member.assign(&tasks)?;
+                self.member.pause(&tasks)?;
+                tasks.into_iter().for_each(|partition| self.open(partition));
+                self.joined = true;
+            }
+            Some(Rebalance::Revoked { tasks, lost }) => {
+                if lost {
+                    self.abort("partitions were lost")?;
+                } else {
+                    match self.commit() {
+                        Err(BrokerError::Abort(reason)) => self.abort(&reason)?,
+                        other => other?,
+                    }
+                }
+                self.slots.retain(|partition, _| !tasks.contains(partition));
+                self.member.unassign(&tasks)?;
+            }
+        }
+        self.pending = None;
+        self.publish_status();
+        Ok(())
+    }
+
+    /// A fresh task in place of whatever was there. Its inputs are paused until it is restored.
+    fn open(&mut self, partition: Partition) {
+        let task = Task::new(&self.topology, partition, &self.metrics);
+        self.slots.insert(partition, Slot::open(task));
+    }
+
+    fn restore(&mut self) -> Result<(), BrokerError> {
+        let (mut changed, mut cut_off) = (false, Vec::new());
+        for (partition, slot) in &mut self.slots {
+            match slot.restore(self.broker.as_ref(), self.clock.as_ref()) {
+                Err(BrokerError::OutOfRange(changelog)) => {
+                    tracing::warn!(%changelog, "it was compacted meanwhile: restoring anew");
+                    cut_off.push(*partition);
+                }
+                restored => changed |= restored?,
+            }
+        }
+        cut_off.into_iter().for_each(|partition| self.open(partition));
+        if changed {
+            self.publish_status();
+        }
+        Ok(())
+    }
+
+    fn process(&mut self) -> Result<(), BrokerError> {
+        for (partition, slot) in &mut self.slots {
+            match slot.process(RECORDS_A_TURN_MAX, self.clock.as_ref()) {
+                Ok(records) => self.processed += records,
+                Err(error) => {
+                    let partition = *partition;
+                    return self.rebuild(partition, &error);
+                }
+            }
+            // A punctuation may write and send nothing: that is to be committed as well.
+            if self.processed == 0 && slot.task.has_changes() {
+                self.processed = 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A store can't be read: the task starts over from its changelogs.
+    fn rebuild(&mut self, partition: Partition, error: &ProcessError) -> Result<(), BrokerError> {
+        tracing::error!(task = %partition, %error, "rebuilding the stores from their changelogs");
+        self.abort("a store cannot be read")?;
+        self.member.pause(&[partition])?;
+        self.open(partition);
+        Ok(())
+    }
+
+    /// Pauses what overflows, and resumes what has room.
+    fn regulate(&mut self) -> Result<(), BrokerError> {
+        for (partition, slot) in &mut self.slots {
+            match slot.regulate(BUFFERED_MAX) {
+                Some(Flow::Pause) => self.member.pause(&[*partition])?,
+                Some(Flow::Resume) => self.member.resume(&[*partition])?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), BrokerError> {
+        for slot in self.slots.values_mut() {
+            let mut outbox = slot.task.take_outbox();
+            // An output that is set aside leaves a dead letter behind, which is to be sent as well.
+            while !outbox.is_empty() {
+                for record in outbox {
+                    self.processed = self.processed.max(1);
+                    match self.member.send(record.clone()) {
+                        Err(BrokerError::Unsendable { topic, reason }) => {
+                            if self.topology.must_take(&topic) {
+                                // Without it, what we remember is not what the log says.
+                                let reason = format!("cannot write to {topic}: {reason}");
+                                return Err(BrokerError::Fatal(reason));
+                            }
+                            slot.task.set_aside_output(record, reason);
+                        }
+                        // What was taken from the outbox is in this loop alone: it must come again.
+                        Err(BrokerError::Retry(reason)) => return Err(BrokerError::Abort(reason)),
+                        other => other?,
+                    }
+                }
+                outbox = slot.task.take_outbox();
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_is_due(&self) -> bool {
+        let since = self.clock.elapsed().saturating_sub(self.committed_at);
+        since >= IDLE_COMMIT
+            || self.processed >= self.settings.commit_records_max
+            || (self.processed > 0 && since >= self.settings.commit_interval)
+    }
+
+    fn commit(&mut self) -> Result<(), BrokerError> {
+        let started = self.clock.elapsed();
+        let mut offsets = Vec::new();
+        for slot in self.slots.values_mut() {
+            offsets.extend(slot.task.prepare_commit());
+        }
+        self.send()?;
+        let result = self.member.commit(&offsets);
+        if let Err(BrokerError::Retry(reason)) = result {
+            // The changelog records are sent already: a second try would send them twice.
+            return Err(BrokerError::Abort(reason));
+        }
+        result?;
+        for slot in self.slots.values_mut() {
+            slot.task.committed();
+        }
+        self.committed_at = self.clock.elapsed();
+        self.processed = 0;
+        self.fenced = 0;
+        self.metrics.committed(self.committed_at.saturating_sub(started));
+        self.publish_status();
+        Ok(())
+    }
+
+    fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
+        tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
+        for slot in self.slots.values_mut() {
+            slot.task.discarded();
+        }
+        // A poll that failed may have left records here, which come again.
+        self.polled.clear();
+        self.processed = 0;
+        self.metrics.aborted();
+        match self.member.abort() {
+            // Not rewound yet: nobody may go on from here.
+            Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
+            result => result,
+        }
+    }
+
+    fn recover(&mut self, error: BrokerError) -> Result<(), WorkerError> {
+        let member = self.membership.member.as_str();
+        match error {
+            BrokerError::Retry(reason) => {
+                tracing::warn!(member, reason, "trying again");
+                Ok(())
+            }
+            BrokerError::Abort(reason) => match self.abort(&reason) {
+                Ok(()) => Ok(()),
+                // An abort that cannot be aborted: start over with a new member.
+                Err(BrokerError::Abort(reason) | BrokerError::Retry(reason)) => {
+                    self.rejoin(&reason)
+                }
+                Err(other) => self.recover(other),
+            },
+            BrokerError::Fenced(reason) => self.rejoin(&reason),
+            BrokerError::OutOfRange(input) => {
+                // The broker has let records go that we had not read: nothing brings them back, and
+                // the member goes on with the oldest there are.
+                tracing::error!(member, %input, "records were deleted before they were processed");
+                Ok(())
+            }
+            BrokerError::Unsendable { .. } | BrokerError::Fatal(_) => {
+                Err(WorkerError::Broker(error))
+            }
+        }
+    }
+
+    fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
+        let member = self.membership.member.clone();
+        tracing::warn!(member, reason, "fenced: joining again with fresh tasks");
+        self.fenced += 1;
+        if self.fenced > FENCED_MAX {
+            return Err(WorkerError::FencedAgain { member, times: self.fenced });
+        }
+        self.slots.clear();
+        self.polled.clear();
+        self.pending = None;
+        self.processed = 0;
+        self.joined = false;
+        self.metrics.aborted();
+        self.member = join_group(self.broker.as_ref(), &self.membership)?;
+        self.publish_status();
+        Ok(())
+    }
+
+    fn close(mut self, commit: bool) -> Result<(), WorkerError> {
+        if commit && let Err(error) = self.send().and_then(|()| self.commit()) {
+            tracing::warn!(%error, "the last commit failed; its records will come again");
+        }
+        self.member.leave().map_err(WorkerError::Broker)
+    }
+
+    fn publish_status(&self) {
+        let tasks = self.slots.values().map(Slot::status).collect();
+        let status = WorkerStatus { joined: self.joined, tasks };
+        self.board.publish(&self.membership.member, status);
+    }
+}

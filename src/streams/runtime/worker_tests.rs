@@ -1,0 +1,400 @@
+//! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::streams::{
+    codec::{Stored, Utf8},
+    local::LocalBroker,
+    metrics::StreamsMetrics,
+    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    runtime::{
+        StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
+        broker::{
+            Broker, BrokerError, Cleanup, From, Member, Membership, ProcessingGuarantee, Publisher,
+            ReadTo, Reader, Rebalance, TopicSpec,
+        },
+    },
+    state::KeyValueHandle,
+    time::{Clock, EventTime, ManualClock, WallTime},
+    topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
+};
+
+/// Sends each word on with its number among those of its key.
+struct Count {
+    counts: KeyValueHandle<u32>,
+}
+
+impl Processor for Count {
+    type In = String;
+    type Out = String;
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        let mut counts = ctx.key_value(&self.counts);
+        let count = counts.get(&key)?.unwrap_or(0) + 1;
+        counts.put(&key, &count)?;
+        let value = format!("{} {count}", record.value);
+        ctx.forward(Record { value, ..record.clone() })
+    }
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    broker: LocalBroker,
+    topology: Arc<Topology>,
+    metrics: StreamsMetrics,
+    board: StatusBoard,
+}
+
+const PARTITIONS: u32 = 4;
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// Longer than a local transaction may be open, shorter than a session.
+const TRANSACTION_OVER: Duration = Duration::from_secs(11);
+const SESSION_OVER: Duration = Duration::from_secs(46);
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name)
+}
+
+impl World {
+    /// With all topics there; the words go to `out`.
+    fn new(out: &str) -> Self {
+        let clock = Arc::new(ManualClock::at(WallTime(0)));
+        let broker = LocalBroker::new(Arc::<ManualClock>::clone(&clock));
+        let mut topology = TopologyBuilder::new("test", topic("dead"));
+        let words = topology.source("words", topic("in"), Arc::new(Utf8));
+        let counts = topology.key_value_store("counts", Arc::new(Stored::version(1)));
+        let stores = [counts.id()];
+        let counted =
+            topology.process("count", &[words], &stores, move || Count { counts: counts.clone() });
+        topology.sink("out", &[counted], topic(out), Arc::new(Utf8));
+        let topology = Arc::new(topology.build());
+        let names = ["in", "out", "dead"].map(topic).into_iter().chain(topology.changelogs());
+        let specs = names.map(|name| TopicSpec {
+            name,
+            partitions: PARTITIONS,
+            cleanup: Cleanup::Delete { retention: None },
+            message_bytes_max: None,
+        });
+        broker.create_topics(&specs.collect::<Vec<_>>()).unwrap();
+        let metrics = StreamsMetrics::unread();
+        Self { clock, broker, topology, metrics, board: StatusBoard::default() }
+    }
+
+    fn join(&self, name: &str) -> Worker {
+        self.join_through(Arc::new(self.broker.clone()), name)
+    }
+
+    fn join_through(&self, broker: Arc<dyn Broker>, name: &str) -> Worker {
+        let parts = WorkerParts {
+            broker,
+            topology: Arc::clone(&self.topology),
+            membership: Membership {
+                group: "group".to_owned(),
+                member: name.to_owned(),
+                lead: self.topology.lead().clone(),
+                companions: self.topology.companions(),
+                guarantee: ProcessingGuarantee::ExactlyOnce,
+            },
+            settings: WorkerSettings { commit_interval: COMMIT_INTERVAL, commit_records_max: 100 },
+            clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
+            metrics: self.metrics.clone(),
+            board: self.board.clone(),
+        };
+        Worker::join(parts).unwrap()
+    }
+
+    /// One record a partition, its key the partition's number.
+    fn say(&self, word: &str) {
+        let mut publisher = self.broker.publish().unwrap();
+        for number in 0..PARTITIONS {
+            let record = OutputRecord {
+                topic: topic("in"),
+                partition: Some(Partition(i32::try_from(number).unwrap())),
+                timestamp: EventTime(0),
+                key: Some(number.to_string().into_bytes()),
+                value: Some(word.as_bytes().to_vec()),
+                headers: Vec::new(),
+            };
+            publisher.send(record).unwrap();
+        }
+        publisher.flush().unwrap();
+    }
+
+    /// Turns each worker some times while the clock stands still.
+    fn turn(workers: &mut [&mut Worker]) {
+        for _ in 0..8 {
+            for worker in &mut *workers {
+                worker.turn(Duration::ZERO).unwrap();
+            }
+        }
+    }
+
+    /// Says `committed` and then `open`, and has both processed; no time passes after the commit of
+    /// the first, so that the second is not committed.
+    fn leave_open(&self, worker: &mut Worker, committed: &str, open: &str) {
+        self.clock.advance(COMMIT_INTERVAL);
+        self.say(committed);
+        Self::turn(&mut [worker]);
+        self.say(open);
+        Self::turn(&mut [worker]);
+        self.expect_out(&[&format!("{committed} 1")]);
+    }
+
+    /// The same, and each commits now and then.
+    fn run(&self, workers: &mut [&mut Worker]) {
+        for _ in 0..4 {
+            self.clock.advance(COMMIT_INTERVAL);
+            Self::turn(workers);
+        }
+    }
+
+    /// What is committed to a topic: the values of each key, in order.
+    fn read(&self, name: &str) -> BTreeMap<Vec<u8>, Vec<String>> {
+        let mut records = Vec::new();
+        for partition in 0..i32::try_from(PARTITIONS).unwrap() {
+            let source = TopicPartition { topic: topic(name), partition: Partition(partition) };
+            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
+        }
+        let mut by_key = BTreeMap::<_, Vec<_>>::new();
+        for record in records {
+            let value = String::from_utf8(record.value.unwrap_or_default()).unwrap();
+            by_key.entry(record.key.unwrap_or_default()).or_default().push(value);
+        }
+        by_key
+    }
+
+    /// What was said of each key has come out once, in order, and was counted once.
+    fn expect_out(&self, expected: &[&str]) {
+        let out = self.read("out");
+        let keys = (0..PARTITIONS).map(|number| number.to_string().into_bytes());
+        assert!(out.keys().cloned().eq(keys), "{out:?}");
+        for (key, values) in out {
+            assert_eq!(values, expected, "of key {key:?}");
+        }
+    }
+
+    /// The tasks of one worker that run, as it said at its last commit.
+    fn running(&self, name: &str) -> usize {
+        let board = self.board.read();
+        let tasks = board[name].tasks.iter();
+        tasks.filter(|task| task.state == TaskState::Running).count()
+    }
+}
+
+#[test]
+fn records_pass_once_and_only_when_committed() {
+    let world = World::new("out");
+    let mut worker = world.join("a");
+    world.run(&mut [&mut worker]);
+    assert_eq!(world.running("a"), 4);
+    world.leave_open(&mut worker, "one", "two");
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1", "two 2"]);
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1", "two 2"]);
+}
+
+#[test]
+fn an_aborted_transaction_is_done_again() {
+    let world = World::new("out");
+    let mut worker = world.join("a");
+    world.run(&mut [&mut worker]);
+    world.leave_open(&mut worker, "one", "two");
+    world.clock.advance(TRANSACTION_OVER);
+    world.say("three");
+    World::turn(&mut [&mut worker]);
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+#[test]
+fn a_send_that_is_refused_for_now_loses_nothing() {
+    // Each of the records in turn, and the changelog records after them.
+    for sends in 1..=8 {
+        let world = World::new("out");
+        let until_refusal = Arc::new(AtomicI64::new(i64::MAX));
+        let broker =
+            Refusing { broker: world.broker.clone(), until_refusal: Arc::clone(&until_refusal) };
+        let mut worker = world.join_through(Arc::new(broker), "a");
+        world.run(&mut [&mut worker]);
+        until_refusal.store(sends, Ordering::SeqCst);
+        world.say("one");
+        world.run(&mut [&mut worker]);
+        assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
+        world.expect_out(&["one 1"]);
+    }
+}
+
+#[test]
+fn two_workers_share_the_partitions_and_the_counts_move_along() {
+    let world = World::new("out");
+    let mut first = world.join("a");
+    world.say("one");
+    world.run(&mut [&mut first]);
+    assert_eq!(world.running("a"), 4);
+    let mut second = world.join("b");
+    world.say("two");
+    world.run(&mut [&mut first, &mut second]);
+    assert_eq!((world.running("a"), world.running("b")), (2, 2));
+    world.say("three");
+    world.run(&mut [&mut second, &mut first]);
+    world.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+#[test]
+fn whoever_takes_over_from_a_crash_restores_and_goes_on() {
+    let world = World::new("out");
+    let mut first = world.join("a");
+    world.run(&mut [&mut first]);
+    world.leave_open(&mut first, "one", "two");
+    drop(first);
+    let mut second = world.join("b");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1"]);
+    world.clock.advance(SESSION_OVER);
+    world.run(&mut [&mut second]);
+    assert_eq!(world.running("b"), 4);
+    world.expect_out(&["one 1", "two 2"]);
+}
+
+#[test]
+fn who_is_fenced_joins_again_with_fresh_tasks() {
+    let world = World::new("out");
+    let mut worker = world.join("a");
+    world.run(&mut [&mut worker]);
+    world.leave_open(&mut worker, "one", "two");
+    drop(world.join("a"));
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1", "two 2"]);
+}
+
+#[test]
+fn two_of_one_name_do_not_fence_each_other_for_ever() {
+    let world = World::new("out");
+    let (mut first, mut second) = (world.join("a"), world.join("a"));
+    let mut turns = (0..100).map(|_| first.turn(Duration::ZERO).and(second.turn(Duration::ZERO)));
+    let error = turns.find_map(Result::err).expect("one of them gives up");
+    assert!(matches!(error, WorkerError::FencedAgain { .. }), "{error}");
+}
+
+#[test]
+fn who_is_told_to_stop_commits_and_leaves_at_once() {
+    let world = World::new("out");
+    let mut first = world.join("a");
+    world.run(&mut [&mut first]);
+    world.leave_open(&mut first, "one", "two");
+    let stop = StopSignal::default();
+    stop.stop();
+    first.run(&stop).unwrap();
+    world.expect_out(&["one 1", "two 2"]);
+    let mut second = world.join("b");
+    world.say("three");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+#[test]
+fn an_output_that_no_topic_takes_is_set_aside_and_the_stream_goes_on() {
+    let world = World::new("nowhere");
+    let mut worker = world.join("a");
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    world.say("two");
+    world.run(&mut [&mut worker]);
+    assert_eq!(world.read("dead").values().map(Vec::len).sum::<usize>(), 8);
+    assert_eq!(world.metrics.dead_letters("unsendable").get(), 8);
+}
+
+/// A [`LocalBroker`] one of whose sends is refused for now, as Kafka's may be while nobody can say where a
+/// topic's partitions are.
+struct Refusing {
+    broker: LocalBroker,
+    /// The send that brings it to 0 is refused.
+    until_refusal: Arc<AtomicI64>,
+}
+
+struct RefusingMember {
+    member: Box<dyn Member>,
+    until_refusal: Arc<AtomicI64>,
+}
+
+impl Broker for Refusing {
+    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
+        let member = self.broker.join(membership)?;
+        Ok(Box::new(RefusingMember { member, until_refusal: Arc::clone(&self.until_refusal) }))
+    }
+
+    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+        self.broker.read(source, from)
+    }
+
+    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        self.broker.publish()
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
+        self.broker.create_topics(topics)
+    }
+
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
+        self.broker.partitions(topic)
+    }
+}
+
+impl Member for RefusingMember {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<Option<Rebalance>, BrokerError> {
+        self.member.poll(wait, records)
+    }
+
+    fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.member.assign(tasks)
+    }
+
+    fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.member.unassign(tasks)
+    }
+
+    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.member.pause(tasks)
+    }
+
+    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.member.resume(tasks)
+    }
+
+    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
+        if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(BrokerError::Retry("not just now".to_owned()));
+        }
+        self.member.send(record)
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        self.member.commit(offsets)
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.member.abort()
+    }
+
+    fn leave(self: Box<Self>) -> Result<(), BrokerError> {
+        self.member.leave()
+    }
+}

@@ -1,0 +1,61 @@
+//! A store of one value a key.
+
+use std::sync::Arc;
+
+use crate::streams::{
+    codec::Codec,
+    state::{StateError, Store, StoreId},
+};
+
+/// How a processor names a key-value store: made by the topology's builder, opened by a context.
+pub struct KeyValueHandle<V> {
+    pub(crate) id: StoreId,
+    pub(crate) values: Arc<dyn Codec<V>>,
+}
+
+impl<V> KeyValueHandle<V> {
+    /// Its place in the topology.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+}
+
+impl<V> Clone for KeyValueHandle<V> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, values: Arc::clone(&self.values) }
+    }
+}
+
+/// A key-value store, opened for one record.
+pub struct KeyValueStore<'s, V> {
+    pub(crate) store: &'s mut Store,
+    pub(crate) values: &'s dyn Codec<V>,
+}
+
+impl<V> KeyValueStore<'_, V> {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupted`]
+    pub fn get(&self, key: &str) -> Result<Option<V>, StateError> {
+        let Some(bytes) = self.store.get(key.as_bytes()) else { return Ok(None) };
+        self.values.decode(bytes).map(Some).map_err(StateError::Corrupted)
+    }
+
+    /// Sets `key` to `value`.
+    ///
+    /// # Errors
+    /// [`StateError::Unstorable`]
+    pub fn put(&mut self, key: &str, value: &V) -> Result<(), StateError> {
+        let mut bytes = Vec::new();
+        self.values.encode(value, &mut bytes).map_err(StateError::Unstorable)?;
+        self.store.put(key.as_bytes().to_vec(), bytes);
+        Ok(())
+    }
+
+    /// Removes `key`, if it is there.
+    pub fn delete(&mut self, key: &str) {
+        self.store.delete(key.as_bytes().to_vec());
+    }
+}

@@ -1,0 +1,310 @@
+//! One partition's share of a topology: queues, stores, nodes. It does no I/O: records go in, and an
+//! outbox and changed stores come out.
+//!
+//! ```text
+//!            restore*                    process, punctuate
+//!   Created ─────────▶ Restoring ──end──▶ Running ──prepare_commit──▶ (the worker commits)
+//!                                           ▲  ▲                            │        │
+//!                                           │  └────────── committed ◀──ok──┘        │
+//!                                           └───────────── discarded ◀──aborted──────┘
+//! ```
+
+mod dead_letter;
+mod input;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::streams::{
+    metrics::{Counter, StreamsMetrics},
+    record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
+    state::{self, StoreId},
+    task::input::InputQueues,
+    time::{EventTime, WallTime},
+    topology::{ProcessError, Punctuation, PunctuationKind, Scope, StoreKind, Topology},
+};
+
+/// One partition's share of a topology.
+pub struct Task {
+    topology: Arc<Topology>,
+    metrics: StreamsMetrics,
+    scope: Scope,
+    queues: InputQueues,
+    /// The next offset of each input that was processed since the last commit.
+    consumed: BTreeMap<TopicPartition, Offset>,
+    /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
+    /// there, or the records that come again would find another time than they did at first.
+    committed_times: (EventTime, Vec<Option<i64>>),
+    records: Vec<Counter>,
+}
+
+/// What came of [`Task::process_next`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A record is done (set aside, perhaps).
+    Processed,
+    /// There is nothing to do.
+    Idle,
+    /// The next record has to wait for something; its reason.
+    Blocked(String),
+}
+
+impl Task {
+    /// A task with empty stores.
+    #[must_use]
+    pub fn new(topology: &Arc<Topology>, partition: Partition, metrics: &StreamsMetrics) -> Self {
+        let sources = topology.sources.iter();
+        let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
+        Self {
+            topology: Arc::clone(topology),
+            metrics: metrics.clone(),
+            scope: topology.instantiate(partition),
+            queues: InputQueues::new(topology.sources.len()),
+            consumed: BTreeMap::new(),
+            committed_times: (EventTime::MIN, Vec::new()),
+            records,
+        }
+    }
+
+    /// Its number: that of its lead partition.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        self.scope.partition
+    }
+
+    /// The changelog partition of every store.
+    pub fn changelogs(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
+        let partition = self.scope.partition;
+        self.topology.stores.iter().enumerate().map(move |(index, store)| {
+            (StoreId(index), TopicPartition { topic: store.changelog.clone(), partition })
+        })
+    }
+
+    /// Takes records of a store's changelog, in order.
+    pub fn restore(&mut self, store: StoreId, records: &[InputRecord]) {
+        let spec = &self.topology.stores[store.0];
+        let target = &mut self.scope.stores[store.0];
+        for record in records {
+            let Some(key) = record.key.clone() else { continue };
+            let change = (key, record.value.clone());
+            if spec.kind == StoreKind::Window
+                && let Some(index) = state::index_of(&change)
+            {
+                target.apply(index);
+            }
+            target.apply(change);
+            // Changelog records bear the stream time of their commit.
+            self.scope.stream_time = self.scope.stream_time.max(record.timestamp);
+        }
+        self.keep_times();
+        self.metrics.restored(records.len());
+    }
+
+    /// Starts the processors; after the stores are restored, before the first record.
+    pub fn start(&mut self, now: WallTime) {
+        self.scope.now = now;
+        for index in 0..self.topology.nodes.len() {
+            self.scope.with_node(index, |node, scope| node.start(scope, index));
+        }
+        self.keep_times();
+    }
+
+    /// Queues a record of one of its inputs.
+    pub fn add(&mut self, record: InputRecord) {
+        let sources = &self.topology.sources;
+        let source = sources.iter().position(|source| source.topic == record.source.topic);
+        let source = source.expect("a worker hands a task records of its own inputs");
+        self.queues.push(source, Arc::new(record));
+    }
+
+    /// How many records wait in its queues.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The highest event time it has seen.
+    #[must_use]
+    pub fn stream_time(&self) -> EventTime {
+        self.scope.stream_time
+    }
+
+    /// How many entries its stores hold, those of the open commit left out.
+    #[must_use]
+    pub fn store_entries(&self) -> BTreeMap<String, usize> {
+        let names = self.topology.stores.iter().map(|store| store.name.clone());
+        names.zip(self.scope.stores.iter().map(state::Store::committed_len)).collect()
+    }
+
+    /// Processes the earliest record waiting, from its source to the end of the topology.
+    ///
+    /// # Errors
+    /// [`ProcessError::State`]: the stores must be rebuilt. Nothing else stops a task.
+    pub fn process_next(&mut self, now: WallTime) -> Result<Step, ProcessError> {
+        let Some((source, record)) = self.queues.pop() else { return Ok(Step::Idle) };
+        self.scope.now = now;
+        let node = self.topology.sources[source].node;
+        let result = self.atomically(Some(&record), |scope| {
+            scope.with_node(node, |node_ref, scope| node_ref.process(&*record, scope, node))
+        });
+        match result {
+            Ok(()) => {}
+            Err(ProcessError::Reject { class, schema_id, message }) => {
+                self.scope.dead_letters.push(dead_letter::of(&record, class, schema_id, message));
+            }
+            Err(ProcessError::Retry(reason)) => {
+                self.queues.put_back(source, record);
+                return Ok(Step::Blocked(reason));
+            }
+            Err(error @ ProcessError::State(_)) => return Err(error),
+        }
+        self.scope.counts.push((self.records[source].clone(), 1));
+        self.consumed.insert(record.source.clone(), record.offset.next());
+        self.write_dead_letters();
+        self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
+        Ok(Step::Processed)
+    }
+
+    /// Calls the wall-clock punctuations that are due.
+    ///
+    /// # Errors
+    /// [`ProcessError::State`]: the stores must be rebuilt.
+    pub fn punctuate_wall_clock(&mut self, now: WallTime) -> Result<(), ProcessError> {
+        self.scope.now = now;
+        self.punctuate(PunctuationKind::WallClock, now.0)
+    }
+
+    fn punctuate(&mut self, kind: PunctuationKind, time: i64) -> Result<(), ProcessError> {
+        for index in 0..self.scope.schedules.len() {
+            let schedule = &mut self.scope.schedules[index];
+            if schedule.kind != kind || schedule.next.is_some_and(|next| time < next) {
+                continue;
+            }
+            let interval = i64::try_from(schedule.interval.as_millis()).unwrap_or(i64::MAX);
+            let is_first = schedule.next.replace(time.saturating_add(interval)).is_none();
+            if is_first {
+                continue;
+            }
+            let node = schedule.node;
+            let punctuation = match kind {
+                PunctuationKind::StreamTime => Punctuation::StreamTime(EventTime(time)),
+                PunctuationKind::WallClock => Punctuation::WallClock(WallTime(time)),
+            };
+            let result = self.atomically(None, |scope| {
+                scope
+                    .with_node(node, |node_ref, scope| node_ref.punctuate(punctuation, scope, node))
+            });
+            match result {
+                Ok(()) => {}
+                Err(ProcessError::State(error)) => return Err(error.into()),
+                Err(error @ (ProcessError::Reject { .. } | ProcessError::Retry(_))) => {
+                    tracing::warn!(task = %self.scope.partition, %error, "a punctuation failed");
+                }
+            }
+            self.write_dead_letters();
+        }
+        Ok(())
+    }
+
+    /// Runs `work`; if it fails, nothing that it wrote or sent remains.
+    fn atomically(
+        &mut self,
+        input: Option<&Arc<InputRecord>>,
+        work: impl FnOnce(&mut Scope) -> Result<(), ProcessError>,
+    ) -> Result<(), ProcessError> {
+        let scope = &mut self.scope;
+        let (sent, counted, time) = (scope.outbox.len(), scope.counts.len(), scope.stream_time);
+        scope.stores.iter_mut().for_each(state::Store::begin_record);
+        scope.input = input.cloned();
+        let result = work(scope);
+        scope.input = None;
+        if result.is_err() {
+            scope.outbox.truncate(sent);
+            scope.counts.truncate(counted);
+            scope.dead_letters.clear();
+            scope.stream_time = time;
+            scope.stores.iter_mut().for_each(state::Store::take_back);
+        }
+        result
+    }
+
+    fn write_dead_letters(&mut self) {
+        for letter in std::mem::take(&mut self.scope.dead_letters) {
+            self.scope.counts.push((self.metrics.dead_letters(letter.class), 1));
+            let record = dead_letter::record(&self.topology.dead_letters, letter);
+            self.scope.outbox.push(record);
+        }
+    }
+
+    /// Whether a store was written since the last commit.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.scope.stores.iter().any(|store| store.changes().next().is_some())
+    }
+
+    /// What was sent since it was last taken.
+    pub fn take_outbox(&mut self) -> Vec<OutputRecord> {
+        std::mem::take(&mut self.scope.outbox)
+    }
+
+    /// Sets aside an output that the broker will never take: its reason goes in its place.
+    pub fn set_aside_output(&mut self, record: OutputRecord, reason: String) {
+        let letter = dead_letter::unsendable(record, self.scope.partition, reason);
+        self.scope.dead_letters.push(letter);
+        self.write_dead_letters();
+    }
+
+    /// Puts the changelog records of everything written since the last commit into the outbox, and
+    /// returns the offsets to commit with them.
+    pub fn prepare_commit(&mut self) -> Vec<(TopicPartition, Offset)> {
+        let timestamp = self.scope.writable(self.scope.stream_time);
+        for (spec, store) in self.topology.stores.iter().zip(&self.scope.stores) {
+            for (key, value) in store.changes() {
+                if spec.kind == StoreKind::Window && !state::is_logged(key) {
+                    continue;
+                }
+                self.scope.outbox.push(OutputRecord {
+                    topic: spec.changelog.clone(),
+                    partition: Some(self.scope.partition),
+                    timestamp,
+                    key: Some(key.to_vec()),
+                    value: value.map(<[u8]>::to_vec),
+                    headers: Vec::new(),
+                });
+            }
+        }
+        self.consumed.iter().map(|(input, offset)| (input.clone(), *offset)).collect()
+    }
+
+    /// The commit succeeded.
+    pub fn committed(&mut self) {
+        self.consumed.clear();
+        self.keep_times();
+        self.scope.stores.iter_mut().for_each(state::Store::commit);
+        for (counter, by) in self.scope.counts.drain(..) {
+            counter.add(by);
+        }
+    }
+
+    /// The commit failed, and the records since the last one will come again.
+    pub fn discarded(&mut self) {
+        self.consumed.clear();
+        self.queues.clear();
+        self.scope.outbox.clear();
+        self.scope.counts.clear();
+        self.scope.dead_letters.clear();
+        self.scope.stores.iter_mut().for_each(state::Store::discard);
+        let (stream_time, next) = &self.committed_times;
+        self.scope.stream_time = *stream_time;
+        for (schedule, next) in self.scope.schedules.iter_mut().zip(next) {
+            schedule.next = *next;
+        }
+    }
+
+    fn keep_times(&mut self) {
+        let next = self.scope.schedules.iter().map(|schedule| schedule.next);
+        self.committed_times = (self.scope.stream_time, next.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! A task's promises, tried on a small topology: all of a record or nothing of it, and after an abort
+//! the same again.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::streams::{
+    codec::{Stored, Utf8},
+    local::TopologyDriver,
+    metrics::{Counter, StreamsMetrics},
+    record::{Header, OutputRecord, Partition, Topic},
+    state::{KeyValueHandle, WindowHandle},
+    task::{Step, Task},
+    time::{EventTime, WallTime},
+    topology::{
+        Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record, Topology,
+        TopologyBuilder,
+    },
+};
+
+/// Writes to both of its stores, counts, sets aside and sends on, and only then looks whether the word is a
+/// bad one. Every ten milliseconds of stream time it tells how many words it has forgotten.
+struct Keep {
+    last: KeyValueHandle<String>,
+    all: WindowHandle<String>,
+    words: Counter,
+}
+
+impl Processor for Keep {
+    type In = String;
+    type Out = String;
+
+    fn start(&mut self, ctx: &mut Context<'_, String>) {
+        ctx.schedule(PunctuationKind::StreamTime, Duration::from_millis(10));
+        ctx.schedule(PunctuationKind::WallClock, Duration::from_secs(60));
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let word = &record.value;
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        ctx.key_value(&self.last).put(&key, word)?;
+        ctx.window(&self.all).add(&key, record.time, word)?;
+        ctx.count(&self.words, 1);
+        ctx.forward(record.clone())?;
+        let original = Original::from(ctx.input().unwrap());
+        match word.as_str() {
+            "bad" => {
+                ctx.dead_letter(original, "kept", "it goes with the rest".to_owned());
+                Err(ProcessError::reject("bad_word", "not that"))
+            }
+            "wait" if ctx.now() < WallTime(1_000) => {
+                Err(ProcessError::Retry("it is early".to_owned()))
+            }
+            "aside" => {
+                ctx.dead_letter(original, "kept", "and the record goes on".to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let (value, time) = match punctuation {
+            Punctuation::WallClock(now) => ("tick".to_owned(), EventTime(now.0)),
+            Punctuation::StreamTime(now) => {
+                let before = now - Duration::from_millis(10);
+                let forgotten = ctx.window(&self.all).expire(before, 100)?;
+                (format!("forgot {}", forgotten.len()), now)
+            }
+        };
+        ctx.forward(Record { key: None, value, time })
+    }
+}
+
+/// The end of the way, which refuses one word after everything before it has agreed.
+struct Refuse;
+
+impl Processor for Refuse {
+    type In = String;
+    type Out = String;
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        ctx.forward(record.clone())?;
+        if record.value == "worse" {
+            return Err(ProcessError::reject("worse_word", "not that either"));
+        }
+        Ok(())
+    }
+}
+
+struct Fixture {
+    driver: TopologyDriver,
+    words: Counter,
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name)
+}
+
+fn topology(words: &Counter) -> Topology {
+    let mut topology = TopologyBuilder::new("test", topic("dead"));
+    let words_in = topology.source("words", topic("words"), Arc::new(Utf8));
+    let more_in = topology.source("more", topic("more"), Arc::new(Utf8));
+    let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
+    let all = topology.window_store("all", Arc::new(Stored::version(1)));
+    let (words, stores) = (words.clone(), [last.id(), all.id()]);
+    let kept = topology.process("keep", &[words_in, more_in], &stores, move || Keep {
+        last: last.clone(),
+        all: all.clone(),
+        words: words.clone(),
+    });
+    let refused = topology.process("refuse", &[kept], &[], || Refuse);
+    topology.sink("out", &[refused], topic("out"), Arc::new(Utf8));
+    topology.build()
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let words = Counter::unread();
+        let metrics = StreamsMetrics::unread();
+        let driver = TopologyDriver::new(topology(&words), WallTime(100), &metrics);
+        Self { driver, words }
+    }
+
+    fn pipe(&mut self, word: &str, time: i64) -> Step {
+        let word = Some(word.as_bytes());
+        self.driver.pipe(&topic("words"), Some(b"k"), word, EventTime(time)).unwrap()
+    }
+
+    /// Commits, and tells what came out: a value, or the class of a dead letter and its value.
+    fn out(&mut self) -> Vec<String> {
+        self.driver.commit();
+        let records = self.driver.read_all();
+        records.iter().map(|record| class_of(record) + &value_of(record)).collect()
+    }
+
+    fn logged(&self, store: &str) -> usize {
+        self.driver.changelog(&topic(&format!("test-{store}-changelog"))).len()
+    }
+}
+
+fn value_of(record: &OutputRecord) -> String {
+    String::from_utf8(record.value.clone().unwrap_or_default()).unwrap()
+}
+
+fn class_of(record: &OutputRecord) -> String {
+    let class = record.headers.iter().find(|header| header.name == "foretell.error.class");
+    class.map_or(String::new(), |class| String::from_utf8(class.value.clone()).unwrap() + ": ")
+}
+
+/// Pipes `words` a millisecond apart, and expects `out`, so many words counted, and so many kept.
+fn check(words: &[&str], out: &[&str], counted: u64, kept: usize) {
+    let mut fixture = Fixture::new();
+    for (word, time) in words.iter().zip(0..) {
+        assert_eq!(fixture.pipe(word, time), Step::Idle);
+    }
+    assert_eq!(fixture.words.get(), 0, "nothing counts before the commit");
+    assert_eq!(fixture.out(), out, "{words:?}");
+    assert_eq!(fixture.words.get(), counted, "{words:?}");
+    assert_eq!(fixture.logged("all"), kept, "{words:?}: one changelog record a word");
+    assert_eq!(fixture.logged("last"), usize::from(kept > 0), "{words:?}: one for all words");
+    let mut restored = fixture;
+    restored.driver.restart();
+    let entries = restored.driver.task().store_entries();
+    // A window store has an index entry beside each value.
+    assert_eq!(entries["all"], 2 * kept, "{words:?}");
+}
+
+#[test]
+fn a_record_that_fails_leaves_nothing_but_a_dead_letter() {
+    check(&[], &[], 0, 0);
+    check(&["a", "b"], &["a", "b"], 2, 2);
+    check(&["a", "bad", "b"], &["a", "bad_word: bad", "b"], 2, 2);
+    check(&["a", "worse", "b"], &["a", "worse_word: worse", "b"], 2, 2);
+    check(&["bad", "worse"], &["bad_word: bad", "worse_word: worse"], 0, 0);
+    check(&["aside", "a"], &["aside", "kept: aside", "a"], 2, 2);
+}
+
+#[test]
+fn a_failed_record_does_not_move_stream_time() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.pipe("bad", 500);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(5));
+}
+
+#[test]
+fn dead_letters_say_what_was_where() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 1);
+    fixture.pipe("bad", 2);
+    fixture.driver.commit();
+    let letters = fixture.driver.read(&topic("dead"));
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
+    assert_eq!(letter.timestamp, EventTime(2));
+    let headers = [
+        ("foretell.topic", "words"),
+        ("foretell.partition", "0"),
+        ("foretell.offset", "1"),
+        ("foretell.error.class", "bad_word"),
+        ("foretell.error.message", "not that"),
+    ];
+    let header =
+        |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.into() };
+    assert_eq!(letter.headers, headers.map(header));
+}
+
+#[test]
+fn a_record_that_must_wait_is_tried_again_and_holds_back_the_rest() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.pipe("wait", 1), Step::Blocked("it is early".to_owned()));
+    assert_eq!(fixture.pipe("a", 2), Step::Blocked("it is early".to_owned()));
+    assert_eq!(fixture.driver.task().buffered(), 2);
+    assert_eq!(fixture.out(), [""; 0]);
+    fixture.driver.advance(Duration::from_secs(1)).unwrap();
+    assert_eq!(fixture.driver.process().unwrap(), Step::Idle);
+    assert_eq!(fixture.out(), ["wait", "a"]);
+    assert_eq!(fixture.words.get(), 2);
+}
+
+#[test]
+fn after_an_abort_the_same_records_do_the_same_again() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 0);
+    assert_eq!(fixture.out(), ["a"]);
+    // This time passes the first punctuation by.
+    let play = |fixture: &mut Fixture| {
+        fixture.pipe("b", 5);
+        fixture.pipe("c", 12);
+        fixture.pipe("bad", 13);
+    };
+    play(&mut fixture);
+    fixture.driver.abort();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(0));
+    assert_eq!(fixture.out(), [""; 0]);
+    play(&mut fixture);
+    assert_eq!(fixture.out(), ["b", "c", "forgot 1", "bad_word: bad"]);
+    assert_eq!(fixture.words.get(), 3);
+}
+
+#[test]
+fn a_wall_clock_punctuation_that_was_aborted_comes_again() {
+    let mut fixture = Fixture::new();
+    let minute = Duration::from_secs(60);
+    // The first look at the clock starts the interval.
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    fixture.driver.commit();
+    fixture.driver.advance(minute).unwrap();
+    fixture.driver.abort();
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    assert_eq!(fixture.out(), ["tick"]);
+}
+
+/// A broker refuses timestamps that are far ahead of its clock, and with them the whole transaction.
+#[test]
+fn nothing_is_written_ahead_of_the_clock() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("ahead", 5_000);
+    fixture.driver.commit();
+    let written = fixture.driver.read_all();
+    assert!(!written.is_empty());
+    assert!(written.iter().all(|record| record.timestamp <= EventTime(100)), "{written:?}");
+}
+
+#[test]
+fn a_restored_task_goes_on_from_the_last_commit() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 0);
+    fixture.pipe("b", 7);
+    assert_eq!(fixture.out(), ["a", "b"]);
+    fixture.pipe("lost", 8);
+    fixture.driver.restart();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(7));
+    fixture.pipe("c", 9);
+    fixture.pipe("d", 19);
+    assert_eq!(fixture.out(), ["c", "d", "forgot 2"]);
+}
+
+#[test]
+fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
+    let metrics = StreamsMetrics::unread();
+    let words = Counter::unread();
+    let mut task = Task::new(&Arc::new(topology(&words)), Partition(3), &metrics);
+    let record = OutputRecord {
+        topic: topic("out"),
+        partition: None,
+        timestamp: EventTime(7),
+        key: Some(b"k".to_vec()),
+        value: Some(vec![0; 100]),
+        headers: Vec::new(),
+    };
+    task.set_aside_output(record, "too large".to_owned());
+    let outbox = task.take_outbox();
+    let [letter] = outbox.as_slice() else { panic!("{outbox:?}") };
+    assert_eq!(letter.topic, topic("dead"));
+    assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (Some(&b"k"[..]), None));
+    let shown: Vec<_> =
+        letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
+    assert_eq!(shown, ["out", "3", "-1", "unsendable", "too large"]);
+    assert_eq!(metrics.dead_letters("unsendable").get(), 0);
+    task.committed();
+    assert_eq!(metrics.dead_letters("unsendable").get(), 1);
+}
