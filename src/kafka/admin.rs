@@ -1,0 +1,323 @@
+//! Questions about topics, and their creation.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Duration,
+};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    kafka::{
+        config::KafkaConfig,
+        deadline::{Deadline, pause_for},
+        error::{Recovery, broker_error, recovery},
+        logging::LogOnly,
+    },
+    streams::{
+        record::Topic,
+        runtime::broker::{BrokerError, Cleanup, TopicSpec},
+        time::Clock,
+    },
+};
+
+/// How long somebody has to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a new topic may take until all its partitions have leaders.
+const USABLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two questions.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+impl ConsumerContext for LogOnly {}
+
+/// One connection for all questions.
+pub(crate) struct Admin {
+    metadata: BaseConsumer<LogOnly>,
+    client: AdminClient<LogOnly>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Admin {
+    /// Connects, and waits until a broker has answered.
+    pub(crate) fn connect(
+        config: &KafkaConfig,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let metadata: BaseConsumer<LogOnly> = config
+            .metadata()
+            .create_with_context(LogOnly)
+            .map_err(|error| broker_error("connect", &error))?;
+        let client = config
+            .admin()
+            .create_with_context(LogOnly)
+            .map_err(|error| broker_error("connect", &error))?;
+        let admin = Self { metadata, client, clock: Arc::clone(clock) };
+        admin.wait_for_a_broker(&config.bootstrap_servers)?;
+        Ok(admin)
+    }
+
+    fn wait_for_a_broker(&self, servers: &str) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
+        while !deadline.passed() {
+            self.serve();
+            if self.metadata.fetch_metadata(None, deadline.remaining()).is_ok() {
+                return Ok(());
+            }
+            pause_for(ASK_AGAIN_AFTER);
+        }
+        self.serve();
+        let seconds = ANSWER_WITHIN.as_secs();
+        Err(BrokerError::Fatal(format!(
+            "no broker answers at {servers} after {seconds} s: is it running? set [broker] bootstrap_servers"
+        )))
+    }
+
+    /// How many partitions `topic` has; none if it does not exist.
+    pub(crate) fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
+        let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
+        loop {
+            match self.look(topic) {
+                Err(BrokerError::Retry(_)) if !deadline.passed() => pause_for(ASK_AGAIN_AFTER),
+                answer => return Ok(answer?.map(|seen| seen.partitions)),
+            }
+        }
+    }
+
+    /// The largest record batch that `topic` takes, in bytes, if we may know.
+    pub(crate) fn message_bytes_max(&self, topic: &Topic) -> Option<usize> {
+        let resource = ResourceSpecifier::Topic(topic.as_str());
+        let answer = wait_for(self.client.describe_configs([&resource], &options()));
+        let described = answer.ok()?.into_iter().next()?.ok()?;
+        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    }
+
+    /// Creates those of `specs` that do not exist, waits until they can be used, and returns their names.
+    pub(crate) fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
+        let mut missing = Vec::new();
+        for spec in specs {
+            match self.partitions(&spec.name)? {
+                Some(partitions) => same_partitions(spec, partitions)?,
+                None => missing.push(spec),
+            }
+        }
+        let mut created = Vec::new();
+        for spec in missing {
+            if self.create(spec)? {
+                created.push(spec.name.clone());
+            }
+            self.wait_until_usable(spec)?;
+        }
+        Ok(created)
+    }
+
+    /// False if somebody else was quicker.
+    fn create(&self, spec: &TopicSpec) -> Result<bool, BrokerError> {
+        let settings = settings(spec);
+        let partitions = i32::try_from(spec.partitions).map_err(|_| {
+            BrokerError::Fatal(format!("{}: {} partitions", spec.name, spec.partitions))
+        })?;
+        // -1: as many replicas as the broker makes by default (Kafka 2.4, KIP-464; Redpanda too).
+        let replication = TopicReplication::Fixed(-1);
+        let mut topic = NewTopic::new(spec.name.as_str(), partitions, replication);
+        for (name, value) in &settings {
+            topic = topic.set(name, value);
+        }
+        let doing = format!("create topic {}", spec.name);
+        let answer = wait_for(self.client.create_topics([&topic], &options()))
+            .map_err(|error| broker_error(&doing, &error))?;
+        match answer.into_iter().next() {
+            Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => {
+                let text = format!("cannot {doing}: {code}");
+                Err(match recovery(code) {
+                    Recovery::Retry => BrokerError::Retry(text),
+                    Recovery::Abort | Recovery::Fenced | Recovery::Fatal => {
+                        BrokerError::Fatal(text)
+                    }
+                })
+            }
+            Some(Ok(_)) | None => Ok(true),
+        }
+    }
+
+    fn wait_until_usable(&self, spec: &TopicSpec) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(USABLE_WITHIN, &self.clock);
+        loop {
+            match self.look(&spec.name) {
+                Ok(Some(seen)) if seen.all_have_leaders => {
+                    return same_partitions(spec, seen.partitions);
+                }
+                Ok(_) | Err(BrokerError::Retry(_)) => (),
+                Err(error) => return Err(error),
+            }
+            if deadline.passed() {
+                return Err(BrokerError::Retry(format!(
+                    "topic {} was created, but has partitions without a leader after {} s",
+                    spec.name,
+                    USABLE_WITHIN.as_secs()
+                )));
+            }
+            pause_for(ASK_AGAIN_AFTER);
+        }
+    }
+
+    fn look(&self, topic: &Topic) -> Result<Option<Seen>, BrokerError> {
+        self.serve();
+        let doing = format!("look at topic {topic}");
+        let metadata = self
+            .metadata
+            .fetch_metadata(Some(topic.as_str()), ANSWER_WITHIN)
+            .map_err(|error| broker_error(&doing, &error))?;
+        let Some(found) = metadata.topics().iter().find(|seen| seen.name() == topic.as_str())
+        else {
+            return Ok(None);
+        };
+        if let Some(error) = found.error() {
+            // Before its partitions are touched: there is no list of them.
+            let code = Code::from(error);
+            let missing = matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
+            let error = broker_error(&doing, &KafkaError::MetadataFetch(code));
+            return if missing { Ok(None) } else { Err(error) };
+        }
+        let partitions = found.partitions();
+        Ok(Some(Seen {
+            partitions: u32::try_from(partitions.len())
+                .expect("Kafka counts partitions in 31 bits"),
+            all_have_leaders: partitions.iter().all(|partition| partition.leader() >= 0),
+        }))
+    }
+
+    /// Takes librdkafka's log lines.
+    fn serve(&self) {
+        drop(self.metadata.poll(Duration::ZERO));
+    }
+}
+
+struct Seen {
+    partitions: u32,
+    all_have_leaders: bool,
+}
+
+fn same_partitions(spec: &TopicSpec, found: u32) -> Result<(), BrokerError> {
+    if found == spec.partitions {
+        return Ok(());
+    }
+    Err(BrokerError::Fatal(format!(
+        "topic {} has {found} partitions, not {}: configure {found}, or delete the topic, or choose another prefix",
+        spec.name, spec.partitions
+    )))
+}
+
+/// A topic's settings as Kafka names them.
+fn settings(spec: &TopicSpec) -> Vec<(&'static str, String)> {
+    let (policy, retention) = match spec.cleanup {
+        Cleanup::Delete { retention } => ("delete", retention.map_or(-1, whole_millis)),
+        Cleanup::Compact => ("compact", -1),
+        Cleanup::CompactDelete { retention } => ("compact,delete", whole_millis(retention)),
+    };
+    let mut settings =
+        vec![("cleanup.policy", policy.to_owned()), ("retention.ms", retention.to_string())];
+    if let Some(bytes) = spec.message_bytes_max {
+        settings.push(("max.message.bytes", bytes.to_string()));
+    }
+    settings
+}
+
+fn whole_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ANSWER_WITHIN)).operation_timeout(Some(ANSWER_WITHIN))
+}
+
+/// Runs rdkafka's futures, which its own thread completes: no runtime is needed, and none must be
+/// in the way, for this may be called from inside one.
+fn wait_for<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(cleanup: Cleanup, message_bytes_max: Option<u32>, expected: &[(&str, &str)]) {
+        let name = Topic::new("models");
+        let spec = TopicSpec { name, partitions: 1, cleanup, message_bytes_max };
+        let settings = settings(&spec);
+        let found: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn settings_have_kafkas_names() {
+        let day = Duration::from_secs(86_400);
+        check(
+            Cleanup::Delete { retention: None },
+            None,
+            &[("cleanup.policy", "delete"), ("retention.ms", "-1")],
+        );
+        check(
+            Cleanup::CompactDelete { retention: day },
+            None,
+            &[("cleanup.policy", "compact,delete"), ("retention.ms", "86400000")],
+        );
+        check(
+            Cleanup::Compact,
+            Some(16_777_216),
+            &[
+                ("cleanup.policy", "compact"),
+                ("retention.ms", "-1"),
+                ("max.message.bytes", "16777216"),
+            ],
+        );
+    }
+
+    #[test]
+    fn another_number_of_partitions_is_refused_with_the_way_out() {
+        let spec = TopicSpec {
+            name: Topic::new("outcomes"),
+            partitions: 4,
+            cleanup: Cleanup::Compact,
+            message_bytes_max: None,
+        };
+        assert!(same_partitions(&spec, 4).is_ok());
+        let Err(BrokerError::Fatal(text)) = same_partitions(&spec, 3) else {
+            panic!("three are not four")
+        };
+        assert!(text.contains("configure 3"));
+    }
+
+    #[test]
+    fn a_future_is_waited_for() {
+        assert_eq!(wait_for(std::future::ready(7)), 7);
+    }
+}

@@ -1,0 +1,303 @@
+//! A member's consumer: which partitions it holds, and where it reads them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use rdkafka::{
+    Message, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    kafka::{
+        config::KafkaConfig,
+        deadline::{Deadline, pause_for},
+        error::broker_error,
+        places::{Places, Start},
+        reader::passes,
+        rebalance::{self, GroupEvents},
+        received::{self, list, list_at},
+    },
+    streams::{
+        record::{InputRecord, Offset, Partition, TopicPartition},
+        runtime::broker::{BrokerError, Membership, Rebalance},
+        time::Clock,
+    },
+};
+
+/// How many records one poll returns at most.
+const BATCH_MAX: usize = 1000;
+
+/// One try of a question to a broker.
+const TRY: Duration = Duration::from_secs(5);
+
+/// Between two tries.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// How long fetching may take to move.
+const SEEK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A consumer in a group.
+pub(crate) struct Group {
+    membership: Membership,
+    /// None once it has left.
+    consumer: Option<BaseConsumer<GroupEvents>>,
+    pub(crate) places: Places,
+    paused: BTreeSet<Partition>,
+    /// librdkafka has stopped fetching some partition whose position is gone; it does not say which.
+    position_gone: bool,
+    /// How long another member's transaction may keep the group's offsets undecided.
+    undecided_max: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Group {
+    /// Joins; does not wait for an assignment.
+    pub(crate) fn join(
+        membership: &Membership,
+        config: &KafkaConfig,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let consumer: BaseConsumer<GroupEvents> = config
+            .member_consumer(membership)
+            .create_with_context(GroupEvents::new())
+            .map_err(|error| broker_error("make a consumer", &error))?;
+        consumer
+            .subscribe(&[membership.lead.as_str()])
+            .map_err(|error| broker_error("join the group", &error))?;
+        let topics = std::iter::once(&membership.lead).chain(&membership.companions);
+        Ok(Self {
+            membership: membership.clone(),
+            consumer: Some(consumer),
+            places: Places::new(topics.cloned().collect()),
+            paused: BTreeSet::new(),
+            position_gone: false,
+            undecided_max: config.transaction_timeout * 2 + TRY,
+            clock: Arc::clone(clock),
+        })
+    }
+
+    pub(crate) fn consumer(&self) -> &BaseConsumer<GroupEvents> {
+        self.consumer.as_ref().expect("only `leave` takes the consumer, and nothing comes after it")
+    }
+
+    /// The next change of the assignment, if one has been announced.
+    pub(crate) fn next_rebalance(&self) -> Option<Rebalance> {
+        self.consumer().context().next()
+    }
+
+    /// Takes what is there, at most [`BATCH_MAX`] records; waits for the first one only.
+    pub(crate) fn take(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<(), BrokerError> {
+        if self.position_gone && !self.is_rebalancing() {
+            return self.begin_anew();
+        }
+        let Self { consumer: Some(consumer), places, .. } = self else { return Ok(()) };
+        let mut wait = wait;
+        for _ in 0..BATCH_MAX {
+            let message = match consumer.poll(wait) {
+                None => return Ok(()),
+                Some(Ok(message)) => message,
+                Some(Err(error)) if passes(&error) || is_told_by_a_rebalance(&error) => {
+                    return Ok(());
+                }
+                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
+                    self.position_gone = true; // The next call's.
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(broker_error("poll", &error)),
+            };
+            let (partition, offset) = (Partition(message.partition()), Offset(message.offset()));
+            if let Some(source) = places.hand_out(message.topic(), partition, offset) {
+                records.push(received::record(&message, source));
+                wait = Duration::ZERO;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every input of `tasks` from its committed offset on.
+    pub(crate) fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        let sources: Vec<TopicPartition> =
+            tasks.iter().flat_map(|task| self.membership.inputs_of(*task)).collect();
+        let mut starts = Vec::new();
+        if !sources.is_empty() {
+            self.find_companions();
+            starts = self.committed(&sources)?;
+        }
+        let assignment = list_at(sources.iter().zip(starts.iter().copied()));
+        // One call, also for nothing: the group waits for it.
+        let assigned = self.consumer().incremental_assign(&assignment);
+        assigned.map_err(|error| broker_error("assign", &error))?;
+        self.consumer().context().answered();
+        for (source, start) in sources.iter().zip(starts) {
+            self.places.hold(source, start);
+        }
+        // librdkafka 2.12 wakes nothing by it, but does not promise that.
+        self.pause_again()
+    }
+
+    /// Stops reading every input of `tasks`.
+    pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        // librdkafka remembers that a partition is paused, even for when it comes back to us.
+        self.resume(tasks)?;
+        // One call for leads and companions, and only for what is held: one stranger spoils it all.
+        let held = list(&self.places.held_of(tasks));
+        let unassigned = self.consumer().incremental_unassign(&held);
+        unassigned.map_err(|error| broker_error("unassign", &error))?;
+        self.consumer().context().answered();
+        for task in tasks {
+            self.places.release(*task);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.paused.extend(tasks);
+        let paused = self.consumer().pause(&list(&self.places.held_of(tasks)));
+        paused.map_err(|error| broker_error("pause", &error))
+    }
+
+    pub(crate) fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.paused.retain(|task| !tasks.contains(task));
+        let resumed = self.consumer().resume(&list(&self.places.held_of(tasks)));
+        resumed.map_err(|error| broker_error("resume", &error))
+    }
+
+    /// Goes back to what is committed. Call it again if it could not be done at once.
+    pub(crate) fn rewind(&mut self) -> Result<(), BrokerError> {
+        self.seek(self.places.moved())?;
+        self.places.rewind();
+        Ok(())
+    }
+
+    /// Leaves, if it has not yet. Bounded in time.
+    pub(crate) fn leave(&mut self) -> Result<(), BrokerError> {
+        match self.consumer.take() {
+            Some(consumer) => rebalance::leave(consumer, &self.clock),
+            None => Ok(()),
+        }
+    }
+
+    /// A position is gone: retention was quicker than we, or the topic was made anew. All are looked at, and
+    /// the first that is gone is read from its beginning on.
+    fn begin_anew(&mut self) -> Result<(), BrokerError> {
+        let next: Vec<(TopicPartition, Start)> = self.places.next().collect();
+        for (source, start) in &next {
+            let Start::At(Offset(offset)) = *start else { continue };
+            let (first, end) = self
+                .consumer()
+                .fetch_watermarks(source.topic.as_str(), source.partition.0, TRY)
+                .map_err(|error| broker_error(&format!("look at {source}"), &error))?;
+            if offset < first || offset > end {
+                self.assign_again(&[(source.clone(), Start::Beginning)])?;
+                self.places.hold(source, Start::Beginning);
+                // There may be more: the flag stays up until all are there.
+                return Err(BrokerError::OutOfRange(source.clone()));
+            }
+        }
+        self.assign_again(&next)?;
+        self.position_gone = false;
+        Ok(())
+    }
+
+    /// Starts fetching at `starts`, also where librdkafka has stopped: it seeks only what it fetches.
+    /// Not while a rebalance waits for its answer, for it would take this for one.
+    fn assign_again(&mut self, starts: &[(TopicPartition, Start)]) -> Result<(), BrokerError> {
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let sources = list(starts.iter().map(|(source, _)| source));
+        let assignment = list_at(starts.iter().map(|(source, start)| (source, *start)));
+        self.consumer()
+            .incremental_unassign(&sources)
+            .and_then(|()| self.consumer().incremental_assign(&assignment))
+            .map_err(|error| broker_error("assign again", &error))?;
+        self.pause_again()
+    }
+
+    fn pause_again(&mut self) -> Result<(), BrokerError> {
+        let paused: Vec<Partition> = self.paused.iter().copied().collect();
+        self.pause(&paused)
+    }
+
+    fn is_rebalancing(&self) -> bool {
+        self.consumer().context().is_unanswered()
+    }
+
+    /// What the group has committed for `sources`. librdkafka must never look this up itself: while an offset
+    /// is undecided, it may forget the partition.
+    fn committed(&self, sources: &[TopicPartition]) -> Result<Vec<Start>, BrokerError> {
+        let deadline = Deadline::within(self.undecided_max, &self.clock);
+        loop {
+            let answer = self.consumer().committed_offsets(list(sources), TRY);
+            let starts = answer
+                .and_then(|found| sources.iter().map(|source| start_of(&found, source)).collect());
+            let error = match starts {
+                Ok(starts) => return Ok(starts),
+                Err(error) => broker_error("look up the committed offsets", &error),
+            };
+            if deadline.passed() || !matches!(error, BrokerError::Retry(_)) {
+                return Err(error);
+            }
+            pause_for(TRY_AGAIN_AFTER);
+        }
+    }
+
+    /// Nobody subscribes to the companions, so librdkafka has not looked for their leaders, and
+    /// would wait for a second before it does.
+    fn find_companions(&self) {
+        for companion in &self.membership.companions {
+            if let Err(error) = self.consumer().fetch_metadata(Some(companion.as_str()), TRY) {
+                tracing::debug!(%error, %companion, "its leaders are yet to be found");
+            }
+        }
+    }
+
+    /// Moves fetching; what was fetched before does not come out any more.
+    fn seek(&mut self, starts: Vec<(TopicPartition, Start)>) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(SEEK_WITHIN, &self.clock);
+        let mut left = starts;
+        while !left.is_empty() {
+            let wanted = list_at(left.iter().map(|(source, start)| (source, *start)));
+            if let Ok(answer) = self.consumer().seek_partitions(wanted, SEEK_WITHIN) {
+                left.retain(|(source, _)| !is_done(&answer, source));
+            }
+            if left.is_empty() {
+                break;
+            }
+            if deadline.passed() && self.is_rebalancing() {
+                let text = format!("{} partitions are not being fetched", left.len());
+                return Err(BrokerError::Retry(text));
+            }
+            if deadline.passed() {
+                return self.assign_again(&left);
+            }
+            pause_for(TRY_AGAIN_AFTER); // Fetching starts a moment after an assignment.
+        }
+        Ok(())
+    }
+}
+
+fn is_done(answer: &TopicPartitionList, source: &TopicPartition) -> bool {
+    let element = answer.find_partition(source.topic.as_str(), source.partition.0);
+    element.is_some_and(|element| element.error().is_ok())
+}
+
+fn start_of(found: &TopicPartitionList, source: &TopicPartition) -> Result<Start, KafkaError> {
+    let element = found
+        .find_partition(source.topic.as_str(), source.partition.0)
+        .ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
+    element.error()?;
+    let rdkafka::Offset::Offset(offset) = element.offset() else { return Ok(Start::Beginning) };
+    Ok(Start::At(Offset(offset)))
+}
+
+/// We were silent for too long (`max.poll.interval.ms`): the revocation follows.
+fn is_told_by_a_rebalance(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(Code::PollExceeded)
+}

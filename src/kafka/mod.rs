@@ -1,0 +1,87 @@
+//! Kafka, or anything that speaks its protocol: [`Broker`] over librdkafka. Nothing outside this
+//! folder knows that rdkafka exists.
+//!
+//! ```text
+//!                          ┌─ join ───▶ member ── poll, assign ──▶ group ──▶ rebalance (callbacks)
+//!                          │               │                    (consumer)   places    (how far)
+//!   KafkaBroker ── config ─┤               └── send, commit ──▶ transaction ─┐
+//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ destinations
+//!                          ├─ read ───▶ reader                              (one producer)    │
+//!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
+//!
+//!   error: the one place where a librdkafka code becomes a BrokerError, named for the recovery
+//! ```
+
+mod admin;
+mod config;
+mod deadline;
+mod destinations;
+mod error;
+mod group;
+mod logging;
+mod member;
+mod outlet;
+mod places;
+mod publisher;
+mod reader;
+mod rebalance;
+mod received;
+mod transaction;
+
+use std::sync::Arc;
+
+pub use config::KafkaConfig;
+
+use crate::{
+    kafka::{admin::Admin, member::KafkaMember, publisher::KafkaPublisher, reader::KafkaReader},
+    streams::{
+        record::{Topic, TopicPartition},
+        runtime::broker::{
+            Broker, BrokerError, From, Member, Membership, Publisher, Reader, TopicSpec,
+        },
+        time::{Clock, SystemClock},
+    },
+};
+
+/// A Kafka-compatible cluster.
+pub struct KafkaBroker {
+    config: KafkaConfig,
+    admin: Arc<Admin>,
+    clock: Arc<dyn Clock>,
+}
+
+impl KafkaBroker {
+    /// Checks the settings, and that a broker answers.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`], saying which setting is refused, or that nobody answered in time.
+    pub fn connect(config: &KafkaConfig) -> Result<Self, BrokerError> {
+        config.check()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let admin = Arc::new(Admin::connect(config, &clock)?);
+        Ok(Self { config: config.clone(), admin, clock })
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
+        let member = KafkaMember::join(membership, &self.config, &self.admin, &self.clock)?;
+        Ok(Box::new(member))
+    }
+
+    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+        Ok(Box::new(KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?))
+    }
+
+    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        Ok(Box::new(KafkaPublisher::new(&self.config, &self.admin, &self.clock)?))
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
+        self.admin.create_topics(topics)
+    }
+
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
+        self.admin.partitions(topic)
+    }
+}

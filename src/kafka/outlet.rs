@@ -1,0 +1,221 @@
+//! One producer: records go out, failed deliveries come back. Transactions are `transaction`'s.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{Header as NativeHeader, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    kafka::{
+        admin::Admin,
+        deadline::{Deadline, pause},
+        destinations::{Destinations, unsendable},
+        error::{Recovery, broker_error, recovery},
+        logging,
+    },
+    streams::{
+        record::{Header, OutputRecord, Topic},
+        runtime::broker::BrokerError,
+        time::{Clock, EventTime},
+    },
+};
+
+/// How long `send` waits for room when too much is under way.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a broker has to answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A producer with what it knows of its topics.
+pub(crate) struct Outlet {
+    producer: BaseProducer<Deliveries>,
+    destinations: Destinations,
+    clock: Arc<dyn Clock>,
+}
+
+/// The producer's callbacks: keeps the first delivery that failed.
+#[derive(Default)]
+pub(crate) struct Deliveries {
+    failed: Mutex<Option<Failure>>,
+}
+
+struct Failure {
+    topic: Topic,
+    code: Code,
+}
+
+impl Outlet {
+    pub(crate) fn new(
+        config: &ClientConfig,
+        admin: &Arc<Admin>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let producer = config
+            .create_with_context(Deliveries::default())
+            .map_err(|error| broker_error("make a producer", &error))?;
+        Ok(Self { producer, destinations: Destinations::new(admin), clock: Arc::clone(clock) })
+    }
+
+    pub(crate) fn producer(&self) -> &BaseProducer<Deliveries> {
+        &self.producer
+    }
+
+    /// Waits until a broker is connected. Without one, librdkafka's search for the transactions' coordinator
+    /// fails at once and waits half a second for the next try.
+    pub(crate) fn connect(&self, topic: &Topic) -> Result<(), BrokerError> {
+        let found = self.producer.client().fetch_metadata(Some(topic.as_str()), CONNECT_WITHIN);
+        found.map(drop).map_err(|error| broker_error("connect", &error))
+    }
+
+    /// Refuses a record that can never be written.
+    pub(crate) fn check(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+        self.destinations.check(record)
+    }
+
+    /// Hands `record` to librdkafka; waits only for room.
+    pub(crate) fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(ROOM_WITHIN, &self.clock);
+        let mut native = native(record);
+        loop {
+            let Err((error, unsent)) = self.producer.send(native) else { return Ok(()) };
+            match error.rdkafka_error_code() {
+                Some(Code::QueueFull) if !deadline.passed() => {
+                    native = unsent;
+                    self.serve();
+                    pause();
+                }
+                Some(Code::QueueFull) => {
+                    let seconds = ROOM_WITHIN.as_secs();
+                    let text = format!("nothing sent in {seconds} s, too much is under way");
+                    return Err(BrokerError::Abort(text));
+                }
+                Some(Code::MessageSizeTooLarge | Code::UnknownTopic | Code::UnknownPartition) => {
+                    self.destinations.forget(&record.topic);
+                    return Err(unsendable(&record.topic, error.to_string()));
+                }
+                _ => return Err(broker_error(&format!("send to {}", record.topic), &error)),
+            }
+        }
+    }
+
+    /// Takes reports and log lines; never waits.
+    pub(crate) fn serve(&self) {
+        loop {
+            let under_way = self.producer.in_flight_count();
+            self.producer.poll(Duration::ZERO); // One event.
+            if self.producer.in_flight_count() >= under_way {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing is under way, without librdkafka's steps of 100 ms.
+    ///
+    /// # Errors
+    /// What a delivery failed with; [`BrokerError::Retry`] if `within` did not suffice.
+    pub(crate) fn drain(&mut self, within: Duration) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(within, &self.clock);
+        while self.producer.in_flight_count() > 0 {
+            if deadline.passed() {
+                let count = self.producer.in_flight_count();
+                return Err(BrokerError::Retry(format!("{count} records are still under way")));
+            }
+            self.serve();
+            pause();
+        }
+        self.serve();
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Forgets what failed: it was part of what is aborted now.
+    pub(crate) fn forget_failure(&self) {
+        self.producer.context().failed().take();
+    }
+
+    /// What the first failed delivery calls for. The next record for its topic is checked anew, so
+    /// that one which can never be written does not come round again and again.
+    fn failure(&mut self) -> Option<BrokerError> {
+        let failure = self.producer.context().failed().take()?;
+        self.destinations.forget(&failure.topic);
+        let text = format!("a record for {} was not written: {}", failure.topic, failure.code);
+        let stays = matches!(recovery(failure.code), Recovery::Fatal)
+            && failure.code != Code::MessageSizeTooLarge;
+        Some(if stays { BrokerError::Fatal(text) } else { BrokerError::Abort(text) })
+    }
+}
+
+impl Deliveries {
+    fn failed(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failed.lock().expect("nobody panics while holding this lock")
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        logging::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        logging::report(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+            let failure = Failure { topic: Topic::new(message.topic()), code };
+            self.failed().get_or_insert(failure);
+        }
+    }
+}
+
+fn native(record: &OutputRecord) -> BaseRecord<'_, [u8], [u8]> {
+    BaseRecord {
+        topic: record.topic.as_str(),
+        partition: record.partition.map(|partition| partition.0),
+        payload: record.value.as_deref(),
+        key: record.key.as_deref(),
+        timestamp: Some(native_timestamp(record.timestamp)),
+        headers: native_headers(&record.headers),
+        delivery_opaque: (),
+    }
+}
+
+/// librdkafka takes 0 for "now", and Kafka knows nothing before 1970.
+fn native_timestamp(EventTime(millis): EventTime) -> i64 {
+    millis.max(1)
+}
+
+fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    let empty = OwnedHeaders::new_with_capacity(headers.len());
+    Some(headers.iter().fold(empty, |all, header| {
+        all.insert(NativeHeader { key: &header.name, value: Some(&header.value) })
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_timestamp_means_now() {
+        for (ours, expected) in [(-5, 1), (0, 1), (1, 1), (1_700_000_000_000, 1_700_000_000_000)] {
+            assert_eq!(native_timestamp(EventTime(ours)), expected);
+        }
+    }
+}
