@@ -1,0 +1,181 @@
+//! A registry in this process, for the demo and the tests. It behaves like
+//! Confluent's with its default rule, BACKWARD against the newest version.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use apache_avro::Schema;
+
+use crate::avro::registry::{Compatibility, RegistryError, SchemaRegistry, backward};
+
+/// Schemas in memory. The same calls in the same order give the same ids.
+#[derive(Debug, Default)]
+pub struct LocalRegistry {
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// Every schema; its id is its place, counted from 1.
+    schemas: Vec<StoredSchema>,
+    /// The ids of a subject's versions, oldest first.
+    subjects: BTreeMap<String, Vec<u32>>,
+}
+
+#[derive(Debug)]
+struct StoredSchema {
+    /// As it was registered.
+    text: String,
+    /// As JSON without spaces: what says whether two schemas are the same.
+    normal: String,
+}
+
+impl LocalRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing under this lock can leave the contents half-changed, so a panic elsewhere in a
+    /// thread that held it does no harm.
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SchemaRegistry for LocalRegistry {
+    fn schema(&self, id: u32) -> Result<String, RegistryError> {
+        match self.contents().get(id) {
+            Some(stored) => Ok(stored.text.clone()),
+            None => Err(RegistryError::NotFound(format!("schema {id}"))),
+        }
+    }
+
+    fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+        let normal = normalise(schema)?;
+        let mut contents = self.contents();
+        if let Some(id) = contents.id_under(subject, &normal) {
+            return Ok(id);
+        }
+        if let Compatibility::Incompatible { reasons } = contents.compatible(subject, schema)? {
+            let reasons = reasons.join("; ");
+            return Err(RegistryError::Incompatible(format!("subject {subject}: {reasons}")));
+        }
+        let id = contents.id_for(schema, normal);
+        contents.subjects.entry(subject.to_owned()).or_default().push(id);
+        Ok(id)
+    }
+
+    fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+        let normal = normalise(schema)?;
+        Ok(self.contents().id_under(subject, &normal))
+    }
+
+    fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
+        let contents = self.contents();
+        Ok(contents.latest(subject).map(|(id, stored)| (id, stored.text.clone())))
+    }
+
+    fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+        normalise(schema)?;
+        self.contents().compatible(subject, schema)
+    }
+}
+
+impl Contents {
+    fn get(&self, id: u32) -> Option<&StoredSchema> {
+        let place = usize::try_from(id.checked_sub(1)?).ok()?;
+        self.schemas.get(place)
+    }
+
+    fn id_under(&self, subject: &str, normal: &str) -> Option<u32> {
+        let versions = self.subjects.get(subject)?;
+        let same = |id: &u32| self.get(*id).is_some_and(|stored| stored.normal == normal);
+        versions.iter().copied().find(same)
+    }
+
+    fn latest(&self, subject: &str) -> Option<(u32, &StoredSchema)> {
+        let id = *self.subjects.get(subject)?.last()?;
+        Some((id, self.get(id)?))
+    }
+
+    fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+        match self.latest(subject) {
+            Some((_, latest)) => backward(&latest.text, schema),
+            None => Ok(Compatibility::Compatible),
+        }
+    }
+
+    /// The id of this text, whichever subject brought it first.
+    fn id_for(&mut self, schema: &str, normal: String) -> u32 {
+        let known = self.schemas.iter().position(|stored| stored.normal == normal);
+        let place = known.unwrap_or(self.schemas.len());
+        if known.is_none() {
+            self.schemas.push(StoredSchema { text: schema.to_owned(), normal });
+        }
+        u32::try_from(place + 1).expect("fewer schemas than there are ids")
+    }
+}
+
+/// The schema as JSON without spaces. Descriptions and defaults count: a change of one is a new
+/// version, as it is with Confluent.
+fn normalise(schema: &str) -> Result<String, RegistryError> {
+    let refused = |reason: String| RegistryError::Refused(format!("not an Avro schema: {reason}"));
+    Schema::parse_str(schema).map_err(|error| refused(error.to_string()))?;
+    let json: serde_json::Value =
+        serde_json::from_str(schema).map_err(|error| refused(error.to_string()))?;
+    Ok(json.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
+    const SPACED: &str = r#"{"type": "record", "name": "R",
+        "fields": [{"name": "a", "type": "int"}]}"#;
+    const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
+
+    #[test]
+    fn the_same_schema_has_one_id() {
+        let registry = LocalRegistry::new();
+        assert_eq!(registry.register("s", ONE), Ok(1));
+        assert_eq!(registry.register("s", SPACED), Ok(1));
+        assert_eq!(registry.register("other", ONE), Ok(1));
+        assert_eq!(registry.register("s", TWO), Ok(2));
+        assert_eq!(registry.register("s", ONE), Ok(1), "an old version keeps its id");
+        assert_eq!(registry.latest("s"), Ok(Some((2, TWO.to_owned()))));
+        assert_eq!(registry.latest("none"), Ok(None));
+    }
+
+    #[test]
+    fn look_ups() {
+        let registry = LocalRegistry::new();
+        assert_eq!(registry.id_of("s", ONE), Ok(None));
+        registry.register("s", ONE).unwrap();
+        assert_eq!(registry.id_of("s", SPACED), Ok(Some(1)));
+        assert_eq!(registry.id_of("other", ONE), Ok(None));
+        assert_eq!(registry.schema(1), Ok(ONE.to_owned()));
+        for id in [0, 2, u32::MAX] {
+            let missing = registry.schema(id);
+            assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_reads_the_newest_may_follow() {
+        let registry = LocalRegistry::new();
+        registry.register("s", TWO).unwrap();
+        let verdict = registry.compatible("s", ONE).unwrap();
+        assert!(matches!(verdict, Compatibility::Incompatible { .. }), "{verdict:?}");
+        let refused = registry.register("s", ONE);
+        assert!(matches!(refused, Err(RegistryError::Incompatible(_))), "{refused:?}");
+        assert_eq!(registry.compatible("s", TWO), Ok(Compatibility::Compatible));
+        assert_eq!(registry.compatible("fresh", ONE), Ok(Compatibility::Compatible));
+        let refused = registry.register("s", "no schema");
+        assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What we ask of a schema registry. Two implementations: [`crate::avro::client`] over HTTP, and
+//! [`crate::avro::local`] in this process.
+
+use apache_avro::{Schema, schema_compatibility::SchemaCompatibility};
+
+/// A Confluent-style schema registry. Calls may wait for the network.
+pub trait SchemaRegistry: Send + Sync {
+    /// The text of the Avro schema with this id, complete in itself. What an id means never changes.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] if there is none; [`RegistryError::Incompatible`] if it is not
+    /// an Avro schema; else by recovery.
+    fn schema(&self, id: u32) -> Result<String, RegistryError>;
+
+    /// Adds `schema` to `subject`, and returns its id; if it is there already, only its id.
+    ///
+    /// # Errors
+    /// [`RegistryError::Incompatible`] if the subject's rule forbids it; else by recovery.
+    fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError>;
+
+    /// The id of `schema` under `subject`; none if that subject does not hold it.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError>;
+
+    /// The newest schema of `subject`: its id and its text; none if there is no such subject.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError>;
+
+    /// Whether `schema` may follow the newest schema of `subject`.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError>;
+}
+
+/// Whether a schema may follow another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compatibility {
+    /// It may.
+    Compatible,
+    /// It may not.
+    Incompatible {
+        /// Why not, one sentence each.
+        reasons: Vec<String>,
+    },
+}
+
+/// What went wrong with a registry, named for what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// There is no such schema or subject.
+    #[error("the schema registry does not have it: {0}")]
+    NotFound(String),
+    /// The schema does not fit: change the schema, or the subject's rule.
+    #[error("the schema does not fit: {0}")]
+    Incompatible(String),
+    /// Nobody answers, or not now: try again.
+    #[error("the schema registry is not available just now: {0}")]
+    Unavailable(String),
+    /// It will go on refusing until somebody changes the settings.
+    #[error("the schema registry refuses: {0}")]
+    Refused(String),
+}
+
+/// Whether records of `written` can be read with `reading`: what Confluent calls BACKWARD.
+///
+/// # Errors
+/// [`RegistryError::Refused`] if one of them is not an Avro schema.
+pub fn backward(written: &str, reading: &str) -> Result<Compatibility, RegistryError> {
+    let (written, reading) = (parse(written)?, parse(reading)?);
+    match SchemaCompatibility::can_read(&written, &reading) {
+        Ok(_) => Ok(Compatibility::Compatible),
+        Err(error) => Ok(Compatibility::Incompatible { reasons: vec![error.to_string()] }),
+    }
+}
+
+fn parse(schema: &str) -> Result<Schema, RegistryError> {
+    Schema::parse_str(schema)
+        .map_err(|error| RegistryError::Refused(format!("not an Avro schema: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(written: &str, reading: &str, expected: Option<&str>) {
+        let verdict = backward(written, reading).expect("both parse");
+        match (verdict, expected) {
+            (Compatibility::Compatible, None) => (),
+            (Compatibility::Incompatible { reasons }, Some(word)) => {
+                assert!(reasons.join(" ").contains(word), "{reasons:?} says nothing of {word}");
+            }
+            (verdict, expected) => panic!("{written} to {reading}: {verdict:?}, not {expected:?}"),
+        }
+    }
+
+    fn record(fields: &str) -> String {
+        format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)
+    }
+
+    #[test]
+    fn what_may_follow() {
+        let int = record(r#"{"name":"a","type":"int"}"#);
+        let long = record(r#"{"name":"a","type":"long"}"#);
+        check(&int, &int, None);
+        check(&int, &long, None);
+        check(&long, &int, Some("'a'"));
+        check(&int, &record(r#"{"name":"b","type":"int","default":0}"#), None);
+        check(&int, &record(r#"{"name":"b","type":"int"}"#), Some("'b'"));
+        let refused = backward("{", &int);
+        assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
+    }
+}

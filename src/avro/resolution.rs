@@ -1,0 +1,567 @@
+//! Records of another schema, rewritten as records of ours
+//! (<https://avro.apache.org/docs/1.12.0/specification/#schema-resolution>).
+//!
+//! Two schemas are compared once, and what comes out is a list of steps; a record then takes one
+//! pass over its bytes. So there is one way to read a record, whichever schema it was written with.
+//! Stricter than the specification in one thing: a time in another unit is refused, where the
+//! specification would have it read as if it were in ours.
+
+use std::ops::Range;
+
+use apache_avro::schema::{EnumSchema, Name, NamesRef, RecordSchema, ResolvedSchema, Schema};
+
+use crate::avro::{
+    defaults::write_default,
+    layout::is_long,
+    layout::{Layout, NodeId, definition},
+    wire::{Cursor, DEPTH_MAX, Malformed, write_blob, write_count},
+};
+
+/// How to rewrite records of one schema as records of another.
+#[derive(Debug)]
+pub(crate) struct Resolution {
+    layout: Layout,
+    steps: Vec<Step>,
+    root: StepId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StepId(usize);
+
+#[derive(Debug)]
+enum Step {
+    /// The value has the same bytes in both.
+    Copy(NodeId),
+    LongToFloat,
+    LongToDouble,
+    FloatToDouble,
+    /// Their symbols' places among ours; none where we have no such symbol.
+    Symbols(Vec<Option<usize>>),
+    /// What to do with each of their branches.
+    FromUnion(Vec<Result<StepId, String>>),
+    IntoUnion {
+        branch: usize,
+        value: StepId,
+    },
+    Array(StepId),
+    Map(StepId),
+    Record {
+        /// Their fields, in the order they come in.
+        theirs: Vec<TheirField>,
+        /// Our fields, in our order.
+        ours: Vec<OurField>,
+    },
+}
+
+#[derive(Debug)]
+enum TheirField {
+    Skip(NodeId),
+    Take(StepId),
+}
+
+#[derive(Debug)]
+enum OurField {
+    /// Their field with this number.
+    Theirs(usize),
+    /// They have none: these bytes.
+    Default(Vec<u8>),
+}
+
+impl Resolution {
+    /// Compares `theirs`, which records are written with, with `ours`.
+    ///
+    /// # Errors
+    /// Why no record of `theirs` can be read as one of `ours`.
+    pub(crate) fn compile(theirs: &Schema, ours: &Schema) -> Result<Self, String> {
+        let their_names = ResolvedSchema::new(theirs).map_err(|error| error.to_string())?;
+        let our_names = ResolvedSchema::new(ours).map_err(|error| error.to_string())?;
+        let mut compiler = Compiler {
+            their_names: their_names.get_names(),
+            our_names: our_names.get_names(),
+            layout: Layout::default(),
+            steps: Vec::new(),
+            records: Vec::new(),
+        };
+        let root = compiler.value(theirs, ours)?;
+        Ok(Self { layout: compiler.layout, steps: compiler.steps, root })
+    }
+
+    /// Appends `datum`, a record of theirs, to `out` as a record of ours.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is not a whole record of theirs, or has a value that ours can't hold.
+    pub(crate) fn rewrite(&self, datum: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let mut cursor = Cursor::new(datum);
+        self.run(self.root, &mut cursor, out, 0)?;
+        cursor.finish()
+    }
+
+    fn run(
+        &self,
+        id: StepId,
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), Malformed> {
+        if depth > DEPTH_MAX {
+            return Err(Malformed::Depth);
+        }
+        match &self.steps[id.0] {
+            Step::Copy(node) => {
+                let value = cursor.rest();
+                self.layout.skip(*node, cursor, depth)?;
+                out.extend_from_slice(&value[..value.len() - cursor.rest().len()]);
+            }
+            Step::LongToFloat => out.extend_from_slice(&(cursor.long()? as f32).to_le_bytes()),
+            Step::LongToDouble => out.extend_from_slice(&(cursor.long()? as f64).to_le_bytes()),
+            Step::FloatToDouble => {
+                out.extend_from_slice(&f64::from(cursor.float()?).to_le_bytes());
+            }
+            Step::Symbols(places) => match places[cursor.choice(places.len())?] {
+                Some(place) => write_count(place, out),
+                None => return Err(unresolvable("a symbol that our schema does not have")),
+            },
+            Step::FromUnion(branches) => match &branches[cursor.choice(branches.len())?] {
+                Ok(value) => self.run(*value, cursor, out, depth + 1)?,
+                Err(reason) => return Err(unresolvable(reason)),
+            },
+            Step::IntoUnion { branch, value } => {
+                write_count(*branch, out);
+                self.run(*value, cursor, out, depth + 1)?;
+            }
+            Step::Array(item) => {
+                self.block(cursor, out, |cursor, items| self.run(*item, cursor, items, depth + 1))?;
+            }
+            Step::Map(value) => self.block(cursor, out, |cursor, items| {
+                write_blob(cursor.blob()?, items);
+                self.run(*value, cursor, items, depth + 1)
+            })?,
+            Step::Record { theirs, ours } => self.record((theirs, ours), cursor, out, depth)?,
+        }
+        Ok(())
+    }
+
+    /// All the items in one block, whatever blocks they came in.
+    fn block(
+        &self,
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<u8>,
+        mut item: impl FnMut(&mut Cursor<'_>, &mut Vec<u8>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut items = Vec::new();
+        let count = cursor.items(|cursor| item(cursor, &mut items))?;
+        if count > 0 {
+            write_count(usize::try_from(count).expect("each is counted one by one"), out);
+            out.append(&mut items);
+        }
+        out.push(0);
+        Ok(())
+    }
+
+    fn record(
+        &self,
+        (theirs, ours): (&[TheirField], &[OurField]),
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), Malformed> {
+        let mut values = Vec::with_capacity(cursor.rest().len().min(1024));
+        let mut places: Vec<Range<usize>> = Vec::with_capacity(theirs.len());
+        for field in theirs {
+            let start = values.len();
+            match field {
+                TheirField::Skip(node) => self.layout.skip(*node, cursor, depth + 1)?,
+                TheirField::Take(step) => self.run(*step, cursor, &mut values, depth + 1)?,
+            }
+            places.push(start..values.len());
+        }
+        for field in ours {
+            match field {
+                OurField::Theirs(number) => out.extend_from_slice(&values[places[*number].clone()]),
+                OurField::Default(bytes) => out.extend_from_slice(bytes),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unresolvable(reason: &str) -> Malformed {
+    Malformed::Unresolvable(reason.to_owned())
+}
+
+struct Compiler<'s> {
+    their_names: &'s NamesRef<'s>,
+    our_names: &'s NamesRef<'s>,
+    layout: Layout,
+    steps: Vec<Step>,
+    /// Pairs of records under way or done, for types that contain themselves.
+    records: Vec<(Name, Name, StepId)>,
+}
+
+impl Compiler<'_> {
+    fn push(&mut self, step: Step) -> StepId {
+        self.steps.push(step);
+        StepId(self.steps.len() - 1)
+    }
+
+    fn value(&mut self, theirs: &Schema, ours: &Schema) -> Result<StepId, String> {
+        let step = match (theirs, ours) {
+            (Schema::Ref { name }, _) => {
+                return self.value(definition(name, self.their_names)?, ours);
+            }
+            (_, Schema::Ref { name }) => {
+                return self.value(theirs, definition(name, self.our_names)?);
+            }
+            (Schema::Union(union), _) => {
+                let branches = union.variants().iter();
+                let branches: Vec<_> = branches.map(|branch| self.value(branch, ours)).collect();
+                if branches.iter().all(Result::is_err) {
+                    return Err(format!("none of its branches can be read as {ours}"));
+                }
+                Step::FromUnion(branches)
+            }
+            (_, Schema::Union(union)) => self.one_branch(theirs, union.variants())?,
+            (Schema::Array(theirs), Schema::Array(ours)) => {
+                Step::Array(self.value(&theirs.items, &ours.items)?)
+            }
+            (Schema::Map(theirs), Schema::Map(ours)) => {
+                Step::Map(self.value(&theirs.types, &ours.types)?)
+            }
+            (Schema::Record(theirs), Schema::Record(ours)) => return self.record(theirs, ours),
+            (Schema::Enum(theirs), Schema::Enum(ours)) => symbols(theirs, ours)?,
+            (_, _) => self.scalar(theirs, ours)?,
+        };
+        Ok(self.push(step))
+    }
+
+    /// Into the branch of the very type; only then into one that it can be promoted to.
+    fn one_branch(&mut self, theirs: &Schema, branches: &[Schema]) -> Result<Step, String> {
+        let same = branches.iter().position(|ours| same_type(theirs, ours));
+        let order = same.into_iter().chain(0..branches.len());
+        for branch in order {
+            if let Ok(value) = self.value(theirs, &branches[branch]) {
+                return Ok(Step::IntoUnion { branch, value });
+            }
+        }
+        Err(format!("{theirs} can be read as none of the branches of our union"))
+    }
+
+    fn record(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<StepId, String> {
+        same_name(&theirs.name, &ours.name, ours.aliases.as_ref())?;
+        let pair =
+            |(their, our, _): &&(Name, Name, StepId)| (their, our) == (&theirs.name, &ours.name);
+        if let Some((_, _, known)) = self.records.iter().find(pair) {
+            return Ok(*known);
+        }
+        let id = self.push(Step::LongToFloat);
+        self.records.push((theirs.name.clone(), ours.name.clone(), id));
+        let step = self.fields(theirs, ours);
+        if step.is_err() {
+            // A union may go on to try another branch: it must not find this one half-done.
+            self.records.retain(|(_, _, known)| known.0 != id.0);
+        }
+        self.steps[id.0] = step?;
+        Ok(id)
+    }
+
+    fn fields(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<Step, String> {
+        let mut steps: Vec<Option<StepId>> = vec![None; theirs.fields.len()];
+        let mut our_fields = Vec::with_capacity(ours.fields.len());
+        for field in &ours.fields {
+            let mut names = std::iter::once(&field.name).chain(&field.aliases);
+            let number =
+                names.find_map(|name| theirs.fields.iter().position(|their| their.name == *name));
+            let Some(number) = number else {
+                let mut default = Vec::new();
+                write_default(field, self.our_names, &mut default)
+                    .map_err(|reason| format!("{reason}, and the writer's schema lacks it"))?;
+                our_fields.push(OurField::Default(default));
+                continue;
+            };
+            let name = &field.name;
+            if steps[number].is_some() {
+                return Err(format!("field {name}: another field has taken the writer's already"));
+            }
+            let step = self.value(&theirs.fields[number].schema, &field.schema);
+            steps[number] = Some(step.map_err(|reason| format!("field {name}: {reason}"))?);
+            our_fields.push(OurField::Theirs(number));
+        }
+        let mut their_fields = Vec::with_capacity(theirs.fields.len());
+        for (field, step) in theirs.fields.iter().zip(steps) {
+            their_fields.push(match step {
+                Some(step) => TheirField::Take(step),
+                None => TheirField::Skip(self.layout.add(&field.schema, self.their_names)?),
+            });
+        }
+        Ok(Step::Record { theirs: their_fields, ours: our_fields })
+    }
+
+    fn scalar(&mut self, theirs: &Schema, ours: &Schema) -> Result<Step, String> {
+        match (unit(theirs), unit(ours)) {
+            (Some(their_unit), Some(our_unit)) if their_unit != our_unit => {
+                return Err(format!("a time in {their_unit} can't be read as one in {our_unit}"));
+            }
+            (_, _) => (),
+        }
+        let step = match (base(theirs), base(ours)) {
+            (Base::Int, Base::Int | Base::Long) | (Base::Long, Base::Long) => None,
+            (Base::Int | Base::Long, Base::Float) => Some(Step::LongToFloat),
+            (Base::Int | Base::Long, Base::Double) => Some(Step::LongToDouble),
+            (Base::Float, Base::Double) => Some(Step::FloatToDouble),
+            (Base::Blob, Base::Blob) => None,
+            (their_base, our_base) if their_base == our_base && their_base != Base::Other => None,
+            (_, _) => return Err(format!("{theirs} can't be read as {ours}")),
+        };
+        match step {
+            Some(step) => Ok(step),
+            None => Ok(Step::Copy(self.layout.add(theirs, self.their_names)?)),
+        }
+    }
+}
+
+fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Step, String> {
+    same_name(&theirs.name, &ours.name, ours.aliases.as_ref())?;
+    let place = |symbol: &String| ours.symbols.iter().position(|our| our == symbol);
+    let default = ours.default.as_ref().and_then(place);
+    let places: Vec<_> = theirs.symbols.iter().map(|their| place(their).or(default)).collect();
+    if places.iter().all(Option::is_none) {
+        return Err("none of its symbols is one of ours".to_owned());
+    }
+    Ok(Step::Symbols(places))
+}
+
+/// Namespaces do not count; they often change as a project moves.
+fn same_name(
+    theirs: &Name,
+    ours: &Name,
+    aliases: Option<&Vec<apache_avro::schema::Alias>>,
+) -> Result<(), String> {
+    let named = |alias: &apache_avro::schema::Alias| alias.name() == theirs.name();
+    if theirs.name() == ours.name() || aliases.is_some_and(|aliases| aliases.iter().any(named)) {
+        return Ok(());
+    }
+    Err(format!("it is a {}, not a {}", theirs.name(), ours.name()))
+}
+
+fn same_type(theirs: &Schema, ours: &Schema) -> bool {
+    match (theirs.name(), ours.name()) {
+        (Some(theirs), Some(ours)) => theirs.name() == ours.name(),
+        (None, None) => match (theirs, ours) {
+            (Schema::Array(_), Schema::Array(_)) | (Schema::Map(_), Schema::Map(_)) => true,
+            // `bytes` and `string` are one base, but the very type comes first.
+            (Schema::Bytes, Schema::String) | (Schema::String, Schema::Bytes) => false,
+            (_, _) => base(theirs) == base(ours) && base(theirs) != Base::Other,
+        },
+        (_, _) => false,
+    }
+}
+
+/// What a scalar is on the wire.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Null,
+    Boolean,
+    Int,
+    Long,
+    Float,
+    Double,
+    Blob,
+    Fixed(usize),
+    Other,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "it is apache_avro's enum: all else is `Other`")]
+fn base(schema: &Schema) -> Base {
+    use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
+    match schema {
+        Schema::Null => Base::Null,
+        Schema::Boolean => Base::Boolean,
+        Schema::Int | Schema::Date | Schema::TimeMillis => Base::Int,
+        schema if is_long(schema) => Base::Long,
+        Schema::Float => Base::Float,
+        Schema::Double => Base::Double,
+        Schema::Bytes
+        | Schema::String
+        | Schema::BigDecimal
+        | Schema::Uuid(UuidSchema::Bytes | UuidSchema::String) => Base::Blob,
+        Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) | Schema::Duration(fixed) => {
+            Base::Fixed(fixed.size)
+        }
+        Schema::Decimal(decimal) => match &decimal.inner {
+            InnerDecimalSchema::Bytes => Base::Blob,
+            InnerDecimalSchema::Fixed(fixed) => Base::Fixed(fixed.size),
+        },
+        _ => Base::Other,
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "it is apache_avro's enum: all else has no unit"
+)]
+fn unit(schema: &Schema) -> Option<&'static str> {
+    match schema {
+        Schema::TimeMillis | Schema::TimestampMillis | Schema::LocalTimestampMillis => {
+            Some("milliseconds")
+        }
+        Schema::TimeMicros | Schema::TimestampMicros | Schema::LocalTimestampMicros => {
+            Some("microseconds")
+        }
+        Schema::TimestampNanos | Schema::LocalTimestampNanos => Some("nanoseconds"),
+        Schema::Date => Some("days"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apache_avro::{
+        reader::datum::GenericDatumReader, types::Value, writer::datum::GenericDatumWriter,
+    };
+    use proptest::prelude::*;
+
+    fn schema(text: &str) -> Schema {
+        Schema::parse_str(text).expect(text)
+    }
+
+    fn record(fields: &str) -> String {
+        format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)
+    }
+
+    fn of_type(kind: &str) -> String {
+        record(&format!(r#"{{"name":"a","type":{kind}}}"#))
+    }
+
+    /// What apache-avro, which has its own resolution, makes of it.
+    fn oracle(theirs: &str, ours: &str, datum: &[u8]) -> Option<Vec<u8>> {
+        let (theirs, ours) = (Schema::parse_str(theirs).unwrap(), Schema::parse_str(ours).unwrap());
+        let reader = GenericDatumReader::builder(&theirs).reader_schema(&ours).build().unwrap();
+        let value: Value = reader.read_value(&mut &datum[..]).ok()?;
+        GenericDatumWriter::builder(&ours).build().unwrap().write_value_to_vec(value).ok()
+    }
+
+    /// `datum` of `theirs` is `expected` in `ours`, and apache-avro thinks so too.
+    fn check(theirs: &str, ours: &str, datum: &[u8], expected: &[u8]) {
+        let resolution = Resolution::compile(&schema(theirs), &schema(ours)).expect(theirs);
+        let mut out = Vec::new();
+        assert_eq!(resolution.rewrite(datum, &mut out), Ok(()), "{theirs} as {ours}");
+        assert_eq!(out, expected, "{theirs} as {ours}");
+        assert_eq!(oracle(theirs, ours, datum).as_deref(), Some(expected), "{theirs} as {ours}");
+    }
+
+    fn check_type(theirs: &str, ours: &str, datum: &[u8], expected: &[u8]) {
+        check(&of_type(theirs), &of_type(ours), datum, expected);
+    }
+
+    fn refuse(theirs: &str, ours: &str, word: &str) {
+        let refused = Resolution::compile(&schema(theirs), &schema(ours));
+        let reason = refused.err().unwrap_or_else(|| panic!("{theirs} is read as {ours}"));
+        assert!(reason.contains(word), "{reason:?} says nothing of {word:?}");
+    }
+
+    #[test]
+    fn promotions() {
+        check_type(r#""int""#, r#""long""#, &[6], &[6]);
+        check_type(r#""int""#, r#""double""#, &[2], &1_f64.to_le_bytes());
+        check_type(r#""long""#, r#""float""#, &[2], &1_f32.to_le_bytes());
+        check_type(r#""float""#, r#""double""#, &1_f32.to_le_bytes(), &1_f64.to_le_bytes());
+        check_type(r#""string""#, r#""bytes""#, &[2, b'x'], &[2, b'x']);
+        refuse(&of_type(r#""long""#), &of_type(r#""int""#), "field a");
+        refuse(&of_type(r#""string""#), &of_type(r#""int""#), "field a");
+        let millis = of_type(r#"{"type":"long","logicalType":"timestamp-millis"}"#);
+        let micros = of_type(r#"{"type":"long","logicalType":"timestamp-micros"}"#);
+        check(&of_type(r#""long""#), &millis, &[2], &[2]);
+        refuse(&micros, &millis, "microseconds");
+    }
+
+    #[test]
+    fn unions() {
+        check_type(r#""int""#, r#"["null","int"]"#, &[6], &[2, 6]);
+        check_type(
+            r#""int""#,
+            r#"["null","double","long"]"#,
+            &[2],
+            &[2, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
+        );
+        check_type(r#"["int","null"]"#, r#"["null","int"]"#, &[0, 6], &[2, 6]);
+        check_type(r#"["int","null"]"#, r#"["null","int"]"#, &[2], &[0]);
+        check_type(r#"["null","int"]"#, r#"["null","string","int"]"#, &[2, 6], &[4, 6]);
+        check_type(r#"["null","int"]"#, r#""int""#, &[2, 6], &[6]);
+        refuse(&of_type(r#"["null","int"]"#), &of_type(r#""string""#), "field a");
+        let resolution = Resolution::compile(
+            &schema(&of_type(r#"["null","int"]"#)),
+            &schema(&of_type(r#""int""#)),
+        )
+        .unwrap();
+        let null = resolution.rewrite(&[0], &mut Vec::new());
+        assert!(matches!(null, Err(Malformed::Unresolvable(_))), "{null:?}");
+    }
+
+    #[test]
+    fn fields_come_go_and_move() {
+        let ab = record(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
+        let ba = record(r#"{"name":"b","type":"string"},{"name":"a","type":"int"}"#);
+        check(&ab, &ba, &[2, 2, b'x'], &[2, b'x', 2]);
+        check(&ab, &record(r#"{"name":"b","type":"string"}"#), &[2, 2, b'x'], &[2, b'x']);
+        let more = r#"{"name":"c","type":["null","int"],"default":null},{"name":"a","type":"int"}"#;
+        check(&ab, &record(more), &[2, 2, b'x'], &[0, 2]);
+        refuse(&ab, &record(r#"{"name":"c","type":"int"}"#), "field c");
+        let renamed = Resolution::compile(
+            &schema(&ab),
+            &schema(&record(r#"{"name":"z","aliases":["a"],"type":"int"}"#)),
+        );
+        let mut out = Vec::new();
+        assert_eq!(renamed.unwrap().rewrite(&[2, 2, b'x'], &mut out), Ok(()));
+        assert_eq!(out, [2]);
+        refuse(&ab, r#"{"type":"record","name":"S","fields":[]}"#, "not a S");
+    }
+
+    #[test]
+    fn collections_and_symbols() {
+        let blocks = [2, 2, 1, 2, 4, 0]; // two blocks, the second with its size
+        check_type(
+            r#"{"type":"array","items":"int"}"#,
+            r#"{"type":"array","items":"long"}"#,
+            &blocks,
+            &[4, 2, 4, 0],
+        );
+        check_type(
+            r#"{"type":"map","values":"int"}"#,
+            r#"{"type":"map","values":"int"}"#,
+            &[2, 2, b'k', 2, 0],
+            &[2, 2, b'k', 2, 0],
+        );
+        let enumeration =
+            |symbols| format!(r#"{{"type":"enum","name":"E","symbols":[{symbols}]}}"#);
+        check_type(&enumeration(r#""A","B""#), &enumeration(r#""B","A""#), &[0], &[2]);
+        let ours = r#"{"type":"enum","name":"E","symbols":["X","Z"],"default":"Z"}"#;
+        check_type(&enumeration(r#""A","B""#), ours, &[0], &[2]);
+        refuse(&of_type(&enumeration(r#""A""#)), &of_type(&enumeration(r#""B""#)), "symbols");
+    }
+
+    const LIST: &str = r#"{"type":"record","name":"List","fields":[
+        {"name":"head","type":"int"}, {"name":"tail","type":["null","List"]}]}"#;
+    const LONG_LIST: &str = r#"{"type":"record","name":"List","fields":[
+        {"name":"tail","type":["null","List"]}, {"name":"head","type":"long"}]}"#;
+
+    #[test]
+    fn recursive_types() {
+        let resolution = Resolution::compile(&schema(LIST), &schema(LONG_LIST)).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(resolution.rewrite(&[2, 2, 4, 0], &mut out), Ok(()));
+        assert_eq!(out, [2, 0, 4, 2]);
+        let deep = resolution.rewrite(&[2; 100_001], &mut Vec::new());
+        assert_eq!(deep, Err(Malformed::Depth));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_may_come(datum: Vec<u8>) {
+            for (theirs, ours) in [(LIST, LONG_LIST), (LIST, LIST)] {
+                let resolution = Resolution::compile(&schema(theirs), &schema(ours)).unwrap();
+                drop(resolution.rewrite(&datum, &mut Vec::new()));
+            }
+        }
+    }
+}

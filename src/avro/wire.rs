@@ -1,0 +1,235 @@
+//! Avro's binary encoding of single values, read from bytes that nobody vouches for
+//! (<https://avro.apache.org/docs/1.12.0/specification/#binary-encoding>).
+
+/// How deep values may be nested: far beyond any schema we read, far from the end of the stack.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// How many array items that take no byte at all (nulls) one record may have: without a bound, ten
+/// bytes could keep us counting for ever.
+const EMPTY_ITEMS_MAX: usize = 65_536;
+
+/// Why bytes are not what their schema says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("it ends in the middle of a value")]
+    Truncated,
+    #[error("{0} bytes too many")]
+    Trailing(usize),
+    #[error("a number that is too large for its type")]
+    Overflow,
+    #[error("a length of {0}")]
+    Length(i64),
+    #[error("{0} is neither true nor false")]
+    Boolean(u8),
+    #[error("text that is not UTF-8")]
+    Text,
+    #[error("choice {index} of {count}")]
+    Choice { index: i64, count: usize },
+    #[error("nested deeper than {DEPTH_MAX} levels")]
+    Depth,
+    #[error("more than {EMPTY_ITEMS_MAX} empty items")]
+    EmptyItems,
+    /// Well-formed, but our schema has no place for this value.
+    #[error("{0}")]
+    Unresolvable(String),
+}
+
+/// What is left to read of a datum.
+#[derive(Debug)]
+pub(crate) struct Cursor<'a> {
+    rest: &'a [u8],
+    empty_items: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(datum: &'a [u8]) -> Self {
+        Self { rest: datum, empty_items: 0 }
+    }
+
+    /// The bytes not yet read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Succeeds if nothing is left.
+    pub(crate) fn finish(&self) -> Result<(), Malformed> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(Malformed::Trailing(left)),
+        }
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn boolean(&mut self) -> Result<bool, Malformed> {
+        match self.array::<1>()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(Malformed::Boolean(other)),
+        }
+    }
+
+    pub(crate) fn long(&mut self) -> Result<i64, Malformed> {
+        let mut value = 0_u64;
+        for (index, byte) in self.rest.iter().enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for the 64th bit only.
+            if index == 9 && *byte > 1 {
+                return Err(Malformed::Overflow);
+            }
+            value |= bits << (7 * index);
+            if byte & 0x80 == 0 {
+                self.rest = &self.rest[index + 1..];
+                return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+            }
+        }
+        Err(Malformed::Truncated)
+    }
+
+    pub(crate) fn int(&mut self) -> Result<i32, Malformed> {
+        i32::try_from(self.long()?).map_err(|_| Malformed::Overflow)
+    }
+
+    pub(crate) fn float(&mut self) -> Result<f32, Malformed> {
+        Ok(f32::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn double(&mut self) -> Result<f64, Malformed> {
+        Ok(f64::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn blob(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.long()?;
+        self.take(usize::try_from(length).map_err(|_| Malformed::Length(length))?)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.blob()?).map_err(|_| Malformed::Text)
+    }
+
+    /// The index of a union's branch or of an enum's symbol, one of `count`.
+    pub(crate) fn choice(&mut self, count: usize) -> Result<usize, Malformed> {
+        let index = self.long()?;
+        match usize::try_from(index) {
+            Ok(place) if place < count => Ok(place),
+            _ => Err(Malformed::Choice { index, count }),
+        }
+    }
+
+    /// Reads the blocks of an array or a map, calling `item` for every one, and returns how many
+    /// there were.
+    pub(crate) fn items(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<(), Malformed>,
+    ) -> Result<u64, Malformed> {
+        let mut items = 0_u64;
+        loop {
+            let count = self.long()?;
+            if count == 0 {
+                return Ok(items);
+            }
+            if count < 0 {
+                // The block's size in bytes: for readers that jump over it.
+                self.long()?;
+            }
+            for _ in 0..count.unsigned_abs() {
+                let left = self.rest.len();
+                item(self)?;
+                items += 1;
+                if self.rest.len() == left {
+                    self.empty_items += 1;
+                }
+                if self.empty_items > EMPTY_ITEMS_MAX {
+                    return Err(Malformed::EmptyItems);
+                }
+            }
+        }
+    }
+}
+
+/// Appends an int or a long: zigzag, then seven bits a byte, the lowest first.
+pub(crate) fn write_long(value: i64, out: &mut Vec<u8>) {
+    let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    while zigzag > 0x7f {
+        out.push((zigzag & 0x7f) as u8 | 0x80);
+        zigzag >>= 7;
+    }
+    out.push(zigzag as u8);
+}
+
+/// Appends the index of a branch or a symbol, or a length.
+pub(crate) fn write_count(count: usize, out: &mut Vec<u8>) {
+    write_long(i64::try_from(count).expect("no slice is longer than isize::MAX"), out);
+}
+
+/// Appends bytes or a string.
+pub(crate) fn write_blob(blob: &[u8], out: &mut Vec<u8>) {
+    write_count(blob.len(), out);
+    out.extend_from_slice(blob);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn longs_as_the_specification_has_them() {
+        let cases: [(i64, &[u8]); 7] = [
+            (0, &[0]),
+            (-1, &[1]),
+            (1, &[2]),
+            (-64, &[0x7f]),
+            (64, &[0x80, 1]),
+            (i64::MAX, &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            (i64::MIN, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+        ];
+        for (value, bytes) in cases {
+            let mut written = Vec::new();
+            write_long(value, &mut written);
+            assert_eq!(written, bytes);
+            assert_eq!(Cursor::new(bytes).long(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        assert_eq!(Cursor::new(&[0x80]).long(), Err(Malformed::Truncated));
+        assert_eq!(Cursor::new(&[0xff; 11]).long(), Err(Malformed::Overflow));
+        assert_eq!(Cursor::new(&[0x80, 0x80, 0x80, 0x80, 0x20]).int(), Err(Malformed::Overflow));
+        assert_eq!(Cursor::new(&[2]).boolean(), Err(Malformed::Boolean(2)));
+        assert_eq!(Cursor::new(&[1]).blob(), Err(Malformed::Length(-1)));
+        assert_eq!(Cursor::new(&[4, 0]).blob(), Err(Malformed::Truncated));
+        assert_eq!(Cursor::new(&[2, 0xff]).text(), Err(Malformed::Text));
+        assert_eq!(Cursor::new(&[4]).choice(2), Err(Malformed::Choice { index: 2, count: 2 }));
+        assert_eq!(Cursor::new(&[1]).choice(2), Err(Malformed::Choice { index: -1, count: 2 }));
+    }
+
+    #[test]
+    fn items_that_take_no_bytes_are_bounded() {
+        let mut billions = Vec::new();
+        write_long(1 << 40, &mut billions);
+        assert_eq!(Cursor::new(&billions).items(|_| Ok(())), Err(Malformed::EmptyItems));
+        assert_eq!(Cursor::new(&[4, 3, 9]).items(|_| Ok(())), Err(Malformed::Truncated));
+        assert_eq!(Cursor::new(&[4, 1, 0, 0]).items(|_| Ok(())), Ok(3));
+    }
+
+    proptest! {
+        #[test]
+        fn longs_come_back(value: i64) {
+            let mut written = Vec::new();
+            write_long(value, &mut written);
+            prop_assert_eq!(Cursor::new(&written).long(), Ok(value));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Questionnaire events in Avro, by the user's schema.
+
+use std::sync::Arc;
+
+use crate::{
+    avro::{
+        codec::CodecSetupError,
+        dynamic::{Cell, DynamicCodec},
+        registry::SchemaRegistry,
+    },
+    events::questionnaire::{
+        Answer, QuestionnaireEvent, QuestionnaireSchema,
+        schema::{AnswerType, IdKind, TimeUnit},
+    },
+    streams::{
+        codec::{Codec, CodecError},
+        time::EventTime,
+    },
+};
+
+const MICROS_PER_MILLI: i64 = 1_000;
+
+/// Reads events of every schema that can be read as the user's, and writes them with that.
+///
+/// A row has the respondent, the time, the event id and the completed flag (the last two only if
+/// the schema has them), and then the answers: the order of [`QuestionnaireSchema::names`].
+pub struct QuestionnaireCodec {
+    schema: Arc<QuestionnaireSchema>,
+    rows: DynamicCodec,
+    event_id: Option<usize>,
+    completed: Option<usize>,
+    answers: usize,
+}
+
+const RESPONDENT_ID: usize = 0;
+const EVENT_TIME: usize = 1;
+
+impl QuestionnaireCodec {
+    /// For events of `subject`, which must hold `schema`.
+    ///
+    /// # Errors
+    /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
+    pub fn new(
+        registry: Arc<dyn SchemaRegistry>,
+        subject: &str,
+        schema: Arc<QuestionnaireSchema>,
+    ) -> Result<Self, CodecSetupError> {
+        let names: Vec<&str> = schema.names().collect();
+        let rows = DynamicCodec::new(registry, subject, schema.text(), &names)?;
+        let mut next = EVENT_TIME;
+        let mut place = |field: &Option<String>| {
+            field.as_ref().map(|_| {
+                next += 1;
+                next
+            })
+        };
+        let event_id = place(&schema.fields.event_id);
+        let completed = place(&schema.fields.completed);
+        Ok(Self { schema, rows, event_id, completed, answers: next + 1 })
+    }
+
+    fn event(&self, row: &[Cell<'_>], schema_id: u32) -> Result<QuestionnaireEvent, CodecError> {
+        let missing = |field: &str| CodecError::Unreadable {
+            class: "missing_field",
+            schema_id: Some(schema_id),
+            message: format!("field {field} is missing or empty"),
+        };
+        let fields = &self.schema.fields;
+        let respondent_id = id(row[RESPONDENT_ID]);
+        if respondent_id.is_empty() {
+            return Err(missing(&fields.respondent_id));
+        }
+        let Cell::Long(time) = row[EVENT_TIME] else {
+            return Err(missing(&fields.event_time));
+        };
+        let millis = match self.schema.time_unit {
+            TimeUnit::Millis => time,
+            TimeUnit::Micros => time.div_euclid(MICROS_PER_MILLI),
+        };
+        Ok(QuestionnaireEvent {
+            event_id: self.event_id.map_or_else(String::new, |place| id(row[place])),
+            respondent_id,
+            event_time: EventTime(millis),
+            completed: self.completed.is_some_and(|place| row[place] == Cell::Boolean(true)),
+            answers: row[self.answers..].iter().map(|cell| answer(*cell)).collect(),
+        })
+    }
+
+    fn row<'e>(&self, event: &'e QuestionnaireEvent) -> Result<Vec<Cell<'e>>, CodecError> {
+        let schema = &self.schema;
+        let mut row = Vec::with_capacity(self.answers + event.answers.len());
+        row.push(id_cell(schema.respondent_id, &event.respondent_id));
+        let time = match schema.time_unit {
+            TimeUnit::Millis => Some(event.event_time.0),
+            TimeUnit::Micros => event.event_time.0.checked_mul(MICROS_PER_MILLI),
+        };
+        row.push(Cell::Long(time.ok_or_else(|| unwritable("the event time has too many digits"))?));
+        if self.event_id.is_some() {
+            row.push(id_cell(schema.event_id, &event.event_id));
+        }
+        if self.completed.is_some() {
+            row.push(Cell::Boolean(event.completed));
+        }
+        if event.answers.len() != schema.answers.len() {
+            return Err(unwritable("it has another number of answers than there are questions"));
+        }
+        for (answer, kind) in event.answers.iter().zip(&schema.answers) {
+            row.push(match (answer, kind) {
+                (None, _) => Cell::Null,
+                (Some(Answer::Number(number)), _) => Cell::Double(*number),
+                (Some(Answer::Text(text)), AnswerType::Boolean) => match text.parse() {
+                    Ok(flag) => Cell::Boolean(flag),
+                    Err(_) => Cell::Text(text),
+                },
+                (Some(Answer::Text(text)), _) => Cell::Text(text),
+            });
+        }
+        Ok(row)
+    }
+}
+
+impl Codec<QuestionnaireEvent> for QuestionnaireCodec {
+    fn encode(&self, event: &QuestionnaireEvent, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.rows.encode(&self.row(event)?, bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<QuestionnaireEvent, CodecError> {
+        self.rows.decode(bytes, |row, schema_id| self.event(row, schema_id))
+    }
+}
+
+/// An id as text; empty if there is none.
+fn id(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Text(text) => text.to_owned(),
+        Cell::Long(number) => number.to_string(),
+        Cell::Null | Cell::Boolean(_) | Cell::Double(_) | Cell::Other => String::new(),
+    }
+}
+
+/// What can't be a number stays text, which the row's writer refuses by the field's name.
+fn id_cell(kind: IdKind, id: &str) -> Cell<'_> {
+    match kind {
+        IdKind::Text => Cell::Text(id),
+        IdKind::Number if id.is_empty() => Cell::Null,
+        IdKind::Number => id.parse().map_or(Cell::Text(id), Cell::Long),
+    }
+}
+
+/// Not a number is no answer: what a model makes of a missing answer is defined, and two such
+/// events are equal.
+fn answer(cell: Cell<'_>) -> Option<Answer> {
+    match cell {
+        Cell::Long(number) => Some(Answer::Number(number as f64)),
+        Cell::Double(number) if number.is_nan() => None,
+        Cell::Double(number) => Some(Answer::Number(number)),
+        Cell::Text(text) => Some(Answer::Text(text.to_owned())),
+        Cell::Boolean(flag) => Some(Answer::Text(flag.to_string())),
+        Cell::Null | Cell::Other => None,
+    }
+}
+
+fn unwritable(message: &str) -> CodecError {
+    CodecError::Unreadable { class: "unwritable", schema_id: None, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        avro::{framing, local::LocalRegistry},
+        events::questionnaire::MetadataFields,
+    };
+
+    const OLD: &str = r#"{"type":"record","name":"Event","fields":[
+        {"name":"gone","type":{"type":"array","items":"string"}},
+        {"name":"who","type":"int"},
+        {"name":"at","type":["null",{"type":"long","logicalType":"timestamp-micros"}]},
+        {"name":"age","type":"int"}]}"#;
+
+    const NEW: &str = r#"{"type":"record","name":"Event","fields":[
+        {"name":"who","type":["null","long"]},
+        {"name":"at","type":["null",{"type":"long","logicalType":"timestamp-micros"}]},
+        {"name":"done","type":"boolean","default":false},
+        {"name":"age","type":["null","double"],"default":null},
+        {"name":"extra","type":{"type":"map","values":"int"},"default":{"k":1}},
+        {"name":"smoker","type":["null","boolean"],"default":null},
+        {"name":"size","type":["null",{"type":"enum","name":"S","symbols":["S","L"]}],"default":null}]}"#;
+
+    fn codec() -> QuestionnaireCodec {
+        let fields = MetadataFields {
+            event_id: None,
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: Some("done".to_owned()),
+        };
+        let schema = QuestionnaireSchema::new(NEW, &fields, &["extra".to_owned()]).unwrap();
+        let registry = Arc::new(LocalRegistry::new());
+        registry.register("events-value", OLD).unwrap();
+        registry.register("events-value", NEW).unwrap();
+        QuestionnaireCodec::new(registry, "events-value", Arc::new(schema)).unwrap()
+    }
+
+    fn event(answers: Vec<Option<Answer>>) -> QuestionnaireEvent {
+        QuestionnaireEvent {
+            event_id: String::new(),
+            respondent_id: "12".to_owned(),
+            event_time: EventTime(34),
+            completed: true,
+            answers,
+        }
+    }
+
+    fn text(text: &str) -> Option<Answer> {
+        Some(Answer::Text(text.to_owned()))
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let codec = codec();
+        for answers in [
+            vec![None, None, None],
+            vec![Some(Answer::Number(39.5)), text("true"), text("L")],
+            vec![Some(Answer::Number(-1.0)), text("false"), text("S")],
+        ] {
+            let (event, mut bytes) = (event(answers), Vec::new());
+            codec.encode(&event, &mut bytes).unwrap();
+            assert_eq!(codec.decode(&bytes), Ok(event));
+        }
+    }
+
+    #[test]
+    fn older_events_are_read() {
+        let mut bytes = Vec::new();
+        framing::frame(1, &mut bytes);
+        // ["x"], 12, 34,999 µs, 39
+        bytes.extend_from_slice(&[2, 2, b'x', 0, 24, 2, 0xee, 0xa2, 0x04, 78]);
+        let expected = QuestionnaireEvent {
+            completed: false,
+            ..event(vec![Some(Answer::Number(39.0)), None, None])
+        };
+        assert_eq!(codec().decode(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn an_event_needs_its_respondent_and_its_time() {
+        let datum: [&[u8]; 2] = [&[0, 2, 2, 0, 0, 0, 0, 0], &[2, 2, 0, 0, 0, 0, 0, 0]];
+        for (datum, field) in datum.into_iter().zip(["who", "at"]) {
+            let mut bytes = Vec::new();
+            framing::frame(2, &mut bytes);
+            bytes.extend_from_slice(datum);
+            match codec().decode(&bytes) {
+                Err(CodecError::Unreadable { class: "missing_field", schema_id, message }) => {
+                    assert_eq!(schema_id, Some(2));
+                    assert!(message.contains(field), "{message}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_named() {
+        let codec = codec();
+        let refuse = |event: &QuestionnaireEvent, field: &str| {
+            let mut bytes = vec![9];
+            let error = codec.encode(event, &mut bytes).expect_err(field).to_string();
+            assert!(error.contains(field), "{error:?} says nothing of {field:?}");
+            assert_eq!(bytes, [9], "nothing is left behind");
+        };
+        refuse(&event(vec![text("old"), None, None]), "field age");
+        refuse(&event(vec![None, text("maybe"), None]), "field smoker");
+        refuse(&event(vec![None, None, text("M")]), "field size");
+        refuse(&event(vec![None]), "number of answers");
+        let named = QuestionnaireEvent { respondent_id: "x".to_owned(), ..event(vec![None; 3]) };
+        refuse(&named, "field who");
+    }
+}

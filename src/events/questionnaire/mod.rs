@@ -1,0 +1,48 @@
+//! Questionnaire events, whose questions are known only from the schema that the user brings.
+//!
+//! ```text
+//!  the user's .avsc + which field is what ─▶ QuestionnaireSchema ─▶ questions, in order
+//!  Avro bytes ◀─▶ QuestionnaireCodec ◀─▶ QuestionnaireEvent ◀─ JSON, CSV cells (entry)
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::streams::time::EventTime;
+
+pub use crate::events::questionnaire::{
+    codec::QuestionnaireCodec,
+    entry::EntryError,
+    schema::{
+        MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
+    },
+};
+
+pub mod schema;
+
+pub mod entry;
+
+pub mod codec;
+
+/// A piece of a questionnaire: some or all answers of one respondent, at one time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuestionnaireEvent {
+    /// Names this event; empty if its sender gave it no name.
+    pub event_id: String,
+    /// Who answers; never empty.
+    pub respondent_id: String,
+    /// When they answered.
+    pub event_time: EventTime,
+    /// The respondent has submitted the questionnaire.
+    pub completed: bool,
+    /// One for each of the schema's questions, in their order; none where there is no answer.
+    pub answers: Vec<Option<Answer>>,
+}
+
+/// What somebody answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// A number; not NaN.
+    Number(f64),
+    /// A word: also `true` and `false`, and an enum's symbol.
+    Text(String),
+}

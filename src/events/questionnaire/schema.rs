@@ -1,0 +1,442 @@
+//! What the user's schema says: which fields are about the event, and which are questions.
+
+use apache_avro::schema::{NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema};
+
+/// Which fields of the schema are about the event rather than answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataFields {
+    /// Names the event (a string or a whole number), if there is such a field.
+    pub event_id: Option<String>,
+    /// Who answers (a string or a whole number).
+    pub respondent_id: String,
+    /// When they answered: `timestamp-millis`, `timestamp-micros`, or a `long` in milliseconds.
+    pub event_time: String,
+    /// Whether it is the last piece (a boolean), if there is such a field.
+    pub completed: Option<String>,
+}
+
+/// A question, as far as a model cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The field's name.
+    pub name: String,
+    /// What an answer is.
+    pub kind: QuestionKind,
+}
+
+/// What the answers to a question are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuestionKind {
+    /// Numbers: `int`, `long`, `float`, `double`.
+    Number,
+    /// Words: `string`, `enum`, `boolean`.
+    Text,
+}
+
+/// A schema of questionnaire events, understood.
+#[derive(Clone, Debug)]
+pub struct QuestionnaireSchema {
+    pub(super) text: String,
+    pub(super) fields: MetadataFields,
+    pub(super) event_id: IdKind,
+    pub(super) respondent_id: IdKind,
+    pub(super) time_unit: TimeUnit,
+    questions: Vec<Question>,
+    pub(super) answers: Vec<AnswerType>,
+}
+
+/// What ids are in the schema; in an event they are always text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdKind {
+    Text,
+    Number,
+}
+
+/// What event times are in the schema; in an event they are always milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimeUnit {
+    Millis,
+    Micros,
+}
+
+/// What the schema lets an answer be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AnswerType {
+    Int,
+    Long,
+    Real,
+    Boolean,
+    Text,
+    Symbols(Vec<String>),
+}
+
+/// Why a schema can't be used, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionnaireSchemaError {
+    /// It is not Avro.
+    #[error("the event schema is not a valid Avro schema: {reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+    },
+    /// It is something else than a record.
+    #[error("the event schema is not a record: its answers must be fields of one record")]
+    NotARecord,
+    /// The settings name a field that is not there.
+    #[error(
+        "the event schema has no field `{field}`, which the settings call the {role}; it has {known}"
+    )]
+    NoSuchField {
+        /// What the field is to be.
+        role: &'static str,
+        /// Its name in the settings.
+        field: String,
+        /// The names that would do.
+        known: String,
+    },
+    /// The field is there, but can't be that.
+    #[error(
+        "field `{field}`, which the settings call the {role}, is of type {found}: it must be {wanted}"
+    )]
+    WrongType {
+        /// What the field is to be.
+        role: &'static str,
+        /// Its name.
+        field: String,
+        /// Its type.
+        found: String,
+        /// The types that would do.
+        wanted: &'static str,
+    },
+    /// One field is to be two things.
+    #[error("field `{field}` can't be the {role}: the settings call it the {other} already")]
+    UsedTwice {
+        /// Its name.
+        field: String,
+        /// One thing.
+        role: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// A field that is no answer we understand.
+    #[error(
+        "field `{field}` is of type {found}, which can't be an answer: list it among the ignored \
+         fields, or make it a number, a string, an enum or a boolean, or a union of null and one of these"
+    )]
+    UnsupportedType {
+        /// Its name.
+        field: String,
+        /// Its type.
+        found: String,
+    },
+    /// Nothing is left.
+    #[error("the event schema has no questions: every field is metadata, or ignored")]
+    NoQuestions,
+}
+
+const EVENT_ID: &str = "event id";
+const RESPONDENT_ID: &str = "respondent id";
+const EVENT_TIME: &str = "event time";
+const COMPLETED: &str = "completed flag";
+const IGNORED: &str = "ignored field";
+
+impl QuestionnaireSchema {
+    /// Understands the schema `avsc`, in which `fields` are metadata, `ignored` are passed over, and
+    /// all others are questions.
+    ///
+    /// # Errors
+    /// [`QuestionnaireSchemaError`] says which field is wrong and what to change.
+    pub fn new(
+        avsc: &str,
+        fields: &MetadataFields,
+        ignored: &[String],
+    ) -> Result<Self, QuestionnaireSchemaError> {
+        let invalid = |error: apache_avro::Error| QuestionnaireSchemaError::Invalid {
+            reason: error.to_string(),
+        };
+        let schema = Schema::parse_str(avsc).map_err(invalid)?;
+        let names = ResolvedSchema::new(&schema).map_err(invalid)?;
+        let Schema::Record(record) = &schema else {
+            return Err(QuestionnaireSchemaError::NotARecord);
+        };
+        let reader = FieldReader { record, names: names.get_names() };
+        let used = roles(fields, ignored)?;
+        for (role, name) in &used {
+            reader.field(role, name)?;
+        }
+        let event_id = match &fields.event_id {
+            Some(name) => reader.id(EVENT_ID, name)?,
+            None => IdKind::Text,
+        };
+        let respondent_id = reader.id(RESPONDENT_ID, &fields.respondent_id)?;
+        let time_unit = reader.time(&fields.event_time)?;
+        if let Some(name) = &fields.completed {
+            reader.flag(name)?;
+        }
+        let mut questions = Vec::new();
+        let mut answers = Vec::new();
+        for field in &record.fields {
+            if used.iter().any(|(_, name)| *name == field.name) {
+                continue;
+            }
+            let answer = reader.answer(field)?;
+            questions.push(Question { name: field.name.clone(), kind: answer.kind() });
+            answers.push(answer);
+        }
+        if questions.is_empty() {
+            return Err(QuestionnaireSchemaError::NoQuestions);
+        }
+        Ok(Self {
+            text: avsc.to_owned(),
+            fields: fields.clone(),
+            event_id,
+            respondent_id,
+            time_unit,
+            questions,
+            answers,
+        })
+    }
+
+    /// The questions, in the schema's order; an event's answers have the same order.
+    #[must_use]
+    pub fn questions(&self) -> &[Question] {
+        &self.questions
+    }
+
+    /// The schema's text, as it is to be registered.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn position(&self, question: &str) -> Option<usize> {
+        self.questions.iter().position(|known| known.name == question)
+    }
+}
+
+impl AnswerType {
+    fn kind(&self) -> QuestionKind {
+        match self {
+            Self::Int | Self::Long | Self::Real => QuestionKind::Number,
+            Self::Boolean | Self::Text | Self::Symbols(_) => QuestionKind::Text,
+        }
+    }
+}
+
+/// What each field named in the settings is to be.
+fn roles<'s>(
+    fields: &'s MetadataFields,
+    ignored: &'s [String],
+) -> Result<Vec<(&'static str, &'s str)>, QuestionnaireSchemaError> {
+    let named = [
+        (EVENT_ID, fields.event_id.as_deref()),
+        (RESPONDENT_ID, Some(fields.respondent_id.as_str())),
+        (EVENT_TIME, Some(fields.event_time.as_str())),
+        (COMPLETED, fields.completed.as_deref()),
+    ];
+    let named = named.into_iter().filter_map(|(role, name)| Some((role, name?)));
+    let ignored = ignored.iter().map(|name| (IGNORED, name.as_str()));
+    let mut used: Vec<(&'static str, &str)> = Vec::new();
+    for (role, name) in named.chain(ignored) {
+        if let Some((other, _)) = used.iter().find(|(_, known)| *known == name) {
+            let field = name.to_owned();
+            return Err(QuestionnaireSchemaError::UsedTwice { field, role, other });
+        }
+        used.push((role, name));
+    }
+    Ok(used)
+}
+
+struct FieldReader<'s> {
+    record: &'s RecordSchema,
+    names: &'s NamesRef<'s>,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "it is apache_avro's enum: all else is refused")]
+impl<'s> FieldReader<'s> {
+    fn field(
+        &self,
+        role: &'static str,
+        name: &str,
+    ) -> Result<&'s RecordField, QuestionnaireSchemaError> {
+        let found = self.record.fields.iter().find(|field| field.name == name);
+        found.ok_or_else(|| {
+            let known: Vec<_> =
+                self.record.fields.iter().map(|field| field.name.as_str()).collect();
+            let known = known.join(", ");
+            QuestionnaireSchemaError::NoSuchField { role, field: name.to_owned(), known }
+        })
+    }
+
+    fn id(&self, role: &'static str, name: &str) -> Result<IdKind, QuestionnaireSchemaError> {
+        let field = self.field(role, name)?;
+        match self.one_type(&field.schema) {
+            Some(Schema::String) => Ok(IdKind::Text),
+            Some(Schema::Int | Schema::Long) => Ok(IdKind::Number),
+            _ => Err(wrong_type(role, field, "a string, an int or a long")),
+        }
+    }
+
+    fn time(&self, name: &str) -> Result<TimeUnit, QuestionnaireSchemaError> {
+        let field = self.field(EVENT_TIME, name)?;
+        match self.one_type(&field.schema) {
+            Some(Schema::Long | Schema::TimestampMillis) => Ok(TimeUnit::Millis),
+            Some(Schema::TimestampMicros) => Ok(TimeUnit::Micros),
+            _ => Err(wrong_type(
+                EVENT_TIME,
+                field,
+                "a long of logical type timestamp-millis or timestamp-micros",
+            )),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<(), QuestionnaireSchemaError> {
+        let field = self.field(COMPLETED, name)?;
+        match self.one_type(&field.schema) {
+            Some(Schema::Boolean) => Ok(()),
+            _ => Err(wrong_type(COMPLETED, field, "a boolean")),
+        }
+    }
+
+    fn answer(&self, field: &RecordField) -> Result<AnswerType, QuestionnaireSchemaError> {
+        match self.one_type(&field.schema) {
+            Some(Schema::Int) => Ok(AnswerType::Int),
+            Some(Schema::Long) => Ok(AnswerType::Long),
+            Some(Schema::Float | Schema::Double) => Ok(AnswerType::Real),
+            Some(Schema::Boolean) => Ok(AnswerType::Boolean),
+            Some(Schema::String) => Ok(AnswerType::Text),
+            Some(Schema::Enum(symbols)) => Ok(AnswerType::Symbols(symbols.symbols.clone())),
+            _ => Err(QuestionnaireSchemaError::UnsupportedType {
+                field: field.name.clone(),
+                found: shown(&field.schema),
+            }),
+        }
+    }
+
+    /// The type itself, or the one that is in a union with null.
+    fn one_type(&self, schema: &'s Schema) -> Option<&'s Schema> {
+        match schema {
+            Schema::Union(union) => {
+                let mut others =
+                    union.variants().iter().filter(|branch| !matches!(branch, Schema::Null));
+                match (others.next(), others.next()) {
+                    (Some(only), None) => self.one_type(only),
+                    (_, _) => None,
+                }
+            }
+            Schema::Ref { name } => self.names.get(name).copied(),
+            schema => Some(schema),
+        }
+    }
+}
+
+fn wrong_type(
+    role: &'static str,
+    field: &RecordField,
+    wanted: &'static str,
+) -> QuestionnaireSchemaError {
+    let (name, found) = (field.name.clone(), shown(&field.schema));
+    QuestionnaireSchemaError::WrongType { role, field: name, found, wanted }
+}
+
+/// A type as it stands in the schema; long ones cut off.
+fn shown(schema: &Schema) -> String {
+    const CHARACTERS_MAX: usize = 120;
+    let text = serde_json::to_string(schema).unwrap_or_else(|_| schema.to_string());
+    text.chars().take(CHARACTERS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields() -> MetadataFields {
+        MetadataFields {
+            event_id: Some("id".to_owned()),
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: None,
+        }
+    }
+
+    const METADATA: &str = r#"{"name":"id","type":["null","string"]},{"name":"who","type":"long"},
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-micros"}}"#;
+
+    fn schema(
+        questions: &str,
+        fields: &MetadataFields,
+        ignored: &[&str],
+    ) -> Result<QuestionnaireSchema, QuestionnaireSchemaError> {
+        let avsc = format!(r#"{{"type":"record","name":"R","fields":[{METADATA}{questions}]}}"#);
+        let ignored: Vec<_> = ignored.iter().map(|&name| name.to_owned()).collect();
+        QuestionnaireSchema::new(&avsc, fields, &ignored)
+    }
+
+    fn refuse(questions: &str, fields: &MetadataFields, ignored: &[&str], words: &[&str]) {
+        let message = schema(questions, fields, ignored).expect_err(questions).to_string();
+        for word in words {
+            assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+        }
+    }
+
+    #[test]
+    fn questions_by_type() {
+        let understood = schema(
+            r#",{"name":"a","type":"int"},{"name":"b","type":["null","double"]},
+               {"name":"c","type":["string","null"]},{"name":"d","type":"boolean"},
+               {"name":"e","type":{"type":"enum","name":"E","symbols":["X"]}},
+               {"name":"f","type":["null","E"]},{"name":"g","type":"bytes"}"#,
+            &fields(),
+            &["g"],
+        );
+        let understood = understood.unwrap();
+        let kinds: String = understood
+            .questions()
+            .iter()
+            .map(|question| match question.kind {
+                QuestionKind::Number => format!("{}:number ", question.name),
+                QuestionKind::Text => format!("{}:text ", question.name),
+            })
+            .collect();
+        assert_eq!(kinds, "a:number b:number c:text d:text e:text f:text ");
+        assert_eq!(understood.respondent_id, IdKind::Number);
+        assert_eq!(understood.time_unit, TimeUnit::Micros);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let question = r#",{"name":"a","type":"int"}"#;
+        let with = |change: &dyn Fn(&mut MetadataFields)| {
+            let mut fields = fields();
+            change(&mut fields);
+            fields
+        };
+        refuse("", &fields(), &[], &["no questions"]);
+        refuse(r#",{"name":"a","type":"bytes"}"#, &fields(), &[], &["`a`", "bytes", "ignored"]);
+        refuse(r#",{"name":"a","type":["int","string"]}"#, &fields(), &[], &["`a`", "ignored"]);
+        refuse(question, &fields(), &["b"], &["no field `b`", "ignored field", "who"]);
+        refuse(question, &fields(), &["who"], &["`who`", "respondent id"]);
+        refuse(
+            question,
+            &with(&|fields| fields.event_time = "a".to_owned()),
+            &[],
+            &["`a`", "event time", "timestamp-millis"],
+        );
+        refuse(
+            question,
+            &with(&|fields| fields.respondent_id = "nobody".to_owned()),
+            &[],
+            &["no field `nobody`", "respondent id", "who"],
+        );
+        refuse(
+            question,
+            &with(&|fields| fields.completed = Some("a".to_owned())),
+            &[],
+            &["`a`", "a boolean"],
+        );
+        let text = QuestionnaireSchema::new("\"string\"", &fields(), &[]).unwrap_err();
+        assert_eq!(text, QuestionnaireSchemaError::NotARecord);
+        let none = QuestionnaireSchema::new("{", &fields(), &[]).unwrap_err();
+        assert!(matches!(none, QuestionnaireSchemaError::Invalid { .. }));
+    }
+}
