@@ -1,0 +1,122 @@
+//! Our evaluator of LightGBM's trees against LightGBM's own, on the worked example: one row at a time, as a
+//! stream scores. Prints a table, writes `target/bench/scorer.json`, and fails if one bit differs.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, and measures real time"
+)]
+
+use std::{fs, hint::black_box, ops::ControlFlow, path::Path, time::Instant};
+
+use anyhow::Context;
+use foretell::{
+    app::table,
+    config::Config,
+    ml::{Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, training::train},
+    processors::convert,
+};
+use lightgbm3::Booster;
+
+const ROUNDS: usize = 5;
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;
+    let learned = examples(&config, config.raw.data.initial.as_ref())?;
+    let scored = examples(&config, config.raw.data.play.as_ref())?;
+    println!("trees × leaves   foretell µs   lightgbm3 µs   in a batch µs   ratio   to the batch");
+    let mut ratios = serde_json::Map::new();
+    for (iterations, num_leaves) in [(100, 31), (300, 31), (200, 63)] {
+        let recipe = Recipe {
+            spec: config.pipeline.clone(),
+            classes: config.raw.outcomes.labels.clone(),
+            threshold: 0.5,
+            params: Params { iterations, num_leaves, ..Params::default() },
+            seed: Seed(1),
+            origin: Origin::default(),
+        };
+        let bundle = train(&learned, &recipe, &mut |_, _| ControlFlow::Continue(()))?;
+        let [ours, single, batch] = compare(&bundle, &scored)?;
+        let size = format!("{iterations} × {num_leaves}");
+        println!(
+            "{size:<14} {ours:>13.2} {single:>14.2} {batch:>15.2} {:>7.1} {:>14.1}",
+            single / ours,
+            batch / ours
+        );
+        let name = format!("{iterations}x{num_leaves}");
+        ratios.insert(format!("lightgbm3_single_row_to_foretell_{name}"), (single / ours).into());
+        ratios.insert(format!("lightgbm3_batch_to_foretell_{name}"), (batch / ours).into());
+    }
+    let folder = root.join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("scorer.json");
+    fs::write(&file, serde_json::json!({ "ratios": ratios }).to_string())?;
+    println!("every bit equal on {} rows; ratios in {}", scored.len(), file.display());
+    Ok(())
+}
+
+/// Microseconds a row: ours (features included), LightGBM's one row at a time, and in one batch.
+fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]> {
+    let scorer = Scorer::new(bundle)?;
+    let peer = Booster::from_string(&bundle.booster)?;
+    let rows = scored.iter().map(|example| {
+        let mut row = Vec::new();
+        bundle.pipeline.transform(&example.values, &mut row);
+        row
+    });
+    let rows: Vec<Vec<f64>> = rows.collect();
+    let flat = rows.concat();
+    let width = i32::try_from(bundle.pipeline.features())?;
+    let predict = |rows: &[f64]| peer.predict_with_params(rows, width, true, "num_threads=1");
+    let mut scratch = Scratch::default();
+    for (example, row) in scored.iter().zip(&rows) {
+        let ours = scorer.score(&example.values, &mut scratch).as_slice()[1];
+        anyhow::ensure!(ours.to_bits() == predict(row)?[0].to_bits(), "a bit differs");
+    }
+    let ours = best(scored.len(), || {
+        for example in scored {
+            black_box(scorer.score(black_box(&example.values), &mut scratch));
+        }
+        Ok(())
+    })?;
+    let single = best(rows.len(), || {
+        for row in &rows {
+            black_box(predict(black_box(row))?);
+        }
+        Ok(())
+    })?;
+    let batch = best(rows.len(), || {
+        black_box(predict(black_box(&flat))?);
+        Ok(())
+    })?;
+    Ok([ours, single, batch])
+}
+
+fn examples(
+    config: &Config,
+    table: Option<&foretell::config::RawTable>,
+) -> anyhow::Result<Vec<Example>> {
+    let rows =
+        table::read(table.context("the worked example names its data")?, &config.event_schema)?;
+    let questions = &config.gather.questions;
+    rows.iter()
+        .map(|row| {
+            let features = convert::features_of(questions, &row.answers);
+            let label = convert::label_of(&row.label, &config.raw.outcomes.labels)
+                .context("a known label")?;
+            Ok(Example { values: convert::values_of(&features, config.pipeline.columns()), label })
+        })
+        .collect()
+}
+
+/// Microseconds a row, of the best round.
+fn best(rows: usize, mut round: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        round()?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e6 / rows as f64);
+    }
+    Ok(best)
+}

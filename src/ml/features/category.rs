@@ -1,0 +1,119 @@
+//! Categories as codes: the most frequent is 0, what was never seen has the code after the last, and what is missing
+//! the one after that.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// More categories than this are not told apart (the rarest are as if never seen): LightGBM keeps a bit for
+/// each in every split, and looks only at the most frequent `max_bin` of them anyway.
+pub(super) const CATEGORIES_MAX: usize = 4096;
+
+/// The codes of what was seen: texts in a column, pairs of codes in a cross.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    try_from = "Vec<K>",
+    into = "Vec<K>",
+    bound = "K: Ord + Clone + Serialize + for<'a> Deserialize<'a>"
+)]
+pub(super) struct Categories<K: Ord + Clone> {
+    codes: BTreeMap<K, u32>,
+}
+
+impl<K: Ord + Clone> Categories<K> {
+    /// Gives out codes by descending count; equals in the order of their keys.
+    pub(super) fn fit(counts: BTreeMap<K, u64>) -> Self {
+        let mut by_count: Vec<(K, u64)> = counts.into_iter().collect();
+        by_count.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        by_count.truncate(CATEGORIES_MAX);
+        Self { codes: by_count.into_iter().map(|(key, _)| key).zip(0..).collect() }
+    }
+
+    /// The code of what is missing. It is a category like any other, for LightGBM cannot learn from NaN what a
+    /// missing answer says: it sends it right at every split by category.
+    pub(super) fn missing(&self) -> u32 {
+        self.unseen() + 1
+    }
+
+    fn unseen(&self) -> u32 {
+        u32::try_from(self.codes.len()).expect("categories are bounded")
+    }
+
+    /// Whether it has a code of its own.
+    pub(super) fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.codes.contains_key(key)
+    }
+
+    /// The code of a key; the one after the last if it was never seen.
+    pub(super) fn code<Q: Ord + ?Sized>(&self, key: &Q) -> u32
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.codes.get(key).copied().unwrap_or_else(|| self.unseen())
+    }
+}
+
+impl<K: Ord + Clone> TryFrom<Vec<K>> for Categories<K> {
+    type Error = &'static str;
+
+    fn try_from(by_code: Vec<K>) -> Result<Self, Self::Error> {
+        let count = by_code.len();
+        let codes: BTreeMap<K, u32> = by_code.into_iter().zip(0..).collect();
+        if codes.len() == count && count <= CATEGORIES_MAX {
+            Ok(Self { codes })
+        } else {
+            Err("a category is there twice, or there are too many")
+        }
+    }
+}
+
+impl<K: Ord + Clone> From<Categories<K>> for Vec<K> {
+    fn from(categories: Categories<K>) -> Self {
+        let mut by_code: Vec<(K, u32)> = categories.codes.into_iter().collect();
+        by_code.sort_by_key(|(_, code)| *code);
+        by_code.into_iter().map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(counts: &[(&str, u64)]) -> Categories<String> {
+        Categories::fit(counts.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect())
+    }
+
+    #[test]
+    fn codes_go_by_frequency_then_by_text() {
+        let categories = fitted(&[("b", 2), ("a", 2), ("z", 9), ("c", 1)]);
+        let check = |key: &str, expected: u32| assert_eq!(categories.code(key), expected, "{key}");
+        check("z", 0);
+        check("a", 1);
+        check("b", 2);
+        check("c", 3);
+        check("never seen", 4);
+        assert_eq!(categories.missing(), 5);
+        assert_eq!(fitted(&[]).code("any"), 0);
+    }
+
+    #[test]
+    fn the_rarest_of_too_many_are_as_if_never_seen() {
+        let counts = (0..CATEGORIES_MAX as u64 + 5).map(|n| (format!("{n:06}"), 10_000 - n));
+        let categories = Categories::fit(counts.collect());
+        let unseen = u32::try_from(CATEGORIES_MAX).unwrap();
+        assert_eq!(categories.code("000000"), 0);
+        assert_eq!(categories.code(format!("{:06}", CATEGORIES_MAX + 1).as_str()), unseen);
+    }
+
+    #[test]
+    fn codes_survive_a_round_trip() {
+        let categories = fitted(&[("b", 2), ("a", 2), ("z", 9)]);
+        let json = serde_json::to_string(&categories).unwrap();
+        assert_eq!(json, r#"["z","a","b"]"#);
+        assert_eq!(serde_json::from_str::<Categories<String>>(&json).unwrap(), categories);
+        assert!(serde_json::from_str::<Categories<String>>(r#"["a","a"]"#).is_err());
+    }
+}

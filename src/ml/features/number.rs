@@ -1,0 +1,116 @@
+//! Numbers on a common scale, and what a missing one counts as.
+
+use serde::{Deserialize, Serialize};
+
+/// How numbers are scaled. Trees see no difference; whoever reads the features beside them does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scaling {
+    /// As they are.
+    #[default]
+    None,
+    /// The smallest becomes 0, the largest 1.
+    MinMax,
+    /// The mean becomes 0, the standard deviation 1.
+    Standard,
+}
+
+/// One numeric column's scale: `(number - shift) / span`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Scale {
+    shift: f64,
+    span: f64,
+    /// The smallest and the largest number that was seen; none if there was no number.
+    range: Option<(f64, f64)>,
+    /// What a missing number counts as, before scaling; none leaves it NaN.
+    fill: Option<f64>,
+}
+
+impl Scale {
+    /// Learns from the finite `numbers` of a column in which `missing` others were not.
+    pub(super) fn fit(scaling: Scaling, mut numbers: Vec<f64>, missing: usize) -> Self {
+        numbers.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (numbers.first(), numbers.last()) else {
+            return Self { shift: 0.0, span: 1.0, range: None, fill: None };
+        };
+        let (shift, span) = match scaling {
+            Scaling::None => (0.0, 1.0),
+            Scaling::MinMax => (*least, most - least),
+            Scaling::Standard => mean_and_deviation(&numbers),
+        };
+        // A constant column has no span, and one near the largest number that there is an infinite one.
+        let usable = shift.is_finite() && span.is_finite() && span > 0.0;
+        let (shift, span) = if usable { (shift, span) } else { (0.0, 1.0) };
+        let range = Some((*least, *most));
+        let median = numbers[numbers.len() / 2];
+        Self { shift, span, range, fill: (missing == 0).then_some(median) }
+    }
+
+    /// Whether it lies among the numbers that were seen.
+    pub(super) fn has_seen(&self, number: f64) -> bool {
+        self.range.is_some_and(|(least, most)| (least..=most).contains(&number))
+    }
+
+    /// The feature of a number, if there is one.
+    pub(super) fn encode(&self, number: Option<f64>) -> f64 {
+        match number.or(self.fill) {
+            Some(number) => (number - self.shift) / self.span,
+            None => f64::NAN,
+        }
+    }
+
+    /// Whether it can encode: false only for one that was tampered with.
+    pub(super) fn is_sound(&self) -> bool {
+        let finite = self.shift.is_finite() && self.span.is_finite();
+        finite && self.span > 0.0 && self.fill.is_none_or(f64::is_finite)
+    }
+}
+
+fn mean_and_deviation(numbers: &[f64]) -> (f64, f64) {
+    let count = numbers.len() as f64;
+    let mean = numbers.iter().sum::<f64>() / count;
+    let variance = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / count;
+    (mean, variance.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(scaling: Scaling, numbers: &[f64], missing: usize, cases: &[(Option<f64>, f64)]) {
+        let scale = Scale::fit(scaling, numbers.to_vec(), missing);
+        assert!(scale.is_sound());
+        for (number, expected) in cases {
+            let feature = scale.encode(*number);
+            let same =
+                feature.to_bits() == expected.to_bits() || (feature.is_nan() && expected.is_nan());
+            assert!(same, "{scaling:?} {number:?}: {feature}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_scaled() {
+        check(Scaling::None, &[1.0, 5.0, 3.0], 0, &[(Some(2.0), 2.0), (None, 3.0)]);
+        check(
+            Scaling::MinMax,
+            &[1.0, 5.0, 3.0],
+            0,
+            &[(Some(1.0), 0.0), (Some(9.0), 2.0), (None, 0.5)],
+        );
+        check(Scaling::Standard, &[1.0, 3.0], 0, &[(Some(2.0), 0.0), (Some(3.0), 1.0)]);
+    }
+
+    #[test]
+    fn a_missing_number_is_nan_where_training_had_missing_ones() {
+        check(Scaling::MinMax, &[1.0, 5.0], 1, &[(None, f64::NAN)]);
+        check(Scaling::MinMax, &[], 3, &[(None, f64::NAN), (Some(7.0), 7.0)]);
+    }
+
+    #[test]
+    fn a_constant_column_and_a_huge_one_are_left_as_they_are() {
+        check(Scaling::MinMax, &[4.0, 4.0], 0, &[(Some(4.0), 4.0)]);
+        check(Scaling::Standard, &[4.0, 4.0], 0, &[(Some(5.0), 5.0)]);
+        check(Scaling::MinMax, &[-1.7e308, 1.7e308], 0, &[(Some(2.0), 2.0)]);
+        check(Scaling::Standard, &[-1.7e308, 1.7e308], 0, &[(Some(2.0), 2.0)]);
+    }
+}
