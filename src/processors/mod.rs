@@ -1,0 +1,23 @@
+//! The application: an event in, a question to `ml`, an event out.
+//!
+//! ```text
+//!   questionnaire-events ─▶ gather ─▶ score ─▶ remember ─┐
+//!                          (observations)  │     (outcomes)  ├─▶ labelled-examples ─▶ trigger ─▶ models
+//!   outcomes ──────────────────────────────┼─▶ join ─────┘      (training)   ▲ │
+//!                                          ▼                                 │ ▼
+//!                                     predictions                          Trainer, a thread of its own
+//! ```
+//! Two topologies, each a group of its own: [`topology::scoring`] in P tasks, [`topology::learning`] in one.
+
+pub mod convert;
+pub mod gateway;
+pub mod gather;
+pub mod metrics;
+pub mod model_table;
+pub mod outcome_join;
+pub mod overview;
+pub mod retrain_trigger;
+pub mod scoring;
+pub mod topology;
+pub mod trainer;
+pub mod training_log;

@@ -1,0 +1,402 @@
+//! Joins predictions with their outcomes, whichever comes first, inside a window of event time.
+//!
+//! ```text
+//!   prediction ─▶ Remember ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ forgotten
+//!                                │ ╲─another of the person was learned from─▶ PassedOver
+//!                                └──window passes──▶ unlabelled (dropped, or given a label)
+//!   outcome ───▶ Join ──no prediction yet──▶ waits ──prediction──▶ Learned
+//!                                              └──window passes──▶ dead letter: for nobody
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    events::{
+        labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
+        outcome::Outcome,
+        prediction::Prediction,
+    },
+    processors::metrics::ApplicationMetrics,
+    streams::{
+        state::{WindowHandle, Windowed},
+        time::EventTime,
+        topology::{
+            Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record,
+        },
+    },
+};
+
+/// How predictions and outcomes are joined.
+#[derive(Clone, Debug)]
+pub struct JoinSettings {
+    /// How far a prediction and its outcome may lie apart, in event time.
+    pub window: Duration,
+    /// How much longer than the window both are waited for.
+    pub grace: Duration,
+    /// What a second, different outcome does.
+    pub conflict: ConflictPolicy,
+    /// Which of a person's predictions is learned from.
+    pub learn_from: LearnFrom,
+    /// What becomes of a prediction without an outcome.
+    pub unlabelled: UnlabelledPolicy,
+    /// The labels there are.
+    pub classes: Vec<String>,
+}
+
+impl JoinSettings {
+    /// When stream time passes this, an entry of `time` can no longer be joined.
+    fn closes(&self, time: EventTime) -> EventTime {
+        time + self.window + self.grace
+    }
+}
+
+/// What a second, different outcome for one prediction does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictPolicy {
+    /// The first one counts.
+    #[default]
+    First,
+    /// The last one counts: a correction replaces the example.
+    Last,
+}
+
+/// Which of a person's predictions inside the window is learned from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnFrom {
+    /// The earliest.
+    #[default]
+    First,
+    /// The latest.
+    Last,
+    /// Each.
+    Every,
+}
+
+/// What becomes of a prediction whose window closes without an outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnlabelledPolicy {
+    /// It is counted and forgotten.
+    #[default]
+    Drop,
+    /// No outcome is an outcome, such as "did not buy".
+    Label(String),
+}
+
+/// What the outcome store holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Pending {
+    /// A prediction and what became of it.
+    Prediction(Prediction, Fate),
+    /// An outcome, and the record that it came in for as long as it waits for its first prediction.
+    /// Where every prediction is learned from, it stays for those that are still to come.
+    Outcome(Outcome, Option<Original>),
+}
+
+/// What became of a prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// Nothing yet.
+    Waiting,
+    /// This label was its outcome.
+    Learned(String),
+    /// Another prediction of the same person was learned from.
+    PassedOver,
+}
+
+/// What both processors share.
+#[derive(Clone)]
+pub struct OutcomeStore {
+    /// See [`JoinSettings`].
+    pub settings: JoinSettings,
+    /// The store.
+    pub pending: WindowHandle<Pending>,
+    /// Where they count.
+    pub metrics: ApplicationMetrics,
+}
+
+type JoinContext<'t> = Context<'t, LabelledExample>;
+
+/// Predictions in; those whose outcome is here already go on as labelled examples.
+pub struct Remember(pub OutcomeStore);
+
+/// Outcomes in; those whose prediction is here already go on as labelled examples.
+pub struct Join(pub OutcomeStore);
+
+/// Entries removed at once, at most, so that a long backlog is never in memory twice.
+const EXPIRED_AT_ONCE_MAX: usize = 10_000;
+
+impl Processor for Remember {
+    type In = Prediction;
+    type Out = LabelledExample;
+
+    fn start(&mut self, ctx: &mut JoinContext<'_>) {
+        let interval = (self.0.settings.window / 20).max(Duration::from_secs(1));
+        ctx.schedule(PunctuationKind::StreamTime, interval);
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<Prediction>,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let store = &self.0;
+        let prediction = &record.value;
+        let mut fate = Fate::Waiting;
+        for mut entry in store.around(&prediction.respondent_id, prediction.event_time, ctx)? {
+            let (outcome, original) = match &mut entry.value {
+                // The person's outcome is known, and was learned from with another prediction.
+                Pending::Prediction(_, Fate::Learned(_))
+                    if store.settings.learn_from != LearnFrom::Every =>
+                {
+                    fate = Fate::PassedOver;
+                    continue;
+                }
+                Pending::Prediction(..) => continue,
+                Pending::Outcome(outcome, original) => (outcome, original),
+            };
+            if ctx.stream_time() > store.settings.closes(outcome.outcome_time) {
+                continue;
+            }
+            if let Some(example) = store.settle(prediction, &mut fate, outcome, ctx) {
+                forward(example, outcome.outcome_time, ctx)?;
+            }
+            let mut pending = ctx.window(&store.pending);
+            match store.settings.learn_from {
+                LearnFrom::Every if original.take().is_some() => pending.replace(&entry)?,
+                LearnFrom::Every => {}
+                LearnFrom::First | LearnFrom::Last => pending.remove(&entry),
+            }
+        }
+        let (person, time) = (prediction.respondent_id.as_str(), prediction.event_time);
+        let pending = Pending::Prediction(prediction.clone(), fate);
+        Ok(ctx.window(&store.pending).add(person, time, &pending)?)
+    }
+
+    /// What the window has passed by is settled.
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
+        let before = now - (self.0.settings.window + self.0.settings.grace);
+        loop {
+            let expired = ctx.window(&self.0.pending).expire(before, EXPIRED_AT_ONCE_MAX)?;
+            let is_all = expired.len() < EXPIRED_AT_ONCE_MAX;
+            for entry in expired {
+                self.0.forget(entry, ctx)?;
+            }
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Processor for Join {
+    type In = Outcome;
+    type Out = LabelledExample;
+
+    fn process(
+        &mut self,
+        record: &Record<Outcome>,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let outcome = &record.value;
+        let settings = &self.0.settings;
+        if !settings.classes.contains(&outcome.label) {
+            let known = settings.classes.join(", ");
+            let message = format!("label {:?} is not one of: {known}", outcome.label);
+            return Err(ProcessError::reject("unknown_label", message));
+        }
+        if self.0.join(outcome, ctx)? {
+            return match settings.learn_from {
+                LearnFrom::First | LearnFrom::Last => Ok(()),
+                LearnFrom::Every => self.0.keep(outcome, None, ctx).map(drop),
+            };
+        }
+        if ctx.stream_time() > settings.closes(outcome.outcome_time) {
+            return Err(late(outcome, ctx.stream_time()));
+        }
+        let Some(original) = ctx.input().map(Original::from) else {
+            return Err(ProcessError::reject("malformed", "an outcome outside a record"));
+        };
+        let is_new = self.0.keep(outcome, Some(original), ctx)?;
+        self.0.count(if is_new { "waiting" } else { "duplicate" }, ctx);
+        Ok(())
+    }
+}
+
+impl OutcomeStore {
+    /// Settles what can no longer be joined.
+    fn forget(
+        &self,
+        entry: Windowed<Pending>,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        match entry.value {
+            Pending::Prediction(prediction, Fate::Waiting) => {
+                ctx.count(&self.metrics.unlabelled(), 1);
+                if let UnlabelledPolicy::Label(label) = &self.settings.unlabelled {
+                    let at = entry.time + self.settings.window;
+                    forward(example(&prediction, label, None, false), at, ctx)?;
+                }
+            }
+            Pending::Prediction(_, Fate::Learned(_) | Fate::PassedOver)
+            | Pending::Outcome(_, None) => {}
+            Pending::Outcome(outcome, Some(original)) => {
+                self.count("unmatched", ctx);
+                let respondent = &outcome.respondent_id;
+                let message = format!("no prediction for respondent {respondent:?} in its window");
+                ctx.dead_letter(original, "unmatched_outcome", message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything of one person within the window around `time`, oldest first.
+    fn around(
+        &self,
+        person: &str,
+        time: EventTime,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<Vec<Windowed<Pending>>, ProcessError> {
+        let window = self.settings.window;
+        Ok(ctx.window(&self.pending).fetch(person, time - window, time + window)?)
+    }
+
+    /// Joins an outcome with the predictions it is for; false if there are none.
+    fn join(&self, outcome: &Outcome, ctx: &mut JoinContext<'_>) -> Result<bool, ProcessError> {
+        let mut found = self.around(&outcome.respondent_id, outcome.outcome_time, ctx)?;
+        found.retain(|entry| matches!(entry.value, Pending::Prediction(..)));
+        if found.is_empty() {
+            return Ok(false);
+        }
+        // Decided by time, not by what the last punctuation happens to have left in the store.
+        let now = ctx.stream_time();
+        found.retain(|entry| now <= self.settings.closes(entry.time));
+        if found.is_empty() {
+            return Err(late(outcome, now));
+        }
+        let is_learned = |entry: &Windowed<Pending>| {
+            matches!(entry.value, Pending::Prediction(_, Fate::Learned(_)))
+        };
+        let chosen = match (self.settings.learn_from, found.iter().position(is_learned)) {
+            (LearnFrom::Every, _) => 0..found.len(),
+            // A person is learned from once: whatever comes again is about that prediction.
+            (LearnFrom::First | LearnFrom::Last, Some(learned)) => learned..learned + 1,
+            (LearnFrom::First, None) => 0..1,
+            (LearnFrom::Last, None) => found.len() - 1..found.len(),
+        };
+        for (index, mut entry) in found.into_iter().enumerate() {
+            let Pending::Prediction(prediction, fate) = &mut entry.value else { continue };
+            if chosen.contains(&index) {
+                if let Some(example) = self.settle(prediction, fate, outcome, ctx) {
+                    forward(example, outcome.outcome_time, ctx)?;
+                    ctx.window(&self.pending).replace(&entry)?;
+                }
+            } else if *fate == Fate::Waiting {
+                *fate = Fate::PassedOver;
+                ctx.window(&self.pending).replace(&entry)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps an outcome for predictions that are still to come; false if it is kept already.
+    fn keep(
+        &self,
+        outcome: &Outcome,
+        original: Option<Original>,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<bool, ProcessError> {
+        let (person, time) = (outcome.respondent_id.as_str(), outcome.outcome_time);
+        let is_known = |entry: &Windowed<Pending>| matches!(&entry.value, Pending::Outcome(known, _) if known.label == outcome.label);
+        if self.around(person, time, ctx)?.iter().any(is_known) {
+            return Ok(false);
+        }
+        let pending = Pending::Outcome(outcome.clone(), original);
+        ctx.window(&self.pending).add(person, time, &pending)?;
+        Ok(true)
+    }
+
+    /// What a prediction teaches, now that its outcome is known; nothing, if it was known before.
+    fn settle(
+        &self,
+        prediction: &Prediction,
+        fate: &mut Fate,
+        outcome: &Outcome,
+        ctx: &mut JoinContext<'_>,
+    ) -> Option<LabelledExample> {
+        let is_correction = match fate {
+            Fate::Waiting | Fate::PassedOver => {
+                self.count("joined", ctx);
+                false
+            }
+            Fate::Learned(label) if *label == outcome.label => {
+                self.count("duplicate", ctx);
+                return None;
+            }
+            Fate::Learned(_) => match self.settings.conflict {
+                ConflictPolicy::First => {
+                    self.count("conflicting", ctx);
+                    return None;
+                }
+                ConflictPolicy::Last => {
+                    self.count("corrected", ctx);
+                    true
+                }
+            },
+        };
+        *fate = Fate::Learned(outcome.label.clone());
+        Some(example(prediction, &outcome.label, Some(outcome.outcome_time), is_correction))
+    }
+
+    fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
+        ctx.count(&self.metrics.outcomes(result), 1);
+    }
+}
+
+fn late(outcome: &Outcome, now: EventTime) -> ProcessError {
+    let behind = now.since(outcome.outcome_time).as_secs();
+    let message = format!("{behind} s behind, window and grace have passed");
+    ProcessError::reject("late_outcome", message)
+}
+
+fn example(
+    prediction: &Prediction,
+    label: &str,
+    outcome_time: Option<EventTime>,
+    correction: bool,
+) -> LabelledExample {
+    LabelledExample {
+        example_id: prediction.prediction_id.clone(),
+        respondent_id: prediction.respondent_id.clone(),
+        origin: ExampleOrigin::Stream,
+        event_time: prediction.event_time,
+        outcome_time,
+        label: label.to_owned(),
+        features: prediction.features.clone(),
+        prediction: Some(ExamplePrediction {
+            prediction_id: prediction.prediction_id.clone(),
+            model_version: prediction.model_version.clone(),
+            predicted_at: prediction.predicted_at,
+            probabilities: prediction.probabilities.clone(),
+        }),
+        correction,
+    }
+}
+
+fn forward(
+    example: LabelledExample,
+    time: EventTime,
+    ctx: &mut JoinContext<'_>,
+) -> Result<(), ProcessError> {
+    let key = Some(example.respondent_id.clone().into_bytes());
+    ctx.forward(Record { key, value: example, time })
+}

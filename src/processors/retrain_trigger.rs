@@ -1,0 +1,192 @@
+//! Counts labelled examples to N and has a model trained on them: the state machine of the learning
+//! loop, kept in a store, so that a crash or a move re-runs a training instead of losing or doubling it.
+//!
+//! ```text
+//!          N new examples                      the trainer is done
+//!   Idle ──────────────────▶ Requested(k) ──────────────────────────▶ Idle, training k on `models`
+//!                              │      ▲
+//!                              └──────┘ a crash: restored, asked for again
+//! ```
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
+    },
+    ml::{ModelBundle, ModelVersion},
+    processors::{
+        model_table::{CHAMPION, Serving},
+        trainer::{Trainer, TrainingFailure, TrainingRequest},
+    },
+    streams::{
+        state::KeyValueHandle,
+        time::{EventTime, WallTime},
+        topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
+    },
+};
+
+/// Where the learning loop stands, as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearningState {
+    /// Labelled examples from the stream, corrections left out.
+    pub examples: u64,
+    /// Trainings finished, failed ones included.
+    pub trainings: u64,
+    /// The training that is asked for.
+    pub requested: Option<TrainingRequest>,
+    /// Where the training log stood when the next training fell due while one was going on.
+    pub due: Option<i64>,
+    /// The model of the last training that made one; before it, the first model.
+    pub champion: Option<ModelVersion>,
+}
+
+/// Labelled examples in, models out.
+pub struct RetrainTrigger {
+    /// N.
+    pub retrain_after: u64,
+    /// Knows the first model: the one that serves when nothing was trained yet.
+    pub serving: Serving,
+    /// Does the work, on a thread of its own.
+    pub trainer: Trainer,
+    /// Holds one [`LearningState`].
+    pub state: KeyValueHandle<LearningState>,
+}
+
+const KEY: &str = "learning";
+/// Why the models of this processor were trained.
+const TRIGGER: &str = "labelled examples";
+/// How often the trainer is asked whether it is done.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+type TriggerContext<'t> = Context<'t, Model>;
+
+impl Processor for RetrainTrigger {
+    type In = LabelledExample;
+    type Out = Model;
+
+    fn start(&mut self, ctx: &mut TriggerContext<'_>) {
+        ctx.schedule(PunctuationKind::WallClock, ASK_EVERY);
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<LabelledExample>,
+        ctx: &mut TriggerContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let example = &record.value;
+        if example.origin == ExampleOrigin::Initial || example.correction {
+            return Ok(());
+        }
+        let Some(through) = ctx.input().map(|input| input.offset.next()) else {
+            return Err(ProcessError::reject("malformed", "an example outside a record"));
+        };
+        let mut store = ctx.key_value(&self.state);
+        let mut state = store.get(KEY)?.unwrap_or_default();
+        state.examples += 1;
+        if state.examples.is_multiple_of(self.retrain_after) {
+            state.due = Some(through.0);
+        }
+        if state.champion.is_none() {
+            state.champion = self.serving.scorer().map(|scorer| scorer.version().clone());
+        }
+        state.request_if_due();
+        store.put(KEY, &state)?;
+        Ok(())
+    }
+
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        ctx: &mut TriggerContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let mut store = ctx.key_value(&self.state);
+        let mut state = store.get(KEY)?.unwrap_or_default();
+        let Some(request) = state.requested.clone() else { return Ok(()) };
+        let Some(result) = self.trainer.ask(&request) else { return Ok(()) };
+        if let Err(TrainingFailure::Retry(reason)) = &result {
+            tracing::warn!(training = request.training, reason, "training again");
+            return Ok(());
+        }
+        state.requested = None;
+        state.trainings += 1;
+        if let Ok(bundle) = &result {
+            state.champion = Some(bundle.version());
+        }
+        state.request_if_due();
+        store.put(KEY, &state)?;
+        match result {
+            Ok(bundle) => announce(&bundle, ctx),
+            Err(failure) => {
+                tracing::error!(training = request.training, %failure, "a training failed");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl LearningState {
+    /// One training at a time; of several that fell due meanwhile, the last one sees all examples.
+    fn request_if_due(&mut self) {
+        if self.requested.is_none()
+            && let Some(through) = self.due.take()
+        {
+            let training = self.trainings + 1;
+            let parent = self.champion.clone();
+            self.requested = Some(TrainingRequest { training, through, parent });
+        }
+    }
+}
+
+/// The bundle first, then the alias that points to it, in one transaction.
+fn announce(bundle: &ModelBundle, ctx: &mut TriggerContext<'_>) -> Result<(), ProcessError> {
+    let now = ctx.now();
+    let [bundle, alias] = records_of(bundle, TRIGGER, now)
+        .map_err(|error| ProcessError::reject("malformed", error.to_string()))?;
+    for model in [bundle, alias] {
+        let key = model.alias.clone().unwrap_or_else(|| model.version.clone());
+        ctx.forward(Record { key: Some(key.into_bytes()), value: model, time: EventTime(now.0) })?;
+    }
+    Ok(())
+}
+
+/// What goes on the `models` topic for a new champion.
+///
+/// # Errors
+/// If the bundle can't be written.
+pub fn records_of(
+    bundle: &ModelBundle,
+    trigger: &str,
+    now: WallTime,
+) -> Result<[Model; 2], crate::ml::BundleError> {
+    let version = bundle.version().as_str().to_owned();
+    let origin = &bundle.lineage.origin;
+    let examples = origin.initial_examples.saturating_add(origin.stream_examples);
+    let evaluation = &bundle.evaluation;
+    let metrics = [
+        ("auc", evaluation.auc),
+        ("log_loss", evaluation.log_loss),
+        ("accuracy", evaluation.accuracy),
+        ("f1", evaluation.f1),
+    ];
+    let metrics = metrics.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let model = Model {
+        version,
+        alias: None,
+        bundle: Some(bundle.to_bytes()?),
+        training: u32::try_from(origin.training).unwrap_or(u32::MAX),
+        created_at: now,
+        parent: origin.parent.as_ref().map(|parent| parent.as_str().to_owned()),
+        trigger: Some(trigger.to_owned()),
+        example_count: i64::try_from(examples).ok(),
+        first_offset: None,
+        end_offset: Some(origin.examples_through),
+        seed: Some(bundle.lineage.seed.0.cast_signed()),
+        metrics: metrics.collect(),
+    };
+    let alias = Model { alias: Some(CHAMPION.to_owned()), bundle: None, ..model.clone() };
+    Ok([model, alias])
+}

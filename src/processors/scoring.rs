@@ -1,0 +1,102 @@
+//! Scores an observation with the model that this instance serves at this moment.
+
+use std::sync::Arc;
+
+use crate::{
+    events::prediction::{ClassProbability, Prediction},
+    ml::{ModelVersion, Scratch, Value},
+    processors::{convert, gather::Observation, metrics::ApplicationMetrics, model_table::Serving},
+    streams::{
+        metrics::Counter,
+        time::EventTime,
+        topology::{Context, ProcessError, Processor, Record},
+    },
+};
+
+/// Observations in, predictions out.
+pub struct Score {
+    /// Which model serves; asked anew for every record, so a swap falls between two of them.
+    pub serving: Serving,
+    /// The questions, in the order of an observation's answers.
+    pub questions: Arc<[String]>,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
+    /// What was made ready for the model that scored last.
+    pub prepared: Option<Prepared>,
+}
+
+/// What depends on the model alone.
+pub struct Prepared {
+    version: ModelVersion,
+    /// For each column of the model, the place of its question.
+    places: Vec<Option<usize>>,
+    predictions: Counter,
+    scratch: Scratch,
+    values: Vec<Value>,
+}
+
+impl Processor for Score {
+    type In = Observation;
+    type Out = Prediction;
+
+    fn process(
+        &mut self,
+        record: &Record<Observation>,
+        ctx: &mut Context<'_, Prediction>,
+    ) -> Result<(), ProcessError> {
+        let Some(scorer) = self.serving.scorer() else {
+            return Err(ProcessError::Retry("no model serves yet".to_owned()));
+        };
+        let Some(input) = ctx.input() else {
+            return Err(ProcessError::reject("malformed", "an observation outside a record"));
+        };
+        let prediction_id = format!("{}-{}", input.source.partition, input.offset);
+        let observation = &record.value;
+        let is_prepared = |prepared: &Prepared| &prepared.version == scorer.version();
+        if !self.prepared.as_ref().is_some_and(is_prepared) {
+            let columns = scorer.columns().iter();
+            let place = |name: &str| self.questions.iter().position(|question| question == name);
+            self.prepared = Some(Prepared {
+                version: scorer.version().clone(),
+                places: columns.map(|column| place(&column.name)).collect(),
+                predictions: self.metrics.predictions(scorer.version().as_str()),
+                scratch: Scratch::default(),
+                values: Vec::new(),
+            });
+        }
+        let prepared = self.prepared.as_mut().expect("it was prepared just now");
+        prepared.values.clear();
+        for place in &prepared.places {
+            let answer = place.and_then(|place| observation.answers[place].as_ref());
+            prepared.values.push(convert::value_of(answer));
+        }
+        let surprises = scorer.surprises(&prepared.values);
+        let probabilities = scorer.score(&prepared.values, &mut prepared.scratch);
+        let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
+        let named = scorer.classes().iter().zip(probabilities.as_slice());
+        let probabilities = named.map(|(label, probability)| ClassProbability {
+            label: label.clone(),
+            probability: *probability,
+        });
+        let predicted_at = ctx.now();
+        let prediction = Prediction {
+            prediction_id,
+            respondent_id: observation.respondent_id.clone(),
+            event_id: observation.event_id.clone(),
+            event_time: observation.event_time,
+            received_at: observation.received_at,
+            predicted_at,
+            model_version: scorer.version().as_str().to_owned(),
+            label,
+            probabilities: probabilities.collect(),
+            features: convert::features_of(&self.questions, &observation.answers),
+        };
+        ctx.count(&prepared.predictions, 1);
+        ctx.count(&self.metrics.unseen_categories(), surprises.unseen_categories);
+        ctx.count(&self.metrics.out_of_range(), surprises.out_of_range);
+        let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
+        self.metrics.scored_after(waited.as_secs_f64());
+        let key = Some(observation.respondent_id.clone().into_bytes());
+        ctx.forward(Record { key, value: prediction, time: record.time })
+    }
+}

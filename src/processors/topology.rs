@@ -1,0 +1,159 @@
+//! Wires the two topologies. Their drawings are snapshots in `tests/flow`.
+
+use std::sync::Arc;
+
+use crate::{
+    events::{
+        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
+        questionnaire::QuestionnaireEvent, topics::Topics,
+    },
+    processors::{
+        gather::{Gather, GatherSettings},
+        metrics::ApplicationMetrics,
+        model_table::Serving,
+        outcome_join::{Join, JoinSettings, OutcomeStore, Remember},
+        retrain_trigger::RetrainTrigger,
+        scoring::Score,
+        trainer::Trainer,
+    },
+    streams::{
+        codec::{Codec, Stored},
+        time::{EventTime, WallTime},
+        topology::{ProcessError, Topology, TopologyBuilder},
+    },
+};
+
+/// How everything that travels is written.
+#[derive(Clone)]
+pub struct Codecs {
+    /// `questionnaire-events`
+    pub questionnaire: Arc<dyn Codec<QuestionnaireEvent>>,
+    /// `outcomes`
+    pub outcome: Arc<dyn Codec<Outcome>>,
+    /// `predictions`
+    pub prediction: Arc<dyn Codec<Prediction>>,
+    /// `labelled-examples`
+    pub labelled_example: Arc<dyn Codec<LabelledExample>>,
+    /// `models`
+    pub model: Arc<dyn Codec<Model>>,
+}
+
+/// How scoring is done.
+pub struct ScoringParts {
+    /// Prefixes the changelogs.
+    pub application: String,
+    /// What the topics are called.
+    pub topics: Topics,
+    /// How they are written.
+    pub codecs: Codecs,
+    /// When an observation is scored.
+    pub gather: GatherSettings,
+    /// How outcomes are joined.
+    pub join: JoinSettings,
+    /// How far an event time may lie ahead of the clock.
+    pub ahead_max: std::time::Duration,
+    /// The model that serves.
+    pub serving: Serving,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
+}
+
+/// Events and outcomes in; predictions and labelled examples out.
+#[must_use]
+pub fn scoring(parts: ScoringParts) -> Topology {
+    let ScoringParts { topics, codecs, metrics, serving, gather, .. } = parts;
+    let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
+    let ahead_max = parts.ahead_max;
+    let events = topology.source_timed(
+        "questionnaire-events",
+        topics.questionnaire_events,
+        codecs.questionnaire,
+        move |event, _, now| not_ahead(event.event_time, now, ahead_max),
+    );
+    let outcomes = topology.source_timed(
+        "outcomes",
+        topics.outcomes,
+        codecs.outcome,
+        move |outcome, _, now| not_ahead(outcome.outcome_time, now, ahead_max),
+    );
+    let observations = topology.window_store("observations", Arc::new(Stored::version(1)));
+    let pending = topology.window_store("outcomes", Arc::new(Stored::version(1)));
+    let outcome_store =
+        OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
+
+    let questions: Arc<[String]> = gather.questions.clone().into();
+    let stores = [observations.id()];
+    let observed = topology.process("gather", &[events], &stores, move || Gather {
+        settings: gather.clone(),
+        observations: observations.clone(),
+    });
+    let predicted = topology.process("score", &[observed], &[], move || Score {
+        serving: serving.clone(),
+        questions: Arc::clone(&questions),
+        metrics: metrics.clone(),
+        prepared: None,
+    });
+    topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
+    let store = outcome_store.clone();
+    let stores = [pending.id()];
+    let remembered =
+        topology.process("remember", &[predicted], &stores, move || Remember(store.clone()));
+    let joined =
+        topology.process("join", &[outcomes], &stores, move || Join(outcome_store.clone()));
+    let labelled = [remembered, joined];
+    topology.sink(
+        "labelled-examples",
+        &labelled,
+        topics.labelled_examples,
+        codecs.labelled_example,
+    );
+    topology.build()
+}
+
+/// How learning is done.
+pub struct LearningParts {
+    /// Prefixes the changelogs.
+    pub application: String,
+    /// What the topics are called.
+    pub topics: Topics,
+    /// How they are written.
+    pub codecs: Codecs,
+    /// Labelled examples between two trainings.
+    pub retrain_after: u64,
+    /// The model that serves.
+    pub serving: Serving,
+    /// The training thread.
+    pub trainer: Trainer,
+}
+
+/// Labelled examples in; models out.
+#[must_use]
+pub fn learning(parts: LearningParts) -> Topology {
+    let LearningParts { topics, codecs, retrain_after, serving, trainer, .. } = parts;
+    let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
+    let labelled =
+        topology.source("labelled-examples", topics.labelled_examples, codecs.labelled_example);
+    let state = topology.key_value_store("learning", Arc::new(Stored::version(1)));
+    let stores = [state.id()];
+    let trained = topology.process("trigger", &[labelled], &stores, move || RetrainTrigger {
+        retrain_after,
+        serving: serving.clone(),
+        trainer: trainer.clone(),
+        state: state.clone(),
+    });
+    topology.sink("models", &[trained], topics.models, codecs.model);
+    topology.build()
+}
+
+/// A time far ahead would close the windows of everybody else.
+fn not_ahead(
+    time: EventTime,
+    now: WallTime,
+    ahead_max: std::time::Duration,
+) -> Result<EventTime, ProcessError> {
+    if time > EventTime(now.0) + ahead_max {
+        let message = format!("event time {time} is more than {} s ahead", ahead_max.as_secs());
+        return Err(ProcessError::reject("future_time", message));
+    }
+    Ok(time)
+}

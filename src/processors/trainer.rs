@@ -1,0 +1,175 @@
+//! The thread on which models are trained, at low priority, one at a time, while scoring goes on.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, Sender},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+use thread_priority::{ThreadPriority, set_current_thread_priority};
+
+use crate::{
+    ml::{ModelBundle, ModelVersion},
+    processors::metrics::ApplicationMetrics,
+    streams::time::Clock,
+};
+
+/// A training, as a pure function's arguments: the initial data and the log up to an offset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingRequest {
+    /// Its number; the first model's is 0.
+    pub training: u64,
+    /// It learns from the records of `labelled-examples` before this offset.
+    pub through: i64,
+    /// The model that was champion when it fell due.
+    pub parent: Option<ModelVersion>,
+}
+
+/// What came of a training.
+pub type TrainingResult = Result<ModelBundle, TrainingFailure>;
+
+/// Why there is no model, named for what happens next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrainingFailure {
+    /// What it needs can't be had just now: the same request again.
+    #[error("not just now: {0}")]
+    Retry(String),
+    /// These examples make no model; the next ones may.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How far a training is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrainingProgress {
+    /// The number of the training.
+    pub training: u64,
+    /// Boosting iterations done.
+    pub iteration: u32,
+    /// Boosting iterations in all.
+    pub of: u32,
+}
+
+/// Reports how far a training is: iteration, of how many. False: give up, the process is stopping.
+pub type Progress<'a> = &'a mut dyn FnMut(u32, u32) -> bool;
+
+/// What is done on the thread.
+pub trait TrainingJob: Send {
+    /// Trains. Blocks for as long as it takes.
+    fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult;
+}
+
+/// A handle on the training thread, which ends when its last handle is gone.
+#[derive(Clone)]
+pub struct Trainer {
+    desk: Arc<Mutex<Desk>>,
+    requests: Sender<TrainingRequest>,
+}
+
+#[derive(Default)]
+struct Desk {
+    running: Option<TrainingRequest>,
+    finished: Option<(TrainingRequest, TrainingResult)>,
+    progress: Option<TrainingProgress>,
+    is_stopped: bool,
+}
+
+impl Trainer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn spawn(
+        job: impl TrainingJob + 'static,
+        clock: Arc<dyn Clock>,
+        metrics: ApplicationMetrics,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (requests, inbox) = mpsc::channel();
+        let trainer = Self { desk: Arc::default(), requests };
+        let desk = Arc::clone(&trainer.desk);
+        let thread = std::thread::Builder::new().name("trainer".to_owned());
+        let thread = thread.spawn(move || work(job, &inbox, &desk, clock.as_ref(), &metrics))?;
+        Ok((trainer, thread))
+    }
+
+    /// The result of `request`, once; starts it if it is not under way. Never waits.
+    #[must_use]
+    pub fn ask(&self, request: &TrainingRequest) -> Option<TrainingResult> {
+        let mut desk = lock(&self.desk);
+        if let Some((finished, result)) = desk.finished.take()
+            && finished == *request
+        {
+            return Some(result);
+        }
+        if desk.running.is_none() && !desk.is_stopped {
+            desk.running = Some(request.clone());
+            if self.requests.send(request.clone()).is_err() {
+                desk.running = None;
+                let reason = "the training thread has ended".to_owned();
+                return Some(Err(TrainingFailure::Failed(reason)));
+            }
+        }
+        None
+    }
+
+    /// How far the training under way is.
+    #[must_use]
+    pub fn progress(&self) -> Option<TrainingProgress> {
+        lock(&self.desk).progress.clone()
+    }
+
+    /// Gives up the training under way, and takes no other.
+    pub fn stop(&self) {
+        lock(&self.desk).is_stopped = true;
+    }
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work(
+    mut job: impl TrainingJob,
+    inbox: &Receiver<TrainingRequest>,
+    desk: &Mutex<Desk>,
+    clock: &dyn Clock,
+    metrics: &ApplicationMetrics,
+) {
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
+        tracing::debug!(?error, "training at normal priority");
+    }
+    while let Ok(request) = inbox.recv() {
+        let started = clock.elapsed();
+        let training = request.training;
+        tracing::info!(training, through = request.through, "training");
+        let report = |iteration, of| {
+            let mut desk = lock(desk);
+            desk.progress = Some(TrainingProgress { training, iteration, of });
+            !desk.is_stopped
+        };
+        // A fault of ours costs this training, not the ones to come.
+        let result = catch_unwind(AssertUnwindSafe(|| job.train(&request, &mut { report })));
+        let result = result.unwrap_or_else(|_| {
+            Err(TrainingFailure::Failed("it panicked; the message is in the log".to_owned()))
+        });
+        let took = clock.elapsed().saturating_sub(started);
+        match &result {
+            Ok(bundle) => {
+                metrics.trained("succeeded", took.as_secs_f64());
+                tracing::info!(training, version = %bundle.version(), ?took, "trained");
+            }
+            Err(TrainingFailure::Retry(_)) => metrics.trained("retried", took.as_secs_f64()),
+            Err(TrainingFailure::Failed(_)) => metrics.trained("failed", took.as_secs_f64()),
+        }
+        let mut desk = lock(desk);
+        desk.progress = None;
+        desk.running = None;
+        if desk.is_stopped {
+            return;
+        }
+        desk.finished = Some((request, result));
+    }
+}

@@ -1,0 +1,83 @@
+//! What can't be used is set aside as it came, with the reason, and the stream goes on.
+
+use foretell::{
+    events::questionnaire::QuestionnaireEvent,
+    streams::{record::Topic, time::EventTime},
+};
+use serde_json::json;
+
+use crate::{
+    scored::{AHEAD_MAX, Happens, Scored, Settings, encoded, header, visit},
+    world::{EPOCH_MS, NOW, World},
+};
+
+/// Pipes `value` between two good events: both are scored, and it is set aside with this class and schema.
+fn check(topic: impl Fn(&Scored) -> Topic, value: Option<Vec<u8>>, class: &str, schema_id: &str) {
+    let mut scored = Scored::new(&Settings::default());
+    let topic = topic(&scored);
+    scored.happen(&visit("ann", 0));
+    scored.happen(&Happens::Raw(topic.clone(), "key", value.clone()));
+    scored.happen(&visit("bob", 1));
+    let count = scored.counter("foretell_dead_letters_total", Some(class));
+    assert_eq!(count, 0, "it shows when it is committed");
+    let predictions = scored.predictions();
+    let who: Vec<_> = predictions.iter().map(|one| one.respondent_id.as_str()).collect();
+    assert_eq!(who, ["ann", "bob"], "{class}");
+    let letters = scored.dead_letters();
+    let [letter] = letters.as_slice() else { panic!("{class}: {letters:?}") };
+    assert_eq!(letter.key.as_deref(), Some(&b"key"[..]));
+    assert_eq!(letter.value, value);
+    let headers = ["topic", "error.class", "schema.id"];
+    let headers = headers.map(|name| header(letter, &format!("foretell.{name}")));
+    assert_eq!(headers, [topic.as_str(), class, schema_id]);
+    assert_ne!(header(letter, "foretell.error.message"), "", "{class}");
+    assert_eq!(scored.counter("foretell_dead_letters_total", Some(class)), 1);
+}
+
+fn events(scored: &Scored) -> Topic {
+    scored.world.topics.questionnaire_events.clone()
+}
+
+fn outcomes(scored: &Scored) -> Topic {
+    scored.world.topics.outcomes.clone()
+}
+
+#[test]
+fn bytes_that_are_no_record() {
+    for topic in [events, outcomes] {
+        check(topic, None, "tombstone", "");
+        check(topic, Some(b"garbage".to_vec()), "framing", "");
+        check(topic, Some(Vec::new()), "framing", "");
+        check(topic, Some(vec![0, 0, 0, 3, 231, 1]), "unknown_schema", "999");
+    }
+    let mut cut = Scored::new(&Settings::default()).event("ann", 0, &json!({"visits": 1}));
+    cut.truncate(cut.len() - 1);
+    check(events, Some(cut), "malformed", "1");
+}
+
+#[test]
+fn events_that_say_too_little() {
+    let world = World::new();
+    let someone = json!({"who": "ann", "visits": 1});
+    let event = world.schema.from_json(&someone, "", EventTime(EPOCH_MS)).unwrap();
+    let nobody = QuestionnaireEvent { respondent_id: String::new(), ..event };
+    let bytes = encoded(world.codecs.questionnaire.as_ref(), &nobody);
+    check(events, Some(bytes), "missing_field", "1");
+}
+
+#[test]
+fn a_time_far_ahead_would_close_everybody_elses_windows() {
+    let scored = Scored::new(&Settings::default());
+    let ahead = (NOW.0 - EPOCH_MS) / 1_000 + AHEAD_MAX.as_secs().cast_signed() + 1;
+    check(events, Some(scored.event("ann", ahead, &json!({"done": true}))), "future_time", "");
+    check(outcomes, Some(scored.outcome("ann", ahead, "yes")), "future_time", "");
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("ann", ahead - 1));
+    assert_eq!(scored.predictions().len(), 1, "a little ahead is no harm");
+}
+
+#[test]
+fn a_label_that_there_is_not() {
+    let unknown = Scored::new(&Settings::default()).outcome("ann", 1, "maybe");
+    check(outcomes, Some(unknown), "unknown_label", "");
+}

@@ -1,0 +1,111 @@
+//! When an observation is scored, and what is known by then.
+
+use foretell::processors::gather::ScoreWhen;
+use serde_json::json;
+
+use crate::scored::{Happens, RETENTION, Settings, check, time_is, visit};
+
+fn gathers(when: ScoreWhen, happens: &[Happens], expected: &[&str]) {
+    check(&Settings { when, ..Settings::default() }, happens, expected);
+}
+
+fn visits(who: &'static str, at: i64) -> Happens {
+    Happens::Event(who, at, json!({"visits": 7}))
+}
+
+fn plan(who: &'static str, at: i64) -> Happens {
+    Happens::Event(who, at, json!({"plan": "team"}))
+}
+
+fn minutes(who: &'static str, at: i64) -> Happens {
+    Happens::Event(who, at, json!({"minutes": 2.5}))
+}
+
+fn submitted(who: &'static str, at: i64) -> Happens {
+    Happens::Event(who, at, json!({"done": true}))
+}
+
+#[test]
+fn complete_waits_for_the_last_answer_or_for_the_end() {
+    let check = |happens: &[Happens], expected: &[&str]| {
+        gathers(ScoreWhen::Complete, happens, expected);
+    };
+    check(&[visit("ann", 0)], &["scored ann@0 3 gold 1.5"]);
+    check(&[visits("ann", 0), plan("ann", 1)], &[]);
+    check(&[visits("ann", 0), plan("ann", 1), minutes("ann", 2)], &["scored ann@2 7 team 2.5"]);
+    check(&[plan("ann", 0), submitted("ann", 1)], &["scored ann@1 - team -"]);
+    check(&[submitted("ann", 1)], &["scored ann@1 - - -"]);
+    // Each respondent is on their own.
+    check(&[visits("ann", 0), plan("bob", 1), submitted("ann", 2)], &["scored ann@2 7 - -"]);
+    // After the end, everything begins anew.
+    check(
+        &[visits("ann", 0), submitted("ann", 1), plan("ann", 2), submitted("ann", 3)],
+        &["scored ann@1 7 - -", "scored ann@3 - team -"],
+    );
+}
+
+#[test]
+fn a_later_answer_replaces_an_earlier_one() {
+    let again = Happens::Event("ann", 2, json!({"visits": 8, "done": true}));
+    let happens = [visits("ann", 0), plan("ann", 1), again];
+    gathers(ScoreWhen::Complete, &happens, &["scored ann@2 8 team -"]);
+}
+
+#[test]
+fn so_many_answers_are_enough_once() {
+    let check = |happens: &[Happens], expected: &[&str]| {
+        gathers(ScoreWhen::Answers(2), happens, expected);
+    };
+    check(&[visits("ann", 0)], &[]);
+    check(&[visits("ann", 0), plan("ann", 1)], &["scored ann@1 7 team -"]);
+    check(&[visits("ann", 0), visits("ann", 1)], &[]);
+    // What comes afterwards does not score the same questionnaire again.
+    let all = [visits("ann", 0), plan("ann", 1), minutes("ann", 2), visits("ann", 3)];
+    check(&all, &["scored ann@1 7 team -"]);
+    let ended = [visits("ann", 0), plan("ann", 1), submitted("ann", 2)];
+    check(&ended, &["scored ann@1 7 team -"]);
+    // The end comes before there are enough.
+    check(&[visits("ann", 0), submitted("ann", 1)], &["scored ann@1 7 - -"]);
+    check(&[visit("ann", 0)], &["scored ann@0 3 gold 1.5"]);
+}
+
+#[test]
+fn every_event_is_scored_with_all_answers_so_far() {
+    let happens = [visits("ann", 0), plan("ann", 1), visit("bob", 2), submitted("ann", 3)];
+    let expected = [
+        "scored ann@0 7 - -",
+        "scored ann@1 7 team -",
+        "scored bob@2 3 gold 1.5",
+        "scored ann@3 7 team -",
+    ];
+    gathers(ScoreWhen::EveryEvent, &happens, &expected);
+}
+
+#[test]
+fn what_waits_too_long_is_forgotten() {
+    let scored = check(
+        &Settings::default(),
+        &[
+            visits("ann", 0),
+            time_is(RETENTION),
+            plan("ann", RETENTION),
+            submitted("ann", RETENTION),
+        ],
+        &["scored ann@1000 7 team -"],
+    );
+    // Only somebody else still waits; a window store has an index entry beside each value.
+    assert_eq!(scored.driver.task().store_entries()["observations"], 2);
+    let late = RETENTION + 1;
+    check(
+        &Settings::default(),
+        &[visits("ann", 0), plan("ann", late), submitted("ann", late)],
+        &["scored ann@1001 - team -"],
+    );
+    // It leaves the store, too, if nothing more is heard of it.
+    let scored = check(
+        &Settings::default(),
+        &[visits("ann", 0), time_is(1), time_is(2 * RETENTION), time_is(2 * RETENTION + 60)],
+        &[],
+    );
+    assert_eq!(scored.driver.task().store_entries()["observations"], 2);
+}

@@ -1,0 +1,312 @@
+//! The learning topology with a real training thread, whose job waits until the test hands it a model.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    time::Duration,
+};
+
+use foretell::{
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
+    },
+    ml::ModelBundle,
+    processors::{
+        metrics::ApplicationMetrics,
+        model_table::CHAMPION,
+        model_table::Serving,
+        topology::{LearningParts, learning},
+        trainer::{
+            Progress, Trainer, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult,
+        },
+    },
+    streams::{
+        local::TopologyDriver,
+        metrics::StreamsMetrics,
+        time::{EventTime, ManualClock},
+        topology::Topology,
+    },
+};
+use prometheus::Registry;
+
+use crate::{
+    scored::{decoded, encoded},
+    world::{EPOCH_MS, NOW, World, first_model, second_model},
+};
+
+/// Tells what is asked of it, and returns what it is given.
+struct Job {
+    asked: Sender<TrainingRequest>,
+    results: Receiver<TrainingResult>,
+}
+
+impl TrainingJob for Job {
+    fn train(&mut self, request: &TrainingRequest, _progress: Progress<'_>) -> TrainingResult {
+        self.asked.send(request.clone()).map_err(gone)?;
+        self.results.recv().map_err(gone)?
+    }
+}
+
+/// The test has ended.
+fn gone(error: impl std::fmt::Display) -> TrainingFailure {
+    TrainingFailure::Failed(error.to_string())
+}
+
+/// The test's end of a [`Job`].
+struct Desk {
+    asked: Receiver<TrainingRequest>,
+    results: Sender<TrainingResult>,
+}
+
+struct Learning {
+    world: World,
+    driver: TopologyDriver,
+    desk: Desk,
+    sent: i64,
+}
+
+const RETRAIN_AFTER: u64 = 3;
+/// The trigger asks this often whether the trainer is done.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Another thread is given so long, in real time, before the test fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And so long to do what it should not.
+const IMPATIENCE: Duration = Duration::from_millis(10);
+
+fn topology(world: &World) -> (Topology, Desk) {
+    let (asked_of_job, asked) = mpsc::channel();
+    let (results, results_of_job) = mpsc::channel();
+    let job = Job { asked: asked_of_job, results: results_of_job };
+    let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
+    let clock = Arc::new(ManualClock::at(NOW));
+    // The thread ends with its job: when the desk or the last handle is gone.
+    let (trainer, _thread) = Trainer::spawn(job, clock, metrics).unwrap();
+    let topology = learning(LearningParts {
+        application: "shop-learning".to_owned(),
+        topics: world.topics.clone(),
+        codecs: world.codecs.clone(),
+        retrain_after: RETRAIN_AFTER,
+        serving: Serving::default(),
+        trainer,
+    });
+    (topology, Desk { asked, results })
+}
+
+pub(crate) fn drawing() -> String {
+    topology(&World::new()).0.describe()
+}
+
+impl Learning {
+    fn new() -> Self {
+        let world = World::new();
+        let (topology, desk) = topology(&world);
+        let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
+        let mut driver = TopologyDriver::new(topology, NOW, &metrics);
+        // The first look at the clock starts the interval.
+        driver.advance(Duration::ZERO).unwrap();
+        Self { world, driver, desk, sent: 0 }
+    }
+
+    fn send(&mut self, origin: ExampleOrigin, correction: bool) {
+        let example = LabelledExample {
+            example_id: self.sent.to_string(),
+            respondent_id: "ann".to_owned(),
+            origin,
+            event_time: EventTime(EPOCH_MS),
+            outcome_time: None,
+            label: "yes".to_owned(),
+            features: Vec::new(),
+            prediction: None,
+            correction,
+        };
+        self.sent += 1;
+        let bytes = encoded(self.world.codecs.labelled_example.as_ref(), &example);
+        let topic = self.world.topics.labelled_examples.clone();
+        self.driver.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(0)).unwrap();
+    }
+
+    fn examples(&mut self, number: usize) {
+        for _ in 0..number {
+            self.send(ExampleOrigin::Stream, false);
+        }
+    }
+
+    /// Time passes, and the trainer is asked.
+    fn tick(&mut self) {
+        self.driver.advance(ASK_EVERY).unwrap();
+    }
+
+    /// The next training that was asked for, (number, through), if there is one.
+    fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
+        self.tick();
+        match self.desk.asked.recv_timeout(wait) {
+            Ok(request) => Some((request.training, request.through)),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("the training thread has ended"),
+        }
+    }
+
+    fn expect_asked(&mut self, training: u64, through: i64) {
+        assert_eq!(self.asked(PATIENCE), Some((training, through)));
+    }
+
+    fn expect_nothing_asked(&mut self) {
+        assert_eq!(self.asked(IMPATIENCE), None);
+    }
+
+    /// Hands the trainer its result.
+    fn finish(&self, result: TrainingResult) {
+        self.desk.results.send(result).unwrap();
+    }
+
+    /// Ticks until the models are announced and committed.
+    fn announced(&mut self) -> Vec<(String, Model)> {
+        // Nobody sends there: it is how a test waits a little for another thread.
+        let (_sender, silence) = mpsc::channel::<()>();
+        for _ in 0..PATIENCE.as_millis() {
+            self.tick();
+            self.driver.commit();
+            let records = self.driver.read(&self.world.topics.models);
+            if !records.is_empty() {
+                let codec = &self.world.codecs.model;
+                let key = |key: Option<Vec<u8>>| String::from_utf8(key.unwrap()).unwrap();
+                let keyed = records
+                    .iter()
+                    .map(|record| (key(record.key.clone()), decoded(codec.as_ref(), record)));
+                return keyed.collect();
+            }
+            assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+        }
+        panic!("no model was announced");
+    }
+
+    /// The process dies, and another one with a training thread of its own takes over.
+    fn crash(&mut self) {
+        let (topology, desk) = topology(&self.world);
+        self.driver.restart_with(topology);
+        self.desk = desk;
+        self.driver.advance(Duration::ZERO).unwrap();
+    }
+}
+
+fn expect_models(models: &[(String, Model)], bundle: &ModelBundle) {
+    let version = bundle.version().as_str().to_owned();
+    let [(bundle_key, model), (alias_key, alias)] = models else { panic!("{}", models.len()) };
+    assert_eq!((bundle_key, &model.version), (&version, &version));
+    assert_eq!(model.alias, None);
+    assert_eq!(model.bundle, Some(bundle.to_bytes().unwrap()));
+    assert_eq!(alias_key, CHAMPION);
+    assert_eq!(alias.alias.as_deref(), Some(CHAMPION));
+    assert_eq!((&alias.version, &alias.bundle), (&version, &None));
+}
+
+#[test]
+fn after_exactly_so_many_examples_a_model_is_trained_and_announced() {
+    let mut learning = Learning::new();
+    learning.examples(2);
+    learning.expect_nothing_asked();
+    learning.examples(1);
+    learning.expect_asked(1, 3);
+    learning.expect_nothing_asked();
+    learning.finish(Ok(second_model().clone()));
+    expect_models(&learning.announced(), second_model());
+    learning.expect_nothing_asked();
+    learning.examples(2);
+    learning.expect_nothing_asked();
+    learning.examples(1);
+    learning.expect_asked(2, 6);
+}
+
+#[test]
+fn initial_examples_and_corrections_do_not_count() {
+    let mut learning = Learning::new();
+    for _ in 0..5 {
+        learning.send(ExampleOrigin::Initial, false);
+        learning.send(ExampleOrigin::Stream, true);
+    }
+    learning.expect_nothing_asked();
+    learning.examples(2);
+    learning.expect_nothing_asked();
+    learning.send(ExampleOrigin::Stream, true);
+    learning.examples(1);
+    // But they are in the log, through which it is trained.
+    learning.expect_asked(1, 14);
+}
+
+#[test]
+fn labels_that_come_during_a_training_count_towards_the_next() {
+    let mut learning = Learning::new();
+    learning.examples(3);
+    learning.expect_asked(1, 3);
+    learning.examples(2);
+    learning.finish(Ok(first_model().clone()));
+    learning.announced();
+    learning.expect_nothing_asked();
+    learning.examples(1);
+    learning.expect_asked(2, 6);
+    // Two fall due meanwhile: one training sees the examples of both.
+    learning.examples(7);
+    learning.finish(Ok(second_model().clone()));
+    learning.announced();
+    learning.expect_asked(3, 12);
+    learning.finish(Ok(first_model().clone()));
+    learning.announced();
+    learning.expect_nothing_asked();
+}
+
+#[test]
+fn a_training_that_failed_is_not_the_last() {
+    let mut learning = Learning::new();
+    learning.examples(3);
+    learning.expect_asked(1, 3);
+    learning.finish(Err(TrainingFailure::Failed("there was not enough memory".to_owned())));
+    learning.examples(3);
+    // The trainer may not have put down its result yet.
+    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
+    assert_eq!(asked, Some((2, 6)));
+    learning.finish(Ok(second_model().clone()));
+    expect_models(&learning.announced(), second_model());
+}
+
+#[test]
+fn a_crash_asks_again_and_loses_no_count() {
+    let mut learning = Learning::new();
+    learning.examples(2);
+    learning.driver.commit();
+    learning.crash();
+    learning.examples(1);
+    learning.driver.commit();
+    learning.expect_asked(1, 3);
+    learning.examples(1);
+    learning.driver.commit();
+    learning.crash();
+    learning.expect_asked(1, 3);
+    learning.finish(Ok(second_model().clone()));
+    expect_models(&learning.announced(), second_model());
+    // Announced and committed: it is not trained again.
+    learning.crash();
+    learning.expect_nothing_asked();
+    learning.examples(2);
+    learning.expect_asked(2, 6);
+}
+
+#[test]
+fn an_announcement_that_was_not_committed_is_made_again() {
+    let mut learning = Learning::new();
+    learning.examples(3);
+    learning.driver.commit();
+    learning.expect_asked(1, 3);
+    learning.finish(Ok(second_model().clone()));
+    // Whether or not the topology has the result by now: it is gone.
+    for _ in 0..20 {
+        learning.tick();
+    }
+    learning.driver.abort();
+    learning.crash();
+    learning.expect_asked(1, 3);
+    learning.finish(Ok(second_model().clone()));
+    expect_models(&learning.announced(), second_model());
+}

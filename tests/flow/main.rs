@@ -1,0 +1,13 @@
+//! The real topologies on a `TopologyDriver`, with real models and real Avro: events in, events out.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod bad_input;
+mod drawings;
+mod gathering;
+mod learning;
+mod outcomes;
+mod recovery;
+mod scored;
+mod scoring;
+mod world;

@@ -1,0 +1,163 @@
+//! Lateness is a first-class thing: every row of the table of outcomes.
+
+use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+
+use crate::scored::{GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit};
+
+/// Lets it happen; expects what is said besides scores, and how outcomes (and predictions without one) were counted.
+fn check(settings: &Settings, happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]) {
+    let mut scored = Scored::new(settings);
+    for what in happens {
+        scored.happen(what);
+    }
+    let mut told = scored.told();
+    told.retain(|line| !line.starts_with("scored"));
+    assert_eq!(told, expected, "{happens:?}");
+    let results = ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
+    let outcomes =
+        results.map(|result| (result, scored.counter("foretell_outcomes_total", Some(result))));
+    let unlabelled = ("unlabelled", scored.counter("foretell_unlabelled_total", None));
+    let all = outcomes.into_iter().chain([unlabelled]).filter(|(_, count)| *count > 0);
+    assert_eq!(all.collect::<Vec<_>>(), counted, "{happens:?}");
+}
+
+const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
+
+#[test]
+fn an_outcome_after_its_prediction_is_joined() {
+    let check = |happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]| {
+        check(&Settings::default(), happens, expected, counted);
+    };
+    check(&[visit("ann", 0), outcome("ann", 5, "yes")], &[ANN_YES], &[("joined", 1)]);
+    let last = [visit("ann", 0), outcome("ann", WINDOW, "no")];
+    check(&last, &["learned ann@0 no after 100 s 3 gold 1.5"], &[("joined", 1)]);
+    // It happened in time, and comes within the grace.
+    let in_grace = [visit("ann", 0), time_is(WINDOW + GRACE), outcome("ann", 5, "yes")];
+    check(&in_grace, &[ANN_YES], &[("joined", 1)]);
+    let others = [visit("ann", 0), visit("bob", 1), outcome("ann", 5, "yes")];
+    check(&others, &[ANN_YES], &[("joined", 1)]);
+}
+
+#[test]
+fn an_outcome_before_its_prediction_waits_for_it() {
+    let happens = [outcome("ann", 5, "yes"), visit("ann", 0)];
+    check(&Settings::default(), &happens, &[ANN_YES], &[("joined", 1), ("waiting", 1)]);
+    // Also if it became true before the event happened.
+    let happens = [outcome("ann", 0, "yes"), visit("ann", WINDOW)];
+    let line = "learned ann@100 yes after -100 s 3 gold 1.5";
+    check(&Settings::default(), &happens, &[line], &[("joined", 1), ("waiting", 1)]);
+}
+
+#[test]
+fn the_same_outcome_again_is_ignored() {
+    let again = [visit("ann", 0), outcome("ann", 5, "yes"), outcome("ann", 7, "yes")];
+    check(&Settings::default(), &again, &[ANN_YES], &[("joined", 1), ("duplicate", 1)]);
+    let both_early = [outcome("ann", 5, "yes"), outcome("ann", 5, "yes"), visit("ann", 0)];
+    let counted = [("joined", 1), ("waiting", 1), ("duplicate", 1)];
+    check(&Settings::default(), &both_early, &[ANN_YES], &counted);
+}
+
+#[test]
+fn of_two_different_outcomes_the_policy_says_which_counts() {
+    let happens = [visit("ann", 0), outcome("ann", 5, "yes"), outcome("ann", 9, "no")];
+    check(&Settings::default(), &happens, &[ANN_YES], &[("joined", 1), ("conflicting", 1)]);
+    let last = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };
+    let corrected = "corrected ann@0 no after 9 s 3 gold 1.5";
+    check(&last, &happens, &[ANN_YES, corrected], &[("joined", 1), ("corrected", 1)]);
+    // And back again.
+    let back = [&happens[..], &[outcome("ann", 11, "yes")]].concat();
+    let twice = "corrected ann@0 yes after 11 s 3 gold 1.5";
+    check(&last, &back, &[ANN_YES, corrected, twice], &[("joined", 1), ("corrected", 2)]);
+}
+
+#[test]
+fn a_late_outcome_is_set_aside() {
+    let closes = WINDOW + GRACE;
+    let happens = [visit("ann", 0), time_is(5 + closes + 1), outcome("ann", 5, "yes")];
+    check(
+        &Settings::default(),
+        &happens,
+        &["set aside shop.outcomes@0: late_outcome"],
+        &[("unlabelled", 1)],
+    );
+    // Its window is measured from the outcome: one second earlier it still waits for a prediction.
+    let happens = [time_is(5 + closes), outcome("ann", 5, "yes")];
+    check(&Settings::default(), &happens, &[], &[("waiting", 1)]);
+}
+
+#[test]
+fn without_an_outcome_the_policy_says_what_was_true() {
+    let end = WINDOW + GRACE + 1;
+    // The first event starts the interval of the punctuation.
+    let happens = [visit("ann", 0), time_is(end - 1), time_is(end + 10)];
+    check(&Settings::default(), &happens, &[], &[("unlabelled", 1)]);
+    let label =
+        Settings { unlabelled: UnlabelledPolicy::Label("no".to_owned()), ..Settings::default() };
+    check(&label, &happens, &["learned ann@0 no by policy 3 gold 1.5"], &[("unlabelled", 1)]);
+    // What has its outcome is not labelled again.
+    let known = [&[visit("ann", 0), outcome("ann", 5, "yes")], &happens[1..]].concat();
+    check(&label, &known, &[ANN_YES], &[("joined", 1)]);
+}
+
+#[test]
+fn a_person_is_learned_from_once() {
+    let last = Settings { learn_from: LearnFrom::Last, ..Settings::default() };
+    let again =
+        [visit("ann", 0), outcome("ann", 5, "yes"), visit("ann", 3), outcome("ann", 5, "yes")];
+    check(&last, &again, &[ANN_YES], &[("joined", 1), ("duplicate", 1)]);
+    // Whose outcome is known is not labelled by the policy, in whatever order it came.
+    let label =
+        Settings { unlabelled: UnlabelledPolicy::Label("no".to_owned()), ..Settings::default() };
+    let end = WINDOW + GRACE + 1;
+    let early = [outcome("ann", 5, "yes"), visit("ann", 0), visit("ann", 3)];
+    let early = [&early[..], &[time_is(end), time_is(end + 40)]].concat();
+    check(&label, &early, &[ANN_YES], &[("joined", 1), ("waiting", 1)]);
+}
+
+#[test]
+fn of_several_predictions_those_are_learned_from_that_are_configured() {
+    let learn = |learn_from| Settings { learn_from, ..Settings::default() };
+    let happens = [visit("ann", 0), visit("ann", 3), outcome("ann", 5, "yes")];
+    let second = "learned ann@3 yes after 2 s 3 gold 1.5";
+    check(&learn(LearnFrom::First), &happens, &[ANN_YES], &[("joined", 1)]);
+    check(&learn(LearnFrom::Last), &happens, &[second], &[("joined", 1)]);
+    check(&learn(LearnFrom::Every), &happens, &[ANN_YES, second], &[("joined", 2)]);
+    // A prediction that comes after its outcome is learned from as well.
+    let after = [visit("ann", 0), outcome("ann", 5, "yes"), visit("ann", 3)];
+    check(&learn(LearnFrom::Every), &after, &[ANN_YES, second], &[("joined", 2)]);
+    // Those passed over are not unlabelled.
+    let end = [&happens[..], &[time_is(150), time_is(300)]].concat();
+    check(&learn(LearnFrom::First), &end, &[ANN_YES], &[("joined", 1)]);
+    check(&learn(LearnFrom::Last), &end, &[second], &[("joined", 1)]);
+}
+
+#[test]
+fn an_outcome_for_nobody_is_set_aside_as_it_came() {
+    let end = WINDOW + GRACE + 6;
+    let happens = [time_is(0), outcome("ann", 5, "yes"), time_is(end), time_is(end + 10)];
+    let line = "set aside shop.outcomes@0: unmatched_outcome";
+    check(&Settings::default(), &happens, &[line], &[("waiting", 1), ("unmatched", 1)]);
+
+    let mut scored = Scored::new(&Settings::default());
+    for what in &happens {
+        scored.happen(what);
+    }
+    let letters = scored.dead_letters();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.key.as_deref(), Some(&b"ann"[..]));
+    assert_eq!(letter.value, Some(scored.outcome("ann", 5, "yes")));
+    let headers = ["topic", "partition", "offset", "error.class", "error.message"];
+    let headers = headers.map(|name| header(letter, &format!("foretell.{name}")));
+    let message = "no prediction for respondent \"ann\" in its window";
+    assert_eq!(headers, ["shop.outcomes", "0", "0", "unmatched_outcome", message]);
+    // A prediction of somebody else, or outside the window, is none for it.
+    let happens = [
+        visit("bob", 0),
+        outcome("ann", 5, "yes"),
+        visit("ann", 5 + WINDOW + 1),
+        time_is(end),
+        time_is(end + 10),
+    ];
+    let counted = [("waiting", 1), ("unmatched", 1), ("unlabelled", 1)];
+    check(&Settings::default(), &happens, &[line], &counted);
+}

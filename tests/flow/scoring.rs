@@ -1,0 +1,149 @@
+//! What a prediction says, and which model says it.
+
+use foretell::{
+    events::prediction::{FeatureValue, Prediction},
+    ml::{Origin, Scorer, Scratch, Value},
+    streams::{task::Step, time::EventTime},
+};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    scored::{Happens, Scored, Settings, check, outcome, visit},
+    world::{EPOCH_MS, NOW, classes, first_model, model, second_model},
+};
+
+fn predict(scored: &mut Scored, fields: Json) -> Prediction {
+    scored.happen(&Happens::Event("ann", 7, fields));
+    scored.predictions().pop().unwrap()
+}
+
+#[test]
+fn a_prediction_says_who_when_what_and_by_which_model() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("bob", 0));
+    scored.predictions();
+    let fields = json!({"id": "e-1", "visits": 12, "plan": "gold", "done": true});
+    let prediction = predict(&mut scored, fields);
+    assert_eq!(prediction.prediction_id, "0-1", "its event's partition and offset");
+    assert_eq!(prediction.respondent_id, "ann");
+    assert_eq!(prediction.event_id, "e-1");
+    assert_eq!(prediction.event_time, EventTime(EPOCH_MS + 7_000));
+    assert_eq!(prediction.received_at.0, NOW.0 - 5);
+    assert_eq!(prediction.predicted_at, NOW);
+    assert_eq!(prediction.model_version, first_model().version().as_str());
+    let features: Vec<_> =
+        prediction.features.iter().map(|one| (one.name.as_str(), one.value.clone())).collect();
+    let expected = [
+        ("visits", FeatureValue::Number(12.0)),
+        ("plan", FeatureValue::Text("gold".to_owned())),
+        ("minutes", FeatureValue::Missing),
+    ];
+    assert_eq!(features, expected);
+    // The probabilities are the model's own.
+    let values = [Value::Number(12.0), Value::Text("gold".to_owned()), Value::Missing];
+    let scorer = Scorer::new(first_model()).unwrap();
+    let by_hand = scorer.score(&values, &mut Scratch::default());
+    let said: Vec<f64> = prediction.probabilities.iter().map(|one| one.probability).collect();
+    assert_eq!(said, by_hand.as_slice());
+    let labels: Vec<_> = prediction.probabilities.iter().map(|one| one.label.as_str()).collect();
+    assert_eq!(labels, ["no", "yes"]);
+    assert_eq!(prediction.label, "yes");
+    let low = predict(&mut scored, json!({"visits": 1, "plan": "free", "done": true}));
+    assert_eq!((low.label.as_str(), low.event_id.as_str()), ("no", "0-2"));
+}
+
+#[test]
+fn several_classes_are_told_apart() {
+    let names = classes(&["ignored", "liked", "bought"]);
+    let settings = Settings { classes: names.clone(), ..Settings::default() };
+    let mut scored = Scored::without_model(&settings);
+    scored.serve(&model(&names, 1, Origin::default()));
+    for (visits, plan, expected) in
+        [(1, "free", "ignored"), (16, "team", "liked"), (16, "gold", "bought")]
+    {
+        let fields = json!({"visits": visits, "plan": plan, "done": true});
+        let prediction = predict(&mut scored, fields);
+        let said = &prediction.probabilities;
+        assert_eq!(
+            said.iter().map(|one| &one.label).collect::<Vec<_>>(),
+            names.iter().collect::<Vec<_>>()
+        );
+        let sum: f64 = said.iter().map(|one| one.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+        assert_eq!(prediction.label, expected, "{said:?}");
+    }
+    scored.happen(&outcome("ann", 9, "liked"));
+    assert_eq!(scored.told(), ["learned ann@7 liked after 2 s 1 free -"]);
+}
+
+#[test]
+fn what_was_never_seen_is_scored_and_counted() {
+    let counted = |fields: Json| {
+        let mut scored = Scored::new(&Settings::default());
+        let prediction = predict(&mut scored, fields);
+        let sum: f64 = prediction.probabilities.iter().map(|one| one.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{prediction:?}");
+        let unseen = scored.counter("foretell_unseen_categories_total", None);
+        (unseen, scored.counter("foretell_out_of_range_total", None))
+    };
+    assert_eq!(counted(json!({"visits": 5, "plan": "gold", "minutes": 9})), (0, 0));
+    assert_eq!(counted(json!({"done": true})), (0, 0));
+    assert_eq!(counted(json!({"plan": "platinum", "done": true})), (1, 0));
+    assert_eq!(counted(json!({"visits": 1_000_000, "minutes": -1e300, "done": true})), (0, 2));
+    assert_eq!(counted(json!({"visits": -1, "plan": "", "minutes": 9})), (1, 1));
+}
+
+#[test]
+fn a_swap_falls_between_two_records() {
+    let (first, second) = (first_model().version(), second_model().version());
+    assert_ne!(first, second);
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("ann", 0));
+    scored.serve(second_model());
+    scored.happen(&visit("bob", 1));
+    scored.happen(&outcome("ann", 2, "yes"));
+    let predictions = scored.predictions();
+    let versions: Vec<_> = predictions.iter().map(|one| one.model_version.as_str()).collect();
+    assert_eq!(versions, [first.as_str(), second.as_str()]);
+    assert_ne!(predictions[0].probabilities, predictions[1].probabilities);
+    let by = |version: &str| scored.counter("foretell_predictions_total", Some(version));
+    assert_eq!((by(first.as_str()), by(second.as_str())), (1, 1));
+    // The example tells of the model that scored, not of the one that serves when the outcome comes.
+    let examples = scored.driver.read(&scored.world.topics.labelled_examples);
+    let codec = &scored.world.codecs.labelled_example;
+    let example = codec.decode(examples[0].value.as_deref().unwrap()).unwrap();
+    let prediction = example.prediction.unwrap();
+    assert_eq!(prediction.model_version, first.as_str());
+    assert_eq!(prediction.probabilities, predictions[0].probabilities);
+    assert_eq!(example.features, predictions[0].features);
+    // Back again: the alias moves, the bundle is still there.
+    scored.serve(first_model());
+    scored.happen(&visit("cid", 3));
+    assert_eq!(scored.predictions()[0].model_version, first.as_str());
+}
+
+#[test]
+fn without_a_model_events_wait() {
+    let mut scored = Scored::without_model(&Settings::default());
+    scored.happen(&visit("ann", 0));
+    scored.happen(&visit("bob", 1));
+    assert!(scored.predictions().is_empty());
+    assert_eq!(scored.driver.task().buffered(), 2);
+    scored.serve(first_model());
+    assert_eq!(scored.driver.process().unwrap(), Step::Idle);
+    let who: Vec<_> = scored.predictions().into_iter().map(|one| one.respondent_id).collect();
+    assert_eq!(who, ["ann", "bob"]);
+}
+
+#[test]
+fn records_are_keyed_by_the_respondent() {
+    let mut scored = check(&Settings::default(), &[], &[]);
+    scored.happen(&visit("ann", 0));
+    scored.happen(&outcome("ann", 5, "yes"));
+    scored.driver.commit();
+    for record in scored.driver.read_all() {
+        assert_eq!(record.key.as_deref(), Some(&b"ann"[..]), "{}", record.topic);
+        let second = if record.topic == scored.world.topics.predictions { 0 } else { 5 };
+        assert_eq!(record.timestamp, EventTime(EPOCH_MS + second * 1_000), "{}", record.topic);
+    }
+}

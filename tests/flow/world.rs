@@ -1,0 +1,151 @@
+//! What all tests share: a small questionnaire of our own, codecs over a registry in this process, and models
+//! trained from a seed on answers that we make up.
+
+use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
+
+use foretell::{
+    avro::{
+        codec::{AvroCodec, AvroRecord},
+        local::LocalRegistry,
+        registry::SchemaRegistry,
+    },
+    events::{
+        labelled_example::LabelledExample,
+        model::Model,
+        outcome::Outcome,
+        prediction::Prediction,
+        questionnaire::{MetadataFields, QuestionnaireCodec, QuestionnaireSchema},
+        topics::{Topics, subject},
+    },
+    ml::{
+        Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed, Value,
+        training::train,
+    },
+    processors::{convert, topology::Codecs},
+    streams::{codec::Codec, record::Topic, time::WallTime},
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+/// Visitors of a shop: how often they came, what they use, and for how long.
+pub(crate) const SCHEMA: &str = r#"{
+  "type": "record", "name": "Visit", "namespace": "flow", "fields": [
+    {"name": "id", "type": "string", "default": ""},
+    {"name": "who", "type": "string"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "done", "type": "boolean", "default": false},
+    {"name": "visits", "type": ["null", "int"], "default": null},
+    {"name": "plan", "type": ["null", "string"], "default": null},
+    {"name": "minutes", "type": ["null", "double"], "default": null}
+  ]}"#;
+
+/// Event times are told in seconds from here.
+pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
+/// The clock stands far behind all event times of the tests but those that are to be refused.
+pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
+
+/// Topics, the questionnaire, and how everything is written.
+pub(crate) struct World {
+    pub(crate) topics: Topics,
+    pub(crate) schema: Arc<QuestionnaireSchema>,
+    pub(crate) codecs: Codecs,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let topics = Topics::with_prefix("shop.");
+        let fields = MetadataFields {
+            event_id: Some("id".to_owned()),
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: Some("done".to_owned()),
+        };
+        let schema = Arc::new(QuestionnaireSchema::new(SCHEMA, &fields, &[]).unwrap());
+        let registry = Arc::new(LocalRegistry::new());
+        let events = subject(&topics.questionnaire_events);
+        registry.register(&events, SCHEMA).unwrap();
+        let questionnaire = QuestionnaireCodec::new(
+            Arc::<LocalRegistry>::clone(&registry),
+            &events,
+            Arc::clone(&schema),
+        );
+        let codecs = Codecs {
+            questionnaire: Arc::new(questionnaire.unwrap()),
+            outcome: codec::<Outcome>(&registry, &topics.outcomes),
+            prediction: codec::<Prediction>(&registry, &topics.predictions),
+            labelled_example: codec::<LabelledExample>(&registry, &topics.labelled_examples),
+            model: codec::<Model>(&registry, &topics.models),
+        };
+        Self { topics, schema, codecs }
+    }
+
+    pub(crate) fn questions(&self) -> Vec<String> {
+        self.schema.questions().iter().map(|question| question.name.clone()).collect()
+    }
+}
+
+fn codec<T: AvroRecord + 'static>(
+    registry: &Arc<LocalRegistry>,
+    topic: &Topic,
+) -> Arc<dyn Codec<T>> {
+    registry.register(&subject(topic), T::SCHEMA).unwrap();
+    let registry = Arc::<LocalRegistry>::clone(registry);
+    Arc::new(AvroCodec::<T>::new(registry, &subject(topic)).unwrap())
+}
+
+pub(crate) fn classes(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// The label rises with the visits, and with the plan; a fifth of the plans is not known.
+fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let example = |_| {
+        let visits = random.random_range(0..20_u32);
+        let plan = random.random_range(0..5_usize);
+        let minutes = random.random_range(0.0..60.0);
+        let score = f64::from(visits) / 20.0 + f64::from(u8::from(plan == 1));
+        let label = (1..labels).filter(|label| score > 1.5 * f64::from(*label) / f64::from(labels));
+        let plan = ["free", "gold", "team", "trial", ""][plan];
+        let plan = if plan.is_empty() { Value::Missing } else { Value::Text(plan.to_owned()) };
+        let values = vec![Value::Number(visits.into()), plan, Value::Number(minutes)];
+        Example { values, label: Label(u32::try_from(label.count()).unwrap()) }
+    };
+    (0..number).map(example).collect()
+}
+
+/// A small model of the classes, its own for each seed.
+pub(crate) fn model(classes: &[String], seed: u64, origin: Origin) -> ModelBundle {
+    let world = World::new();
+    let columns = world.schema.questions().iter().map(convert::column_of).collect();
+    let recipe = Recipe {
+        spec: PipelineSpec::new(columns, Scaling::MinMax, Vec::new()).unwrap(),
+        classes: classes.to_vec(),
+        threshold: 0.5,
+        params: Params {
+            iterations: 15,
+            num_leaves: 7,
+            learning_rate: 0.2,
+            min_data_in_leaf: 5,
+            feature_fraction: 1.0,
+            cat_smooth: 1.0,
+            ..Params::default()
+        },
+        seed: Seed(seed),
+        origin,
+    };
+    let labels = u32::try_from(classes.len()).unwrap();
+    train(&examples(300, labels, seed), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+/// The model that serves in most tests.
+pub(crate) fn first_model() -> &'static ModelBundle {
+    static MODEL: OnceLock<ModelBundle> = OnceLock::new();
+    MODEL.get_or_init(|| model(&classes(&["no", "yes"]), 1, Origin::default()))
+}
+
+/// The one that comes after it.
+pub(crate) fn second_model() -> &'static ModelBundle {
+    static MODEL: OnceLock<ModelBundle> = OnceLock::new();
+    let origin = Origin { training: 1, ..Origin::default() };
+    MODEL.get_or_init(|| model(&classes(&["no", "yes"]), 2, origin))
+}
