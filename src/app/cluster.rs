@@ -1,0 +1,190 @@
+//! Where ports meet adapters: a real broker and registry, or those in this process.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use anyhow::Context;
+
+use crate::{
+    avro::{
+        client::{Credentials, RegistryClient, RegistryClientConfig},
+        codec::{AvroCodec, AvroRecord},
+        local::LocalRegistry,
+        registry::SchemaRegistry,
+    },
+    config::{Config, RawRegistry},
+    events::{
+        questionnaire::QuestionnaireCodec,
+        topics::{Topics, subject},
+    },
+    kafka::{KafkaBroker, KafkaConfig},
+    processors::topology::Codecs,
+    streams::{
+        codec::Codec,
+        local::LocalBroker,
+        record::{InputRecord, Partition, Topic, TopicPartition},
+        runtime::broker::{Broker, From, ReadTo},
+        time::Clock,
+    },
+};
+
+/// A broker and a schema registry.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// The registry.
+    pub registry: Arc<dyn SchemaRegistry>,
+}
+
+/// How long one look at a topic may wait for records.
+const READ_WAIT: Duration = Duration::from_millis(200);
+
+impl Cluster {
+    /// Connects to those of the configuration.
+    ///
+    /// # Errors
+    /// If one does not answer; the line says which, and what to set.
+    pub fn connect(config: &Config) -> anyhow::Result<Self> {
+        let written = &config.raw.broker;
+        let kafka = KafkaConfig {
+            bootstrap_servers: written.bootstrap_servers.clone(),
+            client_id: format!("foretell-{}", config.instance()),
+            session_timeout: written.session_timeout,
+            transaction_timeout: written.transaction_timeout,
+            properties: written.properties.clone(),
+            ..KafkaConfig::default()
+        };
+        let broker = KafkaBroker::connect(&kafka)?;
+        let client = RegistryClient::new(&registry_config(&config.raw.schema_registry)?)
+            .context("[schema_registry] url")?;
+        let cluster = Self { broker: Arc::new(broker), registry: Arc::new(client) };
+        cluster.registry.latest("foretell").with_context(|| {
+            let url = &config.raw.schema_registry.url;
+            format!("no schema registry answers at {url}: is it running? set [schema_registry] url")
+        })?;
+        Ok(cluster)
+    }
+
+    /// A broker and a registry in this process: nothing outlives it.
+    #[must_use]
+    pub fn embedded(clock: &Arc<dyn Clock>) -> Self {
+        let broker = LocalBroker::new(Arc::clone(clock));
+        Self { broker: Arc::new(broker), registry: Arc::new(LocalRegistry::new()) }
+    }
+
+    /// How everything on the topics is written.
+    ///
+    /// # Errors
+    /// If a schema is not registered; the line says what to run.
+    pub fn codecs(&self, config: &Config) -> anyhow::Result<Codecs> {
+        let topics = &config.topics;
+        let questionnaire = QuestionnaireCodec::new(
+            Arc::clone(&self.registry),
+            &subject(&topics.questionnaire_events),
+            Arc::clone(&config.event_schema),
+        )?;
+        Ok(Codecs {
+            questionnaire: Arc::new(questionnaire),
+            outcome: self.codec(&topics.outcomes)?,
+            prediction: self.codec(&topics.predictions)?,
+            labelled_example: self.codec(&topics.labelled_examples)?,
+            model: self.codec(&topics.models)?,
+        })
+    }
+
+    /// How one topic's values are written.
+    ///
+    /// # Errors
+    /// If its schema is not registered.
+    pub fn codec<T: AvroRecord + 'static>(
+        &self,
+        topic: &Topic,
+    ) -> anyhow::Result<Arc<dyn Codec<T>>> {
+        let codec = AvroCodec::<T>::new(Arc::clone(&self.registry), &subject(topic))?;
+        Ok(Arc::new(codec))
+    }
+
+    /// Hands every record of a topic to `visit`, partition by partition, until it breaks or each has
+    /// been read to its end.
+    ///
+    /// # Errors
+    /// If it can't be read, or `visit` says so.
+    pub fn read_to_end(
+        &self,
+        topic: &Topic,
+        mut visit: impl FnMut(&InputRecord) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
+        let partitions = self.broker.partitions(topic)?;
+        let partitions = partitions.with_context(|| format!("topic {topic} does not exist"))?;
+        for number in 0..partitions {
+            let partition = Partition(i32::try_from(number)?);
+            let source = TopicPartition { topic: topic.clone(), partition };
+            let mut reader = self.broker.read(&source, From::Beginning)?;
+            let mut read_to = ReadTo::More;
+            while read_to == ReadTo::More {
+                let mut records = Vec::new();
+                read_to = reader.read(READ_WAIT, &mut records)?;
+                for record in &records {
+                    if visit(record)?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Like [`Self::read_to_end`], for values.
+    ///
+    /// # Errors
+    /// Besides, if a value can't be read.
+    pub fn read_values<T: AvroRecord + 'static>(
+        &self,
+        topic: &Topic,
+        mut visit: impl FnMut(T) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        let codec = self.codec::<T>(topic)?;
+        self.read_to_end(topic, |record| match &record.value {
+            Some(bytes) => Ok(visit(codec.decode(bytes)?)),
+            None => Ok(ControlFlow::Continue(())),
+        })
+    }
+
+    /// That every topic is there, before anything waits for it.
+    ///
+    /// # Errors
+    /// Names the first one that is missing.
+    pub fn check_topics(&self, topics: &Topics, partitions: u32) -> anyhow::Result<()> {
+        for spec in topics.specs(partitions) {
+            let there = self.broker.partitions(&spec.name)?;
+            match there {
+                None => {
+                    anyhow::bail!("topic {} does not exist: run `foretell init` first", spec.name)
+                }
+                Some(there) if there != spec.partitions => anyhow::bail!(
+                    "topic {} has {there} partitions, the configuration says {}: \
+                     set [topics] partitions, or make the topic anew",
+                    spec.name,
+                    spec.partitions,
+                ),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn registry_config(written: &RawRegistry) -> anyhow::Result<RegistryClientConfig> {
+    let credentials = match (&written.username, &written.bearer_token) {
+        (Some(_), Some(_)) => {
+            anyhow::bail!("[schema_registry] has both username and bearer_token: leave one out")
+        }
+        (Some(user), None) => Credentials::Basic {
+            user: user.clone(),
+            password: written.password.clone().unwrap_or_default(),
+        },
+        (None, Some(token)) => Credentials::Bearer(token.clone()),
+        (None, None) => Credentials::None,
+    };
+    Ok(RegistryClientConfig { url: written.url.clone(), credentials, timeout: written.timeout })
+}

@@ -1,0 +1,124 @@
+//! Reads the topics from end to end and says what is there, as an outsider would.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use crate::{
+    app::cluster::Cluster,
+    config::Config,
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
+        prediction::Prediction,
+    },
+    ml::{Label, ModelBundle, Probabilities, Scorer, Scratch, training::Evaluation},
+    processors::convert,
+};
+
+/// What is on the topics.
+pub(super) struct Found {
+    /// How often each event was predicted.
+    pub(super) predictions: BTreeMap<String, usize>,
+    /// Predictions that the model announced under their version does not make.
+    pub(super) wrong_version: usize,
+    /// Labelled examples from the stream.
+    pub(super) joined: usize,
+    /// Records set aside, by class.
+    pub(super) dead_letters: BTreeMap<String, usize>,
+    /// The models in the order in which they were announced.
+    pub(super) models: Vec<FoundModel>,
+}
+
+/// One model, and how it did on what it had not learned from.
+pub(super) struct FoundModel {
+    pub(super) version: String,
+    pub(super) training: u64,
+    pub(super) predictions: usize,
+    /// Of its predictions whose outcome came: scored first, learned from later.
+    pub(super) live: Option<Evaluation>,
+}
+
+pub(super) fn examine(config: &Config, cluster: &Cluster) -> anyhow::Result<Found> {
+    let scorers = scorers_of(config, cluster)?;
+    let mut predictions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut by_version: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong_version = 0;
+    let mut scratch = Scratch::default();
+    cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
+        *predictions.entry(prediction.event_id.clone()).or_default() += 1;
+        *by_version.entry(prediction.model_version.clone()).or_default() += 1;
+        let announced =
+            scorers.iter().find(|scorer| scorer.version().as_str() == prediction.model_version);
+        let is_its_own = announced.is_some_and(|scorer| {
+            let values = convert::values_of(&prediction.features, scorer.columns());
+            let again = scorer.score(&values, &mut scratch);
+            let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
+            told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))
+        });
+        wrong_version += usize::from(!is_its_own);
+        ControlFlow::Continue(())
+    })?;
+
+    let classes = &config.raw.outcomes.labels;
+    let mut joined = 0;
+    let mut live: BTreeMap<String, (Vec<Probabilities>, Vec<Label>)> = BTreeMap::new();
+    cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {
+        joined += usize::from(example.origin == ExampleOrigin::Stream && !example.correction);
+        if let (Some(prediction), Some(label)) =
+            (example.prediction, convert::label_of(&example.label, classes))
+        {
+            let (probabilities, labels) = live.entry(prediction.model_version).or_default();
+            let by_class = prediction.probabilities.iter().map(|class| class.probability);
+            probabilities.push(Probabilities::new(by_class.collect()));
+            labels.push(label);
+        }
+        ControlFlow::Continue(())
+    })?;
+
+    let models = scorers.iter().map(|scorer| {
+        let version = scorer.version().as_str().to_owned();
+        let scored = live.get(&version);
+        FoundModel {
+            training: scorer.lineage().origin.training,
+            predictions: by_version.get(&version).copied().unwrap_or(0),
+            live: scored.map(|(probabilities, labels)| {
+                let decisions: Vec<Label> =
+                    probabilities.iter().map(|told| scorer.decide(told)).collect();
+                Evaluation::new(probabilities, &decisions, labels)
+            }),
+            version,
+        }
+    });
+    let models = models.collect();
+    Ok(Found {
+        predictions,
+        wrong_version,
+        joined,
+        dead_letters: dead_letters(config, cluster)?,
+        models,
+    })
+}
+
+/// Every announced bundle, made ready, in the order of the trainings.
+fn scorers_of(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>> {
+    let mut bundles = Vec::new();
+    cluster.read_values(&config.topics.models, |model: Model| {
+        bundles.extend(model.bundle);
+        ControlFlow::Continue(())
+    })?;
+    let scorers = bundles.iter().map(|bytes| Scorer::new(&ModelBundle::from_bytes(bytes)?));
+    let mut scorers = scorers.collect::<Result<Vec<_>, crate::ml::BundleError>>()?;
+    scorers.sort_by_key(|scorer| scorer.lineage().origin.training);
+    Ok(scorers)
+}
+
+fn dead_letters(config: &Config, cluster: &Cluster) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut by_class: BTreeMap<String, usize> = BTreeMap::new();
+    cluster.read_to_end(&config.topics.dead_letters, |record| {
+        let header = record.headers.iter().find(|header| header.name == "foretell.error.class");
+        let class = header
+            .map_or_else(String::new, |header| String::from_utf8_lossy(&header.value).into_owned());
+        *by_class.entry(class).or_default() += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(by_class)
+}

@@ -1,0 +1,330 @@
+//! From a configuration to a running start: topics, schemas, the initial data as the head of the
+//! training log, and a first model, tuned. Each step is skipped where it is done already, so that an
+//! interrupted `init` goes on where it was.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use anyhow::Context;
+
+use crate::{
+    app::{
+        cluster::Cluster,
+        shutdown::Shutdown,
+        table::{self, Row},
+    },
+    avro::{codec::AvroRecord, registry::Compatibility},
+    config::Config,
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
+        outcome::Outcome,
+        prediction::Prediction,
+        questionnaire::Answer,
+        topics::subject,
+        trial::Trial as TrialRecord,
+    },
+    ml::{
+        Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
+        training::{Trial, Tuned, TuningSettings, Watch, evaluate, train, tune},
+    },
+    processors::{
+        convert, model_table::CHAMPION, retrain_trigger::records_of, training_log::THRESHOLD,
+    },
+    streams::{
+        codec::Codec,
+        record::{OutputRecord, Topic},
+        runtime::broker::Publisher,
+        time::{Clock, EventTime},
+    },
+};
+
+/// What `init` reports while it works, and shows as progress bars.
+pub trait InitObserver {
+    /// A step is done, in one line.
+    fn step(&mut self, line: &str);
+    /// A trial is done, of so many.
+    fn trial(&mut self, trial: &Trial, of: u32);
+}
+
+/// How the first model came out.
+#[derive(Clone, Debug)]
+pub struct FirstModel {
+    /// Its version.
+    pub version: String,
+    /// On the data that `send` plays, if the configuration names one: the model has never seen it.
+    pub evaluation: Option<Evaluation>,
+    /// Trials made for it, pruned ones included.
+    pub trials: usize,
+}
+
+/// Makes what is missing. `force` trains a first model anew even where one serves.
+///
+/// # Errors
+/// In one line that says what to do.
+pub fn init(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    force: bool,
+    observer: &mut dyn InitObserver,
+) -> anyhow::Result<Option<FirstModel>> {
+    create_topics(config, cluster, observer)?;
+    register_schemas(config, cluster, observer)?;
+    if !force && champion(config, cluster)? {
+        observer.step("a model serves already (make a new first one with --force)");
+        return Ok(None);
+    }
+    let table = config.raw.data.initial.as_ref().context(
+        "there is no initial data: name a table of past answers and outcomes in [data.initial]",
+    )?;
+    // Both tables are looked at before anything is made of them: what is in the log stays there.
+    let rows = table::read(table, &config.event_schema)?;
+    let examples = examples_of(config, &rows)?;
+    let unseen = unseen_examples(config)?;
+    let written = write_initial(config, cluster, clock, &rows)?;
+    observer.step(&format!(
+        "{} initial examples in the training log, {written} of them new",
+        rows.len()
+    ));
+    let tuned = tune_first(config, cluster, clock, shutdown, &examples, observer)?;
+    let recipe = Recipe {
+        spec: config.pipeline.clone(),
+        classes: config.raw.outcomes.labels.clone(),
+        threshold: THRESHOLD,
+        params: tuned.params,
+        seed: Seed(config.raw.learning.seed),
+        origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
+    };
+    let bundle = train(&examples, &recipe, &mut |_, _| proceed(shutdown))?;
+    let evaluation = match unseen {
+        Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
+        None => None,
+    };
+    publish_first(config, cluster, clock, &bundle)?;
+    let version = bundle.version().as_str().to_owned();
+    Ok(Some(FirstModel { version, evaluation, trials: tuned.trials.len() }))
+}
+
+fn create_topics(
+    config: &Config,
+    cluster: &Cluster,
+    observer: &mut dyn InitObserver,
+) -> anyhow::Result<()> {
+    let specs = config.topics.specs(config.raw.topics.partitions);
+    let created = cluster.broker.create_topics(&specs)?;
+    observer.step(&format!("{} topics, {} of them new", specs.len(), created.len()));
+    Ok(())
+}
+
+fn register_schemas(
+    config: &Config,
+    cluster: &Cluster,
+    observer: &mut dyn InitObserver,
+) -> anyhow::Result<()> {
+    let topics = &config.topics;
+    let all = [
+        (&topics.questionnaire_events, config.event_schema.text()),
+        (&topics.outcomes, Outcome::SCHEMA),
+        (&topics.predictions, Prediction::SCHEMA),
+        (&topics.labelled_examples, LabelledExample::SCHEMA),
+        (&topics.models, Model::SCHEMA),
+        (&topics.trials, TrialRecord::SCHEMA),
+    ];
+    for (topic, schema) in &all {
+        let subject = subject(topic);
+        if let Compatibility::Incompatible { reasons } =
+            cluster.registry.compatible(&subject, schema)?
+        {
+            anyhow::bail!(
+                "the schema of {subject} cannot follow the registered one: {}",
+                reasons.join("; ")
+            );
+        }
+        cluster.registry.register(&subject, schema)?;
+    }
+    observer.step(&format!("{} schemas registered", all.len()));
+    Ok(())
+}
+
+fn champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
+    let mut serves = false;
+    cluster.read_values(&config.topics.models, |model: Model| {
+        serves |= model.alias.as_deref() == Some(CHAMPION);
+        ControlFlow::Continue(())
+    })?;
+    Ok(serves)
+}
+
+/// Writes those initial examples that are not in the log yet, and returns how many those were.
+fn write_initial(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    rows: &[Row],
+) -> anyhow::Result<usize> {
+    let topic = &config.topics.labelled_examples;
+    let codec = cluster.codec::<LabelledExample>(topic)?;
+    let mut there = 0;
+    cluster.read_values(topic, |example: LabelledExample| {
+        if example.origin != ExampleOrigin::Initial {
+            return ControlFlow::Break(());
+        }
+        there += 1;
+        ControlFlow::Continue(())
+    })?;
+    let mut publisher = cluster.broker.publish()?;
+    let now = EventTime(clock.now().0);
+    for (number, row) in rows.iter().enumerate().skip(there) {
+        let example_id = format!("initial-{number}");
+        let example = LabelledExample {
+            example_id: example_id.clone(),
+            respondent_id: example_id.clone(),
+            origin: ExampleOrigin::Initial,
+            event_time: now,
+            outcome_time: None,
+            label: row.label.clone(),
+            features: convert::features_of(&config.gather.questions, &row.answers),
+            prediction: None,
+            correction: false,
+        };
+        write(publisher.as_mut(), topic, codec.as_ref(), &example_id, &example, now)?;
+    }
+    publisher.flush()?;
+    Ok(rows.len().saturating_sub(there))
+}
+
+fn write<T>(
+    publisher: &mut dyn Publisher,
+    topic: &Topic,
+    codec: &dyn Codec<T>,
+    key: &str,
+    value: &T,
+    timestamp: EventTime,
+) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    codec.encode(value, &mut bytes)?;
+    publisher.send(OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp,
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(bytes),
+        headers: Vec::new(),
+    })?;
+    Ok(())
+}
+
+fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
+    let columns = config.pipeline.columns();
+    let classes = &config.raw.outcomes.labels;
+    let places = columns.iter().map(|column| {
+        let questions = &config.gather.questions;
+        questions.iter().position(|name| *name == column.name)
+    });
+    let places: Vec<Option<usize>> = places.collect();
+    let answer =
+        |row: &Row, place: &Option<usize>| -> Option<Answer> { row.answers[(*place)?].clone() };
+    rows.iter()
+        .map(|row| {
+            let label = convert::label_of(&row.label, classes).with_context(|| {
+                format!(
+                    "label {:?} is not one of [outcomes] labels: {}",
+                    row.label,
+                    classes.join(", ")
+                )
+            })?;
+            let values = places.iter().map(|place| convert::value_of(answer(row, place).as_ref()));
+            Ok(Example { values: values.collect(), label })
+        })
+        .collect()
+}
+
+/// Every trial goes to the `trials` topic as it ends, and those of an earlier `init` are built upon.
+fn tune_first(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    examples: &[Example],
+    observer: &mut dyn InitObserver,
+) -> anyhow::Result<Tuned> {
+    let topic = &config.topics.trials;
+    let codec = cluster.codec::<TrialRecord>(topic)?;
+    let study = format!("{}-first", config.application());
+    let mut earlier = Vec::new();
+    cluster.read_values(topic, |record: TrialRecord| {
+        if record.study == study {
+            earlier.extend(convert::trial_of(&record));
+        }
+        ControlFlow::Continue(())
+    })?;
+    let raw = &config.raw.tuning;
+    let settings = TuningSettings {
+        folds: raw.folds,
+        trials: raw.trials,
+        space: raw.space.clone(),
+        threads: raw.threads,
+        iterations_max: raw.iterations_max,
+        early_stopping_rounds: raw.early_stopping_rounds,
+        ..TuningSettings::default()
+    };
+    let mut publisher = cluster.broker.publish()?;
+    let mut failed = None;
+    let started = clock.elapsed();
+    let is_over =
+        || clock.elapsed().saturating_sub(started) > raw.time || shutdown.signal().is_stopped();
+    let mut on_trial = |trial: &Trial| {
+        observer.trial(trial, raw.trials);
+        let record = convert::record_of(&study, trial, clock.now());
+        let key = format!("{study}/{}", trial.number);
+        let now = EventTime(clock.now().0);
+        if let Err(error) = write(publisher.as_mut(), topic, codec.as_ref(), &key, &record, now) {
+            failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let classes = config.raw.outcomes.labels.len();
+    let seed = Seed(config.raw.learning.seed);
+    let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
+    let tuned = tune(examples, &config.pipeline, classes, (&settings, seed), &earlier, watch)?;
+    publisher.flush()?;
+    match failed {
+        Some(error) => Err(error),
+        None if shutdown.signal().is_stopped() => {
+            anyhow::bail!("stopped before the first model was made")
+        }
+        None => Ok(tuned),
+    }
+}
+
+fn proceed(shutdown: &Shutdown) -> ControlFlow<()> {
+    if shutdown.signal().is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// What `send` plays, if the configuration names it.
+fn unseen_examples(config: &Config) -> anyhow::Result<Option<Vec<Example>>> {
+    let Some(table) = &config.raw.data.play else { return Ok(None) };
+    let rows = table::read(table, &config.event_schema)?;
+    Ok(Some(examples_of(config, &rows)?))
+}
+
+fn publish_first(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    bundle: &ModelBundle,
+) -> anyhow::Result<()> {
+    let topic = &config.topics.models;
+    let codec = cluster.codec::<Model>(topic)?;
+    let mut publisher = cluster.broker.publish()?;
+    let now = clock.now();
+    for model in records_of(bundle, "init", now)? {
+        let key = model.alias.clone().unwrap_or_else(|| model.version.clone());
+        write(publisher.as_mut(), topic, codec.as_ref(), &key, &model, EventTime(now.0))?;
+        // The alias must not be there before what it points to.
+        publisher.flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The composition root: the only place where ports meet adapters; owns start and stop.
+
+pub mod cluster;
+pub mod demo;
+pub mod init;
+pub mod player;
+pub mod send;
+pub mod shutdown;
+pub mod stage;
+pub mod start;
+pub mod table;
+pub mod telemetry;
+
+use std::sync::Arc;
+
+use crate::streams::time::{Clock, SystemClock};
+
+/// The machine's clock, from which every part of a process takes its time.
+#[must_use]
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}

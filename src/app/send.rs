@@ -1,0 +1,146 @@
+//! The sample application: plays a table as live events and delayed outcomes at a rate, and shows the
+//! predictions that come back.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+
+use crate::{
+    app::{
+        cluster::Cluster,
+        player::{PlaySettings, Script, What},
+        shutdown::Shutdown,
+        stage::{self, Seen, Stage},
+        table,
+    },
+    config::Config,
+    ml::Seed,
+    streams::time::{Clock, EventTime},
+};
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct SendSettings {
+    /// Respondents a second.
+    pub rate: f64,
+    /// Respondents in all, if not the whole table.
+    pub limit: Option<usize>,
+    /// The longest that an outcome takes.
+    pub outcome_delay_max: Duration,
+    /// Where chance comes from.
+    pub seed: u64,
+}
+
+/// How it went.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// Events, in one piece or in two.
+    pub events: usize,
+    /// Outcomes.
+    pub outcomes: usize,
+    /// Predictions that should have come.
+    pub expected: usize,
+    /// Predictions that came, each counted once.
+    pub predicted: usize,
+    /// How long each took.
+    pub latencies: Vec<Duration>,
+}
+
+/// How long the last predictions may take after the last event, besides the session of an instance that
+/// dies: so long nobody else has its partitions.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Sends until the table or the limit is at its end, or somebody stops it; `show` sees each prediction
+/// that comes back, and how many events are out.
+///
+/// # Errors
+/// In one line that says what to do.
+pub fn send(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    settings: &SendSettings,
+    show: &mut dyn FnMut(&Seen, usize),
+) -> anyhow::Result<Sent> {
+    anyhow::ensure!(settings.rate > 0.0 && settings.rate.is_finite(), "--rate must be above 0");
+    cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
+    let table = config.raw.data.play.as_ref();
+    let table = table.context("there is nothing to send: name a table in [data.play]")?;
+    let mut rows = table::read(table, &config.event_schema)?;
+    rows.truncate(settings.limit.unwrap_or(usize::MAX));
+    let mut stage = Stage::open(config, cluster, clock)?;
+    let (watch, threads) =
+        stage::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
+    let start = EventTime(clock.now().0);
+    let script = Script::of(
+        &rows,
+        &PlaySettings {
+            seed: Seed(settings.seed),
+            start,
+            gap: Duration::from_secs_f64(1.0 / settings.rate),
+            outcome_delay_max: settings.outcome_delay_max,
+            when: config.raw.scoring.when,
+            learn_from: config.join.learn_from,
+            crowd: format!("send-{}", start.0),
+        },
+    );
+    let mut sent = Sent::default();
+    let mut shown = 0;
+    for happening in &script.happenings {
+        while let Some(ahead) = remaining(happening.at, clock.as_ref()) {
+            stage.flush()?;
+            // Waiting for the clock is waiting for Ctrl-C.
+            if shutdown.wait(ahead).is_some() {
+                break;
+            }
+        }
+        if shutdown.signal().is_stopped() {
+            break;
+        }
+        match &happening.what {
+            What::Event { event, is_scored } => {
+                sent.events += 1;
+                if *is_scored {
+                    sent.expected += 1;
+                    watch.expect(&event.event_id, clock.elapsed(), false);
+                }
+            }
+            What::Outcome(_) => sent.outcomes += 1,
+            What::Garbage { .. } => {}
+        }
+        stage.play(&happening.what)?;
+        shown = show_new(&watch, shown, sent.events, show);
+    }
+    stage.flush()?;
+    let patience = PATIENCE + config.raw.broker.session_timeout;
+    if !shutdown.signal().is_stopped() && !watch.wait_for_open(0, patience) {
+        tracing::warn!("some predictions did not come: is `foretell run` running?");
+    }
+    show_new(&watch, shown, sent.events, show);
+    shutdown.signal().stop();
+    for thread in threads {
+        thread.join().map_err(|_| anyhow::anyhow!("a watching thread panicked"))?;
+    }
+    let log = watch.lock();
+    sent.predicted = log.answered;
+    sent.latencies = log.seen.iter().filter_map(|seen| seen.latency).collect();
+    Ok(sent)
+}
+
+fn remaining(at: EventTime, clock: &dyn Clock) -> Option<Duration> {
+    let ahead = at.since(EventTime(clock.now().0));
+    (!ahead.is_zero()).then_some(ahead)
+}
+
+fn show_new(
+    watch: &stage::Watch,
+    shown: usize,
+    events: usize,
+    show: &mut dyn FnMut(&Seen, usize),
+) -> usize {
+    let new: Vec<Seen> = watch.lock().seen[shown..].to_vec();
+    let ours = new.iter().filter(|seen| seen.latency.is_some());
+    ours.for_each(|seen| show(seen, events));
+    shown + new.len()
+}

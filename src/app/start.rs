@@ -1,0 +1,383 @@
+//! Starts an instance: models, trainer, workers, HTTP; and stops it in the order of `shutdown`.
+
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::{runtime::Runtime, sync::oneshot};
+
+use crate::{
+    app::{
+        cluster::Cluster,
+        shutdown::{Shutdown, StopReason},
+        telemetry,
+    },
+    config::Config,
+    events::model::Model,
+    http::{self, HttpState},
+    ml::Seed,
+    processors::{
+        gateway::Gateway,
+        metrics::ApplicationMetrics,
+        model_table::{ModelTable, Serving},
+        overview::Overview,
+        topology::{self, Codecs, LearningParts, ScoringParts},
+        trainer::Trainer,
+        training_log::{ReadLog, TrainingLog},
+    },
+    streams::{
+        codec::Codec,
+        metrics::StreamsMetrics,
+        record::{InputRecord, Partition, TopicPartition},
+        runtime::{
+            StatusBoard, Worker, WorkerParts, WorkerSettings,
+            broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
+        },
+        time::Clock,
+        topology::Topology,
+    },
+};
+
+/// A running instance.
+pub struct Instance {
+    /// Snapshots of it.
+    pub overview: Overview,
+    /// Its metrics.
+    pub registry: Registry,
+    /// Where HTTP is served.
+    pub address: SocketAddr,
+    shutdown: Shutdown,
+    threads: Vec<JoinHandle<()>>,
+    runtime: Runtime,
+    http: tokio::task::JoinHandle<std::io::Result<()>>,
+    http_stop: oneshot::Sender<()>,
+}
+
+/// That [`Instance::start`] will be able to serve: asked before what takes long.
+///
+/// # Errors
+/// If the address of the configuration is taken.
+pub fn check_address(config: &Config) -> anyhow::Result<()> {
+    let bind = &config.raw.http.bind;
+    std::net::TcpListener::bind(bind).map(drop).with_context(|| cannot_listen(bind))
+}
+
+fn cannot_listen(bind: &str) -> String {
+    format!("cannot listen on {bind}: is another instance running? set [http] bind")
+}
+
+/// How long requests under way may take when we stop.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+/// What a store holds is made of records, and may be larger than each.
+const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
+
+/// What several parts are made from.
+struct Parts<'a> {
+    config: &'a Config,
+    cluster: &'a Cluster,
+    clock: &'a Arc<dyn Clock>,
+    codecs: Codecs,
+    streams_metrics: StreamsMetrics,
+    metrics: ApplicationMetrics,
+    serving: Serving,
+    board: StatusBoard,
+    shutdown: Shutdown,
+}
+
+impl Instance {
+    /// Starts everything; returns when the workers have joined their groups.
+    ///
+    /// # Errors
+    /// In one line that says what to do: no topics, no schemas, no model, a taken port.
+    pub fn start(
+        config: &Config,
+        cluster: &Cluster,
+        clock: &Arc<dyn Clock>,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
+        let registry = telemetry::metrics_registry()?;
+        let parts = Parts {
+            config,
+            cluster,
+            clock,
+            codecs: cluster.codecs(config)?,
+            streams_metrics: StreamsMetrics::register(&registry)?,
+            metrics: ApplicationMetrics::register(&registry)?,
+            serving: Serving::default(),
+            board: StatusBoard::default(),
+            shutdown,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("http")
+            .enable_all()
+            .build()?;
+        let bind = &config.raw.http.bind;
+        let (listener, address) =
+            runtime.block_on(http::bind(bind)).with_context(|| cannot_listen(bind))?;
+
+        let mut threads = vec![parts.follow_models()?];
+        let (trainer, thread) = parts.spawn_trainer()?;
+        threads.push(thread);
+        threads.extend(parts.spawn_workers(&trainer)?);
+
+        let overview = Overview {
+            application: config.application(),
+            instance: config.instance(),
+            board: parts.board.clone(),
+            serving: parts.serving.clone(),
+            trainer,
+        };
+        let gateway = Gateway::open(
+            Arc::clone(&cluster.broker),
+            Arc::clone(&config.event_schema),
+            parts.codecs.clone(),
+            config.topics.clone(),
+            Arc::clone(clock),
+        )?;
+        let state = HttpState {
+            overview: overview.clone(),
+            gateway: Arc::new(gateway),
+            registry: registry.clone(),
+            bearer_token: config.raw.http.bearer_token.as_deref().map(Arc::from),
+        };
+        let (http_stop, stopped) = oneshot::channel::<()>();
+        let serve = http::serve(listener, state, async move {
+            // The sender gone means the same as the message: stop.
+            drop(stopped.await);
+        });
+        let http = runtime.spawn(serve);
+        let shutdown = parts.shutdown.clone();
+        Ok(Self { overview, registry, address, shutdown, threads, runtime, http, http_stop })
+    }
+
+    /// Stops everything and waits for it.
+    ///
+    /// # Errors
+    /// What failed before it was asked to stop.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.stop(StopReason::Asked);
+        self.overview.trainer.stop();
+        drop(self.overview);
+        drop(self.http_stop);
+        // A client that never ends its request does not keep us.
+        let closing = async { tokio::time::timeout(CLOSING_MAX, self.http).await };
+        let served = self.runtime.block_on(closing);
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        for thread in self.threads {
+            if thread.join().is_err() {
+                anyhow::bail!("a thread panicked; its message is above");
+            }
+        }
+        if let Ok(served) = served {
+            served.context("the HTTP task ended")?.context("the HTTP socket failed")?;
+        } else {
+            tracing::warn!("requests were under way when the time was up");
+        }
+        match self.shutdown.wait(Duration::ZERO) {
+            Some(StopReason::Failed(reason)) => anyhow::bail!(reason),
+            Some(StopReason::Asked) | None => Ok(()),
+        }
+    }
+}
+
+impl Parts<'_> {
+    /// Reads `models` to its end, so that a model serves before the first event comes, and goes on
+    /// reading it on a thread of its own.
+    fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
+        let source =
+            TopicPartition { topic: self.config.topics.models.clone(), partition: Partition(0) };
+        let mut reader = self.cluster.broker.read(&source, From::Beginning)?;
+        let mut table = ModelTable::new(self.serving.clone(), self.metrics.clone());
+        let codec = Arc::clone(&self.codecs.model);
+        let wait = Duration::from_millis(200);
+        while read_models(reader.as_mut(), wait, codec.as_ref(), &mut table)? == ReadTo::More {}
+        let Some(scorer) = self.serving.scorer() else {
+            anyhow::bail!(
+                "no model serves: topic {} is empty. Run `foretell init` first",
+                source.topic
+            );
+        };
+        let labels = &self.config.raw.outcomes.labels;
+        anyhow::ensure!(
+            scorer.classes() == labels.as_slice(),
+            "the model that serves tells apart {:?}, but [outcomes] labels says {labels:?}: \
+             set them to the model's, or make another first model with `foretell init --force`",
+            scorer.classes()
+        );
+        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
+        let thread = std::thread::Builder::new().name("models".to_owned());
+        Ok(thread.spawn(move || {
+            fail_loudly(&shutdown, || {
+                while !stop.is_stopped() {
+                    match read_models(reader.as_mut(), wait, codec.as_ref(), &mut table) {
+                        Ok(_) => {}
+                        Err(BrokerError::Retry(reason)) => {
+                            tracing::warn!(reason, "cannot follow the models just now");
+                        }
+                        Err(error) => return Err(format!("cannot follow the models: {error}")),
+                    }
+                }
+                Ok(())
+            });
+        })?)
+    }
+
+    fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
+        let topic = self.config.topics.labelled_examples.clone();
+        let log = TrainingLog {
+            broker: Arc::clone(&self.cluster.broker),
+            source: TopicPartition { topic, partition: Partition(0) },
+            codec: Arc::clone(&self.codecs.labelled_example),
+            spec: self.config.pipeline.clone(),
+            classes: self.config.raw.outcomes.labels.clone(),
+            stream_examples_max: self.config.raw.learning.stream_examples_max,
+            serving: self.serving.clone(),
+            seed: Seed(self.config.raw.learning.seed),
+            read: ReadLog::default(),
+        };
+        Ok(Trainer::spawn(log, Arc::clone(self.clock), self.metrics.clone())?)
+    }
+
+    fn spawn_workers(&self, trainer: &Trainer) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let application = self.config.application();
+        let instance = self.config.instance();
+        let scoring = topology::scoring(ScoringParts {
+            application: format!("{application}-scoring"),
+            topics: self.config.topics.clone(),
+            codecs: self.codecs.clone(),
+            gather: self.config.gather.clone(),
+            join: self.config.join.clone(),
+            ahead_max: self.config.raw.events.time_ahead_max,
+            serving: self.serving.clone(),
+            metrics: self.metrics.clone(),
+        });
+        let learning = topology::learning(LearningParts {
+            application: format!("{application}-learning"),
+            topics: self.config.topics.clone(),
+            codecs: self.codecs.clone(),
+            retrain_after: self.config.raw.learning.retrain_after,
+            serving: self.serving.clone(),
+            trainer: trainer.clone(),
+        });
+        self.create_changelogs(&scoring, self.config.raw.topics.partitions)?;
+        self.create_changelogs(&learning, 1)?;
+        let (scoring, learning) = (Arc::new(scoring), Arc::new(learning));
+        let mut threads = Vec::new();
+        for number in 0..self.config.raw.streams.threads {
+            let member = format!("{application}-scoring-{instance}-{number}");
+            threads.push(self.spawn_worker(&scoring, format!("{application}-scoring"), member)?);
+        }
+        let member = format!("{application}-learning-{instance}");
+        threads.push(self.spawn_worker(&learning, format!("{application}-learning"), member)?);
+        Ok(threads)
+    }
+
+    fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {
+        let changelogs = topology.changelogs().into_iter();
+        let specs = changelogs.map(|name| TopicSpec {
+            name,
+            partitions,
+            cleanup: Cleanup::Compact,
+            message_bytes_max: Some(CHANGELOG_BYTES_MAX),
+        });
+        self.cluster.broker.create_topics(&specs.collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    fn spawn_worker(
+        &self,
+        topology: &Arc<Topology>,
+        group: String,
+        member: String,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let streams = &self.config.raw.streams;
+        let parts = WorkerParts {
+            broker: Arc::clone(&self.cluster.broker),
+            topology: Arc::clone(topology),
+            membership: Membership {
+                group,
+                member: member.clone(),
+                lead: topology.lead().clone(),
+                companions: topology.companions(),
+                guarantee: streams.processing_guarantee,
+            },
+            settings: WorkerSettings {
+                commit_interval: streams.commit_interval,
+                commit_records_max: streams.commit_records_max,
+            },
+            clock: Arc::clone(self.clock),
+            metrics: self.streams_metrics.clone(),
+            board: self.board.clone(),
+        };
+        self.board.publish(&member, crate::streams::runtime::WorkerStatus::default());
+        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
+        let thread = std::thread::Builder::new().name(member);
+        // The member is joined on its own thread, which alone may use it.
+        Ok(thread.spawn(move || {
+            fail_loudly(&shutdown, || {
+                let worker = Worker::join(parts).map_err(|error| error.to_string())?;
+                worker.run(&stop).map_err(|error| error.to_string())
+            });
+        })?)
+    }
+}
+
+/// Runs what a thread is for. Its error stops the instance, and so does its panic: a process that
+/// looks healthy and does half of its work is worse than one that has ended.
+fn fail_loudly(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
+    let reason = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => return,
+        Ok(Err(reason)) => reason,
+        Err(_) => "a thread panicked; its message is in the log".to_owned(),
+    };
+    shutdown.stop(StopReason::Failed(reason));
+}
+
+fn read_models(
+    reader: &mut dyn Reader,
+    wait: Duration,
+    codec: &dyn Codec<Model>,
+    table: &mut ModelTable,
+) -> Result<ReadTo, BrokerError> {
+    let mut records: Vec<InputRecord> = Vec::new();
+    let read_to = reader.read(wait, &mut records)?;
+    let mut models = Vec::new();
+    for record in &records {
+        let Some(bytes) = &record.value else { continue };
+        match codec.decode(bytes) {
+            Ok(model) => models.push(model),
+            Err(error) => {
+                tracing::error!(offset = %record.offset, %error, "a model record cannot be read");
+            }
+        }
+    }
+    for (index, model) in models.iter().enumerate() {
+        // An alias that is moved again in the same breath is not followed on its way.
+        let is_moved_again = |later: &Model| later.alias == model.alias;
+        if model.alias.is_some() && models[index + 1..].iter().any(is_moved_again) {
+            continue;
+        }
+        let (version, training) = (model.version.as_str(), model.training);
+        match table.apply(model) {
+            Ok(true) => tracing::info!(version, training, "serving another model"),
+            Ok(false) => {}
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::error!(
+                    version,
+                    error = format!("{error:#}"),
+                    "a model cannot be used: the one before goes on serving"
+                );
+            }
+        }
+    }
+    Ok(read_to)
+}

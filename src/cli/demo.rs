@@ -1,0 +1,131 @@
+//! `foretell demo`
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    app::{
+        self,
+        demo::{self, DemoSettings, Report},
+        shutdown::{self, Shutdown},
+    },
+    cli::{Global, Sets, progress::Progress},
+};
+
+/// Runs the whole loop in this process: makes a first model, plays the table of [data.play] as live
+/// questionnaires with delayed outcomes and some bad input, retrains and swaps models meanwhile, and then
+/// examines the topics. Fails if one prediction is missing, doubled, or made by another model than announced.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell demo --config deploy/adult/foretell.toml
+  foretell demo --json | python3 -m json.tool
+  foretell demo --keep-running          then, in another terminal:
+    curl -s localhost:8000/api/v1/status
+    curl -s 'localhost:8000/api/v1/events?wait=true' -d '{\"respondent_id\": \"me\", \"completed\": true, …}'")]
+pub(super) struct Demo {
+    /// Prints one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+    /// Stays up after the report, for curl, until Ctrl-C.
+    #[arg(long)]
+    keep_running: bool,
+    /// Respondents a second; 0 is as fast as it goes.
+    #[arg(long, default_value_t = 600.0)]
+    rate: f64,
+    /// Respondents in all, if not the whole table.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Where chance comes from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Time for tuning the first model, in place of the configuration's.
+    #[arg(long, default_value_t = 12)]
+    tuning_seconds: u64,
+    #[command(flatten)]
+    pub(super) sets: Sets,
+}
+
+impl Demo {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let mut config = global.start("error")?;
+        config.raw.tuning.time = Duration::from_secs(self.tuning_seconds);
+        let clock = app::clock();
+        let shutdown = Shutdown::default();
+        let _signals = shutdown::stop_when_asked(&shutdown)?;
+        let settings = DemoSettings { rate: self.rate, limit: self.limit, seed: self.seed };
+        let mut progress = Progress::new();
+        let played = demo::run(&config, &clock, &shutdown, &settings, &mut progress);
+        progress.finish();
+        let (report, instance) = played?;
+        self.print(&report)?;
+        if self.keep_running {
+            progress.line(&format!("serving on http://{} until Ctrl-C", instance.address));
+            tracing::info!(reason = ?shutdown.wait_until_asked(), "stopping");
+        }
+        instance.stop()?;
+        Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    #[expect(clippy::print_stdout, reason = "the command's result")]
+    fn print(&self, report: &Report) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(report)?);
+        } else {
+            println!("{}", table(report));
+        }
+        Ok(())
+    }
+}
+
+fn table(report: &Report) -> String {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+    let millis =
+        |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
+    let mut lines = vec![String::new()];
+    let mut row = |name: &str, value: String| lines.push(format!("{name:<28} {value}"));
+    row("events sent", report.events_sent.to_string());
+    row("scored", report.scored.to_string());
+    row("outcomes joined", report.joined.to_string());
+    row("unlabelled", report.unlabelled.to_string());
+    row("unseen categories scored", report.unseen_categories.to_string());
+    row("numbers out of range scored", report.out_of_range.to_string());
+    for (class, times) in &report.dead_letters {
+        row(&format!("dead letters: {class}"), times.to_string());
+    }
+    row("retrainings", report.retrainings.to_string());
+    row(
+        "latency p50 / p99, idle",
+        format!("{} / {}", millis(report.latency_p50_ms_idle), millis(report.latency_p99_ms_idle)),
+    );
+    row(
+        "latency p50 / p99, training",
+        format!(
+            "{} / {}",
+            millis(report.latency_p50_ms_training),
+            millis(report.latency_p99_ms_training)
+        ),
+    );
+    row("seconds", format!("{:.1}", report.seconds));
+    lines.push(String::new());
+    lines.push(
+        "model         training  predictions  AUC live  log loss live (scored, then learned from)"
+            .to_owned(),
+    );
+    for model in &report.models {
+        lines.push(format!(
+            "{:<13} {:>8}  {:>11}  {:>8}  {:>8}",
+            model.version,
+            model.training,
+            model.predictions,
+            number(model.auc),
+            number(model.log_loss),
+        ));
+    }
+    lines.push(String::new());
+    for check in &report.checks {
+        lines.push(format!("{} {}", if check.ok { "ok  " } else { "FAIL" }, check.name));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,120 @@
+//! What people see on standard error while something takes long.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    app::{demo::DemoObserver, init::InitObserver},
+    ml::training::Trial,
+};
+
+/// One bar at a time, with lines above it. Where standard error is no terminal, the lines alone.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    best: f64,
+}
+
+const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let bar = ProgressBar::hidden();
+        Self { bar, best: f64::INFINITY }
+    }
+
+    /// A bar of so many steps in place of the one before.
+    pub(super) fn bar(&mut self, what: &'static str, of: u64) -> &ProgressBar {
+        if self.bar.prefix() != what {
+            self.bar.finish_and_clear();
+            let style = ProgressStyle::with_template(STYLE);
+            self.bar = ProgressBar::new(of)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                .with_prefix(what);
+            self.bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        &self.bar
+    }
+
+    #[expect(clippy::print_stderr, reason = "progress is for people")]
+    pub(super) fn line(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl InitObserver for Progress {
+    fn step(&mut self, line: &str) {
+        self.line(&format!("- {line}"));
+    }
+
+    fn trial(&mut self, trial: &Trial, of: u32) {
+        self.best = self.best.min(trial.log_loss);
+        let best = self.best;
+        let bar = self.bar("tuning", u64::from(of));
+        bar.set_position(u64::from(trial.number) + 1);
+        bar.set_message(format!("log loss {:.4}, best {best:.4}", trial.log_loss));
+        tracing::info!(
+            trial = trial.number,
+            log_loss = trial.log_loss,
+            iterations = trial.iterations,
+            pruned = trial.pruned,
+            "tried"
+        );
+    }
+}
+
+impl DemoObserver for Progress {
+    fn played(&mut self, happenings: usize, of: usize, predictions: usize) {
+        let of = u64::try_from(of).unwrap_or(u64::MAX);
+        let bar = self.bar("playing", of);
+        bar.set_position(u64::try_from(happenings).unwrap_or(u64::MAX));
+        bar.set_message(format!("{predictions} predictions came back"));
+        if bar.position() == of {
+            self.finish();
+        }
+    }
+}
+
+/// The last line of a command that failed.
+#[expect(clippy::print_stderr, reason = "errors are for people")]
+pub(super) fn fail(error: &anyhow::Error) {
+    eprintln!("error: {}", one_line(error));
+}
+
+/// The error and its causes, without those that a message has told of already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let check = |messages: &[&str], expected: &str| {
+            let mut causes = messages.iter().rev();
+            let innermost = anyhow::anyhow!((*causes.next().unwrap()).to_owned());
+            let error =
+                causes.fold(innermost, |error, message| error.context((*message).to_owned()));
+            assert_eq!(one_line(&error), expected);
+        };
+        check(&["no file"], "no file");
+        check(&["cannot read", "no file"], "cannot read: no file");
+        check(&["cannot read: no file", "no file"], "cannot read: no file");
+        check(&["cannot start", "cannot read: no", "no"], "cannot start: cannot read: no");
+    }
+}

@@ -1,0 +1,56 @@
+//! `foretell run`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    app::{
+        self,
+        cluster::Cluster,
+        init,
+        shutdown::{self, Shutdown},
+        start::{self, Instance},
+    },
+    cli::{Global, Sets, progress::Progress},
+};
+
+/// Scores and learns. Run as many as you like: they share the partitions, and one of them learns.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell run
+  foretell run --set application.instance=two --set http.bind=127.0.0.1:8001    a second one on this host
+  foretell run --embedded                                                       with a broker of its own")]
+pub(super) struct Run {
+    /// A broker and a registry in this process, made ready by `init` first; nothing outlives it.
+    #[arg(long)]
+    embedded: bool,
+    #[command(flatten)]
+    pub(super) sets: Sets,
+}
+
+impl Run {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let config = global.start("info,librdkafka=warn")?;
+        let clock = app::clock();
+        let shutdown = Shutdown::default();
+        let _signals = shutdown::stop_when_asked(&shutdown)?;
+        let cluster = if self.embedded {
+            start::check_address(&config)?;
+            let cluster = Cluster::embedded(&clock);
+            let mut progress = Progress::new();
+            init::init(&config, &cluster, &clock, &shutdown, false, &mut progress)?;
+            progress.finish();
+            cluster
+        } else {
+            Cluster::connect(&config)?
+        };
+        let instance = Instance::start(&config, &cluster, &clock, shutdown.clone())?;
+        tracing::info!(address = %instance.address, "serving");
+        let reason = shutdown.wait_until_asked();
+        tracing::info!(?reason, "stopping");
+        instance.stop()?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,113 @@
+//! `foretell send`
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use crate::{
+    app::{
+        self,
+        cluster::Cluster,
+        send::{self, SendSettings},
+        shutdown::{self, Shutdown},
+        stage::Seen,
+    },
+    cli::{Global, Sets, progress::Progress},
+};
+
+/// Plays the table of [data.play] as live events and delayed outcomes, and shows the predictions that come
+/// back. It needs a `foretell run` somewhere.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell send --limit 20
+  foretell send --rate 200 --outcome-delay 2m --quiet")]
+pub(super) struct Send {
+    /// Respondents a second.
+    #[arg(long, default_value_t = 5.0)]
+    rate: f64,
+    /// Respondents in all, if not the whole table.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// The longest that an outcome takes, such as `30s` or `2m`.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    outcome_delay: Duration,
+    /// Where chance comes from: the same seed sends the same.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only the summary.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    pub(super) sets: Sets,
+}
+
+fn duration(text: &str) -> Result<Duration, humantime_serde::re::humantime::DurationError> {
+    humantime_serde::re::humantime::parse_duration(text)
+}
+
+impl Send {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let config = global.start("warn,librdkafka=off")?;
+        let clock = app::clock();
+        let cluster = Cluster::connect(&config)?;
+        let shutdown = Shutdown::default();
+        let _signals = shutdown::stop_when_asked(&shutdown)?;
+        let settings = SendSettings {
+            rate: self.rate,
+            limit: self.limit,
+            outcome_delay_max: self.outcome_delay,
+            seed: self.seed,
+        };
+        let rows = u64::try_from(self.limit.unwrap_or(0)).unwrap_or(0);
+        let mut progress = Progress::new();
+        let mut show = |seen: &Seen, events: usize| {
+            if !self.quiet {
+                print(seen);
+            } else if rows > 0 {
+                progress.bar("sending", rows).set_position(u64::try_from(events).unwrap_or(0));
+            }
+        };
+        let sent = send::send(&config, &cluster, &clock, &shutdown, &settings, &mut show);
+        progress.finish();
+        let sent = sent?;
+        summarize(&sent);
+        let is_whole = sent.predicted == sent.expected;
+        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print(seen: &Seen) {
+    let prediction = &seen.prediction;
+    let chosen = prediction.probabilities.iter().find(|class| class.label == prediction.label);
+    println!(
+        "{:<28} {:>12}  p = {:.3}  model {}  {:>6.1} ms",
+        prediction.respondent_id,
+        prediction.label,
+        chosen.map_or(f64::NAN, |class| class.probability),
+        prediction.model_version,
+        seen.latency.unwrap_or_default().as_secs_f64() * 1e3,
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn summarize(sent: &send::Sent) {
+    let mut latencies = sent.latencies.clone();
+    latencies.sort();
+    let percentile = |percent: usize| {
+        let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
+        latencies
+            .get(rank)
+            .map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
+    };
+    println!(
+        "{} events and {} outcomes sent, {} of {} predictions came back (p50 {}, p99 {})",
+        sent.events,
+        sent.outcomes,
+        sent.predicted,
+        sent.expected,
+        percentile(50),
+        percentile(99),
+    );
+}

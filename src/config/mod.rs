@@ -1,0 +1,271 @@
+//! The TOML file, the environment and the flags: read once, validated once, handed out as each
+//! layer's own settings.
+//!
+//! ```text
+//!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one wins)
+//!                      └──────▶ RawConfig ──check──▶ Config
+//! ```
+
+mod overrides;
+mod raw;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use raw::{RawConfig, RawRegistry, RawTable};
+
+use crate::{
+    events::questionnaire::{MetadataFields, QuestionnaireSchema, QuestionnaireSchemaError},
+    events::topics::Topics,
+    ml::{ColumnKind, PipelineSpec, Scaling, SpecError},
+    processors::{
+        convert,
+        gather::GatherSettings,
+        outcome_join::{JoinSettings, UnlabelledPolicy},
+    },
+};
+
+/// What is wrong with a configuration; each says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file can't be read.
+    #[error("cannot read {what} {path}", path = path.display())]
+    Unreadable {
+        /// What kind of file.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TOML is not TOML, or not ours.
+    #[error("{path}: {message}", path = path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, one line.
+        message: String,
+    },
+    /// An override that can't be set.
+    #[error("{0}")]
+    Override(String),
+    /// The event schema does not fit.
+    #[error("[events] schema {path}", path = path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: QuestionnaireSchemaError,
+    },
+    /// The features do not fit the schema.
+    #[error("[features]")]
+    Features(#[from] SpecError),
+    /// A value out of bounds.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+}
+
+/// A configuration as it is meant.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What was written, where nothing had to be worked out.
+    pub raw: RawConfig,
+    /// The event schema, understood.
+    pub event_schema: Arc<QuestionnaireSchema>,
+    /// What the topics are called.
+    pub topics: Topics,
+    /// What is asked, in the order of the schema.
+    pub gather: GatherSettings,
+    /// How outcomes are joined.
+    pub join: JoinSettings,
+    /// How features are made.
+    pub pipeline: PipelineSpec,
+}
+
+impl Config {
+    /// Reads the file at `path`, with the environment and `sets` (each `section.key=value`) over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`], in one line.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let text = read(path, "the configuration")?;
+        let toml = |error: toml::de::Error| ConfigError::Toml {
+            path: path.to_owned(),
+            message: one_line(&error, &text),
+        };
+        let mut file: toml::Table = text.parse().map_err(toml)?;
+        for (key, value) in overrides::from_environment(environment()) {
+            overrides::set(&mut file, &key, &value).map_err(ConfigError::Override)?;
+        }
+        for set in sets {
+            let Some((key, value)) = set.split_once('=') else {
+                let problem = format!("--set {set}: expected section.key=value");
+                return Err(ConfigError::Override(problem));
+            };
+            overrides::set(&mut file, key.trim(), value.trim()).map_err(ConfigError::Override)?;
+        }
+        let mut raw: RawConfig = toml::Value::Table(file).try_into().map_err(|error| {
+            // Overrides included, so there is no place in the file to point at.
+            ConfigError::Toml { path: path.to_owned(), message: one_line(&error, "") }
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        raw.events.schema = folder.join(&raw.events.schema);
+        for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
+            table.path = folder.join(&table.path);
+        }
+        Self::check(raw)
+    }
+
+    fn check(raw: RawConfig) -> Result<Self, ConfigError> {
+        check_values(&raw)?;
+        let schema_path = &raw.events.schema;
+        let text = read(schema_path, "the event schema")?;
+        let fields = MetadataFields {
+            event_id: raw.events.event_id.clone(),
+            respondent_id: raw.events.respondent_id.clone(),
+            event_time: raw.events.event_time.clone(),
+            completed: raw.events.completed.clone(),
+        };
+        let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
+            .map_err(|source| ConfigError::Schema { path: schema_path.clone(), source })?;
+        let questions = event_schema.questions();
+        let gather = GatherSettings {
+            when: raw.scoring.when,
+            retention: raw.scoring.retention,
+            questions: questions.iter().map(|question| question.name.clone()).collect(),
+        };
+        let pipeline = pipeline_of(&raw, &event_schema)?;
+        let join = JoinSettings {
+            window: raw.outcomes.window,
+            grace: raw.outcomes.grace,
+            conflict: raw.outcomes.conflict,
+            learn_from: raw.outcomes.learn_from,
+            unlabelled: raw.outcomes.unlabelled.clone(),
+            classes: raw.outcomes.labels.clone(),
+        };
+        let topics = Topics::with_prefix(&raw.topics.prefix);
+        let event_schema = Arc::new(event_schema);
+        Ok(Self { raw, event_schema, topics, gather, join, pipeline })
+    }
+
+    /// The group, changelog and transaction names all begin with it.
+    #[must_use]
+    pub fn application(&self) -> String {
+        format!("{}{}", self.raw.topics.prefix, self.raw.application.id)
+    }
+
+    /// This process's name among those of the application.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        let written = self.raw.application.instance.clone();
+        let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let name = written.or_else(host).unwrap_or_default();
+        let name = name.trim();
+        if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
+    }
+}
+
+fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<PipelineSpec, ConfigError> {
+    let features = &raw.features;
+    for name in features.ignored.iter().chain(&features.categorical).chain(&features.numeric) {
+        if !schema.questions().iter().any(|question| &question.name == name) {
+            let problem = format!("the event schema has no answer {name:?}");
+            return Err(ConfigError::Value { key: "[features]", problem });
+        }
+    }
+    let questions = schema.questions().iter();
+    let learned = questions.filter(|question| !features.ignored.contains(&question.name));
+    let columns = learned.map(|question| {
+        let mut column = convert::column_of(question);
+        if features.categorical.contains(&column.name) {
+            column.kind = ColumnKind::Categorical;
+        } else if features.numeric.contains(&column.name) {
+            column.kind = ColumnKind::Numeric;
+        }
+        column
+    });
+    let scaling: Scaling = features.scaling;
+    Ok(PipelineSpec::new(columns.collect(), scaling, features.crossed.clone())?)
+}
+
+fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
+    let refuse = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
+    let labels = &raw.outcomes.labels;
+    if labels.len() < 2 {
+        return refuse("[outcomes] labels", "name at least two, such as [\"no\", \"yes\"]");
+    }
+    if (1..labels.len()).any(|index| labels[..index].contains(&labels[index])) {
+        return refuse("[outcomes] labels", "one is there twice");
+    }
+    if let UnlabelledPolicy::Label(label) = &raw.outcomes.unlabelled
+        && !labels.contains(label)
+    {
+        return refuse("[outcomes] unlabelled", "it is not one of labels");
+    }
+    if raw.outcomes.window.is_zero() {
+        return refuse("[outcomes] window", "it must be longer than 0 s");
+    }
+    if raw.topics.partitions == 0 {
+        return refuse("[topics] partitions", "there must be at least 1");
+    }
+    if raw.streams.threads == 0 {
+        return refuse("[streams] threads", "there must be at least 1");
+    }
+    if raw.streams.commit_interval.is_zero() {
+        return refuse(
+            "[streams] commit_interval",
+            "it must be longer than 0 s, such as \"100ms\"",
+        );
+    }
+    if raw.learning.retrain_after == 0 {
+        return refuse("[learning] retrain_after", "it must be at least 1");
+    }
+    if raw.tuning.folds < 2 {
+        return refuse("[tuning] folds", "cross-validation needs at least 2");
+    }
+    let id = &raw.application.id;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if id.is_empty() || !id.chars().all(is_plain) || !raw.topics.prefix.chars().all(is_plain) {
+        return refuse(
+            "[application] id, [topics] prefix",
+            "topics are named after them: letters, digits, '.', '_' and '-' only",
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, _)| {
+        let name = name.into_string().ok()?;
+        let value = std::env::var(&name).ok()?;
+        Some((name, value))
+    })
+}
+
+fn read(path: &Path, what: &'static str) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().trim().replace('\n', "; ");
+    match error.span().filter(|_| !text.is_empty()) {
+        Some(span) => {
+            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            format!("line {line}: {message}")
+        }
+        None => message,
+    }
+}

@@ -1,0 +1,320 @@
+//! The configuration as it is written: every key, its default, and what it means.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ml::{Scaling, training::Space},
+    processors::{
+        gather::ScoreWhen,
+        outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+    },
+    streams::runtime::broker::ProcessingGuarantee,
+};
+
+/// A whole `foretell.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    pub application: RawApplication,
+    #[serde(default)]
+    pub broker: RawBroker,
+    #[serde(default)]
+    pub schema_registry: RawRegistry,
+    #[serde(default)]
+    pub topics: RawTopics,
+    #[serde(default)]
+    pub streams: RawStreams,
+    pub events: RawEvents,
+    #[serde(default)]
+    pub scoring: RawScoring,
+    pub outcomes: RawOutcomes,
+    #[serde(default)]
+    pub features: RawFeatures,
+    #[serde(default)]
+    pub learning: RawLearning,
+    #[serde(default)]
+    pub tuning: RawTuning,
+    #[serde(default)]
+    pub data: RawData,
+    #[serde(default)]
+    pub http: RawHttp,
+}
+
+/// Who we are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawApplication {
+    /// Names the consumer groups, the transactional ids and the changelogs.
+    pub id: String,
+    /// Names this process among those of the application; it must be its own. Default: the host's name.
+    #[serde(default)]
+    pub instance: Option<String>,
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawBroker {
+    pub bootstrap_servers: String,
+    #[serde(with = "humantime_serde")]
+    pub session_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub transaction_timeout: Duration,
+    /// Handed to librdkafka as they are: security, above all.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for RawBroker {
+    fn default() -> Self {
+        Self {
+            bootstrap_servers: "localhost:19092".to_owned(),
+            // Longer than a transaction may stay open: who takes over finds none of the lost member's.
+            session_timeout: Duration::from_secs(15),
+            transaction_timeout: Duration::from_secs(10),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where the schema registry is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRegistry {
+    pub url: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub bearer_token: Option<String>,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for RawRegistry {
+    fn default() -> Self {
+        Self {
+            url: "http://localhost:18081".to_owned(),
+            username: None,
+            password: None,
+            bearer_token: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the topics are called, and how many partitions they have.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTopics {
+    pub prefix: String,
+    pub partitions: u32,
+}
+
+impl Default for RawTopics {
+    fn default() -> Self {
+        Self { prefix: String::new(), partitions: 6 }
+    }
+}
+
+/// How the stream is processed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStreams {
+    pub processing_guarantee: ProcessingGuarantee,
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    pub commit_records_max: usize,
+    /// Worker threads that score.
+    pub threads: u32,
+}
+
+impl Default for RawStreams {
+    fn default() -> Self {
+        Self {
+            processing_guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Duration::from_millis(100),
+            commit_records_max: 10_000,
+            threads: 1,
+        }
+    }
+}
+
+/// What an event looks like.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEvents {
+    /// The Avro schema; a path from this file's folder.
+    pub schema: PathBuf,
+    /// Its field that says who.
+    pub respondent_id: String,
+    /// Its field that says when.
+    pub event_time: String,
+    /// Its field that names the event, if it has one.
+    #[serde(default)]
+    pub event_id: Option<String>,
+    /// Its field that says that the respondent has submitted, if it has one.
+    #[serde(default)]
+    pub completed: Option<String>,
+    /// Fields that are neither these nor answers.
+    #[serde(default)]
+    pub ignored: Vec<String>,
+    /// An event this far ahead of the clock is set aside.
+    #[serde(default = "one_day", with = "humantime_serde")]
+    pub time_ahead_max: Duration,
+}
+
+fn one_day() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
+/// When to score.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawScoring {
+    pub when: ScoreWhen,
+    /// An unfinished observation is forgotten after this much event time without an event.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+}
+
+impl Default for RawScoring {
+    fn default() -> Self {
+        Self { when: ScoreWhen::Complete, retention: one_day() }
+    }
+}
+
+/// What may turn out to be true, and how long we wait for it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawOutcomes {
+    /// In order; of two, the second is the one whose probability matters.
+    pub labels: Vec<String>,
+    #[serde(default = "thirty_days", with = "humantime_serde")]
+    pub window: Duration,
+    #[serde(default = "one_day", with = "humantime_serde")]
+    pub grace: Duration,
+    #[serde(default)]
+    pub conflict: ConflictPolicy,
+    #[serde(default)]
+    pub learn_from: LearnFrom,
+    #[serde(default)]
+    pub unlabelled: UnlabelledPolicy,
+}
+
+fn thirty_days() -> Duration {
+    one_day() * 30
+}
+
+/// How answers become features.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFeatures {
+    /// Answers that are published but not learned from.
+    pub ignored: Vec<String>,
+    /// Numbers that are to be read as categories.
+    pub categorical: Vec<String>,
+    /// Texts that are to be read as numbers.
+    pub numeric: Vec<String>,
+    pub scaling: Scaling,
+    pub crossed: Vec<(String, String)>,
+}
+
+/// When to learn, and from what.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLearning {
+    /// N: new labelled examples between two trainings.
+    pub retrain_after: u64,
+    /// The newest examples from the stream that are learned from, besides the initial data; all if unset.
+    pub stream_examples_max: Option<usize>,
+    pub seed: u64,
+}
+
+impl Default for RawLearning {
+    fn default() -> Self {
+        Self { retrain_after: 10_000, stream_examples_max: None, seed: 42 }
+    }
+}
+
+/// How the first model is tuned.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTuning {
+    pub trials: u32,
+    /// No trial is started after this time, and the one under way is given up.
+    #[serde(with = "humantime_serde")]
+    pub time: Duration,
+    pub folds: u32,
+    /// Threads that train folds side by side.
+    pub threads: u32,
+    pub iterations_max: u32,
+    pub early_stopping_rounds: u32,
+    pub space: Space,
+}
+
+impl Default for RawTuning {
+    fn default() -> Self {
+        Self {
+            trials: 30,
+            time: Duration::from_secs(120),
+            folds: 5,
+            threads: 2,
+            iterations_max: 800,
+            early_stopping_rounds: 25,
+            space: Space::default(),
+        }
+    }
+}
+
+/// Data on disk.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawData {
+    /// What the first model learns from.
+    pub initial: Option<RawTable>,
+    /// What `send` and `demo` play.
+    pub play: Option<RawTable>,
+}
+
+/// A table of answers and labels, as text; gzip if its name ends in `.gz`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTable {
+    /// A path from this file's folder.
+    pub path: PathBuf,
+    /// The columns in order; unset: the first line names them. An empty name is a column not used.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// The column that holds the label.
+    pub label: String,
+    #[serde(default = "comma")]
+    pub delimiter: char,
+    /// A line that begins with it is skipped.
+    #[serde(default)]
+    pub comment: Option<char>,
+    /// Texts that mean that there is no answer.
+    #[serde(default)]
+    pub missing: Vec<String>,
+    /// What to cut off the end of a label.
+    #[serde(default)]
+    pub label_suffix: String,
+}
+
+fn comma() -> char {
+    ','
+}
+
+/// Where health, metrics and the API are served.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawHttp {
+    pub bind: String,
+    /// Guards what changes something; without one, that is open to whoever reaches the address.
+    pub bearer_token: Option<String>,
+}
+
+impl Default for RawHttp {
+    fn default() -> Self {
+        Self { bind: "127.0.0.1:8000".to_owned(), bearer_token: None }
+    }
+}

@@ -1,0 +1,178 @@
+//! Records, topics and readers: what goes in comes out.
+
+use foretell::streams::{
+    record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic, partition_of},
+    runtime::broker::{BrokerError, Cleanup, From, ReadTo, TopicSpec},
+    time::EventTime,
+};
+
+use crate::contract::{Cluster, ROUNDS_MAX, WAIT, Worker, at, numbers, output, texts};
+
+pub(crate) fn come_back_as_they_went(cluster: &Cluster<'_>) {
+    let topic = cluster.topic("all", 1);
+    let header = |name: &str, value: &[u8]| Header { name: name.to_owned(), value: value.to_vec() };
+    let record = |key: Option<&[u8]>, value: Option<&[u8]>, timestamp, headers| OutputRecord {
+        topic: topic.clone(),
+        partition: Some(Partition(0)),
+        timestamp: EventTime(timestamp),
+        key: key.map(<[u8]>::to_vec),
+        value: value.map(<[u8]>::to_vec),
+        headers,
+    };
+    let now = 1_700_000_000_000;
+    let sent = [
+        record(Some(b"a"), Some(b"one"), now, Vec::new()),
+        record(Some(b"a"), None, now + 1, Vec::new()),
+        record(None, Some(b""), now - 1_000_000, Vec::new()),
+        record(Some(b""), Some(b"\0\xff"), 1, vec![header("empty", b"")]),
+        // A name may come twice, and the order counts.
+        record(
+            Some(b"b"),
+            Some(b"h"),
+            now,
+            vec![header("x", b"1"), header("w", b"\0"), header("x", b"2")],
+        ),
+    ];
+    let mut publisher = cluster.broker.publish().unwrap();
+    for record in sent.clone() {
+        publisher.send(record).unwrap();
+    }
+    publisher.flush().unwrap();
+    let expected: Vec<InputRecord> = (0..)
+        .zip(sent)
+        .map(|(offset, sent)| InputRecord {
+            source: at(&topic, 0),
+            offset: Offset(offset),
+            timestamp: sent.timestamp,
+            key: sent.key,
+            value: sent.value,
+            headers: sent.headers,
+        })
+        .collect();
+    assert_eq!(cluster.read(&topic, 0), expected);
+}
+
+pub(crate) fn a_key_chooses_the_partition_that_we_compute(cluster: &Cluster<'_>) {
+    let topic = cluster.topic("keyed", 5);
+    let mut publisher = cluster.broker.publish().unwrap();
+    for number in 0..50 {
+        let key = format!("respondent-{number}");
+        let by_key = OutputRecord {
+            partition: None,
+            key: Some(key.clone().into_bytes()),
+            ..output(&topic, 0, &key)
+        };
+        publisher.send(by_key).unwrap();
+    }
+    publisher.flush().unwrap();
+    for partition in 0..5 {
+        for record in cluster.read(&topic, partition) {
+            let key = record.key.unwrap();
+            assert_eq!(partition_of(&key, 5), Partition(partition), "{key:?}");
+        }
+    }
+}
+
+pub(crate) fn a_reader_starts_where_it_is_told(cluster: &Cluster<'_>) {
+    let topic = cluster.topic("read", 1);
+    let source = at(&topic, 0);
+    assert_eq!(cluster.read(&topic, 0), [], "an empty partition has an end");
+    cluster.publish(&topic, 0, 0..2500);
+    assert_eq!(texts(&cluster.read(&topic, 0)), numbers(0..2500));
+    let from = cluster.read_from(&source, From::Offset(Offset(2400))).unwrap();
+    assert_eq!(texts(&from), numbers(2400..2500));
+    let at_end = cluster.read_from(&source, From::Offset(Offset(2500))).unwrap();
+    assert_eq!(at_end, []);
+
+    let mut tail = cluster.broker.read(&source, From::End).unwrap();
+    cluster.publish(&topic, 0, 2500..2510);
+    let mut records = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let to = tail.read(WAIT, &mut records).unwrap();
+        (cluster.pass)(WAIT);
+        if records.len() >= 10 && to == ReadTo::End {
+            break;
+        }
+    }
+    assert_eq!(texts(&records), numbers(2500..2510));
+    // Idle at the end is the end, too; and new records are told.
+    assert_eq!(tail.read(WAIT, &mut records).unwrap(), ReadTo::End);
+    cluster.publish(&topic, 0, 2510..2511);
+    for _ in 0..ROUNDS_MAX {
+        tail.read(WAIT, &mut records).unwrap();
+        (cluster.pass)(WAIT);
+        if records.len() == 11 {
+            return;
+        }
+    }
+    panic!("the reader fell asleep at the end");
+}
+
+pub(crate) fn a_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
+    let topic = cluster.topic("short", 1);
+    cluster.publish(&topic, 0, 0..3);
+    let source = at(&topic, 0);
+    let answer = cluster.read_from(&source, From::Offset(Offset(1000)));
+    assert!(matches!(&answer, Err(BrokerError::OutOfRange(gone)) if *gone == source), "{answer:?}");
+    let missing = Topic::new(&format!("{}-missing", cluster.name));
+    assert!(cluster.broker.read(&at(&missing, 0), From::Beginning).is_err());
+    assert!(cluster.broker.read(&at(&topic, 1), From::Beginning).is_err());
+}
+
+pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
+    let spec = |what: &str, partitions, cleanup| TopicSpec {
+        name: Topic::new(&format!("{}-{what}", cluster.name)),
+        partitions,
+        cleanup,
+        message_bytes_max: Some(2_000_000),
+    };
+    let day = std::time::Duration::from_secs(86_400);
+    let specs = [
+        spec("delete", 3, Cleanup::Delete { retention: Some(day) }),
+        spec("compact", 1, Cleanup::Compact),
+        spec("both", 2, Cleanup::CompactDelete { retention: day }),
+    ];
+    assert_eq!(cluster.broker.partitions(&specs[0].name).unwrap(), None);
+    let created = cluster.broker.create_topics(&specs).unwrap();
+    assert_eq!(created, specs.each_ref().map(|spec| spec.name.clone()));
+    assert_eq!(cluster.broker.create_topics(&specs).unwrap(), []);
+    for spec in &specs {
+        assert_eq!(cluster.broker.partitions(&spec.name).unwrap(), Some(spec.partitions));
+        // They can be used at once.
+        cluster.publish(&spec.name, 0, 0..1);
+    }
+    let other = TopicSpec { partitions: 4, ..specs[0].clone() };
+    let answer = cluster.broker.create_topics(&[other]);
+    assert!(
+        matches!(&answer, Err(BrokerError::Fatal(text)) if text.contains("3 partitions")),
+        "{answer:?}"
+    );
+}
+
+/// … and does not spoil the transaction it was meant for.
+pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
+    let (input, good) = (cluster.topic("in", 1), cluster.topic("good", 1));
+    let missing = Topic::new(&format!("{}-missing", cluster.name));
+    let large = OutputRecord { value: Some(vec![7; 3_000_000]), ..output(&good, 0, "") };
+    let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    worker.hold(1);
+    let refused = |answer: Result<(), BrokerError>, expected: &Topic| {
+        let named =
+            matches!(&answer, Err(BrokerError::Unsendable { topic, .. }) if topic == expected);
+        assert!(named, "{answer:?}");
+    };
+    worker.member.send(output(&good, 0, "0")).unwrap();
+    refused(worker.member.send(output(&missing, 0, "lost")), &missing);
+    refused(worker.member.send(output(&good, 9, "lost")), &good);
+    refused(worker.member.send(large.clone()), &good);
+    worker.member.send(output(&good, 0, "1")).unwrap();
+    worker.member.commit(&[]).unwrap();
+    worker.member.leave().unwrap();
+
+    let mut publisher = cluster.broker.publish().unwrap();
+    refused(publisher.send(output(&missing, 0, "lost")), &missing);
+    refused(publisher.send(large), &good);
+    publisher.send(output(&good, 0, "2")).unwrap();
+    publisher.flush().unwrap();
+    assert_eq!(texts(&cluster.read(&good, 0)), numbers(0..3));
+}

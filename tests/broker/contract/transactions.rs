@@ -1,0 +1,216 @@
+//! Commits and aborts: all or nothing, and by one owner of a name.
+
+use foretell::streams::{
+    record::{InputRecord, Offset, Topic},
+    runtime::broker::{BrokerError, Membership, ProcessingGuarantee, Rebalance},
+};
+
+use crate::contract::{Cluster, WAIT, Worker, after, at, numbers, output, texts, until};
+
+pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    cluster.publish(&input, 0, 0..5);
+    let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    let records = worker.take(5);
+    worker.copy(&records, &out).unwrap();
+    assert_eq!(cluster.read(&out, 0), [], "an open transaction is invisible");
+    worker.member.commit(&after(&records)).unwrap();
+    assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..5));
+    // Nothing to commit is no commit.
+    worker.member.commit(&[]).unwrap();
+    // Offsets alone are committed, too.
+    cluster.publish(&input, 0, 5..6);
+    let records = worker.take(1);
+    worker.member.commit(&after(&records)).unwrap();
+    worker.member.leave().unwrap();
+    cluster.publish(&input, 0, 6..7);
+    let mut next = Worker::join(cluster, cluster.membership("b", &input, &[]));
+    assert_eq!(texts(&next.take(1)), numbers(6..7));
+    next.member.leave().unwrap();
+}
+
+pub(crate) fn an_abort_hides_and_rewinds(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    rewinds(cluster, &cluster.membership("a", &input, &[]), &input, &out);
+    assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..10), "what was aborted never happened");
+}
+
+pub(crate) fn at_least_once_rewinds_too(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    let membership = Membership {
+        guarantee: ProcessingGuarantee::AtLeastOnce,
+        ..cluster.membership("a", &input, &[])
+    };
+    rewinds(cluster, &membership, &input, &out);
+    let mut written = cluster.values(&out, 1).remove(0);
+    written.sort_by_key(|number| number.parse::<usize>().unwrap());
+    written.dedup();
+    assert_eq!(written, numbers(0..10), "everything was written, some of it twice");
+}
+
+/// Aborts at the beginning, and after a commit; then goes on as another member.
+fn rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &Topic) {
+    cluster.publish(input, 0, 0..10);
+    let mut worker = Worker::join(cluster, membership.clone());
+    let records = worker.take(10);
+    worker.copy(&records, out).unwrap();
+    worker.member.abort().unwrap();
+    let again = worker.take(10);
+    assert_eq!(again, records, "an abort goes back to the beginning");
+
+    worker.copy(&again[..4], out).unwrap();
+    worker.member.commit(&after(&again[..4])).unwrap();
+    worker.copy(&again[4..], out).unwrap();
+    worker.member.abort().unwrap();
+    let rest = worker.take(6);
+    assert_eq!(rest, records[4..], "an abort goes back to the last commit");
+    // Nothing open: it goes back all the same.
+    worker.member.abort().unwrap();
+    let rest = worker.take(6);
+    assert_eq!(rest, records[4..]);
+    worker.copy(&rest[..3], out).unwrap();
+    worker.member.commit(&after(&rest[..3])).unwrap();
+    worker.member.leave().unwrap();
+
+    let next = Membership { member: "b".to_owned(), ..membership.clone() };
+    let mut next = Worker::join(cluster, next);
+    let rest = next.take(3);
+    assert_eq!(rest, records[7..], "the next member goes on after the last commit");
+    next.copy(&rest, out).unwrap();
+    next.member.commit(&after(&rest)).unwrap();
+    next.member.leave().unwrap();
+}
+
+pub(crate) fn lead_and_companion_go_on_together(cluster: &Cluster<'_>) {
+    let (lead, companion) = (cluster.topic("lead", 2), cluster.topic("companion", 2));
+    let out = cluster.topic("out", 2);
+    let of = |records: &[InputRecord], topic: &Topic, partition: i32| {
+        let source = at(topic, partition);
+        let mine = records.iter().filter(|record| record.source == source).cloned();
+        texts(&mine.collect::<Vec<_>>())
+    };
+    let membership = |member: &str| cluster.membership(member, &lead, &[&companion]);
+    for partition in 0..2 {
+        cluster.publish(&lead, partition, 0..3);
+        cluster.publish(&companion, partition, 100..105);
+    }
+    let mut worker = Worker::join(cluster, membership("a"));
+    let records = worker.take(16);
+    for partition in 0..2 {
+        assert_eq!(of(&records, &lead, partition), numbers(0..3));
+        assert_eq!(of(&records, &companion, partition), numbers(100..105));
+    }
+    worker.copy(&records, &out).unwrap();
+    // Of partition 1, the companion only in part.
+    let offsets = [
+        (at(&lead, 0), Offset(3)),
+        (at(&companion, 0), Offset(5)),
+        (at(&lead, 1), Offset(3)),
+        (at(&companion, 1), Offset(2)),
+    ];
+    worker.member.commit(&offsets).unwrap();
+    worker.member.leave().unwrap();
+
+    cluster.publish(&companion, 0, 105..106);
+    let mut next = Worker::join(cluster, membership("b"));
+    let records = next.take(4);
+    assert_eq!(of(&records, &companion, 0), numbers(105..106));
+    assert_eq!(of(&records, &companion, 1), numbers(102..105));
+    next.member.leave().unwrap();
+
+    // Other partitions than the lead's are refused.
+    let other = cluster.topic("other", 3);
+    assert!(cluster.broker.join(&cluster.membership("c", &lead, &[&other])).is_err());
+}
+
+/// A member that finds its position gone says so, and goes on from the beginning.
+pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
+    let (lead, companion) = (cluster.topic("lead", 1), cluster.topic("companion", 1));
+    cluster.publish(&lead, 0, 0..3);
+    cluster.publish(&companion, 0, 0..3);
+    let membership = |member: &str| cluster.membership(member, &lead, &[&companion]);
+    let mut worker = Worker::join(cluster, membership("a"));
+    worker.take(6);
+    let gone = at(&companion, 0);
+    worker.member.commit(&[(at(&lead, 0), Offset(3)), (gone.clone(), Offset(1000))]).unwrap();
+    worker.member.leave().unwrap();
+
+    let mut next = Worker::join(cluster, membership("b"));
+    let mut records = Vec::new();
+    until("the report", || {
+        let answer = next.member.poll(WAIT, &mut records);
+        (cluster.pass)(WAIT);
+        match answer {
+            Ok(None) => false,
+            Ok(Some(Rebalance::Assigned(tasks))) => {
+                next.member.assign(&tasks).unwrap();
+                next.tasks.extend(tasks);
+                false
+            }
+            Ok(Some(other)) => panic!("{other:?}"),
+            Err(BrokerError::OutOfRange(reported)) => {
+                assert_eq!(reported, gone);
+                true
+            }
+            Err(other) => panic!("{other}"),
+        }
+    });
+    assert_eq!(records, []);
+    let again = next.take(3);
+    assert!(again.iter().all(|record| record.source == gone));
+    assert_eq!(texts(&again), numbers(0..3));
+    // The report is given once, and an abort goes back to the beginning as well.
+    next.member.abort().unwrap();
+    assert_eq!(next.take(3), again);
+    next.member.leave().unwrap();
+}
+
+pub(crate) fn the_same_name_fences_its_predecessor(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    cluster.publish(&input, 0, 0..3);
+    let mut zombie = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    let records = zombie.take(3);
+    zombie.copy(&records, &out).unwrap();
+
+    let next = cluster.broker.join(&cluster.membership("a", &input, &[])).unwrap();
+    let answer = zombie.member.commit(&after(&records));
+    let refused = match answer {
+        Err(BrokerError::Fenced(_)) => true,
+        // At the latest, the abort tells.
+        Err(BrokerError::Abort(_)) => {
+            matches!(zombie.member.abort(), Err(BrokerError::Fenced(_)))
+        }
+        _ => false,
+    };
+    assert!(refused, "the zombie must learn that it is one");
+    drop(zombie);
+    assert_eq!(cluster.read(&out, 0), []);
+
+    let mut next = Worker {
+        cluster,
+        member: next,
+        membership: cluster.membership("a", &input, &[]),
+        tasks: std::collections::BTreeSet::new(),
+    };
+    let records = next.take(3);
+    next.copy(&records, &out).unwrap();
+    next.member.commit(&after(&records)).unwrap();
+    next.member.leave().unwrap();
+    assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..3));
+}
+
+pub(crate) fn what_a_dropped_member_left_open_never_happened(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    cluster.publish(&input, 0, 0..3);
+    let mut dropped = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    let records = dropped.take(3);
+    dropped.copy(&records, &out).unwrap();
+    drop(dropped);
+    let mut next = Worker::join(cluster, cluster.membership("b", &input, &[]));
+    let again = next.take(3);
+    assert_eq!(again, records);
+    next.member.send(output(&out, 0, "mine")).unwrap();
+    next.member.commit(&after(&again)).unwrap();
+    next.member.leave().unwrap();
+    assert_eq!(texts(&cluster.read(&out, 0)), ["mine"]);
+}

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Starts Apache Kafka on free loopback ports: kafka-up.sh FOLDER [NODES]
+#
+# FOLDER takes settings, data and logs; NODES is 1 (default) or 3, and is remembered. Run again, it starts the nodes
+# that are down, on the same ports and data. Prints KAFKA_BOOTSTRAP for `eval`. kafka-down.sh stops it.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/broker/process.sh
+. "$here/process.sh"
+need java
+
+[ $# -ge 1 ] || die "usage: kafka-up.sh FOLDER [NODES]"
+mkdir -p "$1"
+run=$(cd "$1" && pwd)
+nodes=${2:-1}
+
+version=$(sed -n 's/.*<kafka.version>\(.*\)<.*/\1/p' "$here/kafka/pom.xml")
+jars=$cache/kafka-$version
+fetch_once "$jars" "$here/kafka/pom.xml" dependency:copy-dependencies
+# A list in a fixed order, for the archive of loaded classes is valid for one class path and one Java only.
+class_path=$(printf '%s\n' "$jars"/*.jar | LC_ALL=C sort | paste -sd:)
+archive=$jars.$(java -version 2>&1 | cksum | cut -d' ' -f1).jsa
+
+exec 8>"$run/lock"
+flock 8
+
+# ports: one line a node, the clients' port and the controllers'.
+if [ ! -e "$run/ports" ]; then
+  case $nodes in 1 | 3) ;; *) die "NODES is 1 or 3, not '$nodes'" ;; esac
+  for ((i = 0; i < nodes; i++)); do echo "$(free_port) $(free_port)"; done >"$run/ports.part"
+  mv "$run/ports.part" "$run/ports"
+  # Kafka wants 16 random bytes in URL-safe base64; a leading letter keeps it from looking like an option.
+  printf 'k%s\n' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c2-22)" >"$run/cluster-id"
+fi
+bootstrap='' voters='' nodes=0
+while read -r port controller; do
+  nodes=$((nodes + 1))
+  ports[nodes]=$port controllers[nodes]=$controller
+  bootstrap+=${bootstrap:+,}127.0.0.1:$port
+  voters+=${voters:+,}$nodes@127.0.0.1:$controller
+done <"$run/ports"
+
+settings() {
+  local node=$1 folder=$2 copies=1 in_sync=1
+  if [ "$nodes" = 3 ]; then copies=3 in_sync=2; fi
+  cat <<END
+process.roles=broker,controller
+node.id=$node
+controller.quorum.voters=$voters
+listeners=PLAINTEXT://127.0.0.1:${ports[node]},CONTROLLER://127.0.0.1:${controllers[node]}
+advertised.listeners=PLAINTEXT://127.0.0.1:${ports[node]}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$folder/data
+# A topic that nobody declared is a mistake that a test must see.
+auto.create.topics.enable=false
+default.replication.factor=$copies
+min.insync.replicas=$in_sync
+offsets.topic.replication.factor=$copies
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=$copies
+transaction.state.log.min.isr=$in_sync
+transaction.state.log.num.partitions=4
+# Small.
+num.network.threads=2
+num.io.threads=4
+log.cleaner.dedupe.buffer.size=8388608
+# Quick to form a group, to end a dead member's session and transaction, to compact, and to replace a dead node.
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+log.initial.task.delay.ms=500
+log.cleaner.backoff.ms=500
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+replica.lag.time.max.ms=5000
+controlled.shutdown.max.retries=1
+END
+}
+
+java_options=(-Xms64m -Xmx384m -cp "$class_path"
+  -Dorg.slf4j.simpleLogger.showDateTime=true "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"
+  -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info)
+# The archive halves the start's CPU. The very first node that ends in an orderly way leaves it; kafka-down.sh keeps it.
+share=() record=()
+if [ -e "$archive" ]; then share=("-XX:SharedArchiveFile=$archive"); fi
+
+format() {
+  local folder=$run/node$1
+  mkdir -p "$folder"
+  settings "$1" "$folder" >"$folder/settings"
+  [ -e "$folder/data/meta.properties" ] && return 0
+  java "${share[@]}" "${java_options[@]}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
+    -t "$(cat "$run/cluster-id")" -c "$folder/settings" >"$folder/format.log" 2>&1 </dev/null && return 0
+  tail -n 30 "$folder/format.log" >&2
+  return 1
+}
+
+down=()
+for ((i = 1; i <= nodes; i++)); do pid_of "$run/node$i" >/dev/null || down+=("$i"); done
+formats=()
+for i in "${down[@]}"; do format "$i" & formats+=($!); done
+for pid in "${formats[@]}"; do wait "$pid" || die "could not format the storage"; done
+for i in "${down[@]}"; do
+  folder=$run/node$i
+  if [ "$i" = 1 ] && [ ! -e "$archive" ]; then
+    record=("-XX:ArchiveClassesAtExit=$folder/classes.jsa")
+    echo "$archive" >"$folder/archive"
+  fi
+  start_in "$folder" "${share[@]}" "${record[@]}" "${java_options[@]}" kafka.Kafka "$folder/settings" 8>&-
+  record=()
+done
+
+is_ready() { grep -qs 'Kafka Server started' "$1/log" && port_is_open "$2"; }
+for ((i = 1; i <= nodes; i++)); do wait_until "$run/node$i" is_ready "$run/node$i" "${ports[i]}"; done
+printf "KAFKA_BOOTSTRAP='%s'\n" "$bootstrap"

@@ -1,0 +1,12 @@
+//! What only a real Kafka-compatible broker can show. Needs one, and a registry:
+//! `FORETELL_TEST_BROKERS=host:port` and `FORETELL_TEST_REGISTRY=URL`, which `with-broker.sh` sets.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod application;
+mod contract;
+mod port;
+#[path = "../process/mod.rs"]
+mod process;
+mod registry;
+mod the_loop;

@@ -1,0 +1,154 @@
+//! The registry's client against a real one, whose address is in `FORETELL_TEST_REGISTRY`. Apicurio
+//! has its Confluent-style API under a path, so that is covered too.
+
+#![expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use foretell::{
+    avro::{
+        client::{Credentials, RegistryClient, RegistryClientConfig},
+        codec::{AvroCodec, AvroRecord, CodecSetupError},
+        registry::{Compatibility, RegistryError, SchemaRegistry},
+    },
+    events::outcome::Outcome,
+    streams::{
+        codec::{Codec, CodecError},
+        time::EventTime,
+    },
+};
+
+const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
+const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"},
+    {"name":"b","type":["null","string"],"default":null}]}"#;
+const LOST: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
+
+fn url() -> String {
+    std::env::var("FORETELL_TEST_REGISTRY")
+        .expect("FORETELL_TEST_REGISTRY is the address of a schema registry")
+}
+
+fn client(url: &str) -> RegistryClient {
+    let config = RegistryClientConfig {
+        url: url.to_owned(),
+        credentials: Credentials::None,
+        timeout: Duration::from_secs(10),
+    };
+    RegistryClient::new(&config).expect("the address is one")
+}
+
+/// A subject that no earlier run has left anything under.
+fn fresh(name: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    format!("{name}-{}-value", now.as_nanos())
+}
+
+#[test]
+fn schemas_are_registered_and_found() {
+    let (client, subject) = (client(&url()), fresh("found"));
+    assert_eq!(client.latest(&subject), Ok(None));
+    assert_eq!(client.id_of(&subject, ONE), Ok(None), "no such subject");
+    let one = client.register(&subject, ONE).expect("the first of its subject");
+    assert_eq!(client.register(&subject, ONE), Ok(one), "once more");
+    assert_eq!(client.id_of(&subject, ONE), Ok(Some(one)));
+    assert_eq!(client.id_of(&subject, TWO), Ok(None), "no such version");
+    let two = client.register(&subject, TWO).expect("it can follow");
+    assert_ne!(one, two);
+    let latest = client.latest(&subject).expect("it answers").expect("there is one");
+    assert_eq!(latest.0, two);
+    for (id, schema) in [(one, ONE), (two, TWO), (two, latest.1.as_str())] {
+        let found = client.schema(id).expect("it was registered");
+        assert_eq!(json(&found), json(schema));
+    }
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).expect("a schema is JSON")
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (client, subject) = (client(&url()), fresh("fits"));
+    assert_eq!(
+        client.compatible(&subject, ONE),
+        Ok(Compatibility::Compatible),
+        "nothing there yet"
+    );
+    client.register(&subject, ONE).expect("the first of its subject");
+    assert_eq!(client.compatible(&subject, TWO), Ok(Compatibility::Compatible));
+    match client.compatible(&subject, LOST) {
+        Ok(Compatibility::Incompatible { reasons }) => assert!(!reasons.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    let refused = client.register(&subject, LOST);
+    assert!(matches!(refused, Err(RegistryError::Incompatible(_))), "{refused:?}");
+    let nonsense = client.register(&fresh("nonsense"), "{");
+    assert!(matches!(nonsense, Err(RegistryError::Refused(_))), "{nonsense:?}");
+}
+
+#[test]
+fn an_unknown_id_is_told_from_a_wrong_address() {
+    let missing = client(&url()).schema(2_000_000_000);
+    assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
+    let elsewhere = client(&format!("{}/elsewhere", url())).schema(1);
+    assert!(matches!(elsewhere, Err(RegistryError::Refused(_))), "{elsewhere:?}");
+    let nobody = client("http://127.0.0.1:1/registry");
+    for unavailable in [nobody.schema(1).err(), nobody.compatible("s", ONE).err()] {
+        assert!(matches!(unavailable, Some(RegistryError::Unavailable(_))), "{unavailable:?}");
+    }
+}
+
+#[test]
+fn records_are_written_and_read_through_it() {
+    let (client, subject) = (Arc::new(client(&url())), fresh("outcomes"));
+    let shared: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
+    let early = AvroCodec::<Outcome>::new(Arc::clone(&shared), &subject);
+    assert_eq!(early.err(), Some(CodecSetupError::NotRegistered { subject: subject.clone() }));
+    client.register(&subject, Outcome::SCHEMA).expect("the first of its subject");
+    let codec = AvroCodec::<Outcome>::new(shared, &subject).expect("it is registered");
+    let outcome = Outcome {
+        respondent_id: "r".to_owned(),
+        outcome_time: EventTime(1),
+        label: "yes".to_owned(),
+        outcome_id: None,
+    };
+    let mut bytes = Vec::new();
+    codec.encode(&outcome, &mut bytes).expect("it has a form");
+    assert_eq!(codec.decode(&bytes), Ok(outcome));
+    let unknown = codec.decode(&[0, 0x70, 0, 0, 0, 0]);
+    let class = match unknown {
+        Err(CodecError::Unreadable { class, .. }) => class,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(class, "unknown_schema");
+}
+
+#[test]
+fn a_schema_that_refers_to_another_is_complete() {
+    let (client, inner, outer) = (client(&url()), fresh("inner"), fresh("outer"));
+    let color = r#"{"type":"enum","name":"Color","namespace":"n","symbols":["RED"]}"#;
+    client.register(&inner, color).expect("the first of its subject");
+    let schema = r#"{"type":"record","name":"Car","namespace":"n","fields":[
+        {"name":"outside","type":"Color"},{"name":"inside","type":["null","n.Color"]}]}"#;
+    let body = serde_json::json!({
+        "schema": schema,
+        "references": [{"name": "n.Color", "subject": inner, "version": 1}],
+    });
+    let answer = reqwest::blocking::Client::new()
+        .post(format!("{}/subjects/{outer}/versions", url()))
+        .header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        .body(body.to_string())
+        .send()
+        .and_then(reqwest::blocking::Response::text)
+        .expect("it answers");
+    let id = json(&answer)["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+    let id = id.unwrap_or_else(|| panic!("{answer}"));
+    let complete = json(&client.schema(id).expect("it was registered"));
+    assert_eq!(complete["fields"][0]["type"]["symbols"][0], "RED");
+    assert_eq!(complete["fields"][1]["type"][1], "n.Color");
+    let latest = client.latest(&outer).expect("it answers").expect("there is one");
+    assert_eq!(json(&latest.1), complete);
+}

@@ -1,0 +1,27 @@
+//! What a user reads first.
+
+use crate::process::{Process, SOON};
+
+#[test]
+fn every_command_shows_examples_of_itself() {
+    let help = |arguments: &[&str]| {
+        let text = Process::start(arguments).succeed(SOON);
+        assert!(text.contains("Examples:") && text.contains("--config"), "{arguments:?}: {text}");
+        text
+    };
+    let all = help(&["--help"]);
+    for command in ["demo", "init", "run", "send"] {
+        assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
+        let text = help(&[command, "--help"]);
+        let (_, examples) = text.split_once("Examples:").expect("seen above");
+        assert!(examples.contains(&format!("foretell {command}")), "{examples}");
+        assert!(text.contains("--set"), "{text}");
+    }
+    assert!(all.contains("FORETELL_BROKER_BOOTSTRAP_SERVERS"), "{all}");
+}
+
+#[test]
+fn it_tells_its_version() {
+    let version = concat!("foretell ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(Process::start(&["--version"]).succeed(SOON), version);
+}

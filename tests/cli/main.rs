@@ -1,0 +1,11 @@
+//! The command line and HTTP as a user meets them, by processes; nothing here needs a broker.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../process/mod.rs"]
+mod process;
+
+mod demo;
+mod help;
+mod refusals;
+mod run;

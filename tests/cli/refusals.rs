@@ -1,0 +1,98 @@
+//! What can't work ends at once, with one line that says what to change.
+
+use std::{fs, time::Duration};
+
+use crate::process::{Process, example};
+
+/// Where nobody is asked over the network.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// A broker is given ten seconds to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn check(arguments: &[&str], expected: &[&str]) {
+    check_end(Process::start(arguments), AT_ONCE, expected);
+}
+
+fn check_end(mut process: Process, within: Duration, expected: &[&str]) {
+    let status = process.end(within);
+    let errors = process.errors();
+    assert_eq!(status.code(), Some(1), "{errors}");
+    assert!(process.output().is_empty(), "{}", process.output());
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: "), "{errors}");
+    for words in expected {
+        assert_eq!(last.matches(words).count(), 1, "{words:?} once in {errors}");
+    }
+    assert!(!errors.contains("panicked") && !errors.contains('\x1b'), "{errors}");
+}
+
+#[test]
+fn a_file_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = fs::read_to_string(example()).unwrap();
+    let key = file("key.toml", &good.replace("bootstrap_servers", "bootstrap_server"));
+    check(&["run", "-c", &key], &["key.toml", "`bootstrap_server`", "`session_timeout`"]);
+    let toml = file("toml.toml", "[application]\nid = \n");
+    check(&["run", "-c", &toml], &["toml.toml", "line 2"]);
+    check(&["run", "-c", &file("empty.toml", "")], &["empty.toml", "`application`"]);
+    let missing = folder.path().join("missing.toml");
+    check(&["run", "-c", missing.to_str().unwrap()], &["missing.toml", "No such file"]);
+    // Paths are the file's own: this one has no schema beside it.
+    check(&["run", "-c", &file("far.toml", &good)], &["cannot read the event schema", "No such"]);
+}
+
+#[test]
+fn a_setting_that_is_wrong() {
+    let config = example();
+    let set = |setting: &str, expected: &[&str]| {
+        check(&["run", "-c", &config, "--set", setting], expected);
+    };
+    set("streams", &["--set streams: expected section.key=value"]);
+    set("nonsense.key=1", &["unknown field `nonsense`", "`streams`"]);
+    set("streams.nonsense=1", &["unknown field `nonsense`", "`threads`"]);
+    set("streams.threads=many", &["\"many\""]);
+    set("streams.threads=0", &["[streams] threads", "at least 1"]);
+    set("outcomes.labels=[\"yes\"]", &["[outcomes] labels"]);
+    set("topics.prefix=a b", &["[topics] prefix"]);
+    set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);
+    set("features.ignored=[\"nothing\"]", &["[features]", "no answer \"nothing\""]);
+}
+
+#[test]
+fn data_that_is_not_there_is_noticed_before_the_training() {
+    let config = example();
+    let set = |setting: &str, expected: &[&str]| {
+        check(&["demo", "--json", "-c", &config, "--set", setting], expected);
+    };
+    for table in ["initial", "play"] {
+        let path = format!("data.{table}.path=/nowhere.csv");
+        set(&path, &["cannot open the data /nowhere.csv", "No such file"]);
+    }
+    set("data.play.label=nothing", &["nothing"]);
+    set("outcomes.labels=[\"no\",\"yes\"]", &["is not one of [outcomes] labels"]);
+}
+
+#[test]
+fn nobody_at_the_address() {
+    let config = example();
+    let start = |command| {
+        let nobody = "broker.bootstrap_servers=127.0.0.1:1";
+        Process::start(&[command, "-c", &config, "--set", nobody])
+    };
+    // Side by side, since each takes the whole of its patience.
+    for process in ["run", "init", "send"].map(start) {
+        check_end(process, PATIENCE, &["no broker answers at 127.0.0.1:1", "[broker]"]);
+    }
+}
+
+#[test]
+fn a_mistyped_command() {
+    let mut process = Process::start(&["rum"]);
+    assert_eq!(process.end(AT_ONCE).code(), Some(2));
+    assert!(process.errors().contains("'rum'"), "{}", process.errors());
+}

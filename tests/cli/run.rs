@@ -1,0 +1,103 @@
+//! `foretell run --embedded`, by its HTTP.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+
+use crate::process::{Http, Process, SOON, at, example, quick_settings, tool, until};
+
+const TOKEN: &str = "a secret";
+
+#[test]
+fn it_serves_until_it_is_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = quick_settings(folder.path(), 2000);
+    settings.push(format!("http.bearer_token={TOKEN}"));
+    settings.push("tuning.iterations_max=60".to_owned());
+    let config = example();
+    let mut arguments = vec!["run", "--embedded", "-c", &config];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let mut process = Process::start(&arguments);
+    let http = process.http();
+    assert_eq!(http.get("/livez"), Some((200, "ok\n".to_owned())));
+    http.ready();
+    assert_eq!(http.get("/startupz").map(|(code, _)| code), Some(200));
+    assert_eq!(http.get("/nowhere").map(|(code, _)| code), Some(404));
+    events(&http);
+    wrong_events(&http);
+    metrics(&http);
+
+    process.signal("INT");
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+    assert!(!process.errors().contains("panicked"), "{}", process.errors());
+    assert!(process.output().is_empty(), "{}", process.output());
+    assert!(http.get("/livez").is_none(), "HTTP went away");
+}
+
+fn events(http: &Http) {
+    let event = json!({
+        "respondent_id": "me", "completed": true, "age": 39, "education": "Bachelors",
+        "occupation": "never heard of", "hours_per_week": null,
+    });
+    let event = event.to_string();
+    let version = at(&http.status(), "/model/version").clone();
+    let (code, prediction) =
+        http.post("/api/v1/events?wait=true", &event, Some(TOKEN)).expect("it answers");
+    assert_eq!(code, 200, "{prediction}");
+    assert_eq!(at(&prediction, "/respondent_id"), "me");
+    assert_eq!(*at(&prediction, "/model_version"), version);
+    let probabilities = at(&prediction, "/probabilities");
+    let [low, high] = ["<=50K", ">50K"].map(|label| probabilities[label].as_f64().unwrap());
+    assert!((low + high - 1.0).abs() < 1e-12, "{probabilities}");
+    assert_eq!(*at(&prediction, "/features/age"), 39.0);
+    assert!(at(&prediction, "/features/hours_per_week").is_null(), "{prediction}");
+
+    let (code, accepted) = http.post("/api/v1/events", &event, Some(TOKEN)).expect("it answers");
+    assert_eq!((code, at(&accepted, "/respondent_id")), (202, &json!("me")), "{accepted}");
+    assert!(at(&accepted, "/event_id").is_string(), "{accepted}");
+    until("the second event is scored too", SOON, || {
+        (http.metric("foretell_predictions_total") >= 2.0).then_some(())
+    });
+    assert!(http.metric("foretell_unseen_categories_total") >= 2.0);
+
+    // Not complete, so nothing is predicted yet.
+    let part = json!({"respondent_id": "slow", "age": 20}).to_string();
+    let path = "/api/v1/events?wait=true&timeout_ms=200";
+    let (code, answer) = http.post(path, &part, Some(TOKEN)).expect("it answers");
+    assert_eq!(code, 504, "{answer}");
+}
+
+fn wrong_events(http: &Http) {
+    let check = |event: &str, token, expected_code, expected: &str| {
+        let (code, answer) = http.post("/api/v1/events", event, token).expect("it answers");
+        assert_eq!(code, expected_code, "{event}: {answer}");
+        let error = at(&answer, "/error").as_str().unwrap();
+        assert!(error.contains(expected), "{error}");
+    };
+    let good = r#"{"respondent_id": "me"}"#;
+    check(good, None, 401, "Authorization: Bearer");
+    check(good, Some("another"), 401, "Authorization: Bearer");
+    let token = Some(TOKEN);
+    check("{", token, 400, "not JSON");
+    check("[]", token, 400, "JSON object");
+    check("{}", token, 400, "`respondent_id` is missing");
+    check(r#"{"respondent_id": "me", "agee": 3}"#, token, 400, "no field `agee`; there are");
+    check(r#"{"respondent_id": "me", "age": "old"}"#, token, 400, "`age`");
+}
+
+/// In the words of Prometheus' own checker.
+fn metrics(http: &Http) {
+    let (_, text) = http.get("/metrics").expect("it answers");
+    let mut checking = Command::new(tool("promtool", ".ci/setup check"));
+    checking.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut checking = checking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = checking.stdin.take().expect("it is piped");
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    let checked = checking.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && said.is_empty(), "{said}");
+}

@@ -1,0 +1,235 @@
+//! `foretell` as a user has it: processes, what they print, and their HTTP.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use flate2::read::GzDecoder;
+use foretell::streams::time::{Clock, SystemClock};
+use serde_json::Value as Json;
+
+/// Far longer than anything here takes, also on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(180);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Looks until `look` finds something; `what` is what a failure says.
+pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let clock = SystemClock::new();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock.elapsed() < within, "not within {within:?}: {what}");
+        thread::park_timeout(LOOK);
+    }
+}
+
+/// The worked example's configuration.
+pub(crate) fn example() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml").to_owned()
+}
+
+/// The settings that make the worked example quick: `rows` of its data to begin with, one trial.
+pub(crate) fn quick_settings(folder: &Path, rows: usize) -> Vec<String> {
+    let data = fs::File::open(Path::new(&example()).with_file_name("adult.data.gz")).unwrap();
+    let lines = BufReader::new(GzDecoder::new(data)).lines().take(rows);
+    let few: Vec<String> = lines.map(|line| line.unwrap() + "\n").collect();
+    let path = folder.join("initial.csv");
+    fs::write(&path, few.concat()).unwrap();
+    let path = path.display();
+    [format!("data.initial.path={path}"), "tuning.trials=1".into(), "http.bind=127.0.0.1:0".into()]
+        .into()
+}
+
+/// A tool of `.ci/setup`'s, wherever it is.
+pub(crate) fn tool(name: &str, setup: &str) -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let home = || Some(format!("{}/.cache", variable("HOME")?));
+    let cache = variable("XDG_CACHE_HOME").or_else(home).unwrap_or_default();
+    let ours = Path::new(&cache).join("foretell/tools/bin");
+    let path = variable("PATH").unwrap_or_default();
+    let mut places =
+        [ours].into_iter().chain(std::env::split_paths(&path)).map(|place| place.join(name));
+    places.find(|place| place.is_file()).unwrap_or_else(|| panic!("no {name}: run {setup}"))
+}
+
+/// A running `foretell`. Killed when dropped; a failing test shows what it printed.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    output: Lines,
+    errors: Lines,
+}
+
+impl Process {
+    /// Starts `foretell` with `arguments` alone: no setting comes from our environment.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FORETELL_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Lines::of(child.stdout.take().expect("it is piped"));
+        let errors = Lines::of(child.stderr.take().expect("it is piped"));
+        Self { name: format!("foretell {}", arguments.join(" ")), child, output, errors }
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        let status = until(&what, within, || self.child.try_wait().unwrap());
+        self.output.end();
+        self.errors.end();
+        status
+    }
+
+    /// Waits for its end, and for success.
+    pub(crate) fn succeed(mut self, within: Duration) -> String {
+        let status = self.end(within);
+        assert!(status.success(), "{}: {status}\n{}", self.name, self.errors.text());
+        self.output.text()
+    }
+
+    /// What it has printed on standard output.
+    pub(crate) fn output(&self) -> String {
+        self.output.text()
+    }
+
+    /// What it has printed on standard error.
+    pub(crate) fn errors(&self) -> String {
+        self.errors.text()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+    }
+
+    /// The address where a `run` serves HTTP, once it does.
+    pub(crate) fn http(&mut self) -> Http {
+        let address = until(&format!("{} serves", self.name), SOON, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{} ended: {status}\n{}", self.name, self.errors.text());
+            }
+            let text = self.errors.text();
+            let (_, rest) = text.split_once("serving address=")?;
+            Some(rest.lines().next()?.trim().to_owned())
+        });
+        let client = reqwest::blocking::Client::builder().timeout(SOON).build().unwrap();
+        Http { base: format!("http://{address}"), client }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.child.kill().and_then(|()| self.child.wait()).map(drop).expect("it is ours");
+        }
+        if thread::panicking() {
+            let text = self.errors.text();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(30)..].join("\n");
+            // Not printed, which a lint forbids, and not lost if this panics in turn.
+            let shown = writeln!(std::io::stderr(), "--- {}\n{last}", self.name);
+            drop(shown);
+        }
+    }
+}
+
+/// What comes out of a pipe, gathered by a thread.
+struct Lines {
+    text: Arc<Mutex<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&text);
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut text = into.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        Self { text, thread: Some(thread) }
+    }
+
+    fn end(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A client of one process's HTTP.
+pub(crate) struct Http {
+    pub(crate) base: String,
+    client: reqwest::blocking::Client,
+}
+
+impl Http {
+    /// The status and the body; none if nobody answers.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let answer = self.client.get(format!("{}{path}", self.base)).send().ok()?;
+        Some((answer.status().as_u16(), answer.text().ok()?))
+    }
+
+    /// Like [`Self::get`], with a body, and a token if there is one.
+    pub(crate) fn post(&self, path: &str, body: &str, token: Option<&str>) -> Option<(u16, Json)> {
+        let request = self.client.post(format!("{}{path}", self.base)).body(body.to_owned());
+        let request =
+            token.into_iter().fold(request, reqwest::blocking::RequestBuilder::bearer_auth);
+        let answer = request.send().ok()?;
+        let status = answer.status().as_u16();
+        Some((status, serde_json::from_str(&answer.text().ok()?).ok()?))
+    }
+
+    /// `/api/v1/status`
+    pub(crate) fn status(&self) -> Json {
+        let (code, body) = self.get("/api/v1/status").expect("it answers");
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn ready(&self) {
+        until(&format!("{} is ready", self.base), SOON, || {
+            self.get("/readyz").filter(|(code, _)| *code == 200)
+        });
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").expect("it answers");
+        let of_it = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let value = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;
+            value.parse::<f64>().ok()
+        });
+        of_it.sum()
+    }
+}
+
+/// `path` of a JSON value, such as `/model/version`.
+pub(crate) fn at<'a>(json: &'a Json, path: &str) -> &'a Json {
+    json.pointer(path).unwrap_or_else(|| panic!("no {path} in {json}"))
+}
