@@ -1,0 +1,99 @@
+# What a person or a CI types. `make` alone lists it. The work is in cargo and in the scripts named here.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# .ci/setup puts into the user's cache folder what the machine lacks, among it the CMake that LightGBM wants.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/foretell
+export PATH := $(CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin
+
+# Every target builds the same profile (dev, with optimised dependencies), so that the C++ parts are built once.
+CARGO := cargo
+COMPOSE := docker compose -f deploy/compose.yaml
+SCRIPTS := .ci/setup .ci/run $(wildcard redpanda/*.sh tests/broker/*.sh)
+# Every test target in tests/ that needs no broker.
+TESTS := $(filter-out broker,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+PLAY := $(CACHE)/play
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: ## watch it learn: everything in one process, no broker (ARGS=--json for a summary to read by a program)
+	@.ci/setup build
+	@$(CARGO) run --locked -- demo --config deploy/adult/foretell.toml $(ARGS)
+
+.PHONY: build
+build: ## the binary: target/debug/foretell, with optimised dependencies
+	@.ci/setup build
+	@$(CARGO) build --locked
+
+.PHONY: test
+test: ## every test: without a broker, then with a real Kafka and registry (or yours: FORETELL_TEST_BROKERS, FORETELL_TEST_REGISTRY)
+	@.ci/setup build broker check
+	$(CARGO) test --locked --lib --bins $(TESTS:%=--test %)
+	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --no-run --test broker
+	tests/broker/with-broker.sh $(CARGO) test --locked --test broker
+
+.PHONY: check
+check: ## the gate for style, lints, docs and deployment; writes nothing
+	@.ci/setup build check
+	$(CARGO) fmt --check
+	typos
+	$(MAKE) --no-print-directory deploy-check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+.PHONY: deploy-check
+deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their tests, and the scripts
+	@.ci/setup check
+	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	hadolint deploy/Dockerfile
+	promtool check config deploy/prometheus/prometheus.yml
+	promtool test rules deploy/prometheus/alerts.test.yml
+	for script in $(SCRIPTS); do bash -n "$$script"; done
+	shellcheck --external-sources $(SCRIPTS)
+	RPK='echo rpk' redpanda/topics.sh >/dev/null
+
+.PHONY: bench-scorer
+bench-scorer: ## our evaluator of LightGBM's trees against LightGBM itself; ratios in target/bench/scorer.json
+	@.ci/setup build
+	$(CARGO) bench --locked --bench scorer
+
+.PHONY: fix
+fix: ## repair what a tool can: lints, spelling, format
+	@.ci/setup build check
+	$(CARGO) clippy --locked --all-targets --fix --allow-dirty --allow-staged
+	typos --write-changes
+	$(CARGO) fmt
+
+.PHONY: up
+up: docker ## Redpanda, its Console, Foretell and Prometheus in containers
+	$(COMPOSE) up --build --detach
+	@echo 'Foretell http://localhost:8000   Console http://localhost:8080   Prometheus http://localhost:9090   Kafka localhost:19092'
+
+.PHONY: down
+down: docker ## stop them; the data stay (ARGS=--volumes removes them)
+	$(COMPOSE) down $(ARGS)
+
+.PHONY: logs
+logs: docker ## follow their logs (ARGS=foretell for one of them)
+	$(COMPOSE) logs --follow --tail 100 $(ARGS)
+
+.PHONY: docker
+docker:
+	@docker compose version >/dev/null 2>&1 || { echo 'This needs Docker and its compose plugin. Without: make broker-up, or make demo.' >&2; exit 1; }
+
+.PHONY: broker-up
+broker-up: ## a real Kafka and registry without Docker, to play with; prints what to export
+	@.ci/setup broker
+	@tests/broker/registry-up.sh $(PLAY)/registry | sed 's/^REGISTRY_URL=/export FORETELL_SCHEMA_REGISTRY_URL=/'
+	@tests/broker/kafka-up.sh $(PLAY)/kafka | sed 's/^KAFKA_BOOTSTRAP=/export FORETELL_BROKER_BOOTSTRAP_SERVERS=/'
+
+.PHONY: broker-down
+broker-down: ## stop them and remove their data
+	@tests/broker/registry-down.sh $(PLAY)/registry
+	@tests/broker/kafka-down.sh $(PLAY)/kafka
