@@ -38,6 +38,13 @@ test: ## every test: without a broker, then with a real Kafka and registry (or y
 	$(CARGO) test --locked --no-run --test broker
 	tests/broker/with-broker.sh $(CARGO) test --locked --test broker
 
+SEEDS := 200
+FIRST := 1
+.PHONY: simulation
+simulation: ## instances that crash, stall and are fenced on a simulated cluster, and the bugs that it must find (SEEDS=200 FIRST=1)
+	@.ci/setup build
+	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --lib simulation -- --nocapture
+
 .PHONY: check
 check: ## the gate for style, lints, docs and deployment; writes nothing
 	@.ci/setup build check

@@ -18,6 +18,8 @@ pub mod local;
 pub mod metrics;
 pub mod record;
 pub mod runtime;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 pub mod task;
 pub mod time;

@@ -112,6 +112,8 @@ pub struct Worker {
     committed_at: Duration,
     joined: bool,
     fenced: u32,
+    #[cfg(test)]
+    keeps_state_early: bool,
 }
 
 fn join_group(
@@ -173,7 +175,15 @@ impl Worker {
             committed_at,
             joined: false,
             fenced: 0,
+            #[cfg(test)]
+            keeps_state_early: false,
         })
+    }
+
+    /// Plants a bug for the simulation to find: stores keep what is not committed yet.
+    #[cfg(test)]
+    pub(crate) fn plant_state_before_the_commit(&mut self) {
+        self.keeps_state_early = true;
     }
 
     /// Turns until `stop`, then commits and leaves the group.
@@ -363,6 +373,10 @@ impl Worker {
             offsets.extend(slot.task.prepare_commit());
         }
         self.send()?;
+        #[cfg(test)]
+        if self.keeps_state_early {
+            self.slots.values_mut().for_each(|slot| slot.task.committed());
+        }
         let result = self.member.commit(&offsets);
         if let Err(BrokerError::Retry(reason)) = result {
             // The changelog records are sent already: a second try would send them twice.

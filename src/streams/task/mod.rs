@@ -105,7 +105,22 @@ impl Task {
         for index in 0..self.topology.nodes.len() {
             self.scope.with_node(index, |node, scope| node.start(scope, index));
         }
+        self.resume_stream_time();
         self.keep_times();
+    }
+
+    /// Stream time goes on from where the changelogs left it: the first record after a restore may be the last
+    /// for a long time, and what it makes due must not wait for the one after.
+    fn resume_stream_time(&mut self) {
+        let time = self.scope.stream_time;
+        if time == EventTime::MIN {
+            return;
+        }
+        for schedule in &mut self.scope.schedules {
+            if schedule.kind == PunctuationKind::StreamTime {
+                schedule.next = Some((time + schedule.interval).0);
+            }
+        }
     }
 
     /// Queues a record of one of its inputs.
