@@ -6,12 +6,12 @@ use anyhow::Context;
 
 use crate::{
     avro::{
-        client::{Credentials, RegistryClient, RegistryClientConfig},
+        client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
         codec::{AvroCodec, AvroRecord},
         local::LocalRegistry,
         registry::SchemaRegistry,
     },
-    config::{Config, RawRegistry},
+    config::{Config, Secret},
     events::{
         questionnaire::QuestionnaireCodec,
         topics::{Topics, subject},
@@ -45,18 +45,8 @@ impl Cluster {
     /// # Errors
     /// If one does not answer; the line says which, and what to set.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
-        let written = &config.raw.broker;
-        let kafka = KafkaConfig {
-            bootstrap_servers: written.bootstrap_servers.clone(),
-            client_id: format!("foretell-{}", config.instance()),
-            session_timeout: written.session_timeout,
-            transaction_timeout: written.transaction_timeout,
-            properties: written.properties.clone(),
-            ..KafkaConfig::default()
-        };
-        let broker = KafkaBroker::connect(&kafka)?;
-        let client = RegistryClient::new(&registry_config(&config.raw.schema_registry)?)
-            .context("[schema_registry] url")?;
+        let broker = KafkaBroker::connect(&kafka_config(config))?;
+        let client = registry_client(config)?;
         let cluster = Self { broker: Arc::new(broker), registry: Arc::new(client) };
         cluster.registry.latest("foretell").with_context(|| {
             let url = &config.raw.schema_registry.url;
@@ -174,17 +164,42 @@ impl Cluster {
     }
 }
 
-fn registry_config(written: &RawRegistry) -> anyhow::Result<RegistryClientConfig> {
+/// How the configuration's broker is reached.
+#[must_use]
+pub fn kafka_config(config: &Config) -> KafkaConfig {
+    let written = &config.raw.broker;
+    let properties = written.properties.iter();
+    KafkaConfig {
+        bootstrap_servers: written.bootstrap_servers.clone(),
+        client_id: format!("foretell-{}", config.instance()),
+        session_timeout: written.session_timeout,
+        transaction_timeout: written.transaction_timeout,
+        properties: properties
+            .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
+            .collect(),
+        ..KafkaConfig::default()
+    }
+}
+
+/// The configuration's registry; nobody is asked yet.
+///
+/// # Errors
+/// If the settings can't be right.
+pub fn registry_client(config: &Config) -> anyhow::Result<RegistryClient> {
+    let written = &config.raw.schema_registry;
     let credentials = match (&written.username, &written.bearer_token) {
-        (Some(_), Some(_)) => {
-            anyhow::bail!("[schema_registry] has both username and bearer_token: leave one out")
-        }
-        (Some(user), None) => Credentials::Basic {
+        (Some(user), _) => Credentials::Basic {
             user: user.clone(),
-            password: written.password.clone().unwrap_or_default(),
+            password: written.password.as_ref().map_or("", Secret::reveal).to_owned(),
         },
-        (None, Some(token)) => Credentials::Bearer(token.clone()),
+        (None, Some(token)) => Credentials::Bearer(token.reveal().to_owned()),
         (None, None) => Credentials::None,
     };
-    Ok(RegistryClientConfig { url: written.url.clone(), credentials, timeout: written.timeout })
+    let tls = RegistryTls {
+        ca_file: written.ca_file.clone(),
+        identity: written.certificate_file.clone().zip(written.key_file.clone()),
+    };
+    let url = written.url.clone();
+    RegistryClient::new(&RegistryClientConfig { url, credentials, tls, timeout: written.timeout })
+        .context("[schema_registry]")
 }

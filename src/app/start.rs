@@ -75,7 +75,7 @@ fn cannot_listen(bind: &str) -> String {
 /// How long requests under way may take when we stop.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// What a store holds is made of records, and may be larger than each.
-const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
+pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
 
 /// What several parts are made from.
 struct Parts<'a> {
@@ -146,7 +146,12 @@ impl Instance {
             overview: overview.clone(),
             gateway: Arc::new(gateway),
             registry: registry.clone(),
-            bearer_token: config.raw.http.bearer_token.as_deref().map(Arc::from),
+            bearer_token: config
+                .raw
+                .http
+                .bearer_token
+                .as_ref()
+                .map(|token| Arc::from(token.reveal())),
         };
         let (http_stop, stopped) = oneshot::channel::<()>();
         let serve = http::serve(listener, state, async move {

@@ -6,12 +6,16 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    fmt,
+    fmt, fs,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use reqwest::{StatusCode, Url, blocking::Client};
+use reqwest::{
+    Certificate, Identity, StatusCode, Url,
+    blocking::{Client, ClientBuilder, RequestBuilder},
+};
 use schema_registry_converter::{
     blocking::schema_registry::{
         SrSettings, get_referenced_schema, get_schema_by_id, perform_sr_call, post_schema,
@@ -42,8 +46,50 @@ pub struct RegistryClientConfig {
     pub url: String,
     /// Who we are to it.
     pub credentials: Credentials,
+    /// Whom we trust, and our own certificate.
+    pub tls: RegistryTls,
     /// How long one attempt of a call may take.
     pub timeout: Duration,
+}
+
+/// What TLS takes besides the system's trusted certificates; files in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryTls {
+    /// Who may have signed the registry's certificate, besides.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate with its chain, and its key (PKCS#8), for a registry that asks who we are.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl RegistryTls {
+    /// A client is built twice, and a builder serves once.
+    fn client(&self) -> Result<ClientBuilder, String> {
+        let mut builder = Client::builder();
+        if let Some(path) = &self.ca_file {
+            let not_pem = |error| format!("{} is not PEM: {}", path.display(), chain(&error));
+            let trusted = Certificate::from_pem_bundle(&read(path)?).map_err(not_pem)?;
+            if trusted.is_empty() {
+                return Err(format!("{} holds no certificate", path.display()));
+            }
+            builder = builder.tls_certs_merge(trusted);
+        }
+        if let Some((certificate, key)) = &self.identity {
+            let identity = Identity::from_pkcs8_pem(&read(certificate)?, &read(key)?);
+            builder = builder.identity(identity.map_err(|error| {
+                format!(
+                    "{} and {} are no certificate and its key (PEM, PKCS#8, without a password): {}",
+                    certificate.display(),
+                    key.display(),
+                    chain(&error)
+                )
+            })?);
+        }
+        Ok(builder)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 /// How we show who we are.
@@ -94,6 +140,11 @@ impl RegistryClient {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused("the address must begin with http:// or https://".to_owned()));
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            // Not by `refused`, which shows the address.
+            let problem = "a name and a password do not belong into the address".to_owned();
+            return Err(RegistryError::Refused(problem));
+        }
         let url = config.url.trim_end_matches('/').to_owned();
         let mut builder = SrSettings::new_builder(url.clone());
         builder.set_timeout(config.timeout);
@@ -104,9 +155,10 @@ impl RegistryClient {
             }
             Credentials::Bearer(token) => builder.set_token_authorization(token),
         };
-        let settings = builder.build().map_err(|error| refused(error.to_string()))?;
-        let http = Client::builder().timeout(config.timeout).build();
-        let http = http.map_err(|error| refused(error.to_string()))?;
+        let tls = || config.tls.client().map_err(refused);
+        let settings = builder.build_with(tls()?).map_err(|error| refused(error.to_string()))?;
+        let http = tls()?.timeout(config.timeout).build();
+        let http = http.map_err(|error| refused(chain(&error)))?;
         let credentials = config.credentials.clone();
         Ok(Self { settings, http, url, credentials, schemas: Mutex::default() })
     }
@@ -168,19 +220,44 @@ impl RegistryClient {
         by_code(code.map_or(0, |raw| raw.error_code), status_in(&error.error), message)
     }
 
-    /// The one call that the converter does not have. Against the newest version only, as the
+    /// Whether it takes new schemas: `READWRITE`, `READONLY` and the like; none if it does not tell.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    pub fn mode(&self) -> Result<Option<String>, RegistryError> {
+        let unavailable = |error: reqwest::Error| RegistryError::Unavailable(chain(&error));
+        let request = self.authorized(self.http.get(format!("{}/mode", self.url)));
+        let response = request.send().map_err(unavailable)?;
+        let status = response.status();
+        let text = response.text().map_err(unavailable)?;
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(None),
+            status if status.is_success() => {
+                let answer: Result<Mode, _> = serde_json::from_str(&text);
+                answer.map(|answer| Some(answer.mode)).map_err(|_| self.odd_answer("a mode"))
+            }
+            status => {
+                Err(by_code(0, Some(status.as_u16()), format!("{}: {status}: {text}", self.url)))
+            }
+        }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.credentials {
+            Credentials::None => request,
+            Credentials::Basic { user, password } => request.basic_auth(user, Some(password)),
+            Credentials::Bearer(token) => request.bearer_auth(token),
+        }
+    }
+
+    /// The one call of ours that the converter does not have. Against the newest version only, as the
     /// default rule has it.
     fn ask_compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         let url =
             format!("{}/compatibility/subjects/{subject}/versions/latest?verbose=true", self.url);
         let call = || {
             let request = self.http.post(&url).header("Content-Type", MEDIA_TYPE);
-            let request = match &self.credentials {
-                Credentials::None => request,
-                Credentials::Basic { user, password } => request.basic_auth(user, Some(password)),
-                Credentials::Bearer(token) => request.bearer_auth(token),
-            };
-            request.body(body(schema)).send()
+            self.authorized(request).body(body(schema)).send()
         };
         let gone =
             |status| matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE);
@@ -272,6 +349,12 @@ impl RegistryClient {
     fn odd_answer(&self, wanted: &str) -> RegistryError {
         RegistryError::Refused(format!("{}: the answer lacks {wanted}", self.url))
     }
+}
+
+/// The answer to the question for the mode.
+#[derive(Deserialize)]
+struct Mode {
+    mode: String,
 }
 
 /// The answer to a compatibility check.
@@ -381,7 +464,8 @@ mod tests {
 
     fn connect(url: &str, credentials: Credentials) -> RegistryClient {
         let timeout = Duration::from_secs(5);
-        let config = RegistryClientConfig { url: url.to_owned(), credentials, timeout };
+        let tls = RegistryTls::default();
+        let config = RegistryClientConfig { url: url.to_owned(), credentials, tls, timeout };
         RegistryClient::new(&config).expect("the address is one")
     }
 
@@ -463,6 +547,36 @@ mod tests {
     }
 
     #[test]
+    fn the_mode_may_be_unknown() {
+        let (url, server) = server(&[
+            ("200 OK", r#"{"mode":"READONLY"}"#),
+            ("404 Not Found", "no such page"),
+            ("401 Unauthorized", "{}"),
+        ]);
+        let client = connect(&url, Credentials::Bearer("t".to_owned()));
+        assert_eq!(client.mode(), Ok(Some("READONLY".to_owned())));
+        assert_eq!(client.mode(), Ok(None));
+        assert!(matches!(client.mode(), Err(RegistryError::Refused(_))));
+        let asked = server.join().expect("it answered");
+        assert_eq!(asked[0], "GET /a/path/mode HTTP/1.1 Bearer t");
+    }
+
+    #[test]
+    fn certificates_that_are_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ca.pem");
+        fs::write(&path, "no certificate").expect("it can be written");
+        let check = |tls: RegistryTls, expected: &str| {
+            let found = tls.client().map(|_| ()).unwrap_err();
+            assert!(found.contains(expected), "{expected} in {found}");
+        };
+        let gone = folder.path().join("gone.pem");
+        check(RegistryTls { ca_file: Some(path.clone()), identity: None }, "ca.pem");
+        check(RegistryTls { ca_file: Some(gone), identity: None }, "cannot read");
+        check(RegistryTls { ca_file: None, identity: Some((path.clone(), path)) }, "PKCS#8");
+    }
+
+    #[test]
     fn verdicts() {
         assert_eq!(verdict(r#"{"is_compatible":true}"#), Ok(Compatibility::Compatible));
         let reasons = vec!["because".to_owned()];
@@ -477,11 +591,14 @@ mod tests {
             RegistryClient::new(&RegistryClientConfig {
                 url: url.to_owned(),
                 credentials: Credentials::Bearer("secret".to_owned()),
+                tls: RegistryTls::default(),
                 timeout: Duration::from_secs(1),
             })
         };
         assert!(client("localhost:8081").is_err());
         assert!(client("not a url").is_err());
+        let user = client("http://me:secret@localhost:8081").map(|_| ()).unwrap_err().to_string();
+        assert!(!user.contains("secret") && user.contains("password"), "{user}");
         let shown = format!("{:?}", client("http://localhost:8081/").unwrap());
         assert!(!shown.contains("secret"), "{shown}");
     }

@@ -8,6 +8,7 @@
 
 mod overrides;
 mod raw;
+mod secret;
 
 use std::{
     fs, io,
@@ -15,7 +16,8 @@ use std::{
     sync::Arc,
 };
 
-pub use raw::{RawConfig, RawRegistry, RawTable};
+pub use raw::{RawBroker, RawConfig, RawRegistry, RawTable};
+pub use secret::Secret;
 
 use crate::{
     events::questionnaire::{MetadataFields, QuestionnaireSchema, QuestionnaireSchemaError},
@@ -52,6 +54,24 @@ pub enum ConfigError {
     /// An override that can't be set.
     #[error("{0}")]
     Override(String),
+    /// A secret that is none. It is named, and not shown.
+    #[error("{path}: {problem}")]
+    Secret {
+        /// Its section and key.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The file of a secret can't be read.
+    #[error("cannot read {path} from {from}", from = from.display())]
+    SecretFile {
+        /// The secret's section and key.
+        path: String,
+        /// Its file.
+        from: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The event schema does not fit.
     #[error("[events] schema {path}", path = path.display())]
     Schema {
@@ -112,15 +132,22 @@ impl Config {
             };
             overrides::set(&mut file, key.trim(), value.trim()).map_err(ConfigError::Override)?;
         }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        secret::resolve(&mut file, folder)?;
         let mut raw: RawConfig = toml::Value::Table(file).try_into().map_err(|error| {
             // Overrides included, so there is no place in the file to point at.
             ConfigError::Toml { path: path.to_owned(), message: one_line(&error, "") }
         })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
         raw.events.schema = folder.join(&raw.events.schema);
+        let registry = &mut raw.schema_registry;
+        let pem = [&mut registry.ca_file, &mut registry.certificate_file, &mut registry.key_file];
+        for file in pem.into_iter().flatten() {
+            *file = folder.join(&*file);
+        }
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }
+        take_user_from_url(&mut raw.schema_registry)?;
         Self::check(raw)
     }
 
@@ -171,6 +198,21 @@ impl Config {
         let name = name.trim();
         if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
     }
+}
+
+/// The address is printed; what is in front of its `@` must not be.
+fn take_user_from_url(registry: &mut RawRegistry) -> Result<(), ConfigError> {
+    let Some((url, name, password)) = secret::without_user(&registry.url) else { return Ok(()) };
+    registry.url = url;
+    if registry.username.is_some() || registry.bearer_token.is_some() {
+        return Err(ConfigError::Value {
+            key: "[schema_registry] url",
+            problem: "it names a user, and so does another key: leave one out".to_owned(),
+        });
+    }
+    registry.username = Some(name);
+    registry.password = password.or(registry.password.take());
+    Ok(())
 }
 
 fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<PipelineSpec, ConfigError> {
@@ -227,6 +269,16 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
     }
     if raw.learning.retrain_after == 0 {
         return refuse("[learning] retrain_after", "it must be at least 1");
+    }
+    let registry = &raw.schema_registry;
+    if registry.username.is_some() && registry.bearer_token.is_some() {
+        return refuse("[schema_registry]", "it has both username and bearer_token: leave one out");
+    }
+    if registry.certificate_file.is_some() != registry.key_file.is_some() {
+        return refuse(
+            "[schema_registry]",
+            "certificate_file and key_file go together: name both, or none",
+        );
     }
     if raw.tuning.folds < 2 {
         return refuse("[tuning] folds", "cross-validation needs at least 2");

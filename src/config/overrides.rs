@@ -3,6 +3,8 @@
 
 use toml::{Table, Value};
 
+use crate::config::secret;
+
 /// The prefix of our variables.
 const PREFIX: &str = "FORETELL_";
 
@@ -35,11 +37,18 @@ pub(super) fn from_environment(
                 name.strip_prefix(**section).is_some_and(|rest| rest.starts_with('_'))
             })?;
             let key = &name[section.len() + 1..];
-            Some((format!("{section}.{key}"), value))
+            let path = format!("{section}.{key}");
+            Some((property(&path).unwrap_or(path), value))
         })
         .collect();
     found.sort();
     found
+}
+
+/// librdkafka's names have dots where a variable's has underscores, and no underscores.
+fn property(path: &str) -> Option<String> {
+    let name = path.strip_prefix("broker.properties_")?;
+    Some(format!("broker.properties.{}", name.replace('_', ".")))
 }
 
 /// Sets `path` (dotted) in the file to `value`: TOML if it reads as such, text if not.
@@ -47,7 +56,10 @@ pub(super) fn from_environment(
 /// # Errors
 /// If `path` goes through something that is no section.
 pub(super) fn set(file: &mut Table, path: &str, value: &str) -> Result<(), String> {
-    let mut parts: Vec<&str> = path.split('.').collect();
+    let mut parts: Vec<&str> = match secret::property_of(path) {
+        Some(name) => vec!["broker", "properties", name],
+        None => path.split('.').collect(),
+    };
     let Some(key) = parts.pop().filter(|key| !key.is_empty()) else {
         return Err(format!("`{path}` names no key"));
     };
@@ -59,14 +71,15 @@ pub(super) fn set(file: &mut Table, path: &str, value: &str) -> Result<(), Strin
         };
         table = inner;
     }
-    let held_text = matches!(table.get(key), Some(Value::String(_)));
-    table.insert(key.to_owned(), read(value, held_text));
+    // A password of digits is no number.
+    let is_text = secret::is_secret(path) || matches!(table.get(key), Some(Value::String(_)));
+    table.insert(key.to_owned(), read(value, is_text));
     Ok(())
 }
 
-fn read(value: &str, held_text: bool) -> Value {
+fn read(value: &str, is_text: bool) -> Value {
     // A list, a table or a quoted text is meant as TOML, whatever stood there.
-    if held_text && !value.starts_with(['{', '[', '"', '\'']) {
+    if is_text && !value.starts_with(['{', '[', '"', '\'']) {
         return Value::String(value.to_owned());
     }
     let line = format!("value = {value}");
@@ -92,6 +105,8 @@ mod tests {
         check("FORETELL_BROKER_BOOTSTRAP_SERVERS", &["broker.bootstrap_servers"]);
         check("FORETELL_SCHEMA_REGISTRY_URL", &["schema_registry.url"]);
         check("FORETELL_HTTP_BIND", &["http.bind"]);
+        check("FORETELL_BROKER_PROPERTIES", &["broker.properties"]);
+        check("FORETELL_BROKER_PROPERTIES_SASL_PASSWORD", &["broker.properties.sasl.password"]);
         check("FORETELL_LOG", &[]);
         check("FORETELL_TEST_BROKERS", &[]);
         check("HOME", &[]);
@@ -108,6 +123,14 @@ mod tests {
         check("topics.prefix", "12", "topics = { prefix = '12' }");
         check("topics.prefix", "{ a = 1 }", "topics = { prefix = { a = 1 } }");
         check("http.bind", "0.0.0.0:1", "topics = { prefix = '7' }\nhttp = { bind = '0.0.0.0:1' }");
+        let more = "topics = { prefix = '7' }\n";
+        let registry = |line: &str| format!("{more}[schema_registry]\n{line}");
+        check("schema_registry.password", "007", &registry("password = '007'"));
+        check("schema_registry.password", "true", &registry("password = 'true'"));
+        let file = "{ file = '/run/x' }";
+        check("schema_registry.password", file, &registry(&format!("password = {file}")));
+        let property = format!("{more}[broker.properties]\n'sasl.password' = '1'");
+        check("broker.properties.sasl.password", "1", &property);
         assert!(set(&mut "a = 1".parse().unwrap(), "a.b", "1").is_err());
         assert!(set(&mut Table::new(), "a.", "1").is_err());
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Secret,
     ml::{Scaling, training::Space},
     processors::{
         gather::ScoreWhen,
@@ -62,8 +63,8 @@ pub struct RawBroker {
     pub session_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
-    /// Handed to librdkafka as they are: security, above all.
-    pub properties: BTreeMap<String, String>,
+    /// Handed to librdkafka as they are: security, above all, so that each is treated as a secret.
+    pub properties: BTreeMap<String, Secret>,
 }
 
 impl Default for RawBroker {
@@ -84,8 +85,14 @@ impl Default for RawBroker {
 pub struct RawRegistry {
     pub url: String,
     pub username: Option<String>,
-    pub password: Option<String>,
-    pub bearer_token: Option<String>,
+    pub password: Option<Secret>,
+    pub bearer_token: Option<Secret>,
+    /// Certificates (PEM) of whoever may sign the registry's, besides those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM, with its chain), for a registry that asks for one (mTLS).
+    pub certificate_file: Option<PathBuf>,
+    /// Its key (PEM, PKCS#8, without a password).
+    pub key_file: Option<PathBuf>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
 }
@@ -97,6 +104,9 @@ impl Default for RawRegistry {
             username: None,
             password: None,
             bearer_token: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
             timeout: Duration::from_secs(10),
         }
     }
@@ -310,7 +320,7 @@ fn comma() -> char {
 pub struct RawHttp {
     pub bind: String,
     /// Guards what changes something; without one, that is open to whoever reaches the address.
-    pub bearer_token: Option<String>,
+    pub bearer_token: Option<Secret>,
 }
 
 impl Default for RawHttp {

@@ -1,6 +1,7 @@
 //! Questions about topics, and their creation.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::pin,
     sync::Arc,
@@ -12,7 +13,8 @@ use std::{
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
+    metadata::Metadata,
     types::RDKafkaErrorCode as Code,
 };
 
@@ -22,6 +24,7 @@ use crate::{
         deadline::{Deadline, pause_for},
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
+        unreachable::{Heard, Unreachable},
     },
     streams::{
         record::Topic,
@@ -31,10 +34,16 @@ use crate::{
 };
 
 /// How long somebody has to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a new topic may take until all its partitions have leaders.
 const USABLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// One look for a broker: in between, librdkafka's complaints are heard.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Complaints heard in one go: an error and some log lines for each broker.
+const HEARD_MAX: usize = 100;
 
 /// Between two questions.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -43,7 +52,7 @@ impl ConsumerContext for LogOnly {}
 
 /// One connection for all questions.
 pub(crate) struct Admin {
-    metadata: BaseConsumer<LogOnly>,
+    metadata: BaseConsumer<Heard>,
     client: AdminClient<LogOnly>,
     clock: Arc<dyn Clock>,
 }
@@ -53,34 +62,82 @@ impl Admin {
     pub(crate) fn connect(
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Self, BrokerError> {
-        let metadata: BaseConsumer<LogOnly> = config
+    ) -> Result<Self, Unreachable> {
+        let metadata: BaseConsumer<Heard> = config
             .metadata()
-            .create_with_context(LogOnly)
-            .map_err(|error| broker_error("connect", &error))?;
+            .create_with_context(Heard::default())
+            .map_err(|error| refused(broker_error("connect", &error)))?;
         let client = config
             .admin()
             .create_with_context(LogOnly)
-            .map_err(|error| broker_error("connect", &error))?;
+            .map_err(|error| refused(broker_error("connect", &error)))?;
         let admin = Self { metadata, client, clock: Arc::clone(clock) };
-        admin.wait_for_a_broker(&config.bootstrap_servers)?;
+        admin.wait_for_a_broker(config)?;
         Ok(admin)
     }
 
-    fn wait_for_a_broker(&self, servers: &str) -> Result<(), BrokerError> {
+    fn wait_for_a_broker(&self, config: &KafkaConfig) -> Result<(), Unreachable> {
         let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
         while !deadline.passed() {
             self.serve();
-            if self.metadata.fetch_metadata(None, deadline.remaining()).is_ok() {
+            if self.metadata.fetch_metadata(None, deadline.remaining().min(LOOK)).is_ok() {
                 return Ok(());
+            }
+            self.serve();
+            if self.metadata.context().is_refused() {
+                break;
             }
             pause_for(ASK_AGAIN_AFTER);
         }
+        let mut heard = self.metadata.context();
+        let listener;
+        if heard.may_be_hanging_up() {
+            listener = self.listen_for_hang_ups(config)?;
+            heard = listener.context();
+        }
+        Err(heard.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
+    }
+
+    /// Connections that end are passed over, since idle ones do all the time; but one that ends where it should
+    /// begin tells that the listener expects something else. So a client of its own listens for that.
+    fn listen_for_hang_ups(
+        &self,
+        config: &KafkaConfig,
+    ) -> Result<BaseConsumer<Heard>, Unreachable> {
+        let mut all = config.metadata();
+        all.set("log.connection.close", "true");
+        let listener: BaseConsumer<Heard> = all
+            .create_with_context(Heard::default())
+            .map_err(|error| refused(broker_error("connect", &error)))?;
+        let deadline = Deadline::within(LOOK, &self.clock);
+        while !deadline.passed() && listener.context().may_be_hanging_up() {
+            // Without a question it would not even connect.
+            drop(listener.fetch_metadata(None, ASK_AGAIN_AFTER));
+            serve(&listener);
+        }
+        Ok(listener)
+    }
+
+    /// What the cluster says of itself, of one topic or of all.
+    pub(crate) fn metadata(&self, topic: Option<&Topic>) -> KafkaResult<Metadata> {
         self.serve();
-        let seconds = ANSWER_WITHIN.as_secs();
-        Err(BrokerError::Fatal(format!(
-            "no broker answers at {servers} after {seconds} s: is it running? set [broker] bootstrap_servers"
-        )))
+        self.metadata.fetch_metadata(topic.map(Topic::as_str), ANSWER_WITHIN)
+    }
+
+    /// The cluster's own name for itself.
+    pub(crate) fn cluster_id(&self) -> Option<String> {
+        self.metadata.client().fetch_cluster_id(ANSWER_WITHIN)
+    }
+
+    /// The settings of a topic or a broker, those that have a value.
+    pub(crate) fn settings_of(
+        &self,
+        what: &ResourceSpecifier<'_>,
+    ) -> KafkaResult<BTreeMap<String, String>> {
+        let answer = wait_for(self.client.describe_configs([what], &options()))?;
+        let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
+        let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
+        Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
     /// How many partitions `topic` has; none if it does not exist.
@@ -96,10 +153,8 @@ impl Admin {
 
     /// The largest record batch that `topic` takes, in bytes, if we may know.
     pub(crate) fn message_bytes_max(&self, topic: &Topic) -> Option<usize> {
-        let resource = ResourceSpecifier::Topic(topic.as_str());
-        let answer = wait_for(self.client.describe_configs([&resource], &options()));
-        let described = answer.ok()?.into_iter().next()?.ok()?;
-        described.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        let settings = self.settings_of(&ResourceSpecifier::Topic(topic.as_str()));
+        settings.ok()?.get("max.message.bytes")?.parse().ok()
     }
 
     /// Creates those of `specs` that do not exist, waits until they can be used, and returns their names.
@@ -173,12 +228,8 @@ impl Admin {
     }
 
     fn look(&self, topic: &Topic) -> Result<Option<Seen>, BrokerError> {
-        self.serve();
         let doing = format!("look at topic {topic}");
-        let metadata = self
-            .metadata
-            .fetch_metadata(Some(topic.as_str()), ANSWER_WITHIN)
-            .map_err(|error| broker_error(&doing, &error))?;
+        let metadata = self.metadata(Some(topic)).map_err(|error| broker_error(&doing, &error))?;
         let Some(found) = metadata.topics().iter().find(|seen| seen.name() == topic.as_str())
         else {
             return Ok(None);
@@ -198,10 +249,21 @@ impl Admin {
         }))
     }
 
-    /// Takes librdkafka's log lines.
+    /// Takes librdkafka's log lines and complaints.
     fn serve(&self) {
-        drop(self.metadata.poll(Duration::ZERO));
+        serve(&self.metadata);
     }
+}
+
+fn serve(consumer: &BaseConsumer<Heard>) {
+    for _ in 0..HEARD_MAX {
+        drop(consumer.poll(Duration::ZERO));
+    }
+}
+
+/// The settings can't be right.
+fn refused(error: BrokerError) -> Unreachable {
+    Unreachable { detail: error.to_string(), fix: "correct it in [broker.properties]".to_owned() }
 }
 
 struct Seen {

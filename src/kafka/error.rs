@@ -43,8 +43,8 @@ pub(crate) fn broker_error(doing: &str, error: &KafkaError) -> BrokerError {
         KafkaError::MessageConsumptionFatal(code) if recovery(*code) != Recovery::Fatal => {
             BrokerError::Fenced(text)
         }
-        // Not its value, which may be a secret.
-        KafkaError::ClientConfig(_, reason, property, _) => {
+        KafkaError::ClientConfig(_, reason, property, value) => {
+            let reason = without_value(reason, value, property);
             BrokerError::Fatal(format!("[broker] {property} is refused: {reason}"))
         }
         other => match other.rdkafka_error_code() {
@@ -52,6 +52,15 @@ pub(crate) fn broker_error(doing: &str, error: &KafkaError) -> BrokerError {
             None => BrokerError::Fatal(text),
         },
     }
+}
+
+/// librdkafka quotes what it refuses, or a part of it; whatever was set may be a secret.
+fn without_value(reason: &str, value: &str, property: &str) -> String {
+    let pieces = reason.split('"').enumerate().map(|(index, piece)| {
+        let is_value = index % 2 == 1 && piece != property && value.contains(piece);
+        if is_value { "…" } else { piece }
+    });
+    pieces.collect::<Vec<_>>().join("\"")
 }
 
 /// Names the recovery from a transaction's error: librdkafka itself says which it wants (KIP-360).
@@ -173,6 +182,23 @@ mod tests {
         for (code, expected) in cases {
             assert_eq!(recovery(code), expected, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_refused_value_is_not_shown() {
+        let check = |value: &str, reason: &str| {
+            let property = "security.protocol";
+            let shown = without_value(reason, value, property);
+            assert!(shown.contains(property) && !shown.contains("hunter2"), "{shown}");
+        };
+        check(
+            "hunter2",
+            "Invalid value \"hunter2\" for configuration property \"security.protocol\"",
+        );
+        check(
+            "ssl,hunter2",
+            "Invalid value \"hunter2\" for configuration property \"security.protocol\"",
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!                          ├─ read ───▶ reader                              (one producer)    │
 //!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
 //!
+//!   examine: what `doctor` asks; unreachable: why nobody answers
 //!   error: the one place where a librdkafka code becomes a BrokerError, named for the recovery
 //! ```
 
@@ -17,6 +18,7 @@ mod config;
 mod deadline;
 mod destinations;
 mod error;
+mod examine;
 mod group;
 mod logging;
 mod member;
@@ -27,10 +29,15 @@ mod reader;
 mod rebalance;
 mod received;
 mod transaction;
+mod unreachable;
 
 use std::sync::Arc;
 
 pub use config::KafkaConfig;
+pub use examine::{
+    ClusterSeen, Examiner, GroupSeen, PartitionSeen, PlaceSeen, Settings, TopicSeen, Unanswered,
+};
+pub use unreachable::Unreachable;
 
 use crate::{
     kafka::{admin::Admin, member::KafkaMember, publisher::KafkaPublisher, reader::KafkaReader},
@@ -54,12 +61,29 @@ impl KafkaBroker {
     /// Checks the settings, and that a broker answers.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`], saying which setting is refused, or that nobody answered in time.
+    /// [`BrokerError::Fatal`], saying which setting is refused, or why nobody answered in time.
     pub fn connect(config: &KafkaConfig) -> Result<Self, BrokerError> {
-        config.check()?;
+        Self::reach(config).map_err(|unreachable| BrokerError::Fatal(unreachable.to_string()))
+    }
+
+    /// Like [`Self::connect`], with what happened told apart from what to do.
+    ///
+    /// # Errors
+    /// [`Unreachable`]
+    pub fn reach(config: &KafkaConfig) -> Result<Self, Unreachable> {
+        config.check().map_err(|error| Unreachable {
+            detail: error.to_string(),
+            fix: "correct it in [broker.properties]".to_owned(),
+        })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let admin = Arc::new(Admin::connect(config, &clock)?);
         Ok(Self { config: config.clone(), admin, clock })
+    }
+
+    /// Asks this cluster about itself.
+    #[must_use]
+    pub fn examiner(&self) -> Examiner {
+        Examiner::new(&self.config, &self.admin, &self.clock)
     }
 }
 

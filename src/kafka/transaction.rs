@@ -177,7 +177,7 @@ impl Transactions {
     }
 }
 
-fn is_retriable(error: &KafkaError) -> bool {
+pub(crate) fn is_retriable(error: &KafkaError) -> bool {
     if let KafkaError::Transaction(error) = error {
         return error.is_retriable() && !error.txn_requires_abort();
     }

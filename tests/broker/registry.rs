@@ -10,7 +10,7 @@ use std::{
 
 use foretell::{
     avro::{
-        client::{Credentials, RegistryClient, RegistryClientConfig},
+        client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
         codec::{AvroCodec, AvroRecord, CodecSetupError},
         registry::{Compatibility, RegistryError, SchemaRegistry},
     },
@@ -35,6 +35,7 @@ fn client(url: &str) -> RegistryClient {
     let config = RegistryClientConfig {
         url: url.to_owned(),
         credentials: Credentials::None,
+        tls: RegistryTls::default(),
         timeout: Duration::from_secs(10),
     };
     RegistryClient::new(&config).expect("the address is one")

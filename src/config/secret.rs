@@ -1,0 +1,259 @@
+//! Values that nobody may see: a type that does not show them, and where they may be kept instead of in the
+//! file.
+//!
+//! ```text
+//!   password = "…"                              in the file
+//!   password = { file = "/run/secrets/x" }      in a file of its own, a path from the file's folder
+//!   FORETELL_SCHEMA_REGISTRY_PASSWORD=…         in the environment, either of these
+//! ```
+
+use std::{fmt, fs, path::Path};
+
+use serde::{Deserialize, Deserializer, de::Error};
+use toml::{Table, Value};
+
+use crate::config::ConfigError;
+
+/// A password, a token or a key. Nothing prints it, and nothing writes it: there is no `Serialize`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whoever has to show it to a server.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    /// By hand, for serde's own errors show the value that they refuse.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer) {
+            Ok(Value::String(text)) => Ok(Self(text)),
+            Ok(_) | Err(_) => Err(D::Error::custom(EXPECTED)),
+        }
+    }
+}
+
+const EXPECTED: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" }";
+
+const EXPECTED_PROPERTY: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" } (a name with dots \
+     stands in quotes itself)";
+
+/// Where secrets stand, by section and key. A name may come from a file too, since it is often kept beside
+/// its password.
+const PLACES: &[(&str, &str)] = &[
+    ("broker", PROPERTIES),
+    ("schema_registry", "username"),
+    ("schema_registry", "password"),
+    ("schema_registry", "bearer_token"),
+    ("http", "bearer_token"),
+];
+
+/// A table of librdkafka's properties, among them passwords and keys: each is treated as a secret.
+const PROPERTIES: &str = "properties";
+
+/// The property that `path` (dotted) names, if it names one: their names have dots themselves.
+pub(super) fn property_of(path: &str) -> Option<&str> {
+    path.strip_prefix("broker.properties.").filter(|name| !name.is_empty())
+}
+
+/// Whether `path` (dotted) names a secret: it is a text then, whatever it looks like.
+pub(super) fn is_secret(path: &str) -> bool {
+    let is_place = |(section, key): &(&str, &str)| {
+        *key != PROPERTIES
+            && path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')) == Some(key)
+    };
+    property_of(path).is_some() || PLACES.iter().any(is_place)
+}
+
+/// Puts the content of its file in place of every `{ file = "…" }`. Whatever else is no text is refused here,
+/// by its name alone.
+///
+/// # Errors
+/// [`ConfigError`], which never shows a value.
+pub(super) fn resolve(file: &mut Table, folder: &Path) -> Result<(), ConfigError> {
+    for (section, key) in PLACES {
+        let refuse = |path: String| ConfigError::Secret { path, problem: "expected a table" };
+        let table = match file.get_mut(*section) {
+            None => continue,
+            Some(Value::Table(table)) => table,
+            Some(_) => return Err(refuse(format!("[{section}]"))),
+        };
+        match table.get_mut(*key) {
+            None => {}
+            Some(value) if *key != PROPERTIES => {
+                fill(value, &format!("[{section}] {key}"), EXPECTED, folder)?;
+            }
+            Some(Value::Table(properties)) => {
+                for (name, value) in properties.iter_mut() {
+                    fill(value, &format!("[{section}.{key}] {name}"), EXPECTED_PROPERTY, folder)?;
+                }
+            }
+            Some(_) => return Err(refuse(format!("[{section}] {key}"))),
+        }
+    }
+    Ok(())
+}
+
+fn fill(
+    value: &mut Value,
+    name: &str,
+    expected: &'static str,
+    folder: &Path,
+) -> Result<(), ConfigError> {
+    let named = match value {
+        Value::String(_) => return Ok(()),
+        Value::Table(table) if table.len() == 1 => table.get("file").and_then(Value::as_str),
+        Value::Table(_)
+        | Value::Array(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Float(_)
+        | Value::Integer(_) => None,
+    };
+    let path = name.to_owned();
+    let Some(named) = named else {
+        return Err(ConfigError::Secret { path, problem: expected });
+    };
+    let from = folder.join(named);
+    let text = match fs::read_to_string(&from) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigError::SecretFile { path, from, source }),
+    };
+    // Editors and `echo` end a file with a new line, which is no part of a password.
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(ConfigError::Secret { path, problem: "the file that it names is empty" });
+    }
+    *value = Value::String(text.to_owned());
+    Ok(())
+}
+
+/// An address without the name and the password that stand in it, and these. Addresses are printed.
+pub(super) fn without_user(url: &str) -> Option<(String, String, Option<Secret>)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (user, host) = rest[..end].rsplit_once('@')?;
+    let (name, password) = match user.split_once(':') {
+        Some((name, password)) => (name, Some(Secret(percent_decoded(password)))),
+        None => (user, None),
+    };
+    Some((format!("{scheme}://{host}{}", &rest[end..]), percent_decoded(name), password))
+}
+
+/// `p%40ss` is how `p@ss` stands in an address.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = (*first == b'%').then(|| after.get(..2)).flatten();
+        let code = code.and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(toml: &str) -> Result<Table, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("password"), "p\u{e4}ss word\r\n").unwrap();
+        fs::write(folder.path().join("empty"), "\n").unwrap();
+        let mut table: Table = toml.parse().unwrap();
+        resolve(&mut table, folder.path()).map(|()| table)
+    }
+
+    #[test]
+    fn a_file_stands_for_its_content() {
+        let check = |written: &str, expected: &str| {
+            assert_eq!(resolved(written).unwrap(), expected.parse::<Table>().unwrap(), "{written}");
+        };
+        check(
+            "[schema_registry]\npassword = { file = 'password' }",
+            "[schema_registry]\npassword = 'p\u{e4}ss word'",
+        );
+        check(
+            "[broker.properties]\n'sasl.password' = { file = 'password' }\na = 'b'",
+            "[broker.properties]\n'sasl.password' = 'p\u{e4}ss word'\na = 'b'",
+        );
+        check("[topics]\nprefix = 'x'", "[topics]\nprefix = 'x'");
+    }
+
+    #[test]
+    fn what_is_refused_is_named_and_not_shown() {
+        let check = |written: &str, expected: &[&str]| {
+            let error = resolved(written).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2") && !text.contains("31337"), "{text}");
+            for words in expected {
+                assert!(text.contains(words), "{words} in {text}");
+            }
+        };
+        check("[http]\nbearer_token = 31337", &["[http] bearer_token", "file ="]);
+        check("[broker.properties]\na = ['hunter2']", &["[broker.properties] a", "file ="]);
+        check("[broker]\nproperties = 'hunter2'", &["[broker] properties", "a table"]);
+        check("broker = 'hunter2'", &["[broker]", "a table"]);
+        check("[http]\nbearer_token = { file = 'empty' }", &["[http] bearer_token", "is empty"]);
+        check("[http]\nbearer_token = { file = 'none' }", &["[http] bearer_token", "/none"]);
+        check("[http]\nbearer_token = { fil = 'hunter2' }", &["[http] bearer_token", "file ="]);
+    }
+
+    #[test]
+    fn a_secret_is_not_printed_and_not_told_of_in_errors() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "[hidden]");
+        let number: Result<Secret, _> = Value::Integer(31337).try_into();
+        assert!(!number.unwrap_err().to_string().contains("31337"));
+    }
+
+    #[test]
+    fn which_keys_are_secrets() {
+        for path in
+            ["http.bearer_token", "schema_registry.password", "broker.properties.sasl.password"]
+        {
+            assert!(is_secret(path), "{path}");
+        }
+        for path in ["http.bind", "broker.properties", "broker.properties.", "broker", "http"] {
+            assert!(!is_secret(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_taken_out_of_an_address() {
+        let check = |url: &str, expected: Option<(&str, &str, Option<&str>)>| {
+            let found = without_user(url);
+            let found = found.as_ref().map(|(url, name, password)| {
+                (url.as_str(), name.as_str(), password.as_ref().map(Secret::reveal))
+            });
+            assert_eq!(found, expected, "{url}");
+        };
+        check("http://a:8081/x@y", None);
+        check("https://u:p%40%2fs@a:1/x", Some(("https://a:1/x", "u", Some("p@/s"))));
+        check("http://key@a", Some(("http://a", "key", None)));
+        check("http://u:p@ss%@a", Some(("http://a", "u", Some("p@ss%"))));
+        check("nothing", None);
+    }
+}
