@@ -117,20 +117,26 @@ fn create_topics(
     Ok(())
 }
 
-fn register_schemas(
-    config: &Config,
-    cluster: &Cluster,
-    observer: &mut dyn InitObserver,
-) -> anyhow::Result<()> {
+/// The schema of every topic that has one.
+#[must_use]
+pub fn schemas(config: &Config) -> [(&Topic, &str); 6] {
     let topics = &config.topics;
-    let all = [
+    [
         (&topics.questionnaire_events, config.event_schema.text()),
         (&topics.outcomes, Outcome::SCHEMA),
         (&topics.predictions, Prediction::SCHEMA),
         (&topics.labelled_examples, LabelledExample::SCHEMA),
         (&topics.models, Model::SCHEMA),
         (&topics.trials, TrialRecord::SCHEMA),
-    ];
+    ]
+}
+
+fn register_schemas(
+    config: &Config,
+    cluster: &Cluster,
+    observer: &mut dyn InitObserver,
+) -> anyhow::Result<()> {
+    let all = schemas(config);
     for (topic, schema) in &all {
         let subject = subject(topic);
         if let Compatibility::Incompatible { reasons } =

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod demo;
+pub mod doctor;
 pub mod init;
 pub mod player;
 pub mod send;

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the only place that prints.
 
 mod demo;
+mod doctor;
 mod init;
 mod progress;
 mod run;
@@ -47,8 +48,9 @@ Examples:
   foretell init                                        topics, schemas, and a first model, tuned
   foretell run                                         score and learn, until Ctrl-C
   foretell send --rate 50                              play a table as live events, show what comes back
+  foretell doctor                                      is everything there, and may we use it? what to fix
 
-Keys can be set from outside, the last one winning:
+Keys can be set from outside, the last one winning; a secret may also be { file = \"/run/secrets/x\" }:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
   foretell run --set streams.commit_interval=20ms --set http.bind=0.0.0.0:8000";
 
@@ -85,6 +87,8 @@ enum Command {
     Run(run::Run),
     /// Plays a table as live events and delayed outcomes, and shows the predictions that come back.
     Send(send::Send),
+    /// Looks at everything that a start needs, and says what to fix; it changes nothing.
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
@@ -94,6 +98,7 @@ impl Command {
             Self::Init(init) => &init.sets,
             Self::Run(run) => &run.sets,
             Self::Send(send) => &send.sets,
+            Self::Doctor(doctor) => &doctor.sets,
         }
     }
 }
@@ -108,12 +113,16 @@ impl Cli {
 impl Global {
     /// Logs from here on, then reads the configuration.
     fn start(&self, default_log: &str) -> anyhow::Result<Config> {
+        self.log(default_log);
+        Ok(Config::load(&self.config, &self.sets)?)
+    }
+
+    fn log(&self, default_log: &str) {
         let format = match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
         telemetry::log_to_stderr(self.log.as_deref().unwrap_or(default_log), format);
-        Ok(Config::load(&self.config, &self.sets)?)
     }
 }
 
@@ -126,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(&cli.global),
         Command::Run(run) => run.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
+        Command::Doctor(doctor) => doctor.run(&cli.global),
     };
     match result {
         Ok(code) => code,

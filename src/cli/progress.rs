@@ -86,7 +86,7 @@ pub(super) fn fail(error: &anyhow::Error) {
 }
 
 /// The error and its causes, without those that a message has told of already.
-fn one_line(error: &anyhow::Error) -> String {
+pub(super) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

@@ -3,11 +3,16 @@
 #
 # FOLDER takes settings, data and logs; NODES is 1 (default) or 3, and is remembered. Run again, it starts the nodes
 # that are down, on the same ports and data. Prints KAFKA_BOOTSTRAP for `eval`. kafka-down.sh stops it.
+#
+# Besides its open listener, each node has one for names and passwords over TLS (SASL_SSL) and one for certificates
+# (mTLS). FOLDER/secure has what a client needs: the files `sasl_ssl` and `mtls` (host:port), ca.pem, client.pem,
+# client.key, and the password of the user alice.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/broker/process.sh
 . "$here/process.sh"
 need java
+need openssl
 
 [ $# -ge 1 ] || die "usage: kafka-up.sh FOLDER [NODES]"
 mkdir -p "$1"
@@ -24,21 +29,49 @@ archive=$jars.$(java -version 2>&1 | cksum | cut -d' ' -f1).jsa
 exec 8>"$run/lock"
 flock 8
 
-# ports: one line a node, the clients' port and the controllers'.
+# ports: one line a node: the clients' port, the controllers', and the two secure ones.
 if [ ! -e "$run/ports" ]; then
   case $nodes in 1 | 3) ;; *) die "NODES is 1 or 3, not '$nodes'" ;; esac
-  for ((i = 0; i < nodes; i++)); do echo "$(free_port) $(free_port)"; done >"$run/ports.part"
+  for ((i = 0; i < nodes; i++)); do echo "$(free_port) $(free_port) $(free_port) $(free_port)"; done >"$run/ports.part"
   mv "$run/ports.part" "$run/ports"
   # Kafka wants 16 random bytes in URL-safe base64; a leading letter keeps it from looking like an option.
   printf 'k%s\n' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c2-22)" >"$run/cluster-id"
 fi
-bootstrap='' voters='' nodes=0
-while read -r port controller; do
+bootstrap='' voters='' sasl_ssl='' mtls='' nodes=0
+while read -r port controller by_password by_certificate; do
   nodes=$((nodes + 1))
   ports[nodes]=$port controllers[nodes]=$controller
+  by_passwords[nodes]=$by_password by_certificates[nodes]=$by_certificate
+  sasl_ssl+=${sasl_ssl:+,}127.0.0.1:$by_password
+  mtls+=${mtls:+,}127.0.0.1:$by_certificate
   bootstrap+=${bootstrap:+,}127.0.0.1:$port
   voters+=${voters:+,}$nodes@127.0.0.1:$controller
 done <"$run/ports"
+
+# An authority of our own, and what it signed: the brokers' certificate and a client's, each with its key.
+secure=$run/secure
+signed() {
+  local name=$1 extension=$2
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout "$name.key" -out "$name.csr" -subj "/CN=$name"
+  openssl x509 -req -in "$name.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile <(echo "$extension") -out "$name.pem"
+}
+certify() (
+  set -e
+  cd "$1"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -keyout ca.key -out ca.pem -subj /CN=foretell-tests
+  signed broker 'subjectAltName = IP:127.0.0.1, DNS:localhost'
+  signed client 'extendedKeyUsage = clientAuth'
+  cat broker.key broker.pem >keystore.pem
+  printf 'a secret of alice\n' >password
+  echo "$sasl_ssl" >sasl_ssl
+  echo "$mtls" >mtls
+)
+if [ ! -e "$secure" ]; then
+  rm -rf "$secure.part"
+  mkdir "$secure.part"
+  certify "$secure.part" >"$run/certify.log" 2>&1 || { tail -n 10 "$run/certify.log" >&2; die "could not make certificates"; }
+  mv "$secure.part" "$secure"
+fi
 
 settings() {
   local node=$1 folder=$2 copies=1 in_sync=1
@@ -47,10 +80,19 @@ settings() {
 process.roles=broker,controller
 node.id=$node
 controller.quorum.voters=$voters
-listeners=PLAINTEXT://127.0.0.1:${ports[node]},CONTROLLER://127.0.0.1:${controllers[node]}
-advertised.listeners=PLAINTEXT://127.0.0.1:${ports[node]}
+listeners=PLAINTEXT://127.0.0.1:${ports[node]},CONTROLLER://127.0.0.1:${controllers[node]},PASSWORD://127.0.0.1:${by_passwords[node]},CERTIFICATE://127.0.0.1:${by_certificates[node]}
+advertised.listeners=PLAINTEXT://127.0.0.1:${ports[node]},PASSWORD://127.0.0.1:${by_passwords[node]},CERTIFICATE://127.0.0.1:${by_certificates[node]}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORD:SASL_SSL,CERTIFICATE:SSL
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location=$secure/keystore.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$secure/ca.pem
+listener.name.certificate.ssl.client.auth=required
+listener.name.password.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
+listener.name.password.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="$(cat "$secure/password")";
 log.dirs=$folder/data
 # A topic that nobody declared is a mistake that a test must see.
 auto.create.topics.enable=false
@@ -91,7 +133,8 @@ format() {
   settings "$1" "$folder" >"$folder/settings"
   [ -e "$folder/data/meta.properties" ] && return 0
   java "${share[@]}" "${java_options[@]}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
-    -t "$(cat "$run/cluster-id")" -c "$folder/settings" >"$folder/format.log" 2>&1 </dev/null && return 0
+    -t "$(cat "$run/cluster-id")" -c "$folder/settings" \
+    --add-scram "SCRAM-SHA-256=[name=alice,password=$(cat "$secure/password")]" >"$folder/format.log" 2>&1 </dev/null && return 0
   tail -n 30 "$folder/format.log" >&2
   return 1
 }

@@ -5,6 +5,7 @@
 
 mod application;
 mod contract;
+mod doctor;
 mod port;
 #[path = "../process/mod.rs"]
 mod process;

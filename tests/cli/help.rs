@@ -10,7 +10,7 @@ fn every_command_shows_examples_of_itself() {
         text
     };
     let all = help(&["--help"]);
-    for command in ["demo", "init", "run", "send"] {
+    for command in ["demo", "init", "run", "send", "doctor"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("seen above");

@@ -6,6 +6,8 @@
 mod process;
 
 mod demo;
+mod doctor;
 mod help;
 mod refusals;
 mod run;
+mod secrets;

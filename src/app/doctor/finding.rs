@@ -1,0 +1,115 @@
+//! What a look found: whether it is as it should be, and what to do if it is not.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::kafka::Unanswered;
+
+/// How it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// It works, and may not go on working; or it could not be looked at.
+    Warning,
+    /// It does not work.
+    Failed,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+        })
+    }
+}
+
+/// One check, one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: String,
+    /// How it is.
+    pub status: Status,
+    /// What was seen.
+    pub detail: String,
+    /// What to do, if something is to be done.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { name: name.into(), status: Status::Ok, detail: detail.into(), fix: None }
+    }
+
+    pub(super) fn warning(
+        name: impl Into<String>,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let (name, detail, fix) = (name.into(), detail.into(), Some(fix.into()));
+        Self { name, status: Status::Warning, detail, fix }
+    }
+
+    pub(super) fn failed(
+        name: impl Into<String>,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { status: Status::Failed, ..Self::warning(name, detail, fix) }
+    }
+
+    /// Something without which `foretell run` does not work has no answer.
+    pub(super) fn unanswered(name: impl Into<String>, why: &Unanswered) -> Self {
+        Self::failed(name, why.to_string(), way_out(why))
+    }
+
+    /// Something that only `doctor` asks for has no answer: it may be as it should be.
+    pub(super) fn unknown(name: impl Into<String>, what: &str, why: &Unanswered) -> Self {
+        Self::warning(name, format!("{what} not checked: {why}"), way_out(why))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, status, detail, fix } = self;
+        write!(f, "{status:<8} {name}: {detail}")?;
+        match fix {
+            Some(fix) => write!(f, ": {fix}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn way_out(why: &Unanswered) -> String {
+    match why {
+        Unanswered::Refused { operation, resource } => {
+            format!("allow {operation} on {resource} to this user (an ACL)")
+        }
+        Unanswered::Failed(_) => "look at the broker's log, and try again".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_line() {
+        let refused = Unanswered::Refused { operation: "READ", resource: "Topic models".into() };
+        let check = |finding: Finding, expected: &str| assert_eq!(finding.to_string(), expected);
+        check(Finding::ok("broker", "3 brokers"), "ok       broker: 3 brokers");
+        check(
+            Finding::unanswered("topic models", &refused),
+            "FAILED   topic models: we may not READ on Topic models: \
+             allow READ on Topic models to this user (an ACL)",
+        );
+        let unknown = Finding::unknown("timeouts", "the broker's limits were", &refused);
+        assert_eq!(unknown.status, Status::Warning);
+        assert!(unknown.detail.contains("not checked"));
+    }
+}

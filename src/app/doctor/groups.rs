@@ -1,0 +1,83 @@
+//! How far the consumer groups are.
+
+use crate::{
+    app::doctor::finding::Finding,
+    kafka::{GroupSeen, PlaceSeen, Unanswered},
+};
+
+/// How far a group is behind, and whether anybody is at work.
+pub(super) fn group(group: &str, seen: &Result<GroupSeen, Unanswered>) -> Finding {
+    let name = format!("group {group}");
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(why) => return Finding::unanswered(name, why),
+    };
+    let members = match seen.members {
+        0 => "no members".to_owned(),
+        1 => "1 member".to_owned(),
+        count => format!("{count} members"),
+    };
+    if seen.places.iter().all(|place| place.committed.is_none()) {
+        return Finding::ok(name, format!("nothing committed yet, {members}"));
+    }
+    let is_cut = |place: &&PlaceSeen| place.committed.is_some_and(|next| next < place.first);
+    if let Some(cut) = seen.places.iter().find(is_cut) {
+        return Finding::warning(
+            name,
+            format!(
+                "records of {} were deleted before they were processed: it is at {}, the oldest kept is {}",
+                cut.source,
+                cut.committed.unwrap_or_default(),
+                cut.first
+            ),
+            "it will go on from the oldest; keep more (retention.ms), or run more instances",
+        );
+    }
+    let behind: i64 = seen.places.iter().map(behind).sum();
+    let detail = format!("{behind} behind in {} partitions, {members}", seen.places.len());
+    // A partition's last offset may be the end of a transaction, which nobody reads.
+    let is_idle = usize::try_from(behind).is_ok_and(|behind| behind <= seen.places.len());
+    if seen.members == 0 && !is_idle {
+        return Finding::warning(name, detail, "start `foretell run`");
+    }
+    Finding::ok(name, detail)
+}
+
+/// In offsets; the ends of transactions count too.
+fn behind(place: &PlaceSeen) -> i64 {
+    (place.end - place.committed.unwrap_or(place.first)).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        app::doctor::finding::Status::{self, Failed, Ok as Fine, Warning},
+        streams::record::{Partition, Topic, TopicPartition},
+    };
+
+    fn check(members: usize, places: &[(Option<i64>, i64, i64)], want: (Status, &str)) {
+        let source = TopicPartition { topic: Topic::new("outcomes"), partition: Partition(0) };
+        let place = |(committed, first, end): &(Option<i64>, i64, i64)| PlaceSeen {
+            source: source.clone(),
+            committed: *committed,
+            first: *first,
+            end: *end,
+        };
+        let places = places.iter().map(place).collect();
+        let found = group("g", &Ok(GroupSeen { members, places }));
+        assert!(found.status == want.0 && found.to_string().contains(want.1), "{found}");
+    }
+
+    #[test]
+    fn lag_is_told() {
+        check(0, &[(None, 0, 10)], (Fine, "nothing committed yet, no members"));
+        check(2, &[(Some(5), 0, 10), (None, 0, 3)], (Fine, "8 behind in 2 partitions, 2 members"));
+        check(0, &[(Some(10), 0, 10)], (Fine, "0 behind in 1 partitions, no members"));
+        check(0, &[(Some(9), 0, 10)], (Fine, "1 behind"));
+        check(0, &[(Some(5), 0, 10)], (Warning, "start `foretell run`"));
+        check(1, &[(Some(5), 7, 10)], (Warning, "the oldest kept is 7"));
+        let refused = Unanswered::Refused { operation: "DESCRIBE", resource: "Group g".into() };
+        assert_eq!(group("g", &Err(refused)).status, Failed);
+    }
+}

@@ -1,0 +1,248 @@
+//! What would stand in the way of a start, found without one. This file asks; the files beside it judge what
+//! was seen, and need nobody for that.
+//!
+//! ```text
+//!   configuration ─▶ broker ───┬▶ timeouts, transactions, topics, changelogs, groups ─┐
+//!                    registry ─┴▶ mode, schemas ──────────────────────────────────────┴▶ model     http
+//! ```
+//!
+//! Nothing is changed: no topic, no group, no record, no schema. The broker remembers one transactional id,
+//! `<application>-doctor`. So whether we may write to a topic is not tried.
+
+mod brokers;
+mod finding;
+mod groups;
+mod schemas;
+mod serving;
+mod topics;
+
+use std::{sync::Arc, time::Duration};
+
+pub use finding::{Finding, Status};
+use serde::Serialize;
+
+use crate::{
+    app::{
+        cluster::{self, Cluster},
+        doctor::topics::{Expected, Role},
+        init,
+        start::CHANGELOG_BYTES_MAX,
+    },
+    avro::client::RegistryClient,
+    config::Config,
+    events::topics::subject,
+    kafka::{ClusterSeen, Examiner, KafkaBroker, Unanswered},
+    streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec},
+};
+
+/// The member under whose name transactions are tried.
+const MEMBER: &str = "doctor";
+
+/// How long the transactions' coordinator may take.
+const TRANSACTIONS_WITHIN: Duration = Duration::from_secs(15);
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether nothing failed.
+    pub ok: bool,
+    /// One check each.
+    pub checks: Vec<Finding>,
+}
+
+impl Report {
+    /// Of these findings.
+    #[must_use]
+    pub fn of(checks: Vec<Finding>) -> Self {
+        let ok = checks.iter().all(|finding| finding.status != Status::Failed);
+        Self { ok, checks }
+    }
+
+    /// How many findings have this status.
+    #[must_use]
+    pub fn count(&self, status: Status) -> usize {
+        self.checks.iter().filter(|finding| finding.status == status).count()
+    }
+}
+
+/// The one finding there is, if the configuration can't be read: all else follows from it.
+#[must_use]
+pub fn unreadable(error: String) -> Finding {
+    Finding::failed("configuration", error, "correct it, or name another file with --config")
+}
+
+/// Looks at everything that `config` names; `tell` hears of each finding at once.
+pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
+    let mut doctor = Doctor { config, tell, found: Vec::new() };
+    doctor.found([Finding::ok("configuration", summary(config))]);
+    let broker = doctor.broker();
+    let registry = doctor.registry();
+    doctor.model(broker, registry);
+    let bind = &config.raw.http.bind;
+    doctor.found([serving::http(bind, &serving::look(bind), &config.application())]);
+    Report::of(doctor.found)
+}
+
+fn summary(config: &Config) -> String {
+    format!(
+        "application {}, {} partitions, {} answers in the event schema, {} labels",
+        config.application(),
+        config.raw.topics.partitions,
+        config.event_schema.questions().len(),
+        config.raw.outcomes.labels.len()
+    )
+}
+
+struct Doctor<'a> {
+    config: &'a Config,
+    tell: &'a mut dyn FnMut(&Finding),
+    found: Vec<Finding>,
+}
+
+impl Doctor<'_> {
+    fn found(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            (self.tell)(&finding);
+            self.found.push(finding);
+        }
+    }
+
+    /// The broker, if it can be asked.
+    fn broker(&mut self) -> Option<KafkaBroker> {
+        let kafka = cluster::kafka_config(self.config);
+        let broker = match KafkaBroker::reach(&kafka) {
+            Ok(broker) => broker,
+            Err(unreachable) => {
+                let failed = Finding::failed("broker", unreachable.detail, unreachable.fix);
+                let rest = "timeouts, transactions, topics, groups";
+                self.found([failed, not_asked(rest, "the broker")]);
+                return None;
+            }
+        };
+        let examiner = broker.examiner();
+        let seen = examiner.cluster();
+        self.found([brokers::brokers(&kafka.bootstrap_servers, &seen)]);
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(_) => {
+                self.found([not_asked("timeouts, transactions, topics, groups", "the broker")]);
+                return None;
+            }
+        };
+        let (session, transaction) = (kafka.session_timeout, kafka.transaction_timeout);
+        self.found(brokers::timeouts(&seen.settings, session, transaction));
+        self.transactions(&examiner);
+        self.topics(&examiner, &seen);
+        self.groups(&examiner);
+        Some(broker)
+    }
+
+    fn transactions(&mut self, examiner: &Examiner) {
+        let application = self.config.application();
+        let finding = match self.config.raw.streams.processing_guarantee {
+            ProcessingGuarantee::ExactlyOnce => {
+                let answer = examiner.transactions(&application, MEMBER, TRANSACTIONS_WITHIN);
+                brokers::transactions(&format!("{application}-{MEMBER}"), &answer)
+            }
+            ProcessingGuarantee::AtLeastOnce => Finding::ok(
+                "transactions",
+                "not needed: [streams] processing_guarantee is at_least_once",
+            ),
+        };
+        self.found([finding]);
+    }
+
+    fn topics(&mut self, examiner: &Examiner, cluster: &ClusterSeen) {
+        let (topics, partitions) = (&self.config.topics, self.config.raw.topics.partitions);
+        let written = [&topics.predictions, &topics.dead_letters];
+        let mut expected: Vec<Expected> = Vec::new();
+        for spec in topics.specs(partitions) {
+            let role = if written.contains(&&spec.name) { Role::Written } else { Role::Read };
+            expected.push(Expected { spec, role });
+        }
+        let changelogs = self.changelogs(cluster);
+        let has_none = changelogs.is_empty();
+        expected.extend(changelogs);
+        for expected in &expected {
+            let seen = examiner.topic(&expected.spec.name);
+            self.found(topics::topic(expected, &seen, cluster.brokers.len()));
+        }
+        if has_none {
+            self.found([Finding::ok("changelogs", "none yet: `foretell run` makes them")]);
+        }
+    }
+
+    /// Those that are there: a start makes what is missing.
+    fn changelogs(&self, cluster: &ClusterSeen) -> Vec<Expected> {
+        let application = self.config.application();
+        let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
+            .map(|(name, count)| (format!("{application}-{name}-"), count));
+        let mut found = Vec::new();
+        for name in &cluster.topics {
+            let is_of = |(prefix, _): &&(String, u32)| name.as_str().starts_with(prefix.as_str());
+            if let Some((_, partitions)) = groups.iter().find(is_of)
+                && name.as_str().ends_with("-changelog")
+            {
+                let spec = TopicSpec {
+                    name: name.clone(),
+                    partitions: *partitions,
+                    cleanup: Cleanup::Compact,
+                    message_bytes_max: Some(CHANGELOG_BYTES_MAX),
+                };
+                found.push(Expected { spec, role: Role::Changelog });
+            }
+        }
+        found
+    }
+
+    fn groups(&mut self, examiner: &Examiner) {
+        let (application, topics) = (self.config.application(), &self.config.topics);
+        let scoring = [topics.questionnaire_events.clone(), topics.outcomes.clone()];
+        let learning = [topics.labelled_examples.clone()];
+        for (name, inputs) in [("scoring", &scoring[..]), ("learning", &learning[..])] {
+            let group = format!("{application}-{name}");
+            self.found([groups::group(&group, &examiner.group(&group, inputs))]);
+        }
+    }
+
+    /// The registry, if it can be asked.
+    fn registry(&mut self) -> Option<RegistryClient> {
+        let (config, rest) = (self.config, "schemas");
+        let client = match cluster::registry_client(config) {
+            Ok(client) => client,
+            Err(error) => {
+                let fix = "correct [schema_registry]";
+                let failed = Finding::failed("registry", format!("{error:#}"), fix);
+                self.found([failed, not_asked(rest, "the registry")]);
+                return None;
+            }
+        };
+        let mode = client.mode();
+        self.found([schemas::registry(&config.raw.schema_registry.url, &mode)]);
+        if mode.is_err() {
+            self.found([not_asked(rest, "the registry")]);
+            return None;
+        }
+        for (topic, schema) in init::schemas(config) {
+            let subject = subject(topic);
+            self.found([schemas::schema(&subject, &schemas::look(&client, &subject, schema))]);
+        }
+        Some(client)
+    }
+
+    fn model(&mut self, broker: Option<KafkaBroker>, registry: Option<RegistryClient>) {
+        let (Some(broker), Some(registry)) = (broker, registry) else {
+            self.found([not_asked("model", "the broker or the registry")]);
+            return;
+        };
+        let cluster = Cluster { broker: Arc::new(broker), registry: Arc::new(registry) };
+        let seen = serving::read_model(self.config, &cluster);
+        self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
+    }
+}
+
+/// What depends on something that does not answer is not passed over in silence.
+fn not_asked(name: &str, on: &str) -> Finding {
+    let why = Unanswered::Failed(format!("{on} could not be asked"));
+    Finding::warning(name, format!("not checked: {why}"), "mend that first")
+}

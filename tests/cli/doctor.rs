@@ -1,0 +1,110 @@
+//! `foretell doctor` where there is nothing to look at: what it says, and how it ends.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::process::{Process, at, example};
+
+/// A broker is given ten seconds to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const NOBODY: &[&str] = &[
+    "--set",
+    "broker.bootstrap_servers=127.0.0.1:1",
+    "--set",
+    "schema_registry.url=http://127.0.0.1:1",
+    "--set",
+    "http.bind=127.0.0.1:0",
+];
+
+fn doctor(more: &[&str]) -> Process {
+    doctor_of(&example(), more)
+}
+
+fn doctor_of(config: &str, more: &[&str]) -> Process {
+    Process::start(&[&["doctor", "-c", config], NOBODY, more].concat())
+}
+
+/// The checks by name, each with its four keys.
+fn checks(mut process: Process, code: i32) -> Vec<(String, String, String)> {
+    assert_eq!(process.end(PATIENCE).code(), Some(code), "{}", process.errors());
+    assert!(process.errors().is_empty(), "{}", process.errors());
+    let report: Json = serde_json::from_str(&process.output()).expect("one object, nothing else");
+    assert_eq!(*at(&report, "/ok"), Json::Bool(code == 0), "{report}");
+    let mut found = Vec::new();
+    for check in at(&report, "/checks").as_array().unwrap() {
+        let keys: Vec<&str> = check.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["detail", "fix", "name", "status"], "{check}");
+        let text = |path: &str| at(check, path).as_str().unwrap().to_owned();
+        let status = text("/status");
+        assert_eq!(at(check, "/fix").is_null(), status == "ok", "{check}");
+        found.push((text("/name"), status, text("/detail")));
+    }
+    found
+}
+
+#[test]
+fn what_does_not_answer_is_told_and_so_is_what_was_not_looked_at() {
+    // Side by side, since each takes the whole of its patience.
+    let (mut people, program) = (doctor(&[]), doctor(&["--json"]));
+    let found = checks(program, 1);
+    let found: Vec<(&str, &str)> =
+        found.iter().map(|(name, status, _)| (name.as_str(), status.as_str())).collect();
+    let expected = [
+        ("configuration", "ok"),
+        ("broker", "failed"),
+        ("timeouts, transactions, topics, groups", "warning"),
+        ("registry", "failed"),
+        ("schemas", "warning"),
+        ("model", "warning"),
+        ("http", "ok"),
+    ];
+    assert_eq!(found, expected);
+
+    assert_eq!(people.end(PATIENCE).code(), Some(1), "{}", people.errors());
+    let output = people.output();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), expected.len() + 1, "one line a check, and a last one: {output}");
+    for words in ["no broker answers at 127.0.0.1:1", "is it running? set [broker]"] {
+        assert!(lines[1].starts_with("FAILED   broker: ") && lines[1].contains(words), "{output}");
+    }
+    assert!(lines[3].contains("set [schema_registry] url"), "{output}");
+    assert_eq!(lines[7], "7 checks: 2 ok, 3 warnings, 2 failed");
+}
+
+#[test]
+fn a_configuration_that_can_not_be_read_is_a_finding() {
+    let check = |process: Process, words: &str| {
+        let found = checks(process, 1);
+        let [(name, status, detail)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((name.as_str(), status.as_str()), ("configuration", "failed"));
+        assert!(detail.contains(words), "{words} in {detail}");
+    };
+    check(doctor_of("/nowhere.toml", &["--json"]), "/nowhere.toml");
+    let set = |setting| doctor(&["--json", "--set", setting]);
+    check(set("topics.partitions=0"), "[topics] partitions");
+    check(set("broker.properties.sasl.password={ file = '/nowhere' }"), "/nowhere");
+    check(set("schema_registry.key_file=/key.pem"), "certificate_file");
+    check(set("events.schema=/nowhere.avsc"), "/nowhere.avsc");
+}
+
+#[test]
+fn settings_that_librdkafka_refuses_are_named() {
+    let check = |setting: &str, words: &str| {
+        let found = checks(doctor(&["--json", "--set", setting]), 1);
+        let (name, status, detail) = &found[1];
+        assert_eq!((name.as_str(), status.as_str()), ("broker", "failed"));
+        assert!(detail.contains(words), "{words} in {detail}");
+    };
+    check("broker.properties.security.protocl=SSL", "security.protocl");
+    check("broker.properties.security.protocol=TLS", "security.protocol");
+    check("broker.properties.group.id=mine", "the application's name decides it");
+}
+
+#[test]
+fn a_mistyped_flag_is_no_finding() {
+    let mut process = doctor(&["--jsn"]);
+    assert_eq!(process.end(PATIENCE).code(), Some(2));
+    assert!(process.errors().contains("--json"), "{}", process.errors());
+}

@@ -1,0 +1,106 @@
+//! Whatever is logged, refused or reported, a secret is not among it.
+
+use std::{fs, path::Path, time::Duration};
+
+use crate::process::{Process, SOON, example, quick_settings};
+
+/// Nothing else that is printed contains it, nor does it contain anything else.
+const SECRET: &str = "hunter2xyzzy";
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The worked example with a secret wherever one may stand, and nobody at its addresses.
+fn planted(folder: &Path) -> String {
+    let example = example();
+    let beside = Path::new(&example).parent().unwrap();
+    let schema = beside.join("../../schemas/questionnaire-event.avsc");
+    let text = fs::read_to_string(&example).unwrap();
+    let text = text
+        .replace("../../schemas/questionnaire-event.avsc", schema.to_str().unwrap())
+        .replace("\"adult.", &format!("\"{}/adult.", beside.display()))
+        .replace("localhost:19092\"", "127.0.0.1:1\"")
+        .replace(
+            "url = \"http://localhost:18081\"",
+            &format!("url = \"http://me:{SECRET}@127.0.0.1:1\""),
+        )
+        .replace("[http]", &format!("[http]\nbearer_token = \"{SECRET}\""));
+    let properties = format!(
+        "[broker.properties]\n'security.protocol' = 'SASL_PLAINTEXT'\n'sasl.mechanisms' = 'PLAIN'\n\
+         'sasl.username' = 'alice'\n'sasl.password' = {{ file = 'password' }}\n'debug' = 'all'\n\
+         'ssl.key.password' = '{SECRET}'\n"
+    );
+    fs::write(folder.join("password"), format!("{SECRET}\n")).unwrap();
+    let path = folder.join("foretell.toml");
+    fs::write(&path, format!("{text}\n{properties}")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn check_silent(process: &Process, what: &str) {
+    for printed in [process.output(), process.errors()] {
+        let line = printed.lines().find(|line| line.contains(SECRET));
+        assert_eq!(line, None, "{what}");
+    }
+}
+
+#[test]
+fn nothing_is_told_by_what_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = planted(folder.path());
+    let start = |command: &str| {
+        (command.to_owned(), Process::start(&["--log", "trace", command, "-c", &config]))
+    };
+    // Side by side, since each takes the whole of its patience.
+    for (command, mut process) in ["doctor", "init", "run", "send"].map(start) {
+        assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
+        check_silent(&process, &command);
+        let said = process.output() + &process.errors();
+        assert!(said.contains("no broker answers"), "{said}");
+        assert!(process.errors().contains("librdkafka"), "its debugging lines were wanted");
+    }
+}
+
+#[test]
+fn nothing_is_told_by_what_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = planted(folder.path());
+    let check = |setting: String, words: &str| {
+        for command in ["run", "doctor"] {
+            let arguments = ["--log", "trace", command, "-c", &config, "--set", &setting];
+            let mut process = Process::start(&arguments);
+            assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
+            check_silent(&process, &setting);
+            let said = process.output() + &process.errors();
+            assert!(said.contains(words), "{words} in {said}");
+        }
+    };
+    check(format!("broker.properties.security.protocol={SECRET}"), "security.protocol");
+    check(format!("broker.properties.debug=all,{SECRET}"), "debug");
+    check(format!("broker.properties.socket.timeout.ms={SECRET}"), "socket.timeout.ms");
+    check(format!("broker.properties={{ a = {SECRET} }}"), "[broker] properties");
+    check(format!("broker.properties={{ a = ['{SECRET}'] }}"), "[broker.properties] a");
+    check(format!("http={{ bearer_token = {SECRET} }}"), "[http]");
+    check(format!("schema_registry.password={{ fil = '{SECRET}' }}"), "[schema_registry] password");
+    // Asked for after the broker, which does not answer.
+    check(format!("schema_registry.url=htp://me:{SECRET}@nowhere"), "no broker answers");
+    check(format!("schema_registry.bearer_token={SECRET}"), "[schema_registry]");
+}
+
+#[test]
+fn nothing_is_told_by_what_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = quick_settings(folder.path(), 2000);
+    settings.push("tuning.iterations_max=20".to_owned());
+    let config = planted(folder.path());
+    let mut arguments = vec!["--log", "trace", "run", "--embedded", "-c", &config];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let mut process = Process::start(&arguments);
+    let http = process.http();
+    http.ready();
+    let event = r#"{"respondent_id": "me", "completed": true, "age": 39}"#;
+    let (code, answer) =
+        http.post("/api/v1/events?wait=true", event, Some(SECRET)).expect("it answers");
+    assert_eq!(code, 200, "it was the secret that opened: {answer}");
+    process.signal("INT");
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+    check_silent(&process, "run --embedded");
+}
