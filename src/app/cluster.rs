@@ -174,6 +174,7 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
         client_id: format!("foretell-{}", config.instance()),
         session_timeout: written.session_timeout,
         transaction_timeout: written.transaction_timeout,
+        token_file: written.token_file.clone(),
         properties: properties
             .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
             .collect(),

@@ -141,7 +141,7 @@ impl Config {
         raw.events.schema = folder.join(&raw.events.schema);
         let registry = &mut raw.schema_registry;
         let pem = [&mut registry.ca_file, &mut registry.certificate_file, &mut registry.key_file];
-        for file in pem.into_iter().flatten() {
+        for file in pem.into_iter().chain([&mut raw.broker.token_file]).flatten() {
             *file = folder.join(&*file);
         }
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {

@@ -63,6 +63,9 @@ pub struct RawBroker {
     pub session_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
+    /// Holds the token that we show by SASL/OAUTHBEARER; a path from this file's folder. It is read again when the
+    /// token is about to end.
+    pub token_file: Option<PathBuf>,
     /// Handed to librdkafka as they are: security, above all, so that each is treated as a secret.
     pub properties: BTreeMap<String, Secret>,
 }
@@ -74,6 +77,7 @@ impl Default for RawBroker {
             // Longer than a transaction may stay open: who takes over finds none of the lost member's.
             session_timeout: Duration::from_secs(15),
             transaction_timeout: Duration::from_secs(10),
+            token_file: None,
             properties: BTreeMap::new(),
         }
     }

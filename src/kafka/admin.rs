@@ -11,6 +11,7 @@ use std::{
 };
 
 use rdkafka::{
+    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
@@ -24,6 +25,7 @@ use crate::{
         deadline::{Deadline, pause_for},
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
+        token,
         unreachable::{Heard, Unreachable},
     },
     streams::{
@@ -54,6 +56,8 @@ impl ConsumerContext for LogOnly {}
 pub(crate) struct Admin {
     metadata: BaseConsumer<Heard>,
     client: AdminClient<LogOnly>,
+    /// The client's, for a token that has to be shown anew.
+    settings: ClientConfig,
     clock: Arc<dyn Clock>,
 }
 
@@ -63,15 +67,12 @@ impl Admin {
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Unreachable> {
-        let metadata: BaseConsumer<Heard> = config
-            .metadata()
-            .create_with_context(Heard::default())
-            .map_err(|error| refused(broker_error("connect", &error)))?;
-        let client = config
-            .admin()
+        let metadata = listener(&config.metadata())?;
+        let settings = config.admin();
+        let client = settings
             .create_with_context(LogOnly)
             .map_err(|error| refused(broker_error("connect", &error)))?;
-        let admin = Self { metadata, client, clock: Arc::clone(clock) };
+        let admin = Self { metadata, client, settings, clock: Arc::clone(clock) };
         admin.wait_for_a_broker(config)?;
         Ok(admin)
     }
@@ -106,9 +107,7 @@ impl Admin {
     ) -> Result<BaseConsumer<Heard>, Unreachable> {
         let mut all = config.metadata();
         all.set("log.connection.close", "true");
-        let listener: BaseConsumer<Heard> = all
-            .create_with_context(Heard::default())
-            .map_err(|error| refused(broker_error("connect", &error)))?;
+        let listener = listener(&all)?;
         let deadline = Deadline::within(LOOK, &self.clock);
         while !deadline.passed() && listener.context().may_be_hanging_up() {
             // Without a question it would not even connect.
@@ -134,6 +133,7 @@ impl Admin {
         &self,
         what: &ResourceSpecifier<'_>,
     ) -> KafkaResult<BTreeMap<String, String>> {
+        token::install(self.client.inner(), &self.settings)?;
         let answer = wait_for(self.client.describe_configs([what], &options()))?;
         let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
         let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
@@ -189,7 +189,8 @@ impl Admin {
             topic = topic.set(name, value);
         }
         let doing = format!("create topic {}", spec.name);
-        let answer = wait_for(self.client.create_topics([&topic], &options()))
+        let answer = token::install(self.client.inner(), &self.settings)
+            .and_then(|()| wait_for(self.client.create_topics([&topic], &options())))
             .map_err(|error| broker_error(&doing, &error))?;
         match answer.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
@@ -255,6 +256,14 @@ impl Admin {
     }
 }
 
+fn listener(config: &ClientConfig) -> Result<BaseConsumer<Heard>, Unreachable> {
+    let made = config.create_with_context(Heard::default());
+    let made = made.and_then(|consumer: BaseConsumer<Heard>| {
+        token::install(consumer.client(), config).map(|()| consumer)
+    });
+    made.map_err(|error| refused(broker_error("connect", &error)))
+}
+
 fn serve(consumer: &BaseConsumer<Heard>) {
     for _ in 0..HEARD_MAX {
         drop(consumer.poll(Duration::ZERO));
@@ -263,7 +272,7 @@ fn serve(consumer: &BaseConsumer<Heard>) {
 
 /// The settings can't be right.
 fn refused(error: BrokerError) -> Unreachable {
-    Unreachable { detail: error.to_string(), fix: "correct it in [broker.properties]".to_owned() }
+    Unreachable { detail: error.to_string(), fix: "correct it in [broker]".to_owned() }
 }
 
 struct Seen {

@@ -3,13 +3,13 @@
 //! Each client starts from the tables below; the user's `properties` win over them, except for the
 //! few that the guarantees of `streams` rest on, which are refused.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
 use crate::{
-    kafka::{error::broker_error, logging},
+    kafka::{error::broker_error, logging, token},
     streams::runtime::broker::{BrokerError, Membership},
 };
 
@@ -102,6 +102,9 @@ const OURS: &[(&str, &str)] = &[
     ("transactional.id", "the application's name decides it"),
 ];
 
+/// How librdkafka gets tokens by itself, or what it hands back to us.
+const OAUTH: &str = "sasl.oauthbearer.";
+
 /// How long a worker may be busy between two polls before its group gives its tasks away, at least.
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
 
@@ -134,6 +137,8 @@ pub struct KafkaConfig {
     /// How long a record waits for others to share its request; throughput against latency.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
+    /// Holds the token that we show (SASL/OAUTHBEARER); somebody else keeps it fresh.
+    pub token_file: Option<PathBuf>,
     /// More of librdkafka's properties, such as those for TLS and SASL; `consumer.`, `producer.` or
     /// `admin.` in front limits one to these clients.
     pub properties: BTreeMap<String, String>,
@@ -148,6 +153,7 @@ impl Default for KafkaConfig {
             session_timeout: Duration::from_secs(15),
             transaction_timeout: Duration::from_secs(10),
             linger: Duration::from_millis(5),
+            token_file: None,
             properties: BTreeMap::new(),
         }
     }
@@ -163,6 +169,7 @@ impl fmt::Debug for KafkaConfig {
             .field("session_timeout", &self.session_timeout)
             .field("transaction_timeout", &self.transaction_timeout)
             .field("linger", &self.linger)
+            .field("token_file", &self.token_file)
             .field("properties", &self.properties.keys())
             .finish()
     }
@@ -197,6 +204,14 @@ impl KafkaConfig {
                 let text = format!("[broker] properties: {name} cannot be set: {instead}");
                 return Err(BrokerError::Fatal(text));
             }
+        }
+        let is_oauth = |name: &&String| without_prefix(name).0.starts_with(OAUTH);
+        if let Some(name) = self.properties.keys().find(is_oauth) {
+            let text = format!(
+                "[broker] properties: {name} cannot be set: fetching tokens takes libcurl, which is not built in; \
+                 let somebody else keep one fresh in a file, and set token_file"
+            );
+            return Err(BrokerError::Fatal(text));
         }
         for client in [self.admin(), self.metadata(), self.reader(), self.plain_producer()] {
             client.create_native_config().map_err(|error| broker_error("configure", &error))?;
@@ -270,6 +285,10 @@ impl KafkaConfig {
         config.set("client.id", &self.client_id);
         for (name, value) in EVERY_CLIENT.iter().chain(tables.iter().copied().flatten()) {
             config.set(*name, *value);
+        }
+        if let Some(file) = &self.token_file {
+            config.set("sasl.mechanisms", "OAUTHBEARER");
+            config.set(token::FILE, file.to_string_lossy());
         }
         logging::listen(&mut config);
         config
@@ -361,6 +380,7 @@ mod tests {
         assert!(refused(&[("isolation.level", "read_uncommitted")]).contains("exactly-once"));
         assert!(refused(&[("consumer.group.id", "mine")]).contains("group.id"));
         assert!(refused(&[("linger.ms", "1")]).contains("set linger"));
+        assert!(refused(&[("sasl.oauthbearer.method", "oidc")]).contains("token_file"));
     }
 
     #[test]

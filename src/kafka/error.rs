@@ -89,6 +89,9 @@ pub(crate) fn recovery(code: Code) -> Recovery {
     match code {
         // The network, or a broker that is starting, moving or full: it passes.
         Code::AllBrokersDown
+        // Who was never let in is told so when connecting (`unreachable`). After that it is a token that ended
+        // before the next was shown: librdkafka connects again, and shows the new one.
+        | Code::Authentication
         | Code::BrokerDestroy
         | Code::BrokerNotAvailable
         | Code::BrokerTransportFailure
@@ -169,6 +172,7 @@ mod tests {
         let cases = [
             (Code::BrokerTransportFailure, Retry),
             (Code::UnstableOffsetCommit, Retry),
+            (Code::Authentication, Retry),
             (Code::ConcurrentTransactions, Retry),
             (Code::IllegalGeneration, Abort),
             (Code::RebalanceInProgress, Abort),

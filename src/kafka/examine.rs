@@ -20,7 +20,7 @@ use crate::{
         deadline::{Deadline, pause},
         logging::LogOnly,
         outlet::Outlet,
-        rebalance,
+        rebalance, token,
         transaction::is_retriable,
     },
     streams::{
@@ -177,8 +177,10 @@ impl Examiner {
 
     /// One fetch from the end of the first partition, where nothing is to come.
     fn try_reading(&self, topic: &Topic) -> KafkaResult<()> {
-        let consumer: BaseConsumer<LogOnly> = self.config.reader().create_with_context(LogOnly)?;
-        let read = fetch(&consumer, topic, &Deadline::within(ANSWER_WITHIN, &self.clock));
+        let config = self.config.reader();
+        let consumer: BaseConsumer<LogOnly> = config.create_with_context(LogOnly)?;
+        let read = token::install(consumer.client(), &config)
+            .and_then(|()| fetch(&consumer, topic, &Deadline::within(ANSWER_WITHIN, &self.clock)));
         self.close(consumer);
         read
     }
@@ -194,7 +196,9 @@ impl Examiner {
         config.set("group.id", group);
         let consumer: BaseConsumer<LogOnly> =
             config.create_with_context(LogOnly).map_err(|error| doing.unanswered(&error))?;
-        let seen = self.places(&consumer, group, topics).map_err(|error| doing.unanswered(&error));
+        let seen = token::install(consumer.client(), &config)
+            .and_then(|()| self.places(&consumer, group, topics))
+            .map_err(|error| doing.unanswered(&error));
         self.close(consumer);
         seen
     }

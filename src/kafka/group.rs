@@ -18,6 +18,7 @@ use crate::{
         reader::passes,
         rebalance::{self, GroupEvents},
         received::{self, list, list_at},
+        token,
     },
     streams::{
         record::{InputRecord, Offset, Partition, TopicPartition},
@@ -59,9 +60,11 @@ impl Group {
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
-        let consumer: BaseConsumer<GroupEvents> = config
-            .member_consumer(membership)
+        let settings = config.member_consumer(membership);
+        let consumer: BaseConsumer<GroupEvents> = settings
             .create_with_context(GroupEvents::new())
+            .map_err(|error| broker_error("make a consumer", &error))?;
+        token::install(consumer.client(), &settings)
             .map_err(|error| broker_error("make a consumer", &error))?;
         consumer
             .subscribe(&[membership.lead.as_str()])

@@ -1,10 +1,14 @@
 //! What librdkafka has to say goes to `tracing`, under the target `librdkafka`.
 
+use std::error::Error;
+
 use rdkafka::{
-    ClientConfig, ClientContext, config::RDKafkaLogLevel, error::KafkaError,
+    ClientConfig, ClientContext, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError,
     types::RDKafkaErrorCode as Code,
 };
 use tracing::Level;
+
+use crate::kafka::token;
 
 const TARGET: &str = "librdkafka";
 
@@ -12,6 +16,12 @@ const TARGET: &str = "librdkafka";
 pub(crate) struct LogOnly;
 
 impl ClientContext for LogOnly {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token::generate(file)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         forward(level, facility, message);
     }

@@ -9,6 +9,7 @@
 //!                          ├─ read ───▶ reader                              (one producer)    │
 //!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
 //!
+//!   token: the one that SASL/OAUTHBEARER shows, from its file
 //!   examine: what `doctor` asks; unreachable: why nobody answers
 //!   error: the one place where a librdkafka code becomes a BrokerError, named for the recovery
 //! ```
@@ -28,6 +29,7 @@ mod publisher;
 mod reader;
 mod rebalance;
 mod received;
+mod token;
 mod transaction;
 mod unreachable;
 
@@ -73,7 +75,7 @@ impl KafkaBroker {
     pub fn reach(config: &KafkaConfig) -> Result<Self, Unreachable> {
         config.check().map_err(|error| Unreachable {
             detail: error.to_string(),
-            fix: "correct it in [broker.properties]".to_owned(),
+            fix: "correct it in [broker]".to_owned(),
         })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let admin = Arc::new(Admin::connect(config, &clock)?);

@@ -1,12 +1,14 @@
 //! One producer: records go out, failed deliveries come back. Transactions are `transaction`'s.
 
 use std::{
+    error::Error,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use rdkafka::{
     ClientConfig, ClientContext, Message,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     error::KafkaError,
     message::{Header as NativeHeader, OwnedHeaders},
@@ -20,7 +22,7 @@ use crate::{
         deadline::{Deadline, pause},
         destinations::{Destinations, unsendable},
         error::{Recovery, broker_error, recovery},
-        logging,
+        logging, token,
     },
     streams::{
         record::{Header, OutputRecord, Topic},
@@ -59,8 +61,10 @@ impl Outlet {
         admin: &Arc<Admin>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
-        let producer = config
+        let producer: BaseProducer<Deliveries> = config
             .create_with_context(Deliveries::default())
+            .map_err(|error| broker_error("make a producer", &error))?;
+        token::install(producer.client(), config)
             .map_err(|error| broker_error("make a producer", &error))?;
         Ok(Self { producer, destinations: Destinations::new(admin), clock: Arc::clone(clock) })
     }
@@ -160,6 +164,12 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token::generate(file)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         logging::forward(level, facility, message);
     }

@@ -15,7 +15,7 @@ use crate::{
         config::KafkaConfig,
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
-        rebalance, received,
+        rebalance, received, token,
     },
     streams::{
         record::{InputRecord, Offset, TopicPartition},
@@ -52,10 +52,10 @@ impl KafkaReader {
             return Err(BrokerError::Fatal(format!("cannot read {source}: it does not exist")));
         }
         let doing = format!("read {source}");
-        let consumer: BaseConsumer<LogOnly> = config
-            .reader()
-            .create_with_context(LogOnly)
-            .map_err(|error| broker_error(&doing, &error))?;
+        let config = config.reader();
+        let consumer: BaseConsumer<LogOnly> =
+            config.create_with_context(LogOnly).map_err(|error| broker_error(&doing, &error))?;
+        token::install(consumer.client(), &config).map_err(|error| broker_error(&doing, &error))?;
         // Asked for now, since librdkafka would ask later: an `End` must not miss what is written until then.
         // It also finds the leader; an assignment without one waits half a second for the next look.
         let (topic, partition) = (source.topic.as_str(), source.partition.0);

@@ -12,12 +12,14 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use rdkafka::{
     ClientContext, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
@@ -25,7 +27,7 @@ use rdkafka::{
 };
 
 use crate::{
-    kafka::{deadline::Deadline, logging},
+    kafka::{deadline::Deadline, logging, token},
     streams::{
         record::Partition,
         runtime::broker::{BrokerError, Rebalance},
@@ -86,6 +88,12 @@ impl GroupEvents {
 }
 
 impl ClientContext for GroupEvents {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token::generate(file)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         logging::forward(level, facility, message);
     }

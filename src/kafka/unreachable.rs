@@ -1,13 +1,16 @@
 //! Why no broker answers, in words: librdkafka tries again and again by itself, and tells why only on the side.
 
-use std::sync::{Mutex, PoisonError};
-
-use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
-    types::RDKafkaErrorCode as Code,
+use std::{
+    error::Error,
+    sync::{Mutex, PoisonError},
 };
 
-use crate::kafka::logging;
+use rdkafka::{
+    ClientContext, client::OAuthToken, config::RDKafkaLogLevel, consumer::ConsumerContext,
+    error::KafkaError, types::RDKafkaErrorCode as Code,
+};
+
+use crate::kafka::{logging, token};
 
 /// Nobody answers, or nobody lets us in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +78,12 @@ impl Heard {
 }
 
 impl ClientContext for Heard {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token::generate(file)
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // A connection that was made and ended is told in the log only, and there only if we ask for it.
         if facility == "FAIL" && message.contains("Disconnected") {
@@ -138,7 +147,8 @@ fn in_words(obstacle: Obstacle, reason: &str, servers: &str, seconds: u64) -> Un
         ),
         Obstacle::Authentication => (
             format!("{servers} does not accept who we are ({reason})"),
-            "correct \"sasl.mechanisms\", \"sasl.username\" and \"sasl.password\" in [broker.properties]",
+            "correct \"sasl.mechanisms\", \"sasl.username\" and \"sasl.password\" in [broker.properties], or \
+             [broker] token_file",
         ),
     };
     Unreachable { detail, fix: fix.to_owned() }

@@ -1,4 +1,4 @@
-//! LightGBM's C functions behind a small safe wrapper: the only `unsafe` code of this crate, and the only file
+//! LightGBM's C functions behind a small safe wrapper: the only `unsafe` code here but for one call of `kafka/token.rs`, and the only file
 //! that names the library. Training only; what is served is walked by [`crate::ml::trees`].
 //!
 //! Rules that make it sound, and its results the same on every machine:

@@ -3,15 +3,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use foretell::{
     kafka::{KafkaBroker, KafkaConfig},
-    streams::runtime::broker::{Broker, Cleanup, TopicSpec},
+    streams::{
+        runtime::broker::{Broker, Cleanup, TopicSpec},
+        time::{Clock, SystemClock},
+    },
 };
 use serde_json::Value as Json;
 
 use crate::{
     application::{Application, brokers},
-    process::{Process, SOON, at},
+    process::{Process, SOON, at, until},
 };
 
 /// The findings of one run of it, after checking that its end fits them.
@@ -206,7 +210,9 @@ fn everything_works_by_password_over_tls_and_no_secret_is_told() {
     assert!(doctor.errors().contains("SCRAM"), "its debugging lines were wanted");
     run.signal("TERM");
     assert!(run.end(SOON).success(), "{}", run.errors());
-    [&run, &send, &doctor].map(silent);
+    for process in [&run, &send, &doctor] {
+        silent(process);
+    }
 }
 
 #[test]
@@ -248,5 +254,58 @@ fn certificates_let_in_on_both_sides() {
     ];
     let application = application("mtls", &[&without[..], &ours[..]].concat());
     application.init();
+    Findings::of(&application, &[]).check_failed(&[]);
+}
+
+/// A token of alice's that nobody signed, for so many seconds.
+fn token(seconds: i64) -> String {
+    let now = SystemClock::new().now().0 / 1000;
+    let claims = serde_json::json!({ "sub": "alice", "iat": now, "exp": now + seconds });
+    let [header, claims] = [r#"{"alg":"none"}"#.to_owned(), claims.to_string()]
+        .map(|part| URL_SAFE_NO_PAD.encode(part));
+    format!("{header}.{claims}.\n")
+}
+
+#[test]
+fn a_token_in_a_file_lets_in_for_as_long_as_somebody_keeps_it_fresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    // As whoever keeps such a file does it: it is never half there.
+    let write = |seconds: i64| {
+        let part = folder.path().join("part");
+        std::fs::write(&part, token(seconds)).unwrap();
+        std::fs::rename(part, &file).unwrap();
+    };
+    let settings = [
+        listener("sasl_ssl"),
+        property("security.protocol", "SASL_SSL"),
+        property("ssl.ca.location", secure("ca.pem").display()),
+        format!("broker.token_file={}", file.display()),
+    ];
+    let application = application("token", &settings);
+    let failed = || Findings::of(&application, &[]).with("failed");
+    assert!(failed()[0].contains("cannot read [broker] token_file"), "{:#?}", failed());
+    write(-60);
+    assert!(failed()[0].contains("unexpired"), "{:#?}", failed());
+    write(60);
+    application.init();
+    write(30);
+    let mut run = application.instance("one");
+    run.http().ready();
+    // The broker ends a connection whose token has ended: one of 30 s has to be shown anew after 27 s.
+    let (clock, mut written) = (SystemClock::new(), Duration::ZERO);
+    until("40 s have passed", SOON, || {
+        if clock.elapsed() > written + Duration::from_secs(5) {
+            written = clock.elapsed();
+            write(30);
+        }
+        (clock.elapsed() > Duration::from_secs(40)).then_some(())
+    });
+    write(60);
+    let sent = ["send", "--limit", "5", "--rate", "50", "--outcome-delay", "1s"];
+    let printed = application.start(&sent).succeed(SOON);
+    assert!(printed.contains("5 of 5 predictions came back"), "{printed}");
+    run.signal("TERM");
+    assert!(run.end(SOON).success(), "{}", run.errors());
     Findings::of(&application, &[]).check_failed(&[]);
 }

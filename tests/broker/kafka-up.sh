@@ -90,7 +90,10 @@ ssl.keystore.location=$secure/keystore.pem
 ssl.truststore.type=PEM
 ssl.truststore.location=$secure/ca.pem
 listener.name.certificate.ssl.client.auth=required
-listener.name.password.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
+listener.name.password.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN,OAUTHBEARER
+# It takes tokens that nobody signed, as Kafka does when it is told no more, and ends a connection with its token.
+listener.name.password.oauthbearer.connections.max.reauth.ms=3600000
+listener.name.password.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 listener.name.password.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="$(cat "$secure/password")";
 log.dirs=$folder/data

@@ -97,7 +97,7 @@ fn settings_that_librdkafka_refuses_are_named() {
         assert_eq!((name.as_str(), status.as_str()), ("broker", "failed"));
         assert!(detail.contains(words), "{words} in {detail}");
     };
-    check("broker.properties.security.protocl=SSL", "security.protocl");
+    check("broker.properties.security.protokol=SSL", "security.protokol");
     check("broker.properties.security.protocol=TLS", "security.protocol");
     check("broker.properties.group.id=mine", "the application's name decides it");
 }
