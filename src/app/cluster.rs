@@ -202,5 +202,5 @@ pub fn registry_client(config: &Config) -> anyhow::Result<RegistryClient> {
     };
     let url = written.url.clone();
     RegistryClient::new(&RegistryClientConfig { url, credentials, tls, timeout: written.timeout })
-        .context("[schema_registry]")
+        .context("[schema_registry] url, or its certificates")
 }

@@ -1,7 +1,12 @@
 //! `foretell doctor` on a real cluster: a healthy one, ones with something wrong, and ones that want to know who
 //! we are.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use foretell::{
@@ -308,4 +313,62 @@ fn a_token_in_a_file_lets_in_for_as_long_as_somebody_keeps_it_fresh() {
     run.signal("TERM");
     assert!(run.end(SOON).success(), "{}", run.errors());
     Findings::of(&application, &[]).check_failed(&[]);
+}
+
+/// Serves one file, over TLS, to whoever has a certificate; killed when dropped.
+struct HttpsServer(Child);
+
+impl HttpsServer {
+    fn start(address: &str, folder: &Path) -> Self {
+        let mode = r#"{"mode":"READWRITE"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{mode}", mode.len());
+        std::fs::write(folder.join("mode"), answer).unwrap();
+        let mut command = Command::new("openssl");
+        command.args([
+            "s_server",
+            "-HTTP",
+            "-Verify",
+            "1",
+            "-verify_return_error",
+            "-accept",
+            address,
+        ]);
+        for (flag, file) in [("-cert", "broker.pem"), ("-key", "broker.key"), ("-CAfile", "ca.pem")]
+        {
+            command.arg(flag).arg(secure(file));
+        }
+        command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let server = Self(command.spawn().unwrap());
+        until("it listens", SOON, || TcpStream::connect(address).ok());
+        server
+    }
+}
+
+impl Drop for HttpsServer {
+    fn drop(&mut self) {
+        self.0.kill().and_then(|()| self.0.wait()).map(drop).expect("it is ours");
+    }
+}
+
+#[test]
+fn a_registry_with_certificates_is_reached_with_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _server = HttpsServer::start(&address, folder.path());
+    let url = format!("schema_registry.url=https://{address}");
+    let file = |key: &str, name: &str| format!("schema_registry.{key}={}", secure(name).display());
+    let ca = file("ca_file", "ca.pem");
+    let ours = [file("certificate_file", "client.pem"), file("key_file", "client.key")];
+    let registry = |settings: &[String], status: &str, words: &str| {
+        let found = Findings::of(&application("https", settings), &[]).with(status);
+        let is_it = |found: &String| found.starts_with("registry: ") && found.contains(words);
+        assert!(found.iter().any(is_it), "{words}: {found:#?}");
+    };
+    registry(std::slice::from_ref(&url), "failed", "certificate verify failed");
+    registry(&[url.clone(), ca.clone()], "failed", "certificate required");
+    registry(&[&[url, ca], &ours[..]].concat(), "ok", "takes new schemas");
 }
