@@ -39,6 +39,7 @@ use crate::{
             StatusBoard, Worker, WorkerParts, WorkerSettings,
             broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
         },
+        state::{DiskStores, MemoryStores, StoreSupplier},
         time::Clock,
         topology::Topology,
     },
@@ -87,6 +88,7 @@ struct Parts<'a> {
     metrics: ApplicationMetrics,
     serving: Serving,
     board: StatusBoard,
+    stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
 }
 
@@ -112,6 +114,7 @@ impl Instance {
             metrics: ApplicationMetrics::register(&registry)?,
             serving: Serving::default(),
             board: StatusBoard::default(),
+            stores: open_stores(config, cluster)?,
             shutdown,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -309,6 +312,7 @@ impl Parts<'_> {
                 companions: topology.companions(),
                 guarantee: streams.processing_guarantee,
             },
+            stores: Arc::clone(&self.stores),
             settings: WorkerSettings {
                 commit_interval: streams.commit_interval,
                 commit_records_max: streams.commit_records_max,
@@ -328,6 +332,17 @@ impl Parts<'_> {
             });
         })?)
     }
+}
+
+/// In memory, or under the folder of the configuration; each instance has its own there.
+fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn StoreSupplier>> {
+    // Without their changelogs, stores that outlive us would be of no use.
+    let folder = config.raw.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
+    let Some(folder) = folder else { return Ok(Arc::new(MemoryStores)) };
+    let folder = folder.join(config.application()).join(config.instance());
+    let stores = DiskStores::open(&folder)?;
+    tracing::info!(folder = %folder.display(), "stores are on disk");
+    Ok(Arc::new(stores))
 }
 
 /// Runs what a thread is for. Its error stops the instance, and so does its panic: a process that

@@ -118,6 +118,9 @@ impl Config {
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         raw.events.schema = folder.join(&raw.events.schema);
+        if let Some(state_dir) = &mut raw.streams.state_dir {
+            *state_dir = folder.join(&*state_dir);
+        }
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }

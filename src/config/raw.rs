@@ -126,6 +126,9 @@ pub struct RawStreams {
     pub commit_records_max: usize,
     /// Worker threads that score.
     pub threads: u32,
+    /// Keeps what tasks remember on disk, in this folder, so that there may be more of it than memory, and a
+    /// restart reads only what came since. Default: in memory.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl Default for RawStreams {
@@ -135,6 +138,7 @@ impl Default for RawStreams {
             commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
             threads: 1,
+            state_dir: None,
         }
     }
 }

@@ -24,8 +24,8 @@ use crate::{
         logging::LogOnly,
     },
     streams::{
-        record::Topic,
-        runtime::broker::{BrokerError, Cleanup, TopicSpec},
+        record::{Offset, Topic, TopicPartition},
+        runtime::broker::{BrokerError, Cleanup, Isolation, TopicSpec},
         time::Clock,
     },
 };
@@ -44,6 +44,8 @@ impl ConsumerContext for LogOnly {}
 /// One connection for all questions.
 pub(crate) struct Admin {
     metadata: BaseConsumer<LogOnly>,
+    /// Asks for the ends of partitions: a client asks by the isolation level that it is configured for.
+    uncommitted: BaseConsumer<LogOnly>,
     client: AdminClient<LogOnly>,
     clock: Arc<dyn Clock>,
 }
@@ -54,15 +56,17 @@ impl Admin {
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
-        let metadata: BaseConsumer<LogOnly> = config
-            .metadata()
-            .create_with_context(LogOnly)
-            .map_err(|error| broker_error("connect", &error))?;
+        let asking = |isolation| -> Result<BaseConsumer<LogOnly>, BrokerError> {
+            let consumer = config.metadata(isolation).create_with_context(LogOnly);
+            consumer.map_err(|error| broker_error("connect", &error))
+        };
+        let metadata = asking(Isolation::ReadCommitted)?;
+        let uncommitted = asking(Isolation::ReadUncommitted)?;
         let client = config
             .admin()
             .create_with_context(LogOnly)
             .map_err(|error| broker_error("connect", &error))?;
-        let admin = Self { metadata, client, clock: Arc::clone(clock) };
+        let admin = Self { metadata, uncommitted, client, clock: Arc::clone(clock) };
         admin.wait_for_a_broker(&config.bootstrap_servers)?;
         Ok(admin)
     }
@@ -81,6 +85,24 @@ impl Admin {
         Err(BrokerError::Fatal(format!(
             "no broker answers at {servers} after {seconds} s: is it running? set [broker] bootstrap_servers"
         )))
+    }
+
+    /// The offset after the last record of `source`.
+    pub(crate) fn end(
+        &self,
+        source: &TopicPartition,
+        isolation: Isolation,
+    ) -> Result<Offset, BrokerError> {
+        self.serve();
+        let consumer = match isolation {
+            Isolation::ReadCommitted => &self.metadata,
+            Isolation::ReadUncommitted => &self.uncommitted,
+        };
+        let (topic, partition) = (source.topic.as_str(), source.partition.0);
+        match consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN) {
+            Ok((_, end)) => Ok(Offset(end)),
+            Err(error) => Err(broker_error(&format!("find the end of {source}"), &error)),
+        }
     }
 
     /// How many partitions `topic` has; none if it does not exist.
@@ -201,6 +223,7 @@ impl Admin {
     /// Takes librdkafka's log lines.
     fn serve(&self) {
         drop(self.metadata.poll(Duration::ZERO));
+        drop(self.uncommitted.poll(Duration::ZERO));
     }
 }
 

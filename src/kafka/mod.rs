@@ -35,9 +35,9 @@ pub use config::KafkaConfig;
 use crate::{
     kafka::{admin::Admin, member::KafkaMember, publisher::KafkaPublisher, reader::KafkaReader},
     streams::{
-        record::{Topic, TopicPartition},
+        record::{Offset, Topic, TopicPartition},
         runtime::broker::{
-            Broker, BrokerError, From, Member, Membership, Publisher, Reader, TopicSpec,
+            Broker, BrokerError, From, Isolation, Member, Membership, Publisher, Reader, TopicSpec,
         },
         time::{Clock, SystemClock},
     },
@@ -79,6 +79,10 @@ impl Broker for KafkaBroker {
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         self.admin.create_topics(topics)
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.admin.end(source, isolation)
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {

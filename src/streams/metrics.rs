@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// A count that only grows.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct StreamsMetrics {
     commits: IntCounterVec,
     commit_latency: Histogram,
     restored: IntCounter,
+    restore_remaining: IntGaugeVec,
     threads_alive: IntGauge,
 }
 
@@ -82,6 +85,13 @@ impl StreamsMetrics {
             "foretell_stream_task_restore_records_total",
             "Changelog records read to restore stores.",
         )?;
+        let restore_remaining = IntGaugeVec::new(
+            Opts::new(
+                "foretell_stream_task_restore_remaining_records",
+                "Changelog records still to be read before a worker's tasks can go on, at most.",
+            ),
+            &["worker"],
+        )?;
         let threads_alive =
             IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
         registry.register(Box::new(records.clone()))?;
@@ -89,8 +99,17 @@ impl StreamsMetrics {
         registry.register(Box::new(commits.clone()))?;
         registry.register(Box::new(commit_latency.clone()))?;
         registry.register(Box::new(restored.clone()))?;
+        registry.register(Box::new(restore_remaining.clone()))?;
         registry.register(Box::new(threads_alive.clone()))?;
-        Ok(Self { records, dead_letters, commits, commit_latency, restored, threads_alive })
+        Ok(Self {
+            records,
+            dead_letters,
+            commits,
+            commit_latency,
+            restored,
+            restore_remaining,
+            threads_alive,
+        })
     }
 
     /// In a registry that nobody reads.
@@ -118,6 +137,16 @@ impl StreamsMetrics {
 
     pub(crate) fn restored(&self, records: usize) {
         self.restored.inc_by(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn restored_so_far(&self) -> u64 {
+        self.restored.get()
+    }
+
+    pub(crate) fn restore_remaining(&self, worker: &str, records: u64) {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.restore_remaining.with_label_values(&[worker]).set(records);
     }
 
     pub(crate) fn thread_started(&self) {

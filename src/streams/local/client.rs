@@ -13,8 +13,8 @@ use crate::streams::{
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, From, Member, Membership, Publisher, ReadTo, Reader, Rebalance,
-        TopicSpec,
+        Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
+        Rebalance, TopicSpec,
     },
     time::Clock,
 };
@@ -171,6 +171,10 @@ impl Broker for LocalBroker {
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         self.with(|cluster, _| cluster.create_topics(topics))
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.with(|cluster, now| cluster.end(source, isolation, now))
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {

@@ -14,7 +14,7 @@ use crate::streams::{
         transaction::{Epoch, Producers, Transaction},
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{BrokerError, From, Membership, ReadTo, Rebalance, TopicSpec},
+    runtime::broker::{BrokerError, From, Isolation, Membership, ReadTo, Rebalance, TopicSpec},
     time::WallTime,
 };
 
@@ -356,6 +356,26 @@ impl Cluster {
             From::End => log.stable_end(),
         };
         Ok(Cursor { source: source.clone(), position, knows_end: false })
+    }
+
+    /// [`Broker::end`](crate::streams::runtime::broker::Broker::end).
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if there is no such partition.
+    pub fn end(
+        &mut self,
+        source: &TopicPartition,
+        isolation: Isolation,
+        now: Now,
+    ) -> Result<Offset, BrokerError> {
+        self.expire(now);
+        let Some(log) = self.topics.log(source) else {
+            return Err(BrokerError::Fatal(format!("there is no partition {source}")));
+        };
+        Ok(match isolation {
+            Isolation::ReadCommitted => log.stable_end(),
+            Isolation::ReadUncommitted => log.end(),
+        })
     }
 
     /// [`Reader::read`](crate::streams::runtime::broker::Reader::read), without waiting; also says whether that was news to the

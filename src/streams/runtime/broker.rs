@@ -33,6 +33,12 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
 
+    /// The offset after the last record that `source` has just now.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
+
     /// How many partitions `topic` has; none if it does not exist.
     ///
     /// # Errors
@@ -180,6 +186,15 @@ pub enum From {
     Offset(Offset),
     /// After the newest record there is now.
     End,
+}
+
+/// Which records count (`isolation.level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those before the first transaction that is still open: the last stable offset.
+    ReadCommitted,
+    /// All, whatever becomes of them: the high watermark.
+    ReadUncommitted,
 }
 
 /// Reads one partition, committed records only.

@@ -8,6 +8,3 @@ mod worker;
 
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
 pub use worker::{StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};
-
-#[cfg(test)]
-mod worker_tests;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crate::streams::{
     runtime::{
-        broker::{Broker, BrokerError},
+        broker::Broker,
         restore::Restore,
         status::{TaskState, TaskStatus},
+        worker::TurnError,
     },
+    state::StateError,
     task::{Step, Task},
     time::{Clock, EventTime},
-    topology::ProcessError,
 };
 
 /// See the module.
@@ -57,14 +58,27 @@ impl Slot {
         }
     }
 
+    /// Whether its stores are up to date.
+    pub(super) fn is_restored(&self) -> bool {
+        !matches!(self.phase, Phase::Restoring(_))
+    }
+
+    /// Changelog records still to be read, at most.
+    pub(super) fn restore_remaining(&self) -> u64 {
+        match &self.phase {
+            Phase::Restoring(restore) => restore.remaining(),
+            Phase::Running | Phase::Blocked { .. } => 0,
+        }
+    }
+
     /// Restores on; true if that was the end of it.
     pub(super) fn restore(
         &mut self,
         broker: &dyn Broker,
         clock: &dyn Clock,
-    ) -> Result<bool, BrokerError> {
+    ) -> Result<bool, TurnError> {
         let Phase::Restoring(restore) = &mut self.phase else { return Ok(false) };
-        let is_done = restore.turn(broker, &mut self.task)?;
+        let is_done = restore.turn(broker, clock, &mut self.task)?;
         self.restored = restore.restored();
         if is_done {
             tracing::info!(task = %self.task.partition(), records = self.restored, "restored");
@@ -80,7 +94,7 @@ impl Slot {
         &mut self,
         records_max: usize,
         clock: &dyn Clock,
-    ) -> Result<usize, ProcessError> {
+    ) -> Result<usize, StateError> {
         match &self.phase {
             Phase::Restoring(_) => return Ok(0),
             Phase::Blocked { until, .. } if clock.elapsed() < *until => return Ok(0),
@@ -106,7 +120,7 @@ impl Slot {
     /// What to do with the inputs, if anything: they rest while the task restores, or has more than
     /// `buffered_max` records waiting.
     pub(super) fn regulate(&mut self, buffered_max: usize) -> Option<Flow> {
-        let is_restoring = matches!(self.phase, Phase::Restoring(_));
+        let is_restoring = !self.is_restored();
         let buffered = self.task.buffered();
         if !self.paused && buffered > buffered_max {
             self.paused = true;
@@ -132,6 +146,7 @@ impl Slot {
             stream_time: Some(self.task.stream_time()).filter(|time| *time > EventTime::MIN),
             buffered: self.task.buffered(),
             restored: self.restored,
+            restore_remaining: self.restore_remaining(),
             store_entries: self.task.store_entries(),
         }
     }

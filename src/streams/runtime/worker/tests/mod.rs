@@ -1,5 +1,7 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
+mod stores;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -17,11 +19,11 @@ use crate::streams::{
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
         broker::{
-            Broker, BrokerError, Cleanup, From, Member, Membership, ProcessingGuarantee, Publisher,
-            ReadTo, Reader, Rebalance, TopicSpec,
+            Broker, BrokerError, Cleanup, From, Isolation, Member, Membership, ProcessingGuarantee,
+            Publisher, ReadTo, Reader, Rebalance, TopicSpec,
         },
     },
-    state::KeyValueHandle,
+    state::{KeyValueHandle, MemoryStores, StoreSupplier},
     time::{Clock, EventTime, ManualClock, WallTime},
     topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
 };
@@ -97,6 +99,20 @@ impl World {
     }
 
     fn join_through(&self, broker: Arc<dyn Broker>, name: &str) -> Worker {
+        self.join_with(broker, Arc::new(MemoryStores), name)
+    }
+
+    /// With stores that outlive the worker.
+    fn join_on(&self, stores: &Arc<dyn StoreSupplier>, name: &str) -> Worker {
+        self.join_with(Arc::new(self.broker.clone()), Arc::clone(stores), name)
+    }
+
+    fn join_with(
+        &self,
+        broker: Arc<dyn Broker>,
+        stores: Arc<dyn StoreSupplier>,
+        name: &str,
+    ) -> Worker {
         let parts = WorkerParts {
             broker,
             topology: Arc::clone(&self.topology),
@@ -107,6 +123,7 @@ impl World {
                 companions: self.topology.companions(),
                 guarantee: ProcessingGuarantee::ExactlyOnce,
             },
+            stores,
             settings: WorkerSettings { commit_interval: COMMIT_INTERVAL, commit_records_max: 100 },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
@@ -184,6 +201,11 @@ impl World {
         for (key, values) in out {
             assert_eq!(values, expected, "of key {key:?}");
         }
+    }
+
+    /// Changelog records that all restores so far have read.
+    fn restored(&self) -> u64 {
+        self.metrics.restored_so_far()
     }
 
     /// The tasks of one worker that run, as it said at its last commit.
@@ -347,6 +369,10 @@ impl Broker for Refusing {
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         self.broker.create_topics(topics)
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.broker.end(source, isolation)
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
