@@ -36,7 +36,8 @@ use crate::{
         metrics::StreamsMetrics,
         record::{InputRecord, Partition, TopicPartition},
         runtime::{
-            StatusBoard, Worker, WorkerParts, WorkerSettings,
+            Standby, StandbyParts, StatusBoard, StopSignal, Worker, WorkerError, WorkerParts,
+            WorkerSettings,
             broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
         },
         state::{DiskStores, MemoryStores, StoreSupplier},
@@ -280,7 +281,40 @@ impl Parts<'_> {
         }
         let member = format!("{application}-learning-{instance}");
         threads.push(self.spawn_worker(&learning, format!("{application}-learning"), member)?);
+        if self.config.raw.streams.standby && self.stores.is_lasting() {
+            threads.push(self.spawn_standby(&scoring, format!("{application}-scoring"))?);
+            threads.push(self.spawn_standby(&learning, format!("{application}-learning"))?);
+        }
         Ok(threads)
+    }
+
+    fn spawn_standby(
+        &self,
+        topology: &Arc<Topology>,
+        group: String,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let parts = StandbyParts {
+            broker: Arc::clone(&self.cluster.broker),
+            topology: Arc::clone(topology),
+            group: group.clone(),
+            stores: Arc::clone(&self.stores),
+            clock: Arc::clone(self.clock),
+            metrics: self.streams_metrics.clone(),
+        };
+        self.spawn(format!("{group}-standby"), move |stop| Standby::new(parts).run(stop))
+    }
+
+    /// Runs `work` on a thread of its own until we stop.
+    fn spawn(
+        &self,
+        name: String,
+        work: impl FnOnce(&StopSignal) -> Result<(), WorkerError> + Send + 'static,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
+        let thread = std::thread::Builder::new().name(name);
+        Ok(thread.spawn(move || {
+            fail_loudly(&shutdown, || work(&stop).map_err(|error| error.to_string()));
+        })?)
     }
 
     fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {
@@ -322,15 +356,8 @@ impl Parts<'_> {
             board: self.board.clone(),
         };
         self.board.publish(&member, crate::streams::runtime::WorkerStatus::default());
-        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
-        let thread = std::thread::Builder::new().name(member);
         // The member is joined on its own thread, which alone may use it.
-        Ok(thread.spawn(move || {
-            fail_loudly(&shutdown, || {
-                let worker = Worker::join(parts).map_err(|error| error.to_string())?;
-                worker.run(&stop).map_err(|error| error.to_string())
-            });
-        })?)
+        self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
     }
 }
 

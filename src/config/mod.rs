@@ -222,6 +222,9 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
     if raw.streams.threads == 0 {
         return refuse("[streams] threads", "there must be at least 1");
     }
+    if raw.streams.standby && raw.streams.state_dir.is_none() {
+        return refuse("[streams] standby", "warm copies are on disk: set [streams] state_dir");
+    }
     if raw.streams.commit_interval.is_zero() {
         return refuse(
             "[streams] commit_interval",

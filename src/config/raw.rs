@@ -129,6 +129,9 @@ pub struct RawStreams {
     /// Keeps what tasks remember on disk, in this folder, so that there may be more of it than memory, and a
     /// restart reads only what came since. Default: in memory.
     pub state_dir: Option<PathBuf>,
+    /// Keeps warm copies of what the tasks of other instances remember, so that a task that comes here has
+    /// little to read. They are on disk.
+    pub standby: bool,
 }
 
 impl Default for RawStreams {
@@ -139,6 +142,7 @@ impl Default for RawStreams {
             commit_records_max: 10_000,
             threads: 1,
             state_dir: None,
+            standby: false,
         }
     }
 }

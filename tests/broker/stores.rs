@@ -84,6 +84,43 @@ fn a_restart_reads_only_what_came_since() {
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 }
 
+/// The second instance has copies of what the first one remembers, and reads little when it takes over.
+#[test]
+fn a_warm_copy_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let state_dir = format!("streams.state_dir={}", folder.path().display());
+    let more = [
+        &state_dir,
+        "streams.standby=true",
+        "broker.session_timeout=6s",
+        "broker.transaction_timeout=5s",
+    ];
+    let application = Application::new("standby", &more);
+    application.init();
+    let (mut first, _) = ready(&application);
+    let mut second = application.instance("two");
+    let two = second.http();
+    two.ready();
+    // Of four tasks it has two, and copies of the two others; and of the one that learns.
+    let copies = |http: &Http| http.metric("foretell_stream_standby_tasks");
+    until("copies of the rest", SOON, || (copies(&two) > 2.5).then_some(()));
+    send(&application, FIRST, "1");
+    until_joined(&application, FIRST);
+    until("the copies are warm", SOON, || {
+        (two.metric("foretell_stream_standby_lag_records") < 1.0).then_some(())
+    });
+    let before = two.metric(RESTORED);
+    first.signal("KILL");
+    assert!(!first.end(SOON).success());
+    until("it has taken over", SOON, || (copies(&two) < 0.5).then_some(()));
+    send(&application, SECOND, "2");
+    until_joined(&application, FIRST + SECOND);
+    let restored = two.metric(RESTORED) - before;
+    assert!(restored < SECOND as f64, "{restored}");
+    second.signal("TERM");
+    assert_eq!(second.end(SOON).code(), Some(0), "{}", second.errors());
+}
+
 #[test]
 fn a_folder_that_can_not_be_written_to_is_told_at_the_start() {
     let folder = tempfile::tempdir().unwrap();

@@ -57,6 +57,7 @@ fn a_setting_that_is_wrong() {
     set("streams.nonsense=1", &["unknown field `nonsense`", "`threads`"]);
     set("streams.threads=many", &["\"many\""]);
     set("streams.threads=0", &["[streams] threads", "at least 1"]);
+    set("streams.standby=true", &["[streams] standby", "state_dir"]);
     set("outcomes.labels=[\"yes\"]", &["[outcomes] labels"]);
     set("topics.prefix=a b", &["[topics] prefix"]);
     set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::streams::{
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
-        broker::{Broker, From, Isolation, ReadTo, Reader},
+        broker::{Broker, BrokerError, From, Isolation, ReadTo, Reader},
         worker::TurnError,
     },
     state::StoreId,
@@ -21,7 +21,7 @@ use crate::streams::{
     time::{Clock, WallTime},
 };
 
-/// The changelogs that a task has still to read.
+/// The changelogs that a task has still to read, or follows.
 pub(super) struct Restore {
     changelogs: Vec<Changelog>,
     restored: usize,
@@ -37,10 +37,13 @@ struct Reading {
     reader: Box<dyn Reader>,
     /// The next offset to read.
     position: Offset,
-    /// Where the changelog ended when we began.
+    /// Where the changelog ended when we looked last.
     end: Offset,
-    /// Nothing before `end` was undecided when the reader was opened.
+    /// Where it ended when we began, open transactions included.
+    decided_at: Offset,
+    /// All before that was decided when the reader was opened.
     is_decided: bool,
+    at_end: bool,
     complete_at: WallTime,
 }
 
@@ -49,6 +52,8 @@ const WAIT_A_TURN: Duration = Duration::from_millis(10);
 /// Half of what a broker keeps tombstones for by default (`delete.retention.ms`): an older store may hold what was
 /// deleted since, and nobody would say so any more.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(12 * 3600);
+/// How often a store that follows its changelog says that it is complete.
+const COMPLETE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Restore {
     /// All that `task` remembers is to be brought up to date.
@@ -67,20 +72,49 @@ impl Restore {
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<bool, TurnError> {
-        let readers = u32::try_from(self.changelogs.len().max(1)).unwrap_or(u32::MAX);
-        let wait = WAIT_A_TURN / readers;
+        let wait = self.wait();
         let mut index = 0;
         while index < self.changelogs.len() {
             let changelog = &mut self.changelogs[index];
-            let (records, is_done) = changelog.turn(wait, broker, clock, task)?;
-            self.restored += records;
-            if is_done {
+            self.restored += changelog.read(wait, broker, clock, task)?;
+            if changelog.end_as_of(clock.now(), Duration::ZERO, task)? {
                 self.changelogs.swap_remove(index);
             } else {
                 index += 1;
             }
         }
         Ok(self.changelogs.is_empty())
+    }
+
+    /// Reads on, and never ends: what is written to the changelogs is in the stores a moment later.
+    pub(super) fn follow(
+        &mut self,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &mut Task,
+    ) -> Result<(), TurnError> {
+        let wait = self.wait();
+        for changelog in &mut self.changelogs {
+            self.restored += changelog.read(wait, broker, clock, task)?;
+            changelog.end_as_of(clock.now(), COMPLETE_TOLD_EVERY, task)?;
+        }
+        Ok(())
+    }
+
+    /// Asks anew where the changelogs end, for [`Self::remaining`].
+    pub(super) fn look_ahead(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
+        for changelog in &mut self.changelogs {
+            if let Some(reading) = &mut changelog.reading {
+                let end = broker.end(&changelog.source, Isolation::ReadCommitted)?;
+                reading.end = reading.end.max(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// A turn's patience, shared out.
+    fn wait(&self) -> Duration {
+        WAIT_A_TURN / u32::try_from(self.changelogs.len().max(1)).unwrap_or(u32::MAX)
     }
 
     /// Records read so far.
@@ -91,46 +125,63 @@ impl Restore {
     /// Offsets still to go, of the changelogs that are being read: no more records than that.
     pub(super) fn remaining(&self) -> u64 {
         let reading = self.changelogs.iter().filter_map(|changelog| changelog.reading.as_ref());
-        let left = reading.map(|reading| reading.end.0 - reading.position.0);
+        let left = reading.filter(|reading| !reading.at_end);
+        let left = left.map(|reading| reading.end.0 - reading.position.0);
         left.map(|left| u64::try_from(left).unwrap_or(0)).sum()
     }
 }
 
 impl Changelog {
-    /// How many records came, and whether those were the last.
-    fn turn(
+    /// How many records came.
+    fn read(
         &mut self,
         wait: Duration,
         broker: &dyn Broker,
         clock: &dyn Clock,
         task: &mut Task,
-    ) -> Result<(usize, bool), TurnError> {
+    ) -> Result<usize, TurnError> {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             none => none.insert(begin(&self.source, self.store, broker, clock, task)?),
         };
         let mut records: Vec<InputRecord> = Vec::new();
-        let read_to = reading.reader.read(wait, &mut records)?;
+        let read_to = reading.reader.read(wait, &mut records);
         let count = records.len();
         if let Some(last) = records.last() {
             reading.position = last.offset.next();
         }
-        let in_task = TurnError::in_task(task.partition());
-        task.restore(self.store, records, reading.complete_at).map_err(&in_task)?;
-        if read_to == ReadTo::More {
-            return Ok((count, false));
-        }
-        if reading.is_decided {
-            let end = reading.position.max(reading.end);
-            task.restored(self.store, end, clock.now()).map_err(in_task)?;
-            return Ok((count, true));
-        }
-        if broker.end(&self.source, Isolation::ReadCommitted)? >= reading.end {
+        // Also before an error: the reader will not bring them again.
+        let applied = task.restore(self.store, records, reading.complete_at);
+        applied.map_err(TurnError::in_task(task.partition()))?;
+        reading.at_end = read_to? == ReadTo::End && reading.is_decided;
+        if !reading.is_decided
+            && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.decided_at
+        {
             // What was decided meanwhile may have come after the end that the reader has told.
             reading.reader = broker.read(&self.source, From::Offset(reading.position))?;
             reading.is_decided = true;
         }
-        Ok((count, false))
+        Ok(count)
+    }
+
+    /// Whether all was read; the store then says that it was complete `now`, if it last said so `every` ago or
+    /// more.
+    fn end_as_of(
+        &mut self,
+        now: WallTime,
+        every: Duration,
+        task: &mut Task,
+    ) -> Result<bool, TurnError> {
+        let Some(reading) = self.reading.as_mut().filter(|reading| reading.at_end) else {
+            return Ok(false);
+        };
+        if now.since(reading.complete_at) >= every {
+            reading.complete_at = now;
+            let end = reading.position.max(reading.decided_at);
+            let said = task.restored(self.store, end, now);
+            said.map_err(TurnError::in_task(task.partition()))?;
+        }
+        Ok(true)
     }
 }
 
@@ -163,5 +214,6 @@ fn begin(
         }
     };
     let reader = broker.read(source, from)?;
-    Ok(Reading { reader, position, end, is_decided: stable >= end, complete_at })
+    let is_decided = stable >= end;
+    Ok(Reading { reader, position, end, decided_at: end, is_decided, at_end: false, complete_at })
 }

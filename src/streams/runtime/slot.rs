@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::streams::{
+    metrics::StreamsMetrics,
     runtime::{
         broker::Broker,
         restore::Restore,
@@ -76,10 +77,12 @@ impl Slot {
         &mut self,
         broker: &dyn Broker,
         clock: &dyn Clock,
+        metrics: &StreamsMetrics,
     ) -> Result<bool, TurnError> {
         let Phase::Restoring(restore) = &mut self.phase else { return Ok(false) };
         let is_done = restore.turn(broker, clock, &mut self.task)?;
-        self.restored = restore.restored();
+        let before = std::mem::replace(&mut self.restored, restore.restored());
+        metrics.restored(self.restored.saturating_sub(before));
         if is_done {
             tracing::info!(task = %self.task.partition(), records = self.restored, "restored");
             self.task.start(clock.now());

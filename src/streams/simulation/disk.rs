@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     ops::Bound,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crate::streams::{
@@ -22,12 +23,15 @@ pub(super) struct Disk(Arc<Mutex<BTreeMap<TopicPartition, Kept>>>);
 struct Kept {
     written: MemoryStore,
     synced: MemoryStore,
+    lease: u64,
+    is_a_tasks: bool,
 }
 
 impl Disk {
     /// Whatever may befall a disk while nobody uses it.
     pub(super) fn befall(&self, weather: &Weather) {
         let mut stores = self.0.lock().unwrap();
+        stores.values_mut().for_each(|kept| kept.is_a_tasks = false);
         if weather.one_in(20) {
             weather.note(format_args!("a disk is lost"));
             stores.clear();
@@ -46,16 +50,41 @@ pub(super) struct SimulatedStores {
     pub(super) process: Process,
 }
 
-impl StoreSupplier for SimulatedStores {
-    fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
-        let kept = self.disk.0.lock().unwrap().get(changelog).cloned().unwrap_or_default();
-        Ok(Box::new(SimulatedStore {
+impl SimulatedStores {
+    fn open_as(&self, changelog: &TopicPartition, is_a_tasks: bool) -> Option<SimulatedStore> {
+        let mut stores = self.disk.0.lock().unwrap();
+        let kept = stores.entry(changelog.clone()).or_default();
+        if kept.is_a_tasks && !is_a_tasks {
+            return None;
+        }
+        kept.is_a_tasks = is_a_tasks;
+        kept.lease += 1;
+        Some(SimulatedStore {
             changelog: changelog.clone(),
-            contents: kept.written,
+            contents: kept.written.clone(),
+            lease: kept.lease,
             disk: self.disk.clone(),
             weather: Arc::clone(&self.weather),
             process: self.process.clone(),
-        }))
+        })
+    }
+}
+
+impl StoreSupplier for SimulatedStores {
+    fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(self.open_as(changelog, true).expect("a task takes over")))
+    }
+
+    fn open_standby(
+        &self,
+        changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError> {
+        let store = self.open_as(changelog, false);
+        Ok(store.map(|store| Box::new(store) as Box<dyn StateStore>))
+    }
+
+    fn clean(&self, _now: Duration) -> Result<(), StateError> {
+        Ok(())
     }
 
     fn is_lasting(&self) -> bool {
@@ -66,6 +95,7 @@ impl StoreSupplier for SimulatedStores {
 struct SimulatedStore {
     changelog: TopicPartition,
     contents: MemoryStore,
+    lease: u64,
     disk: Disk,
     weather: Arc<Weather>,
     process: Process,
@@ -96,9 +126,12 @@ impl SimulatedStore {
             Some(Fault::Damaged) => return Err(StateError::Damaged("by the weather".to_owned())),
             _ => {}
         }
-        change(&mut self.contents)?;
         let mut stores = self.disk.0.lock().unwrap();
         let kept = stores.entry(self.changelog.clone()).or_default();
+        if kept.lease != self.lease {
+            return Err(StateError::TakenOver(self.changelog.clone()));
+        }
+        change(&mut self.contents)?;
         kept.written = self.contents.clone();
         if self.weather.one_in(5) {
             kept.synced = self.contents.clone();
@@ -108,6 +141,17 @@ impl SimulatedStore {
             return Err(dead());
         }
         Ok(())
+    }
+}
+
+impl Drop for SimulatedStore {
+    fn drop(&mut self) {
+        let mut stores = self.disk.0.lock().unwrap();
+        if let Some(kept) = stores.get_mut(&self.changelog)
+            && kept.lease == self.lease
+        {
+            kept.is_a_tasks = false;
+        }
     }
 }
 
@@ -142,5 +186,10 @@ impl StateStore for SimulatedStore {
 
     fn clear(&mut self) -> Result<(), StateError> {
         self.change("clears", MemoryStore::clear)
+    }
+
+    fn is_held(&self) -> bool {
+        let stores = self.disk.0.lock().unwrap();
+        stores.get(&self.changelog).is_some_and(|kept| kept.lease == self.lease)
     }
 }

@@ -55,8 +55,6 @@ pub(super) enum Bug {
     LostAnswerTakenForAnAbort,
     /// A store says that it goes further than it does.
     CheckpointAhead,
-    /// A restore ends at the first transaction that is still open.
-    RestoreToTheStableEnd,
 }
 
 /// The seed's will: the dice, the faults that they give, and the log of both.
@@ -220,10 +218,6 @@ impl Broker for FaultyBroker {
     }
 
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
-        let isolation = match self.weather.has(Bug::RestoreToTheStableEnd) {
-            true => Isolation::ReadCommitted,
-            false => isolation,
-        };
         let Offset(end) = self.call("end", OUTSIDE, || self.inner.end(source, isolation))?;
         let ahead = self.weather.has(Bug::CheckpointAhead);
         Ok(Offset(if ahead && isolation == Isolation::ReadCommitted { end + 3 } else { end }))

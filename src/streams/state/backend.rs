@@ -1,6 +1,6 @@
 //! Where committed entries live, as the rest of the layer sees it.
 
-use std::{borrow::Cow, ops::Bound};
+use std::{borrow::Cow, ops::Bound, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,11 @@ pub trait StateStore {
     /// # Errors
     /// [`StateError`]
     fn clear(&mut self) -> Result<(), StateError>;
+
+    /// Whether nobody has taken it over.
+    fn is_held(&self) -> bool {
+        true
+    }
 }
 
 /// Opens the stores of a process' tasks.
@@ -85,6 +90,23 @@ pub trait StoreSupplier: Send + Sync {
     /// # Errors
     /// [`StateError::Disk`]
     fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError>;
+
+    /// The same for a warm copy, which yields: none if a task has the store open, and a task that opens it later
+    /// takes it over.
+    ///
+    /// # Errors
+    /// [`StateError::Disk`]
+    fn open_standby(
+        &self,
+        changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError>;
+
+    /// Removes stores that nobody has had open for long; to be called now and then. `now` is the clock's
+    /// [`elapsed`](crate::streams::time::Clock::elapsed).
+    ///
+    /// # Errors
+    /// [`StateError::Disk`]
+    fn clean(&self, now: Duration) -> Result<(), StateError>;
 
     /// Whether stores outlive their task, so that checkpoints are worth their cost.
     fn is_lasting(&self) -> bool;

@@ -18,6 +18,7 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -35,6 +36,9 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 /// For all stores together: what a start may have to read again.
 const JOURNAL_BYTES: u64 = 128 << 20;
 
+/// A store that nobody has open any more is removed after this long: its task may come back.
+const UNUSED_FOR: Duration = Duration::from_secs(3600);
+
 const CHECKPOINT: &[u8] = &[0];
 const ENTRY: u8 = 1;
 const CHECKPOINT_FORMAT: u8 = 1;
@@ -45,12 +49,29 @@ pub struct DiskStores {
     leases: Leases,
 }
 
-/// Who opened each store last: whoever did before must not write any more.
+/// Who has each store open.
 #[derive(Clone, Default)]
-struct Leases(Arc<Mutex<BTreeMap<TopicPartition, u64>>>);
+struct Leases(Arc<Mutex<BTreeMap<String, Lease>>>);
+
+#[derive(Clone, Copy, Default)]
+struct Lease {
+    /// Grows when the holder changes: whoever held it before must not write any more.
+    number: u64,
+    holder: Holder,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Holder {
+    /// Since that time on the clock, if somebody has looked.
+    #[default]
+    Nobody,
+    NobodySince(Duration),
+    Standby,
+    Task,
+}
 
 impl Leases {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicPartition, u64>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,7 +120,37 @@ fn open_database(folder: &Path) -> Result<Database, fjall::Error> {
 
 impl StoreSupplier for DiskStores {
     fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
-        Ok(Box::new(self.open_store(changelog)?))
+        match self.open_as(changelog, Holder::Task)? {
+            Some(store) => Ok(Box::new(store)),
+            None => Err(StateError::TakenOver(changelog.clone())),
+        }
+    }
+
+    fn open_standby(
+        &self,
+        changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError> {
+        let store = self.open_as(changelog, Holder::Standby)?;
+        Ok(store.map(|store| Box::new(store) as Box<dyn StateStore>))
+    }
+
+    fn clean(&self, now: Duration) -> Result<(), StateError> {
+        let mut leases = self.leases.lock();
+        for name in self.database.list_keyspace_names() {
+            let lease = leases.entry(name.to_string()).or_default();
+            match lease.holder {
+                Holder::Nobody => lease.holder = Holder::NobodySince(now),
+                Holder::NobodySince(since) if now >= since + UNUSED_FOR => {
+                    tracing::info!(store = %*name, "removing a store that has moved away");
+                    let tree = self.database.keyspace(&name, options);
+                    tree.and_then(|tree| self.database.delete_keyspace(tree))
+                        .map_err(|error| failed(&error))?;
+                    leases.remove(&*name);
+                }
+                Holder::NobodySince(_) | Holder::Standby | Holder::Task => {}
+            }
+        }
+        Ok(())
     }
 
     fn is_lasting(&self) -> bool {
@@ -107,23 +158,33 @@ impl StoreSupplier for DiskStores {
     }
 }
 
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
 impl DiskStores {
-    fn open_store(&self, changelog: &TopicPartition) -> Result<DiskStore, StateError> {
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let tree = self
-            .database
-            .keyspace(&changelog.to_string(), options)
-            .map_err(|error| failed(&error))?;
-        let lease = {
+    /// None if a task has it and the new holder is not one.
+    fn open_as(
+        &self,
+        changelog: &TopicPartition,
+        holder: Holder,
+    ) -> Result<Option<DiskStore>, StateError> {
+        let name = changelog.to_string();
+        let (tree, lease) = {
             let mut leases = self.leases.lock();
-            let lease = leases.entry(changelog.clone()).or_insert(0);
-            *lease += 1;
-            *lease
+            let lease = leases.entry(name.clone()).or_default();
+            if holder != Holder::Task && lease.holder == Holder::Task {
+                return Ok(None);
+            }
+            *lease = Lease { number: lease.number + 1, holder };
+            let number = lease.number;
+            (self.database.keyspace(&name, options).map_err(|error| failed(&error))?, number)
         };
         let mut store = DiskStore {
             database: self.database.clone(),
             tree,
             changelog: changelog.clone(),
+            name,
             leases: self.leases.clone(),
             lease,
             checkpoint: None,
@@ -136,7 +197,7 @@ impl DiskStores {
                 store.clear()?;
             }
         }
-        Ok(store)
+        Ok(Some(store))
     }
 }
 
@@ -145,9 +206,20 @@ struct DiskStore {
     database: Database,
     tree: Keyspace,
     changelog: TopicPartition,
+    name: String,
     leases: Leases,
     lease: u64,
     checkpoint: Option<Checkpoint>,
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        if let Some(lease) = self.leases.lock().get_mut(&self.name)
+            && lease.number == self.lease
+        {
+            lease.holder = Holder::Nobody;
+        }
+    }
 }
 
 impl DiskStore {
@@ -159,13 +231,17 @@ impl DiskStore {
         checkpoint.map(Some).map_err(StateError::Corrupted)
     }
 
+    fn is_held_in(&self, leases: &BTreeMap<String, Lease>) -> bool {
+        leases.get(&self.name).is_some_and(|lease| lease.number == self.lease)
+    }
+
     /// Runs `write` if nobody has taken over, and keeps everybody from it meanwhile.
     fn as_holder(
         &self,
         write: impl FnOnce() -> Result<(), fjall::Error>,
     ) -> Result<(), StateError> {
         let leases = self.leases.lock();
-        if leases.get(&self.changelog) != Some(&self.lease) {
+        if !self.is_held_in(&leases) {
             return Err(StateError::TakenOver(self.changelog.clone()));
         }
         write().map_err(|error| failed(&error))
@@ -228,6 +304,10 @@ impl StateStore for DiskStore {
         self.checkpoint = None;
         self.as_holder(|| self.tree.clear())
     }
+
+    fn is_held(&self) -> bool {
+        self.is_held_in(&self.leases.lock())
+    }
 }
 
 fn entry_key(key: &[u8]) -> Vec<u8> {
@@ -275,6 +355,10 @@ mod tests {
 
     fn changelog(partition: i32) -> TopicPartition {
         TopicPartition { topic: Topic::new("changelog"), partition: Partition(partition) }
+    }
+
+    fn task_store(stores: &DiskStores, partition: i32) -> DiskStore {
+        stores.open_as(&changelog(partition), Holder::Task).unwrap().unwrap()
     }
 
     fn at(offset: i64) -> Checkpoint {
@@ -341,9 +425,9 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let mut memory = MemoryStore::default();
             let mut stores = DiskStores::open(folder.path()).unwrap();
-            let mut disk = stores.open_store(&changelog(0)).unwrap();
+            let mut disk = task_store(&stores, 0);
             // A neighbour, which nothing may reach.
-            let mut other = stores.open_store(&changelog(1)).unwrap();
+            let mut other = task_store(&stores, 1);
             write(&mut other, vec![put(0, 77)], 5);
             for (step, offset) in steps.into_iter().zip(1..) {
                 match step {
@@ -362,8 +446,8 @@ mod tests {
                     Step::Reopen => {
                         drop((disk, other, stores));
                         stores = DiskStores::open(folder.path()).unwrap();
-                        disk = stores.open_store(&changelog(0)).unwrap();
-                        other = stores.open_store(&changelog(1)).unwrap();
+                        disk = task_store(&stores, 0);
+                        other = task_store(&stores, 1);
                     }
                 }
                 prop_assert_eq!(disk.checkpoint(), memory.checkpoint());
@@ -391,6 +475,44 @@ mod tests {
         assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
         assert!(matches!(ghost.clear(), Err(StateError::TakenOver(_))));
         assert_eq!(all(holder.as_ref()).unwrap(), [(vec![1], vec![1])]);
+    }
+
+    #[test]
+    fn a_warm_copy_yields() {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = DiskStores::open(folder.path()).unwrap();
+        let mut copy = stores.open_standby(&changelog(0)).unwrap().unwrap();
+        write(copy.as_mut(), vec![put(1, 1)], 1);
+        let task = task_store(&stores, 0);
+        assert_eq!((task.checkpoint(), task.len()), (Some(at(1)), 1), "it is handed over as it is");
+        assert!(task.is_held() && !copy.is_held());
+        let refused = copy.write(&mut [put(1, 2)].into_iter(), at(2));
+        assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
+        // What no longer holds it gives nothing up.
+        drop(copy);
+        assert!(stores.open_standby(&changelog(0)).unwrap().is_none());
+        drop(task);
+        assert!(stores.open_standby(&changelog(0)).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_nobody_uses_is_removed_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let stores = DiskStores::open(folder.path()).unwrap();
+        write(&mut task_store(&stores, 0), vec![put(1, 1)], 1);
+        let mut used = task_store(&stores, 1);
+        write(&mut used, vec![put(1, 1)], 1);
+        let kept = || task_store(&stores, 0).checkpoint().is_some();
+        stores.clean(Duration::ZERO).unwrap();
+        stores.clean(UNUSED_FOR / 2).unwrap();
+        assert!(kept(), "it was used a while ago");
+        stores.clean(UNUSED_FOR).unwrap();
+        stores.clean(UNUSED_FOR + UNUSED_FOR / 2).unwrap();
+        assert!(kept(), "and again");
+        stores.clean(UNUSED_FOR * 3).unwrap();
+        stores.clean(UNUSED_FOR * 4).unwrap();
+        assert!(!kept());
+        assert_eq!(all(&used).unwrap(), [(vec![1], vec![1])]);
     }
 
     #[test]
@@ -449,7 +571,7 @@ mod tests {
         const COMMITS: i64 = 120;
         let good = tempfile::tempdir().unwrap();
         let stores = DiskStores::open(good.path()).unwrap();
-        let mut store = stores.open_store(&changelog(0)).unwrap();
+        let mut store = task_store(&stores, 0);
         let mut memory = MemoryStore::default();
         for number in 1..=COMMITS {
             write(&mut store, commit(number), number);
@@ -477,7 +599,7 @@ mod tests {
                 }
                 fs::write(&path, bytes).unwrap();
                 let stores = DiskStores::open(folder.path()).unwrap();
-                let mut store = stores.open_store(&changelog(0)).unwrap();
+                let mut store = task_store(&stores, 0);
                 let from = store.checkpoint().map_or(0, |checkpoint| checkpoint.offset.0);
                 for number in from + 1..=COMMITS {
                     write(&mut store, commit(number), number);

@@ -1,6 +1,6 @@
 //! Stores in memory: the fastest, and gone with their task.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Bound};
+use std::{borrow::Cow, collections::BTreeMap, ops::Bound, time::Duration};
 
 use crate::streams::{
     record::TopicPartition,
@@ -14,6 +14,17 @@ pub struct MemoryStores;
 impl StoreSupplier for MemoryStores {
     fn open(&self, _changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
         Ok(Box::new(MemoryStore::default()))
+    }
+
+    fn open_standby(
+        &self,
+        _changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError> {
+        Ok(None)
+    }
+
+    fn clean(&self, _now: Duration) -> Result<(), StateError> {
+        Ok(())
     }
 
     fn is_lasting(&self) -> bool {

@@ -136,6 +136,12 @@ impl Store {
         self.committed.checkpoint()
     }
 
+    /// Whether nobody has taken over what is committed.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.committed.is_held()
+    }
+
     /// Forgets everything.
     ///
     /// # Errors

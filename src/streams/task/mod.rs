@@ -66,16 +66,44 @@ impl Task {
         metrics: &StreamsMetrics,
         stores: &dyn StoreSupplier,
     ) -> Result<Self, StateError> {
-        let sources = topology.sources.iter();
-        let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
         let mut opened = Vec::with_capacity(topology.stores.len());
-        for spec in &topology.stores {
-            let changelog = TopicPartition { topic: spec.changelog.clone(), partition };
+        for changelog in topology.changelogs() {
+            let changelog = TopicPartition { topic: changelog, partition };
             opened.push(Store::over(stores.open(&changelog)?));
         }
+        Ok(Self::with_stores(topology, partition, metrics, opened))
+    }
+
+    /// A task that only follows its changelogs; none if one of its stores is a working task's.
+    ///
+    /// # Errors
+    /// [`StateError::Disk`]
+    pub fn open_standby(
+        topology: &Arc<Topology>,
+        partition: Partition,
+        metrics: &StreamsMetrics,
+        stores: &dyn StoreSupplier,
+    ) -> Result<Option<Self>, StateError> {
+        let mut opened = Vec::with_capacity(topology.stores.len());
+        for changelog in topology.changelogs() {
+            let changelog = TopicPartition { topic: changelog, partition };
+            let Some(store) = stores.open_standby(&changelog)? else { return Ok(None) };
+            opened.push(Store::over(store));
+        }
+        Ok(Some(Self::with_stores(topology, partition, metrics, opened)))
+    }
+
+    fn with_stores(
+        topology: &Arc<Topology>,
+        partition: Partition,
+        metrics: &StreamsMetrics,
+        opened: Vec<Store>,
+    ) -> Self {
+        let sources = topology.sources.iter();
+        let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
         let kept = opened.iter().filter_map(Store::checkpoint);
         let stream_time = kept.map(|kept| kept.stream_time).max().unwrap_or(EventTime::MIN);
-        Ok(Self {
+        Self {
             topology: Arc::clone(topology),
             metrics: metrics.clone(),
             scope: topology.instantiate(partition, opened, stream_time),
@@ -85,7 +113,7 @@ impl Task {
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
             records,
-        })
+        }
     }
 
     /// Its number: that of its lead partition.
@@ -131,7 +159,6 @@ impl Task {
         complete_at: WallTime,
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
-        self.metrics.restored(records.len());
         // Changelog records bear the stream time of their commit.
         let stream_time = records.iter().map(|record| record.timestamp).max();
         self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
@@ -163,6 +190,12 @@ impl Task {
         let stream_time = self.committed_times.0;
         let checkpoint = Checkpoint { offset, stream_time, complete_at: now };
         self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
+    }
+
+    /// Whether nobody has taken its stores over.
+    #[must_use]
+    pub fn holds_its_stores(&self) -> bool {
+        self.scope.stores.iter().all(Store::is_held)
     }
 
     /// Forgets all that a store holds: its changelog is to be read from the beginning.

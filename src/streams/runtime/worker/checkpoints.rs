@@ -1,4 +1,5 @@
-//! How far each store on disk goes: said now and then, so that whoever opens it next reads little again.
+//! What is said of stores on disk now and then: how far each goes, so that whoever opens it next reads little
+//! again; and that nobody has needed one for long.
 //!
 //! ```text
 //!   where does the changelog end? ──▶ commit ──succeeds──▶ the store goes as far as that end
@@ -16,6 +17,9 @@ use crate::streams::{
 
 /// One changelog's end is asked for this often. It costs a millisecond or two.
 pub(super) const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often stores that have moved away are looked for.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
 /// A store of a task.
 pub(super) type Place = (Partition, StoreId);
@@ -60,6 +64,18 @@ impl Worker {
             };
         }
         ends
+    }
+
+    /// Now and then: what nobody uses goes.
+    pub(super) fn clean_stores(&mut self) {
+        let now = self.clock.elapsed();
+        if now < self.cleaned_at + CLEAN_EVERY {
+            return;
+        }
+        self.cleaned_at = now;
+        if let Err(error) = self.stores.clean(now) {
+            tracing::warn!(%error, "a store that nobody uses could not be removed");
+        }
     }
 
     fn behind(&self) -> impl Iterator<Item = (Place, TopicPartition)> + '_ {

@@ -149,6 +149,7 @@ pub struct Worker {
     /// When a checkpoint was moved on, and whose.
     checkpointed: (Duration, Option<Place>),
     restore_told_at: Duration,
+    cleaned_at: Duration,
     joined: bool,
     fenced: u32,
     #[cfg(test)]
@@ -218,6 +219,7 @@ impl Worker {
             committed_at,
             checkpointed: (committed_at, None),
             restore_told_at: committed_at,
+            cleaned_at: committed_at,
             joined: false,
             fenced: 0,
             #[cfg(test)]
@@ -273,6 +275,7 @@ impl Worker {
         if self.commit_is_due() {
             self.commit()?;
         }
+        self.clean_stores();
         Ok(())
     }
 
@@ -332,7 +335,7 @@ impl Worker {
         let (mut changed, mut cut_off) = (false, Vec::new());
         let mut is_restoring = false;
         for (partition, slot) in &mut self.slots {
-            match slot.restore(self.broker.as_ref(), self.clock.as_ref()) {
+            match slot.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
                 Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
                     tracing::warn!(%changelog, "it was cut off meanwhile: restoring anew");
                     cut_off.push(*partition);

@@ -13,7 +13,7 @@ use std::{
 
 use crate::streams::{
     codec::{Stored, Utf8},
-    local::LocalBroker,
+    local::{LocalBroker, LocalSettings},
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
@@ -72,8 +72,15 @@ fn topic(name: &str) -> Topic {
 impl World {
     /// With all topics there; the words go to `out`.
     fn new(out: &str) -> Self {
+        Self::with_settings(out, LocalSettings::default())
+    }
+
+    fn with_settings(out: &str, settings: LocalSettings) -> Self {
         let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let broker = LocalBroker::new(Arc::<ManualClock>::clone(&clock));
+        let broker = LocalBroker::with_settings(
+            Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
+            settings,
+        );
         let mut topology = TopologyBuilder::new("test", topic("dead"));
         let words = topology.source("words", topic("in"), Arc::new(Utf8));
         let counts = topology.key_value_store("counts", Arc::new(Stored::version(1)));
@@ -92,6 +99,16 @@ impl World {
         broker.create_topics(&specs.collect::<Vec<_>>()).unwrap();
         let metrics = StreamsMetrics::unread();
         Self { clock, broker, topology, metrics, board: StatusBoard::default() }
+    }
+
+    fn membership(&self, group: &str, member: &str) -> Membership {
+        Membership {
+            group: group.to_owned(),
+            member: member.to_owned(),
+            lead: self.topology.lead().clone(),
+            companions: self.topology.companions(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        }
     }
 
     fn join(&self, name: &str) -> Worker {
@@ -116,13 +133,7 @@ impl World {
         let parts = WorkerParts {
             broker,
             topology: Arc::clone(&self.topology),
-            membership: Membership {
-                group: "group".to_owned(),
-                member: name.to_owned(),
-                lead: self.topology.lead().clone(),
-                companions: self.topology.companions(),
-                guarantee: ProcessingGuarantee::ExactlyOnce,
-            },
+            membership: self.membership("group", name),
             stores,
             settings: WorkerSettings { commit_interval: COMMIT_INTERVAL, commit_records_max: 100 },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
@@ -289,6 +300,50 @@ fn whoever_takes_over_from_a_crash_restores_and_goes_on() {
     world.clock.advance(SESSION_OVER);
     world.run(&mut [&mut second]);
     assert_eq!(world.running("b"), 4);
+    world.expect_out(&["one 1", "two 2"]);
+}
+
+/// A ghost has left a transaction open, in a cluster where they may stay open for long. Somebody has committed behind
+/// it, where no reader of what is committed gets to yet, and is gone, too: whoever comes next has to wait.
+#[test]
+fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
+    let settings = LocalSettings {
+        session_timeout: Duration::from_secs(10),
+        transaction_timeout: Duration::from_secs(100),
+        ..LocalSettings::default()
+    };
+    let world = World::with_settings("out", settings);
+    let mut second = world.join("b");
+    world.run(&mut [&mut second]);
+    let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one store") };
+    let mut ghost = world.broker.join(&world.membership("ghosts", "ghost")).unwrap();
+    for partition in (0..i32::try_from(PARTITIONS).unwrap()).map(Partition) {
+        let record = OutputRecord {
+            topic: changelog.clone(),
+            partition: Some(partition),
+            timestamp: EventTime(0),
+            key: Some(b"ghost".to_vec()),
+            value: Some(b"never committed".to_vec()),
+            headers: Vec::new(),
+        };
+        ghost.send(record).unwrap();
+    }
+    world.say("one");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1"]);
+    drop(second);
+    let mut third = world.join("c");
+    world.say("two");
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(5));
+        world.run(&mut [&mut third]);
+    }
+    assert_eq!(third.slots.len(), 4);
+    assert_eq!(world.running("c"), 0, "they wait");
+    for _ in 0..20 {
+        world.clock.advance(Duration::from_secs(5));
+        world.run(&mut [&mut third]);
+    }
     world.expect_out(&["one 1", "two 2"]);
 }
 

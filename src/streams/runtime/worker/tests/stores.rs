@@ -15,12 +15,13 @@ use std::{
 use crate::streams::{
     record::TopicPartition,
     runtime::{
-        StopSignal, Worker,
+        Standby, StandbyParts, StopSignal, Worker,
         worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World},
     },
     state::{
         Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
     },
+    time::{Clock, ManualClock},
 };
 
 fn on_disk(folder: &Path) -> Arc<dyn StoreSupplier> {
@@ -131,6 +132,48 @@ fn a_task_that_moves_within_the_process_takes_its_store_along() {
     world.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
+/// Another instance has a warm copy on its own disk: when it takes over, there is nothing left to read but what came a
+/// moment ago.
+#[test]
+fn who_takes_over_a_warm_copy_has_little_to_read() {
+    let world = World::new("out");
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut first = world.join_on(&on_disk(folders[0].path()), "a");
+    world.run(&mut [&mut first]);
+    let stores = on_disk(folders[1].path());
+    let mut standby = Standby::new(StandbyParts {
+        broker: Arc::new(world.broker.clone()),
+        topology: Arc::clone(&world.topology),
+        group: "group".to_owned(),
+        stores: Arc::clone(&stores),
+        clock: Arc::<ManualClock>::clone(&world.clock) as Arc<dyn Clock>,
+        metrics: world.metrics.clone(),
+    });
+    for word in ["1", "2", "3"] {
+        world.say(word);
+        world.run(&mut [&mut first]);
+        for _ in 0..3 {
+            standby.turn().unwrap();
+        }
+    }
+    world.say("4");
+    world.run(&mut [&mut first]);
+    drop(first);
+    world.clock.advance(SESSION_OVER);
+    let mut second = world.join_on(&stores, "b");
+    world.run(&mut [&mut second]);
+    standby.turn().unwrap();
+    world.say("5");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["1 1", "2 2", "3 3", "4 4", "5 5"]);
+    assert_eq!(world.restored(), u64::from(PARTITIONS), "what came after the copy's last turn");
+    // It keeps its hands off what a worker has.
+    standby.turn().unwrap();
+    world.say("6");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["1 1", "2 2", "3 3", "4 4", "5 5", "6 6"]);
+}
+
 /// A store whose next write fails, in one way or another.
 struct Ailing {
     store: MemoryStore,
@@ -150,6 +193,17 @@ impl StoreSupplier for AilingStores {
     fn open(&self, _changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
         let ailment = Arc::clone(&self.0);
         Ok(Box::new(Ailing { store: MemoryStore::default(), ailment }))
+    }
+
+    fn open_standby(
+        &self,
+        _changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError> {
+        Ok(None)
+    }
+
+    fn clean(&self, _now: Duration) -> Result<(), StateError> {
+        Ok(())
     }
 
     fn is_lasting(&self) -> bool {
