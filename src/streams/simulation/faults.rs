@@ -156,7 +156,7 @@ use Fault::{Aborted, AnswerLost, CrashAfter, CrashBefore, Damaged, Fenced, Unava
 
 const OUTSIDE: &[Fault] = &[CrashBefore, CrashAfter, Unavailable];
 const POLL: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Unavailable, Fenced];
-const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Fenced];
+const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced];
 const SEND: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Aborted, Fenced];
 const COMMIT: &[Fault] =
     &[CrashBefore, CrashAfter, Unavailable, Aborted, Aborted, Fenced, AnswerLost, AnswerLost];
@@ -296,12 +296,16 @@ impl Member for FaultyMember {
         self.call("unassign", ANSWER, |member| member.unassign(tasks))
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.call("pause", ANSWER, |member| member.pause(tasks))
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.call("pause", ANSWER, |member| member.pause(inputs))
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.call("resume", ANSWER, |member| member.resume(tasks))
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.call("resume", ANSWER, |member| member.resume(inputs))
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.member.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {

@@ -271,6 +271,7 @@ impl World {
             settings: WorkerSettings {
                 commit_interval: Duration::from_millis(100),
                 commit_records_max: 20,
+                ..WorkerSettings::default()
             },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
             metrics: StreamsMetrics::unread(),

@@ -31,6 +31,7 @@ pub struct Task {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
     scope: Scope,
+    inputs: Vec<TopicPartition>,
     queues: InputQueues,
     /// The next offset of each input that was processed since the last commit.
     consumed: BTreeMap<TopicPartition, Offset>,
@@ -100,6 +101,8 @@ impl Task {
         opened: Vec<Store>,
     ) -> Self {
         let sources = topology.sources.iter();
+        let inputs = sources.clone();
+        let inputs = inputs.map(|source| TopicPartition { topic: source.topic.clone(), partition });
         let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
         let kept = opened.iter().filter_map(Store::checkpoint);
         let stream_time = kept.map(|kept| kept.stream_time).max().unwrap_or(EventTime::MIN);
@@ -107,6 +110,7 @@ impl Task {
             topology: Arc::clone(topology),
             metrics: metrics.clone(),
             scope: topology.instantiate(partition, opened, stream_time),
+            inputs: inputs.collect(),
             queues: InputQueues::new(topology.sources.len()),
             consumed: BTreeMap::new(),
             committed_offset: None,
@@ -242,6 +246,19 @@ impl Task {
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.queues.len()
+    }
+
+    /// Its partition of every topic that it reads, the lead's first.
+    #[must_use]
+    pub fn inputs(&self) -> &[TopicPartition] {
+        &self.inputs
+    }
+
+    /// How many records of one of its inputs wait.
+    #[must_use]
+    pub fn buffered_of(&self, input: &TopicPartition) -> usize {
+        let source = self.inputs.iter().position(|known| known == input);
+        source.map_or(0, |source| self.queues.len_of(source))
     }
 
     /// The highest event time it has seen.

@@ -28,8 +28,8 @@ use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, Partition},
     runtime::{
-        broker::{Broker, BrokerError, Member, Membership, Rebalance},
-        slot::{Flow, Slot},
+        broker::{Broker, BrokerError, Isolation, Member, Membership, Rebalance},
+        slot::{Behind, Flow, Slot},
         status::{StatusBoard, WorkerStatus},
         worker::checkpoints::{Ends, Place},
     },
@@ -46,11 +46,18 @@ pub struct WorkerSettings {
     pub commit_interval: Duration,
     /// A commit comes sooner after so many records.
     pub commit_records_max: usize,
+    /// How long a task that begins waits for an input that has more, and does not send it, so that records are
+    /// processed in the order of their times (`max.task.idle.ms`).
+    pub max_task_idle: Duration,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { commit_interval: Duration::from_millis(100), commit_records_max: 10_000 }
+        Self {
+            commit_interval: Duration::from_millis(100),
+            commit_records_max: 10_000,
+            max_task_idle: Duration::from_secs(1),
+        }
     }
 }
 
@@ -118,7 +125,7 @@ impl TurnError {
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Records a turn: the group must be polled within its session.
 const RECORDS_A_TURN_MAX: usize = 1_000;
-/// Above this, a task's inputs are paused: about 10 MB at 1 kB a record.
+/// Above this, an input is paused: about 10 MB at 1 kB a record.
 const BUFFERED_MAX: usize = 10_000;
 /// Each try takes the broker's own patience.
 const JOIN_TRIES_MAX: u32 = 5;
@@ -265,7 +272,7 @@ impl Worker {
         self.pending = self.member.poll(wait, &mut self.polled)?;
         for record in self.polled.drain(..) {
             if let Some(slot) = self.slots.get_mut(&record.source.partition) {
-                slot.task.add(record);
+                slot.add(record);
             }
         }
         self.restore()?;
@@ -296,7 +303,6 @@ impl Worker {
             None => return Ok(()),
             Some(Rebalance::Assigned(tasks)) => {
                 self.member.assign(&tasks)?;
-                self.member.pause(&tasks)?;
                 for partition in tasks {
                     self.open(partition)?;
                 }
@@ -367,8 +373,10 @@ impl Worker {
     }
 
     fn process(&mut self) -> Result<(), TurnError> {
+        self.find_ends()?;
+        let idle_max = self.settings.max_task_idle;
         for (partition, slot) in &mut self.slots {
-            let records = slot.process(RECORDS_A_TURN_MAX, self.clock.as_ref());
+            let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
             self.processed += records.map_err(TurnError::in_task(*partition))?;
             // A punctuation may write and send nothing: that is to be committed as well.
             if self.processed == 0 && slot.task.has_changes() {
@@ -380,12 +388,32 @@ impl Worker {
 
     /// Pauses what overflows, and resumes what has room.
     fn regulate(&mut self) -> Result<(), BrokerError> {
-        for (partition, slot) in &mut self.slots {
-            match slot.regulate(BUFFERED_MAX) {
-                Some(Flow::Pause) => self.member.pause(&[*partition])?,
-                Some(Flow::Resume) => self.member.resume(&[*partition])?,
-                None => {}
+        for slot in self.slots.values_mut() {
+            let Flow { pause, resume } = slot.flow(BUFFERED_MAX);
+            if !pause.is_empty() {
+                self.member.pause(&pause)?;
+                slot.flows(&pause, false);
             }
+            if !resume.is_empty() {
+                self.member.resume(&resume)?;
+                slot.flows(&resume, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// A task that begins, or begins again, waits for those of its inputs that have more.
+    fn find_ends(&mut self) -> Result<(), BrokerError> {
+        for slot in self.slots.values_mut().filter(|slot| slot.wants_ends()) {
+            let mut behind = Vec::new();
+            // Alone, an input has nobody to wait for.
+            for input in slot.task.inputs().iter().filter(|_| slot.task.inputs().len() > 1) {
+                let end = self.broker.end(input, Isolation::ReadCommitted)?;
+                if self.member.position(input) < end {
+                    behind.push(Behind { input: input.clone(), end, empty_since: None });
+                }
+            }
+            slot.wait_for(behind);
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Worker {
     pub(super) fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
         tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
         for slot in self.slots.values_mut() {
-            slot.task.discarded();
+            slot.discarded();
         }
         // A poll that failed may have left records here, which come again.
         self.polled.clear();
@@ -107,7 +107,8 @@ impl Worker {
     /// A store can't be read: the task starts over from its changelogs.
     fn rebuild(&mut self, partition: Partition) -> Result<(), TurnError> {
         self.abort("a store cannot be read")?;
-        self.member.pause(&[partition])?;
+        let inputs: Vec<_> = self.membership.inputs_of(partition).collect();
+        self.member.pause(&inputs)?;
         self.open_empty(partition)
     }
 

@@ -1,5 +1,6 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
+mod inputs;
 mod stores;
 
 use std::{
@@ -76,11 +77,6 @@ impl World {
     }
 
     fn with_settings(out: &str, settings: LocalSettings) -> Self {
-        let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let broker = LocalBroker::with_settings(
-            Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
-            settings,
-        );
         let mut topology = TopologyBuilder::new("test", topic("dead"));
         let words = topology.source("words", topic("in"), Arc::new(Utf8));
         let counts = topology.key_value_store("counts", Arc::new(Stored::version(1)));
@@ -88,8 +84,18 @@ impl World {
         let counted =
             topology.process("count", &[words], &stores, move || Count { counts: counts.clone() });
         topology.sink("out", &[counted], topic(out), Arc::new(Utf8));
-        let topology = Arc::new(topology.build());
-        let names = ["in", "out", "dead"].map(topic).into_iter().chain(topology.changelogs());
+        Self::of(topology.build(), settings)
+    }
+
+    fn of(topology: Topology, settings: LocalSettings) -> Self {
+        let topology = Arc::new(topology);
+        let clock = Arc::new(ManualClock::at(WallTime(0)));
+        let broker = LocalBroker::with_settings(
+            Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
+            settings,
+        );
+        let names = ["in", "side", "out", "dead"].map(topic);
+        let names = names.into_iter().chain(topology.changelogs());
         let specs = names.map(|name| TopicSpec {
             name,
             partitions: PARTITIONS,
@@ -135,7 +141,11 @@ impl World {
             topology: Arc::clone(&self.topology),
             membership: self.membership("group", name),
             stores,
-            settings: WorkerSettings { commit_interval: COMMIT_INTERVAL, commit_records_max: 100 },
+            settings: WorkerSettings {
+                commit_interval: COMMIT_INTERVAL,
+                commit_records_max: 100,
+                ..WorkerSettings::default()
+            },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
             board: self.board.clone(),
@@ -452,12 +462,16 @@ impl Member for RefusingMember {
         self.member.unassign(tasks)
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.pause(tasks)
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.member.pause(inputs)
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.resume(tasks)
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.member.resume(inputs)
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.member.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
