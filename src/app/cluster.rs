@@ -34,6 +34,8 @@ pub struct Cluster {
     pub broker: Arc<dyn Broker>,
     /// The registry.
     pub registry: Arc<dyn SchemaRegistry>,
+    /// Whether it outlives this process.
+    pub is_lasting: bool,
 }
 
 /// How long one look at a topic may wait for records.
@@ -47,7 +49,8 @@ impl Cluster {
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
         let broker = KafkaBroker::connect(&kafka_config(config))?;
         let client = registry_client(config)?;
-        let cluster = Self { broker: Arc::new(broker), registry: Arc::new(client) };
+        let cluster =
+            Self { broker: Arc::new(broker), registry: Arc::new(client), is_lasting: true };
         cluster.registry.latest("foretell").with_context(|| {
             let url = &config.raw.schema_registry.url;
             format!("no schema registry answers at {url}: is it running? set [schema_registry] url")
@@ -59,7 +62,8 @@ impl Cluster {
     #[must_use]
     pub fn embedded(clock: &Arc<dyn Clock>) -> Self {
         let broker = LocalBroker::new(Arc::clone(clock));
-        Self { broker: Arc::new(broker), registry: Arc::new(LocalRegistry::new()) }
+        let registry = Arc::new(LocalRegistry::new());
+        Self { broker: Arc::new(broker), registry, is_lasting: false }
     }
 
     /// How everything on the topics is written.

@@ -36,9 +36,11 @@ use crate::{
         metrics::StreamsMetrics,
         record::{InputRecord, Partition, TopicPartition},
         runtime::{
-            StatusBoard, Worker, WorkerParts, WorkerSettings,
+            Standby, StandbyParts, StatusBoard, StopSignal, Worker, WorkerError, WorkerParts,
+            WorkerSettings,
             broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
         },
+        state::{DiskStores, MemoryStores, StoreSupplier},
         time::Clock,
         topology::Topology,
     },
@@ -87,6 +89,7 @@ struct Parts<'a> {
     metrics: ApplicationMetrics,
     serving: Serving,
     board: StatusBoard,
+    stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
 }
 
@@ -112,6 +115,7 @@ impl Instance {
             metrics: ApplicationMetrics::register(&registry)?,
             serving: Serving::default(),
             board: StatusBoard::default(),
+            stores: open_stores(config, cluster)?,
             shutdown,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -282,7 +286,40 @@ impl Parts<'_> {
         }
         let member = format!("{application}-learning-{instance}");
         threads.push(self.spawn_worker(&learning, format!("{application}-learning"), member)?);
+        if self.config.raw.streams.standby && self.stores.is_lasting() {
+            threads.push(self.spawn_standby(&scoring, format!("{application}-scoring"))?);
+            threads.push(self.spawn_standby(&learning, format!("{application}-learning"))?);
+        }
         Ok(threads)
+    }
+
+    fn spawn_standby(
+        &self,
+        topology: &Arc<Topology>,
+        group: String,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let parts = StandbyParts {
+            broker: Arc::clone(&self.cluster.broker),
+            topology: Arc::clone(topology),
+            group: group.clone(),
+            stores: Arc::clone(&self.stores),
+            clock: Arc::clone(self.clock),
+            metrics: self.streams_metrics.clone(),
+        };
+        self.spawn(format!("{group}-standby"), move |stop| Standby::new(parts).run(stop))
+    }
+
+    /// Runs `work` on a thread of its own until we stop.
+    fn spawn(
+        &self,
+        name: String,
+        work: impl FnOnce(&StopSignal) -> Result<(), WorkerError> + Send + 'static,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
+        let thread = std::thread::Builder::new().name(name);
+        Ok(thread.spawn(move || {
+            fail_loudly(&shutdown, || work(&stop).map_err(|error| error.to_string()));
+        })?)
     }
 
     fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {
@@ -314,25 +351,31 @@ impl Parts<'_> {
                 companions: topology.companions(),
                 guarantee: streams.processing_guarantee,
             },
+            stores: Arc::clone(&self.stores),
             settings: WorkerSettings {
                 commit_interval: streams.commit_interval,
                 commit_records_max: streams.commit_records_max,
+                max_task_idle: streams.max_task_idle,
             },
             clock: Arc::clone(self.clock),
             metrics: self.streams_metrics.clone(),
             board: self.board.clone(),
         };
         self.board.publish(&member, crate::streams::runtime::WorkerStatus::default());
-        let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
-        let thread = std::thread::Builder::new().name(member);
         // The member is joined on its own thread, which alone may use it.
-        Ok(thread.spawn(move || {
-            fail_loudly(&shutdown, || {
-                let worker = Worker::join(parts).map_err(|error| error.to_string())?;
-                worker.run(&stop).map_err(|error| error.to_string())
-            });
-        })?)
+        self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
     }
+}
+
+/// In memory, or under the folder of the configuration; each instance has its own there.
+fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn StoreSupplier>> {
+    // Without their changelogs, stores that outlive us would be of no use.
+    let folder = config.raw.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
+    let Some(folder) = folder else { return Ok(Arc::new(MemoryStores)) };
+    let folder = folder.join(config.application()).join(config.instance());
+    let stores = DiskStores::open(&folder)?;
+    tracing::info!(folder = %folder.display(), "stores are on disk");
+    Ok(Arc::new(stores))
 }
 
 /// Runs what a thread is for. Its error stops the instance, and so does its panic: a process that

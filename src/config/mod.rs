@@ -140,8 +140,9 @@ impl Config {
         })?;
         raw.events.schema = folder.join(&raw.events.schema);
         let registry = &mut raw.schema_registry;
-        let pem = [&mut registry.ca_file, &mut registry.certificate_file, &mut registry.key_file];
-        for file in pem.into_iter().chain([&mut raw.broker.token_file]).flatten() {
+        let files = [&mut registry.ca_file, &mut registry.certificate_file, &mut registry.key_file];
+        let more = [&mut raw.broker.token_file, &mut raw.streams.state_dir];
+        for file in files.into_iter().chain(more).flatten() {
             *file = folder.join(&*file);
         }
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
@@ -260,6 +261,9 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
     }
     if raw.streams.threads == 0 {
         return refuse("[streams] threads", "there must be at least 1");
+    }
+    if raw.streams.standby && raw.streams.state_dir.is_none() {
+        return refuse("[streams] standby", "warm copies are on disk: set [streams] state_dir");
     }
     if raw.streams.commit_interval.is_zero() {
         return refuse(

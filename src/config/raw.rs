@@ -138,8 +138,17 @@ pub struct RawStreams {
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
     pub commit_records_max: usize,
+    /// How long a task that begins waits for an input that has more, and does not send it.
+    #[serde(with = "humantime_serde")]
+    pub max_task_idle: Duration,
     /// Worker threads that score.
     pub threads: u32,
+    /// Keeps what tasks remember on disk, in this folder, so that there may be more of it than memory, and a
+    /// restart reads only what came since. Default: in memory.
+    pub state_dir: Option<PathBuf>,
+    /// Keeps warm copies of what the tasks of other instances remember, so that a task that comes here has
+    /// little to read. They are on disk.
+    pub standby: bool,
 }
 
 impl Default for RawStreams {
@@ -148,7 +157,10 @@ impl Default for RawStreams {
             processing_guarantee: ProcessingGuarantee::ExactlyOnce,
             commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
+            max_task_idle: Duration::from_secs(1),
             threads: 1,
+            state_dir: None,
+            standby: false,
         }
     }
 }

@@ -29,8 +29,8 @@ use crate::{
         unreachable::{Heard, Unreachable},
     },
     streams::{
-        record::Topic,
-        runtime::broker::{BrokerError, Cleanup, TopicSpec},
+        record::{Offset, Topic, TopicPartition},
+        runtime::broker::{BrokerError, Cleanup, Isolation, TopicSpec},
         time::Clock,
     },
 };
@@ -55,6 +55,8 @@ impl ConsumerContext for LogOnly {}
 /// One connection for all questions.
 pub(crate) struct Admin {
     metadata: BaseConsumer<Heard>,
+    /// Asks for the ends of partitions: a client asks by the isolation level that it is configured for.
+    uncommitted: BaseConsumer<Heard>,
     client: AdminClient<LogOnly>,
     /// The client's, for a token that has to be shown anew.
     settings: ClientConfig,
@@ -67,12 +69,13 @@ impl Admin {
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Unreachable> {
-        let metadata = listener(&config.metadata())?;
+        let metadata = listener(&config.metadata(Isolation::ReadCommitted))?;
+        let uncommitted = listener(&config.metadata(Isolation::ReadUncommitted))?;
         let settings = config.admin();
         let client = settings
             .create_with_context(LogOnly)
             .map_err(|error| refused(broker_error("connect", &error)))?;
-        let admin = Self { metadata, client, settings, clock: Arc::clone(clock) };
+        let admin = Self { metadata, uncommitted, client, settings, clock: Arc::clone(clock) };
         admin.wait_for_a_broker(config)?;
         Ok(admin)
     }
@@ -105,7 +108,7 @@ impl Admin {
         &self,
         config: &KafkaConfig,
     ) -> Result<BaseConsumer<Heard>, Unreachable> {
-        let mut all = config.metadata();
+        let mut all = config.metadata(Isolation::ReadCommitted);
         all.set("log.connection.close", "true");
         let listener = listener(&all)?;
         let deadline = Deadline::within(LOOK, &self.clock);
@@ -138,6 +141,24 @@ impl Admin {
         let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
         let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
         Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+
+    /// The offset after the last record of `source`.
+    pub(crate) fn end(
+        &self,
+        source: &TopicPartition,
+        isolation: Isolation,
+    ) -> Result<Offset, BrokerError> {
+        self.serve();
+        let consumer = match isolation {
+            Isolation::ReadCommitted => &self.metadata,
+            Isolation::ReadUncommitted => &self.uncommitted,
+        };
+        let (topic, partition) = (source.topic.as_str(), source.partition.0);
+        match consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN) {
+            Ok((_, end)) => Ok(Offset(end)),
+            Err(error) => Err(broker_error(&format!("find the end of {source}"), &error)),
+        }
     }
 
     /// How many partitions `topic` has; none if it does not exist.
@@ -253,6 +274,7 @@ impl Admin {
     /// Takes librdkafka's log lines and complaints.
     fn serve(&self) {
         serve(&self.metadata);
+        serve(&self.uncommitted);
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::{
     kafka::{error::broker_error, logging, token},
-    streams::runtime::broker::{BrokerError, Membership},
+    streams::runtime::broker::{BrokerError, Isolation, Membership},
 };
 
 type Property = (&'static str, &'static str);
@@ -213,7 +213,12 @@ impl KafkaConfig {
             );
             return Err(BrokerError::Fatal(text));
         }
-        for client in [self.admin(), self.metadata(), self.reader(), self.plain_producer()] {
+        for client in [
+            self.admin(),
+            self.metadata(Isolation::ReadUncommitted),
+            self.reader(),
+            self.plain_producer(),
+        ] {
             client.create_native_config().map_err(|error| broker_error("configure", &error))?;
         }
         Ok(())
@@ -264,8 +269,12 @@ impl KafkaConfig {
 
     /// Asks for metadata. A consumer, because a producer's questions create topics where the
     /// broker allows it.
-    pub(crate) fn metadata(&self) -> ClientConfig {
-        self.finish(self.start_consumer(&[]), Role::Consumer)
+    pub(crate) fn metadata(&self, isolation: Isolation) -> ClientConfig {
+        let mut config = self.start_consumer(&[]);
+        if isolation == Isolation::ReadUncommitted {
+            config.set("isolation.level", "read_uncommitted");
+        }
+        self.finish(config, Role::Consumer)
     }
 
     fn start_consumer(&self, table: &[Property]) -> ClientConfig {

@@ -45,7 +45,7 @@ pub(crate) struct Group {
     /// None once it has left.
     consumer: Option<BaseConsumer<GroupEvents>>,
     pub(crate) places: Places,
-    paused: BTreeSet<Partition>,
+    paused: BTreeSet<TopicPartition>,
     /// librdkafka has stopped fetching some partition whose position is gone; it does not say which.
     position_gone: bool,
     /// How long another member's transaction may keep the group's offsets undecided.
@@ -133,6 +133,8 @@ impl Group {
             starts = self.committed(&sources)?;
         }
         let assignment = list_at(sources.iter().zip(starts.iter().copied()));
+        // They rest until they are resumed.
+        self.paused.extend(sources.iter().cloned());
         // One call, also for nothing: the group waits for it.
         let assigned = self.consumer().incremental_assign(&assignment);
         assigned.map_err(|error| broker_error("assign", &error))?;
@@ -147,10 +149,10 @@ impl Group {
     /// Stops reading every input of `tasks`.
     pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
         // librdkafka remembers that a partition is paused, even for when it comes back to us.
-        self.resume(tasks)?;
+        let held = self.places.held_of(tasks);
+        self.resume(&held)?;
         // One call for leads and companions, and only for what is held: one stranger spoils it all.
-        let held = list(&self.places.held_of(tasks));
-        let unassigned = self.consumer().incremental_unassign(&held);
+        let unassigned = self.consumer().incremental_unassign(&list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
         self.consumer().context().answered();
         for task in tasks {
@@ -159,15 +161,15 @@ impl Group {
         Ok(())
     }
 
-    pub(crate) fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.paused.extend(tasks);
-        let paused = self.consumer().pause(&list(&self.places.held_of(tasks)));
+    pub(crate) fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.paused.extend(inputs.iter().cloned());
+        let paused = self.consumer().pause(&list(inputs));
         paused.map_err(|error| broker_error("pause", &error))
     }
 
-    pub(crate) fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.paused.retain(|task| !tasks.contains(task));
-        let resumed = self.consumer().resume(&list(&self.places.held_of(tasks)));
+    pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.paused.retain(|input| !inputs.contains(input));
+        let resumed = self.consumer().resume(&list(inputs));
         resumed.map_err(|error| broker_error("resume", &error))
     }
 
@@ -224,7 +226,7 @@ impl Group {
     }
 
     fn pause_again(&mut self) -> Result<(), BrokerError> {
-        let paused: Vec<Partition> = self.paused.iter().copied().collect();
+        let paused: Vec<TopicPartition> = self.paused.iter().cloned().collect();
         self.pause(&paused)
     }
 

@@ -114,12 +114,16 @@ impl Member for KafkaMember {
         self.group.unassign(tasks)
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.group.pause(tasks)
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.group.pause(inputs)
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.group.resume(tasks)
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.group.resume(inputs)
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.group.places.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {

@@ -44,9 +44,9 @@ pub use unreachable::Unreachable;
 use crate::{
     kafka::{admin::Admin, member::KafkaMember, publisher::KafkaPublisher, reader::KafkaReader},
     streams::{
-        record::{Topic, TopicPartition},
+        record::{Offset, Topic, TopicPartition},
         runtime::broker::{
-            Broker, BrokerError, From, Member, Membership, Publisher, Reader, TopicSpec,
+            Broker, BrokerError, From, Isolation, Member, Membership, Publisher, Reader, TopicSpec,
         },
         time::{Clock, SystemClock},
     },
@@ -105,6 +105,10 @@ impl Broker for KafkaBroker {
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         self.admin.create_topics(topics)
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.admin.end(source, isolation)
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {

@@ -98,6 +98,16 @@ impl Places {
         moved.map(|(key, place)| (self.source(*key), place.committed)).collect()
     }
 
+    /// The offset after the last record of `source` that was handed out; 0 if reading starts at the beginning.
+    pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
+        let index = self.index_of(source.topic.as_str());
+        let place = index.and_then(|index| self.places.get(&(index, source.partition)));
+        match place.map(|place| place.next) {
+            Some(Start::At(offset)) => offset,
+            Some(Start::Beginning) | None => Offset(0),
+        }
+    }
+
     /// Goes back to what is committed.
     pub(crate) fn rewind(&mut self) {
         for place in self.places.values_mut() {

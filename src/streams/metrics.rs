@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
+};
 
 /// A count that only grows.
 #[derive(Clone, Debug)]
@@ -41,6 +44,9 @@ pub struct StreamsMetrics {
     commits: IntCounterVec,
     commit_latency: Histogram,
     restored: IntCounter,
+    restore_remaining: IntGaugeVec,
+    standby_tasks: IntGaugeVec,
+    standby_lag: IntGaugeVec,
     threads_alive: IntGauge,
 }
 
@@ -82,15 +88,47 @@ impl StreamsMetrics {
             "foretell_stream_task_restore_records_total",
             "Changelog records read to restore stores.",
         )?;
+        let gauge = |name, help, label| IntGaugeVec::new(Opts::new(name, help), &[label]);
+        let restore_remaining = gauge(
+            "foretell_stream_task_restore_remaining_records",
+            "Changelog records still to be read before a worker's tasks can go on, at most.",
+            "worker",
+        )?;
+        let standby_tasks = gauge(
+            "foretell_stream_standby_tasks",
+            "Tasks of other instances with a warm copy here.",
+            "group",
+        )?;
+        let standby_lag = gauge(
+            "foretell_stream_standby_lag_records",
+            "Changelog records that the warm copies have still to read, at most.",
+            "group",
+        )?;
         let threads_alive =
             IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
-        registry.register(Box::new(records.clone()))?;
-        registry.register(Box::new(dead_letters.clone()))?;
-        registry.register(Box::new(commits.clone()))?;
-        registry.register(Box::new(commit_latency.clone()))?;
-        registry.register(Box::new(restored.clone()))?;
-        registry.register(Box::new(threads_alive.clone()))?;
-        Ok(Self { records, dead_letters, commits, commit_latency, restored, threads_alive })
+        let all: [Box<dyn Collector>; 9] = [
+            Box::new(records.clone()),
+            Box::new(dead_letters.clone()),
+            Box::new(commits.clone()),
+            Box::new(commit_latency.clone()),
+            Box::new(restored.clone()),
+            Box::new(restore_remaining.clone()),
+            Box::new(standby_tasks.clone()),
+            Box::new(standby_lag.clone()),
+            Box::new(threads_alive.clone()),
+        ];
+        all.into_iter().try_for_each(|collector| registry.register(collector))?;
+        Ok(Self {
+            records,
+            dead_letters,
+            commits,
+            commit_latency,
+            restored,
+            restore_remaining,
+            standby_tasks,
+            standby_lag,
+            threads_alive,
+        })
     }
 
     /// In a registry that nobody reads.
@@ -118,6 +156,22 @@ impl StreamsMetrics {
 
     pub(crate) fn restored(&self, records: usize) {
         self.restored.inc_by(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn restored_so_far(&self) -> u64 {
+        self.restored.get()
+    }
+
+    pub(crate) fn restore_remaining(&self, worker: &str, records: u64) {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.restore_remaining.with_label_values(&[worker]).set(records);
+    }
+
+    pub(crate) fn standby(&self, group: &str, tasks: usize, lag: u64) {
+        let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
+        self.standby_tasks.with_label_values(&[group]).set(tasks);
+        self.standby_lag.with_label_values(&[group]).set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn thread_started(&self) {

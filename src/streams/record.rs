@@ -39,7 +39,10 @@ impl fmt::Display for Partition {
 }
 
 /// A record's place in its partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Offset(pub i64);
 
 impl Offset {

@@ -24,6 +24,14 @@ pub struct EventTime(pub i64);
 #[serde(transparent)]
 pub struct WallTime(pub i64);
 
+impl WallTime {
+    /// How long after `earlier` this was; zero if it was before.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
 impl EventTime {
     /// Before everything.
     pub const MIN: Self = Self(i64::MIN);

@@ -48,16 +48,23 @@ impl Application {
 
     /// Starts a command of it.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
-        let mut all = vec!["--config".to_owned(), example()];
-        all.extend(self.settings.iter().flat_map(|setting| ["--set".to_owned(), setting.clone()]));
-        let all: Vec<&str> =
-            all.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        Process::start(&all)
+        Process::start(&self.arguments(arguments))
     }
 
     /// Starts an instance of it.
     pub(crate) fn instance(&self, name: &str) -> Process {
-        self.start(&["run", "--set", &format!("application.instance={name}")])
+        self.instance_after(":", name)
+    }
+
+    /// The same, in the place of a shell that has done `first`.
+    pub(crate) fn instance_after(&self, first: &str, name: &str) -> Process {
+        let instance = format!("application.instance={name}");
+        Process::start_after(first, &self.arguments(&["run", "--set", &instance]))
+    }
+
+    fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        let sets = self.settings.iter().flat_map(|setting| ["--set", setting.as_str()]);
+        ["--config", example()].into_iter().chain(sets).chain(more.iter().copied()).collect()
     }
 
     /// Makes it ready.
@@ -68,7 +75,7 @@ impl Application {
 
     /// The configuration as its processes read it.
     pub(crate) fn config(&self) -> Config {
-        Config::load(Path::new(&example()), &self.settings).unwrap()
+        Config::load(Path::new(example()), &self.settings).unwrap()
     }
 
     /// What its topics say by now.

@@ -10,4 +10,5 @@ mod port;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;
+mod stores;
 mod the_loop;

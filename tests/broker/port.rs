@@ -79,6 +79,11 @@ fn outputs_are_visible_after_the_commit_only() {
 }
 
 #[test]
+fn an_end_depends_on_what_counts() {
+    check("ends", transactions::an_end_depends_on_what_counts);
+}
+
+#[test]
 fn an_abort_hides_and_rewinds() {
     check("abort", transactions::an_abort_hides_and_rewinds);
 }

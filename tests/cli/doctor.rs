@@ -19,7 +19,7 @@ const NOBODY: &[&str] = &[
 ];
 
 fn doctor(more: &[&str]) -> Process {
-    doctor_of(&example(), more)
+    doctor_of(example(), more)
 }
 
 fn doctor_of(config: &str, more: &[&str]) -> Process {

@@ -50,13 +50,14 @@ fn a_file_that_is_wrong() {
 fn a_setting_that_is_wrong() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {
-        check(&["run", "-c", &config, "--set", setting], expected);
+        check(&["run", "-c", config, "--set", setting], expected);
     };
     set("streams", &["--set streams: expected section.key=value"]);
     set("nonsense.key=1", &["unknown field `nonsense`", "`streams`"]);
     set("streams.nonsense=1", &["unknown field `nonsense`", "`threads`"]);
     set("streams.threads=many", &["\"many\""]);
     set("streams.threads=0", &["[streams] threads", "at least 1"]);
+    set("streams.standby=true", &["[streams] standby", "state_dir"]);
     set("outcomes.labels=[\"yes\"]", &["[outcomes] labels"]);
     set("topics.prefix=a b", &["[topics] prefix"]);
     set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);
@@ -67,7 +68,7 @@ fn a_setting_that_is_wrong() {
 fn data_that_is_not_there_is_noticed_before_the_training() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {
-        check(&["demo", "--json", "-c", &config, "--set", setting], expected);
+        check(&["demo", "--json", "-c", config, "--set", setting], expected);
     };
     for table in ["initial", "play"] {
         let path = format!("data.{table}.path=/nowhere.csv");
@@ -82,7 +83,7 @@ fn nobody_at_the_address() {
     let config = example();
     let start = |command| {
         let nobody = "broker.bootstrap_servers=127.0.0.1:1";
-        Process::start(&[command, "-c", &config, "--set", nobody])
+        Process::start(&[command, "-c", config, "--set", nobody])
     };
     // Side by side, since each takes the whole of its patience.
     for process in ["run", "init", "send"].map(start) {

@@ -14,7 +14,7 @@ fn planted(folder: &Path) -> String {
     let example = example();
     let beside = Path::new(&example).parent().unwrap();
     let schema = beside.join("../../schemas/questionnaire-event.avsc");
-    let text = fs::read_to_string(&example).unwrap();
+    let text = fs::read_to_string(example).unwrap();
     let text = text
         .replace("../../schemas/questionnaire-event.avsc", schema.to_str().unwrap())
         .replace("\"adult.", &format!("\"{}/adult.", beside.display()))

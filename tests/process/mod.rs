@@ -33,13 +33,13 @@ pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> O
 }
 
 /// The worked example's configuration.
-pub(crate) fn example() -> String {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml").to_owned()
+pub(crate) fn example() -> &'static str {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml")
 }
 
 /// The settings that make the worked example quick: `rows` of its data to begin with, one trial.
 pub(crate) fn quick_settings(folder: &Path, rows: usize) -> Vec<String> {
-    let data = fs::File::open(Path::new(&example()).with_file_name("adult.data.gz")).unwrap();
+    let data = fs::File::open(Path::new(example()).with_file_name("adult.data.gz")).unwrap();
     let lines = BufReader::new(GzDecoder::new(data)).lines().take(rows);
     let few: Vec<String> = lines.map(|line| line.unwrap() + "\n").collect();
     let path = folder.join("initial.csv");
@@ -73,7 +73,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `foretell` with `arguments` alone: no setting comes from our environment.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));
+        Self::start_after(":", arguments)
+    }
+
+    /// Like [`Self::start`], in the place of a shell that has done `first`.
+    pub(crate) fn start_after(first: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_foretell"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FORETELL_") {
                 command.env_remove(name);
@@ -114,8 +121,13 @@ impl Process {
 
     /// Sends it a signal, such as `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+        self.have(&format!("kill -{signal}"));
+    }
+
+    /// Has a command done to it; the process's number is its last argument.
+    pub(crate) fn have(&self, command: &str) {
+        let command = format!("{command} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
     }
 
     /// The address where a `run` serves HTTP, once it does.

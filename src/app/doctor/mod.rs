@@ -235,7 +235,8 @@ impl Doctor<'_> {
             self.found([not_asked("model", "the broker or the registry")]);
             return;
         };
-        let cluster = Cluster { broker: Arc::new(broker), registry: Arc::new(registry) };
+        let cluster =
+            Cluster { broker: Arc::new(broker), registry: Arc::new(registry), is_lasting: true };
         let seen = serving::read_model(self.config, &cluster);
         self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
     }

@@ -13,8 +13,8 @@ use crate::streams::{
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, From, Member, Membership, Publisher, ReadTo, Reader, Rebalance,
-        TopicSpec,
+        Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
+        Rebalance, TopicSpec,
     },
     time::Clock,
 };
@@ -173,6 +173,10 @@ impl Broker for LocalBroker {
         self.with(|cluster, _| cluster.create_topics(topics))
     }
 
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.with(|cluster, now| cluster.end(source, isolation, now))
+    }
+
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
         Ok(self.with(|cluster, _| cluster.partitions(topic)))
     }
@@ -201,12 +205,16 @@ impl Member for LocalMember {
         self.broker.with(|cluster, now| cluster.unassign(&mut self.session, tasks, now))
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.broker.with(|cluster, now| cluster.pause(&mut self.session, tasks, now))
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.broker.with(|cluster, now| cluster.pause(&mut self.session, inputs, now))
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.broker.with(|cluster, now| cluster.resume(&mut self.session, tasks, now))
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.broker.with(|cluster, now| cluster.resume(&mut self.session, inputs, now))
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.session.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
@@ -294,6 +302,16 @@ mod tests {
         }
     }
 
+    /// Takes `tasks`, and has their inputs flow.
+    fn take(member: &mut dyn Member, tasks: &[Partition]) -> Result<(), BrokerError> {
+        member.assign(tasks)?;
+        let inputs: Vec<_> = tasks
+            .iter()
+            .flat_map(|task| membership("").inputs_of(*task).collect::<Vec<_>>())
+            .collect();
+        member.resume(&inputs)
+    }
+
     fn at(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition { topic: Topic::new(topic), partition: Partition(partition) }
     }
@@ -370,7 +388,7 @@ mod tests {
                 ready.send(()).unwrap();
                 let rebalance = member.poll(FOR_EVER, &mut records).unwrap();
                 assert_eq!(rebalance, Some(Rebalance::Assigned(vec![Partition(2), Partition(3)])));
-                member.assign(&[Partition(2), Partition(3)]).unwrap();
+                take(member.as_mut(), &[Partition(2), Partition(3)]).unwrap();
                 left.send(()).unwrap();
                 assert_eq!(member.poll(FOR_EVER, &mut records).unwrap(), None);
                 records.len()
@@ -475,7 +493,7 @@ mod tests {
             member.commit(&committed)?;
         }
         match rebalance {
-            Some(Rebalance::Assigned(tasks)) => member.assign(&tasks),
+            Some(Rebalance::Assigned(tasks)) => take(member, &tasks),
             Some(Rebalance::Revoked { tasks, .. }) => member.unassign(&tasks),
             None => Ok(()),
         }

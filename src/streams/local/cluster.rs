@@ -14,7 +14,7 @@ use crate::streams::{
         transaction::{Epoch, Producers, Transaction},
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{BrokerError, From, Membership, ReadTo, Rebalance, TopicSpec},
+    runtime::broker::{BrokerError, From, Isolation, Membership, ReadTo, Rebalance, TopicSpec},
     time::WallTime,
 };
 
@@ -216,29 +216,29 @@ impl Cluster {
     /// [`Member::pause`](crate::streams::runtime::broker::Member::pause).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if one of the tasks is not assigned.
+    /// [`BrokerError::Fatal`] if one of them is not assigned.
     pub fn pause(
         &mut self,
         session: &mut Session,
-        tasks: &[Partition],
+        inputs: &[TopicPartition],
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        session.set_paused(tasks, true)
+        session.set_paused(inputs, true)
     }
 
     /// [`Member::resume`](crate::streams::runtime::broker::Member::resume).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if one of the tasks is not assigned.
+    /// [`BrokerError::Fatal`] if one of them is not assigned.
     pub fn resume(
         &mut self,
         session: &mut Session,
-        tasks: &[Partition],
+        inputs: &[TopicPartition],
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        session.set_paused(tasks, false)
+        session.set_paused(inputs, false)
     }
 
     /// [`Member::send`](crate::streams::runtime::broker::Member::send).
@@ -356,6 +356,26 @@ impl Cluster {
             From::End => log.stable_end(),
         };
         Ok(Cursor { source: source.clone(), position, knows_end: false })
+    }
+
+    /// [`Broker::end`](crate::streams::runtime::broker::Broker::end).
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if there is no such partition.
+    pub fn end(
+        &mut self,
+        source: &TopicPartition,
+        isolation: Isolation,
+        now: Now,
+    ) -> Result<Offset, BrokerError> {
+        self.expire(now);
+        let Some(log) = self.topics.log(source) else {
+            return Err(BrokerError::Fatal(format!("there is no partition {source}")));
+        };
+        Ok(match isolation {
+            Isolation::ReadCommitted => log.stable_end(),
+            Isolation::ReadUncommitted => log.end(),
+        })
     }
 
     /// [`Reader::read`](crate::streams::runtime::broker::Reader::read), without waiting; also says whether that was news to the
@@ -521,12 +541,25 @@ mod tests {
             self.cluster.poll(session, self.now(), &mut Vec::new())
         }
 
+        /// Takes `tasks`, and has their inputs flow.
+        fn assign(
+            &mut self,
+            session: &mut Session,
+            tasks: &[Partition],
+        ) -> Result<(), BrokerError> {
+            let now = self.now();
+            self.cluster.assign(session, tasks, now)?;
+            let membership = session.membership.clone();
+            let inputs = tasks.iter().flat_map(|task| membership.inputs_of(*task));
+            self.cluster.resume(session, &inputs.collect::<Vec<_>>(), now)
+        }
+
         /// Polls once and answers; returns what was lost and what was got.
         fn answer(&mut self, session: &mut Session) -> Option<Rebalance> {
             let rebalance = self.poll(session).unwrap()?;
             let now = self.now();
             match &rebalance {
-                Rebalance::Assigned(tasks) => self.cluster.assign(session, tasks, now).unwrap(),
+                Rebalance::Assigned(tasks) => self.assign(session, tasks).unwrap(),
                 Rebalance::Revoked { tasks, .. } => {
                     self.cluster.unassign(session, tasks, now).unwrap();
                 }
@@ -919,7 +952,7 @@ mod tests {
             let mut records = Vec::new();
             let now = bench.now();
             match bench.cluster.poll(session, now, &mut records)? {
-                Some(Rebalance::Assigned(tasks)) => bench.cluster.assign(session, &tasks, now)?,
+                Some(Rebalance::Assigned(tasks)) => bench.assign(session, &tasks)?,
                 Some(Rebalance::Revoked { tasks, lost }) => {
                     if lost || is_abort(self.try_commit(bench, session)) {
                         bench.abort(session)?;

@@ -11,9 +11,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    state::{MemoryStores, StateError},
     task::{Step, Task},
     time::{Clock, EventTime, ManualClock, WallTime},
-    topology::{ProcessError, Topology},
+    topology::Topology,
 };
 
 /// Drives one task by hand. What it sends can be read once it is committed, as by a consumer with
@@ -75,13 +76,18 @@ pub struct TopologyDriver {
 }
 
 const PARTITION: Partition = Partition(0);
+const IN_MEMORY: &str = "a store in memory can always be used";
+
+fn open(topology: &Arc<Topology>, metrics: &StreamsMetrics) -> Task {
+    Task::open(topology, PARTITION, metrics, &MemoryStores).expect(IN_MEMORY)
+}
 
 impl TopologyDriver {
     /// Starts task 0 of `topology` with empty stores; the clock stands at `now`.
     #[must_use]
     pub fn new(topology: Topology, now: WallTime, metrics: &StreamsMetrics) -> Self {
         let topology = Arc::new(topology);
-        let mut task = Task::new(&topology, PARTITION, metrics);
+        let mut task = open(&topology, metrics);
         task.start(now);
         Self {
             topology,
@@ -110,7 +116,7 @@ impl TopologyDriver {
     /// Gives the task the next record of one of its inputs, and lets it process all it has.
     ///
     /// # Errors
-    /// [`ProcessError::State`]: a store can't be read.
+    /// [`StateError`]: a store can't be read.
     ///
     /// # Panics
     /// If `topic` is not an input of the topology.
@@ -120,7 +126,7 @@ impl TopologyDriver {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         timestamp: EventTime,
-    ) -> Result<Step, ProcessError> {
+    ) -> Result<Step, StateError> {
         let source = TopicPartition { topic: topic.clone(), partition: PARTITION };
         let position = self.positions.entry(source.clone()).or_insert(Offset(0));
         let offset = std::mem::replace(position, position.next());
@@ -139,8 +145,8 @@ impl TopologyDriver {
     /// ([`Step::Blocked`]).
     ///
     /// # Errors
-    /// [`ProcessError::State`]: a store can't be read.
-    pub fn process(&mut self) -> Result<Step, ProcessError> {
+    /// [`StateError`]: a store can't be read.
+    pub fn process(&mut self) -> Result<Step, StateError> {
         loop {
             match self.task.process_next(self.clock.now())? {
                 Step::Processed => {}
@@ -152,8 +158,8 @@ impl TopologyDriver {
     /// Turns the clock on by `span`, and calls the wall-clock punctuations that are due then.
     ///
     /// # Errors
-    /// [`ProcessError::State`]: a store can't be read.
-    pub fn advance(&mut self, span: Duration) -> Result<(), ProcessError> {
+    /// [`StateError`]: a store can't be read.
+    pub fn advance(&mut self, span: Duration) -> Result<(), StateError> {
         self.clock.advance(span);
         self.task.punctuate_wall_clock(self.clock.now())
     }
@@ -170,7 +176,7 @@ impl TopologyDriver {
                 self.outputs.push(record);
             }
         }
-        self.task.committed();
+        self.task.committed(self.clock.now(), &BTreeMap::new()).expect(IN_MEMORY);
     }
 
     /// The commit fails: nothing since the last one has happened. Pipe its records again; they get
@@ -192,14 +198,14 @@ impl TopologyDriver {
     }
 
     fn restore(&mut self, topology: Arc<Topology>) {
-        let mut task = Task::new(&topology, PARTITION, &self.metrics);
-        let changelogs: Vec<_> = task.changelogs().collect();
+        let mut task = open(&topology, &self.metrics);
+        let (changelogs, now): (Vec<_>, _) = (task.changelogs().collect(), self.clock.now());
         for (store, changelog) in changelogs {
             if let Some(records) = self.changelogs.get(&changelog.topic) {
-                task.restore(store, records);
+                task.restore(store, records.clone(), now).expect(IN_MEMORY);
             }
         }
-        task.start(self.clock.now());
+        task.start(now);
         self.task = task;
         self.topology = topology;
         self.positions = self.committed.clone();

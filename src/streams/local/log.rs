@@ -99,6 +99,11 @@ impl Log {
         self.start
     }
 
+    /// After the newest record: the high watermark.
+    pub(crate) fn end(&self) -> Offset {
+        self.end
+    }
+
     /// Readers see what is before it: the first record of the oldest open transaction, or the end.
     pub(crate) fn stable_end(&self) -> Offset {
         self.open.values().min().copied().unwrap_or(self.end)

@@ -22,21 +22,16 @@ pub struct Session {
     pub(crate) epoch: Epoch,
     /// Unique in the broker, as it would be in Kafka: groups may use the same names for their members.
     pub(crate) transactional_id: String,
-    tasks: BTreeMap<Partition, TaskInputs>,
+    tasks: BTreeMap<Partition, Vec<Input>>,
     /// Where the next batch begins to fill.
     turn: usize,
-}
-
-#[derive(Debug)]
-struct TaskInputs {
-    is_paused: bool,
-    inputs: Vec<Input>,
 }
 
 #[derive(Debug)]
 struct Input {
     source: TopicPartition,
     position: Offset,
+    is_paused: bool,
     /// Whether the worker was told that the position is gone, and so begins anew.
     is_told_gone: bool,
 }
@@ -68,11 +63,16 @@ impl Session {
         self.tasks.keys().copied().collect()
     }
 
-    /// Begins to read a task, unless it does already.
+    /// Begins to read a task, unless it does already; its inputs rest at first.
     pub(crate) fn add(&mut self, task: Partition, start: impl Fn(&TopicPartition) -> Offset) {
-        let input = |source| Input { position: start(&source), source, is_told_gone: false };
+        let input = |source: TopicPartition| Input {
+            position: start(&source),
+            source,
+            is_paused: true,
+            is_told_gone: false,
+        };
         let inputs = || self.membership.inputs_of(task).map(input).collect();
-        self.tasks.entry(task).or_insert_with(|| TaskInputs { is_paused: false, inputs: inputs() });
+        self.tasks.entry(task).or_insert_with(inputs);
     }
 
     pub(crate) fn remove(&mut self, tasks: &[Partition]) {
@@ -88,7 +88,7 @@ impl Session {
         topics: &Topics,
         committed: impl Fn(&TopicPartition) -> Offset,
     ) {
-        for input in self.tasks.values_mut().flat_map(|task| &mut task.inputs) {
+        for input in self.tasks.values_mut().flatten() {
             let log = topics.log(&input.source).expect("topics are never deleted");
             input.position = committed(&input.source);
             input.is_told_gone &= !log.reaches(input.position);
@@ -98,24 +98,34 @@ impl Session {
         }
     }
 
-    /// Stops or goes on with `tasks`.
+    /// Stops or goes on with `inputs`.
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if one of them is not assigned; then none is changed.
     pub(crate) fn set_paused(
         &mut self,
-        tasks: &[Partition],
+        inputs: &[TopicPartition],
         is_paused: bool,
     ) -> Result<(), BrokerError> {
-        if let Some(unknown) = tasks.iter().find(|task| !self.tasks.contains_key(task)) {
-            return Err(BrokerError::Fatal(format!("task {unknown} is not assigned")));
+        let is_known = |input: &&TopicPartition| self.input(input).is_some();
+        if let Some(unknown) = inputs.iter().find(|input| !is_known(input)) {
+            return Err(BrokerError::Fatal(format!("{unknown} is not assigned")));
         }
-        for task in tasks {
-            if let Some(task) = self.tasks.get_mut(task) {
-                task.is_paused = is_paused;
+        for input in self.tasks.values_mut().flatten() {
+            if inputs.contains(&input.source) {
+                input.is_paused = is_paused;
             }
         }
         Ok(())
+    }
+
+    /// The next offset to be read.
+    pub(crate) fn position(&self, input: &TopicPartition) -> Offset {
+        self.input(input).map_or(Offset(0), |input| input.position)
+    }
+
+    fn input(&self, source: &TopicPartition) -> Option<&Input> {
+        self.tasks.get(&source.partition)?.iter().find(|input| input.source == *source)
     }
 
     /// Appends one batch to `records`: from every input its share, then from those that have more. The
@@ -129,8 +139,8 @@ impl Session {
         topics: &Topics,
         records: &mut Vec<InputRecord>,
     ) -> Result<(), BrokerError> {
-        let active = self.tasks.values_mut().filter(|task| !task.is_paused);
-        let mut inputs: Vec<&mut Input> = active.flat_map(|task| &mut task.inputs).collect();
+        let inputs = self.tasks.values_mut().flatten();
+        let mut inputs: Vec<&mut Input> = inputs.filter(|input| !input.is_paused).collect();
         if inputs.is_empty() {
             return Ok(());
         }
@@ -238,8 +248,14 @@ mod tests {
         let mut session = Session::new(membership, Epoch(0));
         for task in 0..tasks {
             session.add(Partition(task), |_| Offset(0));
+            session.set_paused(&inputs(task), false).unwrap();
         }
         session
+    }
+
+    fn inputs(task: i32) -> [TopicPartition; 2] {
+        ["lead", "companion"]
+            .map(|topic| TopicPartition { topic: Topic::new(topic), partition: Partition(task) })
     }
 
     /// How many records of each partition the next batch has: lead first, then companion.
@@ -280,12 +296,16 @@ mod tests {
     fn what_is_paused_stays_where_it_is() {
         let topics = topics([1; 3], [1; 3], 1);
         let mut session = session(2);
-        session.set_paused(&[Partition(1)], true).unwrap();
-        assert_eq!(batch(&mut session, &topics), [1, 0, 0, 1, 0, 0]);
-        session.set_paused(&[Partition(1)], false).unwrap();
-        assert_eq!(batch(&mut session, &topics), [0, 1, 0, 0, 1, 0]);
-        let unknown = session.set_paused(&[Partition(0), Partition(2)], true);
+        session.set_paused(&inputs(1)[..1], true).unwrap();
+        assert_eq!(batch(&mut session, &topics), [1, 0, 0, 1, 1, 0]);
+        session.set_paused(&inputs(1), false).unwrap();
+        assert_eq!(batch(&mut session, &topics), [0, 1, 0, 0, 0, 0]);
+        let unknown = session.set_paused(&[inputs(0), inputs(2)].concat(), true);
         assert!(matches!(unknown, Err(BrokerError::Fatal(_))));
+        assert_eq!(session.position(&inputs(1)[0]), Offset(1));
+        // What is new rests.
+        session.add(Partition(2), |_| Offset(0));
+        assert_eq!(batch(&mut session, &topics), [0; 6]);
     }
 
     #[test]

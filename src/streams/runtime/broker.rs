@@ -33,6 +33,12 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
 
+    /// The offset after the last record that `source` has just now.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
+
     /// How many partitions `topic` has; none if it does not exist.
     ///
     /// # Errors
@@ -78,7 +84,7 @@ pub enum ProcessingGuarantee {
 /// One worker's part in a group: its consumer and its producer, on one thread.
 ///
 /// ```text
-///   poll ─▶ Assigned(p) ─▶ assign(p)  … records of p's inputs follow
+///   poll ─▶ Assigned(p) ─▶ assign(p) ─▶ resume(inputs)  … records of p's inputs follow
 ///        ─▶ Revoked(p)  ─▶ commit (or abort if lost) ─▶ unassign(p)
 ///   send* ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
 ///                  └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
@@ -100,8 +106,9 @@ pub trait Member {
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError>;
 
-    /// Answers [`Rebalance::Assigned`]: starts reading every input of `tasks` from the group's
-    /// committed offsets, or from the beginning where there are none. Call it also for no tasks.
+    /// Answers [`Rebalance::Assigned`]: every input of `tasks` is to be read from the group's
+    /// committed offset on, or from the beginning where there is none; it rests until it is resumed.
+    /// Call it also for no tasks.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -113,18 +120,22 @@ pub trait Member {
     /// [`BrokerError`] by recovery.
     fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
 
-    /// Stops fetching every input of `tasks`, which stay assigned: while they restore, or when
-    /// their queues are full. Records already fetched may still come once.
+    /// Stops fetching `inputs`, which stay assigned: while their tasks restore, or when their queues are full.
+    /// Records already fetched may still come once.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// Goes on fetching every input of `tasks`, where it was paused.
+    /// Goes on fetching `inputs`, where they were paused.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// The offset after the last record of an assigned input that came out of `poll`; 0 if it is read from the
+    /// beginning and nothing came yet.
+    fn position(&self, input: &TopicPartition) -> Offset;
 
     /// Writes a record; in the open transaction, or a new one, if exactly once. Does not wait for
     /// the broker, except when too much is under way.
@@ -180,6 +191,15 @@ pub enum From {
     Offset(Offset),
     /// After the newest record there is now.
     End,
+}
+
+/// Which records count (`isolation.level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those before the first transaction that is still open: the last stable offset.
+    ReadCommitted,
+    /// All, whatever becomes of them: the high watermark.
+    ReadUncommitted,
 }
 
 /// Reads one partition, committed records only.

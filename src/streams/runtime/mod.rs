@@ -3,11 +3,10 @@
 pub mod broker;
 mod restore;
 mod slot;
+mod standby;
 mod status;
 mod worker;
 
+pub use standby::{Standby, StandbyParts};
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
 pub use worker::{StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};
-
-#[cfg(test)]
-mod worker_tests;

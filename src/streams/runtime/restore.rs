@@ -1,31 +1,67 @@
-//! Bringing a new task's stores up to date from their changelogs, a little at a time, while the worker
-//! goes on polling.
+//! Bringing a new task's stores up to date from their changelogs, all at once and a little at a time, while the
+//! worker goes on polling.
+//!
+//! ```text
+//!   checkpoint ──────▶ changelog ──────▶ end: where it ended when we began, transactions still open included
+//!   (or the beginning)   read to its end, and again once every such transaction is decided
+//! ```
+//! The end of what is committed is not enough: an open transaction of some ghost would hide what a predecessor
+//! of ours has committed behind it.
 
 use std::time::Duration;
 
 use crate::streams::{
-    record::{InputRecord, TopicPartition},
-    runtime::broker::{Broker, BrokerError, From, ReadTo, Reader},
+    record::{InputRecord, Offset, TopicPartition},
+    runtime::{
+        broker::{Broker, BrokerError, From, Isolation, ReadTo, Reader},
+        worker::TurnError,
+    },
     state::StoreId,
     task::Task,
+    time::{Clock, WallTime},
 };
 
-/// The changelogs that a task has still to read, the present one last.
+/// The changelogs that a task has still to read, or follows.
 pub(super) struct Restore {
-    changelogs: Vec<(StoreId, TopicPartition)>,
-    reader: Option<Box<dyn Reader>>,
-    records: Vec<InputRecord>,
+    changelogs: Vec<Changelog>,
     restored: usize,
 }
 
-/// How long one turn may wait for a changelog: the worker polls its group in between.
+struct Changelog {
+    store: StoreId,
+    source: TopicPartition,
+    reading: Option<Reading>,
+}
+
+struct Reading {
+    reader: Box<dyn Reader>,
+    /// The next offset to read.
+    position: Offset,
+    /// Where the changelog ended when we looked last.
+    end: Offset,
+    /// Where it ended when we began, open transactions included.
+    decided_at: Offset,
+    /// All before that was decided when the reader was opened.
+    is_decided: bool,
+    at_end: bool,
+    complete_at: WallTime,
+}
+
+/// How long one turn may wait for its changelogs: the worker polls its group in between.
 const WAIT_A_TURN: Duration = Duration::from_millis(10);
+/// Half of what a broker keeps tombstones for by default (`delete.retention.ms`): an older store may hold what was
+/// deleted since, and nobody would say so any more.
+const COMPLETE_WITHIN: Duration = Duration::from_secs(12 * 3600);
+/// How often a store that follows its changelog says that it is complete.
+const COMPLETE_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Restore {
-    /// Everything that `task` remembers is to be read.
+    /// All that `task` remembers is to be brought up to date.
     pub(super) fn of(task: &Task) -> Self {
-        let changelogs = task.changelogs().collect();
-        Self { changelogs, reader: None, records: Vec::new(), restored: 0 }
+        let changelogs = task.changelogs();
+        let changelogs =
+            changelogs.map(|(store, source)| Changelog { store, source, reading: None });
+        Self { changelogs: changelogs.collect(), restored: 0 }
     }
 
     /// Reads on; true when every changelog has been read to its end. An error leaves off where it
@@ -33,25 +69,151 @@ impl Restore {
     pub(super) fn turn(
         &mut self,
         broker: &dyn Broker,
+        clock: &dyn Clock,
         task: &mut Task,
-    ) -> Result<bool, BrokerError> {
-        let Some((store, changelog)) = self.changelogs.last() else { return Ok(true) };
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            none => none.insert(broker.read(changelog, From::Beginning)?),
-        };
-        self.records.clear();
-        let read_to = reader.read(WAIT_A_TURN, &mut self.records)?;
-        task.restore(*store, &self.records);
-        self.restored += self.records.len();
-        if read_to == ReadTo::End {
-            self.reader = None;
-            self.changelogs.pop();
+    ) -> Result<bool, TurnError> {
+        let wait = self.wait();
+        let mut index = 0;
+        while index < self.changelogs.len() {
+            let changelog = &mut self.changelogs[index];
+            self.restored += changelog.read(wait, broker, clock, task)?;
+            if changelog.end_as_of(clock.now(), Duration::ZERO, task)? {
+                self.changelogs.swap_remove(index);
+            } else {
+                index += 1;
+            }
         }
         Ok(self.changelogs.is_empty())
     }
 
+    /// Reads on, and never ends: what is written to the changelogs is in the stores a moment later.
+    pub(super) fn follow(
+        &mut self,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &mut Task,
+    ) -> Result<(), TurnError> {
+        let wait = self.wait();
+        for changelog in &mut self.changelogs {
+            self.restored += changelog.read(wait, broker, clock, task)?;
+            changelog.end_as_of(clock.now(), COMPLETE_TOLD_EVERY, task)?;
+        }
+        Ok(())
+    }
+
+    /// Asks anew where the changelogs end, for [`Self::remaining`].
+    pub(super) fn look_ahead(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
+        for changelog in &mut self.changelogs {
+            if let Some(reading) = &mut changelog.reading {
+                let end = broker.end(&changelog.source, Isolation::ReadCommitted)?;
+                reading.end = reading.end.max(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// A turn's patience, shared out.
+    fn wait(&self) -> Duration {
+        WAIT_A_TURN / u32::try_from(self.changelogs.len().max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Records read so far.
     pub(super) fn restored(&self) -> usize {
         self.restored
     }
+
+    /// Offsets still to go, of the changelogs that are being read: no more records than that.
+    pub(super) fn remaining(&self) -> u64 {
+        let reading = self.changelogs.iter().filter_map(|changelog| changelog.reading.as_ref());
+        let left = reading.filter(|reading| !reading.at_end);
+        let left = left.map(|reading| reading.end.0 - reading.position.0);
+        left.map(|left| u64::try_from(left).unwrap_or(0)).sum()
+    }
+}
+
+impl Changelog {
+    /// How many records came.
+    fn read(
+        &mut self,
+        wait: Duration,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &mut Task,
+    ) -> Result<usize, TurnError> {
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
+            none => none.insert(begin(&self.source, self.store, broker, clock, task)?),
+        };
+        let mut records: Vec<InputRecord> = Vec::new();
+        let read_to = reading.reader.read(wait, &mut records);
+        let count = records.len();
+        if let Some(last) = records.last() {
+            reading.position = last.offset.next();
+        }
+        // Also before an error: the reader will not bring them again.
+        let applied = task.restore(self.store, records, reading.complete_at);
+        applied.map_err(TurnError::in_task(task.partition()))?;
+        reading.at_end = read_to? == ReadTo::End && reading.is_decided;
+        if !reading.is_decided
+            && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.decided_at
+        {
+            // What was decided meanwhile may have come after the end that the reader has told.
+            reading.reader = broker.read(&self.source, From::Offset(reading.position))?;
+            reading.is_decided = true;
+        }
+        Ok(count)
+    }
+
+    /// Whether all was read; the store then says that it was complete `now`, if it last said so `every` ago or
+    /// more.
+    fn end_as_of(
+        &mut self,
+        now: WallTime,
+        every: Duration,
+        task: &mut Task,
+    ) -> Result<bool, TurnError> {
+        let Some(reading) = self.reading.as_mut().filter(|reading| reading.at_end) else {
+            return Ok(false);
+        };
+        if now.since(reading.complete_at) >= every {
+            reading.complete_at = now;
+            let end = reading.position.max(reading.decided_at);
+            let said = task.restored(self.store, end, now);
+            said.map_err(TurnError::in_task(task.partition()))?;
+        }
+        Ok(true)
+    }
+}
+
+fn begin(
+    source: &TopicPartition,
+    store: StoreId,
+    broker: &dyn Broker,
+    clock: &dyn Clock,
+    task: &mut Task,
+) -> Result<Reading, TurnError> {
+    let end = broker.end(source, Isolation::ReadUncommitted)?;
+    let stable = broker.end(source, Isolation::ReadCommitted)?;
+    let now = clock.now();
+    let kept = task.checkpoint(store).filter(|kept| match kept {
+        kept if kept.offset > end => {
+            tracing::warn!(changelog = %source, "it is shorter than the store knew it: restoring anew");
+            false
+        }
+        kept if kept.offset < end && now.since(kept.complete_at) > COMPLETE_WITHIN => {
+            tracing::info!(changelog = %source, "the store is older than tombstones are kept: restoring anew");
+            false
+        }
+        _ => true,
+    });
+    let (from, position, complete_at) = match kept {
+        Some(kept) => (From::Offset(kept.offset), kept.offset, kept.complete_at),
+        None => {
+            task.clear(store).map_err(TurnError::in_task(task.partition()))?;
+            (From::Beginning, Offset(0), now)
+        }
+    };
+    let reader = broker.read(source, from)?;
+    let is_decided = stable >= end;
+    Ok(Reading { reader, position, end, decided_at: end, is_decided, at_end: false, complete_at })
 }

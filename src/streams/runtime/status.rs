@@ -36,7 +36,9 @@ pub struct TaskStatus {
     pub buffered: usize,
     /// Changelog records read by the restore that goes on, or the last one.
     pub restored: usize,
-    /// Entries in each of its stores.
+    /// Changelog records that it has still to read, at most.
+    pub restore_remaining: u64,
+    /// Entries in each of its stores, about: one on disk may count old versions in.
     pub store_entries: BTreeMap<String, usize>,
 }
 

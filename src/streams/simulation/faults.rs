@@ -16,8 +16,8 @@ use crate::streams::{
     local::LocalBroker,
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, From, Member, Membership, Publisher, ReadTo, Reader, Rebalance,
-        TopicSpec,
+        Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
+        Rebalance, TopicSpec,
     },
 };
 
@@ -36,6 +36,8 @@ pub(super) enum Fault {
     Fenced,
     /// It took effect, and nobody will ever say so.
     AnswerLost,
+    /// What is on the disk is not what was written.
+    Damaged,
 }
 
 /// A mistake that the simulation must find: each has been made by somebody in earnest.
@@ -51,6 +53,8 @@ pub(super) enum Bug {
     StaleGroupMetadata,
     /// A commit whose answer is lost is taken for one that failed.
     LostAnswerTakenForAnAbort,
+    /// A store says that it goes further than it does.
+    CheckpointAhead,
 }
 
 /// The seed's will: the dice, the faults that they give, and the log of both.
@@ -108,7 +112,7 @@ impl Weather {
         self.counts.lock().unwrap().clone()
     }
 
-    fn fault(&self, possible: &[Fault]) -> Option<Fault> {
+    pub(super) fn fault(&self, possible: &[Fault]) -> Option<Fault> {
         if self.calm.load(Ordering::SeqCst) || self.one_in == 0 || !self.one_in(self.one_in) {
             return None;
         }
@@ -142,17 +146,17 @@ impl Process {
         self.dead.load(Ordering::SeqCst)
     }
 
-    fn die(&self) -> BrokerError {
+    pub(super) fn die(&self) -> BrokerError {
         self.dead.store(true, Ordering::SeqCst);
         BrokerError::Fatal("this process is dead".to_owned())
     }
 }
 
-use Fault::{Aborted, AnswerLost, CrashAfter, CrashBefore, Fenced, Unavailable};
+use Fault::{Aborted, AnswerLost, CrashAfter, CrashBefore, Damaged, Fenced, Unavailable};
 
 const OUTSIDE: &[Fault] = &[CrashBefore, CrashAfter, Unavailable];
 const POLL: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Unavailable, Fenced];
-const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Fenced];
+const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced];
 const SEND: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Aborted, Fenced];
 const COMMIT: &[Fault] =
     &[CrashBefore, CrashAfter, Unavailable, Aborted, Aborted, Fenced, AnswerLost, AnswerLost];
@@ -188,6 +192,7 @@ impl FaultyBroker {
                     false => Err(BrokerError::Fenced(reason)),
                 }
             }
+            Damaged => unreachable!("no disk is asked here"),
         }
     }
 }
@@ -210,6 +215,12 @@ impl Broker for FaultyBroker {
 
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         self.inner.create_topics(topics)
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        let Offset(end) = self.call("end", OUTSIDE, || self.inner.end(source, isolation))?;
+        let ahead = self.weather.has(Bug::CheckpointAhead);
+        Ok(Offset(if ahead && isolation == Isolation::ReadCommitted { end + 3 } else { end }))
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
@@ -285,12 +296,16 @@ impl Member for FaultyMember {
         self.call("unassign", ANSWER, |member| member.unassign(tasks))
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.call("pause", ANSWER, |member| member.pause(tasks))
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.call("pause", ANSWER, |member| member.pause(inputs))
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.call("resume", ANSWER, |member| member.resume(tasks))
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.call("resume", ANSWER, |member| member.resume(inputs))
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.member.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {

@@ -37,10 +37,10 @@ impl<V> KeyValueStore<'_, V> {
     /// The value of `key`.
     ///
     /// # Errors
-    /// [`StateError::Corrupted`]
+    /// [`StateError`]
     pub fn get(&self, key: &str) -> Result<Option<V>, StateError> {
-        let Some(bytes) = self.store.get(key.as_bytes()) else { return Ok(None) };
-        self.values.decode(bytes).map(Some).map_err(StateError::Corrupted)
+        let Some(bytes) = self.store.get(key.as_bytes())? else { return Ok(None) };
+        self.values.decode(&bytes).map(Some).map_err(StateError::Corrupted)
     }
 
     /// Sets `key` to `value`.

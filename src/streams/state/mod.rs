@@ -1,34 +1,52 @@
 //! What a task remembers: ordered maps of bytes with typed views, each backed by a changelog topic.
 //!
 //! ```text
-//!   processor ──put──▶ dirty ──commit──▶ committed          one entry a key, whatever was written
+//!   processor ──put──▶ dirty ──commit──▶ StateStore         one entry a key, whatever was written,
+//!                        │  │            (memory or disk)   in one batch with its checkpoint
 //!                        │  └──────────▶ changelog topic    in the commit's transaction
 //!                        └──discard────▶ gone               after an abort
+//!
+//!   a new task: StateStore as it was left ── changelog from the checkpoint on ──▶ as last committed
 //! ```
 
+mod backend;
+mod disk;
 mod key_value;
+mod memory;
 mod store;
 mod window;
 
+pub use backend::{Checkpoint, Entry, StateStore, StoreSupplier};
+pub use disk::DiskStores;
 pub use key_value::{KeyValueHandle, KeyValueStore};
+pub use memory::{MemoryStore, MemoryStores};
 pub use store::{Change, Store};
 pub use window::{WindowHandle, WindowStore, Windowed};
 pub(crate) use window::{index_of, is_logged};
 
-use crate::streams::codec::CodecError;
+use crate::streams::{codec::CodecError, record::TopicPartition};
 
 /// A store's place in its topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreId(pub(crate) usize);
 
-/// What can go wrong with a store.
+/// What can go wrong with a store, named for what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// An entry can't be read: the store must be rebuilt from its changelog, or its format is newer
     /// than this program.
     #[error("store entry cannot be read: {0}")]
     Corrupted(CodecError),
+    /// What is on the disk is not what was written (a checksum, a file that is gone): rebuild it.
+    #[error("the store is damaged on disk: {0}")]
+    Damaged(String),
     /// A value can't be written in the store's format.
     #[error("value cannot be stored: {0}")]
     Unstorable(CodecError),
+    /// Another task of this process has opened the store meanwhile: this one is a ghost.
+    #[error("the store of {0} was taken over")]
+    TakenOver(TopicPartition),
+    /// The disk can't be used; somebody must see to it.
+    #[error("{0}")]
+    Disk(String),
 }

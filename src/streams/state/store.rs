@@ -1,10 +1,9 @@
 //! A transactional ordered map of bytes: uncommitted writes lie over the committed ones, and a
 //! single record's writes can be taken back.
 
-use std::{
-    collections::BTreeMap,
-    ops::{Bound, RangeBounds},
-};
+use std::{borrow::Cow, collections::BTreeMap, iter::Peekable, ops::Bound};
+
+use crate::streams::state::{Checkpoint, Entry, MemoryStore, StateError, StateStore};
 
 /// One key's new value; none deletes it.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -13,22 +12,36 @@ pub type Change = (Vec<u8>, Option<Vec<u8>>);
 type Before = Option<Option<Vec<u8>>>;
 
 /// The bytes behind every typed store of a task.
-#[derive(Debug, Default)]
 pub struct Store {
-    committed: BTreeMap<Vec<u8>, Vec<u8>>,
+    committed: Box<dyn StateStore>,
     /// Written since the last commit; none is a deletion.
     dirty: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// What `dirty` held for each key before the present record wrote to it, oldest first.
     undo: Vec<(Vec<u8>, Before)>,
 }
 
+impl Default for Store {
+    /// An empty one in memory.
+    fn default() -> Self {
+        Self::over(Box::<MemoryStore>::default())
+    }
+}
+
 impl Store {
-    /// The value of `key`, the present record's own writes included.
+    /// A store over what is committed.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+    pub fn over(committed: Box<dyn StateStore>) -> Self {
+        Self { committed, dirty: BTreeMap::new(), undo: Vec::new() }
+    }
+
+    /// The value of `key`, the present record's own writes included.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         match self.dirty.get(key) {
-            Some(written) => written.as_deref(),
-            None => self.committed.get(key).map(Vec::as_slice),
+            Some(written) => Ok(written.as_deref().map(Cow::Borrowed)),
+            None => self.committed.get(key),
         }
     }
 
@@ -47,28 +60,17 @@ impl Store {
         self.undo.push((key, before));
     }
 
-    /// The entries whose keys lie in `range`, in order of keys.
-    pub fn scan<R>(&self, range: R) -> impl Iterator<Item = (&[u8], &[u8])>
-    where
-        R: RangeBounds<[u8]> + Clone,
-    {
-        let bounds = (range.start_bound(), range.end_bound());
-        Merge {
-            committed: self.committed.range::<[u8], _>(bounds).peekable(),
-            dirty: self.dirty.range::<[u8], _>(bounds).peekable(),
-        }
-    }
-
-    /// The entries whose keys begin with `prefix`, in order of keys.
-    pub fn scan_prefix<'s>(
+    /// The entries whose keys lie between the bounds, in order of keys.
+    pub fn scan<'s>(
         &'s self,
-        prefix: &'s [u8],
-    ) -> impl Iterator<Item = (&'s [u8], &'s [u8])> {
-        self.scan::<(Bound<&[u8]>, Bound<&[u8]>)>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl Iterator<Item = Result<Entry<'s>, StateError>> {
+        let dirty = self.dirty.range::<[u8], _>((from, to));
+        Merge { committed: self.committed.range(from, to).peekable(), dirty: dirty.peekable() }
     }
 
-    /// How many entries there are on disk or in memory, uncommitted ones left out.
+    /// How many entries are committed, about.
     #[must_use]
     pub fn committed_len(&self) -> usize {
         self.committed.len()
@@ -94,12 +96,20 @@ impl Store {
         self.dirty.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
+    /// Whether the next commit will change something.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// The commit succeeded: what was dirty is committed.
-    pub fn commit(&mut self) {
+    ///
+    /// # Errors
+    /// [`StateError`]; the store is then not what the changelog says.
+    pub fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), StateError> {
         self.undo.clear();
-        for (key, value) in std::mem::take(&mut self.dirty) {
-            self.apply((key, value));
-        }
+        let changes = std::mem::take(&mut self.dirty);
+        self.committed.write(&mut changes.into_iter(), checkpoint)
     }
 
     /// The commit failed: what was dirty never happened.
@@ -108,46 +118,66 @@ impl Store {
         self.dirty.clear();
     }
 
-    /// Takes one change from the changelog; only for a store that is being restored.
-    pub fn apply(&mut self, (key, value): Change) {
-        match value {
-            Some(value) => {
-                self.committed.insert(key, value);
-            }
-            None => {
-                self.committed.remove(&key);
-            }
-        }
+    /// Takes changes from the changelog; only for a store that is being restored.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn apply(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Change>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), StateError> {
+        self.committed.write(changes, checkpoint)
+    }
+
+    /// How far into its changelog it goes; none if it is new.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.committed.checkpoint()
+    }
+
+    /// Whether nobody has taken over what is committed.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.committed.is_held()
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn clear(&mut self) -> Result<(), StateError> {
+        self.discard();
+        self.committed.clear()
     }
 }
 
 /// Walks two ordered maps as one, the upper hiding the lower.
 struct Merge<C: Iterator, D: Iterator> {
-    committed: std::iter::Peekable<C>,
-    dirty: std::iter::Peekable<D>,
+    committed: Peekable<C>,
+    dirty: Peekable<D>,
 }
 
 impl<'s, C, D> Iterator for Merge<C, D>
 where
-    C: Iterator<Item = (&'s Vec<u8>, &'s Vec<u8>)>,
+    C: Iterator<Item = Result<Entry<'s>, StateError>>,
     D: Iterator<Item = (&'s Vec<u8>, &'s Option<Vec<u8>>)>,
 {
-    type Item = (&'s [u8], &'s [u8]);
+    type Item = Result<Entry<'s>, StateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some((upper, _)) = self.dirty.peek() else {
-                return self
-                    .committed
-                    .next()
-                    .map(|(key, value)| (key.as_slice(), value.as_slice()));
+            let Some((upper, _)) = self.dirty.peek() else { return self.committed.next() };
+            let is_before = |lower: &C::Item| match lower {
+                Ok((key, _)) => **key < ***upper,
+                Err(_) => true,
             };
-            if let Some((key, value)) = self.committed.next_if(|(lower, _)| lower < upper) {
-                return Some((key, value));
+            if let Some(lower) = self.committed.next_if(is_before) {
+                return Some(lower);
             }
-            self.committed.next_if(|(lower, _)| lower == upper);
+            self.committed.next_if(|lower| lower.as_ref().is_ok_and(|(key, _)| **key == ***upper));
             if let Some((key, Some(value))) = self.dirty.next() {
-                return Some((key, value));
+                return Some(Ok((Cow::Borrowed(key), Cow::Borrowed(value))));
             }
         }
     }
@@ -158,6 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::streams::time::WallTime;
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -179,8 +210,8 @@ mod tests {
     }
 
     fn contents(store: &Store) -> BTreeMap<u8, u8> {
-        let all = store.scan::<(Bound<&[u8]>, Bound<&[u8]>)>((Bound::Unbounded, Bound::Unbounded));
-        all.map(|(key, value)| (key[0], value[0])).collect()
+        let all = store.scan(Bound::Unbounded, Bound::Unbounded);
+        all.map(Result::unwrap).map(|(key, value)| (key[0], value[0])).collect()
     }
 
     proptest! {
@@ -209,7 +240,7 @@ mod tests {
                         present.clone_from(&before);
                     }
                     Step::Commit => {
-                        store.commit();
+                        store.commit(Checkpoint::start(WallTime(0))).unwrap();
                         committed.clone_from(&present);
                         before.clone_from(&present);
                     }
@@ -221,7 +252,7 @@ mod tests {
                 }
                 prop_assert_eq!(&contents(&store), &present);
                 for key in 0..8 {
-                    let got = store.get(&[key]).map(|value| value[0]);
+                    let got = store.get(&[key]).unwrap().map(|value| value[0]);
                     prop_assert_eq!(got, present.get(&key).copied());
                 }
             }

@@ -61,7 +61,7 @@ impl<V> WindowStore<'_, V> {
     /// Every value of `key` in `from..=to`, oldest first.
     ///
     /// # Errors
-    /// [`StateError::Corrupted`]
+    /// [`StateError`]
     pub fn fetch(
         &self,
         key: &str,
@@ -70,10 +70,10 @@ impl<V> WindowStore<'_, V> {
     ) -> Result<Vec<Windowed<V>>, StateError> {
         let first = by_key(key, from, 0);
         let last = by_key(key, to, u32::MAX);
-        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
         let mut found = Vec::new();
-        for (at, bytes) in self.store.scan::<(Bound<&[u8]>, Bound<&[u8]>)>(range) {
-            let value = self.values.decode(bytes).map_err(StateError::Corrupted)?;
+        for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
+            let (at, bytes) = entry?;
+            let value = self.values.decode(&bytes).map_err(StateError::Corrupted)?;
             let (time, sequence) = place_of(&at[at.len() - PLACE_BYTES..]);
             found.push(Windowed { key: key.to_owned(), time, sequence, value });
         }
@@ -83,13 +83,15 @@ impl<V> WindowStore<'_, V> {
     /// Adds a value, beside what the key holds at that time already.
     ///
     /// # Errors
-    /// [`StateError::Unstorable`]
+    /// [`StateError`]
     pub fn add(&mut self, key: &str, time: EventTime, value: &V) -> Result<(), StateError> {
         let first = by_key(key, time, 0);
         let last = by_key(key, time, u32::MAX);
-        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
-        let newest = self.store.scan::<(Bound<&[u8]>, Bound<&[u8]>)>(range).last();
-        let sequence = newest.map_or(0, |(at, _)| place_of(&at[at.len() - PLACE_BYTES..]).1 + 1);
+        let mut sequence = 0;
+        for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
+            let (at, _) = entry?;
+            sequence = place_of(&at[at.len() - PLACE_BYTES..]).1 + 1;
+        }
         self.write(key, time, sequence, value)
     }
 
@@ -110,7 +112,7 @@ impl<V> WindowStore<'_, V> {
     /// Removes at most `limit` values older than `before` and returns them, oldest first.
     ///
     /// # Errors
-    /// [`StateError::Corrupted`]
+    /// [`StateError`]
     pub fn expire(
         &mut self,
         before: EventTime,
@@ -118,20 +120,18 @@ impl<V> WindowStore<'_, V> {
     ) -> Result<Vec<Windowed<V>>, StateError> {
         let mut end = vec![BY_TIME];
         end.extend_from_slice(&sortable(before));
-        let range = (Bound::Included([BY_TIME].as_slice().to_owned()), Bound::Excluded(end));
-        let range = (as_slice(&range.0), as_slice(&range.1));
         let mut expired = Vec::new();
-        for (at, _) in self.store.scan::<(Bound<&[u8]>, Bound<&[u8]>)>(range).take(limit) {
+        let old = self.store.scan(Bound::Included(&[BY_TIME]), Bound::Excluded(&end));
+        for entry in old.take(limit) {
+            let (at, _) = entry?;
             let (time, sequence) = place_of(&at[1..=PLACE_BYTES]);
             let key = text(&at[1 + PLACE_BYTES..])?;
             expired.push((key, time, sequence));
         }
         let mut entries = Vec::with_capacity(expired.len());
         for (key, time, sequence) in expired {
-            let Some(bytes) = self.store.get(&by_key(&key, time, sequence)) else {
-                continue;
-            };
-            let value = self.values.decode(bytes).map_err(StateError::Corrupted)?;
+            let Some(bytes) = self.store.get(&by_key(&key, time, sequence))? else { continue };
+            let value = self.values.decode(&bytes).map_err(StateError::Corrupted)?;
             let entry = Windowed { key, time, sequence, value };
             self.remove(&entry);
             entries.push(entry);
@@ -212,10 +212,6 @@ fn text(bytes: &[u8]) -> Result<String, StateError> {
     crate::streams::codec::Utf8.decode(bytes).map_err(StateError::Corrupted)
 }
 
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    bound.as_ref().map(Vec::as_slice)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -223,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::streams::codec::Stored;
+    use crate::streams::{codec::Stored, state::Checkpoint, time::WallTime};
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -314,7 +310,7 @@ mod tests {
                     let changes =
                         changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
                     self.log.extend(changes);
-                    self.store.commit();
+                    self.store.commit(Checkpoint::start(WallTime(0))).unwrap();
                     self.committed.clone_from(&self.present);
                 }
                 Step::Discard => {
@@ -323,11 +319,10 @@ mod tests {
                 }
                 Step::Restore => {
                     self.store = Store::default();
-                    for change in &self.log {
-                        self.store
-                            .apply(index_of(change).expect("the changelog holds values only"));
-                        self.store.apply(change.clone());
-                    }
+                    let mut changes = self.log.iter().flat_map(|change| {
+                        [index_of(change).expect("the changelog holds values only"), change.clone()]
+                    });
+                    self.store.apply(&mut changes, Checkpoint::start(WallTime(0))).unwrap();
                     self.present.clone_from(&self.committed);
                 }
             }

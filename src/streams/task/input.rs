@@ -36,6 +36,10 @@ impl InputQueues {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
+    pub(super) fn len_of(&self, source: usize) -> usize {
+        self.queues[source].len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.queues.iter_mut().for_each(VecDeque::clear);
     }

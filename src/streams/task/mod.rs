@@ -12,12 +12,15 @@
 mod dead_letter;
 mod input;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::streams::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
-    state::{self, StoreId},
+    state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
     task::input::InputQueues,
     time::{EventTime, WallTime},
     topology::{ProcessError, Punctuation, PunctuationKind, Scope, StoreKind, Topology},
@@ -28,9 +31,14 @@ pub struct Task {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
     scope: Scope,
+    inputs: Vec<TopicPartition>,
     queues: InputQueues,
     /// The next offset of each input that was processed since the last commit.
     consumed: BTreeMap<TopicPartition, Offset>,
+    /// The next offset of one of its inputs, as it was committed last.
+    committed_offset: Option<(TopicPartition, Offset)>,
+    /// Which stores were written since their checkpoint was moved on.
+    behind: BTreeSet<StoreId>,
     /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
     /// there, or the records that come again would find another time than they did at first.
     committed_times: (EventTime, Vec<Option<i64>>),
@@ -49,18 +57,65 @@ pub enum Step {
 }
 
 impl Task {
-    /// A task with empty stores.
-    #[must_use]
-    pub fn new(topology: &Arc<Topology>, partition: Partition, metrics: &StreamsMetrics) -> Self {
+    /// A task whose stores are as `stores` has kept them.
+    ///
+    /// # Errors
+    /// [`StateError::Disk`]
+    pub fn open(
+        topology: &Arc<Topology>,
+        partition: Partition,
+        metrics: &StreamsMetrics,
+        stores: &dyn StoreSupplier,
+    ) -> Result<Self, StateError> {
+        let mut opened = Vec::with_capacity(topology.stores.len());
+        for changelog in topology.changelogs() {
+            let changelog = TopicPartition { topic: changelog, partition };
+            opened.push(Store::over(stores.open(&changelog)?));
+        }
+        Ok(Self::with_stores(topology, partition, metrics, opened))
+    }
+
+    /// A task that only follows its changelogs; none if one of its stores is a working task's.
+    ///
+    /// # Errors
+    /// [`StateError::Disk`]
+    pub fn open_standby(
+        topology: &Arc<Topology>,
+        partition: Partition,
+        metrics: &StreamsMetrics,
+        stores: &dyn StoreSupplier,
+    ) -> Result<Option<Self>, StateError> {
+        let mut opened = Vec::with_capacity(topology.stores.len());
+        for changelog in topology.changelogs() {
+            let changelog = TopicPartition { topic: changelog, partition };
+            let Some(store) = stores.open_standby(&changelog)? else { return Ok(None) };
+            opened.push(Store::over(store));
+        }
+        Ok(Some(Self::with_stores(topology, partition, metrics, opened)))
+    }
+
+    fn with_stores(
+        topology: &Arc<Topology>,
+        partition: Partition,
+        metrics: &StreamsMetrics,
+        opened: Vec<Store>,
+    ) -> Self {
         let sources = topology.sources.iter();
+        let inputs = sources.clone();
+        let inputs = inputs.map(|source| TopicPartition { topic: source.topic.clone(), partition });
         let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
+        let kept = opened.iter().filter_map(Store::checkpoint);
+        let stream_time = kept.map(|kept| kept.stream_time).max().unwrap_or(EventTime::MIN);
         Self {
             topology: Arc::clone(topology),
             metrics: metrics.clone(),
-            scope: topology.instantiate(partition),
+            scope: topology.instantiate(partition, opened, stream_time),
+            inputs: inputs.collect(),
             queues: InputQueues::new(topology.sources.len()),
             consumed: BTreeMap::new(),
-            committed_times: (EventTime::MIN, Vec::new()),
+            committed_offset: None,
+            behind: BTreeSet::new(),
+            committed_times: (stream_time, Vec::new()),
             records,
         }
     }
@@ -79,24 +134,80 @@ impl Task {
         })
     }
 
-    /// Takes records of a store's changelog, in order.
-    pub fn restore(&mut self, store: StoreId, records: &[InputRecord]) {
-        let spec = &self.topology.stores[store.0];
-        let target = &mut self.scope.stores[store.0];
-        for record in records {
-            let Some(key) = record.key.clone() else { continue };
-            let change = (key, record.value.clone());
-            if spec.kind == StoreKind::Window
-                && let Some(index) = state::index_of(&change)
-            {
-                target.apply(index);
-            }
-            target.apply(change);
-            // Changelog records bear the stream time of their commit.
-            self.scope.stream_time = self.scope.stream_time.max(record.timestamp);
-        }
+    /// The stores that are further than their checkpoints say, with their changelogs.
+    pub fn behind(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
+        self.changelogs().filter(|(store, _)| self.behind.contains(store))
+    }
+
+    /// The next offset of one of its inputs, as it was committed last; none if nothing was.
+    #[must_use]
+    pub fn committed_offset(&self) -> Option<(TopicPartition, Offset)> {
+        self.committed_offset.clone()
+    }
+
+    /// How far into its changelog a store goes; none if it is new.
+    #[must_use]
+    pub fn checkpoint(&self, store: StoreId) -> Option<Checkpoint> {
+        self.scope.stores[store.0].checkpoint()
+    }
+
+    /// Takes records of a store's changelog, in order. `complete_at` is when the store was known to hold
+    /// everything, or when the restore of a new one began.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn restore(
+        &mut self,
+        store: StoreId,
+        records: Vec<InputRecord>,
+        complete_at: WallTime,
+    ) -> Result<(), StateError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        // Changelog records bear the stream time of their commit.
+        let stream_time = records.iter().map(|record| record.timestamp).max();
+        self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
         self.keep_times();
-        self.metrics.restored(records.len());
+        let checkpoint = Checkpoint {
+            offset: last.offset.next(),
+            stream_time: self.scope.stream_time,
+            complete_at,
+        };
+        let is_window = self.topology.stores[store.0].kind == StoreKind::Window;
+        let changes = records.into_iter().filter_map(|record| Some((record.key?, record.value)));
+        let mut changes = changes.flat_map(|change| {
+            let index = if is_window { state::index_of(&change) } else { None };
+            index.into_iter().chain([change])
+        });
+        self.scope.stores[store.0].apply(&mut changes, checkpoint)
+    }
+
+    /// A store has been restored: it holds all that its changelog has before `offset`, and all of it as of `now`.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn restored(
+        &mut self,
+        store: StoreId,
+        offset: Offset,
+        now: WallTime,
+    ) -> Result<(), StateError> {
+        let stream_time = self.committed_times.0;
+        let checkpoint = Checkpoint { offset, stream_time, complete_at: now };
+        self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
+    }
+
+    /// Whether nobody has taken its stores over.
+    #[must_use]
+    pub fn holds_its_stores(&self) -> bool {
+        self.scope.stores.iter().all(Store::is_held)
+    }
+
+    /// Forgets all that a store holds: its changelog is to be read from the beginning.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn clear(&mut self, store: StoreId) -> Result<(), StateError> {
+        self.scope.stores[store.0].clear()
     }
 
     /// Starts the processors; after the stores are restored, before the first record.
@@ -137,6 +248,19 @@ impl Task {
         self.queues.len()
     }
 
+    /// Its partition of every topic that it reads, the lead's first.
+    #[must_use]
+    pub fn inputs(&self) -> &[TopicPartition] {
+        &self.inputs
+    }
+
+    /// How many records of one of its inputs wait.
+    #[must_use]
+    pub fn buffered_of(&self, input: &TopicPartition) -> usize {
+        let source = self.inputs.iter().position(|known| known == input);
+        source.map_or(0, |source| self.queues.len_of(source))
+    }
+
     /// The highest event time it has seen.
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
@@ -147,14 +271,14 @@ impl Task {
     #[must_use]
     pub fn store_entries(&self) -> BTreeMap<String, usize> {
         let names = self.topology.stores.iter().map(|store| store.name.clone());
-        names.zip(self.scope.stores.iter().map(state::Store::committed_len)).collect()
+        names.zip(self.scope.stores.iter().map(Store::committed_len)).collect()
     }
 
     /// Processes the earliest record waiting, from its source to the end of the topology.
     ///
     /// # Errors
-    /// [`ProcessError::State`]: the stores must be rebuilt. Nothing else stops a task.
-    pub fn process_next(&mut self, now: WallTime) -> Result<Step, ProcessError> {
+    /// [`StateError`]: nothing else stops a task.
+    pub fn process_next(&mut self, now: WallTime) -> Result<Step, StateError> {
         let Some((source, record)) = self.queues.pop() else { return Ok(Step::Idle) };
         self.scope.now = now;
         let node = self.topology.sources[source].node;
@@ -170,7 +294,7 @@ impl Task {
                 self.queues.put_back(source, record);
                 return Ok(Step::Blocked(reason));
             }
-            Err(error @ ProcessError::State(_)) => return Err(error),
+            Err(ProcessError::State(error)) => return Err(error),
         }
         self.scope.counts.push((self.records[source].clone(), 1));
         self.consumed.insert(record.source.clone(), record.offset.next());
@@ -182,13 +306,13 @@ impl Task {
     /// Calls the wall-clock punctuations that are due.
     ///
     /// # Errors
-    /// [`ProcessError::State`]: the stores must be rebuilt.
-    pub fn punctuate_wall_clock(&mut self, now: WallTime) -> Result<(), ProcessError> {
+    /// [`StateError`]
+    pub fn punctuate_wall_clock(&mut self, now: WallTime) -> Result<(), StateError> {
         self.scope.now = now;
         self.punctuate(PunctuationKind::WallClock, now.0)
     }
 
-    fn punctuate(&mut self, kind: PunctuationKind, time: i64) -> Result<(), ProcessError> {
+    fn punctuate(&mut self, kind: PunctuationKind, time: i64) -> Result<(), StateError> {
         for index in 0..self.scope.schedules.len() {
             let schedule = &mut self.scope.schedules[index];
             if schedule.kind != kind || schedule.next.is_some_and(|next| time < next) {
@@ -210,7 +334,7 @@ impl Task {
             });
             match result {
                 Ok(()) => {}
-                Err(ProcessError::State(error)) => return Err(error.into()),
+                Err(ProcessError::State(error)) => return Err(error),
                 Err(error @ (ProcessError::Reject { .. } | ProcessError::Retry(_))) => {
                     tracing::warn!(task = %self.scope.partition, %error, "a punctuation failed");
                 }
@@ -228,7 +352,7 @@ impl Task {
     ) -> Result<(), ProcessError> {
         let scope = &mut self.scope;
         let (sent, counted, time) = (scope.outbox.len(), scope.counts.len(), scope.stream_time);
-        scope.stores.iter_mut().for_each(state::Store::begin_record);
+        scope.stores.iter_mut().for_each(Store::begin_record);
         scope.input = input.cloned();
         let result = work(scope);
         scope.input = None;
@@ -237,7 +361,7 @@ impl Task {
             scope.counts.truncate(counted);
             scope.dead_letters.clear();
             scope.stream_time = time;
-            scope.stores.iter_mut().for_each(state::Store::take_back);
+            scope.stores.iter_mut().for_each(Store::take_back);
         }
         result
     }
@@ -253,7 +377,7 @@ impl Task {
     /// Whether a store was written since the last commit.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        self.scope.stores.iter().any(|store| store.changes().next().is_some())
+        self.scope.stores.iter().any(Store::has_changes)
     }
 
     /// What was sent since it was last taken.
@@ -290,14 +414,40 @@ impl Task {
         self.consumed.iter().map(|(input, offset)| (input.clone(), *offset)).collect()
     }
 
-    /// The commit succeeded.
-    pub fn committed(&mut self) {
+    /// The commit succeeded. `ends` tells where changelogs ended before it.
+    ///
+    /// # Errors
+    /// [`StateError`]: a store could not follow, and is behind its changelog.
+    pub fn committed(
+        &mut self,
+        now: WallTime,
+        ends: &BTreeMap<StoreId, Offset>,
+    ) -> Result<(), StateError> {
+        self.committed_offset = self.consumed.pop_first().or(self.committed_offset.take());
         self.consumed.clear();
         self.keep_times();
-        self.scope.stores.iter_mut().for_each(state::Store::commit);
         for (counter, by) in self.scope.counts.drain(..) {
             counter.add(by);
         }
+        let stream_time = self.scope.stream_time;
+        let mut result = Ok(());
+        for (store, id) in self.scope.stores.iter_mut().zip((0..).map(StoreId)) {
+            let (has_changes, end) = (store.has_changes(), ends.get(&id));
+            if has_changes || end.is_some() {
+                let before = store.checkpoint().map_or(Offset(0), |before| before.offset);
+                let offset = end.copied().unwrap_or(before);
+                let kept = store.commit(Checkpoint { offset, stream_time, complete_at: now });
+                result = result.and(kept);
+            }
+            if end.is_some() {
+                self.behind.remove(&id);
+            }
+            // The end was told before these were in the log for good.
+            if has_changes {
+                self.behind.insert(id);
+            }
+        }
+        result
     }
 
     /// The commit failed, and the records since the last one will come again.
@@ -307,7 +457,7 @@ impl Task {
         self.scope.outbox.clear();
         self.scope.counts.clear();
         self.scope.dead_letters.clear();
-        self.scope.stores.iter_mut().for_each(state::Store::discard);
+        self.scope.stores.iter_mut().for_each(Store::discard);
         let (stream_time, next) = &self.committed_times;
         self.scope.stream_time = *stream_time;
         for (schedule, next) in self.scope.schedules.iter_mut().zip(next) {

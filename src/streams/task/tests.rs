@@ -1,14 +1,14 @@
 //! A task's promises, tried on a small topology: all of a record or nothing of it, and after an abort
 //! the same again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::streams::{
     codec::{Stored, Utf8},
     local::TopologyDriver,
     metrics::{Counter, StreamsMetrics},
     record::{Header, OutputRecord, Partition, Topic},
-    state::{KeyValueHandle, WindowHandle},
+    state::{KeyValueHandle, MemoryStores, WindowHandle},
     task::{Step, Task},
     time::{EventTime, WallTime},
     topology::{
@@ -293,7 +293,8 @@ fn a_restored_task_goes_on_from_the_last_commit() {
 fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
     let metrics = StreamsMetrics::unread();
     let words = Counter::unread();
-    let mut task = Task::new(&Arc::new(topology(&words)), Partition(3), &metrics);
+    let topology = Arc::new(topology(&words));
+    let mut task = Task::open(&topology, Partition(3), &metrics, &MemoryStores).unwrap();
     let record = OutputRecord {
         topic: topic("out"),
         partition: None,
@@ -311,6 +312,6 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
         letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
     assert_eq!(shown, ["out", "3", "-1", "unsendable", "too large"]);
     assert_eq!(metrics.dead_letters("unsendable").get(), 0);
-    task.committed();
+    task.committed(WallTime(100), &BTreeMap::new()).unwrap();
     assert_eq!(metrics.dead_letters("unsendable").get(), 1);
 }

@@ -263,18 +263,23 @@ impl Topology {
         *topic == self.dead_letters || self.stores.iter().any(|store| store.changelog == *topic)
     }
 
-    pub(crate) fn instantiate(&self, partition: Partition) -> Scope {
+    pub(crate) fn instantiate(
+        &self,
+        partition: Partition,
+        stores: Vec<Store>,
+        stream_time: EventTime,
+    ) -> Scope {
         Scope {
             partition,
             nodes: self.nodes.iter().map(|spec| Some((spec.make)())).collect(),
             children: Arc::clone(&self.children),
-            stores: self.stores.iter().map(|_| Store::default()).collect(),
+            stores,
             outbox: Vec::new(),
             dead_letters: Vec::new(),
             counts: Vec::new(),
             schedules: Vec::new(),
             input: None,
-            stream_time: EventTime::MIN,
+            stream_time,
             now: WallTime::default(),
         }
     }

@@ -74,9 +74,9 @@ pub enum ProcessError {
     /// Something needed is not there just now: the same record again, later.
     #[error("not just now: {0}")]
     Retry(String),
-    /// A store can't be read: it is rebuilt from its changelog.
+    /// A store can't be read or written: what becomes of the task depends on why.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(StateError),
 }
 
 impl ProcessError {
@@ -84,6 +84,19 @@ impl ProcessError {
     #[must_use]
     pub fn reject(class: &'static str, message: impl Into<String>) -> Self {
         Self::Reject { class, schema_id: None, message: message.into() }
+    }
+}
+
+impl From<StateError> for ProcessError {
+    fn from(error: StateError) -> Self {
+        match error {
+            // The record has led to a value that has no form: no other store would take it either.
+            StateError::Unstorable(reason) => Self::reject("unstorable", reason.to_string()),
+            StateError::Corrupted(_)
+            | StateError::Damaged(_)
+            | StateError::TakenOver(_)
+            | StateError::Disk(_) => Self::State(error),
+        }
     }
 }
 

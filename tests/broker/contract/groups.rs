@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use foretell::streams::{
-    record::Topic,
+    record::{Offset, Partition, Topic},
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
@@ -119,7 +119,7 @@ pub(crate) fn a_paused_task_stays_paused_and_loses_nothing(cluster: &Cluster<'_>
     let input = cluster.topic("in", 2);
     let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
     worker.hold(2);
-    let both: Vec<_> = worker.tasks.iter().copied().collect();
+    let both = worker.inputs_of(&[Partition(0), Partition(1)]);
     worker.member.pause(&both).unwrap();
     for partition in 0..2 {
         cluster.publish(&input, partition, 0..5);
@@ -160,6 +160,7 @@ pub(crate) fn a_paused_task_stays_paused_and_loses_nothing(cluster: &Cluster<'_>
         if is_kept { of_kept.push(record) } else { of_moved.push(record) }
     }
     assert_eq!((texts(&of_kept), texts(&of_moved)), (numbers(0..10), numbers(5..10)));
+    assert!(both.iter().all(|input| worker.member.position(input) == Offset(10)));
     worker.member.leave().unwrap();
 }
 

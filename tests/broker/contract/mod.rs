@@ -110,6 +110,10 @@ impl<'a> Worker<'a> {
         Self { cluster, member, membership, tasks: BTreeSet::new() }
     }
 
+    fn inputs_of(&self, tasks: &[Partition]) -> Vec<TopicPartition> {
+        tasks.iter().flat_map(|task| self.membership.inputs_of(*task)).collect()
+    }
+
     /// One poll; a rebalance is answered with nothing open.
     fn step(&mut self) -> Vec<InputRecord> {
         let mut records = Vec::new();
@@ -122,6 +126,7 @@ impl<'a> Worker<'a> {
             None => (),
             Some(Rebalance::Assigned(tasks)) => {
                 self.member.assign(&tasks).unwrap();
+                self.member.resume(&self.inputs_of(&tasks)).unwrap();
                 self.tasks.extend(tasks);
             }
             Some(Rebalance::Revoked { tasks, lost }) => {

@@ -2,7 +2,7 @@
 
 use foretell::streams::{
     record::{InputRecord, Offset, Topic},
-    runtime::broker::{BrokerError, Membership, ProcessingGuarantee, Rebalance},
+    runtime::broker::{BrokerError, Isolation, Membership, ProcessingGuarantee, Rebalance},
 };
 
 use crate::contract::{Cluster, WAIT, Worker, after, at, numbers, output, texts, until};
@@ -27,6 +27,30 @@ pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
     let mut next = Worker::join(cluster, cluster.membership("b", &input, &[]));
     assert_eq!(texts(&next.take(1)), numbers(6..7));
     next.member.leave().unwrap();
+}
+
+pub(crate) fn an_end_depends_on_what_counts(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    let ends = || {
+        [Isolation::ReadCommitted, Isolation::ReadUncommitted]
+            .map(|isolation| cluster.broker.end(&at(&out, 0), isolation).unwrap())
+    };
+    assert_eq!(ends(), [Offset(0); 2], "an empty partition");
+    cluster.publish(&input, 0, 0..3);
+    cluster.publish(&out, 0, 0..2);
+    assert_eq!(ends(), [Offset(2); 2]);
+    let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    let records = worker.take(3);
+    worker.copy(&records, &out).unwrap();
+    // Sending does not wait for the broker.
+    until("the records are there", || ends()[1] == Offset(5));
+    assert_eq!(ends()[0], Offset(2), "an open transaction holds it back");
+    worker.member.commit(&after(&records)).unwrap();
+    // The marker takes an offset, and may come a moment after the answer.
+    until("the transaction is decided", || ends()[0] > Offset(5));
+    assert_eq!(ends()[0], ends()[1]);
+    worker.member.leave().unwrap();
+    assert!(cluster.broker.end(&at(&out, 7), Isolation::ReadCommitted).is_err(), "no partition 7");
 }
 
 pub(crate) fn an_abort_hides_and_rewinds(cluster: &Cluster<'_>) {
@@ -144,6 +168,7 @@ pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_
             Ok(None) => false,
             Ok(Some(Rebalance::Assigned(tasks))) => {
                 next.member.assign(&tasks).unwrap();
+                next.member.resume(&next.inputs_of(&tasks)).unwrap();
                 next.tasks.extend(tasks);
                 false
             }

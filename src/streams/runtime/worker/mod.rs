@@ -6,11 +6,17 @@
 //!            │ Retry      the same again                                             │
 //!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
 //!            │ Fenced     drop the member and all tasks, join again
+//!            │ Damaged    a store: forget it, read its changelog again
 //!            └ Fatal      leave; the process stops, saying why
 //! ```
 
+mod checkpoints;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,13 +28,15 @@ use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, Partition},
     runtime::{
-        broker::{Broker, BrokerError, Member, Membership, Rebalance},
-        slot::{Flow, Slot},
+        broker::{Broker, BrokerError, Isolation, Member, Membership, Rebalance},
+        slot::{Behind, Flow, Slot},
         status::{StatusBoard, WorkerStatus},
+        worker::checkpoints::{Ends, Place},
     },
+    state::{StateError, StoreSupplier},
     task::Task,
     time::Clock,
-    topology::{ProcessError, Topology},
+    topology::Topology,
 };
 
 /// How a worker paces itself.
@@ -38,11 +46,18 @@ pub struct WorkerSettings {
     pub commit_interval: Duration,
     /// A commit comes sooner after so many records.
     pub commit_records_max: usize,
+    /// How long a task that begins waits for an input that has more, and does not send it, so that records are
+    /// processed in the order of their times (`max.task.idle.ms`).
+    pub max_task_idle: Duration,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { commit_interval: Duration::from_millis(100), commit_records_max: 10_000 }
+        Self {
+            commit_interval: Duration::from_millis(100),
+            commit_records_max: 10_000,
+            max_task_idle: Duration::from_secs(1),
+        }
     }
 }
 
@@ -80,19 +95,44 @@ pub enum WorkerError {
         /// How often.
         times: u32,
     },
+    /// The stores can't be used, and to rebuild them would not help.
+    #[error("{0}")]
+    State(String),
+}
+
+/// What ends a turn early.
+#[derive(Debug)]
+pub(super) enum TurnError {
+    Broker(BrokerError),
+    /// A store of the task.
+    Store(Partition, StateError),
+}
+
+impl From<BrokerError> for TurnError {
+    fn from(error: BrokerError) -> Self {
+        Self::Broker(error)
+    }
+}
+
+impl TurnError {
+    /// What went wrong with a store of `task`.
+    pub(super) fn in_task(task: Partition) -> impl Fn(StateError) -> Self {
+        move |error| Self::Store(task, error)
+    }
 }
 
 /// Turns without anything to do last this long.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Records a turn: the group must be polled within its session.
 const RECORDS_A_TURN_MAX: usize = 1_000;
-/// Above this, a task's inputs are paused: about 10 MB at 1 kB a record.
+/// Above this, an input is paused: about 10 MB at 1 kB a record.
 const BUFFERED_MAX: usize = 10_000;
-const FENCED_MAX: u32 = 5;
 /// Each try takes the broker's own patience.
 const JOIN_TRIES_MAX: u32 = 5;
 /// A commit of nothing, so that the member can renew offsets that would expire.
 const IDLE_COMMIT: Duration = Duration::from_secs(60);
+/// How often a restore says how far it is.
+const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// One thread's share of an application.
 pub struct Worker {
@@ -103,13 +143,20 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     metrics: StreamsMetrics,
     board: StatusBoard,
+    stores: Arc<dyn StoreSupplier>,
     member: Box<dyn Member>,
     slots: BTreeMap<Partition, Slot>,
+    /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
+    rebuilt: BTreeSet<Partition>,
     /// A change of assignment that is still to be answered.
     pending: Option<Rebalance>,
     polled: Vec<InputRecord>,
     processed: usize,
     committed_at: Duration,
+    /// When a checkpoint was moved on, and whose.
+    checkpointed: (Duration, Option<Place>),
+    restore_told_at: Duration,
+    cleaned_at: Duration,
     joined: bool,
     fenced: u32,
     #[cfg(test)]
@@ -140,6 +187,8 @@ pub struct WorkerParts {
     pub topology: Arc<Topology>,
     /// The group, and this worker's name in it.
     pub membership: Membership,
+    /// Where tasks keep what they remember.
+    pub stores: Arc<dyn StoreSupplier>,
     /// How it paces itself.
     pub settings: WorkerSettings,
     /// Time.
@@ -167,12 +216,17 @@ impl Worker {
             clock: parts.clock,
             metrics: parts.metrics,
             board: parts.board,
+            stores: parts.stores,
             member,
             slots: BTreeMap::new(),
+            rebuilt: BTreeSet::new(),
             pending: None,
             polled: Vec::new(),
             processed: 0,
             committed_at,
+            checkpointed: (committed_at, None),
+            restore_told_at: committed_at,
+            cleaned_at: committed_at,
             joined: false,
             fenced: 0,
             #[cfg(test)]
@@ -212,13 +266,13 @@ impl Worker {
         }
     }
 
-    fn try_turn(&mut self, wait: Duration) -> Result<(), BrokerError> {
+    fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
         self.answer_rebalance()?;
         let wait = self.patience(wait);
         self.pending = self.member.poll(wait, &mut self.polled)?;
         for record in self.polled.drain(..) {
             if let Some(slot) = self.slots.get_mut(&record.source.partition) {
-                slot.task.add(record);
+                slot.add(record);
             }
         }
         self.restore()?;
@@ -228,6 +282,7 @@ impl Worker {
         if self.commit_is_due() {
             self.commit()?;
         }
+        self.clean_stores();
         Ok(())
     }
 
@@ -243,21 +298,24 @@ impl Worker {
         wait.min(self.settings.commit_interval.saturating_sub(since))
     }
 
-    fn answer_rebalance(&mut self) -> Result<(), BrokerError> {
+    fn answer_rebalance(&mut self) -> Result<(), TurnError> {
         match self.pending.clone() {
             None => return Ok(()),
             Some(Rebalance::Assigned(tasks)) => {
                 self.member.assign(&tasks)?;
-                self.member.pause(&tasks)?;
-                tasks.into_iter().for_each(|partition| self.open(partition));
+                for partition in tasks {
+                    self.open(partition)?;
+                }
                 self.joined = true;
             }
             Some(Rebalance::Revoked { tasks, lost }) => {
                 if lost {
                     self.abort("partitions were lost")?;
                 } else {
-                    match self.commit() {
-                        Err(BrokerError::Abort(reason)) => self.abort(&reason)?,
+                    match self.commit_with(self.ends_of(&tasks)) {
+                        Err(TurnError::Broker(BrokerError::Abort(reason))) => {
+                            self.abort(&reason)?
+                        }
                         other => other?,
                     }
                 }
@@ -271,38 +329,55 @@ impl Worker {
     }
 
     /// A fresh task in place of whatever was there. Its inputs are paused until it is restored.
-    fn open(&mut self, partition: Partition) {
-        let task = Task::new(&self.topology, partition, &self.metrics);
+    fn open(&mut self, partition: Partition) -> Result<(), TurnError> {
+        let stores = self.stores.as_ref();
+        let task = Task::open(&self.topology, partition, &self.metrics, stores)
+            .map_err(TurnError::in_task(partition))?;
         self.slots.insert(partition, Slot::open(task));
+        Ok(())
     }
 
-    fn restore(&mut self) -> Result<(), BrokerError> {
+    fn restore(&mut self) -> Result<(), TurnError> {
         let (mut changed, mut cut_off) = (false, Vec::new());
+        let mut is_restoring = false;
         for (partition, slot) in &mut self.slots {
-            match slot.restore(self.broker.as_ref(), self.clock.as_ref()) {
-                Err(BrokerError::OutOfRange(changelog)) => {
-                    tracing::warn!(%changelog, "it was compacted meanwhile: restoring anew");
+            match slot.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
+                Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
+                    tracing::warn!(%changelog, "it was cut off meanwhile: restoring anew");
                     cut_off.push(*partition);
                 }
                 restored => changed |= restored?,
             }
+            is_restoring |= !slot.is_restored();
         }
-        cut_off.into_iter().for_each(|partition| self.open(partition));
+        for partition in cut_off {
+            self.open_empty(partition)?;
+        }
+        if is_restoring && self.clock.elapsed() >= self.restore_told_at + RESTORE_TOLD_EVERY {
+            self.tell_restore();
+            changed = true;
+        }
         if changed {
             self.publish_status();
         }
         Ok(())
     }
 
-    fn process(&mut self) -> Result<(), BrokerError> {
+    fn tell_restore(&mut self) {
+        self.restore_told_at = self.clock.elapsed();
+        for (task, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_restored()) {
+            let status = slot.status();
+            let (records, remaining) = (status.restored, status.restore_remaining);
+            tracing::info!(%task, records, remaining, "restoring");
+        }
+    }
+
+    fn process(&mut self) -> Result<(), TurnError> {
+        self.find_ends()?;
+        let idle_max = self.settings.max_task_idle;
         for (partition, slot) in &mut self.slots {
-            match slot.process(RECORDS_A_TURN_MAX, self.clock.as_ref()) {
-                Ok(records) => self.processed += records,
-                Err(error) => {
-                    let partition = *partition;
-                    return self.rebuild(partition, &error);
-                }
-            }
+            let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
+            self.processed += records.map_err(TurnError::in_task(*partition))?;
             // A punctuation may write and send nothing: that is to be committed as well.
             if self.processed == 0 && slot.task.has_changes() {
                 self.processed = 1;
@@ -311,23 +386,34 @@ impl Worker {
         Ok(())
     }
 
-    /// A store can't be read: the task starts over from its changelogs.
-    fn rebuild(&mut self, partition: Partition, error: &ProcessError) -> Result<(), BrokerError> {
-        tracing::error!(task = %partition, %error, "rebuilding the stores from their changelogs");
-        self.abort("a store cannot be read")?;
-        self.member.pause(&[partition])?;
-        self.open(partition);
+    /// Pauses what overflows, and resumes what has room.
+    fn regulate(&mut self) -> Result<(), BrokerError> {
+        for slot in self.slots.values_mut() {
+            let Flow { pause, resume } = slot.flow(BUFFERED_MAX);
+            if !pause.is_empty() {
+                self.member.pause(&pause)?;
+                slot.flows(&pause, false);
+            }
+            if !resume.is_empty() {
+                self.member.resume(&resume)?;
+                slot.flows(&resume, true);
+            }
+        }
         Ok(())
     }
 
-    /// Pauses what overflows, and resumes what has room.
-    fn regulate(&mut self) -> Result<(), BrokerError> {
-        for (partition, slot) in &mut self.slots {
-            match slot.regulate(BUFFERED_MAX) {
-                Some(Flow::Pause) => self.member.pause(&[*partition])?,
-                Some(Flow::Resume) => self.member.resume(&[*partition])?,
-                None => {}
+    /// A task that begins, or begins again, waits for those of its inputs that have more.
+    fn find_ends(&mut self) -> Result<(), BrokerError> {
+        for slot in self.slots.values_mut().filter(|slot| slot.wants_ends()) {
+            let mut behind = Vec::new();
+            // Alone, an input has nobody to wait for.
+            for input in slot.task.inputs().iter().filter(|_| slot.task.inputs().len() > 1) {
+                let end = self.broker.end(input, Isolation::ReadCommitted)?;
+                if self.member.position(input) < end {
+                    behind.push(Behind { input: input.clone(), end, empty_since: None });
+                }
             }
+            slot.wait_for(behind);
         }
         Ok(())
     }
@@ -364,27 +450,40 @@ impl Worker {
         since >= IDLE_COMMIT
             || self.processed >= self.settings.commit_records_max
             || (self.processed > 0 && since >= self.settings.commit_interval)
+            || (self.processed == 0 && self.checkpoint_is_due())
     }
 
-    fn commit(&mut self) -> Result<(), BrokerError> {
+    fn commit(&mut self) -> Result<(), TurnError> {
+        let ends = self.end_in_turn();
+        self.commit_with(ends)
+    }
+
+    /// Commits; if that succeeds, stores go as far as their changelogs did before it.
+    fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
         let started = self.clock.elapsed();
         let mut offsets = Vec::new();
         for slot in self.slots.values_mut() {
             offsets.extend(slot.task.prepare_commit());
         }
+        if !ends.is_empty() && offsets.is_empty() {
+            // A commit of nothing would not ask whether the tasks are ours.
+            offsets.extend(self.slots.values().find_map(|slot| slot.task.committed_offset()));
+        }
+        let ends = if offsets.is_empty() { Ends::new() } else { ends };
         self.send()?;
         #[cfg(test)]
         if self.keeps_state_early {
-            self.slots.values_mut().for_each(|slot| slot.task.committed());
+            self.keep_state(&Ends::new())?;
         }
         let result = self.member.commit(&offsets);
         if let Err(BrokerError::Retry(reason)) = result {
             // The changelog records are sent already: a second try would send them twice.
-            return Err(BrokerError::Abort(reason));
+            return Err(BrokerError::Abort(reason).into());
         }
         result?;
-        for slot in self.slots.values_mut() {
-            slot.task.committed();
+        self.keep_state(&ends)?;
+        for (source, _) in &offsets {
+            self.rebuilt.remove(&source.partition);
         }
         self.committed_at = self.clock.elapsed();
         self.processed = 0;
@@ -394,76 +493,33 @@ impl Worker {
         Ok(())
     }
 
-    fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
-        tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
-        for slot in self.slots.values_mut() {
-            slot.task.discarded();
+    fn keep_state(&mut self, ends: &Ends) -> Result<(), TurnError> {
+        let (now, none) = (self.clock.now(), BTreeMap::new());
+        let mut result = Ok(());
+        // All of them, whatever comes of one: what is committed must not be discarded.
+        for (partition, slot) in &mut self.slots {
+            let kept = slot.task.committed(now, ends.get(partition).unwrap_or(&none));
+            result = result.and(kept.map_err(TurnError::in_task(*partition)));
         }
-        // A poll that failed may have left records here, which come again.
-        self.polled.clear();
-        self.processed = 0;
-        self.metrics.aborted();
-        match self.member.abort() {
-            // Not rewound yet: nobody may go on from here.
-            Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
-            result => result,
-        }
-    }
-
-    fn recover(&mut self, error: BrokerError) -> Result<(), WorkerError> {
-        let member = self.membership.member.as_str();
-        match error {
-            BrokerError::Retry(reason) => {
-                tracing::warn!(member, reason, "trying again");
-                Ok(())
-            }
-            BrokerError::Abort(reason) => match self.abort(&reason) {
-                Ok(()) => Ok(()),
-                // An abort that cannot be aborted: start over with a new member.
-                Err(BrokerError::Abort(reason) | BrokerError::Retry(reason)) => {
-                    self.rejoin(&reason)
-                }
-                Err(other) => self.recover(other),
-            },
-            BrokerError::Fenced(reason) => self.rejoin(&reason),
-            BrokerError::OutOfRange(input) => {
-                // The broker has let records go that we had not read: nothing brings them back, and
-                // the member goes on with the oldest there are.
-                tracing::error!(member, %input, "records were deleted before they were processed");
-                Ok(())
-            }
-            BrokerError::Unsendable { .. } | BrokerError::Fatal(_) => {
-                Err(WorkerError::Broker(error))
-            }
-        }
-    }
-
-    fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
-        let member = self.membership.member.clone();
-        tracing::warn!(member, reason, "fenced: joining again with fresh tasks");
-        self.fenced += 1;
-        if self.fenced > FENCED_MAX {
-            return Err(WorkerError::FencedAgain { member, times: self.fenced });
-        }
-        self.slots.clear();
-        self.polled.clear();
-        self.pending = None;
-        self.processed = 0;
-        self.joined = false;
-        self.metrics.aborted();
-        self.member = join_group(self.broker.as_ref(), &self.membership)?;
-        self.publish_status();
-        Ok(())
+        result
     }
 
     fn close(mut self, commit: bool) -> Result<(), WorkerError> {
-        if commit && let Err(error) = self.send().and_then(|()| self.commit()) {
-            tracing::warn!(%error, "the last commit failed; its records will come again");
+        if commit && let Err(error) = self.last_commit() {
+            tracing::warn!(?error, "the last commit failed; its records will come again");
         }
         self.member.leave().map_err(WorkerError::Broker)
     }
 
+    fn last_commit(&mut self) -> Result<(), TurnError> {
+        self.send()?;
+        let tasks: Vec<Partition> = self.slots.keys().copied().collect();
+        self.commit_with(self.ends_of(&tasks))
+    }
+
     fn publish_status(&self) {
+        let remaining = self.slots.values().map(Slot::restore_remaining).sum();
+        self.metrics.restore_remaining(&self.membership.member, remaining);
         let tasks = self.slots.values().map(Slot::status).collect();
         let status = WorkerStatus { joined: self.joined, tasks };
         self.board.publish(&self.membership.member, status);

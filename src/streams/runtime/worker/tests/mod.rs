@@ -1,5 +1,8 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
+mod inputs;
+mod stores;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -11,17 +14,17 @@ use std::{
 
 use crate::streams::{
     codec::{Stored, Utf8},
-    local::LocalBroker,
+    local::{LocalBroker, LocalSettings},
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
         broker::{
-            Broker, BrokerError, Cleanup, From, Member, Membership, ProcessingGuarantee, Publisher,
-            ReadTo, Reader, Rebalance, TopicSpec,
+            Broker, BrokerError, Cleanup, From, Isolation, Member, Membership, ProcessingGuarantee,
+            Publisher, ReadTo, Reader, Rebalance, TopicSpec,
         },
     },
-    state::KeyValueHandle,
+    state::{KeyValueHandle, MemoryStores, StoreSupplier},
     time::{Clock, EventTime, ManualClock, WallTime},
     topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
 };
@@ -70,8 +73,10 @@ fn topic(name: &str) -> Topic {
 impl World {
     /// With all topics there; the words go to `out`.
     fn new(out: &str) -> Self {
-        let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let broker = LocalBroker::new(Arc::<ManualClock>::clone(&clock));
+        Self::with_settings(out, LocalSettings::default())
+    }
+
+    fn with_settings(out: &str, settings: LocalSettings) -> Self {
         let mut topology = TopologyBuilder::new("test", topic("dead"));
         let words = topology.source("words", topic("in"), Arc::new(Utf8));
         let counts = topology.key_value_store("counts", Arc::new(Stored::version(1)));
@@ -79,8 +84,18 @@ impl World {
         let counted =
             topology.process("count", &[words], &stores, move || Count { counts: counts.clone() });
         topology.sink("out", &[counted], topic(out), Arc::new(Utf8));
-        let topology = Arc::new(topology.build());
-        let names = ["in", "out", "dead"].map(topic).into_iter().chain(topology.changelogs());
+        Self::of(topology.build(), settings)
+    }
+
+    fn of(topology: Topology, settings: LocalSettings) -> Self {
+        let topology = Arc::new(topology);
+        let clock = Arc::new(ManualClock::at(WallTime(0)));
+        let broker = LocalBroker::with_settings(
+            Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
+            settings,
+        );
+        let names = ["in", "side", "out", "dead"].map(topic);
+        let names = names.into_iter().chain(topology.changelogs());
         let specs = names.map(|name| TopicSpec {
             name,
             partitions: PARTITIONS,
@@ -92,22 +107,45 @@ impl World {
         Self { clock, broker, topology, metrics, board: StatusBoard::default() }
     }
 
+    fn membership(&self, group: &str, member: &str) -> Membership {
+        Membership {
+            group: group.to_owned(),
+            member: member.to_owned(),
+            lead: self.topology.lead().clone(),
+            companions: self.topology.companions(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        }
+    }
+
     fn join(&self, name: &str) -> Worker {
         self.join_through(Arc::new(self.broker.clone()), name)
     }
 
     fn join_through(&self, broker: Arc<dyn Broker>, name: &str) -> Worker {
+        self.join_with(broker, Arc::new(MemoryStores), name)
+    }
+
+    /// With stores that outlive the worker.
+    fn join_on(&self, stores: &Arc<dyn StoreSupplier>, name: &str) -> Worker {
+        self.join_with(Arc::new(self.broker.clone()), Arc::clone(stores), name)
+    }
+
+    fn join_with(
+        &self,
+        broker: Arc<dyn Broker>,
+        stores: Arc<dyn StoreSupplier>,
+        name: &str,
+    ) -> Worker {
         let parts = WorkerParts {
             broker,
             topology: Arc::clone(&self.topology),
-            membership: Membership {
-                group: "group".to_owned(),
-                member: name.to_owned(),
-                lead: self.topology.lead().clone(),
-                companions: self.topology.companions(),
-                guarantee: ProcessingGuarantee::ExactlyOnce,
+            membership: self.membership("group", name),
+            stores,
+            settings: WorkerSettings {
+                commit_interval: COMMIT_INTERVAL,
+                commit_records_max: 100,
+                ..WorkerSettings::default()
             },
-            settings: WorkerSettings { commit_interval: COMMIT_INTERVAL, commit_records_max: 100 },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
             board: self.board.clone(),
@@ -184,6 +222,11 @@ impl World {
         for (key, values) in out {
             assert_eq!(values, expected, "of key {key:?}");
         }
+    }
+
+    /// Changelog records that all restores so far have read.
+    fn restored(&self) -> u64 {
+        self.metrics.restored_so_far()
     }
 
     /// The tasks of one worker that run, as it said at its last commit.
@@ -270,6 +313,50 @@ fn whoever_takes_over_from_a_crash_restores_and_goes_on() {
     world.expect_out(&["one 1", "two 2"]);
 }
 
+/// A ghost has left a transaction open, in a cluster where they may stay open for long. Somebody has committed behind
+/// it, where no reader of what is committed gets to yet, and is gone, too: whoever comes next has to wait.
+#[test]
+fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
+    let settings = LocalSettings {
+        session_timeout: Duration::from_secs(10),
+        transaction_timeout: Duration::from_secs(100),
+        ..LocalSettings::default()
+    };
+    let world = World::with_settings("out", settings);
+    let mut second = world.join("b");
+    world.run(&mut [&mut second]);
+    let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one store") };
+    let mut ghost = world.broker.join(&world.membership("ghosts", "ghost")).unwrap();
+    for partition in (0..i32::try_from(PARTITIONS).unwrap()).map(Partition) {
+        let record = OutputRecord {
+            topic: changelog.clone(),
+            partition: Some(partition),
+            timestamp: EventTime(0),
+            key: Some(b"ghost".to_vec()),
+            value: Some(b"never committed".to_vec()),
+            headers: Vec::new(),
+        };
+        ghost.send(record).unwrap();
+    }
+    world.say("one");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1"]);
+    drop(second);
+    let mut third = world.join("c");
+    world.say("two");
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(5));
+        world.run(&mut [&mut third]);
+    }
+    assert_eq!(third.slots.len(), 4);
+    assert_eq!(world.running("c"), 0, "they wait");
+    for _ in 0..20 {
+        world.clock.advance(Duration::from_secs(5));
+        world.run(&mut [&mut third]);
+    }
+    world.expect_out(&["one 1", "two 2"]);
+}
+
 #[test]
 fn who_is_fenced_joins_again_with_fresh_tasks() {
     let world = World::new("out");
@@ -349,6 +436,10 @@ impl Broker for Refusing {
         self.broker.create_topics(topics)
     }
 
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.broker.end(source, isolation)
+    }
+
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
         self.broker.partitions(topic)
     }
@@ -371,12 +462,16 @@ impl Member for RefusingMember {
         self.member.unassign(tasks)
     }
 
-    fn pause(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.pause(tasks)
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.member.pause(inputs)
     }
 
-    fn resume(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.resume(tasks)
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.member.resume(inputs)
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.member.position(input)
     }
 
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {

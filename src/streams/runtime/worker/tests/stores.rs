@@ -1,0 +1,289 @@
+//! Workers whose stores outlive them, or fail them.
+
+use std::{
+    borrow::Cow,
+    fs,
+    ops::Bound,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::streams::{
+    record::TopicPartition,
+    runtime::{
+        Standby, StandbyParts, StopSignal, Worker,
+        worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World},
+    },
+    state::{
+        Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
+    },
+    time::{Clock, ManualClock},
+};
+
+fn on_disk(folder: &Path) -> Arc<dyn StoreSupplier> {
+    Arc::new(DiskStores::open(folder).unwrap())
+}
+
+/// Long enough for every store's checkpoint to have its turn.
+fn let_checkpoints_pass(world: &World, worker: &mut Worker, words: &[&str]) {
+    for word in words {
+        world.clock.advance(Duration::from_secs(1));
+        world.say(word);
+        World::turn(&mut [&mut *worker]);
+    }
+}
+
+#[test]
+fn who_stopped_in_order_has_nothing_to_read_again() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let stores = on_disk(folder.path());
+    let mut first = world.join_on(&stores, "a");
+    world.say("one");
+    world.run(&mut [&mut first]);
+    let stop = StopSignal::default();
+    stop.stop();
+    first.run(&stop).unwrap();
+    drop(stores);
+    let mut second = world.join_on(&on_disk(folder.path()), "a");
+    world.say("two");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1", "two 2"]);
+    assert_eq!(world.restored(), 0);
+}
+
+#[test]
+fn who_crashed_reads_the_tail_of_the_changelog_only() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let stores = on_disk(folder.path());
+    let mut first = world.join_on(&stores, "a");
+    world.run(&mut [&mut first]);
+    // One store's checkpoint a second, of four.
+    let_checkpoints_pass(&world, &mut first, &["1", "2", "3", "4"]);
+    // No time passes for another checkpoint.
+    world.say("5");
+    world.clock.advance(COMMIT_INTERVAL);
+    World::turn(&mut [&mut first]);
+    world.say("not committed");
+    World::turn(&mut [&mut first]);
+    drop((first, stores));
+    let mut second = world.join_on(&on_disk(folder.path()), "a");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["1 1", "2 2", "3 3", "4 4", "5 5", "not committed 6"]);
+    // Five records a store are in the changelogs; the stores had their turns one after the other.
+    assert_eq!(world.restored(), 13, "of 20");
+}
+
+#[test]
+fn a_lost_folder_is_restored_from_the_beginning() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = world.join_on(&on_disk(folder.path()), "a");
+    world.say("one");
+    world.run(&mut [&mut first]);
+    drop(first);
+    fs::remove_dir_all(folder.path()).unwrap();
+    let mut second = world.join_on(&on_disk(folder.path()), "a");
+    world.say("two");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1", "two 2"]);
+    assert_eq!(world.restored(), u64::from(PARTITIONS));
+}
+
+/// A day has passed: what was deleted meanwhile may be in the store still, and in no changelog.
+#[test]
+fn a_store_that_is_older_than_tombstones_is_restored_from_the_beginning() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let stores = on_disk(folder.path());
+    let mut first = world.join_on(&stores, "a");
+    world.say("one");
+    world.run(&mut [&mut first]);
+    drop((first, stores));
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    let mut second = world.join_on(&on_disk(folder.path()), "a");
+    world.say("two");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["one 1", "two 2"]);
+    assert_eq!(world.restored(), u64::from(PARTITIONS));
+}
+
+/// Two workers of one process: the first is expelled while it sleeps, and wakes up with a store that is no longer its
+/// own.
+#[test]
+fn a_task_that_moves_within_the_process_takes_its_store_along() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let stores = on_disk(folder.path());
+    let mut first = world.join_on(&stores, "a");
+    world.run(&mut [&mut first]);
+    world.leave_open(&mut first, "one", "two");
+    world.clock.advance(SESSION_OVER);
+    let mut second = world.join_on(&stores, "b");
+    world.run(&mut [&mut second]);
+    world.say("three");
+    world.run(&mut [&mut first, &mut second]);
+    world.run(&mut [&mut second, &mut first]);
+    world.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+/// Another instance has a warm copy on its own disk: when it takes over, there is nothing left to read but what came a
+/// moment ago.
+#[test]
+fn who_takes_over_a_warm_copy_has_little_to_read() {
+    let world = World::new("out");
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut first = world.join_on(&on_disk(folders[0].path()), "a");
+    world.run(&mut [&mut first]);
+    let stores = on_disk(folders[1].path());
+    let mut standby = Standby::new(StandbyParts {
+        broker: Arc::new(world.broker.clone()),
+        topology: Arc::clone(&world.topology),
+        group: "group".to_owned(),
+        stores: Arc::clone(&stores),
+        clock: Arc::<ManualClock>::clone(&world.clock) as Arc<dyn Clock>,
+        metrics: world.metrics.clone(),
+    });
+    for word in ["1", "2", "3"] {
+        world.say(word);
+        world.run(&mut [&mut first]);
+        for _ in 0..3 {
+            standby.turn().unwrap();
+        }
+    }
+    world.say("4");
+    world.run(&mut [&mut first]);
+    drop(first);
+    world.clock.advance(SESSION_OVER);
+    let mut second = world.join_on(&stores, "b");
+    world.run(&mut [&mut second]);
+    standby.turn().unwrap();
+    world.say("5");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["1 1", "2 2", "3 3", "4 4", "5 5"]);
+    assert_eq!(world.restored(), u64::from(PARTITIONS), "what came after the copy's last turn");
+    // It keeps its hands off what a worker has.
+    standby.turn().unwrap();
+    world.say("6");
+    world.run(&mut [&mut second]);
+    world.expect_out(&["1 1", "2 2", "3 3", "4 4", "5 5", "6 6"]);
+}
+
+/// A store whose next write fails, in one way or another.
+struct Ailing {
+    store: MemoryStore,
+    ailment: Arc<Ailment>,
+}
+
+#[derive(Default)]
+struct Ailment {
+    is_full: AtomicBool,
+    is_damaged: AtomicBool,
+}
+
+#[derive(Clone)]
+struct AilingStores(Arc<Ailment>);
+
+impl StoreSupplier for AilingStores {
+    fn open(&self, _changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
+        let ailment = Arc::clone(&self.0);
+        Ok(Box::new(Ailing { store: MemoryStore::default(), ailment }))
+    }
+
+    fn open_standby(
+        &self,
+        _changelog: &TopicPartition,
+    ) -> Result<Option<Box<dyn StateStore>>, StateError> {
+        Ok(None)
+    }
+
+    fn clean(&self, _now: Duration) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    fn is_lasting(&self) -> bool {
+        true
+    }
+}
+
+impl StateStore for Ailing {
+    fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+        if self.ailment.is_damaged.swap(false, Ordering::SeqCst) {
+            return Err(StateError::Damaged("a checksum".to_owned()));
+        }
+        self.store.get(key)
+    }
+
+    fn range<'s>(
+        &'s self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's> {
+        self.store.range(from, to)
+    }
+
+    fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    fn write(
+        &mut self,
+        changes: &mut dyn Iterator<Item = Change>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), StateError> {
+        if self.ailment.is_full.load(Ordering::SeqCst) {
+            return Err(StateError::Disk("no space left".to_owned()));
+        }
+        self.store.write(changes, checkpoint)
+    }
+
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        self.store.checkpoint()
+    }
+
+    fn clear(&mut self) -> Result<(), StateError> {
+        self.store.clear()
+    }
+}
+
+#[test]
+fn a_damaged_store_is_rebuilt_and_the_record_counts_once() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let mut worker = world.join_on(&stores, "a");
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    ailment.is_damaged.store(true, Ordering::SeqCst);
+    world.say("two");
+    world.run(&mut [&mut worker]);
+    assert!(!ailment.is_damaged.load(Ordering::SeqCst), "it was met");
+    world.expect_out(&["one 1", "two 2"]);
+    assert_eq!(world.restored(), 1, "one task was rebuilt");
+}
+
+#[test]
+fn a_full_disk_stops_the_worker_and_loses_nothing() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let mut worker = world.join_on(&stores, "a");
+    world.run(&mut [&mut worker]);
+    ailment.is_full.store(true, Ordering::SeqCst);
+    world.say("one");
+    world.clock.advance(COMMIT_INTERVAL);
+    let mut turns = (0..8).map(|_| worker.turn(Duration::ZERO));
+    let error = turns.find_map(Result::err).expect("it stops");
+    assert!(error.to_string().contains("no space left"), "{error}");
+    drop(worker);
+    ailment.is_full.store(false, Ordering::SeqCst);
+    let mut next = world.join_on(&stores, "a");
+    world.say("two");
+    world.run(&mut [&mut next]);
+    world.expect_out(&["one 1", "two 2"]);
+}
