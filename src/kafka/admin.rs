@@ -27,6 +27,7 @@ use crate::{
         logging::LogOnly,
         token,
         unreachable::{Heard, Unreachable},
+        watermarks::watermarks,
     },
     streams::{
         record::{Offset, Topic, TopicPartition},
@@ -154,8 +155,7 @@ impl Admin {
             Isolation::ReadCommitted => &self.metadata,
             Isolation::ReadUncommitted => &self.uncommitted,
         };
-        let (topic, partition) = (source.topic.as_str(), source.partition.0);
-        match consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN) {
+        match watermarks(consumer, source, &self.clock) {
             Ok((_, end)) => Ok(Offset(end)),
             Err(error) => Err(broker_error(&format!("find the end of {source}"), &error)),
         }

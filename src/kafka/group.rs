@@ -19,6 +19,7 @@ use crate::{
         rebalance::{self, GroupEvents},
         received::{self, list, list_at},
         token,
+        watermarks::watermarks,
     },
     streams::{
         record::{InputRecord, Offset, Partition, TopicPartition},
@@ -194,9 +195,7 @@ impl Group {
         let next: Vec<(TopicPartition, Start)> = self.places.next().collect();
         for (source, start) in &next {
             let Start::At(Offset(offset)) = *start else { continue };
-            let (first, end) = self
-                .consumer()
-                .fetch_watermarks(source.topic.as_str(), source.partition.0, TRY)
+            let (first, end) = watermarks(self.consumer(), source, &self.clock)
                 .map_err(|error| broker_error(&format!("look at {source}"), &error))?;
             if offset < first || offset > end {
                 self.assign_again(&[(source.clone(), Start::Beginning)])?;

@@ -32,6 +32,7 @@ mod received;
 mod token;
 mod transaction;
 mod unreachable;
+mod watermarks;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use crate::{
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
         rebalance, received, token,
+        watermarks::watermarks,
     },
     streams::{
         record::{InputRecord, Offset, TopicPartition},
@@ -26,9 +27,6 @@ use crate::{
 
 /// How many records one call returns at most.
 const BATCH_MAX: usize = 1000;
-
-/// How long the broker has to say where the end is.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A consumer of its own: `PARTITION_EOF` does not say of which topic it is.
 pub(crate) struct KafkaReader {
@@ -59,9 +57,8 @@ impl KafkaReader {
         // Asked for now, since librdkafka would ask later: an `End` must not miss what is written until then.
         // It also finds the leader; an assignment without one waits half a second for the next look.
         let (topic, partition) = (source.topic.as_str(), source.partition.0);
-        let (first, end) = consumer
-            .fetch_watermarks(topic, partition, ANSWER_WITHIN)
-            .map_err(|error| broker_error(&doing, &error))?;
+        let (first, end) =
+            watermarks(&consumer, source, clock).map_err(|error| broker_error(&doing, &error))?;
         let offset = match from {
             From::Beginning => first,
             From::Offset(Offset(offset)) => offset,
