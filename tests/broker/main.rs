@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod application;
+mod chaos;
 mod contract;
 mod doctor;
 mod port;

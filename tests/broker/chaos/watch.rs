@@ -1,0 +1,222 @@
+//! What an outsider sees: when committed predictions come, while it goes on, and all topics at its end.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use foretell::{
+    app::cluster::Cluster,
+    config::Config,
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        prediction::{FeatureValue, Prediction},
+    },
+    processors::{
+        gather::Partial,
+        outcome_join::{Fate, Pending},
+    },
+    streams::{
+        codec::{Codec as _, Stored},
+        record::{InputRecord, Partition, Topic, TopicPartition},
+        runtime::broker::{BrokerError, From},
+        time::{Clock, SystemClock},
+    },
+};
+
+use crate::chaos::model::Topics;
+
+/// One look at one partition.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// When the predictions of each partition came, on the clock of the watch.
+type Arrivals = Arc<Mutex<Vec<Vec<Duration>>>>;
+
+/// Watches the predictions on a thread of its own.
+pub(super) struct Watch {
+    arrivals: Arrivals,
+    clock: Arc<SystemClock>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    pub(super) fn start(config: &Config) -> Self {
+        let cluster = Cluster::connect(config).unwrap();
+        let topic = config.topics.predictions.clone();
+        let partitions = config.raw.topics.partitions;
+        let (clock, stop) = (Arc::new(SystemClock::new()), Arc::<AtomicBool>::default());
+        let arrivals: Arrivals = Arrivals::default();
+        arrivals.lock().unwrap().resize(usize::try_from(partitions).unwrap(), Vec::new());
+        let (noted, ticking, stopped) =
+            (Arc::clone(&arrivals), Arc::clone(&clock), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let numbers = 0..i32::try_from(partitions).unwrap();
+            let sources = numbers.map(|number| TopicPartition {
+                topic: topic.clone(),
+                partition: Partition(number),
+            });
+            let mut readers: Vec<_> = sources
+                .map(|source| cluster.broker.read(&source, From::Beginning).unwrap())
+                .collect();
+            while !stopped.load(Ordering::SeqCst) {
+                for (index, reader) in readers.iter_mut().enumerate() {
+                    let mut records = Vec::new();
+                    match reader.read(LOOK, &mut records) {
+                        Ok(_) | Err(BrokerError::Retry(_)) => {}
+                        Err(error) => panic!("cannot watch: {error}"),
+                    }
+                    let now = ticking.elapsed();
+                    noted.lock().unwrap()[index].extend(records.iter().map(|_| now));
+                }
+            }
+        });
+        Self { arrivals, clock, stop, thread }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// Committed predictions by now.
+    pub(super) fn predictions(&self) -> usize {
+        assert!(!self.thread.is_finished(), "the watch has ended");
+        self.arrivals.lock().unwrap().iter().map(Vec::len).sum()
+    }
+
+    /// The longest time in which no prediction of some partition came, of those that touch `from..to`.
+    pub(super) fn pause(&self, from: Duration, to: Duration) -> Duration {
+        longest_pause(&self.arrivals.lock().unwrap(), from, to)
+    }
+
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the watch went on to the end");
+    }
+}
+
+fn longest_pause(arrivals: &[Vec<Duration>], from: Duration, to: Duration) -> Duration {
+    let pairs = arrivals.iter().flat_map(|partition| partition.windows(2));
+    let touching = pairs.filter(|pair| pair[1] >= from && pair[0] <= to);
+    touching.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+}
+
+/// Everything committed on the topics of `config`.
+pub(super) fn read(config: &Config) -> Topics {
+    let cluster = Cluster::connect(config).unwrap();
+    let (names, mut topics) = (&config.topics, Topics::default());
+    let mut events = BTreeMap::new();
+    let visit = |prediction: Prediction| {
+        events.insert(prediction.prediction_id.clone(), prediction.event_id.clone());
+        let scored = topics.predictions.entry(prediction.respondent_id.clone()).or_default();
+        scored.push((prediction.event_id.clone(), age_of(&prediction)));
+        ControlFlow::Continue(())
+    };
+    cluster.read_values(&names.predictions, visit).unwrap();
+    let name = |id: &str| events.get(id).cloned().unwrap_or_else(|| format!("unknown {id}"));
+    let visit = |example: LabelledExample| {
+        if example.origin == ExampleOrigin::Stream {
+            let of_them = topics.examples.entry(example.respondent_id).or_default();
+            of_them.push((name(&example.example_id), example.label));
+        }
+        ControlFlow::Continue(())
+    };
+    cluster.read_values(&names.labelled_examples, visit).unwrap();
+    let letters = cluster.read_to_end(&names.dead_letters, |record| {
+        topics.dead_letters.push(text(record.key.as_deref().unwrap_or_default()));
+        Ok(ControlFlow::Continue(()))
+    });
+    letters.unwrap();
+
+    let changelog = |store: &str| {
+        let application = config.application();
+        compacted(&cluster, &Topic::new(&format!("{application}-scoring-{store}-changelog")))
+    };
+    for (key, value) in changelog("outcomes") {
+        let pending = Stored::<Pending>::version(1).decode(&value).unwrap();
+        let said = match pending {
+            Pending::Prediction(prediction, Fate::Waiting) => {
+                format!("{} waiting", prediction.event_id)
+            }
+            Pending::Prediction(prediction, Fate::Learned(label)) => {
+                format!("{} learned {label}", prediction.event_id)
+            }
+            Pending::Prediction(prediction, Fate::PassedOver) => {
+                format!("{} passed over", prediction.event_id)
+            }
+            Pending::Outcome(outcome, _) => format!("outcome {} waiting", outcome.label),
+        };
+        topics.outcome_store.entry(respondent_of(&key)).or_default().push(said);
+    }
+    topics.outcome_store.values_mut().for_each(|said| said.sort_unstable());
+    for (key, value) in changelog("observations") {
+        let partial = Stored::<Partial>::version(1).decode(&value).unwrap();
+        let partial = serde_json::to_value(&partial).unwrap();
+        let age = partial.pointer("/answers/0/1/Number").and_then(serde_json::Value::as_f64);
+        let before = topics.observation_store.insert(respondent_of(&key), age.map(whole));
+        assert!(before.is_none(), "two observations of one respondent");
+    }
+    topics
+}
+
+/// The last value of every key.
+fn compacted(cluster: &Cluster, changelog: &Topic) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut entries = BTreeMap::new();
+    let read = cluster.read_to_end(changelog, |InputRecord { key, value, .. }| {
+        let key = key.clone().unwrap_or_default();
+        match value {
+            Some(value) => entries.insert(key, value.clone()),
+            None => entries.remove(&key),
+        };
+        Ok(ControlFlow::Continue(()))
+    });
+    read.unwrap();
+    entries
+}
+
+/// As `streams/state/window.rs` draws it: 1, the key's length in four bytes, the key, and the rest.
+fn respondent_of(key: &[u8]) -> String {
+    let (length, rest) = key[1..].split_first_chunk::<4>().unwrap();
+    text(&rest[..usize::try_from(u32::from_be_bytes(*length)).unwrap()])
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn age_of(prediction: &Prediction) -> Option<u32> {
+    let age = prediction.features.iter().find(|feature| feature.name == "age").unwrap();
+    match age.value {
+        FeatureValue::Number(age) => Some(whole(age)),
+        FeatureValue::Missing | FeatureValue::Text(_) => None,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the load sends ages below 100"
+)]
+fn whole(age: f64) -> u32 {
+    age as u32
+}
+
+#[test]
+fn a_pause_is_that_of_the_slowest_partition() {
+    let seconds = |all: &[u64]| all.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
+    let arrivals = [seconds(&[1, 2, 3, 9, 10]), seconds(&[1, 5, 6, 7]), seconds(&[])];
+    let check = |from, to, expected| {
+        let (from, to) = (Duration::from_secs(from), Duration::from_secs(to));
+        assert_eq!(longest_pause(&arrivals, from, to), Duration::from_secs(expected));
+    };
+    check(4, 5, 6);
+    check(1, 2, 4);
+    check(10, 20, 1);
+    check(11, 20, 0);
+}
