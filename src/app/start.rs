@@ -56,6 +56,7 @@ pub struct Instance {
     pub address: SocketAddr,
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
+    clock: Arc<dyn Clock>,
     runtime: Runtime,
     http: tokio::task::JoinHandle<std::io::Result<()>>,
     http_stop: oneshot::Sender<()>,
@@ -76,6 +77,10 @@ fn cannot_listen(bind: &str) -> String {
 
 /// How long requests under way may take when we stop.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
+/// How long workers may take to commit and to leave when we stop: less than whoever stops us waits before it kills
+/// (30 s in Kubernetes and in our compose file).
+const STOPPING_MAX: Duration = Duration::from_secs(25);
+const STOPPING_LOOK: Duration = Duration::from_millis(10);
 /// What a store holds is made of records, and may be larger than each.
 pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
 
@@ -164,7 +169,8 @@ impl Instance {
         });
         let http = runtime.spawn(serve);
         let shutdown = parts.shutdown.clone();
-        Ok(Self { overview, registry, address, shutdown, threads, runtime, http, http_stop })
+        let clock = Arc::clone(clock);
+        Ok(Self { overview, registry, address, shutdown, threads, clock, runtime, http, http_stop })
     }
 
     /// Stops everything and waits for it.
@@ -180,7 +186,18 @@ impl Instance {
         let closing = async { tokio::time::timeout(CLOSING_MAX, self.http).await };
         let served = self.runtime.block_on(closing);
         self.runtime.shutdown_timeout(Duration::from_secs(5));
+        let deadline = self.clock.elapsed() + STOPPING_MAX;
         for thread in self.threads {
+            while !thread.is_finished() && self.clock.elapsed() < deadline {
+                std::thread::park_timeout(STOPPING_LOOK);
+            }
+            if !thread.is_finished() {
+                // The end of the process ends it, as a crash would: nothing is lost.
+                let name = thread.thread().name().unwrap_or("a thread").to_owned();
+                anyhow::bail!(
+                    "{name} did not stop within {STOPPING_MAX:?}; what it had not committed is processed again"
+                );
+            }
             if thread.join().is_err() {
                 anyhow::bail!("a thread panicked; its message is above");
             }

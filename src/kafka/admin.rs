@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
     kafka::{
         config::KafkaConfig,
         deadline::{Deadline, pause_for},
+        destinations::Destination,
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
         token,
@@ -59,6 +60,8 @@ pub(crate) struct Admin {
     /// Asks for the ends of partitions: a client asks by the isolation level that it is configured for.
     uncommitted: BaseConsumer<Heard>,
     client: AdminClient<LogOnly>,
+    /// What topics take: asked once a process, so that nobody has to ask in the middle of an outage.
+    pub(crate) destinations: Mutex<BTreeMap<Topic, Destination>>,
     /// The client's, for a token that has to be shown anew.
     settings: ClientConfig,
     clock: Arc<dyn Clock>,
@@ -76,7 +79,14 @@ impl Admin {
         let client = settings
             .create_with_context(LogOnly)
             .map_err(|error| refused(broker_error("connect", &error)))?;
-        let admin = Self { metadata, uncommitted, client, settings, clock: Arc::clone(clock) };
+        let admin = Self {
+            metadata,
+            uncommitted,
+            client,
+            destinations: Mutex::default(),
+            settings,
+            clock: Arc::clone(clock),
+        };
         admin.wait_for_a_broker(config)?;
         Ok(admin)
     }
@@ -138,7 +148,7 @@ impl Admin {
         what: &ResourceSpecifier<'_>,
     ) -> KafkaResult<BTreeMap<String, String>> {
         token::install(self.client.inner(), &self.settings)?;
-        let answer = wait_for(self.client.describe_configs([what], &options()))?;
+        let answer = wait_for(self.client.describe_configs([what], &options()), &self.clock)?;
         let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
         let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
         Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
@@ -211,7 +221,7 @@ impl Admin {
         }
         let doing = format!("create topic {}", spec.name);
         let answer = token::install(self.client.inner(), &self.settings)
-            .and_then(|()| wait_for(self.client.create_topics([&topic], &options())))
+            .and_then(|()| wait_for(self.client.create_topics([&topic], &options()), &self.clock))
             .map_err(|error| broker_error(&doing, &error))?;
         match answer.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
@@ -336,15 +346,22 @@ fn options() -> AdminOptions {
 }
 
 /// Runs rdkafka's futures, which its own thread completes: no runtime is needed, and none must be
-/// in the way, for this may be called from inside one.
-fn wait_for<F: Future>(future: F) -> F::Output {
+/// in the way, for this may be called from inside one. librdkafka has the same time, and may forget it.
+fn wait_for<T>(
+    future: impl Future<Output = KafkaResult<T>>,
+    clock: &Arc<dyn Clock>,
+) -> KafkaResult<T> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
+    let deadline = Deadline::within(ANSWER_WITHIN * 2, clock);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+            Poll::Pending if deadline.passed() => {
+                return Err(KafkaError::AdminOp(Code::OperationTimedOut));
+            }
+            Poll::Pending => thread::park_timeout(deadline.remaining()),
         }
     }
 }
@@ -360,6 +377,7 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::time::{ManualClock, WallTime};
 
     fn check(cleanup: Cleanup, message_bytes_max: Option<u32>, expected: &[(&str, &str)]) {
         let name = Topic::new("models");
@@ -410,7 +428,15 @@ mod tests {
     }
 
     #[test]
-    fn a_future_is_waited_for() {
-        assert_eq!(wait_for(std::future::ready(7)), 7);
+    fn a_future_is_waited_for_and_not_for_ever() {
+        let clock = Arc::new(ManualClock::at(WallTime(0)));
+        let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        assert_eq!(wait_for(std::future::ready(Ok(7)), &time), Ok(7));
+        let never = std::future::poll_fn(|_| -> Poll<KafkaResult<()>> {
+            clock.advance(ANSWER_WITHIN * 3);
+            Poll::Pending
+        });
+        let expected = KafkaError::AdminOp(Code::OperationTimedOut);
+        assert_eq!(wait_for(never, &time), Err(expected));
     }
 }

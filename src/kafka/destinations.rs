@@ -1,7 +1,10 @@
 //! What a topic takes, so that a record which can never be written is refused before it spoils a
 //! transaction.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use crate::{
     kafka::admin::Admin,
@@ -17,14 +20,14 @@ const OVERHEAD_BYTES: usize = 100;
 /// Around every header of a record: two lengths.
 const HEADER_OVERHEAD_BYTES: usize = 10;
 
-/// The topics written to so far: each is asked about once.
+/// The topics that one producer has written to so far.
 pub(crate) struct Destinations {
     admin: Arc<Admin>,
     known: BTreeMap<Topic, Destination>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Destination {
+pub(crate) struct Destination {
     partitions: u32,
     message_bytes_max: Option<usize>,
 }
@@ -46,15 +49,26 @@ impl Destinations {
     /// Asks again about `topic` before the next record: it has just refused one.
     pub(crate) fn forget(&mut self, topic: &Topic) {
         self.known.remove(topic);
+        self.shared().remove(topic);
+    }
+
+    fn shared(&self) -> MutexGuard<'_, BTreeMap<Topic, Destination>> {
+        self.admin.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ask(&mut self, topic: &Topic) -> Result<Destination, BrokerError> {
+        let shared = self.shared().get(topic).copied();
+        if let Some(destination) = shared {
+            self.known.insert(topic.clone(), destination);
+            return Ok(destination);
+        }
         let Some(partitions) = self.admin.partitions(topic)? else {
             return Err(unsendable(topic, "there is no such topic".to_owned()));
         };
         let message_bytes_max = self.admin.message_bytes_max(topic);
         let destination = Destination { partitions, message_bytes_max };
         self.known.insert(topic.clone(), destination);
+        self.shared().insert(topic.clone(), destination);
         Ok(destination)
     }
 }

@@ -149,12 +149,19 @@ impl Outlet {
     /// that one which can never be written does not come round again and again.
     fn failure(&mut self) -> Option<BrokerError> {
         let failure = self.producer.context().failed().take()?;
-        self.destinations.forget(&failure.topic);
+        if recovery(failure.code) == Recovery::Fatal || is_unknown(failure.code) {
+            self.destinations.forget(&failure.topic);
+        }
         let text = format!("a record for {} was not written: {}", failure.topic, failure.code);
         let stays = matches!(recovery(failure.code), Recovery::Fatal)
             && failure.code != Code::MessageSizeTooLarge;
         Some(if stays { BrokerError::Fatal(text) } else { BrokerError::Abort(text) })
     }
+}
+
+/// Whether the topic is not what it was.
+fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition)
 }
 
 impl Deliveries {
