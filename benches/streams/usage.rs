@@ -1,0 +1,85 @@
+//! What a stretch of work took: time on the wall, and of the processors. On a machine that others use as well,
+//! only the latter stays the same.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+/// The unit of `/proc/self/stat` on every Linux there is (`USER_HZ`).
+const TICKS_A_SECOND: f64 = 100.0;
+
+/// Where a stretch began.
+pub(crate) struct Start {
+    wall: Instant,
+    process: f64,
+    thread: f64,
+}
+
+impl Start {
+    pub(crate) fn now() -> anyhow::Result<Self> {
+        Ok(Self { wall: Instant::now(), process: process_seconds()?, thread: thread_seconds()? })
+    }
+
+    /// `records` have been done since.
+    pub(crate) fn until_now(&self, records: u64) -> anyhow::Result<Speed> {
+        let a_record = |seconds: f64| seconds * 1e6 / records as f64;
+        Ok(Speed {
+            wall_micros: a_record(self.wall.elapsed().as_secs_f64()),
+            process_micros: a_record(process_seconds()? - self.process),
+            thread_micros: a_record(thread_seconds()? - self.thread),
+        })
+    }
+}
+
+/// Microseconds a record.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Speed {
+    pub(crate) wall_micros: f64,
+    /// All threads of this process, librdkafka's among them.
+    pub(crate) process_micros: f64,
+    /// The thread that works.
+    pub(crate) thread_micros: f64,
+}
+
+impl Speed {
+    /// Of several rounds, each figure's median.
+    pub(crate) fn median(rounds: &[Self]) -> Self {
+        let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure).collect());
+        Self {
+            wall_micros: of(|speed| speed.wall_micros),
+            process_micros: of(|speed| speed.process_micros),
+            thread_micros: of(|speed| speed.thread_micros),
+        }
+    }
+}
+
+/// The one in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Memory that this process has resident.
+pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}
+
+fn process_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th after it.
+    let (_, fields) = stat.rsplit_once(") ").context("a stat without a name")?;
+    let times = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    Ok(times.sum::<Result<f64, _>>()? / TICKS_A_SECOND)
+}
+
+fn thread_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = stat.split(' ').next().context("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanos.parse()?).as_secs_f64())
+}

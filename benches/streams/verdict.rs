@@ -1,0 +1,113 @@
+//! What was measured against what it should be.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{COMMIT_INTERVAL, Throughput, latency::Latency, usage::Speed};
+
+/// Every figure of a run.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    rows: Vec<Row>,
+    figures: serde_json::Map<String, Value>,
+}
+
+struct Row {
+    name: String,
+    bound: String,
+    measured: String,
+    /// The same by the process' CPU time, and by that of the thread that works.
+    by_cpu: String,
+    /// None: nothing is asked of it.
+    holds: Option<bool>,
+}
+
+impl Verdicts {
+    pub(crate) fn memory(&mut self, entry: f64, payload: f64) {
+        self.row("memory an entry, to its 116 bytes", "-", format!("{:.2}", entry / payload), None);
+        self.figures.insert("memory".to_owned(), json!({ "entry": entry, "payload": payload }));
+    }
+
+    pub(crate) fn throughput(&mut self, speeds: &Throughput) {
+        let Throughput { bare, bare_twice, exactly_once, at_least_once } = speeds;
+        self.ratio("pass-through, to a bare loop", *exactly_once, *bare, Some(0.5));
+        self.ratio("  to one with two outputs", *exactly_once, *bare_twice, None);
+        self.ratio("exactly once, to at least once", *exactly_once, *at_least_once, Some(0.75));
+        let figures = json!({
+            "bare": bare, "bare_twice": bare_twice,
+            "exactly_once": exactly_once, "at_least_once": at_least_once,
+        });
+        self.figures.insert("throughput".to_owned(), figures);
+    }
+
+    pub(crate) fn restore(&mut self, ours: Speed, bare: Speed) {
+        self.ratio("restore, to consuming bare", ours, bare, Some(0.6));
+        self.figures.insert("restore".to_owned(), json!({ "ours": ours, "bare": bare }));
+    }
+
+    /// `plain` is the bare loop without transactions; `same` the one with the same guarantee.
+    pub(crate) fn latency(
+        &mut self,
+        guarantee: &str,
+        rate: f64,
+        ours: Latency,
+        plain: Latency,
+        same: Latency,
+    ) {
+        let bound = match guarantee {
+            "exactly once" => 1.5 * COMMIT_INTERVAL.as_secs_f64() * 1000.0 + plain.p99_millis,
+            _ => 2.0 * plain.p99_millis,
+        };
+        self.row(
+            &format!("p99 at {rate:.0}/s, {guarantee}"),
+            &format!("<= {bound:.1} ms"),
+            format!("{:.1} ms", ours.p99_millis),
+            Some(ours.p99_millis <= bound),
+        );
+        let figures = json!({ "rate": rate, "ours": ours, "bare": plain, "bare_same": same });
+        self.figures.insert(format!("latency, {guarantee}"), figures);
+    }
+
+    /// How fast ours is, where the peer is 1.
+    fn ratio(&mut self, name: &str, ours: Speed, peer: Speed, bound: Option<f64>) {
+        let wall = peer.wall_micros / ours.wall_micros;
+        let process = peer.process_micros / ours.process_micros;
+        let thread = peer.thread_micros / ours.thread_micros;
+        let text = bound.map_or("-".to_owned(), |bound| format!(">= {bound:.2}"));
+        self.row(name, &text, format!("{wall:.2}"), bound.map(|bound| wall >= bound));
+        if let Some(row) = self.rows.last_mut() {
+            row.by_cpu = format!("{process:.2} / {thread:.2}");
+        }
+    }
+
+    fn row(&mut self, name: &str, bound: &str, measured: String, holds: Option<bool>) {
+        let (name, bound) = (name.to_owned(), bound.to_owned());
+        self.rows.push(Row { name, bound, measured, by_cpu: String::new(), holds });
+    }
+
+    pub(crate) fn print(&self) {
+        println!("\n{:<36} {:>12} {:>10} {:>15}", "", "bound", "measured", "process/thread");
+        for row in &self.rows {
+            let verdict = match row.holds {
+                None => "",
+                Some(true) => "ok",
+                Some(false) => "MISSED",
+            };
+            let Row { name, bound, measured, by_cpu, .. } = row;
+            println!("{name:<36} {bound:>12} {measured:>10} {by_cpu:>15}  {verdict}");
+        }
+        println!("Ratios by time on the wall; then by CPU time, which others' load leaves alone.");
+    }
+
+    pub(crate) fn write(self) -> anyhow::Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        fs::create_dir_all(&folder)?;
+        let verdicts = self.rows.iter().map(|row| {
+            json!({ "name": row.name.trim(), "bound": row.bound, "measured": row.measured,
+                "by_cpu": row.by_cpu, "holds": row.holds })
+        });
+        let all = json!({ "verdicts": verdicts.collect::<Vec<_>>(), "figures": self.figures });
+        Ok(fs::write(folder.join("streams.json"), serde_json::to_string_pretty(&all)?)?)
+    }
+}
