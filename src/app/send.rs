@@ -47,8 +47,8 @@ pub struct Sent {
 }
 
 /// How long the last predictions may take after the last event, besides the session of an instance that
-/// dies: so long nobody else has its partitions.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// dies: so long nobody else has its partitions. A group that is in trouble may take a minute to come to rest.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Sends until the table or the limit is at its end, or somebody stops it; `show` sees each prediction
 /// that comes back, and how many events are out.

@@ -105,8 +105,9 @@ const OURS: &[(&str, &str)] = &[
 /// How librdkafka gets tokens by itself, or what it hands back to us.
 const OAUTH: &str = "sasl.oauthbearer.";
 
-/// How long a worker may be busy between two polls before its group gives its tasks away, at least.
-const POLL_INTERVAL_MIN: Duration = Duration::from_secs(60);
+/// How long a worker may be busy between two polls before its group gives its tasks away, at least. A rebalance waits as
+/// long for a member that is silent and not dead.
+const POLL_INTERVAL_MIN: Duration = Duration::from_secs(30);
 
 /// So that a short session in a test is not all heartbeats.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
