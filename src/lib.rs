@@ -19,3 +19,7 @@ pub mod config;
 pub mod app;
 
 pub mod cli;
+
+/// The binary's, and that of benchmarks and tests: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -126,13 +126,13 @@ impl Member for KafkaMember {
         self.group.places.position(input)
     }
 
-    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
         match &mut self.output {
-            Output::ExactlyOnce(transactions) => transactions.send(&record),
+            Output::ExactlyOnce(transactions) => transactions.send(record),
             Output::AtLeastOnce { outlet, sent } => {
-                outlet.check(&record)?;
+                outlet.check(record)?;
                 *sent = true;
-                outlet.send(&record)
+                outlet.send(record)
             }
         }
     }

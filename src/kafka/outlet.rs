@@ -87,10 +87,12 @@ impl Outlet {
 
     /// Hands `record` to librdkafka; waits only for room.
     pub(crate) fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
-        let deadline = Deadline::within(ROOM_WITHIN, &self.clock);
+        let mut deadline = None;
         let mut native = native(record);
         loop {
             let Err((error, unsent)) = self.producer.send(native) else { return Ok(()) };
+            let deadline =
+                deadline.get_or_insert_with(|| Deadline::within(ROOM_WITHIN, &self.clock));
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !deadline.passed() => {
                     native = unsent;

@@ -142,7 +142,7 @@ pub trait Member {
     ///
     /// # Errors
     /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
-    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
+    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError>;
 
     /// Makes everything sent since the last commit durable, together with `offsets` (each the next
     /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.

@@ -100,9 +100,12 @@ impl Slot {
 
     /// Whether the next record has to wait for an input that has more, and has said nothing for less than
     /// `idle_max`; after that, it goes on without (`max.task.idle.ms`, KIP-353, KIP-695).
-    fn must_wait(&mut self, now: Duration, idle_max: Duration) -> bool {
+    fn must_wait(&mut self, clock: &dyn Clock, idle_max: Duration) -> bool {
         let Self { task, behind, .. } = self;
-        let Some(behind) = behind else { return false };
+        let Some(behind) = behind.as_mut().filter(|behind| !behind.is_empty()) else {
+            return false;
+        };
+        let now = clock.elapsed();
         behind.retain_mut(|one| {
             if task.buffered_of(&one.input) > 0 {
                 one.empty_since = None;
@@ -168,7 +171,7 @@ impl Slot {
             Phase::Running | Phase::Blocked { .. } => self.phase = Phase::Running,
         }
         let mut processed = 0;
-        while processed < records_max && !self.must_wait(clock.elapsed(), idle_max) {
+        while processed < records_max && !self.must_wait(clock, idle_max) {
             match self.task.process_next(clock.now())? {
                 Step::Processed => processed += 1,
                 Step::Idle => break,

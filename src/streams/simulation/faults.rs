@@ -308,7 +308,7 @@ impl Member for FaultyMember {
         self.member.position(input)
     }
 
-    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
         self.call("send", SEND, |member| member.send(record))
     }
 

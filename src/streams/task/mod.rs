@@ -33,8 +33,8 @@ pub struct Task {
     scope: Scope,
     inputs: Vec<TopicPartition>,
     queues: InputQueues,
-    /// The next offset of each input that was processed since the last commit.
-    consumed: BTreeMap<TopicPartition, Offset>,
+    /// The next offset of each input, if it was processed since the last commit.
+    consumed: Vec<Option<Offset>>,
     /// The next offset of one of its inputs, as it was committed last.
     committed_offset: Option<(TopicPartition, Offset)>,
     /// Which stores were written since their checkpoint was moved on.
@@ -112,7 +112,7 @@ impl Task {
             scope: topology.instantiate(partition, opened, stream_time),
             inputs: inputs.collect(),
             queues: InputQueues::new(topology.sources.len()),
-            consumed: BTreeMap::new(),
+            consumed: vec![None; topology.sources.len()],
             committed_offset: None,
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
@@ -297,7 +297,7 @@ impl Task {
             Err(ProcessError::State(error)) => return Err(error),
         }
         self.scope.counts.push((self.records[source].clone(), 1));
-        self.consumed.insert(record.source.clone(), record.offset.next());
+        self.consumed[source] = Some(record.offset.next());
         self.write_dead_letters();
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
         Ok(Step::Processed)
@@ -411,7 +411,12 @@ impl Task {
                 });
             }
         }
-        self.consumed.iter().map(|(input, offset)| (input.clone(), *offset)).collect()
+        self.consumed().collect()
+    }
+
+    fn consumed(&self) -> impl Iterator<Item = (TopicPartition, Offset)> + '_ {
+        let consumed = self.inputs.iter().zip(&self.consumed);
+        consumed.filter_map(|(input, offset)| Some((input.clone(), (*offset)?)))
     }
 
     /// The commit succeeded. `ends` tells where changelogs ended before it.
@@ -423,8 +428,9 @@ impl Task {
         now: WallTime,
         ends: &BTreeMap<StoreId, Offset>,
     ) -> Result<(), StateError> {
-        self.committed_offset = self.consumed.pop_first().or(self.committed_offset.take());
-        self.consumed.clear();
+        let first = self.consumed().next();
+        self.committed_offset = first.or(self.committed_offset.take());
+        self.consumed.fill(None);
         self.keep_times();
         for (counter, by) in self.scope.counts.drain(..) {
             counter.add(by);
@@ -452,7 +458,7 @@ impl Task {
 
     /// The commit failed, and the records since the last one will come again.
     pub fn discarded(&mut self) {
-        self.consumed.clear();
+        self.consumed.fill(None);
         self.queues.clear();
         self.scope.outbox.clear();
         self.scope.counts.clear();

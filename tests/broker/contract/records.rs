@@ -161,11 +161,11 @@ pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
             matches!(&answer, Err(BrokerError::Unsendable { topic, .. }) if topic == expected);
         assert!(named, "{answer:?}");
     };
-    worker.member.send(output(&good, 0, "0")).unwrap();
-    refused(worker.member.send(output(&missing, 0, "lost")), &missing);
-    refused(worker.member.send(output(&good, 9, "lost")), &good);
-    refused(worker.member.send(large.clone()), &good);
-    worker.member.send(output(&good, 0, "1")).unwrap();
+    worker.member.send(&output(&good, 0, "0")).unwrap();
+    refused(worker.member.send(&output(&missing, 0, "lost")), &missing);
+    refused(worker.member.send(&output(&good, 9, "lost")), &good);
+    refused(worker.member.send(&large), &good);
+    worker.member.send(&output(&good, 0, "1")).unwrap();
     worker.member.commit(&[]).unwrap();
     worker.member.leave().unwrap();
 

@@ -425,7 +425,7 @@ impl Worker {
             while !outbox.is_empty() {
                 for record in outbox {
                     self.processed = self.processed.max(1);
-                    match self.member.send(record.clone()) {
+                    match self.member.send(&record) {
                         Err(BrokerError::Unsendable { topic, reason }) => {
                             if self.topology.must_take(&topic) {
                                 // Without it, what we remember is not what the log says.

@@ -336,7 +336,7 @@ fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
             value: Some(b"never committed".to_vec()),
             headers: Vec::new(),
         };
-        ghost.send(record).unwrap();
+        ghost.send(&record).unwrap();
     }
     world.say("one");
     world.run(&mut [&mut second]);
@@ -474,7 +474,7 @@ impl Member for RefusingMember {
         self.member.position(input)
     }
 
-    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
         if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(BrokerError::Retry("not just now".to_owned()));
         }
