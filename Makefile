@@ -37,6 +37,7 @@ test: ## every test: without a broker, then with a real Kafka and registry (or y
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --no-run --test broker
 	tests/broker/with-broker.sh $(CARGO) test --locked --test broker -- --skip whatever_dies
+	NODES=3 tests/broker/with-broker.sh $(CARGO) test --locked --test broker whatever_dies
 
 SECONDS := 0
 SEED := 1

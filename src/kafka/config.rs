@@ -80,6 +80,13 @@ const PLAIN_PRODUCER: &[Property] = &[
     ("message.timeout.ms", "30000"),
 ];
 
+const TRANSACTIONAL_PRODUCER: &[Property] = &[
+    // Whoever adds offsets to a transaction has no time-out while librdkafka (2.12) looks for the group's coordinator: it
+    // gives up after three refusals, as they come while a dead node's part is taken over, and looks again when any
+    // connection comes or goes. With nothing under way, this one goes.
+    ("connections.max.idle.ms", "10000"),
+];
+
 /// What the guarantees rest on, or what has a name of its own in `[broker]`.
 const OURS: &[(&str, &str)] = &[
     ("auto.offset.reset", "start offsets are always explicit"),
@@ -238,7 +245,7 @@ impl KafkaConfig {
 
     /// A worker's producer, if its commits are transactions.
     pub(crate) fn transactional_producer(&self, membership: &Membership) -> ClientConfig {
-        let mut config = self.start(&[EVERY_PRODUCER]);
+        let mut config = self.start(&[EVERY_PRODUCER, TRANSACTIONAL_PRODUCER]);
         // Stable, so that whoever starts again under this name fences what is left of the last one,
         // and few: every id ever used stays in the broker's memory for days.
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
