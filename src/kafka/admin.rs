@@ -28,7 +28,7 @@ use crate::{
         logging::LogOnly,
         token,
         unreachable::{Heard, Unreachable},
-        watermarks::end_offset,
+        watermarks::watermarks,
     },
     streams::{
         record::{Offset, Topic, TopicPartition},
@@ -165,8 +165,10 @@ impl Admin {
             Isolation::ReadCommitted => &self.metadata,
             Isolation::ReadUncommitted => &self.uncommitted,
         };
-        let end = end_offset(consumer, source, &self.clock);
-        end.map(Offset).map_err(|error| broker_error(&format!("find the end of {source}"), &error))
+        match watermarks(consumer, source, &self.clock) {
+            Ok((_, end)) => Ok(Offset(end)),
+            Err(error) => Err(broker_error(&format!("find the end of {source}"), &error)),
+        }
     }
 
     /// How many partitions `topic` has; none if it does not exist.

@@ -81,9 +81,9 @@ const PLAIN_PRODUCER: &[Property] = &[
 ];
 
 const TRANSACTIONAL_PRODUCER: &[Property] = &[
-    // Whoever adds offsets to a transaction has no time-out while librdkafka (2.12) looks for the group's coordinator: it
-    // gives up after three refusals, as they come while a dead node's part is taken over, and looks again when any
-    // connection comes or goes. With nothing under way, this one goes.
+    // While librdkafka (2.12) looks for the group's coordinator, adding offsets to a transaction has no time-out: after
+    // some errors it looks again only when a connection comes or goes (`rd_kafka_coord_req_fsm`), and after a node's
+    // death none may. With nothing under way, these go.
     ("connections.max.idle.ms", "10000"),
 ];
 

@@ -22,7 +22,6 @@ use crate::{
         outlet::Outlet,
         rebalance, token,
         transaction::is_retriable,
-        watermarks::{end_offset, first_offset},
     },
     streams::{
         record::{Partition, Topic, TopicPartition},
@@ -181,7 +180,7 @@ impl Examiner {
         let config = self.config.reader();
         let consumer: BaseConsumer<LogOnly> = config.create_with_context(LogOnly)?;
         let read = token::install(consumer.client(), &config)
-            .and_then(|()| fetch(&consumer, topic, &self.clock));
+            .and_then(|()| fetch(&consumer, topic, &Deadline::within(ANSWER_WITHIN, &self.clock)));
         self.close(consumer);
         read
     }
@@ -223,12 +222,8 @@ impl Examiner {
         let mut places = Vec::new();
         for element in consumer.committed_offsets(asked, ANSWER_WITHIN)?.elements() {
             element.error()?;
-            let source = TopicPartition {
-                topic: Topic::new(element.topic()),
-                partition: Partition(element.partition()),
-            };
-            let first = first_offset(consumer, &source, &self.clock)?;
-            let end = end_offset(consumer, &source, &self.clock)?;
+            let (topic, number) = (element.topic(), element.partition());
+            let (first, end) = consumer.fetch_watermarks(topic, number, ANSWER_WITHIN)?;
             let committed = match element.offset() {
                 Position::Offset(offset) => Some(offset),
                 Position::Beginning
@@ -237,6 +232,7 @@ impl Examiner {
                 | Position::Invalid
                 | Position::OffsetTail(_) => None,
             };
+            let source = TopicPartition { topic: Topic::new(topic), partition: Partition(number) };
             places.push(PlaceSeen { source, committed, first, end });
         }
         Ok(GroupSeen { members: members.map_or(0, |found| found.members().len()), places })
@@ -284,14 +280,8 @@ impl Examiner {
     }
 }
 
-fn fetch(
-    consumer: &BaseConsumer<LogOnly>,
-    topic: &Topic,
-    clock: &Arc<dyn Clock>,
-) -> KafkaResult<()> {
-    let deadline = Deadline::within(ANSWER_WITHIN, clock);
-    let source = TopicPartition { topic: topic.clone(), partition: Partition(0) };
-    let end = end_offset(consumer, &source, clock)?;
+fn fetch(consumer: &BaseConsumer<LogOnly>, topic: &Topic, deadline: &Deadline) -> KafkaResult<()> {
+    let (_, end) = consumer.fetch_watermarks(topic.as_str(), 0, ANSWER_WITHIN)?;
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic.as_str(), 0, Position::Offset(end))?;
     consumer.assign(&assignment)?;

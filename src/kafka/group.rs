@@ -19,7 +19,7 @@ use crate::{
         rebalance::{self, GroupEvents},
         received::{self, list, list_at},
         token,
-        watermarks::{end_offset, first_offset},
+        watermarks::watermarks,
     },
     streams::{
         record::{InputRecord, Offset, Partition, TopicPartition},
@@ -195,9 +195,8 @@ impl Group {
         let next: Vec<(TopicPartition, Start)> = self.places.next().collect();
         for (source, start) in &next {
             let Start::At(Offset(offset)) = *start else { continue };
-            let look = |error| broker_error(&format!("look at {source}"), &error);
-            let first = first_offset(self.consumer(), source, &self.clock).map_err(look)?;
-            let end = end_offset(self.consumer(), source, &self.clock).map_err(look)?;
+            let (first, end) = watermarks(self.consumer(), source, &self.clock)
+                .map_err(|error| broker_error(&format!("look at {source}"), &error))?;
             if offset < first || offset > end {
                 self.assign_again(&[(source.clone(), Start::Beginning)])?;
                 self.places.hold(source, Start::Beginning);

@@ -16,7 +16,7 @@ use crate::{
         error::{Recovery, broker_error, recovery},
         logging::LogOnly,
         rebalance, received, token,
-        watermarks::{end_offset, first_offset},
+        watermarks::watermarks,
     },
     streams::{
         record::{InputRecord, Offset, TopicPartition},
@@ -57,12 +57,13 @@ impl KafkaReader {
         // Asked for now, since librdkafka would ask later: an `End` must not miss what is written until then.
         // It also finds the leader; an assignment without one waits half a second for the next look.
         let (topic, partition) = (source.topic.as_str(), source.partition.0);
+        let (first, end) =
+            watermarks(&consumer, source, clock).map_err(|error| broker_error(&doing, &error))?;
         let offset = match from {
-            From::Beginning => first_offset(&consumer, source, clock),
-            From::Offset(Offset(offset)) => end_offset(&consumer, source, clock).map(|_| offset),
-            From::End => end_offset(&consumer, source, clock),
+            From::Beginning => first,
+            From::Offset(Offset(offset)) => offset,
+            From::End => end,
         };
-        let offset = offset.map_err(|error| broker_error(&doing, &error))?;
         let mut assignment = TopicPartitionList::new();
         assignment
             .add_partition_offset(topic, partition, Position::Offset(offset))

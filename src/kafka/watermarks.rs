@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
-    Offset as Position, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult},
-    types::RDKafkaErrorCode as Code,
+    error::KafkaResult,
 };
 
 use crate::{
@@ -26,36 +24,19 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long it may take in all. A leader is replaced in seconds; whoever can wait longer asks again.
 const WITHIN: Duration = Duration::from_secs(4);
 
-/// The offset of the oldest record of `source`.
-pub(crate) fn first_offset<C: ConsumerContext>(
+/// The first offset of `source`, and the one after its last, by the consumer's isolation level.
+pub(crate) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     source: &TopicPartition,
     clock: &Arc<dyn Clock>,
-) -> KafkaResult<i64> {
-    patiently(consumer, source, Position::Beginning, clock)
-}
-
-/// The offset after the last record of `source`, by the consumer's isolation level.
-pub(crate) fn end_offset<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    source: &TopicPartition,
-    clock: &Arc<dyn Clock>,
-) -> KafkaResult<i64> {
-    patiently(consumer, source, Position::End, clock)
-}
-
-fn patiently<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    source: &TopicPartition,
-    watermark: Position,
-    clock: &Arc<dyn Clock>,
-) -> KafkaResult<i64> {
+) -> KafkaResult<(i64, i64)> {
+    let (topic, partition) = (source.topic.as_str(), source.partition.0);
     let deadline = Deadline::within(WITHIN, clock);
     loop {
         // By itself, librdkafka asks the leader that it knew last, dead or alive.
         let found = consumer
-            .fetch_metadata(Some(source.topic.as_str()), TRY)
-            .and_then(|_| ask(consumer, source, watermark));
+            .fetch_metadata(Some(topic), TRY)
+            .and_then(|_| consumer.fetch_watermarks(topic, partition, TRY));
         let Err(error) = &found else { return found };
         let code = error.rdkafka_error_code();
         if deadline.passed() || code.is_none_or(|code| recovery(code) != Recovery::Retry) {
@@ -63,25 +44,4 @@ fn patiently<C: ConsumerContext>(
         }
         pause_for(TRY_AGAIN_AFTER);
     }
-}
-
-/// Not by `fetch_watermarks`: that takes a time-out for each of its requests, and waits for their answers without any, for
-/// ever if they go to a leader that has just died (`rd_kafka_query_watermark_offsets`, librdkafka 2.12).
-fn ask<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    source: &TopicPartition,
-    watermark: Position,
-) -> KafkaResult<i64> {
-    let (topic, partition) = (source.topic.as_str(), source.partition.0);
-    // ListOffsets takes a watermark's number in the place of a time.
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition_offset(topic, partition, watermark)?;
-    let answer = consumer.offsets_for_times(asked, TRY)?;
-    let element = answer.find_partition(topic, partition);
-    let element = element.ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
-    element.error()?;
-    let Position::Offset(offset) = element.offset() else {
-        return Err(KafkaError::OffsetFetch(Code::OffsetNotAvailable));
-    };
-    Ok(offset)
 }
