@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("rdkafka",     &["kafka/"]),
     ("apache_avro", &["avro/", "events/"]),
+    ("serde_avro_fast", &["avro/"]),
     ("fjall",       &["streams/state/disk.rs"]),
     ("lightgbm3_sys", &["ml/lightgbm.rs"]),
     ("axum",        &["http/"]),

@@ -1,17 +1,9 @@
 //! Our own records in Avro: Rust structs whose schema is fixed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{marker::PhantomData, sync::Arc};
 
-use apache_avro::{
-    AvroSchemaComponent, Schema,
-    reader::datum::SpecificDatumReader,
-    schema::{Name, NamespaceRef, ResolvedSchema},
-    write_avro_datum_ref,
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_avro_fast::{Schema, schema::SchemaError, ser::SerializerConfig};
 
 use crate::{
     avro::{
@@ -53,9 +45,9 @@ pub enum CodecSetupError {
 /// Writes `T` with its schema, and reads it from every schema that can be read as that.
 pub struct AvroCodec<T: AvroRecord> {
     reader: SchemaReader,
-    datum: SpecificDatumReader<Wire<T>>,
-    /// The schema mentions a type by its name, so that writing takes a look-up of names.
-    mentions_names: bool,
+    /// The same schema, for those that read and write by it.
+    schema: Schema,
+    value: PhantomData<fn() -> T>,
 }
 
 impl<T: AvroRecord> AvroCodec<T> {
@@ -65,13 +57,11 @@ impl<T: AvroRecord> AvroCodec<T> {
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
     pub fn new(registry: Arc<dyn SchemaRegistry>, subject: &str) -> Result<Self, CodecSetupError> {
         let reader = SchemaReader::new(registry, subject, T::SCHEMA)?;
-        let datum = SpecificDatumReader::builder().human_readable(false).build();
-        let datum = datum.map_err(|error| CodecSetupError::Schema {
+        let schema = T::SCHEMA.parse().map_err(|error: SchemaError| CodecSetupError::Schema {
             subject: subject.to_owned(),
             reason: error.to_string(),
         })?;
-        let mentions_names = mentions_names(reader.schema());
-        Ok(Self { reader, datum, mentions_names })
+        Ok(Self { reader, schema, value: PhantomData })
     }
 }
 
@@ -79,52 +69,19 @@ impl<T: AvroRecord> Codec<T> for AvroCodec<T> {
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
         let start = bytes.len();
         framing::frame(self.reader.id(), bytes);
-        let schema = self.reader.schema();
-        let written = if self.mentions_names {
-            ResolvedSchema::new(schema)
-                .and_then(|names| write_avro_datum_ref(schema, names.get_names(), value, bytes))
-        } else {
-            write_avro_datum_ref(schema, &HashMap::new(), value, bytes)
-        };
-        match written {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                bytes.truncate(start);
-                Err(unreadable("unwritable", Some(self.reader.id()), &error.to_string()))
-            }
-        }
+        let mut config = SerializerConfig::new(&self.schema);
+        let written = serde_avro_fast::to_datum(value, &mut *bytes, &mut config).map(drop);
+        written.map_err(|error| {
+            bytes.truncate(start);
+            unreadable("unwritable", Some(self.reader.id()), &error.to_string())
+        })
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
         let mut rewritten = Vec::new();
-        let (id, mut datum) = self.reader.whole_datum(bytes, &mut rewritten)?;
-        match self.datum.read(&mut datum) {
-            Ok(Wire(value)) => Ok(value),
-            Err(error) => Err(unreadable("malformed", Some(id), &error.to_string())),
-        }
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "it is apache_avro's enum: all else is a leaf")]
-fn mentions_names(schema: &Schema) -> bool {
-    match schema {
-        Schema::Ref { .. } => true,
-        Schema::Array(array) => mentions_names(&array.items),
-        Schema::Map(map) => mentions_names(&map.types),
-        Schema::Union(union) => union.variants().iter().any(mentions_names),
-        Schema::Record(record) => record.fields.iter().any(|field| mentions_names(&field.schema)),
-        _ => false,
-    }
-}
-
-/// What ties `T`'s schema, which is a text of ours, to apache-avro's trait for it.
-#[derive(Deserialize)]
-#[serde(transparent, bound = "T: AvroRecord")]
-struct Wire<T>(T);
-
-impl<T: AvroRecord> AvroSchemaComponent for Wire<T> {
-    fn get_schema_in_ctxt(_: &mut HashSet<Name>, _: NamespaceRef) -> Schema {
-        Schema::parse_str(T::SCHEMA).expect("`AvroCodec::new` has parsed it just before")
+        let (id, datum) = self.reader.whole_datum(bytes, &mut rewritten)?;
+        serde_avro_fast::from_datum_slice(datum, &self.schema)
+            .map_err(|error| unreadable("malformed", Some(id), &error.to_string()))
     }
 }
 
@@ -133,6 +90,7 @@ mod tests {
     use super::*;
     use crate::avro::local::LocalRegistry;
     use proptest::prelude::*;
+    use serde::Deserialize;
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Trip {

@@ -14,7 +14,7 @@ pub struct Model {
     /// If set, this record says that the alias points to `version`; it carries no model.
     pub alias: Option<String>,
     /// The whole model.
-    #[serde(with = "apache_avro::serde::bytes_opt")]
+    #[serde(with = "serde_bytes")]
     pub bundle: Option<Vec<u8>>,
     /// The number of the training that made it; the first is 0.
     pub training: u32,
