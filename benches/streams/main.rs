@@ -53,7 +53,7 @@ struct Throughput {
 
 fn main() -> anyhow::Result<()> {
     let settings = Settings {
-        records: number("RECORDS", 500_000)?,
+        records: number("RECORDS", 1_000_000)?,
         entries: number("ENTRIES", 1_000_000)?,
         rounds: number("ROUNDS", 3)?,
         span: Duration::from_secs(number("SECONDS", 8)?),

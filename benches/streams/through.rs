@@ -46,7 +46,7 @@ impl Processor for Remember {
     ) -> Result<(), ProcessError> {
         ctx.key_value(&self.store).put(&record.value.sensor, &record.value)?;
         self.read.fetch_add(1, Ordering::Relaxed);
-        ctx.forward(record.clone())
+        ctx.forward(record)
     }
 }
 

@@ -50,6 +50,8 @@ const MEMBER: &[Property] = &[
     // There is one fetch under way per broker: what is assigned, resumed or sought meanwhile waits
     // until it comes back empty. With the stock 500 ms, an abort cost a quarter of a second.
     ("fetch.wait.max.ms", "100"),
+    // A partition, since each has a queue of its own (`inlet`): a few fetches ahead.
+    ("queued.max.messages.kbytes", "4096"),
 ];
 
 const READER: &[Property] = &[

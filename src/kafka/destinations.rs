@@ -9,7 +9,7 @@ use std::{
 use crate::{
     kafka::admin::Admin,
     streams::{
-        record::{OutputRecord, Partition, Topic},
+        record::{OutputRecordRef, Partition, Topic},
         runtime::broker::BrokerError,
     },
 };
@@ -38,10 +38,10 @@ impl Destinations {
     }
 
     /// Whether `record` can be written at all.
-    pub(crate) fn check(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
-        let destination = match self.known.get(&record.topic) {
+    pub(crate) fn check(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        let destination = match self.known.get(record.topic) {
             Some(known) => *known,
-            None => self.ask(&record.topic)?,
+            None => self.ask(record.topic)?,
         };
         destination.check(record)
     }
@@ -74,18 +74,18 @@ impl Destinations {
 }
 
 impl Destination {
-    fn check(self, record: &OutputRecord) -> Result<(), BrokerError> {
+    fn check(self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         if let Some(Partition(partition)) = record.partition
             && u32::try_from(partition).map_or(true, |number| number >= self.partitions)
         {
             let reason = format!("it has no partition {partition}, only {}", self.partitions);
-            return Err(unsendable(&record.topic, reason));
+            return Err(unsendable(record.topic, reason));
         }
         let bytes = size(record);
         match self.message_bytes_max {
             Some(most) if bytes > most => {
                 let reason = format!("{bytes} bytes are more than its max.message.bytes, {most}");
-                Err(unsendable(&record.topic, reason))
+                Err(unsendable(record.topic, reason))
             }
             Some(_) | None => Ok(()),
         }
@@ -93,12 +93,12 @@ impl Destination {
 }
 
 /// What `record` takes on the wire, uncompressed, at most.
-fn size(record: &OutputRecord) -> usize {
+fn size(record: OutputRecordRef<'_>) -> usize {
     let headers = record.headers.iter();
     let headers: usize =
         headers.map(|header| header.name.len() + header.value.len() + HEADER_OVERHEAD_BYTES).sum();
-    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    length(&record.key) + length(&record.value) + headers + OVERHEAD_BYTES
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    length(record.key) + length(record.value) + headers + OVERHEAD_BYTES
 }
 
 pub(crate) fn unsendable(topic: &Topic, reason: String) -> BrokerError {
@@ -108,7 +108,7 @@ pub(crate) fn unsendable(topic: &Topic, reason: String) -> BrokerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::time::EventTime;
+    use crate::streams::{record::OutputRecord, time::EventTime};
 
     fn check(partition: Option<i32>, bytes: usize, expected: bool) {
         let record = OutputRecord {
@@ -120,7 +120,7 @@ mod tests {
             headers: Vec::new(),
         };
         let destination = Destination { partitions: 4, message_bytes_max: Some(1000) };
-        let answer = destination.check(&record);
+        let answer = destination.check(record.as_ref());
         assert_eq!(answer.is_ok(), expected, "{partition:?} {bytes}: {answer:?}");
     }
 

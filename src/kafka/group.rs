@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rdkafka::{
-    Message, TopicPartitionList,
+    TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     types::RDKafkaErrorCode as Code,
@@ -14,10 +14,11 @@ use crate::{
         config::KafkaConfig,
         deadline::{Deadline, pause_for},
         error::broker_error,
+        inlet::Inlet,
+        list::{list, list_at},
         places::{Places, Start},
         reader::passes,
         rebalance::{self, GroupEvents},
-        received::{self, list, list_at},
         token,
         watermarks::watermarks,
     },
@@ -27,9 +28,6 @@ use crate::{
         time::Clock,
     },
 };
-
-/// How many records one poll returns at most.
-const BATCH_MAX: usize = 1000;
 
 /// One try of a question to a broker.
 const TRY: Duration = Duration::from_secs(5);
@@ -44,7 +42,7 @@ const SEEK_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Group {
     membership: Membership,
     /// None once it has left.
-    consumer: Option<BaseConsumer<GroupEvents>>,
+    inlet: Option<Inlet<GroupEvents>>,
     pub(crate) places: Places,
     paused: BTreeSet<TopicPartition>,
     /// librdkafka has stopped fetching some partition whose position is gone; it does not say which.
@@ -73,7 +71,7 @@ impl Group {
         let topics = std::iter::once(&membership.lead).chain(&membership.companions);
         Ok(Self {
             membership: membership.clone(),
-            consumer: Some(consumer),
+            inlet: Some(Inlet::new(consumer)),
             places: Places::new(topics.cloned().collect()),
             paused: BTreeSet::new(),
             position_gone: false,
@@ -83,7 +81,7 @@ impl Group {
     }
 
     pub(crate) fn consumer(&self) -> &BaseConsumer<GroupEvents> {
-        self.consumer.as_ref().expect("only `leave` takes the consumer, and nothing comes after it")
+        self.inlet()
     }
 
     /// The next change of the assignment, if one has been announced.
@@ -91,7 +89,7 @@ impl Group {
         self.consumer().context().next()
     }
 
-    /// Takes what is there, at most [`BATCH_MAX`] records; waits for the first one only.
+    /// Takes what is there; waits only if that is nothing.
     pub(crate) fn take(
         &mut self,
         wait: Duration,
@@ -100,28 +98,33 @@ impl Group {
         if self.position_gone && !self.is_rebalancing() {
             return self.begin_anew();
         }
-        let Self { consumer: Some(consumer), places, .. } = self else { return Ok(()) };
-        let mut wait = wait;
-        for _ in 0..BATCH_MAX {
-            let message = match consumer.poll(wait) {
-                None => return Ok(()),
-                Some(Ok(message)) => message,
-                Some(Err(error)) if passes(&error) || is_told_by_a_rebalance(&error) => {
-                    return Ok(());
-                }
-                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
-                    self.position_gone = true; // The next call's.
-                    return Ok(());
-                }
-                Some(Err(error)) => return Err(broker_error("poll", &error)),
-            };
-            let (partition, offset) = (Partition(message.partition()), Offset(message.offset()));
-            if let Some(source) = places.hand_out(message.topic(), partition, offset) {
-                records.push(received::record(&message, source));
-                wait = Duration::ZERO;
-            }
+        let before = records.len();
+        self.take_at_once(records)?;
+        if records.len() == before && !wait.is_zero() && !self.is_rebalancing() {
+            self.inlet().wait(wait);
+            self.take_at_once(records)?;
         }
         Ok(())
+    }
+
+    fn take_at_once(&mut self, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
+        let Self { inlet: Some(inlet), places, position_gone, .. } = self else { return Ok(()) };
+        let mut failed = inlet.serve();
+        inlet.take(|source, message| match message.error() {
+            None => {
+                if places.hand_out(source, message.offset()) {
+                    records.push(message.to_record(source.clone()));
+                }
+            }
+            Some(Code::AutoOffsetReset) => *position_gone = true, // The next call's.
+            Some(code) => failed = Err(KafkaError::MessageConsumption(code)),
+        });
+        match failed {
+            Err(error) if !passes(&error) && !is_told_by_a_rebalance(&error) => {
+                Err(broker_error("poll", &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Reads every input of `tasks` from its committed offset on.
@@ -132,6 +135,10 @@ impl Group {
         if !sources.is_empty() {
             self.find_companions();
             starts = self.committed(&sources)?;
+        }
+        let Some(inlet) = &mut self.inlet else { return Ok(()) };
+        for source in &sources {
+            inlet.open(source).map_err(|error| broker_error("assign", &error))?;
         }
         let assignment = list_at(sources.iter().zip(starts.iter().copied()));
         // They rest until they are resumed.
@@ -159,6 +166,9 @@ impl Group {
         for task in tasks {
             self.places.release(*task);
         }
+        if let Some(inlet) = &mut self.inlet {
+            held.iter().for_each(|source| inlet.close(source));
+        }
         Ok(())
     }
 
@@ -183,8 +193,8 @@ impl Group {
 
     /// Leaves, if it has not yet. Bounded in time.
     pub(crate) fn leave(&mut self) -> Result<(), BrokerError> {
-        match self.consumer.take() {
-            Some(consumer) => rebalance::leave(consumer, &self.clock),
+        match self.inlet.take() {
+            Some(inlet) => rebalance::leave(inlet.into_consumer(), &self.clock),
             None => Ok(()),
         }
     }
@@ -227,6 +237,10 @@ impl Group {
     fn pause_again(&mut self) -> Result<(), BrokerError> {
         let paused: Vec<TopicPartition> = self.paused.iter().cloned().collect();
         self.pause(&paused)
+    }
+
+    fn inlet(&self) -> &Inlet<GroupEvents> {
+        self.inlet.as_ref().expect("only `leave` takes it, and nothing comes after that")
     }
 
     fn is_rebalancing(&self) -> bool {

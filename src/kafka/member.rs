@@ -9,12 +9,12 @@ use rdkafka::{
 
 use crate::{
     kafka::{
-        admin::Admin, config::KafkaConfig, error::broker_error, group::Group, outlet::Outlet,
-        places::Start, publisher::FLUSH_WITHIN, rebalance::GroupEvents, received::list_at,
+        admin::Admin, config::KafkaConfig, error::broker_error, group::Group, list::list_at,
+        outlet::Outlet, places::Start, publisher::FLUSH_WITHIN, rebalance::GroupEvents,
         transaction::Transactions,
     },
     streams::{
-        record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
+        record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
         runtime::broker::{BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
         time::Clock,
     },
@@ -126,7 +126,7 @@ impl Member for KafkaMember {
         self.group.places.position(input)
     }
 
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         match &mut self.output {
             Output::ExactlyOnce(transactions) => transactions.send(record),
             Output::AtLeastOnce { outlet, sent } => {

@@ -3,10 +3,13 @@
 //!
 //! ```text
 //!                          ┌─ join ───▶ member ── poll, assign ──▶ group ──▶ rebalance (callbacks)
-//!                          │               │                    (consumer)   places    (how far)
-//!   KafkaBroker ── config ─┤               └── send, commit ──▶ transaction ─┐
-//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ destinations
-//!                          ├─ read ───▶ reader                              (one producer)    │
+//!                          │               │                         │        places    (how far)
+//!                          │               │                         └──────▶ inlet ──▶ received
+//!                          ├─ read ───▶ reader ───────────────────────────▶ (one consumer)
+//!   KafkaBroker ── config ─┤               │
+//!                          │               └── send, commit ──▶ transaction ─┐
+//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ handover
+//!                          │                                            (one producer) ─▶ destinations
 //!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
 //!
 //!   token: the one that SASL/OAUTHBEARER shows, from its file
@@ -15,12 +18,16 @@
 //! ```
 
 mod admin;
+mod bell;
 mod config;
 mod deadline;
 mod destinations;
 mod error;
 mod examine;
 mod group;
+mod handover;
+mod inlet;
+mod list;
 mod logging;
 mod member;
 mod outlet;

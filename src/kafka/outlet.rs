@@ -11,8 +11,7 @@ use rdkafka::{
     client::OAuthToken,
     config::RDKafkaLogLevel,
     error::KafkaError,
-    message::{Header as NativeHeader, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
     types::RDKafkaErrorCode as Code,
 };
 
@@ -22,12 +21,13 @@ use crate::{
         deadline::{Deadline, pause},
         destinations::{Destinations, unsendable},
         error::{Recovery, broker_error, recovery},
+        handover::TopicHandles,
         logging, token,
     },
     streams::{
-        record::{Header, OutputRecord, Topic},
+        record::{OutputRecordRef, Topic},
         runtime::broker::BrokerError,
-        time::{Clock, EventTime},
+        time::Clock,
     },
 };
 
@@ -39,6 +39,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A producer with what it knows of its topics.
 pub(crate) struct Outlet {
+    // Before the producer, so that they are dropped before it.
+    topics: TopicHandles,
     producer: BaseProducer<Deliveries>,
     destinations: Destinations,
     clock: Arc<dyn Clock>,
@@ -66,7 +68,12 @@ impl Outlet {
             .map_err(|error| broker_error("make a producer", &error))?;
         token::install(producer.client(), config)
             .map_err(|error| broker_error("make a producer", &error))?;
-        Ok(Self { producer, destinations: Destinations::new(admin), clock: Arc::clone(clock) })
+        Ok(Self {
+            topics: TopicHandles::default(),
+            producer,
+            destinations: Destinations::new(admin),
+            clock: Arc::clone(clock),
+        })
     }
 
     pub(crate) fn producer(&self) -> &BaseProducer<Deliveries> {
@@ -81,36 +88,39 @@ impl Outlet {
     }
 
     /// Refuses a record that can never be written.
-    pub(crate) fn check(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    pub(crate) fn check(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         self.destinations.check(record)
     }
 
     /// Hands `record` to librdkafka; waits only for room.
-    pub(crate) fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    pub(crate) fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         let mut deadline = None;
-        let mut native = native(record);
         loop {
-            let Err((error, unsent)) = self.producer.send(native) else { return Ok(()) };
+            let Err(code) = self.topics.send(&self.producer, record) else { return Ok(()) };
             let deadline =
                 deadline.get_or_insert_with(|| Deadline::within(ROOM_WITHIN, &self.clock));
-            match error.rdkafka_error_code() {
-                Some(Code::QueueFull) if !deadline.passed() => {
-                    native = unsent;
-                    self.serve();
-                    pause();
-                }
-                Some(Code::QueueFull) => {
-                    let seconds = ROOM_WITHIN.as_secs();
-                    let text = format!("nothing sent in {seconds} s, too much is under way");
-                    return Err(BrokerError::Abort(text));
-                }
-                Some(Code::MessageSizeTooLarge | Code::UnknownTopic | Code::UnknownPartition) => {
-                    self.destinations.forget(&record.topic);
-                    return Err(unsendable(&record.topic, error.to_string()));
-                }
-                _ => return Err(broker_error(&format!("send to {}", record.topic), &error)),
+            if code == Code::QueueFull && !deadline.passed() {
+                self.serve();
+                pause();
+            } else {
+                return Err(self.refused(record.topic, code));
             }
         }
+    }
+
+    fn refused(&mut self, topic: &Topic, code: Code) -> BrokerError {
+        let error = KafkaError::MessageProduction(code);
+        if code == Code::QueueFull {
+            let seconds = ROOM_WITHIN.as_secs();
+            return BrokerError::Abort(format!(
+                "nothing sent in {seconds} s, too much is under way"
+            ));
+        }
+        if matches!(code, Code::MessageSizeTooLarge | Code::UnknownTopic | Code::UnknownPartition) {
+            self.destinations.forget(topic);
+            return unsendable(topic, error.to_string());
+        }
+        broker_error(&format!("send to {topic}"), &error)
     }
 
     /// Takes reports and log lines; never waits.
@@ -196,45 +206,6 @@ impl ProducerContext for Deliveries {
             let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
             let failure = Failure { topic: Topic::new(message.topic()), code };
             self.failed().get_or_insert(failure);
-        }
-    }
-}
-
-fn native(record: &OutputRecord) -> BaseRecord<'_, [u8], [u8]> {
-    BaseRecord {
-        topic: record.topic.as_str(),
-        partition: record.partition.map(|partition| partition.0),
-        payload: record.value.as_deref(),
-        key: record.key.as_deref(),
-        timestamp: Some(native_timestamp(record.timestamp)),
-        headers: native_headers(&record.headers),
-        delivery_opaque: (),
-    }
-}
-
-/// librdkafka takes 0 for "now", and Kafka knows nothing before 1970.
-fn native_timestamp(EventTime(millis): EventTime) -> i64 {
-    millis.max(1)
-}
-
-fn native_headers(headers: &[Header]) -> Option<OwnedHeaders> {
-    if headers.is_empty() {
-        return None;
-    }
-    let empty = OwnedHeaders::new_with_capacity(headers.len());
-    Some(headers.iter().fold(empty, |all, header| {
-        all.insert(NativeHeader { key: &header.name, value: Some(&header.value) })
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_timestamp_means_now() {
-        for (ours, expected) in [(-5, 1), (0, 1), (1, 1), (1_700_000_000_000, 1_700_000_000_000)] {
-            assert_eq!(native_timestamp(EventTime(ours)), expected);
         }
     }
 }

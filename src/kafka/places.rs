@@ -54,17 +54,13 @@ impl Places {
         keys.map(|key| self.source(*key)).collect()
     }
 
-    /// Notes that the record at `offset` was handed out. None if its partition is not held: then
-    /// the record must not come out.
-    pub(crate) fn hand_out(
-        &mut self,
-        topic: &str,
-        partition: Partition,
-        offset: Offset,
-    ) -> Option<TopicPartition> {
-        let key = (self.index_of(topic)?, partition);
-        self.places.get_mut(&key)?.next = Start::At(offset.next());
-        Some(self.source(key))
+    /// Notes that the record of `source` at `offset` was handed out. False if that is not held: then the record must
+    /// not come out.
+    pub(crate) fn hand_out(&mut self, source: &TopicPartition, offset: Offset) -> bool {
+        let Some(topic) = self.index_of(source.topic.as_str()) else { return false };
+        let Some(place) = self.places.get_mut(&(topic, source.partition)) else { return false };
+        place.next = Start::At(offset.next());
+        true
     }
 
     /// Notes what was committed.
@@ -150,8 +146,8 @@ mod tests {
     fn only_what_moved_is_sought() {
         let mut places = places();
         assert_eq!(places.moved(), []);
-        places.hand_out("lead", Partition(0), Offset(10));
-        places.hand_out("companion", Partition(1), Offset(0));
+        places.hand_out(&at("lead", 0), Offset(10));
+        places.hand_out(&at("companion", 1), Offset(0));
         let expected =
             [(at("lead", 0), Start::At(Offset(10))), (at("companion", 1), Start::Beginning)];
         assert_eq!(places.moved(), expected);
@@ -163,7 +159,7 @@ mod tests {
     fn a_commit_moves_the_place_to_rewind_to() {
         let mut places = places();
         for offset in 10..15 {
-            places.hand_out("lead", Partition(0), Offset(offset));
+            places.hand_out(&at("lead", 0), Offset(offset));
         }
         places.committed(&[(at("lead", 0), Offset(12))]);
         assert_eq!(places.moved(), [(at("lead", 0), Start::At(Offset(12)))]);
@@ -173,9 +169,11 @@ mod tests {
     fn what_is_not_held_does_not_come_out() {
         let mut places = places();
         places.release(Partition(1));
-        assert_eq!(places.hand_out("lead", Partition(1), Offset(10)), None);
-        assert_eq!(places.hand_out("other", Partition(0), Offset(10)), None);
-        assert_eq!(places.hand_out("lead", Partition(0), Offset(10)), Some(at("lead", 0)));
+        for (source, is_held) in
+            [(at("lead", 1), false), (at("other", 0), false), (at("lead", 0), true)]
+        {
+            assert_eq!(places.hand_out(&source, Offset(10)), is_held, "{source}");
+        }
         assert_eq!(places.held_of(&[Partition(1)]), []);
         assert_eq!(
             places.held_of(&[Partition(0), Partition(1)]),

@@ -32,9 +32,9 @@ impl KafkaPublisher {
 
 impl Publisher for KafkaPublisher {
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
-        self.outlet.check(&record)?;
+        self.outlet.check(record.as_ref())?;
         self.outlet.serve();
-        self.outlet.send(&record)
+        self.outlet.send(record.as_ref())
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {

@@ -14,8 +14,9 @@ use crate::{
         admin::Admin,
         config::KafkaConfig,
         error::{Recovery, broker_error, recovery},
+        inlet::Inlet,
         logging::LogOnly,
-        rebalance, received, token,
+        rebalance, token,
         watermarks::watermarks,
     },
     streams::{
@@ -25,13 +26,10 @@ use crate::{
     },
 };
 
-/// How many records one call returns at most.
-const BATCH_MAX: usize = 1000;
-
 /// A consumer of its own: `PARTITION_EOF` does not say of which topic it is.
 pub(crate) struct KafkaReader {
     /// None while being dropped.
-    consumer: Option<BaseConsumer<LogOnly>>,
+    inlet: Option<Inlet<LogOnly>>,
     source: TopicPartition,
     at_end: bool,
     clock: Arc<dyn Clock>,
@@ -65,12 +63,16 @@ impl KafkaReader {
             From::End => end,
         };
         let mut assignment = TopicPartitionList::new();
-        assignment
-            .add_partition_offset(topic, partition, Position::Offset(offset))
-            .and_then(|()| consumer.assign(&assignment))
+        let mut inlet = Inlet::new(consumer);
+        inlet
+            .open(source)
+            .and_then(|()| {
+                assignment.add_partition_offset(topic, partition, Position::Offset(offset))
+            })
+            .and_then(|()| inlet.assign(&assignment))
             .map_err(|error| broker_error(&doing, &error))?;
         let clock = Arc::clone(clock);
-        Ok(Self { consumer: Some(consumer), source: source.clone(), at_end: false, clock })
+        Ok(Self { inlet: Some(inlet), source: source.clone(), at_end: false, clock })
     }
 
     fn error(&self, error: &KafkaError) -> BrokerError {
@@ -89,36 +91,44 @@ impl Reader for KafkaReader {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
-        let Some(consumer) = &self.consumer else { return Ok(ReadTo::End) };
-        let mut wait = wait;
-        for _ in 0..BATCH_MAX {
-            match consumer.poll(wait) {
-                Some(Ok(message)) => {
-                    self.at_end = false;
-                    records.push(received::record(&message, self.source.clone()));
-                    // What is there already is taken without waiting for more.
-                    wait = Duration::ZERO;
+        let Self { inlet: Some(inlet), at_end, .. } = self else { return Ok(ReadTo::End) };
+        let mut failed = Ok(());
+        let mut take = || {
+            let mut is_empty = true;
+            inlet.take(|source, message| {
+                is_empty = false;
+                match message.error() {
+                    None => {
+                        *at_end = false;
+                        records.push(message.to_record(source.clone()));
+                    }
+                    // It is told once each time it is reached.
+                    Some(Code::PartitionEOF) => *at_end = true,
+                    Some(code) => failed = Err(KafkaError::MessageConsumption(code)),
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.at_end = true;
-                    return Ok(ReadTo::End);
-                }
-                // librdkafka goes on by itself.
-                Some(Err(error)) if passes(&error) => return Ok(ReadTo::More),
-                Some(Err(error)) => return Err(self.error(&error)),
-                // The end is told once each time it is reached.
-                None if self.at_end => return Ok(ReadTo::End),
-                None => return Ok(ReadTo::More),
-            }
+            });
+            is_empty
+        };
+        // What is there already is taken without waiting for more.
+        if take() {
+            inlet.wait(wait);
+            take();
         }
-        Ok(ReadTo::More)
+        let failed = failed.and(inlet.serve());
+        let at_end = *at_end;
+        match failed {
+            // librdkafka goes on by itself.
+            Err(error) if !passes(&error) => Err(self.error(&error)),
+            Ok(()) | Err(_) if at_end => Ok(ReadTo::End),
+            Ok(()) | Err(_) => Ok(ReadTo::More),
+        }
     }
 }
 
 impl Drop for KafkaReader {
     fn drop(&mut self) {
-        if let Some(consumer) = self.consumer.take()
-            && let Err(error) = rebalance::close(consumer, &self.clock)
+        if let Some(inlet) = self.inlet.take()
+            && let Err(error) = rebalance::close(inlet.into_consumer(), &self.clock)
         {
             tracing::warn!(%error, source = %self.source, "a reader was not closed");
         }

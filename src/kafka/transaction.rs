@@ -24,7 +24,7 @@ use crate::{
         rebalance::GroupEvents,
     },
     streams::{
-        record::{OutputRecord, Topic},
+        record::{OutputRecordRef, Topic},
         runtime::broker::BrokerError,
         time::Clock,
     },
@@ -92,7 +92,7 @@ impl Transactions {
         self.outlet.serve();
     }
 
-    pub(crate) fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    pub(crate) fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         self.outlet.check(record)?;
         self.open()?;
         self.outlet.send(record)

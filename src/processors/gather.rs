@@ -195,5 +195,5 @@ fn forward(
     record: &Record<QuestionnaireEvent>,
     ctx: &mut Context<'_, Observation>,
 ) -> Result<(), ProcessError> {
-    ctx.forward(Record { key: record.key.clone(), value: observation, time: record.time })
+    ctx.forward(&Record { key: record.key.clone(), value: observation, time: record.time })
 }

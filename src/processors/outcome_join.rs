@@ -398,5 +398,5 @@ fn forward(
     ctx: &mut JoinContext<'_>,
 ) -> Result<(), ProcessError> {
     let key = Some(example.respondent_id.clone().into_bytes());
-    ctx.forward(Record { key, value: example, time })
+    ctx.forward(&Record { key, value: example, time })
 }

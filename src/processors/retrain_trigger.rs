@@ -148,7 +148,7 @@ fn announce(bundle: &ModelBundle, ctx: &mut TriggerContext<'_>) -> Result<(), Pr
         .map_err(|error| ProcessError::reject("malformed", error.to_string()))?;
     for model in [bundle, alias] {
         let key = model.alias.clone().unwrap_or_else(|| model.version.clone());
-        ctx.forward(Record { key: Some(key.into_bytes()), value: model, time: EventTime(now.0) })?;
+        ctx.forward(&Record { key: Some(key.into_bytes()), value: model, time: EventTime(now.0) })?;
     }
     Ok(())
 }

@@ -97,6 +97,6 @@ impl Processor for Score {
         let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
         self.metrics.scored_after(waited.as_secs_f64());
         let key = Some(observation.respondent_id.clone().into_bytes());
-        ctx.forward(Record { key, value: prediction, time: record.time })
+        ctx.forward(&Record { key, value: prediction, time: record.time })
     }
 }

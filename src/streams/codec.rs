@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Turns values of one type into bytes and back.
@@ -9,7 +10,7 @@ pub trait Codec<T>: Send + Sync {
     /// Appends `value` to `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`] if the value has no form in this codec.
+    /// [`CodecError`] if the value has no form in this codec; then `bytes` may have more at their end than before.
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
     /// Reads one value that fills `bytes` from end to end.
@@ -79,12 +80,13 @@ impl<T> Stored<T> {
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        let start = bytes.len();
         bytes.push(self.version);
-        match postcard::to_extend(value, std::mem::take(bytes)) {
-            Ok(extended) => *bytes = extended,
-            Err(error) => return Err(unreadable(&error)),
-        }
-        Ok(())
+        let written = postcard::serialize_with_flavor(value, Appended(bytes));
+        written.map_err(|error| {
+            bytes.truncate(start);
+            unreadable(&error)
+        })
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
@@ -100,6 +102,27 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
             Ok((_, rest)) => Err(unreadable(&format!("{} bytes too many", rest.len()))),
             Err(error) => Err(unreadable(&error)),
         }
+    }
+}
+
+/// Writes at the end of bytes that stay where they are if it fails, as postcard's own `to_extend` does not leave them.
+struct Appended<'b>(&'b mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 

@@ -117,6 +117,53 @@ pub struct OutputRecord {
     pub headers: Vec<Header>,
 }
 
+/// A record to be written, borrowed from wherever its bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputRecordRef<'r> {
+    /// See [`OutputRecord::topic`].
+    pub topic: &'r Topic,
+    /// See [`OutputRecord::partition`].
+    pub partition: Option<Partition>,
+    /// See [`OutputRecord::timestamp`].
+    pub timestamp: EventTime,
+    /// See [`OutputRecord::key`].
+    pub key: Option<&'r [u8]>,
+    /// See [`OutputRecord::value`].
+    pub value: Option<&'r [u8]>,
+    /// See [`OutputRecord::headers`].
+    pub headers: &'r [Header],
+}
+
+impl OutputRecord {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> OutputRecordRef<'_> {
+        OutputRecordRef {
+            topic: &self.topic,
+            partition: self.partition,
+            timestamp: self.timestamp,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}
+
+impl OutputRecordRef<'_> {
+    /// The same, with bytes of its own.
+    #[must_use]
+    pub fn to_owned(self) -> OutputRecord {
+        OutputRecord {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            timestamp: self.timestamp,
+            key: self.key.map(<[u8]>::to_vec),
+            value: self.value.map(<[u8]>::to_vec),
+            headers: self.headers.to_vec(),
+        }
+    }
+}
+
 /// The partition of `key` among `partitions`: Kafka's default for keyed records, so that records of
 /// Java producers, of librdkafka (`murmur2_random`) and ours with one key meet in one task.
 ///

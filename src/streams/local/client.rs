@@ -11,7 +11,9 @@ use crate::streams::{
         cluster::{Cluster, Now},
         session::{Cursor, Session},
     },
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{
+        InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
+    },
     runtime::broker::{
         Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
         Rebalance, TopicSpec,
@@ -217,8 +219,8 @@ impl Member for LocalMember {
         self.session.position(input)
     }
 
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
-        self.broker.with(|cluster, now| cluster.send(&self.session, record.clone(), now))
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        self.broker.with(|cluster, now| cluster.send(&self.session, record.to_owned(), now))
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
@@ -401,8 +403,8 @@ mod tests {
             };
             first.unassign(&tasks).unwrap();
             has_left.recv().unwrap();
-            first.send(&record("in", 3, b"x")).unwrap();
-            first.send(&record("in", 3, b"y")).unwrap();
+            first.send(record("in", 3, b"x").as_ref()).unwrap();
+            first.send(record("in", 3, b"y").as_ref()).unwrap();
             first.commit(&[]).unwrap();
         };
         assert_eq!(wakes(second, wake), 2);
@@ -482,7 +484,7 @@ mod tests {
         let rebalance = member.poll(Duration::from_millis(5), &mut records)?;
         for read in records {
             let value = read.value.expect("every record has one");
-            member.send(&record("out", read.source.partition.0, &value))?;
+            member.send(record("out", read.source.partition.0, &value).as_ref())?;
             offsets.insert(read.source, read.offset.next());
         }
         if let Some(Rebalance::Revoked { lost: true, .. }) = rebalance {

@@ -6,11 +6,13 @@
 //!                          └──abort, restart──▶ gone: pipe the records again
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use crate::streams::{
     metrics::StreamsMetrics,
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{
+        InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
+    },
     state::{MemoryStores, StateError},
     task::{Step, Task},
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -42,7 +44,7 @@ use crate::streams::{
 ///         record: &Record<String>,
 ///         ctx: &mut Context<'_, String>,
 ///     ) -> Result<(), ProcessError> {
-///         ctx.forward(Record { value: record.value.to_uppercase(), ..record.clone() })
+///         ctx.forward(&Record { value: record.value.to_uppercase(), ..record.clone() })
 ///     }
 /// }
 ///
@@ -166,16 +168,17 @@ impl TopologyDriver {
 
     /// Commits: outputs can be read, changelogs and offsets are kept.
     pub fn commit(&mut self) {
-        self.committed.extend(self.task.prepare_commit());
-        let changelogs = self.topology.changelogs();
-        for record in self.task.take_outbox() {
-            if changelogs.contains(&record.topic) {
-                let log = self.changelogs.entry(record.topic.clone()).or_default();
-                log.push(logged(record, log.len()));
-            } else {
-                self.outputs.push(record);
-            }
-        }
+        self.committed.extend(self.task.consumed());
+        let sent = self.task.take_outbox();
+        self.outputs.extend(sent.iter().map(OutputRecordRef::to_owned));
+        self.task.give_back(sent);
+        let changelogs = &mut self.changelogs;
+        let told: Result<(), Infallible> = self.task.tell(|record| {
+            let log = changelogs.entry(record.topic.clone()).or_default();
+            log.push(logged(record.to_owned(), log.len()));
+            Ok(())
+        });
+        let Ok(()) = told;
         self.task.committed(self.clock.now(), &BTreeMap::new()).expect(IN_MEMORY);
     }
 

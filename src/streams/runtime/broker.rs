@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::streams::record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition};
+use crate::streams::record::{
+    InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
+};
 
 /// A cluster, as a client sees it.
 pub trait Broker: Send + Sync {
@@ -142,7 +144,7 @@ pub trait Member {
     ///
     /// # Errors
     /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError>;
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
 
     /// Makes everything sent since the last commit durable, together with `offsets` (each the next
     /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.

@@ -11,7 +11,9 @@ use std::{
 use crate::streams::{
     record::TopicPartition,
     simulation::faults::{Fault, Process, Weather},
-    state::{Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier},
+    state::{
+        Access, Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
+    },
 };
 
 /// A machine's disk.
@@ -71,7 +73,11 @@ impl SimulatedStores {
 }
 
 impl StoreSupplier for SimulatedStores {
-    fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
+    fn open(
+        &self,
+        changelog: &TopicPartition,
+        _access: Access,
+    ) -> Result<Box<dyn StateStore>, StateError> {
         Ok(Box::new(self.open_as(changelog, true).expect("a task takes over")))
     }
 

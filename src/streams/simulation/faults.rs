@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::streams::{
     local::LocalBroker,
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{InputRecord, Offset, OutputRecordRef, Partition, Topic, TopicPartition},
     runtime::broker::{
         Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
         Rebalance, TopicSpec,
@@ -308,7 +308,7 @@ impl Member for FaultyMember {
         self.member.position(input)
     }
 
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         self.call("send", SEND, |member| member.send(record))
     }
 

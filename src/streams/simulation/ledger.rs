@@ -64,7 +64,7 @@ impl Processor for Ledger {
         }
         let late = if is_late { "late" } else { "kept" };
         let value = format!("{} {topic} {of_topic} {of_key} {late}", record.value);
-        ctx.forward(Record { value, ..record.clone() })
+        ctx.forward(&Record { value, ..record.clone() })
     }
 
     fn punctuate(
@@ -76,7 +76,7 @@ impl Processor for Ledger {
         for entry in ctx.window(&self.window).expire(before, usize::MAX)? {
             let key = Some(entry.key.into_bytes());
             let value = format!("{} closed", entry.value);
-            ctx.forward(Record { key, value, time: entry.time })?;
+            ctx.forward(&Record { key, value, time: entry.time })?;
         }
         Ok(())
     }

@@ -34,6 +34,16 @@ impl Checkpoint {
     }
 }
 
+/// How entries are asked for, for engines that can gain by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// By ranges of keys, as by single ones.
+    #[default]
+    ByRange,
+    /// One key at a time: a range may take as long as there are entries.
+    ByKey,
+}
+
 /// The committed entries of one store of one task, in order of keys.
 pub trait StateStore {
     /// The value of `key`.
@@ -89,7 +99,11 @@ pub trait StoreSupplier: Send + Sync {
     ///
     /// # Errors
     /// [`StateError::Disk`]
-    fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError>;
+    fn open(
+        &self,
+        changelog: &TopicPartition,
+        access: Access,
+    ) -> Result<Box<dyn StateStore>, StateError>;
 
     /// The same for a warm copy, which yields: none if a task has the store open, and a task that opens it later
     /// takes it over.

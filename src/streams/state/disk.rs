@@ -26,7 +26,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use crate::streams::{
     codec::{Codec, Stored},
     record::TopicPartition,
-    state::{Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier},
+    state::{Access, Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier},
 };
 
 /// For all stores together: blocks read from disk.
@@ -119,7 +119,11 @@ fn open_database(folder: &Path) -> Result<Database, fjall::Error> {
 }
 
 impl StoreSupplier for DiskStores {
-    fn open(&self, changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
+    fn open(
+        &self,
+        changelog: &TopicPartition,
+        _access: Access,
+    ) -> Result<Box<dyn StateStore>, StateError> {
         match self.open_as(changelog, Holder::Task)? {
             Some(store) => Ok(Box::new(store)),
             None => Err(StateError::TakenOver(changelog.clone())),
@@ -468,8 +472,8 @@ mod tests {
     fn a_ghost_can_not_write() {
         let folder = tempfile::tempdir().unwrap();
         let stores = DiskStores::open(folder.path()).unwrap();
-        let mut ghost = stores.open(&changelog(0)).unwrap();
-        let mut holder = stores.open(&changelog(0)).unwrap();
+        let mut ghost = stores.open(&changelog(0), Access::ByRange).unwrap();
+        let mut holder = stores.open(&changelog(0), Access::ByRange).unwrap();
         write(holder.as_mut(), vec![put(1, 1)], 1);
         let refused = ghost.write(&mut [put(1, 2)].into_iter(), at(2));
         assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");

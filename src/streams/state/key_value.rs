@@ -48,9 +48,9 @@ impl<V> KeyValueStore<'_, V> {
     /// # Errors
     /// [`StateError::Unstorable`]
     pub fn put(&mut self, key: &str, value: &V) -> Result<(), StateError> {
-        let mut bytes = Vec::new();
-        self.values.encode(value, &mut bytes).map_err(StateError::Unstorable)?;
-        self.store.put(key.as_bytes().to_vec(), bytes);
+        let values = self.values;
+        let bytes = self.store.encoded(|bytes| values.encode(value, bytes));
+        self.store.put(key.as_bytes().to_vec(), bytes.map_err(StateError::Unstorable)?);
         Ok(())
     }
 

@@ -4,7 +4,10 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Bound, time::Duration};
 
 use crate::streams::{
     record::TopicPartition,
-    state::{Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier},
+    state::{
+        Access, Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier, dirty::is_within,
+        packed::Packed,
+    },
 };
 
 /// Makes a [`MemoryStore`] for every task.
@@ -12,8 +15,12 @@ use crate::streams::{
 pub struct MemoryStores;
 
 impl StoreSupplier for MemoryStores {
-    fn open(&self, _changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
-        Ok(Box::new(MemoryStore::default()))
+    fn open(
+        &self,
+        _changelog: &TopicPartition,
+        access: Access,
+    ) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(MemoryStore::new(access)))
     }
 
     fn open_standby(
@@ -32,16 +39,44 @@ impl StoreSupplier for MemoryStores {
     }
 }
 
-/// An ordered map.
+/// A map: ordered, or hashed where keys are asked for one by one.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    entries: Entries,
     checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Clone, Debug)]
+enum Entries {
+    Ordered(BTreeMap<Vec<u8>, Vec<u8>>),
+    Hashed(Packed),
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self::Ordered(BTreeMap::new())
+    }
+}
+
+impl MemoryStore {
+    /// An empty one.
+    #[must_use]
+    pub fn new(access: Access) -> Self {
+        let entries = match access {
+            Access::ByRange => Entries::default(),
+            Access::ByKey => Entries::Hashed(Packed::default()),
+        };
+        Self { entries, checkpoint: None }
+    }
 }
 
 impl StateStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        Ok(self.entries.get(key).map(|value| Cow::Borrowed(value.as_slice())))
+        let value = match &self.entries {
+            Entries::Ordered(entries) => entries.get(key).map(Vec::as_slice),
+            Entries::Hashed(entries) => entries.get(key),
+        };
+        Ok(value.map(Cow::Borrowed))
     }
 
     fn range<'s>(
@@ -49,14 +84,25 @@ impl StateStore for MemoryStore {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's> {
-        let entries = self.entries.range::<[u8], _>((from, to));
-        Box::new(entries.map(|(key, value)| {
-            Ok((Cow::Borrowed(key.as_slice()), Cow::Borrowed(value.as_slice())))
-        }))
+        match &self.entries {
+            Entries::Ordered(entries) => {
+                let found = entries.range::<[u8], _>((from, to));
+                Box::new(found.map(|(key, value)| entry(key, value)))
+            }
+            Entries::Hashed(entries) => {
+                let found = entries.iter();
+                let mut found: Vec<_> = found.filter(|(key, _)| is_within(key, from, to)).collect();
+                found.sort_unstable();
+                Box::new(found.into_iter().map(|(key, value)| entry(key, value)))
+            }
+        }
     }
 
     fn len(&self) -> usize {
-        self.entries.len()
+        match &self.entries {
+            Entries::Ordered(entries) => entries.len(),
+            Entries::Hashed(entries) => entries.len(),
+        }
     }
 
     fn write(
@@ -64,11 +110,23 @@ impl StateStore for MemoryStore {
         changes: &mut dyn Iterator<Item = Change>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
-        for (key, value) in changes {
-            match value {
-                Some(value) => self.entries.insert(key, value),
-                None => self.entries.remove(&key),
-            };
+        match &mut self.entries {
+            Entries::Ordered(entries) => {
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => entries.insert(key, value),
+                        None => entries.remove(&key),
+                    };
+                }
+            }
+            Entries::Hashed(entries) => {
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => entries.insert(&key, &value),
+                        None => entries.remove(&key),
+                    }
+                }
+            }
         }
         self.checkpoint = Some(checkpoint);
         Ok(())
@@ -79,7 +137,16 @@ impl StateStore for MemoryStore {
     }
 
     fn clear(&mut self) -> Result<(), StateError> {
-        *self = Self::default();
+        match &mut self.entries {
+            Entries::Ordered(entries) => entries.clear(),
+            Entries::Hashed(entries) => *entries = Packed::default(),
+        }
+        self.checkpoint = None;
         Ok(())
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an iterator over any store's entries yields results")]
+fn entry<'s>(key: &'s [u8], value: &'s [u8]) -> Result<Entry<'s>, StateError> {
+    Ok((Cow::Borrowed(key), Cow::Borrowed(value)))
 }

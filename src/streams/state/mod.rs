@@ -10,13 +10,15 @@
 //! ```
 
 mod backend;
+mod dirty;
 mod disk;
 mod key_value;
 mod memory;
+mod packed;
 mod store;
 mod window;
 
-pub use backend::{Checkpoint, Entry, StateStore, StoreSupplier};
+pub use backend::{Access, Checkpoint, Entry, StateStore, StoreSupplier};
 pub use disk::DiskStores;
 pub use key_value::{KeyValueHandle, KeyValueStore};
 pub use memory::{MemoryStore, MemoryStores};

@@ -1,37 +1,39 @@
 //! A transactional ordered map of bytes: uncommitted writes lie over the committed ones, and a
 //! single record's writes can be taken back.
 
-use std::{borrow::Cow, collections::BTreeMap, iter::Peekable, ops::Bound};
+use std::{borrow::Cow, iter::Peekable, ops::Bound};
 
-use crate::streams::state::{Checkpoint, Entry, MemoryStore, StateError, StateStore};
+use crate::streams::state::{
+    Access, Checkpoint, Entry, MemoryStore, StateError, StateStore,
+    dirty::{Dirty, Undo},
+};
 
 /// One key's new value; none deletes it.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// What lay over a committed value before: nothing, a deletion, or another value.
-type Before = Option<Option<Vec<u8>>>;
-
 /// The bytes behind every typed store of a task.
 pub struct Store {
     committed: Box<dyn StateStore>,
-    /// Written since the last commit; none is a deletion.
-    dirty: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// What `dirty` held for each key before the present record wrote to it, oldest first.
-    undo: Vec<(Vec<u8>, Before)>,
+    /// Written since the last commit.
+    dirty: Dirty,
+    /// How to take back what the present record has written, oldest first.
+    undo: Vec<Undo>,
+    /// Where values are written before their length is known.
+    scratch: Vec<u8>,
 }
 
 impl Default for Store {
     /// An empty one in memory.
     fn default() -> Self {
-        Self::over(Box::<MemoryStore>::default())
+        Self::over(Box::<MemoryStore>::default(), Access::default())
     }
 }
 
 impl Store {
     /// A store over what is committed.
     #[must_use]
-    pub fn over(committed: Box<dyn StateStore>) -> Self {
-        Self { committed, dirty: BTreeMap::new(), undo: Vec::new() }
+    pub fn over(committed: Box<dyn StateStore>, access: Access) -> Self {
+        Self { committed, dirty: Dirty::new(access), undo: Vec::new(), scratch: Vec::new() }
     }
 
     /// The value of `key`, the present record's own writes included.
@@ -45,6 +47,19 @@ impl Store {
         }
     }
 
+    /// What `encode` writes, in no more room than it takes.
+    ///
+    /// # Errors
+    /// What `encode` says.
+    pub fn encoded<E>(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<u8>, E> {
+        self.scratch.clear();
+        encode(&mut self.scratch)?;
+        Ok(self.scratch.clone())
+    }
+
     /// Sets `key` to `value`.
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.write(key, Some(value));
@@ -56,8 +71,7 @@ impl Store {
     }
 
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let before = self.dirty.insert(key.clone(), value);
-        self.undo.push((key, before));
+        self.undo.push(self.dirty.write(key, value));
     }
 
     /// The entries whose keys lie between the bounds, in order of keys.
@@ -66,7 +80,7 @@ impl Store {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl Iterator<Item = Result<Entry<'s>, StateError>> {
-        let dirty = self.dirty.range::<[u8], _>((from, to));
+        let dirty = self.dirty.range(from, to);
         Merge { committed: self.committed.range(from, to).peekable(), dirty: dirty.peekable() }
     }
 
@@ -83,17 +97,26 @@ impl Store {
 
     /// Undoes every write since [`Self::begin_record`].
     pub fn take_back(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(written) => self.dirty.insert(key, written),
-                None => self.dirty.remove(&key),
-            };
+        while let Some(undo) = self.undo.pop() {
+            self.dirty.take_back(undo);
         }
     }
 
-    /// What the next commit will change: the last value of every key written since the last one.
-    pub fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.dirty.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+    /// What the changelog has not been told yet: the last value of every key written since [`Self::all_told`] or the
+    /// last commit.
+    pub fn untold(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.dirty.untold()
+    }
+
+    /// How much that is.
+    #[must_use]
+    pub fn untold_len(&self) -> usize {
+        self.dirty.untold_len()
+    }
+
+    /// The changelog has been told.
+    pub fn all_told(&mut self) {
+        self.dirty.all_told();
     }
 
     /// Whether the next commit will change something.
@@ -108,8 +131,8 @@ impl Store {
     /// [`StateError`]; the store is then not what the changelog says.
     pub fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), StateError> {
         self.undo.clear();
-        let changes = std::mem::take(&mut self.dirty);
-        self.committed.write(&mut changes.into_iter(), checkpoint)
+        let Self { committed, dirty, .. } = self;
+        dirty.drain(|changes| committed.write(changes, checkpoint))
     }
 
     /// The commit failed: what was dirty never happened.
@@ -161,7 +184,7 @@ struct Merge<C: Iterator, D: Iterator> {
 impl<'s, C, D> Iterator for Merge<C, D>
 where
     C: Iterator<Item = Result<Entry<'s>, StateError>>,
-    D: Iterator<Item = (&'s Vec<u8>, &'s Option<Vec<u8>>)>,
+    D: Iterator<Item = (&'s [u8], &'s Option<Vec<u8>>)>,
 {
     type Item = Result<Entry<'s>, StateError>;
 
@@ -169,13 +192,13 @@ where
         loop {
             let Some((upper, _)) = self.dirty.peek() else { return self.committed.next() };
             let is_before = |lower: &C::Item| match lower {
-                Ok((key, _)) => **key < ***upper,
+                Ok((key, _)) => **key < **upper,
                 Err(_) => true,
             };
             if let Some(lower) = self.committed.next_if(is_before) {
                 return Some(lower);
             }
-            self.committed.next_if(|lower| lower.as_ref().is_ok_and(|(key, _)| **key == ***upper));
+            self.committed.next_if(|lower| lower.as_ref().is_ok_and(|(key, _)| **key == **upper));
             if let Some((key, Some(value))) = self.dirty.next() {
                 return Some(Ok((Cow::Borrowed(key), Cow::Borrowed(value))));
             }
@@ -185,6 +208,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -217,8 +242,11 @@ mod tests {
     proptest! {
         /// Each step is a record of its own; the model keeps three plain copies.
         #[test]
-        fn behaves_like_three_maps(steps in proptest::collection::vec(step(), 0..60)) {
-            let mut store = Store::default();
+        fn behaves_like_three_maps(
+            steps in proptest::collection::vec(step(), 0..60),
+            access in prop_oneof![Just(Access::ByKey), Just(Access::ByRange)],
+        ) {
+            let mut store = Store::over(Box::new(MemoryStore::new(access)), access);
             let (mut committed, mut present, mut before) =
                 (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
             for step in steps {

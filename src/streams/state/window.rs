@@ -146,8 +146,9 @@ impl<V> WindowStore<'_, V> {
         sequence: u32,
         value: &V,
     ) -> Result<(), StateError> {
-        let mut bytes = Vec::new();
-        self.values.encode(value, &mut bytes).map_err(StateError::Unstorable)?;
+        let values = self.values;
+        let bytes = self.store.encoded(|bytes| values.encode(value, bytes));
+        let bytes = bytes.map_err(StateError::Unstorable)?;
         self.store.put(by_key(key, time, sequence), bytes);
         self.store.put(by_time(key, time, sequence), Vec::new());
         Ok(())
@@ -306,7 +307,7 @@ mod tests {
                     }
                 }
                 Step::Commit => {
-                    let changes = self.store.changes().filter(|(key, _)| is_logged(key));
+                    let changes = self.store.untold().filter(|(key, _)| is_logged(key));
                     let changes =
                         changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
                     self.log.extend(changes);

@@ -1,12 +1,12 @@
 //! The records that wait for a task, one queue an input, the earliest first.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use crate::streams::record::InputRecord;
 
 /// A queue for each source of the topology.
 pub(super) struct InputQueues {
-    queues: Vec<VecDeque<Arc<InputRecord>>>,
+    queues: Vec<VecDeque<InputRecord>>,
 }
 
 impl InputQueues {
@@ -14,17 +14,17 @@ impl InputQueues {
         Self { queues: (0..sources).map(|_| VecDeque::new()).collect() }
     }
 
-    pub(super) fn push(&mut self, source: usize, record: Arc<InputRecord>) {
+    pub(super) fn push(&mut self, source: usize, record: InputRecord) {
         self.queues[source].push_back(record);
     }
 
     /// Back to the head of its queue: it is to be tried again.
-    pub(super) fn put_back(&mut self, source: usize, record: Arc<InputRecord>) {
+    pub(super) fn put_back(&mut self, source: usize, record: InputRecord) {
         self.queues[source].push_front(record);
     }
 
     /// The record with the lowest timestamp among the heads; of equals, the lower source's.
-    pub(super) fn pop(&mut self) -> Option<(usize, Arc<InputRecord>)> {
+    pub(super) fn pop(&mut self) -> Option<(usize, InputRecord)> {
         let heads = self.queues.iter().enumerate();
         let heads = heads.filter_map(|(source, queue)| Some((queue.front()?.timestamp, source)));
         let (_, source) = heads.min()?;
@@ -53,16 +53,16 @@ mod tests {
         time::EventTime,
     };
 
-    fn record(time: i64) -> Arc<InputRecord> {
+    fn record(time: i64) -> InputRecord {
         let source = TopicPartition { topic: Topic::new("any"), partition: Partition(0) };
-        Arc::new(InputRecord {
+        InputRecord {
             source,
             offset: Offset(time),
             timestamp: EventTime(time),
             key: None,
             value: None,
             headers: Vec::new(),
-        })
+        }
     }
 
     /// Pushes `pushed` (source, time), and expects them to come out as `popped`.
@@ -91,11 +91,11 @@ mod tests {
     fn what_is_put_back_is_the_head_again() {
         let mut queues = InputQueues::new(2);
         queues.push(0, record(1));
-        queues.push(0, record(1));
+        queues.push(0, record(2));
         let (source, first) = queues.pop().unwrap();
-        queues.put_back(source, Arc::clone(&first));
+        queues.put_back(source, first.clone());
         let (_, again) = queues.pop().unwrap();
-        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(first, again);
         queues.clear();
         assert!(queues.pop().is_none());
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!            restore*                    process, punctuate
-//!   Created ─────────▶ Restoring ──end──▶ Running ──prepare_commit──▶ (the worker commits)
+//!   Created ─────────▶ Restoring ──end──▶ Running ──changes, consumed──▶ (the worker commits)
 //!                                           ▲  ▲                            │        │
 //!                                           │  └────────── committed ◀──ok──┘        │
 //!                                           └───────────── discarded ◀──aborted──────┘
@@ -19,11 +19,11 @@ use std::{
 
 use crate::streams::{
     metrics::{Counter, StreamsMetrics},
-    record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
+    record::{InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, TopicPartition},
     state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
     task::input::InputQueues,
     time::{EventTime, WallTime},
-    topology::{ProcessError, Punctuation, PunctuationKind, Scope, StoreKind, Topology},
+    topology::{Outbox, ProcessError, Punctuation, PunctuationKind, Scope, StoreKind, Topology},
 };
 
 /// One partition's share of a topology.
@@ -42,7 +42,10 @@ pub struct Task {
     /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
     /// there, or the records that come again would find another time than they did at first.
     committed_times: (EventTime, Vec<Option<i64>>),
+    /// Counts the records of each input.
     records: Vec<Counter>,
+    /// By how much, at the next commit.
+    processed: Vec<u64>,
 }
 
 /// What came of [`Task::process_next`].
@@ -68,9 +71,10 @@ impl Task {
         stores: &dyn StoreSupplier,
     ) -> Result<Self, StateError> {
         let mut opened = Vec::with_capacity(topology.stores.len());
-        for changelog in topology.changelogs() {
-            let changelog = TopicPartition { topic: changelog, partition };
-            opened.push(Store::over(stores.open(&changelog)?));
+        for spec in &topology.stores {
+            let changelog = TopicPartition { topic: spec.changelog.clone(), partition };
+            let access = spec.kind.access();
+            opened.push(Store::over(stores.open(&changelog, access)?, access));
         }
         Ok(Self::with_stores(topology, partition, metrics, opened))
     }
@@ -86,10 +90,11 @@ impl Task {
         stores: &dyn StoreSupplier,
     ) -> Result<Option<Self>, StateError> {
         let mut opened = Vec::with_capacity(topology.stores.len());
-        for changelog in topology.changelogs() {
-            let changelog = TopicPartition { topic: changelog, partition };
+        for spec in &topology.stores {
+            let changelog = TopicPartition { topic: spec.changelog.clone(), partition };
+            let access = spec.kind.access();
             let Some(store) = stores.open_standby(&changelog)? else { return Ok(None) };
-            opened.push(Store::over(store));
+            opened.push(Store::over(store, access));
         }
         Ok(Some(Self::with_stores(topology, partition, metrics, opened)))
     }
@@ -117,6 +122,7 @@ impl Task {
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
             records,
+            processed: vec![0; topology.sources.len()],
         }
     }
 
@@ -239,7 +245,7 @@ impl Task {
         let sources = &self.topology.sources;
         let source = sources.iter().position(|source| source.topic == record.source.topic);
         let source = source.expect("a worker hands a task records of its own inputs");
-        self.queues.push(source, Arc::new(record));
+        self.queues.push(source, record);
     }
 
     /// How many records wait in its queues.
@@ -282,9 +288,12 @@ impl Task {
         let Some((source, record)) = self.queues.pop() else { return Ok(Step::Idle) };
         self.scope.now = now;
         let node = self.topology.sources[source].node;
-        let result = self.atomically(Some(&record), |scope| {
-            scope.with_node(node, |node_ref, scope| node_ref.process(&*record, scope, node))
+        let offset = record.offset;
+        self.scope.input = Some(record);
+        let result = self.atomically(|scope| {
+            scope.with_node(node, |node_ref, scope| node_ref.process(&(), scope, node))
         });
+        let record = self.scope.input.take().expect("nobody takes a task's input away");
         match result {
             Ok(()) => {}
             Err(ProcessError::Reject { class, schema_id, message }) => {
@@ -296,8 +305,8 @@ impl Task {
             }
             Err(ProcessError::State(error)) => return Err(error),
         }
-        self.scope.counts.push((self.records[source].clone(), 1));
-        self.consumed[source] = Some(record.offset.next());
+        self.processed[source] += 1;
+        self.consumed[source] = Some(offset.next());
         self.write_dead_letters();
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
         Ok(Step::Processed)
@@ -328,7 +337,7 @@ impl Task {
                 PunctuationKind::StreamTime => Punctuation::StreamTime(EventTime(time)),
                 PunctuationKind::WallClock => Punctuation::WallClock(WallTime(time)),
             };
-            let result = self.atomically(None, |scope| {
+            let result = self.atomically(|scope| {
                 scope
                     .with_node(node, |node_ref, scope| node_ref.punctuate(punctuation, scope, node))
             });
@@ -347,15 +356,12 @@ impl Task {
     /// Runs `work`; if it fails, nothing that it wrote or sent remains.
     fn atomically(
         &mut self,
-        input: Option<&Arc<InputRecord>>,
         work: impl FnOnce(&mut Scope) -> Result<(), ProcessError>,
     ) -> Result<(), ProcessError> {
         let scope = &mut self.scope;
         let (sent, counted, time) = (scope.outbox.len(), scope.counts.len(), scope.stream_time);
         scope.stores.iter_mut().for_each(Store::begin_record);
-        scope.input = input.cloned();
         let result = work(scope);
-        scope.input = None;
         if result.is_err() {
             scope.outbox.truncate(sent);
             scope.counts.truncate(counted);
@@ -380,9 +386,17 @@ impl Task {
         self.scope.stores.iter().any(Store::has_changes)
     }
 
-    /// What was sent since it was last taken.
-    pub fn take_outbox(&mut self) -> Vec<OutputRecord> {
+    /// What was sent since it was last taken. To be given back, for its room.
+    pub fn take_outbox(&mut self) -> Outbox {
         std::mem::take(&mut self.scope.outbox)
+    }
+
+    /// All of `outbox` is done.
+    pub fn give_back(&mut self, mut outbox: Outbox) {
+        if self.scope.outbox.is_empty() {
+            outbox.clear();
+            self.scope.outbox = outbox;
+        }
     }
 
     /// Sets aside an output that the broker will never take: its reason goes in its place.
@@ -392,29 +406,44 @@ impl Task {
         self.write_dead_letters();
     }
 
-    /// Puts the changelog records of everything written since the last commit into the outbox, and
-    /// returns the offsets to commit with them.
-    pub fn prepare_commit(&mut self) -> Vec<(TopicPartition, Offset)> {
-        let timestamp = self.scope.writable(self.scope.stream_time);
-        for (spec, store) in self.topology.stores.iter().zip(&self.scope.stores) {
-            for (key, value) in store.changes() {
-                if spec.kind == StoreKind::Window && !state::is_logged(key) {
-                    continue;
-                }
-                self.scope.outbox.push(OutputRecord {
-                    topic: spec.changelog.clone(),
-                    partition: Some(self.scope.partition),
-                    timestamp,
-                    key: Some(key.to_vec()),
-                    value: value.map(<[u8]>::to_vec),
-                    headers: Vec::new(),
-                });
-            }
-        }
-        self.consumed().collect()
+    /// How many changes its changelogs have still to be told.
+    #[must_use]
+    pub fn untold_len(&self) -> usize {
+        self.scope.stores.iter().map(Store::untold_len).sum()
     }
 
-    fn consumed(&self) -> impl Iterator<Item = (TopicPartition, Offset)> + '_ {
+    /// Hands the records of those to `send`.
+    ///
+    /// # Errors
+    /// What `send` says: the task must then be [`discarded`](Self::discarded).
+    pub fn tell<E>(
+        &mut self,
+        send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.untold().try_for_each(send)?;
+        self.scope.stores.iter_mut().for_each(Store::all_told);
+        Ok(())
+    }
+
+    fn untold(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
+        let (partition, timestamp) =
+            (Some(self.scope.partition), self.scope.writable(self.scope.stream_time));
+        self.topology.stores.iter().zip(&self.scope.stores).flat_map(move |(spec, store)| {
+            let is_logged = |key: &[u8]| spec.kind != StoreKind::Window || state::is_logged(key);
+            let changes = store.untold().filter(move |(key, _)| is_logged(key));
+            changes.map(move |(key, value)| OutputRecordRef {
+                topic: &spec.changelog,
+                partition,
+                timestamp,
+                key: Some(key),
+                value,
+                headers: &[],
+            })
+        })
+    }
+
+    /// The offsets to commit with what was sent and with the changes.
+    pub fn consumed(&self) -> impl Iterator<Item = (TopicPartition, Offset)> + '_ {
         let consumed = self.inputs.iter().zip(&self.consumed);
         consumed.filter_map(|(input, offset)| Some((input.clone(), (*offset)?)))
     }
@@ -434,6 +463,9 @@ impl Task {
         self.keep_times();
         for (counter, by) in self.scope.counts.drain(..) {
             counter.add(by);
+        }
+        for (counter, by) in self.records.iter().zip(&mut self.processed) {
+            counter.add(std::mem::take(by));
         }
         let stream_time = self.scope.stream_time;
         let mut result = Ok(());
@@ -462,6 +494,7 @@ impl Task {
         self.queues.clear();
         self.scope.outbox.clear();
         self.scope.counts.clear();
+        self.processed.fill(0);
         self.scope.dead_letters.clear();
         self.scope.stores.iter_mut().for_each(Store::discard);
         let (stream_time, next) = &self.committed_times;

@@ -5,10 +5,10 @@ use std::{marker::PhantomData, sync::Arc};
 use crate::streams::{
     codec::Codec,
     record::{InputRecord, Partition, Topic},
-    state::{KeyValueHandle, Store, StoreId, WindowHandle},
+    state::{Access, KeyValueHandle, Store, StoreId, WindowHandle},
     time::{EventTime, WallTime},
     topology::{
-        Node, ProcessError, Processor, Scope,
+        Node, Outbox, ProcessError, Processor, Scope,
         node::{ProcessorNode, SinkNode, SourceNode, TimeOf},
     },
 };
@@ -55,6 +55,15 @@ pub(crate) enum StoreKind {
     Window,
 }
 
+impl StoreKind {
+    pub(crate) fn access(self) -> Access {
+        match self {
+            Self::KeyValue => Access::ByKey,
+            Self::Window => Access::ByRange,
+        }
+    }
+}
+
 /// A store and the topic that backs it.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreSpec {
@@ -81,7 +90,7 @@ pub(crate) struct StoreSpec {
 ///         ctx: &mut Context<'_, String>,
 ///     ) -> Result<(), ProcessError> {
 ///         let value = record.value.to_uppercase();
-///         ctx.forward(Record { value, ..record.clone() })
+///         ctx.forward(&Record { value, ..record.clone() })
 ///     }
 /// }
 ///
@@ -274,7 +283,7 @@ impl Topology {
             nodes: self.nodes.iter().map(|spec| Some((spec.make)())).collect(),
             children: Arc::clone(&self.children),
             stores,
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             dead_letters: Vec::new(),
             counts: Vec::new(),
             schedules: Vec::new(),

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::streams::{
     metrics::Counter,
-    record::{InputRecord, OutputRecord, Partition},
+    record::{InputRecord, Partition},
     state::{KeyValueHandle, KeyValueStore, Store, WindowHandle, WindowStore},
     time::{EventTime, WallTime},
-    topology::{Node, ProcessError, Record},
+    topology::{Node, Outbox, ProcessError, Record},
 };
 
 /// Which time a punctuation follows.
@@ -84,11 +84,12 @@ pub(crate) struct Scope {
     pub(crate) nodes: Vec<Option<Box<dyn Node>>>,
     pub(crate) children: Arc<Vec<Vec<usize>>>,
     pub(crate) stores: Vec<Store>,
-    pub(crate) outbox: Vec<OutputRecord>,
+    pub(crate) outbox: Outbox,
     pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) counts: Vec<(Counter, u64)>,
     pub(crate) schedules: Vec<Schedule>,
-    pub(crate) input: Option<Arc<InputRecord>>,
+    /// What is being processed; none in a punctuation.
+    pub(crate) input: Option<InputRecord>,
     pub(crate) stream_time: EventTime,
     pub(crate) now: WallTime,
 }
@@ -129,12 +130,11 @@ impl<'t, Out: 'static> Context<'t, Out> {
     ///
     /// # Errors
     /// What a node further down says; hand it on with `?`.
-    #[expect(clippy::needless_pass_by_value, reason = "what is sent on is no longer ours")]
-    pub fn forward(&mut self, record: Record<Out>) -> Result<(), ProcessError> {
-        let children = Arc::clone(&self.scope.children);
-        for child in &children[self.node] {
-            let record: &dyn Any = &record;
-            self.scope.with_node(*child, |node, scope| node.process(record, scope, *child))?;
+    pub fn forward(&mut self, record: &Record<Out>) -> Result<(), ProcessError> {
+        let record: &dyn Any = record;
+        for place in 0..self.scope.children[self.node].len() {
+            let child = self.scope.children[self.node][place];
+            self.scope.with_node(child, |node, scope| node.process(record, scope, child))?;
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl<'t, Out: 'static> Context<'t, Out> {
     /// The record that came in from the topic; none in a punctuation.
     #[must_use]
     pub fn input(&self) -> Option<&InputRecord> {
-        self.scope.input.as_deref()
+        self.scope.input.as_ref()
     }
 
     /// Counts something; it shows when it is committed.

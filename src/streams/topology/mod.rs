@@ -5,10 +5,12 @@ mod builder;
 mod context;
 mod describe;
 mod node;
+mod outbox;
 
 pub use builder::{Edge, Topology, TopologyBuilder};
 pub use context::{Context, Original, Punctuation, PunctuationKind};
 pub use node::{ProcessError, Processor, Record};
+pub use outbox::Outbox;
 
 pub(crate) use builder::StoreKind;
 pub(crate) use context::{DeadLetter, Scope};

@@ -4,7 +4,7 @@ use std::{any::Any, marker::PhantomData, sync::Arc};
 
 use crate::streams::{
     codec::{Codec, CodecError},
-    record::{InputRecord, OutputRecord, Topic},
+    record::{InputRecord, Topic},
     state::StateError,
     time::{EventTime, WallTime},
     topology::{Context, Punctuation, Scope},
@@ -136,7 +136,7 @@ pub(crate) trait Node {
 pub(crate) type TimeOf<T> =
     dyn Fn(&T, &InputRecord, WallTime) -> Result<EventTime, ProcessError> + Send + Sync;
 
-/// A source decodes, moves stream time, and hands on.
+/// A source decodes the task's input, moves stream time, and hands on.
 pub(crate) struct SourceNode<T> {
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) time: Arc<TimeOf<T>>,
@@ -145,20 +145,19 @@ pub(crate) struct SourceNode<T> {
 impl<T: 'static> Node for SourceNode<T> {
     fn process(
         &mut self,
-        record: &dyn Any,
+        _record: &dyn Any,
         scope: &mut Scope,
         index: usize,
     ) -> Result<(), ProcessError> {
-        let raw =
-            record.downcast_ref::<InputRecord>().expect("a task feeds its sources raw records");
+        let raw = scope.input.as_ref().expect("a task calls its sources with an input");
         let Some(bytes) = &raw.value else {
             return Err(ProcessError::reject("tombstone", "a record without a value"));
         };
         let value = self.codec.decode(bytes)?;
         let time = (self.time)(&value, raw, scope.now)?;
-        scope.stream_time = scope.stream_time.max(time);
         let record = Record { key: raw.key.clone(), value, time };
-        Context::<T>::new(scope, index).forward(record)
+        scope.stream_time = scope.stream_time.max(time);
+        Context::<T>::new(scope, index).forward(&record)
     }
 }
 
@@ -207,16 +206,9 @@ impl<T: 'static> Node for SinkNode<T> {
         _index: usize,
     ) -> Result<(), ProcessError> {
         let record = record.downcast_ref::<Record<T>>().expect("edges join equal types");
-        let mut bytes = Vec::new();
-        self.codec.encode(&record.value, &mut bytes)?;
-        scope.outbox.push(OutputRecord {
-            topic: self.topic.clone(),
-            partition: None,
-            timestamp: scope.writable(record.time),
-            key: record.key.clone(),
-            value: Some(bytes),
-            headers: Vec::new(),
-        });
+        let timestamp = scope.writable(record.time);
+        let write = |bytes: &mut Vec<u8>| self.codec.encode(&record.value, bytes);
+        scope.outbox.send(&self.topic, timestamp, record.key.as_deref(), write)?;
         Ok(())
     }
 }

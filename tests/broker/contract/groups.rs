@@ -180,7 +180,7 @@ pub(crate) fn leaving_is_quick_whatever_is_unanswered(cluster: &Cluster<'_>) {
 
     let mut owner = join("owner");
     owner.hold(2);
-    owner.member.send(&output(&out, 0, "open")).unwrap();
+    owner.member.send(output(&out, 0, "open").as_ref()).unwrap();
     let mut rival = join("rival");
     until("a revocation", || {
         rival.step();

@@ -165,7 +165,7 @@ impl<'a> Worker<'a> {
     /// Sends one output for every record, to the same partition.
     fn copy(&mut self, records: &[InputRecord], to: &Topic) -> Result<(), BrokerError> {
         for record in records {
-            self.member.send(&output(to, record.source.partition.0, &text(record)))?;
+            self.member.send(output(to, record.source.partition.0, &text(record)).as_ref())?;
         }
         Ok(())
     }

@@ -161,11 +161,11 @@ pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
             matches!(&answer, Err(BrokerError::Unsendable { topic, .. }) if topic == expected);
         assert!(named, "{answer:?}");
     };
-    worker.member.send(&output(&good, 0, "0")).unwrap();
-    refused(worker.member.send(&output(&missing, 0, "lost")), &missing);
-    refused(worker.member.send(&output(&good, 9, "lost")), &good);
-    refused(worker.member.send(&large), &good);
-    worker.member.send(&output(&good, 0, "1")).unwrap();
+    worker.member.send(output(&good, 0, "0").as_ref()).unwrap();
+    refused(worker.member.send(output(&missing, 0, "lost").as_ref()), &missing);
+    refused(worker.member.send(output(&good, 9, "lost").as_ref()), &good);
+    refused(worker.member.send(large.as_ref()), &good);
+    worker.member.send(output(&good, 0, "1").as_ref()).unwrap();
     worker.member.commit(&[]).unwrap();
     worker.member.leave().unwrap();
 

@@ -234,7 +234,7 @@ pub(crate) fn what_a_dropped_member_left_open_never_happened(cluster: &Cluster<'
     let mut next = Worker::join(cluster, cluster.membership("b", &input, &[]));
     let again = next.take(3);
     assert_eq!(again, records);
-    next.member.send(&output(&out, 0, "mine")).unwrap();
+    next.member.send(output(&out, 0, "mine").as_ref()).unwrap();
     next.member.commit(&after(&again)).unwrap();
     next.member.leave().unwrap();
     assert_eq!(texts(&cluster.read(&out, 0)), ["mine"]);

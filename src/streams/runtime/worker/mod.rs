@@ -26,7 +26,7 @@ use std::{
 
 use crate::streams::{
     metrics::StreamsMetrics,
-    record::{InputRecord, Partition},
+    record::{InputRecord, OutputRecordRef, Partition},
     runtime::{
         broker::{Broker, BrokerError, Isolation, Member, Membership, Rebalance},
         slot::{Behind, Flow, Slot},
@@ -127,6 +127,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const RECORDS_A_TURN_MAX: usize = 1_000;
 /// Above this, an input is paused: about 10 MB at 1 kB a record.
 const BUFFERED_MAX: usize = 10_000;
+/// A changelog is told of so many changes before their commit, so that it need not wait for all of them at once. Below
+/// this, a key that is written again and again is told of once a commit.
+const CHANGES_MAX: usize = 1_000;
 /// Each try takes the broker's own patience.
 const JOIN_TRIES_MAX: u32 = 5;
 /// A commit of nothing, so that the member can renew offsets that would expire.
@@ -161,6 +164,28 @@ pub struct Worker {
     fenced: u32,
     #[cfg(test)]
     keeps_state_early: bool,
+}
+
+fn send(member: &mut dyn Member, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+    match member.send(record) {
+        // It is in the caller's loop alone, and must come again.
+        Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
+        result => result,
+    }
+}
+
+/// Without a record of a changelog, what we remember is not what the log says.
+fn must_be_taken(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Unsendable { topic, reason } => {
+            BrokerError::Fatal(format!("cannot write to {topic}: {reason}"))
+        }
+        BrokerError::Retry(_)
+        | BrokerError::Abort(_)
+        | BrokerError::Fenced(_)
+        | BrokerError::OutOfRange(_)
+        | BrokerError::Fatal(_) => error,
+    }
 }
 
 fn join_group(
@@ -279,6 +304,7 @@ impl Worker {
         self.process()?;
         self.regulate()?;
         self.send()?;
+        self.tell_changelogs(CHANGES_MAX)?;
         if self.commit_is_due() {
             self.commit()?;
         }
@@ -423,24 +449,30 @@ impl Worker {
             let mut outbox = slot.task.take_outbox();
             // An output that is set aside leaves a dead letter behind, which is to be sent as well.
             while !outbox.is_empty() {
-                for record in outbox {
-                    self.processed = self.processed.max(1);
-                    match self.member.send(&record) {
-                        Err(BrokerError::Unsendable { topic, reason }) => {
-                            if self.topology.must_take(&topic) {
-                                // Without it, what we remember is not what the log says.
-                                let reason = format!("cannot write to {topic}: {reason}");
-                                return Err(BrokerError::Fatal(reason));
-                            }
-                            slot.task.set_aside_output(record, reason);
+                self.processed = self.processed.max(1);
+                for record in outbox.iter() {
+                    match send(self.member.as_mut(), record) {
+                        Err(BrokerError::Unsendable { topic, reason })
+                            if !self.topology.must_take(&topic) =>
+                        {
+                            slot.task.set_aside_output(record.to_owned(), reason);
                         }
-                        // What was taken from the outbox is in this loop alone: it must come again.
-                        Err(BrokerError::Retry(reason)) => return Err(BrokerError::Abort(reason)),
-                        other => other?,
+                        other => other.map_err(must_be_taken)?,
                     }
                 }
+                slot.task.give_back(outbox);
                 outbox = slot.task.take_outbox();
             }
+            slot.task.give_back(outbox);
+        }
+        Ok(())
+    }
+
+    /// Tells the changelogs of tasks whose stores have at least so many changes.
+    fn tell_changelogs(&mut self, changes_min: usize) -> Result<(), BrokerError> {
+        let member = self.member.as_mut();
+        for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
+            slot.task.tell(|record| send(member, record).map_err(must_be_taken))?;
         }
         Ok(())
     }
@@ -462,8 +494,8 @@ impl Worker {
     fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
         let started = self.clock.elapsed();
         let mut offsets = Vec::new();
-        for slot in self.slots.values_mut() {
-            offsets.extend(slot.task.prepare_commit());
+        for slot in self.slots.values() {
+            offsets.extend(slot.task.consumed());
         }
         if !ends.is_empty() && offsets.is_empty() {
             // A commit of nothing would not ask whether the tasks are ours.
@@ -471,6 +503,7 @@ impl Worker {
         }
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
         self.send()?;
+        self.tell_changelogs(1)?;
         #[cfg(test)]
         if self.keeps_state_early {
             self.keep_state(&Ends::new())?;

@@ -69,7 +69,7 @@ fn a_backlog_is_processed_in_the_order_of_time() {
 fn an_input_that_says_nothing_is_waited_for_so_long_and_no_longer() {
     let world = world();
     let mut ghost = world.broker.join(&world.membership("ghosts", "ghost")).unwrap();
-    ghost.send(&record("side", 1)).unwrap();
+    ghost.send(record("side", 1).as_ref()).unwrap();
     ghost.abort().unwrap();
     world.broker.publish().unwrap().send(record("in", 2)).unwrap();
     let mut worker = world.join("a");

@@ -16,7 +16,9 @@ use crate::streams::{
     codec::{Stored, Utf8},
     local::{LocalBroker, LocalSettings},
     metrics::StreamsMetrics,
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{
+        InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
+    },
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
         broker::{
@@ -48,7 +50,7 @@ impl Processor for Count {
         let count = counts.get(&key)?.unwrap_or(0) + 1;
         counts.put(&key, &count)?;
         let value = format!("{} {count}", record.value);
-        ctx.forward(Record { value, ..record.clone() })
+        ctx.forward(&Record { value, ..record.clone() })
     }
 }
 
@@ -336,7 +338,7 @@ fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
             value: Some(b"never committed".to_vec()),
             headers: Vec::new(),
         };
-        ghost.send(&record).unwrap();
+        ghost.send(record.as_ref()).unwrap();
     }
     world.say("one");
     world.run(&mut [&mut second]);
@@ -474,7 +476,7 @@ impl Member for RefusingMember {
         self.member.position(input)
     }
 
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(BrokerError::Retry("not just now".to_owned()));
         }

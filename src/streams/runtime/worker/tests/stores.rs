@@ -19,7 +19,8 @@ use crate::streams::{
         worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World},
     },
     state::{
-        Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
+        Access, Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore,
+        StoreSupplier,
     },
     time::{Clock, ManualClock},
 };
@@ -190,7 +191,11 @@ struct Ailment {
 struct AilingStores(Arc<Ailment>);
 
 impl StoreSupplier for AilingStores {
-    fn open(&self, _changelog: &TopicPartition) -> Result<Box<dyn StateStore>, StateError> {
+    fn open(
+        &self,
+        _changelog: &TopicPartition,
+        _access: Access,
+    ) -> Result<Box<dyn StateStore>, StateError> {
         let ailment = Arc::clone(&self.0);
         Ok(Box::new(Ailing { store: MemoryStore::default(), ailment }))
     }

@@ -1,0 +1,180 @@
+//! What comes in: a consumer whose partitions have queues of their own, out of which messages are taken many at a
+//! time. Through `poll`, each one costs an allocation, two looks at the clock and some locks: half of what
+//! consuming costs at all.
+//!
+//! ```text
+//!   fetched ──▶ its partition's queue ──take──▶ messages, and errors of that partition
+//!                        └──rings──▶ Bell ◀──rings──┐
+//!   rebalances, errors of the client ──▶ queue of the client ──serve──▶ callbacks, errors
+//! ```
+//! What was fetched before a seek, a pause or another assignment is outdated, and librdkafka takes it out itself.
+
+#![expect(unsafe_code, reason = "rdkafka takes one message at a time")]
+
+use std::{
+    ffi::{CString, c_void},
+    ops::Deref,
+    ptr::{self, NonNull},
+    sync::Arc,
+    time::Duration,
+};
+
+use rdkafka::{
+    bindings::{
+        rd_kafka_consume_batch_queue, rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy,
+        rd_kafka_queue_forward, rd_kafka_queue_get_partition, rd_kafka_queue_t, rd_kafka_t,
+    },
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    kafka::{bell::Bell, received::ReceivedMessage},
+    streams::record::TopicPartition,
+};
+
+/// How many messages of each partition are taken at once.
+const BATCH_MAX: usize = 512;
+
+/// A consumer, and a queue for each partition that it may be assigned.
+pub(crate) struct Inlet<C: ConsumerContext + 'static> {
+    // Before the consumer, so that they are dropped before it.
+    queues: Vec<Queue>,
+    consumer: BaseConsumer<C>,
+    bell: Arc<Bell>,
+}
+
+/// One partition's queue. It must not outlive its client.
+struct Queue {
+    source: TopicPartition,
+    native: NonNull<rd_kafka_queue_t>,
+    /// Held for the callback, which has its address.
+    bell: Arc<Bell>,
+}
+
+// SAFETY: librdkafka locks its queues, whoever uses them; they belong to no thread.
+unsafe impl Send for Queue {}
+
+impl<C: ConsumerContext + 'static> Inlet<C> {
+    pub(crate) fn new(mut consumer: BaseConsumer<C>) -> Self {
+        let bell = Arc::new(Bell::default());
+        let of_client = Arc::clone(&bell);
+        consumer.set_nonempty_callback(move || of_client.ring());
+        Self { queues: Vec::new(), consumer, bell }
+    }
+
+    /// From now on, what is fetched of `source` comes out of [`Self::take`] alone. To be called before it is assigned.
+    ///
+    /// # Errors
+    /// If librdkafka takes it for no partition's name.
+    pub(crate) fn open(&mut self, source: &TopicPartition) -> KafkaResult<()> {
+        if !self.queues.iter().any(|queue| queue.source == *source) {
+            self.queues.push(Queue::open(&self.consumer, source, &self.bell)?);
+        }
+        Ok(())
+    }
+
+    /// `source` is assigned no more.
+    pub(crate) fn close(&mut self, source: &TopicPartition) {
+        self.queues.retain(|queue| queue.source != *source);
+    }
+
+    /// Hands what is there to `visit`, in order within each partition. Never waits.
+    pub(crate) fn take(&self, mut visit: impl FnMut(&TopicPartition, &ReceivedMessage)) {
+        for queue in &self.queues {
+            let mut messages = [ptr::null_mut(); BATCH_MAX];
+            // SAFETY: the queue lives as long as `queue`, and there is room for as many pointers as are asked for.
+            let count = unsafe {
+                rd_kafka_consume_batch_queue(
+                    queue.native.as_ptr(),
+                    0,
+                    messages.as_mut_ptr(),
+                    BATCH_MAX,
+                )
+            };
+            for message in messages.into_iter().take(usize::try_from(count).unwrap_or(0)) {
+                // SAFETY: it was handed to us just now, and to nobody else.
+                let Some(message) = (unsafe { ReceivedMessage::own(message) }) else { continue };
+                visit(&queue.source, &message);
+            }
+        }
+    }
+
+    /// Lets the client's callbacks run.
+    ///
+    /// # Errors
+    /// What is wrong with the client.
+    pub(crate) fn serve(&self) -> KafkaResult<()> {
+        match self.consumer.poll(Duration::ZERO) {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => panic!("each partition has a queue of its own before it is assigned"),
+        }
+    }
+
+    /// Waits until there is something to take or to serve that was not there when it was last looked for.
+    pub(crate) fn wait(&self, at_most: Duration) {
+        self.bell.wait(at_most);
+    }
+
+    /// The consumer alone, to be closed.
+    pub(crate) fn into_consumer(self) -> BaseConsumer<C> {
+        drop(self.queues);
+        self.consumer
+    }
+}
+
+impl<C: ConsumerContext + 'static> Deref for Inlet<C> {
+    type Target = BaseConsumer<C>;
+
+    fn deref(&self) -> &BaseConsumer<C> {
+        &self.consumer
+    }
+}
+
+impl Queue {
+    fn open<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        source: &TopicPartition,
+        bell: &Arc<Bell>,
+    ) -> KafkaResult<Self> {
+        let topic = CString::new(source.topic.as_str())?;
+        // SAFETY: the client is alive while borrowed, and copies the name.
+        let native = unsafe {
+            rd_kafka_queue_get_partition(
+                consumer.client().native_ptr(),
+                topic.as_ptr(),
+                source.partition.0,
+            )
+        };
+        let native = NonNull::new(native)
+            .ok_or(KafkaError::MessageConsumption(Code::UnknownTopicOrPartition))?;
+        let queue = Self { source: source.clone(), native, bell: Arc::clone(bell) };
+        let bell: *const Bell = Arc::as_ptr(&queue.bell);
+        // SAFETY: the queue is alive. To forward it to nowhere keeps librdkafka from forwarding it to the client's.
+        // The callback has the bell's address until `drop` takes it away, and does not change the bell.
+        unsafe {
+            rd_kafka_queue_forward(native.as_ptr(), ptr::null_mut());
+            rd_kafka_queue_cb_event_enable(native.as_ptr(), Some(ring), bell.cast_mut().cast());
+        }
+        Ok(queue)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is alive, and this was its only owner. Once the first call has returned, no callback runs.
+        unsafe {
+            rd_kafka_queue_cb_event_enable(self.native.as_ptr(), None, ptr::null_mut());
+            rd_kafka_queue_destroy(self.native.as_ptr());
+        }
+    }
+}
+
+/// Called by librdkafka's threads when something has come into an empty queue.
+unsafe extern "C" fn ring(_: *mut rd_kafka_t, bell: *mut c_void) {
+    // SAFETY: this is the address that `Queue::open` has given, of a bell that the queue holds.
+    let bell: &Bell = unsafe { &*bell.cast_const().cast() };
+    bell.ring();
+}
