@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod application;
+mod changelogs;
 mod chaos;
 mod contract;
 mod doctor;
+mod operator;
 mod port;
 #[path = "../process/mod.rs"]
 mod process;
