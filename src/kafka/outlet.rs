@@ -104,13 +104,22 @@ impl Outlet {
                     let text = format!("nothing sent in {seconds} s, too much is under way");
                     return Err(BrokerError::Abort(text));
                 }
-                Some(Code::MessageSizeTooLarge | Code::UnknownTopic | Code::UnknownPartition) => {
+                Some(Code::UnknownTopic) => return Err(self.explain_unknown(record)),
+                Some(Code::MessageSizeTooLarge | Code::UnknownPartition) => {
                     self.destinations.forget(&record.topic);
                     return Err(unsendable(&record.topic, error.to_string()));
                 }
                 _ => return Err(broker_error(&format!("send to {}", record.topic), &error)),
             }
         }
+    }
+
+    /// librdkafka knows of no such topic: it is gone, or it was made anew, and librdkafka has to look again as well.
+    fn explain_unknown(&mut self, record: &OutputRecord) -> BrokerError {
+        self.destinations.forget(&record.topic);
+        let found = self.check(record).and_then(|()| self.connect(&record.topic));
+        let unknown = || BrokerError::Retry(format!("topic {} was not known", record.topic));
+        found.err().unwrap_or_else(unknown)
     }
 
     /// Takes reports and log lines; never waits.

@@ -7,6 +7,7 @@ mod application;
 mod changelogs;
 mod chaos;
 mod contract;
+mod deleted;
 mod doctor;
 mod operator;
 mod port;

@@ -1,4 +1,4 @@
-//! What somebody else does to topics, as an operator can: cuts them off, sets them otherwise.
+//! What somebody else does to topics, as an operator can: deletes them, cuts them off, sets them otherwise.
 
 use foretell::streams::record::{Offset, Topic, TopicPartition};
 use rdkafka::{
@@ -21,6 +21,13 @@ impl Operator {
         let client = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         Self { client, runtime }
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub(crate) fn delete(&self, topic: &Topic) {
+        let answer =
+            self.runtime.block_on(self.client.delete_topics(&[topic.as_str()], &options()));
+        done(answer.unwrap().into_iter().map(|one| one.map(drop)));
     }
 
     /// Deletes what is before `start`, as retention does. Kafka does it only where the topic's policy is to delete.
