@@ -81,7 +81,7 @@ bench-scorer: ## our evaluator of LightGBM's trees against LightGBM itself; rati
 	$(CARGO) bench --locked --bench scorer
 
 .PHONY: bench-streams
-bench-streams: ## topologies on a real Kafka against bare librdkafka, 3 minutes; ratios in target/bench/streams.json
+bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker
 	$(CARGO) bench --locked --no-run --bench streams
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench streams
