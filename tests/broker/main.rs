@@ -14,5 +14,6 @@ mod port;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;
+mod soak;
 mod stores;
 mod the_loop;
