@@ -48,6 +48,14 @@ chaos: ## three instances on three brokers that die, stop and come back, against
 	NODES=3 FORETELL_CHAOS_SECONDS=$(SECONDS) FORETELL_CHAOS_SEED=$(SEED) \
 		tests/broker/with-broker.sh $(CARGO) test --locked --test broker whatever_dies
 
+MODE := memory
+.PHONY: soak
+soak: ## one instance under load for long: memory and stores must not grow (SECONDS=600, MODE=memory or disk)
+	@.ci/setup build broker
+	$(CARGO) test --locked --no-run --test broker
+	FORETELL_SOAK_SECONDS=$(or $(filter-out 0,$(SECONDS)),600) FORETELL_SOAK_MODE=$(MODE) \
+		tests/broker/with-broker.sh $(CARGO) test --locked --test broker a_long_run
+
 SEEDS := 200
 FIRST := 1
 .PHONY: simulation
@@ -81,7 +89,7 @@ bench-scorer: ## our evaluator of LightGBM's trees against LightGBM itself; rati
 	$(CARGO) bench --locked --bench scorer
 
 .PHONY: bench-streams
-bench-streams: ## topologies on a real Kafka against bare librdkafka, 3 minutes; ratios in target/bench/streams.json
+bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker
 	$(CARGO) bench --locked --no-run --bench streams
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench streams

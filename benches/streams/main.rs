@@ -3,7 +3,7 @@
 //! that is missed is said, and fails nothing: a machine that others use makes no verdicts.
 //!
 //! `FORETELL_TEST_BROKERS` names the Kafka. `FORETELL_BENCH_RECORDS`, `_ENTRIES`, `_ROUNDS` and `_SECONDS` shorten a
-//! run, and `FORETELL_BENCH_ONLY` (`memory`, `throughput`, `restore`) limits it to a part, for a profile.
+//! run, and `FORETELL_BENCH_ONLY` (`memory`, `throughput`, `restore`, `failover`) limits it to a part, for a profile.
 
 #![expect(
     clippy::print_stdout,
@@ -14,6 +14,7 @@
 mod bare;
 mod cluster;
 mod contender;
+mod failover;
 mod latency;
 mod through;
 mod usage;
@@ -52,6 +53,9 @@ struct Throughput {
 }
 
 fn main() -> anyhow::Result<()> {
+    if let Ok(names) = env::var(failover::VICTIM) {
+        return failover::victim(&names);
+    }
     let settings = Settings {
         records: number("RECORDS", 1_000_000)?,
         entries: number("ENTRIES", 1_000_000)?,
@@ -77,6 +81,13 @@ fn main() -> anyhow::Result<()> {
     }
     if is_wanted("restore") {
         restore(&cluster, &settings, &mut verdicts)?;
+    }
+    if is_wanted("failover") {
+        for (entries, is_warm) in
+            [(settings.entries / 100, true), (settings.entries, true), (settings.entries, false)]
+        {
+            verdicts.failover(&failover::measure(&cluster, entries, settings.rounds, is_warm)?);
+        }
     }
     verdicts.print();
     verdicts.write()

@@ -4,7 +4,12 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::{COMMIT_INTERVAL, Throughput, latency::Latency, usage::Speed};
+use crate::{
+    COMMIT_INTERVAL, Throughput,
+    failover::{Failover, SESSION},
+    latency::Latency,
+    usage::Speed,
+};
 
 /// Every figure of a run.
 #[derive(Default)]
@@ -44,6 +49,28 @@ impl Verdicts {
     pub(crate) fn restore(&mut self, ours: Speed, bare: Speed) {
         self.ratio("restore, to consuming bare", ours, bare, Some(0.6));
         self.figures.insert("restore".to_owned(), json!({ "ours": ours, "bare": bare }));
+    }
+
+    /// A warm copy makes the state's size no matter: the session's time-out and less than a second.
+    pub(crate) fn failover(&mut self, found: &Failover) {
+        let Failover { entries, is_warm, seconds_from_kill, seconds_from_assignment, restored } =
+            found;
+        let how = if *is_warm { "warm" } else { "cold" };
+        let bound = SESSION.as_secs_f64() + 1.0;
+        let text = if *is_warm { format!("< {bound:.1} s") } else { "-".to_owned() };
+        self.row(
+            &format!("failover, {entries} entries, {how}"),
+            &text,
+            format!("{seconds_from_kill:.2} s"),
+            is_warm.then_some(*seconds_from_kill < bound),
+        );
+        let beyond = format!("{seconds_from_assignment:.2} s");
+        self.row("  from its assignment", "-", beyond, None);
+        let figures = json!({
+            "session_seconds": SESSION.as_secs_f64(), "seconds_from_kill": seconds_from_kill,
+            "seconds_from_assignment": seconds_from_assignment, "restored": restored,
+        });
+        self.figures.insert(format!("failover, {entries}, {how}"), figures);
     }
 
     /// `plain` is the bare loop without transactions; `same` the one with the same guarantee.

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod demo;
 pub mod doctor;
+mod gone;
 pub mod init;
 pub mod player;
 pub mod send;

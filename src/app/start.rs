@@ -15,6 +15,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use crate::{
     app::{
         cluster::Cluster,
+        gone,
         shutdown::{Shutdown, StopReason},
         telemetry,
     },
@@ -36,8 +37,8 @@ use crate::{
         metrics::StreamsMetrics,
         record::{InputRecord, Partition, TopicPartition},
         runtime::{
-            Standby, StandbyParts, StatusBoard, StopSignal, Worker, WorkerError, WorkerParts,
-            WorkerSettings,
+            Standby, StandbyParts, StatusBoard, StopSignal, TopicWatch, Worker, WorkerError,
+            WorkerParts, WorkerSettings,
             broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
         },
         state::{DiskStores, MemoryStores, StoreSupplier},
@@ -186,32 +187,42 @@ impl Instance {
         let closing = async { tokio::time::timeout(CLOSING_MAX, self.http).await };
         let served = self.runtime.block_on(closing);
         self.runtime.shutdown_timeout(Duration::from_secs(5));
-        let deadline = self.clock.elapsed() + STOPPING_MAX;
-        for thread in self.threads {
-            while !thread.is_finished() && self.clock.elapsed() < deadline {
-                std::thread::park_timeout(STOPPING_LOOK);
+        let joined = join(self.threads, self.clock.as_ref());
+        // First of all why it stops; that a broker which is in trouble held it up besides is no news.
+        if let Some(StopReason::Failed(reason)) = self.shutdown.wait(Duration::ZERO) {
+            if let Err(error) = joined {
+                tracing::warn!(%error, "not in order");
             }
-            if !thread.is_finished() {
-                // The end of the process ends it, as a crash would: nothing is lost.
-                let name = thread.thread().name().unwrap_or("a thread").to_owned();
-                anyhow::bail!(
-                    "{name} did not stop within {STOPPING_MAX:?}; what it had not committed is processed again"
-                );
-            }
-            if thread.join().is_err() {
-                anyhow::bail!("a thread panicked; its message is above");
-            }
+            anyhow::bail!(reason);
         }
+        joined?;
         if let Ok(served) = served {
             served.context("the HTTP task ended")?.context("the HTTP socket failed")?;
         } else {
             tracing::warn!("requests were under way when the time was up");
         }
-        match self.shutdown.wait(Duration::ZERO) {
-            Some(StopReason::Failed(reason)) => anyhow::bail!(reason),
-            Some(StopReason::Asked) | None => Ok(()),
+        Ok(())
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) -> anyhow::Result<()> {
+    let deadline = clock.elapsed() + STOPPING_MAX;
+    for thread in threads {
+        while !thread.is_finished() && clock.elapsed() < deadline {
+            std::thread::park_timeout(STOPPING_LOOK);
+        }
+        if !thread.is_finished() {
+            // The end of the process ends it, as a crash would: nothing is lost.
+            let name = thread.thread().name().unwrap_or("a thread").to_owned();
+            anyhow::bail!(
+                "{name} did not stop within {STOPPING_MAX:?}; what it had not committed is processed again"
+            );
+        }
+        if thread.join().is_err() {
+            anyhow::bail!("a thread panicked; its message is above");
         }
     }
+    Ok(())
 }
 
 impl Parts<'_> {
@@ -307,7 +318,15 @@ impl Parts<'_> {
             threads.push(self.spawn_standby(&scoring, format!("{application}-scoring"))?);
             threads.push(self.spawn_standby(&learning, format!("{application}-learning"))?);
         }
+        threads.push(self.watch_topics(&[scoring, learning])?);
         Ok(threads)
+    }
+
+    fn watch_topics(&self, topologies: &[Arc<Topology>]) -> anyhow::Result<JoinHandle<()>> {
+        let topics = topologies.iter().flat_map(|topology| topology.topics()).collect();
+        let (broker, clock) = (Arc::clone(&self.cluster.broker), Arc::clone(self.clock));
+        let watch = TopicWatch::new(broker, topics, clock);
+        self.spawn("topics".to_owned(), move |stop| watch.run(stop))
     }
 
     fn spawn_standby(
@@ -333,10 +352,15 @@ impl Parts<'_> {
         work: impl FnOnce(&StopSignal) -> Result<(), WorkerError> + Send + 'static,
     ) -> anyhow::Result<JoinHandle<()>> {
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
+        let topics = self.config.topics.clone();
+        let why = move |error: WorkerError| {
+            if let WorkerError::Broker(BrokerError::Gone(topic)) = &error {
+                return gone::sentence(&topics, topic);
+            }
+            error.to_string()
+        };
         let thread = std::thread::Builder::new().name(name);
-        Ok(thread.spawn(move || {
-            fail_loudly(&shutdown, || work(&stop).map_err(|error| error.to_string()));
-        })?)
+        Ok(thread.spawn(move || fail_loudly(&shutdown, || work(&stop).map_err(why)))?)
     }
 
     fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {

@@ -46,6 +46,10 @@ const USABLE_WITHIN: Duration = Duration::from_secs(30);
 /// One look for a broker: in between, librdkafka's complaints are heard.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// A topic that does not exist is asked for again, of any broker, for so long: one that has just started, or is
+/// cut off from the others, may not know what they know. A new topic is known everywhere in well under a second.
+const ABSENT_FOR: Duration = Duration::from_secs(3);
+
 /// Complaints heard in one go: an error and some log lines for each broker.
 const HEARD_MAX: usize = 100;
 
@@ -171,14 +175,31 @@ impl Admin {
         }
     }
 
-    /// How many partitions `topic` has; none if it does not exist.
+    /// How many partitions `topic` has; none if it does not exist, which is to be heard for [`ABSENT_FOR`].
     pub(crate) fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
+        self.partitions_unless(topic, ABSENT_FOR)
+    }
+
+    /// The same; that the topic does not exist is believed after `absent_for`.
+    fn partitions_unless(
+        &self,
+        topic: &Topic,
+        absent_for: Duration,
+    ) -> Result<Option<u32>, BrokerError> {
         let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
+        let mut absent: Option<Deadline> = None;
         loop {
             match self.look(topic) {
-                Err(BrokerError::Retry(_)) if !deadline.passed() => pause_for(ASK_AGAIN_AFTER),
+                Err(BrokerError::Retry(_)) if !deadline.passed() => {}
+                // From the first such answer on: a question that nobody answered says nothing.
+                Ok(None)
+                    if !absent_for.is_zero() && absent.as_ref().is_none_or(|end| !end.passed()) =>
+                {
+                    absent.get_or_insert_with(|| Deadline::within(absent_for, &self.clock));
+                }
                 answer => return Ok(answer?.map(|seen| seen.partitions)),
             }
+            pause_for(ASK_AGAIN_AFTER);
         }
     }
 
@@ -192,7 +213,8 @@ impl Admin {
     pub(crate) fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         let mut missing = Vec::new();
         for spec in specs {
-            match self.partitions(&spec.name)? {
+            // Whoever makes a topic is told if it is there after all.
+            match self.partitions_unless(&spec.name, Duration::ZERO)? {
                 Some(partitions) => same_partitions(spec, partitions)?,
                 None => missing.push(spec),
             }

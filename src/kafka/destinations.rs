@@ -63,7 +63,7 @@ impl Destinations {
             return Ok(destination);
         }
         let Some(partitions) = self.admin.partitions(topic)? else {
-            return Err(unsendable(topic, "there is no such topic".to_owned()));
+            return Err(BrokerError::Gone(topic.clone()));
         };
         let message_bytes_max = self.admin.message_bytes_max(topic);
         let destination = Destination { partitions, message_bytes_max };

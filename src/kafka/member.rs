@@ -14,7 +14,7 @@ use crate::{
         transaction::Transactions,
     },
     streams::{
-        record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
+        record::{InputRecord, Offset, OutputRecordRef, Partition, Topic, TopicPartition},
         runtime::broker::{BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
         time::Clock,
     },
@@ -245,11 +245,12 @@ impl Output {
 
 /// Companions follow the lead's partition numbers, so there must be as many of theirs.
 fn check_co_partitioned(membership: &Membership, admin: &Admin) -> Result<(), BrokerError> {
-    let missing = |topic| BrokerError::Fatal(format!("topic {topic} does not exist"));
+    let partitions_of =
+        |topic: &Topic| admin.partitions(topic)?.ok_or_else(|| BrokerError::Gone(topic.clone()));
     let lead = &membership.lead;
-    let expected = admin.partitions(lead)?.ok_or_else(|| missing(lead))?;
+    let expected = partitions_of(lead)?;
     for companion in &membership.companions {
-        let found = admin.partitions(companion)?.ok_or_else(|| missing(companion))?;
+        let found = partitions_of(companion)?;
         if found != expected {
             return Err(BrokerError::Fatal(format!(
                 "topic {companion} has {found} partitions, but {lead} has {expected}: they must be the same"

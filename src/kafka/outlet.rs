@@ -103,12 +103,12 @@ impl Outlet {
                 self.serve();
                 pause();
             } else {
-                return Err(self.refused(record.topic, code));
+                return Err(self.refused(record, code));
             }
         }
     }
 
-    fn refused(&mut self, topic: &Topic, code: Code) -> BrokerError {
+    fn refused(&mut self, record: OutputRecordRef<'_>, code: Code) -> BrokerError {
         let error = KafkaError::MessageProduction(code);
         if code == Code::QueueFull {
             let seconds = ROOM_WITHIN.as_secs();
@@ -116,11 +116,22 @@ impl Outlet {
                 "nothing sent in {seconds} s, too much is under way"
             ));
         }
-        if matches!(code, Code::MessageSizeTooLarge | Code::UnknownTopic | Code::UnknownPartition) {
-            self.destinations.forget(topic);
-            return unsendable(topic, error.to_string());
+        if code == Code::UnknownTopic {
+            return self.explain_unknown(record);
         }
-        broker_error(&format!("send to {topic}"), &error)
+        if matches!(code, Code::MessageSizeTooLarge | Code::UnknownPartition) {
+            self.destinations.forget(record.topic);
+            return unsendable(record.topic, error.to_string());
+        }
+        broker_error(&format!("send to {}", record.topic), &error)
+    }
+
+    /// librdkafka knows of no such topic: it is gone, or it was made anew, and librdkafka has to look again as well.
+    fn explain_unknown(&mut self, record: OutputRecordRef<'_>) -> BrokerError {
+        self.destinations.forget(record.topic);
+        let found = self.check(record).and_then(|()| self.connect(record.topic));
+        let unknown = || BrokerError::Retry(format!("topic {} was not known", record.topic));
+        found.err().unwrap_or_else(unknown)
     }
 
     /// Takes reports and log lines; never waits.

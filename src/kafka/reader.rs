@@ -43,7 +43,9 @@ impl KafkaReader {
         admin: &Admin,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
-        let partitions = admin.partitions(&source.topic)?.unwrap_or(0);
+        let Some(partitions) = admin.partitions(&source.topic)? else {
+            return Err(BrokerError::Gone(source.topic.clone()));
+        };
         if u32::try_from(source.partition.0).map_or(true, |number| number >= partitions) {
             return Err(BrokerError::Fatal(format!("cannot read {source}: it does not exist")));
         }

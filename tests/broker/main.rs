@@ -4,12 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod application;
+mod changelogs;
 mod chaos;
 mod contract;
+mod deleted;
 mod doctor;
+mod operator;
 mod port;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;
+mod soak;
 mod stores;
 mod the_loop;

@@ -9,9 +9,9 @@ use crate::{
 
 const FIRST: usize = 600;
 const SECOND: usize = 200;
-const RESTORED: &str = "foretell_stream_task_restore_records_total";
+pub(crate) const RESTORED: &str = "foretell_stream_task_restore_records_total";
 
-fn ready(application: &Application) -> (Process, Http) {
+pub(crate) fn ready(application: &Application) -> (Process, Http) {
     let mut process = application.instance("one");
     let http = process.http();
     http.ready();
@@ -26,14 +26,14 @@ fn ready(application: &Application) -> (Process, Http) {
     (process, http)
 }
 
-fn send(application: &Application, count: usize, seed: &str) {
+pub(crate) fn send(application: &Application, count: usize, seed: &str) {
     let count = count.to_string();
     let send = ["send", "--quiet", "--limit", &count, "--rate", "400", "--outcome-delay", "1s"];
     let sent = application.start(&[&send[..], &["--seed", seed]].concat()).succeed(SOON);
     assert!(sent.contains(&format!("{count} of {count} predictions came back")), "{sent}");
 }
 
-fn until_joined(application: &Application, count: usize) {
+pub(crate) fn until_joined(application: &Application, count: usize) {
     until("every outcome joined", SOON, || {
         let topics = application.topics();
         topics.check_exactly_once();

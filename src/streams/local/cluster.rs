@@ -339,7 +339,7 @@ impl Cluster {
     /// [`Broker::read`](crate::streams::runtime::broker::Broker::read).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if there is no such partition.
+    /// [`BrokerError::Fatal`] if there is no such partition; [`BrokerError::Gone`] if there is no such topic.
     pub fn open(
         &mut self,
         source: &TopicPartition,
@@ -348,7 +348,7 @@ impl Cluster {
     ) -> Result<Cursor, BrokerError> {
         self.expire(now);
         let Some(log) = self.topics.log(source) else {
-            return Err(BrokerError::Fatal(format!("there is no partition {source}")));
+            return Err(self.topics.missing(source));
         };
         let position = match from {
             From::Beginning => log.start(),
@@ -361,7 +361,7 @@ impl Cluster {
     /// [`Broker::end`](crate::streams::runtime::broker::Broker::end).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if there is no such partition.
+    /// [`BrokerError::Fatal`] if there is no such partition; [`BrokerError::Gone`] if there is no such topic.
     pub fn end(
         &mut self,
         source: &TopicPartition,
@@ -370,7 +370,7 @@ impl Cluster {
     ) -> Result<Offset, BrokerError> {
         self.expire(now);
         let Some(log) = self.topics.log(source) else {
-            return Err(BrokerError::Fatal(format!("there is no partition {source}")));
+            return Err(self.topics.missing(source));
         };
         Ok(match isolation {
             Isolation::ReadCommitted => log.stable_end(),
@@ -845,7 +845,9 @@ mod tests {
             (with("in", "out"), "copy"),
         ] {
             let membership = Membership { group: group.to_owned(), ..membership };
-            assert!(is_fatal(bench.cluster.join(&membership, bench.now())), "{membership:?}");
+            let refused = bench.cluster.join(&membership, bench.now());
+            let refused = matches!(refused, Err(BrokerError::Fatal(_) | BrokerError::Gone(_)));
+            assert!(refused, "{membership:?}");
         }
         bench.elapsed += SESSION;
         assert!(bench.cluster.join(&with("in", "out"), bench.now()).is_ok(), "nobody is left");

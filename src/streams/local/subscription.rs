@@ -26,7 +26,8 @@ impl Subscription {
     /// Nobody yet, about to read what `membership` says.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if a topic is missing, or a companion has another number of partitions.
+    /// [`BrokerError::Gone`] if a topic is missing; [`BrokerError::Fatal`] if a companion has another number of
+    /// partitions.
     pub(crate) fn new(membership: &Membership, topics: &Topics) -> Result<Self, BrokerError> {
         let Membership { lead, companions, .. } = membership;
         let tasks = partitions_of(lead, topics)?;
@@ -123,6 +124,5 @@ impl Subscription {
 }
 
 fn partitions_of(topic: &Topic, topics: &Topics) -> Result<u32, BrokerError> {
-    let missing = || BrokerError::Fatal(format!("there is no topic {topic}"));
-    topics.partitions(topic).ok_or_else(missing)
+    topics.partitions(topic).ok_or_else(|| BrokerError::Gone(topic.clone()))
 }

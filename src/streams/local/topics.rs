@@ -84,6 +84,14 @@ impl Topics {
         self.by_name.get(topic).map(|topic| topic.spec.partitions)
     }
 
+    /// Why there is no log of a partition.
+    pub(crate) fn missing(&self, source: &TopicPartition) -> BrokerError {
+        match self.partitions(&source.topic) {
+            None => BrokerError::Gone(source.topic.clone()),
+            Some(_) => BrokerError::Fatal(format!("there is no partition {source}")),
+        }
+    }
+
     /// The log of a partition, if it is there.
     pub(crate) fn log(&self, source: &TopicPartition) -> Option<&Log> {
         let index = usize::try_from(source.partition.0).ok()?;
@@ -98,12 +106,12 @@ impl Topics {
     /// Checks a record, and says which partition it goes to.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if there is no such topic or partition, the record is too large, or
-    /// it has no key where one is needed.
+    /// [`BrokerError::Unsendable`] if there is no such partition, the record is too large, or it has no key
+    /// where one is needed; [`BrokerError::Gone`] if there is no such topic.
     pub(crate) fn route(&mut self, record: &OutputRecord) -> Result<TopicPartition, BrokerError> {
         let unsendable = |reason| BrokerError::Unsendable { topic: record.topic.clone(), reason };
         let Some(topic) = self.by_name.get_mut(&record.topic) else {
-            return Err(unsendable("there is no such topic".to_owned()));
+            return Err(BrokerError::Gone(record.topic.clone()));
         };
         let bytes = message_bytes(record);
         let bytes_max = topic.spec.message_bytes_max.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT);
@@ -298,7 +306,6 @@ mod tests {
             (record("small", None, 101 - BATCH_BYTES), false),
             (record("t", None, max), true),
             (record("t", None, max + 1), false),
-            (record("nowhere", None, 1), false),
             (elsewhere(0), true),
             (elsewhere(1), false),
             (elsewhere(-1), false),
@@ -313,6 +320,8 @@ mod tests {
                 Err(other) => panic!("{other}"),
             }
         }
+        let nowhere = topics.route(&record("nowhere", None, 1));
+        assert!(matches!(nowhere, Err(BrokerError::Gone(_))), "{nowhere:?}");
     }
 
     #[test]

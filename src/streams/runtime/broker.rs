@@ -41,7 +41,8 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError`], such as for a topic that does not exist.
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
 
-    /// How many partitions `topic` has; none if it does not exist.
+    /// How many partitions `topic` has; none if it does not exist. That takes some time to say, for one broker of
+    /// a cluster may not have heard of a topic yet.
     ///
     /// # Errors
     /// [`BrokerError`] if nobody answers.
@@ -143,7 +144,8 @@ pub trait Member {
     /// the broker, except when too much is under way.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
+    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
+    /// else by recovery.
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
 
     /// Makes everything sent since the last commit durable, together with `offsets` (each the next
@@ -232,7 +234,8 @@ pub trait Publisher: Send {
     /// Hands a record over; waits only when too much is under way.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if this very record can't be written; else by recovery.
+    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
+    /// else by recovery.
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
 
     /// Waits until everything sent is acknowledged.
@@ -284,7 +287,7 @@ pub enum BrokerError {
     /// Another member with this name or these partitions has taken over: drop the member, join again.
     #[error("fenced by another member: {0}")]
     Fenced(String),
-    /// This record can never be written (larger than the limit, an unknown topic): set it aside.
+    /// This record can never be written (larger than the limit, an unknown partition): set it aside.
     #[error("cannot write to {topic}: {reason}")]
     Unsendable {
         /// Where it was to go.
@@ -296,6 +299,10 @@ pub enum BrokerError {
     /// record there is; a reader starts over when it is opened anew.
     #[error("the log was cut off before {0}")]
     OutOfRange(TopicPartition),
+    /// A topic is not there, which was asked more than once: stop, for somebody has to make it again. It is not
+    /// the record's fault that was to go there.
+    #[error("topic {0} does not exist any more: make it again, and start again")]
+    Gone(Topic),
     /// Nothing will make it work without somebody's help: stop, and say this.
     #[error("{0}")]
     Fatal(String),

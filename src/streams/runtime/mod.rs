@@ -1,12 +1,14 @@
 //! What drives tasks: the way out to a broker, and the workers.
 
 pub mod broker;
+mod presence;
 mod restore;
 mod slot;
 mod standby;
 mod status;
 mod worker;
 
+pub use presence::TopicWatch;
 pub use standby::{Standby, StandbyParts};
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
 pub use worker::{StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};

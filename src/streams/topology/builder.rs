@@ -1,6 +1,6 @@
 //! Wires a topology. Edges are typed, so what does not fit does not compile.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{collections::BTreeSet, marker::PhantomData, sync::Arc};
 
 use crate::streams::{
     codec::Codec,
@@ -265,6 +265,16 @@ impl Topology {
     #[must_use]
     pub fn changelogs(&self) -> Vec<Topic> {
         self.stores.iter().map(|store| store.changelog.clone()).collect()
+    }
+
+    /// Every topic that is read or written.
+    #[must_use]
+    pub fn topics(&self) -> BTreeSet<Topic> {
+        let of_nodes = self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Source(topic) | NodeKind::Sink(topic) => Some(topic.clone()),
+            NodeKind::Processor => None,
+        });
+        of_nodes.chain(self.changelogs()).chain([self.dead_letters.clone()]).collect()
     }
 
     /// Whether a record for `topic` can't be set aside: changelogs, and the dead letters themselves.

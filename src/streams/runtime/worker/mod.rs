@@ -184,6 +184,7 @@ fn must_be_taken(error: BrokerError) -> BrokerError {
         | BrokerError::Abort(_)
         | BrokerError::Fenced(_)
         | BrokerError::OutOfRange(_)
+        | BrokerError::Gone(_)
         | BrokerError::Fatal(_) => error,
     }
 }

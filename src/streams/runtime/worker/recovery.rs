@@ -63,7 +63,7 @@ impl Worker {
                 tracing::error!(member, %input, "records were deleted before they were processed");
                 Ok(())
             }
-            BrokerError::Unsendable { .. } | BrokerError::Fatal(_) => {
+            BrokerError::Unsendable { .. } | BrokerError::Gone(_) | BrokerError::Fatal(_) => {
                 Err(WorkerError::Broker(error))
             }
         }

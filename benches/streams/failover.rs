@@ -1,0 +1,325 @@
+//! The instance that has a task is killed: how long until another one, with a warm copy of its store or without, may
+//! process, against the size of the store.
+//!
+//! ```text
+//!   this binary again, as the victim ──kill -9──▶ its session runs out ──▶ assigned here ──▶ restored: may process
+//! ```
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use foretell::{
+    kafka::{KafkaBroker, KafkaConfig},
+    streams::{
+        codec::{Codec, Stored},
+        metrics::StreamsMetrics,
+        record::{OutputRecord, Topic},
+        runtime::{
+            Standby, StandbyParts, StatusBoard, StopSignal, TaskStatus, Worker, WorkerParts,
+            WorkerSettings, WorkerStatus,
+            broker::{Broker, Membership, ProcessingGuarantee},
+        },
+        state::{DiskStores, KeyValueHandle, MemoryStores, StoreSupplier},
+        time::{EventTime, SystemClock},
+        topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
+    },
+};
+use prometheus::Registry;
+
+use crate::{
+    cluster::{Cluster, Reading},
+    usage::median,
+};
+
+/// After this long without a word, the victim is dead to its group. Its open transaction is aborted before.
+pub(crate) const SESSION: Duration = Duration::from_secs(4);
+const TRANSACTION: Duration = Duration::from_secs(3);
+
+/// Names the victim's application and its input.
+pub(crate) const VICTIM: &str = "FORETELL_BENCH_VICTIM";
+const IS_RUNNING: &str = "the victim's task runs";
+
+const WAIT: Duration = Duration::from_millis(1);
+/// Enough for a transaction to be open whenever the victim is killed.
+const LOAD_EVERY: Duration = Duration::from_millis(5);
+/// A copy that has been this close to its changelog, for so long, is warm: it says once a second how close it is.
+const WARM_RECORDS_MAX: f64 = 1000.0;
+const WARM_FOR: Duration = Duration::from_secs(3);
+/// Whoever does not get there by then has failed.
+const WITHIN: Duration = Duration::from_secs(120);
+
+struct Remember {
+    last: KeyValueHandle<Reading>,
+}
+
+impl Processor for Remember {
+    type In = Reading;
+    type Out = Reading;
+
+    fn process(
+        &mut self,
+        record: &Record<Reading>,
+        ctx: &mut Context<'_, Reading>,
+    ) -> Result<(), ProcessError> {
+        Ok(ctx.key_value(&self.last).put(&record.value.sensor, &record.value)?)
+    }
+}
+
+/// One task that remembers, and who has it.
+struct Application<'a> {
+    cluster: &'a Cluster,
+    broker: Arc<dyn Broker>,
+    name: String,
+    input: Topic,
+    topology: Arc<Topology>,
+}
+
+/// What a failover took, of several the median.
+pub(crate) struct Failover {
+    pub(crate) entries: u64,
+    pub(crate) is_warm: bool,
+    pub(crate) seconds_from_kill: f64,
+    pub(crate) seconds_from_assignment: f64,
+    /// Changelog records that were read again.
+    pub(crate) restored: f64,
+}
+
+pub(crate) fn measure(
+    cluster: &Cluster,
+    entries: u64,
+    rounds: usize,
+    is_warm: bool,
+) -> anyhow::Result<Failover> {
+    let name = cluster.name("failover");
+    let input = cluster.topic(&format!("{name}-in"), 1)?;
+    let changelog = cluster.topic(&format!("{name}-last-changelog"), 1)?;
+    cluster.fill_changelog(&changelog, entries)?;
+    let application = Application::of(cluster, name, input)?;
+    let folder = tempfile::tempdir()?;
+    let stores: Arc<dyn StoreSupplier> = match is_warm {
+        true => Arc::new(DiskStores::open(folder.path())?),
+        false => Arc::new(MemoryStores),
+    };
+    let (stop, is_over) = (StopSignal::default(), AtomicBool::new(false));
+    let registry = Registry::new();
+    let rounds = thread::scope(|scope| {
+        let copying = is_warm.then(|| {
+            scope.spawn(|| -> anyhow::Result<()> {
+                Ok(application.standby(&stores, &registry)?.run(&stop)?)
+            })
+        });
+        let load = scope.spawn(|| application.send(&is_over));
+        let rounds = (0..rounds).map(|_| {
+            let warm = is_warm.then_some(&registry);
+            let round = application.round(&stores, warm)?;
+            println!(
+                "failover of {entries} entries, warm: {is_warm}, sessions of {SESSION:?}: {round:.2?}"
+            );
+            Ok(round)
+        });
+        let rounds: anyhow::Result<Vec<[f64; 3]>> = rounds.collect();
+        stop.stop();
+        is_over.store(true, Ordering::Relaxed);
+        load.join().expect("the load does not panic")?;
+        copying.map(|copying| copying.join().expect("a standby does not panic")).transpose()?;
+        rounds
+    })?;
+    let [seconds_from_kill, seconds_from_assignment, restored] =
+        [0, 1, 2].map(|figure| median(rounds.iter().map(|round| round[figure]).collect()));
+    Ok(Failover { entries, is_warm, seconds_from_kill, seconds_from_assignment, restored })
+}
+
+/// The other process: has the task until it is killed.
+pub(crate) fn victim(names: &str) -> anyhow::Result<()> {
+    let (name, input) = names.split_once(' ').context("two names")?;
+    let cluster = Cluster::connect(env::var("FORETELL_TEST_BROKERS")?)?;
+    let application = Application::of(&cluster, name.to_owned(), Topic::new(input))?;
+    let board = StatusBoard::default();
+    let mut worker = application.join("victim", Arc::new(MemoryStores), &board)?;
+    let mut is_told = false;
+    loop {
+        worker.turn(WAIT)?;
+        if !is_told && task(&board).is_some() && is_running(&board) {
+            println!("{IS_RUNNING}");
+            is_told = true;
+        }
+    }
+}
+
+impl<'a> Application<'a> {
+    fn of(cluster: &'a Cluster, name: String, input: Topic) -> anyhow::Result<Self> {
+        let mut topology = TopologyBuilder::new(&name, Topic::new("no-dead-letters"));
+        let codec: Arc<dyn Codec<Reading>> = Arc::clone(&cluster.codec) as _;
+        let source = topology.source("readings", input.clone(), codec);
+        let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
+        let stores = [last.id()];
+        topology.process("remember", &[source], &stores, move || Remember { last: last.clone() });
+        let config = KafkaConfig {
+            bootstrap_servers: cluster.servers.clone(),
+            session_timeout: SESSION,
+            transaction_timeout: TRANSACTION,
+            ..KafkaConfig::default()
+        };
+        let broker = Arc::new(KafkaBroker::connect(&config)?);
+        Ok(Self { cluster, broker, name, input, topology: Arc::new(topology.build()) })
+    }
+
+    fn join(
+        &self,
+        member: &str,
+        stores: Arc<dyn StoreSupplier>,
+        board: &StatusBoard,
+    ) -> anyhow::Result<Worker> {
+        Ok(Worker::join(WorkerParts {
+            broker: Arc::clone(&self.broker),
+            topology: Arc::clone(&self.topology),
+            membership: Membership {
+                group: self.name.clone(),
+                member: format!("{}-{member}", self.name),
+                lead: self.input.clone(),
+                companions: Vec::new(),
+                guarantee: ProcessingGuarantee::ExactlyOnce,
+            },
+            settings: WorkerSettings::default(),
+            stores,
+            clock: Arc::new(SystemClock::new()),
+            metrics: StreamsMetrics::register(&Registry::new())?,
+            board: board.clone(),
+        })?)
+    }
+
+    fn standby(
+        &self,
+        stores: &Arc<dyn StoreSupplier>,
+        registry: &Registry,
+    ) -> anyhow::Result<Standby> {
+        Ok(Standby::new(StandbyParts {
+            broker: Arc::clone(&self.broker),
+            topology: Arc::clone(&self.topology),
+            group: self.name.clone(),
+            stores: Arc::clone(stores),
+            clock: Arc::new(SystemClock::new()),
+            metrics: StreamsMetrics::register(registry)?,
+        }))
+    }
+
+    /// Seconds from the kill and from the assignment, and the records restored. `copies` tells of the warm copy.
+    fn round(
+        &self,
+        stores: &Arc<dyn StoreSupplier>,
+        copies: Option<&Registry>,
+    ) -> anyhow::Result<[f64; 3]> {
+        let mut victim = Victim::start(self)?;
+        let board = StatusBoard::default();
+        let mut heir = self.join("heir", Arc::clone(stores), &board)?;
+        let (begun, mut warm_since) = (Instant::now(), Instant::now());
+        while copies.is_some() && warm_since.elapsed() < WARM_FOR {
+            ensure!(begun.elapsed() < WITHIN, "the copy did not get warm");
+            heir.turn(WAIT)?;
+            if !copies.is_some_and(is_warm) {
+                warm_since = Instant::now();
+            }
+        }
+        while !board.read().values().any(|status| status.joined) {
+            heir.turn(WAIT)?;
+        }
+        ensure!(task(&board).is_none(), "the victim has no task to lose");
+        victim.kill()?;
+        let (killed, mut assigned) = (Instant::now(), None);
+        while assigned.is_none() || !is_running(&board) {
+            ensure!(killed.elapsed() < WITHIN, "nobody took over");
+            let turn = Instant::now();
+            heir.turn(WAIT)?;
+            if assigned.is_none() && task(&board).is_some() {
+                assigned = Some(turn);
+            }
+        }
+        let from_kill = killed.elapsed().as_secs_f64();
+        let from_assignment = assigned.map_or(0.0, |turn| turn.elapsed().as_secs_f64());
+        let restored = task(&board).context("it has the task")?.restored as f64;
+        let stop = StopSignal::default();
+        stop.stop();
+        heir.run(&stop)?;
+        Ok([from_kill, from_assignment, restored])
+    }
+
+    fn send(&self, is_over: &AtomicBool) -> anyhow::Result<()> {
+        let (mut publisher, mut index) = (self.broker.publish()?, 0);
+        while !is_over.load(Ordering::Relaxed) {
+            let (key, value) = self.cluster.reading(index)?;
+            publisher.send(OutputRecord {
+                topic: self.input.clone(),
+                partition: None,
+                timestamp: EventTime(1_700_000_000_000),
+                key: Some(key.into_bytes()),
+                value: Some(value),
+                headers: Vec::new(),
+            })?;
+            index += 1;
+            thread::park_timeout(LOAD_EVERY);
+        }
+        Ok(publisher.flush()?)
+    }
+}
+
+/// Killed in any case.
+struct Victim(Child);
+
+impl Victim {
+    fn start(application: &Application<'_>) -> anyhow::Result<Self> {
+        let names = format!("{} {}", application.name, application.input);
+        let mut command = Command::new(env::current_exe()?);
+        command.env(VICTIM, names).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut victim = Self(command.spawn()?);
+        let output = victim.0.stdout.take().context("it is piped")?;
+        for line in BufReader::new(output).lines() {
+            if line? == IS_RUNNING {
+                return Ok(victim);
+            }
+        }
+        anyhow::bail!("the victim has ended")
+    }
+
+    fn kill(&mut self) -> anyhow::Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill() {
+            println!("the victim was not killed: {error}");
+        }
+    }
+}
+
+fn task(board: &StatusBoard) -> Option<TaskStatus> {
+    board.read().values().find_map(|status| status.tasks.first().cloned())
+}
+
+fn is_running(board: &StatusBoard) -> bool {
+    board.read().values().all(WorkerStatus::is_running)
+}
+
+fn is_warm(registry: &Registry) -> bool {
+    let families = registry.gather();
+    let gauge = |name: &str| {
+        let of_it = families.iter().filter(|family| family.name() == name);
+        let values = of_it.flat_map(|family| family.get_metric());
+        values.map(|metric| metric.get_gauge().get_value()).sum::<f64>()
+    };
+    gauge("foretell_stream_standby_tasks") > 0.0
+        && gauge("foretell_stream_standby_lag_records") <= WARM_RECORDS_MAX
+}

@@ -1,0 +1,216 @@
+//! Changelogs that somebody cuts off (retention, say): what is left of them is what is remembered, and the stream goes
+//! on.
+
+use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+
+use foretell::{
+    app::cluster::Cluster,
+    kafka::{KafkaBroker, KafkaConfig},
+    streams::{
+        codec::{Stored, Utf8},
+        metrics::StreamsMetrics,
+        record::{Offset, OutputRecord, Partition, Topic, TopicPartition},
+        runtime::{
+            StatusBoard, Worker, WorkerParts, WorkerSettings, WorkerStatus,
+            broker::{Broker, Cleanup, Isolation, Membership, ProcessingGuarantee, TopicSpec},
+        },
+        state::{KeyValueHandle, MemoryStores},
+        time::{EventTime, SystemClock},
+        topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
+    },
+};
+use prometheus::Registry;
+
+use crate::{
+    application::{Application, brokers},
+    operator::Operator,
+    process::{SOON, until},
+    stores::{RESTORED, ready, send, until_joined},
+};
+
+const ENTRIES: i64 = 50_000;
+const LEFT: i64 = 100;
+
+/// Remembers the last word of each key.
+struct Remember {
+    last: KeyValueHandle<String>,
+}
+
+impl Processor for Remember {
+    type In = String;
+    type Out = String;
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        Ok(ctx.key_value(&self.last).put(&record.value, &record.value)?)
+    }
+}
+
+/// A member that fetches little ahead, so that a trim comes before what it has at hand.
+fn broker() -> Arc<dyn Broker> {
+    let properties = [
+        ("consumer.queued.min.messages", "1000"),
+        ("consumer.queued.max.messages.kbytes", "64"),
+        ("consumer.max.partition.fetch.bytes", "65536"),
+    ];
+    let config = KafkaConfig {
+        bootstrap_servers: brokers(),
+        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..KafkaConfig::default()
+    };
+    Arc::new(KafkaBroker::connect(&config).unwrap())
+}
+
+fn create(broker: &dyn Broker, name: &Topic) {
+    let spec = TopicSpec {
+        name: name.clone(),
+        partitions: 1,
+        cleanup: Cleanup::Delete { retention: None },
+        message_bytes_max: None,
+    };
+    broker.create_topics(&[spec]).unwrap();
+}
+
+fn fill(broker: &dyn Broker, changelog: &Topic) {
+    let mut publisher = broker.publish().unwrap();
+    for number in 0..ENTRIES {
+        let record = OutputRecord {
+            topic: changelog.clone(),
+            partition: Some(Partition(0)),
+            timestamp: EventTime(1_700_000_000_000),
+            key: Some(format!("{number:08}").into_bytes()),
+            value: Some(b"a word".to_vec()),
+            headers: Vec::new(),
+        };
+        publisher.send(record).unwrap();
+    }
+    publisher.flush().unwrap();
+}
+
+/// In the middle of a restore, all but the newest entries go: those are in the store then, and no others.
+#[test]
+fn a_changelog_that_is_cut_off_while_it_is_read_is_read_anew() {
+    let (broker, folder) = (broker(), tempfile::tempdir().unwrap());
+    let unique = folder.path().file_name().unwrap().to_str().unwrap();
+    let application = format!("trimmed{unique}");
+    let input = Topic::new(&format!("{application}-in"));
+    let mut topology = TopologyBuilder::new(&application, input.clone());
+    let words = topology.source("words", input.clone(), Arc::new(Utf8));
+    let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
+    let stores = [last.id()];
+    topology.process("remember", &[words], &stores, move || Remember { last: last.clone() });
+    let topology = Arc::new(topology.build());
+    let [changelog] = &topology.changelogs()[..] else { panic!("there is one store") };
+    create(broker.as_ref(), &input);
+    create(broker.as_ref(), changelog);
+    fill(broker.as_ref(), changelog);
+
+    let (registry, board) = (Registry::new(), StatusBoard::default());
+    let mut worker = Worker::join(WorkerParts {
+        broker,
+        topology: Arc::clone(&topology),
+        membership: Membership {
+            group: application,
+            member: "worker".to_owned(),
+            lead: input,
+            companions: Vec::new(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        },
+        stores: Arc::new(MemoryStores),
+        settings: WorkerSettings::default(),
+        clock: Arc::new(SystemClock::new()),
+        metrics: StreamsMetrics::register(&registry).unwrap(),
+        board: board.clone(),
+    })
+    .unwrap();
+    let mut turn = || worker.turn(Duration::from_millis(1)).unwrap();
+    until("it reads its changelog", SOON, || {
+        turn();
+        (restored(&registry) > 0.0).then_some(())
+    });
+    let source = TopicPartition { topic: changelog.clone(), partition: Partition(0) };
+    Operator::new().trim(&source, Offset(ENTRIES - LEFT));
+    assert!(!board.read().values().any(WorkerStatus::is_running), "it had not read it all");
+    until("its task runs", SOON, || {
+        turn();
+        board.read().values().any(WorkerStatus::is_running).then_some(())
+    });
+    let board = board.read();
+    let task = &board["worker"].tasks[0];
+    assert_eq!(task.store_entries["last"], usize::try_from(LEFT).unwrap());
+    assert!(restored(&registry) < ENTRIES as f64, "what was gone was not read");
+}
+
+fn restored(registry: &Registry) -> f64 {
+    let families = registry.gather();
+    let restored = families.iter().filter(|family| family.name() == RESTORED);
+    restored.flat_map(|family| family.get_metric()).map(|one| one.get_counter().get_value()).sum()
+}
+
+/// The disk is from before: it goes on where nothing is left any more.
+#[test]
+fn a_checkpoint_before_what_is_left_is_no_use_and_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, old) = (folder.path().join("state"), folder.path().join("old"));
+    let state_dir = format!("streams.state_dir={}", state.display());
+    let more = [&state_dir, "broker.session_timeout=6s", "broker.transaction_timeout=5s"];
+    let application = Application::new("cut-off", &more);
+    application.init();
+    let run = |to_do: &dyn Fn()| {
+        let (mut process, http) = ready(&application);
+        let restored = http.metric(RESTORED);
+        to_do();
+        process.signal("TERM");
+        assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+        (restored, process.errors())
+    };
+    let (first, second, third) = (400, 200, 100);
+    run(&|| {
+        send(&application, first, "1");
+        until_joined(&application, first);
+    });
+    copy(&state, &old);
+    run(&|| {
+        send(&application, second, "2");
+        until_joined(&application, first + second);
+    });
+    let left = trim_changelogs(&application);
+    fs::remove_dir_all(&state).unwrap();
+    copy(&old, &state);
+
+    let (restored, errors) = run(&|| {
+        send(&application, third, "3");
+        until_joined(&application, first + second + third);
+    });
+    assert!(errors.contains("it was cut off meanwhile: restoring anew"), "{errors}");
+    // The changelog of the one that learns is whole, and has no more than one record a training.
+    assert!(restored > 0.0 && restored <= left as f64 + 10.0, "{restored} of {left}: {errors}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Leaves a few records of each changelog of the tasks that score, and returns how many offsets those are.
+fn trim_changelogs(application: &Application) -> i64 {
+    const FEW: i64 = 10;
+    let config = application.config();
+    let cluster = Cluster::connect(&config).unwrap();
+    let (operator, mut left) = (Operator::new(), 0);
+    for store in ["observations", "outcomes"] {
+        let name = format!("{}-scoring-{store}-changelog", config.application());
+        let topic = Topic::new(&name);
+        operator.set(&topic, &[("cleanup.policy", "compact,delete")]);
+        for number in 0..i32::try_from(config.raw.topics.partitions).unwrap() {
+            let source = TopicPartition { topic: topic.clone(), partition: Partition(number) };
+            let Offset(end) = cluster.broker.end(&source, Isolation::ReadCommitted).unwrap();
+            operator.trim(&source, Offset((end - FEW).max(0)));
+            left += end.min(FEW);
+        }
+    }
+    left
+}
