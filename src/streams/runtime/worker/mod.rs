@@ -2,7 +2,7 @@
 //! single-step.
 //!
 //! ```text
-//!   turn:  answer a rebalance ─▶ poll ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
+//!   turn:  poll ─▶ answer a rebalance ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
 //!            │ Retry      the same again                                             │
 //!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
 //!            │ Fenced     drop the member and all tasks, join again
@@ -148,6 +148,8 @@ pub struct Worker {
     slots: BTreeMap<Partition, Slot>,
     /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
     rebuilt: BTreeSet<Partition>,
+    /// Their stores are not what their changelogs say, and are to be rebuilt before anything else is done.
+    spoiled: BTreeSet<Partition>,
     /// A change of assignment that is still to be answered.
     pending: Option<Rebalance>,
     polled: Vec<InputRecord>,
@@ -159,6 +161,8 @@ pub struct Worker {
     cleaned_at: Duration,
     joined: bool,
     fenced: u32,
+    /// The member is of no use any more, and the next one is still to join.
+    is_adrift: bool,
     #[cfg(test)]
     keeps_state_early: bool,
 }
@@ -220,6 +224,7 @@ impl Worker {
             member,
             slots: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
             pending: None,
             polled: Vec::new(),
             processed: 0,
@@ -229,6 +234,7 @@ impl Worker {
             cleaned_at: committed_at,
             joined: false,
             fenced: 0,
+            is_adrift: false,
             #[cfg(test)]
             keeps_state_early: false,
         })
@@ -260,6 +266,9 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`], if the worker can't go on.
     pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
+        if self.is_adrift {
+            return self.come_back();
+        }
         match self.try_turn(wait) {
             Ok(()) => Ok(()),
             Err(error) => self.recover(error),
@@ -267,6 +276,8 @@ impl Worker {
     }
 
     fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
+        self.rebuild_spoiled()?;
+        // What could not be answered at the last turn comes first.
         self.answer_rebalance()?;
         let wait = self.patience(wait);
         self.pending = self.member.poll(wait, &mut self.polled)?;
@@ -275,6 +286,8 @@ impl Worker {
                 slot.add(record);
             }
         }
+        // At once: what is lost is written to by another already.
+        self.answer_rebalance()?;
         self.restore()?;
         self.process()?;
         self.regulate()?;
@@ -320,6 +333,7 @@ impl Worker {
                     }
                 }
                 self.slots.retain(|partition, _| !tasks.contains(partition));
+                self.spoiled.retain(|partition| !tasks.contains(partition));
                 self.member.unassign(&tasks)?;
             }
         }
@@ -499,13 +513,20 @@ impl Worker {
         // All of them, whatever comes of one: what is committed must not be discarded.
         for (partition, slot) in &mut self.slots {
             let kept = slot.task.committed(now, ends.get(partition).unwrap_or(&none));
+            if kept.is_err() {
+                self.spoiled.insert(*partition);
+            }
             result = result.and(kept.map_err(TurnError::in_task(*partition)));
         }
         result
     }
 
     fn close(mut self, commit: bool) -> Result<(), WorkerError> {
-        if commit && let Err(error) = self.last_commit() {
+        // What a member of no use has sent must not be committed: what it was made of is dropped.
+        if commit
+            && !self.is_adrift
+            && let Err(error) = self.last_commit()
+        {
             tracing::warn!(?error, "the last commit failed; its records will come again");
         }
         self.member.leave().map_err(WorkerError::Broker)

@@ -1,28 +1,19 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
 mod inputs;
+mod refusals;
 mod stores;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::streams::{
     codec::{Stored, Utf8},
     local::{LocalBroker, LocalSettings},
     metrics::StreamsMetrics,
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
-        broker::{
-            Broker, BrokerError, Cleanup, From, Isolation, Member, Membership, ProcessingGuarantee,
-            Publisher, ReadTo, Reader, Rebalance, TopicSpec,
-        },
+        broker::{Broker, Cleanup, From, Membership, ProcessingGuarantee, ReadTo, TopicSpec},
     },
     state::{KeyValueHandle, MemoryStores, StoreSupplier},
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -58,6 +49,7 @@ struct World {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
     board: StatusBoard,
+    guarantee: ProcessingGuarantee,
 }
 
 const PARTITIONS: u32 = 4;
@@ -104,7 +96,8 @@ impl World {
         });
         broker.create_topics(&specs.collect::<Vec<_>>()).unwrap();
         let metrics = StreamsMetrics::unread();
-        Self { clock, broker, topology, metrics, board: StatusBoard::default() }
+        let (board, guarantee) = (StatusBoard::default(), ProcessingGuarantee::ExactlyOnce);
+        Self { clock, broker, topology, metrics, board, guarantee }
     }
 
     fn membership(&self, group: &str, member: &str) -> Membership {
@@ -113,7 +106,7 @@ impl World {
             member: member.to_owned(),
             lead: self.topology.lead().clone(),
             companions: self.topology.companions(),
-            guarantee: ProcessingGuarantee::ExactlyOnce,
+            guarantee: self.guarantee,
         }
     }
 
@@ -224,6 +217,24 @@ impl World {
         }
     }
 
+    /// How many records each key has in the changelog.
+    fn changelog(&self) -> BTreeMap<Vec<u8>, usize> {
+        let mut counts = BTreeMap::new();
+        for partition in 0..i32::try_from(PARTITIONS).unwrap() {
+            let source = TopicPartition {
+                topic: self.topology.changelogs()[0].clone(),
+                partition: Partition(partition),
+            };
+            let mut records = Vec::new();
+            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
+            for record in records {
+                *counts.entry(record.key.unwrap_or_default()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// Changelog records that all restores so far have read.
     fn restored(&self) -> u64 {
         self.metrics.restored_so_far()
@@ -261,24 +272,6 @@ fn an_aborted_transaction_is_done_again() {
     World::turn(&mut [&mut worker]);
     world.run(&mut [&mut worker]);
     world.expect_out(&["one 1", "two 2", "three 3"]);
-}
-
-#[test]
-fn a_send_that_is_refused_for_now_loses_nothing() {
-    // Each of the records in turn, and the changelog records after them.
-    for sends in 1..=8 {
-        let world = World::new("out");
-        let until_refusal = Arc::new(AtomicI64::new(i64::MAX));
-        let broker =
-            Refusing { broker: world.broker.clone(), until_refusal: Arc::clone(&until_refusal) };
-        let mut worker = world.join_through(Arc::new(broker), "a");
-        world.run(&mut [&mut worker]);
-        until_refusal.store(sends, Ordering::SeqCst);
-        world.say("one");
-        world.run(&mut [&mut worker]);
-        assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
-        world.expect_out(&["one 1"]);
-    }
 }
 
 #[test]
@@ -403,93 +396,4 @@ fn an_output_that_no_topic_takes_is_set_aside_and_the_stream_goes_on() {
     world.run(&mut [&mut worker]);
     assert_eq!(world.read("dead").values().map(Vec::len).sum::<usize>(), 8);
     assert_eq!(world.metrics.dead_letters("unsendable").get(), 8);
-}
-
-/// A [`LocalBroker`] one of whose sends is refused for now, as Kafka's may be while nobody can say where a
-/// topic's partitions are.
-struct Refusing {
-    broker: LocalBroker,
-    /// The send that brings it to 0 is refused.
-    until_refusal: Arc<AtomicI64>,
-}
-
-struct RefusingMember {
-    member: Box<dyn Member>,
-    until_refusal: Arc<AtomicI64>,
-}
-
-impl Broker for Refusing {
-    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
-        let member = self.broker.join(membership)?;
-        Ok(Box::new(RefusingMember { member, until_refusal: Arc::clone(&self.until_refusal) }))
-    }
-
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
-        self.broker.read(source, from)
-    }
-
-    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {
-        self.broker.publish()
-    }
-
-    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
-        self.broker.create_topics(topics)
-    }
-
-    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
-        self.broker.end(source, isolation)
-    }
-
-    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
-        self.broker.partitions(topic)
-    }
-}
-
-impl Member for RefusingMember {
-    fn poll(
-        &mut self,
-        wait: Duration,
-        records: &mut Vec<InputRecord>,
-    ) -> Result<Option<Rebalance>, BrokerError> {
-        self.member.poll(wait, records)
-    }
-
-    fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.assign(tasks)
-    }
-
-    fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
-        self.member.unassign(tasks)
-    }
-
-    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        self.member.pause(inputs)
-    }
-
-    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        self.member.resume(inputs)
-    }
-
-    fn position(&self, input: &TopicPartition) -> Offset {
-        self.member.position(input)
-    }
-
-    fn send(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
-        if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
-            return Err(BrokerError::Retry("not just now".to_owned()));
-        }
-        self.member.send(record)
-    }
-
-    fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
-        self.member.commit(offsets)
-    }
-
-    fn abort(&mut self) -> Result<(), BrokerError> {
-        self.member.abort()
-    }
-
-    fn leave(self: Box<Self>) -> Result<(), BrokerError> {
-        self.member.leave()
-    }
 }
