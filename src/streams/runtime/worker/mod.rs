@@ -475,6 +475,11 @@ impl Worker {
     /// Commits; if that succeeds, stores go as far as their changelogs did before it.
     fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
         let started = self.clock.elapsed();
+        self.send()?;
+        if self.slots.values().any(|slot| slot.task.has_changes()) {
+            // Whoever finds in a changelog what was made of a record must find what was sent for it, too.
+            self.member.flush()?;
+        }
         let mut offsets = Vec::new();
         for slot in self.slots.values_mut() {
             offsets.extend(slot.task.prepare_commit());

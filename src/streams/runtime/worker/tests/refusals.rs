@@ -115,6 +115,10 @@ impl Member for RefusingMember {
         self.member.send(record)
     }
 
+    fn flush(&mut self) -> Result<(), BrokerError> {
+        self.member.flush()
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
         self.member.commit(offsets)
     }
