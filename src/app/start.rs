@@ -82,6 +82,9 @@ const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// (30 s in Kubernetes and in our compose file).
 const STOPPING_MAX: Duration = Duration::from_secs(25);
 const STOPPING_LOOK: Duration = Duration::from_millis(10);
+
+/// A partition has another leader by then, or nobody is there to lead it.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
 /// What a store holds is made of records, and may be larger than each.
 pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
 
@@ -231,11 +234,13 @@ impl Parts<'_> {
     fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
         let source =
             TopicPartition { topic: self.config.topics.models.clone(), partition: Partition(0) };
-        let mut reader = self.cluster.broker.read(&source, From::Beginning)?;
+        let mut reader =
+            self.once_it_answers(|| self.cluster.broker.read(&source, From::Beginning))?;
         let mut table = ModelTable::new(self.serving.clone(), self.metrics.clone());
         let codec = Arc::clone(&self.codecs.model);
         let wait = Duration::from_millis(200);
-        while read_models(reader.as_mut(), wait, codec.as_ref(), &mut table)? == ReadTo::More {}
+        let mut read_on = || read_models(reader.as_mut(), wait, codec.as_ref(), &mut table);
+        while self.once_it_answers(&mut read_on)? == ReadTo::More {}
         let Some(scorer) = self.serving.scorer() else {
             anyhow::bail!(
                 "no model serves: topic {} is empty. Run `foretell init` first",
@@ -265,6 +270,22 @@ impl Parts<'_> {
                 Ok(())
             });
         })?)
+    }
+
+    /// A start need not fail because a leader has just died.
+    fn once_it_answers<T>(
+        &self,
+        mut ask: impl FnMut() -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let deadline = self.clock.elapsed() + LEADER_WITHIN;
+        loop {
+            match ask() {
+                Err(BrokerError::Retry(reason)) if self.clock.elapsed() < deadline => {
+                    tracing::warn!(reason, "asking for the models again");
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {

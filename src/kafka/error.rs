@@ -98,6 +98,8 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::ConcurrentTransactions
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
+        // librdkafka lets go of a node that is gone (since 2.12), perhaps of the very one that was asked.
+        | Code::DestroyBroker
         | Code::FencedLeaderEpoch
         | Code::InProgress
         | Code::KafkaStorageError
@@ -172,6 +174,7 @@ mod tests {
         let cases = [
             (Code::BrokerTransportFailure, Retry),
             (Code::UnstableOffsetCommit, Retry),
+            (Code::DestroyBroker, Retry),
             (Code::Authentication, Retry),
             (Code::ConcurrentTransactions, Retry),
             (Code::IllegalGeneration, Abort),

@@ -137,6 +137,13 @@ impl Member for KafkaMember {
         }
     }
 
+    fn flush(&mut self) -> Result<(), BrokerError> {
+        match &mut self.output {
+            Output::ExactlyOnce(_) => Ok(()),
+            Output::AtLeastOnce { outlet, .. } => outlet.drain(FLUSH_WITHIN),
+        }
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
         let all = self.to_commit(offsets);
         if !all.is_empty() || self.output.has_sent() {

@@ -1,5 +1,7 @@
 //! The port's traits over a [`Cluster`] behind a lock: who waits, and who wakes whom.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
@@ -62,7 +64,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
 }
 
-struct LocalMember {
+/// A worker's part in a group.
+pub(crate) struct LocalMember {
     broker: LocalBroker,
     session: Session,
 }
@@ -89,6 +92,12 @@ impl LocalBroker {
     pub fn with_settings(clock: Arc<dyn Clock>, settings: LocalSettings) -> Self {
         let cluster = Mutex::new(Cluster::new(settings));
         Self { shared: Arc::new(Shared { cluster, changed: Condvar::new(), clock }) }
+    }
+
+    /// [`Broker::join`], for who wants to know more of the member than the port allows.
+    pub(crate) fn enter(&self, membership: &Membership) -> Result<LocalMember, BrokerError> {
+        let session = self.with(|cluster, now| cluster.join(membership, now))?;
+        Ok(LocalMember { broker: self.clone(), session })
     }
 
     /// Does one operation on the cluster, and wakes those who wait if it changed something. For those who
@@ -158,8 +167,7 @@ impl Shared {
 
 impl Broker for LocalBroker {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
-        let session = self.with(|cluster, now| cluster.join(membership, now))?;
-        Ok(Box::new(LocalMember { broker: self.clone(), session }))
+        Ok(Box::new(self.enter(membership)?))
     }
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
@@ -181,6 +189,24 @@ impl Broker for LocalBroker {
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
         Ok(self.with(|cluster, _| cluster.partitions(topic)))
+    }
+}
+
+#[cfg(test)]
+impl LocalMember {
+    /// Where an abort would go back to.
+    pub(crate) fn known_offsets(&self) -> BTreeMap<TopicPartition, Offset> {
+        self.broker.with(|cluster, _| cluster.known_offsets(&self.session))
+    }
+
+    /// Has it forget what it was told of its commits since `known`.
+    pub(crate) fn know_only(&mut self, known: BTreeMap<TopicPartition, Offset>) {
+        self.session.known = known;
+    }
+
+    /// Whether a task is its own just now.
+    pub(crate) fn owns(&self, task: Partition) -> bool {
+        self.broker.with(|cluster, _| cluster.owns(&self.session, task))
     }
 }
 
@@ -223,8 +249,14 @@ impl Member for LocalMember {
         self.broker.with(|cluster, now| cluster.send(&self.session, record.to_owned(), now))
     }
 
+    fn flush(&mut self) -> Result<(), BrokerError> {
+        Ok(()) // A record that was sent is in the log.
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
-        self.broker.with(|cluster, now| cluster.commit(&self.session, offsets, now))
+        self.broker.with(|cluster, now| cluster.commit(&self.session, offsets, now))?;
+        self.session.committed(offsets);
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {
@@ -260,7 +292,6 @@ impl Publisher for LocalPublisher {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::BTreeMap,
         sync::{
             atomic::{AtomicBool, AtomicUsize, Ordering},
             mpsc,

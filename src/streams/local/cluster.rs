@@ -253,10 +253,11 @@ impl Cluster {
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        self.standing(session)?;
         if !session.is_transactional() {
+            // Whoever it is: only transactions are fenced.
             return self.append(record, now);
         }
+        self.standing(session)?;
         let to = self.topics.route(&record)?;
         let deadline = now.elapsed + self.settings.transaction_timeout;
         let transaction = self.producers.open(&session.transactional_id, deadline)?;
@@ -313,7 +314,12 @@ impl Cluster {
             self.finish(&transaction, Ending::Aborted, now);
         }
         let subscription = &self.groups[&session.membership.group];
-        session.rewind(&self.topics, |source| subscription.start_of(source, &self.topics));
+        let known = session.known.clone();
+        let start = |source: &TopicPartition| {
+            let known = known.get(source).copied();
+            known.unwrap_or_else(|| subscription.start_of(source, &self.topics))
+        };
+        session.rewind(&self.topics, start);
         Ok(())
     }
 
@@ -495,6 +501,26 @@ mod tests {
     const SESSION: Duration = Duration::from_secs(10);
     const TRANSACTION: Duration = Duration::from_secs(5);
     const SECOND: Duration = Duration::from_secs(1);
+
+    /// What the simulation asks besides.
+    impl Cluster {
+        /// Where an abort would go back to.
+        pub(crate) fn known_offsets(&self, session: &Session) -> BTreeMap<TopicPartition, Offset> {
+            let subscription = self.subscription(session);
+            let start = |source: &TopicPartition| {
+                let known = session.known.get(source).copied();
+                known.unwrap_or_else(|| subscription.start_of(source, &self.topics))
+            };
+            session.inputs().map(|source| (source.clone(), start(source))).collect()
+        }
+
+        /// Whether a task is the member's just now.
+        pub(crate) fn owns(&self, session: &Session, task: Partition) -> bool {
+            let member = &session.membership.member;
+            let group = &self.subscription(session).group;
+            matches!(self.standing(session), Ok(Standing::Member)) && group.owns(member, task)
+        }
+    }
 
     /// A cluster with `in`, `side` (its companion) and `out`, of two partitions each, and the time.
     struct Bench {
@@ -826,7 +852,9 @@ mod tests {
         assert_eq!(bench.batch(&mut worker), [""; 0]);
         assert_eq!(bench.seen("out", 0), "x@0 x@1");
         bench.cluster.join(&membership, bench.now()).unwrap();
-        assert!(is_fenced(bench.send(&worker, "y")));
+        assert!(is_fenced(bench.commit(&worker, &[(at("in", 0), Offset(1))])));
+        bench.send(&worker, "ghost").unwrap();
+        assert_eq!(bench.seen("out", 0), "x@0 x@1 ghost@2", "nothing fences a plain producer");
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //!
 //! Where it is stricter: a commit is refused for partitions that the member does not own, not only when
 //! its generation is old; a rebalance is announced by every poll, without records, until it is
-//! answered, and exactly as announced; at least once, too, a name is fenced.
+//! answered, and exactly as announced; at least once, too, a name is fenced, but for what it sends.
 //!
 //! Where it is milder: what a fenced member owned is free at once; a transaction that timed out is told as
 //! `Abort`; who polls and owns what it commits sees no `Abort` because of somebody else's rebalance.
@@ -44,6 +44,8 @@ mod transaction;
 
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use crate::streams::local::client::LocalMember;
 pub use crate::streams::local::{
     client::LocalBroker,
     cluster::Cluster,

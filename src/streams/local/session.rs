@@ -25,6 +25,8 @@ pub struct Session {
     tasks: BTreeMap<Partition, Vec<Input>>,
     /// Where the next batch begins to fill.
     turn: usize,
+    /// Where an abort goes back to in place of what is committed: of that commit the member never heard.
+    pub(crate) known: BTreeMap<TopicPartition, Offset>,
 }
 
 #[derive(Debug)]
@@ -48,7 +50,8 @@ pub struct Cursor {
 impl Session {
     pub(crate) fn new(membership: Membership, epoch: Epoch) -> Self {
         let transactional_id = format!("{}-{}", membership.group, membership.member);
-        Self { membership, epoch, transactional_id, tasks: BTreeMap::new(), turn: 0 }
+        let (tasks, known) = (BTreeMap::new(), BTreeMap::new());
+        Self { membership, epoch, transactional_id, tasks, turn: 0, known }
     }
 
     pub(crate) fn is_transactional(&self) -> bool {
@@ -79,6 +82,20 @@ impl Session {
         for task in tasks {
             self.tasks.remove(task);
         }
+        self.known.retain(|input, _| !tasks.contains(&input.partition));
+    }
+
+    /// It is told that these are committed.
+    pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
+        for (input, _) in offsets {
+            self.known.remove(input);
+        }
+    }
+
+    /// Every input that it reads.
+    #[cfg(test)]
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.tasks.values().flatten().map(|input| &input.source)
     }
 
     /// Goes back to `committed` in every input, or to the beginning where the worker has been told

@@ -80,7 +80,7 @@ pub enum ProcessingGuarantee {
     #[default]
     #[serde(rename = "exactly_once_v2")]
     ExactlyOnce,
-    /// Outputs first, then offsets: after a crash, records may be processed again.
+    /// Outputs first, then changelogs, then offsets: after a crash, records may be processed again.
     AtLeastOnce,
 }
 
@@ -89,8 +89,8 @@ pub enum ProcessingGuarantee {
 /// ```text
 ///   poll ─▶ Assigned(p) ─▶ assign(p) ─▶ resume(inputs)  … records of p's inputs follow
 ///        ─▶ Revoked(p)  ─▶ commit (or abort if lost) ─▶ unassign(p)
-///   send* ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
-///                  └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
+///   send* ─▶ (flush ─▶ send*) ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
+///                                    └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
 /// ```
 ///
 /// A rebalance is only announced by `poll`, never carried out inside it: the member goes on owning
@@ -147,6 +147,13 @@ pub trait Member {
     /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
     /// else by recovery.
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
+
+    /// Waits until everything sent so far is written, if it is not in a transaction: what is sent after it may count
+    /// on it. In a transaction all counts at once, and it does nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`].
+    fn flush(&mut self) -> Result<(), BrokerError>;
 
     /// Makes everything sent since the last commit durable, together with `offsets` (each the next
     /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.

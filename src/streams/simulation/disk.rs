@@ -10,7 +10,7 @@ use std::{
 
 use crate::streams::{
     record::TopicPartition,
-    simulation::faults::{Fault, Process, Weather},
+    simulation::weather::{Fault, Process, Weather},
     state::{
         Access, Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
     },
@@ -36,10 +36,12 @@ impl Disk {
         stores.values_mut().for_each(|kept| kept.is_a_tasks = false);
         if weather.one_in(20) {
             weather.note(format_args!("a disk is lost"));
+            weather.struck(Fault::DiskLost);
             stores.clear();
         }
         if weather.one_in(4) {
             weather.note(format_args!("the power was cut"));
+            weather.struck(Fault::PowerCut);
             stores.values_mut().for_each(|kept| kept.written = kept.synced.clone());
         }
     }
@@ -119,7 +121,7 @@ impl SimulatedStore {
         if self.process.is_dead() {
             return Err(dead());
         }
-        let fault = self.weather.fault(WRITE);
+        let fault = self.weather.fault(WRITE, 1);
         if let Some(fault) = fault {
             let (name, changelog) = (&self.process.name, &self.changelog);
             self.weather.note(format_args!("{name} {what} {changelog}: {fault:?}"));

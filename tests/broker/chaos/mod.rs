@@ -2,8 +2,8 @@
 //! from a seed; then everything committed is held against a plain sequential model.
 //!
 //! ```text
-//!   load ──▶ Kafka (3 nodes) ◀──▶ foretell × 3        faults: one at a time, each waited for until
-//!               │       ▲                             everything flows again
+//!   load ──▶ Kafka (3 nodes) ◀──▶ foretell × 3        faults: one at a time, or a second one before the first
+//!               │       ▲                             is over; then waited for until everything flows again
 //!   watch ◀─────┘       └── faults ──▶
 //!   in the end: everything sent ─▶ model ─▶ compare ◀─ everything committed
 //! ```
@@ -49,10 +49,23 @@ enum Fault {
     Restart,
     /// A broker's node is killed, and brought back when predictions have come without it.
     Node,
+    /// A second fault before anybody has got over the first.
+    Overlap,
+}
+
+/// Which two come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pair {
+    /// One instance is stopped, another is killed at once: the third one alone takes everything over.
+    ZombieAndKill,
+    /// A broker's node is killed, and then an instance, which starts again while the node is away.
+    NodeAndKill,
+    /// An instance is killed, and a broker's node while the others take over.
+    KillAndNode,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [Self::Kill, Self::Zombie, Self::Restart, Self::Node];
+    const ALL: [Self; 5] = [Self::Kill, Self::Zombie, Self::Restart, Self::Node, Self::Overlap];
 
     fn name(self) -> &'static str {
         match self {
@@ -60,6 +73,7 @@ impl Fault {
             Self::Zombie => "instance stopped past its session",
             Self::Restart => "instance restarted",
             Self::Node => "broker node killed",
+            Self::Overlap => "a second one before that is over",
         }
     }
 }
@@ -153,9 +167,7 @@ impl Chaos {
         tell(&format!("{:>6.1} s  {fault:?} {victim} at once: {at_once}", from.as_secs_f64()));
         match fault {
             Fault::Kill => {
-                let victim = &mut self.instances[victim].process;
-                victim.signal("KILL");
-                assert!(!victim.end(SOON).success());
+                self.kill(victim);
                 if !at_once {
                     self.until_shared(&others);
                 }
@@ -173,21 +185,69 @@ impl Chaos {
                 assert_eq!(status.code(), Some(0), "{}", victim.errors());
             }
             Fault::Node => {
-                let node = self.dice.random_range(1..=NODES).to_string();
-                script("kafka-down.sh", &[&node, "--kill"]);
+                self.kill_node();
                 self.until_predicted(100);
                 script("kafka-up.sh", &[]);
             }
+            Fault::Overlap => self.strike_twice(victim, &others),
         }
         if matches!(fault, Fault::Kill | Fault::Restart) {
-            let name = self.instances[victim].name;
-            self.instances[victim] = Instance::start(&self.application, name);
+            self.start_again(victim);
         }
         self.until_shared(&[0, 1, 2]);
         self.until_caught_up();
         let predictions = self.watch.predictions() - before;
         assert!(self.load.to_be_scored() > sent && predictions > 0, "{fault:?}: under load");
         self.happened.push(Happened { fault, from, to: self.watch.now(), predictions });
+    }
+
+    fn strike_twice(&mut self, victim: usize, others: &[usize]) {
+        let pairs = [Pair::ZombieAndKill, Pair::NodeAndKill, Pair::KillAndNode];
+        // The nodes of somebody else's cluster are not ours to kill.
+        let pairs = if kafka().is_some() { &pairs[..] } else { &pairs[..1] };
+        let pair = pairs[self.dice.random_range(0..pairs.len())];
+        tell(&format!("          {pair:?}"));
+        match pair {
+            Pair::ZombieAndKill => {
+                let (other, last) = (others[0], others[1]);
+                self.instances[victim].process.signal("STOP");
+                self.kill(other);
+                self.until_shared(&[last]);
+                self.until_predicted(50);
+                self.instances[victim].process.signal("CONT");
+                self.start_again(other);
+            }
+            Pair::NodeAndKill => {
+                self.kill_node();
+                self.kill(victim);
+                self.start_again(victim);
+                self.until_predicted(100);
+                script("kafka-up.sh", &[]);
+            }
+            Pair::KillAndNode => {
+                self.kill(victim);
+                self.kill_node();
+                self.until_predicted(100);
+                self.start_again(victim);
+                script("kafka-up.sh", &[]);
+            }
+        }
+    }
+
+    fn kill(&mut self, victim: usize) {
+        let victim = &mut self.instances[victim].process;
+        victim.signal("KILL");
+        assert!(!victim.end(SOON).success());
+    }
+
+    fn start_again(&mut self, victim: usize) {
+        let name = self.instances[victim].name;
+        self.instances[victim] = Instance::start(&self.application, name);
+    }
+
+    fn kill_node(&mut self) {
+        let node = self.dice.random_range(1..=NODES).to_string();
+        script("kafka-down.sh", &[&node, "--kill"]);
     }
 
     /// Stops the load, waits until nothing is under way, and compares.

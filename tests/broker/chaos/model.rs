@@ -28,6 +28,8 @@ pub(super) struct Topics {
     pub(super) outcome_store: BTreeMap<String, Vec<String>>,
     /// The ages of the questionnaires that are still to be completed.
     pub(super) observation_store: BTreeMap<String, Option<u32>>,
+    /// How many examples the learning task has counted.
+    pub(super) learned: u64,
 }
 
 /// What must come of `sent`.
@@ -67,6 +69,7 @@ pub(super) fn expected(sent: &[Sent]) -> Topics {
         if let Some(label) = label {
             let example = (scored[0].0.clone(), label.to_owned());
             topics.examples.insert(respondent.clone(), vec![example]);
+            topics.learned += 1;
         }
     }
     for (respondent, label) in labels {
@@ -155,6 +158,11 @@ pub(super) fn compare(sent: &[Sent], found: &Topics) -> Verdict {
     verdict.row("dead letters", &letters[0], &letters[1]);
     let open = |topics: &Topics| topics.observation_store.clone().into_iter().collect::<Vec<_>>();
     verdict.row("the observation store", &open(&wanted), &open(found));
+    if found.learned != wanted.learned {
+        let (counted, should) = (found.learned, wanted.learned);
+        let finding = format!("the learning store counts {counted} examples, not {should}");
+        verdict.note(|v| &mut v.wrong, finding);
+    }
     verdict
 }
 
@@ -266,5 +274,7 @@ mod tests {
             topics.predictions.insert("eve".to_owned(), vec![("eve-0".to_owned(), None)]);
         };
         check(nobody, [0, 0, 0, 1]);
+        check(|topics| topics.learned += 1, [0, 0, 0, 1]);
+        check(|topics| topics.learned = 0, [0, 0, 0, 1]);
     }
 }

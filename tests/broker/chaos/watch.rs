@@ -21,6 +21,7 @@ use foretell::{
     processors::{
         gather::Partial,
         outcome_join::{Fate, Pending},
+        retrain_trigger::LearningState,
     },
     streams::{
         codec::{Codec as _, Stored},
@@ -153,6 +154,10 @@ pub(super) fn read(config: &Config) -> Topics {
             Pending::Outcome(outcome, _) => format!("outcome {} waiting", outcome.label),
         };
         topics.outcome_store.entry(respondent_of(&key)).or_default().push(said);
+    }
+    let learning = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
+    for value in compacted(&cluster, &learning).values() {
+        topics.learned += Stored::<LearningState>::version(1).decode(value).unwrap().examples;
     }
     topics.outcome_store.values_mut().for_each(|said| said.sort_unstable());
     for (key, value) in changelog("observations") {

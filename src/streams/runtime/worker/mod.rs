@@ -2,7 +2,7 @@
 //! single-step.
 //!
 //! ```text
-//!   turn:  answer a rebalance ─▶ poll ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
+//!   turn:  poll ─▶ answer a rebalance ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
 //!            │ Retry      the same again                                             │
 //!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
 //!            │ Fenced     drop the member and all tasks, join again
@@ -28,7 +28,9 @@ use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, OutputRecordRef, Partition},
     runtime::{
-        broker::{Broker, BrokerError, Isolation, Member, Membership, Rebalance},
+        broker::{
+            Broker, BrokerError, Isolation, Member, Membership, ProcessingGuarantee, Rebalance,
+        },
         slot::{Behind, Flow, Slot},
         status::{StatusBoard, WorkerStatus},
         worker::checkpoints::{Ends, Place},
@@ -151,6 +153,8 @@ pub struct Worker {
     slots: BTreeMap<Partition, Slot>,
     /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
     rebuilt: BTreeSet<Partition>,
+    /// Their stores are not what their changelogs say, and are to be rebuilt before anything else is done.
+    spoiled: BTreeSet<Partition>,
     /// A change of assignment that is still to be answered.
     pending: Option<Rebalance>,
     polled: Vec<InputRecord>,
@@ -162,6 +166,8 @@ pub struct Worker {
     cleaned_at: Duration,
     joined: bool,
     fenced: u32,
+    /// The member is of no use any more, and the next one is still to join.
+    is_adrift: bool,
     #[cfg(test)]
     keeps_state_early: bool,
 }
@@ -246,6 +252,7 @@ impl Worker {
             member,
             slots: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
             pending: None,
             polled: Vec::new(),
             processed: 0,
@@ -255,6 +262,7 @@ impl Worker {
             cleaned_at: committed_at,
             joined: false,
             fenced: 0,
+            is_adrift: false,
             #[cfg(test)]
             keeps_state_early: false,
         })
@@ -286,6 +294,9 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`], if the worker can't go on.
     pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
+        if self.is_adrift {
+            return self.come_back();
+        }
         match self.try_turn(wait) {
             Ok(()) => Ok(()),
             Err(error) => self.recover(error),
@@ -293,6 +304,8 @@ impl Worker {
     }
 
     fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
+        self.rebuild_spoiled()?;
+        // What could not be answered at the last turn comes first.
         self.answer_rebalance()?;
         let wait = self.patience(wait);
         self.pending = self.member.poll(wait, &mut self.polled)?;
@@ -301,11 +314,16 @@ impl Worker {
                 slot.add(record);
             }
         }
+        // At once: what is lost is written to by another already.
+        self.answer_rebalance()?;
         self.restore()?;
         self.process()?;
         self.regulate()?;
         self.send()?;
-        self.tell_changelogs(CHANGES_MAX)?;
+        // Without a transaction, outputs would have to be waited for each time.
+        if self.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
+            self.tell_changelogs(CHANGES_MAX)?;
+        }
         if self.commit_is_due() {
             self.commit()?;
         }
@@ -347,6 +365,7 @@ impl Worker {
                     }
                 }
                 self.slots.retain(|partition, _| !tasks.contains(partition));
+                self.spoiled.retain(|partition| !tasks.contains(partition));
                 self.member.unassign(&tasks)?;
             }
         }
@@ -494,6 +513,11 @@ impl Worker {
     /// Commits; if that succeeds, stores go as far as their changelogs did before it.
     fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
         let started = self.clock.elapsed();
+        self.send()?;
+        if self.slots.values().any(|slot| slot.task.has_changes()) {
+            // Whoever finds in a changelog what was made of a record must find what was sent for it, too.
+            self.member.flush()?;
+        }
         let mut offsets = Vec::new();
         for slot in self.slots.values() {
             offsets.extend(slot.task.consumed());
@@ -503,7 +527,6 @@ impl Worker {
             offsets.extend(self.slots.values().find_map(|slot| slot.task.committed_offset()));
         }
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
-        self.send()?;
         self.tell_changelogs(1)?;
         #[cfg(test)]
         if self.keeps_state_early {
@@ -533,13 +556,20 @@ impl Worker {
         // All of them, whatever comes of one: what is committed must not be discarded.
         for (partition, slot) in &mut self.slots {
             let kept = slot.task.committed(now, ends.get(partition).unwrap_or(&none));
+            if kept.is_err() {
+                self.spoiled.insert(*partition);
+            }
             result = result.and(kept.map_err(TurnError::in_task(*partition)));
         }
         result
     }
 
     fn close(mut self, commit: bool) -> Result<(), WorkerError> {
-        if commit && let Err(error) = self.last_commit() {
+        // What a member of no use has sent must not be committed: what it was made of is dropped.
+        if commit
+            && !self.is_adrift
+            && let Err(error) = self.last_commit()
+        {
             tracing::warn!(?error, "the last commit failed; its records will come again");
         }
         self.member.leave().map_err(WorkerError::Broker)

@@ -4,7 +4,7 @@ use crate::streams::{
     record::Partition,
     runtime::{
         broker::BrokerError,
-        worker::{TurnError, Worker, WorkerError, join_group},
+        worker::{TurnError, Worker, WorkerError},
     },
     state::{StateError, StoreId},
 };
@@ -34,7 +34,8 @@ impl Worker {
                     )));
                 }
                 tracing::error!(%task, %error, "rebuilding the stores from their changelogs");
-                self.rebuild(task).or_else(|error| self.recover(error))
+                self.spoiled.insert(task);
+                self.rebuild_spoiled().or_else(|error| self.recover(error))
             }
             StateError::TakenOver(_) => self.rejoin(&error.to_string()),
             StateError::Disk(reason) => Err(WorkerError::State(reason.clone())),
@@ -78,14 +79,32 @@ impl Worker {
         }
         self.slots.clear();
         self.rebuilt.clear();
+        self.spoiled.clear();
         self.polled.clear();
         self.pending = None;
         self.processed = 0;
         self.joined = false;
         self.metrics.aborted();
-        self.member = join_group(self.broker.as_ref(), &self.membership)?;
-        self.publish_status();
-        Ok(())
+        self.is_adrift = true;
+        self.come_back()
+    }
+
+    /// Joins again. Who has worked before waits for a broker that is away, and tries again at each turn, so that
+    /// a stop need not wait.
+    pub(super) fn come_back(&mut self) -> Result<(), WorkerError> {
+        match self.broker.join(&self.membership) {
+            Ok(member) => {
+                self.member = member;
+                self.is_adrift = false;
+                self.publish_status();
+                Ok(())
+            }
+            Err(BrokerError::Retry(reason)) => {
+                tracing::warn!(member = self.membership.member, reason, "joining again");
+                Ok(())
+            }
+            Err(error) => Err(WorkerError::Broker(error)),
+        }
     }
 
     pub(super) fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
@@ -104,12 +123,21 @@ impl Worker {
         }
     }
 
-    /// A store can't be read: the task starts over from its changelogs.
-    fn rebuild(&mut self, partition: Partition) -> Result<(), TurnError> {
-        self.abort("a store cannot be read")?;
-        let inputs: Vec<_> = self.membership.inputs_of(partition).collect();
-        self.member.pause(&inputs)?;
-        self.open_empty(partition)
+    /// Tasks whose stores can't be read, or could not be written, start over from their changelogs. Until that has
+    /// worked they must process nothing, so it is tried again at each turn.
+    pub(super) fn rebuild_spoiled(&mut self) -> Result<(), TurnError> {
+        if self.spoiled.is_empty() {
+            return Ok(());
+        }
+        self.abort("a store cannot be used")?;
+        while let Some(partition) = self.spoiled.first().copied() {
+            self.rebuilt.insert(partition);
+            let inputs: Vec<_> = self.membership.inputs_of(partition).collect();
+            self.member.pause(&inputs)?;
+            self.open_empty(partition)?;
+            self.spoiled.remove(&partition);
+        }
+        Ok(())
     }
 
     /// A fresh task that remembers nothing but its changelogs.

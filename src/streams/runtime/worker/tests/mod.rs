@@ -2,6 +2,7 @@
 
 mod inputs;
 mod outputs;
+mod refusals;
 mod stores;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -49,6 +50,7 @@ struct World {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
     board: StatusBoard,
+    guarantee: ProcessingGuarantee,
 }
 
 const PARTITIONS: u32 = 4;
@@ -95,7 +97,8 @@ impl World {
         });
         broker.create_topics(&specs.collect::<Vec<_>>()).unwrap();
         let metrics = StreamsMetrics::unread();
-        Self { clock, broker, topology, metrics, board: StatusBoard::default() }
+        let (board, guarantee) = (StatusBoard::default(), ProcessingGuarantee::ExactlyOnce);
+        Self { clock, broker, topology, metrics, board, guarantee }
     }
 
     fn create(&self, name: &str, message_bytes_max: Option<u32>) {
@@ -111,7 +114,7 @@ impl World {
             member: member.to_owned(),
             lead: self.topology.lead().clone(),
             companions: self.topology.companions(),
-            guarantee: ProcessingGuarantee::ExactlyOnce,
+            guarantee: self.guarantee,
         }
     }
 
@@ -220,6 +223,24 @@ impl World {
         for (key, values) in out {
             assert_eq!(values, expected, "of key {key:?}");
         }
+    }
+
+    /// How many records each key has in the changelog.
+    fn changelog(&self) -> BTreeMap<Vec<u8>, usize> {
+        let mut counts = BTreeMap::new();
+        for partition in 0..i32::try_from(PARTITIONS).unwrap() {
+            let source = TopicPartition {
+                topic: self.topology.changelogs()[0].clone(),
+                partition: Partition(partition),
+            };
+            let mut records = Vec::new();
+            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
+            for record in records {
+                *counts.entry(record.key.unwrap_or_default()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Changelog records that all restores so far have read.

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use crate::streams::{
     record::TopicPartition,
     runtime::{
         Standby, StandbyParts, StopSignal, Worker,
-        worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World},
+        worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing},
     },
     state::{
         Access, Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore,
@@ -185,6 +185,8 @@ struct Ailing {
 struct Ailment {
     is_full: AtomicBool,
     is_damaged: AtomicBool,
+    /// So many writes find damage.
+    writes: AtomicI64,
 }
 
 #[derive(Clone)]
@@ -244,6 +246,9 @@ impl StateStore for Ailing {
         if self.ailment.is_full.load(Ordering::SeqCst) {
             return Err(StateError::Disk("no space left".to_owned()));
         }
+        if self.ailment.writes.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(StateError::Damaged("a checksum".to_owned()));
+        }
         self.store.write(changes, checkpoint)
     }
 
@@ -270,6 +275,43 @@ fn a_damaged_store_is_rebuilt_and_the_record_counts_once() {
     assert!(!ailment.is_damaged.load(Ordering::SeqCst), "it was met");
     world.expect_out(&["one 1", "two 2"]);
     assert_eq!(world.restored(), 1, "one task was rebuilt");
+}
+
+/// What was committed is in the changelogs, and in none of these stores.
+#[test]
+fn stores_that_cannot_follow_a_commit_are_all_rebuilt() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let mut worker = world.join_on(&stores, "a");
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    ailment.writes.store(3, Ordering::SeqCst);
+    for word in ["two", "three"] {
+        world.say(word);
+        world.run(&mut [&mut worker]);
+    }
+    world.expect_out(&["one 1", "two 2", "three 3"]);
+    assert_eq!(world.restored(), 6, "two records of each of three tasks");
+}
+
+#[test]
+fn a_store_is_rebuilt_though_the_abort_before_it_fails() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let broker = Refusing::over(&world.broker);
+    let aborts = Arc::clone(&broker.aborts);
+    let mut worker = world.join_with(Arc::new(broker), stores, "a");
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    ailment.writes.store(1, Ordering::SeqCst);
+    aborts.store(1, Ordering::SeqCst);
+    for word in ["two", "three"] {
+        world.say(word);
+        world.run(&mut [&mut worker]);
+    }
+    world.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
 #[test]

@@ -1,0 +1,411 @@
+//! Instances, a clock turned by hand, and all that befalls them in the year of one seed; then a calm in which
+//! whatever was put in must come out.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+
+use crate::streams::{
+    local::{LocalBroker, LocalSettings},
+    metrics::StreamsMetrics,
+    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    runtime::{
+        Standby, StandbyParts, StatusBoard, Worker, WorkerParts, WorkerSettings, WorkerStatus,
+        broker::{Broker, Cleanup, From, Membership, ProcessingGuarantee, ReadTo, TopicSpec},
+    },
+    simulation::{
+        at_least_once::Seen,
+        crowd::{self, Instance},
+        disk::{Disk, SimulatedStores},
+        faults::FaultyBroker,
+        ledger::{self, Attempts, POISON, WINDOW},
+        model::{Found, Model, Stores},
+        weather::{Bug, Fault, Process, Toll, Weather},
+    },
+    state::StoreSupplier,
+    time::{Clock, EventTime, ManualClock, WallTime},
+    topology::Topology,
+};
+
+const STEPS: usize = 4_000;
+/// Long enough for every session to run out, and every task to be restored.
+const CALM_STEPS_MAX: usize = 5_000;
+const CALM_STEP: Duration = Duration::from_millis(20);
+const CLOSING_ROUNDS_MAX: usize = 4;
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shorter than a session, as the settings demand.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
+const INPUTS: [&str; 2] = ["in", "side"];
+const NAMES: [&str; 3] = ["a", "b", "c"];
+/// More than there are names: some have a successor while they are stalled.
+const INSTANCES_MAX: usize = 4;
+/// Past every session and transaction.
+const OUTAGE_MAX_MS: u64 = 15_000;
+const START: WallTime = WallTime(1_000_000_000);
+
+/// What is simulated under a seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    pub(super) guarantee: ProcessingGuarantee,
+    pub(super) bug: Option<Bug>,
+    pub(super) transaction_timeout: Duration,
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    guarantee: ProcessingGuarantee,
+    broker: LocalBroker,
+    weather: Arc<Weather>,
+    topology: Arc<Topology>,
+    partitions: u32,
+    /// By the name of the instance.
+    disks: BTreeMap<&'static str, Disk>,
+    has_standbys: bool,
+    model: Model,
+    attempts: Attempts,
+    ends: BTreeMap<TopicPartition, Offset>,
+    values: u64,
+}
+
+/// What a seed came to: all that happened, and all that was committed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    log: String,
+    pub(super) toll: Toll,
+    pub(super) records: u64,
+    /// Tasks of which a ghost has written to a changelog.
+    pub(super) haunted: usize,
+}
+
+pub(super) fn simulate(seed: u64, setting: Setting) -> Result<Outcome, String> {
+    crowd::clear();
+    let mut world = World::new(seed, setting);
+    let result = world.live().and_then(|()| world.settle());
+    crowd::clear();
+    let log = world.weather.log().clone();
+    match result {
+        Ok(contents) => Ok(Outcome {
+            log: log + &contents,
+            toll: world.weather.toll(),
+            records: world.values,
+            haunted: world.weather.haunted().len(),
+        }),
+        Err(wrong) => {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            Err(format!("seed {seed}: {wrong}\n{last}"))
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, setting: Setting) -> Self {
+        let Setting { guarantee, bug, transaction_timeout } = setting;
+        let clock = Arc::new(ManualClock::at(START));
+        let weather = Arc::new(Weather::new(seed, bug, Arc::clone(&clock)));
+        let settings = LocalSettings {
+            session_timeout: SESSION_TIMEOUT,
+            transaction_timeout,
+            compaction_bytes_min: 2_000,
+            ..LocalSettings::default()
+        };
+        let broker = LocalBroker::with_settings(
+            Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
+            settings,
+        );
+        if bug == Some(Bug::StaleGroupMetadata) {
+            broker.with(|cluster, _| cluster.plant_trust_in_everybody());
+        }
+        let attempts = Attempts::default();
+        let topology = Arc::new(ledger::topology(&attempts));
+        let partitions = u32::try_from(1 + weather.roll(4)).unwrap();
+        let plain = ["in", "side", "out", "dead"].map(|name| (Topic::new(name), false));
+        let changelogs = topology.changelogs().into_iter().map(|name| (name, true));
+        let specs = plain.into_iter().chain(changelogs).map(|(name, is_compact)| TopicSpec {
+            name,
+            partitions,
+            cleanup: match is_compact {
+                true => Cleanup::Compact,
+                false => Cleanup::Delete { retention: None },
+            },
+            message_bytes_max: None,
+        });
+        broker.create_topics(&specs.collect::<Vec<_>>()).unwrap();
+        Self {
+            clock,
+            guarantee,
+            broker,
+            weather,
+            topology,
+            partitions,
+            disks: BTreeMap::new(),
+            has_standbys: seed.is_multiple_of(2),
+            model: Model::default(),
+            attempts,
+            ends: BTreeMap::new(),
+            values: 0,
+        }
+    }
+
+    /// The bad year.
+    fn live(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            let span = if self.weather.one_in(40) { 2_000 } else { 30 };
+            self.clock.advance(Duration::from_millis(self.weather.roll(span)));
+            self.look_around();
+            match self.weather.roll(100) {
+                0..30 => self.put_something(),
+                30..33 => self.start(),
+                33..36 => self.on_some(Self::stall)?,
+                36 => self.on_some(Self::kill)?,
+                37 => self.on_one(Self::stop)?,
+                38 if self.weather.one_in(4) => self.cut_off(),
+                _ => self.on_one(Self::turn)?,
+            }
+            if let Some(wrong) = self.weather.wrong() {
+                return Err(wrong);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees whether everybody has got over what happened.
+    fn look_around(&self) {
+        let is_recovering =
+            |one: &Instance| !one.board.read().values().all(WorkerStatus::is_running);
+        self.weather.set_recovering(self.weather.is_out() || crowd::has(is_recovering));
+    }
+
+    /// Nobody reaches the broker, whatever they are in the middle of.
+    fn cut_off(&self) {
+        let span = Duration::from_millis(self.weather.roll(OUTAGE_MAX_MS));
+        self.weather.note(format_args!("the broker is away for {span:?}"));
+        self.weather.struck(Fault::Outage);
+        self.weather.set_out(span);
+        self.weather.disturb();
+    }
+
+    fn stall(&mut self, at: usize) -> Result<(), String> {
+        let span = Duration::from_millis(self.weather.roll(20_000));
+        self.weather.note(format_args!("number {at} stalls {span:?}"));
+        self.weather.struck(Fault::Stalled);
+        crowd::stall(at, self.clock.elapsed() + span);
+        self.weather.disturb();
+        Ok(())
+    }
+
+    fn kill(&mut self, at: usize) -> Result<(), String> {
+        let killed = crowd::remove(at);
+        self.weather.note(format_args!("{} is killed", killed.process.name));
+        self.weather.struck(Fault::Killed);
+        self.weather.disturb();
+        Ok(())
+    }
+
+    fn turn(&mut self, at: usize) -> Result<(), String> {
+        crowd::turn(at, &self.weather)
+    }
+
+    fn stop(&mut self, at: usize) -> Result<(), String> {
+        crowd::stop(at, &self.weather)
+    }
+
+    /// One of them, or now and then several at the same time.
+    fn on_some(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
+        let times = if self.weather.one_in(4) { 1 + self.weather.roll(3) } else { 1 };
+        for _ in 0..times {
+            self.on_one(act)?;
+        }
+        Ok(())
+    }
+
+    fn on_one(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
+        if crowd::len() == 0 {
+            self.start();
+        }
+        if crowd::len() == 0 {
+            return Ok(());
+        }
+        let at = usize::try_from(self.weather.roll(crowd::len() as u64)).unwrap();
+        if crowd::is_stalled(at, self.clock.elapsed()) {
+            return Ok(());
+        }
+        act(self, at)
+    }
+
+    fn put_something(&mut self) {
+        let topic = INPUTS[usize::try_from(self.weather.roll(2)).unwrap()];
+        let partition = i32::try_from(self.weather.roll(u64::from(self.partitions))).unwrap();
+        let key = format!("{partition}-{}", self.weather.roll(3));
+        let age = i64::try_from(self.weather.roll(15_000)).unwrap();
+        let kind = if self.weather.one_in(20) { POISON } else { "value" };
+        self.values += 1;
+        let value = format!("{kind}{}", self.values);
+        // What came twice could not be told from what is put in twice.
+        let may_copy = kind != POISON && self.guarantee == ProcessingGuarantee::ExactlyOnce;
+        let copies = if may_copy && self.weather.one_in(20) { 2 } else { 1 };
+        for _ in 0..copies {
+            self.put(topic, partition, &key, &value, EventTime(self.clock.now().0 - age));
+        }
+    }
+
+    fn put(&mut self, topic: &str, partition: i32, key: &str, value: &str, timestamp: EventTime) {
+        self.model.put(topic, key, value);
+        let partition = Partition(partition);
+        let record = OutputRecord {
+            topic: Topic::new(topic),
+            partition: Some(partition),
+            timestamp,
+            key: Some(key.as_bytes().to_vec()),
+            value: Some(value.as_bytes().to_vec()),
+            headers: Vec::new(),
+        };
+        self.broker.publish().unwrap().send(record).unwrap();
+        let source = TopicPartition { topic: Topic::new(topic), partition };
+        self.ends.entry(source).or_insert(Offset(0)).0 += 1;
+    }
+
+    /// A process starts, under a name that may be another's, too: a stalled one's.
+    fn start(&mut self) {
+        if crowd::len() >= INSTANCES_MAX {
+            return;
+        }
+        let name = NAMES[usize::try_from(self.weather.roll(NAMES.len() as u64)).unwrap()];
+        let now = self.clock.elapsed();
+        let is_awake = |one: &Instance| one.process.name == name && one.stalled_until <= now;
+        if crowd::has(is_awake) {
+            return;
+        }
+        let process = Process::new(name);
+        // A disk has one process at a time: the successor of one that only stalls runs elsewhere.
+        let is_free = !crowd::has(|one| one.process.name == name);
+        let disk =
+            if is_free { self.disks.entry(name).or_default().clone() } else { Disk::default() };
+        disk.befall(&self.weather);
+        let stores =
+            SimulatedStores { disk, weather: Arc::clone(&self.weather), process: process.clone() };
+        let broker = FaultyBroker {
+            inner: self.broker.clone(),
+            weather: Arc::clone(&self.weather),
+            process: process.clone(),
+            guarantee: self.guarantee,
+        };
+        let (broker, stores): (Arc<dyn Broker>, Arc<dyn StoreSupplier>) =
+            (Arc::new(broker), Arc::new(stores));
+        let standby = self.has_standbys.then(|| {
+            Standby::new(StandbyParts {
+                broker: Arc::clone(&broker),
+                topology: Arc::clone(&self.topology),
+                group: "group".to_owned(),
+                stores: Arc::clone(&stores),
+                clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
+                metrics: StreamsMetrics::unread(),
+            })
+        });
+        let board = StatusBoard::default();
+        let joined = Worker::join(WorkerParts {
+            broker,
+            topology: Arc::clone(&self.topology),
+            membership: Membership {
+                group: "group".to_owned(),
+                member: name.to_owned(),
+                lead: self.topology.lead().clone(),
+                companions: self.topology.companions(),
+                guarantee: self.guarantee,
+            },
+            stores,
+            settings: WorkerSettings {
+                commit_interval: Duration::from_millis(100),
+                commit_records_max: 20,
+                ..WorkerSettings::default()
+            },
+            clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
+            metrics: StreamsMetrics::unread(),
+            board: board.clone(),
+        });
+        self.weather.note(format_args!("{name} starts: {}", joined.is_ok()));
+        if let Ok(mut worker) = joined {
+            if self.weather.has(Bug::StateBeforeTheCommit) {
+                worker.plant_state_before_the_commit();
+            }
+            let stalled_until = Duration::ZERO;
+            crowd::add(Instance { process, worker, board, standby, stalled_until });
+        }
+    }
+
+    /// Nothing fails any more: all that was put in has to come out, and windows have to close.
+    fn settle(&mut self) -> Result<String, String> {
+        self.weather.calm();
+        self.weather.note(format_args!("calm"));
+        self.finish()?;
+        // Windows close by stream time, which goes on with the records of each task; a task that has never
+        // written anything learns the time from the first of them.
+        for round in 1.. {
+            self.clock.advance(3 * WINDOW);
+            let end = EventTime(self.clock.now().0);
+            for partition in 0..i32::try_from(self.partitions).unwrap() {
+                self.put("in", partition, &format!("{partition}-end"), "end", end);
+            }
+            self.finish()?;
+            match self.check(end - WINDOW) {
+                Ok(()) => break,
+                Err(wrong) if round == CLOSING_ROUNDS_MAX => return Err(wrong),
+                Err(_) => {}
+            }
+        }
+        let mut contents = String::new();
+        for record in self.read("out") {
+            let value = String::from_utf8(record.value.unwrap_or_default()).unwrap();
+            writeln!(contents, "{}@{} {value}", record.source, record.offset).unwrap();
+        }
+        Ok(contents)
+    }
+
+    /// Holds what is committed against the model.
+    fn check(&self, still_open: EventTime) -> Result<(), String> {
+        let changelog = |store: &str| self.read(&format!("simulation-{store}-changelog"));
+        let found = Found {
+            outputs: self.read("out"),
+            dead_letters: self.read("dead"),
+            stores: Stores::of(&changelog("numbers"), &changelog("window")),
+            still_open,
+        };
+        match self.guarantee {
+            ProcessingGuarantee::ExactlyOnce => self.model.check(&found),
+            ProcessingGuarantee::AtLeastOnce => {
+                let attempts = self.attempts.lock().unwrap().clone();
+                let seen = Seen { attempts, haunted: self.weather.haunted() };
+                self.model.check_at_least_once(&found, &seen)
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        for _ in 0..CALM_STEPS_MAX {
+            self.clock.advance(CALM_STEP);
+            if crowd::len() == 0 {
+                self.start();
+            }
+            for at in (0..crowd::len()).rev() {
+                self.turn(at)?;
+            }
+            let is_done = |(source, end): (&TopicPartition, &Offset)| {
+                self.broker.with(|cluster, _| cluster.committed("group", source)) == Some(*end)
+            };
+            if self.ends.iter().all(is_done) {
+                return Ok(());
+            }
+        }
+        Err(format!("not all was processed, of {:?}", self.ends))
+    }
+
+    /// What is committed to a topic.
+    fn read(&self, topic: &str) -> Vec<InputRecord> {
+        let mut records = Vec::new();
+        for partition in 0..i32::try_from(self.partitions).unwrap() {
+            let partition = Partition(partition);
+            let source = TopicPartition { topic: Topic::new(topic), partition };
+            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
+        }
+        records
+    }
+}
