@@ -418,6 +418,7 @@ impl Parts<'_> {
                 commit_interval: streams.commit_interval,
                 commit_records_max: streams.commit_records_max,
                 max_task_idle: streams.max_task_idle,
+                ..WorkerSettings::default()
             },
             clock: Arc::clone(self.clock),
             metrics: self.streams_metrics.clone(),

@@ -59,6 +59,8 @@ struct World {
     /// By the name of the instance.
     disks: BTreeMap<&'static str, Disk>,
     has_standbys: bool,
+    /// Some tell their changelogs before the commit.
+    changes_untold_max: usize,
     model: Model,
     attempts: Attempts,
     ends: BTreeMap<TopicPartition, Offset>,
@@ -138,6 +140,7 @@ impl World {
             partitions,
             disks: BTreeMap::new(),
             has_standbys: seed.is_multiple_of(2),
+            changes_untold_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
             attempts,
             ends: BTreeMap::new(),
@@ -315,6 +318,7 @@ impl World {
             settings: WorkerSettings {
                 commit_interval: Duration::from_millis(100),
                 commit_records_max: 20,
+                changes_untold_max: self.changes_untold_max,
                 ..WorkerSettings::default()
             },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,

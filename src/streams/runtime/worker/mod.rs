@@ -11,6 +11,7 @@
 //! ```
 
 mod checkpoints;
+mod commit;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -26,14 +27,14 @@ use std::{
 
 use crate::streams::{
     metrics::StreamsMetrics,
-    record::{InputRecord, OutputRecordRef, Partition},
+    record::{InputRecord, Partition},
     runtime::{
         broker::{
             Broker, BrokerError, Isolation, Member, Membership, ProcessingGuarantee, Rebalance,
         },
         slot::{Behind, Flow, Slot},
         status::{StatusBoard, WorkerStatus},
-        worker::checkpoints::{Ends, Place},
+        worker::checkpoints::Place,
     },
     state::{StateError, StoreSupplier},
     task::Task,
@@ -51,6 +52,9 @@ pub struct WorkerSettings {
     /// How long a task that begins waits for an input that has more, and does not send it, so that records are
     /// processed in the order of their times (`max.task.idle.ms`).
     pub max_task_idle: Duration,
+    /// Exactly once, changelogs are told of so many changes before their commit, so that it need not wait for all of
+    /// them at once. Below this, a key that is written again and again is told of once a commit.
+    pub changes_untold_max: usize,
 }
 
 impl Default for WorkerSettings {
@@ -59,6 +63,7 @@ impl Default for WorkerSettings {
             commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
             max_task_idle: Duration::from_secs(1),
+            changes_untold_max: 1_000,
         }
     }
 }
@@ -129,13 +134,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const RECORDS_A_TURN_MAX: usize = 1_000;
 /// Above this, an input is paused: about 10 MB at 1 kB a record.
 const BUFFERED_MAX: usize = 10_000;
-/// A changelog is told of so many changes before their commit, so that it need not wait for all of them at once. Below
-/// this, a key that is written again and again is told of once a commit.
-const CHANGES_MAX: usize = 1_000;
 /// Each try takes the broker's own patience.
 const JOIN_TRIES_MAX: u32 = 5;
-/// A commit of nothing, so that the member can renew offsets that would expire.
-const IDLE_COMMIT: Duration = Duration::from_secs(60);
 /// How often a restore says how far it is.
 const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 
@@ -170,29 +170,6 @@ pub struct Worker {
     is_adrift: bool,
     #[cfg(test)]
     keeps_state_early: bool,
-}
-
-fn send(member: &mut dyn Member, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
-    match member.send(record) {
-        // It is in the caller's loop alone, and must come again.
-        Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
-        result => result,
-    }
-}
-
-/// Without a record of a changelog, what we remember is not what the log says.
-fn must_be_taken(error: BrokerError) -> BrokerError {
-    match error {
-        BrokerError::Unsendable { topic, reason } => {
-            BrokerError::Fatal(format!("cannot write to {topic}: {reason}"))
-        }
-        BrokerError::Retry(_)
-        | BrokerError::Abort(_)
-        | BrokerError::Fenced(_)
-        | BrokerError::OutOfRange(_)
-        | BrokerError::Gone(_)
-        | BrokerError::Fatal(_) => error,
-    }
 }
 
 fn join_group(
@@ -322,7 +299,7 @@ impl Worker {
         self.send()?;
         // Without a transaction, outputs would have to be waited for each time.
         if self.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
-            self.tell_changelogs(CHANGES_MAX)?;
+            self.tell_changelogs(self.settings.changes_untold_max)?;
         }
         if self.commit_is_due() {
             self.commit()?;
@@ -464,106 +441,6 @@ impl Worker {
         Ok(())
     }
 
-    fn send(&mut self) -> Result<(), BrokerError> {
-        for slot in self.slots.values_mut() {
-            let mut outbox = slot.task.take_outbox();
-            // An output that is set aside leaves a dead letter behind, which is to be sent as well.
-            while !outbox.is_empty() {
-                self.processed = self.processed.max(1);
-                for record in outbox.iter() {
-                    match send(self.member.as_mut(), record) {
-                        Err(BrokerError::Unsendable { topic, reason })
-                            if !self.topology.must_take(&topic) =>
-                        {
-                            slot.task.set_aside_output(record.to_owned(), reason);
-                        }
-                        other => other.map_err(must_be_taken)?,
-                    }
-                }
-                slot.task.give_back(outbox);
-                outbox = slot.task.take_outbox();
-            }
-            slot.task.give_back(outbox);
-        }
-        Ok(())
-    }
-
-    /// Tells the changelogs of tasks whose stores have at least so many changes.
-    fn tell_changelogs(&mut self, changes_min: usize) -> Result<(), BrokerError> {
-        let member = self.member.as_mut();
-        for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
-            slot.task.tell(|record| send(member, record).map_err(must_be_taken))?;
-        }
-        Ok(())
-    }
-
-    fn commit_is_due(&self) -> bool {
-        let since = self.clock.elapsed().saturating_sub(self.committed_at);
-        since >= IDLE_COMMIT
-            || self.processed >= self.settings.commit_records_max
-            || (self.processed > 0 && since >= self.settings.commit_interval)
-            || (self.processed == 0 && self.checkpoint_is_due())
-    }
-
-    fn commit(&mut self) -> Result<(), TurnError> {
-        let ends = self.end_in_turn();
-        self.commit_with(ends)
-    }
-
-    /// Commits; if that succeeds, stores go as far as their changelogs did before it.
-    fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
-        let started = self.clock.elapsed();
-        self.send()?;
-        if self.slots.values().any(|slot| slot.task.has_changes()) {
-            // Whoever finds in a changelog what was made of a record must find what was sent for it, too.
-            self.member.flush()?;
-        }
-        let mut offsets = Vec::new();
-        for slot in self.slots.values() {
-            offsets.extend(slot.task.consumed());
-        }
-        if !ends.is_empty() && offsets.is_empty() {
-            // A commit of nothing would not ask whether the tasks are ours.
-            offsets.extend(self.slots.values().find_map(|slot| slot.task.committed_offset()));
-        }
-        let ends = if offsets.is_empty() { Ends::new() } else { ends };
-        self.tell_changelogs(1)?;
-        #[cfg(test)]
-        if self.keeps_state_early {
-            self.keep_state(&Ends::new())?;
-        }
-        let result = self.member.commit(&offsets);
-        if let Err(BrokerError::Retry(reason)) = result {
-            // The changelog records are sent already: a second try would send them twice.
-            return Err(BrokerError::Abort(reason).into());
-        }
-        result?;
-        self.keep_state(&ends)?;
-        for (source, _) in &offsets {
-            self.rebuilt.remove(&source.partition);
-        }
-        self.committed_at = self.clock.elapsed();
-        self.processed = 0;
-        self.fenced = 0;
-        self.metrics.committed(self.committed_at.saturating_sub(started));
-        self.publish_status();
-        Ok(())
-    }
-
-    fn keep_state(&mut self, ends: &Ends) -> Result<(), TurnError> {
-        let (now, none) = (self.clock.now(), BTreeMap::new());
-        let mut result = Ok(());
-        // All of them, whatever comes of one: what is committed must not be discarded.
-        for (partition, slot) in &mut self.slots {
-            let kept = slot.task.committed(now, ends.get(partition).unwrap_or(&none));
-            if kept.is_err() {
-                self.spoiled.insert(*partition);
-            }
-            result = result.and(kept.map_err(TurnError::in_task(*partition)));
-        }
-        result
-    }
-
     fn close(mut self, commit: bool) -> Result<(), WorkerError> {
         // What a member of no use has sent must not be committed: what it was made of is dropped.
         if commit
@@ -573,12 +450,6 @@ impl Worker {
             tracing::warn!(?error, "the last commit failed; its records will come again");
         }
         self.member.leave().map_err(WorkerError::Broker)
-    }
-
-    fn last_commit(&mut self) -> Result<(), TurnError> {
-        self.send()?;
-        let tasks: Vec<Partition> = self.slots.keys().copied().collect();
-        self.commit_with(self.ends_of(&tasks))
     }
 
     fn publish_status(&self) {

@@ -1,0 +1,89 @@
+//! A task's stores and the changelogs behind them: how far each goes, and how it is brought up to date.
+
+use crate::streams::{
+    record::{InputRecord, Offset, TopicPartition},
+    state::{self, Checkpoint, StateError, Store, StoreId},
+    task::Task,
+    time::{EventTime, WallTime},
+    topology::StoreKind,
+};
+
+impl Task {
+    /// The changelog partition of every store.
+    pub fn changelogs(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
+        let partition = self.scope.partition;
+        self.topology.stores.iter().enumerate().map(move |(index, store)| {
+            (StoreId(index), TopicPartition { topic: store.changelog.clone(), partition })
+        })
+    }
+
+    /// The stores that are further than their checkpoints say, with their changelogs.
+    pub fn behind(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
+        self.changelogs().filter(|(store, _)| self.behind.contains(store))
+    }
+
+    /// How far into its changelog a store goes; none if it is new.
+    #[must_use]
+    pub fn checkpoint(&self, store: StoreId) -> Option<Checkpoint> {
+        self.scope.stores[store.0].checkpoint()
+    }
+
+    /// Takes records of a store's changelog, in order. `complete_at` is when the store was known to hold
+    /// everything, or when the restore of a new one began.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn restore(
+        &mut self,
+        store: StoreId,
+        records: Vec<InputRecord>,
+        complete_at: WallTime,
+    ) -> Result<(), StateError> {
+        let Some(last) = records.last() else { return Ok(()) };
+        // Changelog records bear the stream time of their commit.
+        let stream_time = records.iter().map(|record| record.timestamp).max();
+        self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
+        self.keep_times();
+        let checkpoint = Checkpoint {
+            offset: last.offset.next(),
+            stream_time: self.scope.stream_time,
+            complete_at,
+        };
+        let is_window = self.topology.stores[store.0].kind == StoreKind::Window;
+        let changes = records.into_iter().filter_map(|record| Some((record.key?, record.value)));
+        let mut changes = changes.flat_map(|change| {
+            let index = if is_window { state::index_of(&change) } else { None };
+            index.into_iter().chain([change])
+        });
+        self.scope.stores[store.0].apply(&mut changes, checkpoint)
+    }
+
+    /// A store has been restored: it holds all that its changelog has before `offset`, and all of it as of `now`.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn restored(
+        &mut self,
+        store: StoreId,
+        offset: Offset,
+        now: WallTime,
+    ) -> Result<(), StateError> {
+        let stream_time = self.committed_times.0;
+        let checkpoint = Checkpoint { offset, stream_time, complete_at: now };
+        self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
+    }
+
+    /// Whether nobody has taken its stores over.
+    #[must_use]
+    pub fn holds_its_stores(&self) -> bool {
+        self.scope.stores.iter().all(Store::is_held)
+    }
+
+    /// Forgets all that a store holds: its changelog is to be read from the beginning.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn clear(&mut self, store: StoreId) -> Result<(), StateError> {
+        self.scope.stores[store.0].clear()
+    }
+}
