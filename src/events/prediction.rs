@@ -54,14 +54,30 @@ pub struct Feature {
     pub value: FeatureValue,
 }
 
-/// An answer as it was scored. The variants are the branches of the schema's union, in its order:
-/// apache-avro writes a variant as the branch with its number, and postcard writes the number too.
+/// An answer as it was scored. The variants are the branches of the schema's union, called by what serde_avro_fast calls
+/// those, and in their order: postcard, in which stores keep them, writes the number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FeatureValue {
     /// There was none.
+    #[serde(rename = "Null", with = "null")]
     Missing,
     /// A number.
+    #[serde(rename = "Double")]
     Number(f64),
     /// A word.
+    #[serde(rename = "String")]
     Text(String),
+}
+
+/// A variant with nothing in it would be written as a string of its name, since the union has one: this one has a null.
+mod null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        <()>::deserialize(deserializer)
+    }
 }
