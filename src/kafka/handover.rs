@@ -7,13 +7,14 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, c_void},
     ptr::{self, NonNull},
+    time::Duration,
 };
 
 use rdkafka::{
     bindings::{
-        RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_destroy, rd_kafka_headers_new,
-        rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t, rd_kafka_topic_destroy,
-        rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t as VType,
+        RD_KAFKA_MSG_F_COPY, rd_kafka_flush, rd_kafka_header_add, rd_kafka_headers_destroy,
+        rd_kafka_headers_new, rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t,
+        rd_kafka_topic_destroy, rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t as VType,
     },
     producer::{BaseProducer, Producer, ProducerContext},
     types::RDKafkaErrorCode as Code,
@@ -85,6 +86,14 @@ impl TopicHandles {
         headers.are_taken();
         Ok(())
     }
+}
+
+/// Sends what waits for company (`linger.ms`) now, and waits until all is acknowledged, `at_most` so long.
+pub(crate) fn hurry<C: ProducerContext>(producer: &BaseProducer<C>, at_most: Duration) {
+    let millis = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client is alive while borrowed. It serves no reports, since they come as events; that some are left
+    // is for the caller to see.
+    unsafe { rd_kafka_flush(producer.client().native_ptr(), millis) };
 }
 
 impl Handle {

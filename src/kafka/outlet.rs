@@ -21,7 +21,7 @@ use crate::{
         deadline::{Deadline, pause},
         destinations::{Destinations, unsendable},
         error::{Recovery, broker_error, recovery},
-        handover::TopicHandles,
+        handover::{self, TopicHandles},
         logging, token,
     },
     streams::{
@@ -33,6 +33,9 @@ use crate::{
 
 /// How long `send` waits for room when too much is under way.
 const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at what failed, while waiting for everything under way.
+const HURRY_STEP: Duration = Duration::from_millis(5);
 
 /// How long a broker has to answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -145,7 +148,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until nothing is under way, without librdkafka's steps of 100 ms.
+    /// Waits until nothing is under way, without rdkafka's steps of 100 ms.
     ///
     /// # Errors
     /// What a delivery failed with; [`BrokerError::Retry`] if `within` did not suffice.
@@ -156,8 +159,9 @@ impl Outlet {
                 let count = self.producer.in_flight_count();
                 return Err(BrokerError::Retry(format!("{count} records are still under way")));
             }
+            // What failed is under way until its report has been taken.
+            handover::hurry(&self.producer, HURRY_STEP);
             self.serve();
-            pause();
         }
         self.serve();
         self.failure().map_or(Ok(()), Err)
