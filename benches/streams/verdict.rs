@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use foretell::streams::state::Access;
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,9 +30,10 @@ struct Row {
 }
 
 impl Verdicts {
-    pub(crate) fn memory(&mut self, entry: f64, payload: f64) {
-        self.row("memory an entry, to its 116 bytes", "-", format!("{:.2}", entry / payload), None);
-        self.figures.insert("memory".to_owned(), json!({ "entry": entry, "payload": payload }));
+    pub(crate) fn memory(&mut self, access: Access, entry: f64, payload: f64) {
+        let name = format!("memory over {payload} bytes, {access:?}");
+        self.row(&name, "-", format!("{:.0} bytes", entry - payload), None);
+        self.figures.insert(name, json!({ "entry": entry, "payload": payload }));
     }
 
     pub(crate) fn throughput(&mut self, speeds: &Throughput) {

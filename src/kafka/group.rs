@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode as Code,
 };
 
@@ -45,8 +45,10 @@ pub(crate) struct Group {
     inlet: Option<Inlet<GroupEvents>>,
     pub(crate) places: Places,
     paused: BTreeSet<TopicPartition>,
-    /// librdkafka has stopped fetching some partition whose position is gone; it does not say which.
-    position_gone: bool,
+    /// librdkafka has lost its place in some partition: it has stopped fetching one whose position is gone, or it has
+    /// told of an error as of a record, and takes that for its position (`rd_kafka_consume_batch_queue` moves it past
+    /// whatever it hands out).
+    is_astray: bool,
     /// How long another member's transaction may keep the group's offsets undecided.
     undecided_max: Duration,
     clock: Arc<dyn Clock>,
@@ -74,7 +76,7 @@ impl Group {
             inlet: Some(Inlet::new(consumer)),
             places: Places::new(topics.cloned().collect()),
             paused: BTreeSet::new(),
-            position_gone: false,
+            is_astray: false,
             undecided_max: config.transaction_timeout * 2 + TRY,
             clock: Arc::clone(clock),
         })
@@ -95,7 +97,7 @@ impl Group {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<(), BrokerError> {
-        if self.position_gone && !self.is_rebalancing() {
+        if self.is_astray && !self.is_rebalancing() {
             return self.begin_anew();
         }
         let before = records.len();
@@ -108,23 +110,23 @@ impl Group {
     }
 
     fn take_at_once(&mut self, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
-        let Self { inlet: Some(inlet), places, position_gone, .. } = self else { return Ok(()) };
-        let mut failed = inlet.serve();
+        let Self { inlet: Some(inlet), places, is_astray, .. } = self else { return Ok(()) };
+        // The first that matters.
+        let mut failed = inlet.serve().or_else(unless_it_passes);
         inlet.take(|source, message| match message.error() {
             None => {
                 if places.hand_out(source, message.offset()) {
                     records.push(message.to_record(source.clone()));
                 }
             }
-            Some(Code::AutoOffsetReset) => *position_gone = true, // The next call's.
-            Some(code) => failed = Err(KafkaError::MessageConsumption(code)),
-        });
-        match failed {
-            Err(error) if !passes(&error) && !is_told_by_a_rebalance(&error) => {
-                Err(broker_error("poll", &error))
+            Some(code) => {
+                *is_astray = true; // The next call's.
+                if failed.is_ok() && code != Code::AutoOffsetReset {
+                    failed = unless_it_passes(KafkaError::MessageConsumption(code));
+                }
             }
-            Ok(()) | Err(_) => Ok(()),
-        }
+        });
+        failed.map_err(|error| broker_error("poll", &error))
     }
 
     /// Reads every input of `tasks` from its committed offset on.
@@ -215,7 +217,7 @@ impl Group {
             }
         }
         self.assign_again(&next)?;
-        self.position_gone = false;
+        self.is_astray = false;
         Ok(())
     }
 
@@ -227,10 +229,17 @@ impl Group {
         }
         let sources = list(starts.iter().map(|(source, _)| source));
         let assignment = list_at(starts.iter().map(|(source, start)| (source, *start)));
-        self.consumer()
-            .incremental_unassign(&sources)
-            .and_then(|()| self.consumer().incremental_assign(&assignment))
-            .map_err(|error| broker_error("assign again", &error))?;
+        let Some(inlet) = &mut self.inlet else { return Ok(()) };
+        let mut again = || {
+            inlet.incremental_unassign(&sources)?;
+            // librdkafka may have let go of the queue, if it has not heard of the topic just now.
+            for (source, _) in starts {
+                inlet.close(source);
+                inlet.open(source)?;
+            }
+            inlet.incremental_assign(&assignment)
+        };
+        again().map_err(|error| broker_error("assign again", &error))?;
         self.pause_again()
     }
 
@@ -313,6 +322,11 @@ fn start_of(found: &TopicPartitionList, source: &TopicPartition) -> Result<Start
     element.error()?;
     let rdkafka::Offset::Offset(offset) = element.offset() else { return Ok(Start::Beginning) };
     Ok(Start::At(Offset(offset)))
+}
+
+/// What is wrong, if librdkafka does not deal with it itself.
+fn unless_it_passes(error: KafkaError) -> KafkaResult<()> {
+    if passes(&error) || is_told_by_a_rebalance(&error) { Ok(()) } else { Err(error) }
 }
 
 /// We were silent for too long (`max.poll.interval.ms`): the revocation follows.

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_timestamp_means_now() {
+    fn no_timestamp_means_now_to_librdkafka_so_there_is_always_one() {
         for (ours, expected) in [(-5, 1), (0, 1), (1, 1), (1_700_000_000_000, 1_700_000_000_000)] {
             assert_eq!(native_timestamp(EventTime(ours)), expected);
         }

@@ -7,7 +7,7 @@
 //!                        └──rings──▶ Bell ◀──rings──┐
 //!   rebalances, errors of the client ──▶ queue of the client ──serve──▶ callbacks, errors
 //! ```
-//! What was fetched before a seek, a pause or another assignment is outdated, and librdkafka takes it out itself.
+//! What was fetched before a seek, a pause or another assignment is outdated, and librdkafka leaves it out of what is taken.
 
 #![expect(unsafe_code, reason = "rdkafka takes one message at a time")]
 
@@ -33,6 +33,9 @@ use crate::{
     kafka::{bell::Bell, received::ReceivedMessage},
     streams::record::TopicPartition,
 };
+
+/// How many events of the client are served at once; the bell is rung for the first of those that wait.
+const SERVED_MAX: usize = 4;
 
 /// How many messages of each partition are taken at once.
 const BATCH_MAX: usize = 512;
@@ -75,29 +78,19 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
         Ok(())
     }
 
-    /// `source` is assigned no more.
+    /// `source` is assigned no more: what was fetched of it goes.
     pub(crate) fn close(&mut self, source: &TopicPartition) {
-        self.queues.retain(|queue| queue.source != *source);
+        self.queues.retain(|queue| {
+            let is_closed = queue.source == *source;
+            while is_closed && queue.take(|_| {}) > 0 {}
+            !is_closed
+        });
     }
 
     /// Hands what is there to `visit`, in order within each partition. Never waits.
     pub(crate) fn take(&self, mut visit: impl FnMut(&TopicPartition, &ReceivedMessage)) {
         for queue in &self.queues {
-            let mut messages = [ptr::null_mut(); BATCH_MAX];
-            // SAFETY: the queue lives as long as `queue`, and there is room for as many pointers as are asked for.
-            let count = unsafe {
-                rd_kafka_consume_batch_queue(
-                    queue.native.as_ptr(),
-                    0,
-                    messages.as_mut_ptr(),
-                    BATCH_MAX,
-                )
-            };
-            for message in messages.into_iter().take(usize::try_from(count).unwrap_or(0)) {
-                // SAFETY: it was handed to us just now, and to nobody else.
-                let Some(message) = (unsafe { ReceivedMessage::own(message) }) else { continue };
-                visit(&queue.source, &message);
-            }
+            queue.take(|message| visit(&queue.source, message));
         }
     }
 
@@ -106,11 +99,17 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
     /// # Errors
     /// What is wrong with the client.
     pub(crate) fn serve(&self) -> KafkaResult<()> {
-        match self.consumer.poll(Duration::ZERO) {
-            None => Ok(()),
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) => panic!("each partition has a queue of its own before it is assigned"),
+        // That nothing comes may mean that a callback has run.
+        for _ in 0..SERVED_MAX {
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(_)) => {
+                    panic!("each partition has a queue of its own before it is assigned")
+                }
+            }
         }
+        Ok(())
     }
 
     /// Waits until there is something to take or to serve that was not there when it was last looked for.
@@ -159,6 +158,22 @@ impl Queue {
             rd_kafka_queue_cb_event_enable(native.as_ptr(), Some(ring), bell.cast_mut().cast());
         }
         Ok(queue)
+    }
+
+    /// Returns how many came.
+    fn take(&self, mut visit: impl FnMut(&ReceivedMessage)) -> usize {
+        let mut messages = [ptr::null_mut(); BATCH_MAX];
+        // SAFETY: the queue is alive, and there is room for as many pointers as are asked for.
+        let count = unsafe {
+            rd_kafka_consume_batch_queue(self.native.as_ptr(), 0, messages.as_mut_ptr(), BATCH_MAX)
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        for message in messages.into_iter().take(count) {
+            // SAFETY: it was handed to us just now, and to nobody else.
+            let Some(message) = (unsafe { ReceivedMessage::own(message) }) else { continue };
+            visit(&message);
+        }
+        count
     }
 }
 

@@ -54,11 +54,14 @@ impl Places {
         keys.map(|key| self.source(*key)).collect()
     }
 
-    /// Notes that the record of `source` at `offset` was handed out. False if that is not held: then the record must
-    /// not come out.
+    /// Notes that the record of `source` at `offset` was handed out. False if that is not held, or was handed out
+    /// before (a pause in the midst of a batch makes librdkafka fetch it again): then the record must not come out.
     pub(crate) fn hand_out(&mut self, source: &TopicPartition, offset: Offset) -> bool {
         let Some(topic) = self.index_of(source.topic.as_str()) else { return false };
         let Some(place) = self.places.get_mut(&(topic, source.partition)) else { return false };
+        if place.next > Start::At(offset) {
+            return false;
+        }
         place.next = Start::At(offset.next());
         true
     }
@@ -179,6 +182,21 @@ mod tests {
             places.held_of(&[Partition(0), Partition(1)]),
             [at("lead", 0), at("companion", 0)]
         );
+    }
+
+    #[test]
+    fn what_was_handed_out_comes_out_again_only_after_a_rewind() {
+        let mut places = places();
+        let hand_out =
+            |places: &mut Places, offset| places.hand_out(&at("lead", 0), Offset(offset));
+        assert!(hand_out(&mut places, 10));
+        assert!(!hand_out(&mut places, 10));
+        assert!(hand_out(&mut places, 12), "compaction and markers leave gaps");
+        assert!(!hand_out(&mut places, 11));
+        places.rewind();
+        assert!(hand_out(&mut places, 10));
+        let from_the_beginning = at("companion", 0);
+        assert!(places.hand_out(&from_the_beginning, Offset(0)));
     }
 
     #[test]

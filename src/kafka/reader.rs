@@ -94,7 +94,9 @@ impl Reader for KafkaReader {
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
         let Self { inlet: Some(inlet), at_end, .. } = self else { return Ok(ReadTo::End) };
-        let mut failed = Ok(());
+        // The first that matters: what passes, librdkafka deals with itself.
+        let unless_it_passes = |error| if passes(&error) { Ok(()) } else { Err(error) };
+        let mut failed = inlet.serve().or_else(unless_it_passes);
         let mut take = || {
             let mut is_empty = true;
             inlet.take(|source, message| {
@@ -106,7 +108,11 @@ impl Reader for KafkaReader {
                     }
                     // It is told once each time it is reached.
                     Some(Code::PartitionEOF) => *at_end = true,
-                    Some(code) => failed = Err(KafkaError::MessageConsumption(code)),
+                    Some(code) => {
+                        let error = KafkaError::MessageConsumption(code);
+                        failed =
+                            std::mem::replace(&mut failed, Ok(())).and(unless_it_passes(error));
+                    }
                 }
             });
             is_empty
@@ -116,14 +122,8 @@ impl Reader for KafkaReader {
             inlet.wait(wait);
             take();
         }
-        let failed = failed.and(inlet.serve());
-        let at_end = *at_end;
-        match failed {
-            // librdkafka goes on by itself.
-            Err(error) if !passes(&error) => Err(self.error(&error)),
-            Ok(()) | Err(_) if at_end => Ok(ReadTo::End),
-            Ok(()) | Err(_) => Ok(ReadTo::More),
-        }
+        let read_to = if *at_end { ReadTo::End } else { ReadTo::More };
+        failed.map(|()| read_to).map_err(|error| self.error(&error))
     }
 }
 

@@ -152,7 +152,7 @@ pub trait Member {
     /// on it. In a transaction all counts at once, and it does nothing.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`].
+    /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`]. [`BrokerError::Retry`]: not yet.
     fn flush(&mut self) -> Result<(), BrokerError>;
 
     /// Makes everything sent since the last commit durable, together with `offsets` (each the next

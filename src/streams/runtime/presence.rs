@@ -24,6 +24,8 @@ pub struct TopicWatch {
     topics: BTreeSet<Topic>,
     clock: Arc<dyn Clock>,
     looked_at: Duration,
+    /// Not there at the last look. One answer may come from a broker that knows less than the others.
+    missed: BTreeSet<Topic>,
 }
 
 impl TopicWatch {
@@ -31,7 +33,7 @@ impl TopicWatch {
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, topics: BTreeSet<Topic>, clock: Arc<dyn Clock>) -> Self {
         let looked_at = clock.elapsed();
-        Self { broker, topics, clock, looked_at }
+        Self { broker, topics, clock, looked_at, missed: BTreeSet::new() }
     }
 
     /// Turns until `stop`.
@@ -40,26 +42,32 @@ impl TopicWatch {
     /// [`BrokerError::Gone`], if a topic was deleted.
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         while !stop.is_stopped() {
-            self.turn()?;
+            self.turn(stop)?;
             std::thread::park_timeout(STOP_LOOK);
         }
         Ok(())
     }
 
-    /// Looks, if it is time to.
+    /// Looks, if it is time to, and not time to `stop`.
     ///
     /// # Errors
-    /// [`BrokerError::Gone`], if a topic was deleted.
-    pub fn turn(&mut self) -> Result<(), WorkerError> {
+    /// [`BrokerError::Gone`], if a topic was not there at two looks in a row.
+    pub fn turn(&mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         let now = self.clock.elapsed();
         if now < self.looked_at + LOOK_EVERY {
             return Ok(());
         }
         self.looked_at = now;
-        for topic in &self.topics {
+        let missed = std::mem::take(&mut self.missed);
+        for topic in self.topics.iter().take_while(|_| !stop.is_stopped()) {
             match self.broker.partitions(topic) {
                 Ok(Some(_)) => {}
-                Ok(None) => return Err(WorkerError::Broker(BrokerError::Gone(topic.clone()))),
+                Ok(None) if missed.contains(topic) => {
+                    return Err(WorkerError::Broker(BrokerError::Gone(topic.clone())));
+                }
+                Ok(None) => {
+                    self.missed.insert(topic.clone());
+                }
                 Err(error) => {
                     // No answer is no bad news, and whoever uses the topic has more to say.
                     tracing::debug!(%topic, %error, "could not look whether it is there");
@@ -81,7 +89,7 @@ mod tests {
     };
 
     #[test]
-    fn a_topic_that_is_not_there_is_told_at_the_next_look() {
+    fn a_topic_that_is_not_there_at_two_looks_is_told() {
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
         let broker = Arc::new(LocalBroker::new(Arc::clone(&time)));
@@ -95,11 +103,16 @@ mod tests {
             TopicWatch::new(Arc::<LocalBroker>::clone(&broker), topics, Arc::clone(&time))
         };
         let (mut calm, mut alarmed) = (watch(&[&there]), watch(&[&there, &gone]));
-        assert!(alarmed.turn().is_ok(), "it is not time to look");
-        clock.advance(LOOK_EVERY);
-        assert!(calm.turn().is_ok());
-        let told = alarmed.turn();
-        let is_told = |told: &Result<(), WorkerError>| matches!(told, Err(WorkerError::Broker(BrokerError::Gone(topic))) if *topic == gone);
-        assert!(is_told(&told), "{told:?}");
+        let stop = StopSignal::default();
+        for _ in 0..2 {
+            assert!(calm.turn(&stop).is_ok());
+            assert!(alarmed.turn(&stop).is_ok());
+            clock.advance(LOOK_EVERY);
+        }
+        assert!(calm.turn(&stop).is_ok());
+        let Err(WorkerError::Broker(BrokerError::Gone(told))) = alarmed.turn(&stop) else {
+            panic!("it is not told")
+        };
+        assert_eq!(told, gone);
     }
 }

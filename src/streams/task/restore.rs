@@ -40,7 +40,7 @@ impl Task {
         complete_at: WallTime,
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
-        // Changelog records bear the stream time of their commit.
+        // Changelog records bear the stream time of when they were told: at most that of their commit.
         let stream_time = records.iter().map(|record| record.timestamp).max();
         self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
         self.keep_times();
