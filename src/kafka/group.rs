@@ -333,3 +333,120 @@ fn unless_it_passes(error: KafkaError) -> KafkaResult<()> {
 fn is_told_by_a_rebalance(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(Code::PollExceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{
+        ClientConfig,
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+
+    use super::*;
+    use crate::streams::{record::Topic, runtime::broker::ProcessingGuarantee, time::SystemClock};
+
+    const STEP: Duration = Duration::from_millis(50);
+
+    /// What has not come after a minute was skipped.
+    const STEPS_MAX: usize = 1200;
+
+    /// One partition in a cluster of librdkafka's own, which can be told to fail; a member that has it.
+    struct World {
+        group: Group,
+        source: TopicPartition,
+        producer: BaseProducer,
+        cluster: MockCluster<'static, DefaultProducerContext>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("in", 1, 1).unwrap();
+            let bootstrap_servers = cluster.bootstrap_servers();
+            let producer =
+                ClientConfig::new().set("bootstrap.servers", &bootstrap_servers).create().unwrap();
+            let membership = Membership {
+                group: "group".to_owned(),
+                member: "member".to_owned(),
+                lead: Topic::new("in"),
+                companions: Vec::new(),
+                guarantee: ProcessingGuarantee::AtLeastOnce,
+            };
+            let config = KafkaConfig { bootstrap_servers, ..KafkaConfig::default() };
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            let mut group = Group::join(&membership, &config, &clock).unwrap();
+            let source = TopicPartition { topic: Topic::new("in"), partition: Partition(0) };
+            while group.places.next().count() == 0 {
+                group.take(STEP, &mut Vec::new()).unwrap();
+                if let Some(Rebalance::Assigned(tasks)) = group.next_rebalance() {
+                    group.assign(&tasks).unwrap();
+                }
+            }
+            group.resume(std::slice::from_ref(&source)).unwrap();
+            Self { group, source, producer, cluster }
+        }
+
+        fn write(&self, values: std::ops::Range<u8>) {
+            for value in values {
+                let value = [value];
+                let record: BaseRecord<'_, (), _> = BaseRecord::to("in").payload(&value);
+                self.producer.send(record).unwrap();
+            }
+            self.producer.flush(Duration::from_secs(30)).unwrap();
+        }
+
+        fn read(&mut self, count: usize) -> Vec<u8> {
+            let mut records = Vec::new();
+            for _ in 0..STEPS_MAX {
+                if records.len() >= count {
+                    break;
+                }
+                self.group.take(STEP, &mut records).unwrap();
+            }
+            records.iter().map(|record| record.value.as_ref().unwrap()[0]).collect()
+        }
+
+        fn pause_and_resume(&mut self) {
+            let source = [self.source.clone()];
+            self.group.pause(&source).unwrap();
+            self.group.resume(&source).unwrap();
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.group.leave().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_place_of_a_record_skips_none() {
+        let mut world = World::new();
+        world.write(0..5);
+        assert_eq!(world.read(5), [0, 1, 2, 3, 4]);
+        let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN];
+        world.cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
+        while !world.group.is_astray {
+            world.group.take(STEP, &mut Vec::new()).unwrap();
+        }
+        world.pause_and_resume();
+        world.write(5..10);
+        assert_eq!(world.read(5), [5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn all_comes_once_whatever_rests_and_again_after_a_rewind() {
+        let mut world = World::new();
+        world.write(0..100);
+        let mut read = world.read(1);
+        while read.len() < 100 {
+            world.pause_and_resume();
+            read.extend(world.read(1));
+        }
+        let all: Vec<u8> = (0..100).collect();
+        assert_eq!(read, all);
+        world.group.rewind().unwrap();
+        assert_eq!(world.read(100), all);
+    }
+}
