@@ -88,6 +88,11 @@ bench-scorer: ## our evaluator of LightGBM's trees against LightGBM itself; rati
 	@.ci/setup build
 	$(CARGO) bench --locked --bench scorer
 
+.PHONY: bench-avro
+bench-avro: ## decoding events of our schema and of another against a decoder written by hand; ratios in target/bench/avro.json
+	@.ci/setup build
+	$(CARGO) bench --locked --bench avro
+
 .PHONY: bench-streams
 bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker

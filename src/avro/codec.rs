@@ -8,8 +8,11 @@ use serde_avro_fast::{Schema, schema::SchemaError, ser::SerializerConfig};
 use crate::{
     avro::{
         framing,
-        readers::{SchemaReader, unreadable},
+        layout::{Layout, NodeId},
+        readers::{Framed, SchemaReader, malformed, unreadable},
         registry::{RegistryError, SchemaRegistry},
+        resolution::Resolution,
+        wire::{Cursor, Malformed},
     },
     streams::codec::{Codec, CodecError},
 };
@@ -44,7 +47,10 @@ pub enum CodecSetupError {
 
 /// Writes `T` with its schema, and reads it from every schema that can be read as that.
 pub struct AvroCodec<T: AvroRecord> {
-    reader: SchemaReader,
+    reader: SchemaReader<Resolution>,
+    /// How records of ours lie in their bytes.
+    layout: Layout,
+    root: NodeId,
     /// The same schema, for those that read and write by it.
     schema: Schema,
     value: PhantomData<fn() -> T>,
@@ -56,12 +62,20 @@ impl<T: AvroRecord> AvroCodec<T> {
     /// # Errors
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
     pub fn new(registry: Arc<dyn SchemaRegistry>, subject: &str) -> Result<Self, CodecSetupError> {
-        let reader = SchemaReader::new(registry, subject, T::SCHEMA)?;
-        let schema = T::SCHEMA.parse().map_err(|error: SchemaError| CodecSetupError::Schema {
-            subject: subject.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self { reader, schema, value: PhantomData })
+        let compile = Box::new(Resolution::compile);
+        let reader = SchemaReader::new(registry, subject, T::SCHEMA, compile)?;
+        let invalid = |reason| CodecSetupError::Schema { subject: subject.to_owned(), reason };
+        let schema: Result<Schema, SchemaError> = T::SCHEMA.parse();
+        let schema = schema.map_err(|error| invalid(error.to_string()))?;
+        let (layout, root) = Layout::of(reader.schema()).map_err(invalid)?;
+        Ok(Self { reader, layout, root, schema, value: PhantomData })
+    }
+
+    /// That a datum is whole: serde_avro_fast would believe any length in it.
+    fn check(&self, datum: &[u8]) -> Result<(), Malformed> {
+        let mut cursor = Cursor::new(datum);
+        self.layout.skip(self.root, &mut cursor, 0)?;
+        cursor.finish()
     }
 }
 
@@ -78,8 +92,13 @@ impl<T: AvroRecord> Codec<T> for AvroCodec<T> {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let Framed { id, datum, plan } = self.reader.unframe(bytes)?;
         let mut rewritten = Vec::new();
-        let (id, datum) = self.reader.whole_datum(bytes, &mut rewritten)?;
+        let checked = match plan {
+            None => self.check(datum).map(|()| datum),
+            Some(resolution) => resolution.rewrite(datum, &mut rewritten).map(|()| &*rewritten),
+        };
+        let datum = checked.map_err(|error| malformed(id, &error))?;
         serde_avro_fast::from_datum_slice(datum, &self.schema)
             .map_err(|error| unreadable("malformed", Some(id), &error.to_string()))
     }

@@ -1,7 +1,7 @@
 //! How records of one schema lie in their bytes: enough to find where a value ends, and to say
 //! whether a record is whole, without making anything of it.
 
-use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, Schema, UuidSchema};
+use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, ResolvedSchema, Schema, UuidSchema};
 
 use crate::avro::wire::{Cursor, DEPTH_MAX, Malformed};
 
@@ -32,6 +32,17 @@ enum Node {
 }
 
 impl Layout {
+    /// The forms of a whole schema, and the number of the outermost.
+    ///
+    /// # Errors
+    /// What is wrong, if a type is named that nobody defines.
+    pub(crate) fn of(schema: &Schema) -> Result<(Self, NodeId), String> {
+        let names = ResolvedSchema::new(schema).map_err(|error| error.to_string())?;
+        let mut layout = Self::default();
+        let root = layout.add(schema, names.get_names())?;
+        Ok((layout, root))
+    }
+
     /// Adds the forms of `schema`, and returns the number of the outermost.
     ///
     /// # Errors
@@ -93,6 +104,11 @@ impl Layout {
             }
         };
         Ok(self.push(node))
+    }
+
+    /// The branches of a union; none of anything else.
+    pub(crate) fn branches(&self, id: NodeId) -> &[NodeId] {
+        if let Node::Union(branches) = &self.nodes[id.0] { branches } else { &[] }
     }
 
     fn push(&mut self, node: Node) -> NodeId {
@@ -169,14 +185,11 @@ pub(super) fn is_long(schema: &Schema) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apache_avro::schema::ResolvedSchema;
     use proptest::prelude::*;
 
     fn whole(schema: &str, datum: &[u8]) -> Result<(), Malformed> {
         let schema = Schema::parse_str(schema).expect("a schema");
-        let names = ResolvedSchema::new(&schema).expect("all names are defined");
-        let mut layout = Layout::default();
-        let root = layout.add(&schema, names.get_names()).expect("all names are defined");
+        let (layout, root) = Layout::of(&schema).expect("all names are defined");
         let mut cursor = Cursor::new(datum);
         layout.skip(root, &mut cursor, 0)?;
         cursor.finish()

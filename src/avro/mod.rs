@@ -2,13 +2,13 @@
 //! with, and how they are read with ours. Knows nothing of what the records mean.
 //!
 //! ```text
-//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ ours?    ─▶ layout: is it whole? ─▶ codec │ dynamic ─▶ value
-//!                              │        another? ─▶ resolution: rewrite as ours ─▶ the same
+//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ ours?    ─▶ codec (our structs) │ dynamic (rows of cells) ─▶ value
+//!                              │        another? ─▶ the same, by the plan that resolution has made for this id
 //!                              └─ once an id ─▶ registry: client (HTTP) │ local (in this process)
 //! ```
 //!
-//! Bytes from the wire are untrusted: `layout` and `resolution` check every length against what is
-//! left before anything is allocated, so that whatever comes after them reads whole records only.
+//! Bytes from the wire are untrusted: `wire`, on which all of these stand, checks every length against
+//! what is left before anything is allocated.
 
 pub mod framing;
 
@@ -24,6 +24,10 @@ pub mod codec;
 
 pub mod dynamic;
 
+mod rows;
+
+mod forms;
+
 mod readers;
 
 mod resolution;
@@ -31,5 +35,7 @@ mod resolution;
 mod layout;
 
 mod defaults;
+
+mod words;
 
 mod wire;

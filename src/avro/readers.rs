@@ -1,21 +1,19 @@
-//! Any record's bytes as a datum of our schema, whichever schema it was written with: asks the
-//! registry once an id, and remembers.
+//! Which schema a record was written with, and by which plan it is read as one of ours: the registry
+//! is asked once an id, the two schemas are compared once, and both are remembered.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use apache_avro::schema::{ResolvedSchema, Schema};
+use apache_avro::Schema;
 
 use crate::{
     avro::{
         codec::CodecSetupError,
         framing,
-        layout::{Layout, NodeId},
         registry::{RegistryError, SchemaRegistry},
-        resolution::Resolution,
-        wire::{Cursor, Malformed},
+        wire::Malformed,
     },
     streams::codec::CodecError,
 };
@@ -33,19 +31,30 @@ const REFUSALS_MAX: u32 = 1_000;
 /// Messages of errors go into headers and logs: longer ones are cut off.
 const MESSAGE_CHARACTERS_MAX: usize = 400;
 
-/// Reads records of every schema that can be read as ours.
-pub(crate) struct SchemaReader {
+/// Knows our schema, and by which plan records of another are read as ours.
+pub(crate) struct SchemaReader<P> {
     registry: Arc<dyn SchemaRegistry>,
     schema: Schema,
     id: u32,
-    layout: Layout,
-    root: NodeId,
-    others: RwLock<BTreeMap<u32, Arc<Verdict>>>,
+    compile: Compile<P>,
+    others: RwLock<BTreeMap<u32, Verdict<P>>>,
     unknown: Mutex<VecDeque<Unknown>>,
 }
 
+/// From a writer's schema and ours to a plan, or to why there is none.
+pub(crate) type Compile<P> = Box<dyn Fn(&Schema, &Schema) -> Result<P, String> + Send + Sync>;
+
 /// How to read records of another schema, or why that can't be done.
-type Verdict = Result<Resolution, String>;
+type Verdict<P> = Result<Arc<P>, Arc<str>>;
+
+/// A record's datum, which nobody has looked at yet.
+pub(crate) struct Framed<'a, P> {
+    /// The schema it was written with.
+    pub(crate) id: u32,
+    pub(crate) datum: &'a [u8],
+    /// How to read it; none if it was written with ours.
+    pub(crate) plan: Option<Arc<P>>,
+}
 
 #[derive(Debug)]
 struct Unknown {
@@ -53,31 +62,22 @@ struct Unknown {
     refusals: u32,
 }
 
-impl SchemaReader {
+impl<P> SchemaReader<P> {
     /// Reads as `schema`, which `subject` must hold.
     pub(crate) fn new(
         registry: Arc<dyn SchemaRegistry>,
         subject: &str,
         schema: &str,
+        compile: Compile<P>,
     ) -> Result<Self, CodecSetupError> {
         let invalid =
             |reason: String| CodecSetupError::Schema { subject: subject.to_owned(), reason };
         let parsed = Schema::parse_str(schema).map_err(|error| invalid(error.to_string()))?;
-        let names = ResolvedSchema::new(&parsed).map_err(|error| invalid(error.to_string()))?;
-        let mut layout = Layout::default();
-        let root = layout.add(&parsed, names.get_names()).map_err(invalid)?;
         let Some(id) = registry.id_of(subject, schema)? else {
             return Err(CodecSetupError::NotRegistered { subject: subject.to_owned() });
         };
-        Ok(Self {
-            registry,
-            schema: parsed,
-            id,
-            layout,
-            root,
-            others: RwLock::default(),
-            unknown: Mutex::default(),
-        })
+        let (others, unknown) = (RwLock::default(), Mutex::default());
+        Ok(Self { registry, schema: parsed, id, compile, others, unknown })
     }
 
     /// Our schema.
@@ -90,45 +90,23 @@ impl SchemaReader {
         self.id
     }
 
-    /// The datum in `bytes` as one of our schema, and the id of the schema it was written with. It
-    /// is in `bytes` itself, and then nobody has looked at it yet; or in `rewritten`.
-    pub(crate) fn datum<'a>(
-        &self,
-        bytes: &'a [u8],
-        rewritten: &'a mut Vec<u8>,
-    ) -> Result<(u32, &'a [u8]), CodecError> {
+    /// The datum in `bytes`, and how to read it.
+    pub(crate) fn unframe<'a>(&self, bytes: &'a [u8]) -> Result<Framed<'a, P>, CodecError> {
         let (id, datum) = framing::unframe(bytes)
             .map_err(|error| unreadable("framing", None, &error.to_string()))?;
         if id == self.id {
-            return Ok((id, datum));
+            return Ok(Framed { id, datum, plan: None });
         }
-        match &*self.verdict(id)? {
-            Ok(resolution) => {
-                rewritten.clear();
-                resolution.rewrite(datum, rewritten).map_err(|error| malformed(id, &error))?;
-                Ok((id, rewritten))
-            }
-            Err(reason) => Err(unreadable("incompatible_schema", Some(id), reason)),
+        match self.verdict(id)? {
+            Ok(plan) => Ok(Framed { id, datum, plan: Some(plan) }),
+            Err(reason) => Err(unreadable("incompatible_schema", Some(id), &reason)),
         }
     }
 
-    /// The same, known to be whole: for a reader that would believe any length in it.
-    pub(crate) fn whole_datum<'a>(
-        &self,
-        bytes: &'a [u8],
-        rewritten: &'a mut Vec<u8>,
-    ) -> Result<(u32, &'a [u8]), CodecError> {
-        let (id, datum) = self.datum(bytes, rewritten)?;
-        let mut cursor = Cursor::new(datum);
-        let whole = self.layout.skip(self.root, &mut cursor, 0).and_then(|()| cursor.finish());
-        whole.map_err(|error| malformed(id, &error))?;
-        Ok((id, datum))
-    }
-
-    fn verdict(&self, id: u32) -> Result<Arc<Verdict>, CodecError> {
+    fn verdict(&self, id: u32) -> Result<Verdict<P>, CodecError> {
         // A panic elsewhere can't leave these maps half-changed: each change is one insertion.
         if let Some(known) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
         if self.is_unknown(id) {
             return Err(unknown_schema(id));
@@ -139,25 +117,27 @@ impl SchemaReader {
                 self.remember_unknown(id);
                 return Err(unknown_schema(id));
             }
-            Err(RegistryError::Incompatible(reason)) => Err(reason),
+            Err(RegistryError::Incompatible(reason)) => Err(Arc::from(reason)),
             // Refused: the record may be perfectly good. It has to wait for new settings.
             Err(error @ (RegistryError::Unavailable(_) | RegistryError::Refused(_))) => {
                 return Err(CodecError::Unavailable { message: error.to_string() });
             }
         };
-        let verdict = Arc::new(verdict);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         if others.len() >= SCHEMAS_MAX {
             // The smallest id is the oldest schema.
             others.pop_first();
         }
-        others.insert(id, Arc::clone(&verdict));
+        others.insert(id, verdict.clone());
         Ok(verdict)
     }
 
-    fn compare(&self, text: &str) -> Verdict {
-        let theirs = Schema::parse_str(text).map_err(|error| error.to_string())?;
-        Resolution::compile(&theirs, &self.schema)
+    fn compare(&self, text: &str) -> Verdict<P> {
+        let theirs = Schema::parse_str(text).map_err(|error| Arc::from(error.to_string()))?;
+        match (self.compile)(&theirs, &self.schema) {
+            Ok(plan) => Ok(Arc::new(plan)),
+            Err(reason) => Err(Arc::from(reason)),
+        }
     }
 
     fn is_unknown(&self, id: u32) -> bool {
@@ -186,8 +166,12 @@ fn unknown_schema(id: u32) -> CodecError {
     unreadable("unknown_schema", Some(id), "the registry has no schema with this id")
 }
 
-fn malformed(id: u32, error: &Malformed) -> CodecError {
-    let class = match error {
+pub(crate) fn malformed(id: u32, error: &Malformed) -> CodecError {
+    unreadable(class_of(error), Some(id), &error.to_string())
+}
+
+pub(crate) fn class_of(error: &Malformed) -> &'static str {
+    match error {
         Malformed::Unresolvable(_) => "incompatible_schema",
         Malformed::Truncated
         | Malformed::Trailing(_)
@@ -198,8 +182,7 @@ fn malformed(id: u32, error: &Malformed) -> CodecError {
         | Malformed::Choice { .. }
         | Malformed::Depth
         | Malformed::EmptyItems => "malformed",
-    };
-    unreadable(class, Some(id), &error.to_string())
+    }
 }
 
 /// An error that says that a record will never be readable.
@@ -211,7 +194,7 @@ pub(crate) fn unreadable(class: &'static str, schema_id: Option<u32>, message: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avro::{local::LocalRegistry, registry::Compatibility};
+    use crate::avro::{local::LocalRegistry, registry::Compatibility, resolution::Resolution};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     const OURS: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
@@ -248,17 +231,18 @@ mod tests {
         }
     }
 
-    fn reader() -> (Arc<Counted>, SchemaReader) {
+    fn reader() -> (Arc<Counted>, SchemaReader<Resolution>) {
         let registry = Arc::new(Counted::default());
         registry.register("s", OURS).unwrap();
         registry.register("int", INT).unwrap();
         registry.register("text", TEXT).unwrap();
         let shared: Arc<dyn SchemaRegistry> = Arc::<Counted>::clone(&registry);
-        (registry, SchemaReader::new(shared, "s", OURS).unwrap())
+        let reader = SchemaReader::new(shared, "s", OURS, Box::new(Resolution::compile));
+        (registry, reader.unwrap())
     }
 
-    fn class(reader: &SchemaReader, bytes: &[u8]) -> &'static str {
-        match reader.whole_datum(bytes, &mut Vec::new()) {
+    fn class(reader: &SchemaReader<Resolution>, bytes: &[u8]) -> &'static str {
+        match reader.unframe(bytes) {
             Ok(_) => "ok",
             Err(CodecError::Unreadable { class, .. }) => class,
             Err(CodecError::Unavailable { .. }) => "unavailable",
@@ -271,9 +255,6 @@ mod tests {
         for (bytes, expected) in [
             (&[0, 0, 0, 0, 1, 6][..], "ok"),
             (&[0, 0, 0, 0, 2, 6], "ok"),
-            (&[0, 0, 0, 0, 1, 6, 6], "malformed"),
-            (&[0, 0, 0, 0, 2, 6, 6], "malformed"),
-            (&[0, 0, 0, 0, 1], "malformed"),
             (&[0, 0, 0, 0, 3, 2, b'x'], "incompatible_schema"),
             (&[0, 0, 0, 0, 9, 6], "unknown_schema"),
             (&[1, 0, 0, 0, 1, 6], "framing"),
@@ -334,7 +315,8 @@ mod tests {
     #[test]
     fn our_schema_must_be_registered() {
         let registry: Arc<dyn SchemaRegistry> = Arc::new(LocalRegistry::new());
-        let missing = SchemaReader::new(registry, "s", OURS).err().map(|error| error.to_string());
+        let reader = SchemaReader::new(registry, "s", OURS, Box::new(Resolution::compile));
+        let missing = reader.err().map(|error| error.to_string());
         assert!(missing.is_some_and(|message| message.contains("foretell init")));
     }
 }

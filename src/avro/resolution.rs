@@ -12,9 +12,9 @@ use apache_avro::schema::{EnumSchema, Name, NamesRef, RecordSchema, ResolvedSche
 
 use crate::avro::{
     defaults::write_default,
-    layout::is_long,
-    layout::{Layout, NodeId, definition},
-    wire::{Cursor, DEPTH_MAX, Malformed, write_blob, write_count},
+    layout::{Layout, NodeId, definition, is_long},
+    wire::{Cursor, DEPTH_MAX, Malformed, write_blob, write_count, write_long},
+    words::{any_of, cannot_be_read, in_words},
 };
 
 /// How to rewrite records of one schema as records of another.
@@ -25,13 +25,15 @@ pub(crate) struct Resolution {
     root: StepId,
 }
 
+/// The number of a step in its [`Resolution`].
 #[derive(Clone, Copy, Debug)]
-struct StepId(usize);
+pub(super) struct StepId(usize);
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The value has the same bytes in both.
     Copy(NodeId),
+    IntToLong,
     LongToFloat,
     LongToDouble,
     FloatToDouble,
@@ -53,14 +55,15 @@ enum Step {
     },
 }
 
-#[derive(Debug)]
-enum TheirField {
-    Skip(NodeId),
-    Take(StepId),
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TheirField {
+    pub(super) form: NodeId,
+    /// None where ours does not have it.
+    pub(super) step: Option<StepId>,
 }
 
 #[derive(Debug)]
-enum OurField {
+pub(super) enum OurField {
     /// Their field with this number.
     Theirs(usize),
     /// They have none: these bytes.
@@ -96,6 +99,37 @@ impl Resolution {
         cursor.finish()
     }
 
+    /// Their fields in their order, and ours in ours; none if they are no records.
+    pub(super) fn fields(&self) -> Option<(&[TheirField], &[OurField])> {
+        match self.step(self.root) {
+            Step::Record { theirs, ours } => Some((theirs, ours)),
+            Step::Copy(_)
+            | Step::IntToLong
+            | Step::LongToFloat
+            | Step::LongToDouble
+            | Step::FloatToDouble
+            | Step::Symbols(_)
+            | Step::FromUnion(_)
+            | Step::IntoUnion { .. }
+            | Step::Array(_)
+            | Step::Map(_) => None,
+        }
+    }
+
+    pub(super) fn step(&self, id: StepId) -> &Step {
+        &self.steps[id.0]
+    }
+
+    /// How their records lie in their bytes.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The same, for whoever needs nothing else.
+    pub(super) fn into_layout(self) -> Layout {
+        self.layout
+    }
+
     fn run(
         &self,
         id: StepId,
@@ -112,6 +146,7 @@ impl Resolution {
                 self.layout.skip(*node, cursor, depth)?;
                 out.extend_from_slice(&value[..value.len() - cursor.rest().len()]);
             }
+            Step::IntToLong => write_long(i64::from(cursor.int()?), out),
             Step::LongToFloat => out.extend_from_slice(&(cursor.long()? as f32).to_le_bytes()),
             Step::LongToDouble => out.extend_from_slice(&(cursor.long()? as f64).to_le_bytes()),
             Step::FloatToDouble => {
@@ -119,7 +154,7 @@ impl Resolution {
             }
             Step::Symbols(places) => match places[cursor.choice(places.len())?] {
                 Some(place) => write_count(place, out),
-                None => return Err(unresolvable("a symbol that our schema does not have")),
+                None => return Err(unknown_symbol()),
             },
             Step::FromUnion(branches) => match &branches[cursor.choice(branches.len())?] {
                 Ok(value) => self.run(*value, cursor, out, depth + 1)?,
@@ -169,9 +204,9 @@ impl Resolution {
         let mut places: Vec<Range<usize>> = Vec::with_capacity(theirs.len());
         for field in theirs {
             let start = values.len();
-            match field {
-                TheirField::Skip(node) => self.layout.skip(*node, cursor, depth + 1)?,
-                TheirField::Take(step) => self.run(*step, cursor, &mut values, depth + 1)?,
+            match field.step {
+                None => self.layout.skip(field.form, cursor, depth + 1)?,
+                Some(step) => self.run(step, cursor, &mut values, depth + 1)?,
             }
             places.push(start..values.len());
         }
@@ -185,8 +220,12 @@ impl Resolution {
     }
 }
 
-fn unresolvable(reason: &str) -> Malformed {
+pub(super) fn unresolvable(reason: &str) -> Malformed {
     Malformed::Unresolvable(reason.to_owned())
+}
+
+pub(super) fn unknown_symbol() -> Malformed {
+    unresolvable("a symbol that our schema does not have")
 }
 
 struct Compiler<'s> {
@@ -216,7 +255,10 @@ impl Compiler<'_> {
                 let branches = union.variants().iter();
                 let branches: Vec<_> = branches.map(|branch| self.value(branch, ours)).collect();
                 if branches.iter().all(Result::is_err) {
-                    return Err(format!("none of its branches can be read as {ours}"));
+                    return Err(cannot_be_read(theirs, ours));
+                }
+                if self.are_the_same(&branches, ours) {
+                    return self.copy(theirs);
                 }
                 Step::FromUnion(branches)
             }
@@ -228,10 +270,31 @@ impl Compiler<'_> {
                 Step::Map(self.value(&theirs.types, &ours.types)?)
             }
             (Schema::Record(theirs), Schema::Record(ours)) => return self.record(theirs, ours),
-            (Schema::Enum(theirs), Schema::Enum(ours)) => symbols(theirs, ours)?,
+            (Schema::Enum(their_enum), Schema::Enum(our_enum)) => {
+                let places = symbols(their_enum, our_enum)?;
+                if places.iter().enumerate().all(|(place, ours)| *ours == Some(place)) {
+                    return self.copy(theirs);
+                }
+                Step::Symbols(places)
+            }
             (_, _) => self.scalar(theirs, ours)?,
         };
         Ok(self.push(step))
+    }
+
+    fn copy(&mut self, theirs: &Schema) -> Result<StepId, String> {
+        let form = self.layout.add(theirs, self.their_names)?;
+        Ok(self.push(Step::Copy(form)))
+    }
+
+    /// Whether each branch of their union is the branch of ours in the same place, with the same bytes.
+    fn are_the_same(&self, branches: &[Result<StepId, String>], ours: &Schema) -> bool {
+        let copied = |id: &StepId| matches!(self.steps[id.0], Step::Copy(_));
+        let is_same = |(place, step): (usize, &Result<StepId, String>)| {
+            let step = step.as_ref().ok().map(|id| &self.steps[id.0]);
+            matches!(step, Some(Step::IntoUnion { branch, value }) if *branch == place && copied(value))
+        };
+        matches!(ours, Schema::Union(_)) && branches.iter().enumerate().all(is_same)
     }
 
     /// Into the branch of the very type; only then into one that it can be promoted to.
@@ -243,7 +306,7 @@ impl Compiler<'_> {
                 return Ok(Step::IntoUnion { branch, value });
             }
         }
-        Err(format!("{theirs} can be read as none of the branches of our union"))
+        Err(format!("{} is none of {}", in_words(theirs), any_of(branches)))
     }
 
     fn record(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<StepId, String> {
@@ -267,31 +330,39 @@ impl Compiler<'_> {
     fn fields(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<Step, String> {
         let mut steps: Vec<Option<StepId>> = vec![None; theirs.fields.len()];
         let mut our_fields = Vec::with_capacity(ours.fields.len());
+        let mut reasons = Vec::new();
         for field in &ours.fields {
+            let name = &field.name;
             let mut names = std::iter::once(&field.name).chain(&field.aliases);
             let number =
                 names.find_map(|name| theirs.fields.iter().position(|their| their.name == *name));
             let Some(number) = number else {
                 let mut default = Vec::new();
-                write_default(field, self.our_names, &mut default)
-                    .map_err(|reason| format!("{reason}, and the writer's schema lacks it"))?;
-                our_fields.push(OurField::Default(default));
+                match write_default(field, self.our_names, &mut default) {
+                    Ok(()) => our_fields.push(OurField::Default(default)),
+                    Err(reason) => {
+                        reasons.push(format!("{reason}, and the writer's schema lacks it"));
+                    }
+                }
                 continue;
             };
-            let name = &field.name;
             if steps[number].is_some() {
-                return Err(format!("field {name}: another field has taken the writer's already"));
+                reasons.push(format!("field {name}: another field has taken the writer's already"));
+                continue;
             }
-            let step = self.value(&theirs.fields[number].schema, &field.schema);
-            steps[number] = Some(step.map_err(|reason| format!("field {name}: {reason}"))?);
+            match self.value(&theirs.fields[number].schema, &field.schema) {
+                Ok(step) => steps[number] = Some(step),
+                Err(reason) => reasons.push(format!("field {name}: {reason}")),
+            }
             our_fields.push(OurField::Theirs(number));
+        }
+        if !reasons.is_empty() {
+            return Err(reasons.join("; "));
         }
         let mut their_fields = Vec::with_capacity(theirs.fields.len());
         for (field, step) in theirs.fields.iter().zip(steps) {
-            their_fields.push(match step {
-                Some(step) => TheirField::Take(step),
-                None => TheirField::Skip(self.layout.add(&field.schema, self.their_names)?),
-            });
+            let form = self.layout.add(&field.schema, self.their_names)?;
+            their_fields.push(TheirField { form, step });
         }
         Ok(Step::Record { theirs: their_fields, ours: our_fields })
     }
@@ -304,13 +375,12 @@ impl Compiler<'_> {
             (_, _) => (),
         }
         let step = match (base(theirs), base(ours)) {
-            (Base::Int, Base::Int | Base::Long) | (Base::Long, Base::Long) => None,
+            (Base::Int, Base::Long) => Some(Step::IntToLong),
             (Base::Int | Base::Long, Base::Float) => Some(Step::LongToFloat),
             (Base::Int | Base::Long, Base::Double) => Some(Step::LongToDouble),
             (Base::Float, Base::Double) => Some(Step::FloatToDouble),
-            (Base::Blob, Base::Blob) => None,
             (their_base, our_base) if their_base == our_base && their_base != Base::Other => None,
-            (_, _) => return Err(format!("{theirs} can't be read as {ours}")),
+            (_, _) => return Err(cannot_be_read(theirs, ours)),
         };
         match step {
             Some(step) => Ok(step),
@@ -319,7 +389,8 @@ impl Compiler<'_> {
     }
 }
 
-fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Step, String> {
+/// The places of their symbols among ours.
+fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Vec<Option<usize>>, String> {
     same_name(&theirs.name, &ours.name, ours.aliases.as_ref())?;
     let place = |symbol: &String| ours.symbols.iter().position(|our| our == symbol);
     let default = ours.default.as_ref().and_then(place);
@@ -327,7 +398,7 @@ fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Step, String> {
     if places.iter().all(Option::is_none) {
         return Err("none of its symbols is one of ours".to_owned());
     }
-    Ok(Step::Symbols(places))
+    Ok(places)
 }
 
 /// Namespaces do not count; they often change as a project moves.

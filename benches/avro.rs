@@ -1,0 +1,322 @@
+//! Decoding the worked example's events: written with our schema, and with another, against a decoder written by hand
+//! for this one schema. Prints a table, writes `target/bench/avro.json`, and fails if a decoder gets another event or a
+//! bound is missed.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, and measures real time"
+)]
+
+use std::{fs, hint::black_box, path::Path, sync::Arc, time::Instant};
+
+use anyhow::Context;
+use apache_avro::{Schema, reader::datum::GenericDatumReader};
+use foretell::{
+    app::table,
+    avro::{
+        dynamic::{Cell, DynamicCodec},
+        framing,
+        local::LocalRegistry,
+        registry::SchemaRegistry,
+    },
+    config::Config,
+    events::questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
+    streams::{codec::Codec, time::EventTime},
+};
+
+const ROUNDS: usize = 15;
+const METADATA: [&str; 4] = ["event_id", "respondent_id", "event_time", "completed"];
+const SUBJECT: &str = "questionnaire-events-value";
+/// Another schema's cost, to ours'.
+const OTHER_MAX: f64 = 1.3;
+/// Ours and another's, to the decoder written by hand.
+const HAND_MAX: f64 = 2.0;
+
+/// The worked example's schema as another team may have it: fields in another order, one that we lack, one that it
+/// lacks, answers that can't be null, and narrower or wider types.
+fn other_schema(ours: &str) -> anyhow::Result<String> {
+    let mut schema: serde_json::Value = serde_json::from_str(ours)?;
+    let fields = schema["fields"].as_array_mut().context("a record has fields")?;
+    fields.retain(|field| field["name"] != "native_country");
+    for field in fields.iter_mut() {
+        if field["name"] == "hours_per_week" || field["name"] == "age" {
+            let name = field["name"].clone();
+            *field = serde_json::json!({"name": name, "type": "int"});
+        }
+    }
+    fields.push(serde_json::json!({"name": "device", "type": ["null", "string"], "default": null}));
+    fields.reverse();
+    Ok(schema.to_string())
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;
+    let ours = config.event_schema.text();
+    let other = other_schema(ours)?;
+    let registry = Arc::new(LocalRegistry::new());
+    registry.register("other", &other)?;
+    registry.register(SUBJECT, ours)?;
+    let registry: Arc<dyn SchemaRegistry> = registry;
+    let codec =
+        QuestionnaireCodec::new(Arc::clone(&registry), SUBJECT, Arc::clone(&config.event_schema))?;
+
+    let events = events(&config)?;
+    let same = events.iter().map(|event| {
+        let mut bytes = Vec::new();
+        codec.encode(event, &mut bytes)?;
+        Ok(bytes)
+    });
+    let same: Vec<Vec<u8>> = same.collect::<anyhow::Result<_>>()?;
+    let others = written_with(&registry, &other, &events, &config.gather.questions)?;
+    let lacking = config.gather.questions.iter().position(|name| name == "native_country");
+    let lacking = lacking.context("the worked example asks for it")?;
+    for ((event, same), other) in events.iter().zip(&same).zip(&others) {
+        anyhow::ensure!(codec.decode(same)? == *event, "our schema: another event");
+        anyhow::ensure!(by_hand(same).as_ref() == Some(event), "by hand: another event");
+        let mut event = event.clone();
+        event.answers[lacking] = None;
+        anyhow::ensure!(codec.decode(other)? == event, "another schema: another event");
+    }
+
+    let questions = config.gather.questions.iter().map(String::as_str);
+    let names: Vec<&str> = METADATA.into_iter().chain(questions).collect();
+    let rows = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names)?;
+    let few = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names[..4])?;
+    let mut contenders = [
+        Contender::new("by hand, into an event", || {
+            each(&same, |bytes| black_box(by_hand(bytes)).is_some())
+        }),
+        Contender::new("our schema, into an event", || {
+            each(&same, |bytes| black_box(codec.decode(bytes)).is_ok())
+        }),
+        Contender::new("another schema, into an event", || {
+            each(&others, |bytes| black_box(codec.decode(bytes)).is_ok())
+        }),
+        Contender::new("by hand, into a row", || {
+            each(&same, |bytes| black_box(row_by_hand(bytes)).is_some())
+        }),
+        Contender::new("our schema, into a row", || {
+            each(&same, |bytes| rows.decode(bytes, |row, _| Ok(black_box(row).len())).is_ok())
+        }),
+        Contender::new("another schema, into a row", || {
+            each(&others, |bytes| rows.decode(bytes, |row, _| Ok(black_box(row).len())).is_ok())
+        }),
+        Contender::new("another schema, 4 of its fields", || {
+            each(&others, |bytes| few.decode(bytes, |row, _| Ok(black_box(row).len())).is_ok())
+        }),
+    ];
+    // In turns, so that what slows the machine for a moment slows all of them.
+    for _ in 0..ROUNDS {
+        for contender in &mut contenders {
+            contender.round(events.len());
+        }
+    }
+    let peer = best_of(3, || apache(ours, &other, &others))? / others.len() as f64;
+    report(root, &contenders, peer)
+}
+
+fn report(root: &Path, contenders: &[Contender<'_>], peer: f64) -> anyhow::Result<()> {
+    for contender in contenders {
+        println!("{:<32} {:>7.0} ns", contender.name, contender.best);
+    }
+    println!("{:<32} {peer:>7.0} ns", "another schema, apache-avro");
+    let [hand, ours, other, hand_row, ours_row, other_row, ..] = contenders else {
+        anyhow::bail!("some are missing");
+    };
+    let bounds = [
+        ("another_schema_to_ours", other.best / ours.best, OTHER_MAX),
+        ("our_schema_to_by_hand", ours.best / hand.best, HAND_MAX),
+        ("another_schema_to_by_hand", other.best / hand.best, HAND_MAX),
+        ("another_schema_to_ours_rows", other_row.best / ours_row.best, OTHER_MAX),
+        ("our_schema_to_by_hand_rows", ours_row.best / hand_row.best, HAND_MAX),
+        ("another_schema_to_by_hand_rows", other_row.best / hand_row.best, HAND_MAX),
+    ];
+    let mut ratios = serde_json::Map::new();
+    let mut missed = Vec::new();
+    for (name, ratio, bound) in bounds {
+        let verdict = if ratio <= bound { "ok" } else { "MISSED" };
+        println!("{name:<32} {ratio:>7.2}  (at most {bound}) {verdict}");
+        if ratio > bound {
+            missed.push(name);
+        }
+        ratios.insert(name.to_owned(), ratio.into());
+    }
+    ratios.insert("apache_avro_to_another_schema".to_owned(), (peer / other.best).into());
+    println!("{:<32} {:>7.2}", "apache_avro_to_another_schema", peer / other.best);
+    let folder = root.join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("avro.json");
+    fs::write(&file, serde_json::json!({ "ratios": ratios }).to_string())?;
+    println!("ratios in {}", file.display());
+    anyhow::ensure!(missed.is_empty(), "bounds missed: {}", missed.join(", "));
+    Ok(())
+}
+
+/// One way to decode all of them.
+struct Contender<'a> {
+    name: &'static str,
+    run: Box<dyn Fn() + 'a>,
+    /// Nanoseconds a record, of the best round.
+    best: f64,
+}
+
+impl<'a> Contender<'a> {
+    fn new(name: &'static str, run: impl Fn() + 'a) -> Self {
+        Self { name, run: Box::new(run), best: f64::INFINITY }
+    }
+
+    fn round(&mut self, records: usize) {
+        let start = Instant::now();
+        (self.run)();
+        self.best = self.best.min(start.elapsed().as_secs_f64() * 1e9 / records as f64);
+    }
+}
+
+fn each(records: &[Vec<u8>], decode: impl Fn(&[u8]) -> bool) {
+    for bytes in records {
+        assert!(decode(black_box(bytes)), "it was decoded before");
+    }
+}
+
+fn best_of(rounds: usize, run: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..rounds {
+        let start = Instant::now();
+        run()?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e9);
+    }
+    Ok(best)
+}
+
+/// What apache-avro's own resolution takes, into its own values.
+fn apache(ours: &str, other: &str, records: &[Vec<u8>]) -> anyhow::Result<()> {
+    let (ours, other) = (Schema::parse_str(ours)?, Schema::parse_str(other)?);
+    let reader = GenericDatumReader::builder(&other).reader_schema(&ours).build()?;
+    for bytes in records {
+        black_box(reader.read_value(&mut &bytes[framing::HEADER_BYTES..])?);
+    }
+    Ok(())
+}
+
+/// The rows of the worked example as whole questionnaires.
+fn events(config: &Config) -> anyhow::Result<Vec<QuestionnaireEvent>> {
+    let table = config.raw.data.play.as_ref().context("the worked example names its data")?;
+    let rows = table::read(table, &config.event_schema)?;
+    let event = |(number, row): (usize, table::Row)| QuestionnaireEvent {
+        event_id: format!("event-{number}"),
+        respondent_id: format!("respondent-{number}"),
+        event_time: EventTime(1_700_000_000_000 + i64::try_from(number).unwrap_or(0)),
+        completed: true,
+        answers: row.answers,
+    };
+    Ok(rows.into_iter().enumerate().map(event).collect())
+}
+
+/// The same events as the other team writes them.
+fn written_with(
+    registry: &Arc<dyn SchemaRegistry>,
+    other: &str,
+    events: &[QuestionnaireEvent],
+    questions: &[String],
+) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut names = METADATA.to_vec();
+    let asked = questions.iter().enumerate().filter(|(_, name)| *name != "native_country");
+    let asked: Vec<(usize, &String)> = asked.collect();
+    names.extend(asked.iter().map(|(_, name)| name.as_str()));
+    names.push("device");
+    let codec = DynamicCodec::new(Arc::clone(registry), "other", other, &names)?;
+    let write = |event: &QuestionnaireEvent| {
+        let mut row = vec![
+            Cell::Text(&event.event_id),
+            Cell::Text(&event.respondent_id),
+            Cell::Long(event.event_time.0),
+            Cell::Boolean(event.completed),
+        ];
+        row.extend(asked.iter().map(|(place, _)| match &event.answers[*place] {
+            Some(Answer::Number(number)) => Cell::Double(*number),
+            Some(Answer::Text(text)) => Cell::Text(text),
+            None => Cell::Null,
+        }));
+        row.push(Cell::Text("mobile"));
+        let mut bytes = Vec::new();
+        codec.encode(&row, &mut bytes)?;
+        Ok(bytes)
+    };
+    events.iter().map(write).collect()
+}
+
+/// The worked example's questions in the order of its schema: whether the answer is a number.
+const NUMBERS: [bool; 13] =
+    [true, false, true, false, false, false, false, false, false, true, true, true, false];
+
+/// What somebody would write who has this one schema and nothing else, and trusts nobody.
+fn by_hand(bytes: &[u8]) -> Option<QuestionnaireEvent> {
+    let mut rest = header(bytes)?;
+    let event_id = text(&mut rest)?.to_owned();
+    let respondent_id = text(&mut rest)?.to_owned();
+    let event_time = EventTime(long(&mut rest)?);
+    let completed = flag(&mut rest)?;
+    let mut answers = Vec::with_capacity(NUMBERS.len());
+    for is_number in NUMBERS {
+        answers.push(match (long(&mut rest)?, is_number) {
+            (0, _) => None,
+            (1, true) => Some(Answer::Number(f64::from(i32::try_from(long(&mut rest)?).ok()?))),
+            (1, false) => Some(Answer::Text(text(&mut rest)?.to_owned())),
+            (_, _) => return None,
+        });
+    }
+    let event = QuestionnaireEvent { event_id, respondent_id, event_time, completed, answers };
+    (rest.is_empty() && !event.respondent_id.is_empty()).then_some(event)
+}
+
+/// The same without a copy of anything.
+fn row_by_hand(bytes: &[u8]) -> Option<[Cell<'_>; 17]> {
+    let mut rest = header(bytes)?;
+    let mut row = [Cell::Null; 17];
+    row[0] = Cell::Text(text(&mut rest)?);
+    row[1] = Cell::Text(text(&mut rest)?);
+    row[2] = Cell::Long(long(&mut rest)?);
+    row[3] = Cell::Boolean(flag(&mut rest)?);
+    for (cell, is_number) in row[4..].iter_mut().zip(NUMBERS) {
+        *cell = match (long(&mut rest)?, is_number) {
+            (0, _) => Cell::Null,
+            (1, true) => Cell::Long(i64::from(i32::try_from(long(&mut rest)?).ok()?)),
+            (1, false) => Cell::Text(text(&mut rest)?),
+            (_, _) => return None,
+        };
+    }
+    rest.is_empty().then_some(row)
+}
+
+fn header(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, datum) = bytes.split_first_chunk::<5>()?;
+    (header[0] == 0).then_some(datum)
+}
+
+fn long(rest: &mut &[u8]) -> Option<i64> {
+    let (mut value, mut shift) = (0_u64, 0);
+    loop {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+        }
+        shift += 7;
+    }
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(long(rest)?).ok()?;
+    let (text, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    std::str::from_utf8(text).ok()
+}
+
+fn flag(rest: &mut &[u8]) -> Option<bool> {
+    let (byte, after) = rest.split_first()?;
+    *rest = after;
+    (*byte <= 1).then_some(*byte == 1)
+}
