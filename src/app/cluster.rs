@@ -1,15 +1,17 @@
 //! Where ports meet adapters: a real broker and registry, or those in this process.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 
 use crate::{
     avro::{
+        cached::CachedRegistry,
         client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
         codec::{AvroCodec, AvroRecord},
         local::LocalRegistry,
-        registry::SchemaRegistry,
+        patient::PatientRegistry,
+        registry::{RegistryError, SchemaRegistry},
     },
     config::{Config, Secret},
     events::{
@@ -45,17 +47,12 @@ impl Cluster {
     /// Connects to those of the configuration.
     ///
     /// # Errors
-    /// If one does not answer; the line says which, and what to set.
-    pub fn connect(config: &Config) -> anyhow::Result<Self> {
+    /// If one does not answer; the line says which, and what to set. A registry need not answer if what it said
+    /// before is on disk.
+    pub fn connect(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
         let broker = KafkaBroker::connect(&kafka_config(config))?;
-        let client = registry_client(config)?;
-        let cluster =
-            Self { broker: Arc::new(broker), registry: Arc::new(client), is_lasting: true };
-        cluster.registry.latest("foretell").with_context(|| {
-            let url = &config.raw.schema_registry.url;
-            format!("no schema registry answers at {url}: is it running? set [schema_registry] url")
-        })?;
-        Ok(cluster)
+        let registry = connect_registry(config, clock)?;
+        Ok(Self { broker: Arc::new(broker), registry, is_lasting: true })
     }
 
     /// A broker and a registry in this process: nothing outlives it.
@@ -166,6 +163,39 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// The configuration's registry, with what it said before for when it is away.
+fn connect_registry(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn SchemaRegistry>> {
+    let written = &config.raw.schema_registry;
+    let url = &written.url;
+    let client = Arc::new(registry_client(config)?);
+    let folder = written.cache_dir.as_deref();
+    let cached =
+        CachedRegistry::open(client, url, folder, Arc::clone(clock)).with_context(|| {
+            let folder = folder.unwrap_or(Path::new("")).display();
+            format!("cannot keep schemas in {folder}: set [schema_registry] cache_dir")
+        })?;
+    let kept = cached.kept();
+    match cached.latest("foretell") {
+        Err(RegistryError::Unavailable(reason)) if kept > 0 => {
+            tracing::warn!(
+                url,
+                reason,
+                kept,
+                "the schema registry is away: going on with what it said before"
+            );
+        }
+        answer => drop(answer.with_context(|| {
+            format!("no schema registry answers at {url}: is it running? set [schema_registry] url")
+        })?),
+    }
+    let patient =
+        PatientRegistry::new(Arc::new(cached), written.unknown_id_wait, Arc::clone(clock));
+    Ok(Arc::new(patient))
 }
 
 /// How the configuration's broker is reached.

@@ -131,8 +131,57 @@ fn normalise(schema: &str) -> Result<String, RegistryError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    /// One that goes away and comes back, and counts the questions for ids.
+    #[derive(Default)]
+    pub(crate) struct Unsteady {
+        registry: LocalRegistry,
+        questions: AtomicU32,
+        is_away: AtomicBool,
+    }
+
+    impl Unsteady {
+        pub(crate) fn go_away(&self) {
+            self.is_away.store(true, Ordering::SeqCst);
+        }
+
+        pub(crate) fn come_back(&self) {
+            self.is_away.store(false, Ordering::SeqCst);
+        }
+
+        pub(crate) fn questions(&self) -> u32 {
+            self.questions.load(Ordering::SeqCst)
+        }
+
+        fn reach(&self) -> Result<&LocalRegistry, RegistryError> {
+            match self.is_away.load(Ordering::SeqCst) {
+                true => Err(RegistryError::Unavailable("away".to_owned())),
+                false => Ok(&self.registry),
+            }
+        }
+    }
+
+    impl SchemaRegistry for Unsteady {
+        fn schema(&self, id: u32) -> Result<String, RegistryError> {
+            self.questions.fetch_add(1, Ordering::SeqCst);
+            self.reach()?.schema(id)
+        }
+        fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+            self.reach()?.register(subject, schema)
+        }
+        fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+            self.reach()?.id_of(subject, schema)
+        }
+        fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
+            self.reach()?.latest(subject)
+        }
+        fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+            self.reach()?.compatible(subject, schema)
+        }
+    }
 
     const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
     const SPACED: &str = r#"{"type": "record", "name": "R",

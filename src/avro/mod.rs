@@ -4,7 +4,7 @@
 //! ```text
 //!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ ours?    ─▶ codec (our structs) │ dynamic (rows of cells) ─▶ value
 //!                              │        another? ─▶ the same, by the plan that resolution has made for this id
-//!                              └─ once an id ─▶ registry: client (HTTP) │ local (in this process)
+//!                              └─ once an id ─▶ registry: patient ─▶ cached ─▶ client (HTTP) │ local (in this process)
 //! ```
 //!
 //! Bytes from the wire are untrusted: `wire`, on which all of these stand, checks every length against
@@ -17,6 +17,10 @@ pub mod registry;
 pub mod client;
 
 mod references;
+
+pub mod cached;
+
+pub mod patient;
 
 pub mod local;
 

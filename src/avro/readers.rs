@@ -194,49 +194,21 @@ pub(crate) fn unreadable(class: &'static str, schema_id: Option<u32>, message: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::avro::{local::LocalRegistry, registry::Compatibility, resolution::Resolution};
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use crate::avro::{
+        local::{LocalRegistry, tests::Unsteady},
+        resolution::Resolution,
+    };
 
     const OURS: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
     const INT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
     const TEXT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
 
-    /// Counts the questions, and can be cut off.
-    #[derive(Default)]
-    struct Counted {
-        registry: LocalRegistry,
-        questions: AtomicU32,
-        down: AtomicU32,
-    }
-
-    impl SchemaRegistry for Counted {
-        fn schema(&self, id: u32) -> Result<String, RegistryError> {
-            self.questions.fetch_add(1, Ordering::SeqCst);
-            match self.down.load(Ordering::SeqCst) {
-                0 => self.registry.schema(id),
-                _ => Err(RegistryError::Unavailable("down".to_owned())),
-            }
-        }
-        fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-            self.registry.register(subject, schema)
-        }
-        fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
-            self.registry.id_of(subject, schema)
-        }
-        fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
-            self.registry.latest(subject)
-        }
-        fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
-            self.registry.compatible(subject, schema)
-        }
-    }
-
-    fn reader() -> (Arc<Counted>, SchemaReader<Resolution>) {
-        let registry = Arc::new(Counted::default());
+    fn reader() -> (Arc<Unsteady>, SchemaReader<Resolution>) {
+        let registry = Arc::new(Unsteady::default());
         registry.register("s", OURS).unwrap();
         registry.register("int", INT).unwrap();
         registry.register("text", TEXT).unwrap();
-        let shared: Arc<dyn SchemaRegistry> = Arc::<Counted>::clone(&registry);
+        let shared: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(&registry);
         let reader = SchemaReader::new(shared, "s", OURS, Box::new(Resolution::compile));
         (registry, reader.unwrap())
     }
@@ -272,7 +244,7 @@ mod tests {
             assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "ok");
             assert_eq!(class(&reader, &[0, 0, 0, 0, 3, 0]), "incompatible_schema");
         }
-        assert_eq!(registry.questions.load(Ordering::SeqCst), 2, "one for each of the others");
+        assert_eq!(registry.questions(), 2, "one for each of the others");
     }
 
     #[test]
@@ -281,7 +253,7 @@ mod tests {
         for _ in 0..10 * REFUSALS_MAX {
             assert_eq!(class(&reader, &[0, 0, 0, 0, 77, 6]), "unknown_schema");
         }
-        assert!(registry.questions.load(Ordering::SeqCst) <= 10);
+        assert!(registry.questions() <= 10);
         for id in 100..100 + 2 * UNKNOWN_MAX as u8 {
             assert_eq!(class(&reader, &[0, 0, 0, 0, id, 6]), "unknown_schema");
         }
@@ -305,10 +277,10 @@ mod tests {
     #[test]
     fn while_the_registry_is_down_records_wait() {
         let (registry, reader) = reader();
-        registry.down.store(1, Ordering::SeqCst);
+        registry.go_away();
         assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "unavailable");
         assert_eq!(class(&reader, &[0, 0, 0, 0, 1, 6]), "ok", "ours needs no registry");
-        registry.down.store(0, Ordering::SeqCst);
+        registry.come_back();
         assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "ok");
     }
 

@@ -34,7 +34,7 @@ impl Init {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = global.start("warn,librdkafka=off")?;
         let clock = app::clock();
-        let cluster = Cluster::connect(&config)?;
+        let cluster = Cluster::connect(&config, &clock)?;
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
         let mut progress = Progress::new();

@@ -44,7 +44,7 @@ impl Run {
             progress.finish();
             cluster
         } else {
-            Cluster::connect(&config)?
+            Cluster::connect(&config, &clock)?
         };
         let instance = Instance::start(&config, &cluster, &clock, shutdown.clone())?;
         tracing::info!(address = %instance.address, "serving");

@@ -50,7 +50,7 @@ impl Send {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = global.start("warn,librdkafka=off")?;
         let clock = app::clock();
-        let cluster = Cluster::connect(&config)?;
+        let cluster = Cluster::connect(&config, &clock)?;
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
         let settings = SendSettings {

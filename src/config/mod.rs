@@ -140,11 +140,19 @@ impl Config {
         })?;
         raw.events.schema = folder.join(&raw.events.schema);
         let registry = &mut raw.schema_registry;
-        let files = [&mut registry.ca_file, &mut registry.certificate_file, &mut registry.key_file];
-        let more = [&mut raw.broker.token_file, &mut raw.streams.state_dir];
-        for file in files.into_iter().chain(more).flatten() {
+        let files = [
+            &mut registry.ca_file,
+            &mut registry.certificate_file,
+            &mut registry.key_file,
+            &mut registry.cache_dir,
+            &mut raw.broker.token_file,
+            &mut raw.streams.state_dir,
+        ];
+        for file in files.into_iter().flatten() {
             *file = folder.join(&*file);
         }
+        let beside_the_stores = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
+        registry.cache_dir = registry.cache_dir.take().or(beside_the_stores);
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }

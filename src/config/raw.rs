@@ -99,6 +99,12 @@ pub struct RawRegistry {
     pub key_file: Option<PathBuf>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How long a record waits whose schema the registry does not know (yet), before it is set aside.
+    #[serde(with = "humantime_serde")]
+    pub unknown_id_wait: Duration,
+    /// A folder in which what the registry said is kept for when it is away; a path from this file's folder.
+    /// Default: `schemas` in `[streams] state_dir`, if that is set.
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Default for RawRegistry {
@@ -112,6 +118,8 @@ impl Default for RawRegistry {
             certificate_file: None,
             key_file: None,
             timeout: Duration::from_secs(10),
+            unknown_id_wait: Duration::from_secs(10),
+            cache_dir: None,
         }
     }
 }

@@ -81,7 +81,7 @@ impl Application {
     /// What its topics say by now.
     pub(crate) fn topics(&self) -> Topics {
         let config = self.config();
-        Topics::read(&config, &Cluster::connect(&config).unwrap())
+        Topics::read(&config, &Cluster::connect(&config, &foretell::app::clock()).unwrap())
     }
 }
 

@@ -199,7 +199,7 @@ fn copy(from: &Path, to: &Path) {
 fn trim_changelogs(application: &Application) -> i64 {
     const FEW: i64 = 10;
     let config = application.config();
-    let cluster = Cluster::connect(&config).unwrap();
+    let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let (operator, mut left) = (Operator::new(), 0);
     for store in ["observations", "outcomes"] {
         let name = format!("{}-scoring-{store}-changelog", config.application());

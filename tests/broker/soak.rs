@@ -186,7 +186,7 @@ struct Crowd {
 
 impl Crowd {
     fn new(config: Config, span: Duration) -> Self {
-        let cluster = Cluster::connect(&config).unwrap();
+        let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
         let codecs = cluster.codecs(&config).unwrap();
         let publisher = cluster.broker.publish().unwrap();
         let past = i64::try_from((span * EVENT_TIME).as_millis()).unwrap();

@@ -161,7 +161,7 @@ struct Sender {
 
 impl Sender {
     fn open(config: Config) -> Self {
-        let cluster = Cluster::connect(&config).unwrap();
+        let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
         let codecs = cluster.codecs(&config).unwrap();
         let publisher = cluster.broker.publish().unwrap();
         Self { config, codecs, publisher, clock: SystemClock::new() }

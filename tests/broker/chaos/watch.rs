@@ -49,7 +49,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(config: &Config) -> Self {
-        let cluster = Cluster::connect(config).unwrap();
+        let cluster = Cluster::connect(config, &foretell::app::clock()).unwrap();
         let topic = config.topics.predictions.clone();
         let partitions = config.raw.topics.partitions;
         let (clock, stop) = (Arc::new(SystemClock::new()), Arc::<AtomicBool>::default());
@@ -110,7 +110,7 @@ fn longest_pause(arrivals: &[Vec<Duration>], from: Duration, to: Duration) -> Du
 
 /// Everything committed on the topics of `config`.
 pub(super) fn read(config: &Config) -> Topics {
-    let cluster = Cluster::connect(config).unwrap();
+    let cluster = Cluster::connect(config, &foretell::app::clock()).unwrap();
     let (names, mut topics) = (&config.topics, Topics::default());
     let mut events = BTreeMap::new();
     let visit = |prediction: Prediction| {
