@@ -69,8 +69,14 @@ check: ## the gate for style, lints, docs and deployment; writes nothing
 	$(CARGO) fmt --check
 	typos
 	$(MAKE) --no-print-directory deploy-check
+	$(MAKE) --no-print-directory schema-check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+.PHONY: schema-check
+schema-check: ## every version of every schema: released files unchanged, compatible by their level, described (for a pre-commit hook too)
+	@.ci/setup build
+	$(CARGO) run --locked --quiet -- schema check schemas
 
 .PHONY: deploy-check
 deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their tests, and the scripts

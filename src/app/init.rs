@@ -9,18 +9,15 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
+        schemas,
         shutdown::Shutdown,
         table::{self, Row},
     },
-    avro::{codec::AvroRecord, registry::Compatibility},
     config::Config,
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
-        outcome::Outcome,
-        prediction::Prediction,
         questionnaire::Answer,
-        topics::subject,
         trial::Trial as TrialRecord,
     },
     ml::{
@@ -117,39 +114,17 @@ fn create_topics(
     Ok(())
 }
 
-/// The schema of every topic that has one.
-#[must_use]
-pub fn schemas(config: &Config) -> [(&Topic, &str); 6] {
-    let topics = &config.topics;
-    [
-        (&topics.questionnaire_events, config.event_schema.text()),
-        (&topics.outcomes, Outcome::SCHEMA),
-        (&topics.predictions, Prediction::SCHEMA),
-        (&topics.labelled_examples, LabelledExample::SCHEMA),
-        (&topics.models, Model::SCHEMA),
-        (&topics.trials, TrialRecord::SCHEMA),
-    ]
-}
-
 fn register_schemas(
     config: &Config,
     cluster: &Cluster,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<()> {
-    let all = schemas(config);
-    for (topic, schema) in &all {
-        let subject = subject(topic);
-        if let Compatibility::Incompatible { reasons } =
-            cluster.registry.compatible(&subject, schema)?
-        {
-            anyhow::bail!(
-                "the schema of {subject} cannot follow the registered one: {}",
-                reasons.join("; ")
-            );
-        }
-        cluster.registry.register(&subject, schema)?;
-    }
-    observer.step(&format!("{} schemas registered", all.len()));
+    let (mut versions, mut new) = (0, 0);
+    schemas::register_with(config, cluster.registry.as_ref(), &mut |registered| {
+        versions += registered.ids.len();
+        new += registered.new;
+    })?;
+    observer.step(&format!("{versions} schemas registered, {new} of them new"));
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 pub mod cluster;
 pub mod demo;
 pub mod doctor;
+pub mod finding;
 mod gone;
 pub mod init;
 pub mod player;
+pub mod schemas;
 pub mod send;
 pub mod shutdown;
 pub mod stage;

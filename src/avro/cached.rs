@@ -15,7 +15,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    avro::registry::{Compatibility, RegistryError, SchemaRegistry},
+    avro::{
+        evolution::Level,
+        registry::{Compatibility, RegistryError, SchemaRegistry},
+    },
     streams::time::Clock,
 };
 
@@ -160,6 +163,10 @@ impl SchemaRegistry for CachedRegistry {
 
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         self.ask(|registry| registry.compatible(subject, schema))
+    }
+
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+        self.ask(|registry| registry.set_level(subject, level))
     }
 }
 

@@ -30,8 +30,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::avro::{
+    evolution::Level,
     references::{Reference, Stored, inline},
-    registry::{Compatibility, RegistryError, SchemaRegistry, backward},
+    registry::{Compatibility, RegistryError, SchemaRegistry, may_follow},
 };
 
 /// How many schemas are remembered; each is a few kilobytes.
@@ -329,7 +330,7 @@ impl SchemaRegistry for RegistryClient {
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         let theirs = self.ask_compatible(subject, schema)?;
         let ours = match self.latest(subject)? {
-            Some((_, latest)) => backward(&latest, schema)?,
+            Some((_, latest)) => may_follow(Level::Backward, &[&latest], schema)?,
             None => Compatibility::Compatible,
         };
         let mut reasons = Vec::new();
@@ -341,6 +342,24 @@ impl SchemaRegistry for RegistryClient {
         match reasons.is_empty() {
             true => Ok(Compatibility::Compatible),
             false => Ok(Compatibility::Incompatible { reasons }),
+        }
+    }
+
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+        let unavailable = |error: reqwest::Error| RegistryError::Unavailable(chain(&error));
+        let request = self.http.put(format!("{}/config/{subject}", self.url));
+        let request = self.authorized(request.header("Content-Type", MEDIA_TYPE));
+        let response = request.body(json!({ "compatibility": level.name() }).to_string()).send();
+        let response = response.map_err(unavailable)?;
+        let status = response.status();
+        let text = response.text().map_err(unavailable)?;
+        match status {
+            status if status.is_success() => Ok(true),
+            // Apicurio's has no rule for a subject without versions; Redpanda's has, and so has Confluent's.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(false),
+            status => {
+                Err(by_code(0, Some(status.as_u16()), format!("{}: {status}: {text}", self.url)))
+            }
         }
     }
 }

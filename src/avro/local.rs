@@ -1,5 +1,5 @@
-//! A registry in this process, for the demo and the tests. It behaves like
-//! Confluent's with its default rule, BACKWARD against the newest version.
+//! A registry in this process, for the demo and the tests. It behaves like Confluent's: by default, a new version must
+//! read what was written with the newest (BACKWARD).
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,10 @@ use std::{
 
 use apache_avro::Schema;
 
-use crate::avro::registry::{Compatibility, RegistryError, SchemaRegistry, backward};
+use crate::avro::{
+    evolution::Level,
+    registry::{Compatibility, RegistryError, SchemaRegistry, may_follow},
+};
 
 /// Schemas in memory. The same calls in the same order give the same ids.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct Contents {
     schemas: Vec<StoredSchema>,
     /// The ids of a subject's versions, oldest first.
     subjects: BTreeMap<String, Vec<u32>>,
+    /// The rules of those that have one of their own.
+    levels: BTreeMap<String, Level>,
 }
 
 #[derive(Debug)]
@@ -83,6 +88,11 @@ impl SchemaRegistry for LocalRegistry {
         normalise(schema)?;
         self.contents().compatible(subject, schema)
     }
+
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+        self.contents().levels.insert(subject.to_owned(), level);
+        Ok(true)
+    }
 }
 
 impl Contents {
@@ -103,10 +113,10 @@ impl Contents {
     }
 
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
-        match self.latest(subject) {
-            Some((_, latest)) => backward(&latest.text, schema),
-            None => Ok(Compatibility::Compatible),
-        }
+        let level = self.levels.get(subject).copied().unwrap_or_default();
+        let versions = self.subjects.get(subject).into_iter().flatten();
+        let texts = versions.filter_map(|id| Some(self.get(*id)?.text.as_str()));
+        may_follow(level, &texts.collect::<Vec<_>>(), schema)
     }
 
     /// The id of this text, whichever subject brought it first.
@@ -180,6 +190,9 @@ pub(crate) mod tests {
         }
         fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
             self.reach()?.compatible(subject, schema)
+        }
+        fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+            self.reach()?.set_level(subject, level)
         }
     }
 

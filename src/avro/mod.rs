@@ -20,6 +20,8 @@ mod references;
 
 pub mod cached;
 
+pub mod evolution;
+
 pub mod patient;
 
 pub mod local;
@@ -35,6 +37,8 @@ mod forms;
 mod readers;
 
 mod resolution;
+
+mod scalars;
 
 mod layout;
 

@@ -11,7 +11,10 @@ use std::{
 };
 
 use crate::{
-    avro::registry::{Compatibility, RegistryError, SchemaRegistry},
+    avro::{
+        evolution::Level,
+        registry::{Compatibility, RegistryError, SchemaRegistry},
+    },
     streams::time::Clock,
 };
 
@@ -130,6 +133,10 @@ impl SchemaRegistry for PatientRegistry {
 
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         self.registry.compatible(subject, schema)
+    }
+
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+        self.registry.set_level(subject, level)
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
             {"name":"a","type":{"type":"record","name":"P","namespace":"","fields":[
                 {"name":"x","type":"E"}]}}]}"#;
         let text = inline(stored(outer, &["E"]), registry).unwrap();
-        assert!(text.contains(r#""namespace":"","symbols""#), "{text}");
+        assert!(text.contains(r#""symbols":["A"],"namespace":"""#), "{text}");
         assert!(Schema::parse_str(&text).is_ok(), "{text}");
     }
 

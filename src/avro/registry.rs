@@ -1,7 +1,9 @@
 //! What we ask of a schema registry. Two implementations: [`crate::avro::client`] over HTTP, and
 //! [`crate::avro::local`] in this process.
 
-use apache_avro::{Schema, schema_compatibility::SchemaCompatibility};
+use apache_avro::Schema;
+
+use crate::avro::evolution::{Level, breaches};
 
 /// A Confluent-style schema registry. Calls may wait for the network.
 pub trait SchemaRegistry: Send + Sync {
@@ -35,6 +37,13 @@ pub trait SchemaRegistry: Send + Sync {
     /// # Errors
     /// [`RegistryError`] by recovery.
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError>;
+
+    /// Says which versions of `subject` must be able to read each other from here on; false if the registry keeps no
+    /// such rule for a subject.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError>;
 }
 
 /// Whether a schema may follow another.
@@ -66,15 +75,24 @@ pub enum RegistryError {
     Refused(String),
 }
 
-/// Whether records of `written` can be read with `reading`: what Confluent calls BACKWARD.
+/// Whether `schema` may follow `versions`, oldest first, under `level`.
 ///
 /// # Errors
 /// [`RegistryError::Refused`] if one of them is not an Avro schema.
-pub fn backward(written: &str, reading: &str) -> Result<Compatibility, RegistryError> {
-    let (written, reading) = (parse(written)?, parse(reading)?);
-    match SchemaCompatibility::can_read(&written, &reading) {
-        Ok(_) => Ok(Compatibility::Compatible),
-        Err(error) => Ok(Compatibility::Incompatible { reasons: vec![error.to_string()] }),
+pub(crate) fn may_follow(
+    level: Level,
+    versions: &[&str],
+    schema: &str,
+) -> Result<Compatibility, RegistryError> {
+    let all = versions.iter().copied().chain([schema]).map(parse);
+    let all: Vec<Schema> = all.collect::<Result<_, _>>()?;
+    let newest = all.len();
+    let found = breaches(level, &all).into_iter();
+    let found = found.filter(|breach| breach.written == newest || breach.reading == newest);
+    let reasons: Vec<String> = found.map(|breach| breach.reason).collect();
+    match reasons.is_empty() {
+        true => Ok(Compatibility::Compatible),
+        false => Ok(Compatibility::Incompatible { reasons }),
     }
 }
 
@@ -88,7 +106,7 @@ mod tests {
     use super::*;
 
     fn check(written: &str, reading: &str, expected: Option<&str>) {
-        let verdict = backward(written, reading).expect("both parse");
+        let verdict = may_follow(Level::Backward, &[written], reading).expect("both parse");
         match (verdict, expected) {
             (Compatibility::Compatible, None) => (),
             (Compatibility::Incompatible { reasons }, Some(word)) => {
@@ -108,10 +126,10 @@ mod tests {
         let long = record(r#"{"name":"a","type":"long"}"#);
         check(&int, &int, None);
         check(&int, &long, None);
-        check(&long, &int, Some("'a'"));
+        check(&long, &int, Some("field a"));
         check(&int, &record(r#"{"name":"b","type":"int","default":0}"#), None);
-        check(&int, &record(r#"{"name":"b","type":"int"}"#), Some("'b'"));
-        let refused = backward("{", &int);
+        check(&int, &record(r#"{"name":"b","type":"int"}"#), Some("field b"));
+        let refused = may_follow(Level::Backward, &["{"], &int);
         assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
     }
 }

@@ -12,7 +12,8 @@ use apache_avro::schema::{EnumSchema, Name, NamesRef, RecordSchema, ResolvedSche
 
 use crate::avro::{
     defaults::write_default,
-    layout::{Layout, NodeId, definition, is_long},
+    layout::{Layout, NodeId, definition},
+    scalars::{Base, base, unit},
     wire::{Cursor, DEPTH_MAX, Malformed, write_blob, write_count, write_long},
     words::{any_of, cannot_be_read, in_words},
 };
@@ -97,6 +98,56 @@ impl Resolution {
         let mut cursor = Cursor::new(datum);
         self.run(self.root, &mut cursor, out, 0)?;
         cursor.finish()
+    }
+
+    /// Values of theirs that ours has no place for, though it has one for others of the same field: a branch of a
+    /// union, a symbol. The first field that has such values, and what they are; `theirs` is their schema.
+    pub(super) fn gap(&self, theirs: &Schema) -> Option<String> {
+        let (Some((fields, _)), Schema::Record(record)) = (self.fields(), theirs) else {
+            return self.gap_from(self.root);
+        };
+        let named = fields.iter().zip(&record.fields);
+        let mut gaps = named.filter_map(|(field, named)| {
+            let gap = self.gap_from(field.step?)?;
+            Some(format!("field {}: {gap}", named.name))
+        });
+        gaps.next()
+    }
+
+    fn gap_from(&self, start: StepId) -> Option<String> {
+        let (mut seen, mut ahead) = (vec![false; self.steps.len()], vec![start]);
+        while let Some(id) = ahead.pop() {
+            if std::mem::replace(&mut seen[id.0], true) {
+                continue;
+            }
+            match self.step(id) {
+                Step::Copy(_)
+                | Step::IntToLong
+                | Step::LongToFloat
+                | Step::LongToDouble
+                | Step::FloatToDouble => (),
+                Step::Symbols(places) if places.contains(&None) => {
+                    let reason = "it has symbols that the reader's enum lacks, which has no default for them";
+                    return Some(reason.to_owned());
+                }
+                Step::Symbols(_) => (),
+                Step::FromUnion(branches) => {
+                    for branch in branches {
+                        match branch {
+                            Ok(step) => ahead.push(*step),
+                            Err(reason) => return Some(reason.clone()),
+                        }
+                    }
+                }
+                Step::IntoUnion { value: step, .. } | Step::Array(step) | Step::Map(step) => {
+                    ahead.push(*step);
+                }
+                Step::Record { theirs, .. } => {
+                    ahead.extend(theirs.iter().filter_map(|field| field.step));
+                }
+            }
+        }
+        None
     }
 
     /// Their fields in their order, and ours in ours; none if they are no records.
@@ -424,63 +475,6 @@ fn same_type(theirs: &Schema, ours: &Schema) -> bool {
             (_, _) => base(theirs) == base(ours) && base(theirs) != Base::Other,
         },
         (_, _) => false,
-    }
-}
-
-/// What a scalar is on the wire.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Base {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Blob,
-    Fixed(usize),
-    Other,
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "it is apache_avro's enum: all else is `Other`")]
-fn base(schema: &Schema) -> Base {
-    use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
-    match schema {
-        Schema::Null => Base::Null,
-        Schema::Boolean => Base::Boolean,
-        Schema::Int | Schema::Date | Schema::TimeMillis => Base::Int,
-        schema if is_long(schema) => Base::Long,
-        Schema::Float => Base::Float,
-        Schema::Double => Base::Double,
-        Schema::Bytes
-        | Schema::String
-        | Schema::BigDecimal
-        | Schema::Uuid(UuidSchema::Bytes | UuidSchema::String) => Base::Blob,
-        Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) | Schema::Duration(fixed) => {
-            Base::Fixed(fixed.size)
-        }
-        Schema::Decimal(decimal) => match &decimal.inner {
-            InnerDecimalSchema::Bytes => Base::Blob,
-            InnerDecimalSchema::Fixed(fixed) => Base::Fixed(fixed.size),
-        },
-        _ => Base::Other,
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "it is apache_avro's enum: all else has no unit"
-)]
-fn unit(schema: &Schema) -> Option<&'static str> {
-    match schema {
-        Schema::TimeMillis | Schema::TimestampMillis | Schema::LocalTimestampMillis => {
-            Some("milliseconds")
-        }
-        Schema::TimeMicros | Schema::TimestampMicros | Schema::LocalTimestampMicros => {
-            Some("microseconds")
-        }
-        Schema::TimestampNanos | Schema::LocalTimestampNanos => Some("nanoseconds"),
-        Schema::Date => Some("days"),
-        _ => None,
     }
 }
 

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::{
-    app::doctor::{self, Finding, Report, Status},
+    app::{
+        doctor,
+        finding::{Finding, Report},
+    },
     cli::{Global, Sets, progress},
     config::Config,
 };
@@ -53,13 +56,7 @@ impl Doctor {
         if self.json {
             print(&serde_json::to_string(&report)?);
         } else {
-            print(&format!(
-                "{} checks: {} ok, {} warnings, {} failed",
-                report.checks.len(),
-                report.count(Status::Ok),
-                report.count(Status::Warning),
-                report.count(Status::Failed)
-            ));
+            print(&report.to_string());
         }
         Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

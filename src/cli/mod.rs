@@ -5,6 +5,7 @@ mod doctor;
 mod init;
 mod progress;
 mod run;
+mod schema;
 mod send;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -49,6 +50,7 @@ Examples:
   foretell run                                         score and learn, until Ctrl-C
   foretell send --rate 50                              play a table as live events, show what comes back
   foretell doctor                                      is everything there, and may we use it? what to fix
+  foretell schema check                                may these schemas be deployed? also register, diff, evolve
 
 Keys can be set from outside, the last one winning; a secret may also be { file = \"/run/secrets/x\" }:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
@@ -89,6 +91,7 @@ enum Command {
     Send(send::Send),
     /// Looks at everything that a start needs, and says what to fix; it changes nothing.
     Doctor(doctor::Doctor),
+    Schema(schema::SchemaCommand),
 }
 
 impl Command {
@@ -99,6 +102,7 @@ impl Command {
             Self::Run(run) => &run.sets,
             Self::Send(send) => &send.sets,
             Self::Doctor(doctor) => &doctor.sets,
+            Self::Schema(schema) => schema.sets(),
         }
     }
 }
@@ -136,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),
+        Command::Schema(schema) => schema.run(&cli.global),
     };
     match result {
         Ok(code) => code,

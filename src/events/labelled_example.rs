@@ -1,4 +1,4 @@
-//! A line of the training log: `schemas/labelled-example.avsc`.
+//! A line of the training log: `schemas/labelled-example/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ pub struct LabelledExample {
 }
 
 impl AvroRecord for LabelledExample {
-    const SCHEMA: &'static str = include_str!("../../schemas/labelled-example.avsc");
+    const SCHEMA: &'static str = include_str!("../../schemas/labelled-example/v1.avsc");
 }
 
 /// Where an example comes from.

@@ -1,4 +1,4 @@
-//! A model on its way to every instance, or where an alias points: `schemas/model.avsc`.
+//! A model on its way to every instance, or where an alias points: `schemas/model/v1.avsc`.
 
 use std::collections::BTreeMap;
 
@@ -37,5 +37,5 @@ pub struct Model {
 }
 
 impl AvroRecord for Model {
-    const SCHEMA: &'static str = include_str!("../../schemas/model.avsc");
+    const SCHEMA: &'static str = include_str!("../../schemas/model/v1.avsc");
 }

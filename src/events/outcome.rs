@@ -1,4 +1,4 @@
-//! What turned out to be true: `schemas/outcome.avsc`.
+//! What turned out to be true: `schemas/outcome/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,5 +18,5 @@ pub struct Outcome {
 }
 
 impl AvroRecord for Outcome {
-    const SCHEMA: &'static str = include_str!("../../schemas/outcome.avsc");
+    const SCHEMA: &'static str = include_str!("../../schemas/outcome/v1.avsc");
 }

@@ -1,4 +1,4 @@
-//! What a model says: `schemas/prediction.avsc`.
+//! What a model says: `schemas/prediction/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Prediction {
 }
 
 impl AvroRecord for Prediction {
-    const SCHEMA: &'static str = include_str!("../../schemas/prediction.avsc");
+    const SCHEMA: &'static str = include_str!("../../schemas/prediction/v1.avsc");
 }
 
 /// How probable one class is.

@@ -1,4 +1,4 @@
-//! One trial of a hyper-parameter study: `schemas/trial.avsc`.
+//! One trial of a hyper-parameter study: `schemas/trial/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct Trial {
 }
 
 impl AvroRecord for Trial {
-    const SCHEMA: &'static str = include_str!("../../schemas/trial.avsc");
+    const SCHEMA: &'static str = include_str!("../../schemas/trial/v1.avsc");
 }
 
 /// One hyper-parameter.

@@ -35,7 +35,7 @@ fn checks(mut process: Process, code: i32) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for check in at(&report, "/checks").as_array().unwrap() {
         let keys: Vec<&str> = check.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(keys, ["detail", "fix", "name", "status"], "{check}");
+        assert_eq!(keys, ["name", "status", "detail", "fix"], "{check}");
         let text = |path: &str| at(check, path).as_str().unwrap().to_owned();
         let status = text("/status");
         assert_eq!(at(check, "/fix").is_null(), status == "ok", "{check}");

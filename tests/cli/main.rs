@@ -10,4 +10,5 @@ mod doctor;
 mod help;
 mod refusals;
 mod run;
+mod schema;
 mod secrets;

@@ -13,10 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 fn planted(folder: &Path) -> String {
     let example = example();
     let beside = Path::new(&example).parent().unwrap();
-    let schema = beside.join("../../schemas/questionnaire-event.avsc");
+    let schema = beside.join("../../schemas/questionnaire-event/v1.avsc");
     let text = fs::read_to_string(example).unwrap();
     let text = text
-        .replace("../../schemas/questionnaire-event.avsc", schema.to_str().unwrap())
+        .replace("../../schemas/questionnaire-event/v1.avsc", schema.to_str().unwrap())
         .replace("\"adult.", &format!("\"{}/adult.", beside.display()))
         .replace("localhost:19092\"", "127.0.0.1:1\"")
         .replace(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::doctor::finding::Finding,
+    app::finding::Finding,
     kafka::{ClusterSeen, Settings, Unanswered},
 };
 
@@ -128,7 +128,7 @@ fn millis(settings: &Settings, name: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::doctor::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,7 @@
 //! How far the consumer groups are.
 
 use crate::{
-    app::doctor::finding::Finding,
+    app::finding::Finding,
     kafka::{GroupSeen, PlaceSeen, Unanswered},
 };
 
@@ -52,7 +52,7 @@ fn behind(place: &PlaceSeen) -> i64 {
 mod tests {
     use super::*;
     use crate::{
-        app::doctor::finding::Status::{self, Failed, Ok as Fine, Warning},
+        app::finding::Status::{self, Failed, Ok as Fine, Warning},
         streams::record::{Partition, Topic, TopicPartition},
     };
 

@@ -10,7 +10,6 @@
 //! `<application>-doctor`. So whether we may write to a topic is not tried.
 
 mod brokers;
-mod finding;
 mod groups;
 mod schemas;
 mod serving;
@@ -18,14 +17,12 @@ mod topics;
 
 use std::{sync::Arc, time::Duration};
 
-pub use finding::{Finding, Status};
-use serde::Serialize;
-
 use crate::{
     app::{
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
-        init,
+        finding::{Finding, Report},
+        schemas::in_use,
         start::CHANGELOG_BYTES_MAX,
     },
     avro::client::RegistryClient,
@@ -40,30 +37,6 @@ const MEMBER: &str = "doctor";
 
 /// How long the transactions' coordinator may take.
 const TRANSACTIONS_WITHIN: Duration = Duration::from_secs(15);
-
-/// Everything that was found.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// Whether nothing failed.
-    pub ok: bool,
-    /// One check each.
-    pub checks: Vec<Finding>,
-}
-
-impl Report {
-    /// Of these findings.
-    #[must_use]
-    pub fn of(checks: Vec<Finding>) -> Self {
-        let ok = checks.iter().all(|finding| finding.status != Status::Failed);
-        Self { ok, checks }
-    }
-
-    /// How many findings have this status.
-    #[must_use]
-    pub fn count(&self, status: Status) -> usize {
-        self.checks.iter().filter(|finding| finding.status == status).count()
-    }
-}
 
 /// The one finding there is, if the configuration can't be read: all else follows from it.
 #[must_use]
@@ -223,7 +196,7 @@ impl Doctor<'_> {
             self.found([not_asked(rest, "the registry")]);
             return None;
         }
-        for (topic, schema) in init::schemas(config) {
+        for (topic, schema) in in_use(config) {
             let subject = subject(topic);
             self.found([schemas::schema(&subject, &schemas::look(&client, &subject, schema))]);
         }

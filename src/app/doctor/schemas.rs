@@ -1,7 +1,7 @@
 //! The registry, and whether it holds our schemas.
 
 use crate::{
-    app::doctor::finding::Finding,
+    app::finding::Finding,
     avro::registry::{Compatibility, RegistryError, SchemaRegistry},
 };
 
@@ -99,7 +99,7 @@ pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -
 mod tests {
     use super::*;
     use crate::{
-        app::doctor::finding::Status::{self, Failed, Ok as Fine, Warning},
+        app::finding::Status::{self, Failed, Ok as Fine, Warning},
         avro::local::LocalRegistry,
     };
 

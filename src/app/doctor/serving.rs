@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, doctor::finding::Finding, telemetry},
+    app::{cluster::Cluster, finding::Finding, telemetry},
     config::Config,
     events::model::Model,
     processors::{
@@ -153,7 +153,7 @@ pub(super) fn http(bind: &str, seen: &AddressSeen, application: &str) -> Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::doctor::finding::Status::{self, Failed, Ok as Fine};
+    use crate::app::finding::Status::{self, Failed, Ok as Fine};
 
     #[test]
     fn a_model_fits_the_labels() {

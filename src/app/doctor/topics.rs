@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::doctor::{brokers::number, finding::Finding},
+    app::{doctor::brokers::number, finding::Finding},
     kafka::{Settings, TopicSeen, Unanswered},
     streams::runtime::broker::{Cleanup, TopicSpec},
 };
@@ -223,7 +223,7 @@ fn least(seen: &TopicSeen, count: impl Fn(&crate::kafka::PartitionSeen) -> usize
 mod tests {
     use super::*;
     use crate::{
-        app::doctor::finding::Status::{self, Failed, Ok as Fine, Warning},
+        app::finding::Status::{self, Failed, Ok as Fine, Warning},
         kafka::PartitionSeen,
         streams::record::Topic,
     };

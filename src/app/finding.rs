@@ -42,11 +42,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub(in crate::app) fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { name: name.into(), status: Status::Ok, detail: detail.into(), fix: None }
     }
 
-    pub(super) fn warning(
+    pub(in crate::app) fn warning(
         name: impl Into<String>,
         detail: impl Into<String>,
         fix: impl Into<String>,
@@ -55,7 +55,7 @@ impl Finding {
         Self { name, status: Status::Warning, detail, fix }
     }
 
-    pub(super) fn failed(
+    pub(in crate::app) fn failed(
         name: impl Into<String>,
         detail: impl Into<String>,
         fix: impl Into<String>,
@@ -64,12 +64,12 @@ impl Finding {
     }
 
     /// Something without which `foretell run` does not work has no answer.
-    pub(super) fn unanswered(name: impl Into<String>, why: &Unanswered) -> Self {
+    pub(in crate::app) fn unanswered(name: impl Into<String>, why: &Unanswered) -> Self {
         Self::failed(name, why.to_string(), way_out(why))
     }
 
     /// Something that only `doctor` asks for has no answer: it may be as it should be.
-    pub(super) fn unknown(name: impl Into<String>, what: &str, why: &Unanswered) -> Self {
+    pub(in crate::app) fn unknown(name: impl Into<String>, what: &str, why: &Unanswered) -> Self {
         Self::warning(name, format!("{what} not checked: {why}"), way_out(why))
     }
 }
@@ -91,6 +91,43 @@ fn way_out(why: &Unanswered) -> String {
             format!("allow {operation} on {resource} to this user (an ACL)")
         }
         Unanswered::Failed(_) => "look at the broker's log, and try again".to_owned(),
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether nothing failed.
+    pub ok: bool,
+    /// One check each.
+    pub checks: Vec<Finding>,
+}
+
+impl Report {
+    /// Of these findings.
+    #[must_use]
+    pub fn of(checks: Vec<Finding>) -> Self {
+        let ok = checks.iter().all(|finding| finding.status != Status::Failed);
+        Self { ok, checks }
+    }
+
+    /// How many findings have this status.
+    #[must_use]
+    pub fn count(&self, status: Status) -> usize {
+        self.checks.iter().filter(|finding| finding.status == status).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} checks: {} ok, {} warnings, {} failed",
+            self.checks.len(),
+            self.count(Status::Ok),
+            self.count(Status::Warning),
+            self.count(Status::Failed)
+        )
     }
 }
 

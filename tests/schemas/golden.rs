@@ -1,0 +1,259 @@
+//! The bytes of records as each version of their schema has them: today's reader reads all of them, and today's writer
+//! writes the newest so. A change of the program that changes a byte is meant, or a mistake; the files in
+//! `golden/<subject>/` are never changed, for what they show is in people's topics.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use foretell::{
+    avro::{
+        codec::{AvroCodec, AvroRecord},
+        framing,
+        local::LocalRegistry,
+        registry::SchemaRegistry,
+    },
+    events::{
+        labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
+        model::Model,
+        outcome::Outcome,
+        prediction::{ClassProbability, Feature, FeatureValue, Prediction},
+        questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
+        trial::{Trial, TrialParameter},
+    },
+    streams::{
+        codec::{Codec, Stored},
+        time::{EventTime, WallTime},
+    },
+};
+
+use crate::{example_schema, histories, history};
+
+/// The datum in `golden/<name>.hex`: hexadecimal digits, with white space wherever it helps.
+fn golden(name: &str) -> Vec<u8> {
+    let path = folder().join(format!("{name}.hex"));
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let byte =
+        |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).expect("two digits");
+    digits.chunks(2).map(byte).collect()
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemas/golden"))
+}
+
+/// A registry that has every version of a subject; the ids are the versions.
+fn registry(subject: &str) -> Arc<LocalRegistry> {
+    let registry = Arc::new(LocalRegistry::new());
+    for version in &history(subject).versions {
+        registry.register(subject, &version.text).expect("it may follow the one before");
+    }
+    registry
+}
+
+/// The file `<subject>/v<version>-<case>` holds `value`; if it is the newest version, `value` is written so, and twice the
+/// same. It also comes back from a local store.
+fn check<T>(value: &T, name: &str)
+where
+    T: AvroRecord + Clone + PartialEq + fmt::Debug,
+{
+    let (subject, case) = name.split_once('/').expect("a subject and a case");
+    let version: u32 =
+        case.split_once('-').and_then(|(v, _)| v[1..].parse().ok()).expect("a version");
+    let codec = AvroCodec::<T>::new(registry(subject), subject).expect("the newest is ours");
+    let mut bytes = Vec::new();
+    framing::frame(version, &mut bytes);
+    bytes.extend(golden(name));
+    assert_eq!(codec.decode(&bytes).as_ref(), Ok(value), "{name}");
+    if usize::try_from(version) == Ok(history(subject).newest().number) {
+        for _ in 0..2 {
+            let mut written = Vec::new();
+            codec.encode(&value.clone(), &mut written).expect("it has a form");
+            assert_eq!(hex(&written), hex(&bytes), "{name}: {value:?}");
+        }
+    }
+    let stored = Stored::version(1);
+    let mut bytes = Vec::new();
+    stored.encode(value, &mut bytes).unwrap();
+    assert_eq!(stored.decode(&bytes).as_ref(), Ok(value), "from a store");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_version_has_bytes_that_are_kept() {
+    let mut lacking = BTreeSet::new();
+    for history in histories() {
+        let files = fs::read_dir(folder().join(history.name())).into_iter().flatten();
+        let files: Vec<String> =
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        for version in &history.versions {
+            let prefix = format!("{}-", version.name());
+            if !files.iter().any(|file| file.starts_with(&prefix)) {
+                lacking.insert(format!("{}/{}", history.name(), version.name()));
+            }
+        }
+    }
+    assert!(lacking.is_empty(), "no golden bytes of {lacking:?}");
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn features() -> Vec<Feature> {
+    let feature = |name: &str, value| Feature { name: text(name), value };
+    vec![
+        feature("z", FeatureValue::Number(39.0)),
+        feature("a", FeatureValue::Text(text("w"))),
+        feature("m", FeatureValue::Missing),
+    ]
+}
+
+fn probabilities() -> Vec<ClassProbability> {
+    let class = |label: &str, probability| ClassProbability { label: text(label), probability };
+    vec![class("no", 0.25), class("yes", 0.75)]
+}
+
+#[test]
+fn outcomes() {
+    let mut outcome = Outcome {
+        respondent_id: text("r"),
+        outcome_time: EventTime(1),
+        label: text("yes"),
+        outcome_id: None,
+    };
+    check(&outcome, "outcome/v1-plain");
+    outcome.outcome_id = Some(text("o"));
+    check(&outcome, "outcome/v1-named");
+}
+
+#[test]
+fn predictions() {
+    let prediction = Prediction {
+        prediction_id: text("p"),
+        respondent_id: text("r"),
+        event_id: text("e"),
+        event_time: EventTime(1),
+        received_at: WallTime(2),
+        predicted_at: WallTime(3),
+        model_version: text("v"),
+        label: text("yes"),
+        probabilities: probabilities(),
+        features: features(),
+    };
+    check(&prediction, "prediction/v1-one");
+}
+
+#[test]
+fn labelled_examples() {
+    let mut example = LabelledExample {
+        example_id: text("initial-1"),
+        respondent_id: text("r"),
+        origin: ExampleOrigin::Initial,
+        event_time: EventTime(1),
+        outcome_time: None,
+        label: text("yes"),
+        features: features(),
+        prediction: None,
+        correction: false,
+    };
+    check(&example, "labelled-example/v1-initial");
+    example.origin = ExampleOrigin::Stream;
+    example.outcome_time = Some(EventTime(2));
+    example.features.clear();
+    example.prediction = Some(ExamplePrediction {
+        prediction_id: text("p"),
+        model_version: text("v"),
+        predicted_at: WallTime(3),
+        probabilities: probabilities(),
+    });
+    example.correction = true;
+    check(&example, "labelled-example/v1-joined");
+}
+
+#[test]
+fn models() {
+    let mut model = Model {
+        version: text("v"),
+        alias: None,
+        bundle: Some(vec![0xff, 0]),
+        training: 3,
+        created_at: WallTime(4),
+        parent: Some(text("u")),
+        trigger: Some(text("labels")),
+        example_count: Some(1),
+        first_offset: Some(0),
+        end_offset: Some(2),
+        seed: Some(-1),
+        metrics: BTreeMap::from([(text("log_loss"), 0.25), (text("auc"), 0.75)]),
+    };
+    check(&model, "model/v1-bundle");
+    model = Model {
+        version: text("v"),
+        alias: Some(text("champion")),
+        bundle: None,
+        training: 0,
+        created_at: WallTime(4),
+        parent: None,
+        trigger: None,
+        example_count: None,
+        first_offset: None,
+        end_offset: None,
+        seed: None,
+        metrics: BTreeMap::new(),
+    };
+    check(&model, "model/v1-alias");
+}
+
+#[test]
+fn trials() {
+    let parameter = |name: &str, value| TrialParameter { name: text(name), value };
+    let trial = Trial {
+        study: text("s"),
+        number: 1,
+        parameters: vec![parameter("num_leaves", 31.0), parameter("lambda_l1", 0.25)],
+        log_loss: 0.25,
+        auc: Some(0.75),
+        iterations: 100,
+        pruned: false,
+        created_at: WallTime(4),
+    };
+    check(&trial, "trial/v1-one");
+}
+
+#[test]
+fn questionnaire_events() {
+    const NAME: &str = "questionnaire-event/v1-piece";
+    let schema = Arc::new(example_schema());
+    let codec =
+        QuestionnaireCodec::new(registry("questionnaire-event"), "questionnaire-event", schema);
+    let codec = codec.unwrap();
+    let mut event = QuestionnaireEvent {
+        event_id: text("e"),
+        respondent_id: text("r"),
+        event_time: EventTime(1),
+        completed: true,
+        answers: vec![None; 13],
+    };
+    event.answers[0] = Some(Answer::Number(39.0));
+    event.answers[1] = Some(Answer::Text(text("State-gov")));
+    let mut bytes = Vec::new();
+    framing::frame(1, &mut bytes);
+    bytes.extend(golden(NAME));
+    assert_eq!(codec.decode(&bytes), Ok(event.clone()));
+    if history("questionnaire-event").newest().number == 1 {
+        for _ in 0..2 {
+            let mut written = Vec::new();
+            codec.encode(&event, &mut written).unwrap();
+            assert_eq!(hex(&written), hex(&bytes));
+        }
+    }
+}
