@@ -21,7 +21,7 @@ use foretell::{
         registry::SchemaRegistry,
     },
     config::Config,
-    events::questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
+    events::questionnaire::{Answer, Question, QuestionnaireCodec, QuestionnaireEvent},
     streams::{codec::Codec, time::EventTime},
 };
 
@@ -70,7 +70,8 @@ fn main() -> anyhow::Result<()> {
     });
     let same: Vec<Vec<u8>> = same.collect::<anyhow::Result<_>>()?;
     let others = written_with(&registry, &other, &events, &config.gather.questions)?;
-    let lacking = config.gather.questions.iter().position(|name| name == "native_country");
+    let lacking =
+        config.gather.questions.iter().position(|question| question.name == "native_country");
     let lacking = lacking.context("the worked example asks for it")?;
     for ((event, same), other) in events.iter().zip(&same).zip(&others) {
         anyhow::ensure!(codec.decode(same)? == *event, "our schema: another event");
@@ -80,7 +81,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(codec.decode(other)? == event, "another schema: another event");
     }
 
-    let questions = config.gather.questions.iter().map(String::as_str);
+    let questions = config.gather.questions.iter().map(|question| question.name.as_str());
     let names: Vec<&str> = METADATA.into_iter().chain(questions).collect();
     let rows = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names)?;
     let few = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names[..4])?;
@@ -219,12 +220,13 @@ fn written_with(
     registry: &Arc<dyn SchemaRegistry>,
     other: &str,
     events: &[QuestionnaireEvent],
-    questions: &[String],
+    questions: &[Question],
 ) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut names = METADATA.to_vec();
-    let asked = questions.iter().enumerate().filter(|(_, name)| *name != "native_country");
-    let asked: Vec<(usize, &String)> = asked.collect();
-    names.extend(asked.iter().map(|(_, name)| name.as_str()));
+    let asked =
+        questions.iter().enumerate().filter(|(_, question)| question.name != "native_country");
+    let asked: Vec<(usize, &Question)> = asked.collect();
+    names.extend(asked.iter().map(|(_, question)| question.name.as_str()));
     names.push("device");
     let codec = DynamicCodec::new(Arc::clone(registry), "other", other, &names)?;
     let write = |event: &QuestionnaireEvent| {

@@ -199,10 +199,7 @@ fn write<T>(
 fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
     let columns = config.pipeline.columns();
     let classes = &config.raw.outcomes.labels;
-    let places = columns.iter().map(|column| {
-        let questions = &config.gather.questions;
-        questions.iter().position(|name| *name == column.name)
-    });
+    let places = columns.iter().map(|column| convert::place_of(column, &config.gather.questions));
     let places: Vec<Option<usize>> = places.collect();
     let answer =
         |row: &Row, place: &Option<usize>| -> Option<Answer> { row.answers[(*place)?].clone() };

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod finding;
 mod gone;
 pub mod init;
+mod models;
 pub mod player;
 pub mod schemas;
 pub mod send;

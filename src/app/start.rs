@@ -16,30 +16,30 @@ use crate::{
     app::{
         cluster::Cluster,
         gone,
+        models::Models,
         shutdown::{Shutdown, StopReason},
         telemetry,
     },
     config::Config,
-    events::model::Model,
     http::{self, HttpState},
     ml::Seed,
     processors::{
+        contract::ContractBoard,
         gateway::Gateway,
         metrics::ApplicationMetrics,
-        model_table::{ModelTable, Serving},
+        model_table::Serving,
         overview::Overview,
         topology::{self, Codecs, LearningParts, ScoringParts},
         trainer::Trainer,
         training_log::{ReadLog, TrainingLog},
     },
     streams::{
-        codec::Codec,
         metrics::StreamsMetrics,
-        record::{InputRecord, Partition, TopicPartition},
+        record::{Partition, TopicPartition},
         runtime::{
             Standby, StandbyParts, StatusBoard, StopSignal, TopicWatch, Worker, WorkerError,
             WorkerParts, WorkerSettings,
-            broker::{BrokerError, Cleanup, From, Membership, ReadTo, Reader, TopicSpec},
+            broker::{BrokerError, Cleanup, Membership, TopicSpec},
         },
         state::{DiskStores, MemoryStores, StoreSupplier},
         time::Clock,
@@ -83,8 +83,6 @@ const CLOSING_MAX: Duration = Duration::from_secs(5);
 const STOPPING_MAX: Duration = Duration::from_secs(25);
 const STOPPING_LOOK: Duration = Duration::from_millis(10);
 
-/// A partition has another leader by then, or nobody is there to lead it.
-const LEADER_WITHIN: Duration = Duration::from_secs(30);
 /// What a store holds is made of records, and may be larger than each.
 pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
 
@@ -98,6 +96,7 @@ struct Parts<'a> {
     metrics: ApplicationMetrics,
     serving: Serving,
     board: StatusBoard,
+    contract: ContractBoard,
     stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
 }
@@ -115,13 +114,15 @@ impl Instance {
     ) -> anyhow::Result<Self> {
         cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
         let registry = telemetry::metrics_registry()?;
+        let metrics = ApplicationMetrics::register(&registry)?;
         let parts = Parts {
             config,
             cluster,
             clock,
             codecs: cluster.codecs(config)?,
             streams_metrics: StreamsMetrics::register(&registry)?,
-            metrics: ApplicationMetrics::register(&registry)?,
+            contract: ContractBoard::new(config.contract.policy, metrics.clone()),
+            metrics,
             serving: Serving::default(),
             board: StatusBoard::default(),
             stores: open_stores(config, cluster)?,
@@ -146,6 +147,7 @@ impl Instance {
             instance: config.instance(),
             board: parts.board.clone(),
             serving: parts.serving.clone(),
+            contract: parts.contract.clone(),
             trainer,
         };
         let gateway = Gateway::open(
@@ -229,63 +231,20 @@ fn join(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) -> anyhow::Result<()> {
 }
 
 impl Parts<'_> {
-    /// Reads `models` to its end, so that a model serves before the first event comes, and goes on
-    /// reading it on a thread of its own.
+    /// A model serves before the first event comes; a thread of its own goes on reading what is announced.
     fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
-        let source =
-            TopicPartition { topic: self.config.topics.models.clone(), partition: Partition(0) };
-        let mut reader =
-            self.once_it_answers(|| self.cluster.broker.read(&source, From::Beginning))?;
-        let mut table = ModelTable::new(self.serving.clone(), self.metrics.clone());
-        let codec = Arc::clone(&self.codecs.model);
-        let wait = Duration::from_millis(200);
-        let mut read_on = || read_models(reader.as_mut(), wait, codec.as_ref(), &mut table);
-        while self.once_it_answers(&mut read_on)? == ReadTo::More {}
-        let Some(scorer) = self.serving.scorer() else {
-            anyhow::bail!(
-                "no model serves: topic {} is empty. Run `foretell init` first",
-                source.topic
-            );
+        let models = Models {
+            config: self.config,
+            cluster: self.cluster,
+            clock: self.clock,
+            codec: Arc::clone(&self.codecs.model),
+            serving: self.serving.clone(),
+            metrics: self.metrics.clone(),
         };
-        let labels = &self.config.raw.outcomes.labels;
-        anyhow::ensure!(
-            scorer.classes() == labels.as_slice(),
-            "the model that serves tells apart {:?}, but [outcomes] labels says {labels:?}: \
-             set them to the model's, or make another first model with `foretell init --force`",
-            scorer.classes()
-        );
+        let mut following = models.catch_up()?;
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let thread = std::thread::Builder::new().name("models".to_owned());
-        Ok(thread.spawn(move || {
-            fail_loudly(&shutdown, || {
-                while !stop.is_stopped() {
-                    match read_models(reader.as_mut(), wait, codec.as_ref(), &mut table) {
-                        Ok(_) => {}
-                        Err(BrokerError::Retry(reason)) => {
-                            tracing::warn!(reason, "cannot follow the models just now");
-                        }
-                        Err(error) => return Err(format!("cannot follow the models: {error}")),
-                    }
-                }
-                Ok(())
-            });
-        })?)
-    }
-
-    /// A start need not fail because a leader has just died.
-    fn once_it_answers<T>(
-        &self,
-        mut ask: impl FnMut() -> Result<T, BrokerError>,
-    ) -> Result<T, BrokerError> {
-        let deadline = self.clock.elapsed() + LEADER_WITHIN;
-        loop {
-            match ask() {
-                Err(BrokerError::Retry(reason)) if self.clock.elapsed() < deadline => {
-                    tracing::warn!(reason, "asking for the models again");
-                }
-                answer => return answer,
-            }
-        }
+        Ok(thread.spawn(move || fail_loudly(&shutdown, || following.run(&stop)))?)
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
@@ -315,6 +274,8 @@ impl Parts<'_> {
             join: self.config.join.clone(),
             ahead_max: self.config.raw.events.time_ahead_max,
             serving: self.serving.clone(),
+            contract: self.config.contract.clone(),
+            board: self.contract.clone(),
             metrics: self.metrics.clone(),
         });
         let learning = topology::learning(LearningParts {
@@ -450,45 +411,4 @@ fn fail_loudly(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
         Err(_) => "a thread panicked; its message is in the log".to_owned(),
     };
     shutdown.stop(StopReason::Failed(reason));
-}
-
-fn read_models(
-    reader: &mut dyn Reader,
-    wait: Duration,
-    codec: &dyn Codec<Model>,
-    table: &mut ModelTable,
-) -> Result<ReadTo, BrokerError> {
-    let mut records: Vec<InputRecord> = Vec::new();
-    let read_to = reader.read(wait, &mut records)?;
-    let mut models = Vec::new();
-    for record in &records {
-        let Some(bytes) = &record.value else { continue };
-        match codec.decode(bytes) {
-            Ok(model) => models.push(model),
-            Err(error) => {
-                tracing::error!(offset = %record.offset, %error, "a model record cannot be read");
-            }
-        }
-    }
-    for (index, model) in models.iter().enumerate() {
-        // An alias that is moved again in the same breath is not followed on its way.
-        let is_moved_again = |later: &Model| later.alias == model.alias;
-        if model.alias.is_some() && models[index + 1..].iter().any(is_moved_again) {
-            continue;
-        }
-        let (version, training) = (model.version.as_str(), model.training);
-        match table.apply(model) {
-            Ok(true) => tracing::info!(version, training, "serving another model"),
-            Ok(false) => {}
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::error!(
-                    version,
-                    error = format!("{error:#}"),
-                    "a model cannot be used: the one before goes on serving"
-                );
-            }
-        }
-    }
-    Ok(read_to)
 }

@@ -24,6 +24,7 @@ use crate::{
     events::topics::Topics,
     ml::{ColumnKind, PipelineSpec, Scaling, SpecError},
     processors::{
+        contract::ContractSettings,
         convert,
         gather::GatherSettings,
         outcome_join::{JoinSettings, UnlabelledPolicy},
@@ -108,6 +109,8 @@ pub struct Config {
     pub join: JoinSettings,
     /// How features are made.
     pub pipeline: PipelineSpec,
+    /// What a model is held to.
+    pub contract: ContractSettings,
 }
 
 impl Config {
@@ -176,9 +179,16 @@ impl Config {
         let gather = GatherSettings {
             when: raw.scoring.when,
             retention: raw.scoring.retention,
-            questions: questions.iter().map(|question| question.name.clone()).collect(),
+            questions: questions.into(),
         };
         let pipeline = pipeline_of(&raw, &event_schema)?;
+        let written = &raw.features.contract;
+        let contract = ContractSettings {
+            policy: written.policy,
+            mostly_missing: written.mostly_missing,
+            window: written.window,
+            columns: pipeline.columns().to_vec(),
+        };
         let join = JoinSettings {
             window: raw.outcomes.window,
             grace: raw.outcomes.grace,
@@ -189,7 +199,7 @@ impl Config {
         };
         let topics = Topics::with_prefix(&raw.topics.prefix);
         let event_schema = Arc::new(event_schema);
-        Ok(Self { raw, event_schema, topics, gather, join, pipeline })
+        Ok(Self { raw, event_schema, topics, gather, join, pipeline, contract })
     }
 
     /// The group, changelog and transaction names all begin with it.
@@ -291,6 +301,16 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
             "[schema_registry]",
             "certificate_file and key_file go together: name both, or none",
         );
+    }
+    let contract = &raw.features.contract;
+    if !(0.0..=1.0).contains(&contract.mostly_missing) || contract.mostly_missing == 0.0 {
+        return refuse(
+            "[features.contract] mostly_missing",
+            "a share above 0 and up to 1, such as 0.9",
+        );
+    }
+    if contract.window == 0 {
+        return refuse("[features.contract] window", "there must be at least 1 observation in it");
     }
     if raw.tuning.folds < 2 {
         return refuse("[tuning] folds", "cross-validation needs at least 2");

@@ -8,6 +8,7 @@ use crate::{
     config::Secret,
     ml::{Scaling, training::Space},
     processors::{
+        contract::ContractPolicy,
         gather::ScoreWhen,
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
     },
@@ -251,6 +252,24 @@ pub struct RawFeatures {
     pub numeric: Vec<String>,
     pub scaling: Scaling,
     pub crossed: Vec<(String, String)>,
+    pub contract: RawContract,
+}
+
+/// What is done about events that are not as those that the model was fitted on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawContract {
+    pub policy: ContractPolicy,
+    /// From this share of observations without an answer on, a feature that training mostly had is an alarm.
+    pub mostly_missing: f64,
+    /// Over how many observations of a task that is looked at.
+    pub window: u64,
+}
+
+impl Default for RawContract {
+    fn default() -> Self {
+        Self { policy: ContractPolicy::GoOn, mostly_missing: 0.9, window: 1000 }
+    }
 }
 
 /// When to learn, and from what.

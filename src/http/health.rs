@@ -10,12 +10,13 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Every task is running and a model serves.
+/// Every task is running, and a model serves; which features are not as it was fitted.
 pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse {
     let snapshot = state.overview.snapshot();
     let version = snapshot.model.map(|model| model.version);
     let status = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": snapshot.ready, "model": version })))
+    let contract = snapshot.contract;
+    (status, Json(json!({ "ready": snapshot.ready, "model": version, "contract": contract })))
 }
 
 /// Every worker has had its first assignment.

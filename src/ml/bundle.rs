@@ -142,6 +142,14 @@ impl ModelBundle {
     ///
     /// [`Scorer::new`]: crate::ml::Scorer::new
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
+        Self::with_version(bytes).map(|(bundle, _)| bundle)
+    }
+
+    /// The same, and the version that the bytes have: a later release may have put in what this one passes over.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn with_version(bytes: &[u8]) -> Result<(Self, ModelVersion), BundleError> {
         let frame = match bytes.split_first() {
             Some((&FORMAT, frame)) => frame,
             other => return Err(BundleError::Format { found: other.map(|(format, _)| *format) }),
@@ -154,16 +162,13 @@ impl ModelBundle {
         if content.len() > BUNDLE_BYTES_MAX {
             return Err(BundleError::TooLarge);
         }
-        Ok(serde_json::from_slice(&content)?)
+        Ok((serde_json::from_slice(&content)?, version_of(&content)))
     }
 
     /// The first 12 hexadecimal digits of the content's SHA-256.
     #[must_use]
     pub fn version(&self) -> ModelVersion {
-        let digest = Sha256::digest(self.content());
-        ModelVersion::new(
-            digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>(),
-        )
+        version_of(&self.content())
     }
 
     fn content(&self) -> Vec<u8> {
@@ -171,10 +176,15 @@ impl ModelBundle {
     }
 }
 
+fn version_of(content: &[u8]) -> ModelVersion {
+    let digest = Sha256::digest(content);
+    ModelVersion::new(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::ml::training::tests::small_bundle;
+    use crate::ml::{Scorer, training::tests::small_bundle};
 
     #[test]
     fn a_bundle_survives_a_round_trip() {
@@ -193,6 +203,21 @@ pub(crate) mod tests {
         assert_eq!(version.as_str().len(), 12);
         let changed = ModelBundle { threshold: 0.4, ..bundle };
         assert_ne!(changed.version(), version);
+    }
+
+    #[test]
+    fn what_a_later_release_adds_is_passed_over_and_keeps_its_version() {
+        let bundle = small_bundle();
+        let mut content: serde_json::Value = serde_json::to_value(&bundle).unwrap();
+        content["explanation"] = "of a later release".into();
+        let content = serde_json::to_vec(&content).unwrap();
+        let mut bytes = vec![FORMAT];
+        zstd::stream::copy_encode(content.as_slice(), &mut bytes, 1).unwrap();
+        let (read, version) = ModelBundle::with_version(&bytes).unwrap();
+        assert_eq!(read, bundle);
+        assert_eq!(version, version_of(&content));
+        assert_ne!(version, bundle.version());
+        assert_eq!(*Scorer::from_bytes(&bytes).unwrap().version(), version);
     }
 
     #[test]

@@ -35,6 +35,23 @@ pub struct Column {
     pub name: String,
     /// How its values are read.
     pub kind: ColumnKind,
+    /// What it was called before: rows from then have it under these names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+}
+
+impl Column {
+    /// One that was never called anything else.
+    #[must_use]
+    pub fn new(name: &str, kind: ColumnKind) -> Self {
+        Self { name: name.to_owned(), kind, aliases: Vec::new() }
+    }
+
+    /// Whether a row has it as `name`.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
 }
 
 /// What turned out to be true: the index of a class in the order of the model's classes.

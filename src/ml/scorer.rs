@@ -33,6 +33,19 @@ impl Scorer {
     /// # Errors
     /// [`BundleError`] says what is wrong with it.
     pub fn new(bundle: &ModelBundle) -> Result<Self, BundleError> {
+        Self::with_version(bundle, bundle.version())
+    }
+
+    /// The same for a bundle's bytes, whose version it has.
+    ///
+    /// # Errors
+    /// [`BundleError`] says what is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
+        let (bundle, version) = ModelBundle::with_version(bytes)?;
+        Self::with_version(&bundle, version)
+    }
+
+    fn with_version(bundle: &ModelBundle, version: ModelVersion) -> Result<Self, BundleError> {
         let trees = Trees::parse(&bundle.booster)?;
         let pipeline = bundle.pipeline.clone();
         if pipeline.feature_names() != trees.feature_names() {
@@ -56,7 +69,7 @@ impl Scorer {
             trees,
             classes,
             threshold: bundle.threshold,
-            version: bundle.version(),
+            version,
             lineage: bundle.lineage.clone(),
         })
     }
@@ -94,6 +107,12 @@ impl Scorer {
     #[must_use]
     pub fn surprises(&self, values: &[Value]) -> Surprises {
         self.pipeline.surprises(values)
+    }
+
+    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    #[must_use]
+    pub fn missing_share(&self, column: usize) -> Option<f64> {
+        self.pipeline.missing_share(column)
     }
 
     /// The names of the classes, in the order of their labels.

@@ -25,10 +25,10 @@ pub fn value_of(answer: Option<&Answer>) -> Value {
 
 /// An observation as it is published: every question in order, the unanswered ones too.
 #[must_use]
-pub fn features_of(questions: &[String], answers: &[Option<Answer>]) -> Vec<Feature> {
+pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Feature> {
     let named = questions.iter().zip(answers);
-    let feature = |(name, answer): (&String, &Option<Answer>)| Feature {
-        name: name.clone(),
+    let feature = |(question, answer): (&Question, &Option<Answer>)| Feature {
+        name: question.name.clone(),
         value: match value_of(answer.as_ref()) {
             Value::Missing => FeatureValue::Missing,
             Value::Number(number) => FeatureValue::Number(number),
@@ -38,13 +38,25 @@ pub fn features_of(questions: &[String], answers: &[Option<Answer>]) -> Vec<Feat
     named.map(feature).collect()
 }
 
-/// Published features as a model reads them: one value a column, found by name.
+/// The question that a column is about: by its name, or by one of them having been renamed since.
+#[must_use]
+pub fn place_of(column: &Column, questions: &[Question]) -> Option<usize> {
+    let by_name = questions.iter().position(|question| question.name == column.name);
+    // The schema is newer than the model; or the model is newer than the schema, during an upgrade.
+    by_name
+        .or_else(|| questions.iter().position(|question| question.is_called(&column.name)))
+        .or_else(|| questions.iter().position(|question| column.is_called(&question.name)))
+}
+
+/// Published features as a model reads them: one value a column, found by name, or by one it had before.
 #[must_use]
 pub fn values_of(features: &[Feature], columns: &[Column]) -> Vec<Value> {
     let value = |(index, column): (usize, &Column)| {
         // Features are published in one order, so the same place is the first guess.
         let guess = features.get(index).filter(|feature| feature.name == column.name);
-        let feature = guess.or_else(|| features.iter().find(|feature| feature.name == column.name));
+        let feature = guess
+            .or_else(|| features.iter().find(|feature| feature.name == column.name))
+            .or_else(|| features.iter().find(|feature| column.is_called(&feature.name)));
         match feature.map(|feature| &feature.value) {
             Some(FeatureValue::Number(number)) => Value::Number(*number),
             Some(FeatureValue::Text(text)) => Value::Text(text.clone()),
@@ -129,5 +141,5 @@ pub fn column_of(question: &Question) -> Column {
         QuestionKind::Number => ColumnKind::Numeric,
         QuestionKind::Text => ColumnKind::Categorical,
     };
-    Column { name: question.name.clone(), kind }
+    Column { name: question.name.clone(), kind, aliases: question.aliases.clone() }
 }

@@ -1,11 +1,11 @@
 //! Gathers the pieces of a questionnaire into an observation, and says when it is to be scored.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::questionnaire::{Answer, QuestionnaireEvent},
+    events::questionnaire::{Answer, Question, QuestionnaireEvent},
     streams::{
         state::{WindowHandle, Windowed},
         time::{EventTime, WallTime},
@@ -41,8 +41,8 @@ pub struct Observation {
     pub answers: Vec<Option<Answer>>,
 }
 
-/// An observation that waits for more, as it is stored: answers by name, so that it survives a change
-/// of the schema.
+/// An observation that waits for more, as it is stored: answers by name, so that it survives a change of the schema.
+/// During an upgrade it may go from instance to instance, each with its own schema: what one does not know it keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
     answers: Vec<(String, Answer)>,
@@ -57,7 +57,7 @@ pub struct GatherSettings {
     /// How long, in event time, an observation waits for its next event before it is forgotten.
     pub retention: Duration,
     /// The questions, in the order of the schema.
-    pub questions: Vec<String>,
+    pub questions: Arc<[Question]>,
 }
 
 /// Events in, observations to be scored out.
@@ -123,7 +123,7 @@ impl Processor for Gather {
             store.remove(before);
         }
         if !is_complete {
-            let partial = self.partial(&answers, was_scored || is_due);
+            let partial = self.partial(before.as_ref(), &answers, was_scored || is_due);
             store.add(&event.respondent_id, record.time, &partial)?;
         }
         if is_due {
@@ -174,19 +174,33 @@ impl Gather {
     ) -> (Vec<Option<Answer>>, bool) {
         let mut answers = event.answers.clone();
         let Some(before) = before else { return (answers, false) };
-        for (question, answer) in &before.value.answers {
-            let index = self.settings.questions.iter().position(|name| name == question);
-            if let Some(open) = index.and_then(|index| answers.get_mut(index)) {
+        for (name, answer) in &before.value.answers {
+            if let Some(open) = self.place_of(name).and_then(|place| answers.get_mut(place)) {
                 open.get_or_insert_with(|| answer.clone());
             }
         }
         (answers, before.value.scored)
     }
 
-    fn partial(&self, answers: &[Option<Answer>], scored: bool) -> Partial {
+    /// The question that has, or had, this name.
+    fn place_of(&self, name: &str) -> Option<usize> {
+        let questions = &self.settings.questions;
+        let by_name = questions.iter().position(|question| question.name == name);
+        by_name.or_else(|| questions.iter().position(|question| question.is_called(name)))
+    }
+
+    fn partial(
+        &self,
+        before: Option<&Windowed<Partial>>,
+        answers: &[Option<Answer>],
+        scored: bool,
+    ) -> Partial {
         let named = self.settings.questions.iter().zip(answers);
-        let answers = named.filter_map(|(name, answer)| Some((name.clone(), answer.clone()?)));
-        Partial { answers: answers.collect(), scored }
+        let known =
+            named.filter_map(|(question, answer)| Some((question.name.clone(), answer.clone()?)));
+        let before = before.into_iter().flat_map(|before| &before.value.answers);
+        let foreign = before.filter(|(name, _)| self.place_of(name).is_none()).cloned();
+        Partial { answers: known.chain(foreign).collect(), scored }
     }
 }
 

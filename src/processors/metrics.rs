@@ -18,6 +18,7 @@ pub struct ApplicationMetrics {
     trainings: IntCounterVec,
     training_seconds: Histogram,
     model_info: IntGaugeVec,
+    contract: IntGaugeVec,
 }
 
 /// From a record's own timestamp to its score; what the commit adds is in the streams layer's.
@@ -74,6 +75,13 @@ impl ApplicationMetrics {
                 Opts::new("foretell_model_info", "1 for the model that this instance serves."),
                 &["version"],
             )?,
+            contract: IntGaugeVec::new(
+                Opts::new(
+                    "foretell_feature_contract_violated",
+                    "1 for a feature that is not as the model that serves was fitted, by what no longer holds.",
+                ),
+                &["feature", "problem"],
+            )?,
         };
         // From 0 on, so that the first of a kind is an increase.
         for result in ["succeeded", "retried", "failed"] {
@@ -88,6 +96,7 @@ impl ApplicationMetrics {
         registry.register(Box::new(metrics.trainings.clone()))?;
         registry.register(Box::new(metrics.training_seconds.clone()))?;
         registry.register(Box::new(metrics.model_info.clone()))?;
+        registry.register(Box::new(metrics.contract.clone()))?;
         Ok(metrics)
     }
 
@@ -118,6 +127,10 @@ impl ApplicationMetrics {
     pub(super) fn trained(&self, result: &str, seconds: f64) {
         self.trainings.with_label_values(&[result]).inc();
         self.training_seconds.observe(seconds);
+    }
+
+    pub(super) fn contract(&self, feature: &str, problem: &str, is_violated: bool) {
+        self.contract.with_label_values(&[feature, problem]).set(i64::from(is_violated));
     }
 
     /// This instance serves `version` from here on. A version long gone takes its series with it,

@@ -9,6 +9,7 @@
 //! ```
 //! Two topologies, each a group of its own: [`topology::scoring`] in P tasks, [`topology::learning`] in one.
 
+pub mod contract;
 pub mod convert;
 pub mod gateway;
 pub mod gather;

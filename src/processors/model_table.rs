@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::{
     events::model::Model,
-    ml::{BundleError, ModelBundle, ModelVersion, Scorer},
+    ml::{BundleError, ModelVersion, Scorer},
     processors::metrics::ApplicationMetrics,
 };
 
@@ -106,8 +106,7 @@ impl ModelTable {
         let Some((_, bytes)) = held else {
             return Err(ModelTableError::NoBundle(version.to_owned()));
         };
-        let scorer = ModelBundle::from_bytes(bytes).and_then(|bundle| Scorer::new(&bundle));
-        let scorer = scorer
+        let scorer = Scorer::from_bytes(bytes)
             .map_err(|source| ModelTableError::Bundle { version: version.to_owned(), source })?;
         if scorer.version().as_str() != version {
             let (announced, found) = (version.to_owned(), scorer.version().clone());

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     processors::{
+        contract::{ContractBoard, Violation},
         model_table::Serving,
         trainer::{Trainer, TrainingProgress},
     },
@@ -30,8 +31,10 @@ pub struct Snapshot {
     pub application: String,
     /// This process.
     pub instance: String,
-    /// Whether all of it is running and a model serves.
+    /// Whether all of it is running, a model serves, and nothing is held back because it was fitted on other answers.
     pub ready: bool,
+    /// Which features are not as the model that serves was fitted.
+    pub contract: Vec<Violation>,
     /// The model that serves.
     pub model: Option<ServedModel>,
     /// The training under way here.
@@ -51,6 +54,8 @@ pub struct Overview {
     pub board: StatusBoard,
     /// Which model serves.
     pub serving: Serving,
+    /// What it is held to.
+    pub contract: ContractBoard,
     /// The training thread.
     pub trainer: Trainer,
 }
@@ -72,7 +77,8 @@ impl Overview {
         Snapshot {
             application: self.application.clone(),
             instance: self.instance.clone(),
-            ready: is_running && model.is_some(),
+            ready: is_running && model.is_some() && !self.contract.holds_back(),
+            contract: self.contract.violations(),
             model,
             training: self.trainer.progress(),
             workers,

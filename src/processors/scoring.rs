@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use crate::{
-    events::prediction::{ClassProbability, Prediction},
+    events::{
+        prediction::{ClassProbability, Prediction},
+        questionnaire::Question,
+    },
     ml::{ModelVersion, Scratch, Value},
-    processors::{convert, gather::Observation, metrics::ApplicationMetrics, model_table::Serving},
+    processors::{
+        contract::ContractWatch, convert, gather::Observation, metrics::ApplicationMetrics,
+        model_table::Serving,
+    },
     streams::{
         metrics::Counter,
         time::EventTime,
@@ -18,7 +24,9 @@ pub struct Score {
     /// Which model serves; asked anew for every record, so a swap falls between two of them.
     pub serving: Serving,
     /// The questions, in the order of an observation's answers.
-    pub questions: Arc<[String]>,
+    pub questions: Arc<[Question]>,
+    /// Whether they are what the model was fitted on.
+    pub(super) contract: ContractWatch,
     /// Where it counts.
     pub metrics: ApplicationMetrics,
     /// What was made ready for the model that scored last.
@@ -55,15 +63,21 @@ impl Processor for Score {
         let is_prepared = |prepared: &Prepared| &prepared.version == scorer.version();
         if !self.prepared.as_ref().is_some_and(is_prepared) {
             let columns = scorer.columns().iter();
-            let place = |name: &str| self.questions.iter().position(|question| question == name);
+            self.contract.begin(&scorer, &self.questions);
             self.prepared = Some(Prepared {
                 version: scorer.version().clone(),
-                places: columns.map(|column| place(&column.name)).collect(),
+                places: columns.map(|column| convert::place_of(column, &self.questions)).collect(),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
                 values: Vec::new(),
             });
         }
+        self.contract.admit(&observation.answers).inspect_err(|error| {
+            if matches!(error, ProcessError::Reject { .. }) {
+                self.contract.count(&observation.answers);
+            }
+        })?;
+        self.contract.count(&observation.answers);
         let prepared = self.prepared.as_mut().expect("it was prepared just now");
         prepared.values.clear();
         for place in &prepared.places {

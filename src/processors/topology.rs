@@ -8,6 +8,7 @@ use crate::{
         questionnaire::QuestionnaireEvent, topics::Topics,
     },
     processors::{
+        contract::{ContractBoard, ContractSettings, ContractWatch},
         gather::{Gather, GatherSettings},
         metrics::ApplicationMetrics,
         model_table::Serving,
@@ -54,6 +55,10 @@ pub struct ScoringParts {
     pub ahead_max: std::time::Duration,
     /// The model that serves.
     pub serving: Serving,
+    /// What it is held to.
+    pub contract: ContractSettings,
+    /// Where breaches of that are told.
+    pub board: ContractBoard,
     /// Where it counts.
     pub metrics: ApplicationMetrics,
 }
@@ -61,7 +66,7 @@ pub struct ScoringParts {
 /// Events and outcomes in; predictions and labelled examples out.
 #[must_use]
 pub fn scoring(parts: ScoringParts) -> Topology {
-    let ScoringParts { topics, codecs, metrics, serving, gather, .. } = parts;
+    let ScoringParts { topics, codecs, metrics, serving, gather, board, .. } = parts;
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let ahead_max = parts.ahead_max;
     let events = topology.source_timed(
@@ -81,7 +86,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let outcome_store =
         OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
 
-    let questions: Arc<[String]> = gather.questions.clone().into();
+    let (questions, contract) = (Arc::clone(&gather.questions), Arc::new(parts.contract));
     let stores = [observations.id()];
     let observed = topology.process("gather", &[events], &stores, move || Gather {
         settings: gather.clone(),
@@ -90,6 +95,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),
         questions: Arc::clone(&questions),
+        contract: ContractWatch::new(Arc::clone(&contract), board.clone()),
         metrics: metrics.clone(),
         prepared: None,
     });

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod drawings;
+mod evolution;
 mod gathering;
 mod learning;
 mod outcomes;

@@ -11,6 +11,7 @@ use foretell::{
     },
     ml::ModelBundle,
     processors::{
+        contract::{ContractBoard, ContractPolicy, ContractSettings},
         gather::{GatherSettings, ScoreWhen},
         metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
@@ -39,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) learn_from: LearnFrom,
     pub(crate) unlabelled: UnlabelledPolicy,
     pub(crate) classes: Vec<String>,
+    pub(crate) policy: ContractPolicy,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             learn_from: LearnFrom::First,
             unlabelled: UnlabelledPolicy::Drop,
             classes: classes(&["no", "yes"]),
+            policy: ContractPolicy::GoOn,
         }
     }
 }
@@ -57,6 +60,8 @@ impl Default for Settings {
 pub(crate) const RETENTION: i64 = 1_000;
 pub(crate) const WINDOW: i64 = 100;
 pub(crate) const GRACE: i64 = 20;
+/// In observations.
+pub(crate) const CONTRACT_WINDOW: u64 = 20;
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(3_600);
 
 /// Something that happens to the system. Times are in seconds.
@@ -93,7 +98,10 @@ pub(crate) struct Scored {
     pub(crate) world: World,
     pub(crate) driver: TopologyDriver,
     pub(crate) table: ModelTable,
+    pub(crate) contract: ContractBoard,
     registry: Registry,
+    serving: Serving,
+    metrics: ApplicationMetrics,
 }
 
 impl Scored {
@@ -108,10 +116,32 @@ impl Scored {
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
         let table = ModelTable::new(serving.clone(), metrics.clone());
-        let topology = topology(&world, settings, serving, metrics);
+        let contract = ContractBoard::new(settings.policy, metrics.clone());
+        let topology =
+            topology(&world, settings, (serving.clone(), contract.clone(), metrics.clone()));
         let streams_metrics = StreamsMetrics::register(&registry).unwrap();
         let driver = TopologyDriver::new(topology, NOW, &streams_metrics);
-        Self { world, driver, table, registry }
+        Self { world, driver, table, contract, registry, serving, metrics }
+    }
+
+    /// An instance with another version of the schema takes the task over.
+    pub(crate) fn evolve(&mut self, settings: &Settings, schema: &str) {
+        self.world = self.world.evolved(schema);
+        let shared = (self.serving.clone(), self.contract.clone(), self.metrics.clone());
+        self.driver.commit();
+        self.driver.restart_with(topology(&self.world, settings, shared));
+    }
+
+    /// A gauge by its labels' values.
+    pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name)?;
+        let wanted = |label: &&str, metric: &prometheus::proto::Metric| {
+            metric.get_label().iter().any(|pair| pair.value() == *label)
+        };
+        let mut metrics = family.get_metric().iter();
+        let found = metrics.find(|metric| labels.iter().all(|label| wanted(label, metric)))?;
+        Some(found.get_gauge().get_value())
     }
 
     /// The model is announced, and the alias moved to it.
@@ -209,8 +239,7 @@ impl Scored {
 fn topology(
     world: &World,
     settings: &Settings,
-    serving: Serving,
-    metrics: ApplicationMetrics,
+    (serving, board, metrics): (Serving, ContractBoard, ApplicationMetrics),
 ) -> Topology {
     let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
     scoring(ScoringParts {
@@ -220,7 +249,7 @@ fn topology(
         gather: GatherSettings {
             when: settings.when,
             retention: seconds(RETENTION),
-            questions: world.questions(),
+            questions: world.schema.questions().into(),
         },
         join: JoinSettings {
             window: seconds(WINDOW),
@@ -232,13 +261,22 @@ fn topology(
         },
         ahead_max: AHEAD_MAX,
         serving,
+        contract: ContractSettings {
+            policy: settings.policy,
+            mostly_missing: 0.9,
+            window: CONTRACT_WINDOW,
+            columns: world.columns(),
+        },
+        board,
         metrics,
     })
 }
 
 pub(crate) fn drawing() -> String {
     let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
-    topology(&World::new(), &Settings::default(), Serving::default(), metrics).describe()
+    let settings = Settings::default();
+    let board = ContractBoard::new(settings.policy, metrics.clone());
+    topology(&World::new(), &settings, (Serving::default(), board, metrics)).describe()
 }
 
 pub(crate) fn encoded<T>(codec: &dyn Codec<T>, value: &T) -> Vec<u8> {

@@ -18,8 +18,8 @@ use foretell::{
         topics::{Topics, subject},
     },
     ml::{
-        Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed, Value,
-        training::train,
+        Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
+        Value, training::train,
     },
     processors::{convert, topology::Codecs},
     streams::{codec::Codec, record::Topic, time::WallTime},
@@ -45,6 +45,7 @@ pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
 
 /// Topics, the questionnaire, and how everything is written.
 pub(crate) struct World {
+    registry: Arc<LocalRegistry>,
     pub(crate) topics: Topics,
     pub(crate) schema: Arc<QuestionnaireSchema>,
     pub(crate) codecs: Codecs,
@@ -52,6 +53,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with_schema(&Arc::new(LocalRegistry::new()), SCHEMA)
+    }
+
+    /// The same cluster, seen by an instance whose configuration names another version of the schema.
+    pub(crate) fn evolved(&self, schema: &str) -> Self {
+        Self::with_schema(&self.registry, schema)
+    }
+
+    fn with_schema(registry: &Arc<LocalRegistry>, avsc: &str) -> Self {
         let topics = Topics::with_prefix("shop.");
         let fields = MetadataFields {
             event_id: Some("id".to_owned()),
@@ -59,27 +69,28 @@ impl World {
             event_time: "at".to_owned(),
             completed: Some("done".to_owned()),
         };
-        let schema = Arc::new(QuestionnaireSchema::new(SCHEMA, &fields, &[]).unwrap());
-        let registry = Arc::new(LocalRegistry::new());
+        let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
         let events = subject(&topics.questionnaire_events);
-        registry.register(&events, SCHEMA).unwrap();
+        registry.register(&events, avsc).unwrap();
         let questionnaire = QuestionnaireCodec::new(
-            Arc::<LocalRegistry>::clone(&registry),
+            Arc::<LocalRegistry>::clone(registry),
             &events,
             Arc::clone(&schema),
         );
         let codecs = Codecs {
             questionnaire: Arc::new(questionnaire.unwrap()),
-            outcome: codec::<Outcome>(&registry, &topics.outcomes),
-            prediction: codec::<Prediction>(&registry, &topics.predictions),
-            labelled_example: codec::<LabelledExample>(&registry, &topics.labelled_examples),
-            model: codec::<Model>(&registry, &topics.models),
+            outcome: codec::<Outcome>(registry, &topics.outcomes),
+            prediction: codec::<Prediction>(registry, &topics.predictions),
+            labelled_example: codec::<LabelledExample>(registry, &topics.labelled_examples),
+            model: codec::<Model>(registry, &topics.models),
         };
-        Self { topics, schema, codecs }
+        let registry = Arc::clone(registry);
+        Self { registry, topics, schema, codecs }
     }
 
-    pub(crate) fn questions(&self) -> Vec<String> {
-        self.schema.questions().iter().map(|question| question.name.clone()).collect()
+    /// The columns of a model of its questions.
+    pub(crate) fn columns(&self) -> Vec<Column> {
+        self.schema.questions().iter().map(convert::column_of).collect()
     }
 }
 
@@ -115,8 +126,16 @@ fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
 
 /// A small model of the classes, its own for each seed.
 pub(crate) fn model(classes: &[String], seed: u64, origin: Origin) -> ModelBundle {
-    let world = World::new();
-    let columns = world.schema.questions().iter().map(convert::column_of).collect();
+    model_of(World::new().columns(), classes, seed, origin)
+}
+
+/// The same of other columns; there must be three, of the same kinds.
+pub(crate) fn model_of(
+    columns: Vec<Column>,
+    classes: &[String],
+    seed: u64,
+    origin: Origin,
+) -> ModelBundle {
     let recipe = Recipe {
         spec: PipelineSpec::new(columns, Scaling::MinMax, Vec::new()).unwrap(),
         classes: classes.to_vec(),

@@ -22,6 +22,16 @@ pub struct Question {
     pub name: String,
     /// What an answer is.
     pub kind: QuestionKind,
+    /// What the field was called before.
+    pub aliases: Vec<String>,
+}
+
+impl Question {
+    /// Whether it is, or was, called `name`.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
 }
 
 /// What the answers to a question are.
@@ -180,7 +190,11 @@ impl QuestionnaireSchema {
                 continue;
             }
             let answer = reader.answer(field)?;
-            questions.push(Question { name: field.name.clone(), kind: answer.kind() });
+            questions.push(Question {
+                name: field.name.clone(),
+                kind: answer.kind(),
+                aliases: field.aliases.clone(),
+            });
             answers.push(answer);
         }
         if questions.is_empty() {

@@ -18,6 +18,8 @@ pub struct FittedPipeline {
     encoders: Vec<Encoder>,
     /// One a cross, by the codes of its two columns.
     crosses: Vec<Categories<(u32, u32)>>,
+    /// One a column: in which share of the rows its value was missing. None of them, if an earlier release fitted it.
+    missing_shares: Vec<f64>,
 }
 
 /// How many values of a row training has never seen the like of.
@@ -73,8 +75,12 @@ impl FittedPipeline {
                 ColumnKind::Categorical => fit_categories(values),
             }
         });
-        let mut fitted =
-            Self { spec: spec.clone(), encoders: encoders.collect(), crosses: Vec::new() };
+        let mut fitted = Self {
+            spec: spec.clone(),
+            encoders: encoders.collect(),
+            crosses: Vec::new(),
+            missing_shares: missing_shares(spec, rows.clone()),
+        };
         let mut pairs = vec![BTreeMap::<(u32, u32), u64>::new(); spec.crossed().len()];
         for row in rows {
             for ((left, right), counts) in spec.crossed().iter().zip(&mut pairs) {
@@ -118,6 +124,12 @@ impl FittedPipeline {
         surprises
     }
 
+    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    #[must_use]
+    pub fn missing_share(&self, column: usize) -> Option<f64> {
+        self.missing_shares.get(column).copied()
+    }
+
     /// What was fitted.
     #[must_use]
     pub fn spec(&self) -> &PipelineSpec {
@@ -158,6 +170,22 @@ impl FittedPipeline {
             }),
         }
     }
+}
+
+fn missing_shares<'a>(spec: &PipelineSpec, rows: impl Iterator<Item = &'a [Value]>) -> Vec<f64> {
+    let (mut missing, mut count) = (vec![0_u64; spec.columns().len()], 0_u64);
+    for row in rows {
+        count += 1;
+        for (index, (column, missing)) in spec.columns().iter().zip(&mut missing).enumerate() {
+            let value = row.get(index).unwrap_or(&Value::Missing);
+            let is_missing = match column.kind {
+                ColumnKind::Numeric => number_of(value).is_none(),
+                ColumnKind::Categorical => text_of(value).is_none(),
+            };
+            *missing += u64::from(is_missing);
+        }
+    }
+    missing.into_iter().map(|missing| missing as f64 / count.max(1) as f64).collect()
 }
 
 fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = &'a Value>) -> Encoder {
@@ -213,13 +241,15 @@ struct RawPipeline {
     spec: PipelineSpec,
     encoders: Vec<Encoder>,
     crosses: Vec<Categories<(u32, u32)>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missing_shares: Vec<f64>,
 }
 
 impl TryFrom<RawPipeline> for FittedPipeline {
     type Error = FittedError;
 
     fn try_from(raw: RawPipeline) -> Result<Self, FittedError> {
-        let RawPipeline { spec, encoders, crosses } = raw;
+        let RawPipeline { spec, encoders, crosses, missing_shares } = raw;
         if encoders.len() != spec.columns().len() || crosses.len() != spec.crosses().len() {
             let (columns, crossed) = (spec.columns().len(), spec.crosses().len());
             let (encoders, fitted) = (encoders.len(), crosses.len());
@@ -236,13 +266,14 @@ impl TryFrom<RawPipeline> for FittedPipeline {
                 return Err(FittedError::Encoder { column: index });
             }
         }
-        Ok(Self { spec, encoders, crosses })
+        Ok(Self { spec, encoders, crosses, missing_shares })
     }
 }
 
 impl From<FittedPipeline> for RawPipeline {
     fn from(fitted: FittedPipeline) -> Self {
-        Self { spec: fitted.spec, encoders: fitted.encoders, crosses: fitted.crosses }
+        let FittedPipeline { spec, encoders, crosses, missing_shares } = fitted;
+        Self { spec, encoders, crosses, missing_shares }
     }
 }
 
@@ -257,7 +288,7 @@ mod tests {
 
     /// Numeric `age` (nothing missing), numeric `pay` (one missing), categorical `job` and `land`, crossed.
     fn fitted() -> FittedPipeline {
-        let column = |name: &str, kind| Column { name: name.to_owned(), kind };
+        let column = Column::new;
         let columns = vec![
             column("age", ColumnKind::Numeric),
             column("pay", ColumnKind::Numeric),
@@ -320,7 +351,7 @@ mod tests {
             [text("cook"), Value::Missing],
             [text("cook"), text("it")],
         ];
-        let column = |name: &str| Column { name: name.to_owned(), kind: ColumnKind::Categorical };
+        let column = |name: &str| Column::new(name, ColumnKind::Categorical);
         let crosses = vec![("job".to_owned(), "land".to_owned())];
         let spec =
             PipelineSpec::new(vec![column("job"), column("land")], Scaling::None, crosses).unwrap();

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn columns() -> Vec<Column> {
-        let column = |name: &str, kind| Column { name: name.to_owned(), kind };
+        let column = Column::new;
         vec![
             column("age", ColumnKind::Numeric),
             column("job", ColumnKind::Categorical),

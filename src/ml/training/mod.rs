@@ -113,7 +113,7 @@ pub(crate) mod tests {
 
     /// A number, a category (sometimes missing), another number; crossed with nothing.
     pub(crate) fn spec() -> PipelineSpec {
-        let column = |name: &str, kind| Column { name: name.to_owned(), kind };
+        let column = Column::new;
         let columns = vec![
             column("x", ColumnKind::Numeric),
             column("kind", ColumnKind::Categorical),

@@ -1,0 +1,269 @@
+//! The feature contract: a model was fitted on certain answers, of certain kinds, and mostly given. What no longer holds
+//! raises an alarm, and what becomes of the observations is a policy.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    events::questionnaire::{Answer, Question},
+    ml::{Column, Scorer},
+    processors::{convert, metrics::ApplicationMetrics},
+    streams::topology::ProcessError,
+};
+
+/// What becomes of an observation that the model was not fitted for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContractPolicy {
+    /// It is scored, as if the answer were missing.
+    #[default]
+    GoOn,
+    /// It goes to the dead letters.
+    Refuse,
+    /// It waits, and all behind it, until a model serves that was fitted for it.
+    HoldBack,
+}
+
+/// See [`ContractPolicy`].
+#[derive(Clone, Debug)]
+pub struct ContractSettings {
+    /// What becomes of an observation that the model was not fitted for.
+    pub policy: ContractPolicy,
+    /// From this share of observations without an answer on, a feature is mostly missing; between 0 and 1.
+    pub mostly_missing: f64,
+    /// Over how many observations of a task that is looked at.
+    pub window: u64,
+    /// The columns as a training of today would make them.
+    pub columns: Vec<Column>,
+}
+
+/// What no longer holds of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// The event schema has no such question.
+    Gone,
+    /// It was a number and is a category, or the other way round.
+    OtherKind,
+    /// It was given in training, and hardly is any more.
+    MostlyMissing,
+}
+
+impl Problem {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gone, Self::OtherKind, Self::MostlyMissing];
+
+    /// As metrics and JSON have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::OtherKind => "other_kind",
+            Self::MostlyMissing => "mostly_missing",
+        }
+    }
+}
+
+/// One feature that is not as the model that serves was fitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Its name in the model.
+    pub feature: String,
+    /// What no longer holds.
+    pub problem: Problem,
+}
+
+/// What is violated on this instance, by whichever of its tasks sees it.
+#[derive(Clone)]
+pub struct ContractBoard {
+    policy: ContractPolicy,
+    seen: Arc<Mutex<BTreeMap<u64, BTreeMap<String, Problem>>>>,
+    next: Arc<AtomicU64>,
+    metrics: ApplicationMetrics,
+}
+
+impl ContractBoard {
+    /// Nothing is violated yet.
+    #[must_use]
+    pub fn new(policy: ContractPolicy, metrics: ApplicationMetrics) -> Self {
+        Self { policy, seen: Arc::default(), next: Arc::default(), metrics }
+    }
+
+    /// All that is violated, each once.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        all(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether observations may be waiting because of it.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.policy == ContractPolicy::HoldBack && !self.violations().is_empty()
+    }
+
+    fn report(&self, task: u64, problems: BTreeMap<String, Problem>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all(&seen);
+        if problems.is_empty() {
+            seen.remove(&task)
+        } else {
+            seen.insert(task, problems)
+        };
+        let after = all(&seen);
+        for Violation { feature, problem } in before.iter().filter(|was| !after.contains(was)) {
+            tracing::info!(
+                feature,
+                problem = problem.name(),
+                "a feature is as the model was fitted again"
+            );
+            self.metrics.contract(feature, problem.name(), false);
+        }
+        for Violation { feature, problem } in after.iter().filter(|is| !before.contains(is)) {
+            tracing::warn!(feature, problem = problem.name(), policy = ?self.policy,
+                "a feature is not as the model was fitted");
+            self.metrics.contract(feature, problem.name(), true);
+        }
+    }
+}
+
+fn all(seen: &BTreeMap<u64, BTreeMap<String, Problem>>) -> Vec<Violation> {
+    let mut all: Vec<Violation> = Vec::new();
+    for (feature, problem) in seen.values().flatten() {
+        let violation = Violation { feature: feature.clone(), problem: *problem };
+        if !all.contains(&violation) {
+            all.push(violation);
+        }
+    }
+    all.sort_by(|one, other| {
+        (&one.feature, one.problem.name()).cmp(&(&other.feature, other.problem.name()))
+    });
+    all
+}
+
+/// Holds the observations of one task against the model that scores them.
+pub(super) struct ContractWatch {
+    settings: Arc<ContractSettings>,
+    board: ContractBoard,
+    task: u64,
+    columns: Vec<Watched>,
+    observations: u64,
+}
+
+/// A column of the model.
+struct Watched {
+    name: String,
+    /// The place of its answer in an observation.
+    place: Option<usize>,
+    problem: Option<Problem>,
+    /// In the training.
+    missing_share: Option<f64>,
+    missing: u64,
+}
+
+impl ContractWatch {
+    pub(super) fn new(settings: Arc<ContractSettings>, board: ContractBoard) -> Self {
+        let task = board.next.fetch_add(1, Ordering::Relaxed);
+        Self { settings, board, task, columns: Vec::new(), observations: 0 }
+    }
+
+    /// From here on, `scorer` scores; `questions` are an observation's.
+    pub(super) fn begin(&mut self, scorer: &Scorer, questions: &[Question]) {
+        let today = &self.settings.columns;
+        let watched = |(number, column): (usize, &Column)| {
+            let place = convert::place_of(column, questions);
+            let now = place.map(|place| {
+                let question = &questions[place];
+                let configured = today.iter().find(|column| column.name == question.name);
+                configured.map_or_else(|| convert::column_of(question).kind, |column| column.kind)
+            });
+            let problem = match now {
+                None => Some(Problem::Gone),
+                Some(kind) if kind != column.kind => Some(Problem::OtherKind),
+                Some(_) => None,
+            };
+            let missing_share = scorer.missing_share(number);
+            Watched { name: column.name.clone(), place, problem, missing_share, missing: 0 }
+        };
+        self.columns = scorer.columns().iter().enumerate().map(watched).collect();
+        self.observations = 0;
+        self.report();
+    }
+
+    /// Whether an observation may be scored.
+    ///
+    /// # Errors
+    /// By the policy, if it may not.
+    pub(super) fn admit(&self, answers: &[Option<Answer>]) -> Result<(), ProcessError> {
+        if self.settings.policy == ContractPolicy::GoOn {
+            return Ok(());
+        }
+        let offends = |column: &&Watched| match column.problem {
+            None => false,
+            Some(Problem::Gone | Problem::OtherKind) => true,
+            Some(Problem::MostlyMissing) => column.is_missing_in(answers),
+        };
+        let Some(column) = self.columns.iter().find(offends) else { return Ok(()) };
+        let problem = column.problem.map_or("", Problem::name);
+        let message = format!("feature {} is not as the model was fitted: {problem}", column.name);
+        match self.settings.policy {
+            ContractPolicy::GoOn => Ok(()),
+            ContractPolicy::Refuse => Err(ProcessError::reject("feature_contract", message)),
+            ContractPolicy::HoldBack => Err(ProcessError::Retry(message)),
+        }
+    }
+
+    /// Counts an observation that does not come again.
+    pub(super) fn count(&mut self, answers: &[Option<Answer>]) {
+        self.observations += 1;
+        for column in &mut self.columns {
+            column.missing += u64::from(column.is_missing_in(answers));
+        }
+        if self.observations >= self.settings.window {
+            self.judge();
+        }
+    }
+
+    fn judge(&mut self) {
+        let mostly = self.settings.mostly_missing;
+        for column in &mut self.columns {
+            let share = column.missing as f64 / self.observations as f64;
+            let was_given = column.missing_share.is_some_and(|trained| trained < mostly / 2.0);
+            match column.problem {
+                Some(Problem::Gone | Problem::OtherKind) => (),
+                None | Some(Problem::MostlyMissing) => {
+                    let is_missing = was_given && share >= mostly;
+                    column.problem = is_missing.then_some(Problem::MostlyMissing);
+                }
+            }
+            column.missing = 0;
+        }
+        self.observations = 0;
+        self.report();
+    }
+
+    fn report(&self) {
+        let problems =
+            self.columns.iter().filter_map(|column| Some((column.name.clone(), column.problem?)));
+        self.board.report(self.task, problems.collect());
+    }
+}
+
+impl Watched {
+    fn is_missing_in(&self, answers: &[Option<Answer>]) -> bool {
+        self.place.is_none_or(|place| answers[place].is_none())
+    }
+}
+
+impl Drop for ContractWatch {
+    /// The task has gone elsewhere, and what it saw with it.
+    fn drop(&mut self) {
+        self.board.report(self.task, BTreeMap::new());
+    }
+}

@@ -1,0 +1,258 @@
+//! A questionnaire changes while it is answered: events of both versions, instances of both versions, models of both.
+
+use foretell::{
+    events::prediction::{Feature, FeatureValue, Prediction},
+    ml::{ColumnKind, Origin, Value},
+    processors::{
+        contract::{ContractPolicy, Problem, Violation},
+        convert,
+    },
+    streams::time::EventTime,
+};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    scored::{CONTRACT_WINDOW, Happens, Scored, Settings, header, visit},
+    world::{EPOCH_MS, SCHEMA, World, classes, model_of},
+};
+
+/// `plan` has become `tariff`, `device` is new.
+fn renamed() -> String {
+    let added = r#"{"name": "device", "type": ["null", "string"], "default": null}"#;
+    let schema = SCHEMA.replace(r#""name": "plan""#, r#""name": "tariff", "aliases": ["plan"]"#);
+    schema.replace("\n  ]}", &format!(",\n    {added}\n  ]}}"))
+}
+
+/// `minutes` is gone.
+fn without_minutes() -> String {
+    let field = r#",
+    {"name": "minutes", "type": ["null", "double"], "default": null}"#;
+    assert!(SCHEMA.contains(field));
+    SCHEMA.replace(field, "")
+}
+
+fn event(world: &World, who: &str, at: i64, fields: Json) -> Happens {
+    let mut fields = fields;
+    fields["who"] = json!(who);
+    let at = EventTime(EPOCH_MS + at * 1_000);
+    let event = world.schema.from_json(&fields, "", at).unwrap();
+    let mut bytes = Vec::new();
+    world.codecs.questionnaire.encode(&event, &mut bytes).unwrap();
+    Happens::Raw(world.topics.questionnaire_events.clone(), "key", Some(bytes))
+}
+
+fn said(prediction: &Prediction) -> Vec<(&str, &FeatureValue)> {
+    prediction.features.iter().map(|one| (one.name.as_str(), &one.value)).collect()
+}
+
+fn only(scored: &mut Scored) -> Prediction {
+    let mut predictions = scored.predictions();
+    assert_eq!(predictions.len(), 1);
+    predictions.remove(0)
+}
+
+#[test]
+fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    let old = scored.world.evolved(SCHEMA);
+    let new = scored.world.evolved(&renamed());
+    let whole = json!({"visits": 3, "plan": "gold", "minutes": 1.5, "done": true});
+    let mut evolved = whole.clone();
+    evolved["tariff"] = evolved["plan"].take();
+    evolved.as_object_mut().unwrap().remove("plan");
+    evolved["device"] = json!("phone");
+
+    scored.happen(&event(&old, "ann", 1, whole.clone()));
+    let expected = only(&mut scored).probabilities;
+    // An old instance reads a new event: it can't know the new name, and the contract will say so.
+    scored.happen(&event(&new, "bob", 2, evolved.clone()));
+    let blind = only(&mut scored);
+    assert_eq!(said(&blind)[1], ("plan", &FeatureValue::Missing));
+
+    scored.evolve(&settings, &renamed());
+    for (who, sent) in
+        [("cem", event(&old, "cem", 3, whole)), ("dee", event(&new, "dee", 4, evolved))]
+    {
+        scored.happen(&sent);
+        let prediction = only(&mut scored);
+        assert_eq!(prediction.probabilities, expected, "{who}: the model knows it as plan");
+        let names: Vec<&str> = said(&prediction).iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["visits", "tariff", "minutes", "device"], "{who}");
+        let device = said(&prediction)[3].1;
+        let is_given = *device == FeatureValue::Text("phone".to_owned());
+        assert_eq!(is_given, who == "dee", "what the model ignores is kept for the next training");
+    }
+    assert!(scored.contract.violations().is_empty(), "nothing that the model uses is gone");
+}
+
+#[test]
+fn an_observation_survives_an_upgrade_in_both_directions() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    scored.happen(&Happens::Event("ann", 1, json!({"plan": "gold"})));
+    scored.evolve(&settings, &renamed());
+    scored.happen(&Happens::Event("ann", 2, json!({"device": "phone"})));
+    // Back to an instance that knows neither the new name nor the new question: it keeps both.
+    scored.evolve(&settings, SCHEMA);
+    scored.happen(&Happens::Event("ann", 3, json!({"visits": 7})));
+    assert!(scored.predictions().is_empty());
+    scored.evolve(&settings, &renamed());
+    scored.happen(&Happens::Event("ann", 4, json!({"minutes": 2.0})));
+    let prediction = only(&mut scored);
+    let text = |text: &str| FeatureValue::Text(text.to_owned());
+    let expected = [
+        ("visits", &FeatureValue::Number(7.0)),
+        ("tariff", &text("gold")),
+        ("minutes", &FeatureValue::Number(2.0)),
+        ("device", &text("phone")),
+    ];
+    assert_eq!(said(&prediction), expected);
+}
+
+#[test]
+fn a_model_of_the_new_names_serves_on_an_old_instance() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("ann", 1));
+    let expected = only(&mut scored).probabilities;
+    let mut columns = scored.world.evolved(&renamed()).columns();
+    columns.pop();
+    let newer = model_of(columns, &classes(&["no", "yes"]), 1, Origin::default());
+    scored.serve(&newer);
+    scored.happen(&visit("bob", 2));
+    assert_eq!(only(&mut scored).probabilities, expected, "its tariff is their plan");
+    assert!(scored.contract.violations().is_empty());
+}
+
+#[test]
+fn examples_of_both_versions_are_learned_from() {
+    let columns = World::new().evolved(&renamed()).columns();
+    let feature = |name: &str, value: FeatureValue| Feature { name: name.to_owned(), value };
+    let text = |text: &str| FeatureValue::Text(text.to_owned());
+    let old = [
+        feature("visits", FeatureValue::Number(1.0)),
+        feature("plan", text("gold")),
+        feature("minutes", FeatureValue::Missing),
+    ];
+    let new = [
+        feature("visits", FeatureValue::Number(1.0)),
+        feature("tariff", text("gold")),
+        feature("minutes", FeatureValue::Missing),
+        feature("device", text("phone")),
+    ];
+    let gold = Value::Text("gold".to_owned());
+    let of_old = [Value::Number(1.0), gold.clone(), Value::Missing, Value::Missing];
+    let of_new = [Value::Number(1.0), gold, Value::Missing, Value::Text("phone".to_owned())];
+    assert_eq!(convert::values_of(&old, &columns), of_old);
+    assert_eq!(convert::values_of(&new, &columns), of_new);
+}
+
+fn violation(feature: &str, problem: Problem) -> Violation {
+    Violation { feature: feature.to_owned(), problem }
+}
+
+const GAUGE: &str = "foretell_feature_contract_violated";
+
+#[test]
+fn a_feature_that_is_gone_is_told_until_a_model_without_it_serves() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    scored.evolve(&settings, &without_minutes());
+    scored.happen(&Happens::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
+    assert_eq!(scored.predictions().len(), 1, "it goes on");
+    assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
+    assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(1.0));
+    assert!(!scored.contract.holds_back());
+
+    let mut columns = scored.world.columns();
+    columns.push(columns[0].clone());
+    columns[2].name = "visits_again".to_owned();
+    columns[2].aliases = vec!["visits".to_owned()];
+    scored.serve(&model_of(columns, &classes(&["no", "yes"]), 5, Origin::default()));
+    scored.happen(&Happens::Event("bob", 2, json!({"visits": 3, "plan": "gold"})));
+    assert_eq!(scored.predictions().len(), 1);
+    assert_eq!(scored.contract.violations(), []);
+    assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(0.0));
+}
+
+#[test]
+fn a_number_that_became_a_category_is_refused_if_so_asked() {
+    let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
+    let mut scored = Scored::new(&settings);
+    // As one fitted before `visits` became a number, and `plan` a word.
+    let mut columns = scored.world.columns();
+    columns[0].kind = ColumnKind::Categorical;
+    columns[1].kind = ColumnKind::Numeric;
+    columns.swap(0, 1);
+    scored.serve(&model_of(columns, &classes(&["no", "yes"]), 6, Origin::default()));
+    scored.happen(&visit("ann", 1));
+    assert!(scored.predictions().is_empty());
+    let letters = scored.driver.read(&scored.world.topics.dead_letters);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(header(&letters[0], "foretell.error.class"), "feature_contract");
+    assert!(header(&letters[0], "foretell.error.message").contains("other_kind"), "{letters:?}");
+    let expected = [violation("plan", Problem::OtherKind), violation("visits", Problem::OtherKind)];
+    assert_eq!(scored.contract.violations(), expected);
+}
+
+#[test]
+fn a_feature_that_is_hardly_given_any_more_is_told_and_recovers() {
+    let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
+    let mut scored = Scored::new(&settings);
+    let window = i64::try_from(CONTRACT_WINDOW).unwrap();
+    let mut at = 0;
+    let mut send = |scored: &mut Scored, fields: &Json, count: i64| {
+        for _ in 0..count {
+            at += 1;
+            scored.happen(&Happens::Event("ann", at, fields.clone()));
+        }
+    };
+    let poor = json!({"visits": 3, "plan": "gold", "done": true});
+    let whole = json!({"visits": 3, "plan": "gold", "minutes": 2.0, "done": true});
+    send(&mut scored, &whole, 2);
+    send(&mut scored, &poor, window - 3);
+    assert_eq!(scored.contract.violations(), [], "it takes a whole window");
+    send(&mut scored, &poor, 1);
+    assert_eq!(scored.contract.violations(), [violation("minutes", Problem::MostlyMissing)]);
+    assert_eq!(
+        scored.predictions().len(),
+        usize::try_from(window).unwrap(),
+        "none was refused yet"
+    );
+    // What has the answer is scored, what lacks it is not.
+    send(&mut scored, &poor, 1);
+    send(&mut scored, &whole, 1);
+    assert_eq!(scored.predictions().len(), 1);
+    send(&mut scored, &whole, window - 2);
+    assert_eq!(scored.contract.violations(), []);
+    send(&mut scored, &poor, 1);
+    assert_eq!(scored.predictions().len(), usize::try_from(window).unwrap() - 1);
+}
+
+#[test]
+fn what_is_held_back_goes_on_with_a_model_that_fits() {
+    let settings = Settings { policy: ContractPolicy::HoldBack, ..Settings::default() };
+    let mut scored = Scored::new(&settings);
+    let first = model_of(
+        {
+            let mut columns = scored.world.columns();
+            columns[2].name = "seconds".to_owned();
+            columns
+        },
+        &classes(&["no", "yes"]),
+        7,
+        Origin::default(),
+    );
+    scored.serve(&first);
+    let bytes = scored.event("ann", 1, &json!({"visits": 3, "plan": "gold", "minutes": 1.0}));
+    let topic = scored.world.topics.questionnaire_events.clone();
+    let piped = scored.driver.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(EPOCH_MS));
+    piped.unwrap();
+    assert!(scored.predictions().is_empty(), "it waits");
+    assert!(scored.contract.holds_back());
+    assert_eq!(scored.contract.violations(), [violation("seconds", Problem::Gone)]);
+    scored.serve(crate::world::second_model());
+    scored.driver.process().unwrap();
+    assert_eq!(scored.predictions().len(), 1, "it was not lost");
+    assert!(!scored.contract.holds_back());
+}
