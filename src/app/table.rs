@@ -111,7 +111,7 @@ fn places_of(
             Ok(Place::Label)
         } else if name.is_empty() {
             Ok(Place::Unused)
-        } else if let Some(index) = questions.iter().position(|question| &question.name == name) {
+        } else if let Some(index) = questions.iter().position(|question| question.is_called(name)) {
             Ok(Place::Question(index))
         } else {
             let known = questions.iter().map(|question| question.name.as_str());

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     path::Path,
+    sync::Arc,
 };
 
 use foretell::{
@@ -14,6 +15,7 @@ use foretell::{
         model::Model,
         outcome::Outcome,
         prediction::Prediction,
+        questionnaire::Question,
     },
     ml::{ModelBundle, Scorer, Scratch},
     processors::convert,
@@ -27,7 +29,7 @@ pub(crate) const INITIAL: usize = 3000;
 
 /// An application nobody else has.
 pub(crate) struct Application {
-    _folder: TempDir,
+    folder: Arc<TempDir>,
     settings: Vec<String>,
 }
 
@@ -43,7 +45,12 @@ impl Application {
             format!("schema_registry.url={}", registry()),
         ]);
         settings.extend(more.iter().map(|setting| (*setting).to_owned()));
-        Self { _folder: folder, settings }
+        Self { folder: Arc::new(folder), settings }
+    }
+
+    /// The same application, with `more` settings besides.
+    pub(crate) fn with(&self, more: &[String]) -> Self {
+        Self { folder: Arc::clone(&self.folder), settings: [&self.settings[..], more].concat() }
     }
 
     /// Starts a command of it.
@@ -145,8 +152,10 @@ impl Topics {
         }));
         go_on(cluster.read_values(&names.predictions, |prediction: Prediction| {
             let scorer = scorers.get(&prediction.model_version);
-            topics.wrong_version +=
-                usize::from(!scorer.is_some_and(|scorer| makes(scorer, &prediction, &mut scratch)));
+            let makes = |scorer: &Scorer| {
+                makes(scorer, &prediction, &mut scratch, &config.gather.questions)
+            };
+            topics.wrong_version += usize::from(!scorer.is_some_and(makes));
             topics.versions.insert(prediction.model_version);
             *topics.scored.entry(prediction.event_id).or_default() += 1;
             ControlFlow::Continue(())
@@ -182,9 +191,26 @@ fn go_on(read: anyhow::Result<()>) {
     read.unwrap();
 }
 
-/// Whether `scorer` says the same of the same features, to the last bit.
-fn makes(scorer: &Scorer, prediction: &Prediction, scratch: &mut Scratch) -> bool {
-    let values = convert::values_of(&prediction.features, scorer.columns());
+/// Whether `scorer` says the same of the same features, to the last bit. A feature that was renamed since, or by the time,
+/// is the same feature.
+fn makes(
+    scorer: &Scorer,
+    prediction: &Prediction,
+    scratch: &mut Scratch,
+    questions: &[Question],
+) -> bool {
+    let mut features = prediction.features.clone();
+    for feature in &mut features {
+        let question = questions.iter().find(|question| question.is_called(&feature.name));
+        let column = scorer
+            .columns()
+            .iter()
+            .find(|column| question.is_some_and(|question| question.is_called(&column.name)));
+        if let Some(column) = column {
+            feature.name.clone_from(&column.name);
+        }
+    }
+    let values = convert::values_of(&features, scorer.columns());
     let again = scorer.score(&values, scratch);
     let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
     told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))

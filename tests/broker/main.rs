@@ -9,6 +9,8 @@ mod chaos;
 mod contract;
 mod deleted;
 mod doctor;
+mod evolution;
+mod gateway;
 mod operator;
 mod port;
 #[path = "../process/mod.rs"]

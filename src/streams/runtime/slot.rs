@@ -165,18 +165,23 @@ impl Slot {
         idle_max: Duration,
         clock: &dyn Clock,
     ) -> Result<usize, StateError> {
-        match &self.phase {
+        let waited_for = match &self.phase {
             Phase::Restoring(_) => return Ok(0),
             Phase::Blocked { until, .. } if clock.elapsed() < *until => return Ok(0),
-            Phase::Running | Phase::Blocked { .. } => self.phase = Phase::Running,
-        }
+            Phase::Blocked { reason, .. } => Some(reason.clone()),
+            Phase::Running => None,
+        };
+        self.phase = Phase::Running;
         let mut processed = 0;
         while processed < records_max && !self.must_wait(clock, idle_max) {
             match self.task.process_next(clock.now())? {
                 Step::Processed => processed += 1,
                 Step::Idle => break,
                 Step::Blocked(reason) => {
-                    tracing::warn!(task = %self.task.partition(), reason, "a record has to wait");
+                    // Told once, however often it is tried again.
+                    if processed > 0 || waited_for.as_ref() != Some(&reason) {
+                        tracing::warn!(task = %self.task.partition(), reason, "a record has to wait");
+                    }
                     let until = clock.elapsed() + BLOCKED_WAIT;
                     self.phase = Phase::Blocked { until, reason };
                     break;
