@@ -63,6 +63,11 @@ simulation: ## instances that crash, stall and are fenced on a simulated cluster
 	@.ci/setup build
 	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --lib simulation -- --nocapture
 
+.PHONY: fuzz
+fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 5 seconds of it
+	@.ci/setup build
+	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --lib avro::fuzz
+
 .PHONY: check
 check: ## the gate for style, lints, docs and deployment; writes nothing
 	@.ci/setup build check

@@ -47,3 +47,6 @@ mod defaults;
 mod words;
 
 mod wire;
+
+#[cfg(test)]
+mod fuzz;

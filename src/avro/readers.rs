@@ -181,7 +181,8 @@ pub(crate) fn class_of(error: &Malformed) -> &'static str {
         | Malformed::Text
         | Malformed::Choice { .. }
         | Malformed::Depth
-        | Malformed::EmptyItems => "malformed",
+        | Malformed::EmptyItems
+        | Malformed::TooLarge => "malformed",
     }
 }
 

@@ -14,7 +14,9 @@ use crate::avro::{
     defaults::write_default,
     layout::{Layout, NodeId, definition},
     scalars::{Base, base, unit},
-    wire::{Cursor, DEPTH_MAX, Malformed, write_blob, write_count, write_long},
+    wire::{
+        Cursor, DEPTH_MAX, Malformed, REWRITTEN_BYTES_MAX, write_blob, write_count, write_long,
+    },
     words::{any_of, cannot_be_read, in_words},
 };
 
@@ -35,6 +37,8 @@ pub(super) enum Step {
     /// The value has the same bytes in both.
     Copy(NodeId),
     IntToLong,
+    IntToFloat,
+    IntToDouble,
     LongToFloat,
     LongToDouble,
     FloatToDouble,
@@ -123,6 +127,8 @@ impl Resolution {
             match self.step(id) {
                 Step::Copy(_)
                 | Step::IntToLong
+                | Step::IntToFloat
+                | Step::IntToDouble
                 | Step::LongToFloat
                 | Step::LongToDouble
                 | Step::FloatToDouble => (),
@@ -156,6 +162,8 @@ impl Resolution {
             Step::Record { theirs, ours } => Some((theirs, ours)),
             Step::Copy(_)
             | Step::IntToLong
+            | Step::IntToFloat
+            | Step::IntToDouble
             | Step::LongToFloat
             | Step::LongToDouble
             | Step::FloatToDouble
@@ -198,6 +206,8 @@ impl Resolution {
                 out.extend_from_slice(&value[..value.len() - cursor.rest().len()]);
             }
             Step::IntToLong => write_long(i64::from(cursor.int()?), out),
+            Step::IntToFloat => out.extend_from_slice(&(cursor.int()? as f32).to_le_bytes()),
+            Step::IntToDouble => out.extend_from_slice(&f64::from(cursor.int()?).to_le_bytes()),
             Step::LongToFloat => out.extend_from_slice(&(cursor.long()? as f32).to_le_bytes()),
             Step::LongToDouble => out.extend_from_slice(&(cursor.long()? as f64).to_le_bytes()),
             Step::FloatToDouble => {
@@ -235,7 +245,10 @@ impl Resolution {
         mut item: impl FnMut(&mut Cursor<'_>, &mut Vec<u8>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
         let mut items = Vec::new();
-        let count = cursor.items(|cursor| item(cursor, &mut items))?;
+        let count = cursor.items(|cursor| {
+            item(cursor, &mut items)?;
+            if items.len() > REWRITTEN_BYTES_MAX { Err(Malformed::TooLarge) } else { Ok(()) }
+        })?;
         if count > 0 {
             write_count(usize::try_from(count).expect("each is counted one by one"), out);
             out.append(&mut items);
@@ -427,8 +440,10 @@ impl Compiler<'_> {
         }
         let step = match (base(theirs), base(ours)) {
             (Base::Int, Base::Long) => Some(Step::IntToLong),
-            (Base::Int | Base::Long, Base::Float) => Some(Step::LongToFloat),
-            (Base::Int | Base::Long, Base::Double) => Some(Step::LongToDouble),
+            (Base::Int, Base::Float) => Some(Step::IntToFloat),
+            (Base::Int, Base::Double) => Some(Step::IntToDouble),
+            (Base::Long, Base::Float) => Some(Step::LongToFloat),
+            (Base::Long, Base::Double) => Some(Step::LongToDouble),
             (Base::Float, Base::Double) => Some(Step::FloatToDouble),
             (their_base, our_base) if their_base == our_base && their_base != Base::Other => None,
             (_, _) => return Err(cannot_be_read(theirs, ours)),

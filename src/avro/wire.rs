@@ -8,6 +8,10 @@ pub(crate) const DEPTH_MAX: usize = 64;
 /// bytes could keep us counting for ever.
 const EMPTY_ITEMS_MAX: usize = 65_536;
 
+/// How large a record may become when it is rewritten: an item of one byte may be one of a kilobyte by our schema's
+/// defaults.
+pub(crate) const REWRITTEN_BYTES_MAX: usize = 64 << 20;
+
 /// Why bytes are not what their schema says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
@@ -29,6 +33,8 @@ pub(crate) enum Malformed {
     Depth,
     #[error("more than {EMPTY_ITEMS_MAX} empty items")]
     EmptyItems,
+    #[error("more than {REWRITTEN_BYTES_MAX} bytes when it is read with our schema")]
+    TooLarge,
     /// Well-formed, but our schema has no place for this value.
     #[error("{0}")]
     Unresolvable(String),
