@@ -5,6 +5,7 @@
 mod bad_input;
 mod drawings;
 mod evolution;
+mod formats;
 mod gathering;
 mod learning;
 mod outcomes;

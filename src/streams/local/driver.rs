@@ -200,6 +200,15 @@ impl TopologyDriver {
         self.restore(Arc::new(topology));
     }
 
+    /// A restart over other changelogs, such as those that an earlier release has left behind.
+    pub fn restart_over(&mut self, changelogs: Vec<InputRecord>) {
+        self.changelogs.clear();
+        for record in changelogs {
+            self.changelogs.entry(record.source.topic.clone()).or_default().push(record);
+        }
+        self.restart();
+    }
+
     fn restore(&mut self, topology: Arc<Topology>) {
         let mut task = open(&topology, &self.metrics);
         let (changelogs, now): (Vec<_>, _) = (task.changelogs().collect(), self.clock.now());

@@ -30,7 +30,9 @@ impl Worker {
                 if !self.rebuilt.insert(task) {
                     return Err(WorkerError::State(format!(
                         "task {task} cannot read its stores, though they were rebuilt from their changelogs: {error}. \
-                         Was something else written there, or by a newer version?"
+                         If a newer release wrote there, run that one: its formats can't be read by this one. \
+                         Else something else was written there: stop all instances and delete the changelog topics, \
+                         and what was remembered is forgotten"
                     )));
                 }
                 tracing::error!(%task, %error, "rebuilding the stores from their changelogs");

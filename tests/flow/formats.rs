@@ -1,0 +1,218 @@
+//! What releases leave behind for the next ones: changelogs, models, folders. The files in `golden/` were written by the
+//! release whose format they name, and are never changed: a release that writes otherwise raises the format's number,
+//! and goes on reading these.
+
+use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
+
+use foretell::{
+    ml::{ModelBundle, Scorer, Scratch, Value},
+    processors::{model_table::ModelTableError, retrain_trigger::records_of},
+    streams::{
+        record::{InputRecord, Offset, Partition, Topic, TopicPartition},
+        state::{Access, DiskStores, StateError, StoreSupplier as _},
+        time::EventTime,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    scored::{Happens, Scored, Settings, outcome, visit},
+    world::{NOW, second_model},
+};
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flow/golden")).join(name)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        write!(digits, "{byte:02x}").unwrap();
+        digits
+    })
+}
+
+fn bytes(digits: &str) -> Vec<u8> {
+    let byte = |place| u8::from_str_radix(&digits[place..place + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+const STORES: [&str; 2] =
+    ["shop-scoring-observations-changelog", "shop-scoring-outcomes-changelog"];
+
+/// An answer that waits for more, a prediction that waits for its outcome, an outcome that waits for its prediction, and
+/// one of each that is done.
+fn remembers(scored: &mut Scored) {
+    scored.happen(&Happens::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
+    scored.happen(&visit("bob", 11));
+    scored.happen(&outcome("cem", 12, "yes"));
+    scored.happen(&visit("dee", 13));
+    scored.happen(&outcome("dee", 14, "no"));
+    scored.happen(&Happens::Event("eve", 15, json!({"minutes": 1.0})));
+    scored.happen(&Happens::Event("eve", 16, json!({"visits": 1, "done": true})));
+    scored.happen(&Happens::Commit);
+}
+
+/// An instance on which the kept model serves: a training elsewhere may differ in a last bit.
+fn instance() -> Scored {
+    let mut scored = Scored::without_model(&Settings::default());
+    let bytes = fs::read(golden("model-v1.bundle")).unwrap();
+    scored.serve(&ModelBundle::from_bytes(&bytes).unwrap());
+    scored
+}
+
+/// A line a record: topic, timestamp, key, value.
+fn told(scored: &Scored) -> String {
+    let mut lines = String::new();
+    for store in STORES {
+        for record in scored.driver.changelog(&Topic::new(store)) {
+            let key = hex(record.key.as_deref().unwrap());
+            let value = record.value.as_deref().map_or("-".to_owned(), hex);
+            writeln!(lines, "{store} {} {key} {value}", record.timestamp.0).unwrap();
+        }
+    }
+    lines
+}
+
+fn records(lines: &str) -> Vec<InputRecord> {
+    let record = |(number, line): (usize, &str)| {
+        let mut parts = line.split(' ');
+        let topic = Topic::new(parts.next().unwrap());
+        let timestamp = EventTime(parts.next().unwrap().parse().unwrap());
+        let key = Some(bytes(parts.next().unwrap()));
+        let value = parts.next().filter(|value| *value != "-").map(bytes);
+        InputRecord {
+            source: TopicPartition { topic, partition: Partition(0) },
+            offset: Offset(i64::try_from(number).unwrap()),
+            timestamp,
+            key,
+            value,
+            headers: Vec::new(),
+        }
+    };
+    lines.lines().enumerate().map(record).collect()
+}
+
+#[test]
+fn changelogs_are_written_as_their_format_says() {
+    let mut scored = instance();
+    remembers(&mut scored);
+    let kept = fs::read_to_string(golden("changelogs-v1.txt")).unwrap();
+    assert_eq!(
+        told(&scored),
+        kept,
+        "the stores' format has changed: raise its number in processors/topology.rs, keep reading the old one, \
+         and put what is written now into golden/changelogs-v2.txt"
+    );
+}
+
+#[test]
+fn changelogs_of_each_format_are_gone_on_with() {
+    let lines = fs::read_to_string(golden("changelogs-v1.txt")).unwrap();
+    let mut scored = instance();
+    scored.driver.restart_over(records(&lines));
+    scored.happen(&Happens::Event("ann", 20, json!({"minutes": 2.0})));
+    scored.happen(&outcome("bob", 21, "yes"));
+    scored.happen(&visit("cem", 22));
+    let expected = [
+        "scored ann@20 3 gold 2",
+        "learned bob@11 yes after 10 s 3 gold 1.5",
+        "scored cem@22 3 gold 1.5",
+        "learned cem@22 yes after -10 s 3 gold 1.5",
+    ];
+    assert_eq!(scored.told(), expected);
+}
+
+/// Its first byte is the format's number.
+#[test]
+fn a_changelog_of_a_later_format_is_told_apart() {
+    let lines = fs::read_to_string(golden("changelogs-v1.txt")).unwrap();
+    let mut later = records(&lines);
+    for value in later.iter_mut().filter_map(|record| record.value.as_mut()) {
+        assert_eq!(value[0], 1);
+        value[0] = 2;
+    }
+    let mut scored = instance();
+    scored.driver.restart_over(later);
+    let event = scored.event("ann", 20, &json!({"minutes": 2.0}));
+    let topic = scored.world.topics.questionnaire_events.clone();
+    let refused = scored.driver.pipe(&topic, Some(b"ann"), Some(&event), EventTime(NOW.0));
+    let Err(StateError::Corrupted(error)) = refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("format 2, only 1 is known"), "{error}");
+}
+
+#[test]
+fn models_of_each_format_score_as_they_did() {
+    let bytes = fs::read(golden("model-v1.bundle")).unwrap();
+    let bundle = ModelBundle::from_bytes(&bytes).unwrap();
+    let scorer = Scorer::from_bytes(&bytes).unwrap();
+    let text = |text: &str| Value::Text(text.to_owned());
+    let rows = [
+        [Value::Number(3.0), text("gold"), Value::Number(1.5)],
+        [Value::Number(15.0), text("never seen"), Value::Missing],
+        [Value::Missing, Value::Missing, Value::Missing],
+    ];
+    let said = rows.iter().map(|row| {
+        let probabilities = scorer.score(row, &mut Scratch::default());
+        format!("{:016x}\n", probabilities.as_slice()[1].to_bits())
+    });
+    let said = format!("{}\n{}", scorer.version().as_str(), said.collect::<String>());
+    assert_eq!(said, fs::read_to_string(golden("model-v1.scores.txt")).unwrap());
+    let again = bundle.to_bytes().unwrap();
+    assert_eq!(
+        ModelBundle::with_version(&again).unwrap(),
+        (bundle, scorer.version().clone()),
+        "the bundle's content has changed: what it had must keep its bytes, and what is new must not be written for an \
+         old model; or raise the format's number in ml/bundle.rs, and keep reading this one"
+    );
+}
+
+#[test]
+fn a_model_of_a_later_format_does_not_take_over() {
+    let mut scored = instance();
+    let mut announced = records_of(second_model(), "test", NOW).unwrap();
+    for record in &mut announced {
+        if let Some(bundle) = &mut record.bundle {
+            bundle[0] = 9;
+        }
+    }
+    let results: Vec<_> = announced.iter().map(|record| scored.table.apply(record)).collect();
+    let Some(Err(error @ ModelTableError::Bundle { .. })) = results.last() else {
+        panic!("{results:?}")
+    };
+    let told = in_full(error);
+    assert!(told.contains("format Some(9), not 1"), "{told}");
+    scored.happen(&visit("ann", 1));
+    let kept = fs::read_to_string(golden("model-v1.scores.txt")).unwrap();
+    assert!(kept.starts_with(&scored.predictions()[0].model_version), "the one before goes on");
+}
+
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A folder of stores as a release has left it, unpacked where it may be changed.
+fn folder(name: &str) -> tempfile::TempDir {
+    let into = tempfile::tempdir().unwrap();
+    let archive = golden(name);
+    let unpacked = Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(into.path()).status();
+    assert!(unpacked.unwrap().success(), "{}", archive.display());
+    into
+}
+
+#[test]
+fn a_folder_of_each_format_is_gone_on_with() {
+    let folder = folder("stores-v1.tar.gz");
+    let stores = DiskStores::open(folder.path()).unwrap();
+    let changelog = TopicPartition { topic: Topic::new("changelog"), partition: Partition(0) };
+    let store = stores.open(&changelog, Access::ByKey).unwrap();
+    let checkpoint = store.checkpoint().expect("it has one");
+    assert_eq!((checkpoint.offset, checkpoint.stream_time), (Offset(42), EventTime(420)));
+    assert_eq!(store.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    assert_eq!(store.get(b"gone").unwrap(), None);
+}
