@@ -173,14 +173,16 @@ fn connect_registry(
     let written = &config.raw.schema_registry;
     let url = &written.url;
     let client = Arc::new(registry_client(config)?);
+    let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let folder = written.cache_dir.as_deref();
     let cached =
-        CachedRegistry::open(client, url, folder, Arc::clone(clock)).with_context(|| {
+        CachedRegistry::open(registry, url, folder, Arc::clone(clock)).with_context(|| {
             let folder = folder.unwrap_or(Path::new("")).display();
             format!("cannot keep schemas in {folder}: set [schema_registry] cache_dir")
         })?;
     let kept = cached.kept();
     match cached.latest("foretell") {
+        Ok(_) => {}
         Err(RegistryError::Unavailable(reason)) if kept > 0 => {
             tracing::warn!(
                 url,
@@ -189,9 +191,26 @@ fn connect_registry(
                 "the schema registry is away: going on with what it said before"
             );
         }
-        answer => drop(answer.with_context(|| {
-            format!("no schema registry answers at {url}: is it running? set [schema_registry] url")
-        })?),
+        Err(error) => {
+            let why = match error {
+                RegistryError::Unavailable(_) => format!("no schema registry answers at {url}"),
+                RegistryError::Denied(_) => {
+                    format!("the schema registry at {url} wants to know who we are")
+                }
+                RegistryError::NotFound(_)
+                | RegistryError::Incompatible(_)
+                | RegistryError::Refused(_) => {
+                    format!("no schema registry is what answers at {url}")
+                }
+            };
+            let fix = registry_fix(&error);
+            // The converter keeps to itself why nobody could be reached.
+            let error = match (error, client.mode()) {
+                (RegistryError::Unavailable(_), Err(told)) => told,
+                (error, _) => error,
+            };
+            return Err(anyhow::Error::new(error).context(format!("{why}: {fix}")));
+        }
     }
     let patient =
         PatientRegistry::new(Arc::new(cached), written.unknown_id_wait, Arc::clone(clock));
@@ -213,6 +232,21 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
             .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
             .collect(),
         ..KafkaConfig::default()
+    }
+}
+
+/// What to do about a registry that does not do as we ask.
+pub(super) fn registry_fix(error: &RegistryError) -> &'static str {
+    match error {
+        RegistryError::Unavailable(_) => {
+            "is it running? set [schema_registry] url; for https, ca_file, if its certificate is your own"
+        }
+        RegistryError::Denied(_) => {
+            "set [schema_registry] username and password, or bearer_token, to what it accepts"
+        }
+        RegistryError::NotFound(_) | RegistryError::Incompatible(_) | RegistryError::Refused(_) => {
+            "set [schema_registry] url to the Confluent-style API"
+        }
     }
 }
 

@@ -56,6 +56,12 @@ impl Models<'_> {
         let mut following = Following { reader, codec: Arc::clone(&self.codec), table };
         while self.once_it_answers(|| following.read())? == ReadTo::More {}
         let Some(scorer) = self.serving.scorer() else {
+            if let Some(why) = following.table.refused() {
+                anyhow::bail!(
+                    "no model serves: {why}. Start the release that made it, or make another first model with \
+                     `foretell init --force`"
+                );
+            }
             anyhow::bail!(
                 "no model serves: topic {} is empty. Run `foretell init` first",
                 source.topic

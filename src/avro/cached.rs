@@ -89,6 +89,7 @@ impl CachedRegistry {
             | Err(
                 RegistryError::NotFound(_)
                 | RegistryError::Incompatible(_)
+                | RegistryError::Denied(_)
                 | RegistryError::Refused(_),
             ) => None,
         };
@@ -152,6 +153,7 @@ impl SchemaRegistry for CachedRegistry {
             Err(
                 error @ (RegistryError::Incompatible(_)
                 | RegistryError::Unavailable(_)
+                | RegistryError::Denied(_)
                 | RegistryError::Refused(_)),
             ) => Err(error),
         }

@@ -197,6 +197,7 @@ impl RegistryClient {
             Err(
                 error @ (RegistryError::Incompatible(_)
                 | RegistryError::Unavailable(_)
+                | RegistryError::Denied(_)
                 | RegistryError::Refused(_)),
             ) => Err(error),
         }
@@ -279,6 +280,7 @@ impl RegistryClient {
             RegistryError::NotFound(_) => Ok(Compatibility::Compatible),
             error @ (RegistryError::Incompatible(_)
             | RegistryError::Unavailable(_)
+            | RegistryError::Denied(_)
             | RegistryError::Refused(_)) => Err(error),
         }
     }
@@ -419,6 +421,7 @@ fn by_code(code: u32, status: Option<u16>, message: String) -> RegistryError {
         (40_401..=40_403, _) => RegistryError::NotFound(message),
         (_, 409) | (409 | 40_901, _) => RegistryError::Incompatible(message),
         (_, 408 | 429 | 500..=599) => RegistryError::Unavailable(message),
+        (_, 401 | 403) => RegistryError::Denied(message),
         (_, _) => RegistryError::Refused(message),
     }
 }
@@ -542,6 +545,7 @@ mod tests {
             RegistryError::NotFound(_) => "not found",
             RegistryError::Incompatible(_) => "incompatible",
             RegistryError::Unavailable(_) => "unavailable",
+            RegistryError::Denied(_) => "denied",
             RegistryError::Refused(_) => "refused",
         }
     }
@@ -553,7 +557,8 @@ mod tests {
             (40_403, Some(404), "not found"),
             (0, Some(404), "refused"),
             (409, Some(409), "incompatible"),
-            (40_101, Some(401), "refused"),
+            (40_101, Some(401), "denied"),
+            (0, Some(403), "denied"),
             (42_201, Some(422), "refused"),
             (50_001, Some(500), "unavailable"),
             (0, Some(429), "unavailable"),
@@ -575,7 +580,7 @@ mod tests {
         let client = connect(&url, Credentials::Bearer("t".to_owned()));
         assert_eq!(client.mode(), Ok(Some("READONLY".to_owned())));
         assert_eq!(client.mode(), Ok(None));
-        assert!(matches!(client.mode(), Err(RegistryError::Refused(_))));
+        assert!(matches!(client.mode(), Err(RegistryError::Denied(_))));
         let asked = server.join().expect("it answered");
         assert_eq!(asked[0], "GET /a/path/mode HTTP/1.1 Bearer t");
     }

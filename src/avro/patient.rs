@@ -113,6 +113,7 @@ impl SchemaRegistry for PatientRegistry {
                 RegistryError::NotFound(_)
                 | RegistryError::Incompatible(_)
                 | RegistryError::Unavailable(_)
+                | RegistryError::Denied(_)
                 | RegistryError::Refused(_),
             ) => (),
         }

@@ -118,10 +118,12 @@ impl<P> SchemaReader<P> {
                 return Err(unknown_schema(id));
             }
             Err(RegistryError::Incompatible(reason)) => Err(Arc::from(reason)),
-            // Refused: the record may be perfectly good. It has to wait for new settings.
-            Err(error @ (RegistryError::Unavailable(_) | RegistryError::Refused(_))) => {
-                return Err(CodecError::Unavailable { message: error.to_string() });
-            }
+            // Denied, refused: the record may be perfectly good. It has to wait for new settings.
+            Err(
+                error @ (RegistryError::Unavailable(_)
+                | RegistryError::Denied(_)
+                | RegistryError::Refused(_)),
+            ) => return Err(CodecError::Unavailable { message: error.to_string() }),
         };
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         if others.len() >= SCHEMAS_MAX {
@@ -219,6 +221,7 @@ mod tests {
             Ok(_) => "ok",
             Err(CodecError::Unreadable { class, .. }) => class,
             Err(CodecError::Unavailable { .. }) => "unavailable",
+            Err(CodecError::OtherFormat { .. }) => "another format",
         }
     }
 

@@ -70,6 +70,9 @@ pub enum RegistryError {
     /// Nobody answers, or not now: try again.
     #[error("the schema registry is not available just now: {0}")]
     Unavailable(String),
+    /// It does not accept who we are: change the credentials.
+    #[error("the schema registry does not let us in: {0}")]
+    Denied(String),
     /// It will go on refusing until somebody changes the settings.
     #[error("the schema registry refuses: {0}")]
     Refused(String),

@@ -15,7 +15,7 @@ use crate::ml::{
     trees::ParseError,
 };
 
-/// The format written today.
+/// The format written today. A field more in the JSON is none, if it is left out where it is empty.
 const FORMAT: u8 = 1;
 /// What a bundle may grow to when decompressed: 1000 iterations × 63 leaves are about 8 MiB of text a class.
 pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
@@ -76,11 +76,14 @@ pub struct Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// Written by another release, or not a bundle at all.
-    #[error("the bundle has format {found:?}, not {FORMAT}")]
+    #[error("the bundle is in format {found}, and this release reads format {FORMAT}")]
     Format {
-        /// Its first byte, if there is one.
-        found: Option<u8>,
+        /// Its first byte.
+        found: u8,
     },
+    /// There is not one byte.
+    #[error("the bundle is empty")]
+    Empty,
     /// The frame is broken.
     #[error("cannot decompress the bundle")]
     Compression(#[source] std::io::Error),
@@ -152,7 +155,8 @@ impl ModelBundle {
     pub fn with_version(bytes: &[u8]) -> Result<(Self, ModelVersion), BundleError> {
         let frame = match bytes.split_first() {
             Some((&FORMAT, frame)) => frame,
-            other => return Err(BundleError::Format { found: other.map(|(format, _)| *format) }),
+            Some((&found, _)) => return Err(BundleError::Format { found }),
+            None => return Err(BundleError::Empty),
         };
         let mut decoder = zstd::Decoder::with_buffer(frame).map_err(BundleError::Compression)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(BundleError::Compression)?;
@@ -227,7 +231,7 @@ pub(crate) mod tests {
             let error = ModelBundle::from_bytes(bytes).unwrap_err();
             assert!(format!("{error:?}").starts_with(expected), "{error:?}, not {expected}");
         };
-        check(&[], "Format");
+        check(&[], "Empty");
         check(&[9, 1, 2], "Format");
         check(&[FORMAT], "Compression");
         check(&[FORMAT, 1, 2, 3], "Compression");

@@ -45,8 +45,15 @@ pub struct Observation {
 /// During an upgrade it may go from instance to instance, each with its own schema: what one does not know it keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
-    answers: Vec<(String, Answer)>,
-    scored: bool,
+    /// What is answered, by the names of the questions.
+    pub answers: Vec<(String, Answer)>,
+    /// Whether that was scored already.
+    pub scored: bool,
+}
+
+impl Partial {
+    /// The version of what is stored. It is of this type and all that it holds: another field takes another version.
+    pub const FORMAT: u8 = 1;
 }
 
 /// See [`Gather`].

@@ -42,6 +42,8 @@ pub struct ModelTable {
     bundles: Vec<(String, Arc<[u8]>)>,
     /// What has served, oldest first.
     served: Vec<String>,
+    /// Why the champion does not serve; none if it does.
+    refused: Option<String>,
 }
 
 /// Bundles kept in memory: the champion's, and a few that an alias may be moved back to.
@@ -71,11 +73,26 @@ pub enum ModelTableError {
     },
 }
 
+impl ModelTableError {
+    fn with_its_cause(&self) -> String {
+        match self {
+            Self::Bundle { source, .. } => format!("{self}: {source}"),
+            Self::NoBundle(_) | Self::OtherVersion { .. } => self.to_string(),
+        }
+    }
+}
+
 impl ModelTable {
     /// An empty table that swaps in `serving`.
     #[must_use]
     pub fn new(serving: Serving, metrics: ApplicationMetrics) -> Self {
-        Self { serving, metrics, bundles: Vec::new(), served: Vec::new() }
+        Self { serving, metrics, bundles: Vec::new(), served: Vec::new(), refused: None }
+    }
+
+    /// Why the champion does not serve, if it does not.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Takes the next record of the topic; true if another model serves from here on.
@@ -97,8 +114,9 @@ impl ModelTable {
         if serves.is_some_and(|scorer| scorer.version().as_str() == model.version) {
             return Ok(false);
         }
-        self.promote(&model.version)?;
-        Ok(true)
+        let promoted = self.promote(&model.version);
+        self.refused = promoted.as_ref().err().map(ModelTableError::with_its_cause);
+        promoted.map(|()| true)
     }
 
     fn promote(&mut self, version: &str) -> Result<(), ModelTableError> {

@@ -97,6 +97,12 @@ pub enum Pending {
     Outcome(Outcome, Option<Original>),
 }
 
+impl Pending {
+    /// The version of what is stored. It is of this type and all that it holds: another field of [`Prediction`] takes
+    /// another version.
+    pub const FORMAT: u8 = 1;
+}
+
 /// What became of a prediction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {

@@ -129,6 +129,9 @@ impl Processor for RetrainTrigger {
 }
 
 impl LearningState {
+    /// The version of what is stored. It is of this type and all that it holds: another field takes another version.
+    pub const FORMAT: u8 = 1;
+
     /// One training at a time; of several that fell due meanwhile, the last one sees all examples.
     fn request_if_due(&mut self) {
         if self.requested.is_none()

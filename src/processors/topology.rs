@@ -9,11 +9,11 @@ use crate::{
     },
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
-        gather::{Gather, GatherSettings},
+        gather::{Gather, GatherSettings, Partial},
         metrics::ApplicationMetrics,
         model_table::Serving,
-        outcome_join::{Join, JoinSettings, OutcomeStore, Remember},
-        retrain_trigger::RetrainTrigger,
+        outcome_join::{Join, JoinSettings, OutcomeStore, Pending, Remember},
+        retrain_trigger::{LearningState, RetrainTrigger},
         scoring::Score,
         trainer::Trainer,
     },
@@ -81,8 +81,9 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         codecs.outcome,
         move |outcome, _, now| not_ahead(outcome.outcome_time, now, ahead_max),
     );
-    let observations = topology.window_store("observations", Arc::new(Stored::version(1)));
-    let pending = topology.window_store("outcomes", Arc::new(Stored::version(1)));
+    let observations =
+        topology.window_store("observations", Arc::new(Stored::version(Partial::FORMAT)));
+    let pending = topology.window_store("outcomes", Arc::new(Stored::version(Pending::FORMAT)));
     let outcome_store =
         OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
 
@@ -139,7 +140,8 @@ pub fn learning(parts: LearningParts) -> Topology {
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let labelled =
         topology.source("labelled-examples", topics.labelled_examples, codecs.labelled_example);
-    let state = topology.key_value_store("learning", Arc::new(Stored::version(1)));
+    let state =
+        topology.key_value_store("learning", Arc::new(Stored::version(LearningState::FORMAT)));
     let stores = [state.id()];
     let trained = topology.process("trigger", &[labelled], &stores, move || RetrainTrigger {
         retrain_after,

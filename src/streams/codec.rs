@@ -33,6 +33,14 @@ pub enum CodecError {
         /// What is wrong with them.
         message: String,
     },
+    /// They are a value of ours, written by another release.
+    #[error("it is in format {found}, and this release reads format {known}")]
+    OtherFormat {
+        /// Theirs.
+        found: u8,
+        /// Ours.
+        known: u8,
+    },
     /// What is needed to read them can't be had just now: try again.
     #[error("cannot decode just now: {message}")]
     Unavailable {
@@ -63,7 +71,8 @@ impl Codec<String> for Utf8 {
     }
 }
 
-/// Our own stores' values: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>).
+/// Our own stores' values: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>), which says
+/// nothing of fields and types: whatever changes about `T` takes a new version. Golden files hold it to that.
 #[derive(Debug)]
 pub struct Stored<T> {
     version: u8,
@@ -94,8 +103,7 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
             return Err(unreadable(&"no bytes"));
         };
         if *version != self.version {
-            let known = self.version;
-            return Err(unreadable(&format!("format {version}, only {known} is known")));
+            return Err(CodecError::OtherFormat { found: *version, known: self.version });
         }
         match postcard::take_from_bytes(body) {
             Ok((value, [])) => Ok(value),

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -66,7 +66,12 @@ impl Application {
     /// The same, in the place of a shell that has done `first`.
     pub(crate) fn instance_after(&self, first: &str, name: &str) -> Process {
         let instance = format!("application.instance={name}");
-        Process::start_after(first, &self.arguments(&["run", "--set", &instance]))
+        self.start_after(first, &["run", "--set", &instance])
+    }
+
+    /// Starts a command of it, in the place of a shell that has done `first`.
+    pub(crate) fn start_after(&self, first: &str, arguments: &[&str]) -> Process {
+        Process::start_after(first, &self.arguments(arguments))
     }
 
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
@@ -104,6 +109,15 @@ pub(crate) fn brokers() -> String {
 
 pub(crate) fn registry() -> String {
     variable("FORETELL_TEST_REGISTRY")
+}
+
+/// What a client of the secure listeners needs; see `kafka-up.sh`.
+#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+pub(crate) fn secure(name: &str) -> PathBuf {
+    let folder = std::env::var("FORETELL_TEST_KAFKA").expect(
+        "FORETELL_TEST_KAFKA is the folder of kafka-up.sh: see tests/broker/with-broker.sh",
+    );
+    PathBuf::from(folder).join("secure").join(name)
 }
 
 /// What was sent and what came of it: committed records only.

@@ -3,7 +3,7 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use foretell::{
 use serde_json::Value as Json;
 
 use crate::{
-    application::{Application, brokers},
+    application::{Application, brokers, secure},
     process::{Process, SOON, at, until},
 };
 
@@ -152,15 +152,6 @@ fn topics_that_are_not_as_they_should_be_are_found() {
     let failed = Findings::of(&application, &long).with("failed");
     check(&failed, "timeouts", "group.max.session.timeout.ms");
     check(&failed, "timeouts", "transaction.max.timeout.ms");
-}
-
-/// What a client of the secure listeners needs; see `kafka-up.sh`.
-#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
-fn secure(name: &str) -> PathBuf {
-    let folder = std::env::var("FORETELL_TEST_KAFKA").expect(
-        "FORETELL_TEST_KAFKA is the folder of kafka-up.sh: see tests/broker/with-broker.sh",
-    );
-    PathBuf::from(folder).join("secure").join(name)
 }
 
 fn listener(name: &str) -> String {

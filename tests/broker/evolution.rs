@@ -1,7 +1,7 @@
 //! Schemas change on a real cluster: registered on purpose, rolled out and back instance by instance while the model
 //! retrains, read while the registry is away, and held to their levels by a real registry.
 
-use std::{fs, ops::ControlFlow, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use foretell::{
     app::{
@@ -14,10 +14,7 @@ use foretell::{
         registry::{Compatibility, SchemaRegistry},
     },
     events::topics::subject,
-    streams::{
-        record::{OutputRecord, Topic},
-        time::EventTime,
-    },
+    streams::{record::OutputRecord, time::EventTime},
 };
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -274,7 +271,7 @@ fn datum(event: &str) -> Vec<u8> {
 
 #[test]
 fn while_the_registry_is_away_what_is_known_goes_on_after_a_restart_too() {
-    let gateway = Gateway::open(None);
+    let gateway = Gateway::open();
     let folder = tempfile::tempdir().unwrap();
     let application = Application::new("away", QUICK).with(&[
         format!("schema_registry.url={}", gateway.url()),
@@ -322,7 +319,7 @@ fn while_the_registry_is_away_what_is_known_goes_on_after_a_restart_too() {
 
 #[test]
 fn an_id_that_the_registry_does_not_know_yet_is_waited_for_and_garbage_is_not_for_ever() {
-    let gateway = Gateway::open(None);
+    let gateway = Gateway::open();
     let application = Application::new("late", QUICK).with(&[
         format!("schema_registry.url={}", gateway.url()),
         "schema_registry.unknown_id_wait=15s".to_owned(),
@@ -352,82 +349,4 @@ fn an_id_that_the_registry_does_not_know_yet_is_waited_for_and_garbage_is_not_fo
     let counted = r#"foretell_dead_letters_total{class="unknown_schema"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");
     stop(process);
-}
-
-#[test]
-fn a_registry_that_asks_who_we_are_is_told() {
-    let password = tempfile::NamedTempFile::new().unwrap();
-    fs::write(password.path(), "open sesame\n").unwrap();
-    let file =
-        |key: &str| format!("schema_registry.{key}={{ file = \"{}\" }}", password.path().display());
-    // ali:open sesame
-    let by_name = Gateway::open(Some("Basic YWxpOm9wZW4gc2VzYW1l"));
-    let by_token = Gateway::open(Some("Bearer open sesame"));
-    for (gateway, settings) in [
-        (by_name, vec!["schema_registry.username=ali".to_owned(), file("password")]),
-        (by_token, vec![file("bearer_token")]),
-    ] {
-        let url = format!("schema_registry.url={}", gateway.url());
-        let application = Application::new("asked", QUICK).with(&[url]);
-        let mut stranger = application.start(&["schema", "register"]);
-        assert_eq!(stranger.end(SOON).code(), Some(1));
-        assert!(stranger.errors().contains("401"), "{}", stranger.errors());
-        let known = application.with(&settings);
-        known.init();
-        let mut process = known.instance("one");
-        process.http().ready();
-        let printed = process.errors() + &process.output();
-        assert!(!printed.contains("sesame"), "{printed}");
-        stop(process);
-    }
-}
-
-/// What a later release has written into a changelog is not taken for ours, and not thrown away.
-#[test]
-fn a_changelog_of_a_later_release_ends_an_instance_with_one_sentence() {
-    let application = Application::new("later", QUICK);
-    application.init();
-    let mut process = application.instance("one");
-    let http = process.http();
-    http.ready();
-    let begun = json!({"respondent_id": "me", "age": 39}).to_string();
-    assert_eq!(http.post("/api/v1/events", &begun, None).unwrap().0, 202);
-    let config = application.config();
-    let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
-    let changelog = Topic::new(&format!("{}-scoring-observations-changelog", config.application()));
-    let written = until("it is remembered", SOON, || {
-        let mut written = Vec::new();
-        let read = cluster.read_to_end(&changelog, |record| {
-            written.push(record.clone());
-            Ok(ControlFlow::Continue(()))
-        });
-        read.unwrap();
-        written.pop()
-    });
-    stop(process);
-    let mut value = written.value.unwrap();
-    value[0] += 1;
-    let mut publisher = cluster.broker.publish().unwrap();
-    publisher
-        .send(OutputRecord {
-            topic: changelog,
-            partition: Some(written.source.partition),
-            timestamp: written.timestamp,
-            key: written.key,
-            value: Some(value),
-            headers: Vec::new(),
-        })
-        .unwrap();
-    publisher.flush().unwrap();
-
-    let mut process = application.instance("one");
-    let http = process.http();
-    http.ready();
-    assert_eq!(http.post("/api/v1/events", &begun, None).unwrap().0, 202);
-    assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
-    let errors = process.errors();
-    let last = errors.lines().last().unwrap_or_default();
-    for words in ["format 2, only 1 is known", "If a newer release wrote there, run that one"] {
-        assert!(last.starts_with("error: ") && last.contains(words), "{words:?} in {errors}");
-    }
 }

@@ -10,7 +10,9 @@ mod contract;
 mod deleted;
 mod doctor;
 mod evolution;
+mod formats;
 mod gateway;
+mod interop;
 mod operator;
 mod port;
 #[path = "../process/mod.rs"]

@@ -33,6 +33,7 @@ use foretell::{
 use prometheus::Registry;
 
 use crate::{
+    formats::{leave, left},
     scored::{decoded, encoded},
     world::{EPOCH_MS, NOW, World, first_model, second_model},
 };
@@ -291,6 +292,14 @@ fn a_crash_asks_again_and_loses_no_count() {
     learning.expect_nothing_asked();
     learning.examples(2);
     learning.expect_asked(2, 6);
+}
+
+#[test]
+fn what_an_earlier_release_has_asked_for_is_trained() {
+    let mut learning = Learning::new();
+    leave(&mut learning.driver, &left("learning-v1.txt"));
+    learning.crash();
+    learning.expect_asked(3, 1_234);
 }
 
 #[test]

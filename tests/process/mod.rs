@@ -62,7 +62,7 @@ pub(crate) fn tool(name: &str, setup: &str) -> PathBuf {
     places.find(|place| place.is_file()).unwrap_or_else(|| panic!("no {name}: run {setup}"))
 }
 
-/// A running `foretell`. Killed when dropped; a failing test shows what it printed.
+/// A running `foretell`, or what works with one. Killed when dropped; a failing test shows what it printed.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -87,10 +87,15 @@ impl Process {
             }
         }
         command.args(arguments).stdin(Stdio::null());
+        Self::spawn(format!("foretell {}", arguments.join(" ")), command)
+    }
+
+    /// Starts another program; `name` is what a failure calls it.
+    pub(crate) fn spawn(name: String, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of(child.stdout.take().expect("it is piped"));
         let errors = Lines::of(child.stderr.take().expect("it is piped"));
-        Self { name: format!("foretell {}", arguments.join(" ")), child, output, errors }
+        Self { name, child, output, errors }
     }
 
     /// Waits for its end.

@@ -1,7 +1,7 @@
 //! The registry, and whether it holds our schemas.
 
 use crate::{
-    app::finding::Finding,
+    app::{cluster::registry_fix, finding::Finding},
     avro::registry::{Compatibility, RegistryError, SchemaRegistry},
 };
 
@@ -52,15 +52,7 @@ pub(super) fn registry(url: &str, mode: &Result<Option<String>, RegistryError>) 
 }
 
 fn unavailable(name: &str, error: &RegistryError) -> Finding {
-    let fix = match error {
-        RegistryError::Unavailable(_) => {
-            "is it running? set [schema_registry] url; for https, ca_file, if its certificate is your own"
-        }
-        RegistryError::NotFound(_) | RegistryError::Incompatible(_) | RegistryError::Refused(_) => {
-            "set [schema_registry] url to the Confluent-style API, and username and password, or bearer_token"
-        }
-    };
-    Finding::failed(name, error.to_string(), fix)
+    Finding::failed(name, error.to_string(), registry_fix(error))
 }
 
 /// Whether a subject holds our schema, and can be read with it.
@@ -136,6 +128,7 @@ mod tests {
         check(Ok(Some("READONLY")), Warning, "is READONLY");
         check(Ok(None), Warning, "does not tell");
         check(Err(RegistryError::Unavailable("refused".into())), Failed, "is it running?");
-        check(Err(RegistryError::Refused("401".into())), Failed, "password");
+        check(Err(RegistryError::Denied("401".into())), Failed, "password");
+        check(Err(RegistryError::Refused("404".into())), Failed, "url");
     }
 }

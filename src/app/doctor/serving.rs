@@ -55,7 +55,7 @@ pub(super) fn model(seen: &anyhow::Result<Option<ModelSeen>>, labels: &[String])
         Err(error) => Finding::failed(
             name,
             format!("the champion can't be read: {error:#}"),
-            "run `foretell init`; if it says that a model serves already, with --force",
+            "start the release that made it, or run `foretell init`; if it says that a model serves already, with --force",
         ),
         Ok(None) => Finding::failed(name, "there is no champion yet", "run `foretell init`"),
         Ok(Some(seen)) if seen.classes != labels => Finding::failed(

@@ -71,7 +71,8 @@ pub fn in_use(config: &Config) -> [(&Topic, &str); 6] {
 /// The schemas of one subject that are ours to bring.
 struct Subject {
     name: String,
-    level: Level,
+    /// None: whatever the registry's is.
+    level: Option<Level>,
     /// Oldest first.
     texts: Vec<String>,
 }
@@ -99,9 +100,12 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
                 if let Some(place) = texts.iter().position(|version| version == text) {
                     texts.truncate(place + 1);
                 }
-                Subject { name, level: history.level, texts }
+                Subject { name, level: Some(history.level), texts }
             }
-            None => Subject { name, level: OUR_LEVEL, texts: vec![text.to_owned()] },
+            None => {
+                let level = (topic != events).then_some(OUR_LEVEL);
+                Subject { name, level, texts: vec![text.to_owned()] }
+            }
         }
     };
     Ok(in_use(config).into_iter().map(subject_of).collect())
@@ -121,7 +125,7 @@ pub fn check_registry(config: &Config, tell: &mut dyn FnMut(Finding)) -> anyhow:
             Finding::failed(
                 format!("registry {}", subject.name),
                 error.to_string(),
-                "is it running? set [schema_registry] url, and username and password, or bearer_token",
+                cluster::registry_fix(&error),
             )
         }));
     }
@@ -183,9 +187,11 @@ pub(in crate::app) fn register_with(
     tell: &mut dyn FnMut(Registered),
 ) -> anyhow::Result<()> {
     for subject in subjects(config)? {
-        let set_level = || {
-            let set = registry.set_level(&subject.name, subject.level);
-            set.with_context(|| format!("cannot set the level of {}", subject.name))
+        let set_level = || match subject.level {
+            Some(level) => registry
+                .set_level(&subject.name, level)
+                .with_context(|| format!("cannot set the level of {}", subject.name)),
+            None => Ok(true),
         };
         let mut has_level = set_level()?;
         let (mut ids, mut new) = (Vec::new(), 0);
@@ -202,7 +208,7 @@ pub(in crate::app) fn register_with(
                 has_level = set_level()?;
             }
         }
-        let level = has_level.then_some(subject.level.name());
+        let level = subject.level.filter(|_| has_level).map(Level::name);
         tell(Registered { subject: subject.name, level, ids, new });
     }
     Ok(())

@@ -200,15 +200,6 @@ impl TopologyDriver {
         self.restore(Arc::new(topology));
     }
 
-    /// A restart over other changelogs, such as those that an earlier release has left behind.
-    pub fn restart_over(&mut self, changelogs: Vec<InputRecord>) {
-        self.changelogs.clear();
-        for record in changelogs {
-            self.changelogs.entry(record.source.topic.clone()).or_default().push(record);
-        }
-        self.restart();
-    }
-
     fn restore(&mut self, topology: Arc<Topology>) {
         let mut task = open(&topology, &self.metrics);
         let (changelogs, now): (Vec<_>, _) = (task.changelogs().collect(), self.clock.now());
@@ -221,6 +212,26 @@ impl TopologyDriver {
         self.task = task;
         self.topology = topology;
         self.positions = self.committed.clone();
+    }
+
+    /// A record that an earlier process has left in the changelog of a store: a restart brings it.
+    pub fn leave(
+        &mut self,
+        changelog: &Topic,
+        key: &[u8],
+        value: Option<&[u8]>,
+        timestamp: EventTime,
+    ) {
+        let log = self.changelogs.entry(changelog.clone()).or_default();
+        let record = OutputRecord {
+            topic: changelog.clone(),
+            partition: Some(PARTITION),
+            timestamp,
+            key: Some(key.to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            headers: Vec::new(),
+        };
+        log.push(logged(record, log.len()));
     }
 
     /// What was committed to `topic` and not yet read.

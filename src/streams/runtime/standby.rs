@@ -143,6 +143,7 @@ impl Standby {
             Err(TurnError::Store(
                 _,
                 error @ (StateError::Corrupted(_)
+                | StateError::OtherFormat { .. }
                 | StateError::Damaged(_)
                 | StateError::Unstorable(_)),
             )) => {

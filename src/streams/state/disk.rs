@@ -41,6 +41,7 @@ const UNUSED_FOR: Duration = Duration::from_secs(3600);
 
 const CHECKPOINT: &[u8] = &[0];
 const ENTRY: u8 = 1;
+/// Of the checkpoint, and of what keys and values are made of: a store with another one is rebuilt.
 const CHECKPOINT_FORMAT: u8 = 1;
 
 /// The stores of a process, in one folder.
@@ -100,7 +101,8 @@ impl DiskStores {
             }
             Err(fjall::Error::Io(error)) if !is_damage(&error) => return Err(unusable(&error)),
             Err(error) => {
-                tracing::error!(folder = %folder.display(), %error, "the stores are damaged: rebuilding all of them from their changelogs");
+                let what = if is_other_format(&error) { "in another format" } else { "damaged" };
+                tracing::error!(folder = %folder.display(), %error, "the stores are {what}: rebuilding all of them from their changelogs");
                 fs::remove_dir_all(folder).map_err(|error| unusable(&error))?;
                 fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
                 open_database(folder).map_err(|error| failed(&error))?
@@ -319,6 +321,12 @@ fn entry_key(key: &[u8]) -> Vec<u8> {
     bytes.push(ENTRY);
     bytes.extend_from_slice(key);
     bytes
+}
+
+/// Whether another release has written it, with another version of the engine.
+fn is_other_format(error: &fjall::Error) -> bool {
+    use fjall::{Error::InvalidVersion, Error::Storage, LsmError};
+    matches!(error, InvalidVersion(_) | Storage(LsmError::InvalidVersion(_)))
 }
 
 /// Whether bytes are missing or wrong, rather than the disk full or out of reach.
@@ -559,6 +567,42 @@ mod tests {
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::copy(&path, target).unwrap();
         }
+    }
+
+    fn make(folder: &Path) {
+        let stores = DiskStores::open(folder).unwrap();
+        let mut store = task_store(&stores, 3);
+        write(&mut store, vec![put(1, 10), put(2, 20), put(3, 30)], 7);
+        store.tree.rotate_memtable_and_wait().unwrap();
+        write(&mut store, vec![(vec![2], None), put(4, 40)], 9);
+    }
+
+    /// A store from the future, or the past; and a whole folder of another engine.
+    #[test]
+    fn what_is_in_another_format_is_rebuilt() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path());
+        let stores = DiskStores::open(folder.path()).unwrap();
+        let store = task_store(&stores, 3);
+        let mut checkpoint = store.tree.get(CHECKPOINT).unwrap().unwrap().to_vec();
+        assert_eq!(checkpoint[0], CHECKPOINT_FORMAT);
+        checkpoint[0] += 1;
+        store.tree.insert(CHECKPOINT, checkpoint).unwrap();
+        drop((store, stores));
+        let emptied = || {
+            let stores = DiskStores::open(folder.path()).unwrap();
+            let store = task_store(&stores, 3);
+            (store.checkpoint(), all(&store).unwrap()) == (None, Vec::new())
+        };
+        assert!(emptied());
+        fs::remove_dir_all(folder.path()).unwrap();
+        make(folder.path());
+        assert!(!emptied());
+        let version = folder.path().join("version");
+        let mut bytes = fs::read(&version).unwrap();
+        *bytes.last_mut().unwrap() = 99;
+        fs::write(&version, bytes).unwrap();
+        assert!(emptied());
     }
 
     /// The changelog: now a key is set, now one is deleted, and one changes every time.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use crate::streams::{
     codec::Codec,
+    record::Topic,
     state::{StateError, Store, StoreId},
 };
 
 /// How a processor names a key-value store: made by the topology's builder, opened by a context.
 pub struct KeyValueHandle<V> {
     pub(crate) id: StoreId,
+    pub(crate) changelog: Topic,
     pub(crate) values: Arc<dyn Codec<V>>,
 }
 
@@ -23,13 +25,14 @@ impl<V> KeyValueHandle<V> {
 
 impl<V> Clone for KeyValueHandle<V> {
     fn clone(&self) -> Self {
-        Self { id: self.id, values: Arc::clone(&self.values) }
+        Self { id: self.id, changelog: self.changelog.clone(), values: Arc::clone(&self.values) }
     }
 }
 
 /// A key-value store, opened for one record.
 pub struct KeyValueStore<'s, V> {
     pub(crate) store: &'s mut Store,
+    pub(crate) changelog: &'s Topic,
     pub(crate) values: &'s dyn Codec<V>,
 }
 
@@ -40,7 +43,7 @@ impl<V> KeyValueStore<'_, V> {
     /// [`StateError`]
     pub fn get(&self, key: &str) -> Result<Option<V>, StateError> {
         let Some(bytes) = self.store.get(key.as_bytes())? else { return Ok(None) };
-        self.values.decode(&bytes).map(Some).map_err(StateError::Corrupted)
+        self.values.decode(&bytes).map(Some).map_err(StateError::unreadable(self.changelog))
     }
 
     /// Sets `key` to `value`.

@@ -26,7 +26,10 @@ pub use store::{Change, Store};
 pub use window::{WindowHandle, WindowStore, Windowed};
 pub(crate) use window::{index_of, is_logged};
 
-use crate::streams::{codec::CodecError, record::TopicPartition};
+use crate::streams::{
+    codec::CodecError,
+    record::{Topic, TopicPartition},
+};
 
 /// A store's place in its topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,10 +38,22 @@ pub struct StoreId(pub(crate) usize);
 /// What can go wrong with a store, named for what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// An entry can't be read: the store must be rebuilt from its changelog, or its format is newer
-    /// than this program.
+    /// An entry can't be read: the store must be rebuilt from its changelog.
     #[error("store entry cannot be read: {0}")]
     Corrupted(CodecError),
+    /// An entry was written by another release; so it is in the changelog.
+    #[error(
+        "{changelog} holds values in format {found}, and this release reads format {known}: start the release that wrote \
+         them, or delete that topic, with what its store remembers, and start again"
+    )]
+    OtherFormat {
+        /// Where it came from.
+        changelog: Topic,
+        /// Its format.
+        found: u8,
+        /// Ours.
+        known: u8,
+    },
     /// What is on the disk is not what was written (a checksum, a file that is gone): rebuild it.
     #[error("the store is damaged on disk: {0}")]
     Damaged(String),
@@ -51,4 +66,18 @@ pub enum StateError {
     /// The disk can't be used; somebody must see to it.
     #[error("{0}")]
     Disk(String),
+}
+
+impl StateError {
+    /// What it means that an entry of a store can't be read.
+    fn unreadable(changelog: &Topic) -> impl Fn(CodecError) -> Self {
+        move |error| match error {
+            CodecError::OtherFormat { found, known } => {
+                Self::OtherFormat { changelog: changelog.clone(), found, known }
+            }
+            CodecError::Unreadable { .. } | CodecError::Unavailable { .. } => {
+                Self::Corrupted(error)
+            }
+        }
+    }
 }

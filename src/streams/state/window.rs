@@ -11,6 +11,7 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::streams::{
     codec::Codec,
+    record::Topic,
     state::{Change, StateError, Store, StoreId},
     time::EventTime,
 };
@@ -21,6 +22,7 @@ const BY_KEY: u8 = 1;
 /// How a processor names a window store: made by the topology's builder, opened by a context.
 pub struct WindowHandle<V> {
     pub(crate) id: StoreId,
+    pub(crate) changelog: Topic,
     pub(crate) values: Arc<dyn Codec<V>>,
 }
 
@@ -34,7 +36,7 @@ impl<V> WindowHandle<V> {
 
 impl<V> Clone for WindowHandle<V> {
     fn clone(&self) -> Self {
-        Self { id: self.id, values: Arc::clone(&self.values) }
+        Self { id: self.id, changelog: self.changelog.clone(), values: Arc::clone(&self.values) }
     }
 }
 
@@ -54,6 +56,7 @@ pub struct Windowed<V> {
 /// A window store, opened for one record.
 pub struct WindowStore<'s, V> {
     pub(crate) store: &'s mut Store,
+    pub(crate) changelog: &'s Topic,
     pub(crate) values: &'s dyn Codec<V>,
 }
 
@@ -73,7 +76,8 @@ impl<V> WindowStore<'_, V> {
         let mut found = Vec::new();
         for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
             let (at, bytes) = entry?;
-            let value = self.values.decode(&bytes).map_err(StateError::Corrupted)?;
+            let value = self.values.decode(&bytes);
+            let value = value.map_err(StateError::unreadable(self.changelog))?;
             let (time, sequence) = place_of(&at[at.len() - PLACE_BYTES..]);
             found.push(Windowed { key: key.to_owned(), time, sequence, value });
         }
@@ -131,7 +135,8 @@ impl<V> WindowStore<'_, V> {
         let mut entries = Vec::with_capacity(expired.len());
         for (key, time, sequence) in expired {
             let Some(bytes) = self.store.get(&by_key(&key, time, sequence))? else { continue };
-            let value = self.values.decode(&bytes).map_err(StateError::Corrupted)?;
+            let value = self.values.decode(&bytes);
+            let value = value.map_err(StateError::unreadable(self.changelog))?;
             let entry = Windowed { key, time, sequence, value };
             self.remove(&entry);
             entries.push(entry);
@@ -256,9 +261,9 @@ mod tests {
     }
 
     /// A store, and the plain model beside it.
-    #[derive(Default)]
     struct Pair {
         store: Store,
+        changelog: Topic,
         log: Vec<Change>,
         committed: Model,
         present: Model,
@@ -266,7 +271,7 @@ mod tests {
 
     impl Pair {
         fn windows<'s>(&'s mut self, values: &'s Stored<u8>) -> WindowStore<'s, u8> {
-            WindowStore { store: &mut self.store, values }
+            WindowStore { store: &mut self.store, changelog: &self.changelog, values }
         }
 
         fn first(&self, key: &str, time: i64) -> Option<Windowed<u8>> {
@@ -348,7 +353,13 @@ mod tests {
             from in -4..4_i64,
             span in 0..5_i64,
         ) {
-            let mut pair = Pair::default();
+            let mut pair = Pair {
+                store: Store::default(),
+                changelog: Topic::new("changelog"),
+                log: Vec::new(),
+                committed: Model::new(),
+                present: Model::new(),
+            };
             for step in steps {
                 pair.take(step);
                 for key in ["", "a", "ab", "b"] {
@@ -370,6 +381,15 @@ mod tests {
             let place = by_time("", time, 7);
             assert_eq!(place_of(&place[1..]), (time, 7));
         }
+    }
+
+    /// Changelogs have such keys. Another layout begins with another byte than [`BY_KEY`].
+    #[test]
+    fn keys_are_laid_out_as_ever() {
+        let key = by_key("ann", EventTime(1_800_000_000_000), 2);
+        let length: &[u8] = &[0, 0, 0, 3];
+        let time: &[u8] = &[0x80, 0, 0x01, 0xa3, 0x18, 0x5c, 0x50, 0];
+        assert_eq!(key, [&[1], length, b"ann", time, &[0, 0, 0, 2]].concat());
     }
 
     #[test]

@@ -164,12 +164,14 @@ impl TopologyBuilder {
         name: &str,
         values: Arc<dyn Codec<V>>,
     ) -> KeyValueHandle<V> {
-        KeyValueHandle { id: self.add_store(name, StoreKind::KeyValue), values }
+        let (id, changelog) = self.add_store(name, StoreKind::KeyValue);
+        KeyValueHandle { id, changelog, values }
     }
 
     /// Adds a window store.
     pub fn window_store<V>(&mut self, name: &str, values: Arc<dyn Codec<V>>) -> WindowHandle<V> {
-        WindowHandle { id: self.add_store(name, StoreKind::Window), values }
+        let (id, changelog) = self.add_store(name, StoreKind::Window);
+        WindowHandle { id, changelog, values }
     }
 
     /// Adds a processor fed by `inputs`. `stores` are those it opens, for the drawing.
@@ -232,10 +234,11 @@ impl TopologyBuilder {
         self.nodes.len() - 1
     }
 
-    fn add_store(&mut self, name: &str, kind: StoreKind) -> StoreId {
+    fn add_store(&mut self, name: &str, kind: StoreKind) -> (StoreId, Topic) {
         let changelog = Topic::new(&format!("{}-{name}-changelog", self.application));
-        self.stores.push(StoreSpec { name: name.to_owned(), kind, changelog });
-        StoreId(self.stores.len() - 1)
+        let spec = StoreSpec { name: name.to_owned(), kind, changelog: changelog.clone() };
+        self.stores.push(spec);
+        (StoreId(self.stores.len() - 1), changelog)
     }
 }
 

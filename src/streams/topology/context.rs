@@ -142,13 +142,15 @@ impl<'t, Out: 'static> Context<'t, Out> {
     /// Opens a key-value store.
     #[must_use]
     pub fn key_value<'s, V>(&'s mut self, handle: &'s KeyValueHandle<V>) -> KeyValueStore<'s, V> {
-        KeyValueStore { store: &mut self.scope.stores[handle.id.0], values: &*handle.values }
+        let KeyValueHandle { id, changelog, values } = handle;
+        KeyValueStore { store: &mut self.scope.stores[id.0], changelog, values: &**values }
     }
 
     /// Opens a window store.
     #[must_use]
     pub fn window<'s, V>(&'s mut self, handle: &'s WindowHandle<V>) -> WindowStore<'s, V> {
-        WindowStore { store: &mut self.scope.stores[handle.id.0], values: &*handle.values }
+        let WindowHandle { id, changelog, values } = handle;
+        WindowStore { store: &mut self.scope.stores[id.0], changelog, values: &**values }
     }
 
     /// Asks for a punctuation every `interval` from now on.

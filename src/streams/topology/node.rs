@@ -93,6 +93,7 @@ impl From<StateError> for ProcessError {
             // The record has led to a value that has no form: no other store would take it either.
             StateError::Unstorable(reason) => Self::reject("unstorable", reason.to_string()),
             StateError::Corrupted(_)
+            | StateError::OtherFormat { .. }
             | StateError::Damaged(_)
             | StateError::TakenOver(_)
             | StateError::Disk(_) => Self::State(error),
@@ -106,6 +107,7 @@ impl From<CodecError> for ProcessError {
             CodecError::Unreadable { class, schema_id, message } => {
                 Self::Reject { class, schema_id, message }
             }
+            CodecError::OtherFormat { .. } => Self::reject("malformed", error.to_string()),
             CodecError::Unavailable { message } => Self::Retry(message),
         }
     }

@@ -30,9 +30,7 @@ impl Worker {
                 if !self.rebuilt.insert(task) {
                     return Err(WorkerError::State(format!(
                         "task {task} cannot read its stores, though they were rebuilt from their changelogs: {error}. \
-                         If a newer release wrote there, run that one: its formats can't be read by this one. \
-                         Else something else was written there: stop all instances and delete the changelog topics, \
-                         and what was remembered is forgotten"
+                         Was something else written there?"
                     )));
                 }
                 tracing::error!(%task, %error, "rebuilding the stores from their changelogs");
@@ -40,6 +38,8 @@ impl Worker {
                 self.rebuild_spoiled().or_else(|error| self.recover(error))
             }
             StateError::TakenOver(_) => self.rejoin(&error.to_string()),
+            // What is on disk comes from the changelog, which has the same.
+            StateError::OtherFormat { .. } => Err(WorkerError::State(error.to_string())),
             StateError::Disk(reason) => Err(WorkerError::State(reason.clone())),
         }
     }

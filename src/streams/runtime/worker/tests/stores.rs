@@ -13,16 +13,19 @@ use std::{
 };
 
 use crate::streams::{
-    record::TopicPartition,
+    record::{OutputRecord, Partition, TopicPartition},
     runtime::{
         Standby, StandbyParts, StopSignal, Worker,
-        worker::tests::{COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing},
+        broker::Broker,
+        worker::tests::{
+            COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing, topic,
+        },
     },
     state::{
         Access, Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore,
         StoreSupplier,
     },
-    time::{Clock, ManualClock},
+    time::{Clock, EventTime, ManualClock},
 };
 
 fn on_disk(folder: &Path) -> Arc<dyn StoreSupplier> {
@@ -312,6 +315,30 @@ fn a_store_is_rebuilt_though_the_abort_before_it_fails() {
         world.run(&mut [&mut worker]);
     }
     world.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+/// To rebuild the store would bring the same again.
+#[test]
+fn values_of_another_format_stop_the_worker_and_name_their_changelog() {
+    let world = World::new("out");
+    let mut publisher = world.broker.publish().unwrap();
+    let left = OutputRecord {
+        topic: topic("test-counts-changelog"),
+        partition: Some(Partition(0)),
+        timestamp: EventTime(0),
+        key: Some(b"0".to_vec()),
+        value: Some(vec![2, 1]),
+        headers: Vec::new(),
+    };
+    publisher.send(left).unwrap();
+    publisher.flush().unwrap();
+    let mut worker = world.join("a");
+    world.say("one");
+    world.clock.advance(COMMIT_INTERVAL);
+    let mut turns = (0..8).map(|_| worker.turn(Duration::ZERO));
+    let error = turns.find_map(Result::err).expect("it stops").to_string();
+    assert!(error.starts_with("test-counts-changelog holds values in format 2"), "{error}");
+    assert!(error.contains("reads format 1: start the release that wrote"), "{error}");
 }
 
 #[test]

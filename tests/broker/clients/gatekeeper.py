@@ -1,0 +1,49 @@
+"""Stands before a registry and lets in who shows what it wants to see, over TLS.
+
+gatekeeper.py REGISTRY AUTHORIZATION CERTIFICATE KEY prints its port, and serves until it is killed.
+"""
+
+import http.server
+import ssl
+import sys
+import urllib.error
+import urllib.request
+
+registry, wanted, certificate, key = sys.argv[1:]
+
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def pass_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != wanted:
+            return self.answer(401, b'{"error_code": 40101, "message": "who are you?"}')
+        kept = {name: self.headers[name] for name in ("Content-Type", "Accept") if name in self.headers}
+        request = urllib.request.Request(registry + self.path, body or None, kept, method=self.command)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return self.answer(answer.status, answer.read())
+        except urllib.error.HTTPError as error:
+            return self.answer(error.code, error.read())
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = pass_on
+
+    def log_message(self, *_):
+        pass
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+# Each connection's thread makes the handshake, so that one that fails holds up nobody.
+server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+print(server.server_port, flush=True)
+server.serve_forever()

@@ -1,0 +1,115 @@
+//! What another release has left on the topics, as an operator meets it after going back to this one.
+
+use foretell::{
+    app::cluster::Cluster,
+    events::model::Model,
+    streams::{
+        record::{OutputRecord, Topic},
+        runtime::broker::Publisher,
+        time::{Clock, EventTime, SystemClock},
+    },
+};
+use serde_json::json;
+use std::ops::ControlFlow;
+
+use crate::{
+    application::Application,
+    operator::Operator,
+    process::{SOON, at, until},
+    stores::ready,
+};
+
+/// Writes a record as another release would.
+fn publish(cluster: &Cluster, topic: &Topic, key: &str, value: Vec<u8>) {
+    let mut publisher: Box<dyn Publisher> = cluster.broker.publish().unwrap();
+    let record = OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp: EventTime(SystemClock::new().now().0),
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(value),
+        headers: Vec::new(),
+    };
+    publisher.send(record).unwrap();
+    publisher.flush().unwrap();
+}
+
+/// Announces the champion again, in format 9.
+fn announce(application: &Application, version: &str) {
+    let config = application.config();
+    let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
+    let topic = &config.topics.models;
+    let mut models = Vec::new();
+    let read = cluster.read_values(topic, |model: Model| {
+        models.push(model);
+        ControlFlow::Continue(())
+    });
+    read.unwrap();
+    let codec = cluster.codec::<Model>(topic).unwrap();
+    for mut model in models {
+        version.clone_into(&mut model.version);
+        if let Some(bundle) = &mut model.bundle {
+            bundle[0] = 9;
+        }
+        let mut bytes = Vec::new();
+        codec.encode(&model, &mut bytes).unwrap();
+        let key = model.alias.as_deref().unwrap_or(version);
+        publish(&cluster, topic, key, bytes);
+    }
+}
+
+/// A start ends with one sentence that has these words.
+fn refuse(application: &Application, words: &[&str]) {
+    let mut process = application.start(&["run"]);
+    assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
+    let errors = process.errors();
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: ") && !errors.contains("panicked"), "{errors}");
+    words.iter().for_each(|words| assert!(last.contains(words), "{words} in {errors}"));
+}
+
+#[test]
+fn a_model_of_a_later_release_does_not_serve_and_the_one_before_does() {
+    let application = Application::new("later-model", &[]);
+    application.init();
+    let (mut process, http) = ready(&application);
+    let serves = at(&http.status(), "/model/version").clone();
+    announce(&application, "ffffffffffff");
+    until("it is refused", SOON, || {
+        let said = process.errors();
+        let lines = said.lines().find(|line| line.contains("a model cannot be used"))?.to_owned();
+        assert!(lines.contains("format 9") && lines.contains("the one before goes on"), "{lines}");
+        Some(())
+    });
+    let event = json!({"respondent_id": "me", "completed": true, "age": 39}).to_string();
+    let (code, prediction) = http.post("/api/v1/events?wait=true", &event, None).unwrap();
+    assert_eq!((code, at(&prediction, "/model_version")), (200, &serves));
+    process.signal("TERM");
+    assert!(process.end(SOON).success(), "{}", process.errors());
+
+    // After that it has none, and says why, and what to do.
+    refuse(
+        &application,
+        &["no model serves", "ffffffffffff", "format 9", "`foretell init --force`"],
+    );
+    let again = application.start(&["init", "--force"]).succeed(SOON);
+    assert!(again.contains("first model"), "{again}");
+    drop(ready(&application));
+}
+
+#[test]
+fn a_changelog_of_a_later_release_is_named() {
+    let application = Application::new("later-log", &[]);
+    application.init();
+    let (mut process, _) = ready(&application);
+    process.signal("TERM");
+    assert!(process.end(SOON).success(), "{}", process.errors());
+    let config = application.config();
+    let changelog = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
+    let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
+    publish(&cluster, &changelog, "learning", vec![2, 0, 0, 0, 0, 0]);
+    refuse(&application, &[changelog.as_str(), "format 2", "start the release that wrote them"]);
+    // The other way out.
+    Operator::new().delete(&changelog);
+    drop(ready(&application));
+}
