@@ -1,6 +1,6 @@
 //! Where ports meet adapters: a real broker and registry, or those in this process.
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use anyhow::Context;
 
@@ -175,11 +175,7 @@ fn connect_registry(
     let client = Arc::new(registry_client(config)?);
     let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let folder = written.cache_dir.as_deref();
-    let cached =
-        CachedRegistry::open(registry, url, folder, Arc::clone(clock)).with_context(|| {
-            let folder = folder.unwrap_or(Path::new("")).display();
-            format!("cannot keep schemas in {folder}: set [schema_registry] cache_dir")
-        })?;
+    let cached = CachedRegistry::open(registry, url, folder, Arc::clone(clock));
     let kept = cached.kept();
     match cached.latest("foretell") {
         Ok(_) => {}

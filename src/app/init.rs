@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        schemas,
+        schemas::{self, SetLevels},
         shutdown::Shutdown,
         table::{self, Row},
     },
@@ -120,7 +120,8 @@ fn register_schemas(
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<()> {
     let (mut versions, mut new) = (0, 0);
-    schemas::register_with(config, cluster.registry.as_ref(), &mut |registered| {
+    let levels = SetLevels::WithNewVersions;
+    schemas::register_with(config, cluster.registry.as_ref(), levels, &mut |registered| {
         versions += registered.ids.len();
         new += registered.new;
     })?;

@@ -43,23 +43,26 @@ struct Away {
 }
 
 impl CachedRegistry {
-    /// Keeps what `registry`, whose address is `url`, says in `folder`, which is made; without one, only notes that it
-    /// is away.
-    ///
-    /// # Errors
-    /// If the folder can't be made.
+    /// Keeps what `registry`, whose address is `url`, says in `folder`, which is made. Without one, or where that can't be
+    /// made, it only notes that the registry is away.
+    #[must_use]
     pub fn open(
         registry: Arc<dyn SchemaRegistry>,
         url: &str,
         folder: Option<&Path>,
         clock: Arc<dyn Clock>,
-    ) -> io::Result<Self> {
+    ) -> Self {
         // Another registry's ids mean something else.
         let folder = folder.map(|folder| folder.join(&digest(&[url])[..12]));
-        if let Some(folder) = &folder {
-            fs::create_dir_all(folder)?;
-        }
-        Ok(Self { registry, folder, clock, away: Mutex::default() })
+        let folder = folder.filter(|folder| match fs::create_dir_all(folder) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error,
+                    "schemas are not kept for when the registry is away: set [schema_registry] cache_dir");
+                false
+            }
+        });
+        Self { registry, folder, clock, away: Mutex::default() }
     }
 
     /// How many answers are on disk.
@@ -216,7 +219,7 @@ mod tests {
     ) -> CachedRegistry {
         let registry: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(registry);
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-        CachedRegistry::open(registry, "http://r", folder, clock).unwrap()
+        CachedRegistry::open(registry, "http://r", folder, clock)
     }
 
     fn is_unavailable<T>(answer: &Result<T, RegistryError>) -> bool {
@@ -241,8 +244,7 @@ mod tests {
         assert!(is_unavailable(&again.schema(2)));
         assert!(is_unavailable(&again.id_of("s", LONG)), "that it lacked it is no news of today");
         let elsewhere: Arc<dyn SchemaRegistry> = registry;
-        let elsewhere =
-            CachedRegistry::open(elsewhere, "http://other", Some(folder.path()), clock).unwrap();
+        let elsewhere = CachedRegistry::open(elsewhere, "http://other", Some(folder.path()), clock);
         assert!(is_unavailable(&elsewhere.schema(1)), "another registry's ids");
     }
 
@@ -291,5 +293,15 @@ mod tests {
             fs::write(&path, damaged).unwrap();
             assert!(is_unavailable(&cached.schema(1)), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_can_not_be_made_is_no_obstacle() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let registry = Arc::new(Unsteady::default());
+        let clock = Arc::new(ManualClock::at(WallTime(0)));
+        let cached = open(&registry, Some(&file.path().join("schemas")), &clock);
+        assert_eq!(cached.register("s", INT), Ok(1));
+        assert_eq!((cached.schema(1), cached.kept()), (Ok(INT.to_owned()), 0));
     }
 }

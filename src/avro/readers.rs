@@ -29,7 +29,7 @@ const UNKNOWN_MAX: usize = 64;
 const REFUSALS_MAX: u32 = 1_000;
 
 /// Messages of errors go into headers and logs: longer ones are cut off.
-const MESSAGE_CHARACTERS_MAX: usize = 400;
+const MESSAGE_CHARACTERS_MAX: usize = 1_000;
 
 /// Knows our schema, and by which plan records of another are read as ours.
 pub(crate) struct SchemaReader<P> {

@@ -205,5 +205,8 @@ fn the_projects_own_schemas_are_in_order_and_nobody_answers_for_the_registry() {
     );
     let (_, errors) =
         run(&[&["schema", "register", "-c", example()], &nobody[..]].concat(), root, 1);
-    tells(&errors, &["error: cannot set the level of", "not available just now"]);
+    tells(
+        &errors,
+        &["error: cannot look up", "set [schema_registry] url", "not available just now"],
+    );
 }

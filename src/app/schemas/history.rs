@@ -1,7 +1,7 @@
 //! A subject's folder: all its versions, and whether they keep what it promises.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -251,12 +251,26 @@ impl History {
         if !self.has_draft() {
             return Ok(());
         }
-        for version in &self.versions {
-            self.released.entry(version.name()).or_insert_with(|| version.digest());
-        }
-        let raw = RawSubject { compatibility: self.level, released: self.released.clone() };
         let file = self.folder.join(SUBJECT_FILE);
-        let text = toml::to_string(&raw)?;
+        let mut text = fs::read_to_string(&file)?;
+        // What a person has written there stays as it is: the table comes last, and grows at its end.
+        if self.released.is_empty() && !text.contains("[released]") {
+            text.push_str("\n[released]\n");
+        }
+        for version in &self.versions {
+            let Entry::Vacant(vacant) = self.released.entry(version.name()) else { continue };
+            let digest = version.digest();
+            text.push_str(&format!("{} = \"{digest}\"\n", version.name()));
+            vacant.insert(digest);
+        }
+        let raw: Result<RawSubject, _> = toml::from_str(&text);
+        let text = match raw {
+            Ok(raw) if raw.released == self.released => text,
+            Ok(_) | Err(_) => toml::to_string(&RawSubject {
+                compatibility: self.level,
+                released: self.released.clone(),
+            })?,
+        };
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 }

@@ -32,7 +32,7 @@ const OUR_LEVEL: Level = Level::FullTransitive;
 pub struct Registered {
     /// Its name.
     pub subject: String,
-    /// What its rule is from here on; none if the registry keeps none a subject.
+    /// The level that was set; none if none was.
     pub level: Option<&'static str>,
     /// The ids of its versions, oldest first.
     pub ids: Vec<u32>,
@@ -75,6 +75,21 @@ struct Subject {
     level: Option<Level>,
     /// Oldest first.
     texts: Vec<String>,
+}
+
+impl Subject {
+    /// Whether `text` may follow what is registered. Where new schemas need not read old records, only the registry
+    /// can say, when it is asked to take it.
+    fn may_follow(
+        &self,
+        registry: &dyn SchemaRegistry,
+        text: &str,
+    ) -> Result<Compatibility, RegistryError> {
+        if self.level.is_none_or(Level::is_backward) {
+            return registry.compatible(&self.name, text);
+        }
+        Ok(Compatibility::Compatible)
+    }
 }
 
 /// The history of the event schema, if the configuration names a version in a subject's folder.
@@ -143,7 +158,7 @@ fn judge(registry: &dyn SchemaRegistry, subject: &Subject) -> Result<Finding, Re
         let newer = if id == latest { "the newest there" } else { "an older one there" };
         return Ok(Finding::ok(name, format!("ours is {newer} (id {id})")));
     }
-    Ok(match registry.compatible(&subject.name, newest)? {
+    Ok(match subject.may_follow(registry, newest)? {
         Compatibility::Compatible => Finding::warning(
             name,
             format!("ours may follow the newest there (id {latest}), and is not registered"),
@@ -167,13 +182,22 @@ pub fn register(config: &Config, tell: &mut dyn FnMut(Registered)) -> anyhow::Re
     if let Some(finding) = failed {
         anyhow::bail!("nothing was registered: {finding}");
     }
-    register_with(config, &cluster::registry_client(config)?, tell)?;
+    register_with(config, &cluster::registry_client(config)?, SetLevels::Always, tell)?;
     if let Some(history) = &mut history
         && history.newest().text == config.event_schema.text()
     {
         history.release()?;
     }
     Ok(())
+}
+
+/// When a subject's level is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) enum SetLevels {
+    /// Whenever somebody asks for it.
+    Always,
+    /// Only where there is something to add: where others look after the registry, we may have no right to.
+    WithNewVersions,
 }
 
 /// Registers the configuration's schemas, every version in its order, each subject with its level. What is there
@@ -184,9 +208,22 @@ pub fn register(config: &Config, tell: &mut dyn FnMut(Registered)) -> anyhow::Re
 pub(in crate::app) fn register_with(
     config: &Config,
     registry: &dyn SchemaRegistry,
+    levels: SetLevels,
     tell: &mut dyn FnMut(Registered),
 ) -> anyhow::Result<()> {
     for subject in subjects(config)? {
+        let known = subject.texts.iter().map(|text| registry.id_of(&subject.name, text));
+        let known: Result<Vec<Option<u32>>, RegistryError> = known.collect();
+        let known = known.map_err(|error| {
+            let fix = cluster::registry_fix(&error);
+            anyhow::Error::new(error).context(format!("cannot look up {}: {fix}", subject.name))
+        })?;
+        let new = known.iter().filter(|id| id.is_none()).count();
+        if new == 0 && levels == SetLevels::WithNewVersions {
+            let ids = known.into_iter().flatten().collect();
+            tell(Registered { subject: subject.name, level: None, ids, new });
+            continue;
+        }
         let set_level = || match subject.level {
             Some(level) => registry
                 .set_level(&subject.name, level)
@@ -194,14 +231,12 @@ pub(in crate::app) fn register_with(
             None => Ok(true),
         };
         let mut has_level = set_level()?;
-        let (mut ids, mut new) = (Vec::new(), 0);
-        for (index, text) in subject.texts.iter().enumerate() {
-            let known = registry.id_of(&subject.name, text)?;
+        let mut ids = Vec::new();
+        for (index, (text, known)) in subject.texts.iter().zip(known).enumerate() {
             let id = match known {
                 Some(id) => id,
-                None => add(registry, &subject.name, index + 1, text)?,
+                None => add(registry, &subject, index + 1, text)?,
             };
-            new += usize::from(known.is_none());
             ids.push(id);
             if !has_level {
                 // There are registries in which a subject has a rule only once it has a version.
@@ -216,16 +251,17 @@ pub(in crate::app) fn register_with(
 
 fn add(
     registry: &dyn SchemaRegistry,
-    subject: &str,
+    subject: &Subject,
     version: usize,
     text: &str,
 ) -> anyhow::Result<u32> {
-    if let Compatibility::Incompatible { reasons } = registry.compatible(subject, text)? {
+    let name = &subject.name;
+    if let Compatibility::Incompatible { reasons } = subject.may_follow(registry, text)? {
         anyhow::bail!(
-            "the schema of {subject} (version {version}) cannot follow the registered one: {}",
+            "the schema of {name} (version {version}) cannot follow the registered one: {}",
             reasons.join("; ")
         );
     }
-    let added = registry.register(subject, text);
-    added.with_context(|| format!("cannot register version {version} of {subject}"))
+    let added = registry.register(name, text);
+    added.with_context(|| format!("cannot register version {version} of {name}"))
 }

@@ -134,7 +134,7 @@ impl QuestionnaireSchema {
     }
 
     fn is_known(&self, name: &str) -> bool {
-        self.names().any(|known| known == name)
+        self.names().any(|known| known == name) || self.position(name).is_some()
     }
 
     fn unknown(&self, name: &str) -> EntryError {
@@ -208,7 +208,7 @@ mod tests {
         let avsc = r#"{"type":"record","name":"R","fields":[
             {"name":"id","type":"string"},{"name":"who","type":"string"},{"name":"at","type":"long"},
             {"name":"done","type":"boolean"},{"name":"age","type":["null","int"]},
-            {"name":"height","type":["null","double"]},{"name":"job","type":["null","string"]},
+            {"name":"height","type":["null","double"]},{"name":"job","aliases":["trade"],"type":["null","string"]},
             {"name":"smoker","type":["null","boolean"]},
             {"name":"size","type":{"type":"enum","name":"S","symbols":["S","L"]}}]}"#;
         let fields = MetadataFields {
@@ -247,6 +247,9 @@ mod tests {
         let event = enter(&json!({"who": "r", "id": "e", "at": 9, "done": true})).unwrap();
         assert_eq!((event.event_id.as_str(), event.event_time), ("e", EventTime(9)));
         assert!(event.completed);
+        let event = enter(&json!({"who": "r", "trade": "cook"})).unwrap();
+        assert_eq!(event.answers[2], Some(Answer::Text("cook".to_owned())), "by its earlier name");
+        assert!(enter(&json!({"who": "r", "trade": null})).is_ok());
     }
 
     #[test]

@@ -223,8 +223,10 @@ impl QuestionnaireSchema {
         &self.text
     }
 
+    /// The question of this name, or of this earlier name.
     pub(super) fn position(&self, question: &str) -> Option<usize> {
-        self.questions.iter().position(|known| known.name == question)
+        let by_name = self.questions.iter().position(|known| known.name == question);
+        by_name.or_else(|| self.questions.iter().position(|known| known.is_called(question)))
     }
 }
 
