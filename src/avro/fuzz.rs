@@ -420,6 +420,9 @@ fn evolve(schema: &mut Json, random: &mut StdRng) {
                 fields[place]["type"].get_mut("symbols").and_then(Json::as_array_mut)
             {
                 symbols.rotate_left(1);
+            } else if let Some(branches) = fields[place]["type"].as_array_mut() {
+                branches.reverse();
+                drop(fields[place].as_object_mut().and_then(|field| field.shift_remove("default")));
             } else if fields[place]["type"].is_object() {
                 evolve(&mut fields[place]["type"], random);
             }
