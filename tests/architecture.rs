@@ -34,7 +34,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tokio",       &["http/", "app/"]),
     ("prometheus",  &["streams/metrics.rs", "processors/metrics.rs", "http/", "app/"]),
     ("schema_registry_converter", &["avro/"]),
-    ("reqwest",     &["avro/client.rs"]),
+    ("reqwest",     &["avro/access.rs", "avro/client.rs"]),
     ("clap",        &["cli/"]),
 ];
 

@@ -6,8 +6,9 @@ use anyhow::Context;
 
 use crate::{
     avro::{
+        access::{Credentials, RegistryClientConfig, RegistryTls},
         cached::CachedRegistry,
-        client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
+        client::RegistryClient,
         codec::{AvroCodec, AvroRecord},
         local::LocalRegistry,
         patient::PatientRegistry,

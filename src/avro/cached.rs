@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     avro::{
         evolution::Level,
-        registry::{Compatibility, RegistryError, SchemaRegistry},
+        registry::{Compatibility, RegistryError, SchemaRegistry, found},
     },
     streams::time::Clock,
 };
@@ -84,18 +84,10 @@ impl CachedRegistry {
             return Err(RegistryError::Unavailable(away.reason.clone()));
         }
         let answer = question(self.registry.as_ref());
-        let away = match &answer {
-            Err(RegistryError::Unavailable(reason)) => {
-                Some(Away { since: self.clock.elapsed(), reason: reason.clone() })
-            }
-            Ok(_)
-            | Err(
-                RegistryError::NotFound(_)
-                | RegistryError::Incompatible(_)
-                | RegistryError::Denied(_)
-                | RegistryError::Refused(_),
-            ) => None,
-        };
+        let mut away = None;
+        if let Err(RegistryError::Unavailable(reason)) = &answer {
+            away = Some(Away { since: self.clock.elapsed(), reason: reason.clone() });
+        }
         *self.away.lock().unwrap_or_else(PoisonError::into_inner) = away;
         answer
     }
@@ -150,16 +142,7 @@ impl SchemaRegistry for CachedRegistry {
             Some(id) => Ok(id.to_string()),
             None => Err(RegistryError::NotFound(subject.to_owned())),
         });
-        match id {
-            Ok(id) => Ok(id.parse().ok()),
-            Err(RegistryError::NotFound(_)) => Ok(None),
-            Err(
-                error @ (RegistryError::Incompatible(_)
-                | RegistryError::Unavailable(_)
-                | RegistryError::Denied(_)
-                | RegistryError::Refused(_)),
-            ) => Err(error),
-        }
+        Ok(found(id)?.and_then(|id| id.parse().ok()))
     }
 
     fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {

@@ -14,6 +14,8 @@ pub mod framing;
 
 pub mod registry;
 
+pub mod access;
+
 pub mod client;
 
 mod references;
@@ -37,6 +39,8 @@ mod forms;
 mod readers;
 
 mod resolution;
+
+mod rewrite;
 
 mod scalars;
 

@@ -106,16 +106,11 @@ impl SchemaRegistry for PatientRegistry {
             return Err(not_yet(id));
         }
         let answer = self.registry.schema(id);
-        match &answer {
-            Ok(_) => self.has_come(id),
-            Err(RegistryError::NotFound(_)) if self.waits_for(id) => return Err(not_yet(id)),
-            Err(
-                RegistryError::NotFound(_)
-                | RegistryError::Incompatible(_)
-                | RegistryError::Unavailable(_)
-                | RegistryError::Denied(_)
-                | RegistryError::Refused(_),
-            ) => (),
+        if answer.is_ok() {
+            self.has_come(id);
+        }
+        if matches!(answer, Err(RegistryError::NotFound(_))) && self.waits_for(id) {
+            return Err(not_yet(id));
         }
         answer
     }

@@ -78,6 +78,20 @@ pub enum RegistryError {
     Refused(String),
 }
 
+/// What was asked for, or none if the registry does not have it.
+pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(RegistryError::NotFound(_)) => Ok(None),
+        Err(
+            error @ (RegistryError::Incompatible(_)
+            | RegistryError::Unavailable(_)
+            | RegistryError::Denied(_)
+            | RegistryError::Refused(_)),
+        ) => Err(error),
+    }
+}
+
 /// Whether `schema` may follow `versions`, oldest first, under `level`.
 ///
 /// # Errors

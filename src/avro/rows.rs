@@ -47,7 +47,7 @@ pub(super) struct RowPlan {
     /// In the order in which they come.
     fields: Vec<Field>,
     /// The cells that none of them fills, by their places.
-    lacking: Vec<(usize, Default)>,
+    lacking: Vec<(usize, Constant)>,
 }
 
 struct Field {
@@ -58,7 +58,7 @@ struct Field {
 }
 
 /// What fills the cell of a field that their schema lacks.
-enum Default {
+enum Constant {
     Text(String),
     Other(Cell<'static>),
 }
@@ -146,7 +146,7 @@ impl RowPlan {
                     let reading = &plan.fields[number].reading;
                     let cell = reading.cell(&plan.layout, &mut Cursor::new(bytes));
                     let cell = cell.map_err(|error| error.to_string())?;
-                    lacking.push((place, Default::new(cell)));
+                    lacking.push((place, Constant::new(cell)));
                 }
             }
         }
@@ -176,7 +176,7 @@ impl RowPlan {
     }
 }
 
-impl Default {
+impl Constant {
     fn new(cell: Cell<'_>) -> Self {
         match cell {
             Cell::Text(text) => Self::Text(text.to_owned()),

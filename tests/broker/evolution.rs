@@ -1,7 +1,7 @@
 //! Schemas change on a real cluster: registered on purpose, rolled out and back instance by instance while the model
 //! retrains, read while the registry is away, and held to their levels by a real registry.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use foretell::{
     app::{
@@ -9,7 +9,6 @@ use foretell::{
         schemas::{self, History},
     },
     avro::{
-        client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
         framing,
         registry::{Compatibility, SchemaRegistry},
     },
@@ -23,6 +22,7 @@ use crate::{
     application::{Application, registry},
     gateway::Gateway,
     process::{Http, Process, SOON, at, until},
+    registry::client,
 };
 
 const QUICK: &[&str] =
@@ -57,16 +57,6 @@ impl Versions {
         let told = application.start(&edits).succeed(SOON);
         assert!(told.contains("upgraded in any order"), "{told}");
     }
-}
-
-fn client(url: &str) -> RegistryClient {
-    let config = RegistryClientConfig {
-        url: url.to_owned(),
-        credentials: Credentials::None,
-        tls: RegistryTls::default(),
-        timeout: Duration::from_secs(10),
-    };
-    RegistryClient::new(&config).unwrap()
 }
 
 fn stop(mut process: Process) {

@@ -1,7 +1,6 @@
 //! The registry's client against a real one, whose address is in `FORETELL_TEST_REGISTRY`. Apicurio
 //! has its Confluent-style API under a path, so that is covered too.
-
-#![expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+#![expect(clippy::disallowed_methods, reason = "each run takes names of its own, by the clock")]
 
 use std::{
     sync::Arc,
@@ -10,7 +9,8 @@ use std::{
 
 use foretell::{
     avro::{
-        client::{Credentials, RegistryClient, RegistryClientConfig, RegistryTls},
+        access::{Credentials, RegistryClientConfig, RegistryTls},
+        client::RegistryClient,
         codec::{AvroCodec, AvroRecord, CodecSetupError},
         registry::{Compatibility, RegistryError, SchemaRegistry},
     },
@@ -21,17 +21,14 @@ use foretell::{
     },
 };
 
+use crate::application::registry;
+
 const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
 const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"},
     {"name":"b","type":["null","string"],"default":null}]}"#;
 const LOST: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
 
-fn url() -> String {
-    std::env::var("FORETELL_TEST_REGISTRY")
-        .expect("FORETELL_TEST_REGISTRY is the address of a schema registry")
-}
-
-fn client(url: &str) -> RegistryClient {
+pub(crate) fn client(url: &str) -> RegistryClient {
     let config = RegistryClientConfig {
         url: url.to_owned(),
         credentials: Credentials::None,
@@ -49,7 +46,7 @@ fn fresh(name: &str) -> String {
 
 #[test]
 fn schemas_are_registered_and_found() {
-    let (client, subject) = (client(&url()), fresh("found"));
+    let (client, subject) = (client(&registry()), fresh("found"));
     assert_eq!(client.latest(&subject), Ok(None));
     assert_eq!(client.id_of(&subject, ONE), Ok(None), "no such subject");
     let one = client.register(&subject, ONE).expect("the first of its subject");
@@ -72,7 +69,7 @@ fn json(text: &str) -> serde_json::Value {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let (client, subject) = (client(&url()), fresh("fits"));
+    let (client, subject) = (client(&registry()), fresh("fits"));
     assert_eq!(
         client.compatible(&subject, ONE),
         Ok(Compatibility::Compatible),
@@ -92,9 +89,9 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn an_unknown_id_is_told_from_a_wrong_address() {
-    let missing = client(&url()).schema(2_000_000_000);
+    let missing = client(&registry()).schema(2_000_000_000);
     assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
-    let elsewhere = client(&format!("{}/elsewhere", url())).schema(1);
+    let elsewhere = client(&format!("{}/elsewhere", registry())).schema(1);
     assert!(matches!(elsewhere, Err(RegistryError::Refused(_))), "{elsewhere:?}");
     let nobody = client("http://127.0.0.1:1/registry");
     for unavailable in [nobody.schema(1).err(), nobody.compatible("s", ONE).err()] {
@@ -104,7 +101,7 @@ fn an_unknown_id_is_told_from_a_wrong_address() {
 
 #[test]
 fn records_are_written_and_read_through_it() {
-    let (client, subject) = (Arc::new(client(&url())), fresh("outcomes"));
+    let (client, subject) = (Arc::new(client(&registry())), fresh("outcomes"));
     let shared: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let early = AvroCodec::<Outcome>::new(Arc::clone(&shared), &subject);
     assert_eq!(early.err(), Some(CodecSetupError::NotRegistered { subject: subject.clone() }));
@@ -129,7 +126,7 @@ fn records_are_written_and_read_through_it() {
 
 #[test]
 fn a_schema_that_refers_to_another_is_complete() {
-    let (client, inner, outer) = (client(&url()), fresh("inner"), fresh("outer"));
+    let (client, inner, outer) = (client(&registry()), fresh("inner"), fresh("outer"));
     let color = r#"{"type":"enum","name":"Color","namespace":"n","symbols":["RED"]}"#;
     client.register(&inner, color).expect("the first of its subject");
     let schema = r#"{"type":"record","name":"Car","namespace":"n","fields":[
@@ -139,7 +136,7 @@ fn a_schema_that_refers_to_another_is_complete() {
         "references": [{"name": "n.Color", "subject": inner, "version": 1}],
     });
     let answer = reqwest::blocking::Client::new()
-        .post(format!("{}/subjects/{outer}/versions", url()))
+        .post(format!("{}/subjects/{outer}/versions", registry()))
         .header("Content-Type", "application/vnd.schemaregistry.v1+json")
         .body(body.to_string())
         .send()

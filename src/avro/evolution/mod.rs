@@ -63,12 +63,6 @@ impl Level {
         }
     }
 
-    /// The one that registries write so.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.name() == name)
-    }
-
     /// Whether it speaks of all versions, and not of the newest two alone.
     #[must_use]
     pub fn is_transitive(self) -> bool {
@@ -187,9 +181,7 @@ mod tests {
     #[test]
     fn names_are_the_registries() {
         for level in Level::ALL {
-            assert_eq!(Level::named(level.name()), Some(level));
             assert_eq!(serde_json::to_value(level).unwrap(), level.name());
         }
-        assert_eq!(Level::named("SIDEWAYS"), None);
     }
 }
