@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{
     config::RawTable,
-    events::questionnaire::{Answer, QuestionnaireSchema},
+    events::questionnaire::{self, Answer, QuestionnaireSchema},
 };
 
 /// One respondent: the answers, in the order of the schema's questions, and what turned out to be true.
@@ -111,7 +111,7 @@ fn places_of(
             Ok(Place::Label)
         } else if name.is_empty() {
             Ok(Place::Unused)
-        } else if let Some(index) = questions.iter().position(|question| question.is_called(name)) {
+        } else if let Some(index) = questionnaire::place_of(name, questions) {
             Ok(Place::Question(index))
         } else {
             let known = questions.iter().map(|question| question.name.as_str());

@@ -57,9 +57,6 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gone, Self::OtherKind, Self::MostlyMissing];
-
     /// As metrics and JSON have it.
     #[must_use]
     pub fn name(self) -> &'static str {

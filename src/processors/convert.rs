@@ -6,7 +6,7 @@ use crate::{
     events::{
         labelled_example::LabelledExample,
         prediction::{Feature, FeatureValue},
-        questionnaire::{Answer, Question, QuestionKind},
+        questionnaire::{self, Answer, Question, QuestionKind},
         trial::{Trial as TrialRecord, TrialParameter},
     },
     ml::{Column, ColumnKind, Example, Label, Params, Value, training::Trial},
@@ -41,11 +41,9 @@ pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Fe
 /// The question that a column is about: by its name, or by one of them having been renamed since.
 #[must_use]
 pub fn place_of(column: &Column, questions: &[Question]) -> Option<usize> {
-    let by_name = questions.iter().position(|question| question.name == column.name);
-    // The schema is newer than the model; or the model is newer than the schema, during an upgrade.
-    by_name
-        .or_else(|| questions.iter().position(|question| question.is_called(&column.name)))
-        .or_else(|| questions.iter().position(|question| column.is_called(&question.name)))
+    // The model is newer than the schema, during an upgrade.
+    let renamed = || questions.iter().position(|question| column.is_called(&question.name));
+    questionnaire::place_of(&column.name, questions).or_else(renamed)
 }
 
 /// Published features as a model reads them: one value a column, found by name, or by one it had before.

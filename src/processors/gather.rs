@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::questionnaire::{Answer, Question, QuestionnaireEvent},
+    events::questionnaire::{self, Answer, Question, QuestionnaireEvent},
     streams::{
         state::{WindowHandle, Windowed},
         time::{EventTime, WallTime},
@@ -191,9 +191,7 @@ impl Gather {
 
     /// The question that has, or had, this name.
     fn place_of(&self, name: &str) -> Option<usize> {
-        let questions = &self.settings.questions;
-        let by_name = questions.iter().position(|question| question.name == name);
-        by_name.or_else(|| questions.iter().position(|question| question.is_called(name)))
+        questionnaire::place_of(name, &self.settings.questions)
     }
 
     fn partial(

@@ -14,8 +14,9 @@ fetch_once "$jars" "$here/clients/pom.xml" dependency:copy-dependencies
 classes=$jars.$(cksum <"$source" | cut -d' ' -f1)
 if [ ! -d "$classes" ]; then
   part=$(mktemp -d "$classes.XXXXXX")
+  trap 'rm -rf "$part"' EXIT
   java -cp "$jars/*" org.eclipse.jdt.internal.compiler.batch.Main -17 -nowarn -d "$part" -cp "$(printf '%s:' "$jars"/*.jar)" "$source" ||
-    { rm -rf "$part"; die "cannot compile $source"; }
+    die "cannot compile $source"
   mv -T "$part" "$classes" 2>/dev/null || rm -rf "$part" # somebody else was quicker
 fi
 exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx128m -cp "$classes:$jars/*" JavaClient "$@"

@@ -14,6 +14,7 @@ pub use crate::events::questionnaire::{
     entry::EntryError,
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
+        place_of,
     },
 };
 

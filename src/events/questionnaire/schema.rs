@@ -225,9 +225,15 @@ impl QuestionnaireSchema {
 
     /// The question of this name, or of this earlier name.
     pub(super) fn position(&self, question: &str) -> Option<usize> {
-        let by_name = self.questions.iter().position(|known| known.name == question);
-        by_name.or_else(|| self.questions.iter().position(|known| known.is_called(question)))
+        place_of(question, &self.questions)
     }
+}
+
+/// The place of the question of this name, or else of the one that had it before.
+#[must_use]
+pub fn place_of(name: &str, questions: &[Question]) -> Option<usize> {
+    let by_name = questions.iter().position(|question| question.name == name);
+    by_name.or_else(|| questions.iter().position(|question| question.is_called(name)))
 }
 
 impl AnswerType {
