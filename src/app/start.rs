@@ -273,6 +273,7 @@ impl Parts<'_> {
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
             ahead_max: self.config.raw.events.time_ahead_max,
+            duplicates_within: self.config.raw.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
             board: self.contract.clone(),

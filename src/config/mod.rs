@@ -194,6 +194,7 @@ impl Config {
             grace: raw.outcomes.grace,
             conflict: raw.outcomes.conflict,
             learn_from: raw.outcomes.learn_from,
+            predictions_max: raw.outcomes.predictions_max,
             unlabelled: raw.outcomes.unlabelled.clone(),
             classes: raw.outcomes.labels.clone(),
         };

@@ -196,6 +196,9 @@ pub struct RawEvents {
     /// An event this far ahead of the clock is set aside.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
+    /// An event that comes again within so much event time is a repeat: it is counted, and not used again. 0s: never.
+    #[serde(default = "one_day", with = "humantime_serde")]
+    pub duplicates_within: Duration,
 }
 
 fn one_day() -> Duration {
@@ -234,6 +237,14 @@ pub struct RawOutcomes {
     pub learn_from: LearnFrom,
     #[serde(default)]
     pub unlabelled: UnlabelledPolicy,
+    /// Predictions of one respondent that wait for outcomes at most, inside one window: what one event costs is bounded,
+    /// whatever a kiosk sends under one name.
+    #[serde(default = "a_hundred")]
+    pub predictions_max: usize,
+}
+
+fn a_hundred() -> usize {
+    100
 }
 
 fn thirty_days() -> Duration {

@@ -9,6 +9,8 @@ pub mod outcome;
 
 pub mod prediction;
 
+pub mod reply;
+
 pub mod labelled_example;
 
 pub mod model;

@@ -10,6 +10,9 @@ use crate::streams::{
 /// How long records are kept that are only passed on: time enough to replay a month.
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// Nobody waits longer than a minute for a reply.
+const REPLIES_RETENTION: Duration = Duration::from_secs(60 * 60);
+
 /// A model travels inline: with thousands of trees it has some megabytes, compressed.
 const MODEL_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
@@ -26,6 +29,8 @@ pub struct Topics {
     pub outcomes: Topic,
     /// What the models say. Key: respondent id.
     pub predictions: Topic,
+    /// What became of the events that somebody waits for. Key: respondent id.
+    pub replies: Topic,
     /// The training log. Key: respondent id.
     pub labelled_examples: Topic,
     /// Models, and where aliases point. Key: model version, or alias.
@@ -45,6 +50,7 @@ impl Topics {
             questionnaire_events: topic("questionnaire-events"),
             outcomes: topic("outcomes"),
             predictions: topic("predictions"),
+            replies: topic("replies"),
             labelled_examples: topic("labelled-examples"),
             models: topic("models"),
             trials: topic("trials"),
@@ -56,6 +62,7 @@ impl Topics {
     #[must_use]
     pub fn specs(&self, partitions: u32) -> Vec<TopicSpec> {
         let passing = Cleanup::Delete { retention: Some(RETENTION) };
+        let short = Cleanup::Delete { retention: Some(REPLIES_RETENTION) };
         let for_ever = Cleanup::Delete { retention: None };
         let spec = |name: &Topic, partitions, cleanup, message_bytes_max| TopicSpec {
             name: name.clone(),
@@ -67,6 +74,7 @@ impl Topics {
             spec(&self.questionnaire_events, partitions, passing, None),
             spec(&self.outcomes, partitions, passing, None),
             spec(&self.predictions, partitions, passing, None),
+            spec(&self.replies, partitions, short, None),
             // One partition: one order, so that a training's input is all that is before one offset.
             spec(&self.labelled_examples, 1, for_ever, None),
             spec(&self.models, 1, Cleanup::Compact, Some(MODEL_BYTES_MAX)),
@@ -99,15 +107,16 @@ mod tests {
                 ("adult.questionnaire-events", 6),
                 ("adult.outcomes", 6),
                 ("adult.predictions", 6),
+                ("adult.replies", 6),
                 ("adult.labelled-examples", 1),
                 ("adult.models", 1),
                 ("adult.trials", 1),
                 ("adult.dead-letters", 6),
             ]
         );
-        assert_eq!(specs[3].cleanup, Cleanup::Delete { retention: None });
-        assert_eq!(specs[4].cleanup, Cleanup::Compact);
-        assert_eq!(specs[4].message_bytes_max, Some(16 << 20));
+        assert_eq!(specs[4].cleanup, Cleanup::Delete { retention: None });
+        assert_eq!(specs[5].cleanup, Cleanup::Compact);
+        assert_eq!(specs[5].message_bytes_max, Some(16 << 20));
     }
 
     /// The same result by `init` as by `redpanda/topics.sh`.

@@ -5,8 +5,16 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::questionnaire::{self, Answer, Question, QuestionnaireEvent},
+    events::{
+        questionnaire::{
+            self, Answer, EventIdentity, Question, QuestionnaireEvent, WITHDRAWN_HEADER,
+        },
+        reply,
+    },
+    processors::{metrics::ApplicationMetrics, recent_events::RecentEvents},
     streams::{
+        codec::{Stored, StoredSince},
+        record::InputRecord,
         state::{WindowHandle, Windowed},
         time::{EventTime, WallTime},
         topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
@@ -33,27 +41,101 @@ pub struct Observation {
     pub respondent_id: String,
     /// The event that completed it.
     pub event_id: String,
-    /// When that event happened.
+    /// Names the prediction that is made of it: the same one however often the event comes.
+    pub prediction_id: String,
+    /// When the latest of its events happened.
     pub event_time: EventTime,
-    /// When that event was written to its topic.
+    /// When the event that completed it was written to its topic.
     pub received_at: WallTime,
     /// One a question, in the order of the schema's questions.
     pub answers: Vec<Option<Answer>>,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gathered {
+    /// It made an observation that is to be scored now.
+    Due(Observation),
+    /// It is kept until more comes. Only told of an event that somebody waits for.
+    Incomplete {
+        /// The event.
+        event: RequestedEvent,
+        /// The questions without an answer so far.
+        missing: Vec<String>,
+    },
+    /// It came before. Only told of an event that somebody waits for.
+    Duplicate {
+        /// The event.
+        event: RequestedEvent,
+        /// What a prediction that was made when it came first is called.
+        prediction_id: String,
+    },
+}
+
+/// An event that somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedEvent {
+    /// The request.
+    pub request_id: String,
+    /// Who answered.
+    pub respondent_id: String,
+    /// The event.
+    pub event_id: String,
 }
 
 /// An observation that waits for more, as it is stored: answers by name, so that it survives a change of the schema.
 /// During an upgrade it may go from instance to instance, each with its own schema: what one does not know it keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
-    /// What is answered, by the names of the questions.
-    pub answers: Vec<(String, Answer)>,
+    /// What was said last of each question.
+    pub answers: Vec<GatheredAnswer>,
     /// Whether that was scored already.
     pub scored: bool,
 }
 
+/// What was said last of one question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatheredAnswer {
+    /// The name of the question.
+    pub question: String,
+    /// The answer; none if it was taken back.
+    pub answer: Option<Answer>,
+    /// When that was said.
+    pub time: EventTime,
+}
+
 impl Partial {
     /// The version of what is stored. It is of this type and all that it holds: another field takes another version.
-    pub const FORMAT: u8 = 1;
+    pub const FORMAT: u8 = 2;
+
+    /// How observations that wait are stored.
+    #[must_use]
+    pub fn codec() -> StoredSince<Self, PartialV1> {
+        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(PartialV1::FORMAT))
+    }
+}
+
+/// What was stored before answers had times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartialV1 {
+    answers: Vec<(String, Answer)>,
+    scored: bool,
+}
+
+impl PartialV1 {
+    const FORMAT: u8 = 1;
+}
+
+impl From<PartialV1> for Partial {
+    /// Whatever is said from now on counts as later.
+    fn from(old: PartialV1) -> Self {
+        let answer = |(question, answer)| GatheredAnswer {
+            question,
+            answer: Some(answer),
+            time: EventTime::MIN,
+        };
+        Self { answers: old.answers.into_iter().map(answer).collect(), scored: old.scored }
+    }
 }
 
 /// See [`Gather`].
@@ -71,52 +153,145 @@ pub struct GatherSettings {
 pub struct Gather {
     /// See [`GatherSettings`].
     pub settings: GatherSettings,
+    /// Which events came lately.
+    pub recent: RecentEvents,
     /// Observations that wait for more.
     pub observations: WindowHandle<Partial>,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
 }
 
 /// Entries removed at once, at most, so that a long backlog is never in memory twice.
 const EXPIRED_AT_ONCE_MAX: usize = 10_000;
 
+/// What is known of an event besides its content.
+struct Arrival {
+    identity: EventIdentity,
+    event_id: String,
+    received_at: WallTime,
+    /// Questions whose answers it takes back.
+    withdrawn: Vec<String>,
+    /// Who waits for what becomes of it.
+    request_id: Option<String>,
+}
+
+impl Arrival {
+    fn of(event: &QuestionnaireEvent, input: &InputRecord, questions: &[Question]) -> Self {
+        let withdrawn = withdrawn(input);
+        let identity = EventIdentity::of(event, questions, &withdrawn);
+        let event_id =
+            if event.event_id.is_empty() { identity.id() } else { event.event_id.clone() };
+        let received_at = WallTime(input.timestamp.0);
+        Self { identity, event_id, received_at, withdrawn, request_id: reply::request_of(input) }
+    }
+
+    /// None if nobody waits for it.
+    fn requested(&self, event: &QuestionnaireEvent) -> Option<RequestedEvent> {
+        Some(RequestedEvent {
+            request_id: self.request_id.clone()?,
+            respondent_id: event.respondent_id.clone(),
+            event_id: self.event_id.clone(),
+        })
+    }
+
+    fn observation(
+        self,
+        event: &QuestionnaireEvent,
+        event_time: EventTime,
+        answers: Vec<Option<Answer>>,
+    ) -> Observation {
+        Observation {
+            respondent_id: event.respondent_id.clone(),
+            prediction_id: self.identity.id(),
+            event_id: self.event_id,
+            event_time,
+            received_at: self.received_at,
+            answers,
+        }
+    }
+}
+
+/// The questions whose answers a record's event takes back ([`WITHDRAWN_HEADER`]).
+fn withdrawn(input: &InputRecord) -> Vec<String> {
+    let header = input.headers.iter().rfind(|header| header.name == WITHDRAWN_HEADER);
+    let text = header.and_then(|header| std::str::from_utf8(&header.value).ok());
+    let names = text.into_iter().flat_map(|names| names.split(','));
+    names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
 impl Processor for Gather {
     type In = QuestionnaireEvent;
-    type Out = Observation;
+    type Out = Gathered;
 
-    fn start(&mut self, ctx: &mut Context<'_, Observation>) {
-        let interval = (self.settings.retention / 20).max(Duration::from_secs(1));
+    fn start(&mut self, ctx: &mut Context<'_, Gathered>) {
+        let shortest = match self.recent.retention {
+            Duration::ZERO => self.settings.retention,
+            retention => retention.min(self.settings.retention),
+        };
+        let interval = (shortest / 20).max(Duration::from_secs(1));
         ctx.schedule(PunctuationKind::StreamTime, interval);
     }
 
     fn process(
         &mut self,
         record: &Record<QuestionnaireEvent>,
-        ctx: &mut Context<'_, Observation>,
+        ctx: &mut Context<'_, Gathered>,
     ) -> Result<(), ProcessError> {
         let event = &record.value;
         let Some(input) = ctx.input() else {
             return Err(ProcessError::reject("malformed", "an event outside a record"));
         };
-        let received_at = WallTime(input.timestamp.0);
-        let event_id = if event.event_id.is_empty() {
-            format!("{}-{}", input.source.partition, input.offset)
-        } else {
-            event.event_id.clone()
-        };
-        let is_submitted = event.completed || event.answers.iter().all(Option::is_some);
+        let arrival = Arrival::of(event, input, &self.settings.questions);
+        if !self.recent.insert(&arrival.identity.fingerprint(), ctx)? {
+            ctx.count(&self.metrics.duplicate_events(), 1);
+            let prediction_id = arrival.identity.id();
+            let Some(event) = arrival.requested(event) else { return Ok(()) };
+            return forward(Gathered::Duplicate { event, prediction_id }, record, ctx);
+        }
         let before = self.observation_of(&event.respondent_id, record.time, ctx)?;
+        let is_submitted = event.completed || event.answers.iter().all(Option::is_some);
         if before.is_none() && is_submitted {
             // The common case: the whole questionnaire in one event never touches the store.
-            let observation = Observation {
-                respondent_id: event.respondent_id.clone(),
-                event_id,
-                event_time: record.time,
-                received_at,
-                answers: event.answers.clone(),
-            };
-            return forward(observation, record, ctx);
+            let observation = arrival.observation(event, record.time, event.answers.clone());
+            return forward(Gathered::Due(observation), record, ctx);
         }
-        let (answers, was_scored) = self.merge(before.as_ref(), event);
-        let is_complete = is_submitted || answers.iter().all(Option::is_some);
+        self.gather(arrival, before, record, ctx)
+    }
+
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        ctx: &mut Context<'_, Gathered>,
+    ) -> Result<(), ProcessError> {
+        let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
+        self.recent.expire(ctx)?;
+        let before = now - self.settings.retention;
+        loop {
+            let mut store = ctx.window(&self.observations);
+            let expired = store.expire(before, EXPIRED_AT_ONCE_MAX)?;
+            let unscored = expired.iter().filter(|entry| !entry.value.scored).count();
+            ctx.count(&self.metrics.incomplete_observations(), unscored as u64);
+            if expired.len() < EXPIRED_AT_ONCE_MAX {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Gather {
+    /// Merges an event with what its respondent has answered before.
+    fn gather(
+        &self,
+        arrival: Arrival,
+        before: Option<Windowed<Partial>>,
+        record: &Record<QuestionnaireEvent>,
+        ctx: &mut Context<'_, Gathered>,
+    ) -> Result<(), ProcessError> {
+        let event = &record.value;
+        let gathered = self.merge(before.as_ref(), record, &arrival.withdrawn);
+        let answers = self.answers_of(&gathered);
+        let was_scored = before.as_ref().is_some_and(|before| before.value.scored);
+        let is_complete = event.completed || answers.iter().all(Option::is_some);
         let is_due = match self.settings.when {
             ScoreWhen::Complete => is_complete,
             ScoreWhen::Answers(enough) => {
@@ -125,94 +300,90 @@ impl Processor for Gather {
             }
             ScoreWhen::EveryEvent => true,
         };
+        let time = before.as_ref().map_or(record.time, |before| before.time.max(record.time));
         let mut store = ctx.window(&self.observations);
         if let Some(before) = &before {
             store.remove(before);
         }
         if !is_complete {
-            let partial = self.partial(before.as_ref(), &answers, was_scored || is_due);
-            store.add(&event.respondent_id, record.time, &partial)?;
+            let partial = Partial { answers: gathered, scored: was_scored || is_due };
+            store.add(&event.respondent_id, time, &partial)?;
         }
         if is_due {
-            let observation = Observation {
-                respondent_id: event.respondent_id.clone(),
-                event_id,
-                event_time: record.time,
-                received_at,
-                answers,
-            };
-            return forward(observation, record, ctx);
+            let observation = arrival.observation(event, time, answers);
+            return forward(Gathered::Due(observation), record, ctx);
         }
-        Ok(())
+        let Some(requested) = arrival.requested(event) else { return Ok(()) };
+        let open = self.settings.questions.iter().zip(&answers);
+        let open = open.filter(|(_, answer)| answer.is_none());
+        let missing = open.map(|(question, _)| question.name.clone()).collect();
+        forward(Gathered::Incomplete { event: requested, missing }, record, ctx)
     }
 
-    fn punctuate(
-        &mut self,
-        punctuation: Punctuation,
-        ctx: &mut Context<'_, Observation>,
-    ) -> Result<(), ProcessError> {
-        if let Punctuation::StreamTime(now) = punctuation {
-            let before = now - self.settings.retention;
-            let mut store = ctx.window(&self.observations);
-            while store.expire(before, EXPIRED_AT_ONCE_MAX)?.len() == EXPIRED_AT_ONCE_MAX {}
-        }
-        Ok(())
-    }
-}
-
-impl Gather {
     /// The newest observation of a respondent that is not yet forgotten.
     fn observation_of(
         &self,
         respondent_id: &str,
         now: EventTime,
-        ctx: &mut Context<'_, Observation>,
+        ctx: &mut Context<'_, Gathered>,
     ) -> Result<Option<Windowed<Partial>>, ProcessError> {
         let retention = self.settings.retention;
         let store = ctx.window(&self.observations);
         Ok(store.fetch(respondent_id, now - retention, now + retention)?.pop())
     }
 
-    /// A later answer to the same question replaces the earlier one.
+    /// What was said last of each question, by event time, whatever came first.
     fn merge(
         &self,
         before: Option<&Windowed<Partial>>,
-        event: &QuestionnaireEvent,
-    ) -> (Vec<Option<Answer>>, bool) {
-        let mut answers = event.answers.clone();
-        let Some(before) = before else { return (answers, false) };
-        for (name, answer) in &before.value.answers {
-            if let Some(open) = self.place_of(name).and_then(|place| answers.get_mut(place)) {
-                open.get_or_insert_with(|| answer.clone());
+        record: &Record<QuestionnaireEvent>,
+        withdrawn: &[String],
+    ) -> Vec<GatheredAnswer> {
+        let mut gathered = before.map_or_else(Vec::new, |before| before.value.answers.clone());
+        let answers = self.settings.questions.iter().zip(&record.value.answers);
+        let given = answers.filter_map(|(question, answer)| Some((question, answer.as_ref()?)));
+        let given = given.map(|(question, answer)| (question.name.as_str(), Some(answer)));
+        let withdrawn = withdrawn.iter().map(|name| (name.as_str(), None));
+        for (name, answer) in withdrawn.chain(given) {
+            let place = self.place_of(name);
+            let is_same = |known: &&mut GatheredAnswer| match place {
+                Some(_) => self.place_of(&known.question) == place,
+                None => known.question == name,
+            };
+            let answer = answer.cloned();
+            match gathered.iter_mut().find(is_same) {
+                Some(known) if record.time < known.time => {}
+                Some(known) => (known.answer, known.time) = (answer, record.time),
+                None => {
+                    let question = name.to_owned();
+                    gathered.push(GatheredAnswer { question, answer, time: record.time });
+                }
             }
         }
-        (answers, before.value.scored)
+        gathered
+    }
+
+    /// One a question, in the order of the schema's questions.
+    fn answers_of(&self, gathered: &[GatheredAnswer]) -> Vec<Option<Answer>> {
+        let mut answers = vec![None; self.settings.questions.len()];
+        for known in gathered {
+            if let Some(place) = self.place_of(&known.question) {
+                answers[place].clone_from(&known.answer);
+            }
+        }
+        answers
     }
 
     /// The question that has, or had, this name.
     fn place_of(&self, name: &str) -> Option<usize> {
         questionnaire::place_of(name, &self.settings.questions)
     }
-
-    fn partial(
-        &self,
-        before: Option<&Windowed<Partial>>,
-        answers: &[Option<Answer>],
-        scored: bool,
-    ) -> Partial {
-        let named = self.settings.questions.iter().zip(answers);
-        let known =
-            named.filter_map(|(question, answer)| Some((question.name.clone(), answer.clone()?)));
-        let before = before.into_iter().flat_map(|before| &before.value.answers);
-        let foreign = before.filter(|(name, _)| self.place_of(name).is_none()).cloned();
-        Partial { answers: known.chain(foreign).collect(), scored }
-    }
 }
 
 fn forward(
-    observation: Observation,
+    gathered: Gathered,
     record: &Record<QuestionnaireEvent>,
-    ctx: &mut Context<'_, Observation>,
+    ctx: &mut Context<'_, Gathered>,
 ) -> Result<(), ProcessError> {
-    ctx.forward(&Record { key: record.key.clone(), value: observation, time: record.time })
+    ctx.forward(&Record { key: record.key.clone(), value: gathered, time: record.time })
 }

@@ -2,6 +2,7 @@
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 use crate::streams::metrics::Counter;
@@ -12,6 +13,9 @@ pub struct ApplicationMetrics {
     predictions: IntCounterVec,
     outcomes: IntCounterVec,
     unlabelled: IntCounter,
+    duplicate_events: IntCounter,
+    incomplete_observations: IntCounter,
+    predictions_not_kept: IntCounter,
     unseen_categories: IntCounter,
     out_of_range: IntCounter,
     scoring_latency: Histogram,
@@ -26,78 +30,82 @@ const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
+/// What becomes of an outcome.
+const OUTCOME_RESULTS: [&str; 6] =
+    ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
+/// How a training ends.
+const TRAINING_RESULTS: [&str; 3] = ["succeeded", "retried", "failed"];
+
 impl ApplicationMetrics {
-    /// Registers the application's metrics.
+    /// Registers the application's metrics. Counters whose classes are known begin at 0, so that the first of a class is
+    /// an increase.
     ///
     /// # Errors
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            predictions: IntCounterVec::new(
-                Opts::new(
-                    "foretell_predictions_total",
-                    "Predictions, by the model that made them.",
-                ),
-                &["model_version"],
+        let to = Registration(registry);
+        Ok(Self {
+            predictions: to.counters(
+                ["foretell_predictions_total", "Predictions, by the model that made them."],
+                "model_version",
+                &[],
             )?,
-            outcomes: IntCounterVec::new(
-                Opts::new("foretell_outcomes_total", "Outcomes, by what became of them."),
-                &["result"],
+            outcomes: to.counters(
+                ["foretell_outcomes_total", "Outcomes, by what became of them."],
+                "result",
+                &OUTCOME_RESULTS,
             )?,
-            unlabelled: IntCounter::new(
+            unlabelled: to.counter(
                 "foretell_unlabelled_total",
                 "Predictions whose window closed without an outcome.",
             )?,
-            unseen_categories: IntCounter::new(
+            duplicate_events: to.counter(
+                "foretell_duplicate_events_total",
+                "Events that had come before, and were not used again.",
+            )?,
+            incomplete_observations: to.counter(
+                "foretell_incomplete_observations_total",
+                "Observations that were forgotten, never scored, since no more answers came.",
+            )?,
+            predictions_not_kept: to.counter(
+                "foretell_predictions_not_kept_total",
+                "Predictions that do not wait for an outcome, since their respondent has too many that do.",
+            )?,
+            unseen_categories: to.counter(
                 "foretell_unseen_categories_total",
                 "Answers scored with a category that the model has never seen.",
             )?,
-            out_of_range: IntCounter::new(
+            out_of_range: to.counter(
                 "foretell_out_of_range_total",
                 "Answers scored with a number beyond those that the model was trained on.",
             )?,
-            scoring_latency: Histogram::with_opts(
-                HistogramOpts::new(
-                    "foretell_scoring_latency_seconds",
-                    "From a record's timestamp to its score; the commit is not in it.",
-                )
-                .buckets(LATENCY_SECONDS.to_vec()),
+            scoring_latency: to.histogram(
+                "foretell_scoring_latency_seconds",
+                "From a record's timestamp to its score; the commit is not in it.",
+                &LATENCY_SECONDS,
             )?,
-            trainings: IntCounterVec::new(
-                Opts::new("foretell_trainings_total", "Trainings, by how they ended."),
-                &["result"],
+            trainings: to.counters(
+                ["foretell_trainings_total", "Trainings, by how they ended."],
+                "result",
+                &TRAINING_RESULTS,
             )?,
-            training_seconds: Histogram::with_opts(
-                HistogramOpts::new("foretell_training_seconds", "How long trainings took.")
-                    .buckets(TRAINING_SECONDS.to_vec()),
+            training_seconds: to.histogram(
+                "foretell_training_seconds",
+                "How long trainings took.",
+                &TRAINING_SECONDS,
             )?,
-            model_info: IntGaugeVec::new(
-                Opts::new("foretell_model_info", "1 for the model that this instance serves."),
+            model_info: to.gauges(
+                ["foretell_model_info", "1 for the model that this instance serves."],
                 &["version"],
             )?,
-            contract: IntGaugeVec::new(
-                Opts::new(
+            contract: to.gauges(
+                [
                     "foretell_feature_contract_violated",
                     "1 for a feature that is not as the model that serves was fitted, by what no longer holds.",
-                ),
+                ],
                 &["feature", "problem"],
             )?,
-        };
-        // From 0 on, so that the first of a kind is an increase.
-        for result in ["succeeded", "retried", "failed"] {
-            metrics.trainings.with_label_values(&[result]);
-        }
-        registry.register(Box::new(metrics.predictions.clone()))?;
-        registry.register(Box::new(metrics.outcomes.clone()))?;
-        registry.register(Box::new(metrics.unlabelled.clone()))?;
-        registry.register(Box::new(metrics.unseen_categories.clone()))?;
-        registry.register(Box::new(metrics.out_of_range.clone()))?;
-        registry.register(Box::new(metrics.scoring_latency.clone()))?;
-        registry.register(Box::new(metrics.trainings.clone()))?;
-        registry.register(Box::new(metrics.training_seconds.clone()))?;
-        registry.register(Box::new(metrics.model_info.clone()))?;
-        registry.register(Box::new(metrics.contract.clone()))?;
-        Ok(metrics)
+        })
     }
 
     pub(super) fn predictions(&self, version: &str) -> Counter {
@@ -110,6 +118,18 @@ impl ApplicationMetrics {
 
     pub(super) fn unlabelled(&self) -> Counter {
         Counter::new(self.unlabelled.clone())
+    }
+
+    pub(super) fn duplicate_events(&self) -> Counter {
+        Counter::new(self.duplicate_events.clone())
+    }
+
+    pub(super) fn incomplete_observations(&self) -> Counter {
+        Counter::new(self.incomplete_observations.clone())
+    }
+
+    pub(super) fn predictions_not_kept(&self) -> Counter {
+        Counter::new(self.predictions_not_kept.clone())
     }
 
     pub(super) fn unseen_categories(&self) -> Counter {
@@ -143,5 +163,50 @@ impl ApplicationMetrics {
         {
             tracing::debug!(retired, %error, "it had predicted nothing");
         }
+    }
+}
+
+/// Makes metrics and adds them to a registry.
+struct Registration<'r>(&'r Registry);
+
+impl Registration<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    /// Counters by one label, whose `known` values begin at 0.
+    fn counters(
+        &self,
+        [name, help]: [&str; 2],
+        label: &str,
+        known: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+        for value in known {
+            counters.with_label_values(&[*value]);
+        }
+        Ok(counters)
+    }
+
+    fn gauges(
+        &self,
+        [name, help]: [&str; 2],
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 }

@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod model_table;
 pub mod outcome_join;
 pub mod overview;
+pub mod recent_events;
+pub mod replies;
 pub mod retrain_trigger;
 pub mod scoring;
 pub mod topology;

@@ -39,6 +39,8 @@ pub struct JoinSettings {
     pub conflict: ConflictPolicy,
     /// Which of a person's predictions is learned from.
     pub learn_from: LearnFrom,
+    /// How many predictions of one respondent wait for outcomes, inside one window, at most.
+    pub predictions_max: usize,
     /// What becomes of a prediction without an outcome.
     pub unlabelled: UnlabelledPolicy,
     /// The labels there are.
@@ -153,16 +155,24 @@ impl Processor for Remember {
         let store = &self.0;
         let prediction = &record.value;
         let mut fate = Fate::Waiting;
-        for mut entry in store.around(&prediction.respondent_id, prediction.event_time, ctx)? {
+        let found = store.around(&prediction.respondent_id, prediction.event_time, ctx)?;
+        let kept = found.iter().filter(|entry| matches!(entry.value, Pending::Prediction(..)));
+        let is_full = kept.count() >= store.settings.predictions_max;
+        let mut oldest = None;
+        for mut entry in found {
             let (outcome, original) = match &mut entry.value {
                 // The person's outcome is known, and was learned from with another prediction.
                 Pending::Prediction(_, Fate::Learned(_))
                     if store.settings.learn_from != LearnFrom::Every =>
                 {
                     fate = Fate::PassedOver;
+                    oldest.get_or_insert(entry);
                     continue;
                 }
-                Pending::Prediction(..) => continue,
+                Pending::Prediction(..) => {
+                    oldest.get_or_insert(entry);
+                    continue;
+                }
                 Pending::Outcome(outcome, original) => (outcome, original),
             };
             if ctx.stream_time() > store.settings.closes(outcome.outcome_time) {
@@ -176,6 +186,16 @@ impl Processor for Remember {
                 LearnFrom::Every if original.take().is_some() => pending.replace(&entry)?,
                 LearnFrom::Every => {}
                 LearnFrom::First | LearnFrom::Last => pending.remove(&entry),
+            }
+        }
+        if is_full {
+            ctx.count(&store.metrics.predictions_not_kept(), 1);
+            match (store.settings.learn_from, oldest) {
+                // The earliest is the one that is learned from.
+                (LearnFrom::First, _) | (_, None) => return Ok(()),
+                (LearnFrom::Last | LearnFrom::Every, Some(oldest)) => {
+                    ctx.window(&store.pending).remove(&oldest);
+                }
             }
         }
         let (person, time) = (prediction.respondent_id.as_str(), prediction.event_time);

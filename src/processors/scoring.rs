@@ -9,7 +9,7 @@ use crate::{
     },
     ml::{ModelVersion, Scratch, Value},
     processors::{
-        contract::ContractWatch, convert, gather::Observation, metrics::ApplicationMetrics,
+        contract::ContractWatch, convert, gather::Gathered, metrics::ApplicationMetrics,
         model_table::Serving,
     },
     streams::{
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Observations in, predictions out.
+/// Observations that are due in, predictions out.
 pub struct Score {
     /// Which model serves; asked anew for every record, so a swap falls between two of them.
     pub serving: Serving,
@@ -44,22 +44,18 @@ pub struct Prepared {
 }
 
 impl Processor for Score {
-    type In = Observation;
+    type In = Gathered;
     type Out = Prediction;
 
     fn process(
         &mut self,
-        record: &Record<Observation>,
+        record: &Record<Gathered>,
         ctx: &mut Context<'_, Prediction>,
     ) -> Result<(), ProcessError> {
+        let Gathered::Due(observation) = &record.value else { return Ok(()) };
         let Some(scorer) = self.serving.scorer() else {
             return Err(ProcessError::Retry("no model serves yet".to_owned()));
         };
-        let Some(input) = ctx.input() else {
-            return Err(ProcessError::reject("malformed", "an observation outside a record"));
-        };
-        let prediction_id = format!("{}-{}", input.source.partition, input.offset);
-        let observation = &record.value;
         let is_prepared = |prepared: &Prepared| &prepared.version == scorer.version();
         if !self.prepared.as_ref().is_some_and(is_prepared) {
             let columns = scorer.columns().iter();
@@ -94,7 +90,7 @@ impl Processor for Score {
         });
         let predicted_at = ctx.now();
         let prediction = Prediction {
-            prediction_id,
+            prediction_id: observation.prediction_id.clone(),
             respondent_id: observation.respondent_id.clone(),
             event_id: observation.event_id.clone(),
             event_time: observation.event_time,
@@ -111,6 +107,6 @@ impl Processor for Score {
         let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
         self.metrics.scored_after(waited.as_secs_f64());
         let key = Some(observation.respondent_id.clone().into_bytes());
-        ctx.forward(&Record { key, value: prediction, time: record.time })
+        ctx.forward(&Record { key, value: prediction, time: observation.event_time })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     events::{
         labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        questionnaire::QuestionnaireEvent, topics::Topics,
+        questionnaire::QuestionnaireEvent, reply::Reply, topics::Topics,
     },
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
@@ -13,6 +13,8 @@ use crate::{
         metrics::ApplicationMetrics,
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, Pending, Remember},
+        recent_events::{RecentEntry, RecentEvents},
+        replies::{ReplyToEvent, ReplyToPrediction},
         retrain_trigger::{LearningState, RetrainTrigger},
         scoring::Score,
         trainer::Trainer,
@@ -53,6 +55,8 @@ pub struct ScoringParts {
     pub join: JoinSettings,
     /// How far an event time may lie ahead of the clock.
     pub ahead_max: std::time::Duration,
+    /// How long, in event time, an event that comes again is known for a repeat; zero: never.
+    pub duplicates_within: std::time::Duration,
     /// The model that serves.
     pub serving: Serving,
     /// What it is held to.
@@ -81,17 +85,24 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         codecs.outcome,
         move |outcome, _, now| not_ahead(outcome.outcome_time, now, ahead_max),
     );
-    let observations =
-        topology.window_store("observations", Arc::new(Stored::version(Partial::FORMAT)));
+    let observations = topology.window_store("observations", Arc::new(Partial::codec()));
     let pending = topology.window_store("outcomes", Arc::new(Stored::version(Pending::FORMAT)));
+    let recent = RecentEvents {
+        retention: parts.duplicates_within,
+        store: topology
+            .key_value_store("recent-events", Arc::new(Stored::version(RecentEntry::FORMAT))),
+    };
     let outcome_store =
         OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
 
     let (questions, contract) = (Arc::clone(&gather.questions), Arc::new(parts.contract));
-    let stores = [observations.id()];
+    let stores = [recent.store.id(), observations.id()];
+    let counts = metrics.clone();
     let observed = topology.process("gather", &[events], &stores, move || Gather {
         settings: gather.clone(),
+        recent: recent.clone(),
         observations: observations.clone(),
+        metrics: counts.clone(),
     });
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),
@@ -103,6 +114,13 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
     let store = outcome_store.clone();
     let stores = [pending.id()];
+    let to_events = topology
+        .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
+    let to_predictions =
+        topology.process("reply-to-prediction", &[predicted], &[], || ReplyToPrediction);
+    let replies = [to_events, to_predictions];
+    topology.sink("replies", &replies, topics.replies, Arc::new(Reply::codec()));
+    let store = outcome_store.clone();
     let remembered =
         topology.process("remember", &[predicted], &stores, move || Remember(store.clone()));
     let joined =

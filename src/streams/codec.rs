@@ -113,6 +113,39 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
     }
 }
 
+/// Values of `T` in their present format, and those that an earlier release wrote as `Old`: what is written is always the
+/// present format.
+#[derive(Debug)]
+pub struct StoredSince<T, Old> {
+    present: Stored<T>,
+    old: Stored<Old>,
+}
+
+impl<T, Old> StoredSince<T, Old> {
+    /// Reads both formats, and writes `present`.
+    #[must_use]
+    pub fn new(present: Stored<T>, old: Stored<Old>) -> Self {
+        Self { present, old }
+    }
+}
+
+impl<T, Old> Codec<T> for StoredSince<T, Old>
+where
+    T: Serialize + DeserializeOwned + From<Old>,
+    Old: Serialize + DeserializeOwned,
+{
+    fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.present.encode(value, bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        if bytes.first() == Some(&self.old.version) {
+            return self.old.decode(bytes).map(T::from);
+        }
+        self.present.decode(bytes)
+    }
+}
+
 /// Writes at the end of bytes that stay where they are if it fails, as postcard's own `to_extend` does not leave them.
 struct Appended<'b>(&'b mut Vec<u8>);
 

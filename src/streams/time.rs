@@ -36,6 +36,9 @@ impl EventTime {
     /// Before everything.
     pub const MIN: Self = Self(i64::MIN);
 
+    /// After everything.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// How long after `earlier` this was; zero if it was before.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

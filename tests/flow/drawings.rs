@@ -9,12 +9,19 @@ fn scoring() {
       questionnaire-events --> gather
     source outcomes (topic shop.outcomes)
       outcomes --> join
-    processor gather [stores observations]
+    processor gather [stores recent-events, observations]
       gather --> score
+      gather --> reply-to-event
     processor score
       score --> predictions
+      score --> reply-to-prediction
       score --> remember
     sink predictions (topic shop.predictions)
+    processor reply-to-event [stores outcomes]
+      reply-to-event --> replies
+    processor reply-to-prediction
+      reply-to-prediction --> replies
+    sink replies (topic shop.replies)
     processor remember [stores outcomes]
       remember --> labelled-examples
     processor join [stores outcomes]

@@ -58,6 +58,9 @@ impl Default for Settings {
 
 /// In seconds of event time.
 pub(crate) const RETENTION: i64 = 1_000;
+pub(crate) const DUPLICATES_WITHIN: i64 = 500;
+/// Of one respondent.
+pub(crate) const PREDICTIONS_MAX: usize = 10;
 pub(crate) const WINDOW: i64 = 100;
 pub(crate) const GRACE: i64 = 20;
 /// In observations.
@@ -256,10 +259,12 @@ fn topology(
             grace: seconds(GRACE),
             conflict: settings.conflict,
             learn_from: settings.learn_from,
+            predictions_max: PREDICTIONS_MAX,
             unlabelled: settings.unlabelled.clone(),
             classes: settings.classes.clone(),
         },
         ahead_max: AHEAD_MAX,
+        duplicates_within: seconds(DUPLICATES_WITHIN),
         serving,
         contract: ContractSettings {
             policy: settings.policy,

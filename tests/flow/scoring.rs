@@ -24,7 +24,7 @@ fn a_prediction_says_who_when_what_and_by_which_model() {
     scored.predictions();
     let fields = json!({"id": "e-1", "visits": 12, "plan": "gold", "done": true});
     let prediction = predict(&mut scored, fields);
-    assert_eq!(prediction.prediction_id, "0-1", "its event's partition and offset");
+    assert_eq!(prediction.prediction_id.len(), 32, "a hash of the event's identity");
     assert_eq!(prediction.respondent_id, "ann");
     assert_eq!(prediction.event_id, "e-1");
     assert_eq!(prediction.event_time, EventTime(EPOCH_MS + 7_000));
@@ -49,7 +49,12 @@ fn a_prediction_says_who_when_what_and_by_which_model() {
     assert_eq!(labels, ["no", "yes"]);
     assert_eq!(prediction.label, "yes");
     let low = predict(&mut scored, json!({"visits": 1, "plan": "free", "done": true}));
-    assert_eq!((low.label.as_str(), low.event_id.as_str()), ("no", "0-2"));
+    assert_eq!(low.label, "no");
+    assert_eq!(
+        low.event_id, low.prediction_id,
+        "an event without a name is named for its identity"
+    );
+    assert_ne!(low.prediction_id, prediction.prediction_id);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::streams::time::EventTime;
 pub use crate::events::questionnaire::{
     codec::QuestionnaireCodec,
     entry::EntryError,
+    identity::{EventIdentity, Fingerprint},
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
         place_of,
@@ -23,6 +24,12 @@ pub mod schema;
 pub mod entry;
 
 pub mod codec;
+
+pub mod identity;
+
+/// The header of an event's record that takes answers back: names of questions, joined by commas. Avro can't tell a null
+/// that was given on purpose from an answer that is not there.
+pub const WITHDRAWN_HEADER: &str = "foretell.withdrawn";
 
 /// A piece of a questionnaire: some or all answers of one respondent, at one time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

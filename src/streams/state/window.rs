@@ -84,6 +84,14 @@ impl<V> WindowStore<'_, V> {
         Ok(found)
     }
 
+    /// Every value of `key`, oldest first.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub fn fetch_all(&self, key: &str) -> Result<Vec<Windowed<V>>, StateError> {
+        self.fetch(key, EventTime::MIN, EventTime::MAX)
+    }
+
     /// Adds a value, beside what the key holds at that time already.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use foretell::{
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
         prediction::{FeatureValue, Prediction},
+        questionnaire::Answer,
     },
     processors::{
         gather::Partial,
@@ -161,9 +162,11 @@ pub(super) fn read(config: &Config) -> Topics {
     }
     topics.outcome_store.values_mut().for_each(|said| said.sort_unstable());
     for (key, value) in changelog("observations") {
-        let partial = Stored::<Partial>::version(1).decode(&value).unwrap();
-        let partial = serde_json::to_value(&partial).unwrap();
-        let age = partial.pointer("/answers/0/1/Number").and_then(serde_json::Value::as_f64);
+        let partial = Partial::codec().decode(&value).unwrap();
+        let age = partial.answers.first().and_then(|first| match first.answer {
+            Some(Answer::Number(number)) => Some(number),
+            Some(Answer::Text(_)) | None => None,
+        });
         let before = topics.observation_store.insert(respondent_of(&key), age.map(whole));
         assert!(before.is_none(), "two observations of one respondent");
     }

@@ -1,0 +1,123 @@
+//! Which event an event is: the same event, sent again, has the same identity, wherever its record lies.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::events::questionnaire::{Answer, Question, QuestionnaireEvent};
+
+/// A hash of what makes an event the one that it is: its respondent with its id, or, where it has no id, its respondent
+/// with its time and its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventIdentity([u8; 32]);
+
+/// Enough of an identity to tell events of one partition apart: with a billion of them, two agree with a probability
+/// of 10⁻¹¹ (2⁶⁰ / 2⁹⁷).
+pub type Fingerprint = [u8; 12];
+
+/// Bytes of an identity that an id shows, two hexadecimal digits each.
+const ID_BYTES: usize = 16;
+
+impl EventIdentity {
+    /// The identity of `event`, whose answers are to `questions`, in order. `withdrawn` names the questions whose answers
+    /// it takes back.
+    #[must_use]
+    pub fn of(event: &QuestionnaireEvent, questions: &[Question], withdrawn: &[String]) -> Self {
+        let mut hash = Sha256::new();
+        let mut add = |kind: u8, bytes: &[u8]| {
+            // With its length, so that no two sequences of parts have the same bytes.
+            hash.update([kind]);
+            hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(bytes);
+        };
+        add(b'r', event.respondent_id.as_bytes());
+        if !event.event_id.is_empty() {
+            add(b'i', event.event_id.as_bytes());
+            return Self(hash.finalize().into());
+        }
+        add(b't', &event.event_time.0.to_be_bytes());
+        add(b'c', &[u8::from(event.completed)]);
+        // By name, so that a question added to the schema changes no identity.
+        for (question, answer) in questions.iter().zip(&event.answers) {
+            let Some(answer) = answer else { continue };
+            add(b'q', question.name.as_bytes());
+            match answer {
+                Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
+                Answer::Text(text) => add(b's', text.as_bytes()),
+            }
+        }
+        for name in withdrawn {
+            add(b'w', name.as_bytes());
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// The identity as an id: 32 hexadecimal digits.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let mut id = String::with_capacity(2 * ID_BYTES);
+        for byte in &self.0[..ID_BYTES] {
+            write!(id, "{byte:02x}").expect("a string takes what is written");
+        }
+        id
+    }
+
+    /// See [`Fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        *self.0.first_chunk().expect("a hash has 32 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{events::questionnaire::QuestionKind, streams::time::EventTime};
+
+    fn questions(names: &[&str]) -> Vec<Question> {
+        let question = |name: &&str| Question {
+            name: (*name).to_owned(),
+            kind: QuestionKind::Number,
+            aliases: Vec::new(),
+        };
+        names.iter().map(question).collect()
+    }
+
+    fn event(id: &str, who: &str, at: i64, answers: &[Option<f64>]) -> QuestionnaireEvent {
+        QuestionnaireEvent {
+            event_id: id.to_owned(),
+            respondent_id: who.to_owned(),
+            event_time: EventTime(at),
+            completed: false,
+            answers: answers.iter().map(|answer| answer.map(Answer::Number)).collect(),
+        }
+    }
+
+    #[test]
+    fn an_id_names_an_event_of_its_respondent_whatever_else_it_says() {
+        let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &questions(&["a"]), &[]);
+        let first = of(&event("e", "ann", 1, &[Some(1.0)]));
+        assert_eq!(first, of(&event("e", "ann", 2, &[Some(2.0)])));
+        assert_ne!(first, of(&event("e", "bob", 1, &[Some(1.0)])));
+        assert_ne!(first, of(&event("f", "ann", 1, &[Some(1.0)])));
+        assert_ne!(of(&event("b", "a", 1, &[None])), of(&event("", "ab", 1, &[None])));
+        assert_eq!(first.id().len(), 32);
+        assert!(first.id().starts_with(&format!("{:02x}", first.fingerprint()[0])));
+    }
+
+    #[test]
+    fn without_an_id_time_and_content_count() {
+        let base = event("", "ann", 1, &[Some(1.0), None]);
+        let names = questions(&["a", "b"]);
+        let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &names, &[]);
+        assert_eq!(of(&base), of(&base.clone()));
+        assert_ne!(of(&base), of(&event("", "ann", 2, &[Some(1.0), None])));
+        assert_ne!(of(&base), of(&event("", "ann", 1, &[None, Some(1.0)])));
+        assert_ne!(of(&base), of(&event("", "ann", 1, &[Some(2.0), None])));
+        assert_ne!(of(&base), of(&QuestionnaireEvent { completed: true, ..base.clone() }));
+        assert_ne!(of(&base), EventIdentity::of(&base, &names, &["b".to_owned()]));
+        // A question more, which is not answered, makes it no other event.
+        let wider = event("", "ann", 1, &[Some(1.0), None, None]);
+        assert_eq!(of(&base), EventIdentity::of(&wider, &questions(&["a", "b", "c"]), &[]));
+    }
+}
