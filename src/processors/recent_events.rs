@@ -94,7 +94,7 @@ impl RecentEvents {
         let stored = generations(&store)?;
         let mut generations = stored.clone();
         self.forget(&mut generations, now, &mut store)?;
-        for generation in &generations {
+        for generation in generations.iter().filter(|one| !self.has_passed(one, now)) {
             let bucket = bucket(&store, &generation.key(fingerprint))?;
             if bucket.chunks_exact(BYTES).any(|known| known == fingerprint) {
                 return Ok(false);
@@ -115,6 +115,16 @@ impl RecentEvents {
         Ok(true)
     }
 
+    /// No event of a generation came after this.
+    fn end_of(&self, generation: &Generation) -> EventTime {
+        generation.ended.unwrap_or(generation.begun + self.retention / 2)
+    }
+
+    /// Whether all events of a generation came longer ago than repeats are known for.
+    fn has_passed(&self, generation: &Generation, now: EventTime) -> bool {
+        now > self.end_of(generation) + self.retention
+    }
+
     /// Makes sure that the newest generation can take an event.
     fn begin(&self, generations: &mut Vec<Generation>, now: EventTime) {
         let Some(newest) = generations.last_mut() else {
@@ -125,7 +135,7 @@ impl RecentEvents {
         if !is_full && now.since(newest.begun) < self.retention / 2 {
             return;
         }
-        newest.ended.get_or_insert(now);
+        newest.ended = Some(self.end_of(newest));
         let bits = if is_full { newest.bits + BITS_MORE } else { newest.bits };
         let number = newest.number.wrapping_add(1);
         let bits = bits.min(BITS_MAX);
@@ -159,8 +169,7 @@ impl RecentEvents {
     ) -> Result<(), StateError> {
         let is_over_bound = generations.len() > GENERATIONS_MAX;
         let Some(oldest) = generations.first_mut() else { return Ok(()) };
-        let Some(ended) = oldest.ended else { return Ok(()) };
-        if now.since(ended) <= self.retention && !is_over_bound && oldest.removed == 0 {
+        if !self.has_passed(oldest, now) && !is_over_bound && oldest.removed == 0 {
             return Ok(());
         }
         for _ in 0..REMOVED_AT_ONCE {
@@ -203,5 +212,155 @@ fn bucket(store: &KeyValueStore<'_, RecentEntry>, key: &str) -> Result<Vec<u8>, 
     match store.get(key)? {
         Some(RecentEntry::Bucket(bucket)) => Ok(bucket),
         Some(RecentEntry::Generations(_)) | None => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use prometheus::Registry;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::streams::{
+        codec::{Stored, Utf8},
+        local::TopologyDriver,
+        metrics::StreamsMetrics,
+        record::Topic,
+        time::WallTime,
+        topology::{
+            ProcessError, Processor, Punctuation, PunctuationKind, Record, TopologyBuilder,
+        },
+    };
+
+    const RETENTION: Duration = Duration::from_secs(100);
+
+    /// Forwards what it sees for the first time.
+    struct Distinct(RecentEvents);
+
+    impl Processor for Distinct {
+        type In = String;
+        type Out = String;
+
+        fn start(&mut self, ctx: &mut Context<'_, String>) {
+            ctx.schedule(PunctuationKind::StreamTime, RETENTION / 20);
+        }
+
+        fn process(
+            &mut self,
+            record: &Record<String>,
+            ctx: &mut Context<'_, String>,
+        ) -> Result<(), ProcessError> {
+            if self.0.insert(&fingerprint(&record.value), ctx)? {
+                ctx.forward(record)?;
+            }
+            Ok(())
+        }
+
+        fn punctuate(
+            &mut self,
+            _: Punctuation,
+            ctx: &mut Context<'_, String>,
+        ) -> Result<(), ProcessError> {
+            Ok(self.0.expire(ctx)?)
+        }
+    }
+
+    /// Spread over all buckets, as a hash is.
+    fn fingerprint(name: &str) -> Fingerprint {
+        let number: u64 = name.parse().unwrap();
+        let mut bytes = [0; 12];
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bytes[..8].copy_from_slice(&spread.to_be_bytes());
+        bytes[8..].copy_from_slice(&number.to_be_bytes()[4..]);
+        bytes
+    }
+
+    struct Fixture {
+        driver: TopologyDriver,
+        input: Topic,
+        output: Topic,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (input, output) = (Topic::new("in"), Topic::new("out"));
+            let mut topology = TopologyBuilder::new("test", Topic::new("dead-letters"));
+            let events = topology.source("in", input.clone(), Arc::new(Utf8));
+            let store =
+                topology.key_value_store("recent", Arc::new(Stored::version(RecentEntry::FORMAT)));
+            let recent = RecentEvents { retention: RETENTION, store };
+            let stores = [recent.store.id()];
+            let distinct =
+                topology.process("distinct", &[events], &stores, move || Distinct(recent.clone()));
+            topology.sink("out", &[distinct], output.clone(), Arc::new(Utf8));
+            let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
+            let driver = TopologyDriver::new(topology.build(), WallTime(1 << 40), &metrics);
+            Self { driver, input, output }
+        }
+
+        /// Whether an event is new at a second.
+        fn is_new(&mut self, number: u64, at: i64) -> bool {
+            let (name, time) = (number.to_string(), EventTime(at * 1_000));
+            self.driver.pipe(&self.input, None, Some(name.as_bytes()), time).unwrap();
+            self.driver.commit();
+            !self.driver.read(&self.output).is_empty()
+        }
+
+        fn entries(&self) -> usize {
+            self.driver.task().store_entries()["recent"]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Few names, so that they repeat; restarts and aborts in between.
+        #[test]
+        fn a_repeat_within_the_retention_is_known_and_later_it_is_not(
+            steps in proptest::collection::vec((0..40_u64, 0..30_i64, 0..20_u8), 1..200),
+        ) {
+            let mut fixture = Fixture::new();
+            let mut last_new = BTreeMap::<u64, i64>::new();
+            let mut now = 0;
+            for (number, passed, chance) in steps {
+                now += passed;
+                let is_new = fixture.is_new(number, now);
+                let since = last_new.get(&number).map(|last| now - last);
+                let retention = i64::try_from(RETENTION.as_secs()).unwrap();
+                match since {
+                    None => prop_assert!(is_new),
+                    Some(since) if since <= retention => prop_assert!(!is_new),
+                    // A generation takes events for half of the retention.
+                    Some(since) if 2 * since > 3 * retention => prop_assert!(is_new),
+                    Some(_) => {}
+                }
+                if is_new {
+                    last_new.insert(number, now);
+                }
+                if chance == 0 {
+                    fixture.driver.restart();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_events_fill_larger_generations_and_leave_nothing_behind() {
+        const EVENTS: u64 = 30_000;
+        let mut fixture = Fixture::new();
+        for number in 0..EVENTS {
+            assert!(fixture.is_new(number, 0), "{number}");
+        }
+        let entries = fixture.entries();
+        assert!(entries < 6_000, "{entries} entries for {EVENTS} events");
+        for number in (0..EVENTS).step_by(97) {
+            assert!(!fixture.is_new(number, 50), "{number}");
+        }
+        // After the retention, all of it goes, although few events come.
+        for step in 0..200 {
+            fixture.is_new(EVENTS + step, 200 + i64::try_from(step).unwrap() * 10);
+        }
+        assert!(fixture.entries() < 100, "{} entries are left", fixture.entries());
     }
 }

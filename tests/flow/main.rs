@@ -7,6 +7,7 @@ mod drawings;
 mod evolution;
 mod formats;
 mod gathering;
+mod identity;
 mod learning;
 mod outcomes;
 mod recovery;

@@ -8,6 +8,7 @@ use foretell::{
         labelled_example::LabelledExample,
         outcome::Outcome,
         prediction::{Feature, FeatureValue, Prediction},
+        reply::Reply,
     },
     ml::ModelBundle,
     processors::{
@@ -23,7 +24,7 @@ use foretell::{
         codec::Codec,
         local::TopologyDriver,
         metrics::StreamsMetrics,
-        record::{OutputRecord, Topic},
+        record::{Header, OutputRecord, Topic},
         time::EventTime,
         topology::Topology,
     },
@@ -189,6 +190,28 @@ impl Scored {
         // The broker's time is not the event's, and nothing may go by it.
         let timestamp = EventTime(NOW.0 - 5);
         self.driver.pipe(&topic, Some(key.as_bytes()), value.as_deref(), timestamp).unwrap();
+    }
+
+    /// An event whose record has headers.
+    pub(crate) fn event_with_headers(
+        &mut self,
+        who: &str,
+        at: i64,
+        fields: &Json,
+        headers: Vec<Header>,
+    ) {
+        let topic = self.world.topics.questionnaire_events.clone();
+        let value = Some(self.event(who, at, fields));
+        let timestamp = EventTime(NOW.0 - 5);
+        let (partition, key) = (None, Some(who.as_bytes().to_vec()));
+        let record = OutputRecord { topic, partition, timestamp, key, value, headers };
+        self.driver.pipe_record(record).unwrap();
+    }
+
+    pub(crate) fn replies(&mut self) -> Vec<Reply> {
+        self.driver.commit();
+        let records = self.driver.read(&self.world.topics.replies);
+        records.iter().map(|record| decoded(&Reply::codec(), record)).collect()
     }
 
     /// Commits, and tells what came out since the last time.

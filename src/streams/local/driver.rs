@@ -129,17 +129,24 @@ impl TopologyDriver {
         value: Option<&[u8]>,
         timestamp: EventTime,
     ) -> Result<Step, StateError> {
-        let source = TopicPartition { topic: topic.clone(), partition: PARTITION };
+        let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
+        let (topic, headers) = (topic.clone(), Vec::new());
+        self.pipe_record(OutputRecord { topic, partition: None, timestamp, key, value, headers })
+    }
+
+    /// Gives the task a record as its producer sent it, headers included, and lets it process all it has.
+    ///
+    /// # Errors
+    /// [`StateError`]: a store can't be read.
+    ///
+    /// # Panics
+    /// If its topic is not an input of the topology.
+    pub fn pipe_record(&mut self, record: OutputRecord) -> Result<Step, StateError> {
+        let OutputRecord { topic, timestamp, key, value, headers, .. } = record;
+        let source = TopicPartition { topic, partition: PARTITION };
         let position = self.positions.entry(source.clone()).or_insert(Offset(0));
         let offset = std::mem::replace(position, position.next());
-        self.task.add(InputRecord {
-            source,
-            offset,
-            timestamp,
-            key: key.map(<[u8]>::to_vec),
-            value: value.map(<[u8]>::to_vec),
-            headers: Vec::new(),
-        });
+        self.task.add(InputRecord { source, offset, timestamp, key, value, headers });
         self.process()
     }
 

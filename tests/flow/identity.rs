@@ -1,0 +1,190 @@
+//! What makes an event the one that it is, and what becomes of one that comes again.
+
+use foretell::{
+    events::{
+        questionnaire::WITHDRAWN_HEADER,
+        reply::{REQUEST_HEADER, Reply, ReplyResult},
+    },
+    processors::{gather::ScoreWhen, outcome_join::LearnFrom},
+    streams::record::Header,
+};
+use serde_json::json;
+
+use crate::scored::{
+    DUPLICATES_WITHIN, Happens, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
+    time_is, visit,
+};
+
+const DUPLICATES: &str = "foretell_duplicate_events_total";
+
+fn named(id: &str, who: &'static str, at: i64) -> Happens {
+    Happens::Event(who, at, json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5}))
+}
+
+#[test]
+fn an_event_that_comes_again_is_scored_once() {
+    // With an id, whatever its time says; without one, by respondent, time and content.
+    for twice in [
+        [named("e-1", "ann", 0), named("e-1", "ann", 0)],
+        [named("e-1", "ann", 0), named("e-1", "ann", 9)],
+        [visit("ann", 0), visit("ann", 0)],
+    ] {
+        let scored = check(&Settings::default(), &twice, &["scored ann@0 3 gold 1.5"]);
+        assert_eq!(scored.counter(DUPLICATES, None), 1, "{twice:?}");
+    }
+    let others = [named("e-1", "ann", 0), named("e-1", "bob", 0), named("e-2", "ann", 0)];
+    let lines = ["scored ann@0 3 gold 1.5", "scored bob@0 3 gold 1.5", "scored ann@0 3 gold 1.5"];
+    assert_eq!(check(&Settings::default(), &others, &lines).counter(DUPLICATES, None), 0);
+}
+
+#[test]
+fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
+    let last = || Happens::Event("ann", 2, json!({"id": "3", "minutes": 1.5, "done": true}));
+    let happens = [
+        Happens::Event("ann", 0, json!({"id": "1", "visits": 7})),
+        Happens::Event("ann", 1, json!({"id": "2", "plan": "team"})),
+        last(),
+        last(),
+    ];
+    check(&Settings::default(), &happens, &["scored ann@2 7 team 1.5"]);
+    let every = Settings {
+        when: ScoreWhen::EveryEvent,
+        learn_from: LearnFrom::Every,
+        ..Settings::default()
+    };
+    let mut scored = Scored::new(&every);
+    for what in &happens {
+        scored.happen(what);
+    }
+    let ids: Vec<_> = scored.predictions().into_iter().map(|one| one.prediction_id).collect();
+    assert_eq!(ids.len(), 3, "one a piece");
+    assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+}
+
+/// An abort is no first time: what comes again then was never used.
+#[test]
+fn a_commit_and_a_restart_keep_what_came_and_an_abort_does_not() {
+    let line = "scored ann@0 3 gold 1.5";
+    let aborted = [visit("ann", 0), Happens::Abort, visit("ann", 0)];
+    check(&Settings::default(), &aborted, &[line]);
+    let restarted = [visit("ann", 0), Happens::Commit, Happens::Restart, visit("ann", 0)];
+    check(&Settings::default(), &restarted, &[line]);
+}
+
+#[test]
+fn after_its_retention_an_event_is_another() {
+    let later = 2 * DUPLICATES_WITHIN + 1;
+    let happens = [named("e-1", "ann", 0), time_is(later), named("e-1", "ann", later)];
+    let (first, second) = ("scored ann@0 3 gold 1.5", format!("scored ann@{later} 3 gold 1.5"));
+    check(&Settings::default(), &happens, &[first, &second]);
+}
+
+/// A topic that was made anew gives the same offsets to other events.
+#[test]
+fn ids_follow_from_events_and_not_from_places() {
+    let id_of = |happens: &[Happens]| {
+        let mut scored = Scored::new(&Settings::default());
+        happens.iter().for_each(|what| scored.happen(what));
+        scored.predictions().pop().unwrap().prediction_id
+    };
+    let ann = id_of(&[visit("ann", 0)]);
+    assert_ne!(ann, id_of(&[visit("bob", 0)]), "at the same place");
+    assert_eq!(ann, id_of(&[visit("bob", 0), visit("ann", 0)]), "at another place");
+}
+
+fn piece(at: i64, fields: serde_json::Value) -> Happens {
+    Happens::Event("ann", at, fields)
+}
+
+/// Whatever comes first, the answer that was given last counts.
+#[test]
+fn the_answer_of_the_later_time_wins_in_every_order() {
+    let pieces = [
+        (5, json!({"visits": 50})),
+        (0, json!({"visits": 40, "plan": "team"})),
+        (3, json!({"plan": "gold"})),
+    ];
+    let last = piece(6, json!({"minutes": 2.5}));
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut happens: Vec<_> =
+            order.iter().map(|&one| piece(pieces[one].0, pieces[one].1.clone())).collect();
+        happens.push(last.clone());
+        check(&Settings::default(), &happens, &["scored ann@6 50 gold 2.5"]);
+    }
+    // The piece that completes it may be the oldest.
+    let happens =
+        [piece(5, json!({"visits": 50, "plan": "gold"})), piece(1, json!({"minutes": 1.0}))];
+    check(&Settings::default(), &happens, &["scored ann@5 50 gold 1"]);
+}
+
+fn withdraws(names: &str) -> Vec<Header> {
+    vec![Header { name: WITHDRAWN_HEADER.to_owned(), value: names.as_bytes().to_vec() }]
+}
+
+#[test]
+fn an_answer_can_be_taken_back() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&piece(5, json!({"visits": 50, "plan": "gold"})));
+    scored.event_with_headers("ann", 6, &json!({}), withdraws("visits, unknown"));
+    // Said before it was taken back, and come later.
+    scored.happen(&piece(4, json!({"visits": 3})));
+    scored.happen(&piece(8, json!({"done": true})));
+    assert_eq!(scored.told(), ["scored ann@8 - gold -"]);
+}
+
+#[test]
+fn an_observation_that_never_completes_is_counted_when_it_is_forgotten() {
+    let name = "foretell_incomplete_observations_total";
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.happen(&time_is(RETENTION / 2));
+    assert_eq!((scored.told().len(), scored.counter(name, None)), (0, 0));
+    scored.happen(&time_is(2 * RETENTION));
+    scored.happen(&time_is(4 * RETENTION));
+    assert!(scored.told().is_empty());
+    // That of ann, and two of those by which time went on.
+    assert_eq!(scored.counter(name, None), 3);
+}
+
+#[test]
+fn what_one_respondent_costs_is_bounded() {
+    let kiosk = |at: i64| Happens::Event("kiosk", at, json!({"visits": at, "done": true}));
+    for (learn_from, learned) in [(LearnFrom::First, "0 no"), (LearnFrom::Last, "39 no")] {
+        let settings = Settings { learn_from, ..Settings::default() };
+        let mut scored = Scored::new(&settings);
+        for at in 0..40 {
+            scored.happen(&kiosk(at));
+        }
+        assert_eq!(scored.predictions().len(), 40);
+        assert_eq!(scored.driver.task().store_entries()["outcomes"], 2 * PREDICTIONS_MAX);
+        let not_kept = scored.counter("foretell_predictions_not_kept_total", None);
+        assert_eq!(not_kept, 40 - PREDICTIONS_MAX as u64);
+        scored.happen(&outcome("kiosk", 40, "no"));
+        let told = scored.told();
+        assert!(told[0].starts_with(&format!("learned kiosk@{learned}")), "{told:?}");
+    }
+}
+
+fn asks(id: &str) -> Vec<Header> {
+    vec![Header { name: REQUEST_HEADER.to_owned(), value: id.as_bytes().to_vec() }]
+}
+
+#[test]
+fn whoever_asks_is_told_what_became_of_an_event() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("nobody-waits", 0));
+    scored.event_with_headers("ann", 1, &json!({"visits": 3}), asks("r-1"));
+    let last = json!({"plan": "gold", "minutes": 1.5});
+    scored.event_with_headers("ann", 2, &last, asks("r-2"));
+    scored.event_with_headers("ann", 2, &last, asks("r-3"));
+    scored.event_with_headers("ann", 1, &json!({"visits": 3}), asks("r-4"));
+    let replies: Vec<Reply> = scored.replies();
+    let ids: Vec<_> = replies.iter().map(|reply| reply.request_id.as_str()).collect();
+    assert_eq!(ids, ["r-1", "r-2", "r-3", "r-4"]);
+    let missing = vec!["plan".to_owned(), "minutes".to_owned()];
+    assert_eq!(replies[0].result, ReplyResult::Incomplete { missing });
+    let ReplyResult::Predicted(first) = &replies[1].result else { panic!("{replies:?}") };
+    assert_eq!(replies[2].result, ReplyResult::Duplicate(Some(first.clone())));
+    assert_eq!(replies[3].result, ReplyResult::Duplicate(None), "it completed nothing");
+    assert_eq!(replies[1].event_id, replies[2].event_id);
+}
