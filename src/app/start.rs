@@ -112,6 +112,9 @@ impl Instance {
         clock: &Arc<dyn Clock>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
         let registry = telemetry::metrics_registry()?;
         let metrics = ApplicationMetrics::register(&registry)?;

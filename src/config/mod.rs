@@ -9,6 +9,7 @@
 mod overrides;
 mod raw;
 mod secret;
+mod warnings;
 
 use std::{
     fs, io,
@@ -274,6 +275,9 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
     }
     if raw.outcomes.window.is_zero() {
         return refuse("[outcomes] window", "it must be longer than 0 s");
+    }
+    if raw.outcomes.predictions_max == 0 {
+        return refuse("[outcomes] predictions_max", "there must be at least 1");
     }
     if raw.topics.partitions == 0 {
         return refuse("[topics] partitions", "there must be at least 1");

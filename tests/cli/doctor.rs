@@ -108,3 +108,23 @@ fn a_mistyped_flag_is_no_finding() {
     assert_eq!(process.end(PATIENCE).code(), Some(2));
     assert!(process.errors().contains("--json"), "{}", process.errors());
 }
+
+#[test]
+fn a_questionnaire_that_may_never_be_complete_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = std::fs::read_to_string(example()).unwrap();
+    let schemas = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas");
+    let config = config
+        .replace("../../schemas", schemas)
+        .replace("completed = ", "ignored = [\"completed\"] # ");
+    let file = folder.path().join("foretell.toml");
+    std::fs::write(&file, config).unwrap();
+    let found = checks(doctor_of(file.to_str().unwrap(), &["--json"]), 1);
+    let warnings =
+        found.iter().filter(|(name, status, _)| name == "configuration" && status == "warning");
+    let details: Vec<_> = warnings.map(|(_, _, detail)| detail.as_str()).collect();
+    assert_eq!(details.len(), 1, "{found:?}");
+    for words in ["is never scored", "foretell_incomplete_observations_total", "answers = N"] {
+        assert!(details[0].contains(words), "{details:?}");
+    }
+}

@@ -48,6 +48,10 @@ pub fn unreadable(error: String) -> Finding {
 pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
     let mut doctor = Doctor { config, tell, found: Vec::new() };
     doctor.found([Finding::ok("configuration", summary(config))]);
+    for warning in config.warnings() {
+        let fix = "change the configuration, if that is not what you want";
+        doctor.found([Finding::warning("configuration", warning, fix)]);
+    }
     let broker = doctor.broker();
     let registry = doctor.registry();
     doctor.model(broker, registry);
