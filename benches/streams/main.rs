@@ -16,6 +16,7 @@ mod cluster;
 mod contender;
 mod failover;
 mod latency;
+mod recent;
 mod through;
 mod usage;
 mod verdict;
@@ -63,25 +64,35 @@ fn main() -> anyhow::Result<()> {
         span: Duration::from_secs(number("SECONDS", 8)?),
         only: env::var("FORETELL_BENCH_ONLY").ok(),
     };
-    let is_wanted = |part: &str| settings.only.as_deref().is_none_or(|only| only == part);
     let mut verdicts = Verdicts::default();
     // First, while the heap is empty.
-    if is_wanted("memory") {
+    if settings.only.as_deref().is_none_or(|only| only == "memory") {
         memory(Access::ByKey, &settings, &mut verdicts)?;
         memory(Access::ByRange, &settings, &mut verdicts)?;
+        verdicts.recent(&recent::measure(settings.entries)?);
     }
+    if settings.only.as_deref() != Some("memory") {
+        on_kafka(&settings, &mut verdicts)?;
+    }
+    verdicts.print();
+    verdicts.write()
+}
+
+/// What takes a broker.
+fn on_kafka(settings: &Settings, verdicts: &mut Verdicts) -> anyhow::Result<()> {
+    let is_wanted = |part: &str| settings.only.as_deref().is_none_or(|only| only == part);
     let servers = env::var("FORETELL_TEST_BROKERS")
         .context("FORETELL_TEST_BROKERS is not set: make bench-streams starts a Kafka")?;
     let cluster = Cluster::connect(servers)?;
     if is_wanted("throughput") {
-        let throughput = throughput(&cluster, &settings)?;
+        let throughput = throughput(&cluster, settings)?;
         verdicts.throughput(&throughput);
         if settings.only.is_none() {
-            latencies(&cluster, &settings, &throughput, &mut verdicts)?;
+            latencies(&cluster, settings, &throughput, verdicts)?;
         }
     }
     if is_wanted("restore") {
-        restore(&cluster, &settings, &mut verdicts)?;
+        restore(&cluster, settings, verdicts)?;
     }
     if is_wanted("failover") {
         for (entries, is_warm) in
@@ -90,8 +101,7 @@ fn main() -> anyhow::Result<()> {
             verdicts.failover(&failover::measure(&cluster, entries, settings.rounds, is_warm)?);
         }
     }
-    verdicts.print();
-    verdicts.write()
+    Ok(())
 }
 
 fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(

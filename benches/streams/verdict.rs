@@ -9,6 +9,7 @@ use crate::{
     COMMIT_INTERVAL, Throughput,
     failover::{Failover, SESSION},
     latency::Latency,
+    recent::Cost,
     usage::Speed,
 };
 
@@ -34,6 +35,15 @@ impl Verdicts {
         let name = format!("memory over {payload} bytes, {access:?}");
         self.row(&name, "-", format!("{:.0} bytes", entry - payload), None);
         self.figures.insert(name, json!({ "entry": entry, "payload": payload }));
+    }
+
+    /// The bound is that of the memory which a repeat may cost.
+    pub(crate) fn recent(&mut self, cost: &Cost) {
+        let Cost { bytes, thread_micros } = cost;
+        let name = "memory of an event that came lately";
+        self.row(name, "<= 64 bytes", format!("{bytes:.0} bytes"), Some(*bytes <= 64.0));
+        self.row("  to look for it and keep it", "-", format!("{thread_micros:.2} µs"), None);
+        self.figures.insert(name.to_owned(), json!({ "bytes": bytes, "micros": thread_micros }));
     }
 
     pub(crate) fn throughput(&mut self, speeds: &Throughput) {
