@@ -1,4 +1,4 @@
-//! What became of one event that somebody waits for: a record of the topic `replies`, which only instances read.
+//! What became of an event that a caller waits for: a record of the topic `replies`, which only instances read.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
 /// The header of an event's record that asks for a reply: its bytes are the id of the request.
 pub const REQUEST_HEADER: &str = "foretell.request";
 
-/// A longer id is nobody's: it is not replied to.
+/// An event with a longer id is not replied to.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What became of one event.
@@ -54,7 +54,7 @@ impl Reply {
     }
 }
 
-/// The id of the request that waits for what becomes of `record`; none if nobody does.
+/// The id of the request that waits for what becomes of `record`; none if no request does.
 #[must_use]
 pub fn request_of(record: &InputRecord) -> Option<String> {
     let header = record.headers.iter().rfind(|header| header.name == REQUEST_HEADER)?;

@@ -10,7 +10,7 @@ use crate::streams::{
 /// How long records are kept that are only passed on: time enough to replay a month.
 const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Nobody waits longer than a minute for a reply.
+/// A request waits for its reply for a minute at most.
 const REPLIES_RETENTION: Duration = Duration::from_secs(60 * 60);
 
 /// A model travels inline: with thousands of trees it has some megabytes, compressed.
@@ -29,7 +29,7 @@ pub struct Topics {
     pub outcomes: Topic,
     /// What the models say. Key: respondent id.
     pub predictions: Topic,
-    /// What became of the events that somebody waits for. Key: respondent id.
+    /// What became of the events that callers wait for. Key: respondent id.
     pub replies: Topic,
     /// The training log. Key: respondent id.
     pub labelled_examples: Topic,

@@ -56,14 +56,14 @@ pub struct Observation {
 pub enum Gathered {
     /// It made an observation that is to be scored now.
     Due(Observation),
-    /// It is kept until more comes. Only told of an event that somebody waits for.
+    /// It is kept until more comes. Only forwarded if a caller waits for the event.
     Incomplete {
         /// The event.
         event: RequestedEvent,
         /// The questions without an answer so far.
         missing: Vec<String>,
     },
-    /// It came before. Only told of an event that somebody waits for.
+    /// It came before. Only forwarded if a caller waits for the event.
     Duplicate {
         /// The event.
         event: RequestedEvent,
@@ -72,7 +72,7 @@ pub enum Gathered {
     },
 }
 
-/// An event that somebody waits for.
+/// An event that a caller waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedEvent {
     /// The request.
@@ -185,7 +185,7 @@ impl Arrival {
         Self { identity, event_id, received_at, withdrawn, request_id: reply::request_of(input) }
     }
 
-    /// None if nobody waits for it.
+    /// None if no caller waits for it.
     fn requested(&self, event: &QuestionnaireEvent) -> Option<RequestedEvent> {
         Some(RequestedEvent {
             request_id: self.request_id.clone()?,

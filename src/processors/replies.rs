@@ -1,4 +1,4 @@
-//! Replies to whoever waits for what becomes of an event: only events whose records ask for one get it.
+//! Replies to callers that wait for what becomes of an event: only events whose records ask for one get it.
 
 use crate::{
     events::{
@@ -12,7 +12,7 @@ use crate::{
     streams::topology::{Context, ProcessError, Processor, Record},
 };
 
-/// Predictions in; those that somebody waits for go on as replies.
+/// Predictions in; those that a caller waits for go on as replies.
 pub struct ReplyToPrediction;
 
 impl Processor for ReplyToPrediction {
@@ -36,7 +36,7 @@ impl Processor for ReplyToPrediction {
     }
 }
 
-/// Events in that are not scored now; those that somebody waits for go on as replies.
+/// Events in that are not scored now; those that a caller waits for go on as replies.
 pub struct ReplyToEvent(
     /// Where the first prediction of a repeated event is found.
     pub OutcomeStore,

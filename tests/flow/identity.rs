@@ -170,9 +170,9 @@ fn asks(id: &str) -> Vec<Header> {
 }
 
 #[test]
-fn whoever_asks_is_told_what_became_of_an_event() {
+fn a_caller_that_waits_gets_what_became_of_an_event() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("nobody-waits", 0));
+    scored.happen(&visit("without-request", 0));
     scored.event_with_headers("ann", 1, &json!({"visits": 3}), asks("r-1"));
     let last = json!({"plan": "gold", "minutes": 1.5});
     scored.event_with_headers("ann", 2, &last, asks("r-2"));
