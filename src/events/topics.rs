@@ -139,6 +139,9 @@ mod tests {
                 }
                 Cleanup::CompactDelete { .. } => panic!("{} is none of these", spec.name),
             };
+            if let Some(timestamps) = spec.cleanup.timestamps() {
+                settings += &format!(" message.timestamp.type={}", timestamps.name());
+            }
             if let Some(bytes) = spec.message_bytes_max {
                 settings += &format!(" max.message.bytes={bytes}");
             }

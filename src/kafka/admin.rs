@@ -353,6 +353,9 @@ fn settings(spec: &TopicSpec) -> Vec<(&'static str, String)> {
     };
     let mut settings =
         vec![("cleanup.policy", policy.to_owned()), ("retention.ms", retention.to_string())];
+    if let Some(timestamps) = spec.cleanup.timestamps() {
+        settings.push(("message.timestamp.type", timestamps.name().to_owned()));
+    }
     if let Some(bytes) = spec.message_bytes_max {
         settings.push(("max.message.bytes", bytes.to_string()));
     }
@@ -421,7 +424,20 @@ mod tests {
         check(
             Cleanup::CompactDelete { retention: day },
             None,
-            &[("cleanup.policy", "compact,delete"), ("retention.ms", "86400000")],
+            &[
+                ("cleanup.policy", "compact,delete"),
+                ("retention.ms", "86400000"),
+                ("message.timestamp.type", "CreateTime"),
+            ],
+        );
+        check(
+            Cleanup::Delete { retention: Some(day) },
+            None,
+            &[
+                ("cleanup.policy", "delete"),
+                ("retention.ms", "86400000"),
+                ("message.timestamp.type", "LogAppendTime"),
+            ],
         );
         check(
             Cleanup::Compact,
@@ -429,6 +445,7 @@ mod tests {
             &[
                 ("cleanup.policy", "compact"),
                 ("retention.ms", "-1"),
+                ("message.timestamp.type", "CreateTime"),
                 ("max.message.bytes", "16777216"),
             ],
         );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     app::{doctor::brokers::number, finding::Finding},
     kafka::{Settings, TopicSeen, Unanswered},
-    streams::runtime::broker::{Cleanup, TopicSpec},
+    streams::runtime::broker::{Cleanup, Timestamps, TopicSpec},
 };
 
 /// Whoever restores for longer than this may miss a deletion: Kafka's default.
@@ -59,6 +59,7 @@ pub(super) fn topic(
     match &seen.settings {
         Ok(settings) => {
             cleanup(&name, expected, settings, &mut found);
+            timestamps(&name, expected, settings, &mut found);
             sizes(&name, expected, settings, &mut found);
             copies(&name, seen, number(settings, "min.insync.replicas"), brokers, &mut found);
         }
@@ -145,6 +146,31 @@ fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec
             format!("delete.retention.ms is {kept:?}: a restore that takes longer may bring back what was deleted"),
             "set its delete.retention.ms=86400000 (a day) or more",
         ));
+    }
+}
+
+/// Whether retention goes by when records came, and restores by what we have written.
+fn timestamps(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<Finding>) {
+    let wanted = expected.spec.cleanup.timestamps();
+    let (Some(wanted), Some(there)) = (wanted, settings.get("message.timestamp.type")) else {
+        return;
+    };
+    let fix = format!("set its message.timestamp.type={}", wanted.name());
+    let forgets = number(settings, "retention.ms").is_some_and(|millis| millis >= 0);
+    match wanted {
+        Timestamps::LogAppendTime if there == Timestamps::CreateTime.name() && forgets => {
+            let detail = "message.timestamp.type is CreateTime: what tells of long ago, such as a backfill, may be \
+                          deleted by its retention before it is read";
+            found.push(Finding::warning(name, detail, fix));
+        }
+        Timestamps::CreateTime
+            if there == Timestamps::LogAppendTime.name() && expected.role == Role::Changelog =>
+        {
+            let detail = "message.timestamp.type is LogAppendTime: a restore takes stream time from there, and would \
+                          close windows too early";
+            found.push(Finding::failed(name, detail, fix));
+        }
+        Timestamps::LogAppendTime | Timestamps::CreateTime => {}
     }
 }
 
@@ -295,6 +321,25 @@ mod tests {
         let quick = format!("{MODELS} delete.retention.ms=1000");
         check(&changelog, seen(1, (1, 1), &quick), 1, &[(Warning, "bring back what was deleted")]);
         check(&models, seen(1, (1, 1), &quick), 1, &[(Fine, "")]);
+    }
+
+    #[test]
+    fn timestamps_are_those_that_retention_and_restores_need() {
+        let events = expected(1, PASSING, Role::Read);
+        let by = |kind: &str| format!("{DELETE} message.timestamp.type={kind}");
+        let warned = [(Warning, "set its message.timestamp.type=LogAppendTime")];
+        check(&events, seen(1, (1, 1), &by("CreateTime")), 1, &warned);
+        check(&events, seen(1, (1, 1), &by("LogAppendTime")), 1, &[(Fine, "")]);
+        let for_ever = "cleanup.policy=delete retention.ms=-1 message.timestamp.type=CreateTime";
+        check(&events, seen(1, (1, 1), for_ever), 1, &[(Fine, "")]);
+        check(&expected(1, LOG, Role::Read), seen(1, (1, 1), for_ever), 1, &[(Fine, "")]);
+        let changelog = expected(1, Cleanup::Compact, Role::Changelog);
+        let by = |kind: &str| format!("{MODELS} message.timestamp.type={kind}");
+        let failed = [(Failed, "set its message.timestamp.type=CreateTime")];
+        check(&changelog, seen(1, (1, 1), &by("LogAppendTime")), 1, &failed);
+        check(&changelog, seen(1, (1, 1), &by("CreateTime")), 1, &[(Fine, "")]);
+        let models = expected(1, Cleanup::Compact, Role::Read);
+        check(&models, seen(1, (1, 1), &by("LogAppendTime")), 1, &[(Fine, "")]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::{
 use crate::streams::{
     local::{cluster::Now, transaction::TransactionId},
     record::{Header, InputRecord, Offset, OutputRecord, TopicPartition},
-    runtime::broker::Cleanup,
+    runtime::broker::{Cleanup, Timestamps},
     time::EventTime,
 };
 
@@ -128,8 +128,17 @@ impl Log {
     }
 
     /// Adds a record at the end.
-    pub(crate) fn append(&mut self, record: OutputRecord, transaction: Option<TransactionId>) {
+    pub(crate) fn append(
+        &mut self,
+        record: OutputRecord,
+        transaction: Option<TransactionId>,
+        now: Now,
+    ) {
         let OutputRecord { topic: _, partition: _, timestamp, key, value, headers } = record;
+        let timestamp = match self.rules.cleanup.timestamps() {
+            Some(Timestamps::LogAppendTime) => EventTime(now.wall.0),
+            Some(Timestamps::CreateTime) | None => timestamp,
+        };
         let entry = Entry { offset: self.end, transaction, timestamp, key, value, headers };
         if let Some(transaction) = transaction {
             self.open.entry(transaction).or_insert(entry.offset);
@@ -210,8 +219,8 @@ impl Log {
     }
 
     /// Drops records from the front that are older than `retention`. Kafka compares with the time of
-    /// day; here the highest timestamp counts, so that old data can be replayed, but not beyond the
-    /// time of day, so that one record from the year 3000 does not empty the log.
+    /// day; here the highest timestamp counts, but not beyond the time of day, so that one record from the year 3000
+    /// does not empty the log.
     fn trim(&mut self, retention: Duration, now: Now) {
         let oldest_kept = self.highest.min(EventTime(now.wall.0)) - retention;
         let stable_end = self.stable_end();
@@ -371,14 +380,14 @@ mod tests {
     fn the_oldest_open_transaction_holds_back_what_is_behind_it() {
         let (first, second) = two_transactions();
         let mut log = log(FOREVER);
-        log.append(record("a", Some("0"), 0), None);
-        log.append(record("a", Some("1"), 0), Some(first));
-        log.append(record("a", Some("2"), 0), Some(second));
-        log.append(record("a", Some("3"), 0), None);
+        log.append(record("a", Some("0"), 0), None, now(0));
+        log.append(record("a", Some("1"), 0), Some(first), now(0));
+        log.append(record("a", Some("2"), 0), Some(second), now(0));
+        log.append(record("a", Some("3"), 0), None, now(0));
         assert_eq!(seen(&log), "a=0@0");
         log.finish(second, Ending::Committed); // The marker is 4.
         assert_eq!(seen(&log), "a=0@0");
-        log.append(record("a", Some("5"), 0), None);
+        log.append(record("a", Some("5"), 0), None, now(0));
         log.finish(first, Ending::Aborted); // The marker is 6.
         assert_eq!(seen(&log), "a=0@0 a=2@2 a=3@3 a=5@5");
         assert_eq!(log.stable_end(), Offset(7));
@@ -388,12 +397,12 @@ mod tests {
     fn an_abort_gives_the_memory_back_and_keeps_the_offsets() {
         let (transaction, _) = two_transactions();
         let mut log = log(FOREVER);
-        log.append(record("a", Some("0"), 0), Some(transaction));
-        log.append(record("b", Some("1"), 0), Some(transaction));
+        log.append(record("a", Some("0"), 0), Some(transaction), now(0));
+        log.append(record("b", Some("1"), 0), Some(transaction), now(0));
         assert!(log.bytes() > 0);
         log.finish(transaction, Ending::Aborted);
         assert_eq!((log.bytes(), log.stable_end()), (0, Offset(3)));
-        log.append(record("c", Some("3"), 0), None);
+        log.append(record("c", Some("3"), 0), None, now(0));
         assert_eq!(seen(&log), "c=3@3");
     }
 
@@ -401,7 +410,7 @@ mod tests {
     fn a_batch_ends_where_the_room_does_and_the_next_goes_on() {
         let mut log = log(FOREVER);
         for _ in 0..5 {
-            log.append(record("a", Some("x"), 0), None);
+            log.append(record("a", Some("x"), 0), None, now(0));
         }
         let source = TopicPartition { topic: Topic::new("t"), partition: Partition(0) };
         for (records_max, bytes_max, expected) in [(2, u64::MAX, 2), (9, 1, 1), (9, u64::MAX, 5)] {
@@ -419,7 +428,7 @@ mod tests {
     fn compaction_keeps_the_last_of_each_key_at_its_offset() {
         let mut log = log(Cleanup::Compact);
         for (key, value) in [("a", "0"), ("b", "1"), ("a", "2"), ("a", "3"), ("c", "4")] {
-            log.append(record(key, Some(value), 0), None);
+            log.append(record(key, Some(value), 0), None, now(0));
         }
         log.clean(now(0));
         assert_eq!(seen(&log), "b=1@1 a=3@3 c=4@4");
@@ -429,13 +438,13 @@ mod tests {
     #[test]
     fn a_tombstone_stays_for_its_time_and_never_uncovers_an_older_value() {
         let mut log = log(Cleanup::Compact);
-        log.append(record("a", Some("0"), 0), None);
-        log.append(record("a", None, 0), None);
+        log.append(record("a", Some("0"), 0), None, now(0));
+        log.append(record("a", None, 0), None, now(0));
         log.clean(now(0));
         assert_eq!(seen(&log), "a=-@1");
         for (seconds, expected) in [(59, "a=-@1 b=x@4"), (60, "b=x@7")] {
             for _ in 0..3 {
-                log.append(record("b", Some("x"), 0), None);
+                log.append(record("b", Some("x"), 0), None, now(0));
             }
             log.clean(now(seconds));
             assert_eq!(seen(&log), expected);
@@ -446,35 +455,42 @@ mod tests {
     fn compaction_leaves_alone_what_is_not_decided() {
         let (transaction, _) = two_transactions();
         let mut log = log(Cleanup::Compact);
-        log.append(record("a", Some("0"), 0), None);
-        log.append(record("a", None, 0), Some(transaction));
-        log.append(record("a", Some("2"), 0), None);
+        log.append(record("a", Some("0"), 0), None, now(0));
+        log.append(record("a", None, 0), Some(transaction), now(0));
+        log.append(record("a", Some("2"), 0), None, now(0));
         log.clean(now(0));
         assert_eq!(seen(&log), "a=0@0");
         log.finish(transaction, Ending::Aborted);
         assert_eq!(seen(&log), "a=0@0 a=2@2");
     }
 
+    /// Whatever a writer says about when it happened.
     #[test]
-    fn retention_counts_from_the_highest_timestamp_but_not_beyond_the_clock() {
+    fn retention_counts_from_when_a_record_was_appended() {
         let mut log = log(Cleanup::Delete { retention: Some(TEN_MS) });
-        for timestamp in [100, 105, 111] {
-            log.append(record("a", Some("x"), timestamp), None);
-            log.clean(now(0));
+        for (wall, timestamp) in [(100, 0), (105, i64::MAX), (111, -5)] {
+            let now = Now { wall: WallTime(wall), ..now(0) };
+            log.append(record("a", Some("x"), timestamp), None, now);
+            log.clean(now);
         }
         assert_eq!(seen(&log), "a=x@1 a=x@2");
         assert!(!log.reaches(Offset(0)) && log.reaches(Offset(1)));
-        let at_most_the_clock = Now { wall: WallTime(112), ..now(0) };
-        log.append(record("a", Some("x"), i64::MAX), None);
-        log.clean(at_most_the_clock);
-        assert_eq!(seen(&log), "a=x@1 a=x@2 a=x@3");
+    }
+
+    #[test]
+    fn a_timestamp_of_the_far_future_does_not_empty_a_log() {
+        let mut log = log(Cleanup::CompactDelete { retention: TEN_MS });
+        log.append(record("a", Some("x"), 100), None, now(0));
+        log.append(record("b", Some("x"), i64::MAX), None, now(0));
+        log.clean(Now { wall: WallTime(110), ..now(0) });
+        assert_eq!(seen(&log), "a=x@0 b=x@1");
     }
 
     #[test]
     fn a_window_of_state_is_compacted_and_trimmed() {
         let mut log = log(Cleanup::CompactDelete { retention: TEN_MS });
         for (key, timestamp) in [("a", 0), ("b", 5), ("b", 6), ("c", 15)] {
-            log.append(record(key, Some("x"), timestamp), None);
+            log.append(record(key, Some("x"), timestamp), None, now(0));
         }
         log.clean(now(0));
         assert_eq!(seen(&log), "b=x@2 c=x@3");
@@ -484,9 +500,9 @@ mod tests {
     fn pressure_takes_the_oldest_but_nothing_undecided() {
         let (transaction, _) = two_transactions();
         let mut log = log(Cleanup::Delete { retention: Some(TEN_MS) });
-        log.append(record("a", Some("0"), 0), None);
-        log.append(record("a", Some("1"), 0), None);
-        log.append(record("a", Some("2"), 0), Some(transaction));
+        log.append(record("a", Some("0"), 0), None, now(0));
+        log.append(record("a", Some("1"), 0), None, now(0));
+        log.append(record("a", Some("2"), 0), Some(transaction), now(0));
         let each = log.bytes() / 3;
         assert_eq!(log.drop_oldest(1), each);
         assert_eq!((seen(&log).as_str(), log.start()), ("a=1@1", Offset(1)));
@@ -524,15 +540,15 @@ mod tests {
                         tell(undecided.take().unwrap(), ending);
                     }
                     (2 | 3, writes) => {
-                        log.append(record(&key, value.as_deref(), 0), Some(transaction));
+                        log.append(record(&key, value.as_deref(), 0), Some(transaction), now(0));
                         writes.get_or_insert_default().push((key, value, true));
                     }
                     (_, Some(writes)) => {
-                        log.append(record(&key, value.as_deref(), 0), None);
+                        log.append(record(&key, value.as_deref(), 0), None, now(0));
                         writes.push((key, value, false));
                     }
                     (_, None) => {
-                        log.append(record(&key, value.as_deref(), 0), None);
+                        log.append(record(&key, value.as_deref(), 0), None, now(0));
                         tell(vec![(key, value, false)], Ending::Committed);
                     }
                 }

@@ -156,7 +156,7 @@ impl Topics {
     ) -> Result<(), BrokerError> {
         self.make_room_for(&record)?;
         self.change(to, |log| {
-            log.append(record, transaction);
+            log.append(record, transaction, now);
             log.clean(now);
         });
         Ok(())

@@ -136,7 +136,8 @@ pub trait Member {
     /// [`BrokerError`] by recovery.
     fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// The offset after the last record of an assigned input that came out of `poll`; 0 if it is read from the
+    /// The offset after the last record of an assigned input that came out of `poll`, or the end of the partition if
+    /// it was reached: behind the last record there may be offsets that never come out. 0 if it is read from the
     /// beginning and nothing came yet.
     fn position(&self, input: &TopicPartition) -> Offset;
 
@@ -280,6 +281,40 @@ pub enum Cleanup {
         /// `retention.ms`
         retention: Duration,
     },
+}
+
+/// Whose timestamps the records of a topic bear (`message.timestamp.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// Those that their writers gave them.
+    CreateTime,
+    /// When the broker appended them.
+    LogAppendTime,
+}
+
+impl Timestamps {
+    /// As Kafka names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreateTime => "CreateTime",
+            Self::LogAppendTime => "LogAppendTime",
+        }
+    }
+}
+
+impl Cleanup {
+    /// Whose timestamps a topic's records are to bear, if that matters. A retention goes by them, and must not go by what
+    /// happened long ago: it counts from when a record came. A compacted topic keeps what its writers say, for a restore
+    /// takes stream time from the records of a changelog.
+    #[must_use]
+    pub fn timestamps(self) -> Option<Timestamps> {
+        match self {
+            Self::Delete { retention: Some(_) } => Some(Timestamps::LogAppendTime),
+            Self::Delete { retention: None } => None,
+            Self::Compact | Self::CompactDelete { .. } => Some(Timestamps::CreateTime),
+        }
+    }
 }
 
 /// What went wrong with a broker, named for what to do about it.
