@@ -46,7 +46,8 @@ const EVERY_CONSUMER: &[Property] = &[
 const MEMBER: &[Property] = &[
     // Incremental: what stays with us goes on while the rest moves (KIP-429).
     ("partition.assignment.strategy", "cooperative-sticky"),
-    ("enable.partition.eof", "false"),
+    // A task that begins waits for its inputs until their ends are reached, behind which no record tells it.
+    ("enable.partition.eof", "true"),
     // There is one fetch under way per broker: what is assigned, resumed or sought meanwhile waits
     // until it comes back empty. With the stock 500 ms, an abort cost a quarter of a second.
     ("fetch.wait.max.ms", "100"),
@@ -98,7 +99,7 @@ const OURS: &[(&str, &str)] = &[
     ("enable.auto.commit", "offsets are committed with the outputs"),
     ("enable.auto.offset.store", "offsets are committed with the outputs"),
     ("enable.idempotence", "ordered, single writes rest on it"),
-    ("enable.partition.eof", "restores end on it"),
+    ("enable.partition.eof", "restores end on it, and so do waits for an input"),
     ("group.id", "the application's name decides it"),
     ("group.instance.id", "set instance_id"),
     ("isolation.level", "exactly-once rests on it"),

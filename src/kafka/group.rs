@@ -119,6 +119,8 @@ impl Group {
                     records.push(message.to_record(source.clone()));
                 }
             }
+            // What was fetched before comes out before it, so that all of it is handed out by now.
+            Some(Code::PartitionEOF) => places.reach_end(source, message.offset()),
             Some(code) => {
                 *is_astray = true; // The next call's.
                 if failed.is_ok() && code != Code::AutoOffsetReset {

@@ -17,7 +17,7 @@ pub(crate) enum Start {
 struct Place {
     /// The group's committed position.
     committed: Start,
-    /// The record after the last one handed out.
+    /// The record after the last one handed out, or the end that was reached behind it.
     next: Start,
 }
 
@@ -66,6 +66,15 @@ impl Places {
         true
     }
 
+    /// Notes that `source` was read to its end: what is before `offset` and has not come, such as the markers of
+    /// transactions, never will.
+    pub(crate) fn reach_end(&mut self, source: &TopicPartition, offset: Offset) {
+        let Some(topic) = self.index_of(source.topic.as_str()) else { return };
+        if let Some(place) = self.places.get_mut(&(topic, source.partition)) {
+            place.next = place.next.max(Start::At(offset));
+        }
+    }
+
     /// Notes what was committed.
     pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
         for (source, offset) in offsets {
@@ -97,7 +106,8 @@ impl Places {
         moved.map(|(key, place)| (self.source(*key), place.committed)).collect()
     }
 
-    /// The offset after the last record of `source` that was handed out; 0 if reading starts at the beginning.
+    /// The offset after the last record of `source` that was handed out, or the end that was reached behind it; 0 if
+    /// reading starts at the beginning.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
         let index = self.index_of(source.topic.as_str());
         let place = index.and_then(|index| self.places.get(&(index, source.partition)));
@@ -166,6 +176,20 @@ mod tests {
         }
         places.committed(&[(at("lead", 0), Offset(12))]);
         assert_eq!(places.moved(), [(at("lead", 0), Start::At(Offset(12)))]);
+    }
+
+    #[test]
+    fn an_end_is_a_position_though_no_record_is_before_it() {
+        let mut places = places();
+        places.hand_out(&at("lead", 0), Offset(10));
+        places.reach_end(&at("lead", 0), Offset(13));
+        assert_eq!(places.position(&at("lead", 0)), Offset(13));
+        places.reach_end(&at("lead", 0), Offset(12));
+        places.reach_end(&at("lead", 7), Offset(5));
+        assert_eq!(places.position(&at("lead", 0)), Offset(13));
+        assert!(places.hand_out(&at("lead", 0), Offset(13)));
+        places.rewind();
+        assert_eq!(places.position(&at("lead", 0)), Offset(10));
     }
 
     #[test]

@@ -40,6 +40,8 @@ impl Counter {
 #[derive(Clone, Debug)]
 pub struct StreamsMetrics {
     records: IntCounterVec,
+    records_ahead: IntCounterVec,
+    records_before_2000: IntCounterVec,
     dead_letters: IntCounterVec,
     commits: IntCounterVec,
     commit_latency: Histogram,
@@ -59,24 +61,29 @@ impl StreamsMetrics {
     /// # Errors
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let records = IntCounterVec::new(
-            Opts::new(
-                "foretell_records_processed_total",
-                "Records taken from a topic, processed and committed.",
-            ),
-            &["topic"],
+        let counter = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
+        let records = counter(
+            "foretell_records_processed_total",
+            "Records taken from a topic, processed and committed.",
+            "topic",
         )?;
-        let dead_letters = IntCounterVec::new(
-            Opts::new(
-                "foretell_dead_letters_total",
-                "Records set aside on the dead-letter topic, by the class of their error.",
-            ),
-            &["class"],
+        let records_ahead = counter(
+            "foretell_stream_records_ahead_total",
+            "Records whose event time was ahead of the clock, by more than stream time follows.",
+            "topic",
         )?;
-        let commits = IntCounterVec::new(
-            Opts::new("foretell_stream_commits_total", "Commits, by how they ended."),
-            &["result"],
+        let records_before_2000 = counter(
+            "foretell_stream_records_before_2000_total",
+            "Records whose event time was before the year 2000: in another unit, perhaps.",
+            "topic",
         )?;
+        let dead_letters = counter(
+            "foretell_dead_letters_total",
+            "Records set aside on the dead-letter topic, by the class of their error.",
+            "class",
+        )?;
+        let commits =
+            counter("foretell_stream_commits_total", "Commits, by how they ended.", "result")?;
         let commit_latency = Histogram::with_opts(
             HistogramOpts::new(
                 "foretell_stream_commit_latency_seconds",
@@ -106,8 +113,10 @@ impl StreamsMetrics {
         )?;
         let threads_alive =
             IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
-        let all: [Box<dyn Collector>; 9] = [
+        let all: [Box<dyn Collector>; 11] = [
             Box::new(records.clone()),
+            Box::new(records_ahead.clone()),
+            Box::new(records_before_2000.clone()),
             Box::new(dead_letters.clone()),
             Box::new(commits.clone()),
             Box::new(commit_latency.clone()),
@@ -120,6 +129,8 @@ impl StreamsMetrics {
         all.into_iter().try_for_each(|collector| registry.register(collector))?;
         Ok(Self {
             records,
+            records_ahead,
+            records_before_2000,
             dead_letters,
             commits,
             commit_latency,
@@ -139,6 +150,21 @@ impl StreamsMetrics {
 
     pub(crate) fn records(&self, topic: &str) -> Counter {
         Counter(self.records.with_label_values(&[topic]))
+    }
+
+    pub(crate) fn records_ahead(&self, topic: &str) -> Counter {
+        Counter(self.records_ahead.with_label_values(&[topic]))
+    }
+
+    pub(crate) fn records_before_2000(&self, topic: &str) -> Counter {
+        Counter(self.records_before_2000.with_label_values(&[topic]))
+    }
+
+    /// What is counted of an input is there from the start, as 0.
+    pub(crate) fn begin_input(&self, topic: &str) {
+        for of_topic in [&self.records, &self.records_ahead, &self.records_before_2000] {
+            of_topic.with_label_values(&[topic]).inc_by(0);
+        }
     }
 
     pub(crate) fn dead_letters(&self, class: &str) -> Counter {

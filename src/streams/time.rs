@@ -39,6 +39,23 @@ impl EventTime {
     /// After everything.
     pub const MAX: Self = Self(i64::MAX);
 
+    /// The first moment of the year 2000 (UTC). An earlier time is rather one in another unit.
+    pub const YEAR_2000: Self = Self(946_684_800_000);
+
+    /// The unit that this time was given in by mistake for milliseconds, if so it falls between 2000 and `latest`, and
+    /// as it is, it does not.
+    #[must_use]
+    pub fn mistaken_unit(self, latest: Self) -> Option<&'static str> {
+        let is_plausible = |millis: i64| Self::YEAR_2000.0 <= millis && millis <= latest.0;
+        if is_plausible(self.0) {
+            return None;
+        }
+        let in_seconds = self.0.saturating_mul(1_000);
+        let units = [in_seconds, self.0 / 1_000, self.0 / 1_000_000];
+        let names = ["seconds", "microseconds", "nanoseconds"];
+        names.into_iter().zip(units).find(|(_, millis)| is_plausible(*millis)).map(|(name, _)| name)
+    }
+
     /// How long after `earlier` this was; zero if it was before.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -139,5 +156,29 @@ impl Clock for ManualClock {
 
     fn elapsed(&self) -> Duration {
         EventTime(self.now.load(Ordering::SeqCst)).since(EventTime(self.started))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_another_unit_is_recognised() {
+        const NOW: i64 = 1_790_000_000_000;
+        for (time, unit) in [
+            (NOW, None),
+            (NOW / 1_000, Some("seconds")),
+            (NOW * 1_000, Some("microseconds")),
+            (NOW * 1_000_000, Some("nanoseconds")),
+            (0, None),
+            (-5, None),
+            (i64::MIN, None),
+            (i64::MAX, None),
+            (EventTime::YEAR_2000.0 - 1, None),
+            (NOW + 1, None),
+        ] {
+            assert_eq!(EventTime(time).mistaken_unit(EventTime(NOW)), unit, "{time}");
+        }
     }
 }

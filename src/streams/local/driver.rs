@@ -173,6 +173,14 @@ impl TopologyDriver {
         self.task.punctuate_wall_clock(self.clock.now())
     }
 
+    /// The inputs are quiet: stream time goes on by `span`, as far as the clock allows.
+    ///
+    /// # Errors
+    /// [`StateError`]: a store can't be read.
+    pub fn go_on(&mut self, span: Duration) -> Result<(), StateError> {
+        self.task.go_on(span, self.clock.now())
+    }
+
     /// Commits: outputs can be read, changelogs and offsets are kept.
     pub fn commit(&mut self) {
         self.committed.extend(self.task.consumed());

@@ -1,7 +1,9 @@
 //! What drives tasks: the way out to a broker, and the workers.
 
+mod backlog;
 pub mod broker;
 mod presence;
+mod quiet;
 mod restore;
 mod slot;
 mod standby;

@@ -12,7 +12,9 @@ use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
+        backlog::{Backlog, Behind},
         broker::Broker,
+        quiet::Quiet,
         restore::Restore,
         status::{TaskState, TaskStatus},
         worker::TurnError,
@@ -28,17 +30,12 @@ pub(super) struct Slot {
     phase: Phase,
     /// By the place of the input.
     is_flowing: Vec<bool>,
-    /// Inputs that are known to have more than has come; none if that is still to be found out.
-    behind: Option<Vec<Behind>>,
+    /// Which inputs have more than has come.
+    backlog: Backlog,
+    quiet: Quiet,
     restored: usize,
-}
-
-/// An input with records before `end` that have not come yet. What other inputs have may be later than those, and has
-/// to wait, or stream time would pass them by.
-pub(super) struct Behind {
-    pub(super) input: TopicPartition,
-    pub(super) end: Offset,
-    pub(super) empty_since: Option<Duration>,
+    /// Why it waits, as it was published last.
+    published: Option<String>,
 }
 
 enum Phase {
@@ -59,70 +56,82 @@ const BLOCKED_WAIT: Duration = Duration::from_millis(200);
 
 impl Slot {
     /// A new task, about to be restored. Its inputs must be paused.
-    pub(super) fn open(task: Task) -> Self {
+    pub(super) fn open(task: Task, clock: &dyn Clock) -> Self {
         let phase = Phase::Restoring(Restore::of(&task));
         let is_flowing = vec![false; task.inputs().len()];
-        Self { task, phase, is_flowing, behind: None, restored: 0 }
+        let (backlog, quiet) = (Backlog::Unknown, Quiet::since(clock.elapsed()));
+        Self { task, phase, is_flowing, backlog, quiet, restored: 0, published: None }
     }
 
     /// Queues a record of one of its inputs.
     pub(super) fn add(&mut self, record: InputRecord) {
-        if let Some(behind) = &mut self.behind {
-            behind.retain(|one| one.input != record.source || record.offset.next() < one.end);
-        }
+        self.backlog.came(&record);
         self.task.add(record);
     }
 
     /// What was processed since the last commit never was: its records come again.
-    pub(super) fn discarded(&mut self) {
+    pub(super) fn discarded(&mut self, clock: &dyn Clock) {
         self.task.discarded();
-        self.behind = None;
+        self.backlog = Backlog::Unknown;
+        self.quiet.end(clock.elapsed());
     }
 
     /// Whether a turn would find something to do without waiting.
     pub(super) fn has_work(&self) -> bool {
         match self.phase {
             Phase::Restoring(_) => true,
-            Phase::Running => self.task.buffered() > 0 && !self.lacks_input(),
+            Phase::Running => self.task.buffered() > 0 && self.lacking().is_none(),
             Phase::Blocked { .. } => false,
         }
     }
 
     /// Whether it is still to be found out which inputs are behind.
     pub(super) fn wants_ends(&self) -> bool {
-        self.is_restored() && self.behind.is_none()
+        self.is_restored() && self.backlog.is_unknown()
     }
 
     /// These inputs are behind.
-    pub(super) fn wait_for(&mut self, behind: Vec<Behind>) {
-        self.behind = Some(behind);
-    }
-
-    /// Whether the next record has to wait for an input that has more, and has said nothing for less than
-    /// `idle_max`; after that, it goes on without (`max.task.idle.ms`, KIP-353, KIP-695).
-    fn must_wait(&mut self, clock: &dyn Clock, idle_max: Duration) -> bool {
-        let Self { task, behind, .. } = self;
-        let Some(behind) = behind.as_mut().filter(|behind| !behind.is_empty()) else {
-            return false;
+    pub(super) fn wait_for(&mut self, inputs: Vec<Behind>, asked_at: Duration) {
+        self.backlog = match inputs.is_empty() {
+            true => Backlog::Over,
+            false => Backlog::Behind { inputs, asked_at },
         };
-        let now = clock.elapsed();
-        behind.retain_mut(|one| {
-            if task.buffered_of(&one.input) > 0 {
-                one.empty_since = None;
-                return true;
-            }
-            let waited = now.saturating_sub(*one.empty_since.get_or_insert(now));
-            if waited >= idle_max {
-                tracing::info!(input = %one.input, ?waited, "nothing came: going on without it");
-            }
-            waited < idle_max
-        });
-        self.lacks_input()
     }
 
-    fn lacks_input(&self) -> bool {
-        let mut behind = self.behind.iter().flatten();
-        behind.any(|one| self.task.buffered_of(&one.input) == 0)
+    /// Sees how far its inputs have been read.
+    pub(super) fn look(&mut self, now: Duration, position: impl Fn(&TopicPartition) -> Offset) {
+        self.backlog.look(now, position);
+    }
+
+    fn must_wait(&mut self, clock: &dyn Clock, idle_max: Duration) -> bool {
+        let Self { task, backlog, .. } = self;
+        let buffered = |input: &TopicPartition| task.buffered_of(input);
+        backlog.must_wait(clock.elapsed(), idle_max, buffered)
+    }
+
+    /// The input that it has to wait for.
+    fn lacking(&self) -> Option<&Behind> {
+        self.backlog.lacking(|input| self.task.buffered_of(input))
+    }
+
+    /// Whether the broker is to be asked if all its inputs are at their ends, since it has had nothing to do for `after`.
+    pub(super) fn may_be_quiet(&self, now: Duration, after: Duration, every: Duration) -> bool {
+        matches!(self.phase, Phase::Running)
+            && self.task.buffered() == 0
+            && self.lacking().is_none()
+            && self.task.follows_stream_time()
+            && self.quiet.is_due(now, after, every)
+    }
+
+    /// The answer, none if there was none: stream time may go on without records.
+    pub(super) fn answered(
+        &mut self,
+        is_at_end: Option<bool>,
+        every: Duration,
+        clock: &dyn Clock,
+    ) -> Result<(), StateError> {
+        let span = self.quiet.answered(clock.elapsed(), is_at_end, every);
+        if span.is_zero() { Ok(()) } else { self.task.go_on(span, clock.now()) }
     }
 
     /// Whether its stores are up to date.
@@ -189,6 +198,9 @@ impl Slot {
             }
         }
         self.task.punctuate_wall_clock(clock.now())?;
+        if processed > 0 || matches!(self.phase, Phase::Blocked { .. }) {
+            self.quiet.end(clock.elapsed());
+        }
         Ok(processed)
     }
 
@@ -216,16 +228,37 @@ impl Slot {
         }
     }
 
+    /// Why its next record waits, if it does.
+    fn blocked_by(&self) -> Option<String> {
+        match &self.phase {
+            Phase::Restoring(_) => None,
+            Phase::Running => {
+                let one = self.lacking().filter(|_| self.task.buffered() > 0)?;
+                let Behind { input, end, .. } = one;
+                Some(format!("records of {input} before offset {end} have still to come"))
+            }
+            Phase::Blocked { reason, .. } => Some(reason.clone()),
+        }
+    }
+
+    /// Whether it waits for something else than it did when this was asked last.
+    pub(super) fn wait_has_changed(&mut self) -> bool {
+        let waits = self.blocked_by();
+        let has_changed = self.published != waits;
+        self.published = waits;
+        has_changed
+    }
+
     pub(super) fn status(&self) -> TaskStatus {
-        let (state, blocked_by) = match &self.phase {
-            Phase::Restoring(_) => (TaskState::Restoring, None),
-            Phase::Running => (TaskState::Running, None),
-            Phase::Blocked { reason, .. } => (TaskState::Blocked, Some(reason.clone())),
+        let state = match &self.phase {
+            Phase::Restoring(_) => TaskState::Restoring,
+            Phase::Running => TaskState::Running,
+            Phase::Blocked { .. } => TaskState::Blocked,
         };
         TaskStatus {
             partition: self.task.partition().0,
             state,
-            blocked_by,
+            blocked_by: self.blocked_by(),
             stream_time: Some(self.task.stream_time()).filter(|time| *time > EventTime::MIN),
             buffered: self.task.buffered(),
             restored: self.restored,

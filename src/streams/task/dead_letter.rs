@@ -2,6 +2,7 @@
 
 use crate::streams::{
     record::{Header, InputRecord, OutputRecord, Partition, Topic},
+    time::EventTime,
     topology::{DeadLetter, Original},
 };
 
@@ -28,13 +29,15 @@ pub(super) fn unsendable(record: OutputRecord, task: Partition, reason: String) 
     DeadLetter { original, class: "unsendable", schema_id: None, message: reason }
 }
 
-/// The record for the dead-letter topic.
-pub(super) fn record(topic: &Topic, letter: DeadLetter) -> OutputRecord {
+/// The record for the dead-letter topic. It is kept there from `written_at` on: the original's timestamp, which may be
+/// of long ago, goes into a header.
+pub(super) fn record(topic: &Topic, letter: DeadLetter, written_at: EventTime) -> OutputRecord {
     let original = letter.original;
     let mut headers = vec![
         header("foretell.topic", original.topic),
         header("foretell.partition", original.partition.to_string()),
         header("foretell.offset", original.offset.to_string()),
+        header("foretell.timestamp", original.timestamp.0.to_string()),
         header("foretell.error.class", letter.class.to_owned()),
         header("foretell.error.message", letter.message),
     ];
@@ -44,7 +47,7 @@ pub(super) fn record(topic: &Topic, letter: DeadLetter) -> OutputRecord {
     OutputRecord {
         topic: topic.clone(),
         partition: None,
-        timestamp: original.timestamp,
+        timestamp: written_at,
         key: original.key,
         value: original.value,
         headers,

@@ -12,6 +12,7 @@
 mod dead_letter;
 mod input;
 mod restore;
+mod times;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use crate::streams::{
     state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
     task::input::InputQueues,
     time::{EventTime, WallTime},
-    topology::{Outbox, ProcessError, Punctuation, PunctuationKind, Scope, StoreKind, Topology},
+    topology::{Outbox, ProcessError, PunctuationKind, Scope, StoreKind, Topology},
 };
 
 /// One partition's share of a topology.
@@ -43,6 +44,10 @@ pub struct Task {
     /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
     /// there, or the records that come again would find another time than they did at first.
     committed_times: (EventTime, Vec<Option<i64>>),
+    /// Stream time as the changelogs were told it last, about: a restore begins there.
+    told_time: EventTime,
+    /// Whether they are to be told it though no store has changed.
+    owes_time: bool,
     /// Counts the records of each input.
     records: Vec<Counter>,
     /// By how much, at the next commit.
@@ -122,6 +127,8 @@ impl Task {
             committed_offset: None,
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
+            told_time: stream_time,
+            owes_time: false,
             records,
             processed: vec![0; topology.sources.len()],
         }
@@ -142,25 +149,14 @@ impl Task {
     /// Starts the processors; after the stores are restored, before the first record.
     pub fn start(&mut self, now: WallTime) {
         self.scope.now = now;
+        // Kept by a clock that was fast, or by a release that followed one.
+        self.scope.stream_time = self.scope.stream_time.min(self.scope.latest());
         for index in 0..self.topology.nodes.len() {
             self.scope.with_node(index, |node, scope| node.start(scope, index));
         }
         self.resume_stream_time();
+        self.told_time = self.scope.stream_time;
         self.keep_times();
-    }
-
-    /// Stream time goes on from where the changelogs left it: the first record after a restore may be the last
-    /// for a long time, and what it makes due must not wait for the one after.
-    fn resume_stream_time(&mut self) {
-        let time = self.scope.stream_time;
-        if time == EventTime::MIN {
-            return;
-        }
-        for schedule in &mut self.scope.schedules {
-            if schedule.kind == PunctuationKind::StreamTime {
-                schedule.next = Some((time + schedule.interval).0);
-            }
-        }
     }
 
     /// Queues a record of one of its inputs.
@@ -190,7 +186,7 @@ impl Task {
         source.map_or(0, |source| self.queues.len_of(source))
     }
 
-    /// The highest event time it has seen.
+    /// See [`Context::stream_time`](crate::streams::topology::Context::stream_time).
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
         self.scope.stream_time
@@ -203,77 +199,71 @@ impl Task {
         names.zip(self.scope.stores.iter().map(Store::committed_len)).collect()
     }
 
-    /// Processes the earliest record waiting, from its source to the end of the topology.
+    /// Processes the earliest record waiting, from its source to the end of the topology. Of the heads of its queues, one
+    /// that can't be used is set aside at once, and one that can't be decoded yet blocks the task: it may be the earliest.
     ///
     /// # Errors
     /// [`StateError`]: nothing else stops a task.
     pub fn process_next(&mut self, now: WallTime) -> Result<Step, StateError> {
-        let Some((source, record)) = self.queues.pop() else { return Ok(Step::Idle) };
         self.scope.now = now;
+        while let Some(source) = self.queues.unknown() {
+            if let Some(step) = self.extract(source)? {
+                return Ok(step);
+            }
+        }
+        let latest = self.scope.latest();
+        let Some((source, time)) = self.queues.earliest(latest) else { return Ok(Step::Idle) };
         let node = self.topology.sources[source].node;
-        let offset = record.offset;
-        self.scope.input = Some(record);
+        self.scope.input = self.queues.pop(source);
         let result = self.atomically(|scope| {
             scope.with_node(node, |node_ref, scope| node_ref.process(&(), scope, node))
         });
         let record = self.scope.input.take().expect("nobody takes a task's input away");
         match result {
-            Ok(()) => {}
+            Ok(()) => self.note_time(source, &record, time),
             Err(ProcessError::Reject { class, schema_id, message }) => {
                 self.scope.dead_letters.push(dead_letter::of(&record, class, schema_id, message));
             }
             Err(ProcessError::Retry(reason)) => {
-                self.queues.put_back(source, record);
+                self.queues.put_back(source, record, time);
                 return Ok(Step::Blocked(reason));
             }
             Err(ProcessError::State(error)) => return Err(error),
         }
-        self.processed[source] += 1;
-        self.consumed[source] = Some(offset.next());
-        self.write_dead_letters();
+        self.done(source, record.offset);
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
         Ok(Step::Processed)
     }
 
-    /// Calls the wall-clock punctuations that are due.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub fn punctuate_wall_clock(&mut self, now: WallTime) -> Result<(), StateError> {
-        self.scope.now = now;
-        self.punctuate(PunctuationKind::WallClock, now.0)
+    /// Finds out the event time of a queue's head; otherwise says what became of it.
+    fn extract(&mut self, source: usize) -> Result<Option<Step>, StateError> {
+        let node = self.topology.sources[source].node;
+        let Some(head) = self.queues.head(source) else { return Ok(None) };
+        let now = self.scope.now;
+        let extracted = self.scope.with_node(node, |node, _| node.extract(head, now));
+        match extracted {
+            Ok(time) => {
+                self.queues.know(source, time);
+                Ok(None)
+            }
+            Err(ProcessError::Reject { class, schema_id, message }) => {
+                let letter = dead_letter::of(head, class, schema_id, message);
+                let offset = head.offset;
+                self.queues.pop(source);
+                self.scope.dead_letters.push(letter);
+                self.done(source, offset);
+                Ok(Some(Step::Processed))
+            }
+            Err(ProcessError::Retry(reason)) => Ok(Some(Step::Blocked(reason))),
+            Err(ProcessError::State(error)) => Err(error),
+        }
     }
 
-    fn punctuate(&mut self, kind: PunctuationKind, time: i64) -> Result<(), StateError> {
-        for index in 0..self.scope.schedules.len() {
-            let schedule = &mut self.scope.schedules[index];
-            if schedule.kind != kind || schedule.next.is_some_and(|next| time < next) {
-                continue;
-            }
-            let interval = i64::try_from(schedule.interval.as_millis()).unwrap_or(i64::MAX);
-            let is_first = schedule.next.replace(time.saturating_add(interval)).is_none();
-            if is_first {
-                continue;
-            }
-            let node = schedule.node;
-            let punctuation = match kind {
-                PunctuationKind::StreamTime => Punctuation::StreamTime(EventTime(time)),
-                PunctuationKind::WallClock => Punctuation::WallClock(WallTime(time)),
-            };
-            let result = self.atomically(|scope| {
-                scope
-                    .with_node(node, |node_ref, scope| node_ref.punctuate(punctuation, scope, node))
-            });
-            match result {
-                Ok(()) => {}
-                Err(ProcessError::State(error)) => return Err(error),
-                Err(error @ (ProcessError::Reject { .. } | ProcessError::Retry(_))) => {
-                    tracing::warn!(task = %self.scope.partition, %error, "a punctuation failed");
-                }
-            }
-            self.write_dead_letters();
-        }
-        Ok(())
+    /// A record of `source` was processed, or set aside.
+    fn done(&mut self, source: usize, offset: Offset) {
+        self.processed[source] += 1;
+        self.consumed[source] = Some(offset.next());
+        self.write_dead_letters();
     }
 
     /// Runs `work`; if it fails, nothing that it wrote or sent remains.
@@ -298,7 +288,8 @@ impl Task {
     fn write_dead_letters(&mut self) {
         for letter in std::mem::take(&mut self.scope.dead_letters) {
             self.scope.counts.push((self.metrics.dead_letters(letter.class), 1));
-            let record = dead_letter::record(&self.topology.dead_letters, letter);
+            let written_at = self.scope.written_at();
+            let record = dead_letter::record(&self.topology.dead_letters, letter, written_at);
             self.scope.outbox.push(record);
         }
     }
@@ -306,7 +297,7 @@ impl Task {
     /// Whether a store was written since the last commit.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        self.scope.stores.iter().any(Store::has_changes)
+        self.owes_time || self.scope.stores.iter().any(Store::has_changes)
     }
 
     /// What was sent since it was last taken. To be given back, for its room.
@@ -332,7 +323,8 @@ impl Task {
     /// How many changes its changelogs have still to be told.
     #[must_use]
     pub fn untold_len(&self) -> usize {
-        self.scope.stores.iter().map(Store::untold_len).sum()
+        let untold: usize = self.scope.stores.iter().map(Store::untold_len).sum();
+        untold + usize::from(self.owes_time)
     }
 
     /// Hands the records of those to `send`.
@@ -341,16 +333,23 @@ impl Task {
     /// What `send` says: the task must then be [`discarded`](Self::discarded).
     pub fn tell<E>(
         &mut self,
-        send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
+        mut send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.untold().try_for_each(send)?;
+        let has_untold = self.untold().next().is_some();
+        self.untold().try_for_each(&mut send)?;
+        if self.owes_time && !has_untold {
+            self.time_alone().into_iter().try_for_each(&mut send)?;
+        }
+        if self.owes_time || has_untold {
+            self.told_time = self.scope.changed_at();
+        }
+        self.owes_time = false;
         self.scope.stores.iter_mut().for_each(Store::all_told);
         Ok(())
     }
 
     fn untold(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
-        let (partition, timestamp) =
-            (Some(self.scope.partition), self.scope.writable(self.scope.stream_time));
+        let (partition, timestamp) = (Some(self.scope.partition), self.scope.changed_at());
         self.topology.stores.iter().zip(&self.scope.stores).flat_map(move |(spec, store)| {
             let is_logged = |key: &[u8]| spec.kind != StoreKind::Window || state::is_logged(key);
             let changes = store.untold().filter(move |(key, _)| is_logged(key));
@@ -422,14 +421,11 @@ impl Task {
         self.scope.stores.iter_mut().for_each(Store::discard);
         let (stream_time, next) = &self.committed_times;
         self.scope.stream_time = *stream_time;
+        self.told_time = self.told_time.min(*stream_time);
+        self.owes_time = false;
         for (schedule, next) in self.scope.schedules.iter_mut().zip(next) {
             schedule.next = *next;
         }
-    }
-
-    fn keep_times(&mut self) {
-        let next = self.scope.schedules.iter().map(|schedule| schedule.next);
-        self.committed_times = (self.scope.stream_time, next.collect());
     }
 }
 

@@ -101,6 +101,7 @@ impl Processor for Refuse {
 
 struct Fixture {
     driver: TopologyDriver,
+    metrics: StreamsMetrics,
     words: Counter,
 }
 
@@ -130,7 +131,7 @@ impl Fixture {
         let words = Counter::unread();
         let metrics = StreamsMetrics::unread();
         let driver = TopologyDriver::new(topology(&words), WallTime(100), &metrics);
-        Self { driver, words }
+        Self { driver, metrics, words }
     }
 
     fn pipe(&mut self, word: &str, time: i64) -> Step {
@@ -195,6 +196,57 @@ fn a_failed_record_does_not_move_stream_time() {
     assert_eq!(fixture.driver.task().stream_time(), EventTime(5));
 }
 
+/// The clock stands at 100, and is allowed to be 10 s behind.
+#[test]
+fn stream_time_does_not_follow_a_fast_clock() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 50);
+    fixture.pipe("fast", 3_600_000);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100));
+    let ahead = fixture.metrics.records_ahead("words");
+    assert_eq!(ahead.get(), 0, "it is not committed");
+    fixture.driver.commit();
+    assert_eq!(ahead.get(), 1);
+    fixture.driver.advance(Duration::from_secs(1)).unwrap();
+    fixture.pipe("b", 60);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100), "it never goes back");
+}
+
+#[test]
+fn without_records_stream_time_goes_on_as_far_as_the_clock() {
+    let mut fixture = Fixture::new();
+    let second = Duration::from_secs(1);
+    fixture.driver.go_on(second).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime::MIN, "there is no time yet");
+    fixture.pipe("a", 5);
+    fixture.driver.go_on(Duration::from_millis(20)).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(25));
+    fixture.driver.go_on(second).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(100));
+    assert_eq!(fixture.out(), ["a", "forgot 1", "forgot 0"]);
+}
+
+/// No store changes any more, but time goes on, and a restart must not set it back for ever.
+#[test]
+fn a_restart_finds_the_time_of_a_quiet_partition() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.driver.commit();
+    fixture.driver.advance(Duration::from_secs(1_000)).unwrap();
+    fixture.driver.go_on(Duration::from_millis(100)).unwrap();
+    fixture.driver.commit();
+    for _ in 0..100 {
+        fixture.driver.go_on(Duration::from_secs(2)).unwrap();
+        fixture.driver.commit();
+    }
+    let before = fixture.driver.task().stream_time();
+    assert_eq!(before, EventTime(200_105));
+    fixture.driver.restart();
+    let after = fixture.driver.task().stream_time();
+    assert!(before - Duration::from_secs(60) <= after && after <= before, "{after}");
+    assert_eq!(fixture.driver.task().store_entries().values().sum::<usize>(), 1);
+}
+
 #[test]
 fn dead_letters_say_what_was_where() {
     let mut fixture = Fixture::new();
@@ -204,11 +256,12 @@ fn dead_letters_say_what_was_where() {
     let letters = fixture.driver.read(&topic("dead"));
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
-    assert_eq!(letter.timestamp, EventTime(2));
+    assert_eq!(letter.timestamp, EventTime(100), "it is kept from when it was written");
     let headers = [
         ("foretell.topic", "words"),
         ("foretell.partition", "0"),
         ("foretell.offset", "1"),
+        ("foretell.timestamp", "2"),
         ("foretell.error.class", "bad_word"),
         ("foretell.error.message", "not that"),
     ];
@@ -311,7 +364,7 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
     assert_eq!((letter.key, letter.value), (Some(&b"k"[..]), None));
     let shown: Vec<_> =
         letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
-    assert_eq!(shown, ["out", "3", "-1", "unsendable", "too large"]);
+    assert_eq!(shown, ["out", "3", "-1", "7", "unsendable", "too large"]);
     assert_eq!(metrics.dead_letters("unsendable").get(), 0);
     task.committed(WallTime(100), &BTreeMap::new()).unwrap();
     assert_eq!(metrics.dead_letters("unsendable").get(), 1);

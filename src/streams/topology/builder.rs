@@ -1,6 +1,11 @@
 //! Wires a topology. Edges are typed, so what does not fit does not compile.
 
-use std::{collections::BTreeSet, marker::PhantomData, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    marker::PhantomData,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use crate::streams::{
     codec::Codec,
@@ -43,10 +48,30 @@ pub(crate) enum NodeKind {
 }
 
 /// A topic that feeds a node.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) topic: Topic,
     pub(crate) node: usize,
+    /// Once a process: what is wrong with the clock of one record is wrong with many.
+    has_warned: Once,
+}
+
+impl Source {
+    /// Warns of a record from before 2000, the first time.
+    pub(crate) fn warn_of_the_past(&self, record: &InputRecord, time: EventTime, now: WallTime) {
+        self.has_warned.call_once(|| {
+            let hint = match time.mistaken_unit(EventTime(now.0)) {
+                Some(unit) => format!("it looks like {unit}, and has to be in milliseconds"),
+                None => "is its unit milliseconds since 1970?".to_owned(),
+            };
+            tracing::warn!(
+                topic = %self.topic, partition = %record.source.partition, offset = %record.offset,
+                event_time = time.0, hint,
+                "an event time before the year 2000: it can hardly join anything; more of them on this topic are \
+                 only counted, in foretell_stream_records_before_2000_total"
+            );
+        });
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +133,11 @@ pub struct TopologyBuilder {
     children: Vec<Vec<usize>>,
     sources: Vec<Source>,
     stores: Vec<StoreSpec>,
+    clock_tolerance: Duration,
 }
+
+/// Clocks of machines that keep them set differ by less.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 impl TopologyBuilder {
     /// An empty topology. `application` prefixes its changelogs; `dead_letters` takes what can't be
@@ -122,7 +151,14 @@ impl TopologyBuilder {
             children: Vec::new(),
             sources: Vec::new(),
             stores: Vec::new(),
+            clock_tolerance: CLOCK_TOLERANCE,
         }
+    }
+
+    /// How far stream time may run ahead of the time of day (10 s by default). A record from further ahead is processed,
+    /// counted, and moves stream time so far and no further.
+    pub fn clock_tolerance(&mut self, tolerance: Duration) {
+        self.clock_tolerance = tolerance;
     }
 
     /// Reads a topic. The first source is the lead: its partitions number the tasks, and every
@@ -138,7 +174,7 @@ impl TopologyBuilder {
 
     /// Reads a topic whose records tell their event time themselves: `time` is what Kafka Streams
     /// calls a `TimestampExtractor`. It gets the value, the record, and the time of day, and may
-    /// reject the record (one from the far future would close every window).
+    /// reject the record. It is asked when the record becomes the head of its queue: by this time inputs are merged.
     pub fn source_timed<T: 'static>(
         &mut self,
         name: &str,
@@ -151,10 +187,10 @@ impl TopologyBuilder {
     ) -> Edge<T> {
         let time: Arc<TimeOf<T>> = Arc::new(time);
         let make = move || -> Box<dyn Node> {
-            Box::new(SourceNode { codec: Arc::clone(&codec), time: Arc::clone(&time) })
+            Box::new(SourceNode { codec: Arc::clone(&codec), time: Arc::clone(&time), head: None })
         };
         let node = self.add(name, NodeKind::Source(topic.clone()), &[], Box::new(make));
-        self.sources.push(Source { topic, node });
+        self.sources.push(Source { topic, node, has_warned: Once::new() });
         Edge { from: node, value: PhantomData }
     }
 
@@ -225,6 +261,7 @@ impl TopologyBuilder {
             children: Arc::new(self.children),
             sources: self.sources,
             stores: self.stores,
+            clock_tolerance: self.clock_tolerance,
         }
     }
 
@@ -249,6 +286,7 @@ pub struct Topology {
     pub(crate) children: Arc<Vec<Vec<usize>>>,
     pub(crate) sources: Vec<Source>,
     pub(crate) stores: Vec<StoreSpec>,
+    pub(crate) clock_tolerance: Duration,
 }
 
 impl Topology {
@@ -303,6 +341,7 @@ impl Topology {
             input: None,
             stream_time,
             now: WallTime::default(),
+            clock_tolerance: self.clock_tolerance,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::streams::{
 /// Which time a punctuation follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PunctuationKind {
-    /// The highest event time that the task has seen; it stands still without records.
+    /// Stream time: see [`Context::stream_time`].
     StreamTime,
     /// The clock on the wall.
     WallClock,
@@ -92,13 +92,31 @@ pub(crate) struct Scope {
     pub(crate) input: Option<InputRecord>,
     pub(crate) stream_time: EventTime,
     pub(crate) now: WallTime,
+    /// See [`TopologyBuilder::clock_tolerance`](crate::streams::topology::TopologyBuilder::clock_tolerance).
+    pub(crate) clock_tolerance: Duration,
 }
 
 impl Scope {
-    /// The timestamp for a record about `time`: never before the epoch, and never ahead of the clock,
-    /// for a broker refuses what is (`message.timestamp.after.max.ms`).
-    pub(crate) fn writable(&self, time: EventTime) -> EventTime {
-        EventTime(time.0.clamp(0, self.now.0.max(0)))
+    /// The latest that stream time may be: one record of a clock that is fast must not close the windows of all others.
+    pub(crate) fn latest(&self) -> EventTime {
+        EventTime(self.now.0) + self.clock_tolerance
+    }
+
+    /// Stream time follows a record of `time`.
+    pub(crate) fn follow(&mut self, time: EventTime) {
+        self.stream_time = self.stream_time.max(time.min(self.latest()));
+    }
+
+    /// The timestamp of an output: when it is written, so that the broker's retention counts from then, however long
+    /// ago that happened which it tells of.
+    pub(crate) fn written_at(&self) -> EventTime {
+        EventTime(self.now.0.max(0))
+    }
+
+    /// The timestamp of a changelog's record: stream time, which a restore takes from there. Never before the epoch, and
+    /// never ahead of the clock, for a broker refuses what is (`message.timestamp.after.max.ms`).
+    pub(crate) fn changed_at(&self) -> EventTime {
+        EventTime(self.stream_time.0.clamp(0, self.now.0.max(0)))
     }
 
     /// Runs `visit` on a node, which is not among the others meanwhile.
@@ -164,7 +182,9 @@ impl<'t, Out: 'static> Context<'t, Out> {
         self.scope.partition
     }
 
-    /// The highest event time that this task has seen.
+    /// The highest event time that this task has seen, but never further ahead of the clock than
+    /// [`TopologyBuilder::clock_tolerance`](crate::streams::topology::TopologyBuilder::clock_tolerance). Without records it
+    /// stands still, until all inputs have been quiet for a while: then it goes on with the clock.
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
         self.scope.stream_time

@@ -113,9 +113,15 @@ impl From<CodecError> for ProcessError {
     }
 }
 
-/// A processor or sink whose types are known to its edges alone.
+/// A source, processor or sink whose types are known to its edges alone.
 pub(crate) trait Node {
     fn start(&mut self, _scope: &mut Scope, _index: usize) {}
+
+    /// Of a source: decodes the record that has become the head of its queue, keeps the value for
+    /// [`process`](Self::process), and returns the event time.
+    fn extract(&mut self, _raw: &InputRecord, _now: WallTime) -> Result<EventTime, ProcessError> {
+        unreachable!("only a source has a queue")
+    }
 
     fn process(
         &mut self,
@@ -138,28 +144,38 @@ pub(crate) trait Node {
 pub(crate) type TimeOf<T> =
     dyn Fn(&T, &InputRecord, WallTime) -> Result<EventTime, ProcessError> + Send + Sync;
 
-/// A source decodes the task's input, moves stream time, and hands on.
+/// A source decodes the head of its queue, once, for its time; when its turn comes it moves stream time and hands
+/// the same value on. What waits behind the head stays bytes.
 pub(crate) struct SourceNode<T> {
     pub(crate) codec: Arc<dyn Codec<T>>,
     pub(crate) time: Arc<TimeOf<T>>,
+    pub(crate) head: Option<Record<T>>,
 }
 
 impl<T: 'static> Node for SourceNode<T> {
+    fn extract(&mut self, raw: &InputRecord, now: WallTime) -> Result<EventTime, ProcessError> {
+        let Some(bytes) = &raw.value else {
+            return Err(ProcessError::reject("tombstone", "a record without a value"));
+        };
+        let value = self.codec.decode(bytes)?;
+        let time = (self.time)(&value, raw, now)?;
+        self.head = Some(Record { key: raw.key.clone(), value, time });
+        Ok(time)
+    }
+
     fn process(
         &mut self,
         _record: &dyn Any,
         scope: &mut Scope,
         index: usize,
     ) -> Result<(), ProcessError> {
-        let raw = scope.input.as_ref().expect("a task calls its sources with an input");
-        let Some(bytes) = &raw.value else {
-            return Err(ProcessError::reject("tombstone", "a record without a value"));
-        };
-        let value = self.codec.decode(bytes)?;
-        let time = (self.time)(&value, raw, scope.now)?;
-        let record = Record { key: raw.key.clone(), value, time };
-        scope.stream_time = scope.stream_time.max(time);
-        Context::<T>::new(scope, index).forward(&record)
+        let record = self.head.take().expect("a record's time is extracted before its turn comes");
+        scope.follow(record.time);
+        let result = Context::<T>::new(scope, index).forward(&record);
+        if matches!(result, Err(ProcessError::Retry(_))) {
+            self.head = Some(record);
+        }
+        result
     }
 }
 
@@ -208,7 +224,7 @@ impl<T: 'static> Node for SinkNode<T> {
         _index: usize,
     ) -> Result<(), ProcessError> {
         let record = record.downcast_ref::<Record<T>>().expect("edges join equal types");
-        let timestamp = scope.writable(record.time);
+        let timestamp = scope.written_at();
         let write = |bytes: &mut Vec<u8>| self.codec.encode(&record.value, bytes);
         scope.outbox.send(&self.topic, timestamp, record.key.as_deref(), write)?;
         Ok(())

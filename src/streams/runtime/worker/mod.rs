@@ -12,6 +12,7 @@
 
 mod checkpoints;
 mod commit;
+mod inputs;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -29,10 +30,8 @@ use crate::streams::{
     metrics::StreamsMetrics,
     record::{InputRecord, Partition},
     runtime::{
-        broker::{
-            Broker, BrokerError, Isolation, Member, Membership, ProcessingGuarantee, Rebalance,
-        },
-        slot::{Behind, Flow, Slot},
+        broker::{Broker, BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
+        slot::Slot,
         status::{StatusBoard, WorkerStatus},
         worker::checkpoints::Place,
     },
@@ -49,9 +48,12 @@ pub struct WorkerSettings {
     pub commit_interval: Duration,
     /// A commit comes sooner after so many records.
     pub commit_records_max: usize,
-    /// How long a task that begins waits for an input that has more, and does not send it, so that records are
-    /// processed in the order of their times (`max.task.idle.ms`).
+    /// Records are processed in the order of their times, so a task that begins waits for each input until it has been
+    /// read to where it ended then (KIP-695); but no longer than this for one that gives nothing.
     pub max_task_idle: Duration,
+    /// When a task has had nothing for so long, and all its inputs are read to their ends, its stream time goes on with
+    /// the clock.
+    pub quiet_after: Duration,
     /// Exactly once, changelogs are told of so many changes before their commit, so that it need not wait for all of
     /// them at once. Below this, a key that is written again and again is told of once a commit.
     pub changes_untold_max: usize,
@@ -62,7 +64,8 @@ impl Default for WorkerSettings {
         Self {
             commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
-            max_task_idle: Duration::from_secs(1),
+            max_task_idle: Duration::from_secs(300),
+            quiet_after: Duration::from_secs(10),
             changes_untold_max: 1_000,
         }
     }
@@ -214,6 +217,9 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Broker`]
     pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
+        for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.companions) {
+            parts.metrics.begin_input(input.as_str());
+        }
         let member = join_group(parts.broker.as_ref(), &parts.membership)?;
         let committed_at = parts.clock.elapsed();
         parts.board.publish(&parts.membership.member, WorkerStatus::default());
@@ -356,7 +362,7 @@ impl Worker {
         let stores = self.stores.as_ref();
         let task = Task::open(&self.topology, partition, &self.metrics, stores)
             .map_err(TurnError::in_task(partition))?;
-        self.slots.insert(partition, Slot::open(task));
+        self.slots.insert(partition, Slot::open(task, self.clock.as_ref()));
         Ok(())
     }
 
@@ -397,6 +403,7 @@ impl Worker {
 
     fn process(&mut self) -> Result<(), TurnError> {
         self.find_ends()?;
+        self.follow_the_clock()?;
         let idle_max = self.settings.max_task_idle;
         for (partition, slot) in &mut self.slots {
             let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
@@ -406,37 +413,10 @@ impl Worker {
                 self.processed = 1;
             }
         }
-        Ok(())
-    }
-
-    /// Pauses what overflows, and resumes what has room.
-    fn regulate(&mut self) -> Result<(), BrokerError> {
-        for slot in self.slots.values_mut() {
-            let Flow { pause, resume } = slot.flow(BUFFERED_MAX);
-            if !pause.is_empty() {
-                self.member.pause(&pause)?;
-                slot.flows(&pause, false);
-            }
-            if !resume.is_empty() {
-                self.member.resume(&resume)?;
-                slot.flows(&resume, true);
-            }
-        }
-        Ok(())
-    }
-
-    /// A task that begins, or begins again, waits for those of its inputs that have more.
-    fn find_ends(&mut self) -> Result<(), BrokerError> {
-        for slot in self.slots.values_mut().filter(|slot| slot.wants_ends()) {
-            let mut behind = Vec::new();
-            // Alone, an input has nobody to wait for.
-            for input in slot.task.inputs().iter().filter(|_| slot.task.inputs().len() > 1) {
-                let end = self.broker.end(input, Isolation::ReadCommitted)?;
-                if self.member.position(input) < end {
-                    behind.push(Behind { input: input.clone(), end, empty_since: None });
-                }
-            }
-            slot.wait_for(behind);
+        let changed =
+            self.slots.values_mut().filter_map(|slot| slot.wait_has_changed().then_some(()));
+        if changed.count() > 0 {
+            self.publish_status();
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Worker {
     pub(super) fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
         tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
         for slot in self.slots.values_mut() {
-            slot.discarded();
+            slot.discarded(self.clock.as_ref());
         }
         // A poll that failed may have left records here, which come again.
         self.polled.clear();
