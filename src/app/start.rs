@@ -25,6 +25,7 @@ use crate::{
     ml::Seed,
     processors::{
         contract::ContractBoard,
+        event_time::TimeBounds,
         gateway::Gateway,
         metrics::ApplicationMetrics,
         model_table::Serving,
@@ -275,7 +276,11 @@ impl Parts<'_> {
             codecs: self.codecs.clone(),
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
-            ahead_max: self.config.raw.events.time_ahead_max,
+            times: TimeBounds {
+                ahead_max: self.config.raw.events.time_ahead_max,
+                behind_max: self.config.raw.events.time_behind_max,
+                clock_tolerance: self.config.raw.streams.clock_tolerance,
+            },
             duplicates_within: self.config.raw.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
@@ -383,6 +388,7 @@ impl Parts<'_> {
                 commit_interval: streams.commit_interval,
                 commit_records_max: streams.commit_records_max,
                 max_task_idle: streams.max_task_idle,
+                quiet_after: streams.quiet_after,
                 ..WorkerSettings::default()
             },
             clock: Arc::clone(self.clock),

@@ -150,6 +150,12 @@ pub struct RawStreams {
     /// How long a task that begins waits for an input that has more, and does not send it.
     #[serde(with = "humantime_serde")]
     pub max_task_idle: Duration,
+    /// How far stream time may run ahead of the clock.
+    #[serde(with = "humantime_serde")]
+    pub clock_tolerance: Duration,
+    /// When nothing has come to a task for so long, its stream time goes on with the clock.
+    #[serde(with = "humantime_serde")]
+    pub quiet_after: Duration,
     /// Worker threads that score.
     pub threads: u32,
     /// Keeps what tasks remember on disk, in this folder, so that there may be more of it than memory, and a
@@ -166,7 +172,9 @@ impl Default for RawStreams {
             processing_guarantee: ProcessingGuarantee::ExactlyOnce,
             commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
-            max_task_idle: Duration::from_secs(1),
+            max_task_idle: Duration::from_secs(300),
+            clock_tolerance: Duration::from_secs(10),
+            quiet_after: Duration::from_secs(10),
             threads: 1,
             state_dir: None,
             standby: false,
@@ -193,9 +201,12 @@ pub struct RawEvents {
     /// Fields that are neither these nor answers.
     #[serde(default)]
     pub ignored: Vec<String>,
-    /// An event this far ahead of the clock is set aside.
+    /// An event or an outcome further ahead of the clock is set aside.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
+    /// One further behind the clock, too. Default: none is.
+    #[serde(default, with = "humantime_serde")]
+    pub time_behind_max: Option<Duration>,
     /// An event that comes again within so much event time is a repeat: it is counted, and not used again. 0s: never.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub duplicates_within: Duration,

@@ -11,6 +11,7 @@
 
 pub mod contract;
 pub mod convert;
+pub mod event_time;
 pub mod gateway;
 pub mod gather;
 pub mod metrics;

@@ -9,6 +9,7 @@ use crate::{
     },
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
+        event_time::TimeBounds,
         gather::{Gather, GatherSettings, Partial},
         metrics::ApplicationMetrics,
         model_table::Serving,
@@ -21,8 +22,7 @@ use crate::{
     },
     streams::{
         codec::{Codec, Stored},
-        time::{EventTime, WallTime},
-        topology::{ProcessError, Topology, TopologyBuilder},
+        topology::{Topology, TopologyBuilder},
     },
 };
 
@@ -53,8 +53,8 @@ pub struct ScoringParts {
     pub gather: GatherSettings,
     /// How outcomes are joined.
     pub join: JoinSettings,
-    /// How far an event time may lie ahead of the clock.
-    pub ahead_max: std::time::Duration,
+    /// How far an event time may lie from the clock.
+    pub times: TimeBounds,
     /// How long, in event time, an event that comes again is known for a repeat; zero: never.
     pub duplicates_within: std::time::Duration,
     /// The model that serves.
@@ -72,18 +72,19 @@ pub struct ScoringParts {
 pub fn scoring(parts: ScoringParts) -> Topology {
     let ScoringParts { topics, codecs, metrics, serving, gather, board, .. } = parts;
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
-    let ahead_max = parts.ahead_max;
+    let times = parts.times;
+    topology.clock_tolerance(times.clock_tolerance);
     let events = topology.source_timed(
         "questionnaire-events",
         topics.questionnaire_events,
         codecs.questionnaire,
-        move |event, _, now| not_ahead(event.event_time, now, ahead_max),
+        move |event, _, now| times.check(event.event_time, now),
     );
     let outcomes = topology.source_timed(
         "outcomes",
         topics.outcomes,
         codecs.outcome,
-        move |outcome, _, now| not_ahead(outcome.outcome_time, now, ahead_max),
+        move |outcome, _, now| times.check(outcome.outcome_time, now),
     );
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
     let pending = topology.window_store("outcomes", Arc::new(Stored::version(Pending::FORMAT)));
@@ -169,17 +170,4 @@ pub fn learning(parts: LearningParts) -> Topology {
     });
     topology.sink("models", &[trained], topics.models, codecs.model);
     topology.build()
-}
-
-/// A time far ahead would close the windows of everybody else.
-fn not_ahead(
-    time: EventTime,
-    now: WallTime,
-    ahead_max: std::time::Duration,
-) -> Result<EventTime, ProcessError> {
-    if time > EventTime(now.0) + ahead_max {
-        let message = format!("event time {time} is more than {} s ahead", ahead_max.as_secs());
-        return Err(ProcessError::reject("future_time", message));
-    }
-    Ok(time)
 }

@@ -13,4 +13,5 @@ mod outcomes;
 mod recovery;
 mod scored;
 mod scoring;
+mod time;
 mod world;

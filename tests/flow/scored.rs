@@ -13,6 +13,7 @@ use foretell::{
     ml::ModelBundle,
     processors::{
         contract::{ContractBoard, ContractPolicy, ContractSettings},
+        event_time::TimeBounds,
         gather::{GatherSettings, ScoreWhen},
         metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) unlabelled: UnlabelledPolicy,
     pub(crate) classes: Vec<String>,
     pub(crate) policy: ContractPolicy,
+    pub(crate) behind_max: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -53,6 +55,7 @@ impl Default for Settings {
             unlabelled: UnlabelledPolicy::Drop,
             classes: classes(&["no", "yes"]),
             policy: ContractPolicy::GoOn,
+            behind_max: None,
         }
     }
 }
@@ -67,6 +70,7 @@ pub(crate) const GRACE: i64 = 20;
 /// In observations.
 pub(crate) const CONTRACT_WINDOW: u64 = 20;
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(3_600);
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// Something that happens to the system. Times are in seconds.
 #[derive(Clone, Debug)]
@@ -286,7 +290,11 @@ fn topology(
             unlabelled: settings.unlabelled.clone(),
             classes: settings.classes.clone(),
         },
-        ahead_max: AHEAD_MAX,
+        times: TimeBounds {
+            ahead_max: AHEAD_MAX,
+            behind_max: settings.behind_max,
+            clock_tolerance: CLOCK_TOLERANCE,
+        },
         duplicates_within: seconds(DUPLICATES_WITHIN),
         serving,
         contract: ContractSettings {

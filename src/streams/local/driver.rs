@@ -142,12 +142,20 @@ impl TopologyDriver {
     /// # Panics
     /// If its topic is not an input of the topology.
     pub fn pipe_record(&mut self, record: OutputRecord) -> Result<Step, StateError> {
+        self.queue_record(record);
+        self.process()
+    }
+
+    /// Gives the task a record and lets it wait there: what is queued together is merged by event time.
+    ///
+    /// # Panics
+    /// If its topic is not an input of the topology.
+    pub fn queue_record(&mut self, record: OutputRecord) {
         let OutputRecord { topic, timestamp, key, value, headers, .. } = record;
         let source = TopicPartition { topic, partition: PARTITION };
         let position = self.positions.entry(source.clone()).or_insert(Offset(0));
         let offset = std::mem::replace(position, position.next());
         self.task.add(InputRecord { source, offset, timestamp, key, value, headers });
-        self.process()
     }
 
     /// Processes what waits, until nothing does ([`Step::Idle`]) or the next record has to wait

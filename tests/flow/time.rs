@@ -1,0 +1,226 @@
+//! Event time: by it inputs are merged, stream time moves and windows close, whatever the records' own timestamps and
+//! the order in which they were written.
+
+use std::time::Duration;
+
+use foretell::{
+    processors::outcome_join::UnlabelledPolicy,
+    streams::{
+        record::{OutputRecord, Topic},
+        time::EventTime,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    scored::{
+        CLOCK_TOLERANCE, GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit,
+    },
+    world::{EPOCH_MS, NOW},
+};
+
+/// The present, in seconds from the epoch of the tests.
+const PRESENT: i64 = (NOW.0 - EPOCH_MS) / 1_000;
+const DAY: i64 = 86_400;
+
+/// What has piled up of one input: who, when, and the bytes.
+type Backlog = Vec<(String, i64, Vec<u8>)>;
+
+fn queue(scored: &mut Scored, topic: &Topic, (who, _, value): &(String, i64, Vec<u8>)) {
+    scored.driver.queue_record(OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp: EventTime(NOW.0),
+        key: Some(who.as_bytes().to_vec()),
+        value: Some(value.clone()),
+        headers: Vec::new(),
+    });
+}
+
+/// So many events over 30 days, each with its outcome half a window later.
+fn backlogs(scored: &Scored, count: i64) -> (Backlog, Backlog) {
+    let at = |index: i64| PRESENT - 31 * DAY + index * 30 * DAY / count;
+    let who = |index: i64| format!("respondent-{index}");
+    let answers = json!({"visits": 3, "plan": "gold", "minutes": 1.5, "done": true});
+    let event = |index| (who(index), at(index), scored.event(&who(index), at(index), &answers));
+    let later = |index| at(index) + WINDOW / 2;
+    let label = |index: i64| if index % 3 == 0 { "yes" } else { "no" };
+    let outcome =
+        |index| (who(index), later(index), scored.outcome(&who(index), later(index), label(index)));
+    ((0..count).map(event).collect(), (0..count).map(outcome).collect())
+}
+
+/// Case A1: written before the start, in three orders.
+#[test]
+fn a_backfill_joins_whatever_the_order_it_was_written_in() {
+    const COUNT: i64 = 3_000;
+    type Order = fn(&mut Scored, Backlog, Backlog);
+    let orders: [(&str, Order); 3] = [
+        ("events, then outcomes", |scored, events, outcomes| {
+            let topics = scored.world.topics.clone();
+            events.iter().for_each(|one| queue(scored, &topics.questionnaire_events, one));
+            outcomes.iter().for_each(|one| queue(scored, &topics.outcomes, one));
+        }),
+        ("interleaved", |scored, events, outcomes| {
+            let topics = scored.world.topics.clone();
+            for (event, outcome) in events.iter().zip(&outcomes) {
+                queue(scored, &topics.questionnaire_events, event);
+                queue(scored, &topics.outcomes, outcome);
+            }
+        }),
+        ("outcomes, then events", |scored, events, outcomes| {
+            let topics = scored.world.topics.clone();
+            outcomes.iter().for_each(|one| queue(scored, &topics.outcomes, one));
+            events.iter().for_each(|one| queue(scored, &topics.questionnaire_events, one));
+        }),
+    ];
+    for (name, write) in orders {
+        let mut scored = Scored::new(&Settings::default());
+        let (events, outcomes) = backlogs(&scored, COUNT);
+        write(&mut scored, events, outcomes);
+        scored.driver.process().unwrap();
+        scored.driver.commit();
+        let joined = scored.counter("foretell_outcomes_total", Some("joined"));
+        assert_eq!(joined, COUNT.unsigned_abs(), "{name}");
+        assert!(scored.dead_letters().is_empty(), "{name}");
+    }
+}
+
+/// Case A2: an hour is allowed, the clock's tolerance is ten seconds.
+#[test]
+fn one_fast_clock_harms_nobody_else() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("ann", PRESENT - 20));
+    scored.happen(&visit("fast", PRESENT + 3_000));
+    scored.happen(&visit("bob", PRESENT - 10));
+    scored.happen(&outcome("ann", PRESENT, "yes"));
+    scored.happen(&outcome("bob", PRESENT, "no"));
+    let told = scored.told();
+    let learned: Vec<_> = told.iter().filter(|line| line.starts_with("learned")).collect();
+    assert_eq!(learned.len(), 2, "{told:?}");
+    assert!(!told.iter().any(|line| line.starts_with("set aside")), "{told:?}");
+    assert_eq!(scored.counter("foretell_unlabelled_total", None), 0);
+    assert_eq!(scored.counter("foretell_stream_records_ahead_total", None), 1);
+    let latest = EventTime(NOW.0) + CLOCK_TOLERANCE;
+    assert_eq!(scored.driver.task().stream_time(), latest);
+    // When its time has come, the fast one is joined like any other.
+    scored.driver.advance(Duration::from_secs(3_010)).unwrap();
+    scored.happen(&outcome("fast", PRESENT + 3_010, "yes"));
+    assert_eq!(scored.told().len(), 1);
+}
+
+/// An outcome's clock may be fast, too, and so may the one at the head of a backlog.
+#[test]
+fn a_fast_outcome_holds_nothing_back() {
+    let mut scored = Scored::new(&Settings::default());
+    let topics = scored.world.topics.clone();
+    let ahead = PRESENT + 3_000;
+    let fast = ("zoe".to_owned(), ahead, scored.outcome("zoe", ahead, "yes"));
+    let healthy = ("ann".to_owned(), PRESENT, scored.outcome("ann", PRESENT, "yes"));
+    queue(&mut scored, &topics.outcomes, &fast);
+    queue(&mut scored, &topics.outcomes, &healthy);
+    scored.happen(&visit("ann", PRESENT - 5));
+    let told = scored.told();
+    assert!(told.iter().any(|line| line.starts_with("learned ann@")), "{told:?}");
+    assert_eq!(scored.driver.task().buffered(), 0);
+    let ahead =
+        scored.counter("foretell_stream_records_ahead_total", Some(topics.outcomes.as_str()));
+    assert_eq!(ahead, 1);
+}
+
+/// Case A4: a topic's retention counts from when a record was written.
+#[test]
+fn what_tells_of_long_ago_is_kept_from_when_it_was_written() {
+    let mut scored = Scored::new(&Settings::default());
+    let long_ago = PRESENT - 40 * DAY;
+    scored.happen(&visit("ann", long_ago));
+    scored.happen(&outcome("ann", long_ago + 5, "yes"));
+    scored.happen(&outcome("ann", long_ago + 5, "never heard of"));
+    scored.driver.commit();
+    let records = scored.driver.read_all();
+    assert!(records.len() >= 3, "{records:?}");
+    for record in records {
+        assert_eq!(record.timestamp, EventTime(NOW.0), "{}", record.topic);
+        if record.topic == scored.world.topics.dead_letters {
+            let arrived = (NOW.0 - 5).to_string();
+            assert_eq!(header(&record, "foretell.timestamp"), arrived);
+        }
+    }
+}
+
+/// Case A5: in seconds, it is of 1970; it is counted, and set aside if that is wanted.
+#[test]
+fn a_time_in_another_unit_is_counted_and_named() {
+    let before_2000 = "foretell_stream_records_before_2000_total";
+    let in_unit = |divide: i64, multiply: i64| {
+        // `at` is in seconds from the epoch of the tests: this gives the raw milliseconds.
+        let raw = NOW.0 / divide * multiply;
+        (raw - EPOCH_MS) / 1_000
+    };
+    let (seconds, micros) = (in_unit(1_000, 1), in_unit(1, 1_000));
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&visit("ann", seconds));
+    scored.happen(&outcome("ann", seconds, "yes"));
+    scored.happen(&visit("bob", PRESENT));
+    assert_eq!(scored.dead_letters().len(), 0);
+    let topics = scored.world.topics.clone();
+    for topic in [&topics.questionnaire_events, &topics.outcomes] {
+        assert_eq!(scored.counter(before_2000, Some(topic.as_str())), 1, "{topic}");
+    }
+
+    let settings = Settings { behind_max: Some(Duration::from_secs(3_600)), ..Settings::default() };
+    let mut scored = Scored::new(&settings);
+    let check = |scored: &mut Scored, what: Happens, class: &str, words: &str| {
+        scored.happen(&what);
+        let letters = scored.dead_letters();
+        let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+        assert_eq!(header(letter, "foretell.error.class"), class);
+        let message = header(letter, "foretell.error.message");
+        assert!(message.contains(words), "{message}");
+    };
+    check(&mut scored, visit("ann", seconds), "past_time", "looks like seconds");
+    check(&mut scored, outcome("ann", seconds, "yes"), "past_time", "looks like seconds");
+    check(&mut scored, visit("ann", PRESENT - 3_700), "past_time", "[events] time_behind_max");
+    check(&mut scored, visit("ann", micros), "future_time", "looks like microseconds");
+    assert_eq!(scored.counter(before_2000, None), 0, "what is set aside is counted there");
+    scored.happen(&visit("ann", PRESENT - 3_500));
+    assert!(scored.dead_letters().is_empty());
+}
+
+/// Case A6: the last of a partition is settled, too. When that is, the worker decides, whose tests are its own.
+#[test]
+fn a_quiet_partition_settles_its_windows() {
+    let unlabelled = UnlabelledPolicy::Label("no".to_owned());
+    let mut scored = Scored::new(&Settings { unlabelled, ..Settings::default() });
+    scored.happen(&visit("ann", PRESENT));
+    scored.happen(&outcome("bob", PRESENT, "yes"));
+    scored.told();
+    let part = Duration::from_secs(10);
+    let until = u64::try_from((WINDOW + GRACE) / 10).unwrap();
+    for _ in 0..until {
+        scored.driver.advance(part).unwrap();
+        scored.driver.go_on(part).unwrap();
+        assert_eq!(scored.told(), [""; 0]);
+    }
+    scored.driver.advance(part).unwrap();
+    scored.driver.go_on(part).unwrap();
+    let told = scored.told();
+    assert!(told.iter().any(|line| line.ends_with("no by policy 3 gold 1.5")), "{told:?}");
+    assert!(told.iter().any(|line| line.ends_with(": unmatched_outcome")), "{told:?}");
+}
+
+/// A head that can't be decoded is no reason to wait, and one that can't be decoded yet is.
+#[test]
+fn what_can_not_be_read_is_set_aside_before_anything_is_merged() {
+    let mut scored = Scored::new(&Settings::default());
+    let topics = scored.world.topics.clone();
+    let garbage = ("zoe".to_owned(), 0, vec![7; 3]);
+    queue(&mut scored, &topics.outcomes, &garbage);
+    let healthy = ("ann".to_owned(), 5, scored.outcome("ann", 5, "yes"));
+    queue(&mut scored, &topics.outcomes, &healthy);
+    scored.happen(&visit("ann", 0));
+    scored.happen(&time_is(1));
+    let told = scored.told();
+    let kinds: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["set", "scored", "learned"], "{told:?}");
+}
