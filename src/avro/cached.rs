@@ -104,9 +104,11 @@ impl CachedRegistry {
                 self.keep(&path, &answer);
                 Ok(answer)
             }
-            (Err(RegistryError::Unavailable(reason)), Some(path)) => {
-                recall(&path).ok_or(RegistryError::Unavailable(reason))
-            }
+            // Where it does not let us in any more, what it said before holds as well.
+            (
+                Err(error @ (RegistryError::Unavailable(_) | RegistryError::Denied(_))),
+                Some(path),
+            ) => recall(&path).ok_or(error),
             (answer, _) => answer,
         }
     }

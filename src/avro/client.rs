@@ -83,7 +83,8 @@ impl RegistryClient {
     }
 
     fn fetch(&self, id: u32) -> Result<String, RegistryError> {
-        let registered = self.attempt(|| get_schema_by_id(id, &self.settings))?;
+        let registered = self.attempt(|| get_schema_by_id(id, &self.settings));
+        let registered = registered.map_err(about_the_id)?;
         if registered.schema_type != SchemaType::Avro {
             let kind = registered.schema_type;
             return Err(RegistryError::Incompatible(format!("schema {id} is {kind:?}, not Avro")));
@@ -101,8 +102,9 @@ impl RegistryClient {
                 "name": reference.name, "subject": reference.subject, "version": reference.version,
             }))
             .expect("it has the fields that it is made of");
-            let found: RegisteredSchema =
-                self.attempt(|| get_referenced_schema(&self.settings, &mention))?;
+            let found: RegisteredSchema = self
+                .attempt(|| get_referenced_schema(&self.settings, &mention))
+                .map_err(about_the_id)?;
             Ok(stored(found.schema, found.references))
         })
     }
@@ -124,7 +126,7 @@ impl RegistryClient {
     fn classify(&self, error: &SRCError) -> RegistryError {
         let cause = error.cause.as_deref().unwrap_or("no more is known");
         let message = format!("{}: {}: {cause}", self.url, error.error);
-        if error.retriable {
+        if error.retriable || is_cut_off(error) {
             return RegistryError::Unavailable(message);
         }
         let code = error.source().and_then(|source| source.downcast_ref::<RawError>());
@@ -316,16 +318,35 @@ fn stored(text: String, references: Vec<RegisteredReference>) -> Stored {
     Stored { text, references: references.into_iter().map(reference).collect() }
 }
 
-/// Confluent's error codes are the HTTP status and two more digits. A 404 without a code comes from
-/// something that is no registry: to take it for "no such schema" would send good records to the
-/// dead letters.
+/// Whether the body of an answer broke off. One that came whole and is not what was asked for is an answer.
+fn is_cut_off(error: &SRCError) -> bool {
+    let transport = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
+    let is_json = |cause: &(dyn Error + 'static)| cause.is::<serde_json::Error>();
+    transport.is_some_and(|cause| !cause.source().is_some_and(is_json))
+}
+
+/// What an answer to the question for an id means. Registries refuse an id that they do not have in different ways
+/// (Confluent 404 with a code of its own, Redpanda 400, Apicurio 404 without a code for an id of 2^31 or more), and an
+/// id that nobody has must not hold up its partition for ever. So whatever does not pass by itself is an answer about
+/// the id.
+fn about_the_id(error: RegistryError) -> RegistryError {
+    match error {
+        RegistryError::NotFound(message)
+        | RegistryError::Incompatible(message)
+        | RegistryError::Refused(message) => RegistryError::NotFound(message),
+        RegistryError::Unavailable(_) | RegistryError::Denied(_) => error,
+    }
+}
+
+/// Confluent's error codes are the HTTP status and two more digits. A 404 without a code comes from something that is
+/// no registry, or from one that does not know the question; [`about_the_id`] has the one exception.
 fn by_code(code: u32, status: Option<u16>, message: String) -> RegistryError {
     let status = status.unwrap_or(0);
-    match (code, status) {
-        (40_401..=40_403, _) => RegistryError::NotFound(message),
-        (_, 409) | (409 | 40_901, _) => RegistryError::Incompatible(message),
-        (_, 408 | 429 | 500..=599) => RegistryError::Unavailable(message),
-        (_, 401 | 403) => RegistryError::Denied(message),
+    match (status, code) {
+        (408 | 429 | 500..=599, _) => RegistryError::Unavailable(message),
+        (401 | 403, _) => RegistryError::Denied(message),
+        (_, 40_401..=40_403) => RegistryError::NotFound(message),
+        (409, _) | (_, 409 | 40_901) => RegistryError::Incompatible(message),
         (_, _) => RegistryError::Refused(message),
     }
 }
@@ -415,6 +436,58 @@ mod tests {
         assert_eq!(server.join().expect("it answered"), vec![asked; 5]);
     }
 
+    /// What each answer to the question for an id makes of the record that names it.
+    #[test]
+    fn only_what_can_pass_by_itself_is_waited_for() {
+        const ANSWERS: &[(&str, &str)] = &[
+            ("404 Not Found", r#"{"error_code":40403,"message":"Schema not found"}"#),
+            ("404 Not Found", r#"{"error_code":0,"message":"NumberFormatException"}"#),
+            ("404 Not Found", "<html>"),
+            ("400 Bad Request", r#"{"code":400,"message":"Invalid parameter 'id'"}"#),
+            ("405 Method Not Allowed", ""),
+            ("406 Not Acceptable", ""),
+            ("409 Conflict", r#"{"error_code":409,"message":""}"#),
+            ("410 Gone", ""),
+            ("422 Unprocessable Entity", r#"{"error_code":42201,"message":""}"#),
+            ("200 OK", "<html>"),
+            ("200 OK", "{}"),
+            ("304 Not Modified", ""),
+            ("401 Unauthorized", r#"{"error_code":40101,"message":""}"#),
+            ("403 Forbidden", "<html>"),
+            ("408 Request Timeout", ""),
+            ("429 Too Many Requests", ""),
+            ("500 Internal Server Error", r#"{"error_code":50001,"message":""}"#),
+            ("504 Gateway Timeout", "<html>"),
+        ];
+        const ABOUT_THE_ID: usize = 12;
+        let (url, server) = server(ANSWERS);
+        let client = connect(&url, Credentials::None);
+        for (number, (status, body)) in ANSWERS.iter().enumerate() {
+            let answer = client.schema(7).expect_err("none of them has a schema");
+            let waits = matches!(answer, RegistryError::Unavailable(_) | RegistryError::Denied(_));
+            assert_eq!(waits, number >= ABOUT_THE_ID, "{status} {body}: {answer:?}");
+            let is_told = matches!(answer, RegistryError::NotFound(_));
+            assert_eq!(is_told, number < ABOUT_THE_ID, "{status} {body}: {answer:?}");
+        }
+        server.join().expect("it answered");
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("it has an address"));
+        let server = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a request");
+            let lines = BufReader::new(&stream).lines().map(|line| line.expect("text"));
+            assert!(lines.take_while(|line| !line.is_empty()).count() > 0, "a request has a head");
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"sch";
+            (&stream).write_all(head.as_bytes()).expect("it is still there");
+        });
+        let answer = connect(&url, Credentials::None).schema(7);
+        assert!(matches!(answer, Err(RegistryError::Unavailable(_))), "{answer:?}");
+        server.join().expect("it answered");
+    }
+
     #[test]
     fn other_kinds_of_schemas_are_told_apart() {
         let (url, server) = server(&[("200 OK", r#"{"schema":"x","schemaType":"PROTOBUF"}"#)]);
@@ -457,6 +530,8 @@ mod tests {
             (42_201, Some(422), "refused"),
             (50_001, Some(500), "unavailable"),
             (0, Some(429), "unavailable"),
+            (40_403, Some(500), "unavailable"),
+            (40_403, Some(401), "denied"),
             (0, None, "refused"),
         ] {
             assert_eq!(kind(code, status), expected, "{code} {status:?}");

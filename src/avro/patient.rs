@@ -109,10 +109,16 @@ impl SchemaRegistry for PatientRegistry {
         if answer.is_ok() {
             self.has_come(id);
         }
-        if matches!(answer, Err(RegistryError::NotFound(_))) && self.waits_for(id) {
-            return Err(not_yet(id));
+        match answer {
+            Err(RegistryError::NotFound(reason) | RegistryError::Refused(reason)) => {
+                if self.waits_for(id) {
+                    return Err(not_yet(id));
+                }
+                tracing::debug!(id, reason, "an id that the schema registry does not have");
+                Err(RegistryError::NotFound(reason))
+            }
+            answer => answer,
         }
-        answer
     }
 
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {

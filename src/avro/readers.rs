@@ -113,17 +113,15 @@ impl<P> SchemaReader<P> {
         }
         let verdict = match self.registry.schema(id) {
             Ok(text) => self.compare(&text),
-            Err(RegistryError::NotFound(_)) => {
+            Err(RegistryError::NotFound(_) | RegistryError::Refused(_)) => {
                 self.remember_unknown(id);
                 return Err(unknown_schema(id));
             }
             Err(RegistryError::Incompatible(reason)) => Err(Arc::from(reason)),
-            // Denied, refused: the record may be perfectly good. It has to wait for new settings.
-            Err(
-                error @ (RegistryError::Unavailable(_)
-                | RegistryError::Denied(_)
-                | RegistryError::Refused(_)),
-            ) => return Err(CodecError::Unavailable { message: error.to_string() }),
+            // The record may be perfectly good; where it is denied, it has to wait for new settings.
+            Err(error @ (RegistryError::Unavailable(_) | RegistryError::Denied(_))) => {
+                return Err(CodecError::Unavailable { message: error.to_string() });
+            }
         };
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         if others.len() >= SCHEMAS_MAX {
