@@ -28,7 +28,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rdkafka",     &["kafka/"]),
     ("apache_avro", &["avro/", "events/"]),
     ("serde_avro_fast", &["avro/"]),
-    ("fjall",       &["streams/state/disk.rs"]),
+    ("fjall",       &["streams/state/disk/"]),
     ("lightgbm3_sys", &["ml/lightgbm.rs"]),
     ("axum",        &["http/"]),
     ("tokio",       &["http/", "app/"]),

@@ -264,6 +264,7 @@ impl Slot {
             restored: self.restored,
             restore_remaining: self.restore_remaining(),
             store_entries: self.task.store_entries(),
+            store_entries_estimated: !self.task.entries_are_counted(),
         }
     }
 }

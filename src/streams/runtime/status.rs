@@ -38,8 +38,10 @@ pub struct TaskStatus {
     pub restored: usize,
     /// Changelog records that it has still to read, at most.
     pub restore_remaining: u64,
-    /// Entries in each of its stores, about: one on disk may count old versions in.
+    /// Entries in each of its stores.
     pub store_entries: BTreeMap<String, usize>,
+    /// Whether those are estimates: a store on disk counts what was written over or deleted until it has merged it away.
+    pub store_entries_estimated: bool,
 }
 
 /// One worker, as of the last commit.

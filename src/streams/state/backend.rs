@@ -62,6 +62,11 @@ pub trait StateStore {
     /// How many entries there are, about: an engine that appends counts old versions in.
     fn len(&self) -> usize;
 
+    /// Whether [`Self::len`] is a count; else it is an estimate.
+    fn is_counted(&self) -> bool {
+        true
+    }
+
     /// Whether there is none, about.
     fn is_empty(&self) -> bool {
         self.len() == 0

@@ -90,6 +90,12 @@ impl Store {
         self.committed.len()
     }
 
+    /// Whether that is a count; else it is an estimate.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.committed.is_counted()
+    }
+
     /// From here on, [`Self::take_back`] undoes what is written.
     pub fn begin_record(&mut self) {
         self.undo.clear();

@@ -192,13 +192,6 @@ impl Task {
         self.scope.stream_time
     }
 
-    /// How many entries its stores hold, those of the open commit left out.
-    #[must_use]
-    pub fn store_entries(&self) -> BTreeMap<String, usize> {
-        let names = self.topology.stores.iter().map(|store| store.name.clone());
-        names.zip(self.scope.stores.iter().map(Store::committed_len)).collect()
-    }
-
     /// Processes the earliest record waiting, from its source to the end of the topology. Of the heads of its queues, one
     /// that can't be used is set aside at once, and one that can't be decoded yet blocks the task: it may be the earliest.
     ///

@@ -1,5 +1,7 @@
 //! A task's stores and the changelogs behind them: how far each goes, and how it is brought up to date.
 
+use std::collections::BTreeMap;
+
 use crate::streams::{
     record::{InputRecord, Offset, TopicPartition},
     state::{self, Checkpoint, StateError, Store, StoreId},
@@ -9,6 +11,27 @@ use crate::streams::{
 };
 
 impl Task {
+    /// How many entries its stores hold, those of the open commit left out.
+    #[must_use]
+    pub fn store_entries(&self) -> BTreeMap<String, usize> {
+        let stores = self.topology.stores.iter().zip(&self.scope.stores);
+        let counts = stores.map(|(spec, store)| {
+            let entries = match spec.kind {
+                // Each has an entry in the index as well.
+                StoreKind::Window => store.committed_len() / 2,
+                StoreKind::KeyValue => store.committed_len(),
+            };
+            (spec.name.clone(), entries)
+        });
+        counts.collect()
+    }
+
+    /// Whether [`Self::store_entries`] are counts; else they are estimates.
+    #[must_use]
+    pub fn entries_are_counted(&self) -> bool {
+        self.scope.stores.iter().all(Store::is_counted)
+    }
+
     /// The changelog partition of every store.
     pub fn changelogs(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
         let partition = self.scope.partition;
