@@ -21,3 +21,4 @@ mod registry;
 mod soak;
 mod stores;
 mod the_loop;
+mod unknown_ids;

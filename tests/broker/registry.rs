@@ -91,7 +91,12 @@ fn what_does_not_fit_is_refused() {
 fn an_unknown_id_is_told_from_a_wrong_address() {
     let missing = client(&registry()).schema(2_000_000_000);
     assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
-    let elsewhere = client(&format!("{}/elsewhere", registry())).schema(1);
+    for id in [1 << 31, u32::MAX] {
+        let refused = client(&registry()).schema(id);
+        assert!(matches!(refused, Err(RegistryError::NotFound(_))), "{refused:?}");
+    }
+    // A start asks for a subject, and is told.
+    let elsewhere = client(&format!("{}/elsewhere", registry())).latest("s");
     assert!(matches!(elsewhere, Err(RegistryError::Refused(_))), "{elsewhere:?}");
     let nobody = client("http://127.0.0.1:1/registry");
     for unavailable in [nobody.schema(1).err(), nobody.compatible("s", ONE).err()] {
