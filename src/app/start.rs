@@ -1,6 +1,7 @@
 //! Starts an instance: models, trainer, workers, HTTP; and stops it in the order of `shutdown`.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -314,7 +315,16 @@ impl Parts<'_> {
     }
 
     fn watch_topics(&self, topologies: &[Arc<Topology>]) -> anyhow::Result<JoinHandle<()>> {
-        let topics = topologies.iter().flat_map(|topology| topology.topics()).collect();
+        let partitions = self.config.raw.topics.partitions;
+        let used: BTreeSet<_> = topologies.iter().flat_map(|topology| topology.topics()).collect();
+        let specs = self.config.topics.specs(partitions).into_iter();
+        let used = specs.filter(|spec| used.contains(&spec.name));
+        let changelogs = topologies.iter().flat_map(|topology| {
+            let learns = *topology.lead() == self.config.topics.labelled_examples;
+            let tasks = if learns { 1 } else { partitions };
+            topology.changelogs().into_iter().map(move |changelog| (changelog, tasks))
+        });
+        let topics = used.map(|spec| (spec.name, spec.partitions)).chain(changelogs).collect();
         let (broker, clock) = (Arc::clone(&self.cluster.broker), Arc::clone(self.clock));
         let watch = TopicWatch::new(broker, topics, clock);
         self.spawn("topics".to_owned(), move |stop| watch.run(stop))
@@ -344,11 +354,12 @@ impl Parts<'_> {
     ) -> anyhow::Result<JoinHandle<()>> {
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let topics = self.config.topics.clone();
-        let why = move |error: WorkerError| {
-            if let WorkerError::Broker(BrokerError::Gone(topic)) = &error {
-                return gone::sentence(&topics, topic);
+        let why = move |error: WorkerError| match &error {
+            WorkerError::Broker(BrokerError::Gone(topic)) => gone::sentence(&topics, topic),
+            WorkerError::Repartitioned(topics) => gone::repartitioned(topics),
+            WorkerError::Broker(_) | WorkerError::FencedAgain { .. } | WorkerError::State(_) => {
+                error.to_string()
             }
-            error.to_string()
         };
         let thread = std::thread::Builder::new().name(name);
         Ok(thread.spawn(move || fail_loudly(&shutdown, || work(&stop).map_err(why)))?)

@@ -37,6 +37,30 @@ fn check(application: &Application, topic: &Topic, what_to_do: &str) {
     assert_eq!(application.topics().dead_letters, 0, "nothing is to blame but the topic");
 }
 
+/// Somebody adds partitions to inputs: it ends, names them and says what to do, before a task without its other inputs
+/// holds all up.
+#[test]
+fn partitions_that_are_added_end_the_instance() {
+    let application = Application::new("grown", QUICK);
+    application.init();
+    let topics = application.config().topics;
+    let (mut process, _) = ready(&application);
+    send(&application, 20, "1");
+    let operator = Operator::new();
+    operator.add_partitions(&topics.questionnaire_events, 6);
+    operator.add_partitions(&topics.outcomes, 5);
+    assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
+    let errors = process.errors();
+    let last = errors.lines().last().unwrap_or_default();
+    // The two may be on two sides of one look.
+    let grown = [(&topics.questionnaire_events, 6), (&topics.outcomes, 5)];
+    let named = |(topic, has): (&Topic, u32)| {
+        last.contains(&format!("topic {topic} has {has} partitions, it had 4 at the start"))
+    };
+    assert!(grown.into_iter().any(named) && last.contains("`foretell init`"), "{errors}");
+    assert!(!errors.contains("panicked"), "{errors}");
+}
+
 #[test]
 fn an_input_that_is_deleted_ends_the_instance() {
     let application = Application::new("deleted-input", QUICK);

@@ -3,7 +3,7 @@
 use foretell::streams::record::{Offset, Topic, TopicPartition};
 use rdkafka::{
     ClientConfig, Offset as Position, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
     client::DefaultClientContext,
 };
 use tokio::runtime::Runtime;
@@ -37,6 +37,13 @@ impl Operator {
         list.add_partition_offset(topic, number, Position::Offset(start.0)).unwrap();
         let trimmed = self.runtime.block_on(self.client.delete_records(&list, &options())).unwrap();
         trimmed.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// Adds partitions to a topic, until it has so many.
+    pub(crate) fn add_partitions(&self, topic: &Topic, partitions: usize) {
+        let grown = NewPartitions::new(topic.as_str(), partitions);
+        let answer = self.runtime.block_on(self.client.create_partitions([&grown], &options()));
+        done(answer.unwrap().into_iter().map(|one| one.map(drop)));
     }
 
     /// These settings of a topic and no others.

@@ -81,6 +81,11 @@ impl Cluster {
         Ok(created)
     }
 
+    /// Adds partitions to a topic, until it has so many, as an administrator can.
+    pub fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
+        self.topics.add_partitions(topic, partitions);
+    }
+
     /// How many partitions a topic has, if it exists.
     #[must_use]
     pub fn partitions(&self, topic: &Topic) -> Option<u32> {

@@ -68,15 +68,20 @@ impl Topics {
                  to other tasks than their state; use the {existing}, or a topic of another name"
             )));
         }
-        let rules = LogRules {
-            cleanup: spec.cleanup,
-            compaction_bytes_min: self.settings.compaction_bytes_min,
-            tombstone_retention: self.settings.tombstone_retention,
-        };
+        let rules = self.settings.rules(spec.cleanup);
         let logs = (0..*partitions).map(|_| Log::new(rules)).collect();
         let topic = TopicLogs { spec: spec.clone(), logs, keyless_next: 0 };
         self.by_name.insert(name.clone(), topic);
         Ok(true)
+    }
+
+    /// Adds partitions to a topic, until it has so many.
+    pub(crate) fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
+        let Some(topic) = self.by_name.get_mut(topic) else { return };
+        let rules = self.settings.rules(topic.spec.cleanup);
+        topic.spec.partitions = topic.spec.partitions.max(partitions.min(PARTITIONS_MAX));
+        let count = usize::try_from(topic.spec.partitions).unwrap_or(usize::MAX);
+        topic.logs.resize_with(count, || Log::new(rules));
     }
 
     /// How many partitions a topic has, if it is there.
@@ -208,6 +213,16 @@ impl Topics {
         let before = log.bytes();
         change(log);
         self.bytes = self.bytes + log.bytes() - before;
+    }
+}
+
+impl LocalSettings {
+    fn rules(&self, cleanup: Cleanup) -> LogRules {
+        LogRules {
+            cleanup,
+            compaction_bytes_min: self.compaction_bytes_min,
+            tombstone_retention: self.tombstone_retention,
+        }
     }
 }
 

@@ -13,4 +13,4 @@ mod worker;
 pub use presence::TopicWatch;
 pub use standby::{Standby, StandbyParts};
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
-pub use worker::{StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};
+pub use worker::{Repartitioned, StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};

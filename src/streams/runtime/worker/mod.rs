@@ -28,7 +28,7 @@ use std::{
 
 use crate::streams::{
     metrics::StreamsMetrics,
-    record::{InputRecord, Partition},
+    record::{InputRecord, Partition, Topic},
     runtime::{
         broker::{Broker, BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
         slot::Slot,
@@ -108,6 +108,27 @@ pub enum WorkerError {
     /// The stores can't be used, and to rebuild them would not help.
     #[error("{0}")]
     State(String),
+    /// Topics in use have other partitions than at the start: keys go to other tasks than what those remember.
+    #[error("{}", told(.0))]
+    Repartitioned(Vec<Repartitioned>),
+}
+
+/// A topic with another number of partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repartitioned {
+    /// Which.
+    pub topic: Topic,
+    /// How many it had.
+    pub had: u32,
+    /// How many it has.
+    pub has: u32,
+}
+
+fn told(topics: &[Repartitioned]) -> String {
+    let told = topics.iter().map(|Repartitioned { topic, had, has }| {
+        format!("topic {topic} has {has} partitions, not {had} as at the start")
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// What ends a turn early.

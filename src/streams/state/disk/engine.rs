@@ -1,8 +1,8 @@
 //! The database of a process: opened whole or not at all, called in one way, begun anew where it is damaged.
 //!
 //! ```text
-//!   folder/1  ──damaged──▶  folder/2      what is left of folder/1 is removed, at the latest by the next process
-//! ```
+//!   folder  ──damaged──▶  folder/1  ──damaged──▶  folder/2      what is left of those before is removed, at the
+//! ```                                                           latest by the next process
 //! A new folder each time: threads of the engine that has failed may still write to the old one.
 
 use std::{
@@ -32,8 +32,9 @@ pub(super) const SUSPECT: &str = "suspect";
 #[derive(Clone)]
 pub(super) struct Engine {
     pub(super) database: Guarded<Database>,
-    /// Of the instance; the database has a numbered one in it.
+    /// Of the instance.
     folder: PathBuf,
+    /// The first database is in that folder, each later one in one of its own there.
     number: u64,
 }
 
@@ -43,8 +44,7 @@ impl Engine {
         let unusable = |error: io::Error| unusable(folder, &error);
         fs::create_dir_all(folder).map_err(unusable)?;
         let number = newest(folder).map_err(unusable)?;
-        let path = folder.join(number.to_string());
-        let engine = match open_whole(&path) {
+        let engine = match open_whole(&path_of(folder, number)) {
             Ok(database) => Self { database, folder: folder.to_owned(), number },
             Err(Unopened::Locked) => {
                 let folder = folder.display();
@@ -68,7 +68,7 @@ impl Engine {
 
     fn begin(folder: &Path, number: u64, why: &str) -> Result<Self, StateError> {
         tracing::error!(folder = %folder.display(), "the stores are {why}: rebuilding all of them from their changelogs");
-        let database = open_whole(&folder.join(number.to_string()));
+        let database = open_whole(&path_of(folder, number));
         let database = database.map_err(|error| match error {
             Unopened::Unusable(error) => unusable(folder, &error),
             Unopened::Locked => unusable(folder, &io::Error::other("another process has them")),
@@ -77,9 +77,12 @@ impl Engine {
         Ok(Self { database, folder: folder.to_owned(), number })
     }
 
-    /// What earlier ones have left, and other releases.
+    /// What earlier ones have left.
     fn remove_others(&self) {
-        let ours = self.path();
+        if self.number == 0 {
+            return;
+        }
+        let ours = path_of(&self.folder, self.number);
         let entries = fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
         for path in entries.map(|entry| entry.path()).filter(|path| *path != ours) {
             let removed = match path.is_dir() {
@@ -92,10 +95,6 @@ impl Engine {
         }
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.join(self.number.to_string())
-    }
-
     /// What `work` makes of the database.
     pub(super) fn call<T>(
         &self,
@@ -106,7 +105,9 @@ impl Engine {
             Ok(Err(error)) => (failed(&error), matches!(error, fjall::Error::Poisoned)),
             Err(panic) => (StateError::Damaged(panic), true),
         };
-        if has_given_up && let Err(error) = fs::write(self.path().join(SUSPECT), []) {
+        if has_given_up
+            && let Err(error) = fs::write(path_of(&self.folder, self.number).join(SUSPECT), [])
+        {
             tracing::warn!(%error, "it could not be noted that the stores are to be checked");
         }
         Err(error)
@@ -120,12 +121,16 @@ fn unusable(folder: &Path, error: &io::Error) -> StateError {
     ))
 }
 
+fn path_of(folder: &Path, number: u64) -> PathBuf {
+    if number == 0 { folder.to_owned() } else { folder.join(number.to_string()) }
+}
+
 /// The number of the newest database in `folder`.
 fn newest(folder: &Path) -> io::Result<u64> {
-    let mut newest = 1;
+    let mut newest = 0;
     for entry in fs::read_dir(folder)? {
         let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        newest = newest.max(number.unwrap_or(1));
+        newest = newest.max(number.unwrap_or(0));
     }
     Ok(newest)
 }

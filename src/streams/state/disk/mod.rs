@@ -1,7 +1,7 @@
 //! Stores on disk, in one LSM tree each, all in one database of the process ([fjall](https://docs.rs/fjall)).
 //!
 //! ```text
-//!   folder/<number>/                one process at a time (it is locked)
+//!   folder/                         one process at a time (it is locked)
 //!     <changelog>/<partition>       a keyspace a store of a task
 //!       0                →  Checkpoint
 //!       1 ‖ key          →  value
