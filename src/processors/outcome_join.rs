@@ -20,6 +20,7 @@ use crate::{
     },
     processors::metrics::ApplicationMetrics,
     streams::{
+        codec::{Stored, StoredSince},
         state::{WindowHandle, Windowed},
         time::EventTime,
         topology::{
@@ -102,7 +103,55 @@ pub enum Pending {
 impl Pending {
     /// The version of what is stored. It is of this type and all that it holds: another field of [`Prediction`] takes
     /// another version.
-    pub const FORMAT: u8 = 1;
+    pub const FORMAT: u8 = 2;
+
+    /// How predictions and outcomes are stored.
+    #[must_use]
+    pub fn codec() -> StoredSince<Self, PendingV1> {
+        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(PendingV1::FORMAT))
+    }
+}
+
+/// What was stored before records were kept with their headers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PendingV1 {
+    /// See [`Pending::Prediction`].
+    Prediction(Prediction, Fate),
+    /// See [`Pending::Outcome`].
+    Outcome(Outcome, Option<OriginalV1>),
+}
+
+/// A record without its headers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginalV1 {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    timestamp: EventTime,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+impl PendingV1 {
+    const FORMAT: u8 = 1;
+}
+
+impl From<PendingV1> for Pending {
+    fn from(old: PendingV1) -> Self {
+        match old {
+            PendingV1::Prediction(prediction, fate) => Self::Prediction(prediction, fate),
+            PendingV1::Outcome(outcome, original) => {
+                Self::Outcome(outcome, original.map(Original::from))
+            }
+        }
+    }
+}
+
+impl From<OriginalV1> for Original {
+    fn from(old: OriginalV1) -> Self {
+        let OriginalV1 { topic, partition, offset, timestamp, key, value } = old;
+        Self { topic, partition, offset, timestamp, key, value, headers: Vec::new() }
+    }
 }
 
 /// What became of a prediction.

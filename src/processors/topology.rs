@@ -87,7 +87,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         move |outcome, _, now| times.check(outcome.outcome_time, now),
     );
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
-    let pending = topology.window_store("outcomes", Arc::new(Stored::version(Pending::FORMAT)));
+    let pending = topology.window_store("outcomes", Arc::new(Pending::codec()));
     let recent = RecentEvents {
         retention: parts.duplicates_within,
         store: topology

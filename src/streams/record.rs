@@ -75,7 +75,7 @@ impl fmt::Display for TopicPartition {
 }
 
 /// A record's header: a name and bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Header {
     /// The name; Kafka allows it more than once.
     pub name: String,

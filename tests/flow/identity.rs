@@ -156,7 +156,7 @@ fn what_one_respondent_costs_is_bounded() {
             scored.happen(&kiosk(at));
         }
         assert_eq!(scored.predictions().len(), 40);
-        assert_eq!(scored.driver.task().store_entries()["outcomes"], 2 * PREDICTIONS_MAX);
+        assert_eq!(scored.driver.task().store_entries()["outcomes"], PREDICTIONS_MAX);
         let not_kept = scored.counter("foretell_predictions_not_kept_total", None);
         assert_eq!(not_kept, 40 - PREDICTIONS_MAX as u64);
         scored.happen(&outcome("kiosk", 40, "no"));

@@ -1,6 +1,9 @@
 //! Lateness is a first-class thing: every row of the table of outcomes.
 
-use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+use foretell::{
+    processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+    streams::record::Header,
+};
 
 use crate::scored::{GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit};
 
@@ -150,6 +153,19 @@ fn an_outcome_for_nobody_is_set_aside_as_it_came() {
     let headers = headers.map(|name| header(letter, &format!("foretell.{name}")));
     let message = "no prediction for respondent \"ann\" in its window";
     assert_eq!(headers, ["shop.outcomes", "0", "0", "unmatched_outcome", message]);
+    // What waits is stored with its record's headers.
+    let mut scored = Scored::new(&Settings::default());
+    let trace = Header { name: "trace-id".to_owned(), value: b"7".to_vec() };
+    scored.outcome_with_headers("ann", 5, "yes", vec![trace.clone()]);
+    scored.happen(&Happens::Commit);
+    scored.happen(&Happens::Restart);
+    for end in [end, end + 10] {
+        scored.happen(&time_is(end));
+    }
+    let letters = scored.dead_letters();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.headers[0], trace);
+    assert_eq!(header(letter, "foretell.headers"), "1");
     // A prediction of somebody else, or outside the window, is none for it.
     let happens = [
         visit("bob", 0),

@@ -212,6 +212,22 @@ impl Scored {
         self.driver.pipe_record(record).unwrap();
     }
 
+    /// An outcome whose record has headers.
+    pub(crate) fn outcome_with_headers(
+        &mut self,
+        who: &str,
+        at: i64,
+        label: &str,
+        headers: Vec<Header>,
+    ) {
+        let topic = self.world.topics.outcomes.clone();
+        let value = Some(self.outcome(who, at, label));
+        let timestamp = EventTime(NOW.0 - 5);
+        let (partition, key) = (None, Some(who.as_bytes().to_vec()));
+        let record = OutputRecord { topic, partition, timestamp, key, value, headers };
+        self.driver.pipe_record(record).unwrap();
+    }
+
     pub(crate) fn replies(&mut self) -> Vec<Reply> {
         self.driver.commit();
         let records = self.driver.read(&self.world.topics.replies);

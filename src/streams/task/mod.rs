@@ -21,7 +21,7 @@ use std::{
 
 use crate::streams::{
     metrics::{Counter, StreamsMetrics},
-    record::{InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, TopicPartition},
+    record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
     state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
     task::input::InputQueues,
     time::{EventTime, WallTime},
@@ -208,6 +208,8 @@ impl Task {
         let Some((source, time)) = self.queues.earliest(latest) else { return Ok(Step::Idle) };
         let node = self.topology.sources[source].node;
         self.scope.input = self.queues.pop(source);
+        let offset = self.scope.input.as_ref().map(|record| record.offset);
+        self.scope.outbox.send_for(offset.map(|offset| (source, offset)));
         let result = self.atomically(|scope| {
             scope.with_node(node, |node_ref, scope| node_ref.process(&(), scope, node))
         });
@@ -224,6 +226,7 @@ impl Task {
             Err(ProcessError::State(error)) => return Err(error),
         }
         self.done(source, record.offset);
+        self.scope.outbox.send_for(None);
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
         Ok(Step::Processed)
     }
@@ -304,13 +307,6 @@ impl Task {
             outbox.clear();
             self.scope.outbox = outbox;
         }
-    }
-
-    /// Sets aside an output that the broker will never take: its reason goes in its place.
-    pub fn set_aside_output(&mut self, record: OutputRecord, reason: String) {
-        let letter = dead_letter::unsendable(record, self.scope.partition, reason);
-        self.scope.dead_letters.push(letter);
-        self.write_dead_letters();
     }
 
     /// How many changes its changelogs have still to be told.

@@ -7,7 +7,7 @@ use crate::streams::{
     codec::{Stored, Utf8},
     local::TopologyDriver,
     metrics::{Counter, StreamsMetrics},
-    record::{Header, OutputRecord, Partition, Topic},
+    record::{Header, Offset, OutputRecord, Partition, Topic},
     state::{KeyValueHandle, MemoryStores, WindowHandle},
     task::{Step, Task},
     time::{EventTime, WallTime},
@@ -263,6 +263,7 @@ fn dead_letters_say_what_was_where() {
         ("foretell.timestamp", "2"),
         ("foretell.error.class", "bad_word"),
         ("foretell.error.message", "not that"),
+        ("foretell.headers", "0"),
     ];
     let header =
         |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.into() };
@@ -355,7 +356,7 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
         value: Some(vec![0; 100]),
         headers: Vec::new(),
     };
-    task.set_aside_output(record, "too large".to_owned());
+    task.set_aside_output(record, Some((1, Offset(42))), "too large".to_owned());
     let outbox = task.take_outbox();
     assert_eq!(outbox.len(), 1);
     let letter = outbox.iter().next().unwrap();
@@ -363,8 +364,74 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
     assert_eq!((letter.key, letter.value), (Some(&b"k"[..]), None));
     let shown: Vec<_> =
         letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
-    assert_eq!(shown, ["out", "3", "-1", "7", "unsendable", "too large"]);
+    let reason = "too large; it was made of the record more/3@42";
+    assert_eq!(shown, ["out", "3", "-1", "7", "unsendable", reason, "0"]);
     assert_eq!(metrics.dead_letters("unsendable").get(), 0);
     task.committed(WallTime(100), &BTreeMap::new()).unwrap();
     assert_eq!(metrics.dead_letters("unsendable").get(), 1);
+}
+
+fn headers_of(record: &OutputRecord) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    record.headers.iter().map(|header| (header.name.clone(), text(&header.value))).collect()
+}
+
+fn with_headers(value: &[u8], headers: &[(&str, &str)]) -> OutputRecord {
+    let header = |(name, value): &(&str, &str)| Header {
+        name: (*name).to_owned(),
+        value: value.as_bytes().to_vec(),
+    };
+    OutputRecord {
+        topic: topic("words"),
+        partition: None,
+        timestamp: EventTime(1),
+        key: Some(b"k".to_vec()),
+        value: Some(value.to_vec()),
+        headers: headers.iter().map(header).collect(),
+    }
+}
+
+/// All of them, in order, a name that comes twice and one of ours among them; then ours.
+#[test]
+fn a_dead_letter_keeps_the_headers_of_its_record() {
+    let theirs =
+        [("trace-id", "1"), ("b", ""), ("trace-id", "2"), ("foretell.error.class", "earlier")];
+    for value in [&b"bad"[..], b"aside", b"\xff"] {
+        let mut fixture = Fixture::new();
+        fixture.driver.pipe_record(with_headers(value, &theirs)).unwrap();
+        fixture.driver.commit();
+        let letters = fixture.driver.read(&topic("dead"));
+        let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+        assert_eq!(letter.value.as_deref(), Some(value));
+        let headers = headers_of(letter);
+        let (first, ours) = headers.split_at(theirs.len());
+        let expected = theirs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(first, expected, "{value:?}");
+        assert_eq!(ours[0], ("foretell.topic".to_owned(), "words".to_owned()));
+        let last = headers.iter().rfind(|(name, _)| name == "foretell.error.class").unwrap();
+        assert_ne!(last.1, "earlier");
+        assert_eq!(ours.last().unwrap(), &("foretell.headers".to_owned(), "4".to_owned()));
+    }
+}
+
+/// Larger than its topic takes: what it was remains.
+#[test]
+fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
+    let mut fixture = Fixture::new();
+    fixture.driver.pipe_record(with_headers(b"bad", &[("trace-id", "1")])).unwrap();
+    fixture.driver.commit();
+    let letter = fixture.driver.read(&topic("dead")).pop().unwrap();
+    let topology = Arc::new(topology(&Counter::unread()));
+    let mut task =
+        Task::open(&topology, Partition(0), &StreamsMetrics::unread(), &MemoryStores).unwrap();
+    assert!(task.can_set_aside(letter.as_ref()));
+    task.set_aside_output(letter, None, "too large".to_owned());
+    let outbox = task.take_outbox();
+    let short = outbox.iter().next().unwrap().to_owned();
+    assert_eq!((short.key.as_deref(), &short.value), (Some(&b"k"[..]), &None));
+    let headers = headers_of(&short);
+    assert_eq!(headers.iter().filter(|(name, _)| !name.starts_with("foretell.")).count(), 0);
+    assert_eq!(class_of(&short), "bad_word: ");
+    assert_eq!(headers.last().unwrap(), &("foretell.value.bytes".to_owned(), "3".to_owned()));
+    assert!(!task.can_set_aside(short.as_ref()), "nothing is left to leave out");
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::streams::{
     metrics::Counter,
-    record::{InputRecord, Partition},
+    record::{Header, InputRecord, Partition},
     state::{KeyValueHandle, KeyValueStore, Store, WindowHandle, WindowStore},
     time::{EventTime, WallTime},
     topology::{Node, Outbox, ProcessError, Record},
@@ -45,6 +45,8 @@ pub struct Original {
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<Header>,
 }
 
 impl From<&InputRecord> for Original {
@@ -56,6 +58,7 @@ impl From<&InputRecord> for Original {
             timestamp: record.timestamp,
             key: record.key.clone(),
             value: record.value.clone(),
+            headers: record.headers.clone(),
         }
     }
 }

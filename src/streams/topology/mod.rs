@@ -10,6 +10,7 @@ mod outbox;
 pub use builder::{Edge, Topology, TopologyBuilder};
 pub use context::{Context, Original, Punctuation, PunctuationKind};
 pub use node::{ProcessError, Processor, Record};
+pub(crate) use outbox::Origin;
 pub use outbox::Outbox;
 
 pub(crate) use builder::StoreKind;

@@ -2,7 +2,7 @@
 //! and again, so that to send allocates nothing.
 
 use crate::streams::{
-    record::{Header, OutputRecord, OutputRecordRef, Partition, Topic},
+    record::{Header, Offset, OutputRecord, OutputRecordRef, Partition, Topic},
     time::EventTime,
 };
 
@@ -12,7 +12,12 @@ pub struct Outbox {
     /// Keys and values.
     bytes: Vec<u8>,
     records: Vec<Sent>,
+    /// Of what is sent next.
+    origin: Option<Origin>,
 }
+
+/// The record that something was sent for: the place of its source in the topology, and its offset.
+pub(crate) type Origin = (usize, Offset);
 
 #[derive(Debug)]
 struct Sent {
@@ -25,9 +30,20 @@ struct Sent {
     /// Where its value ends, if it has one.
     value_end: Option<usize>,
     headers: Vec<Header>,
+    origin: Option<Origin>,
 }
 
 impl Outbox {
+    /// What is sent from here on is sent for that record; for none, in a punctuation.
+    pub(crate) fn send_for(&mut self, origin: Option<Origin>) {
+        self.origin = origin;
+    }
+
+    /// What the record at this place was sent for.
+    pub(crate) fn origin(&self, place: usize) -> Option<Origin> {
+        self.records.get(place)?.origin
+    }
+
     /// Adds a record whose value `write` appends, to the partition that its key chooses. If that fails, nothing was added.
     pub(crate) fn send<E>(
         &mut self,
@@ -51,6 +67,7 @@ impl Outbox {
             key_end,
             value_end: Some(self.bytes.len()),
             headers: Vec::new(),
+            origin: self.origin,
         });
         Ok(())
     }
@@ -64,7 +81,9 @@ impl Outbox {
         };
         let (key_end, value_end) = (append(record.key), append(record.value));
         let OutputRecord { topic, partition, timestamp, headers, .. } = record;
-        self.records.push(Sent { topic, partition, timestamp, start, key_end, value_end, headers });
+        let origin = self.origin;
+        let sent = Sent { topic, partition, timestamp, start, key_end, value_end, headers, origin };
+        self.records.push(sent);
     }
 
     /// The records, oldest first.

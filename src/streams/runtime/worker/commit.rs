@@ -25,12 +25,13 @@ impl Worker {
             // An output that is set aside leaves a dead letter behind, which is to be sent as well.
             while !outbox.is_empty() {
                 self.processed = self.processed.max(1);
-                for record in outbox.iter() {
+                for (place, record) in outbox.iter().enumerate() {
                     match send(self.member.as_mut(), record) {
-                        Err(BrokerError::Unsendable { topic, reason })
-                            if !self.topology.must_take(&topic) =>
+                        Err(BrokerError::Unsendable { reason, .. })
+                            if slot.task.can_set_aside(record) =>
                         {
-                            slot.task.set_aside_output(record.to_owned(), reason);
+                            let origin = outbox.origin(place);
+                            slot.task.set_aside_output(record.to_owned(), origin, reason);
                         }
                         other => other.map_err(must_be_taken)?,
                     }
