@@ -277,6 +277,7 @@ impl Parts<'_> {
             codecs: self.codecs.clone(),
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
+            partitions: self.config.raw.topics.partitions,
             times: TimeBounds {
                 ahead_max: self.config.raw.events.time_ahead_max,
                 behind_max: self.config.raw.events.time_behind_max,

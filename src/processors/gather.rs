@@ -11,7 +11,7 @@ use crate::{
         },
         reply,
     },
-    processors::{metrics::ApplicationMetrics, recent_events::RecentEvents},
+    processors::{metrics::ApplicationMetrics, placement::Placement, recent_events::RecentEvents},
     streams::{
         codec::{Stored, StoredSince},
         record::InputRecord,
@@ -159,6 +159,8 @@ pub struct Gather {
     pub observations: WindowHandle<Partial>,
     /// Where it counts.
     pub metrics: ApplicationMetrics,
+    /// Where events belong.
+    pub placement: Placement,
 }
 
 /// Entries removed at once, at most, so that a long backlog is never in memory twice.
@@ -242,6 +244,7 @@ impl Processor for Gather {
             return Err(ProcessError::reject("malformed", "an event outside a record"));
         };
         let arrival = Arrival::of(event, input, &self.settings.questions);
+        self.placement.check(&event.respondent_id, ctx);
         if !self.recent.insert(&arrival.identity.fingerprint(), ctx)? {
             ctx.count(&self.metrics.duplicate_events(), 1);
             let prediction_id = arrival.identity.id();

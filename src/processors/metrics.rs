@@ -16,6 +16,7 @@ pub struct ApplicationMetrics {
     duplicate_events: IntCounter,
     incomplete_observations: IntCounter,
     predictions_not_kept: IntCounter,
+    misplaced: IntCounterVec,
     unseen_categories: IntCounter,
     out_of_range: IntCounter,
     scoring_latency: Histogram,
@@ -71,6 +72,14 @@ impl ApplicationMetrics {
                 "foretell_predictions_not_kept_total",
                 "Predictions that do not wait for an outcome, since their respondent has too many that do.",
             )?,
+            misplaced: to.counters(
+                [
+                    "foretell_records_misplaced_total",
+                    "Records that are not keyed by their respondent, or not in the partition of their key.",
+                ],
+                "topic",
+                &[],
+            )?,
             unseen_categories: to.counter(
                 "foretell_unseen_categories_total",
                 "Answers scored with a category that the model has never seen.",
@@ -114,6 +123,10 @@ impl ApplicationMetrics {
 
     pub(super) fn outcomes(&self, result: &str) -> Counter {
         Counter::new(self.outcomes.with_label_values(&[result]))
+    }
+
+    pub(super) fn misplaced(&self, topic: &str) -> Counter {
+        Counter::new(self.misplaced.with_label_values(&[topic]))
     }
 
     pub(super) fn unlabelled(&self) -> Counter {

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod model_table;
 pub mod outcome_join;
 pub mod overview;
+pub mod placement;
 pub mod recent_events;
 pub mod replies;
 pub mod retrain_trigger;

@@ -18,7 +18,7 @@ use crate::{
         outcome::Outcome,
         prediction::Prediction,
     },
-    processors::metrics::ApplicationMetrics,
+    processors::{metrics::ApplicationMetrics, placement::Placement},
     streams::{
         codec::{Stored, StoredSince},
         state::{WindowHandle, Windowed},
@@ -182,7 +182,7 @@ type JoinContext<'t> = Context<'t, LabelledExample>;
 pub struct Remember(pub OutcomeStore);
 
 /// Outcomes in; those whose prediction is here already go on as labelled examples.
-pub struct Join(pub OutcomeStore);
+pub struct Join(pub OutcomeStore, pub Placement);
 
 /// Entries removed at once, at most, so that a long backlog is never in memory twice.
 const EXPIRED_AT_ONCE_MAX: usize = 10_000;
@@ -283,6 +283,7 @@ impl Processor for Join {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let outcome = &record.value;
+        self.1.check(&outcome.respondent_id, ctx);
         let settings = &self.0.settings;
         if !settings.classes.contains(&outcome.label) {
             let known = settings.classes.join(", ");

@@ -14,6 +14,7 @@ use crate::{
         metrics::ApplicationMetrics,
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, Pending, Remember},
+        placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
         retrain_trigger::{LearningState, RetrainTrigger},
@@ -22,6 +23,7 @@ use crate::{
     },
     streams::{
         codec::{Codec, Stored},
+        record::Topic,
         topology::{Topology, TopologyBuilder},
     },
 };
@@ -57,6 +59,8 @@ pub struct ScoringParts {
     pub times: TimeBounds,
     /// How long, in event time, an event that comes again is known for a repeat; zero: never.
     pub duplicates_within: std::time::Duration,
+    /// How many partitions the inputs have.
+    pub partitions: u32,
     /// The model that serves.
     pub serving: Serving,
     /// What it is held to.
@@ -74,6 +78,11 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let times = parts.times;
     topology.clock_tolerance(times.clock_tolerance);
+    let placement = |topic: &Topic| {
+        Placement::new(topic.clone(), parts.partitions, metrics.misplaced(topic.as_str()))
+    };
+    let of_events = placement(&topics.questionnaire_events);
+    let of_outcomes = placement(&topics.outcomes);
     let events = topology.source_timed(
         "questionnaire-events",
         topics.questionnaire_events,
@@ -104,6 +113,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         recent: recent.clone(),
         observations: observations.clone(),
         metrics: counts.clone(),
+        placement: of_events.clone(),
     });
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),
@@ -124,8 +134,9 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let store = outcome_store.clone();
     let remembered =
         topology.process("remember", &[predicted], &stores, move || Remember(store.clone()));
-    let joined =
-        topology.process("join", &[outcomes], &stores, move || Join(outcome_store.clone()));
+    let joined = topology.process("join", &[outcomes], &stores, move || {
+        Join(outcome_store.clone(), of_outcomes.clone())
+    });
     let labelled = [remembered, joined];
     topology.sink(
         "labelled-examples",

@@ -14,6 +14,7 @@ mod formats;
 mod gateway;
 mod interop;
 mod operator;
+mod placement;
 mod port;
 #[path = "../process/mod.rs"]
 mod process;

@@ -81,3 +81,21 @@ fn a_label_that_there_is_not() {
     let unknown = Scored::new(&Settings::default()).outcome("ann", 1, "maybe");
     check(outcomes, Some(unknown), "unknown_label", "");
 }
+
+/// It is processed, for there may be nothing to do about it here; and it is counted.
+#[test]
+fn a_record_that_is_not_keyed_by_its_respondent_is_counted() {
+    let mut scored = Scored::new(&Settings::default());
+    let (events, outcomes) = (events(&scored), outcomes(&scored));
+    let event = scored.event("ann", 0, &json!({"visits": 1, "done": true}));
+    let outcome = scored.outcome("ann", 1, "yes");
+    scored.happen(&visit("bob", 0));
+    scored.happen(&Happens::Raw(events.clone(), "visit-1", Some(event)));
+    scored.happen(&Happens::Raw(outcomes.clone(), "visit-1", Some(outcome)));
+    let name = "foretell_records_misplaced_total";
+    assert_eq!(scored.counter(name, Some(events.as_str())), 0, "it shows when it is committed");
+    assert_eq!(scored.predictions().len(), 2);
+    for topic in [events, outcomes] {
+        assert_eq!(scored.counter(name, Some(topic.as_str())), 1, "{topic}");
+    }
+}

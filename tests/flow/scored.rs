@@ -306,6 +306,7 @@ fn topology(
             unlabelled: settings.unlabelled.clone(),
             classes: settings.classes.clone(),
         },
+        partitions: 1,
         times: TimeBounds {
             ahead_max: AHEAD_MAX,
             behind_max: settings.behind_max,

@@ -11,6 +11,7 @@
 
 mod brokers;
 mod groups;
+mod placement;
 mod schemas;
 mod serving;
 mod topics;
@@ -216,6 +217,7 @@ impl Doctor<'_> {
             Cluster { broker: Arc::new(broker), registry: Arc::new(registry), is_lasting: true };
         let seen = serving::read_model(self.config, &cluster);
         self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
+        self.found(placement::placement(&placement::sample(self.config, &cluster)));
     }
 }
 

@@ -1,0 +1,106 @@
+//! Whether records are where their respondent belongs: keyed by the respondent id, in the partition that Kafka's default
+//! partitioner gives it. A record elsewhere is processed by a task that knows nothing of the rest.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::streams::{
+    metrics::Counter,
+    record::{InputRecord, Partition, Topic, partition_of},
+    topology::Context,
+};
+
+/// What is wrong with where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Misplaced {
+    /// It has no key.
+    #[error("it has no key")]
+    NoKey,
+    /// It has a key that is not the respondent id.
+    #[error("its key is not the respondent id")]
+    OtherKey,
+    /// It has the key, and is in another partition than the key's.
+    #[error("it is in partition {is_in}, and its key belongs in {belongs_in}")]
+    OtherPartition {
+        /// Where it is.
+        is_in: Partition,
+        /// Where Kafka's default partitioner would have put it.
+        belongs_in: Partition,
+    },
+}
+
+/// What to do about it.
+pub const FIX: &str = "key each record by its respondent id, as UTF-8, and use Kafka's default partitioner (in librdkafka and clients \
+     over it: partitioner=murmur2_random), or an event and its outcome do not meet";
+
+impl Misplaced {
+    /// What is wrong with a record about `respondent_id` with `key` in partition `is_in` of `partitions`, if something is.
+    #[must_use]
+    pub fn of(
+        respondent_id: &str,
+        key: Option<&[u8]>,
+        is_in: Partition,
+        partitions: u32,
+    ) -> Option<Self> {
+        let Some(key) = key else { return Some(Self::NoKey) };
+        if key != respondent_id.as_bytes() {
+            return Some(Self::OtherKey);
+        }
+        let belongs_in = partition_of(key, partitions);
+        (belongs_in != is_in).then_some(Self::OtherPartition { is_in, belongs_in })
+    }
+}
+
+/// Counts the records of one input that are misplaced, and warns of the first.
+#[derive(Clone)]
+pub struct Placement {
+    topic: Topic,
+    partitions: u32,
+    misplaced: Counter,
+    is_told: Arc<AtomicBool>,
+}
+
+impl Placement {
+    /// For `topic`, which has so many partitions.
+    #[must_use]
+    pub fn new(topic: Topic, partitions: u32, misplaced: Counter) -> Self {
+        Self { topic, partitions, misplaced, is_told: Arc::default() }
+    }
+
+    /// Looks at the record that is being processed.
+    pub fn check<Out: 'static>(&self, respondent_id: &str, ctx: &mut Context<'_, Out>) {
+        let Some(InputRecord { source, offset, key, .. }) = ctx.input() else { return };
+        let misplaced =
+            Misplaced::of(respondent_id, key.as_deref(), source.partition, self.partitions);
+        let Some(misplaced) = misplaced else { return };
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                topic = %self.topic, partition = %source.partition, %offset, %misplaced,
+                "a record is not where its respondent belongs, and is the first of that topic: {FIX}"
+            );
+        }
+        ctx.count(&self.misplaced, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_where_its_respondent_belongs_or_not() {
+        let check = |key: Option<&str>, is_in: i32, expected: Option<Misplaced>| {
+            let key = key.map(str::as_bytes);
+            assert_eq!(Misplaced::of("ann", key, Partition(is_in), 4), expected, "{key:?} {is_in}");
+        };
+        let belongs_in = partition_of(b"ann", 4);
+        let other = (0..4).map(Partition).find(|partition| *partition != belongs_in).unwrap();
+        check(Some("ann"), belongs_in.0, None);
+        check(None, belongs_in.0, Some(Misplaced::NoKey));
+        check(Some("visit-1"), belongs_in.0, Some(Misplaced::OtherKey));
+        check(Some(""), 0, Some(Misplaced::OtherKey));
+        check(Some("ann"), other.0, Some(Misplaced::OtherPartition { is_in: other, belongs_in }));
+    }
+}

@@ -1,0 +1,67 @@
+//! Records that their producer has put elsewhere than Kafka's default partitioner would.
+
+use foretell::{
+    app::cluster::Cluster,
+    events::outcome::Outcome,
+    streams::{
+        record::{OutputRecord, Partition, partition_of},
+        time::{Clock, EventTime, SystemClock},
+    },
+};
+
+use crate::{
+    application::Application,
+    process::{SOON, until},
+    stores::{ready, send},
+};
+
+const MISPLACED: usize = 10;
+
+#[test]
+fn records_that_are_elsewhere_are_counted_and_told() {
+    let application = Application::new("misplaced", &[]);
+    application.init();
+    let doctor = || application.start(&["doctor"]).succeed(SOON);
+    let (mut process, http) = ready(&application);
+    send(&application, 20, "1");
+    let config = application.config();
+    let topic = &config.topics.outcomes;
+    let told = doctor();
+    assert!(told.contains(&format!("ok       records of {topic}: the newest")), "{told}");
+    assert!(http.metric("foretell_records_misplaced_total") < 1.0);
+
+    let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
+    let codec = cluster.codec::<Outcome>(topic).unwrap();
+    let mut publisher = cluster.broker.publish().unwrap();
+    let now = EventTime(SystemClock::new().now().0);
+    for number in 0..MISPLACED {
+        let respondent_id = format!("elsewhere-{number}");
+        let key = respondent_id.clone().into_bytes();
+        let belongs_in = partition_of(&key, 4).0;
+        let label = config.raw.outcomes.labels[0].clone();
+        let outcome = Outcome { respondent_id, outcome_time: now, label, outcome_id: None };
+        let mut value = Vec::new();
+        codec.encode(&outcome, &mut value).unwrap();
+        let record = OutputRecord {
+            topic: topic.clone(),
+            partition: Some(Partition((belongs_in + 1) % 4)),
+            timestamp: now,
+            key: Some(key),
+            value: Some(value),
+            headers: Vec::new(),
+        };
+        publisher.send(record).unwrap();
+    }
+    publisher.flush().unwrap();
+    until("they are counted", SOON, || {
+        (http.metric("foretell_records_misplaced_total") >= MISPLACED as f64).then_some(())
+    });
+    let errors = process.errors();
+    let warnings = errors.lines().filter(|line| line.contains("murmur2_random"));
+    assert_eq!(warnings.count(), 1, "once: {errors}");
+    let told = doctor();
+    let line = told.lines().find(|line| line.contains(&format!("records of {topic}"))).unwrap();
+    assert!(line.starts_with("warning") && line.contains("murmur2_random"), "{told}");
+    process.signal("TERM");
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+}
