@@ -29,24 +29,31 @@ archive=$jars.$(java -version 2>&1 | cksum | cut -d' ' -f1).jsa
 exec 8>"$run/lock"
 flock 8
 
+case $nodes in 1 | 3) ;; *) die "NODES is 1 or 3, not '$nodes'" ;; esac
+
 # ports: one line a node: the clients' port, the controllers', and the two secure ones.
-if [ ! -e "$run/ports" ]; then
-  case $nodes in 1 | 3) ;; *) die "NODES is 1 or 3, not '$nodes'" ;; esac
-  for ((i = 0; i < nodes; i++)); do echo "$(free_port) $(free_port) $(free_port) $(free_port)"; done >"$run/ports.part"
+choose_ports() {
+  take_ports $((4 * nodes))
+  for ((i = 0; i < nodes; i++)); do echo "${taken[@]:4*i:4}"; done >"$run/ports.part"
   mv "$run/ports.part" "$run/ports"
   # Kafka wants 16 random bytes in URL-safe base64; a leading letter keeps it from looking like an option.
   printf 'k%s\n' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c2-22)" >"$run/cluster-id"
-fi
-bootstrap='' voters='' sasl_ssl='' mtls='' nodes=0
-while read -r port controller by_password by_certificate; do
-  nodes=$((nodes + 1))
-  ports[nodes]=$port controllers[nodes]=$controller
-  by_passwords[nodes]=$by_password by_certificates[nodes]=$by_certificate
-  sasl_ssl+=${sasl_ssl:+,}127.0.0.1:$by_password
-  mtls+=${mtls:+,}127.0.0.1:$by_certificate
-  bootstrap+=${bootstrap:+,}127.0.0.1:$port
-  voters+=${voters:+,}$nodes@127.0.0.1:$controller
-done <"$run/ports"
+}
+read_ports() {
+  local port controller by_password by_certificate sasl_ssl='' mtls=''
+  bootstrap='' voters='' nodes=0
+  while read -r port controller by_password by_certificate; do
+    nodes=$((nodes + 1))
+    ports[nodes]=$port controllers[nodes]=$controller
+    by_passwords[nodes]=$by_password by_certificates[nodes]=$by_certificate
+    sasl_ssl+=${sasl_ssl:+,}127.0.0.1:$by_password
+    mtls+=${mtls:+,}127.0.0.1:$by_certificate
+    bootstrap+=${bootstrap:+,}127.0.0.1:$port
+    voters+=${voters:+,}$nodes@127.0.0.1:$controller
+  done <"$run/ports"
+  echo "$sasl_ssl" >"$secure/sasl_ssl"
+  echo "$mtls" >"$secure/mtls"
+}
 
 # An authority of our own, and what it signed: the brokers' certificate and a client's, each with its key.
 secure=$run/secure
@@ -63,8 +70,6 @@ certify() (
   signed client 'extendedKeyUsage = clientAuth'
   cat broker.key broker.pem >keystore.pem
   printf 'a secret of alice\n' >password
-  echo "$sasl_ssl" >sasl_ssl
-  echo "$mtls" >mtls
 )
 if [ ! -e "$secure" ]; then
   rm -rf "$secure.part"
@@ -142,21 +147,37 @@ format() {
   return 1
 }
 
-down=()
-for ((i = 1; i <= nodes; i++)); do pid_of "$run/node$i" >/dev/null || down+=("$i"); done
-formats=()
-for i in "${down[@]}"; do format "$i" & formats+=($!); done
-for pid in "${formats[@]}"; do wait "$pid" || die "could not format the storage"; done
-for i in "${down[@]}"; do
-  folder=$run/node$i
-  if [ "$i" = 1 ] && [ ! -e "$archive" ]; then
-    record=("-XX:ArchiveClassesAtExit=$folder/classes.jsa")
-    echo "$archive" >"$folder/archive"
-  fi
-  start_in "$folder" "${share[@]}" "${record[@]}" "${java_options[@]}" kafka.Kafka "$folder/settings" 8>&-
-  record=()
-done
-
 is_ready() { grep -qs 'Kafka Server started' "$1/log" && port_is_open "$2"; }
-for ((i = 1; i <= nodes; i++)); do wait_until "$run/node$i" is_ready "$run/node$i" "${ports[i]}"; done
+
+# The nodes that are down; 1 if one of them does not come up.
+start_nodes() {
+  local down=() formats=() i pid folder
+  for ((i = 1; i <= nodes; i++)); do pid_of "$run/node$i" >/dev/null || down+=("$i"); done
+  for i in "${down[@]}"; do format "$i" & formats+=($!); done
+  for pid in "${formats[@]}"; do wait "$pid" || die "could not format the storage"; done
+  for i in "${down[@]}"; do
+    folder=$run/node$i
+    if [ "$i" = 1 ] && [ ! -e "$archive" ]; then
+      record=("-XX:ArchiveClassesAtExit=$folder/classes.jsa")
+      echo "$archive" >"$folder/archive"
+    fi
+    start_in "$folder" "${share[@]}" "${record[@]}" "${java_options[@]}" kafka.Kafka "$folder/settings" 8>&-
+    record=()
+  done
+  for ((i = 1; i <= nodes; i++)); do
+    wait_until "$run/node$i" is_ready "$run/node$i" "${ports[i]}" || return 1
+  done
+}
+
+is_new=
+for attempt in 1 2 3; do
+  if [ ! -e "$run/ports" ]; then is_new=1; choose_ports; fi
+  read_ports
+  start_nodes && break
+  # What has data keeps its ports: its clients know them.
+  if [ -z "$is_new" ] || [ "$attempt" = 3 ] || ! port_was_taken "$run"/node*/log; then die "Kafka did not start"; fi
+  say "somebody else was quicker to take a port: trying others"
+  for folder in "$run"/node*; do stop_in "$folder" 0; done
+  rm -rf "$run"/node* "$run/ports"
+done
 printf "KAFKA_BOOTSTRAP='%s'\n" "$bootstrap"

@@ -16,6 +16,7 @@ mod interop;
 mod operator;
 mod placement;
 mod port;
+mod ports;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;

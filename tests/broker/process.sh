@@ -13,15 +13,29 @@ need() { command -v "$1" >/dev/null 2>&1 || die "no '$1' here: run .ci/setup bro
 
 port_is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Below the ports that Linux hands out by itself (32768 and up), so that only another script's choice can clash: 1 in 10 000.
-free_port() {
-  local port
-  for _ in {1..50}; do
-    port=$((20000 + (RANDOM * 32768 + RANDOM) % 10000))
-    port_is_open "$port" || { echo "$port"; return 0; }
+# Below the ports that Linux hands out by itself (32768 and up). FORETELL_TEST_PORTS="FIRST COUNT" says which instead, to be
+# tried in this order.
+read -r first_port port_count <<<"${FORETELL_TEST_PORTS:-20000 10000}"
+port_locks=/tmp/foretell-ports-$(id -u)
+
+# take_ports COUNT: so many free ports in the array `taken`, no two the same. Each is locked until this script ends, and what
+# it starts after that: another script takes others. A stranger may still be quicker, see port_was_taken.
+take_ports() {
+  local port lock tries=0
+  taken=()
+  mkdir -p "$port_locks"
+  while [ "${#taken[@]}" -lt "$1" ]; do
+    port=$((first_port + (RANDOM * 32768 + RANDOM) % port_count))
+    if [ -n "${FORETELL_TEST_PORTS:-}" ]; then port=$((first_port + tries)); fi
+    tries=$((tries + 1))
+    if [ "$tries" -gt "$port_count" ] || [ "$tries" -gt 1000 ]; then die "found no $1 free ports in $port_count from $first_port on"; fi
+    exec {lock}>"$port_locks/$port"
+    if flock -n "$lock" && ! port_is_open "$port"; then taken+=("$port"); else exec {lock}>&-; fi
   done
-  die "found no free port in 50 tries"
 }
+
+# Whether one of the servers with these logs ended since somebody else had its port.
+port_was_taken() { grep -Eqs 'Address already in use|BindException|seems to be in use' "$@"; }
 
 # A process that is dead but not yet reaped counts as gone: a container without an init never reaps it.
 is_running() {
@@ -51,18 +65,20 @@ start_in() {
   disown
 }
 
-# wait_until FOLDER COMMAND...: for at most two minutes, and no longer than the server in FOLDER lives.
+# wait_until FOLDER COMMAND...: for at most two minutes, and no longer than the server in FOLDER lives; 1 if that was in vain.
 wait_until() {
   local folder=$1 end=$((SECONDS + 120))
   shift
   until "$@"; do
     if ! is_running "$(cat "$folder/pid")"; then
       tail -n 30 "$folder/log" >&2
-      die "the server in $folder ended before it was ready"
+      say "the server in $folder ended before it was ready"
+      return 1
     fi
     if [ "$SECONDS" -ge "$end" ]; then
       tail -n 30 "$folder/log" >&2
-      die "the server in $folder was not ready after two minutes"
+      say "the server in $folder was not ready after two minutes"
+      return 1
     fi
     sleep 0.1
   done

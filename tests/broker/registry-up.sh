@@ -23,15 +23,23 @@ jar=$(find "$app" -maxdepth 1 -name '*-runner.jar' | head -n 1)
 
 exec 8>"$run/lock"
 flock 8
-[ -e "$run/port" ] || free_port >"$run/port"
-url=http://127.0.0.1:$(cat "$run/port")/apis/ccompat/v7
-
 answers() { curl -fs -m 5 -o "$run/answer" "$url/subjects"; }
-if ! pid_of "$run" >/dev/null; then
+address() { url=http://127.0.0.1:$(cat "$run/port")/apis/ccompat/v7; }
+for attempt in 1 2 3; do
+  if [ ! -e "$run/port" ]; then take_ports 1; echo "${taken[0]}" >"$run/port"; fi
+  address
+  if pid_of "$run" >/dev/null; then break; fi
   start_in "$run" -Xmx384m -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$(cat "$run/port")" \
     -Dquarkus.log.level=WARN -jar "$jar" 8>&-
-  wait_until "$run" answers
-  curl -fsS -m 10 -o "$run/answer" -X PUT -H 'Content-Type: application/vnd.schemaregistry.v1+json' \
-    -d '{"compatibility": "BACKWARD"}' "$url/config" || die "could not set the level"
-fi
+  if wait_until "$run" answers; then
+    curl -fsS -m 10 -o "$run/answer" -X PUT -H 'Content-Type: application/vnd.schemaregistry.v1+json' \
+      -d '{"compatibility": "BACKWARD"}' "$url/config" || die "could not set the level"
+    break
+  fi
+  # It keeps nothing, but its clients know its port.
+  if [ "$attempt" = 3 ] || ! port_was_taken "$run/log"; then die "the registry did not start"; fi
+  say "somebody else was quicker to take the port: trying another"
+  stop_in "$run" 0
+  rm -f "$run/port"
+done
 printf "REGISTRY_URL='%s'\n" "$url"
