@@ -5,6 +5,7 @@
 //!   checkpoint ──────▶ changelog ──────▶ end: where it ended when we began, transactions still open included
 //!   (or the beginning)   read to its end, and again once every such transaction is decided
 //! ```
+//! Before that, the log has to be the one that the checkpoint is of: its mark is read where the checkpoint says that it is.
 //! The end of what is committed is not enough: an open transaction of some ghost would hide what a predecessor
 //! of ours has committed behind it.
 
@@ -16,7 +17,7 @@ use crate::streams::{
         broker::{Broker, BrokerError, From, Isolation, ReadTo, Reader},
         worker::TurnError,
     },
-    state::StoreId,
+    state::{Checkpoint, Incarnation, StoreId, is_mark},
     task::Task,
     time::{Clock, WallTime},
 };
@@ -30,6 +31,8 @@ pub(super) struct Restore {
 struct Changelog {
     store: StoreId,
     source: TopicPartition,
+    /// Reads the mark of the log that the checkpoint is of.
+    proof: Option<(Checkpoint, Incarnation, Box<dyn Reader>)>,
     reading: Option<Reading>,
 }
 
@@ -59,8 +62,12 @@ impl Restore {
     /// All that `task` remembers is to be brought up to date.
     pub(super) fn of(task: &Task) -> Self {
         let changelogs = task.changelogs();
-        let changelogs =
-            changelogs.map(|(store, source)| Changelog { store, source, reading: None });
+        let changelogs = changelogs.map(|(store, source)| Changelog {
+            store,
+            source,
+            proof: None,
+            reading: None,
+        });
         Self { changelogs: changelogs.collect(), restored: 0 }
     }
 
@@ -140,13 +147,13 @@ impl Changelog {
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<usize, TurnError> {
-        let reading = match &mut self.reading {
-            Some(reading) => reading,
-            none => none.insert(begin(&self.source, self.store, broker, clock, task)?),
-        };
+        if self.reading.is_none() {
+            self.begin(wait, broker, clock, task)?;
+        }
+        let Some(reading) = &mut self.reading else { return Ok(0) };
         let mut records: Vec<InputRecord> = Vec::new();
         let read_to = reading.reader.read(wait, &mut records);
-        let count = records.len();
+        let count = records.iter().filter(|record| !is_mark(record)).count();
         if let Some(last) = records.last() {
             reading.position = last.offset.next();
         }
@@ -162,6 +169,102 @@ impl Changelog {
             reading.is_decided = true;
         }
         Ok(count)
+    }
+
+    /// Begins to read where the store leaves off, or at the beginning; not yet, while it is not known whether the log is the
+    /// one that the store is of.
+    fn begin(
+        &mut self,
+        wait: Duration,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &mut Task,
+    ) -> Result<(), TurnError> {
+        if self.proof.is_none() {
+            let Some((kept, incarnation)) = self.usable(broker, clock, task)? else {
+                return self.read_from(None, broker, clock, task);
+            };
+            let reader = broker.read(&self.source, From::Offset(incarnation.offset))?;
+            self.proof = Some((kept, incarnation, reader));
+        }
+        let Some((kept, incarnation, reader)) = &mut self.proof else { return Ok(()) };
+        let (kept, incarnation) = (*kept, *incarnation);
+        let mut records = Vec::new();
+        let read_to = reader.read(wait, &mut records)?;
+        let first = records.first();
+        if first.is_none() && read_to == ReadTo::More {
+            return Ok(());
+        }
+        if first.is_none() {
+            let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
+            let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
+            // The mark may be behind a ghost's open transaction.
+            if stable <= incarnation.offset && stable < end {
+                return Ok(());
+            }
+        }
+        self.proof = None;
+        let mark = first.and_then(Incarnation::of);
+        if mark.is_some_and(|mark| mark.id == incarnation.id) {
+            return self.read_from(Some(kept), broker, clock, task);
+        }
+        tracing::warn!(changelog = %self.source, "it is not the one that the store is of, but made anew: restoring anew");
+        self.read_from(None, broker, clock, task)
+    }
+
+    /// The checkpoint of the store, and which log that is of, unless it is of no use.
+    fn usable(
+        &self,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &Task,
+    ) -> Result<Option<(Checkpoint, Incarnation)>, TurnError> {
+        let Some(kept) = task.checkpoint(self.store) else { return Ok(None) };
+        let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
+        let (changelog, now) = (&self.source, clock.now());
+        if kept.offset > end {
+            tracing::warn!(%changelog, "it is shorter than the store knew it: restoring anew");
+            return Ok(None);
+        }
+        if kept.offset < end && now.since(kept.complete_at) > COMPLETE_WITHIN {
+            tracing::info!(%changelog, "the store is older than tombstones are kept: restoring anew");
+            return Ok(None);
+        }
+        if kept.incarnation.is_none() && kept.offset > Offset(0) {
+            tracing::info!(%changelog, "it had no mark when the store was written: restoring anew");
+        }
+        Ok(kept.incarnation.map(|incarnation| (kept, incarnation)))
+    }
+
+    fn read_from(
+        &mut self,
+        kept: Option<Checkpoint>,
+        broker: &dyn Broker,
+        clock: &dyn Clock,
+        task: &mut Task,
+    ) -> Result<(), TurnError> {
+        let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
+        let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
+        let (from, position, complete_at) = match kept {
+            Some(kept) => (From::Offset(kept.offset), kept.offset, kept.complete_at),
+            None => {
+                let cleared = task.clear(self.store);
+                cleared.map_err(TurnError::in_task(task.partition()))?;
+                (From::Beginning, Offset(0), clock.now())
+            }
+        };
+        let reader = broker.read(&self.source, from)?;
+        let is_decided = stable >= end;
+        self.reading = Some(Reading {
+            reader,
+            position,
+            end,
+            decided_at: end,
+            is_decided,
+            at_end: false,
+            complete_at,
+        });
+        Ok(())
     }
 
     /// Whether all was read; the store then says that it was complete `now`, if it last said so `every` ago or
@@ -183,37 +286,4 @@ impl Changelog {
         }
         Ok(true)
     }
-}
-
-fn begin(
-    source: &TopicPartition,
-    store: StoreId,
-    broker: &dyn Broker,
-    clock: &dyn Clock,
-    task: &mut Task,
-) -> Result<Reading, TurnError> {
-    let end = broker.end(source, Isolation::ReadUncommitted)?;
-    let stable = broker.end(source, Isolation::ReadCommitted)?;
-    let now = clock.now();
-    let kept = task.checkpoint(store).filter(|kept| match kept {
-        kept if kept.offset > end => {
-            tracing::warn!(changelog = %source, "it is shorter than the store knew it: restoring anew");
-            false
-        }
-        kept if kept.offset < end && now.since(kept.complete_at) > COMPLETE_WITHIN => {
-            tracing::info!(changelog = %source, "the store is older than tombstones are kept: restoring anew");
-            false
-        }
-        _ => true,
-    });
-    let (from, position, complete_at) = match kept {
-        Some(kept) => (From::Offset(kept.offset), kept.offset, kept.complete_at),
-        None => {
-            task.clear(store).map_err(TurnError::in_task(task.partition()))?;
-            (From::Beginning, Offset(0), now)
-        }
-    };
-    let reader = broker.read(source, from)?;
-    let is_decided = stable >= end;
-    Ok(Reading { reader, position, end, decided_at: end, is_decided, at_end: false, complete_at })
 }

@@ -7,6 +7,7 @@ use crate::streams::{
     codec::{Codec as _, Stored},
     record::InputRecord,
     simulation::ledger::{POISON, text},
+    state::is_mark,
     time::EventTime,
 };
 
@@ -65,7 +66,7 @@ impl Stores {
 /// The last value of every key.
 fn compacted(changelog: &[InputRecord]) -> BTreeMap<&[u8], &[u8]> {
     let mut entries = BTreeMap::new();
-    for record in changelog {
+    for record in changelog.iter().filter(|record| !is_mark(record)) {
         let key = record.key.as_deref().unwrap();
         match record.value.as_deref() {
             Some(value) => entries.insert(key, value),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::streams::{
     record::{Offset, TopicPartition},
-    state::{Change, StateError},
+    state::{Change, Incarnation, StateError},
     time::{EventTime, WallTime},
 };
 
@@ -24,13 +24,15 @@ pub struct Checkpoint {
     /// When the store was last known to hold everything. A tombstone outlives this by the changelog's
     /// `delete.retention.ms` only: an older store may hold what was deleted.
     pub complete_at: WallTime,
+    /// Which log that is an offset of, if it has a mark.
+    pub incarnation: Option<Incarnation>,
 }
 
 impl Checkpoint {
     /// Of a store that is to be restored from the beginning, as begun `now`.
     #[must_use]
     pub fn start(now: WallTime) -> Self {
-        Self { offset: Offset(0), stream_time: EventTime::MIN, complete_at: now }
+        Self { offset: Offset(0), stream_time: EventTime::MIN, complete_at: now, incarnation: None }
     }
 }
 

@@ -12,6 +12,7 @@
 mod backend;
 mod dirty;
 mod disk;
+mod incarnation;
 mod key_value;
 mod memory;
 mod packed;
@@ -20,6 +21,8 @@ mod window;
 
 pub use backend::{Access, Checkpoint, Entry, StateStore, StoreSupplier};
 pub use disk::DiskStores;
+pub use incarnation::Incarnation;
+pub(crate) use incarnation::{MARK_KEY, is_mark};
 pub use key_value::{KeyValueHandle, KeyValueStore};
 pub use memory::{MemoryStore, MemoryStores};
 pub use store::{Change, Store};

@@ -11,6 +11,7 @@
 
 mod dead_letter;
 mod input;
+mod marks;
 mod restore;
 mod times;
 
@@ -23,7 +24,7 @@ use crate::streams::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
     state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
-    task::input::InputQueues,
+    task::{input::InputQueues, marks::Marks},
     time::{EventTime, WallTime},
     topology::{Outbox, ProcessError, PunctuationKind, Scope, StoreKind, Topology},
 };
@@ -39,6 +40,8 @@ pub struct Task {
     consumed: Vec<Option<Offset>>,
     /// The next offset of one of its inputs, as it was committed last.
     committed_offset: Option<(TopicPartition, Offset)>,
+    /// Which logs its changelogs are.
+    marks: Marks,
     /// Which stores were written since their checkpoint was moved on.
     behind: BTreeSet<StoreId>,
     /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
@@ -117,6 +120,8 @@ impl Task {
         let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
         let kept = opened.iter().filter_map(Store::checkpoint);
         let stream_time = kept.map(|kept| kept.stream_time).max().unwrap_or(EventTime::MIN);
+        let marks = opened.iter().map(|store| store.checkpoint()?.incarnation);
+        let marks = Marks::new(marks);
         Self {
             topology: Arc::clone(topology),
             metrics: metrics.clone(),
@@ -125,6 +130,7 @@ impl Task {
             queues: InputQueues::new(topology.sources.len()),
             consumed: vec![None; topology.sources.len()],
             committed_offset: None,
+            marks,
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
             told_time: stream_time,
@@ -324,6 +330,7 @@ impl Task {
         &mut self,
         mut send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.tell_marks(&mut send)?;
         let has_untold = self.untold().next().is_some();
         self.untold().try_for_each(&mut send)?;
         if self.owes_time && !has_untold {
@@ -372,6 +379,7 @@ impl Task {
         self.committed_offset = first.or(self.committed_offset.take());
         self.consumed.fill(None);
         self.keep_times();
+        self.marks.committed();
         for (counter, by) in self.scope.counts.drain(..) {
             counter.add(by);
         }
@@ -385,7 +393,9 @@ impl Task {
             if has_changes || end.is_some() {
                 let before = store.checkpoint().map_or(Offset(0), |before| before.offset);
                 let offset = end.copied().unwrap_or(before);
-                let kept = store.commit(Checkpoint { offset, stream_time, complete_at: now });
+                let incarnation = self.marks.known(id);
+                let kept =
+                    store.commit(Checkpoint { offset, stream_time, complete_at: now, incarnation });
                 result = result.and(kept);
             }
             if end.is_some() {
@@ -402,6 +412,7 @@ impl Task {
     /// The commit failed, and the records since the last one will come again.
     pub fn discarded(&mut self) {
         self.consumed.fill(None);
+        self.marks.discarded();
         self.queues.clear();
         self.scope.outbox.clear();
         self.scope.counts.clear();

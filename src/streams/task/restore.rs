@@ -67,13 +67,16 @@ impl Task {
         let stream_time = records.iter().map(|record| record.timestamp).max();
         self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
         self.keep_times();
+        self.read_marks(store, &records);
         let checkpoint = Checkpoint {
             offset: last.offset.next(),
             stream_time: self.scope.stream_time,
             complete_at,
+            incarnation: self.marks.known(store),
         };
         let is_window = self.topology.stores[store.0].kind == StoreKind::Window;
-        let changes = records.into_iter().filter_map(|record| Some((record.key?, record.value)));
+        let changes = records.into_iter().filter(|record| !state::is_mark(record));
+        let changes = changes.filter_map(|record| Some((record.key?, record.value)));
         let mut changes = changes.flat_map(|change| {
             let index = if is_window { state::index_of(&change) } else { None };
             index.into_iter().chain([change])
@@ -92,7 +95,8 @@ impl Task {
         now: WallTime,
     ) -> Result<(), StateError> {
         let stream_time = self.committed_times.0;
-        let checkpoint = Checkpoint { offset, stream_time, complete_at: now };
+        let incarnation = self.marks.known(store);
+        let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
         self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
     }
 
@@ -107,6 +111,7 @@ impl Task {
     /// # Errors
     /// [`StateError`]
     pub fn clear(&mut self, store: StoreId) -> Result<(), StateError> {
+        self.marks.know(store, None);
         self.scope.stores[store.0].clear()
     }
 }

@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::streams::{
     record::{OutputRecordRef, Partition},
     runtime::{
-        broker::{BrokerError, Member},
+        broker::{BrokerError, Isolation, Member},
         worker::{TurnError, Worker, checkpoints::Ends},
     },
+    state::Incarnation,
 };
 
 /// A commit of nothing, so that the member can renew offsets that would expire.
@@ -46,11 +47,35 @@ impl Worker {
 
     /// Tells the changelogs of tasks whose stores have at least so many changes.
     pub(super) fn tell_changelogs(&mut self, changes_min: usize) -> Result<(), BrokerError> {
+        if self.stores.is_lasting() {
+            self.mark_changelogs(changes_min);
+        }
         let member = self.member.as_mut();
         for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
             slot.task.tell(|record| send(member, record).map_err(must_be_taken))?;
         }
         Ok(())
+    }
+
+    /// A changelog without a mark gets one before its first changes, for the checkpoints to come. Where nobody says where it
+    /// ends, that waits for other changes.
+    fn mark_changelogs(&mut self, changes_min: usize) {
+        let now = self.clock.now().0;
+        for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
+            let unmarked: Vec<_> = slot.task.unmarked().collect();
+            for (store, changelog) in unmarked {
+                match self.broker.end(&changelog, Isolation::ReadUncommitted) {
+                    Ok(end) => {
+                        let mark = Incarnation::new(&self.membership.member, now, end);
+                        slot.task.mark(store, mark);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%changelog, %error, "it is not marked yet");
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn commit_is_due(&self) -> bool {

@@ -45,7 +45,7 @@ const UNUSED_FOR: Duration = Duration::from_secs(3600);
 const CHECKPOINT: &[u8] = &[0];
 const ENTRY: u8 = 1;
 /// Of the checkpoint, and of what keys and values are made of: a store with another one is rebuilt.
-const CHECKPOINT_FORMAT: u8 = 1;
+const CHECKPOINT_FORMAT: u8 = 2;
 
 /// The stores of a process, in one folder.
 pub struct DiskStores(Shared);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::streams::{
     record::{Offset, Partition, Topic},
-    state::{MemoryStore, disk::engine::SUSPECT},
+    state::{Incarnation, MemoryStore, disk::engine::SUSPECT},
     time::{EventTime, WallTime},
 };
 
@@ -24,6 +24,7 @@ fn at(offset: i64) -> Checkpoint {
         offset: Offset(offset),
         stream_time: EventTime(offset * 10),
         complete_at: WallTime(offset * 100),
+        incarnation: Some(Incarnation { id: 7, offset: Offset(1) }),
     }
 }
 
