@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::streams::{
     record::{InputRecord, Partition},
     simulation::{
-        ledger::text,
+        ledger::{text, time_of},
         model::{Found, Model, Said, said},
     },
 };
@@ -83,7 +83,7 @@ impl Model {
             let at_least = if is_haunted { 1 } else { place + 1 };
             seen.check_number(&format!("{key} {topic}"), of_topic, at_least)?;
             seen.check_number(key, of_key, at_least)?;
-            if times.insert(input.clone(), record.timestamp).is_none() {
+            if times.insert(input.clone(), time_of(&input)).is_none() {
                 came.entry(topic.to_owned()).or_default().push(input.clone());
             }
             if is_late {
@@ -102,6 +102,10 @@ impl Model {
         }
         if is_haunted {
             return Ok(());
+        }
+        let in_time = self.in_time.iter().filter(|input| times.contains_key(*input));
+        if let Some(input) = in_time.clone().find(|input| !kept.contains(*input)) {
+            return Err(format!("{input} was in time, and came out as late only"));
         }
         for (topic, inputs) in inputs {
             let name = format!("{key} {topic}");

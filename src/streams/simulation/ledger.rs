@@ -8,8 +8,10 @@ use std::{
 
 use crate::streams::{
     codec::{Stored, Utf8},
-    record::Topic,
+    record::{InputRecord, Topic},
+    simulation::weather::Bug,
     state::{KeyValueHandle, WindowHandle},
+    time::EventTime,
     topology::{
         Context, ProcessError, Processor, Punctuation, PunctuationKind, Record, Topology,
         TopologyBuilder,
@@ -88,11 +90,25 @@ impl Processor for Ledger {
     }
 }
 
-pub(super) fn topology(attempts: &Attempts) -> Topology {
+/// The event time that a value tells.
+pub(super) fn time_of(value: &str) -> EventTime {
+    let (_, time) = value.split_once('@').unwrap();
+    EventTime(time.parse().unwrap())
+}
+
+pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
     let attempts = Arc::clone(attempts);
     let mut topology = TopologyBuilder::new("simulation", Topic::new("dead"));
-    let lead = topology.source("lead", Topic::new("in"), Arc::new(Utf8));
-    let side = topology.source("side", Topic::new("side"), Arc::new(Utf8));
+    if bug == Some(Bug::StreamTimeAheadOfTheClock) {
+        topology.clock_tolerance(Duration::MAX);
+    }
+    if bug == Some(Bug::MergeByRecordTime) {
+        topology.plant_merge_by_record_time();
+    }
+    let [lead, side] = [("lead", "in"), ("side", "side")].map(|(name, topic)| {
+        let time = |value: &String, _: &InputRecord, _| Ok(time_of(value));
+        topology.source_timed(name, Topic::new(topic), Arc::new(Utf8), time)
+    });
     let numbers = topology.key_value_store("numbers", Arc::new(Stored::version(1)));
     let window = topology.window_store("window", Arc::new(Stored::version(1)));
     let stores = [numbers.id(), window.id()];

@@ -16,6 +16,8 @@ use crate::streams::{
 pub(super) struct Model {
     pub(super) inputs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     pub(super) poison: BTreeSet<String>,
+    /// By their event times, these come within the window, in whatever order they were written.
+    pub(super) in_time: BTreeSet<String>,
 }
 
 /// What is committed in the end.
@@ -154,6 +156,8 @@ impl Model {
                     }
                     if !is_late {
                         kept.push(input.to_owned());
+                    } else if self.in_time.contains(input) {
+                        return Err(format!("`{value}` was in time"));
                     }
                 }
             }

@@ -111,6 +111,10 @@ pub(super) enum Bug {
     FailedDeliveryForgotten,
     /// Changelogs are written while the outputs are still under way.
     ChangelogsBeforeTheOutputs,
+    /// Inputs are merged by when their records were written.
+    MergeByRecordTime,
+    /// Stream time follows a record of a fast clock.
+    StreamTimeAheadOfTheClock,
 }
 
 impl Bug {
@@ -125,6 +129,8 @@ impl Bug {
             Self::OffsetsBeforeTheOutputs => "offsets before the outputs",
             Self::FailedDeliveryForgotten => "failed delivery forgotten",
             Self::ChangelogsBeforeTheOutputs => "changelogs before the outputs",
+            Self::MergeByRecordTime => "inputs merged by record time",
+            Self::StreamTimeAheadOfTheClock => "stream time ahead of the clock",
         }
     }
 }

@@ -40,6 +40,15 @@ const INSTANCES_MAX: usize = 4;
 /// Past every session and transaction.
 const OUTAGE_MAX_MS: u64 = 15_000;
 const START: WallTime = WallTime(1_000_000_000);
+/// Far more than stream time may follow.
+const FAST_CLOCK_MAX_MS: u64 = 60_000;
+/// Of each topic and partition.
+const BACKFILL_RECORDS: u32 = 40;
+/// Far more than a window.
+const BACKFILL_EVERY: Duration = Duration::from_secs(3_600);
+/// Longer than a task has to be quiet before its stream time goes on, and than a window after that.
+const QUIET_STEPS: usize = 300;
+const QUIET_STEP: Duration = Duration::from_millis(200);
 
 /// What is simulated under a seed.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +68,8 @@ struct World {
     /// By the name of the instance.
     disks: BTreeMap<&'static str, Disk>,
     has_standbys: bool,
+    /// Its last windows are to be settled without another record.
+    falls_silent: bool,
     /// Some tell their changelogs before the commit.
     changes_untold_max: usize,
     model: Model,
@@ -117,7 +128,7 @@ impl World {
             broker.with(|cluster, _| cluster.plant_trust_in_everybody());
         }
         let attempts = Attempts::default();
-        let topology = Arc::new(ledger::topology(&attempts));
+        let topology = Arc::new(ledger::topology(&attempts, bug));
         let partitions = u32::try_from(1 + weather.roll(4)).unwrap();
         let plain = ["in", "side", "out", "dead"].map(|name| (Topic::new(name), false));
         let changelogs = topology.changelogs().into_iter().map(|name| (name, true));
@@ -140,6 +151,7 @@ impl World {
             partitions,
             disks: BTreeMap::new(),
             has_standbys: seed.is_multiple_of(2),
+            falls_silent: seed % 4 < 2,
             changes_untold_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
             attempts,
@@ -150,6 +162,9 @@ impl World {
 
     /// The bad year.
     fn live(&mut self) -> Result<(), String> {
+        if self.weather.one_in(2) {
+            self.put_backfill();
+        }
         for _ in 0..STEPS {
             let span = if self.weather.one_in(40) { 2_000 } else { 30 };
             self.clock.advance(Duration::from_millis(self.weather.roll(span)));
@@ -245,18 +260,65 @@ impl World {
         // What came twice could not be told from what is put in twice.
         let may_copy = kind != POISON && self.guarantee == ProcessingGuarantee::ExactlyOnce;
         let copies = if may_copy && self.weather.one_in(20) { 2 } else { 1 };
+        // Some producers' clocks are fast.
+        let ahead = match self.weather.one_in(50) {
+            true => i64::try_from(self.weather.roll(FAST_CLOCK_MAX_MS)).unwrap(),
+            false => 0,
+        };
+        let time = EventTime(self.clock.now().0 - age + ahead);
         for _ in 0..copies {
-            self.put(topic, partition, &key, &value, EventTime(self.clock.now().0 - age));
+            self.put(topic, partition, &key, &value, time);
         }
     }
 
-    fn put(&mut self, topic: &str, partition: i32, key: &str, value: &str, timestamp: EventTime) {
-        self.model.put(topic, key, value);
+    /// What happened long ago, written before anybody starts: each topic in the order of event time, one before the
+    /// other or in turns. Of both, none is late.
+    fn put_backfill(&mut self) {
+        let order = self.weather.roll(3);
+        let first_at = EventTime(START.0) - BACKFILL_EVERY * (BACKFILL_RECORDS + 1);
+        let both = [("in", Duration::ZERO), ("side", WINDOW / 2)];
+        let of = |(topic, later): (&'static str, Duration)| {
+            (0..BACKFILL_RECORDS)
+                .map(move |index| (topic, first_at + BACKFILL_EVERY * index + later))
+        };
+        let records: Vec<_> = match order {
+            0 => of(both[0]).chain(of(both[1])).collect(),
+            1 => of(both[1]).chain(of(both[0])).collect(),
+            _ => of(both[0]).zip(of(both[1])).flat_map(|(one, other)| [one, other]).collect(),
+        };
+        self.weather.note(format_args!("a backfill, in order {order}"));
+        for partition in 0..i32::try_from(self.partitions).unwrap() {
+            for (topic, time) in &records {
+                let key = format!("{partition}-{}", self.weather.roll(3));
+                self.put_in_time(topic, partition, &key, *time);
+            }
+        }
+    }
+
+    /// A record that must not be late.
+    fn put_in_time(&mut self, topic: &str, partition: i32, key: &str, time: EventTime) {
+        self.values += 1;
+        let value = format!("value{}", self.values);
+        let value = self.put(topic, partition, key, &value, time);
+        self.model.in_time.insert(value);
+    }
+
+    /// The event time is in the value; the record's own timestamp is when it was written, as a backfill's is.
+    fn put(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        value: &str,
+        time: EventTime,
+    ) -> String {
+        let value = format!("{value}@{}", time.0);
+        self.model.put(topic, key, &value);
         let partition = Partition(partition);
         let record = OutputRecord {
             topic: Topic::new(topic),
             partition: Some(partition),
-            timestamp,
+            timestamp: EventTime(self.clock.now().0),
             key: Some(key.as_bytes().to_vec()),
             value: Some(value.as_bytes().to_vec()),
             headers: Vec::new(),
@@ -264,6 +326,7 @@ impl World {
         self.broker.publish().unwrap().send(record).unwrap();
         let source = TopicPartition { topic: Topic::new(topic), partition };
         self.ends.entry(source).or_insert(Offset(0)).0 += 1;
+        value
     }
 
     /// A process starts, under a name that may be another's, too: a stalled one's.
@@ -340,16 +403,36 @@ impl World {
         self.weather.calm();
         self.weather.note(format_args!("calm"));
         self.finish()?;
-        // Windows close by stream time, which goes on with the records of each task; a task that has never
-        // written anything learns the time from the first of them.
-        for round in 1.. {
-            self.clock.advance(3 * WINDOW);
-            let end = EventTime(self.clock.now().0);
+        // One clock is fast; whoever comes after it is in time all the same.
+        let fast = Duration::from_millis(FAST_CLOCK_MAX_MS);
+        for (ahead, is_in_time) in [(fast, false), (Duration::ZERO, true)] {
+            let now = EventTime(self.clock.now().0);
             for partition in 0..i32::try_from(self.partitions).unwrap() {
-                self.put("in", partition, &format!("{partition}-end"), "end", end);
+                let key = format!("{partition}-calm");
+                match is_in_time {
+                    true => self.put_in_time("in", partition, &key, now),
+                    false => drop(self.put("in", partition, &key, "fast", now + ahead)),
+                }
             }
             self.finish()?;
-            match self.check(end - WINDOW) {
+        }
+        let last = EventTime(self.clock.now().0);
+        // Windows close by stream time, which goes on with the records of each task, or with the clock where nothing
+        // comes any more.
+        for round in 1.. {
+            let closed = if self.falls_silent {
+                self.let_it_be_quiet()?;
+                last - WINDOW / 2
+            } else {
+                self.clock.advance(3 * WINDOW);
+                let end = EventTime(self.clock.now().0);
+                for partition in 0..i32::try_from(self.partitions).unwrap() {
+                    self.put("in", partition, &format!("{partition}-end"), "end", end);
+                }
+                self.finish()?;
+                end - WINDOW
+            };
+            match self.check(closed) {
                 Ok(()) => break,
                 Err(wrong) if round == CLOSING_ROUNDS_MAX => return Err(wrong),
                 Err(_) => {}
@@ -361,6 +444,17 @@ impl World {
             writeln!(contents, "{}@{} {value}", record.source, record.offset).unwrap();
         }
         Ok(contents)
+    }
+
+    /// Nothing comes, and whoever is there goes on turning.
+    fn let_it_be_quiet(&mut self) -> Result<(), String> {
+        for _ in 0..QUIET_STEPS {
+            self.clock.advance(QUIET_STEP);
+            for at in (0..crowd::len()).rev() {
+                self.turn(at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Holds what is committed against the model.

@@ -134,6 +134,8 @@ pub struct TopologyBuilder {
     sources: Vec<Source>,
     stores: Vec<StoreSpec>,
     clock_tolerance: Duration,
+    #[cfg(test)]
+    merges_by_record_time: bool,
 }
 
 /// Clocks of machines that keep them set differ by less.
@@ -152,7 +154,15 @@ impl TopologyBuilder {
             sources: Vec::new(),
             stores: Vec::new(),
             clock_tolerance: CLOCK_TOLERANCE,
+            #[cfg(test)]
+            merges_by_record_time: false,
         }
+    }
+
+    /// Plants a bug for the simulation to find: inputs are merged by the timestamps of their records.
+    #[cfg(test)]
+    pub(crate) fn plant_merge_by_record_time(&mut self) {
+        self.merges_by_record_time = true;
     }
 
     /// How far stream time may run ahead of the time of day (10 s by default). A record from further ahead is processed,
@@ -262,6 +272,8 @@ impl TopologyBuilder {
             sources: self.sources,
             stores: self.stores,
             clock_tolerance: self.clock_tolerance,
+            #[cfg(test)]
+            merges_by_record_time: self.merges_by_record_time,
         }
     }
 
@@ -287,6 +299,8 @@ pub struct Topology {
     pub(crate) sources: Vec<Source>,
     pub(crate) stores: Vec<StoreSpec>,
     pub(crate) clock_tolerance: Duration,
+    #[cfg(test)]
+    pub(crate) merges_by_record_time: bool,
 }
 
 impl Topology {
