@@ -71,8 +71,7 @@ impl Task {
         &mut self,
         send: &mut impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (partition, timestamp) =
-            (Some(self.scope.partition), self.scope.writable(self.scope.stream_time));
+        let (partition, timestamp) = (Some(self.scope.partition), self.scope.changed_at());
         for (spec, mark) in self.topology.stores.iter().zip(&mut self.marks.0) {
             let Some(new) = mark.new.as_mut().filter(|new| !new.is_told) else { continue };
             send(OutputRecordRef {
