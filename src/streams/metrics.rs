@@ -36,6 +36,21 @@ impl Counter {
     }
 }
 
+/// For how long one task is blocked. A task that has gone is not.
+pub(crate) struct BlockedFor(IntGauge);
+
+impl BlockedFor {
+    pub(crate) fn tell(&self, span: Duration) {
+        self.0.set(i64::try_from(span.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for BlockedFor {
+    fn drop(&mut self) {
+        self.0.set(0);
+    }
+}
+
 /// What every worker of one application reports into.
 #[derive(Clone, Debug)]
 pub struct StreamsMetrics {
@@ -45,6 +60,8 @@ pub struct StreamsMetrics {
     dead_letters: IntCounterVec,
     commits: IntCounterVec,
     commit_latency: Histogram,
+    punctuations_failed: IntCounter,
+    blocked: IntGaugeVec,
     restored: IntCounter,
     restore_remaining: IntGaugeVec,
     standby_tasks: IntGaugeVec,
@@ -91,6 +108,17 @@ impl StreamsMetrics {
             )
             .buckets(COMMIT_SECONDS.to_vec()),
         )?;
+        let punctuations_failed = IntCounter::new(
+            "foretell_stream_punctuations_failed_total",
+            "Calls by the clock or by stream time that failed: nothing of them remains, and they are tried again when next due.",
+        )?;
+        let blocked = IntGaugeVec::new(
+            Opts::new(
+                "foretell_stream_task_blocked_seconds",
+                "For how long a task has processed nothing, since a record waits; 0: it does not. `blocked_by` in /api/v1/status says why.",
+            ),
+            &["worker", "task"],
+        )?;
         let restored = IntCounter::new(
             "foretell_stream_task_restore_records_total",
             "Changelog records read to restore stores.",
@@ -113,13 +141,15 @@ impl StreamsMetrics {
         )?;
         let threads_alive =
             IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
-        let all: [Box<dyn Collector>; 11] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(records.clone()),
             Box::new(records_ahead.clone()),
             Box::new(records_before_2000.clone()),
             Box::new(dead_letters.clone()),
             Box::new(commits.clone()),
             Box::new(commit_latency.clone()),
+            Box::new(punctuations_failed.clone()),
+            Box::new(blocked.clone()),
             Box::new(restored.clone()),
             Box::new(restore_remaining.clone()),
             Box::new(standby_tasks.clone()),
@@ -134,6 +164,8 @@ impl StreamsMetrics {
             dead_letters,
             commits,
             commit_latency,
+            punctuations_failed,
+            blocked,
             restored,
             restore_remaining,
             standby_tasks,
@@ -150,6 +182,25 @@ impl StreamsMetrics {
 
     pub(crate) fn records(&self, topic: &str) -> Counter {
         Counter(self.records.with_label_values(&[topic]))
+    }
+
+    /// Tells for how long a task is blocked, for as long as the task is there.
+    pub(crate) fn blocked(&self, worker: &str, task: &str) -> BlockedFor {
+        BlockedFor(self.blocked.with_label_values(&[worker, task]))
+    }
+
+    pub(crate) fn punctuation_failed(&self) {
+        self.punctuations_failed.inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn blocked_seconds(&self, worker: &str, task: &str) -> i64 {
+        self.blocked.with_label_values(&[worker, task]).get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn punctuations_failed_so_far(&self) -> u64 {
+        self.punctuations_failed.get()
     }
 
     pub(crate) fn records_ahead(&self, topic: &str) -> Counter {

@@ -81,6 +81,11 @@ impl Cluster {
         Ok(created)
     }
 
+    /// Deletes a topic and makes it again, as an administrator can. No transaction may be open.
+    pub fn make_anew(&mut self, topic: &Topic) {
+        self.topics.make_anew(topic);
+    }
+
     /// Adds partitions to a topic, until it has so many, as an administrator can.
     pub fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
         self.topics.add_partitions(topic, partitions);

@@ -75,6 +75,17 @@ impl Topics {
         Ok(true)
     }
 
+    /// Makes a topic anew, empty. No transaction may be open.
+    pub(crate) fn make_anew(&mut self, topic: &Topic) {
+        let Some(topic) = self.by_name.get_mut(topic) else { return };
+        let rules = self.settings.rules(topic.spec.cleanup);
+        for log in &mut topic.logs {
+            self.bytes -= log.bytes();
+            *log = Log::new(rules);
+            self.bytes += log.bytes();
+        }
+    }
+
     /// Adds partitions to a topic, until it has so many.
     pub(crate) fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };

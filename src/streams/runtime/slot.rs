@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::streams::{
-    metrics::StreamsMetrics,
+    metrics::{BlockedFor, StreamsMetrics},
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
         backlog::{Backlog, Behind},
@@ -21,7 +21,7 @@ use crate::streams::{
     },
     state::StateError,
     task::{Step, Task},
-    time::{Clock, EventTime},
+    time::{Clock, EventTime, WallTime},
 };
 
 /// See the module.
@@ -36,6 +36,14 @@ pub(super) struct Slot {
     restored: usize,
     /// Why it waits, as it was published last.
     published: Option<String>,
+    blocked: Option<Blocked>,
+}
+
+/// Since when it waits, by both clocks, and where that is told.
+struct Blocked {
+    elapsed: Duration,
+    since: WallTime,
+    told: BlockedFor,
 }
 
 enum Phase {
@@ -60,7 +68,16 @@ impl Slot {
         let phase = Phase::Restoring(Restore::of(&task));
         let is_flowing = vec![false; task.inputs().len()];
         let (backlog, quiet) = (Backlog::Unknown, Quiet::since(clock.elapsed()));
-        Self { task, phase, is_flowing, backlog, quiet, restored: 0, published: None }
+        Self {
+            task,
+            phase,
+            is_flowing,
+            backlog,
+            quiet,
+            restored: 0,
+            published: None,
+            blocked: None,
+        }
     }
 
     /// Queues a record of one of its inputs.
@@ -241,6 +258,28 @@ impl Slot {
         }
     }
 
+    /// Takes note of whether it waits, after it was to process; `records` is how many it has.
+    pub(super) fn note_wait(
+        &mut self,
+        records: usize,
+        worker: &str,
+        metrics: &StreamsMetrics,
+        clock: &dyn Clock,
+    ) {
+        if records > 0 || self.blocked_by().is_none() {
+            self.blocked = None;
+            return;
+        }
+        let now = clock.elapsed();
+        let task = self.task.partition();
+        let blocked = self.blocked.get_or_insert_with(|| Blocked {
+            elapsed: now,
+            since: clock.now(),
+            told: metrics.blocked(worker, &task.to_string()),
+        });
+        blocked.told.tell(now.saturating_sub(blocked.elapsed));
+    }
+
     /// Whether it waits for something else than it did when this was asked last.
     pub(super) fn wait_has_changed(&mut self) -> bool {
         let waits = self.blocked_by();
@@ -259,6 +298,7 @@ impl Slot {
             partition: self.task.partition().0,
             state,
             blocked_by: self.blocked_by(),
+            blocked_since: self.blocked.as_ref().map(|blocked| blocked.since),
             stream_time: Some(self.task.stream_time()).filter(|time| *time > EventTime::MIN),
             buffered: self.task.buffered(),
             restored: self.restored,

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::streams::time::EventTime;
+use crate::streams::time::{EventTime, WallTime};
 
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +30,8 @@ pub struct TaskStatus {
     pub state: TaskState,
     /// Why its next record waits, if it does.
     pub blocked_by: Option<String>,
+    /// Since when nothing is processed for such a reason, which may not always have been the same.
+    pub blocked_since: Option<WallTime>,
     /// The highest event time it has seen, if it has seen one.
     pub stream_time: Option<EventTime>,
     /// Records waiting in its queues.

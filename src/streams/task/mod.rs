@@ -40,6 +40,8 @@ pub struct Task {
     consumed: Vec<Option<Offset>>,
     /// The next offset of one of its inputs, as it was committed last.
     committed_offset: Option<(TopicPartition, Offset)>,
+    /// Why the last punctuation of a node failed, so that it is told once.
+    failed_punctuations: BTreeMap<usize, String>,
     /// Which logs its changelogs are.
     marks: Marks,
     /// Which stores were written since their checkpoint was moved on.
@@ -130,6 +132,7 @@ impl Task {
             queues: InputQueues::new(topology.sources.len()),
             consumed: vec![None; topology.sources.len()],
             committed_offset: None,
+            failed_punctuations: BTreeMap::new(),
             marks,
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),

@@ -73,10 +73,16 @@ impl Task {
                     .with_node(node, |node_ref, scope| node_ref.punctuate(punctuation, scope, node))
             });
             match result {
-                Ok(()) => {}
+                Ok(()) => self.failed_punctuations.remove(&node).map_or((), drop),
                 Err(ProcessError::State(error)) => return Err(error),
                 Err(error @ (ProcessError::Reject { .. } | ProcessError::Retry(_))) => {
-                    tracing::warn!(task = %self.scope.partition, %error, "a punctuation failed");
+                    // What it was about is in its stores as before, and comes up again when it is next due.
+                    self.metrics.punctuation_failed();
+                    let error = error.to_string();
+                    let told = self.failed_punctuations.insert(node, error.clone());
+                    if told.as_ref() != Some(&error) {
+                        tracing::warn!(task = %self.scope.partition, error, "a punctuation failed: it is tried again when it is next due");
+                    }
                 }
             }
             self.write_dead_letters();

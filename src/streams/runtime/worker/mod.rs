@@ -428,7 +428,10 @@ impl Worker {
         let idle_max = self.settings.max_task_idle;
         for (partition, slot) in &mut self.slots {
             let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
-            self.processed += records.map_err(TurnError::in_task(*partition))?;
+            let records = records.map_err(TurnError::in_task(*partition))?;
+            self.processed += records;
+            let member = &self.membership.member;
+            slot.note_wait(records, member, &self.metrics, self.clock.as_ref());
             // A punctuation may write and send nothing: that is to be committed as well.
             if self.processed == 0 && slot.task.has_changes() {
                 self.processed = 1;

@@ -4,6 +4,7 @@ mod inputs;
 mod outputs;
 mod refusals;
 mod stores;
+mod waits;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -156,13 +157,18 @@ impl World {
 
     /// One record a partition, its key the partition's number.
     fn say(&self, word: &str) {
+        self.say_of("", word);
+    }
+
+    /// The same, under keys that begin with `prefix`.
+    fn say_of(&self, prefix: &str, word: &str) {
         let mut publisher = self.broker.publish().unwrap();
         for number in 0..PARTITIONS {
             let record = OutputRecord {
                 topic: topic("in"),
                 partition: Some(Partition(i32::try_from(number).unwrap())),
                 timestamp: EventTime(0),
-                key: Some(number.to_string().into_bytes()),
+                key: Some(format!("{prefix}{number}").into_bytes()),
                 value: Some(word.as_bytes().to_vec()),
                 headers: Vec::new(),
             };

@@ -16,14 +16,14 @@ use crate::streams::{
     record::{OutputRecord, Partition, TopicPartition},
     runtime::{
         Standby, StandbyParts, StopSignal, Worker,
-        broker::Broker,
+        broker::{Broker, ProcessingGuarantee},
         worker::tests::{
             COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing, topic,
         },
     },
     state::{
-        Access, Change, Checkpoint, DiskStores, Entry, MemoryStore, StateError, StateStore,
-        StoreSupplier,
+        Access, Change, Checkpoint, DiskStores, Entry, MemoryStore, MemoryStores, StateError,
+        StateStore, StoreSupplier,
     },
     time::{Clock, EventTime, ManualClock},
 };
@@ -97,6 +97,50 @@ fn a_lost_folder_is_restored_from_the_beginning() {
     world.run(&mut [&mut second]);
     world.expect_out(&["one 1", "two 2"]);
     assert_eq!(world.restored(), u64::from(PARTITIONS));
+}
+
+/// While the process was away, somebody has deleted the changelog and made it again, and others have written more to it
+/// than the old one had: what the store has of that is nothing any more.
+#[test]
+fn a_changelog_made_anew_is_not_mixed_with_the_store_of_the_old_one() {
+    for guarantee in [ProcessingGuarantee::ExactlyOnce, ProcessingGuarantee::AtLeastOnce] {
+        for others_are_on_disk in [false, true] {
+            let mut world = World::new("out");
+            world.guarantee = guarantee;
+            let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let stop = StopSignal::default();
+            stop.stop();
+            let live = |stores: Arc<dyn StoreSupplier>, prefix: &str, words: &[&str]| {
+                let mut worker = world.join_on(&stores, "a");
+                for word in words {
+                    world.say_of(prefix, word);
+                    world.run(&mut [&mut worker]);
+                }
+                worker.run(&stop).unwrap();
+            };
+            let expect = |key: &str, expected: &[&str]| {
+                assert_eq!(world.read("out")[key.as_bytes()], expected, "{guarantee:?}");
+            };
+            live(on_disk(folder.path()), "old-", &["one", "two"]);
+            expect("old-0", &["one 1", "two 2"]);
+            // The same log: the store goes on.
+            live(on_disk(folder.path()), "old-", &["three"]);
+            expect("old-0", &["one 1", "two 2", "three 3"]);
+            assert_eq!(world.restored(), 0);
+
+            let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one") };
+            world.broker.with(|cluster, _| cluster.make_anew(changelog));
+            let others: Arc<dyn StoreSupplier> = match others_are_on_disk {
+                true => on_disk(other.path()),
+                false => Arc::new(MemoryStores),
+            };
+            live(others, "new-", &["a", "b", "c", "d", "e", "f"]);
+            live(on_disk(folder.path()), "old-", &["again"]);
+            live(on_disk(folder.path()), "new-", &["g"]);
+            expect("old-0", &["one 1", "two 2", "three 3", "again 1"]);
+            expect("new-0", &["a 1", "b 2", "c 3", "d 4", "e 5", "f 6", "g 7"]);
+        }
+    }
 }
 
 /// A day has passed: what was deleted meanwhile may be in the store still, and in no changelog.
