@@ -13,7 +13,8 @@ fn scripts() -> PathBuf {
 /// Takes ports as the scripts do, prints them, and keeps them until its input ends.
 fn take(count: usize, ports: &str) -> Command {
     let mut command = Command::new("bash");
-    let script = format!(". ./process.sh; take_ports {count}; echo \"${{taken[*]}}\"; cat >/dev/null");
+    let script =
+        format!(". ./process.sh; take_ports {count}; echo \"${{taken[*]}}\"; cat >/dev/null");
     command.args(["-c", &script, "take"]).current_dir(scripts()).env("FORETELL_TEST_PORTS", ports);
     command
 }
