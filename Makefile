@@ -104,6 +104,12 @@ bench-avro: ## decoding events of our schema and of another against a decoder wr
 	@.ci/setup build
 	$(CARGO) bench --locked --bench avro
 
+.PHONY: bench-http
+bench-http: ## a thousand requests that wait for predictions at once, against one at a time, embedded and on a real Kafka; target/bench/http.json
+	@.ci/setup build broker
+	$(CARGO) bench --locked --bench http
+	tests/broker/with-broker.sh $(CARGO) bench --locked --bench http
+
 .PHONY: bench-streams
 bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker

@@ -31,6 +31,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("fjall",       &["streams/state/disk/"]),
     ("lightgbm3_sys", &["ml/lightgbm.rs"]),
     ("axum",        &["http/"]),
+    ("hyper",       &["http/server.rs"]),
+    ("hyper_util",  &["http/server.rs"]),
     ("tokio",       &["http/", "app/"]),
     ("prometheus",  &["streams/metrics.rs", "processors/metrics.rs", "http/", "app/"]),
     ("schema_registry_converter", &["avro/"]),

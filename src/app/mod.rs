@@ -5,6 +5,7 @@ pub mod demo;
 pub mod doctor;
 pub mod finding;
 mod gone;
+mod http_server;
 pub mod init;
 mod models;
 pub mod player;

@@ -9,25 +9,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use prometheus::Registry;
-use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::{
     app::{
         cluster::Cluster,
         gone,
+        http_server::{self, BoundServer, HttpServer},
         models::Models,
         shutdown::{Shutdown, StopReason},
         telemetry,
     },
     config::Config,
-    http::{self, HttpState},
     ml::Seed,
     processors::{
         contract::ContractBoard,
         event_time::TimeBounds,
-        gateway::Gateway,
         metrics::ApplicationMetrics,
         model_table::Serving,
         overview::Overview,
@@ -49,6 +46,8 @@ use crate::{
     },
 };
 
+pub use crate::app::http_server::check_address;
+
 /// A running instance.
 pub struct Instance {
     /// Snapshots of it.
@@ -60,26 +59,9 @@ pub struct Instance {
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
     clock: Arc<dyn Clock>,
-    runtime: Runtime,
-    http: tokio::task::JoinHandle<std::io::Result<()>>,
-    http_stop: oneshot::Sender<()>,
+    http: HttpServer,
 }
 
-/// That [`Instance::start`] will be able to serve: asked before what takes long.
-///
-/// # Errors
-/// If the address of the configuration is taken.
-pub fn check_address(config: &Config) -> anyhow::Result<()> {
-    let bind = &config.raw.http.bind;
-    std::net::TcpListener::bind(bind).map(drop).with_context(|| cannot_listen(bind))
-}
-
-fn cannot_listen(bind: &str) -> String {
-    format!("cannot listen on {bind}: is another instance running? set [http] bind")
-}
-
-/// How long requests under way may take when we stop.
-const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// How long workers may take to commit and to leave when we stop: less than whoever stops us waits before it kills
 /// (30 s in Kubernetes and in our compose file).
 const STOPPING_MAX: Duration = Duration::from_secs(25);
@@ -133,14 +115,8 @@ impl Instance {
             stores: open_stores(config, cluster)?,
             shutdown,
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("http")
-            .enable_all()
-            .build()?;
-        let bind = &config.raw.http.bind;
-        let (listener, address) =
-            runtime.block_on(http::bind(bind)).with_context(|| cannot_listen(bind))?;
+        let server = BoundServer::bind(config)?;
+        let address = server.address;
 
         let mut threads = vec![parts.follow_models()?];
         let (trainer, thread) = parts.spawn_trainer()?;
@@ -155,33 +131,17 @@ impl Instance {
             contract: parts.contract.clone(),
             trainer,
         };
-        let gateway = Gateway::open(
-            Arc::clone(&cluster.broker),
-            Arc::clone(&config.event_schema),
-            parts.codecs.clone(),
-            config.topics.clone(),
-            Arc::clone(clock),
-        )?;
-        let state = HttpState {
-            overview: overview.clone(),
-            gateway: Arc::new(gateway),
-            registry: registry.clone(),
-            bearer_token: config
-                .raw
-                .http
-                .bearer_token
-                .as_ref()
-                .map(|token| Arc::from(token.reveal())),
-        };
-        let (http_stop, stopped) = oneshot::channel::<()>();
-        let serve = http::serve(listener, state, async move {
-            // The sender gone means the same as the message: stop.
-            drop(stopped.await);
-        });
-        let http = runtime.spawn(serve);
+        let (gateway, work) = http_server::gateway(config, cluster, parts.codecs.clone(), clock)?;
+        for thread in work {
+            threads.push(parts.spawn(thread.name.to_owned(), move |_| {
+                (thread.work)();
+                Ok(())
+            })?);
+        }
+        let http = server.serve(config, overview.clone(), gateway, &registry)?;
         let shutdown = parts.shutdown.clone();
         let clock = Arc::clone(clock);
-        Ok(Self { overview, registry, address, shutdown, threads, clock, runtime, http, http_stop })
+        Ok(Self { overview, registry, address, shutdown, threads, clock, http })
     }
 
     /// Stops everything and waits for it.
@@ -192,11 +152,7 @@ impl Instance {
         self.shutdown.stop(StopReason::Asked);
         self.overview.trainer.stop();
         drop(self.overview);
-        drop(self.http_stop);
-        // A client that never ends its request does not keep us.
-        let closing = async { tokio::time::timeout(CLOSING_MAX, self.http).await };
-        let served = self.runtime.block_on(closing);
-        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        let served = self.http.stop();
         let joined = join(self.threads, self.clock.as_ref());
         // First of all why it stops; that a broker which is in trouble held it up besides is no news.
         if let Some(StopReason::Failed(reason)) = self.shutdown.wait(Duration::ZERO) {
@@ -206,11 +162,7 @@ impl Instance {
             anyhow::bail!(reason);
         }
         joined?;
-        if let Ok(served) = served {
-            served.context("the HTTP task ended")?.context("the HTTP socket failed")?;
-        } else {
-            tracing::warn!("requests were under way when the time was up");
-        }
+        served?;
         Ok(())
     }
 }
@@ -278,11 +230,7 @@ impl Parts<'_> {
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
             partitions: self.config.raw.topics.partitions,
-            times: TimeBounds {
-                ahead_max: self.config.raw.events.time_ahead_max,
-                behind_max: self.config.raw.events.time_behind_max,
-                clock_tolerance: self.config.raw.streams.clock_tolerance,
-            },
+            times: time_bounds(self.config),
             duplicates_within: self.config.raw.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
@@ -410,6 +358,15 @@ impl Parts<'_> {
         self.board.publish(&member, crate::streams::runtime::WorkerStatus::default());
         // The member is joined on its own thread, which alone may use it.
         self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
+    }
+}
+
+/// Which event times are taken, by the topology and by HTTP alike.
+pub(super) fn time_bounds(config: &Config) -> TimeBounds {
+    TimeBounds {
+        ahead_max: config.raw.events.time_ahead_max,
+        behind_max: config.raw.events.time_behind_max,
+        clock_tolerance: config.raw.streams.clock_tolerance,
     }
 }
 

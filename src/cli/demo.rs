@@ -23,7 +23,7 @@ Examples:
   foretell demo --json | python3 -m json.tool
   foretell demo --keep-running          then, in another terminal:
     curl -s localhost:8000/api/v1/status
-    curl -s 'localhost:8000/api/v1/events?wait=true' -d '{\"respondent_id\": \"me\", \"completed\": true, …}'")]
+    curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", \"completed\": true, …}'")]
 pub(super) struct Demo {
     /// Prints one JSON object on standard output, and nothing else there.
     #[arg(long)]

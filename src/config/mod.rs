@@ -259,6 +259,17 @@ fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<Pipeline
     Ok(PipelineSpec::new(columns.collect(), scaling, features.crossed.clone())?)
 }
 
+fn check_http(http: &raw::RawHttp) -> Result<(), ConfigError> {
+    let refuse = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
+    if http.read_timeout.is_zero() {
+        return refuse("[http] read_timeout", "it must be longer than 0 s, such as \"10s\"");
+    }
+    if http.connections_max == 0 {
+        return refuse("[http] connections_max", "there must be at least 1");
+    }
+    Ok(())
+}
+
 fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
     let refuse = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
     let labels = &raw.outcomes.labels;
@@ -307,6 +318,7 @@ fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
             "certificate_file and key_file go together: name both, or none",
         );
     }
+    check_http(&raw.http)?;
     let contract = &raw.features.contract;
     if !(0.0..=1.0).contains(&contract.mostly_missing) || contract.mostly_missing == 0.0 {
         return refuse(

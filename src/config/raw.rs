@@ -386,10 +386,27 @@ pub struct RawHttp {
     pub bind: String,
     /// Guards what changes something; without one, that is open to whoever reaches the address.
     pub bearer_token: Option<Secret>,
+    /// Names under which clients may reach us while there is no token, besides loopback's and the bind address;
+    /// `"*"`: any.
+    pub allowed_hosts: Vec<String>,
+    /// How long a client may take to send a request's head, then its body, and to take each part of an answer.
+    #[serde(with = "humantime_serde")]
+    pub read_timeout: Duration,
+    /// Connections at one time; more are answered with 503.
+    pub connections_max: usize,
+    /// Requests that wait for a prediction at one time; more are answered with 503.
+    pub waits_max: usize,
 }
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { bind: "127.0.0.1:8000".to_owned(), bearer_token: None }
+        Self {
+            bind: "127.0.0.1:8000".to_owned(),
+            bearer_token: None,
+            allowed_hosts: Vec::new(),
+            read_timeout: Duration::from_secs(10),
+            connections_max: 2000,
+            waits_max: 1000,
+        }
     }
 }

@@ -1,111 +1,164 @@
-//! `/api/v1`: how this instance is, and one event into the stream.
-
-use std::{sync::Arc, time::Duration};
+//! `/api/v1`: how this instance is, and records of clients into the stream.
 
 use axum::{
     Json as JsonBody,
-    body::Bytes,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Query, Request, State},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tokio::sync::oneshot;
 
 use crate::{
-    events::prediction::{FeatureValue, Prediction},
-    http::{HttpState, error::HttpError},
-    processors::overview::Snapshot,
+    http::{HttpState, body, error::HttpError},
+    processors::{
+        gateway::{Gateway, GatewayError},
+        overview::Snapshot,
+    },
+    streams::record::OutputRecord,
 };
 
+/// A route that takes no parameters: one that it does not know is a mistake.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParameters {}
+
 /// `GET /api/v1/status`
-pub(super) async fn status(State(state): State<HttpState>) -> JsonBody<Snapshot> {
+pub(super) async fn status(
+    State(state): State<HttpState>,
+    Query(NoParameters {}): Query<NoParameters>,
+) -> JsonBody<Snapshot> {
     JsonBody(state.overview.snapshot())
 }
 
-/// `?wait=true` asks for the prediction, for at most `timeout_ms`.
-#[derive(Deserialize)]
-pub(super) struct EventQuery {
-    #[serde(default)]
-    wait: bool,
-    #[serde(default = "ten_seconds")]
-    timeout_ms: u64,
-}
-
-fn ten_seconds() -> u64 {
-    10_000
-}
-
-/// Nobody waits longer than a minute for a prediction.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// `POST /api/v1/events`: metadata and answers, by the names of the event schema.
-pub(super) async fn events(
+/// `POST /api/v1/outcomes`: one, or an array of them.
+pub(super) async fn outcomes(
     State(state): State<HttpState>,
-    Query(query): Query<EventQuery>,
-    headers: HeaderMap,
-    body: Bytes,
+    Query(NoParameters {}): Query<NoParameters>,
+    request: Request,
 ) -> Result<Response, HttpError> {
-    authorize(&state, &headers)?;
-    let event: Json = serde_json::from_slice(&body)
-        .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, format!("not JSON: {error}")))?;
-    let gateway = Arc::clone(&state.gateway);
-    let wait = Duration::from_millis(query.timeout_ms).min(WAIT_MAX);
-    // The gateway blocks on the broker, which async code must not.
-    let answer = tokio::task::spawn_blocking(move || {
-        if query.wait {
-            let prediction = gateway.predict(&event, wait)?;
-            Ok((StatusCode::OK, JsonBody(shown(&prediction))).into_response())
-        } else {
-            let event = gateway.submit(&event)?;
-            let accepted =
-                json!({ "event_id": event.event_id, "respondent_id": event.respondent_id });
-            Ok((StatusCode::ACCEPTED, JsonBody(accepted)).into_response())
-        }
-    });
-    let failed = |error: tokio::task::JoinError| {
-        HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    let key = idempotency_key(request.headers())?;
+    let json = body::json(request, state.read_timeout).await?;
+    let gateway = &state.gateway;
+    let enter = |json: &Json, key: Option<&str>| {
+        let entry = gateway.outcome(json, key)?;
+        let outcome = entry.outcome;
+        let accepted = json!({
+            "respondent_id": outcome.respondent_id, "label": outcome.label,
+            "outcome_time": outcome.outcome_time, "outcome_id": outcome.outcome_id,
+        });
+        Ok((entry.record, accepted))
     };
-    answer.await.map_err(failed)?
-}
-
-/// A prediction as JSON has it: answers and probabilities by name.
-fn shown(prediction: &Prediction) -> Json {
-    let probabilities = prediction.probabilities.iter();
-    let probabilities = probabilities.map(|class| (class.label.clone(), json!(class.probability)));
-    let features = prediction.features.iter().map(|feature| {
-        let value = match &feature.value {
-            FeatureValue::Missing => Json::Null,
-            FeatureValue::Number(number) => json!(number),
-            FeatureValue::Text(text) => json!(text),
-        };
-        (feature.name.clone(), value)
-    });
-    json!({
-        "prediction_id": prediction.prediction_id,
-        "respondent_id": prediction.respondent_id,
-        "event_id": prediction.event_id,
-        "event_time": prediction.event_time,
-        "received_at": prediction.received_at,
-        "predicted_at": prediction.predicted_at,
-        "model_version": prediction.model_version,
-        "label": prediction.label,
-        "probabilities": probabilities.collect::<serde_json::Map<_, _>>(),
-        "features": features.collect::<serde_json::Map<_, _>>(),
-    })
-}
-
-fn authorize(state: &HttpState, headers: &HeaderMap) -> Result<(), HttpError> {
-    let Some(token) = &state.bearer_token else { return Ok(()) };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer "));
-    // Every byte is looked at, so that the time taken tells nothing of how many were right.
-    let is_same = given.is_some_and(|given| {
-        let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-        given.len() == token.len() && differences == 0
-    });
-    if is_same {
-        return Ok(());
+    if let Json::Array(items) = &json {
+        return write_each(gateway, items, key.as_deref(), enter).await;
     }
-    Err(HttpError::new(StatusCode::UNAUTHORIZED, "send the header `Authorization: Bearer <token>`"))
+    let (record, accepted) = enter(&json, key.as_deref())?;
+    write(gateway, record)?.await?;
+    Ok((StatusCode::ACCEPTED, JsonBody(accepted)).into_response())
+}
+
+/// The most that one request may bring: what a body of 1 MiB holds, at 1 KiB each.
+const ITEMS_MAX: usize = 1000;
+
+/// Writes each of `items` that is right, and says of each what became of it: 202 if all were written, else 207.
+pub(super) async fn write_each(
+    gateway: &Gateway,
+    items: &[Json],
+    key: Option<&str>,
+    enter: impl Fn(&Json, Option<&str>) -> Result<(OutputRecord, Json), GatewayError>,
+) -> Result<Response, HttpError> {
+    if items.is_empty() || items.len() > ITEMS_MAX {
+        let message = format!("an array has 1 to {ITEMS_MAX} items, and this one {}", items.len());
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
+    }
+    // All are queued before one is waited for, so that they are written together.
+    let mut queued = Vec::new();
+    for (number, item) in items.iter().enumerate() {
+        let key = key.map(|key| format!("{key}-{number}"));
+        let entered = enter(item, key.as_deref()).map_err(HttpError::from);
+        let entered =
+            entered.and_then(|(record, accepted)| Ok((write(gateway, record)?, accepted)));
+        queued.push(entered);
+    }
+    let (mut results, mut status) = (Vec::new(), StatusCode::ACCEPTED);
+    for entered in queued {
+        let result = match entered {
+            Ok((written, accepted)) => written.await.map(|()| accepted),
+            Err(error) => Err(error),
+        };
+        results.push(result.unwrap_or_else(|error| {
+            status = StatusCode::MULTI_STATUS;
+            error.into_body()
+        }));
+    }
+    Ok((status, JsonBody(json!({ "results": results }))).into_response())
+}
+
+/// Queues `record`; the future ends when the broker has it.
+pub(super) fn write(
+    gateway: &Gateway,
+    record: OutputRecord,
+) -> Result<impl Future<Output = Result<(), HttpError>> + use<>, HttpError> {
+    let (tell, told) = oneshot::channel();
+    // A client that went away is told nothing.
+    gateway.write(record, Box::new(move |written| drop(tell.send(written))))?;
+    Ok(async move { Ok(told.await.map_err(|_| stopping())??) })
+}
+
+/// Whoever was to call back is gone.
+pub(super) fn stopping() -> HttpError {
+    GatewayError::Busy("the instance is stopping: try again").into()
+}
+
+/// Longer ones are nobody's.
+const KEY_BYTES_MAX: usize = 255;
+
+/// The client's name for this request, the same when it is sent again
+/// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header>): a string in quotes, or without.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, HttpError> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    let (Some(key), another) = (given.next(), given.next()) else { return Ok(None) };
+    let key = key.to_str().ok().map(str::trim);
+    let key = key.map(|key| {
+        let inside = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
+        inside.unwrap_or(key)
+    });
+    let is_plain =
+        |key: &&str| !key.is_empty() && key.len() <= KEY_BYTES_MAX && !key.contains(['"', '\\']);
+    match (key.filter(is_plain), another) {
+        (Some(key), None) => Ok(Some(key.to_owned())),
+        (_, _) => {
+            let message = format!(
+                "the header Idempotency-Key must be there once, with 1 to {KEY_BYTES_MAX} plain characters"
+            );
+            Err(HttpError::new(StatusCode::BAD_REQUEST, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idempotency_keys() {
+        let check = |values: &[&str], expected: Option<Option<&str>>| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("Idempotency-Key", value.parse().unwrap());
+            }
+            let key = idempotency_key(&headers).ok();
+            assert_eq!(key.as_ref().map(Option::as_deref), expected, "{values:?}");
+        };
+        check(&[], Some(None));
+        check(&["\"8e03978e-40d5\""], Some(Some("8e03978e-40d5")));
+        check(&["8e03978e-40d5"], Some(Some("8e03978e-40d5")));
+        check(&[""], None);
+        check(&["\"\""], None);
+        check(&["a\"b"], None);
+        check(&["a", "b"], None);
+        check(&[&"x".repeat(255)], Some(Some(&"x".repeat(255))));
+        check(&[&"x".repeat(256)], None);
+    }
 }

@@ -1,38 +1,143 @@
-//! What a caller is told when something can't be done: a status, and `{"error": …}`.
+//! What a caller is told when something can't be done: a status, and `{"error": …}`. Every error under the router
+//! comes out of here, those of axum's extractors, of unknown paths and of panics too.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Poll,
+};
 
 use axum::{
     Json,
-    http::StatusCode,
+    body::to_bytes,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::processors::gateway::GatewayError;
 
+#[derive(Debug)]
 pub(super) struct HttpError {
     status: StatusCode,
-    message: String,
+    headers: Vec<(HeaderName, &'static str)>,
+    /// Its fields, `error` first.
+    body: Vec<(String, Value)>,
 }
 
 impl HttpError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        let body = vec![("error".to_owned(), Value::String(message.into()))];
+        Self { status, headers: Vec::new(), body }
+    }
+
+    /// With a field besides `error`, for programs.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.body.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(super) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// What it says, without a status: one item's of many.
+    pub(super) fn into_body(self) -> Value {
+        Value::Object(self.body.into_iter().collect())
     }
 }
 
+/// What passes by itself is over in seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
 impl From<GatewayError> for HttpError {
     fn from(error: GatewayError) -> Self {
-        let status = match error {
-            GatewayError::Refused(_) => StatusCode::BAD_REQUEST,
-            GatewayError::NoPrediction { .. } => StatusCode::GATEWAY_TIMEOUT,
-            GatewayError::Broker(_) => StatusCode::BAD_GATEWAY,
-        };
-        Self::new(status, error.to_string())
+        let message = error.to_string();
+        match error {
+            GatewayError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, message),
+            GatewayError::Busy(_) | GatewayError::NotFollowed(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                    .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+            }
+            GatewayError::Unsendable(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, message),
+            GatewayError::Unavailable(_) => Self::new(StatusCode::BAD_GATEWAY, message),
+        }
     }
 }
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.message }))).into_response()
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let headers: HeaderMap = headers.collect();
+        (self.status, headers, Json(self.into_body())).into_response()
     }
+}
+
+/// The longest message of axum's that is passed on.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Has whatever is under it answer errors as JSON, and survives its panics.
+pub(super) async fn in_json(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match caught(next.run(request)).await {
+        Ok(response) => response,
+        // The panic's own message is in the log, where the hook has written it.
+        Err(_) => {
+            tracing::error!(%method, path, "a handler panicked");
+            return HttpError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "a fault of ours: see the log",
+            )
+            .into_response();
+        }
+    };
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || is_json(response.headers()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, MESSAGE_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let message = match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            format!("{method} {path}: not with this method; the header Allow names those that do")
+        }
+        StatusCode::NOT_FOUND if text.is_empty() => format!("there is no {path}"),
+        _ if text.is_empty() => status.canonical_reason().unwrap_or("refused").to_lowercase(),
+        _ => text,
+    };
+    let mut headers = parts.headers;
+    headers.remove(header::CONTENT_TYPE);
+    headers.remove(header::CONTENT_LENGTH);
+    (status, headers, Json(json!({ "error": message }))).into_response()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/json"))
+}
+
+async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+/// A whole answer, for where there is no request that the router could answer. `status` may have headers after it.
+pub(super) fn raw(status: &str, message: &str) -> String {
+    let body = json!({ "error": message }).to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }

@@ -1,13 +1,134 @@
-//! `/metrics`, in Prometheus' text format.
+//! What HTTP counts, and `/metrics`, in Prometheus' text format.
 
 use axum::{
-    extract::State,
+    extract::{MatchedPath, Request, State},
     http::{StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::http::HttpState;
+
+/// Counters of requests, connections and waits.
+#[derive(Clone, Debug)]
+pub struct HttpMetrics {
+    requests: IntCounterVec,
+    connections: IntGauge,
+    connections_refused: IntCounter,
+    waits: IntGauge,
+    waits_refused: IntCounter,
+}
+
+/// The classes of status codes that we answer with.
+const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+/// In the place of a path that nobody serves: clients choose those.
+const UNKNOWN: &str = "unknown";
+
+impl HttpMetrics {
+    /// Registers them; `routes` are the paths that there are.
+    ///
+    /// # Errors
+    /// If `registry` has them already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new(
+                    "foretell_http_requests_total",
+                    "HTTP requests answered, by route and by class of status code.",
+                ),
+                &["route", "status"],
+            )?,
+            connections: IntGauge::new(
+                "foretell_http_connections",
+                "HTTP connections that are open.",
+            )?,
+            connections_refused: IntCounter::new(
+                "foretell_http_connections_refused_total",
+                "HTTP connections refused because [http] connections_max were open.",
+            )?,
+            waits: IntGauge::new(
+                "foretell_http_waits",
+                "HTTP requests that wait for a prediction.",
+            )?,
+            waits_refused: IntCounter::new(
+                "foretell_http_waits_refused_total",
+                "HTTP requests refused because [http] waits_max were waiting.",
+            )?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.connections.clone()))?;
+        registry.register(Box::new(metrics.connections_refused.clone()))?;
+        registry.register(Box::new(metrics.waits.clone()))?;
+        registry.register(Box::new(metrics.waits_refused.clone()))?;
+        // From 0 on, so that the first of a kind is an increase.
+        for route in super::ROUTES.iter().chain([&UNKNOWN]) {
+            for class in CLASSES {
+                metrics.requests.with_label_values(&[*route, class]);
+            }
+        }
+        Ok(metrics)
+    }
+
+    /// One more connection, until it is dropped.
+    pub(super) fn connection(&self) -> Open {
+        Open::of(&self.connections)
+    }
+
+    pub(super) fn connection_refused(&self) {
+        self.connections_refused.inc();
+    }
+
+    /// One more wait, until it is dropped.
+    pub(super) fn wait(&self) -> Open {
+        Open::of(&self.waits)
+    }
+
+    pub(super) fn wait_refused(&self) {
+        self.waits_refused.inc();
+    }
+}
+
+#[cfg(test)]
+impl HttpMetrics {
+    pub(super) fn connections_open(&self) -> i64 {
+        self.connections.get()
+    }
+}
+
+/// Counted in a gauge for as long as it lives.
+pub(super) struct Open(IntGauge);
+
+impl Open {
+    fn of(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counts what is answered.
+pub(super) async fn count(
+    State(state): State<HttpState>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or(UNKNOWN, MatchedPath::as_str);
+    let class = match response.status().as_u16() {
+        400..500 => "4xx",
+        500.. => "5xx",
+        _ => "2xx",
+    };
+    state.metrics.requests.with_label_values(&[route, class]).inc();
+    response
+}
 
 pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
     let encoder = TextEncoder::new();

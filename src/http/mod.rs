@@ -1,18 +1,33 @@
-//! Health, metrics and the API, over axum: reads snapshots, hands events to the gateway.
+//! Health, metrics and the API, over axum: reads snapshots, hands records to the gateway.
+//!
+//! ```text
+//!   server (connections, time-outs) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status
+//!                                                                                       └▶ token ─▶ events, outcomes
+//! ```
 
 mod api;
+mod body;
 mod error;
+mod events;
+mod guard;
 mod health;
 mod metrics;
+mod server;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
+
+pub use guard::Hosts;
+pub use metrics::HttpMetrics;
+pub use server::Limits;
 
 use crate::processors::{gateway::Gateway, overview::Overview};
 
@@ -21,27 +36,48 @@ use crate::processors::{gateway::Gateway, overview::Overview};
 pub struct HttpState {
     /// Takes snapshots.
     pub overview: Overview,
-    /// Takes events.
+    /// Takes events and outcomes.
     pub gateway: Arc<Gateway>,
     /// Holds the metrics.
     pub registry: Registry,
+    /// Those of HTTP.
+    pub metrics: HttpMetrics,
     /// What `Authorization: Bearer` must say to change something; none: anybody may.
     pub bearer_token: Option<Arc<str>>,
+    /// The names under which we may be asked while there is no token.
+    pub hosts: Arc<Hosts>,
+    /// How long a body may take.
+    pub read_timeout: Duration,
 }
 
-/// One event is small; a megabyte is a questionnaire of ten thousand questions.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// Every route, as metrics name them.
+const ROUTES: [&str; 7] = [
+    "/livez",
+    "/readyz",
+    "/startupz",
+    "/metrics",
+    "/api/v1/status",
+    "/api/v1/events",
+    "/api/v1/outcomes",
+];
 
-/// Every route.
-pub fn router(state: HttpState) -> Router {
+fn router(state: HttpState) -> Router {
+    let [livez, readyz, startupz, metrics, status, events, outcomes] = ROUTES;
+    let guarded = Router::new()
+        .route(events, post(events::events))
+        .route(outcomes, post(api::outcomes))
+        .route_layer(from_fn_with_state(state.clone(), guard::token));
     Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/startupz", get(health::startupz))
-        .route("/metrics", get(metrics::metrics))
-        .route("/api/v1/status", get(api::status))
-        .route("/api/v1/events", post(api::events))
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route(livez, get(health::livez))
+        .route(readyz, get(health::readyz))
+        .route(startupz, get(health::startupz))
+        .route(metrics, get(metrics::metrics))
+        .route(status, get(api::status))
+        .merge(guarded)
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(from_fn_with_state(state.clone(), guard::names))
+        .layer(from_fn(error::in_json))
+        .layer(from_fn_with_state(state.clone(), metrics::count))
         .with_state(state)
 }
 
@@ -56,13 +92,12 @@ pub async fn bind(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
 }
 
 /// Serves until `stop` resolves and the requests under way are answered.
-///
-/// # Errors
-/// If the socket fails.
 pub async fn serve(
     listener: TcpListener,
     state: HttpState,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop).await
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let metrics = state.metrics.clone();
+    server::serve(listener, router(state), limits, metrics, stop).await;
 }

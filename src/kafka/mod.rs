@@ -6,6 +6,7 @@
 //!                          │               │                         │        places    (how far)
 //!                          │               │                         └──────▶ inlet ──▶ received
 //!                          ├─ read ───▶ reader ───────────────────────────▶ (one consumer)
+//!                          ├─ follow ─▶ follower ─────────────────────────▶ (one consumer, partitions that come and go)
 //!   KafkaBroker ── config ─┤               │
 //!                          │               └── send, commit ──▶ transaction ─┐
 //!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ handover
@@ -24,6 +25,7 @@ mod deadline;
 mod destinations;
 mod error;
 mod examine;
+mod follower;
 mod group;
 mod handover;
 mod inlet;
@@ -50,11 +52,15 @@ pub use examine::{
 pub use unreachable::Unreachable;
 
 use crate::{
-    kafka::{admin::Admin, member::KafkaMember, publisher::KafkaPublisher, reader::KafkaReader},
+    kafka::{
+        admin::Admin, follower::KafkaFollower, member::KafkaMember, publisher::KafkaPublisher,
+        reader::KafkaReader,
+    },
     streams::{
         record::{Offset, Topic, TopicPartition},
         runtime::broker::{
-            Broker, BrokerError, From, Isolation, Member, Membership, Publisher, Reader, TopicSpec,
+            Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, Reader,
+            TopicSpec,
         },
         time::{Clock, SystemClock},
     },
@@ -105,6 +111,10 @@ impl Broker for KafkaBroker {
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         Ok(Box::new(KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?))
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        Ok(Box::new(KafkaFollower::new(&self.config, &self.clock)?))
     }
 
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {

@@ -24,3 +24,4 @@ mod soak;
 mod stores;
 mod the_loop;
 mod unknown_ids;
+mod waits;

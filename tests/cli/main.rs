@@ -8,6 +8,7 @@ mod process;
 mod demo;
 mod doctor;
 mod help;
+mod http;
 mod refusals;
 mod run;
 mod schema;

@@ -1,8 +1,11 @@
 //! `foretell` as a user has it: processes, what they print, and their HTTP.
 
+pub(crate) mod waits;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -135,6 +138,16 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
     }
 
+    /// What it uses just now.
+    pub(crate) fn resources(&self) -> Resources {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let number = |name: &str| -> usize {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Resources { threads: number("Threads"), memory: number("VmRSS") << 10 }
+    }
+
     /// The address where a `run` serves HTTP, once it does.
     pub(crate) fn http(&mut self) -> Http {
         let address = until(&format!("{} serves", self.name), SOON, || {
@@ -148,6 +161,14 @@ impl Process {
         let client = reqwest::blocking::Client::builder().timeout(SOON).build().unwrap();
         Http { base: format!("http://{address}"), client }
     }
+}
+
+/// Of one process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resources {
+    pub(crate) threads: usize,
+    /// Bytes in memory.
+    pub(crate) memory: usize,
 }
 
 impl Drop for Process {
@@ -204,6 +225,13 @@ pub(crate) struct Http {
 }
 
 impl Http {
+    /// A connection, for what a client would not send.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.base.trim_start_matches("http://")).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream
+    }
+
     /// The status and the body; none if nobody answers.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let answer = self.client.get(format!("{}{path}", self.base)).send().ok()?;

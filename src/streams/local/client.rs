@@ -17,8 +17,8 @@ use crate::streams::{
         InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
     },
     runtime::broker::{
-        Broker, BrokerError, From, Isolation, Member, Membership, Publisher, ReadTo, Reader,
-        Rebalance, TopicSpec,
+        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
+        Reader, Rebalance, TopicSpec,
     },
     time::Clock,
 };
@@ -73,6 +73,12 @@ pub(crate) struct LocalMember {
 struct LocalReader {
     broker: LocalBroker,
     cursor: Cursor,
+}
+
+/// The cursors of a follower.
+struct LocalFollower {
+    broker: LocalBroker,
+    cursors: Vec<Cursor>,
 }
 
 struct LocalPublisher {
@@ -173,6 +179,10 @@ impl Broker for LocalBroker {
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         let cursor = self.with(|cluster, now| cluster.open(source, from, now))?;
         Ok(Box::new(LocalReader { broker: self.clone(), cursor }))
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        Ok(Box::new(LocalFollower { broker: self.clone(), cursors: Vec::new() }))
     }
 
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {
@@ -276,6 +286,32 @@ impl Reader for LocalReader {
     ) -> Result<ReadTo, BrokerError> {
         let cursor = &mut self.cursor;
         self.broker.wait_for(wait, |cluster, now| cluster.read(cursor, now, records))
+    }
+}
+
+impl Follower for LocalFollower {
+    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError> {
+        let cursor = self.broker.with(|cluster, now| cluster.open(source, from, now))?;
+        let start = cursor.position;
+        self.close(source)?;
+        self.cursors.push(cursor);
+        Ok(start)
+    }
+
+    fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError> {
+        self.cursors.retain(|cursor| cursor.source != *source);
+        Ok(())
+    }
+
+    fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
+        let cursors = &mut self.cursors;
+        let before = records.len();
+        self.broker.wait_for(wait, |cluster, now| {
+            for cursor in cursors.iter_mut() {
+                cluster.read(cursor, now, records)?;
+            }
+            Ok(((), records.len() > before))
+        })
     }
 }
 

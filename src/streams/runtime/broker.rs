@@ -22,6 +22,12 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError`], such as for a topic that does not exist.
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError>;
 
+    /// Follows partitions outside any group that come and go, committed records only: one client for all of them.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if no consumer can be made.
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError>;
+
     /// Writes outside any transaction (idempotent, acknowledged by all replicas).
     ///
     /// # Errors
@@ -235,6 +241,27 @@ pub enum ReadTo {
     /// The end of the partition as it stood during this call (an aborted or open transaction's
     /// records behind it do not count).
     End,
+}
+
+/// Reads several partitions, which may be opened and closed on the way; committed records only.
+pub trait Follower: Send {
+    /// Follows `source` besides what is followed; returns the offset from which on.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError>;
+
+    /// Follows `source` no longer.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: make another follower.
+    fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Waits at most `wait` and appends what has come to `records`, in order within each partition.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: something may be left out after `records`, so make another follower that begins there.
+    fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError>;
 }
 
 /// Writes outside any transaction.

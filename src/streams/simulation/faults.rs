@@ -7,8 +7,8 @@ use crate::streams::{
     local::LocalBroker,
     record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, From, Isolation, Member, Membership, ProcessingGuarantee, Publisher,
-        ReadTo, Reader, TopicSpec,
+        Broker, BrokerError, Follower, From, Isolation, Member, Membership, ProcessingGuarantee,
+        Publisher, ReadTo, Reader, TopicSpec,
     },
     simulation::{
         member::FaultyMember,
@@ -95,6 +95,10 @@ impl Broker for FaultyBroker {
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         let reader = self.call("open", OUTSIDE, || self.inner.read(source, from))?;
         Ok(Box::new(FaultyReader { broker: self.clone(), reader }))
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        self.inner.follow()
     }
 
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {

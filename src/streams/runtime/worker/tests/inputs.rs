@@ -16,7 +16,8 @@ use crate::streams::{
     runtime::{
         Worker,
         broker::{
-            Broker, BrokerError, From, Isolation, Member, Membership, Publisher, Reader, TopicSpec,
+            Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, Reader,
+            TopicSpec,
         },
         worker::tests::{COMMIT_INTERVAL, World, topic},
     },
@@ -102,6 +103,10 @@ impl Broker for Ends {
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         self.broker.read(source, from)
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        self.broker.follow()
     }
 
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {

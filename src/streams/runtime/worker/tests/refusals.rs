@@ -14,8 +14,8 @@ use crate::streams::{
     runtime::{
         StopSignal,
         broker::{
-            Broker, BrokerError, From, Isolation, Member, Membership, ProcessingGuarantee,
-            Publisher, Reader, Rebalance, TopicSpec,
+            Broker, BrokerError, Follower, From, Isolation, Member, Membership,
+            ProcessingGuarantee, Publisher, Reader, Rebalance, TopicSpec,
         },
         worker::tests::{COMMIT_INTERVAL, SESSION_OVER, TRANSACTION_OVER, World},
     },
@@ -60,6 +60,10 @@ impl Broker for Refusing {
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         self.broker.read(source, from)
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        self.broker.follow()
     }
 
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {

@@ -1,0 +1,127 @@
+//! Bodies: JSON by its content type, of a bounded size, within a bounded time.
+
+use std::{future::poll_fn, pin::Pin, time::Duration};
+
+use axum::{
+    body::HttpBody,
+    extract::Request,
+    http::{HeaderMap, StatusCode, header},
+};
+use serde_json::Value as Json;
+
+use crate::http::error::HttpError;
+
+/// One event is small; a megabyte is a questionnaire of ten thousand questions, or a thousand small events.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// How much of a body that is too large is read all the same, and thrown away: a client that sends has no ear for an
+/// answer before it is done.
+const THROWN_AWAY_MAX: usize = 16 << 20;
+
+/// The JSON in `request`.
+///
+/// # Errors
+/// 415, 413, 408 or 400.
+pub(super) async fn json(request: Request, within: Duration) -> Result<Json, HttpError> {
+    check_type(request.headers())?;
+    let Ok(bytes) = tokio::time::timeout(within, read(request)).await else {
+        let message = format!("the body did not come within {within:?}: [http] read_timeout");
+        return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message)
+            .with_header(header::CONNECTION, "close"));
+    };
+    serde_json::from_slice(&bytes?)
+        .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, format!("not JSON: {error}")))
+}
+
+async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
+    let (head, mut body) = request.into_parts();
+    let too_large = || {
+        let message =
+            format!("the body is larger than {BODY_BYTES_MAX} bytes: send less at a time");
+        HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    // Who asks whether to send has not begun.
+    let asks_first = head.headers.contains_key(header::EXPECT);
+    if announced > if asks_first { BODY_BYTES_MAX } else { THROWN_AWAY_MAX } {
+        return Err(too_large());
+    }
+    let (mut bytes, mut size) = (Vec::new(), 0);
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|error| {
+            HttpError::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else if size > THROWN_AWAY_MAX {
+            break;
+        }
+    }
+    if size > BODY_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// A page of a browser's can send other types to anybody without asking first. Without a type it can too, but then it
+/// says where it comes from, so that only what is no browser may leave it out.
+fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
+    let is_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    let is_json = match (given.next(), given.next()) {
+        (None, _) => !is_browser,
+        (Some(kind), None) => kind.to_str().is_ok_and(is_json),
+        (Some(_), Some(_)) => false,
+    };
+    if is_json {
+        return Ok(());
+    }
+    let message = "send the header `Content-Type: application/json` (curl: --json)";
+    Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+        .with_header(header::ACCEPT, "application/json"))
+}
+
+fn is_json(kind: &str) -> bool {
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(subtype) = kind.strip_prefix("application/") else { return false };
+    subtype == "json" || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        let check = |kinds: &[&str], origin: Option<&str>, expected: bool| {
+            let mut headers = HeaderMap::new();
+            for kind in kinds {
+                headers.append(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            if let Some(origin) = origin {
+                headers.append(header::ORIGIN, origin.parse().unwrap());
+            }
+            assert_eq!(check_type(&headers).is_ok(), expected, "{kinds:?} {origin:?}");
+        };
+        for kind in
+            ["application/json", "Application/JSON; charset=utf-8", "application/cloudevents+json"]
+        {
+            check(&[kind], None, true);
+            check(&[kind], Some("http://localhost"), true);
+        }
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "text/json",
+            "application/+json",
+            "application/jsonp",
+            "",
+            "text/plain; application/json",
+        ] {
+            check(&[kind], None, false);
+        }
+        check(&["application/json", "text/plain"], None, false);
+        check(&[], None, true);
+        check(&[], Some("http://localhost"), false);
+    }
+}

@@ -1,0 +1,180 @@
+//! `POST /api/v1/events`: metadata and answers by the names of the event schema; one event, which may wait for what
+//! becomes of it, or an array.
+
+use std::time::Duration;
+
+use axum::{
+    Json as JsonBody,
+    extract::{Query, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    events::{
+        prediction::{FeatureValue, Prediction},
+        reply::ReplyResult,
+    },
+    http::{
+        HttpState,
+        api::{idempotency_key, stopping, write, write_each},
+        body,
+        error::HttpError,
+    },
+    processors::gateway::{Answer, EventEntry},
+};
+
+/// `?wait=true` asks for what becomes of the event, for at most `timeout_ms`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    #[serde(default)]
+    wait: bool,
+    #[serde(default = "ten_seconds")]
+    timeout_ms: u64,
+}
+
+fn ten_seconds() -> u64 {
+    10_000
+}
+
+/// Nobody waits longer than a minute for a prediction.
+const WAIT_MS_MAX: u64 = 60_000;
+
+/// Set to `true` where the event came before: the answer is that of the first time.
+const REPLAYED: &str = "idempotent-replayed";
+
+pub(super) async fn events(
+    State(state): State<HttpState>,
+    Query(query): Query<EventQuery>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    if query.timeout_ms > WAIT_MS_MAX {
+        let message = format!("timeout_ms is {}: at most {WAIT_MS_MAX}", query.timeout_ms);
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
+    }
+    let key = idempotency_key(request.headers())?;
+    let json = body::json(request, state.read_timeout).await?;
+    if let Json::Array(items) = &json {
+        if query.wait {
+            let message = "wait=true is for one event at a time: send each in a request of its own";
+            return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
+        }
+        return write_each(&state.gateway, items, key.as_deref(), |json, key| {
+            let entry = state.gateway.event(json, key)?;
+            let accepted = accepted(&entry);
+            Ok((entry.record, Json::Object(accepted)))
+        })
+        .await;
+    }
+    let entry = state.gateway.event(&json, key.as_deref())?;
+    if query.wait {
+        return wait_for(&state, entry, Duration::from_millis(query.timeout_ms)).await;
+    }
+    let accepted = accepted(&entry);
+    write(&state.gateway, entry.record)?.await?;
+    Ok((StatusCode::ACCEPTED, JsonBody(accepted)).into_response())
+}
+
+/// Writes the event, and answers with what becomes of it.
+async fn wait_for(
+    state: &HttpState,
+    mut entry: EventEntry,
+    at_most: Duration,
+) -> Result<Response, HttpError> {
+    let (open, opened) = oneshot::channel();
+    let (answer, answered) = oneshot::channel();
+    let gateway = &state.gateway;
+    // It ends when this does, also because the client went away.
+    let wait = gateway.wait(
+        &mut entry,
+        Box::new(move |result| drop(open.send(result))),
+        Box::new(move |what| drop(answer.send(what))),
+    );
+    let _wait = wait.inspect_err(|_| state.metrics.wait_refused())?;
+    let _counted = state.metrics.wait();
+    let accepted = accepted(&entry);
+    let mut is_written = false;
+    let what_becomes = async {
+        opened.await.map_err(|_| stopping())??;
+        write(gateway, entry.record)?.await?;
+        is_written = true;
+        answered.await.map_err(|_| stopping())
+    };
+    match timeout(at_most, what_becomes).await {
+        Ok(answer) => answer.map(|answer| shown(answer, accepted)),
+        Err(_) => {
+            let known = if is_written {
+                "was written, but nothing is known of it yet"
+            } else {
+                "may not have been written"
+            };
+            let id = accepted["event_id"].as_str().unwrap_or_default();
+            let message = format!(
+                "event {id} {known} after {at_most:?}; send it again with the same id to ask again"
+            );
+            let error = HttpError::new(StatusCode::GATEWAY_TIMEOUT, message);
+            Err(error.with("event_id", accepted["event_id"].clone()))
+        }
+    }
+}
+
+/// Names the event, for the client.
+fn accepted(entry: &EventEntry) -> Map<String, Json> {
+    Map::from_iter([
+        ("event_id".to_owned(), Json::String(entry.id.clone())),
+        ("respondent_id".to_owned(), Json::String(entry.event.respondent_id.clone())),
+    ])
+}
+
+fn shown(answer: Answer, mut accepted: Map<String, Json>) -> Response {
+    match answer {
+        Answer::Replied(ReplyResult::Predicted(prediction)) => {
+            JsonBody(predicted(&prediction)).into_response()
+        }
+        Answer::Replied(ReplyResult::Duplicate(Some(prediction))) => {
+            ([(REPLAYED, "true")], JsonBody(predicted(&prediction))).into_response()
+        }
+        Answer::Replied(ReplyResult::Duplicate(None)) => {
+            (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
+        }
+        Answer::Replied(ReplyResult::Incomplete { missing }) => {
+            accepted.insert("missing".to_owned(), json!(missing));
+            (StatusCode::ACCEPTED, JsonBody(accepted)).into_response()
+        }
+        Answer::DeadLettered { class, message } => {
+            let error = HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, message);
+            let error = error.with("class", class);
+            error.with("event_id", accepted.remove("event_id").unwrap_or_default()).into_response()
+        }
+    }
+}
+
+/// A prediction as JSON has it: answers and probabilities by name.
+fn predicted(prediction: &Prediction) -> Json {
+    let probabilities = prediction.probabilities.iter();
+    let probabilities = probabilities.map(|class| (class.label.clone(), json!(class.probability)));
+    let features = prediction.features.iter().map(|feature| {
+        let value = match &feature.value {
+            FeatureValue::Missing => Json::Null,
+            FeatureValue::Number(number) => json!(number),
+            FeatureValue::Text(text) => json!(text),
+        };
+        (feature.name.clone(), value)
+    });
+    json!({
+        "prediction_id": prediction.prediction_id,
+        "respondent_id": prediction.respondent_id,
+        "event_id": prediction.event_id,
+        "event_time": prediction.event_time,
+        "received_at": prediction.received_at,
+        "predicted_at": prediction.predicted_at,
+        "model_version": prediction.model_version,
+        "label": prediction.label,
+        "probabilities": probabilities.collect::<Map<_, _>>(),
+        "features": features.collect::<Map<_, _>>(),
+    })
+}

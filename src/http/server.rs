@@ -1,0 +1,391 @@
+//! The accept loop: how many connections there may be, and how long a client may take. What axum serves with
+//! (hyper) knows both kinds of time-out; axum's own loop sets neither.
+//!
+//! ```text
+//!   accept ─▶ room? ─no─▶ 503, closed
+//!               └─yes─▶ head within read_timeout? ─no─▶ 408 if it had begun, closed
+//!                            └─yes─▶ router (the body's time-out is `body`'s) ─▶ answer, each part within read_timeout
+//!   stop ─▶ accept no more, answer what is under way, close
+//! ```
+
+use std::{
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::{Sleep, sleep, timeout},
+};
+
+use crate::http::{error, metrics::HttpMetrics};
+
+/// What a client may take of us.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// For a request's head, for its body, and for each part of an answer.
+    pub read_timeout: Duration,
+}
+
+/// Connections beyond the limit that are told so at one time; others are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// How long one of those may take to read it.
+const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
+/// After a failed `accept`, such as for want of file descriptors, which only time gives back.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` resolves and the requests under way are answered.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    metrics: HttpMetrics,
+    stop: impl Future<Output = ()>,
+) {
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let (closing, _) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection: trying again");
+                sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
+        };
+        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+            let open = metrics.connection();
+            let (router, closing) = (router.clone(), closing.subscribe());
+            connections.spawn(async move {
+                converse(stream, router, limits.read_timeout, closing).await;
+                drop((open, permit));
+            });
+        } else {
+            metrics.connection_refused();
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                connections.spawn(refuse(stream, permit));
+            }
+        }
+    }
+    drop(listener);
+    closing.send_replace(true);
+    while connections.join_next().await.is_some() {}
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// One connection, request by request, until it is closed.
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    read_timeout: Duration,
+    mut closing: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "small answers may wait for more");
+    }
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request: Request<Incoming>| Box::pin(router.call(request)));
+    let io = TokioIo::new(Patient::new(stream, read_timeout));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(read_timeout)
+        .serve_connection(io, service);
+    let mut served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
+    let result = tokio::select! {
+        result = &mut served => Some(result),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    let result = match result {
+        Some(result) => result,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    let is_late = result.is_err_and(|error| error.is_timeout());
+    let parts = connection.into_parts();
+    // A client that has sent nothing had no request, and so gets no answer.
+    if is_late && !parts.read_buf.is_empty() {
+        let answer = error::raw("408 Request Timeout", "the request's head did not come in time");
+        finish(parts.io.into_inner().stream, &answer).await;
+    }
+}
+
+async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
+    let answer = error::raw(
+        "503 Service Unavailable\r\nRetry-After: 1",
+        "too many connections: try again, or raise [http] connections_max",
+    );
+    finish(stream, &answer).await;
+    drop(permit);
+}
+
+/// Sends `answer`, and reads what has come until the client closes: a socket closed with bytes unread takes the
+/// answer back.
+async fn finish(stream: TcpStream, answer: &str) {
+    // The answer is shorter than any socket's buffer, which is empty.
+    if stream.writable().await.is_err() || stream.try_write(answer.as_bytes()).is_err() {
+        return;
+    }
+    let Ok(stream) = stream.into_std() else { return };
+    if stream.shutdown(std::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let rest = async {
+        let mut bytes = [0; 1024];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut bytes) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    if timeout(REFUSAL_WITHIN, rest).await.is_err() {
+        tracing::debug!("a client that was refused went on sending");
+    }
+}
+
+/// A stream that fails when the other side takes nothing for too long.
+struct Patient {
+    stream: TcpStream,
+    write_timeout: Duration,
+    /// Set while the other side takes nothing.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+        Self { stream, write_timeout, deadline: None }
+    }
+
+    fn within<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.deadline = None;
+            return written;
+        }
+        let wait = self.write_timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(wait)));
+        deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.within(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.within(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::SocketAddr,
+        sync::mpsc,
+        thread::JoinHandle,
+    };
+
+    use axum::{body::Body, middleware::from_fn, response::Response, routing::get};
+    use prometheus::Registry;
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+    use crate::streams::time::{Clock, SystemClock};
+
+    /// Longer than anything takes here.
+    const SOON: Duration = Duration::from_secs(60);
+
+    struct Server {
+        address: SocketAddr,
+        metrics: HttpMetrics,
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl Server {
+        fn start(router: Router, read_timeout: Duration) -> Self {
+            let metrics = HttpMetrics::register(&Registry::new()).unwrap();
+            let (tell, address) = mpsc::channel();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let counted = metrics.clone();
+            let thread = std::thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    tell.send(listener.local_addr().unwrap()).unwrap();
+                    let limits = Limits { connections_max: 10, read_timeout };
+                    let router = router.layer(from_fn(error::in_json));
+                    serve(listener, router, limits, counted, async { drop(stopped.await) }).await;
+                });
+            });
+            let address = address.recv().unwrap();
+            Self { address, metrics, stop: Some(stop), thread: Some(thread) }
+        }
+
+        fn ask(&self, path: &str) -> std::net::TcpStream {
+            let mut stream = std::net::TcpStream::connect(self.address).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        }
+
+        fn end(&mut self) {
+            drop(self.stop.take());
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    /// Until the server closes.
+    fn rest(mut stream: std::net::TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn head(stream: &mut std::net::TcpStream) -> String {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            bytes.push(byte[0]);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_panic_is_an_answer_and_the_connection_goes_on() {
+        let router = Router::new().route("/", get(async || -> &str { panic!("on purpose") }));
+        let mut server = Server::start(router, SOON);
+        let mut stream = server.ask("/");
+        for _ in 0..2 {
+            let head = head(&mut stream);
+            assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
+            assert!(head.contains("application/json"), "{head}");
+            let length = head.to_lowercase();
+            let length = length.split_once("content-length: ").unwrap().1.lines().next().unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            stream.read_exact(&mut body).unwrap();
+            assert!(body.starts_with(b"{\"error\":"));
+            write!(stream, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        }
+        drop(stream);
+        server.end();
+    }
+
+    #[test]
+    fn what_is_under_way_is_answered_before_the_end() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
+        let handler = async move || {
+            has_begun.notify_one();
+            may_go_on.notified().await;
+            "done"
+        };
+        let router = Router::new().route("/", get(handler)).route("/at-once", get(async || "ok"));
+        let mut server = Server::start(router, SOON);
+        let mut idle = server.ask("/at-once");
+        assert!(head(&mut idle).starts_with("HTTP/1.1 200 "));
+        let waiting = server.ask("/");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(begun.notified());
+        drop(server.stop.take());
+        assert_eq!(rest(idle), "ok", "it is closed, for nothing was under way");
+        go_on.notify_one();
+        let answer = rest(waiting);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
+        server.thread.take().unwrap().join().unwrap();
+        assert!(std::net::TcpStream::connect(server.address).is_err());
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_ended() {
+        let large = async || Response::new(Body::from(vec![0_u8; 64 << 20]));
+        let mut server =
+            Server::start(Router::new().route("/", get(large)), Duration::from_millis(50));
+        let stream = server.ask("/");
+        let clock = SystemClock::new();
+        // Its answer has begun once it can be looked at.
+        assert!(stream.peek(&mut [0]).unwrap() > 0);
+        while server.metrics.connections_open() > 0 {
+            assert!(clock.elapsed() < SOON, "it is there still");
+            std::thread::yield_now();
+        }
+        server.end();
+    }
+}

@@ -1,0 +1,222 @@
+//! What clients send as JSON becomes records: events by the user's schema, outcomes by ours.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::{
+    events::{
+        outcome::Outcome,
+        questionnaire::{
+            EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
+            schema::place_of,
+        },
+        topics::Topics,
+    },
+    processors::{event_time::TimeBounds, gateway::GatewayError, topology::Codecs},
+    streams::{
+        codec::Codec,
+        record::{Header, OutputRecord, Topic},
+        time::{EventTime, WallTime},
+    },
+};
+
+/// What entries are checked against, and how they are written.
+#[derive(Clone)]
+pub struct EntrySettings {
+    /// The event schema.
+    pub schema: Arc<QuestionnaireSchema>,
+    /// Whether it has a field for the event's id.
+    pub names_events: bool,
+    /// The labels that an outcome may have.
+    pub labels: Vec<String>,
+    /// Which times are taken.
+    pub times: TimeBounds,
+    /// How records are written.
+    pub codecs: Codecs,
+    /// Where.
+    pub topics: Topics,
+}
+
+/// An event that can be written.
+#[derive(Debug)]
+pub struct EventEntry {
+    /// What is written.
+    pub event: QuestionnaireEvent,
+    /// Names it: its own id, or one that follows from its content.
+    pub id: String,
+    /// As it is written.
+    pub record: OutputRecord,
+}
+
+/// An outcome that can be written.
+#[derive(Debug)]
+pub struct OutcomeEntry {
+    /// What is written.
+    pub outcome: Outcome,
+    /// As it is written.
+    pub record: OutputRecord,
+}
+
+const OUTCOME_FIELDS: [&str; 4] = ["respondent_id", "label", "outcome_time", "outcome_id"];
+
+impl EntrySettings {
+    /// `id` names the event if it does not do so itself.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`], naming the field.
+    pub(super) fn event(
+        &self,
+        json: &Json,
+        id: &str,
+        now: WallTime,
+    ) -> Result<EventEntry, GatewayError> {
+        let event = self.schema.from_json(json, id, EventTime(now.0));
+        let mut event = event.map_err(|error| GatewayError::Refused(error.to_string()))?;
+        let withdrawn = self.withdrawn(json, &event);
+        if !self.names_events {
+            event.event_id = String::new();
+        }
+        let id = match event.event_id.as_str() {
+            "" => EventIdentity::of(&event, self.schema.questions(), &withdrawn).id(),
+            id => id.to_owned(),
+        };
+        self.check_time(event.event_time, now)?;
+        let (topic, codec) =
+            (&self.topics.questionnaire_events, self.codecs.questionnaire.as_ref());
+        let mut record = record(topic, &event.respondent_id, codec, &event, now)?;
+        if !withdrawn.is_empty() {
+            record.headers.push(header(WITHDRAWN_HEADER, &withdrawn.join(",")));
+        }
+        Ok(EventEntry { event, id, record })
+    }
+
+    /// Questions that are answered with null: the respondent takes an earlier answer back.
+    fn withdrawn(&self, json: &Json, event: &QuestionnaireEvent) -> Vec<String> {
+        let questions = self.schema.questions();
+        let nulls = json.as_object().into_iter().flatten().filter(|(_, value)| value.is_null());
+        let nulls = nulls.filter_map(|(name, _)| place_of(name, questions));
+        let unanswered = nulls.filter(|place| event.answers[*place].is_none());
+        let mut places: Vec<usize> = unanswered.collect();
+        places.sort_unstable();
+        places.dedup();
+        places.into_iter().map(|place| questions[place].name.clone()).collect()
+    }
+
+    /// `id` names the outcome if it does not do so itself.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`], naming the field.
+    pub(super) fn outcome(
+        &self,
+        json: &Json,
+        id: Option<&str>,
+        now: WallTime,
+    ) -> Result<OutcomeEntry, GatewayError> {
+        let refuse = |message: String| Err(GatewayError::Refused(message));
+        let Json::Object(fields) = json else {
+            return refuse(format!(
+                "an outcome is a JSON object with {}",
+                OUTCOME_FIELDS.join(", ")
+            ));
+        };
+        if let Some(unknown) = fields.keys().find(|name| !OUTCOME_FIELDS.contains(&name.as_str())) {
+            let known = OUTCOME_FIELDS.join(", ");
+            return refuse(format!("there is no field `{unknown}`; there are {known}"));
+        }
+        let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
+        let respondent_id = match given("respondent_id") {
+            Some(Json::String(id)) if !id.is_empty() => id.clone(),
+            Some(Json::Number(id)) if id.is_i64() => id.to_string(),
+            None | Some(Json::String(_)) => {
+                return refuse("field `respondent_id` is missing or empty".to_owned());
+            }
+            Some(other) => {
+                return refuse(format!("field `respondent_id` is {other}: it must be a string"));
+            }
+        };
+        let label = match given("label") {
+            None => return refuse("field `label` is missing".to_owned()),
+            Some(label) => self.label(label)?,
+        };
+        let outcome_time = match given("outcome_time") {
+            None => EventTime(now.0),
+            Some(time) => match time.as_i64() {
+                Some(millis) => EventTime(millis),
+                None => {
+                    let wanted = "it must be milliseconds since 1970";
+                    return refuse(format!("field `outcome_time` is {time}: {wanted}"));
+                }
+            },
+        };
+        self.check_time(outcome_time, now)?;
+        let outcome_id = match given("outcome_id") {
+            None => id.map(ToOwned::to_owned),
+            Some(Json::String(id)) => Some(id.clone()),
+            Some(other) => {
+                return refuse(format!("field `outcome_id` is {other}: it must be a string"));
+            }
+        };
+        let outcome = Outcome { respondent_id, outcome_time, label, outcome_id };
+        let (topic, codec) = (&self.topics.outcomes, self.codecs.outcome.as_ref());
+        let record = record(topic, &outcome.respondent_id, codec, &outcome, now)?;
+        Ok(OutcomeEntry { outcome, record })
+    }
+
+    /// One of the configured labels; a number or a truth value is taken for its text.
+    fn label(&self, given: &Json) -> Result<String, GatewayError> {
+        let text = match given {
+            Json::String(text) => text.clone(),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => {
+                given.to_string()
+            }
+        };
+        if self.labels.contains(&text) {
+            return Ok(text);
+        }
+        let is_number = given.is_number();
+        let same = |label: &&String| {
+            is_number
+                && label.parse::<serde_json::Number>().is_ok_and(|label| is_equal(&label, given))
+        };
+        self.labels.iter().find(same).cloned().ok_or_else(|| {
+            let labels = self.labels.join(", ");
+            GatewayError::Refused(format!("field `label` is {given}: it must be one of {labels}"))
+        })
+    }
+
+    fn check_time(&self, time: EventTime, now: WallTime) -> Result<(), GatewayError> {
+        let checked = self.times.check(time, now);
+        checked.map(drop).map_err(|error| GatewayError::Refused(error.to_string()))
+    }
+}
+
+/// Whether `1.0` is sent for `1`.
+fn is_equal(label: &serde_json::Number, given: &Json) -> bool {
+    let (label, given) = (label.as_f64(), given.as_f64());
+    label.zip(given).is_some_and(|(label, given)| label.total_cmp(&given).is_eq())
+}
+
+fn record<T>(
+    topic: &Topic,
+    key: &str,
+    codec: &dyn Codec<T>,
+    value: &T,
+    now: WallTime,
+) -> Result<OutputRecord, GatewayError> {
+    let mut bytes = Vec::new();
+    let encoded = codec.encode(value, &mut bytes);
+    encoded.map_err(|error| GatewayError::Refused(error.to_string()))?;
+    Ok(OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp: EventTime(now.0),
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(bytes),
+        headers: Vec::new(),
+    })
+}
+
+pub(super) fn header(name: &str, value: &str) -> Header {
+    Header { name: name.to_owned(), value: value.as_bytes().to_vec() }
+}

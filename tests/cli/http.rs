@@ -1,0 +1,369 @@
+//! HTTP as its clients, careless and hostile ones too, meet it.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+};
+
+use reqwest::{Method, blocking::Client, header::HeaderMap};
+use serde_json::{Value as Json, json};
+
+use crate::process::{Http, Process, SOON, at, example, quick_settings, until, waits};
+
+/// An embedded instance with a small first model.
+struct Instance {
+    process: Process,
+    http: Http,
+    client: Client,
+    _folder: tempfile::TempDir,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Json,
+}
+
+impl Instance {
+    fn start(more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = quick_settings(folder.path(), 500);
+        settings.push("tuning.iterations_max=20".to_owned());
+        settings.extend(more.iter().map(|setting| (*setting).to_owned()));
+        let config = example();
+        let mut arguments = vec!["run", "--embedded", "-c", config];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut process = Process::start(&arguments);
+        let http = process.http();
+        http.ready();
+        let client = Client::builder().timeout(SOON).build().unwrap();
+        Self { process, http, client, _folder: folder }
+    }
+
+    fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.http.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.body(body.to_owned()).send().unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let text = answer.text().unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Json::String(text));
+        Answer { status, headers, body }
+    }
+
+    fn post(&self, path: &str, body: &Json) -> Answer {
+        self.ask(Method::POST, path, &[("content-type", "application/json")], &body.to_string())
+    }
+
+    /// What comes back to bytes of ours, until the server closes.
+    fn raw(&self, bytes: &str) -> String {
+        let mut stream = self.http.connect();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        read_to_end(&mut stream)
+    }
+
+    fn end(mut self) {
+        self.process.signal("TERM");
+        assert_eq!(self.process.end(SOON).code(), Some(0), "{}", self.process.errors());
+        assert!(!self.process.errors().contains("panicked"), "{}", self.process.errors());
+    }
+}
+
+/// To its end, also where that is a reset: the server may close with bytes of ours unread.
+fn read_to_end(stream: &mut TcpStream) -> String {
+    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+const EVENT: &str = r#"{"respondent_id": "me", "completed": true, "age": 39}"#;
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn every_error_is_json_and_other_pages_are_refused() {
+    let instance = Instance::start(&["http.allowed_hosts=[\"score.example\"]"]);
+    errors_are_json(&instance);
+    content_types(&instance);
+    names(&instance);
+    let text = instance.http.get("/metrics").unwrap().1;
+    for line in [
+        "foretell_http_requests_total{route=\"/api/v1/outcomes\",status=\"5xx\"} 0",
+        "foretell_http_requests_total{route=\"unknown\",status=\"4xx\"} 1",
+        "foretell_http_waits 0",
+        "foretell_http_waits_refused_total 0",
+        "foretell_http_connections_refused_total 0",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    instance.end();
+}
+
+fn errors_are_json(instance: &Instance) {
+    let check = |method: Method, path: &str, body: &str, status: u16, words: &str| {
+        let answer = instance.ask(method, path, &[JSON], body);
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/json", "{path}");
+        let error = at(&answer.body, "/error").as_str().unwrap();
+        assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+        answer
+    };
+    check(Method::GET, "/nowhere", "", 404, "/nowhere");
+    let answer = check(Method::GET, "/api/v1/events", "", 405, "GET");
+    assert_eq!(answer.headers["allow"], "POST");
+    let answer = check(Method::DELETE, "/livez", "", 405, "DELETE");
+    assert_eq!(answer.headers["allow"], "GET,HEAD");
+    check(Method::POST, "/api/v1/events?wait=perhaps", EVENT, 400, "wait");
+    check(Method::POST, "/api/v1/events?awaits=true", EVENT, 400, "awaits");
+    check(Method::POST, "/api/v1/events?wait=true&wait=false", EVENT, 400, "wait");
+    check(Method::POST, "/api/v1/events?timeout_ms=600000", EVENT, 400, "60000");
+    check(Method::POST, "/api/v1/outcomes?wait=true", "{}", 400, "wait");
+    check(Method::GET, "/api/v1/status?verbose=1", "", 400, "verbose");
+    check(Method::POST, "/api/v1/events", "{", 400, "not JSON");
+    check(Method::POST, "/api/v1/events", "", 400, "not JSON");
+    check(Method::POST, "/api/v1/events", "[]", 400, "1 to 1000");
+    check(Method::POST, "/api/v1/events?wait=true", "[{}]", 400, "one event at a time");
+    let large = format!("{{\"respondent_id\": \"{}\"}}", "x".repeat(2 << 20));
+    check(Method::POST, "/api/v1/events", &large, 413, "1048576");
+    let late = json!({"respondent_id": "me", "event_time": 99_999_999_999_999_i64}).to_string();
+    check(Method::POST, "/api/v1/events", &late, 400, "time_ahead_max");
+}
+
+fn content_types(instance: &Instance) {
+    let status = |headers: &[(&str, &str)]| {
+        instance.ask(Method::POST, "/api/v1/events", headers, EVENT).status
+    };
+    assert_eq!(status(&[JSON]), 202);
+    assert_eq!(status(&[("content-type", "application/vnd.api+json; charset=utf-8")]), 202);
+    assert_eq!(status(&[]), 202, "no browser leaves it out without an Origin");
+    assert_eq!(status(&[("origin", "http://localhost:3000")]), 415);
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        assert_eq!(status(&[("content-type", kind)]), 415, "{kind}");
+    }
+}
+
+fn names(instance: &Instance) {
+    let post = |name: &str, value: &str| {
+        let headers = [JSON, (name, value)];
+        instance.ask(Method::POST, "/api/v1/events", &headers, EVENT)
+    };
+    for host in ["localhost", "127.0.0.1:1", "[::1]:8000", "score.example"] {
+        assert_eq!(post("host", host).status, 202, "{host}");
+    }
+    for host in ["evil.example", "evil.example:8000", "localhost.evil.example"] {
+        let answer = post("host", host);
+        assert_eq!(answer.status, 403, "{host}");
+        let error = at(&answer.body, "/error").as_str().unwrap();
+        assert!(error.contains(host) && error.contains("allowed_hosts"), "{error}");
+        let status = instance.ask(Method::GET, "/api/v1/status", &[("host", host)], "").status;
+        assert_eq!(status, 403, "what respondents do is no other page's business");
+        for open in ["/livez", "/readyz", "/startupz", "/metrics"] {
+            assert_eq!(
+                instance.ask(Method::GET, open, &[("host", host)], "").status,
+                200,
+                "{open}"
+            );
+        }
+    }
+    assert_eq!(post("origin", "http://localhost:3000").status, 202);
+    assert_eq!(post("origin", "https://score.example").status, 202);
+    for origin in ["http://evil.example", "null", "http://127.0.0.1.evil.example", "localhost"] {
+        assert_eq!(post("origin", origin).status, 403, "{origin}");
+    }
+    let twice = "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(instance.raw(twice).starts_with("HTTP/1.1 400 "));
+    let target = "GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert!(instance.raw(target).starts_with("HTTP/1.1 403 "));
+    let none = "GET /api/v1/status HTTP/1.1\r\nConnection: close\r\n\r\n";
+    assert!(instance.raw(none).starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn the_token_comes_first_and_slow_clients_are_ended() {
+    let more = ["http.bearer_token=tok", "http.read_timeout=3s", "http.connections_max=20"];
+    let instance = Instance::start(&more);
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let headers = [JSON, ("authorization", &format!("{scheme} tok")), ("host", "any.example")];
+        assert_eq!(instance.ask(Method::POST, "/api/v1/events", &headers, EVENT).status, 202);
+    }
+    let answer = instance.ask(Method::POST, "/api/v1/events", &[JSON], EVENT);
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"foretell\"");
+    let headers = [JSON, ("authorization", "bearer another")];
+    let answer = instance.ask(Method::POST, "/api/v1/events", &headers, EVENT);
+    assert_eq!(answer.status, 401);
+    let challenge = answer.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.starts_with("Bearer ") && challenge.contains("invalid_token"), "{challenge}");
+
+    let head = |token: &str| {
+        format!(
+            "POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Authorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n{{"
+        )
+    };
+    let answer = instance.raw(&head("wrong"));
+    assert!(answer.starts_with("HTTP/1.1 401 "), "before the body, which never comes: {answer}");
+    let answer = instance.raw(&head("tok"));
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
+    let answer = instance.raw("POST /api/v1/events HTTP/1.1\r\nHost: loc");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
+    assert_eq!(instance.raw(""), "", "who asks nothing is told nothing");
+
+    too_many(&instance);
+    instance.end();
+}
+
+fn too_many(instance: &Instance) {
+    // Nothing is sent, so that each of the 20 is ended without an answer, and each beyond them is told.
+    let mut streams: Vec<TcpStream> = (0..40).map(|_| instance.http.connect()).collect();
+    let answers: Vec<String> = streams.iter_mut().map(read_to_end).collect();
+    let refused = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 "));
+    let refused: Vec<&String> = refused.collect();
+    assert!((20..40).contains(&refused.len()), "{answers:?}");
+    assert!(refused[0].contains("Retry-After: ") && refused[0].contains("{\"error\":"));
+    assert!(answers.iter().all(|answer| answer.is_empty() || answer.starts_with("HTTP/1.1 503 ")));
+    until("it serves again", SOON, || (instance.http.get("/livez")?.0 == 200).then_some(()));
+    assert!(instance.http.metric("foretell_http_connections_refused_total") >= 1.0);
+}
+
+#[test]
+fn outcomes_are_learned_from_without_a_broker() {
+    let instance = Instance::start(&["learning.retrain_after=40"]);
+    let outcome = |body: &Json| instance.post("/api/v1/outcomes", body);
+    let refuse = |body: Json, words: &str| {
+        let answer = outcome(&body);
+        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+        let error = at(&answer.body, "/error").as_str().unwrap();
+        assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+    };
+    refuse(json!("x"), "JSON object");
+    refuse(json!({"label": ">50K"}), "`respondent_id` is missing");
+    refuse(json!({"respondent_id": "", "label": ">50K"}), "`respondent_id` is missing");
+    refuse(json!({"respondent_id": ["r"], "label": ">50K"}), "`respondent_id`");
+    refuse(json!({"respondent_id": "r"}), "`label` is missing");
+    refuse(json!({"respondent_id": "r", "label": "rich"}), "one of <=50K, >50K");
+    refuse(json!({"respondent_id": "r", "label": ">50K", "labels": 1}), "`labels`");
+    refuse(json!({"respondent_id": "r", "label": ">50K", "outcome_time": "noon"}), "milliseconds");
+    refuse(
+        json!({"respondent_id": "r", "label": ">50K", "outcome_time": 99_999_999_999_999_i64}),
+        "time_ahead_max",
+    );
+
+    for number in 0..50 {
+        let respondent = format!("r-{number}");
+        let event = json!({
+            "respondent_id": respondent, "completed": true, "age": 20 + number, "hours_per_week": 40,
+        });
+        let answer = instance.post("/api/v1/events?wait=true&timeout_ms=60000", &event);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let label = if number % 2 == 0 { "<=50K" } else { ">50K" };
+        let answer = outcome(&json!({"respondent_id": respondent, "label": label}));
+        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(*at(&answer.body, "/label"), label);
+        assert!(at(&answer.body, "/outcome_time").is_i64(), "{answer:?}");
+    }
+    until("a model that has learned from them serves", SOON, || {
+        (instance.http.status().pointer("/model/training")?.as_u64()? >= 1).then_some(())
+    });
+
+    // Many at once, each with a result of its own.
+    let many =
+        json!([{"respondent_id": "a", "label": ">50K"}, {"respondent_id": "b", "label": "rich"}]);
+    let answer = outcome(&many);
+    assert_eq!(answer.status, 207, "{answer:?}");
+    assert_eq!(*at(&answer.body, "/results/0/respondent_id"), "a");
+    assert!(at(&answer.body, "/results/1/error").as_str().unwrap().contains("one of"));
+    let many = json!([{"respondent_id": "a", "age": 30}, {"respondent_id": "b", "age": 31}]);
+    let answer = instance.post("/api/v1/events", &many);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(*at(&answer.body, "/results/1/respondent_id"), "b");
+    instance.end();
+}
+
+#[test]
+fn what_becomes_of_an_event_is_told_as_soon_as_it_is_known() {
+    let contract = r#"features.contract={policy="refuse", mostly_missing=0.9, window=1}"#;
+    let instance = Instance::start(&[contract, "topics.partitions=1"]);
+    let wait = "/api/v1/events?wait=true&timeout_ms=60000";
+
+    let part = json!({"respondent_id": "slow", "event_id": "e1", "age": 30, "education": null});
+    let answer = instance.post(wait, &part);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(*at(&answer.body, "/event_id"), "e1");
+    let missing = at(&answer.body, "/missing").as_array().unwrap();
+    assert!(
+        missing.contains(&json!("education")) && !missing.contains(&json!("age")),
+        "{answer:?}"
+    );
+    let again = instance.post(wait, &part);
+    assert_eq!((again.status, &again.body["event_id"]), (202, &json!("e1")), "{again:?}");
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+
+    // An answer is taken back.
+    let rest = json!({"respondent_id": "slow", "event_id": "e2", "age": null, "completed": true,
+        "hours_per_week": 40});
+    let answer = instance.post(wait, &rest);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(at(&answer.body, "/features/age").is_null(), "{answer:?}");
+    assert_eq!(*at(&answer.body, "/features/hours_per_week"), 40.0);
+
+    // A client that repeats gets the first prediction.
+    let again = instance.post(wait, &rest);
+    assert_eq!((again.status, &again.body), (200, &answer.body));
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+
+    // The model was fitted on what that event lacked, and now so does this one.
+    let lacking = json!({"respondent_id": "fast", "event_id": "e3", "completed": true, "age": 30});
+    let answer = instance.post(wait, &lacking);
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert_eq!(
+        (at(&answer.body, "/class"), at(&answer.body, "/event_id")),
+        (&json!("feature_contract"), &json!("e3"))
+    );
+    assert!(at(&answer.body, "/error").as_str().unwrap().contains("mostly_missing"), "{answer:?}");
+    assert!(instance.http.metric("foretell_http_waits").abs() < 0.5, "nobody waits any more");
+    instance.end();
+}
+
+#[test]
+fn a_request_that_is_sent_again_is_the_same_event() {
+    let instance = Instance::start(&[]);
+    let wait = "/api/v1/events?wait=true&timeout_ms=60000";
+    let event = json!({"respondent_id": "me", "completed": true, "age": 30}).to_string();
+    let with_key = |key: &str| {
+        let answer = instance.ask(Method::POST, wait, &[JSON, ("idempotency-key", key)], &event);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+    };
+    let (first, second) = (with_key("\"k-1\""), with_key("k-1"));
+    assert_eq!(first.body, second.body);
+    assert_eq!(*at(&first.body, "/event_id"), "k-1");
+    assert!(second.headers.contains_key("idempotent-replayed"));
+    assert_ne!(at(&with_key("k-2").body, "/prediction_id"), at(&first.body, "/prediction_id"));
+    let ids: std::collections::BTreeSet<String> = (0..3)
+        .map(|_| {
+            let answer = instance.post(wait, &serde_json::from_str(&event).unwrap());
+            at(&answer.body, "/event_id").as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(ids.len(), 3, "without a key each is an event of its own");
+    let answer = instance.ask(Method::POST, wait, &[JSON, ("idempotency-key", "\"\"")], &event);
+    assert_eq!(answer.status, 400, "{answer:?}");
+    instance.end();
+}
+
+#[test]
+fn a_thousand_waits_take_few_threads_and_little_memory_and_go_when_their_clients_go() {
+    let instance = Instance::start(&waits::SETTINGS);
+    let idle = instance.process.resources();
+    waits::check(&instance.process, &instance.http, idle);
+}

@@ -1,0 +1,83 @@
+//! A thousand requests that wait at once, and what that may cost an instance.
+
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Write},
+    net::TcpStream,
+};
+
+use serde_json::json;
+
+use crate::process::{Http, Process, Resources, SOON, until};
+
+/// For an instance whose waits nobody answers: what the model was fitted on is missing, and the stream is held back.
+pub(crate) const SETTINGS: [&str; 3] = [
+    r#"features.contract={policy="hold_back", mostly_missing=0.9, window=1}"#,
+    "http.waits_max=1000",
+    "http.connections_max=1500",
+];
+
+const WAITS: usize = 1000;
+/// Bounds of an instance for which so many wait, over the same one idle.
+const THREADS_MAX: usize = 20;
+const MEMORY_MAX: usize = 100 << 20;
+
+/// Holds an instance with [`SETTINGS`] to the bounds, and to letting go of clients that went away.
+/// `before` is what it took idle.
+pub(crate) fn check(process: &Process, http: &Http, before: Resources) {
+    let event = |number: usize| {
+        json!({"respondent_id": format!("r-{number}"), "completed": true}).to_string()
+    };
+    let waiting = || http.metric("foretell_http_waits");
+    let (mut streams, mut number) = (BTreeMap::new(), 0);
+    // The first ones of each partition are scored; from then on they are held back.
+    until("a thousand requests wait", SOON, || {
+        while streams.len() < WAITS {
+            streams.insert(number, ask(http, &event(number)));
+            number += 1;
+        }
+        streams.retain(|_, stream| is_waiting(stream));
+        (waiting() >= WAITS as f64).then_some(())
+    });
+    let after = process.resources();
+    let (code, answer) = http.post("/api/v1/events?wait=true", &event(0), None).unwrap();
+    assert_eq!(code, 503, "{answer}");
+    assert!(http.metric("foretell_http_waits_refused_total") >= 1.0);
+    let threads = after.threads.saturating_sub(before.threads);
+    assert!(threads <= THREADS_MAX, "{threads} threads more: {before:?} {after:?}");
+    let memory = after.memory.saturating_sub(before.memory);
+    assert!(memory <= MEMORY_MAX, "{memory} bytes more: {before:?} {after:?}");
+    // A plain event does not stand behind them.
+    let (code, answer) = http.post("/api/v1/events", &event(0), None).unwrap();
+    assert_eq!(code, 202, "{answer}");
+    drop(streams);
+    until("nobody waits once the clients are gone", SOON, || (waiting() < 0.5).then_some(()));
+    // Not printed, which a lint forbids; shown with `--nocapture`.
+    let shown = writeln!(
+        std::io::stderr(),
+        "{WAITS} waits: {threads} threads and {} KiB more than {before:?}",
+        memory >> 10
+    );
+    drop(shown);
+}
+
+fn ask(http: &Http, body: &str) -> TcpStream {
+    let mut stream = http.connect();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /api/v1/events?wait=true&timeout_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    stream
+}
+
+/// Whether nothing has come back.
+fn is_waiting(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let is_waiting =
+        stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+    is_waiting
+}
