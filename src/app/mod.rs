@@ -6,6 +6,9 @@ pub mod doctor;
 pub mod finding;
 mod gone;
 pub mod init;
+mod initial;
+#[cfg(test)]
+mod meaning;
 mod models;
 pub mod player;
 pub mod schemas;
