@@ -22,7 +22,7 @@ use crate::{
     kafka::{KafkaBroker, KafkaConfig},
     processors::topology::Codecs,
     streams::{
-        codec::Codec,
+        codec::{Codec, CodecError},
         local::LocalBroker,
         record::{InputRecord, Partition, Topic, TopicPartition},
         runtime::broker::{Broker, From, ReadTo},
@@ -126,20 +126,46 @@ impl Cluster {
         Ok(())
     }
 
-    /// Like [`Self::read_to_end`], for values.
+    /// Like [`Self::read_to_end`], for values. Records that can't be read are passed over, for anybody may have written
+    /// them and nothing would take them away; how many those were is returned.
     ///
     /// # Errors
-    /// Besides, if a value can't be read.
+    /// See [`Self::read_to_end`]; besides, if what is needed to read a value can't be had just now.
     pub fn read_values<T: AvroRecord + 'static>(
         &self,
         topic: &Topic,
         mut visit: impl FnMut(T) -> ControlFlow<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<u64> {
+        self.read_records(topic, |_, value| visit(value))
+    }
+
+    /// Like [`Self::read_values`], with the records.
+    ///
+    /// # Errors
+    /// See [`Self::read_values`].
+    pub fn read_records<T: AvroRecord + 'static>(
+        &self,
+        topic: &Topic,
+        mut visit: impl FnMut(&InputRecord, T) -> ControlFlow<()>,
+    ) -> anyhow::Result<u64> {
         let codec = self.codec::<T>(topic)?;
-        self.read_to_end(topic, |record| match &record.value {
-            Some(bytes) => Ok(visit(codec.decode(bytes)?)),
-            None => Ok(ControlFlow::Continue(())),
-        })
+        let mut passed_over = 0;
+        self.read_to_end(topic, |record| {
+            let Some(bytes) = &record.value else { return Ok(ControlFlow::Continue(())) };
+            match codec.decode(bytes) {
+                Ok(value) => Ok(visit(record, value)),
+                Err(CodecError::Unreadable { class, message, .. }) => {
+                    passed_over += 1;
+                    let (source, offset) = (&record.source, record.offset);
+                    tracing::warn!(%source, %offset, class, message, "a record that can't be read is passed over");
+                    Ok(ControlFlow::Continue(()))
+                }
+                Err(error @ (CodecError::OtherFormat { .. } | CodecError::Unavailable { .. })) => {
+                    Err(error.into())
+                }
+            }
+        })?;
+        Ok(passed_over)
     }
 
     /// That every topic is there, before anything waits for it.

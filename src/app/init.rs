@@ -4,22 +4,16 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use anyhow::Context;
-
 use crate::{
     app::{
         cluster::Cluster,
+        initial::Prepared,
         schemas::{self, SetLevels},
         shutdown::Shutdown,
-        table::{self, Row},
     },
+    avro::codec::CodecSetupError,
     config::Config,
-    events::{
-        labelled_example::{ExampleOrigin, LabelledExample},
-        model::Model,
-        questionnaire::Answer,
-        trial::Trial as TrialRecord,
-    },
+    events::{model::Model, trial::Trial as TrialRecord},
     ml::{
         Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
         training::{Trial, Tuned, TuningSettings, Watch, evaluate, train, tune},
@@ -66,24 +60,29 @@ pub fn init(
     force: bool,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<Option<FirstModel>> {
+    let goes_on = !force && champion(config, cluster)?;
+    // All that can be wrong with the data is found before anything is written: what is in the log stays there.
+    let prepared = match Prepared::from(config) {
+        Ok(prepared) => Some(prepared),
+        // Whoever only comes again need not have the data any more.
+        Err(error) if goes_on => {
+            observer.step(&format!("warning: the initial data were not compared: {error:#}"));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    for warning in prepared.iter().flat_map(|prepared| &prepared.warnings) {
+        observer.step(&format!("warning: {warning}"));
+    }
     create_topics(config, cluster, observer)?;
     register_schemas(config, cluster, observer)?;
-    if !force && champion(config, cluster)? {
+    if let Some(prepared) = &prepared {
+        observer.step(&prepared.write(config, cluster, clock, force)?);
+    }
+    let Some(Prepared { examples, unseen, .. }) = prepared.filter(|_| !goes_on) else {
         observer.step("a model serves already (make a new first one with --force)");
         return Ok(None);
-    }
-    let table = config.raw.data.initial.as_ref().context(
-        "there is no initial data: name a table of past answers and outcomes in [data.initial]",
-    )?;
-    // Both tables are looked at before anything is made of them: what is in the log stays there.
-    let rows = table::read(table, &config.event_schema)?;
-    let examples = examples_of(config, &rows)?;
-    let unseen = unseen_examples(config)?;
-    let written = write_initial(config, cluster, clock, &rows)?;
-    observer.step(&format!(
-        "{} initial examples in the training log, {written} of them new",
-        rows.len()
-    ));
+    };
     let tuned = tune_first(config, cluster, clock, shutdown, &examples, observer)?;
     let recipe = Recipe {
         spec: config.pipeline.clone(),
@@ -98,6 +97,12 @@ pub fn init(
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,
     };
+    if !force && champion(config, cluster)? {
+        observer.step(
+            "a model serves by now, for another `init` was quicker: this one is not published",
+        );
+        return Ok(None);
+    }
     publish_first(config, cluster, clock, &bundle)?;
     let version = bundle.version().as_str().to_owned();
     Ok(Some(FirstModel { version, evaluation, trials: tuned.trials.len() }))
@@ -129,94 +134,24 @@ fn register_schemas(
     Ok(())
 }
 
+/// Whether a model serves. On a new cluster there is neither a topic nor a schema yet.
 fn champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
+    let topic = &config.topics.models;
+    if cluster.broker.partitions(topic)?.is_none() {
+        return Ok(false);
+    }
     let mut serves = false;
-    cluster.read_values(&config.topics.models, |model: Model| {
+    let read = cluster.read_values(topic, |model: Model| {
         serves |= model.alias.as_deref() == Some(CHAMPION);
         ControlFlow::Continue(())
-    })?;
-    Ok(serves)
-}
-
-/// Writes those initial examples that are not in the log yet, and returns how many those were.
-fn write_initial(
-    config: &Config,
-    cluster: &Cluster,
-    clock: &Arc<dyn Clock>,
-    rows: &[Row],
-) -> anyhow::Result<usize> {
-    let topic = &config.topics.labelled_examples;
-    let codec = cluster.codec::<LabelledExample>(topic)?;
-    let mut there = 0;
-    cluster.read_values(topic, |example: LabelledExample| {
-        if example.origin != ExampleOrigin::Initial {
-            return ControlFlow::Break(());
-        }
-        there += 1;
-        ControlFlow::Continue(())
-    })?;
-    let mut publisher = cluster.broker.publish()?;
-    let now = EventTime(clock.now().0);
-    for (number, row) in rows.iter().enumerate().skip(there) {
-        let example_id = format!("initial-{number}");
-        let example = LabelledExample {
-            example_id: example_id.clone(),
-            respondent_id: example_id.clone(),
-            origin: ExampleOrigin::Initial,
-            event_time: now,
-            outcome_time: None,
-            label: row.label.clone(),
-            features: convert::features_of(&config.gather.questions, &row.answers),
-            prediction: None,
-            correction: false,
-        };
-        write(publisher.as_mut(), topic, codec.as_ref(), &example_id, &example, now)?;
+    });
+    match read {
+        Ok(_) => Ok(serves),
+        Err(error) => match error.downcast_ref() {
+            Some(CodecSetupError::NotRegistered { .. }) => Ok(false),
+            Some(_) | None => Err(error),
+        },
     }
-    publisher.flush()?;
-    Ok(rows.len().saturating_sub(there))
-}
-
-fn write<T>(
-    publisher: &mut dyn Publisher,
-    topic: &Topic,
-    codec: &dyn Codec<T>,
-    key: &str,
-    value: &T,
-    timestamp: EventTime,
-) -> anyhow::Result<()> {
-    let mut bytes = Vec::new();
-    codec.encode(value, &mut bytes)?;
-    publisher.send(OutputRecord {
-        topic: topic.clone(),
-        partition: None,
-        timestamp,
-        key: Some(key.as_bytes().to_vec()),
-        value: Some(bytes),
-        headers: Vec::new(),
-    })?;
-    Ok(())
-}
-
-fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
-    let columns = config.pipeline.columns();
-    let classes = &config.raw.outcomes.labels;
-    let places = columns.iter().map(|column| convert::place_of(column, &config.gather.questions));
-    let places: Vec<Option<usize>> = places.collect();
-    let answer =
-        |row: &Row, place: &Option<usize>| -> Option<Answer> { row.answers[(*place)?].clone() };
-    rows.iter()
-        .map(|row| {
-            let label = convert::label_of(&row.label, classes).with_context(|| {
-                format!(
-                    "label {:?} is not one of [outcomes] labels: {}",
-                    row.label,
-                    classes.join(", ")
-                )
-            })?;
-            let values = places.iter().map(|place| convert::value_of(answer(row, place).as_ref()));
-            Ok(Example { values: values.collect(), label })
-        })
-        .collect()
 }
 
 /// Every trial goes to the `trials` topic as it ends, and those of an earlier `init` are built upon.
@@ -282,11 +217,25 @@ fn proceed(shutdown: &Shutdown) -> ControlFlow<()> {
     if shutdown.signal().is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// What `send` plays, if the configuration names it.
-fn unseen_examples(config: &Config) -> anyhow::Result<Option<Vec<Example>>> {
-    let Some(table) = &config.raw.data.play else { return Ok(None) };
-    let rows = table::read(table, &config.event_schema)?;
-    Ok(Some(examples_of(config, &rows)?))
+fn write<T>(
+    publisher: &mut dyn Publisher,
+    topic: &Topic,
+    codec: &dyn Codec<T>,
+    key: &str,
+    value: &T,
+    timestamp: EventTime,
+) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
+    codec.encode(value, &mut bytes)?;
+    publisher.send(OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp,
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(bytes),
+        headers: Vec::new(),
+    })?;
+    Ok(())
 }
 
 fn publish_first(

@@ -7,6 +7,9 @@ pub mod finding;
 mod gone;
 mod http_server;
 pub mod init;
+mod initial;
+#[cfg(test)]
+mod meaning;
 mod models;
 pub mod player;
 pub mod schemas;

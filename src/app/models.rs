@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     events::model::Model,
     processors::{
-        metrics::ApplicationMetrics,
+        metrics::{ApplicationMetrics, MODELS},
         model_table::{ModelTable, Serving},
     },
     streams::{
@@ -40,6 +40,7 @@ pub(super) struct Models<'a> {
 pub(super) struct Following {
     reader: Box<dyn Reader>,
     codec: Arc<dyn Codec<Model>>,
+    metrics: ApplicationMetrics,
     table: ModelTable,
 }
 
@@ -52,8 +53,9 @@ impl Models<'_> {
         let topic = self.config.topics.models.clone();
         let source = TopicPartition { topic, partition: Partition(0) };
         let reader = self.once_it_answers(|| self.cluster.broker.read(&source, From::Beginning))?;
-        let table = ModelTable::new(self.serving.clone(), self.metrics.clone());
-        let mut following = Following { reader, codec: Arc::clone(&self.codec), table };
+        let metrics = self.metrics.clone();
+        let table = ModelTable::new(self.serving.clone(), metrics.clone());
+        let mut following = Following { reader, codec: Arc::clone(&self.codec), metrics, table };
         while self.once_it_answers(|| following.read())? == ReadTo::More {}
         let Some(scorer) = self.serving.scorer() else {
             if let Some(why) = following.table.refused() {
@@ -121,7 +123,8 @@ impl Following {
             match self.codec.decode(bytes) {
                 Ok(model) => models.push(model),
                 Err(error) => {
-                    tracing::error!(offset = %record.offset, %error, "a model record cannot be read");
+                    self.metrics.unreadable(MODELS);
+                    tracing::error!(offset = %record.offset, %error, "a model record cannot be read: it is passed over");
                 }
             }
         }

@@ -213,6 +213,8 @@ impl Parts<'_> {
             spec: self.config.pipeline.clone(),
             classes: self.config.raw.outcomes.labels.clone(),
             stream_examples_max: self.config.raw.learning.stream_examples_max,
+            initial: self.config.raw.learning.initial,
+            metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             seed: Seed(self.config.raw.learning.seed),
             read: ReadLog::default(),
@@ -242,6 +244,7 @@ impl Parts<'_> {
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
             retrain_after: self.config.raw.learning.retrain_after,
+            metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             trainer: trainer.clone(),
         });

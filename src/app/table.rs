@@ -7,10 +7,11 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     config::RawTable,
-    events::questionnaire::{self, Answer, QuestionnaireSchema},
+    events::questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
 };
 
 /// One respondent: the answers, in the order of the schema's questions, and what turned out to be true.
@@ -18,6 +19,18 @@ use crate::{
 pub struct Row {
     pub answers: Vec<Option<Answer>>,
     pub label: String,
+}
+
+/// A table with what it is: the same rows under the same names, typed alike, have the same digest.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// In the order of the file.
+    pub rows: Vec<Row>,
+    /// 64 hexadecimal digits. Of the answers that are there, by the names of their columns, so that a question which is
+    /// added to the schema, or renamed in it, makes no other table.
+    pub digest: String,
+    /// Questions that no column answers.
+    pub unanswered: Vec<String>,
 }
 
 /// Why a table can't be used.
@@ -58,42 +71,115 @@ enum Place {
     Unused,
 }
 
-/// Reads a whole table.
+/// Reads the rows of a whole table.
+///
+/// # Errors
+/// See [`load`].
+pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
+    Ok(load(table, schema, &[])?.rows)
+}
+
+/// Reads a whole table. Its labels must be among `labels`, unless those are none.
 ///
 /// # Errors
 /// [`TableError`], at the first row that is wrong: better than a model of half the data.
-pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
+pub fn load(
+    table: &RawTable,
+    schema: &QuestionnaireSchema,
+    labels: &[String],
+) -> Result<Table, TableError> {
     let path = &table.path;
+    let text = contents(path)?;
+    let comment = table.comment.and_then(|mark| u8::try_from(mark).ok());
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(u8::try_from(table.delimiter).unwrap_or(b','))
-        .comment(table.comment.and_then(|mark| u8::try_from(mark).ok()))
+        .comment(comment)
         .has_headers(table.columns.is_empty())
         .trim(csv::Trim::All)
-        .from_reader(open(path)?);
-    let names = if table.columns.is_empty() {
-        let header = reader.headers().map_err(|error| wrong_row(path, &error))?;
-        header.iter().map(str::to_owned).collect()
+        .from_reader(text.as_slice());
+    let wrong_row = |place: Option<&csv::Position>, problem: String| {
+        let line = place.map_or(1, |place| line_at(&text, place.byte(), comment));
+        TableError::Row { path: path.clone(), line, problem }
+    };
+    let unreadable = |error: csv::Error| wrong_row(error.position(), without_place(&error));
+    let names: Vec<String> = if table.columns.is_empty() {
+        reader.headers().map_err(unreadable)?.iter().map(str::to_owned).collect()
     } else {
         table.columns.clone()
     };
     let places = places_of(&names, table, schema)?;
+    let mut digest = Sha256::new();
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(|error| wrong_row(path, &error))? {
-        let line = record.position().map_or(0, csv::Position::line);
+    while reader.read_record(&mut record).map_err(unreadable)? {
         let row = row_of(&record, &places, table, schema);
-        rows.push(row.map_err(|problem| TableError::Row { path: path.clone(), line, problem })?);
+        let row = row.and_then(|row| {
+            if labels.is_empty() || labels.contains(&row.label) {
+                return Ok(row);
+            }
+            let known = labels.join(", ");
+            Err(format!(
+                "column {:?} is {:?}, which is not one of [outcomes] labels: {known}",
+                table.label, row.label
+            ))
+        });
+        let row = row.map_err(|problem| wrong_row(record.position(), problem))?;
+        add_row(&mut digest, &row, &places, &names);
+        rows.push(row);
     }
-    Ok(rows)
+    let is_answered = |index: usize| {
+        places.iter().any(|place| matches!(place, Place::Question(q) if *q == index))
+    };
+    let questions = schema.questions().iter().enumerate();
+    let unanswered = questions.filter(|(index, _)| !is_answered(*index));
+    Ok(Table {
+        rows,
+        digest: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        unanswered: unanswered.map(|(_, question)| question.name.clone()).collect(),
+    })
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, TableError> {
+fn contents(path: &Path) -> Result<Vec<u8>, TableError> {
     let unopenable = |source| TableError::Unopenable { path: path.to_owned(), source };
-    let file = BufReader::new(File::open(path).map_err(unopenable)?);
+    let mut file = BufReader::new(File::open(path).map_err(unopenable)?);
+    let mut text = Vec::new();
     if path.extension().is_some_and(|extension| extension == "gz") {
-        return Ok(Box::new(MultiGzDecoder::new(file)));
+        MultiGzDecoder::new(file).read_to_end(&mut text).map_err(unopenable)?;
+    } else {
+        file.read_to_end(&mut text).map_err(unopenable)?;
     }
-    Ok(Box::new(file))
+    Ok(text)
+}
+
+/// The line of the record that begins at `byte` or, as the reader counts, behind what it skips from there: the rest of a
+/// CRLF, empty lines, comments.
+fn line_at(text: &[u8], byte: u64, comment: Option<u8>) -> u64 {
+    let newlines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+    let mut at = usize::try_from(byte).unwrap_or(usize::MAX).min(text.len());
+    while let Some(next) = text.get(at) {
+        if *next == b'\n' || *next == b'\r' {
+            at += 1;
+        } else if Some(*next) == comment {
+            at = text[at..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(text.len(), |end| at + end);
+        } else {
+            break;
+        }
+    }
+    u64::try_from(newlines(&text[..at])).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// What the reader says, without the place that it names itself.
+fn without_place(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} fields, expected {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { err, .. } => format!("column {}: not UTF-8", err.field() + 1),
+        _ => error.to_string(),
+    }
 }
 
 fn places_of(
@@ -122,7 +208,28 @@ fn places_of(
             )))
         }
     };
-    names.iter().map(place).collect()
+    let places: Vec<Place> = names.iter().map(place).collect::<Result<_, _>>()?;
+    for (later, place) in places.iter().enumerate() {
+        let earlier = places[..later].iter().position(|other| place.is_also(other));
+        if let Some(earlier) = earlier {
+            let (first, second) = (earlier + 1, later + 1);
+            return Err(wrong(format!(
+                "columns {first} and {second}, {:?} and {:?}, are the same answer: leave one name empty in `columns`",
+                names[earlier], names[later]
+            )));
+        }
+    }
+    Ok(places)
+}
+
+impl Place {
+    fn is_also(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Question(one), Self::Question(other)) => one == other,
+            (Self::Label, Self::Label) => true,
+            (Self::Question(_) | Self::Label | Self::Unused, _) => false,
+        }
+    }
 }
 
 fn row_of(
@@ -143,19 +250,133 @@ fn row_of(
                 text.strip_suffix(suffix).unwrap_or(text).clone_into(&mut row.label);
             }
             Place::Question(index) => {
-                if text.is_empty() || table.missing.iter().any(|missing| missing == text) {
+                if table.missing.iter().any(|missing| missing.trim() == text) {
                     continue;
                 }
                 let question = &schema.questions()[*index];
                 let answer = schema.parse_answer(question, text);
-                row.answers[*index] = Some(answer.map_err(|error| error.to_string())?);
+                row.answers[*index] = answer.map_err(|error| match error {
+                    EntryError::WrongValue { field, found, wanted } => {
+                        format!("column {field:?} is {found}: it must be {wanted}")
+                    }
+                    other => other.to_string(),
+                })?;
             }
         }
     }
     Ok(row)
 }
 
-fn wrong_row(path: &Path, error: &csv::Error) -> TableError {
-    let line = error.position().map_or(0, csv::Position::line);
-    TableError::Row { path: path.to_owned(), line, problem: error.to_string() }
+/// Each part with its length, so that no two rows have the same bytes.
+fn add_row(digest: &mut Sha256, row: &Row, places: &[Place], names: &[String]) {
+    let mut add = |kind: u8, bytes: &[u8]| {
+        digest.update([kind]);
+        digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(bytes);
+    };
+    add(b'l', row.label.as_bytes());
+    for (place, name) in places.iter().zip(names) {
+        let Place::Question(index) = place else { continue };
+        let Some(answer) = &row.answers[*index] else { continue };
+        add(b'c', name.as_bytes());
+        match answer {
+            Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
+            Answer::Text(text) => add(b't', text.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::events::questionnaire::{MetadataFields, ReadingRules};
+
+    fn schema() -> QuestionnaireSchema {
+        let avsc = r#"{"type":"record","name":"R","fields":[
+            {"name":"who","type":"string"},{"name":"at","type":"long"},
+            {"name":"age","type":["null","int"]},{"name":"job","aliases":["trade"],"type":["null","string"]},
+            {"name":"pay","type":["null","string"]},
+            {"name":"born","type":["null",{"type":"int","logicalType":"date"}]}]}"#;
+        let fields = MetadataFields {
+            event_id: None,
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: None,
+        };
+        let rules = ReadingRules { numeric: vec!["pay".to_owned()], ..ReadingRules::default() };
+        QuestionnaireSchema::new(avsc, &fields, &[]).unwrap().read_as(&rules)
+    }
+
+    fn try_load(text: &str, change: impl FnOnce(&mut RawTable)) -> Result<Table, TableError> {
+        let mut file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut table = RawTable {
+            path: file.path().to_owned(),
+            columns: Vec::new(),
+            label: "out".to_owned(),
+            delimiter: ',',
+            comment: Some('#'),
+            missing: vec!["?".to_owned()],
+            label_suffix: String::new(),
+        };
+        change(&mut table);
+        load(&table, &schema(), &["no".to_owned(), "yes".to_owned()])
+    }
+
+    fn refuse(text: &str, words: &[&str]) {
+        let message = try_load(text, |_| {}).expect_err(text).to_string();
+        for word in words.iter().chain(&[".csv"]) {
+            assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_has_its_file_line_column_and_value() {
+        refuse("age,out\n1,no\nold,yes\n", &["line 3", "\"age\"", "\"old\"", "32 bits"]);
+        refuse("age,out\r\n1,no\r\nold,yes\r\n", &["line 3", "\"old\""]);
+        refuse("# a\r\nage,out\r\n\r\n# b\r\n\r\nold,yes\r\n", &["line 6"]);
+        refuse("age,out\n1,no\n2,maybe\n", &["line 3", "\"out\"", "\"maybe\"", "no, yes"]);
+        refuse("age,out\n1,no\n1,2,no\n", &["line 3", "3 fields"]);
+        refuse("pay,out\n7.25,no\n\"7,25\",no\n", &["line 3", "\"pay\"", "\"7,25\"", "numeric"]);
+        refuse("wage,out\n1,no\n", &["\"wage\"", "age, job"]);
+        refuse("born,out\n17.5.1990,no\n", &["line 2", "1990-05-17"]);
+    }
+
+    #[test]
+    fn two_columns_of_one_answer_are_refused() {
+        refuse("age,job,age,out\n1,a,2,no\n", &["columns 1 and 3", "\"age\""]);
+        refuse("trade,job,out\n1,a,no\n", &["columns 1 and 2", "\"trade\"", "\"job\""]);
+        refuse("age,out,out\n1,no,yes\n", &["columns 2 and 3", "\"out\""]);
+        let named = |columns: &[&str]| {
+            let columns = columns.iter().map(|name| (*name).to_owned()).collect();
+            try_load("1,2,no\n", |table| table.columns = columns)
+        };
+        assert!(named(&["age", "age", "out"]).is_err());
+        assert!(named(&["", "", "out"]).is_ok());
+    }
+
+    #[test]
+    fn what_no_column_answers_is_known() {
+        let table = try_load("age,trade,out\n1,a,no\n", |_| {}).unwrap();
+        assert_eq!(table.unanswered, ["pay", "born"]);
+    }
+
+    #[test]
+    fn the_digest_is_of_what_the_rows_mean() {
+        let digest = |text| try_load(text, |_| {}).unwrap().digest;
+        let first = digest("age,job,out\n1,a,no\n,b,yes\n");
+        assert_eq!(first.len(), 64);
+        assert_eq!(digest("age,job,out\r\n1.0, a ,no\r\n?,b,yes\r\n"), first);
+        for other in [
+            "age,job,out\n1,a,yes\n,b,no\n",
+            "age,job,out\n,b,yes\n1,a,no\n",
+            "age,job,out\n2,a,no\n,b,yes\n",
+            "age,job,out\n1,a,no\n",
+            "age,pay,out\n1,7,no\n,8,yes\n",
+        ] {
+            assert_ne!(digest(other), first, "{other}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The values that a field may have, as far as somebody who knows its schema at run time only can tell.
 
-use apache_avro::schema::{NamesRef, Schema};
+use apache_avro::schema::{InnerDecimalSchema, NamesRef, Schema, UuidSchema};
 
 use crate::avro::{
     layout::{definition, is_long},
@@ -20,6 +20,8 @@ pub enum Cell<'a> {
     Double(f64),
     /// `string`, or an `enum`'s symbol
     Text(&'a str),
+    /// `bytes` or `fixed`, logical types included
+    Bytes(&'a [u8]),
     /// Read: a value of any other type. To be written: the field's default.
     Other,
 }
@@ -33,6 +35,8 @@ pub(super) enum Form {
     Float,
     Double,
     Text,
+    Bytes,
+    Fixed(usize),
     Symbols(Vec<String>),
     Union(Vec<Form>),
     Other,
@@ -51,7 +55,15 @@ impl Form {
             schema if is_long(schema) => Self::Long,
             Schema::Float => Self::Float,
             Schema::Double => Self::Double,
-            Schema::String => Self::Text,
+            Schema::String | Schema::Uuid(UuidSchema::String) => Self::Text,
+            Schema::Bytes | Schema::Uuid(UuidSchema::Bytes) => Self::Bytes,
+            Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
+                Self::Fixed(fixed.size)
+            }
+            Schema::Decimal(decimal) => match &decimal.inner {
+                InnerDecimalSchema::Bytes => Self::Bytes,
+                InnerDecimalSchema::Fixed(fixed) => Self::Fixed(fixed.size),
+            },
             Schema::Enum(symbols) => Self::Symbols(symbols.symbols.clone()),
             Schema::Union(union) => {
                 let branches = union.variants().iter();
@@ -61,8 +73,8 @@ impl Form {
             }
             // A record that contains itself ends here, as `Other`.
             Schema::Ref { name } => match definition(name, names)? {
-                Schema::Enum(symbols) => Self::Symbols(symbols.symbols.clone()),
-                _ => Self::Other,
+                Schema::Record(_) => Self::Other,
+                defined => Self::of(defined, names)?,
             },
             _ => Self::Other,
         })
@@ -78,13 +90,24 @@ impl Form {
             (Self::Float, cell) => out.extend_from_slice(&(number(cell)? as f32).to_le_bytes()),
             (Self::Double, cell) => out.extend_from_slice(&number(cell)?.to_le_bytes()),
             (Self::Text, Cell::Text(text)) => write_blob(text.as_bytes(), out),
+            (Self::Bytes, Cell::Bytes(bytes)) => write_blob(bytes, out),
+            (Self::Fixed(size), Cell::Bytes(bytes)) if bytes.len() == *size => {
+                out.extend_from_slice(bytes);
+            }
             (Self::Symbols(symbols), Cell::Text(text)) => {
                 write_count(symbols.iter().position(|symbol| symbol == text)?, out);
             }
             (Self::Union(branches), cell) => return write_branch(branches, cell, out),
-            (Self::Null | Self::Boolean | Self::Text | Self::Symbols(_) | Self::Other, _) => {
-                return None;
-            }
+            (
+                Self::Null
+                | Self::Boolean
+                | Self::Text
+                | Self::Bytes
+                | Self::Fixed(_)
+                | Self::Symbols(_)
+                | Self::Other,
+                _,
+            ) => return None,
         }
         Some(())
     }
@@ -99,6 +122,8 @@ impl Form {
             Self::Float => "a float".to_owned(),
             Self::Double => "a double".to_owned(),
             Self::Text => "a string".to_owned(),
+            Self::Bytes => "bytes".to_owned(),
+            Self::Fixed(size) => format!("{size} bytes"),
             Self::Symbols(symbols) => format!("one of {}", symbols.join(", ")),
             Self::Union(branches) => {
                 let wanted: Vec<_> = branches.iter().map(Self::wanted).collect();
@@ -132,7 +157,12 @@ fn whole(cell: Cell<'_>) -> Option<i64> {
         {
             Some(double as i64)
         }
-        Cell::Double(_) | Cell::Null | Cell::Boolean(_) | Cell::Text(_) | Cell::Other => None,
+        Cell::Double(_)
+        | Cell::Null
+        | Cell::Boolean(_)
+        | Cell::Text(_)
+        | Cell::Bytes(_)
+        | Cell::Other => None,
     }
 }
 
@@ -140,7 +170,7 @@ fn number(cell: Cell<'_>) -> Option<f64> {
     match cell {
         Cell::Double(double) => Some(double),
         Cell::Long(long) => Some(long as f64),
-        Cell::Null | Cell::Boolean(_) | Cell::Text(_) | Cell::Other => None,
+        Cell::Null | Cell::Boolean(_) | Cell::Text(_) | Cell::Bytes(_) | Cell::Other => None,
     }
 }
 
@@ -152,6 +182,7 @@ pub(super) fn shown(cell: Cell<'_>) -> String {
         Cell::Long(value) => value.to_string(),
         Cell::Double(value) => value.to_string(),
         Cell::Text(value) => format!("{value:?}"),
+        Cell::Bytes(value) => format!("{} bytes", value.len()),
         Cell::Other => "a value of another type".to_owned(),
     }
 }

@@ -316,6 +316,14 @@ impl Compiler<'_> {
             }
             (_, _) => (),
         }
+        if let (Schema::Decimal(their), Schema::Decimal(our)) = (theirs, ours)
+            && their.scale != our.scale
+        {
+            let (theirs, ours) = (their.scale, our.scale);
+            return Err(format!(
+                "a decimal with {theirs} digits after the point can't be read as one with {ours}"
+            ));
+        }
         let step = match (base(theirs), base(ours)) {
             (Base::Int, Base::Long) => Some(Step::IntToLong),
             (Base::Int, Base::Float) => Some(Step::IntToFloat),

@@ -60,6 +60,7 @@ struct Field {
 /// What fills the cell of a field that their schema lacks.
 enum Constant {
     Text(String),
+    Bytes(Vec<u8>),
     Other(Cell<'static>),
 }
 
@@ -76,6 +77,8 @@ enum Reading {
     LongAsFloat,
     LongAsDouble,
     Text,
+    Bytes,
+    Fixed(usize),
     /// Our symbol for each of theirs, if we have one.
     Symbols(Vec<Option<String>>),
     Union(Vec<Reading>),
@@ -180,6 +183,7 @@ impl Constant {
     fn new(cell: Cell<'_>) -> Self {
         match cell {
             Cell::Text(text) => Self::Text(text.to_owned()),
+            Cell::Bytes(bytes) => Self::Bytes(bytes.to_owned()),
             Cell::Null => Self::Other(Cell::Null),
             Cell::Boolean(value) => Self::Other(Cell::Boolean(value)),
             Cell::Long(value) => Self::Other(Cell::Long(value)),
@@ -191,6 +195,7 @@ impl Constant {
     fn cell(&self) -> Cell<'_> {
         match self {
             Self::Text(text) => Cell::Text(text),
+            Self::Bytes(bytes) => Cell::Bytes(bytes),
             Self::Other(cell) => *cell,
         }
     }
@@ -207,6 +212,8 @@ impl Reading {
             Form::Float => Self::Float,
             Form::Double => Self::Double,
             Form::Text => Self::Text,
+            Form::Bytes => Self::Bytes,
+            Form::Fixed(size) => Self::Fixed(*size),
             Form::Symbols(symbols) => Self::Symbols(symbols.iter().cloned().map(Some).collect()),
             Form::Union(forms) => {
                 let branches = forms.iter().zip(layout.branches(node));
@@ -267,6 +274,8 @@ impl Reading {
             Self::LongAsFloat => Cell::Double(f64::from(cursor.long()? as f32)),
             Self::LongAsDouble => Cell::Double(cursor.long()? as f64),
             Self::Text => Cell::Text(cursor.text()?),
+            Self::Bytes => Cell::Bytes(cursor.blob()?),
+            Self::Fixed(size) => Cell::Bytes(cursor.take(*size)?),
             Self::Symbols(symbols) => match &symbols[cursor.choice(symbols.len())?] {
                 Some(symbol) => Cell::Text(symbol),
                 None => return Err(unknown_symbol()),

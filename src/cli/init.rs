@@ -21,9 +21,10 @@ use crate::{
 Examples:
   foretell init
   foretell init --set tuning.trials=50 --set tuning.time=10m
-  foretell init --force          a new first model, building on the trials of the study so far")]
+  foretell init --force          a new first model, building on the trials of the study so far; of another
+                                 table, if [data.initial] names one by now")]
 pub(super) struct Init {
-    /// Makes a new first model even where one serves.
+    /// Makes a new first model even where one serves; initial data of another table replace those in the training log.
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -21,9 +21,11 @@ pub use raw::{RawBroker, RawConfig, RawRegistry, RawTable};
 pub use secret::Secret;
 
 use crate::{
-    events::questionnaire::{MetadataFields, QuestionnaireSchema, QuestionnaireSchemaError},
+    events::questionnaire::{
+        MetadataFields, MomentKind, QuestionnaireSchema, QuestionnaireSchemaError, ReadingRules,
+    },
     events::topics::Topics,
-    ml::{ColumnKind, PipelineSpec, Scaling, SpecError},
+    ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit},
     processors::{
         contract::ContractSettings,
         convert,
@@ -176,6 +178,11 @@ impl Config {
         };
         let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
             .map_err(|source| ConfigError::Schema { path: schema_path.clone(), source })?;
+        let event_schema = event_schema.read_as(&ReadingRules {
+            categorical: raw.features.categorical.clone(),
+            numeric: raw.features.numeric.clone(),
+            missing: raw.events.missing.clone(),
+        });
         let questions = event_schema.questions();
         let gather = GatherSettings {
             when: raw.scoring.when,
@@ -244,6 +251,10 @@ fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<Pipeline
             return Err(ConfigError::Value { key: "[features]", problem });
         }
     }
+    if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
+        let problem = format!("{name:?} can't be a number, as its type in the event schema is");
+        return Err(ConfigError::Value { key: "[features] numeric", problem });
+    }
     let questions = schema.questions().iter();
     let learned = questions.filter(|question| !features.ignored.contains(&question.name));
     let columns = learned.map(|question| {
@@ -256,7 +267,43 @@ fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<Pipeline
         column
     });
     let scaling: Scaling = features.scaling;
-    Ok(PipelineSpec::new(columns.collect(), scaling, features.crossed.clone())?)
+    let spec = PipelineSpec::new(columns.collect(), scaling, features.crossed.clone())?;
+    Ok(spec.with_calendar(calendar_of(raw, schema)?)?)
+}
+
+/// The parts of dates and times that are named, as far as the answers have them.
+fn calendar_of(
+    raw: &RawConfig,
+    schema: &QuestionnaireSchema,
+) -> Result<Vec<CalendarFeature>, ConfigError> {
+    let mut calendar = Vec::new();
+    for (name, parts) in &raw.features.calendar {
+        let refuse = |problem: &str| {
+            let problem = format!("{name:?} {problem}");
+            Err(ConfigError::Value { key: "[features] calendar", problem })
+        };
+        let Some(kind) = schema.moment(name) else {
+            return refuse("is no date or time of the event schema");
+        };
+        let (has_date, has_time) = match kind {
+            MomentKind::Date => (true, false),
+            MomentKind::Time { .. } => (false, true),
+            MomentKind::Timestamp { .. } => (true, true),
+        };
+        let unit = match kind {
+            MomentKind::Date => TimeUnit::Days,
+            MomentKind::Time { per_second } | MomentKind::Timestamp { per_second } => {
+                TimeUnit::PartsOfSecond(u32::try_from(per_second).unwrap_or(u32::MAX))
+            }
+        };
+        for part in parts {
+            if !(if part.is_of_day() { has_time } else { has_date }) {
+                return refuse(&format!("has no {}", part.name()));
+            }
+            calendar.push(CalendarFeature { column: name.clone(), part: *part, unit });
+        }
+    }
+    Ok(calendar)
 }
 
 fn check_http(http: &raw::RawHttp) -> Result<(), ConfigError> {

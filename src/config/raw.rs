@@ -2,15 +2,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     config::Secret,
-    ml::{Scaling, training::Space},
+    ml::{CalendarPart, Scaling, training::Space},
     processors::{
         contract::ContractPolicy,
         gather::ScoreWhen,
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+        training_log::InitialPolicy,
     },
     streams::runtime::broker::ProcessingGuarantee,
 };
@@ -201,6 +202,9 @@ pub struct RawEvents {
     /// Fields that are neither these nor answers.
     #[serde(default)]
     pub ignored: Vec<String>,
+    /// Texts and numbers that say that there is no answer, wherever they come from: events, JSON, tables.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// An event or an outcome further ahead of the clock is set aside.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
@@ -236,7 +240,8 @@ impl Default for RawScoring {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawOutcomes {
-    /// In order; of two, the second is the one whose probability matters.
+    /// In order; of two, the second is the one whose probability matters. Numbers and booleans are their texts.
+    #[serde(deserialize_with = "texts")]
     pub labels: Vec<String>,
     #[serde(default = "thirty_days", with = "humantime_serde")]
     pub window: Duration,
@@ -258,6 +263,24 @@ fn a_hundred() -> usize {
     100
 }
 
+/// Outcomes are texts: `[0, 1]` are `["0", "1"]`.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a label is a text, a whole number, or true or false")]
+    enum Written {
+        Text(String),
+        Whole(i64),
+        Flag(bool),
+    }
+    let written = Vec::<Written>::deserialize(deserializer)?;
+    let text = |label| match label {
+        Written::Text(text) => text,
+        Written::Whole(number) => number.to_string(),
+        Written::Flag(flag) => flag.to_string(),
+    };
+    Ok(written.into_iter().map(text).collect())
+}
+
 fn thirty_days() -> Duration {
     one_day() * 30
 }
@@ -274,6 +297,8 @@ pub struct RawFeatures {
     pub numeric: Vec<String>,
     pub scaling: Scaling,
     pub crossed: Vec<(String, String)>,
+    /// Parts of dates and times that are features of their own, by answer.
+    pub calendar: BTreeMap<String, Vec<CalendarPart>>,
     pub contract: RawContract,
 }
 
@@ -300,14 +325,21 @@ impl Default for RawContract {
 pub struct RawLearning {
     /// N: new labelled examples between two trainings.
     pub retrain_after: u64,
-    /// The newest examples from the stream that are learned from, besides the initial data; all if unset.
+    /// The newest examples from the stream that are learned from; all if unset.
     pub stream_examples_max: Option<usize>,
+    /// What becomes of the initial data.
+    pub initial: InitialPolicy,
     pub seed: u64,
 }
 
 impl Default for RawLearning {
     fn default() -> Self {
-        Self { retrain_after: 10_000, stream_examples_max: None, seed: 42 }
+        Self {
+            retrain_after: 10_000,
+            stream_examples_max: None,
+            initial: InitialPolicy::Keep,
+            seed: 42,
+        }
     }
 }
 

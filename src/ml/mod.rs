@@ -28,6 +28,8 @@ pub mod trees;
 
 pub use bundle::{BundleError, Lineage, ModelBundle, Origin};
 pub use example::{Column, ColumnKind, Example, Label, ModelVersion, Probabilities, Seed, Value};
-pub use features::{FittedPipeline, PipelineSpec, Scaling, SpecError};
+pub use features::{
+    CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
+};
 pub use scorer::{Scorer, Scratch};
 pub use training::{Evaluation, Params, Recipe, TrainingError};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::questionnaire::{Answer, Question},
-    ml::{Column, Scorer},
+    ml::{Column, ColumnKind, Scorer, features::number_in},
     processors::{convert, metrics::ApplicationMetrics},
     streams::topology::ProcessError,
 };
@@ -54,6 +54,9 @@ pub enum Problem {
     OtherKind,
     /// It was given in training, and hardly is any more.
     MostlyMissing,
+    /// No observation of a whole window had it, and training says that some should, or had none either. So it is also
+    /// with words where the model takes numbers.
+    NeverGiven,
 }
 
 impl Problem {
@@ -64,6 +67,7 @@ impl Problem {
             Self::Gone => "gone",
             Self::OtherKind => "other_kind",
             Self::MostlyMissing => "mostly_missing",
+            Self::NeverGiven => "never_given",
         }
     }
 }
@@ -156,6 +160,7 @@ pub(super) struct ContractWatch {
 /// A column of the model.
 struct Watched {
     name: String,
+    kind: ColumnKind,
     /// The place of its answer in an observation.
     place: Option<usize>,
     problem: Option<Problem>,
@@ -186,7 +191,8 @@ impl ContractWatch {
                 Some(_) => None,
             };
             let missing_share = scorer.missing_share(number);
-            Watched { name: column.name.clone(), place, problem, missing_share, missing: 0 }
+            let (name, kind) = (column.name.clone(), column.kind);
+            Watched { name, kind, place, problem, missing_share, missing: 0 }
         };
         self.columns = scorer.columns().iter().enumerate().map(watched).collect();
         self.observations = 0;
@@ -205,6 +211,8 @@ impl ContractWatch {
             None => false,
             Some(Problem::Gone | Problem::OtherKind) => true,
             Some(Problem::MostlyMissing) => column.is_missing_in(answers),
+            // The model has never had it either, or so rarely that it does without.
+            Some(Problem::NeverGiven) => false,
         };
         let Some(column) = self.columns.iter().find(offends) else { return Ok(()) };
         let problem = column.problem.map_or("", Problem::name);
@@ -234,9 +242,16 @@ impl ContractWatch {
             let was_given = column.missing_share.is_some_and(|trained| trained < mostly / 2.0);
             match column.problem {
                 Some(Problem::Gone | Problem::OtherKind) => (),
-                None | Some(Problem::MostlyMissing) => {
-                    let is_missing = was_given && share >= mostly;
-                    column.problem = is_missing.then_some(Problem::MostlyMissing);
+                None | Some(Problem::MostlyMissing | Problem::NeverGiven) => {
+                    column.problem = if was_given && share >= mostly {
+                        Some(Problem::MostlyMissing)
+                    } else if column.missing == self.observations
+                        && column.should_have_come(self.observations)
+                    {
+                        Some(Problem::NeverGiven)
+                    } else {
+                        None
+                    };
                 }
             }
             column.missing = 0;
@@ -252,9 +267,25 @@ impl ContractWatch {
     }
 }
 
+/// A feature that is given so often in a window, as a rule, is there at least once but for one window in 22,000 (e^-10).
+const EXPECTED_MIN: f64 = 10.0;
+
 impl Watched {
     fn is_missing_in(&self, answers: &[Option<Answer>]) -> bool {
-        self.place.is_none_or(|place| answers[place].is_none())
+        match self.place.and_then(|place| answers[place].as_ref()) {
+            None => true,
+            Some(Answer::Number(_)) => false,
+            Some(Answer::Text(text)) => {
+                self.kind == ColumnKind::Numeric && number_in(text).is_none()
+            }
+        }
+    }
+
+    /// Whether it is strange that none of so many observations had it: in training some had, or none had, which makes it
+    /// a feature that says nothing to anybody.
+    fn should_have_come(&self, observations: u64) -> bool {
+        let given_share = 1.0 - self.missing_share.unwrap_or(1.0);
+        given_share <= 0.0 || given_share * observations as f64 >= EXPECTED_MIN
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the application counts, beside what the streams layer counts for it.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 use crate::streams::metrics::Counter;
@@ -19,6 +19,10 @@ pub struct ApplicationMetrics {
     misplaced: IntCounterVec,
     unseen_categories: IntCounter,
     out_of_range: IntCounter,
+    not_numbers: IntCounter,
+    unreadable: IntCounterVec,
+    training_pending: Gauge,
+    training_log_incomplete: IntGauge,
     scoring_latency: Histogram,
     trainings: IntCounterVec,
     training_seconds: Histogram,
@@ -35,7 +39,12 @@ const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 
 const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
 /// How a training ends.
-const TRAINING_RESULTS: [&str; 3] = ["succeeded", "retried", "failed"];
+const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
+
+/// Our own records that are read besides the stream's inputs: a topic's name without the prefix.
+pub const MODELS: &str = "models";
+/// See [`MODELS`].
+pub const LABELLED_EXAMPLES: &str = "labelled-examples";
 
 impl ApplicationMetrics {
     /// Registers the application's metrics. Counters whose classes are known begin at 0, so that the first of a class is
@@ -88,6 +97,26 @@ impl ApplicationMetrics {
                 "foretell_out_of_range_total",
                 "Answers scored with a number beyond those that the model was trained on.",
             )?,
+            not_numbers: to.counter(
+                "foretell_not_numbers_total",
+                "Answers scored as missing, for they are words where the model takes numbers.",
+            )?,
+            unreadable: to.counters(
+                [
+                    "foretell_unreadable_records_total",
+                    "Records of our own topics that can't be read and were passed over.",
+                ],
+                "topic",
+                &[MODELS, LABELLED_EXAMPLES],
+            )?,
+            training_pending: to.add(Gauge::new(
+                "foretell_training_pending_seconds",
+                "How long the training that is due has been due; 0 if none is.",
+            )?)?,
+            training_log_incomplete: to.add(IntGauge::new(
+                "foretell_training_log_incomplete",
+                "1 if the training log lacks examples that it should have, so that nothing is trained.",
+            )?)?,
             scoring_latency: to.histogram(
                 "foretell_scoring_latency_seconds",
                 "From a record's timestamp to its score; the commit is not in it.",
@@ -151,6 +180,23 @@ impl ApplicationMetrics {
 
     pub(super) fn out_of_range(&self) -> Counter {
         Counter::new(self.out_of_range.clone())
+    }
+
+    pub(super) fn not_numbers(&self) -> Counter {
+        Counter::new(self.not_numbers.clone())
+    }
+
+    /// A record of our own `topic`, such as [`MODELS`], was passed over.
+    pub fn unreadable(&self, topic: &str) {
+        self.unreadable.with_label_values(&[topic]).inc();
+    }
+
+    pub(super) fn training_pending(&self, seconds: f64) {
+        self.training_pending.set(seconds);
+    }
+
+    pub(super) fn training_log_incomplete(&self, is_incomplete: bool) {
+        self.training_log_incomplete.set(i64::from(is_incomplete));
     }
 
     pub(super) fn scored_after(&self, seconds: f64) {

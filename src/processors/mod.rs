@@ -14,6 +14,7 @@ pub mod convert;
 pub mod event_time;
 pub mod gateway;
 pub mod gather;
+pub mod initial_data;
 pub mod metrics;
 pub mod model_table;
 pub mod outcome_join;

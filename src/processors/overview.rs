@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub model: Option<ServedModel>,
     /// The training under way here.
     pub training: Option<TrainingProgress>,
+    /// Why nothing is trained here, if the training log is not whole.
+    pub training_refused: Option<String>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
 }
@@ -81,6 +83,7 @@ impl Overview {
             contract: self.contract.violations(),
             model,
             training: self.trainer.progress(),
+            training_refused: self.trainer.refused(),
             workers,
         }
     }

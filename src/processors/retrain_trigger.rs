@@ -19,6 +19,7 @@ use crate::{
     },
     ml::{ModelBundle, ModelVersion},
     processors::{
+        metrics::ApplicationMetrics,
         model_table::{CHAMPION, Serving},
         trainer::{Trainer, TrainingFailure, TrainingRequest},
     },
@@ -48,6 +49,10 @@ pub struct LearningState {
 pub struct RetrainTrigger {
     /// N.
     pub retrain_after: u64,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
+    /// Since when this task knows of the training that is due.
+    pub requested_at: Option<WallTime>,
     /// Knows the first model: the one that serves when nothing was trained yet.
     pub serving: Serving,
     /// Does the work, on a thread of its own.
@@ -103,14 +108,23 @@ impl Processor for RetrainTrigger {
         _punctuation: Punctuation,
         ctx: &mut TriggerContext<'_>,
     ) -> Result<(), ProcessError> {
+        let now = ctx.now();
         let mut store = ctx.key_value(&self.state);
         let mut state = store.get(KEY)?.unwrap_or_default();
-        let Some(request) = state.requested.clone() else { return Ok(()) };
+        let Some(request) = state.requested.clone() else {
+            self.requested_at = None;
+            self.metrics.training_pending(0.0);
+            return Ok(());
+        };
+        let since = *self.requested_at.get_or_insert(now);
+        let pending = EventTime(now.0).since(EventTime(since.0));
+        self.metrics.training_pending(pending.as_secs_f64());
         let Some(result) = self.trainer.ask(&request) else { return Ok(()) };
         if let Err(TrainingFailure::Retry(reason)) = &result {
             tracing::warn!(training = request.training, reason, "training again");
             return Ok(());
         }
+        self.requested_at = None;
         state.requested = None;
         state.trainings += 1;
         if let Ok(bundle) = &result {
@@ -125,6 +139,13 @@ impl Processor for RetrainTrigger {
                 Ok(())
             }
         }
+    }
+}
+
+impl Drop for RetrainTrigger {
+    /// The task has gone elsewhere, and waits there.
+    fn drop(&mut self) {
+        self.metrics.training_pending(0.0);
     }
 }
 

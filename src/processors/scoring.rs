@@ -104,6 +104,7 @@ impl Processor for Score {
         ctx.count(&prepared.predictions, 1);
         ctx.count(&self.metrics.unseen_categories(), surprises.unseen_categories);
         ctx.count(&self.metrics.out_of_range(), surprises.out_of_range);
+        ctx.count(&self.metrics.not_numbers(), surprises.not_numbers);
         let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
         self.metrics.scored_after(waited.as_secs_f64());
         let key = Some(observation.respondent_id.clone().into_bytes());

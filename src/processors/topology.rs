@@ -157,6 +157,8 @@ pub struct LearningParts {
     pub codecs: Codecs,
     /// Labelled examples between two trainings.
     pub retrain_after: u64,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
     /// The model that serves.
     pub serving: Serving,
     /// The training thread.
@@ -166,7 +168,7 @@ pub struct LearningParts {
 /// Labelled examples in; models out.
 #[must_use]
 pub fn learning(parts: LearningParts) -> Topology {
-    let LearningParts { topics, codecs, retrain_after, serving, trainer, .. } = parts;
+    let LearningParts { topics, codecs, retrain_after, metrics, serving, trainer, .. } = parts;
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let labelled =
         topology.source("labelled-examples", topics.labelled_examples, codecs.labelled_example);
@@ -175,6 +177,8 @@ pub fn learning(parts: LearningParts) -> Topology {
     let stores = [state.id()];
     let trained = topology.process("trigger", &[labelled], &stores, move || RetrainTrigger {
         retrain_after,
+        metrics: metrics.clone(),
+        requested_at: None,
         serving: serving.clone(),
         trainer: trainer.clone(),
         state: state.clone(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use thread_priority::{ThreadPriority, set_current_thread_priority};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 use crate::{
     ml::{ModelBundle, ModelVersion},
@@ -40,6 +40,9 @@ pub enum TrainingFailure {
     /// These examples make no model; the next ones may.
     #[error("{0}")]
     Failed(String),
+    /// The training log lacks what it should have: nothing is trained until somebody has mended it.
+    #[error("{0}")]
+    Incomplete(String),
 }
 
 /// How far a training is.
@@ -74,6 +77,8 @@ struct Desk {
     running: Option<TrainingRequest>,
     finished: Option<(TrainingRequest, TrainingResult)>,
     progress: Option<TrainingProgress>,
+    /// Why the last training was not done, if the training log is not whole.
+    refused: Option<String>,
     is_stopped: bool,
 }
 
@@ -121,6 +126,12 @@ impl Trainer {
         lock(&self.desk).progress.clone()
     }
 
+    /// Why the last training was not done, if the training log is not whole.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        lock(&self.desk).refused.clone()
+    }
+
     /// Gives up the training under way, and takes no other.
     pub fn stop(&self) {
         lock(&self.desk).is_stopped = true;
@@ -131,6 +142,10 @@ fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of 100, which comes to a niceness of about 10: where all of the machine is wanted, a tenth of a core is left for training.
+/// The lowest, 19, leaves a hundredth, and a training that takes a minute would take hours.
+const PRIORITY: u8 = 24;
+
 fn work(
     mut job: impl TrainingJob,
     inbox: &Receiver<TrainingRequest>,
@@ -138,8 +153,10 @@ fn work(
     clock: &dyn Clock,
     metrics: &ApplicationMetrics,
 ) {
-    if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
-        tracing::debug!(?error, "training at normal priority");
+    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+    match priority.map(set_current_thread_priority) {
+        Ok(Ok(())) => {}
+        other => tracing::debug!(?other, "training at normal priority"),
     }
     while let Ok(request) = inbox.recv() {
         let started = clock.elapsed();
@@ -163,13 +180,41 @@ fn work(
             }
             Err(TrainingFailure::Retry(_)) => metrics.trained("retried", took.as_secs_f64()),
             Err(TrainingFailure::Failed(_)) => metrics.trained("failed", took.as_secs_f64()),
+            Err(TrainingFailure::Incomplete(_)) => {
+                metrics.trained("incomplete", took.as_secs_f64());
+            }
         }
+        let refused = match &result {
+            Err(TrainingFailure::Incomplete(reason)) => Some(reason.clone()),
+            Ok(_) | Err(TrainingFailure::Retry(_) | TrainingFailure::Failed(_)) => None,
+        };
+        metrics.training_log_incomplete(refused.is_some());
         let mut desk = lock(desk);
+        desk.refused = refused;
         desk.progress = None;
         desk.running = None;
         if desk.is_stopped {
             return;
         }
         desk.finished = Some((request, result));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_yields_to_scoring_and_is_not_starved_by_it() {
+        let niceness = std::thread::spawn(|| {
+            let priority = ThreadPriorityValue::try_from(PRIORITY).unwrap();
+            set_current_thread_priority(ThreadPriority::Crossplatform(priority)).unwrap();
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // The 19th field (proc(5)); the second may have spaces in it.
+            let after_name = stat.rsplit(')').next().unwrap();
+            after_name.split_whitespace().nth(16).unwrap().to_owned()
+        });
+        let niceness: i32 = niceness.join().unwrap().parse().unwrap();
+        assert!((9..=11).contains(&niceness), "{niceness}");
     }
 }

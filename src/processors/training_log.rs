@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     events::labelled_example::{ExampleOrigin, LabelledExample},
     ml::{Example, Origin, PipelineSpec, Recipe, Seed, training::train},
     processors::{
         convert,
+        initial_data::InitialData,
+        metrics::{ApplicationMetrics, LABELLED_EXAMPLES},
         model_table::Serving,
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
@@ -16,6 +20,17 @@ use crate::{
         runtime::broker::{Broker, BrokerError, From, Reader},
     },
 };
+
+/// What becomes of the initial data as examples come from the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitialPolicy {
+    /// It is always learned from.
+    #[default]
+    Keep,
+    /// It counts as what came before the stream: with a bound on the examples, the oldest of it goes first.
+    Age,
+}
 
 /// What a training learns from, and how.
 pub struct TrainingLog {
@@ -29,8 +44,12 @@ pub struct TrainingLog {
     pub spec: PipelineSpec,
     /// The labels, in the order of the model's classes.
     pub classes: Vec<String>,
-    /// The newest examples from the stream that are learned from, besides the initial data; none: all.
+    /// The newest examples that are learned from, besides the initial data if those are kept; none: all.
     pub stream_examples_max: Option<usize>,
+    /// Whether the initial data are always learned from.
+    pub initial: InitialPolicy,
+    /// Where it counts.
+    pub metrics: ApplicationMetrics,
     /// The model that serves lends its parameters.
     pub serving: Serving,
     /// Where chance comes from.
@@ -45,7 +64,8 @@ pub struct ReadLog {
     reader: Option<Box<dyn Reader>>,
     /// Read, but beyond what was asked for.
     ahead: Vec<InputRecord>,
-    initial: Vec<Example>,
+    /// None for one whose label is none of ours.
+    initial: InitialData<Option<Example>>,
     stream: Vec<Example>,
     /// Where each stream example is, for its correction.
     places: BTreeMap<String, usize>,
@@ -72,15 +92,12 @@ impl TrainingJob for TrainingLog {
         if request.through > self.read.through {
             // Put back when it is whole: what a failure or a panic leaves behind is read again.
             let mut read = std::mem::take(&mut self.read);
-            let result = self.read_through(&mut read, Offset(request.through), progress);
-            result.map_err(|error| TrainingFailure::Retry(error.to_string()))?;
+            self.read_through(&mut read, Offset(request.through), progress)?;
             read.through = request.through;
             self.read = read;
         }
-        let stream = &self.read.stream;
-        let newest = self.stream_examples_max.unwrap_or(usize::MAX).min(stream.len());
-        let mut examples = self.read.initial.clone();
-        examples.extend_from_slice(&stream[stream.len() - newest..]);
+        let (examples, initial_examples) = self.chosen()?;
+        let stream_examples = examples.len() - initial_examples;
         let serving = self.serving.scorer();
         let params = serving.as_ref().map(|scorer| scorer.lineage().params.clone());
         let recipe = Recipe {
@@ -91,8 +108,8 @@ impl TrainingJob for TrainingLog {
             seed: self.seed,
             origin: Origin {
                 training: request.training,
-                initial_examples: count(self.read.initial.len()),
-                stream_examples: count(newest),
+                initial_examples: count(initial_examples),
+                stream_examples: count(stream_examples),
                 examples_through: request.through,
                 parent: request.parent.clone(),
             },
@@ -117,13 +134,36 @@ fn count(examples: usize) -> u64 {
 }
 
 impl TrainingLog {
+    /// The examples to learn from, in order, and how many of them are initial ones.
+    fn chosen(&self) -> Result<(Vec<Example>, usize), TrainingFailure> {
+        let ReadLog { initial, stream, .. } = &self.read;
+        let newest = self.stream_examples_max.unwrap_or(usize::MAX).min(stream.len());
+        let room = match self.initial {
+            InitialPolicy::Keep => usize::MAX,
+            InitialPolicy::Age => self.stream_examples_max.unwrap_or(usize::MAX) - newest,
+        };
+        let mut examples = Vec::new();
+        if room > 0 {
+            let serving = self.serving.scorer();
+            let at_least = serving.map_or(0, |scorer| scorer.lineage().origin.initial_examples);
+            let whole = initial.whole(at_least);
+            let whole = whole.map_err(|error| TrainingFailure::Incomplete(error.to_string()))?;
+            let oldest = whole.len().saturating_sub(room);
+            examples.extend(whole.into_iter().skip(oldest).flatten().cloned());
+        }
+        let initial_examples = examples.len();
+        examples.extend_from_slice(&stream[stream.len() - newest..]);
+        Ok((examples, initial_examples))
+    }
+
     /// Reads on until everything before `through` is taken in.
     fn read_through(
         &self,
         read: &mut ReadLog,
         through: Offset,
         progress: Progress<'_>,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<(), TrainingFailure> {
+        let retry = |error: BrokerError| TrainingFailure::Retry(error.to_string());
         let mut records = std::mem::take(&mut read.ahead);
         let mut empty_reads = 0;
         loop {
@@ -138,17 +178,22 @@ impl TrainingLog {
             }
             records = Vec::new();
             if !progress(0, 1) {
-                return Err(BrokerError::Retry("the process is stopping".to_owned()));
+                return Err(TrainingFailure::Retry("the process is stopping".to_owned()));
             }
             let reader = match &mut read.reader {
                 Some(reader) => reader,
-                none => none.insert(self.broker.read(&self.source, From::Beginning)?),
+                none => {
+                    none.insert(self.broker.read(&self.source, From::Beginning).map_err(retry)?)
+                }
             };
-            reader.read(READ_WAIT, &mut records)?;
+            reader.read(READ_WAIT, &mut records).map_err(retry)?;
             empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
             if empty_reads > EMPTY_READS_MAX {
-                let reason = format!("{} ends before offset {through}", self.source);
-                return Err(BrokerError::Retry(reason));
+                return Err(TrainingFailure::Incomplete(format!(
+                    "{} ends before offset {through}, which was there when the training fell due: records were \
+                     deleted from it. The champion goes on serving",
+                    self.source
+                )));
             }
         }
     }
@@ -159,24 +204,27 @@ impl TrainingLog {
             Ok(labelled) => labelled,
             Err(error) => {
                 read.skipped += 1;
+                self.metrics.unreadable(LABELLED_EXAMPLES);
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
                     skipped = read.skipped, "a labelled example cannot be read");
                 return;
             }
         };
-        let Some(example) = convert::example_of(&labelled, self.spec.columns(), &self.classes)
-        else {
+        let example = convert::example_of(&labelled, self.spec.columns(), &self.classes);
+        if example.is_none() {
             read.skipped += 1;
             tracing::error!(
                 label = labelled.label,
                 skipped = read.skipped,
                 "a labelled example has a label that is none of ours"
             );
-            return;
-        };
-        match labelled.origin {
-            ExampleOrigin::Initial => read.initial.push(example),
-            ExampleOrigin::Stream => {
+        }
+        match (labelled.origin, example) {
+            (ExampleOrigin::Initial, example) => {
+                read.initial.take(record, &labelled, example);
+            }
+            (ExampleOrigin::Stream, None) => {}
+            (ExampleOrigin::Stream, Some(example)) => {
                 let place = read.places.get(&labelled.example_id).copied();
                 if let Some(place) = place {
                     read.stream[place] = example;

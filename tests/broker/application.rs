@@ -201,7 +201,7 @@ impl Topics {
     }
 }
 
-fn go_on(read: anyhow::Result<()>) {
+fn go_on(read: anyhow::Result<u64>) {
     read.unwrap();
 }
 

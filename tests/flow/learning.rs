@@ -66,6 +66,7 @@ struct Learning {
     world: World,
     driver: TopologyDriver,
     desk: Desk,
+    registry: Registry,
     sent: i64,
 }
 
@@ -77,19 +78,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// And so long to do what it should not.
 const IMPATIENCE: Duration = Duration::from_millis(10);
 
-fn topology(world: &World) -> (Topology, Desk) {
+fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
     let job = Job { asked: asked_of_job, results: results_of_job };
-    let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
+    let metrics = ApplicationMetrics::register(registry).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
     // The thread ends with its job: when the desk or the last handle is gone.
-    let (trainer, _thread) = Trainer::spawn(job, clock, metrics).unwrap();
+    let (trainer, _thread) = Trainer::spawn(job, clock, metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
         topics: world.topics.clone(),
         codecs: world.codecs.clone(),
         retrain_after: RETRAIN_AFTER,
+        metrics,
         serving: Serving::default(),
         trainer,
     });
@@ -97,18 +99,19 @@ fn topology(world: &World) -> (Topology, Desk) {
 }
 
 pub(crate) fn drawing() -> String {
-    topology(&World::new()).0.describe()
+    topology(&World::new(), &Registry::new()).0.describe()
 }
 
 impl Learning {
     fn new() -> Self {
         let world = World::new();
-        let (topology, desk) = topology(&world);
+        let registry = Registry::new();
+        let (topology, desk) = topology(&world, &registry);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first look at the clock starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { world, driver, desk, sent: 0 }
+        Self { world, driver, desk, registry, sent: 0 }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -186,7 +189,8 @@ impl Learning {
 
     /// The process dies, and another one with a training thread of its own takes over.
     fn crash(&mut self) {
-        let (topology, desk) = topology(&self.world);
+        self.registry = Registry::new();
+        let (topology, desk) = topology(&self.world, &self.registry);
         self.driver.restart_with(topology);
         self.desk = desk;
         self.driver.advance(Duration::ZERO).unwrap();
@@ -219,6 +223,40 @@ fn after_exactly_so_many_examples_a_model_is_trained_and_announced() {
     learning.expect_nothing_asked();
     learning.examples(1);
     learning.expect_asked(2, 6);
+}
+
+#[test]
+fn how_long_a_training_is_due_is_told() {
+    let mut learning = Learning::new();
+    let pending = |learning: &Learning| {
+        let families = learning.registry.gather();
+        let name = "foretell_training_pending_seconds";
+        let found = families.iter().find(|family| family.name() == name).unwrap();
+        found.get_metric()[0].get_gauge().get_value()
+    };
+    learning.tick();
+    assert!(pending(&learning).abs() < f64::EPSILON);
+    learning.examples(3);
+    learning.expect_asked(1, 3);
+    learning.driver.advance(Duration::from_secs(90)).unwrap();
+    assert!(pending(&learning) >= 90.0, "{}", pending(&learning));
+    learning.finish(Ok(second_model().clone()));
+    learning.announced();
+    learning.tick();
+    assert!(pending(&learning).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_training_whose_log_is_not_whole_leaves_the_champion() {
+    let mut learning = Learning::new();
+    learning.examples(3);
+    learning.expect_asked(1, 3);
+    learning.finish(Err(TrainingFailure::Incomplete("records were deleted".to_owned())));
+    // It is not asked for again and again; the next one that falls due is.
+    learning.examples(3);
+    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
+    assert_eq!(asked, Some((2, 6)));
+    assert!(learning.driver.read(&learning.world.topics.models).is_empty());
 }
 
 #[test]

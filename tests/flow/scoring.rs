@@ -95,7 +95,20 @@ fn what_was_never_seen_is_scored_and_counted() {
     assert_eq!(counted(json!({"done": true})), (0, 0));
     assert_eq!(counted(json!({"plan": "platinum", "done": true})), (1, 0));
     assert_eq!(counted(json!({"visits": 1_000_000, "minutes": -1e300, "done": true})), (0, 2));
-    assert_eq!(counted(json!({"visits": -1, "plan": "", "minutes": 9})), (1, 1));
+    assert_eq!(counted(json!({"visits": -1, "plan": " ", "done": true})), (0, 1));
+}
+
+#[test]
+fn blanks_and_white_space_mean_the_same_in_events_as_in_tables() {
+    let answer = |plan: Json| {
+        let mut scored = Scored::new(&Settings::default());
+        let event = json!({"visits": 5, "plan": plan, "minutes": 9, "done": true});
+        let prediction = predict(&mut scored, event);
+        (prediction.probabilities, prediction.features)
+    };
+    assert_eq!(answer(json!("")), answer(Json::Null));
+    assert_eq!(answer(json!(" gold\t")), answer(json!("gold")));
+    assert_ne!(answer(json!("gold")), answer(Json::Null));
 }
 
 #[test]

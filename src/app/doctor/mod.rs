@@ -15,6 +15,7 @@ mod placement;
 mod schemas;
 mod serving;
 mod topics;
+mod training;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use crate::{
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
         finding::{Finding, Report},
+        initial::Prepared,
         schemas::in_use,
         start::CHANGELOG_BYTES_MAX,
     },
@@ -52,6 +54,9 @@ pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
     for warning in config.warnings() {
         let fix = "change the configuration, if that is not what you want";
         doctor.found([Finding::warning("configuration", warning, fix)]);
+    }
+    if config.raw.data.initial.is_some() {
+        doctor.found(training::table(&Prepared::from(config)));
     }
     let broker = doctor.broker();
     let registry = doctor.registry();
@@ -218,6 +223,11 @@ impl Doctor<'_> {
         let seen = serving::read_model(self.config, &cluster);
         self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
         self.found(placement::placement(&placement::sample(self.config, &cluster)));
+        // Before the first model there is nothing to be whole.
+        if let Ok(Some(model)) = &seen {
+            let log = training::look(self.config, &cluster, model.initial_examples);
+            self.found([training::log(&log)]);
+        }
     }
 }
 

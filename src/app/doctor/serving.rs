@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct ModelSeen {
     version: String,
     classes: Vec<String>,
+    /// Examples of the initial data that it has learned from.
+    pub(super) initial_examples: u64,
 }
 
 /// Reads the models as an instance does.
@@ -43,6 +45,7 @@ pub(super) fn read_model(config: &Config, cluster: &Cluster) -> anyhow::Result<O
         (None, Some(scorer)) => Ok(Some(ModelSeen {
             version: scorer.version().as_str().to_owned(),
             classes: scorer.classes().to_vec(),
+            initial_examples: scorer.lineage().origin.initial_examples,
         })),
         (None, None) => Ok(None),
     }
@@ -161,7 +164,11 @@ mod tests {
         let check = |seen: anyhow::Result<Option<&[&str]>>, status: Status, words: &str| {
             let own = |classes: &[&str]| classes.iter().map(|class| (*class).to_owned()).collect();
             let seen = seen.map(|classes| {
-                classes.map(|classes| ModelSeen { version: "abc".into(), classes: own(classes) })
+                classes.map(|classes| ModelSeen {
+                    version: "abc".into(),
+                    classes: own(classes),
+                    initial_examples: 0,
+                })
             });
             let found = model(&seen, &labels);
             assert!(found.status == status && found.to_string().contains(words), "{found}");

@@ -9,8 +9,9 @@ use crate::{
         registry::SchemaRegistry,
     },
     events::questionnaire::{
-        Answer, QuestionnaireEvent, QuestionnaireSchema,
-        schema::{AnswerType, IdKind, TimeUnit},
+        QuestionnaireEvent, QuestionnaireSchema,
+        schema::{IdKind, TimeUnit},
+        uuid,
     },
     streams::{
         codec::{Codec, CodecError},
@@ -19,6 +20,8 @@ use crate::{
 };
 
 const MICROS_PER_MILLI: i64 = 1_000;
+const NANOS_PER_MILLI: i64 = 1_000_000;
+const OTHER_NUMBER: &str = "it has another number of answers than there are questions";
 
 /// Reads events of every schema that can be read as the user's, and writes them with that.
 ///
@@ -76,44 +79,48 @@ impl QuestionnaireCodec {
         let millis = match self.schema.time_unit {
             TimeUnit::Millis => time,
             TimeUnit::Micros => time.div_euclid(MICROS_PER_MILLI),
+            TimeUnit::Nanos => time.div_euclid(NANOS_PER_MILLI),
         };
         Ok(QuestionnaireEvent {
             event_id: self.event_id.map_or_else(String::new, |place| id(row[place])),
             respondent_id,
             event_time: EventTime(millis),
             completed: self.completed.is_some_and(|place| row[place] == Cell::Boolean(true)),
-            answers: row[self.answers..].iter().map(|cell| answer(*cell)).collect(),
+            answers: {
+                let cells = row[self.answers..].iter().zip(&self.schema.answers);
+                cells.map(|(cell, form)| form.of_cell(*cell)).collect()
+            },
         })
     }
 
-    fn row<'e>(&self, event: &'e QuestionnaireEvent) -> Result<Vec<Cell<'e>>, CodecError> {
+    /// `blobs` holds what cells only borrow: one for each cell.
+    fn row<'e>(
+        &self,
+        event: &'e QuestionnaireEvent,
+        blobs: &'e mut [Option<Vec<u8>>],
+    ) -> Result<Vec<Cell<'e>>, CodecError> {
         let schema = &self.schema;
+        let mut blobs = blobs.iter_mut();
+        let mut next = || blobs.next().ok_or_else(|| unwritable(OTHER_NUMBER));
         let mut row = Vec::with_capacity(self.answers + event.answers.len());
-        row.push(id_cell(schema.respondent_id, &event.respondent_id));
+        row.push(id_cell(schema.respondent_id, &event.respondent_id, next()?));
         let time = match schema.time_unit {
             TimeUnit::Millis => Some(event.event_time.0),
             TimeUnit::Micros => event.event_time.0.checked_mul(MICROS_PER_MILLI),
+            TimeUnit::Nanos => event.event_time.0.checked_mul(NANOS_PER_MILLI),
         };
         row.push(Cell::Long(time.ok_or_else(|| unwritable("the event time has too many digits"))?));
         if self.event_id.is_some() {
-            row.push(id_cell(schema.event_id, &event.event_id));
+            row.push(id_cell(schema.event_id, &event.event_id, next()?));
         }
         if self.completed.is_some() {
             row.push(Cell::Boolean(event.completed));
         }
         if event.answers.len() != schema.answers.len() {
-            return Err(unwritable("it has another number of answers than there are questions"));
+            return Err(unwritable(OTHER_NUMBER));
         }
-        for (answer, kind) in event.answers.iter().zip(&schema.answers) {
-            row.push(match (answer, kind) {
-                (None, _) => Cell::Null,
-                (Some(Answer::Number(number)), _) => Cell::Double(*number),
-                (Some(Answer::Text(text)), AnswerType::Boolean) => match text.parse() {
-                    Ok(flag) => Cell::Boolean(flag),
-                    Err(_) => Cell::Text(text),
-                },
-                (Some(Answer::Text(text)), _) => Cell::Text(text),
-            });
+        for (answer, form) in event.answers.iter().zip(&schema.answers) {
+            row.push(form.cell(answer.as_ref(), next()?));
         }
         Ok(row)
     }
@@ -121,7 +128,8 @@ impl QuestionnaireCodec {
 
 impl Codec<QuestionnaireEvent> for QuestionnaireCodec {
     fn encode(&self, event: &QuestionnaireEvent, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.rows.encode(&self.row(event)?, bytes)
+        let mut blobs = vec![None; self.answers + event.answers.len()];
+        self.rows.encode(&self.row(event, &mut blobs)?, bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<QuestionnaireEvent, CodecError> {
@@ -134,29 +142,21 @@ fn id(cell: Cell<'_>) -> String {
     match cell {
         Cell::Text(text) => text.to_owned(),
         Cell::Long(number) => number.to_string(),
+        Cell::Bytes(bytes) => uuid::shown(bytes).unwrap_or_default(),
         Cell::Null | Cell::Boolean(_) | Cell::Double(_) | Cell::Other => String::new(),
     }
 }
 
-/// What can't be a number stays text, which the row's writer refuses by the field's name.
-fn id_cell(kind: IdKind, id: &str) -> Cell<'_> {
+/// What can't be a number or a UUID stays text, which the row's writer refuses by the field's name.
+fn id_cell<'e>(kind: IdKind, id: &'e str, blob: &'e mut Option<Vec<u8>>) -> Cell<'e> {
     match kind {
         IdKind::Text => Cell::Text(id),
-        IdKind::Number if id.is_empty() => Cell::Null,
+        IdKind::Number | IdKind::Uuid if id.is_empty() => Cell::Null,
         IdKind::Number => id.parse().map_or(Cell::Text(id), Cell::Long),
-    }
-}
-
-/// Not a number is no answer: what a model makes of a missing answer is defined, and two such
-/// events are equal.
-fn answer(cell: Cell<'_>) -> Option<Answer> {
-    match cell {
-        Cell::Long(number) => Some(Answer::Number(number as f64)),
-        Cell::Double(number) if number.is_nan() => None,
-        Cell::Double(number) => Some(Answer::Number(number)),
-        Cell::Text(text) => Some(Answer::Text(text.to_owned())),
-        Cell::Boolean(flag) => Some(Answer::Text(flag.to_string())),
-        Cell::Null | Cell::Other => None,
+        IdKind::Uuid => {
+            *blob = uuid::parse(id).map(|bytes| bytes.to_vec());
+            blob.as_deref().map_or(Cell::Text(id), Cell::Bytes)
+        }
     }
 }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::{
         avro::{framing, local::LocalRegistry},
-        events::questionnaire::MetadataFields,
+        events::questionnaire::{Answer, MetadataFields},
     };
 
     const OLD: &str = r#"{"type":"record","name":"Event","fields":[

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::{
     events::questionnaire::{
-        Answer, Question, QuestionnaireEvent, QuestionnaireSchema,
-        schema::{AnswerType, IdKind},
+        Answer, MomentKind, Question, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
+        schema::IdKind, uuid,
     },
     streams::time::EventTime,
 };
@@ -81,27 +81,24 @@ impl QuestionnaireSchema {
         Ok(event)
     }
 
-    /// The answer that `text` is, such as a cell of a table. Whoever has a mark for missing ones
-    /// looks for it first.
+    /// The answer that `text` is, such as a cell of a table; none if it is blank, or a mark for that. See
+    /// [`crate::events::questionnaire::answer`].
     ///
     /// # Errors
     /// [`EntryError`] names the question.
-    pub fn parse_answer(&self, question: &Question, text: &str) -> Result<Answer, EntryError> {
+    pub fn parse_answer(
+        &self,
+        question: &Question,
+        text: &str,
+    ) -> Result<Option<Answer>, EntryError> {
         let Some(place) = self.position(&question.name) else {
             return Err(self.unknown(&question.name));
         };
-        let text = text.trim();
-        let kind = &self.answers[place];
-        let value = match kind {
-            AnswerType::Int | AnswerType::Long | AnswerType::Real => {
-                let number = text.parse().ok().and_then(serde_json::Number::from_f64);
-                number.map(Value::Number)
-            }
-            AnswerType::Boolean => text.to_ascii_lowercase().parse().ok().map(Value::Bool),
-            AnswerType::Text | AnswerType::Symbols(_) => Some(Value::String(text.to_owned())),
-        };
-        let answer = value.and_then(|value| answer(kind, &value));
-        answer.ok_or_else(|| wrong_value(&question.name, &Value::String(text.to_owned()), kind))
+        self.answers[place].of_text(text).map_err(|Unfit(wanted)| EntryError::WrongValue {
+            field: question.name.clone(),
+            found: format!("{:?}", text.trim()),
+            wanted,
+        })
     }
 
     fn enter(
@@ -120,15 +117,16 @@ impl QuestionnaireSchema {
         } else if self.fields.event_id.as_deref() == Some(name) {
             event.event_id = id(self.event_id, value).map_err(wrong)?;
         } else if name == self.fields.event_time {
-            let millis = value.as_i64();
-            event.event_time = EventTime(millis.ok_or_else(|| wrong("milliseconds since 1970"))?);
+            const KIND: MomentKind = MomentKind::Timestamp { per_second: 1_000 };
+            let written = || KIND.parse(value.as_str()?.trim());
+            let millis = value.as_i64().or_else(written);
+            event.event_time = EventTime(millis.ok_or_else(|| wrong(KIND.wanted()))?);
         } else if self.fields.completed.as_deref() == Some(name) {
             event.completed = value.as_bool().ok_or_else(|| wrong("true or false"))?;
         } else {
             let place = self.position(name).ok_or_else(|| self.unknown(name))?;
-            let kind = &self.answers[place];
-            let answer = answer(kind, value).ok_or_else(|| wrong_value(name, value, kind))?;
-            event.answers[place] = Some(answer);
+            let answer = self.answers[place].of_json(value);
+            event.answers[place] = answer.map_err(|Unfit(wanted)| wrong(&wanted))?;
         }
         Ok(())
     }
@@ -156,52 +154,20 @@ fn id(kind: IdKind, value: &Value) -> Result<String, &'static str> {
     match (kind, value) {
         (IdKind::Text, Value::String(text)) => Ok(text.clone()),
         (IdKind::Number, Value::Number(number)) if number.is_i64() => Ok(number.to_string()),
+        (IdKind::Uuid, Value::String(text)) => {
+            let bytes = uuid::parse(text).ok_or("a UUID")?;
+            uuid::shown(&bytes).ok_or("a UUID")
+        }
+        (IdKind::Uuid, _) => Err("a UUID"),
         (IdKind::Text, _) => Err("a string"),
         (IdKind::Number, _) => Err("a whole number"),
     }
 }
 
-/// The answer in `value`, if it is one of its kind.
-fn answer(kind: &AnswerType, value: &Value) -> Option<Answer> {
-    match (kind, value) {
-        (AnswerType::Int | AnswerType::Long | AnswerType::Real, Value::Number(number)) => {
-            let number = number.as_f64()?;
-            let (least, most) = match kind {
-                AnswerType::Int => (f64::from(i32::MIN), f64::from(i32::MAX)),
-                AnswerType::Long => (i64::MIN as f64, i64::MAX as f64),
-                AnswerType::Real
-                | AnswerType::Boolean
-                | AnswerType::Text
-                | AnswerType::Symbols(_) => (f64::MIN, f64::MAX),
-            };
-            let whole = matches!(kind, AnswerType::Real) || number.fract() == 0.0;
-            (whole && (least..=most).contains(&number)).then_some(Answer::Number(number))
-        }
-        (AnswerType::Boolean, Value::Bool(flag)) => Some(Answer::Text(flag.to_string())),
-        (AnswerType::Text, Value::String(text)) => Some(Answer::Text(text.clone())),
-        (AnswerType::Symbols(symbols), Value::String(text)) => {
-            symbols.contains(text).then(|| Answer::Text(text.clone()))
-        }
-        (_, _) => None,
-    }
-}
-
-fn wrong_value(name: &str, value: &Value, kind: &AnswerType) -> EntryError {
-    let wanted = match kind {
-        AnswerType::Int => "a whole number of 32 bits".to_owned(),
-        AnswerType::Long => "a whole number".to_owned(),
-        AnswerType::Real => "a number".to_owned(),
-        AnswerType::Boolean => "true or false".to_owned(),
-        AnswerType::Text => "a string".to_owned(),
-        AnswerType::Symbols(symbols) => format!("one of {}", symbols.join(", ")),
-    };
-    EntryError::WrongValue { field: name.to_owned(), found: value.to_string(), wanted }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::MetadataFields;
+    use crate::events::questionnaire::{MetadataFields, ReadingRules};
     use serde_json::json;
 
     fn schema() -> QuestionnaireSchema {
@@ -268,10 +234,33 @@ mod tests {
         refuse(&json!({"who": "r", "done": 1}), &["`done`", "true or false"]);
     }
 
+    #[test]
+    fn blanks_and_marks_are_missing_answers() {
+        let rules = ReadingRules {
+            missing: vec!["?".to_owned(), "-1".to_owned()],
+            ..ReadingRules::default()
+        };
+        let schema = schema().read_as(&rules);
+        let blank = json!({"who": " r ", "age": " ", "job": "", "smoker": "?", "size": " ? ", "height": -1.0});
+        let event = schema.from_json(&blank, "", EventTime(7)).unwrap();
+        assert_eq!(event.answers, vec![None; 5]);
+        assert_eq!(event.respondent_id, " r ", "ids are as they are");
+        let padded = json!({"who": "r", "job": " cook\t", "size": " L"});
+        let event = schema.from_json(&padded, "", EventTime(7)).unwrap();
+        let text = |text: &str| Some(Answer::Text(text.to_owned()));
+        assert_eq!(event.answers, vec![None, None, text("cook"), None, text("L")]);
+    }
+
+    #[test]
+    fn times_are_numbers_or_iso_8601() {
+        let event = enter(&json!({"who": "r", "at": "2026-11-28T17:05:30Z"})).unwrap();
+        assert_eq!(event.event_time, EventTime(1_795_885_530_000));
+    }
+
     fn cell(question: &str, text: &str) -> Option<Answer> {
         let schema = schema();
         let place = schema.position(question).expect("a question");
-        schema.parse_answer(&schema.questions()[place], text).ok()
+        schema.parse_answer(&schema.questions()[place], text).ok().flatten()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //!  the user's .avsc + which field is what ─▶ QuestionnaireSchema ─▶ questions, in order
 //!  Avro bytes ◀─▶ QuestionnaireCodec ◀─▶ QuestionnaireEvent ◀─ JSON, CSV cells (entry)
+//!                                └───────── answer: one conversion for all ──────────┘
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -10,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::streams::time::EventTime;
 
 pub use crate::events::questionnaire::{
+    answer::ReadingRules,
     codec::QuestionnaireCodec,
     entry::EntryError,
     identity::{EventIdentity, Fingerprint},
+    moment::MomentKind,
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
         place_of,
@@ -20,6 +23,14 @@ pub use crate::events::questionnaire::{
 };
 
 pub mod schema;
+
+pub mod answer;
+
+pub mod moment;
+
+mod decimal;
+
+mod uuid;
 
 pub mod entry;
 
@@ -49,8 +60,8 @@ pub struct QuestionnaireEvent {
 /// What somebody answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
-    /// A number; not NaN.
+    /// A number; neither NaN nor infinite.
     Number(f64),
-    /// A word: also `true` and `false`, and an enum's symbol.
+    /// A word, not empty: also `true` and `false`, an enum's symbol, and a `long` that is read as a category.
     Text(String),
 }

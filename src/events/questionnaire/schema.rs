@@ -1,15 +1,23 @@
 //! What the user's schema says: which fields are about the event, and which are questions.
 
-use apache_avro::schema::{NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema};
+use apache_avro::schema::{
+    InnerDecimalSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema, UuidSchema,
+};
+
+use crate::events::questionnaire::{
+    answer::{AnswerForm, AnswerType, Reading, ReadingRules},
+    decimal::Decimal,
+    moment::MomentKind,
+};
 
 /// Which fields of the schema are about the event rather than answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataFields {
-    /// Names the event (a string or a whole number), if there is such a field.
+    /// Names the event (a string, a UUID or a whole number), if there is such a field.
     pub event_id: Option<String>,
-    /// Who answers (a string or a whole number).
+    /// Who answers (a string, a UUID or a whole number).
     pub respondent_id: String,
-    /// When they answered: `timestamp-millis`, `timestamp-micros`, or a `long` in milliseconds.
+    /// When they answered: a timestamp, or a `long` in milliseconds.
     pub event_time: String,
     /// Whether it is the last piece (a boolean), if there is such a field.
     pub completed: Option<String>,
@@ -37,9 +45,9 @@ impl Question {
 /// What the answers to a question are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionKind {
-    /// Numbers: `int`, `long`, `float`, `double`.
+    /// Numbers: `int`, `long`, `float`, `double`; decimals, dates and times.
     Number,
-    /// Words: `string`, `enum`, `boolean`.
+    /// Words: `string`, `enum`, `boolean`, `uuid`.
     Text,
 }
 
@@ -52,7 +60,7 @@ pub struct QuestionnaireSchema {
     pub(super) respondent_id: IdKind,
     pub(super) time_unit: TimeUnit,
     questions: Vec<Question>,
-    pub(super) answers: Vec<AnswerType>,
+    pub(super) answers: Vec<AnswerForm>,
 }
 
 /// What ids are in the schema; in an event they are always text.
@@ -60,6 +68,8 @@ pub struct QuestionnaireSchema {
 pub(super) enum IdKind {
     Text,
     Number,
+    /// 16 bytes; as text, with lower-case digits.
+    Uuid,
 }
 
 /// What event times are in the schema; in an event they are always milliseconds.
@@ -67,17 +77,7 @@ pub(super) enum IdKind {
 pub(super) enum TimeUnit {
     Millis,
     Micros,
-}
-
-/// What the schema lets an answer be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum AnswerType {
-    Int,
-    Long,
-    Real,
-    Boolean,
-    Text,
-    Symbols(Vec<String>),
+    Nanos,
 }
 
 /// Why a schema can't be used, and what to change.
@@ -131,7 +131,7 @@ pub enum QuestionnaireSchemaError {
     /// A field that is no answer we understand.
     #[error(
         "field `{field}` is of type {found}, which can't be an answer: list it among the ignored \
-         fields, or make it a number, a string, an enum or a boolean, or a union of null and one of these"
+         fields, or make it a number, a string, an enum, a boolean, a date or a time, or a union of null and one of these"
     )]
     UnsupportedType {
         /// Its name.
@@ -189,13 +189,13 @@ impl QuestionnaireSchema {
             if used.iter().any(|(_, name)| *name == field.name) {
                 continue;
             }
-            let answer = reader.answer(field)?;
+            let kind = reader.answer(field)?;
             questions.push(Question {
                 name: field.name.clone(),
-                kind: answer.kind(),
+                kind: kind.question_kind(),
                 aliases: field.aliases.clone(),
             });
-            answers.push(answer);
+            answers.push(AnswerForm { kind, reading: Reading::ByType, missing: Vec::new() });
         }
         if questions.is_empty() {
             return Err(QuestionnaireSchemaError::NoQuestions);
@@ -208,6 +208,47 @@ impl QuestionnaireSchema {
             time_unit,
             questions,
             answers,
+        })
+    }
+
+    /// The same, with the answers read as the settings say. Names that are no questions say nothing.
+    #[must_use]
+    pub fn read_as(mut self, rules: &ReadingRules) -> Self {
+        for (question, form) in self.questions.iter().zip(&mut self.answers) {
+            form.reading = if rules.categorical.contains(&question.name) {
+                Reading::Category
+            } else if rules.numeric.contains(&question.name) {
+                Reading::Number
+            } else {
+                Reading::ByType
+            };
+            form.missing = rules.missing.iter().map(|mark| mark.trim().to_owned()).collect();
+        }
+        self
+    }
+
+    /// What the numbers count that answer the question, if they are dates or times.
+    #[must_use]
+    pub fn moment(&self, question: &str) -> Option<MomentKind> {
+        match self.answers[self.position(question)?].kind {
+            AnswerType::Moment(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// Whether an answer to the question may be a number, or spell one.
+    #[must_use]
+    pub fn may_be_number(&self, question: &str) -> bool {
+        let form = self.position(question).map(|place| &self.answers[place].kind);
+        form.is_some_and(|kind| match kind {
+            AnswerType::Boolean | AnswerType::Symbols(_) | AnswerType::Uuid => false,
+            AnswerType::Int
+            | AnswerType::Long
+            | AnswerType::Float
+            | AnswerType::Double
+            | AnswerType::Text
+            | AnswerType::Decimal(_)
+            | AnswerType::Moment(_) => true,
         })
     }
 
@@ -237,10 +278,15 @@ pub fn place_of(name: &str, questions: &[Question]) -> Option<usize> {
 }
 
 impl AnswerType {
-    fn kind(&self) -> QuestionKind {
+    fn question_kind(&self) -> QuestionKind {
         match self {
-            Self::Int | Self::Long | Self::Real => QuestionKind::Number,
-            Self::Boolean | Self::Text | Self::Symbols(_) => QuestionKind::Text,
+            Self::Int
+            | Self::Long
+            | Self::Float
+            | Self::Double
+            | Self::Decimal(_)
+            | Self::Moment(_) => QuestionKind::Number,
+            Self::Boolean | Self::Text | Self::Symbols(_) | Self::Uuid => QuestionKind::Text,
         }
     }
 }
@@ -293,21 +339,25 @@ impl<'s> FieldReader<'s> {
     fn id(&self, role: &'static str, name: &str) -> Result<IdKind, QuestionnaireSchemaError> {
         let field = self.field(role, name)?;
         match self.one_type(&field.schema) {
-            Some(Schema::String) => Ok(IdKind::Text),
+            Some(Schema::String | Schema::Uuid(UuidSchema::String)) => Ok(IdKind::Text),
             Some(Schema::Int | Schema::Long) => Ok(IdKind::Number),
-            _ => Err(wrong_type(role, field, "a string, an int or a long")),
+            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => Ok(IdKind::Uuid),
+            _ => Err(wrong_type(role, field, "a string, a uuid, an int or a long")),
         }
     }
 
     fn time(&self, name: &str) -> Result<TimeUnit, QuestionnaireSchemaError> {
         let field = self.field(EVENT_TIME, name)?;
         match self.one_type(&field.schema) {
-            Some(Schema::Long | Schema::TimestampMillis) => Ok(TimeUnit::Millis),
-            Some(Schema::TimestampMicros) => Ok(TimeUnit::Micros),
+            Some(Schema::Long | Schema::TimestampMillis | Schema::LocalTimestampMillis) => {
+                Ok(TimeUnit::Millis)
+            }
+            Some(Schema::TimestampMicros | Schema::LocalTimestampMicros) => Ok(TimeUnit::Micros),
+            Some(Schema::TimestampNanos | Schema::LocalTimestampNanos) => Ok(TimeUnit::Nanos),
             _ => Err(wrong_type(
                 EVENT_TIME,
                 field,
-                "a long of logical type timestamp-millis or timestamp-micros",
+                "a long of logical type timestamp-millis, timestamp-micros or timestamp-nanos",
             )),
         }
     }
@@ -324,14 +374,27 @@ impl<'s> FieldReader<'s> {
         match self.one_type(&field.schema) {
             Some(Schema::Int) => Ok(AnswerType::Int),
             Some(Schema::Long) => Ok(AnswerType::Long),
-            Some(Schema::Float | Schema::Double) => Ok(AnswerType::Real),
+            Some(Schema::Float) => Ok(AnswerType::Float),
+            Some(Schema::Double) => Ok(AnswerType::Double),
             Some(Schema::Boolean) => Ok(AnswerType::Boolean),
-            Some(Schema::String) => Ok(AnswerType::Text),
+            Some(Schema::String | Schema::Uuid(UuidSchema::String)) => Ok(AnswerType::Text),
+            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => Ok(AnswerType::Uuid),
+            Some(Schema::Decimal(decimal)) => Ok(AnswerType::Decimal(Decimal {
+                precision: decimal.precision,
+                scale: decimal.scale,
+                size: match &decimal.inner {
+                    InnerDecimalSchema::Bytes => None,
+                    InnerDecimalSchema::Fixed(fixed) => Some(fixed.size),
+                },
+            })),
             Some(Schema::Enum(symbols)) => Ok(AnswerType::Symbols(symbols.symbols.clone())),
-            _ => Err(QuestionnaireSchemaError::UnsupportedType {
-                field: field.name.clone(),
-                found: shown(&field.schema),
-            }),
+            other => match other.and_then(moment) {
+                Some(kind) => Ok(AnswerType::Moment(kind)),
+                None => Err(QuestionnaireSchemaError::UnsupportedType {
+                    field: field.name.clone(),
+                    found: shown(&field.schema),
+                }),
+            },
         }
     }
 
@@ -349,6 +412,29 @@ impl<'s> FieldReader<'s> {
             Schema::Ref { name } => self.names.get(name).copied(),
             schema => Some(schema),
         }
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "it is apache_avro's enum: nothing else is a time"
+)]
+fn moment(schema: &Schema) -> Option<MomentKind> {
+    let (millis, micros, nanos) = (1_000, 1_000_000, 1_000_000_000);
+    match schema {
+        Schema::Date => Some(MomentKind::Date),
+        Schema::TimeMillis => Some(MomentKind::Time { per_second: millis }),
+        Schema::TimeMicros => Some(MomentKind::Time { per_second: micros }),
+        Schema::TimestampMillis | Schema::LocalTimestampMillis => {
+            Some(MomentKind::Timestamp { per_second: millis })
+        }
+        Schema::TimestampMicros | Schema::LocalTimestampMicros => {
+            Some(MomentKind::Timestamp { per_second: micros })
+        }
+        Schema::TimestampNanos | Schema::LocalTimestampNanos => {
+            Some(MomentKind::Timestamp { per_second: nanos })
+        }
+        _ => None,
     }
 }
 

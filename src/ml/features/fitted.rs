@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ml::{
     example::{Column, ColumnKind, Value},
-    features::{PipelineSpec, category::Categories, number::Scale},
+    features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
 };
 
 /// A specification with what it learned: the same values make the same features, in training and in serving.
@@ -29,6 +29,8 @@ pub struct Surprises {
     pub unseen_categories: u64,
     /// Numbers beyond the smallest or the largest.
     pub out_of_range: u64,
+    /// Texts in numeric columns that spell no number: they are missing to the model.
+    pub not_numbers: u64,
 }
 
 /// A stored pipeline whose parts do not belong together.
@@ -102,6 +104,17 @@ impl FittedPipeline {
             let pair = (code_of(row[*left]), code_of(row[*right]));
             row.push(f64::from(categories.code(&pair)));
         }
+        for (CalendarFeature { part, unit, .. }, column) in
+            self.spec.calendar().iter().zip(self.spec.dated())
+        {
+            let number = number_of(values.get(*column).unwrap_or(&Value::Missing));
+            row.push(match &self.encoders[*column] {
+                Encoder::Number(scale) => {
+                    scale.filled(number).map_or(f64::NAN, |number| part.of(number, *unit))
+                }
+                Encoder::Category(_) => f64::NAN,
+            });
+        }
     }
 
     /// Counts the values that training has never seen the like of. They are scored all the same.
@@ -113,6 +126,8 @@ impl FittedPipeline {
                 Encoder::Number(scale) => {
                     let is_odd = number_of(value).is_some_and(|number| !scale.has_seen(number));
                     surprises.out_of_range += u64::from(is_odd);
+                    let is_word = matches!(value, Value::Text(_)) && number_of(value).is_none();
+                    surprises.not_numbers += u64::from(is_word);
                 }
                 Encoder::Category(categories) => {
                     let is_odd =
@@ -157,7 +172,7 @@ impl FittedPipeline {
     /// How many numbers a transformed row has.
     #[must_use]
     pub fn features(&self) -> usize {
-        self.encoders.len() + self.crosses.len()
+        self.encoders.len() + self.crosses.len() + self.spec.calendar().len()
     }
 
     fn feature(&self, values: &[Value], column: usize) -> f64 {
@@ -215,9 +230,15 @@ fn number_of(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Missing => None,
         Value::Number(number) => Some(*number),
-        Value::Text(text) => text.trim().parse().ok(),
+        Value::Text(text) => return number_in(text),
     };
     number.filter(|number| number.is_finite())
+}
+
+/// The finite number that a text spells, as a numeric column takes it; any other is missing to it.
+#[must_use]
+pub fn number_in(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// The category that a value is.
@@ -280,7 +301,7 @@ impl From<FittedPipeline> for RawPipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ml::features::Scaling;
+    use crate::ml::features::{CalendarPart, Scaling, TimeUnit};
 
     fn text(text: &str) -> Value {
         Value::Text(text.to_owned())
@@ -358,6 +379,36 @@ mod tests {
         let (pipeline, mut row) = (spec.fit(rows.iter().map(<[Value; 2]>::as_slice)), Vec::new());
         pipeline.transform(&[text("cook")], &mut row);
         assert_eq!(row.iter().map(|feature| code_of(*feature)).collect::<Vec<_>>(), [0, 2, 0]);
+    }
+
+    #[test]
+    fn parts_of_dates_come_last() {
+        let column = Column::new("day", ColumnKind::Numeric);
+        let part = |part| CalendarFeature { column: "day".to_owned(), part, unit: TimeUnit::Days };
+        let spec = PipelineSpec::new(vec![column], Scaling::MinMax, Vec::new()).unwrap();
+        let spec = spec.with_calendar(vec![part(CalendarPart::Year), part(CalendarPart::Weekday)]);
+        let spec = spec.unwrap();
+        let transformed = |rows: &[[Value; 1]], value: Value| {
+            let pipeline = spec.fit(rows.iter().map(<[Value; 1]>::as_slice));
+            let mut row = Vec::new();
+            pipeline.transform(&[value], &mut row);
+            assert_eq!(row.len(), pipeline.features());
+            row
+        };
+        let whole = [[Value::Number(0.0)], [Value::Number(11_016.0)], [Value::Number(20_000.0)]];
+        let row = transformed(&whole, Value::Number(11_016.0));
+        assert_eq!(row, [11_016.0 / 20_000.0, 2000.0, 2.0]);
+        // As the date itself: the median where nothing was missing, else NaN.
+        assert_eq!(transformed(&whole, Value::Missing)[1..], [2000.0, 2.0]);
+        let gaps = [[Value::Number(0.0)], [Value::Missing]];
+        assert!(transformed(&gaps, Value::Missing).iter().all(|feature| feature.is_nan()));
+    }
+
+    #[test]
+    fn a_word_in_a_numeric_column_is_counted() {
+        let odd = [text("7,25"), text("2.5"), text("cook"), text("it")];
+        let expected = Surprises { not_numbers: 1, ..Surprises::default() };
+        assert_eq!(fitted().surprises(&odd), expected);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  PipelineSpec ──fit(rows)──▶ FittedPipeline ──transform(values)──▶ one f64 a feature
-//!  columns, scaling, crosses   + categories by frequency, scales      columns first, then crosses
+//!  columns, scaling, crosses,  + categories by frequency, scales      columns first, then crosses, then parts of
+//!  calendar                                                           dates and times
 //! ```
 //!
 //! Nothing that can be answered makes [`FittedPipeline::transform`] fail:
@@ -22,11 +23,15 @@
 //! split by category and so cannot learn what a missing answer says (on the Adult data's test split: log loss .2732 with the code,
 //! .2739 with NaN). A code that no split knows goes right at each of them, as LightGBM's rarest categories do.
 
+mod calendar;
 mod category;
 mod fitted;
 mod number;
 mod spec;
 
-pub use fitted::{FittedError, FittedPipeline, Surprises};
+#[cfg(test)]
+pub(crate) use calendar::civil;
+pub use calendar::{CalendarFeature, CalendarPart, TimeUnit};
+pub use fitted::{FittedError, FittedPipeline, Surprises, number_in};
 pub use number::Scaling;
 pub use spec::{COLUMNS_MAX, PipelineSpec, SpecError};

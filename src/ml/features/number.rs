@@ -9,7 +9,7 @@ pub enum Scaling {
     /// As they are.
     #[default]
     None,
-    /// The smallest becomes 0, the largest 1.
+    /// The smallest becomes 0, the largest 1; what is millions of times farther off than the others lies beyond.
     MinMax,
     /// The mean becomes 0, the standard deviation 1.
     Standard,
@@ -33,10 +33,12 @@ impl Scale {
         let (Some(least), Some(most)) = (numbers.first(), numbers.last()) else {
             return Self { shift: 0.0, span: 1.0, range: None, fill: None };
         };
-        let (shift, span) = match scaling {
-            Scaling::None => (0.0, 1.0),
-            Scaling::MinMax => (*least, most - least),
-            Scaling::Standard => mean_and_deviation(&numbers),
+        let usual = usual(&numbers);
+        let (shift, span) = match (scaling, usual) {
+            (Scaling::None, _) | (_, []) => (0.0, 1.0),
+            (Scaling::MinMax, [only]) => (*only, 0.0),
+            (Scaling::MinMax, [least, .., most]) => (*least, most - least),
+            (Scaling::Standard, usual) => mean_and_deviation(usual),
         };
         // A constant column has no span, and one near the largest number that there is an infinite one.
         let usable = shift.is_finite() && span.is_finite() && span > 0.0;
@@ -51,10 +53,16 @@ impl Scale {
         self.range.is_some_and(|(least, most)| (least..=most).contains(&number))
     }
 
+    /// The number, or what a missing one counts as, before scaling.
+    pub(super) fn filled(&self, number: Option<f64>) -> Option<f64> {
+        number.or(self.fill)
+    }
+
     /// The feature of a number, if there is one.
     pub(super) fn encode(&self, number: Option<f64>) -> f64 {
-        match number.or(self.fill) {
-            Some(number) => (number - self.shift) / self.span,
+        match self.filled(number) {
+            // Whatever is given, a feature is finite, or NaN where nothing was.
+            Some(number) => ((number - self.shift) / self.span).clamp(f64::MIN, f64::MAX),
             None => f64::NAN,
         }
     }
@@ -64,6 +72,23 @@ impl Scale {
         let finite = self.shift.is_finite() && self.span.is_finite();
         finite && self.span > 0.0 && self.fill.is_none_or(f64::is_finite)
     }
+}
+
+/// The numbers by which a scale goes: those that are not millions of times farther from the median than others are, so
+/// that a single 1e308 does not press all others together. `numbers` are in order, and so is what comes out.
+fn usual(numbers: &[f64]) -> &[f64] {
+    const FAR: f64 = 1e6;
+    let median = numbers[numbers.len() / 2];
+    let distance = |number: &f64| (number - median).abs();
+    let mut distances: Vec<f64> = numbers.iter().map(distance).filter(|far| *far > 0.0).collect();
+    distances.sort_by(f64::total_cmp);
+    let Some(typical) = distances.get(distances.len().saturating_sub(1) / 2) else {
+        return numbers;
+    };
+    let far = typical * FAR;
+    let start = numbers.partition_point(|number| *number < median - far);
+    let end = numbers.partition_point(|number| *number <= median + far);
+    &numbers[start..end]
 }
 
 fn mean_and_deviation(numbers: &[f64]) -> (f64, f64) {
@@ -104,6 +129,31 @@ mod tests {
     fn a_missing_number_is_nan_where_training_had_missing_ones() {
         check(Scaling::MinMax, &[1.0, 5.0], 1, &[(None, f64::NAN)]);
         check(Scaling::MinMax, &[], 3, &[(None, f64::NAN), (Some(7.0), 7.0)]);
+    }
+
+    #[test]
+    fn an_outlier_moves_no_other_number() {
+        let mut numbers: Vec<f64> = (0..=300).map(f64::from).collect();
+        let mut both = |outliers: &[f64], scaling| {
+            numbers.truncate(301);
+            let clean = Scale::fit(scaling, numbers.clone(), 0);
+            numbers.extend_from_slice(outliers);
+            let scale = Scale::fit(scaling, numbers.clone(), 0);
+            for number in [0.0, 17.0, 300.0] {
+                let (clean, scaled) = (clean.encode(Some(number)), scale.encode(Some(number)));
+                assert!(
+                    (clean - scaled).abs() < 1e-12,
+                    "{scaling:?} {outliers:?}: {clean} {scaled}"
+                );
+            }
+            assert!(scale.encode(Some(f64::MAX)).is_finite());
+        };
+        for outliers in [&[1e308][..], &[-1e308], &[1e300, -1e308, 1e308]] {
+            both(outliers, Scaling::MinMax);
+            both(outliers, Scaling::Standard);
+        }
+        // Heavy tails are no outliers, and neither are the few that are not 0.
+        check(Scaling::MinMax, &[0.0, 0.0, 0.0, 5e4, 1e5], 0, &[(Some(5e4), 0.5)]);
     }
 
     #[test]

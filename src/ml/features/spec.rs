@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::ml::{
     example::{Column, ColumnKind, Value},
-    features::{FittedPipeline, Scaling},
+    features::{CalendarFeature, FittedPipeline, Scaling},
 };
 
 /// More features than this are a mistake: a row would be 32 KiB.
 pub const COLUMNS_MAX: usize = 4096;
 
-/// The features to make of a row of values: one a column, then one a cross.
+/// The features to make of a row of values: one a column, then one a cross, then one a part of a date or a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawSpec", into = "RawSpec")]
 pub struct PipelineSpec {
@@ -21,6 +21,9 @@ pub struct PipelineSpec {
     crosses: Vec<(String, String)>,
     /// The crosses as indexes into `columns`.
     crossed: Vec<(usize, usize)>,
+    calendar: Vec<CalendarFeature>,
+    /// The calendar features' columns as indexes into `columns`.
+    dated: Vec<usize>,
 }
 
 /// A specification that cannot be followed.
@@ -59,6 +62,12 @@ pub enum SpecError {
         /// The one of both that there is not.
         unknown: String,
     },
+    /// A calendar feature of what is no number.
+    #[error("the calendar names {column}, which is not a numeric column")]
+    NotDated {
+        /// The column.
+        column: String,
+    },
     /// Only categories can be crossed.
     #[error("the cross {left} × {right} names {numeric}, which is not categorical")]
     NotCategorical {
@@ -96,9 +105,36 @@ impl PipelineSpec {
                 find(&columns, (left, right), right)?,
             ));
         }
-        let spec = Self { columns, scaling, crosses, crossed };
+        let (calendar, dated) = (Vec::new(), Vec::new());
+        Self { columns, scaling, crosses, crossed, calendar, dated }.with_names_checked()
+    }
+
+    /// The same, with parts of dates and times besides.
+    ///
+    /// # Errors
+    /// [`SpecError`] says which of them is wrong, and why.
+    pub fn with_calendar(mut self, calendar: Vec<CalendarFeature>) -> Result<Self, SpecError> {
+        let features = self.columns.len() + self.crosses.len() + calendar.len();
+        if features > COLUMNS_MAX {
+            return Err(SpecError::TooMany { features });
+        }
+        self.dated.clear();
+        for feature in &calendar {
+            let is_it = |column: &Column| {
+                column.name == feature.column && column.kind == ColumnKind::Numeric
+            };
+            let Some(index) = self.columns.iter().position(is_it) else {
+                return Err(SpecError::NotDated { column: feature.column.clone() });
+            };
+            self.dated.push(index);
+        }
+        self.calendar = calendar;
+        self.with_names_checked()
+    }
+
+    fn with_names_checked(self) -> Result<Self, SpecError> {
         let mut names = BTreeSet::new();
-        for name in spec.feature_names() {
+        for name in self.feature_names() {
             let forbidden = |c: char| c.is_whitespace() || c.is_control() || "\",:[]{}".contains(c);
             if name.is_empty() || name.contains(forbidden) {
                 return Err(SpecError::Name { name });
@@ -107,7 +143,7 @@ impl PipelineSpec {
                 return Err(SpecError::Duplicate { name });
             }
         }
-        Ok(spec)
+        Ok(self)
     }
 
     /// The columns, in the order of a row's values.
@@ -133,13 +169,28 @@ impl PipelineSpec {
         &self.crossed
     }
 
-    /// The names of the features: the columns, then the crosses.
+    /// The parts of dates and times that are features of their own.
+    #[must_use]
+    pub fn calendar(&self) -> &[CalendarFeature] {
+        &self.calendar
+    }
+
+    /// The calendar features' columns as indexes into the columns.
+    pub(super) fn dated(&self) -> &[usize] {
+        &self.dated
+    }
+
+    /// The names of the features: the columns, then the crosses, then the parts of dates and times.
     #[must_use]
     pub fn feature_names(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|column| column.name.clone());
-        columns
-            .chain(self.crosses.iter().map(|(left, right)| format!("{left}_x_{right}")))
-            .collect()
+        let crosses = self.crosses.iter().map(|(left, right)| format!("{left}_x_{right}"));
+        let calendar = self.calendar.iter();
+        let calendar = calendar.map(|CalendarFeature { column, part, .. }| {
+            let part = part.name();
+            format!("{column}_{part}")
+        });
+        columns.chain(crosses).chain(calendar).collect()
     }
 
     /// Which features are categories.
@@ -177,25 +228,29 @@ struct RawSpec {
     columns: Vec<Column>,
     scaling: Scaling,
     crosses: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    calendar: Vec<CalendarFeature>,
 }
 
 impl TryFrom<RawSpec> for PipelineSpec {
     type Error = SpecError;
 
     fn try_from(raw: RawSpec) -> Result<Self, SpecError> {
-        Self::new(raw.columns, raw.scaling, raw.crosses)
+        Self::new(raw.columns, raw.scaling, raw.crosses)?.with_calendar(raw.calendar)
     }
 }
 
 impl From<PipelineSpec> for RawSpec {
     fn from(spec: PipelineSpec) -> Self {
-        Self { columns: spec.columns, scaling: spec.scaling, crosses: spec.crosses }
+        let PipelineSpec { columns, scaling, crosses, calendar, .. } = spec;
+        Self { columns, scaling, crosses, calendar }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ml::features::{CalendarPart, TimeUnit};
 
     fn columns() -> Vec<Column> {
         let column = Column::new;
@@ -243,6 +298,27 @@ mod tests {
         }
         let many = vec![columns().remove(0); COLUMNS_MAX + 1];
         check(many, &[], Err(SpecError::TooMany { features: COLUMNS_MAX + 1 }));
+    }
+
+    #[test]
+    fn parts_of_dates_are_features() {
+        let part = |column: &str, part| CalendarFeature {
+            column: column.to_owned(),
+            part,
+            unit: TimeUnit::Days,
+        };
+        let spec = || PipelineSpec::new(columns(), Scaling::None, Vec::new()).unwrap();
+        let dated = spec().with_calendar(vec![part("age", CalendarPart::Weekday)]).unwrap();
+        assert_eq!(dated.feature_names(), ["age", "job", "land", "age_weekday"]);
+        assert_eq!(dated.categorical_features(), [1, 2]);
+        let json = serde_json::to_string(&dated).unwrap();
+        assert_eq!(serde_json::from_str::<PipelineSpec>(&json).unwrap(), dated);
+        for wrong in ["job", "town"] {
+            let refused = spec().with_calendar(vec![part(wrong, CalendarPart::Year)]);
+            assert_eq!(refused, Err(SpecError::NotDated { column: wrong.to_owned() }));
+        }
+        let twice = vec![part("age", CalendarPart::Year), part("age", CalendarPart::Year)];
+        assert!(matches!(spec().with_calendar(twice), Err(SpecError::Duplicate { .. })));
     }
 
     #[test]

@@ -1,0 +1,359 @@
+//! The one conversion from what was given to an answer: cells of a table, JSON and Avro all come through [`AnswerForm`],
+//! so that a value means the same in training and in scoring.
+//!
+//! | given | becomes |
+//! |---|---|
+//! | text, without the white space around it | a word; what its type makes of it; nothing, if it is empty or a missing mark |
+//! | a whole number | that number, as near as 64 bits come; exactly, as text, where a `long` is read as a category |
+//! | a number for a `float` | the nearest that 32 bits hold, whoever wrote it |
+//! | a date or a time | what Avro carries for it: a number in the unit of the logical type |
+//! | a decimal | the nearest number of 64 bits |
+//! | NaN, infinite, null | nothing |
+
+use serde_json::Value;
+
+use crate::{
+    avro::dynamic::Cell,
+    events::questionnaire::{Answer, decimal::Decimal, moment::MomentKind, uuid},
+};
+
+/// What the schema lets an answer be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AnswerType {
+    Int,
+    Long,
+    Float,
+    Double,
+    Boolean,
+    Text,
+    Symbols(Vec<String>),
+    /// 16 bytes.
+    Uuid,
+    Decimal(Decimal),
+    Moment(MomentKind),
+}
+
+/// What the settings say of how answers are read; names are those of questions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadingRules {
+    /// Read as categories, whatever their type.
+    pub categorical: Vec<String>,
+    /// Read as numbers, whatever their type.
+    pub numeric: Vec<String>,
+    /// Texts and numbers that say that there is no answer, wherever they come from.
+    pub missing: Vec<String>,
+}
+
+/// How the answers to one question are read and written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AnswerForm {
+    pub(super) kind: AnswerType,
+    pub(super) reading: Reading,
+    /// See [`ReadingRules::missing`].
+    pub(super) missing: Vec<String>,
+}
+
+/// As what a model reads an answer, if the settings say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    #[default]
+    ByType,
+    Category,
+    Number,
+}
+
+/// A value that its question can't have, and what it can.
+pub(super) struct Unfit(pub(super) String);
+
+/// What somebody gave, before it is known what it means.
+#[derive(Clone, Copy)]
+enum Given<'a> {
+    Flag(bool),
+    Whole(i64),
+    Real(f64),
+    Word(&'a str),
+    /// A cell of a table, which has no types.
+    Written(&'a str),
+    Bytes(&'a [u8]),
+}
+
+/// Whole numbers up to here are told apart by 64-bit floats.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// 2^63: the first whole number that a long can't be.
+const LONGS_END: f64 = 9_223_372_036_854_775_808.0;
+
+impl AnswerForm {
+    /// The answer that a cell of a table is, if it is one.
+    pub(super) fn of_text(&self, text: &str) -> Result<Option<Answer>, Unfit> {
+        self.answer(Given::Written(text))
+    }
+
+    /// The answer that a JSON value is, if it is one.
+    pub(super) fn of_json(&self, value: &Value) -> Result<Option<Answer>, Unfit> {
+        match value {
+            Value::Null => Ok(None),
+            Value::Bool(flag) => self.answer(Given::Flag(*flag)),
+            Value::String(text) => self.answer(Given::Word(text)),
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(whole), _) => self.answer(Given::Whole(whole)),
+                (None, Some(real)) => self.answer(Given::Real(real)),
+                (None, None) => Err(self.unfit()),
+            },
+            Value::Array(_) | Value::Object(_) => Err(self.unfit()),
+        }
+    }
+
+    /// The answer that a field of an event is, if it is one. The schema has let nothing else through than what fits.
+    pub(super) fn of_cell(&self, cell: Cell<'_>) -> Option<Answer> {
+        let given = match cell {
+            Cell::Null | Cell::Other => return None,
+            Cell::Boolean(flag) => Given::Flag(flag),
+            #[cfg(test)]
+            Cell::Long(whole) if planted::is(planted::Difference::RoundedIds) => {
+                Given::Whole(whole as f64 as i64)
+            }
+            Cell::Long(whole) => Given::Whole(whole),
+            Cell::Double(real) if !real.is_finite() => return None,
+            Cell::Double(real) => Given::Real(real),
+            #[cfg(test)]
+            Cell::Text(text) if planted::is(planted::Difference::UntrimmedEvents) => {
+                return Some(Answer::Text(text.to_owned()));
+            }
+            Cell::Text(text) => Given::Word(text),
+            Cell::Bytes(bytes) => Given::Bytes(bytes),
+        };
+        self.answer(given).unwrap_or_default()
+    }
+
+    fn answer(&self, given: Given<'_>) -> Result<Option<Answer>, Unfit> {
+        let given = match given {
+            Given::Word(text) => Given::Word(text.trim()),
+            Given::Written(text) => Given::Written(text.trim()),
+            Given::Flag(_) | Given::Whole(_) | Given::Real(_) | Given::Bytes(_) => given,
+        };
+        if let Given::Word(text) | Given::Written(text) = given
+            && (text.is_empty() || self.is_mark(text))
+        {
+            return Ok(None);
+        }
+        let answer = self.typed(given).ok_or_else(|| self.unfit())?;
+        Ok(Some(answer).filter(|answer| !self.says_nothing(answer)))
+    }
+
+    fn typed(&self, given: Given<'_>) -> Option<Answer> {
+        match &self.kind {
+            AnswerType::Int => i32::try_from(whole(given)?).ok().map(|n| Answer::Number(n.into())),
+            AnswerType::Long => self.long(given),
+            AnswerType::Float => real(given).and_then(single).map(Answer::Number),
+            AnswerType::Double => real(given).map(Answer::Number),
+            AnswerType::Boolean => flag(given).map(|flag| Answer::Text(flag.to_string())),
+            AnswerType::Text => {
+                let text = word(given)?;
+                let is_table = matches!(given, Given::Written(_));
+                // In a table a person can be told; what comes later is counted where it is scored.
+                if is_table && self.reading == Reading::Number && number_in(text).is_none() {
+                    return None;
+                }
+                Some(Answer::Text(text.to_owned()))
+            }
+            AnswerType::Symbols(symbols) => {
+                let text = word(given)?;
+                symbols.iter().any(|symbol| symbol == text).then(|| Answer::Text(text.to_owned()))
+            }
+            AnswerType::Uuid => match given {
+                Given::Bytes(bytes) => uuid::shown(bytes).map(Answer::Text),
+                other => uuid::shown(&uuid::parse(word(other)?)?).map(Answer::Text),
+            },
+            AnswerType::Decimal(decimal) => match given {
+                Given::Bytes(bytes) => Some(Answer::Number(decimal.number(bytes))),
+                other => {
+                    // A decimal has no negative zero.
+                    let number = real(other)? + 0.0;
+                    decimal.bytes(number).map(|_| Answer::Number(number))
+                }
+            },
+            AnswerType::Moment(kind) => {
+                let parsed = match given {
+                    Given::Word(text) | Given::Written(text) => kind.parse(text),
+                    Given::Flag(_) | Given::Whole(_) | Given::Real(_) | Given::Bytes(_) => None,
+                };
+                let number = match (parsed, given) {
+                    (Some(number), _) => number,
+                    (None, Given::Word(text)) => whole(Given::Written(text))?,
+                    (None, given) => whole(given)?,
+                };
+                if kind.is_int() && i32::try_from(number).is_err() {
+                    return None;
+                }
+                self.long(Given::Whole(number))
+            }
+        }
+    }
+
+    /// As a category it is told apart from its neighbours; as a number it is as near as a 64-bit float comes.
+    fn long(&self, given: Given<'_>) -> Option<Answer> {
+        let is_exact = self.reading == Reading::Category;
+        let number = whole(given)?;
+        if !is_exact {
+            return Some(Answer::Number(number as f64));
+        }
+        // A real number that is so large need not be the one that was meant.
+        if matches!(given, Given::Real(real) if real.abs() > EXACT_MAX) {
+            return None;
+        }
+        Some(Answer::Text(number.to_string()))
+    }
+
+    fn says_nothing(&self, answer: &Answer) -> bool {
+        match answer {
+            Answer::Text(text) => self.is_mark(text),
+            Answer::Number(number) => {
+                let is_it = |mark: &String| number_in(mark).is_some_and(|mark| same(mark, *number));
+                !number.is_finite() || self.missing.iter().any(is_it)
+            }
+        }
+    }
+
+    fn is_mark(&self, text: &str) -> bool {
+        self.missing.iter().any(|mark| mark == text)
+    }
+
+    /// The cell of an answer; `blob` holds what a cell only borrows.
+    pub(super) fn cell<'e>(
+        &self,
+        answer: Option<&'e Answer>,
+        blob: &'e mut Option<Vec<u8>>,
+    ) -> Cell<'e> {
+        match (answer, &self.kind) {
+            (None, _) => Cell::Null,
+            (Some(Answer::Number(number)), AnswerType::Decimal(decimal)) => {
+                *blob = decimal.bytes(*number);
+                blob.as_deref().map_or(Cell::Double(*number), Cell::Bytes)
+            }
+            (Some(Answer::Number(number)), _) => Cell::Double(*number),
+            (Some(Answer::Text(text)), AnswerType::Boolean) => {
+                text.parse().map_or(Cell::Text(text), Cell::Boolean)
+            }
+            (
+                Some(Answer::Text(text)),
+                AnswerType::Int | AnswerType::Long | AnswerType::Moment(_),
+            ) => text.parse().map_or(Cell::Text(text), Cell::Long),
+            (Some(Answer::Text(text)), AnswerType::Uuid) => {
+                *blob = uuid::parse(text).map(|bytes| bytes.to_vec());
+                blob.as_deref().map_or(Cell::Text(text), Cell::Bytes)
+            }
+            (Some(Answer::Text(text)), _) => Cell::Text(text),
+        }
+    }
+
+    fn unfit(&self) -> Unfit {
+        Unfit(match &self.kind {
+            AnswerType::Int => "a whole number of 32 bits".to_owned(),
+            AnswerType::Long if self.reading == Reading::Category => {
+                "a whole number, written in digits".to_owned()
+            }
+            AnswerType::Long => "a whole number".to_owned(),
+            AnswerType::Float => "a number of 32 bits".to_owned(),
+            AnswerType::Double => "a number".to_owned(),
+            AnswerType::Boolean => "true or false".to_owned(),
+            AnswerType::Text if self.reading == Reading::Number => {
+                "a number, for [features] numeric names it".to_owned()
+            }
+            AnswerType::Text => "a string".to_owned(),
+            AnswerType::Symbols(symbols) => format!("one of {}", symbols.join(", ")),
+            AnswerType::Uuid => "a UUID".to_owned(),
+            AnswerType::Decimal(decimal) => decimal.wanted(),
+            AnswerType::Moment(kind) => kind.wanted().to_owned(),
+        })
+    }
+}
+
+/// The finite number that a text spells, if it is one.
+fn number_in(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+#[expect(clippy::float_cmp, reason = "a mark is the very number, or another one")]
+fn same(mark: f64, number: f64) -> bool {
+    mark == number
+}
+
+fn real(given: Given<'_>) -> Option<f64> {
+    let number = match given {
+        Given::Whole(whole) => whole as f64,
+        Given::Real(real) => real,
+        Given::Written(text) => number_in(text)?,
+        Given::Flag(_) | Given::Word(_) | Given::Bytes(_) => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+fn whole(given: Given<'_>) -> Option<i64> {
+    if let Given::Whole(whole) = given {
+        return Some(whole);
+    }
+    if let Given::Written(text) = given {
+        // `39.0` is a whole number to whoever exports a column of them with gaps.
+        let digits = text.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|b| b == b'0'));
+        let digits = digits.map_or(text, |(digits, _)| digits);
+        if let Ok(whole) = digits.parse() {
+            return Some(whole);
+        }
+    }
+    let real = real(given)?;
+    let is_long = real.fract() == 0.0 && (-LONGS_END..LONGS_END).contains(&real);
+    is_long.then_some(real as i64)
+}
+
+/// The nearest number of 32 bits: what an event carries.
+fn single(number: f64) -> Option<f64> {
+    #[cfg(test)]
+    if planted::is(planted::Difference::WideFloats) {
+        return Some(number);
+    }
+    let single = number as f32;
+    single.is_finite().then(|| f64::from(single))
+}
+
+fn flag(given: Given<'_>) -> Option<bool> {
+    match given {
+        Given::Flag(flag) => Some(flag),
+        Given::Written(text) => text.to_ascii_lowercase().parse().ok(),
+        Given::Whole(_) | Given::Real(_) | Given::Word(_) | Given::Bytes(_) => None,
+    }
+}
+
+fn word(given: Given<'_>) -> Option<&str> {
+    match given {
+        Given::Word(text) | Given::Written(text) => Some(text),
+        Given::Flag(_) | Given::Whole(_) | Given::Real(_) | Given::Bytes(_) => None,
+    }
+}
+
+/// Differences between the ways that the property test must find.
+#[cfg(test)]
+pub(crate) mod planted {
+    use std::cell::Cell;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Difference {
+        /// Events are taken as they come, tables trimmed.
+        UntrimmedEvents,
+        /// A `long` that is a category goes through a 64-bit float.
+        RoundedIds,
+        /// A `float` in a table has more digits than one in an event.
+        WideFloats,
+    }
+
+    thread_local! {
+        static PLANTED: Cell<Option<Difference>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn plant(difference: Option<Difference>) {
+        PLANTED.set(difference);
+    }
+
+    pub(super) fn is(difference: Difference) -> bool {
+        PLANTED.get() == Some(difference)
+    }
+}
