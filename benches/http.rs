@@ -146,7 +146,7 @@ async fn ask(stream: &TcpStream, number: usize) -> f64 {
             Err(error) => panic!("{error}"),
         }
     }
-    let (mut answer, mut piece) = (Vec::new(), [0; 16 << 10]);
+    let (mut answer, mut piece) = (Vec::new(), vec![0; 16 << 10]);
     while !is_whole(&answer) {
         stream.readable().await.unwrap();
         match stream.try_read(&mut piece) {
