@@ -406,9 +406,8 @@ mod tests {
             for word in words {
                 assert!(message.contains(word), "{message:?} says nothing of {word:?}");
             }
-            for topic in [&place.config(&[]).topics.labelled_examples] {
-                assert_eq!(cluster.broker.partitions(topic).unwrap(), None, "{topic}");
-            }
+            let topic = &place.config(&[]).topics.labelled_examples;
+            assert_eq!(cluster.broker.partitions(topic).unwrap(), None, "{topic}");
         };
         place.table(|_| 0);
         refuse(&["initial.csv", "400 rows", "at least two"]);

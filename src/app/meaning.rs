@@ -169,6 +169,7 @@ mod tests {
         written(cell, json!(shown), bytes.to_vec())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a few lines a type")]
     fn given(kind: Kind) -> BoxedStrategy<Written> {
         let pads = || (0..3_usize, 0..3_usize, 0..3_usize);
         let ways = || (any::<bool>(), any::<bool>());

@@ -172,6 +172,7 @@ fn line_at(text: &[u8], byte: u64, comment: Option<u8>) -> u64 {
 }
 
 /// What the reader says, without the place that it names itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "it is csv's enum: all else names no place")]
 fn without_place(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -255,11 +256,11 @@ fn row_of(
                 }
                 let question = &schema.questions()[*index];
                 let answer = schema.parse_answer(question, text);
-                row.answers[*index] = answer.map_err(|error| match error {
-                    EntryError::WrongValue { field, found, wanted } => {
-                        format!("column {field:?} is {found}: it must be {wanted}")
+                row.answers[*index] = answer.map_err(|error| {
+                    if let EntryError::WrongValue { field, found, wanted } = error {
+                        return format!("column {field:?} is {found}: it must be {wanted}");
                     }
-                    other => other.to_string(),
+                    error.to_string()
                 })?;
             }
         }

@@ -160,18 +160,20 @@ impl AnswerForm {
                 let text = word(given)?;
                 symbols.iter().any(|symbol| symbol == text).then(|| Answer::Text(text.to_owned()))
             }
-            AnswerType::Uuid => match given {
-                Given::Bytes(bytes) => uuid::shown(bytes).map(Answer::Text),
-                other => uuid::shown(&uuid::parse(word(other)?)?).map(Answer::Text),
-            },
-            AnswerType::Decimal(decimal) => match given {
-                Given::Bytes(bytes) => Some(Answer::Number(decimal.number(bytes))),
-                other => {
-                    // A decimal has no negative zero.
-                    let number = real(other)? + 0.0;
-                    decimal.bytes(number).map(|_| Answer::Number(number))
+            AnswerType::Uuid => {
+                if let Given::Bytes(bytes) = given {
+                    return uuid::shown(bytes).map(Answer::Text);
                 }
-            },
+                uuid::shown(&uuid::parse(word(given)?)?).map(Answer::Text)
+            }
+            AnswerType::Decimal(decimal) => {
+                if let Given::Bytes(bytes) = given {
+                    return Some(Answer::Number(decimal.number(bytes)));
+                }
+                // A decimal has no negative zero.
+                let number = real(given)? + 0.0;
+                decimal.bytes(number).map(|_| Answer::Number(number))
+            }
             AnswerType::Moment(kind) => {
                 let parsed = match given {
                     Given::Word(text) | Given::Written(text) => kind.parse(text),

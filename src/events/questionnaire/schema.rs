@@ -230,10 +230,10 @@ impl QuestionnaireSchema {
     /// What the numbers count that answer the question, if they are dates or times.
     #[must_use]
     pub fn moment(&self, question: &str) -> Option<MomentKind> {
-        match self.answers[self.position(question)?].kind {
-            AnswerType::Moment(kind) => Some(kind),
-            _ => None,
-        }
+        let AnswerType::Moment(kind) = self.answers[self.position(question)?].kind else {
+            return None;
+        };
+        Some(kind)
     }
 
     /// Whether an answer to the question may be a number, or spell one.
