@@ -69,6 +69,15 @@ pub struct StreamsMetrics {
     threads_alive: IntGauge,
 }
 
+/// `registry` reads it from now on.
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
 /// Milliseconds to minutes; a commit of an idle broker takes about 10 ms.
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -77,100 +86,79 @@ impl StreamsMetrics {
     ///
     /// # Errors
     /// If `registry` has them already.
+    #[expect(clippy::too_many_lines, reason = "one table of names and what they mean")]
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
-        let records = counter(
-            "foretell_records_processed_total",
-            "Records taken from a topic, processed and committed.",
-            "topic",
-        )?;
-        let records_ahead = counter(
-            "foretell_stream_records_ahead_total",
-            "Records whose event time was ahead of the clock, by more than stream time follows.",
-            "topic",
-        )?;
-        let records_before_2000 = counter(
-            "foretell_stream_records_before_2000_total",
-            "Records whose event time was before the year 2000: in another unit, perhaps.",
-            "topic",
-        )?;
-        let dead_letters = counter(
-            "foretell_dead_letters_total",
-            "Records set aside on the dead-letter topic, by the class of their error.",
-            "class",
-        )?;
-        let commits =
-            counter("foretell_stream_commits_total", "Commits, by how they ended.", "result")?;
-        let commit_latency = Histogram::with_opts(
-            HistogramOpts::new(
-                "foretell_stream_commit_latency_seconds",
-                "Time from the end of processing to the end of the commit.",
-            )
-            .buckets(COMMIT_SECONDS.to_vec()),
-        )?;
-        let punctuations_failed = IntCounter::new(
-            "foretell_stream_punctuations_failed_total",
-            "Calls by the clock or by stream time that failed: nothing of them remains, and they are tried again when next due.",
-        )?;
-        let blocked = IntGaugeVec::new(
-            Opts::new(
+        let counters = |name, help, label| {
+            registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+        };
+        let counter = |name, help| registered(registry, IntCounter::new(name, help)?);
+        let gauges = |name, help, labels: &[&str]| {
+            registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let commit_latency = HistogramOpts::new(
+            "foretell_stream_commit_latency_seconds",
+            "Time from the end of processing to the end of the commit.",
+        );
+        let commit_latency = commit_latency.buckets(COMMIT_SECONDS.to_vec());
+        Ok(Self {
+            records: counters(
+                "foretell_records_processed_total",
+                "Records taken from a topic, processed and committed.",
+                "topic",
+            )?,
+            records_ahead: counters(
+                "foretell_stream_records_ahead_total",
+                "Records whose event time was ahead of the clock, by more than stream time follows.",
+                "topic",
+            )?,
+            records_before_2000: counters(
+                "foretell_stream_records_before_2000_total",
+                "Records whose event time was before the year 2000: in another unit, perhaps.",
+                "topic",
+            )?,
+            dead_letters: counters(
+                "foretell_dead_letters_total",
+                "Records set aside on the dead-letter topic, by the class of their error.",
+                "class",
+            )?,
+            commits: counters(
+                "foretell_stream_commits_total",
+                "Commits, by how they ended.",
+                "result",
+            )?,
+            commit_latency: registered(registry, Histogram::with_opts(commit_latency)?)?,
+            punctuations_failed: counter(
+                "foretell_stream_punctuations_failed_total",
+                "Calls by the clock or by stream time that failed: nothing of them remains, and they are tried again when next due.",
+            )?,
+            blocked: gauges(
                 "foretell_stream_task_blocked_seconds",
                 "For how long a task has processed nothing, since a record waits; 0: it does not. `blocked_by` in /api/v1/status says why.",
-            ),
-            &["worker", "task"],
-        )?;
-        let restored = IntCounter::new(
-            "foretell_stream_task_restore_records_total",
-            "Changelog records read to restore stores.",
-        )?;
-        let gauge = |name, help, label| IntGaugeVec::new(Opts::new(name, help), &[label]);
-        let restore_remaining = gauge(
-            "foretell_stream_task_restore_remaining_records",
-            "Changelog records still to be read before a worker's tasks can go on, at most.",
-            "worker",
-        )?;
-        let standby_tasks = gauge(
-            "foretell_stream_standby_tasks",
-            "Tasks of other instances with a warm copy here.",
-            "group",
-        )?;
-        let standby_lag = gauge(
-            "foretell_stream_standby_lag_records",
-            "Changelog records that the warm copies have still to read, at most.",
-            "group",
-        )?;
-        let threads_alive =
-            IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
-        let all: [Box<dyn Collector>; 13] = [
-            Box::new(records.clone()),
-            Box::new(records_ahead.clone()),
-            Box::new(records_before_2000.clone()),
-            Box::new(dead_letters.clone()),
-            Box::new(commits.clone()),
-            Box::new(commit_latency.clone()),
-            Box::new(punctuations_failed.clone()),
-            Box::new(blocked.clone()),
-            Box::new(restored.clone()),
-            Box::new(restore_remaining.clone()),
-            Box::new(standby_tasks.clone()),
-            Box::new(standby_lag.clone()),
-            Box::new(threads_alive.clone()),
-        ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))?;
-        Ok(Self {
-            records,
-            records_ahead,
-            records_before_2000,
-            dead_letters,
-            commits,
-            commit_latency,
-            punctuations_failed,
-            blocked,
-            restored,
-            restore_remaining,
-            standby_tasks,
-            standby_lag,
-            threads_alive,
+                &["worker", "task"],
+            )?,
+            restored: counter(
+                "foretell_stream_task_restore_records_total",
+                "Changelog records read to restore stores.",
+            )?,
+            restore_remaining: gauges(
+                "foretell_stream_task_restore_remaining_records",
+                "Changelog records still to be read before a worker's tasks can go on, at most.",
+                &["worker"],
+            )?,
+            standby_tasks: gauges(
+                "foretell_stream_standby_tasks",
+                "Tasks of other instances with a warm copy here.",
+                &["group"],
+            )?,
+            standby_lag: gauges(
+                "foretell_stream_standby_lag_records",
+                "Changelog records that the warm copies have still to read, at most.",
+                &["group"],
+            )?,
+            threads_alive: registered(
+                registry,
+                IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?,
+            )?,
         })
     }
 

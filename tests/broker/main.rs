@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod application;
+mod backfill;
 mod changelogs;
 mod chaos;
 mod contract;

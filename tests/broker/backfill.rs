@@ -1,0 +1,108 @@
+//! What was written before the start is joined by event time, in whatever order it was written.
+
+use foretell::{
+    app::cluster::Cluster,
+    config::Config,
+    events::outcome::Outcome,
+    streams::{
+        record::{OutputRecord, Topic},
+        time::EventTime,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    application::Application,
+    process::{SOON, until},
+};
+
+const EVENTS: i64 = 3_000;
+const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// An event over 30 days, and its outcome an hour later.
+struct Backfill {
+    events: Vec<OutputRecord>,
+    outcomes: Vec<OutputRecord>,
+}
+
+impl Backfill {
+    fn new(config: &Config, cluster: &Cluster, now: i64) -> Self {
+        let codecs = cluster.codecs(config).unwrap();
+        let record = |topic: &Topic, who: String, value: Vec<u8>| OutputRecord {
+            topic: topic.clone(),
+            partition: None,
+            // When they are written, as most tools have it.
+            timestamp: EventTime(now),
+            key: Some(who.into_bytes()),
+            value: Some(value),
+            headers: Vec::new(),
+        };
+        let (mut events, mut outcomes) = (Vec::new(), Vec::new());
+        for index in 0..EVENTS {
+            let who = format!("respondent-{index}");
+            let time = now - 31 * DAY_MS + index * (30 * DAY_MS / EVENTS);
+            let answers = json!({
+                "respondent_id": who, "event_id": format!("event-{index}"), "completed": true,
+                "event_time": time, "age": 20 + index % 50, "education": "Bachelors",
+            });
+            let event = config.event_schema.from_json(&answers, "", EventTime(time)).unwrap();
+            let mut bytes = Vec::new();
+            codecs.questionnaire.encode(&event, &mut bytes).unwrap();
+            events.push(record(&config.topics.questionnaire_events, who.clone(), bytes));
+            let outcome = Outcome {
+                respondent_id: who.clone(),
+                outcome_time: EventTime(time + HOUR_MS),
+                label: if index % 4 == 0 { ">50K" } else { "<=50K" }.to_owned(),
+                outcome_id: None,
+            };
+            let mut bytes = Vec::new();
+            codecs.outcome.encode(&outcome, &mut bytes).unwrap();
+            outcomes.push(record(&config.topics.outcomes, who, bytes));
+        }
+        Self { events, outcomes }
+    }
+}
+
+fn check(name: &str, order: impl Fn(Backfill) -> Vec<OutputRecord>) {
+    let application = Application::new(name, &["learning.retrain_after=1000000"]);
+    application.init();
+    let (config, clock) = (application.config(), foretell::app::clock());
+    let cluster = Cluster::connect(&config, &clock).unwrap();
+    let backfill = Backfill::new(&config, &cluster, clock.now().0);
+    let mut publisher = cluster.broker.publish().unwrap();
+    for record in order(backfill) {
+        publisher.send(record).unwrap();
+    }
+    publisher.flush().unwrap();
+    let mut process = application.instance("one");
+    let http = process.http();
+    http.ready();
+    let topics = until("each outcome is joined or set aside", SOON, || {
+        let topics = application.topics();
+        let done = topics.labelled.len() + topics.dead_letters;
+        (done >= usize::try_from(EVENTS).unwrap()).then_some(topics)
+    });
+    assert_eq!(topics.dead_letters, 0, "{name}");
+    assert_eq!(topics.labelled.len(), usize::try_from(EVENTS).unwrap(), "{name}");
+    topics.check_exactly_once();
+    process.signal("TERM");
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+}
+
+#[test]
+fn a_backfill_of_events_then_outcomes_joins_whole() {
+    check("backfill-events-first", |Backfill { events, outcomes }| [events, outcomes].concat());
+}
+
+#[test]
+fn a_backfill_of_both_in_turns_joins_whole() {
+    check("backfill-in-turns", |Backfill { events, outcomes }| {
+        events.into_iter().zip(outcomes).flat_map(|(event, outcome)| [event, outcome]).collect()
+    });
+}
+
+#[test]
+fn a_backfill_of_outcomes_then_events_joins_whole() {
+    check("backfill-outcomes-first", |Backfill { events, outcomes }| [outcomes, events].concat());
+}
