@@ -11,9 +11,9 @@ use crate::{
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
     streams::{
-        codec::Codec,
+        codec::{Codec, CodecError},
         record::{InputRecord, Offset, TopicPartition},
-        runtime::broker::{Broker, BrokerError, From, Reader},
+        runtime::broker::{Broker, BrokerError, From, Isolation, Reader},
     },
 };
 
@@ -73,7 +73,19 @@ impl TrainingJob for TrainingLog {
             // Put back when it is whole: what a failure or a panic leaves behind is read again.
             let mut read = std::mem::take(&mut self.read);
             let result = self.read_through(&mut read, Offset(request.through), progress);
-            result.map_err(|error| TrainingFailure::Retry(error.to_string()))?;
+            result.map_err(|error| match error {
+                // No time brings it back: the next examples make the next training.
+                BrokerError::OutOfRange(_) => TrainingFailure::Failed(format!(
+                    "{} ends before offset {}, up to which it was to be learned from: it was made anew since",
+                    self.source, request.through
+                )),
+                BrokerError::Retry(_)
+                | BrokerError::Abort(_)
+                | BrokerError::Fenced(_)
+                | BrokerError::Unsendable { .. }
+                | BrokerError::Gone(_)
+                | BrokerError::Fatal(_) => TrainingFailure::Retry(error.to_string()),
+            })?;
             read.through = request.through;
             self.read = read;
         }
@@ -130,7 +142,7 @@ impl TrainingLog {
             let is_there = records.last().is_some_and(|last| last.offset.next() >= through);
             let (now, ahead) = split(records, through);
             for record in &now {
-                self.take_in(read, record);
+                self.take_in(read, record)?;
             }
             if is_there {
                 read.ahead = ahead;
@@ -146,6 +158,11 @@ impl TrainingLog {
             };
             reader.read(READ_WAIT, &mut records)?;
             empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
+            if empty_reads > 0
+                && self.broker.end(&self.source, Isolation::ReadUncommitted)? < through
+            {
+                return Err(BrokerError::OutOfRange(self.source.clone()));
+            }
             if empty_reads > EMPTY_READS_MAX {
                 let reason = format!("{} ends before offset {through}", self.source);
                 return Err(BrokerError::Retry(reason));
@@ -153,15 +170,17 @@ impl TrainingLog {
         }
     }
 
-    fn take_in(&self, read: &mut ReadLog, record: &InputRecord) {
-        let Some(bytes) = &record.value else { return };
+    /// That the schema registry is away is no reason to learn without an example.
+    fn take_in(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), BrokerError> {
+        let Some(bytes) = &record.value else { return Ok(()) };
         let labelled = match self.codec.decode(bytes) {
             Ok(labelled) => labelled,
+            Err(CodecError::Unavailable { message }) => return Err(BrokerError::Retry(message)),
             Err(error) => {
                 read.skipped += 1;
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
                     skipped = read.skipped, "a labelled example cannot be read");
-                return;
+                return Ok(());
             }
         };
         let Some(example) = convert::example_of(&labelled, self.spec.columns(), &self.classes)
@@ -172,7 +191,7 @@ impl TrainingLog {
                 skipped = read.skipped,
                 "a labelled example has a label that is none of ours"
             );
-            return;
+            return Ok(());
         };
         match labelled.origin {
             ExampleOrigin::Initial => read.initial.push(example),
@@ -186,6 +205,7 @@ impl TrainingLog {
                 }
             }
         }
+        Ok(())
     }
 }
 

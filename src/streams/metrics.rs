@@ -36,6 +36,38 @@ impl Counter {
     }
 }
 
+/// Makes metrics in a registry.
+struct Registration<'r>(&'r Registry);
+
+impl Registration<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+}
+
 /// For how long one task is blocked. A task that has gone is not.
 pub(crate) struct BlockedFor(IntGauge);
 
@@ -78,99 +110,67 @@ impl StreamsMetrics {
     /// # Errors
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name, help, label| IntCounterVec::new(Opts::new(name, help), &[label]);
-        let records = counter(
-            "foretell_records_processed_total",
-            "Records taken from a topic, processed and committed.",
-            "topic",
-        )?;
-        let records_ahead = counter(
-            "foretell_stream_records_ahead_total",
-            "Records whose event time was ahead of the clock, by more than stream time follows.",
-            "topic",
-        )?;
-        let records_before_2000 = counter(
-            "foretell_stream_records_before_2000_total",
-            "Records whose event time was before the year 2000: in another unit, perhaps.",
-            "topic",
-        )?;
-        let dead_letters = counter(
-            "foretell_dead_letters_total",
-            "Records set aside on the dead-letter topic, by the class of their error.",
-            "class",
-        )?;
-        let commits =
-            counter("foretell_stream_commits_total", "Commits, by how they ended.", "result")?;
-        let commit_latency = Histogram::with_opts(
-            HistogramOpts::new(
-                "foretell_stream_commit_latency_seconds",
-                "Time from the end of processing to the end of the commit.",
-            )
-            .buckets(COMMIT_SECONDS.to_vec()),
-        )?;
-        let punctuations_failed = IntCounter::new(
-            "foretell_stream_punctuations_failed_total",
-            "Calls by the clock or by stream time that failed: nothing of them remains, and they are tried again when next due.",
-        )?;
-        let blocked = IntGaugeVec::new(
-            Opts::new(
-                "foretell_stream_task_blocked_seconds",
-                "For how long a task has processed nothing, since a record waits; 0: it does not. `blocked_by` in /api/v1/status says why.",
-            ),
-            &["worker", "task"],
-        )?;
-        let restored = IntCounter::new(
-            "foretell_stream_task_restore_records_total",
-            "Changelog records read to restore stores.",
-        )?;
-        let gauge = |name, help, label| IntGaugeVec::new(Opts::new(name, help), &[label]);
-        let restore_remaining = gauge(
-            "foretell_stream_task_restore_remaining_records",
-            "Changelog records still to be read before a worker's tasks can go on, at most.",
-            "worker",
-        )?;
-        let standby_tasks = gauge(
-            "foretell_stream_standby_tasks",
-            "Tasks of other instances with a warm copy here.",
-            "group",
-        )?;
-        let standby_lag = gauge(
-            "foretell_stream_standby_lag_records",
-            "Changelog records that the warm copies have still to read, at most.",
-            "group",
-        )?;
-        let threads_alive =
-            IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?;
-        let all: [Box<dyn Collector>; 13] = [
-            Box::new(records.clone()),
-            Box::new(records_ahead.clone()),
-            Box::new(records_before_2000.clone()),
-            Box::new(dead_letters.clone()),
-            Box::new(commits.clone()),
-            Box::new(commit_latency.clone()),
-            Box::new(punctuations_failed.clone()),
-            Box::new(blocked.clone()),
-            Box::new(restored.clone()),
-            Box::new(restore_remaining.clone()),
-            Box::new(standby_tasks.clone()),
-            Box::new(standby_lag.clone()),
-            Box::new(threads_alive.clone()),
-        ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))?;
+        let to = Registration(registry);
+        let latency = "Time from the end of processing to the end of the commit.";
+        let latency = HistogramOpts::new("foretell_stream_commit_latency_seconds", latency);
+        let alive = "Worker threads that are running.";
         Ok(Self {
-            records,
-            records_ahead,
-            records_before_2000,
-            dead_letters,
-            commits,
-            commit_latency,
-            punctuations_failed,
-            blocked,
-            restored,
-            restore_remaining,
-            standby_tasks,
-            standby_lag,
-            threads_alive,
+            records: to.counters(
+                "foretell_records_processed_total",
+                "Records taken from a topic, processed and committed.",
+                "topic",
+            )?,
+            records_ahead: to.counters(
+                "foretell_stream_records_ahead_total",
+                "Records whose event time was ahead of the clock, by more than stream time follows.",
+                "topic",
+            )?,
+            records_before_2000: to.counters(
+                "foretell_stream_records_before_2000_total",
+                "Records whose event time was before the year 2000: in another unit, perhaps.",
+                "topic",
+            )?,
+            dead_letters: to.counters(
+                "foretell_dead_letters_total",
+                "Records set aside on the dead-letter topic, by the class of their error.",
+                "class",
+            )?,
+            commits: to.counters(
+                "foretell_stream_commits_total",
+                "Commits, by how they ended.",
+                "result",
+            )?,
+            commit_latency: to
+                .add(Histogram::with_opts(latency.buckets(COMMIT_SECONDS.to_vec()))?)?,
+            punctuations_failed: to.counter(
+                "foretell_stream_punctuations_failed_total",
+                "Calls by the clock or by stream time that failed, and are tried again when next due.",
+            )?,
+            blocked: to.gauges(
+                "foretell_stream_task_blocked_seconds",
+                "For how long a task has processed nothing, since a record waits; 0: it does not.",
+                &["worker", "task"],
+            )?,
+            restored: to.counter(
+                "foretell_stream_task_restore_records_total",
+                "Changelog records read to restore stores.",
+            )?,
+            restore_remaining: to.gauges(
+                "foretell_stream_task_restore_remaining_records",
+                "Changelog records still to be read before a worker's tasks can go on, at most.",
+                &["worker"],
+            )?,
+            standby_tasks: to.gauges(
+                "foretell_stream_standby_tasks",
+                "Tasks of other instances with a warm copy here.",
+                &["group"],
+            )?,
+            standby_lag: to.gauges(
+                "foretell_stream_standby_lag_records",
+                "Changelog records that the warm copies have still to read, at most.",
+                &["group"],
+            )?,
+            threads_alive: to.add(IntGauge::new("foretell_stream_threads_alive", alive)?)?,
         })
     }
 
