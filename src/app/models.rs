@@ -11,7 +11,7 @@ use crate::{
         model_table::{ModelTable, Serving},
     },
     streams::{
-        codec::Codec,
+        codec::{Codec, CodecError},
         record::{InputRecord, Partition, TopicPartition},
         runtime::{
             StopSignal,
@@ -42,6 +42,8 @@ pub(super) struct Following {
     codec: Arc<dyn Codec<Model>>,
     metrics: ApplicationMetrics,
     table: ModelTable,
+    /// Read, and not to be decoded just now.
+    waiting: Vec<InputRecord>,
 }
 
 impl Models<'_> {
@@ -55,7 +57,8 @@ impl Models<'_> {
         let reader = self.once_it_answers(|| self.cluster.broker.read(&source, From::Beginning))?;
         let metrics = self.metrics.clone();
         let table = ModelTable::new(self.serving.clone(), metrics.clone());
-        let mut following = Following { reader, codec: Arc::clone(&self.codec), metrics, table };
+        let codec = Arc::clone(&self.codec);
+        let mut following = Following { reader, codec, metrics, table, waiting: Vec::new() };
         while self.once_it_answers(|| following.read())? == ReadTo::More {}
         let Some(scorer) = self.serving.scorer() else {
             if let Some(why) = following.table.refused() {
@@ -102,11 +105,16 @@ impl Following {
     /// # Errors
     /// What it can't go on after.
     pub(super) fn run(&mut self, stop: &StopSignal) -> Result<(), String> {
+        let mut told = None;
         while !stop.is_stopped() {
             match self.read() {
-                Ok(_) => {}
+                Ok(_) => told = None,
                 Err(BrokerError::Retry(reason)) => {
-                    tracing::warn!(reason, "cannot follow the models just now");
+                    // Told once, however often it is tried again.
+                    if told.as_ref() != Some(&reason) {
+                        tracing::warn!(reason, "cannot follow the models just now");
+                    }
+                    told = Some(reason);
                 }
                 Err(error) => return Err(format!("cannot follow the models: {error}")),
             }
@@ -115,13 +123,19 @@ impl Following {
     }
 
     fn read(&mut self) -> Result<ReadTo, BrokerError> {
-        let mut records: Vec<InputRecord> = Vec::new();
-        let read_to = self.reader.read(WAIT, &mut records)?;
+        let mut records: Vec<InputRecord> = std::mem::take(&mut self.waiting);
+        let read = self.reader.read(WAIT, &mut records);
         let mut models = Vec::new();
-        for record in &records {
+        let mut waits_for = None;
+        for (place, record) in records.iter().enumerate() {
             let Some(bytes) = &record.value else { continue };
             match self.codec.decode(bytes) {
                 Ok(model) => models.push(model),
+                Err(CodecError::Unavailable { message }) => {
+                    self.waiting = records[place..].to_vec();
+                    waits_for = Some(message);
+                    break;
+                }
                 Err(error) => {
                     self.metrics.unreadable(MODELS);
                     tracing::error!(offset = %record.offset, %error, "a model record cannot be read: it is passed over");
@@ -148,6 +162,9 @@ impl Following {
                 }
             }
         }
-        Ok(read_to)
+        match waits_for {
+            Some(message) => Err(BrokerError::Retry(message)),
+            None => read,
+        }
     }
 }

@@ -83,10 +83,7 @@ impl ApplicationMetrics {
                 "Predictions that do not wait for an outcome, since their respondent has too many that do.",
             )?,
             misplaced: to.counters(
-                [
-                    "foretell_records_misplaced_total",
-                    "Records that are not keyed by their respondent, or not in the partition of their key.",
-                ],
+                ["foretell_records_misplaced_total", "Records not where their respondent belongs."],
                 "topic",
                 &[],
             )?,

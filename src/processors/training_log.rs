@@ -15,9 +15,9 @@ use crate::{
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
     streams::{
-        codec::Codec,
+        codec::{Codec, CodecError},
         record::{InputRecord, Offset, TopicPartition},
-        runtime::broker::{Broker, BrokerError, From, Reader},
+        runtime::broker::{Broker, BrokerError, From, Isolation, Reader},
     },
 };
 
@@ -170,7 +170,7 @@ impl TrainingLog {
             let is_there = records.last().is_some_and(|last| last.offset.next() >= through);
             let (now, ahead) = split(records, through);
             for record in &now {
-                self.take_in(read, record);
+                self.take_in(read, record)?;
             }
             if is_there {
                 read.ahead = ahead;
@@ -188,7 +188,9 @@ impl TrainingLog {
             };
             reader.read(READ_WAIT, &mut records).map_err(retry)?;
             empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
-            if empty_reads > EMPTY_READS_MAX {
+            let end = || self.broker.end(&self.source, Isolation::ReadUncommitted).map_err(retry);
+            // No time brings back what ends before: the topic was made anew.
+            if empty_reads > EMPTY_READS_MAX || (empty_reads > 0 && end()? < through) {
                 return Err(TrainingFailure::Incomplete(format!(
                     "{} ends before offset {through}, which was there when the training fell due: records were \
                      deleted from it. The champion goes on serving",
@@ -198,16 +200,18 @@ impl TrainingLog {
         }
     }
 
-    fn take_in(&self, read: &mut ReadLog, record: &InputRecord) {
-        let Some(bytes) = &record.value else { return };
+    /// That the schema registry is away is no reason to learn without an example.
+    fn take_in(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), TrainingFailure> {
+        let Some(bytes) = &record.value else { return Ok(()) };
         let labelled = match self.codec.decode(bytes) {
             Ok(labelled) => labelled,
+            Err(CodecError::Unavailable { message }) => return Err(TrainingFailure::Retry(message)),
             Err(error) => {
                 read.skipped += 1;
                 self.metrics.unreadable(LABELLED_EXAMPLES);
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
                     skipped = read.skipped, "a labelled example cannot be read");
-                return;
+                return Ok(());
             }
         };
         let example = convert::example_of(&labelled, self.spec.columns(), &self.classes);
@@ -234,6 +238,7 @@ impl TrainingLog {
                 }
             }
         }
+        Ok(())
     }
 }
 

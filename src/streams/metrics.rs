@@ -36,6 +36,38 @@ impl Counter {
     }
 }
 
+/// Makes metrics in a registry.
+struct Registration<'r>(&'r Registry);
+
+impl Registration<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+}
+
 /// For how long one task is blocked. A task that has gone is not.
 pub(crate) struct BlockedFor(IntGauge);
 
@@ -69,15 +101,6 @@ pub struct StreamsMetrics {
     threads_alive: IntGauge,
 }
 
-/// `registry` reads it from now on.
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
 /// Milliseconds to minutes; a commit of an idle broker takes about 10 ms.
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -86,79 +109,68 @@ impl StreamsMetrics {
     ///
     /// # Errors
     /// If `registry` has them already.
-    #[expect(clippy::too_many_lines, reason = "one table of names and what they mean")]
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name, help, label| {
-            registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
-        };
-        let counter = |name, help| registered(registry, IntCounter::new(name, help)?);
-        let gauges = |name, help, labels: &[&str]| {
-            registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-        };
-        let commit_latency = HistogramOpts::new(
-            "foretell_stream_commit_latency_seconds",
-            "Time from the end of processing to the end of the commit.",
-        );
-        let commit_latency = commit_latency.buckets(COMMIT_SECONDS.to_vec());
+        let to = Registration(registry);
+        let latency = "Time from the end of processing to the end of the commit.";
+        let latency = HistogramOpts::new("foretell_stream_commit_latency_seconds", latency);
+        let alive = "Worker threads that are running.";
         Ok(Self {
-            records: counters(
+            records: to.counters(
                 "foretell_records_processed_total",
                 "Records taken from a topic, processed and committed.",
                 "topic",
             )?,
-            records_ahead: counters(
+            records_ahead: to.counters(
                 "foretell_stream_records_ahead_total",
                 "Records whose event time was ahead of the clock, by more than stream time follows.",
                 "topic",
             )?,
-            records_before_2000: counters(
+            records_before_2000: to.counters(
                 "foretell_stream_records_before_2000_total",
                 "Records whose event time was before the year 2000: in another unit, perhaps.",
                 "topic",
             )?,
-            dead_letters: counters(
+            dead_letters: to.counters(
                 "foretell_dead_letters_total",
                 "Records set aside on the dead-letter topic, by the class of their error.",
                 "class",
             )?,
-            commits: counters(
+            commits: to.counters(
                 "foretell_stream_commits_total",
                 "Commits, by how they ended.",
                 "result",
             )?,
-            commit_latency: registered(registry, Histogram::with_opts(commit_latency)?)?,
-            punctuations_failed: counter(
+            commit_latency: to
+                .add(Histogram::with_opts(latency.buckets(COMMIT_SECONDS.to_vec()))?)?,
+            punctuations_failed: to.counter(
                 "foretell_stream_punctuations_failed_total",
-                "Calls by the clock or by stream time that failed: nothing of them remains, and they are tried again when next due.",
+                "Calls by the clock or by stream time that failed, and are tried again when next due.",
             )?,
-            blocked: gauges(
+            blocked: to.gauges(
                 "foretell_stream_task_blocked_seconds",
-                "For how long a task has processed nothing, since a record waits; 0: it does not. `blocked_by` in /api/v1/status says why.",
+                "For how long a task has processed nothing, since a record waits; 0: it does not.",
                 &["worker", "task"],
             )?,
-            restored: counter(
+            restored: to.counter(
                 "foretell_stream_task_restore_records_total",
                 "Changelog records read to restore stores.",
             )?,
-            restore_remaining: gauges(
+            restore_remaining: to.gauges(
                 "foretell_stream_task_restore_remaining_records",
                 "Changelog records still to be read before a worker's tasks can go on, at most.",
                 &["worker"],
             )?,
-            standby_tasks: gauges(
+            standby_tasks: to.gauges(
                 "foretell_stream_standby_tasks",
                 "Tasks of other instances with a warm copy here.",
                 &["group"],
             )?,
-            standby_lag: gauges(
+            standby_lag: to.gauges(
                 "foretell_stream_standby_lag_records",
                 "Changelog records that the warm copies have still to read, at most.",
                 &["group"],
             )?,
-            threads_alive: registered(
-                registry,
-                IntGauge::new("foretell_stream_threads_alive", "Worker threads that are running.")?,
-            )?,
+            threads_alive: to.add(IntGauge::new("foretell_stream_threads_alive", alive)?)?,
         })
     }
 

@@ -201,7 +201,7 @@ fn trim_changelogs(application: &Application) -> i64 {
     let config = application.config();
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let (operator, mut left) = (Operator::new(), 0);
-    for store in ["observations", "outcomes"] {
+    for store in ["observations", "outcomes", "recent-events"] {
         let name = format!("{}-scoring-{store}-changelog", config.application());
         let topic = Topic::new(&name);
         operator.set(&topic, &[("cleanup.policy", "compact,delete")]);

@@ -15,7 +15,7 @@ use foretell::{
         codec::{Codec as _, Stored},
         local::TopologyDriver,
         record::{Offset, Partition, Topic, TopicPartition},
-        state::{Access, DiskStores, StateError, StoreSupplier as _},
+        state::{Access, DiskStores, Incarnation, StateError, StoreSupplier as _},
         time::EventTime,
     },
 };
@@ -259,14 +259,28 @@ fn folder(name: &str) -> tempfile::TempDir {
     into
 }
 
+const INCARNATION: Incarnation = Incarnation { id: 0x0123_4567_89ab_cdef, offset: Offset(3) };
+
 #[test]
 fn a_folder_of_each_format_is_gone_on_with() {
-    let folder = folder("stores-v1.tar.gz");
+    let folder = folder("stores-v2.tar.gz");
     let stores = DiskStores::open(folder.path()).unwrap();
     let changelog = TopicPartition { topic: Topic::new("changelog"), partition: Partition(0) };
     let store = stores.open(&changelog, Access::ByKey).unwrap();
     let checkpoint = store.checkpoint().expect("it has one");
     assert_eq!((checkpoint.offset, checkpoint.stream_time), (Offset(42), EventTime(420)));
+    assert_eq!(checkpoint.incarnation, Some(INCARNATION));
     assert_eq!(store.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
     assert_eq!(store.get(b"gone").unwrap(), None);
+}
+
+/// It does not say which log it is of.
+#[test]
+fn a_folder_of_the_first_format_is_rebuilt() {
+    let folder = folder("stores-v1.tar.gz");
+    let stores = DiskStores::open(folder.path()).unwrap();
+    let changelog = TopicPartition { topic: Topic::new("changelog"), partition: Partition(0) };
+    let store = stores.open(&changelog, Access::ByKey).unwrap();
+    assert_eq!(store.checkpoint(), None);
+    assert_eq!(store.get(b"key").unwrap(), None);
 }
