@@ -205,7 +205,9 @@ impl TrainingLog {
         let Some(bytes) = &record.value else { return Ok(()) };
         let labelled = match self.codec.decode(bytes) {
             Ok(labelled) => labelled,
-            Err(CodecError::Unavailable { message }) => return Err(TrainingFailure::Retry(message)),
+            Err(CodecError::Unavailable { message }) => {
+                return Err(TrainingFailure::Retry(message));
+            }
             Err(error) => {
                 read.skipped += 1;
                 self.metrics.unreadable(LABELLED_EXAMPLES);

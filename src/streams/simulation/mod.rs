@@ -25,6 +25,7 @@ mod faults;
 mod ledger;
 mod member;
 mod model;
+mod settle;
 mod weather;
 mod world;
 

@@ -1,23 +1,21 @@
-//! Instances, a clock turned by hand, and all that befalls them in the year of one seed; then a calm in which
-//! whatever was put in must come out.
+//! Instances, a clock that is turned by hand, and the faults of one seed. What must come of it is checked in `settle`.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::streams::{
     local::{LocalBroker, LocalSettings},
     metrics::StreamsMetrics,
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         Standby, StandbyParts, StatusBoard, Worker, WorkerParts, WorkerSettings, WorkerStatus,
-        broker::{Broker, Cleanup, From, Membership, ProcessingGuarantee, ReadTo, TopicSpec},
+        broker::{Broker, Cleanup, Membership, ProcessingGuarantee, TopicSpec},
     },
     simulation::{
-        at_least_once::Seen,
         crowd::{self, Instance},
         disk::{Disk, SimulatedStores},
         faults::FaultyBroker,
         ledger::{self, Attempts, POISON, WINDOW},
-        model::{Found, Model, Stores},
+        model::Model,
         weather::{Bug, Fault, Process, Toll, Weather},
     },
     state::StoreSupplier,
@@ -26,10 +24,6 @@ use crate::streams::{
 };
 
 const STEPS: usize = 4_000;
-/// Long enough for every session to run out, and every task to be restored.
-const CALM_STEPS_MAX: usize = 5_000;
-const CALM_STEP: Duration = Duration::from_millis(20);
-const CLOSING_ROUNDS_MAX: usize = 4;
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than a session, as the settings demand.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -41,14 +35,11 @@ const INSTANCES_MAX: usize = 4;
 const OUTAGE_MAX_MS: u64 = 15_000;
 const START: WallTime = WallTime(1_000_000_000);
 /// Far more than stream time may follow.
-const FAST_CLOCK_MAX_MS: u64 = 60_000;
+pub(super) const FAST_CLOCK_MAX_MS: u64 = 60_000;
 /// Of each topic and partition.
 const BACKFILL_RECORDS: u32 = 40;
 /// Far more than a window.
 const BACKFILL_EVERY: Duration = Duration::from_secs(3_600);
-/// Longer than a task has to be quiet before its stream time goes on, and than a window after that.
-const QUIET_STEPS: usize = 300;
-const QUIET_STEP: Duration = Duration::from_millis(200);
 
 /// What is simulated under a seed.
 #[derive(Clone, Copy, Debug)]
@@ -58,24 +49,24 @@ pub(super) struct Setting {
     pub(super) transaction_timeout: Duration,
 }
 
-struct World {
-    clock: Arc<ManualClock>,
-    guarantee: ProcessingGuarantee,
-    broker: LocalBroker,
-    weather: Arc<Weather>,
-    topology: Arc<Topology>,
-    partitions: u32,
+pub(super) struct World {
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) guarantee: ProcessingGuarantee,
+    pub(super) broker: LocalBroker,
+    pub(super) weather: Arc<Weather>,
+    pub(super) topology: Arc<Topology>,
+    pub(super) partitions: u32,
     /// By the name of the instance.
-    disks: BTreeMap<&'static str, Disk>,
-    has_standbys: bool,
+    pub(super) disks: BTreeMap<&'static str, Disk>,
+    pub(super) has_standbys: bool,
     /// Its last windows are to be settled without another record.
-    falls_silent: bool,
+    pub(super) falls_silent: bool,
     /// Some tell their changelogs before the commit.
-    changes_untold_max: usize,
-    model: Model,
-    attempts: Attempts,
-    ends: BTreeMap<TopicPartition, Offset>,
-    values: u64,
+    pub(super) changes_untold_max: usize,
+    pub(super) model: Model,
+    pub(super) attempts: Attempts,
+    pub(super) ends: BTreeMap<TopicPartition, Offset>,
+    pub(super) values: u64,
 }
 
 /// What a seed came to: all that happened, and all that was committed.
@@ -218,7 +209,7 @@ impl World {
         Ok(())
     }
 
-    fn turn(&mut self, at: usize) -> Result<(), String> {
+    pub(super) fn turn(&mut self, at: usize) -> Result<(), String> {
         crowd::turn(at, &self.weather)
     }
 
@@ -296,7 +287,7 @@ impl World {
     }
 
     /// A record that must not be late.
-    fn put_in_time(&mut self, topic: &str, partition: i32, key: &str, time: EventTime) {
+    pub(super) fn put_in_time(&mut self, topic: &str, partition: i32, key: &str, time: EventTime) {
         self.values += 1;
         let value = format!("value{}", self.values);
         let value = self.put(topic, partition, key, &value, time);
@@ -304,7 +295,7 @@ impl World {
     }
 
     /// The event time is in the value; the record's own timestamp is when it was written, as a backfill's is.
-    fn put(
+    pub(super) fn put(
         &mut self,
         topic: &str,
         partition: i32,
@@ -330,7 +321,7 @@ impl World {
     }
 
     /// A process starts, under a name that may be another's, too: a stalled one's.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         if crowd::len() >= INSTANCES_MAX {
             return;
         }
@@ -396,114 +387,5 @@ impl World {
             let stalled_until = Duration::ZERO;
             crowd::add(Instance { process, worker, board, standby, stalled_until });
         }
-    }
-
-    /// Nothing fails any more: all that was put in has to come out, and windows have to close.
-    fn settle(&mut self) -> Result<String, String> {
-        self.weather.calm();
-        self.weather.note(format_args!("calm"));
-        self.finish()?;
-        // One clock is fast; whoever comes after it is in time all the same.
-        let fast = Duration::from_millis(FAST_CLOCK_MAX_MS);
-        for (ahead, is_in_time) in [(fast, false), (Duration::ZERO, true)] {
-            let now = EventTime(self.clock.now().0);
-            for partition in 0..i32::try_from(self.partitions).unwrap() {
-                let key = format!("{partition}-calm");
-                match is_in_time {
-                    true => self.put_in_time("in", partition, &key, now),
-                    false => drop(self.put("in", partition, &key, "fast", now + ahead)),
-                }
-            }
-            self.finish()?;
-        }
-        let last = EventTime(self.clock.now().0);
-        // Windows close by stream time, which goes on with the records of each task, or with the clock where nothing
-        // comes any more.
-        for round in 1.. {
-            let closed = if self.falls_silent {
-                self.let_it_be_quiet()?;
-                last - WINDOW / 2
-            } else {
-                self.clock.advance(3 * WINDOW);
-                let end = EventTime(self.clock.now().0);
-                for partition in 0..i32::try_from(self.partitions).unwrap() {
-                    self.put("in", partition, &format!("{partition}-end"), "end", end);
-                }
-                self.finish()?;
-                end - WINDOW
-            };
-            match self.check(closed) {
-                Ok(()) => break,
-                Err(wrong) if round == CLOSING_ROUNDS_MAX => return Err(wrong),
-                Err(_) => {}
-            }
-        }
-        let mut contents = String::new();
-        for record in self.read("out") {
-            let value = String::from_utf8(record.value.unwrap_or_default()).unwrap();
-            writeln!(contents, "{}@{} {value}", record.source, record.offset).unwrap();
-        }
-        Ok(contents)
-    }
-
-    /// Nothing comes, and whoever is there goes on turning.
-    fn let_it_be_quiet(&mut self) -> Result<(), String> {
-        for _ in 0..QUIET_STEPS {
-            self.clock.advance(QUIET_STEP);
-            for at in (0..crowd::len()).rev() {
-                self.turn(at)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Holds what is committed against the model.
-    fn check(&self, still_open: EventTime) -> Result<(), String> {
-        let changelog = |store: &str| self.read(&format!("simulation-{store}-changelog"));
-        let found = Found {
-            outputs: self.read("out"),
-            dead_letters: self.read("dead"),
-            stores: Stores::of(&changelog("numbers"), &changelog("window")),
-            still_open,
-        };
-        match self.guarantee {
-            ProcessingGuarantee::ExactlyOnce => self.model.check(&found),
-            ProcessingGuarantee::AtLeastOnce => {
-                let attempts = self.attempts.lock().unwrap().clone();
-                let seen = Seen { attempts, haunted: self.weather.haunted() };
-                self.model.check_at_least_once(&found, &seen)
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), String> {
-        for _ in 0..CALM_STEPS_MAX {
-            self.clock.advance(CALM_STEP);
-            if crowd::len() == 0 {
-                self.start();
-            }
-            for at in (0..crowd::len()).rev() {
-                self.turn(at)?;
-            }
-            let is_done = |(source, end): (&TopicPartition, &Offset)| {
-                self.broker.with(|cluster, _| cluster.committed("group", source)) == Some(*end)
-            };
-            if self.ends.iter().all(is_done) {
-                return Ok(());
-            }
-        }
-        Err(format!("not all was processed, of {:?}", self.ends))
-    }
-
-    /// What is committed to a topic.
-    fn read(&self, topic: &str) -> Vec<InputRecord> {
-        let mut records = Vec::new();
-        for partition in 0..i32::try_from(self.partitions).unwrap() {
-            let partition = Partition(partition);
-            let source = TopicPartition { topic: Topic::new(topic), partition };
-            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
-            while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
-        }
-        records
     }
 }
