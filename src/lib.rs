@@ -1,5 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod address;
+
 pub mod streams;
 
 pub mod ml;

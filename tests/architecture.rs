@@ -10,16 +10,17 @@ use std::{fs, path::Path};
 /// A top-level module and the top-level modules it may use.
 #[rustfmt::skip]
 const LAYERS: &[(&str, &[&str])] = &[
+    ("address",    &[]),
     ("streams",    &[]),
     ("ml",         &[]),
-    ("kafka",      &["streams"]),
-    ("avro",       &["streams"]),
+    ("kafka",      &["address", "streams"]),
+    ("avro",       &["address", "streams"]),
     ("events",     &["streams", "avro"]),
     ("processors", &["streams", "ml", "events"]),
     ("http",       &["streams", "events", "processors"]),
-    ("config",     &["streams", "ml", "events", "processors"]),
-    ("app",        &["streams", "ml", "kafka", "avro", "events", "processors", "http", "config"]),
-    ("cli",        &["ml", "events", "processors", "config", "app"]),
+    ("config",     &["address", "streams", "ml", "events", "processors"]),
+    ("app",        &["address", "streams", "ml", "kafka", "avro", "events", "processors", "http", "config"]),
+    ("cli",        &["address", "ml", "events", "processors", "config", "app"]),
 ];
 
 /// A foreign crate and the only places that may name it.

@@ -51,7 +51,8 @@ impl Cluster {
     /// If one does not answer; the line says which, and what to set. A registry need not answer if what it said
     /// before is on disk.
     pub fn connect(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let broker = KafkaBroker::connect(&kafka_config(config))?;
+        let place = || config.sources.of("broker.bootstrap_servers");
+        let broker = KafkaBroker::connect(&kafka_config(config)).with_context(place)?;
         let registry = connect_registry(config, clock)?;
         Ok(Self { broker: Arc::new(broker), registry, is_lasting: true })
     }
@@ -232,7 +233,8 @@ fn connect_registry(
                 (RegistryError::Unavailable(_), Err(told)) => told,
                 (error, _) => error,
             };
-            return Err(anyhow::Error::new(error).context(format!("{why}: {fix}")));
+            let place = config.sources.of("schema_registry.url");
+            return Err(anyhow::Error::new(error).context(format!("{place}: {why}: {fix}")));
         }
     }
     let patient =
@@ -293,5 +295,7 @@ pub fn registry_client(config: &Config) -> anyhow::Result<RegistryClient> {
     };
     let url = written.url.clone();
     RegistryClient::new(&RegistryClientConfig { url, credentials, tls, timeout: written.timeout })
-        .context("[schema_registry] url, or its certificates")
+        .with_context(|| {
+            format!("{}, or its certificates", config.sources.named("schema_registry.url"))
+        })
 }

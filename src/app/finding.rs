@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::kafka::Unanswered;
+use crate::{address, kafka::Unanswered};
 
 /// How it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,7 +43,8 @@ pub struct Finding {
 
 impl Finding {
     pub(in crate::app) fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Ok, detail: detail.into(), fix: None }
+        let detail = address::hide_in(&detail.into()).into_owned();
+        Self { name: name.into(), status: Status::Ok, detail, fix: None }
     }
 
     pub(in crate::app) fn warning(
@@ -51,8 +52,9 @@ impl Finding {
         detail: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        let (name, detail, fix) = (name.into(), detail.into(), Some(fix.into()));
-        Self { name, status: Status::Warning, detail, fix }
+        // What a library quotes may hold a secret.
+        let detail = address::hide_in(&detail.into()).into_owned();
+        Self { name: name.into(), status: Status::Warning, detail, fix: Some(fix.into()) }
     }
 
     pub(in crate::app) fn failed(

@@ -42,11 +42,12 @@ pub(super) struct HttpServer {
 /// If the address of the configuration is taken.
 pub fn check_address(config: &Config) -> anyhow::Result<()> {
     let bind = &config.raw.http.bind;
-    std::net::TcpListener::bind(bind).map(drop).with_context(|| cannot_listen(bind))
+    std::net::TcpListener::bind(bind).map(drop).with_context(|| cannot_listen(config))
 }
 
-fn cannot_listen(bind: &str) -> String {
-    format!("cannot listen on {bind}: is another instance running? set [http] bind")
+fn cannot_listen(config: &Config) -> String {
+    let (place, bind) = (config.sources.of("http.bind"), &config.raw.http.bind);
+    format!("{place}: cannot listen on {bind}: is another instance running? set [http] bind")
 }
 
 impl BoundServer {
@@ -58,7 +59,7 @@ impl BoundServer {
             .build()?;
         let bind = &config.raw.http.bind;
         let (listener, address) =
-            runtime.block_on(http::bind(bind)).with_context(|| cannot_listen(bind))?;
+            runtime.block_on(http::bind(bind)).with_context(|| cannot_listen(config))?;
         Ok(Self { runtime, listener, address })
     }
 

@@ -1,9 +1,11 @@
 //! Log lines to standard error, metrics to a registry.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use prometheus::Registry;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::address;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,12 +17,87 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends log lines of `filter` (as `RUST_LOG` has it: `info`, `foretell=debug,librdkafka=warn`) to
-/// standard error. Called once, by the command line.
-pub fn log_to_stderr(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::builder().parse_lossy(filter);
-    let registry = tracing_subscriber::registry().with(filter);
-    let writer = io::stderr;
+/// The parts of a program whose lines people ask for by a filter.
+const TARGETS: [&str; 2] = ["foretell", "librdkafka"];
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A filter by which nothing would be logged, or not what was meant.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{directive:?} is {problem}: use off, error, warn, info, debug or trace, for one part as in \
+     foretell=debug,librdkafka=warn"
+)]
+pub struct FilterError {
+    directive: String,
+    problem: String,
+}
+
+/// Log lines that a filter lets pass.
+#[derive(Debug)]
+pub struct LogFilter(EnvFilter);
+
+impl LogFilter {
+    /// Reads `info`, or `foretell=debug,librdkafka=warn`, as `RUST_LOG` has it. A word that is no level would be
+    /// taken for the name of a part, of which there is none.
+    ///
+    /// # Errors
+    /// [`FilterError`] for the first piece that is neither.
+    pub fn parse(filter: &str) -> Result<Self, FilterError> {
+        let directives = filter.split(',').map(str::trim).filter(|piece| !piece.is_empty());
+        let directives: Vec<&str> = directives.collect();
+        for directive in directives.iter().copied() {
+            let refuse =
+                |problem: String| Err(FilterError { directive: directive.to_owned(), problem });
+            let (target, level) = match directive.split_once('=') {
+                // Fields of spans, as in `foretell[worker{id=1}]=debug`, are for the library to read.
+                _ if directive.contains('[') => continue,
+                Some((target, level)) => (target, Some(level)),
+                None => (directive, None),
+            };
+            let is_level = |word: &str| {
+                LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
+                    || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
+            };
+            let part = target.split("::").next().unwrap_or_default();
+            match level {
+                Some(level) if !is_level(level) => return refuse(format!("no level: {level:?}")),
+                // Other crates have names, too.
+                Some(_) if part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {}
+                None if is_level(target) || TARGETS.contains(&part) => {}
+                Some(_) | None => {
+                    return refuse("no level, and no part of this program".to_owned());
+                }
+            }
+        }
+        match EnvFilter::builder().parse(directives.join(",")) {
+            Ok(filter) => Ok(Self(filter)),
+            Err(error) => {
+                Err(FilterError { directive: filter.to_owned(), problem: error.to_string() })
+            }
+        }
+    }
+}
+
+/// Standard error, without what may be a secret in an address: libraries quote those that they could not use.
+struct SafeStderr;
+
+impl Write for SafeStderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        io::stderr().lock().write_all(address::hide_in(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Sends the log lines that `filter` lets pass to standard error. Called once, by the command line.
+pub fn log_to_stderr(filter: LogFilter, format: LogFormat) {
+    let registry = tracing_subscriber::registry().with(filter.0);
+    let writer = || SafeStderr;
     let is_colored = io::stderr().is_terminal();
     // A second subscriber is a second call, and the first one goes on.
     let done = match format {
@@ -55,4 +132,37 @@ pub fn total(registry: &Registry, name: &str) -> f64 {
         .iter()
         .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_would_let_nothing_pass_is_refused() {
+        for good in [
+            "info",
+            "INFO",
+            "3",
+            "",
+            "foretell",
+            "foretell=debug,librdkafka=warn",
+            "off,foretell::kafka=trace",
+            "warn, hyper_util=debug",
+            "foretell[worker{id=1}]=debug",
+        ] {
+            assert!(LogFilter::parse(good).is_ok(), "{good}");
+        }
+        let check = |filter: &str, named: &str| {
+            let error = LogFilter::parse(filter).unwrap_err().to_string();
+            let expected = format!("{named:?} is no level");
+            assert!(error.starts_with(&expected) && error.contains("trace"), "{error}");
+        };
+        check("verbose", "verbose");
+        check("info,verbose", "verbose");
+        check("foretell=verbose", "foretell=verbose");
+        check("foretell=", "foretell=");
+        check("in info", "in info");
+        check("fore tell=info", "fore tell=info");
+    }
 }

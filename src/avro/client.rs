@@ -26,11 +26,14 @@ use schema_registry_converter::{
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::avro::{
-    access::{Credentials, RegistryClientConfig, chain},
-    evolution::Level,
-    references::{Reference, Stored, inline},
-    registry::{Compatibility, RegistryError, SchemaRegistry, found, may_follow},
+use crate::{
+    address,
+    avro::{
+        access::{Credentials, RegistryClientConfig, chain},
+        evolution::Level,
+        references::{Reference, Stored, inline},
+        registry::{Compatibility, RegistryError, SchemaRegistry, found, may_follow},
+    },
 };
 
 /// How many schemas are remembered; each is a few kilobytes.
@@ -54,15 +57,19 @@ impl RegistryClient {
     /// # Errors
     /// [`RegistryError::Refused`] if the settings can't be right.
     pub fn new(config: &RegistryClientConfig) -> Result<Self, RegistryError> {
-        let refused = |reason: String| RegistryError::Refused(format!("{}: {reason}", config.url));
+        let shown = address::shown(&config.url);
+        let refused = |reason: String| RegistryError::Refused(format!("{shown}: {reason}"));
         let url = Url::parse(&config.url).map_err(|error| refused(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refused("the address must begin with http:// or https://".to_owned()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            // Not by `refused`, which shows the address.
-            let problem = "a name and a password do not belong into the address".to_owned();
-            return Err(RegistryError::Refused(problem));
+            return Err(refused("a name and a password do not belong into the address".to_owned()));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(refused(
+                "a query or a fragment does not belong into the address".to_owned(),
+            ));
         }
         let url = config.url.trim_end_matches('/').to_owned();
         let mut builder = SrSettings::new_builder(url.clone());

@@ -28,8 +28,9 @@ Examples:
   foretell doctor --json | jq '.checks[] | select(.status != \"ok\")'
   foretell doctor --set broker.bootstrap_servers=kafka:9093 --set broker.properties.security.protocol=SSL")]
 pub(super) struct Doctor {
-    /// Prints one JSON object on standard output, and nothing else there:
-    /// `{\"ok\": …, \"checks\": [{\"name\", \"status\", \"detail\", \"fix\"}]}`.
+    /// Prints one JSON object on standard output, and nothing else there.
+    ///
+    /// It is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -39,7 +40,7 @@ pub(super) struct Doctor {
 impl Doctor {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         // What librdkafka complains of is told by a finding.
-        global.log("error,librdkafka=off");
+        global.log("error,librdkafka=off")?;
         let mut tell = |finding: &Finding| {
             if !self.json {
                 print(&finding.to_string());

@@ -10,10 +10,14 @@ mod send;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 
 use crate::{
-    app::telemetry::{self, LogFormat},
+    app::telemetry::{self, LogFilter, LogFormat},
     config::Config,
 };
 
@@ -64,6 +68,9 @@ struct Global {
     /// From before the command and after it, in this order.
     #[arg(skip)]
     sets: Vec<String>,
+    /// Whether the filter is that of the environment.
+    #[arg(skip)]
+    is_log_from_environment: bool,
     /// What to log to standard error, such as `info`, or `foretell=debug,librdkafka=warn`.
     #[arg(long, global = true, env = "FORETELL_LOG", value_name = "FILTER")]
     log: Option<String>,
@@ -108,32 +115,41 @@ impl Command {
 }
 
 impl Cli {
-    fn complete(mut self) -> Self {
-        self.global.sets = self.sets.iter().chain(&self.command.sets().sets).cloned().collect();
-        self
+    /// What was parsed, with what stands on both sides of the command, and where it came from.
+    fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut cli = Self::from_arg_matches(matches)?;
+        cli.global.sets = cli.sets.iter().chain(&cli.command.sets().sets).cloned().collect();
+        cli.global.is_log_from_environment =
+            matches.value_source("log") == Some(ValueSource::EnvVariable);
+        Ok(cli)
     }
 }
 
 impl Global {
     /// Logs from here on, then reads the configuration.
     fn start(&self, default_log: &str) -> anyhow::Result<Config> {
-        self.log(default_log);
+        self.log(default_log)?;
         Ok(Config::load(&self.config, &self.sets)?)
     }
 
-    fn log(&self, default_log: &str) {
+    fn log(&self, default_log: &str) -> anyhow::Result<()> {
         let format = match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
-        telemetry::log_to_stderr(self.log.as_deref().unwrap_or(default_log), format);
+        // An empty variable is one that is not set.
+        let wanted = self.log.as_deref().filter(|filter| !filter.trim().is_empty());
+        let source = if self.is_log_from_environment { "FORETELL_LOG" } else { "--log" };
+        let filter = LogFilter::parse(wanted.unwrap_or(default_log)).context(source)?;
+        telemetry::log_to_stderr(filter, format);
+        Ok(())
     }
 }
 
 /// Runs the command of the process's arguments. What goes wrong is one line on standard error.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse().complete();
+    let cli = Cli::of(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match &cli.command {
         Command::Demo(demo) => demo.run(&cli.global),
         Command::Init(init) => init.run(&cli.global),
@@ -153,8 +169,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -165,7 +179,7 @@ mod tests {
     #[test]
     fn keys_are_set_before_and_after_the_command() {
         let check = |line: &str, expected: &[&str]| {
-            let cli = Cli::parse_from(line.split(' ')).complete();
+            let cli = Cli::of(&Cli::command().get_matches_from(line.split(' '))).unwrap();
             assert_eq!(cli.global.sets, expected, "{line}");
         };
         check("foretell run", &[]);

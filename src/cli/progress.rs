@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    address,
     app::{demo::DemoObserver, init::InitObserver},
     ml::training::Trial,
 };
@@ -96,7 +97,8 @@ pub(super) fn one_line(error: &anyhow::Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    // The last net for what libraries quote.
+    address::hide_in(&line).into_owned()
 }
 
 #[cfg(test)]

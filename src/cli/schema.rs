@@ -50,7 +50,9 @@ enum Action {
 struct Check {
     /// A subject's folder, or one that holds such folders.
     folders: Vec<PathBuf>,
-    /// Prints one JSON object on standard output: `{\"ok\": …, \"checks\": [{\"name\", \"status\", \"detail\", \"fix\"}]}`.
+    /// Prints one JSON object on standard output.
+    ///
+    /// It is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -128,7 +130,7 @@ impl SchemaCommand {
     }
 
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
-        global.log("warn");
+        global.log("warn")?;
         match &self.action {
             Action::Check(check) => check.run(global),
             Action::Register(register) => register.run(global),

@@ -3,15 +3,23 @@
 //!
 //! ```text
 //!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one wins)
-//!                      └──────▶ RawConfig ──check──▶ Config
+//!                      └──▶ Document ──▶ RawConfig ──check──▶ Config
+//!                               └──────▶ Sources ─────────────┘
 //! ```
+//!
+//! Every value knows where it was written, and what is wrong with it is told with that place.
 
+mod check;
+mod document;
+mod keys;
 mod overrides;
 mod raw;
 mod secret;
+mod source;
 mod warnings;
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,18 +27,17 @@ use std::{
 
 pub use raw::{RawBroker, RawConfig, RawRegistry, RawTable};
 pub use secret::Secret;
+pub use source::{Source, Sources};
 
 use crate::{
+    config::{document::Document, keys::Keys},
     events::questionnaire::{
         MetadataFields, MomentKind, QuestionnaireSchema, QuestionnaireSchemaError, ReadingRules,
     },
     events::topics::Topics,
     ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit},
     processors::{
-        contract::ContractSettings,
-        convert,
-        gather::GatherSettings,
-        outcome_join::{JoinSettings, UnlabelledPolicy},
+        contract::ContractSettings, convert, gather::GatherSettings, outcome_join::JoinSettings,
     },
 };
 
@@ -47,53 +54,51 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// The TOML is not TOML, or not ours.
-    #[error("{path}: {message}", path = path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's words, one line.
-        message: String,
-    },
-    /// An override that can't be set.
-    #[error("{0}")]
-    Override(String),
-    /// A secret that is none. It is named, and not shown.
-    #[error("{path}: {problem}")]
-    Secret {
-        /// Its section and key.
-        path: String,
-        /// What is wrong with it.
-        problem: &'static str,
+    /// Something written is not as it must be. A secret is named, and not shown.
+    #[error("{place}: {problem}")]
+    At {
+        /// The file and its line, the variable, or the `--set`.
+        place: String,
+        /// Its key, what is wrong, and what to do.
+        problem: String,
     },
     /// The file of a secret can't be read.
-    #[error("cannot read {path} from {from}", from = from.display())]
+    #[error("{named}: cannot read {from}", from = from.display())]
     SecretFile {
-        /// The secret's section and key.
-        path: String,
+        /// The secret's source and key.
+        named: String,
         /// Its file.
         from: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The event schema can't be read.
+    #[error("{named}: cannot read {path}", path = path.display())]
+    SchemaFile {
+        /// The source and the key of its path.
+        named: String,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The event schema does not fit.
-    #[error("[events] schema {path}", path = path.display())]
+    #[error("{named} {path}", path = path.display())]
     Schema {
+        /// The source and the key of its path.
+        named: String,
         /// The file.
         path: PathBuf,
         /// Why.
-        source: QuestionnaireSchemaError,
+        source: Box<QuestionnaireSchemaError>,
     },
     /// The features do not fit the schema.
-    #[error("[features]")]
-    Features(#[from] SpecError),
-    /// A value out of bounds.
-    #[error("{key}: {problem}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What is wrong, and what to do.
-        problem: String,
+    #[error("{named}")]
+    Features {
+        /// The source and the name of the section.
+        named: String,
+        /// Why.
+        source: Box<SpecError>,
     },
 }
 
@@ -106,6 +111,8 @@ pub struct Config {
     pub event_schema: Arc<QuestionnaireSchema>,
     /// What the topics are called.
     pub topics: Topics,
+    /// Where each value was written.
+    pub sources: Sources,
     /// What is asked, in the order of the schema.
     pub gather: GatherSettings,
     /// How outcomes are joined.
@@ -122,28 +129,23 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], in one line.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let text = read(path, "the configuration")?;
-        let toml = |error: toml::de::Error| ConfigError::Toml {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            what: "the configuration",
             path: path.to_owned(),
-            message: one_line(&error, &text),
-        };
-        let mut file: toml::Table = text.parse().map_err(toml)?;
-        for (key, value) in overrides::from_environment(environment()) {
-            overrides::set(&mut file, &key, &value).map_err(ConfigError::Override)?;
-        }
-        for set in sets {
-            let Some((key, value)) = set.split_once('=') else {
-                let problem = format!("--set {set}: expected section.key=value");
-                return Err(ConfigError::Override(problem));
-            };
-            overrides::set(&mut file, key.trim(), value.trim()).map_err(ConfigError::Override)?;
-        }
-        let folder = path.parent().unwrap_or(Path::new("."));
-        secret::resolve(&mut file, folder)?;
-        let mut raw: RawConfig = toml::Value::Table(file).try_into().map_err(|error| {
-            // Overrides included, so there is no place in the file to point at.
-            ConfigError::Toml { path: path.to_owned(), message: one_line(&error, "") }
+            source,
         })?;
+        let keys = Keys::of_configuration();
+        let variables = overrides::from_environment(environment(), &keys)?;
+        let flags = overrides::from_flags(sets, &keys)?;
+        let mut document = Document::parse(path, &text)?;
+        for over in variables.iter().chain(&flags) {
+            document.set(&over.key, &over.value, over.source.clone())?;
+        }
+        document.check_keys(&keys)?;
+        let sources = document.sources();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        secret::resolve(document.root_mut(), folder, &sources)?;
+        let mut raw: RawConfig = document.read()?;
         raw.events.schema = folder.join(&raw.events.schema);
         let registry = &mut raw.schema_registry;
         let files = [
@@ -162,14 +164,17 @@ impl Config {
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }
-        take_user_from_url(&mut raw.schema_registry)?;
-        Self::check(raw)
+        take_user_from_url(&mut raw.schema_registry, &sources)?;
+        Self::check(raw, sources)
     }
 
-    fn check(raw: RawConfig) -> Result<Self, ConfigError> {
-        check_values(&raw)?;
-        let schema_path = &raw.events.schema;
-        let text = read(schema_path, "the event schema")?;
+    fn check(raw: RawConfig, sources: Sources) -> Result<Self, ConfigError> {
+        check::values(&raw, &sources)?;
+        let (path, named) = (raw.events.schema.clone(), sources.named("events.schema"));
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) => return Err(ConfigError::SchemaFile { named, path, source }),
+        };
         let fields = MetadataFields {
             event_id: raw.events.event_id.clone(),
             respondent_id: raw.events.respondent_id.clone(),
@@ -177,7 +182,7 @@ impl Config {
             completed: raw.events.completed.clone(),
         };
         let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
-            .map_err(|source| ConfigError::Schema { path: schema_path.clone(), source })?;
+            .map_err(|source| ConfigError::Schema { named, path, source: Box::new(source) })?;
         let event_schema = event_schema.read_as(&ReadingRules {
             categorical: raw.features.categorical.clone(),
             numeric: raw.features.numeric.clone(),
@@ -189,7 +194,7 @@ impl Config {
             retention: raw.scoring.retention,
             questions: questions.into(),
         };
-        let pipeline = pipeline_of(&raw, &event_schema)?;
+        let pipeline = pipeline_of(&raw, &sources, &event_schema)?;
         let written = &raw.features.contract;
         let contract = ContractSettings {
             policy: written.policy,
@@ -208,7 +213,7 @@ impl Config {
         };
         let topics = Topics::with_prefix(&raw.topics.prefix);
         let event_schema = Arc::new(event_schema);
-        Ok(Self { raw, event_schema, topics, gather, join, pipeline, contract })
+        Ok(Self { raw, event_schema, topics, sources, gather, join, pipeline, contract })
     }
 
     /// The group, changelog and transaction names all begin with it.
@@ -228,32 +233,39 @@ impl Config {
     }
 }
 
-/// The address is printed; what is in front of its `@` must not be.
-fn take_user_from_url(registry: &mut RawRegistry) -> Result<(), ConfigError> {
+/// The address is used by several; the name and the password in front of its `@` have keys of their own.
+fn take_user_from_url(registry: &mut RawRegistry, sources: &Sources) -> Result<(), ConfigError> {
     let Some((url, name, password)) = secret::without_user(&registry.url) else { return Ok(()) };
     registry.url = url;
     if registry.username.is_some() || registry.bearer_token.is_some() {
-        return Err(ConfigError::Value {
-            key: "[schema_registry] url",
-            problem: "it names a user, and so does another key: leave one out".to_owned(),
-        });
+        let problem = "it names a user, and so does another key: leave one out";
+        return Err(check::refused(sources, "schema_registry.url", problem));
     }
     registry.username = Some(name);
     registry.password = password.or(registry.password.take());
     Ok(())
 }
 
-fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<PipelineSpec, ConfigError> {
+fn pipeline_of(
+    raw: &RawConfig,
+    sources: &Sources,
+    schema: &QuestionnaireSchema,
+) -> Result<PipelineSpec, ConfigError> {
     let features = &raw.features;
-    for name in features.ignored.iter().chain(&features.categorical).chain(&features.numeric) {
-        if !schema.questions().iter().any(|question| &question.name == name) {
+    for (key, names) in [
+        ("features.ignored", &features.ignored),
+        ("features.categorical", &features.categorical),
+        ("features.numeric", &features.numeric),
+    ] {
+        let is_known = |name: &&String| schema.questions().iter().any(|one| one.name == **name);
+        if let Some(name) = names.iter().find(|name| !is_known(name)) {
             let problem = format!("the event schema has no answer {name:?}");
-            return Err(ConfigError::Value { key: "[features]", problem });
+            return Err(check::refused(sources, key, &problem));
         }
     }
     if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
         let problem = format!("{name:?} can't be a number, as its type in the event schema is");
-        return Err(ConfigError::Value { key: "[features] numeric", problem });
+        return Err(check::refused(sources, "features.numeric", &problem));
     }
     let questions = schema.questions().iter();
     let learned = questions.filter(|question| !features.ignored.contains(&question.name));
@@ -267,20 +279,25 @@ fn pipeline_of(raw: &RawConfig, schema: &QuestionnaireSchema) -> Result<Pipeline
         column
     });
     let scaling: Scaling = features.scaling;
-    let spec = PipelineSpec::new(columns.collect(), scaling, features.crossed.clone())?;
-    Ok(spec.with_calendar(calendar_of(raw, schema)?)?)
+    let refuse = |source| {
+        let source = Box::new(source);
+        ConfigError::Features { named: sources.named("features"), source }
+    };
+    let spec = PipelineSpec::new(columns.collect(), scaling, features.crossed.clone());
+    let calendar = calendar_of(raw, sources, schema)?;
+    spec.and_then(|spec| spec.with_calendar(calendar)).map_err(refuse)
 }
 
 /// The parts of dates and times that are named, as far as the answers have them.
 fn calendar_of(
     raw: &RawConfig,
+    sources: &Sources,
     schema: &QuestionnaireSchema,
 ) -> Result<Vec<CalendarFeature>, ConfigError> {
     let mut calendar = Vec::new();
     for (name, parts) in &raw.features.calendar {
         let refuse = |problem: &str| {
-            let problem = format!("{name:?} {problem}");
-            Err(ConfigError::Value { key: "[features] calendar", problem })
+            Err(check::refused(sources, "features.calendar", &format!("{name:?} {problem}")))
         };
         let Some(kind) = schema.moment(name) else {
             return refuse("is no date or time of the event schema");
@@ -306,114 +323,7 @@ fn calendar_of(
     Ok(calendar)
 }
 
-fn check_http(http: &raw::RawHttp) -> Result<(), ConfigError> {
-    let refuse = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
-    if http.read_timeout.is_zero() {
-        return refuse("[http] read_timeout", "it must be longer than 0 s, such as \"10s\"");
-    }
-    if http.connections_max == 0 {
-        return refuse("[http] connections_max", "there must be at least 1");
-    }
-    Ok(())
-}
-
-fn check_values(raw: &RawConfig) -> Result<(), ConfigError> {
-    let refuse = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
-    let labels = &raw.outcomes.labels;
-    if labels.len() < 2 {
-        return refuse("[outcomes] labels", "name at least two, such as [\"no\", \"yes\"]");
-    }
-    if (1..labels.len()).any(|index| labels[..index].contains(&labels[index])) {
-        return refuse("[outcomes] labels", "one is there twice");
-    }
-    if let UnlabelledPolicy::Label(label) = &raw.outcomes.unlabelled
-        && !labels.contains(label)
-    {
-        return refuse("[outcomes] unlabelled", "it is not one of labels");
-    }
-    if raw.outcomes.window.is_zero() {
-        return refuse("[outcomes] window", "it must be longer than 0 s");
-    }
-    if raw.outcomes.predictions_max == 0 {
-        return refuse("[outcomes] predictions_max", "there must be at least 1");
-    }
-    if raw.topics.partitions == 0 {
-        return refuse("[topics] partitions", "there must be at least 1");
-    }
-    if raw.streams.threads == 0 {
-        return refuse("[streams] threads", "there must be at least 1");
-    }
-    if raw.streams.standby && raw.streams.state_dir.is_none() {
-        return refuse("[streams] standby", "warm copies are on disk: set [streams] state_dir");
-    }
-    if raw.streams.commit_interval.is_zero() {
-        return refuse(
-            "[streams] commit_interval",
-            "it must be longer than 0 s, such as \"100ms\"",
-        );
-    }
-    if raw.learning.retrain_after == 0 {
-        return refuse("[learning] retrain_after", "it must be at least 1");
-    }
-    let registry = &raw.schema_registry;
-    if registry.username.is_some() && registry.bearer_token.is_some() {
-        return refuse("[schema_registry]", "it has both username and bearer_token: leave one out");
-    }
-    if registry.certificate_file.is_some() != registry.key_file.is_some() {
-        return refuse(
-            "[schema_registry]",
-            "certificate_file and key_file go together: name both, or none",
-        );
-    }
-    check_http(&raw.http)?;
-    let contract = &raw.features.contract;
-    if !(0.0..=1.0).contains(&contract.mostly_missing) || contract.mostly_missing == 0.0 {
-        return refuse(
-            "[features.contract] mostly_missing",
-            "a share above 0 and up to 1, such as 0.9",
-        );
-    }
-    if contract.window == 0 {
-        return refuse("[features.contract] window", "there must be at least 1 observation in it");
-    }
-    if raw.tuning.folds < 2 {
-        return refuse("[tuning] folds", "cross-validation needs at least 2");
-    }
-    let id = &raw.application.id;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if id.is_empty() || !id.chars().all(is_plain) || !raw.topics.prefix.chars().all(is_plain) {
-        return refuse(
-            "[application] id, [topics] prefix",
-            "topics are named after them: letters, digits, '.', '_' and '-' only",
-        );
-    }
-    Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, _)| {
-        let name = name.into_string().ok()?;
-        let value = std::env::var(&name).ok()?;
-        Some((name, value))
-    })
-}
-
-fn read(path: &Path, what: &'static str) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        what,
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let message = error.message().trim().replace('\n', "; ");
-    match error.span().filter(|_| !text.is_empty()) {
-        Some(span) => {
-            let line = text[..span.start.min(text.len())].matches('\n').count() + 1;
-            format!("line {line}: {message}")
-        }
-        None => message,
-    }
+/// The one place that reads the environment.
+fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
 }

@@ -1,110 +1,179 @@
 //! What the environment and the flags say over the file: `FORETELL_BROKER_BOOTSTRAP_SERVERS`, or
 //! `--set broker.bootstrap_servers=…`.
 
-use toml::{Table, Value};
+use std::ffi::OsString;
 
-use crate::config::secret;
+use crate::config::{
+    ConfigError,
+    keys::{Keys, Kind, nearest},
+    source::Source,
+};
 
 /// The prefix of our variables.
 const PREFIX: &str = "FORETELL_";
 
-/// The sections of the file, as they begin a variable's name.
-const SECTIONS: [&str; 13] = [
-    "application",
-    "broker",
-    "schema_registry",
-    "topics",
-    "streams",
-    "events",
-    "scoring",
-    "outcomes",
-    "features",
-    "learning",
-    "tuning",
-    "data",
-    "http",
+/// Our variables that are no keys: those of the command line (`cli`), which reads them itself.
+const OF_THE_COMMAND_LINE: &[&str] = &["FORETELL_CONFIG", "FORETELL_LOG", "FORETELL_LOG_FORMAT"];
+
+/// How variables begin that are for our tests and benchmarks, and stand in the environment of those who develop.
+const OF_DEVELOPMENT: &[&str] = &[
+    "FORETELL_BENCH_",
+    "FORETELL_CHAOS_",
+    "FORETELL_FUZZ_",
+    "FORETELL_SIMULATION_",
+    "FORETELL_SOAK_",
+    "FORETELL_TEST_",
 ];
 
-/// The variables among `environment` that set a key of the file, as `(section, key, value)`, in order
-/// of their names. Others with our prefix (`FORETELL_CONFIG`, `FORETELL_LOG`, …) are not for the file.
+/// One key that is set over the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Override {
+    /// Dotted.
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) source: Source,
+}
+
+/// The variables among `environment` that set a key, in the order of their names. Those of Kubernetes are passed
+/// over: for a Service `foretell-http` it sets `FORETELL_HTTP_PORT=tcp://10.0.0.7:8000`, in every pod beside it.
+///
+/// # Errors
+/// [`ConfigError`] for a variable with our prefix that is nobody's.
 pub(super) fn from_environment(
-    environment: impl Iterator<Item = (String, String)>,
-) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = environment
-        .filter_map(|(name, value)| {
-            let name = name.strip_prefix(PREFIX)?.to_lowercase();
-            let section = SECTIONS.iter().find(|section| {
-                name.strip_prefix(**section).is_some_and(|rest| rest.starts_with('_'))
-            })?;
-            let key = &name[section.len() + 1..];
-            let path = format!("{section}.{key}");
-            Some((property(&path).unwrap_or(path), value))
-        })
-        .collect();
-    found.sort();
-    found
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    keys: &Keys,
+) -> Result<Vec<Override>, ConfigError> {
+    let mut found = Vec::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str() else { continue };
+        let is_development = OF_DEVELOPMENT.iter().any(|prefix| name.starts_with(prefix));
+        if !name.starts_with(PREFIX) || OF_THE_COMMAND_LINE.contains(&name) || is_development {
+            continue;
+        }
+        let refuse = |problem: String| ConfigError::At { place: name.to_owned(), problem };
+        let Some(value) = value.to_str() else {
+            return Err(refuse("its value is not UTF-8".to_owned()));
+        };
+        let key = keys.iter().find(|(key, _)| variable(key) == name.to_uppercase());
+        let key = match key.map(|(key, _)| key.to_owned()) {
+            Some(key) => key,
+            None if is_of_kubernetes(name, value) => continue,
+            None => property(name).ok_or_else(|| refuse(unknown(name, keys)))?,
+        };
+        let source = Source::Variable(name.to_owned());
+        found.push(Override { key, value: value.to_owned(), source });
+    }
+    // A section before its keys.
+    found.sort_by(|one, other| one.key.cmp(&other.key));
+    Ok(found)
+}
+
+/// `sets`, each `section.key=value`, in their order.
+///
+/// # Errors
+/// [`ConfigError`] for one that is something else. What follows its key is not shown: it may be a password.
+pub(super) fn from_flags(sets: &[String], keys: &Keys) -> Result<Vec<Override>, ConfigError> {
+    let read = |set: &String| match set.split_once('=') {
+        Some((key, value)) => {
+            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+            let source = Source::Set(key.clone());
+            Ok(Override { key, value, source })
+        }
+        None => {
+            let starts = |(key, _): &(&str, Kind)| set.starts_with(key);
+            let known = keys
+                .iter()
+                .filter(starts)
+                .max_by_key(|(key, _)| key.len())
+                .map_or("", |(key, _)| key);
+            Err(ConfigError::At {
+                place: format!("--set {known}").trim_end().to_owned(),
+                problem: "expected section.key=value".to_owned(),
+            })
+        }
+    };
+    sets.iter().map(read).collect()
+}
+
+/// The variable that sets `key`.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase().replace('.', "_"))
 }
 
 /// librdkafka's names have dots where a variable's has underscores, and no underscores.
-fn property(path: &str) -> Option<String> {
-    let name = path.strip_prefix("broker.properties_")?;
-    Some(format!("broker.properties.{}", name.replace('_', ".")))
+fn property(name: &str) -> Option<String> {
+    let name = name.to_uppercase();
+    let rest = name.strip_prefix("FORETELL_BROKER_PROPERTIES_").filter(|rest| !rest.is_empty())?;
+    Some(format!("broker.properties.{}", rest.to_lowercase().replace('_', ".")))
 }
 
-/// Sets `path` (dotted) in the file to `value`: TOML if it reads as such, text if not.
-///
-/// # Errors
-/// If `path` goes through something that is no section.
-pub(super) fn set(file: &mut Table, path: &str, value: &str) -> Result<(), String> {
-    let mut parts: Vec<&str> = match secret::property_of(path) {
-        Some(name) => vec!["broker", "properties", name],
-        None => path.split('.').collect(),
-    };
-    let Some(key) = parts.pop().filter(|key| !key.is_empty()) else {
-        return Err(format!("`{path}` names no key"));
-    };
-    let mut table = file;
-    for part in parts {
-        let inner = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(inner) = inner else {
-            return Err(format!("`{path}`: `{part}` is not a section"));
-        };
-        table = inner;
+/// Whether Kubernetes sets a variable of this form for a Service, after Docker's links: `X_SERVICE_HOST`,
+/// `X_SERVICE_PORT`, `X_SERVICE_PORT_<port's name>`, `X_PORT=tcp://…`, `X_PORT_<number>_TCP=tcp://…` and
+/// `X_PORT_<number>_TCP_{PROTO,PORT,ADDR}`.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_link = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    if name.ends_with("_SERVICE_HOST") {
+        return !value.is_empty();
     }
-    // A password of digits is no number.
-    let is_text = secret::is_secret(path) || matches!(table.get(key), Some(Value::String(_)));
-    table.insert(key.to_owned(), read(value, is_text));
-    Ok(())
+    if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return is_number(value);
+    }
+    if name.ends_with("_PORT") && is_link {
+        return true;
+    }
+    let Some((_, port)) = name.rsplit_once("_PORT_") else { return false };
+    let mut parts = port.split('_');
+    let (number, protocol) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let what = parts.next();
+    is_number(number)
+        && ["TCP", "UDP", "SCTP"].contains(&protocol)
+        && parts.next().is_none()
+        && match what {
+            None => is_link,
+            Some(what) => ["PROTO", "PORT", "ADDR"].contains(&what),
+        }
 }
 
-fn read(value: &str, is_text: bool) -> Value {
-    // A list, a table or a quoted text is meant as TOML, whatever stood there.
-    if is_text && !value.starts_with(['{', '[', '"', '\'']) {
-        return Value::String(value.to_owned());
+fn unknown(name: &str, keys: &Keys) -> String {
+    let ours = OF_THE_COMMAND_LINE.iter().map(|name| (*name).to_owned());
+    let known: Vec<String> = keys.iter().map(|(key, _)| variable(key)).chain(ours).collect();
+    // By what follows the prefix, which all have.
+    let endings = known.iter().map(|name| (&name[PREFIX.len()..], name.as_str()));
+    let problem = "no key of the configuration is set by it";
+    match nearest(&name.to_uppercase()[PREFIX.len()..], endings) {
+        Some(nearest) => format!("{problem}: did you mean {nearest}?"),
+        None => format!(
+            "{problem}: variables are {PREFIX}<SECTION>_<KEY>, such as {}",
+            variable("broker.bootstrap_servers")
+        ),
     }
-    let line = format!("value = {value}");
-    let parsed = line.parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    parsed.unwrap_or_else(|| Value::String(value.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
-    fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        from_environment(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())))
+    fn found(name: &str, value: &str) -> Result<Vec<String>, String> {
+        let environment = [(OsString::from(name), OsString::from(value))];
+        let found = from_environment(environment.into_iter(), &Keys::of_configuration());
+        let keys = |found: Vec<Override>| found.into_iter().map(|one| one.key).collect();
+        found.map(keys).map_err(|error| error.to_string())
     }
 
     #[test]
     fn variables_name_sections_and_keys() {
         let check = |name: &str, expected: &[&str]| {
-            let found = environment(&[(name, "x")]);
-            let found: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-            assert_eq!(found, expected, "{name}");
+            assert_eq!(found(name, "x").unwrap(), expected, "{name}");
         };
         check("FORETELL_BROKER_BOOTSTRAP_SERVERS", &["broker.bootstrap_servers"]);
         check("FORETELL_SCHEMA_REGISTRY_URL", &["schema_registry.url"]);
         check("FORETELL_HTTP_BIND", &["http.bind"]);
+        check("FORETELL_FEATURES_CONTRACT_POLICY", &["features.contract.policy"]);
+        check("FORETELL_DATA_INITIAL_PATH", &["data.initial.path"]);
+        check("FORETELL_DATA_INITIAL", &["data.initial"]);
         check("FORETELL_BROKER_PROPERTIES", &["broker.properties"]);
         check("FORETELL_BROKER_PROPERTIES_SASL_PASSWORD", &["broker.properties.sasl.password"]);
         check("FORETELL_LOG", &[]);
@@ -113,25 +182,55 @@ mod tests {
     }
 
     #[test]
-    fn values_are_toml_where_they_can_be() {
-        let check = |path: &str, value: &str, expected: &str| {
-            let mut file: Table = "[topics]\nprefix = '7'\n".parse().unwrap();
-            set(&mut file, path, value).unwrap();
-            assert_eq!(file, expected.parse::<Table>().unwrap(), "{path} = {value}");
+    fn a_variable_names_one_key() {
+        let keys = Keys::of_configuration();
+        let variables: BTreeSet<String> = keys.iter().map(|(key, _)| variable(key)).collect();
+        assert_eq!(variables.len(), keys.iter().count());
+    }
+
+    #[test]
+    fn what_kubernetes_sets_is_passed_over() {
+        let check = |name: &str, value: &str| {
+            assert_eq!(found(&format!("FORETELL_{name}"), value), Ok(Vec::new()), "{name}");
         };
-        check("topics.partitions", "12", "topics = { prefix = '7', partitions = 12 }");
-        check("topics.prefix", "12", "topics = { prefix = '12' }");
-        check("topics.prefix", "{ a = 1 }", "topics = { prefix = { a = 1 } }");
-        check("http.bind", "0.0.0.0:1", "topics = { prefix = '7' }\nhttp = { bind = '0.0.0.0:1' }");
-        let more = "topics = { prefix = '7' }\n";
-        let registry = |line: &str| format!("{more}[schema_registry]\n{line}");
-        check("schema_registry.password", "007", &registry("password = '007'"));
-        check("schema_registry.password", "true", &registry("password = 'true'"));
-        let file = "{ file = '/run/x' }";
-        check("schema_registry.password", file, &registry(&format!("password = {file}")));
-        let property = format!("{more}[broker.properties]\n'sasl.password' = '1'");
-        check("broker.properties.sasl.password", "1", &property);
-        assert!(set(&mut "a = 1".parse().unwrap(), "a.b", "1").is_err());
-        assert!(set(&mut Table::new(), "a.", "1").is_err());
+        for service in ["", "HTTP_", "BROKER_PROPERTIES_", "ANYTHING_AT_ALL_"] {
+            let check = |rest: &str, value: &str| check(&format!("{service}{rest}"), value);
+            check("PORT", "tcp://10.0.0.7:8000");
+            check("PORT", "udp://[fd00::7]:8000");
+            check("SERVICE_HOST", "10.0.0.7");
+            check("SERVICE_PORT", "8000");
+            check("SERVICE_PORT_HTTP", "8000");
+            check("SERVICE_PORT_MY_METRICS", "9000");
+            check("PORT_8000_TCP", "tcp://10.0.0.7:8000");
+            check("PORT_8000_TCP_PROTO", "tcp");
+            check("PORT_8000_TCP_PORT", "8000");
+            check("PORT_8000_TCP_ADDR", "10.0.0.7");
+            check("PORT_53_UDP_ADDR", "10.0.0.7");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_nobodys_is_refused() {
+        let check = |name: &str, words: &str| {
+            let error = found(name, "5").unwrap_err();
+            assert!(error.starts_with(&format!("{name}: ")) && error.contains(words), "{error}");
+        };
+        check("FORETELL_LERNING_RETRAIN_AFTER", "did you mean FORETELL_LEARNING_RETRAIN_AFTER?");
+        check("FORETELL_LEARNING_RETRAIN_AFTR", "did you mean FORETELL_LEARNING_RETRAIN_AFTER?");
+        check("FORETELL_LGO", "did you mean FORETELL_LOG?");
+        check("FORETELL_HTTP_PORT", "FORETELL_<SECTION>_<KEY>");
+        check("FORETELL_HTTP_PORT_8000_TCQ", "FORETELL_<SECTION>_<KEY>");
+        check("FORETELL_X", "FORETELL_<SECTION>_<KEY>");
+    }
+
+    #[test]
+    fn a_flag_that_sets_nothing_is_not_shown_whole() {
+        let check = |set: &str, expected: &str| {
+            let error = from_flags(&[set.to_owned()], &Keys::of_configuration()).unwrap_err();
+            assert_eq!(error.to_string(), format!("{expected}: expected section.key=value"));
+        };
+        check("streams", "--set streams");
+        check("schema_registry.password:x", "--set schema_registry.password");
+        check("hunter2", "--set");
     }
 }

@@ -7,12 +7,18 @@
 //!   FORETELL_SCHEMA_REGISTRY_PASSWORD=…         in the environment, either of these
 //! ```
 
-use std::{fmt, fs, path::Path};
+use std::{borrow::Cow, fmt, fs, path::Path};
 
 use serde::{Deserialize, Deserializer, de::Error};
-use toml::{Table, Value};
+use toml::{
+    Value,
+    de::{DeTable, DeValue},
+};
 
-use crate::config::ConfigError;
+use crate::config::{
+    ConfigError,
+    source::{Sources, written_form},
+};
 
 /// A password, a token or a key. Nothing prints it, and nothing writes it: there is no `Serialize`.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,61 +90,74 @@ pub(super) fn is_secret(path: &str) -> bool {
 ///
 /// # Errors
 /// [`ConfigError`], which never shows a value.
-pub(super) fn resolve(file: &mut Table, folder: &Path) -> Result<(), ConfigError> {
+pub(super) fn resolve(
+    file: &mut DeTable<'_>,
+    folder: &Path,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
     for (section, key) in PLACES {
-        let refuse = |path: String| ConfigError::Secret { path, problem: "expected a table" };
-        let table = match file.get_mut(*section) {
+        let path = format!("{section}.{key}");
+        let no_table = |key: &str| refused(sources, key, "expected a table");
+        let table = match file.get_mut(*section).map(toml::Spanned::get_mut) {
             None => continue,
-            Some(Value::Table(table)) => table,
-            Some(_) => return Err(refuse(format!("[{section}]"))),
+            Some(DeValue::Table(table)) => table,
+            Some(_) => return Err(no_table(section)),
         };
-        match table.get_mut(*key) {
+        match table.get_mut(*key).map(toml::Spanned::get_mut) {
             None => {}
             Some(value) if *key != PROPERTIES => {
-                fill(value, &format!("[{section}] {key}"), EXPECTED, folder)?;
+                fill(value, &path, EXPECTED, folder, sources)?;
             }
-            Some(Value::Table(properties)) => {
+            Some(DeValue::Table(properties)) => {
                 for (name, value) in properties.iter_mut() {
-                    fill(value, &format!("[{section}.{key}] {name}"), EXPECTED_PROPERTY, folder)?;
+                    let path = format!("{path}.{}", name.get_ref());
+                    fill(value.get_mut(), &path, EXPECTED_PROPERTY, folder, sources)?;
                 }
             }
-            Some(_) => return Err(refuse(format!("[{section}] {key}"))),
+            Some(_) => return Err(no_table(&path)),
         }
     }
     Ok(())
 }
 
+fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
+    let problem = format!("{}: {problem}", written_form(key));
+    ConfigError::At { place: sources.of(key), problem }
+}
+
 fn fill(
-    value: &mut Value,
-    name: &str,
+    value: &mut DeValue<'_>,
+    key: &str,
     expected: &'static str,
     folder: &Path,
+    sources: &Sources,
 ) -> Result<(), ConfigError> {
     let named = match value {
-        Value::String(_) => return Ok(()),
-        Value::Table(table) if table.len() == 1 => table.get("file").and_then(Value::as_str),
-        Value::Table(_)
-        | Value::Array(_)
-        | Value::Boolean(_)
-        | Value::Datetime(_)
-        | Value::Float(_)
-        | Value::Integer(_) => None,
+        DeValue::String(_) => return Ok(()),
+        DeValue::Table(table) if table.len() == 1 => {
+            table.get("file").and_then(|file| file.get_ref().as_str())
+        }
+        DeValue::Table(_)
+        | DeValue::Array(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Float(_)
+        | DeValue::Integer(_) => None,
     };
-    let path = name.to_owned();
-    let Some(named) = named else {
-        return Err(ConfigError::Secret { path, problem: expected });
-    };
+    let Some(named) = named else { return Err(refused(sources, key, expected)) };
     let from = folder.join(named);
     let text = match fs::read_to_string(&from) {
         Ok(text) => text,
-        Err(source) => return Err(ConfigError::SecretFile { path, from, source }),
+        Err(source) => {
+            return Err(ConfigError::SecretFile { named: sources.named(key), from, source });
+        }
     };
     // Editors and `echo` end a file with a new line, which is no part of a password.
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        return Err(ConfigError::Secret { path, problem: "the file that it names is empty" });
+        return Err(refused(sources, key, "the file that it names is empty"));
     }
-    *value = Value::String(text.to_owned());
+    *value = DeValue::String(Cow::Owned(text.to_owned()));
     Ok(())
 }
 
@@ -177,14 +196,19 @@ fn percent_decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use toml::Table;
+
     use super::*;
+    use crate::config::document::Document;
 
     fn resolved(toml: &str) -> Result<Table, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("password"), "p\u{e4}ss word\r\n").unwrap();
         fs::write(folder.path().join("empty"), "\n").unwrap();
-        let mut table: Table = toml.parse().unwrap();
-        resolve(&mut table, folder.path()).map(|()| table)
+        let mut document = Document::parse(Path::new("x.toml"), toml).unwrap();
+        let sources = document.sources();
+        resolve(document.root_mut(), folder.path(), &sources)?;
+        document.read()
     }
 
     #[test]
@@ -209,7 +233,7 @@ mod tests {
             let error = resolved(written).unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(!text.contains("hunter2") && !text.contains("31337"), "{text}");
-            for words in expected {
+            for words in expected.iter().chain(&["x.toml:"]) {
                 assert!(text.contains(words), "{words} in {text}");
             }
         };

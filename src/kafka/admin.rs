@@ -78,61 +78,23 @@ impl Admin {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Unreachable> {
         let metadata = listener(&config.metadata(Isolation::ReadCommitted))?;
+        wait_for_a_broker(&metadata, config, clock)?;
+        // Not before: each client complains for itself of nobody being there.
         let uncommitted = listener(&config.metadata(Isolation::ReadUncommitted))?;
+        metadata.context().connected();
+        uncommitted.context().connected();
         let settings = config.admin();
         let client = settings
             .create_with_context(LogOnly)
             .map_err(|error| refused(broker_error("connect", &error)))?;
-        let admin = Self {
+        Ok(Self {
             metadata,
             uncommitted,
             client,
             destinations: Mutex::default(),
             settings,
             clock: Arc::clone(clock),
-        };
-        admin.wait_for_a_broker(config)?;
-        Ok(admin)
-    }
-
-    fn wait_for_a_broker(&self, config: &KafkaConfig) -> Result<(), Unreachable> {
-        let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
-        while !deadline.passed() {
-            self.serve();
-            if self.metadata.fetch_metadata(None, deadline.remaining().min(LOOK)).is_ok() {
-                return Ok(());
-            }
-            self.serve();
-            if self.metadata.context().is_refused() {
-                break;
-            }
-            pause_for(ASK_AGAIN_AFTER);
-        }
-        let mut heard = self.metadata.context();
-        let listener;
-        if heard.may_be_hanging_up() {
-            listener = self.listen_for_hang_ups(config)?;
-            heard = listener.context();
-        }
-        Err(heard.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
-    }
-
-    /// Connections that end are passed over, since idle ones do all the time; but one that ends where it should
-    /// begin tells that the listener expects something else. So a client of its own listens for that.
-    fn listen_for_hang_ups(
-        &self,
-        config: &KafkaConfig,
-    ) -> Result<BaseConsumer<Heard>, Unreachable> {
-        let mut all = config.metadata(Isolation::ReadCommitted);
-        all.set("log.connection.close", "true");
-        let listener = listener(&all)?;
-        let deadline = Deadline::within(LOOK, &self.clock);
-        while !deadline.passed() && listener.context().may_be_hanging_up() {
-            // Without a question it would not even connect.
-            drop(listener.fetch_metadata(None, ASK_AGAIN_AFTER));
-            serve(&listener);
-        }
-        Ok(listener)
+        })
     }
 
     /// What the cluster says of itself, of one topic or of all.
@@ -308,6 +270,50 @@ impl Admin {
         serve(&self.metadata);
         serve(&self.uncommitted);
     }
+}
+
+fn wait_for_a_broker(
+    metadata: &BaseConsumer<Heard>,
+    config: &KafkaConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<(), Unreachable> {
+    let deadline = Deadline::within(ANSWER_WITHIN, clock);
+    while !deadline.passed() {
+        serve(metadata);
+        if metadata.fetch_metadata(None, deadline.remaining().min(LOOK)).is_ok() {
+            return Ok(());
+        }
+        serve(metadata);
+        if metadata.context().is_refused() {
+            break;
+        }
+        pause_for(ASK_AGAIN_AFTER);
+    }
+    let mut heard = metadata.context();
+    let listener;
+    if heard.may_be_hanging_up() {
+        listener = listen_for_hang_ups(config, clock)?;
+        heard = listener.context();
+    }
+    Err(heard.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
+}
+
+/// Connections that end are passed over, since idle ones do all the time; but one that ends where it should
+/// begin tells that the listener expects something else. So a client of its own listens for that.
+fn listen_for_hang_ups(
+    config: &KafkaConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<BaseConsumer<Heard>, Unreachable> {
+    let mut all = config.metadata(Isolation::ReadCommitted);
+    all.set("log.connection.close", "true");
+    let listener = listener(&all)?;
+    let deadline = Deadline::within(LOOK, clock);
+    while !deadline.passed() && listener.context().may_be_hanging_up() {
+        // Without a question it would not even connect.
+        drop(listener.fetch_metadata(None, ASK_AGAIN_AFTER));
+        serve(&listener);
+    }
+    Ok(listener)
 }
 
 fn listener(config: &ClientConfig) -> Result<BaseConsumer<Heard>, Unreachable> {

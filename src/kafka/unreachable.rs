@@ -2,7 +2,10 @@
 
 use std::{
     error::Error,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rdkafka::{
@@ -10,7 +13,10 @@ use rdkafka::{
     error::KafkaError, types::RDKafkaErrorCode as Code,
 };
 
-use crate::kafka::{logging, token};
+use crate::{
+    address,
+    kafka::{logging, token},
+};
 
 /// Nobody answers, or nobody lets us in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,20 +43,29 @@ enum Obstacle {
     Authentication,
 }
 
-/// A client's context that logs, and keeps the most telling of the errors that belong to no call.
+/// A client's context that keeps the most telling of the errors that belong to no call. Until a broker has answered
+/// it does not log them: whoever waits for one says what they come down to.
 #[derive(Default)]
-pub(crate) struct Heard(Mutex<Option<(Obstacle, String)>>);
+pub(crate) struct Heard {
+    worst: Mutex<Option<(Obstacle, String)>>,
+    is_connected: AtomicBool,
+}
 
 impl Heard {
+    /// From here on, what is heard is logged.
+    pub(crate) fn connected(&self) {
+        self.is_connected.store(true, Ordering::Relaxed);
+    }
+
     /// Whether waiting longer is of no use: who is refused now is refused again.
     pub(crate) fn is_refused(&self) -> bool {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
         heard.as_ref().is_some_and(|(obstacle, _)| *obstacle >= Obstacle::Tls)
     }
 
     /// Whether somebody may be there who hung up: nobody was missed at the address, nor in the name service.
     pub(crate) fn may_be_hanging_up(&self) -> bool {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
         heard.as_ref().is_none_or(|(obstacle, reason)| {
             *obstacle == Obstacle::Silence && !reason.contains("Connect to ")
         })
@@ -58,7 +73,7 @@ impl Heard {
 
     /// What it comes down to, when `servers` did not answer within `seconds`.
     pub(crate) fn unreachable(&self, servers: &str, seconds: u64) -> Unreachable {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (obstacle, reason) = heard.unwrap_or((Obstacle::Silence, String::new()));
         in_words(obstacle, &reason, servers, seconds)
     }
@@ -70,7 +85,7 @@ impl Heard {
     }
 
     fn hear_obstacle(&self, obstacle: Obstacle, reason: &str) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.as_ref().is_none_or(|(before, _)| *before < obstacle) {
             *heard = Some((obstacle, reason.to_owned()));
         }
@@ -89,12 +104,20 @@ impl ClientContext for Heard {
         if facility == "FAIL" && message.contains("Disconnected") {
             self.hear_obstacle(Obstacle::Protocol, message);
         }
-        logging::forward(level, facility, message);
+        if self.is_connected.load(Ordering::Relaxed) {
+            logging::forward(level, facility, message);
+        } else {
+            logging::forward_quietly(facility, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.hear(error.rdkafka_error_code(), reason);
-        logging::report(&error, reason);
+        if self.is_connected.load(Ordering::Relaxed) {
+            logging::report(&error, reason);
+        } else {
+            logging::forward_quietly("ERROR", reason);
+        }
     }
 }
 
@@ -122,6 +145,7 @@ fn obstacle(code: Option<Code>, reason: &str) -> Option<Obstacle> {
 
 fn in_words(obstacle: Obstacle, reason: &str, servers: &str, seconds: u64) -> Unreachable {
     let reason = short(reason);
+    let servers = address::shown(servers);
     let (detail, fix) = match obstacle {
         Obstacle::Silence if reason.is_empty() => (
             format!("no broker answers at {servers} after {seconds} s"),

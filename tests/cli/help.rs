@@ -21,6 +21,23 @@ fn every_command_shows_examples_of_itself() {
 }
 
 #[test]
+fn help_is_plain_text_of_its_own_width() {
+    let mut commands = vec![vec![], vec!["schema"]];
+    commands.extend(["demo", "init", "run", "send", "doctor"].map(|name| vec![name]));
+    commands.extend(["check", "register", "diff", "evolve"].map(|name| vec!["schema", name]));
+    for command in commands {
+        for flag in ["-h", "--help"] {
+            let text = Process::start(&[&command[..], &[flag]].concat()).succeed(SOON);
+            let examples = text.find("Examples:").unwrap_or(text.len());
+            let own = &text[..examples];
+            assert!(!own.contains('\\'), "{text}");
+            assert!(text.starts_with(|c: char| c.is_uppercase()), "it says what it does: {text}");
+            assert!(text.contains("Usage: foretell"), "{text}");
+        }
+    }
+}
+
+#[test]
 fn it_tells_its_version() {
     let version = concat!("foretell ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(Process::start(&["--version"]).succeed(SOON), version);

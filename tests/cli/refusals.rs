@@ -36,14 +36,18 @@ fn a_file_that_is_wrong() {
     };
     let good = fs::read_to_string(example()).unwrap();
     let key = file("key.toml", &good.replace("bootstrap_servers", "bootstrap_server"));
-    check(&["run", "-c", &key], &["key.toml", "`bootstrap_server`", "`session_timeout`"]);
+    let line = good.lines().position(|line| line.starts_with("bootstrap_servers")).unwrap() + 1;
+    let place = format!("key.toml:{line}: ");
+    let (wrong, right) = ("[broker] bootstrap_server:", "[broker] bootstrap_servers?");
+    check(&["run", "-c", &key], &[&place, wrong, right]);
     let toml = file("toml.toml", "[application]\nid = \n");
-    check(&["run", "-c", &toml], &["toml.toml", "line 2"]);
+    check(&["run", "-c", &toml], &["toml.toml:2: "]);
     check(&["run", "-c", &file("empty.toml", "")], &["empty.toml", "`application`"]);
     let missing = folder.path().join("missing.toml");
     check(&["run", "-c", missing.to_str().unwrap()], &["missing.toml", "No such file"]);
     // Paths are the file's own: this one has no schema beside it.
-    check(&["run", "-c", &file("far.toml", &good)], &["cannot read the event schema", "No such"]);
+    let far = file("far.toml", &good);
+    check(&["run", "-c", &far], &["far.toml:", "[events] schema", "cannot read", "No such"]);
 }
 
 #[test]
@@ -53,15 +57,57 @@ fn a_setting_that_is_wrong() {
         check(&["run", "-c", config, "--set", setting], expected);
     };
     set("streams", &["--set streams: expected section.key=value"]);
-    set("nonsense.key=1", &["unknown field `nonsense`", "`streams`"]);
-    set("streams.nonsense=1", &["unknown field `nonsense`", "`threads`"]);
-    set("streams.threads=many", &["\"many\""]);
+    set("nonsense.key=1", &["there is no [nonsense];", "streams"]);
+    set("streams.nonsense=1", &["there is no [streams] nonsense;", "threads"]);
+    set("streams.retrain_after=1", &["did you mean [learning] retrain_after?"]);
+    set("lerning.retrain_after=1", &["did you mean [learning]?"]);
+    set("streams.threads=many", &["--set streams.threads: [streams] threads: ", "\"many\""]);
     set("streams.threads=0", &["[streams] threads", "at least 1"]);
     set("streams.standby=true", &["[streams] standby", "state_dir"]);
     set("outcomes.labels=[\"yes\"]", &["[outcomes] labels"]);
     set("topics.prefix=a b", &["[topics] prefix"]);
     set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);
     set("features.ignored=[\"nothing\"]", &["[features]", "no answer \"nothing\""]);
+    set("schema_registry.url=registry:8081", &["[schema_registry] url", "http://"]);
+    set("schema_registry.url=http://registry:port", &["[schema_registry] url", "no port"]);
+}
+
+#[test]
+fn a_variable_that_is_wrong() {
+    let export = |variable: &str, expected: &[&str]| {
+        let first = format!("export '{variable}'");
+        let process = Process::start_after(&first, &["run", "-c", example()]);
+        check_end(process, AT_ONCE, expected);
+    };
+    export(
+        "FORETELL_LERNING_RETRAIN_AFTER=5",
+        &["FORETELL_LERNING_RETRAIN_AFTER: ", "FORETELL_LEARNING_RETRAIN_AFTER?"],
+    );
+    export("FORETELL_HTTP_PORT=8000", &["FORETELL_HTTP_PORT: "]);
+    export("FORETELL_STREAMS_THREADS=0", &["FORETELL_STREAMS_THREADS: [streams] threads: "]);
+    export(
+        "FORETELL_TOPICS_PARTITIONS=six",
+        &["FORETELL_TOPICS_PARTITIONS: [topics] partitions: ", "\"six\""],
+    );
+    export(
+        "FORETELL_LOG=verbose",
+        &["FORETELL_LOG: \"verbose\" is no level", "off, error, warn, info, debug"],
+    );
+    let arguments = ["run", "-c", example(), "--log", "foretell=loud"];
+    check(&arguments, &["--log: \"foretell=loud\" is no level", "librdkafka=warn"]);
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_is_passed_over() {
+    let first = "export FORETELL_HTTP_PORT=tcp://10.0.0.7:8000 FORETELL_HTTP_SERVICE_HOST=10.0.0.7 \
+                 FORETELL_HTTP_SERVICE_PORT=8000 FORETELL_HTTP_SERVICE_PORT_HTTP=8000 \
+                 FORETELL_HTTP_PORT_8000_TCP=tcp://10.0.0.7:8000 FORETELL_HTTP_PORT_8000_TCP_PROTO=tcp \
+                 FORETELL_HTTP_PORT_8000_TCP_PORT=8000 FORETELL_HTTP_PORT_8000_TCP_ADDR=10.0.0.7 \
+                 FORETELL_PORT=tcp://10.0.0.8:8000 FORETELL_SERVICE_HOST=10.0.0.8";
+    // The next thing that is wrong is told.
+    let arguments = ["run", "-c", example(), "--set", "streams.threads=0"];
+    let expected = ["--set streams.threads: [streams] threads: "];
+    check_end(Process::start_after(first, &arguments), AT_ONCE, &expected);
 }
 
 #[test]
@@ -86,8 +132,12 @@ fn nobody_at_the_address() {
         Process::start(&[command, "-c", config, "--set", nobody])
     };
     // Side by side, since each takes the whole of its patience.
-    for process in ["run", "init", "send"].map(start) {
-        check_end(process, PATIENCE, &["no broker answers at 127.0.0.1:1", "[broker]"]);
+    for mut process in ["run", "init", "send"].map(start) {
+        process.end(PATIENCE);
+        let lines = process.errors().lines().count();
+        assert_eq!(lines, 1, "one line is enough: {}", process.errors());
+        let place = "--set broker.bootstrap_servers: ";
+        check_end(process, PATIENCE, &[place, "no broker answers at 127.0.0.1:1", "[broker]"]);
     }
 }
 

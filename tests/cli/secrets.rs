@@ -80,9 +80,51 @@ fn nothing_is_told_by_what_is_refused() {
     check(format!("broker.properties={{ a = ['{SECRET}'] }}"), "[broker.properties] a");
     check(format!("http={{ bearer_token = {SECRET} }}"), "[http]");
     check(format!("schema_registry.password={{ fil = '{SECRET}' }}"), "[schema_registry] password");
-    // Asked for after the broker, which does not answer.
-    check(format!("schema_registry.url=htp://me:{SECRET}@nowhere"), "no broker answers");
     check(format!("schema_registry.bearer_token={SECRET}"), "[schema_registry]");
+    check(format!("schema_registry.passwort={SECRET}"), "did you mean [schema_registry] password?");
+    check(format!("http.bearer_tokens={SECRET}"), "did you mean [http] bearer_token?");
+    check(format!("schema_registry.password:{SECRET}"), "expected section.key=value");
+    check(SECRET.to_owned(), "expected section.key=value");
+    check(format!("broker.bootstrap_servers=alice:{SECRET}@kafka:9092"), "host:port");
+    check(format!("broker.bootstrap_servers=SASL_SSL://alice:{SECRET}@kafka:9092"), "host:port");
+    check(format!("broker.bootstrap_servers=kafka:9092?password={SECRET}"), "host:port");
+}
+
+#[test]
+fn nothing_is_told_of_an_address_whatever_is_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = planted(folder.path());
+    let check = |url: String| {
+        for command in ["run", "doctor", "init", "send"] {
+            let setting = format!("schema_registry.url={url}");
+            for first in [":".to_owned(), format!("export FORETELL_SCHEMA_REGISTRY_URL='{url}'")] {
+                let mut arguments = vec!["--log", "debug", command, "-c", &config];
+                if first == ":" {
+                    arguments.extend(["--set", &setting]);
+                }
+                let mut process = Process::start_after(&first, &arguments);
+                assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
+                check_silent(&process, &url);
+                let said = process.output() + &process.errors();
+                let source = match first.as_str() {
+                    ":" => "--set schema_registry.url: [schema_registry] url",
+                    _ => "FORETELL_SCHEMA_REGISTRY_URL: [schema_registry] url",
+                };
+                assert!(said.contains(source), "{source} in {said}");
+            }
+        }
+    };
+    check(format!("htp://me:{SECRET}@nowhere"));
+    check(format!("me:{SECRET}@nowhere:8081"));
+    check(format!("http//me:{SECRET}@nowhere"));
+    check(format!("http://me:pass/{SECRET}@nowhere"));
+    check(format!("http://me:pass?{SECRET}@nowhere"));
+    check(format!("http://nowhere/?apikey={SECRET}"));
+    check(format!("https://nowhere/a?b=c&apikey={SECRET}"));
+    check(format!("http://nowhere#{SECRET}"));
+    check(format!("http://{SECRET}@nowhere:port"));
+    check(format!("http://me:{SECRET}@"));
+    check(format!("[\"http://me:{SECRET}@nowhere\"]"));
 }
 
 #[test]

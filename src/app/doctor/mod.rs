@@ -58,9 +58,11 @@ pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
     if config.raw.data.initial.is_some() {
         doctor.found(training::table(&Prepared::from(config)));
     }
-    let broker = doctor.broker();
-    let registry = doctor.registry();
-    doctor.model(broker, registry);
+    let (broker, state) = doctor.broker();
+    let registry = doctor.registry(state);
+    if state == SetUp::Done {
+        doctor.model(broker, registry);
+    }
     let bind = &config.raw.http.bind;
     doctor.found([serving::http(bind, &serving::look(bind), &config.application())]);
     Report::of(doctor.found)
@@ -74,6 +76,15 @@ fn summary(config: &Config) -> String {
         config.event_schema.questions().len(),
         config.raw.outcomes.labels.len()
     )
+}
+
+/// Whether `foretell init` has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SetUp {
+    /// None of its topics is there.
+    Missing,
+    /// Some are there, or nobody could be asked: each is looked at.
+    Done,
 }
 
 struct Doctor<'a> {
@@ -91,15 +102,17 @@ impl Doctor<'_> {
     }
 
     /// The broker, if it can be asked.
-    fn broker(&mut self) -> Option<KafkaBroker> {
+    fn broker(&mut self) -> (Option<KafkaBroker>, SetUp) {
         let kafka = cluster::kafka_config(self.config);
         let broker = match KafkaBroker::reach(&kafka) {
             Ok(broker) => broker,
             Err(unreachable) => {
-                let failed = Finding::failed("broker", unreachable.detail, unreachable.fix);
+                let place = self.config.sources.of("broker.bootstrap_servers");
+                let detail = format!("{place}: {}", unreachable.detail);
+                let failed = Finding::failed("broker", detail, unreachable.fix);
                 let rest = "timeouts, transactions, topics, groups";
                 self.found([failed, not_asked(rest, "the broker")]);
-                return None;
+                return (None, SetUp::Done);
             }
         };
         let examiner = broker.examiner();
@@ -109,15 +122,20 @@ impl Doctor<'_> {
             Ok(seen) => seen,
             Err(_) => {
                 self.found([not_asked("timeouts, transactions, topics, groups", "the broker")]);
-                return None;
+                return (None, SetUp::Done);
             }
         };
         let (session, transaction) = (kafka.session_timeout, kafka.transaction_timeout);
         self.found(brokers::timeouts(&seen.settings, session, transaction));
         self.transactions(&examiner);
+        let specs = self.config.topics.specs(self.config.raw.topics.partitions);
+        if !specs.iter().any(|spec| seen.topics.contains(&spec.name)) {
+            self.found([topics::not_initialised(&self.config.application(), specs.len())]);
+            return (Some(broker), SetUp::Missing);
+        }
         self.topics(&examiner, &seen);
         self.groups(&examiner);
-        Some(broker)
+        (Some(broker), SetUp::Done)
     }
 
     fn transactions(&mut self, examiner: &Examiner) {
@@ -189,7 +207,7 @@ impl Doctor<'_> {
     }
 
     /// The registry, if it can be asked.
-    fn registry(&mut self) -> Option<RegistryClient> {
+    fn registry(&mut self, state: SetUp) -> Option<RegistryClient> {
         let (config, rest) = (self.config, "schemas");
         let client = match cluster::registry_client(config) {
             Ok(client) => client,
@@ -205,6 +223,9 @@ impl Doctor<'_> {
         if mode.is_err() {
             self.found([not_asked(rest, "the registry")]);
             return None;
+        }
+        if state == SetUp::Missing {
+            return Some(client);
         }
         for (topic, schema) in in_use(config) {
             let subject = subject(topic);
@@ -234,5 +255,5 @@ impl Doctor<'_> {
 /// What depends on something that does not answer is not passed over in silence.
 fn not_asked(name: &str, on: &str) -> Finding {
     let why = Unanswered::Failed(format!("{on} could not be asked"));
-    Finding::warning(name, format!("not checked: {why}"), "mend that first")
+    Finding::warning(name, format!("not checked: {why}"), "fix that first")
 }

@@ -31,6 +31,18 @@ pub(super) struct Expected {
     pub(super) role: Role,
 }
 
+/// That there is none of our topics, so that nothing of what is made with them need be looked at.
+pub(super) fn not_initialised(application: &str, topics: usize) -> Finding {
+    Finding::failed(
+        "topics",
+        format!(
+            "{application} is not initialised: none of its {topics} topics exists (groups, schemas and the model \
+             were not looked at)"
+        ),
+        "run `foretell init`, or see that this user may DESCRIBE them (an ACL)",
+    )
+}
+
 /// Everything that is wrong with a topic, or that nothing is.
 pub(super) fn topic(
     expected: &Expected,
