@@ -1,7 +1,7 @@
 //! Plays a table as live questionnaires: some in one piece, some in two, their outcomes later, at random
 //! and out of order, a few never, a few twice. Pure: the same rows and seed make the same script.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -9,9 +9,9 @@ use crate::{
     app::table::Row,
     events::{
         outcome::Outcome,
-        questionnaire::{Answer, QuestionnaireEvent},
+        questionnaire::{Answer, EventIdentity, Question, QuestionKind, QuestionnaireEvent},
     },
-    ml::Seed,
+    ml::{ColumnKind, Seed},
     processors::{gather::ScoreWhen, outcome_join::LearnFrom},
     streams::{
         record::{Partition, partition_of},
@@ -30,12 +30,97 @@ pub struct PlaySettings {
     pub gap: Duration,
     /// The longest that an outcome takes.
     pub outcome_delay_max: Duration,
+    /// Whether answers to a question, by its place, are learned from as words or as numbers; neither if it is ignored.
+    pub learned_as: Vec<Option<ColumnKind>>,
     /// When the other side scores, so that we know what to expect.
     pub when: ScoreWhen,
     /// Which predictions the other side learns from, for the same reason.
     pub learn_from: LearnFrom,
     /// Begins every respondent's id, so that two plays are two crowds.
     pub crowd: String,
+}
+
+/// An event as the other side reads it; none if the schema does not take it.
+pub type RoundTrip<'a> = &'a dyn Fn(&QuestionnaireEvent) -> Option<QuestionnaireEvent>;
+
+/// What the schema lets an event be, found by trying.
+pub struct Form<'a> {
+    round_trip: RoundTrip<'a>,
+    questions: &'a [Question],
+    respondent_bits: Option<u32>,
+    event_bits: Option<u32>,
+}
+
+/// Ids are texts, or numbers of a `long` that a double can hold, or of an `int`.
+const ID_FORMS: [Option<u32>; 3] = [None, Some(52), Some(31)];
+
+impl<'a> Form<'a> {
+    /// Tries which ids the schema takes; none if it takes no event of `row` at all.
+    #[must_use]
+    pub fn of(questions: &'a [Question], row: &Row, round_trip: RoundTrip<'a>) -> Option<Self> {
+        for respondent_bits in ID_FORMS {
+            for event_bits in ID_FORMS {
+                let form = Self { round_trip, questions, respondent_bits, event_bits };
+                let event = form.event("a", "b", EventTime(0), row.answers.clone());
+                if form.takes(&event) {
+                    return Some(form);
+                }
+            }
+        }
+        None
+    }
+
+    fn event(
+        &self,
+        respondent: &str,
+        name: &str,
+        at: EventTime,
+        answers: Vec<Option<Answer>>,
+    ) -> QuestionnaireEvent {
+        QuestionnaireEvent {
+            event_id: id_of(name, self.event_bits),
+            respondent_id: self.respondent(respondent),
+            event_time: at,
+            completed: true,
+            answers,
+        }
+    }
+
+    fn respondent(&self, name: &str) -> String {
+        id_of(name, self.respondent_bits)
+    }
+
+    fn takes(&self, event: &QuestionnaireEvent) -> bool {
+        (self.round_trip)(event).is_some()
+    }
+
+    /// Whether the other side takes the questionnaire to be finished with it: the schema may have no field for that.
+    fn is_finished(&self, event: &QuestionnaireEvent) -> bool {
+        let read = (self.round_trip)(event);
+        read.is_some_and(|read| read.completed || read.answers.iter().all(Option::is_some))
+    }
+
+    /// The id that the event's prediction bears.
+    #[must_use]
+    pub fn id(&self, event: &QuestionnaireEvent) -> String {
+        match (self.round_trip)(event) {
+            Some(read) if read.event_id.is_empty() => {
+                EventIdentity::of(&read, self.questions, &[]).id()
+            }
+            Some(read) => read.event_id,
+            None => event.event_id.clone(),
+        }
+    }
+}
+
+/// A name as an id: itself, or the first bits of its hash.
+fn id_of(name: &str, bits: Option<u32>) -> String {
+    let Some(bits) = bits else { return name.to_owned() };
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+    // The last bits of such a hash are its weakest: fold the halves.
+    let hash = (hash ^ (hash >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (hash >> (64 - bits)).to_string()
 }
 
 /// One questionnaire in this many comes in two events.
@@ -86,25 +171,43 @@ pub struct Script {
     pub joined: usize,
     /// Predictions whose outcome never comes.
     pub unlabelled: usize,
+    /// Records to be set aside, by class.
+    pub set_aside: BTreeMap<&'static str, usize>,
+    /// Events with a word that no model has seen.
+    pub unseen: usize,
+    /// Events with a number beyond all others.
+    pub out_of_range: usize,
 }
 
 impl Script {
     /// Plays `rows`.
     #[must_use]
-    pub fn of(rows: &[Row], settings: &PlaySettings) -> Self {
+    pub fn of(rows: &[Row], settings: &PlaySettings, form: &Form<'_>) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed.0);
         let mut script = Self::default();
         let mut at = settings.start;
         for (number, row) in rows.iter().enumerate() {
             let respondent_id = format!("{}-{number}", settings.crowd);
-            let scored = script.questionnaire(&respondent_id, row, at, settings, &mut rng);
+            let event = form.event(
+                &respondent_id,
+                &format!("{respondent_id}-last"),
+                at,
+                row.answers.clone(),
+            );
+            let respondent_id = event.respondent_id.clone();
+            let scored = script.questionnaire(event, settings, form, &mut rng);
+            at = at + settings.gap;
+            if scored == 0 {
+                // Its outcome would wait for a prediction that never comes.
+                continue;
+            }
+            let at = at - settings.gap;
             let is_known = script.outcome(&respondent_id, row, at, settings, &mut rng);
             match (is_known, settings.learn_from) {
                 (true, LearnFrom::First | LearnFrom::Last) => script.joined += 1,
                 (true, LearnFrom::Every) => script.joined += scored,
                 (false, _) => script.unlabelled += scored,
             }
-            at = at + settings.gap;
         }
         script.happenings.sort_by_key(|happening| happening.at);
         script
@@ -119,35 +222,39 @@ impl Script {
     /// Returns how many of its events are to be scored.
     fn questionnaire(
         &mut self,
-        respondent_id: &str,
-        row: &Row,
-        at: EventTime,
+        event: QuestionnaireEvent,
         settings: &PlaySettings,
+        form: &Form<'_>,
         rng: &mut StdRng,
     ) -> usize {
-        let event = QuestionnaireEvent {
-            event_id: format!("{respondent_id}-last"),
-            respondent_id: respondent_id.to_owned(),
-            event_time: at,
-            completed: true,
-            answers: row.answers.clone(),
-        };
-        if !rng.random_ratio(1, SPLIT_ONE_IN) {
-            self.push_event(event, true);
-            return 1;
-        }
+        let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
+        let cut = rng.random_range(1..event.answers.len().max(2));
+        let is_finished = form.is_finished(&event);
+        let all = event.answers.iter().flatten().count();
         // The first piece a little earlier, with the questions up to a random one.
-        let cut = rng.random_range(1..row.answers.len().max(2));
-        let (mut first, mut last) = (event.clone(), event);
-        first.event_id = format!("{respondent_id}-first");
+        let (mut first, mut last) = (event.clone(), event.clone());
+        first.event_id = id_of(&format!("{}-first", event.event_id), form.event_bits);
         first.completed = false;
-        first.event_time = at - settings.gap;
+        first.event_time = event.event_time - settings.gap;
         first.answers.iter_mut().skip(cut).for_each(|answer| *answer = None);
         last.answers.iter_mut().take(cut).for_each(|answer| *answer = None);
+        // A mandatory answer can't come later.
+        let can_be_split = event.answers.len() > 1 && form.takes(&first) && form.takes(&last);
+        if !is_split || !can_be_split {
+            let is_scored = match settings.when {
+                ScoreWhen::Complete => is_finished,
+                ScoreWhen::Answers(enough) => is_finished || all >= enough,
+                ScoreWhen::EveryEvent => true,
+            };
+            self.push_event(event, is_scored);
+            return usize::from(is_scored);
+        }
         let answered = first.answers.iter().flatten().count();
         let (first_is_scored, last_is_scored) = match settings.when {
-            ScoreWhen::Complete => (false, true),
-            ScoreWhen::Answers(enough) => (answered >= enough, answered < enough),
+            ScoreWhen::Complete => (false, is_finished),
+            ScoreWhen::Answers(enough) => {
+                (answered >= enough, answered < enough && (is_finished || all >= enough))
+            }
             ScoreWhen::EveryEvent => (true, true),
         };
         self.push_event(first, first_is_scored);
@@ -192,8 +299,17 @@ impl Script {
     }
 }
 
-/// What a careless world sends besides: one of each, several times, spread over the play.
-pub fn add_mischief(script: &mut Script, sample: &[Row], times: usize, settings: &PlaySettings) {
+/// Numbers that no table holds, of a `long` or a `double`, and of an `int`.
+const HUGE: [f64; 2] = [1e15, 1e9];
+
+/// What a careless world sends besides: what the schema lets be wrong, several times, spread over the play.
+pub fn add_bad_input(
+    script: &mut Script,
+    sample: &[Row],
+    times: usize,
+    settings: &PlaySettings,
+    form: &Form<'_>,
+) {
     let span = script.end().since(settings.start);
     for (round, row) in (0_u32..).zip(sample.iter().cycle().take(times)) {
         let share =
@@ -205,71 +321,113 @@ pub fn add_mischief(script: &mut Script, sample: &[Row], times: usize, settings:
             value: value.to_vec(),
             class,
         };
-        script.push(at, garbage("garbage", b"\xff\xfe not avro at all", "framing"));
+        script.push_bad(at, garbage("garbage", b"\xff\xfe not avro at all", "framing"), "framing");
         // The wire format's header, with a schema id that nobody has given out.
-        script
-            .push(at, garbage("unknown-schema", b"\x00\x7f\xff\xff\xf0\x02\x02", "unknown_schema"));
-        let event = |kind: &str, answers: Vec<Option<Answer>>| QuestionnaireEvent {
-            event_id: name(kind),
-            respondent_id: name(kind),
-            event_time: at,
-            completed: true,
-            answers,
-        };
-        let nobody = QuestionnaireEvent {
-            respondent_id: String::new(),
-            ..event("nobody", row.answers.clone())
-        };
-        script.push(at, What::Event { event: nobody, is_scored: false });
-        let unseen = row.answers.iter().map(|answer| match answer {
-            Some(Answer::Text(_)) => Some(Answer::Text("never seen before".to_owned())),
-            other => other.clone(),
-        });
-        let unseen = event("unseen", unseen.collect());
-        script.push(at, What::Event { event: unseen, is_scored: true });
-        let huge = row.answers.iter().map(|answer| match answer {
-            Some(Answer::Number(_)) => Some(Answer::Number(1e9)),
-            other => other.clone(),
-        });
-        let huge = event("out-of-range", huge.collect());
-        script.push(at, What::Event { event: huge, is_scored: true });
-        script.unlabelled += 2;
+        let unknown = garbage("unknown-schema", b"\x00\x7f\xff\xff\xf0\x02\x02", "unknown_schema");
+        script.push_bad(at, unknown, "unknown_schema");
+        let event = |kind: &str| form.event(&name(kind), &name(kind), at, row.answers.clone());
+        let nobody = QuestionnaireEvent { respondent_id: String::new(), ..event("nobody") };
+        if form.respondent_bits.is_none() {
+            let what = What::Event { event: nobody, is_scored: false };
+            script.push_bad(at, what, "missing_field");
+        }
+        let word = [Answer::Text("never seen before".to_owned())];
+        script.push_odd(event("unseen"), &word, settings, form);
+        script.push_odd(event("out-of-range"), &HUGE.map(Answer::Number), settings, form);
         let for_nobody = Outcome {
-            respondent_id: name("stranger"),
+            respondent_id: form.respondent(&name("stranger")),
             outcome_time: at,
             label: row.label.clone(),
             outcome_id: None,
         };
-        script.push(at, What::Outcome(for_nobody));
+        script.push_bad(at, What::Outcome(for_nobody), "unmatched_outcome");
     }
     script.happenings.sort_by_key(|happening| happening.at);
 }
 
-/// Respondents who begin and never go on, one in each partition, so that stream time passes `at` there.
+impl Script {
+    fn push_bad(&mut self, at: EventTime, what: What, class: &'static str) {
+        *self.set_aside.entry(class).or_default() += 1;
+        self.push(at, what);
+    }
+
+    /// Adds `event` with `odd` answers wherever the schema takes one, if it does anywhere.
+    fn push_odd(
+        &mut self,
+        mut event: QuestionnaireEvent,
+        odd: &[Answer],
+        settings: &PlaySettings,
+        form: &Form<'_>,
+    ) {
+        let mut kinds = Vec::new();
+        for place in 0..event.answers.len() {
+            let before = event.answers[place].clone();
+            let is_alike = |odd: &&Answer| {
+                matches!(
+                    (odd, form.questions[place].kind),
+                    (Answer::Text(_), QuestionKind::Text)
+                        | (Answer::Number(_), QuestionKind::Number)
+                )
+            };
+            for odd in odd.iter().filter(is_alike) {
+                event.answers[place] = Some(odd.clone());
+                if form.takes(&event) {
+                    kinds.push(settings.learned_as.get(place).copied().flatten());
+                    break;
+                }
+                event.answers[place].clone_from(&before);
+            }
+        }
+        if kinds.is_empty() {
+            return;
+        }
+        self.unseen += usize::from(kinds.contains(&Some(ColumnKind::Categorical)));
+        self.out_of_range += usize::from(kinds.contains(&Some(ColumnKind::Numeric)));
+        let all = event.answers.iter().flatten().count();
+        let is_scored = match settings.when {
+            ScoreWhen::Complete => form.is_finished(&event),
+            ScoreWhen::Answers(enough) => form.is_finished(&event) || all >= enough,
+            ScoreWhen::EveryEvent => true,
+        };
+        self.unlabelled += usize::from(is_scored);
+        self.push_event(event, is_scored);
+    }
+}
+
+/// Events of respondents, one in each partition, at `time`: the answers of `row` first, and what moves stream time at
+/// `last`, which is as little as the schema takes.
 #[must_use]
-pub fn passers_by(
-    at: EventTime,
+pub fn time_advancers(
+    time: EventTime,
+    last: EventTime,
     partitions: u32,
-    questions: usize,
+    row: &Row,
     settings: &PlaySettings,
-) -> Vec<QuestionnaireEvent> {
+    form: &Form<'_>,
+) -> Vec<(QuestionnaireEvent, bool)> {
     let mut missing: Vec<Partition> =
         (0..partitions).filter_map(|number| Some(Partition(i32::try_from(number).ok()?))).collect();
     let mut found = Vec::new();
     let mut number = 0_u64;
     while !missing.is_empty() {
-        let respondent_id = format!("{}-passer-by-{number}", settings.crowd);
+        let name = format!("{}-time-advancer-{number}", settings.crowd);
         number += 1;
-        let partition = partition_of(respondent_id.as_bytes(), partitions);
+        let event_name = format!("{name}-{}", if time == last { "last" } else { "first" });
+        let full = form.event(&name, &event_name, time, row.answers.clone());
+        let partition = partition_of(full.respondent_id.as_bytes(), partitions);
         if let Some(place) = missing.iter().position(|open| *open == partition) {
             missing.remove(place);
-            found.push(QuestionnaireEvent {
-                event_id: respondent_id.clone(),
-                respondent_id,
-                event_time: at,
-                completed: false,
-                answers: vec![None; questions],
-            });
+            let nothing = vec![None; full.answers.len()];
+            let bare = QuestionnaireEvent { completed: false, answers: nothing, ..full.clone() };
+            let event = if time == last && form.takes(&bare) { bare } else { full };
+            let all = event.answers.iter().flatten().count();
+            let is_finished = all > 0 && form.is_finished(&event);
+            let is_scored = match settings.when {
+                ScoreWhen::Complete => is_finished,
+                ScoreWhen::Answers(enough) => is_finished || all >= enough,
+                ScoreWhen::EveryEvent => true,
+            };
+            found.push((event, is_scored));
         }
     }
     found

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        player::{PlaySettings, Script, What},
+        player::{Form, PlaySettings, Script, What},
         shutdown::Shutdown,
         stage::{self, Seen, Stage},
         table,
@@ -73,6 +73,11 @@ pub fn send(
     let (watch, threads) =
         stage::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
+    let questionnaires = stage.questionnaires();
+    let round_trip = |event: &_| stage::round_trip(questionnaires.as_ref(), event);
+    let Some(first) = rows.first() else { return Ok(Sent::default()) };
+    let form = Form::of(config.event_schema.questions(), first, &round_trip)
+        .context("the event schema takes no event of the table's first row")?;
     let script = Script::of(
         &rows,
         &PlaySettings {
@@ -82,8 +87,10 @@ pub fn send(
             outcome_delay_max: settings.outcome_delay_max,
             when: config.raw.scoring.when,
             learn_from: config.join.learn_from,
+            learned_as: stage::learned_as(config),
             crowd: format!("send-{}", start.0),
         },
+        &form,
     );
     let mut sent = Sent::default();
     let mut shown = 0;
@@ -103,7 +110,7 @@ pub fn send(
                 sent.events += 1;
                 if *is_scored {
                     sent.expected += 1;
-                    watch.expect(&event.event_id, clock.elapsed(), false);
+                    watch.expect(&form.id(event), clock.elapsed(), false);
                 }
             }
             What::Outcome(_) => sent.outcomes += 1,

@@ -10,7 +10,12 @@ use std::{
 use crate::{
     app::{cluster::Cluster, player::What},
     config::Config,
-    events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
+    events::{
+        outcome::Outcome,
+        prediction::Prediction,
+        questionnaire::{Question, QuestionnaireEvent},
+    },
+    ml::ColumnKind,
     processors::topology::Codecs,
     streams::{
         codec::Codec,
@@ -49,6 +54,12 @@ impl Stage {
             outcomes: config.topics.outcomes.clone(),
             clock: Arc::clone(clock),
         })
+    }
+
+    /// How events are written and read, apart from this stage.
+    #[must_use]
+    pub fn questionnaires(&self) -> Arc<dyn Codec<QuestionnaireEvent>> {
+        Arc::<_>::clone(&self.codecs.questionnaire) as Arc<dyn Codec<QuestionnaireEvent>>
     }
 
     /// Lets something happen.
@@ -220,4 +231,25 @@ pub fn watch_predictions(
     };
     let threads = follow(cluster.broker.as_ref(), &config.topics.predictions, stop, visit)?;
     Ok((watch, threads))
+}
+
+/// An event as the other side reads it; none if the schema does not take it.
+#[must_use]
+pub fn round_trip(
+    codec: &dyn Codec<QuestionnaireEvent>,
+    event: &QuestionnaireEvent,
+) -> Option<QuestionnaireEvent> {
+    let mut bytes = Vec::new();
+    codec.encode(event, &mut bytes).ok()?;
+    codec.decode(&bytes).ok()
+}
+
+/// Whether answers to each question are learned from as words or as numbers.
+#[must_use]
+pub fn learned_as(config: &Config) -> Vec<Option<ColumnKind>> {
+    let columns = config.pipeline.columns();
+    let kind = |question: &Question| {
+        columns.iter().find(|column| column.name == question.name).map(|column| column.kind)
+    };
+    config.event_schema.questions().iter().map(kind).collect()
 }

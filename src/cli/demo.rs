@@ -125,7 +125,11 @@ fn table(report: &Report) -> String {
     }
     lines.push(String::new());
     for check in &report.checks {
-        lines.push(format!("{} {}", if check.ok { "ok  " } else { "FAIL" }, check.name));
+        lines.push(match check.ok {
+            Some(true) => format!("ok   {}", check.name),
+            Some(false) => format!("FAIL {}", check.name),
+            None => format!("-    {}: not checked, nothing in this play shows it", check.name),
+        });
     }
     lines.join("\n")
 }

@@ -12,4 +12,5 @@ mod http;
 mod refusals;
 mod run;
 mod schema;
+mod schemas_played;
 mod secrets;

@@ -21,7 +21,7 @@ use crate::{
     app::{
         cluster::Cluster,
         init::{self, InitObserver},
-        player::{self, PlaySettings, Script, What},
+        player::{self, Form, PlaySettings, Script, What},
         shutdown::Shutdown,
         stage::{self, Stage, Watch},
         start::{self, Instance},
@@ -30,7 +30,7 @@ use crate::{
     config::Config,
     events::outcome::Outcome,
     ml::Seed,
-    processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
+    processors::outcome_join::UnlabelledPolicy,
     streams::{
         record::Topic,
         runtime::StopSignal,
@@ -62,6 +62,8 @@ struct Played {
     expected: BTreeSet<String>,
     events_sent: usize,
     late_outcomes: usize,
+    /// Whether it took its time, so that models could be trained meanwhile.
+    is_paced: bool,
     watch: Watch,
     /// What settled, and what did not in time.
     unsettled: Vec<&'static str>,
@@ -81,7 +83,9 @@ const OPEN_MAX: usize = 5_000;
 /// Nothing more is expected when nothing has changed for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Each kind of bad input is sent so often.
-const MISCHIEF: usize = 10;
+const BAD_INPUT: usize = 10;
+/// From a play of so few joined outcomes on, N is made smaller: so many trainings show what learning does.
+const TRAININGS_WANTED: u64 = 3;
 
 /// Runs the demo and returns its report, with the instance still running.
 ///
@@ -97,6 +101,7 @@ pub fn run(
     let started = clock.elapsed();
     start::check_address(config)?;
     anyhow::ensure!(settings.limit != Some(0), "--limit must be at least 1");
+    let config = &fitted(config, settings, observer)?;
     let cluster = Cluster::embedded(clock);
     init::init(config, &cluster, clock, shutdown, false, observer)?;
     let instance = Instance::start(config, &cluster, clock, shutdown.clone())?;
@@ -116,6 +121,37 @@ pub fn run(
     let seconds = clock.elapsed().saturating_sub(started).as_secs_f64();
     let report = report::report(&played, &found, &counted, seconds);
     Ok((report, instance))
+}
+
+/// The configuration with an N by which the table that is played shows learning.
+fn fitted(
+    config: &Config,
+    settings: &DemoSettings,
+    observer: &mut dyn DemoObserver,
+) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    let table = config.raw.data.play.as_ref();
+    let table = table.context("there is nothing to play: name a table in [data.play]")?;
+    let rows = table::read(table, &config.event_schema)?.len();
+    let rows = u64::try_from(rows.min(settings.limit.unwrap_or(usize::MAX)))?;
+    let written = config.raw.learning.retrain_after;
+    if rows < 2 * written {
+        let fitting = (rows / (TRAININGS_WANTED + 1)).clamp(1, written);
+        config.raw.learning.retrain_after = fitting;
+        if fitting != written {
+            observer.step(&format!(
+                "{rows} respondents: the demo retrains after {fitting} labelled examples, not after {written}"
+            ));
+        }
+    }
+    Ok(config)
+}
+
+/// What is played, and how.
+struct Play<'a> {
+    form: &'a Form<'a>,
+    settings: &'a PlaySettings,
+    row: &'a table::Row,
 }
 
 /// Plays, and waits until all of it has come to its end.
@@ -152,32 +188,44 @@ impl Director<'_> {
             is_training.clone(),
         )?;
 
+        let mut stage = Stage::open(config, self.cluster, self.clock)?;
+        let questionnaires = stage.questionnaires();
+        let round_trip = |event: &_| stage::round_trip(questionnaires.as_ref(), event);
+        let form = Form::of(config.event_schema.questions(), &rows[0], &round_trip)
+            .context("the event schema takes no event of the first row of [data.play]")?;
         let play_settings = self.play_settings(rows.len(), settings.seed)?;
-        let mut script = Script::of(&rows, &play_settings);
-        player::add_mischief(&mut script, &rows, MISCHIEF, &play_settings);
+        let mut script = Script::of(&rows, &play_settings, &form);
+        player::add_bad_input(&mut script, &rows, BAD_INPUT, &play_settings, &form);
         let mut played = Played {
             script,
             expected: BTreeSet::new(),
             events_sent: 0,
             late_outcomes: 0,
+            is_paced: settings.rate > 0.0,
             watch,
             unsettled: Vec::new(),
         };
-        let mut stage = Stage::open(config, self.cluster, self.clock)?;
-        self.play_script(&mut played, &mut stage, settings.rate, &is_training, observer)?;
+        let play = Play { form: &form, settings: &play_settings, row: &rows[0] };
+        self.play_script(&mut played, &mut stage, (settings.rate, &form), &is_training, observer)?;
         let answered = || played.watch.lock().answered;
         let mut unsettled = Vec::new();
         let joined = played.script.joined;
         unsettled.extend(self.settle("every event predicted", answered, played.expected.len())?);
         unsettled.extend(self.settle("every outcome joined", || count(&labelled), joined)?);
         // Only now may stream time close the windows.
-        self.close_windows(&mut played, &mut stage, &play_settings)?;
+        let late = self.close_windows(&mut played, &mut stage, &play)?;
         let open = played.script.unlabelled;
         unsettled.extend(self.settle(
             "every window closed",
             || self.counter("foretell_unlabelled_total"),
             open,
         )?);
+        // Not before: of two inputs the earlier goes first, and these are of long ago.
+        for outcome in late {
+            stage.play(&What::Outcome(outcome))?;
+            played.late_outcomes += 1;
+        }
+        stage.flush()?;
         let letters = played.expected_dead_letters().values().sum();
         unsettled.extend(self.settle("bad input set aside", || count(&dead), letters)?);
         if matches!(config.join.unlabelled, UnlabelledPolicy::Label(_)) {
@@ -193,8 +241,10 @@ impl Director<'_> {
     /// All of it in the past, windows included, so that nothing is ahead of the clock.
     fn play_settings(&self, rows: usize, seed: u64) -> anyhow::Result<PlaySettings> {
         let join = &self.config.join;
-        let outcome_delay_max = join.window / 12;
-        let span = GAP * u32::try_from(rows)? + outcome_delay_max + join.window * 2 + join.grace;
+        // Within the play, or nothing would be learned before it is over.
+        let played_within = GAP * u32::try_from(rows)?;
+        let outcome_delay_max = (join.window / 12).min(played_within / 10);
+        let span = played_within + outcome_delay_max + join.window * 2 + join.grace;
         Ok(PlaySettings {
             seed: Seed(seed),
             start: EventTime(self.clock.now().0) - span,
@@ -202,6 +252,7 @@ impl Director<'_> {
             outcome_delay_max,
             when: self.config.raw.scoring.when,
             learn_from: join.learn_from,
+            learned_as: stage::learned_as(self.config),
             crowd: "demo".to_owned(),
         })
     }
@@ -219,7 +270,7 @@ impl Director<'_> {
         &self,
         played: &mut Played,
         stage: &mut Stage,
-        rate: f64,
+        (rate, form): (f64, &Form<'_>),
         is_training: &dyn Fn() -> bool,
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<()> {
@@ -229,8 +280,9 @@ impl Director<'_> {
             if let What::Event { event, is_scored } = &happening.what {
                 played.events_sent += 1;
                 if *is_scored {
-                    played.expected.insert(event.event_id.clone());
-                    played.watch.expect(&event.event_id, self.clock.elapsed(), is_training());
+                    let id = form.id(event);
+                    played.watch.expect(&id, self.clock.elapsed(), is_training());
+                    played.expected.insert(id);
                 }
             }
             stage.play(&happening.what)?;
@@ -253,38 +305,45 @@ impl Director<'_> {
         Ok(())
     }
 
-    /// Passers-by move stream time past every window; an outcome after that is too late.
+    /// In each partition a respondent leaves a window open, and then moves stream time past it and all others. Returns
+    /// their outcomes, for which it is too late by then.
     fn close_windows(
         &self,
         played: &mut Played,
         stage: &mut Stage,
-        settings: &PlaySettings,
-    ) -> anyhow::Result<()> {
+        play: &Play<'_>,
+    ) -> anyhow::Result<Vec<Outcome>> {
         let join = &self.config.join;
-        let is_scored = self.config.raw.scoring.when == ScoreWhen::EveryEvent;
-        let closed = played.script.end() + join.window + join.grace;
+        let end = played.script.end();
         // The next punctuation after that: they come every twentieth of a window.
-        let at = closed + join.window / 20 + Duration::from_secs(2);
-        let questions = self.config.gather.questions.len();
+        let at = end + join.window + join.grace + join.window / 20 + Duration::from_secs(2);
         let partitions = self.config.raw.topics.partitions;
-        for event in player::passers_by(at, partitions, questions, settings) {
-            played.events_sent += 1;
-            if is_scored {
-                played.expected.insert(event.event_id.clone());
-                played.watch.expect(&event.event_id, self.clock.elapsed(), false);
+        let (settings, form) = (play.settings, play.form);
+        let mut late = Vec::new();
+        for time in [end, at] {
+            for (event, is_scored) in
+                player::time_advancers(time, at, partitions, play.row, settings, form)
+            {
+                played.events_sent += 1;
+                if is_scored {
+                    let id = form.id(&event);
+                    played.watch.expect(&id, self.clock.elapsed(), false);
+                    played.expected.insert(id);
+                }
+                if time == end {
+                    played.script.unlabelled += usize::from(is_scored);
+                    late.push(Outcome {
+                        respondent_id: event.respondent_id.clone(),
+                        outcome_time: settings.start,
+                        label: self.config.raw.outcomes.labels[0].clone(),
+                        outcome_id: None,
+                    });
+                }
+                stage.play(&What::Event { event, is_scored })?;
             }
-            let late = Outcome {
-                respondent_id: event.respondent_id.clone(),
-                outcome_time: settings.start,
-                label: self.config.raw.outcomes.labels[0].clone(),
-                outcome_id: None,
-            };
-            stage.play(&What::Event { event, is_scored })?;
             stage.flush()?;
-            stage.play(&What::Outcome(late))?;
-            played.late_outcomes += 1;
         }
-        stage.flush()
+        Ok(late)
     }
 
     /// Waits until `count` has reached its goal; what it was for, if nothing changes any more.
@@ -344,18 +403,8 @@ fn rounded(count: f64) -> usize {
 impl Played {
     /// Records that must be set aside, by class.
     fn expected_dead_letters(&self) -> BTreeMap<&'static str, usize> {
-        let mut expected = BTreeMap::from([("late_outcome", self.late_outcomes)]);
-        for happening in &self.script.happenings {
-            let class = match &happening.what {
-                What::Garbage { class, .. } => *class,
-                What::Event { event, .. } if event.respondent_id.is_empty() => "missing_field",
-                What::Outcome(outcome) if outcome.respondent_id.contains("-stranger-") => {
-                    "unmatched_outcome"
-                }
-                What::Event { .. } | What::Outcome(_) => continue,
-            };
-            *expected.entry(class).or_default() += 1;
-        }
+        let mut expected = self.script.set_aside.clone();
+        expected.insert("late_outcome", self.late_outcomes);
         expected
     }
 }
