@@ -162,7 +162,7 @@ impl Group {
     pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
         // librdkafka remembers that a partition is paused, even for when it comes back to us.
         let held = self.places.held_of(tasks);
-        self.resume(&held)?;
+        self.flow_again(&held)?;
         // One call for leads and companions, and only for what is held: one stranger spoils it all.
         let unassigned = self.consumer().incremental_unassign(&list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
@@ -183,6 +183,14 @@ impl Group {
     }
 
     pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        // librdkafka goes on behind the last that it has told, which an end is, too: a record would be skipped.
+        let at_end = self.places.at_end(inputs);
+        self.seek(at_end.clone())?;
+        self.places.was_sought(&at_end);
+        self.flow_again(inputs)
+    }
+
+    fn flow_again(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.retain(|input| !inputs.contains(input));
         let resumed = self.consumer().resume(&list(inputs));
         resumed.map_err(|error| broker_error("resume", &error))
@@ -428,6 +436,18 @@ mod tests {
             self.cluster.clear_request_errors(RDKafkaApiKey::Fetch);
         }
 
+        /// Reads until the end of the partition comes, and no record.
+        fn reach_the_end(&mut self) {
+            let source = [self.source.clone()];
+            let reached = (0..STEPS_MAX).any(|_| {
+                let mut records = Vec::new();
+                self.group.take(STEP, &mut records).unwrap();
+                assert!(records.is_empty(), "{records:?}");
+                !self.group.places.at_end(&source).is_empty()
+            });
+            assert!(reached, "no end has come");
+        }
+
         fn pause_and_resume(&mut self) {
             let source = [self.source.clone()];
             self.group.pause(&source).unwrap();
@@ -450,6 +470,17 @@ mod tests {
         world.pause_and_resume();
         world.write(5..10);
         assert_eq!(world.read(5), [5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn an_end_in_the_place_of_a_record_skips_none() {
+        let mut world = World::new();
+        for first in 0..20 {
+            world.write(first..first + 1);
+            assert_eq!(world.read(1), [first]);
+            world.reach_the_end();
+            world.pause_and_resume();
+        }
     }
 
     #[test]

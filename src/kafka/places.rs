@@ -19,6 +19,8 @@ struct Place {
     committed: Start,
     /// The record after the last one handed out, or the end that was reached behind it.
     next: Start,
+    /// Nothing has come since an end was reached: librdkafka takes the end for a record, and knows itself to be behind it.
+    is_at_end: bool,
 }
 
 /// The partitions held. A task's inputs share its partition number, so a place is found by the
@@ -38,7 +40,7 @@ impl Places {
     /// Holds `source` from `start` on.
     pub(crate) fn hold(&mut self, source: &TopicPartition, start: Start) {
         if let Some(index) = self.index_of(source.topic.as_str()) {
-            let place = Place { committed: start, next: start };
+            let place = Place { committed: start, next: start, is_at_end: false };
             self.places.insert((index, source.partition), place);
         }
     }
@@ -63,6 +65,7 @@ impl Places {
             return false;
         }
         place.next = Start::At(offset.next());
+        place.is_at_end = false;
         true
     }
 
@@ -72,6 +75,25 @@ impl Places {
         let Some(topic) = self.index_of(source.topic.as_str()) else { return };
         if let Some(place) = self.places.get_mut(&(topic, source.partition)) {
             place.next = place.next.max(Start::At(offset));
+            place.is_at_end = true;
+        }
+    }
+
+    /// Those of `sources` whose end was the last that came, and where each is to be read on. To stop fetching and to go
+    /// on would skip a record there.
+    pub(crate) fn at_end(&self, sources: &[TopicPartition]) -> Vec<(TopicPartition, Start)> {
+        let at_end = self.places.iter().filter(|(_, place)| place.is_at_end);
+        let at_end = at_end.map(|(key, place)| (self.source(*key), place.next));
+        at_end.filter(|(source, _)| sources.contains(source)).collect()
+    }
+
+    /// Notes that fetching was moved to where each of `sources` is to be read on.
+    pub(crate) fn was_sought(&mut self, sources: &[(TopicPartition, Start)]) {
+        for (source, _) in sources {
+            let Some(topic) = self.index_of(source.topic.as_str()) else { continue };
+            if let Some(place) = self.places.get_mut(&(topic, source.partition)) {
+                place.is_at_end = false;
+            }
         }
     }
 
@@ -121,6 +143,7 @@ impl Places {
     pub(crate) fn rewind(&mut self) {
         for place in self.places.values_mut() {
             place.next = place.committed;
+            place.is_at_end = false;
         }
     }
 
@@ -184,10 +207,15 @@ mod tests {
         places.hand_out(&at("lead", 0), Offset(10));
         places.reach_end(&at("lead", 0), Offset(13));
         assert_eq!(places.position(&at("lead", 0)), Offset(13));
+        assert_eq!(
+            places.at_end(&[at("lead", 0), at("lead", 1)]),
+            [(at("lead", 0), Start::At(Offset(13)))]
+        );
         places.reach_end(&at("lead", 0), Offset(12));
         places.reach_end(&at("lead", 7), Offset(5));
         assert_eq!(places.position(&at("lead", 0)), Offset(13));
         assert!(places.hand_out(&at("lead", 0), Offset(13)));
+        assert!(places.at_end(&[at("lead", 0)]).is_empty(), "a record came");
         places.rewind();
         assert_eq!(places.position(&at("lead", 0)), Offset(10));
     }

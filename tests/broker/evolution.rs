@@ -333,7 +333,7 @@ fn an_id_that_the_registry_does_not_know_yet_is_waited_for_and_garbage_is_not_fo
     let event = json!({"respondent_id": "me", "completed": true}).to_string();
     write(&application, 2_000_000_000, &datum("never"));
     let (code, prediction) =
-        http.post("/api/v1/events?wait=true&timeout_ms=120000", &event, None).unwrap();
+        http.post("/api/v1/events?wait=true&timeout_ms=60000", &event, None).unwrap();
     assert_eq!(code, 200, "what is behind it goes on: {prediction}");
     let (_, metrics) = http.get("/metrics").unwrap();
     let counted = r#"foretell_dead_letters_total{class="unknown_schema"} 1"#;

@@ -212,7 +212,7 @@ fn a_start_that_cannot_work_says_why() {
     let no_data = "data.play.path=/nowhere.csv";
     check(&["init", "--set", no_data], &["cannot open the data /nowhere.csv"]);
     let labels = r#"outcomes.labels=["no","yes"]"#;
-    check(&["init", "--set", labels], &["\"<=50K\" is not one of [outcomes] labels"]);
+    check(&["init", "--set", labels], &["\"<=50K\", which is not one of [outcomes] labels"]);
     check(&["run"], &["no model serves", "Run `foretell init` first"]);
     application.init();
     check(&["send", "--set", no_data], &["cannot open the data /nowhere.csv"]);

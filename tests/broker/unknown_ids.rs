@@ -39,7 +39,7 @@ fn garbage(application: &Application, respondent: &str, records: &[&[u8]]) {
 /// A healthy event of the same respondent, so that it comes behind.
 fn is_predicted(http: &Http, respondent: &str) {
     let event = json!({"respondent_id": respondent, "completed": true, "age": 39}).to_string();
-    let answer = http.post("/api/v1/events?wait=true&timeout_ms=120000", &event, None).unwrap();
+    let answer = http.post("/api/v1/events?wait=true&timeout_ms=60000", &event, None).unwrap();
     assert_eq!(answer.0, 200, "{}", answer.1);
 }
 
