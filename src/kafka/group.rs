@@ -49,6 +49,9 @@ pub(crate) struct Group {
     /// told of an error as of a record, and takes that for its position (`rd_kafka_consume_batch_queue` moves it past
     /// whatever it hands out).
     is_astray: bool,
+    /// librdkafka has paused and resumed all partitions since the last take: where an end was the last that came, it is
+    /// behind it.
+    was_rebalanced: bool,
     /// How long another member's transaction may keep the group's offsets undecided.
     undecided_max: Duration,
     clock: Arc<dyn Clock>,
@@ -77,6 +80,7 @@ impl Group {
             places: Places::new(topics.cloned().collect()),
             paused: BTreeSet::new(),
             is_astray: false,
+            was_rebalanced: false,
             undecided_max: config.transaction_timeout * 2 + TRY,
             clock: Arc::clone(clock),
         })
@@ -99,6 +103,10 @@ impl Group {
     ) -> Result<(), BrokerError> {
         if self.is_astray && !self.is_rebalancing() {
             return self.begin_anew();
+        }
+        if self.was_rebalanced && !self.is_rebalancing() {
+            self.leave_ends(|_| true)?;
+            self.was_rebalanced = false;
         }
         let before = records.len();
         self.take_at_once(records)?;
@@ -151,6 +159,7 @@ impl Group {
         let assigned = self.consumer().incremental_assign(&assignment);
         assigned.map_err(|error| broker_error("assign", &error))?;
         self.consumer().context().answered();
+        self.was_rebalanced = true;
         for (source, start) in sources.iter().zip(starts) {
             self.places.hold(source, start);
         }
@@ -167,6 +176,7 @@ impl Group {
         let unassigned = self.consumer().incremental_unassign(&list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
         self.consumer().context().answered();
+        self.was_rebalanced = true;
         for task in tasks {
             self.places.release(*task);
         }
@@ -184,10 +194,20 @@ impl Group {
 
     pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
         // librdkafka goes on behind the last that it has told, which an end is, too: a record would be skipped.
-        let at_end = self.places.at_end(inputs);
+        self.leave_ends(|source| inputs.contains(source))?;
+        self.flow_again(inputs)
+    }
+
+    /// Fetching goes on where the records that were handed out leave off.
+    fn leave_ends(
+        &mut self,
+        is_meant: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<(), BrokerError> {
+        let at_end = self.places.at_end().filter(|(source, _)| is_meant(source));
+        let at_end: Vec<_> = at_end.collect();
         self.seek(at_end.clone())?;
         self.places.was_sought(&at_end);
-        self.flow_again(inputs)
+        Ok(())
     }
 
     fn flow_again(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -438,12 +458,11 @@ mod tests {
 
         /// Reads until the end of the partition comes, and no record.
         fn reach_the_end(&mut self) {
-            let source = [self.source.clone()];
             let reached = (0..STEPS_MAX).any(|_| {
                 let mut records = Vec::new();
                 self.group.take(STEP, &mut records).unwrap();
                 assert!(records.is_empty(), "{records:?}");
-                !self.group.places.at_end(&source).is_empty()
+                self.group.places.at_end().count() == 1
             });
             assert!(reached, "no end has come");
         }

@@ -213,7 +213,8 @@ fn a_start_that_cannot_work_says_why() {
     check(&["init", "--set", no_data], &["cannot open the data /nowhere.csv"]);
     let labels = r#"outcomes.labels=["no","yes"]"#;
     check(&["init", "--set", labels], &["\"<=50K\", which is not one of [outcomes] labels"]);
-    check(&["run"], &["no model serves", "Run `foretell init` first"]);
+    // Nothing was made of data that can't be learned from.
+    check(&["run"], &["does not exist", "run `foretell init` first"]);
     application.init();
     check(&["send", "--set", no_data], &["cannot open the data /nowhere.csv"]);
     check(&["run", "--set", labels], &["the model that serves tells apart", "init --force"]);
