@@ -371,6 +371,7 @@ mod tests {
             let row = Row {
                 answers: vec![Some(Answer::Number(age.into())), None],
                 label: label.to_string(),
+                ..Row::default()
             };
             let example = LabelledExample {
                 origin: ExampleOrigin::Stream,

@@ -445,6 +445,7 @@ mod tests {
         let table = RawTable {
             path: file.path().to_owned(),
             columns: Vec::new(),
+            skip: Vec::new(),
             label: "label".to_owned(),
             delimiter: ',',
             comment: None,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        player::{Form, PlaySettings, Script, What},
+        player::{Action, EventForm, Pace, PlaySettings, Script},
         shutdown::Shutdown,
         stage::{self, Seen, Stage},
         table,
@@ -73,29 +73,17 @@ pub fn send(
     let (watch, threads) =
         stage::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
-    let questionnaires = stage.questionnaires();
-    let round_trip = |event: &_| stage::round_trip(questionnaires.as_ref(), event);
-    let Some(first) = rows.first() else { return Ok(Sent::default()) };
-    let form = Form::of(config.event_schema.questions(), first, &round_trip)
-        .context("the event schema takes no event of the table's first row")?;
-    let script = Script::of(
-        &rows,
-        &PlaySettings {
-            seed: Seed(settings.seed),
-            start,
-            gap: Duration::from_secs_f64(1.0 / settings.rate),
-            outcome_delay_max: settings.outcome_delay_max,
-            when: config.raw.scoring.when,
-            learn_from: config.join.learn_from,
-            learned_as: stage::learned_as(config),
-            crowd: format!("send-{}", start.0),
-        },
-        &form,
-    );
+    let codec = cluster.codecs(config)?.questionnaire;
+    let mut form = EventForm::new(config, codec, &rows, (&format!("send-{}", start.0), start))?;
+    let play = live(config, settings, start);
+    let script = Script::of(&rows, &mut form, &play);
+    if script.unfit > 0 {
+        tracing::warn!(rows = script.unfit, "not sent, for the event schema does not take them");
+    }
     let mut sent = Sent::default();
     let mut shown = 0;
-    for happening in &script.happenings {
-        while let Some(ahead) = remaining(happening.at, clock.as_ref()) {
+    for scheduled in &script.actions {
+        while let Some(ahead) = remaining(scheduled.at, clock.as_ref()) {
             stage.flush()?;
             // Waiting for the clock is waiting for Ctrl-C.
             if shutdown.wait(ahead).is_some() {
@@ -105,18 +93,18 @@ pub fn send(
         if shutdown.signal().is_stopped() {
             break;
         }
-        match &happening.what {
-            What::Event { event, is_scored } => {
+        match &scheduled.action {
+            Action::Event { prediction_id, is_scored, .. } => {
                 sent.events += 1;
                 if *is_scored {
                     sent.expected += 1;
-                    watch.expect(&form.id(event), clock.elapsed(), false);
+                    watch.expect(prediction_id, clock.elapsed(), false);
                 }
             }
-            What::Outcome(_) => sent.outcomes += 1,
-            What::Garbage { .. } => {}
+            Action::Outcome(_) => sent.outcomes += 1,
+            Action::Bad { .. } => {}
         }
-        stage.play(&happening.what)?;
+        stage.play(&scheduled.action)?;
         shown = show_new(&watch, shown, sent.events, show);
     }
     stage.flush()?;
@@ -133,6 +121,24 @@ pub fn send(
     sent.predicted = log.answered;
     sent.latencies = log.seen.iter().filter_map(|seen| seen.latency).collect();
     Ok(sent)
+}
+
+/// Everything happens now: ids and times that the table has are those of a past that was sent before.
+fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySettings {
+    PlaySettings {
+        seed: Seed(settings.seed),
+        pace: Pace {
+            start,
+            gap: Duration::from_secs_f64(1.0 / settings.rate),
+            outcome_delay_max: settings.outcome_delay_max,
+            moved_back: Duration::ZERO,
+            open_max: usize::MAX,
+        },
+        with_metadata: false,
+        retention: config.raw.scoring.retention,
+        learn_from: config.join.learn_from,
+        predictions_max: config.join.predictions_max,
+    }
 }
 
 fn remaining(at: EventTime, clock: &dyn Clock) -> Option<Duration> {

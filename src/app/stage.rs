@@ -8,14 +8,9 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, player::What},
+    app::{cluster::Cluster, player::Action},
     config::Config,
-    events::{
-        outcome::Outcome,
-        prediction::Prediction,
-        questionnaire::{Question, QuestionnaireEvent},
-    },
-    ml::ColumnKind,
+    events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
     processors::topology::Codecs,
     streams::{
         codec::Codec,
@@ -56,30 +51,24 @@ impl Stage {
         })
     }
 
-    /// How events are written and read, apart from this stage.
-    #[must_use]
-    pub fn questionnaires(&self) -> Arc<dyn Codec<QuestionnaireEvent>> {
-        Arc::<_>::clone(&self.codecs.questionnaire) as Arc<dyn Codec<QuestionnaireEvent>>
-    }
-
-    /// Lets something happen.
+    /// Sends what an action says.
     ///
     /// # Errors
     /// If it can't be written.
-    pub fn play(&mut self, what: &What) -> anyhow::Result<()> {
+    pub fn play(&mut self, action: &Action) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
-        let (topic, key) = match what {
-            What::Event { event, .. } => {
+        let (topic, key) = match action {
+            Action::Event { event, .. } => {
                 let codec: &dyn Codec<QuestionnaireEvent> = self.codecs.questionnaire.as_ref();
                 codec.encode(event, &mut bytes)?;
                 (&self.events, &event.respondent_id)
             }
-            What::Outcome(outcome) => {
+            Action::Outcome(outcome) => {
                 let codec: &dyn Codec<Outcome> = self.codecs.outcome.as_ref();
                 codec.encode(outcome, &mut bytes)?;
                 (&self.outcomes, &outcome.respondent_id)
             }
-            What::Garbage { key, value, .. } => {
+            Action::Bad { key, value, .. } => {
                 bytes.extend_from_slice(value);
                 (&self.events, key)
             }
@@ -131,14 +120,14 @@ pub struct Log {
 
 impl Watch {
     /// An event goes out that is to come back as a prediction.
-    pub fn expect(&self, event_id: &str, now: Duration, while_training: bool) {
-        self.lock().sent.insert(event_id.to_owned(), (now, while_training));
+    pub fn expect(&self, prediction_id: &str, now: Duration, while_training: bool) {
+        self.lock().sent.insert(prediction_id.to_owned(), (now, while_training));
     }
 
     fn arrived(&self, prediction: Prediction, now: Duration, while_training: bool) {
         let (_, changed) = &*self.0;
         let mut log = self.lock();
-        let sent = log.sent.remove(&prediction.event_id);
+        let sent = log.sent.remove(&prediction.prediction_id);
         log.answered += usize::from(sent.is_some());
         let latency = sent.map(|(at, _)| now.saturating_sub(at));
         let while_training = while_training || sent.is_some_and(|(_, training)| training);
@@ -231,25 +220,4 @@ pub fn watch_predictions(
     };
     let threads = follow(cluster.broker.as_ref(), &config.topics.predictions, stop, visit)?;
     Ok((watch, threads))
-}
-
-/// An event as the other side reads it; none if the schema does not take it.
-#[must_use]
-pub fn round_trip(
-    codec: &dyn Codec<QuestionnaireEvent>,
-    event: &QuestionnaireEvent,
-) -> Option<QuestionnaireEvent> {
-    let mut bytes = Vec::new();
-    codec.encode(event, &mut bytes).ok()?;
-    codec.decode(&bytes).ok()
-}
-
-/// Whether answers to each question are learned from as words or as numbers.
-#[must_use]
-pub fn learned_as(config: &Config) -> Vec<Option<ColumnKind>> {
-    let columns = config.pipeline.columns();
-    let kind = |question: &Question| {
-        columns.iter().find(|column| column.name == question.name).map(|column| column.kind)
-    };
-    config.event_schema.questions().iter().map(kind).collect()
 }

@@ -12,13 +12,20 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     config::RawTable,
     events::questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
+    streams::time::EventTime,
 };
 
 /// One respondent: the answers, in the order of the schema's questions, and what turned out to be true.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     pub answers: Vec<Option<Answer>>,
     pub label: String,
+    /// Empty, if no column says it. As the other metadata it is for a play; models do not learn from it.
+    pub respondent_id: String,
+    /// Empty, if no column says it.
+    pub event_id: String,
+    /// None, if no column says it.
+    pub event_time: Option<EventTime>,
 }
 
 /// A table with what it is: the same rows under the same names, typed alike, have the same digest.
@@ -68,6 +75,9 @@ pub enum TableError {
 enum Place {
     Question(usize),
     Label,
+    RespondentId,
+    EventId,
+    EventTime,
     Unused,
 }
 
@@ -192,11 +202,27 @@ fn places_of(
     if !names.contains(&table.label) {
         return Err(wrong(format!("there is no column {:?}, which `label` names", table.label)));
     }
+    if let Some(name) = table.skip.iter().find(|name| !names.contains(name)) {
+        let known = names.join(", ");
+        return Err(wrong(format!("there is no column {name:?}, which `skip` names ({known})")));
+    }
+    if table.skip.contains(&table.label) {
+        return Err(wrong(format!("column {:?} is the label, and `skip` names it", table.label)));
+    }
     let questions = schema.questions();
+    let metadata = schema.metadata();
     let place = |name: &String| {
         if *name == table.label {
             Ok(Place::Label)
-        } else if name.is_empty() {
+        } else if name.is_empty() || table.skip.contains(name) {
+            Ok(Place::Unused)
+        } else if *name == metadata.respondent_id {
+            Ok(Place::RespondentId)
+        } else if *name == metadata.event_time {
+            Ok(Place::EventTime)
+        } else if metadata.event_id.as_ref() == Some(name) {
+            Ok(Place::EventId)
+        } else if metadata.completed.as_ref() == Some(name) {
             Ok(Place::Unused)
         } else if let Some(index) = questionnaire::place_of(name, questions) {
             Ok(Place::Question(index))
@@ -205,7 +231,7 @@ fn places_of(
             let known = known.collect::<Vec<_>>().join(", ");
             Err(wrong(format!(
                 "column {name:?} is no answer of the event schema ({known}); \
-                 leave its name empty in `columns` if it is not used"
+                 if it is not used, name it in `skip`, or leave its name empty in `columns`"
             )))
         }
     };
@@ -215,7 +241,7 @@ fn places_of(
         if let Some(earlier) = earlier {
             let (first, second) = (earlier + 1, later + 1);
             return Err(wrong(format!(
-                "columns {first} and {second}, {:?} and {:?}, are the same answer: leave one name empty in `columns`",
+                "columns {first} and {second}, {:?} and {:?}, are the same field: name one in `skip`, or leave its name empty in `columns`",
                 names[earlier], names[later]
             )));
         }
@@ -227,8 +253,19 @@ impl Place {
     fn is_also(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Question(one), Self::Question(other)) => one == other,
-            (Self::Label, Self::Label) => true,
-            (Self::Question(_) | Self::Label | Self::Unused, _) => false,
+            (Self::Label, Self::Label)
+            | (Self::RespondentId, Self::RespondentId)
+            | (Self::EventId, Self::EventId)
+            | (Self::EventTime, Self::EventTime) => true,
+            (
+                Self::Question(_)
+                | Self::Label
+                | Self::RespondentId
+                | Self::EventId
+                | Self::EventTime
+                | Self::Unused,
+                _,
+            ) => false,
         }
     }
 }
@@ -242,7 +279,7 @@ fn row_of(
     if record.len() != places.len() {
         return Err(format!("{} fields, expected {}", record.len(), places.len()));
     }
-    let mut row = Row { answers: vec![None; schema.questions().len()], label: String::new() };
+    let mut row = Row { answers: vec![None; schema.questions().len()], ..Row::default() };
     for (text, place) in record.iter().zip(places) {
         match place {
             Place::Unused => {}
@@ -250,22 +287,30 @@ fn row_of(
                 let suffix = table.label_suffix.as_str();
                 text.strip_suffix(suffix).unwrap_or(text).clone_into(&mut row.label);
             }
+            Place::RespondentId => {
+                row.respondent_id = schema.parse_respondent_id(text).map_err(wrong_cell)?;
+            }
+            Place::EventId => row.event_id = schema.parse_event_id(text).map_err(wrong_cell)?,
+            Place::EventTime => {
+                row.event_time = Some(schema.parse_event_time(text).map_err(wrong_cell)?);
+            }
             Place::Question(index) => {
                 if table.missing.iter().any(|missing| missing.trim() == text) {
                     continue;
                 }
                 let question = &schema.questions()[*index];
-                let answer = schema.parse_answer(question, text);
-                row.answers[*index] = answer.map_err(|error| {
-                    if let EntryError::WrongValue { field, found, wanted } = error {
-                        return format!("column {field:?} is {found}: it must be {wanted}");
-                    }
-                    error.to_string()
-                })?;
+                row.answers[*index] = schema.parse_answer(question, text).map_err(wrong_cell)?;
             }
         }
     }
     Ok(row)
+}
+
+fn wrong_cell(error: EntryError) -> String {
+    if let EntryError::WrongValue { field, found, wanted } = error {
+        return format!("column {field:?} is {found}: it must be {wanted}");
+    }
+    error.to_string()
 }
 
 /// Each part with its length, so that no two rows have the same bytes.
@@ -316,6 +361,7 @@ mod tests {
         let mut table = RawTable {
             path: file.path().to_owned(),
             columns: Vec::new(),
+            skip: Vec::new(),
             label: "out".to_owned(),
             delimiter: ',',
             comment: Some('#'),
@@ -356,6 +402,26 @@ mod tests {
         };
         assert!(named(&["age", "age", "out"]).is_err());
         assert!(named(&["", "", "out"]).is_ok());
+    }
+
+    #[test]
+    fn metadata_columns_are_for_a_play_and_others_are_skipped_by_name() {
+        let text = "who,at,age,note,out\na,1970-01-01T00:00:01Z,1,x,no\n,2500,2,y,yes\n";
+        refuse(text, &["\"note\"", "`skip`"]);
+        let skip = |name: &str| {
+            let name = name.to_owned();
+            try_load(text, move |table| table.skip.push(name))
+        };
+        let table = skip("note").unwrap();
+        let of = |row: &Row| (row.respondent_id.clone(), row.event_time);
+        assert_eq!(of(&table.rows[0]), ("a".to_owned(), Some(EventTime(1_000))));
+        assert_eq!(of(&table.rows[1]), (String::new(), Some(EventTime(2_500))));
+        // What they say makes no other training data.
+        assert_eq!(table.digest, try_load("age,out\n1,no\n2,yes\n", |_| {}).unwrap().digest);
+        assert!(skip("nota").unwrap_err().to_string().contains("\"nota\""));
+        assert!(skip("out").unwrap_err().to_string().contains("label"));
+        refuse("who,at,out\na,soon,no\n", &["line 2", "\"at\"", "\"soon\""]);
+        refuse("who,who,out\na,b,no\n", &["columns 1 and 2"]);
     }
 
     #[test]

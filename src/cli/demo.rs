@@ -13,9 +13,10 @@ use crate::{
     cli::{Global, Sets, progress::Progress},
 };
 
-/// Runs the whole loop in this process: makes a first model, plays the table of [data.play] as live
-/// questionnaires with delayed outcomes and some bad input, retrains and swaps models meanwhile, and then
-/// examines the topics. Fails if one prediction is missing, doubled, or made by another model than announced.
+/// Runs the whole loop in this process: makes a first model, plays the table of [data.play] (or else of
+/// [data.initial]) as live questionnaires with delayed outcomes and some bad input, retrains and swaps models
+/// meanwhile, and then examines the topics. Fails if one prediction is missing, doubled, or made by another model
+/// than announced. It says how it fits event times and learning.retrain_after to the data, and what it could not check.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -125,10 +126,13 @@ fn table(report: &Report) -> String {
     }
     lines.push(String::new());
     for check in &report.checks {
-        lines.push(match check.ok {
-            Some(true) => format!("ok   {}", check.name),
-            Some(false) => format!("FAIL {}", check.name),
-            None => format!("-    {}: not checked, nothing in this play shows it", check.name),
+        lines.push(match (check.ok, &check.not_checked) {
+            (Some(true), _) => format!("ok   {}", check.name),
+            (Some(false), _) => format!("FAIL {}", check.name),
+            (None, why) => {
+                let why = why.as_deref().unwrap_or("unknown");
+                format!("-    {}: not checked: {why}", check.name)
+            }
         });
     }
     lines.join("\n")

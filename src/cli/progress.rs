@@ -5,7 +5,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    address,
     app::{demo::DemoObserver, init::InitObserver},
     ml::training::Trial,
 };
@@ -69,14 +68,20 @@ impl InitObserver for Progress {
 }
 
 impl DemoObserver for Progress {
-    fn played(&mut self, happenings: usize, of: usize, predictions: usize) {
+    fn played(&mut self, actions: usize, of: usize, predictions: usize) {
         let of = u64::try_from(of).unwrap_or(u64::MAX);
         let bar = self.bar("playing", of);
-        bar.set_position(u64::try_from(happenings).unwrap_or(u64::MAX));
+        bar.set_position(u64::try_from(actions).unwrap_or(u64::MAX));
         bar.set_message(format!("{predictions} predictions came back"));
         if bar.position() == of {
             self.finish();
         }
+    }
+
+    fn waiting(&mut self, what: &str, reached: usize, of: usize) {
+        let bar = self.bar("waiting", u64::try_from(of).unwrap_or(u64::MAX));
+        bar.set_position(u64::try_from(reached).unwrap_or(u64::MAX));
+        bar.set_message(what.to_owned());
     }
 }
 
@@ -97,8 +102,7 @@ pub(super) fn one_line(error: &anyhow::Error) -> String {
             line = format!("{line}: {cause}");
         }
     }
-    // The last net for what libraries quote.
-    address::hide_in(&line).into_owned()
+    line
 }
 
 #[cfg(test)]

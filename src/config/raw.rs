@@ -392,6 +392,9 @@ pub struct RawTable {
     /// The columns in order; unset: the first line names them. An empty name is a column not used.
     #[serde(default)]
     pub columns: Vec<String>,
+    /// Columns, by name, that are not used.
+    #[serde(default)]
+    pub skip: Vec<String>,
     /// The column that holds the label.
     pub label: String,
     #[serde(default = "comma")]

@@ -51,7 +51,7 @@ fn check(name: &str, who: &str, columns: &[Column], more: &str) {
         assert_eq!(number(none), 0, "{name}, {none}: {summary}");
     }
     assert!(number("retrainings") >= 1, "{name}: {summary}");
-    assert!(process.errors().contains("the demo retrains after 60"), "{}", process.errors());
+    assert!(process.errors().contains("learning.retrain_after is"), "{}", process.errors());
 }
 
 const AGE: Column = ("age", r#"["null","int"]"#, |row| (row * 7 % 10 * 5 + row % 3).to_string());

@@ -1,6 +1,9 @@
 //! Reads the topics from end to end and says what is there, as an outsider would.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use crate::{
     app::cluster::Cluster,
@@ -10,16 +13,22 @@ use crate::{
         model::Model,
         prediction::Prediction,
     },
-    ml::{Label, ModelBundle, Probabilities, Scorer, Scratch, training::Evaluation},
+    ml::{
+        Label, ModelBundle, Probabilities, Scorer, Scratch, features::Surprises,
+        training::Evaluation,
+    },
     processors::convert,
 };
 
 /// What is on the topics.
+#[derive(Default)]
 pub(super) struct Found {
-    /// How often each event was predicted.
+    /// How often each prediction is there, by its id: that of an event.
     pub(super) predictions: BTreeMap<String, usize>,
     /// Predictions that the model announced under their version does not make.
     pub(super) wrong_version: usize,
+    /// What the models that made the predictions had not seen the like of, in all of them.
+    pub(super) surprises: Surprises,
     /// Labelled examples from the stream.
     pub(super) joined: usize,
     /// Records set aside, by class.
@@ -33,23 +42,36 @@ pub(super) struct FoundModel {
     pub(super) version: String,
     pub(super) training: u64,
     pub(super) predictions: usize,
+    /// Those of them that are of the play, and not of the events after it, which close its windows.
+    pub(super) in_play: usize,
     /// Of its predictions whose outcome came: scored first, learned from later.
     pub(super) live: Option<Evaluation>,
 }
 
-pub(super) fn examine(config: &Config, cluster: &Cluster) -> anyhow::Result<Found> {
+/// `in_play` has the ids of the play's predictions.
+pub(super) fn examine(
+    config: &Config,
+    cluster: &Cluster,
+    in_play: &BTreeSet<String>,
+) -> anyhow::Result<Found> {
     let scorers = scorers_of(config, cluster)?;
     let mut predictions: BTreeMap<String, usize> = BTreeMap::new();
-    let mut by_version: BTreeMap<String, usize> = BTreeMap::new();
+    let mut by_version: BTreeMap<String, [usize; 2]> = BTreeMap::new();
     let mut wrong_version = 0;
+    let mut surprises = Surprises::default();
     let mut scratch = Scratch::default();
     cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
-        *predictions.entry(prediction.event_id.clone()).or_default() += 1;
-        *by_version.entry(prediction.model_version.clone()).or_default() += 1;
+        *predictions.entry(prediction.prediction_id.clone()).or_default() += 1;
+        let [all, played] = by_version.entry(prediction.model_version.clone()).or_default();
+        *all += 1;
+        *played += usize::from(in_play.contains(&prediction.prediction_id));
         let announced =
             scorers.iter().find(|scorer| scorer.version().as_str() == prediction.model_version);
         let is_its_own = announced.is_some_and(|scorer| {
             let values = convert::values_of(&prediction.features, scorer.columns());
+            let odd = scorer.surprises(&values);
+            surprises.unseen_categories += odd.unseen_categories;
+            surprises.out_of_range += odd.out_of_range;
             let again = scorer.score(&values, &mut scratch);
             let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
             told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))
@@ -77,9 +99,11 @@ pub(super) fn examine(config: &Config, cluster: &Cluster) -> anyhow::Result<Foun
     let models = scorers.iter().map(|scorer| {
         let version = scorer.version().as_str().to_owned();
         let scored = live.get(&version);
+        let [predictions, in_play] = by_version.get(&version).copied().unwrap_or_default();
         FoundModel {
             training: scorer.lineage().origin.training,
-            predictions: by_version.get(&version).copied().unwrap_or(0),
+            predictions,
+            in_play,
             live: scored.map(|(probabilities, labels)| {
                 let decisions: Vec<Label> =
                     probabilities.iter().map(|told| scorer.decide(told)).collect();
@@ -92,6 +116,7 @@ pub(super) fn examine(config: &Config, cluster: &Cluster) -> anyhow::Result<Foun
     Ok(Found {
         predictions,
         wrong_version,
+        surprises,
         joined,
         dead_letters: dead_letters(config, cluster)?,
         models,

@@ -23,6 +23,17 @@ const MICROS_PER_MILLI: i64 = 1_000;
 const NANOS_PER_MILLI: i64 = 1_000_000;
 const OTHER_NUMBER: &str = "it has another number of answers than there are questions";
 
+impl TimeUnit {
+    /// The milliseconds that `time` is in this unit.
+    pub(super) fn millis(self, time: i64) -> i64 {
+        match self {
+            Self::Millis => time,
+            Self::Micros => time.div_euclid(MICROS_PER_MILLI),
+            Self::Nanos => time.div_euclid(NANOS_PER_MILLI),
+        }
+    }
+}
+
 /// Reads events of every schema that can be read as the user's, and writes them with that.
 ///
 /// A row has the respondent, the time, the event id and the completed flag (the last two only if
@@ -76,11 +87,7 @@ impl QuestionnaireCodec {
         let Cell::Long(time) = row[EVENT_TIME] else {
             return Err(missing(&fields.event_time));
         };
-        let millis = match self.schema.time_unit {
-            TimeUnit::Millis => time,
-            TimeUnit::Micros => time.div_euclid(MICROS_PER_MILLI),
-            TimeUnit::Nanos => time.div_euclid(NANOS_PER_MILLI),
-        };
+        let millis = self.schema.time_unit.millis(time);
         Ok(QuestionnaireEvent {
             event_id: self.event_id.map_or_else(String::new, |place| id(row[place])),
             respondent_id,

@@ -101,6 +101,41 @@ impl QuestionnaireSchema {
         })
     }
 
+    /// The event time that a cell of a table is: a number in the unit of the schema's field, or ISO 8601.
+    ///
+    /// # Errors
+    /// [`EntryError`] names the field.
+    pub fn parse_event_time(&self, text: &str) -> Result<EventTime, EntryError> {
+        const KIND: MomentKind = MomentKind::Timestamp { per_second: 1_000 };
+        let text = text.trim();
+        let number = || Some(self.time_unit.millis(text.parse().ok()?));
+        let time = number().or_else(|| KIND.parse(text));
+        time.map(EventTime).ok_or_else(|| {
+            let wanted =
+                "a time, such as 2026-11-28T17:05:30Z, or a number in the unit of the event schema";
+            wrong_cell(&self.fields.event_time, text, wanted)
+        })
+    }
+
+    /// The respondent id that a cell of a table is; empty if it is blank.
+    ///
+    /// # Errors
+    /// [`EntryError`] names the field.
+    pub fn parse_respondent_id(&self, text: &str) -> Result<String, EntryError> {
+        id_of_cell(self.respondent_id, &self.fields.respondent_id, text)
+    }
+
+    /// The event id that a cell of a table is; empty if it is blank, or if the schema has none.
+    ///
+    /// # Errors
+    /// [`EntryError`] names the field.
+    pub fn parse_event_id(&self, text: &str) -> Result<String, EntryError> {
+        match &self.fields.event_id {
+            Some(field) => id_of_cell(self.event_id, field, text),
+            None => Ok(String::new()),
+        }
+    }
+
     fn enter(
         &self,
         event: &mut QuestionnaireEvent,
@@ -148,6 +183,23 @@ impl QuestionnaireSchema {
         let questions = self.questions().iter().map(|question| question.name.as_str());
         required.into_iter().chain(optional.into_iter().flatten()).chain(questions)
     }
+}
+
+fn id_of_cell(kind: IdKind, field: &str, text: &str) -> Result<String, EntryError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let value = match kind {
+        IdKind::Number => text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
+        IdKind::Text | IdKind::Uuid => Value::from(text),
+    };
+    id(kind, &value).map_err(|wanted| wrong_cell(field, text, wanted))
+}
+
+fn wrong_cell(field: &str, text: &str, wanted: &str) -> EntryError {
+    let found = format!("{text:?}");
+    EntryError::WrongValue { field: field.to_owned(), found, wanted: wanted.to_owned() }
 }
 
 fn id(kind: IdKind, value: &Value) -> Result<String, &'static str> {

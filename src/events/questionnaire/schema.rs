@@ -252,6 +252,12 @@ impl QuestionnaireSchema {
         })
     }
 
+    /// Which of its fields are about the event.
+    #[must_use]
+    pub fn metadata(&self) -> &MetadataFields {
+        &self.fields
+    }
+
     /// The questions, in the schema's order; an event's answers have the same order.
     #[must_use]
     pub fn questions(&self) -> &[Question] {

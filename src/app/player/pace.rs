@@ -1,0 +1,135 @@
+//! How fast event time goes in a play: scaled to the application's windows, and all of it in the past.
+
+use std::time::Duration;
+
+use crate::{app::table::Row, config::Config, streams::time::EventTime};
+
+/// The clock of a play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The event time of the first event.
+    pub start: EventTime,
+    /// Event time between one respondent and the next, where the table does not say it.
+    pub gap: Duration,
+    /// The longest that an outcome takes.
+    pub outcome_delay_max: Duration,
+    /// By how much the event times of the table are moved into the past.
+    pub moved_back: Duration,
+    /// Awaited predictions under way at most: their event times lie well within the windows.
+    pub open_max: usize,
+}
+
+/// So many respondents come in the shorter of the window and the retention of what waits for more: four a second, where
+/// that is two hours.
+const RESPONDENTS_A_WINDOW: u32 = 28_800;
+/// What lies between the closing of the last window and the clock.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Far more than a commit interval's worth.
+const OPEN_MAX: u128 = 5_000;
+/// A batch of the player's.
+const OPEN_MIN: u128 = 50;
+
+impl Pace {
+    /// For `rows`, at `now`. `times` has the first and the last event time of the table, if it says them.
+    #[must_use]
+    pub fn new(config: &Config, rows: &[Row], now: EventTime) -> Self {
+        let join = &config.join;
+        let horizon = join.window.min(config.raw.scoring.retention);
+        let millisecond = Duration::from_millis(1);
+        let gap = (horizon / RESPONDENTS_A_WINDOW).max(millisecond);
+        let count = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
+        let times = rows.iter().filter_map(|row| row.event_time);
+        let times = times.clone().min().zip(times.max());
+        let span = times.map_or(gap * count, |(first, last)| last.since(first));
+        let outcome_delay_max = (join.window / 12).min((span / 10).max(gap));
+        let end_max = now - closing(config) - MARGIN;
+        let latest = |last: EventTime| last + outcome_delay_max + gap;
+        let (start, moved_back) = match times {
+            Some((first, last)) => {
+                let moved_back = latest(last).since(end_max);
+                (first - gap - moved_back, moved_back)
+            }
+            None => (end_max - span - outcome_delay_max - gap, Duration::ZERO),
+        };
+        let average = (span / count).max(millisecond);
+        let open_max = horizon.as_millis() / 4 / average.as_millis().max(1);
+        Self {
+            start,
+            gap,
+            outcome_delay_max,
+            moved_back,
+            open_max: usize::try_from(open_max.clamp(OPEN_MIN, OPEN_MAX)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// From the last thing of a play to an event by which all windows are closed: punctuations come every twentieth of a
+/// window, and at least a second apart.
+#[must_use]
+pub fn closing(config: &Config) -> Duration {
+    let join = &config.join;
+    join.window + join.grace + join.window / 20 + Duration::from_secs(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const NOW: EventTime = EventTime(1_790_000_000_000);
+
+    fn config(window: &str, retention: &str) -> Config {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml");
+        let sets = [format!("outcomes.window={window}"), format!("scoring.retention={retention}")];
+        Config::load(Path::new(example), &sets).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Nothing is ahead of the clock, and all of it fits its windows, for `count` rows at `times`.
+    fn check(window: &str, retention: &str, count: usize, times: Option<fn(usize) -> i64>) -> Pace {
+        let config = config(window, retention);
+        let row = |number| Row {
+            event_time: times.map(|time| EventTime(time(number))),
+            ..Row::default()
+        };
+        let rows: Vec<Row> = (0..count).map(row).collect();
+        let pace = Pace::new(&config, &rows, NOW);
+        let gaps = u32::try_from(count).unwrap_or(u32::MAX);
+        let last = rows.iter().filter_map(|row| row.event_time).max();
+        let last = last.map_or(pace.start + pace.gap * gaps, |last| last - pace.moved_back);
+        let closed = last + pace.outcome_delay_max + pace.gap + closing(&config);
+        assert!(closed <= NOW, "{window}, {count}: {pace:?}");
+        assert!(pace.gap <= config.raw.scoring.retention / 4, "{pace:?}");
+        assert!(pace.outcome_delay_max + pace.gap < config.join.window, "{pace:?}");
+        assert!(pace.open_max >= 50);
+        pace
+    }
+
+    #[test]
+    fn event_times_are_scaled_to_the_window_and_not_ahead_of_the_clock() {
+        for window in ["5s", "2h", "30days", "365days"] {
+            for count in [1, 300, 20_000] {
+                check(window, "1h", count, None);
+                check(window, "1s", count, None);
+                check(window, "400days", count, None);
+            }
+        }
+        assert_eq!(check("2h", "1day", 300, None).gap, Duration::from_millis(250));
+        let month = check("30days", "30days", 20_000, None);
+        assert_eq!(month.gap, Duration::from_secs(90));
+        assert!(month.outcome_delay_max < month.gap * 20_000 / 9, "outcomes come on the way");
+    }
+
+    #[test]
+    fn times_of_the_table_are_moved_back_only_if_windows_would_not_close() {
+        let hourly = |number| 1_600_000_000_000 + 3_600_000 * i64::try_from(number).unwrap_or(0);
+        assert_eq!(check("2h", "1day", 300, Some(hourly)).moved_back, Duration::ZERO);
+        let recent = |number| NOW.0 - 1_000 * i64::try_from(number).unwrap_or(0);
+        assert!(check("2h", "1day", 300, Some(recent)).moved_back > Duration::from_secs(2 * 3_600));
+        let ahead = |number| NOW.0 + 86_400_000 * i64::try_from(number).unwrap_or(0);
+        assert!(
+            check("30days", "1day", 300, Some(ahead)).moved_back
+                > Duration::from_secs(86_400 * 329)
+        );
+    }
+}
