@@ -25,7 +25,7 @@ use crate::{
     processors::{
         contract::ContractBoard,
         event_time::TimeBounds,
-        metrics::ApplicationMetrics,
+        metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
         topology::{self, Codecs, LearningParts, ScoringParts},
@@ -102,12 +102,14 @@ impl Instance {
         cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
         let registry = telemetry::metrics_registry()?;
         let metrics = ApplicationMetrics::register(&registry)?;
+        let streams_metrics = StreamsMetrics::register(&registry)?;
+        streams_metrics.begin_at_zero(&DEAD_LETTER_CLASSES);
         let parts = Parts {
             config,
             cluster,
             clock,
             codecs: cluster.codecs(config)?,
-            streams_metrics: StreamsMetrics::register(&registry)?,
+            streams_metrics,
             contract: ContractBoard::new(config.contract.policy, metrics.clone()),
             metrics,
             serving: Serving::default(),

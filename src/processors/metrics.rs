@@ -35,6 +35,25 @@ const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
+/// Why a record becomes a dead letter; the README says what each is. One that is not here is counted from its first on.
+pub const DEAD_LETTER_CLASSES: [&str; 15] = [
+    "framing",
+    "malformed",
+    "tombstone",
+    "unknown_schema",
+    "incompatible_schema",
+    "missing_field",
+    "future_time",
+    "past_time",
+    "feature_contract",
+    "unknown_label",
+    "late_outcome",
+    "unmatched_outcome",
+    "unwritable",
+    "unstorable",
+    "unsendable",
+];
+
 /// What becomes of an outcome.
 const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];

@@ -218,6 +218,16 @@ impl StreamsMetrics {
         }
     }
 
+    /// The dead letters of these classes are counted from 0 on, so that the first of a class is an increase.
+    pub fn begin_at_zero(&self, classes: &[&str]) {
+        for class in classes {
+            self.dead_letters.with_label_values(&[*class]);
+        }
+        for result in ["committed", "aborted"] {
+            self.commits.with_label_values(&[result]);
+        }
+    }
+
     pub(crate) fn dead_letters(&self, class: &str) -> Counter {
         Counter(self.dead_letters.with_label_values(&[class]))
     }

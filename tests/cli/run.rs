@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use foretell::processors::metrics::DEAD_LETTER_CLASSES;
 use serde_json::json;
 
 use crate::process::{Http, Process, SOON, at, example, quick_settings, tool, until};
@@ -101,4 +102,20 @@ fn metrics(http: &Http) {
     let checked = checking.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success() && said.is_empty(), "{said}");
+    for class in DEAD_LETTER_CLASSES {
+        let line = format!("foretell_dead_letters_total{{class=\"{class}\"}} ");
+        assert!(text.contains(&line), "{class} is not counted from the start");
+        // A user looks there for what it means.
+        assert!(include_str!("../../README.md").contains(&format!("`{class}`")), "{class}");
+    }
+    for line in [
+        "foretell_outcomes_total{result=\"joined\"} 0",
+        "foretell_trainings_total{result=\"failed\"} 0",
+        "foretell_stream_commits_total{result=\"aborted\"} 0",
+        "foretell_duplicate_events_total 0",
+        "foretell_incomplete_observations_total 0",
+        "foretell_predictions_not_kept_total 0",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
 }
