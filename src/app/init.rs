@@ -64,7 +64,7 @@ pub fn init(
     // All that can be wrong with the data is found before anything is written: what is in the log stays there.
     let prepared = match Prepared::from(config) {
         Ok(prepared) => Some(prepared),
-        // Whoever only comes again need not have the data any more.
+        // A second run need not have the data any more.
         Err(error) if goes_on => {
             observer.step(&format!("warning: the initial data were not compared: {error:#}"));
             None

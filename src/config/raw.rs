@@ -205,7 +205,7 @@ pub struct RawEvents {
     /// Texts and numbers that say that there is no answer, wherever they come from: events, JSON, tables.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// An event or an outcome further ahead of the clock is set aside.
+    /// An event or an outcome further ahead of the clock goes to the dead letters.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
     /// One further behind the clock, too. Default: none is.

@@ -106,7 +106,7 @@ pub(super) fn write(
     Ok(async move { Ok(told.await.map_err(|_| stopping())??) })
 }
 
-/// Whoever was to call back is gone.
+/// The thread that was to answer is gone.
 pub(super) fn stopping() -> HttpError {
     GatewayError::Busy("the instance is stopping: try again").into()
 }

@@ -73,7 +73,7 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Passes one line on to whoever wants every detail: somebody else tells what it comes down to.
+/// Logs one line at the level of details: another line says what it comes down to.
 pub(crate) fn forward_quietly(facility: &str, message: &str) {
     tracing::debug!(target: TARGET, facility, "{message}");
 }

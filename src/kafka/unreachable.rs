@@ -44,7 +44,7 @@ enum Obstacle {
 }
 
 /// A client's context that keeps the most telling of the errors that belong to no call. Until a broker has answered
-/// it does not log them: whoever waits for one says what they come down to.
+/// it does not log them: the caller that waits for one says what they come down to.
 #[derive(Default)]
 pub(crate) struct Heard {
     worst: Mutex<Option<(Obstacle, String)>>,

@@ -10,9 +10,9 @@ use crate::streams::{
 /// What becomes of times that are far from the clock's, of events and of outcomes.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeBounds {
-    /// Further ahead of the clock, a record is set aside.
+    /// Further ahead of the clock, a record goes to the dead letters.
     pub ahead_max: Duration,
-    /// Further behind the clock, a record is set aside; if none, nothing is.
+    /// Further behind the clock, a record goes to the dead letters; none: there is no such bound.
     pub behind_max: Option<Duration>,
     /// Between this and `ahead_max`, a record is used and counted, and stream time does not follow it.
     pub clock_tolerance: Duration,

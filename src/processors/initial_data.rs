@@ -1,6 +1,6 @@
 //! The initial data in the training log: which table they are of, and whether all of them are there.
 //!
-//! Each example bears in a header what it was made from. So whoever reads the log counts each example once, however
+//! Each example bears in a header what it was made from. So a reader of the log counts each example once, however
 //! often it was written; sees which table they are of; and notices if some are not there any more. Another table is
 //! another *generation*: of those that are whole, the newest counts.
 

@@ -1,11 +1,8 @@
 //! What the application counts, beside what the streams layer counts for it.
 
-use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
-};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::streams::metrics::Counter;
+use crate::streams::metrics::{Counter, Registration};
 
 /// Counters of the scoring and learning topologies.
 #[derive(Clone, Debug)]
@@ -76,12 +73,14 @@ impl ApplicationMetrics {
         let to = Registration(registry);
         Ok(Self {
             predictions: to.counters(
-                ["foretell_predictions_total", "Predictions, by the model that made them."],
+                "foretell_predictions_total",
+                "Predictions, by the model that made them.",
                 "model_version",
                 &[],
             )?,
             outcomes: to.counters(
-                ["foretell_outcomes_total", "Outcomes, by what became of them."],
+                "foretell_outcomes_total",
+                "Outcomes, by what became of them.",
                 "result",
                 &OUTCOME_RESULTS,
             )?,
@@ -102,7 +101,8 @@ impl ApplicationMetrics {
                 "Predictions that do not wait for an outcome, since their respondent has too many that do.",
             )?,
             misplaced: to.counters(
-                ["foretell_records_misplaced_total", "Records not where their respondent belongs."],
+                "foretell_records_misplaced_total",
+                "Records not where their respondent belongs.",
                 "topic",
                 &[],
             )?,
@@ -119,10 +119,8 @@ impl ApplicationMetrics {
                 "Answers scored as missing, for they are words where the model takes numbers.",
             )?,
             unreadable: to.counters(
-                [
-                    "foretell_unreadable_records_total",
-                    "Records of our own topics that can't be read and were passed over.",
-                ],
+                "foretell_unreadable_records_total",
+                "Records of our own topics that can't be read and were passed over.",
                 "topic",
                 &[MODELS, LABELLED_EXAMPLES],
             )?,
@@ -140,7 +138,8 @@ impl ApplicationMetrics {
                 &LATENCY_SECONDS,
             )?,
             trainings: to.counters(
-                ["foretell_trainings_total", "Trainings, by how they ended."],
+                "foretell_trainings_total",
+                "Trainings, by how they ended.",
                 "result",
                 &TRAINING_RESULTS,
             )?,
@@ -150,14 +149,13 @@ impl ApplicationMetrics {
                 &TRAINING_SECONDS,
             )?,
             model_info: to.gauges(
-                ["foretell_model_info", "1 for the model that this instance serves."],
+                "foretell_model_info",
+                "1 for the model that this instance serves.",
                 &["version"],
             )?,
             contract: to.gauges(
-                [
-                    "foretell_feature_contract_violated",
-                    "1 for a feature that is not as the model that serves was fitted, by what no longer holds.",
-                ],
+                "foretell_feature_contract_violated",
+                "1 for a feature that is not as the model that serves was fitted, by what no longer holds.",
                 &["feature", "problem"],
             )?,
         })
@@ -239,50 +237,5 @@ impl ApplicationMetrics {
         {
             tracing::debug!(retired, %error, "it had predicted nothing");
         }
-    }
-}
-
-/// Makes metrics and adds them to a registry.
-struct Registration<'r>(&'r Registry);
-
-impl Registration<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::new(name, help)?)
-    }
-
-    /// Counters by one label, whose `known` values begin at 0.
-    fn counters(
-        &self,
-        [name, help]: [&str; 2],
-        label: &str,
-        known: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
-        for value in known {
-            counters.with_label_values(&[*value]);
-        }
-        Ok(counters)
-    }
-
-    fn gauges(
-        &self,
-        [name, help]: [&str; 2],
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 }

@@ -36,35 +36,69 @@ impl Counter {
     }
 }
 
-/// Makes metrics in a registry.
-struct Registration<'r>(&'r Registry);
+/// Makes metrics, each in a registry as soon as it is made.
+pub struct Registration<'r>(pub &'r Registry);
 
 impl Registration<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+    /// Adds a metric.
+    ///
+    /// # Errors
+    /// If the registry has one of its name.
+    pub fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    /// A counter.
+    ///
+    /// # Errors
+    /// As of [`Self::add`], or for an impossible name.
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.add(IntCounter::new(name, help)?)
     }
 
-    fn counters(
+    /// Counters by one label. For its `known` values they begin at 0, so that the first of a kind is an increase.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn counters(
         &self,
         name: &str,
         help: &str,
         label: &str,
+        known: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+        for value in known {
+            counters.with_label_values(&[*value]);
+        }
+        Ok(counters)
     }
 
-    fn gauges(
+    /// Gauges by some labels.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn gauges(
         &self,
         name: &str,
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A histogram with these bounds of its buckets.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
     }
 }
 
@@ -111,37 +145,43 @@ impl StreamsMetrics {
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let to = Registration(registry);
-        let latency = "Time from the end of processing to the end of the commit.";
-        let latency = HistogramOpts::new("foretell_stream_commit_latency_seconds", latency);
         let alive = "Worker threads that are running.";
         Ok(Self {
             records: to.counters(
                 "foretell_records_processed_total",
                 "Records taken from a topic, processed and committed.",
                 "topic",
+                &[],
             )?,
             records_ahead: to.counters(
                 "foretell_stream_records_ahead_total",
                 "Records whose event time was ahead of the clock, by more than stream time follows.",
                 "topic",
+                &[],
             )?,
             records_before_2000: to.counters(
                 "foretell_stream_records_before_2000_total",
                 "Records whose event time was before the year 2000: in another unit, perhaps.",
                 "topic",
+                &[],
             )?,
             dead_letters: to.counters(
                 "foretell_dead_letters_total",
                 "Records set aside on the dead-letter topic, by the class of their error.",
                 "class",
+                &[],
             )?,
             commits: to.counters(
                 "foretell_stream_commits_total",
                 "Commits, by how they ended.",
                 "result",
+                &["committed", "aborted"],
             )?,
-            commit_latency: to
-                .add(Histogram::with_opts(latency.buckets(COMMIT_SECONDS.to_vec()))?)?,
+            commit_latency: to.histogram(
+                "foretell_stream_commit_latency_seconds",
+                "Time from the end of processing to the end of the commit.",
+                &COMMIT_SECONDS,
+            )?,
             punctuations_failed: to.counter(
                 "foretell_stream_punctuations_failed_total",
                 "Calls by the clock or by stream time that failed, and are tried again when next due.",
@@ -222,9 +262,6 @@ impl StreamsMetrics {
     pub fn begin_at_zero(&self, classes: &[&str]) {
         for class in classes {
             self.dead_letters.with_label_values(&[*class]);
-        }
-        for result in ["committed", "aborted"] {
-            self.commits.with_label_values(&[result]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Ids of schemas that no registry has, garbage among them: their records are set aside, whatever the registry says of
+//! Ids of schemas that no registry has, garbage among them: their records become dead letters, whatever the registry says of
 //! them, and what comes behind them is processed, also after a restart.
 
 use foretell::{

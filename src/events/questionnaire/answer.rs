@@ -5,7 +5,7 @@
 //! |---|---|
 //! | text, without the white space around it | a word; what its type makes of it; nothing, if it is empty or a missing mark |
 //! | a whole number | that number, as near as 64 bits come; exactly, as text, where a `long` is read as a category |
-//! | a number for a `float` | the nearest that 32 bits hold, whoever wrote it |
+//! | a number for a `float` | the nearest that 32 bits hold, in every writer's schema |
 //! | a date or a time | what Avro carries for it: a number in the unit of the logical type |
 //! | a decimal | the nearest number of 64 bits |
 //! | NaN, infinite, null | nothing |
@@ -295,7 +295,7 @@ fn whole(given: Given<'_>) -> Option<i64> {
         return Some(whole);
     }
     if let Given::Written(text) = given {
-        // `39.0` is a whole number to whoever exports a column of them with gaps.
+        // `39.0` is a whole number in a table that was exported from a column with gaps.
         let digits = text.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|b| b == b'0'));
         let digits = digits.map_or(text, |(digits, _)| digits);
         if let Ok(whole) = digits.parse() {

@@ -5,7 +5,7 @@
 //!   JSON ─▶ entry ─▶ record ─▶ writer ─▶ questionnaire-events, outcomes
 //!             └─ waits for it ─▶ waits ◀─ replies, dead-letters
 //! ```
-//! Nothing here blocks whoever calls: a thread writes and a thread reads for all of them, and they call back.
+//! Nothing here blocks a caller: a thread writes and a thread reads for all of them, and they call back.
 
 mod entry;
 mod waits;

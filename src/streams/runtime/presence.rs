@@ -1,4 +1,4 @@
-//! Watches that the topics in use stay there, with the partitions that they had. Nobody else would notice: whoever reads a
+//! Watches that the topics in use stay there, with the partitions that they had. Nothing else would notice: a reader of a
 //! topic that was deleted hears no more of it, loses its tasks or waits for ever; and partitions that are added to one
 //! input have no task, or a task whose other inputs lack them, while keys go to other tasks than what those remember. Who
 //! has made a topic again before the next look goes on with the new one.

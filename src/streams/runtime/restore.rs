@@ -198,7 +198,7 @@ impl Changelog {
         if first.is_none() {
             let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
             let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
-            // The mark may be behind a ghost's open transaction.
+            // The mark may be behind a zombie's open transaction.
             if stable <= incarnation.offset && stable < end {
                 return Ok(());
             }

@@ -29,7 +29,7 @@ impl World {
         self.weather.calm();
         self.weather.note(format_args!("calm"));
         self.finish()?;
-        // One clock is fast; whoever comes after it is in time all the same.
+        // One clock is fast; the records after it are in time all the same.
         let fast = Duration::from_millis(FAST_CLOCK_MAX_MS);
         for (ahead, is_in_time) in [(fast, false), (Duration::ZERO, true)] {
             let now = EventTime(self.clock.now().0);
@@ -72,7 +72,7 @@ impl World {
         Ok(contents)
     }
 
-    /// Nothing comes, and whoever is there goes on turning.
+    /// Nothing comes, and the instances go on turning.
     fn let_it_be_quiet(&mut self) -> Result<(), String> {
         for _ in 0..QUIET_STEPS {
             self.clock.advance(QUIET_STEP);

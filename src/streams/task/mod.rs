@@ -202,7 +202,7 @@ impl Task {
     }
 
     /// Processes the earliest record waiting, from its source to the end of the topology. Of the heads of its queues, one
-    /// that can't be used is set aside at once, and one that can't be decoded yet blocks the task: it may be the earliest.
+    /// that can't be used becomes a dead letter at once, and one that can't be decoded yet blocks the task: it may be the earliest.
     ///
     /// # Errors
     /// [`StateError`]: nothing else stops a task.
@@ -266,7 +266,7 @@ impl Task {
         }
     }
 
-    /// A record of `source` was processed, or set aside.
+    /// A record of `source` was processed, or became a dead letter.
     fn done(&mut self, source: usize, offset: Offset) {
         self.processed[source] += 1;
         self.consumed[source] = Some(offset.next());

@@ -62,7 +62,7 @@ struct State {
 
 #[derive(Clone, Copy, Default)]
 struct Lease {
-    /// Grows when the holder changes: whoever held it before must not write any more.
+    /// Grows when the holder changes: the holder before must not write any more.
     number: u64,
     holder: Holder,
 }
@@ -105,7 +105,7 @@ impl State {
         Ok(Some((Guarded::new(tree), lease)))
     }
 
-    /// A new database in place of the one that is damaged. Whoever has a store of that one open finds it taken over, and
+    /// A new database in place of the one that is damaged. A task that has a store of that one open finds it taken over, and
     /// opens it again.
     fn begin_anew(&mut self, why: &str) -> Result<(), StateError> {
         self.engine = self.engine.begin_anew(why)?;
