@@ -39,6 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("schema_registry_converter", &["avro/"]),
     ("reqwest",     &["avro/access.rs", "avro/client.rs"]),
     ("clap",        &["cli/"]),
+    ("rustix",      &["app/open_files.rs"]),
 ];
 
 const VAGUE_NAMES: &[&str] =

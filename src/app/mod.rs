@@ -11,6 +11,7 @@ mod initial;
 #[cfg(test)]
 mod meaning;
 mod models;
+pub mod open_files;
 pub mod player;
 pub mod schemas;
 pub mod send;

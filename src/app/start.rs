@@ -17,6 +17,7 @@ use crate::{
         gone,
         http_server::{self, BoundServer, HttpServer},
         models::Models,
+        open_files,
         shutdown::{Shutdown, StopReason},
         telemetry,
     },
@@ -96,6 +97,7 @@ impl Instance {
         clock: &Arc<dyn Clock>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
+        open_files::raise_for(config.raw.http.connections_max);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -28,6 +28,7 @@ pub(crate) fn check(process: &Process, http: &Http, before: Resources) {
     let event = |number: usize| {
         json!({"respondent_id": format!("r-{number}"), "completed": true}).to_string()
     };
+    foretell::app::open_files::raise();
     let waiting = || http.metric("foretell_http_waits");
     let (mut streams, mut number) = (BTreeMap::new(), 0);
     // The first ones of each partition are scored; from then on they are held back.
