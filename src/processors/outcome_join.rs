@@ -8,7 +8,7 @@
 //!                                              └──window passes──▶ dead letter: for nobody
 //! ```
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -282,7 +282,7 @@ impl Processor for Join {
         record: &Record<Outcome>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let outcome = &record.value;
+        let outcome = &trimmed(&record.value);
         self.1.check(&outcome.respondent_id, ctx);
         let settings = &self.0.settings;
         if !settings.classes.contains(&outcome.label) {
@@ -306,6 +306,15 @@ impl Processor for Join {
         self.0.count(if is_new { "waiting" } else { "duplicate" }, ctx);
         Ok(())
     }
+}
+
+/// White space around a label means nothing, as around an answer.
+fn trimmed(outcome: &Outcome) -> Cow<'_, Outcome> {
+    let label = outcome.label.trim();
+    if label.len() == outcome.label.len() {
+        return Cow::Borrowed(outcome);
+    }
+    Cow::Owned(Outcome { label: label.to_owned(), ..outcome.clone() })
 }
 
 impl OutcomeStore {

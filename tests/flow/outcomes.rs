@@ -177,3 +177,10 @@ fn an_outcome_for_nobody_is_set_aside_as_it_came() {
     let counted = [("waiting", 1), ("unmatched", 1), ("unlabelled", 1)];
     check(&Settings::default(), &happens, &[line], &counted);
 }
+
+#[test]
+fn white_space_around_a_label_means_nothing() {
+    let happens = [visit("ann", 0), outcome("ann", 5, " yes ")];
+    let expected = ["learned ann@0 yes after 5 s 3 gold 1.5"];
+    check(&Settings::default(), &happens, &expected, &[("joined", 1)]);
+}

@@ -171,6 +171,7 @@ impl EntrySettings {
                 given.to_string()
             }
         };
+        let text = text.trim().to_owned();
         if self.labels.contains(&text) {
             return Ok(text);
         }
