@@ -140,7 +140,8 @@ impl Places {
 
     /// Goes back to what is committed.
     pub(crate) fn rewind(&mut self) {
-        for place in self.places.values_mut() {
+        // The others are not sought: librdkafka stays where it is, behind an end too.
+        for place in self.places.values_mut().filter(|place| place.next != place.committed) {
             place.next = place.committed;
             place.is_at_end = false;
         }
@@ -214,6 +215,16 @@ mod tests {
         assert_eq!(places.at_end().count(), 0, "a record came");
         places.rewind();
         assert_eq!(places.position(&at("lead", 0)), Offset(10));
+    }
+
+    #[test]
+    fn an_end_that_an_abort_does_not_move_from_is_still_one() {
+        let mut places = places();
+        places.committed(&[(at("lead", 0), Offset(13))]);
+        places.reach_end(&at("lead", 0), Offset(13));
+        assert!(places.moved().iter().all(|(source, _)| *source != at("lead", 0)));
+        places.rewind();
+        assert!(places.at_end().eq([(at("lead", 0), Start::At(Offset(13)))]));
     }
 
     #[test]

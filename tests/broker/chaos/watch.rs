@@ -141,7 +141,7 @@ pub(super) fn read(config: &Config) -> Topics {
         compacted(&cluster, &Topic::new(&format!("{application}-scoring-{store}-changelog")))
     };
     for (key, value) in changelog("outcomes") {
-        let pending = Stored::<Pending>::version(1).decode(&value).unwrap();
+        let pending = Pending::codec().decode(&value).unwrap();
         let said = match pending {
             Pending::Prediction(prediction, Fate::Waiting) => {
                 format!("{} waiting", prediction.event_id)
@@ -178,6 +178,10 @@ fn compacted(cluster: &Cluster, changelog: &Topic) -> BTreeMap<Vec<u8>, Vec<u8>>
     let mut entries = BTreeMap::new();
     let read = cluster.read_to_end(changelog, |InputRecord { key, value, .. }| {
         let key = key.clone().unwrap_or_default();
+        // No store has such a key: it is about the changelog itself.
+        if key.first() == Some(&0xff) {
+            return Ok(ControlFlow::Continue(()));
+        }
         match value {
             Some(value) => entries.insert(key, value.clone()),
             None => entries.remove(&key),
