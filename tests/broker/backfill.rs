@@ -78,11 +78,13 @@ fn check(name: &str, order: impl Fn(Backfill) -> Vec<OutputRecord>) {
     let mut process = application.instance("one");
     let http = process.http();
     http.ready();
-    let topics = until("each outcome is joined or set aside", SOON, || {
+    until("each outcome is joined or a dead letter", SOON, || {
         let topics = application.topics();
         let done = topics.labelled.len() + topics.dead_letters;
-        (done >= usize::try_from(EVENTS).unwrap()).then_some(topics)
+        (done >= usize::try_from(EVENTS).unwrap()).then_some(())
     });
+    // Again, for a topic that was read before the last of them was there has less.
+    let topics = application.topics();
     assert_eq!(topics.dead_letters, 0, "{name}");
     assert_eq!(topics.labelled.len(), usize::try_from(EVENTS).unwrap(), "{name}");
     topics.check_exactly_once();
