@@ -6,7 +6,7 @@
 //!                      └─ bucket 17 ─▶ fingerprints, one after the other
 //! ```
 //! A generation ends when one of its buckets is full, and a larger one begins; or when half of the retention has passed.
-//! So an event costs some 17 bytes of memory (12, and its share of an entry that holds 17 on average), one look into
+//! So an event costs 30 bytes of memory (12, and its share of an entry that holds 17 on average), one look into
 //! each generation, and a bucket in the changelog a commit.
 
 use std::time::Duration;
