@@ -73,10 +73,9 @@ impl Follower for KafkaFollower {
 
     fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError> {
         let inlet = self.inlet();
-        let removed = inlet.incremental_unassign(&list([source]));
-        removed.map_err(|error| broker_error(&format!("follow {source} no longer"), &error))?;
         inlet.close(source);
-        Ok(())
+        let removed = inlet.incremental_unassign(&list([source]));
+        removed.map_err(|error| broker_error(&format!("follow {source} no longer"), &error))
     }
 
     fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {

@@ -49,9 +49,6 @@ pub(crate) struct Group {
     /// told of an error as of a record, and takes that for its position (`rd_kafka_consume_batch_queue` moves it past
     /// whatever it hands out).
     is_astray: bool,
-    /// librdkafka has paused and resumed all partitions since the last take: where an end was the last that came, it is
-    /// behind it.
-    was_rebalanced: bool,
     /// How long another member's transaction may keep the group's offsets undecided.
     undecided_max: Duration,
     clock: Arc<dyn Clock>,
@@ -80,7 +77,6 @@ impl Group {
             places: Places::new(topics.cloned().collect()),
             paused: BTreeSet::new(),
             is_astray: false,
-            was_rebalanced: false,
             undecided_max: config.transaction_timeout * 2 + TRY,
             clock: Arc::clone(clock),
         })
@@ -104,10 +100,6 @@ impl Group {
         if self.is_astray && !self.is_rebalancing() {
             return self.begin_anew();
         }
-        if self.was_rebalanced && !self.is_rebalancing() {
-            self.leave_ends(|_| true)?;
-            self.was_rebalanced = false;
-        }
         let before = records.len();
         self.take_at_once(records)?;
         if records.len() == before && !wait.is_zero() && !self.is_rebalancing() {
@@ -127,8 +119,6 @@ impl Group {
                     records.push(message.to_record(source.clone()));
                 }
             }
-            // What was fetched before comes out before it, so that all of it is handed out by now.
-            Some(Code::PartitionEOF) => places.reach_end(source, message.offset()),
             Some(code) => {
                 *is_astray = true; // The next call's.
                 if failed.is_ok() && code != Code::AutoOffsetReset {
@@ -159,7 +149,6 @@ impl Group {
         let assigned = self.consumer().incremental_assign(&assignment);
         assigned.map_err(|error| broker_error("assign", &error))?;
         self.consumer().context().answered();
-        self.was_rebalanced = true;
         for (source, start) in sources.iter().zip(starts) {
             self.places.hold(source, start);
         }
@@ -171,17 +160,15 @@ impl Group {
     pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
         // librdkafka remembers that a partition is paused, even for when it comes back to us.
         let held = self.places.held_of(tasks);
-        self.flow_again(&held)?;
+        self.resume(&held)?;
+        let Some(inlet) = &mut self.inlet else { return Ok(()) };
+        held.iter().for_each(|source| inlet.close(source));
         // One call for leads and companions, and only for what is held: one stranger spoils it all.
-        let unassigned = self.consumer().incremental_unassign(&list(&held));
+        let unassigned = inlet.incremental_unassign(&list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
         self.consumer().context().answered();
-        self.was_rebalanced = true;
         for task in tasks {
             self.places.release(*task);
-        }
-        if let Some(inlet) = &mut self.inlet {
-            held.iter().for_each(|source| inlet.close(source));
         }
         Ok(())
     }
@@ -193,27 +180,19 @@ impl Group {
     }
 
     pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        // librdkafka goes on behind the last that it has told, which an end is, too: a record would be skipped.
-        self.leave_ends(|source| inputs.contains(source))?;
-        self.flow_again(inputs)
-    }
-
-    /// Fetching goes on where the records that were handed out leave off.
-    fn leave_ends(
-        &mut self,
-        is_meant: impl Fn(&TopicPartition) -> bool,
-    ) -> Result<(), BrokerError> {
-        let at_end = self.places.at_end().filter(|(source, _)| is_meant(source));
-        let at_end: Vec<_> = at_end.collect();
-        self.seek(at_end.clone())?;
-        self.places.was_sought(&at_end);
-        Ok(())
-    }
-
-    fn flow_again(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.retain(|input| !inputs.contains(input));
         let resumed = self.consumer().resume(&list(inputs));
         resumed.map_err(|error| broker_error("resume", &error))
+    }
+
+    /// How far `source` has been read: behind the last record that was handed out, and behind the markers of
+    /// transactions that follow it. 0 if reading starts at the beginning, and nothing has come.
+    pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
+        let handed_out = self.places.position(source);
+        // An error is behind its own place, and not what should be there.
+        let passed = self.inlet.as_ref().filter(|_| !self.is_astray);
+        let passed = passed.and_then(|inlet| inlet.position(source));
+        passed.map_or(handed_out, |passed| passed.max(handed_out))
     }
 
     /// Goes back to what is committed. Call it again if it could not be done at once.
@@ -261,12 +240,10 @@ impl Group {
         let assignment = list_at(starts.iter().map(|(source, start)| (source, *start)));
         let Some(inlet) = &mut self.inlet else { return Ok(()) };
         let mut again = || {
+            starts.iter().for_each(|(source, _)| inlet.close(source));
             inlet.incremental_unassign(&sources)?;
-            // librdkafka may have let go of the queue, if it has not heard of the topic just now.
-            for (source, _) in starts {
-                inlet.close(source);
-                inlet.open(source)?;
-            }
+            // Opened anew: librdkafka may have let go of the queue, if it has not heard of the topic just now.
+            starts.iter().try_for_each(|(source, _)| inlet.open(source))?;
             inlet.incremental_assign(&assignment)
         };
         again().map_err(|error| broker_error("assign again", &error))?;
@@ -335,6 +312,9 @@ impl Group {
                 return self.assign_again(&left);
             }
             pause_for(TRY_AGAIN_AFTER); // Fetching starts a moment after an assignment.
+            // A rebalance that waits to be announced would take another assignment for its answer.
+            let served = self.inlet().serve().or_else(unless_it_passes);
+            served.map_err(|error| broker_error("seek", &error))?;
         }
         Ok(())
     }
@@ -456,17 +436,6 @@ mod tests {
             self.cluster.clear_request_errors(RDKafkaApiKey::Fetch);
         }
 
-        /// Reads until the end of the partition comes, and no record.
-        fn reach_the_end(&mut self) {
-            let reached = (0..STEPS_MAX).any(|_| {
-                let mut records = Vec::new();
-                self.group.take(STEP, &mut records).unwrap();
-                assert!(records.is_empty(), "{records:?}");
-                self.group.places.at_end().count() == 1
-            });
-            assert!(reached, "no end has come");
-        }
-
         fn pause_and_resume(&mut self) {
             let source = [self.source.clone()];
             self.group.pause(&source).unwrap();
@@ -494,10 +463,11 @@ mod tests {
     #[test]
     fn an_end_in_the_place_of_a_record_skips_none() {
         let mut world = World::new();
-        for first in 0..20 {
+        for first in 0..5 {
             world.write(first..first + 1);
             assert_eq!(world.read(1), [first]);
-            world.reach_the_end();
+            // Five times nothing: librdkafka would tell of the end, if it were asked to.
+            (0..5).for_each(|_| world.group.take(STEP, &mut Vec::new()).unwrap());
             world.pause_and_resume();
         }
     }

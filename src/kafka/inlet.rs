@@ -20,9 +20,11 @@ use std::{
 };
 
 use rdkafka::{
+    TopicPartitionList,
     bindings::{
-        rd_kafka_consume_batch_queue, rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy,
-        rd_kafka_queue_forward, rd_kafka_queue_get_partition, rd_kafka_queue_t, rd_kafka_t,
+        rd_kafka_consume_batch_queue, rd_kafka_position, rd_kafka_queue_cb_event_enable,
+        rd_kafka_queue_destroy, rd_kafka_queue_forward, rd_kafka_queue_get_partition,
+        rd_kafka_queue_t, rd_kafka_t,
     },
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
@@ -31,7 +33,7 @@ use rdkafka::{
 
 use crate::{
     kafka::{bell::Bell, received::ReceivedMessage},
-    streams::record::TopicPartition,
+    streams::record::{Offset, TopicPartition},
 };
 
 /// How many events of the client are served at once; the bell is rung for the first of those that wait.
@@ -78,7 +80,8 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
         Ok(())
     }
 
-    /// `source` is assigned no more: what was fetched of it goes.
+    /// `source` will not be assigned any more: what was fetched of it goes. To be called while it still is: librdkafka moves its
+    /// position past what goes, and would begin there when it is assigned next; it forgets that when it stops fetching.
     pub(crate) fn close(&mut self, source: &TopicPartition) {
         self.queues.retain(|queue| {
             let is_closed = queue.source == *source;
@@ -91,6 +94,19 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
     pub(crate) fn take(&self, mut visit: impl FnMut(&TopicPartition, &ReceivedMessage)) {
         for queue in &self.queues {
             queue.take(|message| visit(&queue.source, message));
+        }
+    }
+
+    /// The offset behind the last of `source` that has come out of [`Self::take`], markers of transactions and errors included,
+    /// which librdkafka keeps to itself or takes for records; none since it was assigned or sought.
+    pub(crate) fn position(&self, source: &TopicPartition) -> Option<Offset> {
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(source.topic.as_str(), source.partition.0);
+        // SAFETY: the client and the list are alive while borrowed. What is unknown gets no offset.
+        unsafe { rd_kafka_position(self.consumer.client().native_ptr(), list.ptr()) };
+        match list.elements().first()?.offset() {
+            rdkafka::Offset::Offset(offset) => Some(Offset(offset)),
+            _ => None,
         }
     }
 

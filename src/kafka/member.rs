@@ -123,7 +123,7 @@ impl Member for KafkaMember {
     }
 
     fn position(&self, input: &TopicPartition) -> Offset {
-        self.group.places.position(input)
+        self.group.position(input)
     }
 
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {

@@ -17,10 +17,8 @@ pub(crate) enum Start {
 struct Place {
     /// The group's committed position.
     committed: Start,
-    /// The record after the last one handed out, or the end that was reached behind it.
+    /// The record after the last one handed out.
     next: Start,
-    /// Nothing has come since an end was reached: librdkafka takes the end for a record, and knows itself to be behind it.
-    is_at_end: bool,
 }
 
 /// The partitions held. A task's inputs share its partition number, so a place is found by the
@@ -40,7 +38,7 @@ impl Places {
     /// Holds `source` from `start` on.
     pub(crate) fn hold(&mut self, source: &TopicPartition, start: Start) {
         if let Some(index) = self.index_of(source.topic.as_str()) {
-            let place = Place { committed: start, next: start, is_at_end: false };
+            let place = Place { committed: start, next: start };
             self.places.insert((index, source.partition), place);
         }
     }
@@ -65,35 +63,7 @@ impl Places {
             return false;
         }
         place.next = Start::At(offset.next());
-        place.is_at_end = false;
         true
-    }
-
-    /// Notes that `source` was read to its end: what is before `offset` and has not come, such as the markers of
-    /// transactions, never will.
-    pub(crate) fn reach_end(&mut self, source: &TopicPartition, offset: Offset) {
-        let Some(topic) = self.index_of(source.topic.as_str()) else { return };
-        if let Some(place) = self.places.get_mut(&(topic, source.partition)) {
-            place.next = place.next.max(Start::At(offset));
-            place.is_at_end = true;
-        }
-    }
-
-    /// The partitions whose end was the last that came, and where each is to be read on. To stop fetching and to go
-    /// on would skip a record there.
-    pub(crate) fn at_end(&self) -> impl Iterator<Item = (TopicPartition, Start)> {
-        let at_end = self.places.iter().filter(|(_, place)| place.is_at_end);
-        at_end.map(|(key, place)| (self.source(*key), place.next))
-    }
-
-    /// Notes that fetching was moved to where each of `sources` is to be read on.
-    pub(crate) fn was_sought(&mut self, sources: &[(TopicPartition, Start)]) {
-        for (source, _) in sources {
-            let Some(topic) = self.index_of(source.topic.as_str()) else { continue };
-            if let Some(place) = self.places.get_mut(&(topic, source.partition)) {
-                place.is_at_end = false;
-            }
-        }
     }
 
     /// Notes what was committed.
@@ -127,8 +97,7 @@ impl Places {
         moved.map(|(key, place)| (self.source(*key), place.committed)).collect()
     }
 
-    /// The offset after the last record of `source` that was handed out, or the end that was reached behind it; 0 if
-    /// reading starts at the beginning.
+    /// The offset after the last record of `source` that was handed out; 0 if reading starts at the beginning.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
         let index = self.index_of(source.topic.as_str());
         let place = index.and_then(|index| self.places.get(&(index, source.partition)));
@@ -140,10 +109,8 @@ impl Places {
 
     /// Goes back to what is committed.
     pub(crate) fn rewind(&mut self) {
-        // The others are not sought: librdkafka stays where it is, behind an end too.
-        for place in self.places.values_mut().filter(|place| place.next != place.committed) {
+        for place in self.places.values_mut() {
             place.next = place.committed;
-            place.is_at_end = false;
         }
     }
 
@@ -199,32 +166,6 @@ mod tests {
         }
         places.committed(&[(at("lead", 0), Offset(12))]);
         assert_eq!(places.moved(), [(at("lead", 0), Start::At(Offset(12)))]);
-    }
-
-    #[test]
-    fn an_end_is_a_position_though_no_record_is_before_it() {
-        let mut places = places();
-        places.hand_out(&at("lead", 0), Offset(10));
-        places.reach_end(&at("lead", 0), Offset(13));
-        assert_eq!(places.position(&at("lead", 0)), Offset(13));
-        assert!(places.at_end().eq([(at("lead", 0), Start::At(Offset(13)))]));
-        places.reach_end(&at("lead", 0), Offset(12));
-        places.reach_end(&at("lead", 7), Offset(5));
-        assert_eq!(places.position(&at("lead", 0)), Offset(13));
-        assert!(places.hand_out(&at("lead", 0), Offset(13)));
-        assert_eq!(places.at_end().count(), 0, "a record came");
-        places.rewind();
-        assert_eq!(places.position(&at("lead", 0)), Offset(10));
-    }
-
-    #[test]
-    fn an_end_that_an_abort_does_not_move_from_is_still_one() {
-        let mut places = places();
-        places.committed(&[(at("lead", 0), Offset(13))]);
-        places.reach_end(&at("lead", 0), Offset(13));
-        assert!(places.moved().iter().all(|(source, _)| *source != at("lead", 0)));
-        places.rewind();
-        assert!(places.at_end().eq([(at("lead", 0), Start::At(Offset(13)))]));
     }
 
     #[test]

@@ -79,6 +79,11 @@ fn outputs_are_visible_after_the_commit_only() {
 }
 
 #[test]
+fn a_position_passes_what_never_comes() {
+    check("position", transactions::a_position_passes_what_never_comes);
+}
+
+#[test]
 fn an_end_depends_on_what_counts() {
     check("ends", transactions::an_end_depends_on_what_counts);
 }

@@ -53,6 +53,50 @@ pub(crate) fn an_end_depends_on_what_counts(cluster: &Cluster<'_>) {
     assert!(cluster.broker.end(&at(&out, 7), Isolation::ReadCommitted).is_err(), "no partition 7");
 }
 
+/// Behind the last record there may be markers of transactions, and records of one that was aborted: a member knows that
+/// it has read to the end, and that it still has after an abort, a pause and a move.
+pub(crate) fn a_position_passes_what_never_comes(cluster: &Cluster<'_>) {
+    let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
+    cluster.publish(&input, 0, 0..3);
+    let mut writer = Worker::join(cluster, cluster.membership("writer", &input, &[]));
+    let records = writer.take(3);
+    writer.copy(&records, &out).unwrap();
+    writer.member.commit(&after(&records)).unwrap();
+    writer.copy(&records, &out).unwrap();
+    writer.member.abort().unwrap();
+    writer.member.leave().unwrap();
+
+    let source = at(&out, 0);
+    let end = || cluster.broker.end(&source, Isolation::ReadCommitted).unwrap();
+    let of_readers = |member: &str| {
+        let membership = cluster.membership(member, &out, &[]);
+        Membership { group: format!("{}-readers", membership.group), ..membership }
+    };
+    let mut reader = Worker::join(cluster, of_readers("one"));
+    let until_the_end = |reader: &mut Worker| {
+        until("the position is the end", || {
+            assert_eq!(reader.step(), [], "all has come");
+            reader.member.position(&source) == end()
+        });
+    };
+    let records = reader.take(3);
+    until_the_end(&mut reader);
+    reader.member.commit(&after(&records)).unwrap();
+    reader.member.abort().unwrap();
+    until_the_end(&mut reader);
+    reader.member.pause(std::slice::from_ref(&source)).unwrap();
+    reader.member.resume(std::slice::from_ref(&source)).unwrap();
+    until_the_end(&mut reader);
+    reader.member.leave().unwrap();
+
+    // The next one begins at the markers.
+    let mut next = Worker::join(cluster, of_readers("two"));
+    until_the_end(&mut next);
+    cluster.publish(&out, 0, 3..5);
+    assert_eq!(texts(&next.take(2)), numbers(3..5), "nothing is passed that does come");
+    next.member.leave().unwrap();
+}
+
 pub(crate) fn an_abort_hides_and_rewinds(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
     rewinds(cluster, &cluster.membership("a", &input, &[]), &input, &out);
