@@ -248,9 +248,10 @@ impl Http {
         Some((status, serde_json::from_str(&answer.text().ok()?).ok()?))
     }
 
-    /// `/api/v1/status`
+    /// `/api/v1/status`. Asked again if nobody answers: a connection that was kept may be closed as it is used.
     pub(crate) fn status(&self) -> Json {
-        let (code, body) = self.get("/api/v1/status").expect("it answers");
+        let what = format!("{} answers", self.base);
+        let (code, body) = until(&what, SOON, || self.get("/api/v1/status"));
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }

@@ -118,6 +118,8 @@ struct Chaos {
     watch: Watch,
     dice: StdRng,
     happened: Vec<Happened>,
+    /// What each life of an instance has logged, for when something is missing in the end.
+    logs: Vec<(&'static str, String)>,
 }
 
 impl Chaos {
@@ -128,7 +130,7 @@ impl Chaos {
         let config = application.config();
         let (watch, load) = (Watch::start(&config), Load::start(config, seed));
         let dice = StdRng::seed_from_u64(seed);
-        Self { application, instances, load, watch, dice, happened: Vec::new() }
+        Self { application, instances, load, watch, dice, happened: Vec::new(), logs: Vec::new() }
     }
 
     /// Waits until `who` process all partitions, each of them some.
@@ -242,6 +244,7 @@ impl Chaos {
 
     fn start_again(&mut self, victim: usize) {
         let name = self.instances[victim].name;
+        self.logs.push((name, self.instances[victim].process.errors()));
         self.instances[victim] = Instance::start(&self.application, name);
     }
 
@@ -252,7 +255,7 @@ impl Chaos {
 
     /// Stops the load, waits until nothing is under way, and compares.
     fn end(self) -> (Vec<Happened>, Vec<Duration>, model::Verdict) {
-        let Self { instances, load, watch, application, happened, .. } = self;
+        let Self { instances, load, watch, application, happened, mut logs, .. } = self;
         let sent = load.stop();
         let wanted = model::expected(&sent);
         let to_be_scored: usize = wanted.predictions.values().map(Vec::len).sum();
@@ -274,11 +277,16 @@ impl Chaos {
             let errors = instance.process.errors();
             assert_eq!(status.code(), Some(0), "{errors}");
             assert!(!errors.contains("panicked"), "{errors}");
+            logs.push((instance.name, errors));
         }
         let found = watch::read(&application.config());
         let pauses = happened.iter().map(|one| watch.pause(one.from, one.to)).collect();
         watch.stop();
-        (happened, pauses, model::compare(&sent, &found))
+        let verdict = model::compare(&sent, &found);
+        if !verdict.is_clean() {
+            logs.iter().for_each(|(name, log)| tell(&format!("--- {name}\n{}", warnings(log))));
+        }
+        (happened, pauses, verdict)
     }
 }
 
@@ -321,6 +329,13 @@ fn table(happened: &[Happened], pauses: &[Duration], verdict: &model::Verdict) -
     writeln!(text, "lost {lost}, doubled {doubled}, out of order {out_of_order}, wrong {wrong}")
         .unwrap();
     text
+}
+
+/// The last of them, without what is said of every broker that is away.
+fn warnings(log: &str) -> String {
+    let is_told = |line: &&str| !line.contains(" INFO ") && !line.contains("Connection refused");
+    let lines: Vec<&str> = log.lines().filter(is_told).collect();
+    lines[lines.len().saturating_sub(100)..].join("\n")
 }
 
 /// All, on our own three nodes; without the nodes' own on somebody else's cluster, which is not ours to kill.
