@@ -104,10 +104,10 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
         list.add_partition(source.topic.as_str(), source.partition.0);
         // SAFETY: the client and the list are alive while borrowed. What is unknown gets no offset.
         unsafe { rd_kafka_position(self.consumer.client().native_ptr(), list.ptr()) };
-        match list.elements().first()?.offset() {
-            rdkafka::Offset::Offset(offset) => Some(Offset(offset)),
-            _ => None,
-        }
+        let rdkafka::Offset::Offset(offset) = list.elements().first()?.offset() else {
+            return None;
+        };
+        Some(Offset(offset))
     }
 
     /// Lets the client's callbacks run.
