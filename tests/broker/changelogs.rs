@@ -24,7 +24,7 @@ use prometheus::Registry;
 use crate::{
     application::{Application, brokers},
     operator::Operator,
-    process::{SOON, until},
+    process::{Process, SOON, until},
     stores::{RESTORED, ready, send, until_joined},
 };
 
@@ -213,4 +213,50 @@ fn trim_changelogs(application: &Application) -> i64 {
         }
     }
     left
+}
+
+/// A changelog is deleted and made anew, and another instance has written more to it since than it ever had: the stores that
+/// an instance finds on its disk are of the old one, whatever their offsets.
+#[test]
+fn a_changelog_made_anew_is_not_mixed_with_stores_of_the_old_one() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let quick = ["broker.session_timeout=6s", "broker.transaction_timeout=5s"];
+    let application = Application::new("anew", &quick);
+    let [first, second, fresh] = folders.each_ref().map(|folder| {
+        application.with(&[format!("streams.state_dir={}", folder.path().display())])
+    });
+    let stop = |mut process: Process| {
+        process.signal("TERM");
+        assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+    };
+    first.init();
+    let (process, _) = ready(&first);
+    send(&first, 200, "1");
+    until_joined(&first, 200);
+    stop(process);
+
+    let operator = Operator::new();
+    for store in ["outcomes", "observations", "recent-events"] {
+        let changelog = format!("{}-scoring-{store}-changelog", first.config().application());
+        operator.delete(&Topic::new(&changelog));
+    }
+    first.start(&["init"]).succeed(SOON);
+    let (process, _) = ready(&second);
+    send(&second, 600, "2");
+    until_joined(&second, 800);
+    stop(process);
+
+    let (process, http) = ready(&fresh);
+    let all = http.metric(RESTORED);
+    stop(process);
+    let (process, http) = ready(&first);
+    let restored = http.metric(RESTORED);
+    // What was written for 200 is a quarter of all.
+    assert!(
+        all > 600.0 && restored > 0.9 * all,
+        "from where the old ones end: {restored} of {all}"
+    );
+    send(&first, 100, "3");
+    until_joined(&first, 900);
+    stop(process);
 }

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use foretell::streams::record::{Offset, Partition, TopicPartition};
 use serde_json::{Value as Json, json};
 
 use crate::{
     application::{Application, INITIAL, Topics, brokers, registry},
+    operator::Operator,
     process::{Http, Process, SOON, at, tool, until},
 };
 
@@ -223,4 +225,47 @@ fn a_start_that_cannot_work_says_why() {
     let address = taken.local_addr().unwrap();
     let bind = format!("http.bind={address}");
     check(&["run", "--set", &bind], &[&format!("cannot listen on {address}"), "set [http] bind"]);
+}
+
+/// Retention, or somebody, deletes the first records of the training log: nothing is trained without them, the champion goes on,
+/// and `foretell init` mends it.
+#[test]
+fn a_training_log_without_its_head_trains_nothing_until_it_is_mended() {
+    let application = Application::new("headless", QUICK);
+    application.init();
+    let log = TopicPartition {
+        topic: application.config().topics.labelled_examples,
+        partition: Partition(0),
+    };
+    Operator::new().trim(&log, Offset(500));
+    let mut doctor = application.start(&["doctor"]);
+    assert_eq!(doctor.end(SOON).code(), Some(1), "{}", doctor.output());
+    let found = doctor.output();
+    assert!(found.contains(&format!("{} of the {INITIAL}", INITIAL - 500)), "{found}");
+
+    let mut process = application.instance("one");
+    let http = process.http();
+    http.ready();
+    let first = at(&http.status(), "/model/version").clone();
+    let send = |seed: &str| {
+        let send = ["send", "--quiet", "--limit", "500", "--outcome-delay", "1s", "--rate", "500"];
+        application.start(&[&send[..], &["--seed", seed]].concat()).succeed(SOON);
+    };
+    send("1");
+    until("a training is refused", SOON, || {
+        (http.metric("foretell_training_log_incomplete") > 0.5).then_some(())
+    });
+    assert_eq!(*at(&http.status(), "/model/version"), first, "the champion goes on serving");
+
+    let mut init = application.start(&["init"]);
+    assert_eq!(init.end(SOON).code(), Some(0), "{}", init.errors());
+    assert!(init.errors().contains("500 of them new"), "{}", init.errors());
+    send("2");
+    let joined = until_joined(&application).labelled.len();
+    until("a training that is not refused", SOON, || {
+        (http.metric("foretell_training_log_incomplete") < 0.5).then_some(())
+    });
+    let model = until_learned(&http, joined);
+    assert_ne!(*at(&model, "/version"), first);
+    stop(process, &http);
 }

@@ -248,10 +248,14 @@ impl Http {
         Some((status, serde_json::from_str(&answer.text().ok()?).ok()?))
     }
 
-    /// `/api/v1/status`. Asked again if nobody answers: a connection that was kept may be closed as it is used.
+    /// The status and the body. Asked again if nobody answers: a connection that was kept may be closed as it is used.
+    fn answer(&self, path: &str) -> (u16, String) {
+        until(&format!("{} answers", self.base), SOON, || self.get(path))
+    }
+
+    /// `/api/v1/status`
     pub(crate) fn status(&self) -> Json {
-        let what = format!("{} answers", self.base);
-        let (code, body) = until(&what, SOON, || self.get("/api/v1/status"));
+        let (code, body) = self.answer("/api/v1/status");
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -265,7 +269,7 @@ impl Http {
 
     /// The sum of a metric over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").expect("it answers");
+        let (_, text) = self.answer("/metrics");
         let of_it = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let value = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;
