@@ -113,8 +113,17 @@ impl Admin {
         &self,
         what: &ResourceSpecifier<'_>,
     ) -> KafkaResult<BTreeMap<String, String>> {
+        self.settings_within(ANSWER_WITHIN, what)
+    }
+
+    fn settings_within(
+        &self,
+        within: Duration,
+        what: &ResourceSpecifier<'_>,
+    ) -> KafkaResult<BTreeMap<String, String>> {
         token::install(self.client.inner(), &self.settings)?;
-        let answer = wait_for(self.client.describe_configs([what], &options()), &self.clock)?;
+        let asked = self.client.describe_configs([what], &options(within));
+        let answer = wait_for(asked, within, &self.clock)?;
         let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
         let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
         Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
@@ -165,9 +174,10 @@ impl Admin {
         }
     }
 
-    /// The largest record batch that `topic` takes, in bytes, if we may know.
+    /// The largest record batch that `topic` takes, in bytes, if we may know; also none if nobody says so soon. A worker asks
+    /// before its first record for each topic, and must not be kept from polling its group.
     pub(crate) fn message_bytes_max(&self, topic: &Topic) -> Option<usize> {
-        let settings = self.settings_of(&ResourceSpecifier::Topic(topic.as_str()));
+        let settings = self.settings_within(LOOK, &ResourceSpecifier::Topic(topic.as_str()));
         settings.ok()?.get("max.message.bytes")?.parse().ok()
     }
 
@@ -204,9 +214,11 @@ impl Admin {
             topic = topic.set(name, value);
         }
         let doing = format!("create topic {}", spec.name);
-        let answer = token::install(self.client.inner(), &self.settings)
-            .and_then(|()| wait_for(self.client.create_topics([&topic], &options()), &self.clock))
-            .map_err(|error| broker_error(&doing, &error))?;
+        let failed = |error: KafkaError| broker_error(&doing, &error);
+        token::install(self.client.inner(), &self.settings).map_err(failed)?;
+        let options = options(ANSWER_WITHIN);
+        let asked = self.client.create_topics([&topic], &options);
+        let answer = wait_for(asked, ANSWER_WITHIN, &self.clock).map_err(failed)?;
         match answer.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => {
@@ -372,20 +384,21 @@ fn whole_millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(ANSWER_WITHIN)).operation_timeout(Some(ANSWER_WITHIN))
+fn options(within: Duration) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within))
 }
 
 /// Runs rdkafka's futures, which its own thread completes: no runtime is needed, and none must be
-/// in the way, for this may be called from inside one. librdkafka has the same time, and may forget it.
+/// in the way, for this may be called from inside one. librdkafka has to answer `within`, and may forget it: twice that is the end.
 fn wait_for<T>(
     future: impl Future<Output = KafkaResult<T>>,
+    within: Duration,
     clock: &Arc<dyn Clock>,
 ) -> KafkaResult<T> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
-    let deadline = Deadline::within(ANSWER_WITHIN * 2, clock);
+    let deadline = Deadline::within(within * 2, clock);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
@@ -476,12 +489,12 @@ mod tests {
     fn a_future_is_waited_for_and_not_for_ever() {
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        assert_eq!(wait_for(std::future::ready(Ok(7)), &time), Ok(7));
+        assert_eq!(wait_for(std::future::ready(Ok(7)), ANSWER_WITHIN, &time), Ok(7));
         let never = std::future::poll_fn(|_| -> Poll<KafkaResult<()>> {
             clock.advance(ANSWER_WITHIN * 3);
             Poll::Pending
         });
         let expected = KafkaError::AdminOp(Code::OperationTimedOut);
-        assert_eq!(wait_for(never, &time), Err(expected));
+        assert_eq!(wait_for(never, ANSWER_WITHIN, &time), Err(expected));
     }
 }
