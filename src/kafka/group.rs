@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rdkafka::{
-    TopicPartitionList,
+    Offset as Position, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode as Code,
@@ -329,8 +329,13 @@ fn start_of(found: &TopicPartitionList, source: &TopicPartition) -> Result<Start
     let element = found
         .find_partition(source.topic.as_str(), source.partition.0)
         .ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
-    element.error()?;
-    let rdkafka::Offset::Offset(offset) = element.offset() else { return Ok(Start::Beginning) };
+    start(element.error(), element.offset())
+}
+
+/// A partition's own error is no word about its offset, in an answer that has none as a whole.
+fn start(error: KafkaResult<()>, offset: Position) -> Result<Start, KafkaError> {
+    error?;
+    let Position::Offset(offset) = offset else { return Ok(Start::Beginning) };
     Ok(Start::At(Offset(offset)))
 }
 
@@ -346,100 +351,63 @@ fn is_told_by_a_rebalance(error: &KafkaError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::{
-        ClientConfig,
-        mocking::MockCluster,
-        producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
-        types::{RDKafkaApiKey, RDKafkaRespErr},
-    };
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
-    use crate::streams::{record::Topic, runtime::broker::ProcessingGuarantee, time::SystemClock};
-
-    const STEP: Duration = Duration::from_millis(50);
-
-    /// What has not come after a minute does not come.
-    const STEPS_MAX: usize = 1200;
+    use crate::{
+        kafka::mock::{Mock, STEP, until, values},
+        streams::runtime::broker::ProcessingGuarantee,
+    };
 
     /// librdkafka may drop what a broker answers: it is to fail again every second.
     const STEPS_TO_FAILURE: usize = 20;
 
-    /// One partition in a cluster of librdkafka's own, which can be told to fail; a member that has it.
+    /// A member that has the only partition.
     struct World {
         group: Group,
-        source: TopicPartition,
-        producer: BaseProducer,
-        cluster: MockCluster<'static, DefaultProducerContext>,
+        mock: Mock,
     }
 
     impl World {
         fn new() -> Self {
-            let cluster = MockCluster::new(1).unwrap();
-            cluster.create_topic("in", 1, 1).unwrap();
-            let bootstrap_servers = cluster.bootstrap_servers();
-            let producer =
-                ClientConfig::new().set("bootstrap.servers", &bootstrap_servers).create().unwrap();
-            let membership = Membership {
-                group: "group".to_owned(),
-                member: "member".to_owned(),
-                lead: Topic::new("in"),
-                companions: Vec::new(),
-                guarantee: ProcessingGuarantee::AtLeastOnce,
-            };
-            let config = KafkaConfig { bootstrap_servers, ..KafkaConfig::default() };
-            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-            let mut group = Group::join(&membership, &config, &clock).unwrap();
-            let source = TopicPartition { topic: Topic::new("in"), partition: Partition(0) };
-            let assigned = (0..STEPS_MAX).any(|_| {
+            let mock = Mock::new();
+            let membership = Mock::membership(ProcessingGuarantee::AtLeastOnce);
+            let mut group = Group::join(&membership, &mock.config, &mock.clock).unwrap();
+            until("the member has its partition", |_| {
                 group.take(STEP, &mut Vec::new()).unwrap();
                 if let Some(Rebalance::Assigned(tasks)) = group.next_rebalance() {
                     group.assign(&tasks).unwrap();
                 }
-                group.places.next().count() == 1
+                (group.places.next().count() == 1).then_some(())
             });
-            assert!(assigned, "the cluster gives the member nothing");
-            group.resume(std::slice::from_ref(&source)).unwrap();
-            Self { group, source, producer, cluster }
-        }
-
-        fn write(&self, values: std::ops::Range<u8>) {
-            for value in values {
-                let value = [value];
-                let record: BaseRecord<'_, (), _> = BaseRecord::to("in").payload(&value);
-                self.producer.send(record).unwrap();
-            }
-            self.producer.flush(Duration::from_secs(30)).unwrap();
+            group.resume(&[Mock::source()]).unwrap();
+            Self { group, mock }
         }
 
         fn read(&mut self, count: usize) -> Vec<u8> {
             let mut records = Vec::new();
-            for _ in 0..STEPS_MAX {
-                if records.len() >= count {
-                    break;
-                }
+            until("the records come", |_| {
                 self.group.take(STEP, &mut records).unwrap();
-            }
-            records.iter().map(|record| record.value.as_ref().unwrap()[0]).collect()
+                (records.len() >= count).then(|| values(&records))
+            })
         }
 
         /// Fetching fails until the member is told of it as of a record.
         fn fail(&mut self) {
-            let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN];
-            let told = (0..STEPS_MAX).any(|step| {
+            until("an error comes", |step| {
                 if step % STEPS_TO_FAILURE == 0 {
-                    self.cluster.request_errors(RDKafkaApiKey::Fetch, &errors);
+                    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN;
+                    self.mock.fail(RDKafkaApiKey::Fetch, &[error]);
                 }
                 self.group.take(STEP, &mut Vec::new()).unwrap();
-                self.group.is_astray
+                self.group.is_astray.then_some(())
             });
-            assert!(told, "no error has come");
-            self.cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+            self.mock.mend(RDKafkaApiKey::Fetch);
         }
 
         fn pause_and_resume(&mut self) {
-            let source = [self.source.clone()];
-            self.group.pause(&source).unwrap();
-            self.group.resume(&source).unwrap();
+            self.group.pause(&[Mock::source()]).unwrap();
+            self.group.resume(&[Mock::source()]).unwrap();
         }
     }
 
@@ -452,11 +420,11 @@ mod tests {
     #[test]
     fn an_error_in_the_place_of_a_record_skips_none() {
         let mut world = World::new();
-        world.write(0..5);
+        world.mock.write(0..5);
         assert_eq!(world.read(5), [0, 1, 2, 3, 4]);
         world.fail();
         world.pause_and_resume();
-        world.write(5..10);
+        world.mock.write(5..10);
         assert_eq!(world.read(5), [5, 6, 7, 8, 9]);
     }
 
@@ -464,7 +432,7 @@ mod tests {
     fn an_end_in_the_place_of_a_record_skips_none() {
         let mut world = World::new();
         for first in 0..5 {
-            world.write(first..first + 1);
+            world.mock.write(first..first + 1);
             assert_eq!(world.read(1), [first]);
             // Five times nothing: librdkafka would tell of the end, if it were asked to.
             (0..5).for_each(|_| world.group.take(STEP, &mut Vec::new()).unwrap());
@@ -475,7 +443,7 @@ mod tests {
     #[test]
     fn all_comes_once_whatever_rests_and_again_after_a_rewind() {
         let mut world = World::new();
-        world.write(0..100);
+        world.mock.write(0..100);
         let mut read = world.read(1);
         while read.len() < 100 {
             world.pause_and_resume();
@@ -485,5 +453,31 @@ mod tests {
         assert_eq!(read, all);
         world.group.rewind().unwrap();
         assert_eq!(world.read(100), all);
+    }
+
+    #[test]
+    fn a_seek_that_fails_leaves_the_member_where_it_was() {
+        let mut world = World::new();
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        // Of what is not assigned, nothing can be sought or assigned again.
+        let source = list([&Mock::source()]);
+        world.group.consumer().incremental_unassign(&source).unwrap();
+        assert!(world.group.rewind().is_err());
+        let moved = world.group.places.moved();
+        assert_eq!(moved, [(Mock::source(), Start::Beginning)], "it is still to be sought");
+        world.group.consumer().incremental_assign(&source).unwrap();
+        world.group.rewind().unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_a_group_has_committed_is_an_offset_or_nothing_or_an_error() {
+        let unstable = KafkaError::OffsetFetch(Code::UnstableOffsetCommit);
+        assert_eq!(start(Ok(()), Position::Offset(7)), Ok(Start::At(Offset(7))));
+        assert_eq!(start(Ok(()), Position::Invalid), Ok(Start::Beginning));
+        assert_eq!(start(Err(unstable.clone()), Position::Invalid), Err(unstable));
+        let unknown = Err(KafkaError::OffsetFetch(Code::UnknownPartition));
+        assert_eq!(start_of(&TopicPartitionList::new(), &Mock::source()), unknown);
     }
 }

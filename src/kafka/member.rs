@@ -9,8 +9,15 @@ use rdkafka::{
 
 use crate::{
     kafka::{
-        admin::Admin, config::KafkaConfig, error::broker_error, group::Group, list::list_at,
-        outlet::Outlet, places::Start, publisher::FLUSH_WITHIN, rebalance::GroupEvents,
+        admin::Admin,
+        config::KafkaConfig,
+        error::broker_error,
+        group::Group,
+        list::list_at,
+        outlet::Outlet,
+        places::{Places, Start},
+        publisher::FLUSH_WITHIN,
+        rebalance::GroupEvents,
         transaction::Transactions,
     },
     streams::{
@@ -33,9 +40,13 @@ pub(crate) struct KafkaMember {
     output: Output,
     /// Came up when records had already been taken: those go first.
     postponed: Option<BrokerError>,
-    /// When all offsets are to be committed again, on the clock.
-    commit_all_at: Duration,
+    renewal: Renewal,
     clock: Arc<dyn Clock>,
+}
+
+/// When all offsets are to be committed again, on the clock.
+struct Renewal {
+    at: Duration,
 }
 
 enum Output {
@@ -57,22 +68,9 @@ impl KafkaMember {
             group: Group::join(membership, config, clock)?,
             output,
             postponed: None,
-            commit_all_at: clock.elapsed() + COMMIT_ALL_EVERY,
+            renewal: Renewal::after(clock.elapsed()),
             clock: Arc::clone(clock),
         })
-    }
-
-    /// What a commit is to contain: `offsets`, and now and then all others.
-    fn to_commit(&self, offsets: &[(TopicPartition, Offset)]) -> Vec<(TopicPartition, Offset)> {
-        let due = self.clock.elapsed() >= self.commit_all_at;
-        // Without offsets the group's coordinator would not be asked, and a member that it has
-        // given up could write.
-        let unguarded = offsets.is_empty() && self.output.has_sent();
-        if due || unguarded {
-            self.group.places.all_committed_with(offsets)
-        } else {
-            offsets.to_vec()
-        }
     }
 
     /// Aborts what is open and leaves. Bounded in time; the second time it does nothing.
@@ -145,14 +143,16 @@ impl Member for KafkaMember {
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
-        let all = self.to_commit(offsets);
-        if !all.is_empty() || self.output.has_sent() {
+        let is_renewed = self.renewal.is_due(self.clock.elapsed());
+        let has_sent = self.output.has_sent();
+        let all = to_commit(&self.group.places, offsets, is_renewed, has_sent);
+        if !all.is_empty() || has_sent {
             let starts = list_at(all.iter().map(|(source, offset)| (source, Start::At(*offset))));
             self.output.commit(self.group.consumer(), &starts)?;
             self.group.places.committed(&all);
         }
-        if self.clock.elapsed() >= self.commit_all_at {
-            self.commit_all_at = self.clock.elapsed() + COMMIT_ALL_EVERY;
+        if is_renewed {
+            self.renewal = Renewal::after(self.clock.elapsed());
         }
         Ok(())
     }
@@ -172,6 +172,32 @@ impl Drop for KafkaMember {
         if let Err(error) = self.close() {
             tracing::warn!(%error, "a member was dropped without a clean leave");
         }
+    }
+}
+
+impl Renewal {
+    /// The next one, after one at `now`.
+    fn after(now: Duration) -> Self {
+        Self { at: now + COMMIT_ALL_EVERY }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.at
+    }
+}
+
+/// What a commit is to contain: `offsets`, and all others if they are to be renewed, or if there are none, and something
+/// was sent: then the group's coordinator would not be asked, and a member that it has given up could write.
+fn to_commit(
+    places: &Places,
+    offsets: &[(TopicPartition, Offset)],
+    is_renewed: bool,
+    has_sent: bool,
+) -> Vec<(TopicPartition, Offset)> {
+    if is_renewed || (offsets.is_empty() && has_sent) {
+        places.all_committed_with(offsets)
+    } else {
+        offsets.to_vec()
     }
 }
 
@@ -279,4 +305,125 @@ fn commit_offsets(
     }
     let committed = consumer.commit(offsets, CommitMode::Sync);
     committed.map_err(|error| broker_error("commit offsets", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::{
+        kafka::mock::{IN, Mock, OUT, STEP, until, values},
+        streams::{record::OutputRecord, time::EventTime},
+    };
+
+    /// A member with the only partition, at work.
+    struct World {
+        member: KafkaMember,
+        mock: Mock,
+    }
+
+    impl World {
+        fn new(guarantee: ProcessingGuarantee) -> Self {
+            let mock = Mock::new();
+            let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
+            let membership = Mock::membership(guarantee);
+            let member = KafkaMember::join(&membership, &mock.config, &admin, &mock.clock);
+            let mut world = Self { member: member.unwrap(), mock };
+            until("the member has its partition", |_| {
+                let rebalance = world.member.poll(STEP, &mut Vec::new()).unwrap();
+                let Some(Rebalance::Assigned(tasks)) = rebalance else { return None };
+                world.member.assign(&tasks).unwrap();
+                (!tasks.is_empty()).then_some(())
+            });
+            world.member.resume(&[Mock::source()]).unwrap();
+            world
+        }
+
+        fn read(&mut self, count: usize) -> Vec<u8> {
+            let mut records = Vec::new();
+            until("the records come", |_| {
+                assert_eq!(self.member.poll(STEP, &mut records).unwrap(), None);
+                (records.len() >= count).then(|| values(&records))
+            })
+        }
+
+        fn send(&mut self) -> Result<(), BrokerError> {
+            let record = OutputRecord {
+                topic: Topic::new(OUT),
+                partition: None,
+                timestamp: EventTime(1),
+                key: Some(b"key".to_vec()),
+                value: Some(b"value".to_vec()),
+                headers: Vec::new(),
+            };
+            self.member.send(record.as_ref())
+        }
+
+        fn commit(&mut self, offset: i64) -> Result<(), BrokerError> {
+            self.member.commit(&[(Mock::source(), Offset(offset))])
+        }
+    }
+
+    const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+
+    #[test]
+    fn what_was_not_written_is_not_committed_and_comes_again() {
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
+        world.send().unwrap();
+        let failed = world.commit(3).unwrap_err();
+        assert!(failed.to_string().contains(OUT), "{failed}");
+        let moved = world.member.group.places.moved();
+        assert_eq!(moved, [(Mock::source(), Start::Beginning)], "nothing was committed");
+        world.mock.mend(RDKafkaApiKey::Produce);
+        world.member.abort().unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+        // It was told once, and is no part of what comes now.
+        world.send().unwrap();
+        world.commit(3).unwrap();
+        assert_eq!(world.member.group.places.moved(), []);
+    }
+
+    #[test]
+    fn offsets_that_the_group_refuses_abort_and_come_again() {
+        let mut world = World::new(ProcessingGuarantee::ExactlyOnce);
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
+        world.mock.fail(RDKafkaApiKey::TxnOffsetCommit, &[refused]);
+        world.send().unwrap();
+        let failed = world.commit(3).unwrap_err();
+        assert!(matches!(failed, BrokerError::Abort(_)), "{failed}");
+        world.mock.mend(RDKafkaApiKey::TxnOffsetCommit);
+        world.member.abort().unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.send().unwrap();
+        world.commit(3).unwrap();
+        world.member.abort().unwrap();
+        world.mock.write(3..4);
+        assert_eq!(world.read(1), [3], "what is committed does not come again");
+    }
+
+    #[test]
+    fn all_offsets_are_renewed_now_and_then_and_where_none_would_be_committed() {
+        let at = |topic: &str| TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
+        let mut places = Places::new(vec![Topic::new(IN), Topic::new("companion")]);
+        places.hold(&at(IN), Start::At(Offset(3)));
+        places.hold(&at("companion"), Start::At(Offset(5)));
+        let new = [(at(IN), Offset(4))];
+        let all = [(at("companion"), Offset(5)), (at(IN), Offset(4))];
+        assert_eq!(to_commit(&places, &new, false, true), new);
+        assert_eq!(to_commit(&places, &new, true, false), all);
+        assert_eq!(to_commit(&places, &[], false, true).len(), 2);
+        assert_eq!(to_commit(&places, &[], false, false), []);
+
+        let renewal = Renewal::after(Duration::from_secs(10));
+        assert!(!renewal.is_due(Duration::from_secs(10)));
+        assert!(renewal.is_due(Duration::from_secs(10) + COMMIT_ALL_EVERY));
+        let next = Renewal::after(Duration::from_secs(10) + COMMIT_ALL_EVERY);
+        assert!(!next.is_due(Duration::from_secs(11) + COMMIT_ALL_EVERY));
+    }
 }

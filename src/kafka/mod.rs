@@ -32,6 +32,8 @@ mod inlet;
 mod list;
 mod logging;
 mod member;
+#[cfg(test)]
+mod mock;
 mod outlet;
 mod places;
 mod publisher;
