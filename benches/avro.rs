@@ -238,6 +238,7 @@ fn written_with(
         ];
         row.extend(asked.iter().map(|(place, _)| match &event.answers[*place] {
             Some(Answer::Number(number)) => Cell::Double(*number),
+            Some(Answer::Whole(number)) => Cell::Long(*number),
             Some(Answer::Text(text)) => Cell::Text(text),
             None => Cell::Null,
         }));

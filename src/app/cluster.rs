@@ -16,6 +16,7 @@ use crate::{
     },
     config::{Config, Secret},
     events::{
+        outcome::OutcomeCodec,
         questionnaire::QuestionnaireCodec,
         topics::{Topics, subject},
     },
@@ -76,9 +77,14 @@ impl Cluster {
             &subject(&topics.questionnaire_events),
             Arc::clone(&config.event_schema),
         )?;
+        let outcome = OutcomeCodec::new(
+            Arc::clone(&self.registry),
+            &subject(&topics.outcomes),
+            Arc::clone(&config.event_schema),
+        )?;
         Ok(Codecs {
             questionnaire: Arc::new(questionnaire),
-            outcome: self.codec(&topics.outcomes)?,
+            outcome: Arc::new(outcome),
             prediction: self.codec(&topics.predictions)?,
             labelled_example: self.codec(&topics.labelled_examples)?,
             model: self.codec(&topics.models)?,

@@ -13,6 +13,8 @@ mod meaning;
 mod models;
 pub mod open_files;
 pub mod player;
+#[cfg(test)]
+mod respondents;
 pub mod schemas;
 pub mod send;
 pub mod shutdown;

@@ -1,6 +1,7 @@
 //! A user's table of answers and labels: CSV, perhaps compressed, read row by row.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
@@ -11,7 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     config::RawTable,
-    events::questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
+    events::{
+        label,
+        questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
+    },
     streams::time::EventTime,
 };
 
@@ -123,8 +127,12 @@ pub fn load(
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(unreadable)? {
         let row = row_of(&record, &places, table, schema);
-        let row = row.and_then(|row| {
-            if labels.is_empty() || labels.contains(&row.label) {
+        let row = row.and_then(|mut row| {
+            if let Some(class) = label::class_of(&row.label, labels) {
+                row.label.clone_from(class);
+                return Ok(row);
+            }
+            if labels.is_empty() {
                 return Ok(row);
             }
             let known = labels.join(", ");
@@ -288,14 +296,17 @@ fn row_of(
                 text.strip_suffix(suffix).unwrap_or(text).clone_into(&mut row.label);
             }
             Place::RespondentId => {
-                row.respondent_id = schema.parse_respondent_id(text).map_err(wrong_cell)?;
+                row.respondent_id = respondent_of(text, table, schema)?;
             }
-            Place::EventId => row.event_id = schema.parse_event_id(text).map_err(wrong_cell)?,
+            Place::EventId if !table.is_missing(text) => {
+                row.event_id = schema.parse_event_id(text).map_err(wrong_cell)?;
+            }
+            Place::EventId => {}
             Place::EventTime => {
                 row.event_time = Some(schema.parse_event_time(text).map_err(wrong_cell)?);
             }
             Place::Question(index) => {
-                if table.missing.iter().any(|missing| missing.trim() == text) {
+                if table.is_missing(text) {
                     continue;
                 }
                 let question = &schema.questions()[*index];
@@ -306,11 +317,43 @@ fn row_of(
     Ok(row)
 }
 
-fn wrong_cell(error: EntryError) -> String {
-    if let EntryError::WrongValue { field, found, wanted } = error {
-        return format!("column {field:?} is {found}: it must be {wanted}");
+/// A row of nobody is no row: if one is made up for it, what happens to a respondent is not what the table says.
+fn respondent_of(
+    text: &str,
+    table: &RawTable,
+    schema: &QuestionnaireSchema,
+) -> Result<String, String> {
+    let id = match table.is_missing(text) {
+        true => Cow::Borrowed(""),
+        false => schema.respondent_id(text).map_err(wrong_cell)?,
+    };
+    if id.is_empty() {
+        let column = &schema.metadata().respondent_id;
+        return Err(format!(
+            "column {column:?} is {text:?}, so it names no respondent: fill it in, take the row out, or, if the table is not \
+             to say who answered, name the column in `skip`"
+        ));
     }
-    error.to_string()
+    Ok(id.into_owned())
+}
+
+fn wrong_cell(error: EntryError) -> String {
+    match error {
+        EntryError::WrongValue { field, found, wanted }
+        | EntryError::InvalidValue { field, found, wanted } => {
+            format!("column {field:?} is {found}: it must be {wanted}")
+        }
+        EntryError::NotAnObject
+        | EntryError::UnknownField { .. }
+        | EntryError::MissingField { .. } => error.to_string(),
+    }
+}
+
+impl RawTable {
+    /// Whether a cell says that there is nothing in it.
+    fn is_missing(&self, text: &str) -> bool {
+        self.missing.iter().any(|missing| missing.trim() == text)
+    }
 }
 
 /// Each part with its length, so that no two rows have the same bytes.
@@ -325,9 +368,11 @@ fn add_row(digest: &mut Sha256, row: &Row, places: &[Place], names: &[String]) {
         let Place::Question(index) = place else { continue };
         let Some(answer) = &row.answers[*index] else { continue };
         add(b'c', name.as_bytes());
-        match answer {
+        // What is learned from: rounded.
+        match answer.rounded() {
             Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
             Answer::Text(text) => add(b't', text.as_bytes()),
+            Answer::Whole(number) => add(b'l', &number.to_be_bytes()),
         }
     }
 }
@@ -406,7 +451,7 @@ mod tests {
 
     #[test]
     fn metadata_columns_are_for_a_play_and_others_are_skipped_by_name() {
-        let text = "who,at,age,note,out\na,1970-01-01T00:00:01Z,1,x,no\n,2500,2,y,yes\n";
+        let text = "who,at,age,note,out\na,1970-01-01T00:00:01Z,1,x,no\nb,2500,2,y,yes\n";
         refuse(text, &["\"note\"", "`skip`"]);
         let skip = |name: &str| {
             let name = name.to_owned();
@@ -415,13 +460,24 @@ mod tests {
         let table = skip("note").unwrap();
         let of = |row: &Row| (row.respondent_id.clone(), row.event_time);
         assert_eq!(of(&table.rows[0]), ("a".to_owned(), Some(EventTime(1_000))));
-        assert_eq!(of(&table.rows[1]), (String::new(), Some(EventTime(2_500))));
+        assert_eq!(of(&table.rows[1]), ("b".to_owned(), Some(EventTime(2_500))));
         // What they say makes no other training data.
         assert_eq!(table.digest, try_load("age,out\n1,no\n2,yes\n", |_| {}).unwrap().digest);
         assert!(skip("nota").unwrap_err().to_string().contains("\"nota\""));
         assert!(skip("out").unwrap_err().to_string().contains("label"));
         refuse("who,at,out\na,soon,no\n", &["line 2", "\"at\"", "\"soon\""]);
         refuse("who,who,out\na,b,no\n", &["columns 1 and 2"]);
+    }
+
+    #[test]
+    fn a_row_without_its_respondent_is_refused() {
+        for blank in ["", " ", "?", " ? "] {
+            let text = format!("who,age,out\na,1,no\n{blank},2,yes\n");
+            refuse(&text, &["line 3", "\"who\"", "names no respondent", "`skip`"]);
+            let skip = |table: &mut RawTable| table.skip.push("who".to_owned());
+            assert!(try_load(&text, skip).is_ok(), "{blank:?}");
+        }
+        assert!(try_load("age,out\n1,no\n", |_| {}).is_ok(), "no column says who");
     }
 
     #[test]

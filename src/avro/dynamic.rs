@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use apache_avro::schema::{ResolvedSchema, Schema};
 
-pub use crate::avro::forms::Cell;
+pub use crate::avro::forms::{Cell, shown};
 use crate::{
     avro::{
         codec::CodecSetupError,
-        forms::shown,
         framing,
         readers::{Framed, SchemaReader, class_of, unreadable},
         registry::SchemaRegistry,

@@ -175,7 +175,8 @@ fn number(cell: Cell<'_>) -> Option<f64> {
 }
 
 /// A value as it is shown to people.
-pub(super) fn shown(cell: Cell<'_>) -> String {
+#[must_use]
+pub fn shown(cell: Cell<'_>) -> String {
     match cell {
         Cell::Null => "null".to_owned(),
         Cell::Boolean(value) => value.to_string(),

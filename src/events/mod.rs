@@ -5,6 +5,8 @@ pub mod topics;
 
 pub mod questionnaire;
 
+pub mod label;
+
 pub mod outcome;
 
 pub mod prediction;

@@ -59,6 +59,9 @@ impl From<GatewayError> for HttpError {
         let message = error.to_string();
         match error {
             GatewayError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, message),
+            GatewayError::Unusable { class, .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, message).with("class", class)
+            }
             GatewayError::Busy(_) | GatewayError::NotFollowed(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
                     .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)

@@ -274,7 +274,7 @@ impl Watched {
     fn is_missing_in(&self, answers: &[Option<Answer>]) -> bool {
         match self.place.and_then(|place| answers[place].as_ref()) {
             None => true,
-            Some(Answer::Number(_)) => false,
+            Some(Answer::Number(_) | Answer::Whole(_)) => false,
             Some(Answer::Text(text)) => {
                 self.kind == ColumnKind::Numeric && number_in(text).is_none()
             }

@@ -19,6 +19,7 @@ pub fn value_of(answer: Option<&Answer>) -> Value {
     match answer {
         Some(Answer::Number(number)) if number.is_finite() => Value::Number(*number),
         Some(Answer::Text(text)) => Value::Text(text.clone()),
+        Some(Answer::Whole(number)) => Value::Number(*number as f64),
         Some(Answer::Number(_)) | None => Value::Missing,
     }
 }

@@ -98,7 +98,7 @@ pub struct Partial {
 pub struct GatheredAnswer {
     /// The name of the question.
     pub question: String,
-    /// The answer; none if it was taken back.
+    /// The answer as a model sees it ([`Answer::rounded`]); none if it was taken back.
     pub answer: Option<Answer>,
     /// When that was said.
     pub time: EventTime,
@@ -353,7 +353,7 @@ impl Gather {
                 Some(_) => self.place_of(&known.question) == place,
                 None => known.question == name,
             };
-            let answer = answer.cloned();
+            let answer = answer.map(Answer::rounded);
             match gathered.iter_mut().find(is_same) {
                 Some(known) if record.time < known.time => {}
                 Some(known) => (known.answer, known.time) = (answer, record.time),

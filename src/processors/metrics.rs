@@ -2,7 +2,11 @@
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::streams::metrics::{Counter, Registration};
+use crate::{
+    events::questionnaire::{INVALID_VALUE, MISSING_FIELD},
+    processors::outcome_join::UNKNOWN_LABEL,
+    streams::metrics::{Counter, Registration},
+};
 
 /// Counters of the scoring and learning topologies.
 #[derive(Clone, Debug)]
@@ -33,17 +37,18 @@ const LATENCY_SECONDS: [f64; 11] =
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// Why a record becomes a dead letter; the README says what each is. One that is not here is counted from its first on.
-pub const DEAD_LETTER_CLASSES: [&str; 15] = [
+pub const DEAD_LETTER_CLASSES: [&str; 16] = [
     "framing",
     "malformed",
     "tombstone",
     "unknown_schema",
     "incompatible_schema",
-    "missing_field",
+    MISSING_FIELD,
+    INVALID_VALUE,
     "future_time",
     "past_time",
     "feature_contract",
-    "unknown_label",
+    UNKNOWN_LABEL,
     "late_outcome",
     "unmatched_outcome",
     "unwritable",

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::{
+        label,
         labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
         outcome::Outcome,
         prediction::Prediction,
@@ -28,6 +29,9 @@ use crate::{
         },
     },
 };
+
+/// The class of dead letters, and of refusals over HTTP, for an outcome whose label is none of the configured ones.
+pub const UNKNOWN_LABEL: &str = "unknown_label";
 
 /// How predictions and outcomes are joined.
 #[derive(Clone, Debug)]
@@ -282,14 +286,15 @@ impl Processor for Join {
         record: &Record<Outcome>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let outcome = &trimmed(&record.value);
+        let outcome = &record.value;
         self.1.check(&outcome.respondent_id, ctx);
         let settings = &self.0.settings;
-        if !settings.classes.contains(&outcome.label) {
+        let Some(class) = label::class_of(&outcome.label, &settings.classes) else {
             let known = settings.classes.join(", ");
             let message = format!("label {:?} is not one of: {known}", outcome.label);
-            return Err(ProcessError::reject("unknown_label", message));
-        }
+            return Err(ProcessError::reject(UNKNOWN_LABEL, message));
+        };
+        let outcome = &with_label(outcome, class);
         if self.0.join(outcome, ctx)? {
             return match settings.learn_from {
                 LearnFrom::First | LearnFrom::Last => Ok(()),
@@ -308,13 +313,12 @@ impl Processor for Join {
     }
 }
 
-/// White space around a label means nothing, as around an answer.
-fn trimmed(outcome: &Outcome) -> Cow<'_, Outcome> {
-    let label = outcome.label.trim();
-    if label.len() == outcome.label.len() {
+/// Another spelling of a class is that class.
+fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
+    if outcome.label == *class {
         return Cow::Borrowed(outcome);
     }
-    Cow::Owned(Outcome { label: label.to_owned(), ..outcome.clone() })
+    Cow::Owned(Outcome { label: class.clone(), ..outcome.clone() })
 }
 
 impl OutcomeStore {

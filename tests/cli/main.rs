@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod help;
 mod http;
+mod ids;
 mod refusals;
 mod run;
 mod schema;

@@ -85,7 +85,7 @@ fn wrong_events(http: &Http) {
     let token = Some(TOKEN);
     check("{", token, 400, "not JSON");
     check("7", token, 400, "JSON object");
-    check("{}", token, 400, "`respondent_id` is missing");
+    check("{}", token, 422, "`respondent_id` is missing");
     check(r#"{"respondent_id": "me", "agee": 3}"#, token, 400, "no field `agee`; there are");
     check(r#"{"respondent_id": "me", "age": "old"}"#, token, 400, "`age`");
 }

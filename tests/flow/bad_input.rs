@@ -63,6 +63,8 @@ fn events_that_say_too_little() {
     let nobody = QuestionnaireEvent { respondent_id: String::new(), ..event };
     let bytes = encoded(world.codecs.questionnaire.as_ref(), &nobody);
     check(events, Some(bytes), "missing_field", "1");
+    let of_nobody = Scored::new(&Settings::default()).outcome(" ", 1, "yes");
+    check(outcomes, Some(of_nobody), "missing_field", "2");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     scored::{CONTRACT_WINDOW, Happens, Scored, Settings, header, visit},
-    world::{EPOCH_MS, SCHEMA, World, classes, model_of},
+    world::{EPOCH_MS, SCHEMA, World, classes, model_of, model_rarely_given},
 };
 
 /// `plan` has become `tariff`, `device` is new.
@@ -227,6 +227,44 @@ fn a_feature_that_is_hardly_given_any_more_is_told_and_recovers() {
     assert_eq!(scored.contract.violations(), []);
     send(&mut scored, &poor, 1);
     assert_eq!(scored.predictions().len(), usize::try_from(window).unwrap() - 1);
+}
+
+#[test]
+fn a_feature_that_is_never_given_is_told_where_it_should_have_come() {
+    let window = i64::try_from(CONTRACT_WINDOW).unwrap();
+    let poor = json!({"visits": 3, "plan": "gold", "done": true});
+    let whole = json!({"visits": 3, "plan": "gold", "minutes": 2.0, "done": true});
+    let never = [violation("minutes", Problem::NeverGiven)];
+    // Of a window of 20, ten were to be expected of a training that had it in every second example.
+    for (one_in, expected) in [(0, &never[..]), (2, &never[..]), (4, &never[..0])] {
+        let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
+        let mut scored = Scored::new(&settings);
+        scored.serve(&model_rarely_given(one_in));
+        let mut at = 0;
+        let mut send = |scored: &mut Scored, fields: &Json, count: i64| {
+            for _ in 0..count {
+                at += 1;
+                scored.happen(&Happens::Event("ann", at, fields.clone()));
+            }
+        };
+        send(&mut scored, &poor, window - 1);
+        assert_eq!(scored.contract.violations(), [], "it takes a whole window");
+        send(&mut scored, &poor, 1);
+        assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
+        let gauge = scored.gauge(GAUGE, &["minutes", "never_given"]);
+        assert_eq!(gauge, (!expected.is_empty()).then_some(1.0), "one in {one_in}");
+        // Windows are blocks: one answer in the next is enough, and is judged at its end.
+        send(&mut scored, &poor, window - 2);
+        send(&mut scored, &whole, 1);
+        assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
+        send(&mut scored, &poor, 1);
+        assert_eq!(scored.contract.violations(), [], "one in {one_in}");
+        assert_eq!(
+            scored.predictions().len(),
+            usize::try_from(2 * window).unwrap(),
+            "none refused"
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use foretell::{
     streams::record::Header,
 };
 
-use crate::scored::{GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit};
+use crate::{
+    scored::{GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit},
+    world::classes,
+};
 
 /// Lets it happen; expects what is said besides scores, and how outcomes (and predictions without one) were counted.
 fn check(settings: &Settings, happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]) {
@@ -183,4 +186,16 @@ fn white_space_around_a_label_means_nothing() {
     let happens = [visit("ann", 0), outcome("ann", 5, " yes ")];
     let expected = ["learned ann@0 yes after 5 s 3 gold 1.5"];
     check(&Settings::default(), &happens, &expected, &[("joined", 1)]);
+}
+
+#[test]
+fn another_spelling_of_a_respondent_or_a_class_is_the_same_one() {
+    let settings = Settings { classes: classes(&["false", "true"]), ..Settings::default() };
+    let happens = [visit("ann", 0), outcome(" ann", 5, "TRUE")];
+    let expected = ["learned ann@0 true after 5 s 3 gold 1.5"];
+    check(&settings, &happens, &expected, &[("joined", 1)]);
+    let settings = Settings { classes: classes(&["0", "1"]), ..Settings::default() };
+    let happens = [visit("ann", 0), outcome("ann", 5, "1.0")];
+    let expected = ["learned ann@0 1 after 5 s 3 gold 1.5"];
+    check(&settings, &happens, &expected, &[("joined", 1)]);
 }

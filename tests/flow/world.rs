@@ -12,7 +12,7 @@ use foretell::{
     events::{
         labelled_example::LabelledExample,
         model::Model,
-        outcome::Outcome,
+        outcome::{Outcome, OutcomeCodec},
         prediction::Prediction,
         questionnaire::{MetadataFields, QuestionnaireCodec, QuestionnaireSchema},
         topics::{Topics, subject},
@@ -77,9 +77,13 @@ impl World {
             &events,
             Arc::clone(&schema),
         );
+        let outcomes = subject(&topics.outcomes);
+        registry.register(&outcomes, Outcome::SCHEMA).unwrap();
+        let shared = Arc::<LocalRegistry>::clone(registry);
+        let outcome = OutcomeCodec::new(shared, &outcomes, Arc::clone(&schema)).unwrap();
         let codecs = Codecs {
             questionnaire: Arc::new(questionnaire.unwrap()),
-            outcome: codec::<Outcome>(registry, &topics.outcomes),
+            outcome: Arc::new(outcome),
             prediction: codec::<Prediction>(registry, &topics.predictions),
             labelled_example: codec::<LabelledExample>(registry, &topics.labelled_examples),
             model: codec::<Model>(registry, &topics.models),
@@ -136,6 +140,28 @@ pub(crate) fn model_of(
     seed: u64,
     origin: Origin,
 ) -> ModelBundle {
+    let labels = u32::try_from(classes.len()).unwrap();
+    trained(columns, classes, (seed, origin), &examples(300, labels, seed))
+}
+
+/// A model whose training had the third answer in one example of `one_in` only; in none if that is 0.
+pub(crate) fn model_rarely_given(one_in: usize) -> ModelBundle {
+    let mut examples = examples(300, 2, 8);
+    for (number, example) in examples.iter_mut().enumerate() {
+        if one_in == 0 || number % one_in > 0 {
+            example.values[2] = Value::Missing;
+        }
+    }
+    let classes = classes(&["no", "yes"]);
+    trained(World::new().columns(), &classes, (8, Origin::default()), &examples)
+}
+
+fn trained(
+    columns: Vec<Column>,
+    classes: &[String],
+    (seed, origin): (u64, Origin),
+    examples: &[Example],
+) -> ModelBundle {
     let recipe = Recipe {
         spec: PipelineSpec::new(columns, Scaling::MinMax, Vec::new()).unwrap(),
         classes: classes.to_vec(),
@@ -152,8 +178,7 @@ pub(crate) fn model_of(
         seed: Seed(seed),
         origin,
     };
-    let labels = u32::try_from(classes.len()).unwrap();
-    train(&examples(300, labels, seed), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    train(examples, &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
 /// The model that serves in most tests.

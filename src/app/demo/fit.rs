@@ -92,6 +92,11 @@ pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Ve
     if !ids.is_empty() {
         lines.push(format!("{} are the table's", ids.join(" and ")));
     }
+    let unnamed = rows.iter().filter(|row| row.event_id.is_empty()).count();
+    if unnamed > 0 && unnamed < rows.len() {
+        lines
+            .push(format!("{unnamed} rows have no event id, and are played with ids made up here"));
+    }
     if script.unfit > 0 {
         lines.push(format!(
             "{} rows are not played, for the event schema does not take them (a mandatory answer that is blank?)",

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use crate::{
     avro::{
         codec::CodecSetupError,
-        dynamic::{Cell, DynamicCodec},
+        dynamic::{Cell, DynamicCodec, shown},
         registry::SchemaRegistry,
     },
     events::questionnaire::{
-        QuestionnaireEvent, QuestionnaireSchema,
-        schema::{IdKind, TimeUnit},
-        uuid,
+        INVALID_VALUE, MISSING_FIELD, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
+        id::IdKind, schema::TimeUnit,
     },
     streams::{
         codec::{Codec, CodecError},
@@ -75,28 +74,42 @@ impl QuestionnaireCodec {
 
     fn event(&self, row: &[Cell<'_>], schema_id: u32) -> Result<QuestionnaireEvent, CodecError> {
         let missing = |field: &str| CodecError::Unreadable {
-            class: "missing_field",
+            class: MISSING_FIELD,
             schema_id: Some(schema_id),
             message: format!("field {field} is missing or empty"),
         };
-        let fields = &self.schema.fields;
-        let respondent_id = id(row[RESPONDENT_ID]);
+        let invalid = |field: &str, cell: Cell<'_>, wanted: &str| CodecError::Unreadable {
+            class: INVALID_VALUE,
+            schema_id: Some(schema_id),
+            message: format!("field {field} is {}: it must be {wanted}", shown(cell)),
+        };
+        let schema = &self.schema;
+        let fields = &schema.fields;
+        let id = |kind: IdKind, field: &str, cell: Cell<'_>| {
+            kind.of_cell(cell).map_err(|wanted| invalid(field, cell, wanted))
+        };
+        let respondent_id = id(schema.respondent_id, &fields.respondent_id, row[RESPONDENT_ID])?;
         if respondent_id.is_empty() {
             return Err(missing(&fields.respondent_id));
         }
         let Cell::Long(time) = row[EVENT_TIME] else {
             return Err(missing(&fields.event_time));
         };
-        let millis = self.schema.time_unit.millis(time);
+        let event_id = match (self.event_id, &fields.event_id) {
+            (Some(place), Some(field)) => id(schema.event_id, field, row[place])?,
+            (_, _) => String::new(),
+        };
+        let cells = row[self.answers..].iter().zip(schema.questions()).zip(&schema.answers);
+        let answers = cells.map(|((cell, question), form)| {
+            let answer = form.of_cell(*cell);
+            answer.map_err(|Unfit(wanted)| invalid(&question.name, *cell, &wanted))
+        });
         Ok(QuestionnaireEvent {
-            event_id: self.event_id.map_or_else(String::new, |place| id(row[place])),
+            event_id,
             respondent_id,
-            event_time: EventTime(millis),
+            event_time: EventTime(schema.time_unit.millis(time)),
             completed: self.completed.is_some_and(|place| row[place] == Cell::Boolean(true)),
-            answers: {
-                let cells = row[self.answers..].iter().zip(&self.schema.answers);
-                cells.map(|(cell, form)| form.of_cell(*cell)).collect()
-            },
+            answers: answers.collect::<Result<_, _>>()?,
         })
     }
 
@@ -110,7 +123,7 @@ impl QuestionnaireCodec {
         let mut blobs = blobs.iter_mut();
         let mut next = || blobs.next().ok_or_else(|| unwritable(OTHER_NUMBER));
         let mut row = Vec::with_capacity(self.answers + event.answers.len());
-        row.push(id_cell(schema.respondent_id, &event.respondent_id, next()?));
+        row.push(schema.respondent_id.cell(&event.respondent_id, next()?));
         let time = match schema.time_unit {
             TimeUnit::Millis => Some(event.event_time.0),
             TimeUnit::Micros => event.event_time.0.checked_mul(MICROS_PER_MILLI),
@@ -118,7 +131,7 @@ impl QuestionnaireCodec {
         };
         row.push(Cell::Long(time.ok_or_else(|| unwritable("the event time has too many digits"))?));
         if self.event_id.is_some() {
-            row.push(id_cell(schema.event_id, &event.event_id, next()?));
+            row.push(schema.event_id.cell(&event.event_id, next()?));
         }
         if self.completed.is_some() {
             row.push(Cell::Boolean(event.completed));
@@ -141,29 +154,6 @@ impl Codec<QuestionnaireEvent> for QuestionnaireCodec {
 
     fn decode(&self, bytes: &[u8]) -> Result<QuestionnaireEvent, CodecError> {
         self.rows.decode(bytes, |row, schema_id| self.event(row, schema_id))
-    }
-}
-
-/// An id as text; empty if there is none.
-fn id(cell: Cell<'_>) -> String {
-    match cell {
-        Cell::Text(text) => text.to_owned(),
-        Cell::Long(number) => number.to_string(),
-        Cell::Bytes(bytes) => uuid::shown(bytes).unwrap_or_default(),
-        Cell::Null | Cell::Boolean(_) | Cell::Double(_) | Cell::Other => String::new(),
-    }
-}
-
-/// What can't be a number or a UUID stays text, which the row's writer refuses by the field's name.
-fn id_cell<'e>(kind: IdKind, id: &'e str, blob: &'e mut Option<Vec<u8>>) -> Cell<'e> {
-    match kind {
-        IdKind::Text => Cell::Text(id),
-        IdKind::Number | IdKind::Uuid if id.is_empty() => Cell::Null,
-        IdKind::Number => id.parse().map_or(Cell::Text(id), Cell::Long),
-        IdKind::Uuid => {
-            *blob = uuid::parse(id).map(|bytes| bytes.to_vec());
-            blob.as_deref().map_or(Cell::Text(id), Cell::Bytes)
-        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Events that people type in, or send as JSON, or have in a table: checked field by field, so that
 //! whoever sends one learns what is wrong with it.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::{
     events::questionnaire::{
-        Answer, MomentKind, Question, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
-        schema::IdKind, uuid,
+        Answer, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
+        QuestionnaireSchema,
+        answer::{self, Unfit},
+        id::IdKind,
     },
-    streams::time::EventTime,
+    streams::time::{EventTime, WallTime},
 };
 
 /// What is wrong with an event that was entered.
@@ -25,7 +29,7 @@ pub enum EntryError {
         /// The names there are.
         known: String,
     },
-    /// A field that an event can't do without.
+    /// A field that an event can't do without. [`MISSING_FIELD`] is the class of the same in the stream.
     #[error("field `{field}` is missing or empty")]
     MissingField {
         /// Its name.
@@ -41,11 +45,42 @@ pub enum EntryError {
         /// What would do.
         wanted: String,
     },
+    /// A text that Avro can carry, and that the field can't have. [`INVALID_VALUE`] is the class of the same in the stream.
+    #[error("field `{field}` is {found}: it must be {wanted}")]
+    InvalidValue {
+        /// The field's name.
+        field: String,
+        /// The value.
+        found: String,
+        /// What would do.
+        wanted: String,
+    },
+}
+
+impl EntryError {
+    /// The class under which the same is dead-lettered in the stream; none for what can't come to that.
+    #[must_use]
+    pub fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingField { .. } => Some(MISSING_FIELD),
+            Self::InvalidValue { .. } => Some(INVALID_VALUE),
+            Self::NotAnObject | Self::UnknownField { .. } | Self::WrongValue { .. } => None,
+        }
+    }
+
+    fn of_value(field: &str, value: &Value, wanted: &str, is_text_in_avro: bool) -> Self {
+        let (field, found, wanted) = (field.to_owned(), value.to_string(), wanted.to_owned());
+        if is_text_in_avro && value.is_string() {
+            return Self::InvalidValue { field, found, wanted };
+        }
+        Self::WrongValue { field, found, wanted }
+    }
 }
 
 impl QuestionnaireSchema {
     /// An event from JSON: the fields by name, those not there without an answer. Event times are
-    /// in milliseconds. `event_id` and `event_time` stand in where it has none of its own.
+    /// in milliseconds. `event_id` and `event_time` stand in where it has none of its own. A JSON string means what a cell
+    /// of a table with that text means; only an event time in digits is a number, for a table has it in the schema's unit.
     ///
     /// # Errors
     /// [`EntryError`] names the field.
@@ -106,10 +141,9 @@ impl QuestionnaireSchema {
     /// # Errors
     /// [`EntryError`] names the field.
     pub fn parse_event_time(&self, text: &str) -> Result<EventTime, EntryError> {
-        const KIND: MomentKind = MomentKind::Timestamp { per_second: 1_000 };
         let text = text.trim();
-        let number = || Some(self.time_unit.millis(text.parse().ok()?));
-        let time = number().or_else(|| KIND.parse(text));
+        let number = || Some(self.time_unit.millis(answer::whole_in(text)?));
+        let time = number().or_else(|| EVENT_TIME.parse(text));
         time.map(EventTime).ok_or_else(|| {
             let wanted =
                 "a time, such as 2026-11-28T17:05:30Z, or a number in the unit of the event schema";
@@ -117,12 +151,22 @@ impl QuestionnaireSchema {
         })
     }
 
-    /// The respondent id that a cell of a table is; empty if it is blank.
+    /// The one form of a respondent's id that is written as text, such as in a cell of a table or in an outcome; empty if
+    /// it is blank.
     ///
     /// # Errors
-    /// [`EntryError`] names the field.
-    pub fn parse_respondent_id(&self, text: &str) -> Result<String, EntryError> {
-        id_of_cell(self.respondent_id, &self.fields.respondent_id, text)
+    /// [`EntryError::InvalidValue`], with the event schema's name of the field.
+    pub fn respondent_id<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, EntryError> {
+        id_of_text(self.respondent_id, &self.fields.respondent_id, text)
+    }
+
+    /// The one form of a respondent's id in JSON, for a record with a `field` of its own for it; empty if there is none.
+    ///
+    /// # Errors
+    /// [`EntryError`] names that field.
+    pub fn respondent_id_of_json(&self, field: &str, value: &Value) -> Result<String, EntryError> {
+        let id = self.respondent_id.of_json(value);
+        id.map_err(|wanted| EntryError::of_value(field, value, wanted, true))
     }
 
     /// The event id that a cell of a table is; empty if it is blank, or if the schema has none.
@@ -131,9 +175,21 @@ impl QuestionnaireSchema {
     /// [`EntryError`] names the field.
     pub fn parse_event_id(&self, text: &str) -> Result<String, EntryError> {
         match &self.fields.event_id {
-            Some(field) => id_of_cell(self.event_id, field, text),
+            Some(field) => id_of_text(self.event_id, field, text).map(Cow::into_owned),
             None => Ok(String::new()),
         }
+    }
+
+    /// A new event id, of a `name` that nobody else uses: what the field takes, also where that is no text.
+    #[must_use]
+    pub fn new_event_id(&self, name: &str, now: WallTime) -> String {
+        self.event_id.new_id(name, now)
+    }
+
+    /// The event id that stands for a client's own `name` of a request: itself, if the field takes it.
+    #[must_use]
+    pub fn event_id_of_name(&self, name: &str) -> String {
+        self.event_id.of_name(name)
     }
 
     fn enter(
@@ -142,26 +198,23 @@ impl QuestionnaireSchema {
         name: &str,
         value: &Value,
     ) -> Result<(), EntryError> {
-        let wrong = |wanted: &str| EntryError::WrongValue {
-            field: name.to_owned(),
-            found: value.to_string(),
-            wanted: wanted.to_owned(),
-        };
+        let wrong = |wanted: &str| EntryError::of_value(name, value, wanted, false);
         if name == self.fields.respondent_id {
-            event.respondent_id = id(self.respondent_id, value).map_err(wrong)?;
+            event.respondent_id = id_of_json(self.respondent_id, name, value)?;
         } else if self.fields.event_id.as_deref() == Some(name) {
-            event.event_id = id(self.event_id, value).map_err(wrong)?;
+            event.event_id = id_of_json(self.event_id, name, value)?;
         } else if name == self.fields.event_time {
-            const KIND: MomentKind = MomentKind::Timestamp { per_second: 1_000 };
-            let written = || KIND.parse(value.as_str()?.trim());
-            let millis = value.as_i64().or_else(written);
-            event.event_time = EventTime(millis.ok_or_else(|| wrong(KIND.wanted()))?);
+            event.event_time = time_of_json(value).ok_or_else(|| {
+                wrong("a time, such as \"2026-11-28T17:05:30Z\", or a number of milliseconds since 1970")
+            })?;
         } else if self.fields.completed.as_deref() == Some(name) {
-            event.completed = value.as_bool().ok_or_else(|| wrong("true or false"))?;
+            event.completed = flag_of_json(value).ok_or_else(|| wrong("true or false"))?;
         } else {
             let place = self.position(name).ok_or_else(|| self.unknown(name))?;
-            let answer = self.answers[place].of_json(value);
-            event.answers[place] = answer.map_err(|Unfit(wanted)| wrong(&wanted))?;
+            let form = &self.answers[place];
+            event.answers[place] = form.of_json(value).map_err(|Unfit(wanted)| {
+                EntryError::of_value(name, value, &wanted, form.is_text_in_avro())
+            })?;
         }
         Ok(())
     }
@@ -185,35 +238,43 @@ impl QuestionnaireSchema {
     }
 }
 
-fn id_of_cell(kind: IdKind, field: &str, text: &str) -> Result<String, EntryError> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(String::new());
-    }
-    let value = match kind {
-        IdKind::Number => text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
-        IdKind::Text | IdKind::Uuid => Value::from(text),
+/// Milliseconds since 1970.
+const EVENT_TIME: MomentKind = MomentKind::Timestamp { per_second: 1_000 };
+
+/// A time in JSON: a number of milliseconds since 1970, or ISO 8601.
+#[must_use]
+pub fn time_of_json(value: &Value) -> Option<EventTime> {
+    let millis = match value {
+        Value::Number(number) => answer::whole_number(number),
+        Value::String(text) => EVENT_TIME.parse(text.trim()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    id(kind, &value).map_err(|wanted| wrong_cell(field, text, wanted))
+    millis.map(EventTime)
+}
+
+fn flag_of_json(value: &Value) -> Option<bool> {
+    let written = || answer::flag_in(value.as_str()?.trim());
+    value.as_bool().or_else(written)
+}
+
+fn id_of_text<'t>(kind: IdKind, field: &str, text: &'t str) -> Result<Cow<'t, str>, EntryError> {
+    kind.of_text(text).map_err(|wanted| EntryError::InvalidValue {
+        field: field.to_owned(),
+        found: format!("{text:?}"),
+        wanted: wanted.to_owned(),
+    })
+}
+
+/// Avro carries a text only where the schema's ids are texts.
+fn id_of_json(kind: IdKind, field: &str, value: &Value) -> Result<String, EntryError> {
+    let is_text_in_avro = matches!(kind, IdKind::Text | IdKind::UuidText);
+    kind.of_json(value)
+        .map_err(|wanted| EntryError::of_value(field, value, wanted, is_text_in_avro))
 }
 
 fn wrong_cell(field: &str, text: &str, wanted: &str) -> EntryError {
     let found = format!("{text:?}");
     EntryError::WrongValue { field: field.to_owned(), found, wanted: wanted.to_owned() }
-}
-
-fn id(kind: IdKind, value: &Value) -> Result<String, &'static str> {
-    match (kind, value) {
-        (IdKind::Text, Value::String(text)) => Ok(text.clone()),
-        (IdKind::Number, Value::Number(number)) if number.is_i64() => Ok(number.to_string()),
-        (IdKind::Uuid, Value::String(text)) => {
-            let bytes = uuid::parse(text).ok_or("a UUID")?;
-            uuid::shown(&bytes).ok_or("a UUID")
-        }
-        (IdKind::Uuid, _) => Err("a UUID"),
-        (IdKind::Text, _) => Err("a string"),
-        (IdKind::Number, _) => Err("a whole number"),
-    }
 }
 
 #[cfg(test)]
@@ -280,9 +341,12 @@ mod tests {
         refuse(&json!({"who": "r", "wage": null}), &["`wage`"]);
         refuse(&json!({"who": "r", "age": 1.5}), &["`age`", "1.5", "whole"]);
         refuse(&json!({"who": "r", "age": 3_000_000_000_u64}), &["`age`", "32 bits"]);
-        refuse(&json!({"who": "r", "age": "1"}), &["`age`"]);
+        refuse(&json!({"who": "r", "age": "one"}), &["`age`", "\"one\"", "32 bits"]);
+        refuse(&json!({"who": "r", "height": "5,5"}), &["`height`", "\"5,5\"", "a number"]);
+        refuse(&json!({"who": "r", "smoker": 1}), &["`smoker`", "true or false"]);
         refuse(&json!({"who": "r", "size": "M"}), &["`size`", "S, L"]);
         refuse(&json!({"who": "r", "at": "noon"}), &["`at`", "milliseconds"]);
+        refuse(&json!({"who": "r", "at": "1795885530000"}), &["`at`", "a number of milliseconds"]);
         refuse(&json!({"who": "r", "done": 1}), &["`done`", "true or false"]);
     }
 
@@ -296,7 +360,7 @@ mod tests {
         let blank = json!({"who": " r ", "age": " ", "job": "", "smoker": "?", "size": " ? ", "height": -1.0});
         let event = schema.from_json(&blank, "", EventTime(7)).unwrap();
         assert_eq!(event.answers, vec![None; 5]);
-        assert_eq!(event.respondent_id, " r ", "ids are as they are");
+        assert_eq!(event.respondent_id, "r");
         let padded = json!({"who": "r", "job": " cook\t", "size": " L"});
         let event = schema.from_json(&padded, "", EventTime(7)).unwrap();
         let text = |text: &str| Some(Answer::Text(text.to_owned()));

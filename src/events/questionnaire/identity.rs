@@ -44,6 +44,7 @@ impl EventIdentity {
             match answer {
                 Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
                 Answer::Text(text) => add(b's', text.as_bytes()),
+                Answer::Whole(number) => add(b'l', &number.to_be_bytes()),
             }
         }
         for name in withdrawn {

@@ -13,7 +13,7 @@ use crate::streams::time::EventTime;
 pub use crate::events::questionnaire::{
     answer::ReadingRules,
     codec::QuestionnaireCodec,
-    entry::EntryError,
+    entry::{EntryError, time_of_json},
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,
     schema::{
@@ -31,6 +31,8 @@ pub mod moment;
 mod decimal;
 
 mod uuid;
+
+mod id;
 
 pub mod entry;
 
@@ -64,4 +66,24 @@ pub enum Answer {
     Number(f64),
     /// A word, not empty: also `true` and `false`, an enum's symbol, and a `long` that is read as a category.
     Text(String),
+    /// A whole number that no 64-bit float is: beyond 2^53 either way, and always then. An event carries it exactly; a
+    /// model sees the nearest float.
+    Whole(i64),
 }
+
+impl Answer {
+    /// The answer as a model sees it: what is kept of it once its event was read.
+    #[must_use]
+    pub fn rounded(&self) -> Self {
+        match self {
+            Self::Whole(whole) => Self::Number(*whole as f64),
+            Self::Number(_) | Self::Text(_) => self.clone(),
+        }
+    }
+}
+
+/// The class of dead letters, and of refusals over HTTP, for a value that Avro can carry and that its field can't have: a text
+/// that is no UUID, an outcome's respondent that is none of the event schema's.
+pub const INVALID_VALUE: &str = "invalid_value";
+/// The same for an event or an outcome of nobody.
+pub const MISSING_FIELD: &str = "missing_field";

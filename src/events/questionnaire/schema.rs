@@ -7,6 +7,7 @@ use apache_avro::schema::{
 use crate::events::questionnaire::{
     answer::{AnswerForm, AnswerType, Reading, ReadingRules},
     decimal::Decimal,
+    id::IdKind,
     moment::MomentKind,
 };
 
@@ -61,15 +62,6 @@ pub struct QuestionnaireSchema {
     pub(super) time_unit: TimeUnit,
     questions: Vec<Question>,
     pub(super) answers: Vec<AnswerForm>,
-}
-
-/// What ids are in the schema; in an event they are always text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IdKind {
-    Text,
-    Number,
-    /// 16 bytes; as text, with lower-case digits.
-    Uuid,
 }
 
 /// What event times are in the schema; in an event they are always milliseconds.
@@ -241,7 +233,10 @@ impl QuestionnaireSchema {
     pub fn may_be_number(&self, question: &str) -> bool {
         let form = self.position(question).map(|place| &self.answers[place].kind);
         form.is_some_and(|kind| match kind {
-            AnswerType::Boolean | AnswerType::Symbols(_) | AnswerType::Uuid => false,
+            AnswerType::Boolean
+            | AnswerType::Symbols(_)
+            | AnswerType::UuidText
+            | AnswerType::UuidBytes => false,
             AnswerType::Int
             | AnswerType::Long
             | AnswerType::Float
@@ -292,7 +287,9 @@ impl AnswerType {
             | Self::Double
             | Self::Decimal(_)
             | Self::Moment(_) => QuestionKind::Number,
-            Self::Boolean | Self::Text | Self::Symbols(_) | Self::Uuid => QuestionKind::Text,
+            Self::Boolean | Self::Text | Self::Symbols(_) | Self::UuidText | Self::UuidBytes => {
+                QuestionKind::Text
+            }
         }
     }
 }
@@ -345,9 +342,11 @@ impl<'s> FieldReader<'s> {
     fn id(&self, role: &'static str, name: &str) -> Result<IdKind, QuestionnaireSchemaError> {
         let field = self.field(role, name)?;
         match self.one_type(&field.schema) {
-            Some(Schema::String | Schema::Uuid(UuidSchema::String)) => Ok(IdKind::Text),
-            Some(Schema::Int | Schema::Long) => Ok(IdKind::Number),
-            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => Ok(IdKind::Uuid),
+            Some(Schema::String) => Ok(IdKind::Text),
+            Some(Schema::Int) => Ok(IdKind::Int),
+            Some(Schema::Long) => Ok(IdKind::Long),
+            Some(Schema::Uuid(UuidSchema::String)) => Ok(IdKind::UuidText),
+            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => Ok(IdKind::UuidBytes),
             _ => Err(wrong_type(role, field, "a string, a uuid, an int or a long")),
         }
     }
@@ -383,8 +382,11 @@ impl<'s> FieldReader<'s> {
             Some(Schema::Float) => Ok(AnswerType::Float),
             Some(Schema::Double) => Ok(AnswerType::Double),
             Some(Schema::Boolean) => Ok(AnswerType::Boolean),
-            Some(Schema::String | Schema::Uuid(UuidSchema::String)) => Ok(AnswerType::Text),
-            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => Ok(AnswerType::Uuid),
+            Some(Schema::String) => Ok(AnswerType::Text),
+            Some(Schema::Uuid(UuidSchema::String)) => Ok(AnswerType::UuidText),
+            Some(Schema::Uuid(UuidSchema::Bytes | UuidSchema::Fixed(_))) => {
+                Ok(AnswerType::UuidBytes)
+            }
             Some(Schema::Decimal(decimal)) => Ok(AnswerType::Decimal(Decimal {
                 precision: decimal.precision,
                 scale: decimal.scale,
@@ -513,7 +515,7 @@ mod tests {
             })
             .collect();
         assert_eq!(kinds, "a:number b:number c:text d:text e:text f:text ");
-        assert_eq!(understood.respondent_id, IdKind::Number);
+        assert_eq!(understood.respondent_id, IdKind::Long);
         assert_eq!(understood.time_unit, TimeUnit::Micros);
     }
 

@@ -6,18 +6,23 @@ use serde_json::Value as Json;
 
 use crate::{
     events::{
-        outcome::Outcome,
+        label,
+        outcome::{Outcome, RESPONDENT_ID},
         questionnaire::{
-            EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
-            schema::place_of,
+            EntryError, EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
+            schema::place_of, time_of_json,
         },
         topics::Topics,
     },
-    processors::{event_time::TimeBounds, gateway::GatewayError, topology::Codecs},
+    processors::{
+        event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL,
+        topology::Codecs,
+    },
     streams::{
-        codec::Codec,
+        codec::{Codec, CodecError},
         record::{Header, OutputRecord, Topic},
         time::{EventTime, WallTime},
+        topology::ProcessError,
     },
 };
 
@@ -72,7 +77,7 @@ impl EntrySettings {
         now: WallTime,
     ) -> Result<EventEntry, GatewayError> {
         let event = self.schema.from_json(json, id, EventTime(now.0));
-        let mut event = event.map_err(|error| GatewayError::Refused(error.to_string()))?;
+        let mut event = event?;
         let withdrawn = self.withdrawn(json, &event);
         if !self.names_events {
             event.event_id = String::new();
@@ -125,27 +130,22 @@ impl EntrySettings {
             return refuse(format!("there is no field `{unknown}`; there are {known}"));
         }
         let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
-        let respondent_id = match given("respondent_id") {
-            Some(Json::String(id)) if !id.is_empty() => id.clone(),
-            Some(Json::Number(id)) if id.is_i64() => id.to_string(),
-            None | Some(Json::String(_)) => {
-                return refuse("field `respondent_id` is missing or empty".to_owned());
-            }
-            Some(other) => {
-                return refuse(format!("field `respondent_id` is {other}: it must be a string"));
-            }
-        };
+        let respondent_id = given(RESPONDENT_ID).unwrap_or(&Json::Null);
+        let respondent_id = self.schema.respondent_id_of_json(RESPONDENT_ID, respondent_id)?;
+        if respondent_id.is_empty() {
+            return Err(EntryError::MissingField { field: RESPONDENT_ID.to_owned() }.into());
+        }
         let label = match given("label") {
             None => return refuse("field `label` is missing".to_owned()),
             Some(label) => self.label(label)?,
         };
         let outcome_time = match given("outcome_time") {
             None => EventTime(now.0),
-            Some(time) => match time.as_i64() {
-                Some(millis) => EventTime(millis),
+            Some(time) => match time_of_json(time) {
+                Some(time) => time,
                 None => {
-                    let wanted = "it must be milliseconds since 1970";
-                    return refuse(format!("field `outcome_time` is {time}: {wanted}"));
+                    let wanted = "a time, such as \"2026-11-28T17:05:30Z\", or a number of milliseconds since 1970";
+                    return refuse(format!("field `outcome_time` is {time}: it must be {wanted}"));
                 }
             },
         };
@@ -171,31 +171,33 @@ impl EntrySettings {
                 given.to_string()
             }
         };
-        let text = text.trim().to_owned();
-        if self.labels.contains(&text) {
-            return Ok(text);
-        }
-        let is_number = given.is_number();
-        let same = |label: &&String| {
-            is_number
-                && label.parse::<serde_json::Number>().is_ok_and(|label| is_equal(&label, given))
-        };
-        self.labels.iter().find(same).cloned().ok_or_else(|| {
+        label::class_of(&text, &self.labels).cloned().ok_or_else(|| {
             let labels = self.labels.join(", ");
-            GatewayError::Refused(format!("field `label` is {given}: it must be one of {labels}"))
+            let message = format!("field `label` is {given}: it must be one of {labels}");
+            GatewayError::Unusable { class: UNKNOWN_LABEL, message }
         })
     }
 
     fn check_time(&self, time: EventTime, now: WallTime) -> Result<(), GatewayError> {
-        let checked = self.times.check(time, now);
-        checked.map(drop).map_err(|error| GatewayError::Refused(error.to_string()))
+        self.times.check(time, now).map(drop).map_err(|error| match error {
+            ProcessError::Reject { class, message, .. } => {
+                GatewayError::Unusable { class, message }
+            }
+            ProcessError::Retry(_) | ProcessError::State(_) => {
+                GatewayError::Refused(error.to_string())
+            }
+        })
     }
 }
 
-/// Whether `1.0` is sent for `1`.
-fn is_equal(label: &serde_json::Number, given: &Json) -> bool {
-    let (label, given) = (label.as_f64(), given.as_f64());
-    label.zip(given).is_some_and(|(label, given)| label.total_cmp(&given).is_eq())
+impl From<EntryError> for GatewayError {
+    fn from(error: EntryError) -> Self {
+        let message = error.to_string();
+        match error.class() {
+            Some(class) => Self::Unusable { class, message },
+            None => Self::Refused(message),
+        }
+    }
 }
 
 fn record<T>(
@@ -206,8 +208,13 @@ fn record<T>(
     now: WallTime,
 ) -> Result<OutputRecord, GatewayError> {
     let mut bytes = Vec::new();
-    let encoded = codec.encode(value, &mut bytes);
-    encoded.map_err(|error| GatewayError::Refused(error.to_string()))?;
+    codec.encode(value, &mut bytes).map_err(|error| {
+        GatewayError::Refused(match error {
+            // Of no dead letter: it can't be written at all.
+            CodecError::Unreadable { message, .. } => message,
+            CodecError::OtherFormat { .. } | CodecError::Unavailable { .. } => error.to_string(),
+        })
+    })?;
     Ok(OutputRecord {
         topic: topic.clone(),
         partition: None,

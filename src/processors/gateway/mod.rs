@@ -67,6 +67,14 @@ pub enum GatewayError {
     /// It is wrong: the caller's to correct.
     #[error("{0}")]
     Refused(String),
+    /// It can be read, and can't be used: in the stream it would be dead-lettered. The caller's to correct, too.
+    #[error("{message}")]
+    Unusable {
+        /// The class that its dead letter would have.
+        class: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// Too much is under way just now.
     #[error("{0}")]
     Busy(&'static str),
@@ -108,10 +116,10 @@ impl Gateway {
     }
 
     /// An event as it would be written. `key` names it if it does not do so itself: the client's own name for this
-    /// request, the same when it is sent again.
+    /// request, the same when it is sent again. What the event schema does not take as an id is made one.
     ///
     /// # Errors
-    /// [`GatewayError::Refused`], naming the field.
+    /// [`GatewayError::Refused`] or [`GatewayError::Unusable`], naming the field.
     pub fn event(&self, json: &Json, key: Option<&str>) -> Result<EventEntry, GatewayError> {
         if key.is_some() && !self.settings.entries.names_events {
             return Err(GatewayError::Refused(
@@ -120,8 +128,12 @@ impl Gateway {
                     .to_owned(),
             ));
         }
-        let id = key.map_or_else(|| self.make_up_id(), ToOwned::to_owned);
-        self.settings.entries.event(json, &id, self.clock.now())
+        let (schema, now) = (&self.settings.entries.schema, self.clock.now());
+        let id = match key {
+            Some(key) => schema.event_id_of_name(key),
+            None => schema.new_event_id(&self.make_up_id(), now),
+        };
+        self.settings.entries.event(json, &id, now)
     }
 
     /// An outcome as it would be written; `key` as for [`Self::event`].

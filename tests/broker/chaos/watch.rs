@@ -165,7 +165,7 @@ pub(super) fn read(config: &Config) -> Topics {
         let partial = Partial::codec().decode(&value).unwrap();
         let age = partial.answers.first().and_then(|first| match first.answer {
             Some(Answer::Number(number)) => Some(number),
-            Some(Answer::Text(_)) | None => None,
+            Some(Answer::Text(_) | Answer::Whole(_)) | None => None,
         });
         let before = topics.observation_store.insert(respondent_of(&key), age.map(whole));
         assert!(before.is_none(), "two observations of one respondent");
