@@ -2,16 +2,15 @@
 
 use axum::{
     Json as JsonBody,
-    extract::{Query, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
 use crate::{
-    http::{HttpState, body, error::HttpError},
+    http::{HttpState, body, error::HttpError, parameters::Parameters},
     processors::{
         gateway::{Gateway, GatewayError},
         overview::Snapshot,
@@ -19,25 +18,22 @@ use crate::{
     streams::record::OutputRecord,
 };
 
-/// A route that takes no parameters: one that it does not know is a mistake.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParameters {}
-
 /// `GET /api/v1/status`
 pub(super) async fn status(
     State(state): State<HttpState>,
-    Query(NoParameters {}): Query<NoParameters>,
-) -> JsonBody<Snapshot> {
-    JsonBody(state.overview.snapshot())
+    parameters: Parameters,
+) -> Result<JsonBody<Snapshot>, HttpError> {
+    parameters.only(&[])?;
+    Ok(JsonBody(state.overview.snapshot()))
 }
 
 /// `POST /api/v1/outcomes`: one, or an array of them.
 pub(super) async fn outcomes(
     State(state): State<HttpState>,
-    Query(NoParameters {}): Query<NoParameters>,
+    parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
+    parameters.only(&[])?;
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
     let gateway = &state.gateway;

@@ -25,7 +25,8 @@ const THROWN_AWAY_MAX: usize = 16 << 20;
 pub(super) async fn json(request: Request, within: Duration) -> Result<Json, HttpError> {
     check_type(request.headers())?;
     let Ok(bytes) = tokio::time::timeout(within, read(request)).await else {
-        let message = format!("the body did not come within {within:?}: [http] read_timeout");
+        let message =
+            format!("the body did not come within {} s: [http] read_timeout", within.as_secs_f64());
         return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message)
             .with_header(header::CONNECTION, "close"));
     };

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use axum::{
     Json as JsonBody,
-    extract::{Query, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::{sync::oneshot, time::timeout};
 
@@ -23,44 +22,33 @@ use crate::{
         api::{idempotency_key, stopping, write, write_each},
         body,
         error::HttpError,
+        parameters::Parameters,
     },
     processors::gateway::{Answer, EventEntry},
 };
 
-/// `?wait=true` asks for what becomes of the event, for at most `timeout_ms`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EventQuery {
-    #[serde(default)]
-    wait: bool,
-    #[serde(default = "ten_seconds")]
-    timeout_ms: u64,
-}
-
-fn ten_seconds() -> u64 {
-    10_000
-}
-
-/// Nobody waits longer than a minute for a prediction.
+/// How long a wait is, if the request does not say so, and at most: nobody waits longer than a minute for a prediction.
+const WAIT_MS: u64 = 10_000;
 const WAIT_MS_MAX: u64 = 60_000;
 
 /// Set to `true` where the event came before: the answer is that of the first time.
 const REPLAYED: &str = "idempotent-replayed";
 
+/// `?wait=true` asks for what becomes of the event, for at most `timeout_ms`.
 pub(super) async fn events(
     State(state): State<HttpState>,
-    Query(query): Query<EventQuery>,
+    parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
-    if query.timeout_ms > WAIT_MS_MAX {
-        let message = format!("timeout_ms is {}: at most {WAIT_MS_MAX}", query.timeout_ms);
-        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
-    }
+    parameters.only(&["wait", "timeout_ms"])?;
+    let is_waited_for = parameters.flag("wait")?;
+    let at_most = Duration::from_millis(parameters.number("timeout_ms", WAIT_MS, WAIT_MS_MAX)?);
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
     if let Json::Array(items) = &json {
-        if query.wait {
-            let message = "wait=true is for one event at a time: send each in a request of its own";
+        if is_waited_for {
+            let message = "wait=true is for one event, and this is an array, of which nothing was written: send it without \
+                           wait=true, or each event in a request of its own";
             return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
         }
         return write_each(&state.gateway, items, key.as_deref(), |json, key| {
@@ -71,8 +59,8 @@ pub(super) async fn events(
         .await;
     }
     let entry = state.gateway.event(&json, key.as_deref())?;
-    if query.wait {
-        return wait_for(&state, entry, Duration::from_millis(query.timeout_ms)).await;
+    if is_waited_for {
+        return wait_for(&state, entry, at_most).await;
     }
     let accepted = accepted(&entry);
     write(&state.gateway, entry.record)?.await?;
@@ -114,7 +102,8 @@ async fn wait_for(
             };
             let id = accepted["event_id"].as_str().unwrap_or_default();
             let message = format!(
-                "event {id} {known} after {at_most:?}; send it again with the same id to ask again"
+                "event {id} {known} after {} ms; send it again with the same id to ask again",
+                at_most.as_millis()
             );
             let error = HttpError::new(StatusCode::GATEWAY_TIMEOUT, message);
             Err(error.with("event_id", accepted["event_id"].clone()))

@@ -12,6 +12,7 @@ mod events;
 mod guard;
 mod health;
 mod metrics;
+mod parameters;
 mod server;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};

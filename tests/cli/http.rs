@@ -125,17 +125,30 @@ fn errors_are_json(instance: &Instance) {
     check(Method::POST, "/api/v1/events?wait=perhaps", EVENT, 400, "wait");
     check(Method::POST, "/api/v1/events?awaits=true", EVENT, 400, "awaits");
     check(Method::POST, "/api/v1/events?wait=true&wait=false", EVENT, 400, "wait");
-    check(Method::POST, "/api/v1/events?timeout_ms=600000", EVENT, 400, "60000");
+    check(Method::POST, "/api/v1/events?wait=perhaps", EVENT, 400, "true or false");
+    check(Method::POST, "/api/v1/events?awaits=true", EVENT, 400, "there are wait, timeout_ms");
+    for timeout in ["600000", "0", "-1", "1e3", "soon"] {
+        let path = format!("/api/v1/events?wait=true&timeout_ms={timeout}");
+        check(Method::POST, &path, EVENT, 400, "it must be a whole number from 1 to 60000");
+    }
     check(Method::POST, "/api/v1/outcomes?wait=true", "{}", 400, "wait");
     check(Method::GET, "/api/v1/status?verbose=1", "", 400, "verbose");
     check(Method::POST, "/api/v1/events", "{", 400, "not JSON");
     check(Method::POST, "/api/v1/events", "", 400, "not JSON");
     check(Method::POST, "/api/v1/events", "[]", 400, "1 to 1000");
-    check(Method::POST, "/api/v1/events?wait=true", "[{}]", 400, "one event at a time");
+    check(Method::POST, "/api/v1/events?wait=true", "[{}]", 400, "this is an array");
     let large = format!("{{\"respondent_id\": \"{}\"}}", "x".repeat(2 << 20));
     check(Method::POST, "/api/v1/events", &large, 413, "1048576");
     let late = json!({"respondent_id": "me", "event_time": 99_999_999_999_999_i64}).to_string();
-    check(Method::POST, "/api/v1/events", &late, 400, "time_ahead_max");
+    let answer = check(Method::POST, "/api/v1/events", &late, 422, "time_ahead_max");
+    assert_eq!(*at(&answer.body, "/class"), "future_time");
+    let nobody = json!({"respondent_id": " ", "age": 30}).to_string();
+    let answer = check(Method::POST, "/api/v1/events", &nobody, 422, "`respondent_id`");
+    assert_eq!(*at(&answer.body, "/class"), "missing_field");
+    let many = format!("[{late}, {EVENT}]");
+    let answer = instance.ask(Method::POST, "/api/v1/events", &[JSON], &many);
+    assert_eq!(answer.status, 207, "{answer:?}");
+    assert_eq!(*at(&answer.body, "/results/0/class"), "future_time");
 }
 
 fn content_types(instance: &Instance) {
@@ -239,22 +252,32 @@ fn too_many(instance: &Instance) {
 fn outcomes_are_learned_from_without_a_broker() {
     let instance = Instance::start(&["learning.retrain_after=40"]);
     let outcome = |body: &Json| instance.post("/api/v1/outcomes", body);
-    let refuse = |body: Json, words: &str| {
-        let answer = outcome(&body);
-        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+    let told = |body: &Json, status: u16, words: &str| {
+        let answer = outcome(body);
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
         let error = at(&answer.body, "/error").as_str().unwrap();
         assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+        answer.body.get("class").and_then(Json::as_str).unwrap_or_default().to_owned()
+    };
+    let refuse = |body: Json, words: &str| assert_eq!(told(&body, 400, words), "", "{body}");
+    let unusable = |body: Json, class: &str, words: &str| {
+        assert_eq!(told(&body, 422, words), class, "{body}");
     };
     refuse(json!("x"), "JSON object");
-    refuse(json!({"label": ">50K"}), "`respondent_id` is missing");
-    refuse(json!({"respondent_id": "", "label": ">50K"}), "`respondent_id` is missing");
+    unusable(json!({"label": ">50K"}), "missing_field", "`respondent_id` is missing");
+    unusable(
+        json!({"respondent_id": "", "label": ">50K"}),
+        "missing_field",
+        "`respondent_id` is missing",
+    );
     refuse(json!({"respondent_id": ["r"], "label": ">50K"}), "`respondent_id`");
     refuse(json!({"respondent_id": "r"}), "`label` is missing");
-    refuse(json!({"respondent_id": "r", "label": "rich"}), "one of <=50K, >50K");
+    unusable(json!({"respondent_id": "r", "label": "rich"}), "unknown_label", "one of <=50K, >50K");
     refuse(json!({"respondent_id": "r", "label": ">50K", "labels": 1}), "`labels`");
     refuse(json!({"respondent_id": "r", "label": ">50K", "outcome_time": "noon"}), "milliseconds");
-    refuse(
+    unusable(
         json!({"respondent_id": "r", "label": ">50K", "outcome_time": 99_999_999_999_999_i64}),
+        "future_time",
         "time_ahead_max",
     );
 
