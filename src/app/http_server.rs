@@ -1,6 +1,6 @@
 //! The HTTP server of an instance: a runtime of its own, the gateway and its threads; and its end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -42,12 +42,14 @@ pub(super) struct HttpServer {
 /// If the address of the configuration is taken.
 pub fn check_address(config: &Config) -> anyhow::Result<()> {
     let bind = &config.raw.http.bind;
-    std::net::TcpListener::bind(bind).map(drop).with_context(|| cannot_listen(config))
+    std::net::TcpListener::bind(bind).map(drop).map_err(|error| cannot_listen(config, &error))
 }
 
-fn cannot_listen(config: &Config) -> String {
+fn cannot_listen(config: &Config, error: &io::Error) -> anyhow::Error {
     let (place, bind) = (config.sources.of("http.bind"), &config.raw.http.bind);
-    format!("{place}: cannot listen on {bind}: is another instance running? set [http] bind")
+    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+    let question = if is_taken { "is another instance running? " } else { "" };
+    anyhow::anyhow!("{place}: cannot listen on {bind}: {error}: {question}set [http] bind")
 }
 
 impl BoundServer {
@@ -59,7 +61,7 @@ impl BoundServer {
             .build()?;
         let bind = &config.raw.http.bind;
         let (listener, address) =
-            runtime.block_on(http::bind(bind)).with_context(|| cannot_listen(config))?;
+            runtime.block_on(http::bind(bind)).map_err(|error| cannot_listen(config, &error))?;
         Ok(Self { runtime, listener, address })
     }
 

@@ -63,7 +63,6 @@ pub fn send(
     settings: &SendSettings,
     show: &mut dyn FnMut(&Seen, usize),
 ) -> anyhow::Result<Sent> {
-    anyhow::ensure!(settings.rate > 0.0 && settings.rate.is_finite(), "--rate must be above 0");
     cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
     let table = config.raw.data.play.as_ref();
     let table = table.context("there is nothing to send: name a table in [data.play]")?;

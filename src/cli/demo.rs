@@ -10,7 +10,7 @@ use crate::{
         demo::{self, DemoSettings, Report},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, progress::Progress},
+    cli::{Global, Sets, numbers, progress::Progress},
 };
 
 /// Runs the whole loop in this process: makes a first model, plays the table of [data.play] (or else of
@@ -33,16 +33,16 @@ pub(super) struct Demo {
     #[arg(long)]
     keep_running: bool,
     /// Respondents a second; 0 is as fast as it goes.
-    #[arg(long, default_value_t = 600.0)]
+    #[arg(long, default_value_t = 600.0, value_parser = numbers::rate_or_zero, allow_negative_numbers = true)]
     rate: f64,
     /// Respondents in all, if not the whole table.
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::at_least_one, allow_negative_numbers = true)]
     limit: Option<usize>,
     /// Where chance comes from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Time for tuning the first model, in place of the configuration's.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = numbers::seconds, allow_negative_numbers = true)]
     tuning_seconds: u64,
     #[command(flatten)]
     pub(super) sets: Sets,

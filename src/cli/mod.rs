@@ -3,6 +3,7 @@
 mod demo;
 mod doctor;
 mod init;
+mod numbers;
 mod progress;
 mod run;
 mod schema;

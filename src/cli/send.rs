@@ -12,7 +12,7 @@ use crate::{
         shutdown::{self, Shutdown},
         stage::Seen,
     },
-    cli::{Global, Sets, progress::Progress},
+    cli::{Global, Sets, numbers, progress::Progress},
 };
 
 /// Plays the table of [data.play] as live events and delayed outcomes, and shows the predictions that come
@@ -24,10 +24,10 @@ Examples:
   foretell send --rate 200 --outcome-delay 2m --quiet")]
 pub(super) struct Send {
     /// Respondents a second.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = numbers::rate, allow_negative_numbers = true)]
     rate: f64,
     /// Respondents in all, if not the whole table.
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::at_least_one, allow_negative_numbers = true)]
     limit: Option<usize>,
     /// The longest that an outcome takes, such as `30s` or `2m`.
     #[arg(long, default_value = "30s", value_parser = duration)]
@@ -42,8 +42,9 @@ pub(super) struct Send {
     pub(super) sets: Sets,
 }
 
-fn duration(text: &str) -> Result<Duration, humantime_serde::re::humantime::DurationError> {
-    humantime_serde::re::humantime::parse_duration(text)
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime_serde::re::humantime::parse_duration(text);
+    parsed.map_err(|_| "it must be a duration, such as 500ms, 30s or 2m".to_owned())
 }
 
 impl Send {

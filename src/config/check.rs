@@ -2,7 +2,8 @@
 
 use crate::{
     config::{ConfigError, RawConfig, RawRegistry, Sources, source::written_form},
-    processors::outcome_join::UnlabelledPolicy,
+    events::label,
+    processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
 
 /// What is wrong with the value of `key` (`section.key`), and what to do.
@@ -16,38 +17,112 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     names(raw, sources)?;
     servers(raw, sources)?;
     registry(&raw.schema_registry, sources)?;
+    not_zero(raw, sources)?;
     outcomes(raw, sources)?;
-    if raw.http.read_timeout.is_zero() {
-        return refuse("http.read_timeout", "it must be longer than 0 s, such as \"10s\"");
-    }
-    if raw.http.connections_max == 0 {
-        return refuse("http.connections_max", "there must be at least 1");
-    }
-    if raw.topics.partitions == 0 {
-        return refuse("topics.partitions", "there must be at least 1");
-    }
-    if raw.streams.threads == 0 {
-        return refuse("streams.threads", "there must be at least 1");
-    }
+    http_address(&raw.http.bind, sources)?;
+    tables(raw, sources)?;
+    raw.tuning
+        .space
+        .check()
+        .map_err(|error| refused(sources, "tuning.space", &error.to_string()))?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {
         return refuse("streams.standby", "warm copies are on disk: set [streams] state_dir");
-    }
-    if raw.streams.commit_interval.is_zero() {
-        return refuse("streams.commit_interval", "it must be longer than 0 s, such as \"100ms\"");
-    }
-    if raw.learning.retrain_after == 0 {
-        return refuse("learning.retrain_after", "it must be at least 1");
     }
     let contract = &raw.features.contract;
     if !(0.0..=1.0).contains(&contract.mostly_missing) || contract.mostly_missing == 0.0 {
         let problem = "a share above 0 and up to 1, such as 0.9";
         return refuse("features.contract.mostly_missing", problem);
     }
-    if contract.window == 0 {
-        return refuse("features.contract.window", "there must be at least 1 observation in it");
-    }
     if raw.tuning.folds < 2 {
         return refuse("tuning.folds", "cross-validation needs at least 2");
+    }
+    Ok(())
+}
+
+/// Counts of which none would do nothing, and times of which none would never be enough. Where nothing is a meaning of its
+/// own, as for `streams.max_task_idle` or `events.duplicates_within`, it is not here.
+fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
+    let (streams, tuning, http) = (&raw.streams, &raw.tuning, &raw.http);
+    let counts = [
+        ("topics.partitions", raw.topics.partitions == 0),
+        ("streams.threads", streams.threads == 0),
+        ("streams.commit_records_max", streams.commit_records_max == 0),
+        ("outcomes.predictions_max", raw.outcomes.predictions_max == 0),
+        ("features.contract.window", raw.features.contract.window == 0),
+        ("learning.retrain_after", raw.learning.retrain_after == 0),
+        ("learning.stream_examples_max", raw.learning.stream_examples_max == Some(0)),
+        ("tuning.trials", tuning.trials == 0),
+        ("tuning.threads", tuning.threads == 0),
+        ("tuning.iterations_max", tuning.iterations_max == 0),
+        ("tuning.early_stopping_rounds", tuning.early_stopping_rounds == 0),
+        ("http.connections_max", http.connections_max == 0),
+        ("http.waits_max", http.waits_max == 0),
+    ];
+    let times = [
+        ("broker.session_timeout", raw.broker.session_timeout, "15s"),
+        ("broker.transaction_timeout", raw.broker.transaction_timeout, "10s"),
+        ("schema_registry.timeout", raw.schema_registry.timeout, "10s"),
+        ("streams.commit_interval", streams.commit_interval, "100ms"),
+        ("scoring.retention", raw.scoring.retention, "1 day"),
+        ("outcomes.window", raw.outcomes.window, "30 days"),
+        ("tuning.time", tuning.time, "120s"),
+        ("http.read_timeout", http.read_timeout, "10s"),
+    ];
+    if let Some((key, _)) = counts.iter().find(|(_, is_zero)| *is_zero) {
+        return Err(refused(sources, key, "it is 0: it must be at least 1"));
+    }
+    // librdkafka, the registry's client and tokio count milliseconds.
+    if let Some((key, _, usual)) = times.iter().find(|(_, time, _)| time.as_millis() == 0) {
+        let problem = format!("it must be at least 1 ms, such as {usual:?}");
+        return Err(refused(sources, key, &problem));
+    }
+    Ok(())
+}
+
+/// That so many answers can be given at all.
+pub(super) fn score_when(
+    when: ScoreWhen,
+    questions: usize,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
+    let ScoreWhen::Answers(enough) = when else { return Ok(()) };
+    if (1..=questions).contains(&enough) {
+        return Ok(());
+    }
+    let problem = format!(
+        "answers is {enough}: it must be from 1 to {questions}, which is how many answers the event schema has"
+    );
+    Err(refused(sources, "scoring.when", &problem))
+}
+
+fn http_address(bind: &str, sources: &Sources) -> Result<(), ConfigError> {
+    let is_address = bind.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_v6 = host.starts_with('[') && host.ends_with(']');
+        let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
+        port.parse::<u16>().is_ok() && is_host && (is_v6 || !host.contains(':'))
+    });
+    if is_address {
+        return Ok(());
+    }
+    let problem = format!(
+        "{bind:?} is no address: write a host and a port, such as \"127.0.0.1:8000\", \"0.0.0.0:8000\" or \"[::1]:8000\""
+    );
+    Err(refused(sources, "http.bind", &problem))
+}
+
+/// Marks of one byte are all that the CSV reader takes.
+fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
+    for (name, table) in [("initial", &raw.data.initial), ("play", &raw.data.play)] {
+        let Some(table) = table else { continue };
+        for (key, mark) in [("delimiter", Some(table.delimiter)), ("comment", table.comment)] {
+            if let Some(mark) =
+                mark.filter(|mark| !mark.is_ascii() || ['\n', '\r', '"'].contains(mark))
+            {
+                let problem =
+                    format!("{mark:?} can't be one: it must be one ASCII character, such as \";\"");
+                return Err(refused(sources, &format!("data.{name}.{key}"), &problem));
+            }
+        }
     }
     Ok(())
 }
@@ -138,15 +213,10 @@ fn outcomes(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         return refuse("outcomes.labels", &format!("duplicate label {:?}", labels[twice]));
     }
     if let UnlabelledPolicy::Label(label) = &raw.outcomes.unlabelled
-        && !labels.contains(label)
+        && label::class_of(label, labels) != Some(label)
     {
-        return refuse("outcomes.unlabelled", &format!("{label:?} is not one of labels"));
-    }
-    if raw.outcomes.window.is_zero() {
-        return refuse("outcomes.window", "it must be longer than 0 s");
-    }
-    if raw.outcomes.predictions_max == 0 {
-        return refuse("outcomes.predictions_max", "there must be at least 1");
+        let problem = format!("label {label:?} is not one of labels: {}", labels.join(", "));
+        return refuse("outcomes.unlabelled", &problem);
     }
     Ok(())
 }

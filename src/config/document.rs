@@ -28,6 +28,7 @@ use crate::{
         keys::{Keys, Kind},
         secret,
         source::{Source, Sources, written_form},
+        wording,
     },
 };
 
@@ -86,6 +87,17 @@ impl<'t> Document<'t> {
         let before = table.remove(name);
         let is_text = secret::is_secret(key)
             || before.is_some_and(|before| matches!(before.get_ref(), DeValue::String(_)));
+        // A secret may begin like a list.
+        if value.starts_with(['{', '[']) && !secret::is_secret(key) {
+            DeValue::parse(value).map_err(|error| ConfigError::At {
+                place,
+                problem: format!(
+                    "{}: {}",
+                    written_form(key),
+                    wording::plain(&error.message().trim().replace('\n', "; "))
+                ),
+            })?;
+        }
         table.insert(spanned(name, &span), read(value, is_text, &span));
         Ok(())
     }
@@ -148,7 +160,7 @@ impl<'t> Document<'t> {
 
     /// An error of the parser's or of serde's, with the place and the key that it is about.
     fn refuse(&self, error: &toml::de::Error) -> ConfigError {
-        let message = error.message().trim().replace('\n', "; ");
+        let message = wording::plain(&error.message().trim().replace('\n', "; "));
         let problem = address::hide_in(&message).into_owned();
         let about = error.span().filter(|span| *span != (0..0));
         let Some(span) = about else {
@@ -327,15 +339,18 @@ mod tests {
             assert_eq!(error.to_string(), expected);
         };
         let prefix = ("topics.prefix", "[1]");
-        check(&[], "x.toml:2: [topics] prefix: invalid type: string \"7\", expected a sequence");
+        check(
+            &[],
+            "x.toml:2: [topics] prefix: invalid type: string \"7\", expected a list, such as [\"a\", \"b\"]",
+        );
         check(&[prefix], "x.toml:1: [topics]: missing field `partitions`");
         check(
             &[prefix, ("topics.partitions", "many")],
-            "--set topics.partitions: [topics] partitions: invalid type: string \"many\", expected u32",
+            "--set topics.partitions: [topics] partitions: invalid type: string \"many\", expected a whole number from 0 to 4294967295",
         );
         check(
             &[("topics.prefix", "[1, 'b']"), ("topics.partitions", "1")],
-            "--set topics.prefix: [topics] prefix: invalid type: string \"b\", expected u8",
+            "--set topics.prefix: [topics] prefix: invalid type: string \"b\", expected a whole number from 0 to 255",
         );
         check(
             &[prefix, ("topics.partitions", "1"), ("other.key", "1")],

@@ -16,7 +16,9 @@ mod overrides;
 mod raw;
 mod secret;
 mod source;
+mod text;
 mod warnings;
+mod wording;
 
 use std::{
     ffi::OsString,
@@ -189,6 +191,7 @@ impl Config {
             missing: raw.events.missing.clone(),
         });
         let questions = event_schema.questions();
+        check::score_when(raw.scoring.when, questions.len(), &sources)?;
         let gather = GatherSettings {
             when: raw.scoring.when,
             retention: raw.scoring.retention,
@@ -299,8 +302,15 @@ fn calendar_of(
         let refuse = |problem: &str| {
             Err(check::refused(sources, "features.calendar", &format!("{name:?} {problem}")))
         };
+        if *name == raw.events.event_time {
+            return refuse(
+                "is the event time, which is when an answer was given, and no answer: a model learns from answers alone. \
+                 Have the event schema carry the same time in a field of its own, such as \"answered_at\" of logical type \
+                 timestamp-millis, and name that",
+            );
+        }
         let Some(kind) = schema.moment(name) else {
-            return refuse("is no date or time of the event schema");
+            return refuse(&no_moment(name, schema));
         };
         let (has_date, has_time) = match kind {
             MomentKind::Date => (true, false),
@@ -321,6 +331,20 @@ fn calendar_of(
         }
     }
     Ok(calendar)
+}
+
+/// What is said of a name in `features.calendar` that is no date and no time.
+fn no_moment(name: &str, schema: &QuestionnaireSchema) -> String {
+    let names = schema.questions().iter().map(|question| question.name.as_str());
+    let moments: Vec<&str> = names.clone().filter(|name| schema.moment(name).is_some()).collect();
+    let is_answer = names.into_iter().any(|answer| answer == name);
+    let what = if is_answer { "is no date or time" } else { "is no answer of the event schema" };
+    if moments.is_empty() {
+        return format!(
+            "{what}; an answer of logical type date, time-… or timestamp-… may be named, and the event schema has none"
+        );
+    }
+    format!("{what}; the answers that are dates or times: {}", moments.join(", "))
 }
 
 /// The one place that reads the environment.

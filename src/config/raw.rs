@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Secret,
+    config::{Secret, text},
     ml::{CalendarPart, Scaling, training::Space},
     processors::{
         contract::ContractPolicy,
@@ -203,7 +203,7 @@ pub struct RawEvents {
     #[serde(default)]
     pub ignored: Vec<String>,
     /// Texts and numbers that say that there is no answer, wherever they come from: events, JSON, tables.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::many")]
     pub missing: Vec<String>,
     /// An event or an outcome further ahead of the clock goes to the dead letters.
     #[serde(default = "one_day", with = "humantime_serde")]
@@ -241,7 +241,7 @@ impl Default for RawScoring {
 #[serde(deny_unknown_fields)]
 pub struct RawOutcomes {
     /// In order; of two, the second is the one whose probability matters. Numbers and booleans are their texts.
-    #[serde(deserialize_with = "texts")]
+    #[serde(deserialize_with = "text::many")]
     pub labels: Vec<String>,
     #[serde(default = "thirty_days", with = "humantime_serde")]
     pub window: Duration,
@@ -251,7 +251,7 @@ pub struct RawOutcomes {
     pub conflict: ConflictPolicy,
     #[serde(default)]
     pub learn_from: LearnFrom,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::unlabelled")]
     pub unlabelled: UnlabelledPolicy,
     /// Predictions of one respondent that wait for outcomes at most, inside one window: what one event costs is bounded,
     /// whatever a kiosk sends under one name.
@@ -261,24 +261,6 @@ pub struct RawOutcomes {
 
 fn a_hundred() -> usize {
     100
-}
-
-/// Outcomes are texts: `[0, 1]` are `["0", "1"]`.
-fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a label is a text, a whole number, or true or false")]
-    enum Written {
-        Text(String),
-        Whole(i64),
-        Flag(bool),
-    }
-    let written = Vec::<Written>::deserialize(deserializer)?;
-    let text = |label| match label {
-        Written::Text(text) => text,
-        Written::Whole(number) => number.to_string(),
-        Written::Flag(flag) => flag.to_string(),
-    };
-    Ok(written.into_iter().map(text).collect())
 }
 
 fn thirty_days() -> Duration {
@@ -390,12 +372,13 @@ pub struct RawTable {
     /// A path from this file's folder.
     pub path: PathBuf,
     /// The columns in order; unset: the first line names them. An empty name is a column not used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::many")]
     pub columns: Vec<String>,
     /// Columns, by name, that are not used.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::many")]
     pub skip: Vec<String>,
     /// The column that holds the label.
+    #[serde(deserialize_with = "text::one")]
     pub label: String,
     #[serde(default = "comma")]
     pub delimiter: char,
@@ -403,10 +386,10 @@ pub struct RawTable {
     #[serde(default)]
     pub comment: Option<char>,
     /// Texts that mean that there is no answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::many")]
     pub missing: Vec<String>,
     /// What to cut off the end of a label.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::one")]
     pub label_suffix: String,
 }
 

@@ -73,6 +73,57 @@ fn a_setting_that_is_wrong() {
 }
 
 #[test]
+fn a_setting_that_makes_no_sense() {
+    let config = example();
+    let set = |setting: &str, expected: &[&str]| {
+        check(&["run", "-c", config, "--set", setting], expected);
+    };
+    set("streams.threads=-1", &["[streams] threads", "`-1`", "a whole number from 0 to"]);
+    set("streams.commit_interval=soon", &["\"soon\"", "a duration, such as"]);
+    set("learning.stream_examples_max=many", &["\"many\"", "a whole number, 0 or more"]);
+    set("scoring.when=answers", &["[scoring] when", "{ answers = 5 }"]);
+    set("scoring.when={answers=99}", &["[scoring] when", "answers is 99", "from 1 to 13"]);
+    set("scoring.when={answers=0}", &["[scoring] when", "answers is 0", "from 1 to 13"]);
+    set(
+        "http.bind=banana",
+        &["--set http.bind: [http] bind: \"banana\" is no address", "\"127.0.0.1:8000\""],
+    );
+    set("http.bind=127.0.0.1:99999", &["[http] bind", "is no address"]);
+    set(
+        "events.missing=[[1]]",
+        &["[events] missing", "a text in quotes, a number, or true or false"],
+    );
+    set(
+        "outcomes.labels=[FALSE,TRUE]",
+        &["[outcomes] labels: ", "true and false in small letters"],
+    );
+    set("outcomes.unlabelled={label=3}", &["[outcomes] unlabelled", "label \"3\"", "<=50K, >50K"]);
+    set("data.initial.delimiter=\"ä\"", &["[data.initial] delimiter", "one ASCII character"]);
+    set("features.calendar={event_time=[\"hour\"]}", &["is the event time", "a field of its own"]);
+    set("features.calendar={age=[\"hour\"]}", &["\"age\" is no date or time", "has none"]);
+    for zero in [
+        "tuning.trials",
+        "tuning.threads",
+        "tuning.iterations_max",
+        "tuning.early_stopping_rounds",
+        "learning.stream_examples_max",
+        "streams.commit_records_max",
+        "http.waits_max",
+    ] {
+        let key = zero.rsplit_once('.').unwrap().1;
+        set(&format!("{zero}=0"), &[&format!("] {key}: "), "at least 1"]);
+    }
+    for zero in ["outcomes.window", "scoring.retention", "tuning.time", "broker.session_timeout"] {
+        let key = zero.rsplit_once('.').unwrap().1;
+        set(&format!("{zero}=0s"), &[&format!("] {key}: "), "at least 1 ms"]);
+    }
+    for wrong in ["nan", "-0.5", "0", "inf"] {
+        let setting = format!("features.contract.mostly_missing={wrong}");
+        set(&setting, &["[features.contract] mostly_missing", "above 0 and up to 1"]);
+    }
+}
+
+#[test]
 fn a_variable_that_is_wrong() {
     let export = |variable: &str, expected: &[&str]| {
         let first = format!("export '{variable}'");
@@ -121,6 +172,14 @@ fn data_that_is_not_there_is_noticed_before_the_training() {
         set(&path, &["cannot open the data /nowhere.csv", "No such file"]);
     }
     set("data.play.label=nothing", &["nothing"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("people.csv");
+    fs::write(&path, "respondent_id,age,income_bracket\nann,30,<=50K\n ,31,>50K\n").unwrap();
+    let table = format!("{{path=\"{}\", label=\"income_bracket\"}}", path.display());
+    for key in ["play", "initial"] {
+        let setting = format!("data.{key}={table}");
+        set(&setting, &["people.csv, line 3: ", "\"respondent_id\"", "names no respondent"]);
+    }
     set("outcomes.labels=[\"no\",\"yes\"]", &["is not one of [outcomes] labels"]);
 }
 
@@ -139,6 +198,45 @@ fn nobody_at_the_address() {
         let place = "--set broker.bootstrap_servers: ";
         check_end(process, PATIENCE, &[place, "no broker answers at 127.0.0.1:1", "[broker]"]);
     }
+}
+
+#[test]
+fn labels_and_marks_may_be_numbers_and_truth_values() {
+    let config = example();
+    // The next thing that is wrong is told: they were taken.
+    for setting in [
+        "events.missing=[1, -99.5, true, \"?\"]",
+        "data.initial.missing=[0]",
+        "outcomes.labels=[1, 2]",
+        "outcomes.labels=[false, true]",
+    ] {
+        let arguments = ["run", "-c", config, "--set", setting, "--set", "streams.threads=0"];
+        check(&arguments, &["[streams] threads"]);
+    }
+    let labels = ["--set", "outcomes.labels=[1, 2]", "--set", "outcomes.unlabelled={label=1}"];
+    let arguments = [&["run", "-c", config, "--set", "http.bind=banana"], &labels[..]].concat();
+    check(&arguments, &["[http] bind"]);
+}
+
+#[test]
+fn a_number_of_the_command_line_that_makes_no_sense() {
+    let refuse = |arguments: &[&str], expected: &str| {
+        let mut process = Process::start(arguments);
+        assert_eq!(process.end(AT_ONCE).code(), Some(2), "{arguments:?}");
+        assert!(process.errors().contains(expected), "{}", process.errors());
+    };
+    for rate in ["-1", "0", "nan", "inf", "1e-300", "many"] {
+        refuse(&["send", "--rate", rate], "it must be a number from 0.001 on");
+    }
+    for rate in ["-1", "nan", "inf", "1e-300"] {
+        refuse(&["demo", &format!("--rate={rate}")], "it must be 0, or a number from 0.001 on");
+    }
+    for limit in ["0", "-1", "few"] {
+        refuse(&["demo", "--limit", limit], "it must be a whole number, 1 or more");
+        refuse(&["send", "--limit", limit], "it must be a whole number, 1 or more");
+    }
+    refuse(&["send", "--outcome-delay", "soon"], "it must be a duration, such as 500ms");
+    refuse(&["demo", "--tuning-seconds", "0"], "a whole number of seconds, 1 or more");
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! Numbers of the command line: those that make sense, and what is said of the others.
+
+use std::num::FpCategory;
+
+/// One respondent in twenty minutes; with fewer a play would outlast whoever watches it.
+const LEAST: f64 = 0.001;
+
+/// How many a second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    let number = number(text).filter(|number| *number >= LEAST);
+    number.ok_or_else(|| format!("it must be a number from {LEAST} on, such as 0.5 or 20"))
+}
+
+/// How many a second, or 0 for as many as go.
+pub(super) fn rate_or_zero(text: &str) -> Result<f64, String> {
+    let number =
+        number(text).filter(|number| number.classify() == FpCategory::Zero || *number >= LEAST);
+    number.ok_or_else(|| format!("it must be 0, or a number from {LEAST} on, such as 0.5 or 600"))
+}
+
+/// A whole number, 1 or more.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "it must be a whole number, 1 or more".to_owned())
+}
+
+/// Whole seconds, 1 or more.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "it must be a whole number of seconds, 1 or more".to_owned())
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
