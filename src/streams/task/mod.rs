@@ -20,6 +20,8 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
@@ -143,6 +145,12 @@ impl Task {
         }
     }
 
+    /// What it is an instance of.
+    #[cfg(test)]
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     /// Its number: that of its lead partition.
     #[must_use]
     pub fn partition(&self) -> Partition {
@@ -249,7 +257,11 @@ impl Task {
         match extracted {
             Ok(time) => {
                 #[cfg(test)]
-                let time = if self.topology.merges_by_record_time { head.timestamp } else { time };
+                let time = if self.topology.has(Planted::MergeByRecordTime) {
+                    head.timestamp
+                } else {
+                    time
+                };
                 self.queues.know(source, time);
                 Ok(None)
             }

@@ -1,7 +1,10 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
 mod inputs;
+mod lives;
 mod outputs;
+mod pace;
+mod readers;
 mod refusals;
 mod stores;
 mod waits;

@@ -31,20 +31,32 @@ pub(super) struct Refusing {
     pub(super) aborts: Arc<AtomicI64>,
     /// So many joins are refused.
     joins: Arc<AtomicI64>,
+    /// How many commits there were.
+    pub(super) commits: Arc<AtomicI64>,
+    /// So many polls that bring records end with an error, too.
+    polls: Arc<AtomicI64>,
 }
 
 struct RefusingMember {
     member: Box<dyn Member>,
     until_refusal: Arc<AtomicI64>,
     aborts: Arc<AtomicI64>,
+    commits: Arc<AtomicI64>,
+    polls: Arc<AtomicI64>,
 }
 
 impl Refusing {
     /// One that refuses nothing yet.
     pub(super) fn over(broker: &LocalBroker) -> Self {
         let until_refusal = Arc::new(AtomicI64::new(i64::MAX));
-        let (aborts, joins) = (Arc::default(), Arc::default());
-        Self { broker: broker.clone(), until_refusal, aborts, joins }
+        Self {
+            broker: broker.clone(),
+            until_refusal,
+            aborts: Arc::default(),
+            joins: Arc::default(),
+            commits: Arc::default(),
+            polls: Arc::default(),
+        }
     }
 }
 
@@ -54,8 +66,13 @@ impl Broker for Refusing {
             return Err(BrokerError::Retry("nobody answers".to_owned()));
         }
         let member = self.broker.join(membership)?;
-        let (until_refusal, aborts) = (Arc::clone(&self.until_refusal), Arc::clone(&self.aborts));
-        Ok(Box::new(RefusingMember { member, until_refusal, aborts }))
+        Ok(Box::new(RefusingMember {
+            member,
+            until_refusal: Arc::clone(&self.until_refusal),
+            aborts: Arc::clone(&self.aborts),
+            commits: Arc::clone(&self.commits),
+            polls: Arc::clone(&self.polls),
+        }))
     }
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
@@ -89,7 +106,12 @@ impl Member for RefusingMember {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError> {
-        self.member.poll(wait, records)
+        let before = records.len();
+        let rebalance = self.member.poll(wait, records)?;
+        if records.len() > before && self.polls.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(BrokerError::Retry("there were records, too".to_owned()));
+        }
+        Ok(rebalance)
     }
 
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
@@ -124,6 +146,7 @@ impl Member for RefusingMember {
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
         self.member.commit(offsets)
     }
 
@@ -154,6 +177,22 @@ fn a_send_that_is_refused_for_now_loses_nothing() {
         assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
         world.expect_out(&["one 1"]);
     }
+}
+
+#[test]
+fn records_that_come_with_an_error_count_once() {
+    let world = World::new("out");
+    let broker = Refusing::over(&world.broker);
+    let polls = Arc::clone(&broker.polls);
+    let mut worker = world.join_through(Arc::new(broker), "a");
+    world.run(&mut [&mut worker]);
+    polls.store(3, Ordering::SeqCst);
+    for word in ["one", "two", "three", "four"] {
+        world.say(word);
+        world.run(&mut [&mut worker]);
+    }
+    assert!(polls.load(Ordering::SeqCst) <= 0, "all errors came");
+    world.expect_out(&["one 1", "two 2", "three 3", "four 4"]);
 }
 
 /// A member that can't even abort is given up, and the broker is away for longer than a start would wait.
