@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(session.position(&inputs(1)[0]), Offset(1250));
         // What is new rests.
         session.add(Partition(2), |_| Offset(0));
-        assert_eq!(batch(&mut session, &topics), [0; 6]);
+        assert_eq!(batch(&mut session, &topics), [0, 250, 0, 0, 0, 0]);
     }
 
     #[test]

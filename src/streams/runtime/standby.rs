@@ -177,8 +177,8 @@ impl Standby {
     /// is tried again.
     fn copy_anew(&mut self, partition: Partition) -> Result<(), TurnError> {
         let Some(copy) = self.copies.get_mut(&partition) else { return Ok(()) };
-        let stores = 0..self.parts.topology.stores.len();
-        let cleared = stores.into_iter().try_for_each(|index| copy.task.clear(StoreId(index)));
+        let mut stores = (0..self.parts.topology.stores.len()).map(StoreId);
+        let cleared = stores.try_for_each(|store| copy.task.clear(store));
         match cleared {
             // It is a worker's by now, which sees for itself.
             Ok(()) | Err(StateError::TakenOver(_)) => {}

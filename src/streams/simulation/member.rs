@@ -162,9 +162,9 @@ impl FaultyMember {
         if may_be_told && let Some(fault) = told.take() {
             broker.weather.note(format_args!("{} {name}: {fault:?} again", broker.process.name));
             let reason = format!("{fault:?} again");
-            return Err(match fault {
-                Aborted => BrokerError::Abort(reason),
-                _ => BrokerError::Retry(reason),
+            return Err(match fault == Aborted {
+                true => BrokerError::Abort(reason),
+                false => BrokerError::Retry(reason),
             });
         }
         let result = broker.call(name, possible, || operation(member));
@@ -266,7 +266,11 @@ impl Member for FaultyMember {
         self.plants.polled(&self.broker.weather, records, before);
         if records.len() > before && self.broker.weather.happens(RecordsWithAnError, 40) {
             // If there is a rebalance, it is announced again.
-            return Err(BrokerError::Retry("there were records, too".to_owned()));
+            let reason = "there were records, too".to_owned();
+            return Err(match self.broker.weather.one_in(2) {
+                true => BrokerError::Abort(reason),
+                false => BrokerError::Retry(reason),
+            });
         }
         Ok(rebalance)
     }

@@ -150,13 +150,13 @@ pub(super) enum Bug {
 impl Bug {
     /// What has to happen for it to show, if that is rare.
     pub(super) fn favoured(self) -> Option<Fault> {
-        match self {
-            Self::ChangelogsBeforeTheOutputs => Some(Fault::Undelivered),
-            Self::InTheLayer(Planted::OffsetsTrustedInAnyLog) => Some(Fault::MadeAnew),
-            Self::InTheLayer(Planted::EndAskedAfterTheCommit) => Some(Fault::StalledAfter),
-            Self::InTheLayer(Planted::RebuildsNotForgotten) => Some(Fault::Damaged),
-            _ => None,
-        }
+        let favoured = [
+            (Self::ChangelogsBeforeTheOutputs, Fault::CrashBefore),
+            (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::MadeAnew),
+            (Self::InTheLayer(Planted::EndAskedAfterTheCommit), Fault::StalledAfter),
+            (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::Damaged),
+        ];
+        favoured.into_iter().find_map(|(bug, fault)| (bug == self).then_some(fault))
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -224,7 +224,7 @@ pub(super) struct Toll {
 }
 
 const STORM_ONE_IN: u64 = 5;
-const FAVOURED_ONE_IN: u64 = 100;
+const FAVOURED_ONE_IN: u64 = 200;
 /// Calls that fail often after something has happened: the recovery's.
 const STORM_CALLS_MAX: u64 = 40;
 
@@ -357,7 +357,7 @@ impl Weather {
         if let Some(favoured) = self.favoured
             && possible.contains(&favoured)
             && self.may_be(favoured)
-            && self.one_in(FAVOURED_ONE_IN)
+            && self.one_in(FAVOURED_ONE_IN / weight)
         {
             self.struck(favoured);
             return Some(favoured);
@@ -385,12 +385,10 @@ impl Weather {
     }
 
     fn may_be(&self, fault: Fault) -> bool {
-        match fault {
-            Fault::CrashBefore | Fault::CrashAfter => !self.spares_lives,
-            // One at a time.
-            Fault::StalledInside | Fault::StalledAfter => !self.is_midst.load(Ordering::SeqCst),
-            _ => true,
-        }
+        let kills = matches!(fault, Fault::CrashBefore | Fault::CrashAfter);
+        let stalls = matches!(fault, Fault::StalledInside | Fault::StalledAfter);
+        // One stalls at a time.
+        !(kills && self.spares_lives || stalls && self.is_midst.load(Ordering::SeqCst))
     }
 
     /// The changelogs are others.

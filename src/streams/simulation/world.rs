@@ -39,6 +39,8 @@ const OUTAGE_MAX_MS: u64 = 15_000;
 const START: WallTime = WallTime(1_000_000_000);
 /// Far more than stream time may follow.
 pub(super) const FAST_CLOCK_MAX_MS: u64 = 60_000;
+/// Records put in at once, now and then.
+const BURST: u32 = 30;
 /// Of each topic and partition.
 const BACKFILL_RECORDS: u32 = 40;
 /// Far more than a window.
@@ -182,7 +184,9 @@ impl World {
             self.clock.advance(Duration::from_millis(self.weather.roll(span)));
             self.look_around();
             match self.weather.roll(100) {
-                0..30 => self.put_something(),
+                // More than is processed at once, so that there is work while somebody stands still.
+                0 => (0..BURST).for_each(|_| self.put_something()),
+                1..30 => self.put_something(),
                 30..33 => self.start(),
                 33..36 => self.on_some(Self::stall)?,
                 36 if !self.lives_are_long => self.on_some(Self::kill)?,
@@ -212,6 +216,9 @@ impl World {
         self.ends.clear();
         self.weather.unhaunt();
         self.weather.disturb();
+        if self.weather.one_in(2) {
+            self.put_backfill();
+        }
     }
 
     /// Sees whether everybody has got over what happened.

@@ -8,6 +8,7 @@ use std::{
 use crate::streams::{
     codec::{Stored, Utf8},
     local::LocalSettings,
+    record::Partition,
     runtime::{
         Standby, StandbyParts, StopSignal, Worker, WorkerError,
         worker::tests::{
@@ -16,12 +17,14 @@ use crate::streams::{
             topic,
         },
     },
-    state::{DiskStores, KeyValueHandle, StoreSupplier},
+    state::{DiskStores, KeyValueHandle, StoreId, StoreSupplier},
     time::{Clock, ManualClock},
     topology::{
         Context, ProcessError, Processor, Punctuation, PunctuationKind, Record, TopologyBuilder,
     },
 };
+
+const TASK: Partition = Partition(0);
 
 fn standby(world: &World, stores: &Arc<dyn StoreSupplier>) -> Standby {
     Standby::new(StandbyParts {
@@ -125,7 +128,7 @@ fn a_copy_that_was_taken_over_is_kept_again_when_the_worker_has_gone() {
     world.expect_out(&expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// No copy is worth the process.
+/// No copy is worth the process. Until it is emptied it lacks what came with the damage.
 #[test]
 fn a_copy_that_cannot_be_emptied_is_tried_again() {
     let world = World::new("out");
@@ -135,29 +138,36 @@ fn a_copy_that_cannot_be_emptied_is_tried_again() {
     let ailment = Arc::new(Ailment::default());
     let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
     let mut standby = standby(&world, &stores);
-    ailment.writes.store(1, Ordering::SeqCst);
-    // The first restore of each empties its store, too.
-    ailment.clears.store(i64::from(PARTITIONS) + 3, Ordering::SeqCst);
-    let mut turn = || {
-        world.clock.advance(Duration::from_secs(1));
-        standby.turn().unwrap();
+    let mut turns = |times| {
+        for _ in 0..times {
+            world.clock.advance(Duration::from_secs(1));
+            standby.turn().unwrap();
+        }
+        standby.copies().len()
     };
-    (0..20).for_each(|_| turn());
-    assert!(ailment.clears.load(Ordering::SeqCst) < 0, "it was emptied in the end");
-    assert_eq!(standby.copies().len(), PARTITIONS as usize);
+    assert_eq!(turns(5), PARTITIONS as usize);
+    ailment.writes.store(1, Ordering::SeqCst);
+    ailment.clears.store(3, Ordering::SeqCst);
+    world.say("two");
+    world.run(&mut [&mut worker]);
+    assert_eq!(turns(20), PARTITIONS as usize);
+    let left = ailment.clears.load(Ordering::SeqCst);
+    assert!(left < 0, "it was emptied in the end");
+    turns(5);
+    assert_eq!(ailment.clears.load(Ordering::SeqCst), left, "once, and copied anew");
 }
 
-/// Counts minutes, of which it says nothing until it is asked.
-struct Minutes {
-    minutes: KeyValueHandle<u32>,
+/// Counts seconds, of which it says nothing until it is asked.
+struct Seconds {
+    seconds: KeyValueHandle<u32>,
 }
 
-impl Processor for Minutes {
+impl Processor for Seconds {
     type In = String;
     type Out = String;
 
     fn start(&mut self, ctx: &mut Context<'_, String>) {
-        ctx.schedule(PunctuationKind::WallClock, Duration::from_secs(60));
+        ctx.schedule(PunctuationKind::WallClock, Duration::from_secs(1));
     }
 
     fn process(
@@ -165,8 +175,8 @@ impl Processor for Minutes {
         record: &Record<String>,
         ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
-        let minutes = ctx.key_value(&self.minutes).get("minutes")?.unwrap_or(0);
-        ctx.forward(&Record { value: format!("{} {minutes}", record.value), ..record.clone() })
+        let seconds = ctx.key_value(&self.seconds).get("seconds")?.unwrap_or(0);
+        ctx.forward(&Record { value: format!("{} {seconds}", record.value), ..record.clone() })
     }
 
     fn punctuate(
@@ -174,9 +184,9 @@ impl Processor for Minutes {
         _punctuation: Punctuation,
         ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
-        let mut minutes = ctx.key_value(&self.minutes);
-        let next = minutes.get("minutes")?.unwrap_or(0) + 1;
-        minutes.put("minutes", &next)?;
+        let mut seconds = ctx.key_value(&self.seconds);
+        let next = seconds.get("seconds")?.unwrap_or(0) + 1;
+        seconds.put("seconds", &next)?;
         Ok(())
     }
 }
@@ -185,26 +195,65 @@ impl Processor for Minutes {
 fn what_a_punctuation_changes_alone_is_committed() {
     let mut topology = TopologyBuilder::new("test", topic("dead"));
     let words = topology.source("words", topic("in"), Arc::new(Utf8));
-    let minutes = topology.key_value_store("minutes", Arc::new(Stored::version(1)));
-    let stores = [minutes.id()];
-    let make = move || Minutes { minutes: minutes.clone() };
-    let counted = topology.process("minutes", &[words], &stores, make);
+    let seconds = topology.key_value_store("seconds", Arc::new(Stored::version(1)));
+    let stores = [seconds.id()];
+    let make = move || Seconds { seconds: seconds.clone() };
+    let counted = topology.process("seconds", &[words], &stores, make);
     topology.sink("out", &[counted], topic("out"), Arc::new(Utf8));
     let world = World::of(topology.build(), LocalSettings::default());
     let mut first = world.join("a");
     world.run(&mut [&mut first]);
-    for _ in 0..3 {
-        // Less than an idle commit apart, and never longer than a session.
-        for _ in 0..2 {
-            world.clock.advance(Duration::from_secs(30));
-            world.run(&mut [&mut first]);
-        }
+    for second in 1..=3 {
+        world.clock.advance(Duration::from_secs(1));
+        world.run(&mut [&mut first]);
+        // Long before a commit of nothing would come.
+        assert_eq!(world.changelog()[&b"seconds"[..]], second * PARTITIONS as usize);
     }
-    let kept = world.changelog();
-    assert_eq!(kept[&b"minutes"[..]], 3 * PARTITIONS as usize, "{kept:?}");
     drop(first);
     let mut second = world.join("a");
     world.say("after");
+    World::turn(&mut [&mut second]);
     world.run(&mut [&mut second]);
     world.expect_out(&["after 3"]);
+}
+
+/// The first commit of all is aborted, with the marks by which stores know their changelogs.
+#[test]
+fn a_mark_that_was_aborted_is_written_again() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk =
+        || -> Arc<dyn StoreSupplier> { Arc::new(DiskStores::open(folder.path()).unwrap()) };
+    let stores = on_disk();
+    let mut worker = world.join_on(&stores, "a");
+    World::turn(&mut [&mut worker]);
+    world.say("one");
+    worker.turn(Duration::ZERO).unwrap();
+    worker.tell_changelogs(1).unwrap();
+    worker.abort("of a test").unwrap();
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1"]);
+    let stop = StopSignal::default();
+    stop.stop();
+    worker.run(&stop).unwrap();
+    drop(stores);
+    let mut next = world.join_on(&on_disk(), "a");
+    world.say("two");
+    world.run(&mut [&mut next]);
+    world.expect_out(&["one 1", "two 2"]);
+    assert_eq!(world.restored(), 0, "the stores know their changelogs");
+}
+
+#[test]
+fn a_store_that_is_to_be_rebuilt_is_emptied_first() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let stores: Arc<dyn StoreSupplier> = Arc::new(DiskStores::open(folder.path()).unwrap());
+    let mut worker = world.join_on(&stores, "a");
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    worker.open_empty(TASK).unwrap();
+    let task = &worker.slots[&TASK].task;
+    assert_eq!(task.store_entries()["counts"], 0);
+    assert_eq!(task.checkpoint(StoreId(0)), None);
 }

@@ -31,7 +31,7 @@ struct Unkind {
     broker: LocalBroker,
     /// So many reads that bring records end with an error, too.
     errors: Arc<AtomicI64>,
-    /// So many reads find that the log was cut off.
+    /// So many readers find that the log was cut off, and are of no use then.
     cuts: Arc<AtomicI64>,
 }
 
@@ -40,6 +40,7 @@ struct UnkindReader {
     source: TopicPartition,
     errors: Arc<AtomicI64>,
     cuts: Arc<AtomicI64>,
+    is_cut: bool,
     is_at_end: bool,
 }
 
@@ -56,7 +57,8 @@ impl Reader for UnkindReader {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
-        if self.cuts.fetch_sub(1, Ordering::SeqCst) > 0 {
+        self.is_cut |= self.cuts.fetch_sub(1, Ordering::SeqCst) > 0;
+        if self.is_cut {
             return Err(BrokerError::OutOfRange(self.source.clone()));
         }
         if self.is_at_end {
@@ -80,7 +82,7 @@ impl Broker for Unkind {
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         let (errors, cuts) = (Arc::clone(&self.errors), Arc::clone(&self.cuts));
         let (reader, source) = (self.broker.read(source, from)?, source.clone());
-        Ok(Box::new(UnkindReader { reader, source, errors, cuts, is_at_end: false }))
+        Ok(Box::new(UnkindReader { reader, source, errors, cuts, is_cut: false, is_at_end: false }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {

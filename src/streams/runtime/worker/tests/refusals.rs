@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -35,6 +35,8 @@ pub(super) struct Refusing {
     pub(super) commits: Arc<AtomicI64>,
     /// So many polls that bring records end with an error, too.
     polls: Arc<AtomicI64>,
+    /// What was sent to which topic, and when all of it was waited for.
+    calls: Arc<Mutex<Vec<String>>>,
 }
 
 struct RefusingMember {
@@ -43,6 +45,7 @@ struct RefusingMember {
     aborts: Arc<AtomicI64>,
     commits: Arc<AtomicI64>,
     polls: Arc<AtomicI64>,
+    calls: Arc<Mutex<Vec<String>>>,
 }
 
 impl Refusing {
@@ -56,6 +59,7 @@ impl Refusing {
             joins: Arc::default(),
             commits: Arc::default(),
             polls: Arc::default(),
+            calls: Arc::default(),
         }
     }
 }
@@ -72,6 +76,7 @@ impl Broker for Refusing {
             aborts: Arc::clone(&self.aborts),
             commits: Arc::clone(&self.commits),
             polls: Arc::clone(&self.polls),
+            calls: Arc::clone(&self.calls),
         }))
     }
 
@@ -138,10 +143,12 @@ impl Member for RefusingMember {
         if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(BrokerError::Retry("not just now".to_owned()));
         }
+        self.calls.lock().unwrap().push(record.topic.to_string());
         self.member.send(record)
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
+        self.calls.lock().unwrap().push("flush".to_owned());
         self.member.flush()
     }
 
@@ -177,6 +184,24 @@ fn a_send_that_is_refused_for_now_loses_nothing() {
         assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
         world.expect_out(&["one 1"]);
     }
+}
+
+/// A changelog must not say of a record that it was dealt with while what was sent for it may still be lost.
+#[test]
+fn at_least_once_outputs_are_written_before_changelogs() {
+    let guarantee = ProcessingGuarantee::AtLeastOnce;
+    let world = World { guarantee, ..World::new("out") };
+    let broker = Refusing::over(&world.broker);
+    let calls = Arc::clone(&broker.calls);
+    let mut worker = world.join_through(Arc::new(broker), "a");
+    world.run(&mut [&mut worker]);
+    calls.lock().unwrap().clear();
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1"]);
+    let mut calls = calls.lock().unwrap().clone();
+    calls.dedup();
+    assert_eq!(calls, ["out", "flush", "test-counts-changelog"]);
 }
 
 #[test]
