@@ -16,6 +16,8 @@
 pub mod codec;
 pub mod local;
 pub mod metrics;
+#[cfg(test)]
+pub(crate) mod planted;
 pub mod record;
 pub mod runtime;
 #[cfg(test)]

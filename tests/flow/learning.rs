@@ -56,8 +56,9 @@ fn gone(error: impl std::fmt::Display) -> TrainingFailure {
     TrainingFailure::Failed(error.to_string())
 }
 
-/// The test's end of a [`Job`].
+/// The test's end of a [`Job`], and of the thread that does it.
 struct Desk {
+    trainer: Trainer,
     asked: Receiver<TrainingRequest>,
     results: Sender<TrainingResult>,
 }
@@ -68,14 +69,16 @@ struct Learning {
     desk: Desk,
     registry: Registry,
     sent: i64,
+    /// The job has a request, and no result yet.
+    is_training: bool,
 }
 
 const RETRAIN_AFTER: u64 = 3;
 /// The trigger asks this often whether the trainer is done.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Another thread is given so long, in real time, before the test fails.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// And so long to do what it should not.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what the trainer is asked.
 const IMPATIENCE: Duration = Duration::from_millis(10);
 
 fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
@@ -93,9 +96,9 @@ fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
         retrain_after: RETRAIN_AFTER,
         metrics,
         serving: Serving::default(),
-        trainer,
+        trainer: trainer.clone(),
     });
-    (topology, Desk { asked, results })
+    (topology, Desk { trainer, asked, results })
 }
 
 pub(crate) fn drawing() -> String {
@@ -111,7 +114,7 @@ impl Learning {
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first look at the clock starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { world, driver, desk, registry, sent: 0 }
+        Self { world, driver, desk, registry, sent: 0, is_training: false }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -147,7 +150,10 @@ impl Learning {
     fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
         self.tick();
         match self.desk.asked.recv_timeout(wait) {
-            Ok(request) => Some((request.training, request.through)),
+            Ok(request) => {
+                self.is_training = true;
+                Some((request.training, request.through))
+            }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => panic!("the training thread has ended"),
         }
@@ -157,34 +163,40 @@ impl Learning {
         assert_eq!(self.asked(PATIENCE), Some((training, through)));
     }
 
+    /// The thread does one request after the other, so if there is no other, the next is the test's own. While a training is
+    /// under way the trainer takes no other, and what it would take is found after it.
     fn expect_nothing_asked(&mut self) {
-        assert_eq!(self.asked(IMPATIENCE), None);
+        self.tick();
+        if self.is_training {
+            return;
+        }
+        let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
+        assert_eq!(self.desk.trainer.ask(&own), None);
+        assert_eq!(self.desk.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
+        self.desk.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
+        let taken = soon(|| self.desk.trainer.ask(&own));
+        assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 
     /// Hands the trainer its result.
-    fn finish(&self, result: TrainingResult) {
+    fn finish(&mut self, result: TrainingResult) {
+        self.is_training = false;
         self.desk.results.send(result).unwrap();
     }
 
     /// Ticks until the models are announced and committed.
     fn announced(&mut self) -> Vec<(String, Model)> {
-        // Nobody sends there: it is how a test waits a little for another thread.
-        let (_sender, silence) = mpsc::channel::<()>();
-        for _ in 0..PATIENCE.as_millis() {
+        let records = soon(|| {
             self.tick();
             self.driver.commit();
             let records = self.driver.read(&self.world.topics.models);
-            if !records.is_empty() {
-                let codec = &self.world.codecs.model;
-                let key = |key: Option<Vec<u8>>| String::from_utf8(key.unwrap()).unwrap();
-                let keyed = records
-                    .iter()
-                    .map(|record| (key(record.key.clone()), decoded(codec.as_ref(), record)));
-                return keyed.collect();
-            }
-            assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
-        }
-        panic!("no model was announced");
+            (!records.is_empty()).then_some(records)
+        });
+        let records = records.expect("a model is announced");
+        let codec = &self.world.codecs.model;
+        let key = |key: Option<Vec<u8>>| String::from_utf8(key.unwrap()).unwrap();
+        let keyed = records.iter();
+        keyed.map(|record| (key(record.key.clone()), decoded(codec.as_ref(), record))).collect()
     }
 
     /// The process dies, and another one with a training thread of its own takes over.
@@ -193,8 +205,22 @@ impl Learning {
         let (topology, desk) = topology(&self.world, &self.registry);
         self.driver.restart_with(topology);
         self.desk = desk;
+        self.is_training = false;
         self.driver.advance(Duration::ZERO).unwrap();
     }
+}
+
+/// What `look` finds, looking again until another thread has done its part.
+fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    // Nobody sends there: it is how a test waits a little for another thread.
+    let (_sender, silence) = mpsc::channel::<()>();
+    (0..PATIENCE.as_millis()).find_map(|_| {
+        let found = look();
+        if found.is_none() {
+            assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+        }
+        found
+    })
 }
 
 fn expect_models(models: &[(String, Model)], bundle: &ModelBundle) {

@@ -73,6 +73,8 @@ pub(crate) struct LocalMember {
 struct LocalReader {
     broker: LocalBroker,
     cursor: Cursor,
+    /// Whether it has told the end that it is at once more without a look.
+    has_told_end_again: bool,
 }
 
 /// The cursors of a follower.
@@ -178,7 +180,7 @@ impl Broker for LocalBroker {
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         let cursor = self.with(|cluster, now| cluster.open(source, from, now))?;
-        Ok(Box::new(LocalReader { broker: self.clone(), cursor }))
+        Ok(Box::new(LocalReader { broker: self.clone(), cursor, has_told_end_again: false }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
@@ -285,6 +287,11 @@ impl Reader for LocalReader {
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
         let cursor = &mut self.cursor;
+        if wait.is_zero() && cursor.knows_end && !self.has_told_end_again {
+            self.has_told_end_again = true;
+            return Ok(ReadTo::End);
+        }
+        self.has_told_end_again = false;
         self.broker.wait_for(wait, |cluster, now| cluster.read(cursor, now, records))
     }
 }

@@ -81,9 +81,15 @@ impl Cluster {
         Ok(created)
     }
 
-    /// Deletes a topic and makes it again, as an administrator can. No transaction may be open.
+    /// Deletes a topic and makes it again, as an administrator can. What open transactions have written to it and what groups
+    /// have committed of it go with it, as in Kafka.
     pub fn make_anew(&mut self, topic: &Topic) {
+        self.producers.forget(topic);
+        for subscription in self.groups.values_mut() {
+            subscription.forget(topic);
+        }
         self.topics.make_anew(topic);
+        self.changes += 1;
     }
 
     /// Adds partitions to a topic, until it has so many, as an administrator can.
@@ -145,8 +151,8 @@ impl Cluster {
         Ok(session)
     }
 
-    /// [`Member::poll`](crate::streams::runtime::broker::Member::poll), without waiting: a rebalance, or
-    /// else a batch of records. A rebalance is repeated until it is answered.
+    /// [`Member::poll`](crate::streams::runtime::broker::Member::poll), without waiting: a batch of records, and
+    /// a rebalance, which is repeated until it is answered.
     ///
     /// # Errors
     /// [`BrokerError::Fenced`]; [`BrokerError::OutOfRange`] once, then that partition is read from its
@@ -161,6 +167,8 @@ impl Cluster {
         if self.standing(session)? == Standing::Expelled {
             let tasks = session.tasks();
             if !tasks.is_empty() {
+                // It was on its way.
+                session.fetch(&self.topics, records)?;
                 return Ok(Some(Rebalance::Revoked { tasks, lost: true }));
             }
             self.agree(&session.membership)?;
@@ -170,11 +178,9 @@ impl Cluster {
         let member = &session.membership.member;
         let group = &mut self.subscription_mut(session).group;
         group.keep_alive(member, deadline);
-        if let Some(rebalance) = group.announce(member) {
-            return Ok(Some(rebalance));
-        }
+        let rebalance = group.announce(member);
         session.fetch(&self.topics, records)?;
-        Ok(None)
+        Ok(rebalance)
     }
 
     /// [`Member::assign`](crate::streams::runtime::broker::Member::assign). Who was expelled meanwhile may
@@ -991,7 +997,13 @@ mod tests {
         ) -> Result<(), BrokerError> {
             let mut records = Vec::new();
             let now = bench.now();
-            match bench.cluster.poll(session, now, &mut records)? {
+            let rebalance = bench.cluster.poll(session, now, &mut records)?;
+            for read in records {
+                let copy = record("out", read.source.partition.0, &value_of(&read));
+                bench.cluster.send(session, copy, now)?;
+                self.offsets.insert(read.source, read.offset.next());
+            }
+            match rebalance {
                 Some(Rebalance::Assigned(tasks)) => bench.assign(session, &tasks)?,
                 Some(Rebalance::Revoked { tasks, lost }) => {
                     if lost || is_abort(self.try_commit(bench, session)) {
@@ -1001,11 +1013,6 @@ mod tests {
                     bench.cluster.unassign(session, &tasks, now)?;
                 }
                 None => {}
-            }
-            for read in records {
-                let copy = record("out", read.source.partition.0, &value_of(&read));
-                bench.cluster.send(session, copy, now)?;
-                self.offsets.insert(read.source, read.offset.next());
             }
             Ok(())
         }

@@ -21,11 +21,13 @@
 //!   ends or times out; being expelled from the group does not end it;
 //! - a task goes to its new owner only after the old one answered, left, or was expelled;
 //! - group and member name make the transactional id: the next to join with them fences the last;
+//! - records come together with a rebalance, and once more after a pause: what was on its way already;
+//! - a reader that is not to wait tells the end that it has told before without a look at what has come since;
 //! - a position before the oldest record, or after the newest, is `OutOfRange`, never silently moved;
 //! - a member that is dropped without `leave` has crashed: the group finds out when its session is over.
 //!
 //! Where it is stricter: a commit is refused for partitions that the member does not own, not only when
-//! its generation is old; a rebalance is announced by every poll, without records, until it is
+//! its generation is old; a rebalance is announced by every poll until it is
 //! answered, and exactly as announced; at least once, too, a name is fenced, but for what it sends.
 //!
 //! Where it is milder: what a fenced member owned is free at once; a transaction that timed out is told as
@@ -66,6 +68,8 @@ pub struct LocalSettings {
     pub log_bytes_max: u64,
     /// A log is compacted when more than half of it is new, and at least so many bytes are.
     pub compaction_bytes_min: u64,
+    /// How many records one poll or read gives at most.
+    pub batch_records_max: usize,
     /// How long readers can see that a key was deleted (`delete.retention.ms`).
     pub tombstone_retention: Duration,
 }
@@ -77,6 +81,7 @@ impl Default for LocalSettings {
             transaction_timeout: Duration::from_secs(10),
             log_bytes_max: 256 * 1024 * 1024,
             compaction_bytes_min: 1024 * 1024,
+            batch_records_max: 1000,
             tombstone_retention: Duration::from_secs(3600),
         }
     }

@@ -10,9 +10,7 @@ use crate::streams::{
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
-/// Records of one poll or read; enough to make a call worthwhile.
-const BATCH_RECORDS_MAX: usize = 1000;
-/// Bytes of one poll or read, but for the last record: one model of 16 MiB, or all of the above at 16 kB.
+/// Bytes of one poll or read, but for the last record: one model of 16 MiB, or a thousand records of 16 kB.
 const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// One worker's membership, from its `join` on.
@@ -33,9 +31,18 @@ pub struct Session {
 struct Input {
     source: TopicPartition,
     position: Offset,
-    is_paused: bool,
+    flow: Flow,
     /// Whether the worker was told that the position is gone, and so begins anew.
     is_told_gone: bool,
+}
+
+/// Whether records of an input come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Flowing,
+    /// It is paused; what has been fetched before comes with the next batch.
+    Ebbing,
+    Resting,
 }
 
 /// Where a reader outside any group is.
@@ -71,7 +78,7 @@ impl Session {
         let input = |source: TopicPartition| Input {
             position: start(&source),
             source,
-            is_paused: true,
+            flow: Flow::Resting,
             is_told_gone: false,
         };
         let inputs = || self.membership.inputs_of(task).map(input).collect();
@@ -130,7 +137,11 @@ impl Session {
         }
         for input in self.tasks.values_mut().flatten() {
             if inputs.contains(&input.source) {
-                input.is_paused = is_paused;
+                input.flow = match (is_paused, input.flow) {
+                    (false, _) => Flow::Flowing,
+                    (true, Flow::Flowing) => Flow::Ebbing,
+                    (true, flow @ (Flow::Ebbing | Flow::Resting)) => flow,
+                };
             }
         }
         Ok(())
@@ -157,7 +168,8 @@ impl Session {
         records: &mut Vec<InputRecord>,
     ) -> Result<(), BrokerError> {
         let inputs = self.tasks.values_mut().flatten();
-        let mut inputs: Vec<&mut Input> = inputs.filter(|input| !input.is_paused).collect();
+        let mut inputs: Vec<&mut Input> =
+            inputs.filter(|input| input.flow != Flow::Resting).collect();
         if inputs.is_empty() {
             return Ok(());
         }
@@ -172,8 +184,9 @@ impl Session {
         let before = records.len();
         let first = self.turn % inputs.len();
         inputs.rotate_left(first);
-        let mut room = room_of_batch();
-        for share in [BATCH_RECORDS_MAX.div_ceil(inputs.len()), BATCH_RECORDS_MAX] {
+        let mut room = room_of_batch(topics);
+        let records_max = topics.batch_records_max();
+        for share in [records_max.div_ceil(inputs.len()), records_max] {
             for input in &mut inputs {
                 let log = topics.log(&input.source).expect("topics are never deleted");
                 let offered = share.min(room.records);
@@ -181,6 +194,9 @@ impl Session {
                 input.position = log.read(&input.source, input.position, &mut part, records);
                 room = Room { records: room.records - (offered - part.records), bytes: part.bytes };
             }
+        }
+        for input in inputs.iter_mut().filter(|input| input.flow == Flow::Ebbing) {
+            input.flow = Flow::Resting;
         }
         if records.len() > before {
             self.turn = first + 1;
@@ -203,14 +219,14 @@ impl Cursor {
         if !log.reaches(self.position) {
             return Err(BrokerError::OutOfRange(self.source.clone()));
         }
-        let mut room = room_of_batch();
+        let mut room = room_of_batch(topics);
         self.position = log.read(&self.source, self.position, &mut room, records);
         Ok(self.position >= log.stable_end())
     }
 }
 
-fn room_of_batch() -> Room {
-    Room { records: BATCH_RECORDS_MAX, bytes: BATCH_BYTES_MAX }
+fn room_of_batch(topics: &Topics) -> Room {
+    Room { records: topics.batch_records_max(), bytes: BATCH_BYTES_MAX }
 }
 
 #[cfg(test)]
@@ -311,18 +327,22 @@ mod tests {
 
     #[test]
     fn what_is_paused_stays_where_it_is() {
-        let topics = topics([1; 3], [1; 3], 1);
+        let topics = topics([1500; 3], [1; 3], 1);
         let mut session = session(2);
         session.set_paused(&inputs(1)[..1], true).unwrap();
-        assert_eq!(batch(&mut session, &topics), [1, 0, 0, 1, 1, 0]);
+        session.set_paused(&inputs(1)[..1], true).unwrap();
+        assert_eq!(batch(&mut session, &topics), [748, 250, 0, 1, 1, 0], "it was on its way");
+        assert_eq!(batch(&mut session, &topics), [752, 0, 0, 0, 0, 0]);
+        session.set_paused(&inputs(1)[..1], true).unwrap();
+        assert_eq!(batch(&mut session, &topics), [0; 6], "once");
         session.set_paused(&inputs(1), false).unwrap();
-        assert_eq!(batch(&mut session, &topics), [0, 1, 0, 0, 0, 0]);
+        assert_eq!(batch(&mut session, &topics), [0, 1000, 0, 0, 0, 0]);
         let unknown = session.set_paused(&[inputs(0), inputs(2)].concat(), true);
         assert!(matches!(unknown, Err(BrokerError::Fatal(_))));
-        assert_eq!(session.position(&inputs(1)[0]), Offset(1));
+        assert_eq!(session.position(&inputs(1)[0]), Offset(1250));
         // What is new rests.
         session.add(Partition(2), |_| Offset(0));
-        assert_eq!(batch(&mut session, &topics), [0; 6]);
+        assert_eq!(batch(&mut session, &topics), [0, 250, 0, 0, 0, 0]);
     }
 
     #[test]

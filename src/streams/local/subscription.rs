@@ -117,6 +117,11 @@ impl Subscription {
         Ok(())
     }
 
+    /// `topic` is not there any more, and what was committed of it neither.
+    pub(crate) fn forget(&mut self, topic: &Topic) {
+        self.offsets.retain(|source, _| source.topic != *topic);
+    }
+
     /// Stores offsets that were checked.
     pub(crate) fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) {
         self.offsets.extend(offsets.iter().cloned());

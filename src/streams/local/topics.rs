@@ -75,7 +75,12 @@ impl Topics {
         Ok(true)
     }
 
-    /// Makes a topic anew, empty. No transaction may be open.
+    /// How many records one poll or read gives at most.
+    pub(crate) fn batch_records_max(&self) -> usize {
+        self.settings.batch_records_max
+    }
+
+    /// Makes a topic anew, empty. No open transaction may have written there.
     pub(crate) fn make_anew(&mut self, topic: &Topic) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };
         let rules = self.settings.rules(topic.spec.cleanup);

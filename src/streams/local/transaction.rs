@@ -19,7 +19,10 @@ use std::{
     time::Duration,
 };
 
-use crate::streams::{record::TopicPartition, runtime::broker::BrokerError};
+use crate::streams::{
+    record::{Topic, TopicPartition},
+    runtime::broker::BrokerError,
+};
 
 /// One transaction in the life of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +155,18 @@ impl Producers {
             }
         }
         expired
+    }
+
+    /// `topic` is not there any more: no open transaction has written there.
+    pub(crate) fn forget(&mut self, topic: &Topic) {
+        for producer in self.by_name.values_mut() {
+            match &mut producer.state {
+                State::Open(open) | State::Doomed(open, _) => {
+                    open.partitions.retain(|partition| partition.topic != *topic);
+                }
+                State::Idle | State::Expired => {}
+            }
+        }
     }
 
     /// When the next transaction runs out of time.

@@ -102,6 +102,19 @@ pub enum ProcessingGuarantee {
 /// A rebalance is only announced by `poll`, never carried out inside it: the member goes on owning
 /// the partitions until the worker answers, so that the commit before a revocation is an ordinary
 /// one.
+///
+/// What a member may do, since librdkafka does, and a caller must be ready for:
+/// - `poll` gives fewer records than there are, or none, and brings the others later;
+/// - it appends records *and* returns an error, or a rebalance: they have come, and do not come again;
+/// - an error hides a rebalance, which the next `poll` announces;
+/// - after [`Member::pause`], records that were on their way come once more;
+/// - an error is told again by a later call, also by one of the next transaction;
+/// - a record that `send` has taken is lost, and a later call says so: `send`, `flush` or `commit`, never later than that
+///   `commit`;
+/// - a call about several inputs or tasks fails and has been done for some of them, or for all: to make it again is the same as once.
+///
+/// What it must not do, though librdkafka does: skip a record, or bring one again that was not taken back by an abort.
+/// Where a pause, a resume, a rebalance or an error moves librdkafka's position, the member moves it back.
 pub trait Member {
     /// Waits at most `wait`, appends the records that have come to `records`, in order within each
     /// partition, and returns a change of the assignment if there is one to be answered.
@@ -167,7 +180,7 @@ pub trait Member {
     /// With nothing sent and no offsets it does nothing.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`].
+    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`]. (At least once, some of it may have.)
     /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
 
@@ -221,8 +234,11 @@ pub enum Isolation {
 }
 
 /// Reads one partition, committed records only.
+///
+/// What a reader may do, and a caller must be ready for: it gives fewer records than there are; it appends records *and* returns an
+/// error, and does not bring them again; it tells an end that it has told before, without them that were written since.
 pub trait Reader: Send {
-    /// Waits at most `wait` and appends what has come to `records`.
+    /// Waits at most `wait` and appends what has come to `records`, also where it returns an error.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -238,8 +254,8 @@ pub trait Reader: Send {
 pub enum ReadTo {
     /// There may be more.
     More,
-    /// The end of the partition as it stood during this call (an aborted or open transaction's
-    /// records behind it do not count).
+    /// The end of the partition as it stood at some time since the reader was opened (an aborted or open transaction's
+    /// records behind it do not count). Whoever has to come to a later end opens another reader, or looks at offsets.
     End,
 }
 

@@ -152,6 +152,23 @@ mod tests {
         assert_eq!(told, Topic::new("gone"));
     }
 
+    /// One answer may come from a broker that knows less than the others, now and then.
+    #[test]
+    fn a_topic_that_is_there_at_every_other_look_is_not_told() {
+        let world = World::new();
+        let mut watch = world.watch(&[("there", 2)]);
+        for _ in 0..3 {
+            watch.missed.insert(Topic::new("there"));
+            assert!(world.look(&mut watch).is_ok());
+            assert!(watch.missed.is_empty(), "it was there");
+        }
+        let mut watch = world.watch(&[("gone", 2)]);
+        assert!(world.look(&mut watch).is_ok());
+        assert!(watch.turn(&StopSignal::default()).is_ok(), "it is not time to look again");
+        watch.missed.clear();
+        assert!(world.look(&mut watch).is_ok(), "it was missed before the last look");
+    }
+
     #[test]
     fn partitions_that_are_added_are_told_at_the_next_look() {
         let world = World::new();

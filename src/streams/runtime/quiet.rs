@@ -96,6 +96,10 @@ mod tests {
         // There is more.
         assert_eq!(quiet.answered(at(86_502), Some(false), every), at(0));
         assert!(!quiet.is_due(at(86_511), after, every));
+        // Records in between.
+        assert_eq!(quiet.answered(at(86_511), Some(true), every), at(0));
+        quiet.end(at(86_512));
+        assert_eq!(quiet.answered(at(86_512), Some(true), every), at(0));
         quiet.end(at(86_512));
         assert!(!quiet.is_due(at(86_521), after, every));
         assert_eq!(quiet.answered(at(86_522), Some(true), every), at(0));

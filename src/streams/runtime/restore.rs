@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
@@ -31,9 +33,17 @@ pub(super) struct Restore {
 struct Changelog {
     store: StoreId,
     source: TopicPartition,
-    /// Reads the mark of the log that the checkpoint is of.
-    proof: Option<(Checkpoint, Incarnation, Box<dyn Reader>)>,
+    proof: Option<Proof>,
     reading: Option<Reading>,
+}
+
+/// Reads the mark of the log that a checkpoint is of.
+struct Proof {
+    kept: Checkpoint,
+    incarnation: Incarnation,
+    reader: Box<dyn Reader>,
+    /// The first record from the mark's offset on.
+    first: Option<InputRecord>,
 }
 
 struct Reading {
@@ -138,6 +148,36 @@ impl Restore {
     }
 }
 
+impl Proof {
+    /// Whether the log has the mark where the checkpoint says that it is; none if that is not known yet.
+    fn is_of_the_same_log(
+        &mut self,
+        wait: Duration,
+        broker: &dyn Broker,
+        source: &TopicPartition,
+    ) -> Result<Option<bool>, BrokerError> {
+        let mut records = Vec::new();
+        let read_to = self.reader.read(wait, &mut records);
+        // Also before an error: the reader will not bring it again.
+        self.first = self.first.take().or_else(|| records.into_iter().next());
+        let read_to = read_to?;
+        if let Some(first) = &self.first {
+            let mark = Incarnation::of(first);
+            return Ok(Some(mark.is_some_and(|mark| mark.id == self.incarnation.id)));
+        }
+        if read_to == ReadTo::More {
+            return Ok(None);
+        }
+        let stable = broker.end(source, Isolation::ReadCommitted)?;
+        let end = broker.end(source, Isolation::ReadUncommitted)?;
+        // The mark may be behind a zombie's open transaction.
+        if stable <= self.incarnation.offset && stable < end {
+            return Ok(None);
+        }
+        Ok(Some(false))
+    }
+}
+
 impl Changelog {
     /// How many records came.
     fn read(
@@ -153,6 +193,10 @@ impl Changelog {
         let Some(reading) = &mut self.reading else { return Ok(0) };
         let mut records: Vec<InputRecord> = Vec::new();
         let read_to = reading.reader.read(wait, &mut records);
+        #[cfg(test)]
+        if read_to.is_err() && task.topology().has(Planted::RecordsDroppedWithAnError) {
+            records.clear();
+        }
         let count = records.iter().filter(|record| !is_mark(record)).count();
         if let Some(last) = records.last() {
             reading.position = last.offset.next();
@@ -164,7 +208,12 @@ impl Changelog {
         if !reading.is_decided
             && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.decided_at
         {
-            // What was decided meanwhile may have come after the end that the reader has told.
+            // What was decided meanwhile may have come after the end that the reader has told, and goes on telling.
+            #[cfg(test)]
+            if task.topology().has(Planted::ReaderNotReopened) {
+                reading.is_decided = true;
+                return Ok(count);
+            }
             reading.reader = broker.read(&self.source, From::Offset(reading.position))?;
             reading.is_decided = true;
         }
@@ -185,27 +234,17 @@ impl Changelog {
                 return self.read_from(None, broker, clock, task);
             };
             let reader = broker.read(&self.source, From::Offset(incarnation.offset))?;
-            self.proof = Some((kept, incarnation, reader));
+            self.proof = Some(Proof { kept, incarnation, reader, first: None });
         }
-        let Some((kept, incarnation, reader)) = &mut self.proof else { return Ok(()) };
-        let (kept, incarnation) = (*kept, *incarnation);
-        let mut records = Vec::new();
-        let read_to = reader.read(wait, &mut records)?;
-        let first = records.first();
-        if first.is_none() && read_to == ReadTo::More {
+        let Some(proof) = &mut self.proof else { return Ok(()) };
+        let Some(is_same) = proof.is_of_the_same_log(wait, broker, &self.source)? else {
             return Ok(());
-        }
-        if first.is_none() {
-            let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
-            let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
-            // The mark may be behind a zombie's open transaction.
-            if stable <= incarnation.offset && stable < end {
-                return Ok(());
-            }
-        }
+        };
+        #[cfg(test)]
+        let is_same = is_same || task.topology().has(Planted::OffsetsTrustedInAnyLog);
+        let kept = proof.kept;
         self.proof = None;
-        let mark = first.and_then(Incarnation::of);
-        if mark.is_some_and(|mark| mark.id == incarnation.id) {
+        if is_same {
             return self.read_from(Some(kept), broker, clock, task);
         }
         tracing::warn!(changelog = %self.source, "it is not the one that the store is of, but made anew: restoring anew");

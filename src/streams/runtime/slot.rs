@@ -183,6 +183,15 @@ impl Slot {
         Ok(is_done)
     }
 
+    /// Restores from the beginning of all changelogs. The records that have come meanwhile wait on: they would not come again.
+    pub(super) fn restore_anew(&mut self) -> Result<(), StateError> {
+        let stores: Vec<_> = self.task.changelogs().map(|(store, _)| store).collect();
+        stores.into_iter().try_for_each(|store| self.task.clear(store))?;
+        self.phase = Phase::Restoring(Restore::of(&self.task));
+        self.restored = 0;
+        Ok(())
+    }
+
     /// Processes at most `records_max` records, and the punctuations that are due; returns how many
     /// records those were.
     pub(super) fn process(

@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     metrics::StreamsMetrics,
     record::Partition,
@@ -49,6 +51,8 @@ pub struct Standby {
 struct Copy {
     task: Task,
     restore: Restore,
+    /// It can't be used, and is still to be emptied.
+    is_damaged: bool,
 }
 
 /// How often it looks for tasks that nobody here has, and how far it is behind.
@@ -99,10 +103,19 @@ impl Standby {
         Ok(has_work)
     }
 
+    /// The tasks of which it has a copy that is no worker's by now.
+    #[cfg(test)]
+    pub(crate) fn copies(&self) -> Vec<Partition> {
+        let held = self.copies.iter().filter(|(_, copy)| copy.task.holds_its_stores());
+        held.map(|(task, _)| *task).collect()
+    }
+
     fn look(&mut self) -> Result<(), TurnError> {
         let parts = &self.parts;
         self.copies.retain(|task, copy| {
             let is_held = copy.task.holds_its_stores();
+            #[cfg(test)]
+            let is_held = is_held || parts.topology.has(Planted::CopyKeptAfterTakeover);
             if !is_held {
                 tracing::info!(%task, "a worker has taken the warm copy over");
             }
@@ -118,7 +131,7 @@ impl Standby {
             if let Some(task) = opened.map_err(TurnError::in_task(partition))? {
                 tracing::info!(task = %partition, "keeping a warm copy");
                 let restore = Restore::of(&task);
-                self.copies.insert(partition, Copy { task, restore });
+                self.copies.insert(partition, Copy { task, restore, is_damaged: false });
             }
         }
         let mut lag = 0;
@@ -131,7 +144,12 @@ impl Standby {
     }
 
     fn follow(&mut self, partition: Partition) -> Result<(), TurnError> {
-        let Some(Copy { task, restore }) = self.copies.get_mut(&partition) else { return Ok(()) };
+        let Some(Copy { task, restore, is_damaged }) = self.copies.get_mut(&partition) else {
+            return Ok(());
+        };
+        if *is_damaged {
+            return self.copy_anew(partition);
+        }
         let (broker, clock) = (self.parts.broker.as_ref(), self.parts.clock.as_ref());
         match restore.follow(broker, clock, task) {
             Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
@@ -148,21 +166,29 @@ impl Standby {
                 | StateError::Unstorable(_)),
             )) => {
                 tracing::error!(task = %partition, %error, "copying anew");
+                *is_damaged = true;
                 self.copy_anew(partition)
             }
             result => result,
         }
     }
 
+    /// Empties a copy, and lets go of it: the next look makes another. No copy is worth the process: one that can't be emptied
+    /// is tried again.
     fn copy_anew(&mut self, partition: Partition) -> Result<(), TurnError> {
-        let Some(mut copy) = self.copies.remove(&partition) else { return Ok(()) };
-        for index in 0..self.parts.topology.stores.len() {
-            match copy.task.clear(StoreId(index)) {
-                // It is a worker's by now, which sees for itself.
-                Err(StateError::TakenOver(_)) => return Ok(()),
-                cleared => cleared.map_err(TurnError::in_task(partition))?,
+        let Some(copy) = self.copies.get_mut(&partition) else { return Ok(()) };
+        let mut stores = (0..self.parts.topology.stores.len()).map(StoreId);
+        let cleared = stores.try_for_each(|store| copy.task.clear(store));
+        match cleared {
+            // It is a worker's by now, which sees for itself.
+            Ok(()) | Err(StateError::TakenOver(_)) => {}
+            Err(StateError::Damaged(reason)) => {
+                let reason = format!("the copy of task {partition} cannot be emptied: {reason}");
+                return Err(BrokerError::Retry(reason).into());
             }
+            Err(error) => return Err(TurnError::in_task(partition)(error)),
         }
+        self.copies.remove(&partition);
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 use std::{cell::RefCell, time::Duration};
 
 use crate::streams::{
+    record::Partition,
     runtime::{Standby, StatusBoard, StopSignal, Worker, WorkerError, broker::BrokerError},
-    simulation::weather::{Process, Weather},
+    simulation::{process::Process, weather::Weather},
     time::Clock as _,
 };
 
@@ -48,6 +49,21 @@ pub(super) fn remove(at: usize) -> Instance {
     CROWD.with_borrow_mut(|crowd| crowd.remove(at))
 }
 
+/// A task of which some instance has neither its own nor a copy, though it keeps copies.
+pub(super) fn lacks_a_copy(partitions: u32) -> Option<String> {
+    CROWD.with_borrow(|crowd| {
+        let tasks = || (0..i32::try_from(partitions).unwrap()).map(Partition);
+        crowd.iter().find_map(|one| {
+            let copies = one.standby.as_ref()?.copies();
+            let status = one.board.read();
+            let own = status.values().flat_map(|status| &status.tasks);
+            let own: Vec<_> = own.map(|task| Partition(task.partition)).collect();
+            let lacked = tasks().find(|task| !own.contains(task) && !copies.contains(task))?;
+            Some(format!("{} has no copy of task {lacked}", one.process.name))
+        })
+    })
+}
+
 pub(super) fn stall(at: usize, until: Duration) {
     CROWD.with_borrow_mut(|crowd| crowd[at].stalled_until = until);
 }
@@ -83,7 +99,6 @@ pub(super) fn stop(at: usize, weather: &Weather) -> Result<(), String> {
     }
 }
 
-/// A process may die, or be fenced for good, but it does not end because nobody answers.
 fn ended(
     process: &Process,
     result: Result<(), WorkerError>,
@@ -92,11 +107,8 @@ fn ended(
     weather.note(format_args!("{} ends: {result:?}", process.name));
     weather.disturb();
     match result {
-        Err(WorkerError::Broker(BrokerError::Fenced(_)))
-        // Of two damages in a row it says that a rebuild does not help.
-        | Err(WorkerError::FencedAgain { .. } | WorkerError::State(_))
-        | Ok(()) => Ok(()),
-        Err(_) if process.is_dead() => Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if process.may_end_with(&error) => Ok(()),
         Err(error) => Err(format!("{} gave up: {error}", process.name)),
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use crate::streams::{
     record::TopicPartition,
-    simulation::weather::{Fault, Process, Weather},
+    simulation::{
+        process::Process,
+        weather::{Fault, Weather},
+    },
     state::{
         Access, Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
     },
@@ -67,6 +70,7 @@ impl SimulatedStores {
             changelog: changelog.clone(),
             contents: kept.written.clone(),
             lease: kept.lease,
+            is_a_tasks,
             disk: self.disk.clone(),
             weather: Arc::clone(&self.weather),
             process: self.process.clone(),
@@ -104,6 +108,7 @@ struct SimulatedStore {
     changelog: TopicPartition,
     contents: MemoryStore,
     lease: u64,
+    is_a_tasks: bool,
     disk: Disk,
     weather: Arc<Weather>,
     process: Process,
@@ -131,7 +136,12 @@ impl SimulatedStore {
                 self.process.die();
                 return Err(dead());
             }
-            Some(Fault::Damaged) => return Err(StateError::Damaged("by the weather".to_owned())),
+            Some(Fault::Damaged) => {
+                if self.is_a_tasks {
+                    self.process.was_damaged(self.changelog.partition);
+                }
+                return Err(StateError::Damaged("by the weather".to_owned()));
+            }
             _ => {}
         }
         let mut stores = self.disk.0.lock().unwrap();

@@ -12,7 +12,8 @@ use crate::streams::{
     },
     simulation::{
         member::FaultyMember,
-        weather::{Bug, Fault, Process, Weather},
+        process::Process,
+        weather::{Bug, Fault, Weather},
     },
 };
 
@@ -26,8 +27,13 @@ pub(super) struct FaultyBroker {
 }
 
 /// What may come of a call outside any group.
-pub(super) const OUTSIDE: &[Fault] =
-    &[Fault::CrashBefore, Fault::CrashAfter, Fault::Unavailable, Fault::StalledInside];
+pub(super) const OUTSIDE: &[Fault] = &[
+    Fault::CrashBefore,
+    Fault::CrashAfter,
+    Fault::Unavailable,
+    Fault::StalledInside,
+    Fault::StalledAfter,
+];
 
 impl FaultyBroker {
     pub(super) fn call<T>(
@@ -39,6 +45,7 @@ impl FaultyBroker {
         if self.process.is_dead() {
             return Err(self.process.die());
         }
+        self.process.calls_the_broker();
         if self.weather.is_out() {
             return Err(BrokerError::Retry("nobody answers".to_owned()));
         }
@@ -65,7 +72,21 @@ impl FaultyBroker {
                 self.weather.stall_inside();
                 operation()
             }
+            Fault::StalledAfter => {
+                let result = operation();
+                self.weather.stall_inside();
+                result
+            }
+            Fault::DoneInPart => {
+                operation()?;
+                Err(BrokerError::Retry(reason))
+            }
             Fault::Undelivered
+            | Fault::RecordsWithAnError
+            | Fault::EndToldAgain
+            | Fault::ErrorToldAgain
+            | Fault::MadeAnew
+            | Fault::LeftOpen
             | Fault::Damaged
             | Fault::Killed
             | Fault::Stalled
@@ -73,6 +94,11 @@ impl FaultyBroker {
             | Fault::PowerCut
             | Fault::DiskLost => unreachable!("{fault:?} is no answer of a broker"),
         }
+    }
+
+    /// Whether a call comes as far as the broker.
+    pub(super) fn is_reached(&self) -> bool {
+        !self.process.is_dead() && !self.weather.is_out()
     }
 
     /// librdkafka does not go on with a transaction that may have been committed; a commit of offsets it has just asked
@@ -89,12 +115,13 @@ impl FaultyBroker {
 impl Broker for FaultyBroker {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
         let member = self.call("join", OUTSIDE, || self.inner.enter(membership))?;
+        self.process.has_joined();
         Ok(Box::new(FaultyMember::new(self.clone(), member)))
     }
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         let reader = self.call("open", OUTSIDE, || self.inner.read(source, from))?;
-        Ok(Box::new(FaultyReader { broker: self.clone(), reader }))
+        Ok(Box::new(FaultyReader { broker: self.clone(), reader, has_told_end: false }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
@@ -123,6 +150,7 @@ impl Broker for FaultyBroker {
 struct FaultyReader {
     broker: FaultyBroker,
     reader: Box<dyn Reader>,
+    has_told_end: bool,
 }
 
 impl Reader for FaultyReader {
@@ -131,10 +159,19 @@ impl Reader for FaultyReader {
         _wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
-        let Self { broker, reader } = self;
+        let Self { broker, reader, has_told_end } = self;
         if broker.weather.one_in(4) {
             return Ok(ReadTo::More); // A slow one.
         }
-        broker.call("read", OUTSIDE, || reader.read(Duration::ZERO, records))
+        if *has_told_end && broker.weather.happens(Fault::EndToldAgain, 2) {
+            return Ok(ReadTo::End);
+        }
+        let before = records.len();
+        let read_to = broker.call("read", OUTSIDE, || reader.read(Duration::ZERO, records))?;
+        *has_told_end = read_to == ReadTo::End;
+        if records.len() > before && broker.weather.happens(Fault::RecordsWithAnError, 10) {
+            return Err(BrokerError::Retry("there were records, too".to_owned()));
+        }
+        Ok(read_to)
     }
 }

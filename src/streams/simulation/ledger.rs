@@ -102,8 +102,8 @@ pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
     if bug == Some(Bug::StreamTimeAheadOfTheClock) {
         topology.clock_tolerance(Duration::MAX);
     }
-    if bug == Some(Bug::MergeByRecordTime) {
-        topology.plant_merge_by_record_time();
+    if let Some(Bug::InTheLayer(planted)) = bug {
+        topology.plant(planted);
     }
     let [lead, side] = [("lead", "in"), ("side", "side")].map(|(name, topic)| {
         let time = |value: &String, _: &InputRecord, _| Ok(time_of(value));

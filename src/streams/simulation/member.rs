@@ -9,19 +9,22 @@ use std::{
 use crate::streams::{
     local::LocalMember,
     record::{InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, TopicPartition},
-    runtime::broker::{BrokerError, Member, ProcessingGuarantee, Rebalance},
+    runtime::broker::{
+        Broker as _, BrokerError, Isolation, Member, ProcessingGuarantee, Rebalance,
+    },
     simulation::{
         faults::{FaultyBroker, OUTSIDE},
-        weather::{Bug, Fault},
+        weather::{Bug, Fault, Weather},
     },
 };
 
 use Fault::{
-    Aborted, AnswerLost, CrashAfter, CrashBefore, Fenced, StalledInside, Unavailable, Undelivered,
+    Aborted, AnswerLost, CrashAfter, CrashBefore, DoneInPart, ErrorToldAgain, Fenced,
+    RecordsWithAnError, StalledAfter, StalledInside, Unavailable, Undelivered,
 };
 
 const POLL: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Unavailable, Fenced, StalledInside];
-const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced];
+const ANSWER: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced, DoneInPart];
 const SEND: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Aborted, Fenced, StalledInside];
 const COMMIT: &[Fault] = &[
     CrashBefore,
@@ -33,8 +36,10 @@ const COMMIT: &[Fault] = &[
     AnswerLost,
     StalledInside,
     StalledInside,
+    StalledAfter,
+    StalledAfter,
 ];
-const ABORT: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced, AnswerLost];
+const ABORT: &[Fault] = &[CrashBefore, CrashAfter, Unavailable, Fenced, AnswerLost, DoneInPart];
 
 pub(super) struct FaultyMember {
     broker: FaultyBroker,
@@ -43,6 +48,43 @@ pub(super) struct FaultyMember {
     queue: Option<Queue>,
     /// The next offset of each input; what [`Bug::NoSeekAfterAnAbort`] goes on from.
     positions: BTreeMap<TopicPartition, Offset>,
+    /// An error that is to be told once more.
+    told: Option<Fault>,
+    plants: Plants,
+}
+
+/// What [`Bug::SkipsAfterAPause`] and [`Bug::RepeatsAfterARebalance`] go wrong by.
+#[derive(Default)]
+struct Plants {
+    /// The next record of these is left out.
+    skips: BTreeSet<TopicPartition>,
+    /// The last record that came of each input.
+    last: BTreeMap<TopicPartition, InputRecord>,
+    /// What comes once more.
+    again: Vec<InputRecord>,
+}
+
+impl Plants {
+    /// What is held by a member comes again, if that is the bug.
+    fn rebalanced(&mut self, gone: &[Partition]) {
+        self.last.retain(|source, _| !gone.contains(&source.partition));
+        self.again = self.last.values().cloned().collect();
+    }
+
+    fn polled(&mut self, weather: &Weather, records: &mut Vec<InputRecord>, from: usize) {
+        if weather.has(Bug::SkipsAfterAPause) {
+            let mut polled = records.split_off(from);
+            polled.retain(|record| !self.skips.remove(&record.source));
+            records.append(&mut polled);
+        }
+        if weather.has(Bug::RepeatsAfterARebalance) {
+            let again = std::mem::take(&mut self.again);
+            for record in &records[from..] {
+                self.last.insert(record.source.clone(), record.clone());
+            }
+            records.splice(from..from, again);
+        }
+    }
 }
 
 /// What was accepted and is not written yet.
@@ -104,7 +146,8 @@ impl FaultyMember {
             ProcessingGuarantee::ExactlyOnce => None,
             ProcessingGuarantee::AtLeastOnce => Some(Queue::default()),
         };
-        Self { broker, member, queue, positions: BTreeMap::new() }
+        let (positions, told, plants) = (BTreeMap::new(), None, Plants::default());
+        Self { broker, member, queue, positions, told, plants }
     }
 
     fn call<T>(
@@ -113,8 +156,43 @@ impl FaultyMember {
         possible: &[Fault],
         operation: impl FnOnce(&mut LocalMember) -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
-        let Self { broker, member, .. } = self;
-        broker.call(name, possible, || operation(member))
+        let Self { broker, member, told, .. } = self;
+        let may_be_told =
+            broker.is_reached() && told.is_some_and(|fault| possible.contains(&fault));
+        if may_be_told && let Some(fault) = told.take() {
+            broker.weather.note(format_args!("{} {name}: {fault:?} again", broker.process.name));
+            let reason = format!("{fault:?} again");
+            return Err(match fault == Aborted {
+                true => BrokerError::Abort(reason),
+                false => BrokerError::Retry(reason),
+            });
+        }
+        let result = broker.call(name, possible, || operation(member));
+        let fault = match &result {
+            Err(BrokerError::Abort(_)) => Aborted,
+            Err(BrokerError::Retry(_)) => Unavailable,
+            _ => return result,
+        };
+        if broker.is_reached() && broker.weather.happens(ErrorToldAgain, 4) {
+            *told = Some(fault);
+        }
+        result
+    }
+
+    /// The answer is of each input by itself.
+    fn call_of_each(
+        &mut self,
+        name: &str,
+        inputs: &[TopicPartition],
+        operation: fn(&mut LocalMember, &[TopicPartition]) -> Result<(), BrokerError>,
+    ) -> Result<(), BrokerError> {
+        let in_part = inputs.len() > 1 && self.broker.is_reached();
+        if in_part && self.broker.weather.happens(DoneInPart, 20) {
+            let done = self.broker.weather.roll(inputs.len() as u64);
+            operation(&mut self.member, &inputs[..usize::try_from(done).unwrap()])?;
+            return Err(BrokerError::Retry("the others are not done".to_owned()));
+        }
+        self.call(name, ANSWER, |member| operation(member, inputs))
     }
 
     /// What the producer does by itself, in the background.
@@ -152,6 +230,9 @@ impl FaultyMember {
     fn commit_offsets(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
         let known = self.member.known_offsets();
         let committed = self.call("commit", COMMIT, |member| member.commit(offsets));
+        if committed.is_ok() {
+            self.broker.process.has_committed(offsets.iter().map(|(source, _)| source.partition));
+        }
         if committed.is_err() && self.queue.is_some() {
             // Perhaps it was. But who has not heard of it goes back to what it knows.
             self.member.know_only(known);
@@ -182,24 +263,42 @@ impl Member for FaultyMember {
             });
             records.append(&mut polled);
         }
+        self.plants.polled(&self.broker.weather, records, before);
+        if records.len() > before && self.broker.weather.happens(RecordsWithAnError, 40) {
+            // If there is a rebalance, it is announced again.
+            let reason = "there were records, too".to_owned();
+            return Err(match self.broker.weather.one_in(2) {
+                true => BrokerError::Abort(reason),
+                false => BrokerError::Retry(reason),
+            });
+        }
         Ok(rebalance)
     }
 
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.plants.rebalanced(&[]);
         self.positions.retain(|source, _| !tasks.contains(&source.partition));
         self.call("assign", ANSWER, |member| member.assign(tasks))
     }
 
     fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.plants.rebalanced(tasks);
         self.call("unassign", ANSWER, |member| member.unassign(tasks))
     }
 
     fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        self.call("pause", ANSWER, |member| member.pause(inputs))
+        self.call_of_each("pause", inputs, LocalMember::pause)
     }
 
     fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        self.call("resume", ANSWER, |member| member.resume(inputs))
+        if self.broker.weather.has(Bug::SkipsAfterAPause) {
+            let is_at_end = |input: &&TopicPartition| {
+                let end = self.broker.inner.end(input, Isolation::ReadCommitted).unwrap();
+                end > Offset(0) && self.member.position(input) == end
+            };
+            self.plants.skips.extend(inputs.iter().filter(is_at_end).cloned());
+        }
+        self.call_of_each("resume", inputs, LocalMember::resume)
     }
 
     fn position(&self, input: &TopicPartition) -> Offset {
@@ -237,6 +336,7 @@ impl Member for FaultyMember {
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {
+        self.plants = Plants::default();
         let Self { broker, member, queue, .. } = self;
         broker.call("abort", ABORT, || {
             if let Some(queue) = queue {

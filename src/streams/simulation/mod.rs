@@ -3,15 +3,18 @@
 //!
 //! ```text
 //!   seed ─▶ Weather ─▶ FaultyBroker ─▶ LocalBroker      every call may fail; for a while, all of them
+//!             ├──────▶ FaultyReader                     records with an error; an end that is told again
 //!             ├──────▶ FaultyMember ─▶ a queue          at least once: accepted is not written
 //!             ├──────▶ Disk                             lost, damaged, older than what was written
 //!             ├──────▶ crowd                            one stands still in a call, the others go on
-//!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass
+//!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass, make all topics anew
 //!                        └─ when it is calm again ─▶ Model::check, or ::check_at_least_once
 //! ```
 //! Faults overlap: whoever recovers is struck again, more often than others; several die or stall at the same time; the
 //! broker is away while tasks move and restore. Event times are not those of the records: there are backfills from before
-//! the start, in several orders, producers whose clocks are fast, and partitions that fall silent. The table counts how many faults came while somebody was still joining,
+//! the start, in several orders, producers whose clocks are fast, and partitions that fall silent. In every fourth seed nobody
+//! crashes, so that one life sees many fences, damages and takeovers: an instance may only end for what it has been through since
+//! its last success (`process`). In half of the seeds all topics are deleted and made anew, and disks are of the old ones. The table counts how many faults came while somebody was still joining,
 //! restoring, or cut off.
 //!
 //! `make simulation SEEDS=200 FIRST=1`; a failure prints its seed, and the last of what happened.
@@ -25,6 +28,7 @@ mod faults;
 mod ledger;
 mod member;
 mod model;
+mod process;
 mod settle;
 mod weather;
 mod world;
@@ -32,6 +36,7 @@ mod world;
 use std::{env, fmt::Write as _, thread};
 
 use crate::streams::{
+    planted::Planted,
     runtime::broker::ProcessingGuarantee,
     simulation::{
         weather::{Bug, Fault, Toll},
@@ -44,9 +49,11 @@ use ProcessingGuarantee::{AtLeastOnce, ExactlyOnce};
 fn setting(guarantee: ProcessingGuarantee, bug: Option<Bug>) -> Setting {
     // A zombie's commit meets two guards. To see what the group's is worth, the other one, that its
     // transaction has timed out, is taken away.
-    let is_endless = bug == Some(Bug::StaleGroupMetadata);
+    // And nothing else leaves transactions open for long enough for a restore to find them.
+    let is_endless =
+        matches!(bug, Some(Bug::StaleGroupMetadata | Bug::InTheLayer(Planted::ReaderNotReopened)));
     let transaction_timeout = if is_endless { SESSION_TIMEOUT * 3 } else { TRANSACTION_TIMEOUT };
-    Setting { guarantee, bug, transaction_timeout }
+    Setting { guarantee, bug, favoured: bug.and_then(Bug::favoured), transaction_timeout }
 }
 
 /// What many seeds came to.
@@ -101,7 +108,10 @@ fn table(first: u64, seeds: u64, [exactly, at_least]: &[Sum; 2]) -> String {
     for fault in Fault::ALL {
         count(fault.name(), &|sum| sum.toll.faults.get(&fault).map_or(0, |times| *times as u64));
     }
-    count("faults in all", &|sum| sum.toll.faults.values().sum::<usize>() as u64);
+    let is_trouble = |(fault, _): &(&Fault, &usize)| **fault != Fault::EndToldAgain;
+    count("faults in all", &|sum| {
+        sum.toll.faults.iter().filter(is_trouble).map(|(_, times)| *times as u64).sum()
+    });
     count("  of these amid a recovery", &|sum| sum.toll.overlapping as u64);
     count("tasks a ghost wrote for", &|sum| sum.haunted as u64);
     count("violations", &|sum| sum.violations.len() as u64);
@@ -141,35 +151,70 @@ fn a_seed_gives_the_same_bytes_twice() {
     }
 }
 
-/// Caught by a seed that finds nothing wrong without the bug.
+/// The seeds of `make test`.
+const SEEDS_MAX: u64 = 40;
+
+fn bugs(guarantee: ProcessingGuarantee) -> Vec<Bug> {
+    let of_one: &[Bug] = match guarantee {
+        ExactlyOnce => &[
+            Bug::OffsetsOutsideTheTransaction,
+            Bug::StaleGroupMetadata,
+            Bug::LostAnswerTakenForAnAbort,
+            // What comes again without a failure may do so at least once.
+            Bug::RepeatsAfterARebalance,
+            Bug::InTheLayer(Planted::StateBeforeTheCommit),
+            // Without transactions there is nothing to be decided.
+            Bug::InTheLayer(Planted::ReaderNotReopened),
+        ],
+        AtLeastOnce => &[
+            Bug::OffsetsBeforeTheOutputs,
+            Bug::FailedDeliveryForgotten,
+            Bug::ChangelogsBeforeTheOutputs,
+        ],
+    };
+    let of_both = [
+        Bug::NoSeekAfterAnAbort,
+        Bug::SkipsAfterAPause,
+        Bug::CheckpointAhead,
+        Bug::StreamTimeAheadOfTheClock,
+        Bug::InTheLayer(Planted::MergeByRecordTime),
+        Bug::InTheLayer(Planted::OffsetsTrustedInAnyLog),
+        Bug::InTheLayer(Planted::RecordsDroppedWithAnError),
+        Bug::InTheLayer(Planted::EndAskedAfterTheCommit),
+        Bug::InTheLayer(Planted::FencesNotForgotten),
+        Bug::InTheLayer(Planted::RebuildsNotForgotten),
+        Bug::InTheLayer(Planted::CopyKeptAfterTakeover),
+    ];
+    of_one.iter().copied().chain(of_both).collect()
+}
+
+/// The first seed that finds `bug`, and nothing wrong without it.
+fn caught_by(guarantee: ProcessingGuarantee, bug: Bug) -> Option<u64> {
+    let with = setting(guarantee, Some(bug));
+    let without = Setting { bug: None, ..with };
+    let finds = |seed: &u64| simulate(*seed, with).is_err() && simulate(*seed, without).is_ok();
+    (1..=SEEDS_MAX).find(finds)
+}
+
 #[test]
 fn planted_bugs_are_caught() {
-    const SEEDS_MAX: u64 = 300;
+    let all_caught = |guarantee| {
+        let caught = bugs(guarantee).into_iter().map(|bug| (bug, caught_by(guarantee, bug)));
+        caught.collect::<Vec<_>>()
+    };
+    let [exactly, at_least] = thread::scope(|scope| {
+        let other = scope.spawn(|| all_caught(AtLeastOnce));
+        [all_caught(ExactlyOnce), other.join().expect("no seed panics")]
+    });
     let mut text = format!("\n{:<36}{:>14}{:>15}\n", "planted bug", "guarantee", "caught by seed");
-    for (guarantee, bug) in [
-        (ExactlyOnce, Bug::OffsetsOutsideTheTransaction),
-        (ExactlyOnce, Bug::StateBeforeTheCommit),
-        (ExactlyOnce, Bug::NoSeekAfterAnAbort),
-        (ExactlyOnce, Bug::StaleGroupMetadata),
-        (ExactlyOnce, Bug::LostAnswerTakenForAnAbort),
-        (ExactlyOnce, Bug::CheckpointAhead),
-        (ExactlyOnce, Bug::MergeByRecordTime),
-        (ExactlyOnce, Bug::StreamTimeAheadOfTheClock),
-        (AtLeastOnce, Bug::OffsetsBeforeTheOutputs),
-        (AtLeastOnce, Bug::FailedDeliveryForgotten),
-        (AtLeastOnce, Bug::ChangelogsBeforeTheOutputs),
-        (AtLeastOnce, Bug::NoSeekAfterAnAbort),
-        (AtLeastOnce, Bug::CheckpointAhead),
-        (AtLeastOnce, Bug::MergeByRecordTime),
-        (AtLeastOnce, Bug::StreamTimeAheadOfTheClock),
-    ] {
-        let with = setting(guarantee, Some(bug));
-        let without = Setting { bug: None, ..with };
-        let finds = |seed: &u64| simulate(*seed, with).is_err() && simulate(*seed, without).is_ok();
-        let seed = (1..=SEEDS_MAX).find(finds);
-        let seed = seed.unwrap_or_else(|| panic!("{bug:?}: not caught by {SEEDS_MAX} seeds"));
-        let short = if guarantee == ExactlyOnce { "exactly once" } else { "at least once" };
-        writeln!(text, "{:<36}{short:>14}{seed:>15}", bug.name()).unwrap();
+    for (short, caught) in [("exactly once", &exactly), ("at least once", &at_least)] {
+        for (bug, seed) in caught {
+            let seed = seed.map_or("none".to_owned(), |seed| seed.to_string());
+            writeln!(text, "{:<36}{short:>14}{seed:>15}", bug.name()).unwrap();
+        }
     }
     println!("{text}");
+    let is_missed = |(_, seed): &&(Bug, Option<u64>)| seed.is_none();
+    let missed: Vec<_> = exactly.iter().chain(&at_least).filter(is_missed).collect();
+    assert!(missed.is_empty(), "not caught by {SEEDS_MAX} seeds: {missed:?}");
 }

@@ -64,6 +64,7 @@ impl World {
                 Err(_) => {}
             }
         }
+        self.expect_copies()?;
         let mut contents = String::new();
         for record in self.read("out") {
             let value = String::from_utf8(record.value.unwrap_or_default()).unwrap();
@@ -81,6 +82,20 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Who keeps copies has one of every task that it has not itself.
+    fn expect_copies(&mut self) -> Result<(), String> {
+        for _ in 0..QUIET_STEPS {
+            if crowd::lacks_a_copy(self.partitions).is_none() {
+                return Ok(());
+            }
+            self.clock.advance(QUIET_STEP);
+            for at in (0..crowd::len()).rev() {
+                self.turn(at)?;
+            }
+        }
+        Err(crowd::lacks_a_copy(self.partitions).unwrap_or_default())
     }
 
     /// Holds what is committed against the model.

@@ -13,8 +13,8 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::streams::{
+    planted::Planted,
     record::Partition,
-    runtime::broker::BrokerError,
     simulation::crowd,
     time::{Clock as _, ManualClock},
 };
@@ -28,6 +28,8 @@ pub(super) enum Fault {
     Stalled,
     /// A process stands still in the midst of a call, while the others go on.
     StalledInside,
+    /// A process stands still after a call took effect, before it hears of that.
+    StalledAfter,
     /// The process dies; the call had no effect.
     CrashBefore,
     /// The process dies; the call had its effect.
@@ -42,21 +44,34 @@ pub(super) enum Fault {
     Fenced,
     /// It took effect, and nobody will ever say so.
     AnswerLost,
+    /// Records came, and an error in the same answer.
+    RecordsWithAnError,
+    /// A reader tells the end that it told before, and has not looked since.
+    EndToldAgain,
+    /// An error is told once more, of the next call.
+    ErrorToldAgain,
+    /// Some of the inputs that a call was about were seen to, and an error was told.
+    DoneInPart,
     /// A producer gives up what it had taken and the broker had not.
     Undelivered,
+    /// A zombie has written to a changelog, and its transaction stays open.
+    LeftOpen,
     /// What is on the disk is not what was written.
     Damaged,
     /// What was written and not synced is gone from the disk.
     PowerCut,
     /// The disk is another.
     DiskLost,
+    /// All topics were deleted and made anew, while the instances were away.
+    MadeAnew,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Killed,
         Self::Stalled,
         Self::StalledInside,
+        Self::StalledAfter,
         Self::CrashBefore,
         Self::CrashAfter,
         Self::Unavailable,
@@ -64,10 +79,16 @@ impl Fault {
         Self::Aborted,
         Self::Fenced,
         Self::AnswerLost,
+        Self::RecordsWithAnError,
+        Self::EndToldAgain,
+        Self::ErrorToldAgain,
+        Self::DoneInPart,
         Self::Undelivered,
+        Self::LeftOpen,
         Self::Damaged,
         Self::PowerCut,
         Self::DiskLost,
+        Self::MadeAnew,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -75,6 +96,7 @@ impl Fault {
             Self::Killed => "process killed between two turns",
             Self::Stalled => "process stalled between two turns",
             Self::StalledInside => "process stalled in the midst of one",
+            Self::StalledAfter => "process stalled at the end of a call",
             Self::CrashBefore => "process crashed before a call",
             Self::CrashAfter => "process crashed after a call",
             Self::Unavailable => "call not answered",
@@ -82,10 +104,16 @@ impl Fault {
             Self::Aborted => "transaction or commit refused",
             Self::Fenced => "member fenced",
             Self::AnswerLost => "call done, answer lost",
+            Self::RecordsWithAnError => "records and an error in one answer",
+            Self::EndToldAgain => "end of a partition told again",
+            Self::ErrorToldAgain => "error told again, late",
+            Self::DoneInPart => "call done in part, then an error",
             Self::Undelivered => "records accepted, never written",
+            Self::LeftOpen => "transaction left open by a zombie",
             Self::Damaged => "store damaged",
             Self::PowerCut => "power cut",
             Self::DiskLost => "disk lost",
+            Self::MadeAnew => "all topics made anew",
         }
     }
 }
@@ -95,8 +123,6 @@ impl Fault {
 pub(super) enum Bug {
     /// First the outputs are committed, then, on their own, the offsets.
     OffsetsOutsideTheTransaction,
-    /// The stores keep what was written before the commit has succeeded.
-    StateBeforeTheCommit,
     /// After an abort, reading goes on where it was.
     NoSeekAfterAnAbort,
     /// A commit is taken from whoever no longer owns the partitions.
@@ -111,17 +137,31 @@ pub(super) enum Bug {
     FailedDeliveryForgotten,
     /// Changelogs are written while the outputs are still under way.
     ChangelogsBeforeTheOutputs,
-    /// Inputs are merged by when their records were written.
-    MergeByRecordTime,
     /// Stream time follows a record of a fast clock.
     StreamTimeAheadOfTheClock,
+    /// An input that was paused at its end goes on one record too far, as in librdkafka unless it is sought.
+    SkipsAfterAPause,
+    /// After a rebalance, what is held comes from one record too early.
+    RepeatsAfterARebalance,
+    /// One of the layer's own.
+    InTheLayer(Planted),
 }
 
 impl Bug {
+    /// What has to happen for it to show, if that is rare.
+    pub(super) fn favoured(self) -> Option<Fault> {
+        let favoured = [
+            (Self::ChangelogsBeforeTheOutputs, Fault::CrashBefore),
+            (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::MadeAnew),
+            (Self::InTheLayer(Planted::EndAskedAfterTheCommit), Fault::StalledAfter),
+            (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::Damaged),
+        ];
+        favoured.into_iter().find_map(|(bug, fault)| (bug == self).then_some(fault))
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::OffsetsOutsideTheTransaction => "offsets outside the transaction",
-            Self::StateBeforeTheCommit => "state kept before the commit",
             Self::NoSeekAfterAnAbort => "no seek after an abort",
             Self::StaleGroupMetadata => "stale group metadata accepted",
             Self::LostAnswerTakenForAnAbort => "lost answer taken for an abort",
@@ -129,8 +169,20 @@ impl Bug {
             Self::OffsetsBeforeTheOutputs => "offsets before the outputs",
             Self::FailedDeliveryForgotten => "failed delivery forgotten",
             Self::ChangelogsBeforeTheOutputs => "changelogs before the outputs",
-            Self::MergeByRecordTime => "inputs merged by record time",
             Self::StreamTimeAheadOfTheClock => "stream time ahead of the clock",
+            Self::SkipsAfterAPause => "record skipped after a pause",
+            Self::RepeatsAfterARebalance => "record again after a rebalance",
+            Self::InTheLayer(planted) => match planted {
+                Planted::MergeByRecordTime => "inputs merged by record time",
+                Planted::StateBeforeTheCommit => "state kept before the commit",
+                Planted::OffsetsTrustedInAnyLog => "offsets trusted in any log",
+                Planted::RecordsDroppedWithAnError => "records dropped with an error",
+                Planted::ReaderNotReopened => "reader not reopened",
+                Planted::EndAskedAfterTheCommit => "end asked for after the commit",
+                Planted::FencesNotForgotten => "fences not forgotten",
+                Planted::RebuildsNotForgotten => "rebuilds not forgotten",
+                Planted::CopyKeptAfterTakeover => "copy kept after a takeover",
+            },
         }
     }
 }
@@ -140,6 +192,10 @@ pub(super) struct Weather {
     dice: Mutex<StdRng>,
     /// A call in so many fails; 0 for none.
     one_in: u64,
+    /// Comes more often than the others, and also where nothing else fails.
+    favoured: Option<Fault>,
+    /// Nobody crashes, so that much comes together in one life.
+    spares_lives: bool,
     /// So many calls more fail often: a second fault while the first is still felt.
     storm: AtomicU64,
     /// Nobody answers before.
@@ -168,16 +224,28 @@ pub(super) struct Toll {
 }
 
 const STORM_ONE_IN: u64 = 5;
+const FAVOURED_ONE_IN: u64 = 200;
 /// Calls that fail often after something has happened: the recovery's.
 const STORM_CALLS_MAX: u64 = 40;
 
 impl Weather {
-    pub(super) fn new(seed: u64, bug: Option<Bug>, clock: Arc<ManualClock>) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        bug: Option<Bug>,
+        favoured: Option<Fault>,
+        spares_lives: bool,
+        clock: Arc<ManualClock>,
+    ) -> Self {
         let mut dice = StdRng::seed_from_u64(seed);
-        let one_in = [0, 40, 120, 400][dice.random_range(0..4_usize)];
+        let one_in = match spares_lives {
+            true => [40, 80, 120, 120],
+            false => [0, 40, 120, 400],
+        }[dice.random_range(0..4_usize)];
         Self {
             dice: Mutex::new(dice),
             one_in,
+            favoured,
+            spares_lives,
             storm: AtomicU64::new(0),
             out_until: Mutex::default(),
             clock,
@@ -267,12 +335,34 @@ impl Weather {
     pub(super) fn struck(&self, fault: Fault) {
         let mut toll = self.toll.lock().unwrap();
         *toll.faults.entry(fault).or_default() += 1;
-        toll.overlapping += usize::from(self.recovering.load(Ordering::SeqCst));
+        // An end that is told again is no trouble to anybody by itself.
+        let is_trouble = fault != Fault::EndToldAgain;
+        toll.overlapping += usize::from(is_trouble && self.recovering.load(Ordering::SeqCst));
+    }
+
+    /// Whether something happens that happens to everybody, also where nothing fails: one time in `sides`.
+    pub(super) fn happens(&self, fault: Fault, sides: u64) -> bool {
+        let happens = !self.is_calm() && self.one_in(sides);
+        if happens {
+            self.struck(fault);
+        }
+        happens
     }
 
     /// What befalls a call, one in so many; `weight` times as often, if much depends on it.
     pub(super) fn fault(&self, possible: &[Fault], weight: u64) -> Option<Fault> {
-        if self.is_calm() || self.one_in == 0 {
+        if self.is_calm() {
+            return None;
+        }
+        if let Some(favoured) = self.favoured
+            && possible.contains(&favoured)
+            && self.may_be(favoured)
+            && self.one_in(FAVOURED_ONE_IN / weight)
+        {
+            self.struck(favoured);
+            return Some(favoured);
+        }
+        if self.one_in == 0 {
             return None;
         }
         let storm = self.storm.load(Ordering::SeqCst);
@@ -281,38 +371,32 @@ impl Weather {
         if !self.one_in(sides) {
             return None;
         }
-        let index = usize::try_from(self.roll(possible.len() as u64)).unwrap();
-        self.struck(possible[index]);
-        Some(possible[index])
+        let possible: Vec<_> = possible.iter().filter(|fault| self.may_be(**fault)).collect();
+        if possible.is_empty() {
+            return None;
+        }
+        let fault = *possible[usize::try_from(self.roll(possible.len() as u64)).unwrap()];
+        self.struck(fault);
+        Some(fault)
     }
 
     pub(super) fn haunt(&self, task: Partition) {
         self.haunted.lock().unwrap().insert(task);
     }
 
+    fn may_be(&self, fault: Fault) -> bool {
+        let kills = matches!(fault, Fault::CrashBefore | Fault::CrashAfter);
+        let stalls = matches!(fault, Fault::StalledInside | Fault::StalledAfter);
+        // One stalls at a time.
+        !(kills && self.spares_lives || stalls && self.is_midst.load(Ordering::SeqCst))
+    }
+
+    /// The changelogs are others.
+    pub(super) fn unhaunt(&self) {
+        self.haunted.lock().unwrap().clear();
+    }
+
     pub(super) fn haunted(&self) -> BTreeSet<Partition> {
         self.haunted.lock().unwrap().clone()
-    }
-}
-
-/// A process that can die, after which nothing of it reaches the broker.
-#[derive(Clone)]
-pub(super) struct Process {
-    pub(super) name: String,
-    dead: Arc<AtomicBool>,
-}
-
-impl Process {
-    pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), dead: Arc::default() }
-    }
-
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn die(&self) -> BrokerError {
-        self.dead.store(true, Ordering::SeqCst);
-        BrokerError::Fatal("this process is dead".to_owned())
     }
 }

@@ -16,7 +16,8 @@ use crate::streams::{
         faults::FaultyBroker,
         ledger::{self, Attempts, POISON, WINDOW},
         model::Model,
-        weather::{Bug, Fault, Process, Toll, Weather},
+        process::Process,
+        weather::{Bug, Fault, Toll, Weather},
     },
     state::StoreSupplier,
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -24,6 +25,8 @@ use crate::streams::{
 };
 
 const STEPS: usize = 4_000;
+/// In every so many seeds.
+const LONG_LIVES_EVERY: u64 = 4;
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than a session, as the settings demand.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -36,6 +39,8 @@ const OUTAGE_MAX_MS: u64 = 15_000;
 const START: WallTime = WallTime(1_000_000_000);
 /// Far more than stream time may follow.
 pub(super) const FAST_CLOCK_MAX_MS: u64 = 60_000;
+/// Records put in at once, now and then.
+const BURST: u32 = 30;
 /// Of each topic and partition.
 const BACKFILL_RECORDS: u32 = 40;
 /// Far more than a window.
@@ -46,6 +51,7 @@ const BACKFILL_EVERY: Duration = Duration::from_secs(3_600);
 pub(super) struct Setting {
     pub(super) guarantee: ProcessingGuarantee,
     pub(super) bug: Option<Bug>,
+    pub(super) favoured: Option<Fault>,
     pub(super) transaction_timeout: Duration,
 }
 
@@ -61,6 +67,11 @@ pub(super) struct World {
     pub(super) has_standbys: bool,
     /// Its last windows are to be settled without another record.
     pub(super) falls_silent: bool,
+    /// Nobody crashes, is killed, or stops.
+    lives_are_long: bool,
+    zombies: u32,
+    /// The step at which all topics are made anew.
+    starts_over_at: Option<usize>,
     /// Some tell their changelogs before the commit.
     pub(super) changes_untold_max: usize,
     pub(super) model: Model,
@@ -102,13 +113,16 @@ pub(super) fn simulate(seed: u64, setting: Setting) -> Result<Outcome, String> {
 
 impl World {
     fn new(seed: u64, setting: Setting) -> Self {
-        let Setting { guarantee, bug, transaction_timeout } = setting;
+        let Setting { guarantee, bug, favoured, transaction_timeout } = setting;
         let clock = Arc::new(ManualClock::at(START));
-        let weather = Arc::new(Weather::new(seed, bug, Arc::clone(&clock)));
+        let lives_are_long = seed.is_multiple_of(LONG_LIVES_EVERY);
+        let weather =
+            Arc::new(Weather::new(seed, bug, favoured, lives_are_long, Arc::clone(&clock)));
         let settings = LocalSettings {
             session_timeout: SESSION_TIMEOUT,
             transaction_timeout,
             compaction_bytes_min: 2_000,
+            batch_records_max: [3, 20, 1_000][usize::try_from(weather.roll(3)).unwrap()],
             ..LocalSettings::default()
         };
         let broker = LocalBroker::with_settings(
@@ -121,6 +135,9 @@ impl World {
         let attempts = Attempts::default();
         let topology = Arc::new(ledger::topology(&attempts, bug));
         let partitions = u32::try_from(1 + weather.roll(4)).unwrap();
+        let starts_over = matches!(seed % 4, 1 | 2) || favoured == Some(Fault::MadeAnew);
+        let starts_over_at =
+            starts_over.then(|| usize::try_from(50 + weather.roll(1_000)).unwrap());
         let plain = ["in", "side", "out", "dead"].map(|name| (Topic::new(name), false));
         let changelogs = topology.changelogs().into_iter().map(|name| (name, true));
         let specs = plain.into_iter().chain(changelogs).map(|(name, is_compact)| TopicSpec {
@@ -143,6 +160,9 @@ impl World {
             disks: BTreeMap::new(),
             has_standbys: seed.is_multiple_of(2),
             falls_silent: seed % 4 < 2,
+            lives_are_long,
+            zombies: 0,
+            starts_over_at,
             changes_untold_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
             attempts,
@@ -156,17 +176,23 @@ impl World {
         if self.weather.one_in(2) {
             self.put_backfill();
         }
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
+            if self.starts_over_at == Some(step) {
+                self.start_over();
+            }
             let span = if self.weather.one_in(40) { 2_000 } else { 30 };
             self.clock.advance(Duration::from_millis(self.weather.roll(span)));
             self.look_around();
             match self.weather.roll(100) {
-                0..30 => self.put_something(),
+                // More than is processed at once, so that there is work while somebody stands still.
+                0 => (0..BURST).for_each(|_| self.put_something()),
+                1..30 => self.put_something(),
                 30..33 => self.start(),
                 33..36 => self.on_some(Self::stall)?,
-                36 => self.on_some(Self::kill)?,
-                37 => self.on_one(Self::stop)?,
+                36 if !self.lives_are_long => self.on_some(Self::kill)?,
+                37 if !self.lives_are_long => self.on_one(Self::stop)?,
                 38 if self.weather.one_in(4) => self.cut_off(),
+                39 if self.weather.one_in(4) => self.leave_open(),
                 _ => self.on_one(Self::turn)?,
             }
             if let Some(wrong) = self.weather.wrong() {
@@ -174,6 +200,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// All topics are deleted and made anew while the instances are away. What their disks have is of the old ones.
+    fn start_over(&mut self) {
+        self.weather.note(format_args!("all topics are made anew"));
+        self.weather.struck(Fault::MadeAnew);
+        crowd::clear();
+        let topics = INPUTS.into_iter().chain(["out", "dead"]).map(Topic::new);
+        for topic in topics.chain(self.topology.changelogs()) {
+            self.broker.with(|cluster, _| cluster.make_anew(&topic));
+        }
+        self.model = Model::default();
+        self.attempts.lock().unwrap().clear();
+        self.ends.clear();
+        self.weather.unhaunt();
+        self.weather.disturb();
+        if self.weather.one_in(2) {
+            self.put_backfill();
+        }
     }
 
     /// Sees whether everybody has got over what happened.
@@ -190,6 +235,34 @@ impl World {
         self.weather.struck(Fault::Outage);
         self.weather.set_out(span);
         self.weather.disturb();
+    }
+
+    /// A zombie that nobody else would meet writes to a changelog, and is no more; its transaction has still to time out.
+    fn leave_open(&mut self) {
+        let changelogs = self.topology.changelogs();
+        let index = usize::try_from(self.weather.roll(changelogs.len() as u64)).unwrap();
+        let partition = i32::try_from(self.weather.roll(u64::from(self.partitions))).unwrap();
+        self.zombies += 1;
+        let membership = Membership {
+            group: "zombies".to_owned(),
+            member: self.zombies.to_string(),
+            lead: self.topology.lead().clone(),
+            companions: self.topology.companions(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        };
+        let record = OutputRecord {
+            topic: changelogs[index].clone(),
+            partition: Some(Partition(partition)),
+            timestamp: EventTime(0),
+            key: Some(b"zombie".to_vec()),
+            value: Some(Vec::new()),
+            headers: Vec::new(),
+        };
+        let zombie = self.broker.join(&membership);
+        let sent = zombie.and_then(|mut zombie| zombie.send(record.as_ref()));
+        sent.expect("nothing is refused to it");
+        self.weather.note(format_args!("a zombie writes to {} {partition}", record.topic));
+        self.weather.struck(Fault::LeftOpen);
     }
 
     fn stall(&mut self, at: usize) -> Result<(), String> {
@@ -380,10 +453,7 @@ impl World {
             board: board.clone(),
         });
         self.weather.note(format_args!("{name} starts: {}", joined.is_ok()));
-        if let Ok(mut worker) = joined {
-            if self.weather.has(Bug::StateBeforeTheCommit) {
-                worker.plant_state_before_the_commit();
-            }
+        if let Ok(worker) = joined {
             let stalled_until = Duration::ZERO;
             crowd::add(Instance { process, worker, board, standby, stalled_until });
         }

@@ -245,6 +245,60 @@ mod tests {
         all.map(Result::unwrap).map(|(key, value)| (key[0], value[0])).collect()
     }
 
+    fn stores() -> [Store; 2] {
+        [Access::ByKey, Access::ByRange]
+            .map(|access| Store::over(Box::new(MemoryStore::new(access)), access))
+    }
+
+    fn value(store: &Store, key: u8) -> Option<u8> {
+        store.get(&[key]).unwrap().map(|value| value[0])
+    }
+
+    #[test]
+    fn several_writes_of_one_record_are_taken_back_to_the_first() {
+        for mut store in stores() {
+            store.put(vec![1], vec![10]);
+            store.begin_record();
+            for value in 11..14 {
+                store.put(vec![1], vec![value]);
+                store.put(vec![2], vec![value]);
+            }
+            store.delete(vec![1]);
+            store.take_back();
+            assert_eq!((value(&store, 1), value(&store, 2)), (Some(10), None));
+            assert_eq!(store.untold_len(), 1);
+            store.begin_record();
+            store.take_back();
+            assert_eq!(value(&store, 1), Some(10), "that is another record's");
+        }
+    }
+
+    #[test]
+    fn what_is_written_again_is_told_again() {
+        for mut store in stores() {
+            let told = |store: &mut Store| {
+                let untold = store.untold();
+                let told: Vec<_> =
+                    untold.map(|(key, value)| (key[0], value.map(|value| value[0]))).collect();
+                store.all_told();
+                told
+            };
+            store.put(vec![1], vec![10]);
+            store.put(vec![2], vec![20]);
+            store.put(vec![1], vec![11]);
+            assert_eq!(told(&mut store), [(1, Some(11)), (2, Some(20))]);
+            assert!(told(&mut store).is_empty());
+            store.delete(vec![1]);
+            assert_eq!(told(&mut store), [(1, None)]);
+            // A write that is taken back leaves told what was told.
+            store.begin_record();
+            store.put(vec![2], vec![21]);
+            store.take_back();
+            assert!(told(&mut store).is_empty());
+            assert!(store.has_changes(), "the commit is still to come");
+        }
+    }
+
     proptest! {
         /// Each step is a record of its own; the model keeps three plain copies.
         #[test]

@@ -20,6 +20,8 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
@@ -49,6 +51,8 @@ pub struct Task {
     /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
     /// there, or the records that come again would find another time than they did at first.
     committed_times: (EventTime, Vec<Option<i64>>),
+    /// Stream time as each store knows it, until all are restored.
+    store_times: Vec<EventTime>,
     /// Stream time as the changelogs were told it last, about: a restore begins there.
     told_time: EventTime,
     /// Whether they are to be told it though no store has changed.
@@ -120,8 +124,10 @@ impl Task {
         let inputs = sources.clone();
         let inputs = inputs.map(|source| TopicPartition { topic: source.topic.clone(), partition });
         let records = sources.map(|source| metrics.records(source.topic.as_str())).collect();
-        let kept = opened.iter().filter_map(Store::checkpoint);
-        let stream_time = kept.map(|kept| kept.stream_time).max().unwrap_or(EventTime::MIN);
+        let time_of =
+            |kept: Option<Checkpoint>| kept.map_or(EventTime::MIN, |kept| kept.stream_time);
+        let store_times: Vec<_> = opened.iter().map(|store| time_of(store.checkpoint())).collect();
+        let stream_time = store_times.iter().copied().max().unwrap_or(EventTime::MIN);
         let marks = opened.iter().map(|store| store.checkpoint()?.incarnation);
         let marks = Marks::new(marks);
         Self {
@@ -136,11 +142,18 @@ impl Task {
             marks,
             behind: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
+            store_times,
             told_time: stream_time,
             owes_time: false,
             records,
             processed: vec![0; topology.sources.len()],
         }
+    }
+
+    /// What it is an instance of.
+    #[cfg(test)]
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// Its number: that of its lead partition.
@@ -249,7 +262,11 @@ impl Task {
         match extracted {
             Ok(time) => {
                 #[cfg(test)]
-                let time = if self.topology.merges_by_record_time { head.timestamp } else { time };
+                let time = if self.topology.has(Planted::MergeByRecordTime) {
+                    head.timestamp
+                } else {
+                    time
+                };
                 self.queues.know(source, time);
                 Ok(None)
             }

@@ -64,13 +64,12 @@ impl Task {
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
         // Changelog records bear the stream time of when they were told: at most that of their commit.
-        let stream_time = records.iter().map(|record| record.timestamp).max();
-        self.scope.stream_time = self.scope.stream_time.max(stream_time.unwrap_or(EventTime::MIN));
-        self.keep_times();
+        let told = records.iter().map(|record| record.timestamp).max();
+        self.know_time(store, self.store_times[store.0].max(told.unwrap_or(EventTime::MIN)));
         self.read_marks(store, &records);
         let checkpoint = Checkpoint {
             offset: last.offset.next(),
-            stream_time: self.scope.stream_time,
+            stream_time: self.store_times[store.0],
             complete_at,
             incarnation: self.marks.known(store),
         };
@@ -94,7 +93,7 @@ impl Task {
         offset: Offset,
         now: WallTime,
     ) -> Result<(), StateError> {
-        let stream_time = self.committed_times.0;
+        let stream_time = self.store_times[store.0];
         let incarnation = self.marks.known(store);
         let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
         self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
@@ -106,12 +105,20 @@ impl Task {
         self.scope.stores.iter().all(Store::is_held)
     }
 
-    /// Forgets all that a store holds: its changelog is to be read from the beginning.
+    /// Stream time is the latest that a store knows of. Each for itself: one of them may turn out to be of another log.
+    fn know_time(&mut self, store: StoreId, time: EventTime) {
+        self.store_times[store.0] = time;
+        self.scope.stream_time = self.store_times.iter().copied().max().unwrap_or(EventTime::MIN);
+        self.keep_times();
+    }
+
+    /// Forgets all that a store holds, and the stream time that it knew: its changelog is to be read from the beginning.
     ///
     /// # Errors
     /// [`StateError`]
     pub fn clear(&mut self, store: StoreId) -> Result<(), StateError> {
         self.marks.know(store, None);
+        self.know_time(store, EventTime::MIN);
         self.scope.stores[store.0].clear()
     }
 }

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     codec::Codec,
     record::{InputRecord, Partition, Topic},
@@ -135,7 +137,7 @@ pub struct TopologyBuilder {
     stores: Vec<StoreSpec>,
     clock_tolerance: Duration,
     #[cfg(test)]
-    merges_by_record_time: bool,
+    planted: Option<Planted>,
 }
 
 /// Clocks of machines that keep them set differ by less.
@@ -155,14 +157,14 @@ impl TopologyBuilder {
             stores: Vec::new(),
             clock_tolerance: CLOCK_TOLERANCE,
             #[cfg(test)]
-            merges_by_record_time: false,
+            planted: None,
         }
     }
 
-    /// Plants a bug for the simulation to find: inputs are merged by the timestamps of their records.
+    /// Plants a bug for the simulation to find.
     #[cfg(test)]
-    pub(crate) fn plant_merge_by_record_time(&mut self) {
-        self.merges_by_record_time = true;
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.planted = Some(planted);
     }
 
     /// How far stream time may run ahead of the time of day (10 s by default). A record from further ahead is processed,
@@ -273,7 +275,7 @@ impl TopologyBuilder {
             stores: self.stores,
             clock_tolerance: self.clock_tolerance,
             #[cfg(test)]
-            merges_by_record_time: self.merges_by_record_time,
+            planted: self.planted,
         }
     }
 
@@ -300,10 +302,16 @@ pub struct Topology {
     pub(crate) stores: Vec<StoreSpec>,
     pub(crate) clock_tolerance: Duration,
     #[cfg(test)]
-    pub(crate) merges_by_record_time: bool,
+    planted: Option<Planted>,
 }
 
 impl Topology {
+    /// Whether a bug is planted.
+    #[cfg(test)]
+    pub(crate) fn has(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
+    }
+
     /// The topic whose partitions number the tasks.
     #[must_use]
     pub fn lead(&self) -> &Topic {

@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     record::{Offset, Partition, TopicPartition},
     runtime::{broker::Isolation, worker::Worker},
@@ -76,6 +78,24 @@ impl Worker {
         if let Err(error) = self.stores.clean(now) {
             tracing::warn!(%error, "a store that nobody uses could not be removed");
         }
+    }
+
+    /// Plants a bug: the ends that were asked for before the commit are asked for again after it.
+    #[cfg(test)]
+    pub(super) fn ends_if_asked_late(&self, mut ends: Ends) -> Ends {
+        if !self.topology.has(Planted::EndAskedAfterTheCommit) {
+            return ends;
+        }
+        for (task, of_task) in &mut ends {
+            for (store, end) in of_task {
+                let changelog = self.topology.changelogs()[store.0].clone();
+                let changelog = TopicPartition { topic: changelog, partition: *task };
+                if let Ok(later) = self.broker.end(&changelog, Isolation::ReadCommitted) {
+                    *end = later;
+                }
+            }
+        }
+        ends
     }
 
     fn behind(&self) -> impl Iterator<Item = (Place, TopicPartition)> + '_ {

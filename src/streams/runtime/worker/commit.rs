@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+#[cfg(test)]
+use crate::streams::planted::Planted;
 use crate::streams::{
     record::{OutputRecordRef, Partition},
     runtime::{
@@ -110,7 +112,7 @@ impl Worker {
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
         self.tell_changelogs(1)?;
         #[cfg(test)]
-        if self.keeps_state_early {
+        if self.topology.has(Planted::StateBeforeTheCommit) {
             self.keep_state(&Ends::new())?;
         }
         let result = self.member.commit(&offsets);
@@ -119,13 +121,14 @@ impl Worker {
             return Err(BrokerError::Abort(reason).into());
         }
         result?;
-        self.keep_state(&ends)?;
-        for (source, _) in &offsets {
-            self.rebuilt.remove(&source.partition);
-        }
+        self.forget_fences();
+        #[cfg(test)]
+        let ends = self.ends_if_asked_late(ends);
+        let kept = self.keep_state(&ends);
+        self.forget_rebuilds(offsets.iter().map(|(source, _)| source.partition));
+        kept?;
         self.committed_at = self.clock.elapsed();
         self.processed = 0;
-        self.fenced = 0;
         self.metrics.committed(self.committed_at.saturating_sub(started));
         self.publish_status();
         Ok(())
@@ -143,6 +146,26 @@ impl Worker {
             result = result.and(kept.map_err(TurnError::in_task(*partition)));
         }
         result
+    }
+
+    /// The name is this worker's, whatever came before.
+    fn forget_fences(&mut self) {
+        #[cfg(test)]
+        if self.topology.has(Planted::FencesNotForgotten) {
+            return;
+        }
+        self.fenced = 0;
+    }
+
+    /// To rebuild the stores of these `tasks` has helped, unless they could not follow the commit.
+    fn forget_rebuilds(&mut self, tasks: impl Iterator<Item = Partition>) {
+        #[cfg(test)]
+        if self.topology.has(Planted::RebuildsNotForgotten) {
+            return;
+        }
+        for task in tasks.filter(|task| !self.spoiled.contains(task)) {
+            self.rebuilt.remove(&task);
+        }
     }
 
     pub(super) fn last_commit(&mut self) -> Result<(), TurnError> {

@@ -192,8 +192,6 @@ pub struct Worker {
     fenced: u32,
     /// The member is of no use any more, and the next one is still to join.
     is_adrift: bool,
-    #[cfg(test)]
-    keeps_state_early: bool,
 }
 
 fn join_group(
@@ -267,15 +265,7 @@ impl Worker {
             joined: false,
             fenced: 0,
             is_adrift: false,
-            #[cfg(test)]
-            keeps_state_early: false,
         })
-    }
-
-    /// Plants a bug for the simulation to find: stores keep what is not committed yet.
-    #[cfg(test)]
-    pub(crate) fn plant_state_before_the_commit(&mut self) {
-        self.keeps_state_early = true;
     }
 
     /// Turns until `stop`, then commits and leaves the group.
@@ -401,7 +391,8 @@ impl Worker {
             is_restoring |= !slot.is_restored();
         }
         for partition in cut_off {
-            self.open_empty(partition)?;
+            let Some(slot) = self.slots.get_mut(&partition) else { continue };
+            slot.restore_anew().map_err(TurnError::in_task(partition))?;
         }
         if is_restoring && self.clock.elapsed() >= self.restore_told_at + RESTORE_TOLD_EVERY {
             self.tell_restore();

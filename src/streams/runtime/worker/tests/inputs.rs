@@ -247,3 +247,20 @@ fn a_partition_whose_end_is_not_known_stands_still() {
     let last = *values.last().unwrap();
     assert!(values.len() > 3 && last < 30_000, "it has not made up for the outage: {last}");
 }
+
+/// What an abort takes back comes again, and more may have come meanwhile: nothing that was known of the inputs holds.
+#[test]
+fn after_an_abort_nothing_is_known_of_the_inputs() {
+    const AFTER: Duration = Duration::from_secs(10);
+    let world = world_that(true);
+    send(&world, [record("in", 2), record("side", 3)]);
+    let mut worker = world.join("a");
+    out(&world, &mut worker, Duration::from_secs(1));
+    world.clock.advance(AFTER * 2);
+    let now = world.clock.elapsed();
+    let slot = &worker.slots[&Partition(0)];
+    assert!(!slot.wants_ends() && slot.may_be_quiet(now, AFTER, Duration::from_secs(1)));
+    worker.abort("of a test").unwrap();
+    let slot = &worker.slots[&Partition(0)];
+    assert!(slot.wants_ends() && !slot.may_be_quiet(now, AFTER, Duration::from_secs(1)));
+}

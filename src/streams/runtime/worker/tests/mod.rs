@@ -1,7 +1,10 @@
 //! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
 
 mod inputs;
+mod lives;
 mod outputs;
+mod pace;
+mod readers;
 mod refusals;
 mod stores;
 mod waits;
@@ -16,6 +19,7 @@ use crate::streams::{
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
         broker::{Broker, Cleanup, From, Membership, ProcessingGuarantee, ReadTo, TopicSpec},
+        slot::Slot,
     },
     state::{KeyValueHandle, MemoryStores, StoreSupplier},
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -351,16 +355,21 @@ fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
     drop(second);
     let mut third = world.join("c");
     world.say("two");
-    for _ in 0..5 {
-        world.clock.advance(Duration::from_secs(5));
-        world.run(&mut [&mut third]);
-    }
+    // A restore that waits takes real time at each turn.
+    let wait = |third: &mut Worker, times| {
+        for _ in 0..times {
+            world.clock.advance(Duration::from_secs(5));
+            third.turn(Duration::ZERO).unwrap();
+            third.turn(Duration::ZERO).unwrap();
+        }
+    };
+    wait(&mut third, 5);
     assert_eq!(third.slots.len(), 4);
     assert_eq!(world.running("c"), 0, "they wait");
-    for _ in 0..20 {
-        world.clock.advance(Duration::from_secs(5));
-        world.run(&mut [&mut third]);
-    }
+    let buffered = |slot: &Slot| slot.task.buffered();
+    assert_eq!(third.slots.values().map(buffered).sum::<usize>(), 0, "their inputs rest");
+    wait(&mut third, 20);
+    world.run(&mut [&mut third]);
     world.expect_out(&["one 1", "two 2"]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -31,20 +31,36 @@ pub(super) struct Refusing {
     pub(super) aborts: Arc<AtomicI64>,
     /// So many joins are refused.
     joins: Arc<AtomicI64>,
+    /// How many commits there were.
+    pub(super) commits: Arc<AtomicI64>,
+    /// So many polls that bring records end with an error, too.
+    polls: Arc<AtomicI64>,
+    /// What was sent to which topic, and when all of it was waited for.
+    calls: Arc<Mutex<Vec<String>>>,
 }
 
 struct RefusingMember {
     member: Box<dyn Member>,
     until_refusal: Arc<AtomicI64>,
     aborts: Arc<AtomicI64>,
+    commits: Arc<AtomicI64>,
+    polls: Arc<AtomicI64>,
+    calls: Arc<Mutex<Vec<String>>>,
 }
 
 impl Refusing {
     /// One that refuses nothing yet.
     pub(super) fn over(broker: &LocalBroker) -> Self {
         let until_refusal = Arc::new(AtomicI64::new(i64::MAX));
-        let (aborts, joins) = (Arc::default(), Arc::default());
-        Self { broker: broker.clone(), until_refusal, aborts, joins }
+        Self {
+            broker: broker.clone(),
+            until_refusal,
+            aborts: Arc::default(),
+            joins: Arc::default(),
+            commits: Arc::default(),
+            polls: Arc::default(),
+            calls: Arc::default(),
+        }
     }
 }
 
@@ -54,8 +70,14 @@ impl Broker for Refusing {
             return Err(BrokerError::Retry("nobody answers".to_owned()));
         }
         let member = self.broker.join(membership)?;
-        let (until_refusal, aborts) = (Arc::clone(&self.until_refusal), Arc::clone(&self.aborts));
-        Ok(Box::new(RefusingMember { member, until_refusal, aborts }))
+        Ok(Box::new(RefusingMember {
+            member,
+            until_refusal: Arc::clone(&self.until_refusal),
+            aborts: Arc::clone(&self.aborts),
+            commits: Arc::clone(&self.commits),
+            polls: Arc::clone(&self.polls),
+            calls: Arc::clone(&self.calls),
+        }))
     }
 
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
@@ -89,7 +111,12 @@ impl Member for RefusingMember {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError> {
-        self.member.poll(wait, records)
+        let before = records.len();
+        let rebalance = self.member.poll(wait, records)?;
+        if records.len() > before && self.polls.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(BrokerError::Retry("there were records, too".to_owned()));
+        }
+        Ok(rebalance)
     }
 
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
@@ -116,14 +143,17 @@ impl Member for RefusingMember {
         if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(BrokerError::Retry("not just now".to_owned()));
         }
+        self.calls.lock().unwrap().push(record.topic.to_string());
         self.member.send(record)
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
+        self.calls.lock().unwrap().push("flush".to_owned());
         self.member.flush()
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
         self.member.commit(offsets)
     }
 
@@ -154,6 +184,40 @@ fn a_send_that_is_refused_for_now_loses_nothing() {
         assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
         world.expect_out(&["one 1"]);
     }
+}
+
+/// A changelog must not say of a record that it was dealt with while what was sent for it may still be lost.
+#[test]
+fn at_least_once_outputs_are_written_before_changelogs() {
+    let guarantee = ProcessingGuarantee::AtLeastOnce;
+    let world = World { guarantee, ..World::new("out") };
+    let broker = Refusing::over(&world.broker);
+    let calls = Arc::clone(&broker.calls);
+    let mut worker = world.join_through(Arc::new(broker), "a");
+    world.run(&mut [&mut worker]);
+    calls.lock().unwrap().clear();
+    world.say("one");
+    world.run(&mut [&mut worker]);
+    world.expect_out(&["one 1"]);
+    let mut calls = calls.lock().unwrap().clone();
+    calls.dedup();
+    assert_eq!(calls, ["out", "flush", "test-counts-changelog"]);
+}
+
+#[test]
+fn records_that_come_with_an_error_count_once() {
+    let world = World::new("out");
+    let broker = Refusing::over(&world.broker);
+    let polls = Arc::clone(&broker.polls);
+    let mut worker = world.join_through(Arc::new(broker), "a");
+    world.run(&mut [&mut worker]);
+    polls.store(3, Ordering::SeqCst);
+    for word in ["one", "two", "three", "four"] {
+        world.say(word);
+        world.run(&mut [&mut worker]);
+    }
+    assert!(polls.load(Ordering::SeqCst) <= 0, "all errors came");
+    world.expect_out(&["one 1", "two 2", "three 3", "four 4"]);
 }
 
 /// A member that can't even abort is given up, and the broker is away for longer than a start would wait.

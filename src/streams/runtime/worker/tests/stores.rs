@@ -143,22 +143,34 @@ fn a_changelog_made_anew_is_not_mixed_with_the_store_of_the_old_one() {
     }
 }
 
-/// A day has passed: what was deleted meanwhile may be in the store still, and in no changelog.
+/// What was deleted while a store was away may be in the store still, and in no changelog any more.
 #[test]
 fn a_store_that_is_older_than_tombstones_is_restored_from_the_beginning() {
-    let world = World::new("out");
-    let folder = tempfile::tempdir().unwrap();
-    let stores = on_disk(folder.path());
-    let mut first = world.join_on(&stores, "a");
-    world.say("one");
-    world.run(&mut [&mut first]);
-    drop((first, stores));
-    world.clock.advance(Duration::from_secs(24 * 3600));
-    let mut second = world.join_on(&on_disk(folder.path()), "a");
-    world.say("two");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1", "two 2"]);
-    assert_eq!(world.restored(), u64::from(PARTITIONS));
+    const HOUR: Duration = Duration::from_secs(3600);
+    // One record came to each changelog after the store was left; two were there before.
+    for (away, restored) in [(11 * HOUR, 1), (13 * HOUR, 3)] {
+        let world = World::new("out");
+        let folder = tempfile::tempdir().unwrap();
+        let stop = StopSignal::default();
+        stop.stop();
+        let live = |stores: &Arc<dyn StoreSupplier>, words: &[&str]| {
+            let mut worker = world.join_on(stores, "a");
+            for word in words {
+                world.say(word);
+                world.run(&mut [&mut worker]);
+            }
+            worker.run(&stop).unwrap();
+        };
+        live(&on_disk(folder.path()), &["one", "two"]);
+        let elsewhere: Arc<dyn StoreSupplier> = Arc::new(MemoryStores);
+        live(&elsewhere, &["three"]);
+        let before = world.restored();
+        world.clock.advance(away);
+        live(&on_disk(folder.path()), &["four"]);
+        world.expect_out(&["one 1", "two 2", "three 3", "four 4"]);
+        let of_all = world.restored() - before;
+        assert_eq!(of_all, u64::from(PARTITIONS) * restored, "after {away:?}");
+    }
 }
 
 /// Two workers of one process: the first is expelled while it sleeps, and wakes up with a store that is no longer its
@@ -223,21 +235,23 @@ fn who_takes_over_a_warm_copy_has_little_to_read() {
 }
 
 /// A store whose next write fails, in one way or another.
-struct Ailing {
+pub(super) struct Ailing {
     store: MemoryStore,
     ailment: Arc<Ailment>,
 }
 
 #[derive(Default)]
-struct Ailment {
+pub(super) struct Ailment {
     is_full: AtomicBool,
-    is_damaged: AtomicBool,
+    pub(super) is_damaged: AtomicBool,
     /// So many writes find damage.
-    writes: AtomicI64,
+    pub(super) writes: AtomicI64,
+    /// So many stores can't be emptied.
+    pub(super) clears: AtomicI64,
 }
 
 #[derive(Clone)]
-struct AilingStores(Arc<Ailment>);
+pub(super) struct AilingStores(pub(super) Arc<Ailment>);
 
 impl StoreSupplier for AilingStores {
     fn open(
@@ -251,9 +265,9 @@ impl StoreSupplier for AilingStores {
 
     fn open_standby(
         &self,
-        _changelog: &TopicPartition,
+        changelog: &TopicPartition,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
-        Ok(None)
+        self.open(changelog, Access::ByKey).map(Some)
     }
 
     fn clean(&self, _now: Duration) -> Result<(), StateError> {
@@ -304,6 +318,9 @@ impl StateStore for Ailing {
     }
 
     fn clear(&mut self) -> Result<(), StateError> {
+        if self.ailment.clears.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(StateError::Damaged("a checksum".to_owned()));
+        }
         self.store.clear()
     }
 }
