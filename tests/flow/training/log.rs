@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use foretell::{
+    events::prediction::FeatureValue,
     ml::{ModelBundle, ModelVersion, Origin, Params},
     processors::{
         retrain_trigger::records_of,
@@ -90,6 +91,16 @@ fn initial_data_that_age_make_room_oldest_first() {
     application.append(&stream(20..40, SELDOM));
     assert_eq!(learned_from(&train(&mut application.log(), 79)), (1, 39));
     assert_eq!(learned_from(&train(&mut application.log(), 80)), (0, 40));
+}
+
+#[test]
+fn initial_data_that_have_aged_out_need_not_be_there() {
+    let mut application = Application::new();
+    (application.stream_examples_max, application.initial) = (Some(40), InitialPolicy::Age);
+    application.append(&application.initial(7..40, OFTEN));
+    application.append(&stream(0..40, OFTEN));
+    assert!(try_train(&mut application.log(), 72).is_err(), "there is room for one of them");
+    assert_eq!(learned_from(&train(&mut application.log(), 73)), (0, 40));
 }
 
 #[test]
@@ -242,6 +253,63 @@ fn a_log_that_ends_before_the_request_is_not_learned_from() {
     // It comes after all.
     application.append(&stream(40..41, OFTEN));
     assert_eq!(learned_from(&train(&mut log, 41)), (0, 41));
+}
+
+#[test]
+fn a_log_that_gives_nothing_is_not_waited_for_for_ever() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    application.broker.be_silent(true);
+    let (mut log, mut calls) = (application.log(), 0);
+    let result = log.train(&request(1, 40), &mut |_, _| {
+        calls += 1;
+        calls < 1_000
+    });
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?} after {calls}");
+    application.broker.be_silent(false);
+    assert_eq!(learned_from(&train(&mut log, 40)), (0, 40));
+}
+
+#[test]
+fn a_log_that_comes_in_many_pieces_is_read_to_its_end() {
+    let mut application = Application::new();
+    application.append(&stream(0..260, OFTEN));
+    application.broker.read_one_by_one();
+    assert_eq!(learned_from(&train(&mut application.log(), 260)), (0, 260));
+}
+
+#[test]
+fn a_model_that_no_record_can_hold_is_a_failure() {
+    let mut application = Application::new();
+    let mut examples = stream(0..4_096, OFTEN);
+    let mut state = 1_u64;
+    for example in &mut examples {
+        // Each category is 5,500 characters that do not compress: a bundle of more than 15 MiB.
+        let character = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + u8::try_from(state >> 58).unwrap())
+        };
+        let text = (0..5_500).map(character).collect();
+        example.features[1].value = FeatureValue::Text(text);
+    }
+    application.append(&examples);
+    let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());
+    let Err(TrainingFailure::Failed(reason)) = result else { panic!("{result:?}") };
+    assert!(reason.contains("does not go into a record"), "{reason}");
+}
+
+#[test]
+fn the_champion_knows_how_many_initial_examples_there_were() {
+    let mut application = Application::new();
+    let origin = Origin { initial_examples: 40, ..Origin::default() };
+    for record in records_of(&model(&classes(&["no", "yes"]), 5, origin), "test", NOW).unwrap() {
+        application.table.apply(&record).unwrap();
+    }
+    application.append(&stream(0..40, OFTEN));
+    let result = try_train(&mut application.log(), 40);
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    application.append(&application.initial(0..40, OFTEN));
+    assert_eq!(learned_from(&train(&mut application.log(), 80)), (40, 40));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
     mpsc::{Receiver, Sender, channel},
 };
 
@@ -24,17 +24,36 @@ use std::time::Duration;
 /// Readers return so many records at once, so that what is read goes past what was asked for.
 const RECORDS_AT_ONCE: usize = 7;
 
+/// How readers behave, besides their faults.
+struct Pace {
+    records_at_once: AtomicUsize,
+    is_silent: AtomicBool,
+}
+
 /// A [`LocalBroker`] whose readers can fail.
 #[derive(Clone)]
 pub(super) struct UnreliableBroker {
     local: LocalBroker,
     faults: Arc<Countdown>,
+    pace: Arc<Pace>,
     opened: Arc<AtomicUsize>,
 }
 
 impl UnreliableBroker {
     pub(super) fn new(local: LocalBroker) -> Self {
-        Self { local, faults: Arc::default(), opened: Arc::default() }
+        let records_at_once = AtomicUsize::new(RECORDS_AT_ONCE);
+        let pace = Arc::new(Pace { records_at_once, is_silent: AtomicBool::new(false) });
+        Self { local, faults: Arc::default(), pace, opened: Arc::default() }
+    }
+
+    /// Readers return one record at a time.
+    pub(super) fn read_one_by_one(&self) {
+        self.pace.records_at_once.store(1, Ordering::SeqCst);
+    }
+
+    /// Readers return nothing, at once, whatever there is.
+    pub(super) fn be_silent(&self, is_silent: bool) {
+        self.pace.is_silent.store(is_silent, Ordering::SeqCst);
     }
 
     /// The call of a reader after `calls` others returns its records and an error, as librdkafka may.
@@ -69,6 +88,7 @@ struct UnreliableReader {
     reader: Box<dyn Reader>,
     fetched: Vec<InputRecord>,
     faults: Arc<Countdown>,
+    pace: Arc<Pace>,
 }
 
 impl Reader for UnreliableReader {
@@ -77,10 +97,13 @@ impl Reader for UnreliableReader {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
+        if self.pace.is_silent.load(Ordering::SeqCst) {
+            return Ok(ReadTo::More);
+        }
         if self.fetched.is_empty() {
             self.reader.read(wait, &mut self.fetched)?;
         }
-        let count = self.fetched.len().min(RECORDS_AT_ONCE);
+        let count = self.fetched.len().min(self.pace.records_at_once.load(Ordering::SeqCst));
         records.extend(self.fetched.drain(..count));
         if self.faults.fails_now() {
             return Err(BrokerError::Retry("the connection was reset".to_owned()));
@@ -97,8 +120,8 @@ impl Broker for UnreliableBroker {
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let reader = self.local.read(source, from)?;
-        let faults = Arc::clone(&self.faults);
-        Ok(Box::new(UnreliableReader { reader, fetched: Vec::new(), faults }))
+        let (faults, pace) = (Arc::clone(&self.faults), Arc::clone(&self.pace));
+        Ok(Box::new(UnreliableReader { reader, fetched: Vec::new(), faults, pace }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
