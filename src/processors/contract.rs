@@ -298,10 +298,11 @@ impl Drop for ContractWatch {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::Registry;
-
     use super::*;
-    use crate::{events::questionnaire::QuestionKind, ml::training::tests::small_bundle};
+    use crate::{
+        events::questionnaire::QuestionKind, ml::training::tests::small_bundle,
+        processors::metrics::tests::TestMetrics,
+    };
 
     const WINDOW: u64 = 20;
 
@@ -318,7 +319,7 @@ mod tests {
 
     fn watch(columns: Vec<Column>, watched: Vec<Watched>) -> ContractWatch {
         let policy = ContractPolicy::GoOn;
-        let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
+        let metrics = TestMetrics::new().metrics;
         let settings = ContractSettings { policy, mostly_missing: 0.9, window: WINDOW, columns };
         let board = ContractBoard::new(policy, metrics);
         let mut watch = ContractWatch::new(Arc::new(settings), board);

@@ -141,20 +141,17 @@ impl ModelTable {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::Registry;
-
     use super::*;
     use crate::{
         ml::{ModelBundle, training::tests::small_bundle},
-        processors::retrain_trigger::records_of,
+        processors::{metrics::tests::TestMetrics, retrain_trigger::records_of},
         streams::time::WallTime,
     };
 
     struct Scene {
         table: ModelTable,
         serving: Serving,
-        registry: Registry,
-        metrics: ApplicationMetrics,
+        metrics: TestMetrics,
     }
 
     /// Each number makes another model.
@@ -173,10 +170,9 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let (serving, registry) = (Serving::default(), Registry::new());
-            let metrics = ApplicationMetrics::register(&registry).unwrap();
-            let table = ModelTable::new(serving.clone(), metrics.clone());
-            Self { table, serving, registry, metrics }
+            let (serving, metrics) = (Serving::default(), TestMetrics::new());
+            let table = ModelTable::new(serving.clone(), metrics.metrics.clone());
+            Self { table, serving, metrics }
         }
 
         fn announce(&mut self, number: u32) -> bool {
@@ -195,16 +191,8 @@ mod tests {
         fn expect_serving(&self, number: u32) {
             let scorer = self.serving.scorer().unwrap();
             assert_eq!(scorer.version().as_str(), name_of(number));
-            let infos = self.series("foretell_model_info");
+            let infos = self.metrics.series("foretell_model_info");
             assert_eq!(infos, [name_of(number)], "one serves, and no other");
-        }
-
-        /// The values of the first labels.
-        fn series(&self, name: &str) -> Vec<String> {
-            let families = self.registry.gather();
-            let family = families.iter().find(|family| family.name() == name);
-            let metrics = family.map_or(&[][..], |family| family.get_metric());
-            metrics.iter().map(|metric| metric.get_label()[0].value().to_owned()).collect()
         }
     }
 
@@ -296,8 +284,8 @@ mod tests {
         let mut scene = Scene::new();
         let counted = |scene: &mut Scene, number: u32| {
             scene.announce(number);
-            scene.metrics.predictions(&name_of(number)).add(1);
-            scene.series("foretell_predictions_total")
+            scene.metrics.metrics.predictions(&name_of(number)).add(1);
+            scene.metrics.series("foretell_predictions_total")
         };
         for number in 1..=8 {
             counted(&mut scene, number);
@@ -312,7 +300,7 @@ mod tests {
             scene.point_to(1).unwrap();
             scene.point_to(9).unwrap();
         }
-        let series = scene.series("foretell_predictions_total");
+        let series = scene.metrics.series("foretell_predictions_total");
         assert!(series.contains(&name_of(1)) && series.contains(&name_of(9)), "{series:?}");
     }
 }

@@ -204,11 +204,10 @@ fn work(
 mod tests {
     use std::time::Duration;
 
-    use prometheus::Registry;
-
     use super::*;
     use crate::{
         ml::training::tests::small_bundle,
+        processors::metrics::tests::TestMetrics,
         streams::time::{ManualClock, WallTime},
     };
 
@@ -243,7 +242,7 @@ mod tests {
         trainer: Trainer,
         thread: std::thread::JoinHandle<()>,
         clock: Arc<ManualClock>,
-        registry: Registry,
+        metrics: TestMetrics,
         begun: Receiver<u64>,
         next: Sender<Next>,
         may_go_on: Receiver<bool>,
@@ -259,11 +258,11 @@ mod tests {
             let job = Scripted { begun, next: comes_next, may_go_on };
             let clock = Arc::new(ManualClock::at(WallTime(0)));
             clock.advance(Duration::from_secs(100));
-            let registry = Registry::new();
-            let metrics = ApplicationMetrics::register(&registry).unwrap();
+            let metrics = TestMetrics::new();
             let its_clock = Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>;
-            let (trainer, thread) = Trainer::spawn(job, its_clock, metrics).unwrap();
-            Self { trainer, thread, clock, registry, begun: was_begun, next, may_go_on: answers }
+            let (trainer, thread) =
+                Trainer::spawn(job, its_clock, metrics.metrics.clone()).unwrap();
+            Self { trainer, thread, clock, metrics, begun: was_begun, next, may_go_on: answers }
         }
 
         /// Asks for a training that is not under way, until it is.
@@ -292,17 +291,6 @@ mod tests {
                 assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
             }
             panic!("training {training} has no result");
-        }
-
-        /// Of a counter or a gauge: the one with this label's value.
-        fn metric(&self, name: &str, label: &str) -> f64 {
-            let families = self.registry.gather();
-            let family = families.iter().find(|family| family.name() == name).unwrap();
-            let metric = family.get_metric().iter().find(|metric| {
-                label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
-            });
-            let metric = metric.unwrap();
-            metric.get_counter().get_value() + metric.get_gauge().get_value()
         }
     }
 
@@ -381,7 +369,7 @@ mod tests {
             assert_eq!(scene.result(training), result);
             assert_eq!(scene.trainer.refused().as_deref(), refused);
             let expected = f64::from(u8::from(refused.is_some()));
-            assert!((scene.metric(gauge, "") - expected).abs() < f64::EPSILON);
+            assert!((scene.metrics.value(gauge, "") - expected).abs() < f64::EPSILON);
         };
         round(1, Err(TrainingFailure::Incomplete("no head".to_owned())), Some("no head"));
         round(2, Ok(small_bundle()), None);
@@ -401,12 +389,10 @@ mod tests {
             scene.clock.advance(Duration::from_secs(7));
             scene.end(result.clone());
             assert_eq!(scene.result(training), *result);
-            let counted = scene.metric("foretell_trainings_total", name);
+            let counted = scene.metrics.value("foretell_trainings_total", name);
             assert!((counted - 1.0).abs() < f64::EPSILON, "{name}: {counted}");
         }
-        let families = scene.registry.gather();
-        let took = families.iter().find(|family| family.name() == "foretell_training_seconds");
-        let took = took.unwrap().get_metric()[0].get_histogram().get_sample_sum();
+        let took = scene.metrics.sum("foretell_training_seconds");
         assert!((took - 28.0).abs() < f64::EPSILON, "{took}");
     }
 
