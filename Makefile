@@ -71,7 +71,7 @@ fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way 
 SHARD := 0/28
 MINUTES := 30
 .PHONY: mutants
-mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--file src/ml/scorer.rs")
+mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re src/ml/scorer.rs")
 	@.ci/setup build mutants
 	.ci/mutants $(SHARD) $(MINUTES) $(ARGS)
 
