@@ -11,7 +11,7 @@ export PATH := $(CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin
 # Every target builds the same profile (dev, with optimised dependencies), so that the C++ parts are built once.
 CARGO := cargo
 COMPOSE := docker compose -f deploy/compose.yaml
-SCRIPTS := .ci/setup .ci/run $(wildcard redpanda/*.sh tests/broker/*.sh)
+SCRIPTS := .ci/setup .ci/run .ci/mutants $(wildcard redpanda/*.sh tests/broker/*.sh)
 # Every test target in tests/ that needs no broker.
 TESTS := $(filter-out broker,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 PLAY := $(CACHE)/play
@@ -67,6 +67,13 @@ simulation: ## instances that crash, stall and are fenced on a simulated cluster
 fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 5 seconds of it
 	@.ci/setup build
 	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --lib avro::fuzz
+
+SHARD := 0/28
+MINUTES := 30
+.PHONY: mutants
+mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re src/ml/scorer.rs")
+	@.ci/setup build mutants
+	.ci/mutants $(SHARD) $(MINUTES) $(ARGS)
 
 .PHONY: check
 check: ## the gate for style, lints, docs and deployment; writes nothing

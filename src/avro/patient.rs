@@ -203,6 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_came_after_all_makes_waits_short_again() {
+        let world = World::new();
+        assert_eq!(world.read(7), (PATIENCE, false));
+        world.clock.advance(REST);
+        assert_eq!(world.read(8), (PATIENCE, false));
+        world.clock.advance(REST);
+        assert_eq!(world.read(9), (Duration::ZERO, false), "twice as long after the second");
+        world.clock.advance(REST);
+        assert!(matches!(world.patient.schema(1), Err(RegistryError::Unavailable(_))));
+        world.registry.register("s", "\"int\"").unwrap();
+        assert!(world.read(1).1);
+        assert_eq!(world.read(10), (PATIENCE, false));
+        world.clock.advance(REST);
+        assert_eq!(world.read(11), (PATIENCE, false), "as after the first");
+    }
+
+    #[test]
     fn garbage_holds_up_less_and_less() {
         let world = World::new();
         let mut held_up = Duration::ZERO;

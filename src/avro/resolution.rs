@@ -354,7 +354,7 @@ fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Vec<Option<usize>>,
 }
 
 /// Namespaces do not count; they often change as a project moves.
-fn same_name(
+pub(super) fn same_name(
     theirs: &Name,
     ours: &Name,
     aliases: Option<&Vec<apache_avro::schema::Alias>>,

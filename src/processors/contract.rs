@@ -295,3 +295,135 @@ impl Drop for ContractWatch {
         self.board.report(self.task, BTreeMap::new());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        events::questionnaire::QuestionKind, ml::training::tests::small_bundle,
+        processors::metrics::tests::TestMetrics,
+    };
+
+    const WINDOW: u64 = 20;
+
+    fn watched(kind: ColumnKind, missing_share: Option<f64>) -> Watched {
+        Watched {
+            name: "x".to_owned(),
+            kind,
+            place: Some(0),
+            problem: None,
+            missing_share,
+            missing: 0,
+        }
+    }
+
+    fn watch(columns: Vec<Column>, watched: Vec<Watched>) -> ContractWatch {
+        let policy = ContractPolicy::GoOn;
+        let metrics = TestMetrics::new().metrics;
+        let settings = ContractSettings { policy, mostly_missing: 0.9, window: WINDOW, columns };
+        let board = ContractBoard::new(policy, metrics);
+        let mut watch = ContractWatch::new(Arc::new(settings), board);
+        watch.columns = watched;
+        watch
+    }
+
+    #[test]
+    fn what_is_not_given() {
+        let check = |kind, answer: Option<Answer>, expected: bool| {
+            let column = watched(kind, None);
+            assert_eq!(column.is_missing_in(std::slice::from_ref(&answer)), expected, "{answer:?}");
+        };
+        let (number, text) = (Answer::Number, |text: &str| Answer::Text(text.to_owned()));
+        for kind in [ColumnKind::Numeric, ColumnKind::Categorical] {
+            check(kind, None, true);
+            check(kind, Some(number(0.0)), false);
+            check(kind, Some(text("7.5")), false);
+        }
+        check(ColumnKind::Numeric, Some(text("many")), true);
+        check(ColumnKind::Categorical, Some(text("many")), false);
+        let gone = Watched { place: None, ..watched(ColumnKind::Categorical, None) };
+        assert!(gone.is_missing_in(&[Some(number(1.0))]));
+    }
+
+    #[test]
+    fn how_often_a_feature_should_have_come() {
+        let check = |missing_share, observations, expected: bool| {
+            let column = watched(ColumnKind::Numeric, missing_share);
+            assert_eq!(column.should_have_come(observations), expected, "{missing_share:?}");
+        };
+        check(Some(0.5), 20, true);
+        check(Some(0.5), 19, false);
+        check(Some(0.0), 10, true);
+        // It was never given in training, or that is not known: it says nothing to anybody.
+        check(Some(1.0), 1, true);
+        check(None, 1, true);
+    }
+
+    /// What is told after a window in which an answer was given so often.
+    fn judged(missing_share: f64, given: u64) -> Option<Problem> {
+        let column = watched(ColumnKind::Categorical, Some(missing_share));
+        let mut watch = watch(Vec::new(), vec![column]);
+        for number in 0..WINDOW {
+            assert_eq!(watch.columns[0].problem, None);
+            watch.count(&[(number < given).then_some(Answer::Number(1.0))]);
+        }
+        let problem = watch.columns[0].problem;
+        let told = watch.board.violations();
+        assert_eq!(told.first().map(|violation| violation.problem), problem);
+        problem
+    }
+
+    #[test]
+    fn a_window_is_judged_by_what_training_had() {
+        // 18 of 20 missing are nine tenths.
+        assert_eq!(judged(0.2, 2), Some(Problem::MostlyMissing));
+        assert_eq!(judged(0.2, 3), None);
+        // Where about half was missing in training, that is no news; that nothing comes is.
+        assert_eq!(judged(0.44, 0), Some(Problem::MostlyMissing));
+        assert_eq!(judged(0.45, 1), None);
+        assert_eq!(judged(0.45, 0), Some(Problem::NeverGiven));
+        assert_eq!(judged(0.6, 0), None, "so rarely given, a window without it is nothing");
+        assert_eq!(judged(1.0, 0), Some(Problem::NeverGiven));
+    }
+
+    #[test]
+    fn each_window_is_judged_by_itself() {
+        let mut watch = watch(Vec::new(), vec![watched(ColumnKind::Numeric, Some(0.0))]);
+        let (given, missing) = ([Some(Answer::Number(1.0))], [None]);
+        let mut window = |answers: &[Option<Answer>], during, after| {
+            for _ in 1..WINDOW {
+                watch.count(answers);
+                assert_eq!(watch.columns[0].problem, during, "it takes a whole window");
+            }
+            watch.count(answers);
+            assert_eq!(watch.columns[0].problem, after);
+        };
+        let problem = Some(Problem::MostlyMissing);
+        window(&missing, None, problem);
+        window(&given, problem, None);
+        window(&missing, None, problem);
+        // Another model begins another window.
+        let scorer = Scorer::new(&small_bundle()).unwrap();
+        watch.count(&missing);
+        watch.begin(&scorer, &[]);
+        assert_eq!(watch.observations, 0);
+    }
+
+    #[test]
+    fn a_question_is_of_the_kind_that_the_configuration_says() {
+        // The model has `x` and `noise` as numbers, and `kind` as a category.
+        let scorer = Scorer::new(&small_bundle()).unwrap();
+        let question = |name: &str| Question {
+            name: name.to_owned(),
+            kind: QuestionKind::Text,
+            aliases: Vec::new(),
+        };
+        let questions = ["x", "kind", "noise"].map(question);
+        let configured = vec![Column::new("x", ColumnKind::Numeric)];
+        let mut watch = watch(configured, Vec::new());
+        watch.begin(&scorer, &questions);
+        let told = watch.board.violations();
+        let told: Vec<_> = told.iter().map(|told| (told.feature.as_str(), told.problem)).collect();
+        assert_eq!(told, [("noise", Problem::OtherKind)]);
+    }
+}

@@ -244,3 +244,49 @@ impl ApplicationMetrics {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Metrics of their own, for a test to read.
+    pub(crate) struct TestMetrics {
+        registry: Registry,
+        pub(crate) metrics: ApplicationMetrics,
+    }
+
+    impl TestMetrics {
+        pub(crate) fn new() -> Self {
+            let registry = Registry::new();
+            let metrics = ApplicationMetrics::register(&registry).unwrap();
+            Self { registry, metrics }
+        }
+
+        fn of(&self, name: &str) -> Vec<prometheus::proto::Metric> {
+            let families = self.registry.gather();
+            let family = families.iter().find(|family| family.name() == name);
+            family.map_or_else(Vec::new, |family| family.get_metric().to_vec())
+        }
+
+        /// The values of the first label.
+        pub(crate) fn series(&self, name: &str) -> Vec<String> {
+            let metrics = self.of(name);
+            metrics.iter().map(|metric| metric.get_label()[0].value().to_owned()).collect()
+        }
+
+        /// Of a counter or a gauge: the one with this label's value, if it has labels.
+        pub(crate) fn value(&self, name: &str, label: &str) -> f64 {
+            let metrics = self.of(name);
+            let metric = metrics.iter().find(|metric| {
+                label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
+            });
+            let metric = metric.unwrap();
+            metric.get_counter().get_value() + metric.get_gauge().get_value()
+        }
+
+        /// The sum of a histogram.
+        pub(crate) fn sum(&self, name: &str) -> f64 {
+            self.of(name)[0].get_histogram().get_sample_sum()
+        }
+    }
+}

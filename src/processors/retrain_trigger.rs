@@ -214,3 +214,45 @@ pub fn records_of(
     let alias = Model { alias: Some(CHAMPION.to_owned()), bundle: None, ..model.clone() };
     Ok([model, alias])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ml::{Origin, Seed, training::tests::small_bundle};
+
+    #[test]
+    fn what_is_announced_says_what_it_was_made_from_and_how_good_it_is() {
+        let mut bundle = small_bundle();
+        bundle.lineage.origin = Origin {
+            training: 7,
+            initial_examples: 40,
+            stream_examples: 20,
+            examples_through: 65,
+            parent: Some(ModelVersion::new("before")),
+        };
+        bundle.lineage.seed = Seed(u64::MAX);
+        let evaluation = &mut bundle.evaluation;
+        (evaluation.auc, evaluation.log_loss) = (Some(0.9), Some(0.25));
+        (evaluation.accuracy, evaluation.f1) = (Some(0.8), None);
+        let [model, alias] = records_of(&bundle, "why", WallTime(12)).unwrap();
+        let number = |name: &str, value: f64| (name.to_owned(), value);
+        let metrics = [number("auc", 0.9), number("log_loss", 0.25), number("accuracy", 0.8)];
+        let expected = Model {
+            version: bundle.version().as_str().to_owned(),
+            alias: None,
+            bundle: Some(bundle.to_bytes().unwrap()),
+            training: 7,
+            created_at: WallTime(12),
+            parent: Some("before".to_owned()),
+            trigger: Some("why".to_owned()),
+            example_count: Some(60),
+            first_offset: None,
+            end_offset: Some(65),
+            seed: Some(-1),
+            metrics: metrics.into_iter().collect(),
+        };
+        assert_eq!(model, expected);
+        let pointer = Model { alias: Some(CHAMPION.to_owned()), bundle: None, ..expected };
+        assert_eq!(alias, pointer);
+    }
+}

@@ -202,7 +202,199 @@ fn work(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{
+        ml::training::tests::small_bundle,
+        processors::metrics::tests::TestMetrics,
+        streams::time::{ManualClock, WallTime},
+    };
+
+    /// What a training does next.
+    enum Next {
+        Report(u32, u32),
+        End(Box<TrainingResult>),
+    }
+
+    /// Does what the test says, and tells it of what comes of that.
+    struct Scripted {
+        begun: Sender<u64>,
+        next: Receiver<Next>,
+        may_go_on: Sender<bool>,
+    }
+
+    impl TrainingJob for Scripted {
+        fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult {
+            self.begun.send(request.training).unwrap();
+            loop {
+                match self.next.recv().unwrap() {
+                    Next::Report(iteration, of) => {
+                        self.may_go_on.send(progress(iteration, of)).unwrap();
+                    }
+                    Next::End(result) => return *result,
+                }
+            }
+        }
+    }
+
+    struct Scene {
+        trainer: Trainer,
+        thread: std::thread::JoinHandle<()>,
+        clock: Arc<ManualClock>,
+        metrics: TestMetrics,
+        begun: Receiver<u64>,
+        next: Sender<Next>,
+        may_go_on: Receiver<bool>,
+    }
+
+    /// In real time, before a test fails.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    impl Scene {
+        fn new() -> Self {
+            let ((begun, was_begun), (next, comes_next)) = (mpsc::channel(), mpsc::channel());
+            let (may_go_on, answers) = mpsc::channel();
+            let job = Scripted { begun, next: comes_next, may_go_on };
+            let clock = Arc::new(ManualClock::at(WallTime(0)));
+            clock.advance(Duration::from_secs(100));
+            let metrics = TestMetrics::new();
+            let its_clock = Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>;
+            let (trainer, thread) =
+                Trainer::spawn(job, its_clock, metrics.metrics.clone()).unwrap();
+            Self { trainer, thread, clock, metrics, begun: was_begun, next, may_go_on: answers }
+        }
+
+        /// Asks for a training that is not under way, until it is.
+        fn begin(&self, training: u64) {
+            loop {
+                assert_eq!(self.trainer.ask(&request(training)), None);
+                match self.begun.recv_timeout(Duration::from_millis(1)) {
+                    Ok(begun) => return assert_eq!(begun, training),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the thread has ended"),
+                }
+            }
+        }
+
+        fn end(&self, result: TrainingResult) {
+            self.next.send(Next::End(Box::new(result))).unwrap();
+        }
+
+        /// Asks for a training that is under way, until there is a result.
+        fn result(&self, training: u64) -> TrainingResult {
+            let (_sender, silence) = mpsc::channel::<()>();
+            for _ in 0..PATIENCE.as_millis() {
+                if let Some(result) = self.trainer.ask(&request(training)) {
+                    return result;
+                }
+                assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+            }
+            panic!("training {training} has no result");
+        }
+    }
+
+    fn request(training: u64) -> TrainingRequest {
+        TrainingRequest { training, through: 10, parent: None }
+    }
+
+    fn failed(reason: &str) -> TrainingResult {
+        Err(TrainingFailure::Failed(reason.to_owned()))
+    }
+
+    #[test]
+    fn a_finished_training_answers_its_own_request_alone() {
+        let scene = Scene::new();
+        scene.begin(1);
+        scene.end(failed("the first"));
+        // The task was given back and came again, with another request by now.
+        scene.begin(2);
+        scene.end(failed("the second"));
+        assert_eq!(scene.result(2), failed("the second"));
+        // A result is given once. The same request again is another training.
+        scene.begin(2);
+        scene.end(failed("the third"));
+        assert_eq!(scene.result(2), failed("the third"));
+    }
+
+    #[test]
+    fn a_training_that_is_asked_for_again_and_again_is_done_once() {
+        let scene = Scene::new();
+        scene.begin(1);
+        for _ in 0..3 {
+            assert_eq!(scene.trainer.ask(&request(1)), None);
+            assert_eq!(scene.trainer.ask(&request(2)), None, "one at a time");
+        }
+        scene.end(failed("the only one"));
+        assert_eq!(scene.result(1), failed("the only one"));
+        scene.begin(3);
+        scene.end(failed("another"));
+        assert_eq!(scene.result(3), failed("another"));
+    }
+
+    #[test]
+    fn progress_is_that_of_the_training_under_way() {
+        let scene = Scene::new();
+        assert_eq!(scene.trainer.progress(), None);
+        scene.begin(7);
+        scene.next.send(Next::Report(3, 10)).unwrap();
+        assert!(scene.may_go_on.recv_timeout(PATIENCE).unwrap());
+        let expected = TrainingProgress { training: 7, iteration: 3, of: 10 };
+        assert_eq!(scene.trainer.progress(), Some(expected));
+        scene.end(failed("it does not matter"));
+        scene.result(7).unwrap_err();
+        assert_eq!(scene.trainer.progress(), None);
+    }
+
+    #[test]
+    fn a_trainer_that_is_stopped_gives_up_and_takes_nothing_more() {
+        let scene = Scene::new();
+        scene.begin(1);
+        scene.trainer.stop();
+        scene.next.send(Next::Report(1, 10)).unwrap();
+        assert!(!scene.may_go_on.recv_timeout(PATIENCE).unwrap(), "it is to give up");
+        scene.end(failed("it was stopped"));
+        scene.thread.join().unwrap();
+        assert_eq!(scene.trainer.ask(&request(1)), None, "what was given up is no result");
+        assert_eq!(scene.trainer.ask(&request(2)), None);
+    }
+
+    #[test]
+    fn what_the_log_lacks_is_told_until_a_training_succeeds() {
+        let scene = Scene::new();
+        let gauge = "foretell_training_log_incomplete";
+        let round = |training, result: TrainingResult, refused: Option<&str>| {
+            scene.begin(training);
+            scene.end(result.clone());
+            assert_eq!(scene.result(training), result);
+            assert_eq!(scene.trainer.refused().as_deref(), refused);
+            let expected = f64::from(u8::from(refused.is_some()));
+            assert!((scene.metrics.value(gauge, "") - expected).abs() < f64::EPSILON);
+        };
+        round(1, Err(TrainingFailure::Incomplete("no head".to_owned())), Some("no head"));
+        round(2, Ok(small_bundle()), None);
+    }
+
+    #[test]
+    fn trainings_are_counted_by_how_they_ended_with_the_time_they_took() {
+        let scene = Scene::new();
+        let results = [
+            ("succeeded", Ok(small_bundle())),
+            ("retried", Err(TrainingFailure::Retry("away".to_owned()))),
+            ("failed", failed("one class")),
+            ("incomplete", Err(TrainingFailure::Incomplete("no head".to_owned()))),
+        ];
+        for (training, (name, result)) in (1..).zip(&results) {
+            scene.begin(training);
+            scene.clock.advance(Duration::from_secs(7));
+            scene.end(result.clone());
+            assert_eq!(scene.result(training), *result);
+            let counted = scene.metrics.value("foretell_trainings_total", name);
+            assert!((counted - 1.0).abs() < f64::EPSILON, "{name}: {counted}");
+        }
+        let took = scene.metrics.sum("foretell_training_seconds");
+        assert!((took - 28.0).abs() < f64::EPSILON, "{took}");
+    }
 
     #[test]
     fn training_yields_to_scoring_and_is_not_starved_by_it() {

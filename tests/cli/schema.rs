@@ -156,6 +156,22 @@ fn what_was_changed_behind_its_back_is_told() {
 }
 
 #[test]
+fn a_type_is_renamed_with_an_alias_as_a_field_is() {
+    let folder = subject("BACKWARD");
+    let renamed = |second: &str| FIRST.replace(r#""name": "Event""#, second);
+    fs::write(folder.path().join("v2.avsc"), renamed(r#""name": "Visit""#)).unwrap();
+    let (told, errors) = run(&["schema", "check", "FOLDER"], folder.path(), 1);
+    tells(&(told + &errors), &["compatibility: v2 can't read records of v1", "Event"]);
+    let second = renamed(r#""name": "Visit", "aliases": ["Event"]"#);
+    fs::write(folder.path().join("v2.avsc"), second).unwrap();
+    run(&["schema", "check", "FOLDER"], folder.path(), 0);
+    let (old, new) = (folder.path().join("v1.avsc"), folder.path().join("v2.avsc"));
+    let diff = ["schema", "diff", old.to_str().unwrap(), new.to_str().unwrap()];
+    let (told, _) = run(&diff, folder.path(), 0);
+    tells(&told, &["the schema: type Event is now called Visit"]);
+}
+
+#[test]
 fn a_difference_is_told_to_people_and_to_programs() {
     let folder = subject("BACKWARD");
     let (old, new) = (folder.path().join("v1.avsc"), folder.path().join("new.json"));

@@ -111,6 +111,18 @@ fn an_observation_survives_an_upgrade_in_both_directions() {
 }
 
 #[test]
+fn of_two_answers_under_an_old_and_a_new_name_the_later_one_counts() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    scored.happen(&Happens::Event("ann", 5, json!({"plan": "gold"})));
+    scored.evolve(&settings, &renamed());
+    scored.happen(&Happens::Event("ann", 3, json!({"tariff": "free"})));
+    scored.happen(&Happens::Event("ann", 6, json!({"done": true})));
+    let prediction = only(&mut scored);
+    assert_eq!(said(&prediction)[1], ("tariff", &FeatureValue::Text("gold".to_owned())));
+}
+
+#[test]
 fn a_model_of_the_new_names_serves_on_an_old_instance() {
     let mut scored = Scored::new(&Settings::default());
     scored.happen(&visit("ann", 1));
@@ -176,6 +188,41 @@ fn a_feature_that_is_gone_is_told_until_a_model_without_it_serves() {
 }
 
 #[test]
+fn what_a_task_has_seen_of_the_contract_goes_with_it() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    scored.evolve(&settings, &without_minutes());
+    scored.happen(&Happens::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
+    assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
+    // Another task of this instance sees the same, and stays.
+    let mut other = Scored::sharing(&settings, &scored, &without_minutes());
+    other.happen(&Happens::Event("bob", 1, json!({"visits": 3, "plan": "gold"})));
+    scored.driver.restart();
+    assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
+    assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(1.0));
+    other.driver.restart();
+    assert_eq!(scored.contract.violations(), []);
+    assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(0.0));
+}
+
+#[test]
+fn a_category_that_is_not_given_is_missing_as_a_number_is() {
+    let window = usize::try_from(CONTRACT_WINDOW).unwrap();
+    for (missing, fields) in [
+        ("plan", json!({"visits": 3, "minutes": 2.0, "done": true})),
+        ("minutes", json!({"visits": 3, "plan": "gold", "done": true})),
+        ("visits", json!({"minutes": 2.0, "plan": "gold", "done": true})),
+    ] {
+        let mut scored = Scored::new(&Settings::default());
+        for at in 1..=i64::try_from(window).unwrap() {
+            scored.happen(&Happens::Event("ann", at, fields.clone()));
+        }
+        assert_eq!(scored.predictions().len(), window);
+        assert_eq!(scored.contract.violations(), [violation(missing, Problem::MostlyMissing)]);
+    }
+}
+
+#[test]
 fn a_number_that_became_a_category_is_refused_if_so_asked() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
@@ -223,6 +270,8 @@ fn a_feature_that_is_hardly_given_any_more_is_told_and_recovers() {
     send(&mut scored, &poor, 1);
     send(&mut scored, &whole, 1);
     assert_eq!(scored.predictions().len(), 1);
+    let told = [violation("minutes", Problem::MostlyMissing)];
+    assert_eq!(scored.contract.violations(), told, "it takes a whole window to recover, too");
     send(&mut scored, &whole, window - 2);
     assert_eq!(scored.contract.violations(), []);
     send(&mut scored, &poor, 1);

@@ -62,6 +62,8 @@ fn so_many_answers_are_enough_once() {
     // What comes afterwards does not score the same questionnaire again.
     let all = [visits("ann", 0), plan("ann", 1), minutes("ann", 2), visits("ann", 3)];
     check(&all, &["scored ann@1 7 team -"]);
+    let more = [visits("ann", 0), plan("ann", 1), visits("ann", 2), visits("ann", 3)];
+    check(&more, &["scored ann@1 7 team -"]);
     let ended = [visits("ann", 0), plan("ann", 1), submitted("ann", 2)];
     check(&ended, &["scored ann@1 7 team -"]);
     // The end comes before there are enough.

@@ -125,11 +125,60 @@ fn withdraws(names: &str) -> Vec<Header> {
 fn an_answer_can_be_taken_back() {
     let mut scored = Scored::new(&Settings::default());
     scored.happen(&piece(5, json!({"visits": 50, "plan": "gold"})));
-    scored.event_with_headers("ann", 6, &json!({}), withdraws("visits, unknown"));
+    scored.event_with_headers("ann", 6, &json!({}), withdraws("unknown, visits"));
     // Said before it was taken back, and come later.
     scored.happen(&piece(4, json!({"visits": 3})));
     scored.happen(&piece(8, json!({"done": true})));
     assert_eq!(scored.told(), ["scored ann@8 - gold -"]);
+}
+
+#[test]
+fn of_two_answers_of_one_time_the_one_that_came_last_wins() {
+    let happens = [
+        piece(1, json!({"visits": 3})),
+        piece(1, json!({"visits": 4})),
+        piece(2, json!({"done": true})),
+    ];
+    check(&Settings::default(), &happens, &["scored ann@2 4 - -"]);
+    // One event that takes an answer back and gives another.
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&piece(1, json!({"visits": 3})));
+    scored.event_with_headers("ann", 2, &json!({"visits": 5}), withdraws("visits"));
+    scored.happen(&piece(3, json!({"done": true})));
+    assert_eq!(scored.told(), ["scored ann@3 5 - -"]);
+    // Of two headers of one name the last counts, as everywhere in Kafka.
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&piece(1, json!({"visits": 3, "plan": "gold"})));
+    let twice = [withdraws("plan"), withdraws("visits")].concat();
+    scored.event_with_headers("ann", 2, &json!({}), twice);
+    scored.happen(&piece(3, json!({"done": true})));
+    assert_eq!(scored.told(), ["scored ann@3 - gold -"]);
+}
+
+#[test]
+fn fingerprints_leave_the_store_after_their_retention() {
+    let entries = |times: &[i64]| {
+        let mut scored = Scored::new(&Settings::default());
+        times.iter().for_each(|at| scored.happen(&visit("ann", *at)));
+        scored.happen(&Happens::Commit);
+        scored.driver.task().store_entries()["recent-events"]
+    };
+    // A generation takes events for half of the retention, and stays for all of it after its end.
+    let passed = DUPLICATES_WITHIN / 2 + DUPLICATES_WITHIN;
+    assert_eq!(entries(&[0, 1, passed + 1]), entries(&[0]), "the last, and no others");
+    assert!(entries(&[0, 1, passed - 1]) > entries(&[0]));
+}
+
+#[test]
+fn an_observation_that_was_scored_is_forgotten_without_a_word() {
+    let settings = Settings { when: ScoreWhen::Answers(2), ..Settings::default() };
+    let mut scored = Scored::new(&settings);
+    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.happen(&time_is(2 * RETENTION));
+    scored.happen(&time_is(2 * RETENTION + RETENTION / 20));
+    assert_eq!(scored.told(), ["scored ann@0 50 gold -"]);
+    assert_eq!(scored.driver.task().store_entries()["observations"], 1, "somebody else's");
+    assert_eq!(scored.counter("foretell_incomplete_observations_total", None), 0);
 }
 
 #[test]
@@ -149,7 +198,11 @@ fn an_observation_that_never_completes_is_counted_when_it_is_forgotten() {
 #[test]
 fn what_one_respondent_costs_is_bounded() {
     let kiosk = |at: i64| Happens::Event("kiosk", at, json!({"visits": at, "done": true}));
-    for (learn_from, learned) in [(LearnFrom::First, "0 no"), (LearnFrom::Last, "39 no")] {
+    // Of the first, the first are kept; else the last, each of which is learned from if every one is.
+    let all: Vec<i64> = (30..40).collect();
+    for (learn_from, learned) in
+        [(LearnFrom::First, &[0][..]), (LearnFrom::Last, &[39][..]), (LearnFrom::Every, &all[..])]
+    {
         let settings = Settings { learn_from, ..Settings::default() };
         let mut scored = Scored::new(&settings);
         for at in 0..40 {
@@ -161,7 +214,10 @@ fn what_one_respondent_costs_is_bounded() {
         assert_eq!(not_kept, 40 - PREDICTIONS_MAX as u64);
         scored.happen(&outcome("kiosk", 40, "no"));
         let told = scored.told();
-        assert!(told[0].starts_with(&format!("learned kiosk@{learned}")), "{told:?}");
+        let expected = learned.iter().map(|at| format!("learned kiosk@{at} no"));
+        let is_expected = |(line, expected): (&String, String)| line.starts_with(&expected);
+        assert!(told.iter().zip(expected).all(is_expected), "{told:?}");
+        assert_eq!(told.len(), learned.len(), "{told:?}");
     }
 }
 

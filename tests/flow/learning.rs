@@ -251,15 +251,47 @@ fn after_exactly_so_many_examples_a_model_is_trained_and_announced() {
     learning.expect_asked(2, 6);
 }
 
+/// For how long a training has been due.
+fn pending_in(registry: &Registry) -> f64 {
+    let families = registry.gather();
+    let name = "foretell_training_pending_seconds";
+    let found = families.iter().find(|family| family.name() == name).unwrap();
+    found.get_metric()[0].get_gauge().get_value()
+}
+
+fn pending(learning: &Learning) -> f64 {
+    pending_in(&learning.registry)
+}
+
+#[test]
+fn each_training_is_due_for_a_time_of_its_own() {
+    let mut learning = Learning::new();
+    learning.examples(3);
+    learning.expect_asked(1, 3);
+    learning.driver.advance(Duration::from_secs(90)).unwrap();
+    // What can't be done just now has been due since it fell due.
+    learning.finish(Err(TrainingFailure::Retry("the registry is away".to_owned())));
+    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
+    assert_eq!(asked, Some((1, 3)), "the same training again");
+    assert!(pending(&learning) >= 90.0, "{}", pending(&learning));
+    // The next is due at once when this one is done.
+    learning.examples(3);
+    learning.finish(Ok(second_model().clone()));
+    learning.announced();
+    learning.expect_asked(2, 6);
+    assert!(pending(&learning) < 90.0, "{}", pending(&learning));
+    // A task that has gone elsewhere waits there.
+    learning.driver.advance(Duration::from_secs(90)).unwrap();
+    let registry = learning.registry.clone();
+    assert!(pending_in(&registry) >= 90.0);
+    learning.driver.commit();
+    learning.crash();
+    assert!(pending_in(&registry).abs() < f64::EPSILON);
+}
+
 #[test]
 fn how_long_a_training_is_due_is_told() {
     let mut learning = Learning::new();
-    let pending = |learning: &Learning| {
-        let families = learning.registry.gather();
-        let name = "foretell_training_pending_seconds";
-        let found = families.iter().find(|family| family.name() == name).unwrap();
-        found.get_metric()[0].get_gauge().get_value()
-    };
     learning.tick();
     assert!(pending(&learning).abs() < f64::EPSILON);
     learning.examples(3);

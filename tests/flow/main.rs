@@ -14,4 +14,5 @@ mod recovery;
 mod scored;
 mod scoring;
 mod time;
+mod training;
 mod world;

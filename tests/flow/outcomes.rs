@@ -77,6 +77,38 @@ fn of_two_different_outcomes_the_policy_says_which_counts() {
 }
 
 #[test]
+fn an_outcome_that_waited_and_was_joined_is_matched() {
+    let end = 5 + WINDOW + GRACE + 1;
+    let happens = [outcome("ann", 5, "yes"), visit("ann", 0), time_is(end), time_is(end + 10)];
+    for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
+        let settings = Settings { learn_from, ..Settings::default() };
+        check(&settings, &happens, &[ANN_YES], &[("joined", 1), ("waiting", 1)]);
+    }
+}
+
+#[test]
+fn of_two_different_outcomes_that_wait_the_policy_says_which_counts() {
+    let happens = [outcome("ann", 5, "yes"), outcome("ann", 6, "no"), visit("ann", 0)];
+    let counted = [("joined", 1), ("waiting", 2), ("conflicting", 1)];
+    check(&Settings::default(), &happens, &[ANN_YES], &counted);
+    let last = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };
+    let corrected = "corrected ann@0 no after 6 s 3 gold 1.5";
+    let counted = [("joined", 1), ("waiting", 2), ("corrected", 1)];
+    check(&last, &happens, &[ANN_YES, corrected], &counted);
+}
+
+#[test]
+fn where_each_is_learned_from_one_without_an_outcome_is_unlabelled_beside_one_with_it() {
+    let every = Settings { learn_from: LearnFrom::Every, ..Settings::default() };
+    let end = 95 + WINDOW + GRACE + 1;
+    // The second is in the window of the first, and not in that of its outcome.
+    let happens = [visit("ann", 0), outcome("ann", -10, "yes"), visit("ann", 95)];
+    let happens = [&happens[..], &[time_is(end), time_is(end + 10)]].concat();
+    let learned = "learned ann@0 yes after -10 s 3 gold 1.5";
+    check(&every, &happens, &[learned], &[("joined", 1), ("unlabelled", 1)]);
+}
+
+#[test]
 fn a_late_outcome_is_set_aside() {
     let closes = WINDOW + GRACE;
     let happens = [visit("ann", 0), time_is(5 + closes + 1), outcome("ann", 5, "yes")];
@@ -89,6 +121,62 @@ fn a_late_outcome_is_set_aside() {
     // Its window is measured from the outcome: one second earlier it still waits for a prediction.
     let happens = [time_is(5 + closes), outcome("ann", 5, "yes")];
     check(&Settings::default(), &happens, &[], &[("waiting", 1)]);
+}
+
+/// A punctuation of stream time is due every five seconds, and removes what has closed. `time` is one at which what happened
+/// at 7 has closed, or has not, and at which no punctuation was due: its last one was at 126.
+fn at(time: i64, before: &[Happens], after: &[Happens]) -> Vec<Happens> {
+    let jump = [time_is(126), time_is(time)];
+    [&[time_is(0)][..], before, &jump, after].concat()
+}
+
+const CLOSES: i64 = 7 + WINDOW + GRACE;
+
+#[test]
+fn a_prediction_that_has_closed_is_not_joined_though_it_is_still_stored() {
+    let predicted = [visit("ann", 7)];
+    let happens = at(CLOSES, &predicted, &[outcome("ann", 50, "yes")]);
+    let learned = "learned ann@7 yes after 43 s 3 gold 1.5";
+    check(&Settings::default(), &happens, &[learned], &[("joined", 1)]);
+    let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
+    let late = "set aside shop.outcomes@0: late_outcome";
+    check(&Settings::default(), &happens, &[late], &[]);
+    // A younger one is, whatever the policy.
+    let predicted = [visit("ann", 7), visit("ann", 30)];
+    let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
+    for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
+        let settings = Settings { learn_from, ..Settings::default() };
+        check(&settings, &happens, &["learned ann@30 yes after 20 s 3 gold 1.5"], &[("joined", 1)]);
+    }
+}
+
+#[test]
+fn an_outcome_that_has_closed_is_not_joined_though_it_is_still_stored() {
+    for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
+        let settings = Settings { learn_from, ..Settings::default() };
+        let known = [outcome("ann", 7, "yes")];
+        let happens = at(CLOSES, &known, &[visit("ann", 100)]);
+        let learned = "learned ann@100 yes after -93 s 3 gold 1.5";
+        check(&settings, &happens, &[learned], &[("joined", 1), ("waiting", 1)]);
+        let mut happens = at(CLOSES + 1, &known, &[visit("ann", 100)]);
+        check(&settings, &happens, &[], &[("waiting", 1)]);
+        // The next punctuation says so.
+        happens.push(time_is(CLOSES + 5));
+        let unmatched = "set aside shop.outcomes@0: unmatched_outcome";
+        check(&settings, &happens, &[unmatched], &[("waiting", 1), ("unmatched", 1)]);
+    }
+}
+
+#[test]
+fn an_outcome_that_comes_after_it_has_closed_does_not_wait() {
+    check(
+        &Settings::default(),
+        &at(CLOSES, &[], &[outcome("ann", 7, "yes")]),
+        &[],
+        &[("waiting", 1)],
+    );
+    let late = "set aside shop.outcomes@0: late_outcome";
+    check(&Settings::default(), &at(CLOSES + 1, &[], &[outcome("ann", 7, "yes")]), &[late], &[]);
 }
 
 #[test]

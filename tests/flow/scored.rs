@@ -132,6 +132,16 @@ impl Scored {
         Self { world, driver, table, contract, registry, serving, metrics }
     }
 
+    /// Another task of the same instance, whose configuration names this version of the schema.
+    pub(crate) fn sharing(settings: &Settings, instance: &Self, schema: &str) -> Self {
+        let mut other = Self::new(settings);
+        other.serving = instance.serving.clone();
+        other.contract = instance.contract.clone();
+        other.metrics = instance.metrics.clone();
+        other.evolve(settings, schema);
+        other
+    }
+
     /// An instance with another version of the schema takes the task over.
     pub(crate) fn evolve(&mut self, settings: &Settings, schema: &str) {
         self.world = self.world.evolved(schema);

@@ -215,6 +215,14 @@ const CHANGES: &[Change] = &[
         forward: &[Case(Text("A"), Same)],
     },
     Change {
+        name: "enum renamed, with an alias",
+        before: r#"{"name":"q","type":{"type":"enum","name":"E","symbols":["A","B"]}}"#,
+        after: r#"{"name":"q","type":{"type":"enum","name":"F","aliases":["E"],"symbols":["A","B"]}}"#,
+        allowed: [YES, NO, NO],
+        backward: &[Case(Text("B"), Same)],
+        forward: &[Case(Text("B"), DeadLetter("it is a F, not a E"))],
+    },
+    Change {
         name: "bytes made a string",
         before: r#"{"name":"q","type":"string"},{"name":"raw","type":"bytes","default":""}"#,
         after: r#"{"name":"q","type":"string"},{"name":"raw","type":"string","default":""}"#,

@@ -174,7 +174,11 @@ impl History {
             );
         }
         for problem in self.lost_aliases() {
-            fail("aliases", problem, "keep it: older records have the field under that name");
+            fail(
+                "aliases",
+                problem,
+                "keep it: older records have the field, or the type, under that name",
+            );
         }
         let newest = self.newest();
         let json = serde_json::from_str(&newest.text).unwrap_or_default();
@@ -232,6 +236,7 @@ impl History {
                 ChangeKind::Added(_)
                 | ChangeKind::Removed(_)
                 | ChangeKind::Renamed { .. }
+                | ChangeKind::TypeRenamed { .. }
                 | ChangeKind::Retyped { .. }
                 | ChangeKind::SymbolsAdded(_)
                 | ChangeKind::SymbolsRemoved(_)

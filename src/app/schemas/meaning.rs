@@ -85,6 +85,7 @@ fn for_the_model(change: &Change) -> Option<String> {
         ChangeKind::SymbolsAdded(_) => "scored as categories never seen, until the next training",
         ChangeKind::SymbolsRemoved(_)
         | ChangeKind::Moved
+        | ChangeKind::TypeRenamed { .. }
         | ChangeKind::Default { .. }
         | ChangeKind::AliasLost(_)
         | ChangeKind::Documented => return None,

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use apache_avro::schema::{
-    EnumSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
+    Alias, Aliases, EnumSchema, Name, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
 };
 
-use crate::avro::{evolution::can_read, layout::definition, words::in_words};
+use crate::avro::{
+    evolution::can_read, layout::definition, resolution::same_name, words::in_words,
+};
 
 /// One change between two schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub enum ChangeKind {
     Renamed {
         /// What it was called.
         from: String,
+    },
+    /// A record, an enum or a fixed under a new name.
+    TypeRenamed {
+        /// What it was called.
+        from: String,
+        /// What it is called.
+        to: String,
     },
     /// Another type.
     Retyped {
@@ -71,6 +80,9 @@ impl fmt::Display for Change {
             ChangeKind::Added(kind) => write!(f, "{path}: added, {kind}"),
             ChangeKind::Removed(kind) => write!(f, "{path}: removed, it was {kind}"),
             ChangeKind::Renamed { from } => write!(f, "{path}: renamed, it was {from}"),
+            ChangeKind::TypeRenamed { from, to } => {
+                write!(f, "{path}: type {from} is now called {to}")
+            }
             ChangeKind::Retyped { from, to } => write!(f, "{path}: {from} became {to}"),
             ChangeKind::SymbolsAdded(symbols) => {
                 write!(f, "{path}: symbols added: {}", symbols.join(", "))
@@ -174,7 +186,24 @@ impl Comparison<'_> {
         self.push_with(path, kind, backward, forward);
     }
 
+    fn names(&mut self, path: &str, old: (&Name, &Aliases), new: (&Name, &Aliases)) {
+        let (from, to) = (old.0.name().to_owned(), new.0.name().to_owned());
+        if from != to {
+            let backward = same_name(old.0, new.0, new.1.as_ref());
+            let forward = same_name(new.0, old.0, old.1.as_ref());
+            self.push_with(path, ChangeKind::TypeRenamed { from, to }, backward, forward);
+        }
+        let is_known = |alias: &&Alias| {
+            let mut known = new.1.iter().flatten().map(Alias::name).chain([new.0.name()]);
+            known.any(|name| name == alias.name())
+        };
+        for lost in old.1.iter().flatten().filter(|alias| !is_known(alias)) {
+            self.push(path, ChangeKind::AliasLost(lost.name().to_owned()));
+        }
+    }
+
     fn symbols(&mut self, path: &str, old: &EnumSchema, new: &EnumSchema) {
+        self.names(path, (&old.name, &old.aliases), (&new.name, &new.aliases));
         let lacking = |those: &EnumSchema, these: &EnumSchema| -> Vec<String> {
             those.symbols.iter().filter(|symbol| !these.symbols.contains(symbol)).cloned().collect()
         };
@@ -210,6 +239,7 @@ impl Comparison<'_> {
             return Ok(());
         }
         self.seen.push(pair);
+        self.names(path, (&old.name, &old.aliases), (&new.name, &new.aliases));
         if old.doc != new.doc {
             self.push(path, ChangeKind::Documented);
         }
@@ -336,6 +366,17 @@ mod tests {
         );
         check(r#"{"name":"a","aliases":["y"],"type":"int"}"#, A, &["a: its alias y is gone"]);
         check(r#"{"name":"a","type":"int","default":1}"#, A, &["a: default 1 became no default"]);
+    }
+
+    #[test]
+    fn names_of_types() {
+        let kind = |name: &str| {
+            format!(r#"{{"name":"a","type":{{"type":"enum",{name},"symbols":["X"]}}}}"#)
+        };
+        let (old, new) = (kind(r#""name":"E""#), kind(r#""name":"F","aliases":["E"]"#));
+        check(&old, &new, &["a: type E is now called F>"]);
+        check(&old, &kind(r#""name":"F""#), &["a: type E is now called F<>"]);
+        check(&new, &kind(r#""name":"F""#), &["a: its alias E is gone"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/schema-evolution.html>). Two judges have
 //! to agree that a schema reads another: apache-avro, and our own resolution, by which records are really read.
 
+mod aliases;
 mod changes;
 
 pub use changes::{Change, ChangeKind, changes};
@@ -138,7 +139,11 @@ pub fn can_read(written: &Schema, reading: &Schema) -> Result<(), String> {
     if let Some(gap) = Resolution::compile(written, reading)?.gap(written) {
         return Err(gap);
     }
-    SchemaCompatibility::can_read(written, reading).map(drop).map_err(|error| error.to_string())
+    let judge = |written: &Schema| SchemaCompatibility::can_read(written, reading).map(drop);
+    let verdict = judge(written).or_else(|error| {
+        aliases::with_names_of(reading, written).map_or(Err(error), |renamed| judge(&renamed))
+    });
+    verdict.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -176,6 +181,57 @@ mod tests {
         check(Level::BackwardTransitive, &[int, more, must], &[(1, 3)]);
         check(Level::FullTransitive, &[int, more, must], &[(1, 3)]);
         check(Level::FullTransitive, &[int, more, more], &[]);
+    }
+
+    #[test]
+    fn a_type_is_read_under_its_alias() {
+        fn check(old: &str, new: &str, expected: &[(usize, usize)]) {
+            let schemas = [old, new].map(|text| Schema::parse_str(text).expect(text));
+            let found = breaches(Level::Full, &schemas);
+            let pairs: Vec<_> = found.iter().map(|one| (one.written, one.reading)).collect();
+            assert_eq!(pairs, expected, "{old} {new}: {found:?}");
+        }
+        let record =
+            |name: &str, fields: &str| format!(r#"{{"type":"record",{name},"fields":[{fields}]}}"#);
+        let field =
+            |kind: &str| record(r#""name":"Outer""#, &format!(r#"{{"name":"a","type":{kind}}}"#));
+        // The old one knows nothing of the new name.
+        let forward = [(2, 1)];
+        let renamed = [r#""name":"R""#, r#""name":"S","aliases":["R"]"#, r#""name":"S""#];
+        let records = renamed.map(|name| record(name, r#"{"name":"a","type":"int"}"#));
+        check(&records[0], &records[1], &forward);
+        check(&records[0], &records[2], &[(1, 2), (2, 1)]);
+        for (kind, rest) in [
+            ("enum", r#""symbols":["A","B"]"#),
+            ("fixed", r#""size":4"#),
+            ("record", r#""fields":[{"name":"x","type":"int"}]"#),
+        ] {
+            let types = renamed.map(|name| format!(r#"{{"type":"{kind}",{name},{rest}}}"#));
+            let [old, new, _] = types.each_ref().map(|kind| field(kind));
+            check(&old, &new, &forward);
+            let around: [fn(&str) -> String; 3] = [
+                |kind| format!(r#"["null",{kind}]"#),
+                |kind| format!(r#"{{"type":"array","items":{kind}}}"#),
+                |kind| format!(r#"{{"type":"map","values":["null",{kind}]}}"#),
+            ];
+            // A fixed of the same size is read whatever its name, where there is another branch besides.
+            for around in around.into_iter().filter(|_| kind != "fixed") {
+                let [old, new, _] = types.each_ref().map(|kind| field(&around(kind)));
+                check(&old, &new, &forward);
+            }
+            // Without an alias.
+            let [old, _, other] = types.each_ref().map(|kind| field(kind));
+            check(&old, &other, &[(1, 2), (2, 1)]);
+        }
+        // A type that contains itself.
+        let tree = |name: &str, link: &str| {
+            record(name, &format!(r#"{{"name":"next","type":["null","{link}"],"default":null}}"#))
+        };
+        check(&tree(renamed[0], "R"), &tree(renamed[1], "S"), &forward);
+        // A namespace besides.
+        let moved =
+            record(r#""name":"S","namespace":"n","aliases":["R"]"#, r#"{"name":"a","type":"int"}"#);
+        check(&records[0], &moved, &forward);
     }
 
     #[test]

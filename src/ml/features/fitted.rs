@@ -412,6 +412,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_missing_in_training_is_known_of_every_column() {
+        let column = |name: &str, kind| Column::new(name, kind);
+        let columns = vec![
+            column("age", ColumnKind::Numeric),
+            column("job", ColumnKind::Categorical),
+            column("later", ColumnKind::Categorical),
+        ];
+        let spec = PipelineSpec::new(columns, Scaling::None, Vec::new()).unwrap();
+        let rows = [
+            vec![Value::Number(1.0), Value::Missing],
+            vec![text("a word"), Value::Missing],
+            vec![Value::Missing, text("cook")],
+            vec![Value::Number(f64::NAN), Value::Number(7.0)],
+        ];
+        let pipeline = spec.fit(rows.iter().map(Vec::as_slice));
+        let shares: Vec<_> = (0..4).map(|column| pipeline.missing_share(column)).collect();
+        assert_eq!(shares, [Some(0.75), Some(0.5), Some(1.0), None]);
+        let none = spec.fit(std::iter::empty());
+        assert_eq!(none.missing_share(0), Some(0.0));
+    }
+
+    #[test]
     fn a_fit_on_nothing_still_transforms() {
         let spec = fitted().spec().clone();
         let (pipeline, mut row) = (spec.fit(std::iter::empty()), Vec::new());

@@ -114,6 +114,14 @@ mod tests {
     }
 
     #[test]
+    fn the_ends_of_what_was_seen_were_seen() {
+        let scale = Scale::fit(Scaling::MinMax, vec![5.0, 1.0, 3.0], 1);
+        let seen = [0.99, 1.0, 2.0, 5.0, 5.01].map(|number| scale.has_seen(number));
+        assert_eq!(seen, [false, true, true, true, false]);
+        assert!(!Scale::fit(Scaling::None, Vec::new(), 1).has_seen(0.0));
+    }
+
+    #[test]
     fn numbers_are_scaled() {
         check(Scaling::None, &[1.0, 5.0, 3.0], 0, &[(Some(2.0), 2.0), (None, 3.0)]);
         check(

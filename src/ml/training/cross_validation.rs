@@ -180,3 +180,84 @@ impl Fold {
         Ok(auc(&self.table.rows().map(predict).collect::<Vec<_>>(), &self.labels))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ml::{
+        Value,
+        training::tests::{examples, recipe, spec},
+    };
+
+    const FOLDS: usize = 4;
+    const PATIENCE: u32 = 10;
+
+    fn params() -> Params {
+        Params { min_data_in_leaf: 1, learning_rate: 0.3, ..recipe(2).params }
+    }
+
+    fn validation(examples: &[Example], iterations_max: u32, threads: usize) -> CrossValidation {
+        let parameters = params().to_lightgbm(2, Seed(1));
+        let limits = Limits { folds: FOLDS, threads, iterations_max, patience: PATIENCE };
+        CrossValidation::new(examples, &spec(), &parameters, 2, Seed(1), limits).unwrap()
+    }
+
+    fn run(validation: &CrossValidation, to: usize) -> Vec<FoldResult> {
+        validation.run((0, to), &params(), Seed(1), &|| false).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_fold_is_validated_on_what_it_was_not_trained_on() {
+        // Labels that follow from nothing: only who has seen an example knows its label.
+        let mut unforeseeable = examples(400, 2, 1);
+        for (example, other) in unforeseeable.iter_mut().zip(examples(400, 2, 77)) {
+            example.label = other.label;
+        }
+        for result in run(&validation(&unforeseeable, 60, 1), FOLDS) {
+            assert!(result.log_loss > 0.6 && result.auc.unwrap() < 0.7, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_fold_has_not_seen_is_never_seen() {
+        let mut examples = examples(40, 2, 1);
+        for (number, example) in examples.iter_mut().enumerate() {
+            example.values[1] = Value::Text(format!("category {number}"));
+        }
+        let validation = validation(&examples, 10, 1);
+        for fold in &validation.folds {
+            let fold = fold.lock().unwrap();
+            let held_out = fold.table.rows().count();
+            // Every category that it was fitted on has a code, and what was never seen the one after them.
+            let unseen = (examples.len() - held_out) as f64;
+            assert!(held_out > 0);
+            assert!(fold.table.rows().all(|row| row[1].to_bits() == unseen.to_bits()));
+        }
+    }
+
+    #[test]
+    fn a_fold_stops_when_it_was_patient_and_answers_for_its_best_iteration() {
+        let examples = examples(400, 2, 1);
+        let grown = AtomicUsize::new(0);
+        let count = || {
+            grown.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        let whole = validation(&examples, 500, 1);
+        let result = whole.run((0, 1), &params(), Seed(1), &count).unwrap().unwrap()[0];
+        let grown = u32::try_from(grown.into_inner()).unwrap();
+        assert!(result.iterations > 1 && grown < 500, "this shows nothing: {result:?}");
+        assert_eq!(grown, result.iterations + PATIENCE);
+        // As if it had not gone on.
+        assert_eq!(run(&validation(&examples, result.iterations, 1), 1), [result]);
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_the_folds() {
+        let examples = examples(400, 2, 1);
+        let expected = run(&validation(&examples, 30, 1), FOLDS);
+        for threads in 2..=FOLDS {
+            assert_eq!(run(&validation(&examples, 30, threads), FOLDS), expected, "{threads}");
+        }
+    }
+}

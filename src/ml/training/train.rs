@@ -137,7 +137,10 @@ mod tests {
     use crate::ml::{
         Label, Value,
         scorer::Scratch,
-        training::tests::{examples, recipe},
+        training::{
+            self,
+            tests::{examples, recipe},
+        },
         trees::Trees,
     };
 
@@ -164,6 +167,28 @@ mod tests {
             (bundle.evaluation.auc.unwrap() - live.auc.unwrap()).abs() < 0.05,
             "{bundle:?} {live:?}"
         );
+    }
+
+    #[test]
+    fn the_evaluation_is_of_examples_that_its_model_has_not_seen() {
+        // Labels that follow from nothing: only a model that has seen an example knows its label.
+        let mut examples = examples(400, 2, 1);
+        let others = training::tests::examples(400, 2, 77);
+        for (example, other) in examples.iter_mut().zip(others) {
+            example.label = other.label;
+        }
+        let params = Params {
+            iterations: 60,
+            num_leaves: 31,
+            min_data_in_leaf: 1,
+            learning_rate: 0.3,
+            ..recipe(2).params
+        };
+        let bundle = quietly(&examples, &Recipe { params, ..recipe(2) }).unwrap();
+        let seen = evaluate(&Scorer::new(&bundle).unwrap(), &examples).auc.unwrap();
+        assert!(seen > 0.95, "it learned nothing by heart, so this shows nothing: {seen}");
+        let held_out = bundle.evaluation.auc.unwrap();
+        assert!(held_out < 0.7, "{held_out}");
     }
 
     #[test]
@@ -215,6 +240,12 @@ mod tests {
         check(&some, &recipe(257), TrainingError::Classes { classes: 257 });
         let error = TrainingError::Setting { name: "threshold", value: -0.5, low: 0.0, high: 1.0 };
         check(&some, &Recipe { threshold: -0.5, ..recipe(2) }, error);
+        let params = Params { num_leaves: 1, ..recipe(2).params };
+        let result = quietly(&some, &Recipe { params, ..recipe(2) });
+        assert!(
+            matches!(result, Err(TrainingError::Setting { name: "num_leaves", .. })),
+            "{result:?}"
+        );
     }
 
     #[test]

@@ -142,10 +142,14 @@ pub fn tune(
             break;
         }
     }
-    let finished = study.trials.iter().filter(|trial| !trial.pruned);
-    let best = finished.min_by(|a, b| a.log_loss.total_cmp(&b.log_loss));
-    let params = best.map_or_else(|| settings.start.clone(), |best| best.params.clone());
+    let params = best(&study.trials).map_or(&settings.start, |best| &best.params).clone();
     Ok(Tuned { params, trials: study.trials })
+}
+
+/// The finished trial with the least loss; one that was given up says too little to be chosen.
+fn best(trials: &[Trial]) -> Option<&Trial> {
+    let finished = trials.iter().filter(|trial| !trial.pruned);
+    finished.min_by(|a, b| a.log_loss.total_cmp(&b.log_loss))
 }
 
 impl TuningSettings {
@@ -194,7 +198,7 @@ impl Study<'_> {
             return Ok(None);
         };
         let so_far = mean_log_loss(&results);
-        let pruned = self.first_folds.len() >= UNPRUNED && so_far > median(&self.first_folds);
+        let pruned = is_to_be_pruned(so_far, &self.first_folds);
         self.first_folds.push(so_far);
         if !pruned {
             let Some(others) = self.validation.run((first, folds), &params, self.seed, stop)?
@@ -218,9 +222,7 @@ impl Study<'_> {
 
     /// A trial's log loss in proportion to trial 0's on the same folds.
     fn against_baseline(&self, trial: &Trial) -> f64 {
-        let folds = self.settings.limits().folds;
-        let run = if trial.pruned { first_folds(folds) } else { folds };
-        trial.log_loss / mean(&self.baseline[..run]).expect("trial 0 has run every fold")
+        in_proportion(trial, &self.baseline)
     }
 }
 
@@ -319,6 +321,18 @@ fn cover(random: &mut StdRng) -> Vec<Vec<f64>> {
     trials
 }
 
+/// Whether a trial is given up that has lost so much in the first folds, where earlier ones have lost this.
+fn is_to_be_pruned(so_far: f64, earlier: &[f64]) -> bool {
+    earlier.len() >= UNPRUNED && so_far > median(earlier)
+}
+
+/// A trial's log loss in proportion to that of trial 0, of which each fold's is given; of a pruned one, in the first folds.
+fn in_proportion(trial: &Trial, baseline: &[f64]) -> f64 {
+    let folds = baseline.len();
+    let run = if trial.pruned { first_folds(folds) } else { folds };
+    trial.log_loss / mean(&baseline[..run]).expect("trial 0 has run every fold")
+}
+
 /// How many folds are run before a trial may be pruned.
 fn first_folds(folds: usize) -> usize {
     (folds / 2).max(1)
@@ -407,6 +421,61 @@ mod tests {
         assert!(least <= tuned.trials[0].log_loss);
         assert!(tuned.trials.iter().any(|trial| trial.pruned), "{:?}", tuned.trials);
         assert!(tuned.params.iterations == winner.iterations && winner.iterations >= 1);
+    }
+
+    #[test]
+    fn what_is_tried_follows_what_earlier_studies_found() {
+        let settings = settings(1, 1);
+        let asked = |loss_of: fn(u32) -> f64| {
+            let study = (0..12).map(|number| {
+                let params = Params { num_leaves: 3 + number, ..settings.start.clone() };
+                Trial { number, params, ..trial(loss_of(number), false) }
+            });
+            let study: Vec<Trial> = study.collect();
+            let mut search = Search::new(&settings, Seed(1), &study);
+            // They have covered the space: the best of them, and then the estimator.
+            assert_eq!(search.planned.len(), 1);
+            let asked = (0..40).map(|_| f64::from(search.ask().num_leaves));
+            mean(&asked.collect::<Vec<_>>()).unwrap()
+        };
+        let (few, many) = (asked(|number| f64::from(number + 1)), asked(|n| f64::from(12 - n)));
+        assert!(few + 1.0 < many, "{few} {many}");
+        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), COVERING);
+    }
+
+    fn trial(log_loss: f64, pruned: bool) -> Trial {
+        let params = settings(1, 1).start;
+        Trial { number: 1, params, log_loss, auc: None, iterations: 9, pruned }
+    }
+
+    #[test]
+    fn a_trial_that_was_given_up_is_never_the_best() {
+        let trials = [trial(0.5, false), trial(0.1, true), trial(0.3, false), trial(0.4, false)];
+        assert_eq!(best(&trials), Some(&trials[2]));
+        assert_eq!(best(&trials[1..2]), None);
+    }
+
+    #[test]
+    fn the_worse_half_is_given_up_when_there_is_something_to_compare_with() {
+        let check = |so_far: f64, earlier: &[f64], expected: bool| {
+            assert_eq!(is_to_be_pruned(so_far, earlier), expected, "{so_far} {earlier:?}");
+        };
+        check(9.0, &[], false);
+        check(9.0, &[1.0, 2.0, 3.0], false);
+        check(9.0, &[4.0, 1.0, 2.0, 3.0], true);
+        check(3.1, &[4.0, 1.0, 2.0, 3.0], true);
+        check(3.0, &[4.0, 1.0, 2.0, 3.0], false);
+        check(0.5, &[4.0, 1.0, 2.0, 3.0, 5.0], false);
+    }
+
+    #[test]
+    fn losses_are_compared_on_the_same_folds() {
+        let check = |trial: &Trial, expected: f64| {
+            let found = in_proportion(trial, &[1.0, 3.0, 6.0, 10.0]);
+            assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
+        };
+        check(&trial(2.5, false), 0.5);
+        check(&trial(1.0, true), 0.5);
     }
 
     #[test]

@@ -1,0 +1,237 @@
+//! The whole learning loop: examples in, trained models out, and what a crash does to it.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use foretell::{
+    events::{labelled_example::LabelledExample, model::Model},
+    ml::ModelBundle,
+    processors::{
+        topology::{LearningParts, learning},
+        trainer::Trainer,
+    },
+    streams::{
+        local::TopologyDriver,
+        metrics::StreamsMetrics,
+        time::{Clock, ManualClock},
+        topology::Topology,
+    },
+};
+use prometheus::Registry;
+
+use super::{Application, OFTEN, correction, expect_concept, stream};
+use crate::{
+    scored::decoded,
+    world::{NOW, first_model},
+};
+
+const RETRAIN_AFTER: u64 = 20;
+const ASK_EVERY: Duration = Duration::from_millis(50);
+/// A training of some dozens of examples takes milliseconds; so long, in real time, before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The learning topology of an application, and the thread that trains for it.
+struct Learning {
+    application: Application,
+    driver: TopologyDriver,
+    trainer: Trainer,
+}
+
+fn topology(application: &Application) -> (Topology, Trainer) {
+    let clock = Arc::<ManualClock>::clone(&application.clock) as Arc<dyn Clock>;
+    // The thread ends with its last handle.
+    let (trainer, _thread) =
+        Trainer::spawn(application.log(), clock, application.metrics.clone()).unwrap();
+    let topology = learning(LearningParts {
+        application: "shop-learning".to_owned(),
+        topics: application.world.topics.clone(),
+        codecs: application.world.codecs.clone(),
+        retrain_after: RETRAIN_AFTER,
+        metrics: application.metrics.clone(),
+        serving: application.serving.clone(),
+        trainer: trainer.clone(),
+    });
+    (topology, trainer)
+}
+
+impl Learning {
+    fn new() -> Self {
+        let application = Application::new();
+        let (topology, trainer) = topology(&application);
+        let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
+        let mut driver = TopologyDriver::new(topology, NOW, &metrics);
+        // The first look at the clock starts the interval.
+        driver.advance(Duration::ZERO).unwrap();
+        Self { application, driver, trainer }
+    }
+
+    /// Examples are written to the log and come to the task, which commits.
+    fn send(&mut self, examples: &[LabelledExample]) {
+        for record in self.application.append(examples) {
+            self.driver.pipe_record(record).unwrap();
+        }
+        self.driver.commit();
+    }
+
+    fn tick(&mut self) {
+        self.driver.advance(ASK_EVERY).unwrap();
+    }
+
+    /// What is announced next; it serves from there on.
+    fn announced(&mut self) -> Vec<Model> {
+        // Nobody sends there: it is how a test waits a little for another thread.
+        let (_sender, silence) = mpsc::channel::<()>();
+        for _ in 0..PATIENCE.as_millis() {
+            self.tick();
+            self.driver.commit();
+            let records = self.driver.read(&self.application.world.topics.models);
+            if !records.is_empty() {
+                let codec = &self.application.world.codecs.model;
+                let models: Vec<Model> =
+                    records.iter().map(|record| decoded(codec.as_ref(), record)).collect();
+                for model in &models {
+                    self.application.table.apply(model).unwrap();
+                }
+                return models;
+            }
+            assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+        }
+        panic!("no model was announced");
+    }
+
+    /// The bytes of the bundle that is announced next.
+    fn bytes(&mut self) -> Vec<u8> {
+        self.announced().remove(0).bundle.unwrap()
+    }
+
+    /// The process dies, and another one takes over.
+    fn crash(&mut self) {
+        self.trainer.stop();
+        let (topology, trainer) = topology(&self.application);
+        self.driver.restart_with(topology);
+        self.trainer = trainer;
+        self.driver.advance(Duration::ZERO).unwrap();
+    }
+
+    fn trainings(&self, result: &str) -> f64 {
+        self.application.counter("foretell_trainings_total", result)
+    }
+
+    #[track_caller]
+    fn expect_trainings(&self, expected: [(&str, f64); 4]) {
+        assert_eq!(expected.map(|(result, _)| (result, self.trainings(result))), expected);
+    }
+}
+
+#[test]
+fn each_model_follows_the_one_before_with_its_parameters() {
+    let mut learning = Learning::new();
+    let mut parent = first_model().version();
+    for training in 1..=3_u32 {
+        learning.send(&stream((training - 1) * 20..training * 20, OFTEN));
+        let models = learning.announced();
+        let bundle = ModelBundle::from_bytes(models[0].bundle.as_deref().unwrap()).unwrap();
+        let lineage = &bundle.lineage;
+        assert_eq!(lineage.params, first_model().lineage.params);
+        assert_eq!(lineage.origin.training, u64::from(training));
+        assert_eq!(lineage.origin.stream_examples, u64::from(training) * 20);
+        assert_eq!(lineage.origin.examples_through, i64::from(training) * 20);
+        assert_eq!(lineage.origin.parent.as_ref(), Some(&parent));
+        for model in &models {
+            assert_eq!(model.parent.as_deref(), Some(parent.as_str()));
+            assert_eq!(
+                (model.training, model.end_offset),
+                (training, Some(i64::from(training) * 20))
+            );
+            assert_eq!(model.example_count, Some(i64::from(training) * 20));
+        }
+        expect_concept(&bundle, OFTEN);
+        parent = bundle.version();
+        assert_eq!(learning.application.serving.scorer().unwrap().version(), &parent);
+        // A process that has trained nothing yet knows it, too.
+        learning.crash();
+    }
+}
+
+#[test]
+fn a_training_after_a_crash_makes_the_same_bytes() {
+    let mut undisturbed = Learning::new();
+    undisturbed.send(&stream(0..20, OFTEN));
+    let first = undisturbed.bytes();
+    undisturbed.send(&stream(20..40, OFTEN));
+    let second = undisturbed.bytes();
+    assert_ne!(first, second);
+
+    // While it reads the log; more comes before it is begun again.
+    let mut learning = Learning::new();
+    learning.send(&stream(0..20, OFTEN));
+    let held = learning.application.codec.hold();
+    learning.tick();
+    held.wait(PATIENCE);
+    learning.send(&[correction(&stream(3..4, OFTEN)[0])]);
+    learning.send(&stream(20..35, OFTEN));
+    learning.crash();
+    drop(held);
+    assert_eq!(learning.bytes(), first);
+
+    // When the model was made and its announcement not committed, by a process that has read the log before or not.
+    let mut learning = Learning::new();
+    learning.send(&stream(0..20, OFTEN));
+    assert_eq!(learning.bytes(), first);
+    learning.send(&stream(20..40, OFTEN));
+    let (_sender, silence) = mpsc::channel::<()>();
+    let is_announced = |learning: &mut Learning| {
+        assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+        learning.tick();
+        learning.trainings("succeeded") > 1.5
+    };
+    assert!((0..PATIENCE.as_millis()).any(|_| is_announced(&mut learning)));
+    learning.tick();
+    learning.driver.abort();
+    learning.crash();
+    assert_eq!(learning.bytes(), second);
+}
+
+#[test]
+fn what_cannot_be_had_just_now_is_asked_for_again_and_is_no_failure() {
+    let mut learning = Learning::new();
+    learning.application.codec.fail_after(5);
+    learning.send(&stream(0..20, OFTEN));
+    let models = learning.announced();
+    assert_eq!(models[0].training, 1, "the same training");
+    learning.expect_trainings([
+        ("succeeded", 1.0),
+        ("retried", 1.0),
+        ("failed", 0.0),
+        ("incomplete", 0.0),
+    ]);
+    let mut undisturbed = Learning::new();
+    undisturbed.send(&stream(0..20, OFTEN));
+    assert_eq!(models[0].bundle, Some(undisturbed.bytes()));
+}
+
+#[test]
+fn a_fault_costs_one_training_and_not_the_next() {
+    let mut learning = Learning::new();
+    learning.application.codec.panic_after(5);
+    learning.send(&stream(0..20, OFTEN));
+    let (_sender, silence) = mpsc::channel::<()>();
+    let has_failed = |learning: &mut Learning| {
+        assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
+        learning.tick();
+        learning.trainings("failed") > 0.5
+    };
+    assert!((0..PATIENCE.as_millis()).any(|_| has_failed(&mut learning)));
+    learning.send(&stream(20..40, OFTEN));
+    let models = learning.announced();
+    assert_eq!((models[0].training, models[0].end_offset), (2, Some(40)));
+    assert_eq!(models[0].parent.as_deref(), Some(first_model().version().as_str()));
+    learning.expect_trainings([
+        ("succeeded", 1.0),
+        ("retried", 0.0),
+        ("failed", 1.0),
+        ("incomplete", 0.0),
+    ]);
+}

@@ -1,0 +1,325 @@
+//! The training log alone: what a request is learned from, whatever came before it and went wrong.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use foretell::{
+    events::prediction::FeatureValue,
+    ml::{ModelBundle, ModelVersion, Origin, Params},
+    processors::{
+        retrain_trigger::records_of,
+        trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
+        training_log::{InitialPolicy, TrainingLog},
+    },
+    streams::{record::OutputRecord, runtime::broker::Broker as _},
+};
+
+use super::{Application, OFTEN, SELDOM, correction, expect_concept, stream};
+use crate::world::{NOW, classes, first_model, model};
+
+fn request(training: u64, through: i64) -> TrainingRequest {
+    let parent = Some(ModelVersion::new("parent"));
+    TrainingRequest { training, through, parent }
+}
+
+fn try_train(log: &mut TrainingLog, through: i64) -> TrainingResult {
+    log.train(&request(1, through), &mut |_, _| true)
+}
+
+/// What comes of the records before `through`.
+fn train(log: &mut TrainingLog, through: i64) -> ModelBundle {
+    try_train(log, through).unwrap()
+}
+
+/// (initial, from the stream)
+fn learned_from(bundle: &ModelBundle) -> (u64, u64) {
+    let origin = &bundle.lineage.origin;
+    (origin.initial_examples, origin.stream_examples)
+}
+
+/// That both were made of the same examples, which may stand elsewhere in the log.
+#[track_caller]
+fn expect_same_examples(one: &ModelBundle, other: &ModelBundle) {
+    assert_eq!(learned_from(one), learned_from(other));
+    assert_eq!(one.booster, other.booster);
+    assert_eq!(one.pipeline, other.pipeline);
+    assert_eq!(one.evaluation, other.evaluation);
+}
+
+#[test]
+fn a_model_says_what_it_was_made_of() {
+    let mut application = Application::new();
+    application.append(&application.initial(0..40, OFTEN));
+    application.append(&stream(0..20, OFTEN));
+    let bundle = application.log().train(&request(7, 60), &mut |_, _| true).unwrap();
+    let origin = &bundle.lineage.origin;
+    assert_eq!((origin.training, origin.examples_through), (7, 60));
+    assert_eq!(origin.parent, Some(ModelVersion::new("parent")));
+    assert_eq!(learned_from(&bundle), (40, 20));
+    assert_eq!(bundle.classes, ["no", "yes"]);
+    expect_concept(&bundle, OFTEN);
+}
+
+#[test]
+fn of_more_examples_than_the_bound_the_newest_are_learned_from() {
+    let mut application = Application::new();
+    application.stream_examples_max = Some(40);
+    application.append(&stream(0..40, OFTEN));
+    application.append(&stream(40..80, SELDOM));
+    let bundle = train(&mut application.log(), 80);
+    assert_eq!(learned_from(&bundle), (0, 40));
+    expect_concept(&bundle, SELDOM);
+    // All of the newest 40, and no other: one example older makes another model.
+    let mut newest = Application::new();
+    newest.append(&stream(40..80, SELDOM));
+    expect_same_examples(&bundle, &train(&mut newest.log(), 40));
+    // Fewer than the bound: all of them.
+    assert_eq!(learned_from(&train(&mut application.log(), 39)), (0, 39));
+}
+
+#[test]
+fn initial_data_that_age_make_room_oldest_first() {
+    let mut application = Application::new();
+    application.stream_examples_max = Some(40);
+    application.append(&application.initial(0..20, OFTEN));
+    application.append(&application.initial(20..40, SELDOM));
+    application.append(&stream(0..20, SELDOM));
+    assert_eq!(learned_from(&train(&mut application.log(), 60)), (40, 20), "they are kept");
+    application.initial = InitialPolicy::Age;
+    let bundle = train(&mut application.log(), 60);
+    assert_eq!(learned_from(&bundle), (20, 20));
+    expect_concept(&bundle, SELDOM);
+    application.append(&stream(20..40, SELDOM));
+    assert_eq!(learned_from(&train(&mut application.log(), 79)), (1, 39));
+    assert_eq!(learned_from(&train(&mut application.log(), 80)), (0, 40));
+}
+
+#[test]
+fn initial_data_that_have_aged_out_need_not_be_there() {
+    let mut application = Application::new();
+    (application.stream_examples_max, application.initial) = (Some(40), InitialPolicy::Age);
+    application.append(&application.initial(7..40, OFTEN));
+    application.append(&stream(0..40, OFTEN));
+    assert!(try_train(&mut application.log(), 72).is_err(), "there is room for one of them");
+    assert_eq!(learned_from(&train(&mut application.log(), 73)), (0, 40));
+}
+
+#[test]
+fn a_correction_replaces_the_example_that_it_is_of() {
+    let examples = stream(0..40, OFTEN);
+    let mut application = Application::new();
+    application.append(&examples);
+    let corrected = [0, 7, 13, 39].map(|number| correction(&examples[number]));
+    application.append(&corrected);
+    let mut log = application.log();
+    // One after the other: it may come when its example was learned from already.
+    let before = train(&mut log, 40);
+    let after = train(&mut log, 44);
+    assert_ne!(before.booster, after.booster);
+    // As if each had been right from the beginning.
+    let mut right = examples.clone();
+    for (number, correction) in [0, 7, 13, 39].into_iter().zip(corrected) {
+        right[number] = correction;
+    }
+    let mut other = Application::new();
+    other.append(&right);
+    expect_same_examples(&after, &train(&mut other.log(), 40));
+    expect_same_examples(&after, &train(&mut application.log(), 44));
+}
+
+#[test]
+fn a_model_has_the_parameters_of_the_one_that_serves() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    let bundle = train(&mut application.log(), 40);
+    let tuned = &first_model().lineage.params;
+    assert_ne!(*tuned, Params::default(), "or the test shows nothing");
+    assert_eq!(bundle.lineage.params, *tuned);
+    // Also those of one that is announced later.
+    let origin = Origin { training: 3, ..Origin::default() };
+    let mut other = model(&classes(&["no", "yes"]), 5, origin);
+    other.lineage.params.num_leaves = 5;
+    for record in records_of(&other, "test", NOW).unwrap() {
+        application.table.apply(&record).unwrap();
+    }
+    assert_eq!(train(&mut application.log(), 40).lineage.params.num_leaves, 5);
+}
+
+#[test]
+fn an_older_request_learns_nothing_of_what_came_later() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    let correction = correction(&stream(0..1, OFTEN)[0]);
+    application.append(&[correction]);
+    application.append(&stream(40..80, SELDOM));
+    let mut log = application.log();
+    let first = train(&mut log, 40);
+    assert_eq!(train(&mut log, 81).lineage.origin.stream_examples, 80);
+    // The announcement of the second was aborted, with all since the first.
+    assert_eq!(train(&mut log, 40), first);
+    assert_eq!(train(&mut log, 81), train(&mut application.log(), 81));
+    // The same one again needs no reading.
+    let readers = application.broker.readers();
+    assert_eq!(train(&mut log, 81).lineage.origin.stream_examples, 80);
+    assert_eq!(application.broker.readers(), readers);
+}
+
+#[test]
+fn what_was_read_ahead_is_learned_from_when_it_is_asked_for() {
+    let mut application = Application::new();
+    application.append(&stream(0..80, OFTEN));
+    let mut log = application.log();
+    // Records come by sevens, so each request ends amid what was read.
+    for through in [20, 21, 40, 58, 80] {
+        let bundle = train(&mut log, through);
+        assert_eq!(bundle, train(&mut application.log(), through), "{through}");
+        let examples = bundle.lineage.origin.stream_examples;
+        assert_eq!(i64::try_from(examples), Ok(through));
+    }
+}
+
+/// A log that was read as far as 20, and fails on the way to 60.
+fn fails_on_the_way(fault: impl Fn(&Application)) {
+    let mut application = Application::new();
+    application.append(&stream(0..60, OFTEN));
+    let whole = train(&mut application.log(), 60);
+    let mut log = application.log();
+    train(&mut log, 20);
+    fault(&application);
+    let failed = catch_unwind(AssertUnwindSafe(|| try_train(&mut log, 60)));
+    match failed {
+        Err(_panicked) => {}
+        Ok(result) => assert!(matches!(result, Err(TrainingFailure::Retry(_))), "{result:?}"),
+    }
+    assert_eq!(train(&mut log, 60), whole, "nothing is missing, and nothing is there twice");
+}
+
+#[test]
+fn a_read_that_fails_half_way_loses_nothing() {
+    fails_on_the_way(|application| application.broker.fail_read_after(0));
+    fails_on_the_way(|application| application.broker.fail_read_after(3));
+}
+
+#[test]
+fn a_registry_that_is_away_half_way_loses_nothing() {
+    fails_on_the_way(|application| application.codec.fail_after(0));
+    fails_on_the_way(|application| application.codec.fail_after(11));
+}
+
+#[test]
+fn a_panic_half_way_loses_nothing() {
+    fails_on_the_way(|application| application.codec.panic_after(11));
+}
+
+#[test]
+fn a_training_is_given_up_while_it_reads_if_the_process_stops() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    let mut log = application.log();
+    let stopped = log.train(&request(1, 40), &mut |_, _| false);
+    assert!(matches!(stopped, Err(TrainingFailure::Retry(_))), "{stopped:?}");
+    assert_eq!(train(&mut log, 40), train(&mut application.log(), 40));
+}
+
+#[test]
+fn what_is_no_example_is_counted_and_passed_over() {
+    let mut application = Application::new();
+    let mut examples = stream(0..40, OFTEN);
+    let whole = {
+        let mut other = Application::new();
+        other.append(&examples);
+        train(&mut other.log(), 40)
+    };
+    let mut unknown = stream(100..101, OFTEN);
+    unknown[0].label = "perhaps".to_owned();
+    examples.splice(10..10, unknown);
+    let record = application.append(&examples).remove(0);
+    let mut publisher = application.broker.publish().unwrap();
+    for value in [Some(b"garbage".to_vec()), None] {
+        let record = OutputRecord { value, ..record.clone() };
+        publisher.send(record).unwrap();
+    }
+    expect_same_examples(&train(&mut application.log(), 43), &whole);
+    let counted = application.counter("foretell_unreadable_records_total", "labelled-examples");
+    assert!((counted - 1.0).abs() < f64::EPSILON, "{counted}");
+}
+
+#[test]
+fn a_log_that_ends_before_the_request_is_not_learned_from() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    let mut log = application.log();
+    let result = try_train(&mut log, 41);
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    // It comes after all.
+    application.append(&stream(40..41, OFTEN));
+    assert_eq!(learned_from(&train(&mut log, 41)), (0, 41));
+}
+
+#[test]
+fn a_log_that_gives_nothing_is_not_waited_for_for_ever() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    application.broker.be_silent(true);
+    let (mut log, mut calls) = (application.log(), 0);
+    let result = log.train(&request(1, 40), &mut |_, _| {
+        calls += 1;
+        calls < 1_000
+    });
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?} after {calls}");
+    application.broker.be_silent(false);
+    assert_eq!(learned_from(&train(&mut log, 40)), (0, 40));
+}
+
+#[test]
+fn a_log_that_comes_in_many_pieces_is_read_to_its_end() {
+    let mut application = Application::new();
+    application.append(&stream(0..260, OFTEN));
+    application.broker.read_one_by_one();
+    assert_eq!(learned_from(&train(&mut application.log(), 260)), (0, 260));
+}
+
+#[test]
+fn a_model_that_no_record_can_hold_is_a_failure() {
+    let mut application = Application::new();
+    let mut examples = stream(0..4_096, OFTEN);
+    let mut state = 1_u64;
+    for example in &mut examples {
+        // Each category is 5,500 characters that do not compress: a bundle of more than 15 MiB.
+        let character = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + u8::try_from(state >> 58).unwrap())
+        };
+        let text = (0..5_500).map(character).collect();
+        example.features[1].value = FeatureValue::Text(text);
+    }
+    application.append(&examples);
+    let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());
+    let Err(TrainingFailure::Failed(reason)) = result else { panic!("{result:?}") };
+    assert!(reason.contains("does not go into a record"), "{reason}");
+}
+
+#[test]
+fn the_champion_knows_how_many_initial_examples_there_were() {
+    let mut application = Application::new();
+    let origin = Origin { initial_examples: 40, ..Origin::default() };
+    for record in records_of(&model(&classes(&["no", "yes"]), 5, origin), "test", NOW).unwrap() {
+        application.table.apply(&record).unwrap();
+    }
+    application.append(&stream(0..40, OFTEN));
+    let result = try_train(&mut application.log(), 40);
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    application.append(&application.initial(0..40, OFTEN));
+    assert_eq!(learned_from(&train(&mut application.log(), 80)), (40, 40));
+}
+
+#[test]
+fn initial_data_of_which_some_are_gone_are_not_learned_from() {
+    let mut application = Application::new();
+    application.append(&application.initial(1..40, OFTEN));
+    application.append(&stream(0..20, OFTEN));
+    let mut log = application.log();
+    let result = try_train(&mut log, 59);
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    application.append(&application.initial(0..1, OFTEN));
+    assert_eq!(learned_from(&train(&mut log, 60)), (40, 20));
+}

@@ -1,0 +1,208 @@
+//! What models are made of: the real training log, trigger, trainer and model table, over a local broker.
+//!
+//! `log.rs` asks the training log alone, request by request; `cycle.rs` runs the whole learning loop on it.
+
+mod cycle;
+mod log;
+mod unreliable;
+
+use std::{ops::Range, sync::Arc};
+
+use foretell::{
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        prediction::{Feature, FeatureValue},
+    },
+    ml::{Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value},
+    processors::{
+        initial_data::Manifest,
+        metrics::ApplicationMetrics,
+        model_table::{ModelTable, Serving},
+        retrain_trigger::records_of,
+        training_log::{InitialPolicy, ReadLog, TrainingLog},
+    },
+    streams::{
+        local::LocalBroker,
+        record::{OutputRecord, Partition, TopicPartition},
+        runtime::broker::Broker as _,
+        time::{Clock, EventTime, ManualClock},
+    },
+};
+use prometheus::Registry;
+
+use self::unreliable::{UnreliableBroker, UnreliableCodec};
+use crate::{
+    scored::encoded,
+    world::{EPOCH_MS, NOW, World, classes, first_model},
+};
+
+/// One application on a broker of its own: its training log, and what it knows of models.
+struct Application {
+    world: World,
+    broker: UnreliableBroker,
+    codec: UnreliableCodec,
+    clock: Arc<ManualClock>,
+    registry: Registry,
+    metrics: ApplicationMetrics,
+    serving: Serving,
+    table: ModelTable,
+    stream_examples_max: Option<usize>,
+    initial: InitialPolicy,
+    /// What the initial data are made from.
+    manifest: Manifest,
+}
+
+impl Application {
+    /// With a first model that serves, made of nothing that is in the log.
+    fn new() -> Self {
+        let world = World::new();
+        let clock = Arc::new(ManualClock::at(NOW));
+        let local = LocalBroker::new(Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>);
+        local.create_topics(&world.topics.specs(1)).unwrap();
+        let registry = Registry::new();
+        let metrics = ApplicationMetrics::register(&registry).unwrap();
+        let serving = Serving::default();
+        let mut table = ModelTable::new(serving.clone(), metrics.clone());
+        for record in records_of(first_model(), "test", NOW).unwrap() {
+            table.apply(&record).unwrap();
+        }
+        Self {
+            broker: UnreliableBroker::new(local),
+            codec: UnreliableCodec::new(Arc::clone(&world.codecs.labelled_example)),
+            world,
+            clock,
+            registry,
+            metrics,
+            serving,
+            table,
+            stream_examples_max: None,
+            initial: InitialPolicy::Keep,
+            manifest: Manifest {
+                generation: 1,
+                table: "0123456789abcdef".repeat(4),
+                examples: INITIAL,
+            },
+        }
+    }
+
+    /// The training log as a process that begins has it.
+    fn log(&self) -> TrainingLog {
+        TrainingLog {
+            broker: Arc::new(self.broker.clone()),
+            source: self.source(),
+            codec: Arc::new(self.codec.clone()),
+            spec: PipelineSpec::new(self.world.columns(), Scaling::MinMax, Vec::new()).unwrap(),
+            classes: classes(&["no", "yes"]),
+            stream_examples_max: self.stream_examples_max,
+            initial: self.initial,
+            metrics: self.metrics.clone(),
+            serving: self.serving.clone(),
+            seed: Seed(1),
+            read: ReadLog::default(),
+        }
+    }
+
+    fn source(&self) -> TopicPartition {
+        let topic = self.world.topics.labelled_examples.clone();
+        TopicPartition { topic, partition: Partition(0) }
+    }
+
+    /// Appends examples to the log, and returns their records.
+    fn append(&mut self, examples: &[LabelledExample]) -> Vec<OutputRecord> {
+        let record = |example: &LabelledExample| OutputRecord {
+            topic: self.world.topics.labelled_examples.clone(),
+            partition: Some(Partition(0)),
+            timestamp: EventTime(NOW.0),
+            key: Some(example.respondent_id.clone().into_bytes()),
+            value: Some(encoded(self.world.codecs.labelled_example.as_ref(), example)),
+            headers: match example.origin {
+                ExampleOrigin::Initial => vec![self.manifest.header()],
+                ExampleOrigin::Stream => Vec::new(),
+            },
+        };
+        let records: Vec<_> = examples.iter().map(record).collect();
+        let mut publisher = self.broker.publish().unwrap();
+        for record in &records {
+            publisher.send(record.clone()).unwrap();
+        }
+        publisher.flush().unwrap();
+        records
+    }
+
+    /// Rows of the initial data.
+    fn initial(&self, rows: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
+        let named = |row: u32| {
+            let id = self.manifest.example_id(row.into());
+            example(ExampleOrigin::Initial, &id, row, concept)
+        };
+        rows.map(named).collect()
+    }
+
+    /// A counter by its name and the value of its label.
+    fn counter(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let has_label = |metric: &&prometheus::proto::Metric| {
+            metric.get_label().iter().any(|pair| pair.value() == label)
+        };
+        family.get_metric().iter().find(has_label).unwrap().get_counter().get_value()
+    }
+}
+
+/// Rows of the initial data, where there are any.
+const INITIAL: u64 = 40;
+
+/// Which visitors become customers; it changes in the course of a test.
+type Concept = fn(u32) -> bool;
+
+const OFTEN: Concept = |visits| visits >= 10;
+const SELDOM: Concept = |visits| visits < 10;
+
+/// Examples from the stream, named by their numbers.
+fn stream(numbers: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
+    let named = |number| example(ExampleOrigin::Stream, &format!("p-{number}"), number, concept);
+    numbers.map(named).collect()
+}
+
+fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> LabelledExample {
+    // 7 and 20 have no common factor: any 20 in a row have each number of visits once.
+    let visits = number * 7 % 20;
+    let feature = |name: &str, value| Feature { name: name.to_owned(), value };
+    LabelledExample {
+        example_id: id.to_owned(),
+        respondent_id: "ann".to_owned(),
+        origin,
+        event_time: EventTime(EPOCH_MS),
+        outcome_time: None,
+        label: if concept(visits) { "yes" } else { "no" }.to_owned(),
+        features: vec![
+            feature("visits", FeatureValue::Number(visits.into())),
+            feature("plan", FeatureValue::Text("gold".to_owned())),
+            feature("minutes", FeatureValue::Number(f64::from(number) / 8.0)),
+        ],
+        prediction: None,
+        correction: false,
+    }
+}
+
+/// The other label, for an example that was there before.
+fn correction(example: &LabelledExample) -> LabelledExample {
+    let label = if example.label == "yes" { "no" } else { "yes" }.to_owned();
+    LabelledExample { label, correction: true, ..example.clone() }
+}
+
+/// How probable it is that a visitor becomes a customer.
+fn probability(bundle: &ModelBundle, visits: u32) -> f64 {
+    let values = [Value::Number(visits.into()), Value::Text("gold".to_owned()), Value::Number(2.0)];
+    let scores = Scorer::new(bundle).unwrap().score(&values, &mut Scratch::default());
+    scores.of(Label(1)).unwrap()
+}
+
+/// Whether a model was made of examples of `concept`.
+#[track_caller]
+fn expect_concept(bundle: &ModelBundle, concept: Concept) {
+    for visits in [2, 17] {
+        let probability = probability(bundle, visits);
+        assert_eq!(probability > 0.5, concept(visits), "{visits} visits: {probability}");
+    }
+}
