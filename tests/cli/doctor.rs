@@ -103,6 +103,19 @@ fn settings_that_librdkafka_refuses_are_named() {
 }
 
 #[test]
+fn what_fails_is_told_with_where_its_value_was_written() {
+    let found = checks(doctor(&["--json", "--set", "http.bind=256.0.0.1:1"]), 1);
+    for (name, place) in [
+        ("broker", "--set broker.bootstrap_servers: "),
+        ("registry", "--set schema_registry.url: "),
+        ("http", "--set http.bind: "),
+    ] {
+        let (_, status, detail) = found.iter().find(|found| found.0 == name).unwrap();
+        assert!(status == "failed" && detail.starts_with(place), "{detail}");
+    }
+}
+
+#[test]
 fn a_mistyped_flag_is_no_finding() {
     let mut process = doctor(&["--jsn"]);
     assert_eq!(process.end(PATIENCE).code(), Some(2));

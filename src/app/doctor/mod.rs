@@ -23,7 +23,7 @@ use crate::{
     app::{
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
-        finding::{Finding, Report},
+        finding::{Finding, Report, Status},
         initial::Prepared,
         schemas::in_use,
         start::CHANGELOG_BYTES_MAX,
@@ -64,7 +64,8 @@ pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
         doctor.model(broker, registry);
     }
     let bind = &config.raw.http.bind;
-    doctor.found([serving::http(bind, &serving::look(bind), &config.application())]);
+    let http = serving::http(bind, &serving::look(bind), &config.application());
+    doctor.found([doctor.placed("http.bind", http)]);
     Report::of(doctor.found)
 }
 
@@ -101,15 +102,22 @@ impl Doctor<'_> {
         }
     }
 
+    /// What is not as it should be, with where the value of `key` was written.
+    fn placed(&self, key: &str, mut finding: Finding) -> Finding {
+        if finding.status != Status::Ok {
+            finding.detail = format!("{}: {}", self.config.sources.of(key), finding.detail);
+        }
+        finding
+    }
+
     /// The broker, if it can be asked.
     fn broker(&mut self) -> (Option<KafkaBroker>, SetUp) {
         let kafka = cluster::kafka_config(self.config);
         let broker = match KafkaBroker::reach(&kafka) {
             Ok(broker) => broker,
             Err(unreachable) => {
-                let place = self.config.sources.of("broker.bootstrap_servers");
-                let detail = format!("{place}: {}", unreachable.detail);
-                let failed = Finding::failed("broker", detail, unreachable.fix);
+                let failed = Finding::failed("broker", unreachable.detail, unreachable.fix);
+                let failed = self.placed("broker.bootstrap_servers", failed);
                 let rest = "timeouts, transactions, topics, groups";
                 self.found([failed, not_asked(rest, "the broker")]);
                 return (None, SetUp::Done);
@@ -117,7 +125,8 @@ impl Doctor<'_> {
         };
         let examiner = broker.examiner();
         let seen = examiner.cluster();
-        self.found([brokers::brokers(&kafka.bootstrap_servers, &seen)]);
+        let brokers = brokers::brokers(&kafka.bootstrap_servers, &seen);
+        self.found([self.placed("broker.bootstrap_servers", brokers)]);
         let seen = match seen {
             Ok(seen) => seen,
             Err(_) => {
@@ -219,7 +228,8 @@ impl Doctor<'_> {
             }
         };
         let mode = client.mode();
-        self.found([schemas::registry(&config.raw.schema_registry.url, &mode)]);
+        let registry = schemas::registry(&config.raw.schema_registry.url, &mode);
+        self.found([self.placed("schema_registry.url", registry)]);
         if mode.is_err() {
             self.found([not_asked(rest, "the registry")]);
             return None;
