@@ -17,7 +17,7 @@ use crate::{
     config::{Config, Secret},
     events::{
         outcome::OutcomeCodec,
-        questionnaire::QuestionnaireCodec,
+        questionnaire::{QuestionnaireCodec, QuestionnaireEvent},
         topics::{Topics, subject},
     },
     kafka::{KafkaBroker, KafkaConfig},
@@ -89,6 +89,22 @@ impl Cluster {
             labelled_example: self.codec(&topics.labelled_examples)?,
             model: self.codec(&topics.models)?,
         })
+    }
+
+    /// How events are written that we make up: what the configuration ignores has a value where it must.
+    ///
+    /// # Errors
+    /// If the schema is not registered.
+    pub fn sample_codec(
+        &self,
+        config: &Config,
+    ) -> anyhow::Result<Arc<dyn Codec<QuestionnaireEvent>>> {
+        let codec = QuestionnaireCodec::new(
+            Arc::clone(&self.registry),
+            &subject(&config.topics.questionnaire_events),
+            Arc::clone(&config.event_schema),
+        )?;
+        Ok(Arc::new(codec.writing_samples()))
     }
 
     /// How one topic's values are written.

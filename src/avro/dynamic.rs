@@ -13,6 +13,7 @@ use crate::{
         readers::{Framed, SchemaReader, class_of, unreadable},
         registry::SchemaRegistry,
         rows::{Column, RowError, RowPlan},
+        sample::write_sample,
     },
     streams::codec::CodecError,
 };
@@ -24,6 +25,9 @@ pub struct DynamicCodec {
     /// For records of our schema.
     plan: Arc<RowPlan>,
     fields: usize,
+    /// What may be written of each column that nothing else is written of, if it is to be.
+    samples: Vec<Option<Vec<u8>>>,
+    writes_samples: bool,
 }
 
 impl DynamicCodec {
@@ -55,8 +59,21 @@ impl DynamicCodec {
         let compile = move |theirs: &Schema, ours: &Schema| {
             RowPlan::of_theirs(theirs, ours, &our_columns, &our_plan)
         };
+        let samples = columns.iter().zip(&record.fields).map(|(column, field)| {
+            let mut bytes = Vec::new();
+            let is_open = column.place.is_none() && column.default.is_none();
+            (is_open && write_sample(&field.schema, names, &mut bytes).is_ok()).then_some(bytes)
+        });
+        let samples = samples.collect();
         let reader = SchemaReader::new(registry, subject, schema, Box::new(compile))?;
-        Ok(Self { reader, columns, plan, fields: fields.len() })
+        let (fields, writes_samples) = (fields.len(), false);
+        Ok(Self { reader, columns, plan, fields, samples, writes_samples })
+    }
+
+    /// The same, but a field that was not asked for, and that must have a value, is written with one: any of its type.
+    #[must_use]
+    pub fn writing_samples(self) -> Self {
+        Self { writes_samples: true, ..self }
     }
 
     /// Reads a record, and hands `read` its row and the id of the schema it was written with.
@@ -89,9 +106,10 @@ impl DynamicCodec {
         assert_eq!(row.len(), self.fields, "a row has a cell for each field");
         let start = bytes.len();
         framing::frame(self.reader.id(), bytes);
-        for column in self.columns.iter() {
+        for (column, sample) in self.columns.iter().zip(&self.samples) {
             let cell = column.place.map_or(Cell::Other, |place| row[place]);
-            let written = match (cell, &column.default) {
+            let sample = sample.as_ref().filter(|_| self.writes_samples);
+            let written = match (cell, column.default.as_ref().or(sample)) {
                 (Cell::Other, Some(default)) => {
                     bytes.extend_from_slice(default);
                     Ok(())
@@ -165,6 +183,17 @@ mod tests {
         refuse(&["e", "a"], &[Cell::Long(1), Cell::Boolean(true)], "field a: true is not");
         refuse(&["e", "f"], &[Cell::Long(1), Cell::Long(1)], "field f: 1 is not");
         assert!(codec(&["zz"]).is_err_and(|error| error.to_string().contains("no field zz")));
+    }
+
+    #[test]
+    fn a_field_that_nobody_asked_for_has_a_value_where_it_must() {
+        let codec = codec(&["a"]).expect("this field");
+        assert!(codec.encode(&[Cell::Null], &mut Vec::new()).is_err());
+        let codec = codec.writing_samples();
+        let mut bytes = Vec::new();
+        codec.encode(&[Cell::Long(3)], &mut bytes).expect("it can be written");
+        let read = codec.decode(&bytes, |row, _| Ok(row == [Cell::Long(3)]));
+        assert_eq!(read, Ok(true));
     }
 
     proptest! {

@@ -34,6 +34,8 @@ pub mod dynamic;
 
 mod rows;
 
+mod sample;
+
 mod forms;
 
 mod readers;

@@ -72,6 +72,12 @@ impl QuestionnaireCodec {
         Ok(Self { schema, rows, event_id, completed, answers: next + 1 })
     }
 
+    /// The same for events that are made up: fields in `events.ignored` that must have a value are written with one.
+    #[must_use]
+    pub fn writing_samples(self) -> Self {
+        Self { rows: self.rows.writing_samples(), ..self }
+    }
+
     fn event(&self, row: &[Cell<'_>], schema_id: u32) -> Result<QuestionnaireEvent, CodecError> {
         let missing = |field: &str| CodecError::Unreadable {
             class: MISSING_FIELD,
