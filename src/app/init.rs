@@ -16,7 +16,7 @@ use crate::{
     events::{model::Model, trial::Trial as TrialRecord},
     ml::{
         Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
-        training::{Trial, Tuned, TuningSettings, Watch, evaluate, train, tune},
+        training::{Trial, Tuned, Watch, evaluate, train, tune},
     },
     processors::{
         convert, model_table::CHAMPION, retrain_trigger::records_of, training_log::THRESHOLD,
@@ -174,15 +174,7 @@ fn tune_first(
         ControlFlow::Continue(())
     })?;
     let raw = &config.raw.tuning;
-    let settings = TuningSettings {
-        folds: raw.folds,
-        trials: raw.trials,
-        space: raw.space.clone(),
-        threads: raw.threads,
-        iterations_max: raw.iterations_max,
-        early_stopping_rounds: raw.early_stopping_rounds,
-        ..TuningSettings::default()
-    };
+    let settings = raw.settings();
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
     let started = clock.elapsed();

@@ -3,6 +3,7 @@
 use crate::{
     config::{ConfigError, RawConfig, RawRegistry, Sources, source::written_form},
     events::label,
+    ml::training::TrainingError,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
 
@@ -21,10 +22,6 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     outcomes(raw, sources)?;
     http_address(&raw.http.bind, sources)?;
     tables(raw, sources)?;
-    raw.tuning
-        .space
-        .check()
-        .map_err(|error| refused(sources, "tuning.space", &error.to_string()))?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {
         return refuse("streams.standby", "warm copies are on disk: set [streams] state_dir");
     }
@@ -36,7 +33,7 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     if raw.tuning.folds < 2 {
         return refuse("tuning.folds", "cross-validation needs at least 2");
     }
-    Ok(())
+    tuning(raw, sources)
 }
 
 /// Counts of which none would do nothing, and times of which none would never be enough. Where nothing is a meaning of its
@@ -123,8 +120,34 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
                 return Err(refused(sources, &format!("data.{name}.{key}"), &problem));
             }
         }
+        if table.comment == Some(table.delimiter) {
+            let key = format!("data.{name}.comment");
+            return Err(refused(sources, &key, "it is the delimiter, too"));
+        }
     }
     Ok(())
+}
+
+/// What a study would refuse, before anything is written.
+fn tuning(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
+    let Err(error) = raw.tuning.settings().check() else { return Ok(()) };
+    let key = match &error {
+        TrainingError::Setting { name: "iterations", .. } => "tuning.iterations_max".to_owned(),
+        TrainingError::Setting {
+            name: name @ ("folds" | "trials" | "threads" | "early_stopping_rounds"),
+            ..
+        } => format!("tuning.{name}"),
+        TrainingError::Setting { name, .. } => format!("tuning.space.{name}"),
+        TrainingError::NoExamples
+        | TrainingError::OneClass { .. }
+        | TrainingError::TooFew { .. }
+        | TrainingError::Label { .. }
+        | TrainingError::Classes { .. }
+        | TrainingError::Unservable { .. }
+        | TrainingError::Stopped
+        | TrainingError::LightGbm(_) => "tuning".to_owned(),
+    };
+    Err(refused(sources, &key, &error.to_string()))
 }
 
 /// Topics, groups and transactions are named after these.

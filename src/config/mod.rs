@@ -266,6 +266,10 @@ fn pipeline_of(
             return Err(check::refused(sources, key, &problem));
         }
     }
+    if let Some(name) = features.numeric.iter().find(|name| features.categorical.contains(name)) {
+        let problem = format!("{name:?} is in categorical, too: leave it out of one");
+        return Err(check::refused(sources, "features.numeric", &problem));
+    }
     if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
         let problem = format!("{name:?} can't be a number, as its type in the event schema is");
         return Err(check::refused(sources, "features.numeric", &problem));

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Secret, text},
-    ml::{CalendarPart, Scaling, training::Space},
+    ml::{
+        CalendarPart, Scaling,
+        training::{Space, TuningSettings},
+    },
     processors::{
         contract::ContractPolicy,
         gather::ScoreWhen,
@@ -355,6 +358,22 @@ impl Default for RawTuning {
     }
 }
 
+impl RawTuning {
+    /// The study that they ask for.
+    #[must_use]
+    pub fn settings(&self) -> TuningSettings {
+        TuningSettings {
+            folds: self.folds,
+            trials: self.trials,
+            space: self.space.clone(),
+            threads: self.threads,
+            iterations_max: self.iterations_max,
+            early_stopping_rounds: self.early_stopping_rounds,
+            ..TuningSettings::default()
+        }
+    }
+}
+
 /// Data on disk.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -371,7 +390,8 @@ pub struct RawData {
 pub struct RawTable {
     /// A path from this file's folder.
     pub path: PathBuf,
-    /// The columns in order; unset: the first line names them. An empty name is a column not used.
+    /// The names of the columns, in order, of a table without a header; unset: the first line names them. An empty name
+    /// is a column not used.
     #[serde(default, deserialize_with = "text::many")]
     pub columns: Vec<String>,
     /// Columns, by name, that are not used.

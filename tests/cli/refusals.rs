@@ -63,6 +63,13 @@ fn a_setting_that_is_wrong() {
     set("lerning.retrain_after=1", &["did you mean [learning]?"]);
     set("streams.threads=many", &["--set streams.threads: [streams] threads: ", "\"many\""]);
     set("streams.threads=0", &["[streams] threads", "at least 1"]);
+    set("tuning.folds=100", &["--set tuning.folds: [tuning] folds: ", "100, not 2 to 64"]);
+    set("data.initial.comment=\",\"", &["--set data.initial.comment: ", "the delimiter, too"]);
+    let both = ["--set", "features.numeric=[\"age\"]", "--set", "features.categorical=[\"age\"]"];
+    let expected = "--set features.numeric: [features] numeric: \"age\" is in categorical, too";
+    check(&[&["run", "-c", config][..], &both].concat(), &[expected]);
+    let leaves = "tuning.space.num_leaves={ low = 1, high = 9 }";
+    set(leaves, &["--set tuning.space.num_leaves: ", "num_leaves is 1"]);
     set("streams.standby=true", &["[streams] standby", "state_dir"]);
     set("outcomes.labels=[\"yes\"]", &["[outcomes] labels"]);
     set("topics.prefix=a b", &["[topics] prefix"]);
@@ -169,9 +176,10 @@ fn data_that_is_not_there_is_noticed_before_the_training() {
     };
     for table in ["initial", "play"] {
         let path = format!("data.{table}.path=/nowhere.csv");
-        set(&path, &["cannot open the data /nowhere.csv", "No such file"]);
+        let place = format!("--set data.{table}.path: [data.{table}] path: ");
+        set(&path, &[&place, "cannot open the data /nowhere.csv", "No such file"]);
     }
-    set("data.play.label=nothing", &["nothing"]);
+    set("data.play.label=nothing", &["foretell.toml:", ": [data.play]: ", "nothing"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("people.csv");
     fs::write(&path, "respondent_id,age,income_bracket\nann,30,<=50K\n ,31,>50K\n").unwrap();

@@ -9,7 +9,7 @@ use crate::ml::{
     Example, Label, PipelineSpec, Probabilities, Seed,
     lightgbm::{Booster, Dataset, Growth},
     training::{
-        Params, TrainingError, auc,
+        Params, TrainingError, auc, check_folds,
         dataset::{self, Table},
         folds,
     },
@@ -65,10 +65,7 @@ impl CrossValidation {
         seed: Seed,
         limits: Limits,
     ) -> Result<Self, TrainingError> {
-        let minority = dataset::check(examples, classes)?;
-        if minority < 2 {
-            return Err(TrainingError::TooFew { minority });
-        }
+        check_folds(examples, classes, limits.folds)?;
         let fold_of = folds::stratified(examples, limits.folds, seed);
         let numbered = || examples.iter().zip(&fold_of);
         let mut folds = Vec::with_capacity(limits.folds);
@@ -77,9 +74,6 @@ impl CrossValidation {
                 numbered().filter(|(_, fold)| **fold != number).map(|(example, _)| example);
             let held_out =
                 numbered().filter(|(_, fold)| **fold == number).map(|(example, _)| example);
-            if held_out.clone().next().is_none() {
-                return Err(TrainingError::TooFew { minority });
-            }
             let pipeline = dataset::fit(spec, without.clone());
             let training = Dataset::new(Table::new(&pipeline, without).matrix(), parameters)?;
             let table = Table::new(&pipeline, held_out.clone());

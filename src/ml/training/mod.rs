@@ -10,7 +10,7 @@
 //! No clock and no thread of its own that outlives a call: budgets in seconds are the caller's, who answers
 //! [`std::ops::ControlFlow::Break`] or says stop.
 
-use crate::ml::lightgbm::LightGbmError;
+use crate::ml::{Example, lightgbm::LightGbmError};
 
 mod cross_validation;
 mod dataset;
@@ -42,11 +42,18 @@ pub enum TrainingError {
         /// The index of the class.
         class: u32,
     },
-    /// Every fold needs examples of two classes to learn from.
-    #[error("{minority} examples are not of the most frequent class, too few to cross-validate")]
+    /// Every fold needs an example, and examples of two classes to learn from besides.
+    #[error(
+        "too few to cross-validate in {folds} folds: {examples} examples, of which {minority} are not of the most \
+         frequent class; it takes {folds}, of which {MINORITY_MIN} are not"
+    )]
     TooFew {
+        /// How many examples there are.
+        examples: usize,
         /// Examples that are not of the most frequent class.
         minority: usize,
+        /// How many folds there are.
+        folds: usize,
     },
     /// An example is of a class that there is not.
     #[error("example {example} is of class {label}, of {classes}")]
@@ -88,6 +95,25 @@ pub enum TrainingError {
     /// LightGBM failed.
     #[error("LightGBM failed")]
     LightGbm(#[from] LightGbmError),
+}
+
+/// One may be held out, and there must be another to learn from.
+const MINORITY_MIN: usize = 2;
+
+/// Refuses examples that can't be cross-validated.
+///
+/// # Errors
+/// [`TrainingError`], with the numbers.
+pub fn check_folds(
+    examples: &[Example],
+    classes: usize,
+    folds: usize,
+) -> Result<(), TrainingError> {
+    let minority = dataset::check(examples, classes)?;
+    if minority < MINORITY_MIN || examples.len() < folds {
+        return Err(TrainingError::TooFew { examples: examples.len(), minority, folds });
+    }
+    Ok(())
 }
 
 /// Refuses a setting outside its bounds; NaN is outside.

@@ -153,7 +153,11 @@ fn best(trials: &[Trial]) -> Option<&Trial> {
 }
 
 impl TuningSettings {
-    fn check(&self) -> Result<(), TrainingError> {
+    /// Refuses settings out of their bounds.
+    ///
+    /// # Errors
+    /// [`TrainingError::Setting`] names the first.
+    pub fn check(&self) -> Result<(), TrainingError> {
         within("folds", self.folds.into(), 2.0, MANY)?;
         within("trials", self.trials.into(), 0.0, TRIALS_MAX)?;
         within("threads", self.threads.into(), 1.0, MANY)?;
@@ -545,7 +549,11 @@ mod tests {
         check(&of_one, &settings(3, 1), TrainingError::OneClass { class: 0 });
         let mut few = of_one;
         few.extend(some.iter().find(|example| example.label.0 == 1).cloned());
-        check(&few, &settings(3, 1), TrainingError::TooFew { minority: 1 });
+        check(
+            &few,
+            &settings(3, 1),
+            TrainingError::TooFew { examples: few.len(), minority: 1, folds: 3 },
+        );
         let folds = TuningSettings { folds: 1, ..settings(3, 1) };
         check(
             &some,
