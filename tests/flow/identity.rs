@@ -79,6 +79,20 @@ fn after_its_retention_an_event_is_another() {
     check(&Settings::default(), &happens, &[first, &second]);
 }
 
+/// What is remembered goes by stream time, so by when a repeat comes, and not by what time it names: one from long before
+/// the first is the same event, as long as that is remembered.
+#[test]
+fn a_repeat_may_name_an_earlier_time() {
+    let earlier = -3 * DUPLICATES_WITHIN;
+    let happens = [named("e-1", "ann", 0), named("e-1", "ann", earlier)];
+    let scored = check(&Settings::default(), &happens, &["scored ann@0 3 gold 1.5"]);
+    assert_eq!(scored.counter(DUPLICATES, None), 1);
+    // Also if stream time has gone on, by no more than the retention.
+    let (first, second) = (named("e-1", "ann", 0), named("e-1", "ann", earlier));
+    let happens = [first, time_is(DUPLICATES_WITHIN), second];
+    check(&Settings::default(), &happens, &["scored ann@0 3 gold 1.5"]);
+}
+
 /// A topic that was made anew gives the same offsets to other events.
 #[test]
 fn ids_follow_from_events_and_not_from_places() {
