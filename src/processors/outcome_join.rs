@@ -214,15 +214,16 @@ impl Processor for Remember {
         let mut oldest = None;
         for mut entry in found {
             let (outcome, original) = match &mut entry.value {
-                // The person's outcome is known, and was learned from with another prediction.
-                Pending::Prediction(_, Fate::Learned(_))
-                    if store.settings.learn_from != LearnFrom::Every =>
-                {
-                    fate = Fate::PassedOver;
-                    oldest.get_or_insert(entry);
-                    continue;
-                }
-                Pending::Prediction(..) => {
+                Pending::Prediction(_, other) => {
+                    // The person's outcome is known, and was learned from with another prediction. An outcome of this
+                    // one's own may have been found before that.
+                    let is_learned = matches!(other, Fate::Learned(_));
+                    if is_learned
+                        && fate == Fate::Waiting
+                        && store.settings.learn_from != LearnFrom::Every
+                    {
+                        fate = Fate::PassedOver;
+                    }
                     oldest.get_or_insert(entry);
                     continue;
                 }
