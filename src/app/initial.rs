@@ -1,21 +1,26 @@
 //! The user's table on its way into the training log: what can be wrong with it is found first; then it is written, once,
 //! however often and by however many at a time.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use anyhow::Context;
 
 use crate::{
     app::{
         cluster::Cluster,
+        returning,
         table::{self, Row, Table},
     },
-    config::Config,
+    config::{Config, RawTable},
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::Answer,
     },
-    ml::{Column, Example, Value},
+    ml::{Column, Example, Value, training::check_folds},
     processors::{
         convert,
         initial_data::{InitialData, Manifest},
@@ -37,6 +42,42 @@ pub(super) struct Prepared {
     pub(super) warnings: Vec<String>,
 }
 
+/// A later time is rather one in another unit.
+const YEAR_2200: EventTime = EventTime(7_258_118_400_000);
+
+/// What the metadata of a table's rows tell of the events to come.
+fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
+    let path = table.path.display();
+    let times = || rows.iter().filter_map(|row| row.event_time);
+    let mut warnings = Vec::new();
+    let is_odd = |time: &EventTime| *time < EventTime::YEAR_2000 || *time > YEAR_2200;
+    if let Some(first) = times().find(is_odd) {
+        let hint = match first.mistaken_unit(YEAR_2200) {
+            Some(unit) => {
+                format!(" ms: it looks like {unit}, and has to be in the unit of the event schema")
+            }
+            None => String::new(),
+        };
+        warnings.push(format!(
+            "{path}: column {:?}: {} of {} event times are not between the years 2000 and 2200, such as {}{hint}",
+            config.raw.events.event_time,
+            times().filter(is_odd).count(),
+            times().count(),
+            first.0,
+        ));
+    }
+    // A row that repeats an event is no visit.
+    let visits = rows.iter().filter(|row| !row.respondent_id.is_empty()).filter_map(|row| {
+        Some((row.respondent_id.as_str(), row.event_time?, row.event_id.as_str()))
+    });
+    let visits: BTreeSet<(&str, EventTime, &str)> = visits.collect();
+    let visits = visits.into_iter().map(|(respondent, at, _)| (respondent, at));
+    warnings.extend(
+        returning::warning(visits, &config.join).map(|warning| format!("{path}: {warning}")),
+    );
+    warnings
+}
+
 /// What the training log has of initial examples; of each, whether it is the table's row of its number.
 type Found = InitialData<bool>;
 
@@ -50,9 +91,10 @@ impl Prepared {
             "there is no initial data: name a table of past answers and outcomes in [data.initial]",
         )?;
         let labels = &config.raw.outcomes.labels;
-        let table = table::load(written, &config.event_schema, labels)?;
+        let table = table::of_configuration(config, "data.initial", written, labels)?;
         let examples = examples_of(config, &table.rows)?;
         let path = written.path.display();
+        anyhow::ensure!(!table.rows.is_empty(), "{path}: there are no rows");
         let is_there = |label: &&String| table.rows.iter().any(|row| row.label == **label);
         let (there, lacking): (Vec<_>, Vec<_>) = labels.iter().partition(is_there);
         anyhow::ensure!(
@@ -60,6 +102,15 @@ impl Prepared {
             "{path}: {} rows, all of them {there:?}: a model needs at least two labels that have examples",
             table.rows.len(),
         );
+        let folds = usize::try_from(config.raw.tuning.folds)?;
+        check_folds(&examples, labels.len(), folds).with_context(|| {
+            let counts = labels.iter().map(|label| {
+                let rows = table.rows.iter().filter(|row| row.label == *label).count();
+                format!("{rows} of {label:?}")
+            });
+            let counts: Vec<String> = counts.collect();
+            format!("{path}: {} rows, {}", table.rows.len(), counts.join(", "))
+        })?;
         let mut warnings = Vec::new();
         for label in lacking {
             warnings.push(format!(
@@ -72,9 +123,13 @@ impl Prepared {
                 "{path}: no column has the event schema's {names}: the first model learns nothing of it"
             ));
         }
+        warnings.extend(warnings_of(config, written, &table.rows));
         let unseen = match &config.raw.data.play {
             Some(play) => {
-                let played = table::load(play, &config.event_schema, labels)?;
+                let played = table::of_configuration(config, "data.play", play, labels)?;
+                if play.path != written.path {
+                    warnings.extend(warnings_of(config, play, &played.rows));
+                }
                 Some(examples_of(config, &played.rows)?)
             }
             None => None,

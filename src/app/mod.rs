@@ -15,6 +15,7 @@ pub mod open_files;
 pub mod player;
 #[cfg(test)]
 mod respondents;
+mod returning;
 pub mod schemas;
 pub mod send;
 pub mod shutdown;

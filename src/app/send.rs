@@ -66,18 +66,25 @@ pub fn send(
     cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
     let table = config.raw.data.play.as_ref();
     let table = table.context("there is nothing to send: name a table in [data.play]")?;
-    let mut rows = table::read(table, &config.event_schema)?;
+    let mut rows = table::of_configuration(config, "data.play", table, &[])?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     let mut stage = Stage::open(config, cluster, clock)?;
     let (watch, threads) =
         stage::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
-    let codec = cluster.codecs(config)?.questionnaire;
+    let codec = cluster.sample_codec(config)?;
     let mut form = EventForm::new(config, codec, &rows, (&format!("send-{}", start.0), start))?;
     let play = live(config, settings, start);
     let script = Script::of(&rows, &mut form, &play);
     if script.unfit > 0 {
         tracing::warn!(rows = script.unfit, "not sent, for the event schema does not take them");
+    }
+    if script.repeated > 0 {
+        tracing::warn!(rows = script.repeated, "not sent, for they repeat an event before them");
+    }
+    let incomplete = script.incomplete_rows();
+    if incomplete > 0 {
+        tracing::warn!(rows = incomplete, "will not be scored, for they are never complete");
     }
     let mut sent = Sent::default();
     let mut shown = 0;
@@ -109,7 +116,7 @@ pub fn send(
     stage.flush()?;
     let patience = PATIENCE + config.raw.broker.session_timeout;
     if !shutdown.signal().is_stopped() && !watch.wait_for_open(0, patience) {
-        tracing::warn!("some predictions did not come: is `foretell run` running?");
+        tracing::warn!("{}", unanswered(rows.iter().any(|row| !row.event_id.is_empty())));
     }
     show_new(&watch, shown, sent.events, show);
     shutdown.signal().stop();
@@ -122,7 +129,7 @@ pub fn send(
     Ok(sent)
 }
 
-/// Everything happens now: ids and times that the table has are those of a past that was sent before.
+/// Everything happens now, whatever times the table has.
 fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySettings {
     PlaySettings {
         seed: Seed(settings.seed),
@@ -133,10 +140,18 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySetti
             moved_back: Duration::ZERO,
             open_max: usize::MAX,
         },
-        with_metadata: false,
+        with_times: false,
         retention: config.raw.scoring.retention,
-        learn_from: config.join.learn_from,
-        predictions_max: config.join.predictions_max,
+        join: config.join.clone(),
+    }
+}
+
+fn unanswered(has_ids: bool) -> &'static str {
+    if has_ids {
+        "some predictions did not come: is `foretell run` running? events with the table's ids that were sent within \
+         [events] duplicates_within are repeats, and are not predicted again"
+    } else {
+        "some predictions did not come: is `foretell run` running?"
     }
 }
 
@@ -155,4 +170,74 @@ fn show_new(
     let ours = new.iter().filter(|seen| seen.latency.is_some());
     ours.for_each(|seen| show(seen, events));
     shown + new.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::app::schemas::{self, SetLevels};
+
+    const TOML: &str = r#"
+        application.id = "shop"
+        [events]
+        schema = "event.avsc"
+        respondent_id = "who"
+        event_time = "at"
+        event_id = "id"
+        [outcomes]
+        labels = ["no", "yes"]
+        [data.play]
+        path = "play.csv"
+        label = "out"
+    "#;
+
+    /// Respondent, event id and event time of each event that is sent of `table`.
+    fn sent(table: &str) -> Vec<(String, String, i64)> {
+        let folder = tempfile::tempdir().unwrap();
+        let avsc = r#"{"type":"record","name":"R","fields":[
+            {"name":"id","type":"string"},{"name":"who","type":"long"},{"name":"at","type":"long"},
+            {"name":"age","type":["null","int"],"default":null}]}"#;
+        for (name, text) in [("event.avsc", avsc), ("foretell.toml", TOML), ("play.csv", table)] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let config = Config::load(&folder.path().join("foretell.toml"), &[]).unwrap();
+        let cluster = Cluster::embedded(&crate::app::clock());
+        let levels = SetLevels::WithNewVersions;
+        schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
+        let table = config.raw.data.play.as_ref().unwrap();
+        let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
+        let start = EventTime(1_790_000_000_000);
+        let codec = cluster.sample_codec(&config).unwrap();
+        let mut form = EventForm::new(&config, codec, &rows, ("send", start)).unwrap();
+        let settings = SendSettings {
+            rate: 1.0,
+            limit: None,
+            outcome_delay_max: Duration::from_secs(1),
+            seed: 1,
+        };
+        let script = Script::of(&rows, &mut form, &live(&config, &settings, start));
+        let events = script.actions.into_iter().filter_map(|scheduled| match scheduled.action {
+            Action::Event { event, .. } => {
+                Some((event.respondent_id, event.event_id, event.event_time.0 - start.0))
+            }
+            Action::Outcome(_) | Action::Bad { .. } => None,
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn ids_of_the_table_are_sent_and_its_times_are_not() {
+        let told = |who: &str, id: &str, at| (who.to_owned(), id.to_owned(), at);
+        let events = sent("who,id,at,age,out\n7,a,1600000000000,3,no\n8,b,1600000000001,4,yes\n");
+        assert_eq!(events, [told("7", "a", 1_000), told("8", "b", 2_000)]);
+        // Of a respondent who comes back, events without an id of the table's are told apart.
+        let events = sent("who,age,out\n7,3,no\n7,4,yes\n");
+        assert!(events.iter().all(|(who, ..)| who == "7") && events.len() == 2, "{events:?}");
+        assert_ne!(events[0].1, events[1].1);
+        // And without any, they are made up.
+        let events = sent("age,out\n3,no\n4,yes\n");
+        assert_ne!(events[0].0, events[1].0);
+    }
 }

@@ -11,7 +11,6 @@ use crate::{
     app::{cluster::Cluster, player::Action},
     config::Config,
     events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
-    processors::topology::Codecs,
     streams::{
         codec::Codec,
         record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
@@ -26,10 +25,12 @@ use crate::{
 /// Writes happenings to their topics.
 pub struct Stage {
     publisher: Box<dyn Publisher>,
-    codecs: Codecs,
+    event_codec: Arc<dyn Codec<QuestionnaireEvent>>,
+    outcome_codec: Arc<dyn Codec<Outcome>>,
     events: Topic,
     outcomes: Topic,
     clock: Arc<dyn Clock>,
+    sent: usize,
 }
 
 impl Stage {
@@ -44,11 +45,19 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             publisher: cluster.broker.publish()?,
-            codecs: cluster.codecs(config)?,
+            event_codec: cluster.sample_codec(config)?,
+            outcome_codec: cluster.codecs(config)?.outcome,
             events: config.topics.questionnaire_events.clone(),
             outcomes: config.topics.outcomes.clone(),
             clock: Arc::clone(clock),
+            sent: 0,
         })
+    }
+
+    /// Records sent so far.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.sent
     }
 
     /// Sends what an action says.
@@ -59,13 +68,11 @@ impl Stage {
         let mut bytes = Vec::new();
         let (topic, key) = match action {
             Action::Event { event, .. } => {
-                let codec: &dyn Codec<QuestionnaireEvent> = self.codecs.questionnaire.as_ref();
-                codec.encode(event, &mut bytes)?;
+                self.event_codec.encode(event, &mut bytes)?;
                 (&self.events, &event.respondent_id)
             }
             Action::Outcome(outcome) => {
-                let codec: &dyn Codec<Outcome> = self.codecs.outcome.as_ref();
-                codec.encode(outcome, &mut bytes)?;
+                self.outcome_codec.encode(outcome, &mut bytes)?;
                 (&self.outcomes, &outcome.respondent_id)
             }
             Action::Bad { key, value, .. } => {
@@ -81,6 +88,7 @@ impl Stage {
             value: Some(bytes),
             headers: Vec::new(),
         })?;
+        self.sent += 1;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::RawTable,
+    config::{Config, RawTable},
     events::{
         label,
         questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
@@ -93,6 +93,29 @@ pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, 
     Ok(load(table, schema, &[])?.rows)
 }
 
+/// Reads the table that `key` names in the configuration. Its labels must be among `labels`, unless those are none.
+///
+/// # Errors
+/// See [`load`]; what is wrong with the file or its columns is told with the place in the configuration.
+pub fn of_configuration(
+    config: &Config,
+    key: &str,
+    table: &RawTable,
+    labels: &[String],
+) -> anyhow::Result<Table> {
+    load(table, &config.event_schema, labels).map_err(|error| match &error {
+        TableError::Unopenable { .. } => {
+            let place = config.sources.named(&format!("{key}.path"));
+            anyhow::Error::new(error).context(place)
+        }
+        TableError::Columns { .. } => {
+            let place = format!("{}: [{key}]", config.sources.of(key));
+            anyhow::Error::new(error).context(place)
+        }
+        TableError::Row { .. } => error.into(),
+    })
+}
+
 /// Reads a whole table. Its labels must be among `labels`, unless those are none.
 ///
 /// # Errors
@@ -126,6 +149,12 @@ pub fn load(
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(unreadable)? {
+        let is_first = rows.is_empty() && !table.columns.is_empty();
+        if is_first && is_header(&record, &names) {
+            let problem =
+                "it names the columns, and `columns` means that no line does: leave out `columns`";
+            return Err(wrong_row(record.position(), problem.to_owned()));
+        }
         let row = row_of(&record, &places, table, schema);
         let row = row.and_then(|mut row| {
             if let Some(class) = label::class_of(&row.label, labels) {
@@ -141,7 +170,14 @@ pub fn load(
                 table.label, row.label
             ))
         });
-        let row = row.map_err(|problem| wrong_row(record.position(), problem))?;
+        let row = row.map_err(|problem| {
+            let hint = if is_first {
+                "; if this line names the columns, leave out `columns`, which means that none does"
+            } else {
+                ""
+            };
+            wrong_row(record.position(), problem + hint)
+        })?;
         add_row(&mut digest, &row, &places, &names);
         rows.push(row);
     }
@@ -155,6 +191,14 @@ pub fn load(
         digest: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
         unanswered: unanswered.map(|(_, question)| question.name.clone()).collect(),
     })
+}
+
+/// Whether each cell is the name of its column.
+fn is_header(record: &csv::StringRecord, names: &[String]) -> bool {
+    let pairs = record.iter().zip(names).filter(|(_, name)| !name.is_empty());
+    record.len() == names.len()
+        && pairs.clone().next().is_some()
+        && pairs.clone().all(|(cell, name)| cell == name)
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, TableError> {
@@ -208,7 +252,18 @@ fn places_of(
 ) -> Result<Vec<Place>, TableError> {
     let wrong = |problem| TableError::Columns { path: table.path.clone(), problem };
     if !names.contains(&table.label) {
-        return Err(wrong(format!("there is no column {:?}, which `label` names", table.label)));
+        let header = if table.columns.is_empty() {
+            format!(
+                " (the first line names {}; if it is a row, name the columns in `columns`)",
+                names.join(", ")
+            )
+        } else {
+            String::new()
+        };
+        return Err(wrong(format!(
+            "there is no column {:?}, which `label` names{header}",
+            table.label
+        )));
     }
     if let Some(name) = table.skip.iter().find(|name| !names.contains(name)) {
         let known = names.join(", ");
@@ -434,6 +489,31 @@ mod tests {
         refuse("pay,out\n7.25,no\n\"7,25\",no\n", &["line 3", "\"pay\"", "\"7,25\"", "numeric"]);
         refuse("wage,out\n1,no\n", &["\"wage\"", "age, job"]);
         refuse("born,out\n17.5.1990,no\n", &["line 2", "1990-05-17"]);
+    }
+
+    #[test]
+    fn columns_mean_that_there_is_no_header() {
+        let columns = |names: &'static [&'static str]| {
+            move |table: &mut RawTable| {
+                table.columns = names.iter().map(|name| (*name).to_owned()).collect();
+            }
+        };
+        let rows = try_load("cook,no\nnurse,yes\n", columns(&["job", "out"])).unwrap().rows;
+        assert_eq!(rows.len(), 2);
+        let check = |text: &str, names, words: &[&str]| {
+            let message = try_load(text, columns(names)).expect_err(text).to_string();
+            for word in words {
+                assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+            }
+        };
+        // All text, and a label that is no label anyway.
+        check("job,out\ncook,no\n", &["job", "out"], &["line 1", "leave out `columns`"]);
+        check(
+            "years,result\n1,no\n",
+            &["age", "out"],
+            &["line 1", "if this line names the columns"],
+        );
+        refuse("cook,no\nnurse,yes\n", &["\"out\"", "cook, no", "name the columns in `columns`"]);
     }
 
     #[test]

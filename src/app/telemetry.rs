@@ -125,11 +125,25 @@ pub fn metrics_registry() -> Result<Registry, prometheus::Error> {
 /// The sum of a metric over all its labels, as `/metrics` would show it; 0 if it is not there.
 #[must_use]
 pub fn total(registry: &Registry, name: &str) -> f64 {
+    sum(registry, name, None)
+}
+
+/// Like [`total`], of those of which one label has this value.
+#[must_use]
+pub fn total_of(registry: &Registry, name: &str, label: &str) -> f64 {
+    sum(registry, name, Some(label))
+}
+
+fn sum(registry: &Registry, name: &str, label: Option<&str>) -> f64 {
     let families = registry.gather();
     let family = families.iter().find(|family| family.name() == name);
     let metrics = family.map_or(&[][..], |family| family.get_metric());
+    let is_of = |metric: &&prometheus::proto::Metric| {
+        label.is_none_or(|label| metric.get_label().iter().any(|pair| pair.value() == label))
+    };
     metrics
         .iter()
+        .filter(is_of)
         .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
         .sum()
 }

@@ -16,7 +16,8 @@ use crate::{
 /// Runs the whole loop in this process: makes a first model, plays the table of [data.play] (or else of
 /// [data.initial]) as live questionnaires with delayed outcomes and some bad input, retrains and swaps models
 /// meanwhile, and then examines the topics. Fails if one prediction is missing, doubled, or made by another model
-/// than announced. It says how it fits event times and learning.retrain_after to the data, and what it could not check.
+/// than announced. It says how it fits event times and learning.retrain_after to the data, which rows it could not have
+/// scored, and what it could not check. A table without a header names its columns in `columns`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -88,6 +89,8 @@ fn table(report: &Report) -> String {
     let mut row = |name: &str, value: String| lines.push(format!("{name:<28} {value}"));
     row("events sent", report.events_sent.to_string());
     row("scored", report.scored.to_string());
+    let not_scored: usize = report.rows_not_scored.values().sum();
+    row("rows of the table not scored", format!("{not_scored} of {}", report.rows));
     row("outcomes joined", report.joined.to_string());
     row("unlabelled", report.unlabelled.to_string());
     row("unseen categories scored", report.unseen_categories.to_string());

@@ -16,6 +16,10 @@ use crate::{
 
 /// Makes what is missing, and leaves alone what is there: run it again at any time, also after it was
 /// interrupted.
+///
+/// The table of [data.initial] is CSV, perhaps gzipped: path, label (the column that holds it), and, if its first line does
+/// not name the columns, their names in `columns` (an empty name is a column that is not used). It is looked at before
+/// anything is written.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -78,6 +78,11 @@ const TWO_HOURS: &str = "labels = [\"no\", \"yes\"]\nwindow = \"2h\"\ngrace = \"
 
 /// Runs the demo on it: whether it succeeded, its summary, and what it said besides.
 fn run(case: &Case, settings: &[&str]) -> (bool, String, String) {
+    run_with(case, &[], settings)
+}
+
+/// The same, with more arguments.
+fn run_with(case: &Case, more: &[&str], settings: &[&str]) -> (bool, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -105,6 +110,7 @@ fn run(case: &Case, settings: &[&str]) -> (bool, String, String) {
     let common = ["http.bind=127.0.0.1:0", "tuning.trials=1", "tuning.iterations_max=20"];
     let common = common.iter().chain(&["tuning.folds=2", "streams.commit_interval=20ms"]);
     let mut arguments = vec!["demo", "--json", "--rate", "0", "-c", &config];
+    arguments.extend(more);
     arguments.extend(common.chain(settings).flat_map(|setting| ["--set", *setting]));
     let mut process = Process::start(&arguments);
     let status = process.end(SOON);
@@ -307,6 +313,11 @@ fn so_many_answers_are_enough_and_blanks_are_not() {
     let summary: Json = serde_json::from_str(&output).unwrap();
     has_learned(&summary);
     assert!(at(&summary, "/dead_letters/unmatched_outcome").as_u64() > Some(60), "{summary}");
+    let not_scored = at(&summary, "/rows_not_scored").as_object().unwrap();
+    let not_scored: Vec<_> = not_scored.iter().map(|(why, rows)| (why, rows.as_u64())).collect();
+    assert!(matches!(not_scored.as_slice(), [(why, Some(80))] if why.contains("never complete")));
+    not_checked(&summary, &["every row of the table was scored"]);
+    assert!(said.contains("80 rows are not scored: they are never complete"), "{said}");
 }
 
 #[test]
@@ -350,8 +361,99 @@ fn times_and_ids_of_the_table_are_played() {
         },
         ..case
     };
-    let (summary, _) = play(&case, &skip);
-    not_checked(&summary, &["every outcome was joined", "every window closed"]);
+    let (summary, said) = play(&case, &skip);
+    not_checked(&summary, &[]);
+    assert!(said.contains("100 of 100 respondents come back within [outcomes] window"), "{said}");
+}
+
+/// Sixty respondents, each of them four times, an hour apart: within a window of two hours each outcome is near several
+/// predictions.
+#[test]
+fn respondents_who_come_back_under_every_policy() {
+    let case = Case {
+        header: "who,event_id,at,age,height,score,job,smoker,outcome".to_owned(),
+        row: |n| {
+            let at = 1_790_000_000_000_u64 + 60_000 * u64::try_from(n).unwrap();
+            format!("ann-{},e-{n},{at},{},1.8,1.5,cook,true,{}", n % 60, n % 7, outcome(n))
+        },
+        ..visits()
+    };
+    for conflict in ["first", "last"] {
+        for learn_from in ["first", "last", "every"] {
+            let settings = [
+                format!("outcomes.conflict={conflict}"),
+                format!("outcomes.learn_from={learn_from}"),
+            ];
+            let (summary, said) = play(&case, &[&settings[0], &settings[1]]);
+            not_checked(&summary, &[]);
+            let corrections = checks(&summary, &|check| {
+                check["name"].as_str().unwrap().contains("corrections replaced")
+            });
+            assert_eq!(corrections.len(), usize::from(conflict == "last"), "{summary}");
+            let words = ["60 of 60 respondents come back", "180 times, the soonest after 1h"];
+            let learned = format!("learn_from = \"{learn_from}\"");
+            for words in words.iter().chain(&[learned.as_str(), "set [outcomes] window below 1h"]) {
+                assert_eq!(said.matches(words).count(), 1, "{words} once in {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_short_play_can_not_show_is_not_checked() {
+    for limit in ["1", "3"] {
+        let (is_ok, output, said) = run_with(&visits(), &["--limit", limit], &[]);
+        assert!(is_ok, "{said}\n{output}");
+        let summary: Json = serde_json::from_str(&output).unwrap();
+        let failed = checks(&summary, &|check| check["ok"] == Json::Bool(false));
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+}
+
+#[test]
+fn a_table_too_small_to_cross_validate_is_refused_before_it_is_written() {
+    let case = Case {
+        row: |n| format!("{},1.8,1.5,cook,true,{}", n % 7, if n == 3 { "yes" } else { "no" }),
+        ..visits()
+    };
+    let (is_ok, output, said) = run(&case, &[]);
+    assert!(!is_ok && output.is_empty(), "{output}");
+    for words in ["rows.csv: 240 rows, 239 of \"no\", 1 of \"yes\": ", "in 2 folds"] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    assert!(!said.contains("training log"), "{said}");
+}
+
+#[test]
+fn a_mandatory_field_that_is_ignored() {
+    let case = Case {
+        fields: r#"{"name":"event_id","type":"string"},{"name":"who","type":"string"},
+            {"name":"done","type":"boolean"},{"name":"token","type":"bytes"},
+            {"name":"page","type":{"type":"record","name":"Page","fields":[
+                {"name":"url","type":"string"},{"name":"tags","type":{"type":"array","items":"string"}}]}},
+            {"name":"age","type":["null","int"],"default":null}"#,
+        events: "respondent_id = \"who\"\nevent_id = \"event_id\"\ncompleted = \"done\"\nignored = [\"token\", \"page\"]",
+        header: "age,outcome".to_owned(),
+        row: |n| format!("{},{}", n % 7, outcome(n)),
+        ..visits()
+    };
+    let (summary, _) = play(&case, &[]);
+    has_learned(&summary);
+}
+
+#[test]
+fn times_in_seconds_are_told_of() {
+    let case = Case {
+        header: "who,at,age,height,score,job,smoker,outcome".to_owned(),
+        row: |n| {
+            let at = 1_790_000_000 + 60 * n;
+            format!("ann-{n},{at},{},1.8,1.5,cook,true,{}", n % 7, outcome(n))
+        },
+        ..visits()
+    };
+    let (_, said) = play(&case, &[]);
+    let words = "column \"at\": 240 of 240 event times are not between the years 2000 and 2200, such as 1790000000 ms: it looks like seconds";
+    assert_eq!(said.matches(words).count(), 1, "{said}");
 }
 
 #[test]

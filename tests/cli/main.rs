@@ -13,5 +13,4 @@ mod ids;
 mod refusals;
 mod run;
 mod schema;
-mod schemas_played;
 mod secrets;

@@ -1,12 +1,20 @@
 //! Lateness is a first-class thing: every row of the table of outcomes.
 
+use std::time::Duration;
+
 use foretell::{
-    processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
-    streams::record::Header,
+    app::player::{Action, Joins, ScheduledAction, join},
+    events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
+    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+    streams::{record::Header, time::EventTime},
 };
+use proptest::prelude::*;
+use serde_json::json;
 
 use crate::{
-    scored::{GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit},
+    scored::{
+        GRACE, Happens, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is, visit,
+    },
     world::classes,
 };
 
@@ -286,4 +294,119 @@ fn another_spelling_of_a_respondent_or_a_class_is_the_same_one() {
     let happens = [visit("ann", 0), outcome("ann", 5, "1.0")];
     let expected = ["learned ann@0 1 after 5 s 3 gold 1.5"];
     check(&settings, &happens, &expected, &[("joined", 1)]);
+}
+
+/// A prediction of a respondent, or an outcome with its label, so many seconds after what was before.
+type Told = (Option<&'static str>, &'static str, i64);
+
+fn histories() -> impl Strategy<Value = Vec<Told>> {
+    let label = prop_oneof![Just(None), Just(None), Just(Some("yes")), Just(Some("no"))];
+    let who = prop_oneof![Just("ann"), Just("ann"), Just("bob")];
+    let gap = prop_oneof![Just(0), Just(1), Just(10), Just(40), Just(60), Just(WINDOW), Just(101)];
+    prop::collection::vec((label, who, gap), 1..30)
+}
+
+/// What the topology makes of it.
+fn joined(history: &[Told], settings: &Settings) -> Joins {
+    let mut scored = Scored::new(settings);
+    let mut at = 0;
+    for (number, (label, who, gap)) in history.iter().enumerate() {
+        at += gap;
+        scored.happen(&match label {
+            Some(label) => outcome(who, at, label),
+            None => Happens::Event(
+                who,
+                at,
+                json!({"id": format!("e-{number}"), "visits": 3, "plan": "gold", "minutes": 1.5}),
+            ),
+        });
+    }
+    scored.happen(&time_is(at + 2 * (WINDOW + GRACE)));
+    scored.driver.commit();
+    let outcomes = |result| scored.counter("foretell_outcomes_total", Some(result));
+    let count = |count: u64| usize::try_from(count).unwrap();
+    Joins {
+        joined: count(outcomes("joined")),
+        corrected: count(outcomes("corrected")),
+        unlabelled: count(scored.counter("foretell_unlabelled_total", None)),
+        unmatched: count(outcomes("unmatched")),
+    }
+}
+
+/// What the demo expects of it.
+fn expected(history: &[Told], settings: &Settings) -> Joins {
+    let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
+    let mut at = EventTime(0);
+    let actions = history.iter().enumerate().map(|(number, (label, who, gap))| {
+        at = at + seconds(*gap);
+        let respondent_id = (*who).to_owned();
+        let action = match label {
+            Some(label) => Action::Outcome(Outcome {
+                respondent_id,
+                outcome_time: at,
+                label: (*label).to_owned(),
+                outcome_id: None,
+            }),
+            None => Action::Event {
+                event: QuestionnaireEvent {
+                    event_id: String::new(),
+                    respondent_id,
+                    event_time: at,
+                    completed: true,
+                    answers: Vec::new(),
+                },
+                prediction_id: number.to_string(),
+                is_scored: true,
+            },
+        };
+        ScheduledAction { at, action }
+    });
+    let actions: Vec<ScheduledAction> = actions.collect();
+    let join_settings = JoinSettings {
+        window: seconds(WINDOW),
+        grace: seconds(GRACE),
+        conflict: settings.conflict,
+        learn_from: settings.learn_from,
+        predictions_max: PREDICTIONS_MAX,
+        unlabelled: settings.unlabelled.clone(),
+        classes: settings.classes.clone(),
+    };
+    join(&actions, &join_settings)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Respondents who come back, under every combination of policies.
+    #[test]
+    fn what_joins_is_what_the_plain_rule_says(history in histories()) {
+        for conflict in [ConflictPolicy::First, ConflictPolicy::Last] {
+            for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
+                let settings = Settings { conflict, learn_from, ..Settings::default() };
+                let (joined, expected) = (joined(&history, &settings), expected(&history, &settings));
+                prop_assert_eq!(joined, expected, "{:?} {:?}", conflict, learn_from);
+            }
+        }
+    }
+}
+
+/// An event that comes late, between an outcome that waits and a prediction that was learned from: it is learned from
+/// with that outcome, and so is known for learned from when another outcome comes.
+#[test]
+fn a_late_event_is_learned_from_once() {
+    let settings = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };
+    let happens = [
+        visit("ann", 110),
+        outcome("ann", 115, "yes"),
+        outcome("ann", 5, "no"),
+        visit("ann", 60),
+        outcome("ann", 6, "yes"),
+    ];
+    let expected = [
+        "learned ann@110 yes after 5 s 3 gold 1.5",
+        "learned ann@60 no after -55 s 3 gold 1.5",
+        "corrected ann@60 yes after -54 s 3 gold 1.5",
+    ];
+    let counted = [("joined", 2), ("waiting", 1), ("corrected", 1)];
+    check(&settings, &happens, &expected, &counted);
 }

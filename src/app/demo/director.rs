@@ -13,15 +13,19 @@ use crate::{
     app::{
         cluster::Cluster,
         demo::{DemoObserver, Play, Played},
-        player::{self, Action, closing},
+        player::{self, Action, ScheduledAction, closing},
         shutdown::Shutdown,
         stage::{self, Stage},
         start::Instance,
         telemetry,
     },
     config::Config,
-    events::outcome::Outcome,
-    streams::{record::Topic, runtime::StopSignal, time::Clock},
+    events::{labelled_example::LabelledExample, outcome::Outcome},
+    streams::{
+        record::{InputRecord, Topic},
+        runtime::StopSignal,
+        time::Clock,
+    },
 };
 
 /// Nothing more is expected when nothing has changed for so long.
@@ -48,8 +52,8 @@ impl Director<'_> {
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<Played> {
         let config = self.config;
-        let labelled = self.count_records(&config.topics.labelled_examples)?;
-        let dead = self.count_records(&config.topics.dead_letters)?;
+        let labelled = self.count_examples()?;
+        let dead = self.count_records(&config.topics.dead_letters, |_| true)?;
         let trainer = self.instance.overview.trainer.clone();
         let is_training = move || trainer.progress().is_some();
         let (watch, _) =
@@ -59,6 +63,7 @@ impl Director<'_> {
             advancers: BTreeSet::new(),
             events_sent: 0,
             late_outcomes: 0,
+            trained_on_the_way: Err("the play is too short for it".to_owned()),
             watch,
             unsettled: Vec::new(),
         };
@@ -70,18 +75,17 @@ impl Director<'_> {
         let answered = || watch.lock().answered;
         let goal = played.expected.len();
         unsettled.extend(self.settle("every event predicted", answered, goal, observer)?);
-        if let Some(joins) = play.joins {
-            let joined = || count(&labelled);
-            unsettled.extend(self.settle(
-                "every outcome joined",
-                joined,
-                joins.joined,
-                observer,
-            )?);
+        let sent = stage.sent();
+        unsettled.extend(self.settle("all processed", || self.processed(), sent, observer)?);
+        if let Ok(joins) = play.known() {
+            let (joined, goal) = (|| count(&labelled), joins.joined);
+            unsettled.extend(self.settle("every outcome joined", joined, goal, observer)?);
         }
         // Only now may stream time close the windows.
         unsettled.extend(self.close_windows(play, &mut played, &mut stage, observer)?);
-        if let Some(joins) = play.joins {
+        let sent = stage.sent();
+        unsettled.extend(self.settle("all processed", || self.processed(), sent, observer)?);
+        if let Ok(joins) = play.known() {
             let closed = || self.counter("foretell_unlabelled_total");
             let goal = joins.unlabelled;
             unsettled.extend(self.settle("every window closed", closed, goal, observer)?);
@@ -89,21 +93,35 @@ impl Director<'_> {
         let letters = play.dead_letters(played.late_outcomes).values().sum();
         let set_aside = || count(&dead);
         unsettled.extend(self.settle("bad input dead-lettered", set_aside, letters, observer)?);
-        let examples = play.examples(config).unwrap_or_else(|| count(&labelled));
+        let examples = play.examples(config).unwrap_or_else(|_| count(&labelled));
         let learned = self.last_training_learns_from(examples)?;
         let what = "the last model swapped in";
         unsettled.extend(self.settle(what, || self.learned(), learned, observer)?);
-        played.unsettled = unsettled;
+        played.unsettled.extend(unsettled);
         Ok(played)
     }
 
-    fn count_records(&self, topic: &Topic) -> anyhow::Result<Arc<AtomicUsize>> {
+    fn count_records(
+        &self,
+        topic: &Topic,
+        counts: impl Fn(&InputRecord) -> bool + Clone + Send + 'static,
+    ) -> anyhow::Result<Arc<AtomicUsize>> {
         let records = Arc::new(AtomicUsize::new(0));
         let into = Arc::clone(&records);
-        stage::follow(self.cluster.broker.as_ref(), topic, self.stop, move |_| {
-            into.fetch_add(1, Ordering::SeqCst);
+        stage::follow(self.cluster.broker.as_ref(), topic, self.stop, move |record| {
+            into.fetch_add(usize::from(counts(record)), Ordering::SeqCst);
         })?;
         Ok(records)
+    }
+
+    /// Examples that a training counts: a correction replaces one.
+    fn count_examples(&self) -> anyhow::Result<Arc<AtomicUsize>> {
+        let topic = &self.config.topics.labelled_examples;
+        let codec = self.cluster.codec::<LabelledExample>(topic)?;
+        self.count_records(topic, move |record| {
+            let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
+            matches!(example, Some(Ok(example)) if !example.correction)
+        })
     }
 
     fn play_script(
@@ -116,15 +134,22 @@ impl Director<'_> {
     ) -> anyhow::Result<()> {
         let started = self.clock.elapsed();
         let actions = &play.script.actions;
-        let mut outcomes = BTreeSet::new();
+        let no_waits = BTreeSet::new();
+        let waits = play.waits.as_ref().unwrap_or(&no_waits);
         let rest = actions.len() * AFTER_A_TRAINING_PERCENT / 100;
         let mut paused = Duration::ZERO;
         for (number, scheduled) in actions.iter().enumerate() {
             if number + rest == actions.len() {
                 stage.flush()?;
                 let before = self.clock.elapsed();
-                self.wait_for_a_training(outcomes.len(), observer)?;
+                played.trained_on_the_way = self.wait_for_a_training(play, number, observer)?;
                 paused = self.clock.elapsed().saturating_sub(before);
+            }
+            if waits.contains(&number) {
+                stage.flush()?;
+                let what = "all of respondents who come back processed in order";
+                let unsettled = self.settle(what, || self.processed(), stage.sent(), observer)?;
+                played.unsettled.extend(unsettled);
             }
             match &scheduled.action {
                 Action::Event { prediction_id, is_scored, .. } => {
@@ -134,9 +159,7 @@ impl Director<'_> {
                         played.expected.insert(prediction_id.clone());
                     }
                 }
-                Action::Outcome(outcome) => {
-                    outcomes.insert(outcome.respondent_id.as_str());
-                }
+                Action::Outcome(_) => {}
                 Action::Bad { .. } => played.events_sent += 1,
             }
             stage.play(&scheduled.action)?;
@@ -163,22 +186,42 @@ impl Director<'_> {
         played.watch.expect(prediction_id, self.clock.elapsed(), is_training);
     }
 
-    /// Waits until a model serves that was trained from the stream, if `outcomes` are enough for one: so there are
-    /// respondents left for it to predict, however fast the rest goes.
+    /// Waits until a model serves that was trained from the stream, if what joins of the first `sent` actions is enough
+    /// for one: so there are respondents left for it to predict, however fast the rest goes. Else it says why not.
     fn wait_for_a_training(
         &self,
-        outcomes: usize,
+        play: &Play,
+        sent: usize,
         observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<()> {
-        // Some of the outcomes are for nobody.
-        let joining = outcomes.saturating_sub(usize::try_from(super::BAD_INPUT)?);
-        if joining < usize::try_from(self.config.raw.learning.retrain_after)? {
-            return Ok(());
+    ) -> anyhow::Result<Result<(), String>> {
+        let joined = play.script.joins(sent, &play.settings.join).joined;
+        let every = self.config.raw.learning.retrain_after;
+        if joined < usize::try_from(every)? {
+            return Ok(Err(format!(
+                "{joined} outcomes join before the last quarter of the play, fewer than learning.retrain_after = {every}"
+            )));
+        }
+        let scored = |scheduled: &ScheduledAction| {
+            matches!(&scheduled.action, Action::Event { is_scored: true, .. })
+        };
+        if !play.script.actions[sent..].iter().any(scored) {
+            return Ok(Err("nothing is scored in the last quarter of the play".to_owned()));
         }
         let model = || self.instance.overview.snapshot().model;
         let trained = || usize::from(model().is_some_and(|model| model.training > 0));
         // What becomes of it is among the checks.
-        self.settle("a model trained from the stream", trained, 1, observer).map(drop)
+        self.settle("a model trained from the stream", trained, 1, observer)?;
+        Ok(Ok(()))
+    }
+
+    /// Events and outcomes that were processed, and committed.
+    fn processed(&self) -> usize {
+        let topics = &self.config.topics;
+        let of = |topic: &Topic| {
+            let name = "foretell_records_processed_total";
+            rounded(telemetry::total_of(&self.instance.registry, name, topic.as_str()))
+        };
+        of(&topics.questionnaire_events) + of(&topics.outcomes)
     }
 
     /// Events that are scored move stream time past every window. Inputs are merged by event time, so an outcome sent

@@ -31,6 +31,8 @@ pub(super) struct Found {
     pub(super) surprises: Surprises,
     /// Labelled examples from the stream.
     pub(super) joined: usize,
+    /// Corrections of those.
+    pub(super) corrected: usize,
     /// Records set aside, by class.
     pub(super) dead_letters: BTreeMap<String, usize>,
     /// The models in the order in which they were announced.
@@ -81,10 +83,12 @@ pub(super) fn examine(
     })?;
 
     let classes = &config.raw.outcomes.labels;
-    let mut joined = 0;
+    let (mut joined, mut corrected) = (0, 0);
     let mut live: BTreeMap<String, (Vec<Probabilities>, Vec<Label>)> = BTreeMap::new();
     cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {
-        joined += usize::from(example.origin == ExampleOrigin::Stream && !example.correction);
+        let is_ours = example.origin == ExampleOrigin::Stream;
+        joined += usize::from(is_ours && !example.correction);
+        corrected += usize::from(is_ours && example.correction);
         if let (Some(prediction), Some(label)) =
             (example.prediction, convert::label_of(&example.label, classes))
         {
@@ -118,6 +122,7 @@ pub(super) fn examine(
         wrong_version,
         surprises,
         joined,
+        corrected,
         dead_letters: dead_letters(config, cluster)?,
         models,
     })

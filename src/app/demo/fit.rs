@@ -1,7 +1,7 @@
 //! Fits the configuration and the clock to the data, and says so: a play has to show, in a minute, what an application
 //! shows in months.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
 
@@ -9,6 +9,7 @@ use crate::{
     app::{
         demo::DemoSettings,
         player::{EventForm, Pace, PlaySettings, Script},
+        returning,
         table::{self, Row},
     },
     config::Config,
@@ -38,7 +39,8 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
     }
     let table = data.play.as_ref().or(data.initial.as_ref());
     let table = table.context("there is nothing to play: name a table in [data.play]")?;
-    let mut rows = table::read(table, &config.event_schema)?;
+    let key = if data.play.is_some() { "data.play" } else { "data.initial" };
+    let mut rows = table::of_configuration(config, key, table, &[])?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     anyhow::ensure!(!rows.is_empty(), "{}: there are no rows to play", table.path.display());
     Ok(Source { rows, lines })
@@ -49,10 +51,9 @@ pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> 
     PlaySettings {
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
-        with_metadata: true,
+        with_times: true,
         retention: config.raw.scoring.retention,
-        learn_from: config.join.learn_from,
-        predictions_max: config.join.predictions_max,
+        join: config.join.clone(),
     }
 }
 
@@ -97,19 +98,32 @@ pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Ve
         lines
             .push(format!("{unnamed} rows have no event id, and are played with ids made up here"));
     }
-    if script.unfit > 0 {
-        lines.push(format!(
-            "{} rows are not played, for the event schema does not take them (a mandatory answer that is blank?)",
-            script.unfit
-        ));
+    // Where the table says the times, `init` has looked at them.
+    if !has(&|row| row.event_time.is_some()) {
+        let warning = returning::warning(script.visits(), &play.join);
+        let told = |warning: String| {
+            format!("warning: as it is played, for the table says no times: {warning}")
+        };
+        lines.extend(warning.map(told));
     }
-    if script.repeated > 0 {
-        lines.push(format!(
-            "{} rows repeat an event before them, and are not played",
-            script.repeated
-        ));
+    for (why, rows) in not_scored(script) {
+        lines.push(format!("warning: {rows} rows are not scored: {why}"));
     }
     lines
+}
+
+/// Rows of which no prediction is made, by why.
+pub(super) fn not_scored(script: &Script) -> BTreeMap<&'static str, usize> {
+    let mut rows = BTreeMap::from([
+        ("the event schema does not take them (a mandatory answer that is blank?)", script.unfit),
+        ("they repeat an event before them", script.repeated),
+        (
+            "they are never complete: [scoring] when asks for more answers than they have, and [events] completed names no field",
+            script.incomplete_rows(),
+        ),
+    ]);
+    rows.retain(|_, rows| *rows > 0);
+    rows
 }
 
 /// The configuration that is run; adds what is other in it.

@@ -63,8 +63,13 @@ struct Play {
     script: Script,
     /// Whether the schema lets events without a respondent be written.
     has_nobody: bool,
-    /// None if it can't be told beforehand.
-    joins: Option<Joins>,
+    /// What joins, if it is processed in order.
+    joins: Joins,
+    /// Before which actions to wait, so that it is; else why it can't be waited for.
+    waits: Result<BTreeSet<usize>, String>,
+    /// Rows of the table, and those of them that are not scored, by why.
+    rows: usize,
+    not_scored: BTreeMap<&'static str, usize>,
     /// Answers that are scored as they are.
     sample: Vec<Option<Answer>>,
 }
@@ -77,6 +82,8 @@ struct Played {
     advancers: BTreeSet<String>,
     events_sent: usize,
     late_outcomes: usize,
+    /// Whether it was waited for a model that was trained on the way; else why not.
+    trained_on_the_way: Result<(), String>,
     watch: Watch,
     /// What did not come about in time.
     unsettled: Vec<&'static str>,
@@ -148,30 +155,38 @@ fn prepare(
 ) -> anyhow::Result<(Config, Play)> {
     let rows = &source.rows;
     let play = fit::play(config, rows, EventTime(clock.now().0), settings.seed);
-    let codec = cluster.codecs(config)?.questionnaire;
+    let codec = cluster.sample_codec(config)?;
     let mut form = EventForm::new(config, codec, rows, ("demo", play.pace.start))?;
     let sample = fit::sample(rows, &form, play.pace.start)?;
     let mut script = Script::of(rows, &mut form, &play);
     lines.extend(fit::describe(rows, &play, &script));
-    let of_rows = script.joins(&play);
-    let joining = of_rows.map_or(rows.len(), |joins| joins.joined);
+    let joining = script.joins(script.actions.len(), &play.join).joined;
     let fitted = fit::configuration(config, joining, lines)?;
+    let not_scored = fit::not_scored(&script);
     let sampled = (sample.answers.as_slice(), sample.label.as_str());
     let has_nobody = script.add_bad_input(sampled, BAD_INPUT, &mut form, &play);
-    let joins = script.joins(&play);
-    let sample = sample.answers.clone();
-    Ok((fitted, Play { settings: play, form, script, has_nobody, joins, sample }))
+    let joins = script.joins(script.actions.len(), &play.join);
+    let waits = script.waits(&play.join);
+    let (sample, rows) = (sample.answers.clone(), rows.len());
+    let play =
+        Play { settings: play, form, script, has_nobody, joins, waits, rows, not_scored, sample };
+    Ok((fitted, play))
 }
 
 impl Play {
-    /// Examples from the stream that must be in the training log; none if that is not known.
-    fn examples(&self, config: &Config) -> Option<usize> {
-        let joins = self.joins?;
-        Some(match config.join.unlabelled {
+    /// Examples from the stream that must be in the training log; else why that is not known.
+    fn examples(&self, config: &Config) -> Result<usize, &str> {
+        let joins = self.known()?;
+        Ok(match config.join.unlabelled {
             UnlabelledPolicy::Drop => joins.joined,
             // No outcome is an outcome, too.
             UnlabelledPolicy::Label(_) => joins.joined + joins.unlabelled,
         })
+    }
+
+    /// What joins; else why all of it may be processed in another order.
+    fn known(&self) -> Result<Joins, &str> {
+        self.waits.as_ref().map(|_| self.joins).map_err(String::as_str)
     }
 
     /// Records that must be among the dead letters, by class; those of outcomes only if it is known what joins.
@@ -182,7 +197,7 @@ impl Play {
                 *expected.entry(*class).or_default() += 1;
             }
         }
-        if let Some(joins) = self.joins {
+        if let Ok(joins) = self.known() {
             expected.insert("late_outcome", late_outcomes);
             expected.insert("unmatched_outcome", joins.unmatched);
         }

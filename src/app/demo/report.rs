@@ -17,6 +17,10 @@ use crate::{
 pub struct Report {
     /// Events sent, in one piece or in two, bad ones included.
     pub events_sent: usize,
+    /// Rows of the table.
+    pub rows: usize,
+    /// Rows of it that no prediction is made of, by why.
+    pub rows_not_scored: BTreeMap<String, usize>,
     /// Observations scored.
     pub scored: usize,
     /// Outcomes joined with their predictions.
@@ -143,6 +147,8 @@ pub(super) fn report(
     let [idle, training] = latencies(played);
     let mut report = Report {
         events_sent: played.events_sent,
+        rows: play.rows,
+        rows_not_scored: play.not_scored.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
         scored: found.predictions.values().sum(),
         joined: found.joined,
         unlabelled: counted.unlabelled,
@@ -166,9 +172,11 @@ pub(super) fn report(
         models,
     };
     report.checks = of_predictions(played, found, &report);
+    report.checks.push(of_rows(play));
     report.checks.extend(of_outcomes(config, (play, played), found, &report));
     report.checks.extend(of_answers(found, &report));
-    report.checks.extend(of_learning(config.raw.learning.retrain_after, found, &report));
+    let every = config.raw.learning.retrain_after;
+    report.checks.extend(of_learning(every, &played.trained_on_the_way, found, &report));
     let late = played.unsettled.iter();
     report.checks.extend(late.map(|what| Check::of(&format!("in time: {what}"), false)));
     report
@@ -201,19 +209,20 @@ fn of_outcomes(
     report: &Report,
 ) -> Vec<Check> {
     let (joined, closed) = ("every outcome was joined", "every window closed");
-    let mut checks = match (play.joins, play.examples(config)) {
-        (Some(joins), Some(examples)) => vec![
+    let mut checks = match play.examples(config) {
+        Ok(examples) => vec![
             Check::of(joined, report.joined == examples),
-            Check::of(closed, report.unlabelled == joins.unlabelled),
+            Check::of(closed, report.unlabelled == play.joins.unlabelled),
         ],
-        (_, _) => {
-            let why = "respondents of the table come back (or have more predictions than outcomes.predictions_max), so it depends on the windows what joins";
-            vec![Check::skipped(joined, why), Check::skipped(closed, why)]
-        }
+        Err(why) => [joined, closed].map(|name| Check::skipped(name, why)).into(),
     };
+    if play.known().is_ok() && (play.joins.corrected > 0 || found.corrected > 0) {
+        let name = "corrections replaced examples";
+        checks.push(Check::of(name, found.corrected == play.joins.corrected));
+    }
     let expected = play.dead_letters(played.late_outcomes);
     let mut letters = found.dead_letters.clone();
-    if play.joins.is_none() {
+    if play.known().is_err() {
         letters.remove("late_outcome");
         letters.remove("unmatched_outcome");
     }
@@ -228,6 +237,21 @@ fn of_outcomes(
         ));
     }
     checks
+}
+
+/// Rows that are not scored are no fault of what scores; but they are told of.
+fn of_rows(play: &Play) -> Check {
+    let name = "every row of the table was scored";
+    if play.not_scored.is_empty() {
+        return Check::of(name, true);
+    }
+    let reasons = play.not_scored.iter().map(|(why, rows)| format!("{rows}, for {why}"));
+    let reasons: Vec<String> = reasons.collect();
+    let rows: usize = play.not_scored.values().sum();
+    Check::skipped(
+        name,
+        &format!("{rows} of {} rows are not scored: {}", play.rows, reasons.join("; ")),
+    )
 }
 
 fn of_answers(found: &Found, report: &Report) -> [Check; 2] {
@@ -255,7 +279,12 @@ fn of_answers(found: &Found, report: &Report) -> [Check; 2] {
     ]
 }
 
-fn of_learning(every: u64, found: &Found, report: &Report) -> [Check; 2] {
+fn of_learning(
+    every: u64,
+    trained_on_the_way: &Result<(), String>,
+    found: &Found,
+    report: &Report,
+) -> [Check; 2] {
     let names = [
         "models were trained from the stream",
         "a model trained on the way predicted later respondents",
@@ -269,7 +298,11 @@ fn of_learning(every: u64, found: &Found, report: &Report) -> [Check; 2] {
     }
     let has_predicted = |model: &&FoundModel| model.training > 0 && model.in_play > 0;
     let trained = found.models.iter().filter(has_predicted).count();
-    [Check::of(names[0], report.retrainings > 0), Check::of(names[1], trained > 0)]
+    let on_the_way = match trained_on_the_way {
+        Err(why) if trained == 0 => Check::skipped(names[1], why),
+        Ok(()) | Err(_) => Check::of(names[1], trained > 0),
+    };
+    [Check::of(names[0], report.retrainings > 0), on_the_way]
 }
 
 /// Milliseconds, sorted: with no training under way, and with one.
@@ -316,7 +349,8 @@ mod tests {
 
     #[test]
     fn learning_is_checked_where_outcomes_are_enough_for_it() {
-        let check = |joined, retrainings, in_play: &[usize]| {
+        let waited = Ok(());
+        let check = |joined, retrainings, in_play: &[usize], waited: &Result<(), String>| {
             let model = |(training, in_play): (u64, &usize)| FoundModel {
                 version: training.to_string(),
                 training,
@@ -326,12 +360,18 @@ mod tests {
             };
             let models = (0..).zip(in_play).map(model).collect();
             let found = Found { joined, models, ..Found::default() };
-            results(&of_learning(100, &found, &Report { retrainings, ..Report::default() }))
+            let report = Report { retrainings, ..Report::default() };
+            results(&of_learning(100, waited, &found, &report))
         };
-        assert_eq!(check(99, 0, &[9]), [None, None]);
-        assert_eq!(check(100, 0, &[9]), [Some(false), Some(false)]);
-        assert_eq!(check(100, 1, &[9, 0]), [Some(true), Some(false)], "it came too late");
-        assert_eq!(check(100, 1, &[9, 1]), [Some(true), Some(true)]);
+        assert_eq!(check(99, 0, &[9], &waited), [None, None]);
+        assert_eq!(check(100, 0, &[9], &waited), [Some(false), Some(false)]);
+        let too_late = check(100, 1, &[9, 0], &waited);
+        assert_eq!(too_late, [Some(true), Some(false)], "it came too late");
+        assert_eq!(check(100, 1, &[9, 1], &waited), [Some(true), Some(true)]);
+        let too_short = Err("the play is too short".to_owned());
+        assert_eq!(check(100, 1, &[9, 0], &too_short), [Some(true), None]);
+        assert_eq!(check(100, 1, &[9, 1], &too_short), [Some(true), Some(true)]);
+        assert_eq!(check(100, 0, &[9], &too_short), [Some(false), None]);
     }
 
     #[test]

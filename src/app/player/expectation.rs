@@ -1,24 +1,14 @@
-//! What must come of a script, by the rules of `processors::gather` and `processors::outcome_join`, in order of time.
+//! What must come of a script, by the rules of `processors::gather` and `processors::outcome_join`, in order of time, and
+//! where a play has to wait so that it comes in that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     app::player::{Action, EventForm, PlaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
-    processors::{gather::ScoreWhen, outcome_join::LearnFrom},
+    processors::{gather::ScoreWhen, outcome_join::JoinSettings},
     streams::time::EventTime,
 };
-
-/// What joins: known where each respondent comes once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Joins {
-    /// Labelled examples: outcomes with the predictions that are learned from.
-    pub joined: usize,
-    /// Predictions whose outcome never comes.
-    pub unlabelled: usize,
-    /// Outcomes without a prediction.
-    pub unmatched: usize,
-}
 
 /// A questionnaire that is not complete.
 struct Partial {
@@ -30,9 +20,12 @@ struct Partial {
 /// Says of each event of a sorted script whether it is scored.
 pub(super) fn mark_scored(script: &mut Script, form: &EventForm, settings: &PlaySettings) {
     let mut partials: BTreeMap<String, Partial> = BTreeMap::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
-        if let Action::Event { event, is_scored, .. } = &mut scheduled.action {
-            *is_scored = gather(&mut partials, event, form, settings);
+        if let Action::Event { event, is_scored, prediction_id } = &mut scheduled.action {
+            // A piece with the content and the time of another is a repeat.
+            let is_new = seen.insert(prediction_id);
+            *is_scored = is_new && gather(&mut partials, event, form, settings);
         }
     }
 }
@@ -68,33 +61,44 @@ fn gather(
     is_scored
 }
 
-/// What joins; none if it depends on which of a respondent's predictions still wait when an outcome comes.
-pub(super) fn joins(script: &Script, settings: &PlaySettings) -> Option<Joins> {
-    let mut scored: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut known: BTreeSet<&str> = BTreeSet::new();
-    for scheduled in &script.actions {
-        match &scheduled.action {
-            Action::Event { event, is_scored, .. } => {
-                *scored.entry(&event.respondent_id).or_default() += usize::from(*is_scored);
-            }
-            Action::Outcome(outcome) => {
-                known.insert(&outcome.respondent_id);
-            }
-            Action::Bad { .. } => {}
+/// Each takes about a commit interval, so these take two minutes at most where that is 100 ms.
+const WAITS_MAX: usize = 1_000;
+
+/// Before which actions all that were sent are to be processed, so that what joins does not depend on chance: events and
+/// outcomes are on two topics, and what is sent to both at once may be processed in either order. That matters only for
+/// respondents who come back: which of their predictions are there when an outcome comes, and whether stream time has
+/// closed a window by then.
+///
+/// # Errors
+/// If there are too many of them to wait for; it says so.
+pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
+    let mut waits = BTreeSet::new();
+    // What may not be processed yet, of those who come back: of each, whether an outcome was sent last.
+    let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut oldest: Option<EventTime> = None;
+    for (index, scheduled) in script.actions.iter().enumerate() {
+        let (respondent, is_outcome) = match &scheduled.action {
+            Action::Event { event, .. } => (event.respondent_id.as_str(), false),
+            Action::Outcome(outcome) => (outcome.respondent_id.as_str(), true),
+            Action::Bad { .. } => continue,
+        };
+        let is_other = open.get(respondent).is_some_and(|before| *before != is_outcome);
+        let is_late = oldest.is_some_and(|oldest| scheduled.at > oldest + settings.grace);
+        if is_other || is_late {
+            waits.insert(index);
+            open.clear();
+            oldest = None;
+        }
+        if script.returning.contains(respondent) {
+            open.insert(respondent, is_outcome);
+            oldest.get_or_insert(scheduled.at);
         }
     }
-    if script.is_anyone_back || scored.values().any(|times| *times > settings.predictions_max) {
-        return None;
+    if waits.len() > WAITS_MAX {
+        return Err(format!(
+            "respondents of the table come back, and to play all of their events and outcomes in order takes more than \
+             {WAITS_MAX} waits: play fewer with --limit"
+        ));
     }
-    let mut joins = Joins::default();
-    for (respondent, times) in &scored {
-        match (known.contains(respondent), settings.learn_from) {
-            (false, _) => joins.unlabelled += times,
-            (true, LearnFrom::Every) => joins.joined += times,
-            (true, LearnFrom::First | LearnFrom::Last) => joins.joined += (*times).min(1),
-        }
-    }
-    let is_scored = |respondent: &&&str| scored.get(**respondent).is_some_and(|times| *times > 0);
-    joins.unmatched = known.len() - known.iter().filter(is_scored).count();
-    Some(joins)
+    Ok(waits)
 }

@@ -4,7 +4,8 @@
 //! ```text
 //!  rows + schema ─▶ EventForm ─┐
 //!  windows, clock ─▶ Pace ─────┴▶ Script: actions in order of time, each event with whether it is scored
-//!                                   └─▶ Joins: what must come of it
+//!                                   ├─▶ Joins: what must come of it
+//!                                   └─▶ where to wait, so that it comes of it
 //! ```
 
 use std::{collections::BTreeSet, time::Duration};
@@ -18,17 +19,18 @@ use crate::{
         questionnaire::{Answer, QuestionnaireEvent},
     },
     ml::Seed,
-    processors::outcome_join::LearnFrom,
+    processors::outcome_join::JoinSettings,
     streams::time::EventTime,
 };
 
 pub use crate::app::player::{
-    expectation::Joins,
+    batch_join::{Joins, join},
     form::EventForm,
     pace::{Pace, closing},
 };
 
 mod bad_input;
+mod batch_join;
 mod expectation;
 mod form;
 mod pace;
@@ -40,14 +42,12 @@ pub struct PlaySettings {
     pub seed: Seed,
     /// How event time goes.
     pub pace: Pace,
-    /// Whether ids and event times of the table are played.
-    pub with_metadata: bool,
+    /// Whether event times of the table are played.
+    pub with_times: bool,
     /// How long the other side waits for the next piece of a questionnaire.
     pub retention: Duration,
-    /// Which predictions it learns from.
-    pub learn_from: LearnFrom,
-    /// Of how many of a respondent's it waits for the outcome.
-    pub predictions_max: usize,
+    /// How it joins predictions and outcomes.
+    pub join: JoinSettings,
 }
 
 /// One questionnaire in this many comes in two events.
@@ -100,8 +100,10 @@ pub struct Script {
     pub unfit: usize,
     /// Rows with the respondent and the event id of one before.
     pub repeated: usize,
-    /// Whether a respondent comes in more than one row.
-    pub is_anyone_back: bool,
+    /// Respondents who come in more than one row.
+    pub returning: BTreeSet<String>,
+    /// Of each row that is played, the predictions of which one at least is made of it.
+    rows: Vec<Vec<String>>,
 }
 
 impl Script {
@@ -116,9 +118,7 @@ impl Script {
         for row in rows {
             let who = form.new_respondent("row");
             let mut event = form.event_of(&who, at, row.answers.clone());
-            if settings.with_metadata {
-                put_metadata(&mut event, row, form, settings.pace.moved_back);
-            }
+            put_metadata(&mut event, row, form, settings);
             if !form.takes(&event) {
                 script.unfit += 1;
                 continue;
@@ -127,7 +127,9 @@ impl Script {
                 script.repeated += 1;
                 continue;
             }
-            script.is_anyone_back |= !respondents.insert(event.respondent_id.clone());
+            if !respondents.insert(event.respondent_id.clone()) {
+                script.returning.insert(event.respondent_id.clone());
+            }
             script.outcome(&event, &row.label, settings, &mut rng);
             script.questionnaire(event, form, settings, &mut rng);
             at = at + settings.pace.gap;
@@ -155,10 +157,40 @@ impl Script {
         expectation::mark_scored(self, form, settings);
     }
 
-    /// What joins; none if it can't be told beforehand, for respondents come back.
+    /// What joins of the first `actions`, if all of it is processed in order of time.
     #[must_use]
-    pub fn joins(&self, settings: &PlaySettings) -> Option<Joins> {
-        expectation::joins(self, settings)
+    pub fn joins(&self, actions: usize, settings: &JoinSettings) -> Joins {
+        join(&self.actions[..actions], settings)
+    }
+
+    /// Before which actions all before them have to be processed, so that it is.
+    ///
+    /// # Errors
+    /// If those are too many.
+    pub fn waits(&self, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
+        expectation::waits(self, settings)
+    }
+
+    /// Rows that are played and of which no prediction is made: they never have all answers that it takes.
+    #[must_use]
+    pub fn incomplete_rows(&self) -> usize {
+        let scored = self.actions.iter().filter_map(|scheduled| match &scheduled.action {
+            Action::Event { prediction_id, is_scored: true, .. } => Some(prediction_id.as_str()),
+            Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => None,
+        });
+        let scored: BTreeSet<&str> = scored.collect();
+        let is_scored = |row: &&Vec<String>| row.iter().any(|id| scored.contains(id.as_str()));
+        self.rows.len() - self.rows.iter().filter(is_scored).count()
+    }
+
+    /// Who is predicted, and when, in order of time.
+    pub fn visits(&self) -> impl Iterator<Item = (&str, EventTime)> {
+        self.actions.iter().filter_map(|scheduled| match &scheduled.action {
+            Action::Event { event, is_scored: true, .. } => {
+                Some((event.respondent_id.as_str(), scheduled.at))
+            }
+            Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => None,
+        })
     }
 
     /// The event time of the first action.
@@ -184,7 +216,9 @@ impl Script {
         // The first piece a little earlier, with the questions up to a random one.
         let cut = rng.random_range(1..event.answers.len().max(2));
         let (mut first, mut last) = (event.clone(), event.clone());
-        first.event_id = form.event_id(&format!("{}-first", event.respondent_id));
+        let name =
+            format!("{}-{}-{}-first", event.respondent_id, event.event_id, event.event_time.0);
+        first.event_id = form.event_id(&name);
         first.completed = false;
         first.event_time = event.event_time - settings.pace.gap;
         first.answers.iter_mut().skip(cut).for_each(|answer| *answer = None);
@@ -194,11 +228,10 @@ impl Script {
             && last.answers.iter().any(Option::is_some)
             && form.takes(&first)
             && form.takes(&last);
-        if is_split && has_pieces {
-            self.push_event(first, form);
-            self.push_event(last, form);
-        } else {
-            self.push_event(event, form);
+        let pieces = if is_split && has_pieces { vec![first, last] } else { vec![event] };
+        self.rows.push(pieces.iter().map(|piece| form.prediction_id(piece)).collect());
+        for piece in pieces {
+            self.push_event(piece, form);
         }
     }
 
@@ -241,9 +274,14 @@ impl Script {
 }
 
 /// What the table says of the event takes the place of what was made up.
-fn put_metadata(event: &mut QuestionnaireEvent, row: &Row, form: &EventForm, moved_back: Duration) {
-    if let Some(time) = row.event_time {
-        event.event_time = time - moved_back;
+fn put_metadata(
+    event: &mut QuestionnaireEvent,
+    row: &Row,
+    form: &EventForm,
+    settings: &PlaySettings,
+) {
+    if let Some(time) = row.event_time.filter(|_| settings.with_times) {
+        event.event_time = time - settings.pace.moved_back;
     }
     if !row.respondent_id.is_empty() {
         event.respondent_id.clone_from(&row.respondent_id);
