@@ -31,13 +31,13 @@ pub struct Now {
 #[derive(Debug)]
 pub struct Cluster {
     settings: LocalSettings,
-    topics: Topics,
-    groups: BTreeMap<String, Subscription>,
-    producers: Producers,
+    pub(super) topics: Topics,
+    pub(super) groups: BTreeMap<String, Subscription>,
+    pub(super) producers: Producers,
     /// How many have joined so far.
     epochs: u64,
     /// Counts what somebody may be waiting for.
-    changes: u64,
+    pub(super) changes: u64,
     /// Nothing runs out of time before.
     deadline: Duration,
     #[cfg(test)]
@@ -79,22 +79,6 @@ impl Cluster {
             }
         }
         Ok(created)
-    }
-
-    /// Deletes a topic and makes it again, as an administrator can. What open transactions have written to it and what groups
-    /// have committed of it go with it, as in Kafka.
-    pub fn make_anew(&mut self, topic: &Topic) {
-        self.producers.forget(topic);
-        for subscription in self.groups.values_mut() {
-            subscription.forget(topic);
-        }
-        self.topics.make_anew(topic);
-        self.changes += 1;
-    }
-
-    /// Adds partitions to a topic, until it has so many, as an administrator can.
-    pub fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
-        self.topics.add_partitions(topic, partitions);
     }
 
     /// How many partitions a topic has, if it exists.

@@ -34,6 +34,7 @@
 //! `Abort`; who polls and owns what it commits sees no `Abort` because of somebody else's rebalance.
 //! It keeps everything in memory ([`LocalSettings::log_bytes_max`]).
 
+mod administration;
 mod client;
 pub mod cluster;
 mod driver;

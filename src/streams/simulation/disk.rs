@@ -126,7 +126,7 @@ impl SimulatedStore {
         if self.process.is_dead() {
             return Err(dead());
         }
-        let fault = self.weather.fault(WRITE, 1);
+        let fault = self.weather.fault(WRITE, 2);
         if let Some(fault) = fault {
             let (name, changelog) = (&self.process.name, &self.changelog);
             self.weather.note(format_args!("{name} {what} {changelog}: {fault:?}"));

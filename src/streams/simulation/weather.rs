@@ -155,6 +155,7 @@ impl Bug {
             (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::MadeAnew),
             (Self::InTheLayer(Planted::EndAskedAfterTheCommit), Fault::StalledAfter),
             (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::Damaged),
+            (Self::InTheLayer(Planted::ReaderNotReopened), Fault::LeftOpen),
         ];
         favoured.into_iter().find_map(|(bug, fault)| (bug == self).then_some(fault))
     }
@@ -258,6 +259,10 @@ impl Weather {
             recovering: AtomicBool::new(false),
             haunted: Mutex::default(),
         }
+    }
+
+    pub(super) fn favours(&self, fault: Fault) -> bool {
+        self.favoured == Some(fault)
     }
 
     pub(super) fn has(&self, bug: Bug) -> bool {

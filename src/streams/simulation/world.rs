@@ -70,6 +70,7 @@ pub(super) struct World {
     /// Nobody crashes, is killed, or stops.
     lives_are_long: bool,
     zombies: u32,
+    left_open_one_in: u64,
     /// The step at which all topics are made anew.
     starts_over_at: Option<usize>,
     /// Some tell their changelogs before the commit.
@@ -135,6 +136,7 @@ impl World {
         let attempts = Attempts::default();
         let topology = Arc::new(ledger::topology(&attempts, bug));
         let partitions = u32::try_from(1 + weather.roll(4)).unwrap();
+        let left_open_one_in = if weather.favours(Fault::LeftOpen) { 2 } else { 4 };
         let starts_over = matches!(seed % 4, 1 | 2) || favoured == Some(Fault::MadeAnew);
         let starts_over_at =
             starts_over.then(|| usize::try_from(50 + weather.roll(1_000)).unwrap());
@@ -162,6 +164,7 @@ impl World {
             falls_silent: seed % 4 < 2,
             lives_are_long,
             zombies: 0,
+            left_open_one_in,
             starts_over_at,
             changes_untold_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
@@ -192,7 +195,7 @@ impl World {
                 36 if !self.lives_are_long => self.on_some(Self::kill)?,
                 37 if !self.lives_are_long => self.on_one(Self::stop)?,
                 38 if self.weather.one_in(4) => self.cut_off(),
-                39 if self.weather.one_in(4) => self.leave_open(),
+                39 if self.weather.one_in(self.left_open_one_in) => self.leave_open(),
                 _ => self.on_one(Self::turn)?,
             }
             if let Some(wrong) = self.weather.wrong() {
