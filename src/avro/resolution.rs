@@ -416,6 +416,29 @@ mod tests {
         assert_eq!(oracle(theirs, ours, datum).as_deref(), Some(expected), "{theirs} as {ours}");
     }
 
+    #[test]
+    fn the_branch_of_the_very_type_comes_first() {
+        let check = |theirs: &str, ours: &str, datum: &[u8], expected: &[u8]| {
+            let (theirs, ours) = (schema(&of_type(theirs)), schema(&of_type(ours)));
+            let resolution = Resolution::compile(&theirs, &ours).unwrap();
+            let mut out = Vec::new();
+            assert_eq!(resolution.rewrite(datum, &mut out), Ok(()));
+            assert_eq!(out, expected);
+        };
+        check(r#""int""#, r#"["long","int"]"#, &[6], &[2, 6]);
+        check(r#""int""#, r#"["double","long"]"#, &[2], &[0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
+        check(r#""string""#, r#"["bytes","string"]"#, b"\x02x", b"\x02\x02x");
+        check(r#""bytes""#, r#"["string","bytes"]"#, b"\x02x", b"\x02\x02x");
+    }
+
+    #[test]
+    fn a_writers_field_is_read_as_one_field() {
+        let theirs = schema(&record(r#"{"name":"a","type":"int"}"#));
+        let twice = r#"{"name":"b","aliases":["a"],"type":"int"},{"name":"c","aliases":["a"],"type":"int"}"#;
+        let refused = Resolution::compile(&theirs, &schema(&record(twice))).map(|_| ());
+        assert!(refused.is_err_and(|reason| reason.contains("field c: another field has taken")));
+    }
+
     fn check_type(theirs: &str, ours: &str, datum: &[u8], expected: &[u8]) {
         check(&of_type(theirs), &of_type(ours), datum, expected);
     }
