@@ -66,7 +66,8 @@ pub fn send(
     cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
     let table = config.raw.data.play.as_ref();
     let table = table.context("there is nothing to send: name a table in [data.play]")?;
-    let mut rows = table::of_configuration(config, "data.play", table, &[])?.rows;
+    let labels = &config.raw.outcomes.labels;
+    let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     let mut stage = Stage::open(config, cluster, clock)?;
     let (watch, threads) =

@@ -9,6 +9,8 @@ use crate::avro::{
 
 /// A record that contains itself, other than in a union with an end, has no value at all.
 const DEPTH_MAX: usize = 32;
+/// How many values it may take: branches of unions within records within branches are many times as many.
+const VALUES_MAX: usize = 10_000;
 const NIL_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Appends a value of `schema`: zero, empty, null, or the first there is.
@@ -20,59 +22,74 @@ pub(crate) fn write_sample(
     names: &NamesRef,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
-    write(schema, names, DEPTH_MAX, out)
+    Sampler { names, values: 0 }.write(schema, DEPTH_MAX, out)
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "it is apache_avro's enum: all else has no sample"
-)]
-fn write(schema: &Schema, names: &NamesRef, depth: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    let Some(depth) = depth.checked_sub(1) else {
-        return Err("a record that contains itself has no value".to_owned());
-    };
-    match schema {
-        Schema::Null => {}
-        Schema::Boolean => out.push(0),
-        Schema::Int | Schema::Date | Schema::TimeMillis => write_long(0, out),
-        schema if is_long(schema) => write_long(0, out),
-        Schema::Float => out.extend_from_slice(&0_f32.to_le_bytes()),
-        Schema::Double => out.extend_from_slice(&0_f64.to_le_bytes()),
-        Schema::Bytes | Schema::String => write_blob(&[], out),
-        Schema::Uuid(UuidSchema::String) => write_blob(NIL_UUID.as_bytes(), out),
-        Schema::Uuid(UuidSchema::Bytes) => write_blob(&[0; 16], out),
-        Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-            out.resize(out.len() + fixed.size, 0);
+struct Sampler<'n> {
+    names: &'n NamesRef<'n>,
+    /// Written so far.
+    values: usize,
+}
+
+impl Sampler<'_> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "it is apache_avro's enum: all else has no sample"
+    )]
+    fn write(&mut self, schema: &Schema, depth: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err("a record that contains itself has no value".to_owned());
+        };
+        self.values += 1;
+        if self.values > VALUES_MAX {
+            return Err(format!("it takes more than {VALUES_MAX} values to find one"));
         }
-        Schema::Decimal(decimal) => match &decimal.inner {
-            InnerDecimalSchema::Bytes => write_blob(&[0], out),
-            InnerDecimalSchema::Fixed(fixed) => out.resize(out.len() + fixed.size, 0),
-        },
-        Schema::Duration(fixed) => out.resize(out.len() + fixed.size, 0),
-        Schema::Enum(_) => write_count(0, out),
-        // An empty one: no block follows.
-        Schema::Array(_) | Schema::Map(_) => out.push(0),
-        Schema::Record(record) => {
-            for field in &record.fields {
-                write(&field.schema, names, depth, out)?;
+        match schema {
+            Schema::Null => {}
+            Schema::Boolean => out.push(0),
+            Schema::Int | Schema::Date | Schema::TimeMillis => write_long(0, out),
+            schema if is_long(schema) => write_long(0, out),
+            Schema::Float => out.extend_from_slice(&0_f32.to_le_bytes()),
+            Schema::Double => out.extend_from_slice(&0_f64.to_le_bytes()),
+            Schema::Bytes | Schema::String => write_blob(&[], out),
+            Schema::Uuid(UuidSchema::String) => write_blob(NIL_UUID.as_bytes(), out),
+            Schema::Uuid(UuidSchema::Bytes) => write_blob(&[0; 16], out),
+            Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
+                out.resize(out.len() + fixed.size, 0);
             }
+            Schema::Decimal(decimal) => match &decimal.inner {
+                InnerDecimalSchema::Bytes => write_blob(&[0], out),
+                InnerDecimalSchema::Fixed(fixed) => out.resize(out.len() + fixed.size, 0),
+            },
+            Schema::Duration(fixed) => out.resize(out.len() + fixed.size, 0),
+            Schema::Enum(_) => write_count(0, out),
+            // An empty one: no block follows.
+            Schema::Array(_) | Schema::Map(_) => out.push(0),
+            Schema::Record(record) => {
+                for field in &record.fields {
+                    self.write(&field.schema, depth, out)?;
+                }
+            }
+            Schema::Ref { name } => self.write(definition(name, self.names)?, depth, out)?,
+            Schema::Union(union) => {
+                // Null, if it may be; and what has no parts before what may contain itself.
+                let mut branches: Vec<_> = union.variants().iter().enumerate().collect();
+                branches.sort_by_key(|(_, branch)| match branch {
+                    Schema::Null => 0,
+                    Schema::Record(_) | Schema::Ref { .. } => 2,
+                    _ => 1,
+                });
+                let found = branches.into_iter().find_map(|(index, branch)| {
+                    let mut bytes = Vec::new();
+                    write_count(index, &mut bytes);
+                    self.write(branch, depth, &mut bytes).ok().map(|()| bytes)
+                });
+                out.extend(found.ok_or("no branch of its union has a value")?);
+            }
+            other => return Err(format!("nothing is known of values of type {other:?}")),
         }
-        Schema::Ref { name } => write(definition(name, names)?, names, depth, out)?,
-        Schema::Union(union) => {
-            // Null, if it may be.
-            let branches = || union.variants().iter().enumerate();
-            let nulls = branches().filter(|(_, branch)| matches!(branch, Schema::Null));
-            let mut candidates = nulls.chain(branches()).map(|(index, branch)| {
-                let mut bytes = Vec::new();
-                write_count(index, &mut bytes);
-                write(branch, names, depth, &mut bytes).map(|()| bytes)
-            });
-            let found = candidates.find_map(Result::ok);
-            out.extend(found.ok_or("no branch of its union has a value")?);
-        }
-        other => return Err(format!("nothing is known of values of type {other:?}")),
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -91,6 +108,25 @@ mod tests {
         let read: Result<apache_avro::types::Value, _> = reader.read_value(&mut rest);
         assert!(read.is_ok() && rest.is_empty(), "{schema}: {read:?}, {} bytes left", rest.len());
         Ok(bytes)
+    }
+
+    #[test]
+    fn a_record_that_may_contain_itself_many_times_is_no_work_without_end() {
+        let fields = |branches: &str| {
+            let field = |name: char| format!(r#"{{"name":"{name}","type":{branches}}}"#);
+            ('a'..='f').map(field).collect::<Vec<_>>().join(",")
+        };
+        let record = |branches: &str| {
+            format!(r#"{{"type":"record","name":"E","fields":[{}]}}"#, fields(branches))
+        };
+        assert_eq!(sample(&record(r#"["E","string"]"#)).unwrap().len(), 12, "all six empty texts");
+        // None of its branches ends.
+        let wide = r#"["E",{"type":"record","name":"%","fields":[{"name":"x","type":"E"}]}]"#;
+        let first = format!(r#"{{"name":"a","type":{}}}"#, wide.replace('%', "F"));
+        let rest = ('b'..='f').map(|name| format!(r#"{{"name":"{name}","type":["E","F"]}}"#));
+        let fields = std::iter::once(first).chain(rest).collect::<Vec<_>>().join(",");
+        let endless = format!(r#"{{"type":"record","name":"E","fields":[{fields}]}}"#);
+        assert!(sample(&endless).is_err());
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Group {
         let mut starts = Vec::new();
         if !sources.is_empty() {
             self.find_companions();
-            starts = self.committed(&sources)?;
+            starts = self.begin_where_logs_do(&sources, self.committed(&sources)?);
         }
         let Some(inlet) = &mut self.inlet else { return Ok(()) };
         for source in &sources {
@@ -160,9 +160,11 @@ impl Group {
     pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
         // librdkafka remembers that a partition is paused, even for when it comes back to us.
         let held = self.places.held_of(tasks);
+        if let Some(inlet) = &mut self.inlet {
+            held.iter().for_each(|source| inlet.close(source));
+        }
         self.resume(&held)?;
-        let Some(inlet) = &mut self.inlet else { return Ok(()) };
-        held.iter().for_each(|source| inlet.close(source));
+        let Some(inlet) = &self.inlet else { return Ok(()) };
         // One call for leads and companions, and only for what is held: one stranger spoils it all.
         let unassigned = inlet.incremental_unassign(&list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
@@ -219,8 +221,9 @@ impl Group {
             let (first, end) = watermarks(self.consumer(), source, &self.clock)
                 .map_err(|error| broker_error(&format!("look at {source}"), &error))?;
             if offset < first || offset > end {
-                self.assign_again(&[(source.clone(), Start::Beginning)])?;
-                self.places.hold(source, Start::Beginning);
+                let start = Start::At(Offset(first));
+                self.assign_again(&[(source.clone(), start)])?;
+                self.places.hold(source, start);
                 // There may be more: the flag stays up until all are there.
                 return Err(BrokerError::OutOfRange(source.clone()));
             }
@@ -241,10 +244,10 @@ impl Group {
         let Some(inlet) = &mut self.inlet else { return Ok(()) };
         let mut again = || {
             starts.iter().for_each(|(source, _)| inlet.close(source));
-            inlet.incremental_unassign(&sources)?;
+            let unassigned = inlet.incremental_unassign(&sources);
             // Opened anew: librdkafka may have let go of the queue, if it has not heard of the topic just now.
             starts.iter().try_for_each(|(source, _)| inlet.open(source))?;
-            inlet.incremental_assign(&assignment)
+            unassigned.and_then(|()| inlet.incremental_assign(&assignment))
         };
         again().map_err(|error| broker_error("assign again", &error))?;
         self.pause_again()
@@ -280,6 +283,21 @@ impl Group {
             }
             pause_for(TRY_AGAIN_AFTER);
         }
+    }
+
+    /// A log that has lost its head has its beginning at another offset than 0, and may have nothing more: its position would
+    /// never be its end. Where nobody says at once where a log begins, it is left to librdkafka.
+    fn begin_where_logs_do(&self, sources: &[TopicPartition], starts: Vec<Start>) -> Vec<Start> {
+        let mut is_told = true;
+        let start = |(source, start): (&TopicPartition, Start)| {
+            if start != Start::Beginning || !is_told {
+                return start;
+            }
+            let found = watermarks(self.consumer(), source, &self.clock);
+            is_told = found.is_ok();
+            found.map_or(start, |(first, _)| Start::At(Offset(first)))
+        };
+        sources.iter().zip(starts).map(start).collect()
     }
 
     /// Nobody subscribes to the companions, so librdkafka has not looked for their leaders, and
@@ -465,7 +483,7 @@ mod tests {
         world.group.consumer().incremental_unassign(&source).unwrap();
         assert!(world.group.rewind().is_err());
         let moved = world.group.places.moved();
-        assert_eq!(moved, [(Mock::source(), Start::Beginning)], "it is still to be sought");
+        assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "it is still to be sought");
         world.group.consumer().incremental_assign(&source).unwrap();
         world.group.rewind().unwrap();
         assert_eq!(world.read(3), [0, 1, 2]);

@@ -85,7 +85,8 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
     pub(crate) fn close(&mut self, source: &TopicPartition) {
         self.queues.retain(|queue| {
             let is_closed = queue.source == *source;
-            while is_closed && queue.take(|_| {}) > 0 {}
+            // A batch that is not full was the last, or what comes now is fetched while we look.
+            while is_closed && queue.take(|_| {}) == BATCH_MAX {}
             !is_closed
         });
     }

@@ -377,7 +377,7 @@ mod tests {
         let failed = world.commit(3).unwrap_err();
         assert!(failed.to_string().contains(OUT), "{failed}");
         let moved = world.member.group.places.moved();
-        assert_eq!(moved, [(Mock::source(), Start::Beginning)], "nothing was committed");
+        assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "nothing was committed");
         world.mock.mend(RDKafkaApiKey::Produce);
         world.member.abort().unwrap();
         assert_eq!(world.read(3), [0, 1, 2]);

@@ -267,7 +267,7 @@ mod tests {
 
         /// Asks for a training that is not under way, until it is.
         fn begin(&self, training: u64) {
-            loop {
+            for _ in 0..PATIENCE.as_millis() {
                 assert_eq!(self.trainer.ask(&request(training)), None);
                 match self.begun.recv_timeout(Duration::from_millis(1)) {
                     Ok(begun) => return assert_eq!(begun, training),
@@ -275,6 +275,7 @@ mod tests {
                     Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the thread has ended"),
                 }
             }
+            panic!("training {training} has not begun");
         }
 
         fn end(&self, result: TrainingResult) {

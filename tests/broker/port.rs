@@ -7,10 +7,16 @@ use std::{
 
 use foretell::{
     kafka::{KafkaBroker, KafkaConfig},
-    streams::runtime::broker::{Broker, BrokerError},
+    streams::{
+        record::TopicPartition,
+        runtime::broker::{Broker, BrokerError},
+    },
 };
 
-use crate::contract::{Cluster, groups, records, transactions};
+use crate::{
+    contract::{Cluster, groups, records, transactions},
+    operator::Operator,
+};
 
 /// The shortest that a broker in its default settings takes (`group.min.session.timeout.ms`).
 const SESSION: Duration = Duration::from_secs(6);
@@ -81,6 +87,14 @@ fn outputs_are_visible_after_the_commit_only() {
 #[test]
 fn a_position_passes_what_never_comes() {
     check("position", transactions::a_position_passes_what_never_comes);
+}
+
+#[test]
+fn a_log_that_has_lost_all_is_read_to_its_end() {
+    check("lost-all", |cluster| {
+        let trim = |source: &TopicPartition, start| Operator::new().trim(source, start);
+        transactions::a_log_that_has_lost_all_is_read_to_its_end(cluster, &trim);
+    });
 }
 
 #[test]

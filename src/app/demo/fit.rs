@@ -40,7 +40,7 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
     let table = data.play.as_ref().or(data.initial.as_ref());
     let table = table.context("there is nothing to play: name a table in [data.play]")?;
     let key = if data.play.is_some() { "data.play" } else { "data.initial" };
-    let mut rows = table::of_configuration(config, key, table, &[])?.rows;
+    let mut rows = table::of_configuration(config, key, table, &config.raw.outcomes.labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     anyhow::ensure!(!rows.is_empty(), "{}: there are no rows to play", table.path.display());
     Ok(Source { rows, lines })

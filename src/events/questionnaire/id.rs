@@ -75,6 +75,7 @@ impl IdKind {
         match cell {
             Cell::Text(text) => self.of_text(text).map(Cow::into_owned),
             Cell::Long(number) => Ok(number.to_string()),
+            Cell::Bytes([]) => Ok(String::new()),
             Cell::Bytes(bytes) => uuid::shown(bytes).ok_or(uuid::WANTED),
             Cell::Null | Cell::Boolean(_) | Cell::Double(_) | Cell::Other => Ok(String::new()),
         }
@@ -100,15 +101,13 @@ impl IdKind {
     /// The id that stands for a client's own `name` of a request: itself where it is one, else made of it, each time the
     /// same one.
     pub(super) fn of_name(self, name: &str) -> String {
-        if let Ok(id) = self.of_text(name)
-            && !id.is_empty()
-        {
-            return id.into_owned();
-        }
-        match self {
-            Self::Text => name.to_owned(),
-            Self::UuidText | Self::UuidBytes => uuid::of_name(name),
-            Self::Int | Self::Long => self.hashed(name),
+        match (self, self.of_text(name)) {
+            // `7`, `07` and `7.0` are three names of requests.
+            (Self::Int | Self::Long, Ok(id)) if id != name => self.hashed(name),
+            (_, Ok(id)) if !id.is_empty() => id.into_owned(),
+            (Self::Text, _) => name.to_owned(),
+            (Self::UuidText | Self::UuidBytes, _) => uuid::of_name(name),
+            (Self::Int | Self::Long, _) => self.hashed(name),
         }
     }
 
@@ -146,6 +145,8 @@ impl IdKind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const UUID: &str = "0123abcd-4567-89ef-0123-456789abcdef";
@@ -183,6 +184,7 @@ mod tests {
             }
         }
         assert_eq!(IdKind::UuidBytes.of_cell(Cell::Bytes(&[1, 2])), Err(uuid::WANTED));
+        assert_eq!(IdKind::UuidBytes.of_cell(Cell::Bytes(&[])).as_deref(), Ok(""), "there is none");
         assert!(IdKind::Text.of_json(&Value::from(42)).is_err(), "42 is not 0042");
         assert_eq!(IdKind::Long.of_json(&Value::from(42.0)).as_deref(), Ok("42"));
         assert!(IdKind::Long.of_json(&Value::from(1e17)).is_err(), "it may be rounded");
@@ -202,6 +204,8 @@ mod tests {
         assert_eq!(IdKind::UuidText.of_name(&UUID.to_uppercase()), UUID);
         assert_eq!(IdKind::UuidText.of_name("order 7").as_bytes()[14], b'5');
         assert_eq!(IdKind::UuidText.new_id("api-1", now).as_bytes()[14], b'7');
-        assert_eq!(IdKind::Long.of_name("007"), "7");
+        let numbers = ["7", "07", "7.0", "70e-1"].map(|name| IdKind::Long.of_name(name));
+        assert_eq!(numbers[0], "7");
+        assert_eq!(BTreeSet::from(numbers.clone()).len(), 4, "requests of four names: {numbers:?}");
     }
 }

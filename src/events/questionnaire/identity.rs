@@ -106,6 +106,26 @@ mod tests {
         assert!(first.id().starts_with(&format!("{:02x}", first.fingerprint()[0])));
     }
 
+    /// A release that gives an event another identity scores what it has scored before once more.
+    #[test]
+    fn identities_stay_what_they_are() {
+        let names = questions(&["a", "b"]);
+        let mut answered = event("", "ann", 1, &[Some(1.5), None]);
+        answered.answers[1] = Some(Answer::Text("x".to_owned()));
+        let whole = QuestionnaireEvent {
+            answers: vec![Some(Answer::Whole((1 << 53) + 1)), None],
+            ..answered.clone()
+        };
+        let ids = [event("e", "ann", 1, &[None, None]), answered, whole]
+            .map(|event| EventIdentity::of(&event, &names, &["b".to_owned()]).id());
+        let expected = [
+            "c64f6360a7c5f9450482760e82415409",
+            "e235c806895e584b8acd8e89b0befb66",
+            "8d7e62d33eddc9acb321ec47034e2397",
+        ];
+        assert_eq!(ids, expected);
+    }
+
     #[test]
     fn without_an_id_time_and_content_count() {
         let base = event("", "ann", 1, &[Some(1.0), None]);

@@ -1,7 +1,7 @@
 //! Commits and aborts: all or nothing, and by one owner of a name.
 
 use foretell::streams::{
-    record::{InputRecord, Offset, Topic},
+    record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{BrokerError, Isolation, Membership, ProcessingGuarantee, Rebalance},
 };
 
@@ -95,6 +95,26 @@ pub(crate) fn a_position_passes_what_never_comes(cluster: &Cluster<'_>) {
     cluster.publish(&out, 0, 3..5);
     assert_eq!(texts(&next.take(2)), numbers(3..5), "nothing is passed that does come");
     next.member.leave().unwrap();
+}
+
+/// A log that has lost all that it had begins where it ends, and a member that has never read it is there. `trim` deletes what
+/// is before an offset.
+pub(crate) fn a_log_that_has_lost_all_is_read_to_its_end(
+    cluster: &Cluster<'_>,
+    trim: &dyn Fn(&TopicPartition, Offset),
+) {
+    let input = cluster.topic("in", 1);
+    cluster.publish(&input, 0, 0..3);
+    let source = at(&input, 0);
+    trim(&source, Offset(3));
+    let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    worker.hold(1);
+    assert_eq!(worker.member.position(&source), Offset(3));
+    worker.member.abort().unwrap();
+    assert_eq!(worker.member.position(&source), Offset(3));
+    cluster.publish(&input, 0, 3..5);
+    assert_eq!(texts(&worker.take(2)), numbers(3..5));
+    worker.member.leave().unwrap();
 }
 
 pub(crate) fn an_abort_hides_and_rewinds(cluster: &Cluster<'_>) {
