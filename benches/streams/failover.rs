@@ -8,6 +8,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -35,6 +36,7 @@ use foretell::{
     },
 };
 use prometheus::Registry;
+use tempfile::TempDir;
 
 use crate::{
     cluster::{Cluster, Reading},
@@ -141,11 +143,15 @@ pub(crate) fn measure(
 
 /// The other process: has the task until it is killed.
 pub(crate) fn victim(names: &str) -> anyhow::Result<()> {
-    let (name, input) = names.split_once(' ').context("two names")?;
+    let mut names = names.splitn(3, ' ');
+    let mut next = || names.next().context("an application, a topic and a folder");
+    let (name, input, folder) = (next()?, next()?, next()?);
     let cluster = Cluster::connect(env::var("FORETELL_TEST_BROKERS")?)?;
     let application = Application::of(&cluster, name.to_owned(), Topic::new(input))?;
     let board = StatusBoard::default();
-    let mut worker = application.join("victim", Arc::new(MemoryStores), &board)?;
+    // On disk, as where copies are: what is written in memory alone, no copy can tell from another log's.
+    let stores = Arc::new(DiskStores::open(Path::new(folder))?);
+    let mut worker = application.join("victim", stores, &board)?;
     let mut is_told = false;
     loop {
         worker.turn(WAIT)?;
@@ -273,15 +279,21 @@ impl<'a> Application<'a> {
 }
 
 /// Killed in any case.
-struct Victim(Child);
+struct Victim {
+    process: Child,
+    /// Its stores, which go with it.
+    _folder: TempDir,
+}
 
 impl Victim {
     fn start(application: &Application<'_>) -> anyhow::Result<Self> {
-        let names = format!("{} {}", application.name, application.input);
+        let folder = tempfile::tempdir()?;
+        let Application { name, input, .. } = application;
+        let names = format!("{name} {input} {}", folder.path().display());
         let mut command = Command::new(env::current_exe()?);
         command.env(VICTIM, names).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut victim = Self(command.spawn()?);
-        let output = victim.0.stdout.take().context("it is piped")?;
+        let mut victim = Self { process: command.spawn()?, _folder: folder };
+        let output = victim.process.stdout.take().context("it is piped")?;
         for line in BufReader::new(output).lines() {
             if line? == IS_RUNNING {
                 return Ok(victim);
@@ -291,8 +303,8 @@ impl Victim {
     }
 
     fn kill(&mut self) -> anyhow::Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
+        self.process.kill()?;
+        self.process.wait()?;
         Ok(())
     }
 }
