@@ -38,6 +38,10 @@ impl Backlog {
         matches!(self, Self::Unknown)
     }
 
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self, Self::Behind { .. })
+    }
+
     fn inputs(&self) -> &[Behind] {
         match self {
             Self::Behind { inputs, .. } => inputs,

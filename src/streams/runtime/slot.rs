@@ -122,6 +122,10 @@ impl Slot {
 
     fn must_wait(&mut self, clock: &dyn Clock, idle_max: Duration) -> bool {
         let Self { task, backlog, .. } = self;
+        // Before each record: without a look at the clock, where nothing is waited for.
+        if !backlog.is_behind() {
+            return false;
+        }
         let buffered = |input: &TopicPartition| task.buffered_of(input);
         backlog.must_wait(clock.elapsed(), idle_max, buffered)
     }
