@@ -2,7 +2,7 @@
 
 use std::num::FpCategory;
 
-/// One respondent in twenty minutes; with fewer a play would outlast whoever watches it.
+/// About one respondent in a quarter of an hour: what is slower is a mistake in the unit.
 const LEAST: f64 = 0.001;
 
 /// How many a second.

@@ -255,7 +255,7 @@ pub enum ReadTo {
     /// There may be more.
     More,
     /// The end of the partition as it stood at some time since the reader was opened (an aborted or open transaction's
-    /// records behind it do not count). Whoever has to come to a later end opens another reader, or looks at offsets.
+    /// records behind it do not count). To come to a later end, open another reader, or look at offsets.
     End,
 }
 
