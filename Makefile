@@ -61,24 +61,24 @@ FIRST := 1
 .PHONY: simulation
 simulation: ## instances that crash, stall and are fenced on a simulated cluster, and the bugs that it must find (SEEDS=200 FIRST=1)
 	@.ci/setup build
-	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --lib simulation -- --nocapture
+	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-streams --lib simulation -- --nocapture
 
 .PHONY: fuzz
 fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 5 seconds of it
 	@.ci/setup build
-	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --lib avro::fuzz
+	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-avro --lib fuzz
 
 SHARD := 0/28
 MINUTES := 30
 .PHONY: mutants
-mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re src/ml/scorer.rs")
+mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re crates/foretell-ml/src/scorer.rs")
 	@.ci/setup build mutants
 	.ci/mutants $(SHARD) $(MINUTES) $(ARGS)
 
 .PHONY: check
 check: ## the gate for style, lints, docs and deployment; writes nothing
 	@.ci/setup build check
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	typos
 	$(MAKE) --no-print-directory deploy-check
 	$(MAKE) --no-print-directory schema-check
@@ -128,7 +128,7 @@ fix: ## repair what a tool can: lints, spelling, format
 	@.ci/setup build check
 	$(CARGO) clippy --locked --all-targets --fix --allow-dirty --allow-staged
 	typos --write-changes
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 .PHONY: up
 up: docker ## Redpanda, its Console, Foretell and Prometheus in containers

@@ -14,16 +14,16 @@ use anyhow::Context;
 use apache_avro::{Schema, reader::datum::GenericDatumReader};
 use foretell::{
     app::table,
-    avro::{
-        dynamic::{Cell, DynamicCodec},
-        framing,
-        local::LocalRegistry,
-        registry::SchemaRegistry,
-    },
     config::Config,
     events::questionnaire::{Answer, Question, QuestionnaireCodec, QuestionnaireEvent},
-    streams::{codec::Codec, time::EventTime},
 };
+use foretell_avro::{
+    dynamic::{Cell, DynamicCodec},
+    framing,
+    local::LocalRegistry,
+    registry::SchemaRegistry,
+};
+use foretell_streams::{codec::Codec, time::EventTime};
 
 const ROUNDS: usize = 15;
 const METADATA: [&str; 4] = ["event_id", "respondent_id", "event_time", "completed"];

@@ -10,11 +10,9 @@
 use std::{fs, hint::black_box, ops::ControlFlow, path::Path, time::Instant};
 
 use anyhow::Context;
-use foretell::{
-    app::table,
-    config::Config,
-    ml::{Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, training::train},
-    processors::convert,
+use foretell::{app::table, config::Config, processors::convert};
+use foretell_ml::{
+    Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, training::train,
 };
 use lightgbm3::Booster;
 

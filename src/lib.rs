@@ -1,15 +1,5 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
-pub mod address;
-
-pub mod streams;
-
-pub mod ml;
-
-pub mod kafka;
-
-pub mod avro;
-
 pub mod events;
 
 pub mod processors;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use foretell::streams::{record::Topic, runtime::broker::ProcessingGuarantee};
+use foretell_streams::{record::Topic, runtime::broker::ProcessingGuarantee};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},

@@ -9,19 +9,17 @@ use std::{
     time::Instant,
 };
 
-use foretell::{
-    avro::{
-        codec::{AvroCodec, AvroRecord},
-        local::LocalRegistry,
-        registry::SchemaRegistry,
-    },
-    kafka::{KafkaBroker, KafkaConfig},
-    streams::{
-        codec::Codec,
-        record::{OutputRecord, Partition, Topic},
-        runtime::broker::{Broker, Cleanup, TopicSpec},
-        time::EventTime,
-    },
+use foretell_avro::{
+    codec::{AvroCodec, AvroRecord},
+    local::LocalRegistry,
+    registry::SchemaRegistry,
+};
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    codec::Codec,
+    record::{OutputRecord, Partition, Topic},
+    runtime::broker::{Broker, Cleanup, TopicSpec},
+    time::EventTime,
 };
 use serde::{Deserialize, Serialize};
 

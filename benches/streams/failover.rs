@@ -19,21 +19,19 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use foretell::{
-    kafka::{KafkaBroker, KafkaConfig},
-    streams::{
-        codec::{Codec, Stored},
-        metrics::StreamsMetrics,
-        record::{OutputRecord, Topic},
-        runtime::{
-            Standby, StandbyParts, StatusBoard, StopSignal, TaskStatus, Worker, WorkerParts,
-            WorkerSettings, WorkerStatus,
-            broker::{Broker, Membership, ProcessingGuarantee},
-        },
-        state::{DiskStores, KeyValueHandle, MemoryStores, StoreSupplier},
-        time::{EventTime, SystemClock},
-        topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    codec::{Codec, Stored},
+    metrics::StreamsMetrics,
+    record::{OutputRecord, Topic},
+    runtime::{
+        Standby, StandbyParts, StatusBoard, StopSignal, TaskStatus, Worker, WorkerParts,
+        WorkerSettings, WorkerStatus,
+        broker::{Broker, Membership, ProcessingGuarantee},
     },
+    state::{DiskStores, KeyValueHandle, MemoryStores, StoreSupplier},
+    time::{EventTime, SystemClock},
+    topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
 };
 use prometheus::Registry;
 use tempfile::TempDir;

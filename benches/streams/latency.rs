@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use foretell::streams::{codec::Codec, record::Topic};
+use foretell_streams::{codec::Codec, record::Topic};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},

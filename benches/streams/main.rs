@@ -24,7 +24,7 @@ mod verdict;
 use std::{env, str::FromStr, time::Duration};
 
 use anyhow::Context;
-use foretell::streams::{
+use foretell_streams::{
     runtime::broker::ProcessingGuarantee,
     state::{Access, Checkpoint, MemoryStore, StateStore},
     time::WallTime,

@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use foretell::{
     events::questionnaire::Fingerprint,
     processors::recent_events::{RecentEntry, RecentEvents},
-    streams::{
-        codec::{Stored, Utf8},
-        metrics::StreamsMetrics,
-        record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-        state::MemoryStores,
-        task::Task,
-        time::{EventTime, WallTime},
-        topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
-    },
+};
+use foretell_streams::{
+    codec::{Stored, Utf8},
+    metrics::StreamsMetrics,
+    record::{InputRecord, Offset, Partition, Topic, TopicPartition},
+    state::MemoryStores,
+    task::Task,
+    time::{EventTime, WallTime},
+    topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
 };
 use prometheus::Registry;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use foretell::streams::{
+use foretell_streams::{
     codec::{Codec, Stored},
     metrics::StreamsMetrics,
     record::Topic,
@@ -151,7 +151,7 @@ pub(crate) fn restore(cluster: &Cluster, application: &str, entries: u64) -> any
         through.worker.turn(Duration::from_millis(1))?;
     }
     let start = Start::now()?;
-    while !through.has(foretell::streams::runtime::WorkerStatus::is_running) {
+    while !through.has(foretell_streams::runtime::WorkerStatus::is_running) {
         through.worker.turn(WAIT)?;
     }
     let speed = start.until_now(entries)?;
@@ -164,7 +164,7 @@ pub(crate) fn restore(cluster: &Cluster, application: &str, entries: u64) -> any
 }
 
 impl Through {
-    fn has(&self, is_so: fn(&foretell::streams::runtime::WorkerStatus) -> bool) -> bool {
+    fn has(&self, is_so: fn(&foretell_streams::runtime::WorkerStatus) -> bool) -> bool {
         self.board.read().values().any(is_so)
     }
 }

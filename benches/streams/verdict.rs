@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use foretell::streams::state::Access;
+use foretell_streams::state::Access;
 use serde_json::{Value, json};
 
 use crate::{

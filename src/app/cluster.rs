@@ -5,30 +5,30 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use anyhow::Context;
 
 use crate::{
-    avro::{
-        access::{Credentials, RegistryClientConfig, RegistryTls},
-        cached::CachedRegistry,
-        client::RegistryClient,
-        codec::{AvroCodec, AvroRecord},
-        local::LocalRegistry,
-        patient::PatientRegistry,
-        registry::{RegistryError, SchemaRegistry},
-    },
     config::{Config, Secret},
     events::{
         outcome::OutcomeCodec,
         questionnaire::{QuestionnaireCodec, QuestionnaireEvent},
         topics::{Topics, subject},
     },
-    kafka::{KafkaBroker, KafkaConfig},
     processors::topology::Codecs,
-    streams::{
-        codec::{Codec, CodecError},
-        local::LocalBroker,
-        record::{InputRecord, Partition, Topic, TopicPartition},
-        runtime::broker::{Broker, From, ReadTo},
-        time::Clock,
-    },
+};
+use foretell_avro::{
+    access::{Credentials, RegistryClientConfig, RegistryTls},
+    cached::CachedRegistry,
+    client::RegistryClient,
+    codec::{AvroCodec, AvroRecord},
+    local::LocalRegistry,
+    patient::PatientRegistry,
+    registry::{RegistryError, SchemaRegistry},
+};
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    local::LocalBroker,
+    record::{InputRecord, Partition, Topic, TopicPartition},
+    runtime::broker::{Broker, From, ReadTo},
+    time::Clock,
 };
 
 /// A broker and a schema registry.

@@ -1,9 +1,7 @@
 //! What to say of a topic that was deleted, or got other partitions, while an instance used it.
 
-use crate::{
-    events::topics::Topics,
-    streams::{record::Topic, runtime::Repartitioned},
-};
+use crate::events::topics::Topics;
+use foretell_streams::{record::Topic, runtime::Repartitioned};
 
 /// What happened to `gone`, and what to do, in one sentence.
 pub(crate) fn sentence(topics: &Topics, gone: &Topic) -> String {

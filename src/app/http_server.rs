@@ -16,8 +16,8 @@ use crate::{
         overview::Overview,
         topology::Codecs,
     },
-    streams::time::Clock,
 };
+use foretell_streams::time::Clock;
 
 /// How long requests under way may take when we stop.
 const CLOSING_MAX: Duration = Duration::from_secs(5);

@@ -11,22 +11,22 @@ use crate::{
         schemas::{self, SetLevels},
         shutdown::Shutdown,
     },
-    avro::codec::CodecSetupError,
     config::Config,
     events::{model::Model, trial::Trial as TrialRecord},
-    ml::{
-        Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
-        training::{Trial, Tuned, Watch, evaluate, train, tune},
-    },
     processors::{
         convert, model_table::CHAMPION, retrain_trigger::records_of, training_log::THRESHOLD,
     },
-    streams::{
-        codec::Codec,
-        record::{OutputRecord, Topic},
-        runtime::broker::Publisher,
-        time::{Clock, EventTime},
-    },
+};
+use foretell_avro::codec::CodecSetupError;
+use foretell_ml::{
+    Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
+    training::{Trial, Tuned, Watch, evaluate, train, tune},
+};
+use foretell_streams::{
+    codec::Codec,
+    record::{OutputRecord, Topic},
+    runtime::broker::Publisher,
+    time::{Clock, EventTime},
 };
 
 /// What `init` reports while it works, and shows as progress bars.

@@ -20,15 +20,15 @@ use crate::{
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::Answer,
     },
-    ml::{Column, Example, Value, training::check_folds},
     processors::{
         convert,
         initial_data::{InitialData, Manifest},
     },
-    streams::{
-        record::OutputRecord,
-        time::{Clock, EventTime},
-    },
+};
+use foretell_ml::{Column, Example, Value, training::check_folds};
+use foretell_streams::{
+    record::OutputRecord,
+    time::{Clock, EventTime},
 };
 
 /// The initial data, with nothing wrong with them.
@@ -291,20 +291,20 @@ mod tests {
     use super::*;
     use crate::{
         app::{init, init::InitObserver, shutdown::Shutdown, telemetry},
-        ml::{
-            Label, ModelBundle, Origin, Scorer, Scratch, Seed,
-            training::{Trial, evaluate},
-        },
         processors::{
             metrics::ApplicationMetrics,
             model_table::Serving,
             trainer::{TrainingFailure, TrainingJob as _, TrainingRequest},
             training_log::{InitialPolicy, ReadLog, TrainingLog},
         },
-        streams::{
-            record::{InputRecord, Partition, TopicPartition},
-            time::SystemClock,
-        },
+    };
+    use foretell_ml::{
+        Label, ModelBundle, Origin, Scorer, Scratch, Seed,
+        training::{Trial, evaluate},
+    };
+    use foretell_streams::{
+        record::{InputRecord, Partition, TopicPartition},
+        time::SystemClock,
     };
 
     /// A folder with a schema, a table of 400 rows and a configuration of them.
@@ -440,10 +440,10 @@ mod tests {
     }
 
     fn record(
-        topic: crate::streams::record::Topic,
+        topic: foretell_streams::record::Topic,
         key: Option<Vec<u8>>,
         value: Option<Vec<u8>>,
-        headers: Vec<crate::streams::record::Header>,
+        headers: Vec<foretell_streams::record::Header>,
     ) -> OutputRecord {
         OutputRecord { topic, partition: None, timestamp: EventTime(0), key, value, headers }
     }

@@ -10,12 +10,6 @@ mod tests {
 
     use crate::{
         app::table,
-        avro::{
-            codec::{AvroCodec, AvroRecord as _},
-            framing,
-            local::LocalRegistry,
-            registry::SchemaRegistry as _,
-        },
         config::RawTable,
         events::{
             labelled_example::{ExampleOrigin, LabelledExample},
@@ -24,10 +18,16 @@ mod tests {
                 answer::planted::{self, Difference},
             },
         },
-        ml::{Column, ColumnKind, PipelineSpec, Scaling, Value, features::civil},
         processors::convert,
-        streams::{codec::Codec, time::EventTime},
     };
+    use foretell_avro::{
+        codec::{AvroCodec, AvroRecord as _},
+        framing,
+        local::LocalRegistry,
+        registry::SchemaRegistry as _,
+    };
+    use foretell_ml::{Column, ColumnKind, PipelineSpec, Scaling, Value, features::civil};
+    use foretell_streams::{codec::Codec, time::EventTime};
 
     /// How many schemas are tried, each with up to [`ROWS_MAX`] rows of up to [`COLUMNS_MAX`] answers.
     const CASES: u32 = 1_000;

@@ -26,7 +26,7 @@ pub mod telemetry;
 
 use std::sync::Arc;
 
-use crate::streams::time::{Clock, SystemClock};
+use foretell_streams::time::{Clock, SystemClock};
 
 /// The machine's clock, from which every part of a process takes its time.
 #[must_use]

@@ -10,15 +10,15 @@ use crate::{
         metrics::{ApplicationMetrics, MODELS},
         model_table::{ModelTable, Serving},
     },
-    streams::{
-        codec::{Codec, CodecError},
-        record::{InputRecord, Partition, TopicPartition},
-        runtime::{
-            StopSignal,
-            broker::{BrokerError, From, ReadTo, Reader},
-        },
-        time::Clock,
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    record::{InputRecord, Partition, TopicPartition},
+    runtime::{
+        StopSignal,
+        broker::{BrokerError, From, ReadTo, Reader},
     },
+    time::Clock,
 };
 
 /// A partition has another leader by then, or nobody is there to lead it.

@@ -11,12 +11,6 @@ mod tests {
 
     use crate::{
         app::table,
-        avro::{
-            codec::{AvroCodec, AvroRecord},
-            framing,
-            local::LocalRegistry,
-            registry::SchemaRegistry as _,
-        },
         config::RawTable,
         events::{
             labelled_example::LabelledExample,
@@ -33,13 +27,19 @@ mod tests {
             gateway::{EntrySettings, Gateway, GatewayError, GatewaySettings},
             topology::Codecs,
         },
-        streams::{
-            codec::{Codec, CodecError},
-            local::LocalBroker,
-            record::{OutputRecord, Topic},
-            runtime::broker::Broker,
-            time::{Clock, EventTime, ManualClock, WallTime},
-        },
+    };
+    use foretell_avro::{
+        codec::{AvroCodec, AvroRecord},
+        framing,
+        local::LocalRegistry,
+        registry::SchemaRegistry as _,
+    };
+    use foretell_streams::{
+        codec::{Codec, CodecError},
+        local::LocalBroker,
+        record::{OutputRecord, Topic},
+        runtime::broker::Broker,
+        time::{Clock, EventTime, ManualClock, WallTime},
     };
 
     /// The type that the event schema gives respondents and events.

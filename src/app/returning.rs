@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    processors::outcome_join::{JoinSettings, LearnFrom},
-    streams::time::EventTime,
-};
+use crate::processors::outcome_join::{JoinSettings, LearnFrom};
+use foretell_streams::time::EventTime;
 
 /// A warning, if respondents come back within the window. `visits` say who came when.
 pub(super) fn warning<'a>(

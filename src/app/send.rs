@@ -14,9 +14,9 @@ use crate::{
         table,
     },
     config::Config,
-    ml::Seed,
-    streams::time::{Clock, EventTime},
 };
+use foretell_ml::Seed;
+use foretell_streams::time::{Clock, EventTime};
 
 /// What to send.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::streams::runtime::StopSignal;
+use foretell_streams::runtime::StopSignal;
 
 /// Why an instance is to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]

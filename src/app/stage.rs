@@ -11,15 +11,15 @@ use crate::{
     app::{cluster::Cluster, player::Action},
     config::Config,
     events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
-    streams::{
-        codec::Codec,
-        record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
-        runtime::{
-            StopSignal,
-            broker::{Broker, From, Publisher},
-        },
-        time::{Clock, EventTime},
+};
+use foretell_streams::{
+    codec::Codec,
+    record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
+    runtime::{
+        StopSignal,
+        broker::{Broker, From, Publisher},
     },
+    time::{Clock, EventTime},
 };
 
 /// Writes happenings to their topics.

@@ -22,7 +22,6 @@ use crate::{
         telemetry,
     },
     config::Config,
-    ml::Seed,
     processors::{
         contract::ContractBoard,
         event_time::TimeBounds,
@@ -33,18 +32,19 @@ use crate::{
         trainer::Trainer,
         training_log::{ReadLog, TrainingLog},
     },
-    streams::{
-        metrics::StreamsMetrics,
-        record::{Partition, TopicPartition},
-        runtime::{
-            Standby, StandbyParts, StatusBoard, StopSignal, TopicWatch, Worker, WorkerError,
-            WorkerParts, WorkerSettings,
-            broker::{BrokerError, Cleanup, Membership, TopicSpec},
-        },
-        state::{DiskStores, MemoryStores, StoreSupplier},
-        time::Clock,
-        topology::Topology,
+};
+use foretell_ml::Seed;
+use foretell_streams::{
+    metrics::StreamsMetrics,
+    record::{Partition, TopicPartition},
+    runtime::{
+        Standby, StandbyParts, StatusBoard, StopSignal, TopicWatch, Worker, WorkerError,
+        WorkerParts, WorkerSettings,
+        broker::{BrokerError, Cleanup, Membership, TopicSpec},
     },
+    state::{DiskStores, MemoryStores, StoreSupplier},
+    time::Clock,
+    topology::Topology,
 };
 
 pub use crate::app::http_server::check_address;
@@ -362,7 +362,7 @@ impl Parts<'_> {
             metrics: self.streams_metrics.clone(),
             board: self.board.clone(),
         };
-        self.board.publish(&member, crate::streams::runtime::WorkerStatus::default());
+        self.board.publish(&member, foretell_streams::runtime::WorkerStatus::default());
         // The member is joined on its own thread, which alone may use it.
         self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
     }

@@ -16,8 +16,8 @@ use crate::{
         label,
         questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
     },
-    streams::time::EventTime,
 };
+use foretell_streams::time::EventTime;
 
 /// One respondent: the answers, in the order of the schema's questions, and what turned out to be true.
 #[derive(Clone, Debug, Default, PartialEq)]

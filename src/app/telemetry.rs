@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use prometheus::Registry;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::address;
+use foretell_address as address;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,8 +17,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// The parts of a program whose lines people ask for by a filter.
-const TARGETS: [&str; 2] = ["foretell", "librdkafka"];
+/// The parts of the program that a filter may name: crates of this workspace, and librdkafka. `foretell` is a prefix of
+/// all of ours, and so stands for all of them.
+const TARGETS: [&str; 6] = [
+    "foretell",
+    "foretell_avro",
+    "foretell_kafka",
+    "foretell_ml",
+    "foretell_streams",
+    "librdkafka",
+];
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -161,7 +169,8 @@ mod tests {
             "",
             "foretell",
             "foretell=debug,librdkafka=warn",
-            "off,foretell::kafka=trace",
+            "foretell_kafka",
+            "off,foretell_kafka=trace",
             "warn, hyper_util=debug",
             "foretell[worker{id=1}]=debug",
         ] {

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    app::{demo::DemoObserver, init::InitObserver},
-    ml::training::Trial,
-};
+use crate::app::{demo::DemoObserver, init::InitObserver};
+use foretell_ml::training::Trial;
 
 /// One bar at a time, with lines above it. Where standard error is no terminal, the lines alone.
 pub(super) struct Progress {

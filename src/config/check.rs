@@ -3,9 +3,9 @@
 use crate::{
     config::{ConfigError, RawConfig, RawRegistry, Sources, source::written_form},
     events::label,
-    ml::training::TrainingError,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
+use foretell_ml::training::TrainingError;
 
 /// What is wrong with the value of `key` (`section.key`), and what to do.
 pub(super) fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {

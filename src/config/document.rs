@@ -21,16 +21,14 @@ use toml::{
     de::{DeString, DeTable, DeValue, Deserializer},
 };
 
-use crate::{
-    address,
-    config::{
-        ConfigError,
-        keys::{Keys, Kind},
-        secret,
-        source::{Source, Sources, written_form},
-        wording,
-    },
+use crate::config::{
+    ConfigError,
+    keys::{Keys, Kind},
+    secret,
+    source::{Source, Sources, written_form},
+    wording,
 };
+use foretell_address as address;
 
 /// A configuration before it is understood.
 pub(super) struct Document<'t> {

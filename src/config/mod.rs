@@ -37,11 +37,11 @@ use crate::{
         MetadataFields, MomentKind, QuestionnaireSchema, QuestionnaireSchemaError, ReadingRules,
     },
     events::topics::Topics,
-    ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit},
     processors::{
         contract::ContractSettings, convert, gather::GatherSettings, outcome_join::JoinSettings,
     },
 };
+use foretell_ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit};
 
 /// What is wrong with a configuration; each says what to change.
 #[derive(Debug, thiserror::Error)]

@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{Secret, text},
-    ml::{
-        CalendarPart, Scaling,
-        training::{Space, TuningSettings},
-    },
     processors::{
         contract::ContractPolicy,
         gather::ScoreWhen,
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
         training_log::InitialPolicy,
     },
-    streams::runtime::broker::ProcessingGuarantee,
 };
+use foretell_ml::{
+    CalendarPart, Scaling,
+    training::{Space, TuningSettings},
+};
+use foretell_streams::runtime::broker::ProcessingGuarantee;
 
 /// A whole `foretell.toml`.
 #[derive(Clone, Debug, Deserialize)]

@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    avro::codec::AvroRecord,
-    events::prediction::{ClassProbability, Feature},
-    streams::time::{EventTime, WallTime},
-};
+use crate::events::prediction::{ClassProbability, Feature};
+use foretell_avro::codec::AvroRecord;
+use foretell_streams::time::{EventTime, WallTime};
 
 /// An observation as it was scored, its prediction, and what turned out to be true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{avro::codec::AvroRecord, streams::time::WallTime};
+use foretell_avro::codec::AvroRecord;
+use foretell_streams::time::WallTime;
 
 /// A model (keyed by its version), or an alias of one (keyed by the alias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

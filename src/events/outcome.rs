@@ -4,17 +4,15 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    avro::{
-        codec::{AvroCodec, AvroRecord, CodecSetupError},
-        framing,
-        registry::SchemaRegistry,
-    },
-    events::questionnaire::{EntryError, INVALID_VALUE, MISSING_FIELD, QuestionnaireSchema},
-    streams::{
-        codec::{Codec, CodecError},
-        time::EventTime,
-    },
+use crate::events::questionnaire::{EntryError, INVALID_VALUE, MISSING_FIELD, QuestionnaireSchema};
+use foretell_avro::{
+    codec::{AvroCodec, AvroRecord, CodecSetupError},
+    framing,
+    registry::SchemaRegistry,
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    time::EventTime,
 };
 
 /// The field that says of whom an outcome is.

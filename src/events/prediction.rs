@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    avro::codec::AvroRecord,
-    streams::time::{EventTime, WallTime},
-};
+use foretell_avro::codec::AvroRecord;
+use foretell_streams::time::{EventTime, WallTime};
 
 /// What a model says of a respondent, given the answers so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    events::prediction::Prediction,
-    streams::{codec::Stored, record::InputRecord},
-};
+use crate::events::prediction::Prediction;
+use foretell_streams::{codec::Stored, record::InputRecord};
 
 /// The header of an event's record that asks for a reply: its bytes are the id of the request.
 pub const REQUEST_HEADER: &str = "foretell.request";

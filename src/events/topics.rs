@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::streams::{
+use foretell_streams::{
     record::Topic,
     runtime::broker::{Cleanup, TopicSpec},
 };

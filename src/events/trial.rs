@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{avro::codec::AvroRecord, streams::time::WallTime};
+use foretell_avro::codec::AvroRecord;
+use foretell_streams::time::WallTime;
 
 /// One trial of a hyper-parameter study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ use crate::{
         gateway::{Gateway, GatewayError},
         overview::Snapshot,
     },
-    streams::record::OutputRecord,
 };
+use foretell_streams::record::OutputRecord;
 
 /// `GET /api/v1/status`
 pub(super) async fn status(

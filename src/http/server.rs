@@ -265,7 +265,7 @@ mod tests {
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
-    use crate::streams::time::{Clock, SystemClock};
+    use foretell_streams::time::{Clock, SystemClock};
 
     /// Longer than anything takes here.
     const SOON: Duration = Duration::from_secs(60);

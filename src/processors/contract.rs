@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::questionnaire::{Answer, Question},
-    ml::{Column, ColumnKind, Scorer, features::number_in},
     processors::{convert, metrics::ApplicationMetrics},
-    streams::topology::ProcessError,
 };
+use foretell_ml::{Column, ColumnKind, Scorer, features::number_in};
+use foretell_streams::topology::ProcessError;
 
 /// What becomes of an observation that the model was not fitted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,10 +299,8 @@ impl Drop for ContractWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        events::questionnaire::QuestionKind, ml::training::tests::small_bundle,
-        processors::metrics::tests::TestMetrics,
-    };
+    use crate::processors::small_model::small_bundle;
+    use crate::{events::questionnaire::QuestionKind, processors::metrics::tests::TestMetrics};
 
     const WINDOW: u64 = 20;
 

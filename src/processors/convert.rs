@@ -2,16 +2,14 @@
 
 use serde_json::Value as Json;
 
-use crate::{
-    events::{
-        labelled_example::LabelledExample,
-        prediction::{Feature, FeatureValue},
-        questionnaire::{self, Answer, Question, QuestionKind},
-        trial::{Trial as TrialRecord, TrialParameter},
-    },
-    ml::{Column, ColumnKind, Example, Label, Params, Value, training::Trial},
-    streams::time::WallTime,
+use crate::events::{
+    labelled_example::LabelledExample,
+    prediction::{Feature, FeatureValue},
+    questionnaire::{self, Answer, Question, QuestionKind},
+    trial::{Trial as TrialRecord, TrialParameter},
 };
+use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, training::Trial};
+use foretell_streams::time::WallTime;
 
 /// An answer as a model reads it; a number that is none is a missing answer.
 #[must_use]

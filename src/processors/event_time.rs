@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::streams::{
+use foretell_streams::{
     time::{EventTime, WallTime},
     topology::ProcessError,
 };

@@ -12,13 +12,13 @@ use crate::{
         reply,
     },
     processors::{metrics::ApplicationMetrics, placement::Placement, recent_events::RecentEvents},
-    streams::{
-        codec::{Stored, StoredSince},
-        record::InputRecord,
-        state::{WindowHandle, Windowed},
-        time::{EventTime, WallTime},
-        topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
-    },
+};
+use foretell_streams::{
+    codec::{Stored, StoredSince},
+    record::InputRecord,
+    state::{WindowHandle, Windowed},
+    time::{EventTime, WallTime},
+    topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
 /// When an observation is scored.

@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    events::labelled_example::{ExampleOrigin, LabelledExample},
-    streams::record::{Header, InputRecord, Offset},
-};
+use crate::events::labelled_example::{ExampleOrigin, LabelledExample};
+use foretell_streams::record::{Header, InputRecord, Offset};
 
 /// The header of an initial example: a [`Manifest`] as JSON.
 const HEADER: &str = "foretell.initial";
@@ -153,7 +151,7 @@ fn count<T>(rows: &BTreeMap<u64, T>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::{
+    use foretell_streams::{
         record::{Partition, Topic, TopicPartition},
         time::EventTime,
     };

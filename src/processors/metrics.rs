@@ -5,8 +5,8 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGauge
 use crate::{
     events::questionnaire::{INVALID_VALUE, MISSING_FIELD},
     processors::outcome_join::UNKNOWN_LABEL,
-    streams::metrics::{Counter, Registration},
 };
+use foretell_streams::metrics::{Counter, Registration};
 
 /// Counters of the scoring and learning topologies.
 #[derive(Clone, Debug)]

@@ -24,6 +24,8 @@ pub mod recent_events;
 pub mod replies;
 pub mod retrain_trigger;
 pub mod scoring;
+#[cfg(test)]
+pub(crate) mod small_model;
 pub mod topology;
 pub mod trainer;
 pub mod training_log;

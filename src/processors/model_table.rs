@@ -9,11 +9,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use crate::{
-    events::model::Model,
-    ml::{BundleError, ModelVersion, Scorer},
-    processors::metrics::ApplicationMetrics,
-};
+use crate::{events::model::Model, processors::metrics::ApplicationMetrics};
+use foretell_ml::{BundleError, ModelVersion, Scorer};
 
 /// The alias of the model that serves.
 pub const CHAMPION: &str = "champion";
@@ -142,11 +139,11 @@ impl ModelTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ml::{ModelBundle, training::tests::small_bundle},
-        processors::{metrics::tests::TestMetrics, retrain_trigger::records_of},
-        streams::time::WallTime,
+    use crate::processors::{
+        metrics::tests::TestMetrics, retrain_trigger::records_of, small_model::small_bundle,
     };
+    use foretell_ml::ModelBundle;
+    use foretell_streams::time::WallTime;
 
     struct Scene {
         table: ModelTable,

@@ -20,14 +20,12 @@ use crate::{
         prediction::Prediction,
     },
     processors::{metrics::ApplicationMetrics, placement::Placement},
-    streams::{
-        codec::{Stored, StoredSince},
-        state::{WindowHandle, Windowed},
-        time::EventTime,
-        topology::{
-            Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record,
-        },
-    },
+};
+use foretell_streams::{
+    codec::{Stored, StoredSince},
+    state::{WindowHandle, Windowed},
+    time::EventTime,
+    topology::{Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
 /// The class of dead letters, and of refusals over HTTP, for an outcome whose label is none of the configured ones.

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{
-    processors::{
-        contract::{ContractBoard, Violation},
-        model_table::Serving,
-        trainer::{Trainer, TrainingProgress},
-    },
-    streams::runtime::{StatusBoard, WorkerStatus},
+use crate::processors::{
+    contract::{ContractBoard, Violation},
+    model_table::Serving,
+    trainer::{Trainer, TrainingProgress},
 };
+use foretell_streams::runtime::{StatusBoard, WorkerStatus};
 
 /// The model that serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

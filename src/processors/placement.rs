@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::streams::{
+use foretell_streams::{
     metrics::Counter,
     record::{InputRecord, Partition, Topic, partition_of},
     topology::Context,

@@ -13,13 +13,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    events::questionnaire::Fingerprint,
-    streams::{
-        state::{KeyValueHandle, KeyValueStore, StateError},
-        time::EventTime,
-        topology::Context,
-    },
+use crate::events::questionnaire::Fingerprint;
+use foretell_streams::{
+    state::{KeyValueHandle, KeyValueStore, StateError},
+    time::EventTime,
+    topology::Context,
 };
 
 /// Events of one task that came lately.
@@ -222,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::streams::{
+    use foretell_streams::{
         codec::{Stored, Utf8},
         local::TopologyDriver,
         metrics::StreamsMetrics,
@@ -294,7 +292,7 @@ mod tests {
             let distinct =
                 topology.process("distinct", &[events], &stores, move || Distinct(recent.clone()));
             topology.sink("out", &[distinct], output.clone(), Arc::new(Utf8));
-            let metrics = StreamsMetrics::unread();
+            let metrics = StreamsMetrics::unregistered();
             let driver = TopologyDriver::new(topology.build(), WallTime(1 << 40), &metrics);
             Self { driver, input, output }
         }

@@ -9,8 +9,8 @@ use crate::{
         gather::{Gathered, RequestedEvent},
         outcome_join::{OutcomeStore, Pending},
     },
-    streams::topology::{Context, ProcessError, Processor, Record},
 };
+use foretell_streams::topology::{Context, ProcessError, Processor, Record};
 
 /// Predictions in; those that a caller waits for go on as replies.
 pub struct ReplyToPrediction;

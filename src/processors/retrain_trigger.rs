@@ -17,17 +17,17 @@ use crate::{
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
     },
-    ml::{ModelBundle, ModelVersion},
     processors::{
         metrics::ApplicationMetrics,
         model_table::{CHAMPION, Serving},
         trainer::{Trainer, TrainingFailure, TrainingRequest},
     },
-    streams::{
-        state::KeyValueHandle,
-        time::{EventTime, WallTime},
-        topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
-    },
+};
+use foretell_ml::{ModelBundle, ModelVersion};
+use foretell_streams::{
+    state::KeyValueHandle,
+    time::{EventTime, WallTime},
+    topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
 /// Where the learning loop stands, as it is stored.
@@ -185,7 +185,7 @@ pub fn records_of(
     bundle: &ModelBundle,
     trigger: &str,
     now: WallTime,
-) -> Result<[Model; 2], crate::ml::BundleError> {
+) -> Result<[Model; 2], foretell_ml::BundleError> {
     let version = bundle.version().as_str().to_owned();
     let origin = &bundle.lineage.origin;
     let examples = origin.initial_examples.saturating_add(origin.stream_examples);
@@ -218,7 +218,8 @@ pub fn records_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ml::{Origin, Seed, training::tests::small_bundle};
+    use crate::processors::small_model::small_bundle;
+    use foretell_ml::{Origin, Seed};
 
     #[test]
     fn what_is_announced_says_what_it_was_made_from_and_how_good_it_is() {

@@ -7,16 +7,16 @@ use crate::{
         prediction::{ClassProbability, Prediction},
         questionnaire::Question,
     },
-    ml::{ModelVersion, Scratch, Value},
     processors::{
         contract::ContractWatch, convert, gather::Gathered, metrics::ApplicationMetrics,
         model_table::Serving,
     },
-    streams::{
-        metrics::Counter,
-        time::EventTime,
-        topology::{Context, ProcessError, Processor, Record},
-    },
+};
+use foretell_ml::{ModelVersion, Scratch, Value};
+use foretell_streams::{
+    metrics::Counter,
+    time::EventTime,
+    topology::{Context, ProcessError, Processor, Record},
 };
 
 /// Observations that are due in, predictions out.

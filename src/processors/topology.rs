@@ -21,11 +21,11 @@ use crate::{
         scoring::Score,
         trainer::Trainer,
     },
-    streams::{
-        codec::{Codec, Stored},
-        record::Topic,
-        topology::{Topology, TopologyBuilder},
-    },
+};
+use foretell_streams::{
+    codec::{Codec, Stored},
+    record::Topic,
+    topology::{Topology, TopologyBuilder},
 };
 
 /// How everything that travels is written.

@@ -11,11 +11,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-use crate::{
-    ml::{ModelBundle, ModelVersion},
-    processors::metrics::ApplicationMetrics,
-    streams::time::Clock,
-};
+use crate::processors::metrics::ApplicationMetrics;
+use foretell_ml::{ModelBundle, ModelVersion};
+use foretell_streams::time::Clock;
 
 /// A training, as a pure function's arguments: the initial data and the log up to an offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,11 +203,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        ml::training::tests::small_bundle,
-        processors::metrics::tests::TestMetrics,
-        streams::time::{ManualClock, WallTime},
-    };
+    use crate::processors::{metrics::tests::TestMetrics, small_model::small_bundle};
+    use foretell_streams::time::{ManualClock, WallTime};
 
     /// What a training does next.
     enum Next {

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::labelled_example::{ExampleOrigin, LabelledExample},
-    ml::{Example, Origin, PipelineSpec, Recipe, Seed, training::train},
     processors::{
         convert,
         initial_data::InitialData,
@@ -14,11 +13,12 @@ use crate::{
         model_table::Serving,
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
-    streams::{
-        codec::{Codec, CodecError},
-        record::{InputRecord, Offset, TopicPartition},
-        runtime::broker::{Broker, BrokerError, From, Isolation, Reader},
-    },
+};
+use foretell_ml::{Example, Origin, PipelineSpec, Recipe, Seed, training::train};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    record::{InputRecord, Offset, TopicPartition},
+    runtime::broker::{Broker, BrokerError, From, Isolation, Reader},
 };
 
 /// What becomes of the initial data as examples come from the stream.

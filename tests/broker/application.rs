@@ -17,9 +17,9 @@ use foretell::{
         prediction::Prediction,
         questionnaire::Question,
     },
-    ml::{ModelBundle, Scorer, Scratch},
     processors::convert,
 };
+use foretell_ml::{ModelBundle, Scorer, Scratch};
 use tempfile::TempDir;
 
 use crate::process::{Process, SOON, example, quick_settings};

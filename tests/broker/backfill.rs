@@ -1,13 +1,9 @@
 //! What was written before the start is joined by event time, in whatever order it was written.
 
-use foretell::{
-    app::cluster::Cluster,
-    config::Config,
-    events::outcome::Outcome,
-    streams::{
-        record::{OutputRecord, Topic},
-        time::EventTime,
-    },
+use foretell::{app::cluster::Cluster, config::Config, events::outcome::Outcome};
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    time::EventTime,
 };
 use serde_json::json;
 

@@ -3,21 +3,19 @@
 
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
-use foretell::{
-    app::cluster::Cluster,
-    kafka::{KafkaBroker, KafkaConfig},
-    streams::{
-        codec::{Stored, Utf8},
-        metrics::StreamsMetrics,
-        record::{Offset, OutputRecord, Partition, Topic, TopicPartition},
-        runtime::{
-            StatusBoard, Worker, WorkerParts, WorkerSettings, WorkerStatus,
-            broker::{Broker, Cleanup, Isolation, Membership, ProcessingGuarantee, TopicSpec},
-        },
-        state::{KeyValueHandle, MemoryStores},
-        time::{EventTime, SystemClock},
-        topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
+use foretell::app::cluster::Cluster;
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    codec::{Stored, Utf8},
+    metrics::StreamsMetrics,
+    record::{Offset, OutputRecord, Partition, Topic, TopicPartition},
+    runtime::{
+        StatusBoard, Worker, WorkerParts, WorkerSettings, WorkerStatus,
+        broker::{Broker, Cleanup, Isolation, Membership, ProcessingGuarantee, TopicSpec},
     },
+    state::{KeyValueHandle, MemoryStores},
+    time::{EventTime, SystemClock},
+    topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
 };
 use prometheus::Registry;
 

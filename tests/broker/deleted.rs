@@ -1,6 +1,6 @@
 //! Topics that somebody deletes while an instance uses them: it ends, says which and what to do, and doing that helps.
 
-use foretell::streams::record::Topic;
+use foretell_streams::record::Topic;
 use serde_json::json;
 
 use crate::{

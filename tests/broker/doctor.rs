@@ -9,12 +9,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use foretell::{
-    kafka::{KafkaBroker, KafkaConfig},
-    streams::{
-        runtime::broker::{Broker, Cleanup, TopicSpec},
-        time::{Clock, SystemClock},
-    },
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    runtime::broker::{Broker, Cleanup, TopicSpec},
+    time::{Clock, SystemClock},
 };
 use serde_json::Value as Json;
 

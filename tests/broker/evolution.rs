@@ -8,13 +8,13 @@ use foretell::{
         cluster::Cluster,
         schemas::{self, History},
     },
-    avro::{
-        framing,
-        registry::{Compatibility, SchemaRegistry},
-    },
     events::topics::subject,
-    streams::{record::OutputRecord, time::EventTime},
 };
+use foretell_avro::{
+    framing,
+    registry::{Compatibility, SchemaRegistry},
+};
+use foretell_streams::{record::OutputRecord, time::EventTime};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 

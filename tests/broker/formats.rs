@@ -1,13 +1,10 @@
 //! What another release has left on the topics, as an operator meets it after going back to this one.
 
-use foretell::{
-    app::cluster::Cluster,
-    events::model::Model,
-    streams::{
-        record::{OutputRecord, Topic},
-        runtime::broker::Publisher,
-        time::{Clock, EventTime, SystemClock},
-    },
+use foretell::{app::cluster::Cluster, events::model::Model};
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    runtime::broker::Publisher,
+    time::{Clock, EventTime, SystemClock},
 };
 use serde_json::json;
 use std::ops::ControlFlow;

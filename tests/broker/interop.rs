@@ -10,7 +10,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use foretell::streams::{
+use foretell_streams::{
     record::Topic,
     time::{Clock, SystemClock},
 };

@@ -1,6 +1,6 @@
 //! What somebody else does to topics, as an operator can: deletes them, cuts them off, sets them otherwise.
 
-use foretell::streams::record::{Offset, Topic, TopicPartition};
+use foretell_streams::record::{Offset, Topic, TopicPartition};
 use rdkafka::{
     ClientConfig, Offset as Position, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},

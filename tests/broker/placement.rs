@@ -1,12 +1,9 @@
 //! Records that their producer has put elsewhere than Kafka's default partitioner would.
 
-use foretell::{
-    app::cluster::Cluster,
-    events::outcome::Outcome,
-    streams::{
-        record::{OutputRecord, Partition, partition_of},
-        time::{Clock, EventTime, SystemClock},
-    },
+use foretell::{app::cluster::Cluster, events::outcome::Outcome};
+use foretell_streams::{
+    record::{OutputRecord, Partition, partition_of},
+    time::{Clock, EventTime, SystemClock},
 };
 
 use crate::{

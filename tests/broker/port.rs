@@ -5,12 +5,10 @@ use std::{
     time::Duration,
 };
 
-use foretell::{
-    kafka::{KafkaBroker, KafkaConfig},
-    streams::{
-        record::TopicPartition,
-        runtime::broker::{Broker, BrokerError},
-    },
+use foretell_kafka::{KafkaBroker, KafkaConfig};
+use foretell_streams::{
+    record::TopicPartition,
+    runtime::broker::{Broker, BrokerError},
 };
 
 use crate::{

@@ -7,18 +7,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use foretell::{
-    avro::{
-        access::{Credentials, RegistryClientConfig, RegistryTls},
-        client::RegistryClient,
-        codec::{AvroCodec, AvroRecord, CodecSetupError},
-        registry::{Compatibility, RegistryError, SchemaRegistry},
-    },
-    events::outcome::Outcome,
-    streams::{
-        codec::{Codec, CodecError},
-        time::EventTime,
-    },
+use foretell::events::outcome::Outcome;
+use foretell_avro::{
+    access::{Credentials, RegistryClientConfig, RegistryTls},
+    client::RegistryClient,
+    codec::{AvroCodec, AvroRecord, CodecSetupError},
+    registry::{Compatibility, RegistryError, SchemaRegistry},
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    time::EventTime,
 };
 
 use crate::application::registry;

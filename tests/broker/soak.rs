@@ -23,11 +23,11 @@ use foretell::{
         questionnaire::{Answer, QuestionnaireEvent},
     },
     processors::topology::Codecs,
-    streams::{
-        record::{OutputRecord, Topic},
-        runtime::broker::Publisher,
-        time::{Clock, EventTime, SystemClock},
-    },
+};
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    runtime::broker::Publisher,
+    time::{Clock, EventTime, SystemClock},
 };
 
 use crate::{
@@ -56,7 +56,7 @@ const MEMORY_IS_JUDGED_FROM: Duration = Duration::from_secs(120);
 const GROWTH_MAX: f64 = 1.10;
 
 /// What nine stores on disk may take besides, until their caches are full: blocks of files, and 8 MiB each of what is
-/// not flushed yet (`streams/state/disk/`). That takes longer than 600 s.
+/// not flushed yet (`crates/foretell-streams/src/state/disk/`). That takes longer than 600 s.
 const CACHES_BYTES: u64 = (64 + 9 * 8) << 20;
 
 const PACE: Duration = Duration::from_millis(10);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use foretell::streams::record::{Offset, Partition, TopicPartition};
+use foretell_streams::record::{Offset, Partition, TopicPartition};
 use serde_json::{Value as Json, json};
 
 use crate::{

@@ -1,12 +1,10 @@
 //! Ids of schemas that no registry has, garbage among them: their records become dead letters, whatever the registry says of
 //! them, and what comes behind them is processed, also after a restart.
 
-use foretell::{
-    app::cluster::Cluster,
-    streams::{
-        record::{OutputRecord, Topic},
-        time::{Clock, EventTime, SystemClock},
-    },
+use foretell::app::cluster::Cluster;
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    time::{Clock, EventTime, SystemClock},
 };
 use serde_json::json;
 use std::{collections::BTreeMap, ops::ControlFlow};

@@ -1,9 +1,7 @@
 //! What can't be used is set aside as it came, with the reason, and the stream goes on.
 
-use foretell::{
-    events::questionnaire::QuestionnaireEvent,
-    streams::{record::Topic, time::EventTime},
-};
+use foretell::events::questionnaire::QuestionnaireEvent;
+use foretell_streams::{record::Topic, time::EventTime};
 use serde_json::json;
 
 use crate::{

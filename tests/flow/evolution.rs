@@ -2,13 +2,13 @@
 
 use foretell::{
     events::prediction::{Feature, FeatureValue, Prediction},
-    ml::{ColumnKind, Origin, Value},
     processors::{
         contract::{ContractPolicy, Problem, Violation},
         convert,
     },
-    streams::time::EventTime,
 };
+use foretell_ml::{ColumnKind, Origin, Value};
+use foretell_streams::time::EventTime;
 use serde_json::{Value as Json, json};
 
 use crate::{

@@ -4,20 +4,18 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 
-use foretell::{
-    ml::{ModelBundle, ModelVersion, Scorer, Scratch, Value},
-    processors::{
-        model_table::ModelTableError,
-        retrain_trigger::{LearningState, records_of},
-        trainer::TrainingRequest,
-    },
-    streams::{
-        codec::{Codec as _, Stored},
-        local::TopologyDriver,
-        record::{Offset, Partition, Topic, TopicPartition},
-        state::{Access, DiskStores, Incarnation, StateError, StoreSupplier as _},
-        time::EventTime,
-    },
+use foretell::processors::{
+    model_table::ModelTableError,
+    retrain_trigger::{LearningState, records_of},
+    trainer::TrainingRequest,
+};
+use foretell_ml::{ModelBundle, ModelVersion, Scorer, Scratch, Value};
+use foretell_streams::{
+    codec::{Codec as _, Stored},
+    local::TopologyDriver,
+    record::{Offset, Partition, Topic, TopicPartition},
+    state::{Access, DiskStores, Incarnation, StateError, StoreSupplier as _},
+    time::EventTime,
 };
 use serde_json::json;
 
@@ -216,7 +214,7 @@ fn models_of_each_format_score_as_they_did() {
         ModelBundle::with_version(&again).unwrap(),
         (bundle, scorer.version().clone()),
         "the bundle's content has changed: what it had must keep its bytes, and what is new must not be written for an \
-         old model; or raise the format's number in ml/bundle.rs, and keep reading this one"
+         old model; or raise the format's number in crates/foretell-ml/src/bundle.rs, and keep reading this one"
     );
 }
 

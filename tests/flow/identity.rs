@@ -6,8 +6,8 @@ use foretell::{
         reply::{REQUEST_HEADER, Reply, ReplyResult},
     },
     processors::{gather::ScoreWhen, outcome_join::LearnFrom},
-    streams::record::Header,
 };
+use foretell_streams::record::Header;
 use serde_json::json;
 
 use crate::scored::{

@@ -13,7 +13,6 @@ use foretell::{
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
     },
-    ml::ModelBundle,
     processors::{
         metrics::ApplicationMetrics,
         model_table::CHAMPION,
@@ -23,12 +22,13 @@ use foretell::{
             Progress, Trainer, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult,
         },
     },
-    streams::{
-        local::TopologyDriver,
-        metrics::StreamsMetrics,
-        time::{EventTime, ManualClock},
-        topology::Topology,
-    },
+};
+use foretell_ml::ModelBundle;
+use foretell_streams::{
+    local::TopologyDriver,
+    metrics::StreamsMetrics,
+    time::{EventTime, ManualClock},
+    topology::Topology,
 };
 use prometheus::Registry;
 

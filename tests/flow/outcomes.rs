@@ -6,8 +6,8 @@ use foretell::{
     app::player::{Action, Joins, ScheduledAction, join},
     events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
-    streams::{record::Header, time::EventTime},
 };
+use foretell_streams::{record::Header, time::EventTime};
 use proptest::prelude::*;
 use serde_json::json;
 

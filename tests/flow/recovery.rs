@@ -1,6 +1,6 @@
 //! Whatever becomes of an instance, what comes out is what would have come out without that.
 
-use foretell::streams::record::Topic;
+use foretell_streams::record::Topic;
 use serde_json::json;
 
 use crate::scored::{Happens, Scored, Settings, check, outcome, time_is, visit};

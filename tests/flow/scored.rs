@@ -10,7 +10,6 @@ use foretell::{
         prediction::{Feature, FeatureValue, Prediction},
         reply::Reply,
     },
-    ml::ModelBundle,
     processors::{
         contract::{ContractBoard, ContractPolicy, ContractSettings},
         event_time::TimeBounds,
@@ -21,14 +20,15 @@ use foretell::{
         retrain_trigger::records_of,
         topology::{ScoringParts, scoring},
     },
-    streams::{
-        codec::Codec,
-        local::TopologyDriver,
-        metrics::StreamsMetrics,
-        record::{Header, OutputRecord, Topic},
-        time::EventTime,
-        topology::Topology,
-    },
+};
+use foretell_ml::ModelBundle;
+use foretell_streams::{
+    codec::Codec,
+    local::TopologyDriver,
+    metrics::StreamsMetrics,
+    record::{Header, OutputRecord, Topic},
+    time::EventTime,
+    topology::Topology,
 };
 use prometheus::Registry;
 use serde_json::{Value as Json, json};

@@ -1,10 +1,8 @@
 //! What a prediction says, and which model says it.
 
-use foretell::{
-    events::prediction::{FeatureValue, Prediction},
-    ml::{Origin, Scorer, Scratch, Value},
-    streams::{task::Step, time::EventTime},
-};
+use foretell::events::prediction::{FeatureValue, Prediction};
+use foretell_ml::{Origin, Scorer, Scratch, Value};
+use foretell_streams::{task::Step, time::EventTime};
 use serde_json::{Value as Json, json};
 
 use crate::{

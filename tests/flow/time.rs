@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use foretell::{
-    processors::outcome_join::UnlabelledPolicy,
-    streams::{
-        record::{OutputRecord, Topic},
-        time::EventTime,
-    },
+use foretell::processors::outcome_join::UnlabelledPolicy;
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    time::EventTime,
 };
 use serde_json::json;
 

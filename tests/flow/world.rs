@@ -4,11 +4,6 @@
 use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 
 use foretell::{
-    avro::{
-        codec::{AvroCodec, AvroRecord},
-        local::LocalRegistry,
-        registry::SchemaRegistry,
-    },
     events::{
         labelled_example::LabelledExample,
         model::Model,
@@ -17,13 +12,18 @@ use foretell::{
         questionnaire::{MetadataFields, QuestionnaireCodec, QuestionnaireSchema},
         topics::{Topics, subject},
     },
-    ml::{
-        Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
-        Value, training::train,
-    },
     processors::{convert, topology::Codecs},
-    streams::{codec::Codec, record::Topic, time::WallTime},
 };
+use foretell_avro::{
+    codec::{AvroCodec, AvroRecord},
+    local::LocalRegistry,
+    registry::SchemaRegistry,
+};
+use foretell_ml::{
+    Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
+    Value, training::train,
+};
+use foretell_streams::{codec::Codec, record::Topic, time::WallTime};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Visitors of a shop: how often they came, what they use, and for how long.

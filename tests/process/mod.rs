@@ -14,7 +14,7 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use foretell::streams::time::{Clock, SystemClock};
+use foretell_streams::time::{Clock, SystemClock};
 use serde_json::Value as Json;
 
 /// Far longer than anything here takes, also on a busy machine.

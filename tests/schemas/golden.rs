@@ -9,25 +9,23 @@ use std::{
     sync::Arc,
 };
 
-use foretell::{
-    avro::{
-        codec::{AvroCodec, AvroRecord},
-        framing,
-        local::LocalRegistry,
-        registry::SchemaRegistry,
-    },
-    events::{
-        labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
-        model::Model,
-        outcome::Outcome,
-        prediction::{ClassProbability, Feature, FeatureValue, Prediction},
-        questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
-        trial::{Trial, TrialParameter},
-    },
-    streams::{
-        codec::{Codec, Stored},
-        time::{EventTime, WallTime},
-    },
+use foretell::events::{
+    labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
+    model::Model,
+    outcome::Outcome,
+    prediction::{ClassProbability, Feature, FeatureValue, Prediction},
+    questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
+    trial::{Trial, TrialParameter},
+};
+use foretell_avro::{
+    codec::{AvroCodec, AvroRecord},
+    framing,
+    local::LocalRegistry,
+    registry::SchemaRegistry,
+};
+use foretell_streams::{
+    codec::{Codec, Stored},
+    time::{EventTime, WallTime},
 };
 
 use crate::{example_schema, histories, history};

@@ -34,13 +34,11 @@ fn there_is_a_history_for_each_kind_of_record() {
 /// What `make schema-check` says of them; and that what is in use is the newest, and released.
 #[test]
 fn every_history_keeps_its_promises() {
-    use foretell::{
-        avro::codec::AvroRecord,
-        events::{
-            labelled_example::LabelledExample, model::Model, outcome::Outcome,
-            prediction::Prediction, trial::Trial,
-        },
+    use foretell::events::{
+        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
+        trial::Trial,
     };
+    use foretell_avro::codec::AvroRecord;
     for history in histories() {
         let failed: Vec<String> = history
             .check()

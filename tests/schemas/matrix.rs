@@ -3,19 +3,17 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use foretell::{
-    avro::{
-        evolution::{self, Level, breaches},
-        local::LocalRegistry,
-        registry::{Compatibility, SchemaRegistry},
-    },
-    events::questionnaire::{
-        Answer, MetadataFields, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema,
-    },
-    streams::{
-        codec::{Codec, CodecError},
-        time::EventTime,
-    },
+use foretell::events::questionnaire::{
+    Answer, MetadataFields, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema,
+};
+use foretell_avro::{
+    evolution::{self, Level, breaches},
+    local::LocalRegistry,
+    registry::{Compatibility, SchemaRegistry},
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    time::EventTime,
 };
 
 /// One kind of change: fields before and after it, and what becomes of them.

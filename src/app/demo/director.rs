@@ -21,11 +21,11 @@ use crate::{
     },
     config::Config,
     events::{labelled_example::LabelledExample, outcome::Outcome},
-    streams::{
-        record::{InputRecord, Topic},
-        runtime::StopSignal,
-        time::Clock,
-    },
+};
+use foretell_streams::{
+    record::{InputRecord, Topic},
+    runtime::StopSignal,
+    time::Clock,
 };
 
 /// Nothing more is expected when nothing has changed for so long.

@@ -13,11 +13,10 @@ use crate::{
         model::Model,
         prediction::Prediction,
     },
-    ml::{
-        Label, ModelBundle, Probabilities, Scorer, Scratch, features::Surprises,
-        training::Evaluation,
-    },
     processors::convert,
+};
+use foretell_ml::{
+    Label, ModelBundle, Probabilities, Scorer, Scratch, features::Surprises, training::Evaluation,
 };
 
 /// What is on the topics.
@@ -136,7 +135,7 @@ fn scorers_of(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>>
         ControlFlow::Continue(())
     })?;
     let scorers = bundles.iter().map(|bytes| Scorer::new(&ModelBundle::from_bytes(bytes)?));
-    let mut scorers = scorers.collect::<Result<Vec<_>, crate::ml::BundleError>>()?;
+    let mut scorers = scorers.collect::<Result<Vec<_>, foretell_ml::BundleError>>()?;
     scorers.sort_by_key(|scorer| scorer.lineage().origin.training);
     Ok(scorers)
 }

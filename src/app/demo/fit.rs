@@ -13,9 +13,9 @@ use crate::{
         table::{self, Row},
     },
     config::Config,
-    ml::Seed,
-    streams::time::EventTime,
 };
+use foretell_ml::Seed;
+use foretell_streams::time::EventTime;
 
 /// The table that is played, and what is said of it.
 pub(super) struct Source {

@@ -31,10 +31,10 @@ use crate::{
     config::Config,
     events::questionnaire::Answer,
     processors::outcome_join::UnlabelledPolicy,
-    streams::{
-        runtime::StopSignal,
-        time::{Clock, EventTime},
-    },
+};
+use foretell_streams::{
+    runtime::StopSignal,
+    time::{Clock, EventTime},
 };
 
 /// How the demo plays.

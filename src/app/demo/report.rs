@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn odd_answers_are_checked_where_models_met_some() {
         let check = |unseen_categories, by_models| {
-            let surprises = crate::ml::features::Surprises {
+            let surprises = foretell_ml::features::Surprises {
                 unseen_categories: by_models,
                 ..Default::default()
             };

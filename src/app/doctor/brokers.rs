@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{
-    app::finding::Finding,
-    kafka::{ClusterSeen, Settings, Unanswered},
-};
+use crate::app::finding::Finding;
+use foretell_kafka::{ClusterSeen, Settings, Unanswered};
 
 /// For shorter than this, a companion's offsets may be forgotten between two commits of all offsets.
 const OFFSETS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);

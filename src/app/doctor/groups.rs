@@ -1,9 +1,7 @@
 //! How far the consumer groups are.
 
-use crate::{
-    app::finding::Finding,
-    kafka::{GroupSeen, PlaceSeen, Unanswered},
-};
+use crate::app::finding::Finding;
+use foretell_kafka::{GroupSeen, PlaceSeen, Unanswered};
 
 /// How far a group is behind, and whether anybody is at work.
 pub(super) fn group(group: &str, seen: &Result<GroupSeen, Unanswered>) -> Finding {
@@ -51,10 +49,8 @@ fn behind(place: &PlaceSeen) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        app::finding::Status::{self, Failed, Ok as Fine, Warning},
-        streams::record::{Partition, Topic, TopicPartition},
-    };
+    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use foretell_streams::record::{Partition, Topic, TopicPartition};
 
     fn check(members: usize, places: &[(Option<i64>, i64, i64)], want: (Status, &str)) {
         let source = TopicPartition { topic: Topic::new("outcomes"), partition: Partition(0) };

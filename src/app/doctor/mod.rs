@@ -28,12 +28,12 @@ use crate::{
         schemas::in_use,
         start::CHANGELOG_BYTES_MAX,
     },
-    avro::client::RegistryClient,
     config::Config,
     events::topics::subject,
-    kafka::{ClusterSeen, Examiner, KafkaBroker, Unanswered},
-    streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec},
 };
+use foretell_avro::client::RegistryClient;
+use foretell_kafka::{ClusterSeen, Examiner, KafkaBroker, Unanswered};
+use foretell_streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec};
 
 /// The member under whose name transactions are tried.
 const MEMBER: &str = "doctor";

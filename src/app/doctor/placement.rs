@@ -6,10 +6,10 @@ use crate::{
     app::{cluster::Cluster, finding::Finding},
     config::Config,
     processors::placement::{FIX, Misplaced},
-    streams::{
-        record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-        runtime::broker::{From, Isolation, ReadTo},
-    },
+};
+use foretell_streams::{
+    record::{InputRecord, Offset, Partition, Topic, TopicPartition},
+    runtime::broker::{From, Isolation, ReadTo},
 };
 
 /// Of each partition, so many of its last offsets are looked at.

@@ -1,9 +1,7 @@
 //! The registry, and whether it holds our schemas.
 
-use crate::{
-    app::{cluster::registry_fix, finding::Finding},
-    avro::registry::{Compatibility, RegistryError, SchemaRegistry},
-};
+use crate::app::{cluster::registry_fix, finding::Finding};
+use foretell_avro::registry::{Compatibility, RegistryError, SchemaRegistry};
 
 /// A subject, held against the schema that we write and read it with.
 #[derive(Clone, Debug)]
@@ -90,10 +88,8 @@ pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        app::finding::Status::{self, Failed, Ok as Fine, Warning},
-        avro::local::LocalRegistry,
-    };
+    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use foretell_avro::local::LocalRegistry;
 
     const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
     const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"},

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    app::{doctor::brokers::number, finding::Finding},
-    kafka::{Settings, TopicSeen, Unanswered},
-    streams::runtime::broker::{Cleanup, Timestamps, TopicSpec},
-};
+use crate::app::{doctor::brokers::number, finding::Finding};
+use foretell_kafka::{Settings, TopicSeen, Unanswered};
+use foretell_streams::runtime::broker::{Cleanup, Timestamps, TopicSpec};
 
 /// Whoever restores for longer than this may miss a deletion: Kafka's default.
 const DELETIONS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -253,18 +251,16 @@ fn copies(
     }
 }
 
-fn least(seen: &TopicSeen, count: impl Fn(&crate::kafka::PartitionSeen) -> usize) -> usize {
+fn least(seen: &TopicSeen, count: impl Fn(&foretell_kafka::PartitionSeen) -> usize) -> usize {
     seen.partitions.iter().map(count).min().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        app::finding::Status::{self, Failed, Ok as Fine, Warning},
-        kafka::PartitionSeen,
-        streams::record::Topic,
-    };
+    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use foretell_kafka::PartitionSeen;
+    use foretell_streams::record::Topic;
 
     fn expected(partitions: u32, cleanup: Cleanup, role: Role) -> Expected {
         let bytes = matches!(cleanup, Cleanup::Compact).then_some(16 << 20);

@@ -6,8 +6,8 @@ use crate::{
         outcome::Outcome,
         questionnaire::{Answer, QuestionnaireEvent},
     },
-    streams::time::EventTime,
 };
+use foretell_streams::time::EventTime;
 
 /// Adds each kind `times` times, spread over the play; true if the schema lets events without a respondent be written.
 pub(super) fn add(

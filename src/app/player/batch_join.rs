@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use crate::{
     app::player::{Action, ScheduledAction},
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom},
-    streams::time::EventTime,
 };
+use foretell_streams::time::EventTime;
 
 /// What comes of predictions and outcomes when all windows are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::{
     app::player::{Action, EventForm, PlaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
     processors::{gather::ScoreWhen, outcome_join::JoinSettings},
-    streams::time::EventTime,
 };
+use foretell_streams::time::EventTime;
 
 /// A questionnaire that is not complete.
 struct Partial {

@@ -10,13 +10,13 @@ use crate::{
     app::table::Row,
     config::Config,
     events::questionnaire::{Answer, EventIdentity, Question, QuestionnaireEvent},
-    ml::{Column, ColumnKind},
     processors::gather::ScoreWhen,
-    streams::{
-        codec::{Codec, CodecError},
-        record::{Partition, partition_of},
-        time::EventTime,
-    },
+};
+use foretell_ml::{Column, ColumnKind};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    record::{Partition, partition_of},
+    time::EventTime,
 };
 
 /// How events of one schema are made. Each id that it makes is a new one.

@@ -18,10 +18,10 @@ use crate::{
         outcome::Outcome,
         questionnaire::{Answer, QuestionnaireEvent},
     },
-    ml::Seed,
     processors::outcome_join::JoinSettings,
-    streams::time::EventTime,
 };
+use foretell_ml::Seed;
+use foretell_streams::time::EventTime;
 
 pub use crate::app::player::{
     batch_join::{Joins, join},

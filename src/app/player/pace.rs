@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::{app::table::Row, config::Config, streams::time::EventTime};
+use crate::{app::table::Row, config::Config};
+use foretell_streams::time::EventTime;
 
 /// The clock of a play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,8 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    app::finding::Finding,
-    avro::evolution::{self, ChangeKind, Level, Schema, breaches, changes},
-};
+use crate::app::finding::Finding;
+use foretell_avro::evolution::{self, ChangeKind, Level, Schema, breaches, changes};
 
 const SUBJECT_FILE: &str = "subject.toml";
 

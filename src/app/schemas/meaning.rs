@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::avro::evolution::{Change, ChangeKind, Level, Schema, can_read, changes};
+use foretell_avro::evolution::{Change, ChangeKind, Level, Schema, can_read, changes};
 
 /// The difference of two schemas, and what it means.
 #[derive(Debug, Serialize)]

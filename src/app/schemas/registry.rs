@@ -11,18 +11,18 @@ use crate::{
         finding::Finding,
         schemas::history::{History, parse},
     },
-    avro::{
-        codec::AvroRecord as _,
-        evolution::{Level, Schema},
-        registry::{Compatibility, RegistryError, SchemaRegistry},
-    },
     config::Config,
     events::{
         labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
         topics::subject, trial::Trial,
     },
-    streams::record::Topic,
 };
+use foretell_avro::{
+    codec::AvroRecord as _,
+    evolution::{Level, Schema},
+    registry::{Compatibility, RegistryError, SchemaRegistry},
+};
+use foretell_streams::record::Topic;
 
 /// Our own records are read by instances of earlier and of later releases.
 const OUR_LEVEL: Level = Level::FullTransitive;

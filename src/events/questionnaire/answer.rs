@@ -13,10 +13,8 @@
 
 use serde_json::{Number, Value};
 
-use crate::{
-    avro::dynamic::Cell,
-    events::questionnaire::{Answer, decimal::Decimal, moment::MomentKind, uuid},
-};
+use crate::events::questionnaire::{Answer, decimal::Decimal, moment::MomentKind, uuid};
+use foretell_avro::dynamic::Cell;
 
 /// What the schema lets an answer be.
 #[derive(Clone, Debug, PartialEq, Eq)]

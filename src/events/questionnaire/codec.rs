@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::{
-    avro::{
-        codec::CodecSetupError,
-        dynamic::{Cell, DynamicCodec, shown},
-        registry::SchemaRegistry,
-    },
-    events::questionnaire::{
-        INVALID_VALUE, MISSING_FIELD, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
-        id::IdKind, schema::TimeUnit,
-    },
-    streams::{
-        codec::{Codec, CodecError},
-        time::EventTime,
-    },
+use crate::events::questionnaire::{
+    INVALID_VALUE, MISSING_FIELD, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
+    id::IdKind, schema::TimeUnit,
+};
+use foretell_avro::{
+    codec::CodecSetupError,
+    dynamic::{Cell, DynamicCodec, shown},
+    registry::SchemaRegistry,
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    time::EventTime,
 };
 
 const MICROS_PER_MILLI: i64 = 1_000;
@@ -170,10 +168,8 @@ fn unwritable(message: &str) -> CodecError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        avro::{framing, local::LocalRegistry},
-        events::questionnaire::{Answer, MetadataFields},
-    };
+    use crate::events::questionnaire::{Answer, MetadataFields};
+    use foretell_avro::{framing, local::LocalRegistry};
 
     const OLD: &str = r#"{"type":"record","name":"Event","fields":[
         {"name":"gone","type":{"type":"array","items":"string"}},

@@ -5,15 +5,13 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::{
-    events::questionnaire::{
-        Answer, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
-        QuestionnaireSchema,
-        answer::{self, Unfit},
-        id::IdKind,
-    },
-    streams::time::{EventTime, WallTime},
+use crate::events::questionnaire::{
+    Answer, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
+    QuestionnaireSchema,
+    answer::{self, Unfit},
+    id::IdKind,
 };
+use foretell_streams::time::{EventTime, WallTime};
 
 /// What is wrong with an event that was entered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

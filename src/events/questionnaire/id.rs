@@ -12,11 +12,9 @@ use std::borrow::Cow;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    avro::dynamic::Cell,
-    events::questionnaire::{answer, uuid},
-    streams::time::WallTime,
-};
+use crate::events::questionnaire::{answer, uuid};
+use foretell_avro::dynamic::Cell;
+use foretell_streams::time::WallTime;
 
 /// What ids are in the schema; in an event they are always text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,7 +73,8 @@ impl EventIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{events::questionnaire::QuestionKind, streams::time::EventTime};
+    use crate::events::questionnaire::QuestionKind;
+    use foretell_streams::time::EventTime;
 
     fn questions(names: &[&str]) -> Vec<Question> {
         let question = |name: &&str| Question {

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::streams::time::EventTime;
+use foretell_streams::time::EventTime;
 
 pub use crate::events::questionnaire::{
     answer::ReadingRules,

@@ -18,12 +18,12 @@ use crate::{
         event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL,
         topology::Codecs,
     },
-    streams::{
-        codec::{Codec, CodecError},
-        record::{Header, OutputRecord, Topic},
-        time::{EventTime, WallTime},
-        topology::ProcessError,
-    },
+};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    record::{Header, OutputRecord, Topic},
+    time::{EventTime, WallTime},
+    topology::ProcessError,
 };
 
 /// What entries are checked against, and how they are written.

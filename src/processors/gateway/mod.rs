@@ -25,11 +25,11 @@ pub use writer::Written;
 use crate::{
     events::reply::REQUEST_HEADER,
     processors::gateway::{waits::Waits, writer::Writer},
-    streams::{
-        record::{OutputRecord, partition_of},
-        runtime::broker::{Broker, BrokerError},
-        time::Clock,
-    },
+};
+use foretell_streams::{
+    record::{OutputRecord, partition_of},
+    runtime::broker::{Broker, BrokerError},
+    time::Clock,
 };
 
 /// Puts events and outcomes on their topics, and hears what becomes of events.

@@ -21,12 +21,12 @@ use crate::{
         topics::Topics,
     },
     processors::gateway::GatewayError,
-    streams::{
-        codec::{Codec, Stored},
-        record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-        runtime::broker::{Broker, BrokerError, Follower, From},
-        time::Clock,
-    },
+};
+use foretell_streams::{
+    codec::{Codec, Stored},
+    record::{InputRecord, Offset, Partition, Topic, TopicPartition},
+    runtime::broker::{Broker, BrokerError, Follower, From},
+    time::Clock,
 };
 
 /// What became of an event.
@@ -363,7 +363,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::streams::{
+    use foretell_streams::{
         local::LocalBroker,
         record::{Header, OutputRecord},
         runtime::broker::{Isolation, Member, Membership, Publisher, Reader, TopicSpec},

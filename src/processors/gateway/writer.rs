@@ -3,12 +3,10 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use crate::{
-    processors::gateway::GatewayError,
-    streams::{
-        record::OutputRecord,
-        runtime::broker::{BrokerError, Publisher},
-    },
+use crate::processors::gateway::GatewayError;
+use foretell_streams::{
+    record::OutputRecord,
+    runtime::broker::{BrokerError, Publisher},
 };
 
 /// Called once, when the broker has the record, or will not have it.
@@ -97,7 +95,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::streams::{record::Topic, time::EventTime};
+    use foretell_streams::{record::Topic, time::EventTime};
 
     /// Its first flush waits until the test has queued more.
     struct Slow {

@@ -18,11 +18,11 @@ use foretell::{
         questionnaire::{Answer, QuestionnaireEvent},
     },
     processors::topology::Codecs,
-    streams::{
-        record::{OutputRecord, Topic},
-        runtime::broker::{BrokerError, Publisher},
-        time::{Clock, EventTime, SystemClock},
-    },
+};
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    runtime::broker::{BrokerError, Publisher},
+    time::{Clock, EventTime, SystemClock},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 

@@ -24,12 +24,12 @@ use foretell::{
         outcome_join::{Fate, Pending},
         retrain_trigger::LearningState,
     },
-    streams::{
-        codec::{Codec as _, Stored},
-        record::{InputRecord, Partition, Topic, TopicPartition},
-        runtime::broker::{BrokerError, From},
-        time::{Clock, SystemClock},
-    },
+};
+use foretell_streams::{
+    codec::{Codec as _, Stored},
+    record::{InputRecord, Partition, Topic, TopicPartition},
+    runtime::broker::{BrokerError, From},
+    time::{Clock, SystemClock},
 };
 
 use crate::chaos::model::Topics;
@@ -192,7 +192,7 @@ fn compacted(cluster: &Cluster, changelog: &Topic) -> BTreeMap<Vec<u8>, Vec<u8>>
     entries
 }
 
-/// As `streams/state/window.rs` draws it: 1, the key's length in four bytes, the key, and the rest.
+/// As `crates/foretell-streams/src/state/window.rs` draws it: 1, the key's length in four bytes, the key, and the rest.
 fn respondent_of(key: &[u8]) -> String {
     let (length, rest) = key[1..].split_first_chunk::<4>().unwrap();
     text(&rest[..usize::try_from(u32::from_be_bytes(*length)).unwrap()])

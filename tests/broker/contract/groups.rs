@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use foretell::streams::{
+use foretell_streams::{
     record::{Offset, Partition, Topic},
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };

@@ -9,7 +9,7 @@ pub(crate) mod transactions;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use foretell::streams::{
+use foretell_streams::{
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
         Broker, BrokerError, Cleanup, From, Member, Membership, ProcessingGuarantee, ReadTo,

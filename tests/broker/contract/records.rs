@@ -1,6 +1,6 @@
 //! Records, topics and readers: what goes in comes out.
 
-use foretell::streams::{
+use foretell_streams::{
     record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic, partition_of},
     runtime::broker::{BrokerError, Cleanup, From, ReadTo, TopicSpec},
     time::EventTime,

@@ -1,6 +1,6 @@
 //! Commits and aborts: all or nothing, and by one owner of a name.
 
-use foretell::streams::{
+use foretell_streams::{
     record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{BrokerError, Isolation, Membership, ProcessingGuarantee, Rebalance},
 };

@@ -7,17 +7,17 @@ use std::{
 
 use foretell::{
     events::{labelled_example::LabelledExample, model::Model},
-    ml::ModelBundle,
     processors::{
         topology::{LearningParts, learning},
         trainer::Trainer,
     },
-    streams::{
-        local::TopologyDriver,
-        metrics::StreamsMetrics,
-        time::{Clock, ManualClock},
-        topology::Topology,
-    },
+};
+use foretell_ml::ModelBundle;
+use foretell_streams::{
+    local::TopologyDriver,
+    metrics::StreamsMetrics,
+    time::{Clock, ManualClock},
+    topology::Topology,
 };
 use prometheus::Registry;
 

@@ -4,14 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use foretell::{
     events::prediction::FeatureValue,
-    ml::{ModelBundle, ModelVersion, Origin, Params},
     processors::{
         retrain_trigger::records_of,
         trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
         training_log::{InitialPolicy, TrainingLog},
     },
-    streams::{record::OutputRecord, runtime::broker::Broker as _},
 };
+use foretell_ml::{ModelBundle, ModelVersion, Origin, Params};
+use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _};
 
 use super::{Application, OFTEN, SELDOM, correction, expect_concept, stream};
 use crate::world::{NOW, classes, first_model, model};

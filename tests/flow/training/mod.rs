@@ -13,7 +13,6 @@ use foretell::{
         labelled_example::{ExampleOrigin, LabelledExample},
         prediction::{Feature, FeatureValue},
     },
-    ml::{Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value},
     processors::{
         initial_data::Manifest,
         metrics::ApplicationMetrics,
@@ -21,12 +20,13 @@ use foretell::{
         retrain_trigger::records_of,
         training_log::{InitialPolicy, ReadLog, TrainingLog},
     },
-    streams::{
-        local::LocalBroker,
-        record::{OutputRecord, Partition, TopicPartition},
-        runtime::broker::Broker as _,
-        time::{Clock, EventTime, ManualClock},
-    },
+};
+use foretell_ml::{Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value};
+use foretell_streams::{
+    local::LocalBroker,
+    record::{OutputRecord, Partition, TopicPartition},
+    runtime::broker::Broker as _,
+    time::{Clock, EventTime, ManualClock},
 };
 use prometheus::Registry;
 

@@ -6,16 +6,14 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
-use foretell::{
-    events::labelled_example::LabelledExample,
-    streams::{
-        codec::{Codec, CodecError},
-        local::LocalBroker,
-        record::{InputRecord, Offset, Topic, TopicPartition},
-        runtime::broker::{
-            Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
-            Reader, TopicSpec,
-        },
+use foretell::events::labelled_example::LabelledExample;
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    local::LocalBroker,
+    record::{InputRecord, Offset, Topic, TopicPartition},
+    runtime::broker::{
+        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
+        Reader, TopicSpec,
     },
 };
 

@@ -1,0 +1,205 @@
+//! Records whose fields are known only when the program runs: a row of cells, one for each field
+//! that was asked for.
+
+use std::sync::Arc;
+
+use apache_avro::schema::{ResolvedSchema, Schema};
+
+pub use crate::forms::{Cell, shown};
+use crate::{
+    codec::CodecSetupError,
+    framing,
+    readers::{Framed, SchemaReader, class_of, unreadable},
+    registry::SchemaRegistry,
+    rows::{Column, RowError, RowPlan},
+    sample::write_sample,
+};
+use foretell_streams::codec::CodecError;
+
+/// Reads and writes some of the fields of one record schema.
+pub struct DynamicCodec {
+    reader: SchemaReader<RowPlan>,
+    columns: Arc<[Column]>,
+    /// For records of our schema.
+    plan: Arc<RowPlan>,
+    fields: usize,
+    /// What may be written of each column that nothing else is written of, if it is to be.
+    samples: Vec<Option<Vec<u8>>>,
+    writes_samples: bool,
+}
+
+impl DynamicCodec {
+    /// For records of `subject`, which must hold `schema`; a row has a cell for each of `fields`.
+    ///
+    /// # Errors
+    /// [`CodecSetupError`], such as for a field that the schema does not have.
+    pub fn new(
+        registry: Arc<dyn SchemaRegistry>,
+        subject: &str,
+        schema: &str,
+        fields: &[&str],
+    ) -> Result<Self, CodecSetupError> {
+        let invalid = |reason| CodecSetupError::Schema { subject: subject.to_owned(), reason };
+        let parsed = Schema::parse_str(schema).map_err(|error| invalid(error.to_string()))?;
+        let Schema::Record(record) = &parsed else {
+            return Err(invalid("it is not a record".to_owned()));
+        };
+        let known = |name: &str| record.fields.iter().any(|field| field.name == name);
+        if let Some(missing) = fields.iter().find(|name| !known(name)) {
+            return Err(invalid(format!("it has no field {missing}")));
+        }
+        let names = ResolvedSchema::new(&parsed).map_err(|error| invalid(error.to_string()))?;
+        let names = names.get_names();
+        let columns = record.fields.iter().map(|field| Column::new(field, names, fields));
+        let columns: Arc<[Column]> = columns.collect::<Result<_, _>>().map_err(invalid)?;
+        let plan = Arc::new(RowPlan::of_ours(&columns, record, names).map_err(invalid)?);
+        let (our_columns, our_plan) = (Arc::clone(&columns), Arc::clone(&plan));
+        let compile = move |theirs: &Schema, ours: &Schema| {
+            RowPlan::of_theirs(theirs, ours, &our_columns, &our_plan)
+        };
+        let samples = columns.iter().zip(&record.fields).map(|(column, field)| {
+            let mut bytes = Vec::new();
+            let is_open = column.place.is_none() && column.default.is_none();
+            (is_open && write_sample(&field.schema, names, &mut bytes).is_ok()).then_some(bytes)
+        });
+        let samples = samples.collect();
+        let reader = SchemaReader::new(registry, subject, schema, Box::new(compile))?;
+        let (fields, writes_samples) = (fields.len(), false);
+        Ok(Self { reader, columns, plan, fields, samples, writes_samples })
+    }
+
+    /// The same, but a field that was not asked for, and that must have a value, is written with one: any of its type.
+    #[must_use]
+    pub fn writing_samples(self) -> Self {
+        Self { writes_samples: true, ..self }
+    }
+
+    /// Reads a record, and hands `read` its row and the id of the schema it was written with.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the bytes can't be read, or what `read` returns.
+    pub fn decode<R>(
+        &self,
+        bytes: &[u8],
+        read: impl FnOnce(&[Cell<'_>], u32) -> Result<R, CodecError>,
+    ) -> Result<R, CodecError> {
+        let Framed { id, datum, plan } = self.reader.unframe(bytes)?;
+        let mut row = vec![Cell::Null; self.fields];
+        let filled = plan.as_ref().unwrap_or(&self.plan).read(datum, &mut row);
+        filled.map_err(|RowError { field, error }| {
+            let place = field.map_or_else(String::new, |name| format!("field {name}: "));
+            unreadable(class_of(&error), Some(id), &format!("{place}{error}"))
+        })?;
+        read(&row, id)
+    }
+
+    /// Appends `row`, a cell for each of the fields, as a record.
+    ///
+    /// # Errors
+    /// [`CodecError::Unreadable`] of class `unwritable`, naming the field that can't hold its cell.
+    ///
+    /// # Panics
+    /// If the row has another number of cells than the codec has fields.
+    pub fn encode(&self, row: &[Cell<'_>], bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        assert_eq!(row.len(), self.fields, "a row has a cell for each field");
+        let start = bytes.len();
+        framing::frame(self.reader.id(), bytes);
+        for (column, sample) in self.columns.iter().zip(&self.samples) {
+            let cell = column.place.map_or(Cell::Other, |place| row[place]);
+            let sample = sample.as_ref().filter(|_| self.writes_samples);
+            let written = match (cell, column.default.as_ref().or(sample)) {
+                (Cell::Other, Some(default)) => {
+                    bytes.extend_from_slice(default);
+                    Ok(())
+                }
+                (Cell::Other, None) => Err("it has no default, so it needs a value".to_owned()),
+                (cell, _) => column
+                    .form
+                    .write(cell, bytes)
+                    .ok_or_else(|| format!("{} is not {}", shown(cell), column.form.wanted())),
+            };
+            if let Err(reason) = written {
+                bytes.truncate(start);
+                let message = format!("field {}: {reason}", column.name);
+                return Err(unreadable("unwritable", Some(self.reader.id()), &message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::LocalRegistry;
+    use proptest::prelude::*;
+
+    const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
+        {"name":"a","type":["null","int","double"],"default":null},
+        {"name":"b","type":{"type":"map","values":"long"},"default":{}},
+        {"name":"c","type":["null",{"type":"enum","name":"E","symbols":["X","Y"]}]},
+        {"name":"d","type":"E","default":"Y"},
+        {"name":"e","type":"float"},
+        {"name":"f","type":["null","R"],"default":null}]}"#;
+
+    fn codec(fields: &[&str]) -> Result<DynamicCodec, CodecSetupError> {
+        let registry = Arc::new(LocalRegistry::new());
+        registry.register("s", SCHEMA).unwrap();
+        DynamicCodec::new(registry, "s", SCHEMA, fields)
+    }
+
+    /// The row is written as `datum`, and read back as it was.
+    fn check(fields: &[&str], row: &[Cell<'_>], datum: &[u8]) {
+        let codec = codec(fields).expect("these fields");
+        let mut bytes = Vec::new();
+        codec.encode(row, &mut bytes).expect("it can be written");
+        assert_eq!(bytes[5..], *datum, "{row:?}");
+        let same = codec.decode(&bytes, |read, id| Ok((read == row, id)));
+        assert_eq!(same, Ok((true, 1)), "{row:?}");
+    }
+
+    #[test]
+    fn rows_are_in_the_order_asked_for() {
+        let (x, e) = (Cell::Text("X"), Cell::Double(1.0));
+        check(&["e", "c"], &[e, x], &[0, 0, 2, 0, 2, 0, 0, 0x80, 0x3f, 0]);
+        check(&["d", "e", "c"], &[x, e, Cell::Null], &[0, 0, 0, 0, 0, 0, 0x80, 0x3f, 0]);
+        check(&["e", "a"], &[e, Cell::Long(-1)], &[2, 1, 0, 0, 2, 0, 0, 0x80, 0x3f, 0]);
+        let half = [4, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f, 0, 0, 2, 0, 0, 0x80, 0x3f, 0];
+        check(&["e", "a"], &[e, Cell::Double(0.5)], &half);
+    }
+
+    #[test]
+    fn what_can_not_be_written_names_its_field() {
+        let refuse = |fields: &[&str], row: &[Cell<'_>], words: &str| {
+            let error = codec(fields).expect("these fields").encode(row, &mut Vec::new());
+            let message = error.expect_err(words).to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        refuse(&["a"], &[Cell::Null], "field e: it has no default");
+        refuse(&["e", "c"], &[Cell::Text("x"), Cell::Null], r#"field e: "x" is not a float"#);
+        refuse(&["e", "c"], &[Cell::Long(1), Cell::Text("Z")], "one of X, Y");
+        refuse(&["e", "a"], &[Cell::Long(1), Cell::Boolean(true)], "field a: true is not");
+        refuse(&["e", "f"], &[Cell::Long(1), Cell::Long(1)], "field f: 1 is not");
+        assert!(codec(&["zz"]).is_err_and(|error| error.to_string().contains("no field zz")));
+    }
+
+    #[test]
+    fn a_field_that_nobody_asked_for_has_a_value_where_it_must() {
+        let codec = codec(&["a"]).expect("this field");
+        assert!(codec.encode(&[Cell::Null], &mut Vec::new()).is_err());
+        let codec = codec.writing_samples();
+        let mut bytes = Vec::new();
+        codec.encode(&[Cell::Long(3)], &mut bytes).expect("it can be written");
+        let read = codec.decode(&bytes, |row, _| Ok(row == [Cell::Long(3)]));
+        assert_eq!(read, Ok(true));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_may_come(datum: Vec<u8>) {
+            let codec = codec(&["a", "b", "c", "d", "e", "f"]).expect("these fields");
+            drop(codec.decode(&datum, |_, _| Ok(())));
+            drop(codec.decode(&[&[0, 0, 0, 0, 1], datum.as_slice()].concat(), |_, _| Ok(())));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A registry in this process, for the demo and the tests. It behaves like Confluent's: by default, a new version must
+//! read what was written with the newest (BACKWARD).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use apache_avro::Schema;
+
+use crate::{
+    evolution::Level,
+    registry::{Compatibility, RegistryError, SchemaRegistry, may_follow},
+};
+
+/// Schemas in memory. The same calls in the same order give the same ids.
+#[derive(Debug, Default)]
+pub struct LocalRegistry {
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    /// Every schema; its id is its place, counted from 1.
+    schemas: Vec<StoredSchema>,
+    /// The ids of a subject's versions, oldest first.
+    subjects: BTreeMap<String, Vec<u32>>,
+    /// The rules of those that have one of their own.
+    levels: BTreeMap<String, Level>,
+}
+
+#[derive(Debug)]
+struct StoredSchema {
+    /// As it was registered.
+    text: String,
+    /// As JSON without spaces: what says whether two schemas are the same.
+    normal: String,
+}
+
+impl LocalRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing under this lock can leave the contents half-changed, so a panic elsewhere in a
+    /// thread that held it does no harm.
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SchemaRegistry for LocalRegistry {
+    fn schema(&self, id: u32) -> Result<String, RegistryError> {
+        match self.contents().get(id) {
+            Some(stored) => Ok(stored.text.clone()),
+            None => Err(RegistryError::NotFound(format!("schema {id}"))),
+        }
+    }
+
+    fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+        let normal = normalise(schema)?;
+        let mut contents = self.contents();
+        if let Some(id) = contents.id_under(subject, &normal) {
+            return Ok(id);
+        }
+        if let Compatibility::Incompatible { reasons } = contents.compatible(subject, schema)? {
+            let reasons = reasons.join("; ");
+            return Err(RegistryError::Incompatible(format!("subject {subject}: {reasons}")));
+        }
+        let id = contents.id_for(schema, normal);
+        contents.subjects.entry(subject.to_owned()).or_default().push(id);
+        Ok(id)
+    }
+
+    fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+        let normal = normalise(schema)?;
+        Ok(self.contents().id_under(subject, &normal))
+    }
+
+    fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
+        let contents = self.contents();
+        Ok(contents.latest(subject).map(|(id, stored)| (id, stored.text.clone())))
+    }
+
+    fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+        normalise(schema)?;
+        self.contents().compatible(subject, schema)
+    }
+
+    fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+        self.contents().levels.insert(subject.to_owned(), level);
+        Ok(true)
+    }
+}
+
+impl Contents {
+    fn get(&self, id: u32) -> Option<&StoredSchema> {
+        let place = usize::try_from(id.checked_sub(1)?).ok()?;
+        self.schemas.get(place)
+    }
+
+    fn id_under(&self, subject: &str, normal: &str) -> Option<u32> {
+        let versions = self.subjects.get(subject)?;
+        let same = |id: &u32| self.get(*id).is_some_and(|stored| stored.normal == normal);
+        versions.iter().copied().find(same)
+    }
+
+    fn latest(&self, subject: &str) -> Option<(u32, &StoredSchema)> {
+        let id = *self.subjects.get(subject)?.last()?;
+        Some((id, self.get(id)?))
+    }
+
+    fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+        let level = self.levels.get(subject).copied().unwrap_or_default();
+        let versions = self.subjects.get(subject).into_iter().flatten();
+        let texts = versions.filter_map(|id| Some(self.get(*id)?.text.as_str()));
+        may_follow(level, &texts.collect::<Vec<_>>(), schema)
+    }
+
+    /// The id of this text, whichever subject brought it first.
+    fn id_for(&mut self, schema: &str, normal: String) -> u32 {
+        let known = self.schemas.iter().position(|stored| stored.normal == normal);
+        let place = known.unwrap_or(self.schemas.len());
+        if known.is_none() {
+            self.schemas.push(StoredSchema { text: schema.to_owned(), normal });
+        }
+        u32::try_from(place + 1).expect("fewer schemas than there are ids")
+    }
+}
+
+/// The schema as JSON without spaces. Descriptions and defaults count: a change of one is a new
+/// version, as it is with Confluent.
+fn normalise(schema: &str) -> Result<String, RegistryError> {
+    let refused = |reason: String| RegistryError::Refused(format!("not an Avro schema: {reason}"));
+    Schema::parse_str(schema).map_err(|error| refused(error.to_string()))?;
+    let json: serde_json::Value =
+        serde_json::from_str(schema).map_err(|error| refused(error.to_string()))?;
+    Ok(json.to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    /// One that goes away and comes back, and counts the questions for ids.
+    #[derive(Default)]
+    pub(crate) struct Unsteady {
+        registry: LocalRegistry,
+        questions: AtomicU32,
+        is_away: AtomicBool,
+    }
+
+    impl Unsteady {
+        pub(crate) fn go_away(&self) {
+            self.is_away.store(true, Ordering::SeqCst);
+        }
+
+        pub(crate) fn come_back(&self) {
+            self.is_away.store(false, Ordering::SeqCst);
+        }
+
+        pub(crate) fn questions(&self) -> u32 {
+            self.questions.load(Ordering::SeqCst)
+        }
+
+        fn reach(&self) -> Result<&LocalRegistry, RegistryError> {
+            match self.is_away.load(Ordering::SeqCst) {
+                true => Err(RegistryError::Unavailable("away".to_owned())),
+                false => Ok(&self.registry),
+            }
+        }
+    }
+
+    impl SchemaRegistry for Unsteady {
+        fn schema(&self, id: u32) -> Result<String, RegistryError> {
+            self.questions.fetch_add(1, Ordering::SeqCst);
+            self.reach()?.schema(id)
+        }
+        fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+            self.reach()?.register(subject, schema)
+        }
+        fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+            self.reach()?.id_of(subject, schema)
+        }
+        fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
+            self.reach()?.latest(subject)
+        }
+        fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
+            self.reach()?.compatible(subject, schema)
+        }
+        fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError> {
+            self.reach()?.set_level(subject, level)
+        }
+    }
+
+    const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
+    const SPACED: &str = r#"{"type": "record", "name": "R",
+        "fields": [{"name": "a", "type": "int"}]}"#;
+    const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
+
+    #[test]
+    fn the_same_schema_has_one_id() {
+        let registry = LocalRegistry::new();
+        assert_eq!(registry.register("s", ONE), Ok(1));
+        assert_eq!(registry.register("s", SPACED), Ok(1));
+        assert_eq!(registry.register("other", ONE), Ok(1));
+        assert_eq!(registry.register("s", TWO), Ok(2));
+        assert_eq!(registry.register("s", ONE), Ok(1), "an old version keeps its id");
+        assert_eq!(registry.latest("s"), Ok(Some((2, TWO.to_owned()))));
+        assert_eq!(registry.latest("none"), Ok(None));
+    }
+
+    #[test]
+    fn look_ups() {
+        let registry = LocalRegistry::new();
+        assert_eq!(registry.id_of("s", ONE), Ok(None));
+        registry.register("s", ONE).unwrap();
+        assert_eq!(registry.id_of("s", SPACED), Ok(Some(1)));
+        assert_eq!(registry.id_of("other", ONE), Ok(None));
+        assert_eq!(registry.schema(1), Ok(ONE.to_owned()));
+        for id in [0, 2, u32::MAX] {
+            let missing = registry.schema(id);
+            assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_reads_the_newest_may_follow() {
+        let registry = LocalRegistry::new();
+        registry.register("s", TWO).unwrap();
+        let verdict = registry.compatible("s", ONE).unwrap();
+        assert!(matches!(verdict, Compatibility::Incompatible { .. }), "{verdict:?}");
+        let refused = registry.register("s", ONE);
+        assert!(matches!(refused, Err(RegistryError::Incompatible(_))), "{refused:?}");
+        assert_eq!(registry.compatible("s", TWO), Ok(Compatibility::Compatible));
+        assert_eq!(registry.compatible("fresh", ONE), Ok(Compatibility::Compatible));
+        let refused = registry.register("s", "no schema");
+        assert!(matches!(refused, Err(RegistryError::Refused(_))), "{refused:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! Kafka, or anything that speaks its protocol: [`Broker`] over librdkafka. Nothing outside this
+//! folder knows that rdkafka exists.
+//!
+//! ```text
+//!                          ┌─ join ───▶ member ── poll, assign ──▶ group ──▶ rebalance (callbacks)
+//!                          │               │                         │        places    (how far)
+//!                          │               │                         └──────▶ inlet ──▶ received
+//!                          ├─ read ───▶ reader ───────────────────────────▶ (one consumer)
+//!                          ├─ follow ─▶ follower ─────────────────────────▶ (one consumer, partitions that come and go)
+//!   KafkaBroker ── config ─┤               │
+//!                          │               └── send, commit ──▶ transaction ─┐
+//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ handover
+//!                          │                                            (one producer) ─▶ destinations
+//!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
+//!
+//!   token: the one that SASL/OAUTHBEARER shows, from its file
+//!   examine: what `doctor` asks; unreachable: why nobody answers
+//!   error: the one place where a librdkafka code becomes a BrokerError, named for the recovery
+//! ```
+
+mod admin;
+mod bell;
+mod config;
+mod deadline;
+mod destinations;
+mod error;
+mod examine;
+mod follower;
+mod group;
+mod handover;
+mod inlet;
+mod list;
+mod logging;
+mod member;
+#[cfg(test)]
+mod mock;
+mod outlet;
+mod places;
+mod publisher;
+mod reader;
+mod rebalance;
+mod received;
+mod token;
+mod transaction;
+mod unreachable;
+mod watermarks;
+
+use std::sync::Arc;
+
+pub use config::KafkaConfig;
+pub use examine::{
+    ClusterSeen, Examiner, GroupSeen, PartitionSeen, PlaceSeen, Settings, TopicSeen, Unanswered,
+};
+pub use unreachable::Unreachable;
+
+use crate::{
+    admin::Admin, follower::KafkaFollower, member::KafkaMember, publisher::KafkaPublisher,
+    reader::KafkaReader,
+};
+use foretell_streams::{
+    record::{Offset, Topic, TopicPartition},
+    runtime::broker::{
+        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, Reader,
+        TopicSpec,
+    },
+    time::{Clock, SystemClock},
+};
+
+/// A Kafka-compatible cluster.
+pub struct KafkaBroker {
+    config: KafkaConfig,
+    admin: Arc<Admin>,
+    clock: Arc<dyn Clock>,
+}
+
+impl KafkaBroker {
+    /// Checks the settings, and that a broker answers.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`], saying which setting is refused, or why nobody answered in time.
+    pub fn connect(config: &KafkaConfig) -> Result<Self, BrokerError> {
+        Self::reach(config).map_err(|unreachable| BrokerError::Fatal(unreachable.to_string()))
+    }
+
+    /// Like [`Self::connect`], with what happened told apart from what to do.
+    ///
+    /// # Errors
+    /// [`Unreachable`]
+    pub fn reach(config: &KafkaConfig) -> Result<Self, Unreachable> {
+        config.check().map_err(|error| Unreachable {
+            detail: error.to_string(),
+            fix: "correct it in [broker]".to_owned(),
+        })?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let admin = Arc::new(Admin::connect(config, &clock)?);
+        Ok(Self { config: config.clone(), admin, clock })
+    }
+
+    /// Asks this cluster about itself.
+    #[must_use]
+    pub fn examiner(&self) -> Examiner {
+        Examiner::new(&self.config, &self.admin, &self.clock)
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
+        let member = KafkaMember::join(membership, &self.config, &self.admin, &self.clock)?;
+        Ok(Box::new(member))
+    }
+
+    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+        Ok(Box::new(KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?))
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
+        Ok(Box::new(KafkaFollower::new(&self.config, &self.clock)?))
+    }
+
+    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        Ok(Box::new(KafkaPublisher::new(&self.config, &self.admin, &self.clock)?))
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
+        self.admin.create_topics(topics)
+    }
+
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.admin.end(source, isolation)
+    }
+
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
+        self.admin.partitions(topic)
+    }
+}

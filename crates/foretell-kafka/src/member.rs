@@ -1,0 +1,425 @@
+//! One worker's part in a group: its consumer and its producer, on the worker's thread.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+};
+
+use crate::{
+    admin::Admin,
+    config::KafkaConfig,
+    error::broker_error,
+    group::Group,
+    list::list_at,
+    outlet::Outlet,
+    places::{Places, Start},
+    publisher::FLUSH_WITHIN,
+    rebalance::GroupEvents,
+    transaction::Transactions,
+};
+use foretell_streams::{
+    record::{InputRecord, Offset, OutputRecordRef, Partition, Topic, TopicPartition},
+    runtime::broker::{BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
+    time::Clock,
+};
+
+/// How long leaving waits for the broker to abort what is open.
+const LAST_ABORT_WITHIN: Duration = Duration::from_secs(2);
+
+/// The offsets of companions expire, since nobody subscribes to them: Kafka keeps them for a week, but it may
+/// be configured to keep them for less than a day. So all offsets are committed again this often.
+const COMMIT_ALL_EVERY: Duration = Duration::from_secs(3600);
+
+/// A consumer and a producer.
+pub(crate) struct KafkaMember {
+    group: Group,
+    output: Output,
+    /// Came up when records had already been taken: those go first.
+    postponed: Option<BrokerError>,
+    renewal: Renewal,
+    clock: Arc<dyn Clock>,
+}
+
+/// When all offsets are to be committed again, on the clock.
+struct Renewal {
+    at: Duration,
+}
+
+enum Output {
+    ExactlyOnce(Transactions),
+    AtLeastOnce { outlet: Outlet, sent: bool },
+}
+
+impl KafkaMember {
+    pub(crate) fn join(
+        membership: &Membership,
+        config: &KafkaConfig,
+        admin: &Arc<Admin>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        check_co_partitioned(membership, admin)?;
+        // The producer first: its start fences a predecessor before anything can be assigned to us.
+        let output = Output::new(membership, config, admin, clock)?;
+        Ok(Self {
+            group: Group::join(membership, config, clock)?,
+            output,
+            postponed: None,
+            renewal: Renewal::after(clock.elapsed()),
+            clock: Arc::clone(clock),
+        })
+    }
+
+    /// Aborts what is open and leaves. Bounded in time; the second time it does nothing.
+    fn close(&mut self) -> Result<(), BrokerError> {
+        let aborted = self.output.abort(LAST_ABORT_WITHIN);
+        self.group.leave().and(aborted)
+    }
+}
+
+impl Member for KafkaMember {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<Option<Rebalance>, BrokerError> {
+        self.output.serve();
+        if let Some(error) = self.postponed.take() {
+            return Err(error);
+        }
+        if let Some(rebalance) = self.group.next_rebalance() {
+            return Ok(Some(rebalance));
+        }
+        let before = records.len();
+        match self.group.take(wait, records) {
+            Ok(()) => Ok(self.group.next_rebalance()),
+            Err(error) if records.len() > before => {
+                self.postponed = Some(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.group.assign(tasks)
+    }
+
+    fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
+        self.group.unassign(tasks)
+    }
+
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.group.pause(inputs)
+    }
+
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.group.resume(inputs)
+    }
+
+    fn position(&self, input: &TopicPartition) -> Offset {
+        self.group.position(input)
+    }
+
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        match &mut self.output {
+            Output::ExactlyOnce(transactions) => transactions.send(record),
+            Output::AtLeastOnce { outlet, sent } => {
+                outlet.check(record)?;
+                *sent = true;
+                outlet.send(record)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), BrokerError> {
+        match &mut self.output {
+            Output::ExactlyOnce(_) => Ok(()),
+            Output::AtLeastOnce { outlet, .. } => outlet.drain(FLUSH_WITHIN),
+        }
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        let is_renewed = self.renewal.is_due(self.clock.elapsed());
+        let has_sent = self.output.has_sent();
+        let all = to_commit(&self.group.places, offsets, is_renewed, has_sent);
+        if !all.is_empty() || has_sent {
+            let starts = list_at(all.iter().map(|(source, offset)| (source, Start::At(*offset))));
+            self.output.commit(self.group.consumer(), &starts)?;
+            self.group.places.committed(&all);
+        }
+        if is_renewed {
+            self.renewal = Renewal::after(self.clock.elapsed());
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.output.abort_patiently()?;
+        self.group.rewind()
+    }
+
+    fn leave(mut self: Box<Self>) -> Result<(), BrokerError> {
+        self.close()
+    }
+}
+
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "a member was dropped without a clean leave");
+        }
+    }
+}
+
+impl Renewal {
+    /// The next one, after one at `now`.
+    fn after(now: Duration) -> Self {
+        Self { at: now + COMMIT_ALL_EVERY }
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.at
+    }
+}
+
+/// What a commit is to contain: `offsets`, and all others if they are to be renewed, or if there are none, and something
+/// was sent: then the group's coordinator would not be asked, and a member that it has given up could write.
+fn to_commit(
+    places: &Places,
+    offsets: &[(TopicPartition, Offset)],
+    is_renewed: bool,
+    has_sent: bool,
+) -> Vec<(TopicPartition, Offset)> {
+    if is_renewed || (offsets.is_empty() && has_sent) {
+        places.all_committed_with(offsets)
+    } else {
+        offsets.to_vec()
+    }
+}
+
+impl Output {
+    fn new(
+        membership: &Membership,
+        config: &KafkaConfig,
+        admin: &Arc<Admin>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        match membership.guarantee {
+            ProcessingGuarantee::ExactlyOnce => {
+                let properties = config.transactional_producer(membership);
+                let outlet = Outlet::new(&properties, admin, clock)?;
+                let timeout = config.transaction_timeout;
+                let transactions = Transactions::start(outlet, &membership.lead, timeout, clock)?;
+                Ok(Self::ExactlyOnce(transactions))
+            }
+            ProcessingGuarantee::AtLeastOnce => {
+                let outlet = Outlet::new(&config.plain_producer(), admin, clock)?;
+                Ok(Self::AtLeastOnce { outlet, sent: false })
+            }
+        }
+    }
+
+    fn serve(&self) {
+        match self {
+            Self::ExactlyOnce(transactions) => transactions.serve(),
+            Self::AtLeastOnce { outlet, .. } => outlet.serve(),
+        }
+    }
+
+    fn has_sent(&self) -> bool {
+        match self {
+            Self::ExactlyOnce(transactions) => transactions.is_open(),
+            Self::AtLeastOnce { sent, .. } => *sent,
+        }
+    }
+
+    fn commit(
+        &mut self,
+        consumer: &BaseConsumer<GroupEvents>,
+        offsets: &TopicPartitionList,
+    ) -> Result<(), BrokerError> {
+        match self {
+            Self::ExactlyOnce(transactions) => transactions.commit(consumer, offsets),
+            Self::AtLeastOnce { outlet, sent } => {
+                // An offset past a record that was not written would lose it.
+                outlet.drain(FLUSH_WITHIN)?;
+                commit_offsets(consumer, offsets)?;
+                *sent = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn abort_patiently(&mut self) -> Result<(), BrokerError> {
+        match self {
+            Self::ExactlyOnce(transactions) => transactions.abort_patiently(),
+            Self::AtLeastOnce { .. } => self.abort(FLUSH_WITHIN),
+        }
+    }
+
+    fn abort(&mut self, within: Duration) -> Result<(), BrokerError> {
+        match self {
+            Self::ExactlyOnce(transactions) => transactions.abort(within),
+            Self::AtLeastOnce { outlet, sent } => {
+                // What is written stays written. What failed is processed again, so it is no news.
+                if let Err(BrokerError::Retry(text)) = outlet.drain(within) {
+                    return Err(BrokerError::Retry(text));
+                }
+                *sent = false;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Companions follow the lead's partition numbers, so there must be as many of theirs.
+fn check_co_partitioned(membership: &Membership, admin: &Admin) -> Result<(), BrokerError> {
+    let partitions_of =
+        |topic: &Topic| admin.partitions(topic)?.ok_or_else(|| BrokerError::Gone(topic.clone()));
+    let lead = &membership.lead;
+    let expected = partitions_of(lead)?;
+    for companion in &membership.companions {
+        let found = partitions_of(companion)?;
+        if found != expected {
+            return Err(BrokerError::Fatal(format!(
+                "topic {companion} has {found} partitions, but {lead} has {expected}: they must be the same"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn commit_offsets(
+    consumer: &BaseConsumer<GroupEvents>,
+    offsets: &TopicPartitionList,
+) -> Result<(), BrokerError> {
+    if consumer.assignment_lost() {
+        return Err(BrokerError::Abort("the assignment is lost".to_owned()));
+    }
+    if offsets.count() == 0 {
+        return Ok(());
+    }
+    let committed = consumer.commit(offsets, CommitMode::Sync);
+    committed.map_err(|error| broker_error("commit offsets", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::mock::{IN, Mock, OUT, STEP, until, values};
+    use foretell_streams::{record::OutputRecord, time::EventTime};
+
+    /// A member with the only partition, at work.
+    struct World {
+        member: KafkaMember,
+        mock: Mock,
+    }
+
+    impl World {
+        fn new(guarantee: ProcessingGuarantee) -> Self {
+            let mock = Mock::new();
+            let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
+            let membership = Mock::membership(guarantee);
+            let member = KafkaMember::join(&membership, &mock.config, &admin, &mock.clock);
+            let mut world = Self { member: member.unwrap(), mock };
+            until("the member has its partition", |_| {
+                let rebalance = world.member.poll(STEP, &mut Vec::new()).unwrap();
+                let Some(Rebalance::Assigned(tasks)) = rebalance else { return None };
+                world.member.assign(&tasks).unwrap();
+                (!tasks.is_empty()).then_some(())
+            });
+            world.member.resume(&[Mock::source()]).unwrap();
+            world
+        }
+
+        fn read(&mut self, count: usize) -> Vec<u8> {
+            let mut records = Vec::new();
+            until("the records come", |_| {
+                assert_eq!(self.member.poll(STEP, &mut records).unwrap(), None);
+                (records.len() >= count).then(|| values(&records))
+            })
+        }
+
+        fn send(&mut self) -> Result<(), BrokerError> {
+            let record = OutputRecord {
+                topic: Topic::new(OUT),
+                partition: None,
+                timestamp: EventTime(1),
+                key: Some(b"key".to_vec()),
+                value: Some(b"value".to_vec()),
+                headers: Vec::new(),
+            };
+            self.member.send(record.as_ref())
+        }
+
+        fn commit(&mut self, offset: i64) -> Result<(), BrokerError> {
+            self.member.commit(&[(Mock::source(), Offset(offset))])
+        }
+    }
+
+    const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+
+    #[test]
+    fn what_was_not_written_is_not_committed_and_comes_again() {
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
+        world.send().unwrap();
+        let failed = world.commit(3).unwrap_err();
+        assert!(failed.to_string().contains(OUT), "{failed}");
+        let moved = world.member.group.places.moved();
+        assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "nothing was committed");
+        world.mock.mend(RDKafkaApiKey::Produce);
+        world.member.abort().unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+        // It was told once, and is no part of what comes now.
+        world.send().unwrap();
+        world.commit(3).unwrap();
+        assert_eq!(world.member.group.places.moved(), []);
+    }
+
+    #[test]
+    fn offsets_that_the_group_refuses_abort_and_come_again() {
+        let mut world = World::new(ProcessingGuarantee::ExactlyOnce);
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
+        world.mock.fail(RDKafkaApiKey::TxnOffsetCommit, &[refused]);
+        world.send().unwrap();
+        let failed = world.commit(3).unwrap_err();
+        assert!(matches!(failed, BrokerError::Abort(_)), "{failed}");
+        world.mock.mend(RDKafkaApiKey::TxnOffsetCommit);
+        world.member.abort().unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.send().unwrap();
+        world.commit(3).unwrap();
+        world.member.abort().unwrap();
+        world.mock.write(3..4);
+        assert_eq!(world.read(1), [3], "what is committed does not come again");
+    }
+
+    #[test]
+    fn all_offsets_are_renewed_now_and_then_and_where_none_would_be_committed() {
+        let at = |topic: &str| TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
+        let mut places = Places::new(vec![Topic::new(IN), Topic::new("companion")]);
+        places.hold(&at(IN), Start::At(Offset(3)));
+        places.hold(&at("companion"), Start::At(Offset(5)));
+        let new = [(at(IN), Offset(4))];
+        let all = [(at("companion"), Offset(5)), (at(IN), Offset(4))];
+        assert_eq!(to_commit(&places, &new, false, true), new);
+        assert_eq!(to_commit(&places, &new, true, false), all);
+        assert_eq!(to_commit(&places, &[], false, true).len(), 2);
+        assert_eq!(to_commit(&places, &[], false, false), []);
+
+        let renewal = Renewal::after(Duration::from_secs(10));
+        assert!(!renewal.is_due(Duration::from_secs(10)));
+        assert!(renewal.is_due(Duration::from_secs(10) + COMMIT_ALL_EVERY));
+        let next = Renewal::after(Duration::from_secs(10) + COMMIT_ALL_EVERY);
+        assert!(!next.is_due(Duration::from_secs(11) + COMMIT_ALL_EVERY));
+    }
+}

@@ -1,0 +1,94 @@
+//! For tests: librdkafka's own cluster in this process, which can be told to fail.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use rdkafka::{
+    ClientConfig,
+    mocking::MockCluster,
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
+
+use crate::config::KafkaConfig;
+use foretell_streams::{
+    record::{InputRecord, Partition, Topic, TopicPartition},
+    runtime::broker::{Membership, ProcessingGuarantee},
+    time::{Clock, SystemClock},
+};
+
+/// The topic that members read.
+pub(crate) const IN: &str = "in";
+
+/// The topic that they write to.
+pub(crate) const OUT: &str = "out";
+
+/// How long one look takes, if there is nothing.
+pub(crate) const STEP: Duration = Duration::from_millis(50);
+
+/// What has not come after a minute does not come.
+const STEPS_MAX: usize = 1200;
+
+/// The cluster, with one partition of each topic, and somebody who writes to it.
+pub(crate) struct Mock {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    pub(crate) config: KafkaConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Mock {
+    pub(crate) fn new() -> Self {
+        let cluster = MockCluster::new(1).unwrap();
+        [IN, OUT].iter().for_each(|topic| cluster.create_topic(topic, 1, 1).unwrap());
+        let bootstrap_servers = cluster.bootstrap_servers();
+        let producer =
+            ClientConfig::new().set("bootstrap.servers", &bootstrap_servers).create().unwrap();
+        let config = KafkaConfig { bootstrap_servers, ..KafkaConfig::default() };
+        Self { cluster, producer, config, clock: Arc::new(SystemClock::new()) }
+    }
+
+    /// The input's only partition.
+    pub(crate) fn source() -> TopicPartition {
+        TopicPartition { topic: Topic::new(IN), partition: Partition(0) }
+    }
+
+    pub(crate) fn membership(guarantee: ProcessingGuarantee) -> Membership {
+        Membership {
+            group: "group".to_owned(),
+            member: "member".to_owned(),
+            lead: Topic::new(IN),
+            companions: Vec::new(),
+            guarantee,
+        }
+    }
+
+    /// Writes a record for each of `values` to the input.
+    pub(crate) fn write(&self, values: Range<u8>) {
+        for value in values {
+            let value = [value];
+            let record: BaseRecord<'_, (), _> = BaseRecord::to(IN).payload(&value);
+            self.producer.send(record).unwrap();
+        }
+        self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// The next requests of this kind are answered with these errors, one each.
+    pub(crate) fn fail(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
+        self.cluster.request_errors(requests, errors);
+    }
+
+    /// Requests of this kind work again.
+    pub(crate) fn mend(&self, requests: RDKafkaApiKey) {
+        self.cluster.clear_request_errors(requests);
+    }
+}
+
+/// What the records say.
+pub(crate) fn values(records: &[InputRecord]) -> Vec<u8> {
+    records.iter().map(|record| record.value.as_ref().unwrap()[0]).collect()
+}
+
+/// Steps until there is something; each step waits, if there is nothing, about [`STEP`].
+pub(crate) fn until<T>(what: &str, step: impl FnMut(usize) -> Option<T>) -> T {
+    (0..STEPS_MAX).find_map(step).unwrap_or_else(|| panic!("waited in vain until {what}"))
+}

@@ -1,0 +1,224 @@
+//! One producer: records go out, failed deliveries come back. Transactions are `transaction`'s.
+
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Message,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    admin::Admin,
+    deadline::{Deadline, pause},
+    destinations::{Destinations, unsendable},
+    error::{Recovery, broker_error, recovery},
+    handover::{self, TopicHandles},
+    logging, token,
+};
+use foretell_streams::{
+    record::{OutputRecordRef, Topic},
+    runtime::broker::BrokerError,
+    time::Clock,
+};
+
+/// How long `send` waits for room when too much is under way.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at what failed, while waiting for everything under way.
+const HURRY_STEP: Duration = Duration::from_millis(5);
+
+/// How long a broker has to answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A producer with what it knows of its topics.
+pub(crate) struct Outlet {
+    // Before the producer, so that they are dropped before it.
+    topics: TopicHandles,
+    producer: BaseProducer<Deliveries>,
+    destinations: Destinations,
+    clock: Arc<dyn Clock>,
+}
+
+/// The producer's callbacks: keeps the first delivery that failed.
+#[derive(Default)]
+pub(crate) struct Deliveries {
+    failed: Mutex<Option<Failure>>,
+}
+
+struct Failure {
+    topic: Topic,
+    code: Code,
+}
+
+impl Outlet {
+    pub(crate) fn new(
+        config: &ClientConfig,
+        admin: &Arc<Admin>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let producer: BaseProducer<Deliveries> = config
+            .create_with_context(Deliveries::default())
+            .map_err(|error| broker_error("make a producer", &error))?;
+        token::install(producer.client(), config)
+            .map_err(|error| broker_error("make a producer", &error))?;
+        Ok(Self {
+            topics: TopicHandles::default(),
+            producer,
+            destinations: Destinations::new(admin),
+            clock: Arc::clone(clock),
+        })
+    }
+
+    pub(crate) fn producer(&self) -> &BaseProducer<Deliveries> {
+        &self.producer
+    }
+
+    /// Waits until a broker is connected. Without one, librdkafka's search for the transactions' coordinator
+    /// fails at once and waits half a second for the next try.
+    pub(crate) fn connect(&self, topic: &Topic) -> Result<(), BrokerError> {
+        let found = self.producer.client().fetch_metadata(Some(topic.as_str()), CONNECT_WITHIN);
+        found.map(drop).map_err(|error| broker_error("connect", &error))
+    }
+
+    /// Refuses a record that can never be written.
+    pub(crate) fn check(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        self.destinations.check(record)
+    }
+
+    /// Hands `record` to librdkafka; waits only for room.
+    pub(crate) fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        let mut deadline = None;
+        loop {
+            let Err(code) = self.topics.send(&self.producer, record) else { return Ok(()) };
+            let deadline =
+                deadline.get_or_insert_with(|| Deadline::within(ROOM_WITHIN, &self.clock));
+            if code == Code::QueueFull && !deadline.passed() {
+                self.serve();
+                pause();
+            } else {
+                return Err(self.refused(record, code));
+            }
+        }
+    }
+
+    fn refused(&mut self, record: OutputRecordRef<'_>, code: Code) -> BrokerError {
+        let error = KafkaError::MessageProduction(code);
+        if code == Code::QueueFull {
+            let seconds = ROOM_WITHIN.as_secs();
+            return BrokerError::Abort(format!(
+                "nothing sent in {seconds} s, too much is under way"
+            ));
+        }
+        if code == Code::UnknownTopic {
+            return self.explain_unknown(record);
+        }
+        if matches!(code, Code::MessageSizeTooLarge | Code::UnknownPartition) {
+            self.destinations.forget(record.topic);
+            return unsendable(record.topic, error.to_string());
+        }
+        broker_error(&format!("send to {}", record.topic), &error)
+    }
+
+    /// librdkafka knows of no such topic: it is gone, or it was made anew, and librdkafka has to look again as well.
+    fn explain_unknown(&mut self, record: OutputRecordRef<'_>) -> BrokerError {
+        self.destinations.forget(record.topic);
+        let found = self.check(record).and_then(|()| self.connect(record.topic));
+        let unknown = || BrokerError::Retry(format!("topic {} was not known", record.topic));
+        found.err().unwrap_or_else(unknown)
+    }
+
+    /// Takes reports and log lines; never waits.
+    pub(crate) fn serve(&self) {
+        loop {
+            let under_way = self.producer.in_flight_count();
+            self.producer.poll(Duration::ZERO); // One event.
+            if self.producer.in_flight_count() >= under_way {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing is under way, without rdkafka's steps of 100 ms.
+    ///
+    /// # Errors
+    /// What a delivery failed with; [`BrokerError::Retry`] if `within` did not suffice.
+    pub(crate) fn drain(&mut self, within: Duration) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(within, &self.clock);
+        while self.producer.in_flight_count() > 0 {
+            if deadline.passed() {
+                let count = self.producer.in_flight_count();
+                return Err(BrokerError::Retry(format!("{count} records are still under way")));
+            }
+            // What failed is under way until its report has been taken.
+            handover::hurry(&self.producer, HURRY_STEP);
+            self.serve();
+        }
+        self.serve();
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Forgets what failed: it was part of what is aborted now.
+    pub(crate) fn forget_failure(&self) {
+        self.producer.context().failed().take();
+    }
+
+    /// What the first failed delivery calls for. The next record for its topic is checked anew, so
+    /// that one which can never be written does not come round again and again.
+    fn failure(&mut self) -> Option<BrokerError> {
+        let failure = self.producer.context().failed().take()?;
+        if recovery(failure.code) == Recovery::Fatal || is_unknown(failure.code) {
+            self.destinations.forget(&failure.topic);
+        }
+        let text = format!("a record for {} was not written: {}", failure.topic, failure.code);
+        let stays = matches!(recovery(failure.code), Recovery::Fatal)
+            && failure.code != Code::MessageSizeTooLarge;
+        Some(if stays { BrokerError::Fatal(text) } else { BrokerError::Abort(text) })
+    }
+}
+
+/// Whether the topic is not what it was.
+fn is_unknown(code: Code) -> bool {
+    matches!(code, Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition)
+}
+
+impl Deliveries {
+    fn failed(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.failed.lock().expect("nobody panics while holding this lock")
+    }
+}
+
+impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token::generate(file)
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        logging::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        logging::report(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+            let failure = Failure { topic: Topic::new(message.topic()), code };
+            self.failed().get_or_insert(failure);
+        }
+    }
+}

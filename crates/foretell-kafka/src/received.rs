@@ -1,0 +1,121 @@
+//! A message as librdkafka hands it out, and the record that is copied out of it.
+
+#![expect(unsafe_code, reason = "messages that are taken many at a time are no longer rdkafka's")]
+
+use std::{
+    ffi::{CStr, c_void},
+    ptr::{self, NonNull},
+    slice,
+};
+
+use rdkafka::{
+    bindings::{
+        rd_kafka_header_get_all, rd_kafka_message_destroy, rd_kafka_message_headers,
+        rd_kafka_message_t, rd_kafka_message_timestamp, rd_kafka_resp_err_t,
+    },
+    types::RDKafkaErrorCode as Code,
+};
+
+use foretell_streams::{
+    record::{Header, InputRecord, Offset, TopicPartition},
+    time::EventTime,
+};
+
+/// A message, or an error in its place.
+pub(crate) struct ReceivedMessage(NonNull<rd_kafka_message_t>);
+
+impl ReceivedMessage {
+    /// None for no message at all.
+    ///
+    /// # Safety
+    /// It must be alive, and nobody else's.
+    pub(crate) unsafe fn own(native: *mut rd_kafka_message_t) -> Option<Self> {
+        NonNull::new(native).map(Self)
+    }
+
+    /// What is wrong with its partition; then it is no record.
+    pub(crate) fn error(&self) -> Option<Code> {
+        let code = self.native().err;
+        (code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| code.into())
+    }
+
+    pub(crate) fn offset(&self) -> Offset {
+        Offset(self.native().offset)
+    }
+
+    /// Copies it, which was read from `source`, out of librdkafka's buffer.
+    pub(crate) fn to_record(&self, source: TopicPartition) -> InputRecord {
+        let native = self.native();
+        // SAFETY: the message is alive, and its key and value with it.
+        let (key, value) =
+            unsafe { (copy(native.key, native.key_len), copy(native.payload, native.len)) };
+        InputRecord {
+            source,
+            offset: self.offset(),
+            timestamp: self.timestamp(),
+            key,
+            value,
+            headers: self.headers(),
+        }
+    }
+
+    /// -1 if it has none, as Kafka's own clients say it.
+    fn timestamp(&self) -> EventTime {
+        // SAFETY: the message is alive; what kind of time it is need not be told.
+        EventTime(unsafe { rd_kafka_message_timestamp(self.0.as_ptr(), ptr::null_mut()) })
+    }
+
+    fn headers(&self) -> Vec<Header> {
+        let mut all = ptr::null_mut();
+        // SAFETY: the message is alive, and its headers with it.
+        let code = unsafe { rd_kafka_message_headers(self.0.as_ptr(), &raw mut all) };
+        if Code::from(code) != Code::NoError {
+            return Vec::new();
+        }
+        let mut headers = Vec::new();
+        loop {
+            let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: `all` are this message's; one that is not there is refused.
+            let code = unsafe {
+                rd_kafka_header_get_all(
+                    all,
+                    headers.len(),
+                    &raw mut name,
+                    &raw mut value,
+                    &raw mut length,
+                )
+            };
+            if Code::from(code) != Code::NoError {
+                return headers;
+            }
+            // SAFETY: names end with a zero; a value is as long as told.
+            let (name, value) = unsafe { (CStr::from_ptr(name), copy(value, length)) };
+            let name = name.to_string_lossy().into_owned();
+            headers.push(Header { name, value: value.unwrap_or_default() });
+        }
+    }
+
+    fn native(&self) -> &rd_kafka_message_t {
+        // SAFETY: it is ours and alive until `drop`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for ReceivedMessage {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and this is the last time that it is used.
+        unsafe { rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// None if there is nothing; that is not the same as nothing in it.
+///
+/// # Safety
+/// There must be `length` bytes, unless the pointer is null.
+unsafe fn copy(start: *const c_void, length: usize) -> Option<Vec<u8>> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: as promised by the caller.
+    Some(unsafe { slice::from_raw_parts(start.cast::<u8>(), length) }.to_vec())
+}

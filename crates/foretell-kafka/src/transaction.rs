@@ -1,0 +1,184 @@
+//! Exactly once: a member's outputs and offsets in one transaction (KIP-98, KIP-447).
+//!
+//! ```text
+//!            send, or offsets to commit          drained, offsets sent
+//!   Closed ─────────────────────────────▶ Open ───────────────────────▶ Committing ──▶ Closed
+//!     ▲                                     │                               │ │  ▲
+//!     └──────────────── abort ◀─────────────┴───────────────────────────────┘ └──┘ timed out: again
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult},
+    producer::Producer,
+};
+
+use crate::{
+    deadline::{Deadline, pause},
+    error::broker_error,
+    outlet::Outlet,
+    rebalance::GroupEvents,
+};
+use foretell_streams::{
+    record::{OutputRecordRef, Topic},
+    runtime::broker::BrokerError,
+    time::Clock,
+};
+
+/// One try of a call that is repeated: in between, the producer's events are served.
+const TRY: Duration = Duration::from_secs(1);
+
+/// One try of an abort, which serves no events itself and waits for some.
+const ABORT_TRY: Duration = Duration::from_millis(10);
+
+/// Starting waits for what the last owner of the name left open, and for a coordinator that may just
+/// be moving.
+const INIT_WITHIN: Duration = Duration::from_secs(30);
+
+/// On top of the transaction's own time, after which the broker ends it.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing since the last commit.
+    Closed,
+    /// Something was sent.
+    Open,
+    /// Its end has been asked for, and may have happened.
+    Committing,
+}
+
+/// A producer whose records count only once committed.
+pub(crate) struct Transactions {
+    outlet: Outlet,
+    phase: Phase,
+    /// No call that ends a transaction waits longer.
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Transactions {
+    /// Fences whoever had this name, and ends what it left open. Any existing `topic` will do.
+    pub(crate) fn start(
+        outlet: Outlet,
+        topic: &Topic,
+        timeout: Duration,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let started = Self {
+            outlet,
+            phase: Phase::Closed,
+            patience: timeout + GRACE,
+            clock: Arc::clone(clock),
+        };
+        started.outlet.connect(topic)?;
+        started.again_while_retriable("start transactions", INIT_WITHIN, |outlet| {
+            outlet.producer().init_transactions(TRY)
+        })?;
+        Ok(started)
+    }
+
+    /// Whether there is anything to commit or abort.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase != Phase::Closed
+    }
+
+    pub(crate) fn serve(&self) {
+        self.outlet.serve();
+    }
+
+    pub(crate) fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+        self.outlet.check(record)?;
+        self.open()?;
+        self.outlet.send(record)
+    }
+
+    /// Commits what was sent together with `offsets`. The order of calls matters: were the group's metadata
+    /// read after the check, they could be those of a membership that no longer owns the partitions.
+    pub(crate) fn commit(
+        &mut self,
+        consumer: &BaseConsumer<GroupEvents>,
+        offsets: &TopicPartitionList,
+    ) -> Result<(), BrokerError> {
+        if self.phase != Phase::Committing {
+            self.open()?;
+            self.outlet.drain(self.patience)?;
+            let metadata = consumer
+                .group_metadata()
+                .ok_or_else(|| BrokerError::Fatal("the consumer has no group".to_owned()))?;
+            if consumer.assignment_lost() {
+                return Err(BrokerError::Abort("the assignment is lost".to_owned()));
+            }
+            self.again_while_retriable("add offsets", self.patience, |outlet| {
+                outlet.producer().send_offsets_to_transaction(offsets, &metadata, TRY)
+            })?;
+            self.phase = Phase::Committing;
+        }
+        self.again_while_retriable("commit", self.patience, |outlet| {
+            outlet.producer().commit_transaction(TRY)
+        })?;
+        self.phase = Phase::Closed;
+        Ok(())
+    }
+
+    /// Undoes what was sent since the last commit.
+    pub(crate) fn abort(&mut self, within: Duration) -> Result<(), BrokerError> {
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        self.again_while_retriable("abort", within, |outlet| {
+            outlet.producer().abort_transaction(ABORT_TRY)
+        })?;
+        self.outlet.serve();
+        self.outlet.forget_failure();
+        self.phase = Phase::Closed;
+        Ok(())
+    }
+
+    /// Undoes what was sent, waiting as long as that may take.
+    pub(crate) fn abort_patiently(&mut self) -> Result<(), BrokerError> {
+        self.abort(self.patience)
+    }
+
+    fn open(&mut self) -> Result<(), BrokerError> {
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Committing => Err(BrokerError::Retry("the last commit is under way".to_owned())),
+            Phase::Closed => {
+                let begun = self.outlet.producer().begin_transaction();
+                begun.map_err(|error| broker_error("begin a transaction", &error))?;
+                self.phase = Phase::Open;
+                Ok(())
+            }
+        }
+    }
+
+    /// A retriable error asks for the very same call again: librdkafka goes on where it was.
+    fn again_while_retriable(
+        &self,
+        doing: &str,
+        within: Duration,
+        call: impl Fn(&Outlet) -> KafkaResult<()>,
+    ) -> Result<(), BrokerError> {
+        let deadline = Deadline::within(within, &self.clock);
+        loop {
+            let Err(error) = call(&self.outlet) else { return Ok(()) };
+            self.outlet.serve();
+            if deadline.passed() || !is_retriable(&error) {
+                return Err(broker_error(doing, &error));
+            }
+            pause();
+        }
+    }
+}
+
+pub(crate) fn is_retriable(error: &KafkaError) -> bool {
+    if let KafkaError::Transaction(error) = error {
+        return error.is_retriable() && !error.txn_requires_abort();
+    }
+    // `commit_transaction` flushes first, and that can run out of time as well.
+    matches!(error, KafkaError::Flush(_))
+}

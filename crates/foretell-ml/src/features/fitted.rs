@@ -1,0 +1,461 @@
+//! A pipeline that has seen its examples: it turns any row of values into one number a feature.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    example::{Column, ColumnKind, Value},
+    features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
+};
+
+/// A specification with what it learned: the same values make the same features, in training and in serving.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RawPipeline", into = "RawPipeline")]
+pub struct FittedPipeline {
+    spec: PipelineSpec,
+    /// One a column.
+    encoders: Vec<Encoder>,
+    /// One a cross, by the codes of its two columns.
+    crosses: Vec<Categories<(u32, u32)>>,
+    /// One a column: in which share of the rows its value was missing. None of them, if an earlier release fitted it.
+    missing_shares: Vec<f64>,
+}
+
+/// How many values of a row training has never seen the like of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Surprises {
+    /// Categories without a code of their own.
+    pub unseen_categories: u64,
+    /// Numbers beyond the smallest or the largest.
+    pub out_of_range: u64,
+    /// Texts in numeric columns that spell no number: they are missing to the model.
+    pub not_numbers: u64,
+}
+
+/// A stored pipeline whose parts do not belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FittedError {
+    /// One column's encoder is missing, or one too many.
+    #[error("{encoders} encoders for {columns} columns, {fitted} fitted crosses for {crosses}")]
+    Count {
+        /// Encoders found.
+        encoders: usize,
+        /// Columns they are for.
+        columns: usize,
+        /// Fitted crosses found.
+        fitted: usize,
+        /// Crosses they are for.
+        crosses: usize,
+    },
+    /// A column's encoder is of another kind, or its scale is none.
+    #[error("the encoder of column {column} does not fit it")]
+    Encoder {
+        /// The index of the column.
+        column: usize,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Encoder {
+    Number(Scale),
+    Category(Categories<String>),
+}
+
+impl FittedPipeline {
+    /// Called by [`PipelineSpec::fit`].
+    pub(super) fn fit<'a>(
+        spec: &PipelineSpec,
+        rows: impl Iterator<Item = &'a [Value]> + Clone,
+    ) -> Self {
+        let columns = spec.columns().iter().enumerate();
+        let encoders = columns.map(|(index, column)| {
+            let values = rows.clone().map(|row| row.get(index).unwrap_or(&Value::Missing));
+            match column.kind {
+                ColumnKind::Numeric => fit_numbers(spec, values),
+                ColumnKind::Categorical => fit_categories(values),
+            }
+        });
+        let mut fitted = Self {
+            spec: spec.clone(),
+            encoders: encoders.collect(),
+            crosses: Vec::new(),
+            missing_shares: missing_shares(spec, rows.clone()),
+        };
+        let mut pairs = vec![BTreeMap::<(u32, u32), u64>::new(); spec.crossed().len()];
+        for row in rows {
+            for ((left, right), counts) in spec.crossed().iter().zip(&mut pairs) {
+                let pair =
+                    (code_of(fitted.feature(row, *left)), code_of(fitted.feature(row, *right)));
+                *counts.entry(pair).or_default() += 1;
+            }
+        }
+        fitted.crosses = pairs.into_iter().map(Categories::fit).collect();
+        fitted
+    }
+
+    /// Writes one number a feature into `row`, replacing what was in it. Values beyond the columns are not
+    /// looked at, and too few of them count as missing; it never fails: see [`crate::features`].
+    pub fn transform(&self, values: &[Value], row: &mut Vec<f64>) {
+        row.clear();
+        row.extend((0..self.encoders.len()).map(|column| self.feature(values, column)));
+        for ((left, right), categories) in self.spec.crossed().iter().zip(&self.crosses) {
+            let pair = (code_of(row[*left]), code_of(row[*right]));
+            row.push(f64::from(categories.code(&pair)));
+        }
+        for (CalendarFeature { part, unit, .. }, column) in
+            self.spec.calendar().iter().zip(self.spec.dated())
+        {
+            let number = number_of(values.get(*column).unwrap_or(&Value::Missing));
+            row.push(match &self.encoders[*column] {
+                Encoder::Number(scale) => {
+                    scale.filled(number).map_or(f64::NAN, |number| part.of(number, *unit))
+                }
+                Encoder::Category(_) => f64::NAN,
+            });
+        }
+    }
+
+    /// Counts the values that training has never seen the like of. They are scored all the same.
+    #[must_use]
+    pub fn surprises(&self, values: &[Value]) -> Surprises {
+        let mut surprises = Surprises::default();
+        for (value, encoder) in values.iter().zip(&self.encoders) {
+            match encoder {
+                Encoder::Number(scale) => {
+                    let is_odd = number_of(value).is_some_and(|number| !scale.has_seen(number));
+                    surprises.out_of_range += u64::from(is_odd);
+                    let is_word = matches!(value, Value::Text(_)) && number_of(value).is_none();
+                    surprises.not_numbers += u64::from(is_word);
+                }
+                Encoder::Category(categories) => {
+                    let is_odd =
+                        text_of(value).is_some_and(|text| !categories.contains(text.as_ref()));
+                    surprises.unseen_categories += u64::from(is_odd);
+                }
+            }
+        }
+        surprises
+    }
+
+    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    #[must_use]
+    pub fn missing_share(&self, column: usize) -> Option<f64> {
+        self.missing_shares.get(column).copied()
+    }
+
+    /// What was fitted.
+    #[must_use]
+    pub fn spec(&self) -> &PipelineSpec {
+        &self.spec
+    }
+
+    /// The columns, in the order of a row's values.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        self.spec.columns()
+    }
+
+    /// The names of the features, in the order of a transformed row.
+    #[must_use]
+    pub fn feature_names(&self) -> Vec<String> {
+        self.spec.feature_names()
+    }
+
+    /// Which features are categories.
+    #[must_use]
+    pub fn categorical_features(&self) -> Vec<usize> {
+        self.spec.categorical_features()
+    }
+
+    /// How many numbers a transformed row has.
+    #[must_use]
+    pub fn features(&self) -> usize {
+        self.encoders.len() + self.crosses.len() + self.spec.calendar().len()
+    }
+
+    fn feature(&self, values: &[Value], column: usize) -> f64 {
+        let value = values.get(column).unwrap_or(&Value::Missing);
+        match &self.encoders[column] {
+            Encoder::Number(scale) => scale.encode(number_of(value)),
+            Encoder::Category(categories) => f64::from(match text_of(value) {
+                Some(text) => categories.code(text.as_ref()),
+                None => categories.missing(),
+            }),
+        }
+    }
+}
+
+fn missing_shares<'a>(spec: &PipelineSpec, rows: impl Iterator<Item = &'a [Value]>) -> Vec<f64> {
+    let (mut missing, mut count) = (vec![0_u64; spec.columns().len()], 0_u64);
+    for row in rows {
+        count += 1;
+        for (index, (column, missing)) in spec.columns().iter().zip(&mut missing).enumerate() {
+            let value = row.get(index).unwrap_or(&Value::Missing);
+            let is_missing = match column.kind {
+                ColumnKind::Numeric => number_of(value).is_none(),
+                ColumnKind::Categorical => text_of(value).is_none(),
+            };
+            *missing += u64::from(is_missing);
+        }
+    }
+    missing.into_iter().map(|missing| missing as f64 / count.max(1) as f64).collect()
+}
+
+fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = &'a Value>) -> Encoder {
+    let (mut numbers, mut missing) = (Vec::new(), 0);
+    for value in values {
+        match number_of(value) {
+            Some(number) => numbers.push(number),
+            None => missing += 1,
+        }
+    }
+    Encoder::Number(Scale::fit(spec.scaling(), numbers, missing))
+}
+
+fn fit_categories<'a>(values: impl Iterator<Item = &'a Value>) -> Encoder {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for text in values.filter_map(text_of) {
+        match counts.get_mut(text.as_ref()) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(text.into_owned(), 1)),
+        }
+    }
+    Encoder::Category(Categories::fit(counts))
+}
+
+/// The finite number that a value is or spells.
+fn number_of(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Missing => None,
+        Value::Number(number) => Some(*number),
+        Value::Text(text) => return number_in(text),
+    };
+    number.filter(|number| number.is_finite())
+}
+
+/// The finite number that a text spells, as a numeric column takes it; any other is missing to it.
+#[must_use]
+pub fn number_in(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// The category that a value is.
+fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Missing => None,
+        Value::Number(number) => number.is_finite().then(|| Cow::Owned(number.to_string())),
+        Value::Text(text) => Some(Cow::Borrowed(text)),
+    }
+}
+
+/// The code that a categorical feature is.
+#[expect(clippy::cast_sign_loss, reason = "it was a u32 before it became a feature")]
+fn code_of(feature: f64) -> u32 {
+    feature as u32
+}
+
+/// A pipeline as stored.
+#[derive(Serialize, Deserialize)]
+struct RawPipeline {
+    spec: PipelineSpec,
+    encoders: Vec<Encoder>,
+    crosses: Vec<Categories<(u32, u32)>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missing_shares: Vec<f64>,
+}
+
+impl TryFrom<RawPipeline> for FittedPipeline {
+    type Error = FittedError;
+
+    fn try_from(raw: RawPipeline) -> Result<Self, FittedError> {
+        let RawPipeline { spec, encoders, crosses, missing_shares } = raw;
+        if encoders.len() != spec.columns().len() || crosses.len() != spec.crosses().len() {
+            let (columns, crossed) = (spec.columns().len(), spec.crosses().len());
+            let (encoders, fitted) = (encoders.len(), crosses.len());
+            return Err(FittedError::Count { encoders, columns, fitted, crosses: crossed });
+        }
+        for (index, (encoder, column)) in encoders.iter().zip(spec.columns()).enumerate() {
+            let fits = match (encoder, column.kind) {
+                (Encoder::Number(scale), ColumnKind::Numeric) => scale.is_sound(),
+                (Encoder::Category(_), ColumnKind::Categorical) => true,
+                (Encoder::Number(_), ColumnKind::Categorical)
+                | (Encoder::Category(_), ColumnKind::Numeric) => false,
+            };
+            if !fits {
+                return Err(FittedError::Encoder { column: index });
+            }
+        }
+        Ok(Self { spec, encoders, crosses, missing_shares })
+    }
+}
+
+impl From<FittedPipeline> for RawPipeline {
+    fn from(fitted: FittedPipeline) -> Self {
+        let FittedPipeline { spec, encoders, crosses, missing_shares } = fitted;
+        Self { spec, encoders, crosses, missing_shares }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::features::{CalendarPart, Scaling, TimeUnit};
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    /// Numeric `age` (nothing missing), numeric `pay` (one missing), categorical `job` and `land`, crossed.
+    fn fitted() -> FittedPipeline {
+        let column = Column::new;
+        let columns = vec![
+            column("age", ColumnKind::Numeric),
+            column("pay", ColumnKind::Numeric),
+            column("job", ColumnKind::Categorical),
+            column("land", ColumnKind::Categorical),
+        ];
+        let crosses = vec![("job".to_owned(), "land".to_owned())];
+        let spec = PipelineSpec::new(columns, Scaling::None, crosses).unwrap();
+        let row = |age: f64, pay: Value, job: &str, land: &str| {
+            vec![Value::Number(age), pay, text(job), text(land)]
+        };
+        let rows = [
+            row(10.0, Value::Number(1.0), "cook", "it"),
+            row(20.0, Value::Missing, "cook", "fr"),
+            row(30.0, Value::Number(3.0), "7", "fr"),
+        ];
+        spec.fit(rows.iter().map(Vec::as_slice))
+    }
+
+    fn check(values: &[Value], expected: [f64; 5]) {
+        let (pipeline, mut row) = (fitted(), vec![1.0; 9]);
+        pipeline.transform(values, &mut row);
+        let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&row), bits(&expected), "{values:?}: {row:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn every_value_has_its_number() {
+        const NAN: f64 = f64::NAN;
+        let number = Value::Number;
+        check(&[number(5.0), number(2.0), text("cook"), text("fr")], [5.0, 2.0, 0.0, 0.0, 0.0]);
+        check(&[number(5.0), number(2.0), text("cook"), text("it")], [5.0, 2.0, 0.0, 1.0, 1.0]);
+        // A number in a categorical column is its text; a pair never seen has the code after the last.
+        check(&[number(5.0), number(2.0), number(7.0), text("it")], [5.0, 2.0, 1.0, 1.0, 3.0]);
+        // So has a category never seen, alone and in a cross.
+        check(&[number(5.0), number(2.0), text("poet"), text("it")], [5.0, 2.0, 2.0, 1.0, 3.0]);
+        // Missing: the median of a complete column, else NaN; the second code after the last.
+        check(
+            &[Value::Missing, Value::Missing, Value::Missing, text("it")],
+            [20.0, NAN, 3.0, 1.0, 3.0],
+        );
+        check(&[], [20.0, NAN, 3.0, 3.0, 3.0]);
+        // Texts in numeric columns, and what is not a number.
+        check(&[text(" 5 "), text("many"), text("cook"), text("it")], [5.0, NAN, 0.0, 1.0, 1.0]);
+        check(
+            &[text("inf"), number(NAN), number(NAN), number(f64::INFINITY)],
+            [20.0, NAN, 3.0, 3.0, 3.0],
+        );
+        check(&[number(f64::NEG_INFINITY)], [20.0, NAN, 3.0, 3.0, 3.0]);
+        // More values than columns.
+        let many =
+            [number(5.0), number(2.0), text("cook"), text("it"), text("new"), text("column")];
+        check(&many, [5.0, 2.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_missing_category_is_crossed_like_any_other() {
+        let rows = [
+            [text("cook"), Value::Missing],
+            [text("cook"), Value::Missing],
+            [text("cook"), text("it")],
+        ];
+        let column = |name: &str| Column::new(name, ColumnKind::Categorical);
+        let crosses = vec![("job".to_owned(), "land".to_owned())];
+        let spec =
+            PipelineSpec::new(vec![column("job"), column("land")], Scaling::None, crosses).unwrap();
+        let (pipeline, mut row) = (spec.fit(rows.iter().map(<[Value; 2]>::as_slice)), Vec::new());
+        pipeline.transform(&[text("cook")], &mut row);
+        assert_eq!(row.iter().map(|feature| code_of(*feature)).collect::<Vec<_>>(), [0, 2, 0]);
+    }
+
+    #[test]
+    fn parts_of_dates_come_last() {
+        let column = Column::new("day", ColumnKind::Numeric);
+        let part = |part| CalendarFeature { column: "day".to_owned(), part, unit: TimeUnit::Days };
+        let spec = PipelineSpec::new(vec![column], Scaling::MinMax, Vec::new()).unwrap();
+        let spec = spec.with_calendar(vec![part(CalendarPart::Year), part(CalendarPart::Weekday)]);
+        let spec = spec.unwrap();
+        let transformed = |rows: &[[Value; 1]], value: Value| {
+            let pipeline = spec.fit(rows.iter().map(<[Value; 1]>::as_slice));
+            let mut row = Vec::new();
+            pipeline.transform(&[value], &mut row);
+            assert_eq!(row.len(), pipeline.features());
+            row
+        };
+        let whole = [[Value::Number(0.0)], [Value::Number(11_016.0)], [Value::Number(20_000.0)]];
+        let row = transformed(&whole, Value::Number(11_016.0));
+        assert_eq!(row, [11_016.0 / 20_000.0, 2000.0, 2.0]);
+        // As the date itself: the median where nothing was missing, else NaN.
+        assert_eq!(transformed(&whole, Value::Missing)[1..], [2000.0, 2.0]);
+        let gaps = [[Value::Number(0.0)], [Value::Missing]];
+        assert!(transformed(&gaps, Value::Missing).iter().all(|feature| feature.is_nan()));
+    }
+
+    #[test]
+    fn a_word_in_a_numeric_column_is_counted() {
+        let odd = [text("7,25"), text("2.5"), text("cook"), text("it")];
+        let expected = Surprises { not_numbers: 1, ..Surprises::default() };
+        assert_eq!(fitted().surprises(&odd), expected);
+    }
+
+    #[test]
+    fn what_was_missing_in_training_is_known_of_every_column() {
+        let column = |name: &str, kind| Column::new(name, kind);
+        let columns = vec![
+            column("age", ColumnKind::Numeric),
+            column("job", ColumnKind::Categorical),
+            column("later", ColumnKind::Categorical),
+        ];
+        let spec = PipelineSpec::new(columns, Scaling::None, Vec::new()).unwrap();
+        let rows = [
+            vec![Value::Number(1.0), Value::Missing],
+            vec![text("a word"), Value::Missing],
+            vec![Value::Missing, text("cook")],
+            vec![Value::Number(f64::NAN), Value::Number(7.0)],
+        ];
+        let pipeline = spec.fit(rows.iter().map(Vec::as_slice));
+        let shares: Vec<_> = (0..4).map(|column| pipeline.missing_share(column)).collect();
+        assert_eq!(shares, [Some(0.75), Some(0.5), Some(1.0), None]);
+        let none = spec.fit(std::iter::empty());
+        assert_eq!(none.missing_share(0), Some(0.0));
+    }
+
+    #[test]
+    fn a_fit_on_nothing_still_transforms() {
+        let spec = fitted().spec().clone();
+        let (pipeline, mut row) = (spec.fit(std::iter::empty()), Vec::new());
+        pipeline
+            .transform(&[Value::Number(1.0), Value::Missing, text("cook"), text("it")], &mut row);
+        assert_eq!(row.len(), pipeline.features());
+        assert!(row[1].is_nan());
+    }
+
+    #[test]
+    fn a_pipeline_survives_a_round_trip_and_is_checked() {
+        let json = serde_json::to_string(&fitted()).unwrap();
+        assert_eq!(serde_json::from_str::<FittedPipeline>(&json).unwrap(), fitted());
+        let refused = |from: &str, to: &str| {
+            assert!(json.contains(from), "{json}");
+            assert!(
+                serde_json::from_str::<FittedPipeline>(&json.replacen(from, to, 1)).is_err(),
+                "{to}"
+            );
+        };
+        refused("\"span\":1.0", "\"span\":0.0");
+        refused("{\"name\":\"pay\",\"kind\":\"numeric\"},", "");
+        refused("\"kind\":\"numeric\"", "\"kind\":\"categorical\"");
+    }
+}

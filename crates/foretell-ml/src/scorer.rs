@@ -1,0 +1,186 @@
+//! A bundle made ready to serve: any number of threads ask one scorer, each with a scratch of its own.
+
+use std::sync::Arc;
+
+use crate::{
+    Column, Label, ModelVersion, Probabilities, Value,
+    bundle::{BundleError, Lineage, ModelBundle},
+    features::{FittedPipeline, Surprises},
+    trees::{Sums, Trees},
+};
+
+/// Scores rows of values. Immutable, so it can be swapped for another between two records.
+#[derive(Clone, Debug)]
+pub struct Scorer {
+    pipeline: FittedPipeline,
+    trees: Trees,
+    classes: Arc<[String]>,
+    threshold: f64,
+    version: ModelVersion,
+    lineage: Lineage,
+}
+
+/// What a thread reuses from one row to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    row: Vec<f64>,
+    sums: Sums,
+}
+
+impl Scorer {
+    /// Checks that the parts of a bundle belong together, and that its trees can be walked.
+    ///
+    /// # Errors
+    /// [`BundleError`] says what is wrong with it.
+    pub fn new(bundle: &ModelBundle) -> Result<Self, BundleError> {
+        Self::with_version(bundle, bundle.version())
+    }
+
+    /// The same for a bundle's bytes, whose version it has.
+    ///
+    /// # Errors
+    /// [`BundleError`] says what is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
+        let (bundle, version) = ModelBundle::with_version(bytes)?;
+        Self::with_version(&bundle, version)
+    }
+
+    fn with_version(bundle: &ModelBundle, version: ModelVersion) -> Result<Self, BundleError> {
+        let trees = Trees::parse(&bundle.booster)?;
+        let pipeline = bundle.pipeline.clone();
+        if pipeline.feature_names() != trees.feature_names() {
+            return Err(BundleError::Features {
+                pipeline: pipeline.features(),
+                trees: trees.features(),
+            });
+        }
+        if bundle.classes.len() != trees.classes() {
+            return Err(BundleError::Classes {
+                classes: bundle.classes.len(),
+                trees: trees.classes(),
+            });
+        }
+        if !(0.0..=1.0).contains(&bundle.threshold) {
+            return Err(BundleError::Threshold { threshold: bundle.threshold });
+        }
+        let classes = bundle.classes.as_slice().into();
+        Ok(Self {
+            pipeline,
+            trees,
+            classes,
+            threshold: bundle.threshold,
+            version,
+            lineage: bundle.lineage.clone(),
+        })
+    }
+
+    /// The probability of each class, in the order of the classes. Any values will do: see [`crate::features`].
+    #[must_use]
+    pub fn score(&self, values: &[Value], scratch: &mut Scratch) -> Probabilities {
+        self.pipeline.transform(values, &mut scratch.row);
+        self.trees.sums(&mut scratch.row, &mut scratch.sums);
+        Probabilities::new(self.trees.probabilities(&scratch.sums.sums))
+    }
+
+    /// Two classes: class 1 from the threshold on. More: the most probable one.
+    #[must_use]
+    pub fn decide(&self, probabilities: &Probabilities) -> Label {
+        match probabilities.as_slice() {
+            [_, of_one] => Label(u32::from(*of_one >= self.threshold)),
+            _ => probabilities.most_probable(),
+        }
+    }
+
+    /// The version of the bundle.
+    #[must_use]
+    pub fn version(&self) -> &ModelVersion {
+        &self.version
+    }
+
+    /// What the model was made from.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// How far `values` lie from what the model was trained on.
+    #[must_use]
+    pub fn surprises(&self, values: &[Value]) -> Surprises {
+        self.pipeline.surprises(values)
+    }
+
+    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    #[must_use]
+    pub fn missing_share(&self, column: usize) -> Option<f64> {
+        self.pipeline.missing_share(column)
+    }
+
+    /// The names of the classes, in the order of their labels.
+    #[must_use]
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The columns, in the order of a row's values.
+    #[must_use]
+    pub fn columns(&self) -> &[Column] {
+        self.pipeline.columns()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::tests::small_bundle;
+
+    #[test]
+    fn a_scorer_can_be_shared() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Scorer>();
+    }
+
+    #[test]
+    fn the_threshold_decides_between_two_classes() {
+        let decide = |threshold: f64, probability: f64| {
+            let scorer = Scorer::new(&ModelBundle { threshold, ..small_bundle() }).unwrap();
+            scorer.decide(&Probabilities::new(vec![1.0 - probability, probability]))
+        };
+        assert_eq!(decide(0.5, 0.5), Label(1));
+        assert_eq!(decide(0.5, 0.49), Label(0));
+        assert_eq!(decide(0.2, 0.49), Label(1));
+    }
+
+    #[test]
+    fn any_values_are_scored() {
+        let (scorer, mut scratch) = (Scorer::new(&small_bundle()).unwrap(), Scratch::default());
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut check = |values: &[Value]| {
+            let probabilities = scorer.score(values, &mut scratch);
+            let [zero, one] = probabilities.as_slice() else { panic!("{probabilities:?}") };
+            assert!(
+                (zero + one - 1.0).abs() < 1e-12 && *one > 0.0 && *one < 1.0,
+                "{values:?}: {probabilities:?}"
+            );
+        };
+        check(&[]);
+        check(&[Value::Number(3.0), text("a"), Value::Number(1e308)]);
+        check(&[Value::Missing, Value::Missing, Value::Missing]);
+        check(&[text("x"), Value::Number(f64::NAN), text(""), text("more"), text("more")]);
+        check(&[Value::Number(f64::NEG_INFINITY), text("never seen"), Value::Number(-1e-320)]);
+    }
+
+    #[test]
+    fn a_bundle_whose_parts_do_not_belong_together_is_refused() {
+        let bundle = small_bundle();
+        let check = |bundle: ModelBundle, expected: &str| {
+            let error = Scorer::new(&bundle).unwrap_err();
+            assert!(format!("{error:?}").starts_with(expected), "{error:?}, not {expected}");
+        };
+        check(ModelBundle { booster: "tree".to_owned(), ..bundle.clone() }, "Trees");
+        check(ModelBundle { classes: vec!["one".to_owned()], ..bundle.clone() }, "Classes");
+        check(ModelBundle { threshold: 1.5, ..bundle.clone() }, "Threshold");
+        check(ModelBundle { threshold: f64::NAN, ..bundle.clone() }, "Threshold");
+        let renamed = bundle.booster.replacen("feature_names=", "feature_names=un", 1);
+        check(ModelBundle { booster: renamed, ..bundle }, "Features");
+    }
+}

@@ -1,0 +1,257 @@
+//! One set of parameters, trained without each fold in turn and validated on it, on a few threads.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{
+    Example, Label, PipelineSpec, Probabilities, Seed,
+    lightgbm::{Booster, Dataset, Growth},
+    training::{
+        Params, TrainingError, auc, check_folds,
+        dataset::{self, Table},
+        folds,
+    },
+    trees::{ParseError, Sums, Trees},
+};
+
+/// The folds, binned once for a whole study. Each has a pipeline fitted without the examples that validate it: what
+/// is never seen in training is never seen here either.
+pub(super) struct CrossValidation {
+    /// A fold belongs to whichever thread works on it.
+    folds: Vec<Mutex<Fold>>,
+    classes: usize,
+    threads: usize,
+    iterations_max: u32,
+    patience: u32,
+}
+
+struct Fold {
+    training: Dataset,
+    validation: Dataset,
+    /// What validates, to be scored once the best iteration is known.
+    table: Table,
+    labels: Vec<Label>,
+}
+
+/// How it is run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) folds: usize,
+    pub(super) threads: usize,
+    pub(super) iterations_max: u32,
+    /// It stops after so many iterations without a better log loss.
+    pub(super) patience: u32,
+}
+
+/// What one fold said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FoldResult {
+    /// At the best iteration.
+    pub(super) log_loss: f64,
+    pub(super) auc: Option<f64>,
+    /// The best one, counted from 1.
+    pub(super) iterations: u32,
+}
+
+impl CrossValidation {
+    /// Splits, fits and bins; of the parameters only those about bins matter here.
+    pub(super) fn new(
+        examples: &[Example],
+        spec: &PipelineSpec,
+        parameters: &str,
+        classes: usize,
+        seed: Seed,
+        limits: Limits,
+    ) -> Result<Self, TrainingError> {
+        check_folds(examples, classes, limits.folds)?;
+        let fold_of = folds::stratified(examples, limits.folds, seed);
+        let numbered = || examples.iter().zip(&fold_of);
+        let mut folds = Vec::with_capacity(limits.folds);
+        for number in 0..limits.folds {
+            let without =
+                numbered().filter(|(_, fold)| **fold != number).map(|(example, _)| example);
+            let held_out =
+                numbered().filter(|(_, fold)| **fold == number).map(|(example, _)| example);
+            let pipeline = dataset::fit(spec, without.clone());
+            let training = Dataset::new(Table::new(&pipeline, without).matrix(), parameters)?;
+            let table = Table::new(&pipeline, held_out.clone());
+            let validation = training.aligned(table.matrix(), parameters)?;
+            let labels = held_out.map(|example| example.label).collect();
+            folds.push(Mutex::new(Fold { training, validation, table, labels }));
+        }
+        let Limits { threads, iterations_max, patience, .. } = limits;
+        Ok(Self { folds, classes, threads, iterations_max, patience })
+    }
+
+    /// Runs the folds `from..to` and answers in their order, whatever the number of threads; none if `stop` said so
+    /// between two iterations.
+    pub(super) fn run(
+        &self,
+        (from, to): (usize, usize),
+        params: &Params,
+        seed: Seed,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Vec<FoldResult>>, TrainingError> {
+        let parameters = params.to_lightgbm(self.classes, seed);
+        let next = AtomicUsize::new(from);
+        let work = || -> Result<Vec<(usize, FoldResult)>, TrainingError> {
+            let mut done = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= to {
+                    return Ok(done);
+                }
+                let fold = self.folds[number].lock().unwrap_or_else(PoisonError::into_inner);
+                match fold.run(&parameters, self.iterations_max, self.patience, stop)? {
+                    Some(result) => done.push((number, result)),
+                    None => return Ok(done),
+                }
+            }
+        };
+        let outcomes = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (1..self.threads.min(to - from)).map(|_| scope.spawn(work)).collect();
+            let mut outcomes = vec![work()];
+            outcomes.extend(workers.into_iter().map(|worker| match worker.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            outcomes
+        });
+        let mut results = Vec::new();
+        for outcome in outcomes {
+            results.extend(outcome?);
+        }
+        results.sort_by_key(|(number, _)| *number);
+        Ok((results.len() == to - from)
+            .then(|| results.into_iter().map(|(_, result)| result).collect()))
+    }
+}
+
+impl Fold {
+    /// Grows until `patience` iterations have not made the log loss better; none if `stop` said so.
+    fn run(
+        &self,
+        parameters: &str,
+        iterations_max: u32,
+        patience: u32,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<FoldResult>, TrainingError> {
+        let mut booster = Booster::new(&self.training, parameters)?;
+        booster.validate_on(&self.validation)?;
+        let (mut best_log_loss, mut best) = (f64::INFINITY, 1);
+        for iteration in 1..=iterations_max {
+            if stop() {
+                return Ok(None);
+            }
+            let growth = booster.grow()?;
+            // The only metric of our parameters; 1 is the validation set.
+            let log_loss = booster.evaluate(1)?.first().copied().unwrap_or(f64::INFINITY);
+            if log_loss < best_log_loss {
+                (best_log_loss, best) = (log_loss, iteration);
+            }
+            if growth == Growth::Finished || iteration - best >= patience {
+                break;
+            }
+        }
+        let auc = self.auc(&booster.save(Some(best))?)?;
+        Ok(Some(FoldResult { log_loss: best_log_loss, auc, iterations: best }))
+    }
+
+    fn auc(&self, model: &str) -> Result<Option<f64>, TrainingError> {
+        let unservable =
+            |error: ParseError| TrainingError::Unservable { reason: error.to_string() };
+        let trees = Trees::parse(model).map_err(unservable)?;
+        let (mut row, mut sums) = (Vec::new(), Sums::default());
+        let predict = |features: &[f64]| {
+            row.clear();
+            row.extend_from_slice(features);
+            trees.sums(&mut row, &mut sums);
+            Probabilities::new(trees.probabilities(&sums.sums))
+        };
+        Ok(auc(&self.table.rows().map(predict).collect::<Vec<_>>(), &self.labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Value,
+        training::tests::{examples, recipe, spec},
+    };
+
+    const FOLDS: usize = 4;
+    const PATIENCE: u32 = 10;
+
+    fn params() -> Params {
+        Params { min_data_in_leaf: 1, learning_rate: 0.3, ..recipe(2).params }
+    }
+
+    fn validation(examples: &[Example], iterations_max: u32, threads: usize) -> CrossValidation {
+        let parameters = params().to_lightgbm(2, Seed(1));
+        let limits = Limits { folds: FOLDS, threads, iterations_max, patience: PATIENCE };
+        CrossValidation::new(examples, &spec(), &parameters, 2, Seed(1), limits).unwrap()
+    }
+
+    fn run(validation: &CrossValidation, to: usize) -> Vec<FoldResult> {
+        validation.run((0, to), &params(), Seed(1), &|| false).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_fold_is_validated_on_what_it_was_not_trained_on() {
+        // Labels that follow from nothing: only who has seen an example knows its label.
+        let mut unforeseeable = examples(400, 2, 1);
+        for (example, other) in unforeseeable.iter_mut().zip(examples(400, 2, 77)) {
+            example.label = other.label;
+        }
+        for result in run(&validation(&unforeseeable, 60, 1), FOLDS) {
+            assert!(result.log_loss > 0.6 && result.auc.unwrap() < 0.7, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_fold_has_not_seen_is_never_seen() {
+        let mut examples = examples(40, 2, 1);
+        for (number, example) in examples.iter_mut().enumerate() {
+            example.values[1] = Value::Text(format!("category {number}"));
+        }
+        let validation = validation(&examples, 10, 1);
+        for fold in &validation.folds {
+            let fold = fold.lock().unwrap();
+            let held_out = fold.table.rows().count();
+            // Every category that it was fitted on has a code, and what was never seen the one after them.
+            let unseen = (examples.len() - held_out) as f64;
+            assert!(held_out > 0);
+            assert!(fold.table.rows().all(|row| row[1].to_bits() == unseen.to_bits()));
+        }
+    }
+
+    #[test]
+    fn a_fold_stops_when_it_was_patient_and_answers_for_its_best_iteration() {
+        let examples = examples(400, 2, 1);
+        let grown = AtomicUsize::new(0);
+        let count = || {
+            grown.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        let whole = validation(&examples, 500, 1);
+        let result = whole.run((0, 1), &params(), Seed(1), &count).unwrap().unwrap()[0];
+        let grown = u32::try_from(grown.into_inner()).unwrap();
+        assert!(result.iterations > 1 && grown < 500, "this shows nothing: {result:?}");
+        assert_eq!(grown, result.iterations + PATIENCE);
+        // As if it had not gone on.
+        assert_eq!(run(&validation(&examples, result.iterations, 1), 1), [result]);
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_the_folds() {
+        let examples = examples(400, 2, 1);
+        let expected = run(&validation(&examples, 30, 1), FOLDS);
+        for threads in 2..=FOLDS {
+            assert_eq!(run(&validation(&examples, 30, threads), FOLDS), expected, "{threads}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! How good predictions were. Nothing here is ever NaN: what cannot be said is not said.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Example, Label, Probabilities,
+    scorer::{Scorer, Scratch},
+};
+
+/// A probability of 0 for what came true would be an infinite loss; LightGBM and scikit-learn bound it likewise.
+const PROBABILITY_MIN: f64 = 1e-15;
+
+/// The usual numbers. With two classes they are about class 1; with more, means over the classes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// How many examples it rests on.
+    pub examples: u64,
+    /// See [`log_loss`].
+    pub log_loss: Option<f64>,
+    /// See [`auc`].
+    pub auc: Option<f64>,
+    /// See [`accuracy`].
+    pub accuracy: Option<f64>,
+    /// See [`f1`].
+    pub f1: Option<f64>,
+}
+
+impl Evaluation {
+    /// Compares predictions, and what was decided on them, with what came true.
+    ///
+    /// # Panics
+    /// If there are not as many of each.
+    #[must_use]
+    pub fn new(predictions: &[Probabilities], decisions: &[Label], labels: &[Label]) -> Self {
+        assert!(
+            predictions.len() == labels.len() && decisions.len() == labels.len(),
+            "one of each an example"
+        );
+        Self {
+            examples: u64::try_from(labels.len()).expect("a length has at most 64 bits"),
+            log_loss: log_loss(predictions, labels),
+            auc: auc(predictions, labels),
+            accuracy: accuracy(decisions, labels),
+            f1: f1(
+                decisions,
+                labels,
+                predictions.first().map_or(0, |first| first.as_slice().len()),
+            ),
+        }
+    }
+}
+
+/// Scores examples that the scorer has not learned from.
+#[must_use]
+pub fn evaluate(scorer: &Scorer, examples: &[Example]) -> Evaluation {
+    let mut scratch = Scratch::default();
+    let score = |example: &Example| scorer.score(&example.values, &mut scratch);
+    let predictions: Vec<Probabilities> = examples.iter().map(score).collect();
+    let decisions: Vec<Label> =
+        predictions.iter().map(|prediction| scorer.decide(prediction)).collect();
+    let labels: Vec<Label> = examples.iter().map(|example| example.label).collect();
+    Evaluation::new(&predictions, &decisions, &labels)
+}
+
+/// The mean of `-ln(probability of what came true)`; none if there is nothing to take it of.
+#[must_use]
+pub fn log_loss(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
+    let pairs = predictions.iter().zip(labels);
+    let loss = |(prediction, label): (&Probabilities, &Label)| {
+        -prediction.of(*label).unwrap_or(0.0).clamp(PROBABILITY_MIN, 1.0).ln()
+    };
+    mean(&pairs.map(loss).collect::<Vec<f64>>())
+}
+
+/// The probability that one of a class is given a higher probability of it than one that is not; equals count half.
+///
+/// With two classes, of class 1; with more, each against the rest, and the mean over those that have both. None if
+/// none has.
+#[must_use]
+pub fn auc(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
+    let classes = predictions.first().map_or(0, |first| first.as_slice().len());
+    let from = if classes == 2 { 1 } else { 0 };
+    let of_class = |class| {
+        let class = Label(class);
+        let pairs = predictions.iter().zip(labels);
+        auc_of_two(
+            pairs
+                .map(|(prediction, label)| (prediction.of(class).unwrap_or(0.0), *label == class))
+                .collect(),
+        )
+    };
+    mean(&(from..u32::try_from(classes).ok()?).filter_map(of_class).collect::<Vec<f64>>())
+}
+
+/// By the sum of ranks (Mann and Whitney), equals sharing their ranks.
+fn auc_of_two(mut scored: Vec<(f64, bool)>) -> Option<f64> {
+    scored.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let positives = scored.iter().filter(|(_, positive)| *positive).count() as f64;
+    let negatives = scored.len() as f64 - positives;
+    let (mut ranks, mut below) = (0.0, 0.0);
+    for equals in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        let count = equals.len() as f64;
+        let rank = below + (count + 1.0) / 2.0;
+        ranks += rank * equals.iter().filter(|(_, positive)| *positive).count() as f64;
+        below += count;
+    }
+    let pairs = positives * negatives;
+    (pairs > 0.0).then(|| (ranks - positives * (positives + 1.0) / 2.0) / pairs)
+}
+
+/// The share of decisions that were right; none if there were none.
+#[must_use]
+pub fn accuracy(decisions: &[Label], labels: &[Label]) -> Option<f64> {
+    let right = |(decision, label): (&Label, &Label)| f64::from(u8::from(decision == label));
+    mean(&decisions.iter().zip(labels).map(right).collect::<Vec<f64>>())
+}
+
+/// The harmonic mean of precision and recall: of class 1 if there are two, else the mean over the classes.
+///
+/// A class that neither came true nor was decided for says nothing; none if there is no other.
+#[must_use]
+pub fn f1(decisions: &[Label], labels: &[Label], classes: usize) -> Option<f64> {
+    let from = if classes == 2 { 1 } else { 0 };
+    let of_class = |class| {
+        let (mut both, mut either) = (0.0, 0.0);
+        for (decision, label) in decisions.iter().zip(labels) {
+            let (decided, true_) = (*decision == Label(class), *label == Label(class));
+            both += f64::from(u8::from(decided && true_));
+            either += f64::from(u8::from(decided)) + f64::from(u8::from(true_));
+        }
+        (either > 0.0).then(|| 2.0 * both / either)
+    };
+    mean(&(from..u32::try_from(classes).ok()?).filter_map(of_class).collect::<Vec<f64>>())
+}
+
+/// The mean; none of nothing.
+pub(super) fn mean(numbers: &[f64]) -> Option<f64> {
+    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(labels: &[u32]) -> Vec<Label> {
+        labels.iter().copied().map(Label).collect()
+    }
+
+    fn binary(of_one: &[f64]) -> Vec<Probabilities> {
+        of_one.iter().map(|p| Probabilities::new(vec![1.0 - p, *p])).collect()
+    }
+
+    fn same(found: Option<f64>, expected: Option<f64>) {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        let same = match (found, expected) {
+            (Some(found), Some(expected)) => close(found, expected),
+            (found, expected) => found.is_none() && expected.is_none(),
+        };
+        assert!(same, "{found:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn auc_counts_pairs() {
+        let check = |of_one: &[f64], truth: &[u32], expected| {
+            same(auc(&binary(of_one), &labels(truth)), expected)
+        };
+        check(&[0.1, 0.4, 0.35, 0.8], &[0, 0, 1, 1], Some(0.75));
+        check(&[0.1, 0.2, 0.8, 0.9], &[0, 0, 1, 1], Some(1.0));
+        check(&[0.9, 0.8, 0.2, 0.1], &[0, 0, 1, 1], Some(0.0));
+        check(&[0.5, 0.5, 0.5], &[0, 1, 1], Some(0.5));
+        check(&[0.5, 0.5, 0.7], &[0, 1, 1], Some(0.75));
+        check(&[0.5, 0.5], &[1, 1], None);
+        check(&[], &[], None);
+    }
+
+    #[test]
+    fn auc_of_many_classes_is_the_mean_of_those_that_can_be_told() {
+        let predictions: Vec<Probabilities> =
+            [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1]]
+                .map(|by_class| Probabilities::new(by_class.to_vec()))
+                .into();
+        same(auc(&predictions, &labels(&[0, 0, 1, 1])), Some(1.0));
+        same(auc(&predictions, &labels(&[0, 1, 1, 0])), Some(0.75));
+        same(auc(&predictions, &labels(&[2, 2, 2, 2])), None);
+    }
+
+    #[test]
+    fn log_loss_is_bounded() {
+        let check = |of_one: &[f64], truth: &[u32], expected| {
+            same(log_loss(&binary(of_one), &labels(truth)), expected)
+        };
+        check(&[0.5, 0.5], &[0, 1], Some(2.0_f64.ln()));
+        check(&[0.25], &[1], Some(4.0_f64.ln()));
+        check(&[0.0], &[1], Some(-PROBABILITY_MIN.ln()));
+        check(&[0.5], &[7], Some(-PROBABILITY_MIN.ln()));
+        check(&[], &[], None);
+    }
+
+    #[test]
+    fn decisions_are_counted() {
+        let check =
+            |decided: &[u32], truth: &[u32], classes, expected: (Option<f64>, Option<f64>)| {
+                same(accuracy(&labels(decided), &labels(truth)), expected.0);
+                same(f1(&labels(decided), &labels(truth), classes), expected.1);
+            };
+        check(&[1, 1, 0, 0], &[1, 0, 1, 0], 2, (Some(0.5), Some(0.5)));
+        check(&[1, 1, 1, 0], &[1, 1, 0, 0], 2, (Some(0.75), Some(0.8)));
+        check(&[0, 0], &[0, 0], 2, (Some(1.0), None));
+        check(&[0, 1, 1], &[0, 1, 1], 4, (Some(1.0), Some(1.0)));
+        check(&[], &[], 2, (None, None));
+    }
+
+    #[test]
+    fn an_evaluation_of_nothing_says_nothing() {
+        assert_eq!(Evaluation::new(&[], &[], &[]), Evaluation::default());
+    }
+}

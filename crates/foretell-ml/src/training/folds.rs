@@ -1,0 +1,66 @@
+//! Who is held out: each fold gets its share of every class.
+
+use crate::{Example, Seed};
+
+/// The fold of each example, 0 to `folds`. The examples of a class are shuffled and dealt out in turn; a class goes
+/// on where the one before stopped, so that the folds are as large as each other but for one.
+pub(super) fn stratified(examples: &[Example], folds: usize, seed: Seed) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    // A sort by hashes is a shuffle, and one that no release of a library changes: what was trained last year is
+    // to be trained again, bit by bit. The index is there for two that collide.
+    order.sort_by_cached_key(|index| (examples[*index].label, mix(seed, *index), *index));
+    let mut fold_of = vec![0; examples.len()];
+    for (turn, index) in order.into_iter().enumerate() {
+        fold_of[index] = turn % folds;
+    }
+    fold_of
+}
+
+/// SplitMix64's output function (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+fn mix(seed: Seed, index: usize) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let index = u64::try_from(index).expect("an index has at most 64 bits");
+    let mut state = seed.0.wrapping_mul(GOLDEN) ^ index.wrapping_add(1).wrapping_mul(GOLDEN);
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Label;
+
+    fn labelled(labels: impl Iterator<Item = u32>) -> Vec<Example> {
+        labels.map(|label| Example { values: Vec::new(), label: Label(label) }).collect()
+    }
+
+    #[test]
+    fn every_fold_has_its_share_of_every_class() {
+        let examples = labelled((0..103).map(|n| u32::from(n % 4 == 0)));
+        let folds = stratified(&examples, 5, Seed(1));
+        for fold in 0..5 {
+            let share = |label| {
+                (0..103).filter(|n| folds[*n] == fold && examples[*n].label == Label(label)).count()
+            };
+            assert!((5..=6).contains(&share(1)) && (15..=16).contains(&share(0)), "{fold}");
+            assert!((20..=21).contains(&(share(0) + share(1))), "{fold}");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let examples = labelled((0..50).map(|n| n % 2));
+        assert_eq!(stratified(&examples, 5, Seed(1)), stratified(&examples, 5, Seed(1)));
+        assert_ne!(stratified(&examples, 5, Seed(1)), stratified(&examples, 5, Seed(2)));
+        // Written down, so that a model of last year is trained on the same folds.
+        let folds = stratified(&labelled((0..10).map(|_| 0)), 5, Seed(0));
+        assert_eq!(folds, [2, 0, 0, 4, 1, 4, 2, 1, 3, 3]);
+    }
+
+    #[test]
+    fn fewer_examples_than_folds_leave_some_empty() {
+        assert_eq!(stratified(&labelled(std::iter::once(0)), 5, Seed(1)), [0]);
+        assert!(stratified(&[], 5, Seed(1)).is_empty());
+    }
+}

@@ -1,0 +1,286 @@
+//! One training: the same examples and the same recipe make the same bundle, byte by byte.
+
+use std::ops::ControlFlow;
+
+use crate::{
+    Example, FittedPipeline, PipelineSpec, Seed,
+    bundle::{Lineage, ModelBundle, Origin},
+    lightgbm::{self, Booster, Dataset, Growth},
+    scorer::Scorer,
+    training::{
+        Evaluation, Params, TrainingError,
+        dataset::{self, Table},
+        evaluate, folds, within,
+    },
+};
+
+/// One of so many examples is held out for the evaluation.
+const HELD_OUT: usize = 5;
+
+/// All that decides what comes of examples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// The features.
+    pub spec: PipelineSpec,
+    /// The names of the classes, in the order of their labels.
+    pub classes: Vec<String>,
+    /// With two classes: from this probability of class 1 on, class 1 is decided for.
+    pub threshold: f64,
+    /// LightGBM's parameters.
+    pub params: Params,
+    /// Where chance comes from.
+    pub seed: Seed,
+    /// Where the examples come from; it goes into the bundle as it is.
+    pub origin: Origin,
+}
+
+/// Trains a model on all examples. Its evaluation is that of a model made likewise without a stratified fifth of
+/// them, on that fifth: it is honest, and a little modest. With too few examples to hold any out it says nothing.
+///
+/// `progress` is told after each iteration how many of how many are done, both models together, and stops the
+/// training by breaking.
+///
+/// # Errors
+/// [`TrainingError`] if nothing can be learned from the examples, the recipe is out of its bounds, or `progress` broke.
+pub fn train(
+    examples: &[Example],
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
+) -> Result<ModelBundle, TrainingError> {
+    let minority = dataset::check(examples, recipe.classes.len())?;
+    recipe.params.check()?;
+    within("threshold", recipe.threshold, 0.0, 1.0)?;
+    let (iterations, both) = (recipe.params.iterations, recipe.params.iterations * 2);
+    let held_out = match minority {
+        // The rest must still be of two classes.
+        0 | 1 => Evaluation::default(),
+        _ => evaluate_without(examples, recipe, &mut |done| progress(done, both))?,
+    };
+    let all: Vec<&Example> = examples.iter().collect();
+    let mut bundle = fit(&all, recipe, &mut |done| progress(iterations + done, both))?;
+    bundle.evaluation = held_out;
+    // Better no model than one that nobody can serve.
+    servable(&bundle)?;
+    Ok(bundle)
+}
+
+fn evaluate_without(
+    examples: &[Example],
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<Evaluation, TrainingError> {
+    let fold_of = folds::stratified(examples, HELD_OUT, recipe.seed);
+    let (held_out, kept): (Vec<_>, Vec<_>) =
+        examples.iter().zip(&fold_of).partition(|(_, fold)| **fold == 0);
+    let kept: Vec<&Example> = kept.into_iter().map(|(example, _)| example).collect();
+    let held_out: Vec<Example> = held_out.into_iter().map(|(example, _)| example.clone()).collect();
+    let bundle = fit(&kept, recipe, progress)?;
+    Ok(evaluate(&servable(&bundle)?, &held_out))
+}
+
+fn servable(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
+    Scorer::new(bundle).map_err(|error| TrainingError::Unservable { reason: error.to_string() })
+}
+
+/// Trains on all of `examples`; the bundle is not evaluated yet.
+fn fit(
+    examples: &[&Example],
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<ModelBundle, TrainingError> {
+    let pipeline = dataset::fit(&recipe.spec, examples.iter().copied());
+    let parameters = recipe.params.to_lightgbm(recipe.classes.len(), recipe.seed);
+    let (booster, iterations) =
+        grow(&pipeline, examples, &parameters, recipe.params.iterations, progress)?;
+    Ok(ModelBundle {
+        pipeline,
+        booster,
+        classes: recipe.classes.clone(),
+        threshold: recipe.threshold,
+        lineage: Lineage {
+            origin: recipe.origin.clone(),
+            params: recipe.params.clone(),
+            iterations,
+            seed: recipe.seed,
+            lightgbm: lightgbm::VERSION.to_owned(),
+        },
+        evaluation: Evaluation::default(),
+    })
+}
+
+/// LightGBM's text of the model, and how often it grew.
+fn grow(
+    pipeline: &FittedPipeline,
+    examples: &[&Example],
+    parameters: &str,
+    iterations: u32,
+    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<(String, u32), TrainingError> {
+    let table = Table::new(pipeline, examples.iter().copied());
+    let dataset = Dataset::new(table.matrix(), parameters)?;
+    let mut booster = Booster::new(&dataset, parameters)?;
+    for done in 1..=iterations {
+        if booster.grow()? == Growth::Finished {
+            // The first iteration leaves a constant tree where there was nothing to split.
+            return Ok((booster.save(None)?, (done - 1).max(1)));
+        }
+        if progress(done).is_break() {
+            return Err(TrainingError::Stopped);
+        }
+    }
+    Ok((booster.save(None)?, iterations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Label, Value,
+        scorer::Scratch,
+        training::{
+            self,
+            tests::{examples, recipe},
+        },
+        trees::Trees,
+    };
+
+    fn quietly(examples: &[Example], recipe: &Recipe) -> Result<ModelBundle, TrainingError> {
+        train(examples, recipe, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    #[test]
+    fn the_same_examples_make_the_same_bytes() {
+        let (examples, recipe) = (examples(400, 2, 1), recipe(2));
+        let bytes = |recipe: &Recipe| quietly(&examples, recipe).unwrap().to_bytes().unwrap();
+        assert_eq!(bytes(&recipe), bytes(&recipe));
+        assert_ne!(bytes(&recipe), bytes(&Recipe { seed: Seed(4), ..recipe.clone() }));
+    }
+
+    #[test]
+    fn it_learns_and_says_honestly_how_well() {
+        let fresh = examples(2000, 2, 99);
+        let bundle = quietly(&examples(1000, 2, 1), &recipe(2)).unwrap();
+        let live = evaluate(&Scorer::new(&bundle).unwrap(), &fresh);
+        assert_eq!(bundle.evaluation.examples, 200);
+        assert!(live.auc.unwrap() > 0.9, "{live:?}");
+        assert!(
+            (bundle.evaluation.auc.unwrap() - live.auc.unwrap()).abs() < 0.05,
+            "{bundle:?} {live:?}"
+        );
+    }
+
+    #[test]
+    fn the_evaluation_is_of_examples_that_its_model_has_not_seen() {
+        // Labels that follow from nothing: only a model that has seen an example knows its label.
+        let mut examples = examples(400, 2, 1);
+        let others = training::tests::examples(400, 2, 77);
+        for (example, other) in examples.iter_mut().zip(others) {
+            example.label = other.label;
+        }
+        let params = Params {
+            iterations: 60,
+            num_leaves: 31,
+            min_data_in_leaf: 1,
+            learning_rate: 0.3,
+            ..recipe(2).params
+        };
+        let bundle = quietly(&examples, &Recipe { params, ..recipe(2) }).unwrap();
+        let seen = evaluate(&Scorer::new(&bundle).unwrap(), &examples).auc.unwrap();
+        assert!(seen > 0.95, "it learned nothing by heart, so this shows nothing: {seen}");
+        let held_out = bundle.evaluation.auc.unwrap();
+        assert!(held_out < 0.7, "{held_out}");
+    }
+
+    #[test]
+    fn three_classes_are_told_apart_and_one_may_be_absent() {
+        let check = |classes: u32, named: u32| {
+            let bundle = quietly(&examples(600, classes, 2), &recipe(named)).unwrap();
+            let scorer = Scorer::new(&bundle).unwrap();
+            let live = evaluate(&scorer, &examples(600, classes, 3));
+            assert!(live.auc.unwrap() > 0.8 && live.accuracy.unwrap() > 0.5, "{live:?}");
+            let probabilities = scorer.score(&[Value::Number(0.5)], &mut Scratch::default());
+            assert_eq!(probabilities.as_slice().len(), named as usize);
+            assert!((probabilities.as_slice().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        };
+        check(3, 3);
+        check(2, 3);
+    }
+
+    #[test]
+    fn progress_is_told_and_can_stop() {
+        let (examples, recipe) = (examples(200, 2, 1), recipe(2));
+        let mut told = Vec::new();
+        train(&examples, &recipe, &mut |done, of| {
+            told.push((done, of));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(told.first(), Some(&(1, 24)));
+        assert_eq!(told.last(), Some(&(24, 24)));
+        let stopped = train(&examples, &recipe, &mut |done, _| match done {
+            3 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert_eq!(stopped, Err(TrainingError::Stopped));
+    }
+
+    #[test]
+    fn what_cannot_be_learned_from_is_an_error() {
+        let some = examples(100, 2, 1);
+        let of = |label| {
+            some.iter().map(|e| Example { label: Label(label), ..e.clone() }).collect::<Vec<_>>()
+        };
+        let check = |examples: &[Example], recipe: &Recipe, expected: TrainingError| {
+            assert_eq!(quietly(examples, recipe), Err(expected));
+        };
+        check(&[], &recipe(2), TrainingError::NoExamples);
+        check(&of(1), &recipe(2), TrainingError::OneClass { class: 1 });
+        check(&of(2), &recipe(2), TrainingError::Label { example: 0, label: 2, classes: 2 });
+        check(&some, &recipe(1), TrainingError::Classes { classes: 1 });
+        check(&some, &recipe(257), TrainingError::Classes { classes: 257 });
+        let error = TrainingError::Setting { name: "threshold", value: -0.5, low: 0.0, high: 1.0 };
+        check(&some, &Recipe { threshold: -0.5, ..recipe(2) }, error);
+        let params = Params { num_leaves: 1, ..recipe(2).params };
+        let result = quietly(&some, &Recipe { params, ..recipe(2) });
+        assert!(
+            matches!(result, Err(TrainingError::Setting { name: "num_leaves", .. })),
+            "{result:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_to_split_on_makes_a_constant_model() {
+        let missing = |example: &Example| Example { values: Vec::new(), ..example.clone() };
+        let examples: Vec<Example> = examples(200, 2, 1).iter().map(missing).collect();
+        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        let probabilities = Scorer::new(&bundle).unwrap().score(&[], &mut Scratch::default());
+        let share =
+            examples.iter().filter(|example| example.label == Label(1)).count() as f64 / 200.0;
+        assert!((probabilities.as_slice()[1] - share).abs() < 1e-6, "{probabilities:?} {share}");
+        assert_eq!(
+            Trees::parse(&bundle.booster).unwrap().iterations(),
+            bundle.lineage.iterations as usize
+        );
+    }
+
+    #[test]
+    fn a_column_that_is_all_missing_does_no_harm() {
+        let mut examples = examples(400, 2, 1);
+        for example in &mut examples {
+            example.values[2] = Value::Missing;
+        }
+        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        assert!(bundle.evaluation.auc.unwrap() > 0.8, "{:?}", bundle.evaluation);
+    }
+
+    #[test]
+    fn very_few_examples_make_a_model_without_an_evaluation() {
+        let mut examples = examples(20, 2, 1);
+        for (number, example) in examples.iter_mut().enumerate() {
+            example.label = Label(u32::from(number == 0));
+        }
+        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        assert_eq!(bundle.evaluation, Evaluation::default());
+        assert!(Scorer::new(&bundle).is_ok());
+    }
+}

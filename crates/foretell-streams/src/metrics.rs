@@ -1,0 +1,308 @@
+//! The layer's metrics, after Kafka Streams' (KIP-444), in Prometheus' units.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
+};
+
+/// A count that only grows.
+#[derive(Clone, Debug)]
+pub struct Counter(IntCounter);
+
+impl Counter {
+    /// Counts in `counter`.
+    #[must_use]
+    pub fn new(counter: IntCounter) -> Self {
+        Self(counter)
+    }
+
+    /// One that nobody else reads.
+    #[cfg(test)]
+    pub(crate) fn unread() -> Self {
+        Self(IntCounter::new("unread", "unread").expect("the name is a valid one"))
+    }
+
+    /// Adds at once; what belongs to a record goes through [`crate::topology::Context::count`].
+    pub fn add(&self, by: u64) {
+        self.0.inc_by(by);
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Makes metrics, each in a registry as soon as it is made.
+pub struct Registration<'r>(pub &'r Registry);
+
+impl Registration<'_> {
+    /// Adds a metric.
+    ///
+    /// # Errors
+    /// If the registry has one of its name.
+    pub fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// A counter.
+    ///
+    /// # Errors
+    /// As of [`Self::add`], or for an impossible name.
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    /// Counters by one label. For its `known` values they begin at 0, so that the first of a kind is an increase.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        known: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+        for value in known {
+            counters.with_label_values(&[*value]);
+        }
+        Ok(counters)
+    }
+
+    /// Gauges by some labels.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// A histogram with these bounds of its buckets.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+    }
+}
+
+/// For how long one task is blocked. A task that has gone is not.
+pub(crate) struct BlockedFor(IntGauge);
+
+impl BlockedFor {
+    pub(crate) fn tell(&self, span: Duration) {
+        self.0.set(i64::try_from(span.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for BlockedFor {
+    fn drop(&mut self) {
+        self.0.set(0);
+    }
+}
+
+/// What every worker of one application reports into.
+#[derive(Clone, Debug)]
+pub struct StreamsMetrics {
+    records: IntCounterVec,
+    records_ahead: IntCounterVec,
+    records_before_2000: IntCounterVec,
+    dead_letters: IntCounterVec,
+    commits: IntCounterVec,
+    commit_latency: Histogram,
+    punctuations_failed: IntCounter,
+    blocked: IntGaugeVec,
+    restored: IntCounter,
+    restore_remaining: IntGaugeVec,
+    standby_tasks: IntGaugeVec,
+    standby_lag: IntGaugeVec,
+    threads_alive: IntGauge,
+}
+
+/// Milliseconds to minutes; a commit of an idle broker takes about 10 ms.
+const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+impl StreamsMetrics {
+    /// Registers the layer's metrics.
+    ///
+    /// # Errors
+    /// If `registry` has them already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let to = Registration(registry);
+        let alive = "Worker threads that are running.";
+        Ok(Self {
+            records: to.counters(
+                "foretell_records_processed_total",
+                "Records taken from a topic, processed and committed.",
+                "topic",
+                &[],
+            )?,
+            records_ahead: to.counters(
+                "foretell_stream_records_ahead_total",
+                "Records whose event time was ahead of the clock, by more than stream time follows.",
+                "topic",
+                &[],
+            )?,
+            records_before_2000: to.counters(
+                "foretell_stream_records_before_2000_total",
+                "Records whose event time was before the year 2000: in another unit, perhaps.",
+                "topic",
+                &[],
+            )?,
+            dead_letters: to.counters(
+                "foretell_dead_letters_total",
+                "Records set aside on the dead-letter topic, by the class of their error.",
+                "class",
+                &[],
+            )?,
+            commits: to.counters(
+                "foretell_stream_commits_total",
+                "Commits, by how they ended.",
+                "result",
+                &["committed", "aborted"],
+            )?,
+            commit_latency: to.histogram(
+                "foretell_stream_commit_latency_seconds",
+                "Time from the end of processing to the end of the commit.",
+                &COMMIT_SECONDS,
+            )?,
+            punctuations_failed: to.counter(
+                "foretell_stream_punctuations_failed_total",
+                "Calls by the clock or by stream time that failed, and are tried again when next due.",
+            )?,
+            blocked: to.gauges(
+                "foretell_stream_task_blocked_seconds",
+                "For how long a task has processed nothing, since a record waits; 0: it does not.",
+                &["worker", "task"],
+            )?,
+            restored: to.counter(
+                "foretell_stream_task_restore_records_total",
+                "Changelog records read to restore stores.",
+            )?,
+            restore_remaining: to.gauges(
+                "foretell_stream_task_restore_remaining_records",
+                "Changelog records still to be read before a worker's tasks can go on, at most.",
+                &["worker"],
+            )?,
+            standby_tasks: to.gauges(
+                "foretell_stream_standby_tasks",
+                "Tasks of other instances with a warm copy here.",
+                &["group"],
+            )?,
+            standby_lag: to.gauges(
+                "foretell_stream_standby_lag_records",
+                "Changelog records that the warm copies have still to read, at most.",
+                &["group"],
+            )?,
+            threads_alive: to.add(IntGauge::new("foretell_stream_threads_alive", alive)?)?,
+        })
+    }
+
+    /// Metrics in a registry of their own that nothing exposes: for tests, examples and applications without Prometheus.
+    #[must_use]
+    pub fn unregistered() -> Self {
+        Self::register(&Registry::new()).expect("an empty registry has none of them")
+    }
+
+    pub(crate) fn records(&self, topic: &str) -> Counter {
+        Counter(self.records.with_label_values(&[topic]))
+    }
+
+    /// Tells for how long a task is blocked, for as long as the task is there.
+    pub(crate) fn blocked(&self, worker: &str, task: &str) -> BlockedFor {
+        BlockedFor(self.blocked.with_label_values(&[worker, task]))
+    }
+
+    pub(crate) fn punctuation_failed(&self) {
+        self.punctuations_failed.inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn blocked_seconds(&self, worker: &str, task: &str) -> i64 {
+        self.blocked.with_label_values(&[worker, task]).get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn punctuations_failed_so_far(&self) -> u64 {
+        self.punctuations_failed.get()
+    }
+
+    pub(crate) fn records_ahead(&self, topic: &str) -> Counter {
+        Counter(self.records_ahead.with_label_values(&[topic]))
+    }
+
+    pub(crate) fn records_before_2000(&self, topic: &str) -> Counter {
+        Counter(self.records_before_2000.with_label_values(&[topic]))
+    }
+
+    /// What is counted of an input is there from the start, as 0.
+    pub(crate) fn begin_input(&self, topic: &str) {
+        for of_topic in [&self.records, &self.records_ahead, &self.records_before_2000] {
+            of_topic.with_label_values(&[topic]).inc_by(0);
+        }
+    }
+
+    /// The dead letters of these classes are counted from 0 on, so that the first of a class is an increase.
+    pub fn begin_at_zero(&self, classes: &[&str]) {
+        for class in classes {
+            self.dead_letters.with_label_values(&[*class]);
+        }
+    }
+
+    pub(crate) fn dead_letters(&self, class: &str) -> Counter {
+        Counter(self.dead_letters.with_label_values(&[class]))
+    }
+
+    pub(crate) fn committed(&self, took: Duration) {
+        self.commits.with_label_values(&["committed"]).inc();
+        self.commit_latency.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn aborted(&self) {
+        self.commits.with_label_values(&["aborted"]).inc();
+    }
+
+    pub(crate) fn restored(&self, records: usize) {
+        self.restored.inc_by(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn restored_so_far(&self) -> u64 {
+        self.restored.get()
+    }
+
+    pub(crate) fn restore_remaining(&self, worker: &str, records: u64) {
+        let records = i64::try_from(records).unwrap_or(i64::MAX);
+        self.restore_remaining.with_label_values(&[worker]).set(records);
+    }
+
+    pub(crate) fn standby(&self, group: &str, tasks: usize, lag: u64) {
+        let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
+        self.standby_tasks.with_label_values(&[group]).set(tasks);
+        self.standby_lag.with_label_values(&[group]).set(i64::try_from(lag).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn thread_started(&self) {
+        self.threads_alive.inc();
+    }
+
+    pub(crate) fn thread_ended(&self) {
+        self.threads_alive.dec();
+    }
+}

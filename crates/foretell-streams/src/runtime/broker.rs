@@ -1,0 +1,394 @@
+//! The port to a Kafka-compatible broker: all that the runtime asks of one. `foretell-kafka` implements it over
+//! librdkafka, [`crate::local`] in this process.
+
+use std::time::Duration;
+
+use crate::record::{
+    InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
+};
+
+/// A cluster, as a client sees it.
+pub trait Broker: Send + Sync {
+    /// Joins a group: one worker's consumer and producer. Does not wait for an assignment.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if the settings are refused; [`BrokerError::Retry`] if nobody answers.
+    fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError>;
+
+    /// Reads one partition outside any group, committed records only: for restores and for tables
+    /// that every instance holds whole.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError>;
+
+    /// Follows partitions outside any group that come and go, committed records only: one client for all of them.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if no consumer can be made.
+    fn follow(&self) -> Result<Box<dyn Follower>, BrokerError>;
+
+    /// Writes outside any transaction (idempotent, acknowledged by all replicas).
+    ///
+    /// # Errors
+    /// [`BrokerError`] if no producer can be made.
+    fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError>;
+
+    /// Creates those of `topics` that do not exist, and returns their names. Waits until the
+    /// created ones can be used.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
+    fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
+
+    /// The offset after the last record that `source` has just now.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
+
+    /// How many partitions `topic` has; none if it does not exist. That takes some time to say, for one broker of
+    /// a cluster may not have heard of a topic yet.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if nobody answers.
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError>;
+}
+
+/// How a worker takes part in a group.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The consumer group.
+    pub group: String,
+    /// This worker's name in it, the same after a restart: the transactional id.
+    pub member: String,
+    /// The topic that the group subscribes to; its partitions number the tasks.
+    pub lead: Topic,
+    /// Topics with the same number of partitions that follow the lead's assignment.
+    pub companions: Vec<Topic>,
+    /// Whether a commit is a transaction.
+    pub guarantee: ProcessingGuarantee,
+}
+
+impl Membership {
+    /// Every input partition of the task `partition`: the lead first, then the companions.
+    pub fn inputs_of(&self, partition: Partition) -> impl Iterator<Item = TopicPartition> + '_ {
+        let topics = std::iter::once(&self.lead).chain(&self.companions);
+        topics.map(move |topic| TopicPartition { topic: topic.clone(), partition })
+    }
+}
+
+/// What a commit promises (KIP-129, KIP-447).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessingGuarantee {
+    /// Outputs, changelogs and offsets in one transaction.
+    #[default]
+    #[serde(rename = "exactly_once_v2")]
+    ExactlyOnce,
+    /// Outputs first, then changelogs, then offsets: after a crash, records may be processed again.
+    AtLeastOnce,
+}
+
+/// One worker's part in a group: its consumer and its producer, on one thread.
+///
+/// ```text
+///   poll ─▶ Assigned(p) ─▶ assign(p) ─▶ resume(inputs)  … records of p's inputs follow
+///        ─▶ Revoked(p)  ─▶ commit (or abort if lost) ─▶ unassign(p)
+///   send* ─▶ (flush ─▶ send*) ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
+///                                    └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
+/// ```
+///
+/// A rebalance is only announced by `poll`, never carried out inside it: the member goes on owning
+/// the partitions until the worker answers, so that the commit before a revocation is an ordinary
+/// one.
+///
+/// What a member may do, since librdkafka does, and a caller must be ready for:
+/// - `poll` gives fewer records than there are, or none, and brings the others later;
+/// - it appends records *and* returns an error, or a rebalance: they have come, and do not come again;
+/// - an error hides a rebalance, which the next `poll` announces;
+/// - after [`Member::pause`], records that were on their way come once more;
+/// - an error is told again by a later call, also by one of the next transaction;
+/// - a record that `send` has taken is lost, and a later call says so: `send`, `flush` or `commit`, never later than that
+///   `commit`;
+/// - a call about several inputs or tasks fails and has been done for some of them, or for all: to make it again is the same as once.
+///
+/// What it must not do, though librdkafka does: skip a record, or bring one again that was not taken back by an abort.
+/// Where a pause, a resume, a rebalance or an error moves librdkafka's position, the member moves it back.
+pub trait Member {
+    /// Waits at most `wait`, appends the records that have come to `records`, in order within each
+    /// partition, and returns a change of the assignment if there is one to be answered.
+    /// Must be called again within the session's time, also when all partitions are paused.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn poll(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<Option<Rebalance>, BrokerError>;
+
+    /// Answers [`Rebalance::Assigned`]: every input of `tasks` is to be read from the group's
+    /// committed offset on, or from the beginning where there is none; it rests until it is resumed.
+    /// Call it also for no tasks.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Answers [`Rebalance::Revoked`]: stops reading every input of `tasks`.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
+
+    /// Stops fetching `inputs`, which stay assigned: while their tasks restore, or when their queues are full.
+    /// Records already fetched may still come once.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Goes on fetching `inputs`, where they were paused.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// The offset after the last record of an assigned input that came out of `poll`, or the end of the partition if
+    /// it was reached: behind the last record there may be offsets that never come out. 0 if it is read from the
+    /// beginning and nothing came yet.
+    fn position(&self, input: &TopicPartition) -> Offset;
+
+    /// Writes a record; in the open transaction, or a new one, if exactly once. Does not wait for
+    /// the broker, except when too much is under way.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
+    /// else by recovery.
+    fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
+
+    /// Waits until everything sent so far is written, if it is not in a transaction: what is sent after it may count
+    /// on it. In a transaction all counts at once, and it does nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`]. [`BrokerError::Retry`]: not yet.
+    fn flush(&mut self) -> Result<(), BrokerError>;
+
+    /// Makes everything sent since the last commit durable, together with `offsets` (each the next
+    /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.
+    /// With nothing sent and no offsets it does nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`]. (At least once, some of it may have.)
+    /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
+    fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
+
+    /// Forgets everything sent since the last commit, and goes back to the offsets of the last
+    /// commit in every partition still assigned: those records come again, and none fetched
+    /// before the abort comes out of `poll` any more.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn abort(&mut self) -> Result<(), BrokerError>;
+
+    /// Leaves the group at once, without waiting for the session to run out. Commits nothing.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the member is gone all the same.
+    fn leave(self: Box<Self>) -> Result<(), BrokerError>;
+}
+
+/// A change of a member's assignment. Partition numbers are the lead's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// These are now ours, besides what we have (perhaps none).
+    Assigned(Vec<Partition>),
+    /// These go to somebody else.
+    Revoked {
+        /// What we lose.
+        tasks: Vec<Partition>,
+        /// They are gone already (the session ran out): abort, do not commit.
+        lost: bool,
+    },
+}
+
+/// Where a [`Reader`] starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The oldest record there is.
+    Beginning,
+    /// This record, or the first after it.
+    Offset(Offset),
+    /// After the newest record there is now.
+    End,
+}
+
+/// Which records count (`isolation.level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those before the first transaction that is still open: the last stable offset.
+    ReadCommitted,
+    /// All, whatever becomes of them: the high watermark.
+    ReadUncommitted,
+}
+
+/// Reads one partition, committed records only.
+///
+/// What a reader may do, and a caller must be ready for: it gives fewer records than there are; it appends records *and* returns an
+/// error, and does not bring them again; it tells an end that it has told before, without them that were written since.
+pub trait Reader: Send {
+    /// Waits at most `wait` and appends what has come to `records`, also where it returns an error.
+    ///
+    /// # Errors
+    /// [`BrokerError`] by recovery.
+    fn read(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<ReadTo, BrokerError>;
+}
+
+/// How far a [`Reader::read`] got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadTo {
+    /// There may be more.
+    More,
+    /// The end of the partition as it stood at some time since the reader was opened (an aborted or open transaction's
+    /// records behind it do not count). To come to a later end, open another reader, or look at offsets.
+    End,
+}
+
+/// Reads several partitions, which may be opened and closed on the way; committed records only.
+pub trait Follower: Send {
+    /// Follows `source` besides what is followed; returns the offset from which on.
+    ///
+    /// # Errors
+    /// [`BrokerError`], such as for a topic that does not exist.
+    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError>;
+
+    /// Follows `source` no longer.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: make another follower.
+    fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Waits at most `wait` and appends what has come to `records`, in order within each partition.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: something may be left out after `records`, so make another follower that begins there.
+    fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError>;
+}
+
+/// Writes outside any transaction.
+pub trait Publisher: Send {
+    /// Hands a record over; waits only when too much is under way.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
+    /// else by recovery.
+    fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
+
+    /// Waits until everything sent is acknowledged.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if something was not, after the broker's own retries.
+    fn flush(&mut self) -> Result<(), BrokerError>;
+}
+
+/// A topic as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: Topic,
+    /// How many partitions.
+    pub partitions: u32,
+    /// What is kept.
+    pub cleanup: Cleanup,
+    /// The largest record batch, in bytes, if not the broker's default (`max.message.bytes`).
+    pub message_bytes_max: Option<u32>,
+}
+
+/// What a topic keeps (`cleanup.policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Records of the last `retention`; for ever if there is none.
+    Delete {
+        /// `retention.ms`
+        retention: Option<Duration>,
+    },
+    /// The last record of every key.
+    Compact,
+    /// The last record of every key, for as long as `retention`.
+    CompactDelete {
+        /// `retention.ms`
+        retention: Duration,
+    },
+}
+
+/// Whose timestamps the records of a topic bear (`message.timestamp.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// Those that their writers gave them.
+    CreateTime,
+    /// When the broker appended them.
+    LogAppendTime,
+}
+
+impl Timestamps {
+    /// As Kafka names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreateTime => "CreateTime",
+            Self::LogAppendTime => "LogAppendTime",
+        }
+    }
+}
+
+impl Cleanup {
+    /// Whose timestamps a topic's records are to bear, if that matters. A retention goes by them, and must not go by what
+    /// happened long ago: it counts from when a record came. A compacted topic keeps what its writers say, for a restore
+    /// takes stream time from the records of a changelog.
+    #[must_use]
+    pub fn timestamps(self) -> Option<Timestamps> {
+        match self {
+            Self::Delete { retention: Some(_) } => Some(Timestamps::LogAppendTime),
+            Self::Delete { retention: None } => None,
+            Self::Compact | Self::CompactDelete { .. } => Some(Timestamps::CreateTime),
+        }
+    }
+}
+
+/// What went wrong with a broker, named for what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It may work in a moment: the same call again.
+    #[error("the broker is not available just now: {0}")]
+    Retry(String),
+    /// The transaction can't be committed: [`Member::abort`], discard, process again.
+    #[error("the transaction must be aborted: {0}")]
+    Abort(String),
+    /// Another member with this name or these partitions has taken over: drop the member, join again.
+    #[error("fenced by another member: {0}")]
+    Fenced(String),
+    /// This record can never be written (larger than the limit, an unknown partition): set it aside.
+    #[error("cannot write to {topic}: {reason}")]
+    Unsendable {
+        /// Where it was to go.
+        topic: Topic,
+        /// Why it can't.
+        reason: String,
+    },
+    /// The position asked for is no longer there. A member says so once and goes on with the oldest
+    /// record there is; a reader starts over when it is opened anew.
+    #[error("the log was cut off before {0}")]
+    OutOfRange(TopicPartition),
+    /// A topic is not there, which was asked more than once: stop, for somebody has to make it again. It is not
+    /// the record's fault that was to go there.
+    #[error("topic {0} does not exist any more: make it again, and start again")]
+    Gone(Topic),
+    /// Nothing will make it work without somebody's help: stop, and say this.
+    #[error("{0}")]
+    Fatal(String),
+}

@@ -1,0 +1,457 @@
+//! A worker: one thread, one member of the group, its tasks; a synchronous loop that a test can
+//! single-step.
+//!
+//! ```text
+//!   turn:  poll ─▶ answer a rebalance ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
+//!            │ Retry      the same again                                             │
+//!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
+//!            │ Fenced     drop the member and all tasks, join again
+//!            │ Damaged    a store: forget it, read its changelog again
+//!            └ Fatal      leave; the process stops, saying why
+//! ```
+
+mod checkpoints;
+mod commit;
+mod inputs;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    metrics::StreamsMetrics,
+    record::{InputRecord, Partition, Topic},
+    runtime::{
+        broker::{Broker, BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
+        slot::Slot,
+        status::{StatusBoard, WorkerStatus},
+        worker::checkpoints::Place,
+    },
+    state::{StateError, StoreSupplier},
+    task::Task,
+    time::Clock,
+    topology::Topology,
+};
+
+/// How a worker paces itself.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The longest time between two commits, if there is something to commit.
+    pub commit_interval: Duration,
+    /// A commit comes sooner after so many records.
+    pub commit_records_max: usize,
+    /// Records are processed in the order of their times, so a task that begins waits for each input until it has been
+    /// read to where it ended then (KIP-695); but no longer than this for one that gives nothing.
+    pub max_task_idle: Duration,
+    /// When a task has had nothing for so long, and all its inputs are read to their ends, its stream time goes on with
+    /// the clock.
+    pub quiet_after: Duration,
+    /// Exactly once, changelogs are told of so many changes before their commit, so that it need not wait for all of
+    /// them at once. Below this, a key that is written again and again is told of once a commit.
+    pub changes_untold_max: usize,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_millis(100),
+            commit_records_max: 10_000,
+            max_task_idle: Duration::from_secs(300),
+            quiet_after: Duration::from_secs(10),
+            changes_untold_max: 1_000,
+        }
+    }
+}
+
+/// Tells workers to stop after the present turn.
+#[derive(Clone, Debug, Default)]
+pub struct StopSignal(Arc<AtomicBool>);
+
+impl StopSignal {
+    /// Stop, please.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody said so.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The broker refused for good.
+    #[error(transparent)]
+    Broker(BrokerError),
+    /// Another process has this one's name, and each fences the other.
+    #[error(
+        "`{member}` was fenced {times} times without a commit in between: does another process use \
+         the same instance id? Give each process its own"
+    )]
+    FencedAgain {
+        /// The contested name.
+        member: String,
+        /// How often.
+        times: u32,
+    },
+    /// The stores can't be used, and to rebuild them would not help.
+    #[error("{0}")]
+    State(String),
+    /// Topics in use have other partitions than at the start: keys go to other tasks than what those remember.
+    #[error("{}", told(.0))]
+    Repartitioned(Vec<Repartitioned>),
+}
+
+/// A topic with another number of partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repartitioned {
+    /// Which.
+    pub topic: Topic,
+    /// How many it had.
+    pub had: u32,
+    /// How many it has.
+    pub has: u32,
+}
+
+fn told(topics: &[Repartitioned]) -> String {
+    let told = topics.iter().map(|Repartitioned { topic, had, has }| {
+        format!("topic {topic} has {has} partitions, not {had} as at the start")
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// What ends a turn early.
+#[derive(Debug)]
+pub(super) enum TurnError {
+    Broker(BrokerError),
+    /// A store of the task.
+    Store(Partition, StateError),
+}
+
+impl From<BrokerError> for TurnError {
+    fn from(error: BrokerError) -> Self {
+        Self::Broker(error)
+    }
+}
+
+impl TurnError {
+    /// What went wrong with a store of `task`.
+    pub(super) fn in_task(task: Partition) -> impl Fn(StateError) -> Self {
+        move |error| Self::Store(task, error)
+    }
+}
+
+/// Turns without anything to do last this long.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// Records a turn: the group must be polled within its session.
+const RECORDS_A_TURN_MAX: usize = 1_000;
+/// Above this, an input is paused: about 10 MB at 1 kB a record.
+const BUFFERED_MAX: usize = 10_000;
+/// Each try takes the broker's own patience.
+const JOIN_TRIES_MAX: u32 = 5;
+/// How often a restore says how far it is.
+const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// One thread's share of an application.
+pub struct Worker {
+    broker: Arc<dyn Broker>,
+    topology: Arc<Topology>,
+    membership: Membership,
+    settings: WorkerSettings,
+    clock: Arc<dyn Clock>,
+    metrics: StreamsMetrics,
+    board: StatusBoard,
+    stores: Arc<dyn StoreSupplier>,
+    member: Box<dyn Member>,
+    slots: BTreeMap<Partition, Slot>,
+    /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
+    rebuilt: BTreeSet<Partition>,
+    /// Their stores are not what their changelogs say, and are to be rebuilt before anything else is done.
+    spoiled: BTreeSet<Partition>,
+    /// A change of assignment that is still to be answered.
+    pending: Option<Rebalance>,
+    polled: Vec<InputRecord>,
+    processed: usize,
+    committed_at: Duration,
+    /// When a checkpoint was moved on, and whose.
+    checkpointed: (Duration, Option<Place>),
+    restore_told_at: Duration,
+    cleaned_at: Duration,
+    joined: bool,
+    fenced: u32,
+    /// The member is of no use any more, and the next one is still to join.
+    is_adrift: bool,
+}
+
+fn join_group(
+    broker: &dyn Broker,
+    membership: &Membership,
+) -> Result<Box<dyn Member>, WorkerError> {
+    let mut tries = 1;
+    loop {
+        match broker.join(membership) {
+            Err(BrokerError::Retry(reason)) if tries < JOIN_TRIES_MAX => {
+                tracing::warn!(member = membership.member, reason, "joining again");
+                tries += 1;
+            }
+            result => return result.map_err(WorkerError::Broker),
+        }
+    }
+}
+
+/// What a worker works with.
+pub struct WorkerParts {
+    /// The cluster.
+    pub broker: Arc<dyn Broker>,
+    /// What is processed how.
+    pub topology: Arc<Topology>,
+    /// The group, and this worker's name in it.
+    pub membership: Membership,
+    /// Where tasks keep what they remember.
+    pub stores: Arc<dyn StoreSupplier>,
+    /// How it paces itself.
+    pub settings: WorkerSettings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it counts.
+    pub metrics: StreamsMetrics,
+    /// Where it says how it is.
+    pub board: StatusBoard,
+}
+
+impl Worker {
+    /// Joins the group.
+    ///
+    /// # Errors
+    /// [`WorkerError::Broker`]
+    pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
+        for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.companions) {
+            parts.metrics.begin_input(input.as_str());
+        }
+        let member = join_group(parts.broker.as_ref(), &parts.membership)?;
+        let committed_at = parts.clock.elapsed();
+        parts.board.publish(&parts.membership.member, WorkerStatus::default());
+        Ok(Self {
+            broker: parts.broker,
+            topology: parts.topology,
+            membership: parts.membership,
+            settings: parts.settings,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            board: parts.board,
+            stores: parts.stores,
+            member,
+            slots: BTreeMap::new(),
+            rebuilt: BTreeSet::new(),
+            spoiled: BTreeSet::new(),
+            pending: None,
+            polled: Vec::new(),
+            processed: 0,
+            committed_at,
+            checkpointed: (committed_at, None),
+            restore_told_at: committed_at,
+            cleaned_at: committed_at,
+            joined: false,
+            fenced: 0,
+            is_adrift: false,
+        })
+    }
+
+    /// Turns until `stop`, then commits and leaves the group.
+    ///
+    /// # Errors
+    /// [`WorkerError`], having left the group.
+    pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
+        self.metrics.thread_started();
+        let mut result = Ok(());
+        while result.is_ok() && !stop.is_stopped() {
+            result = self.turn(IDLE_WAIT);
+        }
+        self.metrics.thread_ended();
+        let left = self.close(result.is_ok());
+        result.and(left)
+    }
+
+    /// One turn of the loop; waits at most `wait` for records.
+    ///
+    /// # Errors
+    /// [`WorkerError`], if the worker can't go on.
+    pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
+        if self.is_adrift {
+            return self.come_back();
+        }
+        match self.try_turn(wait) {
+            Ok(()) => Ok(()),
+            Err(error) => self.recover(error),
+        }
+    }
+
+    fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
+        self.rebuild_spoiled()?;
+        // What could not be answered at the last turn comes first.
+        self.answer_rebalance()?;
+        let wait = self.patience(wait);
+        self.pending = self.member.poll(wait, &mut self.polled)?;
+        for record in self.polled.drain(..) {
+            if let Some(slot) = self.slots.get_mut(&record.source.partition) {
+                slot.add(record);
+            }
+        }
+        // At once: what is lost is written to by another already.
+        self.answer_rebalance()?;
+        self.restore()?;
+        self.process()?;
+        self.regulate()?;
+        self.send()?;
+        // Without a transaction, outputs would have to be waited for each time.
+        if self.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
+            self.tell_changelogs(self.settings.changes_untold_max)?;
+        }
+        if self.commit_is_due() {
+            self.commit()?;
+        }
+        self.clean_stores();
+        Ok(())
+    }
+
+    /// How long a poll may wait: not at all with work at hand, and never past the next commit.
+    fn patience(&self, wait: Duration) -> Duration {
+        if self.slots.values().any(Slot::has_work) {
+            return Duration::ZERO;
+        }
+        if self.processed == 0 {
+            return wait;
+        }
+        let since = self.clock.elapsed().saturating_sub(self.committed_at);
+        wait.min(self.settings.commit_interval.saturating_sub(since))
+    }
+
+    fn answer_rebalance(&mut self) -> Result<(), TurnError> {
+        match self.pending.clone() {
+            None => return Ok(()),
+            Some(Rebalance::Assigned(tasks)) => {
+                self.member.assign(&tasks)?;
+                for partition in tasks {
+                    self.open(partition)?;
+                }
+                self.joined = true;
+            }
+            Some(Rebalance::Revoked { tasks, lost }) => {
+                if lost {
+                    self.abort("partitions were lost")?;
+                } else {
+                    match self.commit_with(self.ends_of(&tasks)) {
+                        Err(TurnError::Broker(BrokerError::Abort(reason))) => {
+                            self.abort(&reason)?
+                        }
+                        other => other?,
+                    }
+                }
+                self.slots.retain(|partition, _| !tasks.contains(partition));
+                self.spoiled.retain(|partition| !tasks.contains(partition));
+                self.member.unassign(&tasks)?;
+            }
+        }
+        self.pending = None;
+        self.publish_status();
+        Ok(())
+    }
+
+    /// A fresh task in place of whatever was there. Its inputs are paused until it is restored.
+    fn open(&mut self, partition: Partition) -> Result<(), TurnError> {
+        let stores = self.stores.as_ref();
+        let task = Task::open(&self.topology, partition, &self.metrics, stores)
+            .map_err(TurnError::in_task(partition))?;
+        self.slots.insert(partition, Slot::open(task, self.clock.as_ref()));
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<(), TurnError> {
+        let (mut changed, mut cut_off) = (false, Vec::new());
+        let mut is_restoring = false;
+        for (partition, slot) in &mut self.slots {
+            match slot.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
+                Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
+                    tracing::warn!(%changelog, "it was cut off meanwhile: restoring anew");
+                    cut_off.push(*partition);
+                }
+                restored => changed |= restored?,
+            }
+            is_restoring |= !slot.is_restored();
+        }
+        for partition in cut_off {
+            let Some(slot) = self.slots.get_mut(&partition) else { continue };
+            slot.restore_anew().map_err(TurnError::in_task(partition))?;
+        }
+        if is_restoring && self.clock.elapsed() >= self.restore_told_at + RESTORE_TOLD_EVERY {
+            self.tell_restore();
+            changed = true;
+        }
+        if changed {
+            self.publish_status();
+        }
+        Ok(())
+    }
+
+    fn tell_restore(&mut self) {
+        self.restore_told_at = self.clock.elapsed();
+        for (task, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_restored()) {
+            let status = slot.status();
+            let (records, remaining) = (status.restored, status.restore_remaining);
+            tracing::info!(%task, records, remaining, "restoring");
+        }
+    }
+
+    fn process(&mut self) -> Result<(), TurnError> {
+        self.find_ends()?;
+        self.follow_the_clock()?;
+        let idle_max = self.settings.max_task_idle;
+        for (partition, slot) in &mut self.slots {
+            let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
+            let records = records.map_err(TurnError::in_task(*partition))?;
+            self.processed += records;
+            let member = &self.membership.member;
+            slot.note_wait(records, member, &self.metrics, self.clock.as_ref());
+            // A punctuation may write and send nothing: that is to be committed as well.
+            if self.processed == 0 && slot.task.has_changes() {
+                self.processed = 1;
+            }
+        }
+        let changed =
+            self.slots.values_mut().filter_map(|slot| slot.wait_has_changed().then_some(()));
+        if changed.count() > 0 {
+            self.publish_status();
+        }
+        Ok(())
+    }
+
+    fn close(mut self, commit: bool) -> Result<(), WorkerError> {
+        // What a member of no use has sent must not be committed: what it was made of is dropped.
+        if commit
+            && !self.is_adrift
+            && let Err(error) = self.last_commit()
+        {
+            tracing::warn!(?error, "the last commit failed; its records will come again");
+        }
+        self.member.leave().map_err(WorkerError::Broker)
+    }
+
+    fn publish_status(&self) {
+        let remaining = self.slots.values().map(Slot::restore_remaining).sum();
+        self.metrics.restore_remaining(&self.membership.member, remaining);
+        let tasks = self.slots.values().map(Slot::status).collect();
+        let status = WorkerStatus { joined: self.joined, tasks };
+        self.board.publish(&self.membership.member, status);
+    }
+}

@@ -1,0 +1,123 @@
+//! What is simulated: a topology that numbers the records of each key, and keeps them in a window.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::{
+    codec::{Stored, Utf8},
+    record::{InputRecord, Topic},
+    simulation::weather::Bug,
+    state::{KeyValueHandle, WindowHandle},
+    time::EventTime,
+    topology::{
+        Context, ProcessError, Processor, Punctuation, PunctuationKind, Record, Topology,
+        TopologyBuilder,
+    },
+};
+
+/// How long a record stays in the window.
+pub(super) const WINDOW: Duration = Duration::from_secs(10);
+/// What a record begins with that is to be set aside.
+pub(super) const POISON: &str = "poison";
+
+/// How often something was numbered under each name, whatever became of it: not even a crash makes this less.
+pub(super) type Attempts = Arc<Mutex<BTreeMap<String, u32>>>;
+
+struct Ledger {
+    numbers: KeyValueHandle<u32>,
+    window: WindowHandle<String>,
+    attempts: Attempts,
+}
+
+pub(super) fn text(bytes: Option<&[u8]>) -> String {
+    String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
+}
+
+impl Processor for Ledger {
+    type In = String;
+    type Out = String;
+
+    fn start(&mut self, ctx: &mut Context<'_, String>) {
+        ctx.schedule(PunctuationKind::StreamTime, Duration::from_secs(1));
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let key = text(record.key.as_deref());
+        let topic = ctx.input().unwrap().source.topic.to_string();
+        let mut numbers = ctx.key_value(&self.numbers);
+        let mut next = |of: &str| -> Result<u32, ProcessError> {
+            let number = numbers.get(of)?.unwrap_or(0) + 1;
+            numbers.put(of, &number)?;
+            Ok(number)
+        };
+        let name = format!("{key} {topic}");
+        let (of_topic, of_key) = (next(&name)?, next(&key)?);
+        let is_late = record.time < ctx.stream_time() - WINDOW;
+        if !is_late {
+            ctx.window(&self.window).add(&key, record.time, &record.value)?;
+        }
+        if record.value.starts_with(POISON) {
+            // Now that it has written: all of it must be taken back.
+            return Err(ProcessError::reject("poison", record.value.as_str()));
+        }
+        for name in [name, key] {
+            *self.attempts.lock().unwrap().entry(name).or_default() += 1;
+        }
+        let late = if is_late { "late" } else { "kept" };
+        let value = format!("{} {topic} {of_topic} {of_key} {late}", record.value);
+        ctx.forward(&Record { value, ..record.clone() })
+    }
+
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let before = ctx.stream_time() - WINDOW;
+        for entry in ctx.window(&self.window).expire(before, usize::MAX)? {
+            let key = Some(entry.key.into_bytes());
+            let value = format!("{} closed", entry.value);
+            ctx.forward(&Record { key, value, time: entry.time })?;
+        }
+        Ok(())
+    }
+}
+
+/// The event time that a value tells.
+pub(super) fn time_of(value: &str) -> EventTime {
+    let (_, time) = value.split_once('@').unwrap();
+    EventTime(time.parse().unwrap())
+}
+
+pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
+    let attempts = Arc::clone(attempts);
+    let mut topology = TopologyBuilder::new("simulation", Topic::new("dead"));
+    if bug == Some(Bug::StreamTimeAheadOfTheClock) {
+        topology.clock_tolerance(Duration::MAX);
+    }
+    if let Some(Bug::InTheLayer(planted)) = bug {
+        topology.plant(planted);
+    }
+    let [lead, side] = [("lead", "in"), ("side", "side")].map(|(name, topic)| {
+        let time = |value: &String, _: &InputRecord, _| Ok(time_of(value));
+        topology.source_timed(name, Topic::new(topic), Arc::new(Utf8), time)
+    });
+    let numbers = topology.key_value_store("numbers", Arc::new(Stored::version(1)));
+    let window = topology.window_store("window", Arc::new(Stored::version(1)));
+    let stores = [numbers.id(), window.id()];
+    let make = move || Ledger {
+        numbers: numbers.clone(),
+        window: window.clone(),
+        attempts: Arc::clone(&attempts),
+    };
+    let ledger = topology.process("ledger", &[lead, side], &stores, make);
+    topology.sink("out", &[ledger], Topic::new("out"), Arc::new(Utf8));
+    topology.build()
+}

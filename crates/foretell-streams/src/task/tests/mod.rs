@@ -1,0 +1,472 @@
+//! A task's promises, tried on a small topology: all of a record or nothing of it, and after an abort
+//! the same again.
+
+mod parts;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    codec::{Stored, Utf8},
+    local::TopologyDriver,
+    metrics::{Counter, StreamsMetrics},
+    record::{Header, Offset, OutputRecord, Partition, Topic},
+    state::{KeyValueHandle, MemoryStores, WindowHandle},
+    task::{Step, Task},
+    time::{EventTime, WallTime},
+    topology::{
+        Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record, Topology,
+        TopologyBuilder,
+    },
+};
+
+/// Writes to both of its stores, counts, sets aside and sends on, and only then looks whether the word is a
+/// bad one. Every ten milliseconds of stream time it tells how many words it has forgotten.
+struct Keep {
+    last: KeyValueHandle<String>,
+    all: WindowHandle<String>,
+    words: Counter,
+}
+
+impl Processor for Keep {
+    type In = String;
+    type Out = String;
+
+    fn start(&mut self, ctx: &mut Context<'_, String>) {
+        ctx.schedule(PunctuationKind::StreamTime, Duration::from_millis(10));
+        ctx.schedule(PunctuationKind::WallClock, Duration::from_secs(60));
+    }
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let word = &record.value;
+        let key = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
+        ctx.key_value(&self.last).put(&key, word)?;
+        ctx.window(&self.all).add(&key, record.time, word)?;
+        ctx.count(&self.words, 1);
+        ctx.forward(record)?;
+        let original = Original::from(ctx.input().unwrap());
+        match word.as_str() {
+            "bad" => {
+                ctx.dead_letter(original, "kept", "it goes with the rest".to_owned());
+                Err(ProcessError::reject("bad_word", "not that"))
+            }
+            "wait" if ctx.now() < WallTime(1_000) => {
+                Err(ProcessError::Retry("it is early".to_owned()))
+            }
+            "aside" => {
+                ctx.dead_letter(original, "kept", "and the record goes on".to_owned());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        let (value, time) = match punctuation {
+            Punctuation::WallClock(now) => ("tick".to_owned(), EventTime(now.0)),
+            Punctuation::StreamTime(now) => {
+                let before = now - Duration::from_millis(10);
+                let forgotten = ctx.window(&self.all).expire(before, 100)?;
+                (format!("forgot {}", forgotten.len()), now)
+            }
+        };
+        ctx.forward(&Record { key: None, value, time })
+    }
+}
+
+/// The end of the way, which refuses one word after everything before it has agreed.
+struct Refuse;
+
+impl Processor for Refuse {
+    type In = String;
+    type Out = String;
+
+    fn process(
+        &mut self,
+        record: &Record<String>,
+        ctx: &mut Context<'_, String>,
+    ) -> Result<(), ProcessError> {
+        ctx.forward(record)?;
+        if record.value == "worse" {
+            return Err(ProcessError::reject("worse_word", "not that either"));
+        }
+        Ok(())
+    }
+}
+
+struct Fixture {
+    driver: TopologyDriver,
+    metrics: StreamsMetrics,
+    words: Counter,
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name)
+}
+
+fn topology(words: &Counter) -> Topology {
+    let mut topology = TopologyBuilder::new("test", topic("dead"));
+    let words_in = topology.source("words", topic("words"), Arc::new(Utf8));
+    let more_in = topology.source("more", topic("more"), Arc::new(Utf8));
+    let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
+    let all = topology.window_store("all", Arc::new(Stored::version(1)));
+    let (words, stores) = (words.clone(), [last.id(), all.id()]);
+    let kept = topology.process("keep", &[words_in, more_in], &stores, move || Keep {
+        last: last.clone(),
+        all: all.clone(),
+        words: words.clone(),
+    });
+    let refused = topology.process("refuse", &[kept], &[], || Refuse);
+    topology.sink("out", &[refused], topic("out"), Arc::new(Utf8));
+    topology.build()
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let words = Counter::unread();
+        let metrics = StreamsMetrics::unregistered();
+        let driver = TopologyDriver::new(topology(&words), WallTime(100), &metrics);
+        Self { driver, metrics, words }
+    }
+
+    fn pipe(&mut self, word: &str, time: i64) -> Step {
+        let word = Some(word.as_bytes());
+        self.driver.pipe(&topic("words"), Some(b"k"), word, EventTime(time)).unwrap()
+    }
+
+    /// Commits, and tells what came out: a value, or the class of a dead letter and its value.
+    fn out(&mut self) -> Vec<String> {
+        self.driver.commit();
+        let records = self.driver.read_all();
+        records.iter().map(|record| class_of(record) + &value_of(record)).collect()
+    }
+
+    fn logged(&self, store: &str) -> usize {
+        self.driver.changelog(&topic(&format!("test-{store}-changelog"))).len()
+    }
+}
+
+fn value_of(record: &OutputRecord) -> String {
+    String::from_utf8(record.value.clone().unwrap_or_default()).unwrap()
+}
+
+fn class_of(record: &OutputRecord) -> String {
+    let class = record.headers.iter().find(|header| header.name == "foretell.error.class");
+    class.map_or(String::new(), |class| String::from_utf8(class.value.clone()).unwrap() + ": ")
+}
+
+/// Pipes `words` a millisecond apart, and expects `out`, so many words counted, and so many kept.
+fn check(words: &[&str], out: &[&str], counted: u64, kept: usize) {
+    let mut fixture = Fixture::new();
+    for (word, time) in words.iter().zip(0..) {
+        assert_eq!(fixture.pipe(word, time), Step::Idle);
+    }
+    assert_eq!(fixture.words.get(), 0, "nothing counts before the commit");
+    assert_eq!(fixture.out(), out, "{words:?}");
+    assert_eq!(fixture.words.get(), counted, "{words:?}");
+    assert_eq!(fixture.logged("all"), kept, "{words:?}: one changelog record a word");
+    assert_eq!(fixture.logged("last"), usize::from(kept > 0), "{words:?}: one for all words");
+    let mut restored = fixture;
+    restored.driver.restart();
+    let entries = restored.driver.task().store_entries();
+    assert_eq!(entries["all"], kept, "{words:?}");
+}
+
+#[test]
+fn a_record_that_fails_leaves_nothing_but_a_dead_letter() {
+    check(&[], &[], 0, 0);
+    check(&["a", "b"], &["a", "b"], 2, 2);
+    check(&["a", "bad", "b"], &["a", "bad_word: bad", "b"], 2, 2);
+    check(&["a", "worse", "b"], &["a", "worse_word: worse", "b"], 2, 2);
+    check(&["bad", "worse"], &["bad_word: bad", "worse_word: worse"], 0, 0);
+    check(&["aside", "a"], &["aside", "kept: aside", "a"], 2, 2);
+}
+
+#[test]
+fn a_failed_record_does_not_move_stream_time() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.pipe("bad", 500);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(5));
+}
+
+/// The clock stands at 100, and is allowed to be 10 s behind.
+#[test]
+fn stream_time_does_not_follow_a_fast_clock() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 50);
+    fixture.pipe("fast", 3_600_000);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100));
+    let ahead = fixture.metrics.records_ahead("words");
+    assert_eq!(ahead.get(), 0, "it is not committed");
+    fixture.driver.commit();
+    assert_eq!(ahead.get(), 1);
+    // No broker takes a record from the future.
+    let changelog = fixture.driver.changelog(&topic("test-last-changelog"));
+    assert_eq!(changelog.last().map(|record| record.timestamp), Some(EventTime(100)));
+    fixture.pipe("the latest that may be", 10_100);
+    fixture.driver.commit();
+    assert_eq!(ahead.get(), 1, "it is not ahead of what is allowed");
+    fixture.driver.advance(Duration::from_secs(1)).unwrap();
+    fixture.pipe("b", 60);
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100), "it never goes back");
+}
+
+#[test]
+fn without_records_stream_time_goes_on_as_far_as_the_clock() {
+    let mut fixture = Fixture::new();
+    let second = Duration::from_secs(1);
+    fixture.driver.go_on(second).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime::MIN, "there is no time yet");
+    fixture.pipe("a", 5);
+    fixture.driver.go_on(Duration::from_millis(20)).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(25));
+    fixture.driver.go_on(second).unwrap();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(100));
+    assert_eq!(fixture.out(), ["a", "forgot 1", "forgot 0"]);
+}
+
+/// No store changes any more, but time goes on, and a restart must not set it back for ever.
+#[test]
+fn a_restart_finds_the_time_of_a_quiet_partition() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.driver.commit();
+    fixture.driver.advance(Duration::from_secs(1_000)).unwrap();
+    fixture.driver.go_on(Duration::from_millis(100)).unwrap();
+    fixture.driver.commit();
+    for _ in 0..100 {
+        fixture.driver.go_on(Duration::from_secs(2)).unwrap();
+        fixture.driver.commit();
+    }
+    let before = fixture.driver.task().stream_time();
+    assert_eq!(before, EventTime(200_105));
+    // The first record, that it left the window, and stream time once a minute.
+    assert_eq!((fixture.logged("last"), fixture.logged("all")), (1 + 3, 1 + 1));
+    fixture.driver.restart();
+    let after = fixture.driver.task().stream_time();
+    assert!(before - Duration::from_secs(60) <= after && after <= before, "{after}");
+    assert_eq!(fixture.driver.task().store_entries().values().sum::<usize>(), 1);
+}
+
+/// What is due by the first record after a restart does not wait for the next one.
+#[test]
+fn the_first_record_after_a_restart_makes_due_what_has_passed() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.driver.commit();
+    fixture.driver.read_all();
+    fixture.driver.restart();
+    fixture.pipe("b", 90);
+    assert_eq!(fixture.out(), ["b", "forgot 1"]);
+}
+
+#[test]
+fn a_commit_of_nothing_leaves_the_offset_that_was_committed_last() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 5);
+    fixture.driver.commit();
+    let committed = fixture.driver.task().committed_offset();
+    assert_eq!(committed.as_ref().map(|(_, offset)| *offset), Some(Offset(1)));
+    fixture.driver.commit();
+    assert_eq!(fixture.driver.task().committed_offset(), committed);
+}
+
+#[test]
+fn dead_letters_say_what_was_where() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 1);
+    fixture.pipe("bad", 2);
+    fixture.driver.commit();
+    let letters = fixture.driver.read(&topic("dead"));
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
+    assert_eq!(letter.timestamp, EventTime(100), "it is kept from when it was written");
+    let headers = [
+        ("foretell.topic", "words"),
+        ("foretell.partition", "0"),
+        ("foretell.offset", "1"),
+        ("foretell.timestamp", "2"),
+        ("foretell.error.class", "bad_word"),
+        ("foretell.error.message", "not that"),
+        ("foretell.headers", "0"),
+    ];
+    let header =
+        |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.into() };
+    assert_eq!(letter.headers, headers.map(header));
+}
+
+#[test]
+fn a_record_that_must_wait_is_tried_again_and_holds_back_the_rest() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.pipe("wait", 1), Step::Blocked("it is early".to_owned()));
+    assert_eq!(fixture.pipe("a", 2), Step::Blocked("it is early".to_owned()));
+    assert_eq!(fixture.driver.task().buffered(), 2);
+    assert_eq!(fixture.out(), [""; 0]);
+    fixture.driver.advance(Duration::from_secs(1)).unwrap();
+    assert_eq!(fixture.driver.process().unwrap(), Step::Idle);
+    assert_eq!(fixture.out(), ["wait", "a"]);
+    assert_eq!(fixture.words.get(), 2);
+}
+
+#[test]
+fn after_an_abort_the_same_records_do_the_same_again() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 0);
+    assert_eq!(fixture.out(), ["a"]);
+    // This time passes the first punctuation by.
+    let play = |fixture: &mut Fixture| {
+        fixture.pipe("b", 5);
+        fixture.pipe("c", 12);
+        fixture.pipe("bad", 13);
+    };
+    play(&mut fixture);
+    fixture.driver.abort();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(0));
+    assert_eq!(fixture.out(), [""; 0]);
+    play(&mut fixture);
+    assert_eq!(fixture.out(), ["b", "c", "forgot 1", "bad_word: bad"]);
+    assert_eq!(fixture.words.get(), 3);
+    assert_eq!(fixture.metrics.records("words").get(), 4, "each counts once");
+}
+
+#[test]
+fn a_wall_clock_punctuation_that_was_aborted_comes_again() {
+    let mut fixture = Fixture::new();
+    let minute = Duration::from_secs(60);
+    // The first look at the clock starts the interval.
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    fixture.driver.commit();
+    fixture.driver.advance(minute).unwrap();
+    fixture.driver.abort();
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    fixture.driver.advance(Duration::ZERO).unwrap();
+    assert_eq!(fixture.out(), ["tick"]);
+}
+
+/// A broker refuses timestamps that are far ahead of its clock, and with them the whole transaction.
+#[test]
+fn nothing_is_written_ahead_of_the_clock() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("ahead", 5_000);
+    fixture.driver.commit();
+    let written = fixture.driver.read_all();
+    assert!(!written.is_empty());
+    assert!(written.iter().all(|record| record.timestamp <= EventTime(100)), "{written:?}");
+}
+
+#[test]
+fn a_restored_task_goes_on_from_the_last_commit() {
+    let mut fixture = Fixture::new();
+    fixture.pipe("a", 0);
+    fixture.pipe("b", 7);
+    assert_eq!(fixture.out(), ["a", "b"]);
+    fixture.pipe("lost", 8);
+    fixture.driver.restart();
+    assert_eq!(fixture.driver.task().stream_time(), EventTime(7));
+    fixture.pipe("c", 9);
+    fixture.pipe("d", 19);
+    assert_eq!(fixture.out(), ["c", "d", "forgot 2"]);
+}
+
+#[test]
+fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
+    let metrics = StreamsMetrics::unregistered();
+    let words = Counter::unread();
+    let topology = Arc::new(topology(&words));
+    let mut task = Task::open(&topology, Partition(3), &metrics, &MemoryStores).unwrap();
+    let record = OutputRecord {
+        topic: topic("out"),
+        partition: None,
+        timestamp: EventTime(7),
+        key: Some(b"k".to_vec()),
+        value: Some(vec![0; 100]),
+        headers: Vec::new(),
+    };
+    task.set_aside_output(record, Some((1, Offset(42))), "too large".to_owned());
+    let outbox = task.take_outbox();
+    assert_eq!(outbox.len(), 1);
+    let letter = outbox.iter().next().unwrap();
+    assert_eq!(*letter.topic, topic("dead"));
+    assert_eq!((letter.key, letter.value), (Some(&b"k"[..]), None));
+    let shown: Vec<_> =
+        letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
+    let reason = "too large; it was made of the record more/3@42";
+    assert_eq!(shown, ["out", "3", "-1", "7", "unsendable", reason, "0"]);
+    assert_eq!(metrics.dead_letters("unsendable").get(), 0);
+    task.committed(WallTime(100), &BTreeMap::new()).unwrap();
+    assert_eq!(metrics.dead_letters("unsendable").get(), 1);
+}
+
+fn headers_of(record: &OutputRecord) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    record.headers.iter().map(|header| (header.name.clone(), text(&header.value))).collect()
+}
+
+fn with_headers(value: &[u8], headers: &[(&str, &str)]) -> OutputRecord {
+    let header = |(name, value): &(&str, &str)| Header {
+        name: (*name).to_owned(),
+        value: value.as_bytes().to_vec(),
+    };
+    OutputRecord {
+        topic: topic("words"),
+        partition: None,
+        timestamp: EventTime(1),
+        key: Some(b"k".to_vec()),
+        value: Some(value.to_vec()),
+        headers: headers.iter().map(header).collect(),
+    }
+}
+
+/// All of them, in order, a name that comes twice and one of ours among them; then ours.
+#[test]
+fn a_dead_letter_keeps_the_headers_of_its_record() {
+    let theirs =
+        [("trace-id", "1"), ("b", ""), ("trace-id", "2"), ("foretell.error.class", "earlier")];
+    for value in [&b"bad"[..], b"aside", b"\xff"] {
+        let mut fixture = Fixture::new();
+        fixture.driver.pipe_record(with_headers(value, &theirs)).unwrap();
+        fixture.driver.commit();
+        let letters = fixture.driver.read(&topic("dead"));
+        let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+        assert_eq!(letter.value.as_deref(), Some(value));
+        let headers = headers_of(letter);
+        let (first, ours) = headers.split_at(theirs.len());
+        let expected = theirs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(first, expected, "{value:?}");
+        assert_eq!(ours[0], ("foretell.topic".to_owned(), "words".to_owned()));
+        let last = headers.iter().rfind(|(name, _)| name == "foretell.error.class").unwrap();
+        assert_ne!(last.1, "earlier");
+        assert_eq!(ours.last().unwrap(), &("foretell.headers".to_owned(), "4".to_owned()));
+    }
+}
+
+/// Larger than its topic takes: what it was remains.
+#[test]
+fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
+    let mut fixture = Fixture::new();
+    fixture.driver.pipe_record(with_headers(b"bad", &[("trace-id", "1")])).unwrap();
+    fixture.driver.commit();
+    let letter = fixture.driver.read(&topic("dead")).pop().unwrap();
+    let topology = Arc::new(topology(&Counter::unread()));
+    let mut task =
+        Task::open(&topology, Partition(0), &StreamsMetrics::unregistered(), &MemoryStores)
+            .unwrap();
+    assert!(task.can_set_aside(letter.as_ref()));
+    task.set_aside_output(letter, None, "too large".to_owned());
+    let outbox = task.take_outbox();
+    let short = outbox.iter().next().unwrap().to_owned();
+    assert_eq!((short.key.as_deref(), &short.value), (Some(&b"k"[..]), &None));
+    let headers = headers_of(&short);
+    assert_eq!(headers.iter().filter(|(name, _)| !name.starts_with("foretell.")).count(), 0);
+    assert_eq!(class_of(&short), "bad_word: ");
+    assert_eq!(headers.last().unwrap(), &("foretell.value.bytes".to_owned(), "3".to_owned()));
+    assert!(!task.can_set_aside(short.as_ref()), "nothing is left to leave out");
+}

@@ -1,0 +1,33 @@
+//! A topology in words, as Kafka Streams' `Topology.describe()` gives it.
+
+use std::fmt::Write;
+
+use crate::topology::{Topology, builder::NodeKind};
+
+impl Topology {
+    /// The nodes with their topics, stores and edges, in the order in which they were added.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let what = match &node.kind {
+                NodeKind::Source(topic) => format!("source {} (topic {topic})", node.name),
+                NodeKind::Processor => format!("processor {}", node.name),
+                NodeKind::Sink(topic) => format!("sink {} (topic {topic})", node.name),
+            };
+            write!(text, "{what}").expect("writing to a string cannot fail");
+            if !node.stores.is_empty() {
+                let stores = node.stores.iter().map(|id| self.stores[id.0].name.as_str());
+                let stores = stores.collect::<Vec<_>>().join(", ");
+                write!(text, " [stores {stores}]").expect("writing to a string cannot fail");
+            }
+            text.push('\n');
+            for child in &self.children[index] {
+                let child = &self.nodes[*child].name;
+                writeln!(text, "  {} --> {child}", node.name)
+                    .expect("writing to a string cannot fail");
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,232 @@
+//! The parts of a topology: processors that applications write, and the nodes they become.
+
+use std::{any::Any, marker::PhantomData, sync::Arc};
+
+use crate::{
+    codec::{Codec, CodecError},
+    record::{InputRecord, Topic},
+    state::StateError,
+    time::{EventTime, WallTime},
+    topology::{Context, Punctuation, Scope},
+};
+
+/// What flows along an edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<T> {
+    /// The key, as bytes: it chose the task, and chooses the partition of what is sent on.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: T,
+    /// When it happened.
+    pub time: EventTime,
+}
+
+/// A step of a topology, with no state of its own: whatever it must remember lives in stores.
+///
+/// Each task has its own instance, and a record is processed to the end of the topology before the
+/// next one starts. If processing a record fails anywhere, nothing that it wrote or sent remains.
+pub trait Processor: 'static {
+    /// What it takes.
+    type In: 'static;
+    /// What it sends on.
+    type Out: 'static;
+
+    /// Called once, before the first record, when the stores are restored: the place to schedule
+    /// punctuations.
+    fn start(&mut self, _ctx: &mut Context<'_, Self::Out>) {}
+
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// [`ProcessError`], by what happens to the record.
+    fn process(
+        &mut self,
+        record: &Record<Self::In>,
+        ctx: &mut Context<'_, Self::Out>,
+    ) -> Result<(), ProcessError>;
+
+    /// Time has passed, as scheduled.
+    ///
+    /// # Errors
+    /// [`ProcessError`]; a rejection is counted, and has no record to set aside.
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        _ctx: &mut Context<'_, Self::Out>,
+    ) -> Result<(), ProcessError> {
+        Ok(())
+    }
+}
+
+/// Why a record could not be processed, named for what happens next.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The record can never be processed: it goes to the dead letters.
+    #[error("{class}: {message}")]
+    Reject {
+        /// One word for counters and headers.
+        class: &'static str,
+        /// The writer's schema, where the bytes name one.
+        schema_id: Option<u32>,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Something needed is not there just now: the same record again, later.
+    #[error("not just now: {0}")]
+    Retry(String),
+    /// A store can't be read or written: what becomes of the task depends on why.
+    #[error(transparent)]
+    State(StateError),
+}
+
+impl ProcessError {
+    /// A rejection.
+    #[must_use]
+    pub fn reject(class: &'static str, message: impl Into<String>) -> Self {
+        Self::Reject { class, schema_id: None, message: message.into() }
+    }
+}
+
+impl From<StateError> for ProcessError {
+    fn from(error: StateError) -> Self {
+        match error {
+            // The record has led to a value that has no form: no other store would take it either.
+            StateError::Unstorable(reason) => Self::reject("unstorable", reason.to_string()),
+            StateError::Corrupted(_)
+            | StateError::OtherFormat { .. }
+            | StateError::Damaged(_)
+            | StateError::TakenOver(_)
+            | StateError::Disk(_) => Self::State(error),
+        }
+    }
+}
+
+impl From<CodecError> for ProcessError {
+    fn from(error: CodecError) -> Self {
+        match error {
+            CodecError::Unreadable { class, schema_id, message } => {
+                Self::Reject { class, schema_id, message }
+            }
+            CodecError::OtherFormat { .. } => Self::reject("malformed", error.to_string()),
+            CodecError::Unavailable { message } => Self::Retry(message),
+        }
+    }
+}
+
+/// A source, processor or sink whose types are known to its edges alone.
+pub(crate) trait Node {
+    fn start(&mut self, _scope: &mut Scope, _index: usize) {}
+
+    /// Of a source: decodes the record that has become the head of its queue, keeps the value for
+    /// [`process`](Self::process), and returns the event time.
+    fn extract(&mut self, _raw: &InputRecord, _now: WallTime) -> Result<EventTime, ProcessError> {
+        unreachable!("only a source has a queue")
+    }
+
+    fn process(
+        &mut self,
+        record: &dyn Any,
+        scope: &mut Scope,
+        index: usize,
+    ) -> Result<(), ProcessError>;
+
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        _scope: &mut Scope,
+        _index: usize,
+    ) -> Result<(), ProcessError> {
+        Ok(())
+    }
+}
+
+/// Tells a record's event time.
+pub(crate) type TimeOf<T> =
+    dyn Fn(&T, &InputRecord, WallTime) -> Result<EventTime, ProcessError> + Send + Sync;
+
+/// A source decodes the head of its queue, once, for its time; when its turn comes it moves stream time and hands
+/// the same value on. What waits behind the head stays bytes.
+pub(crate) struct SourceNode<T> {
+    pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) time: Arc<TimeOf<T>>,
+    pub(crate) head: Option<Record<T>>,
+}
+
+impl<T: 'static> Node for SourceNode<T> {
+    fn extract(&mut self, raw: &InputRecord, now: WallTime) -> Result<EventTime, ProcessError> {
+        let Some(bytes) = &raw.value else {
+            return Err(ProcessError::reject("tombstone", "a record without a value"));
+        };
+        let value = self.codec.decode(bytes)?;
+        let time = (self.time)(&value, raw, now)?;
+        self.head = Some(Record { key: raw.key.clone(), value, time });
+        Ok(time)
+    }
+
+    fn process(
+        &mut self,
+        _record: &dyn Any,
+        scope: &mut Scope,
+        index: usize,
+    ) -> Result<(), ProcessError> {
+        let record = self.head.take().expect("a record's time is extracted before its turn comes");
+        scope.follow(record.time);
+        let result = Context::<T>::new(scope, index).forward(&record);
+        if matches!(result, Err(ProcessError::Retry(_))) {
+            self.head = Some(record);
+        }
+        result
+    }
+}
+
+/// A processor among its edges.
+pub(crate) struct ProcessorNode<P> {
+    pub(crate) processor: P,
+}
+
+impl<P: Processor> Node for ProcessorNode<P> {
+    fn start(&mut self, scope: &mut Scope, index: usize) {
+        self.processor.start(&mut Context::new(scope, index));
+    }
+
+    fn process(
+        &mut self,
+        record: &dyn Any,
+        scope: &mut Scope,
+        index: usize,
+    ) -> Result<(), ProcessError> {
+        let record = record.downcast_ref::<Record<P::In>>().expect("edges join equal types");
+        self.processor.process(record, &mut Context::new(scope, index))
+    }
+
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        scope: &mut Scope,
+        index: usize,
+    ) -> Result<(), ProcessError> {
+        self.processor.punctuate(punctuation, &mut Context::new(scope, index))
+    }
+}
+
+/// A sink encodes and puts into the outbox.
+pub(crate) struct SinkNode<T> {
+    pub(crate) topic: Topic,
+    pub(crate) codec: Arc<dyn Codec<T>>,
+    pub(crate) value: PhantomData<fn(T)>,
+}
+
+impl<T: 'static> Node for SinkNode<T> {
+    fn process(
+        &mut self,
+        record: &dyn Any,
+        scope: &mut Scope,
+        _index: usize,
+    ) -> Result<(), ProcessError> {
+        let record = record.downcast_ref::<Record<T>>().expect("edges join equal types");
+        let timestamp = scope.written_at();
+        let write = |bytes: &mut Vec<u8>| self.codec.encode(&record.value, bytes);
+        scope.outbox.send(&self.topic, timestamp, record.key.as_deref(), write)?;
+        Ok(())
+    }
+}

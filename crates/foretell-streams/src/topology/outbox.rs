@@ -1,0 +1,187 @@
+//! What a task has sent and the worker has not taken yet. The records lie end to end in one buffer that is used again
+//! and again, so that to send allocates nothing.
+
+use crate::{
+    record::{Header, Offset, OutputRecord, OutputRecordRef, Partition, Topic},
+    time::EventTime,
+};
+
+/// Records in the order in which they were sent.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Keys and values.
+    bytes: Vec<u8>,
+    records: Vec<Sent>,
+    /// Of what is sent next.
+    origin: Option<Origin>,
+}
+
+/// The record that something was sent for: the place of its source in the topology, and its offset.
+pub(crate) type Origin = (usize, Offset);
+
+#[derive(Debug)]
+struct Sent {
+    topic: Topic,
+    partition: Option<Partition>,
+    timestamp: EventTime,
+    start: usize,
+    /// Where its key ends, if it has one.
+    key_end: Option<usize>,
+    /// Where its value ends, if it has one.
+    value_end: Option<usize>,
+    headers: Vec<Header>,
+    origin: Option<Origin>,
+}
+
+impl Outbox {
+    /// What is sent from here on is sent for that record; for none, in a punctuation.
+    pub(crate) fn send_for(&mut self, origin: Option<Origin>) {
+        self.origin = origin;
+    }
+
+    /// What the record at this place was sent for.
+    pub(crate) fn origin(&self, place: usize) -> Option<Origin> {
+        self.records.get(place)?.origin
+    }
+
+    /// Adds a record whose value `write` appends, to the partition that its key chooses. If that fails, nothing was added.
+    pub(crate) fn send<E>(
+        &mut self,
+        topic: &Topic,
+        timestamp: EventTime,
+        key: Option<&[u8]>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key.unwrap_or_default());
+        let key_end = key.map(|key| start + key.len());
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        self.records.push(Sent {
+            topic: topic.clone(),
+            partition: None,
+            timestamp,
+            start,
+            key_end,
+            value_end: Some(self.bytes.len()),
+            headers: Vec::new(),
+            origin: self.origin,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn push(&mut self, record: OutputRecord) {
+        let start = self.bytes.len();
+        let mut append = |part: Option<Vec<u8>>| {
+            let part = part?;
+            self.bytes.extend_from_slice(&part);
+            Some(self.bytes.len())
+        };
+        let (key_end, value_end) = (append(record.key), append(record.value));
+        let OutputRecord { topic, partition, timestamp, headers, .. } = record;
+        let origin = self.origin;
+        let sent = Sent { topic, partition, timestamp, start, key_end, value_end, headers, origin };
+        self.records.push(sent);
+    }
+
+    /// The records, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
+        self.records.iter().map(|record| {
+            let Sent { start, key_end, value_end, .. } = *record;
+            let value_start = key_end.unwrap_or(start);
+            OutputRecordRef {
+                topic: &record.topic,
+                partition: record.partition,
+                timestamp: record.timestamp,
+                key: key_end.map(|end| &self.bytes[start..end]),
+                value: value_end.map(|end| &self.bytes[value_start..end]),
+                headers: &record.headers,
+            }
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Takes all but the first `count` back.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        if let Some(first) = self.records.get(count) {
+            self.bytes.truncate(first.start);
+            self.records.truncate(count);
+        }
+    }
+
+    /// Forgets them all, and keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.truncate(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: Option<&str>, value: Option<&str>) -> OutputRecord {
+        OutputRecord {
+            topic: Topic::new("any"),
+            partition: value.map(|value| Partition(i32::try_from(value.len()).unwrap())),
+            timestamp: EventTime(7),
+            key: key.map(|key| key.as_bytes().to_vec()),
+            value: value.map(|value| value.as_bytes().to_vec()),
+            headers: vec![Header { name: "why".to_owned(), value: b"so".to_vec() }],
+        }
+    }
+
+    fn contents(outbox: &Outbox) -> Vec<OutputRecord> {
+        outbox.iter().map(OutputRecordRef::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_pushed_comes_out() {
+        let records = [
+            record(Some("k"), Some("value")),
+            record(None, Some("")),
+            record(Some(""), None),
+            record(None, None),
+            record(Some("last"), Some("one")),
+        ];
+        let mut outbox = Outbox::default();
+        records.iter().cloned().for_each(|record| outbox.push(record));
+        assert_eq!(contents(&outbox), records);
+        outbox.truncate(9);
+        outbox.truncate(3);
+        outbox.push(records[4].clone());
+        assert_eq!(contents(&outbox), [&records[..3], &records[4..]].concat());
+        outbox.clear();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let (mut outbox, topic) = (Outbox::default(), Topic::new("any"));
+        let good = |bytes: &mut Vec<u8>| -> Result<(), ()> {
+            bytes.extend_from_slice(b"good");
+            Ok(())
+        };
+        let bad = |bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(b"half");
+            Err(())
+        };
+        outbox.send(&topic, EventTime(1), Some(b"a"), good).unwrap();
+        assert_eq!(outbox.send(&topic, EventTime(2), Some(b"b"), bad), Err(()));
+        outbox.send(&topic, EventTime(3), None, good).unwrap();
+        let sent: Vec<_> = outbox.iter().map(|record| (record.key, record.value)).collect();
+        assert_eq!(sent, [(Some(&b"a"[..]), Some(&b"good"[..])), (None, Some(&b"good"[..]))]);
+    }
+}
