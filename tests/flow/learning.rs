@@ -78,8 +78,6 @@ const RETRAIN_AFTER: u64 = 3;
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Another thread is given so long, in real time, before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at what the trainer is asked.
-const IMPATIENCE: Duration = Duration::from_millis(10);
 
 fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
     let (asked_of_job, asked) = mpsc::channel();
@@ -161,6 +159,11 @@ impl Learning {
 
     fn expect_asked(&mut self, training: u64, through: i64) {
         assert_eq!(self.asked(PATIENCE), Some((training, through)));
+    }
+
+    /// Ticks until a training is asked for: the trainer may not have put down its last result yet.
+    fn expect_asked_again(&mut self, training: u64, through: i64) {
+        assert_eq!(soon(|| self.asked(Duration::ZERO)), Some((training, through)));
     }
 
     /// The thread does one request after the other, so if there is no other, the next is the test's own. While a training is
@@ -271,8 +274,7 @@ fn each_training_is_due_for_a_time_of_its_own() {
     learning.driver.advance(Duration::from_secs(90)).unwrap();
     // What can't be done just now has been due since it fell due.
     learning.finish(Err(TrainingFailure::Retry("the registry is away".to_owned())));
-    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
-    assert_eq!(asked, Some((1, 3)), "the same training again");
+    learning.expect_asked_again(1, 3);
     assert!(pending(&learning) >= 90.0, "{}", pending(&learning));
     // The next is due at once when this one is done.
     learning.examples(3);
@@ -312,8 +314,7 @@ fn a_training_whose_log_is_not_whole_leaves_the_champion() {
     learning.finish(Err(TrainingFailure::Incomplete("records were deleted".to_owned())));
     // It is not asked for again and again; the next one that falls due is.
     learning.examples(3);
-    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
-    assert_eq!(asked, Some((2, 6)));
+    learning.expect_asked_again(2, 6);
     assert!(learning.driver.read(&learning.world.topics.models).is_empty());
 }
 
@@ -361,9 +362,7 @@ fn a_training_that_failed_is_not_the_last() {
     learning.expect_asked(1, 3);
     learning.finish(Err(TrainingFailure::Failed("there was not enough memory".to_owned())));
     learning.examples(3);
-    // The trainer may not have put down its result yet.
-    let asked = (0..500).find_map(|_| learning.asked(IMPATIENCE));
-    assert_eq!(asked, Some((2, 6)));
+    learning.expect_asked_again(2, 6);
     learning.finish(Ok(second_model().clone()));
     expect_models(&learning.announced(), second_model());
 }
