@@ -12,8 +12,11 @@ export PATH := $(CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 COMPOSE := docker compose -f deploy/compose.yaml
 SCRIPTS := .ci/setup .ci/run .ci/mutants $(wildcard redpanda/*.sh tests/broker/*.sh)
-# Every test target in tests/ that needs no broker.
-TESTS := $(filter-out broker,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+# Every test target that needs no broker, of all crates.
+TEST_FILES := $(wildcard tests/*.rs tests/*/main.rs crates/*/tests/*.rs crates/*/tests/*/main.rs)
+TESTS := $(sort $(filter-out broker,$(basename $(notdir $(TEST_FILES:/main.rs=.rs)))))
+# Runs each test in a process of its own, and kills and names one that hangs: .config/nextest.toml.
+NEXTEST := $(CARGO) nextest run --locked --workspace
 PLAY := $(CACHE)/play
 
 .PHONY: help
@@ -32,12 +35,17 @@ build: ## the binary: target/debug/foretell, with optimised dependencies
 
 .PHONY: test
 test: ## every test: without a broker, then with a real Kafka and registry (or yours: FORETELL_TEST_BROKERS, FORETELL_TEST_REGISTRY)
-	@.ci/setup build broker check
-	$(CARGO) test --locked --lib --bins $(TESTS:%=--test %)
-	$(CARGO) test --locked --doc
-	$(CARGO) test --locked --no-run --test broker
-	tests/broker/with-broker.sh $(CARGO) test --locked --test broker -- --skip whatever_dies
-	NODES=3 tests/broker/with-broker.sh $(CARGO) test --locked --test broker whatever_dies
+	@.ci/setup build broker check test
+	$(MAKE) --no-print-directory test-fast
+	$(CARGO) test --locked --workspace --doc
+	$(NEXTEST) --no-run --test broker
+	tests/broker/with-broker.sh $(NEXTEST) --test broker -E 'not test(whatever_dies)'
+	NODES=3 tests/broker/with-broker.sh $(NEXTEST) --test broker whatever_dies
+
+.PHONY: test-fast
+test-fast: ## the tests that need no broker (a minute, once all is built); one that hangs is killed and named
+	@.ci/setup build check test
+	$(NEXTEST) --lib --bins $(TESTS:%=--test %)
 
 SECONDS := 0
 SEED := 1
@@ -64,7 +72,7 @@ simulation: ## instances that crash, stall and are fenced on a simulated cluster
 	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-streams --lib simulation -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 5 seconds of it
+fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 60,000 cases of it
 	@.ci/setup build
 	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-avro --lib fuzz
 
