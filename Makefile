@@ -21,7 +21,7 @@ PLAY := $(CACHE)/play
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: ## watch it learn: everything in one process, no broker (ARGS=--json for a summary to read by a program)
@@ -84,10 +84,12 @@ mutants: ## small bugs planted one at a time, and whether the library's and the 
 	.ci/mutants $(SHARD) $(MINUTES) $(ARGS)
 
 .PHONY: check
-check: ## the gate for style, lints, docs and deployment; writes nothing
+check: ## the gate for style, lints, docs, links, dependencies and deployment; writes nothing
 	@.ci/setup build check
 	$(CARGO) fmt --all --check
 	typos
+	rumdl check --no-cache --quiet .
+	$(MAKE) --no-print-directory dependency-check
 	$(MAKE) --no-print-directory deploy-check
 	$(MAKE) --no-print-directory schema-check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -98,13 +100,25 @@ schema-check: ## every version of every schema: released files unchanged, compat
 	@.ci/setup build
 	$(CARGO) run --locked --quiet -- schema check schemas
 
+.PHONY: dependency-check
+dependency-check: ## licences, sources, banned and doubled crates (deny.toml), and dependencies that nothing uses
+	@.ci/setup check
+	cargo-deny --locked --workspace check bans licenses sources
+	cargo-machete
+
+.PHONY: advisories
+advisories: ## published faults of the crates in Cargo.lock; asks a database on the internet
+	@.ci/setup check
+	cargo-deny --locked --workspace check advisories
+
 .PHONY: deploy-check
-deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their tests, and the scripts
+deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their tests, workflows, and the scripts
 	@.ci/setup check
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	hadolint deploy/Dockerfile
 	promtool check config deploy/prometheus/prometheus.yml
 	promtool test rules deploy/prometheus/alerts.test.yml
+	actionlint
 	for script in $(SCRIPTS); do bash -n "$$script"; done
 	shellcheck --external-sources $(SCRIPTS)
 	RPK='echo rpk' redpanda/topics.sh >/dev/null
