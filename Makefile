@@ -92,8 +92,8 @@ check: ## the gate for style, lints, docs, links, dependencies and deployment; w
 	$(MAKE) --no-print-directory dependency-check
 	$(MAKE) --no-print-directory deploy-check
 	$(MAKE) --no-print-directory schema-check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 .PHONY: schema-check
 schema-check: ## every version of every schema: released files unchanged, compatible by their level, described (for a pre-commit hook too)
@@ -148,7 +148,7 @@ bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes;
 .PHONY: fix
 fix: ## repair what a tool can: lints, spelling, format
 	@.ci/setup build check
-	$(CARGO) clippy --locked --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
 	typos --write-changes
 	$(CARGO) fmt --all
 
