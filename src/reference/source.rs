@@ -27,10 +27,11 @@ pub(super) struct Member {
     pub(super) holds: Option<Type>,
 }
 
-/// The public structs and enums of the crate and of its workspace, by name.
+/// The structs and enums that serde reads, of the crate and of its workspace, by name. A name that two types have is left
+/// out, so that neither is taken for the other.
 pub(super) fn declarations() -> BTreeMap<String, Declaration> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = BTreeMap::new();
+    let (mut found, mut ambiguous) = (BTreeMap::new(), Vec::new());
     for path in files(&root.join("src")).into_iter().chain(files(&root.join("crates"))) {
         let text = fs::read_to_string(path).unwrap();
         // To parse everything takes long, and only what serde reads can be in a configuration.
@@ -39,10 +40,13 @@ pub(super) fn declarations() -> BTreeMap<String, Declaration> {
         }
         for item in syn::parse_file(&text).unwrap().items {
             if let Some((name, declaration)) = declaration(&item) {
-                found.insert(name, declaration);
+                if found.insert(name.clone(), declaration).is_some() {
+                    ambiguous.push(name);
+                }
             }
         }
     }
+    found.retain(|name, _| !ambiguous.contains(name));
     found
 }
 
