@@ -39,10 +39,10 @@ pub(super) fn declarations() -> BTreeMap<String, Declaration> {
             continue;
         }
         for item in syn::parse_file(&text).unwrap().items {
-            if let Some((name, declaration)) = declaration(&item) {
-                if found.insert(name.clone(), declaration).is_some() {
-                    ambiguous.push(name);
-                }
+            if let Some((name, declaration)) = declaration(&item)
+                && found.insert(name.clone(), declaration).is_some()
+            {
+                ambiguous.push(name);
             }
         }
     }
