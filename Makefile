@@ -95,6 +95,11 @@ check: ## the gate for style, lints, docs, links, dependencies and deployment; w
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
+.PHONY: docs
+docs: ## write what is generated in docs/: keys, metrics and routes (`make test` fails where it is stale)
+	@.ci/setup build
+	FORETELL_WRITE_DOCS=1 $(CARGO) test --locked -p foretell --lib reference::
+
 .PHONY: schema-check
 schema-check: ## every version of every schema: released files unchanged, compatible by their level, described (for a pre-commit hook too)
 	@.ci/setup build

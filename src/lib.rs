@@ -12,6 +12,9 @@ pub mod app;
 
 pub mod cli;
 
+#[cfg(test)]
+mod reference;
+
 /// The binary's, and that of benchmarks and tests: what is measured is what runs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -14,6 +14,7 @@ mod document;
 mod keys;
 mod overrides;
 mod raw;
+mod raw_learning;
 mod secret;
 mod source;
 mod text;
@@ -27,7 +28,8 @@ use std::{
     sync::Arc,
 };
 
-pub use raw::{RawBroker, RawConfig, RawRegistry, RawTable};
+pub use raw::{RawBroker, RawConfig, RawRegistry};
+pub use raw_learning::RawTable;
 pub use secret::Secret;
 pub use source::{Source, Sources};
 
@@ -349,6 +351,14 @@ fn no_moment(name: &str, schema: &QuestionnaireSchema) -> String {
         );
     }
     format!("{what}; the answers that are dates or times: {}", moments.join(", "))
+}
+
+/// Every key, dotted, but for the sections.
+#[cfg(test)]
+pub(crate) fn key_names() -> Vec<String> {
+    let keys = Keys::of_configuration();
+    let keys = keys.iter().filter(|(_, kind)| *kind != keys::Kind::Section);
+    keys.map(|(key, _)| key.to_owned()).collect()
 }
 
 /// The one place that reads the environment.

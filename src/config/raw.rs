@@ -1,26 +1,30 @@
-//! The configuration as it is written: every key, its default, and what it means.
+//! The configuration as it is written: every key, its default, and what it means. `docs/configuration.md` is generated
+//! from the doc comments here and in `raw_learning.rs`, so each says unit, bound and meaning to a user who does not read Rust.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+#[cfg(test)]
+use serde::Serialize;
 
 use crate::{
-    config::{Secret, text},
+    config::{
+        Secret,
+        raw_learning::{RawData, RawLearning, RawTuning},
+        text,
+    },
     processors::{
         contract::ContractPolicy,
         gather::ScoreWhen,
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
-        training_log::InitialPolicy,
     },
 };
-use foretell_ml::{
-    CalendarPart, Scaling,
-    training::{Space, TuningSettings},
-};
+use foretell_ml::{CalendarPart, Scaling};
 use foretell_streams::runtime::broker::ProcessingGuarantee;
 
 /// A whole `foretell.toml`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
     pub application: RawApplication,
@@ -48,30 +52,40 @@ pub struct RawConfig {
     pub http: RawHttp,
 }
 
-/// Who we are.
+/// The application's name, and this process's.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct RawApplication {
-    /// Names the consumer groups, the transactional ids and the changelogs.
+    /// Name of the application: letters, digits, `.`, `_` and `-`. The consumer groups, the transactional ids and the
+    /// changelogs are named after it, so keep it for as long as you want to keep what the application has stored.
     pub id: String,
-    /// Names this process among those of the application; it must be its own. Default: the host's name.
+    /// Name of this process among those of the application; no two may share one. Keep it across restarts: stores on disk
+    /// and the group membership belong to it. Unset: the host's name.
     #[serde(default)]
     pub instance: Option<String>,
 }
 
-/// Where the broker is.
+/// The Kafka or Redpanda cluster.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawBroker {
+    /// Brokers to connect to first, `host:port`, separated by commas. The rest of the cluster is found through them.
     pub bootstrap_servers: String,
+    /// How long the group waits for a sign of life before it gives an instance's tasks to others; at least 1 ms, and within
+    /// the broker's own limits. Keep it longer than `transaction_timeout`, so that a new owner finds no open transaction of
+    /// the previous one.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
+    /// How long a transaction may stay open before the broker aborts it; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
-    /// Holds the token that we show by SASL/OAUTHBEARER; a path from this file's folder. It is read again when the
-    /// token is about to end.
+    /// File with the token for SASL/OAUTHBEARER, a path from the configuration's folder. It is read again at 80% of the
+    /// token's life; something else has to keep it fresh.
     pub token_file: Option<PathBuf>,
-    /// Handed to librdkafka as they are: security, above all, so that each is treated as a secret.
+    /// Properties passed to librdkafka unchanged, such as `"security.protocol" = "SASL_SSL"`. Each value is treated as a
+    /// secret.
     pub properties: BTreeMap<String, Secret>,
 }
 
@@ -88,27 +102,37 @@ impl Default for RawBroker {
     }
 }
 
-/// Where the schema registry is.
+/// The schema registry: any that speaks Confluent's REST interface.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawRegistry {
+    /// Address, beginning with `http://` or `https://`; it may have a path. A user and a password in it
+    /// (percent-encoded) are taken out of it and used as `username` and `password`.
     pub url: String,
+    /// User for HTTP basic authentication. It is treated as a secret. Not together with `bearer_token`.
     pub username: Option<String>,
+    /// Password for HTTP basic authentication.
     pub password: Option<Secret>,
+    /// Token for HTTP bearer authentication. Not together with `username`.
     pub bearer_token: Option<Secret>,
-    /// Certificates (PEM) of whoever may sign the registry's, besides those that the system trusts.
+    /// File with the certificates (PEM) of authorities to trust in addition to the system's, a path from the
+    /// configuration's folder.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate (PEM, with its chain), for a registry that asks for one (mTLS).
+    /// File with Foretell's own certificate and its chain (PEM), for mTLS; a path from the configuration's folder. Needs
+    /// `key_file`.
     pub certificate_file: Option<PathBuf>,
-    /// Its key (PEM, PKCS#8, without a password).
+    /// File with the key of `certificate_file` (PEM, PKCS#8, without a password), a path from the configuration's folder.
     pub key_file: Option<PathBuf>,
+    /// How long one request may take; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How long a record waits whose schema the registry does not know (yet), before it is set aside.
+    /// How long a record waits for its schema when the registry does not know the id (yet). After that the record goes to
+    /// the dead letters as `unknown_schema`. `0s`: it does not wait.
     #[serde(with = "humantime_serde")]
     pub unknown_id_wait: Duration,
-    /// A folder in which what the registry said is kept for when it is away; a path from this file's folder.
-    /// Default: `schemas` in `[streams] state_dir`, if that is set.
+    /// Folder that keeps schemas for when the registry is away, a path from the configuration's folder. Unset: `schemas` in
+    /// `streams.state_dir` if that is set, else none.
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -129,11 +153,15 @@ impl Default for RawRegistry {
     }
 }
 
-/// What the topics are called, and how many partitions they have.
+/// Names and partitions of the topics.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawTopics {
+    /// Prefix of all names of topics, groups, transactions and changelogs: letters, digits, `.`, `_` and `-`.
     pub prefix: String,
+    /// Partitions of the topics that are keyed by respondent, and so the most scoring tasks that can run in parallel; at
+    /// least 1. It cannot change once the topics exist.
     pub partitions: u32,
 }
 
@@ -143,30 +171,36 @@ impl Default for RawTopics {
     }
 }
 
-/// How the stream is processed.
+/// How records are processed, committed and remembered.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawStreams {
+    /// What a commit guarantees.
     pub processing_guarantee: ProcessingGuarantee,
+    /// Time between two commits; at least 1 ms. A prediction becomes readable with the commit, so it adds half of this to
+    /// the latency on average.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
+    /// Records after which a commit is made without waiting for `commit_interval`; at least 1.
     pub commit_records_max: usize,
-    /// How long a task that begins waits for an input that has more, and does not send it.
+    /// How long a task that starts waits without a record for an input that is known to have more, before it goes on
+    /// without. `0s`: it does not wait.
     #[serde(with = "humantime_serde")]
     pub max_task_idle: Duration,
     /// How far stream time may run ahead of the clock.
     #[serde(with = "humantime_serde")]
     pub clock_tolerance: Duration,
-    /// When nothing has come to a task for so long, its stream time goes on with the clock.
+    /// How long a partition must have no records before its stream time advances with the clock.
     #[serde(with = "humantime_serde")]
     pub quiet_after: Duration,
-    /// Worker threads that score.
+    /// Worker threads that score; at least 1. More threads process more tasks in parallel.
     pub threads: u32,
-    /// Keeps what tasks remember on disk, in this folder, so that there may be more of it than memory, and a
-    /// restart reads only what came since. Default: in memory.
+    /// Folder for the stores, a path from the configuration's folder. A store on disk may be larger than memory, and a
+    /// restart reads only what came since. Unset: the stores are in memory.
     pub state_dir: Option<PathBuf>,
-    /// Keeps warm copies of what the tasks of other instances remember, so that a task that comes here has
-    /// little to read. They are on disk.
+    /// Whether this instance keeps standby copies of the stores of other instances' tasks, so that a failover restores
+    /// little. Needs `state_dir`.
     pub standby: bool,
 }
 
@@ -186,35 +220,40 @@ impl Default for RawStreams {
     }
 }
 
-/// What an event looks like.
+/// The event schema, and which of its fields is what.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct RawEvents {
-    /// The Avro schema; a path from this file's folder.
+    /// File with the Avro schema of the events (`.avsc`), a path from the configuration's folder.
     pub schema: PathBuf,
-    /// Its field that says who.
+    /// Field that identifies the respondent: a `string`, an `int`, a `long` or a `uuid`.
     pub respondent_id: String,
-    /// Its field that says when.
+    /// Field with the event time.
     pub event_time: String,
-    /// Its field that names the event, if it has one.
+    /// Field that identifies the event. Unset: an event is identified by its respondent, time and content.
     #[serde(default)]
     pub event_id: Option<String>,
-    /// Its field that says that the respondent has submitted, if it has one.
+    /// Boolean field that says that the respondent has submitted. Unset: an observation is complete when every answer is
+    /// given.
     #[serde(default)]
     pub completed: Option<String>,
-    /// Fields that are neither these nor answers.
+    /// Fields that are neither answers nor one of the fields above; they are not read.
     #[serde(default)]
     pub ignored: Vec<String>,
-    /// Texts and numbers that say that there is no answer, wherever they come from: events, JSON, tables.
+    /// Texts and numbers that mean "no answer", such as `["?", -99]`: in events, JSON and tables.
     #[serde(default, deserialize_with = "text::many")]
     pub missing: Vec<String>,
-    /// An event or an outcome further ahead of the clock goes to the dead letters.
+    /// How far ahead of the clock the time of an event or an outcome may be. One further ahead goes to the dead letters as
+    /// `future_time`.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
-    /// One further behind the clock, too. Default: none is.
+    /// How far behind the clock the time of an event or an outcome may be. One further behind goes to the dead letters as
+    /// `past_time`. Unset: no bound.
     #[serde(default, with = "humantime_serde")]
     pub time_behind_max: Option<Duration>,
-    /// An event that comes again within so much event time is a repeat: it is counted, and not used again. 0s: never.
+    /// Event time within which an event that comes again is a repeat: it is counted in `foretell_duplicate_events_total`
+    /// and not used again. `0s`: no event is a repeat.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub duplicates_within: Duration,
 }
@@ -223,12 +262,15 @@ fn one_day() -> Duration {
     Duration::from_secs(24 * 60 * 60)
 }
 
-/// When to score.
+/// When observations are scored.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawScoring {
+    /// What makes an observation ready to be scored. `{ answers = N }` takes a number from 1 to the number of answers in the
+    /// event schema.
     pub when: ScoreWhen,
-    /// An unfinished observation is forgotten after this much event time without an event.
+    /// Event time without an event after which an observation that was never scored is dropped; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
 }
@@ -239,25 +281,33 @@ impl Default for RawScoring {
     }
 }
 
-/// What may turn out to be true, and how long we wait for it.
+/// The classes, and how outcomes are joined with predictions.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct RawOutcomes {
-    /// In order; of two, the second is the one whose probability matters. Numbers and booleans are their texts.
+    /// The classes, at least two. Of two, the second is the positive class. Numbers and booleans stand for their texts:
+    /// `[0, 1]` is `["0", "1"]`.
     #[serde(deserialize_with = "text::many")]
     pub labels: Vec<String>,
+    /// How far apart in event time a prediction and its outcome may be, in either order; at least 1 ms.
     #[serde(default = "thirty_days", with = "humantime_serde")]
     pub window: Duration,
+    /// How much longer than `window`, in stream time, predictions and outcomes are kept for records that arrive late.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub grace: Duration,
+    /// What a second, different outcome for the same prediction does.
     #[serde(default)]
     pub conflict: ConflictPolicy,
+    /// Which of a respondent's predictions inside the window an outcome is joined with.
     #[serde(default)]
     pub learn_from: LearnFrom,
+    /// What happens to a prediction whose window and grace pass without an outcome.
     #[serde(default, deserialize_with = "text::unlabelled")]
     pub unlabelled: UnlabelledPolicy,
-    /// Predictions of one respondent that wait for outcomes at most, inside one window: what one event costs is bounded,
-    /// whatever a kiosk sends under one name.
+    /// Predictions of one respondent that may wait for outcomes inside one window; at least 1. Beyond it, later
+    /// predictions are not kept with `learn_from = "first"`, else the oldest is dropped
+    /// (`foretell_predictions_not_kept_total`).
     #[serde(default = "a_hundred")]
     pub predictions_max: usize,
 }
@@ -272,29 +322,36 @@ fn thirty_days() -> Duration {
 
 /// How answers become features.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawFeatures {
-    /// Answers that are published but not learned from.
+    /// Answers that are published with the prediction and not used as features.
     pub ignored: Vec<String>,
-    /// Numbers that are to be read as categories.
+    /// Numeric answers to use as categories.
     pub categorical: Vec<String>,
-    /// Texts that are to be read as numbers.
+    /// Text answers to use as numbers.
     pub numeric: Vec<String>,
+    /// How numeric features are scaled.
     pub scaling: Scaling,
+    /// Pairs of categorical answers to learn from together, such as `[["education", "occupation"]]`.
     pub crossed: Vec<(String, String)>,
-    /// Parts of dates and times that are features of their own, by answer.
+    /// Parts of dates and times to use as features of their own, in UTC, by answer: `{ birth = ["year", "month"] }` makes
+    /// `birth_year` and `birth_month`. A date has no hour and no minute, a time has nothing else.
     pub calendar: BTreeMap<String, Vec<CalendarPart>>,
     pub contract: RawContract,
 }
 
-/// What is done about events that are not as those that the model was fitted on.
+/// What happens to observations that lack what the model was fitted on.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawContract {
+    /// What happens to such an observation.
     pub policy: ContractPolicy,
-    /// From this share of observations without an answer on, a feature that training mostly had is an alarm.
+    /// Share of observations without an answer from which on a feature that training mostly had is reported as
+    /// `mostly_missing`: above 0 and up to 1.
     pub mostly_missing: f64,
-    /// Over how many observations of a task that is looked at.
+    /// Observations of one task that are judged together; at least 1.
     pub window: u64,
 }
 
@@ -304,135 +361,27 @@ impl Default for RawContract {
     }
 }
 
-/// When to learn, and from what.
+/// The HTTP server: health, metrics and the API.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawLearning {
-    /// N: new labelled examples between two trainings.
-    pub retrain_after: u64,
-    /// The newest examples from the stream that are learned from; all if unset.
-    pub stream_examples_max: Option<usize>,
-    /// What becomes of the initial data.
-    pub initial: InitialPolicy,
-    pub seed: u64,
-}
-
-impl Default for RawLearning {
-    fn default() -> Self {
-        Self {
-            retrain_after: 10_000,
-            stream_examples_max: None,
-            initial: InitialPolicy::Keep,
-            seed: 42,
-        }
-    }
-}
-
-/// How the first model is tuned.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawTuning {
-    pub trials: u32,
-    /// No trial is started after this time, and the one under way is given up.
-    #[serde(with = "humantime_serde")]
-    pub time: Duration,
-    pub folds: u32,
-    /// Threads that train folds side by side.
-    pub threads: u32,
-    pub iterations_max: u32,
-    pub early_stopping_rounds: u32,
-    pub space: Space,
-}
-
-impl Default for RawTuning {
-    fn default() -> Self {
-        Self {
-            trials: 30,
-            time: Duration::from_secs(120),
-            folds: 5,
-            threads: 2,
-            iterations_max: 800,
-            early_stopping_rounds: 25,
-            space: Space::default(),
-        }
-    }
-}
-
-impl RawTuning {
-    /// The study that they ask for.
-    #[must_use]
-    pub fn settings(&self) -> TuningSettings {
-        TuningSettings {
-            folds: self.folds,
-            trials: self.trials,
-            space: self.space.clone(),
-            threads: self.threads,
-            iterations_max: self.iterations_max,
-            early_stopping_rounds: self.early_stopping_rounds,
-            ..TuningSettings::default()
-        }
-    }
-}
-
-/// Data on disk.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawData {
-    /// What the first model learns from.
-    pub initial: Option<RawTable>,
-    /// What `send` and `demo` play.
-    pub play: Option<RawTable>,
-}
-
-/// A table of answers and labels, as text; gzip if its name ends in `.gz`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RawTable {
-    /// A path from this file's folder.
-    pub path: PathBuf,
-    /// The names of the columns, in order, of a table without a header; unset: the first line names them. An empty name
-    /// is a column not used.
-    #[serde(default, deserialize_with = "text::many")]
-    pub columns: Vec<String>,
-    /// Columns, by name, that are not used.
-    #[serde(default, deserialize_with = "text::many")]
-    pub skip: Vec<String>,
-    /// The column that holds the label.
-    #[serde(deserialize_with = "text::one")]
-    pub label: String,
-    #[serde(default = "comma")]
-    pub delimiter: char,
-    /// A line that begins with it is skipped.
-    #[serde(default)]
-    pub comment: Option<char>,
-    /// Texts that mean that there is no answer.
-    #[serde(default, deserialize_with = "text::many")]
-    pub missing: Vec<String>,
-    /// What to cut off the end of a label.
-    #[serde(default, deserialize_with = "text::one")]
-    pub label_suffix: String,
-}
-
-fn comma() -> char {
-    ','
-}
-
-/// Where health, metrics and the API are served.
-#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub struct RawHttp {
+    /// Address to listen on: a host and a port, such as `0.0.0.0:8000` or `[::1]:8000`.
     pub bind: String,
-    /// Guards what changes something; without one, that is open to whoever reaches the address.
+    /// Token that requests which change something must send (`Authorization: Bearer …`). Unset: everybody who reaches the
+    /// address may.
     pub bearer_token: Option<Secret>,
-    /// Names under which clients may reach us while there is no token, besides loopback's and the bind address;
+    /// Names, besides those of loopback and the bind address, that `Host` and `Origin` may have while there is no token.
     /// `"*"`: any.
     pub allowed_hosts: Vec<String>,
-    /// How long a client may take to send a request's head, then its body, and to take each part of an answer.
+    /// How long a client may take to send a request's head, then its body, and to take each part of an answer; at least
+    /// 1 ms.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
-    /// Connections at one time; more are answered with 503.
+    /// Connections at one time; at least 1. Further ones are answered with 503. The process raises its limit on open files
+    /// as far as the system lets it.
     pub connections_max: usize,
-    /// Requests that wait for a prediction at one time; more are answered with 503.
+    /// Requests that wait for a prediction at one time; at least 1. Further ones are answered with 503.
     pub waits_max: usize,
 }
 

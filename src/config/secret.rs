@@ -53,6 +53,14 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// Only tests write a configuration, to see its defaults.
+#[cfg(test)]
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[hidden]")
+    }
+}
+
 const EXPECTED: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" }";
 
 const EXPECTED_PROPERTY: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" } (a name with dots \

@@ -23,6 +23,7 @@ use crate::{
         body,
         error::HttpError,
         parameters::Parameters,
+        routes::Named,
     },
     processors::gateway::{Answer, EventEntry},
 };
@@ -30,6 +31,14 @@ use crate::{
 /// How long a wait is, if the request does not say so, and at most: nobody waits longer than a minute for a prediction.
 const WAIT_MS: u64 = 10_000;
 const WAIT_MS_MAX: u64 = 60_000;
+
+pub(super) const PARAMETERS: &[Named] = &[
+    (
+        "wait",
+        "`true`: answer when it is known what became of the event (not for arrays). Default: `false`.",
+    ),
+    ("timeout_ms", "How long `wait=true` waits at most, from 1 to 60000 ms. Default: 10000."),
+];
 
 /// Set to `true` where the event came before: the answer is that of the first time.
 const REPLAYED: &str = "idempotent-replayed";
@@ -40,7 +49,7 @@ pub(super) async fn events(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
-    parameters.only(&["wait", "timeout_ms"])?;
+    parameters.only(PARAMETERS)?;
     let is_waited_for = parameters.flag("wait")?;
     let at_most = Duration::from_millis(parameters.number("timeout_ms", WAIT_MS, WAIT_MS_MAX)?);
     let key = idempotency_key(request.headers())?;

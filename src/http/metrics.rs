@@ -6,9 +6,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
-use crate::http::HttpState;
+use crate::http::{HttpState, ROUTES};
+use foretell_streams::metrics::Registration;
 
 /// Counters of requests, connections and waits.
 #[derive(Clone, Debug)]
@@ -26,45 +27,40 @@ const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 const UNKNOWN: &str = "unknown";
 
 impl HttpMetrics {
-    /// Registers them; `routes` are the paths that there are.
+    /// Registers them.
     ///
     /// # Errors
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Self::declare(&Registration::in_registry(registry))
+    }
+
+    /// Registers them through `to`, which lists them.
+    ///
+    /// # Errors
+    /// If the registry has them already.
+    pub fn declare(to: &Registration<'_>) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            requests: IntCounterVec::new(
-                Opts::new(
-                    "foretell_http_requests_total",
-                    "HTTP requests answered, by route and by class of status code.",
-                ),
+            requests: to.counters_by(
+                "foretell_http_requests_total",
+                "HTTP requests answered, by route and by class of status code.",
                 &["route", "status"],
             )?,
-            connections: IntGauge::new(
-                "foretell_http_connections",
-                "HTTP connections that are open.",
-            )?,
-            connections_refused: IntCounter::new(
+            connections: to.gauge("foretell_http_connections", "Open HTTP connections.")?,
+            connections_refused: to.counter(
                 "foretell_http_connections_refused_total",
-                "HTTP connections refused because [http] connections_max were open.",
+                "HTTP connections refused because http.connections_max were open.",
             )?,
-            waits: IntGauge::new(
-                "foretell_http_waits",
-                "HTTP requests that wait for a prediction.",
-            )?,
-            waits_refused: IntCounter::new(
+            waits: to.gauge("foretell_http_waits", "HTTP requests that wait for a prediction.")?,
+            waits_refused: to.counter(
                 "foretell_http_waits_refused_total",
-                "HTTP requests refused because [http] waits_max were waiting.",
+                "HTTP requests refused because http.waits_max requests were waiting.",
             )?,
         };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
-        registry.register(Box::new(metrics.connections_refused.clone()))?;
-        registry.register(Box::new(metrics.waits.clone()))?;
-        registry.register(Box::new(metrics.waits_refused.clone()))?;
         // From 0 on, so that the first of a kind is an increase.
-        for route in super::ROUTES.iter().chain([&UNKNOWN]) {
+        for route in ROUTES.iter().map(|route| route.path).chain([UNKNOWN]) {
             for class in CLASSES {
-                metrics.requests.with_label_values(&[*route, class]);
+                metrics.requests.with_label_values(&[route, class]);
             }
         }
         Ok(metrics)

@@ -13,6 +13,7 @@ mod guard;
 mod health;
 mod metrics;
 mod parameters;
+mod routes;
 mod server;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,13 +22,13 @@ use axum::{
     Router,
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post},
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
+pub use routes::{Named, ROUTES, Route};
 pub use server::Limits;
 
 use crate::processors::{gateway::Gateway, overview::Overview};
@@ -51,29 +52,17 @@ pub struct HttpState {
     pub read_timeout: Duration,
 }
 
-/// Every route, as metrics name them.
-const ROUTES: [&str; 7] = [
-    "/livez",
-    "/readyz",
-    "/startupz",
-    "/metrics",
-    "/api/v1/status",
-    "/api/v1/events",
-    "/api/v1/outcomes",
-];
-
 fn router(state: HttpState) -> Router {
-    let [livez, readyz, startupz, metrics, status, events, outcomes] = ROUTES;
-    let guarded = Router::new()
-        .route(events, post(events::events))
-        .route(outcomes, post(api::outcomes))
+    let serve =
+        |router: Router<HttpState>, route: &Route| router.route(route.path, (route.handler)());
+    let (guarded, open): (Vec<&Route>, Vec<&Route>) =
+        ROUTES.iter().partition(|route| route.is_guarded);
+    let guarded = guarded
+        .into_iter()
+        .fold(Router::new(), serve)
         .route_layer(from_fn_with_state(state.clone(), guard::token));
-    Router::new()
-        .route(livez, get(health::livez))
-        .route(readyz, get(health::readyz))
-        .route(startupz, get(health::startupz))
-        .route(metrics, get(metrics::metrics))
-        .route(status, get(api::status))
+    open.into_iter()
+        .fold(Router::new(), serve)
         .merge(guarded)
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(from_fn_with_state(state.clone(), guard::names))

@@ -5,7 +5,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 
-use crate::http::error::HttpError;
+use crate::http::{error::HttpError, routes::Named};
 
 /// The parameters of a request, still texts.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -23,10 +23,11 @@ impl<S: Sync> FromRequestParts<S> for Parameters {
 
 impl Parameters {
     /// Refuses what is not among `known`, and what is there twice.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), HttpError> {
+    pub(super) fn only(&self, known: &[Named]) -> Result<(), HttpError> {
         for (number, (name, _)) in self.0.iter().enumerate() {
-            if !known.contains(&name.as_str()) {
-                return Err(wrong(match known {
+            if !known.iter().any(|(known, _)| known == name) {
+                let known: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
+                return Err(wrong(match known.as_slice() {
                     [] => format!("there is no parameter `{name}`: this takes none"),
                     known => {
                         format!("there is no parameter `{name}`; there are {}", known.join(", "))

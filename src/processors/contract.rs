@@ -25,9 +25,9 @@ pub enum ContractPolicy {
     /// It is scored, as if the answer were missing.
     #[default]
     GoOn,
-    /// It goes to the dead letters.
+    /// It goes to the dead letters as `feature_contract`.
     Refuse,
-    /// It waits, and all behind it, until a model serves that was fitted for it.
+    /// It waits, and everything behind it, until a model serves that was fitted for it; `/readyz` is 503.
     HoldBack,
 }
 

@@ -25,12 +25,12 @@ use foretell_streams::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreWhen {
-    /// Once: when the respondent has submitted, or everything is answered.
+    /// Once, when the observation is complete: the respondent has submitted, or every answer is given.
     #[default]
     Complete,
-    /// Once: when so many questions are answered, or the respondent has submitted before.
+    /// Once, when so many answers are given, or when the observation is complete before that.
     Answers(usize),
-    /// At every event, with all answers so far.
+    /// With every event, from all answers so far.
     EveryEvent,
 }
 

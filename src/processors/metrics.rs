@@ -36,7 +36,7 @@ const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
-/// Why a record becomes a dead letter; the README says what each is. One that is not here is counted from its first on.
+/// Why a record becomes a dead letter; docs/operations.md says what each is. One that is not here is counted from its first on.
 pub const DEAD_LETTER_CLASSES: [&str; 16] = [
     "framing",
     "malformed",
@@ -73,84 +73,91 @@ impl ApplicationMetrics {
     ///
     /// # Errors
     /// If `registry` has them already.
-    #[expect(clippy::too_many_lines, reason = "one entry a metric, and nothing else")]
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let to = Registration(registry);
+        Self::declare(&Registration::in_registry(registry))
+    }
+
+    /// Registers the application's metrics through `to`, which lists them.
+    ///
+    /// # Errors
+    /// If the registry has them already.
+    #[expect(clippy::too_many_lines, reason = "one entry a metric, and nothing else")]
+    pub fn declare(to: &Registration<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             predictions: to.counters(
                 "foretell_predictions_total",
-                "Predictions, by the model that made them.",
+                "Predictions, by model version.",
                 "model_version",
                 &[],
             )?,
             outcomes: to.counters(
                 "foretell_outcomes_total",
-                "Outcomes, by what became of them.",
+                "Outcomes, by result; docs/concepts.md says what each means.",
                 "result",
                 &OUTCOME_RESULTS,
             )?,
             unlabelled: to.counter(
                 "foretell_unlabelled_total",
-                "Predictions whose window closed without an outcome.",
+                "Predictions whose window and grace passed without an outcome.",
             )?,
             duplicate_events: to.counter(
                 "foretell_duplicate_events_total",
-                "Events that had come before, and were not used again.",
+                "Repeated events, which were not used again.",
             )?,
             incomplete_observations: to.counter(
                 "foretell_incomplete_observations_total",
-                "Observations that were forgotten, never scored, since no more answers came.",
+                "Observations dropped without being scored, because no more answers came within scoring.retention.",
             )?,
             predictions_not_kept: to.counter(
                 "foretell_predictions_not_kept_total",
-                "Predictions that do not wait for an outcome, since their respondent has too many that do.",
+                "Predictions that do not wait for an outcome, because outcomes.predictions_max of their respondent do.",
             )?,
             misplaced: to.counters(
                 "foretell_records_misplaced_total",
-                "Records not where their respondent belongs.",
+                "Records in another partition than the one that their respondent's key belongs to.",
                 "topic",
                 &[],
             )?,
             unseen_categories: to.counter(
                 "foretell_unseen_categories_total",
-                "Answers scored with a category that the model has never seen.",
+                "Answers scored with a category that the model was not trained on.",
             )?,
             out_of_range: to.counter(
                 "foretell_out_of_range_total",
-                "Answers scored with a number beyond those that the model was trained on.",
+                "Answers scored with a number outside the range that the model was trained on.",
             )?,
             not_numbers: to.counter(
                 "foretell_not_numbers_total",
-                "Answers scored as missing, for they are words where the model takes numbers.",
+                "Answers scored as missing, because they are words where the model takes numbers.",
             )?,
             unreadable: to.counters(
                 "foretell_unreadable_records_total",
-                "Records of our own topics that can't be read and were passed over.",
+                "Records of Foretell's own topics that cannot be read and were skipped.",
                 "topic",
                 &[MODELS, LABELLED_EXAMPLES],
             )?,
-            training_pending: to.add(Gauge::new(
+            training_pending: to.float_gauge(
                 "foretell_training_pending_seconds",
-                "How long the training that is due has been due; 0 if none is.",
-            )?)?,
-            training_log_incomplete: to.add(IntGauge::new(
+                "How long a training has been due, in seconds; 0 if none is.",
+            )?,
+            training_log_incomplete: to.gauge(
                 "foretell_training_log_incomplete",
-                "1 if the training log lacks examples that it should have, so that nothing is trained.",
-            )?)?,
+                "1 if the training log lacks examples that it should have, so that no model is trained.",
+            )?,
             scoring_latency: to.histogram(
                 "foretell_scoring_latency_seconds",
-                "From a record's timestamp to its score; the commit is not in it.",
+                "Time from a record's timestamp to its score, without the commit.",
                 &LATENCY_SECONDS,
             )?,
             trainings: to.counters(
                 "foretell_trainings_total",
-                "Trainings, by how they ended.",
+                "Trainings, by result.",
                 "result",
                 &TRAINING_RESULTS,
             )?,
             training_seconds: to.histogram(
                 "foretell_training_seconds",
-                "How long trainings took.",
+                "Duration of trainings.",
                 &TRAINING_SECONDS,
             )?,
             model_info: to.gauges(
@@ -160,7 +167,7 @@ impl ApplicationMetrics {
             )?,
             contract: to.gauges(
                 "foretell_feature_contract_violated",
-                "1 for a feature that is not as the model that serves was fitted, by what no longer holds.",
+                "1 for a feature that is not as the serving model was fitted, by problem; docs/learning.md lists them.",
                 &["feature", "problem"],
             )?,
         })

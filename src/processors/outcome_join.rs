@@ -61,23 +61,23 @@ impl JoinSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictPolicy {
-    /// The first one counts.
+    /// The first outcome counts, and others are ignored.
     #[default]
     First,
-    /// The last one counts: a correction replaces the example.
+    /// The last outcome counts: a correction replaces the example.
     Last,
 }
 
-/// Which of a person's predictions inside the window is learned from.
+/// Which of a respondent's predictions inside the window is learned from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LearnFrom {
-    /// The earliest.
+    /// The earliest prediction.
     #[default]
     First,
-    /// The latest.
+    /// The latest prediction.
     Last,
-    /// Each.
+    /// Each prediction.
     Every,
 }
 
@@ -85,10 +85,10 @@ pub enum LearnFrom {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnlabelledPolicy {
-    /// It is counted and forgotten.
+    /// It is counted and dropped.
     #[default]
     Drop,
-    /// No outcome is an outcome, such as "did not buy".
+    /// It becomes an example with this label, such as "did not buy".
     Label(String),
 }
 

@@ -25,10 +25,10 @@ use foretell_streams::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitialPolicy {
-    /// It is always learned from.
+    /// Every training uses them.
     #[default]
     Keep,
-    /// It counts as what came before the stream: with a bound on the examples, the oldest of it goes first.
+    /// They count as the oldest examples: with `stream_examples_max`, newer ones replace them.
     Age,
 }
 

@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
 };
 
+use foretell::http::ROUTES;
 use reqwest::{Method, blocking::Client, header::HeaderMap};
 use serde_json::{Value as Json, json};
 
@@ -43,12 +44,13 @@ impl Instance {
     }
 
     fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = self.client.request(method, format!("{}{path}", self.http.base));
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.http.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let answer = request.body(body.to_owned()).send().unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        assert_documented(&method, path, status);
         let text = answer.text().unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Json::String(text));
         Answer { status, headers, body }
@@ -70,6 +72,21 @@ impl Instance {
         assert_eq!(self.process.end(SOON).code(), Some(0), "{}", self.process.errors());
         assert!(!self.process.errors().contains("panicked"), "{}", self.process.errors());
     }
+}
+
+/// `docs/http-api.md` lists what every route may answer in its part "Errors".
+const EVERYWHERE: [u16; 9] = [400, 401, 403, 404, 405, 408, 415, 500, 503];
+
+/// `docs/http-api.md` is made from the table of routes.
+fn assert_documented(method: &Method, path: &str, status: u16) {
+    let path = path.split('?').next().unwrap();
+    let route = ROUTES.iter().find(|route| route.method == *method && route.path == path);
+    let listed = route.map_or(&[][..], |route| route.answers);
+    let is_listed = listed.iter().any(|(known, _)| *known == status);
+    assert!(
+        is_listed || EVERYWHERE.contains(&status),
+        "{method} {path} answered {status}, which http/routes.rs does not list"
+    );
 }
 
 /// To its end, also where that is a reset: the server may close with bytes of ours unread.

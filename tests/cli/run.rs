@@ -106,7 +106,10 @@ fn metrics(http: &Http) {
         let line = format!("foretell_dead_letters_total{{class=\"{class}\"}} ");
         assert!(text.contains(&line), "{class} is not counted from the start");
         // A user looks there for what it means.
-        assert!(include_str!("../../README.md").contains(&format!("`{class}`")), "{class}");
+        assert!(
+            include_str!("../../docs/operations.md").contains(&format!("`{class}`")),
+            "{class}"
+        );
     }
     for line in [
         "foretell_outcomes_total{result=\"joined\"} 0",

@@ -1,5 +1,5 @@
-//! Every kind of change to a question: which levels allow it, and what Foretell makes of events across it. The README's
-//! table is this one; its test prints what it should be.
+//! Every kind of change to a question: which levels allow it, and what Foretell makes of events across it. The table of
+//! docs/schemas.md is this one; its test prints what it should be.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -394,7 +394,7 @@ fn cell(cases: &[Case]) -> String {
 }
 
 #[test]
-fn the_readme_has_this_table() {
+fn the_docs_have_this_table() {
     let mut table = "| change | BACKWARD | FORWARD | FULL | old events, new schema | new events, old schema |\n|---|---|---|---|---|---|\n".to_owned();
     for change in CHANGES {
         let [backward, forward, full] =
@@ -403,6 +403,6 @@ fn the_readme_has_this_table() {
         let name = change.name;
         writeln!(table, "| {name} | {backward} | {forward} | {full} | {old} | {new} |").unwrap();
     }
-    let readme = include_str!("../../README.md");
-    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
+    let page = include_str!("../../docs/schemas.md");
+    assert!(page.contains(&table), "docs/schemas.md should have this table:\n{table}");
 }

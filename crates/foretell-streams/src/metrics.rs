@@ -1,10 +1,10 @@
 //! The layer's metrics, after Kafka Streams' (KIP-444), in Prometheus' units.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    core::Collector,
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, core::Collector,
 };
 
 /// A count that only grows.
@@ -36,25 +36,116 @@ impl Counter {
     }
 }
 
-/// Makes metrics, each in a registry as soon as it is made.
-pub struct Registration<'r>(pub &'r Registry);
+/// The kind of a metric, as Prometheus names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
 
-impl Registration<'_> {
-    /// Adds a metric.
-    ///
-    /// # Errors
-    /// If the registry has one of its name.
-    pub fn add<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(metric.clone()))?;
+impl MetricKind {
+    /// Prometheus' word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric as it was registered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredMetric {
+    /// The name in the registry.
+    pub name: String,
+    /// One sentence about it.
+    pub help: String,
+    /// Counter, gauge or histogram.
+    pub kind: MetricKind,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// Upper bounds of a histogram's buckets.
+    pub buckets: Vec<f64>,
+}
+
+/// Makes metrics, registers each, and keeps a list of them. A registry lists only those that have series.
+pub struct Registration<'r> {
+    registry: &'r Registry,
+    declared: RefCell<Vec<DeclaredMetric>>,
+}
+
+impl<'r> Registration<'r> {
+    /// Registers metrics in `registry`.
+    #[must_use]
+    pub fn in_registry(registry: &'r Registry) -> Self {
+        Self { registry, declared: RefCell::default() }
+    }
+
+    /// The metrics registered so far, in order.
+    #[must_use]
+    pub fn declared(&self) -> Vec<DeclaredMetric> {
+        self.declared.borrow().clone()
+    }
+
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        metric: C,
+        kind: MetricKind,
+        buckets: &[f64],
+    ) -> Result<C, prometheus::Error> {
+        self.registry.register(Box::new(metric.clone()))?;
+        let declared = metric.desc().into_iter().map(|desc| DeclaredMetric {
+            name: desc.fq_name.clone(),
+            help: desc.help.clone(),
+            kind,
+            labels: desc.variable_labels.clone(),
+            buckets: buckets.to_vec(),
+        });
+        self.declared.borrow_mut().extend(declared);
         Ok(metric)
     }
 
     /// A counter.
     ///
     /// # Errors
-    /// As of [`Self::add`], or for an impossible name.
+    /// If the registry has one of its name, or for an impossible name.
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        self.add(IntCounter::new(name, help)?)
+        self.add(IntCounter::new(name, help)?, MetricKind::Counter, &[])
+    }
+
+    /// A gauge of whole numbers.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help)?, MetricKind::Gauge, &[])
+    }
+
+    /// A gauge of fractions, such as seconds.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        self.add(Gauge::new(name, help)?, MetricKind::Gauge, &[])
+    }
+
+    /// Counters by some labels.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn counters_by(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?, MetricKind::Counter, &[])
     }
 
     /// Counters by one label. For its `known` values they begin at 0, so that the first of a kind is an increase.
@@ -68,7 +159,7 @@ impl Registration<'_> {
         label: &str,
         known: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+        let counters = self.counters_by(name, help, &[label])?;
         for value in known {
             counters.with_label_values(&[*value]);
         }
@@ -85,7 +176,7 @@ impl Registration<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?, MetricKind::Gauge, &[])
     }
 
     /// A histogram with these bounds of its buckets.
@@ -98,7 +189,8 @@ impl Registration<'_> {
         help: &str,
         buckets: &[f64],
     ) -> Result<Histogram, prometheus::Error> {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(options)?, MetricKind::Histogram, buckets)
     }
 }
 
@@ -144,7 +236,14 @@ impl StreamsMetrics {
     /// # Errors
     /// If `registry` has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let to = Registration(registry);
+        Self::declare(&Registration::in_registry(registry))
+    }
+
+    /// Registers the layer's metrics through `to`, which lists them.
+    ///
+    /// # Errors
+    /// If the registry has them already.
+    pub fn declare(to: &Registration<'_>) -> Result<Self, prometheus::Error> {
         let alive = "Worker threads that are running.";
         Ok(Self {
             records: to.counters(
@@ -155,25 +254,25 @@ impl StreamsMetrics {
             )?,
             records_ahead: to.counters(
                 "foretell_stream_records_ahead_total",
-                "Records whose event time was ahead of the clock, by more than stream time follows.",
+                "Records whose event time was ahead of the clock by more than streams.clock_tolerance.",
                 "topic",
                 &[],
             )?,
             records_before_2000: to.counters(
                 "foretell_stream_records_before_2000_total",
-                "Records whose event time was before the year 2000: in another unit, perhaps.",
+                "Records whose event time was before the year 2000: probably in another unit.",
                 "topic",
                 &[],
             )?,
             dead_letters: to.counters(
                 "foretell_dead_letters_total",
-                "Records set aside on the dead-letter topic, by the class of their error.",
+                "Records sent to the dead-letter topic, by error class.",
                 "class",
                 &[],
             )?,
             commits: to.counters(
                 "foretell_stream_commits_total",
-                "Commits, by how they ended.",
+                "Commits, by result.",
                 "result",
                 &["committed", "aborted"],
             )?,
@@ -184,11 +283,11 @@ impl StreamsMetrics {
             )?,
             punctuations_failed: to.counter(
                 "foretell_stream_punctuations_failed_total",
-                "Calls by the clock or by stream time that failed, and are tried again when next due.",
+                "Punctuations (calls by the clock or by stream time) that failed; they are retried when next due.",
             )?,
             blocked: to.gauges(
                 "foretell_stream_task_blocked_seconds",
-                "For how long a task has processed nothing, since a record waits; 0: it does not.",
+                "How long a task has processed nothing because a record waits, in seconds; 0 if none waits.",
                 &["worker", "task"],
             )?,
             restored: to.counter(
@@ -197,20 +296,20 @@ impl StreamsMetrics {
             )?,
             restore_remaining: to.gauges(
                 "foretell_stream_task_restore_remaining_records",
-                "Changelog records still to be read before a worker's tasks can go on, at most.",
+                "Changelog records that a worker's tasks have still to read before they run, at most.",
                 &["worker"],
             )?,
             standby_tasks: to.gauges(
                 "foretell_stream_standby_tasks",
-                "Tasks of other instances with a warm copy here.",
+                "Tasks of other instances that have a standby copy on this instance.",
                 &["group"],
             )?,
             standby_lag: to.gauges(
                 "foretell_stream_standby_lag_records",
-                "Changelog records that the warm copies have still to read, at most.",
+                "Changelog records that the standby copies have still to read, at most.",
                 &["group"],
             )?,
-            threads_alive: to.add(IntGauge::new("foretell_stream_threads_alive", alive)?)?,
+            threads_alive: to.gauge("foretell_stream_threads_alive", alive)?,
         })
     }
 

@@ -23,7 +23,7 @@ pub enum CalendarPart {
     Month,
     /// 1 to 31.
     Day,
-    /// From 1, a Monday, to 7.
+    /// 1 (Monday) to 7 (Sunday).
     Weekday,
     /// 0 to 23.
     Hour,

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {
-    /// As they are.
+    /// Not at all.
     #[default]
     None,
-    /// The smallest becomes 0, the largest 1; what is millions of times farther off than the others lies beyond.
+    /// The smallest becomes 0, the largest 1. Numbers millions of times farther off than the others do not count.
     MinMax,
     /// The mean becomes 0, the standard deviation 1.
     Standard,

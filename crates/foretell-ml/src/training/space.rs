@@ -50,27 +50,28 @@ impl Range {
     }
 }
 
-/// The ranges; a parameter without one stays what it is.
+/// Ranges of LightGBM's parameters that the study searches. A range that is not set has its default; with `low = high` the
+/// parameter is fixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Space {
-    /// A whole number.
+    /// Leaves of one tree: whole numbers from 2 to 1024.
     pub num_leaves: Option<Range>,
-    /// Below 0.02 a study takes long for little.
+    /// How much each tree contributes: above 0 and up to 1. Below 0.02 a study takes long and gains little.
     pub learning_rate: Option<Range>,
-    /// A whole number.
+    /// Examples that a leaf must have: a whole number, 0 or more.
     pub min_data_in_leaf: Option<Range>,
-    /// A share.
+    /// Share of the features that each tree may use: above 0 and up to 1.
     pub feature_fraction: Option<Range>,
-    /// A share; inert where `bagging_freq` is 0.
+    /// Share of the examples that each tree learns from: above 0 and up to 1.
     pub bagging_fraction: Option<Range>,
-    /// Regularisation.
+    /// L1 regularisation of the leaves' values: 0 or more.
     pub lambda_l1: Option<Range>,
-    /// Regularisation.
+    /// L2 regularisation of the leaves' values: 0 or more.
     pub lambda_l2: Option<Range>,
-    /// Regularisation.
+    /// Smoothing of categories with few examples: 0 or more.
     pub cat_smooth: Option<Range>,
-    /// Regularisation.
+    /// L2 regularisation of splits by category: 0 or more.
     pub cat_l2: Option<Range>,
 }
 

@@ -82,11 +82,12 @@ impl Membership {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessingGuarantee {
-    /// Outputs, changelogs and offsets in one transaction.
+    /// Outputs, changelogs and offsets are committed in one transaction.
     #[default]
     #[serde(rename = "exactly_once_v2")]
     ExactlyOnce,
-    /// Outputs first, then changelogs, then offsets: after a crash, records may be processed again.
+    /// Outputs are written first, then changelogs, then offsets. After a failure records may come twice, and a process that
+    /// stalled in the middle of a commit may overwrite what the new owner of its tasks has stored.
     AtLeastOnce,
 }
 

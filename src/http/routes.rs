@@ -1,0 +1,155 @@
+//! The table of routes. The router, the metrics and `docs/http-api.md` are made from it.
+
+use axum::{
+    http::Method,
+    routing::{MethodRouter, get, post},
+};
+
+use crate::http::{HttpState, api, events, health, metrics};
+
+/// A name and what it means, such as those of a query parameter.
+pub type Named = (&'static str, &'static str);
+
+/// One route.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    /// Whether it changes something, and so wants the token.
+    pub is_guarded: bool,
+    pub purpose: &'static str,
+    /// Query parameters.
+    pub parameters: &'static [Named],
+    /// What may be answered, by status; what every route may answer is not repeated.
+    pub answers: &'static [(u16, &'static str)],
+    pub(super) handler: fn() -> MethodRouter<HttpState>,
+}
+
+/// What the routes that take records may answer besides their own.
+const TOO_LARGE: (u16, &str) = (
+    413,
+    "The body is larger than 1 MiB, or the broker refuses the record because it is larger than its topic takes.",
+);
+const CANNOT_WRITE: (u16, &str) = (
+    502,
+    "The broker is unavailable, and it is not known whether the record was written: send it again with the same id.",
+);
+const INVALID: &str = "The body is not JSON, or not an event or outcome of the schema. `error` names the field, its value and what \
+     is expected. Nothing was written.";
+const UNUSABLE: &str = "The record could be written and would go to the dead letters. `class` is `missing_field`, \
+     `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be what the \
+     event was dead-lettered for, with `event_id`.";
+const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has the answer to each item in its place; a refused \
+     one has `error`, and `class` where 422 has it.";
+
+/// Every route, in the order of the docs.
+pub const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/livez",
+        is_guarded: false,
+        purpose: "Liveness probe: the process answers.",
+        parameters: &[],
+        answers: &[(200, "`ok`")],
+        handler: || get(health::livez),
+    },
+    Route {
+        method: Method::GET,
+        path: "/readyz",
+        is_guarded: false,
+        purpose: "Readiness probe: every task assigned to this instance is running (there may be none: other instances \
+                  have them), and a model serves. `contract` lists the features that are not as the model was fitted.",
+        parameters: &[],
+        answers: &[
+            (200, "Ready: `{\"ready\": true, \"model\": \"…\", \"contract\": […]}`."),
+            (503, "Not ready, with the same fields."),
+        ],
+        handler: || get(health::readyz),
+    },
+    Route {
+        method: Method::GET,
+        path: "/startupz",
+        is_guarded: false,
+        purpose: "Startup probe: every worker has its first assignment.",
+        parameters: &[],
+        answers: &[(200, "`{\"started\": true}`"), (503, "`{\"started\": false}`")],
+        handler: || get(health::startupz),
+    },
+    Route {
+        method: Method::GET,
+        path: "/metrics",
+        is_guarded: false,
+        purpose: "Metrics in Prometheus' text format: see [Metrics](metrics.md).",
+        parameters: &[],
+        answers: &[(200, "The metrics.")],
+        handler: || get(metrics::metrics),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/status",
+        is_guarded: false,
+        purpose: "Tasks, stores, the serving model and the training that is running, as of the last commit. A task that \
+                  processes nothing because a record waits has `blocked_by` and `blocked_since`; one that restores says \
+                  how much is left.",
+        parameters: &[],
+        answers: &[(200, "The status as JSON.")],
+        handler: || get(api::status),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/events",
+        is_guarded: true,
+        purpose: "Writes one event, or an array of 1 to 1000. An event is a JSON object with the names of the event \
+                  schema; how values are written is in [Values](schemas.md#values). `null` takes an earlier \
+                  answer back. An event without an id gets one: a UUID of version 7 where ids are UUIDs, a random number \
+                  where they are numbers.",
+        parameters: events::PARAMETERS,
+        answers: &[
+            (
+                200,
+                "With `wait=true`: the event was scored. The prediction as JSON; if the event is a repeat, the first \
+                 prediction, with the header `Idempotent-Replayed: true`.",
+            ),
+            (
+                202,
+                "Written: `event_id` and `respondent_id`. With `wait=true`: not scored yet, `missing` names the answers \
+                 that are needed; or a repeat of an event that made no prediction, or whose prediction is no longer \
+                 known, with `Idempotent-Replayed: true`.",
+            ),
+            (207, ACCEPTED_SOME),
+            (400, INVALID),
+            TOO_LARGE,
+            (422, UNUSABLE),
+            CANNOT_WRITE,
+            (
+                503,
+                "With `wait=true`: `http.waits_max` requests wait already, or replies cannot be read. It was not \
+                 written. Or too much waits to be written, or the instance is stopping. `Retry-After` says when to \
+                 try again.",
+            ),
+            (
+                504,
+                "With `wait=true`: nothing is known of the event in time. Send it again with the same id to ask again.",
+            ),
+        ],
+        handler: || post(events::events),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/outcomes",
+        is_guarded: true,
+        purpose: "Writes one outcome, or an array of 1 to 1000. An outcome has `respondent_id`, `label` (one of \
+                  `outcomes.labels`; a number or a boolean stands for its text) and optionally `outcome_time` \
+                  (milliseconds since 1970, or ISO 8601; the default is now) and `outcome_id`.",
+        parameters: &[],
+        answers: &[
+            (202, "Written: the outcome with the time and the id that it was given."),
+            (207, ACCEPTED_SOME),
+            (400, INVALID),
+            TOO_LARGE,
+            (422, UNUSABLE),
+            CANNOT_WRITE,
+            (503, "Too much waits to be written, or the instance is stopping; with `Retry-After`."),
+        ],
+        handler: || post(api::outcomes),
+    },
+];

@@ -1,0 +1,270 @@
+//! `docs/configuration.md`: every key, from the doc comments of `config/raw.rs` and of the types in it, with the defaults
+//! of a configuration that sets nothing but what it must.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use serde_json::Value as Json;
+use syn::{GenericArgument, PathArguments, Type, TypePath};
+
+use crate::{
+    config::{RawConfig, key_names},
+    reference::{
+        assert_current, head, row,
+        source::{self, Declaration, Member},
+    },
+};
+
+/// What a configuration has to say.
+const REQUIRED: &str = r#"
+application.id = "a"
+events = { schema = "a.avsc", respondent_id = "who", event_time = "at" }
+outcomes.labels = ["no", "yes"]
+data.initial = { path = "a.csv", label = "label" }
+data.play = { path = "b.csv", label = "label" }
+"#;
+
+/// A key as the page shows it.
+struct Key {
+    path: String,
+    declared_type: Type,
+    docs: String,
+}
+
+/// The keys of one struct, and the sections that have them.
+struct Section {
+    names: Vec<String>,
+    docs: String,
+    keys: Vec<Key>,
+}
+
+fn sections(types: &BTreeMap<String, Declaration>) -> Vec<Section> {
+    let mut sections: Vec<(String, Section)> = Vec::new();
+    collect("", "RawConfig", types, &mut sections);
+    sections.into_iter().map(|(_, section)| section).filter(|one| !one.keys.is_empty()).collect()
+}
+
+/// Appends the section that the struct named `of` is, and those inside it.
+fn collect(
+    path: &str,
+    of: &str,
+    types: &BTreeMap<String, Declaration>,
+    sections: &mut Vec<(String, Section)>,
+) {
+    if let Some((_, same)) = sections.iter_mut().find(|(name, _)| name == of) {
+        same.names.push(path.to_owned());
+        return;
+    }
+    let declaration = &types[of];
+    let docs = declaration.docs.clone();
+    let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new() };
+    let place = sections.len();
+    sections.push((of.to_owned(), section));
+    for Member { name, docs, holds } in &declaration.members {
+        let declared_type = holds.clone().unwrap();
+        let inner = name_of(argument(&declared_type, "Option").unwrap_or(&declared_type));
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if types.get(&inner).is_some_and(|inner| !inner.is_enum) && inner != "Range" {
+            collect(&path, &inner, types, sections);
+            if docs.is_empty() {
+                continue;
+            }
+        }
+        if !path.contains('.') {
+            continue;
+        }
+        assert!(!docs.is_empty(), "the key {path} has no doc comment");
+        sections[place].1.keys.push(Key { path, declared_type, docs: docs.clone() });
+    }
+}
+
+/// The last segment of a type's path.
+fn name_of(of: &Type) -> String {
+    let Type::Path(TypePath { path, .. }) = of else { return String::new() };
+    path.segments.last().unwrap().ident.to_string()
+}
+
+/// `T` of `Name<T>`, or the last of several.
+fn argument<'t>(of: &'t Type, name: &str) -> Option<&'t Type> {
+    let Type::Path(TypePath { path, .. }) = of else { return None };
+    let last = path.segments.last().unwrap();
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    let Some(GenericArgument::Type(inner)) = arguments.args.last() else { return None };
+    (last.ident == name).then_some(inner)
+}
+
+/// What is written for a value of this type.
+fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
+    let within = |inner| type_in_words(inner, types);
+    if let Some(inner) = argument(of, "Option") {
+        return within(inner);
+    }
+    if let Some(inner) = argument(of, "Vec") {
+        return format!("list of {}s", within(inner));
+    }
+    if let Some(inner) = argument(of, "BTreeMap") {
+        return format!("table of {}s", within(inner).trim_end_matches('s'));
+    }
+    if let Type::Tuple(_) = of {
+        return "pair".to_owned();
+    }
+    let words = match name_of(of).as_str() {
+        "String" => "text",
+        "PathBuf" => "path",
+        "Duration" => "duration",
+        "u32" | "u64" | "usize" => "whole number",
+        "f64" => "number",
+        "bool" => "boolean",
+        "char" => "character",
+        "Secret" => "secret",
+        "Range" => "range",
+        "RawTable" => "section",
+        name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
+        name => panic!("say in words what a {name} is"),
+    };
+    words.to_owned()
+}
+
+/// The variants that a value of this type may have, as they are written in TOML.
+fn choices<'t>(of: &Type, types: &'t BTreeMap<String, Declaration>) -> Vec<(String, &'t Member)> {
+    let inner = ["Option", "Vec", "BTreeMap"].iter().find_map(|outer| argument(of, outer));
+    if let Some(inner) = inner {
+        return choices(inner, types);
+    }
+    let Some(declaration) = types.get(&name_of(of)).filter(|found| found.is_enum) else {
+        return Vec::new();
+    };
+    let written = |variant: &Member| match &variant.holds {
+        None => format!("\"{}\"", variant.name),
+        Some(holds) if name_of(holds) == "String" => format!("{{ {} = \"…\" }}", variant.name),
+        Some(_) => format!("{{ {} = N }}", variant.name),
+    };
+    declaration.members.iter().map(|variant| (written(variant), variant)).collect()
+}
+
+/// A value as TOML has it in a line.
+fn in_toml(value: &Json) -> String {
+    match value {
+        Json::Array(items) => {
+            format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", "))
+        }
+        Json::Object(pairs) if pairs.is_empty() => "{}".to_owned(),
+        Json::Object(pairs) => {
+            let pairs = pairs.iter().map(|(name, value)| format!("{name} = {}", in_toml(value)));
+            format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => value.to_string(),
+    }
+}
+
+fn pointed<'v, V>(
+    root: &'v V,
+    path: &str,
+    get: impl Fn(&'v V, &str) -> Option<&'v V>,
+) -> Option<&'v V> {
+    path.split('.').try_fold(root, get)
+}
+
+fn is_required(path: &str) -> bool {
+    let required: toml::Value = toml::from_str(REQUIRED).unwrap();
+    pointed(&required, path, |value, name| value.get(name)).is_some_and(|value| !value.is_table())
+}
+
+fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
+    let least: RawConfig = toml::from_str(REQUIRED).unwrap();
+    let defaults = serde_json::to_value(&least).unwrap();
+    let mut page = String::new();
+    for Section { names, docs, keys } in sections {
+        let names: Vec<String> = names.iter().map(|name| format!("`[{name}]`")).collect();
+        write!(page, "\n## {}\n\n{docs}\n\n", names.join(", ")).unwrap();
+        page += &head(&["key", "type", "default", "meaning"]);
+        for Key { path, declared_type, docs } in keys {
+            let name = path.rsplit('.').next().unwrap();
+            let kind = type_in_words(declared_type, types);
+            let default = pointed(&defaults, path, |value, name| value.get(name));
+            let default = match default {
+                _ if is_required(path) => "required".to_owned(),
+                _ if kind == "section" => "none".to_owned(),
+                None | Some(Json::Null) => "unset".to_owned(),
+                Some(value) => format!("`{}`", in_toml(value)),
+            };
+            let choices = choices(declared_type, types).into_iter().fold(
+                String::new(),
+                |mut list, (written, variant)| {
+                    assert!(!variant.docs.is_empty(), "{written} of {path} has no doc comment");
+                    write!(list, "<br>`{written}`: {}", variant.docs).unwrap();
+                    list
+                },
+            );
+            page += &row(&[&format!("`{name}`"), &kind, &default, &format!("{docs}{choices}")]);
+        }
+    }
+    page
+}
+
+#[test]
+fn every_key_is_in_the_docs() {
+    let types = source::declarations();
+    let sections = sections(&types);
+    let documented: Vec<&str> = sections
+        .iter()
+        .flat_map(|section| section.names.iter().zip(std::iter::repeat(section)))
+        .flat_map(|(_, section)| section.keys.iter().map(|key| key.path.as_str()))
+        .collect();
+    for key in key_names() {
+        // The second section of a kind has the keys of the first; a range has three parts.
+        let shown = key.replace("data.play.", "data.initial.");
+        let is_shown = documented.iter().any(|known| {
+            shown == *known || (shown.starts_with("tuning.space.") && shown.starts_with(*known))
+        });
+        assert!(is_shown, "the key {key} is not in the docs");
+    }
+    assert_current("configuration.md", "keys", &page(&sections, &types));
+}
+
+/// The values that the page names are those that serde takes.
+#[test]
+fn every_documented_choice_is_taken() {
+    let types = source::declarations();
+    for key in sections(&types).iter().flat_map(|section| &section.keys) {
+        for (written, _) in choices(&key.declared_type, &types) {
+            let value = written.replace('N', "3").replace('…', "no");
+            let value = match type_in_words(&key.declared_type, &types).as_str() {
+                "choice" => value,
+                _ => format!("{{ a = [{value}] }}"),
+            };
+            let set: toml::Value = toml::from_str(&format!("{} = {value}", key.path)).unwrap();
+            let mut whole: toml::Value = toml::from_str(REQUIRED).unwrap();
+            let (section, rest) = key.path.split_once('.').unwrap();
+            let (from, to) = (set[section].as_table().unwrap(), whole.as_table_mut().unwrap());
+            let to = to.entry(section).or_insert_with(|| toml::Table::new().into());
+            to.as_table_mut().unwrap().extend(from.clone());
+            whole
+                .try_into::<RawConfig>()
+                .unwrap_or_else(|error| panic!("{rest} = {value}: {error}"));
+        }
+    }
+}
+
+/// What the page calls required can't be left out.
+#[test]
+fn what_is_required_is_required() {
+    let whole: toml::Table = toml::from_str(REQUIRED).unwrap();
+    for path in [
+        "application.id",
+        "events.schema",
+        "events.respondent_id",
+        "events.event_time",
+        "outcomes.labels",
+        "data.initial.path",
+        "data.initial.label",
+    ] {
+        assert!(is_required(path), "{path}");
+        let mut less = whole.clone();
+        let (sections, name) = path.rsplit_once('.').unwrap();
+        let section = sections.split('.').try_fold(&mut less, |table, name| {
+            table.get_mut(name).and_then(toml::Value::as_table_mut)
+        });
+        section.unwrap().remove(name);
+        assert!(toml::Value::from(less).try_into::<RawConfig>().is_err(), "{path}");
+    }
+}
