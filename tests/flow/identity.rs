@@ -142,8 +142,10 @@ fn an_answer_can_be_taken_back() {
     scored.event_with_headers("ann", 6, &json!({}), withdraws("unknown, visits"));
     // Said before it was taken back, and come later.
     scored.happen(&piece(4, json!({"visits": 3})));
-    scored.happen(&piece(8, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@8 - gold -"]);
+    // A name that is no question's takes nothing back.
+    scored.event_with_headers("ann", 7, &json!({"minutes": 2.5}), withdraws("unknown"));
+    scored.event_with_headers("ann", 8, &json!({"done": true}), withdraws("another"));
+    assert_eq!(scored.told(), ["scored ann@8 - gold 2.5"]);
 }
 
 #[test]

@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::{
     scored::{
-        CLOCK_TOLERANCE, GRACE, Happens, Scored, Settings, WINDOW, header, outcome, time_is, visit,
+        CLOCK_TOLERANCE, GRACE, Happens, RETENTION, Scored, Settings, WINDOW, header, outcome,
+        time_is, visit,
     },
     world::{EPOCH_MS, NOW},
 };
@@ -221,4 +222,26 @@ fn what_can_not_be_read_is_set_aside_before_anything_is_merged() {
     let told = scored.told();
     let kinds: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(kinds, ["set", "scored", "learned"], "{told:?}");
+}
+
+#[test]
+fn a_punctuation_settles_all_that_has_closed_however_much_that_is() {
+    // More than is removed from a store at once.
+    const COUNT: u64 = 10_001;
+    let mut scored = Scored::new(&Settings::default());
+    scored.happen(&time_is(0));
+    let topic = scored.world.topics.questionnaire_events.clone();
+    for index in 0..COUNT {
+        for (kind, fields) in [("open", json!({"visits": 3})), ("scored", json!({"done": true}))] {
+            let who = format!("{kind}-{index}");
+            let event = scored.event(&who, 1, &fields);
+            queue(&mut scored, &topic, &(who, 1, event));
+        }
+    }
+    let closed = RETENTION.max(WINDOW + GRACE) + 2;
+    scored.happen(&time_is(closed));
+    scored.happen(&time_is(closed + RETENTION / 20));
+    scored.driver.commit();
+    assert_eq!(scored.counter("foretell_unlabelled_total", None), COUNT);
+    assert_eq!(scored.counter("foretell_incomplete_observations_total", None), COUNT + 1);
 }

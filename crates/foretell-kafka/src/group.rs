@@ -84,6 +84,12 @@ impl Group {
         self.inlet()
     }
 
+    /// How many records and errors wait to be taken.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.inlet().waiting()
+    }
+
     /// The next change of the assignment, if one has been announced.
     pub(crate) fn next_rebalance(&self) -> Option<Rebalance> {
         self.consumer().context().next()
@@ -367,7 +373,10 @@ fn is_told_by_a_rebalance(error: &KafkaError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+    use rdkafka::{
+        consumer::CommitMode,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
 
     use super::*;
     use crate::mock::{Mock, STEP, until, values};
@@ -384,17 +393,22 @@ mod tests {
 
     impl World {
         fn new() -> Self {
+            let mut world = Self::joining();
+            until("the member has its partition", |_| {
+                world.group.take(STEP, &mut Vec::new()).unwrap();
+                if let Some(Rebalance::Assigned(tasks)) = world.group.next_rebalance() {
+                    world.group.assign(&tasks).unwrap();
+                }
+                (world.group.places.next().count() == 1).then_some(())
+            });
+            world.group.resume(&[Mock::source()]).unwrap();
+            world
+        }
+
+        fn joining() -> Self {
             let mock = Mock::new();
             let membership = Mock::membership(ProcessingGuarantee::AtLeastOnce);
-            let mut group = Group::join(&membership, &mock.config, &mock.clock).unwrap();
-            until("the member has its partition", |_| {
-                group.take(STEP, &mut Vec::new()).unwrap();
-                if let Some(Rebalance::Assigned(tasks)) = group.next_rebalance() {
-                    group.assign(&tasks).unwrap();
-                }
-                (group.places.next().count() == 1).then_some(())
-            });
-            group.resume(&[Mock::source()]).unwrap();
+            let group = Group::join(&membership, &mock.config, &mock.clock).unwrap();
             Self { group, mock }
         }
 
@@ -437,6 +451,10 @@ mod tests {
         world.mock.write(0..5);
         assert_eq!(world.read(5), [0, 1, 2, 3, 4]);
         world.fail();
+        assert_eq!(world.group.position(&Mock::source()), Offset(5), "an error is no record");
+        // Nothing is gone, though there is nothing after this position.
+        world.group.take(STEP, &mut Vec::new()).unwrap();
+        assert!(!world.group.is_astray);
         world.pause_and_resume();
         world.mock.write(5..10);
         assert_eq!(world.read(5), [5, 6, 7, 8, 9]);
@@ -483,6 +501,121 @@ mod tests {
         world.group.consumer().incremental_assign(&source).unwrap();
         world.group.rewind().unwrap();
         assert_eq!(world.read(3), [0, 1, 2]);
+    }
+
+    /// The committed offset, as the group knows it.
+    fn commit(world: &World, offset: i64) {
+        let offsets = list_at([(&Mock::source(), Start::At(Offset(offset)))]);
+        world.group.consumer().commit(&offsets, CommitMode::Sync).unwrap();
+    }
+
+    fn is_gone(told: &BrokerError) -> bool {
+        matches!(told, BrokerError::OutOfRange(source) if *source == Mock::source())
+    }
+
+    fn nothing_comes(world: &mut World) {
+        let mut records = Vec::new();
+        (0..5).for_each(|_| world.group.take(STEP, &mut records).unwrap());
+        assert!(records.is_empty(), "{records:?}");
+    }
+
+    #[test]
+    fn what_is_given_up_rests_and_goes_on_where_the_group_has_committed() {
+        let mut world = World::new();
+        world.mock.write(0..5);
+        assert_eq!(world.read(5), [0, 1, 2, 3, 4]);
+        commit(&world, 2);
+        world.group.pause(&[Mock::source()]).unwrap();
+        world.mock.write(5..6);
+        nothing_comes(&mut world);
+        world.group.unassign(&[Partition(0)]).unwrap();
+        assert_eq!(world.group.consumer().assignment().unwrap().count(), 0);
+        assert_eq!(world.group.places.next().count(), 0);
+        // It comes back. Until it is resumed, it rests.
+        world.group.assign(&[Partition(0)]).unwrap();
+        nothing_comes(&mut world);
+        world.group.resume(&[Mock::source()]).unwrap();
+        assert_eq!(world.read(4), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_position_that_is_gone_is_told_once_and_what_is_left_is_read() {
+        let mut world = World::new();
+        world.mock.write(0..1);
+        assert_eq!(world.read(1), [0]);
+        world.group.pause(&[Mock::source()]).unwrap();
+        world.mock.overflow(1..21);
+        world.group.resume(&[Mock::source()]).unwrap();
+        let told = until("it is told", |_| world.group.take(STEP, &mut Vec::new()).err());
+        assert!(is_gone(&told), "{told}");
+        let (mut records, last) = (Vec::new(), Some(&20));
+        let left = until("all that is left comes", |_| {
+            world.group.take(STEP, &mut records).unwrap();
+            let values = values(&records);
+            (values.last() == last).then_some(values)
+        });
+        assert!(left[0] > 1, "{left:?}");
+        assert_eq!(left, (left[0]..21).collect::<Vec<u8>>());
+        // The topic was made anew, and ends before the position.
+        world.group.places.hold(&Mock::source(), Start::At(Offset(1_000)));
+        world.group.is_astray = true;
+        let told = world.group.take(STEP, &mut Vec::new()).unwrap_err();
+        assert!(is_gone(&told), "{told}");
+        assert_eq!(world.read(left.len()), left);
+    }
+
+    #[test]
+    fn nothing_is_assigned_again_while_a_rebalance_waits_for_its_answer() {
+        let mut world = World::joining();
+        let tasks = until("the partition is announced", |_| {
+            world.group.take(STEP, &mut Vec::new()).unwrap();
+            let Some(Rebalance::Assigned(tasks)) = world.group.next_rebalance() else {
+                return None;
+            };
+            Some(tasks).filter(|tasks| !tasks.is_empty())
+        });
+        world.group.is_astray = true;
+        world.group.take(Duration::ZERO, &mut Vec::new()).unwrap();
+        assert!(world.group.is_astray, "it is seen to after the answer");
+        world.group.assign(&tasks).unwrap();
+        world.group.take(Duration::ZERO, &mut Vec::new()).unwrap();
+        assert!(!world.group.is_astray);
+    }
+
+    #[test]
+    fn who_may_not_see_the_committed_offsets_is_told_so_at_once() {
+        let world = World::new();
+        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        world.mock.fail(RDKafkaApiKey::OffsetFetch, &[refused]);
+        let told = world.group.committed(&[Mock::source()]).unwrap_err();
+        assert!(matches!(told, BrokerError::Fatal(_)), "{told}");
+        assert_eq!(world.group.committed(&[Mock::source()]).unwrap(), [Start::Beginning]);
+    }
+
+    #[test]
+    fn what_is_there_is_taken_without_waiting_for_more() {
+        const LONG: Duration = Duration::from_secs(60);
+        let mut world = World::new();
+        for value in 0..3 {
+            world.mock.write(value..value + 1);
+            let mut records = Vec::new();
+            let began = world.mock.clock.elapsed();
+            while records.is_empty() {
+                // Until something has come, which is not taken yet.
+                world.group.inlet().wait(LONG);
+                world.group.take(LONG, &mut records).unwrap();
+            }
+            assert!(world.mock.clock.elapsed() - began < LONG, "it has waited for more");
+            assert_eq!(values(&records), [value]);
+        }
+    }
+
+    #[test]
+    fn that_we_were_silent_is_told_by_the_rebalance_that_follows() {
+        let told = |code| unless_it_passes(KafkaError::MessageConsumption(code));
+        assert_eq!(told(Code::PollExceeded), Ok(()));
+        let refused = Code::GroupAuthorizationFailed;
+        assert_eq!(told(refused), Err(KafkaError::MessageConsumption(refused)));
     }
 
     #[test]

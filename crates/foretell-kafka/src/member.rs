@@ -310,8 +310,11 @@ mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
-    use crate::mock::{IN, Mock, OUT, STEP, until, values};
-    use foretell_streams::{record::OutputRecord, time::EventTime};
+    use crate::{
+        deadline::pause_for,
+        list::list,
+        mock::{IN, Mock, OUT, STEP, until, values},
+    };
 
     /// A member with the only partition, at work.
     struct World {
@@ -321,7 +324,9 @@ mod tests {
 
     impl World {
         fn new(guarantee: ProcessingGuarantee) -> Self {
-            let mock = Mock::new();
+            let mut mock = Mock::new();
+            // No test waits so long.
+            mock.config.transaction_timeout = PATIENCE;
             let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
             let membership = Mock::membership(guarantee);
             let member = KafkaMember::join(&membership, &mock.config, &admin, &mock.clock);
@@ -345,21 +350,25 @@ mod tests {
         }
 
         fn send(&mut self) -> Result<(), BrokerError> {
-            let record = OutputRecord {
-                topic: Topic::new(OUT),
-                partition: None,
-                timestamp: EventTime(1),
-                key: Some(b"key".to_vec()),
-                value: Some(b"value".to_vec()),
-                headers: Vec::new(),
-            };
-            self.member.send(record.as_ref())
+            self.member.send(Mock::output().as_ref())
         }
 
         fn commit(&mut self, offset: i64) -> Result<(), BrokerError> {
             self.member.commit(&[(Mock::source(), Offset(offset))])
         }
+
+        /// What the group knows.
+        fn committed(&self) -> Option<i64> {
+            let sources = list([&Mock::source()]);
+            let found = self.member.group.consumer().committed_offsets(sources, PATIENCE).unwrap();
+            match found.elements()[0].offset() {
+                rdkafka::Offset::Offset(offset) => Some(offset),
+                _ => None,
+            }
+        }
     }
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 
@@ -384,6 +393,99 @@ mod tests {
     }
 
     #[test]
+    fn an_abort_leaves_nothing_of_what_has_failed() {
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
+        world.send().unwrap();
+        let failed = world.member.flush().unwrap_err();
+        assert!(failed.to_string().contains(OUT), "{failed}");
+        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
+        world.send().unwrap();
+        world.member.abort().unwrap();
+        world.mock.mend(RDKafkaApiKey::Produce);
+        world.send().unwrap();
+        world.member.commit(&[]).unwrap();
+        assert_eq!(world.mock.written(), 1);
+    }
+
+    #[test]
+    fn outputs_and_offsets_are_committed_each_without_the_other() {
+        for guarantee in [ProcessingGuarantee::AtLeastOnce, ProcessingGuarantee::ExactlyOnce] {
+            let mut world = World::new(guarantee);
+            world.mock.write(0..3);
+            assert_eq!(world.read(3), [0, 1, 2]);
+            world.commit(2).unwrap();
+            assert_eq!(world.committed(), Some(2), "{guarantee:?}");
+            assert!(!world.member.output.has_sent());
+            world.send().unwrap();
+            assert!(world.member.output.has_sent());
+            world.member.commit(&[]).unwrap();
+            assert!(!world.member.output.has_sent());
+            assert_eq!((world.committed(), world.mock.written()), (Some(2), 1), "{guarantee:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_paused_or_given_up_does_not_come() {
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        let nothing_comes = |world: &mut World| {
+            let mut records = Vec::new();
+            (0..5).for_each(|_| assert_eq!(world.member.poll(STEP, &mut records).unwrap(), None));
+            assert!(records.is_empty(), "{records:?}");
+        };
+        world.member.pause(&[Mock::source()]).unwrap();
+        world.mock.write(0..3);
+        nothing_comes(&mut world);
+        world.member.resume(&[Mock::source()]).unwrap();
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.member.unassign(&[Partition(0)]).unwrap();
+        world.mock.write(3..6);
+        nothing_comes(&mut world);
+    }
+
+    #[test]
+    fn records_come_before_the_error_that_came_with_them() {
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        let wait_for = |world: &World, count| {
+            until("they wait to be taken", |_| {
+                pause_for(STEP);
+                (world.member.group.waiting() >= count).then_some(())
+            });
+        };
+        world.mock.write(0..3);
+        wait_for(&world, 3);
+        world.mock.fail(RDKafkaApiKey::Fetch, &[REFUSED; 10]);
+        wait_for(&world, 4);
+        let mut records = Vec::new();
+        assert_eq!(world.member.poll(STEP, &mut records).unwrap(), None);
+        assert_eq!(values(&records), [0, 1, 2]);
+        let told = world.member.poll(STEP, &mut records).unwrap_err();
+        assert!(matches!(told, BrokerError::Fatal(_)), "{told}");
+        // An error alone comes at once.
+        world.mock.fail(RDKafkaApiKey::Fetch, &[REFUSED; 10]);
+        let told = until("an error comes", |_| world.member.poll(STEP, &mut records).err());
+        assert!(matches!(told, BrokerError::Fatal(_)), "{told}");
+        assert_eq!(records.len(), 3);
+    }
+
+    #[test]
+    fn inputs_with_other_partitions_are_refused() {
+        let mock = Mock::new();
+        mock.create_topic("companion", 2);
+        mock.create_topic("sibling", 1);
+        let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
+        let join = |companion: &str| {
+            let companions = vec![Topic::new(companion)];
+            let guarantee = ProcessingGuarantee::AtLeastOnce;
+            let membership = Membership { companions, ..Mock::membership(guarantee) };
+            KafkaMember::join(&membership, &mock.config, &admin, &mock.clock).map(drop)
+        };
+        let refused = join("companion").unwrap_err();
+        assert!(refused.to_string().contains("companion has 2 partitions"), "{refused}");
+        join("sibling").unwrap();
+    }
+
+    #[test]
     fn offsets_that_the_group_refuses_abort_and_come_again() {
         let mut world = World::new(ProcessingGuarantee::ExactlyOnce);
         world.mock.write(0..3);
@@ -391,8 +493,10 @@ mod tests {
         let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
         world.mock.fail(RDKafkaApiKey::TxnOffsetCommit, &[refused]);
         world.send().unwrap();
+        let began = world.mock.clock.elapsed();
         let failed = world.commit(3).unwrap_err();
         assert!(matches!(failed, BrokerError::Abort(_)), "{failed}");
+        assert!(world.mock.clock.elapsed() - began < PATIENCE, "it was tried again");
         world.mock.mend(RDKafkaApiKey::TxnOffsetCommit);
         world.member.abort().unwrap();
         assert_eq!(world.read(3), [0, 1, 2]);

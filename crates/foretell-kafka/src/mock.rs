@@ -11,9 +11,9 @@ use rdkafka::{
 
 use crate::config::KafkaConfig;
 use foretell_streams::{
-    record::{InputRecord, Partition, Topic, TopicPartition},
+    record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{Membership, ProcessingGuarantee},
-    time::{Clock, SystemClock},
+    time::{Clock, EventTime, SystemClock},
 };
 
 /// The topic that members read.
@@ -62,14 +62,53 @@ impl Mock {
         }
     }
 
+    /// One more topic.
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
+        self.cluster.create_topic(name, partitions, 1).unwrap();
+    }
+
+    /// Every answer takes so long from now on.
+    pub(crate) fn answer_after(&self, time: Duration) {
+        self.cluster.broker_round_trip_time(1, time).unwrap();
+    }
+
+    /// A record for the output.
+    pub(crate) fn output() -> OutputRecord {
+        OutputRecord {
+            topic: Topic::new(OUT),
+            partition: None,
+            timestamp: EventTime(1),
+            key: Some(b"key".to_vec()),
+            value: Some(b"value".to_vec()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// How many records the output has.
+    pub(crate) fn written(&self) -> i64 {
+        let client = self.producer.client();
+        client.fetch_watermarks(OUT, 0, Duration::from_secs(30)).unwrap().1
+    }
+
     /// Writes a record for each of `values` to the input.
     pub(crate) fn write(&self, values: Range<u8>) {
+        self.write_sized(values, 1);
+    }
+
+    /// Writes so much to the input that it loses its head: the cluster keeps 5 MiB of a partition.
+    pub(crate) fn overflow(&self, values: Range<u8>) {
+        let bytes = (8 << 20) / values.len();
+        self.write_sized(values, bytes);
+    }
+
+    fn write_sized(&self, values: Range<u8>, bytes: usize) {
         for value in values {
-            let value = [value];
+            let value = vec![value; bytes];
             let record: BaseRecord<'_, (), _> = BaseRecord::to(IN).payload(&value);
             self.producer.send(record).unwrap();
+            // Each in a batch of its own.
+            self.producer.flush(Duration::from_secs(30)).unwrap();
         }
-        self.producer.flush(Duration::from_secs(30)).unwrap();
     }
 
     /// The next requests of this kind are answered with these errors, one each.

@@ -222,3 +222,57 @@ impl ProducerContext for Deliveries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::mock::Mock;
+    use foretell_streams::record::OutputRecord;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn outlet(mock: &Mock) -> Outlet {
+        let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
+        Outlet::new(&mock.config.plain_producer(), &admin, &mock.clock).unwrap()
+    }
+
+    #[test]
+    fn a_failed_delivery_stays_unless_the_next_record_can_go_another_way() {
+        let mock = Mock::new();
+        let mut outlet = outlet(&mock);
+        let mut failure = |error| {
+            mock.fail(RDKafkaApiKey::Produce, &[error]);
+            outlet.send(Mock::output().as_ref()).unwrap();
+            outlet.drain(PATIENCE).unwrap_err()
+        };
+        let refused = failure(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+        assert!(matches!(refused, BrokerError::Fatal(_)), "{refused}");
+        // It comes again, and is refused before it is sent: it can be set aside.
+        let too_large = failure(RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+        assert!(matches!(too_large, BrokerError::Abort(_)), "{too_large}");
+        outlet.send(Mock::output().as_ref()).unwrap();
+        outlet.drain(PATIENCE).unwrap();
+        assert_eq!(mock.written(), 1);
+    }
+
+    #[test]
+    fn room_is_waited_for_and_nothing_else_is() {
+        let mut mock = Mock::new();
+        let only_one = ("producer.queue.buffering.max.messages".to_owned(), "1".to_owned());
+        mock.config.properties.extend([only_one]);
+        let mut outlet = outlet(&mock);
+        for _ in 0..20 {
+            outlet.send(Mock::output().as_ref()).unwrap();
+        }
+        outlet.drain(PATIENCE).unwrap();
+        assert_eq!(mock.written(), 20);
+        // librdkafka itself refuses it.
+        let large = OutputRecord { value: Some(vec![0; 64 << 20]), ..Mock::output() };
+        let began = mock.clock.elapsed();
+        let refused = outlet.send(large.as_ref()).unwrap_err();
+        assert!(matches!(refused, BrokerError::Unsendable { .. }), "{refused}");
+        assert!(mock.clock.elapsed() - began < ROOM_WITHIN, "it was tried again");
+    }
+}

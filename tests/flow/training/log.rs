@@ -253,6 +253,14 @@ fn a_log_that_ends_before_the_request_is_not_learned_from() {
     // It comes after all.
     application.append(&stream(40..41, OFTEN));
     assert_eq!(learned_from(&train(&mut log, 41)), (0, 41));
+    // One that has nothing at all is not waited for either.
+    let (mut log, mut reads) = (Application::new().log(), 0);
+    let result = log.train(&request(1, 40), &mut |_, _| {
+        reads += 1;
+        true
+    });
+    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    assert_eq!(reads, 1);
 }
 
 #[test]
@@ -268,6 +276,20 @@ fn a_log_that_gives_nothing_is_not_waited_for_for_ever() {
     assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?} after {calls}");
     application.broker.be_silent(false);
     assert_eq!(learned_from(&train(&mut log, 40)), (0, 40));
+}
+
+#[test]
+fn a_log_that_gives_nothing_for_a_while_is_waited_for() {
+    let mut application = Application::new();
+    application.append(&stream(0..40, OFTEN));
+    application.broker.be_silent(true);
+    let (mut log, mut calls) = (application.log(), 0);
+    let result = log.train(&request(1, 40), &mut |_, _| {
+        calls += 1;
+        application.broker.be_silent(calls < 50);
+        true
+    });
+    assert_eq!(learned_from(&result.unwrap()), (0, 40));
 }
 
 #[test]

@@ -105,7 +105,10 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Partition, Topic};
+    use crate::{
+        record::{Partition, Topic},
+        time::EventTime,
+    };
 
     const MAX: Duration = Duration::from_secs(300);
 
@@ -132,6 +135,26 @@ mod tests {
         backlog.look(at(0), |_| Offset(5));
         assert!(!backlog.must_wait(at(0), MAX, |_| 0));
         assert!(!backlog.is_unknown());
+    }
+
+    #[test]
+    fn an_end_is_reached_by_its_own_last_record() {
+        let mut backlog = behind(5);
+        let mut came = |topic: &str, offset| {
+            let source = TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
+            backlog.came(&InputRecord {
+                source,
+                offset: Offset(offset),
+                timestamp: EventTime(0),
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            });
+            backlog.must_wait(at(0), MAX, |_| 0)
+        };
+        assert!(came("side", 3));
+        assert!(came("lead", 9), "another input's");
+        assert!(!came("side", 4));
     }
 
     #[test]

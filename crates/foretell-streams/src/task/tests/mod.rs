@@ -469,4 +469,6 @@ fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
     assert_eq!(class_of(&short), "bad_word: ");
     assert_eq!(headers.last().unwrap(), &("foretell.value.bytes".to_owned(), "3".to_owned()));
     assert!(!task.can_set_aside(short.as_ref()), "nothing is left to leave out");
+    let plain = OutputRecord { value: Some(b"bad".to_vec()), ..short };
+    assert!(task.can_set_aside(plain.as_ref()), "its record had no headers");
 }

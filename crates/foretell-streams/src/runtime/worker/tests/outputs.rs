@@ -1,11 +1,16 @@
 //! What becomes of what a worker sends, when it is refused.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::runtime::{
-    WorkerError,
-    broker::BrokerError,
-    worker::tests::{COMMIT_INTERVAL, PARTITIONS, World, topic},
+use crate::{
+    codec::Utf8,
+    local::LocalSettings,
+    runtime::{
+        WorkerError,
+        broker::BrokerError,
+        worker::tests::{COMMIT_INTERVAL, PARTITIONS, World, topic},
+    },
+    topology::TopologyBuilder,
 };
 
 #[test]
@@ -38,4 +43,19 @@ fn an_output_whose_topic_is_gone_stops_the_worker_and_is_made_again() {
     let mut worker = world.join("a");
     world.run(&mut [&mut worker]);
     assert_eq!(world.read("gone").len(), PARTITIONS as usize);
+}
+
+/// Not even what is left of it without its value and headers.
+#[test]
+fn a_dead_letter_that_its_topic_never_takes_stops_the_worker() {
+    let mut topology = TopologyBuilder::new("test", topic("tiny"));
+    let words = topology.source("words", topic("in"), Arc::new(Utf8));
+    topology.sink("out", &[words], topic("narrow"), Arc::new(Utf8));
+    let world = World::of(topology.build(), LocalSettings::default());
+    ["narrow", "tiny"].iter().for_each(|name| world.create(name, Some(1)));
+    let mut worker = world.join("a");
+    world.say("one");
+    let mut turns = (0..8).map(|_| worker.turn(Duration::ZERO));
+    let error = turns.find_map(Result::err).expect("it stops").to_string();
+    assert!(error.contains("cannot write to tiny"), "{error}");
 }

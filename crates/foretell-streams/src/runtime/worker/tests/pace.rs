@@ -11,7 +11,7 @@ use std::{
 use crate::{
     codec::Utf8,
     local::LocalSettings,
-    record::{OutputRecord, Partition},
+    record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
     runtime::{
         broker::Broker,
         worker::{
@@ -19,7 +19,7 @@ use crate::{
             tests::{COMMIT_INTERVAL, PARTITIONS, World, refusals::Refusing, topic},
         },
     },
-    time::EventTime,
+    time::{Clock, EventTime},
     topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
 };
 
@@ -85,6 +85,12 @@ fn an_input_that_overflows_rests_until_there_is_room() {
     let buffered = worker.slots[&TASK].task.buffered();
     // One batch makes it too much, and another is on its way by then.
     assert!(buffered > BUFFERED_MAX && buffered <= BUFFERED_MAX + 2 * batch, "{buffered}");
+    let slot = worker.slots.get_mut(&TASK).unwrap();
+    let input = TopicPartition { topic: topic("in"), partition: TASK };
+    assert_eq!(slot.flow(BUFFERED_MAX).pause, [], "it rests already");
+    slot.flows(std::slice::from_ref(&input), true);
+    assert_eq!(slot.flow(BUFFERED_MAX).pause, [input.clone()]);
+    slot.flows(&[input], false);
     is_open.store(true, Ordering::SeqCst);
     for _ in 0..60 {
         world.clock.advance(Duration::from_secs(1));
@@ -144,4 +150,46 @@ fn who_has_nothing_to_commit_commits_every_minute() {
     let before = after(30);
     let first = after(31);
     assert_eq!([first, after(29), after(29), after(2)].map(|all| all - before), [1, 1, 1, 2]);
+}
+
+#[test]
+fn a_poll_waits_for_records_and_no_longer_than_to_the_next_commit() {
+    const WAIT: Duration = Duration::from_secs(1);
+    let (world, _) = gated();
+    let mut worker = world.join("a");
+    world.run(&mut [&mut worker]);
+    assert_eq!(worker.patience(WAIT), WAIT);
+    let slot = &worker.slots[&TASK];
+    assert_eq!(slot.status().stream_time, None, "there was no record yet");
+    let long_after = world.clock.elapsed() + 10 * WAIT;
+    assert!(!slot.may_be_quiet(long_after, WAIT, WAIT), "nothing of it waits for stream time");
+    let since_the_commit = COMMIT_INTERVAL / 4;
+    worker.processed = 1;
+    worker.committed_at = world.clock.elapsed();
+    world.clock.advance(since_the_commit);
+    assert_eq!(worker.patience(WAIT), COMMIT_INTERVAL - since_the_commit);
+    let short = since_the_commit / 2;
+    assert_eq!(worker.patience(short), short);
+    let record = InputRecord {
+        source: TopicPartition { topic: topic("in"), partition: TASK },
+        offset: Offset(0),
+        timestamp: EventTime(0),
+        key: None,
+        value: None,
+        headers: Vec::new(),
+    };
+    worker.slots.get_mut(&TASK).unwrap().add(record);
+    assert_eq!(worker.patience(WAIT), Duration::ZERO);
+}
+
+#[test]
+fn a_wait_ends_with_the_next_record_that_is_processed() {
+    let (world, _) = gated();
+    put(&world, 1);
+    let mut worker = world.join("a");
+    World::turn(&mut [&mut worker]);
+    let slot = worker.slots.get_mut(&TASK).unwrap();
+    assert!(slot.status().blocked_since.is_some());
+    slot.note_wait(1, "a", &world.metrics, world.clock.as_ref());
+    assert_eq!(slot.status().blocked_since, None, "another record waits now");
 }

@@ -216,3 +216,32 @@ fn a_restore_that_is_cut_off_loses_no_record_that_has_come_meanwhile() {
     assert!(cuts.load(Ordering::SeqCst) <= 0, "it was cut off");
     world.expect_out(&["one 1", "two 2", "three 3"]);
 }
+
+#[test]
+fn a_restore_that_takes_long_shows_how_far_it_is() {
+    let world = with_long_transactions();
+    let mut first = world.join("a");
+    world.say("one");
+    world.run(&mut [&mut first]);
+    let shown = || {
+        let status = world.board.read()["a"].clone();
+        let restored = status.tasks.iter().map(|task| task.restored).sum::<usize>();
+        let remaining = status.tasks.iter().map(|task| task.restore_remaining).sum::<u64>();
+        (status.is_running(), restored, remaining)
+    };
+    assert_eq!(shown(), (true, 0, 0));
+    let stop = StopSignal::default();
+    stop.stop();
+    first.run(&stop).unwrap();
+    leave_open(&world, "b");
+    let mut second = world.join("a");
+    assert_eq!(shown(), (false, 0, 0), "it has not joined");
+    World::turn(&mut [&mut second]);
+    assert_eq!(shown(), (false, 0, 0));
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(1));
+        World::turn(&mut [&mut second]);
+    }
+    // What the transaction may bring is still to come.
+    assert_eq!(shown(), (false, PARTITIONS as usize, u64::from(PARTITIONS)));
+}

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fs,
     ops::Bound,
     path::Path,
@@ -16,7 +17,7 @@ use crate::{
     record::{OutputRecord, Partition, TopicPartition},
     runtime::{
         Standby, StandbyParts, StopSignal, Worker,
-        broker::{Broker, ProcessingGuarantee},
+        broker::{Broker, ProcessingGuarantee, Rebalance},
         worker::tests::{
             COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing, topic,
         },
@@ -213,7 +214,7 @@ fn who_takes_over_a_warm_copy_has_little_to_read() {
         world.say(word);
         world.run(&mut [&mut first]);
         for _ in 0..3 {
-            standby.turn().unwrap();
+            assert!(standby.turn().unwrap(), "it follows");
         }
     }
     world.say("4");
@@ -248,6 +249,8 @@ pub(super) struct Ailment {
     pub(super) writes: AtomicI64,
     /// So many stores can't be emptied.
     pub(super) clears: AtomicI64,
+    /// How often it was asked for what nobody uses.
+    cleanings: AtomicI64,
 }
 
 #[derive(Clone)]
@@ -271,6 +274,7 @@ impl StoreSupplier for AilingStores {
     }
 
     fn clean(&self, _now: Duration) -> Result<(), StateError> {
+        self.0.cleanings.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -421,4 +425,61 @@ fn a_full_disk_stops_the_worker_and_loses_nothing() {
     world.say("two");
     world.run(&mut [&mut next]);
     world.expect_out(&["one 1", "two 2"]);
+}
+
+#[test]
+fn stores_that_nobody_uses_are_looked_for_every_minute() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let mut worker = world.join_on(&stores, "a");
+    let mut after = |seconds| {
+        world.clock.advance(Duration::from_secs(seconds));
+        World::turn(&mut [&mut worker]);
+        ailment.cleanings.load(Ordering::SeqCst)
+    };
+    assert_eq!([after(59), after(1), after(59), after(1)], [0, 1, 1, 2]);
+}
+
+/// Another mark would take the place of the one that the checkpoint names.
+#[test]
+fn a_changelog_is_marked_once() {
+    let world = World::new("out");
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = world.join_on(&on_disk(folder.path()), "a");
+    world.run(&mut [&mut worker]);
+    let words = ["1", "2", "3", "4", "5", "6"];
+    let_checkpoints_pass(&world, &mut worker, &words);
+    let written: usize = world.changelog().values().sum();
+    assert_eq!(written, PARTITIONS as usize * (1 + words.len()));
+    let board = world.board.read();
+    assert!(board["a"].tasks.iter().all(|task| task.store_entries_estimated));
+}
+
+#[test]
+fn what_is_to_be_rebuilt_of_a_task_that_goes_is_no_more_ours() {
+    let world = World::new("out");
+    let mut worker = world.join("a");
+    world.run(&mut [&mut worker]);
+    worker.spoiled.extend([Partition(0), Partition(1)]);
+    worker.pending = Some(Rebalance::Revoked { tasks: vec![Partition(0)], lost: true });
+    worker.answer_rebalance().unwrap();
+    assert_eq!(worker.spoiled, [Partition(1)].into());
+}
+
+/// What its other tasks have sent is done again by whoever comes next.
+#[test]
+fn a_worker_that_fails_commits_nothing_more() {
+    let world = World::new("out");
+    let ailment = Arc::new(Ailment::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
+    let mut worker = world.join_on(&stores, "a");
+    world.say("one");
+    World::turn(&mut [&mut worker]);
+    // Twice in a row, with no commit in between.
+    worker.rebuilt.extend((0..4).map(Partition));
+    ailment.is_damaged.store(true, Ordering::SeqCst);
+    world.say("two");
+    worker.run(&StopSignal::default()).unwrap_err();
+    assert_eq!(world.read("out"), BTreeMap::new());
 }
