@@ -1,5 +1,6 @@
-//! Kafka, or anything that speaks its protocol: [`Broker`] over librdkafka. Nothing outside this
-//! folder knows that rdkafka exists.
+//! The [`Broker`] port of foretell-streams over librdkafka, for Kafka and anything that speaks its protocol. Nothing
+//! outside this crate knows that rdkafka exists. Start with [`KafkaBroker::connect`];
+//! `examples/word_count.rs` runs a topology.
 //!
 //! ```text
 //!                          ┌─ join ───▶ member ── poll, assign ──▶ group ──▶ rebalance (callbacks)
@@ -45,7 +46,7 @@ mod transaction;
 mod unreachable;
 mod watermarks;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 pub use config::KafkaConfig;
 pub use examine::{
@@ -66,7 +67,17 @@ use foretell_streams::{
     time::{Clock, SystemClock},
 };
 
-/// A Kafka-compatible cluster.
+/// A connection to a Kafka-compatible cluster.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use foretell_kafka::{KafkaBroker, KafkaConfig};
+/// use foretell_streams::runtime::broker::Broker;
+///
+/// let config = KafkaConfig { bootstrap_servers: "localhost:9092".to_owned(), ..KafkaConfig::default() };
+/// let broker: Arc<dyn Broker> = Arc::new(KafkaBroker::connect(&config)?);
+/// # Ok::<(), foretell_streams::runtime::broker::BrokerError>(())
+/// ```
 pub struct KafkaBroker {
     config: KafkaConfig,
     admin: Arc<Admin>,
@@ -100,6 +111,12 @@ impl KafkaBroker {
     #[must_use]
     pub fn examiner(&self) -> Examiner {
         Examiner::new(&self.config, &self.admin, &self.clock)
+    }
+}
+
+impl fmt::Debug for KafkaBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaBroker").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

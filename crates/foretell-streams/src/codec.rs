@@ -1,55 +1,83 @@
-//! How a value becomes bytes and back: what Kafka Streams calls a Serde.
+//! Codecs, which turn values into bytes and back: what Kafka Streams calls a Serde.
 
 use std::marker::PhantomData;
 
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Turns values of one type into bytes and back.
+/// Encodes and decodes values of one type, for sources, sinks and stores.
+///
+/// ```
+/// use foretell_streams::codec::{Codec, CodecError};
+///
+/// /// Big-endian numbers, as Kafka's `LongSerializer` writes them.
+/// struct Long;
+///
+/// impl Codec<i64> for Long {
+///     fn encode(&self, value: &i64, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+///         bytes.extend_from_slice(&value.to_be_bytes());
+///         Ok(())
+///     }
+///
+///     fn decode(&self, bytes: &[u8]) -> Result<i64, CodecError> {
+///         let bytes = bytes.try_into().map_err(|_| CodecError::Unreadable {
+///             class: "malformed",
+///             schema_id: None,
+///             message: format!("{} bytes, not 8", bytes.len()),
+///         })?;
+///         Ok(i64::from_be_bytes(bytes))
+///     }
+/// }
+///
+/// let mut bytes = Vec::new();
+/// Long.encode(&-2, &mut bytes)?;
+/// assert_eq!(Long.decode(&bytes)?, -2);
+/// # Ok::<(), CodecError>(())
+/// ```
 pub trait Codec<T>: Send + Sync {
     /// Appends `value` to `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`] if the value has no form in this codec; then `bytes` may have more at their end than before.
+    /// [`CodecError`] if the value cannot be encoded. `bytes` may then have a part of it at their end.
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
-    /// Reads one value that fills `bytes` from end to end.
+    /// Decodes one value, which must fill all of `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`] says whether to set the record aside or to ask again.
+    /// [`CodecError`], which says whether the record goes to the dead letters or is tried again.
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError>;
 }
 
-/// Why bytes and a value could not be exchanged, by what is to be done about it.
+/// Why a value could not be encoded or decoded; each variant is named for what happens next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// These bytes will never be readable: the record goes to the dead letters.
+    /// The bytes can never be decoded: the record goes to the dead-letter topic.
     #[error("{class}: {message}")]
     Unreadable {
         /// One word for counters and headers, such as `malformed` or `unknown_schema`.
         class: &'static str,
-        /// The writer's schema, where the bytes name one.
+        /// The id of the writer schema, where the bytes name one.
         schema_id: Option<u32>,
-        /// What is wrong with them.
+        /// What is wrong with the bytes.
         message: String,
     },
-    /// They are a value of ours, written by another release.
+    /// The bytes are a stored value of another version ([`Stored`]).
     #[error("it is in format {found}, and this release reads format {known}")]
     OtherFormat {
-        /// Theirs.
+        /// The version of the bytes.
         found: u8,
-        /// Ours.
+        /// The version that this codec reads.
         known: u8,
     },
-    /// What is needed to read them can't be had just now: try again.
+    /// Something that is needed to decode, such as a schema registry, does not answer: the record is tried again.
     #[error("cannot decode just now: {message}")]
     Unavailable {
-        /// What could not be had.
+        /// What is not available.
         message: String,
     },
 }
 
-/// Text as UTF-8: record keys.
+/// Strings as UTF-8.
 #[derive(Clone, Copy, Debug)]
 pub struct Utf8;
 
@@ -71,8 +99,28 @@ impl Codec<String> for Utf8 {
     }
 }
 
-/// Our own stores' values: a version byte, then postcard (<https://postcard.jamesmunns.com/wire-format>), which says
-/// nothing of fields and types: whatever changes about `T` takes a new version. Golden files hold it to that.
+/// Values of a store: a version byte, then [postcard](https://postcard.jamesmunns.com/wire-format).
+///
+/// Postcard writes neither names nor types of fields, so any change of `T` needs a new version. To go on reading values
+/// that an earlier release has written, use [`StoredSince`].
+///
+/// ```
+/// use foretell_streams::codec::{Codec, CodecError, Stored};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Visits { count: u32, last: String }
+///
+/// let codec = Stored::version(1);
+/// let mut bytes = Vec::new();
+/// codec.encode(&Visits { count: 3, last: "home".to_owned() }, &mut bytes)?;
+/// let visits: Visits = codec.decode(&bytes)?;
+/// assert_eq!(visits.count, 3);
+/// assert!(matches!(
+///     Stored::<Visits>::version(2).decode(&bytes),
+///     Err(CodecError::OtherFormat { found: 1, known: 2 }),
+/// ));
+/// # Ok::<(), CodecError>(())
+/// ```
 #[derive(Debug)]
 pub struct Stored<T> {
     version: u8,
@@ -80,7 +128,7 @@ pub struct Stored<T> {
 }
 
 impl<T> Stored<T> {
-    /// Values of `T` as their format stands at `version`.
+    /// A codec for `T` that writes and reads `version`.
     #[must_use]
     pub fn version(version: u8) -> Self {
         Self { version, value: PhantomData }
@@ -113,8 +161,26 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
     }
 }
 
-/// Values of `T` in their present format, and those that an earlier release wrote as `Old`: what is written is always the
-/// present format.
+/// Values of a store that were once stored as `Old`: reads both versions, and writes the present one.
+///
+/// ```
+/// use foretell_streams::codec::{Codec, CodecError, Stored, StoredSince};
+///
+/// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// struct Total { cents: i64, currency: String }
+///
+/// impl From<i64> for Total {
+///     fn from(cents: i64) -> Self {
+///         Self { cents, currency: "EUR".to_owned() }
+///     }
+/// }
+///
+/// let mut bytes = Vec::new();
+/// Stored::<i64>::version(1).encode(&250, &mut bytes)?; // by an earlier release
+/// let codec = StoredSince::new(Stored::<Total>::version(2), Stored::<i64>::version(1));
+/// assert_eq!(codec.decode(&bytes)?, Total::from(250));
+/// # Ok::<(), CodecError>(())
+/// ```
 #[derive(Debug)]
 pub struct StoredSince<T, Old> {
     present: Stored<T>,
@@ -122,7 +188,7 @@ pub struct StoredSince<T, Old> {
 }
 
 impl<T, Old> StoredSince<T, Old> {
-    /// Reads both formats, and writes `present`.
+    /// A codec that reads both versions and writes `present`.
     #[must_use]
     pub fn new(present: Stored<T>, old: Stored<Old>) -> Self {
         Self { present, old }

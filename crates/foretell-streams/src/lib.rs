@@ -1,5 +1,6 @@
-//! A Kafka Streams that happens to live in this crate: it knows no machine learning, no Kafka client,
-//! no Avro.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
 //!
 //! ```text
 //!    topics ──poll──▶ Worker ──records──▶ Task ─┬─▶ source ─▶ processor ─▶ sink
@@ -9,11 +10,15 @@
 //!      └── one commit: outputs, changelogs, offsets ──┘
 //! ```
 //!
-//! - A [`topology::Topology`] says what is processed how; it is wired once.
+//! - A [`topology::Topology`] is the graph of sources, processors and sinks, built once by a
+//!   [`topology::TopologyBuilder`].
 //! - A [`task::Task`] is one partition's instance of it, with its stores. It does no I/O.
 //! - A [`runtime::Worker`] is a thread that drives tasks through a [`runtime::broker::Broker`].
 
+#![warn(missing_docs, missing_debug_implementations)]
+
 pub mod codec;
+mod debug;
 pub mod local;
 pub mod metrics;
 #[cfg(test)]

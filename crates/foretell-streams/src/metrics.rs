@@ -1,4 +1,4 @@
-//! The layer's metrics, after Kafka Streams' (KIP-444), in Prometheus' units.
+//! Metrics, after those of Kafka Streams (KIP-444), in Prometheus' units.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -7,12 +7,13 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-/// A count that only grows.
+/// A counter that a processor adds to with [`Context::count`](crate::topology::Context::count), so that it counts what was
+/// committed.
 #[derive(Clone, Debug)]
 pub struct Counter(IntCounter);
 
 impl Counter {
-    /// Counts in `counter`.
+    /// Wraps a counter of Prometheus.
     #[must_use]
     pub fn new(counter: IntCounter) -> Self {
         Self(counter)
@@ -24,7 +25,7 @@ impl Counter {
         Self(IntCounter::new("unread", "unread").expect("the name is a valid one"))
     }
 
-    /// Adds at once; what belongs to a record goes through [`crate::topology::Context::count`].
+    /// Adds at once, whatever becomes of the present record.
     pub fn add(&self, by: u64) {
         self.0.inc_by(by);
     }
@@ -74,7 +75,22 @@ pub struct DeclaredMetric {
     pub buckets: Vec<f64>,
 }
 
-/// Makes metrics, registers each, and keeps a list of them. A registry lists only those that have series.
+/// Creates metrics, registers each, and keeps a list of them: for an application's own metrics beside this crate's. (A
+/// registry lists only metrics that have series.)
+///
+/// ```
+/// use foretell_streams::metrics::{Counter, Registration};
+///
+/// let registry = prometheus::Registry::new();
+/// let to = Registration::in_registry(&registry);
+/// let clicks = to.counter("clicks_total", "Clicks processed.")?;
+/// let clicks = Counter::new(clicks); // For `Context::count`.
+/// clicks.add(2);
+/// assert_eq!(clicks.get(), 2);
+/// assert_eq!(to.declared()[0].name, "clicks_total");
+/// # Ok::<(), prometheus::Error>(())
+/// ```
+#[derive(Debug)]
 pub struct Registration<'r> {
     registry: &'r Registry,
     declared: RefCell<Vec<DeclaredMetric>>,
@@ -111,34 +127,34 @@ impl<'r> Registration<'r> {
         Ok(metric)
     }
 
-    /// A counter.
+    /// Creates a counter.
     ///
     /// # Errors
-    /// If the registry has one of its name, or for an impossible name.
+    /// If the registry has a metric of this name, or the name is not a valid one.
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.add(IntCounter::new(name, help)?, MetricKind::Counter, &[])
     }
 
-    /// A gauge of whole numbers.
+    /// Creates a gauge of whole numbers.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
         self.add(IntGauge::new(name, help)?, MetricKind::Gauge, &[])
     }
 
-    /// A gauge of fractions, such as seconds.
+    /// Creates a gauge of fractions, such as seconds.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
         self.add(Gauge::new(name, help)?, MetricKind::Gauge, &[])
     }
 
-    /// Counters by some labels.
+    /// Creates counters by some labels.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn counters_by(
         &self,
         name: &str,
@@ -148,10 +164,11 @@ impl<'r> Registration<'r> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels)?, MetricKind::Counter, &[])
     }
 
-    /// Counters by one label. For its `known` values they begin at 0, so that the first of a kind is an increase.
+    /// Creates counters by one label. Those of its `known` values are exposed as 0 from the start, so that the first count
+    /// is seen as an increase.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn counters(
         &self,
         name: &str,
@@ -166,10 +183,10 @@ impl<'r> Registration<'r> {
         Ok(counters)
     }
 
-    /// Gauges by some labels.
+    /// Creates gauges by some labels.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn gauges(
         &self,
         name: &str,
@@ -179,10 +196,10 @@ impl<'r> Registration<'r> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?, MetricKind::Gauge, &[])
     }
 
-    /// A histogram with these bounds of its buckets.
+    /// Creates a histogram; `buckets` are the upper bounds.
     ///
     /// # Errors
-    /// As of [`Self::counter`].
+    /// See [`Self::counter`].
     pub fn histogram(
         &self,
         name: &str,
@@ -209,7 +226,19 @@ impl Drop for BlockedFor {
     }
 }
 
-/// What every worker of one application reports into.
+/// The metrics of all workers, tasks and standbys of a process.
+///
+/// ```
+/// use foretell_streams::metrics::StreamsMetrics;
+///
+/// let registry = prometheus::Registry::new();
+/// let metrics = StreamsMetrics::register(&registry)?;
+/// // For `WorkerParts::metrics` or a `TopologyDriver`.
+/// # drop(metrics);
+/// let names: Vec<_> = registry.gather().iter().map(|family| family.name().to_owned()).collect();
+/// assert!(names.contains(&"foretell_stream_commits_total".to_owned()));
+/// # Ok::<(), prometheus::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StreamsMetrics {
     records: IntCounterVec,
@@ -231,10 +260,10 @@ pub struct StreamsMetrics {
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 impl StreamsMetrics {
-    /// Registers the layer's metrics.
+    /// Creates the metrics in `registry`.
     ///
     /// # Errors
-    /// If `registry` has them already.
+    /// If `registry` has them already: register once, and clone.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Self::declare(&Registration::in_registry(registry))
     }
@@ -357,7 +386,7 @@ impl StreamsMetrics {
         }
     }
 
-    /// The dead letters of these classes are counted from 0 on, so that the first of a class is an increase.
+    /// Exposes the counters of dead letters of these classes as 0, so that the first of a class is seen as an increase.
     pub fn begin_at_zero(&self, classes: &[&str]) {
         for class in classes {
             self.dead_letters.with_label_values(&[*class]);

@@ -1,4 +1,4 @@
-//! What travels: records as a broker holds them, and the coordinates that find them again.
+//! Records as a broker holds them, and their coordinates: topic, partition and offset.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::time::EventTime;
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// Names a topic.
+    /// A topic of this name. It is not checked until a broker is asked.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
@@ -28,7 +28,7 @@ impl fmt::Display for Topic {
     }
 }
 
-/// A partition's number, counted from 0. A task bears the number of its lead partition.
+/// A partition's number, counted from 0. A task has the number of its lead's partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(pub i32);
 
@@ -38,7 +38,7 @@ impl fmt::Display for Partition {
     }
 }
 
-/// A record's place in its partition.
+/// A record's position in its partition.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -46,7 +46,7 @@ impl fmt::Display for Partition {
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// The place after this one: what is committed once this record is done.
+    /// The offset after this one, which is committed when this record is processed.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -83,18 +83,18 @@ pub struct Header {
     pub value: Vec<u8>,
 }
 
-/// A record read from a topic.
+/// A record read from a topic, undecoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputRecord {
-    /// Where it was read.
+    /// The partition from which it was read.
     pub source: TopicPartition,
-    /// Its place there.
+    /// Its offset there.
     pub offset: Offset,
-    /// The broker's timestamp for it: when its producer says that it happened.
+    /// Its timestamp: from its producer, or from the broker if the topic has `LogAppendTime`.
     pub timestamp: EventTime,
     /// The key, if it has one.
     pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Its headers, in order.
     pub headers: Vec<Header>,
@@ -103,21 +103,21 @@ pub struct InputRecord {
 /// A record to be written to a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {
-    /// Where it goes.
+    /// The topic to write to.
     pub topic: Topic,
-    /// The partition; none lets the key choose ([`partition_of`]).
+    /// The partition; with `None`, the key chooses ([`partition_of`]).
     pub partition: Option<Partition>,
-    /// The timestamp it bears.
+    /// Its timestamp.
     pub timestamp: EventTime,
     /// The key, if it has one.
     pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Its headers, in order.
     pub headers: Vec<Header>,
 }
 
-/// A record to be written, borrowed from wherever its bytes are.
+/// A borrowed [`OutputRecord`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputRecordRef<'r> {
     /// See [`OutputRecord::topic`].
@@ -135,7 +135,33 @@ pub struct OutputRecordRef<'r> {
 }
 
 impl OutputRecord {
-    /// The same, borrowed.
+    /// A record without headers, whose key chooses its partition.
+    ///
+    /// ```
+    /// use foretell_streams::{record::{OutputRecord, Topic}, time::EventTime};
+    ///
+    /// let time = EventTime(1_704_067_200_000);
+    /// let record = OutputRecord::new(&Topic::new("orders"), Some(b"ann"), Some(b"two books"), time);
+    /// assert_eq!(record.partition, None);
+    /// ```
+    #[must_use]
+    pub fn new(
+        topic: &Topic,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp: EventTime,
+    ) -> Self {
+        Self {
+            topic: topic.clone(),
+            partition: None,
+            timestamp,
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Borrows the record.
     #[must_use]
     pub fn as_ref(&self) -> OutputRecordRef<'_> {
         OutputRecordRef {
@@ -150,7 +176,7 @@ impl OutputRecord {
 }
 
 impl OutputRecordRef<'_> {
-    /// The same, with bytes of its own.
+    /// Copies the record.
     #[must_use]
     pub fn to_owned(self) -> OutputRecord {
         OutputRecord {
@@ -164,8 +190,15 @@ impl OutputRecordRef<'_> {
     }
 }
 
-/// The partition of `key` among `partitions`: Kafka's default for keyed records, so that records of
-/// Java producers, of librdkafka (`murmur2_random`) and ours with one key meet in one task.
+/// The partition of `key` among `partitions`, by Kafka's default for keyed records: records of one key meet in one task,
+/// whether they come from Java's producer, from librdkafka (with `partitioner=murmur2_random`) or from this crate.
+///
+/// ```
+/// use foretell_streams::record::{Partition, partition_of};
+///
+/// assert_eq!(partition_of(b"foobar", 3), partition_of(b"foobar", 3));
+/// assert_eq!(partition_of(b"anything", 1), Partition(0));
+/// ```
 ///
 /// # Panics
 /// If `partitions` is 0.

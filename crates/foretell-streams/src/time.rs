@@ -1,4 +1,4 @@
-//! Time as an input: when things happened, and the clock that a test can turn by hand.
+//! Time as an input: event time, wall-clock time, and clocks, of which a test sets its own.
 
 use std::{
     fmt,
@@ -9,15 +9,24 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// When something happened out there, in milliseconds since the Unix epoch. Stream time is the
-/// highest one a task has seen.
+/// The time of an event, in milliseconds since the Unix epoch. Windows and stream time go by it.
+///
+/// ```
+/// use std::time::Duration;
+/// use foretell_streams::time::EventTime;
+///
+/// let noon = EventTime(1_704_110_400_000);
+/// let later = noon + Duration::from_secs(90);
+/// assert_eq!(later.since(noon), Duration::from_secs(90));
+/// assert_eq!(noon.since(later), Duration::ZERO);
+/// ```
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct EventTime(pub i64);
 
-/// When we did something, by our own clock, in milliseconds since the Unix epoch.
+/// The time of day by this machine's clock, in milliseconds since the Unix epoch.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -25,7 +34,7 @@ pub struct EventTime(pub i64);
 pub struct WallTime(pub i64);
 
 impl WallTime {
-    /// How long after `earlier` this was; zero if it was before.
+    /// The span from `earlier` to this time, or zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -33,17 +42,24 @@ impl WallTime {
 }
 
 impl EventTime {
-    /// Before everything.
+    /// The earliest time: the stream time of a task that has seen no record.
     pub const MIN: Self = Self(i64::MIN);
 
-    /// After everything.
+    /// The latest time.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The first moment of the year 2000 (UTC). An earlier time is rather one in another unit.
+    /// The start of the year 2000 (UTC). An earlier event time is likely in another unit.
     pub const YEAR_2000: Self = Self(946_684_800_000);
 
-    /// The unit that this time was given in by mistake for milliseconds, if so it falls between 2000 and `latest`, and
-    /// as it is, it does not.
+    /// The unit in which this time would fall between the year 2000 and `latest`, if it does not in milliseconds.
+    ///
+    /// ```
+    /// use foretell_streams::time::EventTime;
+    ///
+    /// let now = EventTime(1_790_000_000_000);
+    /// assert_eq!(EventTime(1_704_067_200).mistaken_unit(now), Some("seconds"));
+    /// assert_eq!(EventTime(1_704_067_200_000).mistaken_unit(now), None);
+    /// ```
     #[must_use]
     pub fn mistaken_unit(self, latest: Self) -> Option<&'static str> {
         let is_plausible = |millis: i64| Self::YEAR_2000.0 <= millis && millis <= latest.0;
@@ -56,7 +72,7 @@ impl EventTime {
         names.into_iter().zip(units).find(|(_, millis)| is_plausible(*millis)).map(|(name, _)| name)
     }
 
-    /// How long after `earlier` this was; zero if it was before.
+    /// The span from `earlier` to this time, or zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -89,23 +105,33 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Where time comes from.
+/// A source of time. Everything in this crate takes its clock as an argument, so that a test decides what time it is.
+///
+/// ```
+/// use std::time::Duration;
+/// use foretell_streams::time::{Clock, ManualClock, WallTime};
+///
+/// let clock = ManualClock::at(WallTime(1_000));
+/// clock.advance(Duration::from_secs(2));
+/// assert_eq!(clock.now(), WallTime(3_000));
+/// assert_eq!(clock.elapsed(), Duration::from_secs(2));
+/// ```
 pub trait Clock: Send + Sync {
-    /// The time of day; it may jump.
+    /// The time of day. It may jump in both directions.
     fn now(&self) -> WallTime;
 
-    /// How long this clock has been running; it never goes back.
+    /// The time since this clock was started. It never goes back: use it for intervals.
     fn elapsed(&self) -> Duration;
 }
 
-/// The machine's clock.
+/// The clock of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,
 }
 
 impl SystemClock {
-    /// Starts counting [`Clock::elapsed`] from here.
+    /// A clock whose [`Clock::elapsed`] starts at zero.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -129,7 +155,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to go on.
+/// A clock for tests: its time changes only through [`ManualClock::advance`].
 #[derive(Debug)]
 pub struct ManualClock {
     started: i64,
@@ -137,13 +163,13 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Stands at `now`.
+    /// A clock that shows `now`.
     #[must_use]
     pub fn at(now: WallTime) -> Self {
         Self { started: now.0, now: AtomicI64::new(now.0) }
     }
 
-    /// Goes on by `span`.
+    /// Advances the clock by `span`.
     pub fn advance(&self, span: Duration) {
         self.now.fetch_add(millis(span), Ordering::SeqCst);
     }

@@ -23,7 +23,7 @@ use crate::{
     time::Clock,
 };
 
-/// A broker in this process; clones are the same broker.
+/// A broker in this process. Clones share its topics and groups.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -38,14 +38,7 @@ use crate::{
 /// let topic = Topic::new("greetings");
 /// let cleanup = Cleanup::Delete { retention: None };
 /// broker.create_topics(&[TopicSpec { name: topic.clone(), partitions: 1, cleanup, message_bytes_max: None }])?;
-/// broker.publish()?.send(OutputRecord {
-///     topic: topic.clone(),
-///     partition: None,
-///     timestamp: EventTime(0),
-///     key: None,
-///     value: Some(b"hello".to_vec()),
-///     headers: Vec::new(),
-/// })?;
+/// broker.publish()?.send(OutputRecord::new(&topic, None, Some(b"hello"), EventTime(0)))?;
 /// let mut records = Vec::new();
 /// let mut reader = broker.read(&TopicPartition { topic, partition: Partition(0) }, From::Beginning)?;
 /// reader.read(Duration::ZERO, &mut records)?;
@@ -88,14 +81,14 @@ struct LocalPublisher {
 }
 
 impl LocalBroker {
-    /// A broker with no topics, whose time is `clock`. With a clock that is turned by hand, waiting still
-    /// takes real time; wait for [`Duration::ZERO`] there.
+    /// A broker without topics, with default limits, whose sessions and transactions time out by `clock`. Waiting for records
+    /// takes real time even with a [`ManualClock`](crate::time::ManualClock): wait for [`Duration::ZERO`] there.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self::with_settings(clock, LocalSettings::default())
     }
 
-    /// The same with other limits than the default ones.
+    /// A broker without topics, with limits of your own.
     #[must_use]
     pub fn with_settings(clock: Arc<dyn Clock>, settings: LocalSettings) -> Self {
         let cluster = Mutex::new(Cluster::new(settings));
@@ -108,8 +101,8 @@ impl LocalBroker {
         Ok(LocalMember { broker: self.clone(), session })
     }
 
-    /// Does one operation on the cluster, and wakes those who wait if it changed something. For those who
-    /// want to see or do more than the port allows.
+    /// Runs one operation on the [`Cluster`], for what the port does not offer, such as an administrator's actions. Calls that
+    /// wait for records are woken if it changed something.
     pub fn with<T>(&self, operation: impl FnOnce(&mut Cluster, Now) -> T) -> T {
         self.shared.apply(&mut self.shared.lock(), operation)
     }

@@ -1,4 +1,4 @@
-//! One real [`Task`], no broker, and a clock that is turned by hand: Kafka's `TopologyTestDriver`.
+//! A driver of one real [`Task`] without a broker, with a clock set by hand: Kafka's `TopologyTestDriver`.
 //!
 //! ```text
 //!   pipe ─▶ Task ─▶ sent, not committed ──commit──▶ outputs ─▶ read, read_all
@@ -19,8 +19,8 @@ use crate::{
     topology::Topology,
 };
 
-/// Drives one task by hand. What it sends can be read once it is committed, as by a consumer with
-/// `read_committed`.
+/// Drives one task by hand: the way to test a topology. Outputs can be read once they are committed, as by a consumer
+/// with `read_committed`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -85,7 +85,7 @@ fn open(topology: &Arc<Topology>, metrics: &StreamsMetrics) -> Task {
 }
 
 impl TopologyDriver {
-    /// Starts task 0 of `topology` with empty stores; the clock stands at `now`.
+    /// Starts task 0 of `topology` with empty stores in memory; its clock shows `now`.
     #[must_use]
     pub fn new(topology: Topology, now: WallTime, metrics: &StreamsMetrics) -> Self {
         let topology = Arc::new(topology);
@@ -103,19 +103,19 @@ impl TopologyDriver {
         }
     }
 
-    /// The clock, for what else is to run on it. [`Self::advance`] turns it.
+    /// The task's clock. Set it with [`Self::advance`], so that punctuations are called.
     #[must_use]
     pub fn clock(&self) -> Arc<ManualClock> {
         Arc::clone(&self.clock)
     }
 
-    /// The task as it is.
+    /// The task, to look at its stream time and queues.
     #[must_use]
     pub fn task(&self) -> &Task {
         &self.task
     }
 
-    /// Gives the task the next record of one of its inputs, and lets it process all it has.
+    /// Adds the next record of an input, and processes all that is queued.
     ///
     /// # Errors
     /// [`StateError`]: a store can't be read.
@@ -134,7 +134,7 @@ impl TopologyDriver {
         self.pipe_record(OutputRecord { topic, partition: None, timestamp, key, value, headers })
     }
 
-    /// Gives the task a record as its producer sent it, headers included, and lets it process all it has.
+    /// Adds a record with its headers, and processes all that is queued.
     ///
     /// # Errors
     /// [`StateError`]: a store can't be read.
@@ -146,7 +146,7 @@ impl TopologyDriver {
         self.process()
     }
 
-    /// Gives the task a record and lets it wait there: what is queued together is merged by event time.
+    /// Adds a record without processing it: records of several inputs that are queued together are merged by event time.
     ///
     /// # Panics
     /// If its topic is not an input of the topology.
@@ -158,7 +158,7 @@ impl TopologyDriver {
         self.task.add(InputRecord { source, offset, timestamp, key, value, headers });
     }
 
-    /// Processes what waits, until nothing does ([`Step::Idle`]) or the next record has to wait
+    /// Processes queued records until there are none ([`Step::Idle`]) or the next one must wait
     /// ([`Step::Blocked`]).
     ///
     /// # Errors
@@ -172,7 +172,7 @@ impl TopologyDriver {
         }
     }
 
-    /// Turns the clock on by `span`, and calls the wall-clock punctuations that are due then.
+    /// Advances the clock by `span`, and calls the wall-clock punctuations that are due.
     ///
     /// # Errors
     /// [`StateError`]: a store can't be read.
@@ -181,7 +181,7 @@ impl TopologyDriver {
         self.task.punctuate_wall_clock(self.clock.now())
     }
 
-    /// The inputs are quiet: stream time goes on by `span`, as far as the clock allows.
+    /// Advances stream time by `span`, but not past the clock, as a worker does when all inputs are quiet.
     ///
     /// # Errors
     /// [`StateError`]: a store can't be read.
@@ -189,7 +189,7 @@ impl TopologyDriver {
         self.task.go_on(span, self.clock.now())
     }
 
-    /// Commits: outputs can be read, changelogs and offsets are kept.
+    /// Commits outputs, changelogs and offsets. The outputs can be read from now on.
     pub fn commit(&mut self) {
         self.committed.extend(self.task.consumed());
         let sent = self.task.take_outbox();
@@ -205,20 +205,20 @@ impl TopologyDriver {
         self.task.committed(self.clock.now(), &BTreeMap::new()).expect(IN_MEMORY);
     }
 
-    /// The commit fails: nothing since the last one has happened. Pipe its records again; they get
-    /// the offsets that they had.
+    /// Rolls everything back to the last commit, as a failed transaction does. Pipe the records again; they get the same
+    /// offsets.
     pub fn abort(&mut self) {
         self.task.discarded();
         self.positions = self.committed.clone();
     }
 
-    /// The process dies and another one takes over: a new task, its stores restored from the
-    /// changelogs. What was not committed is gone: pipe its records again.
+    /// Replaces the task by a new one with stores restored from the changelogs, as after a crash. What was not committed is
+    /// lost: pipe those records again.
     pub fn restart(&mut self) {
         self.restore(Arc::clone(&self.topology));
     }
 
-    /// A restart with another topology, such as one of a newer release, over the same changelogs.
+    /// Restarts with another topology over the same changelogs, as an upgrade does.
     pub fn restart_with(&mut self, topology: Topology) {
         self.restore(Arc::new(topology));
     }
@@ -237,7 +237,7 @@ impl TopologyDriver {
         self.positions = self.committed.clone();
     }
 
-    /// A record that an earlier process has left in the changelog of a store: a restart brings it.
+    /// Appends a record to the changelog of a store, as if an earlier process had written it. The next restart restores it.
     pub fn leave(
         &mut self,
         changelog: &Topic,
@@ -257,17 +257,17 @@ impl TopologyDriver {
         log.push(logged(record, log.len()));
     }
 
-    /// What was committed to `topic` and not yet read.
+    /// Takes the committed records of `topic` that were not read yet.
     pub fn read(&mut self, topic: &Topic) -> Vec<OutputRecord> {
         self.outputs.extract_if(.., |record| record.topic == *topic).collect()
     }
 
-    /// What was committed and not yet read, in the order in which it was sent; changelogs left out.
+    /// Takes the committed records of all topics but changelogs that were not read yet, in the order of sending.
     pub fn read_all(&mut self) -> Vec<OutputRecord> {
         std::mem::take(&mut self.outputs)
     }
 
-    /// All that was committed to the changelog of a store.
+    /// All records that were committed to the changelog of a store.
     #[must_use]
     pub fn changelog(&self, topic: &Topic) -> &[InputRecord] {
         self.changelogs.get(topic).map_or(&[], Vec::as_slice)

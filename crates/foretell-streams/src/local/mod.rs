@@ -1,5 +1,6 @@
-//! A broker in this process, for the demo and for tests: Kafka's semantics as far as
-//! the port in [`crate::runtime::broker`] shows them, and nothing on disk or on the wire.
+//! Running without a Kafka: [`LocalBroker`], a broker in this process with Kafka's semantics as far as the port in
+//! [`crate::runtime::broker`] shows them, and [`TopologyDriver`], which drives one task by hand. Nothing is written to
+//! disk or sent over the wire.
 //!
 //! ```text
 //!   Broker  Member  Reader  Publisher    the port
@@ -56,7 +57,7 @@ pub use crate::local::{
     session::{Cursor, Session},
 };
 
-/// How patient and how large a [`LocalBroker`] is.
+/// Time-outs and limits of a [`LocalBroker`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalSettings {
     /// A member that has not polled for so long is expelled.

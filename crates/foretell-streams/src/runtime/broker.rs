@@ -1,5 +1,5 @@
-//! The port to a Kafka-compatible broker: all that the runtime asks of one. `foretell-kafka` implements it over
-//! librdkafka, [`crate::local`] in this process.
+//! The port to a broker: all that the runtime asks of one. `foretell-kafka` implements it over librdkafka,
+//! [`crate::local`] in this process.
 
 use std::time::Duration;
 
@@ -7,28 +7,60 @@ use crate::record::{
     InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
 };
 
-/// A cluster, as a client sees it.
+/// A connection to a cluster: the port that a broker's client implements.
+///
+/// Take it as `Arc<dyn Broker>`, and the same code runs on a Kafka and in a test:
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use foretell_streams::{
+///     local::LocalBroker, record::{OutputRecord, Partition, Topic, TopicPartition},
+///     runtime::broker::{Broker, BrokerError, Cleanup, From, Isolation, ReadTo, TopicSpec},
+///     time::{EventTime, SystemClock},
+/// };
+///
+/// /// All records of a partition up to its end.
+/// fn read_all(broker: &dyn Broker, source: &TopicPartition) -> Result<usize, BrokerError> {
+///     let mut records = Vec::new();
+///     let mut reader = broker.read(source, From::Beginning)?;
+///     while reader.read(Duration::from_millis(100), &mut records)? == ReadTo::More {}
+///     Ok(records.len())
+/// }
+///
+/// let broker: Arc<dyn Broker> = Arc::new(LocalBroker::new(Arc::new(SystemClock::new())));
+/// let topic = Topic::new("orders");
+/// let cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(3600)) };
+/// broker.create_topics(&[TopicSpec { name: topic.clone(), partitions: 1, cleanup, message_bytes_max: None }])?;
+/// let mut publisher = broker.publish()?;
+/// publisher.send(OutputRecord::new(&topic, Some(b"ann"), Some(b"a book"), EventTime(0)))?;
+/// publisher.flush()?;
+///
+/// let source = TopicPartition { topic, partition: Partition(0) };
+/// assert_eq!(read_all(broker.as_ref(), &source)?, 1);
+/// assert_eq!(broker.end(&source, Isolation::ReadCommitted)?.0, 1);
+/// # Ok::<(), BrokerError>(())
+/// ```
 pub trait Broker: Send + Sync {
-    /// Joins a group: one worker's consumer and producer. Does not wait for an assignment.
+    /// Joins a group with one worker's consumer and producer. Does not wait for an assignment.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if the settings are refused; [`BrokerError::Retry`] if nobody answers.
+    /// [`BrokerError::Fatal`] if the settings are refused; [`BrokerError::Retry`] if no broker answers.
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError>;
 
-    /// Reads one partition outside any group, committed records only: for restores and for tables
-    /// that every instance holds whole.
+    /// Opens a reader of one partition outside any group, committed records only: for restores, and for tables
+    /// that every instance reads whole.
     ///
     /// # Errors
     /// [`BrokerError`], such as for a topic that does not exist.
     fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError>;
 
-    /// Follows partitions outside any group that come and go, committed records only: one client for all of them.
+    /// Opens a follower of several partitions outside any group, committed records only: one client for all of them.
     ///
     /// # Errors
     /// [`BrokerError`] if no consumer can be made.
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError>;
 
-    /// Writes outside any transaction (idempotent, acknowledged by all replicas).
+    /// Opens a publisher, which writes outside any transaction (idempotent, acknowledged by all in-sync replicas).
     ///
     /// # Errors
     /// [`BrokerError`] if no producer can be made.
@@ -41,26 +73,27 @@ pub trait Broker: Send + Sync {
     /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
 
-    /// The offset after the last record that `source` has just now.
+    /// The offset after the last record of `source` at present.
     ///
     /// # Errors
     /// [`BrokerError`], such as for a topic that does not exist.
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
 
-    /// How many partitions `topic` has; none if it does not exist. That takes some time to say, for one broker of
-    /// a cluster may not have heard of a topic yet.
+    /// The number of partitions of `topic`, or `None` if it does not exist. `None` may take some seconds, because one broker
+    /// of a cluster may not know a new topic yet.
     ///
     /// # Errors
-    /// [`BrokerError`] if nobody answers.
+    /// [`BrokerError`] if no broker answers.
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError>;
 }
 
-/// How a worker takes part in a group.
+/// A worker's part in a consumer group. [`Membership::new`] takes it from a topology.
 #[derive(Clone, Debug)]
 pub struct Membership {
     /// The consumer group.
     pub group: String,
-    /// This worker's name in it, the same after a restart: the transactional id.
+    /// This worker's name, which no other worker of the group has, and which is the same after a restart: it is the
+    /// transactional id, by which a worker fences its predecessor.
     pub member: String,
     /// The topic that the group subscribes to; its partitions number the tasks.
     pub lead: Topic,
@@ -78,7 +111,7 @@ impl Membership {
     }
 }
 
-/// What a commit promises (KIP-129, KIP-447).
+/// The guarantee of a commit (KIP-129, KIP-447).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessingGuarantee {
@@ -297,20 +330,20 @@ pub trait Publisher: Send {
     fn flush(&mut self) -> Result<(), BrokerError>;
 }
 
-/// A topic as it should be.
+/// The settings of a topic to create. [`TopicSpec::all_of`] lists those of a topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Its name.
+    /// The topic.
     pub name: Topic,
-    /// How many partitions.
+    /// The number of partitions.
     pub partitions: u32,
-    /// What is kept.
+    /// What is kept, and how long.
     pub cleanup: Cleanup,
     /// The largest record batch, in bytes, if not the broker's default (`max.message.bytes`).
     pub message_bytes_max: Option<u32>,
 }
 
-/// What a topic keeps (`cleanup.policy`).
+/// Which records a topic keeps (`cleanup.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
     /// Records of the last `retention`; for ever if there is none.
@@ -361,19 +394,19 @@ impl Cleanup {
     }
 }
 
-/// What went wrong with a broker, named for what to do about it.
+/// A failed call to a broker; each variant is named for the recovery.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// It may work in a moment: the same call again.
+    /// The broker is not available: make the same call again.
     #[error("the broker is not available just now: {0}")]
     Retry(String),
-    /// The transaction can't be committed: [`Member::abort`], discard, process again.
+    /// The transaction cannot be committed: call [`Member::abort`], discard, and process again.
     #[error("the transaction must be aborted: {0}")]
     Abort(String),
-    /// Another member with this name or these partitions has taken over: drop the member, join again.
+    /// Another member with this name or these partitions has taken over: drop the member and join again.
     #[error("fenced by another member: {0}")]
     Fenced(String),
-    /// This record can never be written (larger than the limit, an unknown partition): set it aside.
+    /// This record can never be written (larger than the limit, an unknown partition): send it to the dead-letter topic.
     #[error("cannot write to {topic}: {reason}")]
     Unsendable {
         /// Where it was to go.
@@ -385,11 +418,11 @@ pub enum BrokerError {
     /// record there is; a reader starts over when it is opened anew.
     #[error("the log was cut off before {0}")]
     OutOfRange(TopicPartition),
-    /// A topic is not there, which was asked more than once: stop, for somebody has to make it again. It is not
-    /// the record's fault that was to go there.
+    /// A topic does not exist any more, as several answers said: stop until an operator has created it again. It is not
+    /// the fault of the record that was to be written there.
     #[error("topic {0} does not exist any more: make it again, and start again")]
     Gone(Topic),
-    /// Nothing will make it work without somebody's help: stop, and say this.
+    /// An operator must act: stop with this message.
     #[error("{0}")]
     Fatal(String),
 }

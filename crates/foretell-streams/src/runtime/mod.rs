@@ -1,7 +1,10 @@
-//! What drives tasks: the way out to a broker, and the workers.
+//! Workers, standbys and topic monitors: the threads that connect tasks to a broker, and the port to that broker.
+//!
+//! Start with [`Worker`] and [`WorkerParts::new`].
 
 mod backlog;
 pub mod broker;
+mod from_topology;
 mod presence;
 mod quiet;
 mod restore;

@@ -24,7 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at whether it is to stop.
 const STOP_LOOK: Duration = Duration::from_millis(200);
 
-/// One thread's watch over topics.
+/// A monitor of the topics in use, for a thread of its own: it ends with an error when a topic is deleted or gets another
+/// number of partitions.
 pub struct TopicWatch {
     broker: Arc<dyn Broker>,
     /// How many partitions each has.
@@ -36,7 +37,7 @@ pub struct TopicWatch {
 }
 
 impl TopicWatch {
-    /// Over `topics`, which exist, and have so many partitions.
+    /// A monitor of `topics`, which exist with these numbers of partitions.
     #[must_use]
     pub fn new(
         broker: Arc<dyn Broker>,
@@ -47,7 +48,7 @@ impl TopicWatch {
         Self { broker, topics, clock, looked_at, missed: BTreeSet::new() }
     }
 
-    /// Turns until `stop`.
+    /// Looks every few seconds until `stop`.
     ///
     /// # Errors
     /// [`BrokerError::Gone`], if a topic was deleted; [`WorkerError::Repartitioned`].

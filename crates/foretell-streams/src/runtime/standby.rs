@@ -1,4 +1,4 @@
-//! Warm copies (Kafka Streams' standby tasks): the stores of the tasks that other instances have, kept up to date
+//! Standby tasks, as in Kafka Streams: the stores of the tasks that other instances have, kept up to date
 //! on this one's disk, so that a task that moves here has little to read.
 //!
 //! ```text
@@ -25,23 +25,24 @@ use crate::{
     topology::Topology,
 };
 
-/// What a standby works with.
+/// The parts of a [`Standby`].
 pub struct StandbyParts {
-    /// The cluster.
+    /// The cluster whose changelogs it reads.
     pub broker: Arc<dyn Broker>,
-    /// Whose tasks.
+    /// The topology whose tasks it keeps.
     pub topology: Arc<Topology>,
-    /// Names it in the metrics.
+    /// The consumer group of the workers, as a label of its metrics.
     pub group: String,
-    /// Where the copies are.
+    /// The stores, shared with the workers of this process.
     pub stores: Arc<dyn StoreSupplier>,
-    /// Time.
+    /// The clock for pauses.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// The metrics that it updates.
     pub metrics: StreamsMetrics,
 }
 
-/// One thread's warm copies.
+/// The standby tasks of one thread. They need stores that outlive a task, such as
+/// [`DiskStores`](crate::state::DiskStores); with [`MemoryStores`](crate::state::MemoryStores) there are none.
 pub struct Standby {
     parts: StandbyParts,
     copies: BTreeMap<Partition, Copy>,
@@ -61,13 +62,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
 impl Standby {
-    /// With no copies yet.
+    /// A standby that has copied nothing yet.
     #[must_use]
     pub fn new(parts: StandbyParts) -> Self {
         Self { parts, copies: BTreeMap::new(), looked_at: None }
     }
 
-    /// Turns until `stop`.
+    /// Follows changelogs until `stop`.
     ///
     /// # Errors
     /// [`WorkerError`]

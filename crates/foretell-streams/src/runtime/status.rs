@@ -1,4 +1,4 @@
-//! What workers say of themselves: snapshots published at every commit, for whoever watches.
+//! Status of workers and tasks: snapshots published at each commit.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use crate::time::{EventTime, WallTime};
 
-/// Where a task is in its life.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// Reading its changelogs.
+    /// It reads its changelogs.
     Restoring,
-    /// Processing.
+    /// It processes records.
     Running,
     /// Its next record waits for something.
     Blocked,
@@ -63,18 +63,27 @@ impl WorkerStatus {
     }
 }
 
-/// The snapshots of all workers of this process, by name.
+/// The latest snapshots of the workers of a process, by the workers' names. Clones share the board.
+///
+/// ```
+/// use foretell_streams::runtime::{StatusBoard, WorkerStatus};
+///
+/// let board = StatusBoard::default(); // A clone of it goes into `WorkerParts::board`.
+/// let is_ready = || board.read().values().all(WorkerStatus::is_running);
+/// board.publish("worker-1", WorkerStatus::default()); // A worker does this.
+/// assert!(!is_ready(), "it has not joined yet");
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct StatusBoard(Arc<Mutex<BTreeMap<String, WorkerStatus>>>);
 
 impl StatusBoard {
-    /// Puts up a worker's newest snapshot.
+    /// Replaces a worker's snapshot.
     pub fn publish(&self, worker: &str, status: WorkerStatus) {
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         board.insert(worker.to_owned(), status);
     }
 
-    /// All snapshots.
+    /// Copies all snapshots.
     #[must_use]
     pub fn read(&self) -> BTreeMap<String, WorkerStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,4 +1,4 @@
-//! Stores in memory: the fastest, and gone with their task.
+//! Stores in memory: the fastest; a task that starts again restores them from the whole changelog.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Bound, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Makes a [`MemoryStore`] for every task.
+/// Supplies each store of each task with a [`MemoryStore`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStores;
 
@@ -39,7 +39,7 @@ impl StoreSupplier for MemoryStores {
     }
 }
 
-/// A map: ordered, or hashed where keys are asked for one by one.
+/// A store in memory: an ordered map for window stores, a hash map for key-value stores.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     entries: Entries,
@@ -59,7 +59,7 @@ impl Default for Entries {
 }
 
 impl MemoryStore {
-    /// An empty one.
+    /// An empty store.
     #[must_use]
     pub fn new(access: Access) -> Self {
         let entries = match access {

@@ -1,4 +1,6 @@
-//! What a task remembers: ordered maps of bytes with typed views, each backed by a changelog topic.
+//! State stores: maps of bytes with typed views, each backed by a changelog topic.
+//!
+//! A processor gets a [`KeyValueHandle`] or a [`WindowHandle`] from the builder, and opens it with its context.
 //!
 //! ```text
 //!   processor ──put──▶ dirty ──commit──▶ StateStore         one entry a key, whatever was written,
@@ -34,11 +36,11 @@ use crate::{
     record::{Topic, TopicPartition},
 };
 
-/// A store's place in its topology.
+/// The identity of a store within its topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreId(pub(crate) usize);
 
-/// What can go wrong with a store, named for what to do about it.
+/// A failed access to a store; each variant is named for the recovery.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// An entry can't be read: the store must be rebuilt from its changelog.

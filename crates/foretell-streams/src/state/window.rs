@@ -1,5 +1,5 @@
-//! A store of values by key *and* event time, with an index by time alone, so that what a window
-//! has passed by can be found and removed, oldest first.
+//! Window stores: values by key *and* event time, with an index by time alone, so that expired
+//! values can be found and removed, oldest first.
 //!
 //! ```text
 //!   1 ‖ length(key) ‖ key ‖ time ‖ sequence  →  value       what the changelog keeps
@@ -7,7 +7,7 @@
 //! ```
 //! Times are big-endian with the sign bit turned, so that bytes sort as times do.
 
-use std::{ops::Bound, sync::Arc};
+use std::{fmt, ops::Bound, sync::Arc};
 
 use crate::{
     codec::Codec,
@@ -19,7 +19,56 @@ use crate::{
 const BY_TIME: u8 = 0;
 const BY_KEY: u8 = 1;
 
-/// How a processor names a window store: made by the topology's builder, opened by a context.
+/// A reference to a window store, made by
+/// [`TopologyBuilder::window_store`](crate::topology::TopologyBuilder::window_store) and opened with
+/// [`Context::window`](crate::topology::Context::window). Clones refer to the same store.
+///
+/// A window store has no retention of its own: a processor removes old values with [`WindowStore::expire`].
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use foretell_streams::{
+///     codec::{Stored, Utf8}, local::TopologyDriver, metrics::StreamsMetrics, record::Topic,
+///     state::WindowHandle, time::{EventTime, WallTime},
+///     topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
+/// };
+///
+/// /// Forwards a key when it comes for the third time within a minute.
+/// struct Often { seen: WindowHandle<()> }
+///
+/// impl Processor for Often {
+///     type In = String;
+///     type Out = String;
+///
+///     fn process(&mut self, record: &Record<String>, ctx: &mut Context<'_, String>) -> Result<(), ProcessError> {
+///         let minute_ago = record.time - Duration::from_secs(60);
+///         let oldest = ctx.stream_time() - Duration::from_secs(60);
+///         let mut seen = ctx.window(&self.seen);
+///         seen.expire(oldest, 100)?;
+///         seen.add(record.text_key()?, record.time, &())?;
+///         if seen.fetch(record.text_key()?, minute_ago, record.time)?.len() == 3 {
+///             ctx.forward(record)?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut builder = TopologyBuilder::new("often", Topic::new("dead-letters"));
+/// let calls = builder.source("calls", Topic::new("calls"), Arc::new(Utf8));
+/// let seen = builder.window_store("seen", Arc::new(Stored::version(1)));
+/// let often = builder.process("often", &[calls], &[seen.id()], move || Often { seen: seen.clone() });
+/// builder.sink("out", &[often], Topic::new("often"), Arc::new(Utf8));
+///
+/// let now = WallTime(1_704_070_000_000);
+/// let mut driver = TopologyDriver::new(builder.build(), now, &StreamsMetrics::unregistered());
+/// for second in [0, 50, 70, 90] {
+///     let time = EventTime(1_704_067_200_000 + 1000 * second);
+///     driver.pipe(&Topic::new("calls"), Some(b"ann"), Some(b"hello"), time)?;
+/// }
+/// driver.commit();
+/// assert_eq!(driver.read(&Topic::new("often")).len(), 1, "at 50, 70 and 90 seconds");
+/// # Ok::<(), foretell_streams::state::StateError>(())
+/// ```
 pub struct WindowHandle<V> {
     pub(crate) id: StoreId,
     pub(crate) changelog: Topic,
@@ -27,10 +76,19 @@ pub struct WindowHandle<V> {
 }
 
 impl<V> WindowHandle<V> {
-    /// Its place in the topology.
+    /// The store's identity, for [`TopologyBuilder::process`](crate::topology::TopologyBuilder::process).
     #[must_use]
     pub fn id(&self) -> StoreId {
         self.id
+    }
+}
+
+impl<V> fmt::Debug for WindowHandle<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WindowHandle")
+            .field("id", &self.id)
+            .field("changelog", &self.changelog)
+            .finish_non_exhaustive()
     }
 }
 
@@ -40,24 +98,30 @@ impl<V> Clone for WindowHandle<V> {
     }
 }
 
-/// A value with its place in a window store.
+/// An entry of a window store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windowed<V> {
-    /// Its key.
+    /// The key that it was added with.
     pub key: String,
-    /// Its event time.
+    /// The event time that it was added with.
     pub time: EventTime,
-    /// Tells apart values of one key and time; 0 for the first.
+    /// The number among the entries of one key and time, from 0.
     pub sequence: u32,
     /// The value.
     pub value: V,
 }
 
-/// A window store, opened for one record.
+/// An open window store. Its changes take effect if the record is processed, and last if it is committed.
 pub struct WindowStore<'s, V> {
     pub(crate) store: &'s mut Store,
     pub(crate) changelog: &'s Topic,
     pub(crate) values: &'s dyn Codec<V>,
+}
+
+impl<V> fmt::Debug for WindowStore<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WindowStore").field("changelog", &self.changelog).finish_non_exhaustive()
+    }
 }
 
 impl<V> WindowStore<'_, V> {
@@ -92,7 +156,7 @@ impl<V> WindowStore<'_, V> {
         self.fetch(key, EventTime::MIN, EventTime::MAX)
     }
 
-    /// Adds a value, beside what the key holds at that time already.
+    /// Adds a value. Earlier values of the same key and time stay.
     ///
     /// # Errors
     /// [`StateError`]
@@ -107,7 +171,7 @@ impl<V> WindowStore<'_, V> {
         self.write(key, time, sequence, value)
     }
 
-    /// Writes a value at the place where it was found.
+    /// Overwrites the entry of the same key, time and sequence.
     ///
     /// # Errors
     /// [`StateError::Unstorable`]
@@ -115,13 +179,13 @@ impl<V> WindowStore<'_, V> {
         self.write(&entry.key, entry.time, entry.sequence, &entry.value)
     }
 
-    /// Removes a value from the place where it was found.
+    /// Removes the entry of the same key, time and sequence.
     pub fn remove(&mut self, entry: &Windowed<V>) {
         self.store.delete(by_key(&entry.key, entry.time, entry.sequence));
         self.store.delete(by_time(&entry.key, entry.time, entry.sequence));
     }
 
-    /// Removes at most `limit` values older than `before` and returns them, oldest first.
+    /// Removes at most `limit` entries with times before `before`, of all keys, and returns them, oldest first.
     ///
     /// # Errors
     /// [`StateError`]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     marker::PhantomData,
     sync::{Arc, Once},
     time::Duration,
@@ -20,10 +21,18 @@ use crate::{
     },
 };
 
-/// Where a node's output can be picked up.
+/// The output of a source or a processor, to be passed as an input to the next node.
+///
+/// It is a copyable token: several nodes may take the same edge, and a node several edges of one type.
 pub struct Edge<T> {
     pub(crate) from: usize,
     value: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for Edge<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("from", &self.from).finish()
+    }
 }
 
 impl<T> Clone for Edge<T> {
@@ -99,7 +108,7 @@ pub(crate) struct StoreSpec {
     pub(crate) changelog: Topic,
 }
 
-/// Collects the parts of a topology.
+/// Builds a [`Topology`], node by node. Edges carry the type of their values, so what does not fit does not compile.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -140,12 +149,22 @@ pub struct TopologyBuilder {
     planted: Option<Planted>,
 }
 
+impl fmt::Debug for TopologyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopologyBuilder")
+            .field("application", &self.application)
+            .field("sources", &self.sources)
+            .field("stores", &self.stores)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Clocks of machines that keep them set differ by less.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 impl TopologyBuilder {
-    /// An empty topology. `application` prefixes its changelogs; `dead_letters` takes what can't be
-    /// processed.
+    /// An empty topology. The changelog of a store is named `<application>-<store>-changelog`; records that cannot be
+    /// processed go to the topic `dead_letters`.
     #[must_use]
     pub fn new(application: &str, dead_letters: Topic) -> Self {
         Self {
@@ -167,14 +186,16 @@ impl TopologyBuilder {
         self.planted = Some(planted);
     }
 
-    /// How far stream time may run ahead of the time of day (10 s by default). A record from further ahead is processed,
-    /// counted, and moves stream time so far and no further.
+    /// Sets how far stream time may run ahead of the time of day (10 s by default). A record from further ahead is
+    /// processed and counted, but moves stream time no further than this.
     pub fn clock_tolerance(&mut self, tolerance: Duration) {
         self.clock_tolerance = tolerance;
     }
 
-    /// Reads a topic. The first source is the lead: its partitions number the tasks, and every
-    /// other source's topic has as many.
+    /// Adds a source, which reads a topic and takes the timestamps of its records as event times.
+    ///
+    /// The first source is the lead: its topic's partitions number the tasks, and the topic of every other source must have
+    /// as many. A record without a value goes to the dead letters.
     pub fn source<T: 'static>(
         &mut self,
         name: &str,
@@ -184,9 +205,41 @@ impl TopologyBuilder {
         self.source_timed(name, topic, codec, |_, record, _| Ok(record.timestamp))
     }
 
-    /// Reads a topic whose records tell their event time themselves: `time` is what Kafka Streams
-    /// calls a `TimestampExtractor`. It gets the value, the record, and the time of day, and may
-    /// reject the record. It is asked when the record becomes the head of its queue: by this time inputs are merged.
+    /// Adds a source with a timestamp extractor: `time` computes a record's event time from its decoded value, the record
+    /// as read, and the time of day, or rejects the record.
+    ///
+    /// It is called when the record becomes the head of its queue, because the inputs of a task are merged by this time.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use foretell_streams::{
+    ///     codec::Stored, local::TopologyDriver, metrics::StreamsMetrics, record::Topic,
+    ///     time::{EventTime, WallTime}, topology::{ProcessError, TopologyBuilder},
+    /// };
+    /// # use foretell_streams::codec::Codec;
+    ///
+    /// /// Seconds since 1970, and a text.
+    /// type Message = (i64, String);
+    ///
+    /// let mut builder = TopologyBuilder::new("chat", Topic::new("dead-letters"));
+    /// builder.source_timed(
+    ///     "messages",
+    ///     Topic::new("messages"),
+    ///     Arc::new(Stored::<Message>::version(1)),
+    ///     |(seconds, _), _record, now| match EventTime(seconds * 1000) {
+    ///         time if time.0 > now.0 => Err(ProcessError::reject("in_the_future", format!("{time}"))),
+    ///         time => Ok(time),
+    ///     },
+    /// );
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # Stored::version(1).encode(&(1_704_067_200_i64, "hello".to_owned()), &mut bytes)?;
+    /// let now = WallTime(1_704_070_000_000);
+    /// let mut driver = TopologyDriver::new(builder.build(), now, &StreamsMetrics::unregistered());
+    /// driver.pipe(&Topic::new("messages"), None, Some(&bytes), EventTime(0))?;
+    /// assert_eq!(driver.task().stream_time(), EventTime(1_704_067_200_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn source_timed<T: 'static>(
         &mut self,
         name: &str,
@@ -206,7 +259,7 @@ impl TopologyBuilder {
         Edge { from: node, value: PhantomData }
     }
 
-    /// Adds a key-value store.
+    /// Adds a key-value store whose values are encoded by `values`. See [`KeyValueHandle`] for an example.
     pub fn key_value_store<V>(
         &mut self,
         name: &str,
@@ -216,13 +269,15 @@ impl TopologyBuilder {
         KeyValueHandle { id, changelog, values }
     }
 
-    /// Adds a window store.
+    /// Adds a window store whose values are encoded by `values`. See [`WindowHandle`] for an example.
     pub fn window_store<V>(&mut self, name: &str, values: Arc<dyn Codec<V>>) -> WindowHandle<V> {
         let (id, changelog) = self.add_store(name, StoreKind::Window);
         WindowHandle { id, changelog, values }
     }
 
-    /// Adds a processor fed by `inputs`. `stores` are those it opens, for the drawing.
+    /// Adds a processor fed by `inputs`. Each task calls `make` once for a processor of its own.
+    ///
+    /// `stores` are the stores that the processor opens. They are shown by [`Topology::describe`] and not checked.
     pub fn process<P: Processor>(
         &mut self,
         name: &str,
@@ -238,7 +293,8 @@ impl TopologyBuilder {
         Edge { from: node, value: PhantomData }
     }
 
-    /// Writes what comes along `inputs` to a topic, with its key.
+    /// Adds a sink, which writes the records of `inputs` to a topic. The key chooses the partition
+    /// ([`partition_of`](crate::record::partition_of)), and the timestamp is the time of writing.
     pub fn sink<T: 'static>(
         &mut self,
         name: &str,
@@ -260,13 +316,21 @@ impl TopologyBuilder {
         }
     }
 
-    /// The finished topology.
+    /// Finishes the topology.
     ///
     /// # Panics
-    /// Without a source.
+    /// If there is no source, if two sources read the same topic, or if two stores have the same name: these would
+    /// share a changelog and overwrite each other.
     #[must_use]
     pub fn build(self) -> Topology {
-        assert!(!self.sources.is_empty(), "a topology has a source");
+        assert!(!self.sources.is_empty(), "a topology needs at least one source");
+        let topics = self.sources.iter().map(|source| source.topic.as_str());
+        if let Some(topic) = repeated(topics) {
+            panic!("topic {topic} is read by two sources: add one and use its edge twice");
+        }
+        if let Some(name) = repeated(self.stores.iter().map(|store| store.name.as_str())) {
+            panic!("two stores are named {name}: give each a name of its own");
+        }
         Topology {
             dead_letters: self.dead_letters,
             nodes: self.nodes,
@@ -293,7 +357,12 @@ impl TopologyBuilder {
     }
 }
 
-/// A finished topology, from which every task makes its own nodes and stores.
+fn repeated<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let mut seen = BTreeSet::new();
+    names.find(|name| !seen.insert(*name))
+}
+
+/// A finished graph of sources, processors, sinks and stores, from which every task makes its own.
 pub struct Topology {
     pub(crate) dead_letters: Topic,
     pub(crate) nodes: Vec<NodeSpec>,
@@ -303,6 +372,16 @@ pub struct Topology {
     pub(crate) clock_tolerance: Duration,
     #[cfg(test)]
     planted: Option<Planted>,
+}
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topology")
+            .field("sources", &self.sources)
+            .field("stores", &self.stores)
+            .field("dead_letters", &self.dead_letters)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Topology {
@@ -318,19 +397,19 @@ impl Topology {
         &self.sources[0].topic
     }
 
-    /// The other topics read, partition by partition beside the lead.
+    /// The topics of the other sources: the inputs that are co-partitioned with the lead.
     #[must_use]
     pub fn companions(&self) -> Vec<Topic> {
         self.sources[1..].iter().map(|source| source.topic.clone()).collect()
     }
 
-    /// The changelog topics, one a store, each with as many partitions as the lead.
+    /// The changelog topics, one for each store, each with as many partitions as the lead.
     #[must_use]
     pub fn changelogs(&self) -> Vec<Topic> {
         self.stores.iter().map(|store| store.changelog.clone()).collect()
     }
 
-    /// Every topic that is read or written.
+    /// Every topic that is read or written: inputs, outputs, changelogs and the dead-letter topic.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<Topic> {
         let of_nodes = self.nodes.iter().filter_map(|node| match &node.kind {
@@ -365,5 +444,40 @@ impl Topology {
             now: WallTime::default(),
             clock_tolerance: self.clock_tolerance,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Utf8;
+
+    fn builder() -> TopologyBuilder {
+        TopologyBuilder::new("test", Topic::new("dead-letters"))
+    }
+
+    #[test]
+    #[should_panic(expected = "topic in is read by two sources")]
+    fn a_topic_is_read_by_one_source() {
+        let mut builder = builder();
+        builder.source("a", Topic::new("in"), Arc::new(Utf8));
+        builder.source("b", Topic::new("in"), Arc::new(Utf8));
+        drop(builder.build());
+    }
+
+    #[test]
+    #[should_panic(expected = "two stores are named counts")]
+    fn a_store_has_a_name_of_its_own() {
+        let mut builder = builder();
+        builder.source("a", Topic::new("in"), Arc::new(Utf8));
+        builder.key_value_store::<String>("counts", Arc::new(Utf8));
+        builder.window_store::<String>("counts", Arc::new(Utf8));
+        drop(builder.build());
+    }
+
+    #[test]
+    #[should_panic(expected = "a topology needs at least one source")]
+    fn a_topology_reads_something() {
+        drop(builder().build());
     }
 }

@@ -1,6 +1,6 @@
-//! What a processor may do while it processes: open stores, send on, ask the time, count, set aside.
+//! What a processor may do during a call: open stores, forward, read the time, count, send to the dead-letter topic.
 
-use std::{any::Any, marker::PhantomData, sync::Arc, time::Duration};
+use std::{any::Any, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,25 +12,26 @@ use crate::{
     topology::{Node, Outbox, ProcessError, Record},
 };
 
-/// Which time a punctuation follows.
+/// The time that a punctuation follows, for [`Context::schedule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PunctuationKind {
-    /// Stream time: see [`Context::stream_time`].
+    /// [`Context::stream_time`]: it goes on with records, so a backfill is punctuated as live traffic is.
     StreamTime,
-    /// The clock on the wall.
+    /// The time of day: it goes on whether or not there are records.
     WallClock,
 }
 
-/// The time that a punctuation was called for.
+/// The time for which [`Processor::punctuate`](crate::topology::Processor::punctuate) is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Punctuation {
-    /// Stream time.
+    /// The stream time, which may be past several intervals.
     StreamTime(EventTime),
     /// The time of day.
     WallClock(WallTime),
 }
 
-/// A record's raw bytes and where they came from: what is kept of a record that can't be used.
+/// A record as it was read: its coordinates and bytes. A processor that keeps records for later stores this with them, so
+/// that [`Context::dead_letter`] can still send the original to the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Original {
     /// Its topic.
@@ -63,7 +64,7 @@ impl From<&InputRecord> for Original {
     }
 }
 
-/// A record set aside, with its reason.
+/// A record for the dead-letter topic, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
     pub(crate) original: Original,
@@ -135,11 +136,71 @@ impl Scope {
     }
 }
 
-/// A processor's hands and eyes, for the time of one call.
+/// Access to stores, child nodes, time and counters for one call of a [`Processor`](crate::topology::Processor).
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use foretell_streams::{
+///     codec::{Stored, Utf8}, local::TopologyDriver, metrics::StreamsMetrics, record::Topic,
+///     state::KeyValueHandle, time::{EventTime, WallTime},
+///     topology::{
+///         Context, ProcessError, Processor, Punctuation, PunctuationKind, Record, TopologyBuilder,
+///     },
+/// };
+///
+/// /// Counts clicks, and forwards the count once a minute.
+/// struct Report { counts: KeyValueHandle<u32> }
+///
+/// impl Processor for Report {
+///     type In = String;
+///     type Out = String;
+///
+///     fn start(&mut self, ctx: &mut Context<'_, String>) {
+///         ctx.schedule(PunctuationKind::WallClock, Duration::from_secs(60));
+///     }
+///
+///     fn process(&mut self, _click: &Record<String>, ctx: &mut Context<'_, String>) -> Result<(), ProcessError> {
+///         let mut counts = ctx.key_value(&self.counts);
+///         let count = counts.get("clicks")?.unwrap_or(0);
+///         counts.put("clicks", &(count + 1))?;
+///         Ok(())
+///     }
+///
+///     fn punctuate(&mut self, _: Punctuation, ctx: &mut Context<'_, String>) -> Result<(), ProcessError> {
+///         let count = ctx.key_value(&self.counts).get("clicks")?.unwrap_or(0);
+///         let (key, time) = (None, ctx.stream_time());
+///         ctx.forward(&Record { key, value: format!("{count} clicks"), time })
+///     }
+/// }
+///
+/// let mut builder = TopologyBuilder::new("report", Topic::new("dead-letters"));
+/// let clicks = builder.source("clicks", Topic::new("clicks"), Arc::new(Utf8));
+/// let counts = builder.key_value_store("counts", Arc::new(Stored::<u32>::version(1)));
+/// let report = builder.process("report", &[clicks], &[counts.id()], move || Report { counts: counts.clone() });
+/// builder.sink("reports", &[report], Topic::new("reports"), Arc::new(Utf8));
+///
+/// let mut driver = TopologyDriver::new(builder.build(), WallTime(0), &StreamsMetrics::unregistered());
+/// driver.advance(Duration::ZERO)?; // The first interval begins.
+/// driver.pipe(&Topic::new("clicks"), None, Some(b"buy"), EventTime(0))?;
+/// driver.advance(Duration::from_secs(60))?;
+/// driver.commit();
+/// assert_eq!(driver.read(&Topic::new("reports"))[0].value.as_deref(), Some(&b"1 clicks"[..]));
+/// # Ok::<(), foretell_streams::state::StateError>(())
+/// ```
 pub struct Context<'t, Out> {
     scope: &'t mut Scope,
     node: usize,
     out: PhantomData<fn(Out)>,
+}
+
+impl<Out> fmt::Debug for Context<'_, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("partition", &self.scope.partition)
+            .field("stream_time", &self.scope.stream_time)
+            .field("now", &self.scope.now)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'t, Out: 'static> Context<'t, Out> {
@@ -147,10 +208,10 @@ impl<'t, Out: 'static> Context<'t, Out> {
         Self { scope, node, out: PhantomData }
     }
 
-    /// Sends `record` on along every outgoing edge, and returns when all of it is processed.
+    /// Forwards `record` along every outgoing edge, and returns when the nodes below have processed it.
     ///
     /// # Errors
-    /// What a node further down says; hand it on with `?`.
+    /// The error of a node below. Return it with `?`: it rolls back the whole record.
     pub fn forward(&mut self, record: &Record<Out>) -> Result<(), ProcessError> {
         let record: &dyn Any = record;
         for place in 0..self.scope.children[self.node].len() {
@@ -160,26 +221,30 @@ impl<'t, Out: 'static> Context<'t, Out> {
         Ok(())
     }
 
-    /// Opens a key-value store.
+    /// Opens a key-value store of this task.
     #[must_use]
     pub fn key_value<'s, V>(&'s mut self, handle: &'s KeyValueHandle<V>) -> KeyValueStore<'s, V> {
         let KeyValueHandle { id, changelog, values } = handle;
         KeyValueStore { store: &mut self.scope.stores[id.0], changelog, values: &**values }
     }
 
-    /// Opens a window store.
+    /// Opens a window store of this task.
     #[must_use]
     pub fn window<'s, V>(&'s mut self, handle: &'s WindowHandle<V>) -> WindowStore<'s, V> {
         let WindowHandle { id, changelog, values } = handle;
         WindowStore { store: &mut self.scope.stores[id.0], changelog, values: &**values }
     }
 
-    /// Asks for a punctuation every `interval` from now on.
+    /// Schedules a punctuation every `interval`, counted from the first time that the task knows of: the first record's for
+    /// stream time. Call it in [`Processor::start`](crate::topology::Processor::start).
+    ///
+    /// If time passes several intervals at once, there is one call. A call that fails is rolled back, counted, and repeated
+    /// when the next is due.
     pub fn schedule(&mut self, kind: PunctuationKind, interval: Duration) {
         self.scope.schedules.push(Schedule { node: self.node, kind, interval, next: None });
     }
 
-    /// The task's number.
+    /// The task's number: the partition of its inputs.
     #[must_use]
     pub fn partition(&self) -> Partition {
         self.scope.partition
@@ -199,21 +264,21 @@ impl<'t, Out: 'static> Context<'t, Out> {
         self.scope.now
     }
 
-    /// The record that came in from the topic; none in a punctuation.
+    /// The record as read from its topic, with headers and offset; `None` in a punctuation.
     #[must_use]
     pub fn input(&self) -> Option<&InputRecord> {
         self.scope.input.as_ref()
     }
 
-    /// Counts something; it shows when it is committed.
+    /// Adds to a counter when this record is committed, so that an aborted record is not counted twice.
     pub fn count(&mut self, counter: &Counter, by: u64) {
         if by > 0 {
             self.scope.counts.push((counter.clone(), by));
         }
     }
 
-    /// Sets a record aside that was kept from earlier. (To set aside the present one, return
-    /// [`ProcessError::Reject`].)
+    /// Sends an earlier record, whose original was kept, to the dead-letter topic. (For the present record, return
+    /// [`ProcessError::Reject`].) `class` is one word, for counters and headers.
     pub fn dead_letter(&mut self, original: Original, class: &'static str, message: String) {
         self.scope.dead_letters.push(DeadLetter { original, class, schema_id: None, message });
     }

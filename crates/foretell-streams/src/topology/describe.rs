@@ -1,11 +1,12 @@
-//! A topology in words, as Kafka Streams' `Topology.describe()` gives it.
+//! The text form of a topology, as Kafka Streams' `Topology.describe()` gives it.
 
 use std::fmt::Write;
 
 use crate::topology::{Topology, builder::NodeKind};
 
 impl Topology {
-    /// The nodes with their topics, stores and edges, in the order in which they were added.
+    /// A text with the nodes, their topics, stores and edges, in the order in which they were added: for logs, and for a
+    /// test that shows a change of the wiring in a review.
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = String::new();

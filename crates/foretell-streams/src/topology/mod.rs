@@ -1,5 +1,8 @@
-//! What is processed how: sources, processors, stores and sinks, wired once, instantiated for every
+//! Topologies: graphs of sources, processors, stores and sinks, built once and instantiated for every
 //! task.
+//!
+//! Start with [`TopologyBuilder`]; implement [`Processor`]; a processor reaches its stores, its children and the time
+//! through its [`Context`].
 
 mod builder;
 mod context;

@@ -10,45 +10,89 @@ use crate::{
     topology::{Context, Punctuation, Scope},
 };
 
-/// What flows along an edge.
+/// A record between nodes: key, decoded value and event time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<T> {
-    /// The key, as bytes: it chose the task, and chooses the partition of what is sent on.
+    /// The key, as bytes. It chooses the partition of what a sink writes.
     pub key: Option<Vec<u8>>,
-    /// The value.
+    /// The value, as the source's codec decoded it or a processor made it.
     pub value: T,
-    /// When it happened.
+    /// The event time.
     pub time: EventTime,
 }
 
-/// A step of a topology, with no state of its own: whatever it must remember lives in stores.
-///
-/// Each task has its own instance, and a record is processed to the end of the topology before the
-/// next one starts. If processing a record fails anywhere, nothing that it wrote or sent remains.
-pub trait Processor: 'static {
-    /// What it takes.
-    type In: 'static;
-    /// What it sends on.
-    type Out: 'static;
-
-    /// Called once, before the first record, when the stores are restored: the place to schedule
-    /// punctuations.
-    fn start(&mut self, _ctx: &mut Context<'_, Self::Out>) {}
-
-    /// Takes a record.
+impl<T> Record<T> {
+    /// The key as text, which is what the keys of stores are.
     ///
     /// # Errors
-    /// [`ProcessError`], by what happens to the record.
+    /// [`ProcessError::Reject`] with the class `malformed` if there is no key, or it is not UTF-8.
+    ///
+    /// ```
+    /// use foretell_streams::{time::EventTime, topology::Record};
+    ///
+    /// let record = Record { key: Some(b"ann".to_vec()), value: 1, time: EventTime(0) };
+    /// assert_eq!(record.text_key()?, "ann");
+    /// let keyless = Record { key: None, ..record };
+    /// assert_eq!(keyless.text_key().unwrap_err().to_string(), "malformed: the record has no key");
+    /// # Ok::<(), foretell_streams::topology::ProcessError>(())
+    /// ```
+    pub fn text_key(&self) -> Result<&str, ProcessError> {
+        let Some(key) = &self.key else {
+            return Err(ProcessError::reject("malformed", "the record has no key"));
+        };
+        std::str::from_utf8(key).map_err(|error| {
+            ProcessError::reject("malformed", format!("the key is not UTF-8: {error}"))
+        })
+    }
+}
+
+/// A node that an application implements. It may keep no state of its own that matters: whatever must outlive a record
+/// belongs into a store, because an abort rolls stores back and a task may move to another worker.
+///
+/// Each task has its own instance, and a record is processed to the end of the topology before the
+/// next one starts. If a record fails in any node, all that it wrote and forwarded is rolled back.
+///
+/// ```
+/// use foretell_streams::topology::{Context, ProcessError, Processor, Record};
+///
+/// /// Forwards whole numbers; everything else goes to the dead letters.
+/// struct Parse;
+///
+/// impl Processor for Parse {
+///     type In = String;
+///     type Out = i64;
+///
+///     fn process(&mut self, record: &Record<String>, ctx: &mut Context<'_, i64>) -> Result<(), ProcessError> {
+///         let value = record.value.parse().map_err(|error| {
+///             ProcessError::reject("not_a_number", format!("{:?}: {error}", record.value))
+///         })?;
+///         ctx.forward(&Record { key: record.key.clone(), value, time: record.time })
+///     }
+/// }
+/// ```
+pub trait Processor: 'static {
+    /// The type of the values that it takes.
+    type In: 'static;
+    /// The type of the values that it forwards.
+    type Out: 'static;
+
+    /// Called once, when the stores are restored and before the first record: schedule punctuations here.
+    fn start(&mut self, _ctx: &mut Context<'_, Self::Out>) {}
+
+    /// Processes one record.
+    ///
+    /// # Errors
+    /// [`ProcessError`], which names what happens to the record.
     fn process(
         &mut self,
         record: &Record<Self::In>,
         ctx: &mut Context<'_, Self::Out>,
     ) -> Result<(), ProcessError>;
 
-    /// Time has passed, as scheduled.
+    /// Called when a punctuation is due that [`Context::schedule`] asked for.
     ///
     /// # Errors
-    /// [`ProcessError`]; a rejection is counted, and has no record to set aside.
+    /// [`ProcessError`]. The call is rolled back and counted; there is no record that could go to the dead letters.
     fn punctuate(
         &mut self,
         _punctuation: Punctuation,
@@ -58,29 +102,29 @@ pub trait Processor: 'static {
     }
 }
 
-/// Why a record could not be processed, named for what happens next.
+/// Why a record could not be processed; each variant is named for what happens next.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The record can never be processed: it goes to the dead letters.
+    /// The record can never be processed: it goes to the dead-letter topic.
     #[error("{class}: {message}")]
     Reject {
         /// One word for counters and headers.
         class: &'static str,
-        /// The writer's schema, where the bytes name one.
+        /// The id of the writer schema, where the bytes name one.
         schema_id: Option<u32>,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         message: String,
     },
-    /// Something needed is not there just now: the same record again, later.
+    /// Something that is needed is not available: the task waits, and tries the same record again.
     #[error("not just now: {0}")]
     Retry(String),
-    /// A store can't be read or written: what becomes of the task depends on why.
+    /// A store cannot be read or written: the [`StateError`] says whether it is rebuilt or the worker ends.
     #[error(transparent)]
     State(StateError),
 }
 
 impl ProcessError {
-    /// A rejection.
+    /// A [`ProcessError::Reject`] without a schema id.
     #[must_use]
     pub fn reject(class: &'static str, message: impl Into<String>) -> Self {
         Self::Reject { class, schema_id: None, message: message.into() }

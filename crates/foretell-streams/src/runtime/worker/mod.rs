@@ -13,6 +13,7 @@
 mod checkpoints;
 mod commit;
 mod inputs;
+mod parts;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ use std::{
     },
     time::Duration,
 };
+
+pub use parts::WorkerParts;
 
 use crate::{
     metrics::StreamsMetrics,
@@ -41,21 +44,29 @@ use crate::{
     topology::Topology,
 };
 
-/// How a worker paces itself.
+/// Commit intervals and limits of a worker.
+///
+/// ```
+/// use std::time::Duration;
+/// use foretell_streams::runtime::WorkerSettings;
+///
+/// let settings = WorkerSettings { commit_interval: Duration::from_secs(1), ..WorkerSettings::default() };
+/// assert_eq!(settings.commit_records_max, 10_000);
+/// ```
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// The longest time between two commits, if there is something to commit.
+    /// The longest time between two commits, if there is something to commit. Outputs are visible after a commit only.
     pub commit_interval: Duration,
-    /// A commit comes sooner after so many records.
+    /// The number of processed records after which a commit comes sooner.
     pub commit_records_max: usize,
-    /// Records are processed in the order of their times, so a task that begins waits for each input until it has been
-    /// read to where it ended then (KIP-695); but no longer than this for one that gives nothing.
+    /// The longest wait of a starting task for an input that gives nothing. A task merges its inputs by event time, so it
+    /// waits until each input has been read to where it ended at the start (KIP-695).
     pub max_task_idle: Duration,
-    /// When a task has had nothing for so long, and all its inputs are read to their ends, its stream time goes on with
-    /// the clock.
+    /// The time without records after which a task's stream time goes on with the clock, if all its inputs are read to their
+    /// ends.
     pub quiet_after: Duration,
-    /// Exactly once, changelogs are told of so many changes before their commit, so that it need not wait for all of
-    /// them at once. Below this, a key that is written again and again is told of once a commit.
+    /// Exactly once: the number of pending changes of a task after which they are sent to the changelogs before the commit.
+    /// Below this, a key that is written several times is sent once a commit.
     pub changes_untold_max: usize,
 }
 
@@ -71,24 +82,24 @@ impl Default for WorkerSettings {
     }
 }
 
-/// Tells workers to stop after the present turn.
+/// A shared flag that asks workers, standbys and monitors to stop. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal(Arc<AtomicBool>);
 
 impl StopSignal {
-    /// Stop, please.
+    /// Asks all holders to stop. A worker finishes its turn, commits, and leaves its group.
     pub fn stop(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody said so.
+    /// Whether [`Self::stop`] was called.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Why a worker ended before it was told to.
+/// Why a worker ended before it was asked to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The broker refused for good.
@@ -163,7 +174,46 @@ const JOIN_TRIES_MAX: u32 = 5;
 /// How often a restore says how far it is.
 const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// One thread's share of an application.
+/// One thread of an application: a member of the consumer group, with the tasks that the group assigns to it.
+///
+/// A worker recovers from aborts, fencing, lost partitions and damaged stores by itself. It ends when it is asked to stop,
+/// or with a [`WorkerError`] that needs an operator. It stays on the thread on which it joined.
+///
+/// ```
+/// use std::{sync::Arc, thread, time::Duration};
+/// use foretell_streams::{
+///     codec::Utf8, local::LocalBroker, record::{OutputRecord, Partition, Topic, TopicPartition},
+///     runtime::{StopSignal, Worker, WorkerParts, broker::{Broker, From, TopicSpec}},
+///     time::{EventTime, SystemClock}, topology::TopologyBuilder,
+/// };
+///
+/// let (lines, copies) = (Topic::new("lines"), Topic::new("copies"));
+/// let mut builder = TopologyBuilder::new("copy", Topic::new("dead-letters"));
+/// let read = builder.source("read", lines.clone(), Arc::new(Utf8));
+/// builder.sink("write", &[read], copies.clone(), Arc::new(Utf8));
+/// let topology = Arc::new(builder.build());
+///
+/// let broker: Arc<dyn Broker> = Arc::new(LocalBroker::new(Arc::new(SystemClock::new())));
+/// broker.create_topics(&TopicSpec::all_of(&topology, 1))?;
+/// broker.publish()?.send(OutputRecord::new(&lines, None, Some(b"hello"), EventTime(0)))?;
+///
+/// let parts = WorkerParts::new(Arc::clone(&broker), &topology, "copy", "worker-1");
+/// let stop = StopSignal::default();
+/// let worker = thread::spawn({
+///     let stop = stop.clone();
+///     move || Worker::join(parts)?.run(&stop)
+/// });
+///
+/// let mut records = Vec::new();
+/// let mut reader = broker.read(&TopicPartition { topic: copies, partition: Partition(0) }, From::Beginning)?;
+/// while records.is_empty() && !worker.is_finished() {
+///     reader.read(Duration::from_millis(100), &mut records)?;
+/// }
+/// stop.stop();
+/// worker.join().expect("the worker does not panic")?;
+/// assert_eq!(records[0].value.as_deref(), Some(&b"hello"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Worker {
     broker: Arc<dyn Broker>,
     topology: Arc<Topology>,
@@ -210,31 +260,11 @@ fn join_group(
     }
 }
 
-/// What a worker works with.
-pub struct WorkerParts {
-    /// The cluster.
-    pub broker: Arc<dyn Broker>,
-    /// What is processed how.
-    pub topology: Arc<Topology>,
-    /// The group, and this worker's name in it.
-    pub membership: Membership,
-    /// Where tasks keep what they remember.
-    pub stores: Arc<dyn StoreSupplier>,
-    /// How it paces itself.
-    pub settings: WorkerSettings,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Where it counts.
-    pub metrics: StreamsMetrics,
-    /// Where it says how it is.
-    pub board: StatusBoard,
-}
-
 impl Worker {
-    /// Joins the group.
+    /// Joins the group. The first turns of the loop bring an assignment.
     ///
     /// # Errors
-    /// [`WorkerError::Broker`]
+    /// [`WorkerError::Broker`] if the broker refuses, or does not answer after several tries.
     pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
         for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.companions) {
             parts.metrics.begin_input(input.as_str());
@@ -268,10 +298,10 @@ impl Worker {
         })
     }
 
-    /// Turns until `stop`, then commits and leaves the group.
+    /// Runs turns until `stop`, then commits and leaves the group.
     ///
     /// # Errors
-    /// [`WorkerError`], having left the group.
+    /// [`WorkerError`], after it has left the group.
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         self.metrics.thread_started();
         let mut result = Ok(());
@@ -283,7 +313,8 @@ impl Worker {
         result.and(left)
     }
 
-    /// One turn of the loop; waits at most `wait` for records.
+    /// Runs one turn of the loop, for a test that single-steps it: waits at most `wait` for records, then processes them and
+    /// commits if that is due.
     ///
     /// # Errors
     /// [`WorkerError`], if the worker can't go on.

@@ -47,7 +47,24 @@ const ENTRY: u8 = 1;
 /// Of the checkpoint, and of what keys and values are made of: a store with another one is rebuilt.
 const CHECKPOINT_FORMAT: u8 = 2;
 
-/// The stores of a process, in one folder.
+/// Supplies the stores of a process from one folder on disk. A task that starts where it ran before reads only the tail of
+/// its changelogs.
+///
+/// ```
+/// # use std::{error::Error, sync::Arc};
+/// # use foretell_streams::{codec::Utf8, local::LocalBroker, record::Topic, time::SystemClock, topology::TopologyBuilder};
+/// use foretell_streams::{runtime::WorkerParts, state::DiskStores};
+///
+/// # let mut builder = TopologyBuilder::new("copy", Topic::new("dead-letters"));
+/// # builder.source("in", Topic::new("in"), Arc::new(Utf8));
+/// # let (topology, broker) = (Arc::new(builder.build()), Arc::new(LocalBroker::new(Arc::new(SystemClock::new()))));
+/// # let folder = tempfile::tempdir()?;
+/// let parts = WorkerParts {
+///     stores: Arc::new(DiskStores::open(folder.path())?),
+///     ..WorkerParts::new(broker, &topology, "copy", "worker-1")
+/// };
+/// # Ok::<(), Box<dyn Error>>(())
+/// ```
 pub struct DiskStores(Shared);
 
 /// What its stores know of it.
@@ -117,8 +134,8 @@ impl State {
 }
 
 impl DiskStores {
-    /// Opens the database in `folder`, which is made if it is not there. One that is damaged is emptied: the
-    /// changelogs have it all.
+    /// Opens the database in `folder`, and creates the folder if it does not exist. A damaged database is emptied, because
+    /// the changelogs have all of its contents.
     ///
     /// # Errors
     /// [`StateError::Disk`] if another process has it, or the folder can't be used.

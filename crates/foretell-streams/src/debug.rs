@@ -1,0 +1,82 @@
+//! `Debug` of the types that hold trait objects or threads' state: what identifies them, without their contents.
+
+use std::fmt;
+
+use crate::{
+    local::{LocalBroker, TopologyDriver},
+    runtime::{Standby, StandbyParts, TopicWatch, Worker, WorkerParts},
+    state::{DiskStores, Store},
+    task::Task,
+};
+
+impl fmt::Debug for TopologyDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopologyDriver").field("task", &self.task()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LocalBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalBroker").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TopicWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicWatch").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Standby {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standby").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StandbyParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StandbyParts")
+            .field("group", &self.group)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WorkerParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerParts")
+            .field("membership", &self.membership)
+            .field("topology", &self.topology)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DiskStores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskStores").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("partition", &self.partition())
+            .field("inputs", &self.inputs())
+            .field("stream_time", &self.stream_time())
+            .field("buffered", &self.buffered())
+            .finish_non_exhaustive()
+    }
+}

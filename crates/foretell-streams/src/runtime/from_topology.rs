@@ -1,0 +1,55 @@
+//! What a topology asks of a broker: its topics, and a membership of the group that processes it.
+
+use crate::{
+    runtime::broker::{Cleanup, Membership, ProcessingGuarantee, TopicSpec},
+    topology::Topology,
+};
+
+impl Membership {
+    /// Exactly-once membership of `member` in `group`, reading the topics of `topology`.
+    #[must_use]
+    pub fn new(topology: &Topology, group: &str, member: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            member: member.to_owned(),
+            lead: topology.lead().clone(),
+            companions: topology.companions(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+        }
+    }
+}
+
+impl TopicSpec {
+    /// Every topic of `topology` with the same number of partitions, to be passed to
+    /// [`Broker::create_topics`]: changelogs are compacted, all other topics keep their records.
+    /// Adjust what should differ, such as a retention, before you create them.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use foretell_streams::{
+    ///     codec::Utf8, local::LocalBroker, record::Topic, runtime::broker::{Broker, TopicSpec},
+    ///     time::SystemClock, topology::TopologyBuilder,
+    /// };
+    ///
+    /// let mut builder = TopologyBuilder::new("copy", Topic::new("dead-letters"));
+    /// let lines = builder.source("read", Topic::new("in"), Arc::new(Utf8));
+    /// builder.sink("write", &[lines], Topic::new("out"), Arc::new(Utf8));
+    /// let topology = builder.build();
+    ///
+    /// let broker = LocalBroker::new(Arc::new(SystemClock::new()));
+    /// let created = broker.create_topics(&TopicSpec::all_of(&topology, 4))?;
+    /// assert_eq!(created.len(), 3, "in, out and dead-letters");
+    /// # Ok::<(), foretell_streams::runtime::broker::BrokerError>(())
+    /// ```
+    #[must_use]
+    pub fn all_of(topology: &Topology, partitions: u32) -> Vec<Self> {
+        let changelogs = topology.changelogs();
+        let spec = |name| {
+            let is_changelog = changelogs.contains(&name);
+            let kept = Cleanup::Delete { retention: None };
+            let cleanup = if is_changelog { Cleanup::Compact } else { kept };
+            Self { name, partitions, cleanup, message_bytes_max: None }
+        };
+        topology.topics().into_iter().map(spec).collect()
+    }
+}

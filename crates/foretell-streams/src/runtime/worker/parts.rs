@@ -1,0 +1,77 @@
+//! The parts of a worker, with defaults.
+
+use std::sync::Arc;
+
+use crate::{
+    metrics::StreamsMetrics,
+    runtime::{
+        StatusBoard, WorkerSettings,
+        broker::{Broker, Membership},
+    },
+    state::{MemoryStores, StoreSupplier},
+    time::{Clock, SystemClock},
+    topology::Topology,
+};
+
+/// The parts of a [`Worker`](crate::runtime::Worker). [`WorkerParts::new`] fills in defaults.
+pub struct WorkerParts {
+    /// The cluster to join.
+    pub broker: Arc<dyn Broker>,
+    /// The topology, of which the worker runs tasks.
+    pub topology: Arc<Topology>,
+    /// The group, and this worker's name in it.
+    pub membership: Membership,
+    /// The stores of its tasks, in memory or on disk. Workers of a process share them.
+    pub stores: Arc<dyn StoreSupplier>,
+    /// Commit intervals and limits.
+    pub settings: WorkerSettings,
+    /// The clock for wall-clock punctuation, commits and stream time's bound.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics that it updates. Workers of a process share them.
+    pub metrics: StreamsMetrics,
+    /// The board on which it publishes its status at each commit.
+    pub board: StatusBoard,
+}
+
+impl WorkerParts {
+    /// The parts of an exactly-once worker with its stores in memory, the system clock, default settings, and metrics and
+    /// status that only it can see. Every field can be replaced:
+    ///
+    /// ```
+    /// # use std::{error::Error, sync::Arc};
+    /// # use foretell_streams::{local::LocalBroker, runtime::{StatusBoard, WorkerParts}, time::SystemClock};
+    /// # use foretell_streams::{codec::Utf8, record::Topic, topology::TopologyBuilder};
+    /// # let mut builder = TopologyBuilder::new("copy", Topic::new("dead-letters"));
+    /// # let lines = builder.source("in", Topic::new("in"), Arc::new(Utf8));
+    /// # builder.sink("out", &[lines], Topic::new("out"), Arc::new(Utf8));
+    /// # let topology = Arc::new(builder.build());
+    /// # let broker = Arc::new(LocalBroker::new(Arc::new(SystemClock::new())));
+    /// let board = StatusBoard::default();
+    /// let parts = WorkerParts {
+    ///     board: board.clone(),
+    ///     ..WorkerParts::new(broker, &topology, "copy", "instance-1-worker-1")
+    /// };
+    /// assert_eq!(parts.membership.lead, Topic::new("in"));
+    /// ```
+    ///
+    /// `member` must differ between the workers of a group and be the same after a restart: it names the transactions, by
+    /// which a worker fences its predecessor.
+    #[must_use]
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        topology: &Arc<Topology>,
+        group: &str,
+        member: &str,
+    ) -> Self {
+        Self {
+            broker,
+            membership: Membership::new(topology, group, member),
+            topology: Arc::clone(topology),
+            stores: Arc::new(MemoryStores),
+            settings: WorkerSettings::default(),
+            clock: Arc::new(SystemClock::new()),
+            metrics: StreamsMetrics::unregistered(),
+            board: StatusBoard::default(),
+        }
+    }
+}
