@@ -1,6 +1,5 @@
 //! Runs every example as `cargo run --example` does, and compares what it prints.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(dead_code, reason = "the examples' `main` prints what their `run` returns")]
 #![expect(clippy::duplicate_mod, reason = "each example includes what they share")]
 

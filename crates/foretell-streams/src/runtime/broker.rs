@@ -137,22 +137,22 @@ pub enum ProcessingGuarantee {
 /// the partitions until the worker answers, so that the commit before a revocation is an ordinary
 /// one.
 ///
-/// What a member may do, since librdkafka does, and a caller must be ready for:
-/// - `poll` gives fewer records than there are, or none, and brings the others later;
-/// - it appends records *and* returns an error, or a rebalance: they have come, and do not come again;
+/// A caller must be ready for these, because librdkafka does them:
+/// - `poll` returns fewer records than there are, or none, and the others later;
+/// - `poll` appends records *and* returns an error or a rebalance: these records are delivered, and not again;
 /// - an error hides a rebalance, which the next `poll` announces;
-/// - after [`Member::pause`], records that were on their way come once more;
-/// - an error is told again by a later call, also by one of the next transaction;
-/// - a record that `send` has taken is lost, and a later call says so: `send`, `flush` or `commit`, never later than that
-///   `commit`;
-/// - a call about several inputs or tasks fails and has been done for some of them, or for all: to make it again is the same as once.
+/// - after [`Member::pause`], records that were already fetched are delivered once more;
+/// - an error is returned again by a later call, even by one of the next transaction;
+/// - a record that `send` has accepted is lost, and `send`, `flush` or `commit` returns the error later, no later than the
+///   `commit` of that record;
+/// - a call for several inputs or tasks fails after it took effect for some or all of them: it can be repeated.
 ///
-/// What it must not do, though librdkafka does: skip a record, or bring one again that was not taken back by an abort.
+/// An implementation must not skip a record, or deliver one again without an abort, though librdkafka does.
 /// Where a pause, a resume, a rebalance or an error moves librdkafka's position, the member moves it back.
 pub trait Member {
-    /// Waits at most `wait`, appends the records that have come to `records`, in order within each
-    /// partition, and returns a change of the assignment if there is one to be answered.
-    /// Must be called again within the session's time, also when all partitions are paused.
+    /// Waits at most `wait` for records, appends them to `records`, in order within each partition, and returns a change of
+    /// the assignment if there is one to be answered. Call it again within the session time-out, even when all partitions
+    /// are paused.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -162,9 +162,8 @@ pub trait Member {
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError>;
 
-    /// Answers [`Rebalance::Assigned`]: every input of `tasks` is to be read from the group's
-    /// committed offset on, or from the beginning where there is none; it rests until it is resumed.
-    /// Call it also for no tasks.
+    /// Answers [`Rebalance::Assigned`]: assigns every input of `tasks`, paused, at the group's committed offset, or at the
+    /// beginning where there is none. Call it even for no tasks.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -189,21 +188,20 @@ pub trait Member {
     /// [`BrokerError`] by recovery.
     fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// The offset after the last record of an assigned input that came out of `poll`, or the end of the partition if
-    /// it was reached: behind the last record there may be offsets that never come out. 0 if it is read from the
-    /// beginning and nothing came yet.
+    /// The offset after the last record of an assigned input that `poll` returned, or the end of the partition if it was
+    /// reached: the last offsets may belong to markers of transactions. 0 if nothing was read yet from the beginning.
     fn position(&self, input: &TopicPartition) -> Offset;
 
-    /// Writes a record; in the open transaction, or a new one, if exactly once. Does not wait for
-    /// the broker, except when too much is under way.
+    /// Writes a record; exactly once, in the open transaction or a new one. Waits for the broker only when too many bytes
+    /// are in flight.
     ///
     /// # Errors
     /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
     /// else by recovery.
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
 
-    /// Waits until everything sent so far is written, if it is not in a transaction: what is sent after it may count
-    /// on it. In a transaction all counts at once, and it does nothing.
+    /// At least once: waits until everything sent so far is written, so that later records can rely on it. In a transaction
+    /// it does nothing.
     ///
     /// # Errors
     /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`]. [`BrokerError::Retry`]: not yet.
@@ -218,9 +216,8 @@ pub trait Member {
     /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
 
-    /// Forgets everything sent since the last commit, and goes back to the offsets of the last
-    /// commit in every partition still assigned: those records come again, and none fetched
-    /// before the abort comes out of `poll` any more.
+    /// Discards everything sent since the last commit, and seeks every assigned partition back to its last committed offset.
+    /// No record fetched before the abort is delivered after it.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -236,43 +233,43 @@ pub trait Member {
 /// A change of a member's assignment. Partition numbers are the lead's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rebalance {
-    /// These are now ours, besides what we have (perhaps none).
+    /// These tasks are assigned in addition, perhaps none.
     Assigned(Vec<Partition>),
-    /// These go to somebody else.
+    /// These tasks are taken away.
     Revoked {
-        /// What we lose.
+        /// The tasks that are taken away.
         tasks: Vec<Partition>,
-        /// They are gone already (the session ran out): abort, do not commit.
+        /// Whether they are lost already, because the session timed out: abort, do not commit.
         lost: bool,
     },
 }
 
-/// Where a [`Reader`] starts.
+/// The position at which a [`Reader`] or [`Follower`] starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// The oldest record there is.
+    /// At the oldest record.
     Beginning,
-    /// This record, or the first after it.
+    /// At this offset, or the first record after it.
     Offset(Offset),
-    /// After the newest record there is now.
+    /// After the newest record at present.
     End,
 }
 
-/// Which records count (`isolation.level`).
+/// The records up to which a log is considered (`isolation.level`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Those before the first transaction that is still open: the last stable offset.
+    /// Records before the first open transaction: up to the last stable offset.
     ReadCommitted,
-    /// All, whatever becomes of them: the high watermark.
+    /// All records: up to the high watermark.
     ReadUncommitted,
 }
 
-/// Reads one partition, committed records only.
+/// A reader of one partition, committed records only.
 ///
-/// What a reader may do, and a caller must be ready for: it gives fewer records than there are; it appends records *and* returns an
-/// error, and does not bring them again; it tells an end that it has told before, without them that were written since.
+/// A caller must be ready for these: it returns fewer records than there are; it appends records *and* returns an error, and
+/// does not return them again; it reports an end that it has reported before, without the records written since.
 pub trait Reader: Send {
-    /// Waits at most `wait` and appends what has come to `records`, also where it returns an error.
+    /// Waits at most `wait` for records and appends them to `records`, even if it returns an error.
     ///
     /// # Errors
     /// [`BrokerError`] by recovery.
@@ -283,40 +280,40 @@ pub trait Reader: Send {
     ) -> Result<ReadTo, BrokerError>;
 }
 
-/// How far a [`Reader::read`] got.
+/// The position reached by [`Reader::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadTo {
-    /// There may be more.
+    /// There may be more records.
     More,
-    /// The end of the partition as it stood at some time since the reader was opened (an aborted or open transaction's
-    /// records behind it do not count). To come to a later end, open another reader, or look at offsets.
+    /// The end of the partition at some time since the reader was opened, records of aborted or open transactions not
+    /// counted. To reach a later end, open another reader, or compare offsets.
     End,
 }
 
-/// Reads several partitions, which may be opened and closed on the way; committed records only.
+/// A reader of several partitions, which may be opened and closed at any time; committed records only.
 pub trait Follower: Send {
-    /// Follows `source` besides what is followed; returns the offset from which on.
+    /// Starts to follow `source`, and returns the offset from which on.
     ///
     /// # Errors
     /// [`BrokerError`], such as for a topic that does not exist.
     fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError>;
 
-    /// Follows `source` no longer.
+    /// Stops following `source`.
     ///
     /// # Errors
     /// [`BrokerError`]: make another follower.
     fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError>;
 
-    /// Waits at most `wait` and appends what has come to `records`, in order within each partition.
+    /// Waits at most `wait` for records and appends them to `records`, in order within each partition.
     ///
     /// # Errors
-    /// [`BrokerError`]: something may be left out after `records`, so make another follower that begins there.
+    /// [`BrokerError`]: records after those in `records` may be missing. Open another follower that starts there.
     fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError>;
 }
 
-/// Writes outside any transaction.
+/// A producer outside any transaction.
 pub trait Publisher: Send {
-    /// Hands a record over; waits only when too much is under way.
+    /// Sends a record. Waits only when too many bytes are in flight.
     ///
     /// # Errors
     /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
@@ -346,31 +343,31 @@ pub struct TopicSpec {
 /// Which records a topic keeps (`cleanup.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Records of the last `retention`; for ever if there is none.
+    /// Records of the last `retention`, or all records without one.
     Delete {
         /// `retention.ms`
         retention: Option<Duration>,
     },
     /// The last record of every key.
     Compact,
-    /// The last record of every key, for as long as `retention`.
+    /// The last record of every key, for `retention`.
     CompactDelete {
         /// `retention.ms`
         retention: Duration,
     },
 }
 
-/// Whose timestamps the records of a topic bear (`message.timestamp.type`).
+/// The origin of the timestamps of a topic's records (`message.timestamp.type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timestamps {
-    /// Those that their writers gave them.
+    /// Set by the producer.
     CreateTime,
-    /// When the broker appended them.
+    /// Set by the broker when it appends the record.
     LogAppendTime,
 }
 
 impl Timestamps {
-    /// As Kafka names it.
+    /// Kafka's name of this setting.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -381,9 +378,9 @@ impl Timestamps {
 }
 
 impl Cleanup {
-    /// Whose timestamps a topic's records are to bear, if that matters. A retention goes by them, and must not go by what
-    /// happened long ago: it counts from when a record came. A compacted topic keeps what its writers say, for a restore
-    /// takes stream time from the records of a changelog.
+    /// The timestamps that a topic with this policy needs, if it matters. Retention goes by timestamps, so with a retention
+    /// they are set on append: otherwise a record of a past event would be deleted at once. A compacted topic keeps those
+    /// of its writers, because a restore takes stream time from the records of a changelog.
     #[must_use]
     pub fn timestamps(self) -> Option<Timestamps> {
         match self {
@@ -409,13 +406,13 @@ pub enum BrokerError {
     /// This record can never be written (larger than the limit, an unknown partition): send it to the dead-letter topic.
     #[error("cannot write to {topic}: {reason}")]
     Unsendable {
-        /// Where it was to go.
+        /// The topic that refused it.
         topic: Topic,
-        /// Why it can't.
+        /// The reason.
         reason: String,
     },
-    /// The position asked for is no longer there. A member says so once and goes on with the oldest
-    /// record there is; a reader starts over when it is opened anew.
+    /// The position does not exist any more. A member reports this once and goes on with the oldest record; for a reader,
+    /// open another one.
     #[error("the log was cut off before {0}")]
     OutOfRange(TopicPartition),
     /// A topic does not exist any more, as several answers said: stop until an operator has created it again. It is not

@@ -21,7 +21,7 @@ impl Membership {
 
 impl TopicSpec {
     /// Every topic of `topology` with the same number of partitions, to be passed to
-    /// [`Broker::create_topics`]: changelogs are compacted, all other topics keep their records.
+    /// [`Broker::create_topics`](crate::runtime::broker::Broker::create_topics): changelogs are compacted, all other topics keep their records.
     /// Adjust what should differ, such as a retention, before you create them.
     ///
     /// ```

@@ -21,42 +21,42 @@ pub enum TaskState {
     Blocked,
 }
 
-/// One task, as of the last commit.
+/// The status of a task, as of the last commit.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskStatus {
-    /// Its number.
+    /// The task's number.
     pub partition: i32,
-    /// Where it is in its life.
+    /// What it does at present.
     pub state: TaskState,
-    /// Why its next record waits, if it does.
+    /// The reason why its next record must wait, if it must.
     pub blocked_by: Option<String>,
-    /// Since when nothing is processed for such a reason, which may not always have been the same.
+    /// Since when nothing was processed because of such reasons.
     pub blocked_since: Option<WallTime>,
-    /// The highest event time it has seen, if it has seen one.
+    /// The stream time, if there was a record.
     pub stream_time: Option<EventTime>,
-    /// Records waiting in its queues.
+    /// The number of queued records.
     pub buffered: usize,
-    /// Changelog records read by the restore that goes on, or the last one.
+    /// The number of changelog records read by the present or last restore.
     pub restored: usize,
-    /// Changelog records that it has still to read, at most.
+    /// The number of changelog records still to be restored, at most.
     pub restore_remaining: u64,
-    /// Entries in each of its stores.
+    /// The number of entries of each store, by name.
     pub store_entries: BTreeMap<String, usize>,
-    /// Whether those are estimates: a store on disk counts what was written over or deleted until it has merged it away.
+    /// Whether `store_entries` are estimates: a store on disk counts overwritten and deleted entries until it is compacted.
     pub store_entries_estimated: bool,
 }
 
-/// One worker, as of the last commit.
+/// The status of a worker, as of the last commit.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct WorkerStatus {
-    /// It has been given its first assignment (perhaps of no tasks).
+    /// Whether it has received an assignment, perhaps of no tasks.
     pub joined: bool,
-    /// Its tasks, by number.
+    /// Its tasks, in the order of their numbers.
     pub tasks: Vec<TaskStatus>,
 }
 
 impl WorkerStatus {
-    /// Whether all it has is being processed.
+    /// Whether it has joined and all its tasks process records.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.joined && self.tasks.iter().all(|task| task.state == TaskState::Running)

@@ -1,4 +1,4 @@
-//! Where committed entries live, as the rest of the layer sees it.
+//! The port to a storage engine: committed entries of stores, in memory, on disk, or in an engine of your own.
 
 use std::{borrow::Cow, ops::Bound, time::Duration};
 
@@ -10,43 +10,43 @@ use crate::{
     time::{EventTime, WallTime},
 };
 
-/// A key and its value.
+/// A key and its value, borrowed where the engine can.
 pub type Entry<'s> = (Cow<'s, [u8]>, Cow<'s, [u8]>);
 
-/// How far into its changelog a store goes.
+/// The position in its changelog up to which a store is complete. It is written with the changes, in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Everything committed to the changelog before this is in the store. What comes after may be too: to read
-    /// it once more does no harm, for the last value of every key wins.
+    /// A lower bound: the store has everything that was committed to the changelog before it, and perhaps more. Reading
+    /// records again does no harm, because the last value of every key wins.
     pub offset: Offset,
     /// The stream time of the task.
     pub stream_time: EventTime,
-    /// When the store was last known to hold everything. A tombstone outlives this by the changelog's
-    /// `delete.retention.ms` only: an older store may hold what was deleted.
+    /// When the store was last known to be complete. The changelog keeps tombstones for `delete.retention.ms` only, so a
+    /// store that is older may hold deleted entries.
     pub complete_at: WallTime,
-    /// Which log that is an offset of, if it has a mark.
+    /// The incarnation of the changelog that the offset belongs to, if that is known.
     pub incarnation: Option<Incarnation>,
 }
 
 impl Checkpoint {
-    /// Of a store that is to be restored from the beginning, as begun `now`.
+    /// The checkpoint of a restore from the beginning that begins `now`.
     #[must_use]
     pub fn start(now: WallTime) -> Self {
         Self { offset: Offset(0), stream_time: EventTime::MIN, complete_at: now, incarnation: None }
     }
 }
 
-/// How entries are asked for, for engines that can gain by it.
+/// How a store is accessed, for engines that can be faster without ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// By ranges of keys, as by single ones.
+    /// By ranges of keys and by single keys: window stores.
     #[default]
     ByRange,
-    /// One key at a time: a range may take as long as there are entries.
+    /// By single keys: key-value stores. A range may visit all entries.
     ByKey,
 }
 
-/// The committed entries of one store of one task, in order of keys.
+/// The committed entries of one store of one task, in the order of their keys.
 pub trait StateStore {
     /// The value of `key`.
     ///
@@ -61,20 +61,20 @@ pub trait StateStore {
         to: Bound<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's>;
 
-    /// How many entries there are, about: an engine that appends counts old versions in.
+    /// The number of entries. It may be an estimate: an engine that appends may include old versions.
     fn len(&self) -> usize;
 
-    /// Whether [`Self::len`] is a count; else it is an estimate.
+    /// Whether [`Self::len`] is exact.
     fn is_counted(&self) -> bool {
         true
     }
 
-    /// Whether there is none, about.
+    /// Whether [`Self::len`] is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Makes all of `changes` and the checkpoint, or none of it.
+    /// Writes all of `changes` and the checkpoint, or nothing.
     ///
     /// # Errors
     /// [`StateError`]
@@ -84,25 +84,26 @@ pub trait StateStore {
         checkpoint: Checkpoint,
     ) -> Result<(), StateError>;
 
-    /// The checkpoint written last; none if the store is new.
+    /// The checkpoint that was written last, or `None` if the store is new.
     fn checkpoint(&self) -> Option<Checkpoint>;
 
-    /// Removes everything.
+    /// Removes all entries and the checkpoint.
     ///
     /// # Errors
     /// [`StateError`]
     fn clear(&mut self) -> Result<(), StateError>;
 
-    /// Whether nobody has taken it over.
+    /// Whether no other task of this process has opened the store since.
     fn is_held(&self) -> bool {
         true
     }
 }
 
-/// Opens the stores of a process' tasks.
+/// Opens the stores of the tasks of a process: [`MemoryStores`](crate::state::MemoryStores),
+/// [`DiskStores`](crate::state::DiskStores), or an engine of your own.
 pub trait StoreSupplier: Send + Sync {
-    /// The store that `changelog` backs, as it was left, or empty. Whoever had it open before can write to it no
-    /// more: that is a task which this process has lost and does not know it yet.
+    /// Opens the store that `changelog` backs, as it was left, or empty. An earlier holder can no longer write to it: that is
+    /// a task which this process has lost without knowing it yet.
     ///
     /// # Errors
     /// [`StateError::Disk`]
@@ -112,8 +113,7 @@ pub trait StoreSupplier: Send + Sync {
         access: Access,
     ) -> Result<Box<dyn StateStore>, StateError>;
 
-    /// The same for a warm copy, which yields: none if a task has the store open, and a task that opens it later
-    /// takes it over.
+    /// Opens a store for a standby: `None` if an active task has it open. A task that opens it later takes it over.
     ///
     /// # Errors
     /// [`StateError::Disk`]
@@ -122,13 +122,13 @@ pub trait StoreSupplier: Send + Sync {
         changelog: &TopicPartition,
     ) -> Result<Option<Box<dyn StateStore>>, StateError>;
 
-    /// Removes stores that nobody has had open for long; to be called now and then. `now` is the clock's
+    /// Removes stores that have not been open for long. A worker calls it now and then; `now` is the clock's
     /// [`elapsed`](crate::time::Clock::elapsed).
     ///
     /// # Errors
     /// [`StateError::Disk`]
     fn clean(&self, now: Duration) -> Result<(), StateError>;
 
-    /// Whether stores outlive their task, so that checkpoints are worth their cost.
+    /// Whether stores outlive their tasks, so that checkpoints are worth their cost.
     fn is_lasting(&self) -> bool;
 }

@@ -8,10 +8,10 @@ use crate::state::{
     dirty::{Dirty, Undo},
 };
 
-/// One key's new value; none deletes it.
+/// A key and its new value; `None` deletes the key.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// The bytes behind every typed store of a task.
+/// The bytes behind a typed store: committed entries, and uncommitted changes over them.
 pub struct Store {
     committed: Box<dyn StateStore>,
     /// Written since the last commit.

@@ -1,5 +1,5 @@
-//! One partition's share of a topology: queues, stores, nodes. It does no I/O: records go in, and an
-//! outbox and changed stores come out.
+//! Tasks: one partition's instance of a topology, with its queues, stores and nodes. A task does no I/O: records go in,
+//! and an outbox and changed stores come out.
 //!
 //! ```text
 //!            restore*                    process, punctuate
@@ -31,7 +31,8 @@ use crate::{
     topology::{Outbox, ProcessError, PunctuationKind, Scope, StoreKind, Topology},
 };
 
-/// One partition's share of a topology.
+/// One partition's instance of a topology. A worker or a [`TopologyDriver`](crate::local::TopologyDriver) drives it;
+/// applications need it only to look at.
 pub struct Task {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
@@ -63,22 +64,22 @@ pub struct Task {
     processed: Vec<u64>,
 }
 
-/// What came of [`Task::process_next`].
+/// The result of [`Task::process_next`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A record is done (set aside, perhaps).
+    /// One record was processed, or sent to the dead-letter topic.
     Processed,
-    /// There is nothing to do.
+    /// No record is queued.
     Idle,
-    /// The next record has to wait for something; its reason.
+    /// The next record must wait, for this reason.
     Blocked(String),
 }
 
 impl Task {
-    /// A task whose stores are as `stores` has kept them.
+    /// Opens a task with the stores of `stores`, as they were left.
     ///
     /// # Errors
-    /// [`StateError::Disk`]
+    /// [`StateError::Disk`] if a store cannot be opened.
     pub fn open(
         topology: &Arc<Topology>,
         partition: Partition,
@@ -94,10 +95,10 @@ impl Task {
         Ok(Self::with_stores(topology, partition, metrics, opened))
     }
 
-    /// A task that only follows its changelogs; none if one of its stores is a working task's.
+    /// Opens a standby task, which only follows its changelogs; `None` if an active task has one of its stores open.
     ///
     /// # Errors
-    /// [`StateError::Disk`]
+    /// [`StateError::Disk`] if a store cannot be opened.
     pub fn open_standby(
         topology: &Arc<Topology>,
         partition: Partition,
@@ -156,19 +157,19 @@ impl Task {
         &self.topology
     }
 
-    /// Its number: that of its lead partition.
+    /// The task's number: that of its lead partition.
     #[must_use]
     pub fn partition(&self) -> Partition {
         self.scope.partition
     }
 
-    /// The next offset of one of its inputs, as it was committed last; none if nothing was.
+    /// The last committed offset of one of its inputs, or `None` if nothing was committed.
     #[must_use]
     pub fn committed_offset(&self) -> Option<(TopicPartition, Offset)> {
         self.committed_offset.clone()
     }
 
-    /// Starts the processors; after the stores are restored, before the first record.
+    /// Starts the processors. Call it when the stores are restored, before the first record.
     pub fn start(&mut self, now: WallTime) {
         self.scope.now = now;
         // Kept by a clock that was fast, or by a release that followed one.
@@ -181,7 +182,7 @@ impl Task {
         self.keep_times();
     }
 
-    /// Queues a record of one of its inputs.
+    /// Adds a record to the queue of its input.
     pub fn add(&mut self, record: InputRecord) {
         let sources = &self.topology.sources;
         let source = sources.iter().position(|source| source.topic == record.source.topic);
@@ -189,36 +190,36 @@ impl Task {
         self.queues.push(source, record);
     }
 
-    /// How many records wait in its queues.
+    /// The number of queued records.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.queues.len()
     }
 
-    /// Its partition of every topic that it reads, the lead's first.
+    /// The input partitions, the lead's first.
     #[must_use]
     pub fn inputs(&self) -> &[TopicPartition] {
         &self.inputs
     }
 
-    /// How many records of one of its inputs wait.
+    /// The number of queued records of one input.
     #[must_use]
     pub fn buffered_of(&self, input: &TopicPartition) -> usize {
         let source = self.inputs.iter().position(|known| known == input);
         source.map_or(0, |source| self.queues.len_of(source))
     }
 
-    /// See [`Context::stream_time`](crate::topology::Context::stream_time).
+    /// The stream time, as in [`Context::stream_time`](crate::topology::Context::stream_time).
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
         self.scope.stream_time
     }
 
-    /// Processes the earliest record waiting, from its source to the end of the topology. Of the heads of its queues, one
-    /// that can't be used becomes a dead letter at once, and one that can't be decoded yet blocks the task: it may be the earliest.
+    /// Processes the earliest of the queues' heads, from its source to the end of the topology. A head that cannot be used
+    /// becomes a dead letter at once; one that cannot be decoded yet blocks the task, because it may be the earliest.
     ///
     /// # Errors
-    /// [`StateError`]: nothing else stops a task.
+    /// [`StateError`] if a store fails. Nothing else stops a task.
     pub fn process_next(&mut self, now: WallTime) -> Result<Step, StateError> {
         self.scope.now = now;
         while let Some(source) = self.queues.unknown() {
@@ -318,18 +319,18 @@ impl Task {
         }
     }
 
-    /// Whether a store was written since the last commit.
+    /// Whether a store was changed since the last commit.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         self.owes_time || self.scope.stores.iter().any(Store::has_changes)
     }
 
-    /// What was sent since it was last taken. To be given back, for its room.
+    /// Takes the outputs since the last call. Return them with [`Self::give_back`], so that their buffer is used again.
     pub fn take_outbox(&mut self) -> Outbox {
         std::mem::take(&mut self.scope.outbox)
     }
 
-    /// All of `outbox` is done.
+    /// Returns an outbox whose records were sent.
     pub fn give_back(&mut self, mut outbox: Outbox) {
         if self.scope.outbox.is_empty() {
             outbox.clear();
@@ -382,16 +383,16 @@ impl Task {
         })
     }
 
-    /// The offsets to commit with what was sent and with the changes.
+    /// The offsets to commit with the outputs and changes.
     pub fn consumed(&self) -> impl Iterator<Item = (TopicPartition, Offset)> + '_ {
         let consumed = self.inputs.iter().zip(&self.consumed);
         consumed.filter_map(|(input, offset)| Some((input.clone(), (*offset)?)))
     }
 
-    /// The commit succeeded. `ends` tells where changelogs ended before it.
+    /// Makes the changes of a successful commit permanent. `ends` are the changelogs' ends before it.
     ///
     /// # Errors
-    /// [`StateError`]: a store could not follow, and is behind its changelog.
+    /// [`StateError`] if a store could not be written, and is behind its changelog.
     pub fn committed(
         &mut self,
         now: WallTime,
@@ -431,7 +432,7 @@ impl Task {
         result
     }
 
-    /// The commit failed, and the records since the last one will come again.
+    /// Rolls back to the last commit, after one that failed. The records since then must be added again.
     pub fn discarded(&mut self) {
         self.consumed.fill(None);
         self.marks.discarded();

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Task {
-    /// How many entries its stores hold, those of the open commit left out.
+    /// The number of committed entries of each store.
     #[must_use]
     pub fn store_entries(&self) -> BTreeMap<String, usize> {
         let stores = self.topology.stores.iter().zip(&self.scope.stores);
@@ -26,7 +26,7 @@ impl Task {
         counts.collect()
     }
 
-    /// Whether [`Self::store_entries`] are counts; else they are estimates.
+    /// Whether [`Self::store_entries`] are exact; otherwise they are estimates.
     #[must_use]
     pub fn entries_are_counted(&self) -> bool {
         self.scope.stores.iter().all(Store::is_counted)
@@ -45,7 +45,7 @@ impl Task {
         self.changelogs().filter(|(store, _)| self.behind.contains(store))
     }
 
-    /// How far into its changelog a store goes; none if it is new.
+    /// The checkpoint of a store, or `None` if the store is new.
     #[must_use]
     pub fn checkpoint(&self, store: StoreId) -> Option<Checkpoint> {
         self.scope.stores[store.0].checkpoint()

@@ -17,18 +17,18 @@ const TIME_TOLD_EVERY: Duration = Duration::from_secs(60);
 const TIME_KEY: &[u8] = b"\xffstream-time";
 
 impl Task {
-    /// Whether something waits for stream time.
+    /// Whether a stream-time punctuation is scheduled.
     #[must_use]
     pub fn follows_stream_time(&self) -> bool {
         let schedules = &self.scope.schedules;
         schedules.iter().any(|schedule| schedule.kind == PunctuationKind::StreamTime)
     }
 
-    /// Its inputs are quiet: stream time goes on by `span`, though never past the time of day, and what it makes due is
-    /// called. Without a record so far there is no stream time.
+    /// Advances stream time by `span` while the inputs are quiet, but not past the time of day, and calls the punctuations
+    /// that are due. Before the first record there is no stream time to advance.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if a store fails.
     pub fn go_on(&mut self, span: Duration, now: WallTime) -> Result<(), StateError> {
         self.scope.now = now;
         let time = self.scope.stream_time;
@@ -46,7 +46,7 @@ impl Task {
     /// Calls the wall-clock punctuations that are due.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if a store fails.
     pub fn punctuate_wall_clock(&mut self, now: WallTime) -> Result<(), StateError> {
         self.scope.now = now;
         self.punctuate(PunctuationKind::WallClock, now.0)

@@ -196,6 +196,10 @@ impl TopologyBuilder {
     ///
     /// The first source is the lead: its topic's partitions number the tasks, and the topic of every other source must have
     /// as many. A record without a value goes to the dead letters.
+    ///
+    /// Where a topic has `message.timestamp.type=LogAppendTime`, the timestamps say when the broker appended the records
+    /// (see [`Cleanup::timestamps`](crate::runtime::broker::Cleanup::timestamps)): take event times from the values then,
+    /// with [`Self::source_timed`].
     pub fn source<T: 'static>(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! What a task has sent and the worker has not taken yet. The records lie end to end in one buffer that is used again
+//! The outputs of a task that the worker has not taken yet. The records lie end to end in one buffer that is used again
 //! and again, so that to send allocates nothing.
 
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     time::EventTime,
 };
 
-/// Records in the order in which they were sent.
+/// The outputs of a task, in the order of sending.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Keys and values.
