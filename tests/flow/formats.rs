@@ -108,7 +108,7 @@ pub(crate) fn left(name: &str) -> Vec<Left> {
 /// Leaves them to the task that starts next.
 pub(crate) fn leave(driver: &mut TopologyDriver, records: &[Left]) {
     for Left { changelog, timestamp, key, value } in records {
-        driver.leave(changelog, key, value.as_deref(), *timestamp);
+        driver.append_to_changelog(changelog, key, value.as_deref(), *timestamp);
     }
 }
 

@@ -198,11 +198,11 @@ fn a_quiet_partition_settles_its_windows() {
     let until = u64::try_from((WINDOW + GRACE) / 10).unwrap();
     for _ in 0..until {
         scored.driver.advance(part).unwrap();
-        scored.driver.go_on(part).unwrap();
+        scored.driver.advance_stream_time(part).unwrap();
         assert_eq!(scored.told(), [""; 0]);
     }
     scored.driver.advance(part).unwrap();
-    scored.driver.go_on(part).unwrap();
+    scored.driver.advance_stream_time(part).unwrap();
     let told = scored.told();
     assert!(told.iter().any(|line| line.ends_with("no by policy 3 gold 1.5")), "{told:?}");
     assert!(told.iter().any(|line| line.ends_with(": unmatched_outcome")), "{told:?}");

@@ -185,8 +185,8 @@ impl TopologyDriver {
     ///
     /// # Errors
     /// [`StateError`]: a store can't be read.
-    pub fn go_on(&mut self, span: Duration) -> Result<(), StateError> {
-        self.task.go_on(span, self.clock.now())
+    pub fn advance_stream_time(&mut self, span: Duration) -> Result<(), StateError> {
+        self.task.advance_stream_time(span, self.clock.now())
     }
 
     /// Commits outputs, changelogs and offsets. The outputs can be read from now on.
@@ -238,7 +238,7 @@ impl TopologyDriver {
     }
 
     /// Appends a record to the changelog of a store, as if an earlier process had written it. The next restart restores it.
-    pub fn leave(
+    pub fn append_to_changelog(
         &mut self,
         changelog: &Topic,
         key: &[u8],

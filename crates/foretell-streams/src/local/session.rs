@@ -10,7 +10,7 @@ use crate::{
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
-/// Bytes of one poll or read, but for the last record: one model of 16 MiB, or a thousand records of 16 kB.
+/// Bytes of one poll or read, but for the last record: one record of 16 MiB, or a thousand records of 16 kB.
 const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// One worker's membership, from its `join` on.

@@ -415,9 +415,9 @@ pub enum BrokerError {
     /// open another one.
     #[error("the log was cut off before {0}")]
     OutOfRange(TopicPartition),
-    /// A topic does not exist any more, as several answers said: stop until an operator has created it again. It is not
+    /// A topic does not exist, as several answers said: stop until an operator has created it. It is not
     /// the fault of the record that was to be written there.
-    #[error("topic {0} does not exist any more: make it again, and start again")]
+    #[error("topic {0} does not exist: create it and start again")]
     Gone(Topic),
     /// An operator must act: stop with this message.
     #[error("{0}")]

@@ -152,7 +152,7 @@ impl Slot {
         clock: &dyn Clock,
     ) -> Result<(), StateError> {
         let span = self.quiet.answered(clock.elapsed(), is_at_end, every);
-        if span.is_zero() { Ok(()) } else { self.task.go_on(span, clock.now()) }
+        if span.is_zero() { Ok(()) } else { self.task.advance_stream_time(span, clock.now()) }
     }
 
     /// Whether its stores are up to date.

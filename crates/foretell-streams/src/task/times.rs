@@ -29,7 +29,7 @@ impl Task {
     ///
     /// # Errors
     /// [`StateError`] if a store fails.
-    pub fn go_on(&mut self, span: Duration, now: WallTime) -> Result<(), StateError> {
+    pub fn advance_stream_time(&mut self, span: Duration, now: WallTime) -> Result<(), StateError> {
         self.scope.now = now;
         let time = self.scope.stream_time;
         let later = (time + span).min(EventTime(now.0));

@@ -223,12 +223,12 @@ fn stream_time_does_not_follow_a_fast_clock() {
 fn without_records_stream_time_goes_on_as_far_as_the_clock() {
     let mut fixture = Fixture::new();
     let second = Duration::from_secs(1);
-    fixture.driver.go_on(second).unwrap();
+    fixture.driver.advance_stream_time(second).unwrap();
     assert_eq!(fixture.driver.task().stream_time(), EventTime::MIN, "there is no time yet");
     fixture.pipe("a", 5);
-    fixture.driver.go_on(Duration::from_millis(20)).unwrap();
+    fixture.driver.advance_stream_time(Duration::from_millis(20)).unwrap();
     assert_eq!(fixture.driver.task().stream_time(), EventTime(25));
-    fixture.driver.go_on(second).unwrap();
+    fixture.driver.advance_stream_time(second).unwrap();
     assert_eq!(fixture.driver.task().stream_time(), EventTime(100));
     assert_eq!(fixture.out(), ["a", "forgot 1", "forgot 0"]);
 }
@@ -240,10 +240,10 @@ fn a_restart_finds_the_time_of_a_quiet_partition() {
     fixture.pipe("a", 5);
     fixture.driver.commit();
     fixture.driver.advance(Duration::from_secs(1_000)).unwrap();
-    fixture.driver.go_on(Duration::from_millis(100)).unwrap();
+    fixture.driver.advance_stream_time(Duration::from_millis(100)).unwrap();
     fixture.driver.commit();
     for _ in 0..100 {
-        fixture.driver.go_on(Duration::from_secs(2)).unwrap();
+        fixture.driver.advance_stream_time(Duration::from_secs(2)).unwrap();
         fixture.driver.commit();
     }
     let before = fixture.driver.task().stream_time();
