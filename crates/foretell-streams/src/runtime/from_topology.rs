@@ -53,3 +53,30 @@ impl TopicSpec {
         topology.topics().into_iter().map(spec).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{codec::Utf8, record::Topic, topology::TopologyBuilder};
+
+    #[test]
+    fn only_changelogs_are_compacted() {
+        let mut builder = TopologyBuilder::new("app", Topic::new("dead"));
+        let read = builder.source("read", Topic::new("in"), Arc::new(Utf8));
+        builder.key_value_store::<String>("store", Arc::new(Utf8));
+        builder.sink("write", &[read], Topic::new("out"), Arc::new(Utf8));
+        let specs = TopicSpec::all_of(&builder.build(), 3);
+        let kept = Cleanup::Delete { retention: None };
+        let expected = [
+            ("app-store-changelog", Cleanup::Compact),
+            ("dead", kept),
+            ("in", kept),
+            ("out", kept),
+        ];
+        let found: Vec<_> = specs.iter().map(|spec| (spec.name.as_str(), spec.cleanup)).collect();
+        assert_eq!(found, expected);
+        assert!(specs.iter().all(|spec| spec.partitions == 3));
+    }
+}

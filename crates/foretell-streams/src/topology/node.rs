@@ -274,3 +274,23 @@ impl<T: 'static> Node for SinkNode<T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_no_text_is_rejected() {
+        let record = |key: Option<&[u8]>| {
+            let key = key.map(<[u8]>::to_vec);
+            Record { key, value: (), time: EventTime(0) }
+        };
+        assert_eq!(record(Some(b"")).text_key().unwrap(), "");
+        assert_eq!(record(Some("Ä".as_bytes())).text_key().unwrap(), "Ä");
+        for key in [None, Some(&b"\xff"[..])] {
+            let record = record(key);
+            let rejected = record.text_key();
+            assert!(matches!(rejected, Err(ProcessError::Reject { class: "malformed", .. })));
+        }
+    }
+}
