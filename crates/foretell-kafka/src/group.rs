@@ -84,12 +84,6 @@ impl Group {
         self.inlet()
     }
 
-    /// How many records and errors wait to be taken.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.inlet().waiting()
-    }
-
     /// The next change of the assignment, if one has been announced.
     pub(crate) fn next_rebalance(&self) -> Option<Rebalance> {
         self.consumer().context().next()

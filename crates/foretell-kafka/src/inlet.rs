@@ -19,8 +19,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(test)]
-use rdkafka::bindings::rd_kafka_queue_length;
 use rdkafka::{
     TopicPartitionList,
     bindings::{
@@ -127,16 +125,6 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
             }
         }
         Ok(())
-    }
-
-    /// How many messages and errors wait to be taken.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        // SAFETY: the queues are alive.
-        self.queues
-            .iter()
-            .map(|queue| unsafe { rd_kafka_queue_length(queue.native.as_ptr()) })
-            .sum()
     }
 
     /// Waits until there is something to take or to serve that was not there when it was last looked for.

@@ -311,7 +311,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        deadline::pause_for,
         list::list,
         mock::{IN, Mock, OUT, STEP, until, values},
     };
@@ -393,36 +392,18 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_leaves_nothing_of_what_has_failed() {
-        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
-        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
-        world.send().unwrap();
-        let failed = world.member.flush().unwrap_err();
-        assert!(failed.to_string().contains(OUT), "{failed}");
-        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
-        world.send().unwrap();
-        world.member.abort().unwrap();
-        world.mock.mend(RDKafkaApiKey::Produce);
-        world.send().unwrap();
-        world.member.commit(&[]).unwrap();
-        assert_eq!(world.mock.written(), 1);
-    }
-
-    #[test]
     fn outputs_and_offsets_are_committed_each_without_the_other() {
-        for guarantee in [ProcessingGuarantee::AtLeastOnce, ProcessingGuarantee::ExactlyOnce] {
-            let mut world = World::new(guarantee);
-            world.mock.write(0..3);
-            assert_eq!(world.read(3), [0, 1, 2]);
-            world.commit(2).unwrap();
-            assert_eq!(world.committed(), Some(2), "{guarantee:?}");
-            assert!(!world.member.output.has_sent());
-            world.send().unwrap();
-            assert!(world.member.output.has_sent());
-            world.member.commit(&[]).unwrap();
-            assert!(!world.member.output.has_sent());
-            assert_eq!((world.committed(), world.mock.written()), (Some(2), 1), "{guarantee:?}");
-        }
+        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
+        world.mock.write(0..3);
+        assert_eq!(world.read(3), [0, 1, 2]);
+        world.commit(2).unwrap();
+        assert_eq!(world.committed(), Some(2));
+        assert!(!world.member.output.has_sent());
+        world.send().unwrap();
+        assert!(world.member.output.has_sent());
+        world.member.commit(&[]).unwrap();
+        assert!(!world.member.output.has_sent());
+        assert_eq!((world.committed(), world.mock.written()), (Some(2), 1));
     }
 
     #[test]
@@ -441,31 +422,6 @@ mod tests {
         world.member.unassign(&[Partition(0)]).unwrap();
         world.mock.write(3..6);
         nothing_comes(&mut world);
-    }
-
-    #[test]
-    fn records_come_before_the_error_that_came_with_them() {
-        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
-        let wait_for = |world: &World, count| {
-            until("they wait to be taken", |_| {
-                pause_for(STEP);
-                (world.member.group.waiting() >= count).then_some(())
-            });
-        };
-        world.mock.write(0..3);
-        wait_for(&world, 3);
-        world.mock.fail(RDKafkaApiKey::Fetch, &[REFUSED; 10]);
-        wait_for(&world, 4);
-        let mut records = Vec::new();
-        assert_eq!(world.member.poll(STEP, &mut records).unwrap(), None);
-        assert_eq!(values(&records), [0, 1, 2]);
-        let told = world.member.poll(STEP, &mut records).unwrap_err();
-        assert!(matches!(told, BrokerError::Fatal(_)), "{told}");
-        // An error alone comes at once.
-        world.mock.fail(RDKafkaApiKey::Fetch, &[REFUSED; 10]);
-        let told = until("an error comes", |_| world.member.poll(STEP, &mut records).err());
-        assert!(matches!(told, BrokerError::Fatal(_)), "{told}");
-        assert_eq!(records.len(), 3);
     }
 
     #[test]

@@ -225,8 +225,6 @@ impl ProducerContext for Deliveries {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-
     use super::*;
     use crate::mock::Mock;
     use foretell_streams::record::OutputRecord;
@@ -236,25 +234,6 @@ mod tests {
     fn outlet(mock: &Mock) -> Outlet {
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
         Outlet::new(&mock.config.plain_producer(), &admin, &mock.clock).unwrap()
-    }
-
-    #[test]
-    fn a_failed_delivery_stays_unless_the_next_record_can_go_another_way() {
-        let mock = Mock::new();
-        let mut outlet = outlet(&mock);
-        let mut failure = |error| {
-            mock.fail(RDKafkaApiKey::Produce, &[error]);
-            outlet.send(Mock::output().as_ref()).unwrap();
-            outlet.drain(PATIENCE).unwrap_err()
-        };
-        let refused = failure(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
-        assert!(matches!(refused, BrokerError::Fatal(_)), "{refused}");
-        // It comes again, and is refused before it is sent: it can be set aside.
-        let too_large = failure(RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
-        assert!(matches!(too_large, BrokerError::Abort(_)), "{too_large}");
-        outlet.send(Mock::output().as_ref()).unwrap();
-        outlet.drain(PATIENCE).unwrap();
-        assert_eq!(mock.written(), 1);
     }
 
     #[test]

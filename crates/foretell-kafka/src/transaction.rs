@@ -185,18 +185,12 @@ pub(crate) fn is_retriable(error: &KafkaError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-
     use super::*;
     use crate::{
         admin::Admin,
-        deadline::pause_for,
-        mock::{Mock, OUT, STEP, until},
+        mock::{Mock, OUT},
     };
-    use foretell_streams::{
-        record::{OutputRecord, Partition},
-        runtime::broker::ProcessingGuarantee,
-    };
+    use foretell_streams::runtime::broker::ProcessingGuarantee;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -206,36 +200,6 @@ mod tests {
         let properties = mock.config.transactional_producer(&membership);
         let outlet = Outlet::new(&properties, &admin, &mock.clock).unwrap();
         Transactions::start(outlet, &Topic::new(OUT), PATIENCE, &mock.clock).unwrap()
-    }
-
-    #[test]
-    fn what_has_failed_before_an_abort_is_no_part_of_the_next_transaction() {
-        let mock = Mock::new();
-        let mut transactions = begin(&mock);
-        let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-        mock.fail(RDKafkaApiKey::Produce, &[refused]);
-        transactions.send(Mock::output().as_ref()).unwrap();
-        until("it has failed", |_| {
-            transactions.serve();
-            pause_for(STEP);
-            (transactions.outlet.producer().in_flight_count() == 0).then_some(())
-        });
-        mock.mend(RDKafkaApiKey::Produce);
-        transactions.abort_patiently().unwrap();
-        transactions.send(Mock::output().as_ref()).unwrap();
-        transactions.outlet.drain(PATIENCE).unwrap();
-        assert_eq!(mock.written(), 1);
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_written_opens_no_transaction() {
-        let mut transactions = begin(&Mock::new());
-        let record = OutputRecord { partition: Some(Partition(1)), ..Mock::output() };
-        let refused = transactions.send(record.as_ref()).unwrap_err();
-        assert!(matches!(refused, BrokerError::Unsendable { .. }), "{refused}");
-        assert!(!transactions.is_open());
-        transactions.send(Mock::output().as_ref()).unwrap();
-        assert!(transactions.is_open());
     }
 
     /// Each call is tried for a second ([`TRY`]), and this is longer.

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     fs,
     ops::Bound,
     path::Path,
@@ -17,7 +16,7 @@ use crate::{
     record::{OutputRecord, Partition, TopicPartition},
     runtime::{
         Standby, StandbyParts, StopSignal, Worker,
-        broker::{Broker, ProcessingGuarantee, Rebalance},
+        broker::{Broker, ProcessingGuarantee},
         worker::tests::{
             COMMIT_INTERVAL, PARTITIONS, SESSION_OVER, World, refusals::Refusing, topic,
         },
@@ -454,32 +453,4 @@ fn a_changelog_is_marked_once() {
     assert_eq!(written, PARTITIONS as usize * (1 + words.len()));
     let board = world.board.read();
     assert!(board["a"].tasks.iter().all(|task| task.store_entries_estimated));
-}
-
-#[test]
-fn what_is_to_be_rebuilt_of_a_task_that_goes_is_no_more_ours() {
-    let world = World::new("out");
-    let mut worker = world.join("a");
-    world.run(&mut [&mut worker]);
-    worker.spoiled.extend([Partition(0), Partition(1)]);
-    worker.pending = Some(Rebalance::Revoked { tasks: vec![Partition(0)], lost: true });
-    worker.answer_rebalance().unwrap();
-    assert_eq!(worker.spoiled, [Partition(1)].into());
-}
-
-/// What its other tasks have sent is done again by whoever comes next.
-#[test]
-fn a_worker_that_fails_commits_nothing_more() {
-    let world = World::new("out");
-    let ailment = Arc::new(Ailment::default());
-    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
-    let mut worker = world.join_on(&stores, "a");
-    world.say("one");
-    World::turn(&mut [&mut worker]);
-    // Twice in a row, with no commit in between.
-    worker.rebuilt.extend((0..4).map(Partition));
-    ailment.is_damaged.store(true, Ordering::SeqCst);
-    world.say("two");
-    worker.run(&StopSignal::default()).unwrap_err();
-    assert_eq!(world.read("out"), BTreeMap::new());
 }
