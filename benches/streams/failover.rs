@@ -1,4 +1,4 @@
-//! The instance that has a task is killed: how long until another one, with a warm copy of its store or without, may
+//! The instance that has a task is killed: how long until another one, with a standby copy of its store or without, may
 //! process, against the size of the store.
 //!
 //! ```text
@@ -191,7 +191,7 @@ impl<'a> Application<'a> {
                 group: self.name.clone(),
                 member: format!("{}-{member}", self.name),
                 lead: self.input.clone(),
-                companions: Vec::new(),
+                co_partitioned: Vec::new(),
                 guarantee: ProcessingGuarantee::ExactlyOnce,
             },
             settings: WorkerSettings::default(),
@@ -217,7 +217,7 @@ impl<'a> Application<'a> {
         }))
     }
 
-    /// Seconds from the kill and from the assignment, and the records restored. `copies` tells of the warm copy.
+    /// Seconds from the kill and from the assignment, and the records restored. `copies` tells of the standby copy.
     fn round(
         &self,
         stores: &Arc<dyn StoreSupplier>,
@@ -225,17 +225,17 @@ impl<'a> Application<'a> {
     ) -> anyhow::Result<[f64; 3]> {
         let mut victim = Victim::start(self)?;
         let board = StatusBoard::default();
-        let mut heir = self.join("heir", Arc::clone(stores), &board)?;
+        let mut successor = self.join("successor", Arc::clone(stores), &board)?;
         let (begun, mut warm_since) = (Instant::now(), Instant::now());
         while copies.is_some() && warm_since.elapsed() < WARM_FOR {
             ensure!(begun.elapsed() < WITHIN, "the copy did not get warm");
-            heir.turn(WAIT)?;
+            successor.turn(WAIT)?;
             if !copies.is_some_and(is_warm) {
                 warm_since = Instant::now();
             }
         }
         while !board.read().values().any(|status| status.joined) {
-            heir.turn(WAIT)?;
+            successor.turn(WAIT)?;
         }
         ensure!(task(&board).is_none(), "the victim has no task to lose");
         victim.kill()?;
@@ -243,7 +243,7 @@ impl<'a> Application<'a> {
         while assigned.is_none() || !is_running(&board) {
             ensure!(killed.elapsed() < WITHIN, "nobody took over");
             let turn = Instant::now();
-            heir.turn(WAIT)?;
+            successor.turn(WAIT)?;
             if assigned.is_none() && task(&board).is_some() {
                 assigned = Some(turn);
             }
@@ -253,7 +253,7 @@ impl<'a> Application<'a> {
         let restored = task(&board).context("it has the task")?.restored as f64;
         let stop = StopSignal::default();
         stop.stop();
-        heir.run(&stop)?;
+        successor.run(&stop)?;
         Ok([from_kill, from_assignment, restored])
     }
 

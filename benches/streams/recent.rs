@@ -79,7 +79,7 @@ pub(crate) fn measure(events: u64) -> anyhow::Result<Cost> {
         });
         task.process_next(WallTime(0))?;
         if number % EVENTS_A_COMMIT == EVENTS_A_COMMIT - 1 {
-            match task.tell(|_| Ok::<(), Infallible>(())) {
+            match task.flush_changes(|_| Ok::<(), Infallible>(())) {
                 Ok(()) => task.committed(WallTime(0), &BTreeMap::new())?,
             }
         }

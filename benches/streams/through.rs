@@ -97,7 +97,7 @@ impl Through {
                 group: application.to_owned(),
                 member: "worker-0".to_owned(),
                 lead: input.clone(),
-                companions: Vec::new(),
+                co_partitioned: Vec::new(),
                 guarantee,
             },
             // By time alone, as the bare loop does.

@@ -63,7 +63,7 @@ impl Verdicts {
         self.figures.insert("restore".to_owned(), json!({ "ours": ours, "bare": bare }));
     }
 
-    /// A warm copy makes the state's size no matter: the session's time-out and less than a second.
+    /// A standby copy makes the state's size no matter: the session's time-out and less than a second.
     pub(crate) fn failover(&mut self, found: &Failover) {
         let Failover { entries, is_warm, seconds_from_kill, seconds_from_assignment, restored } =
             found;

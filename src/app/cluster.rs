@@ -15,19 +15,19 @@ use crate::{
 };
 use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
-    cached::CachedRegistry,
+    caching::CachingRegistry,
     client::RegistryClient,
     codec::{AvroCodec, AvroRecord},
     local::LocalRegistry,
-    patient::PatientRegistry,
     registry::{RegistryError, SchemaRegistry},
+    retrying::RetryingRegistry,
 };
 use foretell_kafka::{KafkaBroker, KafkaConfig};
 use foretell_streams::{
     codec::{Codec, CodecError},
     local::LocalBroker,
     record::{InputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{Broker, From, ReadTo},
+    runtime::broker::{Broker, ReadFrom, ReadTo},
     time::Clock,
 };
 
@@ -134,7 +134,7 @@ impl Cluster {
         for number in 0..partitions {
             let partition = Partition(i32::try_from(number)?);
             let source = TopicPartition { topic: topic.clone(), partition };
-            let mut reader = self.broker.read(&source, From::Beginning)?;
+            let mut reader = self.broker.read(&source, ReadFrom::Beginning)?;
             let mut read_to = ReadTo::More;
             while read_to == ReadTo::More {
                 let mut records = Vec::new();
@@ -225,7 +225,7 @@ fn connect_registry(
     let client = Arc::new(registry_client(config)?);
     let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let folder = written.cache_dir.as_deref();
-    let cached = CachedRegistry::open(registry, url, folder, Arc::clone(clock));
+    let cached = CachingRegistry::open(registry, url, folder, Arc::clone(clock));
     let kept = cached.kept();
     match cached.latest("foretell") {
         Ok(_) => {}
@@ -260,7 +260,7 @@ fn connect_registry(
         }
     }
     let patient =
-        PatientRegistry::new(Arc::new(cached), written.unknown_id_wait, Arc::clone(clock));
+        RetryingRegistry::new(Arc::new(cached), written.unknown_id_wait, Arc::clone(clock));
     Ok(Arc::new(patient))
 }
 

@@ -1,10 +1,9 @@
 //! The composition root: the only place where ports meet adapters; owns start and stop.
 
+pub mod check_result;
 pub mod cluster;
 pub mod demo;
 pub mod doctor;
-pub mod finding;
-mod gone;
 mod http_server;
 pub mod init;
 mod initial;
@@ -12,17 +11,17 @@ mod initial;
 mod meaning;
 mod models;
 pub mod open_files;
-pub mod player;
+pub mod replay;
 #[cfg(test)]
 mod respondents;
 mod returning;
 pub mod schemas;
 pub mod send;
 pub mod shutdown;
-pub mod stage;
 pub mod start;
 pub mod table;
 pub mod telemetry;
+mod topic_changes;
 
 use std::sync::Arc;
 

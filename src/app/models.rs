@@ -16,7 +16,7 @@ use foretell_streams::{
     record::{InputRecord, Partition, TopicPartition},
     runtime::{
         StopSignal,
-        broker::{BrokerError, From, ReadTo, Reader},
+        broker::{BrokerError, ReadFrom, ReadTo, Reader},
     },
     time::Clock,
 };
@@ -54,7 +54,8 @@ impl Models<'_> {
     pub(super) fn catch_up(self) -> anyhow::Result<Following> {
         let topic = self.config.topics.models.clone();
         let source = TopicPartition { topic, partition: Partition(0) };
-        let reader = self.once_it_answers(|| self.cluster.broker.read(&source, From::Beginning))?;
+        let reader =
+            self.once_it_answers(|| self.cluster.broker.read(&source, ReadFrom::Beginning))?;
         let metrics = self.metrics.clone();
         let table = ModelTable::new(self.serving.clone(), metrics.clone());
         let codec = Arc::clone(&self.codec);

@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_a_long_is_told_with_its_field_and_value() {
+    fn a_number_beyond_a_long_is_reported_with_its_field_and_value() {
         let world = World::of(Kind::Long);
         let beyond = "9223372036854775808";
         for (json, field) in [

@@ -8,9 +8,9 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        player::{Action, EventForm, Pace, PlaySettings, Script},
+        replay::io::{self, ReplaySender, Seen},
+        replay::{Action, EventForm, Pace, ReplaySettings, Script},
         shutdown::Shutdown,
-        stage::{self, Seen, Stage},
         table,
     },
     config::Config,
@@ -69,9 +69,9 @@ pub fn send(
     let labels = &config.raw.outcomes.labels;
     let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
-    let mut stage = Stage::open(config, cluster, clock)?;
+    let mut sender = ReplaySender::open(config, cluster, clock)?;
     let (watch, threads) =
-        stage::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
+        io::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
     let codec = cluster.sample_codec(config)?;
     let mut form = EventForm::new(config, codec, &rows, (&format!("send-{}", start.0), start))?;
@@ -91,7 +91,7 @@ pub fn send(
     let mut shown = 0;
     for scheduled in &script.actions {
         while let Some(ahead) = remaining(scheduled.at, clock.as_ref()) {
-            stage.flush()?;
+            sender.flush()?;
             // Waiting for the clock is waiting for Ctrl-C.
             if shutdown.wait(ahead).is_some() {
                 break;
@@ -111,10 +111,10 @@ pub fn send(
             Action::Outcome(_) => sent.outcomes += 1,
             Action::Bad { .. } => {}
         }
-        stage.play(&scheduled.action)?;
+        sender.play(&scheduled.action)?;
         shown = show_new(&watch, shown, sent.events, show);
     }
-    stage.flush()?;
+    sender.flush()?;
     let patience = PATIENCE + config.raw.broker.session_timeout;
     if !shutdown.signal().is_stopped() && !watch.wait_for_open(0, patience) {
         tracing::warn!("{}", unanswered(rows.iter().any(|row| !row.event_id.is_empty())));
@@ -131,8 +131,8 @@ pub fn send(
 }
 
 /// Everything happens now, whatever times the table has.
-fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySettings {
-    PlaySettings {
+fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySettings {
+    ReplaySettings {
         seed: Seed(settings.seed),
         pace: Pace {
             start,
@@ -162,7 +162,7 @@ fn remaining(at: EventTime, clock: &dyn Clock) -> Option<Duration> {
 }
 
 fn show_new(
-    watch: &stage::Watch,
+    watch: &io::Watch,
     shown: usize,
     events: usize,
     show: &mut dyn FnMut(&Seen, usize),

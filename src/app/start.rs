@@ -14,12 +14,11 @@ use prometheus::Registry;
 use crate::{
     app::{
         cluster::Cluster,
-        gone,
         http_server::{self, BoundServer, HttpServer},
         models::Models,
         open_files,
         shutdown::{Shutdown, StopReason},
-        telemetry,
+        telemetry, topic_changes,
     },
     config::Config,
     processors::{
@@ -38,7 +37,7 @@ use foretell_streams::{
     metrics::StreamsMetrics,
     record::{Partition, TopicPartition},
     runtime::{
-        Standby, StandbyParts, StatusBoard, StopSignal, TopicWatch, Worker, WorkerError,
+        Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker, WorkerError,
         WorkerParts, WorkerSettings,
         broker::{BrokerError, Cleanup, Membership, TopicSpec},
     },
@@ -282,7 +281,7 @@ impl Parts<'_> {
         });
         let topics = used.map(|spec| (spec.name, spec.partitions)).chain(changelogs).collect();
         let (broker, clock) = (Arc::clone(&self.cluster.broker), Arc::clone(self.clock));
-        let watch = TopicWatch::new(broker, topics, clock);
+        let watch = TopicMonitor::new(broker, topics, clock);
         self.spawn("topics".to_owned(), move |stop| watch.run(stop))
     }
 
@@ -311,8 +310,10 @@ impl Parts<'_> {
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let topics = self.config.topics.clone();
         let why = move |error: WorkerError| match &error {
-            WorkerError::Broker(BrokerError::Gone(topic)) => gone::sentence(&topics, topic),
-            WorkerError::Repartitioned(topics) => gone::repartitioned(topics),
+            WorkerError::Broker(BrokerError::Gone(topic)) => {
+                topic_changes::sentence(&topics, topic)
+            }
+            WorkerError::Repartitioned(topics) => topic_changes::repartitioned(topics),
             WorkerError::Broker(_) | WorkerError::FencedAgain { .. } | WorkerError::State(_) => {
                 error.to_string()
             }
@@ -347,7 +348,7 @@ impl Parts<'_> {
                 group,
                 member: member.clone(),
                 lead: topology.lead().clone(),
-                companions: topology.companions(),
+                co_partitioned: topology.co_partitioned(),
                 guarantee: streams.processing_guarantee,
             },
             stores: Arc::clone(&self.stores),

@@ -6,8 +6,8 @@ use clap::Args;
 
 use crate::{
     app::{
+        check_result::{CheckResult, Report},
         doctor,
-        finding::{Finding, Report},
     },
     cli::{Global, Sets, progress},
     config::Config,
@@ -41,7 +41,7 @@ impl Doctor {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         // What librdkafka complains of is told by a finding.
         global.log("error,librdkafka=off")?;
-        let mut tell = |finding: &Finding| {
+        let mut tell = |finding: &CheckResult| {
             if !self.json {
                 print(&finding.to_string());
             }

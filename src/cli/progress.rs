@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_reported_once() {
         let check = |messages: &[&str], expected: &str| {
             let mut causes = messages.iter().rev();
             let innermost = anyhow::anyhow!((*causes.next().unwrap()).to_owned());

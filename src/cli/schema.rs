@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     app::{
-        finding::{Finding, Report},
+        check_result::{CheckResult, Report},
         schemas::{self, Difference, Edit, Registered, Version},
     },
     cli::{Global, Sets},
@@ -143,7 +143,7 @@ impl SchemaCommand {
 impl Check {
     fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let mut found = Vec::new();
-        let mut tell = |finding: Finding| {
+        let mut tell = |finding: CheckResult| {
             if !self.json {
                 print(&finding.to_string());
             }

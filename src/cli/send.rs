@@ -8,9 +8,9 @@ use crate::{
     app::{
         self,
         cluster::Cluster,
+        replay::io::Seen,
         send::{self, SendSettings},
         shutdown::{self, Shutdown},
-        stage::Seen,
     },
     cli::{Global, Sets, numbers, progress::Progress},
 };

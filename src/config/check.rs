@@ -23,7 +23,7 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     http_address(&raw.http.bind, sources)?;
     tables(raw, sources)?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {
-        return refuse("streams.standby", "warm copies are on disk: set [streams] state_dir");
+        return refuse("streams.standby", "standby copies are on disk: set [streams] state_dir");
     }
     let contract = &raw.features.contract;
     if !(0.0..=1.0).contains(&contract.mostly_missing) || contract.mostly_missing == 0.0 {

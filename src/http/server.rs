@@ -118,7 +118,7 @@ async fn converse(
     }
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| Box::pin(router.call(request)));
-    let io = TokioIo::new(Patient::new(stream, read_timeout));
+    let io = TokioIo::new(TimedStream::new(stream, read_timeout));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(read_timeout)
@@ -182,14 +182,14 @@ async fn finish(stream: TcpStream, answer: &str) {
 }
 
 /// A stream that fails when the other side takes nothing for too long.
-struct Patient {
+struct TimedStream {
     stream: TcpStream,
     write_timeout: Duration,
     /// Set while the other side takes nothing.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl TimedStream {
     fn new(stream: TcpStream, write_timeout: Duration) -> Self {
         Self { stream, write_timeout, deadline: None }
     }
@@ -209,7 +209,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -219,7 +219,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn why_the_champion_does_not_serve_is_told_until_one_does() {
+    fn why_the_champion_does_not_serve_is_reported_until_one_does() {
         let mut scene = Scene::new();
         scene.announce(1);
         assert_eq!(scene.table.refused(), None);

@@ -96,7 +96,7 @@ pub enum UnlabelledPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pending {
     /// A prediction and what became of it.
-    Prediction(Prediction, Fate),
+    Prediction(Prediction, PredictionState),
     /// An outcome, and the record that it came in for as long as it waits for its first prediction.
     /// Where every prediction is learned from, it stays for those that are still to come.
     Outcome(Outcome, Option<Original>),
@@ -118,7 +118,7 @@ impl Pending {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PendingV1 {
     /// See [`Pending::Prediction`].
-    Prediction(Prediction, Fate),
+    Prediction(Prediction, PredictionState),
     /// See [`Pending::Outcome`].
     Outcome(Outcome, Option<OriginalV1>),
 }
@@ -158,7 +158,7 @@ impl From<OriginalV1> for Original {
 
 /// What became of a prediction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fate {
+pub enum PredictionState {
     /// Nothing yet.
     Waiting,
     /// This label was its outcome.
@@ -181,7 +181,7 @@ pub struct OutcomeStore {
 type JoinContext<'t> = Context<'t, LabelledExample>;
 
 /// Predictions in; those whose outcome is here already go on as labelled examples.
-pub struct Remember(pub OutcomeStore);
+pub struct StorePrediction(pub OutcomeStore);
 
 /// Outcomes in; those whose prediction is here already go on as labelled examples.
 pub struct Join(pub OutcomeStore, pub Placement);
@@ -189,7 +189,7 @@ pub struct Join(pub OutcomeStore, pub Placement);
 /// Entries removed at once, at most, so that a long backlog is never in memory twice.
 const EXPIRED_AT_ONCE_MAX: usize = 10_000;
 
-impl Processor for Remember {
+impl Processor for StorePrediction {
     type In = Prediction;
     type Out = LabelledExample;
 
@@ -205,7 +205,7 @@ impl Processor for Remember {
     ) -> Result<(), ProcessError> {
         let store = &self.0;
         let prediction = &record.value;
-        let mut fate = Fate::Waiting;
+        let mut fate = PredictionState::Waiting;
         let found = store.around(&prediction.respondent_id, prediction.event_time, ctx)?;
         let kept = found.iter().filter(|entry| matches!(entry.value, Pending::Prediction(..)));
         let is_full = kept.count() >= store.settings.predictions_max;
@@ -215,12 +215,12 @@ impl Processor for Remember {
                 Pending::Prediction(_, other) => {
                     // The person's outcome is known, and was learned from with another prediction. An outcome of this
                     // one's own may have been found before that.
-                    let is_learned = matches!(other, Fate::Learned(_));
+                    let is_learned = matches!(other, PredictionState::Learned(_));
                     if is_learned
-                        && fate == Fate::Waiting
+                        && fate == PredictionState::Waiting
                         && store.settings.learn_from != LearnFrom::Every
                     {
-                        fate = Fate::PassedOver;
+                        fate = PredictionState::PassedOver;
                     }
                     oldest.get_or_insert(entry);
                     continue;
@@ -328,14 +328,14 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         match entry.value {
-            Pending::Prediction(prediction, Fate::Waiting) => {
+            Pending::Prediction(prediction, PredictionState::Waiting) => {
                 ctx.count(&self.metrics.unlabelled(), 1);
                 if let UnlabelledPolicy::Label(label) = &self.settings.unlabelled {
                     let at = entry.time + self.settings.window;
                     forward(example(&prediction, label, None, false), at, ctx)?;
                 }
             }
-            Pending::Prediction(_, Fate::Learned(_) | Fate::PassedOver)
+            Pending::Prediction(_, PredictionState::Learned(_) | PredictionState::PassedOver)
             | Pending::Outcome(_, None) => {}
             Pending::Outcome(outcome, Some(original)) => {
                 self.count("unmatched", ctx);
@@ -372,7 +372,7 @@ impl OutcomeStore {
             return Err(late(outcome, now));
         }
         let is_learned = |entry: &Windowed<Pending>| {
-            matches!(entry.value, Pending::Prediction(_, Fate::Learned(_)))
+            matches!(entry.value, Pending::Prediction(_, PredictionState::Learned(_)))
         };
         let chosen = match (self.settings.learn_from, found.iter().position(is_learned)) {
             (LearnFrom::Every, _) => 0..found.len(),
@@ -388,8 +388,8 @@ impl OutcomeStore {
                     forward(example, outcome.outcome_time, ctx)?;
                     ctx.window(&self.pending).replace(&entry)?;
                 }
-            } else if *fate == Fate::Waiting {
-                *fate = Fate::PassedOver;
+            } else if *fate == PredictionState::Waiting {
+                *fate = PredictionState::PassedOver;
                 ctx.window(&self.pending).replace(&entry)?;
             }
         }
@@ -417,20 +417,20 @@ impl OutcomeStore {
     fn settle(
         &self,
         prediction: &Prediction,
-        fate: &mut Fate,
+        fate: &mut PredictionState,
         outcome: &Outcome,
         ctx: &mut JoinContext<'_>,
     ) -> Option<LabelledExample> {
         let is_correction = match fate {
-            Fate::Waiting | Fate::PassedOver => {
+            PredictionState::Waiting | PredictionState::PassedOver => {
                 self.count("joined", ctx);
                 false
             }
-            Fate::Learned(label) if *label == outcome.label => {
+            PredictionState::Learned(label) if *label == outcome.label => {
                 self.count("duplicate", ctx);
                 return None;
             }
-            Fate::Learned(_) => match self.settings.conflict {
+            PredictionState::Learned(_) => match self.settings.conflict {
                 ConflictPolicy::First => {
                     self.count("conflicting", ctx);
                     return None;
@@ -441,7 +441,7 @@ impl OutcomeStore {
                 }
             },
         };
-        *fate = Fate::Learned(outcome.label.clone());
+        *fate = PredictionState::Learned(outcome.label.clone());
         Some(example(prediction, &outcome.label, Some(outcome.outcome_time), is_correction))
     }
 

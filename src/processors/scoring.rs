@@ -80,7 +80,7 @@ impl Processor for Score {
             let answer = place.and_then(|place| observation.answers[place].as_ref());
             prepared.values.push(convert::value_of(answer));
         }
-        let surprises = scorer.surprises(&prepared.values);
+        let out_of_distribution = scorer.out_of_distribution(&prepared.values);
         let probabilities = scorer.score(&prepared.values, &mut prepared.scratch);
         let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
         let named = scorer.classes().iter().zip(probabilities.as_slice());
@@ -102,9 +102,9 @@ impl Processor for Score {
             features: convert::features_of(&self.questions, &observation.answers),
         };
         ctx.count(&prepared.predictions, 1);
-        ctx.count(&self.metrics.unseen_categories(), surprises.unseen_categories);
-        ctx.count(&self.metrics.out_of_range(), surprises.out_of_range);
-        ctx.count(&self.metrics.not_numbers(), surprises.not_numbers);
+        ctx.count(&self.metrics.unseen_categories(), out_of_distribution.unseen_categories);
+        ctx.count(&self.metrics.out_of_range(), out_of_distribution.out_of_range);
+        ctx.count(&self.metrics.not_numbers(), out_of_distribution.not_numbers);
         let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
         self.metrics.scored_after(waited.as_secs_f64());
         let key = Some(observation.respondent_id.clone().into_bytes());

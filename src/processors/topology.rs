@@ -13,7 +13,7 @@ use crate::{
         gather::{Gather, GatherSettings, Partial},
         metrics::ApplicationMetrics,
         model_table::Serving,
-        outcome_join::{Join, JoinSettings, OutcomeStore, Pending, Remember},
+        outcome_join::{Join, JoinSettings, OutcomeStore, Pending, StorePrediction},
         placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
@@ -133,7 +133,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     topology.sink("replies", &replies, topics.replies, Arc::new(Reply::codec()));
     let store = outcome_store.clone();
     let remembered =
-        topology.process("remember", &[predicted], &stores, move || Remember(store.clone()));
+        topology.process("remember", &[predicted], &stores, move || StorePrediction(store.clone()));
     let joined = topology.process("join", &[outcomes], &stores, move || {
         Join(outcome_store.clone(), of_outcomes.clone())
     });

@@ -66,12 +66,12 @@ pub trait TrainingJob: Send {
 /// A handle on the training thread, which ends when its last handle is gone.
 #[derive(Clone)]
 pub struct Trainer {
-    desk: Arc<Mutex<Desk>>,
+    mailbox: Arc<Mutex<Mailbox>>,
     requests: Sender<TrainingRequest>,
 }
 
 #[derive(Default)]
-struct Desk {
+struct Mailbox {
     running: Option<TrainingRequest>,
     finished: Option<(TrainingRequest, TrainingResult)>,
     progress: Option<TrainingProgress>,
@@ -91,26 +91,26 @@ impl Trainer {
         metrics: ApplicationMetrics,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (requests, inbox) = mpsc::channel();
-        let trainer = Self { desk: Arc::default(), requests };
-        let desk = Arc::clone(&trainer.desk);
+        let trainer = Self { mailbox: Arc::default(), requests };
+        let mailbox = Arc::clone(&trainer.mailbox);
         let thread = std::thread::Builder::new().name("trainer".to_owned());
-        let thread = thread.spawn(move || work(job, &inbox, &desk, clock.as_ref(), &metrics))?;
+        let thread = thread.spawn(move || work(job, &inbox, &mailbox, clock.as_ref(), &metrics))?;
         Ok((trainer, thread))
     }
 
     /// The result of `request`, once; starts it if it is not under way. Never waits.
     #[must_use]
     pub fn ask(&self, request: &TrainingRequest) -> Option<TrainingResult> {
-        let mut desk = lock(&self.desk);
-        if let Some((finished, result)) = desk.finished.take()
+        let mut mailbox = lock(&self.mailbox);
+        if let Some((finished, result)) = mailbox.finished.take()
             && finished == *request
         {
             return Some(result);
         }
-        if desk.running.is_none() && !desk.is_stopped {
-            desk.running = Some(request.clone());
+        if mailbox.running.is_none() && !mailbox.is_stopped {
+            mailbox.running = Some(request.clone());
             if self.requests.send(request.clone()).is_err() {
-                desk.running = None;
+                mailbox.running = None;
                 let reason = "the training thread has ended".to_owned();
                 return Some(Err(TrainingFailure::Failed(reason)));
             }
@@ -121,23 +121,23 @@ impl Trainer {
     /// How far the training under way is.
     #[must_use]
     pub fn progress(&self) -> Option<TrainingProgress> {
-        lock(&self.desk).progress.clone()
+        lock(&self.mailbox).progress.clone()
     }
 
     /// Why the last training was not done, if the training log is not whole.
     #[must_use]
     pub fn refused(&self) -> Option<String> {
-        lock(&self.desk).refused.clone()
+        lock(&self.mailbox).refused.clone()
     }
 
     /// Gives up the training under way, and takes no other.
     pub fn stop(&self) {
-        lock(&self.desk).is_stopped = true;
+        lock(&self.mailbox).is_stopped = true;
     }
 }
 
-fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
-    desk.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(mailbox: &Mutex<Mailbox>) -> MutexGuard<'_, Mailbox> {
+    mailbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of 100, which comes to a niceness of about 10: where all of the machine is wanted, a tenth of a core is left for training.
@@ -147,7 +147,7 @@ const PRIORITY: u8 = 24;
 fn work(
     mut job: impl TrainingJob,
     inbox: &Receiver<TrainingRequest>,
-    desk: &Mutex<Desk>,
+    mailbox: &Mutex<Mailbox>,
     clock: &dyn Clock,
     metrics: &ApplicationMetrics,
 ) {
@@ -161,9 +161,9 @@ fn work(
         let training = request.training;
         tracing::info!(training, through = request.through, "training");
         let report = |iteration, of| {
-            let mut desk = lock(desk);
-            desk.progress = Some(TrainingProgress { training, iteration, of });
-            !desk.is_stopped
+            let mut mailbox = lock(mailbox);
+            mailbox.progress = Some(TrainingProgress { training, iteration, of });
+            !mailbox.is_stopped
         };
         // A fault of ours costs this training, not the ones to come.
         let result = catch_unwind(AssertUnwindSafe(|| job.train(&request, &mut { report })));
@@ -187,14 +187,14 @@ fn work(
             Ok(_) | Err(TrainingFailure::Retry(_) | TrainingFailure::Failed(_)) => None,
         };
         metrics.training_log_incomplete(refused.is_some());
-        let mut desk = lock(desk);
-        desk.refused = refused;
-        desk.progress = None;
-        desk.running = None;
-        if desk.is_stopped {
+        let mut mailbox = lock(mailbox);
+        mailbox.refused = refused;
+        mailbox.progress = None;
+        mailbox.running = None;
+        if mailbox.is_stopped {
             return;
         }
-        desk.finished = Some((request, result));
+        mailbox.finished = Some((request, result));
     }
 }
 
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_log_lacks_is_told_until_a_training_succeeds() {
+    fn what_the_log_lacks_is_reported_until_a_training_succeeds() {
         let scene = Scene::new();
         let gauge = "foretell_training_log_incomplete";
         let round = |training, result: TrainingResult, refused: Option<&str>| {

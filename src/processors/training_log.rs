@@ -18,7 +18,7 @@ use foretell_ml::{Example, Origin, PipelineSpec, Recipe, Seed, training::train};
 use foretell_streams::{
     codec::{Codec, CodecError},
     record::{InputRecord, Offset, TopicPartition},
-    runtime::broker::{Broker, BrokerError, From, Isolation, Reader},
+    runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, Reader},
 };
 
 /// What becomes of the initial data as examples come from the stream.
@@ -183,7 +183,7 @@ impl TrainingLog {
             let reader = match &mut read.reader {
                 Some(reader) => reader,
                 none => {
-                    none.insert(self.broker.read(&self.source, From::Beginning).map_err(retry)?)
+                    none.insert(self.broker.read(&self.source, ReadFrom::Beginning).map_err(retry)?)
                 }
             };
             reader.read(READ_WAIT, &mut records).map_err(retry)?;

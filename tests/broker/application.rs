@@ -135,7 +135,7 @@ pub(crate) struct Topics {
     pub(crate) outcomes: BTreeSet<String>,
     /// How many labelled examples each respondent has in the training log.
     pub(crate) labelled: BTreeMap<String, usize>,
-    /// Records set aside.
+    /// Records dead-lettered.
     pub(crate) dead_letters: usize,
 }
 
@@ -188,7 +188,7 @@ impl Topics {
     }
 
     /// Every completed questionnaire was scored once, by the model that its prediction names; every outcome
-    /// was joined once; nothing was set aside.
+    /// was joined once; nothing was dead-lettered.
     pub(crate) fn check_exactly_once(&self) {
         let doubled: Vec<_> = self.scored.iter().filter(|(_, times)| **times != 1).collect();
         assert_eq!(doubled, [], "scored more than once");

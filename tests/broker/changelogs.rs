@@ -90,7 +90,7 @@ fn fill(broker: &dyn Broker, changelog: &Topic) {
 
 /// In the middle of a restore, all but the newest entries go: those are in the store then, and no others.
 #[test]
-fn a_changelog_that_is_cut_off_while_it_is_read_is_read_anew() {
+fn a_changelog_that_is_cut_off_while_it_is_read_is_read_again() {
     let (broker, folder) = (broker(), tempfile::tempdir().unwrap());
     let unique = folder.path().file_name().unwrap().to_str().unwrap();
     let application = format!("trimmed{unique}");
@@ -114,7 +114,7 @@ fn a_changelog_that_is_cut_off_while_it_is_read_is_read_anew() {
             group: application,
             member: "worker".to_owned(),
             lead: input,
-            companions: Vec::new(),
+            co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         },
         stores: Arc::new(MemoryStores),
@@ -216,7 +216,7 @@ fn trim_changelogs(application: &Application) -> i64 {
 /// A changelog is deleted and made anew, and another instance has written more to it since than it ever had: the stores that
 /// an instance finds on its disk are of the old one, whatever their offsets.
 #[test]
-fn a_changelog_made_anew_is_not_mixed_with_stores_of_the_old_one() {
+fn a_changelog_recreated_is_not_mixed_with_stores_of_the_old_one() {
     let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let quick = ["broker.session_timeout=6s", "broker.transaction_timeout=5s"];
     let application = Application::new("anew", &quick);

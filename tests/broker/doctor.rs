@@ -177,7 +177,7 @@ fn application(name: &str, settings: &[String]) -> Application {
 }
 
 #[test]
-fn everything_works_by_password_over_tls_and_no_secret_is_told() {
+fn everything_works_by_password_over_tls_and_no_secret_is_reported() {
     let application = application("scram", &by_password("SCRAM-SHA-256"));
     application.init();
     let secret = std::fs::read_to_string(secure("password")).unwrap();
@@ -208,7 +208,7 @@ fn everything_works_by_password_over_tls_and_no_secret_is_told() {
 }
 
 #[test]
-fn who_is_not_let_in_is_told_why() {
+fn who_is_not_let_in_is_reported_why() {
     let broker = |settings: &[String], words: &[&str]| {
         let findings = Findings::of(&application("refused", settings), &[]);
         let failed = findings.with("failed");
@@ -259,7 +259,7 @@ fn token(seconds: i64) -> String {
 }
 
 #[test]
-fn a_token_in_a_file_lets_in_for_as_long_as_somebody_keeps_it_fresh() {
+fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     // As whoever keeps such a file does it: it is never half there.

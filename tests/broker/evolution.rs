@@ -198,7 +198,7 @@ fn assert_no_contract_violated(http: &Http) {
 }
 
 #[test]
-fn a_feature_that_is_gone_is_told_by_readiness_and_metrics() {
+fn a_feature_that_is_gone_is_reported_by_readiness_and_metrics() {
     let versions = Versions::new();
     let old = Application::new("gone", QUICK).with(&[versions.setting("v1")]);
     old.init();

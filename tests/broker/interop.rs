@@ -124,7 +124,7 @@ fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
     }
 }
 
-/// Waits until so many events were scored, or something was set aside.
+/// Waits until so many events were scored, or something was dead-lettered.
 fn until_scored(http: &Http, count: usize) {
     until("the events are scored", SOON, || {
         assert!(http.metric("foretell_dead_letters_total") < 0.5, "{:?}", http.get("/metrics"));

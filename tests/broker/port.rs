@@ -58,8 +58,8 @@ fn a_key_chooses_the_partition_that_we_compute() {
 }
 
 #[test]
-fn a_reader_starts_where_it_is_told() {
-    check("starts", records::a_reader_starts_where_it_is_told);
+fn a_reader_starts_where_it_is_reported() {
+    check("starts", records::a_reader_starts_where_it_is_reported);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn at_least_once_rewinds_too() {
 }
 
 #[test]
-fn lead_and_companion_go_on_together() {
-    check("companions", transactions::lead_and_companion_go_on_together);
+fn lead_and_co_partitioned_input_go_on_together() {
+    check("co-partitioned inputs", transactions::lead_and_co_partitioned_input_go_on_together);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn an_unknown_id_is_told_from_a_wrong_address() {
+fn an_unknown_id_is_reported_from_a_wrong_address() {
     let missing = client(&registry()).schema(2_000_000_000);
     assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
     for id in [1 << 31, u32::MAX] {

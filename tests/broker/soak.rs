@@ -2,7 +2,7 @@
 //! passed by. Event time runs much faster than the clock, so that window and grace pass many times.
 //!
 //! ```text
-//!   crowd ──events, outcomes──▶ Kafka ◀──▶ foretell        each a while: resident memory, entries of the stores
+//!   load ──events, outcomes──▶ Kafka ◀──▶ foretell        each a while: resident memory, entries of the stores
 //!   in the end: the last third of the time against the second
 //! ```
 //! `make soak SECONDS=600 MODE=disk` is a long one. By itself it is too short to say anything of memory.
@@ -91,10 +91,10 @@ fn a_long_run_takes_no_more_and_more() {
     let (config, is_over, sent) =
         (application.config(), AtomicBool::new(false), AtomicUsize::new(0));
     let samples = thread::scope(|scope| {
-        let crowd = scope.spawn(|| Crowd::new(config, span).run(&is_over, &sent));
-        let samples = watch(&http, span, || crowd.is_finished());
+        let load = scope.spawn(|| Respondents::new(config, span).run(&is_over, &sent));
+        let samples = watch(&http, span, || load.is_finished());
         is_over.store(true, Ordering::SeqCst);
-        crowd.join().expect("the crowd got through");
+        load.join().expect("the load got through");
         samples
     });
     let sent = sent.load(Ordering::SeqCst);
@@ -125,7 +125,7 @@ fn watch(http: &Http, span: Duration, has_ended: impl Fn() -> bool) -> Vec<Sampl
     for number in 1..=SAMPLES {
         let due = span * number / SAMPLES;
         until("the next sample", span + SOON, || {
-            assert!(!has_ended(), "the crowd has stopped");
+            assert!(!has_ended(), "the load has stopped");
             (clock.elapsed() >= due).then_some(())
         });
         samples.push(Sample {
@@ -176,7 +176,7 @@ fn table(samples: &[Sample]) -> String {
 }
 
 /// Sends respondents at an even rate, their event times at a multiple of it.
-struct Crowd {
+struct Respondents {
     config: Config,
     codecs: Codecs,
     publisher: Box<dyn Publisher>,
@@ -184,7 +184,7 @@ struct Crowd {
     begins: EventTime,
 }
 
-impl Crowd {
+impl Respondents {
     fn new(config: Config, span: Duration) -> Self {
         let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
         let codecs = cluster.codecs(&config).unwrap();

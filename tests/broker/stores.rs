@@ -86,7 +86,7 @@ fn a_restart_reads_only_what_came_since() {
 
 /// The second instance has copies of what the first one remembers, and reads little when it takes over.
 #[test]
-fn a_warm_copy_takes_over() {
+fn a_standby_takes_over() {
     let folder = tempfile::tempdir().unwrap();
     let state_dir = format!("streams.state_dir={}", folder.path().display());
     let more = [
@@ -122,7 +122,7 @@ fn a_warm_copy_takes_over() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_written_to_is_told_at_the_start() {
+fn a_folder_that_can_not_be_written_to_is_reported_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let in_the_way: &Path = &folder.path().join("file");
     fs::write(in_the_way, "not a folder").unwrap();

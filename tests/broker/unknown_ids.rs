@@ -84,7 +84,7 @@ fn an_id_that_the_registry_refuses_stops_nothing() {
     garbage(&application, "you", &ids);
     let (process, http) = ready(&application);
     is_predicted(&http, "you");
-    until("all of them are set aside", SOON, || {
+    until("all of them are dead-lettered", SOON, || {
         (classes(&application, &dead_letters)["unknown_schema"] == 8).then_some(())
     });
     assert!(!process.errors().contains("panicked"), "{}", process.errors());

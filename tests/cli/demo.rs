@@ -442,7 +442,7 @@ fn a_mandatory_field_that_is_ignored() {
 }
 
 #[test]
-fn times_in_seconds_are_told_of() {
+fn times_in_seconds_are_reported_of() {
     let case = Case {
         header: "who,at,age,height,score,job,smoker,outcome".to_owned(),
         row: |n| {

@@ -45,7 +45,7 @@ fn checks(mut process: Process, code: i32) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn what_does_not_answer_is_told_and_so_is_what_was_not_looked_at() {
+fn what_does_not_answer_is_reported_and_so_is_what_was_not_looked_at() {
     // Side by side, since each takes the whole of its patience.
     let (mut people, program) = (doctor(&[]), doctor(&["--json"]));
     let found = checks(program, 1);
@@ -103,7 +103,7 @@ fn settings_that_librdkafka_refuses_are_named() {
 }
 
 #[test]
-fn what_fails_is_told_with_where_its_value_was_written() {
+fn what_fails_is_reported_with_where_its_value_was_written() {
     let found = checks(doctor(&["--json", "--set", "http.bind=256.0.0.1:1"]), 1);
     for (name, place) in [
         ("broker", "--set broker.bootstrap_servers: "),

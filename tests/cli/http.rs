@@ -330,7 +330,7 @@ fn outcomes_are_learned_from_without_a_broker() {
 }
 
 #[test]
-fn what_becomes_of_an_event_is_told_as_soon_as_it_is_known() {
+fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
     let contract = r#"features.contract={policy="refuse", mostly_missing=0.9, window=1}"#;
     let instance = Instance::start(&[contract, "topics.partitions=1"]);
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";

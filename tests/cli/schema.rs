@@ -107,7 +107,7 @@ fn what_breaks_a_promise_is_refused() {
 }
 
 #[test]
-fn what_was_changed_behind_its_back_is_told() {
+fn what_was_changed_behind_its_back_is_reported() {
     let check = |change: &dyn Fn(&Path), words: &[&str]| {
         let folder = subject("BACKWARD");
         change(folder.path());
@@ -172,7 +172,7 @@ fn a_type_is_renamed_with_an_alias_as_a_field_is() {
 }
 
 #[test]
-fn a_difference_is_told_to_people_and_to_programs() {
+fn a_difference_is_reported_to_people_and_to_programs() {
     let folder = subject("BACKWARD");
     let (old, new) = (folder.path().join("v1.avsc"), folder.path().join("new.json"));
     fs::write(

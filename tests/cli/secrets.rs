@@ -43,7 +43,7 @@ fn check_silent(process: &Process, what: &str) {
 }
 
 #[test]
-fn nothing_is_told_by_what_fails() {
+fn nothing_is_reported_by_what_fails() {
     let folder = tempfile::tempdir().unwrap();
     let config = planted(folder.path());
     let start = |command: &str| {
@@ -60,7 +60,7 @@ fn nothing_is_told_by_what_fails() {
 }
 
 #[test]
-fn nothing_is_told_by_what_is_refused() {
+fn nothing_is_reported_by_what_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = planted(folder.path());
     let check = |setting: String, words: &str| {
@@ -91,7 +91,7 @@ fn nothing_is_told_by_what_is_refused() {
 }
 
 #[test]
-fn nothing_is_told_of_an_address_whatever_is_wrong_with_it() {
+fn nothing_is_reported_of_an_address_whatever_is_wrong_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = planted(folder.path());
     let check = |url: String| {
@@ -128,7 +128,7 @@ fn nothing_is_told_of_an_address_whatever_is_wrong_with_it() {
 }
 
 #[test]
-fn nothing_is_told_by_what_works() {
+fn nothing_is_reported_by_what_works() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = quick_settings(folder.path(), 2000);
     settings.push("tuning.iterations_max=20".to_owned());

@@ -1,4 +1,4 @@
-//! What can't be used is set aside as it came, with the reason, and the stream goes on.
+//! What can't be used is dead-lettered as it came, with the reason, and the stream goes on.
 
 use foretell::events::questionnaire::QuestionnaireEvent;
 use foretell_streams::{record::Topic, time::EventTime};
@@ -9,7 +9,7 @@ use crate::{
     world::{EPOCH_MS, NOW, World},
 };
 
-/// Pipes `value` between two good events: both are scored, and it is set aside with this class and schema.
+/// Pipes `value` between two good events: both are scored, and it is dead-lettered with this class and schema.
 fn check(topic: impl Fn(&Scored) -> Topic, value: Option<Vec<u8>>, class: &str, schema_id: &str) {
     let mut scored = Scored::new(&Settings::default());
     let topic = topic(&scored);

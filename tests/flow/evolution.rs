@@ -166,7 +166,7 @@ fn violation(feature: &str, problem: Problem) -> Violation {
 const GAUGE: &str = "foretell_feature_contract_violated";
 
 #[test]
-fn a_feature_that_is_gone_is_told_until_a_model_without_it_serves() {
+fn a_feature_that_is_gone_is_reported_until_a_model_without_it_serves() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
     scored.evolve(&settings, &without_minutes());
@@ -243,7 +243,7 @@ fn a_number_that_became_a_category_is_refused_if_so_asked() {
 }
 
 #[test]
-fn a_feature_that_is_hardly_given_any_more_is_told_and_recovers() {
+fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
@@ -279,7 +279,7 @@ fn a_feature_that_is_hardly_given_any_more_is_told_and_recovers() {
 }
 
 #[test]
-fn a_feature_that_is_never_given_is_told_where_it_should_have_come() {
+fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
     let poor = json!({"visits": 3, "plan": "gold", "done": true});
     let whole = json!({"visits": 3, "plan": "gold", "minutes": 2.0, "done": true});

@@ -173,7 +173,7 @@ fn the_learning_store_is_written_as_its_format_says() {
 
 /// Its first byte is the format's number.
 #[test]
-fn a_changelog_of_a_later_format_is_told_apart() {
+fn a_changelog_of_a_later_format_is_reported_apart() {
     let mut later = left("changelogs-v1.txt");
     for value in later.iter_mut().filter_map(|record| record.value.as_mut()) {
         assert_eq!(value[0], 1);

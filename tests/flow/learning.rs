@@ -57,7 +57,7 @@ fn gone(error: impl std::fmt::Display) -> TrainingFailure {
 }
 
 /// The test's end of a [`Job`], and of the thread that does it.
-struct Desk {
+struct Mailbox {
     trainer: Trainer,
     asked: Receiver<TrainingRequest>,
     results: Sender<TrainingResult>,
@@ -66,7 +66,7 @@ struct Desk {
 struct Learning {
     world: World,
     driver: TopologyDriver,
-    desk: Desk,
+    mailbox: Mailbox,
     registry: Registry,
     sent: i64,
     /// The job has a request, and no result yet.
@@ -79,7 +79,7 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Another thread is given so long, in real time, before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
+fn topology(world: &World, registry: &Registry) -> (Topology, Mailbox) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
     let job = Job { asked: asked_of_job, results: results_of_job };
@@ -96,7 +96,7 @@ fn topology(world: &World, registry: &Registry) -> (Topology, Desk) {
         serving: Serving::default(),
         trainer: trainer.clone(),
     });
-    (topology, Desk { trainer, asked, results })
+    (topology, Mailbox { trainer, asked, results })
 }
 
 pub(crate) fn drawing() -> String {
@@ -107,12 +107,12 @@ impl Learning {
     fn new() -> Self {
         let world = World::new();
         let registry = Registry::new();
-        let (topology, desk) = topology(&world, &registry);
+        let (topology, mailbox) = topology(&world, &registry);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first look at the clock starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { world, driver, desk, registry, sent: 0, is_training: false }
+        Self { world, driver, mailbox, registry, sent: 0, is_training: false }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -147,7 +147,7 @@ impl Learning {
     /// The next training that was asked for, (number, through), if there is one.
     fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
         self.tick();
-        match self.desk.asked.recv_timeout(wait) {
+        match self.mailbox.asked.recv_timeout(wait) {
             Ok(request) => {
                 self.is_training = true;
                 Some((request.training, request.through))
@@ -174,17 +174,17 @@ impl Learning {
             return;
         }
         let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
-        assert_eq!(self.desk.trainer.ask(&own), None);
-        assert_eq!(self.desk.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
-        self.desk.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
-        let taken = soon(|| self.desk.trainer.ask(&own));
+        assert_eq!(self.mailbox.trainer.ask(&own), None);
+        assert_eq!(self.mailbox.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
+        self.mailbox.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
+        let taken = soon(|| self.mailbox.trainer.ask(&own));
         assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 
     /// Hands the trainer its result.
     fn finish(&mut self, result: TrainingResult) {
         self.is_training = false;
-        self.desk.results.send(result).unwrap();
+        self.mailbox.results.send(result).unwrap();
     }
 
     /// Ticks until the models are announced and committed.
@@ -205,9 +205,9 @@ impl Learning {
     /// The process dies, and another one with a training thread of its own takes over.
     fn crash(&mut self) {
         self.registry = Registry::new();
-        let (topology, desk) = topology(&self.world, &self.registry);
+        let (topology, mailbox) = topology(&self.world, &self.registry);
         self.driver.restart_with(topology);
-        self.desk = desk;
+        self.mailbox = mailbox;
         self.is_training = false;
         self.driver.advance(Duration::ZERO).unwrap();
     }
@@ -292,7 +292,7 @@ fn each_training_is_due_for_a_time_of_its_own() {
 }
 
 #[test]
-fn how_long_a_training_is_due_is_told() {
+fn how_long_a_training_is_due_is_reported() {
     let mut learning = Learning::new();
     learning.tick();
     assert!(pending(&learning).abs() < f64::EPSILON);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foretell::{
-    app::player::{Action, Joins, ScheduledAction, join},
+    app::replay::{Action, Joins, ScheduledAction, join},
     events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
@@ -117,13 +117,13 @@ fn where_each_is_learned_from_one_without_an_outcome_is_unlabelled_beside_one_wi
 }
 
 #[test]
-fn a_late_outcome_is_set_aside() {
+fn a_late_outcome_is_dead_lettered() {
     let closes = WINDOW + GRACE;
     let happens = [visit("ann", 0), time_is(5 + closes + 1), outcome("ann", 5, "yes")];
     check(
         &Settings::default(),
         &happens,
-        &["set aside shop.outcomes@0: late_outcome"],
+        &["dead-lettered shop.outcomes@0: late_outcome"],
         &[("unlabelled", 1)],
     );
     // Its window is measured from the outcome: one second earlier it still waits for a prediction.
@@ -147,7 +147,7 @@ fn a_prediction_that_has_closed_is_not_joined_though_it_is_still_stored() {
     let learned = "learned ann@7 yes after 43 s 3 gold 1.5";
     check(&Settings::default(), &happens, &[learned], &[("joined", 1)]);
     let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
-    let late = "set aside shop.outcomes@0: late_outcome";
+    let late = "dead-lettered shop.outcomes@0: late_outcome";
     check(&Settings::default(), &happens, &[late], &[]);
     // A younger one is, whatever the policy.
     let predicted = [visit("ann", 7), visit("ann", 30)];
@@ -170,7 +170,7 @@ fn an_outcome_that_has_closed_is_not_joined_though_it_is_still_stored() {
         check(&settings, &happens, &[], &[("waiting", 1)]);
         // The next punctuation says so.
         happens.push(time_is(CLOSES + 5));
-        let unmatched = "set aside shop.outcomes@0: unmatched_outcome";
+        let unmatched = "dead-lettered shop.outcomes@0: unmatched_outcome";
         check(&settings, &happens, &[unmatched], &[("waiting", 1), ("unmatched", 1)]);
     }
 }
@@ -183,7 +183,7 @@ fn an_outcome_that_comes_after_it_has_closed_does_not_wait() {
         &[],
         &[("waiting", 1)],
     );
-    let late = "set aside shop.outcomes@0: late_outcome";
+    let late = "dead-lettered shop.outcomes@0: late_outcome";
     check(&Settings::default(), &at(CLOSES + 1, &[], &[outcome("ann", 7, "yes")]), &[late], &[]);
 }
 
@@ -234,10 +234,10 @@ fn of_several_predictions_those_are_learned_from_that_are_configured() {
 }
 
 #[test]
-fn an_outcome_for_nobody_is_set_aside_as_it_came() {
+fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
     let end = WINDOW + GRACE + 6;
     let happens = [time_is(0), outcome("ann", 5, "yes"), time_is(end), time_is(end + 10)];
-    let line = "set aside shop.outcomes@0: unmatched_outcome";
+    let line = "dead-lettered shop.outcomes@0: unmatched_outcome";
     check(&Settings::default(), &happens, &[line], &[("waiting", 1), ("unmatched", 1)]);
 
     let mut scored = Scored::new(&Settings::default());

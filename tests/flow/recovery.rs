@@ -43,7 +43,7 @@ fn gathering_and_windows_go_on_after_a_restart() {
     check(&Settings::default(), &happens, &["scored ann@2 4 - 2"]);
     // Stream time is as it was: what was late stays late.
     let happens = [time_is(500), Happens::Commit, Happens::Restart, outcome("ann", 5, "yes")];
-    check(&Settings::default(), &happens, &["set aside shop.outcomes@0: late_outcome"]);
+    check(&Settings::default(), &happens, &["dead-lettered shop.outcomes@0: late_outcome"]);
     // And what was not joined by the end is still settled.
     let happens = [
         time_is(0),
@@ -53,7 +53,7 @@ fn gathering_and_windows_go_on_after_a_restart() {
         time_is(100),
         time_is(140),
     ];
-    check(&Settings::default(), &happens, &["set aside shop.outcomes@0: unmatched_outcome"]);
+    check(&Settings::default(), &happens, &["dead-lettered shop.outcomes@0: unmatched_outcome"]);
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn what_comes_again_does_the_same_again() {
     ];
     let undisturbed = [&before[..], &after].concat();
     let mut expected = told(&undisturbed);
-    assert!(expected.contains(&"set aside shop.outcomes@3: late_outcome".to_owned()));
-    assert!(expected.contains(&"set aside shop.outcomes@0: unmatched_outcome".to_owned()));
+    assert!(expected.contains(&"dead-lettered shop.outcomes@3: late_outcome".to_owned()));
+    assert!(expected.contains(&"dead-lettered shop.outcomes@0: unmatched_outcome".to_owned()));
     for trouble in [Happens::Abort, Happens::Restart] {
         for cut in 1..=after.len() {
             let happens =

@@ -275,7 +275,7 @@ impl Scored {
             let header = |name: &str| header(record, name);
             let class = header("foretell.error.class");
             let place = [header("foretell.topic"), header("foretell.offset")].join("@");
-            format!("set aside {place}: {class}")
+            format!("dead-lettered {place}: {class}")
         }
     }
 

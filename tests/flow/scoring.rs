@@ -56,7 +56,7 @@ fn a_prediction_says_who_when_what_and_by_which_model() {
 }
 
 #[test]
-fn several_classes_are_told_apart() {
+fn several_classes_are_distinguished() {
     let names = classes(&["ignored", "liked", "bought"]);
     let settings = Settings { classes: names.clone(), ..Settings::default() };
     let mut scored = Scored::without_model(&settings);

@@ -97,7 +97,7 @@ fn one_fast_clock_harms_nobody_else() {
     let told = scored.told();
     let learned: Vec<_> = told.iter().filter(|line| line.starts_with("learned")).collect();
     assert_eq!(learned.len(), 2, "{told:?}");
-    assert!(!told.iter().any(|line| line.starts_with("set aside")), "{told:?}");
+    assert!(!told.iter().any(|line| line.starts_with("dead-lettered")), "{told:?}");
     assert_eq!(scored.counter("foretell_unlabelled_total", None), 0);
     assert_eq!(scored.counter("foretell_stream_records_ahead_total", None), 1);
     let latest = EventTime(NOW.0) + CLOCK_TOLERANCE;
@@ -147,7 +147,7 @@ fn what_tells_of_long_ago_is_kept_from_when_it_was_written() {
     }
 }
 
-/// Case A5: in seconds, it is of 1970; it is counted, and set aside if that is wanted.
+/// Case A5: in seconds, it is of 1970; it is counted, and dead-lettered if that is wanted.
 #[test]
 fn a_time_in_another_unit_is_counted_and_named() {
     let before_2000 = "foretell_stream_records_before_2000_total";
@@ -181,7 +181,7 @@ fn a_time_in_another_unit_is_counted_and_named() {
     check(&mut scored, outcome("ann", seconds, "yes"), "past_time", "looks like seconds");
     check(&mut scored, visit("ann", PRESENT - 3_700), "past_time", "[events] time_behind_max");
     check(&mut scored, visit("ann", micros), "future_time", "looks like microseconds");
-    assert_eq!(scored.counter(before_2000, None), 0, "what is set aside is counted there");
+    assert_eq!(scored.counter(before_2000, None), 0, "what is dead-lettered is counted there");
     scored.happen(&visit("ann", PRESENT - 3_500));
     assert!(scored.dead_letters().is_empty());
 }
@@ -210,7 +210,7 @@ fn a_quiet_partition_settles_its_windows() {
 
 /// A head that can't be decoded is no reason to wait, and one that can't be decoded yet is.
 #[test]
-fn what_can_not_be_read_is_set_aside_before_anything_is_merged() {
+fn what_can_not_be_read_is_dead_lettered_before_anything_is_merged() {
     let mut scored = Scored::new(&Settings::default());
     let topics = scored.world.topics.clone();
     let garbage = ("zoe".to_owned(), 0, vec![7; 3]);

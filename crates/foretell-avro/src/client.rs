@@ -241,13 +241,13 @@ impl SchemaRegistry for RegistryClient {
     /// The registry's verdict, and ours: one registry in the field lets incompatible schemas pass,
     /// and whatever a subject's rule is, we have to read what is in the topic already.
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
-        let theirs = self.ask_compatible(subject, schema)?;
-        let ours = match self.latest(subject)? {
+        let writer = self.ask_compatible(subject, schema)?;
+        let reader = match self.latest(subject)? {
             Some((_, latest)) => may_follow(Level::Backward, &[&latest], schema)?,
             None => Compatibility::Compatible,
         };
         let mut reasons = Vec::new();
-        for verdict in [theirs, ours] {
+        for verdict in [writer, reader] {
             if let Compatibility::Incompatible { reasons: more } = verdict {
                 reasons.extend(more);
             }
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_schemas_are_told_apart() {
+    fn other_kinds_of_schemas_are_distinguished() {
         let (url, server) = server(&[("200 OK", r#"{"schema":"x","schemaType":"PROTOBUF"}"#)]);
         let protobuf = connect(&url, Credentials::None).schema(7);
         assert!(matches!(protobuf, Err(RegistryError::Incompatible(_))), "{protobuf:?}");

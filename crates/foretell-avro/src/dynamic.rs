@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use apache_avro::schema::{ResolvedSchema, Schema};
 
-pub use crate::forms::{Cell, shown};
+pub use crate::field_type::{Cell, shown};
 use crate::{
     codec::CodecSetupError,
     framing,
@@ -52,10 +52,10 @@ impl DynamicCodec {
         let names = names.get_names();
         let columns = record.fields.iter().map(|field| Column::new(field, names, fields));
         let columns: Arc<[Column]> = columns.collect::<Result<_, _>>().map_err(invalid)?;
-        let plan = Arc::new(RowPlan::of_ours(&columns, record, names).map_err(invalid)?);
+        let plan = Arc::new(RowPlan::of_reader(&columns, record, names).map_err(invalid)?);
         let (our_columns, our_plan) = (Arc::clone(&columns), Arc::clone(&plan));
-        let compile = move |theirs: &Schema, ours: &Schema| {
-            RowPlan::of_theirs(theirs, ours, &our_columns, &our_plan)
+        let compile = move |writer: &Schema, reader: &Schema| {
+            RowPlan::of_writer(writer, reader, &our_columns, &our_plan)
         };
         let samples = columns.iter().zip(&record.fields).map(|(column, field)| {
             let mut bytes = Vec::new();

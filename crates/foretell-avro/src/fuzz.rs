@@ -56,9 +56,9 @@ fn any_bytes_of_any_schema_may_come() {
     while goes_on(seed) {
         let case = AssertUnwindSafe(|| Case::new(seed).run(&mut reached));
         if let Err(panic) = catch_unwind(case) {
-            let (theirs, ours) = Case::new(seed).texts;
-            tracing::error!(seed, theirs, ours, "this seed fails");
-            panic_about(seed, &theirs, &ours, panic);
+            let (writer, reader) = Case::new(seed).texts;
+            tracing::error!(seed, writer, reader, "this seed fails");
+            panic_about(seed, &writer, &reader, panic);
         }
         seed += 1;
     }
@@ -69,8 +69,8 @@ fn any_bytes_of_any_schema_may_come() {
 }
 
 #[expect(clippy::print_stderr, reason = "a failing test says how to see it again")]
-fn panic_about(seed: u64, theirs: &str, ours: &str, panic: Box<dyn std::any::Any + Send>) -> ! {
-    eprintln!("seed {seed} (FORETELL_FUZZ_FIRST={seed}): theirs {theirs}, ours {ours}");
+fn panic_about(seed: u64, writer: &str, reader: &str, panic: Box<dyn std::any::Any + Send>) -> ! {
+    eprintln!("seed {seed} (FORETELL_FUZZ_FIRST={seed}): theirs {writer}, ours {reader}");
     resume_unwind(panic)
 }
 
@@ -84,38 +84,39 @@ impl Case {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let mut types = Types { random: &mut random, named: Vec::new(), next: 0 };
-        let theirs = types.record(3);
-        let ours = if random.random_bool(0.85) {
-            let mut ours = theirs.clone();
+        let writer = types.record(3);
+        let reader = if random.random_bool(0.85) {
+            let mut reader = writer.clone();
             for _ in 0..random.random_range(0..4) {
-                evolve(&mut ours, &mut random);
+                evolve(&mut reader, &mut random);
             }
-            ours
+            reader
         } else {
             Types { random: &mut random, named: Vec::new(), next: 0 }.record(3)
         };
-        Self { random, texts: (theirs.to_string(), ours.to_string()) }
+        Self { random, texts: (writer.to_string(), reader.to_string()) }
     }
 
     fn run(mut self, reached: &mut Reached) {
-        let (theirs, ours) = &self.texts;
-        let (Ok(theirs), Ok(ours)) = (Schema::parse_str(theirs), Schema::parse_str(ours)) else {
+        let (writer, reader) = &self.texts;
+        let (Ok(writer), Ok(reader)) = (Schema::parse_str(writer), Schema::parse_str(reader))
+        else {
             return;
         };
         reached.cases += 1;
-        drop(changes(&theirs, &ours));
-        let names = ResolvedSchema::new(&theirs).expect("it was parsed");
-        let (layout, root) = Layout::of(&theirs).expect("all types are defined");
+        drop(changes(&writer, &reader));
+        let names = ResolvedSchema::new(&writer).expect("it was parsed");
+        let (layout, root) = Layout::of(&writer).expect("all types are defined");
         let whole = |layout: &Layout, root, datum: &[u8]| {
             let mut cursor = Cursor::new(datum);
             layout.skip(root, &mut cursor, 0).and_then(|()| cursor.finish())
         };
         let mut datum = Vec::new();
-        let is_deep = !self.write(&theirs, names.get_names(), &mut datum, 0);
+        let is_deep = !self.write(&writer, names.get_names(), &mut datum, 0);
         if !is_deep {
             assert_eq!(whole(&layout, root, &datum), Ok(()), "what was written is whole");
         }
-        let resolution = Resolution::compile(&theirs, &ours);
+        let resolution = Resolution::compile(&writer, &reader);
         let rows = self.rows();
         let broken: Vec<Vec<u8>> = (0..4).map(|_| self.broken(&datum)).collect();
         for (number, datum) in std::iter::once(&datum).chain(&broken).enumerate() {
@@ -129,13 +130,13 @@ impl Case {
                 Ok(()) => {
                     reached.rewritten += 1;
                     assert!(is_whole, "what is read is whole");
-                    let (layout, root) = Layout::of(&ours).expect("all types are defined");
+                    let (layout, root) = Layout::of(&reader).expect("all types are defined");
                     assert_eq!(whole(&layout, root, &out), Ok(()), "what was rewritten is whole");
                 }
                 Err(Malformed::Unresolvable(_)) => reached.unresolvable += 1,
                 Err(_) => reached.malformed += 1,
             }
-            if number == 0 && !is_deep && can_read(&theirs, &ours).is_ok() {
+            if number == 0 && !is_deep && can_read(&writer, &reader).is_ok() {
                 assert_eq!(rewritten, Ok(()), "compatible schemas are compatible");
             }
             let Some(rows) = &rows else { continue };
@@ -149,16 +150,16 @@ impl Case {
 
     /// Reads rows of ours; theirs has id 1, ours id 2. None if the two are one schema.
     fn rows(&self) -> Option<DynamicCodec> {
-        let (theirs, ours) = &self.texts;
+        let (writer, reader) = &self.texts;
         let registry = LocalRegistry::new();
         registry.set_level("s", Level::None).expect("it keeps levels");
-        let ids = [registry.register("s", theirs).ok()?, registry.register("s", ours).ok()?];
+        let ids = [registry.register("s", writer).ok()?, registry.register("s", reader).ok()?];
         if ids != [1, 2] {
             return None;
         }
-        let Ok(Schema::Record(record)) = Schema::parse_str(ours) else { return None };
+        let Ok(Schema::Record(record)) = Schema::parse_str(reader) else { return None };
         let names: Vec<&str> = record.fields.iter().map(|field| field.name.as_str()).collect();
-        DynamicCodec::new(Arc::new(registry), "s", ours, &names).ok()
+        DynamicCodec::new(Arc::new(registry), "s", reader, &names).ok()
     }
 
     /// The datum with something wrong with it, or nothing but noise.

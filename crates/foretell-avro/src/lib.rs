@@ -20,11 +20,11 @@ pub mod client;
 
 mod references;
 
-pub mod cached;
+pub mod caching;
 
 pub mod evolution;
 
-pub mod patient;
+pub mod retrying;
 
 pub mod local;
 
@@ -36,7 +36,7 @@ mod rows;
 
 mod sample;
 
-mod forms;
+mod field_type;
 
 mod readers;
 
@@ -50,7 +50,7 @@ mod layout;
 
 mod defaults;
 
-mod words;
+mod display;
 
 mod wire;
 

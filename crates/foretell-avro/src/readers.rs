@@ -131,8 +131,8 @@ impl<P> SchemaReader<P> {
     }
 
     fn compare(&self, text: &str) -> Verdict<P> {
-        let theirs = Schema::parse_str(text).map_err(|error| Arc::from(error.to_string()))?;
-        match (self.compile)(&theirs, &self.schema) {
+        let writer = Schema::parse_str(text).map_err(|error| Arc::from(error.to_string()))?;
+        match (self.compile)(&writer, &self.schema) {
             Ok(plan) => Ok(Arc::new(plan)),
             Err(reason) => Err(Arc::from(reason)),
         }
@@ -198,17 +198,17 @@ mod tests {
         resolution::Resolution,
     };
 
-    const OURS: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
+    const READER: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
     const INT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
     const TEXT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
 
     fn reader() -> (Arc<Unsteady>, SchemaReader<Resolution>) {
         let registry = Arc::new(Unsteady::default());
-        registry.register("s", OURS).unwrap();
+        registry.register("s", READER).unwrap();
         registry.register("int", INT).unwrap();
         registry.register("text", TEXT).unwrap();
         let shared: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(&registry);
-        let reader = SchemaReader::new(shared, "s", OURS, Box::new(Resolution::compile));
+        let reader = SchemaReader::new(shared, "s", READER, Box::new(Resolution::compile));
         (registry, reader.unwrap())
     }
 
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn our_schema_must_be_registered() {
         let registry: Arc<dyn SchemaRegistry> = Arc::new(LocalRegistry::new());
-        let reader = SchemaReader::new(registry, "s", OURS, Box::new(Resolution::compile));
+        let reader = SchemaReader::new(registry, "s", READER, Box::new(Resolution::compile));
         let missing = reader.err().map(|error| error.to_string());
         assert!(missing.is_some_and(|message| message.contains("foretell init")));
     }

@@ -9,10 +9,10 @@ use apache_avro::schema::{EnumSchema, Name, NamesRef, RecordSchema, ResolvedSche
 
 use crate::{
     defaults::write_default,
+    display::{any_of, cannot_be_read, in_words},
     layout::{Layout, NodeId, definition},
     scalars::{Base, base, unit},
     wire::Malformed,
-    words::{any_of, cannot_be_read, in_words},
 };
 
 /// How to rewrite records of one schema as records of another.
@@ -49,21 +49,21 @@ pub(super) enum Step {
     Map(StepId),
     Record {
         /// Their fields, in the order they come in.
-        theirs: Vec<TheirField>,
+        writer: Vec<WriterField>,
         /// Our fields, in our order.
-        ours: Vec<OurField>,
+        reader: Vec<ReaderField>,
     },
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TheirField {
+pub(super) struct WriterField {
     pub(super) form: NodeId,
     /// None where ours does not have it.
     pub(super) step: Option<StepId>,
 }
 
 #[derive(Debug)]
-pub(super) enum OurField {
+pub(super) enum ReaderField {
     /// Their field with this number.
     Theirs(usize),
     /// They have none: these bytes.
@@ -71,13 +71,13 @@ pub(super) enum OurField {
 }
 
 impl Resolution {
-    /// Compares `theirs`, which records are written with, with `ours`.
+    /// Compares `writer`, which records are written with, with `reader`.
     ///
     /// # Errors
-    /// Why no record of `theirs` can be read as one of `ours`.
-    pub(crate) fn compile(theirs: &Schema, ours: &Schema) -> Result<Self, String> {
-        let their_names = ResolvedSchema::new(theirs).map_err(|error| error.to_string())?;
-        let our_names = ResolvedSchema::new(ours).map_err(|error| error.to_string())?;
+    /// Why no record of `writer` can be read as one of `reader`.
+    pub(crate) fn compile(writer: &Schema, reader: &Schema) -> Result<Self, String> {
+        let their_names = ResolvedSchema::new(writer).map_err(|error| error.to_string())?;
+        let our_names = ResolvedSchema::new(reader).map_err(|error| error.to_string())?;
         let mut compiler = Compiler {
             their_names: their_names.get_names(),
             our_names: our_names.get_names(),
@@ -85,14 +85,14 @@ impl Resolution {
             steps: Vec::new(),
             records: Vec::new(),
         };
-        let root = compiler.value(theirs, ours)?;
+        let root = compiler.value(writer, reader)?;
         Ok(Self { layout: compiler.layout, steps: compiler.steps, root })
     }
 
     /// Values of theirs that ours has no place for, though it has one for others of the same field: a branch of a
-    /// union, a symbol. The first field that has such values, and what they are; `theirs` is their schema.
-    pub(super) fn gap(&self, theirs: &Schema) -> Option<String> {
-        let (Some((fields, _)), Schema::Record(record)) = (self.fields(), theirs) else {
+    /// union, a symbol. The first field that has such values, and what they are; `writer` is their schema.
+    pub(super) fn gap(&self, writer: &Schema) -> Option<String> {
+        let (Some((fields, _)), Schema::Record(record)) = (self.fields(), writer) else {
             return self.gap_from(self.root);
         };
         let named = fields.iter().zip(&record.fields);
@@ -133,8 +133,8 @@ impl Resolution {
                 Step::IntoUnion { value: step, .. } | Step::Array(step) | Step::Map(step) => {
                     ahead.push(*step);
                 }
-                Step::Record { theirs, .. } => {
-                    ahead.extend(theirs.iter().filter_map(|field| field.step));
+                Step::Record { writer, .. } => {
+                    ahead.extend(writer.iter().filter_map(|field| field.step));
                 }
             }
         }
@@ -142,9 +142,9 @@ impl Resolution {
     }
 
     /// Their fields in their order, and ours in ours; none if they are no records.
-    pub(super) fn fields(&self) -> Option<(&[TheirField], &[OurField])> {
-        let Step::Record { theirs, ours } = self.step(self.root) else { return None };
-        Some((theirs, ours))
+    pub(super) fn fields(&self) -> Option<(&[WriterField], &[ReaderField])> {
+        let Step::Record { writer, reader } = self.step(self.root) else { return None };
+        Some((writer, reader))
     }
 
     pub(super) fn step(&self, id: StepId) -> &Step {
@@ -185,82 +185,82 @@ impl Compiler<'_> {
         StepId(self.steps.len() - 1)
     }
 
-    fn value(&mut self, theirs: &Schema, ours: &Schema) -> Result<StepId, String> {
-        let step = match (theirs, ours) {
+    fn value(&mut self, writer: &Schema, reader: &Schema) -> Result<StepId, String> {
+        let step = match (writer, reader) {
             (Schema::Ref { name }, _) => {
-                return self.value(definition(name, self.their_names)?, ours);
+                return self.value(definition(name, self.their_names)?, reader);
             }
             (_, Schema::Ref { name }) => {
-                return self.value(theirs, definition(name, self.our_names)?);
+                return self.value(writer, definition(name, self.our_names)?);
             }
             (Schema::Union(union), _) => {
                 let branches = union.variants().iter();
-                let branches: Vec<_> = branches.map(|branch| self.value(branch, ours)).collect();
+                let branches: Vec<_> = branches.map(|branch| self.value(branch, reader)).collect();
                 if branches.iter().all(Result::is_err) {
-                    return Err(cannot_be_read(theirs, ours));
+                    return Err(cannot_be_read(writer, reader));
                 }
-                if self.are_the_same(&branches, ours) {
-                    return self.copy(theirs);
+                if self.are_the_same(&branches, reader) {
+                    return self.copy(writer);
                 }
                 Step::FromUnion(branches)
             }
-            (_, Schema::Union(union)) => self.one_branch(theirs, union.variants())?,
-            (Schema::Array(theirs), Schema::Array(ours)) => {
-                Step::Array(self.value(&theirs.items, &ours.items)?)
+            (_, Schema::Union(union)) => self.one_branch(writer, union.variants())?,
+            (Schema::Array(writer), Schema::Array(reader)) => {
+                Step::Array(self.value(&writer.items, &reader.items)?)
             }
-            (Schema::Map(theirs), Schema::Map(ours)) => {
-                Step::Map(self.value(&theirs.types, &ours.types)?)
+            (Schema::Map(writer), Schema::Map(reader)) => {
+                Step::Map(self.value(&writer.types, &reader.types)?)
             }
-            (Schema::Record(theirs), Schema::Record(ours)) => return self.record(theirs, ours),
+            (Schema::Record(writer), Schema::Record(reader)) => return self.record(writer, reader),
             (Schema::Enum(their_enum), Schema::Enum(our_enum)) => {
                 let places = symbols(their_enum, our_enum)?;
-                if places.iter().enumerate().all(|(place, ours)| *ours == Some(place)) {
-                    return self.copy(theirs);
+                if places.iter().enumerate().all(|(place, reader)| *reader == Some(place)) {
+                    return self.copy(writer);
                 }
                 Step::Symbols(places)
             }
-            (_, _) => self.scalar(theirs, ours)?,
+            (_, _) => self.scalar(writer, reader)?,
         };
         Ok(self.push(step))
     }
 
-    fn copy(&mut self, theirs: &Schema) -> Result<StepId, String> {
-        let form = self.layout.add(theirs, self.their_names)?;
+    fn copy(&mut self, writer: &Schema) -> Result<StepId, String> {
+        let form = self.layout.add(writer, self.their_names)?;
         Ok(self.push(Step::Copy(form)))
     }
 
     /// Whether each branch of their union is the branch of ours in the same place, with the same bytes.
-    fn are_the_same(&self, branches: &[Result<StepId, String>], ours: &Schema) -> bool {
+    fn are_the_same(&self, branches: &[Result<StepId, String>], reader: &Schema) -> bool {
         let copied = |id: &StepId| matches!(self.steps[id.0], Step::Copy(_));
         let is_same = |(place, step): (usize, &Result<StepId, String>)| {
             let step = step.as_ref().ok().map(|id| &self.steps[id.0]);
             matches!(step, Some(Step::IntoUnion { branch, value }) if *branch == place && copied(value))
         };
-        matches!(ours, Schema::Union(_)) && branches.iter().enumerate().all(is_same)
+        matches!(reader, Schema::Union(_)) && branches.iter().enumerate().all(is_same)
     }
 
     /// Into the branch of the very type; only then into one that it can be promoted to.
-    fn one_branch(&mut self, theirs: &Schema, branches: &[Schema]) -> Result<Step, String> {
-        let same = branches.iter().position(|ours| same_type(theirs, ours));
+    fn one_branch(&mut self, writer: &Schema, branches: &[Schema]) -> Result<Step, String> {
+        let same = branches.iter().position(|reader| same_type(writer, reader));
         let order = same.into_iter().chain(0..branches.len());
         for branch in order {
-            if let Ok(value) = self.value(theirs, &branches[branch]) {
+            if let Ok(value) = self.value(writer, &branches[branch]) {
                 return Ok(Step::IntoUnion { branch, value });
             }
         }
-        Err(format!("{} is none of {}", in_words(theirs), any_of(branches)))
+        Err(format!("{} is none of {}", in_words(writer), any_of(branches)))
     }
 
-    fn record(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<StepId, String> {
-        same_name(&theirs.name, &ours.name, ours.aliases.as_ref())?;
+    fn record(&mut self, writer: &RecordSchema, reader: &RecordSchema) -> Result<StepId, String> {
+        same_name(&writer.name, &reader.name, reader.aliases.as_ref())?;
         let pair =
-            |(their, our, _): &&(Name, Name, StepId)| (their, our) == (&theirs.name, &ours.name);
+            |(their, our, _): &&(Name, Name, StepId)| (their, our) == (&writer.name, &reader.name);
         if let Some((_, _, known)) = self.records.iter().find(pair) {
             return Ok(*known);
         }
         let id = self.push(Step::LongToFloat);
-        self.records.push((theirs.name.clone(), ours.name.clone(), id));
-        let step = self.fields(theirs, ours);
+        self.records.push((writer.name.clone(), reader.name.clone(), id));
+        let step = self.fields(writer, reader);
         if step.is_err() {
             // A union may go on to try another branch: it must not find this one half-done.
             self.records.retain(|(_, _, known)| known.0 != id.0);
@@ -269,19 +269,19 @@ impl Compiler<'_> {
         Ok(id)
     }
 
-    fn fields(&mut self, theirs: &RecordSchema, ours: &RecordSchema) -> Result<Step, String> {
-        let mut steps: Vec<Option<StepId>> = vec![None; theirs.fields.len()];
-        let mut our_fields = Vec::with_capacity(ours.fields.len());
+    fn fields(&mut self, writer: &RecordSchema, reader: &RecordSchema) -> Result<Step, String> {
+        let mut steps: Vec<Option<StepId>> = vec![None; writer.fields.len()];
+        let mut our_fields = Vec::with_capacity(reader.fields.len());
         let mut reasons = Vec::new();
-        for field in &ours.fields {
+        for field in &reader.fields {
             let name = &field.name;
             let mut names = std::iter::once(&field.name).chain(&field.aliases);
             let number =
-                names.find_map(|name| theirs.fields.iter().position(|their| their.name == *name));
+                names.find_map(|name| writer.fields.iter().position(|their| their.name == *name));
             let Some(number) = number else {
                 let mut default = Vec::new();
                 match write_default(field, self.our_names, &mut default) {
-                    Ok(()) => our_fields.push(OurField::Default(default)),
+                    Ok(()) => our_fields.push(ReaderField::Default(default)),
                     Err(reason) => {
                         reasons.push(format!("{reason}, and the writer's schema lacks it"));
                     }
@@ -292,39 +292,39 @@ impl Compiler<'_> {
                 reasons.push(format!("field {name}: another field has taken the writer's already"));
                 continue;
             }
-            match self.value(&theirs.fields[number].schema, &field.schema) {
+            match self.value(&writer.fields[number].schema, &field.schema) {
                 Ok(step) => steps[number] = Some(step),
                 Err(reason) => reasons.push(format!("field {name}: {reason}")),
             }
-            our_fields.push(OurField::Theirs(number));
+            our_fields.push(ReaderField::Theirs(number));
         }
         if !reasons.is_empty() {
             return Err(reasons.join("; "));
         }
-        let mut their_fields = Vec::with_capacity(theirs.fields.len());
-        for (field, step) in theirs.fields.iter().zip(steps) {
+        let mut their_fields = Vec::with_capacity(writer.fields.len());
+        for (field, step) in writer.fields.iter().zip(steps) {
             let form = self.layout.add(&field.schema, self.their_names)?;
-            their_fields.push(TheirField { form, step });
+            their_fields.push(WriterField { form, step });
         }
-        Ok(Step::Record { theirs: their_fields, ours: our_fields })
+        Ok(Step::Record { writer: their_fields, reader: our_fields })
     }
 
-    fn scalar(&mut self, theirs: &Schema, ours: &Schema) -> Result<Step, String> {
-        match (unit(theirs), unit(ours)) {
+    fn scalar(&mut self, writer: &Schema, reader: &Schema) -> Result<Step, String> {
+        match (unit(writer), unit(reader)) {
             (Some(their_unit), Some(our_unit)) if their_unit != our_unit => {
                 return Err(format!("a time in {their_unit} can't be read as one in {our_unit}"));
             }
             (_, _) => (),
         }
-        if let (Schema::Decimal(their), Schema::Decimal(our)) = (theirs, ours)
+        if let (Schema::Decimal(their), Schema::Decimal(our)) = (writer, reader)
             && their.scale != our.scale
         {
-            let (theirs, ours) = (their.scale, our.scale);
+            let (writer, reader) = (their.scale, our.scale);
             return Err(format!(
-                "a decimal with {theirs} digits after the point can't be read as one with {ours}"
+                "a decimal with {writer} digits after the point can't be read as one with {reader}"
             ));
         }
-        let step = match (base(theirs), base(ours)) {
+        let step = match (base(writer), base(reader)) {
             (Base::Int, Base::Long) => Some(Step::IntToLong),
             (Base::Int, Base::Float) => Some(Step::IntToFloat),
             (Base::Int, Base::Double) => Some(Step::IntToDouble),
@@ -332,21 +332,21 @@ impl Compiler<'_> {
             (Base::Long, Base::Double) => Some(Step::LongToDouble),
             (Base::Float, Base::Double) => Some(Step::FloatToDouble),
             (their_base, our_base) if their_base == our_base && their_base != Base::Other => None,
-            (_, _) => return Err(cannot_be_read(theirs, ours)),
+            (_, _) => return Err(cannot_be_read(writer, reader)),
         };
         match step {
             Some(step) => Ok(step),
-            None => Ok(Step::Copy(self.layout.add(theirs, self.their_names)?)),
+            None => Ok(Step::Copy(self.layout.add(writer, self.their_names)?)),
         }
     }
 }
 
 /// The places of their symbols among ours.
-fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Vec<Option<usize>>, String> {
-    same_name(&theirs.name, &ours.name, ours.aliases.as_ref())?;
-    let place = |symbol: &String| ours.symbols.iter().position(|our| our == symbol);
-    let default = ours.default.as_ref().and_then(place);
-    let places: Vec<_> = theirs.symbols.iter().map(|their| place(their).or(default)).collect();
+fn symbols(writer: &EnumSchema, reader: &EnumSchema) -> Result<Vec<Option<usize>>, String> {
+    same_name(&writer.name, &reader.name, reader.aliases.as_ref())?;
+    let place = |symbol: &String| reader.symbols.iter().position(|our| our == symbol);
+    let default = reader.default.as_ref().and_then(place);
+    let places: Vec<_> = writer.symbols.iter().map(|their| place(their).or(default)).collect();
     if places.iter().all(Option::is_none) {
         return Err("none of its symbols is one of ours".to_owned());
     }
@@ -355,25 +355,25 @@ fn symbols(theirs: &EnumSchema, ours: &EnumSchema) -> Result<Vec<Option<usize>>,
 
 /// Namespaces do not count; they often change as a project moves.
 pub(super) fn same_name(
-    theirs: &Name,
-    ours: &Name,
+    writer: &Name,
+    reader: &Name,
     aliases: Option<&Vec<apache_avro::schema::Alias>>,
 ) -> Result<(), String> {
-    let named = |alias: &apache_avro::schema::Alias| alias.name() == theirs.name();
-    if theirs.name() == ours.name() || aliases.is_some_and(|aliases| aliases.iter().any(named)) {
+    let named = |alias: &apache_avro::schema::Alias| alias.name() == writer.name();
+    if writer.name() == reader.name() || aliases.is_some_and(|aliases| aliases.iter().any(named)) {
         return Ok(());
     }
-    Err(format!("it is a {}, not a {}", theirs.name(), ours.name()))
+    Err(format!("it is a {}, not a {}", writer.name(), reader.name()))
 }
 
-fn same_type(theirs: &Schema, ours: &Schema) -> bool {
-    match (theirs.name(), ours.name()) {
-        (Some(theirs), Some(ours)) => theirs.name() == ours.name(),
-        (None, None) => match (theirs, ours) {
+fn same_type(writer: &Schema, reader: &Schema) -> bool {
+    match (writer.name(), reader.name()) {
+        (Some(writer), Some(reader)) => writer.name() == reader.name(),
+        (None, None) => match (writer, reader) {
             (Schema::Array(_), Schema::Array(_)) | (Schema::Map(_), Schema::Map(_)) => true,
             // `bytes` and `string` are one base, but the very type comes first.
             (Schema::Bytes, Schema::String) | (Schema::String, Schema::Bytes) => false,
-            (_, _) => base(theirs) == base(ours) && base(theirs) != Base::Other,
+            (_, _) => base(writer) == base(reader) && base(writer) != Base::Other,
         },
         (_, _) => false,
     }
@@ -400,27 +400,33 @@ mod tests {
     }
 
     /// What apache-avro, which has its own resolution, makes of it.
-    fn oracle(theirs: &str, ours: &str, datum: &[u8]) -> Option<Vec<u8>> {
-        let (theirs, ours) = (Schema::parse_str(theirs).unwrap(), Schema::parse_str(ours).unwrap());
-        let reader = GenericDatumReader::builder(&theirs).reader_schema(&ours).build().unwrap();
-        let value: Value = reader.read_value(&mut &datum[..]).ok()?;
-        GenericDatumWriter::builder(&ours).build().unwrap().write_value_to_vec(value).ok()
+    fn oracle(writer: &str, reader: &str, datum: &[u8]) -> Option<Vec<u8>> {
+        let (writer, reader) =
+            (Schema::parse_str(writer).unwrap(), Schema::parse_str(reader).unwrap());
+        let datum_reader =
+            GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
+        let value: Value = datum_reader.read_value(&mut &datum[..]).ok()?;
+        GenericDatumWriter::builder(&reader).build().unwrap().write_value_to_vec(value).ok()
     }
 
-    /// `datum` of `theirs` is `expected` in `ours`, and apache-avro thinks so too.
-    fn check(theirs: &str, ours: &str, datum: &[u8], expected: &[u8]) {
-        let resolution = Resolution::compile(&schema(theirs), &schema(ours)).expect(theirs);
+    /// `datum` of `writer` is `expected` in `reader`, and apache-avro thinks so too.
+    fn check(writer: &str, reader: &str, datum: &[u8], expected: &[u8]) {
+        let resolution = Resolution::compile(&schema(writer), &schema(reader)).expect(writer);
         let mut out = Vec::new();
-        assert_eq!(resolution.rewrite(datum, &mut out), Ok(()), "{theirs} as {ours}");
-        assert_eq!(out, expected, "{theirs} as {ours}");
-        assert_eq!(oracle(theirs, ours, datum).as_deref(), Some(expected), "{theirs} as {ours}");
+        assert_eq!(resolution.rewrite(datum, &mut out), Ok(()), "{writer} as {reader}");
+        assert_eq!(out, expected, "{writer} as {reader}");
+        assert_eq!(
+            oracle(writer, reader, datum).as_deref(),
+            Some(expected),
+            "{writer} as {reader}"
+        );
     }
 
     #[test]
     fn the_branch_of_the_very_type_comes_first() {
-        let check = |theirs: &str, ours: &str, datum: &[u8], expected: &[u8]| {
-            let (theirs, ours) = (schema(&of_type(theirs)), schema(&of_type(ours)));
-            let resolution = Resolution::compile(&theirs, &ours).unwrap();
+        let check = |writer: &str, reader: &str, datum: &[u8], expected: &[u8]| {
+            let (writer, reader) = (schema(&of_type(writer)), schema(&of_type(reader)));
+            let resolution = Resolution::compile(&writer, &reader).unwrap();
             let mut out = Vec::new();
             assert_eq!(resolution.rewrite(datum, &mut out), Ok(()));
             assert_eq!(out, expected);
@@ -433,19 +439,19 @@ mod tests {
 
     #[test]
     fn a_writers_field_is_read_as_one_field() {
-        let theirs = schema(&record(r#"{"name":"a","type":"int"}"#));
+        let writer = schema(&record(r#"{"name":"a","type":"int"}"#));
         let twice = r#"{"name":"b","aliases":["a"],"type":"int"},{"name":"c","aliases":["a"],"type":"int"}"#;
-        let refused = Resolution::compile(&theirs, &schema(&record(twice))).map(|_| ());
+        let refused = Resolution::compile(&writer, &schema(&record(twice))).map(|_| ());
         assert!(refused.is_err_and(|reason| reason.contains("field c: another field has taken")));
     }
 
-    fn check_type(theirs: &str, ours: &str, datum: &[u8], expected: &[u8]) {
-        check(&of_type(theirs), &of_type(ours), datum, expected);
+    fn check_type(writer: &str, reader: &str, datum: &[u8], expected: &[u8]) {
+        check(&of_type(writer), &of_type(reader), datum, expected);
     }
 
-    fn refuse(theirs: &str, ours: &str, word: &str) {
-        let refused = Resolution::compile(&schema(theirs), &schema(ours));
-        let reason = refused.err().unwrap_or_else(|| panic!("{theirs} is read as {ours}"));
+    fn refuse(writer: &str, reader: &str, word: &str) {
+        let refused = Resolution::compile(&schema(writer), &schema(reader));
+        let reason = refused.err().unwrap_or_else(|| panic!("{writer} is read as {reader}"));
         assert!(reason.contains(word), "{reason:?} says nothing of {word:?}");
     }
 
@@ -524,8 +530,8 @@ mod tests {
         let enumeration =
             |symbols| format!(r#"{{"type":"enum","name":"E","symbols":[{symbols}]}}"#);
         check_type(&enumeration(r#""A","B""#), &enumeration(r#""B","A""#), &[0], &[2]);
-        let ours = r#"{"type":"enum","name":"E","symbols":["X","Z"],"default":"Z"}"#;
-        check_type(&enumeration(r#""A","B""#), ours, &[0], &[2]);
+        let reader = r#"{"type":"enum","name":"E","symbols":["X","Z"],"default":"Z"}"#;
+        check_type(&enumeration(r#""A","B""#), reader, &[0], &[2]);
         refuse(&of_type(&enumeration(r#""A""#)), &of_type(&enumeration(r#""B""#)), "symbols");
     }
 
@@ -547,8 +553,8 @@ mod tests {
     proptest! {
         #[test]
         fn anything_may_come(datum: Vec<u8>) {
-            for (theirs, ours) in [(LIST, LONG_LIST), (LIST, LIST)] {
-                let resolution = Resolution::compile(&schema(theirs), &schema(ours)).unwrap();
+            for (writer, reader) in [(LIST, LONG_LIST), (LIST, LIST)] {
+                let resolution = Resolution::compile(&schema(writer), &schema(reader)).unwrap();
                 drop(resolution.rewrite(&datum, &mut Vec::new()));
             }
         }

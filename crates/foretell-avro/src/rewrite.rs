@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use crate::{
-    resolution::{OurField, Resolution, Step, StepId, TheirField, unknown_symbol, unresolvable},
+    resolution::{
+        ReaderField, Resolution, Step, StepId, WriterField, unknown_symbol, unresolvable,
+    },
     wire::{
         Cursor, DEPTH_MAX, Malformed, REWRITTEN_BYTES_MAX, write_blob, write_count, write_long,
     },
@@ -63,7 +65,7 @@ impl Resolution {
                 write_blob(cursor.blob()?, items);
                 self.run(*value, cursor, items, depth + 1)
             })?,
-            Step::Record { theirs, ours } => self.record((theirs, ours), cursor, out, depth)?,
+            Step::Record { writer, reader } => self.record((writer, reader), cursor, out, depth)?,
         }
         Ok(())
     }
@@ -90,14 +92,14 @@ impl Resolution {
 
     fn record(
         &self,
-        (theirs, ours): (&[TheirField], &[OurField]),
+        (writer, reader): (&[WriterField], &[ReaderField]),
         cursor: &mut Cursor<'_>,
         out: &mut Vec<u8>,
         depth: usize,
     ) -> Result<(), Malformed> {
         let mut values = Vec::with_capacity(cursor.rest().len().min(1024));
-        let mut places: Vec<Range<usize>> = Vec::with_capacity(theirs.len());
-        for field in theirs {
+        let mut places: Vec<Range<usize>> = Vec::with_capacity(writer.len());
+        for field in writer {
             let start = values.len();
             match field.step {
                 None => self.layout().skip(field.form, cursor, depth + 1)?,
@@ -105,10 +107,12 @@ impl Resolution {
             }
             places.push(start..values.len());
         }
-        for field in ours {
+        for field in reader {
             match field {
-                OurField::Theirs(number) => out.extend_from_slice(&values[places[*number].clone()]),
-                OurField::Default(bytes) => out.extend_from_slice(bytes),
+                ReaderField::Theirs(number) => {
+                    out.extend_from_slice(&values[places[*number].clone()])
+                }
+                ReaderField::Default(bytes) => out.extend_from_slice(bytes),
             }
         }
         Ok(())

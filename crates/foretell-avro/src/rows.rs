@@ -5,16 +5,18 @@ use apache_avro::schema::{NamesRef, RecordField, RecordSchema, Schema};
 
 use crate::{
     defaults::write_default,
-    forms::{Cell, Form},
+    field_type::{Cell, FieldType},
     layout::{Layout, NodeId},
-    resolution::{OurField, Resolution, Step, StepId, TheirField, unknown_symbol, unresolvable},
+    resolution::{
+        ReaderField, Resolution, Step, StepId, WriterField, unknown_symbol, unresolvable,
+    },
     wire::{Cursor, Malformed},
 };
 
 /// A field of our schema.
 pub(super) struct Column {
     pub(super) name: String,
-    pub(super) form: Form,
+    pub(super) form: FieldType,
     /// Its place in the row, if it was asked for.
     pub(super) place: Option<usize>,
     /// What is written where nothing else is, if there is such a thing.
@@ -27,7 +29,7 @@ impl Column {
         names: &NamesRef,
         asked: &[&str],
     ) -> Result<Self, String> {
-        let form = Form::of(&field.schema, names)?;
+        let form = FieldType::of(&field.schema, names)?;
         let mut default = Vec::new();
         let default = match write_default(field, names, &mut default) {
             Ok(()) => Some(default),
@@ -96,7 +98,7 @@ pub(super) struct RowError<'p> {
 
 impl RowPlan {
     /// For records of our schema, whose fields are `columns`.
-    pub(super) fn of_ours(
+    pub(super) fn of_reader(
         columns: &[Column],
         record: &RecordSchema,
         names: &NamesRef,
@@ -114,20 +116,20 @@ impl RowPlan {
         Ok(Self { layout, fields, lacking: Vec::new() })
     }
 
-    /// For records of `theirs`, held against our schema `ours`, whose fields are `columns` and whose plan is `plan`.
-    pub(super) fn of_theirs(
-        theirs: &Schema,
-        ours: &Schema,
+    /// For records of `writer`, held against our schema `reader`, whose fields are `columns` and whose plan is `plan`.
+    pub(super) fn of_writer(
+        writer: &Schema,
+        reader: &Schema,
         columns: &[Column],
         plan: &Self,
     ) -> Result<Self, String> {
-        let resolution = Resolution::compile(theirs, ours)?;
+        let resolution = Resolution::compile(writer, reader)?;
         let (Some((their_fields, our_fields)), Schema::Record(record)) =
-            (resolution.fields(), theirs)
+            (resolution.fields(), writer)
         else {
             return Err("it is not a record".to_owned());
         };
-        let stepped_over = |(field, their): (&RecordField, &TheirField)| Field {
+        let stepped_over = |(field, their): (&RecordField, &WriterField)| Field {
             name: field.name.clone(),
             reading: Reading::Other(their.form),
             place: None,
@@ -138,14 +140,14 @@ impl RowPlan {
         for (number, column) in columns.iter().enumerate() {
             let Some(place) = column.place else { continue };
             match &our_fields[number] {
-                OurField::Theirs(their_number) => {
-                    let TheirField { form, step } = their_fields[*their_number];
+                ReaderField::Theirs(their_number) => {
+                    let WriterField { form, step } = their_fields[*their_number];
                     let Some(step) = step else { continue };
                     let field = &mut fields[*their_number];
                     field.reading = Reading::resolved(&resolution, step, form, &column.form);
                     field.place = Some(place);
                 }
-                OurField::Default(bytes) => {
+                ReaderField::Default(bytes) => {
                     let reading = &plan.fields[number].reading;
                     let cell = reading.cell(&plan.layout, &mut Cursor::new(bytes));
                     let cell = cell.map_err(|error| error.to_string())?;
@@ -203,30 +205,32 @@ impl Constant {
 
 impl Reading {
     /// A value of `form` that lies in its bytes as `node` says.
-    fn as_it_is(form: &Form, node: NodeId, layout: &Layout) -> Self {
+    fn as_it_is(form: &FieldType, node: NodeId, layout: &Layout) -> Self {
         match form {
-            Form::Null => Self::Null,
-            Form::Boolean => Self::Boolean,
-            Form::Int => Self::Int,
-            Form::Long => Self::Long,
-            Form::Float => Self::Float,
-            Form::Double => Self::Double,
-            Form::Text => Self::Text,
-            Form::Bytes => Self::Bytes,
-            Form::Fixed(size) => Self::Fixed(*size),
-            Form::Symbols(symbols) => Self::Symbols(symbols.iter().cloned().map(Some).collect()),
-            Form::Union(forms) => {
+            FieldType::Null => Self::Null,
+            FieldType::Boolean => Self::Boolean,
+            FieldType::Int => Self::Int,
+            FieldType::Long => Self::Long,
+            FieldType::Float => Self::Float,
+            FieldType::Double => Self::Double,
+            FieldType::Text => Self::Text,
+            FieldType::Bytes => Self::Bytes,
+            FieldType::Fixed(size) => Self::Fixed(*size),
+            FieldType::Symbols(symbols) => {
+                Self::Symbols(symbols.iter().cloned().map(Some).collect())
+            }
+            FieldType::Union(forms) => {
                 let branches = forms.iter().zip(layout.branches(node));
                 Self::Union(
                     branches.map(|(form, node)| Self::as_it_is(form, *node, layout)).collect(),
                 )
             }
-            Form::Other => Self::Other(node),
+            FieldType::Other => Self::Other(node),
         }
     }
 
     /// A value of theirs that lies in its bytes as `node` says, and becomes one of our `form` by `step`.
-    fn resolved(resolution: &Resolution, step: StepId, node: NodeId, form: &Form) -> Self {
+    fn resolved(resolution: &Resolution, step: StepId, node: NodeId, form: &FieldType) -> Self {
         match (resolution.step(step), form) {
             (Step::FromUnion(branches), form) => {
                 let nodes = resolution.layout().branches(node);
@@ -236,7 +240,7 @@ impl Reading {
                 };
                 Self::Union(branches.iter().zip(nodes).map(branch).collect())
             }
-            (Step::IntoUnion { branch, value }, Form::Union(forms)) => {
+            (Step::IntoUnion { branch, value }, FieldType::Union(forms)) => {
                 Self::resolved(resolution, *value, node, &forms[*branch])
             }
             (Step::Copy(_), form) => Self::as_it_is(form, node, resolution.layout()),
@@ -246,9 +250,9 @@ impl Reading {
             (Step::LongToFloat, _) => Self::LongAsFloat,
             (Step::LongToDouble, _) => Self::LongAsDouble,
             (Step::FloatToDouble, _) => Self::Float,
-            (Step::Symbols(places), Form::Symbols(symbols)) => {
-                let ours = |place: &Option<usize>| Some(symbols[(*place)?].clone());
-                Self::Symbols(places.iter().map(ours).collect())
+            (Step::Symbols(places), FieldType::Symbols(symbols)) => {
+                let reader = |place: &Option<usize>| Some(symbols[(*place)?].clone());
+                Self::Symbols(places.iter().map(reader).collect())
             }
             (
                 Step::Symbols(_)

@@ -22,11 +22,11 @@ use rdkafka::{
 use crate::{
     config::KafkaConfig,
     deadline::{Deadline, pause_for},
-    destinations::Destination,
     error::{Recovery, broker_error, recovery},
     logging::LogOnly,
     token,
-    unreachable::{Heard, Unreachable},
+    topic_limits::Limits,
+    unreachable::{ErrorCollector, Unreachable},
     watermarks::watermarks,
 };
 use foretell_streams::{
@@ -58,12 +58,12 @@ impl ConsumerContext for LogOnly {}
 
 /// One connection for all questions.
 pub(crate) struct Admin {
-    metadata: BaseConsumer<Heard>,
+    metadata: BaseConsumer<ErrorCollector>,
     /// Asks for the ends of partitions: a client asks by the isolation level that it is configured for.
-    uncommitted: BaseConsumer<Heard>,
+    uncommitted: BaseConsumer<ErrorCollector>,
     client: AdminClient<LogOnly>,
     /// What topics take: asked once a process, so that nobody has to ask in the middle of an outage.
-    pub(crate) destinations: Mutex<BTreeMap<Topic, Destination>>,
+    pub(crate) topic_limits: Mutex<BTreeMap<Topic, Limits>>,
     /// The client's, for a token that has to be shown anew.
     settings: ClientConfig,
     clock: Arc<dyn Clock>,
@@ -89,7 +89,7 @@ impl Admin {
             metadata,
             uncommitted,
             client,
-            destinations: Mutex::default(),
+            topic_limits: Mutex::default(),
             settings,
             clock: Arc::clone(clock),
         })
@@ -283,7 +283,7 @@ impl Admin {
 }
 
 fn wait_for_a_broker(
-    metadata: &BaseConsumer<Heard>,
+    metadata: &BaseConsumer<ErrorCollector>,
     config: &KafkaConfig,
     clock: &Arc<dyn Clock>,
 ) -> Result<(), Unreachable> {
@@ -299,13 +299,13 @@ fn wait_for_a_broker(
         }
         pause_for(ASK_AGAIN_AFTER);
     }
-    let mut heard = metadata.context();
+    let mut collector = metadata.context();
     let listener;
-    if heard.may_be_hanging_up() {
+    if collector.may_be_hanging_up() {
         listener = listen_for_hang_ups(config, clock)?;
-        heard = listener.context();
+        collector = listener.context();
     }
-    Err(heard.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
+    Err(collector.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
 }
 
 /// Connections that end are passed over, since idle ones do all the time; but one that ends where it should
@@ -313,7 +313,7 @@ fn wait_for_a_broker(
 fn listen_for_hang_ups(
     config: &KafkaConfig,
     clock: &Arc<dyn Clock>,
-) -> Result<BaseConsumer<Heard>, Unreachable> {
+) -> Result<BaseConsumer<ErrorCollector>, Unreachable> {
     let mut all = config.metadata(Isolation::ReadCommitted);
     all.set("log.connection.close", "true");
     let listener = listener(&all)?;
@@ -326,15 +326,15 @@ fn listen_for_hang_ups(
     Ok(listener)
 }
 
-fn listener(config: &ClientConfig) -> Result<BaseConsumer<Heard>, Unreachable> {
-    let made = config.create_with_context(Heard::default());
-    let made = made.and_then(|consumer: BaseConsumer<Heard>| {
+fn listener(config: &ClientConfig) -> Result<BaseConsumer<ErrorCollector>, Unreachable> {
+    let made = config.create_with_context(ErrorCollector::default());
+    let made = made.and_then(|consumer: BaseConsumer<ErrorCollector>| {
         token::install(consumer.client(), config).map(|()| consumer)
     });
     made.map_err(|error| refused(broker_error("connect", &error)))
 }
 
-fn serve(consumer: &BaseConsumer<Heard>) {
+fn serve(consumer: &BaseConsumer<ErrorCollector>) {
     for _ in 0..HEARD_MAX {
         drop(consumer.poll(Duration::ZERO));
     }

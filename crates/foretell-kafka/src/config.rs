@@ -50,7 +50,7 @@ const MEMBER: &[Property] = &[
     // There is one fetch under way per broker: what is assigned, resumed or sought meanwhile waits
     // until it comes back empty. With the stock 500 ms, an abort cost a quarter of a second.
     ("fetch.wait.max.ms", "100"),
-    // A partition, since each has a queue of its own (`inlet`): a few fetches ahead.
+    // A partition, since each has a queue of its own (`partition_queues`): a few fetches ahead.
     ("queued.max.messages.kbytes", "4096"),
 ];
 
@@ -359,7 +359,7 @@ mod tests {
             group: "adult-scoring".to_owned(),
             member: "a-0".to_owned(),
             lead: Topic::new("questionnaire-events"),
-            companions: Vec::new(),
+            co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         }
     }

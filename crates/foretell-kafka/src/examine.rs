@@ -18,7 +18,7 @@ use crate::{
     config::KafkaConfig,
     deadline::{Deadline, pause},
     logging::LogOnly,
-    outlet::Outlet,
+    producer::RecordProducer,
     rebalance, token,
     transaction::is_retriable,
 };
@@ -49,7 +49,7 @@ pub enum Unanswered {
 
 /// A cluster.
 #[derive(Clone, Debug)]
-pub struct ClusterSeen {
+pub struct ClusterInfo {
     /// Its own name for itself.
     pub id: Option<String>,
     /// The numbers of the brokers that are up.
@@ -64,9 +64,9 @@ pub struct ClusterSeen {
 
 /// A topic.
 #[derive(Clone, Debug)]
-pub struct TopicSeen {
+pub struct TopicInfo {
     /// By number.
-    pub partitions: Vec<PartitionSeen>,
+    pub partitions: Vec<PartitionInfo>,
     /// Its settings.
     pub settings: Result<Settings, Unanswered>,
     /// Whether a record could be fetched, or there was none.
@@ -75,7 +75,7 @@ pub struct TopicSeen {
 
 /// Where one partition is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartitionSeen {
+pub struct PartitionInfo {
     /// On how many brokers.
     pub replicas: usize,
     /// On how many of them all of it.
@@ -86,16 +86,16 @@ pub struct PartitionSeen {
 
 /// A consumer group.
 #[derive(Clone, Debug)]
-pub struct GroupSeen {
+pub struct GroupInfo {
     /// Members now.
     pub members: usize,
     /// How far it is, one for each partition of its inputs.
-    pub places: Vec<PlaceSeen>,
+    pub positions: Vec<CommittedInfo>,
 }
 
 /// How far a group is in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlaceSeen {
+pub struct CommittedInfo {
     /// Which.
     pub source: TopicPartition,
     /// The next record to read, if any was ever committed.
@@ -122,7 +122,7 @@ impl Examiner {
     ///
     /// # Errors
     /// [`Unanswered`]
-    pub fn cluster(&self) -> Result<ClusterSeen, Unanswered> {
+    pub fn cluster(&self) -> Result<ClusterInfo, Unanswered> {
         let doing = Asked { what: "ask for metadata", operation: "DESCRIBE", of: "Cluster" };
         let metadata = self.admin.metadata(None).map_err(|error| doing.unanswered(&error))?;
         let brokers: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
@@ -130,7 +130,7 @@ impl Examiner {
         let doing =
             Asked { what: "ask for a broker's settings", operation: "DESCRIBE_CONFIGS", ..doing };
         let settings = self.admin.settings_of(&ResourceSpecifier::Broker(one));
-        Ok(ClusterSeen {
+        Ok(ClusterInfo {
             id: self.admin.cluster_id(),
             brokers,
             topics: metadata.topics().iter().map(|topic| Topic::new(topic.name())).collect(),
@@ -143,7 +143,7 @@ impl Examiner {
     ///
     /// # Errors
     /// [`Unanswered`]
-    pub fn topic(&self, topic: &Topic) -> Result<Option<TopicSeen>, Unanswered> {
+    pub fn topic(&self, topic: &Topic) -> Result<Option<TopicInfo>, Unanswered> {
         let of = format!("Topic {topic}");
         let doing = Asked { what: "look at it", operation: "DESCRIBE", of: &of };
         let metadata =
@@ -157,7 +157,7 @@ impl Examiner {
             }
             return Err(doing.unanswered(&KafkaError::MetadataFetch(code)));
         }
-        let partitions = found.partitions().iter().map(|partition| PartitionSeen {
+        let partitions = found.partitions().iter().map(|partition| PartitionInfo {
             replicas: partition.replicas().len(),
             in_sync: partition.isr().len(),
             has_leader: partition.leader() >= 0,
@@ -166,7 +166,7 @@ impl Examiner {
             Asked { what: "ask for its settings", operation: "DESCRIBE_CONFIGS", of: &of };
         let settings = self.admin.settings_of(&ResourceSpecifier::Topic(topic.as_str()));
         let read = Asked { what: "read it", operation: "READ", of: &of };
-        Ok(Some(TopicSeen {
+        Ok(Some(TopicInfo {
             partitions: partitions.collect(),
             settings: settings.map_err(|error| described.unanswered(&error)),
             readable: self.try_reading(topic).map_err(|error| read.unanswered(&error)),
@@ -187,7 +187,7 @@ impl Examiner {
     ///
     /// # Errors
     /// [`Unanswered`]
-    pub fn group(&self, group: &str, topics: &[Topic]) -> Result<GroupSeen, Unanswered> {
+    pub fn group(&self, group: &str, topics: &[Topic]) -> Result<GroupInfo, Unanswered> {
         let of = format!("Group {group}");
         let doing = Asked { what: "ask how far it is", operation: "DESCRIBE", of: &of };
         let mut config = self.config.reader();
@@ -195,18 +195,18 @@ impl Examiner {
         let consumer: BaseConsumer<LogOnly> =
             config.create_with_context(LogOnly).map_err(|error| doing.unanswered(&error))?;
         let seen = token::install(consumer.client(), &config)
-            .and_then(|()| self.places(&consumer, group, topics))
+            .and_then(|()| self.positions(&consumer, group, topics))
             .map_err(|error| doing.unanswered(&error));
         self.close(consumer);
         seen
     }
 
-    fn places(
+    fn positions(
         &self,
         consumer: &BaseConsumer<LogOnly>,
         group: &str,
         topics: &[Topic],
-    ) -> KafkaResult<GroupSeen> {
+    ) -> KafkaResult<GroupInfo> {
         let mut asked = TopicPartitionList::new();
         for topic in topics {
             let metadata = self.admin.metadata(Some(topic))?;
@@ -217,7 +217,7 @@ impl Examiner {
         }
         let listed = consumer.fetch_group_list(Some(group), ANSWER_WITHIN)?;
         let members = listed.groups().iter().find(|found| found.name() == group);
-        let mut places = Vec::new();
+        let mut positions = Vec::new();
         for element in consumer.committed_offsets(asked, ANSWER_WITHIN)?.elements() {
             element.error()?;
             let (topic, number) = (element.topic(), element.partition());
@@ -231,9 +231,9 @@ impl Examiner {
                 | Position::OffsetTail(_) => None,
             };
             let source = TopicPartition { topic: Topic::new(topic), partition: Partition(number) };
-            places.push(PlaceSeen { source, committed, first, end });
+            positions.push(CommittedInfo { source, committed, first, end });
         }
-        Ok(GroupSeen { members: members.map_or(0, |found| found.members().len()), places })
+        Ok(GroupInfo { members: members.map_or(0, |found| found.members().len()), positions })
     }
 
     /// Whether a member of a group may begin transactions, as its producer starts within `within`. It begins
@@ -253,17 +253,17 @@ impl Examiner {
             group: group.to_owned(),
             member: member.to_owned(),
             lead: Topic::new(group),
-            companions: Vec::new(),
+            co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         };
         let config = self.config.transactional_producer(&membership);
-        let outlet = Outlet::new(&config, &self.admin, &self.clock)
+        let producer = RecordProducer::new(&config, &self.admin, &self.clock)
             .map_err(|error| Unanswered::Failed(error.to_string()))?;
         let deadline = Deadline::within(within, &self.clock);
         loop {
             let step = deadline.remaining().min(Duration::from_secs(1));
-            let Err(error) = outlet.producer().init_transactions(step) else { return Ok(()) };
-            outlet.serve();
+            let Err(error) = producer.client().init_transactions(step) else { return Ok(()) };
+            producer.serve();
             if deadline.passed() || !is_retriable(&error) {
                 return Err(doing.unanswered(&error));
             }
@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_from_failures() {
+    fn refusals_are_reported_from_failures() {
         let asked = Asked { what: "read it", operation: "READ", of: "Topic models" };
         let check = |code, expected: &str| {
             let found = asked.unanswered(&KafkaError::MessageConsumption(code)).to_string();

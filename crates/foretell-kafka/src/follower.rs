@@ -10,19 +10,19 @@ use rdkafka::{
 };
 
 use crate::{
-    config::KafkaConfig, error::broker_error, inlet::Inlet, list::list, logging::LogOnly,
-    rebalance, token, watermarks::watermarks,
+    config::KafkaConfig, error::broker_error, logging::LogOnly, partition_list::partition_list,
+    partition_queues::PartitionQueues, rebalance, token, watermarks::watermarks,
 };
 use foretell_streams::{
     record::{InputRecord, Offset, TopicPartition},
-    runtime::broker::{BrokerError, Follower, From},
+    runtime::broker::{BrokerError, Follower, ReadFrom},
     time::Clock,
 };
 
 /// See [`Follower`].
 pub(crate) struct KafkaFollower {
     /// None while being dropped.
-    inlet: Option<Inlet<LogOnly>>,
+    partition_queues: Option<PartitionQueues<LogOnly>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -34,54 +34,57 @@ impl KafkaFollower {
             .map_err(|error| broker_error("make a consumer", &error))?;
         token::install(consumer.client(), &config)
             .map_err(|error| broker_error("make a consumer", &error))?;
-        Ok(Self { inlet: Some(Inlet::new(consumer)), clock: Arc::clone(clock) })
+        Ok(Self {
+            partition_queues: Some(PartitionQueues::new(consumer)),
+            clock: Arc::clone(clock),
+        })
     }
 
-    fn inlet(&mut self) -> &mut Inlet<LogOnly> {
-        self.inlet.as_mut().expect("only `drop` takes it")
+    fn partition_queues(&mut self) -> &mut PartitionQueues<LogOnly> {
+        self.partition_queues.as_mut().expect("only `drop` takes it")
     }
 }
 
 impl Follower for KafkaFollower {
-    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError> {
+    fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError> {
         let clock = Arc::clone(&self.clock);
-        let inlet = self.inlet();
+        let partition_queues = self.partition_queues();
         let failed = |error: KafkaError| broker_error(&format!("follow {source}"), &error);
         // Asked for now, as a reader does: an `End` must not miss what is written until then.
-        let (first, end) = watermarks(inlet, source, &clock).map_err(failed)?;
+        let (first, end) = watermarks(partition_queues, source, &clock).map_err(failed)?;
         let offset = match from {
-            From::Beginning => first,
-            From::Offset(Offset(offset)) if (first..=end).contains(&offset) => offset,
-            From::Offset(_) => return Err(BrokerError::OutOfRange(source.clone())),
-            From::End => end,
+            ReadFrom::Beginning => first,
+            ReadFrom::Offset(Offset(offset)) if (first..=end).contains(&offset) => offset,
+            ReadFrom::Offset(_) => return Err(BrokerError::OutOfRange(source.clone())),
+            ReadFrom::End => end,
         };
-        let assign = |inlet: &mut Inlet<LogOnly>| -> KafkaResult<()> {
-            inlet.open(source)?;
+        let assign = |partition_queues: &mut PartitionQueues<LogOnly>| -> KafkaResult<()> {
+            partition_queues.open(source)?;
             let mut added = TopicPartitionList::new();
             added.add_partition_offset(
                 source.topic.as_str(),
                 source.partition.0,
                 Position::Offset(offset),
             )?;
-            inlet.incremental_assign(&added)
+            partition_queues.incremental_assign(&added)
         };
-        assign(inlet).map_err(failed)?;
+        assign(partition_queues).map_err(failed)?;
         Ok(Offset(offset))
     }
 
     fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError> {
-        let inlet = self.inlet();
-        inlet.close(source);
-        let removed = inlet.incremental_unassign(&list([source]));
+        let partition_queues = self.partition_queues();
+        partition_queues.close(source);
+        let removed = partition_queues.incremental_unassign(&partition_list([source]));
         removed.map_err(|error| broker_error(&format!("follow {source} no longer"), &error))
     }
 
     fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
-        let inlet = self.inlet();
-        let mut failed = inlet.serve();
-        let mut take = |inlet: &Inlet<LogOnly>| {
+        let partition_queues = self.partition_queues();
+        let mut failed = partition_queues.serve();
+        let mut take = |partition_queues: &PartitionQueues<LogOnly>| {
             let before = records.len();
-            inlet.take(|source, message| match message.error() {
+            partition_queues.take(|source, message| match message.error() {
                 None => records.push(message.to_record(source.clone())),
                 Some(Code::PartitionEOF) => {}
                 // librdkafka takes the place of the error for its position, so that records may be left out after it.
@@ -89,9 +92,9 @@ impl Follower for KafkaFollower {
             });
             records.len() > before
         };
-        if !take(inlet) {
-            inlet.wait(wait);
-            take(inlet);
+        if !take(partition_queues) {
+            partition_queues.wait(wait);
+            take(partition_queues);
         }
         failed.map_err(|error| broker_error("follow partitions", &error))
     }
@@ -99,8 +102,8 @@ impl Follower for KafkaFollower {
 
 impl Drop for KafkaFollower {
     fn drop(&mut self) {
-        if let Some(inlet) = self.inlet.take()
-            && let Err(error) = rebalance::close(inlet.into_consumer(), &self.clock)
+        if let Some(partition_queues) = self.partition_queues.take()
+            && let Err(error) = rebalance::close(partition_queues.into_consumer(), &self.clock)
         {
             tracing::warn!(%error, "a follower was not closed");
         }

@@ -13,9 +13,9 @@ use crate::{
     config::KafkaConfig,
     deadline::{Deadline, pause_for},
     error::broker_error,
-    inlet::Inlet,
-    list::{list, list_at},
-    places::{Places, Start},
+    partition_list::{partition_list, partition_list_at},
+    partition_queues::PartitionQueues,
+    positions::{Positions, Start},
     reader::passes,
     rebalance::{self, GroupEvents},
     token,
@@ -40,8 +40,8 @@ const SEEK_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Group {
     membership: Membership,
     /// None once it has left.
-    inlet: Option<Inlet<GroupEvents>>,
-    pub(crate) places: Places,
+    partition_queues: Option<PartitionQueues<GroupEvents>>,
+    pub(crate) positions: Positions,
     paused: BTreeSet<TopicPartition>,
     /// librdkafka has lost its place in some partition: it has stopped fetching one whose position is gone, or it has
     /// told of an error as of a record, and takes that for its position (`rd_kafka_consume_batch_queue` moves it past
@@ -68,11 +68,11 @@ impl Group {
         consumer
             .subscribe(&[membership.lead.as_str()])
             .map_err(|error| broker_error("join the group", &error))?;
-        let topics = std::iter::once(&membership.lead).chain(&membership.companions);
+        let topics = std::iter::once(&membership.lead).chain(&membership.co_partitioned);
         Ok(Self {
             membership: membership.clone(),
-            inlet: Some(Inlet::new(consumer)),
-            places: Places::new(topics.cloned().collect()),
+            partition_queues: Some(PartitionQueues::new(consumer)),
+            positions: Positions::new(topics.cloned().collect()),
             paused: BTreeSet::new(),
             is_astray: false,
             undecided_max: config.transaction_timeout * 2 + TRY,
@@ -81,7 +81,7 @@ impl Group {
     }
 
     pub(crate) fn consumer(&self) -> &BaseConsumer<GroupEvents> {
-        self.inlet()
+        self.partition_queues()
     }
 
     /// The next change of the assignment, if one has been announced.
@@ -96,24 +96,27 @@ impl Group {
         records: &mut Vec<InputRecord>,
     ) -> Result<(), BrokerError> {
         if self.is_astray && !self.is_rebalancing() {
-            return self.begin_anew();
+            return self.read_again();
         }
         let before = records.len();
         self.take_at_once(records)?;
         if records.len() == before && !wait.is_zero() && !self.is_rebalancing() {
-            self.inlet().wait(wait);
+            self.partition_queues().wait(wait);
             self.take_at_once(records)?;
         }
         Ok(())
     }
 
     fn take_at_once(&mut self, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
-        let Self { inlet: Some(inlet), places, is_astray, .. } = self else { return Ok(()) };
+        let Self { partition_queues: Some(partition_queues), positions, is_astray, .. } = self
+        else {
+            return Ok(());
+        };
         // The first that matters.
-        let mut failed = inlet.serve().or_else(unless_it_passes);
-        inlet.take(|source, message| match message.error() {
+        let mut failed = partition_queues.serve().or_else(unless_it_passes);
+        partition_queues.take(|source, message| match message.error() {
             None => {
-                if places.hand_out(source, message.offset()) {
+                if positions.hand_out(source, message.offset()) {
                     records.push(message.to_record(source.clone()));
                 }
             }
@@ -133,14 +136,14 @@ impl Group {
             tasks.iter().flat_map(|task| self.membership.inputs_of(*task)).collect();
         let mut starts = Vec::new();
         if !sources.is_empty() {
-            self.find_companions();
+            self.find_co_partitioned();
             starts = self.begin_where_logs_do(&sources, self.committed(&sources)?);
         }
-        let Some(inlet) = &mut self.inlet else { return Ok(()) };
+        let Some(partition_queues) = &mut self.partition_queues else { return Ok(()) };
         for source in &sources {
-            inlet.open(source).map_err(|error| broker_error("assign", &error))?;
+            partition_queues.open(source).map_err(|error| broker_error("assign", &error))?;
         }
-        let assignment = list_at(sources.iter().zip(starts.iter().copied()));
+        let assignment = partition_list_at(sources.iter().zip(starts.iter().copied()));
         // They rest until they are resumed.
         self.paused.extend(sources.iter().cloned());
         // One call, also for nothing: the group waits for it.
@@ -148,7 +151,7 @@ impl Group {
         assigned.map_err(|error| broker_error("assign", &error))?;
         self.consumer().context().answered();
         for (source, start) in sources.iter().zip(starts) {
-            self.places.hold(source, start);
+            self.positions.hold(source, start);
         }
         // librdkafka 2.12 wakes nothing by it, but does not promise that.
         self.pause_again()
@@ -157,63 +160,65 @@ impl Group {
     /// Stops reading every input of `tasks`.
     pub(crate) fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
         // librdkafka remembers that a partition is paused, even for when it comes back to us.
-        let held = self.places.held_of(tasks);
-        if let Some(inlet) = &mut self.inlet {
-            held.iter().for_each(|source| inlet.close(source));
+        let held = self.positions.held_of(tasks);
+        if let Some(partition_queues) = &mut self.partition_queues {
+            held.iter().for_each(|source| partition_queues.close(source));
         }
         self.resume(&held)?;
-        let Some(inlet) = &self.inlet else { return Ok(()) };
-        // One call for leads and companions, and only for what is held: one stranger spoils it all.
-        let unassigned = inlet.incremental_unassign(&list(&held));
+        let Some(partition_queues) = &self.partition_queues else { return Ok(()) };
+        // One call for leads and co-partitioned inputs, and only for what is held: one partition that is not held fails the whole call.
+        let unassigned = partition_queues.incremental_unassign(&partition_list(&held));
         unassigned.map_err(|error| broker_error("unassign", &error))?;
         self.consumer().context().answered();
         for task in tasks {
-            self.places.release(*task);
+            self.positions.release(*task);
         }
         Ok(())
     }
 
     pub(crate) fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.extend(inputs.iter().cloned());
-        let paused = self.consumer().pause(&list(inputs));
+        let paused = self.consumer().pause(&partition_list(inputs));
         paused.map_err(|error| broker_error("pause", &error))
     }
 
     pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
         self.paused.retain(|input| !inputs.contains(input));
-        let resumed = self.consumer().resume(&list(inputs));
+        let resumed = self.consumer().resume(&partition_list(inputs));
         resumed.map_err(|error| broker_error("resume", &error))
     }
 
     /// How far `source` has been read: behind the last record that was handed out, and behind the markers of
     /// transactions that follow it. 0 if reading starts at the beginning, and nothing has come.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
-        let handed_out = self.places.position(source);
+        let handed_out = self.positions.position(source);
         // An error is behind its own place, and not what should be there.
-        let passed = self.inlet.as_ref().filter(|_| !self.is_astray);
-        let passed = passed.and_then(|inlet| inlet.position(source));
+        let passed = self.partition_queues.as_ref().filter(|_| !self.is_astray);
+        let passed = passed.and_then(|partition_queues| partition_queues.position(source));
         passed.map_or(handed_out, |passed| passed.max(handed_out))
     }
 
     /// Goes back to what is committed. Call it again if it could not be done at once.
     pub(crate) fn rewind(&mut self) -> Result<(), BrokerError> {
-        self.seek(self.places.moved())?;
-        self.places.rewind();
+        self.seek(self.positions.moved())?;
+        self.positions.rewind();
         Ok(())
     }
 
     /// Leaves, if it has not yet. Bounded in time.
     pub(crate) fn leave(&mut self) -> Result<(), BrokerError> {
-        match self.inlet.take() {
-            Some(inlet) => rebalance::leave(inlet.into_consumer(), &self.clock),
+        match self.partition_queues.take() {
+            Some(partition_queues) => {
+                rebalance::leave(partition_queues.into_consumer(), &self.clock)
+            }
             None => Ok(()),
         }
     }
 
     /// A position is gone: retention was quicker than we, or the topic was made anew. All are looked at, and
     /// the first that is gone is read from its beginning on.
-    fn begin_anew(&mut self) -> Result<(), BrokerError> {
-        let next: Vec<(TopicPartition, Start)> = self.places.next().collect();
+    fn read_again(&mut self) -> Result<(), BrokerError> {
+        let next: Vec<(TopicPartition, Start)> = self.positions.next().collect();
         for (source, start) in &next {
             let Start::At(Offset(offset)) = *start else { continue };
             let (first, end) = watermarks(self.consumer(), source, &self.clock)
@@ -221,7 +226,7 @@ impl Group {
             if offset < first || offset > end {
                 let start = Start::At(Offset(first));
                 self.assign_again(&[(source.clone(), start)])?;
-                self.places.hold(source, start);
+                self.positions.hold(source, start);
                 // There may be more: the flag stays up until all are there.
                 return Err(BrokerError::OutOfRange(source.clone()));
             }
@@ -237,15 +242,15 @@ impl Group {
         if starts.is_empty() {
             return Ok(());
         }
-        let sources = list(starts.iter().map(|(source, _)| source));
-        let assignment = list_at(starts.iter().map(|(source, start)| (source, *start)));
-        let Some(inlet) = &mut self.inlet else { return Ok(()) };
+        let sources = partition_list(starts.iter().map(|(source, _)| source));
+        let assignment = partition_list_at(starts.iter().map(|(source, start)| (source, *start)));
+        let Some(partition_queues) = &mut self.partition_queues else { return Ok(()) };
         let mut again = || {
-            starts.iter().for_each(|(source, _)| inlet.close(source));
-            let unassigned = inlet.incremental_unassign(&sources);
+            starts.iter().for_each(|(source, _)| partition_queues.close(source));
+            let unassigned = partition_queues.incremental_unassign(&sources);
             // Opened anew: librdkafka may have let go of the queue, if it has not heard of the topic just now.
-            starts.iter().try_for_each(|(source, _)| inlet.open(source))?;
-            unassigned.and_then(|()| inlet.incremental_assign(&assignment))
+            starts.iter().try_for_each(|(source, _)| partition_queues.open(source))?;
+            unassigned.and_then(|()| partition_queues.incremental_assign(&assignment))
         };
         again().map_err(|error| broker_error("assign again", &error))?;
         self.pause_again()
@@ -256,8 +261,8 @@ impl Group {
         self.pause(&paused)
     }
 
-    fn inlet(&self) -> &Inlet<GroupEvents> {
-        self.inlet.as_ref().expect("only `leave` takes it, and nothing comes after that")
+    fn partition_queues(&self) -> &PartitionQueues<GroupEvents> {
+        self.partition_queues.as_ref().expect("only `leave` takes it, and nothing comes after that")
     }
 
     fn is_rebalancing(&self) -> bool {
@@ -269,7 +274,7 @@ impl Group {
     fn committed(&self, sources: &[TopicPartition]) -> Result<Vec<Start>, BrokerError> {
         let deadline = Deadline::within(self.undecided_max, &self.clock);
         loop {
-            let answer = self.consumer().committed_offsets(list(sources), TRY);
+            let answer = self.consumer().committed_offsets(partition_list(sources), TRY);
             let starts = answer
                 .and_then(|found| sources.iter().map(|source| start_of(&found, source)).collect());
             let error = match starts {
@@ -298,12 +303,14 @@ impl Group {
         sources.iter().zip(starts).map(start).collect()
     }
 
-    /// Nobody subscribes to the companions, so librdkafka has not looked for their leaders, and
+    /// Nobody subscribes to the co-partitioned inputs, so librdkafka has not looked for their leaders, and
     /// would wait for a second before it does.
-    fn find_companions(&self) {
-        for companion in &self.membership.companions {
-            if let Err(error) = self.consumer().fetch_metadata(Some(companion.as_str()), TRY) {
-                tracing::debug!(%error, %companion, "its leaders are yet to be found");
+    fn find_co_partitioned(&self) {
+        for co_partitioned_input in &self.membership.co_partitioned {
+            if let Err(error) =
+                self.consumer().fetch_metadata(Some(co_partitioned_input.as_str()), TRY)
+            {
+                tracing::debug!(%error, %co_partitioned_input, "its leaders are yet to be found");
             }
         }
     }
@@ -313,7 +320,7 @@ impl Group {
         let deadline = Deadline::within(SEEK_WITHIN, &self.clock);
         let mut left = starts;
         while !left.is_empty() {
-            let wanted = list_at(left.iter().map(|(source, start)| (source, *start)));
+            let wanted = partition_list_at(left.iter().map(|(source, start)| (source, *start)));
             if let Ok(answer) = self.consumer().seek_partitions(wanted, SEEK_WITHIN) {
                 left.retain(|(source, _)| !is_done(&answer, source));
             }
@@ -329,7 +336,7 @@ impl Group {
             }
             pause_for(TRY_AGAIN_AFTER); // Fetching starts a moment after an assignment.
             // A rebalance that waits to be announced would take another assignment for its answer.
-            let served = self.inlet().serve().or_else(unless_it_passes);
+            let served = self.partition_queues().serve().or_else(unless_it_passes);
             served.map_err(|error| broker_error("seek", &error))?;
         }
         Ok(())
@@ -357,11 +364,11 @@ fn start(error: KafkaResult<()>, offset: Position) -> Result<Start, KafkaError> 
 
 /// What is wrong, if librdkafka does not deal with it itself.
 fn unless_it_passes(error: KafkaError) -> KafkaResult<()> {
-    if passes(&error) || is_told_by_a_rebalance(&error) { Ok(()) } else { Err(error) }
+    if passes(&error) || is_reported_by_a_rebalance(&error) { Ok(()) } else { Err(error) }
 }
 
 /// We were silent for too long (`max.poll.interval.ms`): the revocation follows.
-fn is_told_by_a_rebalance(error: &KafkaError) -> bool {
+fn is_reported_by_a_rebalance(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(Code::PollExceeded)
 }
 
@@ -393,7 +400,7 @@ mod tests {
                 if let Some(Rebalance::Assigned(tasks)) = world.group.next_rebalance() {
                     world.group.assign(&tasks).unwrap();
                 }
-                (world.group.places.next().count() == 1).then_some(())
+                (world.group.positions.next().count() == 1).then_some(())
             });
             world.group.resume(&[Mock::source()]).unwrap();
             world
@@ -487,10 +494,10 @@ mod tests {
         world.mock.write(0..3);
         assert_eq!(world.read(3), [0, 1, 2]);
         // Of what is not assigned, nothing can be sought or assigned again.
-        let source = list([&Mock::source()]);
+        let source = partition_list([&Mock::source()]);
         world.group.consumer().incremental_unassign(&source).unwrap();
         assert!(world.group.rewind().is_err());
-        let moved = world.group.places.moved();
+        let moved = world.group.positions.moved();
         assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "it is still to be sought");
         world.group.consumer().incremental_assign(&source).unwrap();
         world.group.rewind().unwrap();
@@ -499,7 +506,7 @@ mod tests {
 
     /// The committed offset, as the group knows it.
     fn commit(world: &World, offset: i64) {
-        let offsets = list_at([(&Mock::source(), Start::At(Offset(offset)))]);
+        let offsets = partition_list_at([(&Mock::source(), Start::At(Offset(offset)))]);
         world.group.consumer().commit(&offsets, CommitMode::Sync).unwrap();
     }
 
@@ -524,7 +531,7 @@ mod tests {
         nothing_comes(&mut world);
         world.group.unassign(&[Partition(0)]).unwrap();
         assert_eq!(world.group.consumer().assignment().unwrap().count(), 0);
-        assert_eq!(world.group.places.next().count(), 0);
+        assert_eq!(world.group.positions.next().count(), 0);
         // It comes back. Until it is resumed, it rests.
         world.group.assign(&[Partition(0)]).unwrap();
         nothing_comes(&mut world);
@@ -533,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_that_is_gone_is_told_once_and_what_is_left_is_read() {
+    fn a_position_that_is_gone_is_reported_once_and_what_is_left_is_read() {
         let mut world = World::new();
         world.mock.write(0..1);
         assert_eq!(world.read(1), [0]);
@@ -551,7 +558,7 @@ mod tests {
         assert!(left[0] > 1, "{left:?}");
         assert_eq!(left, (left[0]..21).collect::<Vec<u8>>());
         // The topic was made anew, and ends before the position.
-        world.group.places.hold(&Mock::source(), Start::At(Offset(1_000)));
+        world.group.positions.hold(&Mock::source(), Start::At(Offset(1_000)));
         world.group.is_astray = true;
         let told = world.group.take(STEP, &mut Vec::new()).unwrap_err();
         assert!(is_gone(&told), "{told}");
@@ -577,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_see_the_committed_offsets_is_told_so_at_once() {
+    fn who_may_not_see_the_committed_offsets_is_reported_so_at_once() {
         let world = World::new();
         let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
         world.mock.fail(RDKafkaApiKey::OffsetFetch, &[refused]);
@@ -596,7 +603,7 @@ mod tests {
             let began = world.mock.clock.elapsed();
             while records.is_empty() {
                 // Until something has come, which is not taken yet.
-                world.group.inlet().wait(LONG);
+                world.group.partition_queues().wait(LONG);
                 world.group.take(LONG, &mut records).unwrap();
             }
             assert!(world.mock.clock.elapsed() - began < LONG, "it has waited for more");
@@ -605,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn that_we_were_silent_is_told_by_the_rebalance_that_follows() {
+    fn that_we_were_silent_is_reported_by_the_rebalance_that_follows() {
         let told = |code| unless_it_passes(KafkaError::MessageConsumption(code));
         assert_eq!(told(Code::PollExceeded), Ok(()));
         let refused = Code::GroupAuthorizationFailed;

@@ -20,28 +20,28 @@
 //! ```
 
 mod admin;
-mod bell;
 mod config;
 mod deadline;
-mod destinations;
 mod error;
 mod examine;
 mod follower;
 mod group;
-mod handover;
-mod inlet;
-mod list;
 mod logging;
 mod member;
+mod message;
 #[cfg(test)]
 mod mock;
-mod outlet;
-mod places;
+mod notify;
+mod partition_list;
+mod partition_queues;
+mod positions;
+mod producer;
 mod publisher;
+mod raw_produce;
 mod reader;
 mod rebalance;
-mod received;
 mod token;
+mod topic_limits;
 mod transaction;
 mod unreachable;
 mod watermarks;
@@ -50,7 +50,7 @@ use std::{fmt, sync::Arc};
 
 pub use config::KafkaConfig;
 pub use examine::{
-    ClusterSeen, Examiner, GroupSeen, PartitionSeen, PlaceSeen, Settings, TopicSeen, Unanswered,
+    ClusterInfo, CommittedInfo, Examiner, GroupInfo, PartitionInfo, Settings, TopicInfo, Unanswered,
 };
 pub use unreachable::Unreachable;
 
@@ -61,7 +61,7 @@ use crate::{
 use foretell_streams::{
     record::{Offset, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, Reader,
+        Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom, Reader,
         TopicSpec,
     },
     time::{Clock, SystemClock},
@@ -126,7 +126,11 @@ impl Broker for KafkaBroker {
         Ok(Box::new(member))
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         Ok(Box::new(KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?))
     }
 

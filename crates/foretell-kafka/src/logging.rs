@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_is_told_once_a_minute_with_how_often_it_came() {
+    fn a_complaint_is_reported_once_a_minute_with_how_often_it_came() {
         let refused = |number: u32| {
             format!(
                 "[thrd:a:1/{number}]: a:1/bootstrap: Connect to ipv4#10.0.0.1:1 failed: Connection refused \

@@ -12,9 +12,9 @@ use crate::{
     config::KafkaConfig,
     error::broker_error,
     group::Group,
-    list::list_at,
-    outlet::Outlet,
-    places::{Places, Start},
+    partition_list::partition_list_at,
+    positions::{Positions, Start},
+    producer::RecordProducer,
     publisher::FLUSH_WITHIN,
     rebalance::GroupEvents,
     transaction::Transactions,
@@ -28,7 +28,7 @@ use foretell_streams::{
 /// How long leaving waits for the broker to abort what is open.
 const LAST_ABORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// The offsets of companions expire, since nobody subscribes to them: Kafka keeps them for a week, but it may
+/// The offsets of co-partitioned inputs expire, since nobody subscribes to them: Kafka keeps them for a week, but it may
 /// be configured to keep them for less than a day. So all offsets are committed again this often.
 const COMMIT_ALL_EVERY: Duration = Duration::from_secs(3600);
 
@@ -49,7 +49,7 @@ struct Renewal {
 
 enum Output {
     ExactlyOnce(Transactions),
-    AtLeastOnce { outlet: Outlet, sent: bool },
+    AtLeastOnce { producer: RecordProducer, sent: bool },
 }
 
 impl KafkaMember {
@@ -125,10 +125,10 @@ impl Member for KafkaMember {
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         match &mut self.output {
             Output::ExactlyOnce(transactions) => transactions.send(record),
-            Output::AtLeastOnce { outlet, sent } => {
-                outlet.check(record)?;
+            Output::AtLeastOnce { producer, sent } => {
+                producer.check(record)?;
                 *sent = true;
-                outlet.send(record)
+                producer.send(record)
             }
         }
     }
@@ -136,18 +136,19 @@ impl Member for KafkaMember {
     fn flush(&mut self) -> Result<(), BrokerError> {
         match &mut self.output {
             Output::ExactlyOnce(_) => Ok(()),
-            Output::AtLeastOnce { outlet, .. } => outlet.drain(FLUSH_WITHIN),
+            Output::AtLeastOnce { producer, .. } => producer.drain(FLUSH_WITHIN),
         }
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
         let is_renewed = self.renewal.is_due(self.clock.elapsed());
         let has_sent = self.output.has_sent();
-        let all = to_commit(&self.group.places, offsets, is_renewed, has_sent);
+        let all = to_commit(&self.group.positions, offsets, is_renewed, has_sent);
         if !all.is_empty() || has_sent {
-            let starts = list_at(all.iter().map(|(source, offset)| (source, Start::At(*offset))));
+            let starts =
+                partition_list_at(all.iter().map(|(source, offset)| (source, Start::At(*offset))));
             self.output.commit(self.group.consumer(), &starts)?;
-            self.group.places.committed(&all);
+            self.group.positions.committed(&all);
         }
         if is_renewed {
             self.renewal = Renewal::after(self.clock.elapsed());
@@ -187,13 +188,13 @@ impl Renewal {
 /// What a commit is to contain: `offsets`, and all others if they are to be renewed, or if there are none, and something
 /// was sent: then the group's coordinator would not be asked, and a member that it has given up could write.
 fn to_commit(
-    places: &Places,
+    positions: &Positions,
     offsets: &[(TopicPartition, Offset)],
     is_renewed: bool,
     has_sent: bool,
 ) -> Vec<(TopicPartition, Offset)> {
     if is_renewed || (offsets.is_empty() && has_sent) {
-        places.all_committed_with(offsets)
+        positions.all_committed_with(offsets)
     } else {
         offsets.to_vec()
     }
@@ -209,14 +210,14 @@ impl Output {
         match membership.guarantee {
             ProcessingGuarantee::ExactlyOnce => {
                 let properties = config.transactional_producer(membership);
-                let outlet = Outlet::new(&properties, admin, clock)?;
+                let producer = RecordProducer::new(&properties, admin, clock)?;
                 let timeout = config.transaction_timeout;
-                let transactions = Transactions::start(outlet, &membership.lead, timeout, clock)?;
+                let transactions = Transactions::start(producer, &membership.lead, timeout, clock)?;
                 Ok(Self::ExactlyOnce(transactions))
             }
             ProcessingGuarantee::AtLeastOnce => {
-                let outlet = Outlet::new(&config.plain_producer(), admin, clock)?;
-                Ok(Self::AtLeastOnce { outlet, sent: false })
+                let producer = RecordProducer::new(&config.plain_producer(), admin, clock)?;
+                Ok(Self::AtLeastOnce { producer, sent: false })
             }
         }
     }
@@ -224,7 +225,7 @@ impl Output {
     fn serve(&self) {
         match self {
             Self::ExactlyOnce(transactions) => transactions.serve(),
-            Self::AtLeastOnce { outlet, .. } => outlet.serve(),
+            Self::AtLeastOnce { producer, .. } => producer.serve(),
         }
     }
 
@@ -242,9 +243,9 @@ impl Output {
     ) -> Result<(), BrokerError> {
         match self {
             Self::ExactlyOnce(transactions) => transactions.commit(consumer, offsets),
-            Self::AtLeastOnce { outlet, sent } => {
+            Self::AtLeastOnce { producer, sent } => {
                 // An offset past a record that was not written would lose it.
-                outlet.drain(FLUSH_WITHIN)?;
+                producer.drain(FLUSH_WITHIN)?;
                 commit_offsets(consumer, offsets)?;
                 *sent = false;
                 Ok(())
@@ -262,9 +263,9 @@ impl Output {
     fn abort(&mut self, within: Duration) -> Result<(), BrokerError> {
         match self {
             Self::ExactlyOnce(transactions) => transactions.abort(within),
-            Self::AtLeastOnce { outlet, sent } => {
+            Self::AtLeastOnce { producer, sent } => {
                 // What is written stays written. What failed is processed again, so it is no news.
-                if let Err(BrokerError::Retry(text)) = outlet.drain(within) {
+                if let Err(BrokerError::Retry(text)) = producer.drain(within) {
                     return Err(BrokerError::Retry(text));
                 }
                 *sent = false;
@@ -274,17 +275,17 @@ impl Output {
     }
 }
 
-/// Companions follow the lead's partition numbers, so there must be as many of theirs.
+/// Co-partitioned inputs follow the lead's partition numbers, so there must be as many of theirs.
 fn check_co_partitioned(membership: &Membership, admin: &Admin) -> Result<(), BrokerError> {
     let partitions_of =
         |topic: &Topic| admin.partitions(topic)?.ok_or_else(|| BrokerError::Gone(topic.clone()));
     let lead = &membership.lead;
     let expected = partitions_of(lead)?;
-    for companion in &membership.companions {
-        let found = partitions_of(companion)?;
+    for co_partitioned_input in &membership.co_partitioned {
+        let found = partitions_of(co_partitioned_input)?;
         if found != expected {
             return Err(BrokerError::Fatal(format!(
-                "topic {companion} has {found} partitions, but {lead} has {expected}: they must be the same"
+                "topic {co_partitioned_input} has {found} partitions, but {lead} has {expected}: they must be the same"
             )));
         }
     }
@@ -311,8 +312,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        list::list,
         mock::{IN, Mock, OUT, STEP, until, values},
+        partition_list::partition_list,
     };
 
     /// A member with the only partition, at work.
@@ -358,12 +359,10 @@ mod tests {
 
         /// What the group knows.
         fn committed(&self) -> Option<i64> {
-            let sources = list([&Mock::source()]);
+            let sources = partition_list([&Mock::source()]);
             let found = self.member.group.consumer().committed_offsets(sources, PATIENCE).unwrap();
-            match found.elements()[0].offset() {
-                rdkafka::Offset::Offset(offset) => Some(offset),
-                _ => None,
-            }
+            let committed = found.elements()[0].offset();
+            if let rdkafka::Offset::Offset(offset) = committed { Some(offset) } else { None }
         }
     }
 
@@ -380,7 +379,7 @@ mod tests {
         world.send().unwrap();
         let failed = world.commit(3).unwrap_err();
         assert!(failed.to_string().contains(OUT), "{failed}");
-        let moved = world.member.group.places.moved();
+        let moved = world.member.group.positions.moved();
         assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "nothing was committed");
         world.mock.mend(RDKafkaApiKey::Produce);
         world.member.abort().unwrap();
@@ -388,7 +387,7 @@ mod tests {
         // It was told once, and is no part of what comes now.
         world.send().unwrap();
         world.commit(3).unwrap();
-        assert_eq!(world.member.group.places.moved(), []);
+        assert_eq!(world.member.group.positions.moved(), []);
     }
 
     #[test]
@@ -427,17 +426,17 @@ mod tests {
     #[test]
     fn inputs_with_other_partitions_are_refused() {
         let mock = Mock::new();
-        mock.create_topic("companion", 2);
+        mock.create_topic("side", 2);
         mock.create_topic("sibling", 1);
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
-        let join = |companion: &str| {
-            let companions = vec![Topic::new(companion)];
+        let join = |co_partitioned_input: &str| {
+            let co_partitioned = vec![Topic::new(co_partitioned_input)];
             let guarantee = ProcessingGuarantee::AtLeastOnce;
-            let membership = Membership { companions, ..Mock::membership(guarantee) };
+            let membership = Membership { co_partitioned, ..Mock::membership(guarantee) };
             KafkaMember::join(&membership, &mock.config, &admin, &mock.clock).map(drop)
         };
-        let refused = join("companion").unwrap_err();
-        assert!(refused.to_string().contains("companion has 2 partitions"), "{refused}");
+        let refused = join("side").unwrap_err();
+        assert!(refused.to_string().contains("side has 2 partitions"), "{refused}");
         join("sibling").unwrap();
     }
 
@@ -466,15 +465,15 @@ mod tests {
     #[test]
     fn all_offsets_are_renewed_now_and_then_and_where_none_would_be_committed() {
         let at = |topic: &str| TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
-        let mut places = Places::new(vec![Topic::new(IN), Topic::new("companion")]);
-        places.hold(&at(IN), Start::At(Offset(3)));
-        places.hold(&at("companion"), Start::At(Offset(5)));
+        let mut positions = Positions::new(vec![Topic::new(IN), Topic::new("side")]);
+        positions.hold(&at(IN), Start::At(Offset(3)));
+        positions.hold(&at("side"), Start::At(Offset(5)));
         let new = [(at(IN), Offset(4))];
-        let all = [(at("companion"), Offset(5)), (at(IN), Offset(4))];
-        assert_eq!(to_commit(&places, &new, false, true), new);
-        assert_eq!(to_commit(&places, &new, true, false), all);
-        assert_eq!(to_commit(&places, &[], false, true).len(), 2);
-        assert_eq!(to_commit(&places, &[], false, false), []);
+        let all = [(at("side"), Offset(5)), (at(IN), Offset(4))];
+        assert_eq!(to_commit(&positions, &new, false, true), new);
+        assert_eq!(to_commit(&positions, &new, true, false), all);
+        assert_eq!(to_commit(&positions, &[], false, true).len(), 2);
+        assert_eq!(to_commit(&positions, &[], false, false), []);
 
         let renewal = Renewal::after(Duration::from_secs(10));
         assert!(!renewal.is_due(Duration::from_secs(10)));

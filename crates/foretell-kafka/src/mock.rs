@@ -57,7 +57,7 @@ impl Mock {
             group: "group".to_owned(),
             member: "member".to_owned(),
             lead: Topic::new(IN),
-            companions: Vec::new(),
+            co_partitioned: Vec::new(),
             guarantee,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{admin::Admin, config::KafkaConfig, outlet::Outlet};
+use crate::{admin::Admin, config::KafkaConfig, producer::RecordProducer};
 use foretell_streams::{
     record::OutputRecord,
     runtime::broker::{BrokerError, Publisher},
@@ -15,7 +15,7 @@ pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(35);
 
 /// An idempotent producer.
 pub(crate) struct KafkaPublisher {
-    outlet: Outlet,
+    producer: RecordProducer,
 }
 
 impl KafkaPublisher {
@@ -24,19 +24,19 @@ impl KafkaPublisher {
         admin: &Arc<Admin>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
-        Ok(Self { outlet: Outlet::new(&config.plain_producer(), admin, clock)? })
+        Ok(Self { producer: RecordProducer::new(&config.plain_producer(), admin, clock)? })
     }
 }
 
 impl Publisher for KafkaPublisher {
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError> {
-        self.outlet.check(record.as_ref())?;
-        self.outlet.serve();
-        self.outlet.send(record.as_ref())
+        self.producer.check(record.as_ref())?;
+        self.producer.serve();
+        self.producer.send(record.as_ref())
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
-        match self.outlet.drain(FLUSH_WITHIN) {
+        match self.producer.drain(FLUSH_WITHIN) {
             // There is no transaction here to abort: what failed may be sent again.
             Err(BrokerError::Abort(text)) => Err(BrokerError::Retry(text)),
             other => other,

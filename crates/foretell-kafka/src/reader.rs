@@ -13,21 +13,21 @@ use crate::{
     admin::Admin,
     config::KafkaConfig,
     error::{Recovery, broker_error, recovery},
-    inlet::Inlet,
     logging::LogOnly,
+    partition_queues::PartitionQueues,
     rebalance, token,
     watermarks::watermarks,
 };
 use foretell_streams::{
     record::{InputRecord, Offset, TopicPartition},
-    runtime::broker::{BrokerError, From, ReadTo, Reader},
+    runtime::broker::{BrokerError, ReadFrom, ReadTo, Reader},
     time::Clock,
 };
 
 /// A consumer of its own: `PARTITION_EOF` does not say of which topic it is.
 pub(crate) struct KafkaReader {
     /// None while being dropped.
-    inlet: Option<Inlet<LogOnly>>,
+    partition_queues: Option<PartitionQueues<LogOnly>>,
     source: TopicPartition,
     at_end: bool,
     clock: Arc<dyn Clock>,
@@ -36,7 +36,7 @@ pub(crate) struct KafkaReader {
 impl KafkaReader {
     pub(crate) fn open(
         source: &TopicPartition,
-        from: From,
+        from: ReadFrom,
         config: &KafkaConfig,
         admin: &Admin,
         clock: &Arc<dyn Clock>,
@@ -58,21 +58,26 @@ impl KafkaReader {
         let (first, end) =
             watermarks(&consumer, source, clock).map_err(|error| broker_error(&doing, &error))?;
         let offset = match from {
-            From::Beginning => first,
-            From::Offset(Offset(offset)) => offset,
-            From::End => end,
+            ReadFrom::Beginning => first,
+            ReadFrom::Offset(Offset(offset)) => offset,
+            ReadFrom::End => end,
         };
         let mut assignment = TopicPartitionList::new();
-        let mut inlet = Inlet::new(consumer);
-        inlet
+        let mut partition_queues = PartitionQueues::new(consumer);
+        partition_queues
             .open(source)
             .and_then(|()| {
                 assignment.add_partition_offset(topic, partition, Position::Offset(offset))
             })
-            .and_then(|()| inlet.assign(&assignment))
+            .and_then(|()| partition_queues.assign(&assignment))
             .map_err(|error| broker_error(&doing, &error))?;
         let clock = Arc::clone(clock);
-        Ok(Self { inlet: Some(inlet), source: source.clone(), at_end: false, clock })
+        Ok(Self {
+            partition_queues: Some(partition_queues),
+            source: source.clone(),
+            at_end: false,
+            clock,
+        })
     }
 
     fn error(&self, error: &KafkaError) -> BrokerError {
@@ -91,13 +96,15 @@ impl Reader for KafkaReader {
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
-        let Self { inlet: Some(inlet), at_end, .. } = self else { return Ok(ReadTo::End) };
+        let Self { partition_queues: Some(partition_queues), at_end, .. } = self else {
+            return Ok(ReadTo::End);
+        };
         // The first that matters: what passes, librdkafka deals with itself.
         let unless_it_passes = |error| if passes(&error) { Ok(()) } else { Err(error) };
-        let mut failed = inlet.serve().or_else(unless_it_passes);
+        let mut failed = partition_queues.serve().or_else(unless_it_passes);
         let mut take = || {
             let mut is_empty = true;
-            inlet.take(|source, message| {
+            partition_queues.take(|source, message| {
                 is_empty = false;
                 match message.error() {
                     None => {
@@ -117,7 +124,7 @@ impl Reader for KafkaReader {
         };
         // What is there already is taken without waiting for more.
         if take() {
-            inlet.wait(wait);
+            partition_queues.wait(wait);
             take();
         }
         let read_to = if *at_end { ReadTo::End } else { ReadTo::More };
@@ -127,8 +134,8 @@ impl Reader for KafkaReader {
 
 impl Drop for KafkaReader {
     fn drop(&mut self) {
-        if let Some(inlet) = self.inlet.take()
-            && let Err(error) = rebalance::close(inlet.into_consumer(), &self.clock)
+        if let Some(partition_queues) = self.partition_queues.take()
+            && let Err(error) = rebalance::close(partition_queues.into_consumer(), &self.clock)
         {
             tracing::warn!(%error, source = %self.source, "a reader was not closed");
         }

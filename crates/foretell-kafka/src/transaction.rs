@@ -19,7 +19,7 @@ use rdkafka::{
 use crate::{
     deadline::{Deadline, pause},
     error::broker_error,
-    outlet::Outlet,
+    producer::RecordProducer,
     rebalance::GroupEvents,
 };
 use foretell_streams::{
@@ -53,7 +53,7 @@ enum Phase {
 
 /// A producer whose records count only once committed.
 pub(crate) struct Transactions {
-    outlet: Outlet,
+    producer: RecordProducer,
     phase: Phase,
     /// No call that ends a transaction waits longer.
     patience: Duration,
@@ -63,20 +63,20 @@ pub(crate) struct Transactions {
 impl Transactions {
     /// Fences whoever had this name, and ends what it left open. Any existing `topic` will do.
     pub(crate) fn start(
-        outlet: Outlet,
+        producer: RecordProducer,
         topic: &Topic,
         timeout: Duration,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
         let started = Self {
-            outlet,
+            producer,
             phase: Phase::Closed,
             patience: timeout + GRACE,
             clock: Arc::clone(clock),
         };
-        started.outlet.connect(topic)?;
-        started.again_while_retriable("start transactions", INIT_WITHIN, |outlet| {
-            outlet.producer().init_transactions(TRY)
+        started.producer.connect(topic)?;
+        started.again_while_retriable("start transactions", INIT_WITHIN, |producer| {
+            producer.client().init_transactions(TRY)
         })?;
         Ok(started)
     }
@@ -87,13 +87,13 @@ impl Transactions {
     }
 
     pub(crate) fn serve(&self) {
-        self.outlet.serve();
+        self.producer.serve();
     }
 
     pub(crate) fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
-        self.outlet.check(record)?;
+        self.producer.check(record)?;
         self.open()?;
-        self.outlet.send(record)
+        self.producer.send(record)
     }
 
     /// Commits what was sent together with `offsets`. The order of calls matters: were the group's metadata
@@ -105,20 +105,20 @@ impl Transactions {
     ) -> Result<(), BrokerError> {
         if self.phase != Phase::Committing {
             self.open()?;
-            self.outlet.drain(self.patience)?;
+            self.producer.drain(self.patience)?;
             let metadata = consumer
                 .group_metadata()
                 .ok_or_else(|| BrokerError::Fatal("the consumer has no group".to_owned()))?;
             if consumer.assignment_lost() {
                 return Err(BrokerError::Abort("the assignment is lost".to_owned()));
             }
-            self.again_while_retriable("add offsets", self.patience, |outlet| {
-                outlet.producer().send_offsets_to_transaction(offsets, &metadata, TRY)
+            self.again_while_retriable("add offsets", self.patience, |producer| {
+                producer.client().send_offsets_to_transaction(offsets, &metadata, TRY)
             })?;
             self.phase = Phase::Committing;
         }
-        self.again_while_retriable("commit", self.patience, |outlet| {
-            outlet.producer().commit_transaction(TRY)
+        self.again_while_retriable("commit", self.patience, |producer| {
+            producer.client().commit_transaction(TRY)
         })?;
         self.phase = Phase::Closed;
         Ok(())
@@ -129,11 +129,11 @@ impl Transactions {
         if self.phase == Phase::Closed {
             return Ok(());
         }
-        self.again_while_retriable("abort", within, |outlet| {
-            outlet.producer().abort_transaction(ABORT_TRY)
+        self.again_while_retriable("abort", within, |producer| {
+            producer.client().abort_transaction(ABORT_TRY)
         })?;
-        self.outlet.serve();
-        self.outlet.forget_failure();
+        self.producer.serve();
+        self.producer.forget_failure();
         self.phase = Phase::Closed;
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Transactions {
             Phase::Open => Ok(()),
             Phase::Committing => Err(BrokerError::Retry("the last commit is under way".to_owned())),
             Phase::Closed => {
-                let begun = self.outlet.producer().begin_transaction();
+                let begun = self.producer.client().begin_transaction();
                 begun.map_err(|error| broker_error("begin a transaction", &error))?;
                 self.phase = Phase::Open;
                 Ok(())
@@ -161,12 +161,12 @@ impl Transactions {
         &self,
         doing: &str,
         within: Duration,
-        call: impl Fn(&Outlet) -> KafkaResult<()>,
+        call: impl Fn(&RecordProducer) -> KafkaResult<()>,
     ) -> Result<(), BrokerError> {
         let deadline = Deadline::within(within, &self.clock);
         loop {
-            let Err(error) = call(&self.outlet) else { return Ok(()) };
-            self.outlet.serve();
+            let Err(error) = call(&self.producer) else { return Ok(()) };
+            self.producer.serve();
             if deadline.passed() || !is_retriable(&error) {
                 return Err(broker_error(doing, &error));
             }
@@ -198,8 +198,8 @@ mod tests {
         let membership = Mock::membership(ProcessingGuarantee::ExactlyOnce);
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
         let properties = mock.config.transactional_producer(&membership);
-        let outlet = Outlet::new(&properties, &admin, &mock.clock).unwrap();
-        Transactions::start(outlet, &Topic::new(OUT), PATIENCE, &mock.clock).unwrap()
+        let producer = RecordProducer::new(&properties, &admin, &mock.clock).unwrap();
+        Transactions::start(producer, &Topic::new(OUT), PATIENCE, &mock.clock).unwrap()
     }
 
     /// Each call is tried for a second ([`TRY`]), and this is longer.
@@ -208,7 +208,7 @@ mod tests {
         let mock = Mock::new();
         let mut transactions = begin(&mock);
         transactions.send(Mock::output().as_ref()).unwrap();
-        transactions.outlet.drain(PATIENCE).unwrap();
+        transactions.producer.drain(PATIENCE).unwrap();
         mock.answer_after(TRY + TRY / 2);
         transactions.abort_patiently().unwrap();
         assert!(!transactions.is_open());

@@ -44,12 +44,12 @@ enum Obstacle {
 /// A client's context that keeps the most telling of the errors that belong to no call. Until a broker has answered
 /// it does not log them: the caller that waits for one says what they come down to.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct ErrorCollector {
     worst: Mutex<Option<(Obstacle, String)>>,
     is_connected: AtomicBool,
 }
 
-impl Heard {
+impl ErrorCollector {
     /// From here on, what is heard is logged.
     pub(crate) fn connected(&self) {
         self.is_connected.store(true, Ordering::Relaxed);
@@ -57,40 +57,40 @@ impl Heard {
 
     /// Whether waiting longer is of no use: who is refused now is refused again.
     pub(crate) fn is_refused(&self) -> bool {
-        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.as_ref().is_some_and(|(obstacle, _)| *obstacle >= Obstacle::Tls)
+        let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+        collector.as_ref().is_some_and(|(obstacle, _)| *obstacle >= Obstacle::Tls)
     }
 
     /// Whether somebody may be there who hung up: nobody was missed at the address, nor in the name service.
     pub(crate) fn may_be_hanging_up(&self) -> bool {
-        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.as_ref().is_none_or(|(obstacle, reason)| {
+        let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+        collector.as_ref().is_none_or(|(obstacle, reason)| {
             *obstacle == Obstacle::Silence && !reason.contains("Connect to ")
         })
     }
 
     /// What it comes down to, when `servers` did not answer within `seconds`.
     pub(crate) fn unreachable(&self, servers: &str, seconds: u64) -> Unreachable {
-        let heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (obstacle, reason) = heard.unwrap_or((Obstacle::Silence, String::new()));
+        let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (obstacle, reason) = collector.unwrap_or((Obstacle::Silence, String::new()));
         in_words(obstacle, &reason, servers, seconds)
     }
 
-    fn hear(&self, code: Option<Code>, reason: &str) {
+    fn record(&self, code: Option<Code>, reason: &str) {
         if let Some(obstacle) = obstacle(code, reason) {
-            self.hear_obstacle(obstacle, reason);
+            self.record_obstacle(obstacle, reason);
         }
     }
 
-    fn hear_obstacle(&self, obstacle: Obstacle, reason: &str) {
-        let mut heard = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.as_ref().is_none_or(|(before, _)| *before < obstacle) {
-            *heard = Some((obstacle, reason.to_owned()));
+    fn record_obstacle(&self, obstacle: Obstacle, reason: &str) {
+        let mut collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
+        if collector.as_ref().is_none_or(|(before, _)| *before < obstacle) {
+            *collector = Some((obstacle, reason.to_owned()));
         }
     }
 }
 
-impl ClientContext for Heard {
+impl ClientContext for ErrorCollector {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
@@ -100,7 +100,7 @@ impl ClientContext for Heard {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // A connection that was made and ended is told in the log only, and there only if we ask for it.
         if facility == "FAIL" && message.contains("Disconnected") {
-            self.hear_obstacle(Obstacle::Protocol, message);
+            self.record_obstacle(Obstacle::Protocol, message);
         }
         if self.is_connected.load(Ordering::Relaxed) {
             logging::forward(level, facility, message);
@@ -110,7 +110,7 @@ impl ClientContext for Heard {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.hear(error.rdkafka_error_code(), reason);
+        self.record(error.rdkafka_error_code(), reason);
         if self.is_connected.load(Ordering::Relaxed) {
             logging::report(&error, reason);
         } else {
@@ -119,7 +119,7 @@ impl ClientContext for Heard {
     }
 }
 
-impl ConsumerContext for Heard {}
+impl ConsumerContext for ErrorCollector {}
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "of 180 codes these tell why nobody answers")]
 fn obstacle(code: Option<Code>, reason: &str) -> Option<Obstacle> {
@@ -189,25 +189,25 @@ mod tests {
     use super::*;
 
     fn check(errors: &[(Code, &str)], refused: bool, expected: &[&str]) {
-        let heard = Heard::default();
+        let collector = ErrorCollector::default();
         for (code, reason) in errors {
-            heard.hear(Some(*code), reason);
+            collector.record(Some(*code), reason);
         }
-        assert_eq!(heard.is_refused(), refused, "{errors:?}");
-        let text = heard.unreachable("kafka:9092", 10).to_string();
+        assert_eq!(collector.is_refused(), refused, "{errors:?}");
+        let text = collector.unreachable("kafka:9092", 10).to_string();
         for words in expected {
             assert!(text.contains(words), "{words} in {text}");
         }
     }
 
     #[test]
-    fn hang_ups_are_told_in_the_log() {
-        let heard = Heard::default();
-        assert!(heard.may_be_hanging_up());
+    fn hang_ups_are_reported_in_the_log() {
+        let collector = ErrorCollector::default();
+        assert!(collector.may_be_hanging_up());
         let line = "[thrd:kafka:9092/bootstrap]: kafka:9092/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 1ms in state APIVERSION_QUERY)";
-        heard.log(RDKafkaLogLevel::Info, "FAIL", line);
-        assert!(!heard.may_be_hanging_up());
-        let told = heard.unreachable("kafka:9092", 10).to_string();
+        collector.log(RDKafkaLogLevel::Info, "FAIL", line);
+        assert!(!collector.may_be_hanging_up());
+        let told = collector.unreachable("kafka:9092", 10).to_string();
         assert!(told.contains("first words (Disconnected: connection closed by peer"), "{told}");
     }
 

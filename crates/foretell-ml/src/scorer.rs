@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     Column, Label, ModelVersion, Probabilities, Value,
     bundle::{BundleError, Lineage, ModelBundle},
-    features::{FittedPipeline, Surprises},
+    features::{FittedPipeline, OutOfDistribution},
     trees::{Sums, Trees},
 };
 
@@ -105,8 +105,8 @@ impl Scorer {
 
     /// How far `values` lie from what the model was trained on.
     #[must_use]
-    pub fn surprises(&self, values: &[Value]) -> Surprises {
-        self.pipeline.surprises(values)
+    pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
+        self.pipeline.out_of_distribution(values)
     }
 
     /// In which share of the training's rows a column's value was missing; none if that is not known.

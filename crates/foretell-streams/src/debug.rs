@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     local::{LocalBroker, TopologyDriver},
-    runtime::{Standby, StandbyParts, TopicWatch, Worker, WorkerParts},
+    runtime::{Standby, StandbyParts, TopicMonitor, Worker, WorkerParts},
     state::{DiskStores, Store},
     task::Task,
 };
@@ -21,9 +21,9 @@ impl fmt::Debug for LocalBroker {
     }
 }
 
-impl fmt::Debug for TopicWatch {
+impl fmt::Debug for TopicMonitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopicWatch").finish_non_exhaustive()
+        f.debug_struct("TopicMonitor").finish_non_exhaustive()
     }
 }
 

@@ -13,9 +13,9 @@ use crate::{
     app::{
         cluster::Cluster,
         demo::{DemoObserver, Play, Played},
-        player::{self, Action, ScheduledAction, closing},
+        replay::io::{self, ReplaySender},
+        replay::{self, Action, ScheduledAction, closing},
         shutdown::Shutdown,
-        stage::{self, Stage},
         start::Instance,
         telemetry,
     },
@@ -57,7 +57,7 @@ impl Director<'_> {
         let trainer = self.instance.overview.trainer.clone();
         let is_training = move || trainer.progress().is_some();
         let (watch, _) =
-            stage::watch_predictions(config, self.cluster, self.clock, self.stop, is_training)?;
+            io::watch_predictions(config, self.cluster, self.clock, self.stop, is_training)?;
         let mut played = Played {
             expected: BTreeSet::new(),
             advancers: BTreeSet::new(),
@@ -67,23 +67,23 @@ impl Director<'_> {
             watch,
             unsettled: Vec::new(),
         };
-        let mut stage = Stage::open(config, self.cluster, self.clock)?;
-        self.play_script(play, &mut played, &mut stage, rate, observer)?;
+        let mut sender = ReplaySender::open(config, self.cluster, self.clock)?;
+        self.play_script(play, &mut played, &mut sender, rate, observer)?;
 
         let mut unsettled = Vec::new();
         let watch = played.watch.clone();
         let answered = || watch.lock().answered;
         let goal = played.expected.len();
         unsettled.extend(self.settle("every event predicted", answered, goal, observer)?);
-        let sent = stage.sent();
+        let sent = sender.sent();
         unsettled.extend(self.settle("all processed", || self.processed(), sent, observer)?);
         if let Ok(joins) = play.known() {
             let (joined, goal) = (|| count(&labelled), joins.joined);
             unsettled.extend(self.settle("every outcome joined", joined, goal, observer)?);
         }
         // Only now may stream time close the windows.
-        unsettled.extend(self.close_windows(play, &mut played, &mut stage, observer)?);
-        let sent = stage.sent();
+        unsettled.extend(self.close_windows(play, &mut played, &mut sender, observer)?);
+        let sent = sender.sent();
         unsettled.extend(self.settle("all processed", || self.processed(), sent, observer)?);
         if let Ok(joins) = play.known() {
             let closed = || self.counter("foretell_unlabelled_total");
@@ -108,7 +108,7 @@ impl Director<'_> {
     ) -> anyhow::Result<Arc<AtomicUsize>> {
         let records = Arc::new(AtomicUsize::new(0));
         let into = Arc::clone(&records);
-        stage::follow(self.cluster.broker.as_ref(), topic, self.stop, move |record| {
+        io::follow(self.cluster.broker.as_ref(), topic, self.stop, move |record| {
             into.fetch_add(usize::from(counts(record)), Ordering::SeqCst);
         })?;
         Ok(records)
@@ -128,7 +128,7 @@ impl Director<'_> {
         &self,
         play: &Play,
         played: &mut Played,
-        stage: &mut Stage,
+        sender: &mut ReplaySender,
         rate: f64,
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<()> {
@@ -140,15 +140,15 @@ impl Director<'_> {
         let mut paused = Duration::ZERO;
         for (number, scheduled) in actions.iter().enumerate() {
             if number + rest == actions.len() {
-                stage.flush()?;
+                sender.flush()?;
                 let before = self.clock.elapsed();
                 played.trained_on_the_way = self.wait_for_a_training(play, number, observer)?;
                 paused = self.clock.elapsed().saturating_sub(before);
             }
             if waits.contains(&number) {
-                stage.flush()?;
+                sender.flush()?;
                 let what = "all of respondents who come back processed in order";
-                let unsettled = self.settle(what, || self.processed(), stage.sent(), observer)?;
+                let unsettled = self.settle(what, || self.processed(), sender.sent(), observer)?;
                 played.unsettled.extend(unsettled);
             }
             match &scheduled.action {
@@ -162,9 +162,9 @@ impl Director<'_> {
                 Action::Outcome(_) => {}
                 Action::Bad { .. } => played.events_sent += 1,
             }
-            stage.play(&scheduled.action)?;
+            sender.play(&scheduled.action)?;
             if number % BATCH == 0 {
-                stage.flush()?;
+                sender.flush()?;
                 observer.played(number, actions.len(), played.watch.lock().answered);
                 anyhow::ensure!(
                     played.watch.wait_for_open(play.settings.pace.open_max, PATIENCE),
@@ -176,7 +176,7 @@ impl Director<'_> {
                 anyhow::ensure!(self.shutdown.wait(wait).is_none(), "stopped before the end");
             }
         }
-        stage.flush()?;
+        sender.flush()?;
         observer.played(actions.len(), actions.len(), played.watch.lock().answered);
         Ok(())
     }
@@ -231,25 +231,25 @@ impl Director<'_> {
         &self,
         play: &mut Play,
         played: &mut Played,
-        stage: &mut Stage,
+        sender: &mut ReplaySender,
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<Option<&'static str>> {
         let at = play.script.end() + closing(self.config);
         let partitions = self.config.raw.topics.partitions;
-        for event in player::time_advancers(at, partitions, &play.sample, &mut play.form) {
+        for event in replay::time_advancers(at, partitions, &play.sample, &mut play.form) {
             played.events_sent += 1;
             let prediction_id = play.form.prediction_id(&event);
             self.expect(played, &prediction_id);
             played.advancers.insert(prediction_id.clone());
-            stage.play(&Action::Event { event, prediction_id, is_scored: true })?;
+            sender.play(&Action::Event { event, prediction_id, is_scored: true })?;
         }
-        stage.flush()?;
+        sender.flush()?;
         let answered = || played.watch.lock().answered;
         let goal = played.expected.len() + played.advancers.len();
         let what = "stream time past every window";
         let unsettled = self.settle(what, answered, goal, observer)?;
         for respondent_id in play.form.new_respondents_everywhere("late", partitions) {
-            stage.play(&Action::Outcome(Outcome {
+            sender.play(&Action::Outcome(Outcome {
                 respondent_id,
                 outcome_time: play.script.start(),
                 label: self.config.raw.outcomes.labels[0].clone(),
@@ -257,7 +257,7 @@ impl Director<'_> {
             }))?;
             played.late_outcomes += 1;
         }
-        stage.flush()?;
+        sender.flush()?;
         Ok(unsettled)
     }
 

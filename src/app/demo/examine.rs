@@ -16,7 +16,8 @@ use crate::{
     processors::convert,
 };
 use foretell_ml::{
-    Label, ModelBundle, Probabilities, Scorer, Scratch, features::Surprises, training::Evaluation,
+    Label, ModelBundle, Probabilities, Scorer, Scratch, features::OutOfDistribution,
+    training::Evaluation,
 };
 
 /// What is on the topics.
@@ -27,12 +28,12 @@ pub(super) struct Found {
     /// Predictions that the model announced under their version does not make.
     pub(super) wrong_version: usize,
     /// What the models that made the predictions had not seen the like of, in all of them.
-    pub(super) surprises: Surprises,
+    pub(super) out_of_distribution: OutOfDistribution,
     /// Labelled examples from the stream.
     pub(super) joined: usize,
     /// Corrections of those.
     pub(super) corrected: usize,
-    /// Records set aside, by class.
+    /// Records dead-lettered, by class.
     pub(super) dead_letters: BTreeMap<String, usize>,
     /// The models in the order in which they were announced.
     pub(super) models: Vec<FoundModel>,
@@ -59,7 +60,7 @@ pub(super) fn examine(
     let mut predictions: BTreeMap<String, usize> = BTreeMap::new();
     let mut by_version: BTreeMap<String, [usize; 2]> = BTreeMap::new();
     let mut wrong_version = 0;
-    let mut surprises = Surprises::default();
+    let mut out_of_distribution = OutOfDistribution::default();
     let mut scratch = Scratch::default();
     cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
         *predictions.entry(prediction.prediction_id.clone()).or_default() += 1;
@@ -70,9 +71,9 @@ pub(super) fn examine(
             scorers.iter().find(|scorer| scorer.version().as_str() == prediction.model_version);
         let is_its_own = announced.is_some_and(|scorer| {
             let values = convert::values_of(&prediction.features, scorer.columns());
-            let odd = scorer.surprises(&values);
-            surprises.unseen_categories += odd.unseen_categories;
-            surprises.out_of_range += odd.out_of_range;
+            let odd = scorer.out_of_distribution(&values);
+            out_of_distribution.unseen_categories += odd.unseen_categories;
+            out_of_distribution.out_of_range += odd.out_of_range;
             let again = scorer.score(&values, &mut scratch);
             let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
             told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))
@@ -119,7 +120,7 @@ pub(super) fn examine(
     Ok(Found {
         predictions,
         wrong_version,
-        surprises,
+        out_of_distribution,
         joined,
         corrected,
         dead_letters: dead_letters(config, cluster)?,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         demo::DemoSettings,
-        player::{EventForm, Pace, PlaySettings, Script},
+        replay::{EventForm, Pace, ReplaySettings, Script},
         returning,
         table::{self, Row},
     },
@@ -47,8 +47,8 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
 }
 
 /// How it is played: all of it in the past, windows included, so that nothing is ahead of the clock.
-pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> PlaySettings {
-    PlaySettings {
+pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> ReplaySettings {
+    ReplaySettings {
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
         with_times: true,
@@ -58,7 +58,7 @@ pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> 
 }
 
 /// What `play` is in words.
-pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Vec<String> {
+pub(super) fn describe(rows: &[Row], play: &ReplaySettings, script: &Script) -> Vec<String> {
     let pace = &play.pace;
     // Of what is longer, milliseconds say nothing.
     let shown = |span: Duration| {

@@ -23,9 +23,9 @@ use crate::{
         cluster::Cluster,
         demo::director::Director,
         init::{self, InitObserver},
-        player::{Action, EventForm, Joins, PlaySettings, Script},
+        replay::io::Watch,
+        replay::{Action, EventForm, Joins, ReplaySettings, Script},
         shutdown::Shutdown,
-        stage::Watch,
         start::{self, Instance},
     },
     config::Config,
@@ -58,7 +58,7 @@ pub trait DemoObserver: InitObserver {
 
 /// What is played, and what must come of it.
 struct Play {
-    settings: PlaySettings,
+    settings: ReplaySettings,
     form: EventForm,
     script: Script,
     /// Whether the schema lets events without a respondent be written.

@@ -31,7 +31,7 @@ pub struct Report {
     pub unseen_categories: usize,
     /// Answers scored with a number beyond those that the model was trained on.
     pub out_of_range: usize,
-    /// Records set aside, by class.
+    /// Records dead-lettered, by class.
     pub dead_letters: BTreeMap<String, usize>,
     /// Trainings after the first model.
     pub retrainings: usize,
@@ -267,13 +267,13 @@ fn of_answers(found: &Found, report: &Report) -> [Check; 2] {
         check(
             "unseen categories were scored, and counted",
             report.unseen_categories,
-            found.surprises.unseen_categories,
+            found.out_of_distribution.unseen_categories,
             "no categorical answer of the event schema takes another value than the model has seen",
         ),
         check(
             "numbers out of range were scored, and counted",
             report.out_of_range,
-            found.surprises.out_of_range,
+            found.out_of_distribution.out_of_range,
             "no numeric answer of the event schema takes a number beyond those that the model has seen",
         ),
     ]
@@ -377,11 +377,11 @@ mod tests {
     #[test]
     fn odd_answers_are_checked_where_models_met_some() {
         let check = |unseen_categories, by_models| {
-            let surprises = foretell_ml::features::Surprises {
+            let out_of_distribution = foretell_ml::features::OutOfDistribution {
                 unseen_categories: by_models,
                 ..Default::default()
             };
-            let found = Found { surprises, ..Found::default() };
+            let found = Found { out_of_distribution, ..Found::default() };
             results(&of_answers(&found, &Report { unseen_categories, ..Report::default() }))[0]
         };
         assert_eq!(check(10, 10), Some(true));

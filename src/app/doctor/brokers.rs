@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use crate::app::finding::Finding;
-use foretell_kafka::{ClusterSeen, Settings, Unanswered};
+use crate::app::check_result::CheckResult;
+use foretell_kafka::{ClusterInfo, Settings, Unanswered};
 
-/// For shorter than this, a companion's offsets may be forgotten between two commits of all offsets.
+/// For shorter than this, a co-partitioned input's offsets may be forgotten between two commits of all offsets.
 const OFFSETS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many brokers there are, and what else they tell.
-pub(super) fn brokers(servers: &str, seen: &Result<ClusterSeen, Unanswered>) -> Finding {
+pub(super) fn brokers(servers: &str, seen: &Result<ClusterInfo, Unanswered>) -> CheckResult {
     let name = "broker";
     let seen = match seen {
         Ok(seen) => seen,
-        Err(why) => return Finding::unanswered(name, why),
+        Err(why) => return CheckResult::unanswered(name, why),
     };
     let (count, cluster) = (seen.brokers.len(), seen.id.as_deref().unwrap_or("without a name"));
     let librdkafka = &seen.librdkafka;
-    Finding::ok(
+    CheckResult::ok(
         name,
         format!(
             "brokers: {count}, cluster {cluster}, by {servers}; librdkafka {librdkafka} does not tell their version"
@@ -30,11 +30,11 @@ pub(super) fn timeouts(
     settings: &Result<Settings, Unanswered>,
     session: Duration,
     transaction: Duration,
-) -> Vec<Finding> {
+) -> Vec<CheckResult> {
     let name = "timeouts";
     let mut found = Vec::new();
     if transaction >= session {
-        found.push(Finding::warning(
+        found.push(CheckResult::warning(
             name,
             format!(
                 "a transaction may stay open for {transaction:?}, a dead member's session for {session:?}: \
@@ -46,7 +46,7 @@ pub(super) fn timeouts(
     let settings = match settings {
         Ok(settings) => settings,
         Err(why) => {
-            found.push(Finding::unknown(name, "the broker's limits were", why));
+            found.push(CheckResult::unknown(name, "the broker's limits were", why));
             return found;
         }
     };
@@ -55,16 +55,16 @@ pub(super) fn timeouts(
         ("group.max.session.timeout.ms", "[broker] session_timeout", session, true),
         ("transaction.max.timeout.ms", "[broker] transaction_timeout", transaction, true),
     ];
-    let mut untold = Vec::new();
+    let mut pending_changes = Vec::new();
     for (limit, key, ours, is_most) in limits {
         let Some(theirs) = millis(settings, limit) else {
-            untold.push(limit);
+            pending_changes.push(limit);
             continue;
         };
         let fits = if is_most { ours <= theirs } else { ours >= theirs };
         if !fits {
             let word = if is_most { "at most" } else { "at least" };
-            found.push(Finding::failed(
+            found.push(CheckResult::failed(
                 name,
                 format!("{key} is {ours:?}, and the broker takes {word} {theirs:?} ({limit})"),
                 format!("set {key} to {word} {theirs:?}"),
@@ -72,11 +72,11 @@ pub(super) fn timeouts(
         }
     }
     match number(settings, "offsets.retention.minutes") {
-        None => untold.push("offsets.retention.minutes"),
+        None => pending_changes.push("offsets.retention.minutes"),
         Some(minutes)
             if minutes >= 0 && minutes.unsigned_abs() * 60 < OFFSETS_KEPT_MIN.as_secs() =>
         {
-            found.push(Finding::warning(
+            found.push(CheckResult::warning(
                 name,
                 format!("a group's offsets are forgotten after {minutes} minutes (offsets.retention.minutes)"),
                 "set it to a day or more, or what was processed may be processed again",
@@ -84,10 +84,10 @@ pub(super) fn timeouts(
         }
         Some(_) => {}
     }
-    if !untold.is_empty() {
-        found.push(Finding::warning(
+    if !pending_changes.is_empty() {
+        found.push(CheckResult::warning(
             name,
-            format!("not checked, for the broker does not tell it: {}", untold.join(", ")),
+            format!("not checked, for the broker does not tell it: {}", pending_changes.join(", ")),
             "see that the broker's settings allow [broker] session_timeout and transaction_timeout",
         ));
     }
@@ -95,18 +95,18 @@ pub(super) fn timeouts(
         let detail = format!(
             "sessions of {session:?} and transactions of {transaction:?} fit the broker's limits"
         );
-        found.push(Finding::ok(name, detail));
+        found.push(CheckResult::ok(name, detail));
     }
     found
 }
 
 /// Whether we may begin a transaction as `id`.
-pub(super) fn transactions(id: &str, answer: &Result<(), Unanswered>) -> Finding {
+pub(super) fn transactions(id: &str, answer: &Result<(), Unanswered>) -> CheckResult {
     let name = "transactions";
     match answer {
-        Ok(()) => Finding::ok(name, format!("a producer named {id} may begin one")),
-        Err(why @ Unanswered::Refused { .. }) => Finding::unanswered(name, why),
-        Err(Unanswered::Failed(why)) => Finding::failed(
+        Ok(()) => CheckResult::ok(name, format!("a producer named {id} may begin one")),
+        Err(why @ Unanswered::Refused { .. }) => CheckResult::unanswered(name, why),
+        Err(Unanswered::Failed(why)) => CheckResult::failed(
             name,
             why.clone(),
             "see that the broker has transactions and their coordinator is up, or set \
@@ -126,7 +126,7 @@ fn millis(settings: &Settings, name: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use crate::app::check_result::Status::{self, Failed, Ok as Fine, Warning};
 
     const SECOND: Duration = Duration::from_secs(1);
 

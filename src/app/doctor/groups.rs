@@ -1,26 +1,26 @@
 //! How far the consumer groups are.
 
-use crate::app::finding::Finding;
-use foretell_kafka::{GroupSeen, PlaceSeen, Unanswered};
+use crate::app::check_result::CheckResult;
+use foretell_kafka::{CommittedInfo, GroupInfo, Unanswered};
 
 /// How far a group is behind, and whether anybody is at work.
-pub(super) fn group(group: &str, seen: &Result<GroupSeen, Unanswered>) -> Finding {
+pub(super) fn group(group: &str, seen: &Result<GroupInfo, Unanswered>) -> CheckResult {
     let name = format!("group {group}");
     let seen = match seen {
         Ok(seen) => seen,
-        Err(why) => return Finding::unanswered(name, why),
+        Err(why) => return CheckResult::unanswered(name, why),
     };
     let members = match seen.members {
         0 => "no members".to_owned(),
         1 => "1 member".to_owned(),
         count => format!("{count} members"),
     };
-    if seen.places.iter().all(|place| place.committed.is_none()) {
-        return Finding::ok(name, format!("nothing committed yet, {members}"));
+    if seen.positions.iter().all(|place| place.committed.is_none()) {
+        return CheckResult::ok(name, format!("nothing committed yet, {members}"));
     }
-    let is_cut = |place: &&PlaceSeen| place.committed.is_some_and(|next| next < place.first);
-    if let Some(cut) = seen.places.iter().find(is_cut) {
-        return Finding::warning(
+    let is_cut = |place: &&CommittedInfo| place.committed.is_some_and(|next| next < place.first);
+    if let Some(cut) = seen.positions.iter().find(is_cut) {
+        return CheckResult::warning(
             name,
             format!(
                 "records of {} were deleted before they were processed: it is at {}, the oldest kept is {}",
@@ -31,37 +31,37 @@ pub(super) fn group(group: &str, seen: &Result<GroupSeen, Unanswered>) -> Findin
             "it will go on from the oldest; keep more (retention.ms), or run more instances",
         );
     }
-    let behind: i64 = seen.places.iter().map(behind).sum();
-    let detail = format!("{behind} behind in {} partitions, {members}", seen.places.len());
+    let behind: i64 = seen.positions.iter().map(behind).sum();
+    let detail = format!("{behind} behind in {} partitions, {members}", seen.positions.len());
     // A partition's last offset may be the end of a transaction, which nobody reads.
-    let is_idle = usize::try_from(behind).is_ok_and(|behind| behind <= seen.places.len());
+    let is_idle = usize::try_from(behind).is_ok_and(|behind| behind <= seen.positions.len());
     if seen.members == 0 && !is_idle {
-        return Finding::warning(name, detail, "start `foretell run`");
+        return CheckResult::warning(name, detail, "start `foretell run`");
     }
-    Finding::ok(name, detail)
+    CheckResult::ok(name, detail)
 }
 
 /// In offsets; the ends of transactions count too.
-fn behind(place: &PlaceSeen) -> i64 {
+fn behind(place: &CommittedInfo) -> i64 {
     (place.end - place.committed.unwrap_or(place.first)).max(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use crate::app::check_result::Status::{self, Failed, Ok as Fine, Warning};
     use foretell_streams::record::{Partition, Topic, TopicPartition};
 
-    fn check(members: usize, places: &[(Option<i64>, i64, i64)], want: (Status, &str)) {
+    fn check(members: usize, positions: &[(Option<i64>, i64, i64)], want: (Status, &str)) {
         let source = TopicPartition { topic: Topic::new("outcomes"), partition: Partition(0) };
-        let place = |(committed, first, end): &(Option<i64>, i64, i64)| PlaceSeen {
+        let place = |(committed, first, end): &(Option<i64>, i64, i64)| CommittedInfo {
             source: source.clone(),
             committed: *committed,
             first: *first,
             end: *end,
         };
-        let places = places.iter().map(place).collect();
-        let found = group("g", &Ok(GroupSeen { members, places }));
+        let positions = positions.iter().map(place).collect();
+        let found = group("g", &Ok(GroupInfo { members, positions }));
         assert!(found.status == want.0 && found.to_string().contains(want.1), "{found}");
     }
 

@@ -21,9 +21,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     app::{
+        check_result::{CheckResult, Report, Status},
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
-        finding::{Finding, Report, Status},
         initial::Prepared,
         schemas::in_use,
         start::CHANGELOG_BYTES_MAX,
@@ -32,7 +32,7 @@ use crate::{
     events::topics::subject,
 };
 use foretell_avro::client::RegistryClient;
-use foretell_kafka::{ClusterSeen, Examiner, KafkaBroker, Unanswered};
+use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker, Unanswered};
 use foretell_streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec};
 
 /// The member under whose name transactions are tried.
@@ -43,17 +43,17 @@ const TRANSACTIONS_WITHIN: Duration = Duration::from_secs(15);
 
 /// The one finding there is, if the configuration can't be read: all else follows from it.
 #[must_use]
-pub fn unreadable(error: String) -> Finding {
-    Finding::failed("configuration", error, "correct it, or name another file with --config")
+pub fn unreadable(error: String) -> CheckResult {
+    CheckResult::failed("configuration", error, "correct it, or name another file with --config")
 }
 
 /// Looks at everything that `config` names; `tell` hears of each finding at once.
-pub fn examine(config: &Config, tell: &mut dyn FnMut(&Finding)) -> Report {
+pub fn examine(config: &Config, tell: &mut dyn FnMut(&CheckResult)) -> Report {
     let mut doctor = Doctor { config, tell, found: Vec::new() };
-    doctor.found([Finding::ok("configuration", summary(config))]);
+    doctor.found([CheckResult::ok("configuration", summary(config))]);
     for warning in config.warnings() {
         let fix = "change the configuration, if that is not what you want";
-        doctor.found([Finding::warning("configuration", warning, fix)]);
+        doctor.found([CheckResult::warning("configuration", warning, fix)]);
     }
     if config.raw.data.initial.is_some() {
         doctor.found(training::table(&Prepared::from(config)));
@@ -90,12 +90,12 @@ enum SetUp {
 
 struct Doctor<'a> {
     config: &'a Config,
-    tell: &'a mut dyn FnMut(&Finding),
-    found: Vec<Finding>,
+    tell: &'a mut dyn FnMut(&CheckResult),
+    found: Vec<CheckResult>,
 }
 
 impl Doctor<'_> {
-    fn found(&mut self, findings: impl IntoIterator<Item = Finding>) {
+    fn found(&mut self, findings: impl IntoIterator<Item = CheckResult>) {
         for finding in findings {
             (self.tell)(&finding);
             self.found.push(finding);
@@ -103,7 +103,7 @@ impl Doctor<'_> {
     }
 
     /// What is not as it should be, with where the value of `key` was written.
-    fn placed(&self, key: &str, mut finding: Finding) -> Finding {
+    fn placed(&self, key: &str, mut finding: CheckResult) -> CheckResult {
         if finding.status != Status::Ok {
             finding.detail = format!("{}: {}", self.config.sources.of(key), finding.detail);
         }
@@ -116,7 +116,7 @@ impl Doctor<'_> {
         let broker = match KafkaBroker::reach(&kafka) {
             Ok(broker) => broker,
             Err(unreachable) => {
-                let failed = Finding::failed("broker", unreachable.detail, unreachable.fix);
+                let failed = CheckResult::failed("broker", unreachable.detail, unreachable.fix);
                 let failed = self.placed("broker.bootstrap_servers", failed);
                 let rest = "timeouts, transactions, topics, groups";
                 self.found([failed, not_asked(rest, "the broker")]);
@@ -154,7 +154,7 @@ impl Doctor<'_> {
                 let answer = examiner.transactions(&application, MEMBER, TRANSACTIONS_WITHIN);
                 brokers::transactions(&format!("{application}-{MEMBER}"), &answer)
             }
-            ProcessingGuarantee::AtLeastOnce => Finding::ok(
+            ProcessingGuarantee::AtLeastOnce => CheckResult::ok(
                 "transactions",
                 "not needed: [streams] processing_guarantee is at_least_once",
             ),
@@ -162,7 +162,7 @@ impl Doctor<'_> {
         self.found([finding]);
     }
 
-    fn topics(&mut self, examiner: &Examiner, cluster: &ClusterSeen) {
+    fn topics(&mut self, examiner: &Examiner, cluster: &ClusterInfo) {
         let (topics, partitions) = (&self.config.topics, self.config.raw.topics.partitions);
         let written = [&topics.predictions, &topics.dead_letters];
         let mut expected: Vec<Expected> = Vec::new();
@@ -178,12 +178,12 @@ impl Doctor<'_> {
             self.found(topics::topic(expected, &seen, cluster.brokers.len()));
         }
         if has_none {
-            self.found([Finding::ok("changelogs", "none yet: `foretell run` makes them")]);
+            self.found([CheckResult::ok("changelogs", "none yet: `foretell run` makes them")]);
         }
     }
 
     /// Those that are there: a start makes what is missing.
-    fn changelogs(&self, cluster: &ClusterSeen) -> Vec<Expected> {
+    fn changelogs(&self, cluster: &ClusterInfo) -> Vec<Expected> {
         let application = self.config.application();
         let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
             .map(|(name, count)| (format!("{application}-{name}-"), count));
@@ -222,7 +222,7 @@ impl Doctor<'_> {
             Ok(client) => client,
             Err(error) => {
                 let fix = "correct [schema_registry]";
-                let failed = Finding::failed("registry", format!("{error:#}"), fix);
+                let failed = CheckResult::failed("registry", format!("{error:#}"), fix);
                 self.found([failed, not_asked(rest, "the registry")]);
                 return None;
             }
@@ -263,7 +263,7 @@ impl Doctor<'_> {
 }
 
 /// What depends on something that does not answer is not passed over in silence.
-fn not_asked(name: &str, on: &str) -> Finding {
+fn not_asked(name: &str, on: &str) -> CheckResult {
     let why = Unanswered::Failed(format!("{on} could not be asked"));
-    Finding::warning(name, format!("not checked: {why}"), "fix that first")
+    CheckResult::warning(name, format!("not checked: {why}"), "fix that first")
 }

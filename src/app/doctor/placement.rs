@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    app::{cluster::Cluster, finding::Finding},
+    app::{check_result::CheckResult, cluster::Cluster},
     config::Config,
     processors::placement::{FIX, Misplaced},
 };
 use foretell_streams::{
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-    runtime::broker::{From, Isolation, ReadTo},
+    runtime::broker::{Isolation, ReadFrom, ReadTo},
 };
 
 /// Of each partition, so many of its last offsets are looked at.
@@ -70,7 +70,7 @@ fn newest(cluster: &Cluster, source: &TopicPartition) -> anyhow::Result<Vec<Inpu
     if end == Offset(0) {
         return Ok(records);
     }
-    let from = From::Offset(Offset((end.0 - SAMPLE).max(0)));
+    let from = ReadFrom::Offset(Offset((end.0 - SAMPLE).max(0)));
     let Ok(mut reader) = cluster.broker.read(source, from) else {
         // Retention has come between the two questions.
         return Ok(records);
@@ -84,25 +84,25 @@ fn newest(cluster: &Cluster, source: &TopicPartition) -> anyhow::Result<Vec<Inpu
 }
 
 /// What to say of it.
-pub(super) fn placement(sampled: &anyhow::Result<Vec<(Topic, Sampled)>>) -> Vec<Finding> {
+pub(super) fn placement(sampled: &anyhow::Result<Vec<(Topic, Sampled)>>) -> Vec<CheckResult> {
     let sampled = match sampled {
         Ok(sampled) => sampled,
         Err(error) => {
             let detail = format!("not checked: {error:#}");
-            return vec![Finding::warning("records", detail, "mend that first")];
+            return vec![CheckResult::warning("records", detail, "mend that first")];
         }
     };
     sampled.iter().map(|(topic, sampled)| of_topic(topic, sampled)).collect()
 }
 
-fn of_topic(topic: &Topic, sampled: &Sampled) -> Finding {
+fn of_topic(topic: &Topic, sampled: &Sampled) -> CheckResult {
     let name = format!("records of {topic}");
     if sampled.misplaced.is_empty() {
         let detail = match sampled.records {
             0 => "none yet".to_owned(),
             count => format!("the newest {count} are keyed by respondent, and where they belong"),
         };
-        return Finding::ok(name, detail);
+        return CheckResult::ok(name, detail);
     }
     let misplaced = sampled.misplaced.iter();
     let told: Vec<String> =
@@ -112,13 +112,13 @@ fn of_topic(topic: &Topic, sampled: &Sampled) -> Finding {
         sampled.records,
         told.join(", ")
     );
-    Finding::warning(name, detail, FIX)
+    CheckResult::warning(name, detail, FIX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status;
+    use crate::app::check_result::Status;
 
     fn check(records: usize, misplaced: &[(Misplaced, usize)], status: Status, words: &str) {
         let misplaced = misplaced.iter().map(|(how, count)| (*how, (*count, "t/0@7".to_owned())));

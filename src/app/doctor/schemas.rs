@@ -1,6 +1,6 @@
 //! The registry, and whether it holds our schemas.
 
-use crate::app::{cluster::registry_fix, finding::Finding};
+use crate::app::{check_result::CheckResult, cluster::registry_fix};
 use foretell_avro::registry::{Compatibility, RegistryError, SchemaRegistry};
 
 /// A subject, held against the schema that we write and read it with.
@@ -29,18 +29,18 @@ pub(super) fn look(
 }
 
 /// Whether the registry answers, and takes new schemas.
-pub(super) fn registry(url: &str, mode: &Result<Option<String>, RegistryError>) -> Finding {
+pub(super) fn registry(url: &str, mode: &Result<Option<String>, RegistryError>) -> CheckResult {
     let name = "registry";
     match mode {
         Ok(Some(mode)) if mode == "READWRITE" => {
-            Finding::ok(name, format!("{url} answers, and takes new schemas"))
+            CheckResult::ok(name, format!("{url} answers, and takes new schemas"))
         }
-        Ok(Some(mode)) => Finding::warning(
+        Ok(Some(mode)) => CheckResult::warning(
             name,
             format!("{url} is {mode}: `foretell init` can't register schemas"),
             "set its mode to READWRITE, or register them where that is done",
         ),
-        Ok(None) => Finding::warning(
+        Ok(None) => CheckResult::warning(
             name,
             format!("{url} answers, and does not tell whether it takes new schemas"),
             "if `foretell init` is refused, set its mode to READWRITE",
@@ -49,12 +49,12 @@ pub(super) fn registry(url: &str, mode: &Result<Option<String>, RegistryError>) 
     }
 }
 
-fn unavailable(name: &str, error: &RegistryError) -> Finding {
-    Finding::failed(name, error.to_string(), registry_fix(error))
+fn unavailable(name: &str, error: &RegistryError) -> CheckResult {
+    CheckResult::failed(name, error.to_string(), registry_fix(error))
 }
 
 /// Whether a subject holds our schema, and can be read with it.
-pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -> Finding {
+pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -> CheckResult {
     let name = format!("schema {subject}");
     let seen = match seen {
         Ok(seen) => seen,
@@ -62,8 +62,8 @@ pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -
     };
     let init = "run `foretell init`";
     match (seen.latest, seen.ours, &seen.verdict) {
-        (None, _, _) => Finding::failed(name, "there is no such subject", init),
-        (Some(latest), _, Compatibility::Incompatible { reasons }) => Finding::failed(
+        (None, _, _) => CheckResult::failed(name, "there is no such subject", init),
+        (Some(latest), _, Compatibility::Incompatible { reasons }) => CheckResult::failed(
             name,
             format!(
                 "ours can't read what is written with the newest (id {latest}): {}",
@@ -73,12 +73,12 @@ pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -
         ),
         (Some(latest), None, Compatibility::Compatible) => {
             let detail = format!("ours may follow the newest (id {latest}), and is not registered");
-            Finding::failed(name, detail, init)
+            CheckResult::failed(name, detail, init)
         }
         (Some(latest), Some(ours), Compatibility::Compatible) if latest == ours => {
-            Finding::ok(name, format!("ours is the newest (id {ours})"))
+            CheckResult::ok(name, format!("ours is the newest (id {ours})"))
         }
-        (Some(latest), Some(ours), Compatibility::Compatible) => Finding::ok(
+        (Some(latest), Some(ours), Compatibility::Compatible) => CheckResult::ok(
             name,
             format!("ours (id {ours}) reads what is written with the newest (id {latest})"),
         ),
@@ -88,7 +88,7 @@ pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
+    use crate::app::check_result::Status::{self, Failed, Ok as Fine, Warning};
     use foretell_avro::local::LocalRegistry;
 
     const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_held_against_ours() {
+    fn subjects_are_compared_with_the_readers() {
         check(&[], ONE, Failed, "foretell init");
         check(&[ONE], ONE, Fine, "ours is the newest (id 1)");
         check(&[ONE, TWO], ONE, Fine, "reads what is written with the newest (id 2)");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, finding::Finding, telemetry},
+    app::{check_result::CheckResult, cluster::Cluster, telemetry},
     config::Config,
     events::model::Model,
     processors::{
@@ -52,16 +52,16 @@ pub(super) fn read_model(config: &Config, cluster: &Cluster) -> anyhow::Result<O
 }
 
 /// Whether a model serves that tells apart what the configuration says.
-pub(super) fn model(seen: &anyhow::Result<Option<ModelSeen>>, labels: &[String]) -> Finding {
+pub(super) fn model(seen: &anyhow::Result<Option<ModelSeen>>, labels: &[String]) -> CheckResult {
     let name = "model";
     match seen {
-        Err(error) => Finding::failed(
+        Err(error) => CheckResult::failed(
             name,
             format!("the champion can't be read: {error:#}"),
             "start the release that made it, or run `foretell init`; if it says that a model serves already, with --force",
         ),
-        Ok(None) => Finding::failed(name, "there is no champion yet", "run `foretell init`"),
-        Ok(Some(seen)) if seen.classes != labels => Finding::failed(
+        Ok(None) => CheckResult::failed(name, "there is no champion yet", "run `foretell init`"),
+        Ok(Some(seen)) if seen.classes != labels => CheckResult::failed(
             name,
             format!(
                 "{} tells apart {:?}, and the configuration {labels:?}",
@@ -70,7 +70,7 @@ pub(super) fn model(seen: &anyhow::Result<Option<ModelSeen>>, labels: &[String])
             "set [outcomes] labels to the model's, or make another with `foretell init --force`",
         ),
         Ok(Some(seen)) => {
-            Finding::ok(name, format!("{} serves, and tells apart {labels:?}", seen.version))
+            CheckResult::ok(name, format!("{} serves, and tells apart {labels:?}", seen.version))
         }
     }
 }
@@ -130,33 +130,35 @@ fn get(bind: &str, path: &str) -> io::Result<String> {
 }
 
 /// Whether an instance could serve HTTP, or does.
-pub(super) fn http(bind: &str, seen: &AddressSeen, application: &str) -> Finding {
+pub(super) fn http(bind: &str, seen: &AddressSeen, application: &str) -> CheckResult {
     let name = "http";
     match seen {
-        AddressSeen::Free => Finding::ok(name, format!("{bind} is free")),
+        AddressSeen::Free => CheckResult::ok(name, format!("{bind} is free")),
         AddressSeen::Foretell { application: theirs, instance } if theirs == application => {
-            Finding::ok(name, format!("instance {instance} of {theirs} serves at {bind}"))
+            CheckResult::ok(name, format!("instance {instance} of {theirs} serves at {bind}"))
         }
-        AddressSeen::Foretell { application: theirs, .. } => Finding::failed(
+        AddressSeen::Foretell { application: theirs, .. } => CheckResult::failed(
             name,
             format!("{bind} is taken by another application, {theirs}"),
             "set [http] bind",
         ),
-        AddressSeen::Taken => Finding::failed(
+        AddressSeen::Taken => CheckResult::failed(
             name,
             format!("{bind} is taken, and not by a foretell"),
             "set [http] bind to another address, or stop who has it",
         ),
-        AddressSeen::Unusable(error) => {
-            Finding::failed(name, format!("cannot listen on {bind}: {error}"), "set [http] bind")
-        }
+        AddressSeen::Unusable(error) => CheckResult::failed(
+            name,
+            format!("cannot listen on {bind}: {error}"),
+            "set [http] bind",
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status::{self, Failed, Ok as Fine};
+    use crate::app::check_result::Status::{self, Failed, Ok as Fine};
 
     #[test]
     fn a_model_fits_the_labels() {
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_address_is_asked() {
+    fn who_has_the_address_is_asked() {
         let check = |bind: &str, status: Status, words: &str| {
             let found = http(bind, &look(bind), "adult");
             assert!(found.status == status && found.to_string().contains(words), "{found}");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::app::{doctor::brokers::number, finding::Finding};
-use foretell_kafka::{Settings, TopicSeen, Unanswered};
+use crate::app::{check_result::CheckResult, doctor::brokers::number};
+use foretell_kafka::{Settings, TopicInfo, Unanswered};
 use foretell_streams::runtime::broker::{Cleanup, Timestamps, TopicSpec};
 
 /// Whoever restores for longer than this may miss a deletion: Kafka's default.
@@ -30,8 +30,8 @@ pub(super) struct Expected {
 }
 
 /// That there is none of our topics, so that nothing of what is made with them need be looked at.
-pub(super) fn not_initialised(application: &str, topics: usize) -> Finding {
-    Finding::failed(
+pub(super) fn not_initialised(application: &str, topics: usize) -> CheckResult {
+    CheckResult::failed(
         "topics",
         format!(
             "{application} is not initialised: none of its {topics} topics exists (groups, schemas and the model \
@@ -44,25 +44,25 @@ pub(super) fn not_initialised(application: &str, topics: usize) -> Finding {
 /// Everything that is wrong with a topic, or that nothing is.
 pub(super) fn topic(
     expected: &Expected,
-    seen: &Result<Option<TopicSeen>, Unanswered>,
+    seen: &Result<Option<TopicInfo>, Unanswered>,
     brokers: usize,
-) -> Vec<Finding> {
+) -> Vec<CheckResult> {
     let name = format!("topic {}", expected.spec.name);
     let seen = match seen {
         Ok(Some(seen)) => seen,
         Ok(None) => {
             let fix = "run `foretell init`, or see that this user may DESCRIBE it (an ACL)";
-            return vec![Finding::failed(name, "it does not exist", fix)];
+            return vec![CheckResult::failed(name, "it does not exist", fix)];
         }
-        Err(why) => return vec![Finding::unanswered(name, why)],
+        Err(why) => return vec![CheckResult::unanswered(name, why)],
     };
     let mut found = Vec::new();
     partitions(&name, expected, seen, &mut found);
     if let Err(why) = &seen.readable {
         found.push(match expected.role {
-            Role::Read | Role::Changelog => Finding::unanswered(&name, why),
+            Role::Read | Role::Changelog => CheckResult::unanswered(&name, why),
             Role::Written => {
-                Finding::unknown(&name, "reading (as `send` and `?wait=true` do) was", why)
+                CheckResult::unknown(&name, "reading (as `send` and `?wait=true` do) was", why)
             }
         });
     }
@@ -74,7 +74,7 @@ pub(super) fn topic(
             copies(&name, seen, number(settings, "min.insync.replicas"), brokers, &mut found);
         }
         Err(why) => {
-            found.push(Finding::unknown(&name, "its settings were", why));
+            found.push(CheckResult::unknown(&name, "its settings were", why));
             copies(&name, seen, None, brokers, &mut found);
         }
     }
@@ -85,12 +85,15 @@ pub(super) fn topic(
             Cleanup::CompactDelete { .. } => "compact,delete",
         };
         let (count, copies) = (seen.partitions.len(), least(seen, |partition| partition.replicas));
-        found.push(Finding::ok(name, format!("partitions: {count}, {policy}, copies: {copies}")));
+        found.push(CheckResult::ok(
+            name,
+            format!("partitions: {count}, {policy}, copies: {copies}"),
+        ));
     }
     found
 }
 
-fn partitions(name: &str, expected: &Expected, seen: &TopicSeen, found: &mut Vec<Finding>) {
+fn partitions(name: &str, expected: &Expected, seen: &TopicInfo, found: &mut Vec<CheckResult>) {
     let (wanted, there) = (expected.spec.partitions, seen.partitions.len());
     if u32::try_from(there).ok() != Some(wanted) {
         let fix = match expected.role {
@@ -101,18 +104,22 @@ fn partitions(name: &str, expected: &Expected, seen: &TopicSeen, found: &mut Vec
                  a task takes the partitions of one number, of events, outcomes and changelogs"
             ),
         };
-        found.push(Finding::failed(name, format!("it has {there} partitions, not {wanted}"), fix));
+        found.push(CheckResult::failed(
+            name,
+            format!("it has {there} partitions, not {wanted}"),
+            fix,
+        ));
     }
     let leaderless = seen.partitions.iter().filter(|partition| !partition.has_leader).count();
     if leaderless > 0 {
         let detail = format!("{leaderless} of its {there} partitions have no leader");
-        found.push(Finding::failed(name, detail, "bring the brokers that hold them back"));
+        found.push(CheckResult::failed(name, detail, "bring the brokers that hold them back"));
     }
 }
 
-fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<Finding>) {
+fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
     let Some(policy) = settings.get("cleanup.policy") else {
-        found.push(Finding::warning(
+        found.push(CheckResult::warning(
             name,
             "cleanup.policy not checked: the broker does not tell it",
             "see to it by hand",
@@ -123,22 +130,22 @@ fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec
     let aged = number(settings, "retention.ms").is_some_and(|millis| millis >= 0)
         || number(settings, "retention.bytes").is_some_and(|bytes| bytes >= 0);
     match expected.spec.cleanup {
-        Cleanup::Delete { .. } if compacts => found.push(Finding::failed(
+        Cleanup::Delete { .. } if compacts => found.push(CheckResult::failed(
             name,
             format!("cleanup.policy is {policy}: of several records of one key only the last would stay"),
             "set its cleanup.policy=delete",
         )),
-        Cleanup::Delete { retention: None } if aged => found.push(Finding::warning(
+        Cleanup::Delete { retention: None } if aged => found.push(CheckResult::warning(
             name,
             "it forgets: retention.ms or retention.bytes is set, and models are trained from all of it",
             "set its retention.ms=-1 and retention.bytes=-1, or be sure that this is meant",
         )),
-        Cleanup::Compact | Cleanup::CompactDelete { .. } if !compacts => found.push(Finding::failed(
+        Cleanup::Compact | Cleanup::CompactDelete { .. } if !compacts => found.push(CheckResult::failed(
             name,
             format!("cleanup.policy is {policy}: what it holds would be deleted by age"),
             "set its cleanup.policy=compact",
         )),
-        Cleanup::Compact if deletes && aged => found.push(Finding::failed(
+        Cleanup::Compact if deletes && aged => found.push(CheckResult::failed(
             name,
             format!("cleanup.policy is {policy}, with a retention: what it holds would be deleted by age"),
             "set its cleanup.policy=compact",
@@ -151,7 +158,7 @@ fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec
         && expected.role == Role::Changelog
         && kept < DELETIONS_KEPT_MIN
     {
-        found.push(Finding::warning(
+        found.push(CheckResult::warning(
             name,
             format!("delete.retention.ms is {kept:?}: a restore that takes longer may bring back what was deleted"),
             "set its delete.retention.ms=86400000 (a day) or more",
@@ -160,7 +167,7 @@ fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec
 }
 
 /// Whether retention goes by when records came, and restores by what we have written.
-fn timestamps(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<Finding>) {
+fn timestamps(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
     let wanted = expected.spec.cleanup.timestamps();
     let (Some(wanted), Some(there)) = (wanted, settings.get("message.timestamp.type")) else {
         return;
@@ -171,32 +178,32 @@ fn timestamps(name: &str, expected: &Expected, settings: &Settings, found: &mut 
         Timestamps::LogAppendTime if there == Timestamps::CreateTime.name() && forgets => {
             let detail = "message.timestamp.type is CreateTime: what tells of long ago, such as a backfill, may be \
                           deleted by its retention before it is read";
-            found.push(Finding::warning(name, detail, fix));
+            found.push(CheckResult::warning(name, detail, fix));
         }
         Timestamps::CreateTime
             if there == Timestamps::LogAppendTime.name() && expected.role == Role::Changelog =>
         {
             let detail = "message.timestamp.type is LogAppendTime: a restore takes stream time from there, and would \
                           close windows too early";
-            found.push(Finding::failed(name, detail, fix));
+            found.push(CheckResult::failed(name, detail, fix));
         }
         Timestamps::LogAppendTime | Timestamps::CreateTime => {}
     }
 }
 
-fn sizes(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<Finding>) {
+fn sizes(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
     let Some(wanted) = expected.spec.message_bytes_max else { return };
     let fix = format!("set its max.message.bytes={wanted}");
     match number(settings, "max.message.bytes") {
         None => {
             let detail = "max.message.bytes not checked: the broker does not tell it";
-            found.push(Finding::warning(name, detail, fix));
+            found.push(CheckResult::warning(name, detail, fix));
         }
         Some(there) if there < i64::from(wanted) => {
             let detail = format!("max.message.bytes is {there}: what is larger can't be written");
             found.push(match expected.role {
-                Role::Read | Role::Changelog => Finding::failed(name, detail, fix),
-                Role::Written => Finding::warning(name, detail, fix),
+                Role::Read | Role::Changelog => CheckResult::failed(name, detail, fix),
+                Role::Written => CheckResult::warning(name, detail, fix),
             });
         }
         Some(_) => {}
@@ -206,10 +213,10 @@ fn sizes(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<F
 /// Writes ask for all copies in sync (acks=all), so that `min.insync.replicas` decides what is written.
 fn copies(
     name: &str,
-    seen: &TopicSeen,
+    seen: &TopicInfo,
     least_in_sync: Option<i64>,
     brokers: usize,
-    found: &mut Vec<Finding>,
+    found: &mut Vec<CheckResult>,
 ) {
     let replicas = least(seen, |partition| partition.replicas);
     let in_sync = least(seen, |partition| partition.in_sync);
@@ -219,7 +226,7 @@ fn copies(
         let detail = format!(
             "min.insync.replicas is {wanted}, and there are {replicas} copies: nothing can be written"
         );
-        found.push(Finding::failed(
+        found.push(CheckResult::failed(
             name,
             detail,
             "make more copies, or set its min.insync.replicas lower",
@@ -228,10 +235,10 @@ fn copies(
         let detail = format!(
             "{in_sync} copies are in sync, and min.insync.replicas is {wanted}: nothing can be written"
         );
-        found.push(Finding::failed(name, detail, "bring the other brokers back"));
+        found.push(CheckResult::failed(name, detail, "bring the other brokers back"));
     } else if in_sync < replicas {
         let detail = format!("of a partition's {replicas} copies only {in_sync} are in sync");
-        found.push(Finding::warning(name, detail, "bring the other brokers back"));
+        found.push(CheckResult::warning(name, detail, "bring the other brokers back"));
     }
     if brokers < BROKERS_FOR_COPIES {
         return;
@@ -239,27 +246,31 @@ fn copies(
     if replicas == 1 {
         let detail =
             format!("one copy, on a cluster of {brokers} brokers: with its broker it is gone");
-        found.push(Finding::warning(name, detail, "make 3 copies of it (its replication factor)"));
+        found.push(CheckResult::warning(
+            name,
+            detail,
+            "make 3 copies of it (its replication factor)",
+        ));
     } else if wanted == replicas {
         let detail = format!(
             "min.insync.replicas is {wanted}, as many as copies: with one broker away nothing is written"
         );
-        found.push(Finding::warning(name, detail, "set its min.insync.replicas one lower"));
+        found.push(CheckResult::warning(name, detail, "set its min.insync.replicas one lower"));
     } else if least_in_sync == Some(1) {
         let detail = "min.insync.replicas is 1: what is acknowledged may be on one broker only";
-        found.push(Finding::warning(name, detail, "set its min.insync.replicas=2"));
+        found.push(CheckResult::warning(name, detail, "set its min.insync.replicas=2"));
     }
 }
 
-fn least(seen: &TopicSeen, count: impl Fn(&foretell_kafka::PartitionSeen) -> usize) -> usize {
+fn least(seen: &TopicInfo, count: impl Fn(&foretell_kafka::PartitionInfo) -> usize) -> usize {
     seen.partitions.iter().map(count).min().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status::{self, Failed, Ok as Fine, Warning};
-    use foretell_kafka::PartitionSeen;
+    use crate::app::check_result::Status::{self, Failed, Ok as Fine, Warning};
+    use foretell_kafka::PartitionInfo;
     use foretell_streams::record::Topic;
 
     fn expected(partitions: u32, cleanup: Cleanup, role: Role) -> Expected {
@@ -268,17 +279,17 @@ mod tests {
         Expected { spec: TopicSpec { name, partitions, cleanup, message_bytes_max: bytes }, role }
     }
 
-    fn seen(partitions: usize, copies: (usize, usize), settings: &str) -> TopicSeen {
-        let partition = PartitionSeen { replicas: copies.0, in_sync: copies.1, has_leader: true };
+    fn seen(partitions: usize, copies: (usize, usize), settings: &str) -> TopicInfo {
+        let partition = PartitionInfo { replicas: copies.0, in_sync: copies.1, has_leader: true };
         let pairs = settings.split(' ').filter_map(|pair| pair.split_once('='));
-        TopicSeen {
+        TopicInfo {
             partitions: vec![partition; partitions],
             settings: Ok(pairs.map(|(name, value)| (name.into(), value.into())).collect()),
             readable: Ok(()),
         }
     }
 
-    fn check(expected: &Expected, seen: TopicSeen, brokers: usize, want: &[(Status, &str)]) {
+    fn check(expected: &Expected, seen: TopicInfo, brokers: usize, want: &[(Status, &str)]) {
         let found = topic(expected, &Ok(Some(seen)), brokers);
         assert_eq!(found.len(), want.len(), "{found:?}");
         for (finding, (status, words)) in found.iter().zip(want) {

@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    app::{cluster::Cluster, finding::Finding, initial::Prepared},
+    app::{check_result::CheckResult, cluster::Cluster, initial::Prepared},
     config::Config,
     events::labelled_example::LabelledExample,
     processors::initial_data::{Incomplete, InitialData},
 };
 
 /// What `init` would warn of, or refuse.
-pub(super) fn table(prepared: &anyhow::Result<Prepared>) -> Option<Finding> {
+pub(super) fn table(prepared: &anyhow::Result<Prepared>) -> Option<CheckResult> {
     let (detail, fix) = match prepared {
         Ok(prepared) if prepared.warnings.is_empty() => return None,
         Ok(prepared) => {
@@ -21,7 +21,7 @@ pub(super) fn table(prepared: &anyhow::Result<Prepared>) -> Option<Finding> {
             "correct it before the next `foretell init`; what runs does not need it",
         ),
     };
-    Some(Finding::warning("initial data", detail, fix))
+    Some(CheckResult::warning("initial data", detail, fix))
 }
 
 /// The initial examples in the training log, of which the champion has seen so many. The log is read as far as it takes
@@ -50,27 +50,29 @@ pub(super) fn look(
 }
 
 /// Judges it.
-pub(super) fn log(seen: &anyhow::Result<Result<usize, Incomplete>>) -> Finding {
+pub(super) fn log(seen: &anyhow::Result<Result<usize, Incomplete>>) -> CheckResult {
     let name = "training log";
     match seen {
-        Err(error) => Finding::warning(
+        Err(error) => CheckResult::warning(
             name,
             format!("not checked: {error:#}"),
             "fix what is FAILED, and run `foretell doctor` again",
         ),
-        Ok(Err(incomplete)) => Finding::failed(
+        Ok(Err(incomplete)) => CheckResult::failed(
             name,
             incomplete.to_string(),
             "run `foretell init`, and see why records were deleted: labelled-examples is to be kept for ever",
         ),
-        Ok(Ok(examples)) => Finding::ok(name, format!("all {examples} initial examples are there")),
+        Ok(Ok(examples)) => {
+            CheckResult::ok(name, format!("all {examples} initial examples are there"))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::finding::Status;
+    use crate::app::check_result::Status;
 
     #[test]
     fn a_log_without_its_head_fails() {

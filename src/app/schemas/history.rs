@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::app::finding::Finding;
+use crate::app::check_result::CheckResult;
 use foretell_avro::evolution::{self, ChangeKind, Level, Schema, breaches, changes};
 
 const SUBJECT_FILE: &str = "subject.toml";
@@ -143,10 +143,10 @@ impl History {
 
     /// Whether the files keep what the folder promises: one finding a subject and promise.
     #[must_use]
-    pub fn check(&self) -> Vec<Finding> {
+    pub fn check(&self) -> Vec<CheckResult> {
         let mut found = Vec::new();
         let mut fail = |what: &str, detail: String, fix: &str| {
-            found.push(Finding::failed(format!("{} {what}", self.name()), detail, fix));
+            found.push(CheckResult::failed(format!("{} {what}", self.name()), detail, fix));
         };
         for problem in self.unkept() {
             fail(
@@ -198,7 +198,7 @@ impl History {
                 plural(self.versions.len()),
                 self.level.name()
             );
-            found.push(Finding::ok(self.name(), detail));
+            found.push(CheckResult::ok(self.name(), detail));
         }
         found
     }

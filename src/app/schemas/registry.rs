@@ -7,8 +7,8 @@ use anyhow::Context;
 
 use crate::{
     app::{
+        check_result::CheckResult,
         cluster,
-        finding::Finding,
         schemas::history::{History, parse},
     },
     config::Config,
@@ -130,14 +130,14 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
 ///
 /// # Errors
 /// If the event schema's folder can't be read.
-pub fn check_registry(config: &Config, tell: &mut dyn FnMut(Finding)) -> anyhow::Result<()> {
+pub fn check_registry(config: &Config, tell: &mut dyn FnMut(CheckResult)) -> anyhow::Result<()> {
     let registry = cluster::registry_client(config)?;
     if let Some(history) = event_history(config)? {
         history.check().into_iter().for_each(&mut *tell);
     }
     for subject in subjects(config)? {
         tell(judge(&registry, &subject).unwrap_or_else(|error| {
-            Finding::failed(
+            CheckResult::failed(
                 format!("registry {}", subject.name),
                 error.to_string(),
                 cluster::registry_fix(&error),
@@ -147,24 +147,24 @@ pub fn check_registry(config: &Config, tell: &mut dyn FnMut(Finding)) -> anyhow:
     Ok(())
 }
 
-fn judge(registry: &dyn SchemaRegistry, subject: &Subject) -> Result<Finding, RegistryError> {
+fn judge(registry: &dyn SchemaRegistry, subject: &Subject) -> Result<CheckResult, RegistryError> {
     let name = format!("registry {}", subject.name);
     let newest = subject.texts.last().expect("a subject has a version");
     let Some((latest, _)) = registry.latest(&subject.name)? else {
         let detail = "not there yet: all versions would be registered";
-        return Ok(Finding::warning(name, detail, "run `foretell schema register`"));
+        return Ok(CheckResult::warning(name, detail, "run `foretell schema register`"));
     };
     if let Some(id) = registry.id_of(&subject.name, newest)? {
         let newer = if id == latest { "the newest there" } else { "an older one there" };
-        return Ok(Finding::ok(name, format!("ours is {newer} (id {id})")));
+        return Ok(CheckResult::ok(name, format!("ours is {newer} (id {id})")));
     }
     Ok(match subject.may_follow(registry, newest)? {
-        Compatibility::Compatible => Finding::warning(
+        Compatibility::Compatible => CheckResult::warning(
             name,
             format!("ours may follow the newest there (id {latest}), and is not registered"),
             "run `foretell schema register`",
         ),
-        Compatibility::Incompatible { reasons } => Finding::failed(
+        Compatibility::Incompatible { reasons } => CheckResult::failed(
             name,
             format!("ours may not follow the newest there (id {latest}): {}", reasons.join("; ")),
             "see what the change means (`foretell schema diff`), and make it another way",

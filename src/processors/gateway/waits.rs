@@ -25,7 +25,7 @@ use crate::{
 use foretell_streams::{
     codec::{Codec, Stored},
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-    runtime::broker::{Broker, BrokerError, Follower, From},
+    runtime::broker::{Broker, BrokerError, Follower, ReadFrom},
     time::Clock,
 };
 
@@ -281,13 +281,14 @@ impl WaitsThread {
 
     fn open_one(&mut self, partition: Partition) -> Result<(), BrokerError> {
         for source in self.sources(partition) {
-            let from = self.positions.get(&source).map_or(From::End, |next| From::Offset(*next));
+            let from =
+                self.positions.get(&source).map_or(ReadFrom::End, |next| ReadFrom::Offset(*next));
             let follower = match &mut self.follower {
                 Some(follower) => follower,
                 none => none.insert(self.broker.follow()?),
             };
             let start = match follower.open(&source, from) {
-                Err(BrokerError::OutOfRange(_)) => follower.open(&source, From::End)?,
+                Err(BrokerError::OutOfRange(_)) => follower.open(&source, ReadFrom::End)?,
                 other => other?,
             };
             self.positions.insert(source, start);
@@ -399,7 +400,7 @@ mod tests {
     }
 
     impl Follower for FailingFollower {
-        fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError> {
+        fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError> {
             if takes_one(&self.broker.opens_fail) {
                 return Err(failed());
             }
@@ -442,7 +443,7 @@ mod tests {
         fn read(
             &self,
             source: &TopicPartition,
-            from: From,
+            from: ReadFrom,
         ) -> Result<Box<dyn Reader>, BrokerError> {
             self.broker.read(source, from)
         }
@@ -628,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_told_is_told_so_and_the_next_one_can() {
+    fn who_cannot_be_told_is_reported_so_and_the_next_one_can() {
         let world = World::new(10);
         world.broker.opens_fail.store(1, Ordering::SeqCst);
         let (_a, opened, _) = world.try_wait("a", 2).unwrap();

@@ -48,14 +48,14 @@ impl Load {
         let (noted, stopped) = (Arc::clone(&sent), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let mut sender = Sender::open(config);
-            let mut crowd = Crowd::new(seed);
+            let mut load = Respondents::new(seed);
             while !stopped.load(Ordering::SeqCst) {
-                let one = crowd.next();
+                let one = load.next();
                 noted.lock().unwrap().push(one.clone());
                 sender.send(&one);
                 thread::park_timeout(GAP);
             }
-            for one in crowd.last_words() {
+            for one in load.last_words() {
                 noted.lock().unwrap().push(one.clone());
                 sender.send(&one);
             }
@@ -80,7 +80,7 @@ impl Load {
 }
 
 /// Who sends what next.
-struct Crowd {
+struct Respondents {
     dice: StdRng,
     next_number: usize,
     respondents: Vec<Respondent>,
@@ -92,15 +92,15 @@ struct Respondent {
     script: VecDeque<Sent>,
 }
 
-impl Crowd {
+impl Respondents {
     fn new(seed: u64) -> Self {
         let dice = StdRng::seed_from_u64(seed);
-        let mut crowd = Self { dice, next_number: 0, respondents: Vec::new() };
+        let mut load = Self { dice, next_number: 0, respondents: Vec::new() };
         for _ in 0..AT_ONCE {
-            let respondent = crowd.respondent();
-            crowd.respondents.push(respondent);
+            let respondent = load.respondent();
+            load.respondents.push(respondent);
         }
-        crowd
+        load
     }
 
     /// One to four questionnaires, each in one piece or two; one outcome, anywhere, or none.

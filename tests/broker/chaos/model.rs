@@ -22,7 +22,7 @@ pub(super) struct Topics {
     pub(super) predictions: BTreeMap<String, Vec<(String, Option<u32>)>>,
     /// Respondent by respondent, the event that was learned from, and its label.
     pub(super) examples: BTreeMap<String, Vec<(String, String)>>,
-    /// The keys of what was set aside.
+    /// The keys of what was dead-lettered.
     pub(super) dead_letters: Vec<String>,
     /// What the outcome store says of each respondent, sorted.
     pub(super) outcome_store: BTreeMap<String, Vec<String>>,

@@ -21,14 +21,14 @@ use foretell::{
     },
     processors::{
         gather::Partial,
-        outcome_join::{Fate, Pending},
+        outcome_join::{Pending, PredictionState},
         retrain_trigger::LearningState,
     },
 };
 use foretell_streams::{
     codec::{Codec as _, Stored},
     record::{InputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{BrokerError, From},
+    runtime::broker::{BrokerError, ReadFrom},
     time::{Clock, SystemClock},
 };
 
@@ -65,7 +65,7 @@ impl Watch {
                 partition: Partition(number),
             });
             let mut readers: Vec<_> = sources
-                .map(|source| cluster.broker.read(&source, From::Beginning).unwrap())
+                .map(|source| cluster.broker.read(&source, ReadFrom::Beginning).unwrap())
                 .collect();
             while !stopped.load(Ordering::SeqCst) {
                 for (index, reader) in readers.iter_mut().enumerate() {
@@ -143,13 +143,13 @@ pub(super) fn read(config: &Config) -> Topics {
     for (key, value) in changelog("outcomes") {
         let pending = Pending::codec().decode(&value).unwrap();
         let said = match pending {
-            Pending::Prediction(prediction, Fate::Waiting) => {
+            Pending::Prediction(prediction, PredictionState::Waiting) => {
                 format!("{} waiting", prediction.event_id)
             }
-            Pending::Prediction(prediction, Fate::Learned(label)) => {
+            Pending::Prediction(prediction, PredictionState::Learned(label)) => {
                 format!("{} learned {label}", prediction.event_id)
             }
-            Pending::Prediction(prediction, Fate::PassedOver) => {
+            Pending::Prediction(prediction, PredictionState::PassedOver) => {
                 format!("{} passed over", prediction.event_id)
             }
             Pending::Outcome(outcome, _) => format!("outcome {} waiting", outcome.label),

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 use foretell_streams::{
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, Cleanup, From, Member, Membership, ProcessingGuarantee, ReadTo,
+        Broker, BrokerError, Cleanup, Member, Membership, ProcessingGuarantee, ReadFrom, ReadTo,
         Rebalance, TopicSpec,
     },
     time::EventTime,
@@ -49,12 +49,12 @@ impl Cluster<'_> {
         name
     }
 
-    fn membership(&self, member: &str, lead: &Topic, companions: &[&Topic]) -> Membership {
+    fn membership(&self, member: &str, lead: &Topic, co_partitioned: &[&Topic]) -> Membership {
         Membership {
             group: format!("{}-group", self.name),
             member: member.to_owned(),
             lead: lead.clone(),
-            companions: companions.iter().map(|topic| (*topic).clone()).collect(),
+            co_partitioned: co_partitioned.iter().map(|topic| (*topic).clone()).collect(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         }
     }
@@ -71,13 +71,13 @@ impl Cluster<'_> {
     /// Everything committed in one partition.
     fn read(&self, topic: &Topic, partition: i32) -> Vec<InputRecord> {
         let source = at(topic, partition);
-        self.read_from(&source, From::Beginning).unwrap()
+        self.read_from(&source, ReadFrom::Beginning).unwrap()
     }
 
     fn read_from(
         &self,
         source: &TopicPartition,
-        from: From,
+        from: ReadFrom,
     ) -> Result<Vec<InputRecord>, BrokerError> {
         let mut reader = self.broker.read(source, from)?;
         let mut records = Vec::new();

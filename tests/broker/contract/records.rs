@@ -2,7 +2,7 @@
 
 use foretell_streams::{
     record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic, partition_of},
-    runtime::broker::{BrokerError, Cleanup, From, ReadTo, TopicSpec},
+    runtime::broker::{BrokerError, Cleanup, ReadFrom, ReadTo, TopicSpec},
     time::EventTime,
 };
 
@@ -73,18 +73,18 @@ pub(crate) fn a_key_chooses_the_partition_that_we_compute(cluster: &Cluster<'_>)
     }
 }
 
-pub(crate) fn a_reader_starts_where_it_is_told(cluster: &Cluster<'_>) {
+pub(crate) fn a_reader_starts_where_it_is_reported(cluster: &Cluster<'_>) {
     let topic = cluster.topic("read", 1);
     let source = at(&topic, 0);
     assert_eq!(cluster.read(&topic, 0), [], "an empty partition has an end");
     cluster.publish(&topic, 0, 0..2500);
     assert_eq!(texts(&cluster.read(&topic, 0)), numbers(0..2500));
-    let from = cluster.read_from(&source, From::Offset(Offset(2400))).unwrap();
+    let from = cluster.read_from(&source, ReadFrom::Offset(Offset(2400))).unwrap();
     assert_eq!(texts(&from), numbers(2400..2500));
-    let at_end = cluster.read_from(&source, From::Offset(Offset(2500))).unwrap();
+    let at_end = cluster.read_from(&source, ReadFrom::Offset(Offset(2500))).unwrap();
     assert_eq!(at_end, []);
 
-    let mut tail = cluster.broker.read(&source, From::End).unwrap();
+    let mut tail = cluster.broker.read(&source, ReadFrom::End).unwrap();
     cluster.publish(&topic, 0, 2500..2510);
     let mut records = Vec::new();
     for _ in 0..ROUNDS_MAX {
@@ -112,12 +112,12 @@ pub(crate) fn a_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
     let topic = cluster.topic("short", 1);
     cluster.publish(&topic, 0, 0..3);
     let source = at(&topic, 0);
-    let answer = cluster.read_from(&source, From::Offset(Offset(1000)));
+    let answer = cluster.read_from(&source, ReadFrom::Offset(Offset(1000)));
     assert!(matches!(&answer, Err(BrokerError::OutOfRange(gone)) if *gone == source), "{answer:?}");
     let missing = Topic::new(&format!("{}-missing", cluster.name));
-    let answer = cluster.read_from(&at(&missing, 0), From::Beginning);
+    let answer = cluster.read_from(&at(&missing, 0), ReadFrom::Beginning);
     assert!(matches!(&answer, Err(BrokerError::Gone(gone)) if *gone == missing), "{answer:?}");
-    assert!(cluster.broker.read(&at(&topic, 1), From::Beginning).is_err());
+    assert!(cluster.broker.read(&at(&topic, 1), ReadFrom::Beginning).is_err());
 }
 
 pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
@@ -150,7 +150,7 @@ pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
     );
 }
 
-/// … and does not spoil the transaction it was meant for.
+/// … and does not fail the transaction it was meant for.
 pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
     let (input, good) = (cluster.topic("in", 1), cluster.topic("good", 1));
     let missing = Topic::new(&format!("{}-missing", cluster.name));

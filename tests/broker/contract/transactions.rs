@@ -169,41 +169,41 @@ fn rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &
     next.member.leave().unwrap();
 }
 
-pub(crate) fn lead_and_companion_go_on_together(cluster: &Cluster<'_>) {
-    let (lead, companion) = (cluster.topic("lead", 2), cluster.topic("companion", 2));
+pub(crate) fn lead_and_co_partitioned_input_go_on_together(cluster: &Cluster<'_>) {
+    let (lead, co_partitioned_input) = (cluster.topic("lead", 2), cluster.topic("side", 2));
     let out = cluster.topic("out", 2);
     let of = |records: &[InputRecord], topic: &Topic, partition: i32| {
         let source = at(topic, partition);
         let mine = records.iter().filter(|record| record.source == source).cloned();
         texts(&mine.collect::<Vec<_>>())
     };
-    let membership = |member: &str| cluster.membership(member, &lead, &[&companion]);
+    let membership = |member: &str| cluster.membership(member, &lead, &[&co_partitioned_input]);
     for partition in 0..2 {
         cluster.publish(&lead, partition, 0..3);
-        cluster.publish(&companion, partition, 100..105);
+        cluster.publish(&co_partitioned_input, partition, 100..105);
     }
     let mut worker = Worker::join(cluster, membership("a"));
     let records = worker.take(16);
     for partition in 0..2 {
         assert_eq!(of(&records, &lead, partition), numbers(0..3));
-        assert_eq!(of(&records, &companion, partition), numbers(100..105));
+        assert_eq!(of(&records, &co_partitioned_input, partition), numbers(100..105));
     }
     worker.copy(&records, &out).unwrap();
-    // Of partition 1, the companion only in part.
+    // Of partition 1, the co-partitioned input only in part.
     let offsets = [
         (at(&lead, 0), Offset(3)),
-        (at(&companion, 0), Offset(5)),
+        (at(&co_partitioned_input, 0), Offset(5)),
         (at(&lead, 1), Offset(3)),
-        (at(&companion, 1), Offset(2)),
+        (at(&co_partitioned_input, 1), Offset(2)),
     ];
     worker.member.commit(&offsets).unwrap();
     worker.member.leave().unwrap();
 
-    cluster.publish(&companion, 0, 105..106);
+    cluster.publish(&co_partitioned_input, 0, 105..106);
     let mut next = Worker::join(cluster, membership("b"));
     let records = next.take(4);
-    assert_eq!(of(&records, &companion, 0), numbers(105..106));
-    assert_eq!(of(&records, &companion, 1), numbers(102..105));
+    assert_eq!(of(&records, &co_partitioned_input, 0), numbers(105..106));
+    assert_eq!(of(&records, &co_partitioned_input, 1), numbers(102..105));
     next.member.leave().unwrap();
 
     // Other partitions than the lead's are refused.
@@ -213,13 +213,13 @@ pub(crate) fn lead_and_companion_go_on_together(cluster: &Cluster<'_>) {
 
 /// A member that finds its position gone says so, and goes on from the beginning.
 pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
-    let (lead, companion) = (cluster.topic("lead", 1), cluster.topic("companion", 1));
+    let (lead, co_partitioned_input) = (cluster.topic("lead", 1), cluster.topic("side", 1));
     cluster.publish(&lead, 0, 0..3);
-    cluster.publish(&companion, 0, 0..3);
-    let membership = |member: &str| cluster.membership(member, &lead, &[&companion]);
+    cluster.publish(&co_partitioned_input, 0, 0..3);
+    let membership = |member: &str| cluster.membership(member, &lead, &[&co_partitioned_input]);
     let mut worker = Worker::join(cluster, membership("a"));
     worker.take(6);
-    let gone = at(&companion, 0);
+    let gone = at(&co_partitioned_input, 0);
     worker.member.commit(&[(at(&lead, 0), Offset(3)), (gone.clone(), Offset(1000))]).unwrap();
     worker.member.leave().unwrap();
 

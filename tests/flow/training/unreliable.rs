@@ -12,7 +12,7 @@ use foretell_streams::{
     local::LocalBroker,
     record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
+        Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom, ReadTo,
         Reader, TopicSpec,
     },
 };
@@ -115,7 +115,11 @@ impl Broker for UnreliableBroker {
         self.local.join(membership)
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let reader = self.local.read(source, from)?;
         let (faults, pace) = (Arc::clone(&self.faults), Arc::clone(&self.pace));

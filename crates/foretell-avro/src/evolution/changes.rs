@@ -6,7 +6,7 @@ use apache_avro::schema::{
     Alias, Aliases, EnumSchema, Name, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema,
 };
 
-use crate::{evolution::can_read, layout::definition, resolution::same_name, words::in_words};
+use crate::{display::in_words, evolution::can_read, layout::definition, resolution::same_name};
 
 /// One change between two schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]

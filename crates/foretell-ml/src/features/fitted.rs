@@ -24,7 +24,7 @@ pub struct FittedPipeline {
 
 /// How many values of a row training has never seen the like of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Surprises {
+pub struct OutOfDistribution {
     /// Categories without a code of their own.
     pub unseen_categories: u64,
     /// Numbers beyond the smallest or the largest.
@@ -119,24 +119,24 @@ impl FittedPipeline {
 
     /// Counts the values that training has never seen the like of. They are scored all the same.
     #[must_use]
-    pub fn surprises(&self, values: &[Value]) -> Surprises {
-        let mut surprises = Surprises::default();
+    pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
+        let mut out_of_distribution = OutOfDistribution::default();
         for (value, encoder) in values.iter().zip(&self.encoders) {
             match encoder {
                 Encoder::Number(scale) => {
                     let is_odd = number_of(value).is_some_and(|number| !scale.has_seen(number));
-                    surprises.out_of_range += u64::from(is_odd);
+                    out_of_distribution.out_of_range += u64::from(is_odd);
                     let is_word = matches!(value, Value::Text(_)) && number_of(value).is_none();
-                    surprises.not_numbers += u64::from(is_word);
+                    out_of_distribution.not_numbers += u64::from(is_word);
                 }
                 Encoder::Category(categories) => {
                     let is_odd =
                         text_of(value).is_some_and(|text| !categories.contains(text.as_ref()));
-                    surprises.unseen_categories += u64::from(is_odd);
+                    out_of_distribution.unseen_categories += u64::from(is_odd);
                 }
             }
         }
-        surprises
+        out_of_distribution
     }
 
     /// In which share of the training's rows a column's value was missing; none if that is not known.
@@ -407,8 +407,8 @@ mod tests {
     #[test]
     fn a_word_in_a_numeric_column_is_counted() {
         let odd = [text("7,25"), text("2.5"), text("cook"), text("it")];
-        let expected = Surprises { not_numbers: 1, ..Surprises::default() };
-        assert_eq!(fitted().surprises(&odd), expected);
+        let expected = OutOfDistribution { not_numbers: 1, ..OutOfDistribution::default() };
+        assert_eq!(fitted().out_of_distribution(&odd), expected);
     }
 
     #[test]

@@ -30,6 +30,6 @@ mod number;
 mod spec;
 
 pub use calendar::{CalendarFeature, CalendarPart, TimeUnit, civil};
-pub use fitted::{FittedError, FittedPipeline, Surprises, number_in};
+pub use fitted::{FittedError, FittedPipeline, OutOfDistribution, number_in};
 pub use number::Scaling;
 pub use spec::{COLUMNS_MAX, PipelineSpec, SpecError};

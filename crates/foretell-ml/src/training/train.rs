@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn three_classes_are_told_apart_and_one_may_be_absent() {
+    fn three_classes_are_distinguished_and_one_may_be_absent() {
         let check = |classes: u32, named: u32| {
             let bundle = quietly(&examples(600, classes, 2), &recipe(named)).unwrap();
             let scorer = Scorer::new(&bundle).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_told_and_can_stop() {
+    fn progress_is_reported_and_can_stop() {
         let (examples, recipe) = (examples(200, 2, 1), recipe(2));
         let mut told = Vec::new();
         train(&examples, &recipe, &mut |done, of| {

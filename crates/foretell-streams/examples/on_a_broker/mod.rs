@@ -8,7 +8,7 @@ use foretell_streams::{
     record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StopSignal, Worker, WorkerParts,
-        broker::{Broker, From, TopicSpec},
+        broker::{Broker, ReadFrom, TopicSpec},
     },
     time::SystemClock,
     topology::Topology,
@@ -44,7 +44,8 @@ impl Run {
         let mut follower = broker.follow()?;
         for topic in &self.outputs {
             for partition in (0..).map(Partition).take(self.partitions.try_into()?) {
-                follower.open(&TopicPartition { topic: topic.clone(), partition }, From::End)?;
+                follower
+                    .open(&TopicPartition { topic: topic.clone(), partition }, ReadFrom::End)?;
             }
         }
 

@@ -5,12 +5,12 @@ use crate::{local::cluster::Cluster, record::Topic};
 impl Cluster {
     /// Deletes a topic and makes it again, as an administrator can. What open transactions have written to it and what groups
     /// have committed of it go with it, as in Kafka.
-    pub fn make_anew(&mut self, topic: &Topic) {
+    pub fn recreate_topic(&mut self, topic: &Topic) {
         self.producers.forget(topic);
         for subscription in self.groups.values_mut() {
             subscription.forget(topic);
         }
-        self.topics.make_anew(topic);
+        self.topics.recreate_topic(topic);
         self.changes += 1;
     }
 

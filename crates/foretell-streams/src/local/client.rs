@@ -17,7 +17,7 @@ use crate::{
         InputRecord, Offset, OutputRecord, OutputRecordRef, Partition, Topic, TopicPartition,
     },
     runtime::broker::{
-        Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
+        Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom, ReadTo,
         Reader, Rebalance, TopicSpec,
     },
     time::Clock,
@@ -30,7 +30,7 @@ use crate::{
 /// use foretell_streams::{
 ///     local::LocalBroker,
 ///     record::{OutputRecord, Partition, Topic, TopicPartition},
-///     runtime::broker::{Broker, Cleanup, From, TopicSpec},
+///     runtime::broker::{Broker, Cleanup, ReadFrom, TopicSpec},
 ///     time::{EventTime, SystemClock},
 /// };
 ///
@@ -40,7 +40,7 @@ use crate::{
 /// broker.create_topics(&[TopicSpec { name: topic.clone(), partitions: 1, cleanup, message_bytes_max: None }])?;
 /// broker.publish()?.send(OutputRecord::new(&topic, None, Some(b"hello"), EventTime(0)))?;
 /// let mut records = Vec::new();
-/// let mut reader = broker.read(&TopicPartition { topic, partition: Partition(0) }, From::Beginning)?;
+/// let mut reader = broker.read(&TopicPartition { topic, partition: Partition(0) }, ReadFrom::Beginning)?;
 /// reader.read(Duration::ZERO, &mut records)?;
 /// assert_eq!(records[0].value.as_deref(), Some(&b"hello"[..]));
 /// # Ok::<(), foretell_streams::runtime::broker::BrokerError>(())
@@ -171,7 +171,11 @@ impl Broker for LocalBroker {
         Ok(Box::new(self.enter(membership)?))
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         let cursor = self.with(|cluster, now| cluster.open(source, from, now))?;
         Ok(Box::new(LocalReader { broker: self.clone(), cursor, has_told_end_again: false }))
     }
@@ -290,7 +294,7 @@ impl Reader for LocalReader {
 }
 
 impl Follower for LocalFollower {
-    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError> {
+    fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError> {
         let cursor = self.broker.with(|cluster, now| cluster.open(source, from, now))?;
         let start = cursor.position;
         self.close(source)?;
@@ -366,7 +370,7 @@ mod tests {
             group: "copy".to_owned(),
             member: member.to_owned(),
             lead: Topic::new("in"),
-            companions: Vec::new(),
+            co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         }
     }
@@ -419,7 +423,7 @@ mod tests {
             let broker = broker.clone();
             move |ready: &mpsc::Sender<()>| {
                 let mut records = Vec::new();
-                let mut reader = broker.read(&at("in", 0), From::End).unwrap();
+                let mut reader = broker.read(&at("in", 0), ReadFrom::End).unwrap();
                 assert_eq!(reader.read(FOR_EVER, &mut records).unwrap(), ReadTo::End);
                 ready.send(()).unwrap();
                 assert_eq!(reader.read(FOR_EVER, &mut records).unwrap(), ReadTo::End);
@@ -504,7 +508,7 @@ mod tests {
         let expelled = wakes(wait(broker.clone()), || {
             clock.advance(LocalSettings::default().session_timeout);
             assert_eq!(broker.partitions(&Topic::new("in")).unwrap(), Some(4));
-            drop(broker.read(&at("in", 0), From::End).unwrap());
+            drop(broker.read(&at("in", 0), ReadFrom::End).unwrap());
         });
         assert_eq!(expelled, "revoked, lost: true");
     }
@@ -512,7 +516,7 @@ mod tests {
     #[test]
     fn no_wait_is_no_wait_and_a_short_one_ends() {
         let broker = real_time();
-        let mut reader = broker.read(&at("in", 0), From::Beginning).unwrap();
+        let mut reader = broker.read(&at("in", 0), ReadFrom::Beginning).unwrap();
         for wait in [Duration::ZERO, Duration::ZERO, Duration::from_millis(1)] {
             assert_eq!(reader.read(wait, &mut Vec::new()).unwrap(), ReadTo::End);
         }
@@ -570,7 +574,7 @@ mod tests {
 
     fn values(broker: &LocalBroker, topic: &str, partition: i32) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
-        let mut reader = broker.read(&at(topic, partition), From::Beginning).unwrap();
+        let mut reader = broker.read(&at(topic, partition), ReadFrom::Beginning).unwrap();
         while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
         records.into_iter().map(|record| record.value.unwrap()).collect()
     }

@@ -14,7 +14,7 @@ use crate::{
         transaction::{Epoch, Producers, Transaction},
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{BrokerError, From, Isolation, Membership, ReadTo, Rebalance, TopicSpec},
+    runtime::broker::{BrokerError, Isolation, Membership, ReadFrom, ReadTo, Rebalance, TopicSpec},
     time::WallTime,
 };
 
@@ -118,7 +118,7 @@ impl Cluster {
     /// Joins a group, and fences whoever had the name: its transaction is aborted, and its tasks are free.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if a topic does not exist, the companions have another number of partitions than
+    /// [`BrokerError::Fatal`] if a topic does not exist, the co-partitioned inputs have another number of partitions than
     /// the lead, or the group reads other topics.
     pub fn join(&mut self, membership: &Membership, now: Now) -> Result<Session, BrokerError> {
         self.expire(now);
@@ -349,7 +349,7 @@ impl Cluster {
     pub fn open(
         &mut self,
         source: &TopicPartition,
-        from: From,
+        from: ReadFrom,
         now: Now,
     ) -> Result<Cursor, BrokerError> {
         self.expire(now);
@@ -357,9 +357,9 @@ impl Cluster {
             return Err(self.topics.missing(source));
         };
         let position = match from {
-            From::Beginning => log.start(),
-            From::Offset(offset) => offset,
-            From::End => log.stable_end(),
+            ReadFrom::Beginning => log.start(),
+            ReadFrom::Offset(offset) => offset,
+            ReadFrom::End => log.stable_end(),
         };
         Ok(Cursor { source: source.clone(), position, knows_end: false })
     }
@@ -425,7 +425,7 @@ impl Cluster {
     }
 
     /// Ends what has run out of time. Transactions first, so that a member that is expelled in the same
-    /// moment leaves nothing open that its heir would have to read past.
+    /// moment leaves nothing open that its successor would have to read past.
     fn expire(&mut self, now: Now) {
         if now.elapsed < self.deadline {
             return;
@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    /// A cluster with `in`, `side` (its companion) and `out`, of two partitions each, and the time.
+    /// A cluster with `in`, `side` (its co-partitioned input) and `out`, of two partitions each, and the time.
     struct Bench {
         cluster: Cluster,
         elapsed: Duration,
@@ -631,7 +631,7 @@ mod tests {
         fn seen(&mut self, topic: &str, partition: i32) -> String {
             let mut records = Vec::new();
             let mut cursor =
-                self.cluster.open(&at(topic, partition), From::Beginning, self.now()).unwrap();
+                self.cluster.open(&at(topic, partition), ReadFrom::Beginning, self.now()).unwrap();
             let now = self.now();
             while self.cluster.read(&mut cursor, now, &mut records).unwrap().0 == ReadTo::More {}
             let show = |record: &InputRecord| format!("{}@{}", value_of(record), record.offset);
@@ -644,7 +644,7 @@ mod tests {
             group: "copy".to_owned(),
             member: member.to_owned(),
             lead: Topic::new("in"),
-            companions: vec![Topic::new("side")],
+            co_partitioned: vec![Topic::new("side")],
             guarantee: ProcessingGuarantee::ExactlyOnce,
         }
     }
@@ -753,13 +753,13 @@ mod tests {
         let mut bench = Bench::new();
         bench.publish("in", 0, "0");
         let mut late = bench.worker("a");
-        let mut heir = bench.join("b");
+        let mut successor = bench.join("b");
         bench.elapsed += SESSION - SECOND;
-        assert_eq!(bench.answer(&mut heir), Some(Rebalance::Assigned(vec![])));
+        assert_eq!(bench.answer(&mut successor), Some(Rebalance::Assigned(vec![])));
         bench.send(&late, "x").unwrap();
         bench.elapsed += SECOND;
         let both = vec![Partition(0), Partition(1)];
-        assert_eq!(bench.answer(&mut heir), Some(Rebalance::Assigned(both.clone())));
+        assert_eq!(bench.answer(&mut successor), Some(Rebalance::Assigned(both.clone())));
         assert!(
             is_abort(bench.commit(&late, &[])),
             "also without offsets: its outputs are another's now"
@@ -772,10 +772,10 @@ mod tests {
         assert_eq!(bench.answer(&mut late), Some(lost));
         assert_eq!(bench.seen("out", 0), "");
         assert_eq!(bench.answer(&mut late), Some(Rebalance::Assigned(vec![])), "it is back");
-        bench.answer_all(&mut heir);
+        bench.answer_all(&mut successor);
         bench.answer_all(&mut late);
-        assert_eq!((late.tasks(), heir.tasks()), (vec![Partition(1)], vec![Partition(0)]));
-        assert_eq!(bench.batch(&mut heir), ["0"]);
+        assert_eq!((late.tasks(), successor.tasks()), (vec![Partition(1)], vec![Partition(0)]));
+        assert_eq!(bench.batch(&mut successor), ["0"]);
     }
 
     #[test]
@@ -820,7 +820,7 @@ mod tests {
         let _heir = bench.join("b");
         let Some(Rebalance::Revoked { tasks, lost: false }) = bench.poll(&mut worker).unwrap()
         else {
-            panic!("one of two tasks goes to the heir");
+            panic!("one of two tasks goes to the successor");
         };
         let offsets = [(at("in", tasks[0].0), Offset(0))];
         bench.send(&worker, "x").unwrap();
@@ -853,17 +853,17 @@ mod tests {
         assert_eq!(bench.seen("out", 0), "x@0 x@1");
         bench.cluster.join(&membership, bench.now()).unwrap();
         assert!(is_fenced(bench.commit(&worker, &[(at("in", 0), Offset(1))])));
-        bench.send(&worker, "ghost").unwrap();
-        assert_eq!(bench.seen("out", 0), "x@0 x@1 ghost@2", "nothing fences a plain producer");
+        bench.send(&worker, "zombie").unwrap();
+        assert_eq!(bench.seen("out", 0), "x@0 x@1 zombie@2", "nothing fences a plain producer");
     }
 
     #[test]
     fn a_group_reads_topics_that_fit() {
         let mut bench = Bench::new();
         let _member = bench.join("a");
-        let with = |lead: &str, companion: &str| Membership {
+        let with = |lead: &str, co_partitioned_input: &str| Membership {
             lead: Topic::new(lead),
-            companions: vec![Topic::new(companion)],
+            co_partitioned: vec![Topic::new(co_partitioned_input)],
             ..membership("b")
         };
         for (membership, group) in [
@@ -886,7 +886,7 @@ mod tests {
         let mut bench = Bench::new();
         let worker = bench.worker("a");
         bench.commit(&worker, &[(at("in", 0), Offset(0))]).unwrap();
-        let from = From::Offset(Offset(3));
+        let from = ReadFrom::Offset(Offset(3));
         let mut reader = bench.cluster.open(&at("in", 0), from, bench.now()).unwrap();
         for _ in 0..100 {
             bench.publish("in", 0, &"x".repeat(50_000));
@@ -902,7 +902,7 @@ mod tests {
         bench.answer(&mut next);
         assert!(out_of_range(bench.poll(&mut next).map(|_| ())));
         assert!(bench.batch(&mut next).len() > 1, "a member goes on from the beginning");
-        let beyond = From::Offset(Offset(101));
+        let beyond = ReadFrom::Offset(Offset(101));
         let mut beyond = bench.cluster.open(&at("in", 0), beyond, now).unwrap();
         let read = bench.cluster.read(&mut beyond, now, &mut Vec::new());
         assert!(out_of_range(read.map(|_| ())), "a checkpoint of another broker's log");
@@ -912,7 +912,7 @@ mod tests {
     fn the_end_is_news_once() {
         let mut bench = Bench::new();
         let source = at("in", 0);
-        let mut reader = bench.cluster.open(&source, From::Beginning, bench.now()).unwrap();
+        let mut reader = bench.cluster.open(&source, ReadFrom::Beginning, bench.now()).unwrap();
         let now = bench.now();
         let mut read =
             |bench: &mut Bench| bench.cluster.read(&mut reader, now, &mut Vec::new()).unwrap();
@@ -924,7 +924,7 @@ mod tests {
         assert_eq!(read(&mut bench), (ReadTo::More, true));
         assert_eq!(read(&mut bench), (ReadTo::End, true));
         assert_eq!(read(&mut bench), (ReadTo::End, false));
-        assert!(is_fatal(bench.cluster.open(&at("in", 2), From::End, now)));
+        assert!(is_fatal(bench.cluster.open(&at("in", 2), ReadFrom::End, now)));
     }
 
     #[test]

@@ -194,9 +194,9 @@ impl TopologyDriver {
         self.committed.extend(self.task.consumed());
         let sent = self.task.take_outbox();
         self.outputs.extend(sent.iter().map(OutputRecordRef::to_owned));
-        self.task.give_back(sent);
+        self.task.return_outbox(sent);
         let changelogs = &mut self.changelogs;
-        let told: Result<(), Infallible> = self.task.tell(|record| {
+        let told: Result<(), Infallible> = self.task.flush_changes(|record| {
             let log = changelogs.entry(record.topic.clone()).or_default();
             log.push(logged(record.to_owned(), log.len()));
             Ok(())

@@ -8,7 +8,7 @@
 //!    └── Lose: from anywhere, when the member has left, was fenced, or is expelled
 //! ```
 //!
-//! A task is never given to its heir before the owner has let it go: that is the cooperative protocol
+//! A task is never given to its successor before the owner has let it go: that is the cooperative protocol
 //! (KIP-429), and with it two members never own a task at one time. The balance is sticky: quotas are
 //! equal but for one, the extra ones go to those who own most, and only what exceeds a quota moves.
 
@@ -25,7 +25,7 @@ use crate::{
 pub(crate) struct Group {
     /// Grows with each change of the members or of what was granted.
     generation: u64,
-    members: BTreeMap<String, Slot>,
+    members: BTreeMap<String, MemberState>,
     /// By lead partition.
     tasks: Vec<Task>,
     /// The last one to join under each name that was not given up by leaving.
@@ -33,7 +33,7 @@ pub(crate) struct Group {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct MemberState {
     /// When it is expelled, unless it polls before.
     deadline: Duration,
     /// The generation it was last told of.
@@ -46,7 +46,7 @@ struct Slot {
 struct Task {
     owner: Ownership,
     /// Who is to own it.
-    heir: Option<String>,
+    successor: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(crate) enum Standing {
 impl Group {
     /// A group without members, for a topic of `tasks` partitions.
     pub(crate) fn new(tasks: u32) -> Self {
-        let free = || Task { owner: Ownership::Free, heir: None };
+        let free = || Task { owner: Ownership::Free, successor: None };
         Self {
             generation: 0,
             members: BTreeMap::new(),
@@ -118,11 +118,11 @@ impl Group {
     }
 
     /// Adds a member. One with the same name is fenced, and what it owned is the new one's to get: it is
-    /// heir already, so that a restarted worker gets its tasks back, and nobody else moves.
+    /// successor already, so that a restarted worker gets its tasks back, and nobody else moves.
     pub(crate) fn join(&mut self, name: &str, epoch: Epoch, deadline: Duration) {
         self.lose_tasks_of(name);
         self.newest.insert(name.to_owned(), epoch);
-        self.members.insert(name.to_owned(), Slot { deadline, told: 0, unanswered: None });
+        self.members.insert(name.to_owned(), MemberState { deadline, told: 0, unanswered: None });
         self.rebalance();
     }
 
@@ -134,7 +134,8 @@ impl Group {
 
     /// Removes the members whose time is up, and says whether there were any.
     pub(crate) fn expel(&mut self, now: Duration) -> bool {
-        let late = |(name, slot): (&String, &Slot)| (slot.deadline <= now).then(|| name.clone());
+        let late =
+            |(name, slot): (&String, &MemberState)| (slot.deadline <= now).then(|| name.clone());
         let expelled: Vec<String> = self.members.iter().filter_map(late).collect();
         for name in &expelled {
             self.remove(name);
@@ -161,8 +162,9 @@ impl Group {
             return slot.unanswered.clone();
         }
         let told = slot.told;
-        let revoked = self
-            .tasks_where(|task| task.owner.is_held_by(name) && task.heir.as_deref() != Some(name));
+        let revoked = self.tasks_where(|task| {
+            task.owner.is_held_by(name) && task.successor.as_deref() != Some(name)
+        });
         let rebalance = if !revoked.is_empty() {
             self.step_all(&revoked, || Step::Revoke);
             Rebalance::Revoked { tasks: revoked, lost: false }
@@ -241,12 +243,12 @@ impl Group {
         self.step_all(&lost, || Step::Lose);
     }
 
-    /// Chooses the heirs anew and begins a generation.
+    /// Chooses the successors anew and begins a generation.
     fn rebalance(&mut self) {
-        self.choose_heirs();
+        self.choose_successors();
         for task in &mut self.tasks {
             if let Ownership::Granted(member) = &task.owner
-                && task.heir.as_ref() != Some(member)
+                && task.successor.as_ref() != Some(member)
             {
                 task.step(Step::Withdraw);
             }
@@ -255,27 +257,27 @@ impl Group {
         self.generation += 1;
     }
 
-    fn choose_heirs(&mut self) {
+    fn choose_successors(&mut self) {
         let mut room = self.quotas();
-        let mut heirs: Vec<Option<String>> = vec![None; self.tasks.len()];
+        let mut successors: Vec<Option<String>> = vec![None; self.tasks.len()];
         // Those that are in use claim first: to move a task that nobody has begun to read costs nothing.
         for in_use in [true, false] {
-            for (task, heir) in self.tasks.iter().zip(&mut heirs) {
+            for (task, successor) in self.tasks.iter().zip(&mut successors) {
                 if task.is_in_use() == in_use
                     && let Some(name) = task.claimant()
                     && let Some(left @ 1..) = room.get_mut(name)
                 {
                     *left -= 1;
-                    *heir = Some(name.to_owned());
+                    *successor = Some(name.to_owned());
                 }
             }
         }
         let mut places = room.iter().flat_map(|(name, left)| (0..*left).map(move |_| name));
-        for heir in heirs.iter_mut().filter(|heir| heir.is_none()) {
-            *heir = places.next().map(|name| (*name).to_owned());
+        for successor in successors.iter_mut().filter(|successor| successor.is_none()) {
+            *successor = places.next().map(|name| (*name).to_owned());
         }
-        for (task, heir) in self.tasks.iter_mut().zip(heirs) {
-            task.heir = heir;
+        for (task, successor) in self.tasks.iter_mut().zip(successors) {
+            task.successor = successor;
         }
     }
 
@@ -300,12 +302,12 @@ impl Group {
         by_claims.into_iter().enumerate().map(quota).collect()
     }
 
-    /// Grants what nobody owns to its heir, and says whether there was any.
+    /// Grants what nobody owns to its successor, and says whether there was any.
     fn grant_free_tasks(&mut self) -> bool {
         let mut granted = false;
         for task in &mut self.tasks {
-            if let (Ownership::Free, Some(heir)) = (&task.owner, &task.heir) {
-                let grant = Step::Grant(heir.clone());
+            if let (Ownership::Free, Some(successor)) = (&task.owner, &task.successor) {
+                let grant = Step::Grant(successor.clone());
                 task.step(grant);
                 granted = true;
             }
@@ -313,11 +315,11 @@ impl Group {
         granted
     }
 
-    fn slot(&self, name: &str) -> &Slot {
+    fn slot(&self, name: &str) -> &MemberState {
         self.members.get(name).expect("the caller has checked the standing")
     }
 
-    fn slot_mut(&mut self, name: &str) -> &mut Slot {
+    fn slot_mut(&mut self, name: &str) -> &mut MemberState {
         self.members.get_mut(name).expect("the caller has checked the standing")
     }
 
@@ -345,13 +347,13 @@ impl Task {
         matches!(self.owner, Ownership::Offered(_) | Ownership::Held(_))
     }
 
-    /// With whom it should stay, if that can be. What is being released is as good as the heir's.
+    /// With whom it should stay, if that can be. What is being released is as good as the successor's.
     fn claimant(&self) -> Option<&str> {
         match &self.owner {
             Ownership::Granted(name) | Ownership::Offered(name) | Ownership::Held(name) => {
                 Some(name)
             }
-            Ownership::Free | Ownership::Releasing(_) => self.heir.as_deref(),
+            Ownership::Free | Ownership::Releasing(_) => self.successor.as_deref(),
         }
     }
 }
@@ -359,7 +361,7 @@ impl Task {
 impl Ownership {
     fn next(self, step: Step) -> Result<Self, IllegalTransition> {
         match (self, step) {
-            (Self::Free, Step::Grant(heir)) => Ok(Self::Granted(heir)),
+            (Self::Free, Step::Grant(successor)) => Ok(Self::Granted(successor)),
             (Self::Granted(_), Step::Withdraw) => Ok(Self::Free),
             (Self::Granted(name), Step::Offer) => Ok(Self::Offered(name)),
             (Self::Offered(name), Step::Accept) => Ok(Self::Held(name)),
@@ -384,7 +386,7 @@ impl Ownership {
     }
 
     fn is_granted_to(&self, name: &str) -> bool {
-        matches!(self, Self::Granted(heir) if heir == name)
+        matches!(self, Self::Granted(successor) if successor == name)
     }
 }
 
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_waits_for_the_answer_of_the_owner() {
+    fn a_successor_waits_for_the_answer_of_the_owner() {
         let mut world = World::new(2);
         world.join("a");
         world.settle();

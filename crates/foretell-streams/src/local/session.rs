@@ -243,10 +243,10 @@ mod tests {
 
     const NOW: Now = Now { elapsed: Duration::ZERO, wall: WallTime(0) };
 
-    /// Topics `lead` and `companion` of three partitions with so many records in each.
-    fn topics(lead: [usize; 3], companion: [usize; 3], value_bytes: usize) -> Topics {
+    /// Topics `lead` and `co_partitioned_input` of three partitions with so many records in each.
+    fn topics(lead: [usize; 3], co_partitioned_input: [usize; 3], value_bytes: usize) -> Topics {
         let mut topics = Topics::new(LocalSettings::default());
-        for (name, counts) in [("lead", lead), ("companion", companion)] {
+        for (name, counts) in [("lead", lead), ("side", co_partitioned_input)] {
             let name = Topic::new(name);
             let cleanup = Cleanup::Delete { retention: None };
             let message_bytes_max = Some(u32::MAX);
@@ -275,7 +275,7 @@ mod tests {
             group: "g".to_owned(),
             member: "m".to_owned(),
             lead: Topic::new("lead"),
-            companions: vec![Topic::new("companion")],
+            co_partitioned: vec![Topic::new("side")],
             guarantee: ProcessingGuarantee::ExactlyOnce,
         };
         let mut session = Session::new(membership, Epoch(0));
@@ -287,11 +287,11 @@ mod tests {
     }
 
     fn inputs(task: i32) -> [TopicPartition; 2] {
-        ["lead", "companion"]
+        ["lead", "side"]
             .map(|topic| TopicPartition { topic: Topic::new(topic), partition: Partition(task) })
     }
 
-    /// How many records of each partition the next batch has: lead first, then companion.
+    /// How many records of each partition the next batch has: lead first, then co-partitioned input.
     fn batch(session: &mut Session, topics: &Topics) -> [usize; 6] {
         let mut records = Vec::new();
         session.fetch(topics, &mut records).unwrap();
@@ -352,7 +352,7 @@ mod tests {
         let committed =
             |source: &TopicPartition| Offset(if source.partition == Partition(2) { 2 } else { 0 });
         session.rewind(&topics, committed);
-        for topic in ["lead", "companion"] {
+        for topic in ["lead", "side"] {
             let mut records = Vec::new();
             let expected = TopicPartition { topic: Topic::new(topic), partition: Partition(2) };
             let refused = session.fetch(&topics, &mut records);

@@ -1,4 +1,4 @@
-//! What a group reads, the lead topic and its companions, and how far it has committed. Who reads which
+//! What a group reads, the lead topic and its co-partitioned inputs, and how far it has committed. Who reads which
 //! task is for [`Group`] to decide.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Subscription {
     pub(crate) group: Group,
     lead: Topic,
-    companions: Vec<Topic>,
+    co_partitioned: Vec<Topic>,
     offsets: BTreeMap<TopicPartition, Offset>,
 }
 
@@ -26,16 +26,16 @@ impl Subscription {
     /// Nobody yet, about to read what `membership` says.
     ///
     /// # Errors
-    /// [`BrokerError::Gone`] if a topic is missing; [`BrokerError::Fatal`] if a companion has another number of
+    /// [`BrokerError::Gone`] if a topic is missing; [`BrokerError::Fatal`] if a co-partitioned input has another number of
     /// partitions.
     pub(crate) fn new(membership: &Membership, topics: &Topics) -> Result<Self, BrokerError> {
-        let Membership { lead, companions, .. } = membership;
+        let Membership { lead, co_partitioned, .. } = membership;
         let tasks = partitions_of(lead, topics)?;
-        for companion in companions {
-            let partitions = partitions_of(companion, topics)?;
+        for co_partitioned_input in co_partitioned {
+            let partitions = partitions_of(co_partitioned_input, topics)?;
             if partitions != tasks {
                 return Err(BrokerError::Fatal(format!(
-                    "topic {companion} has {partitions} partitions, {lead} has {tasks}: records of one \
+                    "topic {co_partitioned_input} has {partitions} partitions, {lead} has {tasks}: records of one \
                      key would not meet in one task"
                 )));
             }
@@ -43,7 +43,7 @@ impl Subscription {
         Ok(Self {
             group: Group::new(tasks),
             lead: lead.clone(),
-            companions: companions.clone(),
+            co_partitioned: co_partitioned.clone(),
             offsets: BTreeMap::new(),
         })
     }
@@ -58,14 +58,14 @@ impl Subscription {
         membership: &Membership,
         topics: &Topics,
     ) -> Result<(), BrokerError> {
-        let Membership { group, lead, companions, .. } = membership;
-        if self.lead == *lead && self.companions == *companions {
+        let Membership { group, lead, co_partitioned, .. } = membership;
+        if self.lead == *lead && self.co_partitioned == *co_partitioned {
             return Ok(());
         }
         if !self.group.is_empty() {
             return Err(BrokerError::Fatal(format!(
-                "group {group} reads {} with {:?}, not {lead} with {companions:?}",
-                self.lead, self.companions
+                "group {group} reads {} with {:?}, not {lead} with {co_partitioned:?}",
+                self.lead, self.co_partitioned
             )));
         }
         let offsets = std::mem::take(&mut self.offsets);
@@ -99,7 +99,7 @@ impl Subscription {
         session: &Session,
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<(), BrokerError> {
-        let Membership { member, lead, companions, .. } = &session.membership;
+        let Membership { member, lead, co_partitioned, .. } = &session.membership;
         if self.group.standing(member, session.epoch) != Standing::Member {
             let generation = self.group.generation();
             return Err(BrokerError::Abort(format!(
@@ -107,7 +107,7 @@ impl Subscription {
             )));
         }
         for (source, _) in offsets {
-            if source.topic != *lead && !companions.contains(&source.topic) {
+            if source.topic != *lead && !co_partitioned.contains(&source.topic) {
                 return Err(BrokerError::Fatal(format!("{source} is no input of the group")));
             }
             if !self.group.owns(member, source.partition) {

@@ -81,7 +81,7 @@ impl Topics {
     }
 
     /// Makes a topic anew, empty. No open transaction may have written there.
-    pub(crate) fn make_anew(&mut self, topic: &Topic) {
+    pub(crate) fn recreate_topic(&mut self, topic: &Topic) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };
         let rules = self.settings.rules(topic.spec.cleanup);
         for log in &mut topic.logs {

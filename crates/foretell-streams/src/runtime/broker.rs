@@ -15,14 +15,14 @@ use crate::record::{
 /// use std::{sync::Arc, time::Duration};
 /// use foretell_streams::{
 ///     local::LocalBroker, record::{OutputRecord, Partition, Topic, TopicPartition},
-///     runtime::broker::{Broker, BrokerError, Cleanup, From, Isolation, ReadTo, TopicSpec},
+///     runtime::broker::{Broker, BrokerError, Cleanup, ReadFrom, Isolation, ReadTo, TopicSpec},
 ///     time::{EventTime, SystemClock},
 /// };
 ///
 /// /// All records of a partition up to its end.
 /// fn read_all(broker: &dyn Broker, source: &TopicPartition) -> Result<usize, BrokerError> {
 ///     let mut records = Vec::new();
-///     let mut reader = broker.read(source, From::Beginning)?;
+///     let mut reader = broker.read(source, ReadFrom::Beginning)?;
 ///     while reader.read(Duration::from_millis(100), &mut records)? == ReadTo::More {}
 ///     Ok(records.len())
 /// }
@@ -52,7 +52,8 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     /// [`BrokerError`], such as for a topic that does not exist.
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError>;
+    fn read(&self, source: &TopicPartition, from: ReadFrom)
+    -> Result<Box<dyn Reader>, BrokerError>;
 
     /// Opens a follower of several partitions outside any group, committed records only: one client for all of them.
     ///
@@ -98,15 +99,15 @@ pub struct Membership {
     /// The topic that the group subscribes to; its partitions number the tasks.
     pub lead: Topic,
     /// Topics with the same number of partitions that follow the lead's assignment.
-    pub companions: Vec<Topic>,
+    pub co_partitioned: Vec<Topic>,
     /// Whether a commit is a transaction.
     pub guarantee: ProcessingGuarantee,
 }
 
 impl Membership {
-    /// Every input partition of the task `partition`: the lead first, then the companions.
+    /// Every input partition of the task `partition`: the lead first, then the co-partitioned inputs.
     pub fn inputs_of(&self, partition: Partition) -> impl Iterator<Item = TopicPartition> + '_ {
-        let topics = std::iter::once(&self.lead).chain(&self.companions);
+        let topics = std::iter::once(&self.lead).chain(&self.co_partitioned);
         topics.map(move |topic| TopicPartition { topic: topic.clone(), partition })
     }
 }
@@ -246,7 +247,7 @@ pub enum Rebalance {
 
 /// The position at which a [`Reader`] or [`Follower`] starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// At the oldest record.
     Beginning,
     /// At this offset, or the first record after it.
@@ -296,7 +297,7 @@ pub trait Follower: Send {
     ///
     /// # Errors
     /// [`BrokerError`], such as for a topic that does not exist.
-    fn open(&mut self, source: &TopicPartition, from: From) -> Result<Offset, BrokerError>;
+    fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError>;
 
     /// Stops following `source`.
     ///

@@ -13,7 +13,7 @@ impl Membership {
             group: group.to_owned(),
             member: member.to_owned(),
             lead: topology.lead().clone(),
-            companions: topology.companions(),
+            co_partitioned: topology.co_partitioned(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! Start with [`Worker`] and [`WorkerParts::new`].
 
+mod active_task;
 mod backlog;
 pub mod broker;
 mod from_topology;
-mod presence;
 mod quiet;
 mod restore;
-mod slot;
 mod standby;
 mod status;
+mod topic_monitor;
 mod worker;
 
-pub use presence::TopicWatch;
 pub use standby::{Standby, StandbyParts};
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
+pub use topic_monitor::TopicMonitor;
 pub use worker::{Repartitioned, StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};

@@ -6,7 +6,7 @@
 //!   (or the beginning)   read to its end, and again once every such transaction is decided
 //! ```
 //! Before that, the log has to be the one that the checkpoint is of: its mark is read where the checkpoint says that it is.
-//! The end of what is committed is not enough: an open transaction of some ghost would hide what a predecessor
+//! The end of what is committed is not enough: an open transaction of some zombie would hide what a predecessor
 //! of ours has committed behind it.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::planted::Planted;
 use crate::{
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
-        broker::{Broker, BrokerError, From, Isolation, ReadTo, Reader},
+        broker::{Broker, BrokerError, Isolation, ReadFrom, ReadTo, Reader},
         worker::TurnError,
     },
     state::{Checkpoint, Incarnation, StoreId, is_mark},
@@ -214,7 +214,7 @@ impl Changelog {
                 reading.is_decided = true;
                 return Ok(count);
             }
-            reading.reader = broker.read(&self.source, From::Offset(reading.position))?;
+            reading.reader = broker.read(&self.source, ReadFrom::Offset(reading.position))?;
             reading.is_decided = true;
         }
         Ok(count)
@@ -233,7 +233,7 @@ impl Changelog {
             let Some((kept, incarnation)) = self.usable(broker, clock, task)? else {
                 return self.read_from(None, broker, clock, task);
             };
-            let reader = broker.read(&self.source, From::Offset(incarnation.offset))?;
+            let reader = broker.read(&self.source, ReadFrom::Offset(incarnation.offset))?;
             self.proof = Some(Proof { kept, incarnation, reader, first: None });
         }
         let Some(proof) = &mut self.proof else { return Ok(()) };
@@ -285,11 +285,11 @@ impl Changelog {
         let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
         let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
         let (from, position, complete_at) = match kept {
-            Some(kept) => (From::Offset(kept.offset), kept.offset, kept.complete_at),
+            Some(kept) => (ReadFrom::Offset(kept.offset), kept.offset, kept.complete_at),
             None => {
                 let cleared = task.clear(self.store);
                 cleared.map_err(TurnError::in_task(task.partition()))?;
-                (From::Beginning, Offset(0), clock.now())
+                (ReadFrom::Beginning, Offset(0), clock.now())
             }
         };
         let reader = broker.read(&self.source, from)?;

@@ -118,7 +118,7 @@ impl Standby {
             #[cfg(test)]
             let is_held = is_held || parts.topology.has(Planted::CopyKeptAfterTakeover);
             if !is_held {
-                tracing::info!(%task, "a worker has taken the warm copy over");
+                tracing::info!(%task, "a worker has taken the standby copy over");
             }
             is_held
         });
@@ -130,7 +130,7 @@ impl Standby {
             let stores = parts.stores.as_ref();
             let opened = Task::open_standby(&parts.topology, partition, &parts.metrics, stores);
             if let Some(task) = opened.map_err(TurnError::in_task(partition))? {
-                tracing::info!(task = %partition, "keeping a warm copy");
+                tracing::info!(task = %partition, "keeping a standby copy");
                 let restore = Restore::of(&task);
                 self.copies.insert(partition, Copy { task, restore, is_damaged: false });
             }
@@ -149,13 +149,13 @@ impl Standby {
             return Ok(());
         };
         if *is_damaged {
-            return self.copy_anew(partition);
+            return self.rebuild(partition);
         }
         let (broker, clock) = (self.parts.broker.as_ref(), self.parts.clock.as_ref());
         match restore.follow(broker, clock, task) {
             Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
                 tracing::warn!(%changelog, "it was cut off meanwhile: copying anew");
-                self.copy_anew(partition)
+                self.rebuild(partition)
             }
             // It goes at the next look.
             Err(TurnError::Store(_, StateError::TakenOver(_))) => Ok(()),
@@ -168,7 +168,7 @@ impl Standby {
             )) => {
                 tracing::error!(task = %partition, %error, "copying anew");
                 *is_damaged = true;
-                self.copy_anew(partition)
+                self.rebuild(partition)
             }
             result => result,
         }
@@ -176,7 +176,7 @@ impl Standby {
 
     /// Empties a copy, and lets go of it: the next look makes another. No copy is worth the process: one that can't be emptied
     /// is tried again.
-    fn copy_anew(&mut self, partition: Partition) -> Result<(), TurnError> {
+    fn rebuild(&mut self, partition: Partition) -> Result<(), TurnError> {
         let Some(copy) = self.copies.get_mut(&partition) else { return Ok(()) };
         let mut stores = (0..self.parts.topology.stores.len()).map(StoreId);
         let cleared = stores.try_for_each(|store| copy.task.clear(store));
@@ -198,7 +198,7 @@ impl Standby {
         match result {
             Ok(()) => Ok(true),
             Err(TurnError::Broker(BrokerError::Retry(reason))) => {
-                tracing::warn!(group = self.parts.group, reason, "warm copies fall behind");
+                tracing::warn!(group = self.parts.group, reason, "standby copies fall behind");
                 Ok(false)
             }
             Err(TurnError::Broker(error)) => Err(WorkerError::Broker(error)),

@@ -1,7 +1,7 @@
 //! What holds when outputs, changelogs and offsets are not one transaction. A commit writes the outputs first, then
 //! the changelogs, then the offsets, and each is waited for; so wherever it breaks off, what is missing comes again:
 //!
-//! - every input comes out, and what had to be set aside is set aside; perhaps more than once;
+//! - every input comes out, and what had to be dead-lettered is dead-lettered; perhaps more than once;
 //! - of each key and topic, the first time of each input is in the order in which they were put in: who repeats, starts at
 //!   or before the first that is not out yet. (A real producer may give one record up after half a minute and then write the
 //!   next; here it gives up all of them until it has said so);
@@ -9,8 +9,8 @@
 //!   store holds what came of all committed inputs, and of some of the next ones, which then come again;
 //! - an input was too late once, or has left the window, or is there still; none leaves it that never came out as kept.
 //!
-//! Not so where a ghost writes: nobody fences a process that stalled in the middle of a commit, and wakes to write an old
-//! value over its heir's. Of such a task only the outputs are checked, and the numbers' upper bound. (Kafka
+//! Not so where a zombie writes: nobody fences a process that stalled in the middle of a commit, and wakes to write an old
+//! value over its successor's. Of such a task only the outputs are checked, and the numbers' upper bound. (Kafka
 //! Streams has the same limit. Exactly once has it not.)
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     record::{InputRecord, Partition},
     simulation::{
-        ledger::{text, time_of},
         model::{Found, Model, Said, said},
+        workload::{text, time_of},
     },
 };
 
@@ -27,8 +27,8 @@ use crate::{
 pub(super) struct Seen {
     /// How often each name was counted up.
     pub(super) attempts: BTreeMap<String, u32>,
-    /// Whose changelogs a ghost has written to.
-    pub(super) haunted: BTreeSet<Partition>,
+    /// Whose changelogs a zombie has written to.
+    pub(super) zombie_tasks: BTreeSet<Partition>,
 }
 
 impl Seen {
@@ -47,7 +47,7 @@ impl Model {
         let dead = found.dead_letters.iter().map(|record| text(record.value.as_deref()));
         let dead: BTreeSet<_> = dead.collect();
         if dead != self.poison {
-            return Err(format!("set aside: {dead:?}, not {:?}", self.poison));
+            return Err(format!("dead-lettered: {dead:?}, not {:?}", self.poison));
         }
         for (key, records) in self.by_key(&found.outputs)? {
             let checked = self.check_key_at_least_once(&key, &records, found, seen);
@@ -63,7 +63,7 @@ impl Model {
         found: &Found,
         seen: &Seen,
     ) -> Result<(), String> {
-        let (inputs, is_haunted) = (&self.inputs[key], is_haunted(key, seen));
+        let (inputs, has_zombie_writes) = (&self.inputs[key], has_zombie_writes(key, seen));
         let mut came = BTreeMap::<String, Vec<String>>::new();
         let (mut times, mut kept) = (BTreeMap::new(), BTreeSet::new());
         let (mut late, mut closed) = (BTreeSet::new(), BTreeSet::new());
@@ -80,7 +80,7 @@ impl Model {
             };
             let place = inputs.get(topic).and_then(|all| all.iter().position(|one| *one == input));
             let place = place.ok_or_else(|| format!("`{value}` was never put in"))?;
-            let at_least = if is_haunted { 1 } else { place + 1 };
+            let at_least = if has_zombie_writes { 1 } else { place + 1 };
             seen.check_number(&format!("{key} {topic}"), of_topic, at_least)?;
             seen.check_number(key, of_key, at_least)?;
             if times.insert(input.clone(), time_of(&input)).is_none() {
@@ -100,7 +100,7 @@ impl Model {
         if let Some(input) = closed.union(&stored).find(|input| !kept.contains(*input)) {
             return Err(format!("{input} was in the window, and was never kept"));
         }
-        if is_haunted {
+        if has_zombie_writes {
             return Ok(());
         }
         let in_time = self.in_time.iter().filter(|input| times.contains_key(*input));
@@ -123,7 +123,7 @@ impl Model {
     }
 }
 
-fn is_haunted(key: &str, seen: &Seen) -> bool {
+fn has_zombie_writes(key: &str, seen: &Seen) -> bool {
     let task = key.split('-').next().unwrap();
-    seen.haunted.contains(&Partition(task.parse().unwrap()))
+    seen.zombie_tasks.contains(&Partition(task.parse().unwrap()))
 }

@@ -11,8 +11,8 @@ use std::{
 use crate::{
     record::TopicPartition,
     simulation::{
+        fault_injector::{Fault, FaultInjector},
         process::Process,
-        weather::{Fault, Weather},
     },
     state::{
         Access, Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
@@ -34,17 +34,17 @@ struct Kept {
 
 impl Disk {
     /// Whatever may befall a disk while nobody uses it.
-    pub(super) fn befall(&self, weather: &Weather) {
+    pub(super) fn happen_to(&self, faults: &FaultInjector) {
         let mut stores = self.0.lock().unwrap();
         stores.values_mut().for_each(|kept| kept.is_a_tasks = false);
-        if weather.one_in(20) {
-            weather.note(format_args!("a disk is lost"));
-            weather.struck(Fault::DiskLost);
+        if faults.one_in(20) {
+            faults.note(format_args!("a disk is lost"));
+            faults.struck(Fault::DiskLost);
             stores.clear();
         }
-        if weather.one_in(4) {
-            weather.note(format_args!("the power was cut"));
-            weather.struck(Fault::PowerCut);
+        if faults.one_in(4) {
+            faults.note(format_args!("the power was cut"));
+            faults.struck(Fault::PowerCut);
             stores.values_mut().for_each(|kept| kept.written = kept.synced.clone());
         }
     }
@@ -53,7 +53,7 @@ impl Disk {
 /// The stores of one process.
 pub(super) struct SimulatedStores {
     pub(super) disk: Disk,
-    pub(super) weather: Arc<Weather>,
+    pub(super) faults: Arc<FaultInjector>,
     pub(super) process: Process,
 }
 
@@ -72,7 +72,7 @@ impl SimulatedStores {
             lease: kept.lease,
             is_a_tasks,
             disk: self.disk.clone(),
-            weather: Arc::clone(&self.weather),
+            faults: Arc::clone(&self.faults),
             process: self.process.clone(),
         })
     }
@@ -110,7 +110,7 @@ struct SimulatedStore {
     lease: u64,
     is_a_tasks: bool,
     disk: Disk,
-    weather: Arc<Weather>,
+    faults: Arc<FaultInjector>,
     process: Process,
 }
 
@@ -126,10 +126,10 @@ impl SimulatedStore {
         if self.process.is_dead() {
             return Err(dead());
         }
-        let fault = self.weather.fault(WRITE, 2);
+        let fault = self.faults.fault(WRITE, 2);
         if let Some(fault) = fault {
             let (name, changelog) = (&self.process.name, &self.changelog);
-            self.weather.note(format_args!("{name} {what} {changelog}: {fault:?}"));
+            self.faults.note(format_args!("{name} {what} {changelog}: {fault:?}"));
         }
         match fault {
             Some(Fault::CrashBefore) => {
@@ -140,7 +140,7 @@ impl SimulatedStore {
                 if self.is_a_tasks {
                     self.process.was_damaged(self.changelog.partition);
                 }
-                return Err(StateError::Damaged("by the weather".to_owned()));
+                return Err(StateError::Damaged("by the fault injector".to_owned()));
             }
             _ => {}
         }
@@ -151,7 +151,7 @@ impl SimulatedStore {
         }
         change(&mut self.contents)?;
         kept.written = self.contents.clone();
-        if self.weather.one_in(5) {
+        if self.faults.one_in(5) {
             kept.synced = self.contents.clone();
         }
         if fault == Some(Fault::CrashAfter) {

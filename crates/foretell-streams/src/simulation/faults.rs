@@ -7,13 +7,13 @@ use crate::{
     local::LocalBroker,
     record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{
-        Broker, BrokerError, Follower, From, Isolation, Member, Membership, ProcessingGuarantee,
-        Publisher, ReadTo, Reader, TopicSpec,
+        Broker, BrokerError, Follower, Isolation, Member, Membership, ProcessingGuarantee,
+        Publisher, ReadFrom, ReadTo, Reader, TopicSpec,
     },
     simulation::{
+        fault_injector::{Bug, Fault, FaultInjector},
         member::FaultyMember,
         process::Process,
-        weather::{Bug, Fault, Weather},
     },
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct FaultyBroker {
     pub(super) inner: LocalBroker,
-    pub(super) weather: Arc<Weather>,
+    pub(super) faults: Arc<FaultInjector>,
     pub(super) process: Process,
     pub(super) guarantee: ProcessingGuarantee,
 }
@@ -46,13 +46,13 @@ impl FaultyBroker {
             return Err(self.process.die());
         }
         self.process.calls_the_broker();
-        if self.weather.is_out() {
+        if self.faults.is_out() {
             return Err(BrokerError::Retry("nobody answers".to_owned()));
         }
         // Of all the calls there are, these are few.
         let weight = if matches!(name, "commit" | "drain") { 4 } else { 1 };
-        let Some(fault) = self.weather.fault(possible, weight) else { return operation() };
-        self.weather.note(format_args!("{} {name}: {fault:?}", self.process.name));
+        let Some(fault) = self.faults.fault(possible, weight) else { return operation() };
+        self.faults.note(format_args!("{} {name}: {fault:?}", self.process.name));
         let reason = format!("{fault:?}");
         match fault {
             Fault::CrashBefore => Err(self.process.die()),
@@ -69,12 +69,12 @@ impl FaultyBroker {
                 Err(self.lost_answer(reason))
             }
             Fault::StalledInside => {
-                self.weather.stall_inside();
+                self.faults.stall_inside();
                 operation()
             }
             Fault::StalledAfter => {
                 let result = operation();
-                self.weather.stall_inside();
+                self.faults.stall_inside();
                 result
             }
             Fault::DoneInPart => {
@@ -98,14 +98,14 @@ impl FaultyBroker {
 
     /// Whether a call comes as far as the broker.
     pub(super) fn is_reached(&self) -> bool {
-        !self.process.is_dead() && !self.weather.is_out()
+        !self.process.is_dead() && !self.faults.is_out()
     }
 
     /// librdkafka does not go on with a transaction that may have been committed; a commit of offsets it has just asked
     /// for in vain.
     fn lost_answer(&self, reason: String) -> BrokerError {
         match self.guarantee {
-            _ if self.weather.has(Bug::LostAnswerTakenForAnAbort) => BrokerError::Abort(reason),
+            _ if self.faults.has(Bug::LostAnswerTakenForAnAbort) => BrokerError::Abort(reason),
             ProcessingGuarantee::ExactlyOnce => BrokerError::Fenced(reason),
             ProcessingGuarantee::AtLeastOnce => BrokerError::Retry(reason),
         }
@@ -119,7 +119,11 @@ impl Broker for FaultyBroker {
         Ok(Box::new(FaultyMember::new(self.clone(), member)))
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         let reader = self.call("open", OUTSIDE, || self.inner.read(source, from))?;
         Ok(Box::new(FaultyReader { broker: self.clone(), reader, has_told_end: false }))
     }
@@ -138,7 +142,7 @@ impl Broker for FaultyBroker {
 
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
         let Offset(end) = self.call("end", OUTSIDE, || self.inner.end(source, isolation))?;
-        let ahead = self.weather.has(Bug::CheckpointAhead);
+        let ahead = self.faults.has(Bug::CheckpointAhead);
         Ok(Offset(if ahead && isolation == Isolation::ReadCommitted { end + 3 } else { end }))
     }
 
@@ -160,16 +164,16 @@ impl Reader for FaultyReader {
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
         let Self { broker, reader, has_told_end } = self;
-        if broker.weather.one_in(4) {
+        if broker.faults.one_in(4) {
             return Ok(ReadTo::More); // A slow one.
         }
-        if *has_told_end && broker.weather.happens(Fault::EndToldAgain, 2) {
+        if *has_told_end && broker.faults.happens(Fault::EndToldAgain, 2) {
             return Ok(ReadTo::End);
         }
         let before = records.len();
         let read_to = broker.call("read", OUTSIDE, || reader.read(Duration::ZERO, records))?;
         *has_told_end = read_to == ReadTo::End;
-        if records.len() > before && broker.weather.happens(Fault::RecordsWithAnError, 10) {
+        if records.len() > before && broker.faults.happens(Fault::RecordsWithAnError, 10) {
             return Err(BrokerError::Retry("there were records, too".to_owned()));
         }
         Ok(read_to)

@@ -13,8 +13,8 @@ use crate::{
         Broker as _, BrokerError, Isolation, Member, ProcessingGuarantee, Rebalance,
     },
     simulation::{
+        fault_injector::{Bug, Fault, FaultInjector},
         faults::{FaultyBroker, OUTSIDE},
-        weather::{Bug, Fault, Weather},
     },
 };
 
@@ -71,13 +71,13 @@ impl Plants {
         self.again = self.last.values().cloned().collect();
     }
 
-    fn polled(&mut self, weather: &Weather, records: &mut Vec<InputRecord>, from: usize) {
-        if weather.has(Bug::SkipsAfterAPause) {
+    fn polled(&mut self, faults: &FaultInjector, records: &mut Vec<InputRecord>, from: usize) {
+        if faults.has(Bug::SkipsAfterAPause) {
             let mut polled = records.split_off(from);
             polled.retain(|record| !self.skips.remove(&record.source));
             records.append(&mut polled);
         }
-        if weather.has(Bug::RepeatsAfterARebalance) {
+        if faults.has(Bug::RepeatsAfterARebalance) {
             let again = std::mem::take(&mut self.again);
             for record in &records[from..] {
                 self.last.insert(record.source.clone(), record.clone());
@@ -112,7 +112,9 @@ impl Queue {
         let mut stuck = BTreeSet::new();
         for record in std::mem::take(&mut self.waiting) {
             let to = (record.topic.clone(), record.partition);
-            if !broker.weather.is_calm() && (stuck.contains(&to) || broker.weather.one_in(2)) {
+            if !broker.faults.are_faults_stopped()
+                && (stuck.contains(&to) || broker.faults.one_in(2))
+            {
                 stuck.insert(to);
                 self.waiting.push(record);
             } else {
@@ -134,8 +136,8 @@ fn write(record: &OutputRecord, member: &mut LocalMember, broker: &FaultyBroker)
         && record.topic.as_str().ends_with("-changelog")
         && !member.owns(task)
     {
-        broker.weather.note(format_args!("a ghost writes to {} {task}", record.topic));
-        broker.weather.haunt(task);
+        broker.faults.note(format_args!("a zombie writes to {} {task}", record.topic));
+        broker.faults.add_zombie_writes(task);
     }
     member.send(record.as_ref()).unwrap();
 }
@@ -160,7 +162,7 @@ impl FaultyMember {
         let may_be_told =
             broker.is_reached() && told.is_some_and(|fault| possible.contains(&fault));
         if may_be_told && let Some(fault) = told.take() {
-            broker.weather.note(format_args!("{} {name}: {fault:?} again", broker.process.name));
+            broker.faults.note(format_args!("{} {name}: {fault:?} again", broker.process.name));
             let reason = format!("{fault:?} again");
             return Err(match fault == Aborted {
                 true => BrokerError::Abort(reason),
@@ -173,7 +175,7 @@ impl FaultyMember {
             Err(BrokerError::Retry(_)) => Unavailable,
             _ => return result,
         };
-        if broker.is_reached() && broker.weather.happens(ErrorToldAgain, 4) {
+        if broker.is_reached() && broker.faults.happens(ErrorToldAgain, 4) {
             *told = Some(fault);
         }
         result
@@ -187,8 +189,8 @@ impl FaultyMember {
         operation: fn(&mut LocalMember, &[TopicPartition]) -> Result<(), BrokerError>,
     ) -> Result<(), BrokerError> {
         let in_part = inputs.len() > 1 && self.broker.is_reached();
-        if in_part && self.broker.weather.happens(DoneInPart, 20) {
-            let done = self.broker.weather.roll(inputs.len() as u64);
+        if in_part && self.broker.faults.happens(DoneInPart, 20) {
+            let done = self.broker.faults.roll(inputs.len() as u64);
             operation(&mut self.member, &inputs[..usize::try_from(done).unwrap()])?;
             return Err(BrokerError::Retry("the others are not done".to_owned()));
         }
@@ -198,11 +200,11 @@ impl FaultyMember {
     /// What the producer does by itself, in the background.
     fn send_on(&mut self) {
         let Self { broker, member, queue: Some(queue), .. } = self else { return };
-        if broker.process.is_dead() || broker.weather.is_out() {
+        if broker.process.is_dead() || broker.faults.is_out() {
             return;
         }
-        if broker.weather.fault(&[Undelivered], 1).is_some() {
-            broker.weather.note(format_args!(
+        if broker.faults.fault(&[Undelivered], 1).is_some() {
+            broker.faults.note(format_args!(
                 "{} gives up {} records",
                 broker.process.name,
                 queue.waiting.len()
@@ -221,7 +223,7 @@ impl FaultyMember {
             Ok(())
         })?;
         let has_failed = std::mem::take(&mut queue.has_failed);
-        if has_failed && !broker.weather.has(Bug::FailedDeliveryForgotten) {
+        if has_failed && !broker.faults.has(Bug::FailedDeliveryForgotten) {
             return Err(BrokerError::Abort("a record was not written".to_owned()));
         }
         Ok(())
@@ -248,12 +250,12 @@ impl Member for FaultyMember {
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError> {
         self.send_on();
-        if self.broker.weather.is_out() && !self.broker.process.is_dead() {
+        if self.broker.faults.is_out() && !self.broker.process.is_dead() {
             return Ok(None); // Nobody answers, nor hears that we are alive.
         }
         let before = records.len();
         let rebalance = self.call("poll", POLL, |member| member.poll(wait, records))?;
-        if self.broker.weather.has(Bug::NoSeekAfterAnAbort) {
+        if self.broker.faults.has(Bug::NoSeekAfterAnAbort) {
             let mut polled = records.split_off(before);
             polled.retain(|record| {
                 let next = self.positions.entry(record.source.clone()).or_insert(Offset(0));
@@ -263,11 +265,11 @@ impl Member for FaultyMember {
             });
             records.append(&mut polled);
         }
-        self.plants.polled(&self.broker.weather, records, before);
-        if records.len() > before && self.broker.weather.happens(RecordsWithAnError, 40) {
+        self.plants.polled(&self.broker.faults, records, before);
+        if records.len() > before && self.broker.faults.happens(RecordsWithAnError, 40) {
             // If there is a rebalance, it is announced again.
             let reason = "there were records, too".to_owned();
-            return Err(match self.broker.weather.one_in(2) {
+            return Err(match self.broker.faults.one_in(2) {
                 true => BrokerError::Abort(reason),
                 false => BrokerError::Retry(reason),
             });
@@ -291,7 +293,7 @@ impl Member for FaultyMember {
     }
 
     fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
-        if self.broker.weather.has(Bug::SkipsAfterAPause) {
+        if self.broker.faults.has(Bug::SkipsAfterAPause) {
             let is_at_end = |input: &&TopicPartition| {
                 let end = self.broker.inner.end(input, Isolation::ReadCommitted).unwrap();
                 end > Offset(0) && self.member.position(input) == end
@@ -317,17 +319,17 @@ impl Member for FaultyMember {
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
-        match self.broker.weather.has(Bug::ChangelogsBeforeTheOutputs) {
+        match self.broker.faults.has(Bug::ChangelogsBeforeTheOutputs) {
             true => Ok(()),
             false => self.drain(),
         }
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
-        if self.broker.weather.has(Bug::OffsetsOutsideTheTransaction) {
+        if self.broker.faults.has(Bug::OffsetsOutsideTheTransaction) {
             self.call("commit", COMMIT, |member| member.commit(&[]))?;
         }
-        if self.broker.weather.has(Bug::OffsetsBeforeTheOutputs) {
+        if self.broker.faults.has(Bug::OffsetsBeforeTheOutputs) {
             self.commit_offsets(offsets)?;
             return self.drain();
         }

@@ -2,11 +2,11 @@
 //! crashes, the zombies, the lost answers. What comes out is held against a plain sequential model.
 //!
 //! ```text
-//!   seed ─▶ Weather ─▶ FaultyBroker ─▶ LocalBroker      every call may fail; for a while, all of them
+//!   seed ─▶ FaultInjector ─▶ FaultyBroker ─▶ LocalBroker      every call may fail; for a while, all of them
 //!             ├──────▶ FaultyReader                     records with an error; an end that is told again
 //!             ├──────▶ FaultyMember ─▶ a queue          at least once: accepted is not written
 //!             ├──────▶ Disk                             lost, damaged, older than what was written
-//!             ├──────▶ crowd                            one stands still in a call, the others go on
+//!             ├──────▶ processes                        one stands still in a call, the others go on
 //!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass, make all topics anew
 //!                        └─ when it is calm again ─▶ Model::check, or ::check_at_least_once
 //! ```
@@ -22,15 +22,15 @@
 #![expect(clippy::print_stdout, reason = "what `make simulation` shows")]
 
 mod at_least_once;
-mod crowd;
 mod disk;
+mod fault_injector;
 mod faults;
-mod ledger;
 mod member;
 mod model;
 mod process;
+mod processes;
 mod settle;
-mod weather;
+mod workload;
 mod world;
 
 use std::{env, fmt::Write as _, thread};
@@ -39,7 +39,7 @@ use crate::{
     planted::Planted,
     runtime::broker::ProcessingGuarantee,
     simulation::{
-        weather::{Bug, Fault, Toll},
+        fault_injector::{Bug, Fault, FaultCounts},
         world::{Outcome, SESSION_TIMEOUT, Setting, TRANSACTION_TIMEOUT, simulate},
     },
 };
@@ -59,9 +59,9 @@ fn setting(guarantee: ProcessingGuarantee, bug: Option<Bug>) -> Setting {
 /// What many seeds came to.
 #[derive(Default)]
 struct Sum {
-    toll: Toll,
+    fault_counts: FaultCounts,
     records: u64,
-    haunted: usize,
+    zombie_tasks: usize,
     violations: Vec<String>,
 }
 
@@ -79,10 +79,10 @@ impl Sum {
 
     fn add(&mut self, outcome: Outcome) {
         self.records += outcome.records;
-        self.haunted += outcome.haunted;
-        self.toll.overlapping += outcome.toll.overlapping;
-        for (fault, times) in outcome.toll.faults {
-            *self.toll.faults.entry(fault).or_default() += times;
+        self.zombie_tasks += outcome.zombie_tasks;
+        self.fault_counts.overlapping += outcome.fault_counts.overlapping;
+        for (fault, times) in outcome.fault_counts.faults {
+            *self.fault_counts.faults.entry(fault).or_default() += times;
         }
     }
 }
@@ -106,14 +106,16 @@ fn table(first: u64, seeds: u64, [exactly, at_least]: &[Sum; 2]) -> String {
     };
     count("records", &|sum| sum.records);
     for fault in Fault::ALL {
-        count(fault.name(), &|sum| sum.toll.faults.get(&fault).map_or(0, |times| *times as u64));
+        count(fault.name(), &|sum| {
+            sum.fault_counts.faults.get(&fault).map_or(0, |times| *times as u64)
+        });
     }
     let is_trouble = |(fault, _): &(&Fault, &usize)| **fault != Fault::EndToldAgain;
     count("faults in all", &|sum| {
-        sum.toll.faults.iter().filter(is_trouble).map(|(_, times)| *times as u64).sum()
+        sum.fault_counts.faults.iter().filter(is_trouble).map(|(_, times)| *times as u64).sum()
     });
-    count("  of these amid a recovery", &|sum| sum.toll.overlapping as u64);
-    count("tasks a ghost wrote for", &|sum| sum.haunted as u64);
+    count("  of these amid a recovery", &|sum| sum.fault_counts.overlapping as u64);
+    count("tasks a zombie wrote for", &|sum| sum.zombie_tasks as u64);
     count("violations", &|sum| sum.violations.len() as u64);
     text
 }

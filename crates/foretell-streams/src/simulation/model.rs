@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     codec::{Codec as _, Stored},
     record::InputRecord,
-    simulation::ledger::{POISON, text},
+    simulation::workload::{POISON, text},
     state::is_mark,
     time::EventTime,
 };
@@ -78,7 +78,7 @@ fn compacted(changelog: &[InputRecord]) -> BTreeMap<&[u8], &[u8]> {
     entries
 }
 
-/// What `value` says, as the ledger writes it.
+/// What `value` says, as the workload writes it.
 pub(super) fn said(value: &str) -> Said<'_> {
     let words: Vec<&str> = value.split(' ').collect();
     let [input, topic, of_topic, of_key, late] = words[..] else { return Said::Closed(words[0]) };
@@ -99,13 +99,13 @@ impl Model {
 
     /// Says what is wrong: every input of a key came out once, in its topic's order, with its number; the numbers over
     /// both topics leave nothing out; what was kept in the window has left it once, or is there still; what
-    /// had to be set aside was, once; and the stores have counted all that, and nothing else.
+    /// had to be dead-lettered was, once; and the stores have counted all that, and nothing else.
     pub(super) fn check(&self, found: &Found) -> Result<(), String> {
         let dead: Vec<_> =
             found.dead_letters.iter().map(|record| text(record.value.as_deref())).collect();
         let unique: BTreeSet<_> = dead.iter().cloned().collect();
         if unique.len() != dead.len() || unique != self.poison {
-            return Err(format!("set aside: {dead:?}, not {:?}", self.poison));
+            return Err(format!("dead-lettered: {dead:?}, not {:?}", self.poison));
         }
         for (key, records) in self.by_key(&found.outputs)? {
             self.check_key(&key, &records, found).map_err(|wrong| format!("{key}: {wrong}"))?;

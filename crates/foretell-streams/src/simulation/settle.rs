@@ -4,12 +4,12 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-    runtime::broker::{Broker as _, From, ProcessingGuarantee, ReadTo},
+    runtime::broker::{Broker as _, ProcessingGuarantee, ReadFrom, ReadTo},
     simulation::{
         at_least_once::Seen,
-        crowd,
-        ledger::WINDOW,
         model::{Found, Stores},
+        processes,
+        workload::WINDOW,
         world::{FAST_CLOCK_MAX_MS, World},
     },
     time::{Clock as _, EventTime},
@@ -26,8 +26,8 @@ const QUIET_STEP: Duration = Duration::from_millis(200);
 impl World {
     /// Ends the fault phase, and says what was committed.
     pub(super) fn settle(&mut self) -> Result<String, String> {
-        self.weather.calm();
-        self.weather.note(format_args!("calm"));
+        self.faults.stop_faults();
+        self.faults.note(format_args!("calm"));
         self.finish()?;
         // One clock is fast; the records after it are in time all the same.
         let fast = Duration::from_millis(FAST_CLOCK_MAX_MS);
@@ -77,7 +77,7 @@ impl World {
     fn let_it_be_quiet(&mut self) -> Result<(), String> {
         for _ in 0..QUIET_STEPS {
             self.clock.advance(QUIET_STEP);
-            for at in (0..crowd::len()).rev() {
+            for at in (0..processes::len()).rev() {
                 self.turn(at)?;
             }
         }
@@ -87,15 +87,15 @@ impl World {
     /// Who keeps copies has one of every task that it has not itself.
     fn expect_copies(&mut self) -> Result<(), String> {
         for _ in 0..QUIET_STEPS {
-            if crowd::lacks_a_copy(self.partitions).is_none() {
+            if processes::lacks_a_copy(self.partitions).is_none() {
                 return Ok(());
             }
             self.clock.advance(QUIET_STEP);
-            for at in (0..crowd::len()).rev() {
+            for at in (0..processes::len()).rev() {
                 self.turn(at)?;
             }
         }
-        Err(crowd::lacks_a_copy(self.partitions).unwrap_or_default())
+        Err(processes::lacks_a_copy(self.partitions).unwrap_or_default())
     }
 
     /// Holds what is committed against the model.
@@ -111,7 +111,7 @@ impl World {
             ProcessingGuarantee::ExactlyOnce => self.model.check(&found),
             ProcessingGuarantee::AtLeastOnce => {
                 let attempts = self.attempts.lock().unwrap().clone();
-                let seen = Seen { attempts, haunted: self.weather.haunted() };
+                let seen = Seen { attempts, zombie_tasks: self.faults.zombie_tasks() };
                 self.model.check_at_least_once(&found, &seen)
             }
         }
@@ -120,10 +120,10 @@ impl World {
     fn finish(&mut self) -> Result<(), String> {
         for _ in 0..CALM_STEPS_MAX {
             self.clock.advance(CALM_STEP);
-            if crowd::len() == 0 {
+            if processes::len() == 0 {
                 self.start();
             }
-            for at in (0..crowd::len()).rev() {
+            for at in (0..processes::len()).rev() {
                 self.turn(at)?;
             }
             let is_done = |(source, end): (&TopicPartition, &Offset)| {
@@ -142,7 +142,7 @@ impl World {
         for partition in 0..i32::try_from(self.partitions).unwrap() {
             let partition = Partition(partition);
             let source = TopicPartition { topic: Topic::new(topic), partition };
-            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            let mut reader = self.broker.read(&source, ReadFrom::Beginning).unwrap();
             while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
         }
         records

@@ -11,13 +11,13 @@ use crate::{
         broker::{Broker, Cleanup, Membership, ProcessingGuarantee, TopicSpec},
     },
     simulation::{
-        crowd::{self, Instance},
         disk::{Disk, SimulatedStores},
+        fault_injector::{Bug, Fault, FaultCounts, FaultInjector},
         faults::FaultyBroker,
-        ledger::{self, Attempts, POISON, WINDOW},
         model::Model,
         process::Process,
-        weather::{Bug, Fault, Toll, Weather},
+        processes::{self, Instance},
+        workload::{self, Attempts, POISON, WINDOW},
     },
     state::StoreSupplier,
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -59,7 +59,7 @@ pub(super) struct World {
     pub(super) clock: Arc<ManualClock>,
     pub(super) guarantee: ProcessingGuarantee,
     pub(super) broker: LocalBroker,
-    pub(super) weather: Arc<Weather>,
+    pub(super) faults: Arc<FaultInjector>,
     pub(super) topology: Arc<Topology>,
     pub(super) partitions: u32,
     /// By the name of the instance.
@@ -85,24 +85,24 @@ pub(super) struct World {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     log: String,
-    pub(super) toll: Toll,
+    pub(super) fault_counts: FaultCounts,
     pub(super) records: u64,
-    /// Tasks of which a ghost has written to a changelog.
-    pub(super) haunted: usize,
+    /// Tasks of which a zombie has written to a changelog.
+    pub(super) zombie_tasks: usize,
 }
 
 pub(super) fn simulate(seed: u64, setting: Setting) -> Result<Outcome, String> {
-    crowd::clear();
+    processes::clear();
     let mut world = World::new(seed, setting);
     let result = world.live().and_then(|()| world.settle());
-    crowd::clear();
-    let log = world.weather.log().clone();
+    processes::clear();
+    let log = world.faults.log().clone();
     match result {
         Ok(contents) => Ok(Outcome {
             log: log + &contents,
-            toll: world.weather.toll(),
+            fault_counts: world.faults.fault_counts(),
             records: world.values,
-            haunted: world.weather.haunted().len(),
+            zombie_tasks: world.faults.zombie_tasks().len(),
         }),
         Err(wrong) => {
             let lines: Vec<&str> = log.lines().collect();
@@ -117,13 +117,13 @@ impl World {
         let Setting { guarantee, bug, favoured, transaction_timeout } = setting;
         let clock = Arc::new(ManualClock::at(START));
         let lives_are_long = seed.is_multiple_of(LONG_LIVES_EVERY);
-        let weather =
-            Arc::new(Weather::new(seed, bug, favoured, lives_are_long, Arc::clone(&clock)));
+        let faults =
+            Arc::new(FaultInjector::new(seed, bug, favoured, lives_are_long, Arc::clone(&clock)));
         let settings = LocalSettings {
             session_timeout: SESSION_TIMEOUT,
             transaction_timeout,
             compaction_bytes_min: 2_000,
-            batch_records_max: [3, 20, 1_000][usize::try_from(weather.roll(3)).unwrap()],
+            batch_records_max: [3, 20, 1_000][usize::try_from(faults.roll(3)).unwrap()],
             ..LocalSettings::default()
         };
         let broker = LocalBroker::with_settings(
@@ -134,12 +134,11 @@ impl World {
             broker.with(|cluster, _| cluster.plant_trust_in_everybody());
         }
         let attempts = Attempts::default();
-        let topology = Arc::new(ledger::topology(&attempts, bug));
-        let partitions = u32::try_from(1 + weather.roll(4)).unwrap();
-        let left_open_one_in = if weather.favours(Fault::LeftOpen) { 2 } else { 4 };
+        let topology = Arc::new(workload::topology(&attempts, bug));
+        let partitions = u32::try_from(1 + faults.roll(4)).unwrap();
+        let left_open_one_in = if faults.favours(Fault::LeftOpen) { 2 } else { 4 };
         let starts_over = matches!(seed % 4, 1 | 2) || favoured == Some(Fault::MadeAnew);
-        let starts_over_at =
-            starts_over.then(|| usize::try_from(50 + weather.roll(1_000)).unwrap());
+        let starts_over_at = starts_over.then(|| usize::try_from(50 + faults.roll(1_000)).unwrap());
         let plain = ["in", "side", "out", "dead"].map(|name| (Topic::new(name), false));
         let changelogs = topology.changelogs().into_iter().map(|name| (name, true));
         let specs = plain.into_iter().chain(changelogs).map(|(name, is_compact)| TopicSpec {
@@ -156,7 +155,7 @@ impl World {
             clock,
             guarantee,
             broker,
-            weather,
+            faults,
             topology,
             partitions,
             disks: BTreeMap::new(),
@@ -176,17 +175,17 @@ impl World {
 
     /// The bad year.
     fn live(&mut self) -> Result<(), String> {
-        if self.weather.one_in(2) {
+        if self.faults.one_in(2) {
             self.put_backfill();
         }
         for step in 0..STEPS {
             if self.starts_over_at == Some(step) {
                 self.start_over();
             }
-            let span = if self.weather.one_in(40) { 2_000 } else { 30 };
-            self.clock.advance(Duration::from_millis(self.weather.roll(span)));
+            let span = if self.faults.one_in(40) { 2_000 } else { 30 };
+            self.clock.advance(Duration::from_millis(self.faults.roll(span)));
             self.look_around();
-            match self.weather.roll(100) {
+            match self.faults.roll(100) {
                 // More than is processed at once, so that there is work while somebody stands still.
                 0 => (0..BURST).for_each(|_| self.put_something()),
                 1..30 => self.put_something(),
@@ -194,11 +193,11 @@ impl World {
                 33..36 => self.on_some(Self::stall)?,
                 36 if !self.lives_are_long => self.on_some(Self::kill)?,
                 37 if !self.lives_are_long => self.on_one(Self::stop)?,
-                38 if self.weather.one_in(4) => self.cut_off(),
-                39 if self.weather.one_in(self.left_open_one_in) => self.leave_open(),
+                38 if self.faults.one_in(4) => self.cut_off(),
+                39 if self.faults.one_in(self.left_open_one_in) => self.leave_open(),
                 _ => self.on_one(Self::turn)?,
             }
-            if let Some(wrong) = self.weather.wrong() {
+            if let Some(wrong) = self.faults.wrong() {
                 return Err(wrong);
             }
         }
@@ -207,19 +206,19 @@ impl World {
 
     /// All topics are deleted and made anew while the instances are away. What their disks have is of the old ones.
     fn start_over(&mut self) {
-        self.weather.note(format_args!("all topics are made anew"));
-        self.weather.struck(Fault::MadeAnew);
-        crowd::clear();
+        self.faults.note(format_args!("all topics are made anew"));
+        self.faults.struck(Fault::MadeAnew);
+        processes::clear();
         let topics = INPUTS.into_iter().chain(["out", "dead"]).map(Topic::new);
         for topic in topics.chain(self.topology.changelogs()) {
-            self.broker.with(|cluster, _| cluster.make_anew(&topic));
+            self.broker.with(|cluster, _| cluster.recreate_topic(&topic));
         }
         self.model = Model::default();
         self.attempts.lock().unwrap().clear();
         self.ends.clear();
-        self.weather.unhaunt();
-        self.weather.disturb();
-        if self.weather.one_in(2) {
+        self.faults.forget_zombie_writes();
+        self.faults.disturb();
+        if self.faults.one_in(2) {
             self.put_backfill();
         }
     }
@@ -228,29 +227,29 @@ impl World {
     fn look_around(&self) {
         let is_recovering =
             |one: &Instance| !one.board.read().values().all(WorkerStatus::is_running);
-        self.weather.set_recovering(self.weather.is_out() || crowd::has(is_recovering));
+        self.faults.set_recovering(self.faults.is_out() || processes::has(is_recovering));
     }
 
     /// Nobody reaches the broker, whatever they are in the middle of.
     fn cut_off(&self) {
-        let span = Duration::from_millis(self.weather.roll(OUTAGE_MAX_MS));
-        self.weather.note(format_args!("the broker is away for {span:?}"));
-        self.weather.struck(Fault::Outage);
-        self.weather.set_out(span);
-        self.weather.disturb();
+        let span = Duration::from_millis(self.faults.roll(OUTAGE_MAX_MS));
+        self.faults.note(format_args!("the broker is away for {span:?}"));
+        self.faults.struck(Fault::Outage);
+        self.faults.set_out(span);
+        self.faults.disturb();
     }
 
     /// A zombie that nobody else would meet writes to a changelog, and is no more; its transaction has still to time out.
     fn leave_open(&mut self) {
         let changelogs = self.topology.changelogs();
-        let index = usize::try_from(self.weather.roll(changelogs.len() as u64)).unwrap();
-        let partition = i32::try_from(self.weather.roll(u64::from(self.partitions))).unwrap();
+        let index = usize::try_from(self.faults.roll(changelogs.len() as u64)).unwrap();
+        let partition = i32::try_from(self.faults.roll(u64::from(self.partitions))).unwrap();
         self.zombies += 1;
         let membership = Membership {
             group: "zombies".to_owned(),
             member: self.zombies.to_string(),
             lead: self.topology.lead().clone(),
-            companions: self.topology.companions(),
+            co_partitioned: self.topology.co_partitioned(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
         };
         let record = OutputRecord {
@@ -264,38 +263,38 @@ impl World {
         let zombie = self.broker.join(&membership);
         let sent = zombie.and_then(|mut zombie| zombie.send(record.as_ref()));
         sent.expect("nothing is refused to it");
-        self.weather.note(format_args!("a zombie writes to {} {partition}", record.topic));
-        self.weather.struck(Fault::LeftOpen);
+        self.faults.note(format_args!("a zombie writes to {} {partition}", record.topic));
+        self.faults.struck(Fault::LeftOpen);
     }
 
     fn stall(&mut self, at: usize) -> Result<(), String> {
-        let span = Duration::from_millis(self.weather.roll(20_000));
-        self.weather.note(format_args!("number {at} stalls {span:?}"));
-        self.weather.struck(Fault::Stalled);
-        crowd::stall(at, self.clock.elapsed() + span);
-        self.weather.disturb();
+        let span = Duration::from_millis(self.faults.roll(20_000));
+        self.faults.note(format_args!("number {at} stalls {span:?}"));
+        self.faults.struck(Fault::Stalled);
+        processes::stall(at, self.clock.elapsed() + span);
+        self.faults.disturb();
         Ok(())
     }
 
     fn kill(&mut self, at: usize) -> Result<(), String> {
-        let killed = crowd::remove(at);
-        self.weather.note(format_args!("{} is killed", killed.process.name));
-        self.weather.struck(Fault::Killed);
-        self.weather.disturb();
+        let killed = processes::remove(at);
+        self.faults.note(format_args!("{} is killed", killed.process.name));
+        self.faults.struck(Fault::Killed);
+        self.faults.disturb();
         Ok(())
     }
 
     pub(super) fn turn(&mut self, at: usize) -> Result<(), String> {
-        crowd::turn(at, &self.weather)
+        processes::turn(at, &self.faults)
     }
 
     fn stop(&mut self, at: usize) -> Result<(), String> {
-        crowd::stop(at, &self.weather)
+        processes::stop(at, &self.faults)
     }
 
     /// One of them, or now and then several at the same time.
     fn on_some(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
-        let times = if self.weather.one_in(4) { 1 + self.weather.roll(3) } else { 1 };
+        let times = if self.faults.one_in(4) { 1 + self.faults.roll(3) } else { 1 };
         for _ in 0..times {
             self.on_one(act)?;
         }
@@ -303,33 +302,33 @@ impl World {
     }
 
     fn on_one(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
-        if crowd::len() == 0 {
+        if processes::len() == 0 {
             self.start();
         }
-        if crowd::len() == 0 {
+        if processes::len() == 0 {
             return Ok(());
         }
-        let at = usize::try_from(self.weather.roll(crowd::len() as u64)).unwrap();
-        if crowd::is_stalled(at, self.clock.elapsed()) {
+        let at = usize::try_from(self.faults.roll(processes::len() as u64)).unwrap();
+        if processes::is_stalled(at, self.clock.elapsed()) {
             return Ok(());
         }
         act(self, at)
     }
 
     fn put_something(&mut self) {
-        let topic = INPUTS[usize::try_from(self.weather.roll(2)).unwrap()];
-        let partition = i32::try_from(self.weather.roll(u64::from(self.partitions))).unwrap();
-        let key = format!("{partition}-{}", self.weather.roll(3));
-        let age = i64::try_from(self.weather.roll(15_000)).unwrap();
-        let kind = if self.weather.one_in(20) { POISON } else { "value" };
+        let topic = INPUTS[usize::try_from(self.faults.roll(2)).unwrap()];
+        let partition = i32::try_from(self.faults.roll(u64::from(self.partitions))).unwrap();
+        let key = format!("{partition}-{}", self.faults.roll(3));
+        let age = i64::try_from(self.faults.roll(15_000)).unwrap();
+        let kind = if self.faults.one_in(20) { POISON } else { "value" };
         self.values += 1;
         let value = format!("{kind}{}", self.values);
         // What came twice could not be told from what is put in twice.
         let may_copy = kind != POISON && self.guarantee == ProcessingGuarantee::ExactlyOnce;
-        let copies = if may_copy && self.weather.one_in(20) { 2 } else { 1 };
+        let copies = if may_copy && self.faults.one_in(20) { 2 } else { 1 };
         // Some producers' clocks are fast.
-        let ahead = match self.weather.one_in(50) {
-            true => i64::try_from(self.weather.roll(FAST_CLOCK_MAX_MS)).unwrap(),
+        let ahead = match self.faults.one_in(50) {
+            true => i64::try_from(self.faults.roll(FAST_CLOCK_MAX_MS)).unwrap(),
             false => 0,
         };
         let time = EventTime(self.clock.now().0 - age + ahead);
@@ -341,7 +340,7 @@ impl World {
     /// What happened long ago, written before anybody starts: each topic in the order of event time, one before the
     /// other or in turns. Of both, none is late.
     fn put_backfill(&mut self) {
-        let order = self.weather.roll(3);
+        let order = self.faults.roll(3);
         let first_at = EventTime(START.0) - BACKFILL_EVERY * (BACKFILL_RECORDS + 1);
         let both = [("in", Duration::ZERO), ("side", WINDOW / 2)];
         let of = |(topic, later): (&'static str, Duration)| {
@@ -353,10 +352,10 @@ impl World {
             1 => of(both[1]).chain(of(both[0])).collect(),
             _ => of(both[0]).zip(of(both[1])).flat_map(|(one, other)| [one, other]).collect(),
         };
-        self.weather.note(format_args!("a backfill, in order {order}"));
+        self.faults.note(format_args!("a backfill, in order {order}"));
         for partition in 0..i32::try_from(self.partitions).unwrap() {
             for (topic, time) in &records {
-                let key = format!("{partition}-{}", self.weather.roll(3));
+                let key = format!("{partition}-{}", self.faults.roll(3));
                 self.put_in_time(topic, partition, &key, *time);
             }
         }
@@ -398,26 +397,26 @@ impl World {
 
     /// A process starts, under a name that may be another's, too: a stalled one's.
     pub(super) fn start(&mut self) {
-        if crowd::len() >= INSTANCES_MAX {
+        if processes::len() >= INSTANCES_MAX {
             return;
         }
-        let name = NAMES[usize::try_from(self.weather.roll(NAMES.len() as u64)).unwrap()];
+        let name = NAMES[usize::try_from(self.faults.roll(NAMES.len() as u64)).unwrap()];
         let now = self.clock.elapsed();
         let is_awake = |one: &Instance| one.process.name == name && one.stalled_until <= now;
-        if crowd::has(is_awake) {
+        if processes::has(is_awake) {
             return;
         }
         let process = Process::new(name);
         // A disk has one process at a time: the successor of one that only stalls runs elsewhere.
-        let is_free = !crowd::has(|one| one.process.name == name);
+        let is_free = !processes::has(|one| one.process.name == name);
         let disk =
             if is_free { self.disks.entry(name).or_default().clone() } else { Disk::default() };
-        disk.befall(&self.weather);
+        disk.happen_to(&self.faults);
         let stores =
-            SimulatedStores { disk, weather: Arc::clone(&self.weather), process: process.clone() };
+            SimulatedStores { disk, faults: Arc::clone(&self.faults), process: process.clone() };
         let broker = FaultyBroker {
             inner: self.broker.clone(),
-            weather: Arc::clone(&self.weather),
+            faults: Arc::clone(&self.faults),
             process: process.clone(),
             guarantee: self.guarantee,
         };
@@ -441,7 +440,7 @@ impl World {
                 group: "group".to_owned(),
                 member: name.to_owned(),
                 lead: self.topology.lead().clone(),
-                companions: self.topology.companions(),
+                co_partitioned: self.topology.co_partitioned(),
                 guarantee: self.guarantee,
             },
             stores,
@@ -455,10 +454,10 @@ impl World {
             metrics: StreamsMetrics::unregistered(),
             board: board.clone(),
         });
-        self.weather.note(format_args!("{name} starts: {}", joined.is_ok()));
+        self.faults.note(format_args!("{name} starts: {}", joined.is_ok()));
         if let Ok(worker) = joined {
             let stalled_until = Duration::ZERO;
-            crowd::add(Instance { process, worker, board, standby, stalled_until });
+            processes::add(Instance { process, worker, board, standby, stalled_until });
         }
     }
 }

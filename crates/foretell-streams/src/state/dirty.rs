@@ -23,7 +23,7 @@ type Value = Option<Vec<u8>>;
 pub(super) struct Dirty {
     entries: Entries,
     /// In the order in which they were written.
-    untold: Vec<Place>,
+    pending_changes: Vec<Place>,
 }
 
 enum Entries {
@@ -34,7 +34,7 @@ enum Entries {
 
 struct Written {
     value: Value,
-    is_told: bool,
+    is_flushed: bool,
 }
 
 /// Where an entry is.
@@ -56,7 +56,7 @@ impl Dirty {
             Access::ByRange => Entries::Ordered(BTreeMap::new()),
             Access::ByKey => Entries::Hashed(IndexMap::default()),
         };
-        Self { entries, untold: Vec::new() }
+        Self { entries, pending_changes: Vec::new() }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Value> {
@@ -68,7 +68,7 @@ impl Dirty {
     }
 
     pub(super) fn write(&mut self, key: Vec<u8>, value: Value) -> Undo {
-        let written = Written { value, is_told: false };
+        let written = Written { value, is_flushed: false };
         let (place, again, before) = match &mut self.entries {
             Entries::Ordered(entries) => {
                 let (place, again) = (Place::Key(key.clone()), Place::Key(key.clone()));
@@ -80,15 +80,15 @@ impl Dirty {
             }
         };
         if is_news(before.as_ref()) {
-            self.untold.push(again);
+            self.pending_changes.push(again);
         }
         Undo { place, before }
     }
 
     /// Takes back the last write that was not taken back yet. The changelog may not have been told since.
-    pub(super) fn take_back(&mut self, Undo { place, before }: Undo) {
+    pub(super) fn roll_back(&mut self, Undo { place, before }: Undo) {
         if is_news(before.as_ref()) {
-            self.untold.pop();
+            self.pending_changes.pop();
         }
         match (&mut self.entries, place, before) {
             (Entries::Ordered(entries), Place::Key(key), Some(written)) => {
@@ -129,13 +129,13 @@ impl Dirty {
     }
 
     /// How much that is.
-    pub(super) fn untold_len(&self) -> usize {
-        self.untold.len()
+    pub(super) fn pending_len(&self) -> usize {
+        self.pending_changes.len()
     }
 
     /// What the changelog has still to be told, in the order in which it was written.
-    pub(super) fn untold(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.untold.iter().map(|place| {
+    pub(super) fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.pending_changes.iter().map(|place| {
             let (key, written) = match (&self.entries, place) {
                 (Entries::Ordered(entries), Place::Key(key)) => entries.get_key_value(key),
                 (Entries::Hashed(entries), Place::Index(index)) => entries.get_index(*index),
@@ -149,8 +149,8 @@ impl Dirty {
     }
 
     /// That was done.
-    pub(super) fn all_told(&mut self) {
-        for place in self.untold.drain(..) {
+    pub(super) fn mark_flushed(&mut self) {
+        for place in self.pending_changes.drain(..) {
             let written = match (&mut self.entries, &place) {
                 (Entries::Ordered(entries), Place::Key(key)) => entries.get_mut(key),
                 (Entries::Hashed(entries), Place::Index(index)) => {
@@ -160,7 +160,7 @@ impl Dirty {
                     None
                 }
             };
-            written.expect("what was told is there").is_told = true;
+            written.expect("what was told is there").is_flushed = true;
         }
     }
 
@@ -176,7 +176,7 @@ impl Dirty {
         &mut self,
         write: impl FnOnce(&mut dyn Iterator<Item = Change>) -> R,
     ) -> R {
-        self.untold.clear();
+        self.pending_changes.clear();
         match &mut self.entries {
             Entries::Ordered(entries) => {
                 let entries = std::mem::take(entries).into_iter();
@@ -189,7 +189,7 @@ impl Dirty {
     }
 
     pub(super) fn clear(&mut self) {
-        self.untold.clear();
+        self.pending_changes.clear();
         match &mut self.entries {
             Entries::Ordered(entries) => entries.clear(),
             Entries::Hashed(entries) => entries.clear(),
@@ -199,7 +199,7 @@ impl Dirty {
 
 /// Whether a write over `before` is something to tell that was not there to tell already.
 fn is_news(before: Option<&Written>) -> bool {
-    before.is_none_or(|before| before.is_told)
+    before.is_none_or(|before| before.is_flushed)
 }
 
 pub(super) fn is_within(key: &[u8], from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {

@@ -65,7 +65,7 @@ pub enum StateError {
     /// A value can't be written in the store's format.
     #[error("value cannot be stored: {0}")]
     Unstorable(CodecError),
-    /// Another task of this process has opened the store meanwhile: this one is a ghost.
+    /// Another task of this process has opened the store meanwhile: this one is a zombie.
     #[error("the store of {0} was taken over")]
     TakenOver(TopicPartition),
     /// The disk can't be used; somebody must see to it.

@@ -102,27 +102,27 @@ impl Store {
     }
 
     /// Undoes every write since [`Self::begin_record`].
-    pub fn take_back(&mut self) {
+    pub fn roll_back(&mut self) {
         while let Some(undo) = self.undo.pop() {
-            self.dirty.take_back(undo);
+            self.dirty.roll_back(undo);
         }
     }
 
     /// What the changelog has not been told yet: the last value of every key written since [`Self::all_told`] or the
     /// last commit.
-    pub fn untold(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.dirty.untold()
+    pub fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.dirty.pending_changes()
     }
 
     /// How much that is.
     #[must_use]
-    pub fn untold_len(&self) -> usize {
-        self.dirty.untold_len()
+    pub fn pending_len(&self) -> usize {
+        self.dirty.pending_len()
     }
 
     /// The changelog has been told.
-    pub fn all_told(&mut self) {
-        self.dirty.all_told();
+    pub fn mark_flushed(&mut self) {
+        self.dirty.mark_flushed();
     }
 
     /// Whether the next commit will change something.
@@ -264,37 +264,38 @@ mod tests {
                 store.put(vec![2], vec![value]);
             }
             store.delete(vec![1]);
-            store.take_back();
+            store.roll_back();
             assert_eq!((value(&store, 1), value(&store, 2)), (Some(10), None));
-            assert_eq!(store.untold_len(), 1);
+            assert_eq!(store.pending_len(), 1);
             store.begin_record();
-            store.take_back();
+            store.roll_back();
             assert_eq!(value(&store, 1), Some(10), "that is another record's");
         }
     }
 
     #[test]
-    fn what_is_written_again_is_told_again() {
+    fn what_is_written_again_is_reported_again() {
         for mut store in stores() {
-            let told = |store: &mut Store| {
-                let untold = store.untold();
-                let told: Vec<_> =
-                    untold.map(|(key, value)| (key[0], value.map(|value| value[0]))).collect();
-                store.all_told();
-                told
+            let flushed = |store: &mut Store| {
+                let pending_changes = store.pending_changes();
+                let flushed: Vec<_> = pending_changes
+                    .map(|(key, value)| (key[0], value.map(|value| value[0])))
+                    .collect();
+                store.mark_flushed();
+                flushed
             };
             store.put(vec![1], vec![10]);
             store.put(vec![2], vec![20]);
             store.put(vec![1], vec![11]);
-            assert_eq!(told(&mut store), [(1, Some(11)), (2, Some(20))]);
-            assert!(told(&mut store).is_empty());
+            assert_eq!(flushed(&mut store), [(1, Some(11)), (2, Some(20))]);
+            assert!(flushed(&mut store).is_empty());
             store.delete(vec![1]);
-            assert_eq!(told(&mut store), [(1, None)]);
+            assert_eq!(flushed(&mut store), [(1, None)]);
             // A write that is taken back leaves told what was told.
             store.begin_record();
             store.put(vec![2], vec![21]);
-            store.take_back();
-            assert!(told(&mut store).is_empty());
+            store.roll_back();
+            assert!(flushed(&mut store).is_empty());
             assert!(store.has_changes(), "the commit is still to come");
         }
     }
@@ -324,7 +325,7 @@ mod tests {
                         present.remove(&key);
                     }
                     Step::TakeBack => {
-                        store.take_back();
+                        store.roll_back();
                         present.clone_from(&before);
                     }
                     Step::Commit => {

@@ -384,7 +384,7 @@ mod tests {
                     }
                 }
                 Step::Commit => {
-                    let changes = self.store.untold().filter(|(key, _)| is_logged(key));
+                    let changes = self.store.pending_changes().filter(|(key, _)| is_logged(key));
                     let changes =
                         changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
                     self.log.extend(changes);

@@ -72,10 +72,10 @@ pub(super) fn record(topic: &Topic, letter: DeadLetter, written_at: EventTime) -
 }
 
 impl Task {
-    /// Whether an output that the broker will never take can be set aside: a changelog's can't, nor a dead letter's of
+    /// Whether an output that the broker will never take can be dead-lettered: a changelog's can't, nor a dead letter's of
     /// which there is nothing left to leave out.
     #[must_use]
-    pub fn can_set_aside(&self, record: OutputRecordRef<'_>) -> bool {
+    pub fn can_dead_letter(&self, record: OutputRecordRef<'_>) -> bool {
         if *record.topic == self.topology.dead_letters {
             return record.value.is_some() || record.headers.iter().any(|header| !is_ours(header));
         }
@@ -84,7 +84,7 @@ impl Task {
 
     /// Sets aside an output that the broker will never take: its reason goes in its place, and what it was sent for. Of a
     /// dead letter too large for its topic the headers remain that say what it was.
-    pub fn set_aside_output(
+    pub fn dead_letter_output(
         &mut self,
         record: OutputRecord,
         origin: Option<Origin>,

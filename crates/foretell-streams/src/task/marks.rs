@@ -21,7 +21,7 @@ struct Mark {
 struct New {
     incarnation: Incarnation,
     value: [u8; 16],
-    is_told: bool,
+    is_flushed: bool,
 }
 
 impl Marks {
@@ -40,7 +40,7 @@ impl Marks {
 
     pub(super) fn committed(&mut self) {
         for mark in &mut self.0 {
-            if let Some(new) = mark.new.take_if(|new| new.is_told) {
+            if let Some(new) = mark.new.take_if(|new| new.is_flushed) {
                 mark.known = Some(new.incarnation);
             }
         }
@@ -56,14 +56,14 @@ impl Task {
     pub fn unmarked(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
         self.changelogs().filter(|(store, _)| {
             let Mark { known, new } = &self.marks.0[store.0];
-            known.is_none() && new.is_none() && self.scope.stores[store.0].untold_len() > 0
+            known.is_none() && new.is_none() && self.scope.stores[store.0].pending_len() > 0
         })
     }
 
     /// A mark for a changelog, to be told before its changes.
     pub fn mark(&mut self, store: StoreId, incarnation: Incarnation) {
         let value = incarnation.id.to_be_bytes();
-        self.marks.0[store.0].new = Some(New { incarnation, value, is_told: false });
+        self.marks.0[store.0].new = Some(New { incarnation, value, is_flushed: false });
     }
 
     /// Hands the marks that are to be told to `send`.
@@ -73,7 +73,7 @@ impl Task {
     ) -> Result<(), E> {
         let (partition, timestamp) = (Some(self.scope.partition), self.scope.changed_at());
         for (spec, mark) in self.topology.stores.iter().zip(&mut self.marks.0) {
-            let Some(new) = mark.new.as_mut().filter(|new| !new.is_told) else { continue };
+            let Some(new) = mark.new.as_mut().filter(|new| !new.is_flushed) else { continue };
             send(OutputRecordRef {
                 topic: &spec.changelog,
                 partition,
@@ -82,7 +82,7 @@ impl Task {
                 value: Some(&new.value),
                 headers: &[],
             })?;
-            new.is_told = true;
+            new.is_flushed = true;
         }
         Ok(())
     }

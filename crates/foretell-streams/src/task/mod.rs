@@ -305,7 +305,7 @@ impl Task {
             scope.counts.truncate(counted);
             scope.dead_letters.clear();
             scope.stream_time = time;
-            scope.stores.iter_mut().for_each(Store::take_back);
+            scope.stores.iter_mut().for_each(Store::roll_back);
         }
         result
     }
@@ -331,7 +331,7 @@ impl Task {
     }
 
     /// Returns an outbox whose records were sent.
-    pub fn give_back(&mut self, mut outbox: Outbox) {
+    pub fn return_outbox(&mut self, mut outbox: Outbox) {
         if self.scope.outbox.is_empty() {
             outbox.clear();
             self.scope.outbox = outbox;
@@ -340,38 +340,38 @@ impl Task {
 
     /// How many changes its changelogs have still to be told.
     #[must_use]
-    pub fn untold_len(&self) -> usize {
-        let untold: usize = self.scope.stores.iter().map(Store::untold_len).sum();
-        untold + usize::from(self.owes_time)
+    pub fn pending_len(&self) -> usize {
+        let pending_changes: usize = self.scope.stores.iter().map(Store::pending_len).sum();
+        pending_changes + usize::from(self.owes_time)
     }
 
     /// Hands the records of those to `send`.
     ///
     /// # Errors
     /// What `send` says: the task must then be [`discarded`](Self::discarded).
-    pub fn tell<E>(
+    pub fn flush_changes<E>(
         &mut self,
         mut send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.tell_marks(&mut send)?;
-        let has_untold = self.untold().next().is_some();
-        self.untold().try_for_each(&mut send)?;
-        if self.owes_time && !has_untold {
+        let has_pending = self.pending_changes().next().is_some();
+        self.pending_changes().try_for_each(&mut send)?;
+        if self.owes_time && !has_pending {
             self.time_alone().into_iter().try_for_each(&mut send)?;
         }
-        if self.owes_time || has_untold {
+        if self.owes_time || has_pending {
             self.told_time = self.scope.changed_at();
         }
         self.owes_time = false;
-        self.scope.stores.iter_mut().for_each(Store::all_told);
+        self.scope.stores.iter_mut().for_each(Store::mark_flushed);
         Ok(())
     }
 
-    fn untold(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
+    fn pending_changes(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
         let (partition, timestamp) = (Some(self.scope.partition), self.scope.changed_at());
         self.topology.stores.iter().zip(&self.scope.stores).flat_map(move |(spec, store)| {
             let is_logged = |key: &[u8]| spec.kind != StoreKind::Window || state::is_logged(key);
-            let changes = store.untold().filter(move |(key, _)| is_logged(key));
+            let changes = store.pending_changes().filter(move |(key, _)| is_logged(key));
             changes.map(move |(key, value)| OutputRecordRef {
                 topic: &spec.changelog,
                 partition,

@@ -64,8 +64,8 @@ impl Task {
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
         // Changelog records bear the stream time of when they were told: at most that of their commit.
-        let told = records.iter().map(|record| record.timestamp).max();
-        self.know_time(store, self.store_times[store.0].max(told.unwrap_or(EventTime::MIN)));
+        let flushed = records.iter().map(|record| record.timestamp).max();
+        self.know_time(store, self.store_times[store.0].max(flushed.unwrap_or(EventTime::MIN)));
         self.read_marks(store, &records);
         let checkpoint = Checkpoint {
             offset: last.offset.next(),

@@ -79,8 +79,8 @@ impl Task {
                     // What it was about is in its stores as before, and comes up again when it is next due.
                     self.metrics.punctuation_failed();
                     let error = error.to_string();
-                    let told = self.failed_punctuations.insert(node, error.clone());
-                    if told.as_ref() != Some(&error) {
+                    let flushed = self.failed_punctuations.insert(node, error.clone());
+                    if flushed.as_ref() != Some(&error) {
                         tracing::warn!(task = %self.scope.partition, error, "a punctuation failed: it is tried again when it is next due");
                     }
                 }

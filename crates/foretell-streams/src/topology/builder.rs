@@ -403,7 +403,7 @@ impl Topology {
 
     /// The topics of the other sources: the inputs that are co-partitioned with the lead.
     #[must_use]
-    pub fn companions(&self) -> Vec<Topic> {
+    pub fn co_partitioned(&self) -> Vec<Topic> {
         self.sources[1..].iter().map(|source| source.topic.clone()).collect()
     }
 
@@ -423,7 +423,7 @@ impl Topology {
         of_nodes.chain(self.changelogs()).chain([self.dead_letters.clone()]).collect()
     }
 
-    /// Whether a record for `topic` can't be set aside: changelogs, and the dead letters themselves.
+    /// Whether a record for `topic` can't be dead-lettered: changelogs, and the dead letters themselves.
     pub(crate) fn must_take(&self, topic: &Topic) -> bool {
         *topic == self.dead_letters || self.stores.iter().any(|store| store.changelog == *topic)
     }

@@ -5,7 +5,7 @@
 //!   where does the changelog end? ──▶ commit ──succeeds──▶ the store goes as far as that end
 //! ```
 //! In this order. That the commit succeeded shows that the tasks were still ours when the end was told, so that
-//! nobody else has written before it; a ghost would take its successor's records for its own.
+//! nobody else has written before it; a zombie would take its successor's records for its own.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -100,9 +100,10 @@ impl Worker {
 
     fn behind(&self) -> impl Iterator<Item = (Place, TopicPartition)> + '_ {
         let is_lasting = self.stores.is_lasting();
-        let restored = self.slots.iter().filter(move |(_, slot)| is_lasting && slot.is_restored());
-        restored.flat_map(|(task, slot)| {
-            slot.task.behind().map(move |(store, changelog)| ((*task, store), changelog))
+        let restored =
+            self.active_tasks.iter().filter(move |(_, active)| is_lasting && active.is_restored());
+        restored.flat_map(|(task, active)| {
+            active.task.behind().map(move |(store, changelog)| ((*task, store), changelog))
         })
     }
 }

@@ -23,26 +23,26 @@ const IDLE_COMMIT: Duration = Duration::from_secs(60);
 impl Worker {
     /// Sends what waits in the outboxes.
     pub(super) fn send(&mut self) -> Result<(), BrokerError> {
-        for slot in self.slots.values_mut() {
-            let mut outbox = slot.task.take_outbox();
-            // An output that is set aside leaves a dead letter behind, which is to be sent as well.
+        for active in self.active_tasks.values_mut() {
+            let mut outbox = active.task.take_outbox();
+            // An output that is dead-lettered leaves a dead letter behind, which is to be sent as well.
             while !outbox.is_empty() {
                 self.processed = self.processed.max(1);
                 for (place, record) in outbox.iter().enumerate() {
                     match send(self.member.as_mut(), record) {
                         Err(BrokerError::Unsendable { reason, .. })
-                            if slot.task.can_set_aside(record) =>
+                            if active.task.can_dead_letter(record) =>
                         {
                             let origin = outbox.origin(place);
-                            slot.task.set_aside_output(record.to_owned(), origin, reason);
+                            active.task.dead_letter_output(record.to_owned(), origin, reason);
                         }
                         other => other.map_err(must_be_taken)?,
                     }
                 }
-                slot.task.give_back(outbox);
-                outbox = slot.task.take_outbox();
+                active.task.return_outbox(outbox);
+                outbox = active.task.take_outbox();
             }
-            slot.task.give_back(outbox);
+            active.task.return_outbox(outbox);
         }
         Ok(())
     }
@@ -53,8 +53,10 @@ impl Worker {
             self.mark_changelogs(changes_min);
         }
         let member = self.member.as_mut();
-        for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
-            slot.task.tell(|record| send(member, record).map_err(must_be_taken))?;
+        for active in
+            self.active_tasks.values_mut().filter(|active| active.task.pending_len() >= changes_min)
+        {
+            active.task.flush_changes(|record| send(member, record).map_err(must_be_taken))?;
         }
         Ok(())
     }
@@ -63,13 +65,15 @@ impl Worker {
     /// ends, that waits for other changes.
     fn mark_changelogs(&mut self, changes_min: usize) {
         let now = self.clock.now().0;
-        for slot in self.slots.values_mut().filter(|slot| slot.task.untold_len() >= changes_min) {
-            let unmarked: Vec<_> = slot.task.unmarked().collect();
+        for active in
+            self.active_tasks.values_mut().filter(|active| active.task.pending_len() >= changes_min)
+        {
+            let unmarked: Vec<_> = active.task.unmarked().collect();
             for (store, changelog) in unmarked {
                 match self.broker.end(&changelog, Isolation::ReadUncommitted) {
                     Ok(end) => {
                         let mark = Incarnation::new(&self.membership.member, now, end);
-                        slot.task.mark(store, mark);
+                        active.task.mark(store, mark);
                     }
                     Err(error) => {
                         tracing::debug!(%changelog, %error, "it is not marked yet");
@@ -97,17 +101,19 @@ impl Worker {
     pub(super) fn commit_with(&mut self, ends: Ends) -> Result<(), TurnError> {
         let started = self.clock.elapsed();
         self.send()?;
-        if self.slots.values().any(|slot| slot.task.has_changes()) {
+        if self.active_tasks.values().any(|active| active.task.has_changes()) {
             // Whoever finds in a changelog what was made of a record must find what was sent for it, too.
             self.member.flush()?;
         }
         let mut offsets = Vec::new();
-        for slot in self.slots.values() {
-            offsets.extend(slot.task.consumed());
+        for active in self.active_tasks.values() {
+            offsets.extend(active.task.consumed());
         }
         if !ends.is_empty() && offsets.is_empty() {
             // A commit of nothing would not ask whether the tasks are ours.
-            offsets.extend(self.slots.values().find_map(|slot| slot.task.committed_offset()));
+            offsets.extend(
+                self.active_tasks.values().find_map(|active| active.task.committed_offset()),
+            );
         }
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
         self.tell_changelogs(1)?;
@@ -138,10 +144,10 @@ impl Worker {
         let (now, none) = (self.clock.now(), BTreeMap::new());
         let mut result = Ok(());
         // All of them, whatever comes of one: what is committed must not be discarded.
-        for (partition, slot) in &mut self.slots {
-            let kept = slot.task.committed(now, ends.get(partition).unwrap_or(&none));
+        for (partition, active) in &mut self.active_tasks {
+            let kept = active.task.committed(now, ends.get(partition).unwrap_or(&none));
             if kept.is_err() {
-                self.spoiled.insert(*partition);
+                self.corrupted.insert(*partition);
             }
             result = result.and(kept.map_err(TurnError::in_task(*partition)));
         }
@@ -163,13 +169,13 @@ impl Worker {
         if self.topology.has(Planted::RebuildsNotForgotten) {
             return;
         }
-        for task in tasks.filter(|task| !self.spoiled.contains(task)) {
+        for task in tasks.filter(|task| !self.corrupted.contains(task)) {
             self.rebuilt.remove(&task);
         }
     }
 
     pub(super) fn last_commit(&mut self) -> Result<(), TurnError> {
-        let tasks: Vec<Partition> = self.slots.keys().copied().collect();
+        let tasks: Vec<Partition> = self.active_tasks.keys().copied().collect();
         self.commit_with(self.ends_of(&tasks))
     }
 }

@@ -33,8 +33,8 @@ use crate::{
     metrics::StreamsMetrics,
     record::{InputRecord, Partition, Topic},
     runtime::{
+        active_task::ActiveTask,
         broker::{Broker, BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
-        slot::Slot,
         status::{StatusBoard, WorkerStatus},
         worker::checkpoints::Place,
     },
@@ -183,7 +183,7 @@ const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// use std::{sync::Arc, thread, time::Duration};
 /// use foretell_streams::{
 ///     codec::Utf8, local::LocalBroker, record::{OutputRecord, Partition, Topic, TopicPartition},
-///     runtime::{StopSignal, Worker, WorkerParts, broker::{Broker, From, TopicSpec}},
+///     runtime::{StopSignal, Worker, WorkerParts, broker::{Broker, ReadFrom, TopicSpec}},
 ///     time::{EventTime, SystemClock}, topology::TopologyBuilder,
 /// };
 ///
@@ -205,7 +205,7 @@ const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// });
 ///
 /// let mut records = Vec::new();
-/// let mut reader = broker.read(&TopicPartition { topic: copies, partition: Partition(0) }, From::Beginning)?;
+/// let mut reader = broker.read(&TopicPartition { topic: copies, partition: Partition(0) }, ReadFrom::Beginning)?;
 /// while records.is_empty() && !worker.is_finished() {
 ///     reader.read(Duration::from_millis(100), &mut records)?;
 /// }
@@ -224,11 +224,11 @@ pub struct Worker {
     board: StatusBoard,
     stores: Arc<dyn StoreSupplier>,
     member: Box<dyn Member>,
-    slots: BTreeMap<Partition, Slot>,
+    active_tasks: BTreeMap<Partition, ActiveTask>,
     /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
     rebuilt: BTreeSet<Partition>,
     /// Their stores are not what their changelogs say, and are to be rebuilt before anything else is done.
-    spoiled: BTreeSet<Partition>,
+    corrupted: BTreeSet<Partition>,
     /// A change of assignment that is still to be answered.
     pending: Option<Rebalance>,
     polled: Vec<InputRecord>,
@@ -266,7 +266,8 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Broker`] if the broker refuses, or does not answer after several tries.
     pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
-        for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.companions) {
+        for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.co_partitioned)
+        {
             parts.metrics.begin_input(input.as_str());
         }
         let member = join_group(parts.broker.as_ref(), &parts.membership)?;
@@ -282,9 +283,9 @@ impl Worker {
             board: parts.board,
             stores: parts.stores,
             member,
-            slots: BTreeMap::new(),
+            active_tasks: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
-            spoiled: BTreeSet::new(),
+            corrupted: BTreeSet::new(),
             pending: None,
             polled: Vec::new(),
             processed: 0,
@@ -329,14 +330,14 @@ impl Worker {
     }
 
     fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
-        self.rebuild_spoiled()?;
+        self.rebuild_corrupted()?;
         // What could not be answered at the last turn comes first.
         self.answer_rebalance()?;
         let wait = self.patience(wait);
         self.pending = self.member.poll(wait, &mut self.polled)?;
         for record in self.polled.drain(..) {
-            if let Some(slot) = self.slots.get_mut(&record.source.partition) {
-                slot.add(record);
+            if let Some(active) = self.active_tasks.get_mut(&record.source.partition) {
+                active.add(record);
             }
         }
         // At once: what is lost is written to by another already.
@@ -358,7 +359,7 @@ impl Worker {
 
     /// How long a poll may wait: not at all with work at hand, and never past the next commit.
     fn patience(&self, wait: Duration) -> Duration {
-        if self.slots.values().any(Slot::has_work) {
+        if self.active_tasks.values().any(ActiveTask::has_work) {
             return Duration::ZERO;
         }
         if self.processed == 0 {
@@ -389,8 +390,8 @@ impl Worker {
                         other => other?,
                     }
                 }
-                self.slots.retain(|partition, _| !tasks.contains(partition));
-                self.spoiled.retain(|partition| !tasks.contains(partition));
+                self.active_tasks.retain(|partition, _| !tasks.contains(partition));
+                self.corrupted.retain(|partition| !tasks.contains(partition));
                 self.member.unassign(&tasks)?;
             }
         }
@@ -404,26 +405,26 @@ impl Worker {
         let stores = self.stores.as_ref();
         let task = Task::open(&self.topology, partition, &self.metrics, stores)
             .map_err(TurnError::in_task(partition))?;
-        self.slots.insert(partition, Slot::open(task, self.clock.as_ref()));
+        self.active_tasks.insert(partition, ActiveTask::open(task, self.clock.as_ref()));
         Ok(())
     }
 
     fn restore(&mut self) -> Result<(), TurnError> {
         let (mut changed, mut cut_off) = (false, Vec::new());
         let mut is_restoring = false;
-        for (partition, slot) in &mut self.slots {
-            match slot.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
+        for (partition, active) in &mut self.active_tasks {
+            match active.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
                 Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
                     tracing::warn!(%changelog, "it was cut off meanwhile: restoring anew");
                     cut_off.push(*partition);
                 }
                 restored => changed |= restored?,
             }
-            is_restoring |= !slot.is_restored();
+            is_restoring |= !active.is_restored();
         }
         for partition in cut_off {
-            let Some(slot) = self.slots.get_mut(&partition) else { continue };
-            slot.restore_anew().map_err(TurnError::in_task(partition))?;
+            let Some(active) = self.active_tasks.get_mut(&partition) else { continue };
+            active.restart_restore().map_err(TurnError::in_task(partition))?;
         }
         if is_restoring && self.clock.elapsed() >= self.restore_told_at + RESTORE_TOLD_EVERY {
             self.tell_restore();
@@ -437,8 +438,8 @@ impl Worker {
 
     fn tell_restore(&mut self) {
         self.restore_told_at = self.clock.elapsed();
-        for (task, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_restored()) {
-            let status = slot.status();
+        for (task, active) in self.active_tasks.iter().filter(|(_, active)| !active.is_restored()) {
+            let status = active.status();
             let (records, remaining) = (status.restored, status.restore_remaining);
             tracing::info!(%task, records, remaining, "restoring");
         }
@@ -448,19 +449,21 @@ impl Worker {
         self.find_ends()?;
         self.follow_the_clock()?;
         let idle_max = self.settings.max_task_idle;
-        for (partition, slot) in &mut self.slots {
-            let records = slot.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
+        for (partition, active) in &mut self.active_tasks {
+            let records = active.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
             let records = records.map_err(TurnError::in_task(*partition))?;
             self.processed += records;
             let member = &self.membership.member;
-            slot.note_wait(records, member, &self.metrics, self.clock.as_ref());
+            active.note_wait(records, member, &self.metrics, self.clock.as_ref());
             // A punctuation may write and send nothing: that is to be committed as well.
-            if self.processed == 0 && slot.task.has_changes() {
+            if self.processed == 0 && active.task.has_changes() {
                 self.processed = 1;
             }
         }
-        let changed =
-            self.slots.values_mut().filter_map(|slot| slot.wait_has_changed().then_some(()));
+        let changed = self
+            .active_tasks
+            .values_mut()
+            .filter_map(|active| active.wait_has_changed().then_some(()));
         if changed.count() > 0 {
             self.publish_status();
         }
@@ -479,9 +482,9 @@ impl Worker {
     }
 
     fn publish_status(&self) {
-        let remaining = self.slots.values().map(Slot::restore_remaining).sum();
+        let remaining = self.active_tasks.values().map(ActiveTask::restore_remaining).sum();
         self.metrics.restore_remaining(&self.membership.member, remaining);
-        let tasks = self.slots.values().map(Slot::status).collect();
+        let tasks = self.active_tasks.values().map(ActiveTask::status).collect();
         let status = WorkerStatus { joined: self.joined, tasks };
         self.board.publish(&self.membership.member, status);
     }

@@ -34,8 +34,8 @@ impl Worker {
                     )));
                 }
                 tracing::error!(%task, %error, "rebuilding the stores from their changelogs");
-                self.spoiled.insert(task);
-                self.rebuild_spoiled().or_else(|error| self.recover(error))
+                self.corrupted.insert(task);
+                self.rebuild_corrupted().or_else(|error| self.recover(error))
             }
             StateError::TakenOver(_) => self.rejoin(&error.to_string()),
             // What is on disk comes from the changelog, which has the same.
@@ -79,9 +79,9 @@ impl Worker {
         if self.fenced > FENCED_MAX {
             return Err(WorkerError::FencedAgain { member, times: self.fenced });
         }
-        self.slots.clear();
+        self.active_tasks.clear();
         self.rebuilt.clear();
-        self.spoiled.clear();
+        self.corrupted.clear();
         self.polled.clear();
         self.pending = None;
         self.processed = 0;
@@ -111,8 +111,8 @@ impl Worker {
 
     pub(super) fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
         tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
-        for slot in self.slots.values_mut() {
-            slot.discarded(self.clock.as_ref());
+        for active in self.active_tasks.values_mut() {
+            active.discarded(self.clock.as_ref());
         }
         // A poll that failed may have left records here, which come again.
         self.polled.clear();
@@ -127,17 +127,17 @@ impl Worker {
 
     /// Tasks whose stores can't be read, or could not be written, start over from their changelogs. Until that has
     /// worked they must process nothing, so it is tried again at each turn.
-    pub(super) fn rebuild_spoiled(&mut self) -> Result<(), TurnError> {
-        if self.spoiled.is_empty() {
+    pub(super) fn rebuild_corrupted(&mut self) -> Result<(), TurnError> {
+        if self.corrupted.is_empty() {
             return Ok(());
         }
         self.abort("a store cannot be used")?;
-        while let Some(partition) = self.spoiled.first().copied() {
+        while let Some(partition) = self.corrupted.first().copied() {
             self.rebuilt.insert(partition);
             let inputs: Vec<_> = self.membership.inputs_of(partition).collect();
             self.member.pause(&inputs)?;
             self.open_empty(partition)?;
-            self.spoiled.remove(&partition);
+            self.corrupted.remove(&partition);
         }
         Ok(())
     }
@@ -145,9 +145,9 @@ impl Worker {
     /// A fresh task that remembers nothing but its changelogs.
     pub(super) fn open_empty(&mut self, partition: Partition) -> Result<(), TurnError> {
         self.open(partition)?;
-        let Some(slot) = self.slots.get_mut(&partition) else { return Ok(()) };
+        let Some(active) = self.active_tasks.get_mut(&partition) else { return Ok(()) };
         for index in 0..self.topology.stores.len() {
-            let cleared = slot.task.clear(StoreId(index));
+            let cleared = active.task.clear(StoreId(index));
             cleared.map_err(TurnError::in_task(partition))?;
         }
         Ok(())

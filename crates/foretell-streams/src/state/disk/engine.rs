@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// An empty one, since this one is damaged.
-    pub(super) fn begin_anew(&self, why: &str) -> Result<Self, StateError> {
+    pub(super) fn begin_new_database(&self, why: &str) -> Result<Self, StateError> {
         let engine = Self::begin(&self.folder, self.number + 1, &format!("damaged ({why})"))?;
         engine.remove_others();
         Ok(engine)

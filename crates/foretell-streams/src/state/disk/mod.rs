@@ -124,8 +124,8 @@ impl State {
 
     /// A new database in place of the one that is damaged. A task that has a store of that one open finds it taken over, and
     /// opens it again.
-    fn begin_anew(&mut self, why: &str) -> Result<(), StateError> {
-        self.engine = self.engine.begin_anew(why)?;
+    fn begin_new_database(&mut self, why: &str) -> Result<(), StateError> {
+        self.engine = self.engine.begin_new_database(why)?;
         for lease in self.leases.values_mut() {
             *lease = Lease { number: lease.number + 1, holder: Holder::Nobody };
         }
@@ -202,7 +202,7 @@ impl Shared {
         let mut state = self.lock();
         let opened = match state.open(&name, holder) {
             Err(StateError::Damaged(why)) => {
-                state.begin_anew(&why)?;
+                state.begin_new_database(&why)?;
                 state.open(&name, holder)
             }
             opened => opened,
@@ -356,7 +356,7 @@ impl StateStore for DiskStore {
         // It can't even be emptied. Who has it is who has it.
         let mut state = self.shared.lock();
         let holder = state.leases.get(&self.name).map_or(Holder::Task, |lease| lease.holder);
-        state.begin_anew(&why)?;
+        state.begin_new_database(&why)?;
         if let Some((tree, lease)) = state.open(&self.name, holder)? {
             (self.tree, self.lease) = (tree, lease);
             self.engine = state.engine.clone();

@@ -1,4 +1,4 @@
-//! Stores on disk as workers, ghosts and copies use them; and what becomes of them where bytes are others.
+//! Stores on disk as workers, zombies and copies use them; and what becomes of them where bytes are others.
 
 use std::{fs, path::PathBuf};
 
@@ -124,20 +124,20 @@ proptest! {
 }
 
 #[test]
-fn a_ghost_can_not_write() {
+fn a_zombie_can_not_write() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
-    let mut ghost = stores.open(&changelog(0), Access::ByRange).unwrap();
+    let mut zombie = stores.open(&changelog(0), Access::ByRange).unwrap();
     let mut holder = stores.open(&changelog(0), Access::ByRange).unwrap();
     write(holder.as_mut(), vec![put(1, 1)], 1);
-    let refused = ghost.write(&mut [put(1, 2)].into_iter(), at(2));
+    let refused = zombie.write(&mut [put(1, 2)].into_iter(), at(2));
     assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
-    assert!(matches!(ghost.clear(), Err(StateError::TakenOver(_))));
+    assert!(matches!(zombie.clear(), Err(StateError::TakenOver(_))));
     assert_eq!(all(holder.as_ref()).unwrap(), [(vec![1], vec![1])]);
 }
 
 #[test]
-fn a_warm_copy_yields() {
+fn a_standby_yields() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
     let mut copy = stores.open_standby(&changelog(0)).unwrap().unwrap();
@@ -185,7 +185,7 @@ fn a_folder_has_one_process() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_made_is_told_with_the_way_out() {
+fn a_folder_that_can_not_be_made_is_reported_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "in the way").unwrap();
     let Err(StateError::Disk(why)) = DiskStores::open(&folder.path().join("file/stores")) else {

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Writes to both of its stores, counts, sets aside and sends on, and only then looks whether the word is a
+/// Writes to both of its stores, counts, dead-letters and sends on, and only then looks whether the word is a
 /// bad one. Every ten milliseconds of stream time it tells how many words it has forgotten.
 struct Keep {
     last: KeyValueHandle<String>,
@@ -390,7 +390,7 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
         value: Some(vec![0; 100]),
         headers: Vec::new(),
     };
-    task.set_aside_output(record, Some((1, Offset(42))), "too large".to_owned());
+    task.dead_letter_output(record, Some((1, Offset(42))), "too large".to_owned());
     let outbox = task.take_outbox();
     assert_eq!(outbox.len(), 1);
     let letter = outbox.iter().next().unwrap();
@@ -459,8 +459,8 @@ fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
     let mut task =
         Task::open(&topology, Partition(0), &StreamsMetrics::unregistered(), &MemoryStores)
             .unwrap();
-    assert!(task.can_set_aside(letter.as_ref()));
-    task.set_aside_output(letter, None, "too large".to_owned());
+    assert!(task.can_dead_letter(letter.as_ref()));
+    task.dead_letter_output(letter, None, "too large".to_owned());
     let outbox = task.take_outbox();
     let short = outbox.iter().next().unwrap().to_owned();
     assert_eq!((short.key.as_deref(), &short.value), (Some(&b"k"[..]), &None));
@@ -468,7 +468,7 @@ fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
     assert_eq!(headers.iter().filter(|(name, _)| !name.starts_with("foretell.")).count(), 0);
     assert_eq!(class_of(&short), "bad_word: ");
     assert_eq!(headers.last().unwrap(), &("foretell.value.bytes".to_owned(), "3".to_owned()));
-    assert!(!task.can_set_aside(short.as_ref()), "nothing is left to leave out");
+    assert!(!task.can_dead_letter(short.as_ref()), "nothing is left to leave out");
     let plain = OutputRecord { value: Some(b"bad".to_vec()), ..short };
-    assert!(task.can_set_aside(plain.as_ref()), "its record had no headers");
+    assert!(task.can_dead_letter(plain.as_ref()), "its record had no headers");
 }

@@ -106,7 +106,7 @@ fn what_a_punctuation_sends_is_sent_for_no_record() {
 }
 
 #[test]
-fn what_cannot_be_set_aside_must_be_taken() {
+fn what_cannot_be_dead_lettered_must_be_taken() {
     let topology = topology(&Counter::unread());
     for (name, must) in [("dead", true), ("test-all-changelog", true), ("out", false)] {
         assert_eq!(topology.must_take(&topic(name)), must, "{name}");

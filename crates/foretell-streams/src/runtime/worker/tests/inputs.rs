@@ -16,8 +16,8 @@ use crate::{
     runtime::{
         Worker,
         broker::{
-            Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, Reader,
-            TopicSpec,
+            Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom,
+            Reader, TopicSpec,
         },
         worker::tests::{COMMIT_INTERVAL, World, topic},
     },
@@ -101,7 +101,11 @@ impl Broker for Ends {
         self.broker.join(membership)
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         self.broker.read(source, from)
     }
 
@@ -180,9 +184,9 @@ fn a_backlog_is_processed_in_the_order_of_time() {
 #[test]
 fn an_input_is_waited_for_to_its_end_and_no_longer() {
     let world = world();
-    let mut ghost = world.broker.join(&world.membership("ghosts", "ghost")).unwrap();
-    ghost.send(record("side", 1).as_ref()).unwrap();
-    ghost.abort().unwrap();
+    let mut zombie = world.broker.join(&world.membership("zombies", "zombie")).unwrap();
+    zombie.send(record("side", 1).as_ref()).unwrap();
+    zombie.abort().unwrap();
     send(&world, [record("in", 2)]);
     let mut worker = world.join("a");
     assert_eq!(out(&world, &mut worker, COMMIT_INTERVAL * 3), [2]);
@@ -258,9 +262,9 @@ fn after_an_abort_nothing_is_known_of_the_inputs() {
     out(&world, &mut worker, Duration::from_secs(1));
     world.clock.advance(AFTER * 2);
     let now = world.clock.elapsed();
-    let slot = &worker.slots[&Partition(0)];
-    assert!(!slot.wants_ends() && slot.may_be_quiet(now, AFTER, Duration::from_secs(1)));
+    let active = &worker.active_tasks[&Partition(0)];
+    assert!(!active.wants_ends() && active.may_be_quiet(now, AFTER, Duration::from_secs(1)));
     worker.abort("of a test").unwrap();
-    let slot = &worker.slots[&Partition(0)];
-    assert!(slot.wants_ends() && !slot.may_be_quiet(now, AFTER, Duration::from_secs(1)));
+    let active = &worker.active_tasks[&Partition(0)];
+    assert!(active.wants_ends() && !active.may_be_quiet(now, AFTER, Duration::from_secs(1)));
 }

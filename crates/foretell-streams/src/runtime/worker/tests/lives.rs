@@ -253,7 +253,7 @@ fn a_store_that_is_to_be_rebuilt_is_emptied_first() {
     world.say("one");
     world.run(&mut [&mut worker]);
     worker.open_empty(TASK).unwrap();
-    let task = &worker.slots[&TASK].task;
+    let task = &worker.active_tasks[&TASK].task;
     assert_eq!(task.store_entries()["counts"], 0);
     assert_eq!(task.checkpoint(StoreId(0)), None);
 }

@@ -18,8 +18,8 @@ use crate::{
     record::{OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
-        broker::{Broker, Cleanup, From, Membership, ProcessingGuarantee, ReadTo, TopicSpec},
-        slot::Slot,
+        active_task::ActiveTask,
+        broker::{Broker, Cleanup, Membership, ProcessingGuarantee, ReadFrom, ReadTo, TopicSpec},
     },
     state::{KeyValueHandle, MemoryStores, StoreSupplier},
     time::{Clock, EventTime, ManualClock, WallTime},
@@ -118,7 +118,7 @@ impl World {
             group: group.to_owned(),
             member: member.to_owned(),
             lead: self.topology.lead().clone(),
-            companions: self.topology.companions(),
+            co_partitioned: self.topology.co_partitioned(),
             guarantee: self.guarantee,
         }
     }
@@ -214,7 +214,7 @@ impl World {
         let mut records = Vec::new();
         for partition in 0..i32::try_from(PARTITIONS).unwrap() {
             let source = TopicPartition { topic: topic(name), partition: Partition(partition) };
-            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            let mut reader = self.broker.read(&source, ReadFrom::Beginning).unwrap();
             while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
         }
         let mut by_key = BTreeMap::<_, Vec<_>>::new();
@@ -244,7 +244,7 @@ impl World {
                 partition: Partition(partition),
             };
             let mut records = Vec::new();
-            let mut reader = self.broker.read(&source, From::Beginning).unwrap();
+            let mut reader = self.broker.read(&source, ReadFrom::Beginning).unwrap();
             while reader.read(Duration::ZERO, &mut records).unwrap() == ReadTo::More {}
             for record in records {
                 *counts.entry(record.key.unwrap_or_default()).or_default() += 1;
@@ -309,7 +309,7 @@ fn two_workers_share_the_partitions_and_the_counts_move_along() {
 }
 
 #[test]
-fn whoever_takes_over_from_a_crash_restores_and_goes_on() {
+fn who_takes_over_from_a_crash_restores_and_goes_on() {
     let world = World::new("out");
     let mut first = world.join("a");
     world.run(&mut [&mut first]);
@@ -324,10 +324,10 @@ fn whoever_takes_over_from_a_crash_restores_and_goes_on() {
     world.expect_out(&["one 1", "two 2"]);
 }
 
-/// A ghost has left a transaction open, in a cluster where they may stay open for long. Somebody has committed behind
+/// A zombie has left a transaction open, in a cluster where they may stay open for long. Another has committed behind
 /// it, where no reader of what is committed gets to yet, and is gone, too: whoever comes next has to wait.
 #[test]
-fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
+fn a_zombies_open_transaction_hides_nothing_from_a_restore() {
     let settings = LocalSettings {
         session_timeout: Duration::from_secs(10),
         transaction_timeout: Duration::from_secs(100),
@@ -337,17 +337,17 @@ fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
     let mut second = world.join("b");
     world.run(&mut [&mut second]);
     let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one store") };
-    let mut ghost = world.broker.join(&world.membership("ghosts", "ghost")).unwrap();
+    let mut zombie = world.broker.join(&world.membership("zombies", "zombie")).unwrap();
     for partition in (0..i32::try_from(PARTITIONS).unwrap()).map(Partition) {
         let record = OutputRecord {
             topic: changelog.clone(),
             partition: Some(partition),
             timestamp: EventTime(0),
-            key: Some(b"ghost".to_vec()),
+            key: Some(b"zombie".to_vec()),
             value: Some(b"never committed".to_vec()),
             headers: Vec::new(),
         };
-        ghost.send(record.as_ref()).unwrap();
+        zombie.send(record.as_ref()).unwrap();
     }
     world.say("one");
     world.run(&mut [&mut second]);
@@ -364,10 +364,10 @@ fn a_ghosts_open_transaction_hides_nothing_from_a_restore() {
         }
     };
     wait(&mut third, 5);
-    assert_eq!(third.slots.len(), 4);
+    assert_eq!(third.active_tasks.len(), 4);
     assert_eq!(world.running("c"), 0, "they wait");
-    let buffered = |slot: &Slot| slot.task.buffered();
-    assert_eq!(third.slots.values().map(buffered).sum::<usize>(), 0, "their inputs rest");
+    let buffered = |active: &ActiveTask| active.task.buffered();
+    assert_eq!(third.active_tasks.values().map(buffered).sum::<usize>(), 0, "their inputs rest");
     wait(&mut third, 20);
     world.run(&mut [&mut third]);
     world.expect_out(&["one 1", "two 2"]);
@@ -394,7 +394,7 @@ fn two_of_one_name_do_not_fence_each_other_for_ever() {
 }
 
 #[test]
-fn who_is_told_to_stop_commits_and_leaves_at_once() {
+fn who_is_reported_to_stop_commits_and_leaves_at_once() {
     let world = World::new("out");
     let mut first = world.join("a");
     world.run(&mut [&mut first]);

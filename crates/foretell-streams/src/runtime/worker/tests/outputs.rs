@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[test]
-fn an_output_that_its_topic_never_takes_is_set_aside_and_the_stream_goes_on() {
+fn an_output_that_its_topic_never_takes_is_dead_lettered_and_the_stream_goes_on() {
     let world = World::new("narrow");
     world.create("narrow", Some(62));
     let mut worker = world.join("a");

@@ -82,15 +82,15 @@ fn an_input_that_overflows_rests_until_there_is_room() {
         worker.turn(Duration::ZERO).unwrap();
     }
     let batch = LocalSettings::default().batch_records_max;
-    let buffered = worker.slots[&TASK].task.buffered();
+    let buffered = worker.active_tasks[&TASK].task.buffered();
     // One batch makes it too much, and another is on its way by then.
     assert!(buffered > BUFFERED_MAX && buffered <= BUFFERED_MAX + 2 * batch, "{buffered}");
-    let slot = worker.slots.get_mut(&TASK).unwrap();
+    let active = worker.active_tasks.get_mut(&TASK).unwrap();
     let input = TopicPartition { topic: topic("in"), partition: TASK };
-    assert_eq!(slot.flow(BUFFERED_MAX).pause, [], "it rests already");
-    slot.flows(std::slice::from_ref(&input), true);
-    assert_eq!(slot.flow(BUFFERED_MAX).pause, std::slice::from_ref(&input));
-    slot.flows(&[input], false);
+    assert_eq!(active.flow(BUFFERED_MAX).pause, [], "it rests already");
+    active.flows(std::slice::from_ref(&input), true);
+    assert_eq!(active.flow(BUFFERED_MAX).pause, std::slice::from_ref(&input));
+    active.flows(&[input], false);
     is_open.store(true, Ordering::SeqCst);
     for _ in 0..60 {
         world.clock.advance(Duration::from_secs(1));
@@ -112,7 +112,7 @@ fn a_turn_processes_so_many_records_and_no_more() {
     world.clock.advance(Duration::from_secs(1));
     for left in [RECORDS_A_TURN_MAX + 1, 1, 0] {
         worker.turn(Duration::ZERO).unwrap();
-        assert_eq!(worker.slots[&TASK].task.buffered(), left);
+        assert_eq!(worker.active_tasks[&TASK].task.buffered(), left);
     }
 }
 
@@ -159,10 +159,10 @@ fn a_poll_waits_for_records_and_no_longer_than_to_the_next_commit() {
     let mut worker = world.join("a");
     world.run(&mut [&mut worker]);
     assert_eq!(worker.patience(WAIT), WAIT);
-    let slot = &worker.slots[&TASK];
-    assert_eq!(slot.status().stream_time, None, "there was no record yet");
+    let active = &worker.active_tasks[&TASK];
+    assert_eq!(active.status().stream_time, None, "there was no record yet");
     let long_after = world.clock.elapsed() + 10 * WAIT;
-    assert!(!slot.may_be_quiet(long_after, WAIT, WAIT), "nothing of it waits for stream time");
+    assert!(!active.may_be_quiet(long_after, WAIT, WAIT), "nothing of it waits for stream time");
     let since_the_commit = COMMIT_INTERVAL / 4;
     worker.processed = 1;
     worker.committed_at = world.clock.elapsed();
@@ -178,7 +178,7 @@ fn a_poll_waits_for_records_and_no_longer_than_to_the_next_commit() {
         value: None,
         headers: Vec::new(),
     };
-    worker.slots.get_mut(&TASK).unwrap().add(record);
+    worker.active_tasks.get_mut(&TASK).unwrap().add(record);
     assert_eq!(worker.patience(WAIT), Duration::ZERO);
 }
 
@@ -188,8 +188,8 @@ fn a_wait_ends_with_the_next_record_that_is_processed() {
     put(&world, 1);
     let mut worker = world.join("a");
     World::turn(&mut [&mut worker]);
-    let slot = worker.slots.get_mut(&TASK).unwrap();
-    assert!(slot.status().blocked_since.is_some());
-    slot.note_wait(1, "a", &world.metrics, world.clock.as_ref());
-    assert_eq!(slot.status().blocked_since, None, "another record waits now");
+    let active = worker.active_tasks.get_mut(&TASK).unwrap();
+    assert!(active.status().blocked_since.is_some());
+    active.note_wait(1, "a", &world.metrics, world.clock.as_ref());
+    assert_eq!(active.status().blocked_since, None, "another record waits now");
 }

@@ -14,8 +14,8 @@ use crate::{
     runtime::{
         StopSignal,
         broker::{
-            Broker, BrokerError, Follower, From, Isolation, Member, Membership, Publisher, ReadTo,
-            Reader, TopicSpec,
+            Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom,
+            ReadTo, Reader, TopicSpec,
         },
         worker::tests::{
             PARTITIONS, World,
@@ -79,7 +79,11 @@ impl Broker for Unkind {
         self.broker.join(membership)
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         let (errors, cuts) = (Arc::clone(&self.errors), Arc::clone(&self.cuts));
         let (reader, source) = (self.broker.read(source, from)?, source.clone());
         Ok(Box::new(UnkindReader { reader, source, errors, cuts, is_cut: false, is_at_end: false }))

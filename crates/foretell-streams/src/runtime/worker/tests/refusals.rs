@@ -14,8 +14,8 @@ use crate::{
     runtime::{
         StopSignal,
         broker::{
-            Broker, BrokerError, Follower, From, Isolation, Member, Membership,
-            ProcessingGuarantee, Publisher, Reader, Rebalance, TopicSpec,
+            Broker, BrokerError, Follower, Isolation, Member, Membership, ProcessingGuarantee,
+            Publisher, ReadFrom, Reader, Rebalance, TopicSpec,
         },
         worker::tests::{COMMIT_INTERVAL, SESSION_OVER, TRANSACTION_OVER, World},
     },
@@ -80,7 +80,11 @@ impl Broker for Refusing {
         }))
     }
 
-    fn read(&self, source: &TopicPartition, from: From) -> Result<Box<dyn Reader>, BrokerError> {
+    fn read(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
         self.broker.read(source, from)
     }
 
@@ -258,7 +262,7 @@ fn who_stops_while_it_must_join_again_commits_nothing() {
     world.expect_out(&["one 1", "two 2"]);
 }
 
-/// At least once, nothing else would keep it from writing over what its heir has written.
+/// At least once, nothing else would keep it from writing over what its successor has written.
 #[test]
 fn who_hears_that_its_tasks_are_lost_writes_nothing_more() {
     let guarantee = ProcessingGuarantee::AtLeastOnce;

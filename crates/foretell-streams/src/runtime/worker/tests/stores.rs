@@ -102,7 +102,7 @@ fn a_lost_folder_is_restored_from_the_beginning() {
 /// While the process was away, somebody has deleted the changelog and made it again, and others have written more to it
 /// than the old one had: what the store has of that is nothing any more.
 #[test]
-fn a_changelog_made_anew_is_not_mixed_with_the_store_of_the_old_one() {
+fn a_changelog_recreated_is_not_mixed_with_the_store_of_the_old_one() {
     for guarantee in [ProcessingGuarantee::ExactlyOnce, ProcessingGuarantee::AtLeastOnce] {
         for others_are_on_disk in [false, true] {
             let mut world = World::new("out");
@@ -129,7 +129,7 @@ fn a_changelog_made_anew_is_not_mixed_with_the_store_of_the_old_one() {
             assert_eq!(world.restored(), 0);
 
             let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one") };
-            world.broker.with(|cluster, _| cluster.make_anew(changelog));
+            world.broker.with(|cluster, _| cluster.recreate_topic(changelog));
             let others: Arc<dyn StoreSupplier> = match others_are_on_disk {
                 true => on_disk(other.path()),
                 false => Arc::new(MemoryStores),
@@ -192,10 +192,10 @@ fn a_task_that_moves_within_the_process_takes_its_store_along() {
     world.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
-/// Another instance has a warm copy on its own disk: when it takes over, there is nothing left to read but what came a
+/// Another instance has a standby copy on its own disk: when it takes over, there is nothing left to read but what came a
 /// moment ago.
 #[test]
-fn who_takes_over_a_warm_copy_has_little_to_read() {
+fn who_takes_over_a_standby_has_little_to_read() {
     let world = World::new("out");
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut first = world.join_on(&on_disk(folders[0].path()), "a");

@@ -26,7 +26,7 @@ const STOP_LOOK: Duration = Duration::from_millis(200);
 
 /// A monitor of the topics in use, for a thread of its own: it ends with an error when a topic is deleted or gets another
 /// number of partitions.
-pub struct TopicWatch {
+pub struct TopicMonitor {
     broker: Arc<dyn Broker>,
     /// How many partitions each has.
     topics: BTreeMap<Topic, u32>,
@@ -36,7 +36,7 @@ pub struct TopicWatch {
     missed: BTreeSet<Topic>,
 }
 
-impl TopicWatch {
+impl TopicMonitor {
     /// A monitor of `topics`, which exist with these numbers of partitions.
     #[must_use]
     pub fn new(
@@ -127,20 +127,20 @@ mod tests {
             Self { clock, broker }
         }
 
-        fn watch(&self, topics: &[(&str, u32)]) -> TopicWatch {
+        fn watch(&self, topics: &[(&str, u32)]) -> TopicMonitor {
             let topics = topics.iter().map(|(name, had)| (Topic::new(name), *had)).collect();
             let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
-            TopicWatch::new(Arc::<LocalBroker>::clone(&self.broker), topics, clock)
+            TopicMonitor::new(Arc::<LocalBroker>::clone(&self.broker), topics, clock)
         }
 
-        fn look(&self, watch: &mut TopicWatch) -> Result<(), WorkerError> {
+        fn look(&self, watch: &mut TopicMonitor) -> Result<(), WorkerError> {
             self.clock.advance(LOOK_EVERY);
             watch.turn(&StopSignal::default())
         }
     }
 
     #[test]
-    fn a_topic_that_is_not_there_at_two_looks_is_told() {
+    fn a_topic_that_is_not_there_at_two_looks_is_reported() {
         let world = World::new();
         let mut calm = world.watch(&[("there", 2)]);
         let mut alarmed = world.watch(&[("there", 2), ("gone", 2)]);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_are_added_are_told_at_the_next_look() {
+    fn partitions_that_are_added_are_reported_at_the_next_look() {
         let world = World::new();
         let mut watch = world.watch(&[("other", 1), ("there", 2)]);
         assert!(world.look(&mut watch).is_ok());

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    app::player::{Action, EventForm, PlaySettings, Script},
+    app::replay::{Action, EventForm, ReplaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
     processors::{gather::ScoreWhen, outcome_join::JoinSettings},
 };
@@ -18,7 +18,7 @@ struct Partial {
 }
 
 /// Says of each event of a sorted script whether it is scored.
-pub(super) fn mark_scored(script: &mut Script, form: &EventForm, settings: &PlaySettings) {
+pub(super) fn mark_scored(script: &mut Script, form: &EventForm, settings: &ReplaySettings) {
     let mut partials: BTreeMap<String, Partial> = BTreeMap::new();
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
@@ -34,7 +34,7 @@ fn gather(
     partials: &mut BTreeMap<String, Partial>,
     event: &QuestionnaireEvent,
     form: &EventForm,
-    settings: &PlaySettings,
+    settings: &ReplaySettings,
 ) -> bool {
     let given = event.answers.iter().map(Option::is_some);
     let before = partials.remove(&event.respondent_id);

@@ -27,7 +27,7 @@ pub enum Cell<'a> {
 }
 
 /// What a field's type lets its cell be: what is written by.
-pub(super) enum Form {
+pub(super) enum FieldType {
     Null,
     Boolean,
     Int,
@@ -38,11 +38,11 @@ pub(super) enum Form {
     Bytes,
     Fixed(usize),
     Symbols(Vec<String>),
-    Union(Vec<Form>),
+    Union(Vec<FieldType>),
     Other,
 }
 
-impl Form {
+impl FieldType {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "it is apache_avro's enum: all else is `Other`"
@@ -135,7 +135,7 @@ impl Form {
 }
 
 /// Into the first branch that can hold it.
-fn write_branch(branches: &[Form], cell: Cell<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn write_branch(branches: &[FieldType], cell: Cell<'_>, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
     for (index, branch) in branches.iter().enumerate() {
         write_count(index, out);

@@ -23,7 +23,7 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
 
-pub use crate::app::player::{
+pub use crate::app::replay::{
     batch_join::{Joins, join},
     form::EventForm,
     pace::{Pace, closing},
@@ -33,11 +33,12 @@ mod bad_input;
 mod batch_join;
 mod expectation;
 mod form;
+pub mod io;
 mod pace;
 
 /// How a table is played.
 #[derive(Clone, Debug)]
-pub struct PlaySettings {
+pub struct ReplaySettings {
     /// Where chance comes from.
     pub seed: Seed,
     /// How event time goes.
@@ -109,7 +110,7 @@ pub struct Script {
 impl Script {
     /// Plays `rows`.
     #[must_use]
-    pub fn of(rows: &[Row], form: &mut EventForm, settings: &PlaySettings) -> Self {
+    pub fn of(rows: &[Row], form: &mut EventForm, settings: &ReplaySettings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed.0);
         let mut script = Self::default();
         let mut respondents: BTreeSet<String> = BTreeSet::new();
@@ -145,14 +146,14 @@ impl Script {
         (sample, label): (&[Option<Answer>], &str),
         times: u32,
         form: &mut EventForm,
-        settings: &PlaySettings,
+        settings: &ReplaySettings,
     ) -> bool {
         let has_nobody = bad_input::add(self, sample, label, times, form);
         self.finish(form, settings);
         has_nobody
     }
 
-    fn finish(&mut self, form: &EventForm, settings: &PlaySettings) {
+    fn finish(&mut self, form: &EventForm, settings: &ReplaySettings) {
         self.actions.sort_by_key(|scheduled| scheduled.at);
         expectation::mark_scored(self, form, settings);
     }
@@ -209,7 +210,7 @@ impl Script {
         &mut self,
         event: QuestionnaireEvent,
         form: &EventForm,
-        settings: &PlaySettings,
+        settings: &ReplaySettings,
         rng: &mut StdRng,
     ) {
         let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
@@ -239,7 +240,7 @@ impl Script {
         &mut self,
         event: &QuestionnaireEvent,
         label: &str,
-        settings: &PlaySettings,
+        settings: &ReplaySettings,
         rng: &mut StdRng,
     ) {
         let pace = &settings.pace;
@@ -278,7 +279,7 @@ fn put_metadata(
     event: &mut QuestionnaireEvent,
     row: &Row,
     form: &EventForm,
-    settings: &PlaySettings,
+    settings: &ReplaySettings,
 ) {
     if let Some(time) = row.event_time.filter(|_| settings.with_times) {
         event.event_time = time - settings.pace.moved_back;

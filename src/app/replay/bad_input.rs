@@ -1,7 +1,7 @@
 //! What a careless world sends besides: records that no schema takes, and what the user's schema lets be wrong.
 
 use crate::{
-    app::player::{Action, EventForm, Script},
+    app::replay::{Action, EventForm, Script},
     events::{
         outcome::Outcome,
         questionnaire::{Answer, QuestionnaireEvent},

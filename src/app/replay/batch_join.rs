@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    app::player::{Action, ScheduledAction},
+    app::replay::{Action, ScheduledAction},
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom},
 };
 use foretell_streams::time::EventTime;
@@ -48,7 +48,7 @@ pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
     }
     for respondent in respondents.values() {
         let open = respondent.predictions.iter();
-        joins.unlabelled += open.filter(|one| matches!(one.fate, Fate::Open)).count();
+        joins.unlabelled += open.filter(|one| matches!(one.fate, JoinState::Open)).count();
         joins.unmatched += respondent.outcomes.iter().filter(|one| one.is_unmatched).count();
     }
     joins
@@ -62,10 +62,10 @@ struct Respondent<'a> {
 
 struct Predicted<'a> {
     at: EventTime,
-    fate: Fate<'a>,
+    fate: JoinState<'a>,
 }
 
-enum Fate<'a> {
+enum JoinState<'a> {
     Open,
     /// It is learned from with this label.
     Learned(&'a str),
@@ -87,8 +87,8 @@ impl<'a> Respondent<'a> {
         let is_full = near.count() >= settings.predictions_max;
         let is_every = settings.learn_from == LearnFrom::Every;
         let mut learned = self.predictions.iter().filter(|one| is_near(one.at));
-        let is_learned = learned.any(|one| matches!(one.fate, Fate::Learned(_)));
-        let fate = if is_learned && !is_every { Fate::PassedOver } else { Fate::Open };
+        let is_learned = learned.any(|one| matches!(one.fate, JoinState::Learned(_)));
+        let fate = if is_learned && !is_every { JoinState::PassedOver } else { JoinState::Open };
         let mut prediction = Predicted { at, fate };
         for outcome in self.outcomes.iter_mut().filter(|outcome| is_near(outcome.at)) {
             prediction.settle(outcome.label, settings, joins);
@@ -112,7 +112,7 @@ impl<'a> Respondent<'a> {
         let mut near: Vec<&mut Predicted<'a>> =
             self.predictions.iter_mut().filter(|one| is_near(at, one.at, settings)).collect();
         let is_matched = !near.is_empty();
-        let learned = near.iter().position(|one| matches!(one.fate, Fate::Learned(_)));
+        let learned = near.iter().position(|one| matches!(one.fate, JoinState::Learned(_)));
         let chosen = match settings.learn_from {
             LearnFrom::Every => None,
             LearnFrom::First => Some(learned.unwrap_or(0)),
@@ -121,8 +121,8 @@ impl<'a> Respondent<'a> {
         for (index, prediction) in near.iter_mut().enumerate() {
             if chosen.is_none_or(|chosen| chosen == index) {
                 prediction.settle(label, settings, joins);
-            } else if matches!(prediction.fate, Fate::Open) {
-                prediction.fate = Fate::PassedOver;
+            } else if matches!(prediction.fate, JoinState::Open) {
+                prediction.fate = JoinState::PassedOver;
             }
         }
         let waits = !is_matched || settings.learn_from == LearnFrom::Every;
@@ -136,14 +136,14 @@ impl<'a> Respondent<'a> {
 impl<'a> Predicted<'a> {
     fn settle(&mut self, label: &'a str, settings: &JoinSettings, joins: &mut Joins) {
         match self.fate {
-            Fate::Open | Fate::PassedOver => joins.joined += 1,
-            Fate::Learned(known) if known == label => return,
-            Fate::Learned(_) => match settings.conflict {
+            JoinState::Open | JoinState::PassedOver => joins.joined += 1,
+            JoinState::Learned(known) if known == label => return,
+            JoinState::Learned(_) => match settings.conflict {
                 ConflictPolicy::First => return,
                 ConflictPolicy::Last => joins.corrected += 1,
             },
         }
-        self.fate = Fate::Learned(label);
+        self.fate = JoinState::Learned(label);
     }
 }
 

@@ -6,21 +6,21 @@ use std::{
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub(crate) struct Notify {
     rung: Mutex<bool>,
-    heard: Condvar,
+    collector: Condvar,
 }
 
-impl Bell {
-    pub(crate) fn ring(&self) {
+impl Notify {
+    pub(crate) fn notify_one(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.heard.notify_one();
+        self.collector.notify_one();
     }
 
     /// Returns once it has been rung since the last call, or when the time is over.
     pub(crate) fn wait(&self, at_most: Duration) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.heard.wait_timeout_while(rung, at_most, |rung| !*rung);
+        let waited = self.collector.wait_timeout_while(rung, at_most, |rung| !*rung);
         let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *rung = false;
     }
@@ -36,14 +36,14 @@ mod tests {
     const LONG: Duration = Duration::from_secs(24 * 3600);
 
     #[test]
-    fn a_ring_is_not_lost_whoever_comes_first() {
-        let bell = Bell::default();
-        bell.ring();
-        bell.wait(LONG);
+    fn a_ring_is_not_lost_who_comes_first() {
+        let notify = Notify::default();
+        notify.notify_one();
+        notify.wait(LONG);
         thread::scope(|scope| {
-            scope.spawn(|| bell.wait(LONG));
-            bell.ring();
+            scope.spawn(|| notify.wait(LONG));
+            notify.notify_one();
         });
-        bell.wait(Duration::ZERO);
+        notify.wait(Duration::ZERO);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   fetched ──▶ its partition's queue ──take──▶ messages, and errors of that partition
-//!                        └──rings──▶ Bell ◀──rings──┐
+//!                        └──rings──▶ Notify ◀──rings──┐
 //!   rebalances, errors of the client ──▶ queue of the client ──serve──▶ callbacks, errors
 //! ```
 //! What was fetched before a seek, a pause or another assignment is outdated, and librdkafka leaves it out of what is taken.
@@ -31,7 +31,7 @@ use rdkafka::{
     types::RDKafkaErrorCode as Code,
 };
 
-use crate::{bell::Bell, received::ReceivedMessage};
+use crate::{message::ReceivedMessage, notify::Notify};
 use foretell_streams::record::{Offset, TopicPartition};
 
 /// How many events of the client are served at once; the bell is rung for the first of those that wait.
@@ -41,11 +41,11 @@ const SERVED_MAX: usize = 4;
 const BATCH_MAX: usize = 512;
 
 /// A consumer, and a queue for each partition that it may be assigned.
-pub(crate) struct Inlet<C: ConsumerContext + 'static> {
+pub(crate) struct PartitionQueues<C: ConsumerContext + 'static> {
     // Before the consumer, so that they are dropped before it.
     queues: Vec<Queue>,
     consumer: BaseConsumer<C>,
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 /// One partition's queue. It must not outlive its client.
@@ -53,18 +53,18 @@ struct Queue {
     source: TopicPartition,
     native: NonNull<rd_kafka_queue_t>,
     /// Held for the callback, which has its address.
-    bell: Arc<Bell>,
+    notify: Arc<Notify>,
 }
 
 // SAFETY: librdkafka locks its queues, whoever uses them; they belong to no thread.
 unsafe impl Send for Queue {}
 
-impl<C: ConsumerContext + 'static> Inlet<C> {
+impl<C: ConsumerContext + 'static> PartitionQueues<C> {
     pub(crate) fn new(mut consumer: BaseConsumer<C>) -> Self {
-        let bell = Arc::new(Bell::default());
-        let of_client = Arc::clone(&bell);
-        consumer.set_nonempty_callback(move || of_client.ring());
-        Self { queues: Vec::new(), consumer, bell }
+        let notify = Arc::new(Notify::default());
+        let of_client = Arc::clone(&notify);
+        consumer.set_nonempty_callback(move || of_client.notify_one());
+        Self { queues: Vec::new(), consumer, notify }
     }
 
     /// From now on, what is fetched of `source` comes out of [`Self::take`] alone. To be called before it is assigned.
@@ -73,7 +73,7 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
     /// If librdkafka takes it for no partition's name.
     pub(crate) fn open(&mut self, source: &TopicPartition) -> KafkaResult<()> {
         if !self.queues.iter().any(|queue| queue.source == *source) {
-            self.queues.push(Queue::open(&self.consumer, source, &self.bell)?);
+            self.queues.push(Queue::open(&self.consumer, source, &self.notify)?);
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
 
     /// Waits until there is something to take or to serve that was not there when it was last looked for.
     pub(crate) fn wait(&self, at_most: Duration) {
-        self.bell.wait(at_most);
+        self.notify.wait(at_most);
     }
 
     /// The consumer alone, to be closed.
@@ -139,7 +139,7 @@ impl<C: ConsumerContext + 'static> Inlet<C> {
     }
 }
 
-impl<C: ConsumerContext + 'static> Deref for Inlet<C> {
+impl<C: ConsumerContext + 'static> Deref for PartitionQueues<C> {
     type Target = BaseConsumer<C>;
 
     fn deref(&self) -> &BaseConsumer<C> {
@@ -151,7 +151,7 @@ impl Queue {
     fn open<C: ConsumerContext>(
         consumer: &BaseConsumer<C>,
         source: &TopicPartition,
-        bell: &Arc<Bell>,
+        notify: &Arc<Notify>,
     ) -> KafkaResult<Self> {
         let topic = CString::new(source.topic.as_str())?;
         // SAFETY: the client is alive while borrowed, and copies the name.
@@ -164,13 +164,17 @@ impl Queue {
         };
         let native = NonNull::new(native)
             .ok_or(KafkaError::MessageConsumption(Code::UnknownTopicOrPartition))?;
-        let queue = Self { source: source.clone(), native, bell: Arc::clone(bell) };
-        let bell: *const Bell = Arc::as_ptr(&queue.bell);
+        let queue = Self { source: source.clone(), native, notify: Arc::clone(notify) };
+        let notify: *const Notify = Arc::as_ptr(&queue.notify);
         // SAFETY: the queue is alive. To forward it to nowhere keeps librdkafka from forwarding it to the client's.
         // The callback has the bell's address until `drop` takes it away, and does not change the bell.
         unsafe {
             rd_kafka_queue_forward(native.as_ptr(), ptr::null_mut());
-            rd_kafka_queue_cb_event_enable(native.as_ptr(), Some(ring), bell.cast_mut().cast());
+            rd_kafka_queue_cb_event_enable(
+                native.as_ptr(),
+                Some(notify_one),
+                notify.cast_mut().cast(),
+            );
         }
         Ok(queue)
     }
@@ -203,8 +207,8 @@ impl Drop for Queue {
 }
 
 /// Called by librdkafka's threads when something has come into an empty queue.
-unsafe extern "C" fn ring(_: *mut rd_kafka_t, bell: *mut c_void) {
+unsafe extern "C" fn notify_one(_: *mut rd_kafka_t, notify: *mut c_void) {
     // SAFETY: this is the address that `Queue::open` has given, of a bell that the queue holds.
-    let bell: &Bell = unsafe { &*bell.cast_const().cast() };
-    bell.ring();
+    let notify: &Notify = unsafe { &*notify.cast_const().cast() };
+    notify.notify_one();
 }

@@ -18,10 +18,11 @@ use rdkafka::{
 use crate::{
     admin::Admin,
     deadline::{Deadline, pause},
-    destinations::{Destinations, unsendable},
     error::{Recovery, broker_error, recovery},
-    handover::{self, TopicHandles},
-    logging, token,
+    logging,
+    raw_produce::{self, TopicHandles},
+    token,
+    topic_limits::{TopicLimits, unsendable},
 };
 use foretell_streams::{
     record::{OutputRecordRef, Topic},
@@ -39,11 +40,11 @@ const HURRY_STEP: Duration = Duration::from_millis(5);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A producer with what it knows of its topics.
-pub(crate) struct Outlet {
+pub(crate) struct RecordProducer {
     // Before the producer, so that they are dropped before it.
     topics: TopicHandles,
     producer: BaseProducer<Deliveries>,
-    destinations: Destinations,
+    topic_limits: TopicLimits,
     clock: Arc<dyn Clock>,
 }
 
@@ -58,7 +59,7 @@ struct Failure {
     code: Code,
 }
 
-impl Outlet {
+impl RecordProducer {
     pub(crate) fn new(
         config: &ClientConfig,
         admin: &Arc<Admin>,
@@ -72,12 +73,12 @@ impl Outlet {
         Ok(Self {
             topics: TopicHandles::default(),
             producer,
-            destinations: Destinations::new(admin),
+            topic_limits: TopicLimits::new(admin),
             clock: Arc::clone(clock),
         })
     }
 
-    pub(crate) fn producer(&self) -> &BaseProducer<Deliveries> {
+    pub(crate) fn client(&self) -> &BaseProducer<Deliveries> {
         &self.producer
     }
 
@@ -90,7 +91,7 @@ impl Outlet {
 
     /// Refuses a record that can never be written.
     pub(crate) fn check(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
-        self.destinations.check(record)
+        self.topic_limits.check(record)
     }
 
     /// Hands `record` to librdkafka; waits only for room.
@@ -121,7 +122,7 @@ impl Outlet {
             return self.explain_unknown(record);
         }
         if matches!(code, Code::MessageSizeTooLarge | Code::UnknownPartition) {
-            self.destinations.forget(record.topic);
+            self.topic_limits.forget(record.topic);
             return unsendable(record.topic, error.to_string());
         }
         broker_error(&format!("send to {}", record.topic), &error)
@@ -129,7 +130,7 @@ impl Outlet {
 
     /// librdkafka knows of no such topic: it is gone, or it was made anew, and librdkafka has to look again as well.
     fn explain_unknown(&mut self, record: OutputRecordRef<'_>) -> BrokerError {
-        self.destinations.forget(record.topic);
+        self.topic_limits.forget(record.topic);
         let found = self.check(record).and_then(|()| self.connect(record.topic));
         let unknown = || BrokerError::Retry(format!("topic {} was not known", record.topic));
         found.err().unwrap_or_else(unknown)
@@ -158,7 +159,7 @@ impl Outlet {
                 return Err(BrokerError::Retry(format!("{count} records are still under way")));
             }
             // What failed is under way until its report has been taken.
-            handover::hurry(&self.producer, HURRY_STEP);
+            raw_produce::hurry(&self.producer, HURRY_STEP);
             self.serve();
         }
         self.serve();
@@ -175,7 +176,7 @@ impl Outlet {
     fn failure(&mut self) -> Option<BrokerError> {
         let failure = self.producer.context().failed().take()?;
         if recovery(failure.code) == Recovery::Fatal || is_unknown(failure.code) {
-            self.destinations.forget(&failure.topic);
+            self.topic_limits.forget(&failure.topic);
         }
         let text = format!("a record for {} was not written: {}", failure.topic, failure.code);
         let stays = matches!(recovery(failure.code), Recovery::Fatal)
@@ -231,9 +232,9 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    fn outlet(mock: &Mock) -> Outlet {
+    fn producer(mock: &Mock) -> RecordProducer {
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
-        Outlet::new(&mock.config.plain_producer(), &admin, &mock.clock).unwrap()
+        RecordProducer::new(&mock.config.plain_producer(), &admin, &mock.clock).unwrap()
     }
 
     #[test]
@@ -241,16 +242,16 @@ mod tests {
         let mut mock = Mock::new();
         let only_one = ("producer.queue.buffering.max.messages".to_owned(), "1".to_owned());
         mock.config.properties.extend([only_one]);
-        let mut outlet = outlet(&mock);
+        let mut producer = producer(&mock);
         for _ in 0..20 {
-            outlet.send(Mock::output().as_ref()).unwrap();
+            producer.send(Mock::output().as_ref()).unwrap();
         }
-        outlet.drain(PATIENCE).unwrap();
+        producer.drain(PATIENCE).unwrap();
         assert_eq!(mock.written(), 20);
         // librdkafka itself refuses it.
         let large = OutputRecord { value: Some(vec![0; 64 << 20]), ..Mock::output() };
         let began = mock.clock.elapsed();
-        let refused = outlet.send(large.as_ref()).unwrap_err();
+        let refused = producer.send(large.as_ref()).unwrap_err();
         assert!(matches!(refused, BrokerError::Unsendable { .. }), "{refused}");
         assert!(mock.clock.elapsed() - began < ROOM_WITHIN, "it was tried again");
     }

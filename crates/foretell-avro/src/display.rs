@@ -49,8 +49,8 @@ pub(crate) fn any_of(branches: &[Schema]) -> String {
 }
 
 /// Why there is no way from one type to another.
-pub(crate) fn cannot_be_read(theirs: &Schema, ours: &Schema) -> String {
-    format!("{} can't be read as {}", in_words(theirs), in_words(ours))
+pub(crate) fn cannot_be_read(writer: &Schema, reader: &Schema) -> String {
+    format!("{} can't be read as {}", in_words(writer), in_words(reader))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use crate::{
     planted::Planted,
     record::Partition,
-    simulation::crowd,
+    simulation::processes,
     time::{Clock as _, ManualClock},
 };
 
@@ -189,7 +189,7 @@ impl Bug {
 }
 
 /// See the module.
-pub(super) struct Weather {
+pub(super) struct FaultInjector {
     dice: Mutex<StdRng>,
     /// A call in so many fails; 0 for none.
     one_in: u64,
@@ -206,19 +206,19 @@ pub(super) struct Weather {
     is_midst: AtomicBool,
     /// What went wrong meanwhile.
     wrong: Mutex<Option<String>>,
-    calm: AtomicBool,
+    stop_faults: AtomicBool,
     bug: Option<Bug>,
     log: Mutex<String>,
-    toll: Mutex<Toll>,
+    fault_counts: Mutex<FaultCounts>,
     /// Whether somebody has not yet got over an earlier fault.
     recovering: AtomicBool,
     /// Whose changelogs were written to by somebody who no longer owned the task.
-    haunted: Mutex<BTreeSet<Partition>>,
+    zombie_tasks: Mutex<BTreeSet<Partition>>,
 }
 
 /// What has gone wrong so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Toll {
+pub(super) struct FaultCounts {
     pub(super) faults: BTreeMap<Fault, usize>,
     /// Those that came before everybody had got over the ones before.
     pub(super) overlapping: usize,
@@ -229,7 +229,7 @@ const FAVOURED_ONE_IN: u64 = 200;
 /// Calls that fail often after something has happened: the recovery's.
 const STORM_CALLS_MAX: u64 = 40;
 
-impl Weather {
+impl FaultInjector {
     pub(super) fn new(
         seed: u64,
         bug: Option<Bug>,
@@ -252,12 +252,12 @@ impl Weather {
             clock,
             is_midst: AtomicBool::new(false),
             wrong: Mutex::default(),
-            calm: AtomicBool::new(false),
+            stop_faults: AtomicBool::new(false),
             bug,
             log: Mutex::default(),
-            toll: Mutex::default(),
+            fault_counts: Mutex::default(),
             recovering: AtomicBool::new(false),
-            haunted: Mutex::default(),
+            zombie_tasks: Mutex::default(),
         }
     }
 
@@ -279,13 +279,13 @@ impl Weather {
     }
 
     /// From here on, nothing fails.
-    pub(super) fn calm(&self) {
-        self.calm.store(true, Ordering::SeqCst);
+    pub(super) fn stop_faults(&self) {
+        self.stop_faults.store(true, Ordering::SeqCst);
         *self.out_until.lock().unwrap() = Duration::ZERO;
     }
 
-    pub(super) fn is_calm(&self) -> bool {
-        self.calm.load(Ordering::SeqCst)
+    pub(super) fn are_faults_stopped(&self) -> bool {
+        self.stop_faults.load(Ordering::SeqCst)
     }
 
     /// Something happened. Sometimes the next calls, those of the recovery, fail often.
@@ -307,7 +307,7 @@ impl Weather {
     /// Somebody stands still in the midst of a call.
     pub(super) fn stall_inside(&self) {
         if !self.is_midst.swap(true, Ordering::SeqCst) {
-            crowd::go_on_without_the_caller(self);
+            processes::go_on_without_the_caller(self);
             self.is_midst.store(false, Ordering::SeqCst);
         }
     }
@@ -332,22 +332,23 @@ impl Weather {
         self.log.lock().unwrap()
     }
 
-    pub(super) fn toll(&self) -> Toll {
-        self.toll.lock().unwrap().clone()
+    pub(super) fn fault_counts(&self) -> FaultCounts {
+        self.fault_counts.lock().unwrap().clone()
     }
 
     /// Counts a fault.
     pub(super) fn struck(&self, fault: Fault) {
-        let mut toll = self.toll.lock().unwrap();
-        *toll.faults.entry(fault).or_default() += 1;
+        let mut fault_counts = self.fault_counts.lock().unwrap();
+        *fault_counts.faults.entry(fault).or_default() += 1;
         // An end that is told again is no trouble to anybody by itself.
         let is_trouble = fault != Fault::EndToldAgain;
-        toll.overlapping += usize::from(is_trouble && self.recovering.load(Ordering::SeqCst));
+        fault_counts.overlapping +=
+            usize::from(is_trouble && self.recovering.load(Ordering::SeqCst));
     }
 
     /// Whether something happens that happens to everybody, also where nothing fails: one time in `sides`.
     pub(super) fn happens(&self, fault: Fault, sides: u64) -> bool {
-        let happens = !self.is_calm() && self.one_in(sides);
+        let happens = !self.are_faults_stopped() && self.one_in(sides);
         if happens {
             self.struck(fault);
         }
@@ -356,7 +357,7 @@ impl Weather {
 
     /// What befalls a call, one in so many; `weight` times as often, if much depends on it.
     pub(super) fn fault(&self, possible: &[Fault], weight: u64) -> Option<Fault> {
-        if self.is_calm() {
+        if self.are_faults_stopped() {
             return None;
         }
         if let Some(favoured) = self.favoured
@@ -385,8 +386,8 @@ impl Weather {
         Some(fault)
     }
 
-    pub(super) fn haunt(&self, task: Partition) {
-        self.haunted.lock().unwrap().insert(task);
+    pub(super) fn add_zombie_writes(&self, task: Partition) {
+        self.zombie_tasks.lock().unwrap().insert(task);
     }
 
     fn may_be(&self, fault: Fault) -> bool {
@@ -397,11 +398,11 @@ impl Weather {
     }
 
     /// The changelogs are others.
-    pub(super) fn unhaunt(&self) {
-        self.haunted.lock().unwrap().clear();
+    pub(super) fn forget_zombie_writes(&self) {
+        self.zombie_tasks.lock().unwrap().clear();
     }
 
-    pub(super) fn haunted(&self) -> BTreeSet<Partition> {
-        self.haunted.lock().unwrap().clone()
+    pub(super) fn zombie_tasks(&self) -> BTreeSet<Partition> {
+        self.zombie_tasks.lock().unwrap().clone()
     }
 }

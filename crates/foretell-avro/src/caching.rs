@@ -27,7 +27,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const FILES_MAX: usize = 2_000;
 
 /// Another registry's answers, kept.
-pub struct CachedRegistry {
+pub struct CachingRegistry {
     registry: Arc<dyn SchemaRegistry>,
     folder: Option<PathBuf>,
     clock: Arc<dyn Clock>,
@@ -40,7 +40,7 @@ struct Away {
     reason: String,
 }
 
-impl CachedRegistry {
+impl CachingRegistry {
     /// Keeps what `registry`, whose address is `url`, says in `folder`, which is made. Without one, or where that can't be
     /// made, it only notes that the registry is away.
     #[must_use]
@@ -127,7 +127,7 @@ impl CachedRegistry {
     }
 }
 
-impl SchemaRegistry for CachedRegistry {
+impl SchemaRegistry for CachingRegistry {
     fn schema(&self, id: u32) -> Result<String, RegistryError> {
         self.ask_or_recall(&format!("id-{id}"), |registry| registry.schema(id))
     }
@@ -197,10 +197,10 @@ mod tests {
         registry: &Arc<Unsteady>,
         folder: Option<&Path>,
         clock: &Arc<ManualClock>,
-    ) -> CachedRegistry {
+    ) -> CachingRegistry {
         let registry: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(registry);
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
-        CachedRegistry::open(registry, "http://r", folder, clock)
+        CachingRegistry::open(registry, "http://r", folder, clock)
     }
 
     fn is_unavailable<T>(answer: &Result<T, RegistryError>) -> bool {
@@ -225,7 +225,8 @@ mod tests {
         assert!(is_unavailable(&again.schema(2)));
         assert!(is_unavailable(&again.id_of("s", LONG)), "that it lacked it is no news of today");
         let elsewhere: Arc<dyn SchemaRegistry> = registry;
-        let elsewhere = CachedRegistry::open(elsewhere, "http://other", Some(folder.path()), clock);
+        let elsewhere =
+            CachingRegistry::open(elsewhere, "http://other", Some(folder.path()), clock);
         assert!(is_unavailable(&elsewhere.schema(1)), "another registry's ids");
     }
 
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_set_up_anew_is_believed() {
+    fn a_registry_replaced_is_believed() {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let old = Arc::new(Unsteady::default());

@@ -14,7 +14,7 @@ pub(crate) enum Start {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct PartitionPosition {
     /// The group's committed position.
     committed: Start,
     /// The record after the last one handed out.
@@ -24,33 +24,33 @@ struct Place {
 /// The partitions held. A task's inputs share its partition number, so a place is found by the
 /// topic's index among the inputs and that number.
 #[derive(Debug)]
-pub(crate) struct Places {
-    /// The lead first, then the companions.
+pub(crate) struct Positions {
+    /// The lead first, then the co-partitioned inputs.
     topics: Vec<Topic>,
-    places: BTreeMap<(usize, Partition), Place>,
+    positions: BTreeMap<(usize, Partition), PartitionPosition>,
 }
 
-impl Places {
+impl Positions {
     pub(crate) fn new(topics: Vec<Topic>) -> Self {
-        Self { topics, places: BTreeMap::new() }
+        Self { topics, positions: BTreeMap::new() }
     }
 
     /// Holds `source` from `start` on.
     pub(crate) fn hold(&mut self, source: &TopicPartition, start: Start) {
         if let Some(index) = self.index_of(source.topic.as_str()) {
-            let place = Place { committed: start, next: start };
-            self.places.insert((index, source.partition), place);
+            let position = PartitionPosition { committed: start, next: start };
+            self.positions.insert((index, source.partition), position);
         }
     }
 
     /// Lets every input of `task` go.
     pub(crate) fn release(&mut self, task: Partition) {
-        self.places.retain(|(_, partition), _| *partition != task);
+        self.positions.retain(|(_, partition), _| *partition != task);
     }
 
     /// Every input of `tasks` that is held.
     pub(crate) fn held_of(&self, tasks: &[Partition]) -> Vec<TopicPartition> {
-        let keys = self.places.keys().filter(|(_, partition)| tasks.contains(partition));
+        let keys = self.positions.keys().filter(|(_, partition)| tasks.contains(partition));
         keys.map(|key| self.source(*key)).collect()
     }
 
@@ -58,11 +58,13 @@ impl Places {
     /// before (a pause in the midst of a batch makes librdkafka fetch it again): then the record must not come out.
     pub(crate) fn hand_out(&mut self, source: &TopicPartition, offset: Offset) -> bool {
         let Some(topic) = self.index_of(source.topic.as_str()) else { return false };
-        let Some(place) = self.places.get_mut(&(topic, source.partition)) else { return false };
-        if place.next > Start::At(offset) {
+        let Some(position) = self.positions.get_mut(&(topic, source.partition)) else {
+            return false;
+        };
+        if position.next > Start::At(offset) {
             return false;
         }
-        place.next = Start::At(offset.next());
+        position.next = Start::At(offset.next());
         true
     }
 
@@ -70,8 +72,8 @@ impl Places {
     pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
         for (source, offset) in offsets {
             let Some(index) = self.index_of(source.topic.as_str()) else { continue };
-            if let Some(place) = self.places.get_mut(&(index, source.partition)) {
-                place.committed = Start::At(*offset);
+            if let Some(position) = self.positions.get_mut(&(index, source.partition)) {
+                position.committed = Start::At(*offset);
             }
         }
     }
@@ -82,8 +84,8 @@ impl Places {
         offsets: &[(TopicPartition, Offset)],
     ) -> Vec<(TopicPartition, Offset)> {
         let mut all: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        for (key, place) in &self.places {
-            if let Start::At(offset) = place.committed {
+        for (key, position) in &self.positions {
+            if let Start::At(offset) = position.committed {
                 all.insert(self.source(*key), offset);
             }
         }
@@ -93,15 +95,16 @@ impl Places {
 
     /// The partitions that something was handed out of since the last commit, and where to seek them.
     pub(crate) fn moved(&self) -> Vec<(TopicPartition, Start)> {
-        let moved = self.places.iter().filter(|(_, place)| place.next != place.committed);
-        moved.map(|(key, place)| (self.source(*key), place.committed)).collect()
+        let moved =
+            self.positions.iter().filter(|(_, position)| position.next != position.committed);
+        moved.map(|(key, position)| (self.source(*key), position.committed)).collect()
     }
 
     /// The offset after the last record of `source` that was handed out; 0 if reading starts at the beginning.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
         let index = self.index_of(source.topic.as_str());
-        let place = index.and_then(|index| self.places.get(&(index, source.partition)));
-        match place.map(|place| place.next) {
+        let position = index.and_then(|index| self.positions.get(&(index, source.partition)));
+        match position.map(|position| position.next) {
             Some(Start::At(offset)) => offset,
             Some(Start::Beginning) | None => Offset(0),
         }
@@ -109,14 +112,14 @@ impl Places {
 
     /// Goes back to what is committed.
     pub(crate) fn rewind(&mut self) {
-        for place in self.places.values_mut() {
-            place.next = place.committed;
+        for position in self.positions.values_mut() {
+            position.next = position.committed;
         }
     }
 
     /// Where each partition goes on.
     pub(crate) fn next(&self) -> impl Iterator<Item = (TopicPartition, Start)> + '_ {
-        self.places.iter().map(|(key, place)| (self.source(*key), place.next))
+        self.positions.iter().map(|(key, position)| (self.source(*key), position.next))
     }
 
     fn source(&self, (index, partition): (usize, Partition)) -> TopicPartition {
@@ -136,74 +139,73 @@ mod tests {
         TopicPartition { topic: Topic::new(topic), partition: Partition(partition) }
     }
 
-    fn places() -> Places {
-        let mut places = Places::new(vec![Topic::new("lead"), Topic::new("companion")]);
+    fn positions() -> Positions {
+        let mut positions = Positions::new(vec![Topic::new("lead"), Topic::new("side")]);
         for task in [0, 1] {
-            places.hold(&at("lead", task), Start::At(Offset(10)));
-            places.hold(&at("companion", task), Start::Beginning);
+            positions.hold(&at("lead", task), Start::At(Offset(10)));
+            positions.hold(&at("side", task), Start::Beginning);
         }
-        places
+        positions
     }
 
     #[test]
     fn only_what_moved_is_sought() {
-        let mut places = places();
-        assert_eq!(places.moved(), []);
-        places.hand_out(&at("lead", 0), Offset(10));
-        places.hand_out(&at("companion", 1), Offset(0));
-        let expected =
-            [(at("lead", 0), Start::At(Offset(10))), (at("companion", 1), Start::Beginning)];
-        assert_eq!(places.moved(), expected);
-        places.rewind();
-        assert_eq!(places.moved(), []);
+        let mut positions = positions();
+        assert_eq!(positions.moved(), []);
+        positions.hand_out(&at("lead", 0), Offset(10));
+        positions.hand_out(&at("side", 1), Offset(0));
+        let expected = [(at("lead", 0), Start::At(Offset(10))), (at("side", 1), Start::Beginning)];
+        assert_eq!(positions.moved(), expected);
+        positions.rewind();
+        assert_eq!(positions.moved(), []);
     }
 
     #[test]
     fn a_commit_moves_the_place_to_rewind_to() {
-        let mut places = places();
+        let mut positions = positions();
         for offset in 10..15 {
-            places.hand_out(&at("lead", 0), Offset(offset));
+            positions.hand_out(&at("lead", 0), Offset(offset));
         }
-        places.committed(&[(at("lead", 0), Offset(12))]);
-        assert_eq!(places.moved(), [(at("lead", 0), Start::At(Offset(12)))]);
+        positions.committed(&[(at("lead", 0), Offset(12))]);
+        assert_eq!(positions.moved(), [(at("lead", 0), Start::At(Offset(12)))]);
     }
 
     #[test]
     fn what_is_not_held_does_not_come_out() {
-        let mut places = places();
-        places.release(Partition(1));
+        let mut positions = positions();
+        positions.release(Partition(1));
         for (source, is_held) in
             [(at("lead", 1), false), (at("other", 0), false), (at("lead", 0), true)]
         {
-            assert_eq!(places.hand_out(&source, Offset(10)), is_held, "{source}");
+            assert_eq!(positions.hand_out(&source, Offset(10)), is_held, "{source}");
         }
-        assert_eq!(places.held_of(&[Partition(1)]), []);
+        assert_eq!(positions.held_of(&[Partition(1)]), []);
         assert_eq!(
-            places.held_of(&[Partition(0), Partition(1)]),
-            [at("lead", 0), at("companion", 0)]
+            positions.held_of(&[Partition(0), Partition(1)]),
+            [at("lead", 0), at("side", 0)]
         );
     }
 
     #[test]
     fn what_was_handed_out_comes_out_again_only_after_a_rewind() {
-        let mut places = places();
+        let mut positions = positions();
         let hand_out =
-            |places: &mut Places, offset| places.hand_out(&at("lead", 0), Offset(offset));
-        assert!(hand_out(&mut places, 10));
-        assert!(!hand_out(&mut places, 10));
-        assert!(hand_out(&mut places, 12), "compaction and markers leave gaps");
-        assert!(!hand_out(&mut places, 11));
-        places.rewind();
-        assert!(hand_out(&mut places, 10));
-        let from_the_beginning = at("companion", 0);
-        assert!(places.hand_out(&from_the_beginning, Offset(0)));
+            |positions: &mut Positions, offset| positions.hand_out(&at("lead", 0), Offset(offset));
+        assert!(hand_out(&mut positions, 10));
+        assert!(!hand_out(&mut positions, 10));
+        assert!(hand_out(&mut positions, 12), "compaction and markers leave gaps");
+        assert!(!hand_out(&mut positions, 11));
+        positions.rewind();
+        assert!(hand_out(&mut positions, 10));
+        let from_the_beginning = at("side", 0);
+        assert!(positions.hand_out(&from_the_beginning, Offset(0)));
     }
 
     #[test]
     fn all_committed_offsets_take_the_newest() {
-        let places = places();
+        let positions = positions();
         let newer = [(at("lead", 1), Offset(20))];
         let expected = [(at("lead", 0), Offset(10)), (at("lead", 1), Offset(20))];
-        assert_eq!(places.all_committed_with(&newer), expected);
+        assert_eq!(positions.all_committed_with(&newer), expected);
     }
 }

@@ -1,5 +1,5 @@
 //! A registry whose copies lag: a schema that was registered a moment ago may be unknown where we ask. An id that it
-//! does not know is waited for, for a bounded time; then the record is set aside.
+//! does not know is waited for, for a bounded time; then the record is dead-lettered.
 //!
 //! Bytes that are no Avro name ids as well, and each would hold up its partition for as long. So an id that was waited
 //! for in vain is not waited for again, and each wait in vain makes all others wait twice as long for the next.
@@ -27,7 +27,7 @@ const REST_MAX: Duration = Duration::from_secs(60 * 60);
 const HOPELESS_MAX: usize = 256;
 
 /// Another registry, whose unknown ids are waited for.
-pub struct PatientRegistry {
+pub struct RetryingRegistry {
     registry: Arc<dyn SchemaRegistry>,
     clock: Arc<dyn Clock>,
     patience: Duration,
@@ -44,7 +44,7 @@ struct Waits {
     rest: Duration,
 }
 
-impl PatientRegistry {
+impl RetryingRegistry {
     /// Waits for an id that `registry` does not know for `patience`.
     #[must_use]
     pub fn new(
@@ -98,7 +98,7 @@ fn not_yet(id: u32) -> RegistryError {
     RegistryError::Unavailable(format!("it does not know schema {id} yet"))
 }
 
-impl SchemaRegistry for PatientRegistry {
+impl SchemaRegistry for RetryingRegistry {
     fn schema(&self, id: u32) -> Result<String, RegistryError> {
         if self.was_just_asked(id) {
             return Err(not_yet(id));
@@ -152,7 +152,7 @@ mod tests {
     struct World {
         registry: Arc<Unsteady>,
         clock: Arc<ManualClock>,
-        patient: PatientRegistry,
+        patient: RetryingRegistry,
     }
 
     impl World {
@@ -161,7 +161,7 @@ mod tests {
             let clock = Arc::new(ManualClock::at(WallTime(0)));
             let inner: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(&registry);
             let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-            let patient = PatientRegistry::new(inner, PATIENCE, time);
+            let patient = RetryingRegistry::new(inner, PATIENCE, time);
             Self { registry, clock, patient }
         }
 

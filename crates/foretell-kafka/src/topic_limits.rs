@@ -1,4 +1,4 @@
-//! What a topic takes, so that a record which can never be written is refused before it spoils a
+//! What a topic takes, so that a record which can never be written is refused before it fails a
 //! transaction.
 
 use std::{
@@ -19,18 +19,18 @@ const OVERHEAD_BYTES: usize = 100;
 const HEADER_OVERHEAD_BYTES: usize = 10;
 
 /// The topics that one producer has written to so far.
-pub(crate) struct Destinations {
+pub(crate) struct TopicLimits {
     admin: Arc<Admin>,
-    known: BTreeMap<Topic, Destination>,
+    known: BTreeMap<Topic, Limits>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Destination {
+pub(crate) struct Limits {
     partitions: u32,
     message_bytes_max: Option<usize>,
 }
 
-impl Destinations {
+impl TopicLimits {
     pub(crate) fn new(admin: &Arc<Admin>) -> Self {
         Self { admin: Arc::clone(admin), known: BTreeMap::new() }
     }
@@ -50,11 +50,11 @@ impl Destinations {
         self.shared().remove(topic);
     }
 
-    fn shared(&self) -> MutexGuard<'_, BTreeMap<Topic, Destination>> {
-        self.admin.destinations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, BTreeMap<Topic, Limits>> {
+        self.admin.topic_limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&mut self, topic: &Topic) -> Result<Destination, BrokerError> {
+    fn ask(&mut self, topic: &Topic) -> Result<Limits, BrokerError> {
         let shared = self.shared().get(topic).copied();
         if let Some(destination) = shared {
             self.known.insert(topic.clone(), destination);
@@ -64,14 +64,14 @@ impl Destinations {
             return Err(BrokerError::Gone(topic.clone()));
         };
         let message_bytes_max = self.admin.message_bytes_max(topic);
-        let destination = Destination { partitions, message_bytes_max };
+        let destination = Limits { partitions, message_bytes_max };
         self.known.insert(topic.clone(), destination);
         self.shared().insert(topic.clone(), destination);
         Ok(destination)
     }
 }
 
-impl Destination {
+impl Limits {
     fn check(self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
         if let Some(Partition(partition)) = record.partition
             && u32::try_from(partition).map_or(true, |number| number >= self.partitions)
@@ -117,7 +117,7 @@ mod tests {
             value: Some(vec![0; bytes]),
             headers: Vec::new(),
         };
-        let destination = Destination { partitions: 4, message_bytes_max: Some(1000) };
+        let destination = Limits { partitions: 4, message_bytes_max: Some(1000) };
         let answer = destination.check(record.as_ref());
         assert_eq!(answer.is_ok(), expected, "{partition:?} {bytes}: {answer:?}");
     }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// See the module.
-pub(super) struct Slot {
+pub(super) struct ActiveTask {
     pub(super) task: Task,
     phase: Phase,
     /// By the place of the input.
@@ -62,7 +62,7 @@ pub(super) struct Flow {
 /// A blocked record is tried again so often.
 const BLOCKED_WAIT: Duration = Duration::from_millis(200);
 
-impl Slot {
+impl ActiveTask {
     /// A new task, about to be restored. Its inputs must be paused.
     pub(super) fn open(task: Task, clock: &dyn Clock) -> Self {
         let phase = Phase::Restoring(Restore::of(&task));
@@ -188,7 +188,7 @@ impl Slot {
     }
 
     /// Restores from the beginning of all changelogs. The records that have come meanwhile wait on: they would not come again.
-    pub(super) fn restore_anew(&mut self) -> Result<(), StateError> {
+    pub(super) fn restart_restore(&mut self) -> Result<(), StateError> {
         let stores: Vec<_> = self.task.changelogs().map(|(store, _)| store).collect();
         stores.into_iter().try_for_each(|store| self.task.clear(store))?;
         self.phase = Phase::Restoring(Restore::of(&self.task));

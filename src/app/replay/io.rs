@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, player::Action},
+    app::{cluster::Cluster, replay::Action},
     config::Config,
     events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
 };
@@ -17,13 +17,13 @@ use foretell_streams::{
     record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StopSignal,
-        broker::{Broker, From, Publisher},
+        broker::{Broker, Publisher, ReadFrom},
     },
     time::{Clock, EventTime},
 };
 
 /// Writes happenings to their topics.
-pub struct Stage {
+pub struct ReplaySender {
     publisher: Box<dyn Publisher>,
     event_codec: Arc<dyn Codec<QuestionnaireEvent>>,
     outcome_codec: Arc<dyn Codec<Outcome>>,
@@ -33,7 +33,7 @@ pub struct Stage {
     sent: usize,
 }
 
-impl Stage {
+impl ReplaySender {
     /// A stage with a producer of its own.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ pub fn follow(
     for number in 0..partitions {
         let source =
             TopicPartition { topic: topic.clone(), partition: Partition(i32::try_from(number)?) };
-        let mut reader = broker.read(&source, From::End)?;
+        let mut reader = broker.read(&source, ReadFrom::End)?;
         // The end is that of the first read.
         let mut records = Vec::new();
         reader.read(Duration::ZERO, &mut records)?;

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     codec::{Stored, Utf8},
     record::{InputRecord, Topic},
-    simulation::weather::Bug,
+    simulation::fault_injector::Bug,
     state::{KeyValueHandle, WindowHandle},
     time::EventTime,
     topology::{
@@ -20,13 +20,13 @@ use crate::{
 
 /// How long a record stays in the window.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// What a record begins with that is to be set aside.
+/// What a record begins with that is to be dead-lettered.
 pub(super) const POISON: &str = "poison";
 
 /// How often something was numbered under each name, whatever became of it: not even a crash makes this less.
 pub(super) type Attempts = Arc<Mutex<BTreeMap<String, u32>>>;
 
-struct Ledger {
+struct Workload {
     numbers: KeyValueHandle<u32>,
     window: WindowHandle<String>,
     attempts: Attempts,
@@ -36,7 +36,7 @@ pub(super) fn text(bytes: Option<&[u8]>) -> String {
     String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
 }
 
-impl Processor for Ledger {
+impl Processor for Workload {
     type In = String;
     type Out = String;
 
@@ -112,12 +112,12 @@ pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
     let numbers = topology.key_value_store("numbers", Arc::new(Stored::version(1)));
     let window = topology.window_store("window", Arc::new(Stored::version(1)));
     let stores = [numbers.id(), window.id()];
-    let make = move || Ledger {
+    let make = move || Workload {
         numbers: numbers.clone(),
         window: window.clone(),
         attempts: Arc::clone(&attempts),
     };
-    let ledger = topology.process("ledger", &[lead, side], &stores, make);
-    topology.sink("out", &[ledger], Topic::new("out"), Arc::new(Utf8));
+    let workload = topology.process("workload", &[lead, side], &stores, make);
+    topology.sink("out", &[workload], Topic::new("out"), Arc::new(Utf8));
     topology.build()
 }

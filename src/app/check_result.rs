@@ -31,7 +31,7 @@ impl fmt::Display for Status {
 
 /// One check, one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct CheckResult {
     /// What was looked at.
     pub name: String,
     /// How it is.
@@ -42,7 +42,7 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
-impl Finding {
+impl CheckResult {
     pub(in crate::app) fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
         let detail = address::hide_in(&detail.into()).into_owned();
         Self { name: name.into(), status: Status::Ok, detail, fix: None }
@@ -77,7 +77,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, status, detail, fix } = self;
         write!(f, "{status:<8} {name}: {detail}")?;
@@ -103,13 +103,13 @@ pub struct Report {
     /// Whether nothing failed.
     pub ok: bool,
     /// One check each.
-    pub checks: Vec<Finding>,
+    pub checks: Vec<CheckResult>,
 }
 
 impl Report {
     /// Of these findings.
     #[must_use]
-    pub fn of(checks: Vec<Finding>) -> Self {
+    pub fn of(checks: Vec<CheckResult>) -> Self {
         let ok = checks.iter().all(|finding| finding.status != Status::Failed);
         Self { ok, checks }
     }
@@ -141,14 +141,15 @@ mod tests {
     #[test]
     fn a_finding_is_one_line() {
         let refused = Unanswered::Refused { operation: "READ", resource: "Topic models".into() };
-        let check = |finding: Finding, expected: &str| assert_eq!(finding.to_string(), expected);
-        check(Finding::ok("broker", "3 brokers"), "ok       broker: 3 brokers");
+        let check =
+            |finding: CheckResult, expected: &str| assert_eq!(finding.to_string(), expected);
+        check(CheckResult::ok("broker", "3 brokers"), "ok       broker: 3 brokers");
         check(
-            Finding::unanswered("topic models", &refused),
+            CheckResult::unanswered("topic models", &refused),
             "FAILED   topic models: we may not READ on Topic models: \
              allow READ on Topic models to this user (an ACL)",
         );
-        let unknown = Finding::unknown("timeouts", "the broker's limits were", &refused);
+        let unknown = CheckResult::unknown("timeouts", "the broker's limits were", &refused);
         assert_eq!(unknown.status, Status::Warning);
         assert!(unknown.detail.contains("not checked"));
     }

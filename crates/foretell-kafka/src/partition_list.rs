@@ -2,11 +2,11 @@
 
 use rdkafka::{Offset as Position, TopicPartitionList};
 
-use crate::places::Start;
+use crate::positions::Start;
 use foretell_streams::record::{Offset, TopicPartition};
 
 /// `sources`, without offsets.
-pub(crate) fn list<'a>(
+pub(crate) fn partition_list<'a>(
     sources: impl IntoIterator<Item = &'a TopicPartition>,
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
@@ -17,7 +17,7 @@ pub(crate) fn list<'a>(
 }
 
 /// Where each partition is to be read from.
-pub(crate) fn list_at<'a>(
+pub(crate) fn partition_list_at<'a>(
     starts: impl IntoIterator<Item = (&'a TopicPartition, Start)>,
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
