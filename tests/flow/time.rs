@@ -221,7 +221,7 @@ fn what_can_not_be_read_is_dead_lettered_before_anything_is_merged() {
     scored.happen(&time_is(1));
     let told = scored.told();
     let kinds: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["set", "scored", "learned"], "{told:?}");
+    assert_eq!(kinds, ["dead-lettered", "scored", "learned"], "{told:?}");
 }
 
 #[test]

@@ -469,7 +469,7 @@ mod tests {
         positions.hold(&at(IN), Start::At(Offset(3)));
         positions.hold(&at("side"), Start::At(Offset(5)));
         let new = [(at(IN), Offset(4))];
-        let all = [(at("side"), Offset(5)), (at(IN), Offset(4))];
+        let all = [(at(IN), Offset(4)), (at("side"), Offset(5))];
         assert_eq!(to_commit(&positions, &new, false, true), new);
         assert_eq!(to_commit(&positions, &new, true, false), all);
         assert_eq!(to_commit(&positions, &[], false, true).len(), 2);
