@@ -70,7 +70,7 @@ fn any_bytes_of_any_schema_may_come() {
 
 #[expect(clippy::print_stderr, reason = "a failing test says how to see it again")]
 fn panic_about(seed: u64, writer: &str, reader: &str, panic: Box<dyn std::any::Any + Send>) -> ! {
-    eprintln!("seed {seed} (FORETELL_FUZZ_FIRST={seed}): theirs {writer}, ours {reader}");
+    eprintln!("seed {seed} (FORETELL_FUZZ_FIRST={seed}): writer {writer}, reader {reader}");
     resume_unwind(panic)
 }
 
@@ -140,10 +140,10 @@ impl Case {
                 assert_eq!(rewritten, Ok(()), "compatible schemas are compatible");
             }
             let Some(rows) = &rows else { continue };
-            let (direct, by_way_of_ours) = (row(rows, 1, datum), row(rows, 2, &out));
-            if rewritten.is_ok() && by_way_of_ours.is_some() {
+            let (direct, through_the_struct) = (row(rows, 1, datum), row(rows, 2, &out));
+            if rewritten.is_ok() && through_the_struct.is_some() {
                 reached.rows += 1;
-                assert_eq!(direct, by_way_of_ours, "both ways give the same row");
+                assert_eq!(direct, through_the_struct, "both ways give the same row");
             }
         }
     }

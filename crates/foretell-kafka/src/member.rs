@@ -157,7 +157,7 @@ impl Member for KafkaMember {
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {
-        self.output.abort_patiently()?;
+        self.output.abort_with_retries()?;
         self.group.rewind()
     }
 
@@ -253,9 +253,9 @@ impl Output {
         }
     }
 
-    fn abort_patiently(&mut self) -> Result<(), BrokerError> {
+    fn abort_with_retries(&mut self) -> Result<(), BrokerError> {
         match self {
-            Self::ExactlyOnce(transactions) => transactions.abort_patiently(),
+            Self::ExactlyOnce(transactions) => transactions.abort_with_retries(),
             Self::AtLeastOnce { .. } => self.abort(FLUSH_WITHIN),
         }
     }

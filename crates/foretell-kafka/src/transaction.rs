@@ -139,7 +139,7 @@ impl Transactions {
     }
 
     /// Undoes what was sent, waiting as long as that may take.
-    pub(crate) fn abort_patiently(&mut self) -> Result<(), BrokerError> {
+    pub(crate) fn abort_with_retries(&mut self) -> Result<(), BrokerError> {
         self.abort(self.patience)
     }
 
@@ -210,7 +210,7 @@ mod tests {
         transactions.send(Mock::output().as_ref()).unwrap();
         transactions.producer.drain(PATIENCE).unwrap();
         mock.answer_after(TRY + TRY / 2);
-        transactions.abort_patiently().unwrap();
+        transactions.abort_with_retries().unwrap();
         assert!(!transactions.is_open());
     }
 }

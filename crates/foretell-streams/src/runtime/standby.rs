@@ -75,7 +75,7 @@ impl Standby {
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         while !stop.is_stopped() {
             if !self.turn()? {
-                std::thread::park_timeout(RETRY_WAIT);
+                stop.wait(RETRY_WAIT);
             }
         }
         Ok(())

@@ -21,9 +21,6 @@ use crate::{
 /// How often it looks: a question a topic, beside the workers, on a thread of its own.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Between two looks at whether it is to stop.
-const STOP_LOOK: Duration = Duration::from_millis(200);
-
 /// A monitor of the topics in use, for a thread of its own: it ends with an error when a topic is deleted or gets another
 /// number of partitions.
 pub struct TopicMonitor {
@@ -55,7 +52,7 @@ impl TopicMonitor {
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         while !stop.is_stopped() {
             self.turn(stop)?;
-            std::thread::park_timeout(STOP_LOOK);
+            stop.wait(LOOK_EVERY);
         }
         Ok(())
     }

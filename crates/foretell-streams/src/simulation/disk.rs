@@ -33,7 +33,7 @@ struct Kept {
 }
 
 impl Disk {
-    /// Whatever may befall a disk while nobody uses it.
+    /// What may happen to a disk while no instance uses it.
     pub(super) fn happen_to(&self, faults: &FaultInjector) {
         let mut stores = self.0.lock().unwrap();
         stores.values_mut().for_each(|kept| kept.is_a_tasks = false);

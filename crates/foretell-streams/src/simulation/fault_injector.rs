@@ -355,7 +355,7 @@ impl FaultInjector {
         happens
     }
 
-    /// What befalls a call, one in so many; `weight` times as often, if much depends on it.
+    /// A fault for a call, one in so many; `weight` times as often, if much depends on it.
     pub(super) fn fault(&self, possible: &[Fault], weight: u64) -> Option<Fault> {
         if self.are_faults_stopped() {
             return None;

@@ -74,7 +74,7 @@ pub(super) struct World {
     /// The step at which all topics are made anew.
     starts_over_at: Option<usize>,
     /// Some tell their changelogs before the commit.
-    pub(super) changes_untold_max: usize,
+    pub(super) changes_pending_max: usize,
     pub(super) model: Model,
     pub(super) attempts: Attempts,
     pub(super) ends: BTreeMap<TopicPartition, Offset>,
@@ -165,7 +165,7 @@ impl World {
             zombies: 0,
             left_open_one_in,
             starts_over_at,
-            changes_untold_max: if seed.is_multiple_of(3) { 2 } else { 20 },
+            changes_pending_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
             attempts,
             ends: BTreeMap::new(),
@@ -447,7 +447,7 @@ impl World {
             settings: WorkerSettings {
                 commit_interval: Duration::from_millis(100),
                 commit_records_max: 20,
-                changes_untold_max: self.changes_untold_max,
+                changes_pending_max: self.changes_pending_max,
                 ..WorkerSettings::default()
             },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,

@@ -1,10 +1,10 @@
-//! What a store was told since the last commit: the last value of every key, and which of these the changelog has not
-//! been told yet. In the order of keys, or hashed where nobody asks for that order.
+//! Changes of a store since the last commit: the last value of every key, and which of these are pending, not yet
+//! flushed to the changelog. In the order of keys, or hashed where nobody asks for that order.
 //!
 //! ```text
-//!   write ──▶ untold ──all_told──▶ told ──commit──▶ gone
-//!               ▲                   │
-//!               └────write again────┘
+//!   write ──▶ pending ──mark_flushed──▶ flushed ──commit──▶ gone
+//!               ▲                         │
+//!               └───────write again───────┘
 //! ```
 
 use std::{

@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Tells the changelogs of tasks whose stores have at least so many changes.
-    pub(super) fn tell_changelogs(&mut self, changes_min: usize) -> Result<(), BrokerError> {
+    pub(super) fn flush_changelogs(&mut self, changes_min: usize) -> Result<(), BrokerError> {
         if self.stores.is_lasting() {
             self.mark_changelogs(changes_min);
         }
@@ -116,7 +116,7 @@ impl Worker {
             );
         }
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
-        self.tell_changelogs(1)?;
+        self.flush_changelogs(1)?;
         #[cfg(test)]
         if self.topology.has(Planted::StateBeforeTheCommit) {
             self.keep_state(&Ends::new())?;

@@ -21,7 +21,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -67,7 +67,7 @@ pub struct WorkerSettings {
     pub quiet_after: Duration,
     /// Exactly once: the number of pending changes of a task after which they are sent to the changelogs before the commit.
     /// Below this, a key that is written several times is sent once a commit.
-    pub changes_untold_max: usize,
+    pub changes_pending_max: usize,
 }
 
 impl Default for WorkerSettings {
@@ -77,25 +77,42 @@ impl Default for WorkerSettings {
             commit_records_max: 10_000,
             max_task_idle: Duration::from_secs(300),
             quiet_after: Duration::from_secs(10),
-            changes_untold_max: 1_000,
+            changes_pending_max: 1_000,
         }
     }
 }
 
 /// A shared flag that asks workers, standbys and monitors to stop. Clones share the flag.
 #[derive(Clone, Debug, Default)]
-pub struct StopSignal(Arc<AtomicBool>);
+pub struct StopSignal(Arc<Stop>);
+
+#[derive(Debug, Default)]
+struct Stop {
+    is_set: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
 
 impl StopSignal {
     /// Asks all holders to stop. A worker finishes its turn, commits, and leaves its group.
     pub fn stop(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.is_set.store(true, Ordering::SeqCst);
+        // Under the lock, or a thread that has just looked would sleep through it.
+        let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.changed.notify_all();
     }
 
     /// Whether [`Self::stop`] was called.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.is_set.load(Ordering::SeqCst)
+    }
+
+    /// Waits for [`Self::stop`], at most this long on the machine's clock.
+    pub fn wait(&self, at_most: Duration) {
+        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.changed.wait_timeout_while(guard, at_most, |()| !self.is_stopped());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -240,8 +257,8 @@ pub struct Worker {
     cleaned_at: Duration,
     joined: bool,
     fenced: u32,
-    /// The member is of no use any more, and the next one is still to join.
-    is_adrift: bool,
+    /// The member was fenced or failed, and a new one has to join.
+    must_rejoin: bool,
 }
 
 fn join_group(
@@ -295,7 +312,7 @@ impl Worker {
             cleaned_at: committed_at,
             joined: false,
             fenced: 0,
-            is_adrift: false,
+            must_rejoin: false,
         })
     }
 
@@ -320,7 +337,7 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`], if the worker can't go on.
     pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
-        if self.is_adrift {
+        if self.must_rejoin {
             return self.come_back();
         }
         match self.try_turn(wait) {
@@ -348,7 +365,7 @@ impl Worker {
         self.send()?;
         // Without a transaction, outputs would have to be waited for each time.
         if self.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
-            self.tell_changelogs(self.settings.changes_untold_max)?;
+            self.flush_changelogs(self.settings.changes_pending_max)?;
         }
         if self.commit_is_due() {
             self.commit()?;
@@ -473,7 +490,7 @@ impl Worker {
     fn close(mut self, commit: bool) -> Result<(), WorkerError> {
         // What a member of no use has sent must not be committed: what it was made of is dropped.
         if commit
-            && !self.is_adrift
+            && !self.must_rejoin
             && let Err(error) = self.last_commit()
         {
             tracing::warn!(?error, "the last commit failed; its records will come again");

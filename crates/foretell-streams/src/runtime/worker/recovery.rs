@@ -87,7 +87,7 @@ impl Worker {
         self.processed = 0;
         self.joined = false;
         self.metrics.aborted();
-        self.is_adrift = true;
+        self.must_rejoin = true;
         self.come_back()
     }
 
@@ -97,7 +97,7 @@ impl Worker {
         match self.broker.join(&self.membership) {
             Ok(member) => {
                 self.member = member;
-                self.is_adrift = false;
+                self.must_rejoin = false;
                 self.publish_status();
                 Ok(())
             }

@@ -229,7 +229,7 @@ fn a_mark_that_was_aborted_is_written_again() {
     World::turn(&mut [&mut worker]);
     world.say("one");
     worker.turn(Duration::ZERO).unwrap();
-    worker.tell_changelogs(1).unwrap();
+    worker.flush_changelogs(1).unwrap();
     worker.abort("of a test").unwrap();
     world.run(&mut [&mut worker]);
     world.expect_out(&["one 1"]);
