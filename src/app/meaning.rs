@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn uuid(bytes: [u8; 16], is_upper: bool) -> Written {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex::encode(bytes);
         let shown = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
         let cell = if is_upper { shown.to_uppercase() } else { shown.clone() };
         written(cell, json!(shown), bytes.to_vec())

@@ -289,7 +289,7 @@ mod tests {
                 .boxed(),
             Kind::UuidText | Kind::UuidFixed | Kind::UuidBytes => any::<([u8; 16], bool)>()
                 .prop_map(|(bytes, is_upper)| {
-                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    let hex = hex::encode(bytes);
                     let form =
                         [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
                     let spelling = if is_upper { form.to_uppercase() } else { form.clone() };

@@ -188,7 +188,7 @@ pub fn load(
     let unanswered = questions.filter(|(index, _)| !is_answered(*index));
     Ok(Table {
         rows,
-        digest: digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        digest: hex::encode(digest.finalize()),
         unanswered: unanswered.map(|(_, question)| question.name.clone()).collect(),
     })
 }

@@ -9,6 +9,7 @@
 
 use std::{borrow::Cow, fmt, fs, path::Path};
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de::Error};
 use toml::{
     Value,
@@ -183,23 +184,7 @@ pub(super) fn without_user(url: &str) -> Option<(String, String, Option<Secret>)
 
 /// `p%40ss` is how `p@ss` stands in an address.
 fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let code = (*first == b'%').then(|| after.get(..2)).flatten();
-        let code = code.and_then(|code| std::str::from_utf8(code).ok());
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use subtle::ConstantTimeEq as _;
 
 use crate::http::{HttpState, error::HttpError};
 
@@ -139,10 +140,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Every byte is looked at, so that the time taken tells nothing of how many were right.
+/// Compares in constant time, so that the time taken does not show how many bytes were right.
 fn is_same(given: &str, token: &str) -> bool {
-    let differences = given.bytes().zip(token.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
-    given.len() == token.len() && differences == 0
+    given.as_bytes().ct_eq(token.as_bytes()).into()
 }
 
 #[cfg(test)]

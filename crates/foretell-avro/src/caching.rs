@@ -5,7 +5,6 @@
 //! was set up anew gives the same ids to other schemas.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -178,10 +177,7 @@ fn digest(parts: &[&str]) -> String {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().fold(String::new(), |mut digits, byte| {
-        write!(digits, "{byte:02x}").expect("a string takes all");
-        digits
-    })
+    hex::encode(hash.finalize())
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl ModelBundle {
 
 fn version_of(content: &[u8]) -> ModelVersion {
     let digest = Sha256::digest(content);
-    ModelVersion::new(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>())
+    ModelVersion::new(hex::encode(&digest[..6]))
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl EventForm {
             }
             IdForm::Uuid => {
                 let hash = Sha256::digest(text().as_bytes());
-                let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+                let hex = hex::encode(&hash[..16]);
                 let (a, b, c, d, e) =
                     (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
                 format!("{a}-{b}-{c}-{d}-{e}")

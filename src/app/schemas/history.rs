@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
@@ -297,11 +296,7 @@ impl Version {
     /// The SHA-256 of the file, as `sha256sum` prints it.
     #[must_use]
     pub fn digest(&self) -> String {
-        let digest = Sha256::digest(&self.text);
-        digest.iter().fold(String::new(), |mut digits, byte| {
-            write!(digits, "{byte:02x}").expect("a string takes all");
-            digits
-        })
+        hex::encode(Sha256::digest(&self.text))
     }
 }
 

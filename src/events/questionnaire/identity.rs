@@ -1,7 +1,5 @@
 //! Which event an event is: the same event, sent again, has the same identity, wherever its record lies.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
 
 use crate::events::questionnaire::{Answer, Question, QuestionnaireEvent};
@@ -56,11 +54,7 @@ impl EventIdentity {
     /// The identity as an id: 32 hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> String {
-        let mut id = String::with_capacity(2 * ID_BYTES);
-        for byte in &self.0[..ID_BYTES] {
-            write!(id, "{byte:02x}").expect("a string takes what is written");
-        }
-        id
+        hex::encode(&self.0[..ID_BYTES])
     }
 
     /// See [`Fingerprint`].
