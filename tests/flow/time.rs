@@ -240,7 +240,6 @@ fn a_punctuation_settles_all_that_has_closed_however_much_that_is() {
     }
     let closed = RETENTION.max(WINDOW + GRACE) + 2;
     scored.happen(&time_is(closed));
-    scored.happen(&time_is(closed + RETENTION / 20));
     scored.driver.commit();
     assert_eq!(scored.counter("foretell_unlabelled_total", None), COUNT);
     assert_eq!(scored.counter("foretell_incomplete_observations_total", None), COUNT + 1);
