@@ -92,14 +92,11 @@ impl Member for KafkaMember {
             return Ok(Some(rebalance));
         }
         let before = records.len();
-        match self.group.take(wait, records) {
-            Ok(()) => Ok(self.group.next_rebalance()),
-            Err(error) if records.len() > before => {
-                self.postponed = Some(error);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        let taken = self.group.take(wait, records);
+        let (now, later) = records_first(taken, records.len() - before);
+        self.postponed = later;
+        now?;
+        if self.postponed.is_some() { Ok(None) } else { Ok(self.group.next_rebalance()) }
     }
 
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
@@ -306,6 +303,15 @@ fn commit_offsets(
     committed.map_err(|error| broker_error("commit offsets", &error))
 }
 
+/// The result of a poll that has taken some `records`, and the error to return at the next one: records that came
+/// together with an error are handed out before it.
+fn records_first<E>(taken: Result<(), E>, records: usize) -> (Result<(), E>, Option<E>) {
+    match taken {
+        Err(error) if records > 0 => (Ok(()), Some(error)),
+        taken => (taken, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -460,6 +466,13 @@ mod tests {
         world.member.abort().unwrap();
         world.mock.write(3..4);
         assert_eq!(world.read(1), [3], "what is committed does not come again");
+    }
+
+    #[test]
+    fn records_that_come_with_an_error_are_handed_out_before_it() {
+        assert_eq!(records_first(Err("lost"), 1), (Ok(()), Some("lost")));
+        assert_eq!(records_first(Err("lost"), 0), (Err("lost"), None));
+        assert_eq!(records_first::<&str>(Ok(()), 1), (Ok(()), None));
     }
 
     #[test]

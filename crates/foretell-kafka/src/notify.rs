@@ -36,7 +36,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(24 * 3600);
 
     #[test]
-    fn a_ring_is_not_lost_who_comes_first() {
+    fn a_notification_is_kept_for_the_next_wait() {
         let notify = Notify::default();
         notify.notify_one();
         notify.wait(LONG);

@@ -178,10 +178,16 @@ impl RecordProducer {
         if recovery(failure.code) == Recovery::Fatal || is_unknown(failure.code) {
             self.topic_limits.forget(&failure.topic);
         }
-        let text = format!("a record for {} was not written: {}", failure.topic, failure.code);
-        let stays = matches!(recovery(failure.code), Recovery::Fatal)
-            && failure.code != Code::MessageSizeTooLarge;
-        Some(if stays { BrokerError::Fatal(text) } else { BrokerError::Abort(text) })
+        Some(failure.into())
+    }
+}
+
+impl From<Failure> for BrokerError {
+    fn from(Failure { topic, code }: Failure) -> Self {
+        let text = format!("a record for {topic} was not written: {code}");
+        // A record that is too large is refused by the next check; the others of its transaction are good.
+        let stays = recovery(code) == Recovery::Fatal && code != Code::MessageSizeTooLarge;
+        if stays { Self::Fatal(text) } else { Self::Abort(text) }
     }
 }
 
@@ -235,6 +241,26 @@ mod tests {
     fn producer(mock: &Mock) -> RecordProducer {
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
         RecordProducer::new(&mock.config.plain_producer(), &admin, &mock.clock).unwrap()
+    }
+
+    #[test]
+    fn a_failed_delivery_ends_the_process_only_if_it_would_fail_again() {
+        let check = |code: Code, is_fatal: bool| {
+            let error = BrokerError::from(Failure { topic: Topic::new("out"), code });
+            assert!(error.to_string().contains("a record for out was not written"), "{error}");
+            assert_eq!(matches!(error, BrokerError::Fatal(_)), is_fatal, "{code}");
+            assert_eq!(matches!(error, BrokerError::Abort(_)), !is_fatal, "{code}");
+        };
+        check(Code::TopicAuthorizationFailed, true);
+        check(Code::MessageSizeTooLarge, false);
+        check(Code::MessageTimedOut, false);
+        check(Code::UnknownTopicOrPartition, false);
+    }
+
+    #[test]
+    fn a_topic_that_changed_is_told_from_other_failures() {
+        assert!(is_unknown(Code::UnknownTopic) && is_unknown(Code::UnknownTopicOrPartition));
+        assert!(!is_unknown(Code::MessageTimedOut));
     }
 
     #[test]

@@ -207,7 +207,9 @@ mod tests {
     fn an_answer_that_takes_longer_than_a_try_is_waited_for() {
         let mock = Mock::new();
         let mut transactions = begin(&mock);
+        assert!(!transactions.is_open());
         transactions.send(Mock::output().as_ref()).unwrap();
+        assert!(transactions.is_open());
         transactions.producer.drain(PATIENCE).unwrap();
         mock.answer_after(TRY + TRY / 2);
         transactions.abort_with_retries().unwrap();
