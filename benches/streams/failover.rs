@@ -55,7 +55,7 @@ const LOAD_EVERY: Duration = Duration::from_millis(5);
 /// A copy that has been this close to its changelog, for so long, is warm: it says once a second how close it is.
 const WARM_RECORDS_MAX: f64 = 1000.0;
 const WARM_FOR: Duration = Duration::from_secs(3);
-/// Whoever does not get there by then has failed.
+/// Without a result by then the benchmark has failed.
 const WITHIN: Duration = Duration::from_secs(120);
 
 struct Remember {

@@ -24,7 +24,7 @@ use crate::{
 const WARM_UP: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(2);
 const WAIT: Duration = Duration::from_millis(50);
-/// Whoever has no result by then has failed.
+/// Without a result by then the benchmark has failed.
 const FIRST_RESULT_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, serde::Serialize)]

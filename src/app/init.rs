@@ -48,7 +48,7 @@ pub struct FirstModel {
     pub trials: usize,
 }
 
-/// Makes what is missing. `force` trains a first model anew even where one serves.
+/// Makes what is missing. `force` trains a first model again even where one serves.
 ///
 /// # Errors
 /// In one line that says what to do.

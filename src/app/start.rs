@@ -62,7 +62,7 @@ pub struct Instance {
     http: HttpServer,
 }
 
-/// How long workers may take to commit and to leave when we stop: less than whoever stops us waits before it kills
+/// How long workers may take to commit and to leave when we stop: less than a supervisor waits before it kills
 /// (30 s in Kubernetes and in our compose file).
 const STOPPING_MAX: Duration = Duration::from_secs(25);
 const STOPPING_LOOK: Duration = Duration::from_millis(10);

@@ -31,7 +31,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for whoever has to show it to a server.
+    /// The text, for the client that sends it to a server.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

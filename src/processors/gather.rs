@@ -98,7 +98,7 @@ pub struct Partial {
 pub struct GatheredAnswer {
     /// The name of the question.
     pub question: String,
-    /// The answer as a model sees it ([`Answer::rounded`]); none if it was taken back.
+    /// The answer as a model sees it ([`Answer::rounded`]); none if it was withdrawn.
     pub answer: Option<Answer>,
     /// When that was said.
     pub time: EventTime,
@@ -171,7 +171,7 @@ struct Arrival {
     identity: EventIdentity,
     event_id: String,
     received_at: WallTime,
-    /// Questions whose answers it takes back.
+    /// Questions whose answers it withdraws.
     withdrawn: Vec<String>,
     /// Who waits for what becomes of it.
     request_id: Option<String>,
@@ -213,7 +213,7 @@ impl Arrival {
     }
 }
 
-/// The questions whose answers a record's event takes back ([`WITHDRAWN_HEADER`]).
+/// The questions whose answers a record's event withdraws ([`WITHDRAWN_HEADER`]).
 fn withdrawn(input: &InputRecord) -> Vec<String> {
     let header = input.headers.iter().rfind(|header| header.name == WITHDRAWN_HEADER);
     let text = header.and_then(|header| std::str::from_utf8(&header.value).ok());

@@ -21,7 +21,7 @@ use foretell_streams::{
 
 /// Observations that are due in, predictions out.
 pub struct Score {
-    /// Which model serves; asked anew for every record, so a swap falls between two of them.
+    /// Which model serves; asked again for every record, so a swap falls between two of them.
     pub serving: Serving,
     /// The questions, in the order of an observation's answers.
     pub questions: Arc<[Question]>,

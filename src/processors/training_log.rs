@@ -189,7 +189,7 @@ impl TrainingLog {
             reader.read(READ_WAIT, &mut records).map_err(retry)?;
             empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
             let end = || self.broker.end(&self.source, Isolation::ReadUncommitted).map_err(retry);
-            // No time brings back what ends before: the topic was made anew.
+            // No time brings back what ends before: the topic was recreated.
             if empty_reads > EMPTY_READS_MAX || (empty_reads > 0 && end()? < through) {
                 return Err(TrainingFailure::Incomplete(format!(
                     "{} ends before offset {through}, which was there when the training fell due: records were \

@@ -213,7 +213,7 @@ fn trim_changelogs(application: &Application) -> i64 {
     left
 }
 
-/// A changelog is deleted and made anew, and another instance has written more to it since than it ever had: the stores that
+/// A changelog is deleted and recreated, and another instance has written more to it since than it ever had: the stores that
 /// an instance finds on its disk are of the old one, whatever their offsets.
 #[test]
 fn a_changelog_recreated_is_not_mixed_with_stores_of_the_old_one() {

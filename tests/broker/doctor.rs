@@ -262,7 +262,7 @@ fn token(seconds: i64) -> String {
 fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    // As whoever keeps such a file does it: it is never half there.
+    // Replaced at once, as such a file should be: it is never half written.
     let write = |seconds: i64| {
         let part = folder.path().join("part");
         std::fs::write(&part, token(seconds)).unwrap();
@@ -284,7 +284,7 @@ fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     write(30);
     let mut run = application.instance("one");
     run.http().ready();
-    // The broker ends a connection whose token has ended: one of 30 s has to be shown anew after 27 s.
+    // The broker ends a connection whose token has ended: one of 30 s has to be shown again after 27 s.
     let (clock, mut written) = (SystemClock::new(), Duration::ZERO);
     until("40 s have passed", SOON, || {
         if clock.elapsed() > written + Duration::from_secs(5) {
@@ -302,7 +302,7 @@ fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     Findings::of(&application, &[]).check_failed(&[]);
 }
 
-/// Serves one file, over TLS, to whoever has a certificate; killed when dropped.
+/// Serves one file, over TLS, to clients with a certificate; killed when dropped.
 struct HttpsServer(Child);
 
 impl HttpsServer {

@@ -49,7 +49,7 @@ impl Gateway {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Whoever comes finds the line dead.
+    /// Every client finds the connection closed.
     pub(crate) fn go_away(&self) {
         self.shared.is_away.store(true, Ordering::SeqCst);
     }

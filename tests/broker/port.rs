@@ -112,7 +112,7 @@ fn at_least_once_rewinds_too() {
 
 #[test]
 fn lead_and_co_partitioned_input_go_on_together() {
-    check("co-partitioned inputs", transactions::lead_and_co_partitioned_input_go_on_together);
+    check("co-partitioned", transactions::lead_and_co_partitioned_input_go_on_together);
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn an_id_that_the_registry_refuses_stops_nothing() {
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
     assert_eq!(classes(&application, &dead_letters), [("unknown_schema".to_owned(), 4)].into());
 
-    // They are there before it starts, and the wait begins anew.
+    // They are there before it starts, and the wait begins again.
     garbage(&application, "you", &ids);
     let (process, http) = ready(&application);
     is_predicted(&http, "you");

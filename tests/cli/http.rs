@@ -348,7 +348,7 @@ fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
     assert_eq!((again.status, &again.body["event_id"]), (202, &json!("e1")), "{again:?}");
     assert_eq!(again.headers["idempotent-replayed"], "true");
 
-    // An answer is taken back.
+    // An answer is rolled back.
     let rest = json!({"respondent_id": "slow", "event_id": "e2", "age": null, "completed": true,
         "hours_per_week": 40});
     let answer = instance.post(wait, &rest);

@@ -37,7 +37,7 @@ fn complete_waits_for_the_last_answer_or_for_the_end() {
     check(&[submitted("ann", 1)], &["scored ann@1 - - -"]);
     // Each respondent is on their own.
     check(&[visits("ann", 0), plan("bob", 1), submitted("ann", 2)], &["scored ann@2 7 - -"]);
-    // After the end, everything begins anew.
+    // After the end, everything begins again.
     check(
         &[visits("ann", 0), submitted("ann", 1), plan("ann", 2), submitted("ann", 3)],
         &["scored ann@1 7 - -", "scored ann@3 - team -"],

@@ -93,7 +93,7 @@ fn a_repeat_may_name_an_earlier_time() {
     check(&Settings::default(), &happens, &["scored ann@0 3 gold 1.5"]);
 }
 
-/// A topic that was made anew gives the same offsets to other events.
+/// A topic that was recreated gives the same offsets to other events.
 #[test]
 fn ids_follow_from_events_and_not_from_places() {
     let id_of = |happens: &[Happens]| {
@@ -141,7 +141,7 @@ fn an_answer_can_be_taken_back() {
     scored.happen(&piece(5, json!({"visits": 50, "plan": "gold"})));
     // The first is no question's, and takes nothing back.
     scored.event_with_headers("ann", 6, &json!({}), withdraws("unknown, plan"));
-    // Said before it was taken back, and come later.
+    // Said before it was withdrawn, and come later.
     scored.happen(&piece(4, json!({"plan": "team"})));
     scored.happen(&piece(8, json!({"done": true})));
     assert_eq!(scored.told(), ["scored ann@8 50 - -"]);

@@ -2,7 +2,7 @@
 //! also after a restart.
 //!
 //! It is asked first, and the disk only where it does not answer: an id never changes its meaning, but a registry that
-//! was set up anew gives the same ids to other schemas.
+//! was replaced gives the same ids to other schemas.
 
 use std::{
     fs, io,

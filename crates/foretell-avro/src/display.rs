@@ -1,4 +1,4 @@
-//! Schemas in words, for whoever has to mend one.
+//! Schemas in words, for the person who fixes one.
 
 use apache_avro::schema::{Schema, UuidSchema};
 

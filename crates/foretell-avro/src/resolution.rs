@@ -156,7 +156,7 @@ impl Resolution {
         &self.layout
     }
 
-    /// The same, for whoever needs nothing else.
+    /// The same, for callers that need nothing else.
     pub(super) fn into_layout(self) -> Layout {
         self.layout
     }

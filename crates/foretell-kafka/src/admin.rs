@@ -64,7 +64,7 @@ pub(crate) struct Admin {
     client: AdminClient<LogOnly>,
     /// What topics take: asked once a process, so that nobody has to ask in the middle of an outage.
     pub(crate) topic_limits: Mutex<BTreeMap<Topic, Limits>>,
-    /// The client's, for a token that has to be shown anew.
+    /// The client's, for a token that has to be shown again.
     settings: ClientConfig,
     clock: Arc<dyn Clock>,
 }
@@ -183,7 +183,7 @@ impl Admin {
     pub(crate) fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         let mut missing = Vec::new();
         for spec in specs {
-            // Whoever makes a topic is told if it is there after all.
+            // The caller learns if the topic exists after all.
             match self.partitions_unless(&spec.name, Duration::ZERO)? {
                 Some(partitions) => same_partitions(spec, partitions)?,
                 None => missing.push(spec),

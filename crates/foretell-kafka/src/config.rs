@@ -66,7 +66,7 @@ const READER: &[Property] = &[
 const EVERY_PRODUCER: &[Property] = &[
     // No duplicates and no reordering from librdkafka's own retries; implies acks=all.
     ("enable.idempotence", "true"),
-    // As Java's clients choose partitions, so that records of one key meet whoever wrote them.
+    // As Java's clients choose partitions, so that records of one key meet, whichever client wrote them.
     ("partitioner", "murmur2_random"),
     ("message.max.bytes", RECORD_BYTES_MAX),
     // 64 MiB under way at most; beyond that, `send` waits.
@@ -141,7 +141,7 @@ pub struct KafkaConfig {
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
     /// After this long, the broker aborts a transaction by itself. Readers wait for an open one, and
-    /// so does whoever takes a dead worker's tasks: keep it near 10 s.
+    /// so does the new owner of a dead worker's tasks: keep it near 10 s.
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
     /// How long a record waits for others to share its request; throughput against latency.
@@ -248,7 +248,7 @@ impl KafkaConfig {
     /// A worker's producer, if its commits are transactions.
     pub(crate) fn transactional_producer(&self, membership: &Membership) -> ClientConfig {
         let mut config = self.start(&[EVERY_PRODUCER, TRANSACTIONAL_PRODUCER]);
-        // Stable, so that whoever starts again under this name fences what is left of the last one,
+        // Stable, so that a process that starts again under this name fences what is left of the last one,
         // and few: every id ever used stays in the broker's memory for days.
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
         config.set("client.id", format!("{}-{}", self.client_id, membership.member));

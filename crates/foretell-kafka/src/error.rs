@@ -144,7 +144,7 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::State
         | Code::UnknownMemberId => Recovery::Abort,
 
-        // Somebody took our name, or the broker forgot us: begin anew.
+        // Somebody took our name, or the broker forgot us: begin again.
         Code::Fatal
         | Code::Fenced
         | Code::FencedInstanceId

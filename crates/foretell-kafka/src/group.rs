@@ -215,7 +215,7 @@ impl Group {
         }
     }
 
-    /// A position is gone: retention was quicker than we, or the topic was made anew. All are looked at, and
+    /// A position is gone: retention was quicker than we, or the topic was recreated. All are looked at, and
     /// the first that is gone is read from its beginning on.
     fn read_again(&mut self) -> Result<(), BrokerError> {
         let next: Vec<(TopicPartition, Start)> = self.positions.next().collect();
@@ -248,7 +248,7 @@ impl Group {
         let mut again = || {
             starts.iter().for_each(|(source, _)| partition_queues.close(source));
             let unassigned = partition_queues.incremental_unassign(&sources);
-            // Opened anew: librdkafka may have let go of the queue, if it has not heard of the topic just now.
+            // Opened again: librdkafka may have let go of the queue, if it has not heard of the topic just now.
             starts.iter().try_for_each(|(source, _)| partition_queues.open(source))?;
             unassigned.and_then(|()| partition_queues.incremental_assign(&assignment))
         };
@@ -557,7 +557,7 @@ mod tests {
         });
         assert!(left[0] > 1, "{left:?}");
         assert_eq!(left, (left[0]..21).collect::<Vec<u8>>());
-        // The topic was made anew, and ends before the position.
+        // The topic was recreated, and ends before the position.
         world.group.positions.hold(&Mock::source(), Start::At(Offset(1_000)));
         world.group.is_astray = true;
         let told = world.group.take(STEP, &mut Vec::new()).unwrap_err();

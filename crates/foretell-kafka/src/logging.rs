@@ -24,7 +24,7 @@ const TARGET: &str = "librdkafka";
 /// Of one broker and cause, so often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// As many brokers and causes are told apart; beyond that, the one that was told of first is told of anew.
+/// As many brokers and causes are told apart; beyond that, the one that was told of first is told of again.
 const CAUSES_MAX: usize = 256;
 
 /// All clients of the process complain of the same brokers.

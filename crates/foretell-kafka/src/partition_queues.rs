@@ -56,7 +56,7 @@ struct Queue {
     notify: Arc<Notify>,
 }
 
-// SAFETY: librdkafka locks its queues, whoever uses them; they belong to no thread.
+// SAFETY: librdkafka locks its queues, whichever thread uses them; they belong to no thread.
 unsafe impl Send for Queue {}
 
 impl<C: ConsumerContext + 'static> PartitionQueues<C> {

@@ -128,7 +128,7 @@ impl RecordProducer {
         broker_error(&format!("send to {}", record.topic), &error)
     }
 
-    /// librdkafka knows of no such topic: it is gone, or it was made anew, and librdkafka has to look again as well.
+    /// librdkafka knows of no such topic: it is gone, or it was recreated, and librdkafka has to look again as well.
     fn explain_unknown(&mut self, record: OutputRecordRef<'_>) -> BrokerError {
         self.topic_limits.forget(record.topic);
         let found = self.check(record).and_then(|()| self.connect(record.topic));
@@ -171,7 +171,7 @@ impl RecordProducer {
         self.producer.context().failed().take();
     }
 
-    /// What the first failed delivery calls for. The next record for its topic is checked anew, so
+    /// What the first failed delivery calls for. The next record for its topic is checked again, so
     /// that one which can never be written does not come round again and again.
     fn failure(&mut self) -> Option<BrokerError> {
         let failure = self.producer.context().failed().take()?;

@@ -33,7 +33,7 @@ pub(crate) struct TopicHandles {
 
 struct Handle(NonNull<rd_kafka_topic_t>);
 
-// SAFETY: librdkafka locks what is behind it, whoever uses it; it belongs to no thread.
+// SAFETY: librdkafka locks what is behind it, whichever thread uses it; it belongs to no thread.
 unsafe impl Send for Handle {}
 
 impl TopicHandles {

@@ -61,7 +61,7 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// Fences whoever had this name, and ends what it left open. Any existing `topic` will do.
+    /// Fences the previous producer of this name, and ends its open transaction. Any existing `topic` will do.
     pub(crate) fn start(
         producer: RecordProducer,
         topic: &Topic,

@@ -19,7 +19,7 @@ const TRY: Duration = Duration::from_secs(1);
 /// Between two tries.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// How long it may take in all. A leader is replaced in seconds; whoever can wait longer asks again.
+/// How long it may take in all. A leader is replaced in seconds; a caller that can wait longer asks again.
 const WITHIN: Duration = Duration::from_secs(4);
 
 /// The first offset of `source`, and the one after its last, by the consumer's isolation level.

@@ -256,7 +256,7 @@ fn of_rows(play: &Play) -> Check {
 
 fn of_answers(found: &Found, report: &Report) -> [Check; 2] {
     let check = |name: &str, counted: usize, found: u64, why: &str| {
-        // What was sent on purpose may still be no surprise: a number that is large, and within the initial data.
+        // What was sent on purpose may still be in distribution: a large number that the initial data have, too.
         if counted == 0 && found == 0 {
             Check::skipped(name, why)
         } else {

@@ -38,7 +38,7 @@ pub(super) fn timeouts(
             name,
             format!(
                 "a transaction may stay open for {transaction:?}, a dead member's session for {session:?}: \
-                 whoever takes over waits for the rest"
+                 the new owner waits for the rest"
             ),
             "set [broker] transaction_timeout below session_timeout",
         ));

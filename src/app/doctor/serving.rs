@@ -88,7 +88,7 @@ pub(super) enum AddressSeen {
     Unusable(io::Error),
 }
 
-/// How long whoever has the address may take for an answer.
+/// How long the server at the address may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// More than what a foretell says of itself.
@@ -119,7 +119,7 @@ fn get(bind: &str, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-    // In one piece: whoever answers the first of several and hangs up resets the connection.
+    // In one piece: a server that answers the first of several and closes resets the connection.
     let asked = format!("GET {path} HTTP/1.0\r\nHost: {bind}\r\nConnection: close\r\n\r\n");
     stream.write_all(asked.as_bytes())?;
     let mut answer = String::new();

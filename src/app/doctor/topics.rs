@@ -6,7 +6,7 @@ use crate::app::{check_result::CheckResult, doctor::brokers::number};
 use foretell_kafka::{Settings, TopicInfo, Unanswered};
 use foretell_streams::runtime::broker::{Cleanup, Timestamps, TopicSpec};
 
-/// Whoever restores for longer than this may miss a deletion: Kafka's default.
+/// A restore that takes longer than this may miss a deletion: Kafka's default.
 const DELETIONS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// From so many brokers on, one copy is a choice, and hardly a good one.

@@ -1,5 +1,5 @@
 //! Events that people type in, or send as JSON, or have in a table: checked field by field, so that
-//! whoever sends one learns what is wrong with it.
+//! the sender learns what is wrong with it.
 
 use std::borrow::Cow;
 

@@ -18,7 +18,7 @@ const ID_BYTES: usize = 16;
 
 impl EventIdentity {
     /// The identity of `event`, whose answers are to `questions`, in order. `withdrawn` names the questions whose answers
-    /// it takes back.
+    /// it withdraws.
     #[must_use]
     pub fn of(event: &QuestionnaireEvent, questions: &[Question], withdrawn: &[String]) -> Self {
         let mut hash = Sha256::new();

@@ -162,7 +162,7 @@ struct Hold {
     go_on: Receiver<()>,
 }
 
-/// The next decoding stands still until this is dropped.
+/// The next decoding blocks until this is dropped.
 pub(super) struct Held {
     has_come: Receiver<()>,
     _go_on: Sender<()>,

@@ -1,4 +1,4 @@
-//! The difference of two schemas, change by change, in the words of whoever made it.
+//! The difference of two schemas, change by change, in the words of its author.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How numbers are scaled. Trees see no difference; whoever reads the features beside them does.
+/// How numbers are scaled. Trees see no difference; readers of the features do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {

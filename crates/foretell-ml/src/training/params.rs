@@ -36,7 +36,7 @@ pub struct Params {
     pub feature_fraction: f64,
     /// The share of examples that a tree sees.
     pub bagging_fraction: f64,
-    /// After how many iterations the examples are drawn anew; 0 uses them all.
+    /// After how many iterations the examples are drawn again; 0 uses them all.
     pub bagging_freq: u32,
     /// L1 regularisation of the leaves.
     pub lambda_l1: f64,

@@ -115,7 +115,7 @@ impl Cluster {
         self.deadline.saturating_sub(now.elapsed).min(heartbeat).max(GRANULARITY)
     }
 
-    /// Joins a group, and fences whoever had the name: its transaction is aborted, and its tasks are free.
+    /// Joins a group, and fences the previous member of the name: its transaction is aborted, and its tasks are free.
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if a topic does not exist, the co-partitioned inputs have another number of partitions than
@@ -254,7 +254,7 @@ impl Cluster {
     ) -> Result<(), BrokerError> {
         self.expire(now);
         if !session.is_transactional() {
-            // Whoever it is: only transactions are fenced.
+            // Any sender: only transactions are fenced.
             return self.append(record, now);
         }
         self.standing(session)?;
@@ -1057,7 +1057,7 @@ mod tests {
                 Happening::TimePasses => bench.elapsed += TRANSACTION / 2,
             }
         }
-        // Whoever is still there (one "a", for there would be two) must finish the job.
+        // The workers that are still there (one "a", for there would be two) must finish the job.
         workers[3].session = None;
         for _ in 0..20 {
             bench.elapsed += SECOND;

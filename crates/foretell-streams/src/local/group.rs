@@ -243,7 +243,7 @@ impl Group {
         self.step_all(&lost, || Step::Lose);
     }
 
-    /// Chooses the successors anew and begins a generation.
+    /// Chooses the successors again and begins a generation.
     fn rebalance(&mut self) {
         self.choose_successors();
         for task in &mut self.tasks {

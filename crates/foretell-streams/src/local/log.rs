@@ -11,7 +11,7 @@
 //! Records of an open transaction are in the log at once, and hold back the stable end (Kafka's last
 //! stable offset), so that a reader sees offsets in order and a slow transaction delays the ones behind
 //! it, as in Kafka. The end of a transaction takes an offset, too (Kafka's control record): offsets have
-//! holes, and whoever counts records by subtracting offsets is found out. Aborted records are removed
+//! holes, and a test that counts records by subtracting offsets fails. Aborted records are removed
 //! on the spot, since nobody can have seen them.
 
 use std::{

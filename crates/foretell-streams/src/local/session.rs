@@ -32,7 +32,7 @@ struct Input {
     source: TopicPartition,
     position: Offset,
     flow: Flow,
-    /// Whether the worker was told that the position is gone, and so begins anew.
+    /// Whether the worker was told that the position is gone, and so begins again.
     is_told_gone: bool,
 }
 

@@ -80,7 +80,7 @@ impl Topics {
         self.settings.batch_records_max
     }
 
-    /// Makes a topic anew, empty. No open transaction may have written there.
+    /// Makes a topic again, empty. No open transaction may have written there.
     pub(crate) fn recreate_topic(&mut self, topic: &Topic) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };
         let rules = self.settings.rules(topic.spec.cleanup);

@@ -65,7 +65,7 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    /// Takes a name over. Whoever had it is fenced; returns the transaction that it leaves open.
+    /// Takes a name over. The previous owner is fenced; returns the transaction that it leaves open.
     pub(crate) fn init(&mut self, name: &str, epoch: Epoch) -> Option<Transaction> {
         let producer = Producer { epoch, state: State::Idle };
         self.by_name.insert(name.to_owned(), producer)?.state.into_transaction()

@@ -3,12 +3,12 @@
 //!
 //! ```text
 //!   Active ──nothing for `quiet_after`──▶ the broker is asked now and then ──all at their ends──▶ time goes on
-//!      ▲                                        │ no answer, or more to come: it stands still
+//!      ▲                                        │ no answer, or more to come: it stalls
 //!      └────────── a record ────────────────────┘
 //! ```
 //! Stream time does not jump to the time of day: a backfill whose producer pauses would find all its windows closed. It
 //! goes on by what has passed between two questions that were answered, so neither an outage nor a process that
-//! stood still counts. What it has gone on by is kept by the next commit, like all else; an abort or a crash loses some,
+//! stalled counts. What it has gone on by is kept by the next commit, like all else; an abort or a crash loses some,
 //! and windows close later for it, never earlier.
 
 use std::time::Duration;
@@ -87,7 +87,7 @@ mod tests {
         assert!(!quiet.is_due(at(10), after, every));
         assert_eq!(quiet.answered(at(11), Some(true), every), at(1));
         assert_eq!(quiet.answered(at(13), Some(true), every), at(2));
-        // The process stood still for a day.
+        // The process stalled for a day.
         assert_eq!(quiet.answered(at(86_400), Some(true), every), at(2));
         // Nobody answers.
         assert_eq!(quiet.answered(at(86_401), None, every), at(0));

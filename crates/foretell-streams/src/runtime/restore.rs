@@ -118,7 +118,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Asks anew where the changelogs end, for [`Self::remaining`].
+    /// Asks again where the changelogs end, for [`Self::remaining`].
     pub(super) fn look_ahead(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
         for changelog in &mut self.changelogs {
             if let Some(reading) = &mut changelog.reading {

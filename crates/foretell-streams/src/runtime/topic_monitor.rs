@@ -83,7 +83,7 @@ impl TopicMonitor {
                     self.missed.insert(topic.clone());
                 }
                 Err(error) => {
-                    // No answer is no bad news, and whoever uses the topic has more to say.
+                    // No answer says nothing, and the users of the topic report more.
                     tracing::debug!(%topic, %error, "could not look whether it is there");
                     break;
                 }

@@ -24,11 +24,11 @@ use crate::{
 pub(super) enum Fault {
     /// A process dies between two turns.
     Killed,
-    /// A process stands still between two turns, perhaps past its session.
+    /// A process stalls between two turns, perhaps past its session.
     Stalled,
-    /// A process stands still in the midst of a call, while the others go on.
+    /// A process stalls in the middle of a call, while the others go on.
     StalledInside,
-    /// A process stands still after a call took effect, before it hears of that.
+    /// A process stalls after a call took effect, before it gets the result.
     StalledAfter,
     /// The process dies; the call had no effect.
     CrashBefore,
@@ -62,7 +62,7 @@ pub(super) enum Fault {
     PowerCut,
     /// The disk is another.
     DiskLost,
-    /// All topics were deleted and made anew, while the instances were away.
+    /// All topics were deleted and recreated, while the instances were away.
     MadeAnew,
 }
 
@@ -125,7 +125,7 @@ pub(super) enum Bug {
     OffsetsOutsideTheTransaction,
     /// After an abort, reading goes on where it was.
     NoSeekAfterAnAbort,
-    /// A commit is taken from whoever no longer owns the partitions.
+    /// A commit is accepted from a member that no longer owns the partitions.
     StaleGroupMetadata,
     /// A commit whose answer is lost is taken for one that failed.
     LostAnswerTakenForAnAbort,
@@ -202,7 +202,7 @@ pub(super) struct FaultInjector {
     /// Nobody answers before.
     out_until: Mutex<Duration>,
     pub(super) clock: Arc<ManualClock>,
-    /// Somebody stands still in the midst of a call: one at a time.
+    /// An instance is stalled in the middle of a call: one at a time.
     is_midst: AtomicBool,
     /// What went wrong meanwhile.
     wrong: Mutex<Option<String>>,
@@ -304,7 +304,7 @@ impl FaultInjector {
         *self.out_until.lock().unwrap() = self.clock.elapsed() + span;
     }
 
-    /// Somebody stands still in the midst of a call.
+    /// An instance stalls in the middle of a call.
     pub(super) fn stall_inside(&self) {
         if !self.is_midst.swap(true, Ordering::SeqCst) {
             processes::go_on_without_the_caller(self);

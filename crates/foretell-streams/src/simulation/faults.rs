@@ -57,7 +57,7 @@ impl FaultyBroker {
         match fault {
             Fault::CrashBefore => Err(self.process.die()),
             Fault::CrashAfter => {
-                // Dead men hear no answers.
+                // The process crashed after the call took effect, so its result is dropped.
                 let _unheard = operation();
                 Err(self.process.die())
             }

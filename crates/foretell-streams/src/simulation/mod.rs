@@ -6,15 +6,15 @@
 //!             ├──────▶ FaultyReader                     records with an error; an end that is told again
 //!             ├──────▶ FaultyMember ─▶ a queue          at least once: accepted is not written
 //!             ├──────▶ Disk                             lost, damaged, older than what was written
-//!             ├──────▶ processes                        one stands still in a call, the others go on
-//!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass, make all topics anew
+//!             ├──────▶ processes                        one stalls in a call, the others go on
+//!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass, make all topics again
 //!                        └─ when it is calm again ─▶ Model::check, or ::check_at_least_once
 //! ```
-//! Faults overlap: whoever recovers is struck again, more often than others; several die or stall at the same time; the
+//! Faults overlap: an instance that recovers gets more faults than others; several die or stall at the same time; the
 //! broker is away while tasks move and restore. Event times are not those of the records: there are backfills from before
 //! the start, in several orders, producers whose clocks are fast, and partitions that fall silent. In every fourth seed nobody
 //! crashes, so that one life sees many fences, damages and takeovers: an instance may only end for what it has been through since
-//! its last success (`process`). In half of the seeds all topics are deleted and made anew, and disks are of the old ones. The table counts how many faults came while somebody was still joining,
+//! its last success (`process`). In half of the seeds all topics are deleted and recreated, and disks are of the old ones. The table counts how many faults came while somebody was still joining,
 //! restoring, or cut off.
 //!
 //! `make simulation SEEDS=200 FIRST=1`; a failure prints its seed, and the last of what happened.

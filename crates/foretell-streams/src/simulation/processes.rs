@@ -1,4 +1,4 @@
-//! The processes that live. One may stand still in the midst of a call, while the others go on: when it wakes, what it was
+//! Running processes. One may stall in the middle of a call while the others go on: when it wakes, what it was
 //! about to write is for tasks that are theirs by then.
 
 use std::{cell::RefCell, time::Duration};
@@ -113,7 +113,7 @@ fn ended(
     }
 }
 
-/// Somebody stands still in the midst of a call: time passes, and the others go on.
+/// An instance stalls in the middle of a call: time passes, and the others go on.
 pub(super) fn go_on_without_the_caller(faults: &FaultInjector) {
     let (span, turns) = (faults.roll(CALL_MAX_MS), 1 + faults.roll(TURNS_MEANWHILE_MAX));
     for _ in 0..turns {

@@ -64,7 +64,7 @@ impl Processor for Workload {
             ctx.window(&self.window).add(&key, record.time, &record.value)?;
         }
         if record.value.starts_with(POISON) {
-            // Now that it has written: all of it must be taken back.
+            // Now that it has written: all of it must be rolled back.
             return Err(ProcessError::reject("poison", record.value.as_str()));
         }
         for name in [name, key] {

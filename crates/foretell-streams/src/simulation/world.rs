@@ -71,7 +71,7 @@ pub(super) struct World {
     lives_are_long: bool,
     zombies: u32,
     left_open_one_in: u64,
-    /// The step at which all topics are made anew.
+    /// The step at which all topics are recreated.
     starts_over_at: Option<usize>,
     /// Some tell their changelogs before the commit.
     pub(super) changes_pending_max: usize,
@@ -186,7 +186,7 @@ impl World {
             self.clock.advance(Duration::from_millis(self.faults.roll(span)));
             self.look_around();
             match self.faults.roll(100) {
-                // More than is processed at once, so that there is work while somebody stands still.
+                // More than is processed at once, so that there is work while an instance is stalled.
                 0 => (0..BURST).for_each(|_| self.put_something()),
                 1..30 => self.put_something(),
                 30..33 => self.start(),
@@ -204,7 +204,7 @@ impl World {
         Ok(())
     }
 
-    /// All topics are deleted and made anew while the instances are away. What their disks have is of the old ones.
+    /// All topics are deleted and recreated while the instances are away. What their disks have is of the old ones.
     fn start_over(&mut self) {
         self.faults.note(format_args!("all topics are made anew"));
         self.faults.struck(Fault::MadeAnew);

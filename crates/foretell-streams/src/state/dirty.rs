@@ -85,7 +85,7 @@ impl Dirty {
         Undo { place, before }
     }
 
-    /// Takes back the last write that was not taken back yet. The changelog may not have been told since.
+    /// Takes back the last write that was not rolled back yet. The changelog may not have been told since.
     pub(super) fn roll_back(&mut self, Undo { place, before }: Undo) {
         if is_news(before.as_ref()) {
             self.pending_changes.pop();

@@ -1,5 +1,5 @@
 //! A transactional ordered map of bytes: uncommitted writes lie over the committed ones, and a
-//! single record's writes can be taken back.
+//! single record's writes can be rolled back.
 
 use std::{borrow::Cow, iter::Peekable, ops::Bound};
 
@@ -16,7 +16,7 @@ pub struct Store {
     committed: Box<dyn StateStore>,
     /// Written since the last commit.
     dirty: Dirty,
-    /// How to take back what the present record has written, oldest first.
+    /// How to roll back what the present record has written, oldest first.
     undo: Vec<Undo>,
     /// Where values are written before their length is known.
     scratch: Vec<u8>,
@@ -291,7 +291,7 @@ mod tests {
             assert!(flushed(&mut store).is_empty());
             store.delete(vec![1]);
             assert_eq!(flushed(&mut store), [(1, None)]);
-            // A write that is taken back leaves told what was told.
+            // A write that is rolled back leaves told what was told.
             store.begin_record();
             store.put(vec![2], vec![21]);
             store.roll_back();

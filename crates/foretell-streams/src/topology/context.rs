@@ -252,7 +252,7 @@ impl<'t, Out: 'static> Context<'t, Out> {
 
     /// The highest event time that this task has seen, but never further ahead of the clock than
     /// [`TopologyBuilder::clock_tolerance`](crate::topology::TopologyBuilder::clock_tolerance). Without records it
-    /// stands still, until all inputs have been quiet for a while: then it goes on with the clock.
+    /// stalls, until all inputs have been quiet for a while: then it goes on with the clock.
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
         self.scope.stream_time

@@ -1,4 +1,4 @@
-//! What is said of stores on disk now and then: how far each goes, so that whoever opens it next reads little
+//! What is said of stores on disk now and then: how far each goes, so that the next owner reads little
 //! again; and that nobody has needed one for long.
 //!
 //! ```text
@@ -48,7 +48,7 @@ impl Worker {
         self.ends([(place, changelog)].into_iter())
     }
 
-    /// Before `tasks` go: whoever has them next in this process has nothing to read again.
+    /// Before `tasks` go: their next owner in this process has nothing to read again.
     pub(super) fn ends_of(&self, tasks: &[Partition]) -> Ends {
         self.ends(self.behind().filter(|((task, _), _)| tasks.contains(task)))
     }

@@ -102,7 +102,7 @@ impl Worker {
         let started = self.clock.elapsed();
         self.send()?;
         if self.active_tasks.values().any(|active| active.task.has_changes()) {
-            // Whoever finds in a changelog what was made of a record must find what was sent for it, too.
+            // A reader that finds a record's changes in a changelog must find its outputs, too.
             self.member.flush()?;
         }
         let mut offsets = Vec::new();

@@ -60,7 +60,7 @@ impl Worker {
             });
             let is_answered = is_at_end.is_ok();
             if let Err(error) = &is_at_end {
-                tracing::debug!(task = %partition, %error, "its stream time stands still");
+                tracing::debug!(task = %partition, %error, "its stream time does not advance");
             }
             let gone_on = active.answered(is_at_end.ok(), every, clock.as_ref());
             gone_on.map_err(TurnError::in_task(*partition))?;

@@ -1,4 +1,4 @@
-//! The database of a process: opened whole or not at all, called in one way, begun anew where it is damaged.
+//! The database of a process: opened whole or not at all, called in one way, begun again where it is damaged.
 //!
 //! ```text
 //!   folder  ──damaged──▶  folder/1  ──damaged──▶  folder/2      what is left of those before is removed, at the
@@ -25,7 +25,7 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 const JOURNAL_BYTES: u64 = 128 << 20;
 
 /// A file in the folder: the engine has given up in the middle of something, so that all is read once before it is used
-/// again. What only the engine's own thread comes across would else end each process anew.
+/// again. What only the engine's own thread comes across would else end each process again.
 pub(super) const SUSPECT: &str = "suspect";
 
 /// An open database, and the one way to call it.

@@ -252,7 +252,7 @@ fn a_partition_whose_end_is_not_known_stands_still() {
     assert!(values.len() > 3 && last < 30_000, "it has not made up for the outage: {last}");
 }
 
-/// What an abort takes back comes again, and more may have come meanwhile: nothing that was known of the inputs holds.
+/// What an abort rolls back comes again, and more may have come meanwhile: nothing that was known of the inputs holds.
 #[test]
 fn after_an_abort_nothing_is_known_of_the_inputs() {
     const AFTER: Duration = Duration::from_secs(10);

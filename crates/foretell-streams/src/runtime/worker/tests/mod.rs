@@ -181,7 +181,7 @@ impl World {
         publisher.flush().unwrap();
     }
 
-    /// Turns each worker some times while the clock stands still.
+    /// Turns each worker some times while the clock does not advance.
     fn turn(workers: &mut [&mut Worker]) {
         for _ in 0..8 {
             for worker in &mut *workers {
@@ -325,7 +325,7 @@ fn who_takes_over_from_a_crash_restores_and_goes_on() {
 }
 
 /// A zombie has left a transaction open, in a cluster where they may stay open for long. Another has committed behind
-/// it, where no reader of what is committed gets to yet, and is gone, too: whoever comes next has to wait.
+/// it, where no reader of what is committed gets to yet, and is gone, too: the next reader has to wait.
 #[test]
 fn a_zombies_open_transaction_hides_nothing_from_a_restore() {
     let settings = LocalSettings {
