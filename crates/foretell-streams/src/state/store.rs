@@ -96,7 +96,7 @@ impl Store {
         self.committed.is_counted()
     }
 
-    /// From here on, [`Self::take_back`] undoes what is written.
+    /// From here on, [`Self::roll_back`] undoes what is written.
     pub fn begin_record(&mut self) {
         self.undo.clear();
     }
@@ -108,7 +108,7 @@ impl Store {
         }
     }
 
-    /// What the changelog has not been told yet: the last value of every key written since [`Self::all_told`] or the
+    /// What the changelog has not been told yet: the last value of every key written since [`Self::mark_flushed`] or the
     /// last commit.
     pub fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.dirty.pending_changes()

@@ -325,7 +325,7 @@ impl Task {
         self.owes_time || self.scope.stores.iter().any(Store::has_changes)
     }
 
-    /// Takes the outputs since the last call. Return them with [`Self::give_back`], so that their buffer is used again.
+    /// Takes the outputs since the last call. Return them with [`Self::return_outbox`], so that their buffer is used again.
     pub fn take_outbox(&mut self) -> Outbox {
         std::mem::take(&mut self.scope.outbox)
     }
