@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[derive(Clone, Copy, Debug)]
-    enum Happening {
+    enum Action {
         Join,
         Leave,
         Expel,
@@ -582,27 +582,27 @@ mod tests {
     }
 
     impl World {
-        fn happen(&mut self, happening: Happening, name: &str) {
+        fn happen(&mut self, happening: Action, name: &str) {
             let is_member = self.believes.contains_key(name);
             match happening {
-                Happening::Join => self.join(name),
-                Happening::Leave if is_member => self.leave(name),
-                Happening::Expel if is_member => self.expel(name),
-                Happening::Hear if is_member => drop(self.group.announce(name)),
-                Happening::Answer if is_member => drop(self.answer(name)),
-                Happening::Leave | Happening::Expel | Happening::Hear | Happening::Answer => {}
+                Action::Join => self.join(name),
+                Action::Leave if is_member => self.leave(name),
+                Action::Expel if is_member => self.expel(name),
+                Action::Hear if is_member => drop(self.group.announce(name)),
+                Action::Answer if is_member => drop(self.answer(name)),
+                Action::Leave | Action::Expel | Action::Hear | Action::Answer => {}
             }
             self.check_no_task_has_two_owners();
         }
     }
 
-    fn happenings() -> impl Strategy<Value = Vec<(Happening, u8)>> {
+    fn actions() -> impl Strategy<Value = Vec<(Action, u8)>> {
         let happening = prop_oneof![
-            2 => Just(Happening::Join),
-            1 => Just(Happening::Leave),
-            1 => Just(Happening::Expel),
-            3 => Just(Happening::Hear),
-            4 => Just(Happening::Answer),
+            2 => Just(Action::Join),
+            1 => Just(Action::Leave),
+            1 => Just(Action::Expel),
+            3 => Just(Action::Hear),
+            4 => Just(Action::Answer),
         ];
         proptest::collection::vec((happening, 0_u8..5), 0..60)
     }
@@ -610,7 +610,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_task_ends_with_one_owner_and_never_has_two(
-            tasks in 0_u32..12, steps in happenings()
+            tasks in 0_u32..12, steps in actions()
         ) {
             let mut world = World::new(tasks);
             for (happening, name) in steps {
@@ -623,7 +623,7 @@ mod tests {
         /// From any settled state, a change moves as few tasks as any balanced assignment could.
         #[test]
         fn no_more_moves_than_needed(
-            tasks in 0_u32..12, steps in happenings(), name in 0_u8..6
+            tasks in 0_u32..12, steps in actions(), name in 0_u8..6
         ) {
             let mut world = World::new(tasks);
             for (happening, name) in steps {
