@@ -1,13 +1,14 @@
-//! Addresses as they may be shown. A user, a password or a key may stand in one, also in one that does not
-//! parse, and an address is in messages, in logs and in the errors of libraries.
+//! Removes secrets from addresses before they are shown in messages, in logs or in the errors of libraries. An address may
+//! contain a user, a password or a key, even if it does not parse.
 
 use std::borrow::Cow;
 
-/// What stands in place of what is not shown.
+/// The replacement for hidden parts.
 const HIDDEN: &str = "[hidden]";
 
-/// An address, or several separated by commas, without what may be a secret: what precedes an `@`, the query and
-/// the fragment. It need not be a valid one: of two readings, the one that shows less is taken.
+/// One or more addresses, separated by commas, with everything hidden that may be a secret: the part before an `@`, the
+/// query and the fragment. An address need not be valid. If it can be parsed in two ways, the result is the one that shows
+/// less.
 #[must_use]
 pub fn shown(address: &str) -> String {
     let pieces = address.split(',').map(|piece| {
@@ -18,7 +19,7 @@ pub fn shown(address: &str) -> String {
         let colon = if scheme.is_empty() { "" } else { "://" };
         format!("{scheme}{colon}{}", without_secrets(rest))
     });
-    // A password with a comma would be cut in two, and only the second half has the `@`.
+    // Splitting at commas would split a password with a comma, and show its first half.
     match address.rsplit_once('@') {
         Some((before, after)) if before.contains(',') => {
             format!("{HIDDEN}@{}", without_secrets(after))
@@ -27,7 +28,7 @@ pub fn shown(address: &str) -> String {
     }
 }
 
-/// A text with every address in it as [`shown`] shows it: the last net for what libraries say.
+/// A text with all addresses in it shown as by [`shown`], for messages of libraries.
 #[must_use]
 pub fn hide_in(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {
@@ -35,8 +36,8 @@ pub fn hide_in(text: &str) -> Cow<'_, str> {
     }
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(place) = rest.find("://") {
-        let after = place + "://".len();
+    while let Some(separator) = rest.find("://") {
+        let after = separator + "://".len();
         let ends = |c: char| c.is_whitespace() || "\"'`<>()[]{}\\".contains(c);
         let end = rest[after..].find(ends).map_or(rest.len(), |length| after + length);
         safe.push_str(&rest[..after]);
@@ -52,7 +53,8 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
 }
 
-/// What follows a scheme. A password may hold any character, a `/` too, where nobody has encoded it.
+/// Hides the secrets in an address without its scheme. A password that is not percent-encoded may contain any character,
+/// including `/`.
 fn without_secrets(rest: &str) -> String {
     let (hidden, rest) = match rest.rsplit_once('@') {
         Some((_, rest)) => (format!("{HIDDEN}@"), rest),
@@ -69,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn possible_secrets_are_hidden() {
         let check = |address: &str, expected: &str| assert_eq!(shown(address), expected);
         check("http://localhost:8081/x", "http://localhost:8081/x");
         check("kafka-1:9092,kafka-2:9092", "kafka-1:9092,kafka-2:9092");
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_shown_without_the_secrets_in_their_addresses() {
+    fn possible_secrets_in_the_addresses_of_a_text_are_hidden() {
         let check = |text: &str, expected: &str| assert_eq!(hide_in(text), expected);
         check("topic a/0@12: no", "topic a/0@12: no");
         check(

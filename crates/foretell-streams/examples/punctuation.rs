@@ -1,5 +1,5 @@
-//! Does something when nothing happens: reminds of orders that were not paid within half an hour, by a stream-time
-//! punctuation: `cargo run -p foretell-streams --example punctuation`.
+//! Sends a reminder for each order that is not paid within half an hour, from a stream-time punctuation:
+//! `cargo run -p foretell-streams --example punctuation`.
 //!
 //! ```text
 //!   orders ───▶ remind ─▶ reminders
@@ -26,11 +26,11 @@ mod on_a_broker;
 
 use on_a_broker::{Run, text};
 
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// Reminders of one punctuation. The next one sends more.
+const TIME_TO_PAY: Duration = Duration::from_secs(30 * 60);
+/// Maximum number of reminders from one punctuation. The next punctuation sends the rest.
 const REMINDERS_MAX: usize = 1000;
 
-/// Keeps orders, and reminds of those that were not removed in time.
+/// Stores orders, and forwards a reminder for those that are not removed in time.
 struct Remind {
     unpaid: WindowHandle<String>,
 }
@@ -58,7 +58,7 @@ impl Processor for Remind {
         ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
         let Punctuation::StreamTime(time) = punctuation else { return Ok(()) };
-        for order in ctx.window(&self.unpaid).expire(time - PATIENCE, REMINDERS_MAX)? {
+        for order in ctx.window(&self.unpaid).expire(time - TIME_TO_PAY, REMINDERS_MAX)? {
             let value = format!("{} is not paid for", order.value);
             ctx.forward(&Record { key: Some(order.key.into_bytes()), value, time })?;
         }
@@ -66,7 +66,7 @@ impl Processor for Remind {
     }
 }
 
-/// Removes what was paid for.
+/// Removes the orders of a customer who has paid.
 struct Pay {
     unpaid: WindowHandle<String>,
 }
@@ -115,7 +115,7 @@ pub(crate) fn run() -> Result<Vec<String>, Box<dyn Error>> {
             record("orders", "ann", "a book", 0),
             record("orders", "bob", "a lamp", 5),
             record("payments", "ann", "by card", 12),
-            // Carries stream time on: bob's order is older than half an hour by now.
+            // Advances stream time: bob's order is now older than half an hour.
             record("orders", "cid", "a chair", 40),
         ],
         outputs: vec![Topic::new("reminders")],

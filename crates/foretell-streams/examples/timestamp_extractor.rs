@@ -1,9 +1,9 @@
-//! Takes the event time from a record's value instead of its timestamp, with a codec of its own:
+//! Uses the event time in a record's value instead of the record's timestamp, with a custom codec:
 //! `cargo run -p foretell-streams --example timestamp_extractor`.
 //!
 //! ```text
 //!   readings ─▶ [codec, timestamp extractor] ─▶ maximum ─▶ maxima
-//!                         └── a value without a time ─▶ dead-letters
+//!                         └── a value without an event time ─▶ dead-letters
 //! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
@@ -22,13 +22,14 @@ mod on_a_broker;
 
 use on_a_broker::{Run, text};
 
-/// A temperature, measured at a time in seconds since 1970.
+/// A measured temperature.
 struct Reading {
+    /// The time of the measurement, in seconds since the Unix epoch.
     seconds: i64,
     degrees: f64,
 }
 
-/// Readings as `seconds,degrees`.
+/// A codec for readings in the form `seconds,degrees`.
 struct Csv;
 
 impl Codec<Reading> for Csv {
@@ -51,7 +52,7 @@ impl Codec<Reading> for Csv {
     }
 }
 
-/// The timestamp extractor. It may use the value, the record as read, and the time of day.
+/// The timestamp extractor. Its arguments are the value, the record as read, and the wall-clock time.
 fn measured_at(reading: &Reading, _: &InputRecord, _: WallTime) -> Result<EventTime, ProcessError> {
     if reading.seconds < 0 {
         return Err(ProcessError::reject("before_1970", "the sensor's clock is not set"));
@@ -59,7 +60,7 @@ fn measured_at(reading: &Reading, _: &InputRecord, _: WallTime) -> Result<EventT
     Ok(EventTime(reading.seconds.saturating_mul(1000)))
 }
 
-/// Forwards the highest temperature of a sensor's day, whenever it rises.
+/// Forwards the highest temperature of a sensor and day whenever it rises.
 struct Maximum {
     maxima: KeyValueHandle<f64>,
 }
@@ -102,7 +103,7 @@ fn topology() -> Topology {
 pub(crate) fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let readings = Topic::new("readings");
     let record = |value: &str| {
-        // The record's own timestamp says when it was sent. It is not used.
+        // The timestamp of the record is not used.
         OutputRecord::new(&readings, Some(b"roof"), Some(value.as_bytes()), EventTime(0))
     };
     let day = DAY_MS / 1000;
@@ -113,7 +114,7 @@ pub(crate) fn run() -> Result<Vec<String>, Box<dyn Error>> {
         input: vec![
             record(&format!("{},21.5", 19_723 * day)),
             record(&format!("{},24", 19_724 * day)),
-            // Comes a day late, and counts for its own day.
+            // Arrives a day late, and counts for the day of its event time.
             record(&format!("{},22.5", 19_723 * day + 3600)),
             record("-1,19"),
             record("warm"),
@@ -122,7 +123,7 @@ pub(crate) fn run() -> Result<Vec<String>, Box<dyn Error>> {
         expected: 5,
     };
     let mut lines: Vec<_> = run.locally()?.iter().map(line).collect();
-    // Two topics are read in no order.
+    // Records of two topics are read in no particular order.
     lines.sort();
     Ok(lines)
 }

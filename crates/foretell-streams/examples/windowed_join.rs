@@ -1,4 +1,4 @@
-//! Joins what was shown with what was clicked within ten minutes, by event time:
+//! Joins views with the clicks of the same user within ten minutes, by event time:
 //! `cargo run -p foretell-streams --example windowed_join`.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //!                 ╳ stores │
 //!   clicks ─▶ join clicks ─┘
 //! ```
-//! Each side keeps its records in a window store and looks for partners in the other's, so it does not matter which of
-//! the two is processed first.
+//! Each side adds its records to a window store and looks up partners in the other side's store, so the order in which the
+//! two records are processed does not matter.
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 
@@ -26,16 +26,16 @@ mod on_a_broker;
 use on_a_broker::{Run, text};
 
 const WINDOW: Duration = Duration::from_secs(600);
-/// How long after a window's end a record of it may still come.
+/// The time after the end of a window in which a late record is still accepted.
 const GRACE: Duration = Duration::from_secs(60);
-/// Bounds the work of one call. Each record adds one entry, so this keeps up.
+/// Bounds the work of one call. Each record adds one entry, so this removes entries faster than they are added.
 const EXPIRED_MAX: usize = 100;
 
 /// One side of the join.
 struct Join {
     own: WindowHandle<String>,
     other: WindowHandle<String>,
-    /// The times of partners, as spans before and after a record's own.
+    /// The spans before and after the time of a record in which partners are looked up.
     before: Duration,
     after: Duration,
     describe: fn(own: &str, other: &str) -> String,
@@ -108,7 +108,7 @@ pub(crate) fn run() -> Result<Vec<String>, Box<dyn Error>> {
             record("clicks", "ann", "clicked at 12:03", 3),
             // Eleven minutes after the view: no partner.
             record("clicks", "bob", "clicked at 12:12", 12),
-            // By event time half a minute late, but within the grace.
+            // Late by event time, but within the grace period.
             record("clicks", "ann", "clicked at 12:09", 9),
         ],
         outputs: vec![Topic::new("clicked-views")],

@@ -1,4 +1,4 @@
-//! Codecs, which turn values into bytes and back: what Kafka Streams calls a Serde.
+//! Codecs, which encode values as bytes and decode them: Kafka Streams' Serdes.
 
 use std::marker::PhantomData;
 
@@ -38,46 +38,47 @@ pub trait Codec<T>: Send + Sync {
     /// Appends `value` to `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`] if the value cannot be encoded. `bytes` may then have a part of it at their end.
+    /// [`CodecError`] if the value cannot be encoded. `bytes` may then end with a part of it.
     fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
 
     /// Decodes one value, which must fill all of `bytes`.
     ///
     /// # Errors
-    /// [`CodecError`], which says whether the record goes to the dead letters or is tried again.
+    /// [`CodecError`]. Its variant decides whether the record goes to the dead-letter topic or is tried again.
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError>;
 }
 
-/// Why a value could not be encoded or decoded; each variant is named for what happens next.
+/// A failure to encode or decode a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     /// The bytes can never be decoded: the record goes to the dead-letter topic.
     #[error("{class}: {message}")]
     Unreadable {
-        /// One word for counters and headers, such as `malformed` or `unknown_schema`.
+        /// A label for metrics and dead-letter headers, such as `malformed` or `unknown_schema`.
         class: &'static str,
-        /// The id of the writer schema, where the bytes name one.
+        /// The id of the writer schema, if the bytes contain one.
         schema_id: Option<u32>,
-        /// What is wrong with the bytes.
+        /// The reason, for the log and the dead letter.
         message: String,
     },
-    /// The bytes are a stored value of another version ([`Stored`]).
-    #[error("it is in format {found}, and this release reads format {known}")]
+    /// The bytes are a stored value of another version (see [`Stored`]).
+    #[error("value is in format {found}, and this release reads format {known}")]
     OtherFormat {
         /// The version of the bytes.
         found: u8,
         /// The version that this codec reads.
         known: u8,
     },
-    /// Something that is needed to decode, such as a schema registry, does not answer: the record is tried again.
+    /// A service that is needed to decode the bytes, such as a schema registry, does not respond. The record is tried
+    /// again, and blocks its task until then.
     #[error("cannot decode just now: {message}")]
     Unavailable {
-        /// What is not available.
+        /// The service, and why it is not available.
         message: String,
     },
 }
 
-/// Strings as UTF-8.
+/// A codec for strings as UTF-8.
 #[derive(Clone, Copy, Debug)]
 pub struct Utf8;
 
@@ -99,10 +100,11 @@ impl Codec<String> for Utf8 {
     }
 }
 
-/// Values of a store: a version byte, then [postcard](https://postcard.jamesmunns.com/wire-format).
+/// A codec for the values of a store: a version byte, followed by
+/// [postcard](https://postcard.jamesmunns.com/wire-format).
 ///
-/// Postcard writes neither names nor types of fields, so any change of `T` needs a new version. To go on reading values
-/// that an earlier release has written, use [`StoredSince`].
+/// Postcard writes neither names nor types of fields, so any change of `T` needs a new version. To read values that an
+/// earlier release has written, use [`StoredSince`].
 ///
 /// ```
 /// use foretell_streams::codec::{Codec, CodecError, Stored};
@@ -155,13 +157,14 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
         }
         match postcard::take_from_bytes(body) {
             Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(unreadable(&format!("{} bytes too many", rest.len()))),
+            Ok((_, rest)) => Err(unreadable(&format!("{} bytes after the value", rest.len()))),
             Err(error) => Err(unreadable(&error)),
         }
     }
 }
 
-/// Values of a store that were once stored as `Old`: reads both versions, and writes the present one.
+/// A codec for the values of a store that an earlier release has stored as `Old`. It reads both versions and writes the
+/// present one.
 ///
 /// ```
 /// use foretell_streams::codec::{Codec, CodecError, Stored, StoredSince};
@@ -212,7 +215,7 @@ where
     }
 }
 
-/// Writes at the end of bytes that stay where they are if it fails, as postcard's own `to_extend` does not leave them.
+/// Appends to a buffer that keeps its contents if serialization fails. Postcard's `to_extend` loses them.
 struct Appended<'b>(&'b mut Vec<u8>);
 
 impl Flavor for Appended<'_> {

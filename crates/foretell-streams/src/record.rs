@@ -4,18 +4,18 @@ use std::{fmt, sync::Arc};
 
 use crate::time::EventTime;
 
-/// The name of a topic, as the broker knows it (prefix included).
+/// The full name of a topic on the broker, including any prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// A topic of this name. It is not checked until a broker is asked.
+    /// A topic with this name. The name is checked only when a broker uses it.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
-    /// The name as text.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -28,7 +28,7 @@ impl fmt::Display for Topic {
     }
 }
 
-/// A partition's number, counted from 0. A task has the number of its lead's partition.
+/// The number of a partition, from 0. A task has the number of its partition of the lead topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(pub i32);
 
@@ -38,7 +38,7 @@ impl fmt::Display for Partition {
     }
 }
 
-/// A record's position in its partition.
+/// The position of a record in its partition. Offsets increase, with gaps.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -46,7 +46,7 @@ impl fmt::Display for Partition {
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// The offset after this one, which is committed when this record is processed.
+    /// The offset after this one: the offset to commit when the record at this offset is processed.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -59,12 +59,12 @@ impl fmt::Display for Offset {
     }
 }
 
-/// One partition of one topic.
+/// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic.
     pub topic: Topic,
-    /// The partition in it.
+    /// The number of the partition.
     pub partition: Partition,
 }
 
@@ -74,46 +74,46 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A record's header: a name and bytes.
+/// A header of a record.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Header {
-    /// The name; Kafka allows it more than once.
+    /// The name. A record may have several headers with the same name.
     pub name: String,
-    /// The bytes.
+    /// The value, as bytes.
     pub value: Vec<u8>,
 }
 
-/// A record read from a topic, undecoded.
+/// A record that was read from a topic, with its key and value as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputRecord {
-    /// The partition from which it was read.
+    /// The partition from which the record was read.
     pub source: TopicPartition,
-    /// Its offset there.
+    /// The offset in that partition.
     pub offset: Offset,
-    /// Its timestamp: from its producer, or from the broker if the topic has `LogAppendTime`.
+    /// The timestamp of the producer, or of the broker if the topic has `message.timestamp.type=LogAppendTime`.
     pub timestamp: EventTime,
-    /// The key, if it has one.
+    /// The key, or `None` for a record without one.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order.
+    /// The headers, in order.
     pub headers: Vec<Header>,
 }
 
-/// A record to be written to a topic.
+/// A record to write to a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRecord {
     /// The topic to write to.
     pub topic: Topic,
-    /// The partition; with `None`, the key chooses ([`partition_of`]).
+    /// The partition, or `None` to choose it by the key ([`partition_of`]).
     pub partition: Option<Partition>,
-    /// Its timestamp.
+    /// The timestamp, in milliseconds since the Unix epoch.
     pub timestamp: EventTime,
-    /// The key, if it has one.
+    /// The key, or `None` for a record without one.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order.
+    /// The headers, in order.
     pub headers: Vec<Header>,
 }
 
@@ -135,7 +135,7 @@ pub struct OutputRecordRef<'r> {
 }
 
 impl OutputRecord {
-    /// A record without headers, whose key chooses its partition.
+    /// A record without headers. Its key chooses the partition.
     ///
     /// ```
     /// use foretell_streams::{record::{OutputRecord, Topic}, time::EventTime};
@@ -176,7 +176,7 @@ impl OutputRecord {
 }
 
 impl OutputRecordRef<'_> {
-    /// Copies the record.
+    /// Copies the record into an [`OutputRecord`].
     #[must_use]
     pub fn to_owned(self) -> OutputRecord {
         OutputRecord {
@@ -190,8 +190,9 @@ impl OutputRecordRef<'_> {
     }
 }
 
-/// The partition of `key` among `partitions`, by Kafka's default for keyed records: records of one key meet in one task,
-/// whether they come from Java's producer, from librdkafka (with `partitioner=murmur2_random`) or from this crate.
+/// The partition of `key` in a topic with `partitions` partitions, by the default partitioner of Kafka's Java client.
+/// Records with the same key go to the same task, whether they are written by the Java client, by librdkafka (with
+/// `partitioner=murmur2_random`) or by this crate.
 ///
 /// ```
 /// use foretell_streams::record::{Partition, partition_of};

@@ -1,4 +1,4 @@
-//! Time as an input: event time, wall-clock time, and clocks, of which a test sets its own.
+//! Event time, wall-clock time, and clocks. Tests use a [`ManualClock`].
 
 use std::{
     fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The time of an event, in milliseconds since the Unix epoch. Windows and stream time go by it.
+/// The time of an event, in milliseconds since the Unix epoch. Windows and stream time are based on it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct EventTime(pub i64);
 
-/// The time of day by this machine's clock, in milliseconds since the Unix epoch.
+/// The time of a machine's clock, in milliseconds since the Unix epoch.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -51,7 +51,8 @@ impl EventTime {
     /// The start of the year 2000 (UTC). An earlier event time is likely in another unit.
     pub const YEAR_2000: Self = Self(946_684_800_000);
 
-    /// The unit in which this time would fall between the year 2000 and `latest`, if it does not in milliseconds.
+    /// The unit in which this time lies between the year 2000 and `latest`: `seconds`, `microseconds` or `nanoseconds`.
+    /// `None` if it does in milliseconds, or in no unit. A record's time in another unit is a frequent mistake.
     ///
     /// ```
     /// use foretell_streams::time::EventTime;
@@ -105,7 +106,7 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A source of time. Everything in this crate takes its clock as an argument, so that a test decides what time it is.
+/// A source of time. All code in this crate takes its clock as an argument, so that a test sets the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -117,14 +118,14 @@ fn millis(span: Duration) -> i64 {
 /// assert_eq!(clock.elapsed(), Duration::from_secs(2));
 /// ```
 pub trait Clock: Send + Sync {
-    /// The time of day. It may jump in both directions.
+    /// The wall-clock time. It may jump in both directions.
     fn now(&self) -> WallTime;
 
-    /// The time since this clock was started. It never goes back: use it for intervals.
+    /// The time since this clock was started. It is monotonic: use it for intervals and timeouts.
     fn elapsed(&self) -> Duration;
 }
 
-/// The clock of the machine.
+/// The machine's clock.
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,
@@ -136,7 +137,7 @@ impl SystemClock {
     #[expect(
         clippy::disallowed_methods,
         clippy::new_without_default,
-        reason = "the one place where real time comes in; `default` would hide that it reads it"
+        reason = "the only place that reads real time; `default` would hide that"
     )]
     pub fn new() -> Self {
         Self { started: Instant::now() }
@@ -144,7 +145,7 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where real time comes in")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads real time")]
     fn now(&self) -> WallTime {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         WallTime(millis(since_epoch))

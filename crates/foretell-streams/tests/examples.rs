@@ -1,7 +1,7 @@
 //! Runs every example as `cargo run --example` does, and compares what it prints.
 
 #![expect(dead_code, reason = "the examples' `main` prints what their `run` returns")]
-#![expect(clippy::duplicate_mod, reason = "each example includes what they share")]
+#![expect(clippy::duplicate_mod, reason = "each example includes the shared module")]
 
 #[path = "../examples/punctuation.rs"]
 mod punctuation;

@@ -1,4 +1,4 @@
-//! What the examples share: create a topology's topics, publish its input, run one worker until the expected outputs
+//! Code that the examples share: create a topology's topics, publish its input, run one worker until the expected outputs
 //! are committed, and stop it.
 
 use std::{error::Error, sync::Arc, thread, time::Duration};
@@ -20,27 +20,27 @@ pub(crate) struct Run {
     pub(crate) topology: Topology,
     pub(crate) partitions: u32,
     pub(crate) input: Vec<OutputRecord>,
-    /// The topics to read.
+    /// The output topics to read.
     pub(crate) outputs: Vec<Topic>,
-    /// How many records to read from them before the run ends.
+    /// The number of output records after which the run ends.
     pub(crate) expected: usize,
 }
 
 const WAIT: Duration = Duration::from_millis(100);
 
 impl Run {
-    /// Runs in this process, without a Kafka.
-    #[allow(dead_code, reason = "the word count is given a broker, which may be a Kafka")]
+    /// Runs on a broker in this process.
+    #[allow(dead_code, reason = "the word count example chooses its broker, which may be Kafka")]
     pub(crate) fn locally(self) -> Result<Vec<InputRecord>, Box<dyn Error>> {
         self.on(Arc::new(LocalBroker::new(Arc::new(SystemClock::new()))))
     }
 
-    /// Runs on `broker`. Returns what this run wrote to the outputs, in order within each partition.
+    /// Runs on `broker`. Returns the records that this run wrote to the outputs, in order within each partition.
     pub(crate) fn on(self, broker: Arc<dyn Broker>) -> Result<Vec<InputRecord>, Box<dyn Error>> {
         let topology = Arc::new(self.topology);
         broker.create_topics(&TopicSpec::all_of(&topology, self.partitions))?;
 
-        // Follow the outputs from their ends on: on a Kafka, earlier runs have written to them.
+        // Follow the outputs from their present ends: on Kafka, earlier runs may have written to them.
         let mut follower = broker.follow()?;
         for topic in &self.outputs {
             for partition in (0..).map(Partition).take(self.partitions.try_into()?) {
@@ -55,7 +55,7 @@ impl Run {
         }
         publisher.flush()?;
 
-        // A worker is a thread. It joins the group there, because a member does not move between threads.
+        // A worker must join the group on the thread that runs it, because a member cannot move between threads.
         let parts = WorkerParts::new(broker, &topology, self.group, "worker-1");
         let stop = StopSignal::default();
         let worker = thread::spawn({

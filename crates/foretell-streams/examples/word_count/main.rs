@@ -1,6 +1,6 @@
 //! Counts words on a broker in this process: `cargo run -p foretell-streams --example word_count`.
 //!
-//! `crates/foretell-kafka/examples/word_count.rs` runs the same topology on a Kafka.
+//! `crates/foretell-kafka/examples/word_count.rs` runs the same topology on Kafka.
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 

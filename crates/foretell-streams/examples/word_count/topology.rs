@@ -4,7 +4,7 @@
 //!   lines ─▶ split ─▶ words (a topic, keyed by word) ─▶ count ─▶ counts
 //!                                                          └── store: counts
 //! ```
-//! The topic between the two is a repartition topic: it brings all occurrences of a word to one task.
+//! `words` is a repartition topic: all occurrences of a word go to the same partition, and so to the same task.
 
 use std::{collections::BTreeMap, error::Error, sync::Arc};
 
@@ -19,7 +19,7 @@ use foretell_streams::{
 
 use super::on_a_broker::{Run, text};
 
-/// Forwards each word of a line, keyed by itself.
+/// Forwards each word of a line with the word as key.
 struct Split;
 
 impl Processor for Split {
@@ -76,7 +76,7 @@ fn topology() -> Topology {
     builder.build()
 }
 
-/// Counts the words of `lines`. On a Kafka, a word's count goes on from the runs before.
+/// Counts the words of `lines`. On Kafka, the counts continue from those of earlier runs.
 pub(crate) fn count_words(
     broker: Arc<dyn Broker>,
     lines: &[&str],
