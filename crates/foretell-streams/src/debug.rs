@@ -1,11 +1,11 @@
-//! `Debug` of the types that hold trait objects or threads' state: what identifies them, without their contents.
+//! `Debug` for public types with trait objects: it shows what identifies a value, without its contents.
 
 use std::fmt;
 
 use crate::{
     local::{LocalBroker, TopologyDriver},
     runtime::{Standby, StandbyParts, TopicMonitor, Worker, WorkerParts},
-    state::{DiskStores, Store},
+    state::DiskStores,
     task::Task,
 };
 
@@ -61,12 +61,6 @@ impl fmt::Debug for WorkerParts {
 impl fmt::Debug for DiskStores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiskStores").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").finish_non_exhaustive()
     }
 }
 

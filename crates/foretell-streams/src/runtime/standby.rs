@@ -163,7 +163,7 @@ impl Standby {
                 _,
                 error @ (StateError::Corrupted(_)
                 | StateError::OtherFormat { .. }
-                | StateError::Damaged(_)
+                | StateError::DiskCorrupted(_)
                 | StateError::Unstorable(_)),
             )) => {
                 tracing::error!(task = %partition, %error, "copying anew");
@@ -183,7 +183,7 @@ impl Standby {
         match cleared {
             // It is a worker's by now, which sees for itself.
             Ok(()) | Err(StateError::TakenOver(_)) => {}
-            Err(StateError::Damaged(reason)) => {
+            Err(StateError::DiskCorrupted(reason)) => {
                 let reason = format!("the copy of task {partition} cannot be emptied: {reason}");
                 return Err(BrokerError::Retry(reason).into());
             }

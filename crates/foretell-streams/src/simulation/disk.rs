@@ -140,7 +140,7 @@ impl SimulatedStore {
                 if self.is_a_tasks {
                     self.process.was_damaged(self.changelog.partition);
                 }
-                return Err(StateError::Damaged("by the fault injector".to_owned()));
+                return Err(StateError::DiskCorrupted("by the fault injector".to_owned()));
             }
             _ => {}
         }

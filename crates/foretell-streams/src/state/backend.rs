@@ -6,14 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     record::{Offset, TopicPartition},
-    state::{Change, Incarnation, StateError},
+    state::{Incarnation, StateError},
     time::{EventTime, WallTime},
 };
+
+/// A key and its new value; `None` deletes the key.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// A key and its value, borrowed where the engine can.
 pub type Entry<'s> = (Cow<'s, [u8]>, Cow<'s, [u8]>);
 
-/// The position in its changelog up to which a store is complete. It is written with the changes, in one batch.
+/// The position in the changelog up to which a store is complete. It is written with the changes, in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// A lower bound: the store has everything that was committed to the changelog before it, and perhaps more. Reading
@@ -36,7 +39,7 @@ impl Checkpoint {
     }
 }
 
-/// How a store is accessed, for engines that can be faster without ranges.
+/// The kind of access to a store. An engine may be faster without ranges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
     /// By ranges of keys and by single keys: window stores.
@@ -51,10 +54,10 @@ pub trait StateStore {
     /// The value of `key`.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if the entry cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError>;
 
-    /// The entries whose keys lie between the bounds.
+    /// The entries whose keys lie between the bounds. An item is a [`StateError`] if an entry cannot be read.
     fn range<'s>(
         &'s self,
         from: Bound<&[u8]>,
@@ -77,7 +80,8 @@ pub trait StateStore {
     /// Writes all of `changes` and the checkpoint, or nothing.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError::TakenOver`] if another task has opened the store since, or another [`StateError`] if it cannot be
+    /// written.
     fn write(
         &mut self,
         changes: &mut dyn Iterator<Item = Change>,
@@ -90,7 +94,8 @@ pub trait StateStore {
     /// Removes all entries and the checkpoint.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError::TakenOver`] if another task has opened the store since, or another [`StateError`] if it cannot be
+    /// emptied.
     fn clear(&mut self) -> Result<(), StateError>;
 
     /// Whether no other task of this process has opened the store since.
@@ -102,33 +107,34 @@ pub trait StateStore {
 /// Opens the stores of the tasks of a process: [`MemoryStores`](crate::state::MemoryStores),
 /// [`DiskStores`](crate::state::DiskStores), or an engine of your own.
 pub trait StoreSupplier: Send + Sync {
-    /// Opens the store that `changelog` backs, as it was left, or empty. An earlier holder can no longer write to it: that is
-    /// a task which this process has lost without knowing it yet.
+    /// Opens the store that `changelog` backs, with its existing contents, or empty. An earlier task that has the store open
+    /// can no longer write to it: this process has lost that task, and may not have noticed yet.
     ///
     /// # Errors
-    /// [`StateError::Disk`]
+    /// [`StateError::Disk`] if the storage cannot be used.
     fn open(
         &self,
         changelog: &TopicPartition,
         access: Access,
     ) -> Result<Box<dyn StateStore>, StateError>;
 
-    /// Opens a store for a standby: `None` if an active task has it open. A task that opens it later takes it over.
+    /// Opens a store for a standby task, or returns `None` if an active task has it open. An active task that opens it later
+    /// takes it over.
     ///
     /// # Errors
-    /// [`StateError::Disk`]
+    /// [`StateError::Disk`] if the storage cannot be used.
     fn open_standby(
         &self,
         changelog: &TopicPartition,
     ) -> Result<Option<Box<dyn StateStore>>, StateError>;
 
-    /// Removes stores that have not been open for long. A worker calls it now and then; `now` is the clock's
+    /// Removes stores that have not been open for a long time. A worker calls it periodically; `now` is the clock's
     /// [`elapsed`](crate::time::Clock::elapsed).
     ///
     /// # Errors
-    /// [`StateError::Disk`]
+    /// [`StateError::Disk`] if the storage cannot be used.
     fn clean(&self, now: Duration) -> Result<(), StateError>;
 
-    /// Whether stores outlive their tasks, so that checkpoints are worth their cost.
+    /// Whether stores outlive their tasks. Otherwise a worker does not look up the changelog ends for their checkpoints.
     fn is_lasting(&self) -> bool;
 }

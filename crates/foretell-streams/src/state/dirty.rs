@@ -1,8 +1,8 @@
-//! Changes of a store since the last commit: the last value of every key, and which of these are pending, not yet
-//! flushed to the changelog. In the order of keys, or hashed where nobody asks for that order.
+//! The changes of a store since the last commit: the last value of every key, and which of them are pending, that is, not
+//! yet flushed to the changelog. Ordered by key for stores that are accessed by range, hashed for others.
 //!
 //! ```text
-//!   write ──▶ pending ──mark_flushed──▶ flushed ──commit──▶ gone
+//!   write ──▶ pending ──mark_flushed──▶ flushed ──commit──▶ removed
 //!               ▲                         │
 //!               └───────write again───────┘
 //! ```
@@ -17,37 +17,37 @@ use indexmap::IndexMap;
 
 use crate::state::{Access, Change};
 
-/// A value; none is a deletion.
+/// A value; `None` is a deletion.
 type Value = Option<Vec<u8>>;
 
 pub(super) struct Dirty {
     entries: Entries,
-    /// In the order in which they were written.
-    pending_changes: Vec<Place>,
+    /// In the order of writing.
+    pending_changes: Vec<EntryLocation>,
 }
 
 enum Entries {
-    Ordered(BTreeMap<Vec<u8>, Written>),
-    /// By index in the order in which they were written first, which is the same each time, as hashes are not.
-    Hashed(IndexMap<Vec<u8>, Written, RandomState>),
+    Ordered(BTreeMap<Vec<u8>, UncommittedValue>),
+    /// Indexed by the order of the first write, which is deterministic, unlike the order of hashes.
+    Hashed(IndexMap<Vec<u8>, UncommittedValue, RandomState>),
 }
 
-struct Written {
+struct UncommittedValue {
     value: Value,
     is_flushed: bool,
 }
 
-/// Where an entry is.
-enum Place {
+/// The location of an entry in [`Entries`].
+enum EntryLocation {
     Key(Vec<u8>),
     Index(usize),
 }
 
-/// How to take one write back.
+/// The information to roll back one write.
 pub(super) struct Undo {
-    place: Place,
-    /// What was there; none if nothing was.
-    before: Option<Written>,
+    location: EntryLocation,
+    /// The uncommitted value before the write, if there was one.
+    before: Option<UncommittedValue>,
 }
 
 impl Dirty {
@@ -68,47 +68,51 @@ impl Dirty {
     }
 
     pub(super) fn write(&mut self, key: Vec<u8>, value: Value) -> Undo {
-        let written = Written { value, is_flushed: false };
-        let (place, again, before) = match &mut self.entries {
+        let written = UncommittedValue { value, is_flushed: false };
+        let (location, again, before) = match &mut self.entries {
             Entries::Ordered(entries) => {
-                let (place, again) = (Place::Key(key.clone()), Place::Key(key.clone()));
-                (place, again, entries.insert(key, written))
+                let (location, again) =
+                    (EntryLocation::Key(key.clone()), EntryLocation::Key(key.clone()));
+                (location, again, entries.insert(key, written))
             }
             Entries::Hashed(entries) => {
                 let (index, before) = entries.insert_full(key, written);
-                (Place::Index(index), Place::Index(index), before)
+                (EntryLocation::Index(index), EntryLocation::Index(index), before)
             }
         };
-        if is_news(before.as_ref()) {
+        if is_newly_pending(before.as_ref()) {
             self.pending_changes.push(again);
         }
-        Undo { place, before }
+        Undo { location, before }
     }
 
-    /// Takes back the last write that was not rolled back yet. The changelog may not have been told since.
-    pub(super) fn roll_back(&mut self, Undo { place, before }: Undo) {
-        if is_news(before.as_ref()) {
+    /// Rolls back the last write that is not rolled back yet. No flush may have happened since.
+    pub(super) fn roll_back(&mut self, Undo { location, before }: Undo) {
+        if is_newly_pending(before.as_ref()) {
             self.pending_changes.pop();
         }
-        match (&mut self.entries, place, before) {
-            (Entries::Ordered(entries), Place::Key(key), Some(written)) => {
+        match (&mut self.entries, location, before) {
+            (Entries::Ordered(entries), EntryLocation::Key(key), Some(written)) => {
                 entries.insert(key, written);
             }
-            (Entries::Ordered(entries), Place::Key(key), None) => {
+            (Entries::Ordered(entries), EntryLocation::Key(key), None) => {
                 entries.remove(&key);
             }
-            (Entries::Hashed(entries), Place::Index(index), Some(written)) => {
+            (Entries::Hashed(entries), EntryLocation::Index(index), Some(written)) => {
                 entries[index] = written;
             }
-            // Of the entries that are left it came last.
-            (Entries::Hashed(entries), Place::Index(index), None) => entries.truncate(index),
-            (Entries::Ordered(_), Place::Index(_), _) | (Entries::Hashed(_), Place::Key(_), _) => {
-                unreachable!("a write is taken back from where it was made")
+            // It is the last of the remaining entries.
+            (Entries::Hashed(entries), EntryLocation::Index(index), None) => {
+                entries.truncate(index)
+            }
+            (Entries::Ordered(_), EntryLocation::Index(_), _)
+            | (Entries::Hashed(_), EntryLocation::Key(_), _) => {
+                unreachable!("the location has the kind of the entries")
             }
         }
     }
 
-    /// What was written between the bounds, in order of keys.
+    /// The changes between the bounds, in the order of keys.
     pub(super) fn range<'s>(
         &'s self,
         from: Bound<&[u8]>,
@@ -128,39 +132,39 @@ impl Dirty {
         }
     }
 
-    /// How much that is.
+    /// The number of pending changes.
     pub(super) fn pending_len(&self) -> usize {
         self.pending_changes.len()
     }
 
-    /// What the changelog has still to be told, in the order in which it was written.
+    /// The changes that are not yet flushed to the changelog, in the order of writing.
     pub(super) fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.pending_changes.iter().map(|place| {
-            let (key, written) = match (&self.entries, place) {
-                (Entries::Ordered(entries), Place::Key(key)) => entries.get_key_value(key),
-                (Entries::Hashed(entries), Place::Index(index)) => entries.get_index(*index),
-                (Entries::Ordered(_), Place::Index(_)) | (Entries::Hashed(_), Place::Key(_)) => {
-                    None
+        self.pending_changes.iter().map(|location| {
+            let (key, written) = match (&self.entries, location) {
+                (Entries::Ordered(entries), EntryLocation::Key(key)) => entries.get_key_value(key),
+                (Entries::Hashed(entries), EntryLocation::Index(index)) => {
+                    entries.get_index(*index)
                 }
+                (Entries::Ordered(_), EntryLocation::Index(_))
+                | (Entries::Hashed(_), EntryLocation::Key(_)) => None,
             }
-            .expect("what is to be told is there");
+            .expect("a pending change has an entry");
             (key.as_slice(), written.value.as_deref())
         })
     }
 
-    /// That was done.
+    /// Marks all pending changes as flushed.
     pub(super) fn mark_flushed(&mut self) {
-        for place in self.pending_changes.drain(..) {
-            let written = match (&mut self.entries, &place) {
-                (Entries::Ordered(entries), Place::Key(key)) => entries.get_mut(key),
-                (Entries::Hashed(entries), Place::Index(index)) => {
+        for location in self.pending_changes.drain(..) {
+            let written = match (&mut self.entries, &location) {
+                (Entries::Ordered(entries), EntryLocation::Key(key)) => entries.get_mut(key),
+                (Entries::Hashed(entries), EntryLocation::Index(index)) => {
                     entries.get_index_mut(*index).map(|(_, written)| written)
                 }
-                (Entries::Ordered(_), Place::Index(_)) | (Entries::Hashed(_), Place::Key(_)) => {
-                    None
-                }
+                (Entries::Ordered(_), EntryLocation::Index(_))
+                | (Entries::Hashed(_), EntryLocation::Key(_)) => None,
             };
-            written.expect("what was told is there").is_flushed = true;
+            written.expect("a pending change has an entry").is_flushed = true;
         }
     }
 
@@ -171,7 +175,7 @@ impl Dirty {
         }
     }
 
-    /// Empties it, through `write`.
+    /// Passes all changes to `write` and removes them.
     pub(super) fn drain<R>(
         &mut self,
         write: impl FnOnce(&mut dyn Iterator<Item = Change>) -> R,
@@ -197,8 +201,8 @@ impl Dirty {
     }
 }
 
-/// Whether a write over `before` is something to tell that was not there to tell already.
-fn is_news(before: Option<&Written>) -> bool {
+/// Whether a write over `before` adds a pending change: it does unless one of the same key is pending already.
+fn is_newly_pending(before: Option<&UncommittedValue>) -> bool {
     before.is_none_or(|before| before.is_flushed)
 }
 

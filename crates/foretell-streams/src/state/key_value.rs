@@ -1,4 +1,4 @@
-//! Key-value stores: one value a key.
+//! Key-value stores: one value per key.
 
 use std::{fmt, sync::Arc};
 
@@ -81,7 +81,8 @@ impl<V> Clone for KeyValueHandle<V> {
     }
 }
 
-/// An open key-value store. Its changes take effect if the record is processed, and last if it is committed.
+/// An open key-value store. Its changes are rolled back if the processing of the record fails, and are permanent once the
+/// record is committed.
 pub struct KeyValueStore<'s, V> {
     pub(crate) store: &'s mut Store,
     pub(crate) changelog: &'s Topic,
@@ -115,7 +116,7 @@ impl<V> KeyValueStore<'_, V> {
         Ok(())
     }
 
-    /// Removes `key`, if it is there.
+    /// Removes `key`, if it exists.
     pub fn delete(&mut self, key: &str) {
         self.store.delete(key.as_bytes().to_vec());
     }

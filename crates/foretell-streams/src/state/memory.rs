@@ -1,4 +1,4 @@
-//! Stores in memory: the fastest; a task that starts again restores them from the whole changelog.
+//! Stores in memory: the fastest stores. A task restores them from the whole changelog whenever it starts.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Bound, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Supplies each store of each task with a [`MemoryStore`].
+/// Opens a new [`MemoryStore`] for each store of each task.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStores;
 

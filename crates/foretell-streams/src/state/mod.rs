@@ -3,12 +3,12 @@
 //! A processor gets a [`KeyValueHandle`] or a [`WindowHandle`] from the builder, and opens it with its context.
 //!
 //! ```text
-//!   processor ──put──▶ dirty ──commit──▶ StateStore         one entry a key, whatever was written,
-//!                        │  │            (memory or disk)   in one batch with its checkpoint
-//!                        │  └──────────▶ changelog topic    in the commit's transaction
-//!                        └──discard────▶ gone               after an abort
+//!   processor ──put──▶ dirty ──commit──▶ StateStore         the last value of each key,
+//!                        │  │            (memory or disk)   in one batch with the checkpoint
+//!                        │  └──flush───▶ changelog topic    in the commit's transaction
+//!                        └──discard────▶ dropped            after an abort
 //!
-//!   a new task: StateStore as it was left ── changelog from the checkpoint on ──▶ as last committed
+//!   a new task: existing StateStore ── changelog from its checkpoint on ──▶ state of the last commit
 //! ```
 
 mod backend;
@@ -21,13 +21,13 @@ mod packed;
 mod store;
 mod window;
 
-pub use backend::{Access, Checkpoint, Entry, StateStore, StoreSupplier};
+pub use backend::{Access, Change, Checkpoint, Entry, StateStore, StoreSupplier};
 pub use disk::DiskStores;
 pub use incarnation::Incarnation;
 pub(crate) use incarnation::{MARK_KEY, is_mark};
 pub use key_value::{KeyValueHandle, KeyValueStore};
 pub use memory::{MemoryStore, MemoryStores};
-pub use store::{Change, Store};
+pub(crate) use store::Store;
 pub use window::{WindowHandle, WindowStore, Windowed};
 pub(crate) use window::{index_of, is_logged};
 
@@ -43,38 +43,40 @@ pub struct StoreId(pub(crate) usize);
 /// A failed access to a store; each variant is named for the recovery.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// An entry can't be read: the store must be rebuilt from its changelog.
+    /// An entry cannot be decoded. The worker rebuilds the store from its changelog.
     #[error("store entry cannot be read: {0}")]
     Corrupted(CodecError),
-    /// An entry was written by another release; so it is in the changelog.
+    /// An entry was written by a release with another format. The changelog has it in that format too, so a rebuild
+    /// would not help: the worker ends.
     #[error(
         "{changelog} holds values in format {found}, and this release reads format {known}: start the release that wrote \
-         them, or delete that topic, with what its store remembers, and start again"
+         them, or delete that topic and all contents of its store, and start again"
     )]
     OtherFormat {
-        /// Where it came from.
+        /// The changelog of the store.
         changelog: Topic,
-        /// Its format.
+        /// The format of the entry.
         found: u8,
-        /// Ours.
+        /// The format that the codec reads.
         known: u8,
     },
-    /// What is on the disk is not what was written (a checksum, a file that is gone): rebuild it.
-    #[error("the store is damaged on disk: {0}")]
-    Damaged(String),
-    /// A value can't be written in the store's format.
+    /// The files on disk are corrupted, such as after a wrong checksum or a missing file. The worker rebuilds the store
+    /// from its changelog.
+    #[error("the store is corrupted on disk: {0}")]
+    DiskCorrupted(String),
+    /// The codec cannot encode a value. The record goes to the dead-letter topic.
     #[error("value cannot be stored: {0}")]
     Unstorable(CodecError),
-    /// Another task of this process has opened the store meanwhile: this one is a zombie.
+    /// Another task of this process has opened the store since. This task is a zombie, and its worker rejoins the group.
     #[error("the store of {0} was taken over")]
     TakenOver(TopicPartition),
-    /// The disk can't be used; somebody must see to it.
+    /// The disk cannot be used, for example because it is full. The worker ends, and an operator must act.
     #[error("{0}")]
     Disk(String),
 }
 
 impl StateError {
-    /// What it means that an entry of a store can't be read.
+    /// Maps an error of decoding an entry to its recovery.
     fn unreadable(changelog: &Topic) -> impl Fn(CodecError) -> Self {
         move |error| match error {
             CodecError::OtherFormat { found, known } => {

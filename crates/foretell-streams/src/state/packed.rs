@@ -1,14 +1,14 @@
-//! A hash table of entries, each key and value in one piece of memory: for stores of millions, the table is half as large
-//! and to fill it touches so much less memory, which is what filling it costs.
+//! A hash table of entries, with each key and value in one allocation. For stores with millions of entries, the table is
+//! half as large, and filling it is faster because it touches less memory.
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use std::hash::BuildHasher;
 
-/// Where an entry's key begins: before it stands its length.
+/// The offset of the key in an entry, after its length.
 const KEY: usize = size_of::<u32>();
 
-/// Keys and values.
+/// A hash map from bytes to bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Packed {
     entries: HashTable<Box<[u8]>>,
@@ -34,8 +34,8 @@ impl Packed {
                     Some(_) | None => *entry = join(key, value),
                 }
             }
-            Entry::Vacant(place) => {
-                place.insert(join(key, value));
+            Entry::Vacant(entry) => {
+                entry.insert(join(key, value));
             }
         }
     }
@@ -47,7 +47,7 @@ impl Packed {
         }
     }
 
-    /// In no order.
+    /// The entries in arbitrary order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.entries.iter().map(|entry| split(entry))
     }

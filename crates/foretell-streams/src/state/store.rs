@@ -1,57 +1,40 @@
-//! A transactional ordered map of bytes: uncommitted writes lie over the committed ones, and a
-//! single record's writes can be rolled back.
+//! A transactional ordered map of bytes: uncommitted changes hide the committed entries, and the changes of a single
+//! record can be rolled back.
 
 use std::{borrow::Cow, iter::Peekable, ops::Bound};
 
 use crate::state::{
-    Access, Checkpoint, Entry, MemoryStore, StateError, StateStore,
+    Access, Change, Checkpoint, Entry, StateError, StateStore,
     dirty::{Dirty, Undo},
 };
 
-/// A key and its new value; `None` deletes the key.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
-
 /// The bytes behind a typed store: committed entries, and uncommitted changes over them.
-pub struct Store {
+pub(crate) struct Store {
     committed: Box<dyn StateStore>,
-    /// Written since the last commit.
+    /// The changes since the last commit.
     dirty: Dirty,
-    /// How to roll back what the present record has written, oldest first.
+    /// The rollback of the changes of the present record, oldest first.
     undo: Vec<Undo>,
-    /// Where values are written before their length is known.
+    /// Buffer for encoding values, whose length is not known before.
     scratch: Vec<u8>,
 }
 
-impl Default for Store {
-    /// An empty one in memory.
-    fn default() -> Self {
-        Self::over(Box::<MemoryStore>::default(), Access::default())
-    }
-}
-
 impl Store {
-    /// A store over what is committed.
-    #[must_use]
-    pub fn over(committed: Box<dyn StateStore>, access: Access) -> Self {
+    /// A store over committed entries.
+    pub(crate) fn over(committed: Box<dyn StateStore>, access: Access) -> Self {
         Self { committed, dirty: Dirty::new(access), undo: Vec::new(), scratch: Vec::new() }
     }
 
-    /// The value of `key`, the present record's own writes included.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
+    /// The value of `key`, including uncommitted changes.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         match self.dirty.get(key) {
             Some(written) => Ok(written.as_deref().map(Cow::Borrowed)),
             None => self.committed.get(key),
         }
     }
 
-    /// What `encode` writes, in no more room than it takes.
-    ///
-    /// # Errors
-    /// What `encode` says.
-    pub fn encoded<E>(
+    /// The bytes that `encode` writes, in an allocation of their size.
+    pub(crate) fn encoded<E>(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Vec<u8>, E> {
@@ -61,12 +44,12 @@ impl Store {
     }
 
     /// Sets `key` to `value`.
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.write(key, Some(value));
     }
 
-    /// Removes `key`, if it is there.
-    pub fn delete(&mut self, key: Vec<u8>) {
+    /// Removes `key`, if it exists.
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
         self.write(key, None);
     }
 
@@ -74,8 +57,8 @@ impl Store {
         self.undo.push(self.dirty.write(key, value));
     }
 
-    /// The entries whose keys lie between the bounds, in order of keys.
-    pub fn scan<'s>(
+    /// The entries whose keys lie between the bounds, in the order of keys.
+    pub(crate) fn scan<'s>(
         &'s self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
@@ -84,74 +67,65 @@ impl Store {
         Merge { committed: self.committed.range(from, to).peekable(), dirty: dirty.peekable() }
     }
 
-    /// How many entries are committed, about.
-    #[must_use]
-    pub fn committed_len(&self) -> usize {
+    /// The number of committed entries, which may be an estimate.
+    pub(crate) fn committed_len(&self) -> usize {
         self.committed.len()
     }
 
-    /// Whether that is a count; else it is an estimate.
-    #[must_use]
-    pub fn is_counted(&self) -> bool {
+    /// Whether [`Self::committed_len`] is exact.
+    pub(crate) fn is_counted(&self) -> bool {
         self.committed.is_counted()
     }
 
-    /// From here on, [`Self::roll_back`] undoes what is written.
-    pub fn begin_record(&mut self) {
+    /// Sets the point to which [`Self::roll_back`] returns.
+    pub(crate) fn begin_record(&mut self) {
         self.undo.clear();
     }
 
-    /// Undoes every write since [`Self::begin_record`].
-    pub fn roll_back(&mut self) {
+    /// Rolls back every change since [`Self::begin_record`].
+    pub(crate) fn roll_back(&mut self) {
         while let Some(undo) = self.undo.pop() {
             self.dirty.roll_back(undo);
         }
     }
 
-    /// What the changelog has not been told yet: the last value of every key written since [`Self::mark_flushed`] or the
-    /// last commit.
-    pub fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// The changes that are not yet flushed to the changelog: the last value of every key written since
+    /// [`Self::mark_flushed`] or the last commit.
+    pub(crate) fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.dirty.pending_changes()
     }
 
-    /// How much that is.
-    #[must_use]
-    pub fn pending_len(&self) -> usize {
+    /// The number of pending changes.
+    pub(crate) fn pending_len(&self) -> usize {
         self.dirty.pending_len()
     }
 
-    /// The changelog has been told.
-    pub fn mark_flushed(&mut self) {
+    /// Marks the pending changes as flushed.
+    pub(crate) fn mark_flushed(&mut self) {
         self.dirty.mark_flushed();
     }
 
-    /// Whether the next commit will change something.
-    #[must_use]
-    pub fn has_changes(&self) -> bool {
+    /// Whether there are uncommitted changes.
+    pub(crate) fn has_changes(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// The commit succeeded: what was dirty is committed.
-    ///
-    /// # Errors
-    /// [`StateError`]; the store is then not what the changelog says.
-    pub fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), StateError> {
+    /// Writes the uncommitted changes to the committed entries, after a successful commit. After an error, the store differs
+    /// from its changelog.
+    pub(crate) fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), StateError> {
         self.undo.clear();
         let Self { committed, dirty, .. } = self;
         dirty.drain(|changes| committed.write(changes, checkpoint))
     }
 
-    /// The commit failed: what was dirty never happened.
-    pub fn discard(&mut self) {
+    /// Drops the uncommitted changes, after a failed commit.
+    pub(crate) fn discard(&mut self) {
         self.undo.clear();
         self.dirty.clear();
     }
 
-    /// Takes changes from the changelog; only for a store that is being restored.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub fn apply(
+    /// Writes changes from the changelog to the committed entries. Only for a store that is being restored.
+    pub(crate) fn apply(
         &mut self,
         changes: &mut dyn Iterator<Item = Change>,
         checkpoint: Checkpoint,
@@ -159,29 +133,24 @@ impl Store {
         self.committed.write(changes, checkpoint)
     }
 
-    /// How far into its changelog it goes; none if it is new.
-    #[must_use]
-    pub fn checkpoint(&self) -> Option<Checkpoint> {
+    /// The checkpoint, or `None` if the store is new.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         self.committed.checkpoint()
     }
 
-    /// Whether nobody has taken over what is committed.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
+    /// Whether no other task of this process has opened the store since.
+    pub(crate) fn is_held(&self) -> bool {
         self.committed.is_held()
     }
 
-    /// Forgets everything.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub fn clear(&mut self) -> Result<(), StateError> {
+    /// Drops all entries, changes and the checkpoint.
+    pub(crate) fn clear(&mut self) -> Result<(), StateError> {
         self.discard();
         self.committed.clear()
     }
 }
 
-/// Walks two ordered maps as one, the upper hiding the lower.
+/// Merges two ordered maps. Dirty entries hide committed ones.
 struct Merge<C: Iterator, D: Iterator> {
     committed: Peekable<C>,
     dirty: Peekable<D>,
@@ -219,24 +188,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::WallTime;
+    use crate::{state::MemoryStore, time::WallTime};
+
+    impl Default for Store {
+        /// An empty store in memory.
+        fn default() -> Self {
+            Self::over(Box::<MemoryStore>::default(), Access::default())
+        }
+    }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Operation {
         Put(u8, u8),
         Delete(u8),
-        TakeBack,
+        RollBack,
         Commit,
         Discard,
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn operation() -> impl Strategy<Value = Operation> {
         prop_oneof![
-            4 => (0..8_u8, any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),
-            2 => (0..8_u8).prop_map(Step::Delete),
-            1 => Just(Step::TakeBack),
-            1 => Just(Step::Commit),
-            1 => Just(Step::Discard),
+            4 => (0..8_u8, any::<u8>()).prop_map(|(key, value)| Operation::Put(key, value)),
+            2 => (0..8_u8).prop_map(Operation::Delete),
+            1 => Just(Operation::RollBack),
+            1 => Just(Operation::Commit),
+            1 => Just(Operation::Discard),
         ]
     }
 
@@ -255,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn several_writes_of_one_record_are_taken_back_to_the_first() {
+    fn all_changes_of_a_record_are_rolled_back() {
         for mut store in stores() {
             store.put(vec![1], vec![10]);
             store.begin_record();
@@ -269,12 +245,12 @@ mod tests {
             assert_eq!(store.pending_len(), 1);
             store.begin_record();
             store.roll_back();
-            assert_eq!(value(&store, 1), Some(10), "that is another record's");
+            assert_eq!(value(&store, 1), Some(10), "a change of an earlier record stays");
         }
     }
 
     #[test]
-    fn what_is_written_again_is_reported_again() {
+    fn a_key_that_is_written_after_a_flush_is_pending_again() {
         for mut store in stores() {
             let flushed = |store: &mut Store| {
                 let pending_changes = store.pending_changes();
@@ -291,49 +267,49 @@ mod tests {
             assert!(flushed(&mut store).is_empty());
             store.delete(vec![1]);
             assert_eq!(flushed(&mut store), [(1, None)]);
-            // A write that is rolled back leaves told what was told.
+            // A change that is rolled back does not become pending.
             store.begin_record();
             store.put(vec![2], vec![21]);
             store.roll_back();
             assert!(flushed(&mut store).is_empty());
-            assert!(store.has_changes(), "the commit is still to come");
+            assert!(store.has_changes(), "nothing is committed yet");
         }
     }
 
     proptest! {
-        /// Each step is a record of its own; the model keeps three plain copies.
+        /// Each operation is a record of its own. The model keeps three maps: committed, present, and before the record.
         #[test]
         fn behaves_like_three_maps(
-            steps in proptest::collection::vec(step(), 0..60),
+            operations in proptest::collection::vec(operation(), 0..60),
             access in prop_oneof![Just(Access::ByKey), Just(Access::ByRange)],
         ) {
             let mut store = Store::over(Box::new(MemoryStore::new(access)), access);
             let (mut committed, mut present, mut before) =
                 (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-            for step in steps {
-                match step {
-                    Step::Put(key, value) => {
+            for operation in operations {
+                match operation {
+                    Operation::Put(key, value) => {
                         before.clone_from(&present);
                         store.begin_record();
                         store.put(vec![key], vec![value]);
                         present.insert(key, value);
                     }
-                    Step::Delete(key) => {
+                    Operation::Delete(key) => {
                         before.clone_from(&present);
                         store.begin_record();
                         store.delete(vec![key]);
                         present.remove(&key);
                     }
-                    Step::TakeBack => {
+                    Operation::RollBack => {
                         store.roll_back();
                         present.clone_from(&before);
                     }
-                    Step::Commit => {
+                    Operation::Commit => {
                         store.commit(Checkpoint::start(WallTime(0))).unwrap();
                         committed.clone_from(&present);
                         before.clone_from(&present);
                     }
-                    Step::Discard => {
+                    Operation::Discard => {
                         store.discard();
                         present.clone_from(&committed);
                         before.clone_from(&present);

@@ -1,11 +1,11 @@
-//! Window stores: values by key *and* event time, with an index by time alone, so that expired
-//! values can be found and removed, oldest first.
+//! Window stores: values by key and event time, with an index by time alone to find and remove expired values, oldest
+//! first.
 //!
 //! ```text
-//!   1 ‖ length(key) ‖ key ‖ time ‖ sequence  →  value       what the changelog keeps
-//!   0 ‖ time ‖ sequence ‖ key                →  nothing     derived, rebuilt on restore
+//!   1 ‖ length(key) ‖ key ‖ time ‖ sequence  →  value       in the changelog
+//!   0 ‖ time ‖ sequence ‖ key                →  empty       the index: not in the changelog, rebuilt on restore
 //! ```
-//! Times are big-endian with the sign bit turned, so that bytes sort as times do.
+//! Times are big-endian with the sign bit inverted, so that the order of bytes is the order of times.
 
 use std::{fmt, ops::Bound, sync::Arc};
 
@@ -33,8 +33,8 @@ const BY_KEY: u8 = 1;
 ///     topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
 /// };
 ///
-/// /// Forwards a key when it comes for the third time within a minute.
-/// struct Often { seen: WindowHandle<()> }
+/// /// Forwards the third call of a key within a minute.
+/// struct Often { calls: WindowHandle<()> }
 ///
 /// impl Processor for Often {
 ///     type In = String;
@@ -43,10 +43,10 @@ const BY_KEY: u8 = 1;
 ///     fn process(&mut self, record: &Record<String>, ctx: &mut Context<'_, String>) -> Result<(), ProcessError> {
 ///         let minute_ago = record.time - Duration::from_secs(60);
 ///         let oldest = ctx.stream_time() - Duration::from_secs(60);
-///         let mut seen = ctx.window(&self.seen);
-///         seen.expire(oldest, 100)?;
-///         seen.add(record.text_key()?, record.time, &())?;
-///         if seen.fetch(record.text_key()?, minute_ago, record.time)?.len() == 3 {
+///         let mut calls = ctx.window(&self.calls);
+///         calls.expire(oldest, 100)?;
+///         calls.add(record.text_key()?, record.time, &())?;
+///         if calls.fetch(record.text_key()?, minute_ago, record.time)?.len() == 3 {
 ///             ctx.forward(record)?;
 ///         }
 ///         Ok(())
@@ -54,9 +54,9 @@ const BY_KEY: u8 = 1;
 /// }
 ///
 /// let mut builder = TopologyBuilder::new("often", Topic::new("dead-letters"));
-/// let calls = builder.source("calls", Topic::new("calls"), Arc::new(Utf8));
-/// let seen = builder.window_store("seen", Arc::new(Stored::version(1)));
-/// let often = builder.process("often", &[calls], &[seen.id()], move || Often { seen: seen.clone() });
+/// let source = builder.source("calls", Topic::new("calls"), Arc::new(Utf8));
+/// let calls = builder.window_store("recent-calls", Arc::new(Stored::version(1)));
+/// let often = builder.process("often", &[source], &[calls.id()], move || Often { calls: calls.clone() });
 /// builder.sink("out", &[often], Topic::new("often"), Arc::new(Utf8));
 ///
 /// let now = WallTime(1_704_070_000_000);
@@ -101,17 +101,18 @@ impl<V> Clone for WindowHandle<V> {
 /// An entry of a window store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windowed<V> {
-    /// The key that it was added with.
+    /// The key.
     pub key: String,
-    /// The event time that it was added with.
+    /// The event time.
     pub time: EventTime,
-    /// The number among the entries of one key and time, from 0.
+    /// The number of the entry among those with the same key and time, from 0.
     pub sequence: u32,
     /// The value.
     pub value: V,
 }
 
-/// An open window store. Its changes take effect if the record is processed, and last if it is committed.
+/// An open window store. Its changes are rolled back if the processing of the record fails, and are permanent once the
+/// record is committed.
 pub struct WindowStore<'s, V> {
     pub(crate) store: &'s mut Store,
     pub(crate) changelog: &'s Topic,
@@ -125,10 +126,10 @@ impl<V> fmt::Debug for WindowStore<'_, V> {
 }
 
 impl<V> WindowStore<'_, V> {
-    /// Every value of `key` in `from..=to`, oldest first.
+    /// The values of `key` with times in `from..=to`, oldest first.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if an entry cannot be read or decoded.
     pub fn fetch(
         &self,
         key: &str,
@@ -142,53 +143,54 @@ impl<V> WindowStore<'_, V> {
             let (at, bytes) = entry?;
             let value = self.values.decode(&bytes);
             let value = value.map_err(StateError::unreadable(self.changelog))?;
-            let (time, sequence) = place_of(&at[at.len() - PLACE_BYTES..]);
+            let (time, sequence) = parse_position(&at[at.len() - POSITION_BYTES..]);
             found.push(Windowed { key: key.to_owned(), time, sequence, value });
         }
         Ok(found)
     }
 
-    /// Every value of `key`, oldest first.
+    /// All values of `key`, oldest first.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if an entry cannot be read or decoded.
     pub fn fetch_all(&self, key: &str) -> Result<Vec<Windowed<V>>, StateError> {
         self.fetch(key, EventTime::MIN, EventTime::MAX)
     }
 
-    /// Adds a value. Earlier values of the same key and time stay.
+    /// Adds a value. Earlier values with the same key and time stay.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError::Unstorable`] if the codec cannot encode the value, or another [`StateError`] if the entries with the
+    /// same key and time cannot be read.
     pub fn add(&mut self, key: &str, time: EventTime, value: &V) -> Result<(), StateError> {
         let first = by_key(key, time, 0);
         let last = by_key(key, time, u32::MAX);
         let mut sequence = 0;
         for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
             let (at, _) = entry?;
-            sequence = place_of(&at[at.len() - PLACE_BYTES..]).1 + 1;
+            sequence = parse_position(&at[at.len() - POSITION_BYTES..]).1 + 1;
         }
         self.write(key, time, sequence, value)
     }
 
-    /// Overwrites the entry of the same key, time and sequence.
+    /// Overwrites the entry with the same key, time and sequence.
     ///
     /// # Errors
-    /// [`StateError::Unstorable`]
+    /// [`StateError::Unstorable`] if the codec cannot encode the value.
     pub fn replace(&mut self, entry: &Windowed<V>) -> Result<(), StateError> {
         self.write(&entry.key, entry.time, entry.sequence, &entry.value)
     }
 
-    /// Removes the entry of the same key, time and sequence.
+    /// Removes the entry with the same key, time and sequence.
     pub fn remove(&mut self, entry: &Windowed<V>) {
         self.store.delete(by_key(&entry.key, entry.time, entry.sequence));
         self.store.delete(by_time(&entry.key, entry.time, entry.sequence));
     }
 
-    /// Removes at most `limit` entries with times before `before`, of all keys, and returns them, oldest first.
+    /// Removes at most `limit` entries of all keys with times before `before`, and returns them, oldest first.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if an entry cannot be read or decoded.
     pub fn expire(
         &mut self,
         before: EventTime,
@@ -200,8 +202,8 @@ impl<V> WindowStore<'_, V> {
         let old = self.store.scan(Bound::Included(&[BY_TIME]), Bound::Excluded(&end));
         for entry in old.take(limit) {
             let (at, _) = entry?;
-            let (time, sequence) = place_of(&at[1..=PLACE_BYTES]);
-            let key = text(&at[1 + PLACE_BYTES..])?;
+            let (time, sequence) = parse_position(&at[1..=POSITION_BYTES]);
+            let key = text(&at[1 + POSITION_BYTES..])?;
             expired.push((key, time, sequence));
         }
         let mut entries = Vec::with_capacity(expired.len());
@@ -232,32 +234,32 @@ impl<V> WindowStore<'_, V> {
     }
 }
 
-/// Whether a change belongs into the changelog: the index does not.
+/// Whether a change is written to the changelog, unlike those of the index.
 pub(crate) fn is_logged(key: &[u8]) -> bool {
     key.first() == Some(&BY_KEY)
 }
 
-/// The index entry that goes with a change read from the changelog; none if the key is not ours.
+/// The index entry for a change from the changelog, or `None` if the key does not have the layout of a window store.
 pub(crate) fn index_of((key, value): &Change) -> Option<Change> {
     let rest = key.strip_prefix(&[BY_KEY])?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    if rest.len() != length.checked_add(PLACE_BYTES)? {
+    if rest.len() != length.checked_add(POSITION_BYTES)? {
         return None;
     }
-    let (name, place) = rest.split_at(length);
+    let (name, position) = rest.split_at(length);
     let mut index = vec![BY_TIME];
-    index.extend_from_slice(place);
+    index.extend_from_slice(position);
     index.extend_from_slice(name);
     Some((index, value.as_ref().map(|_| Vec::new())))
 }
 
-/// Time and sequence.
-const PLACE_BYTES: usize = 8 + 4;
+/// The size of time and sequence in a key.
+const POSITION_BYTES: usize = 8 + 4;
 
 fn by_key(key: &str, time: EventTime, sequence: u32) -> Vec<u8> {
     let length = u32::try_from(key.len()).expect("a key is shorter than 4 GiB");
-    let mut bytes = Vec::with_capacity(1 + 4 + key.len() + PLACE_BYTES);
+    let mut bytes = Vec::with_capacity(1 + 4 + key.len() + POSITION_BYTES);
     bytes.push(BY_KEY);
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(key.as_bytes());
@@ -267,7 +269,7 @@ fn by_key(key: &str, time: EventTime, sequence: u32) -> Vec<u8> {
 }
 
 fn by_time(key: &str, time: EventTime, sequence: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + PLACE_BYTES + key.len());
+    let mut bytes = Vec::with_capacity(1 + POSITION_BYTES + key.len());
     bytes.push(BY_TIME);
     bytes.extend_from_slice(&sortable(time));
     bytes.extend_from_slice(&sequence.to_be_bytes());
@@ -279,10 +281,10 @@ fn sortable(time: EventTime) -> [u8; 8] {
     (time.0.cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
 
-fn place_of(bytes: &[u8]) -> (EventTime, u32) {
-    let (time, sequence) = bytes.split_first_chunk::<8>().expect("a place begins with a time");
+fn parse_position(bytes: &[u8]) -> (EventTime, u32) {
+    let (time, sequence) = bytes.split_first_chunk::<8>().expect("a position begins with a time");
     let time = (u64::from_be_bytes(*time) ^ (1 << 63)).cast_signed();
-    let sequence = sequence.try_into().expect("a place ends with a sequence");
+    let sequence = sequence.try_into().expect("a position ends with a sequence");
     (EventTime(time), u32::from_be_bytes(sequence))
 }
 
@@ -300,40 +302,40 @@ mod tests {
     use crate::{codec::Stored, state::Checkpoint, time::WallTime};
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Operation {
         Add(&'static str, i64, u8),
-        /// The first value in a key's window becomes another.
+        /// Replaces the first value of a key around a time.
         Replace(&'static str, i64, u8),
-        /// The first value in a key's window goes.
+        /// Removes the first value of a key around a time.
         Remove(&'static str, i64),
         Expire(i64, usize),
         Commit,
         Discard,
-        /// A new store, from the changelog of all commits.
+        /// Restores a new store from the changelog of all commits.
         Restore,
     }
 
-    /// What is committed and what is there now, by key, time and sequence.
+    /// Values by key, time and sequence.
     type Model = BTreeMap<(String, i64, u32), u8>;
 
-    /// Keys that begin with each other, and times on both sides of zero.
-    fn step() -> impl Strategy<Value = Step> {
+    /// Operations on keys that are prefixes of each other, and on negative and positive times.
+    fn operation() -> impl Strategy<Value = Operation> {
         let key = || prop::sample::select(vec!["", "a", "ab", "b"]);
         let time = || -3..4_i64;
         prop_oneof![
-            6 => (key(), time(), any::<u8>()).prop_map(|(key, time, value)| Step::Add(key, time, value)),
+            6 => (key(), time(), any::<u8>()).prop_map(|(key, time, value)| Operation::Add(key, time, value)),
             1 => (key(), time(), any::<u8>())
-                .prop_map(|(key, time, value)| Step::Replace(key, time, value)),
-            1 => (key(), time()).prop_map(|(key, time)| Step::Remove(key, time)),
-            1 => (time(), 0..4_usize).prop_map(|(time, limit)| Step::Expire(time, limit)),
-            1 => Just(Step::Commit),
-            1 => Just(Step::Discard),
-            1 => Just(Step::Restore),
+                .prop_map(|(key, time, value)| Operation::Replace(key, time, value)),
+            1 => (key(), time()).prop_map(|(key, time)| Operation::Remove(key, time)),
+            1 => (time(), 0..4_usize).prop_map(|(time, limit)| Operation::Expire(time, limit)),
+            1 => Just(Operation::Commit),
+            1 => Just(Operation::Discard),
+            1 => Just(Operation::Restore),
         ]
     }
 
-    /// A store, and the plain model beside it.
-    struct Pair {
+    /// A store and its model.
+    struct StoreAndModel {
         store: Store,
         changelog: Topic,
         log: Vec<Change>,
@@ -341,7 +343,7 @@ mod tests {
         present: Model,
     }
 
-    impl Pair {
+    impl StoreAndModel {
         fn windows<'s>(&'s mut self, values: &'s Stored<u8>) -> WindowStore<'s, u8> {
             WindowStore { store: &mut self.store, changelog: &self.changelog, values }
         }
@@ -350,29 +352,29 @@ mod tests {
             fetch(&self.present, key, time - 1, time + 1).into_iter().next()
         }
 
-        fn take(&mut self, step: Step) {
+        fn perform(&mut self, operation: Operation) {
             let values = Stored::version(1);
-            match step {
-                Step::Add(key, time, value) => {
+            match operation {
+                Operation::Add(key, time, value) => {
                     self.windows(&values).add(key, EventTime(time), &value).unwrap();
                     let newest = fetch(&self.present, key, time, time).pop();
                     let sequence = newest.map_or(0, |newest| newest.sequence + 1);
                     self.present.insert((key.to_owned(), time, sequence), value);
                 }
-                Step::Replace(key, time, value) => {
+                Operation::Replace(key, time, value) => {
                     if let Some(found) = self.first(key, time) {
                         let entry = Windowed { value, ..found };
                         self.windows(&values).replace(&entry).unwrap();
                         self.present.insert((entry.key, entry.time.0, entry.sequence), value);
                     }
                 }
-                Step::Remove(key, time) => {
+                Operation::Remove(key, time) => {
                     if let Some(entry) = self.first(key, time) {
                         self.windows(&values).remove(&entry);
                         self.present.remove(&(entry.key, entry.time.0, entry.sequence));
                     }
                 }
-                Step::Expire(before, limit) => {
+                Operation::Expire(before, limit) => {
                     let expired = self.windows(&values).expire(EventTime(before), limit).unwrap();
                     let mut old: Vec<_> =
                         self.present.iter().filter(|((_, time, _), _)| *time < before).collect();
@@ -383,7 +385,7 @@ mod tests {
                         self.present.remove(&(entry.key, entry.time.0, entry.sequence));
                     }
                 }
-                Step::Commit => {
+                Operation::Commit => {
                     let changes = self.store.pending_changes().filter(|(key, _)| is_logged(key));
                     let changes =
                         changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
@@ -391,11 +393,11 @@ mod tests {
                     self.store.commit(Checkpoint::start(WallTime(0))).unwrap();
                     self.committed.clone_from(&self.present);
                 }
-                Step::Discard => {
+                Operation::Discard => {
                     self.store.discard();
                     self.present.clone_from(&self.committed);
                 }
-                Step::Restore => {
+                Operation::Restore => {
                     self.store = Store::default();
                     let mut changes = self.log.iter().flat_map(|change| {
                         [index_of(change).expect("the changelog holds values only"), change.clone()]
@@ -421,19 +423,19 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_plain_map(
-            steps in proptest::collection::vec(step(), 0..50),
+            operations in proptest::collection::vec(operation(), 0..50),
             from in -4..4_i64,
             span in 0..5_i64,
         ) {
-            let mut pair = Pair {
+            let mut pair = StoreAndModel {
                 store: Store::default(),
                 changelog: Topic::new("changelog"),
                 log: Vec::new(),
                 committed: Model::new(),
                 present: Model::new(),
             };
-            for step in steps {
-                pair.take(step);
+            for operation in operations {
+                pair.perform(operation);
                 for key in ["", "a", "ab", "b"] {
                     let (first, last) = (EventTime(from), EventTime(from + span));
                     let found = pair.windows(&Stored::version(1)).fetch(key, first, last).unwrap();
@@ -444,20 +446,20 @@ mod tests {
     }
 
     #[test]
-    fn bytes_sort_as_times_do() {
+    fn the_order_of_bytes_is_the_order_of_times() {
         let times = [i64::MIN, -1_000, -1, 0, 1, 255, 256, i64::MAX].map(EventTime);
         for pair in times.windows(2) {
             assert!(sortable(pair[0]) < sortable(pair[1]), "{pair:?}");
         }
         for time in times {
-            let place = by_time("", time, 7);
-            assert_eq!(place_of(&place[1..]), (time, 7));
+            let position = by_time("", time, 7);
+            assert_eq!(parse_position(&position[1..]), (time, 7));
         }
     }
 
-    /// Changelogs have such keys. Another layout begins with another byte than [`BY_KEY`].
+    /// Existing changelogs have this layout. Another layout must begin with another byte than [`BY_KEY`].
     #[test]
-    fn keys_are_laid_out_as_ever() {
+    fn the_layout_of_keys_does_not_change() {
         let key = by_key("ann", EventTime(1_800_000_000_000), 2);
         let length: &[u8] = &[0, 0, 0, 3];
         let time: &[u8] = &[0x80, 0, 0x01, 0xa3, 0x18, 0x5c, 0x50, 0];
@@ -465,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_changelog_records_have_no_index() {
+    fn changelog_records_with_another_layout_have_no_index() {
         let good = by_key("key", EventTime(5), 0);
         assert_eq!(index_of(&(good.clone(), None)), Some((by_time("key", EventTime(5), 0), None)));
         for bad in [&[][..], &[BY_TIME, 1], &[BY_KEY, 0, 0], &good[..good.len() - 1]] {

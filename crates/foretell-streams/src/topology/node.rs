@@ -138,7 +138,7 @@ impl From<StateError> for ProcessError {
             StateError::Unstorable(reason) => Self::reject("unstorable", reason.to_string()),
             StateError::Corrupted(_)
             | StateError::OtherFormat { .. }
-            | StateError::Damaged(_)
+            | StateError::DiskCorrupted(_)
             | StateError::TakenOver(_)
             | StateError::Disk(_) => Self::State(error),
         }

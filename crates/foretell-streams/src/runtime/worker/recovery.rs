@@ -26,7 +26,7 @@ impl Worker {
         error: &StateError,
     ) -> Result<(), WorkerError> {
         match error {
-            StateError::Corrupted(_) | StateError::Damaged(_) | StateError::Unstorable(_) => {
+            StateError::Corrupted(_) | StateError::DiskCorrupted(_) | StateError::Unstorable(_) => {
                 if !self.rebuilt.insert(task) {
                     return Err(WorkerError::State(format!(
                         "task {task} cannot read its stores, though they were rebuilt from their changelogs: {error}. \

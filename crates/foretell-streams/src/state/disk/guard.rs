@@ -1,5 +1,5 @@
-//! Calls into a library that panics where its files are not what it wrote: for the one who calls, such a panic is an
-//! answer like others. What is read is a cache, so that nothing of it is worth the end of the process.
+//! Calls into a library that panics when its files are corrupted. Such a panic becomes an error of the call. The files are
+//! a cache, so their corruption must not end the process.
 
 use std::{
     any::Any,
@@ -14,22 +14,23 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or the message of its panic. `work` has to be the call alone: a panic of ours is a fault.
+/// Runs `work` and returns its result, or the message of its panic. `work` must be the library call alone: a panic in this
+/// crate is a bug, and must not be caught.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    quieten();
+    install_panic_hook();
     let before = IS_GUARDED.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     IS_GUARDED.set(before);
     result.map_err(|panic| message(panic.as_ref()))
 }
 
-/// Messages of panics that are caught here go where the caller says, not to the standard error as well.
-fn quieten() {
+/// Installs a panic hook that does not print panics of guarded calls to stderr. Their callers report them.
+fn install_panic_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| match IS_GUARDED.get() {
-            true => tracing::debug!(%info, "caught"),
+            true => tracing::debug!(%info, "caught a panic"),
             false => hook(info),
         }));
     });
@@ -38,10 +39,10 @@ fn quieten() {
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "it panicked".to_owned())
+    text.unwrap_or_else(|| "panic without a message".to_owned())
 }
 
-/// What a panic may have left unfit to be dropped in the ordinary way: its locks may be poisoned.
+/// A value whose `drop` may panic after an earlier panic, for example because its locks are poisoned.
 pub(super) struct Guarded<T>(Option<T>);
 
 impl<T> Guarded<T> {
@@ -60,13 +61,13 @@ impl<T> Deref for Guarded<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.0.as_ref().expect("the value is present until it is dropped")
     }
 }
 
 impl<T> DerefMut for Guarded<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("it is there until it is dropped")
+        self.0.as_mut().expect("the value is present until it is dropped")
     }
 }
 
@@ -74,7 +75,7 @@ impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
         let value = self.0.take();
         if let Err(panic) = guarded(|| drop(value)) {
-            tracing::warn!(panic, "what was damaged could not be closed in order");
+            tracing::warn!(panic, "the corrupted stores could not be closed in order");
         }
     }
 }
@@ -84,18 +85,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_answer() {
+    fn a_panic_becomes_an_error() {
         assert_eq!(guarded(|| 1), Ok(1));
         assert_eq!(guarded(|| -> u8 { panic!("a byte") }), Err("a byte".to_owned()));
         let number = 7;
         assert_eq!(guarded(|| -> u8 { panic!("byte {number}") }), Err("byte 7".to_owned()));
         let nested = guarded(|| guarded(|| -> u8 { panic!("inner") }));
         assert_eq!(nested, Ok(Err("inner".to_owned())));
-        assert!(!IS_GUARDED.get(), "what comes after is not guarded");
+        assert!(!IS_GUARDED.get(), "later calls are not guarded");
     }
 
     #[test]
-    fn a_panic_of_a_drop_ends_there() {
+    fn a_panic_in_drop_does_not_propagate() {
         struct Poisoned;
         impl Drop for Poisoned {
             fn drop(&mut self) {

@@ -1,16 +1,16 @@
-//! Stores on disk, in one LSM tree each, all in one database of the process ([fjall](https://docs.rs/fjall)).
+//! Stores on disk: one LSM tree each, in one database of the process ([fjall](https://docs.rs/fjall)).
 //!
 //! ```text
-//!   folder/                         one process at a time (it is locked)
-//!     <changelog>/<partition>       a keyspace a store of a task
+//!   folder/                         locked by one process
+//!     <changelog>/<partition>       one keyspace for each store of a task
 //!       0                →  Checkpoint
 //!       1 ‖ key          →  value
 //! ```
-//! The disk is a cache of the changelog. What is written reaches the operating system with each commit, and
-//! the disk when that sees fit: after a power cut, a tree is as it was a while ago, its checkpoint with it (or
-//! newer than its checkpoint, which does no harm), and the changelog brings it up to date. For the same reason,
-//! what is damaged is thrown away. The engine panics at some damage: that is damage as well (`guard.rs`),
-//! and where no store of the database can be used any more, there is a new one (`engine.rs`).
+//! The disk is a cache of the changelog. Writes go to the operating system with each commit, and to the disk when the
+//! operating system flushes them. After a power cut, a tree has an older state with the checkpoint of that state (or an
+//! older checkpoint, which is harmless), and the changelog brings it up to date. For the same reason a corrupted tree is
+//! dropped and rebuilt. The engine panics at some corruptions; `guard.rs` turns these panics into errors. If a store of
+//! the database cannot even be emptied, a new database replaces it (`engine.rs`).
 
 mod engine;
 mod guard;
@@ -39,16 +39,16 @@ use crate::{
     },
 };
 
-/// A store that nobody has open any more is removed after this long: its task may come back.
+/// The time after which a store that is not open is removed. Until then its task may return to this process.
 const UNUSED_FOR: Duration = Duration::from_secs(3600);
 
 const CHECKPOINT: &[u8] = &[0];
 const ENTRY: u8 = 1;
-/// Of the checkpoint, and of what keys and values are made of: a store with another one is rebuilt.
+/// The format of checkpoints, keys and values. A store with another format is rebuilt.
 const CHECKPOINT_FORMAT: u8 = 2;
 
-/// Supplies the stores of a process from one folder on disk. A task that starts where it ran before reads only the tail of
-/// its changelogs.
+/// Opens the stores of a process in one folder on disk. A task that starts again on the same disk reads only the tail of its
+/// changelogs.
 ///
 /// ```
 /// # use std::{error::Error, sync::Arc};
@@ -67,29 +67,29 @@ const CHECKPOINT_FORMAT: u8 = 2;
 /// ```
 pub struct DiskStores(Shared);
 
-/// What its stores know of it.
+/// The state that the stores of a process share.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<State>>);
 
 struct State {
     engine: Engine,
-    /// Who has each store open.
+    /// The holder of each store, by the name of its keyspace.
     leases: BTreeMap<String, Lease>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Lease {
-    /// Grows when the holder changes: the holder before must not write any more.
+    /// Increases when the holder changes. An earlier holder may not write any more.
     number: u64,
     holder: Holder,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Holder {
-    /// Since that time on the clock, if somebody has looked.
     #[default]
-    Nobody,
-    NobodySince(Duration),
+    None,
+    /// No holder, first observed by a clean-up at this time.
+    NoneSince(Duration),
     Standby,
     Task,
 }
@@ -101,7 +101,8 @@ impl Shared {
 }
 
 impl State {
-    /// The next holder of a store; none if a task has it and the new holder is not one.
+    /// Leases a store to a new holder and returns the number of the lease, or `None` if an active task has the store and
+    /// the new holder is not one.
     fn lease(&mut self, name: &str, holder: Holder) -> Option<u64> {
         let lease = self.leases.entry(name.to_owned()).or_default();
         if holder != Holder::Task && lease.holder == Holder::Task {
@@ -111,7 +112,7 @@ impl State {
         Some(lease.number)
     }
 
-    /// The store's tree, and the number of its lease.
+    /// The tree of a store and the number of its lease, or `None` as for [`Self::lease`].
     fn open(
         &mut self,
         name: &str,
@@ -122,23 +123,23 @@ impl State {
         Ok(Some((Guarded::new(tree), lease)))
     }
 
-    /// A new database in place of the one that is damaged. A task that has a store of that one open finds it taken over, and
-    /// opens it again.
-    fn begin_new_database(&mut self, why: &str) -> Result<(), StateError> {
-        self.engine = self.engine.begin_new_database(why)?;
+    /// Replaces a corrupted database by a new one. The tasks that have stores of the old one open get
+    /// [`StateError::TakenOver`] and open their stores again.
+    fn begin_new_database(&mut self, reason: &str) -> Result<(), StateError> {
+        self.engine = self.engine.begin_new_database(reason)?;
         for lease in self.leases.values_mut() {
-            *lease = Lease { number: lease.number + 1, holder: Holder::Nobody };
+            *lease = Lease { number: lease.number + 1, holder: Holder::None };
         }
         Ok(())
     }
 }
 
 impl DiskStores {
-    /// Opens the database in `folder`, and creates the folder if it does not exist. A damaged database is emptied, because
-    /// the changelogs have all of its contents.
+    /// Opens the database in `folder`, and creates the folder if it does not exist. A corrupted database is replaced by an
+    /// empty one, because the changelogs have all of its contents.
     ///
     /// # Errors
-    /// [`StateError::Disk`] if another process has it, or the folder can't be used.
+    /// [`StateError::Disk`] if another process uses the folder, or it cannot be read or written.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         let state = State { engine: Engine::open(folder)?, leases: BTreeMap::new() };
         Ok(Self(Shared(Arc::new(Mutex::new(state)))))
@@ -171,16 +172,16 @@ impl StoreSupplier for DiskStores {
         for name in engine.call(|| Ok(engine.database.list_keyspace_names()))? {
             let lease = leases.entry(name.to_string()).or_default();
             match lease.holder {
-                Holder::Nobody => lease.holder = Holder::NobodySince(now),
-                Holder::NobodySince(since) if now >= since + UNUSED_FOR => {
-                    tracing::info!(store = %*name, "removing a store that has moved away");
+                Holder::None => lease.holder = Holder::NoneSince(now),
+                Holder::NoneSince(since) if now >= since + UNUSED_FOR => {
+                    tracing::info!(store = %*name, "removing a store whose task has moved to another process");
                     engine.call(|| {
                         let tree = engine.database.keyspace(&name, options)?;
                         engine.database.delete_keyspace(tree)
                     })?;
                     leases.remove(&*name);
                 }
-                Holder::NobodySince(_) | Holder::Standby | Holder::Task => {}
+                Holder::NoneSince(_) | Holder::Standby | Holder::Task => {}
             }
         }
         Ok(())
@@ -192,7 +193,7 @@ impl StoreSupplier for DiskStores {
 }
 
 impl Shared {
-    /// None if a task has it and the new holder is not one.
+    /// Opens a store for a holder. Returns `None` if an active task has it and the new holder is not one.
     fn open_as(
         &self,
         changelog: &TopicPartition,
@@ -201,8 +202,8 @@ impl Shared {
         let name = changelog.to_string();
         let mut state = self.lock();
         let opened = match state.open(&name, holder) {
-            Err(StateError::Damaged(why)) => {
-                state.begin_new_database(&why)?;
+            Err(StateError::DiskCorrupted(reason)) => {
+                state.begin_new_database(&reason)?;
                 state.open(&name, holder)
             }
             opened => opened,
@@ -231,7 +232,7 @@ impl Shared {
     }
 }
 
-/// One tree, for one holder of its lease.
+/// A tree, opened by the holder of one lease.
 struct DiskStore {
     shared: Shared,
     engine: Engine,
@@ -247,7 +248,7 @@ impl Drop for DiskStore {
         if let Some(lease) = self.shared.lock().leases.get_mut(&self.name)
             && lease.number == self.lease
         {
-            lease.holder = Holder::Nobody;
+            lease.holder = Holder::None;
         }
     }
 }
@@ -263,7 +264,7 @@ impl DiskStore {
         state.leases.get(&self.name).is_some_and(|lease| lease.number == self.lease)
     }
 
-    /// Runs `write` if nobody has taken over, and keeps everybody from it meanwhile.
+    /// Runs `write` if the lease is still valid. The lock keeps it valid until `write` has returned.
     fn as_holder(
         &self,
         write: impl FnOnce() -> Result<(), fjall::Error>,
@@ -304,7 +305,7 @@ impl StateStore for DiskStore {
                     Some(Ok((Cow::Owned(key[1..].to_vec()), Cow::Owned(value.to_vec()))))
                 }
                 Err(error) => {
-                    // It may say so without end.
+                    // The engine may repeat the error without end.
                     entries = None;
                     Some(Err(error))
                 }
@@ -313,7 +314,7 @@ impl StateStore for DiskStore {
     }
 
     fn len(&self) -> usize {
-        // The checkpoint is no entry.
+        // The checkpoint does not count as an entry.
         let entries = self.engine.call(|| Ok(self.tree.approximate_len()));
         entries.map_or(0, |entries| entries.saturating_sub(1))
     }
@@ -349,14 +350,14 @@ impl StateStore for DiskStore {
 
     fn clear(&mut self) -> Result<(), StateError> {
         self.checkpoint = None;
-        let why = match self.as_holder(|| self.tree.clear()) {
-            Err(StateError::Damaged(why)) => why,
+        let reason = match self.as_holder(|| self.tree.clear()) {
+            Err(StateError::DiskCorrupted(reason)) => reason,
             result => return result,
         };
-        // It can't even be emptied. Who has it is who has it.
+        // The tree cannot even be emptied. The holder stays the same in the new database.
         let mut state = self.shared.lock();
         let holder = state.leases.get(&self.name).map_or(Holder::Task, |lease| lease.holder);
-        state.begin_new_database(&why)?;
+        state.begin_new_database(&reason)?;
         if let Some((tree, lease)) = state.open(&self.name, holder)? {
             (self.tree, self.lease) = (tree, lease);
             self.engine = state.engine.clone();

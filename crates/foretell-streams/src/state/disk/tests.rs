@@ -1,4 +1,4 @@
-//! Stores on disk as workers, zombies and copies use them; and what becomes of them where bytes are others.
+//! Stores on disk with active tasks, zombies and standbys, and their recovery from corrupted files.
 
 use std::{fs, path::PathBuf};
 
@@ -53,17 +53,17 @@ fn all(store: &dyn StateStore) -> Result<Contents, StateError> {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Operation {
     Write(Vec<(u8, Option<u8>)>),
     Clear,
     Reopen,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        6 => proptest::collection::vec((0..6_u8, any::<Option<u8>>()), 0..4).prop_map(Step::Write),
-        1 => Just(Step::Clear),
-        1 => Just(Step::Reopen),
+        6 => proptest::collection::vec((0..6_u8, any::<Option<u8>>()), 0..4).prop_map(Operation::Write),
+        1 => Just(Operation::Clear),
+        1 => Just(Operation::Reopen),
     ]
 }
 
@@ -76,7 +76,7 @@ proptest! {
 
     #[test]
     fn behaves_like_a_store_in_memory(
-        steps in proptest::collection::vec(step(), 0..25),
+        operations in proptest::collection::vec(operation(), 0..25),
         from in 0..6_u8,
         span in 1..6_u8,
         inclusive in any::<bool>(),
@@ -85,12 +85,12 @@ proptest! {
         let mut memory = MemoryStore::default();
         let mut stores = DiskStores::open(folder.path()).unwrap();
         let mut disk = task_store(&stores, 0);
-        // A neighbour, which nothing may reach.
+        // Another store, which must not change.
         let mut other = task_store(&stores, 1);
         write(&mut other, vec![put(0, 77)], 5);
-        for (step, offset) in steps.into_iter().zip(1..) {
-            match step {
-                Step::Write(changes) => {
+        for (operation, offset) in operations.into_iter().zip(1..) {
+            match operation {
+                Operation::Write(changes) => {
                     let changes: Vec<Change> = changes
                         .into_iter()
                         .map(|(key, value)| (vec![key], value.map(|value| vec![value])))
@@ -98,11 +98,11 @@ proptest! {
                     write(&mut memory, changes.clone(), offset);
                     write(&mut disk, changes, offset);
                 }
-                Step::Clear => {
+                Operation::Clear => {
                     memory.clear().unwrap();
                     disk.clear().unwrap();
                 }
-                Step::Reopen => {
+                Operation::Reopen => {
                     drop((disk, other, stores));
                     stores = DiskStores::open(folder.path()).unwrap();
                     disk = task_store(&stores, 0);
@@ -124,7 +124,7 @@ proptest! {
 }
 
 #[test]
-fn a_zombie_can_not_write() {
+fn a_zombie_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
     let mut zombie = stores.open(&changelog(0), Access::ByRange).unwrap();
@@ -137,25 +137,25 @@ fn a_zombie_can_not_write() {
 }
 
 #[test]
-fn a_standby_yields() {
+fn an_active_task_takes_a_store_over_from_a_standby() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
-    let mut copy = stores.open_standby(&changelog(0)).unwrap().unwrap();
-    write(copy.as_mut(), vec![put(1, 1)], 1);
+    let mut standby = stores.open_standby(&changelog(0)).unwrap().unwrap();
+    write(standby.as_mut(), vec![put(1, 1)], 1);
     let task = task_store(&stores, 0);
-    assert_eq!((task.checkpoint(), task.len()), (Some(at(1)), 1), "it is handed over as it is");
-    assert!(task.is_held() && !copy.is_held());
-    let refused = copy.write(&mut [put(1, 2)].into_iter(), at(2));
+    assert_eq!((task.checkpoint(), task.len()), (Some(at(1)), 1), "with its contents");
+    assert!(task.is_held() && !standby.is_held());
+    let refused = standby.write(&mut [put(1, 2)].into_iter(), at(2));
     assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
-    // What no longer holds it gives nothing up.
-    drop(copy);
+    // Dropping the former holder does not release the store.
+    drop(standby);
     assert!(stores.open_standby(&changelog(0)).unwrap().is_none());
     drop(task);
     assert!(stores.open_standby(&changelog(0)).unwrap().is_some());
 }
 
 #[test]
-fn what_nobody_uses_is_removed_in_the_end() {
+fn a_store_that_is_not_open_is_removed_after_a_while() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
     write(&mut task_store(&stores, 0), vec![put(1, 1)], 1);
@@ -164,10 +164,10 @@ fn what_nobody_uses_is_removed_in_the_end() {
     let kept = || task_store(&stores, 0).checkpoint().is_some();
     stores.clean(Duration::ZERO).unwrap();
     stores.clean(UNUSED_FOR / 2).unwrap();
-    assert!(kept(), "it was used a while ago");
+    assert!(kept(), "it was open recently");
     stores.clean(UNUSED_FOR).unwrap();
     stores.clean(UNUSED_FOR + UNUSED_FOR / 2).unwrap();
-    assert!(kept(), "and again");
+    assert!(kept(), "it was open again in the meantime");
     stores.clean(UNUSED_FOR * 3).unwrap();
     stores.clean(UNUSED_FOR * 4).unwrap();
     assert!(!kept());
@@ -175,23 +175,23 @@ fn what_nobody_uses_is_removed_in_the_end() {
 }
 
 #[test]
-fn a_folder_has_one_process() {
+fn a_folder_is_used_by_one_process_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let _first = DiskStores::open(folder.path()).unwrap();
-    let Err(StateError::Disk(why)) = DiskStores::open(folder.path()) else {
-        panic!("a second one was let in")
+    let Err(StateError::Disk(reason)) = DiskStores::open(folder.path()) else {
+        panic!("the folder was opened twice")
     };
-    assert!(why.contains("another process") && why.contains("state_dir"), "{why}");
+    assert!(reason.contains("another process") && reason.contains("state_dir"), "{reason}");
 }
 
 #[test]
-fn a_folder_that_can_not_be_made_is_reported_with_the_way_out() {
+fn the_error_for_an_unusable_folder_names_the_setting() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "in the way").unwrap();
-    let Err(StateError::Disk(why)) = DiskStores::open(&folder.path().join("file/stores")) else {
-        panic!("it was made")
+    let Err(StateError::Disk(reason)) = DiskStores::open(&folder.path().join("file/stores")) else {
+        panic!("the folder was created")
     };
-    assert!(why.contains("[streams] state_dir"), "{why}");
+    assert!(reason.contains("[streams] state_dir"), "{reason}");
 }
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -223,9 +223,9 @@ fn make(folder: &Path) {
     write(&mut store, vec![(vec![2], None), put(4, 40)], 9);
 }
 
-/// A store from the future, or the past; and a whole folder of another engine.
+/// One store with another checkpoint format, and a whole folder of another version of the engine.
 #[test]
-fn what_is_in_another_format_is_rebuilt() {
+fn stores_in_another_format_are_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     make(folder.path());
     let stores = DiskStores::open(folder.path()).unwrap();
@@ -251,17 +251,17 @@ fn what_is_in_another_format_is_rebuilt() {
     assert!(emptied());
 }
 
-/// The changelog: now a key is set, now one is deleted, and one changes every time.
+/// The changes of a commit of the changelog: one key is deleted, one is set, and one changes with every commit.
 fn commit(number: i64) -> Vec<Change> {
     let key = u8::try_from(number % 50).unwrap();
     let deleted = (vec![u8::try_from(number * 7 % 50).unwrap()], None);
     vec![deleted, put(key, key), put(200, key)]
 }
 
-/// One byte of one file is another, or its end is missing: either the store says that it is damaged, or what the
-/// changelog has after its checkpoint makes it whole.
+/// Inverts bits of one byte of a file, or truncates the file: either the store reports the corruption, or the changelog
+/// after its checkpoint makes it complete.
 #[test]
-fn what_is_damaged_is_found_out() {
+fn a_corrupted_file_is_detected_or_repaired_from_the_changelog() {
     const COMMITS: i64 = 120;
     let good = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(good.path()).unwrap();
@@ -278,18 +278,18 @@ fn what_is_damaged_is_found_out() {
     let mut found = Vec::new();
     files(good.path(), &mut found);
     found.sort();
-    let (mut rebuilt, mut whole) = (0, 0);
+    let (mut rebuilt, mut repaired) = (0, 0);
     for file in found {
         let length = fs::metadata(&file).unwrap().len();
-        for harm in 0..8_u64 {
+        for corruption in 0..8_u64 {
             let folder = tempfile::tempdir().unwrap();
             copy(good.path(), folder.path());
             let path = folder.path().join(file.strip_prefix(good.path()).unwrap());
             let mut bytes = fs::read(&path).unwrap();
-            let place = usize::try_from(length.min(9_000) * harm / 8).unwrap();
-            match bytes.get_mut(place) {
-                Some(byte) if harm % 2 == 0 => *byte ^= 0x55,
-                _ => bytes.truncate(place),
+            let position = usize::try_from(length.min(9_000) * corruption / 8).unwrap();
+            match bytes.get_mut(position) {
+                Some(byte) if corruption % 2 == 0 => *byte ^= 0x55,
+                _ => bytes.truncate(position),
             }
             fs::write(&path, bytes).unwrap();
             let stores = DiskStores::open(folder.path()).unwrap();
@@ -301,18 +301,18 @@ fn what_is_damaged_is_found_out() {
             match all(&store) {
                 Ok(contents) => {
                     let expected = all(&memory).unwrap();
-                    assert_eq!(contents, expected, "{} at {place}", file.display());
-                    if from == 0 { rebuilt += 1 } else { whole += 1 }
+                    assert_eq!(contents, expected, "{} at {position}", file.display());
+                    if from == 0 { rebuilt += 1 } else { repaired += 1 }
                 }
-                Err(StateError::Damaged(_)) => rebuilt += 1,
+                Err(StateError::DiskCorrupted(_)) => rebuilt += 1,
                 Err(error) => panic!("{}: {error}", file.display()),
             }
         }
     }
-    assert!(rebuilt > 0 && whole > 0, "{rebuilt} rebuilt, {whole} whole");
+    assert!(rebuilt > 0 && repaired > 0, "{rebuilt} rebuilt, {repaired} repaired");
 }
 
-/// A few commits in a file, and a few in the journal.
+/// Writes a database with three commits in a table file and three in the journal.
 fn make_small(folder: &Path) -> MemoryStore {
     let stores = DiskStores::open(folder).unwrap();
     let mut store = task_store(&stores, 0);
@@ -329,7 +329,8 @@ fn make_small(folder: &Path) -> MemoryStore {
 
 const SMALL: i64 = 6;
 
-/// What is in the folder, brought up to date as a worker does; true if nothing of it was of use.
+/// Opens the store in `folder` and brings it up to date, as a worker does. Returns whether it was rebuilt from the
+/// beginning.
 fn recover(folder: &Path, expected: &MemoryStore) -> bool {
     let stores = DiskStores::open(folder).unwrap();
     let mut store = task_store(&stores, 0);
@@ -345,7 +346,7 @@ fn recover(folder: &Path, expected: &MemoryStore) -> bool {
         all(store).map(|contents| (contents, from == 0))
     };
     let (contents, is_rebuilt) = match catch_up(&mut store) {
-        Err(StateError::Damaged(_)) => {
+        Err(StateError::DiskCorrupted(_)) => {
             store.clear().unwrap();
             let (contents, _) = catch_up(&mut store).unwrap();
             (contents, true)
@@ -356,15 +357,15 @@ fn recover(folder: &Path, expected: &MemoryStore) -> bool {
     is_rebuilt
 }
 
-/// A folder where a sync costs nothing, if there is one: what is tested are bytes, not disks.
-fn quick_folder() -> tempfile::TempDir {
+/// A temporary folder in memory, where syncs are cheap, if there is such a file system.
+fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// A file, and how many of its bytes are more than room for what is still to come.
-type Written = (PathBuf, Vec<u8>, usize);
+/// The path and bytes of a file, and its length without preallocated zeros at its end.
+type FileImage = (PathBuf, Vec<u8>, usize);
 
-fn read_files(folder: &Path) -> Vec<Written> {
+fn read_files(folder: &Path) -> Vec<FileImage> {
     let mut found = Vec::new();
     files(folder, &mut found);
     found.sort();
@@ -376,7 +377,7 @@ fn read_files(folder: &Path) -> Vec<Written> {
     with_bytes.collect()
 }
 
-fn write_files(files: &[Written], folder: &Path) {
+fn write_files(files: &[FileImage], folder: &Path) {
     for (path, bytes, used) in files {
         let path = folder.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -386,41 +387,41 @@ fn write_files(files: &[Written], folder: &Path) {
     }
 }
 
-/// A byte of a file is another: the engine panics at some, in a build that checks its own assumptions.
+/// Inverts one bit of many bytes of every file. The engine panics at some, in a build with debug assertions.
 #[test]
-fn any_byte_may_be_another() {
-    const PLACES: usize = 60;
-    let good = quick_folder();
+fn a_store_recovers_from_a_bit_flip_anywhere() {
+    const POSITIONS: usize = 60;
+    let good = memory_folder();
     let expected = make_small(good.path());
     let mut files = read_files(good.path());
     let (mut flips, mut rebuilt) = (0, 0);
     for number in 0..files.len() {
         let used = files[number].2;
-        for place in (0..used).step_by((used / PLACES).max(1)) {
-            let bit = 1 << (place % 8);
-            files[number].1[place] ^= bit;
-            let folder = quick_folder();
+        for position in (0..used).step_by((used / POSITIONS).max(1)) {
+            let bit = 1 << (position % 8);
+            files[number].1[position] ^= bit;
+            let folder = memory_folder();
             write_files(&files, folder.path());
             flips += 1;
             rebuilt += usize::from(recover(folder.path(), &expected));
-            files[number].1[place] ^= bit;
+            files[number].1[position] ^= bit;
         }
     }
     assert!(flips > 300 && rebuilt > 0 && rebuilt < flips, "{rebuilt} of {flips} rebuilt");
 }
 
-/// What only the engine's own thread comes across is found by the next process.
+/// A corruption that only the engine's own thread has met is found by the next process.
 #[test]
-fn what_was_given_up_is_read_once() {
+fn a_database_is_checked_after_a_failure_in_the_middle_of_an_operation() {
     let folder = tempfile::tempdir().unwrap();
     let expected = make_small(folder.path());
     let suspect = folder.path().join(SUSPECT);
     fs::write(&suspect, []).unwrap();
-    assert!(!recover(folder.path(), &expected), "it was whole");
+    assert!(!recover(folder.path(), &expected), "it was not corrupted");
     assert!(!suspect.exists());
     let stores = DiskStores::open(folder.path()).unwrap();
     let panicked = stores.0.lock().engine.call(|| -> Result<(), fjall::Error> { panic!("a lock") });
-    assert!(matches!(&panicked, Err(StateError::Damaged(why)) if why == "a lock"));
+    assert!(matches!(&panicked, Err(StateError::DiskCorrupted(reason)) if reason == "a lock"));
     let poisoned = stores.0.lock().engine.call(|| Err::<(), _>(fjall::Error::Poisoned));
     assert!(matches!(poisoned, Err(StateError::Disk(_))));
     assert!(suspect.exists());
@@ -432,6 +433,6 @@ fn what_was_given_up_is_read_once() {
     let mut bytes = fs::read(table).unwrap();
     bytes[3] ^= 0x55;
     fs::write(table, bytes).unwrap();
-    assert!(recover(folder.path(), &expected), "it is damaged, and nobody had read it yet");
+    assert!(recover(folder.path(), &expected), "the check has found the corruption");
     assert!(!suspect.exists());
 }

@@ -285,7 +285,7 @@ impl StoreSupplier for AilingStores {
 impl StateStore for Ailing {
     fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         if self.ailment.is_damaged.swap(false, Ordering::SeqCst) {
-            return Err(StateError::Damaged("a checksum".to_owned()));
+            return Err(StateError::DiskCorrupted("a checksum".to_owned()));
         }
         self.store.get(key)
     }
@@ -311,7 +311,7 @@ impl StateStore for Ailing {
             return Err(StateError::Disk("no space left".to_owned()));
         }
         if self.ailment.writes.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return Err(StateError::Damaged("a checksum".to_owned()));
+            return Err(StateError::DiskCorrupted("a checksum".to_owned()));
         }
         self.store.write(changes, checkpoint)
     }
@@ -322,7 +322,7 @@ impl StateStore for Ailing {
 
     fn clear(&mut self) -> Result<(), StateError> {
         if self.ailment.clears.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return Err(StateError::Damaged("a checksum".to_owned()));
+            return Err(StateError::DiskCorrupted("a checksum".to_owned()));
         }
         self.store.clear()
     }
