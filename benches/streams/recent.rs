@@ -1,5 +1,5 @@
-//! What it costs to know an event that comes again: memory and time, over as many events as a store of the other
-//! benchmarks has entries.
+//! The memory and time that it costs to recognise a repeated event, with as many events as the stores of the other
+//! benchmarks have entries.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use prometheus::Registry;
 
 use crate::usage::{self, Start};
 
-/// All events come within it.
+/// All events of a run are within the retention.
 const RETENTION: Duration = Duration::from_secs(3_600);
 const EVENTS_A_COMMIT: u64 = 10_000;
 
@@ -36,20 +36,20 @@ impl Processor for Distinct {
         ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
         let number: u64 = record.value.parse().expect("the benchmark sends numbers");
-        // As evenly spread as a hash.
+        // Evenly distributed, like a hash.
         let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let bytes = spread.to_be_bytes();
         let fingerprint: &Fingerprint = bytes.first_chunk().expect("16 bytes");
-        assert!(self.0.insert(fingerprint, ctx)?, "{number} did not come before");
+        assert!(self.0.insert(fingerprint, ctx)?, "{number} is not a repeat");
         Ok(())
     }
 }
 
-/// What an event costs.
+/// The cost of one event.
 pub(crate) struct Cost {
     /// Resident memory.
     pub(crate) bytes: f64,
-    /// Of one thread, what a task and its commit take included.
+    /// CPU time of the thread, including the task and its commits.
     pub(crate) thread_micros: f64,
 }
 
@@ -80,13 +80,13 @@ pub(crate) fn measure(events: u64) -> anyhow::Result<Cost> {
         task.process_next(WallTime(0))?;
         if number % EVENTS_A_COMMIT == EVENTS_A_COMMIT - 1 {
             match task.flush_changes(|_| Ok::<(), Infallible>(())) {
-                Ok(()) => task.committed(WallTime(0), &BTreeMap::new())?,
+                Ok(()) => task.apply_commit(WallTime(0), &BTreeMap::new())?,
             }
         }
     }
     let speed = start.until_now(events)?;
     let bytes = usage::resident_bytes()?.saturating_sub(before) as f64 / events as f64;
-    // The next measurement is to find the heap as this one found it.
+    // Freeing the task would leave pages in the heap that change the next measurement.
     std::mem::forget(task);
     Ok(Cost { bytes, thread_micros: speed.thread_micros })
 }

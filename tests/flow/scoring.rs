@@ -2,7 +2,7 @@
 
 use foretell::events::prediction::{FeatureValue, Prediction};
 use foretell_ml::{Origin, Scorer, Scratch, Value};
-use foretell_streams::{task::Step, time::EventTime};
+use foretell_streams::{task::Progress, time::EventTime};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -146,7 +146,7 @@ fn without_a_model_events_wait() {
     assert!(scored.predictions().is_empty());
     assert_eq!(scored.driver.task().buffered(), 2);
     scored.serve(first_model());
-    assert_eq!(scored.driver.process().unwrap(), Step::Idle);
+    assert_eq!(scored.driver.process().unwrap(), Progress::Idle);
     let who: Vec<_> = scored.predictions().into_iter().map(|one| one.respondent_id).collect();
     assert_eq!(who, ["ann", "bob"]);
 }

@@ -20,7 +20,7 @@ use crate::{
         worker::TurnError,
     },
     state::StateError,
-    task::{Step, Task},
+    task::{Progress, Task},
     time::{Clock, EventTime, WallTime},
 };
 
@@ -88,7 +88,7 @@ impl ActiveTask {
 
     /// What was processed since the last commit never was: its records come again.
     pub(super) fn discarded(&mut self, clock: &dyn Clock) {
-        self.task.discarded();
+        self.task.roll_back();
         self.backlog = Backlog::Unknown;
         self.quiet.end(clock.elapsed());
     }
@@ -214,9 +214,9 @@ impl ActiveTask {
         let mut processed = 0;
         while processed < records_max && !self.must_wait(clock, idle_max) {
             match self.task.process_next(clock.now())? {
-                Step::Processed => processed += 1,
-                Step::Idle => break,
-                Step::Blocked(reason) => {
+                Progress::Processed => processed += 1,
+                Progress::Idle => break,
+                Progress::Blocked(reason) => {
                     // Told once, however often it is tried again.
                     if processed > 0 || waited_for.as_ref() != Some(&reason) {
                         tracing::warn!(task = %self.task.partition(), reason, "a record has to wait");

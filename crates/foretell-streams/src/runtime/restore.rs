@@ -320,7 +320,7 @@ impl Changelog {
         if now.since(reading.complete_at) >= every {
             reading.complete_at = now;
             let end = reading.position.max(reading.decided_at);
-            let said = task.restored(self.store, end, now);
+            let said = task.finish_restore(self.store, end, now);
             said.map_err(TurnError::in_task(task.partition()))?;
         }
         Ok(true)

@@ -1,10 +1,11 @@
-//! What becomes of a record that can't be used: its bytes and headers as they came, and headers that say why.
+//! Dead letters (KIP-1034): the key, value and headers of a record that cannot be processed, and headers with the reason.
 //!
 //! ```text
-//!   headers of the record, in order │ foretell.topic … foretell.error.message, foretell.headers = how many those are
+//!   headers of the record, in order │ foretell.topic … foretell.error.message, foretell.headers = number of the former
 //! ```
-//! Kafka lets a name come more than once, so that a record may have headers with our names (a dead letter that somebody
-//! has sent again has): ours are the last of their name, and come after the first `foretell.headers`.
+//! Kafka allows a header name more than once, so the record may have headers of these names as well, for example a dead
+//! letter that was sent to its topic again. The headers added here are the last of their names. `foretell.headers` says
+//! how many headers precede them.
 
 use crate::{
     record::{Header, InputRecord, OutputRecord, OutputRecordRef, Partition, Topic},
@@ -13,10 +14,11 @@ use crate::{
     topology::{DeadLetter, Origin, Original},
 };
 
-/// Ours begin with it.
+/// Prefix of the names of the headers added here.
 const PREFIX: &str = "foretell.";
+/// Number of headers of the original record.
 const HEADERS: &str = "foretell.headers";
-/// How long the value was that is left out.
+/// Length of a value that is left out, in bytes.
 const VALUE_BYTES: &str = "foretell.value.bytes";
 
 pub(super) fn of(
@@ -28,8 +30,8 @@ pub(super) fn of(
     DeadLetter { original: Original::from(record), class, schema_id, message }
 }
 
-/// An output too large, or for a topic that is not there. Its value is left out: it would not fit
-/// here either.
+/// The dead letter of an output that is too large, or whose topic does not exist. Its value is left out, since it would
+/// not fit into the dead-letter topic either.
 fn unsendable(record: OutputRecord, task: Partition, reason: String) -> DeadLetter {
     let original = Original {
         topic: record.topic.as_str().to_owned(),
@@ -43,12 +45,12 @@ fn unsendable(record: OutputRecord, task: Partition, reason: String) -> DeadLett
     DeadLetter { original, class: "unsendable", schema_id: None, message: reason }
 }
 
-/// The record for the dead-letter topic. It is kept there from `written_at` on: the original's timestamp, which may be
-/// of long ago, goes into a header.
+/// The record for the dead-letter topic, with the timestamp `written_at`, from which its retention counts. The timestamp
+/// of the original, which may be old, is in a header.
 pub(super) fn record(topic: &Topic, letter: DeadLetter, written_at: EventTime) -> OutputRecord {
     let original = letter.original;
     let mut headers = original.headers;
-    let came_with = headers.len().to_string();
+    let original_headers = headers.len().to_string();
     headers.extend([
         header("foretell.topic", original.topic),
         header("foretell.partition", original.partition.to_string()),
@@ -60,7 +62,7 @@ pub(super) fn record(topic: &Topic, letter: DeadLetter, written_at: EventTime) -
     if let Some(id) = letter.schema_id {
         headers.push(header("foretell.schema.id", id.to_string()));
     }
-    headers.push(header(HEADERS, came_with));
+    headers.push(header(HEADERS, original_headers));
     OutputRecord {
         topic: topic.clone(),
         partition: None,
@@ -72,18 +74,19 @@ pub(super) fn record(topic: &Topic, letter: DeadLetter, written_at: EventTime) -
 }
 
 impl Task {
-    /// Whether an output that the broker will never take can be dead-lettered: a changelog's can't, nor a dead letter's of
-    /// which there is nothing left to leave out.
+    /// Whether an output that the broker will never accept can be dead-lettered. A changelog record cannot, and a dead
+    /// letter can only while it has a value or headers to leave out.
     #[must_use]
     pub fn can_dead_letter(&self, record: OutputRecordRef<'_>) -> bool {
         if *record.topic == self.topology.dead_letters {
-            return record.value.is_some() || record.headers.iter().any(|header| !is_ours(header));
+            return record.value.is_some() || record.headers.iter().any(|header| !is_added(header));
         }
         !self.topology.must_take(record.topic)
     }
 
-    /// Sets aside an output that the broker will never take: its reason goes in its place, and what it was sent for. Of a
-    /// dead letter too large for its topic the headers remain that say what it was.
+    /// Dead-letters an output that the broker will never accept. The error message names the input record that the output
+    /// was sent for, if there is one. A dead letter that is too large for its topic keeps only its key and the headers
+    /// added here.
     pub fn dead_letter_output(
         &mut self,
         record: OutputRecord,
@@ -91,13 +94,16 @@ impl Task {
         reason: String,
     ) {
         if record.topic == self.topology.dead_letters {
-            tracing::warn!(topic = %record.topic, reason, "a dead letter is kept without its value and headers");
+            tracing::warn!(topic = %record.topic, reason, "dead letter is too large: sending it without value and original headers");
             self.scope.outbox.push(shortened(record));
             return;
         }
         let reason = match origin {
             Some((source, offset)) => {
-                format!("{reason}; it was made of the record {}@{offset}", self.inputs[source])
+                format!(
+                    "{reason}; it was the output for the record {}@{offset}",
+                    self.inputs[source]
+                )
             }
             None => reason,
         };
@@ -108,14 +114,15 @@ impl Task {
 }
 
 fn shortened(mut record: OutputRecord) -> OutputRecord {
-    record.headers.retain(is_ours);
+    record.headers.retain(is_added);
     if let Some(value) = record.value.take() {
         record.headers.push(header(VALUE_BYTES, value.len().to_string()));
     }
     record
 }
 
-fn is_ours(header: &Header) -> bool {
+/// Whether a header was added here, by its name.
+fn is_added(header: &Header) -> bool {
     header.name.starts_with(PREFIX)
 }
 

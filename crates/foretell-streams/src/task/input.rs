@@ -1,15 +1,15 @@
-//! The records that wait for a task, one queue an input, merged by event time.
+//! The queued records of a task, one queue per input, merged by event time.
 //!
 //! ```text
-//!   input ─▶ [ raw raw raw head ]──┐     only a head is decoded, and its event time known:
-//!   input ─▶ [ raw head ]──────────┴─▶   the earliest head goes next
+//!   input ─▶ [ raw raw raw head ]──┐     only the head is decoded and has an event time:
+//!   input ─▶ [ raw head ]──────────┴─▶   the earliest head is processed next
 //! ```
 
 use std::collections::VecDeque;
 
 use crate::{record::InputRecord, time::EventTime};
 
-/// A queue for each source of the topology.
+/// One queue for each source of the topology.
 pub(super) struct InputQueues {
     queues: Vec<Queue>,
 }
@@ -17,7 +17,7 @@ pub(super) struct InputQueues {
 #[derive(Default)]
 struct Queue {
     records: VecDeque<InputRecord>,
-    /// The head's, once it is extracted.
+    /// The event time of the head, once it is extracted.
     time: Option<EventTime>,
 }
 
@@ -30,8 +30,8 @@ impl InputQueues {
         self.queues[source].records.push_back(record);
     }
 
-    /// The first source whose head's event time is not known yet.
-    pub(super) fn unknown(&self) -> Option<usize> {
+    /// The first source whose head has no event time yet.
+    pub(super) fn without_time(&self) -> Option<usize> {
         self.queues.iter().position(|queue| queue.time.is_none() && !queue.records.is_empty())
     }
 
@@ -39,26 +39,26 @@ impl InputQueues {
         self.queues[source].records.front()
     }
 
-    /// The event time of a source's head.
-    pub(super) fn know(&mut self, source: usize, time: EventTime) {
+    /// Sets the event time of a source's head.
+    pub(super) fn set_time(&mut self, source: usize, time: EventTime) {
         self.queues[source].time = Some(time);
     }
 
-    /// The source with the earliest head, of equals the lower one, and the head's time. Times after `latest` are taken
-    /// for `latest`: stream time can't follow them further, so there is nothing to wait for.
+    /// The source with the earliest head, and the head's time; among equal times, the lowest source. Times after `latest`
+    /// count as `latest`: stream time does not advance beyond it, so such a head need not wait for other inputs.
     pub(super) fn earliest(&self, latest: EventTime) -> Option<(usize, EventTime)> {
         let heads = self.queues.iter().enumerate();
         let heads = heads.filter_map(|(source, queue)| Some((source, queue.time?)));
         heads.min_by_key(|(source, time)| (*time.min(&latest), *source))
     }
 
-    /// Takes the head, whose time is of no use any more.
+    /// Removes the head and its event time.
     pub(super) fn pop(&mut self, source: usize) -> Option<InputRecord> {
         self.queues[source].time = None;
         self.queues[source].records.pop_front()
     }
 
-    /// Back to the head of its queue: it is to be tried again.
+    /// Puts a record back as the head of its queue, to be tried again.
     pub(super) fn put_back(&mut self, source: usize, record: InputRecord, time: EventTime) {
         self.queues[source].records.push_front(record);
         self.queues[source].time = Some(time);
@@ -87,7 +87,7 @@ mod tests {
         InputRecord {
             source,
             offset: Offset(time),
-            // Of no consequence.
+            // Must not matter.
             timestamp: EventTime(-time),
             key: None,
             value: None,
@@ -98,16 +98,16 @@ mod tests {
     const LATEST: EventTime = EventTime(50);
 
     fn pop(queues: &mut InputQueues) -> Option<(usize, i64)> {
-        while let Some(source) = queues.unknown() {
+        while let Some(source) = queues.without_time() {
             let time = EventTime(queues.head(source).unwrap().offset.0);
-            queues.know(source, time);
+            queues.set_time(source, time);
         }
         let (source, time) = queues.earliest(LATEST)?;
         queues.pop(source).unwrap();
         Some((source, time.0))
     }
 
-    /// Pushes `pushed` (source, time), and expects them to come out as `popped`.
+    /// Pushes records of the given sources and times, and compares the order in which they are popped.
     fn check(pushed: &[(usize, i64)], popped: &[(usize, i64)]) {
         let mut queues = InputQueues::new(3);
         for (source, time) in pushed {
@@ -124,28 +124,31 @@ mod tests {
         check(&[], &[]);
         check(&[(0, 5), (1, 3), (2, 4)], &[(1, 3), (2, 4), (0, 5)]);
         check(&[(2, 1), (0, 1), (1, 1)], &[(0, 1), (1, 1), (2, 1)]);
-        // What is late in its own queue holds back what is behind it, not the other queues.
+        // A record that is late in its own queue holds back the records behind it, not the other queues.
         check(&[(0, 9), (0, 1), (1, 5), (1, 10)], &[(1, 5), (0, 9), (0, 1), (1, 10)]);
     }
 
     #[test]
-    fn a_fast_clock_waits_for_no_more_than_stream_time_can_follow() {
+    fn a_record_of_a_fast_clock_counts_as_the_latest_possible_stream_time() {
         check(&[(0, 900), (0, 7), (1, 40), (1, 50)], &[(1, 40), (0, 900), (0, 7), (1, 50)]);
         check(&[(0, 900), (1, 800)], &[(0, 900), (1, 800)]);
     }
 
     #[test]
-    fn what_is_put_back_is_the_head_again_with_its_time() {
+    fn a_record_that_is_put_back_is_the_head_again_with_its_time() {
         let mut queues = InputQueues::new(2);
         queues.push(0, record(1));
         queues.push(0, record(2));
-        queues.know(0, EventTime(1));
+        queues.set_time(0, EventTime(1));
         let first = queues.pop(0).unwrap();
-        assert_eq!(queues.unknown(), Some(0), "the next head's time is another");
+        assert_eq!(queues.without_time(), Some(0), "the next head has no time yet");
         queues.put_back(0, first.clone(), EventTime(1));
-        assert_eq!((queues.unknown(), queues.earliest(LATEST)), (None, Some((0, EventTime(1)))));
+        assert_eq!(
+            (queues.without_time(), queues.earliest(LATEST)),
+            (None, Some((0, EventTime(1))))
+        );
         assert_eq!(queues.pop(0), Some(first));
         queues.clear();
-        assert_eq!((queues.unknown(), queues.earliest(LATEST)), (None, None));
+        assert_eq!((queues.without_time(), queues.earliest(LATEST)), (None, None));
     }
 }

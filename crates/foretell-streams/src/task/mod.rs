@@ -3,10 +3,10 @@
 //!
 //! ```text
 //!            restore*                    process, punctuate
-//!   Created ─────────▶ Restoring ──end──▶ Running ──changes, consumed──▶ (the worker commits)
-//!                                           ▲  ▲                            │        │
-//!                                           │  └────────── committed ◀──ok──┘        │
-//!                                           └───────────── discarded ◀──aborted──────┘
+//!   Created ─────────▶ Restoring ──start──▶ Running ──take_outbox, flush_changes, consumed──▶ (the worker commits)
+//!                                             ▲  ▲                                               │        │
+//!                                             │  └─────────────── apply_commit ◀─────────────ok──┘        │
+//!                                             └────────────────── roll_back ◀────────────────aborted──────┘
 //! ```
 
 mod dead_letter;
@@ -31,52 +31,53 @@ use crate::{
     topology::{Outbox, ProcessError, PunctuationKind, Scope, StoreKind, Topology},
 };
 
-/// One partition's instance of a topology. A worker or a [`TopologyDriver`](crate::local::TopologyDriver) drives it;
-/// applications need it only to look at.
+/// One partition's instance of a topology. A [`Worker`](crate::runtime::Worker) or a
+/// [`TopologyDriver`](crate::local::TopologyDriver) drives it. Applications only inspect it, as with
+/// [`TopologyDriver::task`](crate::local::TopologyDriver::task).
 pub struct Task {
     topology: Arc<Topology>,
     metrics: StreamsMetrics,
     scope: Scope,
     inputs: Vec<TopicPartition>,
     queues: InputQueues,
-    /// The next offset of each input, if it was processed since the last commit.
+    /// The next offset of each input from which records were processed since the last commit.
     consumed: Vec<Option<Offset>>,
-    /// The next offset of one of its inputs, as it was committed last.
+    /// The next offset of one of the inputs at the last commit that had any.
     committed_offset: Option<(TopicPartition, Offset)>,
-    /// Why the last punctuation of a node failed, so that it is told once.
+    /// The last failure of each node's punctuations, so that it is logged once.
     failed_punctuations: BTreeMap<usize, String>,
-    /// Which logs its changelogs are.
+    /// The incarnations of the changelogs.
     marks: Marks,
-    /// Which stores were written since their checkpoint was moved on.
-    behind: BTreeSet<StoreId>,
-    /// Stream time, and when each punctuation is next, as of the last commit: an abort goes back
-    /// there, or the records that come again would find another time than they did at first.
+    /// Stores that were written since the offset of their checkpoint was last advanced.
+    outdated_checkpoints: BTreeSet<StoreId>,
+    /// Stream time and the next time of each punctuation at the last commit. An abort restores them, so that
+    /// reprocessed records see the same stream time as the first time.
     committed_times: (EventTime, Vec<Option<i64>>),
-    /// Stream time as each store knows it, until all are restored.
+    /// The stream time of each store, until all are restored.
     store_times: Vec<EventTime>,
-    /// Stream time as the changelogs were told it last, about: a restore begins there.
-    told_time: EventTime,
-    /// Whether they are to be told it though no store has changed.
-    owes_time: bool,
-    /// Counts the records of each input.
+    /// The stream time that was last flushed to a changelog, approximately. A restore resumes there.
+    flushed_time: EventTime,
+    /// Whether stream time must be flushed although no store has changed.
+    is_time_pending: bool,
+    /// Metric of processed records, by input.
     records: Vec<Counter>,
-    /// By how much, at the next commit.
+    /// Records processed since the last commit, by input.
     processed: Vec<u64>,
 }
 
 /// The result of [`Task::process_next`].
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Progress {
     /// One record was processed, or sent to the dead-letter topic.
     Processed,
     /// No record is queued.
     Idle,
-    /// The next record must wait, for this reason.
+    /// The next record must wait, for this reason. Later records of the task wait behind it.
     Blocked(String),
 }
 
 impl Task {
-    /// Opens a task with the stores of `stores`, as they were left.
+    /// Opens a task over the existing contents of its stores.
     ///
     /// # Errors
     /// [`StateError::Disk`] if a store cannot be opened.
@@ -141,17 +142,16 @@ impl Task {
             committed_offset: None,
             failed_punctuations: BTreeMap::new(),
             marks,
-            behind: BTreeSet::new(),
+            outdated_checkpoints: BTreeSet::new(),
             committed_times: (stream_time, Vec::new()),
             store_times,
-            told_time: stream_time,
-            owes_time: false,
+            flushed_time: stream_time,
+            is_time_pending: false,
             records,
             processed: vec![0; topology.sources.len()],
         }
     }
 
-    /// What it is an instance of.
     #[cfg(test)]
     pub(crate) fn topology(&self) -> &Topology {
         &self.topology
@@ -172,17 +172,20 @@ impl Task {
     /// Starts the processors. Call it when the stores are restored, before the first record.
     pub fn start(&mut self, now: WallTime) {
         self.scope.now = now;
-        // Kept by a clock that was fast, or by a release that followed one.
+        // The stored time may come from a fast clock, or from a release without this bound.
         self.scope.stream_time = self.scope.stream_time.min(self.scope.latest());
         for index in 0..self.topology.nodes.len() {
             self.scope.with_node(index, |node, scope| node.start(scope, index));
         }
         self.resume_stream_time();
-        self.told_time = self.scope.stream_time;
-        self.keep_times();
+        self.flushed_time = self.scope.stream_time;
+        self.save_committed_times();
     }
 
     /// Adds a record to the queue of its input.
+    ///
+    /// # Panics
+    /// If the record's topic is not an input of the topology.
     pub fn add(&mut self, record: InputRecord) {
         let sources = &self.topology.sources;
         let source = sources.iter().position(|source| source.topic == record.source.topic);
@@ -220,15 +223,15 @@ impl Task {
     ///
     /// # Errors
     /// [`StateError`] if a store fails. Nothing else stops a task.
-    pub fn process_next(&mut self, now: WallTime) -> Result<Step, StateError> {
+    pub fn process_next(&mut self, now: WallTime) -> Result<Progress, StateError> {
         self.scope.now = now;
-        while let Some(source) = self.queues.unknown() {
-            if let Some(step) = self.extract(source)? {
-                return Ok(step);
+        while let Some(source) = self.queues.without_time() {
+            if let Some(progress) = self.extract(source)? {
+                return Ok(progress);
             }
         }
         let latest = self.scope.latest();
-        let Some((source, time)) = self.queues.earliest(latest) else { return Ok(Step::Idle) };
+        let Some((source, time)) = self.queues.earliest(latest) else { return Ok(Progress::Idle) };
         let node = self.topology.sources[source].node;
         self.scope.input = self.queues.pop(source);
         let offset = self.scope.input.as_ref().map(|record| record.offset);
@@ -236,26 +239,26 @@ impl Task {
         let result = self.atomically(|scope| {
             scope.with_node(node, |node_ref, scope| node_ref.process(&(), scope, node))
         });
-        let record = self.scope.input.take().expect("nobody takes a task's input away");
+        let record = self.scope.input.take().expect("the input is set above");
         match result {
-            Ok(()) => self.note_time(source, &record, time),
+            Ok(()) => self.count_implausible_time(source, &record, time),
             Err(ProcessError::Reject { class, schema_id, message }) => {
                 self.scope.dead_letters.push(dead_letter::of(&record, class, schema_id, message));
             }
             Err(ProcessError::Retry(reason)) => {
                 self.queues.put_back(source, record, time);
-                return Ok(Step::Blocked(reason));
+                return Ok(Progress::Blocked(reason));
             }
             Err(ProcessError::State(error)) => return Err(error),
         }
-        self.done(source, record.offset);
+        self.consume(source, record.offset);
         self.scope.outbox.send_for(None);
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
-        Ok(Step::Processed)
+        Ok(Progress::Processed)
     }
 
-    /// Finds out the event time of a queue's head; otherwise says what became of it.
-    fn extract(&mut self, source: usize) -> Result<Option<Step>, StateError> {
+    /// Extracts the event time of a queue's head. Returns `None` if that succeeded, or else what happened to the record.
+    fn extract(&mut self, source: usize) -> Result<Option<Progress>, StateError> {
         let node = self.topology.sources[source].node;
         let Some(head) = self.queues.head(source) else { return Ok(None) };
         let now = self.scope.now;
@@ -268,7 +271,7 @@ impl Task {
                 } else {
                     time
                 };
-                self.queues.know(source, time);
+                self.queues.set_time(source, time);
                 Ok(None)
             }
             Err(ProcessError::Reject { class, schema_id, message }) => {
@@ -276,22 +279,22 @@ impl Task {
                 let offset = head.offset;
                 self.queues.pop(source);
                 self.scope.dead_letters.push(letter);
-                self.done(source, offset);
-                Ok(Some(Step::Processed))
+                self.consume(source, offset);
+                Ok(Some(Progress::Processed))
             }
-            Err(ProcessError::Retry(reason)) => Ok(Some(Step::Blocked(reason))),
+            Err(ProcessError::Retry(reason)) => Ok(Some(Progress::Blocked(reason))),
             Err(ProcessError::State(error)) => Err(error),
         }
     }
 
-    /// A record of `source` was processed, or became a dead letter.
-    fn done(&mut self, source: usize, offset: Offset) {
+    /// Marks a record of `source` as consumed: it was processed, or became a dead letter.
+    fn consume(&mut self, source: usize, offset: Offset) {
         self.processed[source] += 1;
         self.consumed[source] = Some(offset.next());
         self.write_dead_letters();
     }
 
-    /// Runs `work`; if it fails, nothing that it wrote or sent remains.
+    /// Runs `work`. If it fails, all its writes and outputs are rolled back.
     fn atomically(
         &mut self,
         work: impl FnOnce(&mut Scope) -> Result<(), ProcessError>,
@@ -319,18 +322,18 @@ impl Task {
         }
     }
 
-    /// Whether a store was changed since the last commit.
+    /// Whether the next commit changes a store or must flush stream time.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        self.owes_time || self.scope.stores.iter().any(Store::has_changes)
+        self.is_time_pending || self.scope.stores.iter().any(Store::has_changes)
     }
 
-    /// Takes the outputs since the last call. Return them with [`Self::return_outbox`], so that their buffer is used again.
+    /// Takes the outputs since the last call. Return the outbox with [`Self::return_outbox`] to reuse its buffer.
     pub fn take_outbox(&mut self) -> Outbox {
         std::mem::take(&mut self.scope.outbox)
     }
 
-    /// Returns an outbox whose records were sent.
+    /// Reuses the buffer of an outbox whose records were sent.
     pub fn return_outbox(&mut self, mut outbox: Outbox) {
         if self.scope.outbox.is_empty() {
             outbox.clear();
@@ -338,31 +341,31 @@ impl Task {
         }
     }
 
-    /// How many changes its changelogs have still to be told.
+    /// The number of changes that are not yet flushed to the changelogs.
     #[must_use]
     pub fn pending_len(&self) -> usize {
         let pending_changes: usize = self.scope.stores.iter().map(Store::pending_len).sum();
-        pending_changes + usize::from(self.owes_time)
+        pending_changes + usize::from(self.is_time_pending)
     }
 
-    /// Hands the records of those to `send`.
+    /// Flushes the pending changes: passes their changelog records to `send`.
     ///
     /// # Errors
-    /// What `send` says: the task must then be [`discarded`](Self::discarded).
+    /// The error of `send`. The task must then be [rolled back](Self::roll_back).
     pub fn flush_changes<E>(
         &mut self,
         mut send: impl FnMut(OutputRecordRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.tell_marks(&mut send)?;
+        self.flush_marks(&mut send)?;
         let has_pending = self.pending_changes().next().is_some();
         self.pending_changes().try_for_each(&mut send)?;
-        if self.owes_time && !has_pending {
-            self.time_alone().into_iter().try_for_each(&mut send)?;
+        if self.is_time_pending && !has_pending {
+            self.time_record().into_iter().try_for_each(&mut send)?;
         }
-        if self.owes_time || has_pending {
-            self.told_time = self.scope.changed_at();
+        if self.is_time_pending || has_pending {
+            self.flushed_time = self.scope.changed_at();
         }
-        self.owes_time = false;
+        self.is_time_pending = false;
         self.scope.stores.iter_mut().for_each(Store::mark_flushed);
         Ok(())
     }
@@ -389,11 +392,12 @@ impl Task {
         consumed.filter_map(|(input, offset)| Some((input.clone(), (*offset)?)))
     }
 
-    /// Makes the changes of a successful commit permanent. `ends` are the changelogs' ends before it.
+    /// Applies a successful commit: makes the changes of the stores permanent and publishes the metrics. `ends` are the
+    /// changelogs' ends that were read before the commit.
     ///
     /// # Errors
-    /// [`StateError`] if a store could not be written, and is behind its changelog.
-    pub fn committed(
+    /// [`StateError`] if a store could not be written. It is behind its changelog then.
+    pub fn apply_commit(
         &mut self,
         now: WallTime,
         ends: &BTreeMap<StoreId, Offset>,
@@ -401,8 +405,8 @@ impl Task {
         let first = self.consumed().next();
         self.committed_offset = first.or(self.committed_offset.take());
         self.consumed.fill(None);
-        self.keep_times();
-        self.marks.committed();
+        self.save_committed_times();
+        self.marks.apply_commit();
         for (counter, by) in self.scope.counts.drain(..) {
             counter.add(by);
         }
@@ -416,26 +420,25 @@ impl Task {
             if has_changes || end.is_some() {
                 let before = store.checkpoint().map_or(Offset(0), |before| before.offset);
                 let offset = end.copied().unwrap_or(before);
-                let incarnation = self.marks.known(id);
-                let kept =
-                    store.commit(Checkpoint { offset, stream_time, complete_at: now, incarnation });
-                result = result.and(kept);
+                let incarnation = self.marks.current(id);
+                let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
+                result = result.and(store.commit(checkpoint));
             }
             if end.is_some() {
-                self.behind.remove(&id);
+                self.outdated_checkpoints.remove(&id);
             }
-            // The end was told before these were in the log for good.
+            // The end was read before the changes of this commit were in the changelog.
             if has_changes {
-                self.behind.insert(id);
+                self.outdated_checkpoints.insert(id);
             }
         }
         result
     }
 
-    /// Rolls back to the last commit, after one that failed. The records since then must be added again.
-    pub fn discarded(&mut self) {
+    /// Rolls back to the last commit, after a failed one. Add the records since then again.
+    pub fn roll_back(&mut self) {
         self.consumed.fill(None);
-        self.marks.discarded();
+        self.marks.roll_back();
         self.queues.clear();
         self.scope.outbox.clear();
         self.scope.counts.clear();
@@ -444,8 +447,8 @@ impl Task {
         self.scope.stores.iter_mut().for_each(Store::discard);
         let (stream_time, next) = &self.committed_times;
         self.scope.stream_time = *stream_time;
-        self.told_time = self.told_time.min(*stream_time);
-        self.owes_time = false;
+        self.flushed_time = self.flushed_time.min(*stream_time);
+        self.is_time_pending = false;
         for (schedule, next) in self.scope.schedules.iter_mut().zip(next) {
             schedule.next = *next;
         }

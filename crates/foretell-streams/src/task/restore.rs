@@ -1,4 +1,4 @@
-//! A task's stores and the changelogs behind them: how far each goes, and how it is brought up to date.
+//! The stores of a task: their changelogs, checkpoints and restore.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ impl Task {
         let stores = self.topology.stores.iter().zip(&self.scope.stores);
         let counts = stores.map(|(spec, store)| {
             let entries = match spec.kind {
-                // Each has an entry in the index as well.
+                // Each value has an entry in the index as well.
                 StoreKind::Window => store.committed_len() / 2,
                 StoreKind::KeyValue => store.committed_len(),
             };
@@ -40,9 +40,9 @@ impl Task {
         })
     }
 
-    /// The stores that are further than their checkpoints say, with their changelogs.
-    pub fn behind(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
-        self.changelogs().filter(|(store, _)| self.behind.contains(store))
+    /// The stores whose contents are ahead of the offset in their checkpoint, with their changelogs.
+    pub fn outdated_checkpoints(&self) -> impl Iterator<Item = (StoreId, TopicPartition)> + '_ {
+        self.changelogs().filter(|(store, _)| self.outdated_checkpoints.contains(store))
     }
 
     /// The checkpoint of a store, or `None` if the store is new.
@@ -51,11 +51,11 @@ impl Task {
         self.scope.stores[store.0].checkpoint()
     }
 
-    /// Takes records of a store's changelog, in order. `complete_at` is when the store was known to hold
-    /// everything, or when the restore of a new one began.
+    /// Applies changelog records to a store, in order. `complete_at` is the time at which the store was last known to be
+    /// complete, or at which the restore of a new store began.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if the store cannot be written.
     pub fn restore(
         &mut self,
         store: StoreId,
@@ -63,15 +63,18 @@ impl Task {
         complete_at: WallTime,
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
-        // Changelog records bear the stream time of when they were told: at most that of their commit.
+        // The timestamp of a changelog record is the stream time of its flush, which is at most that of its commit.
         let flushed = records.iter().map(|record| record.timestamp).max();
-        self.know_time(store, self.store_times[store.0].max(flushed.unwrap_or(EventTime::MIN)));
+        self.set_store_time(
+            store,
+            self.store_times[store.0].max(flushed.unwrap_or(EventTime::MIN)),
+        );
         self.read_marks(store, &records);
         let checkpoint = Checkpoint {
             offset: last.offset.next(),
             stream_time: self.store_times[store.0],
             complete_at,
-            incarnation: self.marks.known(store),
+            incarnation: self.marks.current(store),
         };
         let is_window = self.topology.stores[store.0].kind == StoreKind::Window;
         let changes = records.into_iter().filter(|record| !state::is_mark(record));
@@ -83,42 +86,43 @@ impl Task {
         self.scope.stores[store.0].apply(&mut changes, checkpoint)
     }
 
-    /// A store has been restored: it holds all that its changelog has before `offset`, and all of it as of `now`.
+    /// Ends the restore of a store, which is complete up to `offset` of its changelog at the time `now`.
     ///
     /// # Errors
-    /// [`StateError`]
-    pub fn restored(
+    /// [`StateError`] if the checkpoint cannot be written.
+    pub fn finish_restore(
         &mut self,
         store: StoreId,
         offset: Offset,
         now: WallTime,
     ) -> Result<(), StateError> {
         let stream_time = self.store_times[store.0];
-        let incarnation = self.marks.known(store);
+        let incarnation = self.marks.current(store);
         let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
         self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
     }
 
-    /// Whether nobody has taken its stores over.
+    /// Whether no other task of this process has opened its stores since.
     #[must_use]
     pub fn holds_its_stores(&self) -> bool {
         self.scope.stores.iter().all(Store::is_held)
     }
 
-    /// Stream time is the latest that a store knows of. Each for itself: one of them may turn out to be of another log.
-    fn know_time(&mut self, store: StoreId, time: EventTime) {
+    /// Sets the stream time of a store. The stream time of the task is the latest one. Each store has its own, because
+    /// one of them may turn out to belong to a deleted changelog.
+    fn set_store_time(&mut self, store: StoreId, time: EventTime) {
         self.store_times[store.0] = time;
         self.scope.stream_time = self.store_times.iter().copied().max().unwrap_or(EventTime::MIN);
-        self.keep_times();
+        self.save_committed_times();
     }
 
-    /// Forgets all that a store holds, and the stream time that it knew: its changelog is to be read from the beginning.
+    /// Empties a store and resets its stream time, to restore it from the beginning of its changelog.
     ///
     /// # Errors
-    /// [`StateError`]
+    /// [`StateError`] if the store cannot be emptied.
     pub fn clear(&mut self, store: StoreId) -> Result<(), StateError> {
-        self.marks.know(store, None);
-        self.know_time(store, EventTime::MIN);
+        self.marks.set(store, None);
+        self.set_store_time(store, EventTime::MIN);
         self.scope.stores[store.0].clear()
     }
 }

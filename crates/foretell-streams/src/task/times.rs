@@ -1,4 +1,4 @@
-//! What a task does by the time: punctuations, stream time that goes on without records, and how stream time is kept.
+//! Punctuations of a task, and its stream time: how it advances without records, and how it is stored.
 
 use std::time::Duration;
 
@@ -10,10 +10,12 @@ use crate::{
     topology::{ProcessError, Punctuation, PunctuationKind},
 };
 
-/// While inputs are quiet, changelogs are told stream time so often, in stream time: a restart loses no more of it.
-const TIME_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// Interval, in stream time, at which stream time is flushed to a changelog while inputs are quiet. A restart loses at
+/// most this much of it.
+const TIME_FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// No store's key is like this: those of key-value stores are UTF-8, and those of window stores begin with a layout.
+/// The key of records that only carry stream time. No store has it: keys of key-value stores are UTF-8, and keys of window
+/// stores begin with the byte of their layout.
 const TIME_KEY: &[u8] = b"\xffstream-time";
 
 impl Task {
@@ -24,8 +26,8 @@ impl Task {
         schedules.iter().any(|schedule| schedule.kind == PunctuationKind::StreamTime)
     }
 
-    /// Advances stream time by `span` while the inputs are quiet, but not past the time of day, and calls the punctuations
-    /// that are due. Before the first record there is no stream time to advance.
+    /// Advances stream time by `span` while the inputs are quiet, but not past `now`, and calls the punctuations that are
+    /// due. Does nothing before the first record, when there is no stream time yet.
     ///
     /// # Errors
     /// [`StateError`] if a store fails.
@@ -38,8 +40,8 @@ impl Task {
         }
         self.scope.stream_time = later;
         self.punctuate(PunctuationKind::StreamTime, later.0)?;
-        self.owes_time |=
-            !self.scope.stores.is_empty() && later.since(self.told_time) >= TIME_TOLD_EVERY;
+        self.is_time_pending |=
+            !self.scope.stores.is_empty() && later.since(self.flushed_time) >= TIME_FLUSH_INTERVAL;
         Ok(())
     }
 
@@ -76,11 +78,11 @@ impl Task {
                 Ok(()) => self.failed_punctuations.remove(&node).map_or((), drop),
                 Err(ProcessError::State(error)) => return Err(error),
                 Err(error @ (ProcessError::Reject { .. } | ProcessError::Retry(_))) => {
-                    // What it was about is in its stores as before, and comes up again when it is next due.
+                    // Its writes are rolled back, so the next punctuation finds the same entries in the stores.
                     self.metrics.punctuation_failed();
                     let error = error.to_string();
-                    let flushed = self.failed_punctuations.insert(node, error.clone());
-                    if flushed.as_ref() != Some(&error) {
+                    let logged = self.failed_punctuations.insert(node, error.clone());
+                    if logged.as_ref() != Some(&error) {
                         tracing::warn!(task = %self.scope.partition, error, "a punctuation failed: it is tried again when it is next due");
                     }
                 }
@@ -90,8 +92,13 @@ impl Task {
         Ok(())
     }
 
-    /// Counts a record whose event time can hardly be right.
-    pub(super) fn note_time(&mut self, source: usize, record: &InputRecord, time: EventTime) {
+    /// Counts a record with an implausible event time: too far ahead of the clock, or before the year 2000.
+    pub(super) fn count_implausible_time(
+        &mut self,
+        source: usize,
+        record: &InputRecord,
+        time: EventTime,
+    ) {
         let source = &self.topology.sources[source];
         if time > self.scope.latest() {
             let counter = self.metrics.records_ahead(source.topic.as_str());
@@ -104,8 +111,8 @@ impl Task {
         }
     }
 
-    /// Stream time goes on from where the changelogs left it: the first record after a restore may be the last
-    /// for a long time, and what it makes due must not wait for the one after.
+    /// Schedules the stream-time punctuations from the restored stream time on, so that the first record after a restore
+    /// can make them due. Another record may be a long time coming.
     pub(super) fn resume_stream_time(&mut self) {
         let time = self.scope.stream_time;
         if time == EventTime::MIN {
@@ -118,9 +125,9 @@ impl Task {
         }
     }
 
-    /// A record of which only the timestamp matters, for a changelog that nothing else was written to for long. It says
-    /// that what has never been there is not there.
-    pub(super) fn time_alone(&self) -> Option<OutputRecordRef<'_>> {
+    /// A changelog record whose timestamp carries stream time, for a task whose stores have not changed for a while. It is
+    /// a tombstone of a key that does not exist, so that compaction removes it.
+    pub(super) fn time_record(&self) -> Option<OutputRecordRef<'_>> {
         Some(OutputRecordRef {
             topic: &self.topology.stores.first()?.changelog,
             partition: Some(self.scope.partition),
@@ -131,7 +138,8 @@ impl Task {
         })
     }
 
-    pub(super) fn keep_times(&mut self) {
+    /// Saves stream time and the next punctuations, which an abort restores.
+    pub(super) fn save_committed_times(&mut self) {
         let next = self.scope.schedules.iter().map(|schedule| schedule.next);
         self.committed_times = (self.scope.stream_time, next.collect());
     }

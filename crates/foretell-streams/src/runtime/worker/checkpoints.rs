@@ -103,7 +103,10 @@ impl Worker {
         let restored =
             self.active_tasks.iter().filter(move |(_, active)| is_lasting && active.is_restored());
         restored.flat_map(|(task, active)| {
-            active.task.behind().map(move |(store, changelog)| ((*task, store), changelog))
+            active
+                .task
+                .outdated_checkpoints()
+                .map(move |(store, changelog)| ((*task, store), changelog))
         })
     }
 }

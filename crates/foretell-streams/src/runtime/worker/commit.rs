@@ -145,7 +145,7 @@ impl Worker {
         let mut result = Ok(());
         // All of them, whatever comes of one: what is committed must not be discarded.
         for (partition, active) in &mut self.active_tasks {
-            let kept = active.task.committed(now, ends.get(partition).unwrap_or(&none));
+            let kept = active.task.apply_commit(now, ends.get(partition).unwrap_or(&none));
             if kept.is_err() {
                 self.corrupted.insert(*partition);
             }

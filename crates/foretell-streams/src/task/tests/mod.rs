@@ -1,5 +1,5 @@
-//! A task's promises, tried on a small topology: all of a record or nothing of it, and after an abort
-//! the same again.
+//! Tests of a task with a small topology: a record is processed as a whole or not at all, and processing after an abort
+//! repeats exactly.
 
 mod parts;
 
@@ -11,7 +11,7 @@ use crate::{
     metrics::{Counter, StreamsMetrics},
     record::{Header, Offset, OutputRecord, Partition, Topic},
     state::{KeyValueHandle, MemoryStores, WindowHandle},
-    task::{Step, Task},
+    task::{Progress, Task},
     time::{EventTime, WallTime},
     topology::{
         Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record, Topology,
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Writes to both of its stores, counts, dead-letters and sends on, and only then looks whether the word is a
-/// bad one. Every ten milliseconds of stream time it tells how many words it has forgotten.
+/// Writes to both of its stores, counts, forwards, and only then rejects bad words. Every ten milliseconds of stream time
+/// it forwards the number of expired words.
 struct Keep {
     last: KeyValueHandle<String>,
     all: WindowHandle<String>,
@@ -50,14 +50,14 @@ impl Processor for Keep {
         let original = Original::from(ctx.input().unwrap());
         match word.as_str() {
             "bad" => {
-                ctx.dead_letter(original, "kept", "it goes with the rest".to_owned());
+                ctx.dead_letter(original, "kept", "rolled back with the record".to_owned());
                 Err(ProcessError::reject("bad_word", "not that"))
             }
             "wait" if ctx.now() < WallTime(1_000) => {
-                Err(ProcessError::Retry("it is early".to_owned()))
+                Err(ProcessError::Retry("too early".to_owned()))
             }
             "aside" => {
-                ctx.dead_letter(original, "kept", "and the record goes on".to_owned());
+                ctx.dead_letter(original, "kept", "the record is processed as well".to_owned());
                 Ok(())
             }
             _ => Ok(()),
@@ -73,15 +73,15 @@ impl Processor for Keep {
             Punctuation::WallClock(now) => ("tick".to_owned(), EventTime(now.0)),
             Punctuation::StreamTime(now) => {
                 let before = now - Duration::from_millis(10);
-                let forgotten = ctx.window(&self.all).expire(before, 100)?;
-                (format!("forgot {}", forgotten.len()), now)
+                let expired = ctx.window(&self.all).expire(before, 100)?;
+                (format!("expired {}", expired.len()), now)
             }
         };
         ctx.forward(&Record { key: None, value, time })
     }
 }
 
-/// The end of the way, which refuses one word after everything before it has agreed.
+/// The last processor, which rejects one word after all processors before it have accepted it.
 struct Refuse;
 
 impl Processor for Refuse {
@@ -136,12 +136,12 @@ impl Fixture {
         Self { driver, metrics, words }
     }
 
-    fn pipe(&mut self, word: &str, time: i64) -> Step {
+    fn pipe(&mut self, word: &str, time: i64) -> Progress {
         let word = Some(word.as_bytes());
         self.driver.pipe(&topic("words"), Some(b"k"), word, EventTime(time)).unwrap()
     }
 
-    /// Commits, and tells what came out: a value, or the class of a dead letter and its value.
+    /// Commits, and returns the outputs: values, or the class of a dead letter and its value.
     fn out(&mut self) -> Vec<String> {
         self.driver.commit();
         let records = self.driver.read_all();
@@ -162,16 +162,16 @@ fn class_of(record: &OutputRecord) -> String {
     class.map_or(String::new(), |class| String::from_utf8(class.value.clone()).unwrap() + ": ")
 }
 
-/// Pipes `words` a millisecond apart, and expects `out`, so many words counted, and so many kept.
+/// Pipes `words` a millisecond apart, and compares the outputs, the number of counted words, and the number of stored ones.
 fn check(words: &[&str], out: &[&str], counted: u64, kept: usize) {
     let mut fixture = Fixture::new();
     for (word, time) in words.iter().zip(0..) {
-        assert_eq!(fixture.pipe(word, time), Step::Idle);
+        assert_eq!(fixture.pipe(word, time), Progress::Idle);
     }
-    assert_eq!(fixture.words.get(), 0, "nothing counts before the commit");
+    assert_eq!(fixture.words.get(), 0, "metrics are published with the commit");
     assert_eq!(fixture.out(), out, "{words:?}");
     assert_eq!(fixture.words.get(), counted, "{words:?}");
-    assert_eq!(fixture.logged("all"), kept, "{words:?}: one changelog record a word");
+    assert_eq!(fixture.logged("all"), kept, "{words:?}: one changelog record per word");
     assert_eq!(fixture.logged("last"), usize::from(kept > 0), "{words:?}: one for all words");
     let mut restored = fixture;
     restored.driver.restart();
@@ -180,7 +180,7 @@ fn check(words: &[&str], out: &[&str], counted: u64, kept: usize) {
 }
 
 #[test]
-fn a_record_that_fails_leaves_nothing_but_a_dead_letter() {
+fn a_failed_record_is_rolled_back_and_dead_lettered() {
     check(&[], &[], 0, 0);
     check(&["a", "b"], &["a", "b"], 2, 2);
     check(&["a", "bad", "b"], &["a", "bad_word: bad", "b"], 2, 2);
@@ -197,7 +197,7 @@ fn a_failed_record_does_not_move_stream_time() {
     assert_eq!(fixture.driver.task().stream_time(), EventTime(5));
 }
 
-/// The clock stands at 100, and is allowed to be 10 s behind.
+/// The clock shows 100, and stream time may be 10 s ahead of it.
 #[test]
 fn stream_time_does_not_follow_a_fast_clock() {
     let mut fixture = Fixture::new();
@@ -205,37 +205,41 @@ fn stream_time_does_not_follow_a_fast_clock() {
     fixture.pipe("fast", 3_600_000);
     assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100));
     let ahead = fixture.metrics.records_ahead("words");
-    assert_eq!(ahead.get(), 0, "it is not committed");
+    assert_eq!(ahead.get(), 0, "not committed yet");
     fixture.driver.commit();
     assert_eq!(ahead.get(), 1);
-    // No broker takes a record from the future.
+    // A broker rejects records with timestamps in the future.
     let changelog = fixture.driver.changelog(&topic("test-last-changelog"));
     assert_eq!(changelog.last().map(|record| record.timestamp), Some(EventTime(100)));
-    fixture.pipe("the latest that may be", 10_100);
+    fixture.pipe("within the tolerance", 10_100);
     fixture.driver.commit();
-    assert_eq!(ahead.get(), 1, "it is not ahead of what is allowed");
+    assert_eq!(ahead.get(), 1, "only times beyond the tolerance count");
     fixture.driver.advance(Duration::from_secs(1)).unwrap();
     fixture.pipe("b", 60);
-    assert_eq!(fixture.driver.task().stream_time(), EventTime(10_100), "it never goes back");
+    assert_eq!(
+        fixture.driver.task().stream_time(),
+        EventTime(10_100),
+        "stream time never goes back"
+    );
 }
 
 #[test]
-fn without_records_stream_time_goes_on_as_far_as_the_clock() {
+fn stream_time_advances_without_records_up_to_the_clock() {
     let mut fixture = Fixture::new();
     let second = Duration::from_secs(1);
     fixture.driver.advance_stream_time(second).unwrap();
-    assert_eq!(fixture.driver.task().stream_time(), EventTime::MIN, "there is no time yet");
+    assert_eq!(fixture.driver.task().stream_time(), EventTime::MIN, "no record was processed yet");
     fixture.pipe("a", 5);
     fixture.driver.advance_stream_time(Duration::from_millis(20)).unwrap();
     assert_eq!(fixture.driver.task().stream_time(), EventTime(25));
     fixture.driver.advance_stream_time(second).unwrap();
     assert_eq!(fixture.driver.task().stream_time(), EventTime(100));
-    assert_eq!(fixture.out(), ["a", "forgot 1", "forgot 0"]);
+    assert_eq!(fixture.out(), ["a", "expired 1", "expired 0"]);
 }
 
-/// No store changes any more, but time goes on, and a restart must not set it back for ever.
+/// Stream time is flushed to a changelog although no store changes.
 #[test]
-fn a_restart_finds_the_time_of_a_quiet_partition() {
+fn a_restart_restores_the_stream_time_of_a_quiet_partition() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 5);
     fixture.driver.commit();
@@ -248,7 +252,7 @@ fn a_restart_finds_the_time_of_a_quiet_partition() {
     }
     let before = fixture.driver.task().stream_time();
     assert_eq!(before, EventTime(200_105));
-    // The first record, that it left the window, and stream time once a minute.
+    // The first record, its removal from the window, and stream time once a minute.
     assert_eq!((fixture.logged("last"), fixture.logged("all")), (1 + 3, 1 + 1));
     fixture.driver.restart();
     let after = fixture.driver.task().stream_time();
@@ -256,20 +260,20 @@ fn a_restart_finds_the_time_of_a_quiet_partition() {
     assert_eq!(fixture.driver.task().store_entries().values().sum::<usize>(), 1);
 }
 
-/// What is due by the first record after a restart does not wait for the next one.
+/// A punctuation that is due by the first record after a restart does not wait for the next record.
 #[test]
-fn the_first_record_after_a_restart_makes_due_what_has_passed() {
+fn the_first_record_after_a_restart_triggers_due_punctuations() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 5);
     fixture.driver.commit();
     fixture.driver.read_all();
     fixture.driver.restart();
     fixture.pipe("b", 90);
-    assert_eq!(fixture.out(), ["b", "forgot 1"]);
+    assert_eq!(fixture.out(), ["b", "expired 1"]);
 }
 
 #[test]
-fn a_commit_of_nothing_leaves_the_offset_that_was_committed_last() {
+fn an_empty_commit_keeps_the_last_committed_offset() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 5);
     fixture.driver.commit();
@@ -280,7 +284,7 @@ fn a_commit_of_nothing_leaves_the_offset_that_was_committed_last() {
 }
 
 #[test]
-fn dead_letters_say_what_was_where() {
+fn a_dead_letter_has_the_coordinates_and_the_reason_in_its_headers() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 1);
     fixture.pipe("bad", 2);
@@ -288,7 +292,7 @@ fn dead_letters_say_what_was_where() {
     let letters = fixture.driver.read(&topic("dead"));
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!(letter.key.as_deref(), Some(&b"k"[..]));
-    assert_eq!(letter.timestamp, EventTime(100), "it is kept from when it was written");
+    assert_eq!(letter.timestamp, EventTime(100), "its timestamp is the time of writing");
     let headers = [
         ("foretell.topic", "words"),
         ("foretell.partition", "0"),
@@ -304,24 +308,24 @@ fn dead_letters_say_what_was_where() {
 }
 
 #[test]
-fn a_record_that_must_wait_is_tried_again_and_holds_back_the_rest() {
+fn a_blocked_record_is_retried_and_holds_back_later_records() {
     let mut fixture = Fixture::new();
-    assert_eq!(fixture.pipe("wait", 1), Step::Blocked("it is early".to_owned()));
-    assert_eq!(fixture.pipe("a", 2), Step::Blocked("it is early".to_owned()));
+    assert_eq!(fixture.pipe("wait", 1), Progress::Blocked("too early".to_owned()));
+    assert_eq!(fixture.pipe("a", 2), Progress::Blocked("too early".to_owned()));
     assert_eq!(fixture.driver.task().buffered(), 2);
     assert_eq!(fixture.out(), [""; 0]);
     fixture.driver.advance(Duration::from_secs(1)).unwrap();
-    assert_eq!(fixture.driver.process().unwrap(), Step::Idle);
+    assert_eq!(fixture.driver.process().unwrap(), Progress::Idle);
     assert_eq!(fixture.out(), ["wait", "a"]);
     assert_eq!(fixture.words.get(), 2);
 }
 
 #[test]
-fn after_an_abort_the_same_records_do_the_same_again() {
+fn records_that_are_processed_again_after_an_abort_give_the_same_outputs() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 0);
     assert_eq!(fixture.out(), ["a"]);
-    // This time passes the first punctuation by.
+    // The last time is after the first punctuation.
     let play = |fixture: &mut Fixture| {
         fixture.pipe("b", 5);
         fixture.pipe("c", 12);
@@ -332,16 +336,16 @@ fn after_an_abort_the_same_records_do_the_same_again() {
     assert_eq!(fixture.driver.task().stream_time(), EventTime(0));
     assert_eq!(fixture.out(), [""; 0]);
     play(&mut fixture);
-    assert_eq!(fixture.out(), ["b", "c", "forgot 1", "bad_word: bad"]);
+    assert_eq!(fixture.out(), ["b", "c", "expired 1", "bad_word: bad"]);
     assert_eq!(fixture.words.get(), 3);
-    assert_eq!(fixture.metrics.records("words").get(), 4, "each counts once");
+    assert_eq!(fixture.metrics.records("words").get(), 4, "each record is counted once");
 }
 
 #[test]
-fn a_wall_clock_punctuation_that_was_aborted_comes_again() {
+fn an_aborted_wall_clock_punctuation_is_called_again() {
     let mut fixture = Fixture::new();
     let minute = Duration::from_secs(60);
-    // The first look at the clock starts the interval.
+    // The first call starts the interval.
     fixture.driver.advance(Duration::ZERO).unwrap();
     fixture.driver.commit();
     fixture.driver.advance(minute).unwrap();
@@ -351,9 +355,9 @@ fn a_wall_clock_punctuation_that_was_aborted_comes_again() {
     assert_eq!(fixture.out(), ["tick"]);
 }
 
-/// A broker refuses timestamps that are far ahead of its clock, and with them the whole transaction.
+/// A broker rejects timestamps far ahead of its clock, and with them the whole transaction.
 #[test]
-fn nothing_is_written_ahead_of_the_clock() {
+fn timestamps_of_outputs_are_never_ahead_of_the_clock() {
     let mut fixture = Fixture::new();
     fixture.pipe("ahead", 5_000);
     fixture.driver.commit();
@@ -363,7 +367,7 @@ fn nothing_is_written_ahead_of_the_clock() {
 }
 
 #[test]
-fn a_restored_task_goes_on_from_the_last_commit() {
+fn a_restored_task_resumes_at_the_last_commit() {
     let mut fixture = Fixture::new();
     fixture.pipe("a", 0);
     fixture.pipe("b", 7);
@@ -373,11 +377,11 @@ fn a_restored_task_goes_on_from_the_last_commit() {
     assert_eq!(fixture.driver.task().stream_time(), EventTime(7));
     fixture.pipe("c", 9);
     fixture.pipe("d", 19);
-    assert_eq!(fixture.out(), ["c", "d", "forgot 2"]);
+    assert_eq!(fixture.out(), ["c", "d", "expired 2"]);
 }
 
 #[test]
-fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
+fn the_dead_letter_of_an_unsendable_output_has_its_key_and_the_reason() {
     let metrics = StreamsMetrics::unregistered();
     let words = Counter::unread();
     let topology = Arc::new(topology(&words));
@@ -398,10 +402,10 @@ fn an_output_that_can_not_be_sent_leaves_its_key_and_the_reason() {
     assert_eq!((letter.key, letter.value), (Some(&b"k"[..]), None));
     let shown: Vec<_> =
         letter.headers.iter().map(|header| String::from_utf8_lossy(&header.value)).collect();
-    let reason = "too large; it was made of the record more/3@42";
+    let reason = "too large; it was the output for the record more/3@42";
     assert_eq!(shown, ["out", "3", "-1", "7", "unsendable", reason, "0"]);
     assert_eq!(metrics.dead_letters("unsendable").get(), 0);
-    task.committed(WallTime(100), &BTreeMap::new()).unwrap();
+    task.apply_commit(WallTime(100), &BTreeMap::new()).unwrap();
     assert_eq!(metrics.dead_letters("unsendable").get(), 1);
 }
 
@@ -425,32 +429,31 @@ fn with_headers(value: &[u8], headers: &[(&str, &str)]) -> OutputRecord {
     }
 }
 
-/// All of them, in order, a name that comes twice and one of ours among them; then ours.
+/// All headers in order, with a name that occurs twice and a name of an added header; then the added headers.
 #[test]
 fn a_dead_letter_keeps_the_headers_of_its_record() {
-    let theirs =
+    let original_headers =
         [("trace-id", "1"), ("b", ""), ("trace-id", "2"), ("foretell.error.class", "earlier")];
     for value in [&b"bad"[..], b"aside", b"\xff"] {
         let mut fixture = Fixture::new();
-        fixture.driver.pipe_record(with_headers(value, &theirs)).unwrap();
+        fixture.driver.pipe_record(with_headers(value, &original_headers)).unwrap();
         fixture.driver.commit();
         let letters = fixture.driver.read(&topic("dead"));
         let [letter] = letters.as_slice() else { panic!("{letters:?}") };
         assert_eq!(letter.value.as_deref(), Some(value));
         let headers = headers_of(letter);
-        let (first, ours) = headers.split_at(theirs.len());
-        let expected = theirs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let (first, added_headers) = headers.split_at(original_headers.len());
+        let expected = original_headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(first, expected, "{value:?}");
-        assert_eq!(ours[0], ("foretell.topic".to_owned(), "words".to_owned()));
+        assert_eq!(added_headers[0], ("foretell.topic".to_owned(), "words".to_owned()));
         let last = headers.iter().rfind(|(name, _)| name == "foretell.error.class").unwrap();
         assert_ne!(last.1, "earlier");
-        assert_eq!(ours.last().unwrap(), &("foretell.headers".to_owned(), "4".to_owned()));
+        assert_eq!(added_headers.last().unwrap(), &("foretell.headers".to_owned(), "4".to_owned()));
     }
 }
 
-/// Larger than its topic takes: what it was remains.
 #[test]
-fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
+fn a_dead_letter_that_is_too_large_is_sent_without_value_and_original_headers() {
     let mut fixture = Fixture::new();
     fixture.driver.pipe_record(with_headers(b"bad", &[("trace-id", "1")])).unwrap();
     fixture.driver.commit();
@@ -468,7 +471,7 @@ fn a_dead_letter_too_large_leaves_its_value_and_headers_out() {
     assert_eq!(headers.iter().filter(|(name, _)| !name.starts_with("foretell.")).count(), 0);
     assert_eq!(class_of(&short), "bad_word: ");
     assert_eq!(headers.last().unwrap(), &("foretell.value.bytes".to_owned(), "3".to_owned()));
-    assert!(!task.can_dead_letter(short.as_ref()), "nothing is left to leave out");
+    assert!(!task.can_dead_letter(short.as_ref()), "no value and no original headers are left");
     let plain = OutputRecord { value: Some(b"bad".to_vec()), ..short };
-    assert!(task.can_dead_letter(plain.as_ref()), "its record had no headers");
+    assert!(task.can_dead_letter(plain.as_ref()), "it has a value that can be left out");
 }

@@ -1,4 +1,4 @@
-//! What a task takes over from its stores, and what it sends where.
+//! The stream time and marks that a task takes over from its stores, the origin of outputs, and the edges of a topology.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::{
         StoreSupplier,
     },
     task::{
-        Step, Task,
+        Progress, Task,
         tests::{topic, topology},
     },
     time::{EventTime, WallTime},
     topology::TopologyBuilder,
 };
 
-/// Stores of which one is of a log that is not there any more.
-struct Kept;
+/// Stores with checkpoints, one of which belongs to a deleted changelog.
+struct StoresWithCheckpoints;
 
-impl StoreSupplier for Kept {
+impl StoreSupplier for StoresWithCheckpoints {
     fn open(
         &self,
         changelog: &TopicPartition,
@@ -56,22 +56,22 @@ impl StoreSupplier for Kept {
 }
 
 #[test]
-fn the_time_that_a_store_knew_goes_with_its_contents() {
+fn clearing_a_store_resets_its_stream_time_and_mark() {
     let topology = Arc::new(topology(&Counter::unread()));
-    let mut task =
-        Task::open(&topology, Partition(0), &StreamsMetrics::unregistered(), &Kept).unwrap();
+    let metrics = StreamsMetrics::unregistered();
+    let open = || Task::open(&topology, Partition(0), &metrics, &StoresWithCheckpoints).unwrap();
+    let mut task = open();
     assert_eq!(task.stream_time(), EventTime(7_000));
     task.start(WallTime(500));
-    assert_eq!(task.stream_time(), EventTime(7_000), "no further ahead than is allowed");
+    assert_eq!(task.stream_time(), EventTime(7_000), "within the clock tolerance");
     task.start(WallTime(-5_000));
-    assert_eq!(task.stream_time(), EventTime(5_000), "what was kept may be a fast clock's");
-    let mut task =
-        Task::open(&topology, Partition(0), &StreamsMetrics::unregistered(), &Kept).unwrap();
+    assert_eq!(task.stream_time(), EventTime(5_000), "the stored time may come from a fast clock");
+    let mut task = open();
     let stores: Vec<_> = task.changelogs().collect();
     let (last, source) = stores[0].clone();
     task.clear(last).unwrap();
     assert_eq!(task.stream_time(), EventTime(300));
-    assert_eq!(task.marks.known(last), None, "nor is it of the log that it was of");
+    assert_eq!(task.marks.current(last), None);
     let record = InputRecord {
         source,
         offset: Offset(0),
@@ -88,7 +88,7 @@ fn the_time_that_a_store_knew_goes_with_its_contents() {
 }
 
 #[test]
-fn what_a_punctuation_sends_is_sent_for_no_record() {
+fn outputs_of_a_punctuation_have_no_origin() {
     let topology = Arc::new(topology(&Counter::unread()));
     let metrics = StreamsMetrics::unregistered();
     let mut task = Task::open(&topology, Partition(0), &metrics, &MemoryStores).unwrap();
@@ -98,15 +98,15 @@ fn what_a_punctuation_sends_is_sent_for_no_record() {
     let value = Some(b"a".to_vec());
     let (timestamp, headers) = (EventTime(5), Vec::new());
     task.add(InputRecord { source, offset: Offset(7), timestamp, key: None, value, headers });
-    assert_eq!(task.process_next(WallTime(10)).unwrap(), Step::Processed);
+    assert_eq!(task.process_next(WallTime(10)).unwrap(), Progress::Processed);
     task.punctuate_wall_clock(WallTime(60_000)).unwrap();
     let outbox = task.take_outbox();
-    let origins: Vec<_> = (0..outbox.len()).map(|place| outbox.origin(place)).collect();
+    let origins: Vec<_> = (0..outbox.len()).map(|index| outbox.origin(index)).collect();
     assert_eq!(origins, [Some((0, Offset(7))), None]);
 }
 
 #[test]
-fn what_cannot_be_dead_lettered_must_be_taken() {
+fn dead_letters_and_changelog_records_must_be_accepted() {
     let topology = topology(&Counter::unread());
     for (name, must) in [("dead", true), ("test-all-changelog", true), ("out", false)] {
         assert_eq!(topology.must_take(&topic(name)), must, "{name}");
@@ -114,7 +114,7 @@ fn what_cannot_be_dead_lettered_must_be_taken() {
 }
 
 #[test]
-fn a_record_goes_along_every_edge() {
+fn a_record_is_forwarded_to_every_child() {
     let mut topology = TopologyBuilder::new("test", topic("dead"));
     let words = topology.source("words", topic("words"), Arc::new(Utf8));
     for name in ["one", "two", "three"] {
