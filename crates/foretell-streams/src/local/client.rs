@@ -1,4 +1,4 @@
-//! The port's traits over a [`Cluster`] behind a lock: who waits, and who wakes whom.
+//! The traits of the port over a [`Cluster`] behind a lock, with waiting and wake-ups.
 
 #[cfg(test)]
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::{
 use crate::{
     local::{
         LocalSettings,
-        cluster::{Cluster, Now},
+        cluster::Cluster,
+        now::Now,
         session::{Cursor, Session},
     },
     record::{
@@ -52,12 +53,12 @@ pub struct LocalBroker {
 
 struct Shared {
     cluster: Mutex<Cluster>,
-    /// Told whenever [`Cluster::changes`] has changed.
+    /// Notified whenever [`Cluster::changes`] has changed.
     changed: Condvar,
     clock: Arc<dyn Clock>,
 }
 
-/// A worker's part in a group.
+/// A worker's membership in a group.
 pub(crate) struct LocalMember {
     broker: LocalBroker,
     session: Session,
@@ -66,11 +67,10 @@ pub(crate) struct LocalMember {
 struct LocalReader {
     broker: LocalBroker,
     cursor: Cursor,
-    /// Whether it has told the end that it is at once more without a look.
-    has_told_end_again: bool,
+    /// Whether the last read repeated the end without looking for new records.
+    has_repeated_end: bool,
 }
 
-/// The cursors of a follower.
 struct LocalFollower {
     broker: LocalBroker,
     cursors: Vec<Cursor>,
@@ -81,35 +81,37 @@ struct LocalPublisher {
 }
 
 impl LocalBroker {
-    /// A broker without topics, with default limits, whose sessions and transactions time out by `clock`. Waiting for records
-    /// takes real time even with a [`ManualClock`](crate::time::ManualClock): wait for [`Duration::ZERO`] there.
+    /// A broker without topics and with default limits. Sessions and transactions time out by `clock`. Waiting for records
+    /// takes real time, even with a [`ManualClock`](crate::time::ManualClock): pass [`Duration::ZERO`] as the wait there.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self::with_settings(clock, LocalSettings::default())
     }
 
-    /// A broker without topics, with limits of your own.
+    /// A broker without topics and with the given limits.
     #[must_use]
     pub fn with_settings(clock: Arc<dyn Clock>, settings: LocalSettings) -> Self {
         let cluster = Mutex::new(Cluster::new(settings));
         Self { shared: Arc::new(Shared { cluster, changed: Condvar::new(), clock }) }
     }
 
-    /// [`Broker::join`], for who wants to know more of the member than the port allows.
-    pub(crate) fn enter(&self, membership: &Membership) -> Result<LocalMember, BrokerError> {
+    /// [`Broker::join`] with the concrete type of member, which the simulation needs.
+    pub(crate) fn join_as_local_member(
+        &self,
+        membership: &Membership,
+    ) -> Result<LocalMember, BrokerError> {
         let session = self.with(|cluster, now| cluster.join(membership, now))?;
         Ok(LocalMember { broker: self.clone(), session })
     }
 
-    /// Runs one operation on the [`Cluster`], for what the port does not offer, such as an administrator's actions. Calls that
-    /// wait for records are woken if it changed something.
-    pub fn with<T>(&self, operation: impl FnOnce(&mut Cluster, Now) -> T) -> T {
+    /// Runs one operation on the [`Cluster`]. Callers that wait for records are woken if it changed something.
+    pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut Cluster, Now) -> T) -> T {
         self.shared.apply(&mut self.shared.lock(), operation)
     }
 
-    /// Repeats `attempt` until it says that something has come, or `wait` has passed; returns its last
-    /// answer. It is made again whenever something changed or ran out of time, and holds the lock
-    /// meanwhile, so nothing is missed between an attempt and the waiting after it.
+    /// Repeats `attempt` until it reports that something has arrived, or `wait` has passed. Returns the last result.
+    /// `attempt` runs again after every change and every timeout, under the lock, so no change between an attempt and
+    /// the wait after it is missed.
     fn wait_for<T>(
         &self,
         wait: Duration,
@@ -119,26 +121,26 @@ impl LocalBroker {
         let mut cluster = shared.lock();
         let mut left = wait;
         loop {
-            let mut answer = shared.apply(&mut cluster, &mut attempt);
-            let has_come = |answer: &Result<(T, bool), BrokerError>| {
-                answer.as_ref().map_or(true, |(_, something_came)| *something_came)
+            let mut result = shared.apply(&mut cluster, &mut attempt);
+            let is_done = |result: &Result<(T, bool), BrokerError>| {
+                result.as_ref().map_or(true, |(_, has_arrived)| *has_arrived)
             };
-            if has_come(&answer) || left.is_zero() {
-                return answer.map(|(answer, _)| answer);
+            if is_done(&result) || left.is_zero() {
+                return result.map(|(value, _)| value);
             }
             let pause = left.min(cluster.idle_max(shared.now()));
-            let mut seen = cluster.changes();
-            let in_vain = |cluster: &mut Cluster| {
-                if cluster.changes() != seen {
-                    answer = shared.apply(cluster, &mut attempt);
-                    seen = cluster.changes();
+            let mut changes = cluster.changes();
+            let must_wait = |cluster: &mut Cluster| {
+                if cluster.changes() != changes {
+                    result = shared.apply(cluster, &mut attempt);
+                    changes = cluster.changes();
                 }
-                !has_come(&answer)
+                !is_done(&result)
             };
-            let waited = shared.changed.wait_timeout_while(cluster, pause, in_vain);
+            let waited = shared.changed.wait_timeout_while(cluster, pause, must_wait);
             cluster = waited.expect(NO_PANIC).0;
-            if has_come(&answer) {
-                return answer.map(|(answer, _)| answer);
+            if is_done(&result) {
+                return result.map(|(value, _)| value);
             }
             left = left.saturating_sub(pause);
         }
@@ -158,17 +160,17 @@ impl Shared {
 
     fn apply<T>(&self, cluster: &mut Cluster, operation: impl FnOnce(&mut Cluster, Now) -> T) -> T {
         let before = cluster.changes();
-        let answer = operation(cluster, self.now());
+        let result = operation(cluster, self.now());
         if cluster.changes() != before {
             self.changed.notify_all();
         }
-        answer
+        result
     }
 }
 
 impl Broker for LocalBroker {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
-        Ok(Box::new(self.enter(membership)?))
+        Ok(Box::new(self.join_as_local_member(membership)?))
     }
 
     fn read(
@@ -177,7 +179,7 @@ impl Broker for LocalBroker {
         from: ReadFrom,
     ) -> Result<Box<dyn Reader>, BrokerError> {
         let cursor = self.with(|cluster, now| cluster.open(source, from, now))?;
-        Ok(Box::new(LocalReader { broker: self.clone(), cursor, has_told_end_again: false }))
+        Ok(Box::new(LocalReader { broker: self.clone(), cursor, has_repeated_end: false }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
@@ -201,21 +203,35 @@ impl Broker for LocalBroker {
     }
 }
 
+/// Test-only operations for the simulation, beyond the port; see `cluster/simulation_seam.rs`.
 #[cfg(test)]
 impl LocalMember {
-    /// Where an abort would go back to.
-    pub(crate) fn known_offsets(&self) -> BTreeMap<TopicPartition, Offset> {
-        self.broker.with(|cluster, _| cluster.known_offsets(&self.session))
+    /// The offsets to which an abort would rewind.
+    pub(crate) fn rewind_offsets(&self) -> BTreeMap<TopicPartition, Offset> {
+        self.broker.with(|cluster, _| cluster.rewind_offsets(&self.session))
     }
 
-    /// Has it forget what it was told of its commits since `known`.
-    pub(crate) fn know_only(&mut self, known: BTreeMap<TopicPartition, Offset>) {
-        self.session.known = known;
+    /// Makes aborts rewind to `offsets` until a later commit succeeds, as for a member that did not get the result of a
+    /// commit.
+    pub(crate) fn set_rewind_offsets(&mut self, offsets: BTreeMap<TopicPartition, Offset>) {
+        self.session.known_committed = offsets;
     }
 
-    /// Whether a task is its own just now.
+    /// Whether the member owns a task.
     pub(crate) fn owns(&self, task: Partition) -> bool {
         self.broker.with(|cluster, _| cluster.owns(&self.session, task))
+    }
+
+    /// [`Member::commit`] without the check that the member owns the partitions.
+    pub(crate) fn commit_without_ownership_check(
+        &mut self,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> Result<(), BrokerError> {
+        self.broker.with(|cluster, now| {
+            cluster.commit_without_ownership_check(&self.session, offsets, now)
+        })?;
+        self.session.acknowledge_commit(offsets);
+        Ok(())
     }
 }
 
@@ -229,8 +245,8 @@ impl Member for LocalMember {
         let before = records.len();
         self.broker.wait_for(wait, |cluster, now| {
             let rebalance = cluster.poll(session, now, records)?;
-            let something_came = rebalance.is_some() || records.len() > before;
-            Ok((rebalance, something_came))
+            let has_arrived = rebalance.is_some() || records.len() > before;
+            Ok((rebalance, has_arrived))
         })
     }
 
@@ -259,12 +275,12 @@ impl Member for LocalMember {
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
-        Ok(()) // A record that was sent is in the log.
+        Ok(()) // `send` has appended the records to the logs.
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
         self.broker.with(|cluster, now| cluster.commit(&self.session, offsets, now))?;
-        self.session.committed(offsets);
+        self.session.acknowledge_commit(offsets);
         Ok(())
     }
 
@@ -284,11 +300,11 @@ impl Reader for LocalReader {
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
         let cursor = &mut self.cursor;
-        if wait.is_zero() && cursor.knows_end && !self.has_told_end_again {
-            self.has_told_end_again = true;
+        if wait.is_zero() && cursor.is_end_reported && !self.has_repeated_end {
+            self.has_repeated_end = true;
             return Ok(ReadTo::End);
         }
-        self.has_told_end_again = false;
+        self.has_repeated_end = false;
         self.broker.wait_for(wait, |cluster, now| cluster.read(cursor, now, records))
     }
 }
@@ -325,7 +341,7 @@ impl Publisher for LocalPublisher {
     }
 
     fn flush(&mut self) -> Result<(), BrokerError> {
-        Ok(()) // A record that was sent is in the log.
+        Ok(()) // `send` has appended the records to the logs.
     }
 }
 
@@ -345,8 +361,8 @@ mod tests {
         time::{EventTime, ManualClock, SystemClock, WallTime},
     };
 
-    /// Longer than any test should take: who waits for so long has missed its wake-up.
-    const FOR_EVER: Duration = Duration::from_secs(60);
+    /// Longer than any test should assign: a thread that waits this long has missed its wake-up.
+    const FOREVER: Duration = Duration::from_secs(60);
     const PARTITIONS: i32 = 4;
 
     fn broker(clock: Arc<dyn Clock>) -> LocalBroker {
@@ -375,8 +391,8 @@ mod tests {
         }
     }
 
-    /// Takes `tasks`, and has their inputs flow.
-    fn take(member: &mut dyn Member, tasks: &[Partition]) -> Result<(), BrokerError> {
+    /// Assigns `tasks` and resumes their inputs.
+    fn assign(member: &mut dyn Member, tasks: &[Partition]) -> Result<(), BrokerError> {
         member.assign(tasks)?;
         let inputs: Vec<_> = tasks
             .iter()
@@ -400,20 +416,20 @@ mod tests {
         }
     }
 
-    /// Starts `wait` on a thread, and lets `wake` happen once that thread is about to wait; whichever
-    /// comes first, the answer must come.
-    fn wakes<T: Send + 'static>(
+    /// Runs `wait` on a thread, and `wake` once that thread is about to wait. The thread must return whether it waits
+    /// before `wake` or after it.
+    fn result_after_wake<T: Send + 'static>(
         wait: impl FnOnce(&mpsc::Sender<()>) -> T + Send + 'static,
         wake: impl FnOnce(),
     ) -> T {
         let (ready, is_ready) = mpsc::channel();
-        let (answer, answered) = mpsc::channel();
-        let waiting = thread::spawn(move || answer.send(wait(&ready)).unwrap());
+        let (sender, receiver) = mpsc::channel();
+        let waiting = thread::spawn(move || sender.send(wait(&ready)).unwrap());
         is_ready.recv().unwrap();
         wake();
-        let answer = answered.recv_timeout(FOR_EVER / 2).expect("nobody misses a wake-up");
+        let result = receiver.recv_timeout(FOREVER / 2).expect("no wake-up is missed");
         waiting.join().unwrap();
-        answer
+        result
     }
 
     #[test]
@@ -424,9 +440,9 @@ mod tests {
             move |ready: &mpsc::Sender<()>| {
                 let mut records = Vec::new();
                 let mut reader = broker.read(&at("in", 0), ReadFrom::End).unwrap();
-                assert_eq!(reader.read(FOR_EVER, &mut records).unwrap(), ReadTo::End);
+                assert_eq!(reader.read(FOREVER, &mut records).unwrap(), ReadTo::End);
                 ready.send(()).unwrap();
-                assert_eq!(reader.read(FOR_EVER, &mut records).unwrap(), ReadTo::End);
+                assert_eq!(reader.read(FOREVER, &mut records).unwrap(), ReadTo::End);
                 records.len()
             }
         };
@@ -436,7 +452,7 @@ mod tests {
             publisher.send(record("in", 0, b"x")).unwrap();
             publisher.flush().unwrap();
         };
-        assert_eq!(wakes(read, publish), 1);
+        assert_eq!(result_after_wake(read, publish), 1);
     }
 
     #[test]
@@ -445,7 +461,7 @@ mod tests {
         let mut first = broker.join(&membership("a")).unwrap();
         let all: Vec<Partition> = (0..PARTITIONS).map(Partition).collect();
         let assigned = Some(Rebalance::Assigned(all.clone()));
-        assert_eq!(first.poll(FOR_EVER, &mut Vec::new()).unwrap(), assigned);
+        assert_eq!(first.poll(FOREVER, &mut Vec::new()).unwrap(), assigned);
         first.assign(&all).unwrap();
         let (left, has_left) = mpsc::channel();
         let second = {
@@ -454,21 +470,21 @@ mod tests {
                 let mut records = Vec::new();
                 let mut member = broker.join(&membership("b")).unwrap();
                 assert_eq!(
-                    member.poll(FOR_EVER, &mut records).unwrap(),
+                    member.poll(FOREVER, &mut records).unwrap(),
                     Some(Rebalance::Assigned(Vec::new()))
                 );
                 member.assign(&[]).unwrap();
                 ready.send(()).unwrap();
-                let rebalance = member.poll(FOR_EVER, &mut records).unwrap();
+                let rebalance = member.poll(FOREVER, &mut records).unwrap();
                 assert_eq!(rebalance, Some(Rebalance::Assigned(vec![Partition(2), Partition(3)])));
-                take(member.as_mut(), &[Partition(2), Partition(3)]).unwrap();
+                assign(member.as_mut(), &[Partition(2), Partition(3)]).unwrap();
                 left.send(()).unwrap();
-                assert_eq!(member.poll(FOR_EVER, &mut records).unwrap(), None);
+                assert_eq!(member.poll(FOREVER, &mut records).unwrap(), None);
                 records.len()
             }
         };
         let wake = || {
-            let rebalance = first.poll(FOR_EVER, &mut Vec::new()).unwrap();
+            let rebalance = first.poll(FOREVER, &mut Vec::new()).unwrap();
             let Some(Rebalance::Revoked { tasks, lost: false }) = rebalance else {
                 panic!("{rebalance:?}");
             };
@@ -478,11 +494,11 @@ mod tests {
             first.send(record("in", 3, b"y").as_ref()).unwrap();
             first.commit(&[]).unwrap();
         };
-        assert_eq!(wakes(second, wake), 2);
+        assert_eq!(result_after_wake(second, wake), 2);
     }
 
     #[test]
-    fn a_member_that_waits_hears_that_it_was_expelled_or_fenced() {
+    fn a_waiting_member_wakes_when_it_is_expelled_or_fenced() {
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
         let broker = broker(time);
@@ -496,16 +512,18 @@ mod tests {
                     member.assign(&tasks).unwrap();
                 }
                 ready.send(()).unwrap();
-                match member.poll(FOR_EVER, &mut records) {
+                match member.poll(FOREVER, &mut records) {
                     Ok(Some(Rebalance::Revoked { lost, .. })) => format!("revoked, lost: {lost}"),
                     Err(BrokerError::Fenced(_)) => "fenced".to_owned(),
                     other => format!("{other:?}"),
                 }
             }
         };
-        let fenced = wakes(wait(broker.clone()), || drop(broker.join(&membership("a")).unwrap()));
+        let fenced = result_after_wake(wait(broker.clone()), || {
+            drop(broker.join(&membership("a")).unwrap())
+        });
         assert_eq!(fenced, "fenced");
-        let expelled = wakes(wait(broker.clone()), || {
+        let expelled = result_after_wake(wait(broker.clone()), || {
             clock.advance(LocalSettings::default().session_timeout);
             assert_eq!(broker.partitions(&Topic::new("in")).unwrap(), Some(4));
             drop(broker.read(&at("in", 0), ReadFrom::End).unwrap());
@@ -514,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wait_is_no_wait_and_a_short_one_ends() {
+    fn a_read_without_wait_returns_at_once_and_a_short_wait_ends() {
         let broker = real_time();
         let mut reader = broker.read(&at("in", 0), ReadFrom::Beginning).unwrap();
         for wait in [Duration::ZERO, Duration::ZERO, Duration::from_millis(1)] {
@@ -522,7 +540,7 @@ mod tests {
         }
     }
 
-    /// A worker's life until `is_over`: copies `in/p` to `out/p`; when it is fenced it joins again.
+    /// Copies `in/p` to `out/p` until `is_over`, and joins again when fenced.
     fn copy(broker: &LocalBroker, name: &str, is_over: &AtomicBool, commits: &AtomicUsize) {
         while !is_over.load(Ordering::SeqCst) {
             let mut member = broker.join(&membership(name)).unwrap();
@@ -566,7 +584,7 @@ mod tests {
             member.commit(&committed)?;
         }
         match rebalance {
-            Some(Rebalance::Assigned(tasks)) => take(member, &tasks),
+            Some(Rebalance::Assigned(tasks)) => assign(member, &tasks),
             Some(Rebalance::Revoked { tasks, .. }) => member.unassign(&tasks),
             None => Ok(()),
         }
@@ -580,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn three_threads_copy_exactly_once_while_workers_come_go_and_fence_each_other() {
+    fn three_threads_copy_exactly_once_while_workers_join_leave_and_fence_each_other() {
         const RECORDS: u32 = 20_000;
         let broker = real_time();
         let is_over = AtomicBool::new(false);
@@ -598,16 +616,16 @@ mod tests {
                 let partition = (number % PARTITIONS.unsigned_abs()).cast_signed();
                 publisher.send(record("in", partition, &number.to_le_bytes())).unwrap();
                 match number % 2_000 {
-                    // A guest works for a moment and leaves in order.
+                    // A fourth member copies five batches and leaves.
                     500 => {
-                        let mut guest = broker.join(&membership("d")).unwrap();
+                        let mut fourth = broker.join(&membership("d")).unwrap();
                         let mut offsets = BTreeMap::new();
                         for _ in 0..5 {
-                            copy_batch(&mut *guest, &mut offsets).unwrap();
+                            copy_batch(&mut *fourth, &mut offsets).unwrap();
                         }
-                        guest.leave().unwrap();
+                        fourth.leave().unwrap();
                     }
-                    // Another "a": the first is fenced, comes back, and fences this one.
+                    // A second "a" fences the first one, which joins again and fences the second.
                     1_000 => {
                         let mut second = broker.join(&membership("a")).unwrap();
                         let mut offsets = BTreeMap::new();

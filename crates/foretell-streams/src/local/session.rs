@@ -1,6 +1,5 @@
-//! The client's side of a membership: what a member reads, and how far it is. The broker forgets it
-//! when the member does; what must outlive it (offsets, ownership) is in the
-//! [`Cluster`](crate::local::Cluster).
+//! The client's side of a membership: the inputs that a member reads, and its positions. It ends with the member. What
+//! must outlive the member (offsets, ownership) is in the [`Cluster`](crate::local::cluster::Cluster).
 
 use std::collections::BTreeMap;
 
@@ -10,55 +9,56 @@ use crate::{
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
-/// Bytes of one poll or read, but for the last record: one record of 16 MiB, or a thousand records of 16 kB.
+/// Maximum bytes of one poll or read, not counting the last record: one record of 16 MiB, or a thousand of 16 kB.
 const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// One worker's membership, from its `join` on.
+/// A worker's membership, from its `join` on.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub(crate) membership: Membership,
     pub(crate) epoch: Epoch,
-    /// Unique in the broker, as it would be in Kafka: groups may use the same names for their members.
+    /// Group and member name, since two groups may have members of the same name.
     pub(crate) transactional_id: String,
     tasks: BTreeMap<Partition, Vec<Input>>,
-    /// Where the next batch begins to fill.
+    /// The index of the input with which the next batch starts.
     turn: usize,
-    /// Where an abort goes back to in place of what is committed: of that commit the member never heard.
-    pub(crate) known: BTreeMap<TopicPartition, Offset>,
+    /// Offsets to which an abort rewinds instead of the committed ones, after a commit whose result the member did not
+    /// get.
+    pub(crate) known_committed: BTreeMap<TopicPartition, Offset>,
 }
 
 #[derive(Debug)]
 struct Input {
     source: TopicPartition,
     position: Offset,
-    flow: Flow,
-    /// Whether the worker was told that the position is gone, and so begins again.
-    is_told_gone: bool,
+    fetch_state: FetchState,
+    /// Whether `OutOfRange` was reported for the position, so that reading restarts at the beginning.
+    is_reported_out_of_range: bool,
 }
 
-/// Whether records of an input come.
+/// Whether records of an input are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    Flowing,
-    /// It is paused; what has been fetched before comes with the next batch.
-    Ebbing,
-    Resting,
+enum FetchState {
+    Active,
+    /// Paused, with one more batch to come: records that were fetched before the pause.
+    Pausing,
+    Paused,
 }
 
-/// Where a reader outside any group is.
+/// The position of a reader that is not in a group.
 #[derive(Debug)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     pub(crate) source: TopicPartition,
     pub(crate) position: Offset,
-    /// Whether the reader knows that it is at the end: then it may be kept waiting.
-    pub(crate) knows_end: bool,
+    /// Whether the end was reported to the reader, so that its next read may wait.
+    pub(crate) is_end_reported: bool,
 }
 
 impl Session {
     pub(crate) fn new(membership: Membership, epoch: Epoch) -> Self {
         let transactional_id = format!("{}-{}", membership.group, membership.member);
-        let (tasks, known) = (BTreeMap::new(), BTreeMap::new());
-        Self { membership, epoch, transactional_id, tasks, turn: 0, known }
+        let (tasks, known_committed) = (BTreeMap::new(), BTreeMap::new());
+        Self { membership, epoch, transactional_id, tasks, turn: 0, known_committed }
     }
 
     pub(crate) fn is_transactional(&self) -> bool {
@@ -68,18 +68,18 @@ impl Session {
         }
     }
 
-    /// The tasks that the worker takes for its own.
+    /// The tasks that the worker was assigned and has not unassigned.
     pub(crate) fn tasks(&self) -> Vec<Partition> {
         self.tasks.keys().copied().collect()
     }
 
-    /// Begins to read a task, unless it does already; its inputs rest at first.
+    /// Adds the inputs of a task, paused, unless they are there.
     pub(crate) fn add(&mut self, task: Partition, start: impl Fn(&TopicPartition) -> Offset) {
         let input = |source: TopicPartition| Input {
             position: start(&source),
             source,
-            flow: Flow::Resting,
-            is_told_gone: false,
+            fetch_state: FetchState::Paused,
+            is_reported_out_of_range: false,
         };
         let inputs = || self.membership.inputs_of(task).map(input).collect();
         self.tasks.entry(task).or_insert_with(inputs);
@@ -89,65 +89,63 @@ impl Session {
         for task in tasks {
             self.tasks.remove(task);
         }
-        self.known.retain(|input, _| !tasks.contains(&input.partition));
+        self.known_committed.retain(|input, _| !tasks.contains(&input.partition));
     }
 
-    /// It is told that these are committed.
-    pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
+    /// Records that the member got the result of a successful commit.
+    pub(crate) fn acknowledge_commit(&mut self, offsets: &[(TopicPartition, Offset)]) {
         for (input, _) in offsets {
-            self.known.remove(input);
+            self.known_committed.remove(input);
         }
     }
 
-    /// Every input that it reads.
-    #[cfg(test)]
     pub(crate) fn inputs(&self) -> impl Iterator<Item = &TopicPartition> {
         self.tasks.values().flatten().map(|input| &input.source)
     }
 
-    /// Goes back to `committed` in every input, or to the beginning where the worker has been told
-    /// that this is gone: not to be told again and again.
+    /// Rewinds every input to `committed`, or to the start of the log if `OutOfRange` was reported for it before and
+    /// would be reported again.
     pub(crate) fn rewind(
         &mut self,
         topics: &Topics,
         committed: impl Fn(&TopicPartition) -> Offset,
     ) {
         for input in self.tasks.values_mut().flatten() {
-            let log = topics.log(&input.source).expect("topics are never deleted");
+            let log = topics.log(&input.source).expect("a topic is never removed");
             input.position = committed(&input.source);
-            input.is_told_gone &= !log.reaches(input.position);
-            if input.is_told_gone {
+            input.is_reported_out_of_range &= !log.reaches(input.position);
+            if input.is_reported_out_of_range {
                 input.position = log.start();
             }
         }
     }
 
-    /// Stops or goes on with `inputs`.
+    /// Pauses or resumes `inputs`.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if one of them is not assigned; then none is changed.
+    /// [`BrokerError::Fatal`] if one of them is not assigned. None is changed then.
     pub(crate) fn set_paused(
         &mut self,
         inputs: &[TopicPartition],
         is_paused: bool,
     ) -> Result<(), BrokerError> {
-        let is_known = |input: &&TopicPartition| self.input(input).is_some();
-        if let Some(unknown) = inputs.iter().find(|input| !is_known(input)) {
+        let is_assigned = |input: &&TopicPartition| self.input(input).is_some();
+        if let Some(unknown) = inputs.iter().find(|input| !is_assigned(input)) {
             return Err(BrokerError::Fatal(format!("{unknown} is not assigned")));
         }
         for input in self.tasks.values_mut().flatten() {
             if inputs.contains(&input.source) {
-                input.flow = match (is_paused, input.flow) {
-                    (false, _) => Flow::Flowing,
-                    (true, Flow::Flowing) => Flow::Ebbing,
-                    (true, flow @ (Flow::Ebbing | Flow::Resting)) => flow,
+                input.fetch_state = match (is_paused, input.fetch_state) {
+                    (false, _) => FetchState::Active,
+                    (true, FetchState::Active) => FetchState::Pausing,
+                    (true, fetch_state @ (FetchState::Pausing | FetchState::Paused)) => fetch_state,
                 };
             }
         }
         Ok(())
     }
 
-    /// The next offset to be read.
+    /// The next offset to read.
     pub(crate) fn position(&self, input: &TopicPartition) -> Offset {
         self.input(input).map_or(Offset(0), |input| input.position)
     }
@@ -156,12 +154,12 @@ impl Session {
         self.tasks.get(&source.partition)?.iter().find(|input| input.source == *source)
     }
 
-    /// Appends one batch to `records`: from every input its share, then from those that have more. The
-    /// input to begin with changes from batch to batch, so that none starves.
+    /// Appends one batch to `records`: an equal share of each input, then more of the inputs that have more. The first
+    /// input changes from batch to batch, so that none starves.
     ///
     /// # Errors
-    /// [`BrokerError::OutOfRange`] if a position is not in its log; then nothing was read, and the next
-    /// fetch reads that one from its beginning.
+    /// [`BrokerError::OutOfRange`] if a position is not in its log. Nothing was read then, and the next fetch reads that
+    /// input from its beginning.
     pub(crate) fn fetch(
         &mut self,
         topics: &Topics,
@@ -169,15 +167,15 @@ impl Session {
     ) -> Result<(), BrokerError> {
         let inputs = self.tasks.values_mut().flatten();
         let mut inputs: Vec<&mut Input> =
-            inputs.filter(|input| input.flow != Flow::Resting).collect();
+            inputs.filter(|input| input.fetch_state != FetchState::Paused).collect();
         if inputs.is_empty() {
             return Ok(());
         }
         for input in &mut inputs {
-            let log = topics.log(&input.source).expect("topics are never deleted");
+            let log = topics.log(&input.source).expect("a topic is never removed");
             if !log.reaches(input.position) {
                 input.position = log.start();
-                input.is_told_gone = true;
+                input.is_reported_out_of_range = true;
                 return Err(BrokerError::OutOfRange(input.source.clone()));
             }
         }
@@ -188,15 +186,15 @@ impl Session {
         let records_max = topics.batch_records_max();
         for share in [records_max.div_ceil(inputs.len()), records_max] {
             for input in &mut inputs {
-                let log = topics.log(&input.source).expect("topics are never deleted");
+                let log = topics.log(&input.source).expect("a topic is never removed");
                 let offered = share.min(room.records);
                 let mut part = Room { records: offered, bytes: room.bytes };
                 input.position = log.read(&input.source, input.position, &mut part, records);
                 room = Room { records: room.records - (offered - part.records), bytes: part.bytes };
             }
         }
-        for input in inputs.iter_mut().filter(|input| input.flow == Flow::Ebbing) {
-            input.flow = Flow::Resting;
+        for input in inputs.iter_mut().filter(|input| input.fetch_state == FetchState::Pausing) {
+            input.fetch_state = FetchState::Paused;
         }
         if records.len() > before {
             self.turn = first + 1;
@@ -206,7 +204,7 @@ impl Session {
 }
 
 impl Cursor {
-    /// Appends one batch to `records`, and says whether that was all there is.
+    /// Appends one batch to `records`. Returns whether the reader is at the end.
     ///
     /// # Errors
     /// [`BrokerError::OutOfRange`] if the position is not in the log.
@@ -215,7 +213,7 @@ impl Cursor {
         topics: &Topics,
         records: &mut Vec<InputRecord>,
     ) -> Result<bool, BrokerError> {
-        let log = topics.log(&self.source).expect("topics are never deleted");
+        let log = topics.log(&self.source).expect("a topic is never removed");
         if !log.reaches(self.position) {
             return Err(BrokerError::OutOfRange(self.source.clone()));
         }
@@ -235,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        local::{LocalSettings, cluster::Now},
+        local::{LocalSettings, now::Now},
         record::{OutputRecord, Topic},
         runtime::broker::{Cleanup, TopicSpec},
         time::{EventTime, WallTime},
@@ -243,7 +241,7 @@ mod tests {
 
     const NOW: Now = Now { elapsed: Duration::ZERO, wall: WallTime(0) };
 
-    /// Topics `lead` and `co_partitioned_input` of three partitions with so many records in each.
+    /// The topics `lead` and `side` of three partitions with the given numbers of records.
     fn topics(lead: [usize; 3], co_partitioned_input: [usize; 3], value_bytes: usize) -> Topics {
         let mut topics = Topics::new(LocalSettings::default());
         for (name, counts) in [("lead", lead), ("side", co_partitioned_input)] {
@@ -291,7 +289,7 @@ mod tests {
             .map(|topic| TopicPartition { topic: Topic::new(topic), partition: Partition(task) })
     }
 
-    /// How many records of each partition the next batch has: lead first, then co-partitioned input.
+    /// The number of records of each partition in the next batch: the lead's, then the co-partitioned input's.
     fn batch(session: &mut Session, topics: &Topics) -> [usize; 6] {
         let mut records = Vec::new();
         session.fetch(topics, &mut records).unwrap();
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_shared_and_what_one_leaves_another_takes() {
+    fn a_batch_is_shared_and_unused_shares_go_to_other_inputs() {
         let full = topics([2000; 3], [2000; 3], 1);
         assert_eq!(batch(&mut session(2), &full), [250, 250, 0, 250, 250, 0]);
         let uneven = topics([2000, 10, 0], [0, 0, 5], 1);
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn large_records_take_turns() {
+    fn inputs_with_large_records_take_turns() {
         let half_a_batch = usize::try_from(BATCH_BYTES_MAX / 2).unwrap();
         let large = topics([3, 3, 0], [0; 3], half_a_batch);
         let mut session = session(2);
@@ -326,12 +324,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_paused_stays_where_it_is() {
+    fn a_paused_input_keeps_its_position() {
         let topics = topics([1500; 3], [1; 3], 1);
         let mut session = session(2);
         session.set_paused(&inputs(1)[..1], true).unwrap();
         session.set_paused(&inputs(1)[..1], true).unwrap();
-        assert_eq!(batch(&mut session, &topics), [748, 250, 0, 1, 1, 0], "it was on its way");
+        assert_eq!(batch(&mut session, &topics), [748, 250, 0, 1, 1, 0], "fetched before");
         assert_eq!(batch(&mut session, &topics), [752, 0, 0, 0, 0, 0]);
         session.set_paused(&inputs(1)[..1], true).unwrap();
         assert_eq!(batch(&mut session, &topics), [0; 6], "once");
@@ -340,13 +338,13 @@ mod tests {
         let unknown = session.set_paused(&[inputs(0), inputs(2)].concat(), true);
         assert!(matches!(unknown, Err(BrokerError::Fatal(_))));
         assert_eq!(session.position(&inputs(1)[0]), Offset(1250));
-        // What is new rests.
+        // A new input is paused.
         session.add(Partition(2), |_| Offset(0));
         assert_eq!(batch(&mut session, &topics), [0, 250, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn one_position_out_of_range_and_nothing_is_read() {
+    fn nothing_is_read_while_a_position_is_out_of_range() {
         let topics = topics([1; 3], [1; 3], 1);
         let mut session = session(3);
         let committed =
@@ -362,13 +360,16 @@ mod tests {
         assert_eq!(
             batch(&mut session, &topics),
             [1; 6],
-            "said once, it goes on from the beginning"
+            "reported once, then read from the beginning"
         );
         session.rewind(&topics, committed);
-        assert_eq!(batch(&mut session, &topics), [1; 6], "and so after an abort");
+        assert_eq!(batch(&mut session, &topics), [1; 6], "after an abort as well");
         session.rewind(&topics, |_| Offset(1));
         assert_eq!(batch(&mut session, &topics), [0; 6]);
         session.rewind(&topics, committed);
-        assert!(session.fetch(&topics, &mut Vec::new()).is_err(), "another time it is news again");
+        assert!(
+            session.fetch(&topics, &mut Vec::new()).is_err(),
+            "the next time it is reported again"
+        );
     }
 }

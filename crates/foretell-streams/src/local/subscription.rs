@@ -1,11 +1,11 @@
-//! What a group reads, the lead topic and its co-partitioned inputs, and how far it has committed. Who reads which
-//! task is for [`Group`] to decide.
+//! The inputs of a group (the lead topic and its co-partitioned inputs) and its committed offsets. [`Group`] decides
+//! which member owns which task.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     local::{
-        group::{Group, Standing},
+        group::{Group, MembershipStatus},
         session::Session,
         topics::Topics,
     },
@@ -13,7 +13,7 @@ use crate::{
     runtime::broker::{BrokerError, Membership},
 };
 
-/// A group with its topics and its offsets.
+/// A group with its topics and committed offsets.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) group: Group,
@@ -23,7 +23,7 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// Nobody yet, about to read what `membership` says.
+    /// A group without members for the topics of `membership`.
     ///
     /// # Errors
     /// [`BrokerError::Gone`] if a topic is missing; [`BrokerError::Fatal`] if a co-partitioned input has another number of
@@ -35,8 +35,8 @@ impl Subscription {
             let partitions = partitions_of(co_partitioned_input, topics)?;
             if partitions != tasks {
                 return Err(BrokerError::Fatal(format!(
-                    "topic {co_partitioned_input} has {partitions} partitions, {lead} has {tasks}: records of one \
-                     key would not meet in one task"
+                    "topic {co_partitioned_input} has {partitions} partitions and {lead} has {tasks}: records with \
+                     the same key would go to different tasks; create both with the same number"
                 )));
             }
         }
@@ -48,12 +48,12 @@ impl Subscription {
         })
     }
 
-    /// Makes sure that who joins reads what the others read. A group that nobody is in may go over
-    /// to other topics; its offsets stay.
+    /// Checks that a new member reads the topics of the group. A group without members changes to the topics of
+    /// `membership` and keeps its offsets.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if the others read something else, or as for [`Subscription::new`].
-    pub(crate) fn agree(
+    /// [`BrokerError::Fatal`] if the other members read other topics, or as for [`Subscription::new`].
+    pub(crate) fn match_topics(
         &mut self,
         membership: &Membership,
         topics: &Topics,
@@ -73,42 +73,42 @@ impl Subscription {
         Ok(())
     }
 
-    /// Adds a member, to be expelled at `deadline` unless it polls.
-    pub(crate) fn enter(&mut self, session: &Session, deadline: Duration) {
+    /// Adds a member, which is expelled at `deadline` unless it polls.
+    pub(crate) fn join(&mut self, session: &Session, deadline: Duration) {
         self.group.join(&session.membership.member, session.epoch, deadline);
     }
 
-    /// The committed offset.
+    /// The committed offset, or `None` if nothing was committed.
     pub(crate) fn committed(&self, source: &TopicPartition) -> Option<Offset> {
         self.offsets.get(source).copied()
     }
 
-    /// Where to read on: from the committed offset, or from the beginning.
+    /// The offset to start reading at: the committed one, or the start of the log.
     pub(crate) fn start_of(&self, source: &TopicPartition, topics: &Topics) -> Offset {
         let beginning = || topics.log(source).expect("the inputs were checked").start();
         self.committed(source).unwrap_or_else(beginning)
     }
 
-    /// Whether a member may commit `offsets`.
+    /// Checks that a member may commit `offsets`.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`] if it is no member any more, or does not own one of these partitions;
-    /// [`BrokerError::Fatal`] if that is no input of the group.
+    /// [`BrokerError::Abort`] if the session was expelled, or does not own one of the partitions;
+    /// [`BrokerError::Fatal`] if a topic is not an input of the group.
     pub(crate) fn check_commit(
         &self,
         session: &Session,
         offsets: &[(TopicPartition, Offset)],
     ) -> Result<(), BrokerError> {
         let Membership { member, lead, co_partitioned, .. } = &session.membership;
-        if self.group.standing(member, session.epoch) != Standing::Member {
+        if self.group.status(member, session.epoch) != MembershipStatus::Joined {
             let generation = self.group.generation();
             return Err(BrokerError::Abort(format!(
-                "{member} was expelled, and the group is at generation {generation} without it"
+                "{member} was expelled; the group is at generation {generation} without it"
             )));
         }
         for (source, _) in offsets {
             if source.topic != *lead && !co_partitioned.contains(&source.topic) {
-                return Err(BrokerError::Fatal(format!("{source} is no input of the group")));
+                return Err(BrokerError::Fatal(format!("{source} is not an input of the group")));
             }
             if !self.group.owns(member, source.partition) {
                 return Err(BrokerError::Abort(format!("{member} does not own {source}")));
@@ -117,12 +117,12 @@ impl Subscription {
         Ok(())
     }
 
-    /// `topic` is not there any more, and what was committed of it neither.
-    pub(crate) fn forget(&mut self, topic: &Topic) {
+    /// Removes the committed offsets of a deleted topic.
+    pub(crate) fn remove_topic(&mut self, topic: &Topic) {
         self.offsets.retain(|source, _| source.topic != *topic);
     }
 
-    /// Stores offsets that were checked.
+    /// Stores offsets that were checked with [`Self::check_commit`].
     pub(crate) fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) {
         self.offsets.extend(offsets.iter().cloned());
     }

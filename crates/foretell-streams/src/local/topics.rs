@@ -1,37 +1,36 @@
-//! The topics of a [`Cluster`](crate::local::Cluster): their rules, their logs, which
-//! partition a record goes to, and the memory that they may take together.
+//! The topics of a cluster: their policies and logs, the partitioning of records, and the limit on memory.
 //!
-//! When a record would not fit any more, the largest log with a finite time retention gives up its
-//! oldest quarter, and so on until it fits, as `retention.bytes` would do it: consumers that are far
-//! behind see `OutOfRange`. What was promised to be kept (no retention, or the last value of every key)
-//! is never dropped: if that alone fills the memory, sending fails and says so.
+//! When a record does not fit, the largest log with a finite retention drops its oldest quarter, and so on until the
+//! record fits, as with `retention.bytes`: consumers that are far behind get `OutOfRange`. Records that must be kept
+//! (no retention, or the last value of a key) are never dropped: if they fill the memory, sending fails with an error
+//! that says so.
 
 use std::collections::BTreeMap;
 
 use crate::{
     local::{
         LocalSettings,
-        cluster::Now,
         log::{Ending, Log, LogRules},
+        now::Now,
         transaction::{Transaction, TransactionId},
     },
     record::{Header, OutputRecord, Partition, Topic, TopicPartition, partition_of},
     runtime::broker::{BrokerError, Cleanup, TopicSpec},
 };
 
-/// Kafka's default (`message.max.bytes`).
+/// Kafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX_DEFAULT: u32 = 1024 * 1024 + 12;
-/// What Kafka's record batch takes besides its records.
+/// The size of the header of Kafka's record batch.
 const BATCH_BYTES: usize = 61;
-/// A guard against a slip of the keyboard: an empty log takes some 200 bytes.
+/// Guards against a typing error. An empty log takes about 200 bytes.
 const PARTITIONS_MAX: u32 = 10_000;
 
-/// All topics.
+/// The topics by name, and the memory of all their logs.
 #[derive(Debug)]
 pub(crate) struct Topics {
     settings: LocalSettings,
     by_name: BTreeMap<Topic, TopicLogs>,
-    /// The sum over all logs.
+    /// The memory of all logs, in bytes.
     bytes: u64,
 }
 
@@ -39,7 +38,7 @@ pub(crate) struct Topics {
 struct TopicLogs {
     spec: TopicSpec,
     logs: Vec<Log>,
-    /// Where the next record without a key goes.
+    /// The index of the partition for the next record without a key.
     keyless_next: usize,
 }
 
@@ -48,15 +47,15 @@ impl Topics {
         Self { settings, by_name: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Creates a topic, unless it is there; says whether it did.
+    /// Creates a topic unless it exists. Returns whether it was created.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if it is there with another number of partitions, or can't be.
+    /// [`BrokerError::Fatal`] if it exists with another number of partitions, or the number of partitions is invalid.
     pub(crate) fn create(&mut self, spec: &TopicSpec) -> Result<bool, BrokerError> {
         let TopicSpec { name, partitions, .. } = spec;
         if *partitions == 0 || *partitions > PARTITIONS_MAX {
             let reason =
-                format!("topic {name}: {partitions} partitions, not 1 to {PARTITIONS_MAX}");
+                format!("topic {name}: {partitions} partitions, expected 1 to {PARTITIONS_MAX}");
             return Err(BrokerError::Fatal(reason));
         }
         if let Some(existing) = self.partitions(name) {
@@ -64,8 +63,8 @@ impl Topics {
                 return Ok(false);
             }
             return Err(BrokerError::Fatal(format!(
-                "topic {name} has {existing} partitions, {partitions} are wanted: keys would move \
-                 to other tasks than their state; use the {existing}, or a topic of another name"
+                "topic {name} has {existing} partitions, expected {partitions}: with another number, keys would move \
+                 to other tasks than their state; use {existing} partitions or another topic"
             )));
         }
         let rules = self.settings.rules(spec.cleanup);
@@ -75,12 +74,12 @@ impl Topics {
         Ok(true)
     }
 
-    /// How many records one poll or read gives at most.
+    /// Maximum number of records that one poll or read returns.
     pub(crate) fn batch_records_max(&self) -> usize {
         self.settings.batch_records_max
     }
 
-    /// Makes a topic again, empty. No open transaction may have written there.
+    /// Replaces the logs of a topic by empty ones. No open transaction may have written to them.
     pub(crate) fn recreate_topic(&mut self, topic: &Topic) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };
         let rules = self.settings.rules(topic.spec.cleanup);
@@ -91,7 +90,7 @@ impl Topics {
         }
     }
 
-    /// Adds partitions to a topic, until it has so many.
+    /// Raises the number of partitions of a topic to `partitions`.
     pub(crate) fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
         let Some(topic) = self.by_name.get_mut(topic) else { return };
         let rules = self.settings.rules(topic.spec.cleanup);
@@ -100,35 +99,35 @@ impl Topics {
         topic.logs.resize_with(count, || Log::new(rules));
     }
 
-    /// How many partitions a topic has, if it is there.
+    /// The number of partitions of a topic, or `None` if it does not exist.
     pub(crate) fn partitions(&self, topic: &Topic) -> Option<u32> {
         self.by_name.get(topic).map(|topic| topic.spec.partitions)
     }
 
-    /// Why there is no log of a partition.
+    /// The error for a partition without a log.
     pub(crate) fn missing(&self, source: &TopicPartition) -> BrokerError {
         match self.partitions(&source.topic) {
             None => BrokerError::Gone(source.topic.clone()),
-            Some(_) => BrokerError::Fatal(format!("there is no partition {source}")),
+            Some(_) => BrokerError::Fatal(format!("partition {source} does not exist")),
         }
     }
 
-    /// The log of a partition, if it is there.
+    /// The log of a partition, or `None` if the partition does not exist.
     pub(crate) fn log(&self, source: &TopicPartition) -> Option<&Log> {
         let index = usize::try_from(source.partition.0).ok()?;
         self.by_name.get(&source.topic)?.logs.get(index)
     }
 
-    /// The memory that all logs take.
+    /// The memory of all logs, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Checks a record, and says which partition it goes to.
+    /// Validates a record and chooses its partition.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if there is no such partition, the record is too large, or it has no key
-    /// where one is needed; [`BrokerError::Gone`] if there is no such topic.
+    /// [`BrokerError::Unsendable`] if the partition does not exist, the record is too large, or the topic is compacted
+    /// and the record has no key; [`BrokerError::Gone`] if the topic does not exist.
     pub(crate) fn route(&mut self, record: &OutputRecord) -> Result<TopicPartition, BrokerError> {
         let unsendable = |reason| BrokerError::Unsendable { topic: record.topic.clone(), reason };
         let Some(topic) = self.by_name.get_mut(&record.topic) else {
@@ -137,7 +136,7 @@ impl Topics {
         let bytes = message_bytes(record);
         let bytes_max = topic.spec.message_bytes_max.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT);
         if bytes > bytes_max as usize {
-            let reason = format!("{bytes} bytes, {bytes_max} are allowed (max.message.bytes)");
+            let reason = format!("record of {bytes} bytes exceeds max.message.bytes = {bytes_max}");
             return Err(unsendable(reason));
         }
         let needs_key = match topic.spec.cleanup {
@@ -152,7 +151,7 @@ impl Topics {
                 partition
             }
             (Some(partition), _) => {
-                return Err(unsendable(format!("there is no partition {partition}")));
+                return Err(unsendable(format!("partition {partition} does not exist")));
             }
             (None, Some(key)) => partition_of(key, topic.spec.partitions),
             (None, None) => {
@@ -164,10 +163,10 @@ impl Topics {
         Ok(TopicPartition { topic: record.topic.clone(), partition })
     }
 
-    /// Appends a record where it was routed to.
+    /// Appends a record to the partition that [`Self::route`] has chosen.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if the memory is full of what must be kept.
+    /// [`BrokerError::Fatal`] if the memory is full of records that must be kept.
     pub(crate) fn append(
         &mut self,
         to: &TopicPartition,
@@ -183,7 +182,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Ends a transaction wherever it wrote.
+    /// Ends a transaction in all logs that it wrote to.
     pub(crate) fn finish(&mut self, transaction: &Transaction, ending: Ending, now: Now) {
         for partition in &transaction.partitions {
             self.change(partition, |log| {
@@ -196,10 +195,10 @@ impl Topics {
     fn make_room_for(&mut self, record: &OutputRecord) -> Result<(), BrokerError> {
         let bytes_max = self.settings.log_bytes_max;
         while self.bytes + message_bytes(record) as u64 > bytes_max {
-            if !self.drop_some() {
+            if !self.drop_oldest() {
                 return Err(BrokerError::Fatal(format!(
-                    "the local broker is full: its logs take {} of {bytes_max} bytes, and what is left \
-                     must be kept; give it more memory, give a topic a retention, or use a Kafka",
+                    "the local broker is full: its logs take {} of {bytes_max} bytes, and no record may be \
+                     dropped; raise the limit, set a retention on a topic, or use a Kafka",
                     self.bytes
                 )));
             }
@@ -207,11 +206,11 @@ impl Topics {
         Ok(())
     }
 
-    /// Drops the oldest quarter of the largest log that may lose any; says whether there was one.
-    fn drop_some(&mut self) -> bool {
+    /// Drops the oldest quarter of the largest log that has records to drop. Returns whether there was one.
+    fn drop_oldest(&mut self) -> bool {
         let mut by_size: Vec<&mut Log> =
             self.by_name.values_mut().flat_map(|topic| &mut topic.logs).collect();
-        by_size.retain(|log| log.yields_to_pressure());
+        by_size.retain(|log| log.may_drop_oldest());
         by_size.sort_by_key(|log| std::cmp::Reverse(log.bytes()));
         for log in by_size {
             let freed = log.drop_oldest(log.bytes().div_ceil(4));
@@ -242,12 +241,12 @@ impl LocalSettings {
     }
 }
 
-/// A negative partition becomes one that no topic has.
+/// The index of a partition's log. A negative partition becomes an index that no topic has.
 fn index_of(partition: Partition) -> usize {
     usize::try_from(partition.0).unwrap_or(usize::MAX)
 }
 
-/// What the record alone takes as a message, nearly: Kafka's lengths are variable.
+/// The approximate size of a record as a message of its own: Kafka encodes lengths with variable size.
 fn message_bytes(record: &OutputRecord) -> usize {
     let header_bytes = |header: &Header| header.name.len() + header.value.len();
     BATCH_BYTES
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn creating_is_idempotent_but_never_resizes() {
+    fn creation_is_idempotent_and_never_changes_the_partitions() {
         let mut topics = topics(1000, &[spec("t", 2, FOREVER)]);
         assert!(!topics.create(&spec("t", 2, FOREVER)).unwrap());
         for partitions in [0, 1, 3, PARTITIONS_MAX + 1] {
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_choose_their_partition_and_the_rest_take_turns() {
+    fn keyed_records_are_partitioned_by_hash_and_others_round_robin() {
         let mut topics = topics(1000, &[spec("t", 3, FOREVER)]);
         let mut route = |record: &OutputRecord| topics.route(record).unwrap().partition;
         assert_eq!(route(&record("t", Some("foobar"), 1)), partition_of(b"foobar", 3));
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_written_is_unsendable() {
+    fn a_record_that_can_never_be_written_is_unsendable() {
         let small = TopicSpec { message_bytes_max: Some(100), ..spec("small", 1, FOREVER) };
         let mut topics =
             topics(1 << 30, &[small, spec("t", 1, FOREVER), spec("c", 1, Cleanup::Compact)]);
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_largest_forgets_first() {
+    fn memory_is_bounded_and_the_largest_log_drops_records_first() {
         let mut topics = topics(100_000, &[spec("large", 1, A_DAY), spec("small", 1, A_DAY)]);
         append(&mut topics, record("small", None, 100)).unwrap();
         for _ in 0..1000 {
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_kept_is_kept_and_the_broker_says_that_it_is_full() {
+    fn sending_fails_when_memory_is_full_of_records_that_must_be_kept() {
         let kept = [spec("kept", 1, FOREVER), spec("compact", 1, Cleanup::Compact)];
         let mut topics = topics(10_000, &kept);
         for topic in ["kept", "compact"].into_iter().cycle() {

@@ -1,18 +1,18 @@
-//! Transactional producers: who may write under a name, and what the open transaction has touched.
-//! It decides only; the logs are written elsewhere.
+//! Transactional producers: the epoch that owns each transactional id, and the partitions that its open transaction has
+//! written to. This module decides only; `topics.rs` writes the logs.
 //!
 //! ```text
 //!            send                    commit
 //!   Idle ───────────▶ Open ─────────────────────────▶ Idle
 //!    ▲                 │ │ refused commit
-//!    │                 │ └──────────────▶ Doomed ──┐
-//!    │      time's up  ▼                           │ time's up
-//!    │ abort        Expired ◀──────────────────────┘
-//!    └── of Open, Doomed, Expired
+//!    │                 │ └──────────────▶ MustAbort ──┐
+//!    │        timeout  ▼                              │ timeout
+//!    │ abort        Expired ◀─────────────────────────┘
+//!    └── from Open, MustAbort, Expired
 //! ```
 //!
-//! Doomed and Expired refuse every send until `abort`: else the second half of a unit of work would
-//! be committed as if it were the whole.
+//! MustAbort and Expired refuse every send until `abort`. Otherwise the second half of a unit of work would be committed
+//! as if it were the whole.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,12 +24,12 @@ use crate::{
     runtime::broker::BrokerError,
 };
 
-/// One transaction in the life of the broker.
+/// The identity of a transaction, unique in the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TransactionId(u64);
 
-/// Tells the users of one name apart; a later one is greater. (Kafka's epochs restart with each
-/// transactional id; one sequence for the whole broker lets us forget names.)
+/// The epoch of a session. Of two sessions with the same transactional id, the later one has the greater epoch. (Kafka
+/// counts epochs for each transactional id. One sequence for the whole broker lets it drop ids that are not used.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(pub(crate) u64);
 
@@ -37,9 +37,9 @@ pub(crate) struct Epoch(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) id: TransactionId,
-    /// When it is aborted, if it is still open.
+    /// The time at which it is aborted, if it is still open.
     pub(crate) deadline: Duration,
-    /// Where it wrote.
+    /// The partitions that it has written to.
     pub(crate) partitions: BTreeSet<TopicPartition>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Transaction {
 enum State {
     Idle,
     Open(Transaction),
-    Doomed(Transaction, String),
+    MustAbort(Transaction, String),
     Expired,
 }
 
@@ -65,18 +65,19 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    /// Takes a name over. The previous owner is fenced; returns the transaction that it leaves open.
+    /// Makes `epoch` the owner of a transactional id and fences the previous owner. Returns the transaction that the
+    /// previous owner has left open.
     pub(crate) fn init(&mut self, name: &str, epoch: Epoch) -> Option<Transaction> {
         let producer = Producer { epoch, state: State::Idle };
         self.by_name.insert(name.to_owned(), producer)?.state.into_transaction()
     }
 
-    /// Gives a name up; returns the transaction that is left open.
+    /// Removes a transactional id. Returns the transaction that is left open.
     pub(crate) fn retire(&mut self, name: &str) -> Option<Transaction> {
         self.by_name.remove(name)?.state.into_transaction()
     }
 
-    /// Whether `epoch` still owns the name.
+    /// Whether `epoch` no longer owns the transactional id.
     pub(crate) fn is_fenced(&self, name: &str, epoch: Epoch) -> bool {
         self.by_name.get(name).is_none_or(|producer| producer.epoch != epoch)
     }
@@ -86,10 +87,10 @@ impl Producers {
         matches!(self.state(name), State::Idle)
     }
 
-    /// The transaction to send in; opened, to end by `deadline`, if there is none.
+    /// The open transaction. If there is none, opens one that must end by `deadline`.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`] if it can't be committed any more.
+    /// [`BrokerError::Abort`] if the transaction can no longer be committed.
     pub(crate) fn open(
         &mut self,
         name: &str,
@@ -104,33 +105,33 @@ impl Producers {
         }
         match state {
             State::Open(transaction) => Ok(transaction),
-            State::Doomed(_, reason) => Err(BrokerError::Abort(reason.clone())),
+            State::MustAbort(_, reason) => Err(BrokerError::Abort(reason.clone())),
             State::Expired => Err(expired()),
             State::Idle => unreachable!("it was opened just above"),
         }
     }
 
-    /// Refuses to commit what is open: only an abort gets out of it.
-    pub(crate) fn doom(&mut self, name: &str, reason: &str) {
+    /// Refuses to commit the open transaction from now on: it can only be aborted.
+    pub(crate) fn require_abort(&mut self, name: &str, reason: &str) {
         let state = self.state_mut(name);
         *state = match std::mem::replace(state, State::Idle) {
-            State::Open(transaction) => State::Doomed(transaction, reason.to_owned()),
-            other @ (State::Idle | State::Doomed(..) | State::Expired) => other,
+            State::Open(transaction) => State::MustAbort(transaction, reason.to_owned()),
+            other @ (State::Idle | State::MustAbort(..) | State::Expired) => other,
         };
     }
 
-    /// Ends the transaction; returns the one that is to be committed, none if nothing was sent.
+    /// Ends the transaction. Returns the one to commit, or `None` if nothing was sent.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`] if it can't be committed any more.
+    /// [`BrokerError::Abort`] if the transaction can no longer be committed.
     pub(crate) fn commit(&mut self, name: &str) -> Result<Option<Transaction>, BrokerError> {
         let state = self.state_mut(name);
         match std::mem::replace(state, State::Idle) {
             State::Idle => Ok(None),
             State::Open(transaction) => Ok(Some(transaction)),
-            State::Doomed(transaction, reason) => {
+            State::MustAbort(transaction, reason) => {
                 let error = BrokerError::Abort(reason.clone());
-                *state = State::Doomed(transaction, reason);
+                *state = State::MustAbort(transaction, reason);
                 Err(error)
             }
             State::Expired => {
@@ -140,12 +141,12 @@ impl Producers {
         }
     }
 
-    /// Ends the transaction; returns the one whose records are to go away.
+    /// Ends the transaction. Returns the one whose records must be removed.
     pub(crate) fn abort(&mut self, name: &str) -> Option<Transaction> {
         std::mem::replace(self.state_mut(name), State::Idle).into_transaction()
     }
 
-    /// Takes the transactions whose time is up, to be aborted.
+    /// Takes the transactions whose deadline has passed, which must be aborted.
     pub(crate) fn expire(&mut self, now: Duration) -> Vec<Transaction> {
         let mut expired = Vec::new();
         for producer in self.by_name.values_mut() {
@@ -157,11 +158,11 @@ impl Producers {
         expired
     }
 
-    /// `topic` is not there any more: no open transaction has written there.
-    pub(crate) fn forget(&mut self, topic: &Topic) {
+    /// Removes the partitions of a deleted topic from all open transactions.
+    pub(crate) fn remove_topic(&mut self, topic: &Topic) {
         for producer in self.by_name.values_mut() {
             match &mut producer.state {
-                State::Open(open) | State::Doomed(open, _) => {
+                State::Open(open) | State::MustAbort(open, _) => {
                     open.partitions.retain(|partition| partition.topic != *topic);
                 }
                 State::Idle | State::Expired => {}
@@ -169,7 +170,7 @@ impl Producers {
         }
     }
 
-    /// When the next transaction runs out of time.
+    /// The earliest deadline of an open transaction.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let open = self.by_name.values().filter_map(|producer| producer.state.transaction());
         open.map(|transaction| transaction.deadline).min()
@@ -187,21 +188,21 @@ impl Producers {
 impl State {
     fn transaction(&self) -> Option<&Transaction> {
         match self {
-            Self::Open(transaction) | Self::Doomed(transaction, _) => Some(transaction),
+            Self::Open(transaction) | Self::MustAbort(transaction, _) => Some(transaction),
             Self::Idle | Self::Expired => None,
         }
     }
 
     fn into_transaction(self) -> Option<Transaction> {
         match self {
-            Self::Open(transaction) | Self::Doomed(transaction, _) => Some(transaction),
+            Self::Open(transaction) | Self::MustAbort(transaction, _) => Some(transaction),
             Self::Idle | Self::Expired => None,
         }
     }
 }
 
 fn expired() -> BrokerError {
-    BrokerError::Abort("the transaction took too long, and the broker has aborted it".to_owned())
+    BrokerError::Abort("the transaction timed out and was aborted by the broker".to_owned())
 }
 
 #[cfg(test)]
@@ -220,35 +221,39 @@ mod tests {
         producers
     }
 
-    fn must_abort(result: Result<impl Sized, BrokerError>) -> bool {
+    fn is_abort(result: Result<impl Sized, BrokerError>) -> bool {
         matches!(result, Err(BrokerError::Abort(_)))
     }
 
     #[test]
-    fn a_commit_ends_what_the_first_send_opened() {
+    fn a_commit_ends_the_transaction_that_the_first_send_has_opened() {
         let mut producers = producers();
         assert!(producers.commit(NAME).unwrap().is_none());
         let first = producers.open(NAME, at(10)).unwrap().id;
         assert_eq!(producers.open(NAME, at(20)).unwrap().id, first);
-        assert_eq!(producers.next_deadline(), Some(at(10)), "time runs from the first send");
+        assert_eq!(
+            producers.next_deadline(),
+            Some(at(10)),
+            "the timeout starts with the first send"
+        );
         assert_eq!(producers.commit(NAME).unwrap().unwrap().id, first);
         assert!(producers.is_idle(NAME));
         assert_ne!(producers.open(NAME, at(20)).unwrap().id, first);
     }
 
     #[test]
-    fn what_is_doomed_or_late_must_be_aborted_before_anything_else() {
-        let mut doomed = producers();
-        doomed.open(NAME, at(10)).unwrap();
-        doomed.doom(NAME, "not its owner");
-        let mut late = producers();
-        late.open(NAME, at(10)).unwrap();
-        assert!(late.expire(at(9)).is_empty());
-        assert_eq!(late.expire(at(10)).len(), 1);
-        for (mut producers, leaves_open) in [(doomed, true), (late, false)] {
+    fn a_refused_or_expired_transaction_must_be_aborted_before_anything_else() {
+        let mut refused = producers();
+        refused.open(NAME, at(10)).unwrap();
+        refused.require_abort(NAME, "not its owner");
+        let mut expired = producers();
+        expired.open(NAME, at(10)).unwrap();
+        assert!(expired.expire(at(9)).is_empty());
+        assert_eq!(expired.expire(at(10)).len(), 1);
+        for (mut producers, leaves_open) in [(refused, true), (expired, false)] {
             for _ in 0..2 {
-                assert!(must_abort(producers.open(NAME, at(20))));
-                assert!(must_abort(producers.commit(NAME)));
+                assert!(is_abort(producers.open(NAME, at(20))));
+                assert!(is_abort(producers.commit(NAME)));
             }
             assert_eq!(producers.abort(NAME).is_some(), leaves_open);
             assert!(producers.open(NAME, at(20)).is_ok());
@@ -256,17 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn a_doomed_transaction_runs_out_of_time_like_any_other() {
+    fn a_refused_transaction_expires_like_any_other() {
         let mut producers = producers();
         producers.open(NAME, at(10)).unwrap();
-        producers.doom(NAME, "not its owner");
+        producers.require_abort(NAME, "not its owner");
         assert_eq!(producers.expire(at(10)).len(), 1);
         assert_eq!(producers.next_deadline(), None);
-        assert!(must_abort(producers.open(NAME, at(20))));
+        assert!(is_abort(producers.open(NAME, at(20))));
     }
 
     #[test]
-    fn the_next_under_a_name_fences_the_last_and_ends_its_transaction() {
+    fn a_new_owner_of_a_name_fences_the_old_one_and_ends_its_transaction() {
         let mut producers = producers();
         let abandoned = producers.open(NAME, at(10)).unwrap().id;
         assert_eq!(producers.init(NAME, Epoch(2)).unwrap().id, abandoned);

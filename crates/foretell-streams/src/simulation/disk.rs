@@ -1,4 +1,4 @@
-//! What a process finds again after it died: the stores on its machine's disk, or what is left of them.
+//! The stores on a machine's disk, which survive a crash of the process, with the faults of disks.
 
 use std::{
     borrow::Cow,
@@ -21,31 +21,33 @@ use crate::{
 
 /// A machine's disk.
 #[derive(Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<BTreeMap<TopicPartition, Kept>>>);
+pub(super) struct Disk(Arc<Mutex<BTreeMap<TopicPartition, StoredState>>>);
 
-/// A store as the operating system has it, and as it would be after a power cut.
+/// The contents of a store on disk, and its present holder.
 #[derive(Clone, Default)]
-struct Kept {
+struct StoredState {
+    /// As written to the operating system.
     written: MemoryStore,
+    /// As synced to the disk: the contents after a power cut.
     synced: MemoryStore,
     lease: u64,
-    is_a_tasks: bool,
+    is_active_task: bool,
 }
 
 impl Disk {
-    /// What may happen to a disk while no instance uses it.
-    pub(super) fn happen_to(&self, faults: &FaultInjector) {
+    /// Injects the faults of a disk that no instance uses.
+    pub(super) fn inject_faults(&self, faults: &FaultInjector) {
         let mut stores = self.0.lock().unwrap();
-        stores.values_mut().for_each(|kept| kept.is_a_tasks = false);
+        stores.values_mut().for_each(|stored| stored.is_active_task = false);
         if faults.one_in(20) {
-            faults.note(format_args!("a disk is lost"));
-            faults.struck(Fault::DiskLost);
+            faults.log_event(format_args!("a disk is lost"));
+            faults.count(Fault::DiskLost);
             stores.clear();
         }
         if faults.one_in(4) {
-            faults.note(format_args!("the power was cut"));
-            faults.struck(Fault::PowerCut);
-            stores.values_mut().for_each(|kept| kept.written = kept.synced.clone());
+            faults.log_event(format_args!("a power cut"));
+            faults.count(Fault::PowerCut);
+            stores.values_mut().for_each(|stored| stored.written = stored.synced.clone());
         }
     }
 }
@@ -58,19 +60,19 @@ pub(super) struct SimulatedStores {
 }
 
 impl SimulatedStores {
-    fn open_as(&self, changelog: &TopicPartition, is_a_tasks: bool) -> Option<SimulatedStore> {
+    fn open_as(&self, changelog: &TopicPartition, is_active_task: bool) -> Option<SimulatedStore> {
         let mut stores = self.disk.0.lock().unwrap();
-        let kept = stores.entry(changelog.clone()).or_default();
-        if kept.is_a_tasks && !is_a_tasks {
+        let stored = stores.entry(changelog.clone()).or_default();
+        if stored.is_active_task && !is_active_task {
             return None;
         }
-        kept.is_a_tasks = is_a_tasks;
-        kept.lease += 1;
+        stored.is_active_task = is_active_task;
+        stored.lease += 1;
         Some(SimulatedStore {
             changelog: changelog.clone(),
-            contents: kept.written.clone(),
-            lease: kept.lease,
-            is_a_tasks,
+            contents: stored.written.clone(),
+            lease: stored.lease,
+            is_active_task,
             disk: self.disk.clone(),
             faults: Arc::clone(&self.faults),
             process: self.process.clone(),
@@ -84,7 +86,7 @@ impl StoreSupplier for SimulatedStores {
         changelog: &TopicPartition,
         _access: Access,
     ) -> Result<Box<dyn StateStore>, StateError> {
-        Ok(Box::new(self.open_as(changelog, true).expect("a task takes over")))
+        Ok(Box::new(self.open_as(changelog, true).expect("an active task takes over any store")))
     }
 
     fn open_standby(
@@ -108,55 +110,56 @@ struct SimulatedStore {
     changelog: TopicPartition,
     contents: MemoryStore,
     lease: u64,
-    is_a_tasks: bool,
+    is_active_task: bool,
     disk: Disk,
     faults: Arc<FaultInjector>,
     process: Process,
 }
 
-const WRITE: &[Fault] = &[Fault::CrashBefore, Fault::CrashAfter, Fault::CrashAfter, Fault::Damaged];
+const WRITE: &[Fault] =
+    &[Fault::CrashBefore, Fault::CrashAfter, Fault::CrashAfter, Fault::StoreCorrupted];
 
 impl SimulatedStore {
     fn change(
         &mut self,
-        what: &str,
+        action: &str,
         change: impl FnOnce(&mut MemoryStore) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let dead = || StateError::Disk("this process is dead".to_owned());
-        if self.process.is_dead() {
-            return Err(dead());
+        let crashed = || StateError::Disk("this process has crashed".to_owned());
+        if self.process.has_crashed() {
+            return Err(crashed());
         }
         let fault = self.faults.fault(WRITE, 2);
         if let Some(fault) = fault {
             let (name, changelog) = (&self.process.name, &self.changelog);
-            self.faults.note(format_args!("{name} {what} {changelog}: {fault:?}"));
+            self.faults.log_event(format_args!("{name} {action} {changelog}: {fault:?}"));
         }
         match fault {
             Some(Fault::CrashBefore) => {
-                self.process.die();
-                return Err(dead());
+                self.process.crash();
+                return Err(crashed());
             }
-            Some(Fault::Damaged) => {
-                if self.is_a_tasks {
-                    self.process.was_damaged(self.changelog.partition);
+            Some(Fault::StoreCorrupted) => {
+                if self.is_active_task {
+                    self.process.record_corruption(self.changelog.partition);
                 }
                 return Err(StateError::DiskCorrupted("by the fault injector".to_owned()));
             }
             _ => {}
         }
         let mut stores = self.disk.0.lock().unwrap();
-        let kept = stores.entry(self.changelog.clone()).or_default();
-        if kept.lease != self.lease {
+        let stored = stores.entry(self.changelog.clone()).or_default();
+        if stored.lease != self.lease {
             return Err(StateError::TakenOver(self.changelog.clone()));
         }
         change(&mut self.contents)?;
-        kept.written = self.contents.clone();
+        stored.written = self.contents.clone();
         if self.faults.one_in(5) {
-            kept.synced = self.contents.clone();
+            stored.synced = self.contents.clone();
         }
         if fault == Some(Fault::CrashAfter) {
-            self.process.die();
-            return Err(dead());
+            self.process.crash();
+            return Err(crashed());
         }
         Ok(())
     }
@@ -165,10 +168,10 @@ impl SimulatedStore {
 impl Drop for SimulatedStore {
     fn drop(&mut self) {
         let mut stores = self.disk.0.lock().unwrap();
-        if let Some(kept) = stores.get_mut(&self.changelog)
-            && kept.lease == self.lease
+        if let Some(stored) = stores.get_mut(&self.changelog)
+            && stored.lease == self.lease
         {
-            kept.is_a_tasks = false;
+            stored.is_active_task = false;
         }
     }
 }
@@ -208,6 +211,6 @@ impl StateStore for SimulatedStore {
 
     fn is_held(&self) -> bool {
         let stores = self.disk.0.lock().unwrap();
-        stores.get(&self.changelog).is_some_and(|kept| kept.lease == self.lease)
+        stores.get(&self.changelog).is_some_and(|stored| stored.lease == self.lease)
     }
 }

@@ -1,4 +1,5 @@
-//! The seed's will: the dice, the faults that they give, the mistakes that are planted, and the log of it all.
+//! The fault injector of a seed: the random generator, the faults that it chooses, the planted bug, and the log of all
+//! events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,55 +16,54 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use crate::{
     planted::Planted,
     record::Partition,
-    simulation::processes,
     time::{Clock as _, ManualClock},
 };
 
-/// What goes wrong.
+/// A kind of injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
-    /// A process dies between two turns.
+    /// A process crashes between two turns.
     Killed,
     /// A process stalls between two turns, perhaps past its session.
     Stalled,
-    /// A process stalls in the middle of a call, while the others go on.
+    /// A process stalls in the middle of a call, while the others run.
     StalledInside,
     /// A process stalls after a call took effect, before it gets the result.
     StalledAfter,
-    /// The process dies; the call had no effect.
+    /// The process crashes before the call takes effect.
     CrashBefore,
-    /// The process dies; the call had its effect.
+    /// The process crashes after the call took effect.
     CrashAfter,
-    /// Nobody answers just now.
+    /// A call gets no response.
     Unavailable,
-    /// Nobody answers anybody for a while.
+    /// The broker is unavailable to all processes for a while.
     Outage,
-    /// The transaction can't be committed any more.
+    /// The transaction can no longer be committed.
     Aborted,
-    /// Somebody has taken over.
+    /// Another member has taken over.
     Fenced,
-    /// It took effect, and nobody will ever say so.
-    AnswerLost,
-    /// Records came, and an error in the same answer.
-    RecordsWithAnError,
-    /// A reader tells the end that it told before, and has not looked since.
-    EndToldAgain,
-    /// An error is told once more, of the next call.
-    ErrorToldAgain,
-    /// Some of the inputs that a call was about were seen to, and an error was told.
-    DoneInPart,
-    /// A producer gives up what it had taken and the broker had not.
-    Undelivered,
+    /// The call took effect, and its response is lost.
+    ResponseLost,
+    /// A call returns both records and an error.
+    RecordsWithError,
+    /// A reader repeats that it is at the end, without looking for new records.
+    EndRepeated,
+    /// The next call reports an earlier error again.
+    ErrorRepeated,
+    /// A call takes effect for some of its inputs, and returns an error.
+    PartialSuccess,
+    /// A producer drops records that it had accepted and not yet written.
+    DeliveryFailed,
     /// A zombie has written to a changelog, and its transaction stays open.
-    LeftOpen,
-    /// What is on the disk is not what was written.
-    Damaged,
-    /// What was written and not synced is gone from the disk.
+    HangingTransaction,
+    /// A store is corrupted on disk.
+    StoreCorrupted,
+    /// Writes that were not synced are lost.
     PowerCut,
-    /// The disk is another.
+    /// The disk is empty.
     DiskLost,
-    /// All topics were deleted and recreated, while the instances were away.
-    MadeAnew,
+    /// All topics were deleted and recreated while no instance was running.
+    TopicsRecreated,
 }
 
 impl Fault {
@@ -78,84 +78,84 @@ impl Fault {
         Self::Outage,
         Self::Aborted,
         Self::Fenced,
-        Self::AnswerLost,
-        Self::RecordsWithAnError,
-        Self::EndToldAgain,
-        Self::ErrorToldAgain,
-        Self::DoneInPart,
-        Self::Undelivered,
-        Self::LeftOpen,
-        Self::Damaged,
+        Self::ResponseLost,
+        Self::RecordsWithError,
+        Self::EndRepeated,
+        Self::ErrorRepeated,
+        Self::PartialSuccess,
+        Self::DeliveryFailed,
+        Self::HangingTransaction,
+        Self::StoreCorrupted,
         Self::PowerCut,
         Self::DiskLost,
-        Self::MadeAnew,
+        Self::TopicsRecreated,
     ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Killed => "process killed between two turns",
             Self::Stalled => "process stalled between two turns",
-            Self::StalledInside => "process stalled in the midst of one",
-            Self::StalledAfter => "process stalled at the end of a call",
+            Self::StalledInside => "process stalled during a call",
+            Self::StalledAfter => "process stalled after a call",
             Self::CrashBefore => "process crashed before a call",
             Self::CrashAfter => "process crashed after a call",
-            Self::Unavailable => "call not answered",
-            Self::Outage => "broker away for all",
+            Self::Unavailable => "call without response",
+            Self::Outage => "broker unavailable to all",
             Self::Aborted => "transaction or commit refused",
             Self::Fenced => "member fenced",
-            Self::AnswerLost => "call done, answer lost",
-            Self::RecordsWithAnError => "records and an error in one answer",
-            Self::EndToldAgain => "end of a partition told again",
-            Self::ErrorToldAgain => "error told again, late",
-            Self::DoneInPart => "call done in part, then an error",
-            Self::Undelivered => "records accepted, never written",
-            Self::LeftOpen => "transaction left open by a zombie",
-            Self::Damaged => "store damaged",
+            Self::ResponseLost => "call done, response lost",
+            Self::RecordsWithError => "records and an error in one response",
+            Self::EndRepeated => "end of a partition repeated",
+            Self::ErrorRepeated => "error reported again, late",
+            Self::PartialSuccess => "call done in part, then an error",
+            Self::DeliveryFailed => "records accepted, never written",
+            Self::HangingTransaction => "hanging transaction of a zombie",
+            Self::StoreCorrupted => "store corrupted",
             Self::PowerCut => "power cut",
             Self::DiskLost => "disk lost",
-            Self::MadeAnew => "all topics made anew",
+            Self::TopicsRecreated => "all topics recreated",
         }
     }
 }
 
-/// A mistake that the simulation must find: each has been made by somebody in earnest.
+/// A planted bug that the simulation must find. Each has occurred in a real implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
-    /// First the outputs are committed, then, on their own, the offsets.
+    /// The outputs are committed first, and the offsets separately after them.
     OffsetsOutsideTheTransaction,
-    /// After an abort, reading goes on where it was.
+    /// After an abort, reading continues at the old position.
     NoSeekAfterAnAbort,
     /// A commit is accepted from a member that no longer owns the partitions.
     StaleGroupMetadata,
-    /// A commit whose answer is lost is taken for one that failed.
-    LostAnswerTakenForAnAbort,
-    /// A store says that it goes further than it does.
+    /// A commit whose response is lost is treated as a failed commit.
+    LostResponseTakenForAnAbort,
+    /// The checkpoint of a store is ahead of its contents.
     CheckpointAhead,
-    /// Offsets are committed while the outputs are still under way.
+    /// Offsets are committed while the outputs are still in flight.
     OffsetsBeforeTheOutputs,
-    /// A record that was given up keeps nobody from committing.
-    FailedDeliveryForgotten,
-    /// Changelogs are written while the outputs are still under way.
+    /// A failed delivery does not prevent the commit.
+    FailedDeliveryIgnored,
+    /// Changelogs are written while the outputs are still in flight.
     ChangelogsBeforeTheOutputs,
     /// Stream time follows a record of a fast clock.
     StreamTimeAheadOfTheClock,
-    /// An input that was paused at its end goes on one record too far, as in librdkafka unless it is sought.
+    /// An input that was paused at its end continues one record too late, as in librdkafka without a seek.
     SkipsAfterAPause,
-    /// After a rebalance, what is held comes from one record too early.
+    /// After a rebalance, the inputs that the member keeps continue one record too early.
     RepeatsAfterARebalance,
-    /// One of the layer's own.
+    /// A bug inside the streams layer.
     InTheLayer(Planted),
 }
 
 impl Bug {
-    /// What has to happen for it to show, if that is rare.
+    /// The rare fault that reveals the bug, if there is one. The injector chooses it more often.
     pub(super) fn favoured(self) -> Option<Fault> {
         let favoured = [
             (Self::ChangelogsBeforeTheOutputs, Fault::CrashBefore),
-            (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::MadeAnew),
+            (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::TopicsRecreated),
             (Self::InTheLayer(Planted::EndAskedAfterTheCommit), Fault::StalledAfter),
-            (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::Damaged),
-            (Self::InTheLayer(Planted::ReaderNotReopened), Fault::LeftOpen),
+            (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::StoreCorrupted),
+            (Self::InTheLayer(Planted::ReaderNotReopened), Fault::HangingTransaction),
         ];
         favoured.into_iter().find_map(|(bug, fault)| (bug == self).then_some(fault))
     }
@@ -165,10 +165,10 @@ impl Bug {
             Self::OffsetsOutsideTheTransaction => "offsets outside the transaction",
             Self::NoSeekAfterAnAbort => "no seek after an abort",
             Self::StaleGroupMetadata => "stale group metadata accepted",
-            Self::LostAnswerTakenForAnAbort => "lost answer taken for an abort",
+            Self::LostResponseTakenForAnAbort => "lost response taken for an abort",
             Self::CheckpointAhead => "checkpoint ahead of its store",
             Self::OffsetsBeforeTheOutputs => "offsets before the outputs",
-            Self::FailedDeliveryForgotten => "failed delivery forgotten",
+            Self::FailedDeliveryIgnored => "failed delivery ignored",
             Self::ChangelogsBeforeTheOutputs => "changelogs before the outputs",
             Self::StreamTimeAheadOfTheClock => "stream time ahead of the clock",
             Self::SkipsAfterAPause => "record skipped after a pause",
@@ -188,70 +188,70 @@ impl Bug {
     }
 }
 
-/// See the module.
+/// Chooses the faults of one seed, counts them, and logs the events.
 pub(super) struct FaultInjector {
-    dice: Mutex<StdRng>,
-    /// A call in so many fails; 0 for none.
+    random: Mutex<StdRng>,
+    /// On average, one call in this many fails; 0 for none.
     one_in: u64,
-    /// Comes more often than the others, and also where nothing else fails.
+    /// A fault that is chosen more often, also in seeds without other faults.
     favoured: Option<Fault>,
-    /// Nobody crashes, so that much comes together in one life.
-    spares_lives: bool,
-    /// So many calls more fail often: a second fault while the first is still felt.
-    storm: AtomicU64,
-    /// Nobody answers before.
-    out_until: Mutex<Duration>,
+    /// No process crashes in this seed, so that many faults meet in one process.
+    has_no_crashes: bool,
+    /// The number of further calls with a high fault rate, so that faults hit the recovery from an earlier one.
+    burst_calls: AtomicU64,
+    /// The end of the present outage.
+    outage_until: Mutex<Duration>,
     pub(super) clock: Arc<ManualClock>,
-    /// An instance is stalled in the middle of a call: one at a time.
-    is_midst: AtomicBool,
-    /// What went wrong meanwhile.
-    wrong: Mutex<Option<String>>,
+    /// Whether an instance is stalled in the middle of a call. At most one is at a time.
+    is_call_stalled: AtomicBool,
+    /// The first violation that was found during a stalled call.
+    violation: Mutex<Option<String>>,
     stop_faults: AtomicBool,
     bug: Option<Bug>,
     log: Mutex<String>,
     fault_counts: Mutex<FaultCounts>,
-    /// Whether somebody has not yet got over an earlier fault.
+    /// Whether an instance is still recovering from an earlier fault.
     recovering: AtomicBool,
-    /// Whose changelogs were written to by somebody who no longer owned the task.
+    /// Tasks whose changelogs a member has written to after it lost the task.
     zombie_tasks: Mutex<BTreeSet<Partition>>,
 }
 
-/// What has gone wrong so far.
+/// The numbers of injected faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FaultCounts {
     pub(super) faults: BTreeMap<Fault, usize>,
-    /// Those that came before everybody had got over the ones before.
+    /// Faults that were injected while an instance was still recovering from an earlier one.
     pub(super) overlapping: usize,
 }
 
-const STORM_ONE_IN: u64 = 5;
+const BURST_ONE_IN: u64 = 5;
 const FAVOURED_ONE_IN: u64 = 200;
-/// Calls that fail often after something has happened: the recovery's.
-const STORM_CALLS_MAX: u64 = 40;
+/// Maximum number of calls with a high fault rate after a disturbance: those of the recovery.
+const BURST_CALLS_MAX: u64 = 40;
 
 impl FaultInjector {
     pub(super) fn new(
         seed: u64,
         bug: Option<Bug>,
         favoured: Option<Fault>,
-        spares_lives: bool,
+        has_no_crashes: bool,
         clock: Arc<ManualClock>,
     ) -> Self {
-        let mut dice = StdRng::seed_from_u64(seed);
-        let one_in = match spares_lives {
+        let mut random = StdRng::seed_from_u64(seed);
+        let one_in = match has_no_crashes {
             true => [40, 80, 120, 120],
             false => [0, 40, 120, 400],
-        }[dice.random_range(0..4_usize)];
+        }[random.random_range(0..4_usize)];
         Self {
-            dice: Mutex::new(dice),
+            random: Mutex::new(random),
             one_in,
             favoured,
-            spares_lives,
-            storm: AtomicU64::new(0),
-            out_until: Mutex::default(),
+            has_no_crashes,
+            burst_calls: AtomicU64::new(0),
+            outage_until: Mutex::default(),
             clock,
-            is_midst: AtomicBool::new(false),
-            wrong: Mutex::default(),
+            is_call_stalled: AtomicBool::new(false),
+            violation: Mutex::default(),
             stop_faults: AtomicBool::new(false),
             bug,
             log: Mutex::default(),
@@ -269,63 +269,66 @@ impl FaultInjector {
         self.bug == Some(bug)
     }
 
-    /// One of `0..end`.
+    /// A random number in `0..end`.
     pub(super) fn roll(&self, end: u64) -> u64 {
-        self.dice.lock().unwrap().random_range(0..end)
+        self.random.lock().unwrap().random_range(0..end)
     }
 
-    pub(super) fn one_in(&self, sides: u64) -> bool {
-        self.roll(sides) == 0
+    /// True once in `n` times on average.
+    pub(super) fn one_in(&self, n: u64) -> bool {
+        self.roll(n) == 0
     }
 
-    /// From here on, nothing fails.
+    /// Starts the quiescent phase, which has no faults.
     pub(super) fn stop_faults(&self) {
         self.stop_faults.store(true, Ordering::SeqCst);
-        *self.out_until.lock().unwrap() = Duration::ZERO;
+        *self.outage_until.lock().unwrap() = Duration::ZERO;
     }
 
     pub(super) fn are_faults_stopped(&self) -> bool {
         self.stop_faults.load(Ordering::SeqCst)
     }
 
-    /// Something happened. Sometimes the next calls, those of the recovery, fail often.
+    /// Sometimes raises the fault rate of the next calls, those of the recovery from a fault.
     pub(super) fn disturb(&self) {
         if self.one_in(6) {
-            self.storm.store(self.roll(STORM_CALLS_MAX), Ordering::SeqCst);
+            self.burst_calls.store(self.roll(BURST_CALLS_MAX), Ordering::SeqCst);
         }
     }
 
-    /// Whether the broker is away, for everybody.
-    pub(super) fn is_out(&self) -> bool {
-        self.clock.elapsed() < *self.out_until.lock().unwrap()
+    /// Whether the broker is unavailable to all processes.
+    pub(super) fn is_outage(&self) -> bool {
+        self.clock.elapsed() < *self.outage_until.lock().unwrap()
     }
 
-    pub(super) fn set_out(&self, span: Duration) {
-        *self.out_until.lock().unwrap() = self.clock.elapsed() + span;
+    pub(super) fn begin_outage(&self, span: Duration) {
+        *self.outage_until.lock().unwrap() = self.clock.elapsed() + span;
     }
 
-    /// An instance stalls in the middle of a call.
-    pub(super) fn stall_inside(&self) {
-        if !self.is_midst.swap(true, Ordering::SeqCst) {
-            processes::go_on_without_the_caller(self);
-            self.is_midst.store(false, Ordering::SeqCst);
-        }
+    /// Marks the caller as stalled in the middle of a call. Returns false if another one is already.
+    pub(super) fn begin_stalled_call(&self) -> bool {
+        !self.is_call_stalled.swap(true, Ordering::SeqCst)
     }
 
-    pub(super) fn went_wrong(&self, wrong: String) {
-        self.wrong.lock().unwrap().get_or_insert(wrong);
+    pub(super) fn end_stalled_call(&self) {
+        self.is_call_stalled.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn wrong(&self) -> Option<String> {
-        self.wrong.lock().unwrap().clone()
+    pub(super) fn record_violation(&self, violation: String) {
+        self.violation.lock().unwrap().get_or_insert(violation);
+    }
+
+    pub(super) fn violation(&self) -> Option<String> {
+        self.violation.lock().unwrap().clone()
     }
 
     pub(super) fn set_recovering(&self, is_recovering: bool) {
         self.recovering.store(is_recovering, Ordering::SeqCst);
     }
 
-    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
-        writeln!(self.log.lock().unwrap(), "{what}").unwrap();
+    /// Appends an event to the log.
+    pub(super) fn log_event(&self, event: std::fmt::Arguments<'_>) {
+        writeln!(self.log.lock().unwrap(), "{event}").unwrap();
     }
 
     pub(super) fn log(&self) -> MutexGuard<'_, String> {
@@ -336,53 +339,53 @@ impl FaultInjector {
         self.fault_counts.lock().unwrap().clone()
     }
 
-    /// Counts a fault.
-    pub(super) fn struck(&self, fault: Fault) {
+    /// Counts an injected fault.
+    pub(super) fn count(&self, fault: Fault) {
         let mut fault_counts = self.fault_counts.lock().unwrap();
         *fault_counts.faults.entry(fault).or_default() += 1;
-        // An end that is told again is no trouble to anybody by itself.
-        let is_trouble = fault != Fault::EndToldAgain;
+        // A repeated end is within the contract of the port, not a failure.
+        let is_failure = fault != Fault::EndRepeated;
         fault_counts.overlapping +=
-            usize::from(is_trouble && self.recovering.load(Ordering::SeqCst));
+            usize::from(is_failure && self.recovering.load(Ordering::SeqCst));
     }
 
-    /// Whether something happens that happens to everybody, also where nothing fails: one time in `sides`.
-    pub(super) fn happens(&self, fault: Fault, sides: u64) -> bool {
-        let happens = !self.are_faults_stopped() && self.one_in(sides);
-        if happens {
-            self.struck(fault);
+    /// Injects, once in `n` times, behaviour that the port allows at any time, also in seeds without faults.
+    pub(super) fn injects(&self, fault: Fault, n: u64) -> bool {
+        let is_injected = !self.are_faults_stopped() && self.one_in(n);
+        if is_injected {
+            self.count(fault);
         }
-        happens
+        is_injected
     }
 
-    /// A fault for a call, one in so many; `weight` times as often, if much depends on it.
+    /// Chooses a fault for a call, or none. Important calls have a `weight` by which the rate is multiplied.
     pub(super) fn fault(&self, possible: &[Fault], weight: u64) -> Option<Fault> {
         if self.are_faults_stopped() {
             return None;
         }
         if let Some(favoured) = self.favoured
             && possible.contains(&favoured)
-            && self.may_be(favoured)
+            && self.is_possible(favoured)
             && self.one_in(FAVOURED_ONE_IN / weight)
         {
-            self.struck(favoured);
+            self.count(favoured);
             return Some(favoured);
         }
         if self.one_in == 0 {
             return None;
         }
-        let storm = self.storm.load(Ordering::SeqCst);
-        self.storm.store(storm.saturating_sub(1), Ordering::SeqCst);
-        let sides = if storm > 0 { STORM_ONE_IN } else { (self.one_in / weight).max(STORM_ONE_IN) };
-        if !self.one_in(sides) {
+        let burst = self.burst_calls.load(Ordering::SeqCst);
+        self.burst_calls.store(burst.saturating_sub(1), Ordering::SeqCst);
+        let n = if burst > 0 { BURST_ONE_IN } else { (self.one_in / weight).max(BURST_ONE_IN) };
+        if !self.one_in(n) {
             return None;
         }
-        let possible: Vec<_> = possible.iter().filter(|fault| self.may_be(**fault)).collect();
+        let possible: Vec<_> = possible.iter().filter(|fault| self.is_possible(**fault)).collect();
         if possible.is_empty() {
             return None;
         }
         let fault = *possible[usize::try_from(self.roll(possible.len() as u64)).unwrap()];
-        self.struck(fault);
+        self.count(fault);
         Some(fault)
     }
 
@@ -390,15 +393,15 @@ impl FaultInjector {
         self.zombie_tasks.lock().unwrap().insert(task);
     }
 
-    fn may_be(&self, fault: Fault) -> bool {
+    fn is_possible(&self, fault: Fault) -> bool {
         let kills = matches!(fault, Fault::CrashBefore | Fault::CrashAfter);
         let stalls = matches!(fault, Fault::StalledInside | Fault::StalledAfter);
-        // One stalls at a time.
-        !(kills && self.spares_lives || stalls && self.is_midst.load(Ordering::SeqCst))
+        // At most one call is stalled at a time.
+        !(kills && self.has_no_crashes || stalls && self.is_call_stalled.load(Ordering::SeqCst))
     }
 
-    /// The changelogs are others.
-    pub(super) fn forget_zombie_writes(&self) {
+    /// Clears the zombie writes, after all changelogs were recreated.
+    pub(super) fn clear_zombie_writes(&self) {
         self.zombie_tasks.lock().unwrap().clear();
     }
 

@@ -1,37 +1,40 @@
-//! Several instances on one broker, a clock turned by hand, and whatever can go wrong, all from one seed: the
-//! crashes, the zombies, the lost answers. What comes out is held against a plain sequential model.
+//! Deterministic simulation: several instances on one broker with a manual clock, under crashes, zombies, lost responses
+//! and other faults, all chosen by one seed. Outputs and stores are compared with a sequential model.
 //!
 //! ```text
-//!   seed ─▶ FaultInjector ─▶ FaultyBroker ─▶ LocalBroker      every call may fail; for a while, all of them
-//!             ├──────▶ FaultyReader                     records with an error; an end that is told again
-//!             ├──────▶ FaultyMember ─▶ a queue          at least once: accepted is not written
-//!             ├──────▶ Disk                             lost, damaged, older than what was written
-//!             ├──────▶ processes                        one stalls in a call, the others go on
-//!             └──────▶ World: turn, start, stop, kill, stall, put, let time pass, make all topics again
-//!                        └─ when it is calm again ─▶ Model::check, or ::check_at_least_once
+//!   seed ─▶ FaultInjector ─▶ FaultyBroker ─▶ LocalBroker     faults of calls, outages
+//!             ├──────▶ FaultyReader                    records with an error, a repeated end
+//!             ├──────▶ FaultyMember ─▶ Queue           at least once: records that were accepted and not written
+//!             ├──────▶ Disk                            lost, corrupted, without the writes that were not synced
+//!             ├──────▶ processes                       one stalls in a call while the others run
+//!             └──────▶ Simulation: turn, start, stop, kill, stall, publish, advance the clock, recreate topics
+//!                        └─ quiescent phase (settle) ─▶ Model::check, or ::check_at_least_once
 //! ```
-//! Faults overlap: an instance that recovers gets more faults than others; several die or stall at the same time; the
-//! broker is away while tasks move and restore. Event times are not those of the records: there are backfills from before
-//! the start, in several orders, producers whose clocks are fast, and partitions that fall silent. In every fourth seed nobody
-//! crashes, so that one life sees many fences, damages and takeovers: an instance may only end for what it has been through since
-//! its last success (`process`). In half of the seeds all topics are deleted and recreated, and disks are of the old ones. The table counts how many faults came while somebody was still joining,
-//! restoring, or cut off.
+//! Faults overlap: an instance that is recovering gets more faults than others, several instances crash or stall at the
+//! same time, and the broker is unavailable while tasks move and restore. The table counts the faults that were injected
+//! while an instance was joining or restoring, or during an outage.
 //!
-//! `make simulation SEEDS=200 FIRST=1`; a failure prints its seed, and the last of what happened.
+//! Event times differ from the timestamps of the records: there are backfills from before the start in several orders,
+//! producers with fast clocks, and partitions without further records. In every fourth seed no instance crashes, so that
+//! one instance sees many fences, corruptions and takeovers: it may end only because of the failures since its last
+//! success (`process`). In half of the seeds all topics are deleted and recreated while the disks keep the old stores.
+//!
+//! Run `make simulation SEEDS=200 FIRST=1`. A failure prints its seed and the last events.
 
-#![expect(clippy::print_stdout, reason = "what `make simulation` shows")]
+#![expect(clippy::print_stdout, reason = "`make simulation` prints the tables")]
 
 mod at_least_once;
 mod disk;
 mod fault_injector;
-mod faults;
-mod member;
+mod faulty_broker;
+mod faulty_calls;
+mod faulty_member;
 mod model;
 mod process;
 mod processes;
+mod run;
 mod settle;
 mod workload;
-mod world;
 
 use std::{env, fmt::Write as _, thread};
 
@@ -40,41 +43,41 @@ use crate::{
     runtime::broker::ProcessingGuarantee,
     simulation::{
         fault_injector::{Bug, Fault, FaultCounts},
-        world::{Outcome, SESSION_TIMEOUT, Setting, TRANSACTION_TIMEOUT, simulate},
+        run::{Outcome, SESSION_TIMEOUT, Setting, TRANSACTION_TIMEOUT, simulate},
     },
 };
 
 use ProcessingGuarantee::{AtLeastOnce, ExactlyOnce};
 
 fn setting(guarantee: ProcessingGuarantee, bug: Option<Bug>) -> Setting {
-    // A zombie's commit meets two guards. To see what the group's is worth, the other one, that its
-    // transaction has timed out, is taken away.
-    // And nothing else leaves transactions open for long enough for a restore to find them.
-    let is_endless =
+    // Two checks stop the commit of a zombie: the group's, and the timeout of its transaction. Without the timeout, only
+    // the group's check is left. A restore finds open transactions only without the timeout, too.
+    let has_long_transactions =
         matches!(bug, Some(Bug::StaleGroupMetadata | Bug::InTheLayer(Planted::ReaderNotReopened)));
-    let transaction_timeout = if is_endless { SESSION_TIMEOUT * 3 } else { TRANSACTION_TIMEOUT };
+    let transaction_timeout =
+        if has_long_transactions { SESSION_TIMEOUT * 3 } else { TRANSACTION_TIMEOUT };
     Setting { guarantee, bug, favoured: bug.and_then(Bug::favoured), transaction_timeout }
 }
 
-/// What many seeds came to.
+/// The summary of the outcomes of many seeds.
 #[derive(Default)]
-struct Sum {
+struct Summary {
     fault_counts: FaultCounts,
     records: u64,
     zombie_tasks: usize,
     violations: Vec<String>,
 }
 
-impl Sum {
+impl Summary {
     fn of(seeds: impl Iterator<Item = u64>, setting: Setting) -> Self {
-        let mut sum = Self::default();
+        let mut summary = Self::default();
         for seed in seeds {
             match simulate(seed, setting) {
-                Ok(outcome) => sum.add(outcome),
-                Err(wrong) => sum.violations.push(wrong),
+                Ok(outcome) => summary.add(outcome),
+                Err(violation) => summary.violations.push(violation),
             }
         }
-        sum
+        summary
     }
 
     fn add(&mut self, outcome: Outcome) {
@@ -87,64 +90,64 @@ impl Sum {
     }
 }
 
-/// `name` from the environment, or else `default`.
-#[expect(clippy::disallowed_methods, reason = "`make simulation` says which seeds")]
+/// The number in the environment variable `name`, or `default`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`make simulation` sets the seeds in the environment"
+)]
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn table(first: u64, seeds: u64, [exactly, at_least]: &[Sum; 2]) -> String {
+fn table(first: u64, seeds: u64, [exactly, at_least]: &[Summary; 2]) -> String {
     let mut text = String::new();
     let last = first + seeds - 1;
     let title = format!("seeds {first} to {last}");
     writeln!(text, "\n{title:<36}{:>14}{:>15}", "exactly once", "at least once").unwrap();
-    let mut row = |what: &str, one: String, other: String| {
-        writeln!(text, "{what:<36}{one:>14}{other:>15}").unwrap();
+    let mut count = |name: &str, of: &dyn Fn(&Summary) -> u64| {
+        writeln!(text, "{name:<36}{:>14}{:>15}", of(exactly), of(at_least)).unwrap();
     };
-    let mut count = |what: &str, of: &dyn Fn(&Sum) -> u64| {
-        row(what, of(exactly).to_string(), of(at_least).to_string());
-    };
-    count("records", &|sum| sum.records);
+    count("records", &|summary| summary.records);
     for fault in Fault::ALL {
-        count(fault.name(), &|sum| {
-            sum.fault_counts.faults.get(&fault).map_or(0, |times| *times as u64)
+        count(fault.name(), &|summary| {
+            summary.fault_counts.faults.get(&fault).map_or(0, |times| *times as u64)
         });
     }
-    let is_trouble = |(fault, _): &(&Fault, &usize)| **fault != Fault::EndToldAgain;
-    count("faults in all", &|sum| {
-        sum.fault_counts.faults.iter().filter(is_trouble).map(|(_, times)| *times as u64).sum()
+    let is_failure = |(fault, _): &(&Fault, &usize)| **fault != Fault::EndRepeated;
+    count("faults in total", &|summary| {
+        summary.fault_counts.faults.iter().filter(is_failure).map(|(_, times)| *times as u64).sum()
     });
-    count("  of these amid a recovery", &|sum| sum.fault_counts.overlapping as u64);
-    count("tasks a zombie wrote for", &|sum| sum.zombie_tasks as u64);
-    count("violations", &|sum| sum.violations.len() as u64);
+    count("  of these during a recovery", &|summary| summary.fault_counts.overlapping as u64);
+    count("tasks with zombie writes", &|summary| summary.zombie_tasks as u64);
+    count("violations", &|summary| summary.violations.len() as u64);
     text
 }
 
 #[test]
-fn whatever_happens_each_record_counts() {
+fn no_seed_violates_the_guarantees() {
     let first = number("FORETELL_SIMULATION_FIRST", 1);
     let seeds = number("FORETELL_SIMULATION_SEEDS", 40);
-    let run = |guarantee| Sum::of(first..first + seeds, setting(guarantee, None));
-    let sums = thread::scope(|scope| {
+    let run = |guarantee| Summary::of(first..first + seeds, setting(guarantee, None));
+    let summaries = thread::scope(|scope| {
         let other = scope.spawn(|| run(AtLeastOnce));
         [run(ExactlyOnce), other.join().expect("no seed panics")]
     });
-    println!("{}", table(first, seeds, &sums));
-    let violations = sums.map(|sum| sum.violations).concat();
+    println!("{}", table(first, seeds, &summaries));
+    let violations = summaries.map(|summary| summary.violations).concat();
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));
 }
 
-/// The wait for open transactions holds even where they outlive the sessions of their members.
+/// A restore waits for open transactions also where they outlive the sessions of their members.
 #[test]
-fn a_transaction_that_never_ends_hides_nothing() {
-    let endless =
+fn transactions_longer_than_sessions_do_not_violate_the_guarantees() {
+    let long_transactions =
         Setting { transaction_timeout: SESSION_TIMEOUT * 3, ..setting(ExactlyOnce, None) };
-    let Sum { violations, .. } = Sum::of(1..=20, endless);
+    let Summary { violations, .. } = Summary::of(1..=20, long_transactions);
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));
 }
 
 #[test]
-fn a_seed_gives_the_same_bytes_twice() {
+fn a_seed_gives_the_same_outcome_twice() {
     for guarantee in [ExactlyOnce, AtLeastOnce] {
         for seed in 1..=5 {
             let run = || simulate(seed, setting(guarantee, None));
@@ -161,18 +164,18 @@ fn bugs(guarantee: ProcessingGuarantee) -> Vec<Bug> {
         ExactlyOnce => &[
             Bug::OffsetsOutsideTheTransaction,
             Bug::StaleGroupMetadata,
-            Bug::LostAnswerTakenForAnAbort,
-            // What comes again without a failure may do so at least once.
+            Bug::LostResponseTakenForAnAbort,
+            // At least once allows repeated records.
             Bug::RepeatsAfterARebalance,
             Bug::InTheLayer(Planted::StateBeforeTheCommit),
-            // What is counted again at least once hides what a checkpoint passes over.
+            // At least once, reprocessing hides the changes that a checkpoint skips.
             Bug::InTheLayer(Planted::EndAskedAfterTheCommit),
-            // Without transactions there is nothing to be decided.
+            // At least once has no open transactions.
             Bug::InTheLayer(Planted::ReaderNotReopened),
         ],
         AtLeastOnce => &[
             Bug::OffsetsBeforeTheOutputs,
-            Bug::FailedDeliveryForgotten,
+            Bug::FailedDeliveryIgnored,
             Bug::ChangelogsBeforeTheOutputs,
         ],
     };
@@ -191,7 +194,7 @@ fn bugs(guarantee: ProcessingGuarantee) -> Vec<Bug> {
     of_one.iter().copied().chain(of_both).collect()
 }
 
-/// The first seed that finds `bug`, and nothing wrong without it.
+/// The first seed that has a violation with `bug` and none without it.
 fn caught_by(guarantee: ProcessingGuarantee, bug: Bug) -> Option<u64> {
     let with = setting(guarantee, Some(bug));
     let without = Setting { bug: None, ..with };

@@ -1,5 +1,5 @@
-//! What is to come of what was put in: the plain sequential model that outputs and stores are held against.
-//! [`Model::check`] is for exactly once; what at least once promises is in `at_least_once`.
+//! A sequential model of the topology, with which outputs and stores are compared. [`Model::check`] checks exactly once;
+//! `at_least_once` has the weaker check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,37 +11,38 @@ use crate::{
     time::EventTime,
 };
 
-/// What was put in, by key and topic, in order.
+/// The input of a simulation.
 #[derive(Debug, Default)]
 pub(super) struct Model {
+    /// Values by key and topic, in the order of writing.
     pub(super) inputs: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     pub(super) poison: BTreeSet<String>,
-    /// By their event times, these come within the window, in whatever order they were written.
+    /// Values that are in time by their event times, whatever the order of writing.
     pub(super) in_time: BTreeSet<String>,
 }
 
-/// What is committed in the end.
-pub(super) struct Found {
+/// Everything that is committed at the end of a simulation.
+pub(super) struct Committed {
     pub(super) outputs: Vec<InputRecord>,
     pub(super) dead_letters: Vec<InputRecord>,
     pub(super) stores: Stores,
-    /// Windows before this are closed.
+    /// Windows before this time are closed.
     pub(super) still_open: EventTime,
 }
 
-/// What the changelogs say.
+/// The contents of the stores according to their changelogs.
 #[derive(Debug, Default)]
 pub(super) struct Stores {
     pub(super) numbers: BTreeMap<String, u32>,
-    /// By key, what is in the window, and since when.
+    /// The entries of the window by key: event time and value.
     pub(super) window: BTreeMap<String, Vec<(EventTime, String)>>,
 }
 
-/// One output.
-pub(super) enum Said<'a> {
-    /// A record came out, with its numbers.
+/// A parsed output record.
+pub(super) enum Output<'a> {
+    /// An input with its numbers within its topic and key, and within its key.
     Numbered { input: &'a str, topic: &'a str, of_topic: u32, of_key: u32, is_late: bool },
-    /// It left the window.
+    /// An input that has left the window.
     Closed(&'a str),
 }
 
@@ -52,9 +53,9 @@ impl Stores {
             let number = Stored::<u32>::version(1).decode(value).unwrap();
             stores.numbers.insert(text(Some(key)), number);
         }
-        for (place, value) in compacted(window) {
-            // As `state/window.rs` draws it: 1, the key's length, the key, the time, the sequence.
-            let (length, rest) = place[1..].split_first_chunk::<4>().unwrap();
+        for (layout, value) in compacted(window) {
+            // The layout of `state/window.rs`: 1, length of the key, key, time, sequence.
+            let (length, rest) = layout[1..].split_first_chunk::<4>().unwrap();
             let (key, rest) = rest.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
             let time = u64::from_be_bytes(*rest.first_chunk().unwrap()) ^ (1 << 63);
             let value = Stored::<String>::version(1).decode(value).unwrap();
@@ -65,7 +66,7 @@ impl Stores {
     }
 }
 
-/// The last value of every key.
+/// The last value of every key of a changelog.
 fn compacted(changelog: &[InputRecord]) -> BTreeMap<&[u8], &[u8]> {
     let mut entries = BTreeMap::new();
     for record in changelog.iter().filter(|record| !is_mark(record)) {
@@ -78,17 +79,18 @@ fn compacted(changelog: &[InputRecord]) -> BTreeMap<&[u8], &[u8]> {
     entries
 }
 
-/// What `value` says, as the workload writes it.
-pub(super) fn said(value: &str) -> Said<'_> {
+/// Parses an output value of the workload.
+pub(super) fn parse_output(value: &str) -> Output<'_> {
     let words: Vec<&str> = value.split(' ').collect();
-    let [input, topic, of_topic, of_key, late] = words[..] else { return Said::Closed(words[0]) };
+    let [input, topic, of_topic, of_key, late] = words[..] else { return Output::Closed(words[0]) };
     let number = |text: &str| text.parse().unwrap();
     let (of_topic, of_key) = (number(of_topic), number(of_key));
-    Said::Numbered { input, topic, of_topic, of_key, is_late: late == "late" }
+    Output::Numbered { input, topic, of_topic, of_key, is_late: late == "late" }
 }
 
 impl Model {
-    pub(super) fn put(&mut self, topic: &str, key: &str, value: &str) {
+    /// Adds an input.
+    pub(super) fn add(&mut self, topic: &str, key: &str, value: &str) {
         if value.starts_with(POISON) {
             self.poison.insert(value.to_owned());
             return;
@@ -97,18 +99,19 @@ impl Model {
         of_key.entry(topic.to_owned()).or_default().push(value.to_owned());
     }
 
-    /// Says what is wrong: every input of a key came out once, in its topic's order, with its number; the numbers over
-    /// both topics leave nothing out; what was kept in the window has left it once, or is there still; what
-    /// had to be dead-lettered was, once; and the stores have counted all that, and nothing else.
-    pub(super) fn check(&self, found: &Found) -> Result<(), String> {
-        let dead: Vec<_> =
-            found.dead_letters.iter().map(|record| text(record.value.as_deref())).collect();
-        let unique: BTreeSet<_> = dead.iter().cloned().collect();
-        if unique.len() != dead.len() || unique != self.poison {
-            return Err(format!("dead-lettered: {dead:?}, not {:?}", self.poison));
+    /// Checks exactly once: every input of a key was output once, in its topic's order, with its number; the numbers over
+    /// both topics have no gaps; each input that was added to the window has left it once or is still there; each poison
+    /// value was dead-lettered once; and the stores have counted exactly this. Returns a description of the violation.
+    pub(super) fn check(&self, committed: &Committed) -> Result<(), String> {
+        let dead_letters: Vec<_> =
+            committed.dead_letters.iter().map(|record| text(record.value.as_deref())).collect();
+        let unique: BTreeSet<_> = dead_letters.iter().cloned().collect();
+        if unique.len() != dead_letters.len() || unique != self.poison {
+            return Err(format!("dead letters {dead_letters:?}, expected {:?}", self.poison));
         }
-        for (key, records) in self.by_key(&found.outputs)? {
-            self.check_key(&key, &records, found).map_err(|wrong| format!("{key}: {wrong}"))?;
+        for (key, records) in self.by_key(&committed.outputs)? {
+            self.check_key(&key, &records, committed)
+                .map_err(|violation| format!("{key}: {violation}"))?;
         }
         let names = self.inputs.iter().flat_map(|(key, topics)| {
             let of_topic = topics.iter().map(move |(topic, inputs)| {
@@ -118,13 +121,16 @@ impl Model {
             of_topic.chain([(key.clone(), of_key)])
         });
         let numbers: BTreeMap<_, _> = names.collect();
-        if found.stores.numbers != numbers {
-            return Err(format!("the store says {:?}, not {numbers:?}", found.stores.numbers));
+        if committed.stores.numbers != numbers {
+            return Err(format!(
+                "numbers in the store are {:?}, expected {numbers:?}",
+                committed.stores.numbers
+            ));
         }
         Ok(())
     }
 
-    /// The outputs of each key, of all that were put in and no other.
+    /// The outputs of each key. An error if the keys differ from those of the input.
     pub(super) fn by_key<'r>(
         &self,
         outputs: &'r [InputRecord],
@@ -134,51 +140,58 @@ impl Model {
             by_key.entry(text(record.key.as_deref())).or_default().push(record);
         }
         if !by_key.keys().eq(self.inputs.keys()) {
-            return Err(format!("keys: {:?}", by_key.keys()));
+            return Err(format!("output has the keys {:?}", by_key.keys()));
         }
         Ok(by_key)
     }
 
-    fn check_key(&self, key: &str, records: &[&InputRecord], found: &Found) -> Result<(), String> {
-        let mut came = BTreeMap::<String, Vec<String>>::new();
-        let (mut kept, mut left, mut count) = (Vec::new(), Vec::new(), 0);
+    fn check_key(
+        &self,
+        key: &str,
+        records: &[&InputRecord],
+        committed: &Committed,
+    ) -> Result<(), String> {
+        let mut output = BTreeMap::<String, Vec<String>>::new();
+        let (mut added, mut closed, mut count) = (Vec::new(), Vec::new(), 0);
         for record in records {
             let value = text(record.value.as_deref());
-            match said(&value) {
-                Said::Closed(input) => left.push(input.to_owned()),
-                Said::Numbered { input, topic, of_topic, of_key, is_late } => {
-                    let of_this = came.entry(topic.to_owned()).or_default();
-                    of_this.push(input.to_owned());
+            match parse_output(&value) {
+                Output::Closed(input) => closed.push(input.to_owned()),
+                Output::Numbered { input, topic, of_topic, of_key, is_late } => {
+                    let topic_output = output.entry(topic.to_owned()).or_default();
+                    topic_output.push(input.to_owned());
                     count += 1;
-                    if of_topic as usize != of_this.len() || of_key != count {
-                        let should = of_this.len();
-                        return Err(format!("`{value}` should be number {should} and {count}"));
+                    if of_topic as usize != topic_output.len() || of_key != count {
+                        let expected = topic_output.len();
+                        return Err(format!("`{value}` should be number {expected} and {count}"));
                     }
                     if !is_late {
-                        kept.push(input.to_owned());
+                        added.push(input.to_owned());
                     } else if self.in_time.contains(input) {
                         return Err(format!("`{value}` was in time"));
                     }
                 }
             }
         }
-        if came != self.inputs[key] {
-            return Err(format!("came {came:?}, not {:?}", self.inputs[key]));
+        if output != self.inputs[key] {
+            return Err(format!("output {output:?}, expected {:?}", self.inputs[key]));
         }
-        let still_there = found.stores.window.get(key);
-        for (time, value) in still_there.into_iter().flatten() {
-            if *time < found.still_open {
+        let stored = committed.stores.window.get(key);
+        for (time, value) in stored.into_iter().flatten() {
+            if *time < committed.still_open {
                 return Err(format!("{value} should have left the window"));
             }
-            left.push(value.clone());
+            closed.push(value.clone());
         }
-        kept.sort_unstable();
-        left.sort_unstable();
-        if kept != left {
-            kept.retain(|value| {
-                left.iter().position(|one| one == value).map(|at| left.remove(at)).is_none()
+        added.sort_unstable();
+        closed.sort_unstable();
+        if added != closed {
+            added.retain(|value| {
+                closed.iter().position(|one| one == value).map(|at| closed.remove(at)).is_none()
             });
-            return Err(format!("kept and gone {kept:?}, there and never kept {left:?}"));
+            return Err(format!(
+                "lost from the window {added:?}, never added to the window {closed:?}"
+            ));
         }
         Ok(())
     }

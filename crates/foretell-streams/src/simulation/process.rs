@@ -1,4 +1,4 @@
-//! A process that can die, and what it has been through: whether it has a reason to give up.
+//! A simulated process that can crash, and the failures since its last success: whether it may end with an error.
 
 use std::{
     collections::BTreeMap,
@@ -13,84 +13,88 @@ use crate::{
     runtime::{WorkerError, broker::BrokerError},
 };
 
-/// A process; once it is dead, nothing of it reaches the broker.
+/// A simulated process. After a crash, none of its calls reaches the broker.
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) name: String,
-    dead: Arc<AtomicBool>,
-    life: Arc<Mutex<Life>>,
+    has_crashed: Arc<AtomicBool>,
+    failures: Arc<Mutex<Failures>>,
 }
 
-/// What counts towards giving up.
+/// The failures that justify an error at the end.
 #[derive(Default)]
-struct Life {
-    /// Since the last commit.
+struct Failures {
+    /// Joins since the last commit.
     joins: u32,
-    /// How often stores of each task were damaged since they last followed a commit.
-    damages: BTreeMap<Partition, u32>,
-    /// The same of those that are about to follow the commit just made.
-    damages_before: BTreeMap<Partition, u32>,
+    /// Corruptions of each task's stores since the stores last followed a commit.
+    corruptions: BTreeMap<Partition, u32>,
+    /// Earlier corruptions of tasks whose stores are about to follow the commit just made.
+    corruptions_before_commit: BTreeMap<Partition, u32>,
 }
 
-/// A worker gives up when it is fenced once more than so often without a commit; it has joined after each time but that.
+/// A worker ends when it is fenced more often than this without a commit. It has joined again each time before.
 const FENCED_MAX: u32 = 5;
-/// The first is repaired by a rebuild.
-const DAMAGES_MIN: u32 = 2;
+/// The first corruption of a store is repaired by a rebuild.
+const CORRUPTIONS_MIN: u32 = 2;
 
 impl Process {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), dead: Arc::default(), life: Arc::default() }
+        Self { name: name.to_owned(), has_crashed: Arc::default(), failures: Arc::default() }
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
+    pub(super) fn has_crashed(&self) -> bool {
+        self.has_crashed.load(Ordering::SeqCst)
     }
 
-    pub(super) fn die(&self) -> BrokerError {
-        self.dead.store(true, Ordering::SeqCst);
-        BrokerError::Fatal("this process is dead".to_owned())
+    /// Crashes the process. Returns the error of all its calls from now on.
+    pub(super) fn crash(&self) -> BrokerError {
+        self.has_crashed.store(true, Ordering::SeqCst);
+        BrokerError::Fatal("this process has crashed".to_owned())
     }
 
-    pub(super) fn has_joined(&self) {
-        let mut life = self.life();
-        *life = Life { joins: life.joins + 1, ..Life::default() };
+    pub(super) fn record_join(&self) {
+        let mut failures = self.failures();
+        *failures = Failures { joins: failures.joins + 1, ..Failures::default() };
     }
 
-    /// It has heard that a commit succeeded, with offsets of these tasks. Their stores follow before it calls the broker again.
-    pub(super) fn has_committed(&self, tasks: impl Iterator<Item = Partition>) {
-        let mut life = self.life();
-        life.joins = 0;
+    /// Records that the process got the result of a successful commit with offsets of these tasks. Their stores follow
+    /// before the next call to the broker.
+    pub(super) fn record_commit(&self, tasks: impl Iterator<Item = Partition>) {
+        let mut failures = self.failures();
+        failures.joins = 0;
         for task in tasks {
-            if let Some(damages) = life.damages.remove(&task) {
-                life.damages_before.insert(task, damages);
+            if let Some(corruptions) = failures.corruptions.remove(&task) {
+                failures.corruptions_before_commit.insert(task, corruptions);
             }
         }
     }
 
-    pub(super) fn calls_the_broker(&self) {
-        self.life().damages_before.clear();
+    pub(super) fn record_broker_call(&self) {
+        self.failures().corruptions_before_commit.clear();
     }
 
-    /// A store of one of its tasks is damaged.
-    pub(super) fn was_damaged(&self, task: Partition) {
-        let mut life = self.life();
-        let before = life.damages_before.remove(&task).unwrap_or(0);
-        *life.damages.entry(task).or_default() += before + 1;
+    /// Records that a store of an active task was found corrupted.
+    pub(super) fn record_corruption(&self, task: Partition) {
+        let mut failures = self.failures();
+        let before = failures.corruptions_before_commit.remove(&task).unwrap_or(0);
+        *failures.corruptions.entry(task).or_default() += before + 1;
     }
 
-    /// Whether what it has been through is a reason to end with `error`. It does not end because nobody answers.
+    /// Whether the failures since the last success justify ending with `error`. An unavailable broker never does.
     pub(super) fn may_end_with(&self, error: &WorkerError) -> bool {
-        let life = self.life();
-        self.is_dead()
+        let failures = self.failures();
+        self.has_crashed()
             || match error {
-                WorkerError::FencedAgain { .. } => life.joins >= FENCED_MAX,
-                WorkerError::State(_) => life.damages.values().any(|times| *times >= DAMAGES_MIN),
+                WorkerError::FencedAgain { .. } => failures.joins >= FENCED_MAX,
+                WorkerError::State(_) => {
+                    failures.corruptions.values().any(|times| *times >= CORRUPTIONS_MIN)
+                }
                 WorkerError::Broker(error) => matches!(error, BrokerError::Fenced(_)),
                 WorkerError::Repartitioned(_) => false,
             }
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap()
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap()
     }
 }

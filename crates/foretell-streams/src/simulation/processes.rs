@@ -1,5 +1,5 @@
-//! Running processes. One may stall in the middle of a call while the others go on: when it wakes, what it was
-//! about to write is for tasks that are theirs by then.
+//! The running processes. One may stall in the middle of a call while the others run. When it resumes, it may write
+//! for tasks that other processes own by then.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -14,18 +14,18 @@ pub(super) struct Instance {
     pub(super) process: Process,
     pub(super) worker: Worker,
     pub(super) board: StatusBoard,
-    /// Of every second seed.
+    /// Present in every second seed.
     pub(super) standby: Option<Standby>,
     pub(super) stalled_until: Duration,
 }
 
-/// How long a call may take that should take no time: past every session.
-const CALL_MAX_MS: u64 = 20_000;
-/// Turns of the others meanwhile.
-const TURNS_MEANWHILE_MAX: u64 = 150;
+/// Maximum duration of a stalled call, in milliseconds: longer than every session.
+const STALLED_CALL_MAX_MS: u64 = 20_000;
+/// Maximum number of turns of the other processes during a stalled call.
+const TURNS_DURING_STALL_MAX: u64 = 150;
 
 thread_local! {
-    /// A worker stays on its thread, and a seed, too: so a call of one finds the others here.
+    /// Each seed runs on one thread, so a call of one process finds the others here.
     static PROCESSES: RefCell<Vec<Instance>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -49,17 +49,18 @@ pub(super) fn remove(at: usize) -> Instance {
     PROCESSES.with_borrow_mut(|processes| processes.remove(at))
 }
 
-/// A task of which some instance has neither its own nor a copy, though it keeps copies.
-pub(super) fn lacks_a_copy(partitions: u32) -> Option<String> {
+/// Describes a task that an instance with standbys neither runs nor has a standby of.
+pub(super) fn missing_standby(partitions: u32) -> Option<String> {
     PROCESSES.with_borrow(|processes| {
         let tasks = || (0..i32::try_from(partitions).unwrap()).map(Partition);
         processes.iter().find_map(|one| {
-            let copies = one.standby.as_ref()?.copies();
+            let standbys = one.standby.as_ref()?.copies();
             let status = one.board.read();
-            let own = status.values().flat_map(|status| &status.tasks);
-            let own: Vec<_> = own.map(|task| Partition(task.partition)).collect();
-            let lacked = tasks().find(|task| !own.contains(task) && !copies.contains(task))?;
-            Some(format!("{} has no copy of task {lacked}", one.process.name))
+            let active = status.values().flat_map(|status| &status.tasks);
+            let active: Vec<_> = active.map(|task| Partition(task.partition)).collect();
+            let missing =
+                tasks().find(|task| !active.contains(task) && !standbys.contains(task))?;
+            Some(format!("{} has no standby of task {missing}", one.process.name))
         })
     })
 }
@@ -78,44 +79,54 @@ pub(super) fn turn(at: usize, faults: &FaultInjector) -> Result<(), String> {
     if let Some(standby) = &mut instance.standby {
         result = result.and_then(|()| standby.turn().map(|_| ()));
     }
-    if result.is_ok() && !instance.process.is_dead() {
+    if result.is_ok() && !instance.process.has_crashed() {
         PROCESSES.with_borrow_mut(|processes| processes.insert(at.min(processes.len()), instance));
         return Ok(());
     }
     let process = instance.process.clone();
     drop(instance);
-    ended(&process, result, faults)
+    check_end(&process, result, faults)
 }
 
-/// SIGTERM.
+/// Stops an instance in order, as after SIGTERM.
 pub(super) fn stop(at: usize, faults: &FaultInjector) -> Result<(), String> {
     let Instance { process, worker, .. } = remove(at);
     let signal = StopSignal::default();
     signal.stop();
     match worker.run(&signal) {
-        // It could not say goodbye.
-        Err(WorkerError::Broker(BrokerError::Retry(_))) => ended(&process, Ok(()), faults),
-        result => ended(&process, result, faults),
+        // The broker was not available for leaving the group.
+        Err(WorkerError::Broker(BrokerError::Retry(_))) => check_end(&process, Ok(()), faults),
+        result => check_end(&process, result, faults),
     }
 }
 
-fn ended(
+/// Checks that a process which has ended had a reason to.
+fn check_end(
     process: &Process,
     result: Result<(), WorkerError>,
     faults: &FaultInjector,
 ) -> Result<(), String> {
-    faults.note(format_args!("{} ends: {result:?}", process.name));
+    faults.log_event(format_args!("{} ends: {result:?}", process.name));
     faults.disturb();
     match result {
         Ok(()) => Ok(()),
         Err(error) if process.may_end_with(&error) => Ok(()),
-        Err(error) => Err(format!("{} gave up: {error}", process.name)),
+        Err(error) => Err(format!("{} ended without a reason: {error}", process.name)),
     }
 }
 
-/// An instance stalls in the middle of a call: time passes, and the others go on.
-pub(super) fn go_on_without_the_caller(faults: &FaultInjector) {
-    let (span, turns) = (faults.roll(CALL_MAX_MS), 1 + faults.roll(TURNS_MEANWHILE_MAX));
+/// Stalls the caller in the middle of a call: time passes, and the other instances run. Does nothing if another caller is
+/// stalled already.
+pub(super) fn stall_caller(faults: &FaultInjector) {
+    if !faults.begin_stalled_call() {
+        return;
+    }
+    run_others(faults);
+    faults.end_stalled_call();
+}
+
+fn run_others(faults: &FaultInjector) {
+    let (span, turns) = (faults.roll(STALLED_CALL_MAX_MS), 1 + faults.roll(TURNS_DURING_STALL_MAX));
     for _ in 0..turns {
         faults.clock.advance(Duration::from_millis(span / turns));
         let count = len() as u64;
@@ -124,9 +135,9 @@ pub(super) fn go_on_without_the_caller(faults: &FaultInjector) {
         }
         let at = usize::try_from(faults.roll(count)).unwrap();
         if !is_stalled(at, faults.clock.elapsed())
-            && let Err(wrong) = turn(at, faults)
+            && let Err(violation) = turn(at, faults)
         {
-            faults.went_wrong(wrong);
+            faults.record_violation(violation);
         }
     }
 }

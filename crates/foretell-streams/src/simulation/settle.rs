@@ -1,4 +1,4 @@
-//! The quiescent phase: nothing fails any more, all that was put in has to come out, and windows have to close.
+//! The quiescent phase: no more faults, all input must be processed, and windows must close.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -6,65 +6,65 @@ use crate::{
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
     runtime::broker::{Broker as _, ProcessingGuarantee, ReadFrom, ReadTo},
     simulation::{
-        at_least_once::Seen,
-        model::{Found, Stores},
+        at_least_once::History,
+        model::{Committed, Stores},
         processes,
+        run::{FAST_CLOCK_MAX_MS, Simulation},
         workload::WINDOW,
-        world::{FAST_CLOCK_MAX_MS, World},
     },
     time::{Clock as _, EventTime},
 };
 
-/// Long enough for every session to run out, and every task to be restored.
-const CALM_STEPS_MAX: usize = 5_000;
-const CALM_STEP: Duration = Duration::from_millis(20);
+/// Enough steps for every session to time out and every task to be restored.
+const QUIESCENT_STEPS_MAX: usize = 5_000;
+const QUIESCENT_STEP: Duration = Duration::from_millis(20);
 const CLOSING_ROUNDS_MAX: usize = 4;
-/// Longer than a task has to be quiet before its stream time goes on, and than a window after that.
+/// Together with [`QUIET_STEP`], longer than the time after which a quiet task advances its stream time, plus a window.
 const QUIET_STEPS: usize = 300;
 const QUIET_STEP: Duration = Duration::from_millis(200);
 
-impl World {
-    /// Ends the fault phase, and says what was committed.
+impl Simulation {
+    /// Ends the fault phase, processes the remaining input and checks the result. Returns the committed outputs.
     pub(super) fn settle(&mut self) -> Result<String, String> {
         self.faults.stop_faults();
-        self.faults.note(format_args!("calm"));
-        self.finish()?;
-        // One clock is fast; the records after it are in time all the same.
+        self.faults.log_event(format_args!("quiescent phase"));
+        self.process_all()?;
+        // A record of a fast clock does not make the records after it late.
         let fast = Duration::from_millis(FAST_CLOCK_MAX_MS);
         for (ahead, is_in_time) in [(fast, false), (Duration::ZERO, true)] {
             let now = EventTime(self.clock.now().0);
             for partition in 0..i32::try_from(self.partitions).unwrap() {
-                let key = format!("{partition}-calm");
+                let key = format!("{partition}-quiescent");
                 match is_in_time {
-                    true => self.put_in_time("in", partition, &key, now),
-                    false => drop(self.put("in", partition, &key, "fast", now + ahead)),
+                    true => self.publish_in_time("in", partition, &key, now),
+                    false => drop(self.publish("in", partition, &key, "fast", now + ahead)),
                 }
             }
-            self.finish()?;
+            self.process_all()?;
         }
         let last = EventTime(self.clock.now().0);
-        // Windows close by stream time, which goes on with the records of each task, or with the clock where nothing
-        // comes any more.
+        // Windows close by stream time, which advances with the records of each task, or with the clock while there are
+        // none.
         for round in 1.. {
             let closed = if self.falls_silent {
-                self.let_it_be_quiet()?;
+                self.run_without_input()?;
                 last - WINDOW / 2
             } else {
                 self.clock.advance(3 * WINDOW);
                 let end = EventTime(self.clock.now().0);
                 for partition in 0..i32::try_from(self.partitions).unwrap() {
-                    self.put("in", partition, &format!("{partition}-end"), "end", end);
+                    self.publish("in", partition, &format!("{partition}-end"), "end", end);
                 }
-                self.finish()?;
+                self.process_all()?;
                 end - WINDOW
             };
             match self.check(closed) {
                 Ok(()) => break,
-                Err(wrong) if round == CLOSING_ROUNDS_MAX => return Err(wrong),
+                Err(violation) if round == CLOSING_ROUNDS_MAX => return Err(violation),
                 Err(_) => {}
             }
         }
-        self.expect_copies()?;
+        self.expect_standbys()?;
         let mut contents = String::new();
         for record in self.read("out") {
             let value = String::from_utf8(record.value.unwrap_or_default()).unwrap();
@@ -73,8 +73,8 @@ impl World {
         Ok(contents)
     }
 
-    /// Nothing comes, and the instances go on turning.
-    fn let_it_be_quiet(&mut self) -> Result<(), String> {
+    /// Runs all instances without further input.
+    fn run_without_input(&mut self) -> Result<(), String> {
         for _ in 0..QUIET_STEPS {
             self.clock.advance(QUIET_STEP);
             for at in (0..processes::len()).rev() {
@@ -84,10 +84,10 @@ impl World {
         Ok(())
     }
 
-    /// Who keeps copies has one of every task that it has not itself.
-    fn expect_copies(&mut self) -> Result<(), String> {
+    /// Checks that each instance with standbys has one of every task that it does not run itself.
+    fn expect_standbys(&mut self) -> Result<(), String> {
         for _ in 0..QUIET_STEPS {
-            if processes::lacks_a_copy(self.partitions).is_none() {
+            if processes::missing_standby(self.partitions).is_none() {
                 return Ok(());
             }
             self.clock.advance(QUIET_STEP);
@@ -95,31 +95,32 @@ impl World {
                 self.turn(at)?;
             }
         }
-        Err(processes::lacks_a_copy(self.partitions).unwrap_or_default())
+        Err(processes::missing_standby(self.partitions).unwrap_or_default())
     }
 
-    /// Holds what is committed against the model.
+    /// Compares everything that is committed with the model.
     fn check(&self, still_open: EventTime) -> Result<(), String> {
         let changelog = |store: &str| self.read(&format!("simulation-{store}-changelog"));
-        let found = Found {
+        let committed = Committed {
             outputs: self.read("out"),
             dead_letters: self.read("dead"),
             stores: Stores::of(&changelog("numbers"), &changelog("window")),
             still_open,
         };
         match self.guarantee {
-            ProcessingGuarantee::ExactlyOnce => self.model.check(&found),
+            ProcessingGuarantee::ExactlyOnce => self.model.check(&committed),
             ProcessingGuarantee::AtLeastOnce => {
                 let attempts = self.attempts.lock().unwrap().clone();
-                let seen = Seen { attempts, zombie_tasks: self.faults.zombie_tasks() };
-                self.model.check_at_least_once(&found, &seen)
+                let history = History { attempts, zombie_tasks: self.faults.zombie_tasks() };
+                self.model.check_at_least_once(&committed, &history)
             }
         }
     }
 
-    fn finish(&mut self) -> Result<(), String> {
-        for _ in 0..CALM_STEPS_MAX {
-            self.clock.advance(CALM_STEP);
+    /// Runs all instances until the whole input is committed.
+    fn process_all(&mut self) -> Result<(), String> {
+        for _ in 0..QUIESCENT_STEPS_MAX {
+            self.clock.advance(QUIESCENT_STEP);
             if processes::len() == 0 {
                 self.start();
             }
@@ -127,16 +128,16 @@ impl World {
                 self.turn(at)?;
             }
             let is_done = |(source, end): (&TopicPartition, &Offset)| {
-                self.broker.with(|cluster, _| cluster.committed("group", source)) == Some(*end)
+                self.broker.committed("group", source) == Some(*end)
             };
             if self.ends.iter().all(is_done) {
                 return Ok(());
             }
         }
-        Err(format!("not all was processed, of {:?}", self.ends))
+        Err(format!("the input was not processed completely; its ends are {:?}", self.ends))
     }
 
-    /// What is committed to a topic.
+    /// The committed records of a topic.
     fn read(&self, topic: &str) -> Vec<InputRecord> {
         let mut records = Vec::new();
         for partition in 0..i32::try_from(self.partitions).unwrap() {

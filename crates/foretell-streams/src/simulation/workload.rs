@@ -1,4 +1,4 @@
-//! What is simulated: a topology that numbers the records of each key, and keeps them in a window.
+//! The simulated topology: it numbers the records of each key and keeps them in a window.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,13 @@ use crate::{
     },
 };
 
-/// How long a record stays in the window.
+/// The time that a record stays in the window.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// What a record begins with that is to be dead-lettered.
+/// Prefix of values that the processor rejects, so that they are dead-lettered.
 pub(super) const POISON: &str = "poison";
 
-/// How often something was numbered under each name, whatever became of it: not even a crash makes this less.
+/// The number of times that a record was numbered under each name, whether it was committed or not. A crash does not
+/// reset it.
 pub(super) type Attempts = Arc<Mutex<BTreeMap<String, u32>>>;
 
 struct Workload {
@@ -64,7 +65,7 @@ impl Processor for Workload {
             ctx.window(&self.window).add(&key, record.time, &record.value)?;
         }
         if record.value.starts_with(POISON) {
-            // Now that it has written: all of it must be rolled back.
+            // Rejected after the writes, all of which must be rolled back.
             return Err(ProcessError::reject("poison", record.value.as_str()));
         }
         for name in [name, key] {
@@ -90,7 +91,7 @@ impl Processor for Workload {
     }
 }
 
-/// The event time that a value tells.
+/// The event time in a value.
 pub(super) fn time_of(value: &str) -> EventTime {
     let (_, time) = value.split_once('@').unwrap();
     EventTime(time.parse().unwrap())

@@ -1,6 +1,8 @@
-//! The broker itself, without a lock and without waiting: every operation is one method that takes the
-//! present time, so the same calls give the same answers, and a fault can be put before any of them.
+//! The state of the broker, without a lock and without waiting. Every operation is one method that takes the present
+//! time, so the same calls give the same results, and a test can inject a fault before any of them.
 
+#[cfg(test)]
+mod simulation_seam;
 #[cfg(test)]
 mod tests;
 
@@ -9,8 +11,9 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     local::{
         LocalSettings,
-        group::{Group, Standing},
+        group::{Group, MembershipStatus},
         log::Ending,
+        now::Now,
         session::{Cursor, Session},
         subscription::Subscription,
         topics::Topics,
@@ -18,39 +21,26 @@ use crate::{
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{BrokerError, Isolation, Membership, ReadFrom, ReadTo, Rebalance, TopicSpec},
-    time::WallTime,
 };
 
-/// The present time.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For sessions and transactions: [`Clock::elapsed`](crate::time::Clock::elapsed).
-    pub elapsed: Duration,
-    /// For retention.
-    pub wall: WallTime,
-}
-
-/// Topics, groups, transactions.
+/// The topics, groups and transactions of a broker.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     settings: LocalSettings,
     pub(super) topics: Topics,
     pub(super) groups: BTreeMap<String, Subscription>,
     pub(super) producers: Producers,
-    /// How many have joined so far.
+    /// The number of joins so far, from which epochs are numbered.
     epochs: u64,
-    /// Counts what somebody may be waiting for.
+    /// Counts the changes for which a caller may be waiting.
     pub(super) changes: u64,
-    /// Nothing runs out of time before.
+    /// No session and no transaction times out before this time.
     deadline: Duration,
-    #[cfg(test)]
-    trusts_everybody: bool,
 }
 
 impl Cluster {
-    /// A broker with no topics.
-    #[must_use]
-    pub fn new(settings: LocalSettings) -> Self {
+    /// A broker without topics.
+    pub(crate) fn new(settings: LocalSettings) -> Self {
         Self {
             topics: Topics::new(settings.clone()),
             settings,
@@ -59,22 +49,17 @@ impl Cluster {
             epochs: 0,
             changes: 0,
             deadline: Duration::MAX,
-            #[cfg(test)]
-            trusts_everybody: false,
         }
-    }
-
-    /// Plants a bug for the simulation to find: commits are taken for partitions that are not the member's.
-    #[cfg(test)]
-    pub(crate) fn plant_trust_in_everybody(&mut self) {
-        self.trusts_everybody = true;
     }
 
     /// [`Broker::create_topics`](crate::runtime::broker::Broker::create_topics).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if a topic has another number of partitions; those before it were made.
-    pub fn create_topics(&mut self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
+    /// [`BrokerError::Fatal`] if a topic has another number of partitions. The topics before it were created.
+    pub(crate) fn create_topics(
+        &mut self,
+        topics: &[TopicSpec],
+    ) -> Result<Vec<Topic>, BrokerError> {
         let mut created = Vec::new();
         for spec in topics {
             if self.topics.create(spec)? {
@@ -84,48 +69,47 @@ impl Cluster {
         Ok(created)
     }
 
-    /// How many partitions a topic has, if it exists.
-    #[must_use]
-    pub fn partitions(&self, topic: &Topic) -> Option<u32> {
+    /// The number of partitions of a topic, or `None` if it does not exist.
+    pub(crate) fn partitions(&self, topic: &Topic) -> Option<u32> {
         self.topics.partitions(topic)
     }
 
-    /// The offset that a group has committed.
-    #[must_use]
-    pub fn committed(&self, group: &str, source: &TopicPartition) -> Option<Offset> {
+    /// The committed offset of a group, or `None` if it has not committed one.
+    pub(crate) fn committed(&self, group: &str, source: &TopicPartition) -> Option<Offset> {
         self.groups.get(group)?.committed(source)
     }
 
-    /// The memory that all logs take, in bytes.
-    #[must_use]
-    pub fn log_bytes(&self) -> u64 {
+    /// The memory of all logs, in bytes.
+    pub(crate) fn log_bytes(&self) -> u64 {
         self.topics.bytes()
     }
 
-    /// A number that changes whenever somebody who waits should look again.
-    #[must_use]
-    pub fn changes(&self) -> u64 {
+    /// A number that changes whenever waiting callers should try again.
+    pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How long one may wait at most before looking again: until something runs out of time, and never
-    /// so long that the waiting member's own session would.
-    #[must_use]
-    pub fn idle_max(&self, now: Now) -> Duration {
+    /// Maximum time to wait before trying again: until the next timeout, and less than the session timeout of the waiting
+    /// member.
+    pub(crate) fn idle_max(&self, now: Now) -> Duration {
         const GRANULARITY: Duration = Duration::from_millis(1);
         let LocalSettings { session_timeout, transaction_timeout, .. } = self.settings;
         let heartbeat = session_timeout.min(transaction_timeout) / 3;
         self.deadline.saturating_sub(now.elapsed).min(heartbeat).max(GRANULARITY)
     }
 
-    /// Joins a group, and fences the previous member of the name: its transaction is aborted, and its tasks are free.
+    /// Joins a group and fences the earlier member of the same name: its transaction is aborted and its tasks are free.
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if a topic does not exist, the co-partitioned inputs have another number of partitions than
     /// the lead, or the group reads other topics.
-    pub fn join(&mut self, membership: &Membership, now: Now) -> Result<Session, BrokerError> {
+    pub(crate) fn join(
+        &mut self,
+        membership: &Membership,
+        now: Now,
+    ) -> Result<Session, BrokerError> {
         self.expire(now);
-        self.agree(membership)?;
+        self.ensure_group(membership)?;
         let epoch = Epoch(self.epochs);
         self.epochs += 1;
         let session = Session::new(membership.clone(), epoch);
@@ -134,32 +118,32 @@ impl Cluster {
         {
             self.finish(&abandoned, Ending::Aborted, now);
         }
-        self.enter(&session, now);
+        self.add_to_group(&session, now);
         Ok(session)
     }
 
-    /// [`Member::poll`](crate::runtime::broker::Member::poll), without waiting: a batch of records, and
-    /// a rebalance, which is repeated until it is answered.
+    /// [`Member::poll`](crate::runtime::broker::Member::poll) without waiting: a batch of records, and a rebalance, which
+    /// is repeated until it is answered.
     ///
     /// # Errors
-    /// [`BrokerError::Fenced`]; [`BrokerError::OutOfRange`] once, then that partition is read from its
-    /// beginning, also after an abort, until a commit says otherwise.
-    pub fn poll(
+    /// [`BrokerError::Fenced`]; [`BrokerError::OutOfRange`] once, after which that partition is read from its beginning,
+    /// also after an abort, until an offset is committed.
+    pub(crate) fn poll(
         &mut self,
         session: &mut Session,
         now: Now,
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError> {
         self.expire(now);
-        if self.standing(session)? == Standing::Expelled {
+        if self.status(session)? == MembershipStatus::Expelled {
             let tasks = session.tasks();
             if !tasks.is_empty() {
-                // It was on its way.
+                // Records that were fetched before.
                 session.fetch(&self.topics, records)?;
                 return Ok(Some(Rebalance::Revoked { tasks, lost: true }));
             }
-            self.agree(&session.membership)?;
-            self.enter(session, now);
+            self.ensure_group(&session.membership)?;
+            self.add_to_group(session, now);
         }
         let deadline = now.elapsed + self.settings.session_timeout;
         let member = &session.membership.member;
@@ -170,25 +154,25 @@ impl Cluster {
         Ok(rebalance)
     }
 
-    /// [`Member::assign`](crate::runtime::broker::Member::assign). Who was expelled meanwhile may
-    /// answer, too, and hears at the next poll that the tasks are lost.
+    /// [`Member::assign`](crate::runtime::broker::Member::assign). A member that was expelled in the meantime may answer
+    /// as well. Its next poll reports the tasks as lost.
     ///
     /// # Errors
-    /// [`BrokerError::Fenced`], or [`BrokerError::Fatal`] if it does not answer what `poll` said.
-    pub fn assign(
+    /// [`BrokerError::Fenced`], or [`BrokerError::Fatal`] if it does not answer the announced rebalance.
+    pub(crate) fn assign(
         &mut self,
         session: &mut Session,
         tasks: &[Partition],
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        if self.standing(session)? == Standing::Member {
+        if self.status(session)? == MembershipStatus::Joined {
             let member = &session.membership.member;
             self.subscription_mut(session).group.accept(member, tasks)?;
         }
         let subscription = &self.groups[&session.membership.group];
         if let Some(unknown) = tasks.iter().find(|task| !subscription.group.has(**task)) {
-            return Err(BrokerError::Fatal(format!("there is no task {unknown}")));
+            return Err(BrokerError::Fatal(format!("task {unknown} does not exist")));
         }
         for task in tasks {
             session.add(*task, |source| subscription.start_of(source, &self.topics));
@@ -199,15 +183,15 @@ impl Cluster {
     /// [`Member::unassign`](crate::runtime::broker::Member::unassign).
     ///
     /// # Errors
-    /// [`BrokerError::Fenced`], or [`BrokerError::Fatal`] if it does not answer what `poll` said.
-    pub fn unassign(
+    /// [`BrokerError::Fenced`], or [`BrokerError::Fatal`] if it does not answer the announced rebalance.
+    pub(crate) fn unassign(
         &mut self,
         session: &mut Session,
         tasks: &[Partition],
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        if self.standing(session)? == Standing::Member {
+        if self.status(session)? == MembershipStatus::Joined {
             let member = &session.membership.member;
             self.subscription_mut(session).group.release(member, tasks)?;
             self.changes += 1;
@@ -220,7 +204,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if one of them is not assigned.
-    pub fn pause(
+    pub(crate) fn pause(
         &mut self,
         session: &mut Session,
         inputs: &[TopicPartition],
@@ -234,7 +218,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if one of them is not assigned.
-    pub fn resume(
+    pub(crate) fn resume(
         &mut self,
         session: &mut Session,
         inputs: &[TopicPartition],
@@ -247,9 +231,9 @@ impl Cluster {
     /// [`Member::send`](crate::runtime::broker::Member::send).
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`]; [`BrokerError::Abort`] if the transaction can't be committed any more;
-    /// [`BrokerError::Fenced`]; [`BrokerError::Fatal`] if the broker is full.
-    pub fn send(
+    /// [`BrokerError::Unsendable`]; [`BrokerError::Abort`] if the transaction can no longer be committed;
+    /// [`BrokerError::Fenced`]; [`BrokerError::Fatal`] if the memory is full.
+    pub(crate) fn send(
         &mut self,
         session: &Session,
         record: OutputRecord,
@@ -257,10 +241,10 @@ impl Cluster {
     ) -> Result<(), BrokerError> {
         self.expire(now);
         if !session.is_transactional() {
-            // Any sender: only transactions are fenced.
+            // Only transactional producers are fenced.
             return self.append(record, now);
         }
-        self.standing(session)?;
+        self.status(session)?;
         let to = self.topics.route(&record)?;
         let deadline = now.elapsed + self.settings.transaction_timeout;
         let transaction = self.producers.open(&session.transactional_id, deadline)?;
@@ -273,31 +257,48 @@ impl Cluster {
     /// [`Member::commit`](crate::runtime::broker::Member::commit).
     ///
     /// # Errors
-    /// [`BrokerError::Abort`] if the member was expelled, does not own all these partitions, or its transaction
-    /// took too long; [`BrokerError::Fenced`]; [`BrokerError::Fatal`] for a topic that the group does not read.
-    pub fn commit(
+    /// [`BrokerError::Abort`] if the member was expelled, does not own all these partitions, or its transaction timed
+    /// out; [`BrokerError::Fenced`]; [`BrokerError::Fatal`] for a topic that is not an input of the group.
+    pub(crate) fn commit(
         &mut self,
         session: &Session,
         offsets: &[(TopicPartition, Offset)],
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        self.standing(session)?;
-        let name = &session.transactional_id;
-        let is_transactional = session.is_transactional();
-        if offsets.is_empty() && (!is_transactional || self.producers.is_idle(name)) {
+        self.status(session)?;
+        if self.has_nothing_to_commit(session, offsets) {
             return Ok(());
         }
-        let checked = self.subscription(session).check_commit(session, offsets);
-        #[cfg(test)]
-        let checked = if self.trusts_everybody { Ok(()) } else { checked };
-        if let Err(error) = checked {
-            if is_transactional {
-                self.producers.doom(name, &error.to_string());
+        if let Err(error) = self.subscription(session).check_commit(session, offsets) {
+            if session.is_transactional() {
+                self.producers.require_abort(&session.transactional_id, &error.to_string());
             }
             return Err(error);
         }
-        if is_transactional && let Some(transaction) = self.producers.commit(name)? {
+        self.commit_checked(session, offsets, now)
+    }
+
+    fn has_nothing_to_commit(
+        &self,
+        session: &Session,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> bool {
+        let has_sent =
+            session.is_transactional() && !self.producers.is_idle(&session.transactional_id);
+        offsets.is_empty() && !has_sent
+    }
+
+    /// Commits the open transaction and `offsets`, which the member may commit.
+    fn commit_checked(
+        &mut self,
+        session: &Session,
+        offsets: &[(TopicPartition, Offset)],
+        now: Now,
+    ) -> Result<(), BrokerError> {
+        if session.is_transactional()
+            && let Some(transaction) = self.producers.commit(&session.transactional_id)?
+        {
             self.finish(&transaction, Ending::Committed, now);
         }
         self.subscription_mut(session).commit(offsets);
@@ -308,32 +309,36 @@ impl Cluster {
     ///
     /// # Errors
     /// [`BrokerError::Fenced`].
-    pub fn abort(&mut self, session: &mut Session, now: Now) -> Result<(), BrokerError> {
+    pub(crate) fn abort(&mut self, session: &mut Session, now: Now) -> Result<(), BrokerError> {
         self.expire(now);
-        self.standing(session)?;
+        self.status(session)?;
         if session.is_transactional()
             && let Some(transaction) = self.producers.abort(&session.transactional_id)
         {
             self.finish(&transaction, Ending::Aborted, now);
         }
-        let subscription = &self.groups[&session.membership.group];
-        let known = session.known.clone();
-        let start = |source: &TopicPartition| {
-            let known = known.get(source).copied();
-            known.unwrap_or_else(|| subscription.start_of(source, &self.topics))
-        };
-        session.rewind(&self.topics, start);
+        let offsets: BTreeMap<_, _> = session
+            .inputs()
+            .map(|source| (source.clone(), self.rewind_offset(session, source)))
+            .collect();
+        session.rewind(&self.topics, |source| offsets[source]);
         Ok(())
     }
 
-    /// [`Member::leave`](crate::runtime::broker::Member::leave). (A session that is dropped without it
-    /// is a crash: the group finds out when its time is up.)
+    /// The offset to which an abort rewinds an input.
+    fn rewind_offset(&self, session: &Session, source: &TopicPartition) -> Offset {
+        let known_committed = session.known_committed.get(source).copied();
+        known_committed.unwrap_or_else(|| self.subscription(session).start_of(source, &self.topics))
+    }
+
+    /// [`Member::leave`](crate::runtime::broker::Member::leave). (A session that is dropped without it has crashed: the
+    /// group expels it when its session times out.)
     ///
     /// # Errors
-    /// [`BrokerError::Fenced`]: the name is another's already, and remains so.
-    pub fn leave(&mut self, session: &Session, now: Now) -> Result<(), BrokerError> {
+    /// [`BrokerError::Fenced`] if another member has joined under the name. That member stays.
+    pub(crate) fn leave(&mut self, session: &Session, now: Now) -> Result<(), BrokerError> {
         self.expire(now);
-        self.standing(session)?;
+        self.status(session)?;
         let member = &session.membership.member;
         if session.is_transactional()
             && let Some(transaction) = self.producers.retire(&session.transactional_id)
@@ -348,8 +353,8 @@ impl Cluster {
     /// [`Broker::read`](crate::runtime::broker::Broker::read).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if there is no such partition; [`BrokerError::Gone`] if there is no such topic.
-    pub fn open(
+    /// [`BrokerError::Fatal`] if the partition does not exist; [`BrokerError::Gone`] if the topic does not exist.
+    pub(crate) fn open(
         &mut self,
         source: &TopicPartition,
         from: ReadFrom,
@@ -364,14 +369,14 @@ impl Cluster {
             ReadFrom::Offset(offset) => offset,
             ReadFrom::End => log.stable_end(),
         };
-        Ok(Cursor { source: source.clone(), position, knows_end: false })
+        Ok(Cursor { source: source.clone(), position, is_end_reported: false })
     }
 
     /// [`Broker::end`](crate::runtime::broker::Broker::end).
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if there is no such partition; [`BrokerError::Gone`] if there is no such topic.
-    pub fn end(
+    /// [`BrokerError::Fatal`] if the partition does not exist; [`BrokerError::Gone`] if the topic does not exist.
+    pub(crate) fn end(
         &mut self,
         source: &TopicPartition,
         isolation: Isolation,
@@ -387,12 +392,12 @@ impl Cluster {
         })
     }
 
-    /// [`Reader::read`](crate::runtime::broker::Reader::read), without waiting; also says whether that was news to the
-    /// reader. That it has reached the end is news once.
+    /// [`Reader::read`](crate::runtime::broker::Reader::read) without waiting. Also returns whether the result is new to
+    /// the reader: records, or the end when it is reached first.
     ///
     /// # Errors
-    /// [`BrokerError::OutOfRange`] if the position was trimmed, or never written.
-    pub fn read(
+    /// [`BrokerError::OutOfRange`] if the position was trimmed or is after the end.
+    pub(crate) fn read(
         &mut self,
         cursor: &mut Cursor,
         now: Now,
@@ -401,16 +406,16 @@ impl Cluster {
         self.expire(now);
         let before = records.len();
         let at_end = cursor.fetch(&self.topics, records)?;
-        let is_news = records.len() > before || !cursor.knows_end;
-        cursor.knows_end = at_end;
-        Ok((if at_end { ReadTo::End } else { ReadTo::More }, is_news))
+        let is_new = records.len() > before || !cursor.is_end_reported;
+        cursor.is_end_reported = at_end;
+        Ok((if at_end { ReadTo::End } else { ReadTo::More }, is_new))
     }
 
     /// [`Publisher::send`](crate::runtime::broker::Publisher::send).
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`]; [`BrokerError::Fatal`] if the broker is full.
-    pub fn publish(&mut self, record: OutputRecord, now: Now) -> Result<(), BrokerError> {
+    /// [`BrokerError::Unsendable`]; [`BrokerError::Fatal`] if the memory is full.
+    pub(crate) fn publish(&mut self, record: OutputRecord, now: Now) -> Result<(), BrokerError> {
         self.expire(now);
         self.append(record, now)
     }
@@ -427,8 +432,8 @@ impl Cluster {
         self.changes += 1;
     }
 
-    /// Ends what has run out of time. Transactions first, so that a member that is expelled in the same
-    /// moment leaves nothing open that its successor would have to read past.
+    /// Aborts transactions and expels members that have timed out. Transactions come first: a member that is expelled at
+    /// the same time then leaves no open transaction that would hold back its successor.
     fn expire(&mut self, now: Now) {
         if now.elapsed < self.deadline {
             return;
@@ -447,7 +452,7 @@ impl Cluster {
         self.deadline = next.unwrap_or(Duration::MAX);
     }
 
-    fn standing(&self, session: &Session) -> Result<Standing, BrokerError> {
+    fn status(&self, session: &Session) -> Result<MembershipStatus, BrokerError> {
         let Membership { group, member, .. } = &session.membership;
         let fenced =
             || Err(BrokerError::Fenced(format!("another worker has joined {group} as {member}")));
@@ -456,16 +461,16 @@ impl Cluster {
         {
             return fenced();
         }
-        match self.subscription(session).group.standing(member, session.epoch) {
-            Standing::Fenced => fenced(),
-            standing @ (Standing::Member | Standing::Expelled) => Ok(standing),
+        match self.subscription(session).group.status(member, session.epoch) {
+            MembershipStatus::Fenced => fenced(),
+            status @ (MembershipStatus::Joined | MembershipStatus::Expelled) => Ok(status),
         }
     }
 
-    /// Makes sure that the group exists, and reads what `membership` says.
-    fn agree(&mut self, membership: &Membership) -> Result<(), BrokerError> {
+    /// Creates the group if it does not exist, and checks that it reads the topics of `membership`.
+    fn ensure_group(&mut self, membership: &Membership) -> Result<(), BrokerError> {
         match self.groups.get_mut(&membership.group) {
-            Some(subscription) => subscription.agree(membership, &self.topics),
+            Some(subscription) => subscription.match_topics(membership, &self.topics),
             None => {
                 let subscription = Subscription::new(membership, &self.topics)?;
                 self.groups.insert(membership.group.clone(), subscription);
@@ -474,19 +479,19 @@ impl Cluster {
         }
     }
 
-    /// Puts a session into its group.
-    fn enter(&mut self, session: &Session, now: Now) {
+    /// Adds a session to its group.
+    fn add_to_group(&mut self, session: &Session, now: Now) {
         let deadline = now.elapsed + self.settings.session_timeout;
-        self.subscription_mut(session).enter(session, deadline);
+        self.subscription_mut(session).join(session, deadline);
         self.deadline = self.deadline.min(deadline);
         self.changes += 1;
     }
 
     fn subscription(&self, session: &Session) -> &Subscription {
-        self.groups.get(&session.membership.group).expect("it has been joined")
+        self.groups.get(&session.membership.group).expect("a session has joined its group")
     }
 
     fn subscription_mut(&mut self, session: &Session) -> &mut Subscription {
-        self.groups.get_mut(&session.membership.group).expect("it has been joined")
+        self.groups.get_mut(&session.membership.group).expect("a session has joined its group")
     }
 }

@@ -1,10 +1,10 @@
-//! Arbitrary histories of two workers that crash, stall and are fenced: the output is the input, once.
+//! Arbitrary histories of workers that crash, stall and are fenced: each input record is copied to the output once.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A worker that copies `in/p` to `out/p`, with all the recovery that the port asks for.
+/// A worker that copies `in/p` to `out/p` and recovers from errors as the port requires.
 #[derive(Debug)]
 struct Copier {
     name: String,
@@ -14,24 +14,24 @@ struct Copier {
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    Step,
+    Turn,
     Commit,
     Stop,
     Crash,
-    TimePasses,
+    AdvanceTime,
 }
 
 impl Copier {
-    fn step(&mut self, bench: &mut Bench) {
+    fn turn(&mut self, fixture: &mut Fixture) {
         let Some(mut session) = self.session.take() else {
-            self.session = Some(bench.join(&self.name));
+            self.session = Some(fixture.join(&self.name));
             self.offsets.clear();
             return;
         };
-        match self.try_step(bench, &mut session) {
+        match self.try_turn(fixture, &mut session) {
             Ok(()) => self.session = Some(session),
             Err(BrokerError::Abort(_)) => {
-                bench.abort(&mut session).unwrap();
+                fixture.abort(&mut session).unwrap();
                 self.offsets.clear();
                 self.session = Some(session);
             }
@@ -40,40 +40,44 @@ impl Copier {
         }
     }
 
-    fn try_step(&mut self, bench: &mut Bench, session: &mut Session) -> Result<(), BrokerError> {
+    fn try_turn(
+        &mut self,
+        fixture: &mut Fixture,
+        session: &mut Session,
+    ) -> Result<(), BrokerError> {
         let mut records = Vec::new();
-        let now = bench.now();
-        let rebalance = bench.cluster.poll(session, now, &mut records)?;
+        let now = fixture.now();
+        let rebalance = fixture.cluster.poll(session, now, &mut records)?;
         for read in records {
             let copy = record("out", read.source.partition.0, &value_of(&read));
-            bench.cluster.send(session, copy, now)?;
+            fixture.cluster.send(session, copy, now)?;
             self.offsets.insert(read.source, read.offset.next());
         }
         match rebalance {
-            Some(Rebalance::Assigned(tasks)) => bench.assign(session, &tasks)?,
+            Some(Rebalance::Assigned(tasks)) => fixture.assign(session, &tasks)?,
             Some(Rebalance::Revoked { tasks, lost }) => {
-                if lost || is_abort(self.try_commit(bench, session)) {
-                    bench.abort(session)?;
+                if lost || is_abort(self.try_commit(fixture, session)) {
+                    fixture.abort(session)?;
                     self.offsets.clear();
                 }
-                bench.cluster.unassign(session, &tasks, now)?;
+                fixture.cluster.unassign(session, &tasks, now)?;
             }
             None => {}
         }
         Ok(())
     }
 
-    fn try_commit(&mut self, bench: &mut Bench, session: &Session) -> Result<(), BrokerError> {
+    fn try_commit(&mut self, fixture: &mut Fixture, session: &Session) -> Result<(), BrokerError> {
         let offsets: Vec<_> = std::mem::take(&mut self.offsets).into_iter().collect();
-        bench.commit(session, &offsets)
+        fixture.commit(session, &offsets)
     }
 
-    fn commit(&mut self, bench: &mut Bench) {
+    fn commit(&mut self, fixture: &mut Fixture) {
         let Some(mut session) = self.session.take() else { return };
-        match self.try_commit(bench, &session) {
+        match self.try_commit(fixture, &session) {
             Ok(()) => self.session = Some(session),
             Err(BrokerError::Abort(_)) => {
-                bench.abort(&mut session).unwrap();
+                fixture.abort(&mut session).unwrap();
                 self.session = Some(session);
             }
             Err(BrokerError::Fenced(_)) => {}
@@ -81,11 +85,11 @@ impl Copier {
         }
     }
 
-    /// Stops properly: what is not committed comes again, at another's.
-    fn stop(&mut self, bench: &mut Bench) {
+    /// Leaves the group. Another worker processes the uncommitted records again.
+    fn stop(&mut self, fixture: &mut Fixture) {
         if let Some(session) = self.session.take() {
-            let now = bench.now();
-            match bench.cluster.leave(&session, now) {
+            let now = fixture.now();
+            match fixture.cluster.leave(&session, now) {
                 Ok(()) | Err(BrokerError::Fenced(_)) => {}
                 Err(other) => panic!("{other}"),
             }
@@ -93,63 +97,62 @@ impl Copier {
     }
 }
 
-/// Lets four workers of three names copy while things happen to them; returns what the broker
-/// looks like in the end.
+/// Runs four workers with three names through `actions`, checks the output, and returns the final state of the broker.
 fn copy_while(actions: &[(Action, usize)]) -> String {
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     let names = ["a", "b", "c", "a"];
     let mut workers =
         names.map(|name| Copier { name: name.to_owned(), session: None, offsets: BTreeMap::new() });
     let mut expected = [String::new(), String::new()];
-    let mut publish = |bench: &mut Bench, number: usize| {
+    let mut publish = |fixture: &mut Fixture, number: usize| {
         let partition = number % 2;
-        bench.publish("in", i32::try_from(partition).unwrap(), &number.to_string());
+        fixture.publish("in", i32::try_from(partition).unwrap(), &number.to_string());
         expected[partition] += &format!("{number} ");
     };
-    for (number, (happening, worker)) in actions.iter().enumerate() {
-        publish(&mut bench, number);
-        match happening {
-            Action::Step => workers[*worker].step(&mut bench),
-            Action::Commit => workers[*worker].commit(&mut bench),
-            Action::Stop => workers[*worker].stop(&mut bench),
+    for (number, (action, worker)) in actions.iter().enumerate() {
+        publish(&mut fixture, number);
+        match action {
+            Action::Turn => workers[*worker].turn(&mut fixture),
+            Action::Commit => workers[*worker].commit(&mut fixture),
+            Action::Stop => workers[*worker].stop(&mut fixture),
             Action::Crash => workers[*worker].session = None,
-            Action::TimePasses => bench.elapsed += TRANSACTION / 2,
+            Action::AdvanceTime => fixture.elapsed += TRANSACTION / 2,
         }
     }
-    // The workers that are still there (one "a", for there would be two) must finish the job.
+    // The remaining workers, with one of the two named "a", must copy the rest.
     workers[3].session = None;
     for _ in 0..20 {
-        bench.elapsed += SECOND;
+        fixture.elapsed += SECOND;
         for worker in &mut workers[..3] {
-            worker.step(&mut bench);
-            worker.commit(&mut bench);
+            worker.turn(&mut fixture);
+            worker.commit(&mut fixture);
         }
     }
     for (partition, expected) in (0..).zip(expected) {
-        let copied: String = bench
-            .seen("out", partition)
+        let copied: String = fixture
+            .visible("out", partition)
             .split_whitespace()
             .map(|record| format!("{} ", record.split('@').next().unwrap()))
             .collect();
         assert_eq!(copied, expected);
     }
-    format!("{:?}", bench.cluster)
+    format!("{:?}", fixture.cluster)
 }
 
 fn actions() -> impl Strategy<Value = Vec<(Action, usize)>> {
-    let happening = prop_oneof![
-        8 => Just(Action::Step),
+    let action = prop_oneof![
+        8 => Just(Action::Turn),
         3 => Just(Action::Commit),
         1 => Just(Action::Stop),
         1 => Just(Action::Crash),
-        2 => Just(Action::TimePasses),
+        2 => Just(Action::AdvanceTime),
     ];
-    proptest::collection::vec((happening, 0_usize..4), 0..120)
+    proptest::collection::vec((action, 0_usize..4), 0..120)
 }
 
 proptest! {
     #[test]
-    fn the_output_is_the_input_whatever_happens_and_the_same_every_time(steps in actions()) {
-        prop_assert_eq!(copy_while(&steps), copy_while(&steps));
+    fn each_input_is_copied_once_and_the_history_is_deterministic(actions in actions()) {
+        prop_assert_eq!(copy_while(&actions), copy_while(&actions));
     }
 }

@@ -1,44 +1,24 @@
-//! The cluster as workers and zombies use it: groups, transactions, fencing, retention and compaction.
+//! Groups, transactions, fencing, retention and compaction of the cluster.
 
 mod histories;
 
 use super::*;
 use crate::{
     runtime::broker::{Cleanup, ProcessingGuarantee},
-    time::EventTime,
+    time::{EventTime, WallTime},
 };
 
 const SESSION: Duration = Duration::from_secs(10);
 const TRANSACTION: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the simulation asks besides.
-impl Cluster {
-    /// Where an abort would go back to.
-    pub(crate) fn known_offsets(&self, session: &Session) -> BTreeMap<TopicPartition, Offset> {
-        let subscription = self.subscription(session);
-        let start = |source: &TopicPartition| {
-            let known = session.known.get(source).copied();
-            known.unwrap_or_else(|| subscription.start_of(source, &self.topics))
-        };
-        session.inputs().map(|source| (source.clone(), start(source))).collect()
-    }
-
-    /// Whether a task is the member's just now.
-    pub(crate) fn owns(&self, session: &Session, task: Partition) -> bool {
-        let member = &session.membership.member;
-        let group = &self.subscription(session).group;
-        matches!(self.standing(session), Ok(Standing::Member)) && group.owns(member, task)
-    }
-}
-
-/// A cluster with `in`, `side` (its co-partitioned input) and `out`, of two partitions each, and the time.
-struct Bench {
+/// A cluster with the topics `in`, `side` (its co-partitioned input) and `out`, of two partitions each, and the time.
+struct Fixture {
     cluster: Cluster,
     elapsed: Duration,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         let mut cluster = Cluster::new(LocalSettings {
             session_timeout: SESSION,
@@ -66,7 +46,7 @@ impl Bench {
         self.cluster.join(&membership(member), self.now()).unwrap()
     }
 
-    /// Joins, and takes what there is.
+    /// Joins and accepts all tasks that are assigned.
     fn worker(&mut self, member: &str) -> Session {
         let mut session = self.join(member);
         self.answer_all(&mut session);
@@ -77,7 +57,7 @@ impl Bench {
         self.cluster.poll(session, self.now(), &mut Vec::new())
     }
 
-    /// Takes `tasks`, and has their inputs flow.
+    /// Assigns `tasks` and resumes their inputs.
     fn assign(&mut self, session: &mut Session, tasks: &[Partition]) -> Result<(), BrokerError> {
         let now = self.now();
         self.cluster.assign(session, tasks, now)?;
@@ -86,7 +66,7 @@ impl Bench {
         self.cluster.resume(session, &inputs.collect::<Vec<_>>(), now)
     }
 
-    /// Polls once and answers; returns what was lost and what was got.
+    /// Polls once and answers the announced rebalance, which it returns.
     fn answer(&mut self, session: &mut Session) -> Option<Rebalance> {
         let rebalance = self.poll(session).unwrap()?;
         let now = self.now();
@@ -101,7 +81,7 @@ impl Bench {
 
     fn answer_all(&mut self, session: &mut Session) {
         while self.answer(session).is_some() {}
-        // The last poll may have read something.
+        // The last poll may have read records.
         self.abort(session).unwrap();
     }
 
@@ -133,8 +113,8 @@ impl Bench {
         self.cluster.abort(session, self.now())
     }
 
-    /// What a reader of a partition sees, as `value@offset`.
-    fn seen(&mut self, topic: &str, partition: i32) -> String {
+    /// The records that a reader of a partition gets, as `value@offset`.
+    fn visible(&mut self, topic: &str, partition: i32) -> String {
         let mut records = Vec::new();
         let mut cursor =
             self.cluster.open(&at(topic, partition), ReadFrom::Beginning, self.now()).unwrap();
@@ -187,185 +167,193 @@ fn is_fatal<T>(result: Result<T, BrokerError>) -> bool {
 }
 
 #[test]
-fn what_is_sent_is_seen_once_committed_and_never_once_aborted() {
-    let mut bench = Bench::new();
-    let mut worker = bench.worker("a");
-    bench.send(&worker, "x").unwrap();
-    bench.publish("out", 0, "y");
-    assert_eq!(bench.seen("out", 0), "");
-    bench.commit(&worker, &[]).unwrap();
-    assert_eq!(bench.seen("out", 0), "x@0 y@1");
-    bench.send(&worker, "z").unwrap();
-    bench.abort(&mut worker).unwrap();
-    bench.publish("out", 0, "w");
-    assert_eq!(bench.seen("out", 0), "x@0 y@1 w@5", "markers at 2 and 4, the aborted at 3");
-    bench.commit(&worker, &[]).unwrap();
-    bench.abort(&mut worker).unwrap();
-}
-
-#[test]
-fn reading_goes_on_from_the_commit_for_the_same_worker_and_the_next() {
-    let mut bench = Bench::new();
-    for value in ["0", "1", "2"] {
-        bench.publish("in", 1, value);
-        bench.publish("side", 1, value);
-    }
-    let mut worker = bench.worker("a");
-    assert_eq!(bench.batch(&mut worker), ["0", "1", "2", "0", "1", "2"]);
-    let offsets = [(at("in", 1), Offset(2)), (at("side", 1), Offset(1))];
-    bench.commit(&worker, &offsets).unwrap();
-    assert_eq!(bench.batch(&mut worker), [""; 0]);
-    bench.abort(&mut worker).unwrap();
-    assert_eq!(bench.batch(&mut worker), ["2", "1", "2"]);
-    bench.cluster.leave(&worker, bench.now()).unwrap();
-    let mut next = bench.worker("b");
-    assert_eq!(bench.batch(&mut next), ["2", "1", "2"]);
-    assert_eq!(bench.cluster.committed("copy", &at("in", 1)), Some(Offset(2)));
-}
-
-#[test]
-fn the_next_under_a_name_fences_the_last_whatever_it_does() {
-    let mut bench = Bench::new();
-    let mut first = bench.worker("a");
-    bench.send(&first, "x").unwrap();
-    let other_group = Membership { group: "other".to_owned(), ..membership("a") };
-    bench.cluster.join(&other_group, bench.now()).unwrap();
-    bench.send(&first, "x").unwrap();
-    bench.join("a");
-    let now = bench.now();
-    assert!(is_fenced(bench.poll(&mut first)));
-    assert!(is_fenced(bench.send(&first, "y")));
-    assert!(is_fenced(bench.commit(&first, &[(at("in", 0), Offset(1))])));
-    assert!(is_fenced(bench.commit(&first, &[])));
-    assert!(is_fenced(bench.abort(&mut first)));
-    assert!(is_fenced(bench.cluster.assign(&mut first, &[], now)));
-    assert!(is_fenced(bench.cluster.unassign(&mut first, &[Partition(0)], now)));
-    assert!(is_fenced(bench.cluster.leave(&first, now)));
-    bench.publish("out", 0, "z");
-    assert_eq!(bench.seen("out", 0), "z@3");
-}
-
-#[test]
-fn the_fenced_ones_tasks_go_to_its_successor() {
-    let mut bench = Bench::new();
-    let _first = bench.worker("a");
-    let mut second = bench.join("a");
-    let both = vec![Partition(0), Partition(1)];
-    assert_eq!(bench.answer(&mut second), Some(Rebalance::Assigned(both)));
-}
-
-#[test]
-fn who_does_not_poll_loses_its_tasks_and_what_it_was_doing() {
-    let mut bench = Bench::new();
-    bench.publish("in", 0, "0");
-    let mut late = bench.worker("a");
-    let mut successor = bench.join("b");
-    bench.elapsed += SESSION - SECOND;
-    assert_eq!(bench.answer(&mut successor), Some(Rebalance::Assigned(vec![])));
-    bench.send(&late, "x").unwrap();
-    bench.elapsed += SECOND;
-    let both = vec![Partition(0), Partition(1)];
-    assert_eq!(bench.answer(&mut successor), Some(Rebalance::Assigned(both.clone())));
-    assert!(
-        is_abort(bench.commit(&late, &[])),
-        "also without offsets: its outputs are another's now"
+fn committed_records_become_visible_and_aborted_ones_never_do() {
+    let mut fixture = Fixture::new();
+    let mut worker = fixture.worker("a");
+    fixture.send(&worker, "x").unwrap();
+    fixture.publish("out", 0, "y");
+    assert_eq!(fixture.visible("out", 0), "");
+    fixture.commit(&worker, &[]).unwrap();
+    assert_eq!(fixture.visible("out", 0), "x@0 y@1");
+    fixture.send(&worker, "z").unwrap();
+    fixture.abort(&mut worker).unwrap();
+    fixture.publish("out", 0, "w");
+    assert_eq!(
+        fixture.visible("out", 0),
+        "x@0 y@1 w@5",
+        "markers at 2 and 4, an aborted record at 3"
     );
-    assert!(is_abort(bench.commit(&late, &[(at("in", 0), Offset(1))])));
-    assert!(is_abort(bench.send(&late, "y")), "not before the abort");
-    let lost = Rebalance::Revoked { tasks: both, lost: true };
-    assert_eq!(bench.poll(&mut late).unwrap(), Some(lost.clone()));
-    bench.abort(&mut late).unwrap();
-    assert_eq!(bench.answer(&mut late), Some(lost));
-    assert_eq!(bench.seen("out", 0), "");
-    assert_eq!(bench.answer(&mut late), Some(Rebalance::Assigned(vec![])), "it is back");
-    bench.answer_all(&mut successor);
-    bench.answer_all(&mut late);
-    assert_eq!((late.tasks(), successor.tasks()), (vec![Partition(1)], vec![Partition(0)]));
-    assert_eq!(bench.batch(&mut successor), ["0"]);
+    fixture.commit(&worker, &[]).unwrap();
+    fixture.abort(&mut worker).unwrap();
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_taken_and_then_told_as_lost() {
-    let mut bench = Bench::new();
-    let mut worker = bench.join("a");
-    let Some(Rebalance::Assigned(tasks)) = bench.poll(&mut worker).unwrap() else {
-        panic!("it is alone");
+fn reading_resumes_at_the_committed_offsets() {
+    let mut fixture = Fixture::new();
+    for value in ["0", "1", "2"] {
+        fixture.publish("in", 1, value);
+        fixture.publish("side", 1, value);
+    }
+    let mut worker = fixture.worker("a");
+    assert_eq!(fixture.batch(&mut worker), ["0", "1", "2", "0", "1", "2"]);
+    let offsets = [(at("in", 1), Offset(2)), (at("side", 1), Offset(1))];
+    fixture.commit(&worker, &offsets).unwrap();
+    assert_eq!(fixture.batch(&mut worker), [""; 0]);
+    fixture.abort(&mut worker).unwrap();
+    assert_eq!(fixture.batch(&mut worker), ["2", "1", "2"]);
+    fixture.cluster.leave(&worker, fixture.now()).unwrap();
+    let mut next = fixture.worker("b");
+    assert_eq!(fixture.batch(&mut next), ["2", "1", "2"]);
+    assert_eq!(fixture.cluster.committed("copy", &at("in", 1)), Some(Offset(2)));
+}
+
+#[test]
+fn a_member_that_joins_under_a_name_fences_every_call_of_the_earlier_one() {
+    let mut fixture = Fixture::new();
+    let mut first = fixture.worker("a");
+    fixture.send(&first, "x").unwrap();
+    let other_group = Membership { group: "other".to_owned(), ..membership("a") };
+    fixture.cluster.join(&other_group, fixture.now()).unwrap();
+    fixture.send(&first, "x").unwrap();
+    fixture.join("a");
+    let now = fixture.now();
+    assert!(is_fenced(fixture.poll(&mut first)));
+    assert!(is_fenced(fixture.send(&first, "y")));
+    assert!(is_fenced(fixture.commit(&first, &[(at("in", 0), Offset(1))])));
+    assert!(is_fenced(fixture.commit(&first, &[])));
+    assert!(is_fenced(fixture.abort(&mut first)));
+    assert!(is_fenced(fixture.cluster.assign(&mut first, &[], now)));
+    assert!(is_fenced(fixture.cluster.unassign(&mut first, &[Partition(0)], now)));
+    assert!(is_fenced(fixture.cluster.leave(&first, now)));
+    fixture.publish("out", 0, "z");
+    assert_eq!(fixture.visible("out", 0), "z@3");
+}
+
+#[test]
+fn the_tasks_of_a_fenced_member_go_to_its_successor() {
+    let mut fixture = Fixture::new();
+    let _first = fixture.worker("a");
+    let mut second = fixture.join("a");
+    let both = vec![Partition(0), Partition(1)];
+    assert_eq!(fixture.answer(&mut second), Some(Rebalance::Assigned(both)));
+}
+
+#[test]
+fn a_member_that_does_not_poll_loses_its_tasks_and_its_transaction() {
+    let mut fixture = Fixture::new();
+    fixture.publish("in", 0, "0");
+    let mut late = fixture.worker("a");
+    let mut successor = fixture.join("b");
+    fixture.elapsed += SESSION - SECOND;
+    assert_eq!(fixture.answer(&mut successor), Some(Rebalance::Assigned(vec![])));
+    fixture.send(&late, "x").unwrap();
+    fixture.elapsed += SECOND;
+    let both = vec![Partition(0), Partition(1)];
+    assert_eq!(fixture.answer(&mut successor), Some(Rebalance::Assigned(both.clone())));
+    assert!(
+        is_abort(fixture.commit(&late, &[])),
+        "also without offsets: another member owns the tasks now"
+    );
+    assert!(is_abort(fixture.commit(&late, &[(at("in", 0), Offset(1))])));
+    assert!(is_abort(fixture.send(&late, "y")), "the transaction must be aborted first");
+    let lost = Rebalance::Revoked { tasks: both, lost: true };
+    assert_eq!(fixture.poll(&mut late).unwrap(), Some(lost.clone()));
+    fixture.abort(&mut late).unwrap();
+    assert_eq!(fixture.answer(&mut late), Some(lost));
+    assert_eq!(fixture.visible("out", 0), "");
+    assert_eq!(fixture.answer(&mut late), Some(Rebalance::Assigned(vec![])), "it has joined again");
+    fixture.answer_all(&mut successor);
+    fixture.answer_all(&mut late);
+    assert_eq!((late.tasks(), successor.tasks()), (vec![Partition(1)], vec![Partition(0)]));
+    assert_eq!(fixture.batch(&mut successor), ["0"]);
+}
+
+#[test]
+fn an_answer_after_expulsion_is_accepted_and_its_tasks_are_then_reported_lost() {
+    let mut fixture = Fixture::new();
+    let mut worker = fixture.join("a");
+    let Some(Rebalance::Assigned(tasks)) = fixture.poll(&mut worker).unwrap() else {
+        panic!("the only member gets all tasks");
     };
-    bench.elapsed += SESSION;
-    assert!(is_fatal(bench.cluster.assign(&mut worker, &[Partition(7)], bench.now())));
-    bench.cluster.assign(&mut worker, &tasks, bench.now()).unwrap();
-    assert!(is_abort(bench.commit(&worker, &[(at("in", 0), Offset(0))])));
+    fixture.elapsed += SESSION;
+    assert!(is_fatal(fixture.cluster.assign(&mut worker, &[Partition(7)], fixture.now())));
+    fixture.cluster.assign(&mut worker, &tasks, fixture.now()).unwrap();
+    assert!(is_abort(fixture.commit(&worker, &[(at("in", 0), Offset(0))])));
     let lost = Rebalance::Revoked { tasks, lost: true };
-    assert_eq!(bench.answer(&mut worker), Some(lost));
-    bench.answer_all(&mut worker);
+    assert_eq!(fixture.answer(&mut worker), Some(lost));
+    fixture.answer_all(&mut worker);
     assert_eq!(worker.tasks().len(), 2);
 }
 
 #[test]
-fn a_transaction_that_takes_too_long_is_aborted_and_blocks_nobody() {
-    let mut bench = Bench::new();
-    let mut worker = bench.worker("a");
-    bench.send(&worker, "x").unwrap();
-    bench.publish("out", 0, "y");
-    bench.elapsed += TRANSACTION - SECOND;
-    assert_eq!(bench.seen("out", 0), "");
-    bench.elapsed += SECOND;
-    assert_eq!(bench.seen("out", 0), "y@1");
-    assert!(is_abort(bench.send(&worker, "z")));
-    assert!(is_abort(bench.commit(&worker, &[])));
-    bench.abort(&mut worker).unwrap();
-    bench.send(&worker, "w").unwrap();
-    bench.commit(&worker, &[]).unwrap();
-    assert_eq!(bench.seen("out", 0), "y@1 w@3");
+fn a_transaction_that_times_out_is_aborted_and_holds_back_no_record() {
+    let mut fixture = Fixture::new();
+    let mut worker = fixture.worker("a");
+    fixture.send(&worker, "x").unwrap();
+    fixture.publish("out", 0, "y");
+    fixture.elapsed += TRANSACTION - SECOND;
+    assert_eq!(fixture.visible("out", 0), "");
+    fixture.elapsed += SECOND;
+    assert_eq!(fixture.visible("out", 0), "y@1");
+    assert!(is_abort(fixture.send(&worker, "z")));
+    assert!(is_abort(fixture.commit(&worker, &[])));
+    fixture.abort(&mut worker).unwrap();
+    fixture.send(&worker, "w").unwrap();
+    fixture.commit(&worker, &[]).unwrap();
+    assert_eq!(fixture.visible("out", 0), "y@1 w@3");
 }
 
 #[test]
-fn a_commit_is_for_what_one_owns() {
-    let mut bench = Bench::new();
-    let mut worker = bench.worker("a");
-    let _heir = bench.join("b");
-    let Some(Rebalance::Revoked { tasks, lost: false }) = bench.poll(&mut worker).unwrap() else {
+fn a_member_commits_only_partitions_that_it_owns() {
+    let mut fixture = Fixture::new();
+    let mut worker = fixture.worker("a");
+    let _successor = fixture.join("b");
+    let Some(Rebalance::Revoked { tasks, lost: false }) = fixture.poll(&mut worker).unwrap() else {
         panic!("one of two tasks goes to the successor");
     };
     let offsets = [(at("in", tasks[0].0), Offset(0))];
-    bench.send(&worker, "x").unwrap();
-    bench.commit(&worker, &offsets).unwrap();
-    bench.cluster.unassign(&mut worker, &tasks, bench.now()).unwrap();
-    bench.send(&worker, "y").unwrap();
-    assert!(is_abort(bench.commit(&worker, &offsets)));
-    assert!(is_abort(bench.commit(&worker, &[])), "nor without the offsets");
-    bench.abort(&mut worker).unwrap();
-    assert!(is_fatal(bench.commit(&worker, &[(at("out", 0), Offset(0))])));
-    assert_eq!(bench.seen("out", 0), "x@0");
+    fixture.send(&worker, "x").unwrap();
+    fixture.commit(&worker, &offsets).unwrap();
+    fixture.cluster.unassign(&mut worker, &tasks, fixture.now()).unwrap();
+    fixture.send(&worker, "y").unwrap();
+    assert!(is_abort(fixture.commit(&worker, &offsets)));
+    assert!(is_abort(fixture.commit(&worker, &[])), "also without offsets");
+    fixture.abort(&mut worker).unwrap();
+    assert!(is_fatal(fixture.commit(&worker, &[(at("out", 0), Offset(0))])));
+    assert_eq!(fixture.visible("out", 0), "x@0");
 }
 
 #[test]
-fn at_least_once_writes_at_once_and_rewinds_only_what_it_reads() {
-    let mut bench = Bench::new();
-    bench.publish("in", 0, "0");
+fn at_least_once_an_abort_rewinds_the_inputs_and_keeps_the_outputs() {
+    let mut fixture = Fixture::new();
+    fixture.publish("in", 0, "0");
     let guarantee = ProcessingGuarantee::AtLeastOnce;
     let membership = Membership { guarantee, ..membership("a") };
-    let mut worker = bench.cluster.join(&membership, bench.now()).unwrap();
-    bench.answer_all(&mut worker);
-    assert_eq!(bench.batch(&mut worker), ["0"]);
-    bench.send(&worker, "x").unwrap();
-    bench.abort(&mut worker).unwrap();
-    assert_eq!(bench.batch(&mut worker), ["0"]);
-    bench.send(&worker, "x").unwrap();
-    bench.commit(&worker, &[(at("in", 0), Offset(1))]).unwrap();
-    bench.abort(&mut worker).unwrap();
-    assert_eq!(bench.batch(&mut worker), [""; 0]);
-    assert_eq!(bench.seen("out", 0), "x@0 x@1");
-    bench.cluster.join(&membership, bench.now()).unwrap();
-    assert!(is_fenced(bench.commit(&worker, &[(at("in", 0), Offset(1))])));
-    bench.send(&worker, "zombie").unwrap();
-    assert_eq!(bench.seen("out", 0), "x@0 x@1 zombie@2", "nothing fences a plain producer");
+    let mut worker = fixture.cluster.join(&membership, fixture.now()).unwrap();
+    fixture.answer_all(&mut worker);
+    assert_eq!(fixture.batch(&mut worker), ["0"]);
+    fixture.send(&worker, "x").unwrap();
+    fixture.abort(&mut worker).unwrap();
+    assert_eq!(fixture.batch(&mut worker), ["0"]);
+    fixture.send(&worker, "x").unwrap();
+    fixture.commit(&worker, &[(at("in", 0), Offset(1))]).unwrap();
+    fixture.abort(&mut worker).unwrap();
+    assert_eq!(fixture.batch(&mut worker), [""; 0]);
+    assert_eq!(fixture.visible("out", 0), "x@0 x@1");
+    fixture.cluster.join(&membership, fixture.now()).unwrap();
+    assert!(is_fenced(fixture.commit(&worker, &[(at("in", 0), Offset(1))])));
+    fixture.send(&worker, "zombie").unwrap();
+    assert_eq!(
+        fixture.visible("out", 0),
+        "x@0 x@1 zombie@2",
+        "a producer without transactions is not fenced"
+    );
 }
 
 #[test]
-fn a_group_reads_topics_that_fit() {
-    let mut bench = Bench::new();
-    let _member = bench.join("a");
+fn the_topics_of_a_group_must_exist_be_co_partitioned_and_agree() {
+    let mut fixture = Fixture::new();
+    let _member = fixture.join("a");
     let with = |lead: &str, co_partitioned_input: &str| Membership {
         lead: Topic::new(lead),
         co_partitioned: vec![Topic::new(co_partitioned_input)],
@@ -378,67 +366,70 @@ fn a_group_reads_topics_that_fit() {
         (with("in", "out"), "copy"),
     ] {
         let membership = Membership { group: group.to_owned(), ..membership };
-        let refused = bench.cluster.join(&membership, bench.now());
+        let refused = fixture.cluster.join(&membership, fixture.now());
         let refused = matches!(refused, Err(BrokerError::Fatal(_) | BrokerError::Gone(_)));
         assert!(refused, "{membership:?}");
     }
-    bench.elapsed += SESSION;
-    assert!(bench.cluster.join(&with("in", "out"), bench.now()).is_ok(), "nobody is left");
+    fixture.elapsed += SESSION;
+    assert!(
+        fixture.cluster.join(&with("in", "out"), fixture.now()).is_ok(),
+        "the group has no members"
+    );
 }
 
 #[test]
-fn a_position_that_was_cut_off_is_reported() {
-    let mut bench = Bench::new();
-    let worker = bench.worker("a");
-    bench.commit(&worker, &[(at("in", 0), Offset(0))]).unwrap();
+fn a_position_that_was_trimmed_is_out_of_range() {
+    let mut fixture = Fixture::new();
+    let worker = fixture.worker("a");
+    fixture.commit(&worker, &[(at("in", 0), Offset(0))]).unwrap();
     let from = ReadFrom::Offset(Offset(3));
-    let mut reader = bench.cluster.open(&at("in", 0), from, bench.now()).unwrap();
+    let mut reader = fixture.cluster.open(&at("in", 0), from, fixture.now()).unwrap();
     for _ in 0..100 {
-        bench.publish("in", 0, &"x".repeat(50_000));
+        fixture.publish("in", 0, &"x".repeat(50_000));
     }
     let out_of_range = |result: Result<(), BrokerError>| matches!(result, Err(BrokerError::OutOfRange(source)) if source == at("in", 0));
-    let now = bench.now();
+    let now = fixture.now();
     for _ in 0..2 {
-        let read = bench.cluster.read(&mut reader, now, &mut Vec::new());
-        assert!(out_of_range(read.map(|_| ())), "a reader is to be made anew");
+        let read = fixture.cluster.read(&mut reader, now, &mut Vec::new());
+        assert!(out_of_range(read.map(|_| ())), "a reader must be opened again");
     }
-    bench.cluster.leave(&worker, now).unwrap();
-    let mut next = bench.join("b");
-    bench.answer(&mut next);
-    assert!(out_of_range(bench.poll(&mut next).map(|_| ())));
-    assert!(bench.batch(&mut next).len() > 1, "a member goes on from the beginning");
+    fixture.cluster.leave(&worker, now).unwrap();
+    let mut next = fixture.join("b");
+    fixture.answer(&mut next);
+    assert!(out_of_range(fixture.poll(&mut next).map(|_| ())));
+    assert!(fixture.batch(&mut next).len() > 1, "a member continues from the beginning");
     let beyond = ReadFrom::Offset(Offset(101));
-    let mut beyond = bench.cluster.open(&at("in", 0), beyond, now).unwrap();
-    let read = bench.cluster.read(&mut beyond, now, &mut Vec::new());
-    assert!(out_of_range(read.map(|_| ())), "a checkpoint of another broker's log");
+    let mut beyond = fixture.cluster.open(&at("in", 0), beyond, now).unwrap();
+    let read = fixture.cluster.read(&mut beyond, now, &mut Vec::new());
+    assert!(out_of_range(read.map(|_| ())), "a position after the end");
 }
 
 #[test]
-fn the_end_is_news_once() {
-    let mut bench = Bench::new();
+fn reaching_the_end_is_new_once() {
+    let mut fixture = Fixture::new();
     let source = at("in", 0);
-    let mut reader = bench.cluster.open(&source, ReadFrom::Beginning, bench.now()).unwrap();
-    let now = bench.now();
+    let mut reader = fixture.cluster.open(&source, ReadFrom::Beginning, fixture.now()).unwrap();
+    let now = fixture.now();
     let mut read =
-        |bench: &mut Bench| bench.cluster.read(&mut reader, now, &mut Vec::new()).unwrap();
-    assert_eq!(read(&mut bench), (ReadTo::End, true));
-    assert_eq!(read(&mut bench), (ReadTo::End, false));
+        |fixture: &mut Fixture| fixture.cluster.read(&mut reader, now, &mut Vec::new()).unwrap();
+    assert_eq!(read(&mut fixture), (ReadTo::End, true));
+    assert_eq!(read(&mut fixture), (ReadTo::End, false));
     for _ in 0..1001 {
-        bench.publish("in", 0, "x");
+        fixture.publish("in", 0, "x");
     }
-    assert_eq!(read(&mut bench), (ReadTo::More, true));
-    assert_eq!(read(&mut bench), (ReadTo::End, true));
-    assert_eq!(read(&mut bench), (ReadTo::End, false));
-    assert!(is_fatal(bench.cluster.open(&at("in", 2), ReadFrom::End, now)));
+    assert_eq!(read(&mut fixture), (ReadTo::More, true));
+    assert_eq!(read(&mut fixture), (ReadTo::End, true));
+    assert_eq!(read(&mut fixture), (ReadTo::End, false));
+    assert!(is_fatal(fixture.cluster.open(&at("in", 2), ReadFrom::End, now)));
 }
 
 #[test]
-fn nobody_waits_past_a_deadline_or_its_own_session() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.cluster.idle_max(bench.now()), TRANSACTION / 3);
-    let worker = bench.worker("a");
-    bench.elapsed += SESSION - SECOND - TRANSACTION / 3;
-    bench.send(&worker, "x").unwrap();
-    bench.elapsed += TRANSACTION / 3;
-    assert_eq!(bench.cluster.idle_max(bench.now()), SECOND);
+fn waiting_is_bounded_by_deadlines_and_the_session() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.cluster.idle_max(fixture.now()), TRANSACTION / 3);
+    let worker = fixture.worker("a");
+    fixture.elapsed += SESSION - SECOND - TRANSACTION / 3;
+    fixture.send(&worker, "x").unwrap();
+    fixture.elapsed += TRANSACTION / 3;
+    assert_eq!(fixture.cluster.idle_max(fixture.now()), SECOND);
 }

@@ -1,4 +1,4 @@
-//! Instances, a clock that is turned by hand, and the faults of one seed. What must come of it is checked in `settle`.
+//! One simulation: instances, a manual clock, and the faults of one seed. `settle` checks the result.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use crate::{
     simulation::{
         disk::{Disk, SimulatedStores},
         fault_injector::{Bug, Fault, FaultCounts, FaultInjector},
-        faults::FaultyBroker,
+        faulty_broker::FaultyBroker,
+        faulty_calls::FaultyCalls,
         model::Model,
         process::Process,
         processes::{self, Instance},
@@ -25,28 +26,28 @@ use crate::{
 };
 
 const STEPS: usize = 4_000;
-/// In every so many seeds.
-const LONG_LIVES_EVERY: u64 = 4;
+/// One seed in this many has no crashes.
+const NO_CRASHES_EVERY: u64 = 4;
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than a session, as the settings demand.
+/// Shorter than a session, as `LocalSettings` recommends.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
 const INPUTS: [&str; 2] = ["in", "side"];
 const NAMES: [&str; 3] = ["a", "b", "c"];
-/// More than there are names: some have a successor while they are stalled.
+/// One more than there are names: a stalled instance may have a successor with the same name.
 const INSTANCES_MAX: usize = 4;
-/// Past every session and transaction.
+/// Longer than every session and transaction, in milliseconds.
 const OUTAGE_MAX_MS: u64 = 15_000;
 const START: WallTime = WallTime(1_000_000_000);
-/// Far more than stream time may follow.
+/// Maximum lead of a producer's clock, in milliseconds: far more than the clock tolerance of stream time.
 pub(super) const FAST_CLOCK_MAX_MS: u64 = 60_000;
-/// Records put in at once, now and then.
+/// Records in a burst: more than are processed at once, so that there is work while an instance is stalled.
 const BURST: u32 = 30;
-/// Of each topic and partition.
+/// Backfilled records of each topic and partition.
 const BACKFILL_RECORDS: u32 = 40;
-/// Far more than a window.
+/// Event time between two backfilled records: far more than a window.
 const BACKFILL_EVERY: Duration = Duration::from_secs(3_600);
 
-/// What is simulated under a seed.
+/// The settings of a simulation besides its seed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     pub(super) guarantee: ProcessingGuarantee,
@@ -55,7 +56,8 @@ pub(super) struct Setting {
     pub(super) transaction_timeout: Duration,
 }
 
-pub(super) struct World {
+/// The state of one simulation.
+pub(super) struct Simulation {
     pub(super) clock: Arc<ManualClock>,
     pub(super) guarantee: ProcessingGuarantee,
     pub(super) broker: LocalBroker,
@@ -65,15 +67,15 @@ pub(super) struct World {
     /// By the name of the instance.
     pub(super) disks: BTreeMap<&'static str, Disk>,
     pub(super) has_standbys: bool,
-    /// Its last windows are to be settled without another record.
+    /// Whether the last windows must close without another record.
     pub(super) falls_silent: bool,
-    /// Nobody crashes, is killed, or stops.
-    lives_are_long: bool,
+    /// No instance crashes, is killed, or stops.
+    has_no_crashes: bool,
     zombies: u32,
-    left_open_one_in: u64,
+    hanging_transaction_one_in: u64,
     /// The step at which all topics are recreated.
-    starts_over_at: Option<usize>,
-    /// Some tell their changelogs before the commit.
+    recreate_topics_at: Option<usize>,
+    /// With a small limit, changelogs are flushed before the commit.
     pub(super) changes_pending_max: usize,
     pub(super) model: Model,
     pub(super) attempts: Attempts,
@@ -81,44 +83,44 @@ pub(super) struct World {
     pub(super) values: u64,
 }
 
-/// What a seed came to: all that happened, and all that was committed.
+/// The result of a seed: the log of all events and everything that was committed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     log: String,
     pub(super) fault_counts: FaultCounts,
     pub(super) records: u64,
-    /// Tasks of which a zombie has written to a changelog.
+    /// The number of tasks whose changelogs a zombie has written to.
     pub(super) zombie_tasks: usize,
 }
 
 pub(super) fn simulate(seed: u64, setting: Setting) -> Result<Outcome, String> {
     processes::clear();
-    let mut world = World::new(seed, setting);
-    let result = world.live().and_then(|()| world.settle());
+    let mut simulation = Simulation::new(seed, setting);
+    let result = simulation.run_fault_phase().and_then(|()| simulation.settle());
     processes::clear();
-    let log = world.faults.log().clone();
+    let log = simulation.faults.log().clone();
     match result {
         Ok(contents) => Ok(Outcome {
             log: log + &contents,
-            fault_counts: world.faults.fault_counts(),
-            records: world.values,
-            zombie_tasks: world.faults.zombie_tasks().len(),
+            fault_counts: simulation.faults.fault_counts(),
+            records: simulation.values,
+            zombie_tasks: simulation.faults.zombie_tasks().len(),
         }),
-        Err(wrong) => {
+        Err(violation) => {
             let lines: Vec<&str> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
-            Err(format!("seed {seed}: {wrong}\n{last}"))
+            Err(format!("seed {seed}: {violation}\n{last}"))
         }
     }
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64, setting: Setting) -> Self {
         let Setting { guarantee, bug, favoured, transaction_timeout } = setting;
         let clock = Arc::new(ManualClock::at(START));
-        let lives_are_long = seed.is_multiple_of(LONG_LIVES_EVERY);
+        let has_no_crashes = seed.is_multiple_of(NO_CRASHES_EVERY);
         let faults =
-            Arc::new(FaultInjector::new(seed, bug, favoured, lives_are_long, Arc::clone(&clock)));
+            Arc::new(FaultInjector::new(seed, bug, favoured, has_no_crashes, Arc::clone(&clock)));
         let settings = LocalSettings {
             session_timeout: SESSION_TIMEOUT,
             transaction_timeout,
@@ -130,15 +132,15 @@ impl World {
             Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>,
             settings,
         );
-        if bug == Some(Bug::StaleGroupMetadata) {
-            broker.with(|cluster, _| cluster.plant_trust_in_everybody());
-        }
         let attempts = Attempts::default();
         let topology = Arc::new(workload::topology(&attempts, bug));
         let partitions = u32::try_from(1 + faults.roll(4)).unwrap();
-        let left_open_one_in = if faults.favours(Fault::LeftOpen) { 2 } else { 4 };
-        let starts_over = matches!(seed % 4, 1 | 2) || favoured == Some(Fault::MadeAnew);
-        let starts_over_at = starts_over.then(|| usize::try_from(50 + faults.roll(1_000)).unwrap());
+        let hanging_transaction_one_in =
+            if faults.favours(Fault::HangingTransaction) { 2 } else { 4 };
+        let recreates_topics =
+            matches!(seed % 4, 1 | 2) || favoured == Some(Fault::TopicsRecreated);
+        let recreate_topics_at =
+            recreates_topics.then(|| usize::try_from(50 + faults.roll(1_000)).unwrap());
         let plain = ["in", "side", "out", "dead"].map(|name| (Topic::new(name), false));
         let changelogs = topology.changelogs().into_iter().map(|name| (name, true));
         let specs = plain.into_iter().chain(changelogs).map(|(name, is_compact)| TopicSpec {
@@ -161,10 +163,10 @@ impl World {
             disks: BTreeMap::new(),
             has_standbys: seed.is_multiple_of(2),
             falls_silent: seed % 4 < 2,
-            lives_are_long,
+            has_no_crashes,
             zombies: 0,
-            left_open_one_in,
-            starts_over_at,
+            hanging_transaction_one_in,
+            recreate_topics_at,
             changes_pending_max: if seed.is_multiple_of(3) { 2 } else { 20 },
             model: Model::default(),
             attempts,
@@ -173,74 +175,75 @@ impl World {
         }
     }
 
-    /// The bad year.
-    fn live(&mut self) -> Result<(), String> {
+    /// The fault phase: random input, faults and turns of the instances.
+    fn run_fault_phase(&mut self) -> Result<(), String> {
         if self.faults.one_in(2) {
-            self.put_backfill();
+            self.publish_backfill();
         }
         for step in 0..STEPS {
-            if self.starts_over_at == Some(step) {
-                self.start_over();
+            if self.recreate_topics_at == Some(step) {
+                self.recreate_topics();
             }
             let span = if self.faults.one_in(40) { 2_000 } else { 30 };
             self.clock.advance(Duration::from_millis(self.faults.roll(span)));
-            self.look_around();
+            self.update_recovering();
             match self.faults.roll(100) {
-                // More than is processed at once, so that there is work while an instance is stalled.
-                0 => (0..BURST).for_each(|_| self.put_something()),
-                1..30 => self.put_something(),
+                0 => (0..BURST).for_each(|_| self.publish_random()),
+                1..30 => self.publish_random(),
                 30..33 => self.start(),
-                33..36 => self.on_some(Self::stall)?,
-                36 if !self.lives_are_long => self.on_some(Self::kill)?,
-                37 if !self.lives_are_long => self.on_one(Self::stop)?,
-                38 if self.faults.one_in(4) => self.cut_off(),
-                39 if self.faults.one_in(self.left_open_one_in) => self.leave_open(),
-                _ => self.on_one(Self::turn)?,
+                33..36 => self.act_on_some(Self::stall)?,
+                36 if !self.has_no_crashes => self.act_on_some(Self::kill)?,
+                37 if !self.has_no_crashes => self.act_on_one(Self::stop)?,
+                38 if self.faults.one_in(4) => self.begin_outage(),
+                39 if self.faults.one_in(self.hanging_transaction_one_in) => {
+                    self.leave_transaction_open();
+                }
+                _ => self.act_on_one(Self::turn)?,
             }
-            if let Some(wrong) = self.faults.wrong() {
-                return Err(wrong);
+            if let Some(violation) = self.faults.violation() {
+                return Err(violation);
             }
         }
         Ok(())
     }
 
-    /// All topics are deleted and recreated while the instances are away. What their disks have is of the old ones.
-    fn start_over(&mut self) {
-        self.faults.note(format_args!("all topics are made anew"));
-        self.faults.struck(Fault::MadeAnew);
+    /// Deletes and recreates all topics while no instance is running. The stores on the disks belong to the old topics.
+    fn recreate_topics(&mut self) {
+        self.faults.log_event(format_args!("all topics are recreated"));
+        self.faults.count(Fault::TopicsRecreated);
         processes::clear();
         let topics = INPUTS.into_iter().chain(["out", "dead"]).map(Topic::new);
         for topic in topics.chain(self.topology.changelogs()) {
-            self.broker.with(|cluster, _| cluster.recreate_topic(&topic));
+            self.broker.recreate_topic(&topic);
         }
         self.model = Model::default();
         self.attempts.lock().unwrap().clear();
         self.ends.clear();
-        self.faults.forget_zombie_writes();
+        self.faults.clear_zombie_writes();
         self.faults.disturb();
         if self.faults.one_in(2) {
-            self.put_backfill();
+            self.publish_backfill();
         }
     }
 
-    /// Sees whether everybody has got over what happened.
-    fn look_around(&self) {
+    /// Updates whether an instance is still recovering from an earlier fault.
+    fn update_recovering(&self) {
         let is_recovering =
             |one: &Instance| !one.board.read().values().all(WorkerStatus::is_running);
-        self.faults.set_recovering(self.faults.is_out() || processes::has(is_recovering));
+        self.faults.set_recovering(self.faults.is_outage() || processes::has(is_recovering));
     }
 
-    /// Nobody reaches the broker, whatever they are in the middle of.
-    fn cut_off(&self) {
+    /// Makes the broker unavailable to all processes for a while.
+    fn begin_outage(&self) {
         let span = Duration::from_millis(self.faults.roll(OUTAGE_MAX_MS));
-        self.faults.note(format_args!("the broker is away for {span:?}"));
-        self.faults.struck(Fault::Outage);
-        self.faults.set_out(span);
+        self.faults.log_event(format_args!("the broker is unavailable for {span:?}"));
+        self.faults.count(Fault::Outage);
+        self.faults.begin_outage(span);
         self.faults.disturb();
     }
 
-    /// A zombie that nobody else would meet writes to a changelog, and is no more; its transaction has still to time out.
-    fn leave_open(&mut self) {
+    /// Writes to a changelog as a zombie of another group, whose transaction stays open until it times out.
+    fn leave_transaction_open(&mut self) {
         let changelogs = self.topology.changelogs();
         let index = usize::try_from(self.faults.roll(changelogs.len() as u64)).unwrap();
         let partition = i32::try_from(self.faults.roll(u64::from(self.partitions))).unwrap();
@@ -262,15 +265,15 @@ impl World {
         };
         let zombie = self.broker.join(&membership);
         let sent = zombie.and_then(|mut zombie| zombie.send(record.as_ref()));
-        sent.expect("nothing is refused to it");
-        self.faults.note(format_args!("a zombie writes to {} {partition}", record.topic));
-        self.faults.struck(Fault::LeftOpen);
+        sent.expect("a new member may send");
+        self.faults.log_event(format_args!("a zombie writes to {} {partition}", record.topic));
+        self.faults.count(Fault::HangingTransaction);
     }
 
     fn stall(&mut self, at: usize) -> Result<(), String> {
         let span = Duration::from_millis(self.faults.roll(20_000));
-        self.faults.note(format_args!("number {at} stalls {span:?}"));
-        self.faults.struck(Fault::Stalled);
+        self.faults.log_event(format_args!("number {at} stalls {span:?}"));
+        self.faults.count(Fault::Stalled);
         processes::stall(at, self.clock.elapsed() + span);
         self.faults.disturb();
         Ok(())
@@ -278,8 +281,8 @@ impl World {
 
     fn kill(&mut self, at: usize) -> Result<(), String> {
         let killed = processes::remove(at);
-        self.faults.note(format_args!("{} is killed", killed.process.name));
-        self.faults.struck(Fault::Killed);
+        self.faults.log_event(format_args!("{} is killed", killed.process.name));
+        self.faults.count(Fault::Killed);
         self.faults.disturb();
         Ok(())
     }
@@ -292,16 +295,22 @@ impl World {
         processes::stop(at, &self.faults)
     }
 
-    /// One of them, or now and then several at the same time.
-    fn on_some(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
+    /// Acts on one instance, or sometimes on several at the same time.
+    fn act_on_some(
+        &mut self,
+        act: fn(&mut Self, usize) -> Result<(), String>,
+    ) -> Result<(), String> {
         let times = if self.faults.one_in(4) { 1 + self.faults.roll(3) } else { 1 };
         for _ in 0..times {
-            self.on_one(act)?;
+            self.act_on_one(act)?;
         }
         Ok(())
     }
 
-    fn on_one(&mut self, act: fn(&mut Self, usize) -> Result<(), String>) -> Result<(), String> {
+    fn act_on_one(
+        &mut self,
+        act: fn(&mut Self, usize) -> Result<(), String>,
+    ) -> Result<(), String> {
         if processes::len() == 0 {
             self.start();
         }
@@ -315,7 +324,7 @@ impl World {
         act(self, at)
     }
 
-    fn put_something(&mut self) {
+    fn publish_random(&mut self) {
         let topic = INPUTS[usize::try_from(self.faults.roll(2)).unwrap()];
         let partition = i32::try_from(self.faults.roll(u64::from(self.partitions))).unwrap();
         let key = format!("{partition}-{}", self.faults.roll(3));
@@ -323,7 +332,7 @@ impl World {
         let kind = if self.faults.one_in(20) { POISON } else { "value" };
         self.values += 1;
         let value = format!("{kind}{}", self.values);
-        // What came twice could not be told from what is put in twice.
+        // At least once, a duplicate input could not be distinguished from a repeated output.
         let may_copy = kind != POISON && self.guarantee == ProcessingGuarantee::ExactlyOnce;
         let copies = if may_copy && self.faults.one_in(20) { 2 } else { 1 };
         // Some producers' clocks are fast.
@@ -333,13 +342,13 @@ impl World {
         };
         let time = EventTime(self.clock.now().0 - age + ahead);
         for _ in 0..copies {
-            self.put(topic, partition, &key, &value, time);
+            self.publish(topic, partition, &key, &value, time);
         }
     }
 
-    /// What happened long ago, written before anybody starts: each topic in the order of event time, one before the
-    /// other or in turns. Of both, none is late.
-    fn put_backfill(&mut self) {
+    /// Publishes records with old event times before any instance starts: each topic in the order of event time, one
+    /// topic before the other or alternating. None of them is late.
+    fn publish_backfill(&mut self) {
         let order = self.faults.roll(3);
         let first_at = EventTime(START.0) - BACKFILL_EVERY * (BACKFILL_RECORDS + 1);
         let both = [("in", Duration::ZERO), ("side", WINDOW / 2)];
@@ -352,25 +361,31 @@ impl World {
             1 => of(both[1]).chain(of(both[0])).collect(),
             _ => of(both[0]).zip(of(both[1])).flat_map(|(one, other)| [one, other]).collect(),
         };
-        self.faults.note(format_args!("a backfill, in order {order}"));
+        self.faults.log_event(format_args!("a backfill in order {order}"));
         for partition in 0..i32::try_from(self.partitions).unwrap() {
             for (topic, time) in &records {
                 let key = format!("{partition}-{}", self.faults.roll(3));
-                self.put_in_time(topic, partition, &key, *time);
+                self.publish_in_time(topic, partition, &key, *time);
             }
         }
     }
 
-    /// A record that must not be late.
-    pub(super) fn put_in_time(&mut self, topic: &str, partition: i32, key: &str, time: EventTime) {
+    /// Publishes a record that must not be late.
+    pub(super) fn publish_in_time(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        time: EventTime,
+    ) {
         self.values += 1;
         let value = format!("value{}", self.values);
-        let value = self.put(topic, partition, key, &value, time);
+        let value = self.publish(topic, partition, key, &value, time);
         self.model.in_time.insert(value);
     }
 
-    /// The event time is in the value; the record's own timestamp is when it was written, as a backfill's is.
-    pub(super) fn put(
+    /// Publishes a record with the event time in its value. Its timestamp is the time of writing, as for a backfill.
+    pub(super) fn publish(
         &mut self,
         topic: &str,
         partition: i32,
@@ -379,7 +394,7 @@ impl World {
         time: EventTime,
     ) -> String {
         let value = format!("{value}@{}", time.0);
-        self.model.put(topic, key, &value);
+        self.model.add(topic, key, &value);
         let partition = Partition(partition);
         let record = OutputRecord {
             topic: Topic::new(topic),
@@ -395,7 +410,7 @@ impl World {
         value
     }
 
-    /// A process starts, under a name that may be another's, too: a stalled one's.
+    /// Starts a process under a random name, which a stalled process may have as well.
     pub(super) fn start(&mut self) {
         if processes::len() >= INSTANCES_MAX {
             return;
@@ -407,19 +422,19 @@ impl World {
             return;
         }
         let process = Process::new(name);
-        // A disk has one process at a time: the successor of one that only stalls runs elsewhere.
+        // A disk has one process at a time: the successor of a stalled process gets another one.
         let is_free = !processes::has(|one| one.process.name == name);
         let disk =
             if is_free { self.disks.entry(name).or_default().clone() } else { Disk::default() };
-        disk.happen_to(&self.faults);
+        disk.inject_faults(&self.faults);
         let stores =
             SimulatedStores { disk, faults: Arc::clone(&self.faults), process: process.clone() };
-        let broker = FaultyBroker {
-            inner: self.broker.clone(),
+        let calls = FaultyCalls {
             faults: Arc::clone(&self.faults),
             process: process.clone(),
             guarantee: self.guarantee,
         };
+        let broker = FaultyBroker { broker: self.broker.clone(), calls };
         let (broker, stores): (Arc<dyn Broker>, Arc<dyn StoreSupplier>) =
             (Arc::new(broker), Arc::new(stores));
         let standby = self.has_standbys.then(|| {
@@ -454,7 +469,7 @@ impl World {
             metrics: StreamsMetrics::unregistered(),
             board: board.clone(),
         });
-        self.faults.note(format_args!("{name} starts: {}", joined.is_ok()));
+        self.faults.log_event(format_args!("{name} starts: {}", joined.is_ok()));
         if let Ok(worker) = joined {
             let stalled_until = Duration::ZERO;
             processes::add(Instance { process, worker, board, standby, stalled_until });
