@@ -1,4 +1,4 @@
-//! The Kafka that is measured against, and what is sent through it.
+//! The Kafka cluster of the benchmark, and the records that are sent through it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -23,10 +23,10 @@ use foretell_streams::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The partitions of the topics that flow: one worker has them all.
+/// Partitions of the input and output topics. One worker has all of them.
 pub(crate) const PARTITIONS: u32 = 4;
 
-/// More than a commit holds, so that nearly every input is a changelog record of its own.
+/// More keys than records in a commit, so that nearly every input results in a changelog record.
 const KEYS: u64 = 200_000;
 
 const VALUE_BYTES: usize = 100;
@@ -49,7 +49,7 @@ impl AvroRecord for Reading {
         {"name":"unit","type":["null","string"],"default":null}]}"#;
 }
 
-/// A broker, and names on it that nobody else has.
+/// A broker, and a generator of unique names on it.
 pub(crate) struct Cluster {
     pub(crate) servers: String,
     pub(crate) broker: Arc<dyn Broker>,
@@ -74,10 +74,10 @@ impl Cluster {
         })
     }
 
-    /// A name for a group or an application.
-    pub(crate) fn name(&self, what: &str) -> String {
+    /// A unique name for a group or an application.
+    pub(crate) fn name(&self, suffix: &str) -> String {
         let number = self.named.fetch_add(1, Ordering::Relaxed);
-        format!("bench-{:08x}-{number}-{what}", self.run >> 32)
+        format!("bench-{:08x}-{number}-{suffix}", self.run >> 32)
     }
 
     pub(crate) fn topic(&self, name: &str, partitions: u32) -> anyhow::Result<Topic> {
@@ -91,11 +91,11 @@ impl Cluster {
         Ok(name)
     }
 
-    pub(crate) fn new_topic(&self, what: &str) -> anyhow::Result<Topic> {
-        self.topic(&self.name(what), PARTITIONS)
+    pub(crate) fn new_topic(&self, suffix: &str) -> anyhow::Result<Topic> {
+        self.topic(&self.name(suffix), PARTITIONS)
     }
 
-    /// The `index`th record: key and value.
+    /// The key and value of record number `index`.
     pub(crate) fn reading(&self, index: u64) -> anyhow::Result<(String, Vec<u8>)> {
         let key = format!("{:016}", index % KEYS);
         let reading = Reading {
@@ -119,7 +119,7 @@ impl Cluster {
         }))
     }
 
-    /// Writes a changelog of `count` entries, in the order of nothing.
+    /// Writes a changelog of `count` entries, with keys in no particular order.
     pub(crate) fn fill_changelog(&self, topic: &Topic, count: u64) -> anyhow::Result<()> {
         self.publish((0..count).map(|index| {
             let (key, value) = entry(index);
@@ -140,7 +140,7 @@ impl Cluster {
     }
 }
 
-/// A store's entry: 16 bytes of key, 100 of value.
+/// An entry of a store: a key of 16 bytes and a value of 100 bytes.
 pub(crate) fn entry(index: u64) -> (String, Vec<u8>) {
     (format!("{:016x}", index.wrapping_mul(0x9e37_79b9_7f4a_7c15)), vec![b'v'; VALUE_BYTES])
 }

@@ -1,8 +1,8 @@
-//! The instance that has a task is killed: how long until another one, with a standby copy of its store or without, may
-//! process, against the size of the store.
+//! Failover: the time from killing the instance that runs a task until another instance, with a standby or without, may
+//! process records, by the size of the store.
 //!
 //! ```text
-//!   this binary again, as the victim ──kill -9──▶ its session runs out ──▶ assigned here ──▶ restored: may process
+//!   this binary as the victim ──kill -9──▶ session timeout ──▶ task assigned here ──▶ store restored: may process
 //! ```
 
 use std::{
@@ -41,28 +41,29 @@ use crate::{
     usage::median,
 };
 
-/// After this long without a word, the victim is dead to its group. Its open transaction is aborted before.
+/// The session timeout, after which the group expels the victim. Its open transaction is aborted before.
 pub(crate) const SESSION: Duration = Duration::from_secs(4);
 const TRANSACTION: Duration = Duration::from_secs(3);
 
-/// Names the victim's application and its input.
+/// Environment variable with the victim's application, input topic and folder, separated by spaces.
 pub(crate) const VICTIM: &str = "FORETELL_BENCH_VICTIM";
-const IS_RUNNING: &str = "the victim's task runs";
+const IS_RUNNING: &str = "the task of the victim is running";
 
 const WAIT: Duration = Duration::from_millis(1);
-/// Enough for a transaction to be open whenever the victim is killed.
+/// Interval between two records: short enough that a transaction is open whenever the victim is killed.
 const LOAD_EVERY: Duration = Duration::from_millis(5);
-/// A copy that has been this close to its changelog, for so long, is warm: it says once a second how close it is.
+/// A standby is warm when its lag has been at most this many records for [`WARM_FOR`]. It reports its lag every second.
 const WARM_RECORDS_MAX: f64 = 1000.0;
 const WARM_FOR: Duration = Duration::from_secs(3);
-/// Without a result by then the benchmark has failed.
+/// The benchmark fails without a result within this time.
 const WITHIN: Duration = Duration::from_secs(120);
 
-struct Remember {
+/// Puts each record into a store.
+struct StoreLast {
     last: KeyValueHandle<Reading>,
 }
 
-impl Processor for Remember {
+impl Processor for StoreLast {
     type In = Reading;
     type Out = Reading;
 
@@ -75,7 +76,7 @@ impl Processor for Remember {
     }
 }
 
-/// One task that remembers, and who has it.
+/// An application with one task and one store.
 struct Application<'a> {
     cluster: &'a Cluster,
     broker: Arc<dyn Broker>,
@@ -84,13 +85,13 @@ struct Application<'a> {
     topology: Arc<Topology>,
 }
 
-/// What a failover took, of several the median.
+/// The medians of several failovers.
 pub(crate) struct Failover {
     pub(crate) entries: u64,
     pub(crate) is_warm: bool,
     pub(crate) seconds_from_kill: f64,
     pub(crate) seconds_from_assignment: f64,
-    /// Changelog records that were read again.
+    /// Changelog records that were restored.
     pub(crate) restored: f64,
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn measure(
     let (stop, is_over) = (StopSignal::default(), AtomicBool::new(false));
     let registry = Registry::new();
     let rounds = thread::scope(|scope| {
-        let copying = is_warm.then(|| {
+        let standby = is_warm.then(|| {
             scope.spawn(|| -> anyhow::Result<()> {
                 Ok(application.standby(&stores, &registry)?.run(&stop)?)
             })
@@ -131,7 +132,7 @@ pub(crate) fn measure(
         stop.stop();
         is_over.store(true, Ordering::Relaxed);
         load.join().expect("the load does not panic")?;
-        copying.map(|copying| copying.join().expect("a standby does not panic")).transpose()?;
+        standby.map(|standby| standby.join().expect("a standby does not panic")).transpose()?;
         rounds
     })?;
     let [seconds_from_kill, seconds_from_assignment, restored] =
@@ -139,7 +140,7 @@ pub(crate) fn measure(
     Ok(Failover { entries, is_warm, seconds_from_kill, seconds_from_assignment, restored })
 }
 
-/// The other process: has the task until it is killed.
+/// The other process, which runs the task until it is killed.
 pub(crate) fn victim(names: &str) -> anyhow::Result<()> {
     let mut names = names.splitn(3, ' ');
     let mut next = || names.next().context("an application, a topic and a folder");
@@ -147,15 +148,16 @@ pub(crate) fn victim(names: &str) -> anyhow::Result<()> {
     let cluster = Cluster::connect(env::var("FORETELL_TEST_BROKERS")?)?;
     let application = Application::of(&cluster, name.to_owned(), Topic::new(input))?;
     let board = StatusBoard::default();
-    // On disk, as where copies are: what is written in memory alone, no copy can tell from another log's.
+    // On disk, as with standbys: a worker with stores in memory writes no marks, without which a standby cannot be sure that
+    // its store belongs to this changelog.
     let stores = Arc::new(DiskStores::open(Path::new(folder))?);
     let mut worker = application.join("victim", stores, &board)?;
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         worker.turn(WAIT)?;
-        if !is_told && task(&board).is_some() && is_running(&board) {
+        if !is_reported && task(&board).is_some() && is_running(&board) {
             println!("{IS_RUNNING}");
-            is_told = true;
+            is_reported = true;
         }
     }
 }
@@ -167,7 +169,8 @@ impl<'a> Application<'a> {
         let source = topology.source("readings", input.clone(), codec);
         let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
         let stores = [last.id()];
-        topology.process("remember", &[source], &stores, move || Remember { last: last.clone() });
+        topology
+            .process("store-last", &[source], &stores, move || StoreLast { last: last.clone() });
         let config = KafkaConfig {
             bootstrap_servers: cluster.servers.clone(),
             session_timeout: SESSION,
@@ -217,31 +220,32 @@ impl<'a> Application<'a> {
         }))
     }
 
-    /// Seconds from the kill and from the assignment, and the records restored. `copies` tells of the standby copy.
+    /// Runs one failover. Returns the seconds from the kill, the seconds from the assignment, and the restored records.
+    /// `standby` has the metrics of the standby, if there is one.
     fn round(
         &self,
         stores: &Arc<dyn StoreSupplier>,
-        copies: Option<&Registry>,
+        standby: Option<&Registry>,
     ) -> anyhow::Result<[f64; 3]> {
         let mut victim = Victim::start(self)?;
         let board = StatusBoard::default();
         let mut successor = self.join("successor", Arc::clone(stores), &board)?;
         let (begun, mut warm_since) = (Instant::now(), Instant::now());
-        while copies.is_some() && warm_since.elapsed() < WARM_FOR {
-            ensure!(begun.elapsed() < WITHIN, "the copy did not get warm");
+        while standby.is_some() && warm_since.elapsed() < WARM_FOR {
+            ensure!(begun.elapsed() < WITHIN, "the standby did not become warm");
             successor.turn(WAIT)?;
-            if !copies.is_some_and(is_warm) {
+            if !standby.is_some_and(is_warm) {
                 warm_since = Instant::now();
             }
         }
         while !board.read().values().any(|status| status.joined) {
             successor.turn(WAIT)?;
         }
-        ensure!(task(&board).is_none(), "the victim has no task to lose");
+        ensure!(task(&board).is_none(), "the victim has no task");
         victim.kill()?;
         let (killed, mut assigned) = (Instant::now(), None);
         while assigned.is_none() || !is_running(&board) {
-            ensure!(killed.elapsed() < WITHIN, "nobody took over");
+            ensure!(killed.elapsed() < WITHIN, "the successor did not take over");
             let turn = Instant::now();
             successor.turn(WAIT)?;
             if assigned.is_none() && task(&board).is_some() {
@@ -250,7 +254,7 @@ impl<'a> Application<'a> {
         }
         let from_kill = killed.elapsed().as_secs_f64();
         let from_assignment = assigned.map_or(0.0, |turn| turn.elapsed().as_secs_f64());
-        let restored = task(&board).context("it has the task")?.restored as f64;
+        let restored = task(&board).context("the successor has no task")?.restored as f64;
         let stop = StopSignal::default();
         stop.stop();
         successor.run(&stop)?;
@@ -276,10 +280,10 @@ impl<'a> Application<'a> {
     }
 }
 
-/// Killed in any case.
+/// The victim process, which is killed when this value is dropped.
 struct Victim {
     process: Child,
-    /// Its stores, which go with it.
+    /// The folder of its stores.
     _folder: TempDir,
 }
 
@@ -297,7 +301,7 @@ impl Victim {
                 return Ok(victim);
             }
         }
-        anyhow::bail!("the victim has ended")
+        anyhow::bail!("the victim ended before its task was running")
     }
 
     fn kill(&mut self) -> anyhow::Result<()> {
@@ -310,7 +314,7 @@ impl Victim {
 impl Drop for Victim {
     fn drop(&mut self) {
         if let Err(error) = self.kill() {
-            println!("the victim was not killed: {error}");
+            println!("cannot kill the victim: {error}");
         }
     }
 }
@@ -326,8 +330,8 @@ fn is_running(board: &StatusBoard) -> bool {
 fn is_warm(registry: &Registry) -> bool {
     let families = registry.gather();
     let gauge = |name: &str| {
-        let of_it = families.iter().filter(|family| family.name() == name);
-        let values = of_it.flat_map(|family| family.get_metric());
+        let matching = families.iter().filter(|family| family.name() == name);
+        let values = matching.flat_map(|family| family.get_metric());
         values.map(|metric| metric.get_gauge().get_value()).sum::<f64>()
     };
     gauge("foretell_stream_standby_tasks") > 0.0

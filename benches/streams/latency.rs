@@ -1,4 +1,4 @@
-//! From the sending of a record to its result being readable, at a steady load.
+//! Latency from sending a record until its result can be read, at a constant rate.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,16 +15,16 @@ use rdkafka::{
 };
 
 use crate::{
-    bare,
+    bare_pipeline,
     cluster::{Cluster, PARTITIONS},
-    contender::Contender,
+    pipeline::Pipeline,
 };
 
-/// Until fetching and batches have found their pace; it counts from the first result.
+/// Time from the first result until measuring starts, so that fetch and batch sizes have settled.
 const WARM_UP: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(2);
 const WAIT: Duration = Duration::from_millis(50);
-/// Without a result by then the benchmark has failed.
+/// The benchmark fails without a result within this time.
 const FIRST_RESULT_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, serde::Serialize)]
@@ -33,23 +33,23 @@ pub(crate) struct Latency {
     pub(crate) p99_millis: f64,
 }
 
-/// Sends `rate` records a second through whatever `start` makes, for `span`.
+/// Sends `rate` records per second for `span` through the pipeline that `start` creates.
 pub(crate) fn measure(
     cluster: &Cluster,
     rate: f64,
     span: Duration,
-    start: impl FnOnce(&Topic, &Topic) -> anyhow::Result<Box<dyn Contender>> + Send,
+    start: impl FnOnce(&Topic, &Topic) -> anyhow::Result<Box<dyn Pipeline>> + Send,
 ) -> anyhow::Result<Latency> {
     let (input, output) = (cluster.new_topic("in")?, cluster.new_topic("out")?);
     let (stop, results) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let contender = scope.spawn(|| -> anyhow::Result<()> {
+        let pipeline = scope.spawn(|| -> anyhow::Result<()> {
             let _stop = StopAtEnd(&stop);
-            let mut contender = start(&input, &output)?;
+            let mut pipeline = start(&input, &output)?;
             while !stop.load(Ordering::Relaxed) {
-                contender.turn()?;
+                pipeline.turn()?;
             }
-            contender.leave()
+            pipeline.leave()
         });
         let sender = scope.spawn(|| send(cluster, &input, rate, &stop));
         let receiver = scope.spawn(|| receive(cluster, &output, &stop, &results));
@@ -64,17 +64,17 @@ pub(crate) fn measure(
         let from = i64::try_from(cluster.started.elapsed().as_micros())?;
         wait_for(span, &stop);
         let to = i64::try_from(cluster.started.elapsed().as_micros())?;
-        // What is under way comes out.
+        // Wait for the results of records in flight.
         wait_for(Duration::from_secs(1), &stop);
         stop.store(true, Ordering::Relaxed);
-        contender.join().expect("a contender does not panic")?;
+        pipeline.join().expect("a pipeline does not panic")?;
         sender.join().expect("the sender does not panic")?;
         let mut samples = receiver.join().expect("the receiver does not panic")?;
         samples.retain(|(sent, _)| (from..to).contains(sent));
         let mut micros: Vec<i64> = samples.into_iter().map(|(_, micros)| micros).collect();
         micros.sort_unstable();
         let at = |share: usize| -> anyhow::Result<f64> {
-            let micros = micros.get(micros.len() * share / 100).context("no results at all")?;
+            let micros = micros.get(micros.len() * share / 100).context("no results")?;
             Ok(*micros as f64 / 1000.0)
         };
         Ok(Latency { p50_millis: at(50)?, p99_millis: at(99)? })
@@ -117,14 +117,15 @@ fn send(cluster: &Cluster, input: &Topic, rate: f64, stop: &AtomicBool) -> anyho
     Ok(())
 }
 
-/// When each result was sent, and how long it took, in microseconds.
+/// The send time and the latency of each result, in microseconds.
 fn receive(
     cluster: &Cluster,
     output: &Topic,
     stop: &AtomicBool,
     results: &AtomicU64,
 ) -> anyhow::Result<Vec<(i64, i64)>> {
-    let consumer: BaseConsumer = bare::consumer(cluster, &cluster.name("receive")).create()?;
+    let consumer: BaseConsumer =
+        bare_pipeline::consumer(cluster, &cluster.name("receive")).create()?;
     let mut all = TopicPartitionList::new();
     for partition in 0..i32::try_from(PARTITIONS)? {
         all.add_partition_offset(output.as_str(), partition, Offset::Beginning)?;

@@ -1,5 +1,4 @@
-//! What a stretch of work took: time on the wall, and of the processors. On a machine that others use as well,
-//! only the latter stays the same.
+//! Wall-clock time and CPU time of a measurement. On a machine with other load, only the CPU time is stable.
 
 use std::{
     fs,
@@ -8,10 +7,10 @@ use std::{
 
 use anyhow::Context;
 
-/// The unit of `/proc/self/stat` on every Linux there is (`USER_HZ`).
+/// The unit of `/proc/self/stat` on Linux (`USER_HZ`).
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// Where a stretch began.
+/// The start of a measurement.
 pub(crate) struct Start {
     wall: Instant,
     process: f64,
@@ -23,29 +22,29 @@ impl Start {
         Ok(Self { wall: Instant::now(), process: process_seconds()?, thread: thread_seconds()? })
     }
 
-    /// `records` have been done since.
+    /// The speed at which `records` records were processed since the start.
     pub(crate) fn until_now(&self, records: u64) -> anyhow::Result<Speed> {
-        let a_record = |seconds: f64| seconds * 1e6 / records as f64;
+        let micros_per_record = |seconds: f64| seconds * 1e6 / records as f64;
         Ok(Speed {
-            wall_micros: a_record(self.wall.elapsed().as_secs_f64()),
-            process_micros: a_record(process_seconds()? - self.process),
-            thread_micros: a_record(thread_seconds()? - self.thread),
+            wall_micros: micros_per_record(self.wall.elapsed().as_secs_f64()),
+            process_micros: micros_per_record(process_seconds()? - self.process),
+            thread_micros: micros_per_record(thread_seconds()? - self.thread),
         })
     }
 }
 
-/// Microseconds a record.
+/// Microseconds per record.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub(crate) struct Speed {
     pub(crate) wall_micros: f64,
-    /// All threads of this process, librdkafka's among them.
+    /// CPU time of all threads of this process, including librdkafka's.
     pub(crate) process_micros: f64,
-    /// The thread that works.
+    /// CPU time of the thread that runs the pipeline.
     pub(crate) thread_micros: f64,
 }
 
 impl Speed {
-    /// Of several rounds, each figure's median.
+    /// The median of each figure over several rounds.
     pub(crate) fn median(rounds: &[Self]) -> Self {
         let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(figure).collect());
         Self {
@@ -56,13 +55,12 @@ impl Speed {
     }
 }
 
-/// The one in the middle.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Memory that this process has resident.
+/// The resident memory of this process, in bytes.
 pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -72,14 +70,14 @@ pub(crate) fn resident_bytes() -> anyhow::Result<u64> {
 
 fn process_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may hold spaces; user and system time are the 12th and 13th after it.
-    let (_, fields) = stat.rsplit_once(") ").context("a stat without a name")?;
+    // The process name in parentheses may contain spaces. User and system time are the 12th and 13th fields after it.
+    let (_, fields) = stat.rsplit_once(") ").context("no process name in /proc/self/stat")?;
     let times = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
     Ok(times.sum::<Result<f64, _>>()? / TICKS_A_SECOND)
 }
 
 fn thread_seconds() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos = stat.split(' ').next().context("an empty schedstat")?;
+    let nanos = stat.split(' ').next().context("/proc/thread-self/schedstat is empty")?;
     Ok(Duration::from_nanos(nanos.parse()?).as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! What was measured against what it should be.
+//! The measurements of a run, compared with their bounds.
 
 use std::{fs, path::Path};
 
@@ -13,9 +13,9 @@ use crate::{
     usage::Speed,
 };
 
-/// Every figure of a run.
+/// All measurements of a run.
 #[derive(Default)]
-pub(crate) struct Verdicts {
+pub(crate) struct Report {
     rows: Vec<Row>,
     figures: serde_json::Map<String, Value>,
 }
@@ -24,25 +24,25 @@ struct Row {
     name: String,
     bound: String,
     measured: String,
-    /// The same by the process' CPU time, and by that of the thread that works.
+    /// The ratio by CPU time of the process, and by CPU time of the pipeline's thread.
     by_cpu: String,
-    /// None: nothing is asked of it.
+    /// `None` for a measurement without a bound.
     holds: Option<bool>,
 }
 
-impl Verdicts {
+impl Report {
     pub(crate) fn memory(&mut self, access: Access, entry: f64, payload: f64) {
         let name = format!("memory over {payload} bytes, {access:?}");
         self.row(&name, "-", format!("{:.0} bytes", entry - payload), None);
         self.figures.insert(name, json!({ "entry": entry, "payload": payload }));
     }
 
-    /// The bound is that of the memory which a repeat may cost.
+    /// The memory of a recent event has a bound, the time to recognise a repeat has none.
     pub(crate) fn recent(&mut self, cost: &Cost) {
         let Cost { bytes, thread_micros } = cost;
-        let name = "memory of an event that came lately";
+        let name = "memory of a recent event";
         self.row(name, "<= 64 bytes", format!("{bytes:.0} bytes"), Some(*bytes <= 64.0));
-        self.row("  to look for it and keep it", "-", format!("{thread_micros:.2} µs"), None);
+        self.row("  to look it up and store it", "-", format!("{thread_micros:.2} µs"), None);
         self.figures.insert(name.to_owned(), json!({ "bytes": bytes, "micros": thread_micros }));
     }
 
@@ -58,15 +58,15 @@ impl Verdicts {
         self.figures.insert("throughput".to_owned(), figures);
     }
 
-    pub(crate) fn restore(&mut self, ours: Speed, bare: Speed) {
-        self.ratio("restore, to consuming bare", ours, bare, Some(0.6));
-        self.figures.insert("restore".to_owned(), json!({ "ours": ours, "bare": bare }));
+    pub(crate) fn restore(&mut self, streams: Speed, bare: Speed) {
+        self.ratio("restore, to a bare consumer", streams, bare, Some(0.6));
+        self.figures.insert("restore".to_owned(), json!({ "ours": streams, "bare": bare }));
     }
 
-    /// A standby copy makes the state's size no matter: the session's time-out and less than a second.
-    pub(crate) fn failover(&mut self, found: &Failover) {
+    /// With a standby, a failover takes the session timeout and less than a second, whatever the size of the state.
+    pub(crate) fn failover(&mut self, failover: &Failover) {
         let Failover { entries, is_warm, seconds_from_kill, seconds_from_assignment, restored } =
-            found;
+            failover;
         let how = if *is_warm { "warm" } else { "cold" };
         let bound = SESSION.as_secs_f64() + 1.0;
         let text = if *is_warm { format!("< {bound:.1} s") } else { "-".to_owned() };
@@ -76,8 +76,8 @@ impl Verdicts {
             format!("{seconds_from_kill:.2} s"),
             is_warm.then_some(*seconds_from_kill < bound),
         );
-        let beyond = format!("{seconds_from_assignment:.2} s");
-        self.row("  from its assignment", "-", beyond, None);
+        let from_assignment = format!("{seconds_from_assignment:.2} s");
+        self.row("  from the assignment", "-", from_assignment, None);
         let figures = json!({
             "session_seconds": SESSION.as_secs_f64(), "seconds_from_kill": seconds_from_kill,
             "seconds_from_assignment": seconds_from_assignment, "restored": restored,
@@ -85,12 +85,12 @@ impl Verdicts {
         self.figures.insert(format!("failover, {entries}, {how}"), figures);
     }
 
-    /// `plain` is the bare loop without transactions; `same` the one with the same guarantee.
+    /// `plain` is the bare loop without transactions, `same` the bare loop with the same guarantee.
     pub(crate) fn latency(
         &mut self,
         guarantee: &str,
         rate: f64,
-        ours: Latency,
+        streams: Latency,
         plain: Latency,
         same: Latency,
     ) {
@@ -101,18 +101,18 @@ impl Verdicts {
         self.row(
             &format!("p99 at {rate:.0}/s, {guarantee}"),
             &format!("<= {bound:.1} ms"),
-            format!("{:.1} ms", ours.p99_millis),
-            Some(ours.p99_millis <= bound),
+            format!("{:.1} ms", streams.p99_millis),
+            Some(streams.p99_millis <= bound),
         );
-        let figures = json!({ "rate": rate, "ours": ours, "bare": plain, "bare_same": same });
+        let figures = json!({ "rate": rate, "ours": streams, "bare": plain, "bare_same": same });
         self.figures.insert(format!("latency, {guarantee}"), figures);
     }
 
-    /// How fast ours is, where the peer is 1.
-    fn ratio(&mut self, name: &str, ours: Speed, peer: Speed, bound: Option<f64>) {
-        let wall = peer.wall_micros / ours.wall_micros;
-        let process = peer.process_micros / ours.process_micros;
-        let thread = peer.thread_micros / ours.thread_micros;
+    /// Adds the speed of `measured` relative to `peer`. Greater is faster.
+    fn ratio(&mut self, name: &str, measured: Speed, peer: Speed, bound: Option<f64>) {
+        let wall = peer.wall_micros / measured.wall_micros;
+        let process = peer.process_micros / measured.process_micros;
+        let thread = peer.thread_micros / measured.thread_micros;
         let text = bound.map_or("-".to_owned(), |bound| format!(">= {bound:.2}"));
         self.row(name, &text, format!("{wall:.2}"), bound.map(|bound| wall >= bound));
         if let Some(row) = self.rows.last_mut() {
@@ -136,7 +136,7 @@ impl Verdicts {
             let Row { name, bound, measured, by_cpu, .. } = row;
             println!("{name:<36} {bound:>12} {measured:>10} {by_cpu:>15}  {verdict}");
         }
-        println!("Ratios by time on the wall; then by CPU time, which others' load leaves alone.");
+        println!("Ratios by wall-clock time; then by CPU time, which other load does not change.");
     }
 
     pub(crate) fn write(self) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The contender to be measured against: librdkafka alone, with the settings that we found best, no decoding, no state.
+//! The baseline: librdkafka alone, with the fastest settings found, without decoding and without state.
 
 use std::{
     collections::BTreeMap,
@@ -20,22 +20,22 @@ use rdkafka::{
 use crate::{
     COMMIT_INTERVAL,
     cluster::Cluster,
-    contender::Contender,
+    pipeline::Pipeline,
     usage::{Speed, Start},
 };
 
 const BATCH_MAX: usize = 1000;
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const WAIT: Duration = Duration::from_millis(100);
-/// Between two looks at what is under way.
+/// Interval between two checks of the records in flight.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Consume and produce, in transactions or not.
-pub(crate) struct Bare {
+/// A consume-produce loop, with or without transactions.
+pub(crate) struct BarePipeline {
     consumer: BaseConsumer,
     producer: BaseProducer,
     guarantee: ProcessingGuarantee,
-    /// Each takes a copy of every record.
+    /// The topics to which every record is copied.
     outputs: Vec<Topic>,
     next: BTreeMap<(String, i32), i64>,
     committed_at: Instant,
@@ -72,7 +72,7 @@ fn producer(cluster: &Cluster) -> ClientConfig {
     config
 }
 
-impl Bare {
+impl BarePipeline {
     pub(crate) fn start(
         cluster: &Cluster,
         input: &Topic,
@@ -86,7 +86,7 @@ impl Bare {
         }
         let producer: BaseProducer = settings.create()?;
         if guarantee == ProcessingGuarantee::ExactlyOnce {
-            producer.init_transactions(PATIENCE)?;
+            producer.init_transactions(TIMEOUT)?;
             producer.begin_transaction()?;
         }
         let mut settings = consumer(cluster, &group);
@@ -117,8 +117,8 @@ impl Bare {
         match self.guarantee {
             ProcessingGuarantee::ExactlyOnce => {
                 let group = self.consumer.group_metadata().context("a consumer in a group")?;
-                self.producer.send_offsets_to_transaction(&offsets, &group, PATIENCE)?;
-                self.producer.commit_transaction(PATIENCE)?;
+                self.producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT)?;
+                self.producer.commit_transaction(TIMEOUT)?;
                 self.producer.begin_transaction()?;
             }
             ProcessingGuarantee::AtLeastOnce => {
@@ -151,19 +151,19 @@ fn copy(
     Ok(())
 }
 
-impl Contender for Bare {
+impl Pipeline for BarePipeline {
     fn turn(&mut self) -> anyhow::Result<()> {
         let since = self.committed_at.elapsed();
-        let under_way = self.read > self.committed;
-        let mut wait = if under_way { COMMIT_INTERVAL.saturating_sub(since) } else { WAIT };
+        let is_uncommitted = self.read > self.committed;
+        let mut wait = if is_uncommitted { COMMIT_INTERVAL.saturating_sub(since) } else { WAIT };
         for _ in 0..BATCH_MAX {
             let Some(message) = self.consumer.poll(wait) else { break };
             let message = message?;
             for output in &self.outputs {
                 copy(&self.producer, &message, output)?;
             }
-            let place = (message.topic().to_owned(), message.partition());
-            self.next.insert(place, message.offset() + 1);
+            let source = (message.topic().to_owned(), message.partition());
+            self.next.insert(source, message.offset() + 1);
             self.read += 1;
             wait = Duration::ZERO;
         }
@@ -188,7 +188,7 @@ impl Contender for Bare {
     }
 }
 
-/// How fast partition 0 of `topic` can be consumed to its end, with the settings of a restore.
+/// Measures how fast partition 0 of `topic` can be consumed to its end, with the settings of a restore.
 pub(crate) fn consume(cluster: &Cluster, topic: &Topic, records: u64) -> anyhow::Result<Speed> {
     let mut settings = consumer(cluster, &cluster.name("consume"));
     settings
@@ -199,8 +199,8 @@ pub(crate) fn consume(cluster: &Cluster, topic: &Topic, records: u64) -> anyhow:
     let consumer: BaseConsumer = settings.create()?;
     let mut all = TopicPartitionList::new();
     all.add_partition_offset(topic.as_str(), 0, Offset::Beginning)?;
-    // As a restore does, which finds the leader by it.
-    consumer.fetch_watermarks(topic.as_str(), 0, PATIENCE)?;
+    // A restore does this as well, to find the leader.
+    consumer.fetch_watermarks(topic.as_str(), 0, TIMEOUT)?;
     consumer.assign(&all)?;
     let mut read = 0;
     loop {

@@ -1,4 +1,5 @@
-//! Foretell's own contender: a topology that decodes, puts into a store, encodes. The public API and nothing else.
+//! The measured pipeline of the streams layer: a topology that decodes a record, puts it into a store and encodes it. It uses
+//! public API only.
 
 use std::{
     sync::{
@@ -26,16 +27,17 @@ use prometheus::Registry;
 use crate::{
     COMMIT_INTERVAL,
     cluster::{Cluster, PARTITIONS, Reading},
-    contender::Contender,
+    pipeline::Pipeline,
     usage::{Speed, Start},
 };
 
-struct Remember {
+/// Puts each record into a store and forwards it.
+struct StoreLast {
     store: KeyValueHandle<Reading>,
     read: Arc<AtomicU64>,
 }
 
-impl Processor for Remember {
+impl Processor for StoreLast {
     type In = Reading;
     type Out = Reading;
 
@@ -50,8 +52,8 @@ impl Processor for Remember {
     }
 }
 
-/// A worker with that topology.
-pub(crate) struct Through {
+/// A worker that runs the topology.
+pub(crate) struct StreamsPipeline {
     worker: Worker,
     board: StatusBoard,
     registry: Registry,
@@ -60,8 +62,8 @@ pub(crate) struct Through {
 
 const WAIT: Duration = Duration::from_millis(100);
 
-impl Through {
-    /// From `input` to `output`.
+impl StreamsPipeline {
+    /// Starts a worker that reads `input` and writes to `output`.
     pub(crate) fn start(
         cluster: &Cluster,
         input: &Topic,
@@ -86,9 +88,9 @@ impl Through {
         let source = topology.source("readings", input.clone(), Arc::clone(&codec));
         let store = topology.key_value_store("last", Arc::new(Stored::version(1)));
         let (id, counted) = (store.id(), Arc::clone(&read));
-        let remember = move || Remember { store: store.clone(), read: Arc::clone(&counted) };
-        let remembered = topology.process("remember", &[source], &[id], remember);
-        topology.sink("out", &[remembered], output.clone(), codec);
+        let store_last = move || StoreLast { store: store.clone(), read: Arc::clone(&counted) };
+        let stored = topology.process("store-last", &[source], &[id], store_last);
+        topology.sink("out", &[stored], output.clone(), codec);
         let (registry, board) = (Registry::new(), StatusBoard::default());
         let worker = Worker::join(WorkerParts {
             broker: Arc::clone(&cluster.broker),
@@ -100,7 +102,7 @@ impl Through {
                 co_partitioned: Vec::new(),
                 guarantee,
             },
-            // By time alone, as the bare loop does.
+            // Commits by time alone, like the bare loop.
             settings: WorkerSettings {
                 commit_interval: COMMIT_INTERVAL,
                 commit_records_max: usize::MAX,
@@ -115,7 +117,7 @@ impl Through {
     }
 }
 
-impl Contender for Through {
+impl Pipeline for StreamsPipeline {
     fn turn(&mut self) -> anyhow::Result<()> {
         Ok(self.worker.turn(WAIT)?)
     }
@@ -130,7 +132,7 @@ impl Contender for Through {
             families.iter().find(|family| family.name() == "foretell_records_processed_total");
         let counts = processed.iter().flat_map(|family| family.get_metric());
         let total: f64 = counts.map(|metric| metric.get_counter().get_value()).sum();
-        // A count of seconds is as good as any: it is a whole number.
+        // The total is a whole number. A Duration converts it to an integer without a lossy cast.
         Duration::from_secs_f64(total).as_secs()
     }
 
@@ -141,30 +143,31 @@ impl Contender for Through {
     }
 }
 
-/// How fast a task restores its store from a changelog of `entries` records, written under the name of `application`:
-/// from its assignment to the first turn in which it may process.
+/// Measures how fast a task restores its store from the changelog of `application` with `entries` records, from its
+/// assignment to the first turn in which it may process records.
 pub(crate) fn restore(cluster: &Cluster, application: &str, entries: u64) -> anyhow::Result<Speed> {
     let input = cluster.topic(&cluster.name("nothing"), 1)?;
     let guarantee = ProcessingGuarantee::ExactlyOnce;
-    let mut through = Through::start_as(application, cluster, [&input, &input], guarantee)?;
-    while !through.has(|status| status.joined) {
-        through.worker.turn(Duration::from_millis(1))?;
+    let mut pipeline =
+        StreamsPipeline::start_as(application, cluster, [&input, &input], guarantee)?;
+    while !pipeline.has(|status| status.joined) {
+        pipeline.worker.turn(Duration::from_millis(1))?;
     }
     let start = Start::now()?;
-    while !through.has(foretell_streams::runtime::WorkerStatus::is_running) {
-        through.worker.turn(WAIT)?;
+    while !pipeline.has(foretell_streams::runtime::WorkerStatus::is_running) {
+        pipeline.worker.turn(WAIT)?;
     }
     let speed = start.until_now(entries)?;
-    let board = through.board.read();
+    let board = pipeline.board.read();
     let task = board.values().next().and_then(|status| status.tasks.first());
     let restored = task.context("a task")?.restored as u64;
     anyhow::ensure!(restored == entries, "restored {restored} of {entries} records");
-    Box::new(through).leave()?;
+    Box::new(pipeline).leave()?;
     Ok(speed)
 }
 
-impl Through {
-    fn has(&self, is_so: fn(&foretell_streams::runtime::WorkerStatus) -> bool) -> bool {
-        self.board.read().values().any(is_so)
+impl StreamsPipeline {
+    fn has(&self, condition: fn(&foretell_streams::runtime::WorkerStatus) -> bool) -> bool {
+        self.board.read().values().any(condition)
     }
 }
