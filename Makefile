@@ -39,8 +39,8 @@ test: ## every test: without a broker, then with a real Kafka and registry (or y
 	$(MAKE) --no-print-directory test-fast
 	$(CARGO) test --locked --workspace --doc
 	$(NEXTEST) --no-run --test broker
-	tests/broker/with-broker.sh $(NEXTEST) --test broker -E 'not test(whatever_dies)'
-	NODES=3 tests/broker/with-broker.sh $(NEXTEST) --test broker whatever_dies
+	tests/broker/with-broker.sh $(NEXTEST) --test broker -E 'not test(under_chaos)'
+	NODES=3 tests/broker/with-broker.sh $(NEXTEST) --test broker under_chaos
 
 .PHONY: test-fast
 test-fast: ## the tests that need no broker (a minute, once all is built); one that hangs is killed and named
@@ -54,7 +54,7 @@ chaos: ## three instances on three brokers that die, stop and come back, against
 	@.ci/setup build broker
 	$(CARGO) test --locked --no-run --test broker
 	NODES=3 FORETELL_CHAOS_SECONDS=$(SECONDS) FORETELL_CHAOS_SEED=$(SEED) \
-		tests/broker/with-broker.sh $(CARGO) test --locked --test broker whatever_dies
+		tests/broker/with-broker.sh $(CARGO) test --locked --test broker under_chaos
 
 MODE := memory
 .PHONY: soak
@@ -62,7 +62,7 @@ soak: ## one instance under load for long: memory and stores must not grow (SECO
 	@.ci/setup build broker
 	$(CARGO) test --locked --no-run --test broker
 	FORETELL_SOAK_SECONDS=$(or $(filter-out 0,$(SECONDS)),600) FORETELL_SOAK_MODE=$(MODE) \
-		tests/broker/with-broker.sh $(CARGO) test --locked --test broker a_long_run
+		tests/broker/with-broker.sh $(CARGO) test --locked --test broker memory_and_stores_do_not_grow
 
 SEEDS := 200
 FIRST := 1

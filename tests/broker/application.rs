@@ -1,4 +1,5 @@
-//! One application on the test's cluster, under names of its own: its processes, and what its topics say.
+//! Test harness: one Foretell application on the test cluster, under a unique topic prefix. Starts its processes and
+//! reads back what they committed to its topics.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,17 +25,17 @@ use tempfile::TempDir;
 
 use crate::process::{Process, SOON, example, quick_settings};
 
-/// Rows that the first model learns from.
+/// Rows of the table that the first model is trained on.
 pub(crate) const INITIAL: usize = 3000;
 
-/// An application nobody else has.
+/// An application whose topics, groups and changelogs no other test uses.
 pub(crate) struct Application {
     folder: Arc<TempDir>,
     settings: Vec<String>,
 }
 
 impl Application {
-    /// On the cluster of `FORETELL_TEST_BROKERS` and `FORETELL_TEST_REGISTRY`.
+    /// Creates an application on the cluster of `FORETELL_TEST_BROKERS` and `FORETELL_TEST_REGISTRY`.
     pub(crate) fn new(name: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let unique = folder.path().file_name().and_then(|name| name.to_str()).unwrap();
@@ -48,28 +49,28 @@ impl Application {
         Self { folder: Arc::new(folder), settings }
     }
 
-    /// The same application, with `more` settings besides.
+    /// Returns the same application with additional settings.
     pub(crate) fn with(&self, more: &[String]) -> Self {
         Self { folder: Arc::clone(&self.folder), settings: [&self.settings[..], more].concat() }
     }
 
-    /// Starts a command of it.
+    /// Starts `foretell` with `arguments` and the application's settings.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
         Process::start(&self.arguments(arguments))
     }
 
-    /// Starts an instance of it.
+    /// Starts an instance (`foretell run`) under a name.
     pub(crate) fn instance(&self, name: &str) -> Process {
         self.instance_after(":", name)
     }
 
-    /// The same, in the place of a shell that has done `first`.
+    /// Like [`Self::instance`], from a shell that runs `first` before it.
     pub(crate) fn instance_after(&self, first: &str, name: &str) -> Process {
         let instance = format!("application.instance={name}");
         self.start_after(first, &["run", "--set", &instance])
     }
 
-    /// Starts a command of it, in the place of a shell that has done `first`.
+    /// Like [`Self::start`], from a shell that runs `first` before it.
     pub(crate) fn start_after(&self, first: &str, arguments: &[&str]) -> Process {
         Process::start_after(first, &self.arguments(arguments))
     }
@@ -79,25 +80,25 @@ impl Application {
         ["--config", example()].into_iter().chain(sets).chain(more.iter().copied()).collect()
     }
 
-    /// Makes it ready.
+    /// Runs `foretell init` and checks that it trained a first model.
     pub(crate) fn init(&self) {
         let printed = self.start(&["init"]).succeed(SOON);
         assert!(printed.contains("first model"), "{printed}");
     }
 
-    /// The configuration as its processes read it.
+    /// The configuration, loaded as its processes load it.
     pub(crate) fn config(&self) -> Config {
         Config::load(Path::new(example()), &self.settings).unwrap()
     }
 
-    /// What its topics say by now.
+    /// Reads all its topics to their current ends.
     pub(crate) fn topics(&self) -> Topics {
         let config = self.config();
         Topics::read(&config, &Cluster::connect(&config, &foretell::app::clock()).unwrap())
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+#[expect(clippy::disallowed_methods, reason = "a test target is configured by its environment")]
 fn variable(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: see tests/broker/with-broker.sh"))
@@ -111,8 +112,8 @@ pub(crate) fn registry() -> String {
     variable("FORETELL_TEST_REGISTRY")
 }
 
-/// What a client of the secure listeners needs; see `kafka-up.sh`.
-#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+/// Path of a file for clients of the secure listeners: certificates, a password, addresses. `kafka-up.sh` makes them.
+#[expect(clippy::disallowed_methods, reason = "a test target is configured by its environment")]
 pub(crate) fn secure(name: &str) -> PathBuf {
     let folder = std::env::var("FORETELL_TEST_KAFKA").expect(
         "FORETELL_TEST_KAFKA is the folder of kafka-up.sh: see tests/broker/with-broker.sh",
@@ -120,22 +121,21 @@ pub(crate) fn secure(name: &str) -> PathBuf {
     PathBuf::from(folder).join("secure").join(name)
 }
 
-/// What was sent and what came of it: committed records only.
+/// Committed input and output records of an application, summarised.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    /// The events that complete a questionnaire.
+    /// Ids of events that complete a questionnaire.
     pub(crate) completed: BTreeSet<String>,
-    /// How often each event was scored.
+    /// Number of predictions, by event id.
     pub(crate) scored: BTreeMap<String, usize>,
-    /// Predictions that the model announced under their version does not make.
+    /// Number of predictions that the model of their version does not reproduce.
     pub(crate) wrong_version: usize,
-    /// The versions that predicted.
+    /// Model versions that made at least one prediction.
     pub(crate) versions: BTreeSet<String>,
-    /// Who has an outcome.
+    /// Respondents with an outcome.
     pub(crate) outcomes: BTreeSet<String>,
-    /// How many labelled examples each respondent has in the training log.
+    /// Number of labelled examples from the stream, by respondent.
     pub(crate) labelled: BTreeMap<String, usize>,
-    /// Records dead-lettered.
     pub(crate) dead_letters: usize,
 }
 
@@ -159,55 +159,55 @@ impl Topics {
         to_end(&names.dead_letters, &mut |_| topics.dead_letters += 1);
         let mut scorers: BTreeMap<String, Scorer> = BTreeMap::new();
         let mut scratch = Scratch::default();
-        go_on(cluster.read_values(&names.models, |model: Model| {
+        let read = cluster.read_values(&names.models, |model: Model| {
             let bundle = model.bundle.map(|bytes| ModelBundle::from_bytes(&bytes).unwrap());
             scorers.extend(bundle.map(|bundle| (model.version, Scorer::new(&bundle).unwrap())));
             ControlFlow::Continue(())
-        }));
-        go_on(cluster.read_values(&names.predictions, |prediction: Prediction| {
+        });
+        read.unwrap();
+        let read = cluster.read_values(&names.predictions, |prediction: Prediction| {
             let scorer = scorers.get(&prediction.model_version);
-            let makes = |scorer: &Scorer| {
-                makes(scorer, &prediction, &mut scratch, &config.gather.questions)
+            let is_reproduced = |scorer: &Scorer| {
+                reproduces(scorer, &prediction, &mut scratch, &config.gather.questions)
             };
-            topics.wrong_version += usize::from(!scorer.is_some_and(makes));
+            topics.wrong_version += usize::from(!scorer.is_some_and(is_reproduced));
             topics.versions.insert(prediction.model_version);
             *topics.scored.entry(prediction.event_id).or_default() += 1;
             ControlFlow::Continue(())
-        }));
-        go_on(cluster.read_values(&names.outcomes, |outcome: Outcome| {
+        });
+        read.unwrap();
+        let read = cluster.read_values(&names.outcomes, |outcome: Outcome| {
             topics.outcomes.insert(outcome.respondent_id);
             ControlFlow::Continue(())
-        }));
-        go_on(cluster.read_values(&names.labelled_examples, |example: LabelledExample| {
+        });
+        read.unwrap();
+        let read = cluster.read_values(&names.labelled_examples, |example: LabelledExample| {
             if example.origin == ExampleOrigin::Stream {
                 *topics.labelled.entry(example.respondent_id).or_default() += 1;
             }
             ControlFlow::Continue(())
-        }));
+        });
+        read.unwrap();
         topics
     }
 
-    /// Every completed questionnaire was scored once, by the model that its prediction names; every outcome
-    /// was joined once; nothing was dead-lettered.
+    /// Asserts that every completed questionnaire was scored once, by the model that its prediction names; that every
+    /// outcome was joined once; and that no record was dead-lettered.
     pub(crate) fn check_exactly_once(&self) {
-        let doubled: Vec<_> = self.scored.iter().filter(|(_, times)| **times != 1).collect();
-        assert_eq!(doubled, [], "scored more than once");
+        let duplicates: Vec<_> = self.scored.iter().filter(|(_, times)| **times != 1).collect();
+        assert_eq!(duplicates, [], "scored more than once");
         assert_eq!(self.scored.keys().cloned().collect::<BTreeSet<_>>(), self.completed);
-        assert_eq!(self.wrong_version, 0, "predictions that their model does not make");
-        let doubled: Vec<_> = self.labelled.iter().filter(|(_, times)| **times != 1).collect();
-        assert_eq!(doubled, [], "joined more than once");
+        assert_eq!(self.wrong_version, 0, "predictions that their model does not reproduce");
+        let duplicates: Vec<_> = self.labelled.iter().filter(|(_, times)| **times != 1).collect();
+        assert_eq!(duplicates, [], "joined more than once");
         assert_eq!(self.labelled.keys().cloned().collect::<BTreeSet<_>>(), self.outcomes);
         assert_eq!(self.dead_letters, 0);
     }
 }
 
-fn go_on(read: anyhow::Result<u64>) {
-    read.unwrap();
-}
-
-/// Whether `scorer` says the same of the same features, to the last bit. A feature that was renamed since, or by the time,
-/// is the same feature.
-fn makes(
+/// Whether `scorer` gives the published probabilities for the published features, to the last bit. Features are matched
+/// by name or alias, so a feature that was renamed before or after the prediction is the same one.
+fn reproduces(
     scorer: &Scorer,
     prediction: &Prediction,
     scratch: &mut Scratch,
@@ -225,7 +225,7 @@ fn makes(
         }
     }
     let values = convert::values_of(&features, scorer.columns());
-    let again = scorer.score(&values, scratch);
-    let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
-    told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))
+    let scored = scorer.score(&values, scratch);
+    let published = prediction.probabilities.iter().map(|class| class.probability.to_bits());
+    published.eq(scored.as_slice().iter().map(|probability| probability.to_bits()))
 }

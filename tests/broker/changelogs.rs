@@ -1,5 +1,5 @@
-//! Changelogs that somebody cuts off (retention, say): what is left of them is what is remembered, and the stream goes
-//! on.
+//! Changelogs that are truncated (by retention, for example) or deleted and recreated: stores are restored from the
+//! records that are left, and processing continues.
 
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -29,12 +29,12 @@ use crate::{
 const ENTRIES: i64 = 50_000;
 const LEFT: i64 = 100;
 
-/// Remembers the last word of each key.
-struct Remember {
+/// Stores the last value of each key.
+struct StoreLast {
     last: KeyValueHandle<String>,
 }
 
-impl Processor for Remember {
+impl Processor for StoreLast {
     type In = String;
     type Out = String;
 
@@ -47,7 +47,7 @@ impl Processor for Remember {
     }
 }
 
-/// A member that fetches little ahead, so that a trim comes before what it has at hand.
+/// A broker client that prefetches little, so that a truncation affects records that it has not fetched yet.
 fn broker() -> Arc<dyn Broker> {
     let properties = [
         ("consumer.queued.min.messages", "1000"),
@@ -80,7 +80,7 @@ fn fill(broker: &dyn Broker, changelog: &Topic) {
             partition: Some(Partition(0)),
             timestamp: EventTime(1_700_000_000_000),
             key: Some(format!("{number:08}").into_bytes()),
-            value: Some(b"a word".to_vec()),
+            value: Some(b"a value".to_vec()),
             headers: Vec::new(),
         };
         publisher.send(record).unwrap();
@@ -88,18 +88,18 @@ fn fill(broker: &dyn Broker, changelog: &Topic) {
     publisher.flush().unwrap();
 }
 
-/// In the middle of a restore, all but the newest entries go: those are in the store then, and no others.
+/// During a restore, all but the newest [`LEFT`] records are deleted: the restored store has these and no others.
 #[test]
-fn a_changelog_that_is_cut_off_while_it_is_read_is_read_again() {
+fn a_changelog_truncated_during_a_restore_is_restored_from_what_is_left() {
     let (broker, folder) = (broker(), tempfile::tempdir().unwrap());
     let unique = folder.path().file_name().unwrap().to_str().unwrap();
     let application = format!("trimmed{unique}");
     let input = Topic::new(&format!("{application}-in"));
     let mut topology = TopologyBuilder::new(&application, input.clone());
-    let words = topology.source("words", input.clone(), Arc::new(Utf8));
+    let source = topology.source("source", input.clone(), Arc::new(Utf8));
     let last = topology.key_value_store("last", Arc::new(Stored::version(1)));
     let stores = [last.id()];
-    topology.process("remember", &[words], &stores, move || Remember { last: last.clone() });
+    topology.process("store-last", &[source], &stores, move || StoreLast { last: last.clone() });
     let topology = Arc::new(topology.build());
     let [changelog] = &topology.changelogs()[..] else { panic!("there is one store") };
     create(broker.as_ref(), &input);
@@ -125,21 +125,22 @@ fn a_changelog_that_is_cut_off_while_it_is_read_is_read_again() {
     })
     .unwrap();
     let mut turn = || worker.turn(Duration::from_millis(1)).unwrap();
-    until("it reads its changelog", SOON, || {
+    until("the restore has begun", SOON, || {
         turn();
         (restored(&registry) > 0.0).then_some(())
     });
     let source = TopicPartition { topic: changelog.clone(), partition: Partition(0) };
     Operator::new().trim(&source, Offset(ENTRIES - LEFT));
-    assert!(!board.read().values().any(WorkerStatus::is_running), "it had not read it all");
-    until("its task runs", SOON, || {
+    let is_restored = board.read().values().any(WorkerStatus::is_running);
+    assert!(!is_restored, "the restore ended before the truncation");
+    until("the task runs", SOON, || {
         turn();
         board.read().values().any(WorkerStatus::is_running).then_some(())
     });
     let board = board.read();
     let task = &board["worker"].tasks[0];
     assert_eq!(task.store_entries["last"], usize::try_from(LEFT).unwrap());
-    assert!(restored(&registry) < ENTRIES as f64, "what was gone was not read");
+    assert!(restored(&registry) < ENTRIES as f64, "deleted records were not read");
 }
 
 fn restored(registry: &Registry) -> f64 {
@@ -148,19 +149,19 @@ fn restored(registry: &Registry) -> f64 {
     restored.flat_map(|family| family.get_metric()).map(|one| one.get_counter().get_value()).sum()
 }
 
-/// The disk is from before: it goes on where nothing is left any more.
+/// The stores on disk are an old copy, and their checkpoints point at offsets that were deleted since.
 #[test]
-fn a_checkpoint_before_what_is_left_is_no_use_and_no_harm() {
+fn a_store_whose_checkpoint_was_truncated_away_is_restored_from_what_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let (state, old) = (folder.path().join("state"), folder.path().join("old"));
     let state_dir = format!("streams.state_dir={}", state.display());
     let more = [&state_dir, "broker.session_timeout=6s", "broker.transaction_timeout=5s"];
-    let application = Application::new("cut-off", &more);
+    let application = Application::new("truncated", &more);
     application.init();
-    let run = |to_do: &dyn Fn()| {
+    let run = |work: &dyn Fn()| {
         let (mut process, http) = ready(&application);
         let restored = http.metric(RESTORED);
-        to_do();
+        work();
         process.signal("TERM");
         assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
         (restored, process.errors())
@@ -184,7 +185,7 @@ fn a_checkpoint_before_what_is_left_is_no_use_and_no_harm() {
         until_joined(&application, first + second + third);
     });
     assert!(errors.contains("it was cut off meanwhile: restoring anew"), "{errors}");
-    // The changelog of the one that learns is whole, and has no more than one record a training.
+    // The changelog of the learning task is not truncated, and has at most one record a training.
     assert!(restored > 0.0 && restored <= left as f64 + 10.0, "{restored} of {left}: {errors}");
 }
 
@@ -193,7 +194,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
-/// Leaves a few records of each changelog of the tasks that score, and returns how many offsets those are.
+/// Truncates each changelog of the scoring tasks to its newest records, and returns how many offsets are left in all.
 fn trim_changelogs(application: &Application) -> i64 {
     const FEW: i64 = 10;
     let config = application.config();
@@ -213,13 +214,13 @@ fn trim_changelogs(application: &Application) -> i64 {
     left
 }
 
-/// A changelog is deleted and recreated, and another instance has written more to it since than it ever had: the stores that
-/// an instance finds on its disk are of the old one, whatever their offsets.
+/// A changelog is deleted and recreated, and another instance has since written more records to it than the old one had. So
+/// the checkpoint of a store on disk is a valid offset of the new changelog, but the store belongs to the old one.
 #[test]
-fn a_changelog_recreated_is_not_mixed_with_stores_of_the_old_one() {
+fn stores_of_a_deleted_changelog_are_not_mixed_with_the_recreated_one() {
     let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let quick = ["broker.session_timeout=6s", "broker.transaction_timeout=5s"];
-    let application = Application::new("anew", &quick);
+    let application = Application::new("recreated", &quick);
     let [first, second, fresh] = folders.each_ref().map(|folder| {
         application.with(&[format!("streams.state_dir={}", folder.path().display())])
     });
@@ -249,10 +250,10 @@ fn a_changelog_recreated_is_not_mixed_with_stores_of_the_old_one() {
     stop(process);
     let (process, http) = ready(&first);
     let restored = http.metric(RESTORED);
-    // What was written for 200 is a quarter of all.
+    // A restore from the old checkpoint would skip about a quarter of the records, those of 200 events of 800.
     assert!(
         all > 600.0 && restored > 0.9 * all,
-        "from where the old ones end: {restored} of {all}"
+        "restored from the old checkpoint: {restored} of {all}"
     );
     send(&first, 100, "3");
     until_joined(&first, 900);

@@ -1,4 +1,5 @@
-//! Topics that somebody deletes while an instance uses them: it ends, says which and what to do, and doing that helps.
+//! Topics that an operator deletes or grows while an instance uses them: the instance ends with an error that names the
+//! topic and what to do, and works again once that is done.
 
 use foretell_streams::record::Topic;
 use serde_json::json;
@@ -12,12 +13,12 @@ use crate::{
 
 const QUICK: &[&str] = &["broker.session_timeout=6s", "broker.transaction_timeout=5s"];
 
-/// Deletes the topic under way, and makes it again as is said.
+/// Deletes `topic` while an instance runs, checks the error, and follows its advice.
 fn check(application: &Application, topic: &Topic, what_to_do: &str) {
     let (mut process, http) = ready(application);
     send(application, 20, "1");
     Operator::new().delete(topic);
-    // Something to read, to write and to remember, if it is still taken.
+    // Gives the instance input, so that it reads, writes and stores; the requests may fail once it has ended.
     for number in 0..20 {
         let event =
             json!({"respondent_id": format!("late-{number}"), "completed": true, "age": 39});
@@ -34,13 +35,12 @@ fn check(application: &Application, topic: &Topic, what_to_do: &str) {
     send(application, 20, "2");
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
-    assert_eq!(application.topics().dead_letters, 0, "nothing is to blame but the topic");
+    assert_eq!(application.topics().dead_letters, 0, "no record was at fault");
 }
 
-/// Somebody adds partitions to inputs: it ends, names them and says what to do, before a task without its other inputs
-/// holds all up.
+/// The instance ends and names the topics before a task whose co-partitioned input lacks a partition blocks the stream.
 #[test]
-fn partitions_that_are_added_end_the_instance() {
+fn adding_partitions_ends_the_instance() {
     let application = Application::new("grown", QUICK);
     application.init();
     let topics = application.config().topics;
@@ -52,7 +52,7 @@ fn partitions_that_are_added_end_the_instance() {
     assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
     let errors = process.errors();
     let last = errors.lines().last().unwrap_or_default();
-    // The two may be on two sides of one look.
+    // The topic monitor may have run between the two changes, so one of the topics may be unnamed.
     let grown = [(&topics.questionnaire_events, 6), (&topics.outcomes, 5)];
     let named = |(topic, has): (&Topic, u32)| {
         last.contains(&format!("topic {topic} has {has} partitions, it had 4 at the start"))
@@ -62,7 +62,7 @@ fn partitions_that_are_added_end_the_instance() {
 }
 
 #[test]
-fn an_input_that_is_deleted_ends_the_instance() {
+fn deleting_an_input_ends_the_instance() {
     let application = Application::new("deleted-input", QUICK);
     application.init();
     let topics = application.config().topics;
@@ -71,7 +71,7 @@ fn an_input_that_is_deleted_ends_the_instance() {
 }
 
 #[test]
-fn an_output_that_is_deleted_ends_the_instance() {
+fn deleting_an_output_ends_the_instance() {
     let application = Application::new("deleted-output", QUICK);
     application.init();
     let topics = application.config().topics;
@@ -79,7 +79,7 @@ fn an_output_that_is_deleted_ends_the_instance() {
 }
 
 #[test]
-fn a_changelog_that_is_deleted_ends_the_instance() {
+fn deleting_a_changelog_ends_the_instance() {
     let application = Application::new("deleted-changelog", QUICK);
     application.init();
     let changelog = format!("{}-scoring-outcomes-changelog", application.config().application());

@@ -1,5 +1,5 @@
-//! `foretell doctor` on a real cluster: a healthy one, ones with something wrong, and ones that want to know who
-//! we are.
+//! `foretell doctor` on a real cluster: a healthy one, topics with wrong settings, and listeners that require TLS and
+//! authentication.
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -21,23 +21,25 @@ use crate::{
     process::{Process, SOON, at, until},
 };
 
-/// The findings of one run of it, after checking that its end fits them.
-struct Findings(Vec<Json>);
+/// The checks that one run of `foretell doctor --json` reported.
+struct Report(Vec<Json>);
 
-impl Findings {
+impl Report {
+    /// Runs `doctor` and asserts that its exit code and `ok` agree with the checks.
     fn of(application: &Application, more: &[&str]) -> Self {
         let mut process = application.start(&[&["doctor", "--json"], more].concat());
         let code = process.end(SOON).code();
         let report: Json = serde_json::from_str(&process.output())
             .unwrap_or_else(|_| panic!("{} {}", process.output(), process.errors()));
         assert_eq!(code, Some(i32::from(*at(&report, "/ok") != true)), "{report}");
-        let findings = Self(at(&report, "/checks").as_array().unwrap().clone());
-        assert_eq!(*at(&report, "/ok") == true, findings.with("failed").is_empty(), "{report}");
-        findings
+        let checks = Self(at(&report, "/checks").as_array().unwrap().clone());
+        let has_failed = !checks.with_status("failed").is_empty();
+        assert_eq!(*at(&report, "/ok") == true, !has_failed, "{report}");
+        checks
     }
 
-    /// `name: detail: fix` of those with a status.
-    fn with(&self, status: &str) -> Vec<String> {
+    /// The checks with `status`, each as `name: detail: fix`.
+    fn with_status(&self, status: &str) -> Vec<String> {
         let of_status = self.0.iter().filter(|check| at(check, "/status") == status);
         let text = |check: &Json, path| at(check, path).as_str().unwrap_or_default().to_owned();
         of_status
@@ -45,20 +47,20 @@ impl Findings {
             .collect()
     }
 
-    /// That these fail, in this order, and nothing else does.
-    fn check_failed(&self, expected: &[(&str, &str)]) {
-        let failed = self.with("failed");
+    /// Asserts that exactly the `expected` checks (name and part of the text) failed, in this order.
+    fn assert_failed(&self, expected: &[(&str, &str)]) {
+        let failed = self.with_status("failed");
         assert_eq!(failed.len(), expected.len(), "{failed:#?}");
-        for (found, (name, words)) in failed.iter().zip(expected) {
-            assert!(found.contains(name) && found.contains(words), "{name}, {words}: {found}");
+        for (check, (name, text)) in failed.iter().zip(expected) {
+            assert!(check.contains(name) && check.contains(text), "{name}, {text}: {check}");
         }
     }
 
-    /// That one is fine, and says so.
-    fn check_ok(&self, name: &str, words: &str) {
-        let fine = self.with("ok");
-        let is_it = |found: &String| found.contains(name) && found.contains(words);
-        assert!(fine.iter().any(is_it), "{name}, {words}: {fine:#?}");
+    /// Asserts that a check passed, and that its line has `text`.
+    fn assert_ok(&self, name: &str, text: &str) {
+        let passed = self.with_status("ok");
+        let matches = |check: &String| check.contains(name) && check.contains(text);
+        assert!(passed.iter().any(matches), "{name}, {text}: {passed:#?}");
     }
 }
 
@@ -71,20 +73,20 @@ fn a_healthy_cluster_passes_from_init_to_run() {
             ..KafkaConfig::default()
         });
         let prefix = application.config().raw.topics.prefix;
-        let seen = broker.unwrap().examiner().cluster().unwrap().topics;
-        seen.iter().filter(|topic| topic.as_str().starts_with(&prefix)).count()
+        let topics = broker.unwrap().examiner().cluster().unwrap().topics;
+        topics.iter().filter(|topic| topic.as_str().starts_with(&prefix)).count()
     };
-    let before = Findings::of(&application, &[]);
-    before.check_failed(&[("topics", "is not initialised: none of its")]);
-    assert!(before.with("failed")[0].contains("run `foretell init`"));
-    before.check_ok("transactions", "-doctor");
-    assert_eq!(topics(), 0, "looking makes nothing");
+    let before = Report::of(&application, &[]);
+    before.assert_failed(&[("topics", "is not initialised: none of its")]);
+    assert!(before.with_status("failed")[0].contains("run `foretell init`"));
+    before.assert_ok("transactions", "-doctor");
+    assert_eq!(topics(), 0, "doctor creates no topics");
 
     application.init();
-    let after = Findings::of(&application, &[]);
-    after.check_failed(&[]);
-    after.check_ok("model", "serves");
-    after.check_ok("changelogs", "none yet");
+    let after = Report::of(&application, &[]);
+    after.assert_failed(&[]);
+    after.assert_ok("model", "serves");
+    after.assert_ok("changelogs", "none yet");
 
     let mut process = application.instance("one");
     let http = process.http();
@@ -92,23 +94,24 @@ fn a_healthy_cluster_passes_from_init_to_run() {
     let sent = ["send", "--limit", "20", "--rate", "100", "--outcome-delay", "1s", "--quiet"];
     application.start(&sent).succeed(SOON);
     let bind = http.base.trim_start_matches("http://");
-    let running = Findings::of(&application, &["--set", &format!("http.bind={bind}")]);
-    running.check_failed(&[]);
-    running.check_ok("scoring-outcomes-changelog", "partitions: 4, compact");
-    running.check_ok("learning-learning-changelog", "partitions: 1, compact");
-    running.check_ok("adult-scoring", "behind in 8 partitions, 1 member");
-    running.check_ok("http", "instance one");
+    let running = Report::of(&application, &["--set", &format!("http.bind={bind}")]);
+    running.assert_failed(&[]);
+    running.assert_ok("scoring-outcomes-changelog", "partitions: 4, compact");
+    running.assert_ok("learning-learning-changelog", "partitions: 1, compact");
+    running.assert_ok("adult-scoring", "behind in 8 partitions, 1 member");
+    running.assert_ok("http", "instance one");
 
-    // Another application finds the address taken.
+    // For another application, the address is taken.
     let other = Application::new("doctor-other", &[]);
-    let found = Findings::of(&other, &["--set", &format!("http.bind={bind}")]);
-    assert!(found.with("failed").iter().any(|found| found.contains("another application")));
+    let report = Report::of(&other, &["--set", &format!("http.bind={bind}")]);
+    let failed = report.with_status("failed");
+    assert!(failed.iter().any(|check| check.contains("another application")));
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 }
 
 #[test]
-fn topics_that_are_not_as_they_should_be_are_found() {
+fn topics_with_wrong_settings_are_reported() {
     let application = Application::new("doctor-topics", &[]);
     let config = application.config();
     let broker = KafkaBroker::connect(&KafkaConfig {
@@ -117,8 +120,8 @@ fn topics_that_are_not_as_they_should_be_are_found() {
     });
     let mut specs: Vec<TopicSpec> = config.topics.specs(config.raw.topics.partitions);
     let mut change = |name: &str, change: fn(&mut TopicSpec)| {
-        let is_it = |spec: &&mut TopicSpec| spec.name.as_str().ends_with(name);
-        change(specs.iter_mut().find(is_it).unwrap());
+        let is_named = |spec: &&mut TopicSpec| spec.name.as_str().ends_with(name);
+        change(specs.iter_mut().find(is_named).unwrap());
     };
     change("outcomes", |spec| spec.partitions = 3);
     change("models", |spec| spec.cleanup = Cleanup::Delete { retention: None });
@@ -129,23 +132,23 @@ fn topics_that_are_not_as_they_should_be_are_found() {
     change("predictions", |spec| spec.cleanup = Cleanup::Compact);
     change("dead-letters", |spec| spec.message_bytes_max = None);
     broker.unwrap().create_topics(&specs).unwrap();
-    let found = Findings::of(&application, &[]);
-    let failed = found.with("failed");
-    let check = |found: &[String], name: &str, words: &str| {
-        let is_it = |found: &String| found.contains(name) && found.contains(words);
-        assert!(found.iter().any(is_it), "{name}, {words}: {found:#?}");
+    let report = Report::of(&application, &[]);
+    let failed = report.with_status("failed");
+    let check = |checks: &[String], name: &str, text: &str| {
+        let matches = |check: &String| check.contains(name) && check.contains(text);
+        assert!(checks.iter().any(matches), "{name}, {text}: {checks:#?}");
     };
     check(&failed, "-outcomes", "3 partitions, not 4");
     check(&failed, "-models", "cleanup.policy=compact");
     check(&failed, "-trials", "2 partitions, not 1");
     check(&failed, "-predictions", "cleanup.policy=delete");
-    let warned = found.with("warning");
-    check(&warned, "-labelled-examples", "it forgets");
-    check(&warned, "-dead-letters", "max.message.bytes=2097152");
-    assert!(!failed.iter().any(|found| found.contains("questionnaire-events: ")), "{failed:#?}");
-    // The limits of the broker's times.
+    let warnings = report.with_status("warning");
+    check(&warnings, "-labelled-examples", "it forgets");
+    check(&warnings, "-dead-letters", "max.message.bytes=2097152");
+    assert!(!failed.iter().any(|check| check.contains("questionnaire-events: ")), "{failed:#?}");
+    // Timeouts beyond the broker's limits.
     let long = ["--set", "broker.session_timeout=1h", "--set", "broker.transaction_timeout=30m"];
-    let failed = Findings::of(&application, &long).with("failed");
+    let failed = Report::of(&application, &long).with_status("failed");
     check(&failed, "timeouts", "group.max.session.timeout.ms");
     check(&failed, "timeouts", "transaction.max.timeout.ms");
 }
@@ -159,7 +162,7 @@ fn property(name: &str, value: impl std::fmt::Display) -> String {
     format!("broker.properties.{name}={value}")
 }
 
-/// By name and password over TLS.
+/// Settings of a client that authenticates with a user name and password over TLS.
 fn by_password(mechanism: &str) -> Vec<String> {
     vec![
         listener("sasl_ssl"),
@@ -177,12 +180,12 @@ fn application(name: &str, settings: &[String]) -> Application {
 }
 
 #[test]
-fn everything_works_by_password_over_tls_and_no_secret_is_reported() {
+fn every_command_works_with_a_password_over_tls_and_prints_no_secret() {
     let application = application("scram", &by_password("SCRAM-SHA-256"));
     application.init();
     let secret = std::fs::read_to_string(secure("password")).unwrap();
     let secret = secret.trim();
-    let silent = |process: &Process| {
+    let assert_no_secret = |process: &Process| {
         let printed = process.output() + &process.errors();
         assert!(
             !printed.contains(secret),
@@ -190,66 +193,66 @@ fn everything_works_by_password_over_tls_and_no_secret_is_reported() {
             printed.lines().find(|line| line.contains(secret))
         );
     };
-    let loud = ["--log", "trace", "--set", "broker.properties.debug=all"];
-    let mut run = application.start(&[&["run"], &loud[..]].concat());
+    let verbose = ["--log", "trace", "--set", "broker.properties.debug=all"];
+    let mut run = application.start(&[&["run"], &verbose[..]].concat());
     run.http().ready();
     let limit = ["send", "--limit", "5", "--rate", "50", "--outcome-delay", "1s"];
     let mut send = application.start(&limit);
     assert!(send.end(SOON).success(), "{}", send.errors());
     assert!(send.output().contains("5 of 5 predictions came back"), "{}", send.output());
-    let mut doctor = application.start(&[&["doctor"], &loud[..]].concat());
+    let mut doctor = application.start(&[&["doctor"], &verbose[..]].concat());
     assert!(doctor.end(SOON).success(), "{}", doctor.output());
-    assert!(doctor.errors().contains("SCRAM"), "its debugging lines were wanted");
+    assert!(doctor.errors().contains("SCRAM"), "librdkafka logged its debug lines");
     run.signal("TERM");
     assert!(run.end(SOON).success(), "{}", run.errors());
     for process in [&run, &send, &doctor] {
-        silent(process);
+        assert_no_secret(process);
     }
 }
 
 #[test]
-fn who_is_not_let_in_is_reported_why() {
-    let broker = |settings: &[String], words: &[&str]| {
-        let findings = Findings::of(&application("refused", settings), &[]);
-        let failed = findings.with("failed");
-        for words in words {
-            assert!(failed[0].starts_with("broker: ") && failed[0].contains(words), "{failed:#?}");
+fn a_refused_connection_is_reported_with_its_reason() {
+    let check = |settings: &[String], expected: &[&str]| {
+        let report = Report::of(&application("refused", settings), &[]);
+        let failed = report.with_status("failed");
+        for text in expected {
+            assert!(failed[0].starts_with("broker: ") && failed[0].contains(text), "{failed:#?}");
         }
     };
     for mechanism in ["SCRAM-SHA-256", "PLAIN"] {
         let wrong = [by_password(mechanism), vec![property("sasl.password", "wrong")]].concat();
-        broker(&wrong, &["does not accept who we are", "Authentication failed", "sasl.password"]);
+        check(&wrong, &["does not accept who we are", "Authentication failed", "sasl.password"]);
     }
     let other = [by_password("PLAIN"), vec![property("sasl.mechanisms", "SCRAM-SHA-512")]].concat();
-    broker(&other, &["does not accept who we are", "SCRAM-SHA-512", "sasl.mechanisms"]);
-    let system = property("ssl.ca.location", secure("client.pem").display());
-    broker(
-        &[by_password("PLAIN"), vec![system]].concat(),
+    check(&other, &["does not accept who we are", "SCRAM-SHA-512", "sasl.mechanisms"]);
+    let wrong_ca = property("ssl.ca.location", secure("client.pem").display());
+    check(
+        &[by_password("PLAIN"), vec![wrong_ca]].concat(),
         &["no TLS connection", "ssl.ca.location"],
     );
-    broker(&[listener("sasl_ssl")], &["hangs up", "security.protocol"]);
+    check(&[listener("sasl_ssl")], &["hangs up", "security.protocol"]);
 }
 
 #[test]
-fn certificates_let_in_on_both_sides() {
+fn mutual_tls_needs_a_client_certificate() {
     let without = [
         listener("mtls"),
         property("security.protocol", "SSL"),
         property("ssl.ca.location", secure("ca.pem").display()),
     ];
-    let failed = Findings::of(&application("mtls", &without), &[]).with("failed");
+    let failed = Report::of(&application("mtls", &without), &[]).with_status("failed");
     assert!(failed[0].contains("no TLS connection"), "{failed:#?}");
     assert!(failed[0].contains("ssl.certificate.location"), "{failed:#?}");
-    let ours = [
+    let certificate = [
         property("ssl.certificate.location", secure("client.pem").display()),
         property("ssl.key.location", secure("client.key").display()),
     ];
-    let application = application("mtls", &[&without[..], &ours[..]].concat());
+    let application = application("mtls", &[&without[..], &certificate[..]].concat());
     application.init();
-    Findings::of(&application, &[]).check_failed(&[]);
+    Report::of(&application, &[]).assert_failed(&[]);
 }
 
-/// A token of alice's that nobody signed, for so many seconds.
+/// An unsigned OAuth token for the user alice that is valid for `seconds` from now.
 fn token(seconds: i64) -> String {
     let now = SystemClock::new().now().0 / 1000;
     let claims = serde_json::json!({ "sub": "alice", "iat": now, "exp": now + seconds });
@@ -259,10 +262,10 @@ fn token(seconds: i64) -> String {
 }
 
 #[test]
-fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
+fn a_token_file_is_read_again_before_the_token_expires() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    // Replaced at once, as such a file should be: it is never half written.
+    // Replaces the file atomically, as whatever refreshes such a file should.
     let write = |seconds: i64| {
         let part = folder.path().join("part");
         std::fs::write(&part, token(seconds)).unwrap();
@@ -275,7 +278,7 @@ fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
         format!("broker.token_file={}", file.display()),
     ];
     let application = application("token", &settings);
-    let failed = || Findings::of(&application, &[]).with("failed");
+    let failed = || Report::of(&application, &[]).with_status("failed");
     assert!(failed()[0].contains("cannot read [broker] token_file"), "{:#?}", failed());
     write(-60);
     assert!(failed()[0].contains("unexpired"), "{:#?}", failed());
@@ -284,7 +287,8 @@ fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     write(30);
     let mut run = application.instance("one");
     run.http().ready();
-    // The broker ends a connection whose token has ended: one of 30 s has to be shown again after 27 s.
+    // The broker closes a connection when its token expires. So with tokens of 30 s, the client has to authenticate again
+    // within the 40 s.
     let (clock, mut written) = (SystemClock::new(), Duration::ZERO);
     until("40 s have passed", SOON, || {
         if clock.elapsed() > written + Duration::from_secs(5) {
@@ -299,10 +303,10 @@ fn a_token_in_a_file_lets_in_for_as_long_as_something_keeps_it_fresh() {
     assert!(printed.contains("5 of 5 predictions came back"), "{printed}");
     run.signal("TERM");
     assert!(run.end(SOON).success(), "{}", run.errors());
-    Findings::of(&application, &[]).check_failed(&[]);
+    Report::of(&application, &[]).assert_failed(&[]);
 }
 
-/// Serves one file, over TLS, to clients with a certificate; killed when dropped.
+/// An HTTPS server for one file that requires a client certificate; killed when dropped.
 struct HttpsServer(Child);
 
 impl HttpsServer {
@@ -330,32 +334,32 @@ impl HttpsServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let server = Self(command.spawn().unwrap());
-        until("it listens", SOON, || TcpStream::connect(address).ok());
+        until("the HTTPS server listens", SOON, || TcpStream::connect(address).ok());
         server
     }
 }
 
 impl Drop for HttpsServer {
     fn drop(&mut self) {
-        self.0.kill().and_then(|()| self.0.wait()).map(drop).expect("it is ours");
+        self.0.kill().and_then(|()| self.0.wait()).map(drop).expect("our child can be killed");
     }
 }
 
 #[test]
-fn a_registry_with_certificates_is_reached_with_ours() {
+fn a_registry_behind_mutual_tls_is_reached_with_a_client_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let _server = HttpsServer::start(&address, folder.path());
     let url = format!("schema_registry.url=https://{address}");
     let file = |key: &str, name: &str| format!("schema_registry.{key}={}", secure(name).display());
     let ca = file("ca_file", "ca.pem");
-    let ours = [file("certificate_file", "client.pem"), file("key_file", "client.key")];
-    let registry = |settings: &[String], status: &str, words: &str| {
-        let found = Findings::of(&application("https", settings), &[]).with(status);
-        let is_it = |found: &String| found.starts_with("registry: ") && found.contains(words);
-        assert!(found.iter().any(is_it), "{words}: {found:#?}");
+    let certificate = [file("certificate_file", "client.pem"), file("key_file", "client.key")];
+    let check = |settings: &[String], status: &str, text: &str| {
+        let checks = Report::of(&application("https", settings), &[]).with_status(status);
+        let matches = |check: &String| check.starts_with("registry: ") && check.contains(text);
+        assert!(checks.iter().any(matches), "{text}: {checks:#?}");
     };
-    registry(std::slice::from_ref(&url), "failed", "certificate verify failed");
-    registry(&[url.clone(), ca.clone()], "failed", "certificate required");
-    registry(&[&[url, ca], &ours[..]].concat(), "ok", "takes new schemas");
+    check(std::slice::from_ref(&url), "failed", "certificate verify failed");
+    check(&[url.clone(), ca.clone()], "failed", "certificate required");
+    check(&[&[url, ca], &certificate[..]].concat(), "ok", "takes new schemas");
 }

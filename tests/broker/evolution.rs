@@ -1,5 +1,5 @@
-//! Schemas change on a real cluster: registered on purpose, rolled out and back instance by instance while the model
-//! retrains, read while the registry is away, and held to their levels by a real registry.
+//! Schema evolution on a real cluster: explicit registration, a rolling upgrade and downgrade while the model retrains,
+//! a registry outage, and compatibility levels as a real registry enforces them.
 
 use std::{fs, path::Path};
 
@@ -28,34 +28,35 @@ use crate::{
 const QUICK: &[&str] =
     &["broker.session_timeout=6s", "broker.transaction_timeout=5s", "tuning.iterations_max=60"];
 
-fn ours() -> &'static Path {
+fn schemas_folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas"))
 }
 
-/// The worked example's event schema in a folder of its own, where it may evolve.
-struct Versions(TempDir);
+/// A copy of the worked example's event schema in a temporary folder, where it may evolve.
+struct SchemaFolder(TempDir);
 
-impl Versions {
+impl SchemaFolder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["v1.avsc", "subject.toml"] {
-            let from = ours().join("questionnaire-event").join(name);
+            let from = schemas_folder().join("questionnaire-event").join(name);
             fs::copy(from, folder.path().join(name)).unwrap();
         }
         Self(folder)
     }
 
+    /// The setting that makes `version` the event schema.
     fn setting(&self, version: &str) -> String {
         format!("events.schema={}", self.0.path().join(format!("{version}.avsc")).display())
     }
 
-    /// A question more, and one under another name.
+    /// Makes v2: adds a question and renames another.
     fn evolve(&self, application: &Application) {
         let folder = self.0.path().to_str().unwrap();
-        let added = ["--add", "device:string", "--doc", "device=What they hold in their hands."];
+        let added = ["--add", "device:string", "--doc", "device=Phone, tablet or desktop."];
         let edits = [&["schema", "evolve", folder, "--rename", "gender=sex"], &added[..]].concat();
-        let told = application.start(&edits).succeed(SOON);
-        assert!(told.contains("upgraded in any order"), "{told}");
+        let printed = application.start(&edits).succeed(SOON);
+        assert!(printed.contains("upgraded in any order"), "{printed}");
     }
 }
 
@@ -71,65 +72,67 @@ fn send(application: &Application, limit: &str, seed: &str) -> Process {
 }
 
 #[test]
-fn a_real_registry_holds_our_schemas_to_their_levels() {
+fn a_real_registry_accepts_every_version_and_refuses_an_incompatible_one() {
     let registry = client(&registry());
     let run = tempfile::tempdir().unwrap();
     let run = run.path().file_name().unwrap().to_str().unwrap().to_owned();
-    for history in schemas::histories(ours()).unwrap() {
+    for history in schemas::histories(schemas_folder()).unwrap() {
         let subject = format!("{}{run}-value", history.name());
         for version in &history.versions {
-            let may = registry.compatible(&subject, &version.text).unwrap();
-            assert_eq!(may, Compatibility::Compatible, "{subject} {}", version.name());
+            let answer = registry.compatible(&subject, &version.text).unwrap();
+            assert_eq!(answer, Compatibility::Compatible, "{subject} {}", version.name());
             registry.register(&subject, &version.text).unwrap();
             registry.set_level(&subject, history.level).unwrap();
         }
         assert!(
             registry.set_level(&subject, history.level).unwrap(),
-            "{subject}: it keeps a level"
+            "{subject}: the level can be set again"
         );
-        let broken = with_another_type(&history);
-        let refused = registry.register(&subject, &broken);
-        assert!(refused.is_err(), "{subject} took {broken}");
+        let incompatible = with_first_field_retyped(&history);
+        let answer = registry.register(&subject, &incompatible);
+        assert!(answer.is_err(), "{subject} accepted {incompatible}");
     }
 }
 
-/// The newest version with its first field of a type that nothing can be read as.
-fn with_another_type(history: &History) -> String {
+/// The newest version with the type of its first field changed to one that is not compatible with any other.
+fn with_first_field_retyped(history: &History) -> String {
     let mut schema: Json = serde_json::from_str(&history.newest().text).unwrap();
     schema["fields"][0]["type"] = json!({"type": "array", "items": "boolean"});
     schema.to_string()
 }
 
 #[test]
-fn schemas_are_registered_on_purpose() {
-    let versions = Versions::new();
-    let application = Application::new("purpose", QUICK).with(&[versions.setting("v1")]);
-    let check = |application: &Application, words: &[&str]| {
-        let told = application.start(&["schema", "check"]).succeed(SOON);
-        words.iter().for_each(|words| assert!(told.contains(words), "{words:?} in {told}"));
+fn schemas_are_registered_by_a_command_only() {
+    let versions = SchemaFolder::new();
+    let application = Application::new("registered", QUICK).with(&[versions.setting("v1")]);
+    let check = |application: &Application, expected: &[&str]| {
+        let printed = application.start(&["schema", "check"]).succeed(SOON);
+        for text in expected {
+            assert!(printed.contains(text), "{text:?} in {printed}");
+        }
     };
     check(&application, &["warning", "not there yet", "run `foretell schema register`"]);
-    let told = application.start(&["schema", "register"]).succeed(SOON);
-    assert_eq!(told.matches("1 of them new; FULL_TRANSITIVE").count(), 6, "{told}");
+    let printed = application.start(&["schema", "register"]).succeed(SOON);
+    assert_eq!(printed.matches("1 of them new; FULL_TRANSITIVE").count(), 6, "{printed}");
     check(&application, &["ours is the newest there", "7 checks: 7 ok"]);
 
     versions.evolve(&application);
     let evolved = application.with(&[versions.setting("v2")]);
     check(&evolved, &["2 versions, the newest a draft", "ours may follow the newest there"]);
-    let told = evolved.start(&["schema", "diff"]).succeed(SOON);
-    assert!(told.contains("sex: renamed, it was gender"), "{told}");
-    let told = evolved.start(&["schema", "register"]).succeed(SOON);
-    assert_eq!(told.matches("0 of them new").count(), 5, "{told}");
+    let printed = evolved.start(&["schema", "diff"]).succeed(SOON);
+    assert!(printed.contains("sex: renamed, it was gender"), "{printed}");
+    let printed = evolved.start(&["schema", "register"]).succeed(SOON);
+    assert_eq!(printed.matches("0 of them new").count(), 5, "{printed}");
     check(&evolved, &["2 versions, all released", "ours is the newest there"]);
-    // The older one is still there, and an instance may go back to it.
+    // The older version stays registered, so an instance may be downgraded to it.
     check(&application, &["ours is an older one there"]);
-    let pinned = fs::read_to_string(versions.0.path().join("subject.toml")).unwrap();
-    assert!(pinned.contains("v2 = "), "{pinned}");
+    let released = fs::read_to_string(versions.0.path().join("subject.toml")).unwrap();
+    assert!(released.contains("v2 = "), "{released}");
 }
 
 #[test]
-fn an_upgrade_rolls_out_and_back_while_the_model_retrains() {
-    let versions = Versions::new();
+fn a_rolling_upgrade_and_downgrade_lose_nothing_while_the_model_retrains() {
+    let versions = SchemaFolder::new();
     let old = Application::new("rolling", QUICK);
     let old = old.with(&[versions.setting("v1"), "learning.retrain_after=400".to_owned()]);
     old.init();
@@ -144,7 +147,7 @@ fn an_upgrade_rolls_out_and_back_while_the_model_retrains() {
     let mut second = new.instance("two");
     let http = second.http();
     http.ready();
-    // Both versions of the program, both versions of the events, and trainings on the way.
+    // Instances with either schema process events of either schema, and models are trained meanwhile.
     let (mut from_old, mut from_new) = (send(&old, "700", "2"), send(&new, "700", "3"));
     for sending in [&mut from_old, &mut from_new] {
         assert!(sending.end(SOON).success(), "{}{}", sending.output(), sending.errors());
@@ -155,10 +158,10 @@ fn an_upgrade_rolls_out_and_back_while_the_model_retrains() {
     third.http().ready();
     let sent = send(&new, "300", "4").succeed(SOON);
     assert!(sent.contains("300 of 300"), "{sent}");
-    let model = until("a model that has learned from both", SOON, || trained(&http));
+    let model = until("a model trained on the stream", SOON, || retrained_version(&http));
     assert_no_contract_violated(&http);
 
-    // And back.
+    // The downgrade.
     stop(second);
     let mut fourth = old.instance("two");
     fourth.http().ready();
@@ -175,7 +178,7 @@ fn an_upgrade_rolls_out_and_back_while_the_model_retrains() {
         let topics = new.topics();
         (topics.labelled.len() == topics.outcomes.len()).then_some(())
     });
-    // Again, for a topic that was read before the last record was there has less.
+    // Read again: a topic that was read early may have missed records that another one already had.
     let topics = new.topics();
     topics.check_exactly_once();
     assert_eq!(topics.completed.len(), 2400);
@@ -184,8 +187,8 @@ fn an_upgrade_rolls_out_and_back_while_the_model_retrains() {
     stop(fifth);
 }
 
-/// The version of a model that was trained on the stream.
-fn trained(http: &Http) -> Option<Json> {
+/// The version of the serving model, if it was trained on the stream.
+fn retrained_version(http: &Http) -> Option<Json> {
     let status = http.status();
     let model = at(&status, "/model");
     (*at(model, "/training") != json!(0)).then(|| at(model, "/version").clone())
@@ -198,13 +201,13 @@ fn assert_no_contract_violated(http: &Http) {
 }
 
 #[test]
-fn a_feature_that_is_gone_is_reported_by_readiness_and_metrics() {
-    let versions = Versions::new();
+fn a_removed_feature_is_reported_by_readiness_and_metrics() {
+    let versions = SchemaFolder::new();
     let old = Application::new("gone", QUICK).with(&[versions.setting("v1")]);
     old.init();
     let folder = versions.0.path().to_str().unwrap();
-    let told = old.start(&["schema", "evolve", folder, "--remove", "age"]).succeed(SOON);
-    assert!(told.contains("`features.contract` says what becomes of a model"), "{told}");
+    let printed = old.start(&["schema", "evolve", folder, "--remove", "age"]).succeed(SOON);
+    assert!(printed.contains("`features.contract` says what becomes of a model"), "{printed}");
     let no_age = [versions.setting("v2"), "data.initial.path=/nowhere".to_owned()];
     let new = old.with(&no_age);
     new.start(&["schema", "register"]).succeed(SOON);
@@ -213,11 +216,11 @@ fn a_feature_that_is_gone_is_reported_by_readiness_and_metrics() {
         let mut process = new.with(&[policy]).instance("one");
         let http = process.http();
         let event = json!({"respondent_id": "me", "completed": true}).to_string();
-        until("its tasks run", SOON, || {
+        until("the contract is violated", SOON, || {
             let (code, _) = http.post("/api/v1/events", &event, None)?;
             (code == 202 && http.metric("foretell_feature_contract_violated") > 0.0).then_some(())
         });
-        let ready = until("it says so", SOON, || {
+        let ready = until("readiness follows the policy", SOON, || {
             let (code, ready) = http.get("/readyz")?;
             let ready: Json = serde_json::from_str(&ready).ok()?;
             ((code == 200) == is_ready).then_some(ready)
@@ -229,7 +232,7 @@ fn a_feature_that_is_gone_is_reported_by_readiness_and_metrics() {
     }
 }
 
-/// Writes an event of `schema`'s bytes under another id.
+/// Writes an event whose value is the Avro `datum` under schema id `id`.
 fn write(application: &Application, id: u32, datum: &[u8]) {
     let config = application.config();
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
@@ -255,14 +258,14 @@ const ID_FIRST: &str = r#"{"type":"record","name":"QuestionnaireEvent","namespac
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},
     {"name":"completed","type":"boolean","default":true}]}"#;
 
-/// Of [`ID_FIRST`]: "me", and an event of that name, long ago.
+/// A datum of [`ID_FIRST`]: respondent "me", the given event id, event time 0, completed.
 fn datum(event: &str) -> Vec<u8> {
     let length = u8::try_from(event.len() * 2).unwrap();
     [&[4, b'm', b'e', length], event.as_bytes(), &[0, 1]].concat()
 }
 
 #[test]
-fn while_the_registry_is_away_what_is_known_goes_on_after_a_restart_too() {
+fn known_schemas_are_read_during_a_registry_outage_after_a_restart_too() {
     let gateway = Gateway::open();
     let folder = tempfile::tempdir().unwrap();
     let application = Application::new("away", QUICK).with(&[
@@ -277,13 +280,13 @@ fn while_the_registry_is_away_what_is_known_goes_on_after_a_restart_too() {
     let http = process.http();
     http.ready();
     let scored = |http: &Http, count: f64| {
-        until("it is scored", SOON, || {
+        until("the event is scored", SOON, || {
             (http.metric("foretell_predictions_total") >= count).then_some(())
         });
     };
     write(&application, other, &datum("a"));
     scored(&http, 1.0);
-    gateway.go_away();
+    gateway.begin_outage();
     stop(process);
 
     let mut process = application.instance("one");
@@ -295,22 +298,22 @@ fn while_the_registry_is_away_what_is_known_goes_on_after_a_restart_too() {
     scored(&http, 1.0);
     let sent = send(&direct, "50", "1").succeed(SOON);
     assert!(sent.contains("50 of 50"), "{sent}");
-    // Somebody's schema that it has never seen has to wait, and is read when the registry is back.
+    // An event with a schema that is not cached waits until the outage ends.
     let unseen = ID_FIRST.replace(r#""default":true"#, r#""default":false"#);
     let unseen = client(&registry()).register(&format!("{events}-unseen"), &unseen).unwrap();
     write(&direct, unseen, &datum("c"));
-    until("it says what it waits for", SOON, || {
+    until("the status names the reason of the wait", SOON, || {
         let workers = at(&http.status(), "/workers").to_string();
         workers.contains("schema registry is not available").then_some(())
     });
-    gateway.come_back();
+    gateway.end_outage();
     scored(&http, 52.0);
     assert_eq!(direct.topics().dead_letters, 0);
     stop(process);
 }
 
 #[test]
-fn an_id_that_the_registry_does_not_know_yet_is_waited_for_and_garbage_is_not_for_ever() {
+fn an_unknown_schema_id_is_retried_for_a_bounded_time() {
     let gateway = Gateway::open();
     let application = Application::new("late", QUICK).with(&[
         format!("schema_registry.url={}", gateway.url()),
@@ -324,19 +327,19 @@ fn an_id_that_the_registry_does_not_know_yet_is_waited_for_and_garbage_is_not_fo
     let late = client(&registry()).register(&format!("{events}-late"), ID_FIRST).unwrap();
     gateway.hide(late);
     write(&application, late, &datum("late"));
-    until("it is asked about more than once", SOON, || {
-        (gateway.asked(&format!("/schemas/ids/{late}?")) > 1).then_some(())
+    until("the id is requested more than once", SOON, || {
+        (gateway.requests_with(&format!("/schemas/ids/{late}?")) > 1).then_some(())
     });
-    assert!(http.metric("foretell_dead_letters_total") < 1.0, "it waits");
+    assert!(http.metric("foretell_dead_letters_total") < 1.0, "the record waits");
     gateway.hide(0);
-    until("it is scored", SOON, || {
+    until("the event is scored", SOON, || {
         (http.metric("foretell_predictions_total") >= 1.0).then_some(())
     });
     let event = json!({"respondent_id": "me", "completed": true}).to_string();
     write(&application, 2_000_000_000, &datum("never"));
     let (code, prediction) =
         http.post("/api/v1/events?wait=true&timeout_ms=60000", &event, None).unwrap();
-    assert_eq!(code, 200, "what is behind it goes on: {prediction}");
+    assert_eq!(code, 200, "the records behind it are processed: {prediction}");
     let (_, metrics) = http.get("/metrics").unwrap();
     let counted = r#"foretell_dead_letters_total{class="unknown_schema"} 1"#;
     assert!(metrics.contains(counted), "{metrics}");

@@ -1,4 +1,5 @@
-//! What another release has left on the topics, as an operator meets it after going back to this one.
+//! Records in formats of a later release, as after a downgrade: a model that is refused, and a changelog that ends the start
+//! with an error.
 
 use foretell::{app::cluster::Cluster, events::model::Model};
 use foretell_streams::{
@@ -16,7 +17,7 @@ use crate::{
     stores::ready,
 };
 
-/// Writes a record as another release would.
+/// Writes a record whose value is encoded already.
 fn publish(cluster: &Cluster, topic: &Topic, key: &str, value: Vec<u8>) {
     let mut publisher: Box<dyn Publisher> = cluster.broker.publish().unwrap();
     let record = OutputRecord {
@@ -31,8 +32,8 @@ fn publish(cluster: &Cluster, topic: &Topic, key: &str, value: Vec<u8>) {
     publisher.flush().unwrap();
 }
 
-/// Announces the champion again, in format 9.
-fn announce(application: &Application, version: &str) {
+/// Publishes the champion again as `version`, with its bundle in the unknown format 9.
+fn publish_in_later_format(application: &Application, version: &str) {
     let config = application.config();
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let topic = &config.topics.models;
@@ -55,27 +56,29 @@ fn announce(application: &Application, version: &str) {
     }
 }
 
-/// A start ends with one sentence that has these words.
-fn refuse(application: &Application, words: &[&str]) {
+/// Asserts that `foretell run` ends with an error message that has all of `expected`.
+fn assert_refused(application: &Application, expected: &[&str]) {
     let mut process = application.start(&["run"]);
     assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
     let errors = process.errors();
     let last = errors.lines().last().unwrap_or_default();
     assert!(last.starts_with("error: ") && !errors.contains("panicked"), "{errors}");
-    words.iter().for_each(|words| assert!(last.contains(words), "{words} in {errors}"));
+    for text in expected {
+        assert!(last.contains(text), "{text} in {errors}");
+    }
 }
 
 #[test]
-fn a_model_of_a_later_release_does_not_serve_and_the_one_before_does() {
+fn a_model_of_a_later_release_is_refused_and_the_one_before_goes_on_serving() {
     let application = Application::new("later-model", &[]);
     application.init();
     let (mut process, http) = ready(&application);
     let serves = at(&http.status(), "/model/version").clone();
-    announce(&application, "ffffffffffff");
-    until("it is refused", SOON, || {
-        let said = process.errors();
-        let lines = said.lines().find(|line| line.contains("a model cannot be used"))?.to_owned();
-        assert!(lines.contains("format 9") && lines.contains("the one before goes on"), "{lines}");
+    publish_in_later_format(&application, "ffffffffffff");
+    until("the model is refused", SOON, || {
+        let log = process.errors();
+        let line = log.lines().find(|line| line.contains("a model cannot be used"))?;
+        assert!(line.contains("format 9") && line.contains("the one before goes on"), "{line}");
         Some(())
     });
     let event = json!({"respondent_id": "me", "completed": true, "age": 39}).to_string();
@@ -84,18 +87,18 @@ fn a_model_of_a_later_release_does_not_serve_and_the_one_before_does() {
     process.signal("TERM");
     assert!(process.end(SOON).success(), "{}", process.errors());
 
-    // After that it has none, and says why, and what to do.
-    refuse(
+    // A start has no model before it to serve.
+    assert_refused(
         &application,
         &["no model serves", "ffffffffffff", "format 9", "`foretell init --force`"],
     );
-    let again = application.start(&["init", "--force"]).succeed(SOON);
-    assert!(again.contains("first model"), "{again}");
+    let printed = application.start(&["init", "--force"]).succeed(SOON);
+    assert!(printed.contains("first model"), "{printed}");
     drop(ready(&application));
 }
 
 #[test]
-fn a_changelog_of_a_later_release_is_named() {
+fn a_changelog_of_a_later_release_ends_the_start_and_is_named() {
     let application = Application::new("later-log", &[]);
     application.init();
     let (mut process, _) = ready(&application);
@@ -105,8 +108,9 @@ fn a_changelog_of_a_later_release_is_named() {
     let changelog = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     publish(&cluster, &changelog, "learning", vec![2, 0, 0, 0, 0, 0]);
-    refuse(&application, &[changelog.as_str(), "format 2", "start the release that wrote them"]);
-    // The other way out.
+    let expected = [changelog.as_str(), "format 2", "start the release that wrote them"];
+    assert_refused(&application, &expected);
+    // The other fix that the message names: delete the changelog.
     Operator::new().delete(&changelog);
     drop(ready(&application));
 }

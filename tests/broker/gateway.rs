@@ -1,4 +1,4 @@
-//! A gateway before the registry: it can go away and come back, and lag behind.
+//! A proxy in front of the test registry that simulates an outage, or a replica that lags behind.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::application::registry;
 
-/// In front of the test's registry, on a port of its own, until the test ends.
+/// The proxy, on its own port until the test process ends.
 pub(crate) struct Gateway {
     shared: Arc<Shared>,
     port: u16,
@@ -20,11 +20,11 @@ pub(crate) struct Gateway {
 
 #[derive(Default)]
 struct Shared {
-    is_away: AtomicBool,
-    /// The id of a schema that has not arrived here yet; 0 is none.
+    is_out: AtomicBool,
+    /// Schema id that is answered with 404; 0 is none.
     hidden: AtomicU32,
-    /// The first line of every request.
-    asked: Mutex<Vec<String>>,
+    /// The request line of every request that was not refused by an outage.
+    requests: Mutex<Vec<String>>,
 }
 
 impl Gateway {
@@ -32,54 +32,54 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared::default());
-        let serves = Arc::clone(&shared);
+        let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let shared = Arc::clone(&serves);
-                // A client that hangs up in the middle is none of our business.
+                let shared = Arc::clone(&accepting);
+                // A client may close the connection early; that error is of no interest.
                 thread::spawn(move || drop(shared.answer(stream)));
             }
         });
         Self { shared, port }
     }
 
-    /// Its address, with the registry's path.
+    /// URL of the proxy, with the registry's path.
     pub(crate) fn url(&self) -> String {
         let (_, path) = split(&registry());
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Every client finds the connection closed.
-    pub(crate) fn go_away(&self) {
-        self.shared.is_away.store(true, Ordering::SeqCst);
+    /// Closes every connection without an answer from now on.
+    pub(crate) fn begin_outage(&self) {
+        self.shared.is_out.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn come_back(&self) {
-        self.shared.is_away.store(false, Ordering::SeqCst);
+    pub(crate) fn end_outage(&self) {
+        self.shared.is_out.store(false, Ordering::SeqCst);
     }
 
-    /// As a copy of the registry that lags behind has no schema of this id; 0: it has caught up.
+    /// Answers 404 for schema `id`, as a replica that lags behind does; 0 hides none.
     pub(crate) fn hide(&self, id: u32) {
         self.shared.hidden.store(id, Ordering::SeqCst);
     }
 
-    /// How many requests had `words` in their first line.
-    pub(crate) fn asked(&self, words: &str) -> usize {
-        let asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.iter().filter(|line| line.contains(words)).count()
+    /// Number of requests with `text` in their request line.
+    pub(crate) fn requests_with(&self, text: &str) -> usize {
+        let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().filter(|line| line.contains(text)).count()
     }
 }
 
-/// Host and port, and the path.
+/// Splits a URL into `host:port` and the path.
 fn split(url: &str) -> (String, String) {
-    let rest = url.strip_prefix("http://").expect("the test's registry speaks plainly");
+    let rest = url.strip_prefix("http://").expect("the test registry has no TLS");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     (host.to_owned(), format!("/{path}"))
 }
 
 impl Shared {
     fn answer(&self, mut client: TcpStream) -> std::io::Result<()> {
-        if self.is_away.load(Ordering::SeqCst) {
+        if self.is_out.load(Ordering::SeqCst) {
             return Ok(());
         }
         let mut reader = BufReader::new(client.try_clone()?);
@@ -107,7 +107,7 @@ impl Shared {
         let first = head.lines().next().unwrap_or_default().to_owned();
         let hidden = format!("/schemas/ids/{}?", self.hidden.load(Ordering::SeqCst));
         let is_hidden = first.contains(&hidden);
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(first);
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(first);
         if is_hidden {
             return refuse(
                 &mut client,
@@ -115,10 +115,10 @@ impl Shared {
                 r#"{"error_code":40403,"message":"not here"}"#,
             );
         }
-        let mut behind = TcpStream::connect(split(&registry()).0)?;
-        write!(behind, "{head}Connection: close\r\n\r\n")?;
-        behind.write_all(&body)?;
-        std::io::copy(&mut behind, &mut client).map(drop)
+        let mut upstream = TcpStream::connect(split(&registry()).0)?;
+        write!(upstream, "{head}Connection: close\r\n\r\n")?;
+        upstream.write_all(&body)?;
+        std::io::copy(&mut upstream, &mut client).map(drop)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who else writes events and reads predictions: Confluent's client for Python, and Apache Avro for Java, each with
+//! Interoperability: Confluent's client for Python and Apache Avro for Java write events and read predictions, each with
 //! schemas of its own. And a registry behind TLS and credentials.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
 
 const SETUP: &str = ".ci/setup broker";
 
-/// A script in `tests/broker`, on the machine's own Python, Java or shell.
+/// The command that runs a script in `tests/broker`: with Python for `.py`, else with bash.
 fn script(name: &str, arguments: &[&str]) -> Command {
     let path = format!("{}/tests/broker/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut command = match name.ends_with(".py") {
@@ -34,7 +34,7 @@ fn script(name: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Another application on the cluster.
+/// Another client of the cluster, named by its script.
 struct Client(&'static str);
 
 const PYTHON: Client = Client("clients/confluent.py");
@@ -47,14 +47,14 @@ impl Client {
         printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Puts a schema under a topic's subject.
+    /// Registers a schema under a topic's subject.
     fn register(&self, topic: &Topic, schema: &Path) {
         let (registry, schema) = (registry(), schema.to_str().unwrap());
         let arguments = ["register", &registry, topic.as_str(), schema];
         self.run(script(self.0, &arguments), &arguments);
     }
 
-    /// Writes records, with a schema of its own if there is one.
+    /// Writes records with `schema`, or without one with the newest of the topic's subject.
     fn write(&self, topic: &Topic, schema: Option<&Path>, records: &[Json]) {
         let (brokers, registry) = (brokers(), registry());
         let mut arguments = vec!["write", &brokers, &registry, topic.as_str()];
@@ -68,7 +68,7 @@ impl Client {
         self.run(command, &arguments);
     }
 
-    /// What a topic has.
+    /// Reads all records of a topic.
     fn read(&self, topic: &Topic) -> Vec<Json> {
         let (brokers, registry) = (brokers(), registry());
         let arguments = ["read", &brokers, &registry, topic.as_str()];
@@ -81,22 +81,22 @@ fn record(value: Json) -> Json {
     json!({"key": at(&value, "/respondent_id"), "value": value})
 }
 
-/// So many questionnaires of `who`, with these answers each.
-fn events(who: &str, count: i64, answers: impl Fn(i64) -> Json) -> Vec<Json> {
+/// `count` completed questionnaires, each of another respondent. `answers` gives the answers of each by its number.
+fn events(prefix: &str, count: i64, answers: impl Fn(i64) -> Json) -> Vec<Json> {
     let now = SystemClock::new().now().0;
     let event = |number: i64| {
         let mut value = answers(number);
-        let more = json!({
-            "event_id": format!("{who}-event-{number}"), "respondent_id": format!("{who}-{number}"),
-            "event_time": now + number, "completed": true,
+        let metadata = json!({
+            "event_id": format!("{prefix}-event-{number}"), "event_time": now + number,
+            "respondent_id": format!("{prefix}-{number}"), "completed": true,
         });
-        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        value.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
         record(value)
     };
     (0..count).map(event).collect()
 }
 
-/// The predictions are those of the events, one each, and have these of their answers.
+/// Asserts that each event has one prediction, with the event's ids and time and with its `answers` as features.
 fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
     let by_event: BTreeMap<&str, &Json> = predictions
         .iter()
@@ -105,8 +105,8 @@ fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
     assert_eq!((predictions.len(), by_event.len()), (events.len(), events.len()));
     for event in events {
         let prediction = by_event[at(event, "/value/event_id").as_str().unwrap()];
-        for same in ["/key", "/value/respondent_id", "/value/event_time"] {
-            assert_eq!(at(prediction, same), at(event, same), "{prediction}");
+        for path in ["/key", "/value/respondent_id", "/value/event_time"] {
+            assert_eq!(at(prediction, path), at(event, path), "{prediction}");
         }
         for name in answers {
             let features = at(prediction, "/value/features").as_array().unwrap();
@@ -124,7 +124,7 @@ fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
     }
 }
 
-/// Waits until so many events were scored, or something was dead-lettered.
+/// Waits until `count` events were scored, and fails at once if a record was dead-lettered.
 fn until_scored(http: &Http, count: usize) {
     until("the events are scored", SOON, || {
         assert!(http.metric("foretell_dead_letters_total") < 0.5, "{:?}", http.get("/metrics"));
@@ -133,7 +133,7 @@ fn until_scored(http: &Http, count: usize) {
     });
 }
 
-fn end(mut process: Process) {
+fn stop(mut process: Process) {
     process.signal("TERM");
     assert!(process.end(SOON).success(), "{}", process.errors());
 }
@@ -144,8 +144,8 @@ fn schema_file(folder: &Path, name: &str, schema: &Json) -> std::path::PathBuf {
     path
 }
 
-/// The newest schema of the subject; then one that the serializer registers, with fewer fields in another order. The
-/// outcomes come from Python too, and what is joined goes back there.
+/// Python writes with the newest schema of the subject, and with one that its serializer registers, with fewer fields in
+/// another order. It writes the outcomes too, and reads predictions and labelled examples.
 #[test]
 fn python_writes_and_reads_with_confluents_serializers() {
     let application = Application::new("python", &["learning.retrain_after=100000"]);
@@ -165,7 +165,7 @@ fn python_writes_and_reads_with_confluents_serializers() {
     PYTHON.write(&topics.questionnaire_events, None, &newest);
 
     let folder = tempfile::tempdir().unwrap();
-    let own = json!({"type": "record", "name": "QuestionnaireEvent", "namespace": "foretell", "fields": [
+    let own_schema = json!({"type": "record", "name": "QuestionnaireEvent", "namespace": "foretell", "fields": [
         {"name": "education", "type": ["null", "string"], "default": null},
         {"name": "completed", "type": "boolean", "default": false},
         {"name": "event_time", "type": {"type": "long", "logicalType": "timestamp-millis"}},
@@ -174,13 +174,13 @@ fn python_writes_and_reads_with_confluents_serializers() {
         {"name": "age", "type": ["null", "int"], "default": null},
         {"name": "event_id", "type": "string"},
     ]});
-    let own = schema_file(folder.path(), "own.avsc", &own);
+    let own_schema = schema_file(folder.path(), "own.avsc", &own_schema);
     let fewer = events(
         "fewer",
         40,
         |number| json!({"age": 30 + number, "education": null, "tags": ["a", "b"]}),
     );
-    PYTHON.write(&topics.questionnaire_events, Some(&own), &fewer);
+    PYTHON.write(&topics.questionnaire_events, Some(&own_schema), &fewer);
 
     let all = [newest, fewer].concat();
     until_scored(&http, all.len());
@@ -204,10 +204,10 @@ fn python_writes_and_reads_with_confluents_serializers() {
     let examples = PYTHON.read(&topics.labelled_examples);
     let streamed = examples.iter().filter(|example| at(example, "/value/origin") == "STREAM");
     assert_eq!(streamed.filter(|example| at(example, "/value/label") == ">50K").count(), 100);
-    end(process);
+    stop(process);
 }
 
-/// Our events' schema with what Avro can do besides: a wider number, an enum, an array that nobody asked for.
+/// The worked example's event schema with other types: a wider number, an enum, and an array that is no question.
 fn evolved() -> Json {
     let mut schema: Json =
         serde_json::from_str(include_str!("../../schemas/questionnaire-event/v1.avsc")).unwrap();
@@ -226,17 +226,17 @@ fn evolved() -> Json {
     schema
 }
 
-/// Java has written since before our schema had become what it is: an int where we have a double, an enum with its
-/// symbols in another order and in no union, a union the other way round, fields that we have not, and arrays and maps
-/// in several blocks, each with its size.
+/// Java writes with an older schema than the reader schema: an int for a double, an enum with its symbols in another order
+/// and in no union, a union in another order, fields that the reader schema lacks, and arrays and maps in several blocks,
+/// each with its size.
 #[test]
 fn java_writes_and_reads_with_apache_avro() {
     let folder = tempfile::tempdir().unwrap();
-    let ours = schema_file(folder.path(), "ours.avsc", &evolved());
-    let ours = format!("events.schema={}", ours.display());
-    let application = Application::new("java", &[&ours, "events.ignored=['history']"]);
+    let reader_schema = schema_file(folder.path(), "reader.avsc", &evolved());
+    let setting = format!("events.schema={}", reader_schema.display());
+    let application = Application::new("java", &[&setting, "events.ignored=['history']"]);
     let topics = application.config().topics;
-    let older = json!({"type": "record", "name": "QuestionnaireEvent", "namespace": "foretell", "fields": [
+    let writer_schema = json!({"type": "record", "name": "QuestionnaireEvent", "namespace": "foretell", "fields": [
         {"name": "history", "type": {"type": "array", "items": "long"}},
         {"name": "pages", "type": {"type": "map", "values": "string"}},
         {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
@@ -248,8 +248,8 @@ fn java_writes_and_reads_with_apache_avro() {
         {"name": "completed", "type": "boolean"},
         {"name": "event_id", "type": "string"},
     ]});
-    let older = schema_file(folder.path(), "older.avsc", &older);
-    JAVA.register(&topics.questionnaire_events, &older);
+    let writer_schema = schema_file(folder.path(), "writer.avsc", &writer_schema);
+    JAVA.register(&topics.questionnaire_events, &writer_schema);
     application.init();
     let mut process = application.instance("one");
     let http = process.http();
@@ -264,34 +264,38 @@ fn java_writes_and_reads_with_apache_avro() {
             "age": 18 + number, "gender": gender, "education": education,
         })
     });
-    JAVA.write(&topics.questionnaire_events, Some(&older), &sent);
+    JAVA.write(&topics.questionnaire_events, Some(&writer_schema), &sent);
     until_scored(&http, sent.len());
     check(&JAVA.read(&topics.predictions), &sent, &["age", "gender", "education", "occupation"]);
-    end(process);
+    stop(process);
 }
 
-/// What stands before the registry: its address, and the process, which ends when this is dropped.
-fn gatekeeper(authorization: &str) -> (String, Process) {
+/// Starts an HTTPS proxy in front of the registry that accepts one `Authorization` header. Returns the setting of its URL,
+/// and the process, which is killed when dropped.
+fn authenticating_proxy(authorization: &str) -> (String, Process) {
     let (certificate, key) = (secure("broker.pem"), secure("broker.key"));
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
-    let command = script("clients/gatekeeper.py", &[&registry(), authorization, certificate, key]);
-    let gate = Process::spawn("gatekeeper.py".to_owned(), command);
-    let port = until("the gatekeeper listens", SOON, || {
-        gate.output().lines().next().map(|line| line.trim().to_owned())
+    let registry = registry();
+    let arguments = [registry.as_str(), authorization, certificate, key];
+    let command = script("clients/authenticating_proxy.py", &arguments);
+    let proxy = Process::spawn("authenticating_proxy.py".to_owned(), command);
+    let port = until("the proxy listens", SOON, || {
+        proxy.output().lines().next().map(|line| line.trim().to_owned())
     });
-    (format!("schema_registry.url=https://127.0.0.1:{port}"), gate)
+    (format!("schema_registry.url=https://127.0.0.1:{port}"), proxy)
 }
 
 const PASSWORD: &str = "open sesame 4711";
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.4712";
 const WRONG: &str = "sesame open 4713";
 
-fn check_silent(process: &Process) {
+/// Asserts that the process printed none of the credentials.
+fn assert_no_secret(process: &Process) {
     let basic = STANDARD.encode(format!("alice:{PASSWORD}"));
     for secret in [PASSWORD, TOKEN, WRONG, &basic] {
         let printed = process.output() + &process.errors();
         let line = printed.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None, "a secret is told");
+        assert_eq!(line, None, "a secret is printed");
     }
 }
 
@@ -300,52 +304,54 @@ fn sets(settings: &[String]) -> Vec<&str> {
 }
 
 #[test]
-fn a_registry_lets_in_who_has_the_right_credentials() {
+fn a_registry_is_used_with_a_password_or_a_token_and_refusals_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
     fs::write(&password, format!("{PASSWORD}\n")).unwrap();
     let basic = STANDARD.encode(format!("alice:{PASSWORD}"));
-    let (by_password, _one) = gatekeeper(&format!("Basic {basic}"));
-    let (by_token, _two) = gatekeeper(&format!("Bearer {TOKEN}"));
+    let (by_password, _one) = authenticating_proxy(&format!("Basic {basic}"));
+    let (by_token, _two) = authenticating_proxy(&format!("Bearer {TOKEN}"));
     let ca = format!("schema_registry.ca_file={}", secure("ca.pem").display());
-    let application = Application::new("gate", &[&ca]);
+    let application = Application::new("credentials", &[&ca]);
     let user = [
         by_password.clone(),
         "schema_registry.username=alice".to_owned(),
         format!("schema_registry.password={{ file = '{}' }}", password.display()),
     ];
-    let loud = ["--log", "trace"];
+    let verbose = ["--log", "trace"];
 
-    // By name and password, from a file.
-    let mut init = application.start(&[&["init"], &loud[..], &sets(&user)].concat());
+    // User name, and password from a file.
+    let mut init = application.start(&[&["init"], &verbose[..], &sets(&user)].concat());
     assert!(init.end(SOON).success(), "{}", init.errors());
-    let mut run = application.start(&[&["run"], &loud[..], &sets(&user)].concat());
+    let mut run = application.start(&[&["run"], &verbose[..], &sets(&user)].concat());
     run.http().ready();
-    // By a token, from the environment.
+    // Bearer token from the environment.
     let exported = format!("export FORETELL_SCHEMA_REGISTRY_BEARER_TOKEN='{TOKEN}'");
     let by_token = [by_token];
     let send = ["send", "--limit", "5", "--rate", "50", "--outcome-delay", "1s"];
-    let send = [&send[..], &loud[..], &sets(&by_token)].concat();
+    let send = [&send[..], &verbose[..], &sets(&by_token)].concat();
     let mut send = application.start_after(&exported, &send);
     assert!(send.end(SOON).success(), "{}", send.errors());
     assert!(send.output().contains("5 of 5 predictions came back"), "{}", send.output());
-    let doctor = [&["doctor"], &loud[..], &sets(&by_token)].concat();
+    let doctor = [&["doctor"], &verbose[..], &sets(&by_token)].concat();
     let mut doctor = application.start_after(&exported, &doctor);
     assert!(doctor.end(SOON).success(), "{}", doctor.output());
     run.signal("TERM");
     assert!(run.end(SOON).success(), "{}", run.errors());
-    [&init, &run, &send, &doctor].into_iter().for_each(check_silent);
+    [&init, &run, &send, &doctor].into_iter().for_each(assert_no_secret);
 
-    // Nobody else is let in, and is told so in one sentence.
-    let refused = |first: &str, command: &str, settings: &[String], words: &[&str]| {
+    // Without the right credentials a command ends with one line that says why.
+    let refused = |first: &str, command: &str, settings: &[String], expected: &[&str]| {
         let arguments = [&[command], &sets(settings)[..]].concat();
         let mut process = application.start_after(first, &arguments);
         let status = process.end(Duration::from_secs(30));
         let errors = process.errors();
         assert_eq!(status.code(), Some(1), "{errors}");
         assert!(errors.starts_with("error: ") && errors.lines().count() == 1, "{errors}");
-        words.iter().for_each(|words| assert!(errors.contains(words), "{words:?} in {errors}"));
-        check_silent(&process);
+        for text in expected {
+            assert!(errors.contains(text), "{text:?} in {errors}");
+        }
+        assert_no_secret(&process);
     };
     let denied = ["wants to know who we are", "[schema_registry] username and password", "401"];
     let url = [by_password];
@@ -358,11 +364,11 @@ fn a_registry_lets_in_who_has_the_right_credentials() {
     refused(&exported, "run", &url, &denied);
     let stale = format!("export FORETELL_SCHEMA_REGISTRY_BEARER_TOKEN='{WRONG}'");
     refused(&stale, "run", &by_token, &denied);
-    let stranger = format!("schema_registry.ca_file={}", secure("client.pem").display());
-    let untrusted = [&user[..], &[stranger]].concat();
+    let other_ca = format!("schema_registry.ca_file={}", secure("client.pem").display());
+    let untrusted = [&user[..], &[other_ca]].concat();
     refused(":", "run", &untrusted, &["certificate verify failed", "[schema_registry]", "ca_file"]);
-    // The password is in a file that is not there.
-    let gone = format!("schema_registry.password={{ file = '{}.gone' }}", password.display());
-    let gone = [&user[..], &[gone]].concat();
-    refused(":", "run", &gone, &["[schema_registry] password", "password.gone"]);
+    // The password's file does not exist.
+    let missing = format!("schema_registry.password={{ file = '{}.gone' }}", password.display());
+    let missing = [&user[..], &[missing]].concat();
+    refused(":", "run", &missing, &["[schema_registry] password", "password.gone"]);
 }

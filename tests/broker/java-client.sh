@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs clients/JavaClient.java, which says what its arguments are: java-client.sh COMMAND ARGUMENT...
+# Runs clients/JavaClient.java, which documents its arguments: java-client.sh COMMAND ARGUMENT...
 #
-# What it takes comes from Maven Central; it is compiled where it has not been, for it and the list of what it takes name the folder.
+# Its dependencies come from Maven Central. The folders of jars and classes are named by checksums of pom.xml and of the
+# source, so a change of either fetches or compiles again.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/broker/process.sh
@@ -17,6 +18,6 @@ if [ ! -d "$classes" ]; then
   trap 'rm -rf "$part"' EXIT
   java -cp "$jars/*" org.eclipse.jdt.internal.compiler.batch.Main -17 -nowarn -d "$part" -cp "$(printf '%s:' "$jars"/*.jar)" "$source" ||
     die "cannot compile $source"
-  mv -T "$part" "$classes" 2>/dev/null || rm -rf "$part" # somebody else was quicker
+  mv -T "$part" "$classes" 2>/dev/null || rm -rf "$part" # another process compiled it first
 fi
 exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx128m -cp "$classes:$jars/*" JavaClient "$@"

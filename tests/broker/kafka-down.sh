@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Stops what kafka-up.sh started in FOLDER. With nothing running it does nothing.
+# Stops the Kafka that kafka-up.sh started in FOLDER. Does nothing if none is running.
 #
-#   kafka-down.sh FOLDER            every node, and the data go too
-#   kafka-down.sh FOLDER 2          node 2, in an orderly way; kafka-up.sh FOLDER starts it again
-#   kafka-down.sh FOLDER 2 --kill   node 2, as a power cut would (SIGKILL)
+#   kafka-down.sh FOLDER            stops every node and removes the data
+#   kafka-down.sh FOLDER 2          stops node 2 with SIGTERM; kafka-up.sh FOLDER starts it again
+#   kafka-down.sh FOLDER 2 --kill   kills node 2 with SIGKILL
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/broker/process.sh
@@ -21,15 +21,15 @@ if [ $# -gt 1 ]; then
   exit 0
 fi
 
-# Only what is surely ours is removed; a start that failed early leaves a folder without it.
-if [ ! -e "$run/ports" ]; then say "nothing of kafka-up.sh in $run"; exit 0; fi
+# Removes a folder only if kafka-up.sh made it; a start that failed early has no `ports` file.
+if [ ! -e "$run/ports" ]; then say "$run is not a folder of kafka-up.sh: nothing removed"; exit 0; fi
 
-# The data go, so nobody need end in an orderly way, but for the node that writes the archive of classes at its end.
+# The data are removed, so nodes can be killed, except for the one that writes the class archive when it shuts down.
 recorded=$run/node1/classes.jsa
 archive=$(cat "$run/node1/archive" 2>/dev/null || true)
 if [ -n "$archive" ] && [ ! -e "$archive" ]; then
   stop_in "$run/node1" 20
-  # Of several that made one, the first wins; a rename replaces a file in one step.
+  # A rename replaces the file atomically, so concurrent scripts cannot leave a partial archive.
   if [ -s "$recorded" ] && cp "$recorded" "$archive.$$"; then mv "$archive.$$" "$archive"; fi
 fi
 for folder in "$run"/node*; do stop_in "$folder" 0; done

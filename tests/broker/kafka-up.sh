@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Starts Apache Kafka on free loopback ports: kafka-up.sh FOLDER [NODES]
 #
-# FOLDER takes settings, data and logs; NODES is 1 (default) or 3, and is remembered. Run again, it starts the nodes
-# that are down, on the same ports and data. Prints KAFKA_BOOTSTRAP for `eval`. kafka-down.sh stops it.
+# FOLDER holds settings, data and logs. NODES is 1 (default) or 3, and is kept for later calls. Called again, it starts the
+# nodes that are down, on the same ports and data. Prints KAFKA_BOOTSTRAP for `eval`. kafka-down.sh stops it.
 #
-# Besides its open listener, each node has one for names and passwords over TLS (SASL_SSL) and one for certificates
-# (mTLS). FOLDER/secure has what a client needs: the files `sasl_ssl` and `mtls` (host:port), ca.pem, client.pem,
-# client.key, and the password of the user alice.
+# Besides its plaintext listener, each node has one for user names and passwords over TLS (SASL_SSL) and one for client
+# certificates (mTLS). FOLDER/secure has the files for clients: `sasl_ssl` and `mtls` (host:port), ca.pem, client.pem,
+# client.key, and `password`, that of the user alice.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/broker/process.sh
@@ -22,7 +22,7 @@ nodes=${2:-1}
 version=$(sed -n 's/.*<kafka.version>\(.*\)<.*/\1/p' "$here/kafka/pom.xml")
 jars=$cache/kafka-$version
 fetch_once "$jars" "$here/kafka/pom.xml" dependency:copy-dependencies
-# A list in a fixed order, for the archive of loaded classes is valid for one class path and one Java only.
+# Sorted, because the class archive (AppCDS) is valid for one class path and one Java version only.
 class_path=$(printf '%s\n' "$jars"/*.jar | LC_ALL=C sort | paste -sd:)
 archive=$jars.$(java -version 2>&1 | cksum | cut -d' ' -f1).jsa
 
@@ -31,7 +31,7 @@ flock 8
 
 case $nodes in 1 | 3) ;; *) die "NODES is 1 or 3, not '$nodes'" ;; esac
 
-# ports: one line a node: the clients' port, the controllers', and the two secure ones.
+# Writes `ports`, one line a node: the ports of the plaintext, controller, SASL_SSL and mTLS listeners.
 choose_ports() {
   take_ports $((4 * nodes))
   for ((i = 0; i < nodes; i++)); do echo "${taken[@]:4*i:4}"; done >"$run/ports.part"
@@ -55,7 +55,7 @@ read_ports() {
   echo "$mtls" >"$secure/mtls"
 }
 
-# An authority of our own, and what it signed: the brokers' certificate and a client's, each with its key.
+# A test certificate authority, and the certificates that it signs: the brokers' and a client's, each with its key.
 secure=$run/secure
 signed() {
   local name=$1 extension=$2
@@ -96,13 +96,13 @@ ssl.truststore.type=PEM
 ssl.truststore.location=$secure/ca.pem
 listener.name.certificate.ssl.client.auth=required
 listener.name.password.sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN,OAUTHBEARER
-# It takes tokens that nobody signed, as Kafka does when it is told no more, and ends a connection with its token.
+# Accepts unsigned tokens, Kafka's default, and closes a connection when its token expires.
 listener.name.password.oauthbearer.connections.max.reauth.ms=3600000
 listener.name.password.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
 listener.name.password.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_alice="$(cat "$secure/password")";
 log.dirs=$folder/data
-# A topic that nobody declared is a mistake that a test must see.
+# A topic that was not created explicitly is an error that a test must see.
 auto.create.topics.enable=false
 default.replication.factor=$copies
 min.insync.replicas=$in_sync
@@ -111,11 +111,11 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=$copies
 transaction.state.log.min.isr=$in_sync
 transaction.state.log.num.partitions=4
-# Small.
+# Little memory and few threads.
 num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=8388608
-# Quick to form a group, to end a dead member's session and transaction, to compact, and to replace a dead node.
+# Short delays: to form a group, to end the session and transaction of a crashed member, to compact, to replace a node.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
@@ -131,7 +131,7 @@ END
 java_options=(-Xms64m -Xmx384m -cp "$class_path"
   -Dorg.slf4j.simpleLogger.showDateTime=true "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS"
   -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info)
-# The archive halves the start's CPU. The very first node that ends in an orderly way leaves it; kafka-down.sh keeps it.
+# The class archive halves the CPU time of a start. The first node that shuts down writes it; kafka-down.sh keeps it.
 share=() record=()
 if [ -e "$archive" ]; then share=("-XX:SharedArchiveFile=$archive"); fi
 
@@ -149,7 +149,7 @@ format() {
 
 is_ready() { grep -qs 'Kafka Server started' "$1/log" && port_is_open "$2"; }
 
-# The nodes that are down; 1 if one of them does not come up.
+# Starts the nodes that are down; fails if one of them does not become ready.
 start_nodes() {
   local down=() formats=() i pid folder
   for ((i = 1; i <= nodes; i++)); do pid_of "$run/node$i" >/dev/null || down+=("$i"); done
@@ -174,9 +174,9 @@ for attempt in 1 2 3; do
   if [ ! -e "$run/ports" ]; then is_new=1; choose_ports; fi
   read_ports
   start_nodes && break
-  # What has data keeps its ports: its clients know them.
+  # A cluster that had started before keeps its ports, because clients use them.
   if [ -z "$is_new" ] || [ "$attempt" = 3 ] || ! port_was_taken "$run"/node*/log; then die "Kafka did not start"; fi
-  say "somebody else was quicker to take a port: trying others"
+  say "another process took a port first: trying other ports"
   for folder in "$run"/node*; do stop_in "$folder" 0; done
   rm -rf "$run"/node* "$run/ports"
 done

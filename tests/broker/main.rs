@@ -1,28 +1,28 @@
-//! What only a real Kafka-compatible broker can show. Needs one, and a registry:
-//! `FORETELL_TEST_BROKERS=host:port` and `FORETELL_TEST_REGISTRY=URL`, which `with-broker.sh` sets.
+//! Tests on a real Kafka-compatible broker and a real schema registry, whose addresses are in
+//! `FORETELL_TEST_BROKERS` (host:port) and `FORETELL_TEST_REGISTRY` (URL); `with-broker.sh` starts both and sets these.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod application;
 mod backfill;
+mod broker_port;
 mod changelogs;
 mod chaos;
 mod contract;
 mod deleted;
 mod doctor;
+mod end_to_end;
 mod evolution;
 mod formats;
 mod gateway;
 mod interop;
 mod operator;
 mod placement;
-mod port;
-mod ports;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;
+mod server_scripts;
 mod soak;
 mod stores;
-mod the_loop;
 mod unknown_ids;
 mod waits;

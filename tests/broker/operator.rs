@@ -1,4 +1,4 @@
-//! What somebody else does to topics, as an operator can: deletes them, cuts them off, sets them otherwise.
+//! Administrative changes to topics, as an operator makes them: delete, truncate, add partitions, change settings.
 
 use foretell_streams::record::{Offset, Topic, TopicPartition};
 use rdkafka::{
@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::{application::brokers, process::SOON};
 
-/// Somebody with all rights on the cluster of `FORETELL_TEST_BROKERS`.
+/// An admin client with all rights on the cluster of `FORETELL_TEST_BROKERS`.
 pub(crate) struct Operator {
     client: AdminClient<DefaultClientContext>,
     runtime: Runtime,
@@ -23,14 +23,14 @@ impl Operator {
         Self { client, runtime }
     }
 
-    /// Deletes a topic, and waits until it is gone.
+    /// Deletes a topic, and waits until the broker has deleted it.
     pub(crate) fn delete(&self, topic: &Topic) {
         let answer =
             self.runtime.block_on(self.client.delete_topics(&[topic.as_str()], &options()));
-        done(answer.unwrap().into_iter().map(|one| one.map(drop)));
+        assert_succeeded(answer.unwrap().into_iter().map(|result| result.map(drop)));
     }
 
-    /// Deletes what is before `start`, as retention does. Kafka does it only where the topic's policy is to delete.
+    /// Deletes the records before `start`, as retention does. Kafka refuses unless `cleanup.policy` includes `delete`.
     pub(crate) fn trim(&self, partition: &TopicPartition, start: Offset) {
         let mut list = TopicPartitionList::new();
         let (topic, number) = (partition.topic.as_str(), partition.partition.0);
@@ -39,24 +39,25 @@ impl Operator {
         trimmed.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// Adds partitions to a topic, until it has so many.
+    /// Grows a topic to `partitions` partitions.
     pub(crate) fn add_partitions(&self, topic: &Topic, partitions: usize) {
         let grown = NewPartitions::new(topic.as_str(), partitions);
         let answer = self.runtime.block_on(self.client.create_partitions([&grown], &options()));
-        done(answer.unwrap().into_iter().map(|one| one.map(drop)));
+        assert_succeeded(answer.unwrap().into_iter().map(|result| result.map(drop)));
     }
 
-    /// These settings of a topic and no others.
+    /// Replaces all topic-level settings by `settings`.
     pub(crate) fn set(&self, topic: &Topic, settings: &[(&str, &str)]) {
-        let all = AlterConfig::new(ResourceSpecifier::Topic(topic.as_str()));
-        let all = settings.iter().fold(all, |all, (name, value)| all.set(name, value));
-        let answer = self.runtime.block_on(self.client.alter_configs([&all], &options()));
-        done(answer.unwrap().into_iter().map(|one| one.map(drop).map_err(|(_, code)| code)));
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic.as_str()));
+        let config = settings.iter().fold(config, |config, (name, value)| config.set(name, value));
+        let answer = self.runtime.block_on(self.client.alter_configs([&config], &options()));
+        let results = answer.unwrap().into_iter();
+        assert_succeeded(results.map(|result| result.map(drop).map_err(|(_, code)| code)));
     }
 }
 
-fn done<E: std::fmt::Debug>(answers: impl Iterator<Item = Result<(), E>>) {
-    answers.for_each(|answer| answer.unwrap());
+fn assert_succeeded<E: std::fmt::Debug>(results: impl Iterator<Item = Result<(), E>>) {
+    results.for_each(|result| result.unwrap());
 }
 
 fn options() -> AdminOptions {

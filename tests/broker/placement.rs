@@ -1,4 +1,4 @@
-//! Records that their producer has put elsewhere than Kafka's default partitioner would.
+//! Records that a producer wrote to another partition than Kafka's default partitioner would choose.
 
 use foretell::{app::cluster::Cluster, events::outcome::Outcome};
 use foretell_streams::{
@@ -15,7 +15,7 @@ use crate::{
 const MISPLACED: usize = 10;
 
 #[test]
-fn records_that_are_elsewhere_are_counted_and_told() {
+fn misplaced_records_are_counted_logged_once_and_reported_by_doctor() {
     let application = Application::new("misplaced", &[]);
     application.init();
     let doctor = || application.start(&["doctor"]).succeed(SOON);
@@ -23,8 +23,8 @@ fn records_that_are_elsewhere_are_counted_and_told() {
     send(&application, 20, "1");
     let config = application.config();
     let topic = &config.topics.outcomes;
-    let told = doctor();
-    assert!(told.contains(&format!("ok       records of {topic}: the newest")), "{told}");
+    let printed = doctor();
+    assert!(printed.contains(&format!("ok       records of {topic}: the newest")), "{printed}");
     assert!(http.metric("foretell_records_misplaced_total") < 1.0);
 
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
@@ -32,16 +32,16 @@ fn records_that_are_elsewhere_are_counted_and_told() {
     let mut publisher = cluster.broker.publish().unwrap();
     let now = EventTime(SystemClock::new().now().0);
     for number in 0..MISPLACED {
-        let respondent_id = format!("elsewhere-{number}");
+        let respondent_id = format!("misplaced-{number}");
         let key = respondent_id.clone().into_bytes();
-        let belongs_in = partition_of(&key, 4).0;
+        let expected_partition = partition_of(&key, 4).0;
         let label = config.raw.outcomes.labels[0].clone();
         let outcome = Outcome { respondent_id, outcome_time: now, label, outcome_id: None };
         let mut value = Vec::new();
         codec.encode(&outcome, &mut value).unwrap();
         let record = OutputRecord {
             topic: topic.clone(),
-            partition: Some(Partition((belongs_in + 1) % 4)),
+            partition: Some(Partition((expected_partition + 1) % 4)),
             timestamp: now,
             key: Some(key),
             value: Some(value),
@@ -50,15 +50,15 @@ fn records_that_are_elsewhere_are_counted_and_told() {
         publisher.send(record).unwrap();
     }
     publisher.flush().unwrap();
-    until("they are counted", SOON, || {
+    until("the misplaced records are counted", SOON, || {
         (http.metric("foretell_records_misplaced_total") >= MISPLACED as f64).then_some(())
     });
     let errors = process.errors();
     let warnings = errors.lines().filter(|line| line.contains("murmur2_random"));
-    assert_eq!(warnings.count(), 1, "once: {errors}");
-    let told = doctor();
-    let line = told.lines().find(|line| line.contains(&format!("records of {topic}"))).unwrap();
-    assert!(line.starts_with("warning") && line.contains("murmur2_random"), "{told}");
+    assert_eq!(warnings.count(), 1, "logged once: {errors}");
+    let printed = doctor();
+    let line = printed.lines().find(|line| line.contains(&format!("records of {topic}"))).unwrap();
+    assert!(line.starts_with("warning") && line.contains("murmur2_random"), "{printed}");
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 }

@@ -1,4 +1,4 @@
-"""Reads the predictions as a stranger would: kcat for the records, fastavro for the values, schemas from the registry.
+"""Reads predictions without any code of Foretell: kcat for the records, fastavro for the values, schemas from the registry.
 
 read_predictions.py KCAT BROKERS REGISTRY TOPIC prints one JSON object a record.
 """
@@ -34,7 +34,7 @@ while line := stream.readline():
     (length,) = struct.unpack(">i", stream.read(4))
     value = io.BytesIO(stream.read(length))
     magic, number = struct.unpack(">bI", value.read(5))
-    assert magic == 0, f"no wire format: {magic}"
+    assert magic == 0, f"not in Confluent's wire format: first byte {magic}"
     prediction = fastavro.schemaless_reader(value, schema(number), None)
     assert not value.read(), "bytes after the value"
     record = {"partition": int(partition), "offset": int(offset), "timestamp": int(timestamp), "key": key}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Starts a schema registry that speaks Confluent's protocol on a free loopback port: registry-up.sh FOLDER
 #
-# It is Apicurio Registry, in memory; the level is BACKWARD, as with Confluent's and Redpanda's. Run again, it leaves a
-# running one alone. Prints REGISTRY_URL for `eval`; mind that the URL has a path. registry-down.sh stops it.
+# It is Apicurio Registry, in memory, with the compatibility level BACKWARD, the default of Confluent's and Redpanda's.
+# Called again, it leaves a running one alone. Prints REGISTRY_URL for `eval`; the URL has a path. registry-down.sh stops it.
 # Known difference: with this version (the last for Java 17) a subject's own NONE does not override the global level.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -36,9 +36,8 @@ for attempt in 1 2 3; do
       -d '{"compatibility": "BACKWARD"}' "$url/config" || die "could not set the level"
     break
   fi
-  # It keeps nothing, but its clients know its port.
   if [ "$attempt" = 3 ] || ! port_was_taken "$run/log"; then die "the registry did not start"; fi
-  say "somebody else was quicker to take the port: trying another"
+  say "another process took a port first: trying another port"
   stop_in "$run" 0
   rm -f "$run/port"
 done

@@ -1,6 +1,6 @@
-//! The registry's client against a real one, whose address is in `FORETELL_TEST_REGISTRY`. Apicurio
-//! has its Confluent-style API under a path, so that is covered too.
-#![expect(clippy::disallowed_methods, reason = "each run takes names of its own, by the clock")]
+//! The registry client against a real registry, whose URL is in `FORETELL_TEST_REGISTRY`. Apicurio serves its
+//! Confluent-compatible API under a path, so URLs with a path are covered too.
+#![expect(clippy::disallowed_methods, reason = "each run takes unique names from the clock")]
 
 use std::{
     sync::Arc,
@@ -33,10 +33,10 @@ pub(crate) fn client(url: &str) -> RegistryClient {
         tls: RegistryTls::default(),
         timeout: Duration::from_secs(10),
     };
-    RegistryClient::new(&config).expect("the address is one")
+    RegistryClient::new(&config).expect("the URL is valid")
 }
 
-/// A subject that no earlier run has left anything under.
+/// A subject that no earlier run has used.
 fn fresh(name: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     format!("{name}-{}-value", now.as_nanos())
@@ -48,12 +48,12 @@ fn schemas_are_registered_and_found() {
     assert_eq!(client.latest(&subject), Ok(None));
     assert_eq!(client.id_of(&subject, ONE), Ok(None), "no such subject");
     let one = client.register(&subject, ONE).expect("the first of its subject");
-    assert_eq!(client.register(&subject, ONE), Ok(one), "once more");
+    assert_eq!(client.register(&subject, ONE), Ok(one), "registering again gives the same id");
     assert_eq!(client.id_of(&subject, ONE), Ok(Some(one)));
     assert_eq!(client.id_of(&subject, TWO), Ok(None), "no such version");
-    let two = client.register(&subject, TWO).expect("it can follow");
+    let two = client.register(&subject, TWO).expect("it is compatible");
     assert_ne!(one, two);
-    let latest = client.latest(&subject).expect("it answers").expect("there is one");
+    let latest = client.latest(&subject).expect("it answers").expect("the subject has versions");
     assert_eq!(latest.0, two);
     for (id, schema) in [(one, ONE), (two, TWO), (two, latest.1.as_str())] {
         let found = client.schema(id).expect("it was registered");
@@ -66,12 +66,12 @@ fn json(text: &str) -> serde_json::Value {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
-    let (client, subject) = (client(&registry()), fresh("fits"));
+fn an_incompatible_or_invalid_schema_is_refused() {
+    let (client, subject) = (client(&registry()), fresh("compatible"));
     assert_eq!(
         client.compatible(&subject, ONE),
         Ok(Compatibility::Compatible),
-        "nothing there yet"
+        "the subject has no versions"
     );
     client.register(&subject, ONE).expect("the first of its subject");
     assert_eq!(client.compatible(&subject, TWO), Ok(Compatibility::Compatible));
@@ -81,29 +81,29 @@ fn what_does_not_fit_is_refused() {
     }
     let refused = client.register(&subject, LOST);
     assert!(matches!(refused, Err(RegistryError::Incompatible(_))), "{refused:?}");
-    let nonsense = client.register(&fresh("nonsense"), "{");
-    assert!(matches!(nonsense, Err(RegistryError::Refused(_))), "{nonsense:?}");
+    let invalid = client.register(&fresh("invalid"), "{");
+    assert!(matches!(invalid, Err(RegistryError::Refused(_))), "{invalid:?}");
 }
 
 #[test]
-fn an_unknown_id_is_reported_from_a_wrong_address() {
+fn an_unknown_id_a_wrong_path_and_an_unreachable_registry_are_different_errors() {
     let missing = client(&registry()).schema(2_000_000_000);
     assert!(matches!(missing, Err(RegistryError::NotFound(_))), "{missing:?}");
     for id in [1 << 31, u32::MAX] {
         let refused = client(&registry()).schema(id);
         assert!(matches!(refused, Err(RegistryError::NotFound(_))), "{refused:?}");
     }
-    // A start asks for a subject, and is told.
-    let elsewhere = client(&format!("{}/elsewhere", registry())).latest("s");
-    assert!(matches!(elsewhere, Err(RegistryError::Refused(_))), "{elsewhere:?}");
-    let nobody = client("http://127.0.0.1:1/registry");
-    for unavailable in [nobody.schema(1).err(), nobody.compatible("s", ONE).err()] {
+    // A start looks up a subject, so a wrong path is found then.
+    let wrong_path = client(&format!("{}/elsewhere", registry())).latest("s");
+    assert!(matches!(wrong_path, Err(RegistryError::Refused(_))), "{wrong_path:?}");
+    let unreachable = client("http://127.0.0.1:1/registry");
+    for unavailable in [unreachable.schema(1).err(), unreachable.compatible("s", ONE).err()] {
         assert!(matches!(unavailable, Some(RegistryError::Unavailable(_))), "{unavailable:?}");
     }
 }
 
 #[test]
-fn records_are_written_and_read_through_it() {
+fn a_codec_writes_and_reads_records_with_a_registered_schema() {
     let (client, subject) = (Arc::new(client(&registry())), fresh("outcomes"));
     let shared: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let early = AvroCodec::<Outcome>::new(Arc::clone(&shared), &subject);
@@ -117,7 +117,7 @@ fn records_are_written_and_read_through_it() {
         outcome_id: None,
     };
     let mut bytes = Vec::new();
-    codec.encode(&outcome, &mut bytes).expect("it has a form");
+    codec.encode(&outcome, &mut bytes).expect("it fits the schema");
     assert_eq!(codec.decode(&bytes), Ok(outcome));
     let unknown = codec.decode(&[0, 0x70, 0, 0, 0, 0]);
     let class = match unknown {
@@ -128,7 +128,7 @@ fn records_are_written_and_read_through_it() {
 }
 
 #[test]
-fn a_schema_that_refers_to_another_is_complete() {
+fn a_schema_with_references_is_returned_with_its_types_inlined() {
     let (client, inner, outer) = (client(&registry()), fresh("inner"), fresh("outer"));
     let color = r#"{"type":"enum","name":"Color","namespace":"n","symbols":["RED"]}"#;
     client.register(&inner, color).expect("the first of its subject");
@@ -138,6 +138,7 @@ fn a_schema_that_refers_to_another_is_complete() {
         "schema": schema,
         "references": [{"name": "n.Color", "subject": inner, "version": 1}],
     });
+    // `RegistryClient` registers no references, so this is a plain request.
     let answer = reqwest::blocking::Client::new()
         .post(format!("{}/subjects/{outer}/versions", registry()))
         .header("Content-Type", "application/vnd.schemaregistry.v1+json")
@@ -150,6 +151,6 @@ fn a_schema_that_refers_to_another_is_complete() {
     let complete = json(&client.schema(id).expect("it was registered"));
     assert_eq!(complete["fields"][0]["type"]["symbols"][0], "RED");
     assert_eq!(complete["fields"][1]["type"][1], "n.Color");
-    let latest = client.latest(&outer).expect("it answers").expect("there is one");
+    let latest = client.latest(&outer).expect("it answers").expect("the subject has versions");
     assert_eq!(json(&latest.1), complete);
 }

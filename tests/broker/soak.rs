@@ -1,11 +1,11 @@
-//! One instance under a steady load for long: it takes no more and more memory, and forgets what its windows have
-//! passed by. Event time runs much faster than the clock, so that window and grace pass many times.
+//! Soak test: one instance under a steady load whose memory and stores must not grow. Event time runs much faster than the
+//! clock, so that window and grace pass many times and entries expire.
 //!
 //! ```text
-//!   load ──events, outcomes──▶ Kafka ◀──▶ foretell        each a while: resident memory, entries of the stores
-//!   in the end: the last third of the time against the second
+//!   load ──events, outcomes──▶ Kafka ◀──▶ foretell        samples: resident memory, entries of the stores
+//!   at the end: the median of the last third of the samples, to that of the second third
 //! ```
-//! `make soak SECONDS=600 MODE=disk` is a long one. By itself it is too short to say anything of memory.
+//! `make soak SECONDS=600 MODE=disk` runs it for long. The default in `make test` is too short to check memory.
 
 use std::{
     fmt::Write as _,
@@ -35,10 +35,10 @@ use crate::{
     process::{Http, SOON, at, until},
 };
 
-/// Respondents a second. Each is scored once; what comes with it depends on its number.
+/// Respondents a second. Each is scored once; [`Load::send`] says what else is sent for it.
 const RATE: usize = 300;
 
-/// A second of the clock is so much of event time: window and grace, 24 minutes, pass every 8 seconds.
+/// Seconds of event time in a second of the clock: window and grace, 24 minutes, pass every 8 seconds.
 const EVENT_TIME: u32 = 180;
 const WINDOWS: &[&str] = &[
     "outcomes.window=20m",
@@ -47,31 +47,32 @@ const WINDOWS: &[&str] = &[
     "learning.retrain_after=100000000",
 ];
 
-/// Shorter runs end before allocators and caches have found their sizes: they are held to the entries alone.
-const MEMORY_IS_JUDGED_FROM: Duration = Duration::from_secs(120);
+/// Shortest run whose memory is checked. In shorter ones, allocators and caches have not reached their sizes yet.
+const MEMORY_CHECK_SPAN_MIN: Duration = Duration::from_secs(120);
 
-/// What the last third of a run may have of the second. Window and grace pass at least twice in a third, so both
-/// have as many entries, but for a few per cent of chance. Of memory, a leak of 100 bytes a respondent is 6 MB in 200 s: a
-/// tenth of the least that an instance takes.
+/// Maximum ratio of the last third of a run to the second. Window and grace pass at least twice in a third, so the numbers of
+/// entries differ by a few per cent only. A leak of 100 bytes a respondent would be 6 MB in 200 s, a tenth of the least
+/// memory of an instance.
 const GROWTH_MAX: f64 = 1.10;
 
-/// What nine stores on disk may take besides, until their caches are full: blocks of files, and 8 MiB each of what is
-/// not flushed yet (`crates/foretell-streams/src/state/disk/`). That takes longer than 600 s.
+/// Additional memory that nine stores on disk may take until their caches are full, which takes longer than 600 s: the block
+/// cache, and 8 MiB of unflushed writes for each store (`crates/foretell-streams/src/state/disk/`).
 const CACHES_BYTES: u64 = (64 + 9 * 8) << 20;
 
-const PACE: Duration = Duration::from_millis(10);
+/// Interval between two batches of the load.
+const SEND_INTERVAL: Duration = Duration::from_millis(10);
 const SAMPLES: u32 = 30;
 
 struct Sample {
     at: Duration,
     resident_bytes: u64,
-    /// Of all tasks.
+    /// Store entries of all tasks.
     entries: u64,
     predictions: u64,
 }
 
 #[test]
-fn a_long_run_takes_no_more_and_more() {
+fn memory_and_stores_do_not_grow_under_a_steady_load() {
     let span = variable("SECONDS").map_or(36, |text| text.parse().expect("a number of seconds"));
     let span = Duration::from_secs(span);
     let mode = variable("MODE").unwrap_or_else(|| "memory".to_owned());
@@ -88,17 +89,16 @@ fn a_long_run_takes_no_more_and_more() {
     let http = process.http();
     http.ready();
 
-    let (config, is_over, sent) =
-        (application.config(), AtomicBool::new(false), AtomicUsize::new(0));
+    let (config, stop, sent) = (application.config(), AtomicBool::new(false), AtomicUsize::new(0));
     let samples = thread::scope(|scope| {
-        let load = scope.spawn(|| Respondents::new(config, span).run(&is_over, &sent));
-        let samples = watch(&http, span, || load.is_finished());
-        is_over.store(true, Ordering::SeqCst);
-        load.join().expect("the load got through");
+        let load = scope.spawn(|| Load::new(config, span).run(&stop, &sent));
+        let samples = sample(&http, span, || load.is_finished());
+        stop.store(true, Ordering::SeqCst);
+        load.join().expect("the load thread does not panic");
         samples
     });
     let sent = sent.load(Ordering::SeqCst);
-    until("everyone is scored", SOON, || {
+    until("every respondent is scored", SOON, || {
         (predictions(&http) >= u64::try_from(sent).unwrap()).then_some(())
     });
     process.signal("TERM");
@@ -106,20 +106,21 @@ fn a_long_run_takes_no_more_and_more() {
 
     let memory = growth(&samples, |sample| sample.resident_bytes);
     let entries = growth(&samples, |sample| sample.entries);
-    tell(&table(&samples));
-    tell(&format!(
+    print_progress(&table(&samples));
+    print_progress(&format!(
         "soak, stores in {mode}, {sent} respondents: last third to second: memory {memory:.3}, entries {entries:.3}"
     ));
     let is_on_disk = mode == "disk";
-    // A tree counts what was deleted until it has merged that away, which takes many flushes: those are no entries.
+    // On disk, deleted entries are counted until compaction removes them, which takes many flushes.
     assert!(is_on_disk || entries <= GROWTH_MAX, "the stores grow: {entries:.3}");
     let [first, last] = [&samples[0], &samples[samples.len() - 1]];
     let fits_caches = is_on_disk && last.resident_bytes <= first.resident_bytes + CACHES_BYTES;
-    let is_judged = span >= MEMORY_IS_JUDGED_FROM;
-    assert!(!is_judged || fits_caches || memory <= GROWTH_MAX, "memory grows: {memory:.3}");
+    let checks_memory = span >= MEMORY_CHECK_SPAN_MIN;
+    assert!(!checks_memory || fits_caches || memory <= GROWTH_MAX, "memory grows: {memory:.3}");
 }
 
-fn watch(http: &Http, span: Duration, has_ended: impl Fn() -> bool) -> Vec<Sample> {
+/// Takes [`SAMPLES`] samples, evenly over `span`.
+fn sample(http: &Http, span: Duration, has_ended: impl Fn() -> bool) -> Vec<Sample> {
     let clock = SystemClock::new();
     let mut samples = Vec::new();
     for number in 1..=SAMPLES {
@@ -150,12 +151,12 @@ fn predictions(http: &Http) -> u64 {
     whole(http.metric("foretell_predictions_total"))
 }
 
-/// A count of seconds is as good as any: it is a whole number.
+/// Converts a metric with a whole, non-negative value without a lossy cast.
 fn whole(metric: f64) -> u64 {
     Duration::from_secs_f64(metric).as_secs()
 }
 
-/// The median of the last third to that of the second.
+/// Ratio of the median of the last third of the samples to that of the second third.
 fn growth(samples: &[Sample], figure: impl Fn(&Sample) -> u64) -> f64 {
     let third = samples.len() / 3;
     let median = |samples: &[Sample]| {
@@ -175,16 +176,16 @@ fn table(samples: &[Sample]) -> String {
     text
 }
 
-/// Sends respondents at an even rate, their event times at a multiple of it.
-struct Respondents {
+/// Sends [`RATE`] respondents a second, with event times that advance by [`EVENT_TIME`] seconds a second.
+struct Load {
     config: Config,
     codecs: Codecs,
     publisher: Box<dyn Publisher>,
-    /// So that event time ends about now.
+    /// Event time of the first respondent, so that the last one's is about now.
     begins: EventTime,
 }
 
-impl Respondents {
+impl Load {
     fn new(config: Config, span: Duration) -> Self {
         let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
         let codecs = cluster.codecs(&config).unwrap();
@@ -194,9 +195,9 @@ impl Respondents {
         Self { config, codecs, publisher, begins }
     }
 
-    fn run(mut self, is_over: &AtomicBool, sent: &AtomicUsize) {
+    fn run(mut self, stop: &AtomicBool, sent: &AtomicUsize) {
         let (clock, mut number) = (SystemClock::new(), 0);
-        while !is_over.load(Ordering::SeqCst) {
+        while !stop.load(Ordering::SeqCst) {
             let elapsed = clock.elapsed();
             let due = usize::try_from(elapsed.as_millis()).unwrap() * RATE / 1000;
             let passed = i64::try_from((elapsed * EVENT_TIME).as_millis()).unwrap();
@@ -204,22 +205,22 @@ impl Respondents {
                 self.send(number, EventTime(self.begins.0 + passed));
                 number += 1;
             }
-            thread::park_timeout(PACE);
+            thread::park_timeout(SEND_INTERVAL);
         }
         self.publisher.flush().unwrap();
         sent.store(number, Ordering::SeqCst);
     }
 
-    /// A questionnaire in one piece or two, or one that is never ended besides; an outcome before it or after it, or none;
-    /// an outcome for nobody.
+    /// Sends a completed questionnaire and, by the number of the respondent: an outcome after or before it, a first piece, a
+    /// questionnaire that is never completed, an outcome without events, or an outcome for an earlier respondent.
     fn send(&mut self, number: usize, now: EventTime) {
         let (name, label) = (format!("r{number}"), ["<=50K", ">50K"][number % 2]);
         match number % 8 {
             0..3 => {}
             3 => self.outcome(&name, label, now),
             4 => self.piece(&name, Some(40), false, now),
-            5 => self.piece(&format!("{name}-leaves"), Some(41), false, now),
-            6 => self.outcome(&format!("{name}-is-nobody"), label, now),
+            5 => self.piece(&format!("{name}-incomplete"), Some(41), false, now),
+            6 => self.outcome(&format!("{name}-unmatched"), label, now),
             _ => self.outcome(&format!("r{}", number.saturating_sub(RATE)), label, now),
         }
         self.piece(&name, Some(39), true, now);
@@ -270,14 +271,14 @@ impl Respondents {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+#[expect(clippy::disallowed_methods, reason = "a test target is configured by its environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(format!("FORETELL_SOAK_{name}")).ok().filter(|value| !value.is_empty())
 }
 
-/// To a person who watches, also where the output of tests is captured.
-fn tell(text: &str) {
-    // Not printed, which a lint forbids; a terminal that is gone is no reason to fail.
-    let told = writeln!(std::io::stderr(), "{text}");
-    drop(told);
+/// Prints progress to standard error, which the test runner does not capture.
+fn print_progress(text: &str) {
+    // `eprintln!` would be captured; a closed standard error is no reason to fail.
+    let written = writeln!(std::io::stderr(), "{text}");
+    drop(written);
 }

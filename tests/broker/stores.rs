@@ -1,4 +1,5 @@
-//! Stores on disk, as a user has them: what a restart reads again, and what is said when the folder can't be used.
+//! Stores on disk of real processes: how much a restart and a failover restore, and the errors of an unusable folder and a
+//! full disk.
 
 use std::{fs, path::Path};
 
@@ -11,6 +12,7 @@ const FIRST: usize = 600;
 const SECOND: usize = 200;
 pub(crate) const RESTORED: &str = "foretell_stream_task_restore_records_total";
 
+/// Starts instance `one`, and waits until all its tasks are restored and run.
 pub(crate) fn ready(application: &Application) -> (Process, Http) {
     let mut process = application.instance("one");
     let http = process.http();
@@ -20,12 +22,13 @@ pub(crate) fn ready(application: &Application) -> (Process, Http) {
         let workers = http.status();
         let tasks = workers.pointer("/workers")?.as_object()?.values();
         let count: usize = tasks.filter_map(|worker| Some(worker["tasks"].as_array()?.len())).sum();
-        // Four that score and one that learns.
+        // Four scoring tasks and the learning task.
         (count == 5 && remaining < 1.0).then_some(())
     });
     (process, http)
 }
 
+/// Sends `count` events and their outcomes, and waits for the predictions.
 pub(crate) fn send(application: &Application, count: usize, seed: &str) {
     let count = count.to_string();
     let send = ["send", "--quiet", "--limit", &count, "--rate", "400", "--outcome-delay", "1s"];
@@ -33,6 +36,7 @@ pub(crate) fn send(application: &Application, count: usize, seed: &str) {
     assert!(sent.contains(&format!("{count} of {count} predictions came back")), "{sent}");
 }
 
+/// Waits until `count` events are scored and all their outcomes joined, exactly once.
 pub(crate) fn until_joined(application: &Application, count: usize) {
     until("every outcome joined", SOON, || {
         let topics = application.topics();
@@ -43,7 +47,7 @@ pub(crate) fn until_joined(application: &Application, count: usize) {
 }
 
 #[test]
-fn a_restart_reads_only_what_came_since() {
+fn a_restart_restores_only_what_came_after_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let state_dir = format!("streams.state_dir={}", folder.path().display());
     let more = [&state_dir, "broker.session_timeout=6s", "broker.transaction_timeout=5s"];
@@ -56,7 +60,7 @@ fn a_restart_reads_only_what_came_since() {
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 
-    // It stopped in order: there is nothing to read again.
+    // After a clean stop there is nothing to restore.
     let (mut process, http) = ready(&application);
     let restored = http.metric(RESTORED);
     assert!(restored < 1.0, "{restored}: {}", process.errors());
@@ -67,15 +71,15 @@ fn a_restart_reads_only_what_came_since() {
     process.signal("KILL");
     assert!(!process.end(SOON).success());
 
-    // It was killed: what came since, at most.
+    // After a kill, at most what came after the last checkpoint is restored. The changelogs have about three records an event.
     let (mut process, http) = ready(&application);
     let restored = http.metric(RESTORED);
-    assert!(restored < (FIRST + SECOND) as f64, "{restored} of three times as many");
+    assert!(restored < (FIRST + SECOND) as f64, "{restored} records restored");
     until_joined(&application, FIRST + SECOND);
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 
-    // The folder is lost: the changelogs have it all.
+    // Without its folder, everything is restored from the changelogs.
     fs::remove_dir_all(folder.path()).unwrap();
     let (mut process, http) = ready(&application);
     let restored = http.metric(RESTORED);
@@ -84,9 +88,9 @@ fn a_restart_reads_only_what_came_since() {
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
 }
 
-/// The second instance has copies of what the first one remembers, and reads little when it takes over.
+/// The second instance has standby stores of the first one's tasks, so it restores little when it takes them over.
 #[test]
-fn a_standby_takes_over() {
+fn a_standby_takes_over_with_a_short_restore() {
     let folder = tempfile::tempdir().unwrap();
     let state_dir = format!("streams.state_dir={}", folder.path().display());
     let more = [
@@ -101,18 +105,18 @@ fn a_standby_takes_over() {
     let mut second = application.instance("two");
     let two = second.http();
     two.ready();
-    // Of four tasks it has two, and copies of the two others; and of the one that learns.
-    let copies = |http: &Http| http.metric("foretell_stream_standby_tasks");
-    until("copies of the rest", SOON, || (copies(&two) > 2.5).then_some(()));
+    // It has two of the four scoring tasks, and three standby tasks: the other two and the learning task.
+    let standbys = |http: &Http| http.metric("foretell_stream_standby_tasks");
+    until("the standby tasks run", SOON, || (standbys(&two) > 2.5).then_some(()));
     send(&application, FIRST, "1");
     until_joined(&application, FIRST);
-    until("the copies are warm", SOON, || {
+    until("the standby tasks have no lag", SOON, || {
         (two.metric("foretell_stream_standby_lag_records") < 1.0).then_some(())
     });
     let before = two.metric(RESTORED);
     first.signal("KILL");
     assert!(!first.end(SOON).success());
-    until("it has taken over", SOON, || (copies(&two) < 0.5).then_some(()));
+    until("it has taken over", SOON, || (standbys(&two) < 0.5).then_some(()));
     send(&application, SECOND, "2");
     until_joined(&application, FIRST + SECOND);
     let restored = two.metric(RESTORED) - before;
@@ -122,11 +126,11 @@ fn a_standby_takes_over() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_written_to_is_reported_at_the_start() {
+fn a_state_dir_that_cannot_be_written_to_is_reported_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
-    let in_the_way: &Path = &folder.path().join("file");
-    fs::write(in_the_way, "not a folder").unwrap();
-    let state_dir = format!("streams.state_dir={}", in_the_way.display());
+    let file: &Path = &folder.path().join("file");
+    fs::write(file, "not a folder").unwrap();
+    let state_dir = format!("streams.state_dir={}", file.display());
     let application = Application::new("unwritable", &[&state_dir]);
     application.init();
     let mut process = application.instance("one");
@@ -135,7 +139,7 @@ fn a_folder_that_can_not_be_written_to_is_reported_at_the_start() {
     assert!(errors.contains("cannot keep stores in") && errors.contains("state_dir"), "{errors}");
 }
 
-/// From some time on no file may grow beyond 64 KiB, and what goes beyond fails, as on a disk that is full.
+/// A limit of 64 KiB on the size of files makes writes fail as on a full disk.
 #[test]
 fn a_full_disk_stops_the_instance_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();

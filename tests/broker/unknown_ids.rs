@@ -1,5 +1,5 @@
-//! Ids of schemas that no registry has, garbage among them: their records become dead letters, whatever the registry says of
-//! them, and what comes behind them is processed, also after a restart.
+//! Records with schema ids that the registry does not know or refuses: they are dead-lettered, whatever the registry answers,
+//! and the records behind them are processed, also after a restart.
 
 use foretell::app::cluster::Cluster;
 use foretell_streams::{
@@ -15,8 +15,8 @@ use crate::{
     stores::ready,
 };
 
-/// Such records, in one partition.
-fn garbage(application: &Application, respondent: &str, records: &[&[u8]]) {
+/// Writes raw values to the events topic, all with the same key and so in one partition.
+fn write_values(application: &Application, respondent: &str, records: &[&[u8]]) {
     let config = application.config();
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let mut publisher = cluster.broker.publish().unwrap();
@@ -34,15 +34,15 @@ fn garbage(application: &Application, respondent: &str, records: &[&[u8]]) {
     publisher.flush().unwrap();
 }
 
-/// A healthy event of the same respondent, so that it comes behind.
-fn is_predicted(http: &Http, respondent: &str) {
+/// Sends a valid event of the same respondent, which is behind them in the partition, and checks that it is scored.
+fn assert_predicted(http: &Http, respondent: &str) {
     let event = json!({"respondent_id": respondent, "completed": true, "age": 39}).to_string();
     let answer = http.post("/api/v1/events?wait=true&timeout_ms=60000", &event, None).unwrap();
     assert_eq!(answer.0, 200, "{}", answer.1);
 }
 
-/// How many dead letters there are of each class.
-fn classes(application: &Application, topic: &Topic) -> BTreeMap<String, usize> {
+/// Number of dead letters, by class.
+fn dead_letters_by_class(application: &Application, topic: &Topic) -> BTreeMap<String, usize> {
     let config = application.config();
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let mut classes = BTreeMap::new();
@@ -57,7 +57,7 @@ fn classes(application: &Application, topic: &Topic) -> BTreeMap<String, usize> 
 }
 
 #[test]
-fn an_id_that_the_registry_refuses_stops_nothing() {
+fn records_with_unknown_schema_ids_do_not_block_a_partition() {
     let more = [
         "schema_registry.unknown_id_wait=2s",
         "broker.session_timeout=6s",
@@ -66,7 +66,7 @@ fn an_id_that_the_registry_refuses_stops_nothing() {
     let application = Application::new("unknown-ids", &more);
     application.init();
     let dead_letters = application.config().topics.dead_letters;
-    // 2^31, the largest there is, one that fits, and zero.
+    // 2^31 and 2^32 - 1, which registries refuse because ids are signed 32-bit integers; 2^31 - 1; and zero.
     let ids: [&[u8]; 4] = [
         &[0, 0x80, 0, 0, 0, 2, 2],
         &[0, 0xff, 0xff, 0xff, 0xff, 2, 2],
@@ -74,18 +74,19 @@ fn an_id_that_the_registry_refuses_stops_nothing() {
         &[0, 0, 0, 0, 0, 2, 2],
     ];
     let (mut process, http) = ready(&application);
-    garbage(&application, "me", &ids);
-    is_predicted(&http, "me");
+    write_values(&application, "me", &ids);
+    assert_predicted(&http, "me");
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
-    assert_eq!(classes(&application, &dead_letters), [("unknown_schema".to_owned(), 4)].into());
+    let by_class = || dead_letters_by_class(&application, &dead_letters);
+    assert_eq!(by_class(), [("unknown_schema".to_owned(), 4)].into());
 
-    // They are there before it starts, and the wait begins again.
-    garbage(&application, "you", &ids);
+    // They are written before the start, and a restarted instance waits for their ids again.
+    write_values(&application, "you", &ids);
     let (process, http) = ready(&application);
-    is_predicted(&http, "you");
+    assert_predicted(&http, "you");
     until("all of them are dead-lettered", SOON, || {
-        (classes(&application, &dead_letters)["unknown_schema"] == 8).then_some(())
+        (by_class()["unknown_schema"] == 8).then_some(())
     });
     assert!(!process.errors().contains("panicked"), "{}", process.errors());
 }

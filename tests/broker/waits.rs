@@ -1,4 +1,4 @@
-//! Requests that wait for predictions, on a real Kafka: one consumer reads for all of them.
+//! HTTP requests that wait for predictions, on a real Kafka: one consumer reads the replies for all of them.
 
 use serde_json::json;
 
@@ -15,15 +15,16 @@ fn a_thousand_waits_share_one_consumer() {
     let http = instance.http();
     http.ready();
     let idle = instance.resources();
-    let part = json!({"respondent_id": "slow", "event_id": "e1", "age": 30}).to_string();
+    let first_piece = json!({"respondent_id": "slow", "event_id": "e1", "age": 30}).to_string();
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";
-    let (code, answer) = http.post(wait, &part, None).unwrap();
+    let (code, answer) = http.post(wait, &first_piece, None).unwrap();
     assert_eq!(code, 202, "{answer}");
     assert!(at(&answer, "/missing").is_array(), "{answer}");
-    let rest = json!({"respondent_id": "slow", "event_id": "e2", "completed": true}).to_string();
-    let (code, first) = http.post(wait, &rest, None).unwrap();
+    let last_piece =
+        json!({"respondent_id": "slow", "event_id": "e2", "completed": true}).to_string();
+    let (code, first) = http.post(wait, &last_piece, None).unwrap();
     assert_eq!((code, at(&first, "/features/age")), (200, &json!(30.0)), "{first}");
-    assert_eq!(http.post(wait, &rest, None).unwrap(), (200, first), "the same event again");
+    assert_eq!(http.post(wait, &last_piece, None).unwrap(), (200, first), "a repeated event");
     waits::check(&instance, &http, idle);
     instance.signal("TERM");
     assert_eq!(instance.end(SOON).code(), Some(0), "{}", instance.errors());

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs a command with a real Kafka and a real registry, and stops them whatever happens: with-broker.sh COMMAND...
+# Runs a command with a real Kafka and a real registry, and stops them when it ends: with-broker.sh COMMAND...
 #
-# The command finds them in FORETELL_TEST_BROKERS and FORETELL_TEST_REGISTRY; what is set already (your own Redpanda, say)
-# is used as it is. FORETELL_TEST_KAFKA is the folder by which kafka-down.sh and kafka-up.sh kill and restart a node.
-# NODES=3 makes it a cluster.
+# The command gets their addresses in FORETELL_TEST_BROKERS and FORETELL_TEST_REGISTRY. If one of these is set already (to
+# your own Redpanda, for example), that server is used and none is started. FORETELL_TEST_KAFKA is the folder by which
+# kafka-down.sh and kafka-up.sh kill and restart a node. NODES=3 starts a cluster of three nodes.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=tests/broker/process.sh
 . "$here/process.sh"
 [ $# -ge 1 ] || die "usage: with-broker.sh COMMAND..."
 
-# In memory, where there is room: a disk that stalls for seconds under a fresh build's writes makes a Kafka that is away
-# for as long, and that is not what is tested. TMPDIR says otherwise.
+# Data are in memory if there is room: a disk that stalls for seconds under a build's writes stalls Kafka as long, which is
+# not under test. Set TMPDIR to use another folder.
 if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
   room=$(df --output=avail -k /dev/shm | tail -n 1)
   if [ "$room" -ge $((6 * 1024 * 1024)) ]; then export TMPDIR=/dev/shm; fi
@@ -20,7 +20,7 @@ run=$(mktemp -d)
 stop() {
   local code=$?
   trap - EXIT INT TERM HUP
-  # A registry that is still starting would outlive its folder.
+  # Waits for a registry that is still starting, which would otherwise outlive its folder.
   if [ -n "${registry:-}" ]; then wait "$registry" || true; fi
   if [ "$code" != 0 ]; then
     for log in "$run"/kafka/node*/log "$run"/registry/log; do
@@ -35,7 +35,7 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM HUP
 
-# The two start side by side.
+# The two start concurrently.
 if [ -z "${FORETELL_TEST_REGISTRY:-}" ]; then
   "$here/registry-up.sh" "$run/registry" >"$run/registry.env" &
   registry=$!

@@ -1,4 +1,4 @@
-//! A steady load from a seed, and the note of all that was sent, in order.
+//! A steady load drawn from a seed, and the list of all records sent, in order.
 
 use std::{
     collections::VecDeque,
@@ -26,129 +26,135 @@ use foretell_streams::{
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::chaos::model::Sent;
+use crate::chaos::model::SentRecord;
 
-/// Between two records: 100 a second are enough to be in the middle of something whenever a fault comes, and
-/// leave the machine to three brokers and three instances.
-const GAP: Duration = Duration::from_millis(10);
+/// Interval between two records. 100 a second are enough for every fault to interrupt work in progress, and leave CPU time
+/// to three brokers and three instances.
+const SEND_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Respondents who are at it at the same time.
-const AT_ONCE: usize = 50;
+/// Respondents whose records are interleaved.
+const CONCURRENT_RESPONDENTS: usize = 50;
 
-/// A load on a thread of its own.
+/// A load on its own thread.
 pub(super) struct Load {
-    sent: Arc<Mutex<Vec<Sent>>>,
+    sent: Arc<Mutex<Vec<SentRecord>>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Load {
     pub(super) fn start(config: Config, seed: u64) -> Self {
-        let (sent, stop) = (Arc::<Mutex<Vec<Sent>>>::default(), Arc::<AtomicBool>::default());
-        let (noted, stopped) = (Arc::clone(&sent), Arc::clone(&stop));
+        let sent = Arc::<Mutex<Vec<SentRecord>>>::default();
+        let stop = Arc::<AtomicBool>::default();
+        let (list, stopped) = (Arc::clone(&sent), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let mut sender = Sender::open(config);
-            let mut load = Respondents::new(seed);
+            let mut respondents = Respondents::new(seed);
+            let mut send = |record: SentRecord| {
+                list.lock().unwrap().push(record.clone());
+                sender.send(&record);
+            };
             while !stopped.load(Ordering::SeqCst) {
-                let one = load.next();
-                noted.lock().unwrap().push(one.clone());
-                sender.send(&one);
-                thread::park_timeout(GAP);
+                send(respondents.next());
+                thread::park_timeout(SEND_INTERVAL);
             }
-            for one in load.last_words() {
-                noted.lock().unwrap().push(one.clone());
-                sender.send(&one);
-            }
+            send(respondents.unmatched_outcome());
             sender.publisher.flush().unwrap();
         });
         Self { sent, stop, thread }
     }
 
-    /// How many predictions must come of what was sent so far.
+    /// Number of predictions that the records sent so far must lead to.
     pub(super) fn to_be_scored(&self) -> usize {
-        let is_scored = |one: &&Sent| matches!(one, Sent::Piece { completed: true, .. });
+        let is_scored =
+            |record: &&SentRecord| matches!(record, SentRecord::Piece { completed: true, .. });
         self.sent.lock().unwrap().iter().filter(is_scored).count()
     }
 
-    /// Stops it; all that was sent is on the topics.
-    pub(super) fn stop(self) -> Vec<Sent> {
+    /// Stops the load, waits until all records are on the topics, and returns them.
+    pub(super) fn stop(self) -> Vec<SentRecord> {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the load got through");
+        self.thread.join().expect("the load thread does not panic");
         let sent = self.sent.lock().unwrap();
         sent.clone()
     }
 }
 
-/// Who sends what next.
+/// Generates the sequence of records.
 struct Respondents {
-    dice: StdRng,
+    rng: StdRng,
     next_number: usize,
     respondents: Vec<Respondent>,
 }
 
 struct Respondent {
     name: String,
-    /// What is still to be sent, in order.
-    script: VecDeque<Sent>,
+    /// Records still to be sent, in order.
+    pending: VecDeque<SentRecord>,
 }
 
 impl Respondents {
     fn new(seed: u64) -> Self {
-        let dice = StdRng::seed_from_u64(seed);
-        let mut load = Self { dice, next_number: 0, respondents: Vec::new() };
-        for _ in 0..AT_ONCE {
-            let respondent = load.respondent();
-            load.respondents.push(respondent);
+        let rng = StdRng::seed_from_u64(seed);
+        let mut respondents = Self { rng, next_number: 0, respondents: Vec::new() };
+        for _ in 0..CONCURRENT_RESPONDENTS {
+            let respondent = respondents.respondent();
+            respondents.respondents.push(respondent);
         }
-        load
+        respondents
     }
 
-    /// One to four questionnaires, each in one piece or two; one outcome, anywhere, or none.
+    /// Generates a respondent: one to four questionnaires, each in one piece or two, and at most one outcome at any position.
     fn respondent(&mut self) -> Respondent {
         let name = format!("r{}", self.next_number);
         self.next_number += 1;
-        let mut script = VecDeque::new();
+        let mut pending = VecDeque::new();
         let mut push = |age, completed| {
-            let event = format!("{name}-{}", script.len());
-            script.push_back(Sent::Piece { respondent: name.clone(), event, age, completed });
+            let event = format!("{name}-{}", pending.len());
+            pending.push_back(SentRecord::Piece {
+                respondent: name.clone(),
+                event,
+                age,
+                completed,
+            });
         };
-        for _ in 0..self.dice.random_range(1..5) {
-            let age = Some(self.dice.random_range(17..90));
-            let is_split = self.dice.random_ratio(1, 3);
+        for _ in 0..self.rng.random_range(1..5) {
+            let age = Some(self.rng.random_range(17..90));
+            let is_split = self.rng.random_ratio(1, 3);
             push(age, !is_split);
             if is_split {
                 push(None, true);
             }
         }
-        if self.dice.random_ratio(1, 10) {
+        if self.rng.random_ratio(1, 10) {
             push(Some(18), false); // Never completed.
         }
-        if self.dice.random_ratio(9, 10) {
-            let label = ["<=50K", ">50K"][self.dice.random_range(0..2_usize)].to_owned();
-            let at = self.dice.random_range(0..=script.len());
-            script.insert(at, Sent::Outcome { respondent: name.clone(), label });
+        if self.rng.random_ratio(9, 10) {
+            let label = ["<=50K", ">50K"][self.rng.random_range(0..2_usize)].to_owned();
+            let position = self.rng.random_range(0..=pending.len());
+            pending.insert(position, SentRecord::Outcome { respondent: name.clone(), label });
         }
-        Respondent { name, script }
+        Respondent { name, pending }
     }
 
-    fn next(&mut self) -> Sent {
-        if self.dice.random_ratio(1, 100) {
+    fn next(&mut self) -> SentRecord {
+        if self.rng.random_ratio(1, 100) {
             self.next_number += 1;
-            return Sent::Garbage { key: format!("garbage-{}", self.next_number) };
+            return SentRecord::Garbage { key: format!("garbage-{}", self.next_number) };
         }
-        let index = self.dice.random_range(0..AT_ONCE);
+        let index = self.rng.random_range(0..CONCURRENT_RESPONDENTS);
         loop {
-            if let Some(next) = self.respondents[index].script.pop_front() {
+            if let Some(next) = self.respondents[index].pending.pop_front() {
                 return next;
             }
             self.respondents[index] = self.respondent();
         }
     }
 
-    /// Somebody has an outcome and was never scored: that must still be waiting in the end.
-    fn last_words(&mut self) -> Vec<Sent> {
-        let nobody = self.respondent().name;
-        vec![Sent::Outcome { respondent: nobody, label: ">50K".to_owned() }]
+    /// An outcome of a respondent without events, which must still be waiting in the store at the end.
+    fn unmatched_outcome(&mut self) -> SentRecord {
+        let respondent = self.respondent().name;
+        SentRecord::Outcome { respondent, label: ">50K".to_owned() }
     }
 }
 
@@ -167,11 +173,11 @@ impl Sender {
         Self { config, codecs, publisher, clock: SystemClock::new() }
     }
 
-    fn send(&mut self, one: &Sent) {
+    fn send(&mut self, record: &SentRecord) {
         let (mut value, topics) = (Vec::new(), &self.config.topics);
         let now = EventTime(self.clock.now().0);
-        let (topic, key): (&Topic, &str) = match one {
-            Sent::Piece { respondent, event, age, completed } => {
+        let (topic, key): (&Topic, &str) = match record {
+            SentRecord::Piece { respondent, event, age, completed } => {
                 let questions = self.config.event_schema.questions().iter();
                 let answer = |name: &str| {
                     age.filter(|_| name == "age").map(|age| Answer::Number(f64::from(age)))
@@ -186,7 +192,7 @@ impl Sender {
                 self.codecs.questionnaire.encode(&event, &mut value).unwrap();
                 (&topics.questionnaire_events, respondent)
             }
-            Sent::Outcome { respondent, label } => {
+            SentRecord::Outcome { respondent, label } => {
                 let outcome = Outcome {
                     respondent_id: respondent.clone(),
                     outcome_time: now,
@@ -196,7 +202,7 @@ impl Sender {
                 self.codecs.outcome.encode(&outcome, &mut value).unwrap();
                 (&topics.outcomes, respondent)
             }
-            Sent::Garbage { key } => {
+            SentRecord::Garbage { key } => {
                 value.extend_from_slice(b"garbage");
                 (&topics.questionnaire_events, key)
             }
@@ -209,11 +215,11 @@ impl Sender {
             value: Some(value),
             headers: Vec::new(),
         };
-        // A broker that is away is waited for; the load is not what is under test.
+        // Retries while a node is down: the load itself is not under test.
         for _ in 0..100 {
             match self.publisher.send(record.clone()) {
                 Err(BrokerError::Retry(_)) => thread::park_timeout(Duration::from_millis(100)),
-                sent => return sent.unwrap(),
+                result => return result.unwrap(),
             }
         }
         panic!("the load could not be sent");

@@ -1,17 +1,17 @@
-//! Three instances under a steady load, while processes and brokers die, stop and come back in an order drawn
-//! from a seed; then everything committed is held against a plain sequential model.
+//! Chaos test: three instances under a steady load, while processes and broker nodes are killed, stopped and restarted in an
+//! order drawn from a seed. At the end, everything committed is compared with a sequential model.
 //!
 //! ```text
-//!   load ──▶ Kafka (3 nodes) ◀──▶ foretell × 3        faults: one at a time, or a second one before the first
-//!               │       ▲                             is over; then waited for until everything flows again
-//!   watch ◀─────┘       └── faults ──▶
-//!   in the end: everything sent ─▶ model ─▶ compare ◀─ everything committed
+//!   load ──▶ Kafka (3 nodes) ◀──▶ foretell × 3        faults: one at a time, or a second one before recovery
+//!               │       ▲                             from the first; after each, wait for full recovery
+//!   monitor ◀───┘       └── faults ──▶
+//!   at the end: all records sent ─▶ model ─▶ compare ◀─ all records committed
 //! ```
-//! `make chaos SECONDS=300 SEED=1` is a long one. Without parameters, one fault of each kind.
+//! `make chaos SECONDS=300 SEED=1` runs it for long. By default each kind of fault is injected once.
 
 mod load;
 mod model;
-mod watch;
+mod monitor;
 
 use std::{
     collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::PathBuf, process::Command,
@@ -22,7 +22,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 
 use crate::{
     application::Application,
-    chaos::{load::Load, watch::Watch},
+    chaos::{load::Load, monitor::PredictionMonitor},
     process::{Http, Process, SOON, at, until},
 };
 
@@ -30,7 +30,7 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 const PARTITIONS: usize = 6;
 const NODES: u32 = 3;
 
-/// A zombie's session runs out in seconds. Nothing is trained, which would take the machine from the rest.
+/// Short timeouts, so that the session of a zombie expires in seconds; and no trainings, which would take CPU time.
 const QUICK: &[&str] = &[
     "topics.partitions=6",
     "broker.session_timeout=4s",
@@ -41,26 +41,26 @@ const QUICK: &[&str] = &[
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    /// `kill -9`, and a start under the same name: at once, or when others have taken over.
+    /// `kill -9`, and a start under the same name: at once, or when other instances have taken over.
     Kill,
-    /// SIGSTOP until others have taken over, then SIGCONT.
+    /// SIGSTOP until other instances have taken over, then SIGCONT.
     Zombie,
     /// SIGTERM and a start.
     Restart,
-    /// A broker's node is killed, and brought back when predictions have come without it.
+    /// A broker node is killed, and restarted when predictions have been made without it.
     Node,
-    /// A second fault before anybody has got over the first.
+    /// A second fault before recovery from the first.
     Overlap,
 }
 
-/// Which two come together.
+/// The two faults of a [`Fault::Overlap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pair {
-    /// One instance is stopped, another is killed at once: the third one alone takes everything over.
+enum FaultPair {
+    /// One instance is stopped and another is killed at once, so the third takes over all partitions.
     ZombieAndKill,
-    /// A broker's node is killed, and then an instance, which starts again while the node is away.
+    /// A broker node is killed, and then an instance, which restarts while the node is down.
     NodeAndKill,
-    /// An instance is killed, and a broker's node while the others take over.
+    /// An instance is killed, and a broker node while the other instances take over.
     KillAndNode,
 }
 
@@ -73,7 +73,7 @@ impl Fault {
             Self::Zombie => "instance stopped past its session",
             Self::Restart => "instance restarted",
             Self::Node => "broker node killed",
-            Self::Overlap => "a second one before that is over",
+            Self::Overlap => "second fault before recovery",
         }
     }
 }
@@ -91,8 +91,8 @@ impl Instance {
         Self { name, process, http }
     }
 
-    /// The scoring partitions that it processes.
-    fn scores(&self) -> BTreeSet<i64> {
+    /// The scoring partitions whose tasks run on this instance.
+    fn scoring_partitions(&self) -> BTreeSet<i64> {
         let status = self.http.status();
         let workers = at(&status, "/workers").as_object().unwrap();
         let scoring = workers.iter().filter(|(name, _)| name.contains("-scoring-"));
@@ -102,12 +102,12 @@ impl Instance {
     }
 }
 
-/// What a fault was like.
-struct Happened {
+/// A fault that was injected and recovered from. Times are on the clock of the [`PredictionMonitor`].
+struct InjectedFault {
     fault: Fault,
     from: Duration,
     to: Duration,
-    /// Predictions committed meanwhile.
+    /// Predictions committed between `from` and `to`.
     predictions: usize,
 }
 
@@ -115,10 +115,10 @@ struct Chaos {
     application: Application,
     instances: Vec<Instance>,
     load: Load,
-    watch: Watch,
-    dice: StdRng,
-    happened: Vec<Happened>,
-    /// What each life of an instance has logged, for when something is missing in the end.
+    monitor: PredictionMonitor,
+    rng: StdRng,
+    injected: Vec<InjectedFault>,
+    /// Logs of the processes that have ended, by instance; printed if the comparison fails.
     logs: Vec<(&'static str, String)>,
 }
 
@@ -128,45 +128,52 @@ impl Chaos {
         application.init();
         let instances = NAMES.map(|name| Instance::start(&application, name)).into();
         let config = application.config();
-        let (watch, load) = (Watch::start(&config), Load::start(config, seed));
-        let dice = StdRng::seed_from_u64(seed);
-        Self { application, instances, load, watch, dice, happened: Vec::new(), logs: Vec::new() }
+        let (monitor, load) = (PredictionMonitor::start(&config), Load::start(config, seed));
+        let rng = StdRng::seed_from_u64(seed);
+        let (injected, logs) = (Vec::new(), Vec::new());
+        Self { application, instances, load, monitor, rng, injected, logs }
     }
 
-    /// Waits until `who` process all partitions, each of them some.
-    fn until_shared(&self, who: &[usize]) {
-        let what = format!("instances {who:?} share the partitions");
+    /// Waits until the instances with these indices process all partitions, each of them at least one.
+    fn until_shared(&self, indices: &[usize]) {
+        let what = format!("instances {indices:?} share the partitions");
         until(&what, SOON, || {
-            let shares: Vec<_> = who.iter().map(|index| self.instances[*index].scores()).collect();
+            let instances = indices.iter().map(|index| &self.instances[*index]);
+            let shares: Vec<_> = instances.map(Instance::scoring_partitions).collect();
             let all: BTreeSet<i64> = shares.iter().flatten().copied().collect();
             let is_shared = shares.iter().all(|share| !share.is_empty());
             (is_shared && all.len() == PARTITIONS).then_some(())
         });
     }
 
-    /// Waits until what has been sent by now is predicted.
+    /// Waits until all events sent so far are scored.
     fn until_caught_up(&self) {
         let sent = self.load.to_be_scored();
-        until("what was sent is predicted", SOON, || {
-            (self.watch.predictions() >= sent).then_some(())
+        until("all events sent are scored", SOON, || {
+            (self.monitor.predictions() >= sent).then_some(())
         });
     }
 
-    fn until_predicted(&self, more: usize) {
-        let enough = self.watch.predictions() + more;
-        until("predictions go on", SOON, || (self.watch.predictions() >= enough).then_some(()));
+    /// Waits for `count` predictions more.
+    fn until_predicted(&self, count: usize) {
+        let enough = self.monitor.predictions() + count;
+        until("predictions continue", SOON, || {
+            (self.monitor.predictions() >= enough).then_some(())
+        });
     }
 
-    fn strike(&mut self, fault: Fault) {
+    /// Injects a fault while everything runs, and waits for full recovery.
+    fn inject(&mut self, fault: Fault) {
         self.until_shared(&[0, 1, 2]);
         self.until_caught_up();
         self.until_predicted(50);
-        let (from, before) = (self.watch.now(), self.watch.predictions());
+        let (from, before) = (self.monitor.now(), self.monitor.predictions());
         let sent = self.load.to_be_scored();
-        let victim = self.dice.random_range(0..NAMES.len());
-        let at_once = self.dice.random_bool(0.5);
+        let victim = self.rng.random_range(0..NAMES.len());
+        let at_once = self.rng.random_bool(0.5);
         let others: Vec<usize> = (0..NAMES.len()).filter(|index| *index != victim).collect();
-        tell(&format!("{:>6.1} s  {fault:?} {victim} at once: {at_once}", from.as_secs_f64()));
+        let seconds = from.as_secs_f64();
+        print_progress(&format!("{seconds:>6.1} s  {fault:?} {victim} at once: {at_once}"));
         match fault {
             Fault::Kill => {
                 self.kill(victim);
@@ -189,49 +196,49 @@ impl Chaos {
             Fault::Node => {
                 self.kill_node();
                 self.until_predicted(100);
-                script("kafka-up.sh", &[]);
+                run_script("kafka-up.sh", &[]);
             }
-            Fault::Overlap => self.strike_twice(victim, &others),
+            Fault::Overlap => self.inject_pair(victim, &others),
         }
         if matches!(fault, Fault::Kill | Fault::Restart) {
-            self.start_again(victim);
+            self.restart(victim);
         }
         self.until_shared(&[0, 1, 2]);
         self.until_caught_up();
-        let predictions = self.watch.predictions() - before;
+        let predictions = self.monitor.predictions() - before;
         assert!(self.load.to_be_scored() > sent && predictions > 0, "{fault:?}: under load");
-        self.happened.push(Happened { fault, from, to: self.watch.now(), predictions });
+        self.injected.push(InjectedFault { fault, from, to: self.monitor.now(), predictions });
     }
 
-    fn strike_twice(&mut self, victim: usize, others: &[usize]) {
-        let pairs = [Pair::ZombieAndKill, Pair::NodeAndKill, Pair::KillAndNode];
-        // The nodes of somebody else's cluster are not ours to kill.
-        let pairs = if kafka().is_some() { &pairs[..] } else { &pairs[..1] };
-        let pair = pairs[self.dice.random_range(0..pairs.len())];
-        tell(&format!("          {pair:?}"));
+    fn inject_pair(&mut self, victim: usize, others: &[usize]) {
+        let pairs = [FaultPair::ZombieAndKill, FaultPair::NodeAndKill, FaultPair::KillAndNode];
+        // Nodes are killed only in the cluster that the test started.
+        let pairs = if own_kafka().is_some() { &pairs[..] } else { &pairs[..1] };
+        let pair = pairs[self.rng.random_range(0..pairs.len())];
+        print_progress(&format!("          {pair:?}"));
         match pair {
-            Pair::ZombieAndKill => {
+            FaultPair::ZombieAndKill => {
                 let (other, last) = (others[0], others[1]);
                 self.instances[victim].process.signal("STOP");
                 self.kill(other);
                 self.until_shared(&[last]);
                 self.until_predicted(50);
                 self.instances[victim].process.signal("CONT");
-                self.start_again(other);
+                self.restart(other);
             }
-            Pair::NodeAndKill => {
+            FaultPair::NodeAndKill => {
                 self.kill_node();
                 self.kill(victim);
-                self.start_again(victim);
+                self.restart(victim);
                 self.until_predicted(100);
-                script("kafka-up.sh", &[]);
+                run_script("kafka-up.sh", &[]);
             }
-            Pair::KillAndNode => {
+            FaultPair::KillAndNode => {
                 self.kill(victim);
                 self.kill_node();
                 self.until_predicted(100);
-                self.start_again(victim);
-                script("kafka-up.sh", &[]);
+                self.restart(victim);
+                run_script("kafka-up.sh", &[]);
             }
         }
     }
@@ -242,34 +249,36 @@ impl Chaos {
         assert!(!victim.end(SOON).success());
     }
 
-    fn start_again(&mut self, victim: usize) {
+    /// Starts an instance that has ended, under the same name.
+    fn restart(&mut self, victim: usize) {
         let name = self.instances[victim].name;
         self.logs.push((name, self.instances[victim].process.errors()));
         self.instances[victim] = Instance::start(&self.application, name);
     }
 
     fn kill_node(&mut self) {
-        let node = self.dice.random_range(1..=NODES).to_string();
-        script("kafka-down.sh", &[&node, "--kill"]);
+        let node = self.rng.random_range(1..=NODES).to_string();
+        run_script("kafka-down.sh", &[&node, "--kill"]);
     }
 
-    /// Stops the load, waits until nothing is under way, and compares.
-    fn end(self) -> (Vec<Happened>, Vec<Duration>, model::Verdict) {
-        let Self { instances, load, watch, application, happened, mut logs, .. } = self;
+    /// Stops the load and the instances, and compares what they committed with the model. Returns the longest pause of each
+    /// fault as well.
+    fn end(self) -> (Vec<InjectedFault>, Vec<Duration>, model::Comparison) {
+        let Self { instances, load, monitor, application, injected, mut logs, .. } = self;
         let sent = load.stop();
-        let wanted = model::expected(&sent);
-        let to_be_scored: usize = wanted.predictions.values().map(Vec::len).sum();
-        until("everything is predicted", SOON, || {
-            (watch.predictions() >= to_be_scored).then_some(())
+        let expected = model::expected(&sent);
+        let to_be_scored: usize = expected.predictions.values().map(Vec::len).sum();
+        until("all events are scored", SOON, || {
+            (monitor.predictions() >= to_be_scored).then_some(())
         });
-        // An orderly stop commits what is under way; if something is missing after that, it is lost. Twice the
-        // same is no wait for a result: outcomes have no sign of their own that the last one was joined.
-        let mut found = watch::read(&application.config());
-        until("the topics rest", SOON, || {
-            let again = watch::read(&application.config());
-            let is_at_rest = again == found;
-            found = again;
-            is_at_rest.then_some(())
+        // Nothing shows that the last outcome was joined, so wait until the topics stop changing. A clean stop commits what
+        // is in progress; a record that is missing after that is lost.
+        let mut committed = monitor::read(&application.config());
+        until("the topics stop changing", SOON, || {
+            let now = monitor::read(&application.config());
+            let is_unchanged = now == committed;
+            committed = now;
+            is_unchanged.then_some(())
         });
         for mut instance in instances {
             instance.process.signal("TERM");
@@ -279,69 +288,80 @@ impl Chaos {
             assert!(!errors.contains("panicked"), "{errors}");
             logs.push((instance.name, errors));
         }
-        let found = watch::read(&application.config());
-        let pauses = happened.iter().map(|one| watch.pause(one.from, one.to)).collect();
-        watch.stop();
-        let verdict = model::compare(&sent, &found);
-        if !verdict.is_clean() {
-            logs.iter().for_each(|(name, log)| tell(&format!("--- {name}\n{}", warnings(log))));
+        let committed = monitor::read(&application.config());
+        let pauses = injected.iter().map(|fault| monitor.pause(fault.from, fault.to)).collect();
+        monitor.stop();
+        let comparison = model::compare(&sent, &committed);
+        if !comparison.is_equal() {
+            for (name, log) in logs {
+                print_progress(&format!("--- {name}\n{}", warnings(&log)));
+            }
         }
-        (happened, pauses, verdict)
+        (injected, pauses, comparison)
     }
 }
 
 #[test]
-fn nothing_is_lost_doubled_or_out_of_order_whatever_dies() {
+fn no_record_is_lost_duplicated_or_reordered_under_chaos() {
     let number = |name| variable(name).map(|text| text.parse::<u64>().expect("a number"));
     let seed = number("FORETELL_CHAOS_SEED").unwrap_or(1);
     let seconds = number("FORETELL_CHAOS_SECONDS").unwrap_or(0);
     let faults = faults();
-    tell(&format!("chaos: seed {seed}, at least {seconds} s, {} kinds of faults", faults.len()));
+    let kinds = faults.len();
+    print_progress(&format!("chaos: seed {seed}, at least {seconds} s, {kinds} kinds of faults"));
     let mut chaos = Chaos::start(seed);
     loop {
         let mut round = faults.clone();
-        round.shuffle(&mut chaos.dice);
-        round.into_iter().for_each(|fault| chaos.strike(fault));
-        if chaos.watch.now() >= Duration::from_secs(seconds) {
+        round.shuffle(&mut chaos.rng);
+        round.into_iter().for_each(|fault| chaos.inject(fault));
+        if chaos.monitor.now() >= Duration::from_secs(seconds) {
             break;
         }
     }
-    let (happened, pauses, verdict) = chaos.end();
-    tell(&table(&happened, &pauses, &verdict));
+    let (injected, pauses, comparison) = chaos.end();
+    print_progress(&table(&injected, &pauses, &comparison));
     for fault in faults {
-        assert!(happened.iter().any(|one| one.fault == fault), "{fault:?} never happened");
+        assert!(injected.iter().any(|one| one.fault == fault), "{fault:?} was not injected");
     }
-    let findings = verdict.findings.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-    assert!(verdict.is_clean(), "seed {seed}:\n{findings}");
+    let differences: Vec<_> = comparison.differences.iter().take(20).cloned().collect();
+    assert!(comparison.is_equal(), "seed {seed}:\n{}", differences.join("\n"));
 }
 
-fn table(happened: &[Happened], pauses: &[Duration], verdict: &model::Verdict) -> String {
+fn table(
+    injected: &[InjectedFault],
+    pauses: &[Duration],
+    comparison: &model::Comparison,
+) -> String {
     let mut text =
         format!("\n{:<36}{:>8}{:>15}{:>13}\n", "fault", "times", "longest pause", "predictions");
     for fault in Fault::ALL {
-        let these = || happened.iter().zip(pauses).filter(|(one, _)| one.fault == fault);
-        let longest = these().map(|(_, pause)| pause.as_secs_f64()).fold(0.0, f64::max);
-        let predictions: usize = these().map(|(one, _)| one.predictions).sum();
-        let times = these().count();
+        let of_kind = || injected.iter().zip(pauses).filter(|(one, _)| one.fault == fault);
+        let longest = of_kind().map(|(_, pause)| pause.as_secs_f64()).fold(0.0, f64::max);
+        let predictions: usize = of_kind().map(|(one, _)| one.predictions).sum();
+        let times = of_kind().count();
         writeln!(text, "{:<36}{times:>8}{longest:>13.1} s{predictions:>13}", fault.name()).unwrap();
     }
-    let model::Verdict { lost, doubled, out_of_order, wrong, .. } = verdict;
-    writeln!(text, "lost {lost}, doubled {doubled}, out of order {out_of_order}, wrong {wrong}")
-        .unwrap();
+    let model::Comparison { lost, duplicated, out_of_order, wrong, .. } = comparison;
+    writeln!(
+        text,
+        "lost {lost}, duplicated {duplicated}, out of order {out_of_order}, wrong {wrong}"
+    )
+    .unwrap();
     text
 }
 
-/// The last of them, without what is said of every broker that is away.
+/// The last hundred warnings and errors of a log, without those of connections to a node that is down.
 fn warnings(log: &str) -> String {
-    let is_told = |line: &&str| !line.contains(" INFO ") && !line.contains("Connection refused");
-    let lines: Vec<&str> = log.lines().filter(is_told).collect();
+    let is_relevant =
+        |line: &&str| !line.contains(" INFO ") && !line.contains("Connection refused");
+    let lines: Vec<&str> = log.lines().filter(is_relevant).collect();
     lines[lines.len().saturating_sub(100)..].join("\n")
 }
 
-/// All, on our own three nodes; without the nodes' own on somebody else's cluster, which is not ours to kill.
+/// All faults on the cluster that the test started; on another cluster, those that kill no broker node.
 fn faults() -> Vec<Fault> {
-    let Some(folder) = kafka() else {
-        tell("chaos: FORETELL_TEST_BROKERS is not ours, so its nodes live on");
+    let Some(folder) = own_kafka() else {
+        print_progress("chaos: the brokers were not started by the test, so no node is killed");
         return Fault::ALL.into_iter().filter(|fault| *fault != Fault::Node).collect();
     };
     let nodes = fs::read_to_string(folder.join("ports")).unwrap().lines().count();
@@ -352,26 +372,27 @@ fn faults() -> Vec<Fault> {
     Fault::ALL.into()
 }
 
-fn kafka() -> Option<PathBuf> {
+/// Folder of the Kafka that `with-broker.sh` started, if it did.
+fn own_kafka() -> Option<PathBuf> {
     variable("FORETELL_TEST_KAFKA").map(PathBuf::from)
 }
 
-fn script(name: &str, arguments: &[&str]) {
+fn run_script(name: &str, arguments: &[&str]) {
     let path = format!("{}/tests/broker/{name}", env!("CARGO_MANIFEST_DIR"));
-    let folder = kafka().expect("the fault is drawn with our own nodes only");
+    let folder = own_kafka().expect("nodes are killed in the test's own cluster only");
     let mut command = Command::new(path);
     let output = command.arg(folder).args(arguments).output().unwrap();
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+#[expect(clippy::disallowed_methods, reason = "a test target is configured by its environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// To a person who watches, also where the output of tests is captured.
-fn tell(text: &str) {
-    // Not printed, which a lint forbids; a terminal that is gone is no reason to fail.
-    let told = writeln!(std::io::stderr(), "{text}");
-    drop(told);
+/// Prints progress to standard error, which the test runner does not capture.
+fn print_progress(text: &str) {
+    // `eprintln!` would be captured; a closed standard error is no reason to fail.
+    let written = writeln!(std::io::stderr(), "{text}");
+    drop(written);
 }

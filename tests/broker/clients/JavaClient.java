@@ -1,7 +1,7 @@
-// An application with Apache Avro for Java and Kafka's own client. Confluent's serializer is not on Maven Central, so the
-// five bytes before each record, and the calls to the registry, are made here.
+// A producer and consumer with Apache Avro for Java and Kafka's Java client. Confluent's serializer is not on Maven Central,
+// so this program writes the five bytes of the wire format and calls the registry itself.
 //
-// JavaClient register REGISTRY TOPIC SCHEMA        puts a schema of its own under the topic's subject
+// JavaClient register REGISTRY TOPIC SCHEMA        registers a schema under the topic's subject
 // JavaClient write BROKERS REGISTRY TOPIC SCHEMA   one record a line of standard input, {"key", "value"}, with that schema
 // JavaClient read BROKERS REGISTRY TOPIC           prints what the topic has, in the same form
 
@@ -50,9 +50,9 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
 final class JavaClient {
-  private static final Duration PATIENCE = Duration.ofSeconds(60);
+  private static final Duration TIMEOUT = Duration.ofSeconds(60);
   private static final ObjectMapper JSON = new ObjectMapper();
-  /** The smallest there is: arrays and maps of more bytes are written in several blocks, each with its size. */
+  /** The smallest block size: longer arrays and maps are written in several blocks, each with its size in bytes. */
   private static final EncoderFactory IN_BLOCKS = new EncoderFactory().configureBlockSize(64);
 
   public static void main(String[] args) throws Exception {
@@ -88,7 +88,7 @@ final class JavaClient {
     encode(schema, datum, IN_BLOCKS.blockingBinaryEncoder(inBlocks, null));
     encode(schema, datum, EncoderFactory.get().binaryEncoder(whole, null));
     if (Arrays.equals(inBlocks.toByteArray(), whole.toByteArray())) {
-      throw new IllegalStateException("nothing in it takes more than one block");
+      throw new IllegalStateException("no array or map is long enough for several blocks");
     }
     return ByteBuffer.allocate(5 + inBlocks.size()).put((byte) 0).putInt(id).put(inBlocks.toByteArray()).array();
   }
@@ -98,7 +98,7 @@ final class JavaClient {
     encoder.flush();
   }
 
-  /** Times and decimals as Java has them. */
+  /** Maps timestamps to Instant and decimals to BigDecimal. */
   private static GenericData withJavaTypes() {
     GenericData data = new GenericData();
     data.addLogicalTypeConversion(new TimeConversions.TimestampMillisConversion());
@@ -145,18 +145,18 @@ final class JavaClient {
     Map<Integer, Schema> schemas = new HashMap<>();
     try (var consumer = new KafkaConsumer<>(settings, new StringDeserializer(), new ByteArrayDeserializer())) {
       List<TopicPartition> partitions = new ArrayList<>();
-      consumer.partitionsFor(topic, PATIENCE).forEach(part -> partitions.add(new TopicPartition(topic, part.partition())));
+      consumer.partitionsFor(topic, TIMEOUT).forEach(part -> partitions.add(new TopicPartition(topic, part.partition())));
       consumer.assign(partitions);
-      Map<TopicPartition, Long> ends = consumer.endOffsets(partitions, PATIENCE);
-      long until = System.nanoTime() + PATIENCE.toNanos();
+      Map<TopicPartition, Long> ends = consumer.endOffsets(partitions, TIMEOUT);
+      long deadline = System.nanoTime() + TIMEOUT.toNanos();
       while (ends.entrySet().stream().anyMatch(end -> consumer.position(end.getKey()) < end.getValue())) {
-        if (System.nanoTime() > until) {
-          throw new IllegalStateException("no end of " + ends);
+        if (System.nanoTime() > deadline) {
+          throw new IllegalStateException("did not reach the ends " + ends);
         }
         for (ConsumerRecord<String, byte[]> record : consumer.poll(Duration.ofSeconds(1))) {
           ByteBuffer bytes = ByteBuffer.wrap(record.value());
           if (bytes.get() != 0) {
-            throw new IllegalStateException("no wire format");
+            throw new IllegalStateException("not in Confluent's wire format");
           }
           int id = bytes.getInt();
           if (!schemas.containsKey(id)) {
@@ -173,9 +173,9 @@ final class JavaClient {
     }
   }
 
-  /** Confluent's protocol. */
+  /** A registry with Confluent's HTTP API. */
   private record Registry(String url) {
-    private static final HttpClient HTTP = HttpClient.newBuilder().connectTimeout(PATIENCE).build();
+    private static final HttpClient HTTP = HttpClient.newBuilder().connectTimeout(TIMEOUT).build();
 
     void register(String topic, String schema) throws Exception {
       ask("/subjects/" + topic + "-value/versions", schema);
@@ -190,7 +190,7 @@ final class JavaClient {
     }
 
     private JsonNode ask(String path, String schema) throws Exception {
-      HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + path)).timeout(PATIENCE);
+      HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + path)).timeout(TIMEOUT);
       if (schema != null) {
         String body = JSON.writeValueAsString(Map.of("schema", schema));
         request.header("Content-Type", "application/vnd.schemaregistry.v1+json").POST(HttpRequest.BodyPublishers.ofString(body));

@@ -1,4 +1,4 @@
-"""An application with Confluent's client for Python, whose serializers do what they do by themselves.
+"""A producer and consumer with Confluent's client for Python and its Avro serializers in their default behaviour.
 
 confluent.py write BROKERS REGISTRY TOPIC [SCHEMA]   one record a line of standard input, {"key", "value"}: with the
                                                      newest schema of the topic's subject, or with this file's,
@@ -16,7 +16,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 
 def write(brokers, registry, topic, schema=None):
@@ -28,14 +28,14 @@ def write(brokers, registry, topic, schema=None):
         serializer = AvroSerializer(client, conf={"auto.register.schemas": False, "use.latest.version": True})
     context = SerializationContext(topic, MessageField.VALUE)
     failed = []
-    # Its own choice of partitions is another than that of Kafka's other clients: an event and its outcome may be
-    # written by different ones.
+    # librdkafka's default partitioner differs from that of Kafka's Java client. An event and its outcome may be written by
+    # different clients, and must be in the same partition.
     producer = Producer(
         {"bootstrap.servers": brokers, "partitioner": "murmur2_random", "compression.type": "zstd"}
     )
     for line in sys.stdin:
         record = json.loads(line)
-        value = {name: in_time(name, answer) for name, answer in record["value"].items()}
+        value = {name: to_datetime(name, answer) for name, answer in record["value"].items()}
         producer.produce(
             topic,
             key=record["key"],
@@ -43,35 +43,35 @@ def write(brokers, registry, topic, schema=None):
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )
         producer.poll(0)
-    left = producer.flush(PATIENCE)
-    if left or failed:
-        sys.exit(f"{left} not sent, {len(failed)} refused: {failed[:1]}")
+    pending = producer.flush(TIMEOUT_SECONDS)
+    if pending or failed:
+        sys.exit(f"{pending} not sent, {len(failed)} refused: {failed[:1]}")
 
 
-def in_time(name, answer):
-    """Times as Python has them."""
+def to_datetime(name, answer):
+    """Converts milliseconds in fields named *_time to datetime, which the serializer takes for timestamps."""
     return datetime.fromtimestamp(answer / 1000, timezone.utc) if name.endswith("_time") else answer
 
 
-def in_millis(time):
+def to_milliseconds(time):
     return round(time.timestamp() * 1000)
 
 
 def read(brokers, registry, topic):
     deserializer = AvroDeserializer(SchemaRegistryClient({"url": registry}))
     context = SerializationContext(topic, MessageField.VALUE)
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "nobody", "enable.partition.eof": True})
-    partitions = consumer.list_topics(topic, PATIENCE).topics[topic].partitions
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "unused", "enable.partition.eof": True})
+    partitions = consumer.list_topics(topic, TIMEOUT_SECONDS).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
-    unfinished, end = set(partitions), time.monotonic() + PATIENCE
+    unfinished, deadline = set(partitions), time.monotonic() + TIMEOUT_SECONDS
     while unfinished:
         message = consumer.poll(1)
         if message is None:
-            if time.monotonic() > end:
-                sys.exit(f"no end of partitions {unfinished}")
+            if time.monotonic() > deadline:
+                sys.exit(f"did not reach the end of partitions {unfinished}")
         elif message.error() is None:
             value = deserializer(message.value(), context)
-            print(json.dumps({"key": message.key().decode(), "value": value}, default=in_millis))
+            print(json.dumps({"key": message.key().decode(), "value": value}, default=to_milliseconds))
         elif message.error().code() == KafkaError._PARTITION_EOF:
             unfinished.discard(message.partition())
         else:

@@ -1,4 +1,4 @@
-//! Several members: every task has one owner, and what moves goes on where it was.
+//! Several members of a group: every task has one owner, and a task that moves continues at its committed offsets.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use foretell_streams::{
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
-use crate::contract::{Cluster, WAIT, Worker, after, numbers, output, texts, until};
+use crate::contract::{Cluster, POLL_TIMEOUT, Worker, after, numbers, output, texts, until};
 
 const PARTITIONS: u32 = 4;
 
@@ -27,7 +27,7 @@ pub(crate) fn members_share_at_least_once(cluster: &Cluster<'_>) {
     }
 }
 
-/// One member works, a second joins, the first leaves, a third joins: all the time with input.
+/// One member works, a second joins, the first leaves, a third joins and the second is dropped, under constant input.
 fn share(cluster: &Cluster<'_>, guarantee: ProcessingGuarantee) -> Topic {
     let (input, out) = (cluster.topic("in", PARTITIONS), cluster.topic("out", PARTITIONS));
     let join = |member: &str| {
@@ -47,7 +47,7 @@ fn share(cluster: &Cluster<'_>, guarantee: ProcessingGuarantee) -> Topic {
     });
     let mut second = join("second");
     publish(200..300);
-    until("half the tasks each", || {
+    until("two members to have half of the tasks each", || {
         first.work(&out);
         second.work(&out);
         first.tasks.len() == 2 && second.tasks.len() == 2
@@ -56,20 +56,20 @@ fn share(cluster: &Cluster<'_>, guarantee: ProcessingGuarantee) -> Topic {
     publish(300..400);
     first.work(&out);
     first.member.leave().unwrap();
-    until("the other's tasks", || {
+    until("the tasks of the member that left", || {
         second.work(&out);
         second.tasks.len() == 4
     });
     publish(400..500);
     let mut third = join("third");
-    until("half the tasks each, again", || {
+    until("the second and third to have half of the tasks each", || {
         second.work(&out);
         third.work(&out);
         second.tasks.len() == 2 && third.tasks.len() == 2
     });
     drop(second);
     publish(500..600);
-    until("all the output", || {
+    until("all output", || {
         third.work(&out);
         third.tasks.len() == 4 && (0..4).all(|partition| is_done(cluster, &out, partition))
     });
@@ -82,33 +82,33 @@ fn is_done(cluster: &Cluster<'_>, out: &Topic, partition: i32) -> bool {
     values.last().is_some_and(|last| last == "599")
 }
 
-pub(crate) fn a_silent_member_loses_its_tasks(cluster: &Cluster<'_>) {
+pub(crate) fn a_member_that_does_not_poll_loses_its_tasks(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 2), cluster.topic("out", 2));
-    let mut silent = Worker::join(cluster, cluster.membership("silent", &input, &[]));
-    silent.hold(2);
+    let mut stalled = Worker::join(cluster, cluster.membership("stalled", &input, &[]));
+    stalled.until_assigned(2);
     for partition in 0..2 {
         cluster.publish(&input, partition, 0..5);
     }
-    let records = silent.take(10);
-    silent.copy(&records, &out).unwrap();
-    // From here on it says nothing, and the other polls.
+    let records = stalled.take(10);
+    stalled.copy(&records, &out).unwrap();
+    // From here on only the other member polls.
     let mut other = Worker::join(cluster, cluster.membership("other", &input, &[]));
-    until("the silent one's tasks", || {
+    until("the tasks of the stalled member", || {
         other.work(&out);
         other.tasks.len() == 2 && texts(&cluster.read(&input, 0)).len() == 5
     });
     until("their records", || {
         other.work(&out);
-        // An open transaction of the silent one's holds the readers back until it is aborted.
+        // Readers do not pass the open transaction of the stalled member until it is aborted.
         (0..2).all(|partition| cluster.read(&out, partition).len() == 5)
     });
-    let answer = silent.member.commit(&after(&records));
+    let answer = stalled.member.commit(&after(&records));
     assert!(
         matches!(answer, Err(BrokerError::Abort(_) | BrokerError::Fenced(_))),
-        "after {:?} of silence: {answer:?}",
-        cluster.silence_max
+        "after {:?} without a poll: {answer:?}",
+        cluster.poll_interval_max
     );
-    drop(silent);
+    drop(stalled);
     for values in cluster.values(&out, 2) {
         assert_eq!(values, numbers(0..5));
     }
@@ -118,39 +118,39 @@ pub(crate) fn a_silent_member_loses_its_tasks(cluster: &Cluster<'_>) {
 pub(crate) fn a_paused_task_stays_paused_and_loses_nothing(cluster: &Cluster<'_>) {
     let input = cluster.topic("in", 2);
     let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
-    worker.hold(2);
+    worker.until_assigned(2);
     let both = worker.inputs_of(&[Partition(0), Partition(1)]);
     worker.member.pause(&both).unwrap();
     for partition in 0..2 {
         cluster.publish(&input, partition, 0..5);
     }
-    // Somebody comes and goes: one task moves away and back, the other must not wake up meanwhile.
+    // A member joins and leaves: one task moves away and back, and the other must stay paused meanwhile.
     let mut other = Worker::join(cluster, cluster.membership("b", &input, &[]));
-    until("a task each", || {
-        assert_eq!(worker.step(), [], "both are paused");
-        other.step();
+    until("one task each", || {
+        assert_eq!(worker.poll_once(), [], "both are paused");
+        other.poll_once();
         worker.tasks.len() == 1 && other.tasks.len() == 1
     });
     let kept: Vec<_> = worker.tasks.iter().copied().collect();
     other.member.leave().unwrap();
     until("both tasks", || {
-        assert_eq!(worker.step(), [], "the one kept is paused");
+        assert_eq!(worker.poll_once(), [], "the task that was kept is paused");
         worker.tasks.len() == 2
     });
-    // What came back is a new assignment, and nothing of it was committed.
+    // The task that moved back is a new assignment, so it is not paused, and nothing of it was committed.
     let moved = worker.take(5);
     assert!(moved.iter().all(|record| !kept.contains(&record.source.partition)));
     assert_eq!(texts(&moved), numbers(0..5));
     for _ in 0..20 {
-        assert_eq!(worker.step(), []);
+        assert_eq!(worker.poll_once(), []);
     }
-    // In the middle of a partition, too: what is paused goes on where it was.
+    // A task that is paused in the middle of a partition resumes at its position.
     worker.member.pause(&both).unwrap();
     for partition in 0..2 {
         cluster.publish(&input, partition, 5..10);
     }
     for _ in 0..20 {
-        assert_eq!(worker.step(), []);
+        assert_eq!(worker.poll_once(), []);
     }
     worker.member.resume(&both).unwrap();
     let rest = worker.take(15);
@@ -164,35 +164,35 @@ pub(crate) fn a_paused_task_stays_paused_and_loses_nothing(cluster: &Cluster<'_>
     worker.member.leave().unwrap();
 }
 
-/// An announced rebalance that nobody answers any more, an open transaction, nothing at all.
-pub(crate) fn leaving_is_quick_whatever_is_unanswered(cluster: &Cluster<'_>) {
+/// Leaves before the first poll, with an unanswered assignment, and with an unanswered revocation and an open transaction.
+pub(crate) fn a_member_can_leave_with_a_rebalance_or_a_transaction_pending(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 2), cluster.topic("out", 1));
     let join = |member: &str| Worker::join(cluster, cluster.membership(member, &input, &[]));
     join("never-polled").member.leave().unwrap();
 
-    let mut unassigned = join("announced");
-    until("an announcement", || {
-        let announced = unassigned.member.poll(WAIT, &mut Vec::new()).unwrap().is_some();
-        (cluster.pass)(WAIT);
-        announced
+    let mut unassigned = join("unassigned");
+    until("an assignment", || {
+        let rebalance = unassigned.member.poll(POLL_TIMEOUT, &mut Vec::new()).unwrap();
+        (cluster.advance)(POLL_TIMEOUT);
+        rebalance.is_some()
     });
     unassigned.member.leave().unwrap();
 
     let mut owner = join("owner");
-    owner.hold(2);
+    owner.until_assigned(2);
     owner.member.send(output(&out, 0, "open").as_ref()).unwrap();
-    let mut rival = join("rival");
+    let mut successor = join("successor");
     until("a revocation", || {
-        rival.step();
-        let announced = owner.member.poll(WAIT, &mut Vec::new()).unwrap().is_some();
-        (cluster.pass)(WAIT);
-        announced
+        successor.poll_once();
+        let rebalance = owner.member.poll(POLL_TIMEOUT, &mut Vec::new()).unwrap();
+        (cluster.advance)(POLL_TIMEOUT);
+        rebalance.is_some()
     });
     owner.member.leave().unwrap();
-    until("everything", || {
-        rival.step();
-        rival.tasks.len() == 2
+    until("all tasks of the successor", || {
+        successor.poll_once();
+        successor.tasks.len() == 2
     });
-    drop(rival);
+    drop(successor);
     assert_eq!(cluster.read(&out, 0), []);
 }

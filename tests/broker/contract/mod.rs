@@ -1,5 +1,5 @@
-//! What every implementation of the broker port promises, as functions over `dyn Broker`: run on a
-//! real broker here, and on the one in this process by its own tests.
+//! Contract tests of the broker port, as functions over `dyn Broker`. `broker_port.rs` runs them on a real broker; a
+//! [`Cluster`] with `advance` can be one that runs on a manual clock.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,27 +18,27 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// How long one poll waits.
-const WAIT: Duration = Duration::from_millis(20);
+/// Timeout of one poll.
+const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// How many idle polls it may take until something happens: a minute.
-const ROUNDS_MAX: usize = 3000;
+/// Maximum number of polls to wait for an event: a minute of idle polls.
+const POLLS_MAX: usize = 3000;
 
 /// A broker under test.
 pub(crate) struct Cluster<'a> {
     pub(crate) broker: &'a dyn Broker,
-    /// In front of every topic and group, so that runs do not meet.
+    /// Prefix of every topic and group, unique for each run.
     pub(crate) name: String,
-    /// A member that does not poll for longer loses its tasks.
-    pub(crate) silence_max: Duration,
-    /// Lets so much of the broker's time pass, if it does not by itself.
-    pub(crate) pass: &'a dyn Fn(Duration),
+    /// `max.poll.interval.ms`: a member that does not poll for longer loses its tasks.
+    pub(crate) poll_interval_max: Duration,
+    /// Advances the broker's clock, if it is a manual one.
+    pub(crate) advance: &'a dyn Fn(Duration),
 }
 
 impl Cluster<'_> {
     /// Creates a topic.
-    fn topic(&self, what: &str, partitions: u32) -> Topic {
-        let name = Topic::new(&format!("{}-{what}", self.name));
+    fn topic(&self, suffix: &str, partitions: u32) -> Topic {
+        let name = Topic::new(&format!("{}-{suffix}", self.name));
         let spec = TopicSpec {
             name: name.clone(),
             partitions,
@@ -68,7 +68,7 @@ impl Cluster<'_> {
         publisher.flush().unwrap();
     }
 
-    /// Everything committed in one partition.
+    /// Reads all committed records of one partition.
     fn read(&self, topic: &Topic, partition: i32) -> Vec<InputRecord> {
         let source = at(topic, partition);
         self.read_from(&source, ReadFrom::Beginning).unwrap()
@@ -81,13 +81,13 @@ impl Cluster<'_> {
     ) -> Result<Vec<InputRecord>, BrokerError> {
         let mut reader = self.broker.read(source, from)?;
         let mut records = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            if reader.read(WAIT, &mut records)? == ReadTo::End {
+        for _ in 0..POLLS_MAX {
+            if reader.read(POLL_TIMEOUT, &mut records)? == ReadTo::End {
                 return Ok(records);
             }
-            (self.pass)(WAIT);
+            (self.advance)(POLL_TIMEOUT);
         }
-        panic!("never came to the end of {source}")
+        panic!("did not reach the end of {source}")
     }
 
     /// Every committed value of `topic`, by partition.
@@ -96,7 +96,7 @@ impl Cluster<'_> {
     }
 }
 
-/// A member that answers its rebalances at once.
+/// A member with the tasks that are assigned to it; it answers each rebalance at once.
 struct Worker<'a> {
     cluster: &'a Cluster<'a>,
     member: Box<dyn Member>,
@@ -114,13 +114,13 @@ impl<'a> Worker<'a> {
         tasks.iter().flat_map(|task| self.membership.inputs_of(*task)).collect()
     }
 
-    /// One poll; a rebalance is answered with nothing open.
-    fn step(&mut self) -> Vec<InputRecord> {
+    /// Polls once, answers a rebalance, and returns the records of the tasks that it still owns.
+    fn poll_once(&mut self) -> Vec<InputRecord> {
         let mut records = Vec::new();
-        let rebalance = self.member.poll(WAIT, &mut records).unwrap();
+        let rebalance = self.member.poll(POLL_TIMEOUT, &mut records).unwrap();
         for record in &records {
-            let known = self.tasks.contains(&record.source.partition);
-            assert!(known, "{} of a task that is not ours", record.source);
+            let is_assigned = self.tasks.contains(&record.source.partition);
+            assert!(is_assigned, "{} is not assigned to this member", record.source);
         }
         match rebalance {
             None => (),
@@ -130,7 +130,7 @@ impl<'a> Worker<'a> {
                 self.tasks.extend(tasks);
             }
             Some(Rebalance::Revoked { tasks, lost }) => {
-                // What this very poll brought is not done yet: it goes to the next owner.
+                // Records of this poll are not processed yet, so those of revoked tasks are left to the next owner.
                 if lost {
                     self.member.abort().unwrap();
                 }
@@ -139,7 +139,7 @@ impl<'a> Worker<'a> {
                 records.retain(|record| self.tasks.contains(&record.source.partition));
             }
         }
-        (self.cluster.pass)(WAIT);
+        (self.cluster.advance)(POLL_TIMEOUT);
         records
     }
 
@@ -147,17 +147,17 @@ impl<'a> Worker<'a> {
     fn take(&mut self, count: usize) -> Vec<InputRecord> {
         let mut records = Vec::new();
         until(&format!("{count} records"), || {
-            records.extend(self.step());
+            records.extend(self.poll_once());
             records.len() >= count
         });
         records
     }
 
-    /// Polls until it holds `count` tasks.
-    fn hold(&mut self, count: usize) {
+    /// Polls until `count` tasks are assigned.
+    fn until_assigned(&mut self, count: usize) {
         until(&format!("{count} tasks"), || {
-            let records = self.step();
-            assert!(records.is_empty(), "records came before the test was ready for them");
+            let records = self.poll_once();
+            assert!(records.is_empty(), "there must be no input yet");
             self.tasks.len() == count
         });
     }
@@ -170,11 +170,11 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Copies what comes, and commits. After an abort it comes again.
+    /// Polls once, copies the records to `to` and commits. After an abort the records are polled again.
     fn work(&mut self, to: &Topic) {
-        let records = self.step();
-        let done = self.copy(&records, to).and_then(|()| self.member.commit(&after(&records)));
-        match done {
+        let records = self.poll_once();
+        let result = self.copy(&records, to).and_then(|()| self.member.commit(&after(&records)));
+        match result {
             Ok(()) => (),
             Err(BrokerError::Abort(_)) => self.member.abort().unwrap(),
             Err(other) => panic!("{}: {other}", self.membership.member),
@@ -182,14 +182,14 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Repeats `step` until it is true.
+/// Repeats `step` until it returns true; `what` names what is waited for.
 fn until(what: &str, mut step: impl FnMut() -> bool) {
-    for _ in 0..ROUNDS_MAX {
+    for _ in 0..POLLS_MAX {
         if step() {
             return;
         }
     }
-    panic!("waited in vain for {what}");
+    panic!("timed out waiting for {what}");
 }
 
 /// The offsets to commit after `records`.

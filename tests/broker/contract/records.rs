@@ -1,4 +1,4 @@
-//! Records, topics and readers: what goes in comes out.
+//! Records, topics and readers: a round trip, partitions by key, start positions, creation of topics, refused records.
 
 use foretell_streams::{
     record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic, partition_of},
@@ -6,9 +6,9 @@ use foretell_streams::{
     time::EventTime,
 };
 
-use crate::contract::{Cluster, ROUNDS_MAX, WAIT, Worker, at, numbers, output, texts};
+use crate::contract::{Cluster, POLL_TIMEOUT, POLLS_MAX, Worker, at, numbers, output, texts};
 
-pub(crate) fn come_back_as_they_went(cluster: &Cluster<'_>) {
+pub(crate) fn records_are_read_as_they_were_written(cluster: &Cluster<'_>) {
     let topic = cluster.topic("all", 1);
     let header = |name: &str, value: &[u8]| Header { name: name.to_owned(), value: value.to_vec() };
     let record = |key: Option<&[u8]>, value: Option<&[u8]>, timestamp, headers| OutputRecord {
@@ -25,7 +25,7 @@ pub(crate) fn come_back_as_they_went(cluster: &Cluster<'_>) {
         record(Some(b"a"), None, now + 1, Vec::new()),
         record(None, Some(b""), now - 1_000_000, Vec::new()),
         record(Some(b""), Some(b"\0\xff"), 1, vec![header("empty", b"")]),
-        // A name may come twice, and the order counts.
+        // A header may be repeated, and the order counts.
         record(
             Some(b"b"),
             Some(b"h"),
@@ -52,7 +52,7 @@ pub(crate) fn come_back_as_they_went(cluster: &Cluster<'_>) {
     assert_eq!(cluster.read(&topic, 0), expected);
 }
 
-pub(crate) fn a_key_chooses_the_partition_that_we_compute(cluster: &Cluster<'_>) {
+pub(crate) fn a_key_selects_the_partition_of_the_default_partitioner(cluster: &Cluster<'_>) {
     let topic = cluster.topic("keyed", 5);
     let mut publisher = cluster.broker.publish().unwrap();
     for number in 0..50 {
@@ -73,7 +73,7 @@ pub(crate) fn a_key_chooses_the_partition_that_we_compute(cluster: &Cluster<'_>)
     }
 }
 
-pub(crate) fn a_reader_starts_where_it_is_reported(cluster: &Cluster<'_>) {
+pub(crate) fn a_reader_starts_at_the_given_position(cluster: &Cluster<'_>) {
     let topic = cluster.topic("read", 1);
     let source = at(&topic, 0);
     assert_eq!(cluster.read(&topic, 0), [], "an empty partition has an end");
@@ -87,28 +87,30 @@ pub(crate) fn a_reader_starts_where_it_is_reported(cluster: &Cluster<'_>) {
     let mut tail = cluster.broker.read(&source, ReadFrom::End).unwrap();
     cluster.publish(&topic, 0, 2500..2510);
     let mut records = Vec::new();
-    for _ in 0..ROUNDS_MAX {
-        let to = tail.read(WAIT, &mut records).unwrap();
-        (cluster.pass)(WAIT);
+    for _ in 0..POLLS_MAX {
+        let to = tail.read(POLL_TIMEOUT, &mut records).unwrap();
+        (cluster.advance)(POLL_TIMEOUT);
         if records.len() >= 10 && to == ReadTo::End {
             break;
         }
     }
     assert_eq!(texts(&records), numbers(2500..2510));
-    // Idle at the end is the end, too; and new records are told.
-    assert_eq!(tail.read(WAIT, &mut records).unwrap(), ReadTo::End);
+    // An idle reader at the end reports the end again, and reads records that are written later.
+    assert_eq!(tail.read(POLL_TIMEOUT, &mut records).unwrap(), ReadTo::End);
     cluster.publish(&topic, 0, 2510..2511);
-    for _ in 0..ROUNDS_MAX {
-        tail.read(WAIT, &mut records).unwrap();
-        (cluster.pass)(WAIT);
+    for _ in 0..POLLS_MAX {
+        tail.read(POLL_TIMEOUT, &mut records).unwrap();
+        (cluster.advance)(POLL_TIMEOUT);
         if records.len() == 11 {
             return;
         }
     }
-    panic!("the reader fell asleep at the end");
+    panic!("the reader did not read a record written after it had reached the end");
 }
 
-pub(crate) fn a_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
+pub(crate) fn an_offset_out_of_range_and_a_missing_topic_are_errors_of_a_reader(
+    cluster: &Cluster<'_>,
+) {
     let topic = cluster.topic("short", 1);
     cluster.publish(&topic, 0, 0..3);
     let source = at(&topic, 0);
@@ -120,9 +122,9 @@ pub(crate) fn a_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
     assert!(cluster.broker.read(&at(&topic, 1), ReadFrom::Beginning).is_err());
 }
 
-pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
-    let spec = |what: &str, partitions, cleanup| TopicSpec {
-        name: Topic::new(&format!("{}-{what}", cluster.name)),
+pub(crate) fn creating_topics_is_idempotent(cluster: &Cluster<'_>) {
+    let spec = |suffix: &str, partitions, cleanup| TopicSpec {
+        name: Topic::new(&format!("{}-{suffix}", cluster.name)),
         partitions,
         cleanup,
         message_bytes_max: Some(2_000_000),
@@ -139,7 +141,7 @@ pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
     assert_eq!(cluster.broker.create_topics(&specs).unwrap(), []);
     for spec in &specs {
         assert_eq!(cluster.broker.partitions(&spec.name).unwrap(), Some(spec.partitions));
-        // They can be used at once.
+        // A created topic can be written to at once.
         cluster.publish(&spec.name, 0, 0..1);
     }
     let other = TopicSpec { partitions: 4, ..specs[0].clone() };
@@ -150,26 +152,26 @@ pub(crate) fn topics_are_made_once(cluster: &Cluster<'_>) {
     );
 }
 
-/// … and does not fail the transaction it was meant for.
-pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
+/// The refusal does not fail the transaction that is open.
+pub(crate) fn a_record_that_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
     let (input, good) = (cluster.topic("in", 1), cluster.topic("good", 1));
     let missing = Topic::new(&format!("{}-missing", cluster.name));
     let large = OutputRecord { value: Some(vec![7; 3_000_000]), ..output(&good, 0, "") };
     let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
-    worker.hold(1);
+    worker.until_assigned(1);
     let refused = |answer: Result<(), BrokerError>, expected: &Topic| {
         let named =
             matches!(&answer, Err(BrokerError::Unsendable { topic, .. }) if topic == expected);
         assert!(named, "{answer:?}");
     };
-    let gone = |answer: Result<(), BrokerError>| {
+    let topic_is_gone = |answer: Result<(), BrokerError>| {
         assert!(
             matches!(&answer, Err(BrokerError::Gone(topic)) if *topic == missing),
             "{answer:?}"
         );
     };
     worker.member.send(output(&good, 0, "0").as_ref()).unwrap();
-    gone(worker.member.send(output(&missing, 0, "lost").as_ref()));
+    topic_is_gone(worker.member.send(output(&missing, 0, "lost").as_ref()));
     refused(worker.member.send(output(&good, 9, "lost").as_ref()), &good);
     refused(worker.member.send(large.as_ref()), &good);
     worker.member.send(output(&good, 0, "1").as_ref()).unwrap();
@@ -177,7 +179,7 @@ pub(crate) fn what_can_never_be_written_is_refused(cluster: &Cluster<'_>) {
     worker.member.leave().unwrap();
 
     let mut publisher = cluster.broker.publish().unwrap();
-    gone(publisher.send(output(&missing, 0, "lost")));
+    topic_is_gone(publisher.send(output(&missing, 0, "lost")));
     refused(publisher.send(large), &good);
     publisher.send(output(&good, 0, "2")).unwrap();
     publisher.flush().unwrap();

@@ -1,11 +1,11 @@
-//! Commits and aborts: all or nothing, and by one owner of a name.
+//! Transactions: commits and aborts are atomic, positions follow them, and a member of the same name fences the one before.
 
 use foretell_streams::{
     record::{InputRecord, Offset, Topic, TopicPartition},
     runtime::broker::{BrokerError, Isolation, Membership, ProcessingGuarantee, Rebalance},
 };
 
-use crate::contract::{Cluster, WAIT, Worker, after, at, numbers, output, texts, until};
+use crate::contract::{Cluster, POLL_TIMEOUT, Worker, after, at, numbers, output, texts, until};
 
 pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
@@ -16,9 +16,9 @@ pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
     assert_eq!(cluster.read(&out, 0), [], "an open transaction is invisible");
     worker.member.commit(&after(&records)).unwrap();
     assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..5));
-    // Nothing to commit is no commit.
+    // A commit without records and offsets succeeds.
     worker.member.commit(&[]).unwrap();
-    // Offsets alone are committed, too.
+    // Offsets are committed without records too.
     cluster.publish(&input, 0, 5..6);
     let records = worker.take(1);
     worker.member.commit(&after(&records)).unwrap();
@@ -29,7 +29,7 @@ pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
     next.member.leave().unwrap();
 }
 
-pub(crate) fn an_end_depends_on_what_counts(cluster: &Cluster<'_>) {
+pub(crate) fn an_end_offset_depends_on_the_isolation_level(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
     let ends = || {
         [Isolation::ReadCommitted, Isolation::ReadUncommitted]
@@ -42,20 +42,20 @@ pub(crate) fn an_end_depends_on_what_counts(cluster: &Cluster<'_>) {
     let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
     let records = worker.take(3);
     worker.copy(&records, &out).unwrap();
-    // Sending does not wait for the broker.
-    until("the records are there", || ends()[1] == Offset(5));
-    assert_eq!(ends()[0], Offset(2), "an open transaction holds it back");
+    // `send` does not wait for the broker.
+    until("the sent records", || ends()[1] == Offset(5));
+    assert_eq!(ends()[0], Offset(2), "the last stable offset is before an open transaction");
     worker.member.commit(&after(&records)).unwrap();
-    // The marker takes an offset, and may come a moment after the answer.
+    // The commit marker takes an offset, and may be written shortly after the answer.
     until("the transaction is decided", || ends()[0] > Offset(5));
     assert_eq!(ends()[0], ends()[1]);
     worker.member.leave().unwrap();
     assert!(cluster.broker.end(&at(&out, 7), Isolation::ReadCommitted).is_err(), "no partition 7");
 }
 
-/// Behind the last record there may be markers of transactions, and records of one that was aborted: a member knows that
-/// it has read to the end, and that it still has after an abort, a pause and a move.
-pub(crate) fn a_position_passes_what_never_comes(cluster: &Cluster<'_>) {
+/// Behind the last visible record there may be transaction markers and aborted records. The position of a member that has
+/// read all visible records is the end, also after an abort, after a pause, and for a new owner.
+pub(crate) fn a_position_passes_markers_and_aborted_records(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
     cluster.publish(&input, 0, 0..3);
     let mut writer = Worker::join(cluster, cluster.membership("writer", &input, &[]));
@@ -74,8 +74,8 @@ pub(crate) fn a_position_passes_what_never_comes(cluster: &Cluster<'_>) {
     };
     let mut reader = Worker::join(cluster, of_readers("one"));
     let until_the_end = |reader: &mut Worker| {
-        until("the position is the end", || {
-            assert_eq!(reader.step(), [], "all has come");
+        until("the position to be the end", || {
+            assert_eq!(reader.poll_once(), [], "all records have been read");
             reader.member.position(&source) == end()
         });
     };
@@ -89,17 +89,17 @@ pub(crate) fn a_position_passes_what_never_comes(cluster: &Cluster<'_>) {
     until_the_end(&mut reader);
     reader.member.leave().unwrap();
 
-    // The next one begins at the markers.
+    // The next member starts at the markers.
     let mut next = Worker::join(cluster, of_readers("two"));
     until_the_end(&mut next);
     cluster.publish(&out, 0, 3..5);
-    assert_eq!(texts(&next.take(2)), numbers(3..5), "nothing is passed that does come");
+    assert_eq!(texts(&next.take(2)), numbers(3..5), "later records are not skipped");
     next.member.leave().unwrap();
 }
 
-/// A log that has lost all that it had begins where it ends, and a member that has never read it is there. `trim` deletes what
-/// is before an offset.
-pub(crate) fn a_log_that_has_lost_all_is_read_to_its_end(
+/// In a log whose records were all deleted, the start is the end, and that is the position of a member that has read nothing.
+/// `trim` deletes the records before an offset.
+pub(crate) fn a_log_whose_records_were_all_deleted_is_read_to_its_end(
     cluster: &Cluster<'_>,
     trim: &dyn Fn(&TopicPartition, Offset),
 ) {
@@ -108,7 +108,7 @@ pub(crate) fn a_log_that_has_lost_all_is_read_to_its_end(
     let source = at(&input, 0);
     trim(&source, Offset(3));
     let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
-    worker.hold(1);
+    worker.until_assigned(1);
     assert_eq!(worker.member.position(&source), Offset(3));
     worker.member.abort().unwrap();
     assert_eq!(worker.member.position(&source), Offset(3));
@@ -119,8 +119,8 @@ pub(crate) fn a_log_that_has_lost_all_is_read_to_its_end(
 
 pub(crate) fn an_abort_hides_and_rewinds(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
-    rewinds(cluster, &cluster.membership("a", &input, &[]), &input, &out);
-    assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..10), "what was aborted never happened");
+    check_rewinds(cluster, &cluster.membership("a", &input, &[]), &input, &out);
+    assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..10), "aborted records are invisible");
 }
 
 pub(crate) fn at_least_once_rewinds_too(cluster: &Cluster<'_>) {
@@ -129,15 +129,15 @@ pub(crate) fn at_least_once_rewinds_too(cluster: &Cluster<'_>) {
         guarantee: ProcessingGuarantee::AtLeastOnce,
         ..cluster.membership("a", &input, &[])
     };
-    rewinds(cluster, &membership, &input, &out);
+    check_rewinds(cluster, &membership, &input, &out);
     let mut written = cluster.values(&out, 1).remove(0);
     written.sort_by_key(|number| number.parse::<usize>().unwrap());
     written.dedup();
     assert_eq!(written, numbers(0..10), "everything was written, some of it twice");
 }
 
-/// Aborts at the beginning, and after a commit; then goes on as another member.
-fn rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &Topic) {
+/// Aborts before the first commit and after one, then continues as another member.
+fn check_rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &Topic) {
     cluster.publish(input, 0, 0..10);
     let mut worker = Worker::join(cluster, membership.clone());
     let records = worker.take(10);
@@ -152,7 +152,7 @@ fn rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &
     worker.member.abort().unwrap();
     let rest = worker.take(6);
     assert_eq!(rest, records[4..], "an abort goes back to the last commit");
-    // Nothing open: it goes back all the same.
+    // An abort without an open transaction rewinds too.
     worker.member.abort().unwrap();
     let rest = worker.take(6);
     assert_eq!(rest, records[4..]);
@@ -163,19 +163,21 @@ fn rewinds(cluster: &Cluster<'_>, membership: &Membership, input: &Topic, out: &
     let next = Membership { member: "b".to_owned(), ..membership.clone() };
     let mut next = Worker::join(cluster, next);
     let rest = next.take(3);
-    assert_eq!(rest, records[7..], "the next member goes on after the last commit");
+    assert_eq!(rest, records[7..], "the next member starts after the last commit");
     next.copy(&rest, out).unwrap();
     next.member.commit(&after(&rest)).unwrap();
     next.member.leave().unwrap();
 }
 
-pub(crate) fn lead_and_co_partitioned_input_go_on_together(cluster: &Cluster<'_>) {
+pub(crate) fn lead_and_co_partitioned_input_resume_at_their_committed_offsets(
+    cluster: &Cluster<'_>,
+) {
     let (lead, co_partitioned_input) = (cluster.topic("lead", 2), cluster.topic("side", 2));
     let out = cluster.topic("out", 2);
     let of = |records: &[InputRecord], topic: &Topic, partition: i32| {
         let source = at(topic, partition);
-        let mine = records.iter().filter(|record| record.source == source).cloned();
-        texts(&mine.collect::<Vec<_>>())
+        let of_source = records.iter().filter(|record| record.source == source).cloned();
+        texts(&of_source.collect::<Vec<_>>())
     };
     let membership = |member: &str| cluster.membership(member, &lead, &[&co_partitioned_input]);
     for partition in 0..2 {
@@ -189,7 +191,7 @@ pub(crate) fn lead_and_co_partitioned_input_go_on_together(cluster: &Cluster<'_>
         assert_eq!(of(&records, &co_partitioned_input, partition), numbers(100..105));
     }
     worker.copy(&records, &out).unwrap();
-    // Of partition 1, the co-partitioned input only in part.
+    // In partition 1, only a part of the co-partitioned input is committed.
     let offsets = [
         (at(&lead, 0), Offset(3)),
         (at(&co_partitioned_input, 0), Offset(5)),
@@ -206,13 +208,13 @@ pub(crate) fn lead_and_co_partitioned_input_go_on_together(cluster: &Cluster<'_>
     assert_eq!(of(&records, &co_partitioned_input, 1), numbers(102..105));
     next.member.leave().unwrap();
 
-    // Other partitions than the lead's are refused.
+    // A co-partitioned input with another number of partitions than the lead topic is refused.
     let other = cluster.topic("other", 3);
     assert!(cluster.broker.join(&cluster.membership("c", &lead, &[&other])).is_err());
 }
 
-/// A member that finds its position gone says so, and goes on from the beginning.
-pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_>) {
+/// The member returns `OutOfRange` for the input once, and continues from its beginning.
+pub(crate) fn a_committed_offset_out_of_range_is_reported_once(cluster: &Cluster<'_>) {
     let (lead, co_partitioned_input) = (cluster.topic("lead", 1), cluster.topic("side", 1));
     cluster.publish(&lead, 0, 0..3);
     cluster.publish(&co_partitioned_input, 0, 0..3);
@@ -225,9 +227,9 @@ pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_
 
     let mut next = Worker::join(cluster, membership("b"));
     let mut records = Vec::new();
-    until("the report", || {
-        let answer = next.member.poll(WAIT, &mut records);
-        (cluster.pass)(WAIT);
+    until("the error", || {
+        let answer = next.member.poll(POLL_TIMEOUT, &mut records);
+        (cluster.advance)(POLL_TIMEOUT);
         match answer {
             Ok(None) => false,
             Ok(Some(Rebalance::Assigned(tasks))) => {
@@ -248,13 +250,13 @@ pub(crate) fn a_committed_position_that_is_gone_is_reported(cluster: &Cluster<'_
     let again = next.take(3);
     assert!(again.iter().all(|record| record.source == gone));
     assert_eq!(texts(&again), numbers(0..3));
-    // The report is given once, and an abort goes back to the beginning as well.
+    // The error is returned once, and an abort rewinds to the beginning too.
     next.member.abort().unwrap();
     assert_eq!(next.take(3), again);
     next.member.leave().unwrap();
 }
 
-pub(crate) fn the_same_name_fences_its_predecessor(cluster: &Cluster<'_>) {
+pub(crate) fn a_member_of_the_same_name_fences_its_predecessor(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
     cluster.publish(&input, 0, 0..3);
     let mut zombie = Worker::join(cluster, cluster.membership("a", &input, &[]));
@@ -263,15 +265,15 @@ pub(crate) fn the_same_name_fences_its_predecessor(cluster: &Cluster<'_>) {
 
     let next = cluster.broker.join(&cluster.membership("a", &input, &[])).unwrap();
     let answer = zombie.member.commit(&after(&records));
-    let refused = match answer {
+    let is_fenced = match answer {
         Err(BrokerError::Fenced(_)) => true,
-        // At the latest, the abort tells.
+        // The commit may ask for an abort first, which then reports the fencing.
         Err(BrokerError::Abort(_)) => {
             matches!(zombie.member.abort(), Err(BrokerError::Fenced(_)))
         }
         _ => false,
     };
-    assert!(refused, "the zombie must learn that it is one");
+    assert!(is_fenced, "a zombie must get `Fenced`");
     drop(zombie);
     assert_eq!(cluster.read(&out, 0), []);
 
@@ -288,7 +290,7 @@ pub(crate) fn the_same_name_fences_its_predecessor(cluster: &Cluster<'_>) {
     assert_eq!(texts(&cluster.read(&out, 0)), numbers(0..3));
 }
 
-pub(crate) fn what_a_dropped_member_left_open_never_happened(cluster: &Cluster<'_>) {
+pub(crate) fn the_open_transaction_of_a_dropped_member_is_aborted(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
     cluster.publish(&input, 0, 0..3);
     let mut dropped = Worker::join(cluster, cluster.membership("a", &input, &[]));
@@ -298,8 +300,8 @@ pub(crate) fn what_a_dropped_member_left_open_never_happened(cluster: &Cluster<'
     let mut next = Worker::join(cluster, cluster.membership("b", &input, &[]));
     let again = next.take(3);
     assert_eq!(again, records);
-    next.member.send(output(&out, 0, "mine").as_ref()).unwrap();
+    next.member.send(output(&out, 0, "next").as_ref()).unwrap();
     next.member.commit(&after(&again)).unwrap();
     next.member.leave().unwrap();
-    assert_eq!(texts(&cluster.read(&out, 0)), ["mine"]);
+    assert_eq!(texts(&cluster.read(&out, 0)), ["next"]);
 }

@@ -1,4 +1,5 @@
-//! The scripts that start servers: no two take one port, and a port that somebody else was quicker to take is not the end.
+//! The scripts that start test servers: no two take the same TCP port, and a port that another process takes first is
+//! replaced.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,7 +11,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broker")
 }
 
-/// Takes ports as the scripts do, prints them, and keeps them until its input ends.
+/// A process that takes ports as the scripts do, prints them, and holds them until its standard input ends.
 fn take(count: usize, ports: &str) -> Command {
     let mut command = Command::new("bash");
     let script =
@@ -19,7 +20,8 @@ fn take(count: usize, ports: &str) -> Command {
     command
 }
 
-/// Has some port, and does not listen there: who tries to reach it is refused, as where nobody has it.
+/// A process that binds a port and does not listen. A connection is refused, so a script takes the port for free, but cannot
+/// bind it.
 fn hold(port: u16) -> crate::process::Process {
     let script = format!(
         "import socket, sys, time\ns = socket.socket()\ns.bind((\"127.0.0.1\", {port}))\n\
@@ -27,8 +29,8 @@ fn hold(port: u16) -> crate::process::Process {
     );
     let mut command = Command::new("python3");
     command.args(["-c", &script]);
-    let holder = crate::process::Process::spawn(format!("who has {port}"), command);
-    crate::process::until("it has the port", crate::process::SOON, || {
+    let holder = crate::process::Process::spawn(format!("the holder of port {port}"), command);
+    crate::process::until("the port is bound", crate::process::SOON, || {
         holder.output().contains("held").then_some(())
     });
     holder
@@ -43,16 +45,17 @@ fn ports_are_distinct_and_held() {
     assert_eq!(line.trim(), "19900 19901 19902 19903");
     let second = take(4, "19900 8").stdin(Stdio::null()).output().unwrap();
     let second = String::from_utf8(second.stdout).unwrap();
-    assert_eq!(second.trim(), "19904 19905 19906 19907", "the first ones are another's");
+    assert_eq!(second.trim(), "19904 19905 19906 19907", "the first four are locked");
     let third = take(5, "19900 8").stdin(Stdio::null()).output().unwrap();
-    assert!(!third.status.success(), "there are four left");
+    assert!(!third.status.success(), "only four are left");
     drop(first.stdin.take());
     assert!(first.wait().unwrap().success());
     let fourth = take(8, "19900 8").stdin(Stdio::null()).output().unwrap();
     assert!(fourth.status.success(), "{fourth:?}");
 }
 
-fn starts_all_the_same(name: &str, ports: &str, taken: u16) {
+/// Starts and stops a server while its first choice of ports includes one that is `taken`.
+fn check_start_with_taken_port(name: &str, ports: &str, taken: u16) {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let _holder = hold(taken);
@@ -62,17 +65,17 @@ fn starts_all_the_same(name: &str, ports: &str, taken: u16) {
         .output()
         .unwrap();
     let down = Command::new(scripts().join(format!("{name}-down.sh"))).arg(&run).status().unwrap();
-    let told = String::from_utf8(up.stderr).unwrap();
-    assert!(up.status.success() && down.success(), "{told}");
-    assert!(told.contains("somebody else was quicker"), "{told}");
+    let printed = String::from_utf8(up.stderr).unwrap();
+    assert!(up.status.success() && down.success(), "{printed}");
+    assert!(printed.contains("another process took a port first"), "{printed}");
 }
 
 #[test]
-fn a_registry_whose_port_is_taken_takes_another() {
-    starts_all_the_same("registry", "19910 4", 19_910);
+fn a_registry_whose_port_is_taken_uses_another() {
+    check_start_with_taken_port("registry", "19910 4", 19_910);
 }
 
 #[test]
-fn a_kafka_one_of_whose_ports_is_taken_takes_others() {
-    starts_all_the_same("kafka", "19920 12", 19_922);
+fn a_kafka_with_one_taken_port_uses_others() {
+    check_start_with_taken_port("kafka", "19920 12", 19_922);
 }

@@ -1,5 +1,5 @@
-//! The whole loop on a real Kafka and registry, by processes: two instances that share, retrain and swap; one
-//! that is killed; what an outsider reads; and what a start refuses.
+//! The learning loop end to end, with processes on a real Kafka and registry: two instances that share partitions, retrain
+//! and swap models; one that is killed; predictions read by other tools; and configurations that a start refuses.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::{
 const PARTITIONS: usize = 4;
 const RETRAIN_AFTER: usize = 400;
 
-/// The shortest session that a broker in its default settings takes, and a transaction shorter than that.
+/// The shortest session timeout that a broker with default settings accepts, and a shorter transaction timeout.
 const QUICK: &[&str] = &[
     "broker.session_timeout=6s",
     "broker.transaction_timeout=5s",
@@ -28,8 +28,8 @@ const QUICK: &[&str] = &[
     "tuning.iterations_max=60",
 ];
 
-/// The scoring partitions that are being processed by an instance.
-fn scores(http: &Http) -> BTreeSet<i64> {
+/// The scoring partitions whose tasks run on an instance.
+fn scoring_partitions(http: &Http) -> BTreeSet<i64> {
     let status = http.status();
     let workers = at(&status, "/workers").as_object().unwrap();
     let scoring = workers.iter().filter(|(name, _)| name.contains("-scoring-"));
@@ -38,17 +38,17 @@ fn scores(http: &Http) -> BTreeSet<i64> {
     running.map(|task| at(task, "/partition").as_i64().unwrap()).collect()
 }
 
-/// Waits until the two share the partitions.
+/// Waits until each of the two instances runs half of the scoring partitions.
 fn until_shared(one: &Http, two: &Http) {
     until("the partitions are shared", SOON, || {
-        let (one, two) = (scores(one), scores(two));
+        let (one, two) = (scoring_partitions(one), scoring_partitions(two));
         let all: BTreeSet<i64> = one.union(&two).copied().collect();
-        let is_fair = one.len() == PARTITIONS / 2 && two.len() == PARTITIONS / 2;
-        (is_fair && all.len() == PARTITIONS).then_some(())
+        let is_balanced = one.len() == PARTITIONS / 2 && two.len() == PARTITIONS / 2;
+        (is_balanced && all.len() == PARTITIONS).then_some(())
     });
 }
 
-/// Waits until the training log has no more to teach `instance`, and returns the model that serves there.
+/// Waits until `instance` serves the model of the last full batch of `joined` examples, and returns that model.
 fn until_learned(instance: &Http, joined: usize) -> Json {
     let batches = joined / RETRAIN_AFTER * RETRAIN_AFTER;
     until(&format!("{batches} examples learned"), SOON, || {
@@ -57,13 +57,13 @@ fn until_learned(instance: &Http, joined: usize) -> Json {
     })
 }
 
-/// Waits until every outcome has its example.
+/// Waits until every outcome has a labelled example.
 fn until_joined(application: &Application) -> Topics {
     until("every outcome joined", SOON, || {
         let topics = application.topics();
         (topics.labelled.len() == topics.outcomes.len()).then_some(())
     });
-    // Again, for a topic that was read before the last record was there has less.
+    // Read again: a topic that was read early may have missed records that another one already had.
     application.topics()
 }
 
@@ -72,11 +72,11 @@ fn stop(mut process: Process, http: &Http) {
     let status = process.end(Duration::from_secs(15));
     assert_eq!(status.code(), Some(0), "{}", process.errors());
     assert!(!process.errors().contains("panicked"), "{}", process.errors());
-    assert!(http.get("/readyz").is_none(), "HTTP went away");
+    assert!(http.get("/readyz").is_none(), "HTTP is closed");
 }
 
 #[test]
-fn two_processes_share_and_lose_nothing_and_double_nothing() {
+fn two_instances_share_the_load_and_survive_a_kill_exactly_once() {
     let application = Application::new("share", QUICK);
     application.init();
     let mut again = application.start(&["init"]);
@@ -102,7 +102,7 @@ fn two_processes_share_and_lose_nothing_and_double_nothing() {
     let model = until_learned(&one, topics.labelled.len());
     assert_eq!(until_learned(&two, topics.labelled.len()), model, "one model on both");
 
-    // The second one dies in the middle, with a transaction open.
+    // The second instance is killed while it scores, with a transaction open.
     let mut sending = application.start(&[&send[..], &["300", "--seed", "2"]].concat());
     until("the second one scores", SOON, || {
         (two.metric("foretell_predictions_total") > by_two + 100.0).then_some(())
@@ -111,13 +111,13 @@ fn two_processes_share_and_lose_nothing_and_double_nothing() {
     assert!(!second.end(SOON).success());
     assert!(sending.end(SOON).success(), "{}{}", sending.output(), sending.errors());
     assert!(sending.output().contains("1500 of 1500 predictions"), "{}", sending.output());
-    assert_eq!(scores(&one).len(), PARTITIONS);
+    assert_eq!(scoring_partitions(&one).len(), PARTITIONS);
     let topics = until_joined(&application);
     topics.check_exactly_once();
     assert_eq!(topics.completed.len(), 3000);
-    assert!(topics.versions.len() > 1, "the trained model scored as well: {topics:?}");
+    assert!(topics.versions.len() > 1, "a retrained model scored too: {topics:?}");
 
-    // It comes back under its name.
+    // It is started again under the same name.
     let mut second = application.instance("two");
     let two = second.http();
     until_shared(&one, &two);
@@ -131,10 +131,10 @@ fn two_processes_share_and_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn a_stranger_reads_the_predictions() {
+fn predictions_are_read_with_kcat_and_fastavro() {
     let setup = ".ci/setup broker";
     let (kcat, python) = (tool("kcat", setup), tool("python3", setup));
-    let application = Application::new("stranger", &["learning.retrain_after=100000"]);
+    let application = Application::new("kcat", &["learning.retrain_after=100000"]);
     application.init();
     let mut process = application.instance("one");
     let http = process.http();
@@ -195,7 +195,7 @@ fn check_record(record: &Json, version: &Json) {
 }
 
 #[test]
-fn a_start_that_cannot_work_says_why() {
+fn a_start_that_cannot_work_ends_with_its_reason() {
     let application = Application::new("refused", &[]);
     let check = |arguments: &[&str], expected: &[&str]| {
         let mut process = application.start(arguments);
@@ -204,20 +204,21 @@ fn a_start_that_cannot_work_says_why() {
         assert_eq!(status.code(), Some(1), "{arguments:?}: {errors}");
         let last = errors.lines().last().unwrap_or_default();
         assert!(last.starts_with("error: "), "{errors}");
-        expected.iter().for_each(|words| assert!(last.contains(words), "{words:?} in {errors}"));
+        expected.iter().for_each(|text| assert!(last.contains(text), "{text:?} in {errors}"));
         assert!(!errors.contains("panicked") && process.output().is_empty(), "{errors}");
     };
     check(&["run"], &["does not exist", "run `foretell init` first"]);
     check(&["send"], &["does not exist", "run `foretell init` first"]);
-    let nobody = "schema_registry.url=http://127.0.0.1:1";
-    check(&["run", "--set", nobody], &["no schema registry answers at http://127.0.0.1:1"]);
-    check(&["init", "--set", nobody], &["no schema registry answers", "[schema_registry] url"]);
+    let unreachable = "schema_registry.url=http://127.0.0.1:1";
+    check(&["run", "--set", unreachable], &["no schema registry answers at http://127.0.0.1:1"]);
+    let expected = ["no schema registry answers", "[schema_registry] url"];
+    check(&["init", "--set", unreachable], &expected);
     check(&["run", "--set", "schema_registry.url=x"], &["[schema_registry] url"]);
     let no_data = "data.play.path=/nowhere.csv";
     check(&["init", "--set", no_data], &["cannot open the data /nowhere.csv"]);
     let labels = r#"outcomes.labels=["no","yes"]"#;
     check(&["init", "--set", labels], &["\"<=50K\", which is not one of [outcomes] labels"]);
-    // Nothing was made of data that can't be learned from.
+    // The refused `init` has created nothing.
     check(&["run"], &["does not exist", "run `foretell init` first"]);
     application.init();
     check(&["send", "--set", no_data], &["cannot open the data /nowhere.csv"]);
@@ -229,11 +230,11 @@ fn a_start_that_cannot_work_says_why() {
     check(&["run", "--set", &bind], &[&format!("cannot listen on {address}"), "set [http] bind"]);
 }
 
-/// Retention, or somebody, deletes the first records of the training log: nothing is trained without them, the champion goes on,
-/// and `foretell init` mends it.
+/// Initial training examples are deleted, as by retention: trainings are refused and the champion goes on serving, until
+/// `foretell init` writes the missing examples again.
 #[test]
-fn a_training_log_without_its_head_trains_nothing_until_it_is_mended() {
-    let application = Application::new("headless", QUICK);
+fn a_training_log_without_initial_examples_trains_nothing_until_init_repairs_it() {
+    let application = Application::new("truncated-log", QUICK);
     application.init();
     let log = TopicPartition {
         topic: application.config().topics.labelled_examples,
@@ -242,8 +243,8 @@ fn a_training_log_without_its_head_trains_nothing_until_it_is_mended() {
     Operator::new().trim(&log, Offset(500));
     let mut doctor = application.start(&["doctor"]);
     assert_eq!(doctor.end(SOON).code(), Some(1), "{}", doctor.output());
-    let found = doctor.output();
-    assert!(found.contains(&format!("{} of the {INITIAL}", INITIAL - 500)), "{found}");
+    let printed = doctor.output();
+    assert!(printed.contains(&format!("{} of the {INITIAL}", INITIAL - 500)), "{printed}");
 
     let mut process = application.instance("one");
     let http = process.http();
@@ -264,7 +265,7 @@ fn a_training_log_without_its_head_trains_nothing_until_it_is_mended() {
     assert!(init.errors().contains("500 of them new"), "{}", init.errors());
     send("2");
     let joined = until_joined(&application).labelled.len();
-    until("a training that is not refused", SOON, || {
+    until("a training is not refused", SOON, || {
         (http.metric("foretell_training_log_incomplete") < 0.5).then_some(())
     });
     let model = until_learned(&http, joined);

@@ -1,4 +1,5 @@
-//! What an outsider sees: when committed predictions come, while it goes on, and all topics at its end.
+//! Reads the topics as another consumer does: when committed predictions arrive, during the test, and everything committed,
+//! at its end.
 
 use std::{
     collections::BTreeMap,
@@ -34,21 +35,21 @@ use foretell_streams::{
 
 use crate::chaos::model::Topics;
 
-/// One look at one partition.
-const LOOK: Duration = Duration::from_millis(10);
+/// Timeout of one read of one partition.
+const READ_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// When the predictions of each partition came, on the clock of the watch.
+/// Arrival times of the predictions of each partition, on the monitor's clock.
 type Arrivals = Arc<Mutex<Vec<Vec<Duration>>>>;
 
-/// Watches the predictions on a thread of its own.
-pub(super) struct Watch {
+/// Records the arrival times of committed predictions, on its own thread.
+pub(super) struct PredictionMonitor {
     arrivals: Arrivals,
     clock: Arc<SystemClock>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-impl Watch {
+impl PredictionMonitor {
     pub(super) fn start(config: &Config) -> Self {
         let cluster = Cluster::connect(config, &foretell::app::clock()).unwrap();
         let topic = config.topics.predictions.clone();
@@ -56,7 +57,7 @@ impl Watch {
         let (clock, stop) = (Arc::new(SystemClock::new()), Arc::<AtomicBool>::default());
         let arrivals: Arrivals = Arrivals::default();
         arrivals.lock().unwrap().resize(usize::try_from(partitions).unwrap(), Vec::new());
-        let (noted, ticking, stopped) =
+        let (list, elapsing, stopped) =
             (Arc::clone(&arrivals), Arc::clone(&clock), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let numbers = 0..i32::try_from(partitions).unwrap();
@@ -70,12 +71,12 @@ impl Watch {
             while !stopped.load(Ordering::SeqCst) {
                 for (index, reader) in readers.iter_mut().enumerate() {
                     let mut records = Vec::new();
-                    match reader.read(LOOK, &mut records) {
+                    match reader.read(READ_TIMEOUT, &mut records) {
                         Ok(_) | Err(BrokerError::Retry(_)) => {}
-                        Err(error) => panic!("cannot watch: {error}"),
+                        Err(error) => panic!("cannot read the predictions: {error}"),
                     }
-                    let now = ticking.elapsed();
-                    noted.lock().unwrap()[index].extend(records.iter().map(|_| now));
+                    let now = elapsing.elapsed();
+                    list.lock().unwrap()[index].extend(records.iter().map(|_| now));
                 }
             }
         });
@@ -86,30 +87,30 @@ impl Watch {
         self.clock.elapsed()
     }
 
-    /// Committed predictions by now.
+    /// Number of predictions committed so far.
     pub(super) fn predictions(&self) -> usize {
-        assert!(!self.thread.is_finished(), "the watch has ended");
+        assert!(!self.thread.is_finished(), "the monitor has ended");
         self.arrivals.lock().unwrap().iter().map(Vec::len).sum()
     }
 
-    /// The longest time in which no prediction of some partition came, of those that touch `from..to`.
+    /// Longest time between two predictions of one partition, of the pauses that overlap `from..to`.
     pub(super) fn pause(&self, from: Duration, to: Duration) -> Duration {
         longest_pause(&self.arrivals.lock().unwrap(), from, to)
     }
 
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the watch went on to the end");
+        self.thread.join().expect("the monitor thread does not panic");
     }
 }
 
 fn longest_pause(arrivals: &[Vec<Duration>], from: Duration, to: Duration) -> Duration {
     let pairs = arrivals.iter().flat_map(|partition| partition.windows(2));
-    let touching = pairs.filter(|pair| pair[1] >= from && pair[0] <= to);
-    touching.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+    let overlapping = pairs.filter(|pair| pair[1] >= from && pair[0] <= to);
+    overlapping.map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
 }
 
-/// Everything committed on the topics of `config`.
+/// Reads everything committed on the topics and changelogs of `config`.
 pub(super) fn read(config: &Config) -> Topics {
     let cluster = Cluster::connect(config, &foretell::app::clock()).unwrap();
     let (names, mut topics) = (&config.topics, Topics::default());
@@ -124,8 +125,8 @@ pub(super) fn read(config: &Config) -> Topics {
     let name = |id: &str| events.get(id).cloned().unwrap_or_else(|| format!("unknown {id}"));
     let visit = |example: LabelledExample| {
         if example.origin == ExampleOrigin::Stream {
-            let of_them = topics.examples.entry(example.respondent_id).or_default();
-            of_them.push((name(&example.example_id), example.label));
+            let examples = topics.examples.entry(example.respondent_id).or_default();
+            examples.push((name(&example.example_id), example.label));
         }
         ControlFlow::Continue(())
     };
@@ -142,7 +143,7 @@ pub(super) fn read(config: &Config) -> Topics {
     };
     for (key, value) in changelog("outcomes") {
         let pending = Pending::codec().decode(&value).unwrap();
-        let said = match pending {
+        let entry = match pending {
             Pending::Prediction(prediction, PredictionState::Waiting) => {
                 format!("{} waiting", prediction.event_id)
             }
@@ -154,13 +155,13 @@ pub(super) fn read(config: &Config) -> Topics {
             }
             Pending::Outcome(outcome, _) => format!("outcome {} waiting", outcome.label),
         };
-        topics.outcome_store.entry(respondent_of(&key)).or_default().push(said);
+        topics.outcome_store.entry(respondent_of(&key)).or_default().push(entry);
     }
     let learning = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
     for value in compacted(&cluster, &learning).values() {
         topics.learned += Stored::<LearningState>::version(1).decode(value).unwrap().examples;
     }
-    topics.outcome_store.values_mut().for_each(|said| said.sort_unstable());
+    topics.outcome_store.values_mut().for_each(|entries| entries.sort_unstable());
     for (key, value) in changelog("observations") {
         let partial = Partial::codec().decode(&value).unwrap();
         let age = partial.answers.first().and_then(|first| match first.answer {
@@ -173,12 +174,12 @@ pub(super) fn read(config: &Config) -> Topics {
     topics
 }
 
-/// The last value of every key.
+/// Reads a changelog to its end and keeps the last value of every key.
 fn compacted(cluster: &Cluster, changelog: &Topic) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut entries = BTreeMap::new();
     let read = cluster.read_to_end(changelog, |InputRecord { key, value, .. }| {
         let key = key.clone().unwrap_or_default();
-        // No store has such a key: it is about the changelog itself.
+        // Keys that begin with 0xff are markers about the changelog itself; no store has them.
         if key.first() == Some(&0xff) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -192,7 +193,8 @@ fn compacted(cluster: &Cluster, changelog: &Topic) -> BTreeMap<Vec<u8>, Vec<u8>>
     entries
 }
 
-/// As `crates/foretell-streams/src/state/window.rs` draws it: 1, the key's length in four bytes, the key, and the rest.
+/// Takes the respondent from a key in the layout of `crates/foretell-streams/src/state/window.rs`: the byte 1, the key's length
+/// in four bytes, the key, and the rest.
 fn respondent_of(key: &[u8]) -> String {
     let (length, rest) = key[1..].split_first_chunk::<4>().unwrap();
     text(&rest[..usize::try_from(u32::from_be_bytes(*length)).unwrap()])
@@ -220,7 +222,7 @@ fn whole(age: f64) -> u32 {
 }
 
 #[test]
-fn a_pause_is_that_of_the_slowest_partition() {
+fn a_pause_is_the_longest_of_any_partition() {
     let seconds = |all: &[u64]| all.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
     let arrivals = [seconds(&[1, 2, 3, 9, 10]), seconds(&[1, 5, 6, 7]), seconds(&[])];
     let check = |from, to, expected| {
