@@ -1,21 +1,21 @@
-# What a person or a CI types. `make` alone lists it. The work is in cargo and in the scripts named here.
+# Entry points for developers and CI: `make` lists them. Cargo and the scripts named here do the work.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# .ci/setup puts into the user's cache folder what the machine lacks, among it the CMake that LightGBM wants.
+# .ci/setup installs missing tools into the user's cache folder, among them the CMake that LightGBM needs.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/foretell
 export PATH := $(CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin
 
-# Every target builds the same profile (dev, with optimised dependencies), so that the C++ parts are built once.
+# Every target builds the same profile (dev, with optimised dependencies), so that C++ dependencies are built once.
 CARGO := cargo
 COMPOSE := docker compose -f deploy/compose.yaml
 SCRIPTS := .ci/setup .ci/run .ci/mutants $(wildcard redpanda/*.sh tests/broker/*.sh)
-# Every test target that needs no broker, of all crates.
+# The test targets of all crates that need no broker.
 TEST_FILES := $(wildcard tests/*.rs tests/*/main.rs crates/*/tests/*.rs crates/*/tests/*/main.rs)
 TESTS := $(sort $(filter-out broker,$(basename $(notdir $(TEST_FILES:/main.rs=.rs)))))
-# Runs each test in a process of its own, and kills and names one that hangs: .config/nextest.toml.
+# Runs each test in its own process, and kills and names a test that hangs: see .config/nextest.toml.
 NEXTEST := $(CARGO) nextest run --locked --workspace
 PLAY := $(CACHE)/play
 
@@ -24,17 +24,17 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## watch it learn: everything in one process, no broker (ARGS=--json for a summary to read by a program)
+demo: ## run the whole loop in one process, without a broker (ARGS=--json prints a JSON summary)
 	@.ci/setup build
 	@$(CARGO) run --locked -- demo --config deploy/adult/foretell.toml $(ARGS)
 
 .PHONY: build
-build: ## the binary: target/debug/foretell, with optimised dependencies
+build: ## build target/debug/foretell, with optimised dependencies
 	@.ci/setup build
 	@$(CARGO) build --locked
 
 .PHONY: test
-test: ## every test: without a broker, then with a real Kafka and registry (or yours: FORETELL_TEST_BROKERS, FORETELL_TEST_REGISTRY)
+test: ## run every test: without a broker, then on a real Kafka and registry (or on FORETELL_TEST_BROKERS, FORETELL_TEST_REGISTRY)
 	@.ci/setup build broker check test
 	$(MAKE) --no-print-directory test-fast
 	$(CARGO) test --locked --workspace --doc
@@ -43,14 +43,14 @@ test: ## every test: without a broker, then with a real Kafka and registry (or y
 	NODES=3 tests/broker/with-broker.sh $(NEXTEST) --test broker under_chaos
 
 .PHONY: test-fast
-test-fast: ## the tests that need no broker (a minute, once all is built); one that hangs is killed and named
+test-fast: ## run the tests that need no broker (a minute once built)
 	@.ci/setup build check test
 	$(NEXTEST) --lib --bins $(TESTS:%=--test %)
 
 SECONDS := 0
 SEED := 1
 .PHONY: chaos
-chaos: ## three instances on three brokers that die, stop and come back, against a model (SECONDS=300 SEED=1; by itself one fault of each kind)
+chaos: ## kill, stop and restart three instances and three broker nodes, and compare with a model (SECONDS=300 SEED=1; by default one fault of each kind)
 	@.ci/setup build broker
 	$(CARGO) test --locked --no-run --test broker
 	NODES=3 FORETELL_CHAOS_SECONDS=$(SECONDS) FORETELL_CHAOS_SEED=$(SEED) \
@@ -58,7 +58,7 @@ chaos: ## three instances on three brokers that die, stop and come back, against
 
 MODE := memory
 .PHONY: soak
-soak: ## one instance under load for long: memory and stores must not grow (SECONDS=600, MODE=memory or disk)
+soak: ## run one instance under load and check that memory and stores do not grow (SECONDS=600, MODE=memory or disk)
 	@.ci/setup build broker
 	$(CARGO) test --locked --no-run --test broker
 	FORETELL_SOAK_SECONDS=$(or $(filter-out 0,$(SECONDS)),600) FORETELL_SOAK_MODE=$(MODE) \
@@ -67,24 +67,24 @@ soak: ## one instance under load for long: memory and stores must not grow (SECO
 SEEDS := 200
 FIRST := 1
 .PHONY: simulation
-simulation: ## instances that crash, stall and are fenced on a simulated cluster, and the bugs that it must find (SEEDS=200 FIRST=1)
+simulation: ## simulate instances that crash, stall and are fenced, and check that planted bugs are found (SEEDS=200 FIRST=1)
 	@.ci/setup build
 	FORETELL_SIMULATION_SEEDS=$(SEEDS) FORETELL_SIMULATION_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-streams --lib simulation -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## arbitrary bytes under arbitrary writers' schemas, decoded on every way there is (SECONDS=60 FIRST=1); `make test` has 60,000 cases of it
+fuzz: ## decode arbitrary bytes with arbitrary writer schemas through every decoder (SECONDS=60 FIRST=1; `make test` runs 60,000 cases)
 	@.ci/setup build
 	FORETELL_FUZZ_SECONDS=$(or $(filter-out 0,$(SECONDS)),60) FORETELL_FUZZ_FIRST=$(FIRST) $(CARGO) test --locked --package foretell-avro --lib fuzz
 
 SHARD := 0/28
 MINUTES := 30
 .PHONY: mutants
-mutants: ## small bugs planted one at a time, and whether the library's and the flow tests notice (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re crates/foretell-ml/src/scorer.rs")
+mutants: ## run the library and flow tests on mutated code, and list the mutants that no test notices (SHARD=0/28 to 27/28, MINUTES=30, ARGS="--re crates/foretell-ml/src/scorer.rs")
 	@.ci/setup build mutants
 	.ci/mutants $(SHARD) $(MINUTES) $(ARGS)
 
 .PHONY: check
-check: ## the gate for style, lints, docs, links, dependencies and deployment; writes nothing
+check: ## check format, lints, spelling, documentation, links, dependencies, schemas and deployment files; writes nothing
 	@.ci/setup build check
 	$(CARGO) fmt --all --check
 	typos
@@ -96,28 +96,28 @@ check: ## the gate for style, lints, docs, links, dependencies and deployment; w
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 .PHONY: docs
-docs: ## write what is generated in docs/: keys, metrics and routes (`make test` fails where it is stale)
+docs: ## generate docs/configuration.md, metrics.md and http-api.md (`make test` fails if they are stale)
 	@.ci/setup build
 	FORETELL_WRITE_DOCS=1 $(CARGO) test --locked -p foretell --lib reference::
 
 .PHONY: schema-check
-schema-check: ## every version of every schema: released files unchanged, compatible by their level, described (for a pre-commit hook too)
+schema-check: ## check every version of every schema: released files unchanged, compatible by their level, fields described
 	@.ci/setup build
 	$(CARGO) run --locked --quiet -- schema check schemas
 
 .PHONY: dependency-check
-dependency-check: ## licences, sources, banned and doubled crates (deny.toml), and dependencies that nothing uses
+dependency-check: ## check licences, sources, banned and duplicate crates (deny.toml), and find unused dependencies
 	@.ci/setup check
 	cargo-deny --locked --workspace check bans licenses sources
 	cargo-machete
 
 .PHONY: advisories
-advisories: ## published faults of the crates in Cargo.lock; asks a database on the internet
+advisories: ## check Cargo.lock for crates with security advisories; downloads the advisory database
 	@.ci/setup check
 	cargo-deny --locked --workspace check advisories
 
 .PHONY: deploy-check
-deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their tests, workflows, and the scripts
+deploy-check: ## check the Dockerfile, the compose file, Prometheus rules and their tests, workflows and scripts
 	@.ci/setup check
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	hadolint deploy/Dockerfile
@@ -129,58 +129,58 @@ deploy-check: ## the Dockerfile, the compose file, Prometheus' rules with their 
 	RPK='echo rpk' redpanda/topics.sh >/dev/null
 
 .PHONY: bench-scorer
-bench-scorer: ## our evaluator of LightGBM's trees against LightGBM itself; ratios in target/bench/scorer.json
+bench-scorer: ## compare Foretell's evaluator of LightGBM trees with LightGBM; ratios in target/bench/scorer.json
 	@.ci/setup build
 	$(CARGO) bench --locked --bench scorer
 
 .PHONY: bench-avro
-bench-avro: ## decoding events of our schema and of another against a decoder written by hand; ratios in target/bench/avro.json
+bench-avro: ## compare decoding of events, with the reader schema and another, with a hand-written decoder; ratios in target/bench/avro.json
 	@.ci/setup build
 	$(CARGO) bench --locked --bench avro
 
 .PHONY: bench-http
-bench-http: ## a thousand requests that wait for predictions at once, against one at a time, embedded and on a real Kafka; target/bench/http.json
+bench-http: ## compare a thousand concurrent waiting requests with sequential ones, embedded and on a real Kafka; target/bench/http.json
 	@.ci/setup build broker
 	$(CARGO) bench --locked --bench http
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench http
 
 .PHONY: bench-streams
-bench-streams: ## topologies on a real Kafka against bare librdkafka, 5 minutes; ratios in target/bench/streams.json
+bench-streams: ## compare topologies on a real Kafka with bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker
 	$(CARGO) bench --locked --no-run --bench streams
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench streams
 
 .PHONY: fix
-fix: ## repair what a tool can: lints, spelling, format
+fix: ## fix lints, spelling and format as far as tools can
 	@.ci/setup build check
 	$(CARGO) clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
 	typos --write-changes
 	$(CARGO) fmt --all
 
 .PHONY: up
-up: docker ## Redpanda, its Console, Foretell and Prometheus in containers
+up: docker ## start Redpanda, Redpanda Console, Foretell and Prometheus in containers
 	$(COMPOSE) up --build --detach
 	@echo 'Foretell http://localhost:8000   Console http://localhost:8080   Prometheus http://localhost:9090   Kafka localhost:19092'
 
 .PHONY: down
-down: docker ## stop them; the data stay (ARGS=--volumes removes them)
+down: docker ## stop the containers and keep the data (ARGS=--volumes removes them)
 	$(COMPOSE) down $(ARGS)
 
 .PHONY: logs
-logs: docker ## follow their logs (ARGS=foretell for one of them)
+logs: docker ## follow the containers' logs (ARGS=foretell for one of them)
 	$(COMPOSE) logs --follow --tail 100 $(ARGS)
 
 .PHONY: docker
 docker:
-	@docker compose version >/dev/null 2>&1 || { echo 'This needs Docker and its compose plugin. Without: make broker-up, or make demo.' >&2; exit 1; }
+	@docker compose version >/dev/null 2>&1 || { echo 'cannot find Docker with its compose plugin; without Docker, use make broker-up or make demo' >&2; exit 1; }
 
 .PHONY: broker-up
-broker-up: ## a real Kafka and registry without Docker, to play with; prints what to export
+broker-up: ## start a real Kafka and registry without Docker; prints the variables to export
 	@.ci/setup broker
 	@tests/broker/registry-up.sh $(PLAY)/registry | sed 's/^REGISTRY_URL=/export FORETELL_SCHEMA_REGISTRY_URL=/'
 	@tests/broker/kafka-up.sh $(PLAY)/kafka | sed 's/^KAFKA_BOOTSTRAP=/export FORETELL_BROKER_BOOTSTRAP_SERVERS=/'
 
 .PHONY: broker-down
-broker-down: ## stop them and remove their data
+broker-down: ## stop that Kafka and registry and remove their data
 	@tests/broker/registry-down.sh $(PLAY)/registry
 	@tests/broker/kafka-down.sh $(PLAY)/kafka
