@@ -1,14 +1,15 @@
-//! Holds the code to its drawing: which folder of `src` may use which, and who may name a foreign crate.
+//! Checks the architecture: which top-level module of `src` may use which other one, which files may use a foreign crate, and
+//! the shape of files.
 //!
-//! Between the crates of the workspace, Cargo.toml says so and Cargo holds to it. `LAYERS` is in reading order, lowest
-//! first, and a row may name only crates of ours and rows above it, so every arrow points one way by construction. To add
-//! an arrow is to edit this file, where a reviewer sees it.
+//! Cargo enforces the dependencies between the crates of the workspace. `LAYERS` lists the modules lowest first, and a row may
+//! name only workspace crates and rows above it, so there are no cycles. A new dependency is a change of this file, which a
+//! reviewer sees.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{fs, path::Path};
 
-/// A top-level module of `src`, and the crates of ours and the top-level modules that it may use.
+/// Top-level modules of `src`, each with the workspace crates and the top-level modules that it may use.
 #[rustfmt::skip]
 const LAYERS: &[(&str, &[&str])] = &[
     ("events",     &["foretell_streams", "foretell_avro"]),
@@ -18,13 +19,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("app",        &["foretell_address", "foretell_streams", "foretell_ml", "foretell_kafka", "foretell_avro",
                      "events", "processors", "http", "config"]),
     ("cli",        &["foretell_address", "foretell_ml", "events", "processors", "config", "app"]),
-    // Tests that hold `docs/` to the code.
+    // Generates pages of `docs/` and tests that they are up to date.
     ("reference",  &["foretell_streams", "processors", "http", "config", "app"]),
 ];
 
-/// A foreign crate and the only places that may name it. Which of our crates may use it at all is in their Cargo.toml.
+/// Foreign crates, each with the only folders and files that may use it. Each crate's Cargo.toml says which it may use at all.
 #[rustfmt::skip]
-const FENCES: &[(&str, &[&str])] = &[
+const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("apache_avro",   &["crates/foretell-avro/", "src/events/"]),
     ("fjall",         &["crates/foretell-streams/src/state/disk/"]),
     ("lightgbm3_sys", &["crates/foretell-ml/src/lightgbm.rs"]),
@@ -41,12 +42,13 @@ const FENCES: &[(&str, &[&str])] = &[
 
 const VAGUE_NAMES: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "shared", "types", "manager"];
-const FILE_LINES_MAX: usize = 500; // Without the `#[cfg(test)]` tail.
+/// Maximum number of lines of a file, without its `#[cfg(test)]` module at the end.
+const FILE_LINES_MAX: usize = 500;
 
 #[test]
-fn arrows_point_one_way() {
+fn layers_depend_on_lower_layers_only() {
     for (row, (layer, may_use)) in LAYERS.iter().enumerate() {
-        for used in may_use.iter().filter(|used| !is_crate_of_ours(used)) {
+        for used in may_use.iter().filter(|used| !is_workspace_crate(used)) {
             let below = LAYERS[..row].iter().any(|(name, _)| name == used);
             assert!(below, "`{layer}` may use `{used}`, but `{used}` is not above it in the table");
         }
@@ -54,81 +56,80 @@ fn arrows_point_one_way() {
 }
 
 #[test]
-fn code_follows_the_arrows() {
+fn modules_use_only_the_layers_that_they_may_use() {
     assert_clean(|path, text| {
         let Some(path) = path.strip_prefix("src/") else {
             return Vec::new();
         };
-        let here = top_level(path);
-        if here == "lib" || here == "main" {
+        let module = top_level(path);
+        if module == "lib" || module == "main" {
             return Vec::new();
         }
-        let Some((_, may_use)) = LAYERS.iter().find(|(name, _)| *name == here) else {
-            return vec![format!("`{here}` has no row in LAYERS")];
+        let Some((_, may_use)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            return vec![format!("`{module}` has no row in LAYERS")];
         };
         crate_paths(text)
             .into_iter()
-            .chain(crates_of_ours(text))
-            .filter(|used| used != here && !may_use.contains(&used.as_str()))
-            .map(|used| format!("`{here}` may not use `{used}`"))
+            .chain(workspace_crates(text))
+            .filter(|used| used != module && !may_use.contains(&used.as_str()))
+            .map(|used| format!("`{module}` may not use `{used}`"))
             .collect()
     });
 }
 
 #[test]
-fn names_begin_at_their_crate() {
+fn paths_to_other_modules_begin_with_crate() {
     assert_clean(|path, text| {
         let inside = path.split_once("src/").map_or(path, |(_, inside)| inside);
         let is_root = !inside.contains('/')
             || inside.matches('/').count() == 1 && inside.ends_with("/mod.rs");
         let body = without_tests(text);
         if body.contains("super::super") || (is_root && body.contains("super::")) {
-            return vec!["name it by its `crate::` path".to_owned()];
+            return vec!["use the `crate::` path in place of `super::`".to_owned()];
         }
         Vec::new()
     });
 }
 
 #[test]
-fn foreign_crates_stay_behind_their_fences() {
+fn foreign_crates_are_used_in_their_files_only() {
     assert_clean(|path, text| {
-        FENCES
+        FOREIGN_CRATES
             .iter()
-            .filter(|(krate, places)| {
-                names(text, krate) && !places.iter().any(|place| path.starts_with(place))
+            .filter(|(krate, allowed)| {
+                uses_crate(text, krate) && !allowed.iter().any(|prefix| path.starts_with(prefix))
             })
-            .map(|(krate, places)| format!("`{krate}` belongs in {places:?}"))
+            .map(|(krate, allowed)| format!("`{krate}` may be used in {allowed:?} only"))
             .collect()
     });
 }
 
 #[test]
-fn files_are_tidy() {
+fn files_are_short_documented_and_named_for_their_content() {
     assert_clean(|path, _| {
         let raw = fs::read_to_string(path).unwrap();
         let body = without_tests(&raw);
         let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
         let mut faults = Vec::new();
         if !raw.starts_with("//!") && !raw.starts_with("#![doc") {
-            faults.push("opens without `//!`: say what this file is for".to_owned());
+            faults.push("begins without `//!`: document what this file is for".to_owned());
         }
         if body.lines().count() > FILE_LINES_MAX {
-            faults
-                .push(format!("is longer than {FILE_LINES_MAX} lines: find the second idea in it"));
+            faults.push(format!("is longer than {FILE_LINES_MAX} lines: split it"));
         }
         if VAGUE_NAMES.contains(&stem) || path.split('/').any(|part| VAGUE_NAMES.contains(&part)) {
-            faults.push("is named for nothing: name it after what it holds".to_owned());
+            faults.push("has a vague name: name it for its content".to_owned());
         }
         faults
     });
 }
 
-/// Runs `check` on every source file of the workspace and fails with all the faults at once.
+/// Runs `check` on the path and the text without comments of every source file, and fails with all the faults at once.
 fn assert_clean(check: impl Fn(&str, &str) -> Vec<String>) {
     let mut faults = Vec::new();
     let crates = fs::read_dir("crates").unwrap().map(|entry| entry.unwrap().path().join("src"));
     let mut folders: Vec<_> = crates.chain([Path::new("src").to_path_buf()]).collect();
-    assert!(folders.len() > 4, "the crates are not where they were: {folders:?}");
+    assert!(folders.len() > 4, "cannot find the crates of the workspace: {folders:?}");
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -146,12 +147,12 @@ fn assert_clean(check: impl Fn(&str, &str) -> Vec<String>) {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-fn is_crate_of_ours(name: &str) -> bool {
+fn is_workspace_crate(name: &str) -> bool {
     name.starts_with("foretell_")
 }
 
-/// Every crate of ours that is named, but for names that only look like one (a metric, a counter).
-fn crates_of_ours(text: &str) -> Vec<String> {
+/// The workspace crates that `text` names. Names of metrics begin with `foretell_` too, but have no folder in `crates`.
+fn workspace_crates(text: &str) -> Vec<String> {
     text.match_indices("foretell_")
         .map(|(index, _)| identifier(&text[index..]))
         .filter(|name| Path::new("crates").join(name.replace('_', "-")).is_dir())
@@ -171,7 +172,7 @@ fn without_tests(text: &str) -> &str {
     end.iter().filter_map(|end| text.find(end)).min().map_or(text, |at| &text[..at])
 }
 
-/// The `x` of every `crate::x` and of every `crate::{x::…, …}`.
+/// The first segment after `crate::` of every path, including those in groups: `crate::x` and `crate::{x::…, y}`.
 fn crate_paths(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for after in text.split("crate::").skip(1) {
@@ -197,7 +198,8 @@ fn crate_paths(text: &str) -> Vec<String> {
     found
 }
 
-fn names(text: &str, krate: &str) -> bool {
+/// Whether `text` has a path or a `use` that begins with the crate `krate`.
+fn uses_crate(text: &str, krate: &str) -> bool {
     text.match_indices(krate).any(|(index, _)| {
         let before = text[..index].chars().next_back();
         let after = &text[index + krate.len()..];
