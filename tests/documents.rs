@@ -1,9 +1,14 @@
-//! Checks that files named in Markdown pages and comments exist, so that a renamed file is renamed there too. rumdl checks
-//! links (`make check`); this checks names between backticks, such as `runtime/backlog.rs`.
+//! Checks what documents say about the code: files between backticks, such as `runtime/backlog.rs`, log and error messages,
+//! metrics, modules and dependencies. So a rename or a new wording fails until the documents follow. rumdl checks links
+//! (`make check`).
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Extensions of the names that are checked: those with a folder, and for `.rs` those without one too. Names with other
 /// extensions are often files of a user in examples.
@@ -35,6 +40,103 @@ fn files_named_in_documents_and_comments_exist() {
     }
     assert!(named > 50, "found only {named} names: is the search wrong?");
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn messages_quoted_by_tables_of_failures_are_in_the_code() {
+    let code: String = files()
+        .iter()
+        .filter(|file| file.ends_with(".rs") && !file.starts_with("tests/"))
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    // Joins string literals that are continued on the next line.
+    let code = code.split("\\\n").map(str::trim_start).collect::<String>();
+    let tables = [
+        ("docs/operations.md", "## When something fails", "## Upgrade"),
+        ("ARCHITECTURE.md", "## What waits, and for what", "## How formats evolve"),
+    ];
+    let (mut quoted, mut faults) = (0, Vec::new());
+    for (page, from, to) in tables {
+        let text = fs::read_to_string(page).unwrap();
+        let section = text.split_once(from).unwrap().1.split_once(to).unwrap().0;
+        for row in section.lines().filter(|line| line.starts_with("| ")) {
+            let last_column = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+            let messages = last_column.split('`').skip(1).step_by(2);
+            for message in
+                messages.filter(|text| text.contains(' ') && !text.starts_with("foretell "))
+            {
+                quoted += 1;
+                if !code.contains(message) {
+                    faults.push(format!("{page}: no message has `{message}`"));
+                }
+            }
+        }
+    }
+    assert!(quoted > 10, "found only {quoted} messages: is the search wrong?");
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn metrics_named_in_documents_and_alerts_exist() {
+    let metrics = fs::read_to_string("docs/metrics.md").unwrap();
+    let metrics: BTreeSet<&str> = metrics.split('`').skip(1).step_by(2).collect();
+    let (mut named, mut faults) = (0, Vec::new());
+    for file in files() {
+        let is_alerts = file.starts_with("deploy/prometheus/");
+        if !is_alerts && !file.ends_with(".md") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for name in words(&text).filter(|word| word.starts_with("foretell_")) {
+            // Crates have names like metrics.
+            if Path::new("crates").join(name.replace('_', "-")).is_dir() {
+                continue;
+            }
+            named += 1;
+            if !metrics.contains(name) && !metrics.contains(name.trim_end_matches("_bucket")) {
+                faults.push(format!("{file}: there is no metric `{name}`"));
+            }
+        }
+    }
+    assert!(named > 50, "found only {named} metrics: is the search wrong?");
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+#[test]
+fn the_architecture_lists_every_module_crate_and_dependency() {
+    let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let dependencies = manifest.split_once("[workspace.dependencies]").unwrap().1;
+    let dependencies = dependencies.split_once("\n[").unwrap().0.lines();
+    let dependencies = dependencies.filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let (_, table) = page.split_once("## Dependencies").unwrap();
+    let listed: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(|names| names.split(", "))
+        .collect();
+    let is_ours = |name: &&str| name.starts_with("foretell-");
+    let mut faults: Vec<String> = dependencies
+        .filter(|name| !is_ours(name) && !name.starts_with('#') && !listed.contains(name))
+        .map(|name| format!("`{name}` is not in the table of dependencies"))
+        .collect();
+    let entries = |folder: &str| {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let folders = entries.filter(|path| path.is_dir());
+        folders.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+    };
+    for name in entries("src").chain(entries("crates")).map(|name| name.replace('-', "_")) {
+        if !page.contains(&format!("[`{name}`]")) && !page.contains(&format!("`src/{name}`")) {
+            faults.push(format!("`{name}` is not in the code map"));
+        }
+    }
+    faults.sort();
+    assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+}
+
+/// Sequences of letters, digits and underscores.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
 }
 
 fn is_file(name: &str) -> bool {
