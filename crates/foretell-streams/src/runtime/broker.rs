@@ -1,4 +1,4 @@
-//! The port to a broker: all that the runtime asks of one. `foretell-kafka` implements it over librdkafka,
+//! The port to a broker: every call that the runtime makes. `foretell-kafka` implements it over librdkafka,
 //! [`crate::local`] in this process.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::record::{
 
 /// A connection to a cluster: the port that a broker's client implements.
 ///
-/// Take it as `Arc<dyn Broker>`, and the same code runs on a Kafka and in a test:
+/// Code that takes it as `Arc<dyn Broker>` runs on a Kafka cluster and in a test:
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ use crate::record::{
 ///     time::{EventTime, SystemClock},
 /// };
 ///
-/// /// All records of a partition up to its end.
+/// /// Counts the records of a partition up to its end.
 /// fn read_all(broker: &dyn Broker, source: &TopicPartition) -> Result<usize, BrokerError> {
 ///     let mut records = Vec::new();
 ///     let mut reader = broker.read(source, ReadFrom::Beginning)?;
@@ -41,66 +41,65 @@ use crate::record::{
 /// # Ok::<(), BrokerError>(())
 /// ```
 pub trait Broker: Send + Sync {
-    /// Joins a group with one worker's consumer and producer. Does not wait for an assignment.
+    /// Joins a group with the consumer and the producer of one worker. Does not wait for an assignment.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`] if the settings are refused; [`BrokerError::Retry`] if no broker answers.
+    /// [`BrokerError::Fatal`] if the settings are rejected; [`BrokerError::Retry`] if no broker answers.
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError>;
 
-    /// Opens a reader of one partition outside any group, committed records only: for restores, and for tables
-    /// that every instance reads whole.
+    /// Opens a reader of one partition outside any group, committed records only: for restores, and for topics that every
+    /// instance reads as a whole.
     ///
     /// # Errors
-    /// [`BrokerError`], such as for a topic that does not exist.
+    /// [`BrokerError`], for example if the topic does not exist.
     fn read(&self, source: &TopicPartition, from: ReadFrom)
     -> Result<Box<dyn Reader>, BrokerError>;
 
     /// Opens a follower of several partitions outside any group, committed records only: one client for all of them.
     ///
     /// # Errors
-    /// [`BrokerError`] if no consumer can be made.
+    /// [`BrokerError`] if the consumer cannot be created.
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError>;
 
     /// Opens a publisher, which writes outside any transaction (idempotent, acknowledged by all in-sync replicas).
     ///
     /// # Errors
-    /// [`BrokerError`] if no producer can be made.
+    /// [`BrokerError`] if the producer cannot be created.
     fn publish(&self) -> Result<Box<dyn Publisher>, BrokerError>;
 
-    /// Creates those of `topics` that do not exist, and returns their names. Waits until the
-    /// created ones can be used.
+    /// Creates those of `topics` that do not exist, and returns their names. Waits until they can be used.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`], such as when an existing topic has another number of partitions.
+    /// [`BrokerError::Fatal`], for example if an existing topic has another number of partitions.
     fn create_topics(&self, topics: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError>;
 
-    /// The offset after the last record of `source` at present.
+    /// Returns the present end offset of `source`: the last stable offset or the high watermark, by `isolation`.
     ///
     /// # Errors
-    /// [`BrokerError`], such as for a topic that does not exist.
+    /// [`BrokerError`], for example if the topic does not exist.
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError>;
 
-    /// The number of partitions of `topic`, or `None` if it does not exist. `None` may take some seconds, because one broker
-    /// of a cluster may not know a new topic yet.
+    /// Returns the number of partitions of `topic`, or `None` if it does not exist. `None` may take some seconds, because a
+    /// broker of the cluster may have outdated metadata.
     ///
     /// # Errors
     /// [`BrokerError`] if no broker answers.
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError>;
 }
 
-/// A worker's part in a consumer group. [`Membership::new`] takes it from a topology.
+/// The settings of a worker's membership in a consumer group. [`Membership::new`] derives them from a topology.
 #[derive(Clone, Debug)]
 pub struct Membership {
     /// The consumer group.
     pub group: String,
-    /// This worker's name, which no other worker of the group has, and which is the same after a restart: it is the
-    /// transactional id, by which a worker fences its predecessor.
+    /// The name of the worker, unique in its group and the same after a restart. Together with the group it is the
+    /// transactional id, by which a worker fences its predecessor (KIP-98).
     pub member: String,
     /// The topic that the group subscribes to; its partitions number the tasks.
     pub lead: Topic,
-    /// Topics with the same number of partitions that follow the lead's assignment.
+    /// The co-partitioned topics: they have as many partitions as the lead, and are assigned with it.
     pub co_partitioned: Vec<Topic>,
-    /// Whether a commit is a transaction.
+    /// Whether commits are transactions.
     pub guarantee: ProcessingGuarantee,
 }
 
@@ -120,100 +119,99 @@ pub enum ProcessingGuarantee {
     #[default]
     #[serde(rename = "exactly_once_v2")]
     ExactlyOnce,
-    /// Outputs are written first, then changelogs, then offsets. After a failure records may come twice, and a process that
-    /// stalled in the middle of a commit may overwrite what the new owner of its tasks has stored.
+    /// Outputs are written first, then changelogs, then offsets. After a failure, records may be processed twice, and a
+    /// process that stalled during a commit may overwrite changes of the new owner of its tasks.
     AtLeastOnce,
 }
 
-/// One worker's part in a group: its consumer and its producer, on one thread.
+/// A member of a consumer group: the consumer and the producer of one worker, on one thread.
 ///
 /// ```text
 ///   poll ─▶ Assigned(p) ─▶ assign(p) ─▶ resume(inputs)  … records of p's inputs follow
 ///        ─▶ Revoked(p)  ─▶ commit (or abort if lost) ─▶ unassign(p)
 ///   send* ─▶ (flush ─▶ send*) ─▶ commit(offsets) ──ok──▶ the next send opens the next transaction
-///                                    └── Err(Abort) ──▶ abort() ──▶ records since the last commit come again
+///                                    └── Err(Abort) ──▶ abort() ──▶ records since the last commit are polled again
 /// ```
 ///
-/// A rebalance is only announced by `poll`, never carried out inside it: the member goes on owning
-/// the partitions until the worker answers, so that the commit before a revocation is an ordinary
-/// one.
+/// `poll` only announces a rebalance. The member owns the partitions until the worker answers, so the commit before a
+/// revocation is an ordinary commit.
 ///
-/// A caller must be ready for these, because librdkafka does them:
+/// A caller must expect the following, because librdkafka does it:
 /// - `poll` returns fewer records than there are, or none, and the others later;
-/// - `poll` appends records *and* returns an error or a rebalance: these records are delivered, and not again;
+/// - `poll` appends records *and* returns an error or a rebalance: these records are not delivered again;
 /// - an error hides a rebalance, which the next `poll` announces;
-/// - after [`Member::pause`], records that were already fetched are delivered once more;
+/// - after [`Member::pause`], records that were already fetched are still delivered;
 /// - an error is returned again by a later call, even by one of the next transaction;
 /// - a record that `send` has accepted is lost, and `send`, `flush` or `commit` returns the error later, no later than the
 ///   `commit` of that record;
 /// - a call for several inputs or tasks fails after it took effect for some or all of them: it can be repeated.
 ///
-/// An implementation must not skip a record, or deliver one again without an abort, though librdkafka does.
-/// Where a pause, a resume, a rebalance or an error moves librdkafka's position, the member moves it back.
+/// An implementation must neither skip a record nor deliver one again without an abort, although librdkafka does both.
+/// If a pause, a resume, a rebalance or an error moves the position of librdkafka, the member seeks back.
 pub trait Member {
     /// Waits at most `wait` for records, appends them to `records`, in order within each partition, and returns a change of
-    /// the assignment if there is one to be answered. Call it again within the session time-out, even when all partitions
-    /// are paused.
+    /// the assignment if there is one to be answered. Call it again within the session timeout, even if all partitions are
+    /// paused.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn poll(
         &mut self,
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError>;
 
-    /// Answers [`Rebalance::Assigned`]: assigns every input of `tasks`, paused, at the group's committed offset, or at the
-    /// beginning where there is none. Call it even for no tasks.
+    /// Answers [`Rebalance::Assigned`]: assigns every input of `tasks`, paused, at the committed offset of the group, or at
+    /// the beginning if there is none. Call it even for no tasks.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
 
     /// Answers [`Rebalance::Revoked`]: stops reading every input of `tasks`.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn unassign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError>;
 
-    /// Stops fetching `inputs`, which stay assigned: while their tasks restore, or when their queues are full.
-    /// Records already fetched may still come once.
+    /// Stops fetching `inputs`, which stay assigned: while their tasks restore, or while their queues are full. Records that
+    /// were already fetched may still be delivered.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn pause(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// Goes on fetching `inputs`, where they were paused.
+    /// Fetches `inputs` again, from where they were paused.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError>;
 
-    /// The offset after the last record of an assigned input that `poll` returned, or the end of the partition if it was
-    /// reached: the last offsets may belong to markers of transactions. 0 if nothing was read yet from the beginning.
+    /// Returns the offset after the last record of an assigned input that `poll` returned, or the end of the partition if
+    /// that was reached: the last offsets may be transaction markers. 0 if nothing was read yet from the beginning.
     fn position(&self, input: &TopicPartition) -> Offset;
 
-    /// Writes a record; exactly once, in the open transaction or a new one. Waits for the broker only when too many bytes
-    /// are in flight.
+    /// Sends a record; exactly once, in the open transaction or a new one. Waits for the broker only if too many bytes are
+    /// in flight.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
-    /// else by recovery.
+    /// [`BrokerError::Unsendable`] if this record cannot be written; [`BrokerError::Gone`] if the topic does not exist;
+    /// otherwise named after the recovery.
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError>;
 
-    /// At least once: waits until everything sent so far is written, so that later records can rely on it. In a transaction
-    /// it does nothing.
+    /// At least once: waits until everything sent so far is written, because later records depend on it. In a transaction it
+    /// does nothing.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`]: something was not written; call [`Member::abort`]. [`BrokerError::Retry`]: not yet.
+    /// [`BrokerError::Abort`]: a record was not written; call [`Member::abort`]. [`BrokerError::Retry`]: not all records are
+    /// written yet.
     fn flush(&mut self) -> Result<(), BrokerError>;
 
-    /// Makes everything sent since the last commit durable, together with `offsets` (each the next
-    /// one to read). Exactly once: all or nothing. At least once: first the records, then the offsets.
-    /// With nothing sent and no offsets it does nothing.
+    /// Makes everything sent since the last commit durable, together with `offsets` (each is the next to read). Exactly once:
+    /// all or nothing. At least once: first the records, then the offsets. Without records and offsets it does nothing.
     ///
     /// # Errors
-    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`]. (At least once, some of it may have.)
+    /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`]. (At least once, a part may have taken effect.)
     /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
 
@@ -221,26 +219,26 @@ pub trait Member {
     /// No record fetched before the abort is delivered after it.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn abort(&mut self) -> Result<(), BrokerError>;
 
-    /// Leaves the group at once, without waiting for the session to run out. Commits nothing.
+    /// Leaves the group at once, without waiting for the session timeout. Commits nothing.
     ///
     /// # Errors
-    /// [`BrokerError`]; the member is gone all the same.
+    /// [`BrokerError`]; the member is closed all the same.
     fn leave(self: Box<Self>) -> Result<(), BrokerError>;
 }
 
-/// A change of a member's assignment. Partition numbers are the lead's.
+/// A change of a member's assignment. A task has the number of its partition of the lead topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rebalance {
     /// These tasks are assigned in addition, perhaps none.
     Assigned(Vec<Partition>),
-    /// These tasks are taken away.
+    /// These tasks are revoked.
     Revoked {
-        /// The tasks that are taken away.
+        /// The revoked tasks.
         tasks: Vec<Partition>,
-        /// Whether they are lost already, because the session timed out: abort, do not commit.
+        /// Whether the tasks are lost already, because the session has timed out: abort, do not commit.
         lost: bool,
     },
 }
@@ -256,24 +254,25 @@ pub enum ReadFrom {
     End,
 }
 
-/// The records up to which a log is considered (`isolation.level`).
+/// Which end of a partition is meant (`isolation.level`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Records before the first open transaction: up to the last stable offset.
+    /// The last stable offset: the end of the records before the first open transaction.
     ReadCommitted,
-    /// All records: up to the high watermark.
+    /// The high watermark: the end of all records.
     ReadUncommitted,
 }
 
 /// A reader of one partition, committed records only.
 ///
-/// A caller must be ready for these: it returns fewer records than there are; it appends records *and* returns an error, and
-/// does not return them again; it reports an end that it has reported before, without the records written since.
+/// A caller must expect that it returns fewer records than there are; that it appends records *and* returns an error, and
+/// does not return these records again; that it reports an end which it has reported before, without the records written
+/// since.
 pub trait Reader: Send {
     /// Waits at most `wait` for records and appends them to `records`, even if it returns an error.
     ///
     /// # Errors
-    /// [`BrokerError`] by recovery.
+    /// [`BrokerError`], named after the recovery.
     fn read(
         &mut self,
         wait: Duration,
@@ -286,23 +285,23 @@ pub trait Reader: Send {
 pub enum ReadTo {
     /// There may be more records.
     More,
-    /// The end of the partition at some time since the reader was opened, records of aborted or open transactions not
-    /// counted. To reach a later end, open another reader, or compare offsets.
+    /// The end of the partition as it was at some time since the reader was opened, without records of aborted or open
+    /// transactions. To reach a later end, open another reader, or compare offsets.
     End,
 }
 
-/// A reader of several partitions, which may be opened and closed at any time; committed records only.
+/// A reader of several partitions, committed records only. Partitions can be opened and closed at any time.
 pub trait Follower: Send {
-    /// Starts to follow `source`, and returns the offset from which on.
+    /// Starts to follow `source`, and returns the offset at which it starts.
     ///
     /// # Errors
-    /// [`BrokerError`], such as for a topic that does not exist.
+    /// [`BrokerError`], for example if the topic does not exist.
     fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError>;
 
     /// Stops following `source`.
     ///
     /// # Errors
-    /// [`BrokerError`]: make another follower.
+    /// [`BrokerError`]: create another follower.
     fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError>;
 
     /// Waits at most `wait` for records and appends them to `records`, in order within each partition.
@@ -314,30 +313,30 @@ pub trait Follower: Send {
 
 /// A producer outside any transaction.
 pub trait Publisher: Send {
-    /// Sends a record. Waits only when too many bytes are in flight.
+    /// Sends a record. Waits only if too many bytes are in flight.
     ///
     /// # Errors
-    /// [`BrokerError::Unsendable`] if this very record can't be written; [`BrokerError::Gone`] if none can;
-    /// else by recovery.
+    /// [`BrokerError::Unsendable`] if this record cannot be written; [`BrokerError::Gone`] if the topic does not exist;
+    /// otherwise named after the recovery.
     fn send(&mut self, record: OutputRecord) -> Result<(), BrokerError>;
 
     /// Waits until everything sent is acknowledged.
     ///
     /// # Errors
-    /// [`BrokerError`] if something was not, after the broker's own retries.
+    /// [`BrokerError`] if a record was not written, after the retries of the producer.
     fn flush(&mut self) -> Result<(), BrokerError>;
 }
 
-/// The settings of a topic to create. [`TopicSpec::all_of`] lists those of a topology.
+/// The settings of a topic to create. [`TopicSpec::all_of`] returns those of a topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// The topic.
+    /// The name of the topic.
     pub name: Topic,
     /// The number of partitions.
     pub partitions: u32,
-    /// What is kept, and how long.
+    /// Which records are kept, and how long.
     pub cleanup: Cleanup,
-    /// The largest record batch, in bytes, if not the broker's default (`max.message.bytes`).
+    /// The largest record batch in bytes (`max.message.bytes`); `None` for the default of the broker.
     pub message_bytes_max: Option<u32>,
 }
 
@@ -346,14 +345,14 @@ pub struct TopicSpec {
 pub enum Cleanup {
     /// Records of the last `retention`, or all records without one.
     Delete {
-        /// `retention.ms`
+        /// The time for which records are kept (`retention.ms`).
         retention: Option<Duration>,
     },
     /// The last record of every key.
     Compact,
     /// The last record of every key, for `retention`.
     CompactDelete {
-        /// `retention.ms`
+        /// The time for which records are kept (`retention.ms`).
         retention: Duration,
     },
 }
@@ -368,7 +367,7 @@ pub enum Timestamps {
 }
 
 impl Timestamps {
-    /// Kafka's name of this setting.
+    /// The value of Kafka's setting `message.timestamp.type`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -379,9 +378,9 @@ impl Timestamps {
 }
 
 impl Cleanup {
-    /// The timestamps that a topic with this policy needs, if it matters. Retention goes by timestamps, so with a retention
-    /// they are set on append: otherwise a record of a past event would be deleted at once. A compacted topic keeps those
-    /// of its writers, because a restore takes stream time from the records of a changelog.
+    /// Returns the timestamps that a topic with this policy needs; `None` if both will do. Retention uses the timestamps, so
+    /// with a retention they are set on append: otherwise a record of a past event would be deleted at once. A compacted
+    /// topic keeps the timestamps of its producers, because a restore takes stream time from the records of a changelog.
     #[must_use]
     pub fn timestamps(self) -> Option<Timestamps> {
         match self {
@@ -392,11 +391,11 @@ impl Cleanup {
     }
 }
 
-/// A failed call to a broker; each variant is named for the recovery.
+/// An error of a call to a broker. Each variant is named after the recovery.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The broker is not available: make the same call again.
-    #[error("the broker is not available just now: {0}")]
+    #[error("the broker is not available: {0}")]
     Retry(String),
     /// The transaction cannot be committed: call [`Member::abort`], discard, and process again.
     #[error("the transaction must be aborted: {0}")]
@@ -404,20 +403,20 @@ pub enum BrokerError {
     /// Another member with this name or these partitions has taken over: drop the member and join again.
     #[error("fenced by another member: {0}")]
     Fenced(String),
-    /// This record can never be written (larger than the limit, an unknown partition): send it to the dead-letter topic.
+    /// This record can never be written (it exceeds the size limit, or its partition does not exist): dead-letter it.
     #[error("cannot write to {topic}: {reason}")]
     Unsendable {
-        /// The topic that refused it.
+        /// The topic that rejected the record.
         topic: Topic,
-        /// The reason.
+        /// The reason given by the broker or the client.
         reason: String,
     },
-    /// The position does not exist any more. A member reports this once and goes on with the oldest record; for a reader,
-    /// open another one.
-    #[error("the log was cut off before {0}")]
+    /// The position no longer exists, because records were deleted. A member reports this once and continues with the oldest
+    /// record; a reader has to be opened again.
+    #[error("the log was truncated: the position in {0} no longer exists")]
     OutOfRange(TopicPartition),
-    /// A topic does not exist, as several answers said: stop until an operator has created it. It is not
-    /// the fault of the record that was to be written there.
+    /// A topic does not exist, according to several answers: stop until an operator has created it. The records for it are
+    /// not dead-lettered.
     #[error("topic {0} does not exist: create it and start again")]
     Gone(Topic),
     /// An operator must act: stop with this message.

@@ -1,4 +1,4 @@
-//! What a topology asks of a broker: its topics, and a membership of the group that processes it.
+//! The topics of a topology, and the membership of the group that processes it.
 
 use crate::{
     runtime::broker::{Cleanup, Membership, ProcessingGuarantee, TopicSpec},
@@ -20,9 +20,10 @@ impl Membership {
 }
 
 impl TopicSpec {
-    /// Every topic of `topology` with the same number of partitions, to be passed to
-    /// [`Broker::create_topics`](crate::runtime::broker::Broker::create_topics): changelogs are compacted, all other topics keep their records.
-    /// Adjust what should differ, such as a retention, before you create them.
+    /// Returns the settings of every topic of `topology`, for
+    /// [`Broker::create_topics`](crate::runtime::broker::Broker::create_topics). All have the same number of partitions;
+    /// changelogs are compacted, and all other topics keep their records. Adjust settings that should differ, such as the
+    /// retention, before you create the topics.
     ///
     /// ```
     /// use std::sync::Arc;

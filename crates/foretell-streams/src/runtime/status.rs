@@ -13,30 +13,30 @@ use crate::time::{EventTime, WallTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// It reads its changelogs.
+    /// It restores its stores from their changelogs.
     Restoring,
     /// It processes records.
     Running,
-    /// Its next record waits for something.
+    /// Its next record has to wait; [`TaskStatus::blocked_by`] says why.
     Blocked,
 }
 
 /// The status of a task, as of the last commit.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskStatus {
-    /// The task's number.
+    /// The number of the task: the partition of its inputs.
     pub partition: i32,
-    /// What it does at present.
+    /// The state of the task.
     pub state: TaskState,
-    /// The reason why its next record must wait, if it must.
+    /// The reason why its next record has to wait, if it has to.
     pub blocked_by: Option<String>,
-    /// Since when nothing was processed because of such reasons.
+    /// The time since which no record was processed because each had to wait.
     pub blocked_since: Option<WallTime>,
-    /// The stream time, if there was a record.
+    /// The stream time, or `None` before the first record.
     pub stream_time: Option<EventTime>,
     /// The number of queued records.
     pub buffered: usize,
-    /// The number of changelog records read by the present or last restore.
+    /// The number of changelog records that the present or last restore has read.
     pub restored: usize,
     /// The number of changelog records still to be restored, at most.
     pub restore_remaining: u64,
