@@ -21,8 +21,6 @@ pub mod codec;
 mod debug;
 pub mod local;
 pub mod metrics;
-#[cfg(test)]
-pub(crate) mod planted;
 pub mod record;
 pub mod runtime;
 #[cfg(test)]
@@ -32,8 +30,9 @@ pub mod task;
 pub mod time;
 pub mod topology;
 
-// fjall allocates as many entries as a damaged file claims, up to 40 GiB, before it reads them. This allocator reserves
-// addresses for that and the read fails; glibc's refuses on a small machine, which ends the process.
+// Before fjall reads entries, it allocates as many as the file claims: up to 40 GiB for a corrupted file. mimalloc only
+// reserves address space for that, and the read then fails. glibc's allocator fails on a small machine, which ends the
+// process.
 #[cfg(test)]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

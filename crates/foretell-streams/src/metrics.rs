@@ -1,4 +1,4 @@
-//! Metrics, after those of Kafka Streams (KIP-444), in Prometheus' units.
+//! Metrics, modelled on those of Kafka Streams (KIP-444), in the base units of Prometheus.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -7,49 +7,48 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-/// A counter that a processor adds to with [`Context::count`](crate::topology::Context::count), so that it counts what was
-/// committed.
+/// A counter for [`Context::count`](crate::topology::Context::count), which adds to it when the record is committed.
 #[derive(Clone, Debug)]
 pub struct Counter(IntCounter);
 
 impl Counter {
-    /// Wraps a counter of Prometheus.
+    /// Wraps a Prometheus counter.
     #[must_use]
     pub fn new(counter: IntCounter) -> Self {
         Self(counter)
     }
 
-    /// One that nobody else reads.
+    /// A counter that no registry exposes.
     #[cfg(test)]
     pub(crate) fn unread() -> Self {
         Self(IntCounter::new("unread", "unread").expect("the name is a valid one"))
     }
 
-    /// Adds at once, whatever becomes of the present record.
+    /// Adds `by` at once, even if the present record is aborted later.
     pub fn add(&self, by: u64) {
         self.0.inc_by(by);
     }
 
-    /// The count so far.
+    /// Returns the count so far.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.get()
     }
 }
 
-/// The kind of a metric, as Prometheus names it.
+/// The Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts observations by size.
+    /// Counts of observations by size, in buckets.
     Histogram,
 }
 
 impl MetricKind {
-    /// Prometheus' word for it.
+    /// Returns the name of the type in the Prometheus exposition format.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,23 +59,23 @@ impl MetricKind {
     }
 }
 
-/// A metric as it was registered.
+/// The declaration of a registered metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredMetric {
     /// The name in the registry.
     pub name: String,
-    /// One sentence about it.
+    /// The help text: one sentence.
     pub help: String,
-    /// Counter, gauge or histogram.
+    /// The type.
     pub kind: MetricKind,
-    /// Names of its labels.
+    /// The names of its labels.
     pub labels: Vec<String>,
-    /// Upper bounds of a histogram's buckets.
+    /// The upper bounds of the buckets of a histogram; otherwise empty.
     pub buckets: Vec<f64>,
 }
 
-/// Creates metrics, registers each, and keeps a list of them: for an application's own metrics beside this crate's. (A
-/// registry lists only metrics that have series.)
+/// Creates metrics, registers them, and lists their declarations, also for the metrics of an application. (A registry lists
+/// only metrics that have series.)
 ///
 /// ```
 /// use foretell_streams::metrics::{Counter, Registration};
@@ -97,13 +96,13 @@ pub struct Registration<'r> {
 }
 
 impl<'r> Registration<'r> {
-    /// Registers metrics in `registry`.
+    /// A registration into `registry`.
     #[must_use]
     pub fn in_registry(registry: &'r Registry) -> Self {
         Self { registry, declared: RefCell::default() }
     }
 
-    /// The metrics registered so far, in order.
+    /// Returns the metrics registered so far, in order.
     #[must_use]
     pub fn declared(&self) -> Vec<DeclaredMetric> {
         self.declared.borrow().clone()
@@ -130,12 +129,12 @@ impl<'r> Registration<'r> {
     /// Creates a counter.
     ///
     /// # Errors
-    /// If the registry has a metric of this name, or the name is not a valid one.
+    /// If the registry has a metric with this name, or the name is invalid.
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         self.add(IntCounter::new(name, help)?, MetricKind::Counter, &[])
     }
 
-    /// Creates a gauge of whole numbers.
+    /// Creates an integer gauge.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -143,7 +142,7 @@ impl<'r> Registration<'r> {
         self.add(IntGauge::new(name, help)?, MetricKind::Gauge, &[])
     }
 
-    /// Creates a gauge of fractions, such as seconds.
+    /// Creates a floating-point gauge, for example of seconds.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -151,7 +150,7 @@ impl<'r> Registration<'r> {
         self.add(Gauge::new(name, help)?, MetricKind::Gauge, &[])
     }
 
-    /// Creates counters by some labels.
+    /// Creates a counter with labels.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -164,8 +163,8 @@ impl<'r> Registration<'r> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels)?, MetricKind::Counter, &[])
     }
 
-    /// Creates counters by one label. Those of its `known` values are exposed as 0 from the start, so that the first count
-    /// is seen as an increase.
+    /// Creates a counter with one label. The series of the `known` values of the label are exposed as 0 from the start, so
+    /// that Prometheus sees their first count as an increase.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -183,7 +182,7 @@ impl<'r> Registration<'r> {
         Ok(counters)
     }
 
-    /// Creates gauges by some labels.
+    /// Creates an integer gauge with labels.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -196,7 +195,7 @@ impl<'r> Registration<'r> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels)?, MetricKind::Gauge, &[])
     }
 
-    /// Creates a histogram; `buckets` are the upper bounds.
+    /// Creates a histogram; `buckets` are the upper bounds of its buckets.
     ///
     /// # Errors
     /// See [`Self::counter`].
@@ -211,16 +210,16 @@ impl<'r> Registration<'r> {
     }
 }
 
-/// For how long one task is blocked. A task that has gone is not.
-pub(crate) struct BlockedFor(IntGauge);
+/// The gauge of the time for which one task has been blocked. It is reset to 0 on drop.
+pub(crate) struct BlockedSeconds(IntGauge);
 
-impl BlockedFor {
-    pub(crate) fn tell(&self, span: Duration) {
+impl BlockedSeconds {
+    pub(crate) fn set(&self, span: Duration) {
         self.0.set(i64::try_from(span.as_secs()).unwrap_or(i64::MAX));
     }
 }
 
-impl Drop for BlockedFor {
+impl Drop for BlockedSeconds {
     fn drop(&mut self) {
         self.0.set(0);
     }
@@ -256,19 +255,19 @@ pub struct StreamsMetrics {
     threads_alive: IntGauge,
 }
 
-/// Milliseconds to minutes; a commit of an idle broker takes about 10 ms.
+/// 2 ms to 30 s; a commit on an idle broker takes about 10 ms.
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 impl StreamsMetrics {
     /// Creates the metrics in `registry`.
     ///
     /// # Errors
-    /// If `registry` has them already: register once, and clone.
+    /// If `registry` has them already: register once, and clone the result.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Self::declare(&Registration::in_registry(registry))
     }
 
-    /// Registers the layer's metrics through `to`, which lists them.
+    /// Creates the metrics through `to`, which lists their declarations.
     ///
     /// # Errors
     /// If the registry has them already.
@@ -342,7 +341,7 @@ impl StreamsMetrics {
         })
     }
 
-    /// Metrics in a registry of their own that nothing exposes: for tests, examples and applications without Prometheus.
+    /// Creates the metrics in a new registry that is not exposed: for tests, examples and applications without Prometheus.
     #[must_use]
     pub fn unregistered() -> Self {
         Self::register(&Registry::new()).expect("an empty registry has none of them")
@@ -352,9 +351,9 @@ impl StreamsMetrics {
         Counter(self.records.with_label_values(&[topic]))
     }
 
-    /// Tells for how long a task is blocked, for as long as the task is there.
-    pub(crate) fn blocked(&self, worker: &str, task: &str) -> BlockedFor {
-        BlockedFor(self.blocked.with_label_values(&[worker, task]))
+    /// The gauge of the time for which a task has been blocked.
+    pub(crate) fn blocked(&self, worker: &str, task: &str) -> BlockedSeconds {
+        BlockedSeconds(self.blocked.with_label_values(&[worker, task]))
     }
 
     pub(crate) fn punctuation_failed(&self) {
@@ -379,14 +378,15 @@ impl StreamsMetrics {
         Counter(self.records_before_2000.with_label_values(&[topic]))
     }
 
-    /// What is counted of an input is there from the start, as 0.
-    pub(crate) fn begin_input(&self, topic: &str) {
+    /// Exposes the counters of an input topic as 0, so that Prometheus sees their first count as an increase.
+    pub(crate) fn expose_input(&self, topic: &str) {
         for of_topic in [&self.records, &self.records_ahead, &self.records_before_2000] {
             of_topic.with_label_values(&[topic]).inc_by(0);
         }
     }
 
-    /// Exposes the counters of dead letters of these classes as 0, so that the first of a class is seen as an increase.
+    /// Exposes the counters of dead letters of these classes as 0, so that Prometheus sees the first dead letter of a class as
+    /// an increase.
     pub fn begin_at_zero(&self, classes: &[&str]) {
         for class in classes {
             self.dead_letters.with_label_values(&[*class]);

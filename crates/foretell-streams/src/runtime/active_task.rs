@@ -1,49 +1,48 @@
-//! A task in the hands of a worker: where it is in its life, which of its inputs flow, and which of them it must
-//! wait for.
+//! An active task of a worker: its state, which of its inputs are fetched, and which it must wait for.
 //!
 //! ```text
-//!   Restoring ──every changelog read──▶ Running ◀──it works again── Blocked
-//!                                          └──a record must wait──────▶┘
+//!   Restoring ──every changelog read──▶ Running ◀──processed on a retry─── Blocked
+//!                                          └──the next record has to wait────▶┘
 //! ```
 
 use std::time::Duration;
 
 use crate::{
-    metrics::{BlockedFor, StreamsMetrics},
+    metrics::{BlockedSeconds, StreamsMetrics},
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
-        backlog::{Backlog, Behind},
+        backlog::{Backlog, BehindInput},
         broker::Broker,
-        quiet::Quiet,
+        error::TurnError,
+        quiet::QuietPeriod,
         restore::Restore,
         status::{TaskState, TaskStatus},
-        worker::TurnError,
     },
     state::StateError,
     task::{Progress, Task},
     time::{Clock, EventTime, WallTime},
 };
 
-/// See the module.
+/// A task, the state of its inputs, and the reasons for which it waits.
 pub(super) struct ActiveTask {
     pub(super) task: Task,
     phase: Phase,
-    /// By the place of the input.
-    is_flowing: Vec<bool>,
-    /// Which inputs have more than has come.
+    /// Whether each input, by its index in the topology, is fetched rather than paused.
+    is_resumed: Vec<bool>,
     backlog: Backlog,
-    quiet: Quiet,
+    quiet: QuietPeriod,
+    /// Changelog records read by the present or last restore.
     restored: usize,
-    /// Why it waits, as it was published last.
-    published: Option<String>,
+    /// The reason for waiting in the last published status.
+    published_reason: Option<String>,
     blocked: Option<Blocked>,
 }
 
-/// Since when it waits, by both clocks, and where that is told.
+/// The start of a wait, by both clocks, and the metric that shows it.
 struct Blocked {
     elapsed: Duration,
     since: WallTime,
-    told: BlockedFor,
+    seconds: BlockedSeconds,
 }
 
 enum Phase {
@@ -52,77 +51,80 @@ enum Phase {
     Blocked { until: Duration, reason: String },
 }
 
-/// What is to be done with the inputs of a task.
+/// Inputs of a task to be paused and resumed.
 #[derive(Default)]
-pub(super) struct Flow {
+pub(super) struct InputChanges {
     pub(super) pause: Vec<TopicPartition>,
     pub(super) resume: Vec<TopicPartition>,
 }
 
-/// A blocked record is tried again so often.
+/// The interval of retries of a blocked record.
 const BLOCKED_WAIT: Duration = Duration::from_millis(200);
 
 impl ActiveTask {
-    /// A new task, about to be restored. Its inputs must be paused.
+    /// A new task, to be restored. Its inputs must be paused.
     pub(super) fn open(task: Task, clock: &dyn Clock) -> Self {
         let phase = Phase::Restoring(Restore::of(&task));
-        let is_flowing = vec![false; task.inputs().len()];
-        let (backlog, quiet) = (Backlog::Unknown, Quiet::since(clock.elapsed()));
+        let is_resumed = vec![false; task.inputs().len()];
         Self {
             task,
             phase,
-            is_flowing,
-            backlog,
-            quiet,
+            is_resumed,
+            backlog: Backlog::Unknown,
+            quiet: QuietPeriod::starting_at(clock.elapsed()),
             restored: 0,
-            published: None,
+            published_reason: None,
             blocked: None,
         }
     }
 
     /// Queues a record of one of its inputs.
     pub(super) fn add(&mut self, record: InputRecord) {
-        self.backlog.came(&record);
+        self.backlog.fetched(&record);
         self.task.add(record);
     }
 
-    /// What was processed since the last commit never was: its records come again.
-    pub(super) fn discarded(&mut self, clock: &dyn Clock) {
+    /// Discards everything since the last commit, after an abort. Its records are delivered again.
+    pub(super) fn discard(&mut self, clock: &dyn Clock) {
         self.task.roll_back();
         self.backlog = Backlog::Unknown;
-        self.quiet.end(clock.elapsed());
+        self.quiet.restart(clock.elapsed());
     }
 
     /// Whether a turn would find something to do without waiting.
     pub(super) fn has_work(&self) -> bool {
         match self.phase {
             Phase::Restoring(_) => true,
-            Phase::Running => self.task.buffered() > 0 && self.lacking().is_none(),
+            Phase::Running => self.task.buffered() > 0 && self.awaited_input().is_none(),
             Phase::Blocked { .. } => false,
         }
     }
 
-    /// Whether it is still to be found out which inputs are behind.
-    pub(super) fn wants_ends(&self) -> bool {
+    /// Whether the broker has to be asked for the ends of its inputs.
+    pub(super) fn needs_ends(&self) -> bool {
         self.is_restored() && self.backlog.is_unknown()
     }
 
-    /// These inputs are behind.
-    pub(super) fn wait_for(&mut self, inputs: Vec<Behind>, asked_at: Duration) {
+    /// Sets the inputs that are behind, by ends that were read at `asked_at`.
+    pub(super) fn wait_for(&mut self, inputs: Vec<BehindInput>, asked_at: Duration) {
         self.backlog = match inputs.is_empty() {
-            true => Backlog::Over,
+            true => Backlog::Done,
             false => Backlog::Behind { inputs, asked_at },
         };
     }
 
-    /// Sees how far its inputs have been read.
-    pub(super) fn look(&mut self, now: Duration, position: impl Fn(&TopicPartition) -> Offset) {
-        self.backlog.look(now, position);
+    /// Updates its backlog by the positions of the member.
+    pub(super) fn update_backlog(
+        &mut self,
+        now: Duration,
+        position: impl Fn(&TopicPartition) -> Offset,
+    ) {
+        self.backlog.update(now, position);
     }
 
     fn must_wait(&mut self, clock: &dyn Clock, idle_max: Duration) -> bool {
         let Self { task, backlog, .. } = self;
-        // Before each record: without a look at the clock, where nothing is waited for.
+        // This runs before each record, so it reads the clock only if the task waits for an input.
         if !backlog.is_behind() {
             return false;
         }
@@ -131,27 +133,32 @@ impl ActiveTask {
     }
 
     /// The input that it has to wait for.
-    fn lacking(&self) -> Option<&Behind> {
-        self.backlog.lacking(|input| self.task.buffered_of(input))
+    fn awaited_input(&self) -> Option<&BehindInput> {
+        self.backlog.awaited(|input| self.task.buffered_of(input))
     }
 
-    /// Whether the broker is to be asked if all its inputs are at their ends, since it has had nothing to do for `after`.
-    pub(super) fn may_be_quiet(&self, now: Duration, after: Duration, every: Duration) -> bool {
+    /// Whether to ask the broker if all inputs are at their ends, because it has had nothing to do for `after`.
+    pub(super) fn is_quiet_check_due(
+        &self,
+        now: Duration,
+        after: Duration,
+        every: Duration,
+    ) -> bool {
         matches!(self.phase, Phase::Running)
             && self.task.buffered() == 0
-            && self.lacking().is_none()
+            && self.awaited_input().is_none()
             && self.task.follows_stream_time()
-            && self.quiet.is_due(now, after, every)
+            && self.quiet.is_check_due(now, after, every)
     }
 
-    /// The answer, none if there was none: stream time may go on without records.
-    pub(super) fn answered(
+    /// Advances stream time by the result of a check, which is `None` if the broker did not answer.
+    pub(super) fn finish_quiet_check(
         &mut self,
         is_at_end: Option<bool>,
         every: Duration,
         clock: &dyn Clock,
     ) -> Result<(), StateError> {
-        let span = self.quiet.answered(clock.elapsed(), is_at_end, every);
+        let span = self.quiet.checked(clock.elapsed(), is_at_end, every);
         if span.is_zero() { Ok(()) } else { self.task.advance_stream_time(span, clock.now()) }
     }
 
@@ -160,7 +167,7 @@ impl ActiveTask {
         !matches!(self.phase, Phase::Restoring(_))
     }
 
-    /// Changelog records still to be read, at most.
+    /// The number of changelog records still to be read, at most.
     pub(super) fn restore_remaining(&self) -> u64 {
         match &self.phase {
             Phase::Restoring(restore) => restore.remaining(),
@@ -168,7 +175,7 @@ impl ActiveTask {
         }
     }
 
-    /// Restores on; true if that was the end of it.
+    /// Continues the restore; returns whether this ended it.
     pub(super) fn restore(
         &mut self,
         broker: &dyn Broker,
@@ -187,7 +194,8 @@ impl ActiveTask {
         Ok(is_done)
     }
 
-    /// Restores from the beginning of all changelogs. The records that have come meanwhile wait on: they would not come again.
+    /// Restores all stores from the beginning of their changelogs. Records that were fetched meanwhile stay queued: they
+    /// are not delivered again.
     pub(super) fn restart_restore(&mut self) -> Result<(), StateError> {
         let stores: Vec<_> = self.task.changelogs().map(|(store, _)| store).collect();
         stores.into_iter().try_for_each(|store| self.task.clear(store))?;
@@ -196,15 +204,14 @@ impl ActiveTask {
         Ok(())
     }
 
-    /// Processes at most `records_max` records, and the punctuations that are due; returns how many
-    /// records those were.
+    /// Processes at most `records_max` records, and the punctuations that are due. Returns the number of records.
     pub(super) fn process(
         &mut self,
         records_max: usize,
         idle_max: Duration,
         clock: &dyn Clock,
     ) -> Result<usize, StateError> {
-        let waited_for = match &self.phase {
+        let last_reason = match &self.phase {
             Phase::Restoring(_) => return Ok(0),
             Phase::Blocked { until, .. } if clock.elapsed() < *until => return Ok(0),
             Phase::Blocked { reason, .. } => Some(reason.clone()),
@@ -217,8 +224,8 @@ impl ActiveTask {
                 Progress::Processed => processed += 1,
                 Progress::Idle => break,
                 Progress::Blocked(reason) => {
-                    // Told once, however often it is tried again.
-                    if processed > 0 || waited_for.as_ref() != Some(&reason) {
+                    // Logged once, however often the record is retried.
+                    if processed > 0 || last_reason.as_ref() != Some(&reason) {
                         tracing::warn!(task = %self.task.partition(), reason, "a record has to wait");
                     }
                     let until = clock.elapsed() + BLOCKED_WAIT;
@@ -229,50 +236,50 @@ impl ActiveTask {
         }
         self.task.punctuate_wall_clock(clock.now())?;
         if processed > 0 || matches!(self.phase, Phase::Blocked { .. }) {
-            self.quiet.end(clock.elapsed());
+            self.quiet.restart(clock.elapsed());
         }
         Ok(processed)
     }
 
-    /// What to do with the inputs, if anything: they rest while the task restores, and one that has more
-    /// than `buffered_max` records waiting rests by itself.
-    pub(super) fn flow(&self, buffered_max: usize) -> Flow {
-        let mut flow = Flow::default();
-        for (input, is_flowing) in self.task.inputs().iter().zip(&self.is_flowing) {
+    /// The inputs to pause and resume. While the task restores, all are paused; later, an input with more than
+    /// `buffered_max` buffered records, until it has fewer than half as many.
+    pub(super) fn input_changes(&self, buffered_max: usize) -> InputChanges {
+        let mut changes = InputChanges::default();
+        for (input, is_resumed) in self.task.inputs().iter().zip(&self.is_resumed) {
             let buffered = self.task.buffered_of(input);
-            if *is_flowing && buffered > buffered_max {
-                flow.pause.push(input.clone());
-            } else if !is_flowing && self.is_restored() && buffered < buffered_max / 2 {
-                flow.resume.push(input.clone());
+            if *is_resumed && buffered > buffered_max {
+                changes.pause.push(input.clone());
+            } else if !is_resumed && self.is_restored() && buffered < buffered_max / 2 {
+                changes.resume.push(input.clone());
             }
         }
-        flow
+        changes
     }
 
-    /// That was done.
-    pub(super) fn flows(&mut self, inputs: &[TopicPartition], is_flowing: bool) {
-        for (input, flows) in self.task.inputs().iter().zip(&mut self.is_flowing) {
+    /// Notes that `inputs` were resumed or paused.
+    pub(super) fn set_resumed(&mut self, inputs: &[TopicPartition], is_resumed: bool) {
+        for (input, state) in self.task.inputs().iter().zip(&mut self.is_resumed) {
             if inputs.contains(input) {
-                *flows = is_flowing;
+                *state = is_resumed;
             }
         }
     }
 
-    /// Why its next record waits, if it does.
+    /// The reason why its next record waits, if it does.
     fn blocked_by(&self) -> Option<String> {
         match &self.phase {
             Phase::Restoring(_) => None,
             Phase::Running => {
-                let one = self.lacking().filter(|_| self.task.buffered() > 0)?;
-                let Behind { input, end, .. } = one;
-                Some(format!("records of {input} before offset {end} have still to come"))
+                let awaited = self.awaited_input().filter(|_| self.task.buffered() > 0)?;
+                let BehindInput { input, end, .. } = awaited;
+                Some(format!("waiting for records of {input} before offset {end}"))
             }
             Phase::Blocked { reason, .. } => Some(reason.clone()),
         }
     }
 
-    /// Takes note of whether it waits, after it was to process; `records` is how many it has.
-    pub(super) fn note_wait(
+    /// Updates the time for which it has been blocked, after it has processed `records` records in this turn.
+    pub(super) fn update_blocked(
         &mut self,
         records: usize,
         worker: &str,
@@ -288,16 +295,16 @@ impl ActiveTask {
         let blocked = self.blocked.get_or_insert_with(|| Blocked {
             elapsed: now,
             since: clock.now(),
-            told: metrics.blocked(worker, &task.to_string()),
+            seconds: metrics.blocked(worker, &task.to_string()),
         });
-        blocked.told.tell(now.saturating_sub(blocked.elapsed));
+        blocked.seconds.set(now.saturating_sub(blocked.elapsed));
     }
 
-    /// Whether it waits for something else than it did when this was asked last.
-    pub(super) fn wait_has_changed(&mut self) -> bool {
-        let waits = self.blocked_by();
-        let has_changed = self.published != waits;
-        self.published = waits;
+    /// Whether the reason why it waits is another than at the last call.
+    pub(super) fn blocked_reason_has_changed(&mut self) -> bool {
+        let reason = self.blocked_by();
+        let has_changed = self.published_reason != reason;
+        self.published_reason = reason;
         has_changed
     }
 

@@ -1,36 +1,37 @@
-//! Which inputs of a task are known to have more than has come. What the others have may be later than that, and has to
-//! wait, or stream time would pass it by (KIP-353, KIP-695).
+//! Inputs of a task that have more records than were fetched so far. Records of the other inputs may be later than those,
+//! and have to wait, or stream time would advance past them (KIP-353, KIP-695).
 //!
 //! ```text
-//!   Unknown ──the broker is asked──▶ Behind ──every end reached──▶ Caught up
-//!      ▲                               │  └──took long: more may have come──▶ Unknown
-//!      └── abort ── any                └──nothing came for too long──▶ Given up
+//!   Unknown ──the broker is asked──▶ Behind ──every end reached──▶ Done
+//!      ▲                               │  └──took long: there may be more by now──▶ Unknown
+//!      └── abort ── any                └──no record for `max_task_idle`──▶ Done
 //! ```
-//! An end is reached by its last record, or by the member's position: behind the last record there may be markers of
-//! transactions, or records of an aborted one, which never come.
+//! An end is reached by its last record, or by the member's position: after the last record there may be transaction
+//! markers or records of an aborted transaction, which are never delivered.
 
 use std::time::Duration;
 
 use crate::record::{InputRecord, Offset, TopicPartition};
 
-/// See the module.
+/// The inputs that a task waits for.
 pub(super) enum Backlog {
-    /// The broker is to be asked.
+    /// The broker has to be asked for the ends of the inputs.
     Unknown,
-    /// Of these inputs something is still to come.
-    Behind { inputs: Vec<Behind>, asked_at: Duration },
-    /// Nobody is waited for.
-    Over,
+    /// The inputs that were not read to their ends yet, and when those were asked for.
+    Behind { inputs: Vec<BehindInput>, asked_at: Duration },
+    /// The task waits for no input.
+    Done,
 }
 
-/// An input with records before `end` that have not come yet.
-pub(super) struct Behind {
+/// An input with records before `end` that were not fetched yet.
+pub(super) struct BehindInput {
     pub(super) input: TopicPartition,
     pub(super) end: Offset,
+    /// Since when the task has no record of it.
     pub(super) empty_since: Option<Duration>,
 }
 
-/// What comes while it catches up for longer than this is a backlog, too.
+/// The time of catching up after which the ends are asked for again: by then new records may be a backlog, too.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Backlog {
@@ -42,36 +43,40 @@ impl Backlog {
         matches!(self, Self::Behind { .. })
     }
 
-    fn inputs(&self) -> &[Behind] {
+    fn inputs(&self) -> &[BehindInput] {
         match self {
             Self::Behind { inputs, .. } => inputs,
-            Self::Unknown | Self::Over => &[],
+            Self::Unknown | Self::Done => &[],
         }
     }
 
-    /// A record has come.
-    pub(super) fn came(&mut self, record: &InputRecord) {
+    /// Notes a fetched record, which may be the last before an end.
+    pub(super) fn fetched(&mut self, record: &InputRecord) {
         if let Self::Behind { inputs, .. } = self {
             inputs.retain(|one| one.input != record.source || record.offset.next() < one.end);
         }
     }
 
-    /// Lets go of what has been read to its end.
-    pub(super) fn look(&mut self, now: Duration, position: impl Fn(&TopicPartition) -> Offset) {
+    /// Removes the inputs that were read to their ends, by the member's positions.
+    pub(super) fn update(&mut self, now: Duration, position: impl Fn(&TopicPartition) -> Offset) {
         let Self::Behind { inputs, asked_at } = self else { return };
         inputs.retain(|one| position(&one.input) < one.end);
         if inputs.is_empty() {
             let was_long = now.saturating_sub(*asked_at) > ASK_AGAIN_AFTER;
-            *self = if was_long { Self::Unknown } else { Self::Over };
+            *self = if was_long { Self::Unknown } else { Self::Done };
         }
     }
 
-    /// The first input that is behind, and has nothing at hand.
-    pub(super) fn lacking(&self, buffered: impl Fn(&TopicPartition) -> usize) -> Option<&Behind> {
+    /// The first input that is behind and has no buffered record.
+    pub(super) fn awaited(
+        &self,
+        buffered: impl Fn(&TopicPartition) -> usize,
+    ) -> Option<&BehindInput> {
         self.inputs().iter().find(|one| buffered(&one.input) == 0)
     }
 
-    /// Whether the next record has to wait for one of them; not for one that has given nothing for `idle_max`.
+    /// Whether the next record has to wait for one of the inputs. Gives up on all of them once one has had no record for
+    /// `idle_max`.
     pub(super) fn must_wait(
         &mut self,
         now: Duration,
@@ -93,12 +98,12 @@ impl Backlog {
         if let Some((input, end, waited)) = given_up {
             tracing::warn!(
                 %input, %end, ?waited,
-                "it has records that have not come: going on without them, they may be late \
-                 (streams.max_task_idle)"
+                "this input has records that were not fetched in time: processing continues without them, they may be \
+                 late (streams.max_task_idle)"
             );
-            *self = Self::Over;
+            *self = Self::Done;
         }
-        self.lacking(buffered).is_some()
+        self.awaited(buffered).is_some()
     }
 }
 
@@ -117,7 +122,7 @@ mod tests {
     }
 
     fn behind(end: i64) -> Backlog {
-        let one = Behind { input: input(), end: Offset(end), empty_since: None };
+        let one = BehindInput { input: input(), end: Offset(end), empty_since: None };
         Backlog::Behind { inputs: vec![one], asked_at: Duration::ZERO }
     }
 
@@ -126,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_until_the_end_is_reached() {
+    fn a_task_waits_until_the_end_of_an_input_is_reached() {
         let mut backlog = behind(5);
         assert!(backlog.must_wait(at(0), MAX, |_| 0));
-        assert!(!backlog.must_wait(at(0), MAX, |_| 1), "what is at hand can be compared");
-        backlog.look(at(0), |_| Offset(4));
+        assert!(!backlog.must_wait(at(0), MAX, |_| 1), "a buffered record can be compared");
+        backlog.update(at(0), |_| Offset(4));
         assert!(backlog.must_wait(at(0), MAX, |_| 0));
-        backlog.look(at(0), |_| Offset(5));
+        backlog.update(at(0), |_| Offset(5));
         assert!(!backlog.must_wait(at(0), MAX, |_| 0));
         assert!(!backlog.is_unknown());
     }
@@ -140,9 +145,9 @@ mod tests {
     #[test]
     fn an_end_is_reached_by_its_own_last_record() {
         let mut backlog = behind(5);
-        let mut came = |topic: &str, offset| {
+        let mut must_wait_after = |topic: &str, offset| {
             let source = TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
-            backlog.came(&InputRecord {
+            backlog.fetched(&InputRecord {
                 source,
                 offset: Offset(offset),
                 timestamp: EventTime(0),
@@ -152,27 +157,27 @@ mod tests {
             });
             backlog.must_wait(at(0), MAX, |_| 0)
         };
-        assert!(came("side", 3));
-        assert!(came("lead", 9), "another input's");
-        assert!(!came("side", 4));
+        assert!(must_wait_after("side", 3));
+        assert!(must_wait_after("lead", 9), "this is another input");
+        assert!(!must_wait_after("side", 4));
     }
 
     #[test]
-    fn a_catch_up_that_took_long_is_looked_at_again() {
+    fn ends_are_asked_for_again_after_a_long_catch_up() {
         let mut backlog = behind(5);
-        backlog.look(at(2), |_| Offset(5));
+        backlog.update(at(2), |_| Offset(5));
         assert!(backlog.is_unknown());
     }
 
     #[test]
-    fn the_wait_is_bounded_since_the_last_record() {
+    fn the_wait_is_bounded_from_the_last_record_on() {
         let mut backlog = behind(5);
         assert!(backlog.must_wait(at(0), MAX, |_| 0));
         assert!(!backlog.must_wait(at(290), MAX, |_| 1));
         assert!(backlog.must_wait(at(310), MAX, |_| 0));
         assert!(backlog.must_wait(at(609), MAX, |_| 0));
         assert!(!backlog.must_wait(at(610), MAX, |_| 0));
-        backlog.look(at(611), |_| Offset(4));
-        assert!(!backlog.is_unknown(), "or it would wait again");
+        backlog.update(at(611), |_| Offset(4));
+        assert!(!backlog.is_unknown(), "or the task would wait again");
     }
 }

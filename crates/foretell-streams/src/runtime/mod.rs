@@ -1,19 +1,31 @@
 //! Workers, standbys and topic monitors: the threads that connect tasks to a broker, and the port to that broker.
 //!
 //! Start with [`Worker`] and [`WorkerParts::new`].
+//!
+//! ```text
+//!   worker ──▶ active_task ──▶ restore, backlog, quiet      topic_monitor
+//!   standby ─────────────────────▶ restore                       │
+//!      └────────────▶ error, status, stop_signal ◀───────────────┘       all of them ──▶ broker, the port
+//! ```
 
 mod active_task;
 mod backlog;
 pub mod broker;
+mod error;
 mod from_topology;
 mod quiet;
 mod restore;
 mod standby;
 mod status;
+mod stop_signal;
 mod topic_monitor;
 mod worker;
 
+pub use error::{Repartitioned, WorkerError};
 pub use standby::{Standby, StandbyParts};
 pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
+pub use stop_signal::StopSignal;
 pub use topic_monitor::TopicMonitor;
-pub use worker::{Repartitioned, StopSignal, Worker, WorkerError, WorkerParts, WorkerSettings};
+#[cfg(test)]
+pub(crate) use worker::recovery_history::RecoveryHistory;
+pub use worker::{Worker, WorkerParts, WorkerSettings};

@@ -1,48 +1,47 @@
-//! Bringing a new task's stores up to date from their changelogs, all at once and a little at a time, while the
-//! worker goes on polling.
+//! Restore of a task's stores from their changelogs: all stores at once, a few records per turn, while the worker
+//! continues to poll.
 //!
 //! ```text
-//!   checkpoint ──────▶ changelog ──────▶ end: where it ended when we began, transactions still open included
+//!   checkpoint ──────▶ changelog ──────▶ end: of the changelog at the start, open transactions included
 //!   (or the beginning)   read to its end, and again once every such transaction is decided
 //! ```
-//! Before that, the log has to be the one that the checkpoint is of: its mark is read where the checkpoint says that it is.
-//! The end of what is committed is not enough: an open transaction of some zombie would hide what a predecessor
-//! of ours has committed behind it.
+//! Before that, the log must be the one that the checkpoint belongs to: its mark is read at the offset that the checkpoint
+//! names. The last stable offset is not enough as an end: the open transaction of a zombie would hide records that the
+//! previous owner has committed behind it.
 
 use std::time::Duration;
 
-#[cfg(test)]
-use crate::planted::Planted;
 use crate::{
     record::{InputRecord, Offset, TopicPartition},
     runtime::{
         broker::{Broker, BrokerError, Isolation, ReadFrom, ReadTo, Reader},
-        worker::TurnError,
+        error::TurnError,
     },
     state::{Checkpoint, Incarnation, StoreId, is_mark},
     task::Task,
     time::{Clock, WallTime},
 };
 
-/// The changelogs that a task has still to read, or follows.
+/// The changelogs that an active task has still to read, or that a standby task follows.
 pub(super) struct Restore {
     changelogs: Vec<Changelog>,
+    /// Changelog records read so far.
     restored: usize,
 }
 
 struct Changelog {
     store: StoreId,
     source: TopicPartition,
-    proof: Option<Proof>,
+    check: Option<IncarnationCheck>,
     reading: Option<Reading>,
 }
 
-/// Reads the mark of the log that a checkpoint is of.
-struct Proof {
-    kept: Checkpoint,
+/// A check that the log is the one that a checkpoint belongs to, by the mark in it.
+struct IncarnationCheck {
+    checkpoint: Checkpoint,
     incarnation: Incarnation,
     reader: Box<dyn Reader>,
-    /// The first record from the mark's offset on.
+    /// The first record at or after the offset of the mark.
     first: Option<InputRecord>,
 }
 
@@ -50,51 +49,52 @@ struct Reading {
     reader: Box<dyn Reader>,
     /// The next offset to read.
     position: Offset,
-    /// Where the changelog ended when we looked last.
+    /// The end of the changelog, when it was last asked for.
     end: Offset,
-    /// Where it ended when we began, open transactions included.
-    decided_at: Offset,
-    /// All before that was decided when the reader was opened.
+    /// The end of the changelog when the restore began, open transactions included.
+    initial_end: Offset,
+    /// Whether all transactions before `initial_end` were decided when the reader was opened.
     is_decided: bool,
     at_end: bool,
+    /// When the store last held everything that the changelog held.
     complete_at: WallTime,
 }
 
-/// How long one turn may wait for its changelogs: the worker polls its group in between.
-const WAIT_A_TURN: Duration = Duration::from_millis(10);
-/// Half of what a broker keeps tombstones for by default (`delete.retention.ms`): an older store may hold what was
-/// deleted since, and nobody would say so any more.
+/// The longest that one turn waits for changelogs: the worker polls its group in between.
+const WAIT_PER_TURN: Duration = Duration::from_millis(10);
+/// Half of the time for which a broker keeps tombstones by default (`delete.retention.ms`). An older store may hold
+/// entries that were deleted since, whose tombstones are no longer in the changelog.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(12 * 3600);
-/// How often a store that follows its changelog says that it is complete.
-const COMPLETE_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// The interval at which a standby store records that it is complete.
+const COMPLETE_RECORDED_EVERY: Duration = Duration::from_secs(60);
 
 impl Restore {
-    /// All that `task` remembers is to be brought up to date.
+    /// A restore of all stores of `task`.
     pub(super) fn of(task: &Task) -> Self {
         let changelogs = task.changelogs();
         let changelogs = changelogs.map(|(store, source)| Changelog {
             store,
             source,
-            proof: None,
+            check: None,
             reading: None,
         });
         Self { changelogs: changelogs.collect(), restored: 0 }
     }
 
-    /// Reads on; true when every changelog has been read to its end. An error leaves off where it
-    /// was: the next turn goes on.
+    /// Reads more records; returns whether every changelog has been read to its end. After an error the next turn
+    /// continues where this one ended.
     pub(super) fn turn(
         &mut self,
         broker: &dyn Broker,
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<bool, TurnError> {
-        let wait = self.wait();
+        let wait = self.wait_per_changelog();
         let mut index = 0;
         while index < self.changelogs.len() {
             let changelog = &mut self.changelogs[index];
             self.restored += changelog.read(wait, broker, clock, task)?;
-            if changelog.end_as_of(clock.now(), Duration::ZERO, task)? {
+            if changelog.record_if_complete(clock.now(), Duration::ZERO, task)? {
                 self.changelogs.swap_remove(index);
             } else {
                 index += 1;
@@ -103,23 +103,23 @@ impl Restore {
         Ok(self.changelogs.is_empty())
     }
 
-    /// Reads on, and never ends: what is written to the changelogs is in the stores a moment later.
+    /// Reads more records and never ends, as a standby does.
     pub(super) fn follow(
         &mut self,
         broker: &dyn Broker,
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<(), TurnError> {
-        let wait = self.wait();
+        let wait = self.wait_per_changelog();
         for changelog in &mut self.changelogs {
             self.restored += changelog.read(wait, broker, clock, task)?;
-            changelog.end_as_of(clock.now(), COMPLETE_TOLD_EVERY, task)?;
+            changelog.record_if_complete(clock.now(), COMPLETE_RECORDED_EVERY, task)?;
         }
         Ok(())
     }
 
     /// Asks again where the changelogs end, for [`Self::remaining`].
-    pub(super) fn look_ahead(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
+    pub(super) fn update_ends(&mut self, broker: &dyn Broker) -> Result<(), BrokerError> {
         for changelog in &mut self.changelogs {
             if let Some(reading) = &mut changelog.reading {
                 let end = broker.end(&changelog.source, Isolation::ReadCommitted)?;
@@ -129,27 +129,26 @@ impl Restore {
         Ok(())
     }
 
-    /// A turn's patience, shared out.
-    fn wait(&self) -> Duration {
-        WAIT_A_TURN / u32::try_from(self.changelogs.len().max(1)).unwrap_or(u32::MAX)
+    fn wait_per_changelog(&self) -> Duration {
+        WAIT_PER_TURN / u32::try_from(self.changelogs.len().max(1)).unwrap_or(u32::MAX)
     }
 
-    /// Records read so far.
+    /// The number of records read so far.
     pub(super) fn restored(&self) -> usize {
         self.restored
     }
 
-    /// Offsets still to go, of the changelogs that are being read: no more records than that.
+    /// The number of offsets up to the ends of the changelogs that are being read, an upper bound of the records.
     pub(super) fn remaining(&self) -> u64 {
         let reading = self.changelogs.iter().filter_map(|changelog| changelog.reading.as_ref());
-        let left = reading.filter(|reading| !reading.at_end);
-        let left = left.map(|reading| reading.end.0 - reading.position.0);
-        left.map(|left| u64::try_from(left).unwrap_or(0)).sum()
+        let unfinished = reading.filter(|reading| !reading.at_end);
+        let offsets = unfinished.map(|reading| reading.end.0 - reading.position.0);
+        offsets.map(|offsets| u64::try_from(offsets).unwrap_or(0)).sum()
     }
 }
 
-impl Proof {
-    /// Whether the log has the mark where the checkpoint says that it is; none if that is not known yet.
+impl IncarnationCheck {
+    /// Whether the log has the mark at the offset that the checkpoint names; `None` if that is not known yet.
     fn is_of_the_same_log(
         &mut self,
         wait: Duration,
@@ -158,7 +157,7 @@ impl Proof {
     ) -> Result<Option<bool>, BrokerError> {
         let mut records = Vec::new();
         let read_to = self.reader.read(wait, &mut records);
-        // Also before an error: the reader will not bring it again.
+        // Records that came with an error count too: the reader does not return them again.
         self.first = self.first.take().or_else(|| records.into_iter().next());
         let read_to = read_to?;
         if let Some(first) = &self.first {
@@ -170,7 +169,7 @@ impl Proof {
         }
         let stable = broker.end(source, Isolation::ReadCommitted)?;
         let end = broker.end(source, Isolation::ReadUncommitted)?;
-        // The mark may be behind a zombie's open transaction.
+        // The mark may be behind the open transaction of a zombie.
         if stable <= self.incarnation.offset && stable < end {
             return Ok(None);
         }
@@ -179,7 +178,7 @@ impl Proof {
 }
 
 impl Changelog {
-    /// How many records came.
+    /// Reads records into the store; returns their number.
     fn read(
         &mut self,
         wait: Duration,
@@ -193,35 +192,26 @@ impl Changelog {
         let Some(reading) = &mut self.reading else { return Ok(0) };
         let mut records: Vec<InputRecord> = Vec::new();
         let read_to = reading.reader.read(wait, &mut records);
-        #[cfg(test)]
-        if read_to.is_err() && task.topology().has(Planted::RecordsDroppedWithAnError) {
-            records.clear();
-        }
         let count = records.iter().filter(|record| !is_mark(record)).count();
         if let Some(last) = records.last() {
             reading.position = last.offset.next();
         }
-        // Also before an error: the reader will not bring them again.
+        // Before the error is returned: the reader does not return these records again.
         let applied = task.restore(self.store, records, reading.complete_at);
         applied.map_err(TurnError::in_task(task.partition()))?;
         reading.at_end = read_to? == ReadTo::End && reading.is_decided;
         if !reading.is_decided
-            && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.decided_at
+            && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.initial_end
         {
-            // What was decided meanwhile may have come after the end that the reader has told, and goes on telling.
-            #[cfg(test)]
-            if task.topology().has(Planted::ReaderNotReopened) {
-                reading.is_decided = true;
-                return Ok(count);
-            }
+            // Another reader, because this one may report the end that it found before the transactions were decided.
             reading.reader = broker.read(&self.source, ReadFrom::Offset(reading.position))?;
             reading.is_decided = true;
         }
         Ok(count)
     }
 
-    /// Begins to read where the store leaves off, or at the beginning; not yet, while it is not known whether the log is the
-    /// one that the store is of.
+    /// Starts to read at the store's checkpoint, or at the beginning. Does not start yet while it is unknown whether the
+    /// log is the one that the checkpoint belongs to.
     fn begin(
         &mut self,
         wait: Duration,
@@ -229,63 +219,68 @@ impl Changelog {
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<(), TurnError> {
-        if self.proof.is_none() {
-            let Some((kept, incarnation)) = self.usable(broker, clock, task)? else {
+        if self.check.is_none() {
+            let usable = self.usable_checkpoint(broker, clock, task)?;
+            let Some((checkpoint, incarnation)) = usable else {
                 return self.read_from(None, broker, clock, task);
             };
             let reader = broker.read(&self.source, ReadFrom::Offset(incarnation.offset))?;
-            self.proof = Some(Proof { kept, incarnation, reader, first: None });
+            self.check = Some(IncarnationCheck { checkpoint, incarnation, reader, first: None });
         }
-        let Some(proof) = &mut self.proof else { return Ok(()) };
-        let Some(is_same) = proof.is_of_the_same_log(wait, broker, &self.source)? else {
+        let Some(check) = &mut self.check else { return Ok(()) };
+        let Some(is_same) = check.is_of_the_same_log(wait, broker, &self.source)? else {
             return Ok(());
         };
-        #[cfg(test)]
-        let is_same = is_same || task.topology().has(Planted::OffsetsTrustedInAnyLog);
-        let kept = proof.kept;
-        self.proof = None;
+        let checkpoint = check.checkpoint;
+        self.check = None;
         if is_same {
-            return self.read_from(Some(kept), broker, clock, task);
+            return self.read_from(Some(checkpoint), broker, clock, task);
         }
-        tracing::warn!(changelog = %self.source, "it is not the one that the store is of, but made anew: restoring anew");
+        tracing::warn!(
+            changelog = %self.source,
+            "the changelog was recreated since the store was written: restoring from the beginning"
+        );
         self.read_from(None, broker, clock, task)
     }
 
-    /// The checkpoint of the store, and which log that is of, unless it is of no use.
-    fn usable(
+    /// The checkpoint of the store and the incarnation of the log that it belongs to; `None` if the store has to be
+    /// restored from the beginning.
+    fn usable_checkpoint(
         &self,
         broker: &dyn Broker,
         clock: &dyn Clock,
         task: &Task,
     ) -> Result<Option<(Checkpoint, Incarnation)>, TurnError> {
-        let Some(kept) = task.checkpoint(self.store) else { return Ok(None) };
+        let Some(checkpoint) = task.checkpoint(self.store) else { return Ok(None) };
         let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
         let (changelog, now) = (&self.source, clock.now());
-        if kept.offset > end {
-            tracing::warn!(%changelog, "it is shorter than the store knew it: restoring anew");
+        if checkpoint.offset > end {
+            tracing::warn!(%changelog, "the changelog ends before the store's checkpoint: restoring from the beginning");
             return Ok(None);
         }
-        if kept.offset < end && now.since(kept.complete_at) > COMPLETE_WITHIN {
-            tracing::info!(%changelog, "the store is older than tombstones are kept: restoring anew");
+        if checkpoint.offset < end && now.since(checkpoint.complete_at) > COMPLETE_WITHIN {
+            tracing::info!(%changelog, "the store is older than tombstones are kept: restoring from the beginning");
             return Ok(None);
         }
-        if kept.incarnation.is_none() && kept.offset > Offset(0) {
-            tracing::info!(%changelog, "it had no mark when the store was written: restoring anew");
+        if checkpoint.incarnation.is_none() && checkpoint.offset > Offset(0) {
+            tracing::info!(%changelog, "the store's checkpoint names no mark of its changelog: restoring from the beginning");
         }
-        Ok(kept.incarnation.map(|incarnation| (kept, incarnation)))
+        Ok(checkpoint.incarnation.map(|incarnation| (checkpoint, incarnation)))
     }
 
     fn read_from(
         &mut self,
-        kept: Option<Checkpoint>,
+        checkpoint: Option<Checkpoint>,
         broker: &dyn Broker,
         clock: &dyn Clock,
         task: &mut Task,
     ) -> Result<(), TurnError> {
         let end = broker.end(&self.source, Isolation::ReadUncommitted)?;
         let stable = broker.end(&self.source, Isolation::ReadCommitted)?;
-        let (from, position, complete_at) = match kept {
-            Some(kept) => (ReadFrom::Offset(kept.offset), kept.offset, kept.complete_at),
+        let (from, position, complete_at) = match checkpoint {
+            Some(Checkpoint { offset, complete_at, .. }) => {
+                (ReadFrom::Offset(offset), offset, complete_at)
+            }
             None => {
                 let cleared = task.clear(self.store);
                 cleared.map_err(TurnError::in_task(task.partition()))?;
@@ -298,7 +293,7 @@ impl Changelog {
             reader,
             position,
             end,
-            decided_at: end,
+            initial_end: end,
             is_decided,
             at_end: false,
             complete_at,
@@ -306,9 +301,9 @@ impl Changelog {
         Ok(())
     }
 
-    /// Whether all was read; the store then says that it was complete `now`, if it last said so `every` ago or
-    /// more.
-    fn end_as_of(
+    /// Returns whether the changelog was read to its end. If so, the store records that it is complete as of `now`, unless
+    /// it has recorded that less than `every` ago.
+    fn record_if_complete(
         &mut self,
         now: WallTime,
         every: Duration,
@@ -319,9 +314,9 @@ impl Changelog {
         };
         if now.since(reading.complete_at) >= every {
             reading.complete_at = now;
-            let end = reading.position.max(reading.decided_at);
-            let said = task.finish_restore(self.store, end, now);
-            said.map_err(TurnError::in_task(task.partition()))?;
+            let end = reading.position.max(reading.initial_end);
+            let recorded = task.finish_restore(self.store, end, now);
+            recorded.map_err(TurnError::in_task(task.partition()))?;
         }
         Ok(true)
     }

@@ -1,7 +1,7 @@
-//! Watches that the topics in use stay there, with the partitions that they had. Nothing else would notice: a reader of a
-//! topic that was deleted hears no more of it, loses its tasks or waits for ever; and partitions that are added to one
-//! input have no task, or a task whose other inputs lack them, while keys go to other tasks than what those remember. Who
-//! has made a topic again before the next look goes on with the new one.
+//! Detection of topics that are deleted, or get another number of partitions, while they are in use. Nothing else detects
+//! either. A reader of a deleted topic gets no records, loses its tasks or waits forever. Partitions added to one input
+//! have no task, or a task whose other inputs lack them, and keys go to other tasks than those whose stores hold them.
+//! A topic that is deleted and recreated between two checks is not detected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,24 +13,50 @@ use crate::{
     record::Topic,
     runtime::{
         broker::{Broker, BrokerError},
-        worker::{Repartitioned, StopSignal, WorkerError},
+        error::{Repartitioned, WorkerError},
+        stop_signal::StopSignal,
     },
     time::Clock,
 };
 
-/// How often it looks: a question a topic, beside the workers, on a thread of its own.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The interval of checks: one request per topic, on a thread of its own.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// A monitor of the topics in use, for a thread of its own: it ends with an error when a topic is deleted or gets another
 /// number of partitions.
+///
+/// ```
+/// use std::{collections::BTreeMap, sync::Arc, thread};
+/// use foretell_streams::{
+///     local::LocalBroker, record::Topic,
+///     runtime::{StopSignal, TopicMonitor, broker::{Broker, Cleanup, TopicSpec}},
+///     time::{Clock, SystemClock},
+/// };
+///
+/// let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+/// let broker = Arc::new(LocalBroker::new(Arc::clone(&clock)));
+/// let orders = Topic::new("orders");
+/// let cleanup = Cleanup::Delete { retention: None };
+/// broker.create_topics(&[TopicSpec { name: orders.clone(), partitions: 4, cleanup, message_bytes_max: None }])?;
+///
+/// let stop = StopSignal::default();
+/// let monitor = TopicMonitor::new(broker, BTreeMap::from([(orders, 4)]), clock);
+/// let monitoring = thread::spawn({
+///     let stop = stop.clone();
+///     move || monitor.run(&stop)
+/// });
+/// stop.stop();
+/// monitoring.join().expect("the thread does not panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct TopicMonitor {
     broker: Arc<dyn Broker>,
-    /// How many partitions each has.
+    /// The number of partitions of each topic at the start.
     topics: BTreeMap<Topic, u32>,
     clock: Arc<dyn Clock>,
-    looked_at: Duration,
-    /// Not there at the last look. One answer may come from a broker that knows less than the others.
-    missed: BTreeSet<Topic>,
+    checked_at: Duration,
+    /// Topics that did not exist at the last check. A single answer may come from a broker with outdated metadata.
+    missing: BTreeSet<Topic>,
 }
 
 impl TopicMonitor {
@@ -41,34 +67,34 @@ impl TopicMonitor {
         topics: BTreeMap<Topic, u32>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let looked_at = clock.elapsed();
-        Self { broker, topics, clock, looked_at, missed: BTreeSet::new() }
+        let checked_at = clock.elapsed();
+        Self { broker, topics, clock, checked_at, missing: BTreeSet::new() }
     }
 
-    /// Looks every few seconds until `stop`.
+    /// Checks the topics every 5 s until `stop`.
     ///
     /// # Errors
-    /// [`BrokerError::Gone`], if a topic was deleted; [`WorkerError::Repartitioned`].
+    /// [`BrokerError::Gone`] if a topic was deleted; [`WorkerError::Repartitioned`] if one has another number of partitions.
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         while !stop.is_stopped() {
             self.turn(stop)?;
-            stop.wait(LOOK_EVERY);
+            stop.wait(CHECK_EVERY);
         }
         Ok(())
     }
 
-    /// Looks, if it is time to, and not time to `stop`.
+    /// Checks the topics if a check is due. Ends early at `stop`.
     ///
     /// # Errors
-    /// [`BrokerError::Gone`], if a topic was not there at two looks in a row; [`WorkerError::Repartitioned`] with all
-    /// that have other partitions.
+    /// [`BrokerError::Gone`] if a topic did not exist at two checks in a row; [`WorkerError::Repartitioned`] with all topics
+    /// that have another number of partitions.
     pub fn turn(&mut self, stop: &StopSignal) -> Result<(), WorkerError> {
         let now = self.clock.elapsed();
-        if now < self.looked_at + LOOK_EVERY {
+        if now < self.checked_at + CHECK_EVERY {
             return Ok(());
         }
-        self.looked_at = now;
-        let missed = std::mem::take(&mut self.missed);
+        self.checked_at = now;
+        let missing = std::mem::take(&mut self.missing);
         let mut repartitioned = Vec::new();
         for (topic, had) in self.topics.iter().take_while(|_| !stop.is_stopped()) {
             match self.broker.partitions(topic) {
@@ -76,15 +102,15 @@ impl TopicMonitor {
                     repartitioned.push(Repartitioned { topic: topic.clone(), had: *had, has });
                 }
                 Ok(Some(_)) => {}
-                Ok(None) if missed.contains(topic) => {
+                Ok(None) if missing.contains(topic) => {
                     return Err(WorkerError::Broker(BrokerError::Gone(topic.clone())));
                 }
                 Ok(None) => {
-                    self.missed.insert(topic.clone());
+                    self.missing.insert(topic.clone());
                 }
                 Err(error) => {
-                    // No answer says nothing, and the users of the topic report more.
-                    tracing::debug!(%topic, %error, "could not look whether it is there");
+                    // An error proves nothing about the topic, and the workers that use it report more.
+                    tracing::debug!(%topic, %error, "cannot check whether the topic exists");
                     break;
                 }
             }
@@ -105,13 +131,13 @@ mod tests {
         time::{ManualClock, WallTime},
     };
 
-    /// Watches `topics`, of which `there` exists with two partitions, and `other` with one.
-    struct World {
+    /// A cluster with the topics `present`, with two partitions, and `other`, with one.
+    struct Harness {
         clock: Arc<ManualClock>,
         broker: Arc<LocalBroker>,
     }
 
-    impl World {
+    impl Harness {
         fn new() -> Self {
             let clock = Arc::new(ManualClock::at(WallTime(0)));
             let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
@@ -120,64 +146,64 @@ mod tests {
                 let (name, cleanup) = (Topic::new(name), Cleanup::Delete { retention: None });
                 TopicSpec { name, partitions, cleanup, message_bytes_max: None }
             };
-            broker.create_topics(&[spec("there", 2), spec("other", 1)]).unwrap();
+            broker.create_topics(&[spec("present", 2), spec("other", 1)]).unwrap();
             Self { clock, broker }
         }
 
-        fn watch(&self, topics: &[(&str, u32)]) -> TopicMonitor {
+        fn monitor(&self, topics: &[(&str, u32)]) -> TopicMonitor {
             let topics = topics.iter().map(|(name, had)| (Topic::new(name), *had)).collect();
             let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
             TopicMonitor::new(Arc::<LocalBroker>::clone(&self.broker), topics, clock)
         }
 
-        fn look(&self, watch: &mut TopicMonitor) -> Result<(), WorkerError> {
-            self.clock.advance(LOOK_EVERY);
-            watch.turn(&StopSignal::default())
+        fn check(&self, monitor: &mut TopicMonitor) -> Result<(), WorkerError> {
+            self.clock.advance(CHECK_EVERY);
+            monitor.turn(&StopSignal::default())
         }
     }
 
     #[test]
-    fn a_topic_that_is_not_there_at_two_looks_is_reported() {
-        let world = World::new();
-        let mut calm = world.watch(&[("there", 2)]);
-        let mut alarmed = world.watch(&[("there", 2), ("gone", 2)]);
-        assert!(world.look(&mut calm).is_ok());
-        assert!(world.look(&mut alarmed).is_ok());
-        assert!(world.look(&mut calm).is_ok());
-        let Err(WorkerError::Broker(BrokerError::Gone(told))) = world.look(&mut alarmed) else {
-            panic!("it is not told")
+    fn a_topic_that_does_not_exist_at_two_checks_is_reported() {
+        let harness = Harness::new();
+        let mut of_present = harness.monitor(&[("present", 2)]);
+        let mut of_both = harness.monitor(&[("present", 2), ("deleted", 2)]);
+        assert!(harness.check(&mut of_present).is_ok());
+        assert!(harness.check(&mut of_both).is_ok());
+        assert!(harness.check(&mut of_present).is_ok());
+        let Err(WorkerError::Broker(BrokerError::Gone(topic))) = harness.check(&mut of_both) else {
+            panic!("it is not reported")
         };
-        assert_eq!(told, Topic::new("gone"));
+        assert_eq!(topic, Topic::new("deleted"));
     }
 
-    /// One answer may come from a broker that knows less than the others, now and then.
+    /// A single answer may come from a broker with outdated metadata.
     #[test]
-    fn a_topic_that_is_there_at_every_other_look_is_not_told() {
-        let world = World::new();
-        let mut watch = world.watch(&[("there", 2)]);
+    fn a_topic_that_exists_at_every_other_check_is_not_reported() {
+        let harness = Harness::new();
+        let mut monitor = harness.monitor(&[("present", 2)]);
         for _ in 0..3 {
-            watch.missed.insert(Topic::new("there"));
-            assert!(world.look(&mut watch).is_ok());
-            assert!(watch.missed.is_empty(), "it was there");
+            monitor.missing.insert(Topic::new("present"));
+            assert!(harness.check(&mut monitor).is_ok());
+            assert!(monitor.missing.is_empty(), "it exists");
         }
-        let mut watch = world.watch(&[("gone", 2)]);
-        assert!(world.look(&mut watch).is_ok());
-        assert!(watch.turn(&StopSignal::default()).is_ok(), "it is not time to look again");
-        watch.missed.clear();
-        assert!(world.look(&mut watch).is_ok(), "it was missed before the last look");
+        let mut monitor = harness.monitor(&[("deleted", 2)]);
+        assert!(harness.check(&mut monitor).is_ok());
+        assert!(monitor.turn(&StopSignal::default()).is_ok(), "the next check is not due");
+        monitor.missing.clear();
+        assert!(harness.check(&mut monitor).is_ok(), "it exists at the check before");
     }
 
     #[test]
-    fn partitions_that_are_added_are_reported_at_the_next_look() {
-        let world = World::new();
-        let mut watch = world.watch(&[("other", 1), ("there", 2)]);
-        assert!(world.look(&mut watch).is_ok());
-        world.broker.with(|cluster, _| {
-            cluster.add_partitions(&Topic::new("there"), 5);
+    fn added_partitions_are_reported_at_the_next_check() {
+        let harness = Harness::new();
+        let mut monitor = harness.monitor(&[("other", 1), ("present", 2)]);
+        assert!(harness.check(&mut monitor).is_ok());
+        harness.broker.with(|cluster, _| {
+            cluster.add_partitions(&Topic::new("present"), 5);
             cluster.add_partitions(&Topic::new("other"), 3);
         });
-        let told = world.look(&mut watch).expect_err("both have more").to_string();
-        assert!(told.contains("other has 3 partitions, not 1"), "{told}");
-        assert!(told.contains("there has 5 partitions, not 2"), "{told}");
+        let message = harness.check(&mut monitor).expect_err("both have more").to_string();
+        assert!(message.contains("other has 3 partitions, not 1"), "{message}");
+        assert!(message.contains("present has 5 partitions, not 2"), "{message}");
     }
 }

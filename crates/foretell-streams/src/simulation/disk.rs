@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    record::TopicPartition,
+    record::{Partition, TopicPartition},
     simulation::{
         fault_injector::{Fault, FaultInjector},
         process::Process,
@@ -32,9 +32,18 @@ struct StoredState {
     synced: MemoryStore,
     lease: u64,
     is_active_task: bool,
+    /// Whether the holder of the lease is a standby task.
+    is_standby_task: bool,
 }
 
 impl Disk {
+    /// Whether a standby task holds the stores of `task`.
+    pub(super) fn has_standby(&self, task: Partition) -> bool {
+        let stores = self.0.lock().unwrap();
+        let mut of_task = stores.iter().filter(|(changelog, _)| changelog.partition == task);
+        of_task.clone().count() > 0 && of_task.all(|(_, stored)| stored.is_standby_task)
+    }
+
     /// Injects the faults of a disk that no instance uses.
     pub(super) fn inject_faults(&self, faults: &FaultInjector) {
         let mut stores = self.0.lock().unwrap();
@@ -67,6 +76,7 @@ impl SimulatedStores {
             return None;
         }
         stored.is_active_task = is_active_task;
+        stored.is_standby_task = !is_active_task;
         stored.lease += 1;
         Some(SimulatedStore {
             changelog: changelog.clone(),
@@ -172,6 +182,7 @@ impl Drop for SimulatedStore {
             && stored.lease == self.lease
         {
             stored.is_active_task = false;
+            stored.is_standby_task = false;
         }
     }
 }

@@ -14,7 +14,6 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    planted::Planted,
     record::Partition,
     time::{Clock as _, ManualClock},
 };
@@ -143,8 +142,24 @@ pub(super) enum Bug {
     SkipsAfterAPause,
     /// After a rebalance, the inputs that the member keeps continue one record too early.
     RepeatsAfterARebalance,
-    /// A bug inside the streams layer.
-    InTheLayer(Planted),
+    /// Inputs are merged by the timestamps of their records.
+    MergeByRecordTime,
+    /// The stores keep the changes of a commit before it has succeeded.
+    StateBeforeTheCommit,
+    /// A restore trusts the offset of a checkpoint, whichever log it belongs to.
+    OffsetsTrustedInAnyLog,
+    /// A restore drops the records that a reader returns with an error.
+    RecordsDroppedWithAnError,
+    /// A restore ends at an end that was reported before the last transaction was decided.
+    ReaderNotReopened,
+    /// The end of a changelog is read after the commit.
+    EndAskedAfterTheCommit,
+    /// A commit does not reset the number of times that the worker was fenced.
+    FencesNotForgotten,
+    /// A commit does not reset which stores the worker has rebuilt.
+    RebuildsNotForgotten,
+    /// A standby task that a worker has taken over is kept.
+    CopyKeptAfterTakeover,
 }
 
 impl Bug {
@@ -152,10 +167,10 @@ impl Bug {
     pub(super) fn favoured(self) -> Option<Fault> {
         let favoured = [
             (Self::ChangelogsBeforeTheOutputs, Fault::CrashBefore),
-            (Self::InTheLayer(Planted::OffsetsTrustedInAnyLog), Fault::TopicsRecreated),
-            (Self::InTheLayer(Planted::EndAskedAfterTheCommit), Fault::StalledAfter),
-            (Self::InTheLayer(Planted::RebuildsNotForgotten), Fault::StoreCorrupted),
-            (Self::InTheLayer(Planted::ReaderNotReopened), Fault::HangingTransaction),
+            (Self::OffsetsTrustedInAnyLog, Fault::TopicsRecreated),
+            (Self::EndAskedAfterTheCommit, Fault::StalledAfter),
+            (Self::RebuildsNotForgotten, Fault::StoreCorrupted),
+            (Self::ReaderNotReopened, Fault::HangingTransaction),
         ];
         favoured.into_iter().find_map(|(bug, fault)| (bug == self).then_some(fault))
     }
@@ -173,17 +188,15 @@ impl Bug {
             Self::StreamTimeAheadOfTheClock => "stream time ahead of the clock",
             Self::SkipsAfterAPause => "record skipped after a pause",
             Self::RepeatsAfterARebalance => "record again after a rebalance",
-            Self::InTheLayer(planted) => match planted {
-                Planted::MergeByRecordTime => "inputs merged by record time",
-                Planted::StateBeforeTheCommit => "state kept before the commit",
-                Planted::OffsetsTrustedInAnyLog => "offsets trusted in any log",
-                Planted::RecordsDroppedWithAnError => "records dropped with an error",
-                Planted::ReaderNotReopened => "reader not reopened",
-                Planted::EndAskedAfterTheCommit => "end asked for after the commit",
-                Planted::FencesNotForgotten => "fences not forgotten",
-                Planted::RebuildsNotForgotten => "rebuilds not forgotten",
-                Planted::CopyKeptAfterTakeover => "copy kept after a takeover",
-            },
+            Self::MergeByRecordTime => "inputs merged by record time",
+            Self::StateBeforeTheCommit => "state kept before the commit",
+            Self::OffsetsTrustedInAnyLog => "offsets trusted in any log",
+            Self::RecordsDroppedWithAnError => "records dropped with an error",
+            Self::ReaderNotReopened => "reader not reopened",
+            Self::EndAskedAfterTheCommit => "end asked for after the commit",
+            Self::FencesNotForgotten => "fences not forgotten",
+            Self::RebuildsNotForgotten => "rebuilds not forgotten",
+            Self::CopyKeptAfterTakeover => "copy kept after a takeover",
         }
     }
 }
@@ -263,6 +276,10 @@ impl FaultInjector {
 
     pub(super) fn favours(&self, fault: Fault) -> bool {
         self.favoured == Some(fault)
+    }
+
+    pub(super) fn bug(&self) -> Option<Bug> {
+        self.bug
     }
 
     pub(super) fn has(&self, bug: Bug) -> bool {

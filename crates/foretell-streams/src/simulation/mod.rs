@@ -30,6 +30,7 @@ mod faulty_broker;
 mod faulty_calls;
 mod faulty_member;
 mod model;
+mod planted_bugs;
 mod process;
 mod processes;
 mod run;
@@ -39,7 +40,6 @@ mod workload;
 use std::{env, fmt::Write as _, thread};
 
 use crate::{
-    planted::Planted,
     runtime::broker::ProcessingGuarantee,
     simulation::{
         fault_injector::{Bug, Fault, FaultCounts},
@@ -53,7 +53,7 @@ fn setting(guarantee: ProcessingGuarantee, bug: Option<Bug>) -> Setting {
     // Two checks stop the commit of a zombie: the group's, and the timeout of its transaction. Without the timeout, only
     // the group's check is left. A restore finds open transactions only without the timeout, too.
     let has_long_transactions =
-        matches!(bug, Some(Bug::StaleGroupMetadata | Bug::InTheLayer(Planted::ReaderNotReopened)));
+        matches!(bug, Some(Bug::StaleGroupMetadata | Bug::ReaderNotReopened));
     let transaction_timeout =
         if has_long_transactions { SESSION_TIMEOUT * 3 } else { TRANSACTION_TIMEOUT };
     Setting { guarantee, bug, favoured: bug.and_then(Bug::favoured), transaction_timeout }
@@ -167,11 +167,11 @@ fn bugs(guarantee: ProcessingGuarantee) -> Vec<Bug> {
             Bug::LostResponseTakenForAnAbort,
             // At least once allows repeated records.
             Bug::RepeatsAfterARebalance,
-            Bug::InTheLayer(Planted::StateBeforeTheCommit),
+            Bug::StateBeforeTheCommit,
             // At least once, reprocessing hides the changes that a checkpoint skips.
-            Bug::InTheLayer(Planted::EndAskedAfterTheCommit),
+            Bug::EndAskedAfterTheCommit,
             // At least once has no open transactions.
-            Bug::InTheLayer(Planted::ReaderNotReopened),
+            Bug::ReaderNotReopened,
         ],
         AtLeastOnce => &[
             Bug::OffsetsBeforeTheOutputs,
@@ -184,12 +184,12 @@ fn bugs(guarantee: ProcessingGuarantee) -> Vec<Bug> {
         Bug::SkipsAfterAPause,
         Bug::CheckpointAhead,
         Bug::StreamTimeAheadOfTheClock,
-        Bug::InTheLayer(Planted::MergeByRecordTime),
-        Bug::InTheLayer(Planted::OffsetsTrustedInAnyLog),
-        Bug::InTheLayer(Planted::RecordsDroppedWithAnError),
-        Bug::InTheLayer(Planted::FencesNotForgotten),
-        Bug::InTheLayer(Planted::RebuildsNotForgotten),
-        Bug::InTheLayer(Planted::CopyKeptAfterTakeover),
+        Bug::MergeByRecordTime,
+        Bug::OffsetsTrustedInAnyLog,
+        Bug::RecordsDroppedWithAnError,
+        Bug::FencesNotForgotten,
+        Bug::RebuildsNotForgotten,
+        Bug::CopyKeptAfterTakeover,
     ];
     of_one.iter().copied().chain(of_both).collect()
 }

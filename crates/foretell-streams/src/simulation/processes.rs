@@ -5,8 +5,14 @@ use std::{cell::RefCell, time::Duration};
 
 use crate::{
     record::Partition,
-    runtime::{Standby, StatusBoard, StopSignal, Worker, WorkerError, broker::BrokerError},
-    simulation::{fault_injector::FaultInjector, process::Process},
+    runtime::{
+        RecoveryHistory, Standby, StatusBoard, StopSignal, Worker, WorkerError, broker::BrokerError,
+    },
+    simulation::{
+        disk::Disk,
+        fault_injector::{Bug, FaultInjector},
+        process::Process,
+    },
     time::Clock as _,
 };
 
@@ -16,6 +22,7 @@ pub(super) struct Instance {
     pub(super) board: StatusBoard,
     /// Present in every second seed.
     pub(super) standby: Option<Standby>,
+    pub(super) disk: Disk,
     pub(super) stalled_until: Duration,
 }
 
@@ -54,12 +61,12 @@ pub(super) fn missing_standby(partitions: u32) -> Option<String> {
     PROCESSES.with_borrow(|processes| {
         let tasks = || (0..i32::try_from(partitions).unwrap()).map(Partition);
         processes.iter().find_map(|one| {
-            let standbys = one.standby.as_ref()?.copies();
+            one.standby.as_ref()?;
             let status = one.board.read();
             let active = status.values().flat_map(|status| &status.tasks);
             let active: Vec<_> = active.map(|task| Partition(task.partition)).collect();
             let missing =
-                tasks().find(|task| !active.contains(task) && !standbys.contains(task))?;
+                tasks().find(|task| !active.contains(task) && !one.disk.has_standby(*task))?;
             Some(format!("{} has no standby of task {missing}", one.process.name))
         })
     })
@@ -75,7 +82,9 @@ pub(super) fn is_stalled(at: usize, now: Duration) -> bool {
 
 pub(super) fn turn(at: usize, faults: &FaultInjector) -> Result<(), String> {
     let mut instance = remove(at);
+    let before = instance.worker.recovery_history();
     let mut result = instance.worker.turn(Duration::ZERO);
+    plant_lasting_history(faults, &mut instance.worker, before);
     if let Some(standby) = &mut instance.standby {
         result = result.and_then(|()| standby.turn().map(|_| ()));
     }
@@ -86,6 +95,19 @@ pub(super) fn turn(at: usize, faults: &FaultInjector) -> Result<(), String> {
     let process = instance.process.clone();
     drop(instance);
     check_end(&process, result, faults)
+}
+
+/// Plants the bugs in which a commit does not reset the counts of a worker's recoveries.
+fn plant_lasting_history(faults: &FaultInjector, worker: &mut Worker, before: RecoveryHistory) {
+    let mut history = worker.recovery_history();
+    if faults.has(Bug::FencesNotForgotten) && history.fenced < before.fenced {
+        history.fenced += before.fenced;
+    }
+    // A worker that was fenced in this turn has closed its tasks, which resets their counts.
+    if faults.has(Bug::RebuildsNotForgotten) && history.fenced <= before.fenced {
+        history.rebuilt.extend(before.rebuilt);
+    }
+    worker.set_recovery_history(history);
 }
 
 /// Stops an instance in order, as after SIGTERM.

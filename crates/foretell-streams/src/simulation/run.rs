@@ -16,6 +16,7 @@ use crate::{
         faulty_broker::FaultyBroker,
         faulty_calls::FaultyCalls,
         model::Model,
+        planted_bugs,
         process::Process,
         processes::{self, Instance},
         workload::{self, Attempts, POISON, WINDOW},
@@ -427,16 +428,22 @@ impl Simulation {
         let disk =
             if is_free { self.disks.entry(name).or_default().clone() } else { Disk::default() };
         disk.inject_faults(&self.faults);
-        let stores =
-            SimulatedStores { disk, faults: Arc::clone(&self.faults), process: process.clone() };
+        let stores = SimulatedStores {
+            disk: disk.clone(),
+            faults: Arc::clone(&self.faults),
+            process: process.clone(),
+        };
         let calls = FaultyCalls {
             faults: Arc::clone(&self.faults),
             process: process.clone(),
             guarantee: self.guarantee,
         };
         let broker = FaultyBroker { broker: self.broker.clone(), calls };
-        let (broker, stores): (Arc<dyn Broker>, Arc<dyn StoreSupplier>) =
+        let (mut broker, mut stores): (Arc<dyn Broker>, Arc<dyn StoreSupplier>) =
             (Arc::new(broker), Arc::new(stores));
+        if let Some(bug) = self.faults.bug() {
+            (broker, stores) = planted_bugs::plant(bug, broker, stores, self.broker.clone());
+        }
         let standby = self.has_standbys.then(|| {
             Standby::new(StandbyParts {
                 broker: Arc::clone(&broker),
@@ -472,7 +479,7 @@ impl Simulation {
         self.faults.log_event(format_args!("{name} starts: {}", joined.is_ok()));
         if let Ok(worker) = joined {
             let stalled_until = Duration::ZERO;
-            processes::add(Instance { process, worker, board, standby, stalled_until });
+            processes::add(Instance { process, worker, board, standby, disk, stalled_until });
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     codec::{Stored, Utf8},
     record::{InputRecord, Topic},
-    simulation::fault_injector::Bug,
+    simulation::{fault_injector::Bug, planted_bugs},
     state::{KeyValueHandle, WindowHandle},
     time::EventTime,
     topology::{
@@ -103,9 +103,6 @@ pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
     if bug == Some(Bug::StreamTimeAheadOfTheClock) {
         topology.clock_tolerance(Duration::MAX);
     }
-    if let Some(Bug::InTheLayer(planted)) = bug {
-        topology.plant(planted);
-    }
     let [lead, side] = [("lead", "in"), ("side", "side")].map(|(name, topic)| {
         let time = |value: &String, _: &InputRecord, _| Ok(time_of(value));
         topology.source_timed(name, Topic::new(topic), Arc::new(Utf8), time)
@@ -120,5 +117,9 @@ pub(super) fn topology(attempts: &Attempts, bug: Option<Bug>) -> Topology {
     };
     let workload = topology.process("workload", &[lead, side], &stores, make);
     topology.sink("out", &[workload], Topic::new("out"), Arc::new(Utf8));
-    topology.build()
+    let mut topology = topology.build();
+    if bug == Some(Bug::MergeByRecordTime) {
+        planted_bugs::merge_by_record_time(&mut topology);
+    }
+    topology
 }

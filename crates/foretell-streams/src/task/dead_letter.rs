@@ -81,7 +81,7 @@ impl Task {
         if *record.topic == self.topology.dead_letters {
             return record.value.is_some() || record.headers.iter().any(|header| !is_added(header));
         }
-        !self.topology.must_take(record.topic)
+        !self.topology.must_accept(record.topic)
     }
 
     /// Dead-letters an output that the broker will never accept. The error message names the input record that the output

@@ -20,8 +20,6 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(test)]
-use crate::planted::Planted;
 use crate::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
@@ -152,11 +150,6 @@ impl Task {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn topology(&self) -> &Topology {
-        &self.topology
-    }
-
     /// The task's number: that of its lead partition.
     #[must_use]
     pub fn partition(&self) -> Partition {
@@ -235,7 +228,7 @@ impl Task {
         let node = self.topology.sources[source].node;
         self.scope.input = self.queues.pop(source);
         let offset = self.scope.input.as_ref().map(|record| record.offset);
-        self.scope.outbox.send_for(offset.map(|offset| (source, offset)));
+        self.scope.outbox.set_origin(offset.map(|offset| (source, offset)));
         let result = self.atomically(|scope| {
             scope.with_node(node, |node_ref, scope| node_ref.process(&(), scope, node))
         });
@@ -252,7 +245,7 @@ impl Task {
             Err(ProcessError::State(error)) => return Err(error),
         }
         self.consume(source, record.offset);
-        self.scope.outbox.send_for(None);
+        self.scope.outbox.set_origin(None);
         self.punctuate(PunctuationKind::StreamTime, self.scope.stream_time.0)?;
         Ok(Progress::Processed)
     }
@@ -265,12 +258,6 @@ impl Task {
         let extracted = self.scope.with_node(node, |node, _| node.extract(head, now));
         match extracted {
             Ok(time) => {
-                #[cfg(test)]
-                let time = if self.topology.has(Planted::MergeByRecordTime) {
-                    head.timestamp
-                } else {
-                    time
-                };
                 self.queues.set_time(source, time);
                 Ok(None)
             }

@@ -107,7 +107,7 @@ impl Task {
         if time < EventTime::YEAR_2000 {
             let counter = self.metrics.records_before_2000(source.topic.as_str());
             self.scope.counts.push((counter, 1));
-            source.warn_of_the_past(record, time, self.scope.now);
+            source.warn_of_old_event_time(record, time, self.scope.now);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Wires a topology. Edges are typed, so what does not fit does not compile.
+//! The builder of topologies. Edges are typed, so nodes with different types cannot be connected.
 
 use std::{
     collections::BTreeSet,
@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(test)]
-use crate::planted::Planted;
 use crate::{
     codec::Codec,
     record::{InputRecord, Partition, Topic},
@@ -17,7 +15,7 @@ use crate::{
     time::{EventTime, WallTime},
     topology::{
         Node, Outbox, ProcessError, Processor, Scope,
-        node::{ProcessorNode, SinkNode, SourceNode, TimeOf},
+        node::{ProcessorNode, SinkNode, SourceNode, TimestampExtractor},
     },
 };
 
@@ -49,7 +47,7 @@ pub(crate) struct NodeSpec {
     pub(crate) name: String,
     pub(crate) kind: NodeKind,
     pub(crate) stores: Vec<StoreId>,
-    make: MakeNode,
+    pub(crate) make: MakeNode,
 }
 
 pub(crate) enum NodeKind {
@@ -58,28 +56,33 @@ pub(crate) enum NodeKind {
     Sink(Topic),
 }
 
-/// A topic that feeds a node.
+/// A topic and the source node that reads it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) topic: Topic,
     pub(crate) node: usize,
-    /// Once a process: what is wrong with the clock of one record is wrong with many.
+    /// Limits the warning to one per process: if one record has a wrong event time, many have.
     has_warned: Once,
 }
 
 impl Source {
-    /// Warns of a record from before 2000, the first time.
-    pub(crate) fn warn_of_the_past(&self, record: &InputRecord, time: EventTime, now: WallTime) {
+    /// Logs a warning about the first record with an event time before 2000.
+    pub(crate) fn warn_of_old_event_time(
+        &self,
+        record: &InputRecord,
+        time: EventTime,
+        now: WallTime,
+    ) {
         self.has_warned.call_once(|| {
             let hint = match time.mistaken_unit(EventTime(now.0)) {
-                Some(unit) => format!("it looks like {unit}, and has to be in milliseconds"),
+                Some(unit) => format!("it looks like {unit}; it has to be in milliseconds"),
                 None => "is its unit milliseconds since 1970?".to_owned(),
             };
             tracing::warn!(
                 topic = %self.topic, partition = %record.source.partition, offset = %record.offset,
                 event_time = time.0, hint,
-                "an event time before the year 2000: it can hardly join anything; more of them on this topic are \
-                 only counted, in foretell_stream_records_before_2000_total"
+                "an event time before the year 2000: the record is unlikely to join anything; further ones on this topic \
+                 are only counted, in foretell_stream_records_before_2000_total"
             );
         });
     }
@@ -100,7 +103,7 @@ impl StoreKind {
     }
 }
 
-/// A store and the topic that backs it.
+/// A store and its changelog topic.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreSpec {
     pub(crate) name: String,
@@ -108,7 +111,8 @@ pub(crate) struct StoreSpec {
     pub(crate) changelog: Topic,
 }
 
-/// Builds a [`Topology`], node by node. Edges carry the type of their values, so what does not fit does not compile.
+/// Builds a [`Topology`], node by node. Edges carry the type of their values, so nodes with different types cannot be
+/// connected.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -145,8 +149,6 @@ pub struct TopologyBuilder {
     sources: Vec<Source>,
     stores: Vec<StoreSpec>,
     clock_tolerance: Duration,
-    #[cfg(test)]
-    planted: Option<Planted>,
 }
 
 impl fmt::Debug for TopologyBuilder {
@@ -159,12 +161,12 @@ impl fmt::Debug for TopologyBuilder {
     }
 }
 
-/// Clocks of machines that keep them set differ by less.
+/// More than the clocks of synchronized machines differ.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
 impl TopologyBuilder {
-    /// An empty topology. The changelog of a store is named `<application>-<store>-changelog`; records that cannot be
-    /// processed go to the topic `dead_letters`.
+    /// Starts an empty topology. The changelog of a store is named `<application>-<store>-changelog`; records that cannot be
+    /// processed are sent to the topic `dead_letters`.
     #[must_use]
     pub fn new(application: &str, dead_letters: Topic) -> Self {
         Self {
@@ -175,31 +177,23 @@ impl TopologyBuilder {
             sources: Vec::new(),
             stores: Vec::new(),
             clock_tolerance: CLOCK_TOLERANCE,
-            #[cfg(test)]
-            planted: None,
         }
     }
 
-    /// Plants a bug for the simulation to find.
-    #[cfg(test)]
-    pub(crate) fn plant(&mut self, planted: Planted) {
-        self.planted = Some(planted);
-    }
-
-    /// Sets how far stream time may run ahead of the time of day (10 s by default). A record from further ahead is
-    /// processed and counted, but moves stream time no further than this.
+    /// Sets how far stream time may be ahead of the time of day (10 s by default). A record with a later event time is
+    /// processed and counted, but advances stream time no further than this.
     pub fn clock_tolerance(&mut self, tolerance: Duration) {
         self.clock_tolerance = tolerance;
     }
 
-    /// Adds a source, which reads a topic and takes the timestamps of its records as event times.
+    /// Adds a source, which reads a topic and uses the timestamps of its records as event times.
     ///
-    /// The first source is the lead: its topic's partitions number the tasks, and the topic of every other source must have
-    /// as many. A record without a value goes to the dead letters.
+    /// The first source is the lead: there is one task for each partition of its topic, and the topic of every other source
+    /// must have as many partitions. A record without a value is dead-lettered.
     ///
-    /// Where a topic has `message.timestamp.type=LogAppendTime`, the timestamps say when the broker appended the records
-    /// (see [`Cleanup::timestamps`](crate::runtime::broker::Cleanup::timestamps)): take event times from the values then,
-    /// with [`Self::source_timed`].
+    /// If a topic has `message.timestamp.type=LogAppendTime`, the timestamps are the times at which the broker appended the
+    /// records (see [`Cleanup::timestamps`](crate::runtime::broker::Cleanup::timestamps)): then extract event times from the
+    /// values, with [`Self::source_timed`].
     pub fn source<T: 'static>(
         &mut self,
         name: &str,
@@ -212,7 +206,8 @@ impl TopologyBuilder {
     /// Adds a source with a timestamp extractor: `time` computes a record's event time from its decoded value, the record
     /// as read, and the time of day, or rejects the record.
     ///
-    /// It is called when the record becomes the head of its queue, because the inputs of a task are merged by this time.
+    /// The extractor is called when the record becomes the head of its queue, because the inputs of a task are merged by this
+    /// time.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -254,7 +249,7 @@ impl TopologyBuilder {
         + Sync
         + 'static,
     ) -> Edge<T> {
-        let time: Arc<TimeOf<T>> = Arc::new(time);
+        let time: Arc<TimestampExtractor<T>> = Arc::new(time);
         let make = move || -> Box<dyn Node> {
             Box::new(SourceNode { codec: Arc::clone(&codec), time: Arc::clone(&time), head: None })
         };
@@ -279,9 +274,9 @@ impl TopologyBuilder {
         WindowHandle { id, changelog, values }
     }
 
-    /// Adds a processor fed by `inputs`. Each task calls `make` once for a processor of its own.
+    /// Adds a processor of the records of `inputs`. Each task creates its own instance with `make`.
     ///
-    /// `stores` are the stores that the processor opens. They are shown by [`Topology::describe`] and not checked.
+    /// `stores` are the stores that the processor uses. [`Topology::describe`] shows them; they are not checked.
     pub fn process<P: Processor>(
         &mut self,
         name: &str,
@@ -297,8 +292,8 @@ impl TopologyBuilder {
         Edge { from: node, value: PhantomData }
     }
 
-    /// Adds a sink, which writes the records of `inputs` to a topic. The key chooses the partition
-    /// ([`partition_of`](crate::record::partition_of)), and the timestamp is the time of writing.
+    /// Adds a sink, which writes the records of `inputs` to a topic. The key determines the partition
+    /// ([`partition_of`](crate::record::partition_of)); the timestamp is the time of writing.
     pub fn sink<T: 'static>(
         &mut self,
         name: &str,
@@ -323,8 +318,8 @@ impl TopologyBuilder {
     /// Finishes the topology.
     ///
     /// # Panics
-    /// If there is no source, if two sources read the same topic, or if two stores have the same name: these would
-    /// share a changelog and overwrite each other.
+    /// If there is no source, if two sources read the same topic, or if two stores have the same name: they would share a
+    /// changelog and overwrite each other.
     #[must_use]
     pub fn build(self) -> Topology {
         assert!(!self.sources.is_empty(), "a topology needs at least one source");
@@ -342,8 +337,6 @@ impl TopologyBuilder {
             sources: self.sources,
             stores: self.stores,
             clock_tolerance: self.clock_tolerance,
-            #[cfg(test)]
-            planted: self.planted,
         }
     }
 
@@ -366,7 +359,7 @@ fn repeated<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     names.find(|name| !seen.insert(*name))
 }
 
-/// A finished graph of sources, processors, sinks and stores, from which every task makes its own.
+/// A finished graph of sources, processors, sinks and stores, which every task instantiates.
 pub struct Topology {
     pub(crate) dead_letters: Topic,
     pub(crate) nodes: Vec<NodeSpec>,
@@ -374,8 +367,6 @@ pub struct Topology {
     pub(crate) sources: Vec<Source>,
     pub(crate) stores: Vec<StoreSpec>,
     pub(crate) clock_tolerance: Duration,
-    #[cfg(test)]
-    planted: Option<Planted>,
 }
 
 impl fmt::Debug for Topology {
@@ -389,31 +380,25 @@ impl fmt::Debug for Topology {
 }
 
 impl Topology {
-    /// Whether a bug is planted.
-    #[cfg(test)]
-    pub(crate) fn has(&self, planted: Planted) -> bool {
-        self.planted == Some(planted)
-    }
-
-    /// The topic whose partitions number the tasks.
+    /// Returns the topic of the first source. There is one task for each of its partitions.
     #[must_use]
     pub fn lead(&self) -> &Topic {
         &self.sources[0].topic
     }
 
-    /// The topics of the other sources: the inputs that are co-partitioned with the lead.
+    /// Returns the topics of the other sources: the inputs that are co-partitioned with the lead.
     #[must_use]
     pub fn co_partitioned(&self) -> Vec<Topic> {
         self.sources[1..].iter().map(|source| source.topic.clone()).collect()
     }
 
-    /// The changelog topics, one for each store, each with as many partitions as the lead.
+    /// Returns the changelog topics, one for each store, each with as many partitions as the lead.
     #[must_use]
     pub fn changelogs(&self) -> Vec<Topic> {
         self.stores.iter().map(|store| store.changelog.clone()).collect()
     }
 
-    /// Every topic that is read or written: inputs, outputs, changelogs and the dead-letter topic.
+    /// Returns every topic that is read or written: inputs, outputs, changelogs and the dead-letter topic.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<Topic> {
         let of_nodes = self.nodes.iter().filter_map(|node| match &node.kind {
@@ -423,8 +408,9 @@ impl Topology {
         of_nodes.chain(self.changelogs()).chain([self.dead_letters.clone()]).collect()
     }
 
-    /// Whether a record for `topic` can't be dead-lettered: changelogs, and the dead letters themselves.
-    pub(crate) fn must_take(&self, topic: &Topic) -> bool {
+    /// Whether `topic` must accept every record, because none of them can be dead-lettered: changelogs, and the dead-letter
+    /// topic itself.
+    pub(crate) fn must_accept(&self, topic: &Topic) -> bool {
         *topic == self.dead_letters || self.stores.iter().any(|store| store.changelog == *topic)
     }
 
@@ -462,7 +448,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "topic in is read by two sources")]
-    fn a_topic_is_read_by_one_source() {
+    fn two_sources_of_one_topic_are_rejected() {
         let mut builder = builder();
         builder.source("a", Topic::new("in"), Arc::new(Utf8));
         builder.source("b", Topic::new("in"), Arc::new(Utf8));
@@ -471,7 +457,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "two stores are named counts")]
-    fn a_store_has_a_name_of_its_own() {
+    fn two_stores_with_one_name_are_rejected() {
         let mut builder = builder();
         builder.source("a", Topic::new("in"), Arc::new(Utf8));
         builder.key_value_store::<String>("counts", Arc::new(Utf8));
@@ -481,7 +467,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a topology needs at least one source")]
-    fn a_topology_reads_something() {
+    fn a_topology_without_a_source_is_rejected() {
         drop(builder().build());
     }
 }

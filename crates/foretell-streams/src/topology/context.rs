@@ -1,4 +1,4 @@
-//! What a processor may do during a call: open stores, forward, read the time, count, send to the dead-letter topic.
+//! The context of a call to a processor: stores, child nodes, time, counters and the dead-letter topic.
 
 use std::{any::Any, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::{
 /// The time that a punctuation follows, for [`Context::schedule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PunctuationKind {
-    /// [`Context::stream_time`]: it goes on with records, so a backfill is punctuated as live traffic is.
+    /// [`Context::stream_time`]. It advances with records, so a backfill is punctuated like live traffic.
     StreamTime,
-    /// The time of day: it goes on whether or not there are records.
+    /// The time of day. It advances without records, too.
     WallClock,
 }
 
@@ -30,23 +30,23 @@ pub enum Punctuation {
     WallClock(WallTime),
 }
 
-/// A record as it was read: its coordinates and bytes. A processor that keeps records for later stores this with them, so
-/// that [`Context::dead_letter`] can still send the original to the dead-letter topic.
+/// A record as it was read: its position and bytes. A processor that stores records for later stores this with them, so that
+/// [`Context::dead_letter`] can send the original to the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Original {
-    /// Its topic.
+    /// The topic that it was read from.
     pub topic: String,
-    /// Its partition.
+    /// The partition that it was read from.
     pub partition: i32,
-    /// Its offset.
+    /// The offset in the partition.
     pub offset: i64,
-    /// The broker's timestamp for it.
+    /// The timestamp of the record in its topic, in milliseconds since 1970; not its event time.
     pub timestamp: EventTime,
-    /// Its key.
+    /// The key, as bytes.
     pub key: Option<Vec<u8>>,
-    /// Its value.
+    /// The value, as bytes; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in order.
+    /// The headers, in order.
     pub headers: Vec<Header>,
 }
 
@@ -64,7 +64,7 @@ impl From<&InputRecord> for Original {
     }
 }
 
-/// A record for the dead-letter topic, with its reason.
+/// A record for the dead-letter topic, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
     pub(crate) original: Original,
@@ -77,14 +77,14 @@ pub(crate) struct Schedule {
     pub(crate) node: usize,
     pub(crate) kind: PunctuationKind,
     pub(crate) interval: Duration,
-    /// In milliseconds of its own time; none until that time is known.
+    /// When it is due, in milliseconds of the time that it follows; `None` until that time is known.
     pub(crate) next: Option<i64>,
 }
 
-/// All that the nodes of one task share.
+/// The state that the nodes of one task share.
 pub(crate) struct Scope {
     pub(crate) partition: Partition,
-    /// Each is taken out while it runs.
+    /// A node is taken out while it runs.
     pub(crate) nodes: Vec<Option<Box<dyn Node>>>,
     pub(crate) children: Arc<Vec<Vec<usize>>>,
     pub(crate) stores: Vec<Store>,
@@ -92,7 +92,7 @@ pub(crate) struct Scope {
     pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) counts: Vec<(Counter, u64)>,
     pub(crate) schedules: Vec<Schedule>,
-    /// What is being processed; none in a punctuation.
+    /// The record that is being processed; `None` in a punctuation.
     pub(crate) input: Option<InputRecord>,
     pub(crate) stream_time: EventTime,
     pub(crate) now: WallTime,
@@ -101,29 +101,29 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// The latest that stream time may be: one record of a clock that is fast must not close the windows of all others.
+    /// The upper bound of stream time: one record of a producer whose clock is fast must not close the windows of all others.
     pub(crate) fn latest(&self) -> EventTime {
         EventTime(self.now.0) + self.clock_tolerance
     }
 
-    /// Stream time follows a record of `time`.
-    pub(crate) fn follow(&mut self, time: EventTime) {
+    /// Advances stream time to the event time of a record, up to the bound.
+    pub(crate) fn observe_event_time(&mut self, time: EventTime) {
         self.stream_time = self.stream_time.max(time.min(self.latest()));
     }
 
-    /// The timestamp of an output: when it is written, so that the broker's retention counts from then, however long
-    /// ago that happened which it tells of.
+    /// The timestamp of an output: the time of writing, so that the retention of the broker starts then, and not at the event
+    /// time, which may be long ago.
     pub(crate) fn written_at(&self) -> EventTime {
         EventTime(self.now.0.max(0))
     }
 
-    /// The timestamp of a changelog's record: stream time, which a restore takes from there. Never before the epoch, and
-    /// never ahead of the clock, for a broker refuses what is (`message.timestamp.after.max.ms`).
+    /// The timestamp of a changelog record: stream time, which a restore reads from there. It is neither before 1970 nor
+    /// ahead of the clock, because a broker rejects such records (`message.timestamp.after.max.ms`).
     pub(crate) fn changed_at(&self) -> EventTime {
         EventTime(self.stream_time.0.clamp(0, self.now.0.max(0)))
     }
 
-    /// Runs `visit` on a node, which is not among the others meanwhile.
+    /// Runs `visit` on a node, which is taken out of `nodes` meanwhile.
     pub(crate) fn with_node<R>(
         &mut self,
         index: usize,
@@ -208,14 +208,14 @@ impl<'t, Out: 'static> Context<'t, Out> {
         Self { scope, node, out: PhantomData }
     }
 
-    /// Forwards `record` along every outgoing edge, and returns when the nodes below have processed it.
+    /// Forwards `record` along every outgoing edge, and returns when the nodes downstream have processed it.
     ///
     /// # Errors
-    /// The error of a node below. Return it with `?`: it rolls back the whole record.
+    /// The error of a node downstream. Return it with `?`: it rolls back the whole record.
     pub fn forward(&mut self, record: &Record<Out>) -> Result<(), ProcessError> {
         let record: &dyn Any = record;
-        for place in 0..self.scope.children[self.node].len() {
-            let child = self.scope.children[self.node][place];
+        for index in 0..self.scope.children[self.node].len() {
+            let child = self.scope.children[self.node][index];
             self.scope.with_node(child, |node, scope| node.process(record, scope, child))?;
         }
         Ok(())
@@ -235,50 +235,51 @@ impl<'t, Out: 'static> Context<'t, Out> {
         WindowStore { store: &mut self.scope.stores[id.0], changelog, values: &**values }
     }
 
-    /// Schedules a punctuation every `interval`, counted from the first time that the task knows of: the first record's for
-    /// stream time. Call it in [`Processor::start`](crate::topology::Processor::start).
+    /// Schedules a punctuation every `interval`. The first interval of stream time starts with the first record, that of the
+    /// wall clock with the start of the task. Call it in [`Processor::start`](crate::topology::Processor::start).
     ///
-    /// If time passes several intervals at once, there is one call. A call that fails is rolled back, counted, and repeated
+    /// If time passes several intervals at once, there is one call. A call that fails is rolled back, counted, and retried
     /// when the next is due.
     pub fn schedule(&mut self, kind: PunctuationKind, interval: Duration) {
         self.scope.schedules.push(Schedule { node: self.node, kind, interval, next: None });
     }
 
-    /// The task's number: the partition of its inputs.
+    /// Returns the number of the task: the partition of its inputs.
     #[must_use]
     pub fn partition(&self) -> Partition {
         self.scope.partition
     }
 
-    /// The highest event time that this task has seen, but never further ahead of the clock than
-    /// [`TopologyBuilder::clock_tolerance`](crate::topology::TopologyBuilder::clock_tolerance). Without records it
-    /// stalls, until all inputs have been quiet for a while: then it goes on with the clock.
+    /// Returns the stream time: the highest event time so far, but at most
+    /// [`TopologyBuilder::clock_tolerance`](crate::topology::TopologyBuilder::clock_tolerance) ahead of the clock. Without
+    /// records it stalls, until all inputs have been quiet for a while
+    /// ([`WorkerSettings::quiet_after`](crate::runtime::WorkerSettings::quiet_after)); then it advances with the clock.
     #[must_use]
     pub fn stream_time(&self) -> EventTime {
         self.scope.stream_time
     }
 
-    /// The time of day when this record was taken up.
+    /// Returns the time of day at which the processing of this record started.
     #[must_use]
     pub fn now(&self) -> WallTime {
         self.scope.now
     }
 
-    /// The record as read from its topic, with headers and offset; `None` in a punctuation.
+    /// Returns the record as read from its topic, with headers and offset; `None` in a punctuation.
     #[must_use]
     pub fn input(&self) -> Option<&InputRecord> {
         self.scope.input.as_ref()
     }
 
-    /// Adds to a counter when this record is committed, so that an aborted record is not counted twice.
+    /// Adds `by` to a counter when this record is committed, so that an aborted record is not counted twice.
     pub fn count(&mut self, counter: &Counter, by: u64) {
         if by > 0 {
             self.scope.counts.push((counter.clone(), by));
         }
     }
 
-    /// Sends an earlier record, whose original was kept, to the dead-letter topic. (For the present record, return
-    /// [`ProcessError::Reject`].) `class` is one word, for counters and headers.
+    /// Sends an earlier record, whose [`Original`] was stored, to the dead-letter topic. (For the present record, return
+    /// [`ProcessError::Reject`].) `class` is the error class, one word, for counters and headers.
     pub fn dead_letter(&mut self, original: Original, class: &'static str, message: String) {
         self.scope.dead_letters.push(DeadLetter { original, class, schema_id: None, message });
     }

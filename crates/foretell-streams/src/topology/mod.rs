@@ -1,7 +1,6 @@
-//! Topologies: graphs of sources, processors, stores and sinks, built once and instantiated for every
-//! task.
+//! Topologies: graphs of sources, processors, stores and sinks, built once and instantiated for every task.
 //!
-//! Start with [`TopologyBuilder`]; implement [`Processor`]; a processor reaches its stores, its children and the time
+//! Start with [`TopologyBuilder`] and implement [`Processor`]. A processor uses its stores, its child nodes and the time
 //! through its [`Context`].
 
 mod builder;
@@ -17,5 +16,7 @@ pub(crate) use outbox::Origin;
 pub use outbox::Outbox;
 
 pub(crate) use builder::StoreKind;
+#[cfg(test)]
+pub(crate) use builder::{NodeKind, NodeSpec};
 pub(crate) use context::{DeadLetter, Scope};
 pub(crate) use node::Node;

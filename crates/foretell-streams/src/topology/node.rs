@@ -1,4 +1,4 @@
-//! The parts of a topology: processors that applications write, and the nodes they become.
+//! Processors, which applications implement, and the nodes of a topology that run them.
 
 use std::{any::Any, marker::PhantomData, sync::Arc};
 
@@ -10,19 +10,19 @@ use crate::{
     topology::{Context, Punctuation, Scope},
 };
 
-/// A record between nodes: key, decoded value and event time.
+/// A record between two nodes: key, decoded value and event time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<T> {
-    /// The key, as bytes. It chooses the partition of what a sink writes.
+    /// The key, as bytes. It determines the partition to which a sink writes.
     pub key: Option<Vec<u8>>,
-    /// The value, as the source's codec decoded it or a processor made it.
+    /// The value, decoded by the codec of the source or created by a processor.
     pub value: T,
     /// The event time.
     pub time: EventTime,
 }
 
 impl<T> Record<T> {
-    /// The key as text, which is what the keys of stores are.
+    /// Returns the key as text, as stores need it.
     ///
     /// # Errors
     /// [`ProcessError::Reject`] with the class `malformed` if there is no key, or it is not UTF-8.
@@ -46,16 +46,16 @@ impl<T> Record<T> {
     }
 }
 
-/// A node that an application implements. It may keep no state of its own that matters: whatever must outlive a record
-/// belongs into a store, because an abort rolls stores back and a task may move to another worker.
+/// A node that an application implements. State that must outlive a record belongs into a store, because an abort rolls
+/// stores back and a task may move to another worker; fields of the processor do neither.
 ///
-/// Each task has its own instance, and a record is processed to the end of the topology before the
-/// next one starts. If a record fails in any node, all that it wrote and forwarded is rolled back.
+/// Each task has its own instance. A record is processed to the end of the topology before the next one starts. If a record
+/// fails in any node, everything that it wrote and forwarded is rolled back.
 ///
 /// ```
 /// use foretell_streams::topology::{Context, ProcessError, Processor, Record};
 ///
-/// /// Forwards whole numbers; everything else goes to the dead letters.
+/// /// Forwards integers; dead-letters all other records.
 /// struct Parse;
 ///
 /// impl Processor for Parse {
@@ -71,28 +71,30 @@ impl<T> Record<T> {
 /// }
 /// ```
 pub trait Processor: 'static {
-    /// The type of the values that it takes.
+    /// The type of the input values.
     type In: 'static;
-    /// The type of the values that it forwards.
+    /// The type of the forwarded values.
     type Out: 'static;
 
-    /// Called once, when the stores are restored and before the first record: schedule punctuations here.
+    /// Starts the processor: called once, after the stores are restored and before the first record. Schedule punctuations
+    /// here.
     fn start(&mut self, _ctx: &mut Context<'_, Self::Out>) {}
 
     /// Processes one record.
     ///
     /// # Errors
-    /// [`ProcessError`], which names what happens to the record.
+    /// [`ProcessError`], which says what happens to the record.
     fn process(
         &mut self,
         record: &Record<Self::In>,
         ctx: &mut Context<'_, Self::Out>,
     ) -> Result<(), ProcessError>;
 
-    /// Called when a punctuation is due that [`Context::schedule`] asked for.
+    /// Runs a punctuation that was scheduled by [`Context::schedule`] and is due.
     ///
     /// # Errors
-    /// [`ProcessError`]. The call is rolled back and counted; there is no record that could go to the dead letters.
+    /// [`ProcessError`]. The call is rolled back and counted in `foretell_stream_punctuations_failed_total`; there is no
+    /// record to be dead-lettered.
     fn punctuate(
         &mut self,
         _punctuation: Punctuation,
@@ -102,21 +104,21 @@ pub trait Processor: 'static {
     }
 }
 
-/// Why a record could not be processed; each variant is named for what happens next.
+/// An error of a record that could not be processed. Each variant is named after what happens next.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The record can never be processed: it goes to the dead-letter topic.
+    /// The record can never be processed: it is dead-lettered.
     #[error("{class}: {message}")]
     Reject {
-        /// One word for counters and headers.
+        /// The error class, one word, for counters and headers.
         class: &'static str,
-        /// The id of the writer schema, where the bytes name one.
+        /// The id of the writer schema, if the bytes name one.
         schema_id: Option<u32>,
         /// What is wrong with the record.
         message: String,
     },
-    /// Something that is needed is not available: the task waits, and tries the same record again.
-    #[error("not just now: {0}")]
+    /// A dependency is not available: the task is blocked, and retries the same record.
+    #[error("not available: {0}")]
     Retry(String),
     /// A store cannot be read or written: the [`StateError`] says whether it is rebuilt or the worker ends.
     #[error(transparent)]
@@ -124,7 +126,7 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// A [`ProcessError::Reject`] without a schema id.
+    /// Creates a [`ProcessError::Reject`] without a schema id.
     #[must_use]
     pub fn reject(class: &'static str, message: impl Into<String>) -> Self {
         Self::Reject { class, schema_id: None, message: message.into() }
@@ -134,7 +136,7 @@ impl ProcessError {
 impl From<StateError> for ProcessError {
     fn from(error: StateError) -> Self {
         match error {
-            // The record has led to a value that has no form: no other store would take it either.
+            // The processor has made a value that cannot be encoded: no other store would accept it either.
             StateError::Unstorable(reason) => Self::reject("unstorable", reason.to_string()),
             StateError::Corrupted(_)
             | StateError::OtherFormat { .. }
@@ -157,11 +159,11 @@ impl From<CodecError> for ProcessError {
     }
 }
 
-/// A source, processor or sink whose types are known to its edges alone.
+/// A source, processor or sink with its types erased; the edges of the builder guarantee that they match.
 pub(crate) trait Node {
     fn start(&mut self, _scope: &mut Scope, _index: usize) {}
 
-    /// Of a source: decodes the record that has become the head of its queue, keeps the value for
+    /// Decodes the record that has become the head of the queue of a source, keeps the value for
     /// [`process`](Self::process), and returns the event time.
     fn extract(&mut self, _raw: &InputRecord, _now: WallTime) -> Result<EventTime, ProcessError> {
         unreachable!("only a source has a queue")
@@ -184,15 +186,15 @@ pub(crate) trait Node {
     }
 }
 
-/// Tells a record's event time.
-pub(crate) type TimeOf<T> =
+/// Extracts the event time of a record from its decoded value, the record as read, and the time of day.
+pub(crate) type TimestampExtractor<T> =
     dyn Fn(&T, &InputRecord, WallTime) -> Result<EventTime, ProcessError> + Send + Sync;
 
-/// A source decodes the head of its queue, once, for its time; when its turn comes it moves stream time and hands
-/// the same value on. What waits behind the head stays bytes.
+/// A source. It decodes the head of its queue once, to extract the event time. When the head is processed, the source
+/// advances stream time and forwards the decoded value. The records behind the head stay bytes.
 pub(crate) struct SourceNode<T> {
     pub(crate) codec: Arc<dyn Codec<T>>,
-    pub(crate) time: Arc<TimeOf<T>>,
+    pub(crate) time: Arc<TimestampExtractor<T>>,
     pub(crate) head: Option<Record<T>>,
 }
 
@@ -213,8 +215,11 @@ impl<T: 'static> Node for SourceNode<T> {
         scope: &mut Scope,
         index: usize,
     ) -> Result<(), ProcessError> {
-        let record = self.head.take().expect("a record's time is extracted before its turn comes");
-        scope.follow(record.time);
+        let record = self
+            .head
+            .take()
+            .expect("the event time of a record is extracted before it is processed");
+        scope.observe_event_time(record.time);
         let result = Context::<T>::new(scope, index).forward(&record);
         if matches!(result, Err(ProcessError::Retry(_))) {
             self.head = Some(record);
@@ -223,7 +228,7 @@ impl<T: 'static> Node for SourceNode<T> {
     }
 }
 
-/// A processor among its edges.
+/// A processor of the application.
 pub(crate) struct ProcessorNode<P> {
     pub(crate) processor: P,
 }
@@ -239,7 +244,7 @@ impl<P: Processor> Node for ProcessorNode<P> {
         scope: &mut Scope,
         index: usize,
     ) -> Result<(), ProcessError> {
-        let record = record.downcast_ref::<Record<P::In>>().expect("edges join equal types");
+        let record = record.downcast_ref::<Record<P::In>>().expect("an edge connects equal types");
         self.processor.process(record, &mut Context::new(scope, index))
     }
 
@@ -253,7 +258,7 @@ impl<P: Processor> Node for ProcessorNode<P> {
     }
 }
 
-/// A sink encodes and puts into the outbox.
+/// A sink, which encodes records into the outbox.
 pub(crate) struct SinkNode<T> {
     pub(crate) topic: Topic,
     pub(crate) codec: Arc<dyn Codec<T>>,
@@ -267,7 +272,7 @@ impl<T: 'static> Node for SinkNode<T> {
         scope: &mut Scope,
         _index: usize,
     ) -> Result<(), ProcessError> {
-        let record = record.downcast_ref::<Record<T>>().expect("edges join equal types");
+        let record = record.downcast_ref::<Record<T>>().expect("an edge connects equal types");
         let timestamp = scope.written_at();
         let write = |bytes: &mut Vec<u8>| self.codec.encode(&record.value, bytes);
         scope.outbox.send(&self.topic, timestamp, record.key.as_deref(), write)?;
@@ -280,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_is_no_text_is_rejected() {
+    fn a_key_that_is_not_text_is_rejected() {
         let record = |key: Option<&[u8]>| {
             let key = key.map(<[u8]>::to_vec);
             Record { key, value: (), time: EventTime(0) }

@@ -1,50 +1,51 @@
-//! The outputs of a task that the worker has not taken yet. The records lie end to end in one buffer that is used again
-//! and again, so that to send allocates nothing.
+//! The outputs of a task that the worker has not taken yet. The bytes of the records are stored in one buffer, which is
+//! reused, so that sending does not allocate.
 
 use crate::{
     record::{Header, Offset, OutputRecord, OutputRecordRef, Partition, Topic},
     time::EventTime,
 };
 
-/// The outputs of a task, in the order of sending.
+/// The outputs of a task, in the order in which they were sent.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Keys and values.
+    /// The keys and values of all records.
     bytes: Vec<u8>,
-    records: Vec<Sent>,
-    /// Of what is sent next.
+    records: Vec<QueuedRecord>,
+    /// The origin of the records that are sent next.
     origin: Option<Origin>,
 }
 
-/// The record that something was sent for: the place of its source in the topology, and its offset.
+/// The input record for which an output was sent: the index of its source in the topology, and its offset.
 pub(crate) type Origin = (usize, Offset);
 
 #[derive(Debug)]
-struct Sent {
+struct QueuedRecord {
     topic: Topic,
     partition: Option<Partition>,
     timestamp: EventTime,
     start: usize,
-    /// Where its key ends, if it has one.
+    /// The end of its key, if it has one.
     key_end: Option<usize>,
-    /// Where its value ends, if it has one.
+    /// The end of its value, if it has one.
     value_end: Option<usize>,
     headers: Vec<Header>,
     origin: Option<Origin>,
 }
 
 impl Outbox {
-    /// What is sent from here on is sent for that record; for none, in a punctuation.
-    pub(crate) fn send_for(&mut self, origin: Option<Origin>) {
+    /// Sets the origin of the records that are sent from now on; `None` in a punctuation.
+    pub(crate) fn set_origin(&mut self, origin: Option<Origin>) {
         self.origin = origin;
     }
 
-    /// What the record at this place was sent for.
-    pub(crate) fn origin(&self, place: usize) -> Option<Origin> {
-        self.records.get(place)?.origin
+    /// The origin of the record at `index`.
+    pub(crate) fn origin(&self, index: usize) -> Option<Origin> {
+        self.records.get(index)?.origin
     }
 
-    /// Adds a record whose value `write` appends, to the partition that its key chooses. If that fails, nothing was added.
+    /// Adds a record whose value is appended by `write`, for the partition that its key determines. If `write` fails, nothing
+    /// is added.
     pub(crate) fn send<E>(
         &mut self,
         topic: &Topic,
@@ -59,7 +60,7 @@ impl Outbox {
             self.bytes.truncate(start);
             return Err(error);
         }
-        self.records.push(Sent {
+        self.records.push(QueuedRecord {
             topic: topic.clone(),
             partition: None,
             timestamp,
@@ -72,6 +73,7 @@ impl Outbox {
         Ok(())
     }
 
+    /// Adds a record as it is.
     pub(crate) fn push(&mut self, record: OutputRecord) {
         let start = self.bytes.len();
         let mut append = |part: Option<Vec<u8>>| {
@@ -82,14 +84,22 @@ impl Outbox {
         let (key_end, value_end) = (append(record.key), append(record.value));
         let OutputRecord { topic, partition, timestamp, headers, .. } = record;
         let origin = self.origin;
-        let sent = Sent { topic, partition, timestamp, start, key_end, value_end, headers, origin };
-        self.records.push(sent);
+        self.records.push(QueuedRecord {
+            topic,
+            partition,
+            timestamp,
+            start,
+            key_end,
+            value_end,
+            headers,
+            origin,
+        });
     }
 
-    /// The records, oldest first.
+    /// Iterates over the records, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
         self.records.iter().map(|record| {
-            let Sent { start, key_end, value_end, .. } = *record;
+            let QueuedRecord { start, key_end, value_end, .. } = *record;
             let value_start = key_end.unwrap_or(start);
             OutputRecordRef {
                 topic: &record.topic,
@@ -102,19 +112,19 @@ impl Outbox {
         })
     }
 
-    /// How many there are.
+    /// Returns the number of records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Takes all but the first `count` back.
+    /// Removes all records but the first `count`: those of a record that is rolled back.
     pub(crate) fn truncate(&mut self, count: usize) {
         if let Some(first) = self.records.get(count) {
             self.bytes.truncate(first.start);
@@ -122,7 +132,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets them all, and keeps the room.
+    /// Removes all records and keeps the buffer.
     pub(crate) fn clear(&mut self) {
         self.truncate(0);
     }
@@ -148,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_comes_out() {
+    fn pushed_records_are_iterated_unchanged() {
         let records = [
             record(Some("k"), Some("value")),
             record(None, Some("")),
@@ -168,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_leaves_nothing_behind() {
+    fn a_record_that_cannot_be_encoded_adds_nothing() {
         let (mut outbox, topic) = (Outbox::default(), Topic::new("any"));
         let good = |bytes: &mut Vec<u8>| -> Result<(), ()> {
             bytes.extend_from_slice(b"good");

@@ -1,44 +1,53 @@
-//! What a worker sees to about the inputs of its tasks: which flow, which are behind, and whether all are quiet.
+//! Inputs of active tasks: which are paused, which are behind, and whether all inputs of a task are quiet.
 
 use crate::runtime::{
-    active_task::Flow,
-    backlog::Behind,
-    broker::{BrokerError, Isolation},
+    active_task::InputChanges,
+    backlog::BehindInput,
+    broker::{BrokerError, Isolation, Member},
+    error::TurnError,
     quiet,
-    worker::{BUFFERED_MAX, TurnError, Worker},
+    worker::{WorkerParts, active_tasks::ActiveTasks},
 };
 
-impl Worker {
-    /// Pauses what overflows, and resumes what has room.
-    pub(super) fn regulate(&mut self) -> Result<(), BrokerError> {
-        for active in self.active_tasks.values_mut() {
-            let Flow { pause, resume } = active.flow(BUFFERED_MAX);
+/// The number of buffered records above which an input is paused: about 10 MB at 1 kB per record.
+pub(super) const BUFFERED_MAX: usize = 10_000;
+
+impl ActiveTasks {
+    /// Pauses inputs with too many buffered records, and resumes those with room.
+    pub(super) fn pause_and_resume(&mut self, member: &mut dyn Member) -> Result<(), BrokerError> {
+        for (_, active) in self.iter_mut() {
+            let InputChanges { pause, resume } = active.input_changes(BUFFERED_MAX);
             if !pause.is_empty() {
-                self.member.pause(&pause)?;
-                active.flows(&pause, false);
+                member.pause(&pause)?;
+                active.set_resumed(&pause, false);
             }
             if !resume.is_empty() {
-                self.member.resume(&resume)?;
-                active.flows(&resume, true);
+                member.resume(&resume)?;
+                active.set_resumed(&resume, true);
             }
         }
         Ok(())
     }
 
-    /// A task that begins, or begins again, waits for those of its inputs that have more.
-    pub(super) fn find_ends(&mut self) -> Result<(), BrokerError> {
-        let now = self.clock.elapsed();
-        for active in self.active_tasks.values_mut() {
-            active.look(now, |input| self.member.position(input));
-            if !active.wants_ends() {
+    /// Updates which inputs are behind, and asks for the ends of the inputs of tasks that start, or start again after an
+    /// abort.
+    pub(super) fn update_backlogs(
+        &mut self,
+        parts: &WorkerParts,
+        member: &dyn Member,
+    ) -> Result<(), BrokerError> {
+        let now = parts.clock.elapsed();
+        for (_, active) in self.iter_mut() {
+            active.update_backlog(now, |input| member.position(input));
+            if !active.needs_ends() {
                 continue;
             }
             let mut behind = Vec::new();
-            // Alone, an input has nobody to wait for.
+            // A single input has no other to wait for.
             for input in active.task.inputs().iter().filter(|_| active.task.inputs().len() > 1) {
-                let end = self.broker.end(input, Isolation::ReadCommitted)?;
-                if self.member.position(input) < end {
-                    behind.push(Behind { input: input.clone(), end, empty_since: None });
+                let end = parts.broker.end(input, Isolation::ReadCommitted)?;
+                if member.position(input) < end {
+                    behind.push(BehindInput { input: input.clone(), end, empty_since: None });
                 }
             }
             active.wait_for(behind, now);
@@ -46,26 +55,30 @@ impl Worker {
         Ok(())
     }
 
-    /// Tasks whose inputs are quiet settle their windows by the clock.
-    pub(super) fn follow_the_clock(&mut self) -> Result<(), TurnError> {
-        let Self { active_tasks, broker, member, clock, settings, .. } = self;
-        let (now, every) = (clock.elapsed(), quiet::asked_every(active_tasks.len()));
-        for (partition, active) in active_tasks {
-            if !active.may_be_quiet(now, settings.quiet_after, every) {
+    /// Advances the stream time of quiet tasks with the clock.
+    pub(super) fn advance_quiet_tasks(
+        &mut self,
+        parts: &WorkerParts,
+        member: &dyn Member,
+    ) -> Result<(), TurnError> {
+        let clock = parts.clock.as_ref();
+        let (now, every) = (clock.elapsed(), quiet::check_interval(self.len()));
+        for (number, active) in self.iter_mut() {
+            if !active.is_quiet_check_due(now, parts.settings.quiet_after, every) {
                 continue;
             }
             let is_at_end = active.task.inputs().iter().try_fold(true, |all, input| {
-                let end = broker.end(input, Isolation::ReadCommitted)?;
+                let end = parts.broker.end(input, Isolation::ReadCommitted)?;
                 Ok::<_, BrokerError>(all && member.position(input) >= end)
             });
             let is_answered = is_at_end.is_ok();
             if let Err(error) = &is_at_end {
-                tracing::debug!(task = %partition, %error, "its stream time does not advance");
+                tracing::debug!(task = %number, %error, "stream time does not advance");
             }
-            let gone_on = active.answered(is_at_end.ok(), every, clock.as_ref());
-            gone_on.map_err(TurnError::in_task(*partition))?;
+            let advanced = active.finish_quiet_check(is_at_end.ok(), every, clock);
+            advanced.map_err(TurnError::in_task(*number))?;
             if !is_answered {
-                break; // The next one would have to wait as long.
+                break; // The next task would have to wait as long.
             }
         }
         Ok(())

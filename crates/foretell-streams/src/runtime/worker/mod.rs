@@ -1,199 +1,59 @@
-//! A worker: one thread, one member of the group, its tasks; a synchronous loop that a test can
-//! single-step.
+//! A worker: one thread, one member of the group and its tasks, in a synchronous loop that a test can single-step.
 //!
 //! ```text
 //!   turn:  poll ─▶ answer a rebalance ─▶ restore ─▶ process ─▶ punctuate ─▶ send ─▶ commit if due
-//!            │ Retry      the same again                                             │
-//!            │ Abort      abort, discard uncommitted state, records come again ◀─────┘
+//!            │ Retry      the next turn tries again                                  │
+//!            │ Abort      abort, discard uncommitted state, poll records again ◀─────┘
 //!            │ Fenced     drop the member and all tasks, join again
-//!            │ Damaged    a store: forget it, read its changelog again
-//!            └ Fatal      leave; the process stops, saying why
+//!            │ Corrupted  rebuild the stores of the task from their changelogs
+//!            └ Fatal      leave the group; the process ends with the error
 //! ```
+//!
+//! Each part of it has one job: `membership` (joined or not), `active_tasks` (open, corrupted, restored), `commit_pacer`
+//! (when a commit is due) and `checkpointer` (which store advances). `inputs` and `commit` are steps of a turn, `recovery`
+//! is what follows one that failed.
 
-mod checkpoints;
+mod active_tasks;
+mod checkpointer;
 mod commit;
+mod commit_pacer;
 mod inputs;
+mod membership;
 mod parts;
 mod recovery;
 #[cfg(test)]
+pub(crate) mod recovery_history;
+mod settings;
+#[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 pub use parts::WorkerParts;
+pub use settings::WorkerSettings;
 
 use crate::{
-    metrics::StreamsMetrics,
-    record::{InputRecord, Partition, Topic},
+    record::Partition,
     runtime::{
-        active_task::ActiveTask,
-        broker::{Broker, BrokerError, Member, Membership, ProcessingGuarantee, Rebalance},
-        status::{StatusBoard, WorkerStatus},
-        worker::checkpoints::Place,
+        broker::{BrokerError, ProcessingGuarantee, Rebalance},
+        error::{TurnError, WorkerError},
+        status::WorkerStatus,
+        stop_signal::StopSignal,
+        worker::{
+            active_tasks::ActiveTasks,
+            checkpointer::{Checkpointer, Ends},
+            commit_pacer::CommitPacer,
+            membership::GroupMember,
+        },
     },
-    state::{StateError, StoreSupplier},
-    task::Task,
-    time::Clock,
-    topology::Topology,
 };
 
-/// Commit intervals and limits of a worker.
-///
-/// ```
-/// use std::time::Duration;
-/// use foretell_streams::runtime::WorkerSettings;
-///
-/// let settings = WorkerSettings { commit_interval: Duration::from_secs(1), ..WorkerSettings::default() };
-/// assert_eq!(settings.commit_records_max, 10_000);
-/// ```
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// The longest time between two commits, if there is something to commit. Outputs are visible after a commit only.
-    pub commit_interval: Duration,
-    /// The number of processed records after which a commit comes sooner.
-    pub commit_records_max: usize,
-    /// The longest wait of a starting task for an input that gives nothing. A task merges its inputs by event time, so it
-    /// waits until each input has been read to where it ended at the start (KIP-695).
-    pub max_task_idle: Duration,
-    /// The time without records after which a task's stream time goes on with the clock, if all its inputs are read to their
-    /// ends.
-    pub quiet_after: Duration,
-    /// Exactly once: the number of pending changes of a task after which they are sent to the changelogs before the commit.
-    /// Below this, a key that is written several times is sent once a commit.
-    pub changes_pending_max: usize,
-}
-
-impl Default for WorkerSettings {
-    fn default() -> Self {
-        Self {
-            commit_interval: Duration::from_millis(100),
-            commit_records_max: 10_000,
-            max_task_idle: Duration::from_secs(300),
-            quiet_after: Duration::from_secs(10),
-            changes_pending_max: 1_000,
-        }
-    }
-}
-
-/// A shared flag that asks workers, standbys and monitors to stop. Clones share the flag.
-#[derive(Clone, Debug, Default)]
-pub struct StopSignal(Arc<Stop>);
-
-#[derive(Debug, Default)]
-struct Stop {
-    is_set: AtomicBool,
-    lock: Mutex<()>,
-    changed: Condvar,
-}
-
-impl StopSignal {
-    /// Asks all holders to stop. A worker finishes its turn, commits, and leaves its group.
-    pub fn stop(&self) {
-        self.0.is_set.store(true, Ordering::SeqCst);
-        // Under the lock, or a thread that has just looked would sleep through it.
-        let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.changed.notify_all();
-    }
-
-    /// Whether [`Self::stop`] was called.
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.0.is_set.load(Ordering::SeqCst)
-    }
-
-    /// Waits for [`Self::stop`], at most this long on the machine's clock.
-    pub fn wait(&self, at_most: Duration) {
-        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.changed.wait_timeout_while(guard, at_most, |()| !self.is_stopped());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// Why a worker ended before it was asked to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The broker refused for good.
-    #[error(transparent)]
-    Broker(BrokerError),
-    /// Another process has this one's name, and each fences the other.
-    #[error(
-        "`{member}` was fenced {times} times without a commit in between: does another process use \
-         the same instance id? Give each process its own"
-    )]
-    FencedAgain {
-        /// The contested name.
-        member: String,
-        /// How often.
-        times: u32,
-    },
-    /// The stores can't be used, and to rebuild them would not help.
-    #[error("{0}")]
-    State(String),
-    /// Topics in use have other partitions than at the start: keys go to other tasks than what those remember.
-    #[error("{}", told(.0))]
-    Repartitioned(Vec<Repartitioned>),
-}
-
-/// A topic with another number of partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repartitioned {
-    /// Which.
-    pub topic: Topic,
-    /// How many it had.
-    pub had: u32,
-    /// How many it has.
-    pub has: u32,
-}
-
-fn told(topics: &[Repartitioned]) -> String {
-    let told = topics.iter().map(|Repartitioned { topic, had, has }| {
-        format!("topic {topic} has {has} partitions, not {had} as at the start")
-    });
-    told.collect::<Vec<_>>().join("; ")
-}
-
-/// What ends a turn early.
-#[derive(Debug)]
-pub(super) enum TurnError {
-    Broker(BrokerError),
-    /// A store of the task.
-    Store(Partition, StateError),
-}
-
-impl From<BrokerError> for TurnError {
-    fn from(error: BrokerError) -> Self {
-        Self::Broker(error)
-    }
-}
-
-impl TurnError {
-    /// What went wrong with a store of `task`.
-    pub(super) fn in_task(task: Partition) -> impl Fn(StateError) -> Self {
-        move |error| Self::Store(task, error)
-    }
-}
-
-/// Turns without anything to do last this long.
+/// The longest turn of a worker without anything to do.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// Records a turn: the group must be polled within its session.
-const RECORDS_A_TURN_MAX: usize = 1_000;
-/// Above this, an input is paused: about 10 MB at 1 kB a record.
-const BUFFERED_MAX: usize = 10_000;
-/// Each try takes the broker's own patience.
-const JOIN_TRIES_MAX: u32 = 5;
-/// How often a restore says how far it is.
-const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// One thread of an application: a member of the consumer group, with the tasks that the group assigns to it.
 ///
-/// A worker recovers from aborts, fencing, lost partitions and damaged stores by itself. It ends when it is asked to stop,
+/// A worker recovers from aborts, fencing, lost partitions and corrupted stores by itself. It ends when it is asked to stop,
 /// or with a [`WorkerError`] that needs an operator. It stays on the thread on which it joined.
 ///
 /// ```
@@ -232,49 +92,11 @@ const RESTORE_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Worker {
-    broker: Arc<dyn Broker>,
-    topology: Arc<Topology>,
-    membership: Membership,
-    settings: WorkerSettings,
-    clock: Arc<dyn Clock>,
-    metrics: StreamsMetrics,
-    board: StatusBoard,
-    stores: Arc<dyn StoreSupplier>,
-    member: Box<dyn Member>,
-    active_tasks: BTreeMap<Partition, ActiveTask>,
-    /// Rebuilt, and with nothing committed since: to rebuild them again would not help.
-    rebuilt: BTreeSet<Partition>,
-    /// Their stores are not what their changelogs say, and are to be rebuilt before anything else is done.
-    corrupted: BTreeSet<Partition>,
-    /// A change of assignment that is still to be answered.
-    pending: Option<Rebalance>,
-    polled: Vec<InputRecord>,
-    processed: usize,
-    committed_at: Duration,
-    /// When a checkpoint was moved on, and whose.
-    checkpointed: (Duration, Option<Place>),
-    restore_told_at: Duration,
-    cleaned_at: Duration,
-    joined: bool,
-    fenced: u32,
-    /// The member was fenced or failed, and a new one has to join.
-    must_rejoin: bool,
-}
-
-fn join_group(
-    broker: &dyn Broker,
-    membership: &Membership,
-) -> Result<Box<dyn Member>, WorkerError> {
-    let mut tries = 1;
-    loop {
-        match broker.join(membership) {
-            Err(BrokerError::Retry(reason)) if tries < JOIN_TRIES_MAX => {
-                tracing::warn!(member = membership.member, reason, "joining again");
-                tries += 1;
-            }
-            result => return result.map_err(WorkerError::Broker),
-        }
-    }
+    parts: WorkerParts,
+    group: GroupMember,
+    tasks: ActiveTasks,
+    pacer: CommitPacer,
+    checkpointer: Checkpointer,
 }
 
 impl Worker {
@@ -283,36 +105,19 @@ impl Worker {
     /// # Errors
     /// [`WorkerError::Broker`] if the broker refuses, or does not answer after several tries.
     pub fn join(parts: WorkerParts) -> Result<Self, WorkerError> {
-        for input in std::iter::once(&parts.membership.lead).chain(&parts.membership.co_partitioned)
-        {
-            parts.metrics.begin_input(input.as_str());
+        let membership = &parts.membership;
+        for input in std::iter::once(&membership.lead).chain(&membership.co_partitioned) {
+            parts.metrics.expose_input(input.as_str());
         }
-        let member = join_group(parts.broker.as_ref(), &parts.membership)?;
-        let committed_at = parts.clock.elapsed();
-        parts.board.publish(&parts.membership.member, WorkerStatus::default());
+        let group = GroupMember::join(parts.broker.as_ref(), membership)?;
+        let now = parts.clock.elapsed();
+        parts.board.publish(&membership.member, WorkerStatus::default());
         Ok(Self {
-            broker: parts.broker,
-            topology: parts.topology,
-            membership: parts.membership,
-            settings: parts.settings,
-            clock: parts.clock,
-            metrics: parts.metrics,
-            board: parts.board,
-            stores: parts.stores,
-            member,
-            active_tasks: BTreeMap::new(),
-            rebuilt: BTreeSet::new(),
-            corrupted: BTreeSet::new(),
-            pending: None,
-            polled: Vec::new(),
-            processed: 0,
-            committed_at,
-            checkpointed: (committed_at, None),
-            restore_told_at: committed_at,
-            cleaned_at: committed_at,
-            joined: false,
-            fenced: 0,
-            must_rejoin: false,
+            group,
+            tasks: ActiveTasks::new(now),
+            pacer: CommitPacer::new(&parts.settings, now),
+            checkpointer: Checkpointer::new(now),
+            parts,
         })
     }
 
@@ -321,12 +126,12 @@ impl Worker {
     /// # Errors
     /// [`WorkerError`], after it has left the group.
     pub fn run(mut self, stop: &StopSignal) -> Result<(), WorkerError> {
-        self.metrics.thread_started();
+        self.parts.metrics.thread_started();
         let mut result = Ok(());
         while result.is_ok() && !stop.is_stopped() {
             result = self.turn(IDLE_WAIT);
         }
-        self.metrics.thread_ended();
+        self.parts.metrics.thread_ended();
         let left = self.close(result.is_ok());
         result.and(left)
     }
@@ -335,10 +140,10 @@ impl Worker {
     /// commits if that is due.
     ///
     /// # Errors
-    /// [`WorkerError`], if the worker can't go on.
+    /// [`WorkerError`] if the worker cannot recover.
     pub fn turn(&mut self, wait: Duration) -> Result<(), WorkerError> {
-        if self.must_rejoin {
-            return self.come_back();
+        if !self.group.is_joined() {
+            return self.rejoin();
         }
         match self.try_turn(wait) {
             Ok(()) => Ok(()),
@@ -348,53 +153,48 @@ impl Worker {
 
     fn try_turn(&mut self, wait: Duration) -> Result<(), TurnError> {
         self.rebuild_corrupted()?;
-        // What could not be answered at the last turn comes first.
+        // A rebalance that could not be answered in the last turn.
         self.answer_rebalance()?;
-        let wait = self.patience(wait);
-        self.pending = self.member.poll(wait, &mut self.polled)?;
-        for record in self.polled.drain(..) {
-            if let Some(active) = self.active_tasks.get_mut(&record.source.partition) {
-                active.add(record);
-            }
-        }
-        // At once: what is lost is written to by another already.
+        self.poll(wait)?;
+        // Before anything is processed: another worker may already write for a task that was lost.
         self.answer_rebalance()?;
         self.restore()?;
         self.process()?;
-        self.regulate()?;
         self.send()?;
-        // Without a transaction, outputs would have to be waited for each time.
-        if self.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
-            self.flush_changelogs(self.settings.changes_pending_max)?;
-        }
         if self.commit_is_due() {
             self.commit()?;
         }
-        self.clean_stores();
+        self.checkpointer.clean(self.parts.clock.elapsed(), self.parts.stores.as_ref());
         Ok(())
     }
 
-    /// How long a poll may wait: not at all with work at hand, and never past the next commit.
-    fn patience(&self, wait: Duration) -> Duration {
-        if self.active_tasks.values().any(ActiveTask::has_work) {
-            return Duration::ZERO;
+    /// Waits for records: not at all if tasks have work, and never past the next commit.
+    fn poll(&mut self, wait: Duration) -> Result<(), BrokerError> {
+        let wait = self.poll_wait(wait);
+        let joined = self.group.joined()?;
+        joined.pending = joined.member.poll(wait, &mut joined.polled)?;
+        for record in joined.polled.drain(..) {
+            self.tasks.add(record);
         }
-        if self.processed == 0 {
-            return wait;
+        Ok(())
+    }
+
+    fn poll_wait(&self, wait: Duration) -> Duration {
+        match self.tasks.have_work() {
+            true => Duration::ZERO,
+            false => self.pacer.poll_wait(self.parts.clock.elapsed(), wait),
         }
-        let since = self.clock.elapsed().saturating_sub(self.committed_at);
-        wait.min(self.settings.commit_interval.saturating_sub(since))
     }
 
     fn answer_rebalance(&mut self) -> Result<(), TurnError> {
-        match self.pending.clone() {
+        match self.group.joined()?.pending.clone() {
             None => return Ok(()),
             Some(Rebalance::Assigned(tasks)) => {
-                self.member.assign(&tasks)?;
-                for partition in tasks {
-                    self.open(partition)?;
+                self.group.joined()?.member.assign(&tasks)?;
+                for task in tasks {
+                    self.tasks.open(&self.parts, task)?;
                 }
-                self.joined = true;
+                self.group.joined()?.has_assignment = true;
             }
             Some(Rebalance::Revoked { tasks, lost }) => {
                 if lost {
@@ -407,102 +207,77 @@ impl Worker {
                         other => other?,
                     }
                 }
-                self.active_tasks.retain(|partition, _| !tasks.contains(partition));
-                self.corrupted.retain(|partition| !tasks.contains(partition));
-                self.member.unassign(&tasks)?;
+                self.tasks.close(&tasks);
+                self.group.joined()?.member.unassign(&tasks)?;
             }
         }
-        self.pending = None;
+        self.group.joined()?.pending = None;
         self.publish_status();
         Ok(())
     }
 
-    /// A fresh task in place of whatever was there. Its inputs are paused until it is restored.
-    fn open(&mut self, partition: Partition) -> Result<(), TurnError> {
-        let stores = self.stores.as_ref();
-        let task = Task::open(&self.topology, partition, &self.metrics, stores)
-            .map_err(TurnError::in_task(partition))?;
-        self.active_tasks.insert(partition, ActiveTask::open(task, self.clock.as_ref()));
-        Ok(())
-    }
-
     fn restore(&mut self) -> Result<(), TurnError> {
-        let (mut changed, mut cut_off) = (false, Vec::new());
-        let mut is_restoring = false;
-        for (partition, active) in &mut self.active_tasks {
-            match active.restore(self.broker.as_ref(), self.clock.as_ref(), &self.metrics) {
-                Err(TurnError::Broker(BrokerError::OutOfRange(changelog))) => {
-                    tracing::warn!(%changelog, "it was cut off meanwhile: restoring anew");
-                    cut_off.push(*partition);
-                }
-                restored => changed |= restored?,
-            }
-            is_restoring |= !active.is_restored();
-        }
-        for partition in cut_off {
-            let Some(active) = self.active_tasks.get_mut(&partition) else { continue };
-            active.restart_restore().map_err(TurnError::in_task(partition))?;
-        }
-        if is_restoring && self.clock.elapsed() >= self.restore_told_at + RESTORE_TOLD_EVERY {
-            self.tell_restore();
-            changed = true;
-        }
-        if changed {
+        if self.tasks.restore(&self.parts)? {
             self.publish_status();
         }
         Ok(())
-    }
-
-    fn tell_restore(&mut self) {
-        self.restore_told_at = self.clock.elapsed();
-        for (task, active) in self.active_tasks.iter().filter(|(_, active)| !active.is_restored()) {
-            let status = active.status();
-            let (records, remaining) = (status.restored, status.restore_remaining);
-            tracing::info!(%task, records, remaining, "restoring");
-        }
     }
 
     fn process(&mut self) -> Result<(), TurnError> {
-        self.find_ends()?;
-        self.follow_the_clock()?;
-        let idle_max = self.settings.max_task_idle;
-        for (partition, active) in &mut self.active_tasks {
-            let records = active.process(RECORDS_A_TURN_MAX, idle_max, self.clock.as_ref());
-            let records = records.map_err(TurnError::in_task(*partition))?;
-            self.processed += records;
-            let member = &self.membership.member;
-            active.note_wait(records, member, &self.metrics, self.clock.as_ref());
-            // A punctuation may write and send nothing: that is to be committed as well.
-            if self.processed == 0 && active.task.has_changes() {
-                self.processed = 1;
-            }
-        }
-        let changed = self
-            .active_tasks
-            .values_mut()
-            .filter_map(|active| active.wait_has_changed().then_some(()));
-        if changed.count() > 0 {
+        let member = self.group.joined()?.member.as_ref();
+        self.tasks.update_backlogs(&self.parts, member)?;
+        self.tasks.advance_quiet_tasks(&self.parts, member)?;
+        if self.tasks.process(&self.parts, &mut self.pacer)? {
             self.publish_status();
         }
         Ok(())
     }
 
-    fn close(mut self, commit: bool) -> Result<(), WorkerError> {
-        // What a member of no use has sent must not be committed: what it was made of is dropped.
-        if commit
-            && !self.must_rejoin
-            && let Err(error) = self.last_commit()
-        {
-            tracing::warn!(?error, "the last commit failed; its records will come again");
+    fn send(&mut self) -> Result<(), BrokerError> {
+        let member = self.group.joined()?.member.as_mut();
+        self.tasks.pause_and_resume(member)?;
+        self.tasks.send(member, &mut self.pacer)?;
+        // Only in a transaction: otherwise the outputs would have to be written first, each time.
+        if self.parts.membership.guarantee == ProcessingGuarantee::ExactlyOnce {
+            let changes_min = self.parts.settings.changes_pending_max;
+            self.tasks.flush_changelogs(&self.parts, member, changes_min)?;
         }
-        self.member.leave().map_err(WorkerError::Broker)
+        Ok(())
+    }
+
+    /// Whether a store needs a checkpoint, and it is time for one.
+    fn checkpoint_is_due(&self, now: Duration) -> bool {
+        self.checkpointer.is_due(now)
+            && self.parts.stores.is_lasting()
+            && self.tasks.stores_behind().next().is_some()
+    }
+
+    /// The ends of the changelogs of `tasks`, before they are closed: their next owner in this process then has nothing to
+    /// restore.
+    fn ends_of(&self, tasks: &[Partition]) -> Ends {
+        if !self.parts.stores.is_lasting() {
+            return Ends::new();
+        }
+        let behind = self.tasks.stores_behind().filter(|((task, _), _)| tasks.contains(task));
+        checkpointer::read_ends(self.parts.broker.as_ref(), behind)
+    }
+
+    fn close(mut self, commit: bool) -> Result<(), WorkerError> {
+        // A member that was fenced has nothing to commit: its tasks are closed.
+        if commit
+            && self.group.is_joined()
+            && let Err(error) = self.commit_all()
+        {
+            tracing::warn!(?error, "the last commit failed; its records will be processed again");
+        }
+        self.group.leave().map_err(WorkerError::Broker)
     }
 
     fn publish_status(&self) {
-        let remaining = self.active_tasks.values().map(ActiveTask::restore_remaining).sum();
-        self.metrics.restore_remaining(&self.membership.member, remaining);
-        let tasks = self.active_tasks.values().map(ActiveTask::status).collect();
-        let status = WorkerStatus { joined: self.joined, tasks };
-        self.board.publish(&self.membership.member, status);
+        let name = &self.parts.membership.member;
+        self.parts.metrics.restore_remaining(name, self.tasks.restore_remaining());
+        let joined = self.group.has_assignment();
+        let status = WorkerStatus { joined, tasks: self.tasks.statuses() };
+        self.parts.board.publish(name, status);
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of a worker, with defaults.
+//! The parts of a worker, and their defaults.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::{
 pub struct WorkerParts {
     /// The cluster to join.
     pub broker: Arc<dyn Broker>,
-    /// The topology, of which the worker runs tasks.
+    /// The topology whose tasks the worker runs.
     pub topology: Arc<Topology>,
-    /// The group, and this worker's name in it.
+    /// The consumer group, and the name of the worker in it.
     pub membership: Membership,
     /// The stores of its tasks, in memory or on disk. Workers of a process share them.
     pub stores: Arc<dyn StoreSupplier>,
     /// Commit intervals and limits.
     pub settings: WorkerSettings,
-    /// The clock for wall-clock punctuation, commits and stream time's bound.
+    /// The clock for wall-clock punctuation, commit intervals and the upper bound of stream time.
     pub clock: Arc<dyn Clock>,
     /// The metrics that it updates. Workers of a process share them.
     pub metrics: StreamsMetrics,
@@ -34,8 +34,8 @@ pub struct WorkerParts {
 }
 
 impl WorkerParts {
-    /// The parts of an exactly-once worker with its stores in memory, the system clock, default settings, and metrics and
-    /// status that only it can see. Every field can be replaced:
+    /// The parts of an exactly-once worker with stores in memory, the system clock, default settings, and its own metrics and
+    /// status board. Every field can be replaced:
     ///
     /// ```
     /// # use std::{error::Error, sync::Arc};
@@ -54,8 +54,8 @@ impl WorkerParts {
     /// assert_eq!(parts.membership.lead, Topic::new("in"));
     /// ```
     ///
-    /// `member` must differ between the workers of a group and be the same after a restart: it names the transactions, by
-    /// which a worker fences its predecessor.
+    /// `member` must be unique among the workers of a group and the same after a restart: it is part of the transactional id,
+    /// by which a worker fences its predecessor.
     #[must_use]
     pub fn new(
         broker: Arc<dyn Broker>,

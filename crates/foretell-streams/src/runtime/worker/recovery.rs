@@ -1,16 +1,14 @@
-//! What becomes of a turn that failed, by the name of its error.
+//! Recovery from a turn that failed, by the name of its error.
 
 use crate::{
     record::Partition,
     runtime::{
         broker::BrokerError,
-        worker::{TurnError, Worker, WorkerError},
+        error::{TurnError, WorkerError},
+        worker::Worker,
     },
-    state::{StateError, StoreId},
+    state::StateError,
 };
-
-/// How often in a row, with no commit in between.
-const FENCED_MAX: u32 = 5;
 
 impl Worker {
     pub(super) fn recover(&mut self, error: TurnError) -> Result<(), WorkerError> {
@@ -27,25 +25,24 @@ impl Worker {
     ) -> Result<(), WorkerError> {
         match error {
             StateError::Corrupted(_) | StateError::DiskCorrupted(_) | StateError::Unstorable(_) => {
-                if !self.rebuilt.insert(task) {
+                if !self.tasks.mark_corrupted(task) {
                     return Err(WorkerError::State(format!(
                         "task {task} cannot read its stores, though they were rebuilt from their changelogs: {error}. \
                          Was something else written there?"
                     )));
                 }
                 tracing::error!(%task, %error, "rebuilding the stores from their changelogs");
-                self.corrupted.insert(task);
                 self.rebuild_corrupted().or_else(|error| self.recover(error))
             }
-            StateError::TakenOver(_) => self.rejoin(&error.to_string()),
-            // What is on disk comes from the changelog, which has the same.
+            StateError::TakenOver(_) => self.fence(&error.to_string()),
+            // A rebuild would bring the same values from the changelog.
             StateError::OtherFormat { .. } => Err(WorkerError::State(error.to_string())),
             StateError::Disk(reason) => Err(WorkerError::State(reason.clone())),
         }
     }
 
     fn recover_from_broker(&mut self, error: BrokerError) -> Result<(), WorkerError> {
-        let member = self.membership.member.as_str();
+        let member = self.parts.membership.member.as_str();
         match error {
             BrokerError::Retry(reason) => {
                 tracing::warn!(member, reason, "trying again");
@@ -53,16 +50,14 @@ impl Worker {
             }
             BrokerError::Abort(reason) => match self.abort(&reason) {
                 Ok(()) => Ok(()),
-                // An abort that cannot be aborted: start over with a new member.
-                Err(BrokerError::Abort(reason) | BrokerError::Retry(reason)) => {
-                    self.rejoin(&reason)
-                }
+                // The abort failed: continue with a new member.
+                Err(BrokerError::Abort(reason) | BrokerError::Retry(reason)) => self.fence(&reason),
                 Err(other) => self.recover_from_broker(other),
             },
-            BrokerError::Fenced(reason) => self.rejoin(&reason),
+            BrokerError::Fenced(reason) => self.fence(&reason),
             BrokerError::OutOfRange(input) => {
-                // The broker has let records go that we had not read: nothing brings them back, and
-                // the member goes on with the oldest there are.
+                // Retention removed records that were not read. They are lost, and the member continues with the oldest
+                // record.
                 tracing::error!(member, %input, "records were deleted before they were processed");
                 Ok(())
             }
@@ -72,83 +67,57 @@ impl Worker {
         }
     }
 
-    fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
-        let member = self.membership.member.clone();
-        tracing::warn!(member, reason, "fenced: joining again with fresh tasks");
-        self.fenced += 1;
-        if self.fenced > FENCED_MAX {
-            return Err(WorkerError::FencedAgain { member, times: self.fenced });
-        }
-        self.active_tasks.clear();
-        self.rebuilt.clear();
-        self.corrupted.clear();
-        self.polled.clear();
-        self.pending = None;
-        self.processed = 0;
-        self.joined = false;
-        self.metrics.aborted();
-        self.must_rejoin = true;
-        self.come_back()
+    /// Drops the member and all tasks, and joins again.
+    fn fence(&mut self, reason: &str) -> Result<(), WorkerError> {
+        let membership = &self.parts.membership;
+        tracing::warn!(
+            member = membership.member,
+            reason,
+            "fenced: joining again with fresh tasks"
+        );
+        self.group.fence(membership)?;
+        self.tasks.close_all();
+        self.pacer.aborted();
+        self.parts.metrics.aborted();
+        self.rejoin()
     }
 
-    /// Joins again. Who has worked before waits for a broker that is away, and tries again at each turn, so that
-    /// a stop need not wait.
-    pub(super) fn come_back(&mut self) -> Result<(), WorkerError> {
-        match self.broker.join(&self.membership) {
-            Ok(member) => {
-                self.member = member;
-                self.must_rejoin = false;
-                self.publish_status();
-                Ok(())
-            }
-            Err(BrokerError::Retry(reason)) => {
-                tracing::warn!(member = self.membership.member, reason, "joining again");
-                Ok(())
-            }
-            Err(error) => Err(WorkerError::Broker(error)),
+    /// Joins again, or leaves it to the next turn if no broker answers.
+    pub(super) fn rejoin(&mut self) -> Result<(), WorkerError> {
+        if self.group.rejoin(self.parts.broker.as_ref(), &self.parts.membership)? {
+            self.publish_status();
         }
+        Ok(())
     }
 
+    /// Aborts the transaction and discards everything since the last commit.
     pub(super) fn abort(&mut self, reason: &str) -> Result<(), BrokerError> {
-        tracing::warn!(member = self.membership.member, reason, "aborting the transaction");
-        for active in self.active_tasks.values_mut() {
-            active.discarded(self.clock.as_ref());
-        }
-        // A poll that failed may have left records here, which come again.
-        self.polled.clear();
-        self.processed = 0;
-        self.metrics.aborted();
-        match self.member.abort() {
-            // Not rewound yet: nobody may go on from here.
+        let joined = self.group.joined()?;
+        tracing::warn!(member = self.parts.membership.member, reason, "aborting the transaction");
+        self.tasks.discard(self.parts.clock.as_ref());
+        // Records of a poll that failed are delivered again.
+        joined.polled.clear();
+        self.pacer.aborted();
+        self.parts.metrics.aborted();
+        match joined.member.abort() {
+            // The inputs were not seeked back, so processing must not continue.
             Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
             result => result,
         }
     }
 
-    /// Tasks whose stores can't be read, or could not be written, start over from their changelogs. Until that has
-    /// worked they must process nothing, so it is tried again at each turn.
+    /// Rebuilds the stores of corrupted tasks from their changelogs. Until that has succeeded nothing is processed, so
+    /// each turn begins with it.
     pub(super) fn rebuild_corrupted(&mut self) -> Result<(), TurnError> {
-        if self.corrupted.is_empty() {
+        if self.tasks.first_corrupted().is_none() {
             return Ok(());
         }
         self.abort("a store cannot be used")?;
-        while let Some(partition) = self.corrupted.first().copied() {
-            self.rebuilt.insert(partition);
-            let inputs: Vec<_> = self.membership.inputs_of(partition).collect();
-            self.member.pause(&inputs)?;
-            self.open_empty(partition)?;
-            self.corrupted.remove(&partition);
-        }
-        Ok(())
-    }
-
-    /// A fresh task that remembers nothing but its changelogs.
-    pub(super) fn open_empty(&mut self, partition: Partition) -> Result<(), TurnError> {
-        self.open(partition)?;
-        let Some(active) = self.active_tasks.get_mut(&partition) else { return Ok(()) };
-        for index in 0..self.topology.stores.len() {
-            let cleared = active.task.clear(StoreId(index));
-            cleared.map_err(TurnError::in_task(partition))?;
+        while let Some(task) = self.tasks.first_corrupted() {
+            self.tasks.note_rebuild(task);
+            let inputs: Vec<_> = self.parts.membership.inputs_of(task).collect();
+            self.group.joined()?.member.pause(&inputs)?;
+            self.tasks.rebuild(&self.parts, task)?;
         }
         Ok(())
     }

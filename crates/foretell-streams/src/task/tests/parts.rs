@@ -109,7 +109,7 @@ fn outputs_of_a_punctuation_have_no_origin() {
 fn dead_letters_and_changelog_records_must_be_accepted() {
     let topology = topology(&Counter::unread());
     for (name, must) in [("dead", true), ("test-all-changelog", true), ("out", false)] {
-        assert_eq!(topology.must_take(&topic(name)), must, "{name}");
+        assert_eq!(topology.must_accept(&topic(name)), must, "{name}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! A task with two inputs processes them in the order of their event times, also when one comes late; and when
-//! nothing comes, its stream time goes on with the clock.
+//! A task with two inputs merges them by event time, also if one is fetched late. Without records, its stream time
+//! advances with the clock.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use crate::{
             Broker, BrokerError, Follower, Isolation, Member, Membership, Publisher, ReadFrom,
             Reader, TopicSpec,
         },
-        worker::tests::{COMMIT_INTERVAL, World, topic},
+        worker::tests::{COMMIT_INTERVAL, Harness, topic},
     },
     time::{Clock, EventTime},
     topology::{
@@ -27,10 +27,10 @@ use crate::{
     },
 };
 
-/// Lets everything through, and says every second of stream time what the time is.
-struct Tell;
+/// Forwards every record, and the stream time once per second of stream time.
+struct ReportTime;
 
-impl Processor for Tell {
+impl Processor for ReportTime {
     type In = String;
     type Out = String;
 
@@ -56,47 +56,49 @@ impl Processor for Tell {
     }
 }
 
-/// Two inputs, whose values are their event times, go through to one output.
-fn topology(tells: bool) -> TopologyBuilder {
+/// Two inputs, whose values are their event times, and one output; with reports of stream time if `has_reports`.
+fn topology(has_reports: bool) -> TopologyBuilder {
     let mut topology = TopologyBuilder::new("test", topic("dead"));
     let inputs = ["in", "side"].map(|name| {
         let time = |value: &String, _: &_, _| Ok(EventTime(value.parse().unwrap()));
         topology.source_timed(name, topic(name), Arc::new(Utf8), time)
     });
-    if tells {
-        let told = topology.process("tell", &inputs, &[], || Tell);
-        topology.sink("out", &[told], topic("out"), Arc::new(Utf8));
+    if has_reports {
+        let reported = topology.process("report", &inputs, &[], || ReportTime);
+        topology.sink("out", &[reported], topic("out"), Arc::new(Utf8));
     } else {
         topology.sink("out", &inputs, topic("out"), Arc::new(Utf8));
     }
     topology
 }
 
-fn world_that(tells: bool) -> World {
-    let world = World::of(topology(tells).build(), LocalSettings::default());
-    world.clock.advance(Duration::from_secs(100));
-    world
+fn harness_with(has_reports: bool) -> Harness {
+    let harness = Harness::of(topology(has_reports).build(), LocalSettings::default());
+    harness.clock.advance(Duration::from_secs(100));
+    harness
 }
 
-fn world() -> World {
-    world_that(false)
+fn harness() -> Harness {
+    harness_with(false)
 }
 
-/// Says that partitions end further on than they do, or does not say it.
+/// A [`LocalBroker`] that reports later ends of the topic `side`, or none.
 #[derive(Clone)]
-struct Ends {
+struct ShiftedEnds {
     broker: LocalBroker,
+    /// The number of offsets by which ends of `side` are too late.
     further: Arc<AtomicI64>,
+    /// Whether it does not answer.
     is_silent: Arc<AtomicBool>,
 }
 
-impl Ends {
+impl ShiftedEnds {
     fn of(broker: &LocalBroker) -> Self {
         Self { broker: broker.clone(), further: Arc::default(), is_silent: Arc::default() }
     }
 }
 
-impl Broker for Ends {
+impl Broker for ShiftedEnds {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
         self.broker.join(membership)
     }
@@ -123,7 +125,7 @@ impl Broker for Ends {
 
     fn end(&self, source: &TopicPartition, isolation: Isolation) -> Result<Offset, BrokerError> {
         if self.is_silent.load(Ordering::SeqCst) {
-            return Err(BrokerError::Retry("nobody answers".to_owned()));
+            return Err(BrokerError::Retry("no broker answers".to_owned()));
         }
         let Offset(end) = self.broker.end(source, isolation)?;
         let is_side = source.topic == topic("side");
@@ -139,7 +141,7 @@ fn record(input: &str, time: i64) -> OutputRecord {
     OutputRecord {
         topic: topic(input),
         partition: Some(Partition(0)),
-        // Another order than theirs.
+        // In the opposite order of the event times.
         timestamp: EventTime(100_000 - time),
         key: Some(Vec::new()),
         value: Some(time.to_string().into_bytes()),
@@ -147,124 +149,127 @@ fn record(input: &str, time: i64) -> OutputRecord {
     }
 }
 
-fn send(world: &World, records: impl IntoIterator<Item = OutputRecord>) {
-    let mut publisher = world.broker.publish().unwrap();
+fn send(harness: &Harness, records: impl IntoIterator<Item = OutputRecord>) {
+    let mut publisher = harness.broker.publish().unwrap();
     records.into_iter().for_each(|record| publisher.send(record).unwrap());
 }
 
-/// What has come out when `span` has passed.
-fn out(world: &World, worker: &mut Worker, span: Duration) -> Vec<i64> {
-    let end = world.clock.elapsed() + span;
-    while world.clock.elapsed() < end {
-        world.clock.advance(COMMIT_INTERVAL);
-        World::turn(&mut [&mut *worker]);
+/// The output after `span`.
+fn out(harness: &Harness, worker: &mut Worker, span: Duration) -> Vec<i64> {
+    let end = harness.clock.elapsed() + span;
+    while harness.clock.elapsed() < end {
+        harness.clock.advance(COMMIT_INTERVAL);
+        Harness::turn(&mut [&mut *worker]);
     }
-    let values = world.read("out").remove(&Vec::new()).unwrap_or_default();
+    let values = harness.read("out").remove(&Vec::new()).unwrap_or_default();
     values.iter().map(|value| value.parse().unwrap()).collect()
 }
 
-/// A batch holds less than one of the inputs has: what is later than its rest has to wait for that.
+/// A batch holds only a part of one input; later records of the other have to wait for the rest.
 #[test]
-fn a_backlog_is_processed_in_the_order_of_time() {
-    let world = world();
-    let mut publisher = world.broker.publish().unwrap();
+fn a_backlog_is_processed_in_the_order_of_event_time() {
+    let harness = harness();
+    let mut publisher = harness.broker.publish().unwrap();
     for time in 0..3_000 {
         publisher.send(record("side", time)).unwrap();
     }
     for time in 5_000..5_010 {
         publisher.send(record("in", time)).unwrap();
     }
-    let mut worker = world.join("a");
+    let mut worker = harness.join("a");
     let expected: Vec<i64> = (0..3_000).chain(5_000..5_010).collect();
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(1)), expected);
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(1)), expected);
 }
 
-/// Behind the last record of an input are the marker of a transaction and those of an aborted one: they never come, and
-/// nobody waits for them.
+/// After the last record of an input there are a transaction marker and the records of an aborted transaction, which are
+/// never delivered.
 #[test]
-fn an_input_is_waited_for_to_its_end_and_no_longer() {
-    let world = world();
-    let mut zombie = world.broker.join(&world.membership("zombies", "zombie")).unwrap();
+fn a_task_waits_for_an_input_to_its_end_and_no_longer() {
+    let harness = harness();
+    let mut zombie = harness.broker.join(&harness.membership("zombies", "zombie")).unwrap();
     zombie.send(record("side", 1).as_ref()).unwrap();
     zombie.abort().unwrap();
-    send(&world, [record("in", 2)]);
-    let mut worker = world.join("a");
-    assert_eq!(out(&world, &mut worker, COMMIT_INTERVAL * 3), [2]);
-    // From then on it waits for nobody.
-    send(&world, [record("in", 3)]);
-    assert_eq!(out(&world, &mut worker, COMMIT_INTERVAL * 2), [2, 3]);
+    send(&harness, [record("in", 2)]);
+    let mut worker = harness.join("a");
+    assert_eq!(out(&harness, &mut worker, COMMIT_INTERVAL * 3), [2]);
+    // From then on the task waits for no input.
+    send(&harness, [record("in", 3)]);
+    assert_eq!(out(&harness, &mut worker, COMMIT_INTERVAL * 2), [2, 3]);
 }
 
-/// What is known to be there does not come for long: the status says why nothing goes on, and after a bound it does.
+/// The records that the broker reports are not delivered: the status says what the task waits for, until a bound.
 #[test]
-fn a_known_record_is_waited_for_visibly_and_not_for_ever() {
-    let world = world();
-    let broker = Ends::of(&world.broker);
+fn a_wait_for_an_input_is_visible_and_bounded() {
+    let harness = harness();
+    let broker = ShiftedEnds::of(&harness.broker);
     broker.further.store(2, Ordering::SeqCst);
-    send(&world, [record("in", 2)]);
-    let mut worker = world.join_through(Arc::new(broker), "a");
-    assert!(out(&world, &mut worker, Duration::from_secs(200)).is_empty());
-    let status = &world.board.read()["a"];
+    send(&harness, [record("in", 2)]);
+    let mut worker = harness.join_through(Arc::new(broker), "a");
+    assert!(out(&harness, &mut worker, Duration::from_secs(200)).is_empty());
+    let status = &harness.board.read()["a"];
     let reasons: Vec<_> = status.tasks.iter().filter_map(|task| task.blocked_by.clone()).collect();
-    assert_eq!(reasons, ["records of side/0 before offset 2 have still to come"]);
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(101)), [2]);
-    let status = &world.board.read()["a"];
+    assert_eq!(reasons, ["waiting for records of side/0 before offset 2"]);
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(101)), [2]);
+    let status = &harness.board.read()["a"];
     assert!(status.tasks.iter().all(|task| task.blocked_by.is_none()));
 }
 
-/// It goes on at the speed of the clock, from where it was: a backfill that pauses keeps its windows.
+/// Stream time advances at the speed of the clock, from where it was: a backfill that pauses keeps its windows.
 #[test]
-fn a_quiet_partition_goes_on_with_the_clock() {
-    let world = world_that(true);
-    world.clock.advance(Duration::from_secs(1_000_000));
-    send(&world, [record("in", 0), record("side", 1_000)]);
-    let mut worker = world.join("a");
-    let first = out(&world, &mut worker, Duration::from_secs(10));
+fn the_stream_time_of_a_quiet_partition_advances_with_the_clock() {
+    let harness = harness_with(true);
+    harness.clock.advance(Duration::from_secs(1_000_000));
+    send(&harness, [record("in", 0), record("side", 1_000)]);
+    let mut worker = harness.join("a");
+    let first = out(&harness, &mut worker, Duration::from_secs(10));
     assert_eq!(first, [0, 1_000, 1_000]);
-    let mut then = out(&world, &mut worker, Duration::from_secs(60)).split_off(first.len());
+    let mut then = out(&harness, &mut worker, Duration::from_secs(60)).split_off(first.len());
     assert!(then.is_sorted() && then.len() >= 40, "{then:?}");
     let last = then.pop().unwrap();
     assert!((50_000..=61_000).contains(&last), "{last}");
-    // A record from then on moves it as ever, and ends the quiet.
-    send(&world, [record("in", 500_000)]);
-    let before = out(&world, &mut worker, COMMIT_INTERVAL * 2).len();
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(9)).len(), before);
-    let status = &world.board.read()["a"];
+    // A later record moves stream time as usual, and starts a new quiet period.
+    send(&harness, [record("in", 500_000)]);
+    let before = out(&harness, &mut worker, COMMIT_INTERVAL * 2).len();
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(9)).len(), before);
+    let status = &harness.board.read()["a"];
     assert_eq!(status.tasks[0].stream_time, Some(EventTime(500_000)));
 }
 
 #[test]
-fn a_partition_whose_end_is_not_known_stands_still() {
-    let world = world_that(true);
-    world.clock.advance(Duration::from_secs(1_000));
-    let broker = Ends::of(&world.broker);
-    send(&world, [record("in", 0), record("in", 1_000)]);
-    let mut worker = world.join_through(Arc::new(broker.clone()), "a");
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(1)), [0, 1_000, 1_000]);
+fn the_stream_time_of_a_partition_without_a_known_end_stalls() {
+    let harness = harness_with(true);
+    harness.clock.advance(Duration::from_secs(1_000));
+    let broker = ShiftedEnds::of(&harness.broker);
+    send(&harness, [record("in", 0), record("in", 1_000)]);
+    let mut worker = harness.join_through(Arc::new(broker.clone()), "a");
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(1)), [0, 1_000, 1_000]);
     broker.is_silent.store(true, Ordering::SeqCst);
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(60)).len(), 3);
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(60)).len(), 3);
     broker.is_silent.store(false, Ordering::SeqCst);
     broker.further.store(1, Ordering::SeqCst);
-    assert_eq!(out(&world, &mut worker, Duration::from_secs(60)).len(), 3, "there is more");
+    assert_eq!(out(&harness, &mut worker, Duration::from_secs(60)).len(), 3, "there is more");
     broker.further.store(0, Ordering::SeqCst);
-    let values = out(&world, &mut worker, Duration::from_secs(20));
+    let values = out(&harness, &mut worker, Duration::from_secs(20));
     let last = *values.last().unwrap();
-    assert!(values.len() > 3 && last < 30_000, "it has not made up for the outage: {last}");
+    assert!(
+        values.len() > 3 && last < 30_000,
+        "it has not advanced by the time of the outage: {last}"
+    );
 }
 
-/// What an abort rolls back comes again, and more may have come meanwhile: nothing that was known of the inputs holds.
+/// The records since the last commit are delivered again, and there may be more by now.
 #[test]
-fn after_an_abort_nothing_is_known_of_the_inputs() {
+fn an_abort_resets_the_backlog_and_the_quiet_period() {
     const AFTER: Duration = Duration::from_secs(10);
-    let world = world_that(true);
-    send(&world, [record("in", 2), record("side", 3)]);
-    let mut worker = world.join("a");
-    out(&world, &mut worker, Duration::from_secs(1));
-    world.clock.advance(AFTER * 2);
-    let now = world.clock.elapsed();
-    let active = &worker.active_tasks[&Partition(0)];
-    assert!(!active.wants_ends() && active.may_be_quiet(now, AFTER, Duration::from_secs(1)));
-    worker.abort("of a test").unwrap();
-    let active = &worker.active_tasks[&Partition(0)];
-    assert!(active.wants_ends() && !active.may_be_quiet(now, AFTER, Duration::from_secs(1)));
+    let harness = harness_with(true);
+    send(&harness, [record("in", 2), record("side", 3)]);
+    let mut worker = harness.join("a");
+    out(&harness, &mut worker, Duration::from_secs(1));
+    harness.clock.advance(AFTER * 2);
+    let now = harness.clock.elapsed();
+    let active = worker.tasks.get(Partition(0));
+    assert!(!active.needs_ends() && active.is_quiet_check_due(now, AFTER, Duration::from_secs(1)));
+    worker.abort("by a test").unwrap();
+    let active = worker.tasks.get(Partition(0));
+    assert!(active.needs_ends() && !active.is_quiet_check_due(now, AFTER, Duration::from_secs(1)));
 }

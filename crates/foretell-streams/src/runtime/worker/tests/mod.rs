@@ -1,11 +1,11 @@
-//! Workers on a [`LocalBroker`], turn by turn: whatever happens to a worker, each record counts once.
+//! Workers on a [`LocalBroker`], turn by turn: each record counts once, after any failure of a worker.
 
 mod inputs;
-mod lives;
+mod limits;
+mod long_running;
 mod outputs;
-mod pace;
 mod readers;
-mod refusals;
+mod rejections;
 mod stores;
 mod waits;
 
@@ -18,7 +18,6 @@ use crate::{
     record::{OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StatusBoard, StopSignal, TaskState, Worker, WorkerError, WorkerParts, WorkerSettings,
-        active_task::ActiveTask,
         broker::{Broker, Cleanup, Membership, ProcessingGuarantee, ReadFrom, ReadTo, TopicSpec},
     },
     state::{KeyValueHandle, MemoryStores, StoreSupplier},
@@ -26,7 +25,7 @@ use crate::{
     topology::{Context, ProcessError, Processor, Record, Topology, TopologyBuilder},
 };
 
-/// Sends each word on with its number among those of its key.
+/// Forwards each word with its number among the words of its key.
 struct Count {
     counts: KeyValueHandle<u32>,
 }
@@ -49,7 +48,8 @@ impl Processor for Count {
     }
 }
 
-struct World {
+/// A local cluster with the topics of a topology, and workers on a manual clock.
+struct Harness {
     clock: Arc<ManualClock>,
     broker: LocalBroker,
     topology: Arc<Topology>,
@@ -60,7 +60,7 @@ struct World {
 
 const PARTITIONS: u32 = 4;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// Longer than a local transaction may be open, shorter than a session.
+/// Longer than the transaction timeout of a local broker, shorter than its session timeout.
 const TRANSACTION_OVER: Duration = Duration::from_secs(11);
 const SESSION_OVER: Duration = Duration::from_secs(46);
 
@@ -68,8 +68,8 @@ fn topic(name: &str) -> Topic {
     Topic::new(name)
 }
 
-impl World {
-    /// With all topics there; the words go to `out`.
+impl Harness {
+    /// All topics exist; the counted words go to `out`.
     fn new(out: &str) -> Self {
         Self::with_settings(out, LocalSettings::default())
     }
@@ -131,7 +131,7 @@ impl World {
         self.join_with(broker, Arc::new(MemoryStores), name)
     }
 
-    /// With stores that outlive the worker.
+    /// A worker with stores that outlive it.
     fn join_on(&self, stores: &Arc<dyn StoreSupplier>, name: &str) -> Worker {
         self.join_with(Arc::new(self.broker.clone()), Arc::clone(stores), name)
     }
@@ -159,13 +159,13 @@ impl World {
         Worker::join(parts).unwrap()
     }
 
-    /// One record a partition, its key the partition's number.
-    fn say(&self, word: &str) {
-        self.say_of("", word);
+    /// Writes one record to each partition, with the partition's number as its key.
+    fn put(&self, word: &str) {
+        self.put_with_prefix("", word);
     }
 
-    /// The same, under keys that begin with `prefix`.
-    fn say_of(&self, prefix: &str, word: &str) {
+    /// Writes one record to each partition, with keys that begin with `prefix`.
+    fn put_with_prefix(&self, prefix: &str, word: &str) {
         let mut publisher = self.broker.publish().unwrap();
         for number in 0..PARTITIONS {
             let record = OutputRecord {
@@ -181,7 +181,7 @@ impl World {
         publisher.flush().unwrap();
     }
 
-    /// Turns each worker some times while the clock does not advance.
+    /// Runs 8 turns of each worker while the clock does not advance.
     fn turn(workers: &mut [&mut Worker]) {
         for _ in 0..8 {
             for worker in &mut *workers {
@@ -190,18 +190,18 @@ impl World {
         }
     }
 
-    /// Says `committed` and then `open`, and has both processed; no time passes after the commit of
-    /// the first, so that the second is not committed.
+    /// Has `committed` and then `open` processed. No time passes after the commit of the first, so the second is not
+    /// committed.
     fn leave_open(&self, worker: &mut Worker, committed: &str, open: &str) {
         self.clock.advance(COMMIT_INTERVAL);
-        self.say(committed);
+        self.put(committed);
         Self::turn(&mut [worker]);
-        self.say(open);
+        self.put(open);
         Self::turn(&mut [worker]);
         self.expect_out(&[&format!("{committed} 1")]);
     }
 
-    /// The same, and each commits now and then.
+    /// Runs turns of each worker with commits in between.
     fn run(&self, workers: &mut [&mut Worker]) {
         for _ in 0..4 {
             self.clock.advance(COMMIT_INTERVAL);
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// What is committed to a topic: the values of each key, in order.
+    /// The committed values of a topic, by key, in order.
     fn read(&self, name: &str) -> BTreeMap<Vec<u8>, Vec<String>> {
         let mut records = Vec::new();
         for partition in 0..i32::try_from(PARTITIONS).unwrap() {
@@ -225,17 +225,17 @@ impl World {
         by_key
     }
 
-    /// What was said of each key has come out once, in order, and was counted once.
+    /// Expects these values of each key in the output topic, once and in order.
     fn expect_out(&self, expected: &[&str]) {
         let out = self.read("out");
         let keys = (0..PARTITIONS).map(|number| number.to_string().into_bytes());
         assert!(out.keys().cloned().eq(keys), "{out:?}");
         for (key, values) in out {
-            assert_eq!(values, expected, "of key {key:?}");
+            assert_eq!(values, expected, "key {key:?}");
         }
     }
 
-    /// How many records each key has in the changelog.
+    /// The number of changelog records of each key.
     fn changelog(&self) -> BTreeMap<Vec<u8>, usize> {
         let mut counts = BTreeMap::new();
         for partition in 0..i32::try_from(PARTITIONS).unwrap() {
@@ -253,12 +253,12 @@ impl World {
         counts
     }
 
-    /// Changelog records that all restores so far have read.
+    /// The number of changelog records that all restores so far have read.
     fn restored(&self) -> u64 {
         self.metrics.restored_so_far()
     }
 
-    /// The tasks of one worker that run, as it said at its last commit.
+    /// The number of running tasks of a worker, as of its last published status.
     fn running(&self, name: &str) -> usize {
         let board = self.board.read();
         let tasks = board[name].tasks.iter();
@@ -267,77 +267,77 @@ impl World {
 }
 
 #[test]
-fn records_pass_once_and_only_when_committed() {
-    let world = World::new("out");
-    let mut worker = world.join("a");
-    world.run(&mut [&mut worker]);
-    assert_eq!(world.running("a"), 4);
-    world.leave_open(&mut worker, "one", "two");
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["one 1", "two 2"]);
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["one 1", "two 2"]);
+fn outputs_are_visible_once_and_only_after_the_commit() {
+    let harness = Harness::new("out");
+    let mut worker = harness.join("a");
+    harness.run(&mut [&mut worker]);
+    assert_eq!(harness.running("a"), 4);
+    harness.leave_open(&mut worker, "one", "two");
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["one 1", "two 2"]);
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
 #[test]
-fn an_aborted_transaction_is_done_again() {
-    let world = World::new("out");
-    let mut worker = world.join("a");
-    world.run(&mut [&mut worker]);
-    world.leave_open(&mut worker, "one", "two");
-    world.clock.advance(TRANSACTION_OVER);
-    world.say("three");
-    World::turn(&mut [&mut worker]);
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["one 1", "two 2", "three 3"]);
+fn records_of_an_aborted_transaction_are_processed_again() {
+    let harness = Harness::new("out");
+    let mut worker = harness.join("a");
+    harness.run(&mut [&mut worker]);
+    harness.leave_open(&mut worker, "one", "two");
+    harness.clock.advance(TRANSACTION_OVER);
+    harness.put("three");
+    Harness::turn(&mut [&mut worker]);
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
 #[test]
-fn two_workers_share_the_partitions_and_the_counts_move_along() {
-    let world = World::new("out");
-    let mut first = world.join("a");
-    world.say("one");
-    world.run(&mut [&mut first]);
-    assert_eq!(world.running("a"), 4);
-    let mut second = world.join("b");
-    world.say("two");
-    world.run(&mut [&mut first, &mut second]);
-    assert_eq!((world.running("a"), world.running("b")), (2, 2));
-    world.say("three");
-    world.run(&mut [&mut second, &mut first]);
-    world.expect_out(&["one 1", "two 2", "three 3"]);
+fn stores_move_with_their_tasks_when_a_second_worker_joins() {
+    let harness = Harness::new("out");
+    let mut first = harness.join("a");
+    harness.put("one");
+    harness.run(&mut [&mut first]);
+    assert_eq!(harness.running("a"), 4);
+    let mut second = harness.join("b");
+    harness.put("two");
+    harness.run(&mut [&mut first, &mut second]);
+    assert_eq!((harness.running("a"), harness.running("b")), (2, 2));
+    harness.put("three");
+    harness.run(&mut [&mut second, &mut first]);
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
 #[test]
-fn who_takes_over_from_a_crash_restores_and_goes_on() {
-    let world = World::new("out");
-    let mut first = world.join("a");
-    world.run(&mut [&mut first]);
-    world.leave_open(&mut first, "one", "two");
+fn the_successor_of_a_crashed_worker_restores_and_continues() {
+    let harness = Harness::new("out");
+    let mut first = harness.join("a");
+    harness.run(&mut [&mut first]);
+    harness.leave_open(&mut first, "one", "two");
     drop(first);
-    let mut second = world.join("b");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1"]);
-    world.clock.advance(SESSION_OVER);
-    world.run(&mut [&mut second]);
-    assert_eq!(world.running("b"), 4);
-    world.expect_out(&["one 1", "two 2"]);
+    let mut second = harness.join("b");
+    harness.run(&mut [&mut second]);
+    harness.expect_out(&["one 1"]);
+    harness.clock.advance(SESSION_OVER);
+    harness.run(&mut [&mut second]);
+    assert_eq!(harness.running("b"), 4);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
-/// A zombie has left a transaction open, in a cluster where they may stay open for long. Another has committed behind
-/// it, where no reader of what is committed gets to yet, and is gone, too: the next reader has to wait.
+/// A zombie has left a transaction open, in a cluster with a long transaction timeout. Another worker has committed behind
+/// it, where a read-committed reader does not get to yet, and has crashed: the restore of the next owner has to wait.
 #[test]
-fn a_zombies_open_transaction_hides_nothing_from_a_restore() {
+fn a_restore_waits_for_the_open_transaction_of_a_zombie() {
     let settings = LocalSettings {
         session_timeout: Duration::from_secs(10),
         transaction_timeout: Duration::from_secs(100),
         ..LocalSettings::default()
     };
-    let world = World::with_settings("out", settings);
-    let mut second = world.join("b");
-    world.run(&mut [&mut second]);
-    let [changelog] = &world.topology.changelogs()[..] else { panic!("there is one store") };
-    let mut zombie = world.broker.join(&world.membership("zombies", "zombie")).unwrap();
+    let harness = Harness::with_settings("out", settings);
+    let mut second = harness.join("b");
+    harness.run(&mut [&mut second]);
+    let [changelog] = &harness.topology.changelogs()[..] else { panic!("there is one store") };
+    let mut zombie = harness.broker.join(&harness.membership("zombies", "zombie")).unwrap();
     for partition in (0..i32::try_from(PARTITIONS).unwrap()).map(Partition) {
         let record = OutputRecord {
             topic: changelog.clone(),
@@ -349,62 +349,62 @@ fn a_zombies_open_transaction_hides_nothing_from_a_restore() {
         };
         zombie.send(record.as_ref()).unwrap();
     }
-    world.say("one");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1"]);
+    harness.put("one");
+    harness.run(&mut [&mut second]);
+    harness.expect_out(&["one 1"]);
     drop(second);
-    let mut third = world.join("c");
-    world.say("two");
-    // A restore that waits takes real time at each turn.
+    let mut third = harness.join("c");
+    harness.put("two");
+    // A restore that waits for records takes real time in each turn.
     let wait = |third: &mut Worker, times| {
         for _ in 0..times {
-            world.clock.advance(Duration::from_secs(5));
+            harness.clock.advance(Duration::from_secs(5));
             third.turn(Duration::ZERO).unwrap();
             third.turn(Duration::ZERO).unwrap();
         }
     };
     wait(&mut third, 5);
-    assert_eq!(third.active_tasks.len(), 4);
-    assert_eq!(world.running("c"), 0, "they wait");
-    let buffered = |active: &ActiveTask| active.task.buffered();
-    assert_eq!(third.active_tasks.values().map(buffered).sum::<usize>(), 0, "their inputs rest");
+    assert_eq!(third.tasks.len(), 4);
+    assert_eq!(harness.running("c"), 0, "the restores wait");
+    let buffered: usize = third.tasks.iter().map(|(_, active)| active.task.buffered()).sum();
+    assert_eq!(buffered, 0, "the inputs are paused");
     wait(&mut third, 20);
-    world.run(&mut [&mut third]);
-    world.expect_out(&["one 1", "two 2"]);
+    harness.run(&mut [&mut third]);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
 #[test]
-fn who_is_fenced_joins_again_with_fresh_tasks() {
-    let world = World::new("out");
-    let mut worker = world.join("a");
-    world.run(&mut [&mut worker]);
-    world.leave_open(&mut worker, "one", "two");
-    drop(world.join("a"));
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["one 1", "two 2"]);
+fn a_fenced_worker_joins_again_with_fresh_tasks() {
+    let harness = Harness::new("out");
+    let mut worker = harness.join("a");
+    harness.run(&mut [&mut worker]);
+    harness.leave_open(&mut worker, "one", "two");
+    drop(harness.join("a"));
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
 #[test]
-fn two_of_one_name_do_not_fence_each_other_for_ever() {
-    let world = World::new("out");
-    let (mut first, mut second) = (world.join("a"), world.join("a"));
+fn two_workers_with_one_name_do_not_fence_each_other_forever() {
+    let harness = Harness::new("out");
+    let (mut first, mut second) = (harness.join("a"), harness.join("a"));
     let mut turns = (0..100).map(|_| first.turn(Duration::ZERO).and(second.turn(Duration::ZERO)));
-    let error = turns.find_map(Result::err).expect("one of them gives up");
+    let error = turns.find_map(Result::err).expect("one of them ends");
     assert!(matches!(error, WorkerError::FencedAgain { .. }), "{error}");
 }
 
 #[test]
-fn who_is_reported_to_stop_commits_and_leaves_at_once() {
-    let world = World::new("out");
-    let mut first = world.join("a");
-    world.run(&mut [&mut first]);
-    world.leave_open(&mut first, "one", "two");
+fn a_worker_that_is_stopped_commits_and_leaves_at_once() {
+    let harness = Harness::new("out");
+    let mut first = harness.join("a");
+    harness.run(&mut [&mut first]);
+    harness.leave_open(&mut first, "one", "two");
     let stop = StopSignal::default();
     stop.stop();
     first.run(&stop).unwrap();
-    world.expect_out(&["one 1", "two 2"]);
-    let mut second = world.join("b");
-    world.say("three");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1", "two 2", "three 3"]);
+    harness.expect_out(&["one 1", "two 2"]);
+    let mut second = harness.join("b");
+    harness.put("three");
+    harness.run(&mut [&mut second]);
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
 }

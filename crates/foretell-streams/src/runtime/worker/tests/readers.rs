@@ -1,4 +1,5 @@
-//! Readers as unkind as librdkafka: records and an error from one call, and an end that is told again.
+//! Restores with readers that do what librdkafka does: return records and an error from one call, report an old end again,
+//! and find their position truncated.
 
 use std::{
     sync::{
@@ -18,47 +19,47 @@ use crate::{
             ReadTo, Reader, TopicSpec,
         },
         worker::tests::{
-            PARTITIONS, World,
-            stores::{AilingStores, Ailment},
+            Harness, PARTITIONS,
+            stores::{FailingStores, StoreFailures},
         },
     },
     state::{DiskStores, MemoryStores, StoreSupplier},
     time::EventTime,
 };
 
-/// A [`LocalBroker`] whose readers stay at the first end that they tell.
-struct Unkind {
+/// A [`LocalBroker`] whose readers report the first end that they find, also after later writes.
+struct StaleReaders {
     broker: LocalBroker,
-    /// So many reads that bring records end with an error, too.
+    /// The number of reads with records still to return an error as well.
     errors: Arc<AtomicI64>,
-    /// So many readers find that the log was cut off, and are of no use then.
-    cuts: Arc<AtomicI64>,
+    /// The number of readers still to find their position truncated; such a reader never recovers.
+    truncations: Arc<AtomicI64>,
 }
 
-struct UnkindReader {
+struct StaleReader {
     reader: Box<dyn Reader>,
     source: TopicPartition,
     errors: Arc<AtomicI64>,
-    cuts: Arc<AtomicI64>,
-    is_cut: bool,
+    truncations: Arc<AtomicI64>,
+    is_truncated: bool,
     is_at_end: bool,
 }
 
-impl Unkind {
+impl StaleReaders {
     fn over(broker: &LocalBroker, errors: i64) -> Arc<Self> {
         let errors = Arc::new(AtomicI64::new(errors));
-        Arc::new(Self { broker: broker.clone(), errors, cuts: Arc::default() })
+        Arc::new(Self { broker: broker.clone(), errors, truncations: Arc::default() })
     }
 }
 
-impl Reader for UnkindReader {
+impl Reader for StaleReader {
     fn read(
         &mut self,
         wait: Duration,
         records: &mut Vec<InputRecord>,
     ) -> Result<ReadTo, BrokerError> {
-        self.is_cut |= self.cuts.fetch_sub(1, Ordering::SeqCst) > 0;
-        if self.is_cut {
+        self.is_truncated |= self.truncations.fetch_sub(1, Ordering::SeqCst) > 0;
+        if self.is_truncated {
             return Err(BrokerError::OutOfRange(self.source.clone()));
         }
         if self.is_at_end {
@@ -74,7 +75,7 @@ impl Reader for UnkindReader {
     }
 }
 
-impl Broker for Unkind {
+impl Broker for StaleReaders {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
         self.broker.join(membership)
     }
@@ -84,9 +85,16 @@ impl Broker for Unkind {
         source: &TopicPartition,
         from: ReadFrom,
     ) -> Result<Box<dyn Reader>, BrokerError> {
-        let (errors, cuts) = (Arc::clone(&self.errors), Arc::clone(&self.cuts));
+        let (errors, truncations) = (Arc::clone(&self.errors), Arc::clone(&self.truncations));
         let (reader, source) = (self.broker.read(source, from)?, source.clone());
-        Ok(Box::new(UnkindReader { reader, source, errors, cuts, is_cut: false, is_at_end: false }))
+        Ok(Box::new(StaleReader {
+            reader,
+            source,
+            errors,
+            truncations,
+            is_truncated: false,
+            is_at_end: false,
+        }))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
@@ -110,12 +118,12 @@ impl Broker for Unkind {
     }
 }
 
-/// Somebody whom nobody waits for writes to every changelog and is no more; transactions stay open for long.
-fn leave_open(world: &World, name: &str) {
-    let mut zombie = world.broker.join(&world.membership("zombies", name)).unwrap();
+/// A zombie of another group writes to every changelog and leaves its transaction open.
+fn leave_open(harness: &Harness, name: &str) {
+    let mut zombie = harness.broker.join(&harness.membership("zombies", name)).unwrap();
     for partition in (0..i32::try_from(PARTITIONS).unwrap()).map(Partition) {
         let record = OutputRecord {
-            topic: world.topology.changelogs()[0].clone(),
+            topic: harness.topology.changelogs()[0].clone(),
             partition: Some(partition),
             timestamp: EventTime(0),
             key: Some(b"zombie".to_vec()),
@@ -126,13 +134,13 @@ fn leave_open(world: &World, name: &str) {
     }
 }
 
-fn with_long_transactions() -> World {
+fn with_long_transactions() -> Harness {
     let settings = LocalSettings {
         session_timeout: Duration::from_secs(10),
         transaction_timeout: Duration::from_secs(100),
         ..LocalSettings::default()
     };
-    World::with_settings("out", settings)
+    Harness::with_settings("out", settings)
 }
 
 fn memory() -> Arc<dyn StoreSupplier> {
@@ -140,95 +148,95 @@ fn memory() -> Arc<dyn StoreSupplier> {
 }
 
 #[test]
-fn records_that_come_with_an_error_are_restored() {
-    let world = World::new("out");
-    let mut first = world.join("a");
+fn records_that_are_read_with_an_error_are_restored() {
+    let harness = Harness::new("out");
+    let mut first = harness.join("a");
     for word in ["one", "two"] {
-        world.say(word);
-        world.run(&mut [&mut first]);
+        harness.put(word);
+        harness.run(&mut [&mut first]);
     }
     let stop = StopSignal::default();
     stop.stop();
     first.run(&stop).unwrap();
-    let mut second = world.join_with(Unkind::over(&world.broker, 3), memory(), "a");
-    world.say("three");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1", "two 2", "three 3"]);
+    let mut second = harness.join_with(StaleReaders::over(&harness.broker, 3), memory(), "a");
+    harness.put("three");
+    harness.run(&mut [&mut second]);
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
-/// What is behind a zombie's open transaction comes when that is decided, and only out of another reader.
+/// Records behind the open transaction of a zombie can be read once that is decided, and only by another reader.
 #[test]
-fn a_reader_that_stays_at_its_end_hides_nothing_from_a_restore() {
-    let world = with_long_transactions();
-    let mut first = world.join("a");
-    world.run(&mut [&mut first]);
-    leave_open(&world, "zombie");
-    world.say("one");
-    world.run(&mut [&mut first]);
+fn a_restore_does_not_rely_on_an_end_that_was_found_earlier() {
+    let harness = with_long_transactions();
+    let mut first = harness.join("a");
+    harness.run(&mut [&mut first]);
+    leave_open(&harness, "zombie");
+    harness.put("one");
+    harness.run(&mut [&mut first]);
     drop(first);
-    let mut second = world.join_with(Unkind::over(&world.broker, 0), memory(), "b");
-    world.say("two");
+    let mut second = harness.join_with(StaleReaders::over(&harness.broker, 0), memory(), "b");
+    harness.put("two");
     for _ in 0..30 {
-        world.clock.advance(Duration::from_secs(5));
-        world.run(&mut [&mut second]);
+        harness.clock.advance(Duration::from_secs(5));
+        harness.run(&mut [&mut second]);
     }
-    world.expect_out(&["one 1", "two 2"]);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
-/// The mark by which a store knows its changelog comes once, with or without an error.
+/// A reader returns the mark of a changelog once, with or without an error.
 #[test]
-fn a_mark_that_comes_with_an_error_is_no_reason_to_rebuild() {
-    let world = World::new("out");
+fn a_mark_that_is_read_with_an_error_does_not_cause_a_rebuild() {
+    let harness = Harness::new("out");
     let folder = tempfile::tempdir().unwrap();
     let on_disk =
         || -> Arc<dyn StoreSupplier> { Arc::new(DiskStores::open(folder.path()).unwrap()) };
     let stores = on_disk();
-    let mut first = world.join_on(&stores, "a");
-    world.say("one");
-    world.run(&mut [&mut first]);
+    let mut first = harness.join_on(&stores, "a");
+    harness.put("one");
+    harness.run(&mut [&mut first]);
     let stop = StopSignal::default();
     stop.stop();
     first.run(&stop).unwrap();
     drop(stores);
-    let unkind = Unkind::over(&world.broker, i64::from(PARTITIONS));
-    let errors = Arc::clone(&unkind.errors);
-    let mut second = world.join_with(unkind, on_disk(), "a");
-    world.say("two");
-    world.run(&mut [&mut second]);
-    world.expect_out(&["one 1", "two 2"]);
-    assert!(errors.load(Ordering::SeqCst) <= 0, "all marks came with one");
-    assert_eq!(world.restored(), 0);
+    let broker = StaleReaders::over(&harness.broker, i64::from(PARTITIONS));
+    let errors = Arc::clone(&broker.errors);
+    let mut second = harness.join_with(broker, on_disk(), "a");
+    harness.put("two");
+    harness.run(&mut [&mut second]);
+    harness.expect_out(&["one 1", "two 2"]);
+    assert!(errors.load(Ordering::SeqCst) <= 0, "each mark was read with an error");
+    assert_eq!(harness.restored(), 0);
 }
 
-/// Records that were on their way when the inputs were paused wait for the restore, which begins again.
+/// Records that were fetched when the inputs were paused wait for the restore, which starts again.
 #[test]
-fn a_restore_that_is_cut_off_loses_no_record_that_has_come_meanwhile() {
-    let world = World::new("out");
-    let ailment = Arc::new(Ailment::default());
-    let stores: Arc<dyn StoreSupplier> = Arc::new(AilingStores(Arc::clone(&ailment)));
-    let unkind = Unkind::over(&world.broker, 0);
-    let cuts = Arc::clone(&unkind.cuts);
-    let mut worker = world.join_with(unkind, stores, "a");
-    world.say("one");
-    world.run(&mut [&mut worker]);
-    ailment.is_damaged.store(true, Ordering::SeqCst);
-    cuts.store(1, Ordering::SeqCst);
+fn a_truncated_restore_loses_no_record_that_was_fetched_meanwhile() {
+    let harness = Harness::new("out");
+    let failures = Arc::new(StoreFailures::default());
+    let stores: Arc<dyn StoreSupplier> = Arc::new(FailingStores(Arc::clone(&failures)));
+    let broker = StaleReaders::over(&harness.broker, 0);
+    let truncations = Arc::clone(&broker.truncations);
+    let mut worker = harness.join_with(broker, stores, "a");
+    harness.put("one");
+    harness.run(&mut [&mut worker]);
+    failures.is_damaged.store(true, Ordering::SeqCst);
+    truncations.store(1, Ordering::SeqCst);
     for word in ["two", "three"] {
-        world.say(word);
-        world.run(&mut [&mut worker]);
+        harness.put(word);
+        harness.run(&mut [&mut worker]);
     }
-    assert!(cuts.load(Ordering::SeqCst) <= 0, "it was cut off");
-    world.expect_out(&["one 1", "two 2", "three 3"]);
+    assert!(truncations.load(Ordering::SeqCst) <= 0, "a reader was truncated");
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
 }
 
 #[test]
-fn a_restore_that_takes_long_shows_how_far_it_is() {
-    let world = with_long_transactions();
-    let mut first = world.join("a");
-    world.say("one");
-    world.run(&mut [&mut first]);
+fn a_long_restore_shows_its_progress() {
+    let harness = with_long_transactions();
+    let mut first = harness.join("a");
+    harness.put("one");
+    harness.run(&mut [&mut first]);
     let shown = || {
-        let status = world.board.read()["a"].clone();
+        let status = harness.board.read()["a"].clone();
         let restored = status.tasks.iter().map(|task| task.restored).sum::<usize>();
         let remaining = status.tasks.iter().map(|task| task.restore_remaining).sum::<u64>();
         (status.is_running(), restored, remaining)
@@ -237,15 +245,15 @@ fn a_restore_that_takes_long_shows_how_far_it_is() {
     let stop = StopSignal::default();
     stop.stop();
     first.run(&stop).unwrap();
-    leave_open(&world, "b");
-    let mut second = world.join("a");
-    assert_eq!(shown(), (false, 0, 0), "it has not joined");
-    World::turn(&mut [&mut second]);
+    leave_open(&harness, "b");
+    let mut second = harness.join("a");
+    assert_eq!(shown(), (false, 0, 0), "it has no assignment yet");
+    Harness::turn(&mut [&mut second]);
     assert_eq!(shown(), (false, 0, 0));
     for _ in 0..5 {
-        world.clock.advance(Duration::from_secs(1));
-        World::turn(&mut [&mut second]);
+        harness.clock.advance(Duration::from_secs(1));
+        Harness::turn(&mut [&mut second]);
     }
-    // Behind each record there is the end of its transaction, and what the open one may bring.
+    // After each record there are the marker of its transaction and a record of the open one.
     assert_eq!(shown(), (false, PARTITIONS as usize, 2 * u64::from(PARTITIONS)));
 }

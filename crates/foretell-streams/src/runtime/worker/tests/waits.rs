@@ -1,21 +1,21 @@
-//! A wait shows: why, since when, and for how long; and ends with what it was for.
+//! The status and the metric of a blocked task.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     codec::Utf8,
     local::LocalSettings,
-    runtime::worker::tests::{World, topic},
+    runtime::worker::tests::{Harness, topic},
     time::{Clock, WallTime},
     topology::{
         Context, ProcessError, Processor, Punctuation, PunctuationKind, Record, TopologyBuilder,
     },
 };
 
-/// Can't do without something that comes after a quarter of an hour; its punctuation is never of use.
+/// Blocks every record for a quarter of an hour. Its punctuation always fails.
 struct Wait;
 
-const COMES_AT: WallTime = WallTime(15 * 60 * 1_000);
+const AVAILABLE_AT: WallTime = WallTime(15 * 60 * 1_000);
 
 impl Processor for Wait {
     type In = String;
@@ -30,8 +30,8 @@ impl Processor for Wait {
         record: &Record<String>,
         ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
-        match ctx.now() < COMES_AT {
-            true => Err(ProcessError::Retry("it has not come".to_owned())),
+        match ctx.now() < AVAILABLE_AT {
+            true => Err(ProcessError::Retry("the model is not available".to_owned())),
             false => {
                 ctx.forward(&Record { value: format!("{} 1", record.value), ..record.clone() })
             }
@@ -43,64 +43,64 @@ impl Processor for Wait {
         _punctuation: Punctuation,
         _ctx: &mut Context<'_, String>,
     ) -> Result<(), ProcessError> {
-        Err(ProcessError::reject("useless", "always"))
+        Err(ProcessError::reject("failing", "always"))
     }
 }
 
 #[test]
-fn a_record_that_waits_shows_why_and_since_when() {
+fn a_blocked_task_shows_why_and_since_when() {
     let mut topology = TopologyBuilder::new("test", topic("dead"));
     let words = topology.source("words", topic("in"), Arc::new(Utf8));
     let waited = topology.process("wait", &[words], &[], || Wait);
     topology.sink("out", &[waited], topic("out"), Arc::new(Utf8));
-    let world = World::of(topology.build(), LocalSettings::default());
-    let mut worker = world.join("a");
-    World::turn(&mut [&mut worker]);
-    world.clock.advance(Duration::from_secs(30));
-    world.say("word");
-    World::turn(&mut [&mut worker]);
-    let since = world.clock.now();
-    let blocked = || world.metrics.blocked_seconds("a", "2");
+    let harness = Harness::of(topology.build(), LocalSettings::default());
+    let mut worker = harness.join("a");
+    Harness::turn(&mut [&mut worker]);
+    harness.clock.advance(Duration::from_secs(30));
+    harness.put("word");
+    Harness::turn(&mut [&mut worker]);
+    let since = harness.clock.now();
+    let blocked = || harness.metrics.blocked_seconds("a", "2");
     for minutes in 0..3 {
-        let status = world.board.read()["a"].clone();
+        let status = harness.board.read()["a"].clone();
         for task in &status.tasks {
-            assert_eq!(task.blocked_by.as_deref(), Some("it has not come"));
+            assert_eq!(task.blocked_by.as_deref(), Some("the model is not available"));
             assert_eq!(task.blocked_since, Some(since), "{minutes}");
         }
         assert_eq!(blocked(), 60 * minutes);
-        // Not longer than a session at a time.
+        // In steps shorter than a session.
         for _ in 0..6 {
-            world.clock.advance(Duration::from_secs(10));
-            World::turn(&mut [&mut worker]);
+            harness.clock.advance(Duration::from_secs(10));
+            Harness::turn(&mut [&mut worker]);
         }
     }
-    assert!(world.metrics.punctuations_failed_so_far() >= u64::from(super::PARTITIONS));
-    while world.clock.now() < COMES_AT {
-        world.clock.advance(Duration::from_secs(30));
-        World::turn(&mut [&mut worker]);
+    assert!(harness.metrics.punctuations_failed_so_far() >= u64::from(super::PARTITIONS));
+    while harness.clock.now() < AVAILABLE_AT {
+        harness.clock.advance(Duration::from_secs(30));
+        Harness::turn(&mut [&mut worker]);
     }
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["word 1"]);
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["word 1"]);
     assert_eq!(blocked(), 0);
-    let status = world.board.read()["a"].clone();
+    let status = harness.board.read()["a"].clone();
     assert!(status.tasks.iter().all(|task| task.blocked_since.is_none()));
 }
 
-/// Who has lost a task does not go on telling that it is blocked.
+/// The metric of a task that was closed is reset.
 #[test]
-fn a_task_that_has_gone_is_not_blocked() {
+fn a_closed_task_is_not_blocked() {
     let mut topology = TopologyBuilder::new("test", topic("dead"));
     let words = topology.source("words", topic("in"), Arc::new(Utf8));
     topology.process("wait", &[words], &[], || Wait);
-    let world = World::of(topology.build(), LocalSettings::default());
-    let mut worker = world.join("a");
-    world.say("word");
-    World::turn(&mut [&mut worker]);
+    let harness = Harness::of(topology.build(), LocalSettings::default());
+    let mut worker = harness.join("a");
+    harness.put("word");
+    Harness::turn(&mut [&mut worker]);
     for _ in 0..3 {
-        world.clock.advance(Duration::from_secs(10));
-        World::turn(&mut [&mut worker]);
+        harness.clock.advance(Duration::from_secs(10));
+        Harness::turn(&mut [&mut worker]);
     }
-    assert_eq!(world.metrics.blocked_seconds("a", "0"), 30);
+    assert_eq!(harness.metrics.blocked_seconds("a", "0"), 30);
     drop(worker);
-    assert_eq!(world.metrics.blocked_seconds("a", "0"), 0);
+    assert_eq!(harness.metrics.blocked_seconds("a", "0"), 0);
 }

@@ -1,4 +1,4 @@
-//! Workers whose broker refuses something for now, or has given what was theirs to another.
+//! Workers whose broker rejects calls for a while, or has assigned their tasks to another worker.
 
 use std::{
     sync::{
@@ -17,44 +17,44 @@ use crate::{
             Broker, BrokerError, Follower, Isolation, Member, Membership, ProcessingGuarantee,
             Publisher, ReadFrom, Reader, Rebalance, TopicSpec,
         },
-        worker::tests::{COMMIT_INTERVAL, SESSION_OVER, TRANSACTION_OVER, World},
+        worker::tests::{COMMIT_INTERVAL, Harness, SESSION_OVER, TRANSACTION_OVER},
     },
 };
 
-/// A [`LocalBroker`] one of whose sends is refused for now, as Kafka's may be while nobody can say where a
-/// topic's partitions are; and aborts, as long as a rebalance keeps them from seeking.
-pub(super) struct Refusing {
+/// A [`LocalBroker`] that rejects calls with [`BrokerError::Retry`]: a send, as Kafka does while the leader of a partition
+/// is not known, and aborts, as long as a rebalance prevents the seek.
+pub(super) struct RejectingBroker {
     broker: LocalBroker,
-    /// The send that brings it to 0 is refused.
-    until_refusal: Arc<AtomicI64>,
-    /// So many aborts are refused.
+    /// The send that counts it down to 0 is rejected.
+    until_rejection: Arc<AtomicI64>,
+    /// The number of aborts still to be rejected.
     pub(super) aborts: Arc<AtomicI64>,
-    /// So many joins are refused.
+    /// The number of joins still to be rejected.
     joins: Arc<AtomicI64>,
-    /// How many commits there were.
+    /// The number of commits so far.
     pub(super) commits: Arc<AtomicI64>,
-    /// So many polls that bring records end with an error, too.
+    /// The number of polls with records still to return an error as well.
     polls: Arc<AtomicI64>,
-    /// What was sent to which topic, and when all of it was waited for.
+    /// The topic of each send, and `flush` for each flush, in order.
     calls: Arc<Mutex<Vec<String>>>,
 }
 
-struct RefusingMember {
+struct RejectingMember {
     member: Box<dyn Member>,
-    until_refusal: Arc<AtomicI64>,
+    until_rejection: Arc<AtomicI64>,
     aborts: Arc<AtomicI64>,
     commits: Arc<AtomicI64>,
     polls: Arc<AtomicI64>,
     calls: Arc<Mutex<Vec<String>>>,
 }
 
-impl Refusing {
-    /// One that refuses nothing yet.
+impl RejectingBroker {
+    /// A broker that rejects nothing yet.
     pub(super) fn over(broker: &LocalBroker) -> Self {
-        let until_refusal = Arc::new(AtomicI64::new(i64::MAX));
+        let until_rejection = Arc::new(AtomicI64::new(i64::MAX));
         Self {
             broker: broker.clone(),
-            until_refusal,
+            until_rejection,
             aborts: Arc::default(),
             joins: Arc::default(),
             commits: Arc::default(),
@@ -64,15 +64,15 @@ impl Refusing {
     }
 }
 
-impl Broker for Refusing {
+impl Broker for RejectingBroker {
     fn join(&self, membership: &Membership) -> Result<Box<dyn Member>, BrokerError> {
         if self.joins.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return Err(BrokerError::Retry("nobody answers".to_owned()));
+            return Err(BrokerError::Retry("no broker answers".to_owned()));
         }
         let member = self.broker.join(membership)?;
-        Ok(Box::new(RefusingMember {
+        Ok(Box::new(RejectingMember {
             member,
-            until_refusal: Arc::clone(&self.until_refusal),
+            until_rejection: Arc::clone(&self.until_rejection),
             aborts: Arc::clone(&self.aborts),
             commits: Arc::clone(&self.commits),
             polls: Arc::clone(&self.polls),
@@ -109,7 +109,7 @@ impl Broker for Refusing {
     }
 }
 
-impl Member for RefusingMember {
+impl Member for RejectingMember {
     fn poll(
         &mut self,
         wait: Duration,
@@ -144,8 +144,8 @@ impl Member for RefusingMember {
     }
 
     fn send(&mut self, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
-        if self.until_refusal.fetch_sub(1, Ordering::SeqCst) == 1 {
-            return Err(BrokerError::Retry("not just now".to_owned()));
+        if self.until_rejection.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(BrokerError::Retry("the leader is not known".to_owned()));
         }
         self.calls.lock().unwrap().push(record.topic.to_string());
         self.member.send(record)
@@ -174,113 +174,113 @@ impl Member for RefusingMember {
 }
 
 #[test]
-fn a_send_that_is_refused_for_now_loses_nothing() {
-    // Each of the records in turn, and the changelog records after them.
+fn a_send_that_is_rejected_for_a_while_loses_nothing() {
+    // Each of the output records in turn, and each of the changelog records after them.
     for sends in 1..=8 {
-        let world = World::new("out");
-        let broker = Refusing::over(&world.broker);
-        let until_refusal = Arc::clone(&broker.until_refusal);
-        let mut worker = world.join_through(Arc::new(broker), "a");
-        world.run(&mut [&mut worker]);
-        until_refusal.store(sends, Ordering::SeqCst);
-        world.say("one");
-        world.run(&mut [&mut worker]);
-        assert!(until_refusal.load(Ordering::SeqCst) <= 0, "{sends}: a send was refused");
-        world.expect_out(&["one 1"]);
+        let harness = Harness::new("out");
+        let broker = RejectingBroker::over(&harness.broker);
+        let until_rejection = Arc::clone(&broker.until_rejection);
+        let mut worker = harness.join_through(Arc::new(broker), "a");
+        harness.run(&mut [&mut worker]);
+        until_rejection.store(sends, Ordering::SeqCst);
+        harness.put("one");
+        harness.run(&mut [&mut worker]);
+        assert!(until_rejection.load(Ordering::SeqCst) <= 0, "{sends}: a send was rejected");
+        harness.expect_out(&["one 1"]);
     }
 }
 
-/// A changelog must not say of a record that it was dealt with while what was sent for it may still be lost.
+/// A changelog must not have the changes of a record while its outputs may still be lost.
 #[test]
 fn at_least_once_outputs_are_written_before_changelogs() {
     let guarantee = ProcessingGuarantee::AtLeastOnce;
-    let world = World { guarantee, ..World::new("out") };
-    let broker = Refusing::over(&world.broker);
+    let harness = Harness { guarantee, ..Harness::new("out") };
+    let broker = RejectingBroker::over(&harness.broker);
     let calls = Arc::clone(&broker.calls);
-    let mut worker = world.join_through(Arc::new(broker), "a");
-    world.run(&mut [&mut worker]);
+    let mut worker = harness.join_through(Arc::new(broker), "a");
+    harness.run(&mut [&mut worker]);
     calls.lock().unwrap().clear();
-    world.say("one");
-    world.run(&mut [&mut worker]);
-    world.expect_out(&["one 1"]);
+    harness.put("one");
+    harness.run(&mut [&mut worker]);
+    harness.expect_out(&["one 1"]);
     let mut calls = calls.lock().unwrap().clone();
     calls.dedup();
     assert_eq!(calls, ["out", "flush", "test-counts-changelog"]);
 }
 
 #[test]
-fn records_that_come_with_an_error_count_once() {
-    let world = World::new("out");
-    let broker = Refusing::over(&world.broker);
+fn records_that_are_polled_with_an_error_count_once() {
+    let harness = Harness::new("out");
+    let broker = RejectingBroker::over(&harness.broker);
     let polls = Arc::clone(&broker.polls);
-    let mut worker = world.join_through(Arc::new(broker), "a");
-    world.run(&mut [&mut worker]);
+    let mut worker = harness.join_through(Arc::new(broker), "a");
+    harness.run(&mut [&mut worker]);
     polls.store(3, Ordering::SeqCst);
     for word in ["one", "two", "three", "four"] {
-        world.say(word);
-        world.run(&mut [&mut worker]);
+        harness.put(word);
+        harness.run(&mut [&mut worker]);
     }
-    assert!(polls.load(Ordering::SeqCst) <= 0, "all errors came");
-    world.expect_out(&["one 1", "two 2", "three 3", "four 4"]);
+    assert!(polls.load(Ordering::SeqCst) <= 0, "all errors were returned");
+    harness.expect_out(&["one 1", "two 2", "three 3", "four 4"]);
 }
 
-/// A member that can't even abort is given up, and the broker is away for longer than a start would wait.
+/// A member whose abort fails is dropped, and the broker is unavailable for longer than a start would wait.
 #[test]
-fn who_must_join_again_waits_for_the_broker_as_long_as_it_takes() {
-    let world = World::new("out");
-    let broker = Refusing::over(&world.broker);
+fn a_worker_that_must_rejoin_waits_for_the_broker_without_a_bound() {
+    let harness = Harness::new("out");
+    let broker = RejectingBroker::over(&harness.broker);
     let (aborts, joins) = (Arc::clone(&broker.aborts), Arc::clone(&broker.joins));
-    let mut worker = world.join_through(Arc::new(broker), "a");
-    world.run(&mut [&mut worker]);
-    world.leave_open(&mut worker, "one", "two");
+    let mut worker = harness.join_through(Arc::new(broker), "a");
+    harness.run(&mut [&mut worker]);
+    harness.leave_open(&mut worker, "one", "two");
     aborts.store(2, Ordering::SeqCst);
     joins.store(20, Ordering::SeqCst);
-    world.clock.advance(TRANSACTION_OVER);
-    world.run(&mut [&mut worker]);
-    assert!(joins.load(Ordering::SeqCst) < 0, "it has joined again");
-    world.expect_out(&["one 1", "two 2"]);
+    harness.clock.advance(TRANSACTION_OVER);
+    harness.run(&mut [&mut worker]);
+    assert!(joins.load(Ordering::SeqCst) < 0, "it has rejoined");
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
 #[test]
-fn who_stops_while_it_must_join_again_commits_nothing() {
-    let world = World::new("out");
-    let broker = Refusing::over(&world.broker);
+fn a_worker_that_stops_before_it_has_rejoined_commits_nothing() {
+    let harness = Harness::new("out");
+    let broker = RejectingBroker::over(&harness.broker);
     let (aborts, joins) = (Arc::clone(&broker.aborts), Arc::clone(&broker.joins));
-    let mut worker = world.join_through(Arc::new(broker), "a");
-    world.run(&mut [&mut worker]);
-    world.leave_open(&mut worker, "one", "two");
+    let mut worker = harness.join_through(Arc::new(broker), "a");
+    harness.run(&mut [&mut worker]);
+    harness.leave_open(&mut worker, "one", "two");
     aborts.store(2, Ordering::SeqCst);
     joins.store(i64::MAX, Ordering::SeqCst);
-    world.clock.advance(TRANSACTION_OVER);
-    World::turn(&mut [&mut worker]);
+    harness.clock.advance(TRANSACTION_OVER);
+    Harness::turn(&mut [&mut worker]);
     let stop = StopSignal::default();
     stop.stop();
     worker.run(&stop).unwrap();
-    world.expect_out(&["one 1"]);
-    let mut next = world.join("a");
-    world.run(&mut [&mut next]);
-    world.expect_out(&["one 1", "two 2"]);
+    harness.expect_out(&["one 1"]);
+    let mut next = harness.join("a");
+    harness.run(&mut [&mut next]);
+    harness.expect_out(&["one 1", "two 2"]);
 }
 
-/// At least once, nothing else would keep it from writing over what its successor has written.
+/// At least once, nothing else would prevent zombie writes over those of the new owner.
 #[test]
-fn who_hears_that_its_tasks_are_lost_writes_nothing_more() {
+fn a_worker_whose_tasks_are_lost_writes_nothing_more() {
     let guarantee = ProcessingGuarantee::AtLeastOnce;
-    let world = World { guarantee, ..World::new("out") };
-    let mut first = world.join("a");
-    world.run(&mut [&mut first]);
-    world.clock.advance(COMMIT_INTERVAL);
-    world.say("one");
-    World::turn(&mut [&mut first]);
-    world.say("two");
-    World::turn(&mut [&mut first]);
-    world.clock.advance(SESSION_OVER);
-    let mut second = world.join("b");
-    world.run(&mut [&mut second]);
-    let (out, changelog) = (world.read("out"), world.changelog());
+    let harness = Harness { guarantee, ..Harness::new("out") };
+    let mut first = harness.join("a");
+    harness.run(&mut [&mut first]);
+    harness.clock.advance(COMMIT_INTERVAL);
+    harness.put("one");
+    Harness::turn(&mut [&mut first]);
+    harness.put("two");
+    Harness::turn(&mut [&mut first]);
+    harness.clock.advance(SESSION_OVER);
+    let mut second = harness.join("b");
+    harness.run(&mut [&mut second]);
+    let (out, changelog) = (harness.read("out"), harness.changelog());
     for _ in 0..4 {
         first.turn(Duration::ZERO).unwrap();
-        world.clock.advance(COMMIT_INTERVAL);
+        harness.clock.advance(COMMIT_INTERVAL);
     }
-    assert_eq!((world.read("out"), world.changelog()), (out, changelog));
+    assert_eq!((harness.read("out"), harness.changelog()), (out, changelog));
 }
