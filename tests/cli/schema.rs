@@ -151,7 +151,7 @@ fn what_was_changed_behind_its_back_is_reported() {
             )
             .unwrap();
         },
-        &["aliases: v3: years: its alias age is gone", "released: v2 is older than the newest"],
+        &["aliases: v3: years: alias age removed", "released: v2 is older than the newest"],
     );
 }
 

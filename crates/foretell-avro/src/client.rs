@@ -235,7 +235,7 @@ impl SchemaRegistry for RegistryClient {
         Ok(Some((id, self.complete(text, answer.references.unwrap_or_default())?)))
     }
 
-    /// Combines the registry's check with one of our own: some registries accept incompatible schemas, and records that are
+    /// Combines the check of the registry with the one of this crate: some registries accept incompatible schemas, and records that are
     /// in the topic already must be readable at any compatibility level.
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         let registry = self.ask_compatible(subject, schema)?;

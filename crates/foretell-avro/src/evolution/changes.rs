@@ -88,12 +88,12 @@ impl fmt::Display for Change {
             ChangeKind::SymbolsRemoved(symbols) => {
                 write!(f, "{path}: symbols removed: {}", symbols.join(", "))
             }
-            ChangeKind::Moved => write!(f, "{path}: moved among the fields"),
+            ChangeKind::Moved => write!(f, "{path}: moved to another position"),
             ChangeKind::Default { from, to } => {
                 write!(f, "{path}: {} became {}", json(from), json(to))
             }
-            ChangeKind::AliasLost(alias) => write!(f, "{path}: its alias {alias} is gone"),
-            ChangeKind::Documented => write!(f, "{path}: documented otherwise"),
+            ChangeKind::AliasLost(alias) => write!(f, "{path}: alias {alias} removed"),
+            ChangeKind::Documented => write!(f, "{path}: documentation changed"),
         }
     }
 }
@@ -361,9 +361,9 @@ mod tests {
         check(
             r#"{"name":"a","type":"int"},{"name":"b","type":"int"}"#,
             r#"{"name":"b","type":"int"},{"name":"a","type":"int","doc":"A."}"#,
-            &["a: documented otherwise", "a: moved among the fields"],
+            &["a: documentation changed", "a: moved to another position"],
         );
-        check(r#"{"name":"a","aliases":["y"],"type":"int"}"#, A, &["a: its alias y is gone"]);
+        check(r#"{"name":"a","aliases":["y"],"type":"int"}"#, A, &["a: alias y removed"]);
         check(r#"{"name":"a","type":"int","default":1}"#, A, &["a: default 1 became no default"]);
     }
 
@@ -375,7 +375,7 @@ mod tests {
         let (old, new) = (kind(r#""name":"E""#), kind(r#""name":"F","aliases":["E"]"#));
         check(&old, &new, &["a: type E is now called F>"]);
         check(&old, &kind(r#""name":"F""#), &["a: type E is now called F<>"]);
-        check(&new, &kind(r#""name":"F""#), &["a: its alias E is gone"]);
+        check(&new, &kind(r#""name":"F""#), &["a: alias E removed"]);
     }
 
     #[test]
