@@ -65,8 +65,8 @@ impl RetryingRegistry {
             waits.since.remove(&id);
             return false;
         }
-        let (since, asked) = waits.since.entry(id).or_insert((now, now));
-        *asked = now;
+        let (since, last) = waits.since.entry(id).or_insert((now, now));
+        *last = now;
         if now.saturating_sub(*since) < self.unknown_id_wait {
             return true;
         }
@@ -82,8 +82,8 @@ impl RetryingRegistry {
 
     fn was_just_requested(&self, id: u32) -> bool {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = waits.since.get(&id).map(|(_, asked)| *asked);
-        asked.is_some_and(|asked| self.clock.elapsed().saturating_sub(asked) < REQUEST_INTERVAL)
+        let last = waits.since.get(&id).map(|(_, last)| *last);
+        last.is_some_and(|last| self.clock.elapsed().saturating_sub(last) < REQUEST_INTERVAL)
     }
 
     fn record_found(&self, id: u32) {
@@ -96,7 +96,7 @@ impl RetryingRegistry {
 }
 
 fn not_yet(id: u32) -> RegistryError {
-    RegistryError::Unavailable(format!("it does not know schema {id} yet"))
+    RegistryError::Unavailable(format!("it does not have schema {id} yet"))
 }
 
 impl SchemaRegistry for RetryingRegistry {

@@ -255,9 +255,9 @@ impl Admin {
     }
 
     fn topic_state(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
-        let doing = format!("topic_state at topic {topic}");
+        let doing = format!("look up topic {topic}");
         let metadata = self.metadata(Some(topic)).map_err(|error| broker_error(&doing, &error))?;
-        let Some(found) = metadata.topics().iter().find(|state| state.name() == topic.as_str())
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic.as_str())
         else {
             return Ok(None);
         };

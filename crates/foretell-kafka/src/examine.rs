@@ -123,12 +123,12 @@ impl Examiner {
     /// # Errors
     /// [`Unanswered`] if its metadata cannot be read.
     pub fn cluster(&self) -> Result<ClusterInfo, Unanswered> {
-        let doing = Request { action: "ask for metadata", operation: "DESCRIBE", of: "Cluster" };
+        let doing = Request { action: "read the metadata", operation: "DESCRIBE", of: "Cluster" };
         let metadata = self.admin.metadata(None).map_err(|error| doing.unanswered(&error))?;
         let brokers: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
         let one = brokers.first().copied().unwrap_or_default();
         let doing = Request {
-            action: "ask for a broker's settings",
+            action: "read the settings of a broker",
             operation: "DESCRIBE_CONFIGS",
             ..doing
         };
@@ -148,7 +148,7 @@ impl Examiner {
     /// [`Unanswered`] if its metadata cannot be read.
     pub fn topic(&self, topic: &Topic) -> Result<Option<TopicInfo>, Unanswered> {
         let of = format!("Topic {topic}");
-        let doing = Request { action: "look at it", operation: "DESCRIBE", of: &of };
+        let doing = Request { action: "read its metadata", operation: "DESCRIBE", of: &of };
         let metadata =
             self.admin.metadata(Some(topic)).map_err(|error| doing.unanswered(&error))?;
         let named = |found: &&MetadataTopic| found.name() == topic.as_str();
@@ -166,7 +166,7 @@ impl Examiner {
             has_leader: partition.leader() >= 0,
         });
         let described =
-            Request { action: "ask for its settings", operation: "DESCRIBE_CONFIGS", of: &of };
+            Request { action: "read its settings", operation: "DESCRIBE_CONFIGS", of: &of };
         let settings = self.admin.settings_of(&ResourceSpecifier::Topic(topic.as_str()));
         let read = Request { action: "read it", operation: "READ", of: &of };
         Ok(Some(TopicInfo {
@@ -193,7 +193,8 @@ impl Examiner {
     /// [`Unanswered`] if its members or offsets cannot be read.
     pub fn group(&self, group: &str, topics: &[Topic]) -> Result<GroupInfo, Unanswered> {
         let of = format!("Group {group}");
-        let doing = Request { action: "ask how far it is", operation: "DESCRIBE", of: &of };
+        let doing =
+            Request { action: "read its members and offsets", operation: "DESCRIBE", of: &of };
         let mut config = self.config.reader();
         config.set("group.id", group);
         let consumer: BaseConsumer<LogOnly> = config
@@ -278,7 +279,7 @@ impl Examiner {
 
     fn close(&self, consumer: BaseConsumer<LogOnly>) {
         if let Err(error) = rebalance::close(consumer, &self.clock) {
-            tracing::warn!(%error, "a consumer was not closed");
+            tracing::warn!(%error, "cannot close a consumer");
         }
     }
 }
