@@ -1,6 +1,6 @@
-//! Decoding the worked example's events: written with our schema, and with another, against a decoder written by hand
-//! for this one schema. Prints a table, writes `target/bench/avro.json`, and fails if a decoder gets another event or a
-//! bound is missed.
+//! Benchmark of decoding the worked example's events, written with the reader schema and with another one, against a
+//! handwritten decoder for the reader schema. Prints a table, writes `target/bench/avro.json`, and fails if decoders disagree
+//! or a ratio exceeds its bound.
 
 #![expect(
     clippy::print_stdout,
@@ -28,15 +28,15 @@ use foretell_streams::{codec::Codec, time::EventTime};
 const ROUNDS: usize = 15;
 const METADATA: [&str; 4] = ["event_id", "respondent_id", "event_time", "completed"];
 const SUBJECT: &str = "questionnaire-events-value";
-/// Another schema's cost, to ours'.
+/// Maximum ratio of the time for another writer schema to that for the reader schema.
 const OTHER_MAX: f64 = 1.3;
-/// Ours and another's, to the decoder written by hand.
+/// Maximum ratio of the time of the codec to that of the handwritten decoder.
 const HAND_MAX: f64 = 2.0;
 
-/// The worked example's schema as another team may have it: fields in another order, one that we lack, one that it
-/// lacks, answers that can't be null, and narrower or wider types.
-fn other_schema(ours: &str) -> anyhow::Result<String> {
-    let mut schema: serde_json::Value = serde_json::from_str(ours)?;
+/// Another version of the worked example's schema: fields in another order, one added, one removed, answers that cannot
+/// be null, and narrower or wider types.
+fn other_schema(reader: &str) -> anyhow::Result<String> {
+    let mut schema: serde_json::Value = serde_json::from_str(reader)?;
     let fields = schema["fields"].as_array_mut().context("a record has fields")?;
     fields.retain(|field| field["name"] != "native_country");
     for field in fields.iter_mut() {
@@ -53,11 +53,11 @@ fn other_schema(ours: &str) -> anyhow::Result<String> {
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;
-    let ours = config.event_schema.text();
-    let other = other_schema(ours)?;
+    let reader = config.event_schema.text();
+    let other = other_schema(reader)?;
     let registry = Arc::new(LocalRegistry::new());
     registry.register("other", &other)?;
-    registry.register(SUBJECT, ours)?;
+    registry.register(SUBJECT, reader)?;
     let registry: Arc<dyn SchemaRegistry> = registry;
     let codec =
         QuestionnaireCodec::new(Arc::clone(&registry), SUBJECT, Arc::clone(&config.event_schema))?;
@@ -72,9 +72,9 @@ fn main() -> anyhow::Result<()> {
     let others = written_with(&registry, &other, &events, &config.gather.questions)?;
     let lacking =
         config.gather.questions.iter().position(|question| question.name == "native_country");
-    let lacking = lacking.context("the worked example asks for it")?;
+    let lacking = lacking.context("the worked example has this question")?;
     for ((event, same), other) in events.iter().zip(&same).zip(&others) {
-        anyhow::ensure!(codec.decode(same)? == *event, "our schema: another event");
+        anyhow::ensure!(codec.decode(same)? == *event, "reader schema: another event");
         anyhow::ensure!(by_hand(same).as_ref() == Some(event), "by hand: another event");
         let mut event = event.clone();
         event.answers[lacking] = None;
@@ -83,13 +83,13 @@ fn main() -> anyhow::Result<()> {
 
     let questions = config.gather.questions.iter().map(|question| question.name.as_str());
     let names: Vec<&str> = METADATA.into_iter().chain(questions).collect();
-    let rows = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names)?;
-    let few = DynamicCodec::new(Arc::clone(&registry), SUBJECT, ours, &names[..4])?;
+    let rows = DynamicCodec::new(Arc::clone(&registry), SUBJECT, reader, &names)?;
+    let few = DynamicCodec::new(Arc::clone(&registry), SUBJECT, reader, &names[..4])?;
     let mut contenders = [
         Contender::new("by hand, into an event", || {
             each(&same, |bytes| black_box(by_hand(bytes)).is_some())
         }),
-        Contender::new("our schema, into an event", || {
+        Contender::new("reader schema, into an event", || {
             each(&same, |bytes| black_box(codec.decode(bytes)).is_ok())
         }),
         Contender::new("another schema, into an event", || {
@@ -98,7 +98,7 @@ fn main() -> anyhow::Result<()> {
         Contender::new("by hand, into a row", || {
             each(&same, |bytes| black_box(row_by_hand(bytes)).is_some())
         }),
-        Contender::new("our schema, into a row", || {
+        Contender::new("reader schema, into a row", || {
             each(&same, |bytes| rows.decode(bytes, |row, _| Ok(black_box(row).len())).is_ok())
         }),
         Contender::new("another schema, into a row", || {
@@ -108,13 +108,13 @@ fn main() -> anyhow::Result<()> {
             each(&others, |bytes| few.decode(bytes, |row, _| Ok(black_box(row).len())).is_ok())
         }),
     ];
-    // In turns, so that what slows the machine for a moment slows all of them.
+    // In turns, so that a slow moment of the machine affects all of them.
     for _ in 0..ROUNDS {
         for contender in &mut contenders {
             contender.round(events.len());
         }
     }
-    let peer = best_of(3, || apache(ours, &other, &others))? / others.len() as f64;
+    let peer = best_of(3, || apache(reader, &other, &others))? / others.len() as f64;
     report(root, &contenders, peer)
 }
 
@@ -123,22 +123,23 @@ fn report(root: &Path, contenders: &[Contender<'_>], peer: f64) -> anyhow::Resul
         println!("{:<32} {:>7.0} ns", contender.name, contender.best);
     }
     println!("{:<32} {peer:>7.0} ns", "another schema, apache-avro");
-    let [hand, ours, other, hand_row, ours_row, other_row, ..] = contenders else {
-        anyhow::bail!("some are missing");
+    let [hand, reader, other, hand_row, reader_row, other_row, ..] = contenders else {
+        anyhow::bail!("contenders are missing");
     };
+    // The names of the ratios must not change: they are compared with earlier runs. "Ours" is the reader schema.
     let bounds = [
-        ("another_schema_to_ours", other.best / ours.best, OTHER_MAX),
-        ("our_schema_to_by_hand", ours.best / hand.best, HAND_MAX),
+        ("another_schema_to_ours", other.best / reader.best, OTHER_MAX),
+        ("our_schema_to_by_hand", reader.best / hand.best, HAND_MAX),
         ("another_schema_to_by_hand", other.best / hand.best, HAND_MAX),
-        ("another_schema_to_ours_rows", other_row.best / ours_row.best, OTHER_MAX),
-        ("our_schema_to_by_hand_rows", ours_row.best / hand_row.best, HAND_MAX),
+        ("another_schema_to_ours_rows", other_row.best / reader_row.best, OTHER_MAX),
+        ("our_schema_to_by_hand_rows", reader_row.best / hand_row.best, HAND_MAX),
         ("another_schema_to_by_hand_rows", other_row.best / hand_row.best, HAND_MAX),
     ];
     let mut ratios = serde_json::Map::new();
     let mut missed = Vec::new();
     for (name, ratio, bound) in bounds {
-        let verdict = if ratio <= bound { "ok" } else { "MISSED" };
-        println!("{name:<32} {ratio:>7.2}  (at most {bound}) {verdict}");
+        let result = if ratio <= bound { "ok" } else { "MISSED" };
+        println!("{name:<32} {ratio:>7.2}  (at most {bound}) {result}");
         if ratio > bound {
             missed.push(name);
         }
@@ -155,11 +156,11 @@ fn report(root: &Path, contenders: &[Contender<'_>], peer: f64) -> anyhow::Resul
     Ok(())
 }
 
-/// One way to decode all of them.
+/// A decoder of all records.
 struct Contender<'a> {
     name: &'static str,
     run: Box<dyn Fn() + 'a>,
-    /// Nanoseconds a record, of the best round.
+    /// Nanoseconds per record, in the best round.
     best: f64,
 }
 
@@ -191,17 +192,17 @@ fn best_of(rounds: usize, run: impl Fn() -> anyhow::Result<()>) -> anyhow::Resul
     Ok(best)
 }
 
-/// What apache-avro's own resolution takes, into its own values.
-fn apache(ours: &str, other: &str, records: &[Vec<u8>]) -> anyhow::Result<()> {
-    let (ours, other) = (Schema::parse_str(ours)?, Schema::parse_str(other)?);
-    let reader = GenericDatumReader::builder(&other).reader_schema(&ours).build()?;
+/// Decodes all records with apache-avro, which resolves them into its own values.
+fn apache(reader: &str, other: &str, records: &[Vec<u8>]) -> anyhow::Result<()> {
+    let (reader, other) = (Schema::parse_str(reader)?, Schema::parse_str(other)?);
+    let decoder = GenericDatumReader::builder(&other).reader_schema(&reader).build()?;
     for bytes in records {
-        black_box(reader.read_value(&mut &bytes[framing::HEADER_BYTES..])?);
+        black_box(decoder.read_value(&mut &bytes[framing::HEADER_BYTES..])?);
     }
     Ok(())
 }
 
-/// The rows of the worked example as whole questionnaires.
+/// The rows of the worked example as complete events.
 fn events(config: &Config) -> anyhow::Result<Vec<QuestionnaireEvent>> {
     let table = config.raw.data.play.as_ref().context("the worked example names its data")?;
     let rows = table::read(table, &config.event_schema)?;
@@ -215,7 +216,7 @@ fn events(config: &Config) -> anyhow::Result<Vec<QuestionnaireEvent>> {
     Ok(rows.into_iter().enumerate().map(event).collect())
 }
 
-/// The same events as the other team writes them.
+/// The events encoded with the other schema.
 fn written_with(
     registry: &Arc<dyn SchemaRegistry>,
     other: &str,
@@ -223,10 +224,10 @@ fn written_with(
     questions: &[Question],
 ) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut names = METADATA.to_vec();
-    let asked =
+    let shared =
         questions.iter().enumerate().filter(|(_, question)| question.name != "native_country");
-    let asked: Vec<(usize, &Question)> = asked.collect();
-    names.extend(asked.iter().map(|(_, question)| question.name.as_str()));
+    let shared: Vec<(usize, &Question)> = shared.collect();
+    names.extend(shared.iter().map(|(_, question)| question.name.as_str()));
     names.push("device");
     let codec = DynamicCodec::new(Arc::clone(registry), "other", other, &names)?;
     let write = |event: &QuestionnaireEvent| {
@@ -236,7 +237,7 @@ fn written_with(
             Cell::Long(event.event_time.0),
             Cell::Boolean(event.completed),
         ];
-        row.extend(asked.iter().map(|(place, _)| match &event.answers[*place] {
+        row.extend(shared.iter().map(|(index, _)| match &event.answers[*index] {
             Some(Answer::Number(number)) => Cell::Double(*number),
             Some(Answer::Whole(number)) => Cell::Long(*number),
             Some(Answer::Text(text)) => Cell::Text(text),
@@ -250,11 +251,11 @@ fn written_with(
     events.iter().map(write).collect()
 }
 
-/// The worked example's questions in the order of its schema: whether the answer is a number.
+/// Whether the answer is a number, for each of the worked example's questions in the order of its schema.
 const NUMBERS: [bool; 13] =
     [true, false, true, false, false, false, false, false, false, true, true, true, false];
 
-/// What somebody would write who has this one schema and nothing else, and trusts nobody.
+/// A handwritten decoder for this one schema, which checks its input.
 fn by_hand(bytes: &[u8]) -> Option<QuestionnaireEvent> {
     let mut rest = header(bytes)?;
     let event_id = text(&mut rest)?.to_owned();
@@ -274,7 +275,7 @@ fn by_hand(bytes: &[u8]) -> Option<QuestionnaireEvent> {
     (rest.is_empty() && !event.respondent_id.is_empty()).then_some(event)
 }
 
-/// The same without a copy of anything.
+/// A handwritten decoder into a row, without copies.
 fn row_by_hand(bytes: &[u8]) -> Option<[Cell<'_>; 17]> {
     let mut rest = header(bytes)?;
     let mut row = [Cell::Null; 17];

@@ -1,5 +1,5 @@
-//! Our evaluator of LightGBM's trees against LightGBM's own, on the worked example: one row at a time, as a
-//! stream scores. Prints a table, writes `target/bench/scorer.json`, and fails if one bit differs.
+//! Benchmark of foretell-ml's scorer against LightGBM's prediction, on the worked example: one row at a time, as in a
+//! stream. Prints a table, writes `target/bench/scorer.json`, and fails if a result differs in one bit.
 
 #![expect(
     clippy::print_stdout,
@@ -35,16 +35,17 @@ fn main() -> anyhow::Result<()> {
             origin: Origin::default(),
         };
         let bundle = train(&learned, &recipe, &mut |_, _| ControlFlow::Continue(()))?;
-        let [ours, single, batch] = compare(&bundle, &scored)?;
+        let [foretell, single, batch] = compare(&bundle, &scored)?;
         let size = format!("{iterations} × {num_leaves}");
         println!(
-            "{size:<14} {ours:>13.2} {single:>14.2} {batch:>15.2} {:>7.1} {:>14.1}",
-            single / ours,
-            batch / ours
+            "{size:<14} {foretell:>13.2} {single:>14.2} {batch:>15.2} {:>7.1} {:>14.1}",
+            single / foretell,
+            batch / foretell
         );
         let name = format!("{iterations}x{num_leaves}");
-        ratios.insert(format!("lightgbm3_single_row_to_foretell_{name}"), (single / ours).into());
-        ratios.insert(format!("lightgbm3_batch_to_foretell_{name}"), (batch / ours).into());
+        ratios
+            .insert(format!("lightgbm3_single_row_to_foretell_{name}"), (single / foretell).into());
+        ratios.insert(format!("lightgbm3_batch_to_foretell_{name}"), (batch / foretell).into());
     }
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder)?;
@@ -54,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Microseconds a row: ours (features included), LightGBM's one row at a time, and in one batch.
+/// Microseconds per row: foretell-ml including features, LightGBM with one row at a time, and LightGBM with one batch.
 fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]> {
     let scorer = Scorer::new(bundle)?;
     let peer = Booster::from_string(&bundle.booster)?;
@@ -69,10 +70,10 @@ fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]>
     let predict = |rows: &[f64]| peer.predict_with_params(rows, width, true, "num_threads=1");
     let mut scratch = Scratch::default();
     for (example, row) in scored.iter().zip(&rows) {
-        let ours = scorer.score(&example.values, &mut scratch).as_slice()[1];
-        anyhow::ensure!(ours.to_bits() == predict(row)?[0].to_bits(), "a bit differs");
+        let foretell = scorer.score(&example.values, &mut scratch).as_slice()[1];
+        anyhow::ensure!(foretell.to_bits() == predict(row)?[0].to_bits(), "a bit differs");
     }
-    let ours = best(scored.len(), || {
+    let foretell = best(scored.len(), || {
         for example in scored {
             black_box(scorer.score(black_box(&example.values), &mut scratch));
         }
@@ -88,7 +89,7 @@ fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]>
         black_box(predict(black_box(&flat))?);
         Ok(())
     })?;
-    Ok([ours, single, batch])
+    Ok([foretell, single, batch])
 }
 
 fn examples(
@@ -108,7 +109,7 @@ fn examples(
         .collect()
 }
 
-/// Microseconds a row, of the best round.
+/// Microseconds per row, in the best round.
 fn best(rows: usize, mut round: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

@@ -146,7 +146,7 @@ mod tests {
         check(CheckResult::ok("broker", "3 brokers"), "ok       broker: 3 brokers");
         check(
             CheckResult::unanswered("topic models", &refused),
-            "FAILED   topic models: we may not READ on Topic models: \
+            "FAILED   topic models: not allowed to READ on Topic models: \
              allow READ on Topic models to this user (an ACL)",
         );
         let unknown = CheckResult::unknown("timeouts", "the broker's limits were", &refused);

@@ -226,7 +226,7 @@ fn connect_registry(
     let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
     let folder = written.cache_dir.as_deref();
     let cached = CachingRegistry::open(registry, url, folder, Arc::clone(clock));
-    let kept = cached.kept();
+    let kept = cached.cached_files();
     match cached.latest("foretell") {
         Ok(_) => {}
         Err(RegistryError::Unavailable(reason)) if kept > 0 => {

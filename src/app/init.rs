@@ -20,7 +20,7 @@ use crate::{
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
     Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
-    training::{Trial, Tuned, Watch, evaluate, train, tune},
+    training::{TrainingData, Trial, Tuned, Watch, evaluate, train, tune},
 };
 use foretell_streams::{
     codec::Codec,
@@ -192,9 +192,10 @@ fn tune_first(
         if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let classes = config.raw.outcomes.labels.len();
+    let data = TrainingData { examples, spec: &config.pipeline, classes };
     let seed = Seed(config.raw.learning.seed);
     let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
-    let tuned = tune(examples, &config.pipeline, classes, (&settings, seed), &earlier, watch)?;
+    let tuned = tune(data, &settings, seed, &earlier, watch)?;
     publisher.flush()?;
     match failed {
         Some(error) => Err(error),

@@ -99,7 +99,7 @@ fn settings_that_librdkafka_refuses_are_named() {
     };
     check("broker.properties.security.protokol=SSL", "security.protokol");
     check("broker.properties.security.protocol=TLS", "security.protocol");
-    check("broker.properties.group.id=mine", "the application's name decides it");
+    check("broker.properties.group.id=mine", "it follows from the application's name");
 }
 
 #[test]

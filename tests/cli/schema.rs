@@ -151,7 +151,7 @@ fn what_was_changed_behind_its_back_is_reported() {
             )
             .unwrap();
         },
-        &["aliases: v3: years: its alias age is gone", "released: v2 is older than the newest"],
+        &["aliases: v3: years: alias age removed", "released: v2 is older than the newest"],
     );
 }
 
@@ -188,7 +188,7 @@ fn a_difference_is_reported_to_people_and_to_programs() {
         &told,
         &[
             "age: null or int became long",
-            "new readers can't read old records: null can't be read as long",
+            "new readers can't read old records: null cannot be read as long",
             "old readers can't read new records: long is none of null or int",
             "model: the same kind of answer",
             "gender: removed, it was null or string",

@@ -138,7 +138,7 @@ const CHANGES: &[Change] = &[
         before: r#"{"name":"q","type":"long"}"#,
         after: r#"{"name":"q","type":"int"}"#,
         allowed: [NO, YES, NO],
-        backward: &[Case(Number(3.0), DeadLetter("field q: long can't be read as int"))],
+        backward: &[Case(Number(3.0), DeadLetter("field q: long cannot be read as int"))],
         forward: &[Case(Number(3.0), Same)],
     },
     Change {
@@ -161,7 +161,10 @@ const CHANGES: &[Change] = &[
         after: r#"{"name":"q","type":["null","int"],"default":null}"#,
         allowed: [YES, NO, NO],
         backward: &[Case(Number(3.0), Same)],
-        forward: &[Case(Number(3.0), Same), Case(Nothing, DeadLetter("null can't be read as int"))],
+        forward: &[
+            Case(Number(3.0), Same),
+            Case(Nothing, DeadLetter("null cannot be read as int")),
+        ],
     },
     Change {
         name: "question made mandatory",
@@ -170,7 +173,7 @@ const CHANGES: &[Change] = &[
         allowed: [NO, YES, NO],
         backward: &[
             Case(Number(3.0), Same),
-            Case(Nothing, DeadLetter("null can't be read as int")),
+            Case(Nothing, DeadLetter("null cannot be read as int")),
         ],
         forward: &[Case(Number(3.0), Same)],
     },
@@ -190,7 +193,7 @@ const CHANGES: &[Change] = &[
         backward: &[Case(Text("A"), Same)],
         forward: &[
             Case(Text("A"), Same),
-            Case(Text("B"), DeadLetter("a symbol that our schema does not have")),
+            Case(Text("B"), DeadLetter("a symbol that the reader schema does not have")),
         ],
     },
     Change {
@@ -208,7 +211,7 @@ const CHANGES: &[Change] = &[
         allowed: [NO, YES, NO],
         backward: &[
             Case(Text("A"), Same),
-            Case(Text("B"), DeadLetter("a symbol that our schema does not have")),
+            Case(Text("B"), DeadLetter("a symbol that the reader schema does not have")),
         ],
         forward: &[Case(Text("A"), Same)],
     },
@@ -235,11 +238,11 @@ const CHANGES: &[Change] = &[
         allowed: [NO, NO, NO],
         backward: &[Case(
             Number(3.0),
-            DeadLetter("a time in milliseconds can't be read as one in microseconds"),
+            DeadLetter("a time in milliseconds cannot be read as one in microseconds"),
         )],
         forward: &[Case(
             Number(3.0),
-            DeadLetter("a time in microseconds can't be read as one in milliseconds"),
+            DeadLetter("a time in microseconds cannot be read as one in milliseconds"),
         )],
     },
     Change {

@@ -1,4 +1,4 @@
-//! How a registry is reached, and how we get in: its address, whom we trust, who we are.
+//! Connection settings of a registry client: address, credentials and TLS.
 
 use std::{
     error::Error,
@@ -12,30 +12,30 @@ use reqwest::{
     blocking::{Client, ClientBuilder},
 };
 
-/// Where a registry is, and how to get in.
+/// Connection settings of a registry.
 #[derive(Clone, Debug)]
 pub struct RegistryClientConfig {
-    /// Its address; a path is kept, such as `http://host:8080/apis/ccompat/v7`.
+    /// Address with an optional path, such as `http://host:8080/apis/ccompat/v7`.
     pub url: String,
-    /// Who we are to it.
+    /// Credentials for HTTP authentication.
     pub credentials: Credentials,
-    /// Whom we trust, and our own certificate.
+    /// Certificates for TLS.
     pub tls: RegistryTls,
-    /// How long one attempt of a call may take.
+    /// Time limit of one attempt of a call.
     pub timeout: Duration,
 }
 
-/// What TLS takes besides the system's trusted certificates; files in PEM.
+/// Certificates for TLS, in addition to the system's trusted ones; files in PEM.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryTls {
-    /// Who may have signed the registry's certificate, besides.
+    /// Certificates of further trusted authorities.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate with its chain, and its key (PKCS#8), for a registry that asks who we are.
+    /// Client certificate with its chain, and its key (PKCS#8), for mutual TLS.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl RegistryTls {
-    /// A client is built twice, and a builder serves once.
+    /// A builder of HTTP clients with these certificates. Each call returns a new one, because building consumes it.
     pub(super) fn client(&self) -> Result<ClientBuilder, String> {
         let mut builder = Client::builder();
         if let Some(path) = &self.ca_file {
@@ -65,24 +65,24 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// How we show who we are.
+/// Credentials for HTTP authentication.
 #[derive(Clone)]
 pub enum Credentials {
-    /// Not at all.
+    /// No authentication.
     None,
-    /// By name and password; with Confluent Cloud, the API key and its secret.
+    /// Basic authentication; for Confluent Cloud, with the API key and its secret.
     Basic {
-        /// The name.
+        /// User name.
         user: String,
-        /// The password.
+        /// Password.
         password: String,
     },
-    /// By a token.
+    /// Authentication with a bearer token.
     Bearer(String),
 }
 
 impl fmt::Debug for Credentials {
-    /// Without the secrets: settings get logged.
+    /// Omits the secrets, because settings are logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("None"),
@@ -92,7 +92,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// An error with all its causes.
+/// The messages of an error and all its causes, separated by colons.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_that_are_none() {
+    fn invalid_certificates_are_errors() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("ca.pem");
         fs::write(&path, "no certificate").expect("it can be written");

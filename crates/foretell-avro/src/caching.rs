@@ -1,8 +1,8 @@
-//! A registry that is away now and then: what it has said is kept, on disk too, so that whatever was known goes on,
+//! A cache of a registry's schemas on disk, with which known schemas remain readable while the registry is unavailable,
 //! also after a restart.
 //!
-//! It is asked first, and the disk only where it does not answer: an id never changes its meaning, but a registry that
-//! was replaced gives the same ids to other schemas.
+//! The registry is asked first, and the disk is read only if it does not respond. In one registry an id never changes its
+//! meaning, but one that was replaced assigns the same ids to other schemas.
 
 use std::{
     fs, io,
@@ -19,29 +19,29 @@ use crate::{
 };
 use foretell_streams::time::Clock;
 
-/// For so long after it has not answered nobody is kept waiting for it again.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Time after a failed request during which no other request is made, so that callers do not wait for each time-out.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Files in the folder; each is a few kilobytes. A subject sees a few dozen schemas in its life.
+/// Maximum number of files in the folder; each is a few kilobytes. A subject has a few dozen versions in its lifetime.
 const FILES_MAX: usize = 2_000;
 
-/// Another registry's answers, kept.
+/// A registry whose schemas are cached on disk.
 pub struct CachingRegistry {
     registry: Arc<dyn SchemaRegistry>,
     folder: Option<PathBuf>,
     clock: Arc<dyn Clock>,
-    away: Mutex<Option<Away>>,
+    outage: Mutex<Option<Outage>>,
 }
 
-/// Since when it does not answer, and with which words.
-struct Away {
+/// The time of the last failed request, and its error.
+struct Outage {
     since: Duration,
     reason: String,
 }
 
 impl CachingRegistry {
-    /// Keeps what `registry`, whose address is `url`, says in `folder`, which is made. Without one, or where that can't be
-    /// made, it only notes that the registry is away.
+    /// Caches the schemas of `registry`, whose address is `url`, in a subfolder of `folder`, which is created. Without a
+    /// folder, or if it cannot be created, only failed requests are rate-limited.
     #[must_use]
     pub fn open(
         registry: Arc<dyn SchemaRegistry>,
@@ -49,86 +49,87 @@ impl CachingRegistry {
         folder: Option<&Path>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        // Another registry's ids mean something else.
+        // The ids of another registry mean other schemas.
         let folder = folder.map(|folder| folder.join(&digest(&[url])[..12]));
         let folder = folder.filter(|folder| match fs::create_dir_all(folder) {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error,
-                    "schemas are not kept for when the registry is away: set [schema_registry] cache_dir");
+                    "cannot create the folder of cached schemas, so none are available while the registry is not: \
+                     set [schema_registry] cache_dir");
                 false
             }
         });
-        Self { registry, folder, clock, away: Mutex::default() }
+        Self { registry, folder, clock, outage: Mutex::default() }
     }
 
-    /// How many answers are on disk.
+    /// Number of cached responses on disk.
     #[must_use]
-    pub fn kept(&self) -> usize {
+    pub fn cached_files(&self) -> usize {
         let files = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok());
         files.map_or(0, Iterator::count)
     }
 
-    /// Asks, unless it was away a moment ago.
+    /// Makes a request, unless one has just failed.
     fn ask<T>(
         &self,
-        question: impl FnOnce(&dyn SchemaRegistry) -> Result<T, RegistryError>,
+        request: impl FnOnce(&dyn SchemaRegistry) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let now = self.clock.elapsed();
-        if let Some(away) = &*self.away.lock().unwrap_or_else(PoisonError::into_inner)
-            && now.saturating_sub(away.since) < ASK_AGAIN_AFTER
+        if let Some(outage) = &*self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+            && now.saturating_sub(outage.since) < RETRY_INTERVAL
         {
-            return Err(RegistryError::Unavailable(away.reason.clone()));
+            return Err(RegistryError::Unavailable(outage.reason.clone()));
         }
-        let answer = question(self.registry.as_ref());
-        let mut away = None;
+        let answer = request(self.registry.as_ref());
+        let mut outage = None;
         if let Err(RegistryError::Unavailable(reason)) = &answer {
-            away = Some(Away { since: self.clock.elapsed(), reason: reason.clone() });
+            outage = Some(Outage { since: self.clock.elapsed(), reason: reason.clone() });
         }
-        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = away;
+        *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = outage;
         answer
     }
 
-    /// The answer of the registry, which is kept as `file`; or what is kept there, if it does not answer.
-    fn ask_or_recall(
+    /// The response of the registry, which is stored as `file`; if it does not respond, the content of that file.
+    fn ask_or_load(
         &self,
         file: &str,
-        question: impl FnOnce(&dyn SchemaRegistry) -> Result<String, RegistryError>,
+        request: impl FnOnce(&dyn SchemaRegistry) -> Result<String, RegistryError>,
     ) -> Result<String, RegistryError> {
         let path = self.folder.as_ref().map(|folder| folder.join(file));
-        match (self.ask(question), path) {
+        match (self.ask(request), path) {
             (Ok(answer), Some(path)) => {
-                self.keep(&path, &answer);
+                self.store(&path, &answer);
                 Ok(answer)
             }
-            // Where it does not let us in any more, what it said before holds as well.
+            // Earlier responses remain valid also when the credentials are refused.
             (
                 Err(error @ (RegistryError::Unavailable(_) | RegistryError::Denied(_))),
                 Some(path),
-            ) => recall(&path).ok_or(error),
+            ) => load(&path).ok_or(error),
             (answer, _) => answer,
         }
     }
 
-    /// That it can't be kept is no reason not to use it.
-    fn keep(&self, path: &Path, answer: &str) {
-        if recall(path).as_deref() == Some(answer) {
+    /// Stores a response. A failure is logged only: the response can be used nevertheless.
+    fn store(&self, path: &Path, answer: &str) {
+        if load(path).as_deref() == Some(answer) {
             return;
         }
-        if self.kept() >= FILES_MAX {
-            tracing::warn!(path = %path.display(), "the folder of schemas is full: this one is not kept");
+        if self.cached_files() >= FILES_MAX {
+            tracing::warn!(path = %path.display(), "the folder of cached schemas is full: this one is not stored");
             return;
         }
-        let written = write_whole(path, answer);
+        let written = write_atomically(path, answer);
         if let Err(error) = written {
-            tracing::warn!(path = %path.display(), %error, "cannot keep a schema for when the registry is away");
+            tracing::warn!(path = %path.display(), %error, "cannot write a schema to the folder of cached schemas");
         }
     }
 }
 
 impl SchemaRegistry for CachingRegistry {
     fn schema(&self, id: u32) -> Result<String, RegistryError> {
-        self.ask_or_recall(&format!("id-{id}"), |registry| registry.schema(id))
+        self.ask_or_load(&format!("id-{id}"), |registry| registry.schema(id))
     }
 
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
@@ -137,7 +138,7 @@ impl SchemaRegistry for CachingRegistry {
 
     fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
         let file = format!("of-{}", digest(&[subject, schema]));
-        let id = self.ask_or_recall(&file, |registry| match registry.id_of(subject, schema)? {
+        let id = self.ask_or_load(&file, |registry| match registry.id_of(subject, schema)? {
             Some(id) => Ok(id.to_string()),
             None => Err(RegistryError::NotFound(subject.to_owned())),
         });
@@ -157,20 +158,20 @@ impl SchemaRegistry for CachingRegistry {
     }
 }
 
-/// A digest of the answer stands before it: a file cut off by a power failure is none.
-fn recall(path: &Path) -> Option<String> {
+/// Reads a stored response. It begins with a digest of the rest, so that a corrupted file is detected; it is ignored.
+fn load(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let (sum, answer) = text.split_once('\n')?;
     (sum == digest(&[answer])).then(|| answer.to_owned())
 }
 
-fn write_whole(path: &Path, answer: &str) -> io::Result<()> {
+fn write_atomically(path: &Path, answer: &str) -> io::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     fs::write(&draft, format!("{}\n{answer}", digest(&[answer])))?;
     fs::rename(&draft, path)
 }
 
-/// SHA-256 in hexadecimal digits; each part counts with its length.
+/// SHA-256 of the parts, each prefixed with its length, in hexadecimal digits.
 fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -183,18 +184,18 @@ fn digest(parts: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::Unsteady;
+    use crate::local::tests::FlakyRegistry;
     use foretell_streams::time::{ManualClock, WallTime};
 
     const INT: &str = r#""int""#;
     const LONG: &str = r#""long""#;
 
     fn open(
-        registry: &Arc<Unsteady>,
+        registry: &Arc<FlakyRegistry>,
         folder: Option<&Path>,
         clock: &Arc<ManualClock>,
     ) -> CachingRegistry {
-        let registry: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(registry);
+        let registry: Arc<dyn SchemaRegistry> = Arc::<FlakyRegistry>::clone(registry);
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
         CachingRegistry::open(registry, "http://r", folder, clock)
     }
@@ -204,82 +205,82 @@ mod tests {
     }
 
     #[test]
-    fn what_was_known_goes_on_after_a_restart() {
+    fn cached_schemas_are_available_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Unsteady::default());
+        let registry = Arc::new(FlakyRegistry::default());
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let first = open(&registry, Some(folder.path()), &clock);
         assert_eq!(first.register("s", INT), Ok(1));
         assert_eq!(first.id_of("s", INT), Ok(Some(1)));
         assert_eq!(first.id_of("s", LONG), Ok(None));
         assert_eq!(first.schema(1), Ok(INT.to_owned()));
-        registry.go_away();
+        registry.set_available(false);
         let again = open(&registry, Some(folder.path()), &clock);
-        assert_eq!(again.kept(), 2);
+        assert_eq!(again.cached_files(), 2);
         assert_eq!(again.schema(1), Ok(INT.to_owned()));
         assert_eq!(again.id_of("s", INT), Ok(Some(1)));
         assert!(is_unavailable(&again.schema(2)));
-        assert!(is_unavailable(&again.id_of("s", LONG)), "that it lacked it is no news of today");
+        assert!(is_unavailable(&again.id_of("s", LONG)), "a schema may have been added since");
         let elsewhere: Arc<dyn SchemaRegistry> = registry;
         let elsewhere =
             CachingRegistry::open(elsewhere, "http://other", Some(folder.path()), clock);
-        assert!(is_unavailable(&elsewhere.schema(1)), "another registry's ids");
+        assert!(is_unavailable(&elsewhere.schema(1)), "another registry has other ids");
     }
 
     #[test]
-    fn while_it_is_away_it_is_asked_once_a_second() {
-        let registry = Arc::new(Unsteady::default());
+    fn an_unavailable_registry_is_asked_once_per_interval() {
+        let registry = Arc::new(FlakyRegistry::default());
         let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let cached = open(&registry, None, &clock);
-        registry.go_away();
+        let caching = open(&registry, None, &clock);
+        registry.set_available(false);
         for _ in 0..100 {
-            assert!(is_unavailable(&cached.schema(1)));
+            assert!(is_unavailable(&caching.schema(1)));
         }
-        assert_eq!(registry.questions(), 1);
-        clock.advance(ASK_AGAIN_AFTER);
-        registry.come_back();
+        assert_eq!(registry.requests(), 1);
+        clock.advance(RETRY_INTERVAL);
+        registry.set_available(true);
         registry.register("s", INT).unwrap();
-        assert_eq!(cached.schema(1), Ok(INT.to_owned()));
+        assert_eq!(caching.schema(1), Ok(INT.to_owned()));
     }
 
     #[test]
-    fn a_registry_replaced_is_believed() {
+    fn the_responses_of_a_replaced_registry_replace_cached_ones() {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let old = Arc::new(Unsteady::default());
+        let old = Arc::new(FlakyRegistry::default());
         old.register("s", INT).unwrap();
         assert_eq!(open(&old, Some(folder.path()), &clock).schema(1), Ok(INT.to_owned()));
-        let new = Arc::new(Unsteady::default());
+        let new = Arc::new(FlakyRegistry::default());
         new.register("s", LONG).unwrap();
         assert_eq!(open(&new, Some(folder.path()), &clock).schema(1), Ok(LONG.to_owned()));
-        new.go_away();
+        new.set_available(false);
         assert_eq!(open(&new, Some(folder.path()), &clock).schema(1), Ok(LONG.to_owned()));
     }
 
     #[test]
-    fn a_damaged_file_is_none() {
+    fn a_corrupted_file_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Unsteady::default());
+        let registry = Arc::new(FlakyRegistry::default());
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         registry.register("s", INT).unwrap();
-        let cached = open(&registry, Some(folder.path()), &clock);
-        cached.schema(1).unwrap();
-        let path = cached.folder.as_ref().unwrap().join("id-1");
+        let caching = open(&registry, Some(folder.path()), &clock);
+        caching.schema(1).unwrap();
+        let path = caching.folder.as_ref().unwrap().join("id-1");
         let text = fs::read_to_string(&path).unwrap();
-        registry.go_away();
-        for damaged in ["", &text[..text.len() - 1], &text.replace("int", "itn")] {
-            fs::write(&path, damaged).unwrap();
-            assert!(is_unavailable(&cached.schema(1)), "{damaged}");
+        registry.set_available(false);
+        for corrupted in ["", &text[..text.len() - 1], &text.replace("int", "itn")] {
+            fs::write(&path, corrupted).unwrap();
+            assert!(is_unavailable(&caching.schema(1)), "{corrupted}");
         }
     }
 
     #[test]
-    fn a_folder_that_can_not_be_made_is_no_obstacle() {
+    fn without_a_folder_requests_still_work() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let registry = Arc::new(Unsteady::default());
+        let registry = Arc::new(FlakyRegistry::default());
         let clock = Arc::new(ManualClock::at(WallTime(0)));
-        let cached = open(&registry, Some(&file.path().join("schemas")), &clock);
-        assert_eq!(cached.register("s", INT), Ok(1));
-        assert_eq!((cached.schema(1), cached.kept()), (Ok(INT.to_owned()), 0));
+        let caching = open(&registry, Some(&file.path().join("schemas")), &clock);
+        assert_eq!(caching.register("s", INT), Ok(1));
+        assert_eq!((caching.schema(1), caching.cached_files()), (Ok(INT.to_owned()), 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Our own records in Avro: Rust structs whose schema is fixed.
+//! The codec for Rust structs, whose schema is fixed at compile time.
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -9,56 +9,36 @@ use crate::{
     framing,
     layout::{Layout, NodeId},
     readers::{Framed, SchemaReader, malformed, unreadable},
-    registry::{RegistryError, SchemaRegistry},
+    registry::SchemaRegistry,
     resolution::Resolution,
     wire::{Cursor, Malformed},
 };
 use foretell_streams::codec::{Codec, CodecError};
 
-/// A struct that is a record of one schema: the same names, in the same order.
+pub use crate::setup_error::CodecSetupError;
+
+/// A struct with an Avro record schema, which has the same field names in the same order.
 pub trait AvroRecord: Serialize + DeserializeOwned + Send + Sync {
-    /// The schema's text.
+    /// The schema as JSON, without references to other schemas.
     const SCHEMA: &'static str;
 }
 
-/// Why a codec can't be made, by what is to be done about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodecSetupError {
-    /// The subject lacks our schema.
-    #[error("subject {subject} does not hold this schema: run `foretell init`")]
-    NotRegistered {
-        /// The subject.
-        subject: String,
-    },
-    /// The registry has no answer.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The schema itself is wrong.
-    #[error("the schema for subject {subject} is not valid: {reason}")]
-    Schema {
-        /// The subject it is for.
-        subject: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-/// Writes `T` with its schema, and reads it from every schema that can be read as that.
+/// Encodes `T` with its schema, and decodes it from every writer schema that can be resolved to it.
 pub struct AvroCodec<T: AvroRecord> {
     reader: SchemaReader<Resolution>,
-    /// How records of ours lie in their bytes.
+    /// Wire layout of the reader schema.
     layout: Layout,
     root: NodeId,
-    /// The same schema, for those that read and write by it.
+    /// The reader schema, as serde_avro_fast takes it.
     schema: Schema,
     value: PhantomData<fn() -> T>,
 }
 
 impl<T: AvroRecord> AvroCodec<T> {
-    /// For records of `subject`, which must hold the schema of `T`.
+    /// Creates a codec for the schema of `T`, which must be registered under `subject`.
     ///
     /// # Errors
-    /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
+    /// [`CodecSetupError`] if the schema is invalid or not registered, or the registry fails.
     pub fn new(registry: Arc<dyn SchemaRegistry>, subject: &str) -> Result<Self, CodecSetupError> {
         let compile = Box::new(Resolution::compile);
         let reader = SchemaReader::new(registry, subject, T::SCHEMA, compile)?;
@@ -69,7 +49,7 @@ impl<T: AvroRecord> AvroCodec<T> {
         Ok(Self { reader, layout, root, schema, value: PhantomData })
     }
 
-    /// That a datum is whole: serde_avro_fast would believe any length in it.
+    /// Checks that a datum is complete. serde_avro_fast does not check the lengths in it.
     fn check(&self, datum: &[u8]) -> Result<(), Malformed> {
         let mut cursor = Cursor::new(datum);
         self.layout.skip(self.root, &mut cursor, 0)?;
@@ -122,7 +102,7 @@ mod tests {
         minutes: i64,
     }
 
-    /// It mentions `Stop` twice.
+    /// The schema refers to `Stop` twice.
     impl AvroRecord for Trip {
         const SCHEMA: &'static str = r#"{"type":"record","name":"Trip","fields":[
             {"name":"from","type":{"type":"record","name":"Stop","fields":[
@@ -131,7 +111,7 @@ mod tests {
             {"name":"note","type":["null","string"],"default":null}]}"#;
     }
 
-    /// Without notes, with whole minutes, and with something that is gone.
+    /// An older schema: without notes, with minutes as ints, and with a field that was removed.
     const OLD: &str = r#"{"type":"record","name":"Trip","namespace":"old","fields":[
         {"name":"via","type":{"type":"array","items":{"type":"record","name":"Stop","fields":[
             {"name":"minutes","type":"int"},{"name":"gone","type":["null","Stop"]},
@@ -150,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encoded_values_are_decoded() {
         for via in [vec![], vec![stop("b", -1), stop("", i64::MAX)]] {
             let trip = Trip { from: stop("a", 1), via, note: Some("é".to_owned()) };
             let mut bytes = Vec::new();
@@ -161,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn another_schema_is_read() {
+    fn records_of_another_writer_schema_are_decoded() {
         // via [(3, (9, null, "z"), "b")], from (1, null, "a")
         let datum = [2, 6, 2, 18, 0, 2, b'z', 2, b'b', 0, 2, 0, 2, b'a'];
         let bytes = [&[0, 0, 0, 0, 1], &datum[..]].concat();
@@ -171,14 +151,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_may_come(bytes: Vec<u8>, id in 1_u8..4) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>, id in 1_u8..4) {
             let codec = codec();
             drop(codec.decode(&bytes));
             drop(codec.decode(&[&[0, 0, 0, 0, id], bytes.as_slice()].concat()));
         }
 
         #[test]
-        fn a_changed_record_is_refused_or_read(place in 5_usize..20, byte: u8, cut in 0_usize..20) {
+        fn a_changed_record_does_not_panic_and_a_truncated_one_is_refused(place in 5_usize..20, byte: u8, cut in 0_usize..20) {
             let trip = Trip { from: stop("a", 1), via: vec![stop("b", 2)], note: None };
             let codec = codec();
             let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! A field's default, which its schema gives as JSON, as the bytes that the value has on the wire.
+//! Encodes a field's default, which its schema gives as JSON.
 
 use apache_avro::schema::{NamesRef, RecordField, RecordSchema, Schema, UnionSchema};
 use serde_json::Value;
@@ -9,10 +9,10 @@ use crate::{
     wire::{write_blob, write_count, write_long},
 };
 
-/// Appends the default of `field`.
+/// Appends the encoded default of `field`.
 ///
 /// # Errors
-/// What is wrong: it has none, or one of another type.
+/// A message, if the field has no default, or one of the wrong type.
 pub(crate) fn write_default(
     field: &RecordField,
     names: &NamesRef,
@@ -62,8 +62,8 @@ fn write(
             out.extend_from_slice(&bytes);
         }
         (Schema::Enum(symbols), Value::String(text)) => {
-            let place = symbols.symbols.iter().position(|symbol| symbol == text);
-            write_count(place.ok_or_else(|| mismatch(value, schema))?, out);
+            let index = symbols.symbols.iter().position(|symbol| symbol == text);
+            write_count(index.ok_or_else(|| mismatch(value, schema))?, out);
         }
         (Schema::Array(array), Value::Array(items)) => {
             write_block(items.len(), out);
@@ -88,7 +88,8 @@ fn write(
     Ok(())
 }
 
-/// The first branch that fits: the specification asks for the first branch, newer ones for any.
+/// Encodes a union's default as the first branch that fits. Avro 1.11 and older require the first branch of all, newer
+/// versions allow any.
 fn write_union(
     value: &Value,
     union: &UnionSchema,
@@ -121,14 +122,14 @@ fn write_record(
     Ok(())
 }
 
-/// Opens a block of items; the zero that ends the array comes after them. None: no block at all.
+/// Starts a block of items, unless there are none. The caller appends the items, and the zero that ends the collection.
 fn write_block(items: usize, out: &mut Vec<u8>) {
     if items > 0 {
         write_count(items, out);
     }
 }
 
-/// Bytes in a schema's JSON: code points 0 to 255 stand for themselves.
+/// Decodes bytes in a schema's JSON, where the code points 0 to 255 stand for the bytes 0 to 255.
 fn latin1(text: &str) -> Result<Vec<u8>, String> {
     let byte = |character| {
         u8::try_from(u32::from(character)).map_err(|_| format!("{character:?} is not a byte"))
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type() {
+    fn defaults_of_each_type_are_encoded() {
         check(r#"{"name":"a","type":["null","int"],"default":null}"#, Ok(&[0]));
         check(r#"{"name":"a","type":["int","null"],"default":3}"#, Ok(&[0, 6]));
         check(r#"{"name":"a","type":"boolean","default":true}"#, Ok(&[1]));

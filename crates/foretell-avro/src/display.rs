@@ -1,8 +1,8 @@
-//! Schemas in words, for the person who fixes one.
+//! Descriptions of schemas for messages.
 
 use apache_avro::schema::{Schema, UuidSchema};
 
-/// A type as people say it: `null or int`, `array of string`, `record Stop`.
+/// A short description of a type: `null or int`, `array of string`, `record Stop`.
 pub(crate) fn in_words(schema: &Schema) -> String {
     let plain = match schema {
         Schema::Null => "null",
@@ -42,15 +42,15 @@ pub(crate) fn in_words(schema: &Schema) -> String {
     plain.to_owned()
 }
 
-/// The branches of a union.
+/// A description of the branches of a union.
 pub(crate) fn any_of(branches: &[Schema]) -> String {
     let branches: Vec<String> = branches.iter().map(in_words).collect();
     branches.join(" or ")
 }
 
-/// Why there is no way from one type to another.
+/// The message for a writer type that cannot be resolved to a reader type.
 pub(crate) fn cannot_be_read(writer: &Schema, reader: &Schema) -> String {
-    format!("{} can't be read as {}", in_words(writer), in_words(reader))
+    format!("{} cannot be read as {}", in_words(writer), in_words(reader))
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_as_people_say_them() {
+    fn types_are_described() {
         for (schema, words) in [
             (r#"["null","int"]"#, "null or int"),
             (

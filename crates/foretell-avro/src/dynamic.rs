@@ -1,5 +1,4 @@
-//! Records whose fields are known only when the program runs: a row of cells, one for each field
-//! that was asked for.
+//! A codec for records whose schema is known at run time only: it reads and writes rows, with one cell per requested field.
 
 use std::sync::Arc;
 
@@ -7,32 +6,33 @@ use apache_avro::schema::{ResolvedSchema, Schema};
 
 pub use crate::field_type::{Cell, shown};
 use crate::{
-    codec::CodecSetupError,
     framing,
     readers::{Framed, SchemaReader, class_of, unreadable},
     registry::SchemaRegistry,
     rows::{Column, RowError, RowPlan},
     sample::write_sample,
+    setup_error::CodecSetupError,
 };
 use foretell_streams::codec::CodecError;
 
-/// Reads and writes some of the fields of one record schema.
+/// Reads and writes a selection of the fields of a record schema.
 pub struct DynamicCodec {
     reader: SchemaReader<RowPlan>,
     columns: Arc<[Column]>,
-    /// For records of our schema.
+    /// The plan for records of the reader schema itself.
     plan: Arc<RowPlan>,
     fields: usize,
-    /// What may be written of each column that nothing else is written of, if it is to be.
+    /// For each column that was not requested and has no default, an encoded value of its type.
     samples: Vec<Option<Vec<u8>>>,
     writes_samples: bool,
 }
 
 impl DynamicCodec {
-    /// For records of `subject`, which must hold `schema`; a row has a cell for each of `fields`.
+    /// Creates a codec for `schema`, which must be registered under `subject`. A row has one cell for each of `fields`, in
+    /// their order.
     ///
     /// # Errors
-    /// [`CodecSetupError`], such as for a field that the schema does not have.
+    /// [`CodecSetupError`] if the schema is invalid, lacks one of the fields, or is not registered, or the registry fails.
     pub fn new(
         registry: Arc<dyn SchemaRegistry>,
         subject: &str,
@@ -53,14 +53,15 @@ impl DynamicCodec {
         let columns = record.fields.iter().map(|field| Column::new(field, names, fields));
         let columns: Arc<[Column]> = columns.collect::<Result<_, _>>().map_err(invalid)?;
         let plan = Arc::new(RowPlan::of_reader(&columns, record, names).map_err(invalid)?);
-        let (our_columns, our_plan) = (Arc::clone(&columns), Arc::clone(&plan));
+        let (reader_columns, reader_plan) = (Arc::clone(&columns), Arc::clone(&plan));
         let compile = move |writer: &Schema, reader: &Schema| {
-            RowPlan::of_writer(writer, reader, &our_columns, &our_plan)
+            RowPlan::of_writer(writer, reader, &reader_columns, &reader_plan)
         };
         let samples = columns.iter().zip(&record.fields).map(|(column, field)| {
             let mut bytes = Vec::new();
-            let is_open = column.place.is_none() && column.default.is_none();
-            (is_open && write_sample(&field.schema, names, &mut bytes).is_ok()).then_some(bytes)
+            let needs_sample = column.index.is_none() && column.default.is_none();
+            (needs_sample && write_sample(&field.schema, names, &mut bytes).is_ok())
+                .then_some(bytes)
         });
         let samples = samples.collect();
         let reader = SchemaReader::new(registry, subject, schema, Box::new(compile))?;
@@ -68,16 +69,17 @@ impl DynamicCodec {
         Ok(Self { reader, columns, plan, fields, samples, writes_samples })
     }
 
-    /// The same, but a field that was not asked for, and that must have a value, is written with one: any of its type.
+    /// Writes an arbitrary value of its type into each field that was not requested and has no default. Without this,
+    /// such a field is an error of [`Self::encode`].
     #[must_use]
     pub fn writing_samples(self) -> Self {
         Self { writes_samples: true, ..self }
     }
 
-    /// Reads a record, and hands `read` its row and the id of the schema it was written with.
+    /// Decodes a record, and calls `read` with its row and the id of its writer schema.
     ///
     /// # Errors
-    /// [`CodecError`] if the bytes can't be read, or what `read` returns.
+    /// [`CodecError`] if the bytes cannot be decoded, or the error of `read`.
     pub fn decode<R>(
         &self,
         bytes: &[u8],
@@ -87,25 +89,25 @@ impl DynamicCodec {
         let mut row = vec![Cell::Null; self.fields];
         let filled = plan.as_ref().unwrap_or(&self.plan).read(datum, &mut row);
         filled.map_err(|RowError { field, error }| {
-            let place = field.map_or_else(String::new, |name| format!("field {name}: "));
-            unreadable(class_of(&error), Some(id), &format!("{place}{error}"))
+            let prefix = field.map_or_else(String::new, |name| format!("field {name}: "));
+            unreadable(class_of(&error), Some(id), &format!("{prefix}{error}"))
         })?;
         read(&row, id)
     }
 
-    /// Appends `row`, a cell for each of the fields, as a record.
+    /// Appends `row`, which has one cell for each requested field, to `bytes` as a framed record.
     ///
     /// # Errors
-    /// [`CodecError::Unreadable`] of class `unwritable`, naming the field that can't hold its cell.
+    /// [`CodecError::Unreadable`] of class `unwritable`, with the name of the field whose type cannot hold its cell.
     ///
     /// # Panics
-    /// If the row has another number of cells than the codec has fields.
+    /// If the number of cells is not the number of requested fields.
     pub fn encode(&self, row: &[Cell<'_>], bytes: &mut Vec<u8>) -> Result<(), CodecError> {
         assert_eq!(row.len(), self.fields, "a row has a cell for each field");
         let start = bytes.len();
         framing::frame(self.reader.id(), bytes);
         for (column, sample) in self.columns.iter().zip(&self.samples) {
-            let cell = column.place.map_or(Cell::Other, |place| row[place]);
+            let cell = column.index.map_or(Cell::Other, |index| row[index]);
             let sample = sample.as_ref().filter(|_| self.writes_samples);
             let written = match (cell, column.default.as_ref().or(sample)) {
                 (Cell::Other, Some(default)) => {
@@ -113,10 +115,9 @@ impl DynamicCodec {
                     Ok(())
                 }
                 (Cell::Other, None) => Err("it has no default, so it needs a value".to_owned()),
-                (cell, _) => column
-                    .form
-                    .write(cell, bytes)
-                    .ok_or_else(|| format!("{} is not {}", shown(cell), column.form.wanted())),
+                (cell, _) => column.field_type.write(cell, bytes).ok_or_else(|| {
+                    format!("{} is not {}", shown(cell), column.field_type.wanted())
+                }),
             };
             if let Err(reason) = written {
                 bytes.truncate(start);
@@ -148,7 +149,7 @@ mod tests {
         DynamicCodec::new(registry, "s", SCHEMA, fields)
     }
 
-    /// The row is written as `datum`, and read back as it was.
+    /// Checks that the row is encoded as `datum` and decoded to the same row.
     fn check(fields: &[&str], row: &[Cell<'_>], datum: &[u8]) {
         let codec = codec(fields).expect("these fields");
         let mut bytes = Vec::new();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_in_the_order_asked_for() {
+    fn rows_are_in_the_order_of_the_requested_fields() {
         let (x, e) = (Cell::Text("X"), Cell::Double(1.0));
         check(&["e", "c"], &[e, x], &[0, 0, 2, 0, 2, 0, 0, 0x80, 0x3f, 0]);
         check(&["d", "e", "c"], &[x, e, Cell::Null], &[0, 0, 0, 0, 0, 0, 0x80, 0x3f, 0]);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_written_names_its_field() {
+    fn encoding_errors_name_the_field() {
         let refuse = |fields: &[&str], row: &[Cell<'_>], words: &str| {
             let error = codec(fields).expect("these fields").encode(row, &mut Vec::new());
             let message = error.expect_err(words).to_string();
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_nobody_asked_for_has_a_value_where_it_must() {
+    fn a_required_field_that_was_not_requested_is_written_with_a_sample() {
         let codec = codec(&["a"]).expect("this field");
         assert!(codec.encode(&[Cell::Null], &mut Vec::new()).is_err());
         let codec = codec.writing_samples();
@@ -196,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_may_come(datum: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(datum: Vec<u8>) {
             let codec = codec(&["a", "b", "c", "d", "e", "f"]).expect("these fields");
             drop(codec.decode(&datum, |_, _| Ok(())));
             drop(codec.decode(&[&[0, 0, 0, 0, 1], datum.as_slice()].concat(), |_, _| Ok(())));

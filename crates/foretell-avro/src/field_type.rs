@@ -1,4 +1,4 @@
-//! The values that a field may have, as far as somebody who knows its schema at run time only can tell.
+//! Values of a field whose schema is known at run time only, and their encoding.
 
 use apache_avro::schema::{InnerDecimalSchema, NamesRef, Schema, UuidSchema};
 
@@ -7,7 +7,7 @@ use crate::{
     wire::{write_blob, write_count, write_long},
 };
 
-/// One field's value.
+/// The value of one field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
     /// `null`
@@ -16,17 +16,17 @@ pub enum Cell<'a> {
     Boolean(bool),
     /// `int` or `long`, logical types included
     Long(i64),
-    /// `float` or `double`; to be written, also a whole number for an `int` or a `long`
+    /// `float` or `double`; when encoding, also a whole number for an `int` or a `long`
     Double(f64),
     /// `string`, or an `enum`'s symbol
     Text(&'a str),
     /// `bytes` or `fixed`, logical types included
     Bytes(&'a [u8]),
-    /// Read: a value of any other type. To be written: the field's default.
+    /// When decoding: a value of any other type. When encoding: the field's default.
     Other,
 }
 
-/// What a field's type lets its cell be: what is written by.
+/// The type of a field, by which its cell is encoded.
 pub(super) enum FieldType {
     Null,
     Boolean,
@@ -71,7 +71,7 @@ impl FieldType {
                     branches.map(|branch| Self::of(branch, names)).collect::<Result<_, _>>()?,
                 )
             }
-            // A record that contains itself ends here, as `Other`.
+            // The recursion ends here for a record that contains itself.
             Schema::Ref { name } => match definition(name, names)? {
                 Schema::Record(_) => Self::Other,
                 defined => Self::of(defined, names)?,
@@ -80,7 +80,7 @@ impl FieldType {
         })
     }
 
-    /// Appends `cell`, if this form can hold it; else nothing.
+    /// Encodes `cell`; `None`, with nothing appended, if this type cannot hold it.
     pub(super) fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Option<()> {
         match (self, cell) {
             (Self::Null, Cell::Null) => (),
@@ -112,7 +112,7 @@ impl FieldType {
         Some(())
     }
 
-    /// What it can hold, in words.
+    /// Description of the values of this type, for error messages.
     pub(super) fn wanted(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -129,12 +129,12 @@ impl FieldType {
                 let wanted: Vec<_> = branches.iter().map(Self::wanted).collect();
                 wanted.join(" or ")
             }
-            Self::Other => "something that only its default can be".to_owned(),
+            Self::Other => "of a supported type, only its default can be written".to_owned(),
         }
     }
 }
 
-/// Into the first branch that can hold it.
+/// Encodes `cell` as the first branch of a union that can hold it.
 fn write_branch(branches: &[FieldType], cell: Cell<'_>, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
     for (index, branch) in branches.iter().enumerate() {
@@ -147,7 +147,7 @@ fn write_branch(branches: &[FieldType], cell: Cell<'_>, out: &mut Vec<u8>) -> Op
     None
 }
 
-/// The whole number in a cell, if it holds one: 2^63 and more are beyond a long.
+/// The number in a cell as a long, if it is whole and below 2^63.
 fn whole(cell: Cell<'_>) -> Option<i64> {
     const LONGS_END: f64 = 9_223_372_036_854_775_808.0;
     match cell {
@@ -174,7 +174,7 @@ fn number(cell: Cell<'_>) -> Option<f64> {
     }
 }
 
-/// A value as it is shown to people.
+/// A value as text for messages.
 #[must_use]
 pub fn shown(cell: Cell<'_>) -> String {
     match cell {

@@ -1,22 +1,22 @@
-//! Confluent's wire format: a zero, the id of the writer's schema in four bytes (big-endian), then
-//! the Avro datum (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>).
+//! Confluent's wire format: a zero byte, the id of the writer schema in four bytes (big-endian), then the Avro datum
+//! (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>).
 
-/// The byte that opens every frame.
+/// The first byte of every frame.
 pub const MAGIC: u8 = 0;
 
-/// How many bytes come before the datum: the magic one and the id.
+/// Number of bytes before the datum: the magic byte and the id.
 pub const HEADER_BYTES: usize = 1 + size_of::<u32>();
 
-/// Why bytes are not in the wire format.
+/// Reasons why bytes are not in the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// Fewer bytes than a header has.
+    /// Fewer bytes than the header.
     #[error("{bytes} bytes, where the header alone has {HEADER_BYTES}")]
     TooShort {
-        /// How many there are.
+        /// Number of bytes.
         bytes: usize,
     },
-    /// It opens with something else: probably it was never written with a registry.
+    /// Another first byte: the record was probably written without a registry.
     #[error("the first byte is {found:#04x}, where the wire format has 0x00")]
     NoMagic {
         /// The first byte.
@@ -24,13 +24,13 @@ pub enum FramingError {
     },
 }
 
-/// Appends the header; the datum goes after it.
+/// Appends the header, after which the datum must be appended.
 pub fn frame(schema_id: u32, bytes: &mut Vec<u8>) {
     bytes.push(MAGIC);
     bytes.extend_from_slice(&schema_id.to_be_bytes());
 }
 
-/// The schema's id and the datum.
+/// Splits a frame into the id of its writer schema and the datum.
 ///
 /// # Errors
 /// [`FramingError`] if `bytes` are not in the wire format.
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn headers() {
+    fn frames_are_split() {
         check(&[], Err(FramingError::TooShort { bytes: 0 }));
         check(&[0, 0, 0, 1], Err(FramingError::TooShort { bytes: 4 }));
         check(&[1, 0, 0, 0, 1, 7], Err(FramingError::NoMagic { found: 1 }));
@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_framed_comes_back(id: u32, datum: Vec<u8>) {
+        fn frames_survive_a_round_trip(id: u32, datum: Vec<u8>) {
             let mut bytes = Vec::new();
             frame(id, &mut bytes);
             bytes.extend_from_slice(&datum);
@@ -74,7 +74,7 @@ mod tests {
         }
 
         #[test]
-        fn anything_may_come(bytes: Vec<u8>) {
+        fn arbitrary_bytes_are_refused_or_framed_again(bytes: Vec<u8>) {
             if let Ok((id, datum)) = unframe(&bytes) {
                 let mut again = Vec::new();
                 frame(id, &mut again);

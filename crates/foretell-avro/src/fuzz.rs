@@ -1,5 +1,5 @@
-//! Arbitrary bytes under arbitrary writers' schemas, as many as one likes: no panic, no allocation without a bound,
-//! and whatever is read is read alike on every way. `make fuzz SECONDS=60 FIRST=1`; a failure names its seed.
+//! Fuzzing with random schemas and bytes. Decoding must not panic, must allocate within bounds, and all decoders must agree
+//! on the result. `make fuzz SECONDS=60 FIRST=1` runs it for longer; a failure prints its seed.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -23,9 +23,9 @@ use crate::{
 };
 use foretell_streams::time::{Clock as _, SystemClock};
 
-/// What of the cases was reached, so that the fuzzing can't become idle unnoticed.
+/// Counts of the code paths that the cases reached, so that the test fails if it stops exercising one.
 #[derive(Debug, Default)]
-struct Reached {
+struct Coverage {
     cases: u64,
     resolved: u64,
     rewritten: u64,
@@ -39,44 +39,49 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// Seeds of a run that is not told how long to go on: the same cases each time, on any machine.
+/// Number of seeds of a run without a configured duration, so that it has the same cases on any machine.
 const SEEDS: u64 = 60_000;
 
 #[test]
-fn any_bytes_of_any_schema_may_come() {
+fn random_bytes_of_random_schemas_are_decoded_consistently() {
     let seconds = variable("FORETELL_FUZZ_SECONDS").map(Duration::from_secs);
     let seeds = variable("FORETELL_FUZZ_SEEDS").unwrap_or(SEEDS);
     let first = variable("FORETELL_FUZZ_FIRST").unwrap_or(1);
-    let (clock, mut reached) = (SystemClock::new(), Reached::default());
-    let goes_on = |seed: u64| match seconds {
+    let (clock, mut coverage) = (SystemClock::new(), Coverage::default());
+    let should_continue = |seed: u64| match seconds {
         Some(seconds) => clock.elapsed() < seconds,
         None => seed - first < seeds,
     };
     let mut seed = first;
-    while goes_on(seed) {
-        let case = AssertUnwindSafe(|| Case::new(seed).run(&mut reached));
+    while should_continue(seed) {
+        let case = AssertUnwindSafe(|| Case::new(seed).run(&mut coverage));
         if let Err(panic) = catch_unwind(case) {
             let (writer, reader) = Case::new(seed).texts;
             tracing::error!(seed, writer, reader, "this seed fails");
-            panic_about(seed, &writer, &reader, panic);
+            report_and_panic(seed, &writer, &reader, panic);
         }
         seed += 1;
     }
-    let Reached { cases, resolved, rewritten, rows, malformed, unresolvable } = reached;
-    for part in [resolved, rewritten, rows, malformed, unresolvable] {
-        assert!(part > cases / 100, "a part is hardly reached: {reached:?}");
+    let Coverage { cases, resolved, rewritten, rows, malformed, unresolvable } = coverage;
+    for count in [resolved, rewritten, rows, malformed, unresolvable] {
+        assert!(count > cases / 100, "a path is hardly covered: {coverage:?}");
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a failing test says how to see it again")]
-fn panic_about(seed: u64, writer: &str, reader: &str, panic: Box<dyn std::any::Any + Send>) -> ! {
+#[expect(clippy::print_stderr, reason = "a failing test prints how to repeat it")]
+fn report_and_panic(
+    seed: u64,
+    writer: &str,
+    reader: &str,
+    panic: Box<dyn std::any::Any + Send>,
+) -> ! {
     eprintln!("seed {seed} (FORETELL_FUZZ_FIRST={seed}): writer {writer}, reader {reader}");
     resume_unwind(panic)
 }
 
 struct Case {
     random: StdRng,
-    /// Theirs and ours.
+    /// The writer and the reader schema.
     texts: (String, String),
 }
 
@@ -97,13 +102,13 @@ impl Case {
         Self { random, texts: (writer.to_string(), reader.to_string()) }
     }
 
-    fn run(mut self, reached: &mut Reached) {
+    fn run(mut self, coverage: &mut Coverage) {
         let (writer, reader) = &self.texts;
         let (Ok(writer), Ok(reader)) = (Schema::parse_str(writer), Schema::parse_str(reader))
         else {
             return;
         };
-        reached.cases += 1;
+        coverage.cases += 1;
         drop(changes(&writer, &reader));
         let names = ResolvedSchema::new(&writer).expect("it was parsed");
         let (layout, root) = Layout::of(&writer).expect("all types are defined");
@@ -114,7 +119,7 @@ impl Case {
         let mut datum = Vec::new();
         let is_deep = !self.write(&writer, names.get_names(), &mut datum, 0);
         if !is_deep {
-            assert_eq!(whole(&layout, root, &datum), Ok(()), "what was written is whole");
+            assert_eq!(whole(&layout, root, &datum), Ok(()), "the generated datum is incomplete");
         }
         let resolution = Resolution::compile(&writer, &reader);
         let rows = self.rows();
@@ -122,33 +127,33 @@ impl Case {
         for (number, datum) in std::iter::once(&datum).chain(&broken).enumerate() {
             let is_whole = whole(&layout, root, datum).is_ok();
             let Ok(resolution) = &resolution else { continue };
-            reached.resolved += 1;
+            coverage.resolved += 1;
             let mut out = Vec::new();
             let rewritten = resolution.rewrite(datum, &mut out);
             assert!(out.len() <= 2 * REWRITTEN_BYTES_MAX, "{} bytes of {}", out.len(), datum.len());
             match &rewritten {
                 Ok(()) => {
-                    reached.rewritten += 1;
-                    assert!(is_whole, "what is read is whole");
+                    coverage.rewritten += 1;
+                    assert!(is_whole, "an incomplete datum was rewritten");
                     let (layout, root) = Layout::of(&reader).expect("all types are defined");
-                    assert_eq!(whole(&layout, root, &out), Ok(()), "what was rewritten is whole");
+                    assert_eq!(whole(&layout, root, &out), Ok(()), "the result is incomplete");
                 }
-                Err(Malformed::Unresolvable(_)) => reached.unresolvable += 1,
-                Err(_) => reached.malformed += 1,
+                Err(Malformed::Unresolvable(_)) => coverage.unresolvable += 1,
+                Err(_) => coverage.malformed += 1,
             }
             if number == 0 && !is_deep && can_read(&writer, &reader).is_ok() {
-                assert_eq!(rewritten, Ok(()), "compatible schemas are compatible");
+                assert_eq!(rewritten, Ok(()), "a record of a compatible schema is refused");
             }
             let Some(rows) = &rows else { continue };
-            let (direct, through_the_struct) = (row(rows, 1, datum), row(rows, 2, &out));
-            if rewritten.is_ok() && through_the_struct.is_some() {
-                reached.rows += 1;
-                assert_eq!(direct, through_the_struct, "both ways give the same row");
+            let (direct, of_rewritten) = (row(rows, 1, datum), row(rows, 2, &out));
+            if rewritten.is_ok() && of_rewritten.is_some() {
+                coverage.rows += 1;
+                assert_eq!(direct, of_rewritten, "the rows of both decoders differ");
             }
         }
     }
 
-    /// Reads rows of ours; theirs has id 1, ours id 2. None if the two are one schema.
+    /// A codec of rows of the reader schema, which has id 2; the writer schema has id 1. `None` if they are equal.
     fn rows(&self) -> Option<DynamicCodec> {
         let (writer, reader) = &self.texts;
         let registry = LocalRegistry::new();
@@ -162,7 +167,7 @@ impl Case {
         DynamicCodec::new(Arc::new(registry), "s", reader, &names).ok()
     }
 
-    /// The datum with something wrong with it, or nothing but noise.
+    /// The datum truncated, changed or extended, or random bytes.
     fn broken(&mut self, datum: &[u8]) -> Vec<u8> {
         let mut datum = datum.to_vec();
         match self.random.random_range(0..4) {
@@ -175,8 +180,8 @@ impl Case {
             _ => {
                 for _ in 0..self.random.random_range(1..4) {
                     if !datum.is_empty() {
-                        let place = self.random.random_range(0..datum.len());
-                        datum[place] = self.random.random();
+                        let index = self.random.random_range(0..datum.len());
+                        datum[index] = self.random.random();
                     }
                 }
             }
@@ -184,7 +189,7 @@ impl Case {
         datum
     }
 
-    /// Appends a value; false if it became too deep to be finished.
+    /// Appends a random value of `schema`; false if it became too deep to be completed.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "it is apache_avro's enum: all else is text"
@@ -237,7 +242,7 @@ impl Case {
                 });
             }
             Schema::Union(union) => {
-                // The first branch ends a type that contains itself.
+                // The first branch, null, ends a recursive value.
                 let count = if depth > 10 { 1 } else { union.variants().len() };
                 let branch = random.random_range(0..count);
                 write_count(branch, out);
@@ -259,7 +264,7 @@ impl Case {
         true
     }
 
-    /// Some blocks of items, some of them with their size in bytes.
+    /// Appends some blocks of items, some of them with their size in bytes.
     fn blocks(
         &mut self,
         out: &mut Vec<u8>,
@@ -287,7 +292,7 @@ impl Case {
     }
 }
 
-/// A row in words; not a number is a number like any other there.
+/// A row as text, in which NaN equals NaN; `None` if it cannot be decoded.
 fn row(codec: &DynamicCodec, id: u32, datum: &[u8]) -> Option<String> {
     let mut bytes = Vec::new();
     framing::frame(id, &mut bytes);
@@ -295,10 +300,10 @@ fn row(codec: &DynamicCodec, id: u32, datum: &[u8]) -> Option<String> {
     codec.decode(&bytes, |row, _| Ok(format!("{row:?}"))).ok()
 }
 
-/// Makes up types.
+/// Generator of random schemas.
 struct Types<'r> {
     random: &'r mut StdRng,
-    /// Those that can be mentioned again.
+    /// Names of the types that can be referred to.
     named: Vec<String>,
     next: u32,
 }
@@ -346,7 +351,7 @@ impl Types<'_> {
             11 => json!({"type": "array", "items": self.kind(depth - 1)}),
             12 => json!({"type": "map", "values": self.kind(depth - 1)}),
             13 if !self.named.is_empty() => {
-                // A mention of a record may be of one that is under way: only a union ends that.
+                // The named record may be an enclosing one, which only a union makes finite.
                 let name = self.named[self.random.random_range(0..self.named.len())].clone();
                 json!(["null", name])
             }
@@ -366,7 +371,7 @@ impl Types<'_> {
     }
 }
 
-/// A default of this type, if there is a simple one.
+/// A default for this type, if there is a simple one.
 fn default_of(kind: &Json) -> Option<Json> {
     match kind {
         Json::String(name) => match name.as_str() {
@@ -389,22 +394,22 @@ fn default_of(kind: &Json) -> Option<Json> {
     }
 }
 
-/// Changes something about a record, or about a type in it.
+/// Makes a random change to a record, or to a type in it.
 fn evolve(schema: &mut Json, random: &mut StdRng) {
     let Some(fields) = schema.get_mut("fields").and_then(Json::as_array_mut) else { return };
-    let place = random.random_range(0..=fields.len());
+    let index = random.random_range(0..=fields.len());
     match random.random_range(0..9) {
-        0 => fields.insert(place, json!({"name": "added", "type": "int", "default": 3})),
-        1 => fields.insert(place, json!({"name": "needed", "type": "string"})),
-        2 if place < fields.len() => drop(fields.remove(place)),
-        3 if place < fields.len() => {
-            let name = fields[place]["name"].clone();
-            fields[place]["name"] = json!(format!("new_{}", name.as_str().unwrap_or_default()));
-            fields[place]["aliases"] = json!([name]);
+        0 => fields.insert(index, json!({"name": "added", "type": "int", "default": 3})),
+        1 => fields.insert(index, json!({"name": "needed", "type": "string"})),
+        2 if index < fields.len() => drop(fields.remove(index)),
+        3 if index < fields.len() => {
+            let name = fields[index]["name"].clone();
+            fields[index]["name"] = json!(format!("new_{}", name.as_str().unwrap_or_default()));
+            fields[index]["aliases"] = json!([name]);
         }
         4 => fields.reverse(),
-        5 if place < fields.len() => {
-            let wider = match fields[place]["type"].as_str() {
+        5 if index < fields.len() => {
+            let wider = match fields[index]["type"].as_str() {
                 Some("int") => "long",
                 Some("long") => "float",
                 Some("float") => "double",
@@ -412,30 +417,30 @@ fn evolve(schema: &mut Json, random: &mut StdRng) {
                 Some("bytes") => "string",
                 _ => return,
             };
-            fields[place]["type"] = json!(wider);
-            drop(fields[place].as_object_mut().and_then(|field| field.shift_remove("default")));
+            fields[index]["type"] = json!(wider);
+            drop(fields[index].as_object_mut().and_then(|field| field.shift_remove("default")));
         }
-        6 if place < fields.len()
-            && fields[place]["type"].is_string()
-            && fields[place]["type"] != "null" =>
+        6 if index < fields.len()
+            && fields[index]["type"].is_string()
+            && fields[index]["type"] != "null" =>
         {
-            fields[place]["type"] = json!(["null", fields[place]["type"]]);
-            drop(fields[place].as_object_mut().and_then(|field| field.shift_remove("default")));
+            fields[index]["type"] = json!(["null", fields[index]["type"]]);
+            drop(fields[index].as_object_mut().and_then(|field| field.shift_remove("default")));
         }
-        7 if place < fields.len() => {
+        7 if index < fields.len() => {
             if let Some(symbols) =
-                fields[place]["type"].get_mut("symbols").and_then(Json::as_array_mut)
+                fields[index]["type"].get_mut("symbols").and_then(Json::as_array_mut)
             {
                 symbols.rotate_left(1);
-            } else if let Some(branches) = fields[place]["type"].as_array_mut() {
+            } else if let Some(branches) = fields[index]["type"].as_array_mut() {
                 branches.reverse();
-                drop(fields[place].as_object_mut().and_then(|field| field.shift_remove("default")));
-            } else if fields[place]["type"].is_object() {
-                evolve(&mut fields[place]["type"], random);
+                drop(fields[index].as_object_mut().and_then(|field| field.shift_remove("default")));
+            } else if fields[index]["type"].is_object() {
+                evolve(&mut fields[index]["type"], random);
             }
         }
-        8 if place < fields.len() => {
-            let kind = &mut fields[place]["type"];
+        8 if index < fields.len() => {
+            let kind = &mut fields[index]["type"];
             if let Some(branch) = kind.as_array().and_then(|branches| branches.last().cloned()) {
                 *kind = branch;
             } else if let Some(symbols) = kind.get_mut("symbols").and_then(Json::as_array_mut)
@@ -443,7 +448,7 @@ fn evolve(schema: &mut Json, random: &mut StdRng) {
             {
                 drop(symbols.pop());
             }
-            drop(fields[place].as_object_mut().and_then(|field| field.shift_remove("default")));
+            drop(fields[index].as_object_mut().and_then(|field| field.shift_remove("default")));
         }
         _ => {}
     }

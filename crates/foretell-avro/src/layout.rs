@@ -1,18 +1,18 @@
-//! How records of one schema lie in their bytes: enough to find where a value ends, and to say
-//! whether a record is whole, without making anything of it.
+//! The wire layout of a schema: enough to find the end of an encoded value, and to check that a record is complete,
+//! without decoding it.
 
 use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, ResolvedSchema, Schema, UuidSchema};
 
 use crate::wire::{Cursor, DEPTH_MAX, Malformed};
 
-/// The forms of a schema's values. They are numbered, as a recursive type contains itself.
+/// The wire types of a schema's values. They refer to each other by index, because types can be recursive.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     nodes: Vec<Node>,
     named: Vec<(Name, NodeId)>,
 }
 
-/// The number of a form in its [`Layout`].
+/// Index of a wire type in its [`Layout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NodeId(usize);
 
@@ -32,10 +32,10 @@ enum Node {
 }
 
 impl Layout {
-    /// The forms of a whole schema, and the number of the outermost.
+    /// The layout of a complete schema, and the index of its outermost type.
     ///
     /// # Errors
-    /// What is wrong, if a type is named that nobody defines.
+    /// A message, if the schema refers to an undefined type.
     pub(crate) fn of(schema: &Schema) -> Result<(Self, NodeId), String> {
         let names = ResolvedSchema::new(schema).map_err(|error| error.to_string())?;
         let mut layout = Self::default();
@@ -43,10 +43,10 @@ impl Layout {
         Ok((layout, root))
     }
 
-    /// Adds the forms of `schema`, and returns the number of the outermost.
+    /// Adds the types of `schema`, and returns the index of the outermost.
     ///
     /// # Errors
-    /// What is wrong, if a type is named that `names` does not have.
+    /// A message, if the schema refers to a type that `names` lacks.
     pub(crate) fn add(&mut self, schema: &Schema, names: &NamesRef) -> Result<NodeId, String> {
         let node = match schema {
             Schema::Null => Node::Null,
@@ -87,7 +87,7 @@ impl Layout {
                 if let Some(known) = self.known(&record.name) {
                     return Ok(known);
                 }
-                // Known before its fields are: one of them may be of this very type.
+                // Registered before its fields, one of which may be of this very type.
                 let id = self.push(Node::Null);
                 self.named.push((record.name.clone(), id));
                 let fields = record.fields.iter();
@@ -106,7 +106,7 @@ impl Layout {
         Ok(self.push(node))
     }
 
-    /// The branches of a union; none of anything else.
+    /// The branches of a union; empty for any other type.
     pub(crate) fn branches(&self, id: NodeId) -> &[NodeId] {
         if let Node::Union(branches) = &self.nodes[id.0] { branches } else { &[] }
     }
@@ -120,7 +120,7 @@ impl Layout {
         self.named.iter().find(|(known, _)| known == name).map(|(_, id)| *id)
     }
 
-    /// Moves past one value, which is `depth` levels down in its record.
+    /// Skips one value, which is nested `depth` levels deep in its record.
     pub(crate) fn skip(
         &self,
         id: NodeId,
@@ -162,12 +162,12 @@ impl Layout {
     }
 }
 
-/// The schema that `name` stands for.
+/// The definition of the type `name`.
 pub(crate) fn definition<'s>(name: &Name, names: &NamesRef<'s>) -> Result<&'s Schema, String> {
     names.get(name).copied().ok_or_else(|| format!("the type {name} is not defined"))
 }
 
-/// Whether values of `schema` lie on the wire as longs do, whatever they mean.
+/// Whether values of `schema`, logical types included, are encoded as longs.
 pub(super) fn is_long(schema: &Schema) -> bool {
     matches!(
         schema,
@@ -205,25 +205,25 @@ mod tests {
         {"name":"d","type":["null",{"type":"array","items":"E"},"F","double","float"]}]}"#;
 
     #[test]
-    fn recursion_is_followed_to_a_bound() {
+    fn recursive_values_are_skipped_up_to_the_maximum_depth() {
         assert_eq!(whole(LIST, &[2, 2, 4, 0]), Ok(()));
         assert_eq!(whole(LIST, &[2, 2, 4]), Err(Malformed::Truncated));
         assert_eq!(whole(LIST, &[2; 1_000_001]), Err(Malformed::Depth));
     }
 
     #[test]
-    fn every_form() {
+    fn every_wire_type_is_skipped() {
         assert_eq!(whole(MIXED, &[2, 2, 2, b'k', 1, 0, 0, 2, 7, 7, 7, 0]), Ok(()));
         assert_eq!(whole(MIXED, &[0, 2, 7, 7, 7, 2, 4, 0, 2, 0]), Ok(()));
         assert_eq!(whole(MIXED, &[0, 2, 7, 7, 7, 4, 1, 2, 3]), Ok(()));
         assert_eq!(whole(MIXED, &[0, 2, 7, 7, 7, 0, 0]), Err(Malformed::Trailing(1)));
-        let odd = whole(MIXED, &[0, 4]);
-        assert_eq!(odd, Err(Malformed::Choice { index: 2, count: 2 }));
+        let unknown_symbol = whole(MIXED, &[0, 4]);
+        assert_eq!(unknown_symbol, Err(Malformed::Choice { index: 2, count: 2 }));
     }
 
     proptest! {
         #[test]
-        fn anything_may_come(datum: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(datum: Vec<u8>) {
             for schema in [LIST, MIXED, r#"{"type":"array","items":"null"}"#] {
                 drop(whole(schema, &datum));
             }

@@ -1,14 +1,13 @@
-//! Avro in Confluent's wire format: how records look on the wire, which schema they were written
-//! with, and how they are read with ours. Knows nothing of what the records mean.
+//! Avro codecs in Confluent's wire format: decodes a record with its writer schema, and resolves it to the reader schema.
 //!
 //! ```text
-//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ ours?    ─▶ codec (our structs) │ dynamic (rows of cells) ─▶ value
-//!                              │        another? ─▶ the same, by the plan that resolution has made for this id
-//!                              └─ once an id ─▶ registry: patient ─▶ cached ─▶ client (HTTP) │ local (in this process)
+//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ the reader schema? ─▶ codec (structs) │ dynamic (rows of cells) ─▶ value
+//!                              │        another schema?    ─▶ the same, by the plan that resolution compiled for this id
+//!                              └─ once per id ─▶ registry: retrying ─▶ caching ─▶ client (HTTP) │ local (in process)
 //! ```
 //!
-//! Bytes from the wire are untrusted: `wire`, on which all of these stand, checks every length against
-//! what is left before anything is allocated.
+//! Bytes from the wire are untrusted: `wire`, which all decoding uses, checks every length against the remaining bytes
+//! before anything is allocated.
 
 pub mod framing;
 
@@ -17,6 +16,8 @@ pub mod registry;
 pub mod access;
 
 pub mod client;
+
+mod responses;
 
 mod references;
 
@@ -27,6 +28,8 @@ pub mod evolution;
 pub mod retrying;
 
 pub mod local;
+
+mod setup_error;
 
 pub mod codec;
 

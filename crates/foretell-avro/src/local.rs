@@ -1,5 +1,5 @@
-//! A registry in this process, for the demo and the tests. It behaves like Confluent's: by default, a new version must
-//! read what was written with the newest (BACKWARD).
+//! An in-process registry for the demo and tests. It behaves like Confluent's: by default, a new version must be able to
+//! read records of the latest version (BACKWARD).
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use crate::{
     registry::{Compatibility, RegistryError, SchemaRegistry, may_follow},
 };
 
-/// Schemas in memory. The same calls in the same order give the same ids.
+/// A registry in memory. The same calls in the same order give the same ids.
 #[derive(Debug, Default)]
 pub struct LocalRegistry {
     contents: Mutex<Contents>,
@@ -21,20 +21,20 @@ pub struct LocalRegistry {
 
 #[derive(Debug, Default)]
 struct Contents {
-    /// Every schema; its id is its place, counted from 1.
+    /// All schemas; the id of the first is 1, and so on.
     schemas: Vec<StoredSchema>,
-    /// The ids of a subject's versions, oldest first.
+    /// Ids of the versions of each subject, oldest first.
     subjects: BTreeMap<String, Vec<u32>>,
-    /// The rules of those that have one of their own.
+    /// Compatibility levels of subjects that have one of their own.
     levels: BTreeMap<String, Level>,
 }
 
 #[derive(Debug)]
 struct StoredSchema {
-    /// As it was registered.
+    /// The schema as it was registered.
     text: String,
-    /// As JSON without spaces: what says whether two schemas are the same.
-    normal: String,
+    /// The schema as JSON without white space, by which schemas are compared.
+    normalised: String,
 }
 
 impl LocalRegistry {
@@ -44,8 +44,7 @@ impl LocalRegistry {
         Self::default()
     }
 
-    /// Nothing under this lock can leave the contents half-changed, so a panic elsewhere in a
-    /// thread that held it does no harm.
+    /// Locks the contents. A poisoned lock is harmless, because no code under it can leave the contents half-changed.
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,23 +59,23 @@ impl SchemaRegistry for LocalRegistry {
     }
 
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-        let normal = normalise(schema)?;
+        let normalised = normalise(schema)?;
         let mut contents = self.contents();
-        if let Some(id) = contents.id_under(subject, &normal) {
+        if let Some(id) = contents.id_under(subject, &normalised) {
             return Ok(id);
         }
         if let Compatibility::Incompatible { reasons } = contents.compatible(subject, schema)? {
             let reasons = reasons.join("; ");
             return Err(RegistryError::Incompatible(format!("subject {subject}: {reasons}")));
         }
-        let id = contents.id_for(schema, normal);
+        let id = contents.id_for(schema, normalised);
         contents.subjects.entry(subject.to_owned()).or_default().push(id);
         Ok(id)
     }
 
     fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
-        let normal = normalise(schema)?;
-        Ok(self.contents().id_under(subject, &normal))
+        let normalised = normalise(schema)?;
+        Ok(self.contents().id_under(subject, &normalised))
     }
 
     fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
@@ -97,13 +96,13 @@ impl SchemaRegistry for LocalRegistry {
 
 impl Contents {
     fn get(&self, id: u32) -> Option<&StoredSchema> {
-        let place = usize::try_from(id.checked_sub(1)?).ok()?;
-        self.schemas.get(place)
+        let index = usize::try_from(id.checked_sub(1)?).ok()?;
+        self.schemas.get(index)
     }
 
-    fn id_under(&self, subject: &str, normal: &str) -> Option<u32> {
+    fn id_under(&self, subject: &str, normalised: &str) -> Option<u32> {
         let versions = self.subjects.get(subject)?;
-        let same = |id: &u32| self.get(*id).is_some_and(|stored| stored.normal == normal);
+        let same = |id: &u32| self.get(*id).is_some_and(|stored| stored.normalised == normalised);
         versions.iter().copied().find(same)
     }
 
@@ -119,19 +118,19 @@ impl Contents {
         may_follow(level, &texts.collect::<Vec<_>>(), schema)
     }
 
-    /// The id of this text, whichever subject brought it first.
-    fn id_for(&mut self, schema: &str, normal: String) -> u32 {
-        let known = self.schemas.iter().position(|stored| stored.normal == normal);
-        let place = known.unwrap_or(self.schemas.len());
+    /// The id of a schema, which is the same for all subjects. Adds the schema if it is new.
+    fn id_for(&mut self, schema: &str, normalised: String) -> u32 {
+        let known = self.schemas.iter().position(|stored| stored.normalised == normalised);
+        let index = known.unwrap_or(self.schemas.len());
         if known.is_none() {
-            self.schemas.push(StoredSchema { text: schema.to_owned(), normal });
+            self.schemas.push(StoredSchema { text: schema.to_owned(), normalised });
         }
-        u32::try_from(place + 1).expect("fewer schemas than there are ids")
+        u32::try_from(index + 1).expect("fewer schemas than there are ids")
     }
 }
 
-/// The schema as JSON without spaces. Descriptions and defaults count: a change of one is a new
-/// version, as it is with Confluent.
+/// The schema as JSON without white space. Documentation and defaults count: a change of one makes a new version, as in
+/// Confluent's registry.
 fn normalise(schema: &str) -> Result<String, RegistryError> {
     let refused = |reason: String| RegistryError::Refused(format!("not an Avro schema: {reason}"));
     Schema::parse_str(schema).map_err(|error| refused(error.to_string()))?;
@@ -145,38 +144,34 @@ pub(crate) mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-    /// One that goes away and comes back, and counts the questions for ids.
+    /// A registry that can be made unavailable, and that counts the requests for schemas by id.
     #[derive(Default)]
-    pub(crate) struct Unsteady {
+    pub(crate) struct FlakyRegistry {
         registry: LocalRegistry,
-        questions: AtomicU32,
-        is_away: AtomicBool,
+        requests: AtomicU32,
+        is_unavailable: AtomicBool,
     }
 
-    impl Unsteady {
-        pub(crate) fn go_away(&self) {
-            self.is_away.store(true, Ordering::SeqCst);
+    impl FlakyRegistry {
+        pub(crate) fn set_available(&self, is_available: bool) {
+            self.is_unavailable.store(!is_available, Ordering::SeqCst);
         }
 
-        pub(crate) fn come_back(&self) {
-            self.is_away.store(false, Ordering::SeqCst);
-        }
-
-        pub(crate) fn questions(&self) -> u32 {
-            self.questions.load(Ordering::SeqCst)
+        pub(crate) fn requests(&self) -> u32 {
+            self.requests.load(Ordering::SeqCst)
         }
 
         fn reach(&self) -> Result<&LocalRegistry, RegistryError> {
-            match self.is_away.load(Ordering::SeqCst) {
-                true => Err(RegistryError::Unavailable("away".to_owned())),
+            match self.is_unavailable.load(Ordering::SeqCst) {
+                true => Err(RegistryError::Unavailable("test".to_owned())),
                 false => Ok(&self.registry),
             }
         }
     }
 
-    impl SchemaRegistry for Unsteady {
+    impl SchemaRegistry for FlakyRegistry {
         fn schema(&self, id: u32) -> Result<String, RegistryError> {
-            self.questions.fetch_add(1, Ordering::SeqCst);
+            self.requests.fetch_add(1, Ordering::SeqCst);
             self.reach()?.schema(id)
         }
         fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
@@ -214,7 +209,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn look_ups() {
+    fn ids_and_schemas_are_looked_up() {
         let registry = LocalRegistry::new();
         assert_eq!(registry.id_of("s", ONE), Ok(None));
         registry.register("s", ONE).unwrap();
@@ -228,7 +223,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_what_reads_the_newest_may_follow() {
+    fn a_schema_that_cannot_read_the_latest_version_is_refused() {
         let registry = LocalRegistry::new();
         registry.register("s", TWO).unwrap();
         let verdict = registry.compatible("s", ONE).unwrap();

@@ -1,5 +1,5 @@
-//! Which schema a record was written with, and by which plan it is read as one of ours: the registry
-//! is asked once an id, the two schemas are compared once, and both are remembered.
+//! Finds the writer schema of a record, and the plan that resolves it to the reader schema. The registry is asked once per
+//! schema id, and two schemas are compared once; both results are cached.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,59 +9,62 @@ use std::{
 use apache_avro::Schema;
 
 use crate::{
-    codec::CodecSetupError,
     framing,
     registry::{RegistryError, SchemaRegistry},
+    setup_error::CodecSetupError,
     wire::Malformed,
 };
 use foretell_streams::codec::CodecError;
 
-/// How many writers' schemas are remembered. A subject sees a few dozen in its life.
+/// Maximum number of cached writer schemas. A subject has a few dozen versions in its lifetime.
 const SCHEMAS_MAX: usize = 256;
 
-/// How many ids are remembered that the registry does not know.
+/// Maximum number of cached ids that the registry does not have.
 const UNKNOWN_MAX: usize = 64;
 
-/// How many records with one unknown id are refused before the registry is asked about it again:
-/// a producer that writes garbage costs us one request in so many records.
+/// Records with one unknown id that are refused before the registry is asked about it again. So a producer that writes
+/// garbage causes at most one request per this many records.
 const REFUSALS_MAX: u32 = 1_000;
 
-/// Messages of errors go into headers and logs: longer ones are cut off.
+/// Maximum length of an error message, which goes into headers and logs. Longer ones are truncated.
 const MESSAGE_CHARACTERS_MAX: usize = 1_000;
 
-/// Knows our schema, and by which plan records of another are read as ours.
+/// Unframes records, and resolves their writer schemas to one reader schema.
 pub(crate) struct SchemaReader<P> {
     registry: Arc<dyn SchemaRegistry>,
+    /// The reader schema.
     schema: Schema,
     id: u32,
     compile: Compile<P>,
-    others: RwLock<BTreeMap<u32, Verdict<P>>>,
-    unknown: Mutex<VecDeque<Unknown>>,
+    /// Plans of other writer schemas, by id.
+    plans: RwLock<BTreeMap<u32, CachedPlan<P>>>,
+    unknown: Mutex<VecDeque<UnknownId>>,
 }
 
-/// From a writer's schema and ours to a plan, or to why there is none.
+/// Compiles a plan from a writer schema and the reader schema; the error is the reason why there is none.
 pub(crate) type Compile<P> = Box<dyn Fn(&Schema, &Schema) -> Result<P, String> + Send + Sync>;
 
-/// How to read records of another schema, or why that can't be done.
-type Verdict<P> = Result<Arc<P>, Arc<str>>;
+/// The plan that reads records of a writer schema, or the reason why they cannot be read.
+type CachedPlan<P> = Result<Arc<P>, Arc<str>>;
 
-/// A record's datum, which nobody has looked at yet.
+/// A datum that is not decoded yet, with what is needed to decode it.
 pub(crate) struct Framed<'a, P> {
-    /// The schema it was written with.
+    /// Id of the writer schema.
     pub(crate) id: u32,
     pub(crate) datum: &'a [u8],
-    /// How to read it; none if it was written with ours.
+    /// The plan to decode it with; `None` if the writer schema is the reader schema.
     pub(crate) plan: Option<Arc<P>>,
 }
 
+/// An id that the registry does not have, with the records refused since it was last asked.
 #[derive(Debug)]
-struct Unknown {
+struct UnknownId {
     id: u32,
     refusals: u32,
 }
 
 impl<P> SchemaReader<P> {
-    /// Reads as `schema`, which `subject` must hold.
+    /// Creates a reader for `schema`, which must be registered under `subject`.
     pub(crate) fn new(
         registry: Arc<dyn SchemaRegistry>,
         subject: &str,
@@ -74,63 +77,64 @@ impl<P> SchemaReader<P> {
         let Some(id) = registry.id_of(subject, schema)? else {
             return Err(CodecSetupError::NotRegistered { subject: subject.to_owned() });
         };
-        let (others, unknown) = (RwLock::default(), Mutex::default());
-        Ok(Self { registry, schema: parsed, id, compile, others, unknown })
+        let (plans, unknown) = (RwLock::default(), Mutex::default());
+        Ok(Self { registry, schema: parsed, id, compile, plans, unknown })
     }
 
-    /// Our schema.
+    /// The reader schema.
     pub(crate) fn schema(&self) -> &Schema {
         &self.schema
     }
 
-    /// Our schema's id: what we write with.
+    /// Id of the reader schema, with which records are written.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
-    /// The datum in `bytes`, and how to read it.
+    /// Unframes `bytes`, and finds the plan for its writer schema.
     pub(crate) fn unframe<'a>(&self, bytes: &'a [u8]) -> Result<Framed<'a, P>, CodecError> {
         let (id, datum) = framing::unframe(bytes)
             .map_err(|error| unreadable("framing", None, &error.to_string()))?;
         if id == self.id {
             return Ok(Framed { id, datum, plan: None });
         }
-        match self.verdict(id)? {
+        match self.plan(id)? {
             Ok(plan) => Ok(Framed { id, datum, plan: Some(plan) }),
             Err(reason) => Err(unreadable("incompatible_schema", Some(id), &reason)),
         }
     }
 
-    fn verdict(&self, id: u32) -> Result<Verdict<P>, CodecError> {
-        // A panic elsewhere can't leave these maps half-changed: each change is one insertion.
-        if let Some(known) = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+    /// The plan for the writer schema with this id, from the cache or the registry.
+    fn plan(&self, id: u32) -> Result<CachedPlan<P>, CodecError> {
+        // A panic cannot leave these maps half-changed: each change is one insertion or removal.
+        if let Some(known) = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(known.clone());
         }
         if self.is_unknown(id) {
             return Err(unknown_schema(id));
         }
-        let verdict = match self.registry.schema(id) {
-            Ok(text) => self.compare(&text),
+        let plan = match self.registry.schema(id) {
+            Ok(text) => self.compile(&text),
             Err(RegistryError::NotFound(_) | RegistryError::Refused(_)) => {
-                self.remember_unknown(id);
+                self.add_unknown(id);
                 return Err(unknown_schema(id));
             }
             Err(RegistryError::Incompatible(reason)) => Err(Arc::from(reason)),
-            // The record may be perfectly good; where it is denied, it has to wait for new settings.
+            // The record may be valid. If the credentials were refused, it waits for new settings.
             Err(error @ (RegistryError::Unavailable(_) | RegistryError::Denied(_))) => {
                 return Err(CodecError::Unavailable { message: error.to_string() });
             }
         };
-        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        if others.len() >= SCHEMAS_MAX {
+        let mut plans = self.plans.write().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= SCHEMAS_MAX {
             // The smallest id is the oldest schema.
-            others.pop_first();
+            plans.pop_first();
         }
-        others.insert(id, verdict.clone());
-        Ok(verdict)
+        plans.insert(id, plan.clone());
+        Ok(plan)
     }
 
-    fn compare(&self, text: &str) -> Verdict<P> {
+    fn compile(&self, text: &str) -> CachedPlan<P> {
         let writer = Schema::parse_str(text).map_err(|error| Arc::from(error.to_string()))?;
         match (self.compile)(&writer, &self.schema) {
             Ok(plan) => Ok(Arc::new(plan)),
@@ -138,25 +142,26 @@ impl<P> SchemaReader<P> {
         }
     }
 
+    /// Whether to refuse a record with this id without asking the registry.
     fn is_unknown(&self, id: u32) -> bool {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(place) = unknown.iter().position(|entry| entry.id == id) else {
+        let Some(index) = unknown.iter().position(|entry| entry.id == id) else {
             return false;
         };
-        unknown[place].refusals += 1;
-        if unknown[place].refusals < REFUSALS_MAX {
+        unknown[index].refusals += 1;
+        if unknown[index].refusals < REFUSALS_MAX {
             return true;
         }
-        unknown.remove(place);
+        unknown.remove(index);
         false
     }
 
-    fn remember_unknown(&self, id: u32) {
+    fn add_unknown(&self, id: u32) {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         if unknown.len() >= UNKNOWN_MAX {
             unknown.pop_front();
         }
-        unknown.push_back(Unknown { id, refusals: 0 });
+        unknown.push_back(UnknownId { id, refusals: 0 });
     }
 }
 
@@ -168,6 +173,7 @@ pub(crate) fn malformed(id: u32, error: &Malformed) -> CodecError {
     unreadable(class_of(error), Some(id), &error.to_string())
 }
 
+/// The error class of a malformed record, for headers of dead letters and metrics.
 pub(crate) fn class_of(error: &Malformed) -> &'static str {
     match error {
         Malformed::Unresolvable(_) => "incompatible_schema",
@@ -184,7 +190,7 @@ pub(crate) fn class_of(error: &Malformed) -> &'static str {
     }
 }
 
-/// An error that says that a record will never be readable.
+/// An error for a record that no retry can decode. The message is truncated to its maximum length.
 pub(crate) fn unreadable(class: &'static str, schema_id: Option<u32>, message: &str) -> CodecError {
     let message = message.chars().take(MESSAGE_CHARACTERS_MAX).collect();
     CodecError::Unreadable { class, schema_id, message }
@@ -194,7 +200,7 @@ pub(crate) fn unreadable(class: &'static str, schema_id: Option<u32>, message: &
 mod tests {
     use super::*;
     use crate::{
-        local::{LocalRegistry, tests::Unsteady},
+        local::{LocalRegistry, tests::FlakyRegistry},
         resolution::Resolution,
     };
 
@@ -202,12 +208,12 @@ mod tests {
     const INT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
     const TEXT: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
 
-    fn reader() -> (Arc<Unsteady>, SchemaReader<Resolution>) {
-        let registry = Arc::new(Unsteady::default());
+    fn reader() -> (Arc<FlakyRegistry>, SchemaReader<Resolution>) {
+        let registry = Arc::new(FlakyRegistry::default());
         registry.register("s", READER).unwrap();
         registry.register("int", INT).unwrap();
         registry.register("text", TEXT).unwrap();
-        let shared: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(&registry);
+        let shared: Arc<dyn SchemaRegistry> = Arc::<FlakyRegistry>::clone(&registry);
         let reader = SchemaReader::new(shared, "s", READER, Box::new(Resolution::compile));
         (registry, reader.unwrap())
     }
@@ -222,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_of_what_may_come() {
+    fn each_kind_of_bytes_has_its_error_class() {
         let (_, reader) = reader();
         for (bytes, expected) in [
             (&[0, 0, 0, 0, 1, 6][..], "ok"),
@@ -237,23 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_is_asked_once_an_id() {
+    fn the_registry_is_asked_once_per_id() {
         let (registry, reader) = reader();
         for _ in 0..5 {
             assert_eq!(class(&reader, &[0, 0, 0, 0, 1, 6]), "ok");
             assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "ok");
             assert_eq!(class(&reader, &[0, 0, 0, 0, 3, 0]), "incompatible_schema");
         }
-        assert_eq!(registry.questions(), 2, "one for each of the others");
+        assert_eq!(registry.requests(), 2, "one per id of another schema");
     }
 
     #[test]
-    fn garbage_does_not_hammer_the_registry() {
+    fn unknown_ids_cause_few_requests() {
         let (registry, reader) = reader();
         for _ in 0..10 * REFUSALS_MAX {
             assert_eq!(class(&reader, &[0, 0, 0, 0, 77, 6]), "unknown_schema");
         }
-        assert!(registry.questions() <= 10);
+        assert!(registry.requests() <= 10);
         for id in 100..100 + 2 * UNKNOWN_MAX as u8 {
             assert_eq!(class(&reader, &[0, 0, 0, 0, id, 6]), "unknown_schema");
         }
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_was_unknown_is_found_later() {
+    fn an_unknown_id_that_is_registered_later_is_found() {
         let (registry, reader) = reader();
         assert_eq!(class(&reader, &[0, 0, 0, 0, 4, 6]), "unknown_schema");
         registry
@@ -271,21 +277,21 @@ mod tests {
             )
             .unwrap();
         let found = (0..REFUSALS_MAX).any(|_| class(&reader, &[0, 0, 0, 0, 4, 6]) == "ok");
-        assert!(found, "it is asked about again");
+        assert!(found, "the registry was not asked again");
     }
 
     #[test]
-    fn while_the_registry_is_down_records_wait() {
+    fn records_of_uncached_schemas_wait_while_the_registry_is_unavailable() {
         let (registry, reader) = reader();
-        registry.go_away();
+        registry.set_available(false);
         assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "unavailable");
-        assert_eq!(class(&reader, &[0, 0, 0, 0, 1, 6]), "ok", "ours needs no registry");
-        registry.come_back();
+        assert_eq!(class(&reader, &[0, 0, 0, 0, 1, 6]), "ok", "the reader schema is known");
+        registry.set_available(true);
         assert_eq!(class(&reader, &[0, 0, 0, 0, 2, 6]), "ok");
     }
 
     #[test]
-    fn our_schema_must_be_registered() {
+    fn the_reader_schema_must_be_registered() {
         let registry: Arc<dyn SchemaRegistry> = Arc::new(LocalRegistry::new());
         let reader = SchemaReader::new(registry, "s", READER, Box::new(Resolution::compile));
         let missing = reader.err().map(|error| error.to_string());

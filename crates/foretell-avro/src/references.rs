@@ -1,5 +1,5 @@
-//! A schema that refers to others in the registry, made complete in itself: the first mention of a
-//! foreign type is replaced by its definition.
+//! Inlines the schemas that a schema refers to in the registry: the first mention of a referenced type is replaced by its
+//! definition.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::registry::RegistryError;
 
-/// How many schemas one may refer to, directly or not.
+/// Maximum number of schemas that a schema refers to, directly or indirectly.
 const REFERENCES_MAX: usize = 64;
 
 /// A schema as the registry stores it.
@@ -17,19 +17,19 @@ pub(crate) struct Stored {
     pub(crate) references: Vec<Reference>,
 }
 
-/// A mention of another schema in the registry.
+/// A reference to another schema in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
-    /// The type's full name.
+    /// Full name of the referenced type.
     pub(crate) name: String,
     pub(crate) subject: String,
     pub(crate) version: u32,
 }
 
-/// The text of `stored` with all that it refers to, which `fetch` gets.
+/// The text of `stored` with all referenced schemas inlined. `fetch` loads a referenced schema.
 ///
 /// # Errors
-/// [`RegistryError::Incompatible`] if the texts do not fit together, or what `fetch` returns.
+/// [`RegistryError::Incompatible`] if a text is not JSON or there are too many references, or the error of `fetch`.
 pub(crate) fn inline(
     stored: Stored,
     fetch: impl Fn(&Reference) -> Result<Stored, RegistryError>,
@@ -61,14 +61,14 @@ fn parse(text: &str) -> Result<Value, RegistryError> {
         .map_err(|error| RegistryError::Incompatible(format!("not a schema: {error}")))
 }
 
-/// Goes through the places where a schema can stand, in the order in which they are read. Its
-/// depth is that of the text, which the JSON parser has bounded.
+/// Expands all positions where a schema can be, in reading order. The recursion is as deep as the JSON, whose depth the
+/// parser bounds.
 fn expand(schema: &mut Value, namespace: &str, definitions: &mut BTreeMap<String, Value>) {
     match schema {
         Value::String(name) => {
             if let Some(mut definition) = definitions.remove(&full_name(name, namespace)) {
                 if let Value::Object(object) = &mut definition {
-                    // Without a namespace of its own it would take on that of this place.
+                    // Without a namespace, it would inherit that of the enclosing type.
                     object.entry("namespace").or_insert_with(|| Value::String(String::new()));
                 }
                 expand(&mut definition, "", definitions);
@@ -99,14 +99,14 @@ fn expand_object(
         }
         return;
     }
-    for place in ["type", "items", "values"] {
-        if let Some(inner) = object.get_mut(place) {
+    for key in ["type", "items", "values"] {
+        if let Some(inner) = object.get_mut(key) {
             expand(inner, &own, definitions);
         }
     }
 }
 
-/// The namespace that a named type sets for what is in it, if it sets one.
+/// The namespace that a named type sets for the types in it, if it sets one.
 fn namespace_of(object: &Map<String, Value>) -> Option<&str> {
     let name = object.get("name")?.as_str()?;
     match name.rsplit_once('.') {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_mention_is_defined_the_others_stay() {
+    fn only_the_first_mention_is_replaced_by_the_definition() {
         let outer = stored(
             r#"{"type":"record","name":"Outer","namespace":"n","fields":[
                 {"name":"a","type":["null","Inner"]},
@@ -157,7 +157,7 @@ mod tests {
                 {"name":"c","type":"string"}]}"#,
             &["n.Inner"],
         );
-        // `E` is a plain name inside `n`, so it means `n.E`, which nobody defines.
+        // `E` is a simple name in the namespace `n`, so it means `n.E`, which is not defined.
         let text = inline(outer.clone(), registry).unwrap();
         assert!(Schema::parse_str(&text).is_err(), "{text}");
 
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong() {
+    fn missing_and_endless_references_are_errors() {
         let lost = inline(stored(r#""x""#, &["gone"]), registry);
         assert_eq!(lost, Err(RegistryError::NotFound("gone".to_owned())));
         let endless = inline(stored(r#""x""#, &["0"]), |reference| {

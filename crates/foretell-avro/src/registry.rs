@@ -1,84 +1,85 @@
-//! What we ask of a schema registry. Two implementations: [`crate::client`] over HTTP, and
-//! [`crate::local`] in this process.
+//! The port to a schema registry. Implementations: [`crate::client`] over HTTP and [`crate::local`] in process;
+//! [`crate::caching`] and [`crate::retrying`] wrap another one.
 
 use apache_avro::Schema;
 
 use crate::evolution::{Level, breaches};
 
-/// A Confluent-style schema registry. Calls may wait for the network.
+/// A registry with the semantics of Confluent's. Calls block, possibly on the network.
 pub trait SchemaRegistry: Send + Sync {
-    /// The text of the Avro schema with this id, complete in itself. What an id means never changes.
+    /// The Avro schema with this id as JSON, with referenced schemas inlined. In one registry an id never changes its
+    /// meaning.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] if there is none; [`RegistryError::Incompatible`] if it is not
-    /// an Avro schema; else by recovery.
+    /// [`RegistryError::NotFound`] if there is none; [`RegistryError::Incompatible`] if it is not an Avro schema; others
+    /// by recovery.
     fn schema(&self, id: u32) -> Result<String, RegistryError>;
 
-    /// Adds `schema` to `subject`, and returns its id; if it is there already, only its id.
+    /// Registers `schema` under `subject`, unless it already is, and returns its id.
     ///
     /// # Errors
-    /// [`RegistryError::Incompatible`] if the subject's rule forbids it; else by recovery.
+    /// [`RegistryError::Incompatible`] if the subject's compatibility level forbids it; others by recovery.
     fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError>;
 
-    /// The id of `schema` under `subject`; none if that subject does not hold it.
+    /// The id of `schema` under `subject`; `None` if it is not registered there.
     ///
     /// # Errors
     /// [`RegistryError`] by recovery.
     fn id_of(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError>;
 
-    /// The newest schema of `subject`: its id and its text; none if there is no such subject.
+    /// Id and text of the latest version of `subject`; `None` if there is no such subject.
     ///
     /// # Errors
     /// [`RegistryError`] by recovery.
     fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError>;
 
-    /// Whether `schema` may follow the newest schema of `subject`.
+    /// Whether `schema` may become the next version of `subject`.
     ///
     /// # Errors
     /// [`RegistryError`] by recovery.
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError>;
 
-    /// Says which versions of `subject` must be able to read each other from here on; false if the registry keeps no
-    /// such rule for a subject.
+    /// Sets the compatibility level of `subject` for later registrations. Returns false if the registry has no levels for
+    /// single subjects.
     ///
     /// # Errors
     /// [`RegistryError`] by recovery.
     fn set_level(&self, subject: &str, level: Level) -> Result<bool, RegistryError>;
 }
 
-/// Whether a schema may follow another.
+/// Result of a compatibility check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compatibility {
-    /// It may.
+    /// The schema may be registered.
     Compatible,
-    /// It may not.
+    /// The schema breaks the compatibility level.
     Incompatible {
-        /// Why not, one sentence each.
+        /// The reasons, one sentence each.
         reasons: Vec<String>,
     },
 }
 
-/// What went wrong with a registry, named for what to do about it.
+/// Errors of a registry, by recovery.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// There is no such schema or subject.
     #[error("the schema registry does not have it: {0}")]
     NotFound(String),
-    /// The schema does not fit: change the schema, or the subject's rule.
+    /// The schema breaks the compatibility level: change the schema or the level.
     #[error("the schema does not fit: {0}")]
     Incompatible(String),
-    /// Nobody answers, or not now: try again.
+    /// The registry does not respond, or cannot serve the request now: retry.
     #[error("the schema registry is not available just now: {0}")]
     Unavailable(String),
-    /// It does not accept who we are: change the credentials.
-    #[error("the schema registry does not let us in: {0}")]
+    /// The registry rejected the credentials: change them.
+    #[error("the schema registry rejected the credentials: {0}")]
     Denied(String),
-    /// It will go on refusing until somebody changes the settings.
+    /// The registry refused the request, and will until the settings are changed.
     #[error("the schema registry refuses: {0}")]
     Refused(String),
 }
 
-/// What was asked for, or none if the registry does not have it.
+/// Turns [`RegistryError::NotFound`] into `None`.
 pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -92,7 +93,7 @@ pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, Re
     }
 }
 
-/// Whether `schema` may follow `versions`, oldest first, under `level`.
+/// Whether `schema` may be the next version after `versions`, oldest first, under `level`.
 ///
 /// # Errors
 /// [`RegistryError::Refused`] if one of them is not an Avro schema.
@@ -127,7 +128,7 @@ mod tests {
         match (verdict, expected) {
             (Compatibility::Compatible, None) => (),
             (Compatibility::Incompatible { reasons }, Some(word)) => {
-                assert!(reasons.join(" ").contains(word), "{reasons:?} says nothing of {word}");
+                assert!(reasons.join(" ").contains(word), "{reasons:?} lack {word}");
             }
             (verdict, expected) => panic!("{written} to {reading}: {verdict:?}, not {expected:?}"),
         }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_follow() {
+    fn the_next_version_must_read_the_latest_one() {
         let int = record(r#"{"name":"a","type":"int"}"#);
         let long = record(r#"{"name":"a","type":"long"}"#);
         check(&int, &int, None);

@@ -1,9 +1,9 @@
-//! Two schemas, compared: the steps by which records of one become records of the other
-//! (<https://avro.apache.org/docs/1.12.0/specification/#schema-resolution>).
+//! Schema resolution: compares a writer schema with a reader schema, and compiles the conversion of records of one
+//! into records of the other (<https://avro.apache.org/docs/1.12.0/specification/#schema-resolution>).
 //!
-//! They are compared once; by what comes out, `rewrite` makes a record one of ours, and `rows` reads a row out of it.
-//! Stricter than the specification in one thing: a time in another unit is refused, where the
-//! specification would have it read as if it were in ours.
+//! Two schemas are compared once. `rewrite` applies the result to whole records; `rows` derives from it how to read rows
+//! of cells. It is stricter than the specification in one case: a time in another unit is refused, where the
+//! specification would reinterpret the number.
 
 use apache_avro::schema::{EnumSchema, Name, NamesRef, RecordSchema, ResolvedSchema, Schema};
 
@@ -15,148 +15,152 @@ use crate::{
     wire::Malformed,
 };
 
-/// How to rewrite records of one schema as records of another.
+/// The conversion of records of a writer schema into records of a reader schema.
 #[derive(Debug)]
 pub(crate) struct Resolution {
     layout: Layout,
-    steps: Vec<Step>,
-    pub(super) root: StepId,
+    conversions: Vec<Conversion>,
+    pub(super) root: ConversionId,
 }
 
-/// The number of a step in its [`Resolution`].
+/// Index of a conversion in its [`Resolution`]. Conversions refer to each other by index, because types can be recursive.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StepId(usize);
+pub(super) struct ConversionId(usize);
 
+/// The conversion of a value of one type of the writer schema.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// The value has the same bytes in both.
-    Copy(NodeId),
+pub(super) enum Conversion {
+    /// The value has the same bytes in both schemas.
+    Unchanged(NodeId),
     IntToLong,
     IntToFloat,
     IntToDouble,
     LongToFloat,
     LongToDouble,
     FloatToDouble,
-    /// Their symbols' places among ours; none where we have no such symbol.
+    /// For each symbol of the writer's enum, its index in the reader's; `None` if the reader has neither the symbol nor
+    /// a default.
     Symbols(Vec<Option<usize>>),
-    /// What to do with each of their branches.
-    FromUnion(Vec<Result<StepId, String>>),
+    /// For each branch of the writer's union, its conversion, or the reason why there is none.
+    FromUnion(Vec<Result<ConversionId, String>>),
     IntoUnion {
         branch: usize,
-        value: StepId,
+        value: ConversionId,
     },
-    Array(StepId),
-    Map(StepId),
+    Array(ConversionId),
+    Map(ConversionId),
     Record {
-        /// Their fields, in the order they come in.
+        /// Fields of the writer schema, in its order.
         writer: Vec<WriterField>,
-        /// Our fields, in our order.
+        /// Fields of the reader schema, in its order.
         reader: Vec<ReaderField>,
     },
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WriterField {
-    pub(super) form: NodeId,
-    /// None where ours does not have it.
-    pub(super) step: Option<StepId>,
+    pub(super) node: NodeId,
+    /// `None` if the reader schema lacks the field.
+    pub(super) conversion: Option<ConversionId>,
 }
 
 #[derive(Debug)]
 pub(super) enum ReaderField {
-    /// Their field with this number.
-    Theirs(usize),
-    /// They have none: these bytes.
+    /// The value of the writer's field with this index.
+    FromWriter(usize),
+    /// The default, encoded: the writer schema lacks the field.
     Default(Vec<u8>),
 }
 
 impl Resolution {
-    /// Compares `writer`, which records are written with, with `reader`.
+    /// Compares a writer schema with a reader schema.
     ///
     /// # Errors
-    /// Why no record of `writer` can be read as one of `reader`.
+    /// The reason why no record of `writer` can be read as one of `reader`.
     pub(crate) fn compile(writer: &Schema, reader: &Schema) -> Result<Self, String> {
-        let their_names = ResolvedSchema::new(writer).map_err(|error| error.to_string())?;
-        let our_names = ResolvedSchema::new(reader).map_err(|error| error.to_string())?;
+        let writer_names = ResolvedSchema::new(writer).map_err(|error| error.to_string())?;
+        let reader_names = ResolvedSchema::new(reader).map_err(|error| error.to_string())?;
         let mut compiler = Compiler {
-            their_names: their_names.get_names(),
-            our_names: our_names.get_names(),
+            writer_names: writer_names.get_names(),
+            reader_names: reader_names.get_names(),
             layout: Layout::default(),
-            steps: Vec::new(),
+            conversions: Vec::new(),
             records: Vec::new(),
         };
         let root = compiler.value(writer, reader)?;
-        Ok(Self { layout: compiler.layout, steps: compiler.steps, root })
+        Ok(Self { layout: compiler.layout, conversions: compiler.conversions, root })
     }
 
-    /// Values of theirs that ours has no place for, though it has one for others of the same field: a branch of a
-    /// union, a symbol. The first field that has such values, and what they are; `writer` is their schema.
+    /// The first reason why some, but not all, records of `writer` cannot be read: a branch of a union or a symbol that
+    /// the reader schema lacks. `None` if all can be read.
     pub(super) fn gap(&self, writer: &Schema) -> Option<String> {
         let (Some((fields, _)), Schema::Record(record)) = (self.fields(), writer) else {
             return self.gap_from(self.root);
         };
         let named = fields.iter().zip(&record.fields);
         let mut gaps = named.filter_map(|(field, named)| {
-            let gap = self.gap_from(field.step?)?;
+            let gap = self.gap_from(field.conversion?)?;
             Some(format!("field {}: {gap}", named.name))
         });
         gaps.next()
     }
 
-    fn gap_from(&self, start: StepId) -> Option<String> {
-        let (mut seen, mut ahead) = (vec![false; self.steps.len()], vec![start]);
-        while let Some(id) = ahead.pop() {
-            if std::mem::replace(&mut seen[id.0], true) {
+    fn gap_from(&self, start: ConversionId) -> Option<String> {
+        let (mut visited, mut pending) = (vec![false; self.conversions.len()], vec![start]);
+        while let Some(id) = pending.pop() {
+            if std::mem::replace(&mut visited[id.0], true) {
                 continue;
             }
-            match self.step(id) {
-                Step::Copy(_)
-                | Step::IntToLong
-                | Step::IntToFloat
-                | Step::IntToDouble
-                | Step::LongToFloat
-                | Step::LongToDouble
-                | Step::FloatToDouble => (),
-                Step::Symbols(places) if places.contains(&None) => {
+            match self.conversion(id) {
+                Conversion::Unchanged(_)
+                | Conversion::IntToLong
+                | Conversion::IntToFloat
+                | Conversion::IntToDouble
+                | Conversion::LongToFloat
+                | Conversion::LongToDouble
+                | Conversion::FloatToDouble => (),
+                Conversion::Symbols(indexes) if indexes.contains(&None) => {
                     let reason = "it has symbols that the reader's enum lacks, which has no default for them";
                     return Some(reason.to_owned());
                 }
-                Step::Symbols(_) => (),
-                Step::FromUnion(branches) => {
+                Conversion::Symbols(_) => (),
+                Conversion::FromUnion(branches) => {
                     for branch in branches {
                         match branch {
-                            Ok(step) => ahead.push(*step),
+                            Ok(conversion) => pending.push(*conversion),
                             Err(reason) => return Some(reason.clone()),
                         }
                     }
                 }
-                Step::IntoUnion { value: step, .. } | Step::Array(step) | Step::Map(step) => {
-                    ahead.push(*step);
+                Conversion::IntoUnion { value, .. }
+                | Conversion::Array(value)
+                | Conversion::Map(value) => {
+                    pending.push(*value);
                 }
-                Step::Record { writer, .. } => {
-                    ahead.extend(writer.iter().filter_map(|field| field.step));
+                Conversion::Record { writer, .. } => {
+                    pending.extend(writer.iter().filter_map(|field| field.conversion));
                 }
             }
         }
         None
     }
 
-    /// Their fields in their order, and ours in ours; none if they are no records.
+    /// The fields of the writer and of the reader schema, each in its order; `None` if they are not records.
     pub(super) fn fields(&self) -> Option<(&[WriterField], &[ReaderField])> {
-        let Step::Record { writer, reader } = self.step(self.root) else { return None };
+        let Conversion::Record { writer, reader } = self.conversion(self.root) else { return None };
         Some((writer, reader))
     }
 
-    pub(super) fn step(&self, id: StepId) -> &Step {
-        &self.steps[id.0]
+    pub(super) fn conversion(&self, id: ConversionId) -> &Conversion {
+        &self.conversions[id.0]
     }
 
-    /// How their records lie in their bytes.
+    /// The wire layout of the writer schema.
     pub(super) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The same, for callers that need nothing else.
+    /// The wire layout of the writer schema, for callers that need nothing else.
     pub(super) fn into_layout(self) -> Layout {
         self.layout
     }
@@ -167,31 +171,31 @@ pub(super) fn unresolvable(reason: &str) -> Malformed {
 }
 
 pub(super) fn unknown_symbol() -> Malformed {
-    unresolvable("a symbol that our schema does not have")
+    unresolvable("a symbol that the reader schema does not have")
 }
 
 struct Compiler<'s> {
-    their_names: &'s NamesRef<'s>,
-    our_names: &'s NamesRef<'s>,
+    writer_names: &'s NamesRef<'s>,
+    reader_names: &'s NamesRef<'s>,
     layout: Layout,
-    steps: Vec<Step>,
-    /// Pairs of records under way or done, for types that contain themselves.
-    records: Vec<(Name, Name, StepId)>,
+    conversions: Vec<Conversion>,
+    /// Pairs of writer and reader records that are compiled or in progress, for recursive types.
+    records: Vec<(Name, Name, ConversionId)>,
 }
 
 impl Compiler<'_> {
-    fn push(&mut self, step: Step) -> StepId {
-        self.steps.push(step);
-        StepId(self.steps.len() - 1)
+    fn push(&mut self, conversion: Conversion) -> ConversionId {
+        self.conversions.push(conversion);
+        ConversionId(self.conversions.len() - 1)
     }
 
-    fn value(&mut self, writer: &Schema, reader: &Schema) -> Result<StepId, String> {
-        let step = match (writer, reader) {
+    fn value(&mut self, writer: &Schema, reader: &Schema) -> Result<ConversionId, String> {
+        let conversion = match (writer, reader) {
             (Schema::Ref { name }, _) => {
-                return self.value(definition(name, self.their_names)?, reader);
+                return self.value(definition(name, self.writer_names)?, reader);
             }
             (_, Schema::Ref { name }) => {
-                return self.value(writer, definition(name, self.our_names)?);
+                return self.value(writer, definition(name, self.reader_names)?);
             }
             (Schema::Union(union), _) => {
                 let branches = union.variants().iter();
@@ -199,161 +203,181 @@ impl Compiler<'_> {
                 if branches.iter().all(Result::is_err) {
                     return Err(cannot_be_read(writer, reader));
                 }
-                if self.are_the_same(&branches, reader) {
-                    return self.copy(writer);
+                if self.is_identity(&branches, reader) {
+                    return self.unchanged(writer);
                 }
-                Step::FromUnion(branches)
+                Conversion::FromUnion(branches)
             }
             (_, Schema::Union(union)) => self.one_branch(writer, union.variants())?,
             (Schema::Array(writer), Schema::Array(reader)) => {
-                Step::Array(self.value(&writer.items, &reader.items)?)
+                Conversion::Array(self.value(&writer.items, &reader.items)?)
             }
             (Schema::Map(writer), Schema::Map(reader)) => {
-                Step::Map(self.value(&writer.types, &reader.types)?)
+                Conversion::Map(self.value(&writer.types, &reader.types)?)
             }
             (Schema::Record(writer), Schema::Record(reader)) => return self.record(writer, reader),
-            (Schema::Enum(their_enum), Schema::Enum(our_enum)) => {
-                let places = symbols(their_enum, our_enum)?;
-                if places.iter().enumerate().all(|(place, reader)| *reader == Some(place)) {
-                    return self.copy(writer);
+            (Schema::Enum(writer_enum), Schema::Enum(reader_enum)) => {
+                let indexes = symbols(writer_enum, reader_enum)?;
+                if indexes.iter().enumerate().all(|(index, reader)| *reader == Some(index)) {
+                    return self.unchanged(writer);
                 }
-                Step::Symbols(places)
+                Conversion::Symbols(indexes)
             }
             (_, _) => self.scalar(writer, reader)?,
         };
-        Ok(self.push(step))
+        Ok(self.push(conversion))
     }
 
-    fn copy(&mut self, writer: &Schema) -> Result<StepId, String> {
-        let form = self.layout.add(writer, self.their_names)?;
-        Ok(self.push(Step::Copy(form)))
+    fn unchanged(&mut self, writer: &Schema) -> Result<ConversionId, String> {
+        let node = self.layout.add(writer, self.writer_names)?;
+        Ok(self.push(Conversion::Unchanged(node)))
     }
 
-    /// Whether each branch of their union is the branch of ours in the same place, with the same bytes.
-    fn are_the_same(&self, branches: &[Result<StepId, String>], reader: &Schema) -> bool {
-        let copied = |id: &StepId| matches!(self.steps[id.0], Step::Copy(_));
-        let is_same = |(place, step): (usize, &Result<StepId, String>)| {
-            let step = step.as_ref().ok().map(|id| &self.steps[id.0]);
-            matches!(step, Some(Step::IntoUnion { branch, value }) if *branch == place && copied(value))
+    /// Whether each branch of the writer's union has the same index and the same bytes in the reader's union.
+    fn is_identity(&self, branches: &[Result<ConversionId, String>], reader: &Schema) -> bool {
+        let unchanged =
+            |id: &ConversionId| matches!(self.conversions[id.0], Conversion::Unchanged(_));
+        let is_same = |(index, conversion): (usize, &Result<ConversionId, String>)| {
+            let conversion = conversion.as_ref().ok().map(|id| &self.conversions[id.0]);
+            matches!(conversion, Some(Conversion::IntoUnion { branch, value })
+                if *branch == index && unchanged(value))
         };
         matches!(reader, Schema::Union(_)) && branches.iter().enumerate().all(is_same)
     }
 
-    /// Into the branch of the very type; only then into one that it can be promoted to.
-    fn one_branch(&mut self, writer: &Schema, branches: &[Schema]) -> Result<Step, String> {
+    /// Converts into the union's branch of the same type, or else into the first one that the type can be promoted to.
+    fn one_branch(&mut self, writer: &Schema, branches: &[Schema]) -> Result<Conversion, String> {
         let same = branches.iter().position(|reader| same_type(writer, reader));
         let order = same.into_iter().chain(0..branches.len());
         for branch in order {
             if let Ok(value) = self.value(writer, &branches[branch]) {
-                return Ok(Step::IntoUnion { branch, value });
+                return Ok(Conversion::IntoUnion { branch, value });
             }
         }
         Err(format!("{} is none of {}", in_words(writer), any_of(branches)))
     }
 
-    fn record(&mut self, writer: &RecordSchema, reader: &RecordSchema) -> Result<StepId, String> {
+    fn record(
+        &mut self,
+        writer: &RecordSchema,
+        reader: &RecordSchema,
+    ) -> Result<ConversionId, String> {
         same_name(&writer.name, &reader.name, reader.aliases.as_ref())?;
-        let pair =
-            |(their, our, _): &&(Name, Name, StepId)| (their, our) == (&writer.name, &reader.name);
+        let pair = |(old, new, _): &&(Name, Name, ConversionId)| {
+            (old, new) == (&writer.name, &reader.name)
+        };
         if let Some((_, _, known)) = self.records.iter().find(pair) {
             return Ok(*known);
         }
-        let id = self.push(Step::LongToFloat);
+        // A placeholder until the fields are compiled, one of which may be of this very type.
+        let id = self.push(Conversion::LongToFloat);
         self.records.push((writer.name.clone(), reader.name.clone(), id));
-        let step = self.fields(writer, reader);
-        if step.is_err() {
-            // A union may go on to try another branch: it must not find this one half-done.
+        let conversion = self.fields(writer, reader);
+        if conversion.is_err() {
+            // If the record is a branch of a union, other branches are tried, which must not find the placeholder.
             self.records.retain(|(_, _, known)| known.0 != id.0);
         }
-        self.steps[id.0] = step?;
+        self.conversions[id.0] = conversion?;
         Ok(id)
     }
 
-    fn fields(&mut self, writer: &RecordSchema, reader: &RecordSchema) -> Result<Step, String> {
-        let mut steps: Vec<Option<StepId>> = vec![None; writer.fields.len()];
-        let mut our_fields = Vec::with_capacity(reader.fields.len());
+    fn fields(
+        &mut self,
+        writer: &RecordSchema,
+        reader: &RecordSchema,
+    ) -> Result<Conversion, String> {
+        // One per field of the writer.
+        let mut conversions: Vec<Option<ConversionId>> = vec![None; writer.fields.len()];
+        let mut reader_fields = Vec::with_capacity(reader.fields.len());
         let mut reasons = Vec::new();
         for field in &reader.fields {
             let name = &field.name;
             let mut names = std::iter::once(&field.name).chain(&field.aliases);
             let number =
-                names.find_map(|name| writer.fields.iter().position(|their| their.name == *name));
+                names.find_map(|name| writer.fields.iter().position(|field| field.name == *name));
             let Some(number) = number else {
                 let mut default = Vec::new();
-                match write_default(field, self.our_names, &mut default) {
-                    Ok(()) => our_fields.push(ReaderField::Default(default)),
+                match write_default(field, self.reader_names, &mut default) {
+                    Ok(()) => reader_fields.push(ReaderField::Default(default)),
                     Err(reason) => {
                         reasons.push(format!("{reason}, and the writer's schema lacks it"));
                     }
                 }
                 continue;
             };
-            if steps[number].is_some() {
+            if conversions[number].is_some() {
                 reasons.push(format!("field {name}: another field has taken the writer's already"));
                 continue;
             }
             match self.value(&writer.fields[number].schema, &field.schema) {
-                Ok(step) => steps[number] = Some(step),
+                Ok(conversion) => conversions[number] = Some(conversion),
                 Err(reason) => reasons.push(format!("field {name}: {reason}")),
             }
-            our_fields.push(ReaderField::Theirs(number));
+            reader_fields.push(ReaderField::FromWriter(number));
         }
         if !reasons.is_empty() {
             return Err(reasons.join("; "));
         }
-        let mut their_fields = Vec::with_capacity(writer.fields.len());
-        for (field, step) in writer.fields.iter().zip(steps) {
-            let form = self.layout.add(&field.schema, self.their_names)?;
-            their_fields.push(WriterField { form, step });
+        let mut writer_fields = Vec::with_capacity(writer.fields.len());
+        for (field, conversion) in writer.fields.iter().zip(conversions) {
+            let node = self.layout.add(&field.schema, self.writer_names)?;
+            writer_fields.push(WriterField { node, conversion });
         }
-        Ok(Step::Record { writer: their_fields, reader: our_fields })
+        Ok(Conversion::Record { writer: writer_fields, reader: reader_fields })
     }
 
-    fn scalar(&mut self, writer: &Schema, reader: &Schema) -> Result<Step, String> {
+    fn scalar(&mut self, writer: &Schema, reader: &Schema) -> Result<Conversion, String> {
         match (unit(writer), unit(reader)) {
-            (Some(their_unit), Some(our_unit)) if their_unit != our_unit => {
-                return Err(format!("a time in {their_unit} can't be read as one in {our_unit}"));
+            (Some(writer_unit), Some(reader_unit)) if writer_unit != reader_unit => {
+                return Err(format!(
+                    "a time in {writer_unit} cannot be read as one in {reader_unit}"
+                ));
             }
             (_, _) => (),
         }
-        if let (Schema::Decimal(their), Schema::Decimal(our)) = (writer, reader)
-            && their.scale != our.scale
+        if let (Schema::Decimal(old), Schema::Decimal(new)) = (writer, reader)
+            && old.scale != new.scale
         {
-            let (writer, reader) = (their.scale, our.scale);
+            let (writer, reader) = (old.scale, new.scale);
             return Err(format!(
-                "a decimal with {writer} digits after the point can't be read as one with {reader}"
+                "a decimal with {writer} digits after the point cannot be read as one with {reader}"
             ));
         }
-        let step = match (base(writer), base(reader)) {
-            (Base::Int, Base::Long) => Some(Step::IntToLong),
-            (Base::Int, Base::Float) => Some(Step::IntToFloat),
-            (Base::Int, Base::Double) => Some(Step::IntToDouble),
-            (Base::Long, Base::Float) => Some(Step::LongToFloat),
-            (Base::Long, Base::Double) => Some(Step::LongToDouble),
-            (Base::Float, Base::Double) => Some(Step::FloatToDouble),
-            (their_base, our_base) if their_base == our_base && their_base != Base::Other => None,
+        let conversion = match (base(writer), base(reader)) {
+            (Base::Int, Base::Long) => Some(Conversion::IntToLong),
+            (Base::Int, Base::Float) => Some(Conversion::IntToFloat),
+            (Base::Int, Base::Double) => Some(Conversion::IntToDouble),
+            (Base::Long, Base::Float) => Some(Conversion::LongToFloat),
+            (Base::Long, Base::Double) => Some(Conversion::LongToDouble),
+            (Base::Float, Base::Double) => Some(Conversion::FloatToDouble),
+            (writer_base, reader_base)
+                if writer_base == reader_base && writer_base != Base::Other =>
+            {
+                None
+            }
             (_, _) => return Err(cannot_be_read(writer, reader)),
         };
-        match step {
-            Some(step) => Ok(step),
-            None => Ok(Step::Copy(self.layout.add(writer, self.their_names)?)),
+        match conversion {
+            Some(conversion) => Ok(conversion),
+            None => Ok(Conversion::Unchanged(self.layout.add(writer, self.writer_names)?)),
         }
     }
 }
 
-/// The places of their symbols among ours.
+/// The index in the reader's enum of each symbol of the writer's, or that of the reader's default.
 fn symbols(writer: &EnumSchema, reader: &EnumSchema) -> Result<Vec<Option<usize>>, String> {
     same_name(&writer.name, &reader.name, reader.aliases.as_ref())?;
-    let place = |symbol: &String| reader.symbols.iter().position(|our| our == symbol);
-    let default = reader.default.as_ref().and_then(place);
-    let places: Vec<_> = writer.symbols.iter().map(|their| place(their).or(default)).collect();
-    if places.iter().all(Option::is_none) {
-        return Err("none of its symbols is one of ours".to_owned());
+    let index = |symbol: &String| reader.symbols.iter().position(|known| known == symbol);
+    let default = reader.default.as_ref().and_then(index);
+    let indexes: Vec<_> = writer.symbols.iter().map(|name| index(name).or(default)).collect();
+    if indexes.iter().all(Option::is_none) {
+        return Err("none of its symbols is in the reader's enum".to_owned());
     }
-    Ok(places)
+    Ok(indexes)
 }
 
-/// Namespaces do not count; they often change as a project moves.
+/// Checks that the reader's name or one of its aliases is the writer's name. Namespaces are ignored, because they often
+/// change when a project is moved.
 pub(super) fn same_name(
     writer: &Name,
     reader: &Name,
@@ -371,7 +395,7 @@ fn same_type(writer: &Schema, reader: &Schema) -> bool {
         (Some(writer), Some(reader)) => writer.name() == reader.name(),
         (None, None) => match (writer, reader) {
             (Schema::Array(_), Schema::Array(_)) | (Schema::Map(_), Schema::Map(_)) => true,
-            // `bytes` and `string` are one base, but the very type comes first.
+            // They have the same base, but are different types.
             (Schema::Bytes, Schema::String) | (Schema::String, Schema::Bytes) => false,
             (_, _) => base(writer) == base(reader) && base(writer) != Base::Other,
         },
@@ -399,7 +423,7 @@ mod tests {
         record(&format!(r#"{{"name":"a","type":{kind}}}"#))
     }
 
-    /// What apache-avro, which has its own resolution, makes of it.
+    /// `datum` resolved by apache-avro, which has its own implementation.
     fn oracle(writer: &str, reader: &str, datum: &[u8]) -> Option<Vec<u8>> {
         let (writer, reader) =
             (Schema::parse_str(writer).unwrap(), Schema::parse_str(reader).unwrap());
@@ -409,7 +433,7 @@ mod tests {
         GenericDatumWriter::builder(&reader).build().unwrap().write_value_to_vec(value).ok()
     }
 
-    /// `datum` of `writer` is `expected` in `reader`, and apache-avro thinks so too.
+    /// Checks that `datum` of `writer` becomes `expected` in `reader`, here and in apache-avro.
     fn check(writer: &str, reader: &str, datum: &[u8], expected: &[u8]) {
         let resolution = Resolution::compile(&schema(writer), &schema(reader)).expect(writer);
         let mut out = Vec::new();
@@ -423,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn the_branch_of_the_very_type_comes_first() {
+    fn the_branch_of_the_same_type_takes_precedence() {
         let check = |writer: &str, reader: &str, datum: &[u8], expected: &[u8]| {
             let (writer, reader) = (schema(&of_type(writer)), schema(&of_type(reader)));
             let resolution = Resolution::compile(&writer, &reader).unwrap();
@@ -452,7 +476,7 @@ mod tests {
     fn refuse(writer: &str, reader: &str, word: &str) {
         let refused = Resolution::compile(&schema(writer), &schema(reader));
         let reason = refused.err().unwrap_or_else(|| panic!("{writer} is read as {reader}"));
-        assert!(reason.contains(word), "{reason:?} says nothing of {word:?}");
+        assert!(reason.contains(word), "{reason:?} lacks {word:?}");
     }
 
     #[test]
@@ -494,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_come_go_and_move() {
+    fn fields_can_be_added_removed_and_moved() {
         let ab = record(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
         let ba = record(r#"{"name":"b","type":"string"},{"name":"a","type":"int"}"#);
         check(&ab, &ba, &[2, 2, b'x'], &[2, b'x', 2]);
@@ -552,7 +576,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_may_come(datum: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(datum: Vec<u8>) {
             for (writer, reader) in [(LIST, LONG_LIST), (LIST, LIST)] {
                 let resolution = Resolution::compile(&schema(writer), &schema(reader)).unwrap();
                 drop(resolution.rewrite(&datum, &mut Vec::new()));

@@ -1,8 +1,8 @@
-//! A registry whose copies lag: a schema that was registered a moment ago may be unknown where we ask. An id that it
-//! does not know is waited for, for a bounded time; then the record is dead-lettered.
+//! Retries look-ups of unknown schema ids: the replica of a registry that is asked may not have a newly registered schema
+//! yet. A record with an unknown id waits for a bounded time, and is dead-lettered after that.
 //!
-//! Bytes that are no Avro name ids as well, and each would hold up its partition for as long. So an id that was waited
-//! for in vain is not waited for again, and each wait in vain makes all others wait twice as long for the next.
+//! Bytes that are not Avro contain arbitrary ids, and each of them would block its partition for that time. So after a
+//! wait that failed, its id is not waited for again, and for a pause no other id is; each failure doubles the pause.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,103 +16,104 @@ use crate::{
 };
 use foretell_streams::time::Clock;
 
-/// Between two questions about an id that is waited for.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Interval between two requests for an id that is waited for.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long nothing is waited for after the first wait in vain, and at most.
-const REST: Duration = Duration::from_secs(60);
-const REST_MAX: Duration = Duration::from_secs(60 * 60);
+/// Initial and maximum pause after a failed wait, during which no id is waited for.
+const PAUSE_MIN: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Ids that are remembered as never coming.
-const HOPELESS_MAX: usize = 256;
+/// Maximum number of ids kept that are not waited for again.
+const GIVEN_UP_MAX: usize = 256;
 
-/// Another registry, whose unknown ids are waited for.
+/// A registry that reports an unknown id as unavailable for a while, so that its record is retried.
 pub struct RetryingRegistry {
     registry: Arc<dyn SchemaRegistry>,
     clock: Arc<dyn Clock>,
-    patience: Duration,
+    unknown_id_wait: Duration,
     waits: Mutex<Waits>,
 }
 
 #[derive(Default)]
 struct Waits {
-    /// Since when each is waited for, and when it was asked about last.
+    /// Times of the first and of the last request for each id that is waited for.
     since: BTreeMap<u32, (Duration, Duration)>,
-    hopeless: VecDeque<u32>,
-    /// Nothing is waited for before then.
-    rests_until: Duration,
-    rest: Duration,
+    given_up: VecDeque<u32>,
+    /// No id is waited for before this time.
+    paused_until: Duration,
+    /// Length of the last pause; zero after a wait that succeeded.
+    pause: Duration,
 }
 
 impl RetryingRegistry {
-    /// Waits for an id that `registry` does not know for `patience`.
+    /// Wraps `registry`; an id that it does not have is waited for during `unknown_id_wait`.
     #[must_use]
     pub fn new(
         registry: Arc<dyn SchemaRegistry>,
-        patience: Duration,
+        unknown_id_wait: Duration,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { registry, clock, patience, waits: Mutex::default() }
+        Self { registry, clock, unknown_id_wait, waits: Mutex::default() }
     }
 
-    /// Whether to wait on, after the registry has said that it does not know `id`.
-    fn waits_for(&self, id: u32) -> bool {
+    /// Whether to wait (on) for an id that the registry reported as unknown.
+    fn should_wait(&self, id: u32) -> bool {
         let now = self.clock.elapsed();
-        // A panic elsewhere leaves an id waited for or not: no harm.
+        // A panic while the lock is held leaves at most one id waited for or not.
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if now < waits.rests_until || waits.hopeless.contains(&id) {
+        if now < waits.paused_until || waits.given_up.contains(&id) {
             waits.since.remove(&id);
             return false;
         }
-        let (since, asked) = waits.since.entry(id).or_insert((now, now));
-        *asked = now;
-        if now.saturating_sub(*since) < self.patience {
+        let (since, last) = waits.since.entry(id).or_insert((now, now));
+        *last = now;
+        if now.saturating_sub(*since) < self.unknown_id_wait {
             return true;
         }
         waits.since.remove(&id);
-        if waits.hopeless.len() == HOPELESS_MAX {
-            waits.hopeless.pop_front();
+        if waits.given_up.len() == GIVEN_UP_MAX {
+            waits.given_up.pop_front();
         }
-        waits.hopeless.push_back(id);
-        waits.rest = (waits.rest * 2).clamp(REST, REST_MAX);
-        waits.rests_until = now + waits.rest;
+        waits.given_up.push_back(id);
+        waits.pause = (waits.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        waits.paused_until = now + waits.pause;
         false
     }
 
-    fn was_just_asked(&self, id: u32) -> bool {
+    fn was_just_requested(&self, id: u32) -> bool {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = waits.since.get(&id).map(|(_, asked)| *asked);
-        asked.is_some_and(|asked| self.clock.elapsed().saturating_sub(asked) < ASK_AGAIN_AFTER)
+        let last = waits.since.get(&id).map(|(_, last)| *last);
+        last.is_some_and(|last| self.clock.elapsed().saturating_sub(last) < REQUEST_INTERVAL)
     }
 
-    fn has_come(&self, id: u32) {
+    fn record_found(&self, id: u32) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.hopeless.retain(|hopeless| *hopeless != id);
+        waits.given_up.retain(|given_up| *given_up != id);
         if waits.since.remove(&id).is_some() {
-            waits.rest = Duration::ZERO;
+            waits.pause = Duration::ZERO;
         }
     }
 }
 
 fn not_yet(id: u32) -> RegistryError {
-    RegistryError::Unavailable(format!("it does not know schema {id} yet"))
+    RegistryError::Unavailable(format!("it does not have schema {id} yet"))
 }
 
 impl SchemaRegistry for RetryingRegistry {
     fn schema(&self, id: u32) -> Result<String, RegistryError> {
-        if self.was_just_asked(id) {
+        if self.was_just_requested(id) {
             return Err(not_yet(id));
         }
         let answer = self.registry.schema(id);
         if answer.is_ok() {
-            self.has_come(id);
+            self.record_found(id);
         }
         match answer {
             Err(RegistryError::NotFound(reason) | RegistryError::Refused(reason)) => {
-                if self.waits_for(id) {
+                if self.should_wait(id) {
                     return Err(not_yet(id));
                 }
-                tracing::debug!(id, reason, "an id that the schema registry does not have");
+                tracing::debug!(id, reason, "the schema registry does not have this schema id");
                 Err(RegistryError::NotFound(reason))
             }
             answer => answer,
@@ -143,33 +144,33 @@ impl SchemaRegistry for RetryingRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::Unsteady;
+    use crate::local::tests::FlakyRegistry;
     use foretell_streams::time::{ManualClock, WallTime};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const UNKNOWN_ID_WAIT: Duration = Duration::from_secs(10);
     const STEP: Duration = Duration::from_millis(100);
 
-    struct World {
-        registry: Arc<Unsteady>,
+    struct Fixture {
+        registry: Arc<FlakyRegistry>,
         clock: Arc<ManualClock>,
-        patient: RetryingRegistry,
+        retrying: RetryingRegistry,
     }
 
-    impl World {
+    impl Fixture {
         fn new() -> Self {
-            let registry = Arc::new(Unsteady::default());
+            let registry = Arc::new(FlakyRegistry::default());
             let clock = Arc::new(ManualClock::at(WallTime(0)));
-            let inner: Arc<dyn SchemaRegistry> = Arc::<Unsteady>::clone(&registry);
+            let inner: Arc<dyn SchemaRegistry> = Arc::<FlakyRegistry>::clone(&registry);
             let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-            let patient = RetryingRegistry::new(inner, PATIENCE, time);
-            Self { registry, clock, patient }
+            let retrying = RetryingRegistry::new(inner, UNKNOWN_ID_WAIT, time);
+            Self { registry, clock, retrying }
         }
 
-        /// How long a record with this id is held up, and whether it is read in the end.
+        /// The time for which a record with this id waits, and whether its schema is found in the end.
         fn read(&self, id: u32) -> (Duration, bool) {
             let start = self.clock.elapsed();
             loop {
-                match self.patient.schema(id) {
+                match self.retrying.schema(id) {
                     Err(RegistryError::Unavailable(_)) => self.clock.advance(STEP),
                     answer => return (self.clock.elapsed() - start, answer.is_ok()),
                 }
@@ -178,56 +179,60 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_comes_late_is_read() {
-        let world = World::new();
-        assert!(matches!(world.patient.schema(1), Err(RegistryError::Unavailable(_))));
-        world.registry.register("s", "\"int\"").unwrap();
-        let (held_up, read) = world.read(1);
-        assert!(read && held_up <= ASK_AGAIN_AFTER, "{held_up:?}");
+    fn an_id_that_is_registered_late_is_found() {
+        let fixture = Fixture::new();
+        assert!(matches!(fixture.retrying.schema(1), Err(RegistryError::Unavailable(_))));
+        fixture.registry.register("s", "\"int\"").unwrap();
+        let (waited, found) = fixture.read(1);
+        assert!(found && waited <= REQUEST_INTERVAL, "{waited:?}");
     }
 
     #[test]
-    fn an_id_that_never_comes_is_given_up() {
-        let world = World::new();
-        assert_eq!(world.read(7), (PATIENCE, false));
-        assert!(world.registry.questions() <= 51, "not at every look");
-        assert_eq!(world.read(7), (Duration::ZERO, false), "not again");
-        assert_eq!(world.read(8), (Duration::ZERO, false), "nor another one for a while");
-        world.clock.advance(REST);
-        assert_eq!(world.read(7), (Duration::ZERO, false), "that one never again");
-        assert_eq!(world.read(9), (PATIENCE, false));
+    fn an_unknown_id_is_given_up_after_the_wait() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.read(7), (UNKNOWN_ID_WAIT, false));
+        assert!(fixture.registry.requests() <= 51, "one request per interval");
+        assert_eq!(fixture.read(7), (Duration::ZERO, false), "it is not waited for again");
+        assert_eq!(fixture.read(8), (Duration::ZERO, false), "no id is, during the pause");
+        fixture.clock.advance(PAUSE_MIN);
+        assert_eq!(fixture.read(7), (Duration::ZERO, false), "nor is this one after it");
+        assert_eq!(fixture.read(9), (UNKNOWN_ID_WAIT, false));
     }
 
     #[test]
-    fn an_id_that_came_after_all_makes_waits_short_again() {
-        let world = World::new();
-        assert_eq!(world.read(7), (PATIENCE, false));
-        world.clock.advance(REST);
-        assert_eq!(world.read(8), (PATIENCE, false));
-        world.clock.advance(REST);
-        assert_eq!(world.read(9), (Duration::ZERO, false), "twice as long after the second");
-        world.clock.advance(REST);
-        assert!(matches!(world.patient.schema(1), Err(RegistryError::Unavailable(_))));
-        world.registry.register("s", "\"int\"").unwrap();
-        assert!(world.read(1).1);
-        assert_eq!(world.read(10), (PATIENCE, false));
-        world.clock.advance(REST);
-        assert_eq!(world.read(11), (PATIENCE, false), "as after the first");
+    fn an_id_that_is_found_resets_the_pause() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.read(7), (UNKNOWN_ID_WAIT, false));
+        fixture.clock.advance(PAUSE_MIN);
+        assert_eq!(fixture.read(8), (UNKNOWN_ID_WAIT, false));
+        fixture.clock.advance(PAUSE_MIN);
+        assert_eq!(fixture.read(9), (Duration::ZERO, false), "the second pause is twice as long");
+        fixture.clock.advance(PAUSE_MIN);
+        assert!(matches!(fixture.retrying.schema(1), Err(RegistryError::Unavailable(_))));
+        fixture.registry.register("s", "\"int\"").unwrap();
+        assert!(fixture.read(1).1);
+        assert_eq!(fixture.read(10), (UNKNOWN_ID_WAIT, false));
+        fixture.clock.advance(PAUSE_MIN);
+        assert_eq!(
+            fixture.read(11),
+            (UNKNOWN_ID_WAIT, false),
+            "the pause is the initial one again"
+        );
     }
 
     #[test]
-    fn garbage_holds_up_less_and_less() {
-        let world = World::new();
-        let mut held_up = Duration::ZERO;
+    fn arbitrary_ids_block_a_partition_for_a_bounded_time() {
+        let fixture = Fixture::new();
+        let mut waited = Duration::ZERO;
         let day = Duration::from_secs(24 * 60 * 60);
         let mut id = 1_000_000;
-        while world.clock.elapsed() < day {
-            held_up += world.read(id).0;
+        while fixture.clock.elapsed() < day {
+            waited += fixture.read(id).0;
             id += 1;
-            world.clock.advance(Duration::from_secs(1));
+            fixture.clock.advance(Duration::from_secs(1));
         }
-        assert!(held_up < Duration::from_secs(5 * 60), "{held_up:?} of a day");
-        world.registry.register("s", "\"int\"").unwrap();
-        assert_eq!(world.read(1), (Duration::ZERO, true), "what is there is read");
+        assert!(waited < Duration::from_secs(5 * 60), "{waited:?} of a day");
+        fixture.registry.register("s", "\"int\"").unwrap();
+        assert_eq!(fixture.read(1), (Duration::ZERO, true), "a known id is found at once");
     }
 }

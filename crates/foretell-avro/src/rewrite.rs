@@ -1,10 +1,11 @@
-//! Records of another schema, rewritten as records of ours: one pass over their bytes, step by step.
+//! Rewrites an encoded record of the writer schema as a record of the reader schema, in one pass over its bytes.
 
 use std::ops::Range;
 
 use crate::{
     resolution::{
-        ReaderField, Resolution, Step, StepId, WriterField, unknown_symbol, unresolvable,
+        Conversion, ConversionId, ReaderField, Resolution, WriterField, unknown_symbol,
+        unresolvable,
     },
     wire::{
         Cursor, DEPTH_MAX, Malformed, REWRITTEN_BYTES_MAX, write_blob, write_count, write_long,
@@ -12,19 +13,19 @@ use crate::{
 };
 
 impl Resolution {
-    /// Appends `datum`, a record of theirs, to `out` as a record of ours.
+    /// Appends `datum`, a record of the writer schema, to `out` as a record of the reader schema.
     ///
     /// # Errors
-    /// [`Malformed`] if it is not a whole record of theirs, or has a value that ours can't hold.
+    /// [`Malformed`] if it is not a complete record, or has a value that the reader schema cannot represent.
     pub(crate) fn rewrite(&self, datum: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut cursor = Cursor::new(datum);
-        self.run(self.root, &mut cursor, out, 0)?;
+        self.convert(self.root, &mut cursor, out, 0)?;
         cursor.finish()
     }
 
-    fn run(
+    fn convert(
         &self,
-        id: StepId,
+        id: ConversionId,
         cursor: &mut Cursor<'_>,
         out: &mut Vec<u8>,
         depth: usize,
@@ -32,45 +33,55 @@ impl Resolution {
         if depth > DEPTH_MAX {
             return Err(Malformed::Depth);
         }
-        match self.step(id) {
-            Step::Copy(node) => {
+        match self.conversion(id) {
+            Conversion::Unchanged(node) => {
                 let value = cursor.rest();
                 self.layout().skip(*node, cursor, depth)?;
                 out.extend_from_slice(&value[..value.len() - cursor.rest().len()]);
             }
-            Step::IntToLong => write_long(i64::from(cursor.int()?), out),
-            Step::IntToFloat => out.extend_from_slice(&(cursor.int()? as f32).to_le_bytes()),
-            Step::IntToDouble => out.extend_from_slice(&f64::from(cursor.int()?).to_le_bytes()),
-            Step::LongToFloat => out.extend_from_slice(&(cursor.long()? as f32).to_le_bytes()),
-            Step::LongToDouble => out.extend_from_slice(&(cursor.long()? as f64).to_le_bytes()),
-            Step::FloatToDouble => {
+            Conversion::IntToLong => write_long(i64::from(cursor.int()?), out),
+            Conversion::IntToFloat => out.extend_from_slice(&(cursor.int()? as f32).to_le_bytes()),
+            Conversion::IntToDouble => {
+                out.extend_from_slice(&f64::from(cursor.int()?).to_le_bytes())
+            }
+            Conversion::LongToFloat => {
+                out.extend_from_slice(&(cursor.long()? as f32).to_le_bytes())
+            }
+            Conversion::LongToDouble => {
+                out.extend_from_slice(&(cursor.long()? as f64).to_le_bytes())
+            }
+            Conversion::FloatToDouble => {
                 out.extend_from_slice(&f64::from(cursor.float()?).to_le_bytes());
             }
-            Step::Symbols(places) => match places[cursor.choice(places.len())?] {
-                Some(place) => write_count(place, out),
+            Conversion::Symbols(indexes) => match indexes[cursor.choice(indexes.len())?] {
+                Some(index) => write_count(index, out),
                 None => return Err(unknown_symbol()),
             },
-            Step::FromUnion(branches) => match &branches[cursor.choice(branches.len())?] {
-                Ok(value) => self.run(*value, cursor, out, depth + 1)?,
+            Conversion::FromUnion(branches) => match &branches[cursor.choice(branches.len())?] {
+                Ok(value) => self.convert(*value, cursor, out, depth + 1)?,
                 Err(reason) => return Err(unresolvable(reason)),
             },
-            Step::IntoUnion { branch, value } => {
+            Conversion::IntoUnion { branch, value } => {
                 write_count(*branch, out);
-                self.run(*value, cursor, out, depth + 1)?;
+                self.convert(*value, cursor, out, depth + 1)?;
             }
-            Step::Array(item) => {
-                self.block(cursor, out, |cursor, items| self.run(*item, cursor, items, depth + 1))?;
+            Conversion::Array(item) => {
+                self.block(cursor, out, |cursor, items| {
+                    self.convert(*item, cursor, items, depth + 1)
+                })?;
             }
-            Step::Map(value) => self.block(cursor, out, |cursor, items| {
+            Conversion::Map(value) => self.block(cursor, out, |cursor, items| {
                 write_blob(cursor.blob()?, items);
-                self.run(*value, cursor, items, depth + 1)
+                self.convert(*value, cursor, items, depth + 1)
             })?,
-            Step::Record { writer, reader } => self.record((writer, reader), cursor, out, depth)?,
+            Conversion::Record { writer, reader } => {
+                self.record(writer, reader, cursor, out, depth)?;
+            }
         }
         Ok(())
     }
 
-    /// All the items in one block, whatever blocks they came in.
+    /// Writes all items as one block, regardless of the blocks that they are read from.
     fn block(
         &self,
         cursor: &mut Cursor<'_>,
@@ -92,25 +103,26 @@ impl Resolution {
 
     fn record(
         &self,
-        (writer, reader): (&[WriterField], &[ReaderField]),
+        writer: &[WriterField],
+        reader: &[ReaderField],
         cursor: &mut Cursor<'_>,
         out: &mut Vec<u8>,
         depth: usize,
     ) -> Result<(), Malformed> {
         let mut values = Vec::with_capacity(cursor.rest().len().min(1024));
-        let mut places: Vec<Range<usize>> = Vec::with_capacity(writer.len());
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(writer.len());
         for field in writer {
             let start = values.len();
-            match field.step {
-                None => self.layout().skip(field.form, cursor, depth + 1)?,
-                Some(step) => self.run(step, cursor, &mut values, depth + 1)?,
+            match field.conversion {
+                None => self.layout().skip(field.node, cursor, depth + 1)?,
+                Some(conversion) => self.convert(conversion, cursor, &mut values, depth + 1)?,
             }
-            places.push(start..values.len());
+            ranges.push(start..values.len());
         }
         for field in reader {
             match field {
-                ReaderField::Theirs(number) => {
-                    out.extend_from_slice(&values[places[*number].clone()])
+                ReaderField::FromWriter(number) => {
+                    out.extend_from_slice(&values[ranges[*number].clone()])
                 }
                 ReaderField::Default(bytes) => out.extend_from_slice(bytes),
             }

@@ -1,5 +1,7 @@
-//! Rows of cells out of records of one schema, ours or another, by a plan that was made when its first record came.
-//! A record takes one pass over its bytes: text is borrowed from them, and what nobody asked for is stepped over.
+//! Reads rows of cells from encoded records, by a plan that is made once per writer schema.
+//!
+//! A record is read in one pass over its bytes: texts are borrowed from them, and fields that were not requested are
+//! skipped.
 
 use apache_avro::schema::{NamesRef, RecordField, RecordSchema, Schema};
 
@@ -8,18 +10,19 @@ use crate::{
     field_type::{Cell, FieldType},
     layout::{Layout, NodeId},
     resolution::{
-        ReaderField, Resolution, Step, StepId, WriterField, unknown_symbol, unresolvable,
+        Conversion, ConversionId, ReaderField, Resolution, WriterField, unknown_symbol,
+        unresolvable,
     },
     wire::{Cursor, Malformed},
 };
 
-/// A field of our schema.
+/// A field of the reader schema.
 pub(super) struct Column {
     pub(super) name: String,
-    pub(super) form: FieldType,
-    /// Its place in the row, if it was asked for.
-    pub(super) place: Option<usize>,
-    /// What is written where nothing else is, if there is such a thing.
+    pub(super) field_type: FieldType,
+    /// Index of the field's cell in a row; `None` if it was not requested.
+    pub(super) index: Option<usize>,
+    /// Encoded default of the field, or null if it may be; `None` if it must be written with a value.
     pub(super) default: Option<Vec<u8>>,
 }
 
@@ -27,47 +30,47 @@ impl Column {
     pub(super) fn new(
         field: &RecordField,
         names: &NamesRef,
-        asked: &[&str],
+        requested: &[&str],
     ) -> Result<Self, String> {
-        let form = FieldType::of(&field.schema, names)?;
+        let field_type = FieldType::of(&field.schema, names)?;
         let mut default = Vec::new();
         let default = match write_default(field, names, &mut default) {
             Ok(()) => Some(default),
             Err(_) => {
                 let mut null = Vec::new();
-                form.write(Cell::Null, &mut null).map(|()| null)
+                field_type.write(Cell::Null, &mut null).map(|()| null)
             }
         };
-        let place = asked.iter().position(|name| *name == field.name);
-        Ok(Self { name: field.name.clone(), form, place, default })
+        let index = requested.iter().position(|name| *name == field.name);
+        Ok(Self { name: field.name.clone(), field_type, index, default })
     }
 }
 
-/// How rows are filled from records of one schema.
+/// The plan that fills rows from records of one writer schema.
 pub(super) struct RowPlan {
     layout: Layout,
-    /// In the order in which they come.
+    /// Fields of the writer schema, in the order of their bytes.
     fields: Vec<Field>,
-    /// The cells that none of them fills, by their places.
-    lacking: Vec<(usize, Constant)>,
+    /// Cells of fields that the writer schema lacks, with their index in the row.
+    defaults: Vec<(usize, Constant)>,
 }
 
 struct Field {
     name: String,
-    reading: Reading,
-    /// Its place in the row, if it was asked for.
-    place: Option<usize>,
+    decoder: CellDecoder,
+    /// Index of the field's cell in the row; `None` if it was not requested.
+    index: Option<usize>,
 }
 
-/// What fills the cell of a field that their schema lacks.
+/// An owned cell: the default of a field that the writer schema lacks.
 enum Constant {
     Text(String),
     Bytes(Vec<u8>),
     Other(Cell<'static>),
 }
 
-/// What to make of a value.
-enum Reading {
+/// Decoder of an encoded value into a cell.
+enum CellDecoder {
     Null,
     Boolean,
     Int,
@@ -81,23 +84,23 @@ enum Reading {
     Text,
     Bytes,
     Fixed(usize),
-    /// Our symbol for each of theirs, if we have one.
+    /// For each symbol of the writer's enum, the reader's symbol; `None` if the reader lacks it.
     Symbols(Vec<Option<String>>),
-    Union(Vec<Reading>),
-    /// Nothing: our schema has no place for it, and why.
+    Union(Vec<CellDecoder>),
+    /// A branch that the reader schema cannot represent, with the reason.
     Refused(String),
-    /// No cell can hold it: a step over it.
+    /// A value that no cell can represent, or that was not requested: it is skipped.
     Other(NodeId),
 }
 
-/// What is wrong with a record, and in which of its fields.
+/// A malformed record, with the name of the malformed field if it is known.
 pub(super) struct RowError<'p> {
     pub(super) field: Option<&'p str>,
     pub(super) error: Malformed,
 }
 
 impl RowPlan {
-    /// For records of our schema, whose fields are `columns`.
+    /// The plan for records of the reader schema itself, whose fields are `columns`.
     pub(super) fn of_reader(
         columns: &[Column],
         record: &RecordSchema,
@@ -107,16 +110,17 @@ impl RowPlan {
         let mut fields = Vec::with_capacity(columns.len());
         for (column, field) in columns.iter().zip(&record.fields) {
             let node = layout.add(&field.schema, names)?;
-            let reading = match column.place {
-                Some(_) => Reading::as_it_is(&column.form, node, &layout),
-                None => Reading::Other(node),
+            let decoder = match column.index {
+                Some(_) => CellDecoder::unchanged(&column.field_type, node, &layout),
+                None => CellDecoder::Other(node),
             };
-            fields.push(Field { name: column.name.clone(), reading, place: column.place });
+            fields.push(Field { name: column.name.clone(), decoder, index: column.index });
         }
-        Ok(Self { layout, fields, lacking: Vec::new() })
+        Ok(Self { layout, fields, defaults: Vec::new() })
     }
 
-    /// For records of `writer`, held against our schema `reader`, whose fields are `columns` and whose plan is `plan`.
+    /// The plan for records of another writer schema. `columns` are the fields of `reader`, and `plan` is the plan for its
+    /// own records.
     pub(super) fn of_writer(
         writer: &Schema,
         reader: &Schema,
@@ -124,58 +128,58 @@ impl RowPlan {
         plan: &Self,
     ) -> Result<Self, String> {
         let resolution = Resolution::compile(writer, reader)?;
-        let (Some((their_fields, our_fields)), Schema::Record(record)) =
+        let (Some((writer_fields, reader_fields)), Schema::Record(record)) =
             (resolution.fields(), writer)
         else {
             return Err("it is not a record".to_owned());
         };
-        let stepped_over = |(field, their): (&RecordField, &WriterField)| Field {
+        let skipped = |(field, writer_field): (&RecordField, &WriterField)| Field {
             name: field.name.clone(),
-            reading: Reading::Other(their.form),
-            place: None,
+            decoder: CellDecoder::Other(writer_field.node),
+            index: None,
         };
-        let mut fields: Vec<Field> =
-            record.fields.iter().zip(their_fields).map(stepped_over).collect();
-        let mut lacking = Vec::new();
+        let mut fields: Vec<Field> = record.fields.iter().zip(writer_fields).map(skipped).collect();
+        let mut defaults = Vec::new();
         for (number, column) in columns.iter().enumerate() {
-            let Some(place) = column.place else { continue };
-            match &our_fields[number] {
-                ReaderField::Theirs(their_number) => {
-                    let WriterField { form, step } = their_fields[*their_number];
-                    let Some(step) = step else { continue };
-                    let field = &mut fields[*their_number];
-                    field.reading = Reading::resolved(&resolution, step, form, &column.form);
-                    field.place = Some(place);
+            let Some(index) = column.index else { continue };
+            match &reader_fields[number] {
+                ReaderField::FromWriter(writer_number) => {
+                    let WriterField { node, conversion } = writer_fields[*writer_number];
+                    let Some(conversion) = conversion else { continue };
+                    let field = &mut fields[*writer_number];
+                    field.decoder =
+                        CellDecoder::resolved(&resolution, conversion, node, &column.field_type);
+                    field.index = Some(index);
                 }
                 ReaderField::Default(bytes) => {
-                    let reading = &plan.fields[number].reading;
-                    let cell = reading.cell(&plan.layout, &mut Cursor::new(bytes));
+                    let decoder = &plan.fields[number].decoder;
+                    let cell = decoder.cell(&plan.layout, &mut Cursor::new(bytes));
                     let cell = cell.map_err(|error| error.to_string())?;
-                    lacking.push((place, Constant::new(cell)));
+                    defaults.push((index, Constant::new(cell)));
                 }
             }
         }
-        Ok(Self { layout: resolution.into_layout(), fields, lacking })
+        Ok(Self { layout: resolution.into_layout(), fields, defaults })
     }
 
-    /// Fills `row`.
+    /// Reads `datum` into `row`, which has one cell per requested field.
     pub(super) fn read<'a>(
         &'a self,
         datum: &'a [u8],
         row: &mut [Cell<'a>],
     ) -> Result<(), RowError<'a>> {
         let mut cursor = Cursor::new(datum);
-        for Field { name, reading, place } in &self.fields {
-            let cell = reading.cell(&self.layout, &mut cursor);
+        for Field { name, decoder, index } in &self.fields {
+            let cell = decoder.cell(&self.layout, &mut cursor);
             let cell = cell.map_err(|error| RowError { field: Some(name), error })?;
-            if let Some(place) = place {
-                row[*place] = cell;
+            if let Some(index) = index {
+                row[*index] = cell;
             }
         }
-        // Every cell was read within bounds; so what is left is all that can still be wrong.
+        // Every value was read within bounds; only trailing bytes can still be wrong.
         cursor.finish().map_err(|error| RowError { field: None, error })?;
-        for (place, default) in &self.lacking {
-            row[*place] = default.cell();
+        for (index, default) in &self.defaults {
+            row[*index] = default.cell();
         }
         Ok(())
     }
@@ -203,10 +207,10 @@ impl Constant {
     }
 }
 
-impl Reading {
-    /// A value of `form` that lies in its bytes as `node` says.
-    fn as_it_is(form: &FieldType, node: NodeId, layout: &Layout) -> Self {
-        match form {
+impl CellDecoder {
+    /// The decoder of a value of `field_type`, which has the wire layout `node` and needs no conversion.
+    fn unchanged(field_type: &FieldType, node: NodeId, layout: &Layout) -> Self {
+        match field_type {
             FieldType::Null => Self::Null,
             FieldType::Boolean => Self::Boolean,
             FieldType::Int => Self::Int,
@@ -219,47 +223,59 @@ impl Reading {
             FieldType::Symbols(symbols) => {
                 Self::Symbols(symbols.iter().cloned().map(Some).collect())
             }
-            FieldType::Union(forms) => {
-                let branches = forms.iter().zip(layout.branches(node));
+            FieldType::Union(types) => {
+                let branches = types.iter().zip(layout.branches(node));
                 Self::Union(
-                    branches.map(|(form, node)| Self::as_it_is(form, *node, layout)).collect(),
+                    branches
+                        .map(|(field_type, node)| Self::unchanged(field_type, *node, layout))
+                        .collect(),
                 )
             }
             FieldType::Other => Self::Other(node),
         }
     }
 
-    /// A value of theirs that lies in its bytes as `node` says, and becomes one of our `form` by `step`.
-    fn resolved(resolution: &Resolution, step: StepId, node: NodeId, form: &FieldType) -> Self {
-        match (resolution.step(step), form) {
-            (Step::FromUnion(branches), form) => {
+    /// The decoder of a value of the writer schema, which has the wire layout `node` and is converted by `conversion` into
+    /// one of `field_type`.
+    fn resolved(
+        resolution: &Resolution,
+        conversion: ConversionId,
+        node: NodeId,
+        field_type: &FieldType,
+    ) -> Self {
+        match (resolution.conversion(conversion), field_type) {
+            (Conversion::FromUnion(branches), field_type) => {
                 let nodes = resolution.layout().branches(node);
-                let branch = |(step, node): (&Result<StepId, String>, &NodeId)| match step {
-                    Ok(step) => Self::resolved(resolution, *step, *node, form),
-                    Err(reason) => Self::Refused(reason.clone()),
-                };
+                let branch =
+                    |(conversion, node): (&Result<ConversionId, String>, &NodeId)| match conversion
+                    {
+                        Ok(value) => Self::resolved(resolution, *value, *node, field_type),
+                        Err(reason) => Self::Refused(reason.clone()),
+                    };
                 Self::Union(branches.iter().zip(nodes).map(branch).collect())
             }
-            (Step::IntoUnion { branch, value }, FieldType::Union(forms)) => {
-                Self::resolved(resolution, *value, node, &forms[*branch])
+            (Conversion::IntoUnion { branch, value }, FieldType::Union(types)) => {
+                Self::resolved(resolution, *value, node, &types[*branch])
             }
-            (Step::Copy(_), form) => Self::as_it_is(form, node, resolution.layout()),
-            (Step::IntToLong, _) => Self::Int,
-            (Step::IntToFloat, _) => Self::IntAsFloat,
-            (Step::IntToDouble, _) => Self::IntAsDouble,
-            (Step::LongToFloat, _) => Self::LongAsFloat,
-            (Step::LongToDouble, _) => Self::LongAsDouble,
-            (Step::FloatToDouble, _) => Self::Float,
-            (Step::Symbols(places), FieldType::Symbols(symbols)) => {
-                let reader = |place: &Option<usize>| Some(symbols[(*place)?].clone());
-                Self::Symbols(places.iter().map(reader).collect())
+            (Conversion::Unchanged(_), field_type) => {
+                Self::unchanged(field_type, node, resolution.layout())
+            }
+            (Conversion::IntToLong, _) => Self::Int,
+            (Conversion::IntToFloat, _) => Self::IntAsFloat,
+            (Conversion::IntToDouble, _) => Self::IntAsDouble,
+            (Conversion::LongToFloat, _) => Self::LongAsFloat,
+            (Conversion::LongToDouble, _) => Self::LongAsDouble,
+            (Conversion::FloatToDouble, _) => Self::Float,
+            (Conversion::Symbols(indexes), FieldType::Symbols(symbols)) => {
+                let symbol = |index: &Option<usize>| Some(symbols[(*index)?].clone());
+                Self::Symbols(indexes.iter().map(symbol).collect())
             }
             (
-                Step::Symbols(_)
-                | Step::IntoUnion { .. }
-                | Step::Array(_)
-                | Step::Map(_)
-                | Step::Record { .. },
+                Conversion::Symbols(_)
+                | Conversion::IntoUnion { .. }
+                | Conversion::Array(_)
+                | Conversion::Map(_)
+                | Conversion::Record { .. },
                 _,
             ) => Self::Other(node),
         }

@@ -1,4 +1,4 @@
-//! A value of a type, where any will do: what stands in a field that must have one and that nobody looks at.
+//! Arbitrary values of a type, for required fields whose value does not matter.
 
 use apache_avro::schema::{InnerDecimalSchema, NamesRef, Schema, UuidSchema};
 
@@ -7,16 +7,16 @@ use crate::{
     wire::{write_blob, write_count, write_long},
 };
 
-/// A record that contains itself, other than in a union with an end, has no value at all.
+/// Maximum nesting depth: a record that always contains itself has no finite value.
 const DEPTH_MAX: usize = 32;
-/// How many values it may take: branches of unions within records within branches are many times as many.
+/// Maximum number of values that are tried, because nested unions multiply the branches to try.
 const VALUES_MAX: usize = 10_000;
 const NIL_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Appends a value of `schema`: zero, empty, null, or the first there is.
+/// Appends a value of `schema`: zero, empty, null, or the first symbol or branch.
 ///
 /// # Errors
-/// If it has none.
+/// A message, if no value is found within the bounds.
 pub(crate) fn write_sample(
     schema: &Schema,
     names: &NamesRef,
@@ -27,7 +27,7 @@ pub(crate) fn write_sample(
 
 struct Sampler<'n> {
     names: &'n NamesRef<'n>,
-    /// Written so far.
+    /// Number of values tried so far.
     values: usize,
 }
 
@@ -63,7 +63,7 @@ impl Sampler<'_> {
             },
             Schema::Duration(fixed) => out.resize(out.len() + fixed.size, 0),
             Schema::Enum(_) => write_count(0, out),
-            // An empty one: no block follows.
+            // An empty collection has no block.
             Schema::Array(_) | Schema::Map(_) => out.push(0),
             Schema::Record(record) => {
                 for field in &record.fields {
@@ -72,7 +72,7 @@ impl Sampler<'_> {
             }
             Schema::Ref { name } => self.write(definition(name, self.names)?, depth, out)?,
             Schema::Union(union) => {
-                // Null, if it may be; and what has no parts before what may contain itself.
+                // Null first, then types that cannot be recursive.
                 let mut branches: Vec<_> = union.variants().iter().enumerate().collect();
                 branches.sort_by_key(|(_, branch)| match branch {
                     Schema::Null => 0,
@@ -86,7 +86,7 @@ impl Sampler<'_> {
                 });
                 out.extend(found.ok_or("no branch of its union has a value")?);
             }
-            other => return Err(format!("nothing is known of values of type {other:?}")),
+            other => return Err(format!("values of type {other:?} are not supported")),
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_may_contain_itself_many_times_is_no_work_without_end() {
+    fn the_search_in_recursive_unions_is_bounded() {
         let fields = |branches: &str| {
             let field = |name: char| format!(r#"{{"name":"{name}","type":{branches}}}"#);
             ('a'..='f').map(field).collect::<Vec<_>>().join(",")
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_has_a_value_that_another_reader_takes() {
+    fn apache_avro_decodes_the_sample_of_every_type() {
         for schema in [
             r#""boolean""#,
             r#""int""#,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_has_none() {
+    fn a_record_that_always_contains_itself_has_no_sample() {
         let endless = r#"{"type":"record","name":"Node","fields":[{"name":"next","type":"Node"}]}"#;
         assert!(sample(endless).unwrap_err().contains("contains itself"));
     }

@@ -1,10 +1,10 @@
-//! Types without parts: which of them have the same bytes, and what those that are times count.
+//! Scalar types: their encoding, and the unit of those that are dates or times.
 
 use apache_avro::schema::{InnerDecimalSchema, Schema, UuidSchema};
 
 use crate::layout::is_long;
 
-/// What a scalar is on the wire.
+/// The encoding of a scalar type; types with the same base have the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Base {
     Null,

@@ -1,18 +1,17 @@
-//! Avro's binary encoding of single values, read from bytes that nobody vouches for
+//! Avro's binary encoding of single values, decoded from untrusted bytes
 //! (<https://avro.apache.org/docs/1.12.0/specification/#binary-encoding>).
 
-/// How deep values may be nested: far beyond any schema we read, far from the end of the stack.
+/// Maximum nesting depth of values: far more than schemas have, and far from overflowing the stack.
 pub(crate) const DEPTH_MAX: usize = 64;
 
-/// How many array items that take no byte at all (nulls) one record may have: without a bound, ten
-/// bytes could keep us counting for ever.
+/// Maximum number of items in a record that take no bytes (nulls). Without a bound, a block count of ten bytes could cause
+/// an endless loop.
 const EMPTY_ITEMS_MAX: usize = 65_536;
 
-/// How large a record may become when it is rewritten: an item of one byte may be one of a kilobyte by our schema's
-/// defaults.
+/// Maximum size of a rewritten record: the reader schema's defaults can turn an item of one byte into one of a kilobyte.
 pub(crate) const REWRITTEN_BYTES_MAX: usize = 64 << 20;
 
-/// Why bytes are not what their schema says.
+/// Reasons why bytes are not a record of their schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
     #[error("it ends in the middle of a value")]
@@ -33,14 +32,14 @@ pub(crate) enum Malformed {
     Depth,
     #[error("more than {EMPTY_ITEMS_MAX} empty items")]
     EmptyItems,
-    #[error("more than {REWRITTEN_BYTES_MAX} bytes when it is read with our schema")]
+    #[error("more than {REWRITTEN_BYTES_MAX} bytes when it is read with the reader schema")]
     TooLarge,
-    /// Well-formed, but our schema has no place for this value.
+    /// A well-formed value that the reader schema cannot represent.
     #[error("{0}")]
     Unresolvable(String),
 }
 
-/// What is left to read of a datum.
+/// A position in a datum that is being decoded.
 #[derive(Debug)]
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
@@ -57,7 +56,7 @@ impl<'a> Cursor<'a> {
         self.rest
     }
 
-    /// Succeeds if nothing is left.
+    /// Checks that no bytes remain.
     pub(crate) fn finish(&self) -> Result<(), Malformed> {
         match self.rest.len() {
             0 => Ok(()),
@@ -127,13 +126,12 @@ impl<'a> Cursor<'a> {
     pub(crate) fn choice(&mut self, count: usize) -> Result<usize, Malformed> {
         let index = self.long()?;
         match usize::try_from(index) {
-            Ok(place) if place < count => Ok(place),
+            Ok(index) if index < count => Ok(index),
             _ => Err(Malformed::Choice { index, count }),
         }
     }
 
-    /// Reads the blocks of an array or a map, calling `item` for every one, and returns how many
-    /// there were.
+    /// Reads the blocks of an array or a map; calls `item` to read each item, and returns their number.
     pub(crate) fn items(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<(), Malformed>,
@@ -145,7 +143,7 @@ impl<'a> Cursor<'a> {
                 return Ok(items);
             }
             if count < 0 {
-                // The block's size in bytes: for readers that jump over it.
+                // The block's size in bytes, for readers that skip it.
                 self.long()?;
             }
             for _ in 0..count.unsigned_abs() {
@@ -163,7 +161,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends an int or a long: zigzag, then seven bits a byte, the lowest first.
+/// Appends an int or a long: zigzag encoding, then seven bits per byte, the lowest first.
 pub(crate) fn write_long(value: i64, out: &mut Vec<u8>) {
     let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while zigzag > 0x7f {
@@ -190,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn longs_as_the_specification_has_them() {
+    fn longs_are_encoded_as_in_the_specification() {
         let cases: [(i64, &[u8]); 7] = [
             (0, &[0]),
             (-1, &[1]),
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn malformed_values_are_refused() {
         assert_eq!(Cursor::new(&[0x80]).long(), Err(Malformed::Truncated));
         assert_eq!(Cursor::new(&[0xff; 11]).long(), Err(Malformed::Overflow));
         assert_eq!(Cursor::new(&[0x80, 0x80, 0x80, 0x80, 0x20]).int(), Err(Malformed::Overflow));
@@ -232,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn longs_come_back(value: i64) {
+        fn longs_survive_a_round_trip(value: i64) {
             let mut written = Vec::new();
             write_long(value, &mut written);
             prop_assert_eq!(Cursor::new(&written).long(), Ok(value));

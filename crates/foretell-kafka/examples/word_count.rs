@@ -1,7 +1,7 @@
-//! Counts words on a Kafka: `cargo run -p foretell-kafka --example word_count -- localhost:9092`.
+//! Counts words on a Kafka cluster: `cargo run -p foretell-kafka --example word_count -- localhost:9092`.
 //!
-//! The topology and the run are those of foretell-streams' example; only the broker differs. The topics remain: a second
-//! run goes on counting.
+//! The topology is that of foretell-streams' example; only the broker differs. The topics are kept, so a second run continues
+//! to count.
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 
@@ -17,7 +17,7 @@ mod topology;
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(bootstrap_servers) = std::env::args().nth(1) else {
         return Err(
-            "name a broker: cargo run -p foretell-kafka --example word_count -- localhost:9092"
+            "no broker given: cargo run -p foretell-kafka --example word_count -- localhost:9092"
                 .into(),
         );
     };

@@ -1,4 +1,4 @@
-//! Questions about topics, and their creation.
+//! Metadata requests, and the creation of topics.
 
 use std::{
     collections::BTreeMap,
@@ -24,8 +24,8 @@ use crate::{
     deadline::{Deadline, pause_for},
     error::{Recovery, broker_error, recovery},
     logging::LogOnly,
+    record_limits::RecordLimits,
     token,
-    topic_limits::Limits,
     unreachable::{ErrorCollector, Unreachable},
     watermarks::watermarks,
 };
@@ -35,55 +35,55 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// How long somebody has to answer.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Time limit of a request.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a new topic may take until all its partitions have leaders.
-const USABLE_WITHIN: Duration = Duration::from_secs(30);
+/// Time within which all partitions of a new topic must have leaders.
+const LEADERS_WITHIN: Duration = Duration::from_secs(30);
 
-/// One look for a broker: in between, librdkafka's complaints are heard.
-const LOOK: Duration = Duration::from_secs(2);
+/// Time limit of one attempt to reach a broker; librdkafka's errors are collected between attempts.
+const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// A topic that does not exist is asked for again, of any broker, for so long: one that has just started, or is
-/// cut off from the others, may not know what they know. A new topic is known everywhere in well under a second.
-const ABSENT_FOR: Duration = Duration::from_secs(3);
+/// Time for which a topic must be reported as unknown before it is taken to be absent. A broker that has just started, or is
+/// partitioned from the others, may have old metadata. A new topic is known to all brokers in well under a second.
+const ABSENCE_CONFIRMED_AFTER: Duration = Duration::from_secs(3);
 
-/// Complaints heard in one go: an error and some log lines for each broker.
-const HEARD_MAX: usize = 100;
+/// Maximum number of events served at once: an error and some log lines for each broker.
+const EVENTS_MAX: usize = 100;
 
-/// Between two questions.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Pause between two attempts of a request.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl ConsumerContext for LogOnly {}
 
-/// One connection for all questions.
+/// The clients for metadata and administration that all parts of a [`KafkaBroker`](crate::KafkaBroker) share.
 pub(crate) struct Admin {
     metadata: BaseConsumer<ErrorCollector>,
-    /// Asks for the ends of partitions: a client asks by the isolation level that it is configured for.
+    /// Looks up the ends of partitions including uncommitted records. The isolation level is a setting of a client.
     uncommitted: BaseConsumer<ErrorCollector>,
     client: AdminClient<LogOnly>,
-    /// What topics take: asked once a process, so that nobody has to ask in the middle of an outage.
-    pub(crate) topic_limits: Mutex<BTreeMap<Topic, Limits>>,
-    /// The client's, for a token that has to be shown again.
+    /// Limits of topics, looked up once per process, so that a new producer needs no request during an outage.
+    pub(crate) topic_limits: Mutex<BTreeMap<Topic, RecordLimits>>,
+    /// Configuration of `client`, from which its token is renewed.
     settings: ClientConfig,
     clock: Arc<dyn Clock>,
 }
 
 impl Admin {
-    /// Connects, and waits until a broker has answered.
+    /// Connects, and waits until a broker has responded.
     pub(crate) fn connect(
         config: &KafkaConfig,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Unreachable> {
-        let metadata = listener(&config.metadata(Isolation::ReadCommitted))?;
+        let metadata = connecting_consumer(&config.metadata(Isolation::ReadCommitted))?;
         wait_for_a_broker(&metadata, config, clock)?;
-        // Not before: each client complains for itself of nobody being there.
-        let uncommitted = listener(&config.metadata(Isolation::ReadUncommitted))?;
+        // Created only now, because each client reports unreachable brokers itself.
+        let uncommitted = connecting_consumer(&config.metadata(Isolation::ReadUncommitted))?;
         metadata.context().connected();
         uncommitted.context().connected();
         let settings = config.admin();
         let client = settings
-            .create_with_context(LogOnly)
+            .create_with_context(LogOnly::default())
             .map_err(|error| refused(broker_error("connect", &error)))?;
         Ok(Self {
             metadata,
@@ -95,33 +95,33 @@ impl Admin {
         })
     }
 
-    /// What the cluster says of itself, of one topic or of all.
+    /// Metadata of the cluster, with one topic or all.
     pub(crate) fn metadata(&self, topic: Option<&Topic>) -> KafkaResult<Metadata> {
         self.serve();
-        self.metadata.fetch_metadata(topic.map(Topic::as_str), ANSWER_WITHIN)
+        self.metadata.fetch_metadata(topic.map(Topic::as_str), REQUEST_TIMEOUT)
     }
 
-    /// The cluster's own name for itself.
+    /// Id of the cluster, if it has one.
     pub(crate) fn cluster_id(&self) -> Option<String> {
-        self.metadata.client().fetch_cluster_id(ANSWER_WITHIN)
+        self.metadata.client().fetch_cluster_id(REQUEST_TIMEOUT)
     }
 
-    /// The settings of a topic or a broker, those that have a value.
+    /// Settings of a topic or a broker that have a value.
     pub(crate) fn settings_of(
         &self,
-        what: &ResourceSpecifier<'_>,
+        resource: &ResourceSpecifier<'_>,
     ) -> KafkaResult<BTreeMap<String, String>> {
-        self.settings_within(ANSWER_WITHIN, what)
+        self.settings_within(REQUEST_TIMEOUT, resource)
     }
 
     fn settings_within(
         &self,
         within: Duration,
-        what: &ResourceSpecifier<'_>,
+        resource: &ResourceSpecifier<'_>,
     ) -> KafkaResult<BTreeMap<String, String>> {
         token::install(self.client.inner(), &self.settings)?;
-        let asked = self.client.describe_configs([what], &options(within));
-        let answer = wait_for(asked, within, &self.clock)?;
+        let response = self.client.describe_configs([resource], &options(within));
+        let answer = wait_for(response, within, &self.clock)?;
         let described = answer.into_iter().next().unwrap_or(Err(Code::NoEnt));
         let entries = described.map_err(KafkaError::AdminOp)?.entries.into_iter();
         Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
@@ -144,47 +144,48 @@ impl Admin {
         }
     }
 
-    /// How many partitions `topic` has; none if it does not exist, which is to be heard for [`ABSENT_FOR`].
+    /// Number of partitions of `topic`; `None` if it is reported as unknown for [`ABSENCE_CONFIRMED_AFTER`].
     pub(crate) fn partitions(&self, topic: &Topic) -> Result<Option<u32>, BrokerError> {
-        self.partitions_unless(topic, ABSENT_FOR)
+        self.partitions_within(topic, ABSENCE_CONFIRMED_AFTER)
     }
 
-    /// The same; that the topic does not exist is believed after `absent_for`.
-    fn partitions_unless(
+    /// Number of partitions of `topic`; `None` if it is reported as unknown for `absent_for`.
+    fn partitions_within(
         &self,
         topic: &Topic,
         absent_for: Duration,
     ) -> Result<Option<u32>, BrokerError> {
-        let deadline = Deadline::within(ANSWER_WITHIN, &self.clock);
+        let deadline = Deadline::within(REQUEST_TIMEOUT, &self.clock);
         let mut absent: Option<Deadline> = None;
         loop {
-            match self.look(topic) {
+            match self.topic_state(topic) {
                 Err(BrokerError::Retry(_)) if !deadline.passed() => {}
-                // From the first such answer on: a question that nobody answered says nothing.
+                // The time counts from the first such response; a failed request proves nothing.
                 Ok(None)
                     if !absent_for.is_zero() && absent.as_ref().is_none_or(|end| !end.passed()) =>
                 {
                     absent.get_or_insert_with(|| Deadline::within(absent_for, &self.clock));
                 }
-                answer => return Ok(answer?.map(|seen| seen.partitions)),
+                answer => return Ok(answer?.map(|state| state.partitions)),
             }
-            pause_for(ASK_AGAIN_AFTER);
+            pause_for(RETRY_INTERVAL);
         }
     }
 
-    /// The largest record batch that `topic` takes, in bytes, if we may know; also none if nobody says so soon. A worker asks
-    /// before its first record for each topic, and must not be kept from polling its group.
+    /// `max.message.bytes` of `topic`: its maximum size of a record batch. `None` if it is not allowed to be read, or the
+    /// response takes longer than one attempt: a worker looks it up before its first record for each topic, and must poll its
+    /// group again soon.
     pub(crate) fn message_bytes_max(&self, topic: &Topic) -> Option<usize> {
-        let settings = self.settings_within(LOOK, &ResourceSpecifier::Topic(topic.as_str()));
+        let settings = self.settings_within(ATTEMPT, &ResourceSpecifier::Topic(topic.as_str()));
         settings.ok()?.get("max.message.bytes")?.parse().ok()
     }
 
-    /// Creates those of `specs` that do not exist, waits until they can be used, and returns their names.
+    /// Creates the topics that do not exist, waits until their partitions have leaders, and returns their names.
     pub(crate) fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<Topic>, BrokerError> {
         let mut missing = Vec::new();
         for spec in specs {
-            // The caller learns if the topic exists after all.
-            match self.partitions_unless(&spec.name, Duration::ZERO)? {
+            // If the topic exists after all, its creation below reports that.
+            match self.partitions_within(&spec.name, Duration::ZERO)? {
                 Some(partitions) => same_partitions(spec, partitions)?,
                 None => missing.push(spec),
             }
@@ -199,13 +200,13 @@ impl Admin {
         Ok(created)
     }
 
-    /// False if somebody else was quicker.
+    /// Creates a topic; false if it exists already.
     fn create(&self, spec: &TopicSpec) -> Result<bool, BrokerError> {
         let settings = settings(spec);
         let partitions = i32::try_from(spec.partitions).map_err(|_| {
             BrokerError::Fatal(format!("{}: {} partitions", spec.name, spec.partitions))
         })?;
-        // -1: as many replicas as the broker makes by default (Kafka 2.4, KIP-464; Redpanda too).
+        // -1: the broker's default replication factor (Kafka 2.4, KIP-464; Redpanda too).
         let replication = TopicReplication::Fixed(-1);
         let mut topic = NewTopic::new(spec.name.as_str(), partitions, replication);
         for (name, value) in &settings {
@@ -214,9 +215,9 @@ impl Admin {
         let doing = format!("create topic {}", spec.name);
         let failed = |error: KafkaError| broker_error(&doing, &error);
         token::install(self.client.inner(), &self.settings).map_err(failed)?;
-        let options = options(ANSWER_WITHIN);
-        let asked = self.client.create_topics([&topic], &options);
-        let answer = wait_for(asked, ANSWER_WITHIN, &self.clock).map_err(failed)?;
+        let options = options(REQUEST_TIMEOUT);
+        let response = self.client.create_topics([&topic], &options);
+        let answer = wait_for(response, REQUEST_TIMEOUT, &self.clock).map_err(failed)?;
         match answer.into_iter().next() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(false),
             Some(Err((_, code))) => {
@@ -233,11 +234,11 @@ impl Admin {
     }
 
     fn wait_until_usable(&self, spec: &TopicSpec) -> Result<(), BrokerError> {
-        let deadline = Deadline::within(USABLE_WITHIN, &self.clock);
+        let deadline = Deadline::within(LEADERS_WITHIN, &self.clock);
         loop {
-            match self.look(&spec.name) {
-                Ok(Some(seen)) if seen.all_have_leaders => {
-                    return same_partitions(spec, seen.partitions);
+            match self.topic_state(&spec.name) {
+                Ok(Some(state)) if state.all_have_leaders => {
+                    return same_partitions(spec, state.partitions);
                 }
                 Ok(_) | Err(BrokerError::Retry(_)) => (),
                 Err(error) => return Err(error),
@@ -246,36 +247,36 @@ impl Admin {
                 return Err(BrokerError::Retry(format!(
                     "topic {} was created, but has partitions without a leader after {} s",
                     spec.name,
-                    USABLE_WITHIN.as_secs()
+                    LEADERS_WITHIN.as_secs()
                 )));
             }
-            pause_for(ASK_AGAIN_AFTER);
+            pause_for(RETRY_INTERVAL);
         }
     }
 
-    fn look(&self, topic: &Topic) -> Result<Option<Seen>, BrokerError> {
-        let doing = format!("look at topic {topic}");
+    fn topic_state(&self, topic: &Topic) -> Result<Option<TopicState>, BrokerError> {
+        let doing = format!("look up topic {topic}");
         let metadata = self.metadata(Some(topic)).map_err(|error| broker_error(&doing, &error))?;
-        let Some(found) = metadata.topics().iter().find(|seen| seen.name() == topic.as_str())
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic.as_str())
         else {
             return Ok(None);
         };
         if let Some(error) = found.error() {
-            // Before its partitions are touched: there is no list of them.
+            // Checked before the partitions, of which there is no list then.
             let code = Code::from(error);
             let missing = matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
             let error = broker_error(&doing, &KafkaError::MetadataFetch(code));
             return if missing { Ok(None) } else { Err(error) };
         }
         let partitions = found.partitions();
-        Ok(Some(Seen {
+        Ok(Some(TopicState {
             partitions: u32::try_from(partitions.len())
                 .expect("Kafka counts partitions in 31 bits"),
             all_have_leaders: partitions.iter().all(|partition| partition.leader() >= 0),
         }))
     }
 
-    /// Takes librdkafka's log lines and complaints.
+    /// Serves librdkafka's log lines and errors.
     fn serve(&self) {
         serve(&self.metadata);
         serve(&self.uncommitted);
@@ -287,46 +288,47 @@ fn wait_for_a_broker(
     config: &KafkaConfig,
     clock: &Arc<dyn Clock>,
 ) -> Result<(), Unreachable> {
-    let deadline = Deadline::within(ANSWER_WITHIN, clock);
+    let deadline = Deadline::within(REQUEST_TIMEOUT, clock);
     while !deadline.passed() {
         serve(metadata);
-        if metadata.fetch_metadata(None, deadline.remaining().min(LOOK)).is_ok() {
+        if metadata.fetch_metadata(None, deadline.remaining().min(ATTEMPT)).is_ok() {
             return Ok(());
         }
         serve(metadata);
         if metadata.context().is_refused() {
             break;
         }
-        pause_for(ASK_AGAIN_AFTER);
+        pause_for(RETRY_INTERVAL);
     }
     let mut collector = metadata.context();
-    let listener;
-    if collector.may_be_hanging_up() {
-        listener = listen_for_hang_ups(config, clock)?;
-        collector = listener.context();
+    let consumer;
+    if collector.may_be_disconnecting() {
+        consumer = collect_disconnects(config, clock)?;
+        collector = consumer.context();
     }
-    Err(collector.unreachable(&config.bootstrap_servers, ANSWER_WITHIN.as_secs()))
+    Err(collector.unreachable(&config.bootstrap_servers, REQUEST_TIMEOUT.as_secs()))
 }
 
-/// Connections that end are passed over, since idle ones do all the time; but one that ends where it should
-/// begin tells that the listener expects something else. So a client of its own listens for that.
-fn listen_for_hang_ups(
+/// Connects once more, with a consumer that logs closed connections. Other clients do not log them, because idle connections
+/// are closed regularly; but one that is closed during its handshake means that the listener expects another protocol.
+fn collect_disconnects(
     config: &KafkaConfig,
     clock: &Arc<dyn Clock>,
 ) -> Result<BaseConsumer<ErrorCollector>, Unreachable> {
     let mut all = config.metadata(Isolation::ReadCommitted);
     all.set("log.connection.close", "true");
-    let listener = listener(&all)?;
-    let deadline = Deadline::within(LOOK, clock);
-    while !deadline.passed() && listener.context().may_be_hanging_up() {
-        // Without a question it would not even connect.
-        drop(listener.fetch_metadata(None, ASK_AGAIN_AFTER));
-        serve(&listener);
+    let consumer = connecting_consumer(&all)?;
+    let deadline = Deadline::within(ATTEMPT, clock);
+    while !deadline.passed() && consumer.context().may_be_disconnecting() {
+        // A client connects only when it has a request.
+        drop(consumer.fetch_metadata(None, RETRY_INTERVAL));
+        serve(&consumer);
     }
-    Ok(listener)
+    Ok(consumer)
 }
 
-fn listener(config: &ClientConfig) -> Result<BaseConsumer<ErrorCollector>, Unreachable> {
+/// A consumer that collects the errors of its connections.
+fn connecting_consumer(config: &ClientConfig) -> Result<BaseConsumer<ErrorCollector>, Unreachable> {
     let made = config.create_with_context(ErrorCollector::default());
     let made = made.and_then(|consumer: BaseConsumer<ErrorCollector>| {
         token::install(consumer.client(), config).map(|()| consumer)
@@ -335,17 +337,18 @@ fn listener(config: &ClientConfig) -> Result<BaseConsumer<ErrorCollector>, Unrea
 }
 
 fn serve(consumer: &BaseConsumer<ErrorCollector>) {
-    for _ in 0..HEARD_MAX {
+    for _ in 0..EVENTS_MAX {
         drop(consumer.poll(Duration::ZERO));
     }
 }
 
-/// The settings can't be right.
+/// The error for settings that librdkafka refuses.
 fn refused(error: BrokerError) -> Unreachable {
     Unreachable { detail: error.to_string(), fix: "correct it in [broker]".to_owned() }
 }
 
-struct Seen {
+/// State of a topic in the cluster's metadata.
+struct TopicState {
     partitions: u32,
     all_have_leaders: bool,
 }
@@ -360,7 +363,7 @@ fn same_partitions(spec: &TopicSpec, found: u32) -> Result<(), BrokerError> {
     )))
 }
 
-/// A topic's settings as Kafka names them.
+/// Kafka's settings for a topic.
 fn settings(spec: &TopicSpec) -> Vec<(&'static str, String)> {
     let (policy, retention) = match spec.cleanup {
         Cleanup::Delete { retention } => ("delete", retention.map_or(-1, whole_millis)),
@@ -386,8 +389,8 @@ fn options(within: Duration) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within))
 }
 
-/// Runs rdkafka's futures, which its own thread completes: no runtime is needed, and none must be
-/// in the way, for this may be called from inside one. librdkafka has to answer `within`, and may forget it: twice that is the end.
+/// Blocks on one of rdkafka's futures, which its own thread completes. It needs no async runtime, and can be called inside
+/// one. librdkafka should complete it `within` the time limit; since it may not, it fails after twice that time.
 fn wait_for<T>(
     future: impl Future<Output = KafkaResult<T>>,
     within: Duration,
@@ -431,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_have_kafkas_names() {
+    fn topic_settings_have_kafkas_names() {
         let day = Duration::from_secs(86_400);
         check(
             Cleanup::Delete { retention: None },
@@ -469,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn another_number_of_partitions_is_refused_with_the_way_out() {
+    fn another_number_of_partitions_is_refused_with_a_fix() {
         let spec = TopicSpec {
             name: Topic::new("outcomes"),
             partitions: 4,
@@ -484,15 +487,15 @@ mod tests {
     }
 
     #[test]
-    fn a_future_is_waited_for_and_not_for_ever() {
+    fn waiting_for_a_future_is_bounded() {
         let clock = Arc::new(ManualClock::at(WallTime(0)));
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        assert_eq!(wait_for(std::future::ready(Ok(7)), ANSWER_WITHIN, &time), Ok(7));
+        assert_eq!(wait_for(std::future::ready(Ok(7)), REQUEST_TIMEOUT, &time), Ok(7));
         let never = std::future::poll_fn(|_| -> Poll<KafkaResult<()>> {
-            clock.advance(ANSWER_WITHIN * 3);
+            clock.advance(REQUEST_TIMEOUT * 3);
             Poll::Pending
         });
         let expected = KafkaError::AdminOp(Code::OperationTimedOut);
-        assert_eq!(wait_for(never, ANSWER_WITHIN, &time), Err(expected));
+        assert_eq!(wait_for(never, REQUEST_TIMEOUT, &time), Err(expected));
     }
 }

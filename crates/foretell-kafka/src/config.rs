@@ -1,7 +1,7 @@
-//! Every librdkafka property that we set, and why.
+//! The librdkafka properties of all clients, with reasons.
 //!
-//! Each client starts from the tables below; the user's `properties` win over them, except for the
-//! few that the guarantees of `streams` rest on, which are refused.
+//! Each client starts from the tables below. The user's `properties` override them, except for those that the guarantees of
+//! foretell-streams rely on, which are refused.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -13,144 +13,147 @@ use foretell_streams::runtime::broker::{BrokerError, Isolation, Membership};
 
 type Property = (&'static str, &'static str);
 
-/// The largest record that a client of ours hands to a broker; what a topic takes may be less.
-/// A model travels in one record, and the topic for them takes 16 MiB.
+/// Maximum size of a record that a producer sends, 16 MiB; a topic may accept less. A model is one record, and the topic for
+/// models accepts as much.
 const RECORD_BYTES_MAX: &str = "16777216";
 
 const EVERY_CLIENT: &[Property] = &[
-    // A connection through a NAT or a load balancer dies silently when idle.
+    // NATs and load balancers drop idle connections without notice.
     ("socket.keepalive.enable", "true"),
-    // Brokers close idle connections; that is not worth a line each time.
+    // Brokers close idle connections regularly, which need not be logged.
     ("log.connection.close", "false"),
-    // Client telemetry (KIP-714) delays the destruction of a client, and we have our own metrics.
+    // Client telemetry (KIP-714) delays the destruction of a client, and there are other metrics.
     ("enable.metrics.push", "false"),
 ];
 
 const EVERY_CONSUMER: &[Property] = &[
-    // Aborted and open transactions stay invisible.
+    // Records of aborted and open transactions are invisible.
     ("isolation.level", "read_committed"),
-    // We always say where to start; a position that is gone is an error, never a silent jump.
+    // Start offsets are explicit; a position that is out of range is an error, never a silent jump.
     ("auto.offset.reset", "error"),
-    // Offsets are committed with what came of them, and by us alone.
+    // Offsets are committed together with the outputs.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // After a full queue, fetch again at once: the stock 1000 ms cost nearly three quarters of the
-    // throughput (151k instead of 553k records a second).
+    // Fetch again soon after the queue was full: with the default of 1000 ms, throughput fell by nearly three quarters
+    // (151k instead of 553k records a second).
     ("fetch.queue.backoff.ms", "10"),
-    // A mistyped name must not become a topic.
+    // A mistyped name must not create a topic.
     ("allow.auto.create.topics", "false"),
 ];
 
 const MEMBER: &[Property] = &[
-    // Incremental: what stays with us goes on while the rest moves (KIP-429).
+    // Incremental rebalancing (KIP-429): partitions that stay are processed while others move.
     ("partition.assignment.strategy", "cooperative-sticky"),
-    // librdkafka moves its position past whatever it hands out, an end of a partition as well: the next pause, its own in
-    // each rebalance too, would skip a record.
+    // librdkafka moves its position past everything that it returns, the end of a partition included. After a pause, also
+    // its own in each rebalance, it would skip a record.
     ("enable.partition.eof", "false"),
-    // There is one fetch under way per broker: what is assigned, resumed or sought meanwhile waits
-    // until it comes back empty. With the stock 500 ms, an abort cost a quarter of a second.
+    // There is one fetch in flight per broker. Partitions that are assigned, resumed or sought meanwhile wait until it
+    // returns empty. With the default of 500 ms, an abort took a quarter of a second.
     ("fetch.wait.max.ms", "100"),
-    // A partition, since each has a queue of its own (`partition_queues`): a few fetches ahead.
+    // Per partition, because each has its own queue (`partition_queues`): a few fetches.
     ("queued.max.messages.kbytes", "4096"),
 ];
 
 const READER: &[Property] = &[
-    // A restore ends here, never at "position == high watermark": control records hang that.
+    // A restore ends at the end of the partition. With control records, the position never equals the high watermark.
     ("enable.partition.eof", "true"),
-    // The end is told by an empty answer, for which the broker waits this long.
+    // The end is reported by an empty response, which the broker delays by this time.
     ("fetch.wait.max.ms", "50"),
-    // A restoring instance has one reader a changelog: 16 MiB each, not 64.
+    // A restoring instance has one reader per changelog: 16 MiB each instead of 64.
     ("queued.max.messages.kbytes", "16384"),
 ];
 
 const EVERY_PRODUCER: &[Property] = &[
-    // No duplicates and no reordering from librdkafka's own retries; implies acks=all.
+    // librdkafka's retries cause neither duplicates nor reordering; implies acks=all.
     ("enable.idempotence", "true"),
-    // As Java's clients choose partitions, so that records of one key meet, whichever client wrote them.
+    // The partitioner of the Java clients, so that records with the same key are in the same partition, whichever client
+    // wrote them.
     ("partitioner", "murmur2_random"),
     ("message.max.bytes", RECORD_BYTES_MAX),
-    // 64 MiB under way at most; beyond that, `send` waits.
+    // At most 64 MiB in flight; beyond that, `send` waits.
     ("queue.buffering.max.kbytes", "65536"),
-    // We only ask what failed: a report for every record is a third of the producer's cost.
+    // Only failures are reported: a report for every record is a third of the producer's cost.
     ("delivery.report.only.error", "true"),
-    // Nearly free, and our records repeat their field values.
+    // Costs little CPU, and the field values of records repeat.
     ("compression.type", "lz4"),
 ];
 
 const PLAIN_PRODUCER: &[Property] = &[
-    // Fail rather than hang: shorter than a worker may be silent (`max.poll.interval.ms`).
+    // Shorter than the time within which a worker must poll (`max.poll.interval.ms`).
     ("message.timeout.ms", "30000"),
 ];
 
 const TRANSACTIONAL_PRODUCER: &[Property] = &[
-    // While librdkafka (2.12) looks for the group's coordinator, adding offsets to a transaction has no time-out: after
-    // some errors it looks again only when a connection comes or goes (`rd_kafka_coord_req_fsm`), and after a node's
-    // death none may. With nothing under way, these go.
+    // While librdkafka (2.12) looks for the group's coordinator, adding offsets to a transaction has no time-out: after some
+    // errors it retries only when a connection is opened or closed (`rd_kafka_coord_req_fsm`), which may never happen after
+    // the failure of a node. This closes idle connections.
     ("connections.max.idle.ms", "10000"),
 ];
 
-/// What the guarantees rest on, or what has a name of its own in `[broker]`.
-const OURS: &[(&str, &str)] = &[
+/// Properties that users cannot set, with the reason or the key of `[broker]` to use instead.
+const RESERVED: &[(&str, &str)] = &[
     ("auto.offset.reset", "start offsets are always explicit"),
     ("bootstrap.servers", "set bootstrap_servers"),
     ("client.id", "set client_id"),
     ("delivery.report.only.error", "failed deliveries must be seen, and only they"),
     ("enable.auto.commit", "offsets are committed with the outputs"),
     ("enable.auto.offset.store", "offsets are committed with the outputs"),
-    ("enable.idempotence", "ordered, single writes rest on it"),
-    ("enable.partition.eof", "restores end on it, and records would be skipped with it"),
-    ("group.id", "the application's name decides it"),
+    ("enable.idempotence", "ordered writes without duplicates rely on it"),
+    ("enable.partition.eof", "restores end on it, and members would skip records with it"),
+    ("group.id", "it follows from the application's name"),
     ("group.instance.id", "set instance_id"),
-    ("isolation.level", "exactly-once rests on it"),
+    ("isolation.level", "exactly-once processing relies on it"),
     ("linger.ms", "set linger"),
     ("log.queue", "log lines go to tracing"),
     ("partition.assignment.strategy", "tasks move incrementally"),
     ("partitioner", "tasks and keys must agree on partitions"),
     ("session.timeout.ms", "set session_timeout"),
     ("transaction.timeout.ms", "set transaction_timeout"),
-    ("transactional.id", "the application's name decides it"),
+    ("transactional.id", "it follows from the application's name"),
 ];
 
-/// How librdkafka gets tokens by itself, or what it hands back to us.
+/// Prefix of the properties by which librdkafka fetches tokens itself, or by which this crate passes it the token file.
 const OAUTH: &str = "sasl.oauthbearer.";
 
-/// How long a worker may be busy between two polls before its group gives its tasks away, at least. A rebalance waits as
-/// long for a member that is silent and not dead.
+/// Minimum of `max.poll.interval.ms`: the time between two polls after which the group revokes a worker's tasks. A rebalance
+/// waits as long for a member that sends heartbeats but does not poll.
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(30);
 
-/// So that a short session in a test is not all heartbeats.
+/// Minimum heartbeat interval, for short sessions in tests.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 
-/// A member hears of a rebalance by its next heartbeat, and a task that moves waits for it: with 3 s, a second
-/// process had its share after 6 s, with 1 s after 2.5 s; what a process left in order went on after 1 s, not 2 s.
+/// Maximum heartbeat interval. A member learns of a rebalance from the response to its next heartbeat, and tasks that move
+/// wait for that. With 3 s, a second process got its tasks after 6 s; with 1 s, after 2.5 s. The tasks of a process that left
+/// the group were resumed after 1 s instead of 2 s.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
 
-/// How to reach a cluster: `[broker]`.
+/// Connection settings of a cluster: the section `[broker]`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaConfig {
-    /// `host:port`, several separated by commas.
+    /// Brokers to connect to first, `host:port`, separated by commas (`bootstrap.servers`).
     pub bootstrap_servers: String,
-    /// Names us in the broker's logs and quotas.
+    /// Prefix of the client ids in the broker's logs, metrics and quotas (`client.id`).
     pub client_id: String,
-    /// Makes the workers static members (KIP-345): after a restart within the session they get their tasks
-    /// back without a rebalance. Must differ between instances and stay the same after a restart. A static
-    /// member does not leave its group on shutdown: its tasks wait for it until the session runs out.
+    /// Makes the workers static members (KIP-345): after a restart within the session time-out they own the same tasks,
+    /// without a rebalance. Must differ between instances and be the same after a restart. A static member does not leave
+    /// its group at shutdown, so its tasks are not processed until it returns or its session expires.
     pub instance_id: Option<String>,
-    /// After this long without a heartbeat, a worker is dead and its tasks go to others.
+    /// Time without a heartbeat after which the group assigns a worker's tasks to others (`session.timeout.ms`).
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
-    /// After this long, the broker aborts a transaction by itself. Readers wait for an open one, and
-    /// so does the new owner of a dead worker's tasks: keep it near 10 s.
+    /// Time after which the broker aborts an open transaction (`transaction.timeout.ms`). Readers wait for open
+    /// transactions, and so does the new owner of a failed worker's tasks, so it should be near 10 s.
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
-    /// How long a record waits for others to share its request; throughput against latency.
+    /// Time that a record waits for others to share its request (`linger.ms`): larger values favour throughput over
+    /// latency.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// Holds the token that we show (SASL/OAUTHBEARER); somebody else keeps it fresh.
+    /// File with the token for SASL/OAUTHBEARER, which another process must keep fresh.
     pub token_file: Option<PathBuf>,
-    /// More of librdkafka's properties, such as those for TLS and SASL; `consumer.`, `producer.` or
-    /// `admin.` in front limits one to these clients.
+    /// Further librdkafka properties, such as those for TLS and SASL. The prefix `consumer.`, `producer.` or `admin.` limits
+    /// a property to these clients.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -170,7 +173,7 @@ impl Default for KafkaConfig {
 }
 
 impl fmt::Debug for KafkaConfig {
-    /// Without the values of `properties`: passwords and keys are among them.
+    /// Omits the values of `properties`, which can be passwords and keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaConfig")
             .field("bootstrap_servers", &self.bootstrap_servers)
@@ -185,7 +188,7 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// Which of the user's prefixed properties a client gets.
+/// Kind of a client, which selects the prefixed properties that it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Consumer,
@@ -206,11 +209,11 @@ impl Role {
 }
 
 impl KafkaConfig {
-    /// Refuses a property that is ours, or that librdkafka does not know.
+    /// Checks that no property is reserved or unknown to librdkafka.
     pub(crate) fn check(&self) -> Result<(), BrokerError> {
         for property in self.properties.keys() {
             let (name, _) = without_prefix(property);
-            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| *ours == name) {
+            if let Some((_, instead)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
                 let text = format!("[broker] properties: {name} cannot be set: {instead}");
                 return Err(BrokerError::Fatal(text));
             }
@@ -218,8 +221,8 @@ impl KafkaConfig {
         let is_oauth = |name: &&String| without_prefix(name).0.starts_with(OAUTH);
         if let Some(name) = self.properties.keys().find(is_oauth) {
             let text = format!(
-                "[broker] properties: {name} cannot be set: fetching tokens takes libcurl, which is not built in; \
-                 let somebody else keep one fresh in a file, and set token_file"
+                "[broker] properties: {name} cannot be set: fetching tokens requires libcurl, which is not built in; \
+                 let another process keep a fresh token in a file, and set token_file"
             );
             return Err(BrokerError::Fatal(text));
         }
@@ -234,7 +237,7 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// A worker's consumer.
+    /// Properties of a worker's consumer.
     pub(crate) fn member_consumer(&self, membership: &Membership) -> ClientConfig {
         let mut config = self.start_consumer(MEMBER);
         config.set("group.id", &membership.group);
@@ -245,11 +248,11 @@ impl KafkaConfig {
         self.finish(config, Role::Consumer)
     }
 
-    /// A worker's producer, if its commits are transactions.
+    /// Properties of a worker's producer with exactly-once processing.
     pub(crate) fn transactional_producer(&self, membership: &Membership) -> ClientConfig {
         let mut config = self.start(&[EVERY_PRODUCER, TRANSACTIONAL_PRODUCER]);
-        // Stable, so that a process that starts again under this name fences what is left of the last one,
-        // and few: every id ever used stays in the broker's memory for days.
+        // Stable, so that a restarted process fences its predecessor; and few, because the broker keeps every id in memory
+        // for days.
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
         config.set("client.id", format!("{}-{}", self.client_id, membership.member));
         config.set("transaction.timeout.ms", millis(self.transaction_timeout));
@@ -257,28 +260,28 @@ impl KafkaConfig {
         self.finish(config, Role::Producer)
     }
 
-    /// Any other producer.
+    /// Properties of an idempotent producer without transactions.
     pub(crate) fn plain_producer(&self) -> ClientConfig {
         let mut config = self.start(&[EVERY_PRODUCER, PLAIN_PRODUCER]);
         config.set("linger.ms", millis(self.linger));
         self.finish(config, Role::Producer)
     }
 
-    /// A reader of one partition.
+    /// Properties of a consumer outside of groups.
     pub(crate) fn reader(&self) -> ClientConfig {
         let mut config = self.start_consumer(READER);
-        // Nobody joins it, but librdkafka assigns nothing without one.
+        // The reader does not join this group, but librdkafka cannot assign partitions without a group id.
         config.set("group.id", format!("{}-reader", self.client_id));
         self.finish(config, Role::Consumer)
     }
 
-    /// Creates topics and reads their settings.
+    /// Properties of the client that creates topics and reads settings.
     pub(crate) fn admin(&self) -> ClientConfig {
         self.finish(self.start(&[]), Role::Admin)
     }
 
-    /// Asks for metadata. A consumer, because a producer's questions create topics where the
-    /// broker allows it.
+    /// Properties of the client that reads metadata. It is a consumer, because the metadata requests of a producer create
+    /// topics if the broker allows it.
     pub(crate) fn metadata(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.start_consumer(&[]);
         if isolation == Isolation::ReadUncommitted {
@@ -289,9 +292,9 @@ impl KafkaConfig {
 
     fn start_consumer(&self, table: &[Property]) -> ClientConfig {
         let mut config = self.start(&[EVERY_CONSUMER, table]);
-        // Only a group's members live by these, but librdkafka wants them to fit together always.
+        // Only members of a group use these, but librdkafka checks their consistency for every consumer.
         config.set("session.timeout.ms", millis(self.session_timeout));
-        // At least four may get lost.
+        // At least four heartbeats may get lost within a session.
         let heartbeat = (self.session_timeout / 5).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
         config.set("heartbeat.interval.ms", millis(heartbeat));
         config.set("max.poll.interval.ms", millis(self.session_timeout.max(POLL_INTERVAL_MIN)));
@@ -330,7 +333,8 @@ impl KafkaConfig {
     }
 }
 
-/// `consumer.fetch.min.bytes` is `fetch.min.bytes`, for consumers only.
+/// Splits a property into its name and the role of its prefix: `consumer.fetch.min.bytes` is `fetch.min.bytes`, for
+/// consumers only.
 fn without_prefix(property: &str) -> (&str, Option<Role>) {
     for role in Role::ALL {
         if let Some(name) = property.strip_prefix(role.prefix()) {
@@ -380,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_property_wins() {
+    fn a_users_property_overrides_a_default() {
         let config = config(&[("fetch.queue.backoff.ms", "7"), ("compression.type", "zstd")]);
         config.check().unwrap();
         assert_eq!(config.reader().get("fetch.queue.backoff.ms"), Some("7"));
@@ -388,14 +392,14 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_limits_a_property_and_wins_over_none() {
+    fn a_prefixed_property_overrides_an_unprefixed_one() {
         let config = config(&[("socket.timeout.ms", "5000"), ("admin.socket.timeout.ms", "9000")]);
         assert_eq!(config.admin().get("socket.timeout.ms"), Some("9000"));
         assert_eq!(config.reader().get("socket.timeout.ms"), Some("5000"));
     }
 
     #[test]
-    fn what_is_ours_is_refused_with_the_way_out() {
+    fn reserved_properties_are_refused_with_a_fix() {
         assert!(refused(&[("isolation.level", "read_uncommitted")]).contains("exactly-once"));
         assert!(refused(&[("consumer.group.id", "mine")]).contains("group.id"));
         assert!(refused(&[("linger.ms", "1")]).contains("set linger"));

@@ -1,13 +1,13 @@
-//! A bound on waiting: librdkafka's calls are repeated until they work or the time is up.
+//! Deadlines and pauses for loops that repeat a librdkafka call.
 
 use std::{sync::Arc, thread, time::Duration};
 
 use foretell_streams::time::Clock;
 
-/// How long to wait between two looks at something that librdkafka does in the background.
+/// Pause between two polls of something that librdkafka does in the background.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// A moment by which something must have worked.
+/// The time by which an operation must have succeeded.
 pub(crate) struct Deadline {
     clock: Arc<dyn Clock>,
     end: Duration,
@@ -27,13 +27,13 @@ impl Deadline {
     }
 }
 
-/// Gives librdkafka's threads a moment. Its own waits do not serve: they count in milliseconds and
-/// spin through the last one.
+/// Pauses briefly for librdkafka's threads. Its own waits are unsuitable: their unit is a millisecond, and they spin during
+/// the last one.
 pub(crate) fn pause() {
     pause_for(PAUSE);
 }
 
-/// Waits about `span`. Nobody unparks this thread; if somebody did, we would look a little earlier.
+/// Waits for about `span`. If the thread were unparked, the caller's loop would only poll a little earlier.
 pub(crate) fn pause_for(span: Duration) {
     thread::park_timeout(span);
 }

@@ -1,4 +1,4 @@
-//! The one place where a librdkafka code becomes a [`BrokerError`], named for the recovery.
+//! Classification of librdkafka's errors: the only place where a code becomes a [`BrokerError`], named after the recovery.
 
 use rdkafka::{
     error::{KafkaError, RDKafkaError},
@@ -7,7 +7,7 @@ use rdkafka::{
 
 use foretell_streams::runtime::broker::BrokerError;
 
-/// What to do about a code, when nobody knows better from where it came.
+/// The recovery from an error code, unless its context requires another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
     Retry,
@@ -27,17 +27,17 @@ impl Recovery {
     }
 }
 
-/// Names the recovery from `error`, which came up when `doing` something ("commit offsets").
+/// Classifies `error`, which occurred while `doing` something ("commit offsets").
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "of the kinds of rdkafka's errors only some say more than their code"
+    reason = "only some kinds of rdkafka's errors carry more information than their code"
 )]
 pub(crate) fn broker_error(doing: &str, error: &KafkaError) -> BrokerError {
     let text = format!("cannot {doing}: {error}");
     match error {
         KafkaError::Transaction(error) => transaction_error(doing, error),
-        // These come as texts, and mean that our idea of the assignment is not librdkafka's any
-        // more: only a new member is sure to agree with itself.
+        // These carry a text instead of a code, and mean that the member's assignment differs from librdkafka's. Only a new
+        // member has a consistent one.
         KafkaError::Subscription(_) | KafkaError::PauseResume(_) => BrokerError::Fenced(text),
         KafkaError::Seek(_) => BrokerError::Retry(text),
         KafkaError::MessageConsumptionFatal(code) if recovery(*code) != Recovery::Fatal => {
@@ -54,7 +54,7 @@ pub(crate) fn broker_error(doing: &str, error: &KafkaError) -> BrokerError {
     }
 }
 
-/// librdkafka quotes what it refuses, or a part of it; whatever was set may be a secret.
+/// Removes the refused value, or parts of it, from a message of librdkafka, because it may be a secret.
 fn without_value(reason: &str, value: &str, property: &str) -> String {
     let pieces = reason.split('"').enumerate().map(|(index, piece)| {
         let is_value = index % 2 == 1 && piece != property && value.contains(piece);
@@ -63,12 +63,12 @@ fn without_value(reason: &str, value: &str, property: &str) -> String {
     pieces.collect::<Vec<_>>().join("\"")
 }
 
-/// Names the recovery from a transaction's error: librdkafka itself says which it wants (KIP-360).
+/// Classifies the error of a transaction, for which librdkafka itself determines the recovery (KIP-360).
 pub(crate) fn transaction_error(doing: &str, error: &RDKafkaError) -> BrokerError {
     let text = format!("cannot {doing}: {} ({})", error.string(), error.name());
     let by_code = recovery(error.code());
     let recovery = if error.is_fatal() {
-        // The producer is of no more use; whether the next one is depends on why.
+        // This producer cannot be used any more; whether a new one can depends on the code.
         if by_code == Recovery::Fatal { Recovery::Fatal } else { Recovery::Fenced }
     } else if error.txn_requires_abort() {
         Recovery::Abort
@@ -80,17 +80,17 @@ pub(crate) fn transaction_error(doing: &str, error: &RDKafkaError) -> BrokerErro
     recovery.error(text)
 }
 
-/// What a code asks for.
+/// The recovery from an error code.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "librdkafka has 180 codes and adds more; one that we do not know wants a person"
+    reason = "librdkafka has 180 codes and adds more; an unknown one needs an operator"
 )]
 pub(crate) fn recovery(code: Code) -> Recovery {
     match code {
-        // The network, or a broker that is starting, moving or full: it passes.
+        // Transient: the network, or a broker that is starting, moving or overloaded.
         Code::AllBrokersDown
-        // Who was never let in is told so when connecting (`unreachable`). After that it is a token that ended
-        // before the next was shown: librdkafka connects again, and shows the new one.
+        // Wrong credentials are reported when connecting (`unreachable`). Later, this means that a token expired before
+        // the next one was sent; librdkafka reconnects with the new one.
         | Code::Authentication
         | Code::BrokerDestroy
         | Code::BrokerNotAvailable
@@ -98,7 +98,7 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::ConcurrentTransactions
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
-        // librdkafka lets go of a node that is gone (since 2.12), perhaps of the very one that was asked.
+        // librdkafka (since 2.12) drops nodes that were removed, possibly during a request to one of them.
         | Code::DestroyBroker
         | Code::FencedLeaderEpoch
         | Code::InProgress
@@ -123,7 +123,7 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::TimedOutQueue
         | Code::Unknown
         | Code::UnknownLeaderEpoch
-        // A new topic is unknown to some brokers for a moment; who must not wait checks first.
+        // Some brokers do not know a new topic for a moment; callers that must not wait check before.
         | Code::UnknownPartition
         | Code::UnknownTopic
         | Code::UnknownTopicId
@@ -132,8 +132,8 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::WaitCache
         | Code::WaitingForCoordinator => Recovery::Retry,
 
-        // The group has moved on without us, or a record did not get through: nothing is
-        // committed, and what we still own can be processed again.
+        // The group's generation has changed, or a record was not written: nothing was committed, and the records of
+        // partitions that are still owned can be processed again.
         Code::AssignmentLost
         | Code::IllegalGeneration
         | Code::MessageTimedOut
@@ -144,7 +144,7 @@ pub(crate) fn recovery(code: Code) -> Recovery {
         | Code::State
         | Code::UnknownMemberId => Recovery::Abort,
 
-        // Somebody took our name, or the broker forgot us: begin again.
+        // Another process has the same id, or the broker dropped the producer or member: start with new ones.
         Code::Fatal
         | Code::Fenced
         | Code::FencedInstanceId
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_ask_for_a_recovery() {
+    fn codes_have_a_recovery() {
         use Recovery::{Abort, Fatal, Fenced, Retry};
         let cases = [
             (Code::BrokerTransportFailure, Retry),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_we_were_doing() {
+    fn errors_name_the_operation() {
         let error =
             broker_error("commit offsets", &KafkaError::ConsumerCommit(Code::NotCoordinator));
         assert!(matches!(&error, BrokerError::Retry(text) if text.contains("commit offsets")));

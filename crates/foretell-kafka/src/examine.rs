@@ -1,5 +1,5 @@
-//! What a cluster says about itself, about our topics and groups, and about what we may: for `doctor`. It only
-//! asks; the one thing that it leaves behind is the transactional id that it is told to try.
+//! Inspects a cluster, its topics and groups, and the client's permissions; for `doctor`. It changes nothing, except that it
+//! registers the transactional id that it is asked to test.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use rdkafka::{
 };
 
 use crate::{
-    admin::{ANSWER_WITHIN, Admin},
+    admin::{Admin, REQUEST_TIMEOUT},
     config::KafkaConfig,
     deadline::{Deadline, pause},
     logging::LogOnly,
@@ -28,85 +28,85 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// Settings by their names.
+/// Kafka's settings by name.
 pub type Settings = BTreeMap<String, String>;
 
-/// Why a question has no answer.
+/// Reasons why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// The cluster's rules (ACLs) do not let us ask.
-    #[error("we may not {operation} on {resource}")]
+    /// The cluster's ACLs do not allow the request.
+    #[error("not allowed to {operation} on {resource}")]
     Refused {
-        /// As ACLs name it.
+        /// Missing operation, as ACLs name it: `DESCRIBE`.
         operation: &'static str,
-        /// As ACLs name it.
+        /// Resource, as ACLs name it: `Topic models`.
         resource: String,
     },
-    /// Anything else.
+    /// Any other failure, as a message.
     #[error("{0}")]
     Failed(String),
 }
 
-/// A cluster.
+/// State of a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterInfo {
-    /// Its own name for itself.
+    /// Id of the cluster, if it has one.
     pub id: Option<String>,
-    /// The numbers of the brokers that are up.
+    /// Ids of the brokers that are up.
     pub brokers: Vec<i32>,
-    /// Every topic that we may see.
+    /// Topics that the client is allowed to see.
     pub topics: Vec<Topic>,
-    /// The settings of one of the brokers.
+    /// Settings of one of the brokers.
     pub settings: Result<Settings, Unanswered>,
-    /// The client that asked.
+    /// Version of librdkafka.
     pub librdkafka: String,
 }
 
-/// A topic.
+/// State of a topic.
 #[derive(Clone, Debug)]
 pub struct TopicInfo {
-    /// By number.
+    /// Partitions, by number.
     pub partitions: Vec<PartitionInfo>,
-    /// Its settings.
+    /// Settings of the topic.
     pub settings: Result<Settings, Unanswered>,
-    /// Whether a record could be fetched, or there was none.
+    /// Whether the first partition can be fetched from.
     pub readable: Result<(), Unanswered>,
 }
 
-/// Where one partition is kept.
+/// Replication of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionInfo {
-    /// On how many brokers.
+    /// Number of replicas.
     pub replicas: usize,
-    /// On how many of them all of it.
+    /// Number of in-sync replicas.
     pub in_sync: usize,
-    /// Whether one of them leads.
+    /// Whether the partition has a leader.
     pub has_leader: bool,
 }
 
-/// A consumer group.
+/// State of a consumer group.
 #[derive(Clone, Debug)]
 pub struct GroupInfo {
-    /// Members now.
+    /// Current number of members.
     pub members: usize,
-    /// How far it is, one for each partition of its inputs.
+    /// Committed offset of each partition of its inputs.
     pub positions: Vec<CommittedInfo>,
 }
 
-/// How far a group is in a partition.
+/// Committed offset of a group in a partition, with the offsets that the partition has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedInfo {
-    /// Which.
+    /// The partition.
     pub source: TopicPartition,
-    /// The next record to read, if any was ever committed.
+    /// Offset of the next record to read; `None` if none was ever committed.
     pub committed: Option<i64>,
-    /// The oldest record that is kept.
+    /// Offset of the oldest record.
     pub first: i64,
-    /// After the newest one.
+    /// Offset after the newest record.
     pub end: i64,
 }
 
-/// Asks one cluster.
+/// Inspects one cluster. Each request takes up to 10 s.
 pub struct Examiner {
     config: KafkaConfig,
     admin: Arc<Admin>,
@@ -118,17 +118,20 @@ impl Examiner {
         Self { config: config.clone(), admin: Arc::clone(admin), clock: Arc::clone(clock) }
     }
 
-    /// The cluster.
+    /// State of the cluster.
     ///
     /// # Errors
-    /// [`Unanswered`]
+    /// [`Unanswered`] if its metadata cannot be read.
     pub fn cluster(&self) -> Result<ClusterInfo, Unanswered> {
-        let doing = Asked { what: "ask for metadata", operation: "DESCRIBE", of: "Cluster" };
+        let doing = Request { action: "read the metadata", operation: "DESCRIBE", of: "Cluster" };
         let metadata = self.admin.metadata(None).map_err(|error| doing.unanswered(&error))?;
         let brokers: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
         let one = brokers.first().copied().unwrap_or_default();
-        let doing =
-            Asked { what: "ask for a broker's settings", operation: "DESCRIBE_CONFIGS", ..doing };
+        let doing = Request {
+            action: "read the settings of a broker",
+            operation: "DESCRIBE_CONFIGS",
+            ..doing
+        };
         let settings = self.admin.settings_of(&ResourceSpecifier::Broker(one));
         Ok(ClusterInfo {
             id: self.admin.cluster_id(),
@@ -139,16 +142,16 @@ impl Examiner {
         })
     }
 
-    /// A topic; none if there is none of this name.
+    /// State of a topic; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Unanswered`]
+    /// [`Unanswered`] if its metadata cannot be read.
     pub fn topic(&self, topic: &Topic) -> Result<Option<TopicInfo>, Unanswered> {
         let of = format!("Topic {topic}");
-        let doing = Asked { what: "look at it", operation: "DESCRIBE", of: &of };
+        let doing = Request { action: "read its metadata", operation: "DESCRIBE", of: &of };
         let metadata =
             self.admin.metadata(Some(topic)).map_err(|error| doing.unanswered(&error))?;
-        let named = |seen: &&MetadataTopic| seen.name() == topic.as_str();
+        let named = |found: &&MetadataTopic| found.name() == topic.as_str();
         let Some(found) = metadata.topics().iter().find(named) else { return Ok(None) };
         if let Some(error) = found.error() {
             let code = Code::from(error);
@@ -163,9 +166,9 @@ impl Examiner {
             has_leader: partition.leader() >= 0,
         });
         let described =
-            Asked { what: "ask for its settings", operation: "DESCRIBE_CONFIGS", of: &of };
+            Request { action: "read its settings", operation: "DESCRIBE_CONFIGS", of: &of };
         let settings = self.admin.settings_of(&ResourceSpecifier::Topic(topic.as_str()));
-        let read = Asked { what: "read it", operation: "READ", of: &of };
+        let read = Request { action: "read it", operation: "READ", of: &of };
         Ok(Some(TopicInfo {
             partitions: partitions.collect(),
             settings: settings.map_err(|error| described.unanswered(&error)),
@@ -173,32 +176,35 @@ impl Examiner {
         }))
     }
 
-    /// One fetch from the end of the first partition, where nothing is to come.
+    /// Fetches once from the end of the first partition, where no records are expected.
     fn try_reading(&self, topic: &Topic) -> KafkaResult<()> {
         let config = self.config.reader();
-        let consumer: BaseConsumer<LogOnly> = config.create_with_context(LogOnly)?;
-        let read = token::install(consumer.client(), &config)
-            .and_then(|()| fetch(&consumer, topic, &Deadline::within(ANSWER_WITHIN, &self.clock)));
+        let consumer: BaseConsumer<LogOnly> = config.create_with_context(LogOnly::default())?;
+        let read = token::install(consumer.client(), &config).and_then(|()| {
+            fetch(&consumer, topic, &Deadline::within(REQUEST_TIMEOUT, &self.clock))
+        });
         self.close(consumer);
         read
     }
 
-    /// How far a group is in `topics`. Asking makes no group of it.
+    /// State of a group with its offsets in `topics`. This does not create the group.
     ///
     /// # Errors
-    /// [`Unanswered`]
+    /// [`Unanswered`] if its members or offsets cannot be read.
     pub fn group(&self, group: &str, topics: &[Topic]) -> Result<GroupInfo, Unanswered> {
         let of = format!("Group {group}");
-        let doing = Asked { what: "ask how far it is", operation: "DESCRIBE", of: &of };
+        let doing =
+            Request { action: "read its members and offsets", operation: "DESCRIBE", of: &of };
         let mut config = self.config.reader();
         config.set("group.id", group);
-        let consumer: BaseConsumer<LogOnly> =
-            config.create_with_context(LogOnly).map_err(|error| doing.unanswered(&error))?;
-        let seen = token::install(consumer.client(), &config)
+        let consumer: BaseConsumer<LogOnly> = config
+            .create_with_context(LogOnly::default())
+            .map_err(|error| doing.unanswered(&error))?;
+        let info = token::install(consumer.client(), &config)
             .and_then(|()| self.positions(&consumer, group, topics))
             .map_err(|error| doing.unanswered(&error));
         self.close(consumer);
-        seen
+        info
     }
 
     fn positions(
@@ -207,21 +213,21 @@ impl Examiner {
         group: &str,
         topics: &[Topic],
     ) -> KafkaResult<GroupInfo> {
-        let mut asked = TopicPartitionList::new();
+        let mut partitions = TopicPartitionList::new();
         for topic in topics {
             let metadata = self.admin.metadata(Some(topic))?;
-            let found = metadata.topics().iter().find(|seen| seen.name() == topic.as_str());
+            let found = metadata.topics().iter().find(|found| found.name() == topic.as_str());
             for partition in found.map_or(&[][..], |found| found.partitions()) {
-                asked.add_partition(topic.as_str(), partition.id());
+                partitions.add_partition(topic.as_str(), partition.id());
             }
         }
-        let listed = consumer.fetch_group_list(Some(group), ANSWER_WITHIN)?;
+        let listed = consumer.fetch_group_list(Some(group), REQUEST_TIMEOUT)?;
         let members = listed.groups().iter().find(|found| found.name() == group);
         let mut positions = Vec::new();
-        for element in consumer.committed_offsets(asked, ANSWER_WITHIN)?.elements() {
+        for element in consumer.committed_offsets(partitions, REQUEST_TIMEOUT)?.elements() {
             element.error()?;
             let (topic, number) = (element.topic(), element.partition());
-            let (first, end) = consumer.fetch_watermarks(topic, number, ANSWER_WITHIN)?;
+            let (first, end) = consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT)?;
             let committed = match element.offset() {
                 Position::Offset(offset) => Some(offset),
                 Position::Beginning
@@ -236,11 +242,11 @@ impl Examiner {
         Ok(GroupInfo { members: members.map_or(0, |found| found.members().len()), positions })
     }
 
-    /// Whether a member of a group may begin transactions, as its producer starts within `within`. It begins
-    /// none.
+    /// Checks that a member of a group is allowed to use transactions, by initialising its producer within the time limit
+    /// `within`. No transaction is begun.
     ///
     /// # Errors
-    /// [`Unanswered`]
+    /// [`Unanswered`] if the producer cannot be initialised.
     pub fn transactions(
         &self,
         group: &str,
@@ -248,7 +254,7 @@ impl Examiner {
         within: Duration,
     ) -> Result<(), Unanswered> {
         let of = format!("TransactionalId {group}-{member}");
-        let doing = Asked { what: "start transactions", operation: "WRITE", of: &of };
+        let doing = Request { action: "start transactions", operation: "WRITE", of: &of };
         let membership = Membership {
             group: group.to_owned(),
             member: member.to_owned(),
@@ -273,13 +279,13 @@ impl Examiner {
 
     fn close(&self, consumer: BaseConsumer<LogOnly>) {
         if let Err(error) = rebalance::close(consumer, &self.clock) {
-            tracing::warn!(%error, "a consumer was not closed");
+            tracing::warn!(%error, "cannot close a consumer");
         }
     }
 }
 
 fn fetch(consumer: &BaseConsumer<LogOnly>, topic: &Topic, deadline: &Deadline) -> KafkaResult<()> {
-    let (_, end) = consumer.fetch_watermarks(topic.as_str(), 0, ANSWER_WITHIN)?;
+    let (_, end) = consumer.fetch_watermarks(topic.as_str(), 0, REQUEST_TIMEOUT)?;
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(topic.as_str(), 0, Position::Offset(end))?;
     consumer.assign(&assignment)?;
@@ -293,14 +299,14 @@ fn fetch(consumer: &BaseConsumer<LogOnly>, topic: &Topic, deadline: &Deadline) -
     Err(KafkaError::MessageConsumption(Code::OperationTimedOut))
 }
 
-/// A question, and what the cluster's rules must allow for it.
-struct Asked<'a> {
-    what: &'static str,
+/// A request, with the ACL that it needs.
+struct Request<'a> {
+    action: &'static str,
     operation: &'static str,
     of: &'a str,
 }
 
-impl Asked<'_> {
+impl Request<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "of 180 codes these are refusals")]
     fn unanswered(&self, error: &KafkaError) -> Unanswered {
         let code = match error {
@@ -314,8 +320,8 @@ impl Asked<'_> {
                 | Code::ClusterAuthorizationFailed
                 | Code::TransactionalIdAuthorizationFailed,
             ) => Unanswered::Refused { operation: self.operation, resource: self.of.to_owned() },
-            Some(code) => Unanswered::Failed(format!("cannot {}: {code}", self.what)),
-            None => Unanswered::Failed(format!("cannot {}: {error}", self.what)),
+            Some(code) => Unanswered::Failed(format!("cannot {}: {code}", self.action)),
+            None => Unanswered::Failed(format!("cannot {}: {error}", self.action)),
         }
     }
 }
@@ -325,14 +331,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_reported_from_failures() {
-        let asked = Asked { what: "read it", operation: "READ", of: "Topic models" };
+    fn refusals_are_distinguished_from_failures() {
+        let request = Request { action: "read it", operation: "READ", of: "Topic models" };
         let check = |code, expected: &str| {
-            let found = asked.unanswered(&KafkaError::MessageConsumption(code)).to_string();
+            let found = request.unanswered(&KafkaError::MessageConsumption(code)).to_string();
             assert!(found.contains(expected), "{expected} in {found}");
         };
-        check(Code::TopicAuthorizationFailed, "we may not READ on Topic models");
-        check(Code::GroupAuthorizationFailed, "we may not");
+        check(Code::TopicAuthorizationFailed, "not allowed to READ on Topic models");
+        check(Code::GroupAuthorizationFailed, "not allowed to");
         check(Code::OperationTimedOut, "cannot read it: ");
     }
 }

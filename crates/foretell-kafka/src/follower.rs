@@ -1,4 +1,4 @@
-//! Follows partitions that come and go, outside any group: one consumer for all of them.
+//! A follower of a changing set of partitions, outside of groups, with one consumer for all of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,9 +19,9 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// See [`Follower`].
+/// A follower, which implements [`Follower`].
 pub(crate) struct KafkaFollower {
-    /// None while being dropped.
+    /// `None` while being dropped.
     partition_queues: Option<PartitionQueues<LogOnly>>,
     clock: Arc<dyn Clock>,
 }
@@ -30,7 +30,7 @@ impl KafkaFollower {
     pub(crate) fn new(config: &KafkaConfig, clock: &Arc<dyn Clock>) -> Result<Self, BrokerError> {
         let config = config.reader();
         let consumer: BaseConsumer<LogOnly> = config
-            .create_with_context(LogOnly)
+            .create_with_context(LogOnly::default())
             .map_err(|error| broker_error("make a consumer", &error))?;
         token::install(consumer.client(), &config)
             .map_err(|error| broker_error("make a consumer", &error))?;
@@ -50,7 +50,7 @@ impl Follower for KafkaFollower {
         let clock = Arc::clone(&self.clock);
         let partition_queues = self.partition_queues();
         let failed = |error: KafkaError| broker_error(&format!("follow {source}"), &error);
-        // Asked for now, as a reader does: an `End` must not miss what is written until then.
+        // Looked up now, as in a reader: `End` must not miss records that are written until the assignment.
         let (first, end) = watermarks(partition_queues, source, &clock).map_err(failed)?;
         let offset = match from {
             ReadFrom::Beginning => first,
@@ -76,7 +76,7 @@ impl Follower for KafkaFollower {
         let partition_queues = self.partition_queues();
         partition_queues.close(source);
         let removed = partition_queues.incremental_unassign(&partition_list([source]));
-        removed.map_err(|error| broker_error(&format!("follow {source} no longer"), &error))
+        removed.map_err(|error| broker_error(&format!("stop following {source}"), &error))
     }
 
     fn read(&mut self, wait: Duration, records: &mut Vec<InputRecord>) -> Result<(), BrokerError> {
@@ -87,7 +87,7 @@ impl Follower for KafkaFollower {
             partition_queues.take(|source, message| match message.error() {
                 None => records.push(message.to_record(source.clone())),
                 Some(Code::PartitionEOF) => {}
-                // librdkafka takes the place of the error for its position, so that records may be left out after it.
+                // librdkafka moves its position past the error, so records may be missing after it.
                 Some(code) => failed = Err(KafkaError::MessageConsumption(code)),
             });
             records.len() > before
@@ -105,7 +105,7 @@ impl Drop for KafkaFollower {
         if let Some(partition_queues) = self.partition_queues.take()
             && let Err(error) = rebalance::close(partition_queues.into_consumer(), &self.clock)
         {
-            tracing::warn!(%error, "a follower was not closed");
+            tracing::warn!(%error, "cannot close a follower");
         }
     }
 }

@@ -1,22 +1,22 @@
-//! The [`Broker`] port of foretell-streams over librdkafka, for Kafka and anything that speaks its protocol. Nothing
-//! outside this crate knows that rdkafka exists. Start with [`KafkaBroker::connect`];
-//! `examples/word_count.rs` runs a topology.
+//! The [`Broker`] port of foretell-streams over librdkafka, for Kafka and other brokers that speak its protocol. rdkafka is
+//! not visible outside of this crate. Start with [`KafkaBroker::connect`]; `examples/word_count.rs` runs a topology.
 //!
 //! ```text
 //!                          ┌─ join ───▶ member ── poll, assign ──▶ group ──▶ rebalance (callbacks)
-//!                          │               │                         │        places    (how far)
-//!                          │               │                         └──────▶ inlet ──▶ received
+//!                          │               │                         ├─────▶ start_offsets, positions
+//!                          │               │                         └─────▶ partition_queues ──▶ message
 //!                          ├─ read ───▶ reader ───────────────────────────▶ (one consumer)
-//!                          ├─ follow ─▶ follower ─────────────────────────▶ (one consumer, partitions that come and go)
+//!                          ├─ follow ─▶ follower ─────────────────────────▶ (one consumer, a changing set of partitions)
 //!   KafkaBroker ── config ─┤               │
 //!                          │               └── send, commit ──▶ transaction ─┐
-//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ outlet ─▶ handover
-//!                          │                                            (one producer) ─▶ destinations
-//!                          └─ create_topics, partitions ─▶ admin ◀───── what a topic takes ───┘
+//!                          ├─ publish ─▶ publisher ──────────────────────────┴▶ producer ─▶ raw_produce
+//!                          │                                                       └─▶ topic_limits ─┐
+//!                          └─ create_topics, partitions ─▶ admin ◀───────────────────────────────────┘
 //!
-//!   token: the one that SASL/OAUTHBEARER shows, from its file
-//!   examine: what `doctor` asks; unreachable: why nobody answers
-//!   error: the one place where a librdkafka code becomes a BrokerError, named for the recovery
+//!   token: the token for SASL/OAUTHBEARER, from its file
+//!   logging: librdkafka's log lines and errors; the context of all clients
+//!   examine: requests of `doctor`; unreachable: the reason why no broker can be reached
+//!   error: the only place where a librdkafka code becomes a BrokerError, named after the recovery
 //! ```
 
 mod admin;
@@ -40,6 +40,8 @@ mod publisher;
 mod raw_produce;
 mod reader;
 mod rebalance;
+mod record_limits;
+mod start_offsets;
 mod token;
 mod topic_limits;
 mod transaction;
@@ -67,7 +69,7 @@ use foretell_streams::{
     time::{Clock, SystemClock},
 };
 
-/// A connection to a Kafka-compatible cluster.
+/// A connection to a Kafka-compatible cluster, which implements [`Broker`].
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -85,18 +87,18 @@ pub struct KafkaBroker {
 }
 
 impl KafkaBroker {
-    /// Checks the settings, and that a broker answers.
+    /// Checks the settings, and waits up to about 10 s until a broker responds.
     ///
     /// # Errors
-    /// [`BrokerError::Fatal`], saying which setting is refused, or why nobody answered in time.
+    /// [`BrokerError::Fatal`], with the setting that is refused, or the reason why no broker can be reached, and what to do.
     pub fn connect(config: &KafkaConfig) -> Result<Self, BrokerError> {
         Self::reach(config).map_err(|unreachable| BrokerError::Fatal(unreachable.to_string()))
     }
 
-    /// Like [`Self::connect`], with what happened told apart from what to do.
+    /// Like [`Self::connect`], with an error that separates the problem from its fix.
     ///
     /// # Errors
-    /// [`Unreachable`]
+    /// [`Unreachable`] if a setting is refused, or no broker can be reached.
     pub fn reach(config: &KafkaConfig) -> Result<Self, Unreachable> {
         config.check().map_err(|error| Unreachable {
             detail: error.to_string(),
@@ -107,7 +109,7 @@ impl KafkaBroker {
         Ok(Self { config: config.clone(), admin, clock })
     }
 
-    /// Asks this cluster about itself.
+    /// Returns an inspector of this cluster.
     #[must_use]
     pub fn examiner(&self) -> Examiner {
         Examiner::new(&self.config, &self.admin, &self.clock)

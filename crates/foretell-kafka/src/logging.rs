@@ -1,7 +1,7 @@
-//! What librdkafka has to say goes to `tracing`, under the target `librdkafka`.
+//! Forwards librdkafka's log lines and errors to `tracing`, under the target `librdkafka`.
 //!
-//! It tries to connect a few times a second, from every client, and complains each time, in its log and as an error.
-//! So a complaint is told once, and then once a minute with how often it came; the rest is for the level `debug`.
+//! Every client retries a failed connection a few times a second, and reports each failure, in its log and as an error. So a
+//! message is logged once, and then once a minute with the number of repetitions; the others have the level `debug`.
 
 use std::{
     collections::BTreeMap,
@@ -21,20 +21,26 @@ use foretell_streams::time::{Clock, SystemClock};
 
 const TARGET: &str = "librdkafka";
 
-/// Of one broker and cause, so often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// Interval at which a message about one broker and cause is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// As many brokers and causes are told apart; beyond that, the one that was told of first is told of again.
+/// Maximum number of brokers and causes that are tracked. Beyond it, the one that was logged first is dropped.
 const CAUSES_MAX: usize = 256;
 
-/// All clients of the process complain of the same brokers.
-static COMPLAINTS: LazyLock<(SystemClock, Mutex<Complaints>)> =
+/// Shared by all clients of the process, because they report the same brokers.
+static OCCURRENCES: LazyLock<(SystemClock, Mutex<Occurrences>)> =
     LazyLock::new(|| (SystemClock::new(), Mutex::default()));
 
-/// A client's context that only logs.
-pub(crate) struct LogOnly;
+/// The context of a client: logs, and provides tokens. `state` is shared by the client's other callbacks and its owner.
+#[derive(Default)]
+pub(crate) struct LoggingContext<T> {
+    pub(crate) state: T,
+}
 
-impl ClientContext for LogOnly {
+/// The context of a client without other callbacks.
+pub(crate) type LogOnly = LoggingContext<()>;
+
+impl<T: Send + Sync + 'static> ClientContext for LoggingContext<T> {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
@@ -50,18 +56,22 @@ impl ClientContext for LogOnly {
     }
 }
 
-/// Passes one line on.
+/// Forwards a log line.
 pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
         | RDKafkaLogLevel::Error => match admit(message) {
-            Some(held) => tracing::error!(target: TARGET, facility, "{message}{}", more(held)),
+            Some(suppressed) => {
+                tracing::error!(target: TARGET, facility, "{message}{}", more(suppressed))
+            }
             None => tracing::debug!(target: TARGET, facility, "{message}"),
         },
         RDKafkaLogLevel::Warning => match admit(message) {
-            Some(held) => tracing::warn!(target: TARGET, facility, "{message}{}", more(held)),
+            Some(suppressed) => {
+                tracing::warn!(target: TARGET, facility, "{message}{}", more(suppressed))
+            }
             None => tracing::debug!(target: TARGET, facility, "{message}"),
         },
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
@@ -71,68 +81,73 @@ pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Logs one line at the level of details: another line says what it comes down to.
+/// Logs a line at the level `debug`, if another message will summarise it.
 pub(crate) fn forward_quietly(facility: &str, message: &str) {
     tracing::debug!(target: TARGET, facility, "{message}");
 }
 
-/// Reports an error that belongs to no call. librdkafka goes on by itself after all but the fatal
-/// ones, and those the next call returns. The end of a partition is an error by name only, and comes
-/// whenever a reader has caught up.
+/// Logs an error that belongs to no call. librdkafka recovers by itself from all but fatal ones, which the next call
+/// returns. The end of a partition is no error, although it is reported as one.
 pub(crate) fn report(error: &KafkaError, reason: &str) {
     if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
         return;
     }
     match admit(reason) {
-        Some(held) => tracing::warn!(target: TARGET, %error, "{reason}{}", more(held)),
+        Some(suppressed) => tracing::warn!(target: TARGET, %error, "{reason}{}", more(suppressed)),
         None => tracing::debug!(target: TARGET, %error, "{reason}"),
     }
 }
 
 fn admit(message: &str) -> Option<u64> {
-    let (clock, complaints) = &*COMPLAINTS;
-    let mut complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-    complaints.admit(message, clock.elapsed())
+    let (clock, occurrences) = &*OCCURRENCES;
+    let mut occurrences = occurrences.lock().unwrap_or_else(PoisonError::into_inner);
+    occurrences.admit(message, clock.elapsed())
 }
 
-fn more(held: u64) -> String {
-    if held == 0 { String::new() } else { format!(" (and {held} times more since it was told)") }
+fn more(suppressed: u64) -> String {
+    if suppressed == 0 {
+        String::new()
+    } else {
+        format!(" (repeated {suppressed} times since it was logged)")
+    }
 }
 
-/// What was complained of, and when that was told.
+/// The messages that were logged, by cause.
 #[derive(Default)]
-struct Complaints(BTreeMap<String, Told>);
+struct Occurrences(BTreeMap<String, Occurrence>);
 
-struct Told {
+struct Occurrence {
+    /// Time of the last log line.
     at: Duration,
-    held: u64,
+    /// Repetitions since then.
+    suppressed: u64,
 }
 
-impl Complaints {
-    /// Whether to tell of it now: how often it came since it was told, or not.
+impl Occurrences {
+    /// Whether to log `message` now: the number of repetitions since it was last logged, or `None` to suppress it.
     fn admit(&mut self, message: &str, now: Duration) -> Option<u64> {
         let cause = cause(message);
-        if let Some(told) = self.0.get_mut(cause) {
-            if now.saturating_sub(told.at) < TELL_EVERY {
-                told.held += 1;
+        if let Some(logged) = self.0.get_mut(cause) {
+            if now.saturating_sub(logged.at) < LOG_INTERVAL {
+                logged.suppressed += 1;
                 return None;
             }
-            let held = told.held;
-            *told = Told { at: now, held: 0 };
-            return Some(held);
+            let suppressed = logged.suppressed;
+            *logged = Occurrence { at: now, suppressed: 0 };
+            return Some(suppressed);
         }
         if self.0.len() >= CAUSES_MAX {
-            let first = self.0.iter().min_by_key(|(_, told)| told.at);
+            let first = self.0.iter().min_by_key(|(_, logged)| logged.at);
             if let Some(first) = first.map(|(cause, _)| cause.clone()) {
                 self.0.remove(&first);
             }
         }
-        self.0.insert(cause.to_owned(), Told { at: now, held: 0 });
+        self.0.insert(cause.to_owned(), Occurrence { at: now, suppressed: 0 });
         Some(0)
     }
 }
 
-/// A complaint without the thread that has it, and without its counting and its times:
+/// A message without the thread that reports it, its counts and its times:
 /// `[thrd:a:1/bootstrap]: a:1/bootstrap: Connect to … failed: … (after 3ms in state CONNECT, 2 identical error(s) suppressed)`.
 fn cause(message: &str) -> &str {
     let message = match message.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
@@ -142,7 +157,7 @@ fn cause(message: &str) -> &str {
     message.rsplit_once(" (after ").map_or(message, |(cause, _)| cause)
 }
 
-/// Asks librdkafka for no more lines than somebody listens to: every line costs an event.
+/// Sets librdkafka's log level to what `tracing` records, because every line costs an event.
 pub(crate) fn listen(config: &mut ClientConfig) {
     let level = if tracing::enabled!(target: TARGET, Level::DEBUG) {
         RDKafkaLogLevel::Debug
@@ -157,39 +172,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_complaint_is_reported_once_a_minute_with_how_often_it_came() {
+    fn a_message_is_logged_once_a_minute_with_its_repetitions() {
         let refused = |number: u32| {
             format!(
                 "[thrd:a:1/{number}]: a:1/bootstrap: Connect to ipv4#10.0.0.1:1 failed: Connection refused \
                  (after {number}ms in state CONNECT, {number} identical error(s) suppressed)"
             )
         };
-        let mut complaints = Complaints::default();
-        let mut told = Vec::new();
+        let mut occurrences = Occurrences::default();
+        let mut logged = Vec::new();
         for millis in (0..150_000).step_by(250) {
             let now = Duration::from_millis(millis);
             let number = u32::try_from(millis).unwrap();
-            told.extend(complaints.admit(&refused(number), now).map(|held| (millis, held)));
+            logged.extend(
+                occurrences.admit(&refused(number), now).map(|suppressed| (millis, suppressed)),
+            );
         }
-        assert_eq!(told, [(0, 0), (60_000, 239), (120_000, 239)]);
+        assert_eq!(logged, [(0, 0), (60_000, 239), (120_000, 239)]);
         let now = Duration::from_secs(151);
         let bare = "a:1/bootstrap: Connect to ipv4#10.0.0.1:1 failed: Connection refused";
-        assert_eq!(complaints.admit(bare, now), None, "the same, as an error");
+        assert_eq!(occurrences.admit(bare, now), None, "the same message, as an error");
         assert_eq!(
-            complaints.admit("b:1/bootstrap: Connect failed", now),
+            occurrences.admit("b:1/bootstrap: Connect failed", now),
             Some(0),
             "another broker"
         );
-        assert_eq!(complaints.admit("a:1/bootstrap: Timed out", now), Some(0), "another cause");
+        assert_eq!(occurrences.admit("a:1/bootstrap: Timed out", now), Some(0), "another cause");
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
-        let mut complaints = Complaints::default();
+    fn the_number_of_tracked_causes_is_bounded() {
+        let mut occurrences = Occurrences::default();
         for number in 0..10 * CAUSES_MAX {
             let now = Duration::from_millis(u64::try_from(number).unwrap());
-            assert_eq!(complaints.admit(&number.to_string(), now), Some(0));
+            assert_eq!(occurrences.admit(&number.to_string(), now), Some(0));
         }
-        assert_eq!(complaints.0.len(), CAUSES_MAX);
+        assert_eq!(occurrences.0.len(), CAUSES_MAX);
     }
 }

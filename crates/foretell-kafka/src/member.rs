@@ -1,4 +1,4 @@
-//! One worker's part in a group: its consumer and its producer, on the worker's thread.
+//! A group member: the consumer and the producer of a worker, on the worker's thread.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     positions::{Positions, Start},
     producer::RecordProducer,
     publisher::FLUSH_WITHIN,
-    rebalance::GroupEvents,
+    rebalance::GroupContext,
     transaction::Transactions,
 };
 use foretell_streams::{
@@ -25,24 +25,24 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// How long leaving waits for the broker to abort what is open.
-const LAST_ABORT_WITHIN: Duration = Duration::from_secs(2);
+/// Time limit of aborting an open transaction before leaving.
+const CLOSING_ABORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// The offsets of co-partitioned inputs expire, since nobody subscribes to them: Kafka keeps them for a week, but it may
-/// be configured to keep them for less than a day. So all offsets are committed again this often.
-const COMMIT_ALL_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which all offsets are committed again. The offsets of co-partitioned inputs expire, because no member
+/// subscribes to them; Kafka's default is a week, but less than a day can be configured.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A consumer and a producer.
+/// A group member, which implements [`Member`].
 pub(crate) struct KafkaMember {
     group: Group,
     output: Output,
-    /// Came up when records had already been taken: those go first.
-    postponed: Option<BrokerError>,
+    /// An error that occurred after records were taken. The records are returned first.
+    deferred: Option<BrokerError>,
     renewal: Renewal,
     clock: Arc<dyn Clock>,
 }
 
-/// When all offsets are to be committed again, on the clock.
+/// Time on the clock when all offsets must be committed again.
 struct Renewal {
     at: Duration,
 }
@@ -60,20 +60,20 @@ impl KafkaMember {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
         check_co_partitioned(membership, admin)?;
-        // The producer first: its start fences a predecessor before anything can be assigned to us.
+        // The producer is created first, so that it fences its predecessor before partitions can be assigned.
         let output = Output::new(membership, config, admin, clock)?;
         Ok(Self {
             group: Group::join(membership, config, clock)?,
             output,
-            postponed: None,
+            deferred: None,
             renewal: Renewal::after(clock.elapsed()),
             clock: Arc::clone(clock),
         })
     }
 
-    /// Aborts what is open and leaves. Bounded in time; the second time it does nothing.
+    /// Aborts an open transaction and leaves the group. Bounded in time; does nothing the second time.
     fn close(&mut self) -> Result<(), BrokerError> {
-        let aborted = self.output.abort(LAST_ABORT_WITHIN);
+        let aborted = self.output.abort(CLOSING_ABORT_WITHIN);
         self.group.leave().and(aborted)
     }
 }
@@ -85,7 +85,7 @@ impl Member for KafkaMember {
         records: &mut Vec<InputRecord>,
     ) -> Result<Option<Rebalance>, BrokerError> {
         self.output.serve();
-        if let Some(error) = self.postponed.take() {
+        if let Some(error) = self.deferred.take() {
             return Err(error);
         }
         if let Some(rebalance) = self.group.next_rebalance() {
@@ -94,9 +94,9 @@ impl Member for KafkaMember {
         let before = records.len();
         let taken = self.group.take(wait, records);
         let (now, later) = records_first(taken, records.len() - before);
-        self.postponed = later;
+        self.deferred = later;
         now?;
-        if self.postponed.is_some() { Ok(None) } else { Ok(self.group.next_rebalance()) }
+        if self.deferred.is_some() { Ok(None) } else { Ok(self.group.next_rebalance()) }
     }
 
     fn assign(&mut self, tasks: &[Partition]) -> Result<(), BrokerError> {
@@ -166,15 +166,15 @@ impl Member for KafkaMember {
 impl Drop for KafkaMember {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            tracing::warn!(%error, "a member was dropped without a clean leave");
+            tracing::warn!(%error, "cannot leave the group cleanly");
         }
     }
 }
 
 impl Renewal {
-    /// The next one, after one at `now`.
+    /// The renewal that follows one at `now`.
     fn after(now: Duration) -> Self {
-        Self { at: now + COMMIT_ALL_EVERY }
+        Self { at: now + RENEWAL_INTERVAL }
     }
 
     fn is_due(&self, now: Duration) -> bool {
@@ -182,8 +182,8 @@ impl Renewal {
     }
 }
 
-/// What a commit is to contain: `offsets`, and all others if they are to be renewed, or if there are none, and something
-/// was sent: then the group's coordinator would not be asked, and a member that it has given up could write.
+/// The offsets of a commit: `offsets`, and all others if they must be renewed. Also all if `offsets` is empty but records
+/// were sent: a commit without offsets would not involve the group's coordinator, so a zombie could commit its writes.
 fn to_commit(
     positions: &Positions,
     offsets: &[(TopicPartition, Offset)],
@@ -235,7 +235,7 @@ impl Output {
 
     fn commit(
         &mut self,
-        consumer: &BaseConsumer<GroupEvents>,
+        consumer: &BaseConsumer<GroupContext>,
         offsets: &TopicPartitionList,
     ) -> Result<(), BrokerError> {
         match self {
@@ -261,7 +261,7 @@ impl Output {
         match self {
             Self::ExactlyOnce(transactions) => transactions.abort(within),
             Self::AtLeastOnce { producer, sent } => {
-                // What is written stays written. What failed is processed again, so it is no news.
+                // Written records cannot be undone. Failed ones are ignored, because their inputs are processed again.
                 if let Err(BrokerError::Retry(text)) = producer.drain(within) {
                     return Err(BrokerError::Retry(text));
                 }
@@ -272,7 +272,7 @@ impl Output {
     }
 }
 
-/// Co-partitioned inputs follow the lead's partition numbers, so there must be as many of theirs.
+/// Checks that all inputs have the same number of partitions, because a task reads the same partition of each.
 fn check_co_partitioned(membership: &Membership, admin: &Admin) -> Result<(), BrokerError> {
     let partitions_of =
         |topic: &Topic| admin.partitions(topic)?.ok_or_else(|| BrokerError::Gone(topic.clone()));
@@ -290,7 +290,7 @@ fn check_co_partitioned(membership: &Membership, admin: &Admin) -> Result<(), Br
 }
 
 fn commit_offsets(
-    consumer: &BaseConsumer<GroupEvents>,
+    consumer: &BaseConsumer<GroupContext>,
     offsets: &TopicPartitionList,
 ) -> Result<(), BrokerError> {
     if consumer.assignment_lost() {
@@ -303,8 +303,8 @@ fn commit_offsets(
     committed.map_err(|error| broker_error("commit offsets", &error))
 }
 
-/// The result of a poll that has taken some `records`, and the error to return at the next one: records that came
-/// together with an error are handed out before it.
+/// The result of a poll that has taken some `records`, and the error to return from the next one: records that were taken
+/// together with an error are returned before it.
 fn records_first<E>(taken: Result<(), E>, records: usize) -> (Result<(), E>, Option<E>) {
     match taken {
         Err(error) if records > 0 => (Ok(()), Some(error)),
@@ -322,29 +322,29 @@ mod tests {
         partition_list::partition_list,
     };
 
-    /// A member with the only partition, at work.
-    struct World {
+    /// A member that owns the only partition.
+    struct Fixture {
         member: KafkaMember,
         mock: Mock,
     }
 
-    impl World {
+    impl Fixture {
         fn new(guarantee: ProcessingGuarantee) -> Self {
             let mut mock = Mock::new();
-            // No test waits so long.
-            mock.config.transaction_timeout = PATIENCE;
+            // Longer than any test takes.
+            mock.config.transaction_timeout = TIMEOUT;
             let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
             let membership = Mock::membership(guarantee);
             let member = KafkaMember::join(&membership, &mock.config, &admin, &mock.clock);
-            let mut world = Self { member: member.unwrap(), mock };
+            let mut fixture = Self { member: member.unwrap(), mock };
             until("the member has its partition", |_| {
-                let rebalance = world.member.poll(STEP, &mut Vec::new()).unwrap();
+                let rebalance = fixture.member.poll(STEP, &mut Vec::new()).unwrap();
                 let Some(Rebalance::Assigned(tasks)) = rebalance else { return None };
-                world.member.assign(&tasks).unwrap();
+                fixture.member.assign(&tasks).unwrap();
                 (!tasks.is_empty()).then_some(())
             });
-            world.member.resume(&[Mock::source()]).unwrap();
-            world
+            fixture.member.resume(&[Mock::source()]).unwrap();
+            fixture
         }
 
         fn read(&mut self, count: usize) -> Vec<u8> {
@@ -363,74 +363,74 @@ mod tests {
             self.member.commit(&[(Mock::source(), Offset(offset))])
         }
 
-        /// What the group knows.
+        /// The group's committed offset.
         fn committed(&self) -> Option<i64> {
             let sources = partition_list([&Mock::source()]);
-            let found = self.member.group.consumer().committed_offsets(sources, PATIENCE).unwrap();
+            let found = self.member.group.consumer().committed_offsets(sources, TIMEOUT).unwrap();
             let committed = found.elements()[0].offset();
             if let rdkafka::Offset::Offset(offset) = committed { Some(offset) } else { None }
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 
     #[test]
-    fn what_was_not_written_is_not_committed_and_comes_again() {
-        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
-        world.mock.write(0..3);
-        assert_eq!(world.read(3), [0, 1, 2]);
-        world.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
-        world.send().unwrap();
-        let failed = world.commit(3).unwrap_err();
+    fn inputs_of_unwritten_outputs_are_not_committed_and_are_read_again() {
+        let mut fixture = Fixture::new(ProcessingGuarantee::AtLeastOnce);
+        fixture.mock.write(0..3);
+        assert_eq!(fixture.read(3), [0, 1, 2]);
+        fixture.mock.fail(RDKafkaApiKey::Produce, &[REFUSED]);
+        fixture.send().unwrap();
+        let failed = fixture.commit(3).unwrap_err();
         assert!(failed.to_string().contains(OUT), "{failed}");
-        let moved = world.member.group.positions.moved();
+        let moved = fixture.member.group.positions.moved();
         assert_eq!(moved, [(Mock::source(), Start::At(Offset(0)))], "nothing was committed");
-        world.mock.mend(RDKafkaApiKey::Produce);
-        world.member.abort().unwrap();
-        assert_eq!(world.read(3), [0, 1, 2]);
-        // It was told once, and is no part of what comes now.
-        world.send().unwrap();
-        world.commit(3).unwrap();
-        assert_eq!(world.member.group.positions.moved(), []);
+        fixture.mock.clear_failures(RDKafkaApiKey::Produce);
+        fixture.member.abort().unwrap();
+        assert_eq!(fixture.read(3), [0, 1, 2]);
+        // The failure was reported once, and does not affect later commits.
+        fixture.send().unwrap();
+        fixture.commit(3).unwrap();
+        assert_eq!(fixture.member.group.positions.moved(), []);
     }
 
     #[test]
-    fn outputs_and_offsets_are_committed_each_without_the_other() {
-        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
-        world.mock.write(0..3);
-        assert_eq!(world.read(3), [0, 1, 2]);
-        world.commit(2).unwrap();
-        assert_eq!(world.committed(), Some(2));
-        assert!(!world.member.output.has_sent());
-        world.send().unwrap();
-        assert!(world.member.output.has_sent());
-        world.member.commit(&[]).unwrap();
-        assert!(!world.member.output.has_sent());
-        assert_eq!((world.committed(), world.mock.written()), (Some(2), 1));
+    fn a_commit_may_have_only_outputs_or_only_offsets() {
+        let mut fixture = Fixture::new(ProcessingGuarantee::AtLeastOnce);
+        fixture.mock.write(0..3);
+        assert_eq!(fixture.read(3), [0, 1, 2]);
+        fixture.commit(2).unwrap();
+        assert_eq!(fixture.committed(), Some(2));
+        assert!(!fixture.member.output.has_sent());
+        fixture.send().unwrap();
+        assert!(fixture.member.output.has_sent());
+        fixture.member.commit(&[]).unwrap();
+        assert!(!fixture.member.output.has_sent());
+        assert_eq!((fixture.committed(), fixture.mock.written()), (Some(2), 1));
     }
 
     #[test]
-    fn what_is_paused_or_given_up_does_not_come() {
-        let mut world = World::new(ProcessingGuarantee::AtLeastOnce);
-        let nothing_comes = |world: &mut World| {
+    fn records_of_paused_and_unassigned_partitions_are_not_returned() {
+        let mut fixture = Fixture::new(ProcessingGuarantee::AtLeastOnce);
+        let expect_no_records = |fixture: &mut Fixture| {
             let mut records = Vec::new();
-            (0..5).for_each(|_| assert_eq!(world.member.poll(STEP, &mut records).unwrap(), None));
+            (0..5).for_each(|_| assert_eq!(fixture.member.poll(STEP, &mut records).unwrap(), None));
             assert!(records.is_empty(), "{records:?}");
         };
-        world.member.pause(&[Mock::source()]).unwrap();
-        world.mock.write(0..3);
-        nothing_comes(&mut world);
-        world.member.resume(&[Mock::source()]).unwrap();
-        assert_eq!(world.read(3), [0, 1, 2]);
-        world.member.unassign(&[Partition(0)]).unwrap();
-        world.mock.write(3..6);
-        nothing_comes(&mut world);
+        fixture.member.pause(&[Mock::source()]).unwrap();
+        fixture.mock.write(0..3);
+        expect_no_records(&mut fixture);
+        fixture.member.resume(&[Mock::source()]).unwrap();
+        assert_eq!(fixture.read(3), [0, 1, 2]);
+        fixture.member.unassign(&[Partition(0)]).unwrap();
+        fixture.mock.write(3..6);
+        expect_no_records(&mut fixture);
     }
 
     #[test]
-    fn inputs_with_other_partitions_are_refused() {
+    fn inputs_with_different_partition_counts_are_refused() {
         let mock = Mock::new();
         mock.create_topic("side", 2);
         mock.create_topic("sibling", 1);
@@ -447,36 +447,36 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_the_group_refuses_abort_and_come_again() {
-        let mut world = World::new(ProcessingGuarantee::ExactlyOnce);
-        world.mock.write(0..3);
-        assert_eq!(world.read(3), [0, 1, 2]);
+    fn offsets_that_the_group_refuses_abort_the_transaction() {
+        let mut fixture = Fixture::new(ProcessingGuarantee::ExactlyOnce);
+        fixture.mock.write(0..3);
+        assert_eq!(fixture.read(3), [0, 1, 2]);
         let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
-        world.mock.fail(RDKafkaApiKey::TxnOffsetCommit, &[refused]);
-        world.send().unwrap();
-        let began = world.mock.clock.elapsed();
-        let failed = world.commit(3).unwrap_err();
+        fixture.mock.fail(RDKafkaApiKey::TxnOffsetCommit, &[refused]);
+        fixture.send().unwrap();
+        let began = fixture.mock.clock.elapsed();
+        let failed = fixture.commit(3).unwrap_err();
         assert!(matches!(failed, BrokerError::Abort(_)), "{failed}");
-        assert!(world.mock.clock.elapsed() - began < PATIENCE, "it was tried again");
-        world.mock.mend(RDKafkaApiKey::TxnOffsetCommit);
-        world.member.abort().unwrap();
-        assert_eq!(world.read(3), [0, 1, 2]);
-        world.send().unwrap();
-        world.commit(3).unwrap();
-        world.member.abort().unwrap();
-        world.mock.write(3..4);
-        assert_eq!(world.read(1), [3], "what is committed does not come again");
+        assert!(fixture.mock.clock.elapsed() - began < TIMEOUT, "it was retried");
+        fixture.mock.clear_failures(RDKafkaApiKey::TxnOffsetCommit);
+        fixture.member.abort().unwrap();
+        assert_eq!(fixture.read(3), [0, 1, 2]);
+        fixture.send().unwrap();
+        fixture.commit(3).unwrap();
+        fixture.member.abort().unwrap();
+        fixture.mock.write(3..4);
+        assert_eq!(fixture.read(1), [3], "a committed record was read again");
     }
 
     #[test]
-    fn records_that_come_with_an_error_are_handed_out_before_it() {
+    fn records_taken_with_an_error_are_returned_before_it() {
         assert_eq!(records_first(Err("lost"), 1), (Ok(()), Some("lost")));
         assert_eq!(records_first(Err("lost"), 0), (Err("lost"), None));
         assert_eq!(records_first::<&str>(Ok(()), 1), (Ok(()), None));
     }
 
     #[test]
-    fn all_offsets_are_renewed_now_and_then_and_where_none_would_be_committed() {
+    fn all_offsets_are_committed_at_renewals_and_with_outputs_alone() {
         let at = |topic: &str| TopicPartition { topic: Topic::new(topic), partition: Partition(0) };
         let mut positions = Positions::new(vec![Topic::new(IN), Topic::new("side")]);
         positions.hold(&at(IN), Start::At(Offset(3)));
@@ -490,8 +490,8 @@ mod tests {
 
         let renewal = Renewal::after(Duration::from_secs(10));
         assert!(!renewal.is_due(Duration::from_secs(10)));
-        assert!(renewal.is_due(Duration::from_secs(10) + COMMIT_ALL_EVERY));
-        let next = Renewal::after(Duration::from_secs(10) + COMMIT_ALL_EVERY);
-        assert!(!next.is_due(Duration::from_secs(11) + COMMIT_ALL_EVERY));
+        assert!(renewal.is_due(Duration::from_secs(10) + RENEWAL_INTERVAL));
+        let next = Renewal::after(Duration::from_secs(10) + RENEWAL_INTERVAL);
+        assert!(!next.is_due(Duration::from_secs(11) + RENEWAL_INTERVAL));
     }
 }

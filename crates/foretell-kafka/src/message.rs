@@ -1,6 +1,6 @@
-//! A message as librdkafka hands it out, and the record that is copied out of it.
+//! A message of librdkafka, and the record that is copied from it.
 
-#![expect(unsafe_code, reason = "messages that are taken many at a time are no longer rdkafka's")]
+#![expect(unsafe_code, reason = "rdkafka has no type for messages that are taken in batches")]
 
 use std::{
     ffi::{CStr, c_void},
@@ -21,19 +21,19 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// A message, or an error in its place.
+/// A message, or an error in place of one.
 pub(crate) struct ReceivedMessage(NonNull<rd_kafka_message_t>);
 
 impl ReceivedMessage {
-    /// None for no message at all.
+    /// Takes ownership of a message; `None` for a null pointer.
     ///
     /// # Safety
-    /// It must be alive, and nobody else's.
+    /// The message must be alive, and owned by nothing else.
     pub(crate) unsafe fn own(native: *mut rd_kafka_message_t) -> Option<Self> {
         NonNull::new(native).map(Self)
     }
 
-    /// What is wrong with its partition; then it is no record.
+    /// The error of the partition, if this is one instead of a record.
     pub(crate) fn error(&self) -> Option<Code> {
         let code = self.native().err;
         (code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| code.into())
@@ -43,7 +43,7 @@ impl ReceivedMessage {
         Offset(self.native().offset)
     }
 
-    /// Copies it, which was read from `source`, out of librdkafka's buffer.
+    /// Copies the message, which was read from `source`, out of librdkafka's buffer.
     pub(crate) fn to_record(&self, source: TopicPartition) -> InputRecord {
         let native = self.native();
         // SAFETY: the message is alive, and its key and value with it.
@@ -59,9 +59,9 @@ impl ReceivedMessage {
         }
     }
 
-    /// -1 if it has none, as Kafka's own clients say it.
+    /// Timestamp of the message; -1 if it has none, as in Kafka's own clients.
     fn timestamp(&self) -> EventTime {
-        // SAFETY: the message is alive; what kind of time it is need not be told.
+        // SAFETY: the message is alive; the pointer for the type of the timestamp may be null.
         EventTime(unsafe { rd_kafka_message_timestamp(self.0.as_ptr(), ptr::null_mut()) })
     }
 
@@ -75,7 +75,7 @@ impl ReceivedMessage {
         let mut headers = Vec::new();
         loop {
             let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
-            // SAFETY: `all` are this message's; one that is not there is refused.
+            // SAFETY: `all` belongs to this message; an index beyond the last header is refused.
             let code = unsafe {
                 rd_kafka_header_get_all(
                     all,
@@ -88,7 +88,7 @@ impl ReceivedMessage {
             if Code::from(code) != Code::NoError {
                 return headers;
             }
-            // SAFETY: names end with a zero; a value is as long as told.
+            // SAFETY: names end with a NUL; a value has the returned length.
             let (name, value) = unsafe { (CStr::from_ptr(name), copy(value, length)) };
             let name = name.to_string_lossy().into_owned();
             headers.push(Header { name, value: value.unwrap_or_default() });
@@ -96,26 +96,26 @@ impl ReceivedMessage {
     }
 
     fn native(&self) -> &rd_kafka_message_t {
-        // SAFETY: it is ours and alive until `drop`.
+        // SAFETY: `self` owns the message, which is alive until `drop`.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for ReceivedMessage {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and this is the last time that it is used.
+        // SAFETY: `self` owns the message, and this is its last use.
         unsafe { rd_kafka_message_destroy(self.0.as_ptr()) }
     }
 }
 
-/// None if there is nothing; that is not the same as nothing in it.
+/// Copies bytes; `None` for a null pointer, which differs from an empty slice.
 ///
 /// # Safety
-/// There must be `length` bytes, unless the pointer is null.
+/// `start` must point to `length` bytes, unless it is null.
 unsafe fn copy(start: *const c_void, length: usize) -> Option<Vec<u8>> {
     if start.is_null() {
         return None;
     }
-    // SAFETY: as promised by the caller.
+    // SAFETY: the caller guarantees it.
     Some(unsafe { slice::from_raw_parts(start.cast::<u8>(), length) }.to_vec())
 }

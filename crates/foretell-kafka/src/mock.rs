@@ -1,4 +1,4 @@
-//! For tests: librdkafka's own cluster in this process, which can be told to fail.
+//! Test support: librdkafka's mock cluster in this process, with injected failures.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -22,13 +22,13 @@ pub(crate) const IN: &str = "in";
 /// The topic that they write to.
 pub(crate) const OUT: &str = "out";
 
-/// How long one look takes, if there is nothing.
+/// Time that one step waits if there is nothing.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
 
-/// What has not come after a minute does not come.
+/// Maximum number of steps that [`until`] makes: one minute.
 const STEPS_MAX: usize = 1200;
 
-/// The cluster, with one partition of each topic, and somebody who writes to it.
+/// A cluster with one partition per topic, and a producer that writes to it.
 pub(crate) struct Mock {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -47,7 +47,7 @@ impl Mock {
         Self { cluster, producer, config, clock: Arc::new(SystemClock::new()) }
     }
 
-    /// The input's only partition.
+    /// The only partition of the input topic.
     pub(crate) fn source() -> TopicPartition {
         TopicPartition { topic: Topic::new(IN), partition: Partition(0) }
     }
@@ -62,17 +62,17 @@ impl Mock {
         }
     }
 
-    /// One more topic.
+    /// Creates another topic.
     pub(crate) fn create_topic(&self, name: &str, partitions: i32) {
         self.cluster.create_topic(name, partitions, 1).unwrap();
     }
 
-    /// Every answer takes so long from now on.
-    pub(crate) fn answer_after(&self, time: Duration) {
+    /// Delays every response by `time` from now on.
+    pub(crate) fn delay_responses(&self, time: Duration) {
         self.cluster.broker_round_trip_time(1, time).unwrap();
     }
 
-    /// A record for the output.
+    /// A record for the output topic.
     pub(crate) fn output() -> OutputRecord {
         OutputRecord {
             topic: Topic::new(OUT),
@@ -84,18 +84,18 @@ impl Mock {
         }
     }
 
-    /// How many records the output has.
+    /// Number of records in the output topic.
     pub(crate) fn written(&self) -> i64 {
         let client = self.producer.client();
         client.fetch_watermarks(OUT, 0, Duration::from_secs(30)).unwrap().1
     }
 
-    /// Writes a record for each of `values` to the input.
+    /// Writes a record for each of `values` to the input topic.
     pub(crate) fn write(&self, values: Range<u8>) {
         self.write_sized(values, 1);
     }
 
-    /// Writes so much to the input that it loses its head: the cluster keeps 5 MiB of a partition.
+    /// Writes so much to the input topic that its first records are deleted: the cluster keeps 5 MiB of a partition.
     pub(crate) fn overflow(&self, values: Range<u8>) {
         let bytes = (8 << 20) / values.len();
         self.write_sized(values, bytes);
@@ -106,28 +106,28 @@ impl Mock {
             let value = vec![value; bytes];
             let record: BaseRecord<'_, (), _> = BaseRecord::to(IN).payload(&value);
             self.producer.send(record).unwrap();
-            // Each in a batch of its own.
+            // Flushed one by one, so that each has a batch of its own.
             self.producer.flush(Duration::from_secs(30)).unwrap();
         }
     }
 
-    /// The next requests of this kind are answered with these errors, one each.
+    /// Answers the next requests of this kind with these errors, one each.
     pub(crate) fn fail(&self, requests: RDKafkaApiKey, errors: &[RDKafkaRespErr]) {
         self.cluster.request_errors(requests, errors);
     }
 
-    /// Requests of this kind work again.
-    pub(crate) fn mend(&self, requests: RDKafkaApiKey) {
+    /// Removes the remaining errors for requests of this kind.
+    pub(crate) fn clear_failures(&self, requests: RDKafkaApiKey) {
         self.cluster.clear_request_errors(requests);
     }
 }
 
-/// What the records say.
+/// The values of records, of which each has one distinct byte.
 pub(crate) fn values(records: &[InputRecord]) -> Vec<u8> {
     records.iter().map(|record| record.value.as_ref().unwrap()[0]).collect()
 }
 
-/// Steps until there is something; each step waits, if there is nothing, about [`STEP`].
-pub(crate) fn until<T>(what: &str, step: impl FnMut(usize) -> Option<T>) -> T {
-    (0..STEPS_MAX).find_map(step).unwrap_or_else(|| panic!("waited in vain until {what}"))
+/// Calls `step` until it returns something; each call should wait for about [`STEP`].
+pub(crate) fn until<T>(condition: &str, step: impl FnMut(usize) -> Option<T>) -> T {
+    (0..STEPS_MAX).find_map(step).unwrap_or_else(|| panic!("timed out waiting until {condition}"))
 }

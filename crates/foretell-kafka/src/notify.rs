@@ -1,4 +1,4 @@
-//! Wakes the one thread that waits, or keeps it from waiting, if something has come since it last waited.
+//! A notification for one waiting thread, which is kept until its next wait.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
@@ -7,22 +7,23 @@ use std::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
-    rung: Mutex<bool>,
-    collector: Condvar,
+    is_notified: Mutex<bool>,
+    condition: Condvar,
 }
 
 impl Notify {
     pub(crate) fn notify_one(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.collector.notify_one();
+        *self.is_notified.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.condition.notify_one();
     }
 
-    /// Returns once it has been rung since the last call, or when the time is over.
+    /// Waits until it has been notified since the last call, or `at_most` is over.
     pub(crate) fn wait(&self, at_most: Duration) {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.collector.wait_timeout_while(rung, at_most, |rung| !*rung);
-        let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *rung = false;
+        let is_notified = self.is_notified.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited =
+            self.condition.wait_timeout_while(is_notified, at_most, |is_notified| !*is_notified);
+        let (mut is_notified, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *is_notified = false;
     }
 }
 
@@ -32,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// Far longer than any machine takes to wake a thread: a ring that is lost is a test that does not end.
+    /// Far longer than any machine takes to wake a thread: if a notification is lost, the test does not end.
     const LONG: Duration = Duration::from_secs(24 * 3600);
 
     #[test]

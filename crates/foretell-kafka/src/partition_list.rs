@@ -1,11 +1,11 @@
-//! Lists of partitions, as librdkafka wants them.
+//! Construction of librdkafka's lists of partitions.
 
 use rdkafka::{Offset as Position, TopicPartitionList};
 
 use crate::positions::Start;
 use foretell_streams::record::{Offset, TopicPartition};
 
-/// `sources`, without offsets.
+/// A list of `sources` without offsets.
 pub(crate) fn partition_list<'a>(
     sources: impl IntoIterator<Item = &'a TopicPartition>,
 ) -> TopicPartitionList {
@@ -16,14 +16,14 @@ pub(crate) fn partition_list<'a>(
     list
 }
 
-/// Where each partition is to be read from.
+/// A list of partitions with the offset at which each is read from.
 pub(crate) fn partition_list_at<'a>(
     starts: impl IntoIterator<Item = (&'a TopicPartition, Start)>,
 ) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (source, start) in starts {
         let mut element = list.add_partition(source.topic.as_str(), source.partition.0);
-        element.set_offset(position(start)).expect("offsets of ours can be represented");
+        element.set_offset(position(start)).expect("librdkafka can represent these offsets");
     }
     list
 }

@@ -1,13 +1,13 @@
-//! What comes in: a consumer whose partitions have queues of their own, out of which messages are taken many at a
-//! time. Through `poll`, each one costs an allocation, two looks at the clock and some locks: half of what
-//! consuming costs at all.
+//! A consumer with one queue per partition, from which messages are taken in batches. With `poll`, each message would cost
+//! an allocation, two clock reads and some locks: half of the total cost of consuming.
 //!
 //! ```text
-//!   fetched ──▶ its partition's queue ──take──▶ messages, and errors of that partition
-//!                        └──rings──▶ Notify ◀──rings──┐
+//!   fetched ──▶ queue of the partition ──take──▶ messages, and errors of that partition
+//!                        └──notifies──▶ Notify ◀──notifies──┐
 //!   rebalances, errors of the client ──▶ queue of the client ──serve──▶ callbacks, errors
 //! ```
-//! What was fetched before a seek, a pause or another assignment is outdated, and librdkafka leaves it out of what is taken.
+//!
+//! librdkafka drops messages that were fetched before a seek, a pause or another assignment.
 
 #![expect(unsafe_code, reason = "rdkafka takes one message at a time")]
 
@@ -34,29 +34,29 @@ use rdkafka::{
 use crate::{message::ReceivedMessage, notify::Notify};
 use foretell_streams::record::{Offset, TopicPartition};
 
-/// How many events of the client are served at once; the bell is rung for the first of those that wait.
+/// Maximum number of client events that are served at once. Only the first of the waiting ones notifies.
 const SERVED_MAX: usize = 4;
 
-/// How many messages of each partition are taken at once.
+/// Maximum number of messages that are taken from a partition at once.
 const BATCH_MAX: usize = 512;
 
 /// A consumer, and a queue for each partition that it may be assigned.
 pub(crate) struct PartitionQueues<C: ConsumerContext + 'static> {
-    // Before the consumer, so that they are dropped before it.
+    // Declared before the consumer, because they must be dropped before it.
     queues: Vec<Queue>,
     consumer: BaseConsumer<C>,
     notify: Arc<Notify>,
 }
 
-/// One partition's queue. It must not outlive its client.
+/// The queue of a partition. It must not outlive its client.
 struct Queue {
     source: TopicPartition,
     native: NonNull<rd_kafka_queue_t>,
-    /// Held for the callback, which has its address.
+    /// Keeps the address valid that the callback has.
     notify: Arc<Notify>,
 }
 
-// SAFETY: librdkafka locks its queues, whichever thread uses them; they belong to no thread.
+// SAFETY: librdkafka's queues are not bound to a thread, and locked by it.
 unsafe impl Send for Queue {}
 
 impl<C: ConsumerContext + 'static> PartitionQueues<C> {
@@ -67,10 +67,11 @@ impl<C: ConsumerContext + 'static> PartitionQueues<C> {
         Self { queues: Vec::new(), consumer, notify }
     }
 
-    /// From now on, what is fetched of `source` comes out of [`Self::take`] alone. To be called before it is assigned.
+    /// Opens a queue for `source`, so that its messages are returned by [`Self::take`] only. Must be called before the
+    /// partition is assigned.
     ///
     /// # Errors
-    /// If librdkafka takes it for no partition's name.
+    /// If librdkafka refuses the name.
     pub(crate) fn open(&mut self, source: &TopicPartition) -> KafkaResult<()> {
         if !self.queues.iter().any(|queue| queue.source == *source) {
             self.queues.push(Queue::open(&self.consumer, source, &self.notify)?);
@@ -78,30 +79,31 @@ impl<C: ConsumerContext + 'static> PartitionQueues<C> {
         Ok(())
     }
 
-    /// `source` will not be assigned any more: what was fetched of it goes. To be called while it still is: librdkafka moves its
-    /// position past what goes, and would begin there when it is assigned next; it forgets that when it stops fetching.
+    /// Closes the queue of `source` and drops its messages. Must be called before the partition is unassigned: dropping
+    /// messages moves librdkafka's position past them, where the next assignment would start, and unassigning resets it.
     pub(crate) fn close(&mut self, source: &TopicPartition) {
         self.queues.retain(|queue| {
             let is_closed = queue.source == *source;
-            // A batch that is not full was the last, or what comes now is fetched while we look.
+            // A batch that is not full was the last one, or later messages are being fetched right now.
             while is_closed && queue.take(|_| {}) == BATCH_MAX {}
             !is_closed
         });
     }
 
-    /// Hands what is there to `visit`, in order within each partition. Never waits.
+    /// Takes the available messages, and calls `visit` with each, in order within each partition. Never waits.
     pub(crate) fn take(&self, mut visit: impl FnMut(&TopicPartition, &ReceivedMessage)) {
         for queue in &self.queues {
             queue.take(|message| visit(&queue.source, message));
         }
     }
 
-    /// The offset behind the last of `source` that has come out of [`Self::take`], markers of transactions and errors included,
-    /// which librdkafka keeps to itself or takes for records; none since it was assigned or sought.
+    /// The offset after the last message of `source` that [`Self::take`] returned. It includes control records, which
+    /// librdkafka does not return, and errors, which it counts as records. `None` if there was none since the partition was
+    /// assigned or sought.
     pub(crate) fn position(&self, source: &TopicPartition) -> Option<Offset> {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(source.topic.as_str(), source.partition.0);
-        // SAFETY: the client and the list are alive while borrowed. What is unknown gets no offset.
+        // SAFETY: the client and the list are alive while borrowed. An unknown partition gets no offset.
         unsafe { rd_kafka_position(self.consumer.client().native_ptr(), list.ptr()) };
         let rdkafka::Offset::Offset(offset) = list.elements().first()?.offset() else {
             return None;
@@ -109,12 +111,12 @@ impl<C: ConsumerContext + 'static> PartitionQueues<C> {
         Some(Offset(offset))
     }
 
-    /// Lets the client's callbacks run.
+    /// Runs the client's callbacks.
     ///
     /// # Errors
-    /// What is wrong with the client.
+    /// An error of the client.
     pub(crate) fn serve(&self) -> KafkaResult<()> {
-        // That nothing comes may mean that a callback has run.
+        // `None` may mean that a callback has run.
         for _ in 0..SERVED_MAX {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
@@ -127,12 +129,12 @@ impl<C: ConsumerContext + 'static> PartitionQueues<C> {
         Ok(())
     }
 
-    /// Waits until there is something to take or to serve that was not there when it was last looked for.
+    /// Waits until there are messages to take or events to serve that have come since the last wait, or `at_most` is over.
     pub(crate) fn wait(&self, at_most: Duration) {
         self.notify.wait(at_most);
     }
 
-    /// The consumer alone, to be closed.
+    /// Closes the queues, and returns the consumer.
     pub(crate) fn into_consumer(self) -> BaseConsumer<C> {
         drop(self.queues);
         self.consumer
@@ -166,8 +168,8 @@ impl Queue {
             .ok_or(KafkaError::MessageConsumption(Code::UnknownTopicOrPartition))?;
         let queue = Self { source: source.clone(), native, notify: Arc::clone(notify) };
         let notify: *const Notify = Arc::as_ptr(&queue.notify);
-        // SAFETY: the queue is alive. To forward it to nowhere keeps librdkafka from forwarding it to the client's.
-        // The callback has the bell's address until `drop` takes it away, and does not change the bell.
+        // SAFETY: the queue is alive. Forwarding it to null keeps librdkafka from forwarding it to the client's queue. The
+        // callback has the address of `notify` until `drop` removes the callback, and uses it as a shared reference.
         unsafe {
             rd_kafka_queue_forward(native.as_ptr(), ptr::null_mut());
             rd_kafka_queue_cb_event_enable(
@@ -179,7 +181,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Returns how many came.
+    /// Takes up to `BATCH_MAX` messages, and returns their number.
     fn take(&self, mut visit: impl FnMut(&ReceivedMessage)) -> usize {
         let mut messages = [ptr::null_mut(); BATCH_MAX];
         // SAFETY: the queue is alive, and there is room for as many pointers as are asked for.
@@ -188,7 +190,7 @@ impl Queue {
         };
         let count = usize::try_from(count).unwrap_or(0);
         for message in messages.into_iter().take(count) {
-            // SAFETY: it was handed to us just now, and to nobody else.
+            // SAFETY: the call above returned the message, and nothing else refers to it.
             let Some(message) = (unsafe { ReceivedMessage::own(message) }) else { continue };
             visit(&message);
         }
@@ -198,7 +200,7 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: the queue is alive, and this was its only owner. Once the first call has returned, no callback runs.
+        // SAFETY: the queue is alive, and `self` is its only owner. Once the first call has returned, no callback runs.
         unsafe {
             rd_kafka_queue_cb_event_enable(self.native.as_ptr(), None, ptr::null_mut());
             rd_kafka_queue_destroy(self.native.as_ptr());
@@ -206,9 +208,9 @@ impl Drop for Queue {
     }
 }
 
-/// Called by librdkafka's threads when something has come into an empty queue.
+/// Called by librdkafka's threads when an empty queue has received something.
 unsafe extern "C" fn notify_one(_: *mut rd_kafka_t, notify: *mut c_void) {
-    // SAFETY: this is the address that `Queue::open` has given, of a bell that the queue holds.
+    // SAFETY: this is the address that `Queue::open` has passed, of a `Notify` that the queue keeps alive.
     let notify: &Notify = unsafe { &*notify.cast_const().cast() };
     notify.notify_one();
 }

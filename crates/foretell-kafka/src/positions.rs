@@ -1,31 +1,31 @@
-//! Which partitions a member holds, how far each has been read, and how far committed. No I/O.
+//! Positions and committed offsets of the partitions that a member owns. No I/O.
 
 use std::collections::BTreeMap;
 
 use foretell_streams::record::{Offset, Partition, Topic, TopicPartition};
 
-/// Where reading (re)starts.
+/// The offset at which reading (re)starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Start {
-    /// At the oldest record: nothing was ever committed.
+    /// The oldest record: no offset was ever committed.
     Beginning,
-    /// At this record.
+    /// The record with this offset.
     At(Offset),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct PartitionPosition {
-    /// The group's committed position.
+    /// Committed offset of the group.
     committed: Start,
-    /// The record after the last one handed out.
+    /// Offset after the last record that was returned by `poll`.
     next: Start,
 }
 
-/// The partitions held. A task's inputs share its partition number, so a place is found by the
-/// topic's index among the inputs and that number.
+/// Positions of the partitions that a member owns. The inputs of a task share its partition number, so a partition is
+/// identified by the index of its topic among the inputs, and that number.
 #[derive(Debug)]
 pub(crate) struct Positions {
-    /// The lead first, then the co-partitioned inputs.
+    /// The lead topic, then the co-partitioned inputs.
     topics: Vec<Topic>,
     positions: BTreeMap<(usize, Partition), PartitionPosition>,
 }
@@ -35,7 +35,7 @@ impl Positions {
         Self { topics, positions: BTreeMap::new() }
     }
 
-    /// Holds `source` from `start` on.
+    /// Adds or resets a partition, which is read from `start` on.
     pub(crate) fn hold(&mut self, source: &TopicPartition, start: Start) {
         if let Some(index) = self.index_of(source.topic.as_str()) {
             let position = PartitionPosition { committed: start, next: start };
@@ -43,19 +43,20 @@ impl Positions {
         }
     }
 
-    /// Lets every input of `task` go.
+    /// Removes every input of `task`.
     pub(crate) fn release(&mut self, task: Partition) {
         self.positions.retain(|(_, partition), _| *partition != task);
     }
 
-    /// Every input of `tasks` that is held.
+    /// Every input of `tasks` that is owned.
     pub(crate) fn held_of(&self, tasks: &[Partition]) -> Vec<TopicPartition> {
         let keys = self.positions.keys().filter(|(_, partition)| tasks.contains(partition));
-        keys.map(|key| self.source(*key)).collect()
+        keys.map(|(index, partition)| self.source(*index, *partition)).collect()
     }
 
-    /// Notes that the record of `source` at `offset` was handed out. False if that is not held, or was handed out
-    /// before (a pause in the midst of a batch makes librdkafka fetch it again): then the record must not come out.
+    /// Advances the position behind the record of `source` at `offset`. Returns false if the record must be dropped, because
+    /// the partition is not owned, or the record was returned before (a pause in the middle of a batch makes librdkafka fetch
+    /// it again).
     pub(crate) fn hand_out(&mut self, source: &TopicPartition, offset: Offset) -> bool {
         let Some(topic) = self.index_of(source.topic.as_str()) else { return false };
         let Some(position) = self.positions.get_mut(&(topic, source.partition)) else {
@@ -68,7 +69,7 @@ impl Positions {
         true
     }
 
-    /// Notes what was committed.
+    /// Records committed offsets.
     pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
         for (source, offset) in offsets {
             let Some(index) = self.index_of(source.topic.as_str()) else { continue };
@@ -78,29 +79,33 @@ impl Positions {
         }
     }
 
-    /// Every committed offset, with those of `offsets` in place of older ones.
+    /// All committed offsets, replaced by those in `offsets`.
     pub(crate) fn all_committed_with(
         &self,
         offsets: &[(TopicPartition, Offset)],
     ) -> Vec<(TopicPartition, Offset)> {
         let mut all: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        for (key, position) in &self.positions {
+        for ((index, partition), position) in &self.positions {
             if let Start::At(offset) = position.committed {
-                all.insert(self.source(*key), offset);
+                all.insert(self.source(*index, *partition), offset);
             }
         }
         all.extend(offsets.iter().cloned());
         all.into_iter().collect()
     }
 
-    /// The partitions that something was handed out of since the last commit, and where to seek them.
+    /// The partitions whose position differs from the committed offset, with that offset, to seek to it.
     pub(crate) fn moved(&self) -> Vec<(TopicPartition, Start)> {
         let moved =
             self.positions.iter().filter(|(_, position)| position.next != position.committed);
-        moved.map(|(key, position)| (self.source(*key), position.committed)).collect()
+        moved
+            .map(|((index, partition), position)| {
+                (self.source(*index, *partition), position.committed)
+            })
+            .collect()
     }
 
-    /// The offset after the last record of `source` that was handed out; 0 if reading starts at the beginning.
+    /// The offset after the last record of `source` that was returned; 0 if reading starts at the beginning.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
         let index = self.index_of(source.topic.as_str());
         let position = index.and_then(|index| self.positions.get(&(index, source.partition)));
@@ -110,19 +115,21 @@ impl Positions {
         }
     }
 
-    /// Goes back to what is committed.
+    /// Resets all positions to the committed offsets.
     pub(crate) fn rewind(&mut self) {
         for position in self.positions.values_mut() {
             position.next = position.committed;
         }
     }
 
-    /// Where each partition goes on.
+    /// The position of each partition.
     pub(crate) fn next(&self) -> impl Iterator<Item = (TopicPartition, Start)> + '_ {
-        self.positions.iter().map(|(key, position)| (self.source(*key), position.next))
+        self.positions
+            .iter()
+            .map(|((index, partition), position)| (self.source(*index, *partition), position.next))
     }
 
-    fn source(&self, (index, partition): (usize, Partition)) -> TopicPartition {
+    fn source(&self, index: usize, partition: Partition) -> TopicPartition {
         TopicPartition { topic: self.topics[index].clone(), partition }
     }
 
@@ -149,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_moved_is_sought() {
+    fn only_partitions_that_were_read_are_sought() {
         let mut positions = positions();
         assert_eq!(positions.moved(), []);
         positions.hand_out(&at("lead", 0), Offset(10));
@@ -161,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_moves_the_place_to_rewind_to() {
+    fn a_rewind_goes_back_to_the_committed_offset() {
         let mut positions = positions();
         for offset in 10..15 {
             positions.hand_out(&at("lead", 0), Offset(offset));
@@ -171,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_held_does_not_come_out() {
+    fn records_of_partitions_that_are_not_owned_are_dropped() {
         let mut positions = positions();
         positions.release(Partition(1));
         for (source, is_held) in
@@ -187,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_out_comes_out_again_only_after_a_rewind() {
+    fn a_record_is_returned_again_only_after_a_rewind() {
         let mut positions = positions();
         let hand_out =
             |positions: &mut Positions, offset| positions.hand_out(&at("lead", 0), Offset(offset));
         assert!(hand_out(&mut positions, 10));
         assert!(!hand_out(&mut positions, 10));
-        assert!(hand_out(&mut positions, 12), "compaction and markers leave gaps");
+        assert!(hand_out(&mut positions, 12), "compaction and control records leave gaps");
         assert!(!hand_out(&mut positions, 11));
         positions.rewind();
         assert!(hand_out(&mut positions, 10));
@@ -202,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn all_committed_offsets_take_the_newest() {
+    fn new_offsets_replace_committed_ones() {
         let positions = positions();
         let newer = [(at("lead", 1), Offset(20))];
         let expected = [(at("lead", 0), Offset(10)), (at("lead", 1), Offset(20))];

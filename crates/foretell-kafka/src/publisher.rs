@@ -1,4 +1,4 @@
-//! Writes outside any transaction.
+//! The publisher, which writes outside of transactions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// Longer than librdkafka tries by itself (`message.timeout.ms`): then everything has been
+/// Time limit of a flush. It is longer than librdkafka retries a record (`message.timeout.ms`), so after it every record is
 /// acknowledged or has failed.
 pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(35);
 
@@ -37,7 +37,7 @@ impl Publisher for KafkaPublisher {
 
     fn flush(&mut self) -> Result<(), BrokerError> {
         match self.producer.drain(FLUSH_WITHIN) {
-            // There is no transaction here to abort: what failed may be sent again.
+            // Without a transaction there is nothing to abort; the records may be sent again.
             Err(BrokerError::Abort(text)) => Err(BrokerError::Retry(text)),
             other => other,
         }

@@ -1,7 +1,7 @@
-//! Hands records to librdkafka, by handles of their topics. By name, as rdkafka does it, each record costs a copy of
-//! the name and a search among all topics.
+//! Sends records by handles of their topics. rdkafka sends by name, which costs a copy of the name and a search among all
+//! topics for each record.
 
-#![expect(unsafe_code, reason = "rdkafka names topics anew for each record")]
+#![expect(unsafe_code, reason = "rdkafka cannot send by topic handle")]
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// The topics that a producer has written to. It must be dropped before that.
+/// Handles of the topics that a producer has written to. They must be dropped before the producer.
 #[derive(Default)]
 pub(crate) struct TopicHandles {
     known: BTreeMap<Topic, Handle>,
@@ -33,14 +33,14 @@ pub(crate) struct TopicHandles {
 
 struct Handle(NonNull<rd_kafka_topic_t>);
 
-// SAFETY: librdkafka locks what is behind it, whichever thread uses it; it belongs to no thread.
+// SAFETY: librdkafka's topic handles are not bound to a thread, and locked by it.
 unsafe impl Send for Handle {}
 
 impl TopicHandles {
-    /// Hands `record` over, whose bytes are copied. Reports of its delivery come with no opaque of ours.
+    /// Adds `record` to the producer's queue; its bytes are copied. Delivery reports have no opaque.
     ///
     /// # Errors
-    /// librdkafka's, such as [`Code::QueueFull`]; then it was not taken.
+    /// librdkafka's code, such as [`Code::QueueFull`]; the record was not queued.
     pub(crate) fn send<C: ProducerContext<DeliveryOpaque = ()>>(
         &mut self,
         producer: &BaseProducer<C>,
@@ -56,8 +56,8 @@ impl TopicHandles {
         let headers = Headers::new(record.headers)?;
         let (key, key_bytes) = parts(record.key);
         let (value, value_bytes) = parts(record.value);
-        // SAFETY: producer, topic, key, value and headers are alive; each tag is followed by what it stands for, and the
-        // flag says that the bytes are to be copied.
+        // SAFETY: producer, topic, key, value and headers are alive; each tag is followed by its arguments, and the flag makes
+        // librdkafka copy the bytes.
         let code = unsafe {
             rd_kafka_producev(
                 producer.client().native_ptr(),
@@ -83,23 +83,23 @@ impl TopicHandles {
             )
         };
         result(code)?;
-        headers.are_taken();
+        headers.release();
         Ok(())
     }
 }
 
-/// Sends what waits for company (`linger.ms`) now, and waits until all is acknowledged, `at_most` so long.
-pub(crate) fn hurry<C: ProducerContext>(producer: &BaseProducer<C>, at_most: Duration) {
+/// Sends records that wait for others (`linger.ms`) at once, and waits for acknowledgements, `at_most` so long.
+pub(crate) fn flush_for<C: ProducerContext>(producer: &BaseProducer<C>, at_most: Duration) {
     let millis = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client is alive while borrowed. It serves no reports, since they come as events; that some are left
-    // is for the caller to see.
+    // SAFETY: the client is alive while borrowed. The call serves no delivery reports, which are events here; the caller
+    // checks whether records remain.
     unsafe { rd_kafka_flush(producer.client().native_ptr(), millis) };
 }
 
 impl Handle {
     fn new<C: ProducerContext>(producer: &BaseProducer<C>, topic: &Topic) -> Result<Self, Code> {
         let name = CString::new(topic.as_str()).map_err(|_| Code::InvalidTopic)?;
-        // SAFETY: the client is alive, the name ends with a zero and is copied; no settings are the client's own.
+        // SAFETY: the client is alive; the name ends with a NUL and is copied; without a configuration the client's is used.
         let native = unsafe {
             rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut())
         };
@@ -109,12 +109,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and this is the last time that it is used; the client is alive.
+        // SAFETY: `self` owns the handle, and this is its last use; the client is alive.
         unsafe { rd_kafka_topic_destroy(self.0.as_ptr()) }
     }
 }
 
-/// A record's headers until librdkafka has taken them; null for none.
+/// A record's headers until librdkafka owns them; null if there are none.
 struct Headers(*mut rd_kafka_headers_t);
 
 impl Headers {
@@ -122,11 +122,11 @@ impl Headers {
         if headers.is_empty() {
             return Ok(Self(ptr::null_mut()));
         }
-        // SAFETY: it asks for nothing.
+        // SAFETY: the call has no requirements.
         let all = Self(unsafe { rd_kafka_headers_new(headers.len()) });
         for Header { name, value } in headers {
             let (value, value_bytes) = parts(Some(value));
-            // SAFETY: the headers are alive, and name and value are as long as told, and copied.
+            // SAFETY: the headers are alive; name and value have the given lengths and are copied.
             let code = unsafe {
                 rd_kafka_header_add(
                     all.0,
@@ -141,7 +141,8 @@ impl Headers {
         Ok(all)
     }
 
-    fn are_taken(mut self) {
+    /// Gives up ownership, after librdkafka has taken it.
+    fn release(mut self) {
         self.0 = ptr::null_mut();
     }
 }
@@ -149,7 +150,7 @@ impl Headers {
 impl Drop for Headers {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: librdkafka has not taken them, so they are ours.
+            // SAFETY: librdkafka has not taken ownership, so `self` has it.
             unsafe { rd_kafka_headers_destroy(self.0) }
         }
     }
@@ -160,12 +161,12 @@ fn result(code: rd_kafka_resp_err_t) -> Result<(), Code> {
     if code == Code::NoError { Ok(()) } else { Err(code) }
 }
 
-/// Nothing, or where it is and how long; that is not the same as nothing in it.
+/// Pointer and length of bytes; a null pointer for `None`, which differs from an empty slice.
 fn parts(bytes: Option<&[u8]>) -> (*const c_void, usize) {
     bytes.map_or((ptr::null(), 0), |bytes| (bytes.as_ptr().cast(), bytes.len()))
 }
 
-/// librdkafka takes 0 for "now", and Kafka knows nothing before 1970.
+/// The timestamp for librdkafka, at least 1: it takes 0 for "now", and Kafka has no times before 1970.
 fn native_timestamp(EventTime(millis): EventTime) -> i64 {
     millis.max(1)
 }
@@ -175,9 +176,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_timestamp_means_now_to_librdkafka_so_there_is_always_one() {
-        for (ours, expected) in [(-5, 1), (0, 1), (1, 1), (1_700_000_000_000, 1_700_000_000_000)] {
-            assert_eq!(native_timestamp(EventTime(ours)), expected);
+    fn a_timestamp_is_never_0_which_means_now() {
+        for (millis, expected) in [(-5, 1), (0, 1), (1, 1), (1_700_000_000_000, 1_700_000_000_000)]
+        {
+            assert_eq!(native_timestamp(EventTime(millis)), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reads one partition to its end, outside any group.
+//! A reader of one partition, outside of groups.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,9 +24,9 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// A consumer of its own: `PARTITION_EOF` does not say of which topic it is.
+/// A reader with its own consumer, which implements [`Reader`].
 pub(crate) struct KafkaReader {
-    /// None while being dropped.
+    /// `None` while being dropped.
     partition_queues: Option<PartitionQueues<LogOnly>>,
     source: TopicPartition,
     at_end: bool,
@@ -49,11 +49,12 @@ impl KafkaReader {
         }
         let doing = format!("read {source}");
         let config = config.reader();
-        let consumer: BaseConsumer<LogOnly> =
-            config.create_with_context(LogOnly).map_err(|error| broker_error(&doing, &error))?;
+        let consumer: BaseConsumer<LogOnly> = config
+            .create_with_context(LogOnly::default())
+            .map_err(|error| broker_error(&doing, &error))?;
         token::install(consumer.client(), &config).map_err(|error| broker_error(&doing, &error))?;
-        // Asked for now, since librdkafka would ask later: an `End` must not miss what is written until then.
-        // It also finds the leader; an assignment without one waits half a second for the next look.
+        // Looked up now, because librdkafka would do so later, and `End` would miss records written until then. This also
+        // finds the leader; an assignment without a known leader waits for half a second.
         let (topic, partition) = (source.topic.as_str(), source.partition.0);
         let (first, end) =
             watermarks(&consumer, source, clock).map_err(|error| broker_error(&doing, &error))?;
@@ -99,9 +100,9 @@ impl Reader for KafkaReader {
         let Self { partition_queues: Some(partition_queues), at_end, .. } = self else {
             return Ok(ReadTo::End);
         };
-        // The first that matters: what passes, librdkafka deals with itself.
-        let unless_it_passes = |error| if passes(&error) { Ok(()) } else { Err(error) };
-        let mut failed = partition_queues.serve().or_else(unless_it_passes);
+        // The first error from which librdkafka does not recover by itself.
+        let unless_transient = |error| if is_transient(&error) { Ok(()) } else { Err(error) };
+        let mut failed = partition_queues.serve().or_else(unless_transient);
         let mut take = || {
             let mut is_empty = true;
             partition_queues.take(|source, message| {
@@ -111,18 +112,18 @@ impl Reader for KafkaReader {
                         *at_end = false;
                         records.push(message.to_record(source.clone()));
                     }
-                    // It is told once each time it is reached.
+                    // Reported once each time the end is reached.
                     Some(Code::PartitionEOF) => *at_end = true,
                     Some(code) => {
                         let error = KafkaError::MessageConsumption(code);
                         failed =
-                            std::mem::replace(&mut failed, Ok(())).and(unless_it_passes(error));
+                            std::mem::replace(&mut failed, Ok(())).and(unless_transient(error));
                     }
                 }
             });
             is_empty
         };
-        // What is there already is taken without waiting for more.
+        // Available messages are taken without waiting for more.
         if take() {
             partition_queues.wait(wait);
             take();
@@ -137,13 +138,13 @@ impl Drop for KafkaReader {
         if let Some(partition_queues) = self.partition_queues.take()
             && let Err(error) = rebalance::close(partition_queues.into_consumer(), &self.clock)
         {
-            tracing::warn!(%error, source = %self.source, "a reader was not closed");
+            tracing::warn!(%error, source = %self.source, "cannot close a reader");
         }
     }
 }
 
-/// Whether librdkafka deals with `error` itself.
-pub(crate) fn passes(error: &KafkaError) -> bool {
+/// Whether librdkafka recovers from `error` by itself.
+pub(crate) fn is_transient(error: &KafkaError) -> bool {
     let KafkaError::MessageConsumption(code) = error else { return false };
     recovery(*code) == Recovery::Retry
 }

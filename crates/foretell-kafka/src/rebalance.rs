@@ -1,56 +1,56 @@
-//! The consumer's callbacks in a group: a rebalance is noted, and answered after `poll`.
+//! Rebalance callbacks of a consumer in a group. A rebalance is queued by the callback, and completed after `poll` returned.
 //!
-//! librdkafka holds the group at the announcement until the assignment is changed by
-//! `incremental_assign` or `incremental_unassign`; it does not ask that this happens inside the callback.
-//! So the callback only takes a note, and the worker answers in its own time (within the session):
-//! the commit before a revocation is then an ordinary one.
+//! librdkafka stops the group at the callback until the assignment is changed by `incremental_assign` or
+//! `incremental_unassign`, but does not require that this happens inside the callback. So the callback only queues the
+//! rebalance, and the worker completes it later (within the session). The commit before a revocation is then an ordinary
+//! one.
 //!
 //! ```text
-//!   Working ── Assigned/Revoked ──▶ noted ──poll──▶ the worker ──assign/unassign──▶ answered
-//!   Closing ── Assigned/Revoked ──▶ answered at once, or the close never ends
+//!   open    ── Assigned/Revoked ──▶ queued ──poll──▶ the worker ──assign/unassign──▶ completed
+//!   closing ── Assigned/Revoked ──▶ completed at once, or the close would never end
 //! ```
 
 use std::{
     collections::VecDeque,
-    error::Error,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
-    client::OAuthToken,
-    config::RDKafkaLogLevel,
+    TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult},
+    error::KafkaResult,
     types::RDKafkaRespErr,
 };
 
-use crate::{deadline::Deadline, logging, token};
+use crate::{deadline::Deadline, logging::LoggingContext};
 use foretell_streams::{
     record::Partition,
     runtime::broker::{BrokerError, Rebalance},
     time::Clock,
 };
 
-/// Leaving takes a request or two; a coordinator that does not answer is not waited for longer.
+/// Time limit of closing a consumer, which takes a request or two, if the coordinator does not respond.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// One step of waiting for the close; the callbacks run inside.
+/// Time limit of one `poll` while closing, in which the callbacks run.
 const CLOSE_STEP: Duration = Duration::from_millis(2);
 
-/// What the group asks for, and whether it has been answered.
+/// The context of a consumer in a group.
+pub(crate) type GroupContext = LoggingContext<GroupEvents>;
+
+/// Rebalances that are queued or not completed.
+#[derive(Default)]
 pub(crate) struct GroupEvents {
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Announced by librdkafka, not yet by `poll`. It has one open at a time; two at most, when the session
-    /// runs out in between.
-    announced: VecDeque<Rebalance>,
-    /// What librdkafka waits for.
-    unanswered: Option<Kind>,
+    /// Rebalances that `poll` has not returned yet: one at a time, or two if the session expires in between.
+    queued: VecDeque<Rebalance>,
+    /// The rebalance whose completion librdkafka waits for.
+    uncompleted: Option<Kind>,
     closing: bool,
 }
 
@@ -61,47 +61,27 @@ enum Kind {
 }
 
 impl GroupEvents {
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::default()) }
-    }
-
-    /// The next change to be answered.
+    /// Removes the next rebalance from the queue.
     pub(crate) fn next(&self) -> Option<Rebalance> {
-        self.state().announced.pop_front()
+        self.state().queued.pop_front()
     }
 
-    /// Notes that the assignment was changed as asked.
-    pub(crate) fn answered(&self) {
-        self.state().unanswered = None;
+    /// Records that the assignment was changed as required.
+    pub(crate) fn complete(&self) {
+        self.state().uncompleted = None;
     }
 
-    /// Whether librdkafka waits for an answer.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        self.state().unanswered.is_some()
+    /// Whether librdkafka waits for the completion of a rebalance.
+    pub(crate) fn is_uncompleted(&self) -> bool {
+        self.state().uncompleted.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics while holding this lock")
+        self.state.lock().expect("no code panics while holding this lock")
     }
 }
 
-impl ClientContext for GroupEvents {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        token::generate(file)
-    }
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        logging::forward(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        logging::report(&error, reason);
-    }
-}
-
-impl ConsumerContext for GroupEvents {
+impl ConsumerContext for GroupContext {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -113,8 +93,8 @@ impl ConsumerContext for GroupEvents {
         } else {
             Kind::Revoke
         };
-        if self.state().closing {
-            log_failure(answer_with_nothing(consumer, kind));
+        if self.state.state().closing {
+            log_failure(complete_empty(consumer, kind));
             return;
         }
         let elements = partitions.elements();
@@ -125,48 +105,47 @@ impl ConsumerContext for GroupEvents {
             Kind::Assign => Rebalance::Assigned(tasks),
             Kind::Revoke => Rebalance::Revoked { tasks, lost: consumer.assignment_lost() },
         };
-        tracing::debug!(?rebalance, "announced");
-        let mut state = self.state();
-        state.unanswered = Some(kind);
-        state.announced.push_back(rebalance);
+        tracing::debug!(?rebalance, "rebalance");
+        let mut state = self.state.state();
+        state.uncompleted = Some(kind);
+        state.queued.push_back(rebalance);
     }
 }
 
-/// Gives everything up, leaves the group (unless a static member), and destroys the consumer. Takes
-/// no longer than [`CLOSE_WITHIN`].
+/// Revokes all partitions, leaves the group (unless a static member), and destroys the consumer, within [`CLOSE_WITHIN`].
 ///
 /// # Errors
-/// [`BrokerError::Retry`] if the group did not let us go in time: the session's end will.
+/// [`BrokerError::Retry`] if the consumer could not be closed in time; the group removes it when its session expires.
 pub(crate) fn leave(
-    consumer: BaseConsumer<GroupEvents>,
+    consumer: BaseConsumer<GroupContext>,
     clock: &Arc<dyn Clock>,
 ) -> Result<(), BrokerError> {
-    let unanswered = {
-        let mut state = consumer.context().state();
+    let uncompleted = {
+        let mut state = consumer.context().state.state();
         state.closing = true;
-        state.announced.clear();
-        state.unanswered.take()
+        state.queued.clear();
+        state.uncompleted.take()
     };
-    if let Some(kind) = unanswered {
-        log_failure(answer_with_nothing(&consumer, kind));
+    if let Some(kind) = uncompleted {
+        log_failure(complete_empty(&consumer, kind));
     }
     close(consumer, clock)
 }
 
-/// Closes and destroys any consumer. Its own `drop` would wait without a bound, and in steps of 100 ms.
+/// Closes and destroys any consumer, within [`CLOSE_WITHIN`]. rdkafka's `drop` would wait without a bound, in steps of
+/// 100 ms.
 pub(crate) fn close<C: ConsumerContext>(
     consumer: BaseConsumer<C>,
     clock: &Arc<dyn Clock>,
 ) -> Result<(), BrokerError> {
     if consumer.close_queue().is_err() {
-        // Fenced, say: there is nothing to leave, and dropping does not wait.
+        // For example after being fenced: there is nothing to leave, and dropping does not wait.
         return Ok(());
     }
     let deadline = Deadline::within(CLOSE_WITHIN, clock);
     while !consumer.closed() {
         if deadline.passed() {
-            // To drop it would be to wait on. librdkafka sends no heartbeats once it is closing, so
-            // the group will notice.
+            // Dropping it would wait on. librdkafka sends no heartbeats while it is closing, so the group removes the member.
             std::mem::forget(consumer);
             let seconds = CLOSE_WITHIN.as_secs();
             return Err(BrokerError::Retry(format!("could not close within {seconds} s")));
@@ -176,8 +155,8 @@ pub(crate) fn close<C: ConsumerContext>(
     Ok(())
 }
 
-/// The shortest answer that librdkafka accepts: nothing more, or nothing at all.
-fn answer_with_nothing(consumer: &BaseConsumer<GroupEvents>, kind: Kind) -> KafkaResult<()> {
+/// Completes a rebalance without taking any partitions: assigns none, or unassigns all.
+fn complete_empty(consumer: &BaseConsumer<GroupContext>, kind: Kind) -> KafkaResult<()> {
     match kind {
         Kind::Assign => consumer.incremental_assign(&TopicPartitionList::new()),
         Kind::Revoke => {
@@ -187,8 +166,8 @@ fn answer_with_nothing(consumer: &BaseConsumer<GroupEvents>, kind: Kind) -> Kafk
     }
 }
 
-fn log_failure(answer: KafkaResult<()>) {
-    if let Err(error) = answer {
-        tracing::debug!(%error, "a rebalance could not be answered while closing");
+fn log_failure(result: KafkaResult<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "cannot complete a rebalance while closing");
     }
 }

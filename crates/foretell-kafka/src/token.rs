@@ -1,11 +1,11 @@
-//! SASL/OAUTHBEARER with a token that somebody else keeps fresh in a file, as Kubernetes and the agents of identity
-//! providers do. It is read when a client starts, and again whenever librdkafka asks for another.
+//! Tokens for SASL/OAUTHBEARER (KIP-255), from a file that another process keeps fresh, such as Kubernetes or the agent of an
+//! identity provider. It is read when a client starts, and whenever librdkafka requests a new token.
 //!
-//! librdkafka can fetch tokens itself (`sasl.oauthbearer.method=oidc`), but only with libcurl, which we do not link.
+//! librdkafka can fetch tokens itself (`sasl.oauthbearer.method=oidc`, KIP-768), but only with libcurl, which is not linked.
 
 #![expect(
     unsafe_code,
-    reason = "rdkafka can't hand a token to an admin client, which serves no callbacks"
+    reason = "rdkafka cannot pass a token to an admin client, which serves no callbacks"
 )]
 
 use std::{
@@ -26,31 +26,31 @@ use serde::Deserialize;
 
 use foretell_streams::time::{Clock, SystemClock};
 
-/// The property by which librdkafka hands the file's name back to us.
+/// The property whose value librdkafka passes to its token callback; here, the name of the file.
 pub(crate) const FILE: &str = "sasl.oauthbearer.config";
 
-/// A token that does not tell when it ends is read again after at most this long: 5 min.
+/// Assumed lifetime of a token without an expiration time, after which it is read again: 5 min.
 const OPAQUE_MILLIS: i64 = 5 * 60 * 1000;
 
-/// Room for librdkafka's words.
+/// Size of the buffer for librdkafka's error message.
 const REASON_BYTES: usize = 512;
 
-/// What we read of a token's claims.
+/// The claims of a JWT (RFC 7519) that are used.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
     sub: Option<String>,
-    /// In seconds since 1970; some write a fraction.
+    /// Expiration time in seconds since 1970, possibly with a fraction.
     exp: Option<f64>,
 }
 
-/// For librdkafka's callback. The error never shows the token.
+/// Implements librdkafka's token callback. The error never contains the token.
 pub(crate) fn generate(file: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
     read(file).map_err(Into::into)
 }
 
 fn read(file: Option<&str>) -> Result<OAuthToken, String> {
-    let file = file.ok_or("there is no token: name its file in [broker] token_file")?;
+    let file = file.ok_or("there is no token: set its file in [broker] token_file")?;
     let text = fs::read_to_string(file);
     let text = text.map_err(|error| format!("cannot read [broker] token_file {file}: {error}"))?;
     Ok(token_of(text.trim(), SystemClock::new().now().0))
@@ -70,8 +70,8 @@ fn token_of(text: &str, now_millis: i64) -> OAuthToken {
     }
 }
 
-/// Hands the token to a client, if `config` names a file: a new client has none before it is polled, and an
-/// admin client is never polled.
+/// Passes the token to a client, if `config` names a file. A new client would have none before it is polled, and an admin
+/// client is never polled.
 pub(crate) fn install<C: ClientContext>(
     client: &Client<C>,
     config: &ClientConfig,
@@ -83,11 +83,12 @@ pub(crate) fn install<C: ClientContext>(
     };
     let OAuthToken { token, principal_name, lifetime_ms } =
         read(Some(file)).map_err(KafkaError::ClientCreation)?;
-    let token = CString::new(token).map_err(|_| refused("it has a zero in it"))?;
-    let name = CString::new(principal_name).map_err(|_| refused("its name has a zero in it"))?;
+    let token = CString::new(token).map_err(|_| refused("it contains a NUL character"))?;
+    let name = CString::new(principal_name)
+        .map_err(|_| refused("its subject contains a NUL character"))?;
     let mut reason: [c_char; REASON_BYTES] = [0; REASON_BYTES];
-    // SAFETY: the client is alive while borrowed; both texts end with a zero and are copied by the call, which
-    // takes no extensions; what it writes into `reason` is as long as told at most, and ends with a zero.
+    // SAFETY: the client is alive while borrowed; both texts end with a NUL and are copied by the call, which gets no
+    // extensions; it writes at most REASON_BYTES into `reason`, ending with a NUL.
     let code = unsafe {
         rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
@@ -103,7 +104,7 @@ pub(crate) fn install<C: ClientContext>(
     if Code::from(code) == Code::NoError {
         return Ok(());
     }
-    // SAFETY: it was all zeros before, and the call leaves one at its end.
+    // SAFETY: the buffer was initialised with zeros, and the call leaves a NUL at its end.
     let reason = unsafe { CStr::from_ptr(reason.as_ptr()) };
     Err(refused(&reason.to_string_lossy()))
 }
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_tells_whose_it_is_and_how_long_it_lasts() {
+    fn subject_and_lifetime_are_read_from_a_token() {
         let jwt = |claims: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
         check(&jwt(r#"{"sub":"alice","exp":1700000000,"iat":1}"#), ("alice", 1_700_000_000_000));
         check(&jwt(r#"{"exp":1700000000.5}"#), ("foretell", 1_700_000_000_500));
@@ -129,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let check = |file: Option<&str>, words: &str| {
             let error = read(file).map(|_| ()).unwrap_err();
             assert!(error.contains("[broker] token_file") && error.contains(words), "{error}");
         };
-        check(None, "name its file");
+        check(None, "set its file");
         check(Some("/nowhere"), "/nowhere");
     }
 }

@@ -1,10 +1,10 @@
-//! Exactly once: a member's outputs and offsets in one transaction (KIP-98, KIP-447).
+//! Exactly-once processing: a member's outputs and offsets are committed in one transaction (KIP-98, KIP-447).
 //!
 //! ```text
 //!            send, or offsets to commit          drained, offsets sent
 //!   Closed ─────────────────────────────▶ Open ───────────────────────▶ Committing ──▶ Closed
 //!     ▲                                     │                               │ │  ▲
-//!     └──────────────── abort ◀─────────────┴───────────────────────────────┘ └──┘ timed out: again
+//!     └──────────────── abort ◀─────────────┴───────────────────────────────┘ └──┘ timed out: retry
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ use crate::{
     deadline::{Deadline, pause},
     error::broker_error,
     producer::RecordProducer,
-    rebalance::GroupEvents,
+    rebalance::GroupContext,
 };
 use foretell_streams::{
     record::{OutputRecordRef, Topic},
@@ -28,40 +28,41 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// One try of a call that is repeated: in between, the producer's events are served.
-const TRY: Duration = Duration::from_secs(1);
+/// Time limit of one attempt of a call that is retried. The producer's events are served between attempts.
+const ATTEMPT: Duration = Duration::from_secs(1);
 
-/// One try of an abort, which serves no events itself and waits for some.
-const ABORT_TRY: Duration = Duration::from_millis(10);
+/// Time limit of one attempt of an abort, which is short because the call waits for events that only `serve` handles.
+const ABORT_ATTEMPT: Duration = Duration::from_millis(10);
 
-/// Starting waits for what the last owner of the name left open, and for a coordinator that may just
-/// be moving.
+/// Time limit of initialising a producer, which waits for the end of its predecessor's open transaction, and for a
+/// coordinator that may be moving.
 const INIT_WITHIN: Duration = Duration::from_secs(30);
 
-/// On top of the transaction's own time, after which the broker ends it.
+/// Added to the transaction's time-out, after which the broker aborts it.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing since the last commit.
+    /// There is no open transaction.
     Closed,
-    /// Something was sent.
+    /// Records were sent in a transaction.
     Open,
-    /// Its end has been asked for, and may have happened.
+    /// The commit was requested, and may have happened.
     Committing,
 }
 
-/// A producer whose records count only once committed.
+/// A transactional producer.
 pub(crate) struct Transactions {
     producer: RecordProducer,
     phase: Phase,
-    /// No call that ends a transaction waits longer.
-    patience: Duration,
+    /// Time limit of each call that ends a transaction.
+    end_within: Duration,
     clock: Arc<dyn Clock>,
 }
 
 impl Transactions {
-    /// Fences the previous producer of this name, and ends its open transaction. Any existing `topic` will do.
+    /// Initialises the producer: fences the previous one with its transactional id, and ends that one's open transaction.
+    /// `topic` is used to connect, and can be any that exists.
     pub(crate) fn start(
         producer: RecordProducer,
         topic: &Topic,
@@ -71,17 +72,17 @@ impl Transactions {
         let started = Self {
             producer,
             phase: Phase::Closed,
-            patience: timeout + GRACE,
+            end_within: timeout + GRACE,
             clock: Arc::clone(clock),
         };
         started.producer.connect(topic)?;
-        started.again_while_retriable("start transactions", INIT_WITHIN, |producer| {
-            producer.client().init_transactions(TRY)
+        started.retry("start transactions", INIT_WITHIN, |producer| {
+            producer.client().init_transactions(ATTEMPT)
         })?;
         Ok(started)
     }
 
-    /// Whether there is anything to commit or abort.
+    /// Whether there is a transaction to commit or abort.
     pub(crate) fn is_open(&self) -> bool {
         self.phase != Phase::Closed
     }
@@ -96,57 +97,57 @@ impl Transactions {
         self.producer.send(record)
     }
 
-    /// Commits what was sent together with `offsets`. The order of calls matters: were the group's metadata
-    /// read after the check, they could be those of a membership that no longer owns the partitions.
+    /// Commits the sent records together with `offsets`. The group's metadata must be read before `assignment_lost`: read
+    /// after it, they could be those of a later membership, which does not own the partitions.
     pub(crate) fn commit(
         &mut self,
-        consumer: &BaseConsumer<GroupEvents>,
+        consumer: &BaseConsumer<GroupContext>,
         offsets: &TopicPartitionList,
     ) -> Result<(), BrokerError> {
         if self.phase != Phase::Committing {
             self.open()?;
-            self.producer.drain(self.patience)?;
+            self.producer.drain(self.end_within)?;
             let metadata = consumer
                 .group_metadata()
                 .ok_or_else(|| BrokerError::Fatal("the consumer has no group".to_owned()))?;
             if consumer.assignment_lost() {
                 return Err(BrokerError::Abort("the assignment is lost".to_owned()));
             }
-            self.again_while_retriable("add offsets", self.patience, |producer| {
-                producer.client().send_offsets_to_transaction(offsets, &metadata, TRY)
+            self.retry("add offsets", self.end_within, |producer| {
+                producer.client().send_offsets_to_transaction(offsets, &metadata, ATTEMPT)
             })?;
             self.phase = Phase::Committing;
         }
-        self.again_while_retriable("commit", self.patience, |producer| {
-            producer.client().commit_transaction(TRY)
+        self.retry("commit", self.end_within, |producer| {
+            producer.client().commit_transaction(ATTEMPT)
         })?;
         self.phase = Phase::Closed;
         Ok(())
     }
 
-    /// Undoes what was sent since the last commit.
+    /// Aborts the open transaction, if there is one.
     pub(crate) fn abort(&mut self, within: Duration) -> Result<(), BrokerError> {
         if self.phase == Phase::Closed {
             return Ok(());
         }
-        self.again_while_retriable("abort", within, |producer| {
-            producer.client().abort_transaction(ABORT_TRY)
-        })?;
+        self.retry("abort", within, |producer| producer.client().abort_transaction(ABORT_ATTEMPT))?;
         self.producer.serve();
-        self.producer.forget_failure();
+        self.producer.discard_failure();
         self.phase = Phase::Closed;
         Ok(())
     }
 
-    /// Undoes what was sent, waiting as long as that may take.
+    /// Aborts the open transaction, waiting until the broker would have aborted it by itself.
     pub(crate) fn abort_with_retries(&mut self) -> Result<(), BrokerError> {
-        self.abort(self.patience)
+        self.abort(self.end_within)
     }
 
     fn open(&mut self) -> Result<(), BrokerError> {
         match self.phase {
             Phase::Open => Ok(()),
-            Phase::Committing => Err(BrokerError::Retry("the last commit is under way".to_owned())),
+            Phase::Committing => {
+                Err(BrokerError::Retry("the last commit is in progress".to_owned()))
+            }
             Phase::Closed => {
                 let begun = self.producer.client().begin_transaction();
                 begun.map_err(|error| broker_error("begin a transaction", &error))?;
@@ -156,8 +157,8 @@ impl Transactions {
         }
     }
 
-    /// A retriable error asks for the very same call again: librdkafka goes on where it was.
-    fn again_while_retriable(
+    /// Repeats a call while its error is retriable. librdkafka requires the same call, and resumes it.
+    fn retry(
         &self,
         doing: &str,
         within: Duration,
@@ -179,7 +180,7 @@ pub(crate) fn is_retriable(error: &KafkaError) -> bool {
     if let KafkaError::Transaction(error) = error {
         return error.is_retriable() && !error.txn_requires_abort();
     }
-    // `commit_transaction` flushes first, and that can run out of time as well.
+    // `commit_transaction` flushes first, which can time out as well.
     matches!(error, KafkaError::Flush(_))
 }
 
@@ -192,26 +193,26 @@ mod tests {
     };
     use foretell_streams::runtime::broker::ProcessingGuarantee;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn begin(mock: &Mock) -> Transactions {
         let membership = Mock::membership(ProcessingGuarantee::ExactlyOnce);
         let admin = Arc::new(Admin::connect(&mock.config, &mock.clock).unwrap());
         let properties = mock.config.transactional_producer(&membership);
         let producer = RecordProducer::new(&properties, &admin, &mock.clock).unwrap();
-        Transactions::start(producer, &Topic::new(OUT), PATIENCE, &mock.clock).unwrap()
+        Transactions::start(producer, &Topic::new(OUT), TIMEOUT, &mock.clock).unwrap()
     }
 
-    /// Each call is tried for a second ([`TRY`]), and this is longer.
+    /// The response takes longer than one attempt ([`ATTEMPT`]).
     #[test]
-    fn an_answer_that_takes_longer_than_a_try_is_waited_for() {
+    fn a_slow_response_is_waited_for() {
         let mock = Mock::new();
         let mut transactions = begin(&mock);
         assert!(!transactions.is_open());
         transactions.send(Mock::output().as_ref()).unwrap();
         assert!(transactions.is_open());
-        transactions.producer.drain(PATIENCE).unwrap();
-        mock.answer_after(TRY + TRY / 2);
+        transactions.producer.drain(TIMEOUT).unwrap();
+        mock.delay_responses(ATTEMPT + ATTEMPT / 2);
         transactions.abort_with_retries().unwrap();
         assert!(!transactions.is_open());
     }

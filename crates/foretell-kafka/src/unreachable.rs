@@ -1,4 +1,5 @@
-//! Why no broker answers, in words: librdkafka tries again and again by itself, and tells why only on the side.
+//! The reason why no broker can be reached. librdkafka retries by itself, and reports reasons only as log lines and errors
+//! that belong to no call.
 
 use std::{
     error::Error,
@@ -16,33 +17,33 @@ use rdkafka::{
 use crate::{logging, token};
 use foretell_address as address;
 
-/// Nobody answers, or nobody lets us in.
+/// No broker could be reached, or none accepted the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}: {fix}")]
 pub struct Unreachable {
-    /// What happened.
+    /// Description of the problem, with the address.
     pub detail: String,
-    /// What to do.
+    /// Instruction to the user.
     pub fix: String,
 }
 
-/// What stands in the way. A later one tells more than an earlier one.
+/// Kind of a connection failure, in ascending order of how specific it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Obstacle {
-    /// Nobody listens, or a firewall swallows what we say.
-    Silence,
-    /// The name is nobody's.
+    /// Nothing listens at the address, or a firewall drops the packets.
+    NoResponse,
+    /// The host name cannot be resolved.
     Name,
-    /// A broker hangs up at the first words: it speaks TLS and we do not, or the other way.
+    /// The broker closes the connection during the handshake: one side expects TLS, the other does not.
     Protocol,
-    /// No TLS connection comes about.
+    /// The TLS handshake failed.
     Tls,
-    /// A broker does not believe that we are who we say.
+    /// The broker rejected the credentials.
     Authentication,
 }
 
-/// A client's context that keeps the most telling of the errors that belong to no call. Until a broker has answered
-/// it does not log them: the caller that waits for one says what they come down to.
+/// A client context that keeps the most specific of the errors that belong to no call. Until a broker has responded, errors
+/// are logged at the level `debug` only, because the caller that waits for the broker reports the summary.
 #[derive(Default)]
 pub(crate) struct ErrorCollector {
     worst: Mutex<Option<(Obstacle, String)>>,
@@ -50,30 +51,30 @@ pub(crate) struct ErrorCollector {
 }
 
 impl ErrorCollector {
-    /// From here on, what is heard is logged.
+    /// Starts to log errors.
     pub(crate) fn connected(&self) {
         self.is_connected.store(true, Ordering::Relaxed);
     }
 
-    /// Whether waiting longer is of no use: who is refused now is refused again.
+    /// Whether waiting longer is useless, because the broker refused the client.
     pub(crate) fn is_refused(&self) -> bool {
         let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
         collector.as_ref().is_some_and(|(obstacle, _)| *obstacle >= Obstacle::Tls)
     }
 
-    /// Whether somebody may be there who hung up: nobody was missed at the address, nor in the name service.
-    pub(crate) fn may_be_hanging_up(&self) -> bool {
+    /// Whether a broker may have closed the connection: connecting and name resolution did not fail.
+    pub(crate) fn may_be_disconnecting(&self) -> bool {
         let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner);
         collector.as_ref().is_none_or(|(obstacle, reason)| {
-            *obstacle == Obstacle::Silence && !reason.contains("Connect to ")
+            *obstacle == Obstacle::NoResponse && !reason.contains("Connect to ")
         })
     }
 
-    /// What it comes down to, when `servers` did not answer within `seconds`.
+    /// Summarises the errors, after `servers` did not respond within `seconds`.
     pub(crate) fn unreachable(&self, servers: &str, seconds: u64) -> Unreachable {
         let collector = self.worst.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (obstacle, reason) = collector.unwrap_or((Obstacle::Silence, String::new()));
-        in_words(obstacle, &reason, servers, seconds)
+        let (obstacle, reason) = collector.unwrap_or((Obstacle::NoResponse, String::new()));
+        describe(obstacle, &reason, servers, seconds)
     }
 
     fn record(&self, code: Option<Code>, reason: &str) {
@@ -98,7 +99,7 @@ impl ClientContext for ErrorCollector {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // A connection that was made and ended is told in the log only, and there only if we ask for it.
+        // A closed connection is only logged, and only if "log.connection.close" is set.
         if facility == "FAIL" && message.contains("Disconnected") {
             self.record_obstacle(Obstacle::Protocol, message);
         }
@@ -121,54 +122,55 @@ impl ClientContext for ErrorCollector {
 
 impl ConsumerContext for ErrorCollector {}
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "of 180 codes these tell why nobody answers")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "of 180 codes these are connection failures")]
 fn obstacle(code: Option<Code>, reason: &str) -> Option<Obstacle> {
     match code? {
         Code::Authentication | Code::SaslAuthenticationFailed => Some(Obstacle::Authentication),
         Code::SSL if reason.contains("listener?") => Some(Obstacle::Protocol),
         Code::SSL => Some(Obstacle::Tls),
         Code::Resolve => Some(Obstacle::Name),
-        // Its own guess, from a connection that ends where it should begin.
+        // librdkafka's guess, if a connection is closed during the handshake.
         Code::BrokerTransportFailure
             if reason.contains("security.protocol") || reason.contains("listener?") =>
         {
             Some(Obstacle::Protocol)
         }
-        // An alert of the broker's, which wants a certificate of ours, or another one.
+        // A TLS alert of the broker, which requires a client certificate, or another one.
         Code::BrokerTransportFailure if reason.contains("SSL routines") => Some(Obstacle::Tls),
-        Code::BrokerTransportFailure => Some(Obstacle::Silence),
+        Code::BrokerTransportFailure => Some(Obstacle::NoResponse),
         _ => None,
     }
 }
 
-fn in_words(obstacle: Obstacle, reason: &str, servers: &str, seconds: u64) -> Unreachable {
+fn describe(obstacle: Obstacle, reason: &str, servers: &str, seconds: u64) -> Unreachable {
     let reason = short(reason);
     let servers = address::shown(servers);
     let (detail, fix) = match obstacle {
-        Obstacle::Silence if reason.is_empty() => (
+        Obstacle::NoResponse if reason.is_empty() => (
             format!("no broker answers at {servers} after {seconds} s"),
             "is it running? set [broker] bootstrap_servers",
         ),
-        Obstacle::Silence => (
+        Obstacle::NoResponse => (
             format!("no broker answers at {servers} after {seconds} s ({reason})"),
             "is it running? set [broker] bootstrap_servers",
         ),
         Obstacle::Name => (
-            format!("the name of a broker at {servers} is not known ({reason})"),
+            format!("the host name of a broker at {servers} is not known ({reason})"),
             "correct [broker] bootstrap_servers, or the brokers' advertised.listeners",
         ),
         Obstacle::Protocol => (
-            format!("a broker at {servers} hangs up at the first words ({reason})"),
-            "set \"security.protocol\" in [broker.properties] to what the listener speaks: PLAINTEXT, SSL, \
+            format!("a broker at {servers} closed the connection during the handshake ({reason})"),
+            "set \"security.protocol\" in [broker.properties] to the protocol of the listener: PLAINTEXT, SSL, \
              SASL_PLAINTEXT or SASL_SSL",
         ),
         Obstacle::Tls => (
-            format!("no TLS connection to {servers} comes about ({reason})"),
-            "set \"ssl.ca.location\" in [broker.properties] to who signed the broker's certificate; if the \
-             broker wants one of ours, \"ssl.certificate.location\" and \"ssl.key.location\"",
+            format!("no TLS connection to {servers} could be established ({reason})"),
+            "set \"ssl.ca.location\" in [broker.properties] to the certificate of the authority that signed the \
+             broker's; if the broker requires a client certificate, \"ssl.certificate.location\" and \
+             \"ssl.key.location\"",
         ),
         Obstacle::Authentication => (
-            format!("{servers} does not accept who we are ({reason})"),
+            format!("{servers} rejected the credentials ({reason})"),
             "correct \"sasl.mechanisms\", \"sasl.username\" and \"sasl.password\" in [broker.properties], or \
              [broker] token_file",
         ),
@@ -176,11 +178,11 @@ fn in_words(obstacle: Obstacle, reason: &str, servers: &str, seconds: u64) -> Un
     Unreachable { detail, fix: fix.to_owned() }
 }
 
-/// `ssl://host:1/bootstrap: SSL handshake failed: … (after 3ms in state CONNECT, 2 identical error(s) suppressed)`:
-/// neither who it was, which the sentence says, nor the counting.
+/// A reason of librdkafka without the broker's name, which the message has already, and without counts:
+/// `ssl://host:1/bootstrap: SSL handshake failed: … (after 3ms in state CONNECT, 2 identical error(s) suppressed)`.
 fn short(reason: &str) -> &str {
-    let reason = reason.rsplit_once(" (after ").map_or(reason, |(what, _)| what);
-    let reason = reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, what)| what);
+    let reason = reason.rsplit_once(" (after ").map_or(reason, |(text, _)| text);
+    let reason = reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, text)| text);
     reason.trim().trim_end_matches('.')
 }
 
@@ -201,18 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn hang_ups_are_reported_in_the_log() {
+    fn a_closed_connection_is_found_in_the_log() {
         let collector = ErrorCollector::default();
-        assert!(collector.may_be_hanging_up());
+        assert!(collector.may_be_disconnecting());
         let line = "[thrd:kafka:9092/bootstrap]: kafka:9092/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 1ms in state APIVERSION_QUERY)";
         collector.log(RDKafkaLogLevel::Info, "FAIL", line);
-        assert!(!collector.may_be_hanging_up());
-        let told = collector.unreachable("kafka:9092", 10).to_string();
-        assert!(told.contains("first words (Disconnected: connection closed by peer"), "{told}");
+        assert!(!collector.may_be_disconnecting());
+        let text = collector.unreachable("kafka:9092", 10).to_string();
+        assert!(text.contains("handshake (Disconnected: connection closed by peer"), "{text}");
     }
 
     #[test]
-    fn the_most_telling_error_counts() {
+    fn the_most_specific_error_is_reported() {
         let down = (Code::AllBrokersDown, "1/1 brokers are down");
         let refused = (
             Code::BrokerTransportFailure,
@@ -238,7 +240,7 @@ mod tests {
             Code::BrokerTransportFailure,
             "kafka:9092/bootstrap: Disconnected: verify that security.protocol is correctly configured, broker might require SASL authentication",
         );
-        check(&[plain], false, &["hangs up", "SASL_SSL"]);
+        check(&[plain], false, &["closed the connection", "SASL_SSL"]);
         let name = (
             Code::Resolve,
             "kafka:9092/bootstrap: Failed to resolve 'kafka:9092': Name or service not known",

@@ -1,4 +1,4 @@
-//! Where a partition begins and ends, also when its leader has just died.
+//! Looks up the first and last offset of a partition, also during the election of a new leader.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::{
 };
 use foretell_streams::{record::TopicPartition, time::Clock};
 
-/// One try: a worker that asks is not polling its group meanwhile.
-const TRY: Duration = Duration::from_secs(1);
+/// Time limit of one attempt; a worker cannot poll its group meanwhile.
+const ATTEMPT: Duration = Duration::from_secs(1);
 
-/// Between two tries.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Pause between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long it may take in all. A leader is replaced in seconds; a caller that can wait longer asks again.
+/// Time limit of all attempts. A new leader is elected within seconds; a caller that can wait longer calls again.
 const WITHIN: Duration = Duration::from_secs(4);
 
-/// The first offset of `source`, and the one after its last, by the consumer's isolation level.
+/// The first offset of `source` and the one after its last, by the consumer's isolation level.
 pub(crate) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     source: &TopicPartition,
@@ -31,15 +31,15 @@ pub(crate) fn watermarks<C: ConsumerContext>(
     let (topic, partition) = (source.topic.as_str(), source.partition.0);
     let deadline = Deadline::within(WITHIN, clock);
     loop {
-        // By itself, librdkafka asks the leader that it knew last, dead or alive.
+        // The metadata request is needed because librdkafka would ask the last known leader, which may be down.
         let found = consumer
-            .fetch_metadata(Some(topic), TRY)
-            .and_then(|_| consumer.fetch_watermarks(topic, partition, TRY));
+            .fetch_metadata(Some(topic), ATTEMPT)
+            .and_then(|_| consumer.fetch_watermarks(topic, partition, ATTEMPT));
         let Err(error) = &found else { return found };
         let code = error.rdkafka_error_code();
         if deadline.passed() || code.is_none_or(|code| recovery(code) != Recovery::Retry) {
             return found;
         }
-        pause_for(TRY_AGAIN_AFTER);
+        pause_for(RETRY_INTERVAL);
     }
 }

@@ -1,7 +1,7 @@
-//! A model as one content-hashed thing: pipeline, trees, threshold, where it comes from and how good it was.
+//! The serialised form of a model: pipeline, trees, threshold, lineage and evaluation, versioned by a content hash.
 //!
-//! On the wire: one byte for the format, then a zstd frame of JSON. The version names the JSON, not the frame, so
-//! that another zstd does not make another model of it.
+//! On the wire: one byte for the format, then a zstd frame of JSON. The version is a hash of the JSON, not of the frame,
+//! so that it does not depend on the release of zstd.
 
 use std::io::Read as _;
 
@@ -15,118 +15,119 @@ use crate::{
     trees::ParseError,
 };
 
-/// The format written today. A field more in the JSON is none, if it is left out where it is empty.
+/// The format that this release writes and reads. A new field of the JSON needs no new format if it is left out where it
+/// is empty.
 const FORMAT: u8 = 1;
-/// What a bundle may grow to when decompressed: 1000 iterations × 63 leaves are about 8 MiB of text a class.
+/// Maximum size of the decompressed JSON: 1000 iterations × 63 leaves take about 8 MiB of text per class.
 pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
-/// A window of 2^27 bytes (128 MiB) bounds what the decompressor may allocate.
+/// Maximum window of 2^27 bytes (128 MiB), which bounds the decompressor's memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Models are written once and read by every instance: worth some time. It is far from zstd's slowest.
+/// Compression level, of 22: a model is written once and read by every instance.
 const ZSTD_LEVEL: i32 = 12;
 
-/// Everything that scoring needs, and everything one would ask about a model.
+/// A model with everything that scoring needs, its lineage and its evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelBundle {
-    /// Turns answers into features.
+    /// Fitted pipeline that turns values into features.
     pub pipeline: FittedPipeline,
-    /// The trees, as LightGBM's own text: any LightGBM can load it.
+    /// Trees in LightGBM's model text, which any LightGBM 4 can load.
     pub booster: String,
-    /// The names of the classes, in the order of their labels.
+    /// Names of the classes, in the order of their labels.
     pub classes: Vec<String>,
-    /// With two classes: from this probability of class 1 on, class 1 is decided for.
+    /// Decision threshold with two classes, 0 to 1: class 1 is chosen if its probability is at least this.
     pub threshold: f64,
-    /// What it was made from.
+    /// Inputs of the training.
     pub lineage: Lineage,
-    /// How good it was on examples it had not seen.
+    /// Metrics on held-out examples, of a model that was trained without them (see [`crate::training::train`]).
     pub evaluation: Evaluation,
 }
 
-/// What a model was made from: the same lineage and the same examples make the same bytes.
+/// Inputs of a training: the same lineage and examples give the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// The examples' origin.
+    /// Origin of the examples.
     #[serde(flatten)]
     pub origin: Origin,
     /// LightGBM's parameters.
     pub params: Params,
-    /// How often it grew: fewer times than the parameters say if no split was left to make.
+    /// Boosting iterations of the model; fewer than in `params` if no further split improved it.
     pub iterations: u32,
-    /// Where chance came from.
+    /// Random seed.
     pub seed: Seed,
-    /// The version of LightGBM.
+    /// Version of LightGBM.
     pub lightgbm: String,
 }
 
-/// Which examples a model was trained on, and which model it follows.
+/// Examples that a model was trained on, and the model that it succeeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The number of the training; 0 made the first model.
+    /// Number of the training; 0 for the first model.
     pub training: u64,
-    /// Examples of the initial data.
+    /// Number of examples from the initial data.
     pub initial_examples: u64,
-    /// Examples of the training log.
+    /// Number of examples from the stream.
     pub stream_examples: u64,
-    /// The offset in the training log after the last example that was used, or could have been.
+    /// Offset in the training log up to which (exclusive) examples were considered.
     pub examples_through: i64,
-    /// The champion when this one was trained.
+    /// Champion at the time of the training.
     pub parent: Option<ModelVersion>,
 }
 
-/// Bytes that are not a bundle, or a bundle that cannot serve.
+/// Reasons why bytes are not a bundle, or a bundle cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// Written by another release, or not a bundle at all.
+    /// The first byte is not [`FORMAT`]: the bundle is from another release, or the bytes are no bundle.
     #[error("the bundle is in format {found}, and this release reads format {FORMAT}")]
     Format {
-        /// Its first byte.
+        /// The first byte.
         found: u8,
     },
-    /// There is not one byte.
+    /// There are no bytes.
     #[error("the bundle is empty")]
     Empty,
-    /// The frame is broken.
+    /// The zstd frame is corrupted.
     #[error("cannot decompress the bundle")]
     Compression(#[source] std::io::Error),
-    /// Larger than a model may be.
+    /// The JSON is larger than [`BUNDLE_BYTES_MAX`].
     #[error("the bundle is larger than {BUNDLE_BYTES_MAX} bytes")]
     TooLarge,
-    /// The content is not a bundle's.
+    /// The JSON is not that of a bundle.
     #[error("cannot read the bundle")]
     Content(#[from] serde_json::Error),
-    /// The trees cannot be walked.
+    /// The model text is malformed or not supported.
     #[error("cannot read the bundle's trees")]
     Trees(#[from] ParseError),
-    /// The trees were trained on other features than the pipeline makes.
+    /// The trees were not trained on the features of the pipeline.
     #[error(
         "the pipeline makes {pipeline} features, the trees have {trees}, or their names differ"
     )]
     Features {
-        /// Features of the pipeline.
+        /// Number of features of the pipeline.
         pipeline: usize,
-        /// Features of the trees.
+        /// Number of features of the trees.
         trees: usize,
     },
-    /// The trees tell other classes apart than the bundle names.
-    #[error("the bundle names {classes} classes, its trees tell {trees} apart")]
+    /// The trees do not have as many classes as the bundle names.
+    #[error("the bundle names {classes} classes, its trees have {trees}")]
     Classes {
-        /// Names of classes.
+        /// Number of names.
         classes: usize,
-        /// Classes of the trees.
+        /// Number of classes of the trees.
         trees: usize,
     },
     /// The threshold is not a probability.
     #[error("the threshold {threshold} is not a probability")]
     Threshold {
-        /// The threshold.
+        /// Threshold of the bundle.
         threshold: f64,
     },
 }
 
 impl ModelBundle {
-    /// The bundle as bytes; the same bundle gives the same bytes.
+    /// Serialises the bundle. The same bundle gives the same bytes.
     ///
     /// # Errors
-    /// If it is larger than [`BUNDLE_BYTES_MAX`], or cannot be compressed.
+    /// [`BundleError::TooLarge`] if its JSON is larger than [`BUNDLE_BYTES_MAX`]; [`BundleError::Compression`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
         let content = self.content();
         if content.len() > BUNDLE_BYTES_MAX {
@@ -138,17 +139,18 @@ impl ModelBundle {
         Ok(bytes)
     }
 
-    /// Reads what [`Self::to_bytes`] wrote, in bounded memory.
+    /// Deserialises the bytes of [`Self::to_bytes`], in bounded memory.
     ///
     /// # Errors
-    /// [`BundleError`] for any other bytes. Whether it can serve, [`Scorer::new`] finds out.
+    /// [`BundleError`] for any other bytes. Whether the bundle can serve is checked by [`Scorer::new`].
     ///
     /// [`Scorer::new`]: crate::Scorer::new
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
         Self::with_version(bytes).map(|(bundle, _)| bundle)
     }
 
-    /// The same, and the version that the bytes have: a later release may have put in what this one passes over.
+    /// Deserialises a bundle together with the version of its bytes. That version can differ from [`Self::version`] of
+    /// the result: this release ignores fields that a later one has added.
     ///
     /// # Errors
     /// As [`Self::from_bytes`].
@@ -169,7 +171,7 @@ impl ModelBundle {
         Ok((serde_json::from_slice(&content)?, version_of(&content)))
     }
 
-    /// The first 12 hexadecimal digits of the content's SHA-256.
+    /// Version of the model: the first 12 hexadecimal digits of the SHA-256 of its JSON.
     #[must_use]
     pub fn version(&self) -> ModelVersion {
         version_of(&self.content())
@@ -201,7 +203,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_version_names_the_content() {
+    fn the_version_follows_the_content() {
         let bundle = small_bundle();
         let version = bundle.version();
         assert_eq!(version.as_str().len(), 12);
@@ -210,7 +212,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_later_release_adds_is_passed_over_and_keeps_its_version() {
+    fn fields_of_a_later_release_are_ignored_and_the_version_is_kept() {
         let bundle = small_bundle();
         let mut content: serde_json::Value = serde_json::to_value(&bundle).unwrap();
         content["explanation"] = "of a later release".into();

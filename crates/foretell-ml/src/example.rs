@@ -1,82 +1,82 @@
-//! The words of the layer: what was answered, what turned out to be true, and which model said so.
+//! The vocabulary of this crate: values, columns, labels, examples, probabilities and model versions.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One answer, as it came.
+/// The raw value of one column.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Value {
-    /// Not asked, not answered, or not known.
+    /// No value: not asked, not answered, or unknown.
     #[default]
     Missing,
-    /// A number, in the column's own unit.
+    /// A number, in the column's unit.
     Number(f64),
-    /// A text: a category, as a rule.
+    /// A text, usually a category. A numeric column parses it.
     Text(String),
 }
 
-/// How a column is read.
+/// Kind of a column, which decides how its values become features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnKind {
-    /// Values that have an order and a distance.
+    /// Numbers, which have an order and a distance.
     Numeric,
-    /// Values that are only the same or different.
+    /// Categories, which are only equal or different.
     Categorical,
 }
 
-/// One question of the questionnaire: a place in every row of values.
+/// A column of the input: one value in every row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
-    /// Its name; it names a feature of the model, so see [`PipelineSpec::new`] for what it may contain.
+    /// Name of the column and of its feature; [`PipelineSpec::new`] lists the characters that it must not contain.
     ///
     /// [`PipelineSpec::new`]: crate::PipelineSpec::new
     pub name: String,
-    /// How its values are read.
+    /// Kind of its values.
     pub kind: ColumnKind,
-    /// What it was called before: rows from then have it under these names.
+    /// Earlier names of the column, under which older rows and models have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
 }
 
 impl Column {
-    /// One that was never called anything else.
+    /// A column without aliases.
     #[must_use]
     pub fn new(name: &str, kind: ColumnKind) -> Self {
         Self { name: name.to_owned(), kind, aliases: Vec::new() }
     }
 
-    /// Whether a row has it as `name`.
+    /// Whether `name` is the name of the column or one of its aliases.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 
-/// What turned out to be true: the index of a class in the order of the model's classes.
+/// The true class of an example, or the class that was decided on: an index into the model's classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Label(pub u32);
 
 impl Label {
-    /// The label as an index into what is kept one a class.
+    /// The label as an index into a slice with one element per class.
     #[must_use]
     pub fn index(self) -> usize {
         usize::try_from(self.0).expect("32 bits fit into an index")
     }
 }
 
-/// Something to learn from: the values as scored, and what turned out to be true.
+/// A labelled example: values as they were scored, and the true class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// In the order of the columns.
+    /// Values in the order of the columns. Values beyond the last column are ignored; absent ones are missing.
     pub values: Vec<Value>,
-    /// The class it turned out to be of.
+    /// True class.
     pub label: Label,
 }
 
-/// Names a model by its content: see [`ModelBundle::version`].
+/// Version of a model, a hash of its content: see [`ModelBundle::version`].
 ///
 /// [`ModelBundle::version`]: crate::ModelBundle::version
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,13 +84,13 @@ pub struct Example {
 pub struct ModelVersion(String);
 
 impl ModelVersion {
-    /// The version of this name, as it was read from a record or typed by an operator.
+    /// A version from its text, as read from a record or typed by an operator. It is not checked.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// The name as text.
+    /// The version as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -103,7 +103,7 @@ impl fmt::Display for ModelVersion {
     }
 }
 
-/// Where chance comes from: the same seed makes the same model.
+/// Random seed: the same seed and input give the same model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seed(pub u64);
@@ -114,31 +114,31 @@ impl fmt::Display for Seed {
     }
 }
 
-/// One probability a class, in the order of the classes; they add up to 1 but for rounding.
+/// One probability per class, in the order of the classes. They add up to 1, apart from rounding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Probabilities(Vec<f64>);
 
 impl Probabilities {
-    /// Takes one probability a class, in the order of the classes.
+    /// Wraps one probability per class, in the order of the classes.
     #[must_use]
     pub fn new(by_class: Vec<f64>) -> Self {
         Self(by_class)
     }
 
-    /// One a class, in the order of the classes.
+    /// The probabilities, in the order of the classes.
     #[must_use]
     pub fn as_slice(&self) -> &[f64] {
         &self.0
     }
 
-    /// The probability of one class; none if there is no such class.
+    /// The probability of one class; `None` if there is no such class.
     #[must_use]
     pub fn of(&self, label: Label) -> Option<f64> {
         self.0.get(label.index()).copied()
     }
 
-    /// The most probable class, the first of them if there are several.
+    /// The most probable class; the first one of a tie.
     #[must_use]
     pub fn most_probable(&self) -> Label {
         let mut best = (Label(0), f64::NEG_INFINITY);
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_probable_class_is_the_first_of_the_largest() {
+    fn the_most_probable_class_is_the_first_of_a_tie() {
         let check = |by_class: &[f64], expected: u32| {
             assert_eq!(
                 Probabilities::new(by_class.to_vec()).most_probable(),

@@ -1,4 +1,5 @@
-//! Learning and scoring, as pure functions: no streams, no clock, no I/O, and no word about any one data set.
+//! Features, tuning, training and scoring with LightGBM, as pure functions: no streams, no clock, no I/O, and nothing
+//! specific to one data set.
 //!
 //! ```text
 //!            examples ──┬──▶ training::tune ──▶ Params
@@ -7,16 +8,16 @@
 //!                                  │
 //!                                  ▼
 //!                             ModelBundle ◀──▶ bytes     bundle: pipeline + trees + threshold + lineage + evaluation,
-//!                                  │                     named by its content
+//!                                  │                     versioned by a hash of its content
 //!                                  ▼
 //!        values ──────────────▶ Scorer ──▶ Probabilities ──▶ Label
-//!                               features: answers → numbers;   trees: numbers → probabilities, in Rust
+//!                               features: values → numbers;    trees: numbers → probabilities, in Rust
 //! ```
 //!
-//! What a caller may rely on:
-//! - **the same input gives the same bytes**: examples, recipe and seed decide a bundle, on any number of threads;
-//! - **scoring never fails**: any values give probabilities; what cannot serve is refused by [`Scorer::new`];
-//! - a [`Scorer`] is immutable and shared; nothing scores with what a training holds.
+//! Guarantees:
+//! - **The same input gives the same bytes**: examples, recipe and seed determine a bundle, on any number of threads.
+//! - **Scoring never fails**: any values give probabilities. [`Scorer::new`] refuses a bundle that cannot serve.
+//! - A [`Scorer`] is immutable and can be shared; it shares nothing with a training.
 
 pub mod bundle;
 pub mod example;

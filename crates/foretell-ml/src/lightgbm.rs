@@ -1,13 +1,13 @@
-//! LightGBM's C functions behind a small safe wrapper: the only `unsafe` code here but for one call of `crates/foretell-kafka/src/token.rs`, and the only file
-//! that names the library. Training only; what is served is walked by [`crate::trees`].
+//! A small safe wrapper of LightGBM's C API, for training; serving uses [`crate::trees`]. This is the only file that names
+//! the library and, except for one call in `crates/foretell-kafka/src/token.rs`, the only one with `unsafe` code.
 //!
-//! Rules that make it sound, and its results the same on every machine:
+//! Rules that make it sound and reproducible on every machine:
 //! - every length is checked before a pointer is passed;
-//! - a data set and a booster may move between threads but are never shared (`Send`, not `Sync`), and a booster
-//!   borrows its data sets, so that they outlive it;
-//! - one thread a call ([`FIXED`]): LightGBM's own thread count is one unsynchronised global of the process.
-//!   Parallel work is several data sets and boosters on several threads of ours;
-//! - its log level and log callback are thread-local in LightGBM, so they are set wherever an object is made.
+//! - a data set may move between threads but is never shared (`Send`, not `Sync`), and a booster borrows its data sets,
+//!   so that they outlive it;
+//! - every call runs on one thread ([`FIXED`]), because LightGBM's thread count is an unsynchronised global of the
+//!   process. Parallel work uses several data sets and boosters, each on a thread of the caller;
+//! - LightGBM's log level and log callback are thread-local, so they are set wherever an object is created.
 #![expect(unsafe_code, reason = "LightGBM is a C library; everything it is handed is checked here")]
 
 use std::{
@@ -21,83 +21,84 @@ use lightgbm3_sys as c;
 /// The version of LightGBM that `lightgbm3-sys` 1.0.11 builds.
 pub const VERSION: &str = "4.7.0";
 
-/// Put before every parameter string: one thread, the same bytes for the same input, no output.
+/// Parameters before every parameter string: one thread, deterministic results, no output.
 const FIXED: &str = "num_threads=1 deterministic=true force_row_wise=true verbosity=-1 ";
 
-/// What LightGBM refuses, and what is refused on its behalf.
+/// Errors of LightGBM, and arguments that are refused before they reach it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LightGbmError {
-    /// A call failed; the message is LightGBM's own.
+    /// A call of LightGBM failed.
     #[error("{call} failed: {message}")]
     Call {
-        /// The C function.
+        /// Name of the C function.
         call: &'static str,
-        /// What LightGBM says about it.
+        /// LightGBM's error message.
         message: String,
     },
-    /// A length does not go with the others, or is more than LightGBM can count.
-    #[error("{what} has {found} elements, not {expected}")]
+    /// An argument's length contradicts the others, or exceeds LightGBM's 31-bit counts.
+    #[error("{argument} has {found} elements, not {expected}")]
     Length {
-        /// What was passed.
-        what: &'static str,
-        /// Its elements.
+        /// Name of the argument.
+        argument: &'static str,
+        /// Its number of elements.
         found: usize,
-        /// How many there should be, or may be at most.
+        /// Expected or maximum number of elements.
         expected: usize,
     },
-    /// A text with a NUL in it cannot be passed to C.
-    #[error("{what} has a NUL character in it")]
+    /// A text contains a NUL character, so it cannot be passed to C.
+    #[error("{argument} has a NUL character in it")]
     Nul {
-        /// What was passed.
-        what: &'static str,
+        /// Name of the argument.
+        argument: &'static str,
     },
-    /// LightGBM answered something that is not text.
-    #[error("{call} answered something that is not UTF-8")]
+    /// LightGBM returned a text that is not UTF-8.
+    #[error("{call} returned a text that is not UTF-8")]
     NotText {
-        /// The C function.
+        /// Name of the C function.
         call: &'static str,
     },
 }
 
-/// Rows to learn from, row after row, and what each turned out to be.
+/// Features and labels of the rows to train or validate on.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Every row's features, one row after the other.
+    /// Features in row-major order: `labels.len() × feature_names.len()` numbers, NaN for missing ones.
     pub rows: &'a [f64],
-    /// The label of each row: the index of its class.
+    /// Label of each row: the index of its class.
     pub labels: &'a [f32],
-    /// The names of the features; their number is the length of a row.
+    /// Names of the features; their number is the length of a row.
     pub feature_names: &'a [String],
-    /// Which features are categories.
+    /// Indexes of the categorical features. Their values are codes: whole numbers, 0 or more.
     pub categorical: &'a [usize],
 }
 
-/// Binned rows. Boosters borrow it.
+/// Rows in LightGBM's binned form. Boosters borrow it.
 #[derive(Debug)]
 pub struct Dataset {
     handle: *mut c_void,
     features: usize,
-    /// Makes it neither `Send` nor `Sync`; `Send` is given back below.
+    /// Makes the type neither `Send` nor `Sync`; `Send` is implemented below.
     not_sync: PhantomData<*mut ()>,
 }
 
-// SAFETY: a data set owns its memory and refers to no thread; LightGBM's thread-locals (last error, log level and
-// callback) hold nothing of it. It is not `Sync`, and all access is through `&self` on the thread that has it.
+// SAFETY: a data set owns its memory and is not bound to a thread; LightGBM's thread-locals (last error, log level and
+// callback) do not refer to it. It is not `Sync`, so only the thread that owns it uses it.
 unsafe impl Send for Dataset {}
 
 impl Dataset {
-    /// Bins rows. `parameters` are LightGBM's, as `name=value` separated by blanks.
+    /// Bins rows (`LGBM_DatasetCreateFromMat`). `parameters` are LightGBM's, as `name=value` separated by blanks.
     ///
     /// # Errors
-    /// If the lengths do not agree, or if LightGBM refuses the rows or the parameters.
+    /// [`LightGbmError::Length`] if the lengths of `matrix` contradict each other; [`LightGbmError::Call`] if LightGBM
+    /// refuses the rows or the parameters.
     pub fn new(matrix: Matrix<'_>, parameters: &str) -> Result<Self, LightGbmError> {
         Self::build(matrix, parameters, ptr::null_mut())
     }
 
-    /// Bins rows as `self` was binned, so that they can be validated on.
+    /// Bins rows with the bins of `self`, so that a booster of `self` can be validated on them.
     ///
     /// # Errors
-    /// As for [`Self::new`]; also if the features are not as many as those of `self`.
+    /// As [`Self::new`]; also if the number of features differs from that of `self`.
     pub fn aligned(&self, matrix: Matrix<'_>, parameters: &str) -> Result<Self, LightGbmError> {
         same_length("a row", matrix.feature_names.len(), self.features)?;
         Self::build(matrix, parameters, self.handle)
@@ -112,7 +113,7 @@ impl Dataset {
         same_length("the matrix", matrix.rows.len(), rows.saturating_mul(features))?;
         if let Some(beyond) = matrix.categorical.iter().find(|feature| **feature >= features) {
             return Err(LightGbmError::Length {
-                what: "a row",
+                argument: "a row",
                 found: features,
                 expected: beyond + 1,
             });
@@ -140,7 +141,7 @@ impl Dataset {
                 &raw mut handle,
             )
         })?;
-        // From here on the handle is freed whatever happens.
+        // From here on, `drop` frees the handle also after an error.
         let dataset = Self { handle, features, not_sync: PhantomData };
         // SAFETY: there are `rows` labels, and LightGBM copies them.
         check("LGBM_DatasetSetField", unsafe {
@@ -178,40 +179,41 @@ impl Drop for Dataset {
     }
 }
 
-/// A model that grows: it borrows the data sets that it learns from and is validated on.
+/// A model in training, or a loaded one. It borrows the data sets that it is trained and validated on.
 #[derive(Debug)]
 pub struct Booster<'data> {
     handle: *mut c_void,
     features: usize,
-    /// Data sets for `eval`: the training set and the validation sets.
+    /// Number of data sets that can be evaluated: the training set and the validation sets.
     evaluated: usize,
-    /// A pointer keeps it on its thread: there is no reason for it to move.
+    /// Borrows the data sets. The raw pointer in `handle` keeps the booster on its thread.
     data: PhantomData<&'data Dataset>,
 }
 
-/// Whether a booster can grow on.
+/// Result of [`Booster::grow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// It has grown by one iteration.
+    /// The model has one iteration more.
     Grown,
-    /// No split was worth making: it is as it was, but for a first constant tree.
+    /// No split improves the model. It is unchanged, except that a first iteration leaves a constant tree.
     Finished,
 }
 
-/// What [`Booster::predict`] answers.
+/// Output of [`Booster::predict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The sums of the leaves, one a class (one in all, if binary).
+pub enum PredictionKind {
+    /// Sums of the leaves: one per class, or a single one for a binary model.
     Raw,
-    /// Probabilities, one a class (that of class 1, if binary).
+    /// Probabilities: one per class, or only that of class 1 for a binary model.
     Probability,
 }
 
 impl<'data> Booster<'data> {
-    /// A model without trees yet. `parameters` are LightGBM's, as `name=value` separated by blanks.
+    /// Creates a model without trees (`LGBM_BoosterCreate`). `parameters` are LightGBM's, as `name=value` separated by
+    /// blanks.
     ///
     /// # Errors
-    /// If LightGBM refuses the parameters or the labels.
+    /// [`LightGbmError::Call`] if LightGBM refuses the parameters or the labels.
     pub fn new(training: &'data Dataset, parameters: &str) -> Result<Self, LightGbmError> {
         let parameters = text("the parameters", &format!("{FIXED}{parameters}"))?;
         let mut handle = ptr::null_mut();
@@ -223,13 +225,13 @@ impl<'data> Booster<'data> {
         Ok(Self { handle, features: training.features, evaluated: 1, data: PhantomData })
     }
 
-    /// A finished model, from its text.
+    /// Loads a trained model from its text (`LGBM_BoosterLoadModelFromString`).
     ///
-    /// The text must be one that LightGBM wrote: its parser trusts what it reads. Check others with
+    /// LightGBM's parser does not validate its input: check a text from an untrusted source with
     /// [`crate::trees::Trees::parse`] first.
     ///
     /// # Errors
-    /// If LightGBM cannot read it.
+    /// [`LightGbmError::Call`] if LightGBM cannot read it.
     pub fn load(model: &str) -> Result<Booster<'static>, LightGbmError> {
         let model = text("the model", model)?;
         let (mut handle, mut iterations, mut features) = (ptr::null_mut(), 0, 0);
@@ -247,10 +249,10 @@ impl<'data> Booster<'data> {
         Ok(booster)
     }
 
-    /// Also evaluates on `validation`, which must be aligned to the training set.
+    /// Adds a validation set, which must be made with [`Dataset::aligned`] of the training set.
     ///
     /// # Errors
-    /// If LightGBM finds that it is not.
+    /// [`LightGbmError`] if the bins or the number of features differ.
     pub fn validate_on(&mut self, validation: &'data Dataset) -> Result<(), LightGbmError> {
         same_length("a row", validation.features, self.features)?;
         // SAFETY: both are alive, and the data set outlives the booster.
@@ -261,10 +263,10 @@ impl<'data> Booster<'data> {
         Ok(())
     }
 
-    /// Grows by one iteration: one tree, or one a class.
+    /// Grows by one iteration: one tree for two classes, else one per class.
     ///
     /// # Errors
-    /// If LightGBM fails.
+    /// [`LightGbmError::Call`] if LightGBM fails.
     pub fn grow(&mut self) -> Result<Growth, LightGbmError> {
         let mut finished = 0;
         // SAFETY: the handle is alive, and so are the data sets it borrows.
@@ -274,10 +276,10 @@ impl<'data> Booster<'data> {
         Ok(if finished == 0 { Growth::Grown } else { Growth::Finished })
     }
 
-    /// The names of the metrics, in the order in which [`Self::evaluate`] answers.
+    /// Names of the metrics, in the order of the results of [`Self::evaluate`].
     ///
     /// # Errors
-    /// If a name is longer than 127 bytes, or not UTF-8.
+    /// [`LightGbmError`] if a name is longer than 127 bytes or not UTF-8.
     pub fn metric_names(&self) -> Result<Vec<String>, LightGbmError> {
         const NAME_BYTES: usize = 128;
         let metrics = self.metrics()?;
@@ -305,18 +307,22 @@ impl<'data> Booster<'data> {
         texts.collect()
     }
 
-    /// The metrics on a data set: 0 is the training set, then the validation sets.
+    /// Computes the metrics on a data set: number 0 is the training set, 1 the first validation set.
     ///
     /// # Errors
-    /// If there is no such data set.
+    /// [`LightGbmError::Length`] if there is no such data set.
     pub fn evaluate(&self, dataset: usize) -> Result<Vec<f64>, LightGbmError> {
         if dataset >= self.evaluated {
             let (found, expected) = (self.evaluated, dataset + 1);
-            return Err(LightGbmError::Length { what: "the list of data sets", found, expected });
+            return Err(LightGbmError::Length {
+                argument: "the list of data sets",
+                found,
+                expected,
+            });
         }
         let mut results = vec![0.0; self.metrics()?];
         let mut length = 0;
-        // SAFETY: LightGBM writes one number a metric.
+        // SAFETY: LightGBM writes one number per metric.
         check("LGBM_BoosterGetEval", unsafe {
             let dataset = count("the data sets", dataset)?;
             c::LGBM_BoosterGetEval(self.handle, dataset, &raw mut length, results.as_mut_ptr())
@@ -333,14 +339,14 @@ impl<'data> Booster<'data> {
         Ok(usize::try_from(metrics).expect("LightGBM counts metrics from 0"))
     }
 
-    /// The model as LightGBM's text, with its first `iterations` only, if given.
+    /// Writes the model as LightGBM's text; with `Some(n)`, only its first n iterations (at least one).
     ///
     /// # Errors
-    /// If LightGBM fails.
+    /// [`LightGbmError`] if LightGBM fails, or the text is not UTF-8.
     pub fn save(&self, iterations: Option<u32>) -> Result<String, LightGbmError> {
         const CALL: &str = "LGBM_BoosterSaveModelToString";
         let iterations = match iterations {
-            // LightGBM takes 0 for all of them; a model has at least its constant tree anyway.
+            // LightGBM would take 0 for all iterations.
             Some(iterations) => {
                 count("the iterations", usize::try_from(iterations.max(1)).unwrap_or(usize::MAX))?
             }
@@ -350,7 +356,7 @@ impl<'data> Booster<'data> {
         let mut buffer = vec![0_u8; 1 << 20];
         for _ in 0..2 {
             let size = i64::try_from(buffer.len()).expect("a buffer is shorter than 2^63");
-            // SAFETY: LightGBM writes only if the text and its NUL fit into `size` bytes, and says what it needs.
+            // SAFETY: LightGBM writes only if the text and its NUL fit into `size` bytes, and returns the size needed.
             check(CALL, unsafe {
                 let target = buffer.as_mut_ptr().cast();
                 c::LGBM_BoosterSaveModelToString(
@@ -373,21 +379,21 @@ impl<'data> Booster<'data> {
         }
         Err(LightGbmError::Call {
             call: CALL,
-            message: "the model grew while it was written".to_owned(),
+            message: "the model's size changed while it was written".to_owned(),
         })
     }
 
-    /// What the model says of rows, one row after the other; for tests and comparisons.
+    /// Predicts rows, given in row-major order; for tests and comparisons with [`crate::trees`].
     ///
     /// # Errors
-    /// If the rows are not whole.
-    pub fn predict(&self, rows: &[f64], answer: Answer) -> Result<Vec<f64>, LightGbmError> {
+    /// [`LightGbmError::Length`] if the last row is incomplete.
+    pub fn predict(&self, rows: &[f64], kind: PredictionKind) -> Result<Vec<f64>, LightGbmError> {
         let number = rows.len() / self.features.max(1);
         same_length("the matrix", rows.len(), number * self.features)?;
         let (nrow, ncol) = (count("the rows", number)?, count("the features", self.features)?);
-        let kind = constant(match answer {
-            Answer::Raw => c::C_API_PREDICT_RAW_SCORE,
-            Answer::Probability => c::C_API_PREDICT_NORMAL,
+        let kind = constant(match kind {
+            PredictionKind::Raw => c::C_API_PREDICT_RAW_SCORE,
+            PredictionKind::Probability => c::C_API_PREDICT_NORMAL,
         });
         let mut length = 0_i64;
         // SAFETY: the handle is alive.
@@ -396,7 +402,7 @@ impl<'data> Booster<'data> {
         })?;
         let mut results = vec![0.0; usize::try_from(length).expect("a length is not negative")];
         let parameters = text("the parameters", FIXED)?;
-        // SAFETY: the matrix has nrow × ncol elements, and the results as many as LightGBM said it writes.
+        // SAFETY: the matrix has nrow × ncol elements; the results have the length that LightGBM returned above.
         check("LGBM_BoosterPredictForMat", unsafe {
             c::LGBM_BoosterPredictForMat(
                 self.handle,
@@ -425,34 +431,40 @@ impl Drop for Booster<'_> {
     }
 }
 
-/// Swallows LightGBM's log on this thread: an error comes back as one anyway. Without a callback it would print
-/// to the standard output until the first call with parameters has set its level.
+/// Discards LightGBM's log on this thread; errors are returned anyway. Without a callback LightGBM prints to the
+/// standard output until the first call with parameters has set its log level.
 fn silence() -> Result<(), LightGbmError> {
-    extern "C" fn swallow(_message: *const c_char) {}
+    extern "C" fn discard(_message: *const c_char) {}
     // SAFETY: the callback is a function of this process, and does nothing.
-    check("LGBM_RegisterLogCallback", unsafe { c::LGBM_RegisterLogCallback(Some(swallow)) })
+    check("LGBM_RegisterLogCallback", unsafe { c::LGBM_RegisterLogCallback(Some(discard)) })
 }
 
 fn check(call: &'static str, status: c_int) -> Result<(), LightGbmError> {
     if status == 0 {
         return Ok(());
     }
-    // SAFETY: LightGBM answers a pointer to this thread's last message, which ends in a NUL.
+    // SAFETY: LightGBM returns a pointer to this thread's last message, which ends in a NUL.
     let message = unsafe { CStr::from_ptr(c::LGBM_GetLastError()) };
     Err(LightGbmError::Call { call, message: message.to_string_lossy().into_owned() })
 }
 
-fn same_length(what: &'static str, found: usize, expected: usize) -> Result<(), LightGbmError> {
-    if found == expected { Ok(()) } else { Err(LightGbmError::Length { what, found, expected }) }
+fn same_length(argument: &'static str, found: usize, expected: usize) -> Result<(), LightGbmError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(LightGbmError::Length { argument, found, expected })
+    }
 }
 
-fn count(what: &'static str, number: usize) -> Result<i32, LightGbmError> {
-    let most = usize::try_from(i32::MAX).expect("31 bits fit");
-    i32::try_from(number).map_err(|_| LightGbmError::Length { what, found: number, expected: most })
+fn count(argument: &'static str, number: usize) -> Result<i32, LightGbmError> {
+    i32::try_from(number).map_err(|_| {
+        let expected = usize::try_from(i32::MAX).expect("31 bits fit");
+        LightGbmError::Length { argument, found: number, expected }
+    })
 }
 
-fn text(what: &'static str, text: &str) -> Result<CString, LightGbmError> {
-    CString::new(text).map_err(|_| LightGbmError::Nul { what })
+fn text(argument: &'static str, text: &str) -> Result<CString, LightGbmError> {
+    CString::new(text).map_err(|_| LightGbmError::Nul { argument })
 }
 
 fn constant(value: u32) -> c_int {
@@ -466,7 +478,7 @@ mod tests {
     const PARAMETERS: &str = "objective=binary metric=binary_logloss,auc min_data_in_leaf=2 min_data_in_bin=1 \
         min_data_per_group=1 cat_smooth=1";
 
-    /// 200 rows of a number and a category; the label is whether the category is 1 or 3.
+    /// 200 rows of a number and a category; the label is 1 if the category is 1 or 3.
     fn rows() -> (Vec<f64>, Vec<f32>) {
         let rows = (0..200_u8).flat_map(|n| [f64::from(n % 17), f64::from(n % 5)]);
         (rows.collect(), (0..200_u8).map(|n| f32::from(u8::from(matches!(n % 5, 1 | 3)))).collect())
@@ -477,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_booster_learns_and_travels_as_text() {
+    fn a_booster_learns_and_survives_a_round_trip_as_text() {
         let ((rows, labels), names) = (rows(), names());
         let matrix =
             Matrix { rows: &rows, labels: &labels, feature_names: &names, categorical: &[1] };
@@ -492,9 +504,9 @@ mod tests {
         let metrics = booster.evaluate(1).unwrap();
         assert!(metrics[0] < 0.5 && metrics[1] > 0.99, "{metrics:?}");
         let text = booster.save(None).unwrap();
-        assert!(text.contains("num_cat=1"), "a category was split on as one");
+        assert!(text.contains("num_cat=1"), "no split is by category");
         let copy = Booster::load(&text).unwrap();
-        let probability = Answer::Probability;
+        let probability = PredictionKind::Probability;
         assert_eq!(
             copy.predict(&rows, probability).unwrap(),
             booster.predict(&rows, probability).unwrap()
@@ -506,10 +518,10 @@ mod tests {
     #[test]
     fn lengths_are_checked() {
         let ((rows, labels), names) = (rows(), names());
-        let check = |matrix: Matrix<'_>, what: &str| {
+        let check = |matrix: Matrix<'_>, expected: &str| {
             let error = Dataset::new(matrix, PARAMETERS).unwrap_err();
             assert!(
-                matches!(error, LightGbmError::Length { what: found, .. } if found == what),
+                matches!(error, LightGbmError::Length { argument, .. } if argument == expected),
                 "{error}"
             );
         };
@@ -523,13 +535,13 @@ mod tests {
         let booster = Booster::new(&training, PARAMETERS).unwrap();
         assert!(matches!(booster.evaluate(1), Err(LightGbmError::Length { .. })));
         assert!(matches!(
-            booster.predict(&rows[1..], Answer::Raw),
+            booster.predict(&rows[1..], PredictionKind::Raw),
             Err(LightGbmError::Length { .. })
         ));
     }
 
     #[test]
-    fn what_lightgbm_refuses_is_an_error() {
+    fn invalid_parameters_and_models_are_errors() {
         let ((rows, labels), names) = (rows(), names());
         let matrix =
             Matrix { rows: &rows, labels: &labels, feature_names: &names, categorical: &[1] };
@@ -537,7 +549,7 @@ mod tests {
         let error = Booster::new(&training, "objective=binary num_leaves=-1").unwrap_err();
         assert!(matches!(error, LightGbmError::Call { call: "LGBM_BoosterCreate", .. }), "{error}");
         let error = Booster::new(&training, "objective=binary\0").unwrap_err();
-        assert_eq!(error, LightGbmError::Nul { what: "the parameters" });
+        assert_eq!(error, LightGbmError::Nul { argument: "the parameters" });
         assert!(Booster::load("not a model").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A bundle made ready to serve: any number of threads ask one scorer, each with a scratch of its own.
+//! Scoring with a model bundle. Any number of threads share one [`Scorer`], each with its own [`Scratch`].
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     trees::{Sums, Trees},
 };
 
-/// Scores rows of values. Immutable, so it can be swapped for another between two records.
+/// A model that is ready to score rows of values. It is immutable, so it can be swapped between two records.
 #[derive(Clone, Debug)]
 pub struct Scorer {
     pipeline: FittedPipeline,
@@ -20,7 +20,7 @@ pub struct Scorer {
     lineage: Lineage,
 }
 
-/// What a thread reuses from one row to the next.
+/// Scratch memory that a thread reuses from one row to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     row: Vec<f64>,
@@ -28,18 +28,18 @@ pub struct Scratch {
 }
 
 impl Scorer {
-    /// Checks that the parts of a bundle belong together, and that its trees can be walked.
+    /// Parses the trees of a bundle, and checks that its parts match.
     ///
     /// # Errors
-    /// [`BundleError`] says what is wrong with it.
+    /// [`BundleError`] if the trees are malformed or not supported, or features, classes or threshold do not match.
     pub fn new(bundle: &ModelBundle) -> Result<Self, BundleError> {
         Self::with_version(bundle, bundle.version())
     }
 
-    /// The same for a bundle's bytes, whose version it has.
+    /// Reads a bundle's bytes; the scorer has their version (see [`ModelBundle::with_version`]).
     ///
     /// # Errors
-    /// [`BundleError`] says what is wrong with them.
+    /// [`BundleError`] if the bytes are no bundle, or as [`Self::new`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
         let (bundle, version) = ModelBundle::with_version(bytes)?;
         Self::with_version(&bundle, version)
@@ -74,7 +74,8 @@ impl Scorer {
         })
     }
 
-    /// The probability of each class, in the order of the classes. Any values will do: see [`crate::features`].
+    /// The probability of each class, in the order of the classes. It never fails; [`crate::features`] lists how missing,
+    /// unseen and malformed values are encoded.
     #[must_use]
     pub fn score(&self, values: &[Value], scratch: &mut Scratch) -> Probabilities {
         self.pipeline.transform(values, &mut scratch.row);
@@ -82,7 +83,8 @@ impl Scorer {
         Probabilities::new(self.trees.probabilities(&scratch.sums.sums))
     }
 
-    /// Two classes: class 1 from the threshold on. More: the most probable one.
+    /// The class to decide on: with two classes, class 1 if its probability is at least the threshold; with more, the most
+    /// probable one.
     #[must_use]
     pub fn decide(&self, probabilities: &Probabilities) -> Label {
         match probabilities.as_slice() {
@@ -91,37 +93,38 @@ impl Scorer {
         }
     }
 
-    /// The version of the bundle.
+    /// Version of the model.
     #[must_use]
     pub fn version(&self) -> &ModelVersion {
         &self.version
     }
 
-    /// What the model was made from.
+    /// Inputs of the model's training.
     #[must_use]
     pub fn lineage(&self) -> &Lineage {
         &self.lineage
     }
 
-    /// How far `values` lie from what the model was trained on.
+    /// Counts the values that are outside the training's distribution: unseen categories, out-of-range numbers, and texts
+    /// in numeric columns.
     #[must_use]
     pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
         self.pipeline.out_of_distribution(values)
     }
 
-    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if it is unknown.
     #[must_use]
     pub fn missing_share(&self, column: usize) -> Option<f64> {
         self.pipeline.missing_share(column)
     }
 
-    /// The names of the classes, in the order of their labels.
+    /// Names of the classes, in the order of their labels.
     #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// The columns, in the order of a row's values.
+    /// Columns, in the order of a row's values.
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         self.pipeline.columns()
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_whose_parts_do_not_belong_together_is_refused() {
+    fn a_bundle_whose_parts_do_not_match_is_refused() {
         let bundle = small_bundle();
         let check = |bundle: ModelBundle, expected: &str| {
             let error = Scorer::new(&bundle).unwrap_err();

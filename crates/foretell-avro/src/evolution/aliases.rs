@@ -1,11 +1,11 @@
-//! A writer's schema with its types under the names that a reader's schema has for them. Avro lets a reader rename a
-//! record, an enum or a fixed by an alias; apache-avro's judge compares names alone.
+//! Renames the types of a writer schema as the reader schema calls them. A reader may rename a record, an enum or a fixed
+//! by an alias, but apache-avro's compatibility check ignores the aliases of types.
 
 use std::collections::BTreeMap;
 
 use apache_avro::schema::{Alias, Name, Schema, UnionSchema};
 
-/// `written` with the names of `reading`; none if no alias of `reading` is the name of a type of `written`.
+/// `written` with the names of `reading`; `None` if no alias of `reading` is the name of a type in `written`.
 pub(super) fn with_names_of(reading: &Schema, written: &Schema) -> Option<Schema> {
     let mut names = BTreeMap::new();
     collect(reading, &mut names);
@@ -13,7 +13,7 @@ pub(super) fn with_names_of(reading: &Schema, written: &Schema) -> Option<Schema
     rename(&mut renamed, &names).then_some(renamed)
 }
 
-/// The reader's names, by their aliases. Namespaces do not count, as where records are read.
+/// Collects the reader's names by alias. Namespaces are ignored, as in resolution.
 fn collect(schema: &Schema, names: &mut BTreeMap<String, Name>) {
     let mut named = |name: &Name, aliases: &Option<Vec<Alias>>| {
         for alias in aliases.iter().flatten() {
@@ -38,7 +38,7 @@ fn collect(schema: &Schema, names: &mut BTreeMap<String, Name>) {
     }
 }
 
-/// Whether something was renamed.
+/// Renames the types in a schema; returns whether there were any to rename.
 fn rename(schema: &mut Schema, names: &BTreeMap<String, Name>) -> bool {
     let change = |name: &mut Name| match names.get(name.name()) {
         Some(new) => {
@@ -65,7 +65,7 @@ fn rename(schema: &mut Schema, names: &BTreeMap<String, Name>) -> bool {
         Schema::Union(union) => {
             let mut variants = union.variants().to_vec();
             let is_inside = variants.iter_mut().fold(false, |is, one| rename(one, names) | is);
-            // Two branches that the reader has as one stay two: the judge says what that is.
+            // If two branches would become the same type, nothing is renamed, and the check reports the old names.
             match UnionSchema::new(variants) {
                 Ok(renamed) if is_inside => *union = renamed,
                 Ok(_) | Err(_) => return false,

@@ -1,4 +1,4 @@
-//! The difference of two schemas, change by change, in the words of its author.
+//! The difference of two schemas as a list of changes, with their effect on compatibility.
 
 use std::fmt;
 
@@ -11,58 +11,58 @@ use crate::{display::in_words, evolution::can_read, layout::definition, resoluti
 /// One change between two schemas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The field, from the outermost record on, with points between; empty for the schema itself.
+    /// Names of the fields from the outermost record on, separated by points; empty for the schema itself.
     pub path: String,
-    /// What it is.
+    /// Kind of the change.
     pub kind: ChangeKind,
-    /// Why the new schema can't read old records because of it.
+    /// Whether the new schema can still read old records; the error is the reason why it cannot.
     pub backward: Result<(), String>,
-    /// Why the old schema can't read new records because of it.
+    /// Whether the old schema can read new records; the error is the reason why it cannot.
     pub forward: Result<(), String>,
 }
 
-/// What may happen to a schema.
+/// Kinds of changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// A field that was not there, and its type.
+    /// A field was added, with this type.
     Added(String),
-    /// A field that is there no more, and its type.
+    /// A field was removed, which had this type.
     Removed(String),
-    /// A field under a new name, which has the old one among its aliases.
+    /// A field was renamed; the old name is one of its aliases.
     Renamed {
-        /// What it was called.
+        /// Old name.
         from: String,
     },
-    /// A record, an enum or a fixed under a new name.
+    /// A record, an enum or a fixed was renamed.
     TypeRenamed {
-        /// What it was called.
+        /// Old name.
         from: String,
-        /// What it is called.
+        /// New name.
         to: String,
     },
-    /// Another type.
+    /// The type was changed.
     Retyped {
-        /// In words.
+        /// Description of the old type.
         from: String,
-        /// In words.
+        /// Description of the new type.
         to: String,
     },
-    /// Symbols of an enum that were not there.
+    /// Symbols were added to an enum.
     SymbolsAdded(Vec<String>),
-    /// Symbols of an enum that are there no more.
+    /// Symbols were removed from an enum.
     SymbolsRemoved(Vec<String>),
-    /// Another place among the fields.
+    /// The field has another position in its record.
     Moved,
-    /// Another default, or one where none was, or none where one was.
+    /// The default was changed, added or removed.
     Default {
-        /// As JSON, if there was one.
+        /// Old default as JSON, if there was one.
         from: Option<String>,
-        /// As JSON, if there is one.
+        /// New default as JSON, if there is one.
         to: Option<String>,
     },
-    /// An alias that is there no more: older records have the field under it.
+    /// An alias was removed, under which older records have the field.
     AliasLost(String),
-    /// Other words about it.
+    /// The documentation was changed.
     Documented,
 }
 
@@ -88,27 +88,27 @@ impl fmt::Display for Change {
             ChangeKind::SymbolsRemoved(symbols) => {
                 write!(f, "{path}: symbols removed: {}", symbols.join(", "))
             }
-            ChangeKind::Moved => write!(f, "{path}: moved among the fields"),
+            ChangeKind::Moved => write!(f, "{path}: moved to another position"),
             ChangeKind::Default { from, to } => {
                 write!(f, "{path}: {} became {}", json(from), json(to))
             }
-            ChangeKind::AliasLost(alias) => write!(f, "{path}: its alias {alias} is gone"),
-            ChangeKind::Documented => write!(f, "{path}: documented otherwise"),
+            ChangeKind::AliasLost(alias) => write!(f, "{path}: alias {alias} removed"),
+            ChangeKind::Documented => write!(f, "{path}: documentation changed"),
         }
     }
 }
 
-/// What is different in `new`, in the order of its fields; what is gone comes last.
+/// The changes from `old` to `new`, in the order of the new fields; removed fields come last.
 ///
 /// # Errors
-/// If one of them names a type that it does not define.
+/// A message, if one of the schemas refers to an undefined type.
 pub fn changes(old: &Schema, new: &Schema) -> Result<Vec<Change>, String> {
     let old_names = ResolvedSchema::new(old).map_err(|error| error.to_string())?;
     let new_names = ResolvedSchema::new(new).map_err(|error| error.to_string())?;
     let mut comparison = Comparison {
         old_names: old_names.get_names(),
         new_names: new_names.get_names(),
-        seen: Vec::new(),
+        compared: Vec::new(),
         found: Vec::new(),
     };
     comparison.compare("", old, new)?;
@@ -118,8 +118,8 @@ pub fn changes(old: &Schema, new: &Schema) -> Result<Vec<Change>, String> {
 struct Comparison<'s> {
     old_names: &'s NamesRef<'s>,
     new_names: &'s NamesRef<'s>,
-    /// Records under way, for types that contain themselves.
-    seen: Vec<(String, String)>,
+    /// Pairs of records that are compared already, for recursive types.
+    compared: Vec<(String, String)>,
     found: Vec<Change>,
 }
 
@@ -173,14 +173,14 @@ impl Comparison<'_> {
 
     fn retyped(&mut self, path: &str, old: &Schema, new: &Schema) {
         let kind = ChangeKind::Retyped { from: in_words(old), to: in_words(new) };
-        // What is named elsewhere is not here to be judged: the records as a whole are.
-        let judged = |written, reading| match ResolvedSchema::new(written)
+        // A part that refers to a type defined elsewhere cannot be checked by itself; the whole schemas are checked.
+        let check = |written, reading| match ResolvedSchema::new(written)
             .and_then(|_| ResolvedSchema::new(reading))
         {
             Ok(_) => can_read(written, reading),
             Err(_) => Ok(()),
         };
-        let (backward, forward) = (judged(old, new), judged(new, old));
+        let (backward, forward) = (check(old, new), check(new, old));
         self.push_with(path, kind, backward, forward);
     }
 
@@ -202,8 +202,8 @@ impl Comparison<'_> {
 
     fn symbols(&mut self, path: &str, old: &EnumSchema, new: &EnumSchema) {
         self.names(path, (&old.name, &old.aliases), (&new.name, &new.aliases));
-        let lacking = |those: &EnumSchema, these: &EnumSchema| -> Vec<String> {
-            those.symbols.iter().filter(|symbol| !these.symbols.contains(symbol)).cloned().collect()
+        let only_in = |one: &EnumSchema, other: &EnumSchema| -> Vec<String> {
+            one.symbols.iter().filter(|symbol| !other.symbols.contains(symbol)).cloned().collect()
         };
         let refused = |symbols: &[String], reading: &EnumSchema| match &reading.default {
             None => Err(format!(
@@ -212,7 +212,7 @@ impl Comparison<'_> {
             )),
             Some(_) => Ok(()),
         };
-        let (added, removed) = (lacking(new, old), lacking(old, new));
+        let (added, removed) = (only_in(new, old), only_in(old, new));
         if !added.is_empty() {
             let forward = refused(&added, old);
             self.push_with(path, ChangeKind::SymbolsAdded(added), Ok(()), forward);
@@ -233,10 +233,10 @@ impl Comparison<'_> {
         new: &RecordSchema,
     ) -> Result<(), String> {
         let pair = (old.name.to_string(), new.name.to_string());
-        if self.seen.contains(&pair) {
+        if self.compared.contains(&pair) {
             return Ok(());
         }
-        self.seen.push(pair);
+        self.compared.push(pair);
         self.names(path, (&old.name, &old.aliases), (&new.name, &new.aliases));
         if old.doc != new.doc {
             self.push(path, ChangeKind::Documented);
@@ -293,7 +293,7 @@ impl Comparison<'_> {
     }
 }
 
-/// How the old schema gets along without one of its fields.
+/// Whether the old schema can read records without this field.
 fn without(field: &RecordField, why: &str) -> Result<(), String> {
     match field.default {
         Some(_) => Ok(()),
@@ -314,7 +314,8 @@ mod tests {
         Schema::parse_str(&text).expect(fields)
     }
 
-    /// Each change: its words, then `<` if old records can't be read any more, `>` if old readers can't read new ones.
+    /// Checks each change's text, followed by `<` if new readers cannot read old records, and by `>` if old readers cannot
+    /// read new records.
     fn check(old: &str, new: &str, expected: &[&str]) {
         let found = changes(&schema(old), &schema(new)).expect("all types are defined");
         let shown = found.iter().map(|change| {
@@ -323,7 +324,7 @@ mod tests {
             format!("{change}{backward}{forward}")
         });
         assert_eq!(shown.collect::<Vec<_>>(), expected);
-        // What is said of the parts holds for the whole.
+        // The schemas are compatible if all changes are.
         let (old, new) = (schema(old), schema(new));
         let is_ok = |part: fn(&Change) -> bool| found.iter().all(part);
         assert_eq!(can_read(&old, &new).is_ok(), is_ok(|change| change.backward.is_ok()));
@@ -360,9 +361,9 @@ mod tests {
         check(
             r#"{"name":"a","type":"int"},{"name":"b","type":"int"}"#,
             r#"{"name":"b","type":"int"},{"name":"a","type":"int","doc":"A."}"#,
-            &["a: documented otherwise", "a: moved among the fields"],
+            &["a: documentation changed", "a: moved to another position"],
         );
-        check(r#"{"name":"a","aliases":["y"],"type":"int"}"#, A, &["a: its alias y is gone"]);
+        check(r#"{"name":"a","aliases":["y"],"type":"int"}"#, A, &["a: alias y removed"]);
         check(r#"{"name":"a","type":"int","default":1}"#, A, &["a: default 1 became no default"]);
     }
 
@@ -374,7 +375,7 @@ mod tests {
         let (old, new) = (kind(r#""name":"E""#), kind(r#""name":"F","aliases":["E"]"#));
         check(&old, &new, &["a: type E is now called F>"]);
         check(&old, &kind(r#""name":"F""#), &["a: type E is now called F<>"]);
-        check(&new, &kind(r#""name":"F""#), &["a: its alias E is gone"]);
+        check(&new, &kind(r#""name":"F""#), &["a: alias E removed"]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What a subject's schemas may become: the registries' compatibility levels, held against every pair of versions they
-//! speak of, and the difference of two schemas in words.
+//! Schema evolution: checks the versions of a subject against a compatibility level, and describes the difference of two
+//! schemas.
 //!
-//! Levels as Confluent has them
-//! (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/schema-evolution.html>). Two judges have
-//! to agree that a schema reads another: apache-avro, and our own resolution, by which records are really read.
+//! The levels are Confluent's
+//! (<https://docs.confluent.io/platform/current/schema-registry/fundamentals/schema-evolution.html>). Two checks must
+//! agree that a schema can read another: apache-avro's, and this crate's resolution, by which records are decoded.
 
 mod aliases;
 mod changes;
@@ -17,29 +17,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::resolution::Resolution;
 
-/// Which versions must be able to read each other.
+/// Compatibility level: the versions that must be able to read each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Level {
-    /// None.
+    /// No requirement.
     None,
-    /// The new one reads what was written with the one before: readers are upgraded first.
+    /// The new version reads records of the previous one: upgrade readers first.
     #[default]
     Backward,
-    /// The new one reads what was written with any before.
+    /// The new version reads records of all earlier ones.
     BackwardTransitive,
-    /// The one before reads what is written with the new one: writers are upgraded first.
+    /// The previous version reads records of the new one: upgrade writers first.
     Forward,
-    /// All before read what is written with the new one.
+    /// All earlier versions read records of the new one.
     ForwardTransitive,
-    /// Both, with the one before: in any order.
+    /// `Backward` and `Forward`: upgrade in any order.
     Full,
-    /// Both, with all before.
+    /// `BackwardTransitive` and `ForwardTransitive`.
     FullTransitive,
 }
 
 impl Level {
-    /// All of them.
+    /// All levels.
     pub const ALL: [Self; 7] = [
         Self::None,
         Self::Backward,
@@ -50,7 +50,7 @@ impl Level {
         Self::FullTransitive,
     ];
 
-    /// As registries write it.
+    /// Name of the level in registries' APIs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Level {
         }
     }
 
-    /// Whether it speaks of all versions, and not of the newest two alone.
+    /// Whether the level applies to all versions, not only to the last two.
     #[must_use]
     pub fn is_transitive(self) -> bool {
         matches!(self, Self::BackwardTransitive | Self::ForwardTransitive | Self::FullTransitive)
@@ -89,30 +89,30 @@ impl Level {
     }
 }
 
-/// Understands a schema's text, which must be complete in itself.
+/// Parses a schema, which must not refer to other schemas.
 ///
 /// # Errors
-/// What is wrong with it.
+/// apache-avro's message.
 pub fn parse(text: &str) -> Result<Schema, String> {
     Schema::parse_str(text).map_err(|error| error.to_string())
 }
 
-/// A pair of versions that breaks a level.
+/// A pair of versions that breaks a compatibility level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// The version whose records can't be read; counted from 1.
+    /// Number of the writer's version, from 1.
     pub written: usize,
-    /// The version that can't read them.
+    /// Number of the reader's version, from 1, which cannot read records of the other.
     pub reading: usize,
-    /// Why not.
+    /// The reason why it cannot.
     pub reason: String,
 }
 
-/// The pairs of `versions`, oldest first, that `level` speaks of and that break it.
+/// Checks the `versions` of a subject, oldest first, against `level`; returns all pairs that break it.
 #[must_use]
 pub fn breaches(level: Level, versions: &[Schema]) -> Vec<Breach> {
     let mut found = Vec::new();
-    let mut look = |written: usize, reading: usize| {
+    let mut check = |written: usize, reading: usize| {
         if let Err(reason) = can_read(&versions[written], &versions[reading]) {
             found.push(Breach { written: written + 1, reading: reading + 1, reason });
         }
@@ -121,29 +121,29 @@ pub fn breaches(level: Level, versions: &[Schema]) -> Vec<Breach> {
         let first = if level.is_transitive() { 0 } else { newer - 1 };
         for older in first..newer {
             if level.is_backward() {
-                look(older, newer);
+                check(older, newer);
             }
             if level.is_forward() {
-                look(newer, older);
+                check(newer, older);
             }
         }
     }
     found
 }
 
-/// Whether all records of `written` can be read with `reading`. (Those that can be are read, whatever the others are.)
+/// Checks that all records of `written` can be read with `reading`. (Where only some can, those are decoded nevertheless.)
 ///
 /// # Errors
-/// Why not: one of the two judges says no.
+/// The first reason of this crate's resolution or of apache-avro why a record cannot be read.
 pub fn can_read(written: &Schema, reading: &Schema) -> Result<(), String> {
     if let Some(gap) = Resolution::compile(written, reading)?.gap(written) {
         return Err(gap);
     }
-    let judge = |written: &Schema| SchemaCompatibility::can_read(written, reading).map(drop);
-    let verdict = judge(written).or_else(|error| {
-        aliases::with_names_of(reading, written).map_or(Err(error), |renamed| judge(&renamed))
+    let check = |written: &Schema| SchemaCompatibility::can_read(written, reading).map(drop);
+    let result = check(written).or_else(|error| {
+        aliases::with_names_of(reading, written).map_or(Err(error), |renamed| check(&renamed))
     });
-    verdict.map_err(|error| error.to_string())
+    result.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_speak_of_pairs() {
+    fn each_level_checks_its_pairs_of_versions() {
         let int = r#"{"name":"a","type":"int"}"#;
         let long = r#"{"name":"a","type":"long"}"#;
         check(Level::None, &[long, int], &[]);
@@ -174,7 +174,7 @@ mod tests {
         check(Level::Full, &[int, long], &[(2, 1)]);
         check(Level::Backward, &[long, int], &[(1, 2)]);
         check(Level::Forward, &[long, int], &[]);
-        // Each follows the one before, and the third can't read what the first has written.
+        // Each version is compatible with the previous one, but the third cannot read records of the first.
         let more = r#"{"name":"a","type":"int"},{"name":"b","type":"int","default":0}"#;
         let must = r#"{"name":"a","type":"int"},{"name":"b","type":"int"}"#;
         check(Level::Backward, &[int, more, must], &[]);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_read_under_its_alias() {
+    fn a_renamed_type_is_read_by_its_alias() {
         fn check(old: &str, new: &str, expected: &[(usize, usize)]) {
             let schemas = [old, new].map(|text| Schema::parse_str(text).expect(text));
             let found = breaches(Level::Full, &schemas);
@@ -195,7 +195,7 @@ mod tests {
             |name: &str, fields: &str| format!(r#"{{"type":"record",{name},"fields":[{fields}]}}"#);
         let field =
             |kind: &str| record(r#""name":"Outer""#, &format!(r#"{{"name":"a","type":{kind}}}"#));
-        // The old one knows nothing of the new name.
+        // The old schema has no alias for the new name.
         let forward = [(2, 1)];
         let renamed = [r#""name":"R""#, r#""name":"S","aliases":["R"]"#, r#""name":"S""#];
         let records = renamed.map(|name| record(name, r#"{"name":"a","type":"int"}"#));
@@ -214,7 +214,7 @@ mod tests {
                 |kind| format!(r#"{{"type":"array","items":{kind}}}"#),
                 |kind| format!(r#"{{"type":"map","values":["null",{kind}]}}"#),
             ];
-            // A fixed of the same size is read whatever its name, where there is another branch besides.
+            // In a union with another branch, a fixed of the same size is read under any name.
             for around in around.into_iter().filter(|_| kind != "fixed") {
                 let [old, new, _] = types.each_ref().map(|kind| field(&around(kind)));
                 check(&old, &new, &forward);
@@ -223,19 +223,19 @@ mod tests {
             let [old, _, other] = types.each_ref().map(|kind| field(kind));
             check(&old, &other, &[(1, 2), (2, 1)]);
         }
-        // A type that contains itself.
+        // A recursive type.
         let tree = |name: &str, link: &str| {
             record(name, &format!(r#"{{"name":"next","type":["null","{link}"],"default":null}}"#))
         };
         check(&tree(renamed[0], "R"), &tree(renamed[1], "S"), &forward);
-        // A namespace besides.
+        // Also in another namespace.
         let moved =
             record(r#""name":"S","namespace":"n","aliases":["R"]"#, r#"{"name":"a","type":"int"}"#);
         check(&records[0], &moved, &forward);
     }
 
     #[test]
-    fn names_are_the_registries() {
+    fn names_are_the_serialised_forms() {
         for level in Level::ALL {
             assert_eq!(serde_json::to_value(level).unwrap(), level.name());
         }

@@ -1,15 +1,15 @@
-//! Parts of dates and times as features: the hour, the weekday. Pure arithmetic, in UTC.
+//! Parts of dates and times, such as weekday and hour, as features; in UTC and the Gregorian calendar.
 
 use serde::{Deserialize, Serialize};
 
-/// A feature that is made of a numeric column which counts time.
+/// A part of the date or time in a numeric column, as a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalendarFeature {
-    /// The column.
+    /// Name of the numeric column.
     pub column: String,
-    /// What of it.
+    /// Part of the date or time that is the feature.
     pub part: CalendarPart,
-    /// What the column's numbers count.
+    /// Unit of the column's numbers.
     pub unit: TimeUnit,
 }
 
@@ -17,7 +17,7 @@ pub struct CalendarFeature {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CalendarPart {
-    /// Such as 1990.
+    /// The year, such as 1990.
     Year,
     /// 1 to 12.
     Month,
@@ -31,22 +31,22 @@ pub enum CalendarPart {
     Minute,
 }
 
-/// What the numbers of a column count.
+/// Unit and epoch of a column of dates or times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
-    /// Days since 1970.
+    /// Days since 1970-01-01.
     Days,
-    /// Parts of a second, so many to a second, since midnight or since 1970.
+    /// Fractions of a second, this many per second (1000 for milliseconds), since midnight or since 1970-01-01.
     PartsOfSecond(u32),
 }
 
 const SECONDS_PER_DAY: f64 = 86_400.0;
-/// Beyond ten thousand years a 64-bit float of nanoseconds says no more than the century.
+/// Dates more than ten thousand years from 1970 have no parts: as nanoseconds in a 64-bit float they are too imprecise.
 const DAYS_MAX: f64 = 10_000.0 * 366.0;
 
 impl CalendarPart {
-    /// As in the name of the feature.
+    /// Name of the part in configurations and in names of features.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl CalendarPart {
         }
     }
 
-    /// Whether it is a part of a time of the day; the others are parts of a date.
+    /// Whether this is a part of the time of day; the others are parts of a date.
     #[must_use]
     pub fn is_of_day(self) -> bool {
         match self {
@@ -68,12 +68,12 @@ impl CalendarPart {
         }
     }
 
-    /// The part of `number`, which counts `unit`; NaN if there is none, or it is thousands of years away.
+    /// This part of `number`, which is in `unit`; NaN if it is not finite or beyond `DAYS_MAX`.
     pub(super) fn of(self, number: f64, unit: TimeUnit) -> f64 {
         let days_and_fraction = match unit {
             TimeUnit::Days => number,
             TimeUnit::PartsOfSecond(per_second) => {
-                // Whole seconds first: a day's share of a large number of nanoseconds would be rounded.
+                // Whole seconds first: the fraction of a day in a large number of nanoseconds would be rounded.
                 (number / f64::from(per_second)).floor() / SECONDS_PER_DAY
             }
         };
@@ -101,8 +101,8 @@ impl CalendarPart {
     }
 }
 
-/// Year, month and day of a number of days since 1970, in the Gregorian calendar. A year is taken to begin in March, so
-/// that the leap day is its last; 400 years have 146,097 days.
+/// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar. The algorithm lets years
+/// begin in March, so that a leap day is the last day of a year; 400 years have 146,097 days.
 #[must_use]
 pub fn civil(days: i64) -> (i64, i64, i64) {
     let from_march = days + 719_468;

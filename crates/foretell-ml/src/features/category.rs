@@ -1,15 +1,15 @@
-//! Categories as codes: the most frequent is 0, what was never seen has the code after the last, and what is missing
-//! the one after that.
+//! Encoding of categories as codes 0 to n - 1, by descending frequency; n is the code of unseen categories, n + 1 that
+//! of missing ones.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// More categories than this are not told apart (the rarest are as if never seen): LightGBM keeps a bit for
-/// each in every split, and looks only at the most frequent `max_bin` of them anyway.
+/// Maximum number of codes; rarer categories are encoded as unseen. LightGBM keeps a bit per category in every split,
+/// and considers only the most frequent `max_bin` anyway.
 pub(super) const CATEGORIES_MAX: usize = 4096;
 
-/// The codes of what was seen: texts in a column, pairs of codes in a cross.
+/// Codes of the categories of a column (keys are texts) or of a cross (keys are pairs of codes).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     try_from = "Vec<K>",
@@ -21,7 +21,7 @@ pub(super) struct Categories<K: Ord + Clone> {
 }
 
 impl<K: Ord + Clone> Categories<K> {
-    /// Gives out codes by descending count; equals in the order of their keys.
+    /// Assigns codes by descending count; ties are in the order of their keys.
     pub(super) fn fit(counts: BTreeMap<K, u64>) -> Self {
         let mut by_count: Vec<(K, u64)> = counts.into_iter().collect();
         by_count.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -29,8 +29,8 @@ impl<K: Ord + Clone> Categories<K> {
         Self { codes: by_count.into_iter().map(|(key, _)| key).zip(0..).collect() }
     }
 
-    /// The code of what is missing. It is a category like any other, for LightGBM cannot learn from NaN what a
-    /// missing answer says: it sends it right at every split by category.
+    /// The code of a missing value. It is a category of its own, because LightGBM sends NaN right at every split by
+    /// category and so could not learn from it.
     pub(super) fn missing(&self) -> u32 {
         self.unseen() + 1
     }
@@ -39,7 +39,7 @@ impl<K: Ord + Clone> Categories<K> {
         u32::try_from(self.codes.len()).expect("categories are bounded")
     }
 
-    /// Whether it has a code of its own.
+    /// Whether `key` has a code of its own.
     pub(super) fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
         K: std::borrow::Borrow<Q>,
@@ -47,7 +47,7 @@ impl<K: Ord + Clone> Categories<K> {
         self.codes.contains_key(key)
     }
 
-    /// The code of a key; the one after the last if it was never seen.
+    /// The code of `key`; that of unseen categories if it has none of its own.
     pub(super) fn code<Q: Ord + ?Sized>(&self, key: &Q) -> u32
     where
         K: std::borrow::Borrow<Q>,
@@ -65,7 +65,7 @@ impl<K: Ord + Clone> TryFrom<Vec<K>> for Categories<K> {
         if codes.len() == count && count <= CATEGORIES_MAX {
             Ok(Self { codes })
         } else {
-            Err("a category is there twice, or there are too many")
+            Err("duplicate category, or too many categories")
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_go_by_frequency_then_by_text() {
+    fn codes_are_in_order_of_frequency_then_text() {
         let categories = fitted(&[("b", 2), ("a", 2), ("z", 9), ("c", 1)]);
         let check = |key: &str, expected: u32| assert_eq!(categories.code(key), expected, "{key}");
         check("z", 0);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rarest_of_too_many_are_as_if_never_seen() {
+    fn the_rarest_of_too_many_categories_are_unseen() {
         let counts = (0..CATEGORIES_MAX as u64 + 5).map(|n| (format!("{n:06}"), 10_000 - n));
         let categories = Categories::fit(counts.collect());
         let unseen = u32::try_from(CATEGORIES_MAX).unwrap();

@@ -1,4 +1,4 @@
-//! A pipeline that has seen its examples: it turns any row of values into one number a feature.
+//! The fitted pipeline, which transforms any row of values into one number per feature.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -9,49 +9,49 @@ use crate::{
     features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
 };
 
-/// A specification with what it learned: the same values make the same features, in training and in serving.
+/// A specification with its fitted encoders: the same values give the same features in training and in serving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "RawPipeline", into = "RawPipeline")]
 pub struct FittedPipeline {
     spec: PipelineSpec,
-    /// One a column.
+    /// One per column.
     encoders: Vec<Encoder>,
-    /// One a cross, by the codes of its two columns.
+    /// One per cross; the keys are the codes of its two columns.
     crosses: Vec<Categories<(u32, u32)>>,
-    /// One a column: in which share of the rows its value was missing. None of them, if an earlier release fitted it.
+    /// Share of the training's rows in which each column was missing. Empty if an earlier release fitted the pipeline.
     missing_shares: Vec<f64>,
 }
 
-/// How many values of a row training has never seen the like of.
+/// Numbers of values in a row that are outside the training's distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutOfDistribution {
     /// Categories without a code of their own.
     pub unseen_categories: u64,
-    /// Numbers beyond the smallest or the largest.
+    /// Numbers below the smallest or above the largest of the training.
     pub out_of_range: u64,
-    /// Texts in numeric columns that spell no number: they are missing to the model.
+    /// Texts in numeric columns that are not numbers. The model takes them as missing.
     pub not_numbers: u64,
 }
 
-/// A stored pipeline whose parts do not belong together.
+/// Reasons why a deserialised pipeline is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FittedError {
-    /// One column's encoder is missing, or one too many.
+    /// The numbers of encoders and columns, or of fitted crosses and crosses, differ.
     #[error("{encoders} encoders for {columns} columns, {fitted} fitted crosses for {crosses}")]
     Count {
-        /// Encoders found.
+        /// Number of encoders.
         encoders: usize,
-        /// Columns they are for.
+        /// Number of columns.
         columns: usize,
-        /// Fitted crosses found.
+        /// Number of fitted crosses.
         fitted: usize,
-        /// Crosses they are for.
+        /// Number of crosses in the specification.
         crosses: usize,
     },
-    /// A column's encoder is of another kind, or its scale is none.
+    /// A column's encoder is of the wrong kind, or its scale is invalid.
     #[error("the encoder of column {column} does not fit it")]
     Encoder {
-        /// The index of the column.
+        /// Index of the column.
         column: usize,
     },
 }
@@ -64,7 +64,7 @@ enum Encoder {
 }
 
 impl FittedPipeline {
-    /// Called by [`PipelineSpec::fit`].
+    /// Implements [`PipelineSpec::fit`].
     pub(super) fn fit<'a>(
         spec: &PipelineSpec,
         rows: impl Iterator<Item = &'a [Value]> + Clone,
@@ -95,8 +95,8 @@ impl FittedPipeline {
         fitted
     }
 
-    /// Writes one number a feature into `row`, replacing what was in it. Values beyond the columns are not
-    /// looked at, and too few of them count as missing; it never fails: see [`crate::features`].
+    /// Overwrites `row` with one number per feature. Values beyond the last column are ignored, absent ones count as
+    /// missing. It never fails; the encoding is described in [`crate::features`].
     pub fn transform(&self, values: &[Value], row: &mut Vec<f64>) {
         row.clear();
         row.extend((0..self.encoders.len()).map(|column| self.feature(values, column)));
@@ -117,59 +117,61 @@ impl FittedPipeline {
         }
     }
 
-    /// Counts the values that training has never seen the like of. They are scored all the same.
+    /// Counts the values that are outside the training's distribution. They can be scored nevertheless.
     #[must_use]
     pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
         let mut out_of_distribution = OutOfDistribution::default();
         for (value, encoder) in values.iter().zip(&self.encoders) {
             match encoder {
                 Encoder::Number(scale) => {
-                    let is_odd = number_of(value).is_some_and(|number| !scale.has_seen(number));
-                    out_of_distribution.out_of_range += u64::from(is_odd);
-                    let is_word = matches!(value, Value::Text(_)) && number_of(value).is_none();
-                    out_of_distribution.not_numbers += u64::from(is_word);
+                    let number = number_of(value);
+                    let is_outside = number.is_some_and(|number| !scale.is_in_range(number));
+                    out_of_distribution.out_of_range += u64::from(is_outside);
+                    let is_text = matches!(value, Value::Text(_));
+                    out_of_distribution.not_numbers += u64::from(is_text && number.is_none());
                 }
                 Encoder::Category(categories) => {
-                    let is_odd =
+                    let is_unseen =
                         text_of(value).is_some_and(|text| !categories.contains(text.as_ref()));
-                    out_of_distribution.unseen_categories += u64::from(is_odd);
+                    out_of_distribution.unseen_categories += u64::from(is_unseen);
                 }
             }
         }
         out_of_distribution
     }
 
-    /// In which share of the training's rows a column's value was missing; none if that is not known.
+    /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if an earlier release
+    /// fitted the pipeline, or there is no such column.
     #[must_use]
     pub fn missing_share(&self, column: usize) -> Option<f64> {
         self.missing_shares.get(column).copied()
     }
 
-    /// What was fitted.
+    /// The specification that was fitted.
     #[must_use]
     pub fn spec(&self) -> &PipelineSpec {
         &self.spec
     }
 
-    /// The columns, in the order of a row's values.
+    /// Columns, in the order of a row's values.
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         self.spec.columns()
     }
 
-    /// The names of the features, in the order of a transformed row.
+    /// Names of the features, in the order of a transformed row.
     #[must_use]
     pub fn feature_names(&self) -> Vec<String> {
         self.spec.feature_names()
     }
 
-    /// Which features are categories.
+    /// Indexes of the categorical features.
     #[must_use]
     pub fn categorical_features(&self) -> Vec<usize> {
         self.spec.categorical_features()
     }
 
-    /// How many numbers a transformed row has.
+    /// Number of features of a transformed row.
     #[must_use]
     pub fn features(&self) -> usize {
         self.encoders.len() + self.crosses.len() + self.spec.calendar().len()
@@ -225,7 +227,7 @@ fn fit_categories<'a>(values: impl Iterator<Item = &'a Value>) -> Encoder {
     Encoder::Category(Categories::fit(counts))
 }
 
-/// The finite number that a value is or spells.
+/// The finite number that a value is or can be parsed as.
 fn number_of(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Missing => None,
@@ -235,13 +237,13 @@ fn number_of(value: &Value) -> Option<f64> {
     number.filter(|number| number.is_finite())
 }
 
-/// The finite number that a text spells, as a numeric column takes it; any other is missing to it.
+/// Parses a text as a numeric column does: the finite number, or `None`, which it takes as missing.
 #[must_use]
 pub fn number_in(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The category that a value is.
+/// The category of a value; that of a number is its text.
 fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::Missing => None,
@@ -250,13 +252,13 @@ fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The code that a categorical feature is.
+/// The code of a categorical feature.
 #[expect(clippy::cast_sign_loss, reason = "it was a u32 before it became a feature")]
 fn code_of(feature: f64) -> u32 {
     feature as u32
 }
 
-/// A pipeline as stored.
+/// The serialised form of a pipeline, which is checked when it is read.
 #[derive(Serialize, Deserialize)]
 struct RawPipeline {
     spec: PipelineSpec,
@@ -278,7 +280,7 @@ impl TryFrom<RawPipeline> for FittedPipeline {
         }
         for (index, (encoder, column)) in encoders.iter().zip(spec.columns()).enumerate() {
             let fits = match (encoder, column.kind) {
-                (Encoder::Number(scale), ColumnKind::Numeric) => scale.is_sound(),
+                (Encoder::Number(scale), ColumnKind::Numeric) => scale.is_valid(),
                 (Encoder::Category(_), ColumnKind::Categorical) => true,
                 (Encoder::Number(_), ColumnKind::Categorical)
                 | (Encoder::Category(_), ColumnKind::Numeric) => false,
@@ -337,22 +339,22 @@ mod tests {
     }
 
     #[test]
-    fn every_value_has_its_number() {
+    fn every_kind_of_value_is_encoded() {
         const NAN: f64 = f64::NAN;
         let number = Value::Number;
         check(&[number(5.0), number(2.0), text("cook"), text("fr")], [5.0, 2.0, 0.0, 0.0, 0.0]);
         check(&[number(5.0), number(2.0), text("cook"), text("it")], [5.0, 2.0, 0.0, 1.0, 1.0]);
-        // A number in a categorical column is its text; a pair never seen has the code after the last.
+        // A number in a categorical column is the category of its text; an unseen pair has the code n.
         check(&[number(5.0), number(2.0), number(7.0), text("it")], [5.0, 2.0, 1.0, 1.0, 3.0]);
-        // So has a category never seen, alone and in a cross.
+        // An unseen category, alone and in a cross, has the code n.
         check(&[number(5.0), number(2.0), text("poet"), text("it")], [5.0, 2.0, 2.0, 1.0, 3.0]);
-        // Missing: the median of a complete column, else NaN; the second code after the last.
+        // Missing: the median of a complete column, else NaN; the code n + 1 of a category.
         check(
             &[Value::Missing, Value::Missing, Value::Missing, text("it")],
             [20.0, NAN, 3.0, 1.0, 3.0],
         );
         check(&[], [20.0, NAN, 3.0, 3.0, 3.0]);
-        // Texts in numeric columns, and what is not a number.
+        // Texts in numeric columns, and values that are not numbers.
         check(&[text(" 5 "), text("many"), text("cook"), text("it")], [5.0, NAN, 0.0, 1.0, 1.0]);
         check(
             &[text("inf"), number(NAN), number(NAN), number(f64::INFINITY)],
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_category_is_crossed_like_any_other() {
+    fn a_missing_category_is_crossed_like_other_categories() {
         let rows = [
             [text("cook"), Value::Missing],
             [text("cook"), Value::Missing],
@@ -398,21 +400,21 @@ mod tests {
         let whole = [[Value::Number(0.0)], [Value::Number(11_016.0)], [Value::Number(20_000.0)]];
         let row = transformed(&whole, Value::Number(11_016.0));
         assert_eq!(row, [11_016.0 / 20_000.0, 2000.0, 2.0]);
-        // As the date itself: the median where nothing was missing, else NaN.
+        // Like the date itself: the median if training had no missing value, else NaN.
         assert_eq!(transformed(&whole, Value::Missing)[1..], [2000.0, 2.0]);
         let gaps = [[Value::Number(0.0)], [Value::Missing]];
         assert!(transformed(&gaps, Value::Missing).iter().all(|feature| feature.is_nan()));
     }
 
     #[test]
-    fn a_word_in_a_numeric_column_is_counted() {
+    fn a_text_that_is_no_number_is_counted_in_a_numeric_column() {
         let odd = [text("7,25"), text("2.5"), text("cook"), text("it")];
         let expected = OutOfDistribution { not_numbers: 1, ..OutOfDistribution::default() };
         assert_eq!(fitted().out_of_distribution(&odd), expected);
     }
 
     #[test]
-    fn what_was_missing_in_training_is_known_of_every_column() {
+    fn the_share_of_missing_values_is_kept_for_every_column() {
         let column = |name: &str, kind| Column::new(name, kind);
         let columns = vec![
             column("age", ColumnKind::Numeric),
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_on_nothing_still_transforms() {
+    fn a_pipeline_fitted_to_no_rows_can_transform() {
         let spec = fitted().spec().clone();
         let (pipeline, mut row) = (spec.fit(std::iter::empty()), Vec::new());
         pipeline

@@ -1,27 +1,27 @@
-//! From answers to numbers: a specification is fitted to examples, and what it learned travels with the model.
+//! The feature pipeline: a specification is fitted to examples, and the fitted pipeline is part of the model bundle.
 //!
 //! ```text
-//!  PipelineSpec ──fit(rows)──▶ FittedPipeline ──transform(values)──▶ one f64 a feature
+//!  PipelineSpec ──fit(rows)──▶ FittedPipeline ──transform(values)──▶ one f64 per feature
 //!  columns, scaling, crosses,  + categories by frequency, scales      columns first, then crosses, then parts of
 //!  calendar                                                           dates and times
 //! ```
 //!
-//! Nothing that can be answered makes [`FittedPipeline::transform`] fail:
+//! [`FittedPipeline::transform`] never fails. It encodes a value as follows:
 //!
-//! | the value | in a numeric column | in a categorical column |
+//! | value | numeric column | categorical column |
 //! |---|---|---|
-//! | a number | scaled | the category of its text: `1.0` is `1` |
-//! | a text | the number it spells, or else missing | its code: 0 is the most frequent one |
-//! | a text never seen | | the code after the last |
-//! | missing, NaN, infinite | NaN, or the median if nothing was missing in training | the code after that |
-//! | no such column in the row | as missing | as missing |
+//! | a number | scaled | the code of its text: `1.0` is `1` |
+//! | a text | parsed as a number; if that fails, as missing | the code of the category; 0 is the most frequent |
+//! | a text that is not in the training data | as above | n, the number of codes |
+//! | missing, NaN, infinite | the median if training had no missing value, else NaN | n + 1 |
+//! | absent from the row | as missing | as missing |
 //!
-//! A cross is the code of the pair of two codes, whatever they mean; of a pair never seen, the code after the last.
+//! A cross is the code of a pair of codes, those of unseen and missing categories included; an unseen pair has code n.
 //!
-//! The median, because LightGBM takes a missing number for a 0 wherever it saw none in training, and an age of 0
-//! is a worse guess than the median. A code for the missing category, because LightGBM sends NaN right at every
-//! split by category and so cannot learn what a missing answer says (on the Adult data's test split: log loss .2732 with the code,
-//! .2739 with NaN). A code that no split knows goes right at each of them, as LightGBM's rarest categories do.
+//! Why the median: a LightGBM split without missing values in training takes NaN for 0, and an age of 0 is a worse guess
+//! than the median. Why a code for missing categories: LightGBM sends NaN right at every split by category, so it cannot
+//! learn from a missing answer (log loss on the Adult data's test split: .2732 with the code, .2739 with NaN). A code that
+//! is in no split's set goes right everywhere, as LightGBM's rarest categories do.
 
 mod calendar;
 mod category;

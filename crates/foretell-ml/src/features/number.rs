@@ -1,46 +1,46 @@
-//! Numbers on a common scale, and what a missing one counts as.
+//! Scaling of numeric columns, and the encoding of missing numbers.
 
 use serde::{Deserialize, Serialize};
 
-/// How numbers are scaled. Trees see no difference; readers of the features do.
+/// Scaling of numeric columns. Trees do not depend on it; it is for readers of the features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scaling {
-    /// Not at all.
+    /// No scaling.
     #[default]
     None,
-    /// The smallest becomes 0, the largest 1. Numbers millions of times farther off than the others do not count.
+    /// The smallest number of the training becomes 0, the largest 1; outliers millions of times farther from the median
+    /// than other numbers are ignored.
     MinMax,
-    /// The mean becomes 0, the standard deviation 1.
+    /// The mean becomes 0, the standard deviation 1; the same outliers are ignored.
     Standard,
 }
 
-/// One numeric column's scale: `(number - shift) / span`.
+/// The fitted scale of a numeric column: a feature is `(number - shift) / span`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scale {
     shift: f64,
     span: f64,
-    /// The smallest and the largest number that was seen; none if there was no number.
+    /// Smallest and largest number of the training; `None` if there was none.
     range: Option<(f64, f64)>,
-    /// What a missing number counts as, before scaling; none leaves it NaN.
+    /// Replacement of a missing number, before scaling; `None` leaves it NaN.
     fill: Option<f64>,
 }
 
 impl Scale {
-    /// Learns from the finite `numbers` of a column in which `missing` others were not.
+    /// Fits the scale to the finite `numbers` of a column that had `missing` other values.
     pub(super) fn fit(scaling: Scaling, mut numbers: Vec<f64>, missing: usize) -> Self {
         numbers.sort_by(f64::total_cmp);
         let (Some(least), Some(most)) = (numbers.first(), numbers.last()) else {
             return Self { shift: 0.0, span: 1.0, range: None, fill: None };
         };
-        let usual = usual(&numbers);
-        let (shift, span) = match (scaling, usual) {
+        let (shift, span) = match (scaling, without_outliers(&numbers)) {
             (Scaling::None, _) | (_, []) => (0.0, 1.0),
             (Scaling::MinMax, [only]) => (*only, 0.0),
             (Scaling::MinMax, [least, .., most]) => (*least, most - least),
-            (Scaling::Standard, usual) => mean_and_deviation(usual),
+            (Scaling::Standard, numbers) => mean_and_deviation(numbers),
         };
-        // A constant column has no span, and one near the largest number that there is an infinite one.
+        // The span of a constant column is 0; numbers near f64::MAX can have an infinite one.
         let usable = shift.is_finite() && span.is_finite() && span > 0.0;
         let (shift, span) = if usable { (shift, span) } else { (0.0, 1.0) };
         let range = Some((*least, *most));
@@ -48,35 +48,35 @@ impl Scale {
         Self { shift, span, range, fill: (missing == 0).then_some(median) }
     }
 
-    /// Whether it lies among the numbers that were seen.
-    pub(super) fn has_seen(&self, number: f64) -> bool {
+    /// Whether a number lies in the range of the training.
+    pub(super) fn is_in_range(&self, number: f64) -> bool {
         self.range.is_some_and(|(least, most)| (least..=most).contains(&number))
     }
 
-    /// The number, or what a missing one counts as, before scaling.
+    /// The number, or the replacement of a missing one, before scaling.
     pub(super) fn filled(&self, number: Option<f64>) -> Option<f64> {
         number.or(self.fill)
     }
 
-    /// The feature of a number, if there is one.
+    /// The feature of a number: finite, or NaN for a missing number without a replacement.
     pub(super) fn encode(&self, number: Option<f64>) -> f64 {
         match self.filled(number) {
-            // Whatever is given, a feature is finite, or NaN where nothing was.
+            // A number far beyond the range could overflow to infinity.
             Some(number) => ((number - self.shift) / self.span).clamp(f64::MIN, f64::MAX),
             None => f64::NAN,
         }
     }
 
-    /// Whether it can encode: false only for one that was tampered with.
-    pub(super) fn is_sound(&self) -> bool {
+    /// Whether a deserialised scale is valid: finite, with a positive span.
+    pub(super) fn is_valid(&self) -> bool {
         let finite = self.shift.is_finite() && self.span.is_finite();
         finite && self.span > 0.0 && self.fill.is_none_or(f64::is_finite)
     }
 }
 
-/// The numbers by which a scale goes: those that are not millions of times farther from the median than others are, so
-/// that a single 1e308 does not press all others together. `numbers` are in order, and so is what comes out.
-fn usual(numbers: &[f64]) -> &[f64] {
+/// The sorted `numbers` without outliers, so that a single 1e308 does not scale all others to nearly the same value. An
+/// outlier is more than a million times as far from the median as the typical number that differs from it.
+fn without_outliers(numbers: &[f64]) -> &[f64] {
     const FAR: f64 = 1e6;
     let median = numbers[numbers.len() / 2];
     let distance = |number: &f64| (number - median).abs();
@@ -104,7 +104,7 @@ mod tests {
 
     fn check(scaling: Scaling, numbers: &[f64], missing: usize, cases: &[(Option<f64>, f64)]) {
         let scale = Scale::fit(scaling, numbers.to_vec(), missing);
-        assert!(scale.is_sound());
+        assert!(scale.is_valid());
         for (number, expected) in cases {
             let feature = scale.encode(*number);
             let same =
@@ -114,11 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_what_was_seen_were_seen() {
+    fn the_range_includes_its_ends() {
         let scale = Scale::fit(Scaling::MinMax, vec![5.0, 1.0, 3.0], 1);
-        let seen = [0.99, 1.0, 2.0, 5.0, 5.01].map(|number| scale.has_seen(number));
-        assert_eq!(seen, [false, true, true, true, false]);
-        assert!(!Scale::fit(Scaling::None, Vec::new(), 1).has_seen(0.0));
+        let in_range = [0.99, 1.0, 2.0, 5.0, 5.01].map(|number| scale.is_in_range(number));
+        assert_eq!(in_range, [false, true, true, true, false]);
+        assert!(!Scale::fit(Scaling::None, Vec::new(), 1).is_in_range(0.0));
     }
 
     #[test]
@@ -134,15 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_number_is_nan_where_training_had_missing_ones() {
+    fn a_missing_number_is_nan_if_training_had_missing_ones() {
         check(Scaling::MinMax, &[1.0, 5.0], 1, &[(None, f64::NAN)]);
         check(Scaling::MinMax, &[], 3, &[(None, f64::NAN), (Some(7.0), 7.0)]);
     }
 
     #[test]
-    fn an_outlier_moves_no_other_number() {
+    fn outliers_do_not_change_the_scale_of_other_numbers() {
         let mut numbers: Vec<f64> = (0..=300).map(f64::from).collect();
-        let mut both = |outliers: &[f64], scaling| {
+        let mut compare = |outliers: &[f64], scaling| {
             numbers.truncate(301);
             let clean = Scale::fit(scaling, numbers.clone(), 0);
             numbers.extend_from_slice(outliers);
@@ -157,15 +157,15 @@ mod tests {
             assert!(scale.encode(Some(f64::MAX)).is_finite());
         };
         for outliers in [&[1e308][..], &[-1e308], &[1e300, -1e308, 1e308]] {
-            both(outliers, Scaling::MinMax);
-            both(outliers, Scaling::Standard);
+            compare(outliers, Scaling::MinMax);
+            compare(outliers, Scaling::Standard);
         }
-        // Heavy tails are no outliers, and neither are the few that are not 0.
+        // Heavy tails are no outliers, and neither are a few numbers other than 0.
         check(Scaling::MinMax, &[0.0, 0.0, 0.0, 5e4, 1e5], 0, &[(Some(5e4), 0.5)]);
     }
 
     #[test]
-    fn a_constant_column_and_a_huge_one_are_left_as_they_are() {
+    fn a_column_without_a_usable_span_is_not_scaled() {
         check(Scaling::MinMax, &[4.0, 4.0], 0, &[(Some(4.0), 4.0)]);
         check(Scaling::Standard, &[4.0, 4.0], 0, &[(Some(5.0), 5.0)]);
         check(Scaling::MinMax, &[-1.7e308, 1.7e308], 0, &[(Some(2.0), 2.0)]);

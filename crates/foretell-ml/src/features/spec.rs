@@ -1,4 +1,4 @@
-//! What the features are to be, checked once: columns, their scaling, and which of them are crossed.
+//! Specification of the features: columns, scaling, crosses and parts of dates; checked once.
 
 use std::collections::BTreeSet;
 
@@ -9,83 +9,83 @@ use crate::{
     features::{CalendarFeature, FittedPipeline, Scaling},
 };
 
-/// More features than this are a mistake: a row would be 32 KiB.
+/// Maximum number of features, with which a row takes 32 KiB.
 pub const COLUMNS_MAX: usize = 4096;
 
-/// The features to make of a row of values: one a column, then one a cross, then one a part of a date or a time.
+/// Specification of the features of a row: one per column, then one per cross, then one per part of a date or time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawSpec", into = "RawSpec")]
 pub struct PipelineSpec {
     columns: Vec<Column>,
     scaling: Scaling,
     crosses: Vec<(String, String)>,
-    /// The crosses as indexes into `columns`.
+    /// Columns of `crosses`, as indexes into `columns`.
     crossed: Vec<(usize, usize)>,
     calendar: Vec<CalendarFeature>,
-    /// The calendar features' columns as indexes into `columns`.
+    /// Columns of `calendar`, as indexes into `columns`.
     dated: Vec<usize>,
 }
 
-/// A specification that cannot be followed.
+/// Reasons why a specification is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// There is nothing to learn from.
+    /// The list of columns is empty.
     #[error("there are no columns")]
     NoColumns,
-    /// More than [`COLUMNS_MAX`].
+    /// More features than [`COLUMNS_MAX`].
     #[error("there are {features} columns and crosses, more than {COLUMNS_MAX}")]
     TooMany {
-        /// Columns and crosses together.
+        /// Number of columns, crosses and calendar features.
         features: usize,
     },
-    /// LightGBM's model text could not hold the name.
+    /// LightGBM's model text cannot represent the name.
     #[error(
         "the name {name:?} of a column is empty or has white space or one of \" , : [ ] {{ }} in it"
     )]
     Name {
-        /// The name.
+        /// The invalid name.
         name: String,
     },
-    /// Two features would have one name.
+    /// Two features have the same name.
     #[error("two columns or crosses are named {name}")]
     Duplicate {
-        /// The name.
+        /// The duplicate name.
         name: String,
     },
-    /// A cross names a column that there is not.
+    /// A cross names an unknown column.
     #[error("the cross {left} × {right} names {unknown}, which is not a column")]
     UnknownColumn {
-        /// The cross, as written.
+        /// First column of the cross.
         left: String,
-        /// The cross, as written.
+        /// Second column of the cross.
         right: String,
-        /// The one of both that there is not.
+        /// The unknown one of the two.
         unknown: String,
     },
-    /// A calendar feature of what is no number.
+    /// A calendar feature names a column that is not numeric or unknown.
     #[error("the calendar names {column}, which is not a numeric column")]
     NotDated {
-        /// The column.
+        /// Name of the column.
         column: String,
     },
-    /// Only categories can be crossed.
+    /// A cross names a numeric column; only categorical columns can be crossed.
     #[error("the cross {left} × {right} names {numeric}, which is not categorical")]
     NotCategorical {
-        /// The cross, as written.
+        /// First column of the cross.
         left: String,
-        /// The cross, as written.
+        /// Second column of the cross.
         right: String,
-        /// The one of both that is numeric.
+        /// The numeric one of the two.
         numeric: String,
     },
 }
 
 impl PipelineSpec {
-    /// Checks the columns and the crosses. A name may hold any character but white space and `",:[]{}`,
-    /// which LightGBM's model text does not allow.
+    /// Checks columns and crosses (pairs of names of categorical columns). A name may contain any character except white
+    /// space, control characters and `",:[]{}`, which LightGBM's model text does not allow.
     ///
     /// # Errors
-    /// [`SpecError`] says which column or cross is wrong, and why.
+    /// [`SpecError`] for the first column or cross that is invalid.
     pub fn new(
         columns: Vec<Column>,
         scaling: Scaling,
@@ -109,10 +109,10 @@ impl PipelineSpec {
         Self { columns, scaling, crosses, crossed, calendar, dated }.with_names_checked()
     }
 
-    /// The same, with parts of dates and times besides.
+    /// Replaces the calendar features.
     ///
     /// # Errors
-    /// [`SpecError`] says which of them is wrong, and why.
+    /// [`SpecError`] for the first one that is invalid.
     pub fn with_calendar(mut self, calendar: Vec<CalendarFeature>) -> Result<Self, SpecError> {
         let features = self.columns.len() + self.crosses.len() + calendar.len();
         if features > COLUMNS_MAX {
@@ -120,10 +120,10 @@ impl PipelineSpec {
         }
         self.dated.clear();
         for feature in &calendar {
-            let is_it = |column: &Column| {
+            let matches = |column: &Column| {
                 column.name == feature.column && column.kind == ColumnKind::Numeric
             };
-            let Some(index) = self.columns.iter().position(is_it) else {
+            let Some(index) = self.columns.iter().position(matches) else {
                 return Err(SpecError::NotDated { column: feature.column.clone() });
             };
             self.dated.push(index);
@@ -146,41 +146,41 @@ impl PipelineSpec {
         Ok(self)
     }
 
-    /// The columns, in the order of a row's values.
+    /// Columns, in the order of a row's values.
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// How numbers are scaled.
+    /// Scaling of the numeric columns.
     #[must_use]
     pub fn scaling(&self) -> Scaling {
         self.scaling
     }
 
-    /// The pairs of categorical columns that are features of their own.
+    /// Pairs of categorical columns that are features of their own.
     #[must_use]
     pub fn crosses(&self) -> &[(String, String)] {
         &self.crosses
     }
 
-    /// The crosses as indexes into the columns.
+    /// Columns of the crosses, as indexes into the columns.
     pub(super) fn crossed(&self) -> &[(usize, usize)] {
         &self.crossed
     }
 
-    /// The parts of dates and times that are features of their own.
+    /// Parts of dates and times that are features of their own.
     #[must_use]
     pub fn calendar(&self) -> &[CalendarFeature] {
         &self.calendar
     }
 
-    /// The calendar features' columns as indexes into the columns.
+    /// Columns of the calendar features, as indexes into the columns.
     pub(super) fn dated(&self) -> &[usize] {
         &self.dated
     }
 
-    /// The names of the features: the columns, then the crosses, then the parts of dates and times.
+    /// Names of the features: columns, then crosses (`left_x_right`), then parts of dates (`column_part`).
     #[must_use]
     pub fn feature_names(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|column| column.name.clone());
@@ -193,7 +193,7 @@ impl PipelineSpec {
         columns.chain(crosses).chain(calendar).collect()
     }
 
-    /// Which features are categories.
+    /// Indexes of the categorical features.
     #[must_use]
     pub fn categorical_features(&self) -> Vec<usize> {
         let columns = self.columns.iter().map(|column| column.kind);
@@ -202,7 +202,7 @@ impl PipelineSpec {
         numbered.map(|(feature, _)| feature).collect()
     }
 
-    /// Learns categories and scales from rows of values, in the order of the columns. Labels are not looked at.
+    /// Fits categories and scales to rows of values, which are in the order of the columns. Labels are not used.
     #[must_use]
     pub fn fit<'a>(&self, rows: impl Iterator<Item = &'a [Value]> + Clone) -> FittedPipeline {
         FittedPipeline::fit(self, rows)
@@ -222,7 +222,7 @@ fn find(columns: &[Column], cross: (&str, &str), name: &str) -> Result<usize, Sp
     }
 }
 
-/// A specification as written.
+/// The serialised form of a specification, which is checked when it is read.
 #[derive(Serialize, Deserialize)]
 struct RawSpec {
     columns: Vec<Column>,
@@ -322,14 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn crosses_are_categories_too() {
+    fn crosses_are_categorical_features() {
         let crosses = vec![("job".to_owned(), "land".to_owned())];
         let spec = PipelineSpec::new(columns(), Scaling::None, crosses).unwrap();
         assert_eq!(spec.categorical_features(), [1, 2, 3]);
     }
 
     #[test]
-    fn a_specification_read_back_is_checked_again() {
+    fn a_deserialised_specification_is_checked() {
         let spec = PipelineSpec::new(columns(), Scaling::MinMax, Vec::new()).unwrap();
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<PipelineSpec>(&json).unwrap(), spec);

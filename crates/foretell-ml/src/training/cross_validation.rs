@@ -1,70 +1,72 @@
-//! One set of parameters, trained without each fold in turn and validated on it, on a few threads.
+//! Stratified k-fold cross-validation of one set of parameters, on a few threads.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
-    Example, Label, PipelineSpec, Probabilities, Seed,
+    Label, Probabilities, Seed,
     lightgbm::{Booster, Dataset, Growth},
     training::{
-        Params, TrainingError, auc, check_folds,
+        Params, TrainingData, TrainingError, auc, check_folds,
         dataset::{self, Table},
         folds,
     },
     trees::{ParseError, Sums, Trees},
 };
 
-/// The folds, binned once for a whole study. Each has a pipeline fitted without the examples that validate it: what
-/// is never seen in training is never seen here either.
+/// The folds of a study, binned once. The pipeline of each fold is fitted without its validation examples, so a
+/// category that occurs only in them is unseen, as it is in serving.
 pub(super) struct CrossValidation {
-    /// A fold belongs to whichever thread works on it.
+    /// Locked by the thread that works on the fold: a [`Dataset`] is not `Sync`.
     folds: Vec<Mutex<Fold>>,
     classes: usize,
     threads: usize,
     iterations_max: u32,
-    patience: u32,
+    early_stopping_rounds: u32,
 }
 
 struct Fold {
     training: Dataset,
     validation: Dataset,
-    /// What validates, to be scored once the best iteration is known.
+    /// Features of the validation examples, to compute the AUC at the best iteration.
     table: Table,
     labels: Vec<Label>,
 }
 
-/// How it is run.
+/// Settings of a cross-validation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) folds: usize,
     pub(super) threads: usize,
     pub(super) iterations_max: u32,
-    /// It stops after so many iterations without a better log loss.
-    pub(super) patience: u32,
+    /// Iterations without a lower log loss after which a fold stops.
+    pub(super) early_stopping_rounds: u32,
 }
 
-/// What one fold said.
+/// Validation metrics of one fold at its best iteration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FoldResult {
-    /// At the best iteration.
     pub(super) log_loss: f64,
     pub(super) auc: Option<f64>,
-    /// The best one, counted from 1.
+    /// The best iteration, counted from 1.
     pub(super) iterations: u32,
 }
 
 impl CrossValidation {
-    /// Splits, fits and bins; of the parameters only those about bins matter here.
+    /// Splits the examples, and fits a pipeline and bins the features for each fold. Of `parameters`, only those about
+    /// bins matter here.
     pub(super) fn new(
-        examples: &[Example],
-        spec: &PipelineSpec,
+        data: TrainingData<'_>,
         parameters: &str,
-        classes: usize,
         seed: Seed,
         limits: Limits,
     ) -> Result<Self, TrainingError> {
+        let TrainingData { examples, spec, classes } = data;
         check_folds(examples, classes, limits.folds)?;
         let fold_of = folds::stratified(examples, limits.folds, seed);
         let numbered = || examples.iter().zip(&fold_of);
@@ -81,30 +83,31 @@ impl CrossValidation {
             let labels = held_out.map(|example| example.label).collect();
             folds.push(Mutex::new(Fold { training, validation, table, labels }));
         }
-        let Limits { threads, iterations_max, patience, .. } = limits;
-        Ok(Self { folds, classes, threads, iterations_max, patience })
+        let Limits { threads, iterations_max, early_stopping_rounds, .. } = limits;
+        Ok(Self { folds, classes, threads, iterations_max, early_stopping_rounds })
     }
 
-    /// Runs the folds `from..to` and answers in their order, whatever the number of threads; none if `stop` said so
-    /// between two iterations.
+    /// Runs the folds in `range` and returns their results in order, for any number of threads; `None` if `stop`
+    /// returned `true` between two iterations.
     pub(super) fn run(
         &self,
-        (from, to): (usize, usize),
+        range: Range<usize>,
         params: &Params,
         seed: Seed,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Vec<FoldResult>>, TrainingError> {
         let parameters = params.to_lightgbm(self.classes, seed);
-        let next = AtomicUsize::new(from);
+        let next = AtomicUsize::new(range.start);
         let work = || -> Result<Vec<(usize, FoldResult)>, TrainingError> {
             let mut done = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= to {
+                if number >= range.end {
                     return Ok(done);
                 }
                 let fold = self.folds[number].lock().unwrap_or_else(PoisonError::into_inner);
-                match fold.run(&parameters, self.iterations_max, self.patience, stop)? {
+                let rounds = self.early_stopping_rounds;
+                match fold.run(&parameters, self.iterations_max, rounds, stop)? {
                     Some(result) => done.push((number, result)),
                     None => return Ok(done),
                 }
@@ -112,7 +115,7 @@ impl CrossValidation {
         };
         let outcomes = std::thread::scope(|scope| {
             let workers: Vec<_> =
-                (1..self.threads.min(to - from)).map(|_| scope.spawn(work)).collect();
+                (1..self.threads.min(range.len())).map(|_| scope.spawn(work)).collect();
             let mut outcomes = vec![work()];
             outcomes.extend(workers.into_iter().map(|worker| match worker.join() {
                 Ok(outcome) => outcome,
@@ -125,18 +128,19 @@ impl CrossValidation {
             results.extend(outcome?);
         }
         results.sort_by_key(|(number, _)| *number);
-        Ok((results.len() == to - from)
+        Ok((results.len() == range.len())
             .then(|| results.into_iter().map(|(_, result)| result).collect()))
     }
 }
 
 impl Fold {
-    /// Grows until `patience` iterations have not made the log loss better; none if `stop` said so.
+    /// Trains until `early_stopping_rounds` iterations have not lowered the validation log loss; `None` if `stop`
+    /// returned `true`.
     fn run(
         &self,
         parameters: &str,
         iterations_max: u32,
-        patience: u32,
+        early_stopping_rounds: u32,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<FoldResult>, TrainingError> {
         let mut booster = Booster::new(&self.training, parameters)?;
@@ -147,12 +151,12 @@ impl Fold {
                 return Ok(None);
             }
             let growth = booster.grow()?;
-            // The only metric of our parameters; 1 is the validation set.
+            // Data set 1 is the validation set; log loss is the only metric in our parameters.
             let log_loss = booster.evaluate(1)?.first().copied().unwrap_or(f64::INFINITY);
             if log_loss < best_log_loss {
                 (best_log_loss, best) = (log_loss, iteration);
             }
-            if growth == Growth::Finished || iteration - best >= patience {
+            if growth == Growth::Finished || iteration - best >= early_stopping_rounds {
                 break;
             }
         }
@@ -179,12 +183,12 @@ impl Fold {
 mod tests {
     use super::*;
     use crate::{
-        Value,
+        Example, Value,
         training::tests::{examples, recipe, spec},
     };
 
     const FOLDS: usize = 4;
-    const PATIENCE: u32 = 10;
+    const EARLY_STOPPING_ROUNDS: u32 = 10;
 
     fn params() -> Params {
         Params { min_data_in_leaf: 1, learning_rate: 0.3, ..recipe(2).params }
@@ -192,28 +196,34 @@ mod tests {
 
     fn validation(examples: &[Example], iterations_max: u32, threads: usize) -> CrossValidation {
         let parameters = params().to_lightgbm(2, Seed(1));
-        let limits = Limits { folds: FOLDS, threads, iterations_max, patience: PATIENCE };
-        CrossValidation::new(examples, &spec(), &parameters, 2, Seed(1), limits).unwrap()
+        let limits = Limits {
+            folds: FOLDS,
+            threads,
+            iterations_max,
+            early_stopping_rounds: EARLY_STOPPING_ROUNDS,
+        };
+        let data = TrainingData { examples, spec: &spec(), classes: 2 };
+        CrossValidation::new(data, &parameters, Seed(1), limits).unwrap()
     }
 
     fn run(validation: &CrossValidation, to: usize) -> Vec<FoldResult> {
-        validation.run((0, to), &params(), Seed(1), &|| false).unwrap().unwrap()
+        validation.run(0..to, &params(), Seed(1), &|| false).unwrap().unwrap()
     }
 
     #[test]
-    fn a_fold_is_validated_on_what_it_was_not_trained_on() {
-        // Labels that follow from nothing: only who has seen an example knows its label.
-        let mut unforeseeable = examples(400, 2, 1);
-        for (example, other) in unforeseeable.iter_mut().zip(examples(400, 2, 77)) {
+    fn a_fold_is_validated_on_examples_that_it_was_not_trained_on() {
+        // Random labels: only a model that was trained on an example can predict its label.
+        let mut unpredictable = examples(400, 2, 1);
+        for (example, other) in unpredictable.iter_mut().zip(examples(400, 2, 77)) {
             example.label = other.label;
         }
-        for result in run(&validation(&unforeseeable, 60, 1), FOLDS) {
+        for result in run(&validation(&unpredictable, 60, 1), FOLDS) {
             assert!(result.log_loss > 0.6 && result.auc.unwrap() < 0.7, "{result:?}");
         }
     }
 
     #[test]
-    fn what_a_fold_has_not_seen_is_never_seen() {
+    fn categories_of_validation_examples_only_are_unseen() {
         let mut examples = examples(40, 2, 1);
         for (number, example) in examples.iter_mut().enumerate() {
             example.values[1] = Value::Text(format!("category {number}"));
@@ -222,7 +232,7 @@ mod tests {
         for fold in &validation.folds {
             let fold = fold.lock().unwrap();
             let held_out = fold.table.rows().count();
-            // Every category that it was fitted on has a code, and what was never seen the one after them.
+            // The categories of the training examples have the codes before this one.
             let unseen = (examples.len() - held_out) as f64;
             assert!(held_out > 0);
             assert!(fold.table.rows().all(|row| row[1].to_bits() == unseen.to_bits()));
@@ -230,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fold_stops_when_it_was_patient_and_answers_for_its_best_iteration() {
+    fn a_fold_stops_early_and_reports_its_best_iteration() {
         let examples = examples(400, 2, 1);
         let grown = AtomicUsize::new(0);
         let count = || {
@@ -238,11 +248,11 @@ mod tests {
             false
         };
         let whole = validation(&examples, 500, 1);
-        let result = whole.run((0, 1), &params(), Seed(1), &count).unwrap().unwrap()[0];
+        let result = whole.run(0..1, &params(), Seed(1), &count).unwrap().unwrap()[0];
         let grown = u32::try_from(grown.into_inner()).unwrap();
-        assert!(result.iterations > 1 && grown < 500, "this shows nothing: {result:?}");
-        assert_eq!(grown, result.iterations + PATIENCE);
-        // As if it had not gone on.
+        assert!(result.iterations > 1 && grown < 500, "it did not stop early: {result:?}");
+        assert_eq!(grown, result.iterations + EARLY_STOPPING_ROUNDS);
+        // The iterations after the best one do not change the result.
         assert_eq!(run(&validation(&examples, result.iterations, 1), 1), [result]);
     }
 

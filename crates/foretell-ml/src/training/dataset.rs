@@ -1,4 +1,4 @@
-//! Examples as LightGBM takes them: fitted, transformed, row after row.
+//! Examples transformed into the dense matrix that LightGBM takes.
 
 use crate::{
     Example, FittedPipeline, PipelineSpec,
@@ -6,7 +6,7 @@ use crate::{
     training::{CLASSES_MAX, TrainingError},
 };
 
-/// A pipeline and what it made of examples.
+/// Features and labels of transformed examples, in row-major order.
 #[derive(Debug)]
 pub(super) struct Table {
     rows: Vec<f64>,
@@ -16,7 +16,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Transforms examples.
+    /// Transforms examples with a fitted pipeline.
     pub(super) fn new<'a>(
         pipeline: &FittedPipeline,
         examples: impl Iterator<Item = &'a Example>,
@@ -32,19 +32,19 @@ impl Table {
         Self { rows, labels, feature_names, categorical }
     }
 
-    /// As LightGBM takes it.
+    /// The table as LightGBM takes it.
     pub(super) fn matrix(&self) -> Matrix<'_> {
         let Self { rows, labels, feature_names, categorical } = self;
         Matrix { rows, labels, feature_names, categorical }
     }
 
-    /// The features, row after row.
+    /// The features of each example.
     pub(super) fn rows(&self) -> impl Iterator<Item = &[f64]> {
         self.rows.chunks_exact(self.feature_names.len())
     }
 }
 
-/// Fits a pipeline to examples.
+/// Fits a pipeline to the values of examples.
 pub(super) fn fit<'a>(
     spec: &PipelineSpec,
     examples: impl Iterator<Item = &'a Example> + Clone,
@@ -52,7 +52,8 @@ pub(super) fn fit<'a>(
     spec.fit(examples.map(|example| example.values.as_slice()))
 }
 
-/// Refuses examples that nothing can be learned from; answers how many are not of the most frequent class.
+/// Checks labels and number of classes, and that there are examples of two classes. Returns the number of examples
+/// that are not of the most frequent class, which is at least 1.
 pub(super) fn check(examples: &[Example], classes: usize) -> Result<usize, TrainingError> {
     if !(2..=CLASSES_MAX).contains(&classes) {
         return Err(TrainingError::Classes { classes });

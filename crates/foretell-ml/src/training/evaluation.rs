@@ -1,4 +1,4 @@
-//! How good predictions were. Nothing here is ever NaN: what cannot be said is not said.
+//! Evaluation metrics. A metric that is undefined for the given examples is `None`, never NaN.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,15 @@ use crate::{
     scorer::{Scorer, Scratch},
 };
 
-/// A probability of 0 for what came true would be an infinite loss; LightGBM and scikit-learn bound it likewise.
+/// Lower bound of the probability in the log loss, which would otherwise be infinite at 0. LightGBM and scikit-learn
+/// have one as well.
 const PROBABILITY_MIN: f64 = 1e-15;
 
-/// The usual numbers. With two classes they are about class 1; with more, means over the classes.
+/// Metrics of a model on some examples. With two classes, AUC and F1 are those of class 1; with more, they are means
+/// over the classes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// How many examples it rests on.
+    /// Number of examples.
     pub examples: u64,
     /// See [`log_loss`].
     pub log_loss: Option<f64>,
@@ -26,10 +28,10 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Compares predictions, and what was decided on them, with what came true.
+    /// Compares predictions, and the classes decided on from them, with the labels; one of each per example.
     ///
     /// # Panics
-    /// If there are not as many of each.
+    /// If the three lengths differ.
     #[must_use]
     pub fn new(predictions: &[Probabilities], decisions: &[Label], labels: &[Label]) -> Self {
         assert!(
@@ -50,7 +52,8 @@ impl Evaluation {
     }
 }
 
-/// Scores examples that the scorer has not learned from.
+/// Scores `examples` and compares the predictions with their labels. For an honest result, the model must not have been
+/// trained on them.
 #[must_use]
 pub fn evaluate(scorer: &Scorer, examples: &[Example]) -> Evaluation {
     let mut scratch = Scratch::default();
@@ -62,7 +65,7 @@ pub fn evaluate(scorer: &Scorer, examples: &[Example]) -> Evaluation {
     Evaluation::new(&predictions, &decisions, &labels)
 }
 
-/// The mean of `-ln(probability of what came true)`; none if there is nothing to take it of.
+/// Mean of `-ln(probability of the label)`, in nats per example; `None` without examples.
 #[must_use]
 pub fn log_loss(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     let pairs = predictions.iter().zip(labels);
@@ -72,10 +75,11 @@ pub fn log_loss(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> 
     mean(&pairs.map(loss).collect::<Vec<f64>>())
 }
 
-/// The probability that one of a class is given a higher probability of it than one that is not; equals count half.
+/// Area under the ROC curve: the probability that a random example of a class is given a higher probability of that
+/// class than a random example of another class; ties count half.
 ///
-/// With two classes, of class 1; with more, each against the rest, and the mean over those that have both. None if
-/// none has.
+/// With two classes it is that of class 1. With more, it is the mean over the classes, each against the rest, of those
+/// that have examples both in and outside the class. `None` if no class has.
 #[must_use]
 pub fn auc(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     let classes = predictions.first().map_or(0, |first| first.as_slice().len());
@@ -92,32 +96,32 @@ pub fn auc(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     mean(&(from..u32::try_from(classes).ok()?).filter_map(of_class).collect::<Vec<f64>>())
 }
 
-/// By the sum of ranks (Mann and Whitney), equals sharing their ranks.
+/// The AUC of pairs of score and class membership, by the sum of ranks (Mann and Whitney); ties have the mean rank.
 fn auc_of_two(mut scored: Vec<(f64, bool)>) -> Option<f64> {
     scored.sort_by(|a, b| a.0.total_cmp(&b.0));
     let positives = scored.iter().filter(|(_, positive)| *positive).count() as f64;
     let negatives = scored.len() as f64 - positives;
     let (mut ranks, mut below) = (0.0, 0.0);
-    for equals in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-        let count = equals.len() as f64;
+    for ties in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        let count = ties.len() as f64;
         let rank = below + (count + 1.0) / 2.0;
-        ranks += rank * equals.iter().filter(|(_, positive)| *positive).count() as f64;
+        ranks += rank * ties.iter().filter(|(_, positive)| *positive).count() as f64;
         below += count;
     }
     let pairs = positives * negatives;
     (pairs > 0.0).then(|| (ranks - positives * (positives + 1.0) / 2.0) / pairs)
 }
 
-/// The share of decisions that were right; none if there were none.
+/// Share of the decisions that equal the label; `None` without examples.
 #[must_use]
 pub fn accuracy(decisions: &[Label], labels: &[Label]) -> Option<f64> {
     let right = |(decision, label): (&Label, &Label)| f64::from(u8::from(decision == label));
     mean(&decisions.iter().zip(labels).map(right).collect::<Vec<f64>>())
 }
 
-/// The harmonic mean of precision and recall: of class 1 if there are two, else the mean over the classes.
+/// F1, the harmonic mean of precision and recall: that of class 1 if there are two classes, else the mean over them.
 ///
-/// A class that neither came true nor was decided for says nothing; none if there is no other.
+/// A class that occurs neither among the decisions nor among the labels is left out; `None` if that leaves none.
 #[must_use]
 pub fn f1(decisions: &[Label], labels: &[Label], classes: usize) -> Option<f64> {
     let from = if classes == 2 { 1 } else { 0 };
@@ -133,7 +137,7 @@ pub fn f1(decisions: &[Label], labels: &[Label], classes: usize) -> Option<f64> 
     mean(&(from..u32::try_from(classes).ok()?).filter_map(of_class).collect::<Vec<f64>>())
 }
 
-/// The mean; none of nothing.
+/// The mean; `None` of an empty slice.
 pub(super) fn mean(numbers: &[f64]) -> Option<f64> {
     (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
 }
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn auc_of_many_classes_is_the_mean_of_those_that_can_be_told() {
+    fn auc_of_many_classes_is_the_mean_over_classes_where_it_is_defined() {
         let predictions: Vec<Probabilities> =
             [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1]]
                 .map(|by_class| Probabilities::new(by_class.to_vec()))
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_of_nothing_says_nothing() {
+    fn an_evaluation_of_no_examples_has_no_metrics() {
         assert_eq!(Evaluation::new(&[], &[], &[]), Evaluation::default());
     }
 }

@@ -1,13 +1,13 @@
-//! Who is held out: each fold gets its share of every class.
+//! Stratified assignment of examples to folds.
 
 use crate::{Example, Seed};
 
-/// The fold of each example, 0 to `folds`. The examples of a class are shuffled and dealt out in turn; a class goes
-/// on where the one before stopped, so that the folds are as large as each other but for one.
+/// The fold of each example, from 0 to `folds - 1`. The examples of each class are shuffled and assigned to the folds in
+/// turn; a class continues where the one before it stopped, so that the sizes of the folds differ by at most one.
 pub(super) fn stratified(examples: &[Example], folds: usize, seed: Seed) -> Vec<usize> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
-    // A sort by hashes is a shuffle, and one that no release of a library changes: what was trained last year is
-    // to be trained again, bit by bit. The index is there for two that collide.
+    // A sort by hash is a shuffle that no release of a library changes: an old model must be reproducible to the bit.
+    // The index decides between two equal hashes.
     order.sort_by_cached_key(|index| (examples[*index].label, mix(seed, *index), *index));
     let mut fold_of = vec![0; examples.len()];
     for (turn, index) in order.into_iter().enumerate() {
@@ -53,7 +53,7 @@ mod tests {
         let examples = labelled((0..50).map(|n| n % 2));
         assert_eq!(stratified(&examples, 5, Seed(1)), stratified(&examples, 5, Seed(1)));
         assert_ne!(stratified(&examples, 5, Seed(1)), stratified(&examples, 5, Seed(2)));
-        // Written down, so that a model of last year is trained on the same folds.
+        // Must never change: an old model is reproduced with the same folds.
         let folds = stratified(&labelled((0..10).map(|_| 0)), 5, Seed(0));
         assert_eq!(folds, [2, 0, 0, 4, 1, 4, 2, 1, 3, 3]);
     }

@@ -1,16 +1,16 @@
-//! From examples to a bundle: tune if there is a budget, then train; pure functions of examples, recipe and seed.
+//! Tuning and training: pure functions of examples, settings and seed.
 //!
 //! ```text
-//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  TPE asks ─▶ k folds on a few threads ─▶ TPE is told; the worse
-//!            │                    ▼                half of the trials stops after the first folds (median pruning)
-//!            └──────────────▶ train ──▶ ModelBundle
-//!                             a stratified fifth is held out for the evaluation; then all of it is trained on
+//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  TPE proposes ─▶ k folds on a few threads ─▶ loss ─▶ TPE;
+//!            │                    ▼                the worse half of the trials stops after the first folds
+//!            └──────────────▶ train ──▶ ModelBundle                             (median pruning)
+//!                             once without a stratified fifth, to evaluate on it, and once with all examples
 //! ```
 //!
-//! No clock and no thread of its own that outlives a call: budgets in seconds are the caller's, who answers
-//! [`std::ops::ControlFlow::Break`] or says stop.
+//! Nothing here reads a clock, and no thread outlives a call. Callers limit the time through callbacks that return
+//! [`std::ops::ControlFlow::Break`] or `true`.
 
-use crate::{Example, lightgbm::LightGbmError};
+use crate::{Example, PipelineSpec, lightgbm::LightGbmError};
 
 mod cross_validation;
 mod dataset;
@@ -27,83 +27,94 @@ pub use space::{Range, Space};
 pub use train::{Recipe, train};
 pub use tuner::{Trial, Tuned, TuningSettings, Watch, tune};
 
-/// More classes than this are a mistake: each grows a tree an iteration.
+/// Maximum number of classes. With more than two, each iteration grows one tree per class.
 pub const CLASSES_MAX: usize = 256;
 
-/// Why nothing was learned.
+/// Examples to tune or train on, and how to read them.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingData<'a> {
+    /// Values and labels; all examples have the columns of `spec`.
+    pub examples: &'a [Example],
+    /// Features to make of the values.
+    pub spec: &'a PipelineSpec,
+    /// Number of classes, 2 to [`CLASSES_MAX`]; each label is below it.
+    pub classes: usize,
+}
+
+/// Reasons why tuning or training failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TrainingError {
-    /// There is nothing to learn from.
+    /// The list of examples is empty.
     #[error("there are no examples")]
     NoExamples,
-    /// All examples are of one class, so there is nothing to tell apart.
+    /// All examples have the same label.
     #[error("all examples are of class {class}")]
     OneClass {
-        /// The index of the class.
+        /// Index of the class.
         class: u32,
     },
-    /// Every fold needs an example, and examples of two classes to learn from besides.
+    /// Too few examples to cross-validate: each fold needs one to validate on, and two classes to train on.
     #[error(
         "too few to cross-validate in {folds} folds: {examples} examples, of which {minority} are not of the most \
          frequent class; it takes {folds}, of which {MINORITY_MIN} are not"
     )]
     TooFew {
-        /// How many examples there are.
+        /// Number of examples.
         examples: usize,
-        /// Examples that are not of the most frequent class.
+        /// Number of examples that are not of the most frequent class.
         minority: usize,
-        /// How many folds there are.
+        /// Number of folds.
         folds: usize,
     },
-    /// An example is of a class that there is not.
+    /// The label of an example is not below the number of classes.
     #[error("example {example} is of class {label}, of {classes}")]
     Label {
-        /// Its place among the examples.
+        /// Index of the example.
         example: usize,
-        /// Its label.
+        /// Label of the example.
         label: u32,
-        /// How many classes there are.
+        /// Number of classes.
         classes: usize,
     },
     /// Fewer than two classes, or more than [`CLASSES_MAX`].
     #[error("{classes} classes, not 2 to {CLASSES_MAX}")]
     Classes {
-        /// How many there are.
+        /// Number of classes.
         classes: usize,
     },
     /// A parameter or a setting is out of its bounds.
     #[error("{name} is {value}, not {low} to {high}")]
     Setting {
-        /// Its name.
+        /// Name of the parameter or setting.
         name: &'static str,
         /// Its value.
         value: f64,
-        /// The least it may be.
+        /// Smallest allowed value.
         low: f64,
-        /// The most it may be.
+        /// Largest allowed value.
         high: f64,
     },
-    /// LightGBM made trees that our evaluator does not walk: a fault of ours.
+    /// LightGBM made trees that [`crate::trees`] does not support: a bug in this crate.
     #[error("the model was trained, but cannot be served: {reason}")]
     Unservable {
-        /// What is wrong with it.
+        /// The error of [`crate::trees::Trees::parse`] or [`crate::Scorer::new`], as text.
         reason: String,
     },
-    /// The caller said stop.
+    /// The caller's callback ended the training.
     #[error("the training was stopped")]
     Stopped,
-    /// LightGBM failed.
+    /// A call of LightGBM failed.
     #[error("LightGBM failed")]
     LightGbm(#[from] LightGbmError),
 }
 
-/// One may be held out, and there must be another to learn from.
+/// Smallest number of examples outside the most frequent class: one may be held out, and one must be trained on.
 const MINORITY_MIN: usize = 2;
 
-/// Refuses examples that can't be cross-validated.
+/// Checks that examples can be cross-validated.
 ///
 /// # Errors
-/// [`TrainingError`], with the numbers.
+/// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes.
 pub fn check_folds(
     examples: &[Example],
     classes: usize,
@@ -116,7 +127,7 @@ pub fn check_folds(
     Ok(())
 }
 
-/// Refuses a setting outside its bounds; NaN is outside.
+/// Checks that a setting is within its bounds; NaN is not.
 fn within(name: &'static str, value: f64, low: f64, high: f64) -> Result<(), TrainingError> {
     if (low..=high).contains(&value) {
         Ok(())
@@ -137,7 +148,7 @@ pub(crate) mod tests {
         training::{Params, Recipe, train},
     };
 
-    /// A number, a category (sometimes missing), another number; crossed with nothing.
+    /// A numeric column, a categorical one with missing values, and another numeric one; no crosses.
     pub(crate) fn spec() -> PipelineSpec {
         let column = Column::new;
         let columns = vec![

@@ -1,52 +1,57 @@
-//! Where the tuner looks: a range a parameter.
+//! The search space of the tuner: one range per parameter.
 
 use serde::{Deserialize, Serialize};
 
 use crate::training::{LEAVES_MAX, Params, TrainingError, within};
 
-/// The values a parameter may take.
+/// The range of values that the tuner may give a parameter, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// The least.
+    /// Smallest value.
     pub low: f64,
-    /// The most.
+    /// Largest value; equal to `low` to fix the parameter.
     pub high: f64,
-    /// Whether it is searched by factors rather than by differences; `low` must then be above 0.
+    /// Whether the range is searched on a logarithmic scale; `low` must then be above 0.
     #[serde(default)]
     pub log: bool,
 }
 
 impl Range {
-    /// By differences.
+    /// A range that is searched on a linear scale.
     #[must_use]
     pub const fn linear(low: f64, high: f64) -> Self {
         Self { low, high, log: false }
     }
 
-    /// By factors.
+    /// A range that is searched on a logarithmic scale.
     #[must_use]
     pub const fn log(low: f64, high: f64) -> Self {
         Self { low, high, log: true }
     }
 
-    /// The value at a place in the range, from 0 to 1.
-    fn at(self, place: f64) -> f64 {
+    /// The value at `fraction` of the way from `low` (0) to `high` (1).
+    fn value_at(self, fraction: f64) -> f64 {
         let value = match self.log {
-            true => (self.low.ln() + place * (self.high / self.low).ln()).exp(),
-            false => self.low + place * (self.high - self.low),
+            true => (self.low.ln() + fraction * (self.high / self.low).ln()).exp(),
+            false => self.low + fraction * (self.high - self.low),
         };
-        value.clamp(self.low, self.high)
+        self.clamp(value)
     }
 
-    /// The place of a value, from 0 to 1; what lies outside is at its end.
-    fn place(self, value: f64) -> f64 {
-        let place = match self.log {
+    /// The inverse of [`Self::value_at`]; 0 or 1 for a value outside the range.
+    fn fraction_of(self, value: f64) -> f64 {
+        let fraction = match self.log {
             true => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
             false => (value - self.low) / (self.high - self.low),
         };
-        // A range of one value has its every place at the start.
-        if place.is_nan() { 0.0 } else { place.clamp(0.0, 1.0) }
+        // In a range of one value this is 0 / 0 for the value itself.
+        if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) }
+    }
+
+    /// The nearest value in the range.
+    fn clamp(self, value: f64) -> f64 {
+        value.clamp(self.low, self.high)
     }
 }
 
@@ -91,11 +96,11 @@ impl Default for Space {
     }
 }
 
-/// One parameter: how to read its range, and to read and write it.
+/// A parameter that can be searched: its bounds, and access to its range and its value.
 pub(super) struct Dimension {
     pub(super) name: &'static str,
     whole: bool,
-    /// What LightGBM allows.
+    /// Smallest and largest value that LightGBM allows.
     bounds: (f64, f64),
     range: fn(&Space) -> Option<Range>,
     get: fn(&Params) -> f64,
@@ -103,28 +108,45 @@ pub(super) struct Dimension {
 }
 
 impl Dimension {
-    /// Where a parameter is in its range, from 0 to 1; none if it is not searched.
-    pub(super) fn place(&self, space: &Space, params: &Params) -> Option<f64> {
-        (self.range)(space).map(|range| range.place((self.get)(params)))
+    /// The parameter's value as a fraction of its range, from 0 to 1; `None` if it is not searched.
+    pub(super) fn fraction(&self, space: &Space, params: &Params) -> Option<f64> {
+        (self.range)(space).map(|range| range.fraction_of((self.get)(params)))
     }
 
-    /// Takes a parameter over, if it is searched.
+    /// Sets the parameter to a fraction of its range, from 0 to 1, if it is searched.
+    pub(super) fn set_fraction(&self, space: &Space, params: &mut Params, fraction: f64) {
+        if let Some(range) = (self.range)(space) {
+            self.set_value(params, range.value_at(fraction));
+        }
+    }
+
+    /// Copies the parameter from one set to another if it is searched.
     pub(super) fn copy(&self, space: &Space, from: &Params, to: &mut Params) {
         if (self.range)(space).is_some() {
             (self.set)(to, (self.get)(from));
         }
     }
 
-    /// Sets a parameter to a place in its range.
-    pub(super) fn set(&self, space: &Space, params: &mut Params, place: f64) {
-        if let Some(range) = (self.range)(space) {
-            let value = range.at(place);
-            (self.set)(params, if self.whole { value.round() } else { value });
+    /// Moves the parameter to the nearest value of its range, if it is searched.
+    ///
+    /// A parameter's default counts as within its default range: `lambda_l1` is 0 by default, which its logarithmic
+    /// default range cannot contain, and a study of the default space starts from the defaults.
+    fn clamp(&self, space: &Space, params: &mut Params) {
+        let Some(range) = (self.range)(space) else { return };
+        let value = (self.get)(params);
+        let is_default = value.to_bits() == (self.get)(&Params::default()).to_bits();
+        if is_default && (self.range)(&Space::default()) == Some(range) {
+            return;
         }
+        self.set_value(params, range.clamp(value));
+    }
+
+    fn set_value(&self, params: &mut Params, value: f64) {
+        (self.set)(params, if self.whole { value.round() } else { value });
     }
 }
 
-/// Every parameter that can be searched. Their order decides which random number goes to which.
+/// Every parameter that can be searched. Their order decides which random number goes to which, so it must not change.
 pub(super) const DIMENSIONS: [Dimension; 9] = [
     Dimension {
         name: "num_leaves",
@@ -201,10 +223,18 @@ pub(super) const DIMENSIONS: [Dimension; 9] = [
 ];
 
 impl Space {
-    /// Refuses ranges that are upside down, not finite, or beyond what LightGBM allows.
+    /// `params` with each searched parameter moved to the nearest value of its range; the others are kept.
+    pub(super) fn clamp(&self, mut params: Params) -> Params {
+        for dimension in &DIMENSIONS {
+            dimension.clamp(self, &mut params);
+        }
+        params
+    }
+
+    /// Checks that each range has `low <= high`, is finite, and lies within LightGBM's bounds.
     ///
     /// # Errors
-    /// [`TrainingError::Setting`] names the first.
+    /// [`TrainingError::Setting`] for the first range that does not.
     pub fn check(&self) -> Result<(), TrainingError> {
         for dimension in &DIMENSIONS {
             if let Some(range) = (dimension.range)(self) {
@@ -220,7 +250,7 @@ impl Space {
 
 #[expect(
     clippy::cast_sign_loss,
-    reason = "the ranges were checked: none goes below 0 or above 1e9"
+    reason = "ranges and parameters were checked: none is below 0 or above 1e9"
 )]
 fn whole(value: f64) -> u32 {
     value as u32
@@ -231,17 +261,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_and_its_value_go_back_and_forth() {
-        let check = |range: Range, place: f64, value: f64| {
+    fn fractions_and_values_convert_into_each_other() {
+        let check = |range: Range, fraction: f64, value: f64| {
             assert!(
-                (range.at(place) - value).abs() < 1e-9,
-                "{range:?} at {place}: {}",
-                range.at(place)
+                (range.value_at(fraction) - value).abs() < 1e-9,
+                "{range:?} at {fraction}: {}",
+                range.value_at(fraction)
             );
             assert!(
-                (range.place(value) - place).abs() < 1e-9,
+                (range.fraction_of(value) - fraction).abs() < 1e-9,
                 "{range:?} of {value}: {}",
-                range.place(value)
+                range.fraction_of(value)
             );
         };
         check(Range::linear(2.0, 6.0), 0.25, 3.0);
@@ -252,9 +282,54 @@ mod tests {
     }
 
     #[test]
-    fn a_value_outside_is_at_the_end() {
-        assert!(Range::log(0.01, 1.0).place(0.0).abs() < 1e-9);
-        assert!((Range::linear(0.0, 1.0).place(7.0) - 1.0).abs() < 1e-9);
+    fn a_value_outside_the_range_has_the_fraction_of_the_nearest_end() {
+        assert!(Range::log(0.01, 1.0).fraction_of(0.0).abs() < 1e-9);
+        assert!((Range::linear(0.0, 1.0).fraction_of(7.0) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_range_of_one_value_gives_exactly_that_value() {
+        for value in [0.1, 0.3, 7.0, 63.0, 1e-3, 123.456] {
+            for range in [Range::linear(value, value), Range::log(value, value)] {
+                for fraction in [0.0, 0.1, 0.5, 0.99, 1.0] {
+                    assert_eq!(range.value_at(fraction).to_bits(), value.to_bits(), "{range:?}");
+                }
+                for other in [0.0, value, 1e9] {
+                    assert!((0.0..=1.0).contains(&range.fraction_of(other)), "{range:?} {other}");
+                }
+            }
+        }
+        let zero = Range::linear(0.0, 0.0);
+        assert_eq!(zero.value_at(0.7).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn parameters_are_moved_to_the_nearest_value_of_their_ranges() {
+        let check = |range: Range, expected: u32| {
+            let space = Space { num_leaves: Some(range), ..Space::default() };
+            let params = space.clamp(Params::default());
+            assert_eq!(params, Params { num_leaves: expected, ..Params::default() }, "{range:?}");
+        };
+        check(Range::linear(63.0, 63.0), 63);
+        check(Range::log(63.0, 63.0), 63);
+        check(Range::linear(40.0, 50.0), 40);
+        check(Range::log(3.0, 15.0), 15);
+        check(Range::linear(2.0, 1024.0), Params::default().num_leaves);
+        let fixed = |lambda_l1| {
+            let space = Space { lambda_l1: Some(lambda_l1), ..Space::default() };
+            space.clamp(Params::default()).lambda_l1.to_bits()
+        };
+        assert_eq!(fixed(Range::log(0.5, 0.5)), 0.5_f64.to_bits());
+        assert_eq!(fixed(Range::log(1e-3, 5.0)), 1e-3_f64.to_bits());
+        assert_eq!(fixed(Range::linear(0.0, 0.0)), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn the_default_space_and_unsearched_parameters_keep_the_defaults() {
+        assert_eq!(Space::default().clamp(Params::default()), Params::default());
+        let unsearched = Space { num_leaves: None, ..Space::default() };
+        let params = Params { num_leaves: 1000, ..Params::default() };
+        assert_eq!(unsearched.clamp(params.clone()), params);
     }
 
     #[test]
@@ -262,13 +337,13 @@ mod tests {
         let space = Space::default();
         for dimension in &DIMENSIONS {
             let mut params = Params::default();
-            dimension.set(&space, &mut params, 0.77);
-            let place = dimension.place(&space, &params).unwrap();
-            assert!((place - 0.77).abs() < 0.02, "{}: {place}", dimension.name);
+            dimension.set_fraction(&space, &mut params, 0.77);
+            let fraction = dimension.fraction(&space, &params).unwrap();
+            assert!((fraction - 0.77).abs() < 0.02, "{}: {fraction}", dimension.name);
             params.check().unwrap();
             let unsearched = Space { num_leaves: None, ..Space::default() };
             assert_eq!(
-                dimension.place(&unsearched, &params).is_none(),
+                dimension.fraction(&unsearched, &params).is_none(),
                 dimension.name == "num_leaves"
             );
         }
@@ -276,11 +351,13 @@ mod tests {
 
     #[test]
     fn ranges_are_checked() {
-        let check = |range: Range, right: bool| {
+        let check = |range: Range, is_valid: bool| {
             let space = Space { lambda_l1: Some(range), ..Space::default() };
-            assert_eq!(space.check().is_ok(), right, "{range:?}");
+            assert_eq!(space.check().is_ok(), is_valid, "{range:?}");
         };
         check(Range::linear(0.0, 1.0), true);
+        check(Range::linear(0.5, 0.5), true);
+        check(Range::log(0.5, 0.5), true);
         check(Range::log(0.0, 1.0), false);
         check(Range::linear(1.0, 0.0), false);
         check(Range::linear(f64::NAN, 1.0), false);

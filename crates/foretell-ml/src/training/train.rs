@@ -1,4 +1,4 @@
-//! One training: the same examples and the same recipe make the same bundle, byte by byte.
+//! Training of one model. The same examples and recipe give the same bundle, byte for byte.
 
 use std::ops::ControlFlow;
 
@@ -14,34 +14,36 @@ use crate::{
     },
 };
 
-/// One of so many examples is held out for the evaluation.
-const HELD_OUT: usize = 5;
+/// The evaluation holds out one in this many examples.
+const HELD_OUT_FOLDS: usize = 5;
 
-/// All that decides what comes of examples.
+/// Everything besides the examples that determines a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    /// The features.
+    /// Features to make of the values.
     pub spec: PipelineSpec,
-    /// The names of the classes, in the order of their labels.
+    /// Names of the classes, in the order of their labels.
     pub classes: Vec<String>,
-    /// With two classes: from this probability of class 1 on, class 1 is decided for.
+    /// Decision threshold with two classes, 0 to 1: class 1 is chosen if its probability is at least this.
     pub threshold: f64,
     /// LightGBM's parameters.
     pub params: Params,
-    /// Where chance comes from.
+    /// Random seed of folds and LightGBM.
     pub seed: Seed,
-    /// Where the examples come from; it goes into the bundle as it is.
+    /// Provenance of the examples, which is copied into the bundle.
     pub origin: Origin,
 }
 
-/// Trains a model on all examples. Its evaluation is that of a model made likewise without a stratified fifth of
-/// them, on that fifth: it is honest, and a little modest. With too few examples to hold any out it says nothing.
+/// Trains a model on all examples. To evaluate it, a second model is trained without a stratified fifth of them; its
+/// metrics on that fifth are a slightly pessimistic estimate. With fewer than two examples outside the most frequent
+/// class nothing is held out, and the evaluation is empty.
 ///
-/// `progress` is told after each iteration how many of how many are done, both models together, and stops the
-/// training by breaking.
+/// `progress` is called after each iteration with the iterations done and their total, of both models together; to
+/// stop the training it returns [`ControlFlow::Break`].
 ///
 /// # Errors
-/// [`TrainingError`] if nothing can be learned from the examples, the recipe is out of its bounds, or `progress` broke.
+/// [`TrainingError`] if the examples cannot be trained on, the recipe is out of its bounds, LightGBM fails, or
+/// `progress` stopped the training.
 pub fn train(
     examples: &[Example],
     recipe: &Recipe,
@@ -52,15 +54,15 @@ pub fn train(
     within("threshold", recipe.threshold, 0.0, 1.0)?;
     let (iterations, both) = (recipe.params.iterations, recipe.params.iterations * 2);
     let held_out = match minority {
-        // The rest must still be of two classes.
+        // Without the held-out examples there may be only one class left.
         0 | 1 => Evaluation::default(),
         _ => evaluate_without(examples, recipe, &mut |done| progress(done, both))?,
     };
     let all: Vec<&Example> = examples.iter().collect();
     let mut bundle = fit(&all, recipe, &mut |done| progress(iterations + done, both))?;
     bundle.evaluation = held_out;
-    // Better no model than one that nobody can serve.
-    servable(&bundle)?;
+    // An error here is better than a published model that no instance can load.
+    scorer_of(&bundle)?;
     Ok(bundle)
 }
 
@@ -69,20 +71,20 @@ fn evaluate_without(
     recipe: &Recipe,
     progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Evaluation, TrainingError> {
-    let fold_of = folds::stratified(examples, HELD_OUT, recipe.seed);
+    let fold_of = folds::stratified(examples, HELD_OUT_FOLDS, recipe.seed);
     let (held_out, kept): (Vec<_>, Vec<_>) =
         examples.iter().zip(&fold_of).partition(|(_, fold)| **fold == 0);
     let kept: Vec<&Example> = kept.into_iter().map(|(example, _)| example).collect();
     let held_out: Vec<Example> = held_out.into_iter().map(|(example, _)| example.clone()).collect();
     let bundle = fit(&kept, recipe, progress)?;
-    Ok(evaluate(&servable(&bundle)?, &held_out))
+    Ok(evaluate(&scorer_of(&bundle)?, &held_out))
 }
 
-fn servable(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
+fn scorer_of(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
     Scorer::new(bundle).map_err(|error| TrainingError::Unservable { reason: error.to_string() })
 }
 
-/// Trains on all of `examples`; the bundle is not evaluated yet.
+/// Trains on all of `examples`. The bundle has no evaluation yet.
 fn fit(
     examples: &[&Example],
     recipe: &Recipe,
@@ -108,7 +110,7 @@ fn fit(
     })
 }
 
-/// LightGBM's text of the model, and how often it grew.
+/// Grows the booster; returns LightGBM's text of the model and the number of its iterations.
 fn grow(
     pipeline: &FittedPipeline,
     examples: &[&Example],
@@ -121,7 +123,7 @@ fn grow(
     let mut booster = Booster::new(&dataset, parameters)?;
     for done in 1..=iterations {
         if booster.grow()? == Growth::Finished {
-            // The first iteration leaves a constant tree where there was nothing to split.
+            // If there was nothing to split, LightGBM still has the constant tree of the first iteration.
             return Ok((booster.save(None)?, (done - 1).max(1)));
         }
         if progress(done).is_break() {
@@ -144,22 +146,22 @@ mod tests {
         trees::Trees,
     };
 
-    fn quietly(examples: &[Example], recipe: &Recipe) -> Result<ModelBundle, TrainingError> {
+    fn train_all(examples: &[Example], recipe: &Recipe) -> Result<ModelBundle, TrainingError> {
         train(examples, recipe, &mut |_, _| ControlFlow::Continue(()))
     }
 
     #[test]
-    fn the_same_examples_make_the_same_bytes() {
+    fn the_same_examples_and_recipe_give_the_same_bytes() {
         let (examples, recipe) = (examples(400, 2, 1), recipe(2));
-        let bytes = |recipe: &Recipe| quietly(&examples, recipe).unwrap().to_bytes().unwrap();
+        let bytes = |recipe: &Recipe| train_all(&examples, recipe).unwrap().to_bytes().unwrap();
         assert_eq!(bytes(&recipe), bytes(&recipe));
         assert_ne!(bytes(&recipe), bytes(&Recipe { seed: Seed(4), ..recipe.clone() }));
     }
 
     #[test]
-    fn it_learns_and_says_honestly_how_well() {
+    fn the_evaluation_agrees_with_fresh_examples() {
         let fresh = examples(2000, 2, 99);
-        let bundle = quietly(&examples(1000, 2, 1), &recipe(2)).unwrap();
+        let bundle = train_all(&examples(1000, 2, 1), &recipe(2)).unwrap();
         let live = evaluate(&Scorer::new(&bundle).unwrap(), &fresh);
         assert_eq!(bundle.evaluation.examples, 200);
         assert!(live.auc.unwrap() > 0.9, "{live:?}");
@@ -170,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn the_evaluation_is_of_examples_that_its_model_has_not_seen() {
-        // Labels that follow from nothing: only a model that has seen an example knows its label.
+    fn the_evaluation_uses_examples_that_its_model_was_not_trained_on() {
+        // Random labels: only a model that was trained on an example can predict its label.
         let mut examples = examples(400, 2, 1);
         let others = training::tests::examples(400, 2, 77);
         for (example, other) in examples.iter_mut().zip(others) {
@@ -184,9 +186,9 @@ mod tests {
             learning_rate: 0.3,
             ..recipe(2).params
         };
-        let bundle = quietly(&examples, &Recipe { params, ..recipe(2) }).unwrap();
+        let bundle = train_all(&examples, &Recipe { params, ..recipe(2) }).unwrap();
         let seen = evaluate(&Scorer::new(&bundle).unwrap(), &examples).auc.unwrap();
-        assert!(seen > 0.95, "it learned nothing by heart, so this shows nothing: {seen}");
+        assert!(seen > 0.95, "the model does not overfit, so the test proves nothing: {seen}");
         let held_out = bundle.evaluation.auc.unwrap();
         assert!(held_out < 0.7, "{held_out}");
     }
@@ -194,7 +196,7 @@ mod tests {
     #[test]
     fn three_classes_are_distinguished_and_one_may_be_absent() {
         let check = |classes: u32, named: u32| {
-            let bundle = quietly(&examples(600, classes, 2), &recipe(named)).unwrap();
+            let bundle = train_all(&examples(600, classes, 2), &recipe(named)).unwrap();
             let scorer = Scorer::new(&bundle).unwrap();
             let live = evaluate(&scorer, &examples(600, classes, 3));
             assert!(live.auc.unwrap() > 0.8 && live.accuracy.unwrap() > 0.5, "{live:?}");
@@ -209,14 +211,14 @@ mod tests {
     #[test]
     fn progress_is_reported_and_can_stop() {
         let (examples, recipe) = (examples(200, 2, 1), recipe(2));
-        let mut told = Vec::new();
-        train(&examples, &recipe, &mut |done, of| {
-            told.push((done, of));
+        let mut reports = Vec::new();
+        train(&examples, &recipe, &mut |done, total| {
+            reports.push((done, total));
             ControlFlow::Continue(())
         })
         .unwrap();
-        assert_eq!(told.first(), Some(&(1, 24)));
-        assert_eq!(told.last(), Some(&(24, 24)));
+        assert_eq!(reports.first(), Some(&(1, 24)));
+        assert_eq!(reports.last(), Some(&(24, 24)));
         let stopped = train(&examples, &recipe, &mut |done, _| match done {
             3 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
@@ -225,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_learned_from_is_an_error() {
+    fn unusable_examples_and_recipes_are_errors() {
         let some = examples(100, 2, 1);
         let of = |label| {
             some.iter().map(|e| Example { label: Label(label), ..e.clone() }).collect::<Vec<_>>()
         };
         let check = |examples: &[Example], recipe: &Recipe, expected: TrainingError| {
-            assert_eq!(quietly(examples, recipe), Err(expected));
+            assert_eq!(train_all(examples, recipe), Err(expected));
         };
         check(&[], &recipe(2), TrainingError::NoExamples);
         check(&of(1), &recipe(2), TrainingError::OneClass { class: 1 });
@@ -241,7 +243,7 @@ mod tests {
         let error = TrainingError::Setting { name: "threshold", value: -0.5, low: 0.0, high: 1.0 };
         check(&some, &Recipe { threshold: -0.5, ..recipe(2) }, error);
         let params = Params { num_leaves: 1, ..recipe(2).params };
-        let result = quietly(&some, &Recipe { params, ..recipe(2) });
+        let result = train_all(&some, &Recipe { params, ..recipe(2) });
         assert!(
             matches!(result, Err(TrainingError::Setting { name: "num_leaves", .. })),
             "{result:?}"
@@ -249,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_split_on_makes_a_constant_model() {
+    fn examples_without_a_useful_split_give_a_constant_model() {
         let missing = |example: &Example| Example { values: Vec::new(), ..example.clone() };
         let examples: Vec<Example> = examples(200, 2, 1).iter().map(missing).collect();
-        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        let bundle = train_all(&examples, &recipe(2)).unwrap();
         let probabilities = Scorer::new(&bundle).unwrap().score(&[], &mut Scratch::default());
         let share =
             examples.iter().filter(|example| example.label == Label(1)).count() as f64 / 200.0;
@@ -264,22 +266,22 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_is_all_missing_does_no_harm() {
+    fn a_column_of_missing_values_only_does_no_harm() {
         let mut examples = examples(400, 2, 1);
         for example in &mut examples {
             example.values[2] = Value::Missing;
         }
-        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        let bundle = train_all(&examples, &recipe(2)).unwrap();
         assert!(bundle.evaluation.auc.unwrap() > 0.8, "{:?}", bundle.evaluation);
     }
 
     #[test]
-    fn very_few_examples_make_a_model_without_an_evaluation() {
+    fn a_minority_of_one_gives_a_model_without_an_evaluation() {
         let mut examples = examples(20, 2, 1);
         for (number, example) in examples.iter_mut().enumerate() {
             example.label = Label(u32::from(number == 0));
         }
-        let bundle = quietly(&examples, &recipe(2)).unwrap();
+        let bundle = train_all(&examples, &recipe(2)).unwrap();
         assert_eq!(bundle.evaluation, Evaluation::default());
         assert!(Scorer::new(&bundle).is_ok());
     }

@@ -1,8 +1,10 @@
-//! The search for better parameters: TPE asks, cross-validation answers, the budget ends it.
+//! Hyper-parameter search: the tree-structured Parzen estimator (TPE; Bergstra et al., "Algorithms for Hyper-Parameter
+//! Optimization", 2011) proposes parameters, cross-validation measures them, a budget of trials and time ends the study.
 //!
-//! Trial 0 is what the caller starts from, so a study never ends with worse; trial 1 the best of earlier studies, if
-//! any; then a few that cover the space evenly; then what the tree-structured Parzen estimator asks for. Losses are
-//! told to it in proportion to trial 0's of the same study, so that trials of other weeks' data can be told too.
+//! Trial 0 uses the caller's parameters, moved into the search space, so the result is never worse than they are.
+//! Trial 1 uses the best parameters of earlier studies, if there are any. A few trials then cover the space evenly, and
+//! TPE proposes the rest. It is given losses relative to trial 0 of the same study, which makes losses of studies on
+//! other data comparable.
 
 use std::ops::ControlFlow;
 
@@ -11,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use tpe::{TpeOptimizer, TpeOptimizerBuilder, parzen_estimator};
 
 use crate::{
-    Example, PipelineSpec, Seed,
+    Seed,
     training::{
-        Params, Space, TrainingError,
+        Params, Space, TrainingData, TrainingError,
         cross_validation::{CrossValidation, FoldResult, Limits},
         evaluation::mean,
         space::DIMENSIONS,
@@ -21,34 +23,35 @@ use crate::{
     },
 };
 
-/// Trials that cover the space before the estimator is asked, unless earlier trials have done so.
-const COVERING: usize = 5;
-/// So many trials of a study are finished before one is pruned.
-const UNPRUNED: usize = 4;
-/// Where the estimator parts good trials from bad ones: the best quarter is what it imitates.
+/// Trials that cover the space before TPE proposes any; each earlier trial replaces one of them.
+const COVERING_TRIALS: usize = 5;
+/// Trials of a study that run all folds before any trial is pruned.
+const UNPRUNED_TRIALS: usize = 4;
+/// TPE's quantile γ: it models the best quarter of the trials as the good ones.
 const GAMMA: f64 = 0.25;
-/// More folds or threads than this are a mistake.
-const MANY: f64 = 64.0;
-/// More trials than this are a mistake.
+/// Upper bound of folds and of threads.
+const FOLDS_MAX: f64 = 64.0;
+/// Upper bound of the trials of a study.
 const TRIALS_MAX: f64 = 10_000.0;
 
-/// How a study is done.
+/// Settings of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TuningSettings {
-    /// Folds of the cross-validation.
+    /// Folds of the stratified cross-validation, 2 to 64.
     pub folds: u32,
-    /// Trials at most; the caller stops it earlier.
+    /// Maximum number of trials, up to 10,000. [`Watch`] can end the study earlier.
     pub trials: u32,
-    /// Folds trained at the same time. It changes how long a study takes, not what comes of it.
+    /// Threads that train folds in parallel, 1 to 64. They change the duration of a study, never its result.
     pub threads: u32,
-    /// Iterations a trial, at most.
+    /// Maximum boosting iterations of a trial, up to [`ITERATIONS_MAX`](crate::training::ITERATIONS_MAX).
     pub iterations_max: u32,
-    /// A fold stops growing after so many iterations without a better log loss.
+    /// Iterations without a lower validation log loss after which a fold stops.
     pub early_stopping_rounds: u32,
-    /// Where to look.
+    /// Ranges of the parameters that are searched.
     pub space: Space,
-    /// What trial 0 tries, and what parameters outside the space stay.
+    /// Parameters of trial 0, each moved to the nearest value of its range in `space`. Parameters that are not
+    /// searched keep these values in every trial.
     pub start: Params,
 }
 
@@ -66,58 +69,60 @@ impl Default for TuningSettings {
     }
 }
 
-/// One set of parameters, and how good it was.
+/// One set of parameters with its cross-validated metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// Its place in the study, from 0.
+    /// Number of the trial in its study, from 0.
     pub number: u32,
-    /// What was tried; `iterations` is the mean of the folds' best.
+    /// Parameters of the trial; `iterations` is the mean of the folds' best iterations.
     pub params: Params,
-    /// The mean over the folds that were run.
+    /// Mean validation log loss (nats per example) over the folds that were run.
     pub log_loss: f64,
-    /// The mean over the folds that were run and have two classes.
+    /// Mean validation AUC over the folds that were run and have examples of two classes.
     pub auc: Option<f64>,
-    /// The mean of the folds' best.
+    /// Mean of the folds' best iterations.
     pub iterations: u32,
-    /// Given up after the first folds: they were worse than those of half of the trials before.
+    /// Whether the trial was ended after the first half of the folds, because their mean loss was above the median of
+    /// the earlier trials (median pruning).
     pub pruned: bool,
 }
 
-/// What came of a study.
+/// The result of a study.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuned {
-    /// The best finished trial's, iterations included; the start's if none was finished.
+    /// Parameters of the best trial that was not pruned, `iterations` included; without one, the parameters that
+    /// trial 0 would have used.
     pub params: Params,
-    /// In the order in which they were made.
+    /// All trials, by number.
     pub trials: Vec<Trial>,
 }
 
-/// How the caller looks on, and stops a study: it has the clock.
+/// Callbacks by which the caller observes a study and ends it when its time is over.
 pub struct Watch<'a> {
-    /// Told of every trial; breaking ends the study with what it has.
+    /// Called after every trial; [`ControlFlow::Break`] ends the study with the trials so far.
     pub on_trial: &'a mut dyn FnMut(&Trial) -> ControlFlow<()>,
-    /// Asked between iterations, from several threads; `true` ends the study, and the trial it is in is dropped.
+    /// Called between boosting iterations, from several threads; `true` ends the study and discards the running trial.
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Searches for the parameters with the lowest cross-validated log loss. `earlier` are the trials of earlier
-/// studies in their order, each study from its trial 0 on: they save this one the groping about.
+/// Searches for the parameters with the lowest cross-validated log loss. `earlier` holds the trials of earlier
+/// studies in order, each study from its trial 0 on; they warm-start the search.
 ///
-/// The same input and seed give the same trials, whatever the number of threads, unless the watch stops it.
+/// The same input and seed give the same trials on any number of threads, unless `watch` ends the study.
 ///
 /// # Errors
-/// [`TrainingError`] if nothing can be learned from the examples, or the settings are out of their bounds.
+/// [`TrainingError`] if the examples cannot be cross-validated, a setting is out of its bounds, or LightGBM fails.
 pub fn tune(
-    examples: &[Example],
-    spec: &PipelineSpec,
-    classes: usize,
-    (settings, seed): (&TuningSettings, Seed),
+    data: TrainingData<'_>,
+    settings: &TuningSettings,
+    seed: Seed,
     earlier: &[Trial],
     watch: Watch<'_>,
 ) -> Result<Tuned, TrainingError> {
     settings.check()?;
-    let bins = settings.start.to_lightgbm(classes, seed);
-    let validation = CrossValidation::new(examples, spec, &bins, classes, seed, settings.limits())?;
+    let settings = &settings.with_start_in_space();
+    let bins = settings.start.to_lightgbm(data.classes, seed);
+    let validation = CrossValidation::new(data, &bins, seed, settings.limits())?;
     let mut study = Study {
         settings,
         seed,
@@ -130,12 +135,12 @@ pub fn tune(
     for number in 0..settings.trials {
         let params = match number {
             0 => settings.start.clone(),
-            _ => search.ask(),
+            _ => search.next_params(),
         };
         let Some(trial) = study.run(number, params, watch.stop)? else {
             break;
         };
-        search.tell(&trial.params, study.against_baseline(&trial));
+        search.record(&trial.params, study.relative_loss(&trial));
         let go_on = (watch.on_trial)(&trial);
         study.trials.push(trial);
         if go_on.is_break() {
@@ -146,50 +151,61 @@ pub fn tune(
     Ok(Tuned { params, trials: study.trials })
 }
 
-/// The finished trial with the least loss; one that was given up says too little to be chosen.
+/// The trial with the lowest loss. Pruned trials have run too few folds to be chosen.
 fn best(trials: &[Trial]) -> Option<&Trial> {
     let finished = trials.iter().filter(|trial| !trial.pruned);
     finished.min_by(|a, b| a.log_loss.total_cmp(&b.log_loss))
 }
 
 impl TuningSettings {
-    /// Refuses settings out of their bounds.
+    /// Checks that each setting is within its bounds.
     ///
     /// # Errors
-    /// [`TrainingError::Setting`] names the first.
+    /// [`TrainingError::Setting`] for the first that is not.
     pub fn check(&self) -> Result<(), TrainingError> {
-        within("folds", self.folds.into(), 2.0, MANY)?;
+        within("folds", self.folds.into(), 2.0, FOLDS_MAX)?;
         within("trials", self.trials.into(), 0.0, TRIALS_MAX)?;
-        within("threads", self.threads.into(), 1.0, MANY)?;
+        within("threads", self.threads.into(), 1.0, FOLDS_MAX)?;
         within("early_stopping_rounds", self.early_stopping_rounds.into(), 1.0, 10_000.0)?;
-        // Bounded as an iteration count that the tuned parameters may get.
+        // The tuned parameters may have as many iterations, so they have the same bounds.
         Params { iterations: self.iterations_max, ..self.start.clone() }.check()?;
         self.start.check()?;
         self.space.check()
     }
 
+    /// The settings with `start` moved into the space, so that trial 0, too, respects ranges that exclude the
+    /// defaults. A fixed parameter is a range of one value.
+    fn with_start_in_space(&self) -> Self {
+        Self { start: self.space.clamp(self.start.clone()), ..self.clone() }
+    }
+
     fn limits(&self) -> Limits {
-        let whole = |number: u32| usize::try_from(number).expect("32 bits fit into an index");
-        let (iterations_max, patience) = (self.iterations_max, self.early_stopping_rounds);
-        Limits { folds: whole(self.folds), threads: whole(self.threads), iterations_max, patience }
+        let index = |number: u32| usize::try_from(number).expect("32 bits fit into an index");
+        Limits {
+            folds: index(self.folds),
+            threads: index(self.threads),
+            iterations_max: self.iterations_max,
+            early_stopping_rounds: self.early_stopping_rounds,
+        }
     }
 }
 
-/// The trials so far, and what a new one is pruned by.
+/// A study that is running: its trials and the losses that later trials are compared with.
 struct Study<'a> {
     settings: &'a TuningSettings,
     seed: Seed,
     validation: CrossValidation,
     trials: Vec<Trial>,
-    /// Trial 0's log loss on each fold.
+    /// Log loss of trial 0 on each fold.
     baseline: Vec<f64>,
-    /// Each trial's mean log loss on the first folds.
+    /// Mean log loss of each trial on the first half of the folds.
     first_folds: Vec<f64>,
 }
 
 impl Study<'_> {
-    /// Half of the folds are run before it is decided whether the others are worth it. How many does not depend on
-    /// the number of threads, or results would.
+    /// Runs half of the folds, and the other half unless the trial is pruned. `None` if `stop` ended it.
+    ///
+    /// The number of folds before the decision must not depend on the number of threads, or results would.
     fn run(
         &mut self,
         number: u32,
@@ -198,15 +214,14 @@ impl Study<'_> {
     ) -> Result<Option<Trial>, TrainingError> {
         let folds = self.settings.limits().folds;
         let first = first_folds(folds);
-        let Some(mut results) = self.validation.run((0, first), &params, self.seed, stop)? else {
+        let Some(mut results) = self.validation.run(0..first, &params, self.seed, stop)? else {
             return Ok(None);
         };
         let so_far = mean_log_loss(&results);
-        let pruned = is_to_be_pruned(so_far, &self.first_folds);
+        let pruned = should_prune(so_far, &self.first_folds);
         self.first_folds.push(so_far);
         if !pruned {
-            let Some(others) = self.validation.run((first, folds), &params, self.seed, stop)?
-            else {
+            let Some(others) = self.validation.run(first..folds, &params, self.seed, stop)? else {
                 return Ok(None);
             };
             results.extend(others);
@@ -214,68 +229,71 @@ impl Study<'_> {
         if number == 0 {
             self.baseline = results.iter().map(|result| result.log_loss).collect();
         }
-        let grown = results.iter().map(|result| u64::from(result.iterations)).sum::<u64>();
+        let total = results.iter().map(|result| u64::from(result.iterations)).sum::<u64>();
         let runs = u64::try_from(results.len()).expect("folds are few");
         let iterations =
-            u32::try_from((grown + runs / 2) / runs).expect("a mean of 32-bit numbers");
+            u32::try_from((total + runs / 2) / runs).expect("a mean of 32-bit numbers");
         let aucs: Vec<f64> = results.iter().filter_map(|result| result.auc).collect();
         let params = Params { iterations, ..params };
         let log_loss = mean_log_loss(&results);
         Ok(Some(Trial { number, params, log_loss, auc: mean(&aucs), iterations, pruned }))
     }
 
-    /// A trial's log loss in proportion to trial 0's on the same folds.
-    fn against_baseline(&self, trial: &Trial) -> f64 {
-        in_proportion(trial, &self.baseline)
+    /// A trial's log loss divided by that of trial 0 on the same folds.
+    fn relative_loss(&self, trial: &Trial) -> f64 {
+        relative_loss(trial, &self.baseline)
     }
 }
 
-/// What to try next: one estimator a parameter that is searched, over its place in its range.
+/// The choice of the next parameters: one TPE estimator per dimension, over fractions of its range.
 struct Search<'a> {
     random: StdRng,
     settings: &'a TuningSettings,
     estimators: Vec<TpeOptimizer>,
-    /// The best of earlier studies, and then trials that cover the space; taken from the end.
+    /// Trials that cover the space, and last, so that it is popped first, the best of earlier studies.
     planned: Vec<Plan>,
 }
 
+/// A trial that is made before TPE proposes any.
 enum Plan {
     Params(Params),
-    /// One place a dimension.
-    Places(Vec<f64>),
+    /// One fraction per dimension.
+    Fractions(Vec<f64>),
 }
 
 impl<'a> Search<'a> {
     fn new(settings: &'a TuningSettings, seed: Seed, earlier: &[Trial]) -> Self {
         let mut random = StdRng::seed_from_u64(seed.0);
-        let mut planned: Vec<Plan> = cover(&mut random).into_iter().map(Plan::Places).collect();
-        let told = against_their_baselines(earlier);
-        planned.truncate(COVERING.saturating_sub(told.len()));
-        let finished = told.iter().filter(|(trial, _)| !trial.pruned);
+        let mut planned: Vec<Plan> =
+            latin_hypercube(&mut random).into_iter().map(Plan::Fractions).collect();
+        let losses = relative_losses(earlier);
+        planned.truncate(COVERING_TRIALS.saturating_sub(losses.len()));
+        let finished = losses.iter().filter(|(trial, _)| !trial.pruned);
         let best = finished.min_by(|a, b| a.1.total_cmp(&b.1));
-        let taken_over = best.map(|(trial, _)| take_over(settings, &trial.params));
-        planned.extend(taken_over.filter(|params| *params != settings.start).map(Plan::Params));
+        let best = best.map(|(trial, _)| with_searched_from(settings, &trial.params));
+        planned.extend(best.filter(|params| *params != settings.start).map(Plan::Params));
+        // The estimators work on fractions of a range, which also covers ranges of one value: `tpe` has no empty range.
         let range = tpe::range(0.0, 1.0).expect("0 is less than 1");
         let mut estimator = TpeOptimizerBuilder::new();
         estimator.gamma(GAMMA);
         let estimator = |_| estimator.build(parzen_estimator(), range).expect("gamma is a share");
         let estimators = DIMENSIONS.iter().map(estimator).collect();
         let mut search = Self { random, settings, estimators, planned };
-        for (trial, loss) in told {
-            search.tell(&trial.params, loss);
+        for (trial, loss) in losses {
+            search.record(&trial.params, loss);
         }
         search
     }
 
-    fn ask(&mut self) -> Params {
-        let places = match self.planned.pop() {
+    fn next_params(&mut self) -> Params {
+        let fractions = match self.planned.pop() {
             Some(Plan::Params(params)) => return params,
-            Some(Plan::Places(places)) => places,
+            Some(Plan::Fractions(fractions)) => fractions,
             None => self.ask_estimators(),
         };
         let mut params = self.settings.start.clone();
-        for (dimension, place) in DIMENSIONS.iter().zip(places) {
-            dimension.set(&self.settings.space, &mut params, place);
+        for (dimension, fraction) in DIMENSIONS.iter().zip(fractions) {
+            dimension.set_fraction(&self.settings.space, &mut params, fraction);
         }
         params
     }
@@ -283,80 +301,83 @@ impl<'a> Search<'a> {
     fn ask_estimators(&mut self) -> Vec<f64> {
         let random = &mut self.random;
         let ask = |estimator: &mut TpeOptimizer| match estimator.ask(random) {
-            Ok(place) => place,
+            Ok(fraction) => fraction,
             Err(never) => match never {},
         };
         self.estimators.iter_mut().map(ask).collect()
     }
 
-    fn tell(&mut self, params: &Params, loss: f64) {
+    /// Gives the estimators the loss of a trial, relative to trial 0 of its study.
+    fn record(&mut self, params: &Params, loss: f64) {
         if loss.is_nan() {
             return;
         }
         for (dimension, estimator) in DIMENSIONS.iter().zip(&mut self.estimators) {
-            // NaN tells the estimator that the parameter was not searched. Its range ends before 1.
-            let place = dimension
-                .place(&self.settings.space, params)
-                .map_or(f64::NAN, |place| place.min(1.0 - f64::EPSILON));
-            estimator.tell(place, loss).expect("the place is in the range and the loss a number");
+            // NaN means to the estimator that the parameter was not searched. Its range excludes 1.
+            let fraction = dimension
+                .fraction(&self.settings.space, params)
+                .map_or(f64::NAN, |fraction| fraction.min(1.0 - f64::EPSILON));
+            estimator.tell(fraction, loss).expect("the fraction is in range, the loss a number");
         }
     }
 }
 
-/// The parameters that are searched, of a trial of another study; the others stay the start's.
-fn take_over(settings: &TuningSettings, earlier: &Params) -> Params {
+/// The start with the searched parameters of a trial of another study, moved into today's space.
+fn with_searched_from(settings: &TuningSettings, earlier: &Params) -> Params {
     let mut params = settings.start.clone();
     for dimension in &DIMENSIONS {
         dimension.copy(&settings.space, earlier, &mut params);
     }
-    params
+    settings.space.clamp(params)
 }
 
-/// A Latin hypercube: in every dimension, each trial has a part of the range to itself.
-fn cover(random: &mut StdRng) -> Vec<Vec<f64>> {
-    let mut trials = vec![Vec::new(); COVERING];
+/// A Latin hypercube sample: in every dimension, each trial has an equal part of the range to itself.
+fn latin_hypercube(random: &mut StdRng) -> Vec<Vec<f64>> {
+    let mut trials = vec![Vec::new(); COVERING_TRIALS];
     for _ in &DIMENSIONS {
-        let mut parts: Vec<usize> = (0..COVERING).collect();
+        let mut parts: Vec<usize> = (0..COVERING_TRIALS).collect();
         parts.shuffle(random);
         for (trial, part) in trials.iter_mut().zip(parts) {
-            trial.push((part as f64 + random.random::<f64>()) / COVERING as f64);
+            trial.push((part as f64 + random.random::<f64>()) / COVERING_TRIALS as f64);
         }
     }
     trials
 }
 
-/// Whether a trial is given up that has lost so much in the first folds, where earlier ones have lost this.
-fn is_to_be_pruned(so_far: f64, earlier: &[f64]) -> bool {
-    earlier.len() >= UNPRUNED && so_far > median(earlier)
+/// Whether to prune a trial by its mean loss on the first folds and those of the earlier trials.
+fn should_prune(so_far: f64, earlier: &[f64]) -> bool {
+    earlier.len() >= UNPRUNED_TRIALS && so_far > median(earlier)
 }
 
-/// A trial's log loss in proportion to that of trial 0, of which each fold's is given; of a pruned one, in the first folds.
-fn in_proportion(trial: &Trial, baseline: &[f64]) -> f64 {
+/// A trial's log loss divided by the mean of `baseline`, trial 0's losses by fold; for a pruned trial, of the first
+/// folds only, which are the ones that it ran.
+fn relative_loss(trial: &Trial, baseline: &[f64]) -> f64 {
     let folds = baseline.len();
     let run = if trial.pruned { first_folds(folds) } else { folds };
     trial.log_loss / mean(&baseline[..run]).expect("trial 0 has run every fold")
 }
 
-/// How many folds are run before a trial may be pruned.
+/// Number of folds that are run before a trial may be pruned.
 fn first_folds(folds: usize) -> usize {
     (folds / 2).max(1)
 }
 
-/// Each trial's log loss in proportion to its study's trial 0; trials before the first such are left out.
-fn against_their_baselines(earlier: &[Trial]) -> Vec<(&Trial, f64)> {
+/// Trials of earlier studies with their log loss divided by that of trial 0 of their study. Trials before the first
+/// trial 0 are left out.
+fn relative_losses(earlier: &[Trial]) -> Vec<(&Trial, f64)> {
     let mut baseline = None;
-    let mut told = Vec::new();
+    let mut losses = Vec::new();
     for trial in earlier {
         if trial.number == 0 {
             baseline = Some(trial.log_loss);
         }
-        told.extend(
+        losses.extend(
             baseline
                 .filter(|baseline| *baseline > 0.0)
                 .map(|baseline| (trial, trial.log_loss / baseline)),
         );
     }
-    told
+    losses
 }
 
 fn mean_log_loss(results: &[FoldResult]) -> f64 {
@@ -373,15 +394,19 @@ fn median(numbers: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::tests::{examples, spec};
+    use crate::{
+        Example, PipelineSpec,
+        training::{
+            Range, Recipe,
+            tests::{examples, recipe, spec},
+            train,
+        },
+    };
 
     fn settings(trials: u32, threads: u32) -> TuningSettings {
         let start =
             Params { min_data_in_leaf: 5, learning_rate: 0.2, num_leaves: 5, ..Params::default() };
-        let space = Space {
-            num_leaves: Some(crate::training::Range::linear(3.0, 15.0)),
-            ..Space::default()
-        };
+        let space = Space { num_leaves: Some(Range::linear(3.0, 15.0)), ..Space::default() };
         TuningSettings {
             folds: 3,
             trials,
@@ -396,20 +421,93 @@ mod tests {
     fn run(settings: &TuningSettings, classes: u32, earlier: &[Trial]) -> Tuned {
         let (mut on_trial, stop) = (|_: &Trial| ControlFlow::Continue(()), || false);
         let watch = Watch { on_trial: &mut on_trial, stop: &stop };
-        let classes_count = usize::try_from(classes).unwrap();
-        tune(
-            &examples(300, classes, 5),
-            &spec(),
-            classes_count,
-            (settings, Seed(1)),
-            earlier,
-            watch,
-        )
-        .unwrap()
+        let (examples, spec) = (examples(300, classes, 5), spec());
+        let classes = usize::try_from(classes).unwrap();
+        let data = TrainingData { examples: &examples, spec: &spec, classes };
+        tune(data, settings, Seed(1), earlier, watch).unwrap()
+    }
+
+    fn data<'a>(examples: &'a [Example], spec: &'a PipelineSpec) -> TrainingData<'a> {
+        TrainingData { examples, spec, classes: 2 }
+    }
+
+    /// A space in which every parameter is fixed, some on a linear and some on a logarithmic scale, and the parameters
+    /// that it allows. All values differ from the start's.
+    fn fixed_space(start: &Params) -> (Space, Params) {
+        let linear = |value| Some(Range::linear(value, value));
+        let log = |value| Some(Range::log(value, value));
+        let space = Space {
+            num_leaves: log(7.0),
+            learning_rate: linear(0.17),
+            min_data_in_leaf: linear(9.0),
+            feature_fraction: log(0.7),
+            bagging_fraction: linear(0.9),
+            lambda_l1: log(0.25),
+            lambda_l2: linear(0.0),
+            cat_smooth: log(3.0),
+            cat_l2: linear(2.0),
+        };
+        let params = Params {
+            num_leaves: 7,
+            learning_rate: 0.17,
+            min_data_in_leaf: 9,
+            feature_fraction: 0.7,
+            bagging_fraction: 0.9,
+            lambda_l1: 0.25,
+            lambda_l2: 0.0,
+            cat_smooth: 3.0,
+            cat_l2: 2.0,
+            ..start.clone()
+        };
+        (space, params)
     }
 
     #[test]
-    fn threads_change_nothing_but_the_time() {
+    fn fixed_parameters_are_used_in_every_trial_and_in_the_model() {
+        let settings = settings(9, 1);
+        let (space, expected) = fixed_space(&settings.start);
+        // An earlier study, of another space, must not bring other values back.
+        let earlier = [Trial { number: 0, ..trial(0.5, false) }, trial(0.1, false)];
+        let tuned = run(&TuningSettings { space: space.clone(), ..settings.clone() }, 2, &earlier);
+        assert_eq!(tuned.trials.len(), 9);
+        for trial in &tuned.trials {
+            let iterations = trial.params.iterations;
+            assert_eq!(trial.params, Params { iterations, ..expected.clone() }, "{trial:?}");
+        }
+        let swapped = |range: Option<Range>| range.map(|range| Range { log: !range.log, ..range });
+        let other_scales = Space {
+            num_leaves: swapped(space.num_leaves),
+            learning_rate: swapped(space.learning_rate),
+            min_data_in_leaf: swapped(space.min_data_in_leaf),
+            feature_fraction: swapped(space.feature_fraction),
+            bagging_fraction: swapped(space.bagging_fraction),
+            lambda_l1: swapped(space.lambda_l1),
+            cat_smooth: swapped(space.cat_smooth),
+            cat_l2: swapped(space.cat_l2),
+            ..space.clone()
+        };
+        let other = run(&TuningSettings { space: other_scales, ..settings.clone() }, 2, &earlier);
+        assert_eq!(other, tuned, "the scale of a fixed parameter does not matter");
+        let none = run(&TuningSettings { space, trials: 0, ..settings }, 2, &[]);
+        assert_eq!(none.params, expected, "without a trial, too");
+
+        let recipe = Recipe { params: tuned.params, ..recipe(2) };
+        let progress = &mut |_, _| ControlFlow::Continue(());
+        let bundle = train(&examples(300, 2, 5), &recipe, progress).unwrap();
+        for line in ["[num_leaves: 7]", "[min_data_in_leaf: 9]", "[cat_smooth: 3]"] {
+            assert!(bundle.booster.contains(line), "LightGBM trained without {line}");
+        }
+    }
+
+    #[test]
+    fn trial_0_of_the_default_space_uses_the_default_parameters() {
+        let settings = TuningSettings::default();
+        assert_eq!(settings.with_start_in_space(), settings);
+        assert_eq!(settings.start, Params::default());
+    }
+
+    #[test]
+    fn a_study_finds_the_same_with_any_number_of_threads() {
         let alone = run(&settings(9, 1), 2, &[]);
         assert_eq!(run(&settings(9, 3), 2, &[]), alone);
         assert_eq!(alone.trials.len(), 9);
@@ -428,23 +526,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_follows_what_earlier_studies_found() {
+    fn proposals_follow_the_losses_of_earlier_studies() {
         let settings = settings(1, 1);
-        let asked = |loss_of: fn(u32) -> f64| {
+        let mean_proposal = |loss_of: fn(u32) -> f64| {
             let study = (0..12).map(|number| {
                 let params = Params { num_leaves: 3 + number, ..settings.start.clone() };
                 Trial { number, params, ..trial(loss_of(number), false) }
             });
             let study: Vec<Trial> = study.collect();
             let mut search = Search::new(&settings, Seed(1), &study);
-            // They have covered the space: the best of them, and then the estimator.
+            // The earlier trials have covered the space: only the best of them is planned.
             assert_eq!(search.planned.len(), 1);
-            let asked = (0..40).map(|_| f64::from(search.ask().num_leaves));
-            mean(&asked.collect::<Vec<_>>()).unwrap()
+            let proposed = (0..40).map(|_| f64::from(search.next_params().num_leaves));
+            mean(&proposed.collect::<Vec<_>>()).unwrap()
         };
-        let (few, many) = (asked(|number| f64::from(number + 1)), asked(|n| f64::from(12 - n)));
+        let few = mean_proposal(|number| f64::from(number + 1));
+        let many = mean_proposal(|number| f64::from(12 - number));
         assert!(few + 1.0 < many, "{few} {many}");
-        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), COVERING);
+        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), COVERING_TRIALS);
     }
 
     fn trial(log_loss: f64, pruned: bool) -> Trial {
@@ -453,16 +552,16 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_was_given_up_is_never_the_best() {
+    fn a_pruned_trial_is_never_the_best() {
         let trials = [trial(0.5, false), trial(0.1, true), trial(0.3, false), trial(0.4, false)];
         assert_eq!(best(&trials), Some(&trials[2]));
         assert_eq!(best(&trials[1..2]), None);
     }
 
     #[test]
-    fn the_worse_half_is_given_up_when_there_is_something_to_compare_with() {
+    fn a_trial_above_the_median_is_pruned_once_enough_trials_are_finished() {
         let check = |so_far: f64, earlier: &[f64], expected: bool| {
-            assert_eq!(is_to_be_pruned(so_far, earlier), expected, "{so_far} {earlier:?}");
+            assert_eq!(should_prune(so_far, earlier), expected, "{so_far} {earlier:?}");
         };
         check(9.0, &[], false);
         check(9.0, &[1.0, 2.0, 3.0], false);
@@ -475,7 +574,7 @@ mod tests {
     #[test]
     fn losses_are_compared_on_the_same_folds() {
         let check = |trial: &Trial, expected: f64| {
-            let found = in_proportion(trial, &[1.0, 3.0, 6.0, 10.0]);
+            let found = relative_loss(trial, &[1.0, 3.0, 6.0, 10.0]);
             assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
         };
         check(&trial(2.5, false), 0.5);
@@ -483,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn three_classes_are_tuned_too() {
+    fn three_classes_can_be_tuned() {
         let tuned = run(&settings(3, 2), 3, &[]);
         assert!(
             tuned.trials.iter().all(|trial| trial.auc.is_some_and(|auc| auc > 0.5)),
@@ -493,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_trials_warm_it_up() {
+    fn earlier_trials_warm_start_a_study() {
         let study = |number, log_loss, num_leaves| Trial {
             number,
             params: Params { num_leaves, max_bin: 63, ..settings(1, 1).start },
@@ -502,7 +601,7 @@ mod tests {
             iterations: 9,
             pruned: false,
         };
-        // The loss of 0.5 is the best in proportion to its own study's trial 0.
+        // The loss of 0.5 is the lowest relative to trial 0 of its own study.
         let earlier = [
             study(0, 0.4, 5),
             study(1, 0.3, 6),
@@ -520,27 +619,30 @@ mod tests {
 
     #[test]
     fn a_study_can_be_stopped_after_a_trial_and_within_one() {
-        let (settings, examples) = (settings(9, 2), examples(300, 2, 5));
-        let mut told = 0;
+        let (settings, examples, spec) = (settings(9, 2), examples(300, 2, 5), spec());
+        let data = data(&examples, &spec);
+        let mut trials = 0;
         let mut on_trial = |_: &Trial| {
-            told += 1;
-            if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            trials += 1;
+            if trials == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
-        let tuned = tune(&examples, &spec(), 2, (&settings, Seed(1)), &[], watch).unwrap();
+        let tuned = tune(data, &settings, Seed(1), &[], watch).unwrap();
         assert_eq!(tuned.trials.len(), 2);
         let mut on_trial = |_: &Trial| ControlFlow::Continue(());
         let watch = Watch { on_trial: &mut on_trial, stop: &|| true };
-        let tuned = tune(&examples, &spec(), 2, (&settings, Seed(1)), &[], watch).unwrap();
+        let tuned = tune(data, &settings, Seed(1), &[], watch).unwrap();
         assert_eq!(tuned, Tuned { params: settings.start, trials: Vec::new() });
     }
 
     #[test]
-    fn what_cannot_be_tuned_is_an_error() {
+    fn unusable_examples_and_settings_are_errors() {
         let check = |examples: &[Example], settings: &TuningSettings, expected: TrainingError| {
             let mut on_trial = |_: &Trial| ControlFlow::Continue(());
             let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
-            assert_eq!(tune(examples, &spec(), 2, (settings, Seed(1)), &[], watch), Err(expected));
+            let spec = spec();
+            let tuned = tune(data(examples, &spec), settings, Seed(1), &[], watch);
+            assert_eq!(tuned, Err(expected));
         };
         let some = examples(100, 2, 1);
         check(&[], &settings(3, 1), TrainingError::NoExamples);
@@ -558,7 +660,7 @@ mod tests {
         check(
             &some,
             &folds,
-            TrainingError::Setting { name: "folds", value: 1.0, low: 2.0, high: MANY },
+            TrainingError::Setting { name: "folds", value: 1.0, low: 2.0, high: FOLDS_MAX },
         );
     }
 }

@@ -1,49 +1,51 @@
-//! LightGBM's trees, walked in Rust: the same bits as LightGBM's own prediction, from any thread, without its lock.
+//! Evaluation of LightGBM's trees in Rust: bit-identical to LightGBM's own prediction, from any thread, without its lock.
 //!
 //! ```text
-//!  model text ──parse──▶ Trees ──sums(row)──▶ one sum of leaves a class ──probabilities──▶ one probability a class
+//!  model text ──parse──▶ Trees ──sums(row)──▶ one sum of leaves per class ──probabilities──▶ one probability per class
 //!                        flat, immutable, Send + Sync
 //! ```
 //!
-//! Trees of up to 64 leaves are looked up in [`tables`], larger ones are walked; both answer the same.
+//! Trees of up to 64 leaves are looked up in [`tables`], larger ones are walked; both give the same sums.
 //!
-//! The sums are taken in the order of the trees, as LightGBM takes them, so that not one bit differs; `exp` is the
-//! same function of the same C library. What LightGBM does before it walks is done too: a number within 1e-35 of 0 is 0.
+//! Sums are added in the order of the trees, as in LightGBM, and `exp` is the same function of the same C library, so
+//! results are equal to the bit. As in LightGBM, a number within 1e-35 of 0 is replaced by 0 before the walk.
 
 mod parse;
 mod tables;
 
-pub use parse::{ParseError, Place};
+pub use parse::{ParseError, Section};
 
 use crate::trees::tables::Tables;
 
-/// Closer to 0 than this is 0: LightGBM's `kZeroThreshold`, which is the `float` 1e-35.
+/// LightGBM's `kZeroThreshold`, the `float` 1e-35: absolute values up to it count as 0.
 const ZERO: f64 = 1e-35_f32 as f64;
 
-/// A model, ready to be asked.
+/// The trees of a model, parsed and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trees {
     feature_names: Vec<String>,
     output: Output,
-    /// One a tree: as a child (see [`Node::left`]). The trees of an iteration, one a sum, follow each other.
+    /// The root of each tree, encoded as a child (see [`Node::left`]). The trees of an iteration, one per sum, are
+    /// adjacent.
     roots: Vec<i32>,
     nodes: Vec<Node>,
     leaves: Vec<f64>,
-    /// The sets of categories, one bit a category.
+    /// The sets of categories, one bit per category.
     bits: Vec<u32>,
-    /// None if the trees have to be walked.
+    /// `None` if the trees must be walked.
     tables: Option<Tables>,
 }
 
-/// What a thread reuses from one row to the next.
+/// Sums of a row's leaves, with scratch space; a thread reuses it for the next row.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
-    /// One a class, but one in all for a binary model: LightGBM's raw score.
+    /// LightGBM's raw scores: one per class, or a single one for a binary model.
     pub sums: Vec<f64>,
-    alive: Vec<u64>,
+    /// Leaves of each tree that are not excluded yet, as bits; scratch space of [`Tables::add`].
+    remaining: Vec<u64>,
 }
 
-/// What becomes of the sums.
+/// Conversion of sums into probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Output {
     /// One sum; class 1 has the probability `1 / (1 + exp(-sigmoid × sum))`.
@@ -56,24 +58,25 @@ enum Output {
 struct Node {
     split: Split,
     feature: u32,
-    /// A node's index, or `!leaf` (which is negative). A child's index is greater than its parent's, which
-    /// [`Trees::parse`] checks, so that every walk ends.
+    /// A child: the index of a node, or `!leaf`, which is negative. The index is greater than the parent's, which
+    /// [`Trees::parse`] checks, so every walk ends.
     left: i32,
     right: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Split {
-    /// Left if not above the threshold. NaN goes where LightGBM's missing type and default direction send it.
+    /// Left if the value is at most the threshold. The direction of NaN follows from LightGBM's missing type and default
+    /// direction.
     Number { threshold: f64, nan_left: bool },
-    /// As `Number`, but 0 is missing too.
+    /// Like `Number`, but 0 counts as missing too.
     NumberOrZero { threshold: f64, missing_left: bool },
     /// Left if the category's bit is set in `bits[start..start + words]`.
     Category { start: u32, words: u32 },
 }
 
 impl Trees {
-    /// How many numbers a row has.
+    /// Number of features of a row.
     #[must_use]
     pub fn features(&self) -> usize {
         self.feature_names.len()
@@ -85,7 +88,7 @@ impl Trees {
         &self.feature_names
     }
 
-    /// How many probabilities there are: two for a binary model.
+    /// Number of classes; two for a binary model.
     #[must_use]
     pub fn classes(&self) -> usize {
         match self.output {
@@ -94,18 +97,18 @@ impl Trees {
         }
     }
 
-    /// How many times the model grew.
+    /// Number of boosting iterations.
     #[must_use]
     pub fn iterations(&self) -> usize {
         self.roots.len() / self.sums_per_row()
     }
 
-    /// Sums the leaves that a row falls into. It replaces what was in `sums`, and rounds what is nearly 0 in `row`.
+    /// Sums the leaves that a row falls into. Overwrites `sums`, and replaces numbers within 1e-35 of 0 in `row` by 0.
     ///
     /// # Panics
-    /// If the row has not one number a feature.
-    pub fn sums(&self, row: &mut [f64], Sums { sums, alive }: &mut Sums) {
-        assert_eq!(row.len(), self.features(), "a row has one number a feature");
+    /// If the length of `row` is not [`Self::features`].
+    pub fn sums(&self, row: &mut [f64], Sums { sums, remaining }: &mut Sums) {
+        assert_eq!(row.len(), self.features(), "a row has one number per feature");
         for feature in row.iter_mut() {
             if feature.abs() <= ZERO {
                 *feature = 0.0;
@@ -114,12 +117,12 @@ impl Trees {
         sums.clear();
         sums.resize(self.sums_per_row(), 0.0);
         match &self.tables {
-            Some(tables) => tables.add(row, alive, sums),
+            Some(tables) => tables.add(row, remaining, sums),
             None => self.walk(row, sums),
         }
     }
 
-    /// Turns sums into one probability a class.
+    /// Converts the sums of [`Self::sums`] into one probability per class: sigmoid for two classes, softmax for more.
     #[must_use]
     pub fn probabilities(&self, sums: &[f64]) -> Vec<f64> {
         match self.output {
@@ -195,8 +198,8 @@ impl Trees {
     }
 }
 
-/// As LightGBM has it: cut to an integer of 32 bits; NaN and negative ones are none. It takes larger ones for negative
-/// ones; here they are a category that no set is large enough for, or none.
+/// The category of a value: truncated to a 32-bit integer as in LightGBM; `None` for NaN and negative values. LightGBM
+/// wraps values of more than 31 bits to negative ones; here they are a category beyond every set, or `None`.
 #[inline]
 fn category_of(value: f64) -> Option<u32> {
     if value.is_nan() { None } else { u32::try_from(value as i64).ok() }
@@ -205,7 +208,7 @@ fn category_of(value: f64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lightgbm::{Answer, Booster, Dataset, Matrix};
+    use crate::lightgbm::{Booster, Dataset, Matrix, PredictionKind};
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
     const FEATURES: usize = 5;
@@ -264,8 +267,8 @@ mod tests {
         booster.save(None).unwrap()
     }
 
-    fn strange(random: &mut StdRng) -> f64 {
-        const STRANGE: [f64; 21] = [
+    fn edge_case(random: &mut StdRng) -> f64 {
+        const EDGE_CASES: [f64; 21] = [
             f64::NAN,
             0.0,
             -0.0,
@@ -288,10 +291,10 @@ mod tests {
             -1e300,
             f64::INFINITY,
         ];
-        STRANGE[random.random_range(0..STRANGE.len())]
+        EDGE_CASES[random.random_range(0..EDGE_CASES.len())]
     }
 
-    /// Compares, bit by bit, thousands of ordinary and strange rows.
+    /// Compares predictions for thousands of ordinary rows and edge cases with LightGBM's, bit by bit.
     fn check(model: &str) -> Trees {
         let (trees, booster) = (Trees::parse(model).unwrap(), Booster::load(model).unwrap());
         let mut random = StdRng::seed_from_u64(7);
@@ -300,13 +303,13 @@ mod tests {
             let mut row = row(&mut random);
             for feature in &mut row {
                 if number % 2 == 1 && random.random_bool(0.3) {
-                    *feature = strange(&mut random);
+                    *feature = edge_case(&mut random);
                 }
             }
             rows.extend(row);
         }
-        let raw = booster.predict(&rows, Answer::Raw).unwrap();
-        let transformed = booster.predict(&rows, Answer::Probability).unwrap();
+        let raw = booster.predict(&rows, PredictionKind::Raw).unwrap();
+        let transformed = booster.predict(&rows, PredictionKind::Probability).unwrap();
         let per_row = raw.len() / 4000;
         let walked = Trees { tables: None, ..trees.clone() };
         let (mut looked_up, mut sums) = (Sums::default(), Sums::default());
@@ -319,12 +322,12 @@ mod tests {
                 probabilities.remove(0);
             }
             let bits = |numbers: &[f64]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            let theirs = number * per_row..(number + 1) * per_row;
-            assert_eq!(bits(sums), bits(&raw[theirs.clone()]), "the sums of {row:?}");
+            let range = number * per_row..(number + 1) * per_row;
+            assert_eq!(bits(sums), bits(&raw[range.clone()]), "the sums of {row:?}");
             assert_eq!(bits(&looked_up.sums), bits(sums), "the looked-up sums of {row:?}");
             assert_eq!(
                 bits(&probabilities),
-                bits(&transformed[theirs]),
+                bits(&transformed[range]),
                 "the probabilities of {row:?}"
             );
         }
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_model_answers_as_lightgbm_does() {
+    fn a_binary_model_predicts_as_lightgbm_does() {
         let model = train(2, "");
         assert!(model.contains("cat_threshold="), "it splits on categories");
         let trees = check(&model);
@@ -345,27 +348,27 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_three_classes_answers_as_lightgbm_does() {
+    fn a_model_of_three_classes_predicts_as_lightgbm_does() {
         let trees = check(&train(3, "num_leaves=15"));
         assert_eq!((trees.classes(), trees.iterations()), (3, 30));
     }
 
     #[test]
-    fn each_way_of_missing_answers_as_lightgbm_does() {
+    fn every_missing_type_predicts_as_lightgbm_does() {
         assert!(check(&train(2, "zero_as_missing=true")).tables.is_none());
         check(&train(2, "use_missing=false"));
         check(&train(2, "sigmoid=0.7 max_cat_to_onehot=100"));
     }
 
     #[test]
-    fn a_split_between_missing_and_all_others_answers_as_lightgbm_does() {
+    fn a_split_between_missing_and_other_values_predicts_as_lightgbm_does() {
         let mut random = StdRng::seed_from_u64(5);
         let examples = (0..3000).map(|_| {
             let row = row(&mut random);
             (row, f32::from(u8::from(row[0].is_nan() == random.random_bool(0.9))))
         });
         let model = train_on(&examples.collect::<Vec<_>>(), 2, "num_leaves=7");
-        assert!(model.contains("inf"), "LightGBM writes such a threshold as infinite");
+        assert!(model.contains("inf"), "the model has no such split");
         check(&model);
     }
 }

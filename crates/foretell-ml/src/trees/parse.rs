@@ -1,20 +1,20 @@
-//! Reads the text of a model that LightGBM wrote, and trusts none of it: every index is checked here, once, so
-//! that a walk cannot leave the arrays and cannot go round.
+//! Parser of LightGBM's model text. The text is untrusted: every index is checked here, once, so that a walk cannot
+//! leave the arrays and cannot loop.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::trees::{Node, Output, Split, Trees, tables::Tables};
 
-/// Where in a model's text something is wrong.
+/// A section of a model's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Before the first tree.
+pub enum Section {
+    /// The lines before the first tree.
     Header,
-    /// In a tree, counted from 0.
+    /// The lines of one tree, numbered from 0.
     Tree(usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header => f.write_str("the model's header"),
@@ -23,70 +23,70 @@ impl fmt::Display for Place {
     }
 }
 
-/// A text that is not a model which [`Trees`] can walk.
+/// Reasons why a text is not a model that [`Trees`] supports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// A field that there must be is not there.
-    #[error("{place} has no {field}")]
+    /// A required field is missing.
+    #[error("{section} has no {field}")]
     Missing {
-        /// Where.
-        place: Place,
-        /// The field.
+        /// Section of the text.
+        section: Section,
+        /// Name of the field.
         field: &'static str,
     },
-    /// A field holds what it cannot.
-    #[error("{place} has a malformed {field}")]
+    /// A field has an invalid value.
+    #[error("{section} has a malformed {field}")]
     Malformed {
-        /// Where.
-        place: Place,
-        /// The field.
+        /// Section of the text.
+        section: Section,
+        /// Name of the field.
         field: &'static str,
     },
-    /// A list is not as long as another field says.
-    #[error("{place} has {found} elements in {field}, not {expected}")]
+    /// A list does not have the length that another field implies.
+    #[error("{section} has {found} elements in {field}, not {expected}")]
     Length {
-        /// Where.
-        place: Place,
-        /// The field.
+        /// Section of the text.
+        section: Section,
+        /// Name of the field.
         field: &'static str,
-        /// Its elements.
+        /// Number of elements.
         found: usize,
-        /// How many there should be.
+        /// Number of elements that the other field implies.
         expected: usize,
     },
-    /// A right model of a kind that is not walked here.
-    #[error("{place} has {feature}, which is not supported")]
+    /// A valid model with a feature that [`Trees`] does not support.
+    #[error("{section} has {feature}, which is not supported")]
     Unsupported {
-        /// Where.
-        place: Place,
-        /// What is not supported.
+        /// Section of the text.
+        section: Section,
+        /// Name of the unsupported feature.
         feature: &'static str,
     },
-    /// The text ends before the trees do, or there are not as many as the header says.
+    /// The text ends early, or does not have as many trees as the header says.
     #[error("there are {found} whole trees, not {expected}")]
     Trees {
-        /// Whole trees in the text.
+        /// Number of complete trees in the text.
         found: usize,
-        /// How many there should be.
+        /// Number of trees in the header.
         expected: usize,
     },
 }
 
 impl Trees {
-    /// Reads a model of the objective `binary` or `multiclass`, as LightGBM 4 saves it.
+    /// Parses a model of the objective `binary` or `multiclass`, in the format `v4` of LightGBM 4.
     ///
     /// # Errors
-    /// [`ParseError`] if it is anything else; it never panics, and needs memory in proportion to the text only.
+    /// [`ParseError`] for any other text. It never panics, and allocates in proportion to the text.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut lines = text.lines();
-        let header = Fields::read(Place::Header, &mut lines);
+        let header = Fields::read(Section::Header, &mut lines);
         let (mut trees, expected) = read_header(&header)?;
         let mut found = 0;
         loop {
             match lines.next() {
                 Some("") => (),
                 Some(line) if line.starts_with("Tree=") => {
-                    let fields = Fields::read(Place::Tree(found), &mut lines);
+                    let fields = Fields::read(Section::Tree(found), &mut lines);
                     trees.add(&fields)?;
                     found += 1;
                 }
@@ -118,7 +118,7 @@ impl Trees {
             return Ok(());
         }
         let sets = self.read_sets(fields)?;
-        // Infinite where a split parts the missing values from all others.
+        // A split between missing and all other values has an infinite threshold.
         let thresholds = fields.list::<f64>("threshold", splits)?;
         if thresholds.iter().any(|threshold| threshold.is_nan()) {
             return Err(fields.malformed("threshold"));
@@ -127,7 +127,7 @@ impl Trees {
         let features = fields.list::<u32>("split_feature", splits)?;
         let (lefts, rights) =
             (fields.list("left_child", splits)?, fields.list("right_child", splits)?);
-        let mut children = Children { splits, taken: vec![false; splits + leaves] };
+        let mut children = Children { splits, has_parent: vec![false; splits + leaves] };
         let mut child = |field, node, child| match children.take(node, child) {
             Some(Child::Node(index)) => Ok(to_i32(first_node + index)),
             Some(Child::Leaf(index)) => Ok(!to_i32(first_leaf + index)),
@@ -146,7 +146,7 @@ impl Trees {
         Ok(())
     }
 
-    /// Keeps a tree's sets of categories, and answers where each is: its start and its words.
+    /// Appends a tree's sets of categories to `bits`; returns the start and the number of words of each set.
     fn read_sets(&mut self, fields: &Fields<'_>) -> Result<Vec<(u32, u32)>, ParseError> {
         let sets = fields.number::<usize>("num_cat")?;
         if sets == 0 {
@@ -166,9 +166,9 @@ impl Trees {
     }
 }
 
-/// The header: an empty [`Trees`], and how many trees are to follow.
+/// Parses the header into an empty [`Trees`] and the number of trees that must follow.
 fn read_header(header: &Fields<'_>) -> Result<(Trees, usize), ParseError> {
-    let missing = |field| ParseError::Missing { place: Place::Header, field };
+    let missing = |field| ParseError::Missing { section: Section::Header, field };
     if !header.has_line("tree") {
         return Err(missing("first line `tree`"));
     }
@@ -222,7 +222,8 @@ fn read_output(header: &Fields<'_>) -> Result<Output, ParseError> {
     }
 }
 
-/// LightGBM's `decision_type`: bit 0 a category, bit 1 missing goes left, bits 2 and 3 what counts as missing.
+/// Decodes LightGBM's `decision_type`. Bit 0: a split by category. Bit 1: missing values go left. Bits 2 and 3: which
+/// values are missing (0 none, 1 zero, 2 NaN).
 fn read_split(
     fields: &Fields<'_>,
     decision: u8,
@@ -232,14 +233,14 @@ fn read_split(
     let (category, default_left) = (decision & 1 == 1, decision & 2 == 2);
     let missing = decision >> 2;
     if category {
-        // The threshold is the number of a set. An `as` from a negative one or one too large answers another set,
-        // or none, but the round trip does not answer it.
+        // The threshold is the number of a set. It is compared as a float, because `as usize` would turn a negative or
+        // fractional number into the number of another set.
         let set = (0..sets.len()).find(|set| (*set as f64).total_cmp(&threshold).is_eq());
         let (start, words) = set.map(|set| sets[set]).ok_or(fields.malformed("threshold"))?;
         return Ok(Split::Category { start, words });
     }
     match missing {
-        // Nothing is missing: NaN counts as 0.
+        // No value is missing: LightGBM takes NaN for 0.
         0 => Ok(Split::Number { threshold, nan_left: 0.0 <= threshold }),
         1 => Ok(Split::NumberOrZero { threshold, missing_left: default_left }),
         2 => Ok(Split::Number { threshold, nan_left: default_left }),
@@ -247,11 +248,11 @@ fn read_split(
     }
 }
 
-/// The nodes and leaves of a tree that are somebody's child already.
+/// The children of a tree's nodes: checks that the nodes form a tree.
 struct Children {
     splits: usize,
-    /// The nodes, then the leaves.
-    taken: Vec<bool>,
+    /// Whether each node, then each leaf, has a parent.
+    has_parent: Vec<bool>,
 }
 
 enum Child {
@@ -260,10 +261,10 @@ enum Child {
 }
 
 impl Children {
-    /// A child as the text has it: a node's index, or `!leaf`. A node comes after its parent, as LightGBM numbers
-    /// them, so that there is no way round; and nothing has two parents, so that a tree is one.
+    /// Decodes a child as the text has it: a node's index, or `!leaf`. A node must come after its parent, as LightGBM
+    /// numbers them, so that there is no cycle, and must not have a second parent. `None` if it is no valid child.
     fn take(&mut self, parent: usize, child: i32) -> Option<Child> {
-        let (place, child) = match child {
+        let (index, child) = match child {
             0.. => {
                 let node = usize::try_from(child)
                     .ok()
@@ -275,8 +276,8 @@ impl Children {
                 (self.splits.checked_add(leaf)?, Child::Leaf(leaf))
             }
         };
-        let taken = self.taken.get_mut(place)?;
-        (!std::mem::replace(taken, true)).then_some(child)
+        let has_parent = self.has_parent.get_mut(index)?;
+        (!std::mem::replace(has_parent, true)).then_some(child)
     }
 }
 
@@ -284,19 +285,19 @@ fn to_i32(index: usize) -> i32 {
     i32::try_from(index).expect("there are fewer nodes than leaves, and their number was checked")
 }
 
-/// The lines of one part, as `field=value`; of a field that is there twice, the last counts, as in LightGBM.
+/// The lines of a section, as `field=value`. Of a duplicate field the last one counts, as in LightGBM.
 struct Fields<'a> {
-    place: Place,
+    section: Section,
     values: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Fields<'a> {
     /// Reads up to an empty line.
-    fn read(place: Place, lines: &mut std::str::Lines<'a>) -> Self {
-        let part = lines.take_while(|line| !line.is_empty());
+    fn read(section: Section, lines: &mut std::str::Lines<'a>) -> Self {
+        let fields = lines.take_while(|line| !line.is_empty());
         Self {
-            place,
-            values: part.map(|line| line.split_once('=').unwrap_or((line, ""))).collect(),
+            section,
+            values: fields.map(|line| line.split_once('=').unwrap_or((line, ""))).collect(),
         }
     }
 
@@ -305,7 +306,7 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&self, field: &'static str) -> Result<&'a str, ParseError> {
-        self.values.get(field).copied().ok_or(ParseError::Missing { place: self.place, field })
+        self.values.get(field).copied().ok_or(ParseError::Missing { section: self.section, field })
     }
 
     fn number<T: FromStr>(&self, field: &'static str) -> Result<T, ParseError> {
@@ -321,7 +322,7 @@ impl<'a> Fields<'a> {
         if found == expected {
             Ok(list)
         } else {
-            Err(ParseError::Length { place: self.place, field, found, expected })
+            Err(ParseError::Length { section: self.section, field, found, expected })
         }
     }
 
@@ -335,11 +336,11 @@ impl<'a> Fields<'a> {
     }
 
     fn malformed(&self, field: &'static str) -> ParseError {
-        ParseError::Malformed { place: self.place, field }
+        ParseError::Malformed { section: self.section, field }
     }
 
     fn unsupported(&self, feature: &'static str) -> ParseError {
-        ParseError::Unsupported { place: self.place, feature }
+        ParseError::Unsupported { section: self.section, feature }
     }
 }
 
@@ -357,7 +358,7 @@ mod tests {
         right_child=\nleaf_value=0.25\nis_linear=0\nshrinkage=1\n\n\nend of trees\n\nfeature_importances:\nx=1\n";
 
     #[test]
-    fn a_model_written_by_hand_is_walked() {
+    fn a_handwritten_model_is_evaluated() {
         let (trees, mut sums) = (Trees::parse(MODEL).unwrap(), Sums::default());
         let mut check = |x: f64, c: f64, expected: f64| {
             trees.sums(&mut [x, c], &mut sums);
@@ -380,10 +381,10 @@ mod tests {
             assert!(MODEL.contains(from), "{from}");
             assert_eq!(Trees::parse(&MODEL.replacen(from, to, 1)), Err(expected), "{from} → {to}");
         };
-        let (header, first) = (Place::Header, Place::Tree(0));
-        let malformed = |place, field| ParseError::Malformed { place, field };
-        let unsupported = |place, feature| ParseError::Unsupported { place, feature };
-        let missing = |place, field| ParseError::Missing { place, field };
+        let (header, first) = (Section::Header, Section::Tree(0));
+        let malformed = |section, field| ParseError::Malformed { section, field };
+        let unsupported = |section, feature| ParseError::Unsupported { section, feature };
+        let missing = |section, field| ParseError::Missing { section, field };
         check("tree\n", "wood\n", missing(header, "first line `tree`"));
         check("version=v4", "version=v9", unsupported(header, "a version other than v4"));
         check("version=v4", "", missing(header, "version"));
@@ -408,13 +409,13 @@ mod tests {
         check(
             "num_leaves=3",
             "num_leaves=0",
-            ParseError::Length { place: first, field: "leaf_value", found: 3, expected: 0 },
+            ParseError::Length { section: first, field: "leaf_value", found: 3, expected: 0 },
         );
         check(
             "num_leaves=3",
             "num_leaves=2147483647",
             ParseError::Length {
-                place: first,
+                section: first,
                 field: "leaf_value",
                 found: 3,
                 expected: 2_147_483_647,
@@ -437,7 +438,7 @@ mod tests {
             "num_cat=1",
             "num_cat=18446744073709551615",
             ParseError::Length {
-                place: first,
+                section: first,
                 field: "cat_boundaries",
                 found: 2,
                 expected: usize::MAX,
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_model_makes_the_parser_panic() {
+    fn truncated_and_changed_models_do_not_panic() {
         for end in 0..MODEL.len() - "feature_importances:\nx=1\n".len() - 3 {
             assert!(Trees::parse(&MODEL[..end]).is_err(), "the first {end} bytes");
         }
