@@ -207,7 +207,7 @@ fn a_removed_feature_is_reported_by_readiness_and_metrics() {
     old.init();
     let folder = versions.0.path().to_str().unwrap();
     let printed = old.start(&["schema", "evolve", folder, "--remove", "age"]).succeed(SOON);
-    assert!(printed.contains("`features.contract` says what becomes of a model"), "{printed}");
+    assert!(printed.contains("`features.contract` decides about a model"), "{printed}");
     let no_age = [versions.setting("v2"), "data.initial.path=/nowhere".to_owned()];
     let new = old.with(&no_age);
     new.start(&["schema", "register"]).succeed(SOON);
