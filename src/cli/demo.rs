@@ -27,7 +27,7 @@ Examples:
   foretell demo --json | python3 -m json.tool
   foretell demo --keep-running          keep it running, and in another terminal:
     curl -s localhost:8000/api/v1/status
-    curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", \"completed\": true, …}'")]
+    curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", …}'")]
 pub(super) struct Demo {
     /// Print one JSON object on standard output, and nothing else.
     #[arg(long)]

@@ -13,9 +13,10 @@ use crate::{
     config::Config,
 };
 
-/// Check everything that `foretell run` needs, and say what to fix: the configuration, the broker (TLS, credentials,
-/// limits, rights), transactions, topics, consumer groups and their lag, the registry and its schemas, the model, and
-/// the HTTP address.
+/// Check everything that `foretell run` needs, and say what to fix.
+///
+/// The checks are of the configuration, the broker (TLS, credentials, limits, rights), transactions, topics, consumer
+/// groups and their lag, the registry and its schemas, the model, and the HTTP address.
 ///
 /// Each check prints one line: `ok`, `warning` (it works, but needs attention; or it could not be checked) or `FAILED`,
 /// with what was found and what to do. The command ends with 0 if nothing failed, else with 1. It changes nothing: no
@@ -24,9 +25,10 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  foretell doctor                                   before the first `init`, and whenever something does not work
+  foretell doctor                     before the first `init`, and whenever something does not work
   foretell doctor --json | jq '.checks[] | select(.status != \"ok\")'
-  foretell doctor --set broker.bootstrap_servers=kafka:9093 --set broker.properties.security.protocol=SSL")]
+  foretell doctor --set broker.bootstrap_servers=kafka:9093 \\
+      --set broker.properties.security.protocol=SSL")]
 pub(super) struct Doctor {
     /// Print one JSON object on standard output, and nothing else.
     ///

@@ -14,19 +14,19 @@ use crate::{
     cli::{Global, Sets, print, progress::Progress},
 };
 
-/// Create topics, register schemas, write the initial training examples and train the first model.
+/// Create topics, register schemas and train the first model.
 ///
-/// What exists already is left as it is, so you can run it again at any time, also after it was interrupted. The table
-/// of [data.initial] is checked before anything is written. It is a CSV file, which may be gzipped: set `path`, `label`
-/// (the column with the outcome) and, if the first line does not name the columns, `columns` (an empty name skips a
-/// column).
+/// It also writes the initial examples, of the table in [data.initial], into the training log. What exists already is
+/// left as it is, so you can run it again at any time, also after it was interrupted.
+///
+/// The table is checked before anything is written. It is a CSV file, which may be gzipped: set `path`, `label` (the
+/// column with the outcome) and, if the first line does not name the columns, `columns` (an empty name skips a column).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell init
   foretell init --set tuning.trials=50 --set tuning.time=10m
-  foretell init --force          train another first model: it reuses the trials so far, and the table that
-                                 [data.initial] names now")]
+  foretell init --force          train another first model; it reuses the trials so far")]
 pub(super) struct Init {
     /// Train a new first model although one serves. If [data.initial] has changed, it replaces the initial examples.
     #[arg(long)]

@@ -50,14 +50,14 @@ struct Sets {
 
 const EXAMPLES: &str = "\
 Examples:
-  foretell demo --config deploy/adult/foretell.toml    run everything in one process, without a broker
-  foretell doctor                                      check the configuration, the broker and the registry
-  foretell init                                        create topics, register schemas, train the first model
-  foretell run                                         score and learn until Ctrl-C
-  foretell send --rate 50                              send a table as live events, show the predictions
-  foretell schema check                                check schemas before you deploy them
+  foretell demo -c deploy/adult/foretell.toml    run everything in one process, without a broker
+  foretell doctor                                check the configuration, the broker, the registry
+  foretell init                                  create topics, register schemas, train a model
+  foretell run                                   score and learn until Ctrl-C
+  foretell send --rate 50                        send a table as live events, show predictions
+  foretell schema check                          check schemas before you deploy them
 
-An environment variable sets a key of the configuration, and --set wins over it. A secret can be read from a file:
+Environment variables and --set override keys of the configuration. A secret can be in a file:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
   foretell run --set 'http.bearer_token={ file = \"/run/secrets/token\" }'
   foretell run --set streams.commit_interval=20ms --set http.bind=0.0.0.0:8000";
@@ -88,17 +88,13 @@ enum Format {
     Json,
 }
 
+// A doc comment on a variant would replace the help of its struct.
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything in one process, with an embedded broker, and check the result.
     Demo(demo::Demo),
-    /// Create topics, register schemas, write the initial training examples and train the first model.
     Init(init::Init),
-    /// Score events and learn from outcomes, until Ctrl-C or SIGTERM.
     Run(run::Run),
-    /// Send a table as live events and delayed outcomes, and show the predictions.
     Send(send::Send),
-    /// Check everything that `foretell run` needs, and say what to fix. Nothing is changed.
     Doctor(doctor::Doctor),
     Schema(schema::SchemaCommand),
 }

@@ -23,8 +23,9 @@ use crate::{
 #[command(after_help = "\
 Examples:
   foretell run
-  foretell run --set application.instance=two --set http.bind=127.0.0.1:8001    a second instance on this host
-  foretell run --embedded                                                       without a broker or a registry")]
+  foretell run --embedded                     without a broker or a registry
+  foretell run --set application.instance=two --set http.bind=127.0.0.1:8001
+                                              a second instance on this host")]
 pub(super) struct Run {
     /// Use a broker and a registry inside this process, and run `init` first. Nothing is kept after it ends.
     #[arg(long)]

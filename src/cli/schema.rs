@@ -23,9 +23,9 @@ use crate::{
 Examples:
   foretell schema evolve schemas/questionnaire-event --add smoker:boolean --rename gender=sex
   foretell schema diff schemas/questionnaire-event/v1.avsc schemas/questionnaire-event/v2.avsc
-  foretell schema check schemas                     check the files only: in CI, before a commit
-  foretell schema check                             check the schemas of the configuration against the registry
-  foretell schema register                          register them; `foretell run` never does")]
+  foretell schema check schemas      check the files only: in CI, before a commit
+  foretell schema check              check the schemas of the configuration against the registry
+  foretell schema register           register them; `foretell run` never does")]
 pub(super) struct SchemaCommand {
     #[command(subcommand)]
     action: Action,

@@ -21,7 +21,7 @@ pub use report::{Check, ModelReport, Report};
 use crate::{
     app::{
         cluster::Cluster,
-        demo::runner::Runner,
+        demo::runner::{InstanceReader, Runner},
         init::{self, InitObserver},
         replay::io::PredictionLog,
         replay::{Action, EventFactory, Joins, ReplaySettings, Script},
@@ -32,10 +32,7 @@ use crate::{
     events::questionnaire::Answer,
     processors::outcome_join::UnlabelledPolicy,
 };
-use foretell_streams::{
-    runtime::StopSignal,
-    time::{Clock, EventTime},
-};
+use foretell_streams::time::{Clock, EventTime};
 
 /// Settings of a demo.
 #[derive(Clone, Debug)]
@@ -120,23 +117,14 @@ pub fn run(
     let (config, mut plan) = prepare(config, &cluster, clock, settings.seed, source, observer)?;
     let instance = Instance::start(&config, &cluster, clock, shutdown.clone())?;
     observer.step(&format!("serving on http://{}", instance.address));
-    let stop = StopSignal::default();
-    let runner = Runner {
-        config: &config,
-        cluster: &cluster,
-        clock,
-        shutdown,
-        instance: &instance,
-        stop: &stop,
-    };
-    let state = runner.run(&mut plan, settings.rate, observer);
-    stop.stop();
-    let state = state?;
+    let reader = InstanceReader { config: &config, instance: &instance };
+    let runner = Runner::open(&cluster, clock, shutdown, reader, observer)?;
+    let state = runner.run(&mut plan, settings.rate)?;
     let contents = examine::examine(&config, &cluster, &state.expected)?;
     let counters = Counters {
-        unlabelled: runner.counter("foretell_unlabelled_total"),
-        unseen_categories: runner.counter("foretell_unseen_categories_total"),
-        out_of_range: runner.counter("foretell_out_of_range_total"),
+        unlabelled: reader.counter("foretell_unlabelled_total"),
+        unseen_categories: reader.counter("foretell_unseen_categories_total"),
+        out_of_range: reader.counter("foretell_out_of_range_total"),
     };
     let seconds = clock.elapsed().saturating_sub(started).as_secs_f64();
     Ok((report::report(&config, &plan, &state, contents, &counters, seconds), instance))

@@ -35,78 +35,76 @@ const BATCH: usize = 50;
 /// The runner sends this last part of the script only after a model from the stream serves, if there will be one.
 const AFTER_TRAINING_PERCENT: usize = 25;
 
-/// A number of things to wait for.
-struct Goal<'a> {
-    name: &'static str,
-    reached: &'a dyn Fn() -> usize,
-    count: usize,
-}
-
+/// Sends the script to the instance, and observes both.
 pub(super) struct Runner<'a> {
-    pub(super) config: &'a Config,
-    pub(super) cluster: &'a Cluster,
-    pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) shutdown: &'a Shutdown,
-    pub(super) instance: &'a Instance,
-    pub(super) stop: &'a StopSignal,
+    cluster: &'a Cluster,
+    clock: &'a Arc<dyn Clock>,
+    shutdown: &'a Shutdown,
+    instance: InstanceReader<'a>,
+    observer: &'a mut dyn DemoObserver,
+    sender: ReplaySender,
+    stop: StopSignal,
+    state: RunState,
 }
 
-impl Runner<'_> {
-    pub(super) fn run(
-        &self,
-        plan: &mut Plan,
-        rate: f64,
-        observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<RunState> {
-        let config = self.config;
-        let labelled = self.count_examples()?;
-        let dead = self.count_records(&config.topics.dead_letters, |_| true)?;
-        let trainer = self.instance.overview.trainer.clone();
+impl<'a> Runner<'a> {
+    /// Opens the sender, and begins to follow the predictions.
+    pub(super) fn open(
+        cluster: &'a Cluster,
+        clock: &'a Arc<dyn Clock>,
+        shutdown: &'a Shutdown,
+        instance: InstanceReader<'a>,
+        observer: &'a mut dyn DemoObserver,
+    ) -> anyhow::Result<Self> {
+        let (config, stop) = (instance.config, StopSignal::default());
+        let trainer = instance.instance.overview.trainer.clone();
         let is_training = move || trainer.progress().is_some();
-        let (log, _) =
-            io::follow_predictions(config, self.cluster, self.clock, self.stop, is_training)?;
-        let mut state = RunState {
+        let (log, _) = io::follow_predictions(config, cluster, clock, &stop, is_training)?;
+        let state = RunState {
             expected: BTreeSet::new(),
             advancers: BTreeSet::new(),
             events_sent: 0,
             late_outcomes: 0,
             waited_for_training: Err("the script is too short for it".to_owned()),
-            log: log.clone(),
+            log,
             unreached: Vec::new(),
         };
-        let mut sender = ReplaySender::open(config, self.cluster, self.clock)?;
-        self.send_script(plan, &mut state, &mut sender, rate, observer)?;
+        let sender = ReplaySender::open(config, cluster, clock)?;
+        Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state })
+    }
 
+    /// Sends everything, and waits until it is processed.
+    pub(super) fn run(mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<RunState> {
+        let result = self.send_and_wait(plan, rate);
+        self.stop.stop();
+        result.map(|()| self.state)
+    }
+
+    fn send_and_wait(&mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<()> {
+        let (config, instance) = (self.instance.config, self.instance);
+        let examples = self.count_examples()?;
+        let dead_letters = self.count_records(&config.topics.dead_letters, |_| true)?;
+        self.send_script(plan, rate)?;
         let joins = plan.known_joins().ok();
-        let reached = || log.lock().answered;
-        let goal =
-            Goal { name: "every event predicted", reached: &reached, count: state.expected.len() };
-        self.wait_for(&goal, &mut state, observer)?;
-        self.wait_until_processed("all processed", &sender, &mut state, observer)?;
+        let log = self.state.log.clone();
+        let expected = self.state.expected.len();
+        self.wait_for("every event predicted", expected, &|| log.lock().answered)?;
+        self.wait_until_processed("all processed")?;
         if let Some(joins) = joins {
-            let reached = || count(&labelled);
-            let goal =
-                Goal { name: "every outcome joined", reached: &reached, count: joins.joined };
-            self.wait_for(&goal, &mut state, observer)?;
+            self.wait_for("every outcome joined", joins.joined, &|| count(&examples))?;
         }
         // Stream time closes windows, so it may advance only after all joins.
-        self.close_windows(plan, &mut state, &mut sender, observer)?;
-        self.wait_until_processed("all processed", &sender, &mut state, observer)?;
+        self.close_windows(plan)?;
+        self.wait_until_processed("all processed")?;
         if let Some(joins) = joins {
-            let reached = || self.counter("foretell_unlabelled_total");
-            let goal =
-                Goal { name: "every window closed", reached: &reached, count: joins.unlabelled };
-            self.wait_for(&goal, &mut state, observer)?;
+            let unlabelled = || instance.counter("foretell_unlabelled_total");
+            self.wait_for("every window closed", joins.unlabelled, &unlabelled)?;
         }
-        let letters = plan.dead_letters(state.late_outcomes).values().sum();
-        let reached = || count(&dead);
-        let goal = Goal { name: "bad input dead-lettered", reached: &reached, count: letters };
-        self.wait_for(&goal, &mut state, observer)?;
-        let examples = plan.examples(config).unwrap_or_else(|_| count(&labelled));
-        let (reached, learned) = (|| self.learned(), self.last_training_set(examples)?);
-        let goal = Goal { name: "the last model swapped in", reached: &reached, count: learned };
-        self.wait_for(&goal, &mut state, observer)?;
-        Ok(state)
+        let expected = plan.dead_letters(self.state.late_outcomes).values().sum();
+        self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
+        let examples = plan.examples(config).unwrap_or_else(|_| count(&examples));
+        let last = last_training_set(config, examples)?;
+        self.wait_for("the last model swapped in", last, &|| instance.examples_of_model())
     }
 
     /// Counts new records of a topic.
@@ -117,7 +115,7 @@ impl Runner<'_> {
     ) -> anyhow::Result<Arc<AtomicUsize>> {
         let records = Arc::new(AtomicUsize::new(0));
         let into = Arc::clone(&records);
-        io::follow(self.cluster.broker.as_ref(), topic, self.stop, move |record| {
+        io::follow(self.cluster.broker.as_ref(), topic, &self.stop, move |record| {
             into.fetch_add(usize::from(counts(record)), Ordering::SeqCst);
         })?;
         Ok(records)
@@ -125,7 +123,7 @@ impl Runner<'_> {
 
     /// Counts new examples as a training does: a correction is not another example.
     fn count_examples(&self) -> anyhow::Result<Arc<AtomicUsize>> {
-        let topic = &self.config.topics.labelled_examples;
+        let topic = &self.instance.config.topics.labelled_examples;
         let codec = self.cluster.codec::<LabelledExample>(topic)?;
         self.count_records(topic, move |record| {
             let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
@@ -133,14 +131,7 @@ impl Runner<'_> {
         })
     }
 
-    fn send_script(
-        &self,
-        plan: &Plan,
-        state: &mut RunState,
-        sender: &mut ReplaySender,
-        rate: f64,
-        observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<()> {
+    fn send_script(&mut self, plan: &Plan, rate: f64) -> anyhow::Result<()> {
         let started = self.clock.elapsed();
         let actions = &plan.script.actions;
         let no_waits = BTreeSet::new();
@@ -149,83 +140,153 @@ impl Runner<'_> {
         let mut paused = Duration::ZERO;
         for (number, scheduled) in actions.iter().enumerate() {
             if number + rest == actions.len() {
-                sender.flush()?;
+                self.sender.flush()?;
                 let before = self.clock.elapsed();
-                state.waited_for_training =
-                    self.wait_for_training(plan, number, state, observer)?;
+                self.state.waited_for_training = self.wait_for_training(plan, number)?;
                 paused = self.clock.elapsed().saturating_sub(before);
             }
             if waits.contains(&number) {
-                sender.flush()?;
-                let name = "events of returning respondents processed in order";
-                self.wait_until_processed(name, sender, state, observer)?;
+                self.sender.flush()?;
+                self.wait_until_processed("events of returning respondents processed in order")?;
             }
             match &scheduled.action {
                 Action::Event { prediction_id, is_scored, .. } => {
-                    state.events_sent += 1;
+                    self.state.events_sent += 1;
                     if *is_scored {
-                        self.expect(state, prediction_id);
-                        state.expected.insert(prediction_id.clone());
+                        self.expect(prediction_id);
+                        self.state.expected.insert(prediction_id.clone());
                     }
                 }
                 Action::Outcome(_) => {}
-                Action::Bad { .. } => state.events_sent += 1,
+                Action::Bad { .. } => self.state.events_sent += 1,
             }
-            sender.send(&scheduled.action)?;
+            self.sender.send(&scheduled.action)?;
             if number % BATCH == 0 {
-                sender.flush()?;
-                observer.sent(number, actions.len(), state.log.lock().answered);
+                self.sender.flush()?;
+                self.observer.sent(number, actions.len(), self.state.log.lock().answered);
                 anyhow::ensure!(
-                    state.log.wait_for_open(plan.settings.pace.open_max, IDLE_MAX),
+                    self.state.log.wait_for_open(plan.settings.pace.open_max, IDLE_MAX),
                     "no event has been predicted for {IDLE_MAX:?}: see the log"
                 );
-                let due = if rate > 0.0 { state.events_sent as f64 / rate } else { 0.0 };
+                let due = if rate > 0.0 { self.state.events_sent as f64 / rate } else { 0.0 };
                 let passed = self.clock.elapsed().saturating_sub(started + paused);
                 let wait = Duration::from_secs_f64((due - passed.as_secs_f64()).max(0.0));
                 anyhow::ensure!(self.shutdown.wait(wait).is_none(), "stopped before the end");
             }
         }
-        sender.flush()?;
-        observer.sent(actions.len(), actions.len(), state.log.lock().answered);
+        self.sender.flush()?;
+        self.observer.sent(actions.len(), actions.len(), self.state.log.lock().answered);
         Ok(())
     }
 
-    fn expect(&self, state: &RunState, prediction_id: &str) {
-        let is_training = self.instance.overview.trainer.progress().is_some();
-        state.log.expect(prediction_id, self.clock.elapsed(), is_training);
+    fn expect(&self, prediction_id: &str) {
+        let is_training = self.instance.training().is_some();
+        self.state.log.expect(prediction_id, self.clock.elapsed(), is_training);
     }
 
     /// Waits until a model that was trained from the stream serves, so that it predicts the rest of the script. Returns
     /// the reason if it did not wait: the first `sent` actions give too few examples for a training.
     fn wait_for_training(
-        &self,
+        &mut self,
         plan: &Plan,
         sent: usize,
-        state: &mut RunState,
-        observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<Result<(), String>> {
         let joined = plan.script.joins(sent, &plan.settings.join).joined;
-        let every = self.config.raw.learning.retrain_after;
+        let every = self.instance.config.raw.learning.retrain_after;
         if joined < usize::try_from(every)? {
             return Ok(Err(format!(
                 "{joined} outcomes join before the last quarter of the script, fewer than learning.retrain_after = {every}"
             )));
         }
-        let scored = |scheduled: &ScheduledAction| {
+        let is_scored = |scheduled: &ScheduledAction| {
             matches!(&scheduled.action, Action::Event { is_scored: true, .. })
         };
-        if !plan.script.actions[sent..].iter().any(scored) {
+        if !plan.script.actions[sent..].iter().any(is_scored) {
             return Ok(Err("no event is scored in the last quarter of the script".to_owned()));
         }
-        let model = || self.instance.overview.snapshot().model;
-        let reached = || usize::from(model().is_some_and(|model| model.training > 0));
-        let goal = Goal { name: "a model trained from the stream", reached: &reached, count: 1 };
-        self.wait_for(&goal, state, observer)?;
+        let instance = self.instance;
+        self.wait_for("a model trained from the stream", 1, &|| instance.has_retrained().into())?;
         Ok(Ok(()))
     }
 
+    /// Advances stream time past every window by events that are scored, and sends outcomes that are late. Inputs are
+    /// merged by event time, so an outcome sent with these events could be processed before them. It is sent after their
+    /// predictions are received, which are committed together with the stream time, so it is certainly late.
+    fn close_windows(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
+        let config = self.instance.config;
+        let at = plan.script.end() + closing(config);
+        let partitions = config.raw.topics.partitions;
+        for event in replay::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
+            self.state.events_sent += 1;
+            let prediction_id = plan.factory.prediction_id(&event);
+            self.expect(&prediction_id);
+            self.state.advancers.insert(prediction_id.clone());
+            self.sender.send(&Action::Event { event, prediction_id, is_scored: true })?;
+        }
+        self.sender.flush()?;
+        let log = self.state.log.clone();
+        let expected = self.state.expected.len() + self.state.advancers.len();
+        self.wait_for("stream time past every window", expected, &|| log.lock().answered)?;
+        for respondent_id in plan.factory.new_respondents_everywhere("late", partitions) {
+            self.sender.send(&Action::Outcome(Outcome {
+                respondent_id,
+                outcome_time: plan.script.start(),
+                label: config.raw.outcomes.labels[0].clone(),
+                outcome_id: None,
+            }))?;
+            self.state.late_outcomes += 1;
+        }
+        self.sender.flush()
+    }
+
+    fn wait_until_processed(&mut self, goal: &'static str) -> anyhow::Result<()> {
+        let (instance, sent) = (self.instance, self.sender.sent());
+        self.wait_for(goal, sent, &|| instance.processed())
+    }
+
+    /// Waits until `reached` returns `count`. The goal is unreached if neither the number nor the progress of a training
+    /// changes for [`IDLE_MAX`].
+    fn wait_for(
+        &mut self,
+        goal: &'static str,
+        count: usize,
+        reached: &dyn Fn() -> usize,
+    ) -> anyhow::Result<()> {
+        let instance = self.instance;
+        let progress = || (reached(), instance.training());
+        let (mut last, mut since) = (progress(), self.clock.elapsed());
+        while last.0 < count {
+            self.observer.waiting(goal, last.0, count);
+            let stopped = self.shutdown.wait(Duration::from_millis(20));
+            anyhow::ensure!(stopped.is_none(), "stopped before the end, while waiting for: {goal}");
+            let now = progress();
+            if now != last {
+                (last, since) = (now, self.clock.elapsed());
+            } else if self.clock.elapsed().saturating_sub(since) > IDLE_MAX {
+                tracing::error!(goal, count, reached = now.0, "goal not reached in time");
+                self.state.unreached.push(goal);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the metrics and the status of the instance.
+#[derive(Clone, Copy)]
+pub(super) struct InstanceReader<'a> {
+    pub(super) config: &'a Config,
+    pub(super) instance: &'a Instance,
+}
+
+impl InstanceReader<'_> {
+    /// A counter, summed over its labels.
+    pub(super) fn counter(self, name: &str) -> usize {
+        rounded(telemetry::total(&self.instance.registry, name))
+    }
+
     /// Number of events and outcomes that were processed and committed.
-    fn processed(&self) -> usize {
+    fn processed(self) -> usize {
         let topics = &self.config.topics;
         let of = |topic: &Topic| {
             let name = "foretell_records_processed_total";
@@ -234,101 +295,29 @@ impl Runner<'_> {
         of(&topics.questionnaire_events) + of(&topics.outcomes)
     }
 
-    /// Advances stream time past every window by events that are scored, and sends outcomes that are late. Inputs are
-    /// merged by event time, so an outcome sent with these events could be processed before them. It is sent after their
-    /// predictions are received, which are committed together with the stream time, so it is certainly late.
-    fn close_windows(
-        &self,
-        plan: &mut Plan,
-        state: &mut RunState,
-        sender: &mut ReplaySender,
-        observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<()> {
-        let at = plan.script.end() + closing(self.config);
-        let partitions = self.config.raw.topics.partitions;
-        for event in replay::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
-            state.events_sent += 1;
-            let prediction_id = plan.factory.prediction_id(&event);
-            self.expect(state, &prediction_id);
-            state.advancers.insert(prediction_id.clone());
-            sender.send(&Action::Event { event, prediction_id, is_scored: true })?;
-        }
-        sender.flush()?;
-        let log = state.log.clone();
-        let (reached, count) =
-            (|| log.lock().answered, state.expected.len() + state.advancers.len());
-        let goal = Goal { name: "stream time past every window", reached: &reached, count };
-        self.wait_for(&goal, state, observer)?;
-        for respondent_id in plan.factory.new_respondents_everywhere("late", partitions) {
-            sender.send(&Action::Outcome(Outcome {
-                respondent_id,
-                outcome_time: plan.script.start(),
-                label: self.config.raw.outcomes.labels[0].clone(),
-                outcome_id: None,
-            }))?;
-            state.late_outcomes += 1;
-        }
-        sender.flush()
+    /// Number and iteration of the running training.
+    fn training(self) -> Option<(u64, u32)> {
+        let progress = self.instance.overview.trainer.progress();
+        progress.map(|progress| (progress.training, progress.iteration))
     }
 
-    fn wait_until_processed(
-        &self,
-        name: &'static str,
-        sender: &ReplaySender,
-        state: &mut RunState,
-        observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<()> {
-        let reached = || self.processed();
-        self.wait_for(&Goal { name, reached: &reached, count: sender.sent() }, state, observer)
-    }
-
-    /// Waits for a goal. It is unreached if neither its count nor the progress of a training changes for [`IDLE_MAX`].
-    fn wait_for(
-        &self,
-        goal: &Goal<'_>,
-        state: &mut RunState,
-        observer: &mut dyn DemoObserver,
-    ) -> anyhow::Result<()> {
-        let Goal { name, reached, count } = *goal;
-        let training = || {
-            let progress = self.instance.overview.trainer.progress();
-            progress.map(|progress| (progress.training, progress.iteration))
-        };
-        let progress = || (reached(), training());
-        let (mut last, mut since) = (progress(), self.clock.elapsed());
-        while last.0 < count {
-            observer.waiting(name, last.0, count);
-            let stopped = self.shutdown.wait(Duration::from_millis(20));
-            anyhow::ensure!(stopped.is_none(), "stopped before the end, while waiting for: {name}");
-            let now = progress();
-            if now != last {
-                (last, since) = (now, self.clock.elapsed());
-            } else if self.clock.elapsed().saturating_sub(since) > IDLE_MAX {
-                tracing::error!(goal = name, count, reached = now.0, "goal not reached in time");
-                state.unreached.push(name);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// A counter of the instance, summed over its labels.
-    pub(super) fn counter(&self, name: &str) -> usize {
-        rounded(telemetry::total(&self.instance.registry, name))
+    /// Whether the serving model was trained from the stream.
+    fn has_retrained(self) -> bool {
+        self.instance.overview.snapshot().model.is_some_and(|model| model.training > 0)
     }
 
     /// Number of examples from the stream in the training set of the serving model.
-    fn learned(&self) -> usize {
+    fn examples_of_model(self) -> usize {
         let model = self.instance.overview.snapshot().model;
         model.map_or(0, |model| usize::try_from(model.examples[1]).unwrap_or(usize::MAX))
     }
+}
 
-    /// Number of examples from the stream in the last training set, after `joined` examples.
-    fn last_training_set(&self, joined: usize) -> anyhow::Result<usize> {
-        let learning = &self.config.raw.learning;
-        let every = usize::try_from(learning.retrain_after)?;
-        Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
-    }
+/// Number of examples from the stream in the last training set, after `joined` examples.
+fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
+    let learning = &config.raw.learning;
+    let every = usize::try_from(learning.retrain_after)?;
+    Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
 }
 
 fn count(records: &AtomicUsize) -> usize {
