@@ -17,7 +17,7 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::{Clock, EventTime};
 
-/// What to send.
+/// Settings of `foretell send`.
 #[derive(Clone, Debug)]
 pub struct SendSettings {
     /// Respondents per second.

@@ -73,7 +73,7 @@ struct Global {
     /// Whether `log` comes from the environment.
     #[arg(skip)]
     is_log_from_environment: bool,
-    /// What to log on standard error: a level, or levels by target, such as `foretell=debug,librdkafka=warn`.
+    /// Log filter for standard error: a level, or levels by target, such as `foretell=debug,librdkafka=warn`.
     #[arg(long, global = true, env = "FORETELL_LOG", value_name = "FILTER")]
     log: Option<String>,
     /// Format of log lines.

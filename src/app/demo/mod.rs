@@ -53,14 +53,14 @@ pub trait DemoObserver: InitObserver {
     fn waiting(&mut self, goal: &str, reached: usize, of: usize);
 }
 
-/// What is sent, and the expected result.
+/// The records to send, and the expected result.
 struct Plan {
     settings: ReplaySettings,
     factory: EventFactory,
     script: Script,
     /// Whether the schema allows events without a respondent.
     respondent_is_optional: bool,
-    /// What joins if records are processed in order of event time.
+    /// Expected joins, if records are processed in order of event time.
     joins: Joins,
     /// Indexes of actions to wait before, which ensures that order; or the reason why it cannot be ensured.
     waits: Result<BTreeSet<usize>, String>,
@@ -72,7 +72,7 @@ struct Plan {
     sample: Vec<Option<Answer>>,
 }
 
-/// What was sent so far, and what was received.
+/// The records sent and the predictions received so far.
 struct RunState {
     /// Ids of the expected predictions for events of the script.
     expected: BTreeSet<String>,
@@ -177,7 +177,7 @@ impl Plan {
         })
     }
 
-    /// What joins; or the reason why records may be processed in another order.
+    /// Expected joins; or the reason why records may be processed in another order.
     fn known_joins(&self) -> Result<Joins, &str> {
         self.waits.as_ref().map(|_| self.joins).map_err(String::as_str)
     }

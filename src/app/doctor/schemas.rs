@@ -3,7 +3,7 @@
 use crate::app::{check_result::CheckResult, cluster::registry_fix};
 use foretell_avro::registry::{Compatibility, RegistryError, SchemaRegistry};
 
-/// What the registry has under a subject, compared with the local schema: the one of this configuration.
+/// A subject in the registry, compared with the local schema: the one of this configuration.
 #[derive(Clone, Debug)]
 pub(super) struct SubjectState {
     /// Id of the newest version; `None` if there is no such subject.

@@ -80,7 +80,7 @@ pub(super) fn model(champion: &anyhow::Result<Option<Champion>>, labels: &[Strin
     }
 }
 
-/// Who listens on an address.
+/// Use of an address.
 #[derive(Debug)]
 pub(super) enum AddressState {
     Free,

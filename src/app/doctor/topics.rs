@@ -12,14 +12,14 @@ const TOMBSTONES_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// The smallest cluster on which more than one replica is expected.
 const BROKERS_FOR_REPLICATION: usize = 3;
 
-/// How the application uses a topic.
+/// Use of a topic by the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// `run` or `init` reads it.
     Read,
     /// `run` and `init` only write it; `send` and `?wait=true` read predictions.
     Written,
-    /// It is the changelog of a store.
+    /// Changelog of a store.
     Changelog,
 }
 

@@ -9,7 +9,7 @@ use crate::{
     processors::initial_data::{Incomplete, InitialData},
 };
 
-/// What `foretell init` would warn about or refuse in the table of [data.initial]; `None` if nothing.
+/// The warnings or the error that `foretell init` would give for the table of [data.initial]; `None` if there is none.
 pub(super) fn table(prepared: &anyhow::Result<Prepared>) -> Option<CheckResult> {
     let (detail, fix) = match prepared {
         Ok(prepared) if prepared.warnings.is_empty() => return None,

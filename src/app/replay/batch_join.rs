@@ -67,9 +67,9 @@ struct JoinedPrediction<'a> {
 
 enum JoinState<'a> {
     Open,
-    /// It became an example with this label.
+    /// Became an example with this label.
     Labelled(&'a str),
-    /// Another prediction of the respondent became the example.
+    /// Not used: another prediction of the respondent became the example.
     Skipped,
 }
 

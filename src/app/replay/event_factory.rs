@@ -28,7 +28,7 @@ pub struct EventFactory {
     columns: Vec<Column>,
     /// The questions, in the order of the schema.
     questions: Arc<[Question]>,
-    /// When the application scores a questionnaire.
+    /// Condition under which the application scores a questionnaire.
     pub when: ScoreWhen,
     respondent: IdType,
     /// Prefix of text ids. It makes the respondents of two replays distinct.

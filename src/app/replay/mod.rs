@@ -36,7 +36,7 @@ mod expectation;
 pub mod io;
 mod pace;
 
-/// How a table is replayed.
+/// Settings of a replay.
 #[derive(Clone, Debug)]
 pub struct ReplaySettings {
     pub seed: Seed,
@@ -45,7 +45,7 @@ pub struct ReplaySettings {
     pub with_times: bool,
     /// Retention of incomplete questionnaires in the application.
     pub retention: Duration,
-    /// How the application joins predictions and outcomes.
+    /// Settings of the outcome join in the application.
     pub join: JoinSettings,
 }
 
@@ -148,7 +148,7 @@ impl Script {
         expectation::mark_scored(self, factory, settings);
     }
 
-    /// What joins if the first `actions` are processed in order of event time.
+    /// Expected joins of the first `actions`, if they are processed in order of event time.
     #[must_use]
     pub fn joins(&self, actions: usize, settings: &JoinSettings) -> Joins {
         join(&self.actions[..actions], settings)

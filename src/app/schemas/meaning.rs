@@ -28,7 +28,7 @@ pub struct Meaning {
     pub backward: Option<String>,
     /// Why the old schema cannot read new records because of it.
     pub forward: Option<String>,
-    /// What it does to a model, if the records are events.
+    /// Effect on a model, if the records are events.
     pub model: Option<String>,
 }
 

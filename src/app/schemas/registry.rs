@@ -198,7 +198,7 @@ pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Re
     Ok(())
 }
 
-/// When to set the level of a subject.
+/// Condition under which the level of a subject is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::app) enum SetLevels {
     Always,
