@@ -35,7 +35,8 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("tokio",         &["src/http/", "src/app/"]),
     ("prometheus",    &["crates/foretell-streams/src/metrics.rs", "src/processors/metrics.rs", "src/http/", "src/app/",
                        "src/reference/"]),
-    ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs"]),
+    ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs",
+                       "src/app/doctor/serving.rs"]),
     ("clap",          &["src/cli/"]),
     ("rustix",        &["src/app/open_files.rs"]),
 ];

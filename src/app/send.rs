@@ -1,5 +1,4 @@
-//! The sample application: plays a table as live events and delayed outcomes at a rate, and shows the
-//! predictions that come back.
+//! `foretell send`: sends a table as live events and delayed outcomes at a rate, and follows the predictions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,8 +7,8 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        replay::io::{self, ReplaySender, Seen},
-        replay::{Action, EventForm, Pace, ReplaySettings, Script},
+        replay::io::{self, PredictionLog, ReceivedPrediction, ReplaySender},
+        replay::{Action, EventFactory, Pace, ReplaySettings, Script},
         shutdown::Shutdown,
         table,
     },
@@ -18,50 +17,47 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::{Clock, EventTime};
 
-/// What to send.
+/// Settings of `foretell send`.
 #[derive(Clone, Debug)]
 pub struct SendSettings {
-    /// Respondents a second.
+    /// Respondents per second.
     pub rate: f64,
-    /// Respondents in all, if not the whole table.
+    /// Maximum number of respondents.
     pub limit: Option<usize>,
-    /// The longest that an outcome takes.
     pub outcome_delay_max: Duration,
-    /// Where chance comes from.
+    /// Random seed.
     pub seed: u64,
 }
 
-/// How it went.
+/// Numbers of what was sent and received.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
-    /// Events, in one piece or in two.
+    /// Events; a questionnaire has one or two.
     pub events: usize,
-    /// Outcomes.
     pub outcomes: usize,
-    /// Predictions that should have come.
+    /// Events that are to be scored.
     pub expected: usize,
-    /// Predictions that came, each counted once.
+    /// Events that were scored.
     pub predicted: usize,
-    /// How long each took.
+    /// Time from event to prediction.
     pub latencies: Vec<Duration>,
 }
 
-/// How long the last predictions may take after the last event, besides the session of an instance that
-/// dies: so long nobody else has its partitions. A group that is in trouble may take a minute to come to rest.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Maximum time without a prediction after the last event, in addition to the session timeout, in which a crashed
+/// instance keeps its partitions. A group may need a minute to rebalance.
+const IDLE_MAX: Duration = Duration::from_secs(90);
 
-/// Sends until the table or the limit is at its end, or somebody stops it; `show` sees each prediction
-/// that comes back, and how many events are out.
+/// Sends until the end of the table, the limit, or a stop. `show` gets each prediction, and the number of events sent.
 ///
 /// # Errors
-/// In one line that says what to do.
+/// If the cluster or the table is not usable; the message says what to do.
 pub fn send(
     config: &Config,
     cluster: &Cluster,
     clock: &Arc<dyn Clock>,
     shutdown: &Shutdown,
     settings: &SendSettings,
-    show: &mut dyn FnMut(&Seen, usize),
+    show: &mut dyn FnMut(&ReceivedPrediction, usize),
 ) -> anyhow::Result<Sent> {
     cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
     let table = config.raw.data.play.as_ref();
@@ -70,29 +66,28 @@ pub fn send(
     let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     let mut sender = ReplaySender::open(config, cluster, clock)?;
-    let (watch, threads) =
-        io::watch_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
+    let (log, threads) =
+        io::follow_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
     let codec = cluster.sample_codec(config)?;
-    let mut form = EventForm::new(config, codec, &rows, (&format!("send-{}", start.0), start))?;
-    let play = live(config, settings, start);
-    let script = Script::of(&rows, &mut form, &play);
-    if script.unfit > 0 {
-        tracing::warn!(rows = script.unfit, "not sent, for the event schema does not take them");
-    }
-    if script.repeated > 0 {
-        tracing::warn!(rows = script.repeated, "not sent, for they repeat an event before them");
-    }
-    let incomplete = script.incomplete_rows();
-    if incomplete > 0 {
-        tracing::warn!(rows = incomplete, "will not be scored, for they are never complete");
+    let prefix = format!("send-{}", start.0);
+    let mut factory = EventFactory::new(config, codec, &rows, &prefix, start)?;
+    let script = Script::of(&rows, &mut factory, &live(config, settings, start));
+    for (rows, problem) in [
+        (script.rejected_rows, "rows are not sent: the event schema rejects them"),
+        (script.repeated_rows, "rows are not sent: they repeat an earlier event"),
+        (script.incomplete_rows(), "rows will not be scored: they are never complete"),
+    ] {
+        if rows > 0 {
+            tracing::warn!(rows, "{problem}");
+        }
     }
     let mut sent = Sent::default();
     let mut shown = 0;
     for scheduled in &script.actions {
         while let Some(ahead) = remaining(scheduled.at, clock.as_ref()) {
             sender.flush()?;
-            // Waiting for the clock is waiting for Ctrl-C.
+            // Returns early on Ctrl-C.
             if shutdown.wait(ahead).is_some() {
                 break;
             }
@@ -105,32 +100,32 @@ pub fn send(
                 sent.events += 1;
                 if *is_scored {
                     sent.expected += 1;
-                    watch.expect(prediction_id, clock.elapsed(), false);
+                    log.expect(prediction_id, clock.elapsed(), false);
                 }
             }
             Action::Outcome(_) => sent.outcomes += 1,
             Action::Bad { .. } => {}
         }
-        sender.play(&scheduled.action)?;
-        shown = show_new(&watch, shown, sent.events, show);
+        sender.send(&scheduled.action)?;
+        shown = show_new(&log, shown, sent.events, show);
     }
     sender.flush()?;
-    let patience = PATIENCE + config.raw.broker.session_timeout;
-    if !shutdown.signal().is_stopped() && !watch.wait_for_open(0, patience) {
-        tracing::warn!("{}", unanswered(rows.iter().any(|row| !row.event_id.is_empty())));
+    let idle_max = IDLE_MAX + config.raw.broker.session_timeout;
+    if !shutdown.signal().is_stopped() && !log.wait_for_open(0, idle_max) {
+        tracing::warn!("{}", missing_predictions(rows.iter().any(|row| !row.event_id.is_empty())));
     }
-    show_new(&watch, shown, sent.events, show);
+    show_new(&log, shown, sent.events, show);
     shutdown.signal().stop();
     for thread in threads {
-        thread.join().map_err(|_| anyhow::anyhow!("a watching thread panicked"))?;
+        thread.join().map_err(|_| anyhow::anyhow!("a thread that reads predictions panicked"))?;
     }
-    let log = watch.lock();
+    let log = log.lock();
     sent.predicted = log.answered;
-    sent.latencies = log.seen.iter().filter_map(|seen| seen.latency).collect();
+    sent.latencies = log.received.iter().filter_map(|received| received.latency).collect();
     Ok(sent)
 }
 
-/// Everything happens now, whatever times the table has.
+/// Events happen now, whatever event times the table has.
 fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySettings {
     ReplaySettings {
         seed: Seed(settings.seed),
@@ -147,29 +142,31 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySet
     }
 }
 
-fn unanswered(has_ids: bool) -> &'static str {
+fn missing_predictions(has_ids: bool) -> &'static str {
     if has_ids {
-        "some predictions did not come: is `foretell run` running? events with the table's ids that were sent within \
-         [events] duplicates_within are repeats, and are not predicted again"
+        "some predictions are missing: is `foretell run` running? events whose ids were sent before, within [events] \
+         duplicates_within, are repeats and are not predicted again"
     } else {
-        "some predictions did not come: is `foretell run` running?"
+        "some predictions are missing: is `foretell run` running?"
     }
 }
 
+/// Time until the clock reaches `at`; `None` if it has.
 fn remaining(at: EventTime, clock: &dyn Clock) -> Option<Duration> {
     let ahead = at.since(EventTime(clock.now().0));
     (!ahead.is_zero()).then_some(ahead)
 }
 
+/// Shows the awaited predictions after the first `shown`. Returns the number of predictions received so far.
 fn show_new(
-    watch: &io::Watch,
+    log: &PredictionLog,
     shown: usize,
     events: usize,
-    show: &mut dyn FnMut(&Seen, usize),
+    show: &mut dyn FnMut(&ReceivedPrediction, usize),
 ) -> usize {
-    let new: Vec<Seen> = watch.lock().seen[shown..].to_vec();
-    let ours = new.iter().filter(|seen| seen.latency.is_some());
-    ours.for_each(|seen| show(seen, events));
+    let new: Vec<ReceivedPrediction> = log.lock().received[shown..].to_vec();
+    let awaited = new.iter().filter(|received| received.latency.is_some());
+    awaited.for_each(|received| show(received, events));
     shown + new.len()
 }
 
@@ -194,7 +191,7 @@ mod tests {
         label = "out"
     "#;
 
-    /// Respondent, event id and event time of each event that is sent of `table`.
+    /// Respondent, event id and event time of each event that is sent for `table`.
     fn sent(table: &str) -> Vec<(String, String, i64)> {
         let folder = tempfile::tempdir().unwrap();
         let avsc = r#"{"type":"record","name":"R","fields":[
@@ -211,14 +208,14 @@ mod tests {
         let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
         let start = EventTime(1_790_000_000_000);
         let codec = cluster.sample_codec(&config).unwrap();
-        let mut form = EventForm::new(&config, codec, &rows, ("send", start)).unwrap();
+        let mut factory = EventFactory::new(&config, codec, &rows, "send", start).unwrap();
         let settings = SendSettings {
             rate: 1.0,
             limit: None,
             outcome_delay_max: Duration::from_secs(1),
             seed: 1,
         };
-        let script = Script::of(&rows, &mut form, &live(&config, &settings, start));
+        let script = Script::of(&rows, &mut factory, &live(&config, &settings, start));
         let events = script.actions.into_iter().filter_map(|scheduled| match scheduled.action {
             Action::Event { event, .. } => {
                 Some((event.respondent_id, event.event_id, event.event_time.0 - start.0))
@@ -230,14 +227,14 @@ mod tests {
 
     #[test]
     fn ids_of_the_table_are_sent_and_its_times_are_not() {
-        let told = |who: &str, id: &str, at| (who.to_owned(), id.to_owned(), at);
+        let event = |who: &str, id: &str, at| (who.to_owned(), id.to_owned(), at);
         let events = sent("who,id,at,age,out\n7,a,1600000000000,3,no\n8,b,1600000000001,4,yes\n");
-        assert_eq!(events, [told("7", "a", 1_000), told("8", "b", 2_000)]);
-        // Of a respondent who comes back, events without an id of the table's are told apart.
+        assert_eq!(events, [event("7", "a", 1_000), event("8", "b", 2_000)]);
+        // A respondent has two rows: their events get distinct ids.
         let events = sent("who,age,out\n7,3,no\n7,4,yes\n");
         assert!(events.iter().all(|(who, ..)| who == "7") && events.len() == 2, "{events:?}");
         assert_ne!(events[0].1, events[1].1);
-        // And without any, they are made up.
+        // Without ids in the table, respondents are generated.
         let events = sent("age,out\n3,no\n4,yes\n");
         assert_ne!(events[0].0, events[1].0);
     }

@@ -10,39 +10,41 @@ use crate::{
         demo::{self, DemoSettings, Report},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, numbers, progress::Progress},
+    cli::{Global, Sets, numbers, print, progress::Progress},
 };
 
-/// Runs the whole loop in this process: makes a first model, plays the table of [data.play] (or else of
-/// [data.initial]) as live questionnaires with delayed outcomes and some bad input, retrains and swaps models
-/// meanwhile, and then examines the topics. Fails if one prediction is missing, doubled, or made by another model
-/// than announced. It says how it fits event times and learning.retrain_after to the data, which rows it could not have
-/// scored, and what it could not check. A table without a header names its columns in `columns`.
+/// Run everything in one process, with an embedded broker, and check the result.
+///
+/// It trains a first model, sends the table of [data.play] (or of [data.initial], if there is none) as live
+/// questionnaires with delayed outcomes and some bad input, and retrains and replaces the model meanwhile. Then it reads
+/// all topics and checks them. It fails if a prediction is missing, doubled, or was not made by the model that it names.
+/// It prints how it adapts event times and learning.retrain_after to the table, which rows are not scored, and what it
+/// could not check. If the first line of a table does not name the columns, set `columns`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell demo --config deploy/adult/foretell.toml
   foretell demo --json | python3 -m json.tool
-  foretell demo --keep-running          then, in another terminal:
+  foretell demo --keep-running          keep it running, and in another terminal:
     curl -s localhost:8000/api/v1/status
-    curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", \"completed\": true, …}'")]
+    curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", …}'")]
 pub(super) struct Demo {
-    /// Prints one JSON object on standard output, and nothing else there.
+    /// Print one JSON object on standard output, and nothing else.
     #[arg(long)]
     json: bool,
-    /// Stays up after the report, for curl, until Ctrl-C.
+    /// Keep serving HTTP after the report, until Ctrl-C.
     #[arg(long)]
     keep_running: bool,
-    /// Respondents a second; 0 is as fast as it goes.
+    /// Respondents per second; 0 is as fast as possible.
     #[arg(long, default_value_t = 600.0, value_parser = numbers::rate_or_zero, allow_negative_numbers = true)]
     rate: f64,
-    /// Respondents in all, if not the whole table.
+    /// Send only the first rows of the table, one respondent each.
     #[arg(long, value_parser = numbers::at_least_one, allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// Where chance comes from.
+    /// Random seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Time for tuning the first model, in place of the configuration's.
+    /// Time for tuning the first model, in seconds. It replaces [tuning] time.
     #[arg(long, default_value_t = 12, value_parser = numbers::seconds, allow_negative_numbers = true)]
     tuning_seconds: u64,
     #[command(flatten)]
@@ -58,26 +60,16 @@ impl Demo {
         let _signals = shutdown::stop_when_asked(&shutdown)?;
         let settings = DemoSettings { rate: self.rate, limit: self.limit, seed: self.seed };
         let mut progress = Progress::new();
-        let played = demo::run(&config, &clock, &shutdown, &settings, &mut progress);
+        let result = demo::run(&config, &clock, &shutdown, &settings, &mut progress);
         progress.finish();
-        let (report, instance) = played?;
-        self.print(&report)?;
+        let (report, instance) = result?;
+        print(&if self.json { serde_json::to_string(&report)? } else { table(&report) });
         if self.keep_running {
             progress.line(&format!("serving on http://{} until Ctrl-C", instance.address));
             tracing::info!(reason = ?shutdown.wait_until_asked(), "stopping");
         }
         instance.stop()?;
         Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-
-    #[expect(clippy::print_stdout, reason = "the command's result")]
-    fn print(&self, report: &Report) -> anyhow::Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string(report)?);
-        } else {
-            println!("{}", table(report));
-        }
-        Ok(())
     }
 }
 
@@ -114,7 +106,7 @@ fn table(report: &Report) -> String {
     row("seconds", format!("{:.1}", report.seconds));
     lines.push(String::new());
     lines.push(
-        "model         training  predictions  AUC live  log loss live (scored, then learned from)"
+        "model         training  predictions  live AUC  live log loss (scored before it was learned from)"
             .to_owned(),
     );
     for model in &report.models {

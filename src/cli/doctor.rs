@@ -9,28 +9,30 @@ use crate::{
         check_result::{CheckResult, Report},
         doctor,
     },
-    cli::{Global, Sets, progress},
+    cli::{Global, Sets, print, progress},
     config::Config,
 };
 
-/// Looks at everything that a start needs, and says what to fix: the configuration, the broker (TLS, passwords,
-/// limits, rights), transactions, topics, groups and their lag, the registry and its schemas, the model, the
-/// HTTP address.
+/// Check everything that `foretell run` needs, and say what to fix.
 ///
-/// One line a check: `ok`, `warning` (it works, but see to it; or it could not be looked at) or `FAILED`, with
-/// what to do. It ends with 0 if nothing failed, with 1 if something did. It changes nothing: it makes no topics,
-/// no groups and no schemas, and writes no records (so whether it may write to a topic, it can't tell). The
-/// broker remembers one transactional id, `<application>-doctor`.
+/// The checks are of the configuration, the broker (TLS, credentials, limits, rights), transactions, topics, consumer
+/// groups and their lag, the registry and its schemas, the model, and the HTTP address.
+///
+/// Each check prints one line: `ok`, `warning` (it works, but needs attention; or it could not be checked) or `FAILED`,
+/// with what was found and what to do. The command ends with 0 if nothing failed, else with 1. It changes nothing: no
+/// topic, group, schema or record. So it cannot check the right to write to a topic. The broker keeps one transactional
+/// id, `<application>-doctor`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  foretell doctor                                   before the first `init`, and whenever something is odd
+  foretell doctor                     before the first `init`, and whenever something does not work
   foretell doctor --json | jq '.checks[] | select(.status != \"ok\")'
-  foretell doctor --set broker.bootstrap_servers=kafka:9093 --set broker.properties.security.protocol=SSL")]
+  foretell doctor --set broker.bootstrap_servers=kafka:9093 \\
+      --set broker.properties.security.protocol=SSL")]
 pub(super) struct Doctor {
-    /// Prints one JSON object on standard output, and nothing else there.
+    /// Print one JSON object on standard output, and nothing else.
     ///
-    /// It is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
+    /// Its form is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -39,31 +41,22 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
-        // What librdkafka complains of is told by a finding.
+        // Problems of librdkafka are in the check results.
         global.log("error,librdkafka=off")?;
-        let mut tell = |finding: &CheckResult| {
+        let mut show = |result: &CheckResult| {
             if !self.json {
-                print(&finding.to_string());
+                print(&result.to_string());
             }
         };
         let report = match Config::load(&global.config, &global.sets) {
-            Ok(config) => doctor::examine(&config, &mut tell),
+            Ok(config) => doctor::examine(&config, &mut show),
             Err(error) => {
-                let finding = doctor::unreadable(progress::one_line(&error.into()));
-                tell(&finding);
-                Report::of(vec![finding])
+                let failed = doctor::invalid_configuration(progress::one_line(&error.into()));
+                show(&failed);
+                Report::of(vec![failed])
             }
         };
-        if self.json {
-            print(&serde_json::to_string(&report)?);
-        } else {
-            print(&report.to_string());
-        }
+        print(&if self.json { serde_json::to_string(&report)? } else { report.to_string() });
         Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print(line: &str) {
-    println!("{line}");
 }

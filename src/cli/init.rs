@@ -11,24 +11,24 @@ use crate::{
         init::{self, FirstModel},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, progress::Progress},
+    cli::{Global, Sets, print, progress::Progress},
 };
 
-/// Makes what is missing, and leaves alone what is there: run it again at any time, also after it was
-/// interrupted.
+/// Create topics, register schemas and train the first model.
 ///
-/// The table of [data.initial] is CSV, perhaps gzipped: path, label (the column that holds it), and, if its first line does
-/// not name the columns, their names in `columns` (an empty name is a column that is not used). It is looked at before
-/// anything is written.
+/// It also writes the initial examples, of the table in [data.initial], into the training log. What exists already is
+/// left as it is, so you can run it again at any time, also after it was interrupted.
+///
+/// The table is checked before anything is written. It is a CSV file, which may be gzipped: set `path`, `label` (the
+/// column with the outcome) and, if the first line does not name the columns, `columns` (an empty name skips a column).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell init
   foretell init --set tuning.trials=50 --set tuning.time=10m
-  foretell init --force          a new first model, building on the trials of the study so far; of another
-                                 table, if [data.initial] names one by now")]
+  foretell init --force          train another first model; it reuses the trials so far")]
 pub(super) struct Init {
-    /// Makes a new first model even where one serves; initial data of another table replace those in the training log.
+    /// Train a new first model although one serves. If [data.initial] has changed, it replaces the initial examples.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -46,25 +46,22 @@ impl Init {
         let first = init::init(&config, &cluster, &clock, &shutdown, self.force, &mut progress);
         progress.finish();
         if let Some(first) = first? {
-            print(&first);
+            print(&summary(&first));
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print(first: &FirstModel) {
-    println!("first model {}, the best of {} trials", first.version, first.trials);
-    if let Some(evaluation) = &first.evaluation {
-        let number =
-            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-        println!(
-            "on the {} rows of [data.play], which it has never seen: AUC {}, log loss {}, accuracy {}, F1 {}",
-            evaluation.examples,
-            number(evaluation.auc),
-            number(evaluation.log_loss),
-            number(evaluation.accuracy),
-            number(evaluation.f1),
-        );
-    }
+fn summary(first: &FirstModel) -> String {
+    let model = format!("first model {}, the best of {} trials", first.version, first.trials);
+    let Some(evaluation) = &first.evaluation else { return model };
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+    format!(
+        "{model}\non the {} rows of [data.play], which it was not trained with: AUC {}, log loss {}, accuracy {}, F1 {}",
+        evaluation.examples,
+        number(evaluation.auc),
+        number(evaluation.log_loss),
+        number(evaluation.accuracy),
+        number(evaluation.f1),
+    )
 }

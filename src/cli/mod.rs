@@ -1,4 +1,4 @@
-//! The command line: one file a command, and the only place that prints.
+//! The command line: one file per command. Only this module prints.
 
 mod demo;
 mod doctor;
@@ -24,9 +24,9 @@ use crate::{
 
 /// Score now, learn from what happens: real-time machine learning on Kafka.
 ///
-/// Foretell reads Avro events, scores each the moment it arrives, publishes the prediction, waits for the
-/// true outcome, joins the two, and retrains and swaps its model without ever pausing. A `foretell.toml`
-/// and an Avro schema say all that is yours.
+/// Foretell reads Avro events from Kafka or Redpanda, scores each one as it arrives, and publishes the prediction. It
+/// joins the prediction with the outcome, which comes later, learns from such examples, and replaces its model while
+/// it runs. You write a `foretell.toml` and an Avro schema of your events; start with `deploy/adult` as an example.
 #[derive(Parser)]
 #[command(version, propagate_version = true, after_help = EXAMPLES)]
 struct Cli {
@@ -34,48 +34,49 @@ struct Cli {
     command: Command,
     #[command(flatten)]
     global: Global,
-    // Before the command and after it are two arguments: of a global one, clap would keep only the latter's values.
-    /// Sets a key of the configuration, such as `broker.bootstrap_servers=kafka:9092`; repeatable.
+    // Two arguments, before and after the command: of one global argument, clap would drop the values before the command.
+    /// Set a key of the configuration, such as `broker.bootstrap_servers=kafka:9092`; repeatable.
     #[arg(id = "sets before the command", long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
 }
 
-/// What may be said of a key after the command.
+/// `--set` after the command.
 #[derive(Args)]
 struct Sets {
-    /// Sets a key of the configuration, such as `broker.bootstrap_servers=kafka:9092`; repeatable.
+    /// Set a key of the configuration, such as `broker.bootstrap_servers=kafka:9092`; repeatable.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  foretell demo --config deploy/adult/foretell.toml    the whole loop in one process, no broker needed
-  foretell init                                        topics, schemas, and a first model, tuned
-  foretell run                                         score and learn, until Ctrl-C
-  foretell send --rate 50                              play a table as live events, show what comes back
-  foretell doctor                                      is everything there, and may we use it? what to fix
-  foretell schema check                                may these schemas be deployed? also register, diff, evolve
+  foretell demo -c deploy/adult/foretell.toml    run everything in one process, without a broker
+  foretell doctor                                check the configuration, the broker, the registry
+  foretell init                                  create topics, register schemas, train a model
+  foretell run                                   score and learn until Ctrl-C
+  foretell send --rate 50                        send a table as live events, show predictions
+  foretell schema check                          check schemas before you deploy them
 
-Keys can be set from outside, the last one winning; a secret may also be { file = \"/run/secrets/x\" }:
+Environment variables and --set override keys of the configuration. A secret can be in a file:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
+  foretell run --set 'http.bearer_token={ file = \"/run/secrets/token\" }'
   foretell run --set streams.commit_interval=20ms --set http.bind=0.0.0.0:8000";
 
 #[derive(Args)]
 struct Global {
-    /// The configuration.
+    /// The configuration file.
     #[arg(short, long, global = true, env = "FORETELL_CONFIG", default_value = "foretell.toml")]
     config: PathBuf,
-    /// From before the command and after it, in this order.
+    /// Values of `--set` before the command, then those after it.
     #[arg(skip)]
     sets: Vec<String>,
-    /// Whether the filter is that of the environment.
+    /// Whether `log` comes from the environment.
     #[arg(skip)]
     is_log_from_environment: bool,
-    /// What to log to standard error, such as `info`, or `foretell=debug,librdkafka=warn`.
+    /// Log filter for standard error: a level, or levels by target, such as `foretell=debug,librdkafka=warn`.
     #[arg(long, global = true, env = "FORETELL_LOG", value_name = "FILTER")]
     log: Option<String>,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, global = true, env = "FORETELL_LOG_FORMAT", value_enum, default_value_t)]
     log_format: Format,
 }
@@ -87,17 +88,13 @@ enum Format {
     Json,
 }
 
+// A doc comment on a variant would replace the help of its struct.
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the whole loop in this process, with a broker of its own, and checks what came of it.
     Demo(demo::Demo),
-    /// Makes what is missing: topics, schemas, the training log's head, and a first model, tuned.
     Init(init::Init),
-    /// Scores and learns until it is told to stop (Ctrl-C, SIGTERM).
     Run(run::Run),
-    /// Plays a table as live events and delayed outcomes, and shows the predictions that come back.
     Send(send::Send),
-    /// Looks at everything that a start needs, and says what to fix; it changes nothing.
     Doctor(doctor::Doctor),
     Schema(schema::SchemaCommand),
 }
@@ -116,7 +113,7 @@ impl Command {
 }
 
 impl Cli {
-    /// What was parsed, with what stands on both sides of the command, and where it came from.
+    /// The parsed arguments, with `--set` from both sides of the command.
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut cli = Self::from_arg_matches(matches)?;
         cli.global.sets = cli.sets.iter().chain(&cli.command.sets().sets).cloned().collect();
@@ -127,7 +124,7 @@ impl Cli {
 }
 
 impl Global {
-    /// Logs from here on, then reads the configuration.
+    /// Starts logging, and loads the configuration.
     fn start(&self, default_log: &str) -> anyhow::Result<Config> {
         self.log(default_log)?;
         Ok(Config::load(&self.config, &self.sets)?)
@@ -138,7 +135,7 @@ impl Global {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
-        // An empty variable is one that is not set.
+        // An empty variable counts as not set.
         let wanted = self.log.as_deref().filter(|filter| !filter.trim().is_empty());
         let source = if self.is_log_from_environment { "FORETELL_LOG" } else { "--log" };
         let filter = LogFilter::parse(wanted.unwrap_or(default_log)).context(source)?;
@@ -147,7 +144,7 @@ impl Global {
     }
 }
 
-/// Runs the command of the process's arguments. What goes wrong is one line on standard error.
+/// Runs the command in the arguments of the process. An error is one line on standard error.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::of(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
@@ -168,17 +165,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints the result of a command, or a line of it, on standard output.
+#[expect(clippy::print_stdout, reason = "the result of a command")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn arguments_make_sense() {
+    fn the_definition_of_arguments_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn keys_are_set_before_and_after_the_command() {
+    fn keys_can_be_set_before_and_after_the_command() {
         let check = |line: &str, expected: &[&str]| {
             let cli = Cli::of(&Cli::command().get_matches_from(line.split(' '))).unwrap();
             assert_eq!(cli.global.sets, expected, "{line}");

@@ -1,21 +1,23 @@
-//! Numbers of the command line: those that make sense, and what is said of the others.
+//! Parsers of numbers on the command line, with their bounds.
 
 use std::num::FpCategory;
 
-/// About one respondent in a quarter of an hour: what is slower is a mistake in the unit.
-const LEAST: f64 = 0.001;
+/// About one respondent in a quarter of an hour. A smaller rate is probably meant in another unit.
+const RATE_MIN: f64 = 0.001;
 
-/// How many a second.
+/// A rate per second.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let number = number(text).filter(|number| *number >= LEAST);
-    number.ok_or_else(|| format!("it must be a number from {LEAST} on, such as 0.5 or 20"))
+    let number = number(text).filter(|number| *number >= RATE_MIN);
+    number.ok_or_else(|| format!("it must be a number of at least {RATE_MIN}, such as 0.5 or 20"))
 }
 
-/// How many a second, or 0 for as many as go.
+/// A rate per second, or 0 for no limit.
 pub(super) fn rate_or_zero(text: &str) -> Result<f64, String> {
     let number =
-        number(text).filter(|number| number.classify() == FpCategory::Zero || *number >= LEAST);
-    number.ok_or_else(|| format!("it must be 0, or a number from {LEAST} on, such as 0.5 or 600"))
+        number(text).filter(|number| number.classify() == FpCategory::Zero || *number >= RATE_MIN);
+    number.ok_or_else(|| {
+        format!("it must be 0, or a number of at least {RATE_MIN}, such as 0.5 or 600")
+    })
 }
 
 /// A whole number, 1 or more.

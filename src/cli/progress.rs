@@ -1,4 +1,4 @@
-//! What people see on standard error while something takes long.
+//! Progress on standard error.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::app::{demo::DemoObserver, init::InitObserver};
 use foretell_ml::training::Trial;
 
-/// One bar at a time, with lines above it. Where standard error is no terminal, the lines alone.
+/// One progress bar at a time, with lines above it. If standard error is not a terminal, only the lines are shown.
 pub(super) struct Progress {
     bar: ProgressBar,
     best: f64,
@@ -21,20 +21,20 @@ impl Progress {
         Self { bar, best: f64::INFINITY }
     }
 
-    /// A bar of so many steps in place of the one before.
-    pub(super) fn bar(&mut self, what: &'static str, of: u64) -> &ProgressBar {
-        if self.bar.prefix() != what {
+    /// The bar called `name`. If it is another one than before, it takes that one's place and has `of` steps.
+    pub(super) fn bar(&mut self, name: &'static str, of: u64) -> &ProgressBar {
+        if self.bar.prefix() != name {
             self.bar.finish_and_clear();
             let style = ProgressStyle::with_template(STYLE);
             self.bar = ProgressBar::new(of)
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                .with_prefix(what);
+                .with_prefix(name);
             self.bar.enable_steady_tick(Duration::from_millis(120));
         }
         &self.bar
     }
 
-    #[expect(clippy::print_stderr, reason = "progress is for people")]
+    #[expect(clippy::print_stderr, reason = "progress is shown on standard error")]
     pub(super) fn line(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
@@ -60,15 +60,15 @@ impl InitObserver for Progress {
             log_loss = trial.log_loss,
             iterations = trial.iterations,
             pruned = trial.pruned,
-            "tried"
+            "finished a trial"
         );
     }
 }
 
 impl DemoObserver for Progress {
-    fn played(&mut self, actions: usize, of: usize, predictions: usize) {
+    fn sent(&mut self, actions: usize, of: usize, predictions: usize) {
         let of = u64::try_from(of).unwrap_or(u64::MAX);
-        let bar = self.bar("playing", of);
+        let bar = self.bar("sending", of);
         bar.set_position(u64::try_from(actions).unwrap_or(u64::MAX));
         bar.set_message(format!("{predictions} predictions came back"));
         if bar.position() == of {
@@ -76,20 +76,20 @@ impl DemoObserver for Progress {
         }
     }
 
-    fn waiting(&mut self, what: &str, reached: usize, of: usize) {
+    fn waiting(&mut self, goal: &str, reached: usize, of: usize) {
         let bar = self.bar("waiting", u64::try_from(of).unwrap_or(u64::MAX));
         bar.set_position(u64::try_from(reached).unwrap_or(u64::MAX));
-        bar.set_message(what.to_owned());
+        bar.set_message(goal.to_owned());
     }
 }
 
-/// The last line of a command that failed.
-#[expect(clippy::print_stderr, reason = "errors are for people")]
+/// Prints the error of a command that failed.
+#[expect(clippy::print_stderr, reason = "errors are shown on standard error")]
 pub(super) fn fail(error: &anyhow::Error) {
     eprintln!("error: {}", one_line(error));
 }
 
-/// The error and its causes, without those that a message has told of already.
+/// The error and its causes, without the causes that a message before them contains.
 pub(super) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_reported_once() {
+    fn a_cause_is_shown_once() {
         let check = |messages: &[&str], expected: &str| {
             let mut causes = messages.iter().rev();
             let innermost = anyhow::anyhow!((*causes.next().unwrap()).to_owned());

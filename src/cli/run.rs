@@ -15,15 +15,19 @@ use crate::{
     cli::{Global, Sets, progress::Progress},
 };
 
-/// Scores and learns. Run as many as you like: they share the partitions, and one of them learns.
+/// Score events and learn from outcomes, until Ctrl-C or SIGTERM.
+///
+/// Run `foretell init` first. You can run several instances: they share the partitions of the topics, one of them
+/// trains models, and all of them serve the newest. Each serves health, metrics and an API at [http] bind.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell run
-  foretell run --set application.instance=two --set http.bind=127.0.0.1:8001    a second one on this host
-  foretell run --embedded                                                       with a broker of its own")]
+  foretell run --embedded                     without a broker or a registry
+  foretell run --set application.instance=two --set http.bind=127.0.0.1:8001
+                                              a second instance on this host")]
 pub(super) struct Run {
-    /// A broker and a registry in this process, made ready by `init` first; nothing outlives it.
+    /// Use a broker and a registry inside this process, and run `init` first. Nothing is kept after it ends.
     #[arg(long)]
     embedded: bool,
     #[command(flatten)]

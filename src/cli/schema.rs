@@ -7,26 +7,25 @@ use clap::{Args, Subcommand};
 use crate::{
     app::{
         check_result::{CheckResult, Report},
-        schemas::{self, Difference, Edit, Registered, Version},
+        schemas::{self, Edit, Registered, Version},
     },
-    cli::{Global, Sets},
+    cli::{Global, Sets, print},
     config::Config,
 };
 
-/// Lets schemas evolve: checks files and the registry before a deployment, says what a change means, makes the next
-/// version, registers.
+/// Evolve, compare, check and register schemas.
 ///
-/// A subject is a folder with all the versions that were ever released (`v1.avsc`, `v2.avsc`, …) and a `subject.toml`
-/// that says which of them must be able to read each other (`compatibility = "FULL_TRANSITIVE"`) and what the released
-/// files' digests are. `[events] schema` names the version in use.
+/// A subject has a folder with all released versions of its schema (`v1.avsc`, `v2.avsc`, …) and a `subject.toml` with
+/// the compatibility level (`compatibility = "FULL_TRANSITIVE"`), which decides which versions must be able to read each
+/// other, and the digests of the released files. Set `[events] schema` to the version in use.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell schema evolve schemas/questionnaire-event --add smoker:boolean --rename gender=sex
   foretell schema diff schemas/questionnaire-event/v1.avsc schemas/questionnaire-event/v2.avsc
-  foretell schema check schemas                     the files alone: for CI, and before a commit
-  foretell schema check                             the configuration's schemas, and whether its registry takes them
-  foretell schema register                          on purpose: `foretell run` never registers anything")]
+  foretell schema check schemas      check the files only: in CI, before a commit
+  foretell schema check              check the schemas of the configuration against the registry
+  foretell schema register           register them; `foretell run` never does")]
 pub(super) struct SchemaCommand {
     #[command(subcommand)]
     action: Action,
@@ -40,79 +39,79 @@ enum Action {
     Evolve(Evolve),
 }
 
-/// Checks that schemas keep what they promise; it changes nothing.
+/// Check schema files, or the schemas of the configuration against the registry. Nothing is changed.
 ///
-/// With folders: the files in them. Released files are as they were, every pair of versions that the level speaks of
-/// reads each other (apache-avro and our own resolution have to agree), no alias is lost, and everything is described.
-/// Without: the folder of `[events] schema`, if it is a version in one, and whether the registry takes all the
-/// configuration's schemas. It ends with 0 if nothing failed, with 1 if something did.
+/// With folders, only their files are checked: released files are unchanged, all versions that the level covers read
+/// each other (by apache-avro and by Foretell's own resolution), no alias is lost, and everything has a `doc`. Without
+/// folders, the folder of `[events] schema` is checked, if it is the folder of a subject, and whether the registry
+/// accepts all schemas of the configuration. The command ends with 0 if nothing failed, else with 1.
 #[derive(Args)]
 struct Check {
-    /// A subject's folder, or one that holds such folders.
+    /// Folder of a subject, or a folder with such folders.
     folders: Vec<PathBuf>,
-    /// Prints one JSON object on standard output.
+    /// Print one JSON object on standard output.
     ///
-    /// It is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
+    /// Its form is `{"ok": …, "checks": [{"name", "status", "detail", "fix"}]}`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     sets: Sets,
 }
 
-/// Registers the configuration's schemas: every version, in order, each subject with its level.
+/// Register the schemas of the configuration: every version, in order, and the level of each subject.
 ///
-/// Versions that are there already keep their ids. The event schema's versions are from then on released: their digests
-/// go into `subject.toml`, and they may not change any more.
+/// Registered versions keep their ids. The versions of the event schema are then released: their digests are written
+/// into `subject.toml`, and their files must not change any more.
 #[derive(Args)]
 struct Register {
     #[command(flatten)]
     sets: Sets,
 }
 
-/// Says in words what is different between two schemas, and what it means for readers, writers and the model.
+/// Show what is different between two schemas, and what it means for readers, writers and the model.
 ///
-/// Without files: the registry's newest event schema, and the configuration's.
+/// Without files, the newest event schema of the registry is compared with the one of the configuration.
 #[derive(Args)]
 struct Diff {
-    /// The schema before.
+    /// File of the old schema.
     #[arg(requires = "new")]
     old: Option<PathBuf>,
-    /// The schema after.
+    /// File of the new schema.
     new: Option<PathBuf>,
-    /// The records are no events: nothing is said of models.
+    /// Leave out what a change does to models: the records are not events.
     #[arg(long)]
     no_model: bool,
-    /// Prints one JSON object on standard output.
+    /// Print one JSON object on standard output.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     sets: Sets,
 }
 
-/// Makes the next version of a subject, a draft, and says what it means.
+/// Write the next version of a schema as a draft, and show what the change means.
 ///
-/// New fields are nullable and null by default; a renamed field keeps its old name as an alias. Where the newest version
-/// is a draft already, that is changed. Nothing is written if the level does not allow it.
+/// New fields are nullable and null by default. A renamed field keeps its old name as an alias. If the newest version is
+/// a draft, it is changed instead. Nothing is written if the level forbids the change.
 #[derive(Args)]
 struct Evolve {
-    /// The subject's folder.
+    /// Folder of the subject.
     folder: PathBuf,
-    /// A new field; TYPE is a name such as `string`, or JSON.
+    /// Add a field. TYPE is a name such as `string`, or JSON.
     #[arg(long, value_name = "NAME:TYPE", value_parser = add)]
     add: Vec<Edit>,
-    /// Another name for a field.
+    /// Rename a field.
     #[arg(long, value_name = "OLD=NEW", value_parser = rename)]
     rename: Vec<Edit>,
-    /// Another type for a field.
+    /// Change the type of a field.
     #[arg(long, value_name = "NAME:TYPE", value_parser = retype)]
     retype: Vec<Edit>,
-    /// A field less.
+    /// Remove a field.
     #[arg(long, value_name = "NAME", value_parser = remove)]
     remove: Vec<Edit>,
-    /// What a field is, in a sentence.
+    /// Set the description of a field.
     #[arg(long, value_name = "NAME=SENTENCE", value_parser = describe)]
     doc: Vec<Edit>,
-    /// Shows the schema on standard output, and writes nothing.
+    /// Print the schema on standard output, and write nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -142,23 +141,23 @@ impl SchemaCommand {
 
 impl Check {
     fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
-        let mut found = Vec::new();
-        let mut tell = |finding: CheckResult| {
+        let mut results = Vec::new();
+        let mut show = |result: CheckResult| {
             if !self.json {
-                print(&finding.to_string());
+                print(&result.to_string());
             }
-            found.push(finding);
+            results.push(result);
         };
         for folder in &self.folders {
             for history in schemas::histories(folder)? {
-                history.check().into_iter().for_each(&mut tell);
+                history.check().into_iter().for_each(&mut show);
             }
         }
         if self.folders.is_empty() {
             let config = Config::load(&global.config, &global.sets)?;
-            schemas::check_registry(&config, &mut tell)?;
+            schemas::check_registry(&config, &mut show)?;
         }
-        let report = Report::of(found);
+        let report = Report::of(results);
         print(&if self.json { serde_json::to_string(&report)? } else { report.to_string() });
         Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -167,12 +166,12 @@ impl Check {
 impl Register {
     fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = Config::load(&global.config, &global.sets)?;
-        let mut tell = |Registered { subject, level, ids, new }: Registered| {
+        let mut show = |Registered { subject, level, ids, new }: Registered| {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let level = level.unwrap_or("no level of its own");
             print(&format!("{subject}: ids {}, {new} of them new; {level}", ids.join(", ")));
         };
-        schemas::register(&config, &mut tell)?;
+        schemas::register(&config, &mut show)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -201,7 +200,7 @@ impl Evolve {
         let histories = schemas::histories(&self.folder)?;
         let [history] = histories.as_slice() else {
             anyhow::bail!(
-                "{} holds {} subjects: name one of them",
+                "{} holds {} subjects: name the folder of one",
                 self.folder.display(),
                 histories.len()
             );
@@ -210,7 +209,7 @@ impl Evolve {
         let edits: Vec<Edit> = lists.into_iter().flatten().cloned().collect();
         anyhow::ensure!(
             !edits.is_empty(),
-            "nothing is to be changed: see `foretell schema evolve --help`"
+            "there is nothing to change: see `foretell schema evolve --help`"
         );
         let next = schemas::evolve(history, &edits)?;
         let before = history.newest();
@@ -222,65 +221,57 @@ impl Evolve {
         let problems = problems(history, &next);
         anyhow::ensure!(
             problems.is_empty(),
-            "{} does not allow this, and nothing was written: {}",
+            "{} does not allow this; nothing was written: {}",
             history.level.name(),
             problems.join("; ")
         );
         next.write()?;
-        print(&difference_of(&difference, &next));
+        let path = next.path.display();
+        print(&format!(
+            "{difference}\n{path} is a draft: you can change it until `foretell schema register`"
+        ));
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// What the next version would break that the folder promises; what it lacks in words can still be added.
+/// Failed checks of the history with `next`. A missing `doc` is allowed in a draft.
 fn problems(history: &schemas::History, next: &Version) -> Vec<String> {
     let mut after = history.clone();
     after.versions.retain(|version| version.number < next.number);
     after.versions.push(next.clone());
-    let failed = after.check().into_iter().filter(|finding| finding.fix.is_some());
-    let failed = failed.filter(|finding| !finding.name.ends_with(" docs"));
-    failed.map(|finding| finding.detail).collect()
+    let failed = after.check().into_iter().filter(|result| result.fix.is_some());
+    let failed = failed.filter(|result| !result.name.ends_with(" docs"));
+    failed.map(|result| result.detail).collect()
 }
 
-fn difference_of(difference: &Difference, next: &Version) -> String {
-    format!(
-        "{difference}\n{} is a draft: change it as you like, until `foretell schema register`",
-        next.path.display()
-    )
-}
-
-fn pair(text: &str, between: char) -> Result<(String, String), String> {
+/// The texts before and after the first `separator`.
+fn split(text: &str, separator: char) -> Result<(String, String), String> {
     let (left, right) =
-        text.split_once(between).ok_or_else(|| format!("there is no {between:?} in it"))?;
+        text.split_once(separator).ok_or_else(|| format!("it must contain {separator:?}"))?;
     let (left, right) = (left.trim(), right.trim());
     if left.is_empty() || right.is_empty() {
-        return Err(format!("something is missing beside {between:?}"));
+        return Err(format!("it needs text on both sides of {separator:?}"));
     }
     Ok((left.to_owned(), right.to_owned()))
 }
 
 fn add(text: &str) -> Result<Edit, String> {
-    pair(text, ':').map(|(name, kind)| Edit::Add { name, kind })
+    split(text, ':').map(|(name, kind)| Edit::Add { name, kind })
 }
 
 fn rename(text: &str) -> Result<Edit, String> {
-    pair(text, '=').map(|(from, to)| Edit::Rename { from, to })
+    split(text, '=').map(|(from, to)| Edit::Rename { from, to })
 }
 
 fn retype(text: &str) -> Result<Edit, String> {
-    pair(text, ':').map(|(name, kind)| Edit::Retype { name, kind })
+    split(text, ':').map(|(name, kind)| Edit::Retype { name, kind })
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
+#[expect(clippy::unnecessary_wraps, reason = "the type that clap expects of a parser")]
 fn remove(text: &str) -> Result<Edit, String> {
     Ok(Edit::Remove { name: text.to_owned() })
 }
 
 fn describe(text: &str) -> Result<Edit, String> {
-    pair(text, '=').map(|(name, doc)| Edit::Describe { name, doc })
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print(line: &str) {
-    println!("{line}");
+    split(text, '=').map(|(name, doc)| Edit::Describe { name, doc })
 }

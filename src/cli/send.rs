@@ -8,34 +8,35 @@ use crate::{
     app::{
         self,
         cluster::Cluster,
-        replay::io::Seen,
+        replay::{self, io::ReceivedPrediction},
         send::{self, SendSettings},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, numbers, progress::Progress},
+    cli::{Global, Sets, numbers, print, progress::Progress},
 };
 
-/// Plays the table of [data.play] as live events and delayed outcomes, and shows the predictions that come
-/// back. It needs a `foretell run` somewhere.
+/// Send the table of [data.play] as live events and delayed outcomes, and show the predictions.
+///
+/// Start `foretell run` first. The command ends with 0 if every event that is complete was predicted, else with 1.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   foretell send --limit 20
   foretell send --rate 200 --outcome-delay 2m --quiet")]
 pub(super) struct Send {
-    /// Respondents a second.
+    /// Respondents per second.
     #[arg(long, default_value_t = 5.0, value_parser = numbers::rate, allow_negative_numbers = true)]
     rate: f64,
-    /// Respondents in all, if not the whole table.
+    /// Send only the first rows of the table, one respondent each.
     #[arg(long, value_parser = numbers::at_least_one, allow_negative_numbers = true)]
     limit: Option<usize>,
-    /// The longest that an outcome takes, such as `30s` or `2m`.
+    /// Maximum delay of an outcome after its event, such as `30s` or `2m`. Delays are random up to it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     outcome_delay: Duration,
-    /// Where chance comes from: the same seed sends the same.
+    /// Random seed. The same seed and table give the same events and outcomes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only the summary.
+    /// Print only the summary.
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
@@ -62,9 +63,9 @@ impl Send {
         };
         let rows = u64::try_from(self.limit.unwrap_or(0)).unwrap_or(0);
         let mut progress = Progress::new();
-        let mut show = |seen: &Seen, events: usize| {
+        let mut show = |received: &ReceivedPrediction, events: usize| {
             if !self.quiet {
-                print(seen);
+                print(&line(received));
             } else if rows > 0 {
                 progress.bar("sending", rows).set_position(u64::try_from(events).unwrap_or(0));
             }
@@ -72,37 +73,33 @@ impl Send {
         let sent = send::send(&config, &cluster, &clock, &shutdown, &settings, &mut show);
         progress.finish();
         let sent = sent?;
-        summarize(&sent);
-        let is_whole = sent.predicted == sent.expected;
-        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        print(&summary(&sent));
+        let is_complete = sent.predicted == sent.expected;
+        Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print(seen: &Seen) {
-    let prediction = &seen.prediction;
-    let chosen = prediction.probabilities.iter().find(|class| class.label == prediction.label);
-    println!(
+fn line(received: &ReceivedPrediction) -> String {
+    let prediction = &received.prediction;
+    let predicted = prediction.probabilities.iter().find(|class| class.label == prediction.label);
+    format!(
         "{:<28} {:>12}  p = {:.3}  model {}  {:>6.1} ms",
         prediction.respondent_id,
         prediction.label,
-        chosen.map_or(f64::NAN, |class| class.probability),
+        predicted.map_or(f64::NAN, |class| class.probability),
         prediction.model_version,
-        seen.latency.unwrap_or_default().as_secs_f64() * 1e3,
-    );
+        received.latency.unwrap_or_default().as_secs_f64() * 1e3,
+    )
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn summarize(sent: &send::Sent) {
+fn summary(sent: &send::Sent) -> String {
     let mut latencies = sent.latencies.clone();
     latencies.sort();
     let percentile = |percent: usize| {
-        let rank = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
-        latencies
-            .get(rank)
-            .map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
+        let latency = replay::percentile(&latencies, percent);
+        latency.map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
     };
-    println!(
+    format!(
         "{} events and {} outcomes sent, {} of {} predictions came back (p50 {}, p99 {})",
         sent.events,
         sent.outcomes,
@@ -110,5 +107,5 @@ fn summarize(sent: &send::Sent) {
         sent.expected,
         percentile(50),
         percentile(99),
-    );
+    )
 }

@@ -1,4 +1,4 @@
-//! `/api/v1`: how this instance is, and records of clients into the stream.
+//! `/api/v1`: the status of this instance, and outcomes from clients.
 
 use axum::{
     Json as JsonBody,
@@ -23,17 +23,17 @@ pub(super) async fn status(
     State(state): State<HttpState>,
     parameters: Parameters,
 ) -> Result<JsonBody<Snapshot>, HttpError> {
-    parameters.only(&[])?;
+    parameters.check(&[])?;
     Ok(JsonBody(state.overview.snapshot()))
 }
 
-/// `POST /api/v1/outcomes`: one, or an array of them.
+/// `POST /api/v1/outcomes`: one outcome, or an array.
 pub(super) async fn outcomes(
     State(state): State<HttpState>,
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
-    parameters.only(&[])?;
+    parameters.check(&[])?;
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
     let gateway = &state.gateway;
@@ -54,10 +54,10 @@ pub(super) async fn outcomes(
     Ok((StatusCode::ACCEPTED, JsonBody(accepted)).into_response())
 }
 
-/// The most that one request may bring: what a body of 1 MiB holds, at 1 KiB each.
+/// Maximum number of items in a request: a body of 1 MiB with items of 1 KiB.
 const ITEMS_MAX: usize = 1000;
 
-/// Writes each of `items` that is right, and says of each what became of it: 202 if all were written, else 207.
+/// Writes the valid ones of `items`, and answers with a result for each: 202 if all were written, else 207.
 pub(super) async fn write_each(
     gateway: &Gateway,
     items: &[Json],
@@ -65,10 +65,11 @@ pub(super) async fn write_each(
     enter: impl Fn(&Json, Option<&str>) -> Result<(OutputRecord, Json), GatewayError>,
 ) -> Result<Response, HttpError> {
     if items.is_empty() || items.len() > ITEMS_MAX {
-        let message = format!("an array has 1 to {ITEMS_MAX} items, and this one {}", items.len());
+        let message =
+            format!("an array must have 1 to {ITEMS_MAX} items, and this one has {}", items.len());
         return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
     }
-    // All are queued before one is waited for, so that they are written together.
+    // All are queued before the first wait, so that they are written together.
     let mut queued = Vec::new();
     for (number, item) in items.iter().enumerate() {
         let key = key.map(|key| format!("{key}-{number}"));
@@ -91,26 +92,25 @@ pub(super) async fn write_each(
     Ok((status, JsonBody(json!({ "results": results }))).into_response())
 }
 
-/// Queues `record`; the future ends when the broker has it.
+/// Queues `record`. The future resolves when the broker has acknowledged it.
 pub(super) fn write(
     gateway: &Gateway,
     record: OutputRecord,
 ) -> Result<impl Future<Output = Result<(), HttpError>> + use<>, HttpError> {
-    let (tell, told) = oneshot::channel();
-    // A client that went away is told nothing.
-    gateway.write(record, Box::new(move |written| drop(tell.send(written))))?;
-    Ok(async move { Ok(told.await.map_err(|_| stopping())??) })
+    let (sender, written) = oneshot::channel();
+    // The receiver is gone if the client disconnected.
+    gateway.write(record, Box::new(move |result| drop(sender.send(result))))?;
+    Ok(async move { Ok(written.await.map_err(|_| stopping())??) })
 }
 
-/// The thread that was to answer is gone.
+/// The error if the thread that answers has ended.
 pub(super) fn stopping() -> HttpError {
     GatewayError::Busy("the instance is stopping: try again").into()
 }
 
-/// Longer ones are nobody's.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The client's name for this request, the same when it is sent again
+/// The `Idempotency-Key` that a client sends again with a repeated request
 /// (<https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header>): a string in quotes, or without.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, HttpError> {
     let mut given = headers.get_all("idempotency-key").iter();
@@ -126,7 +126,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Htt
         (Some(key), None) => Ok(Some(key.to_owned())),
         (_, _) => {
             let message = format!(
-                "the header Idempotency-Key must be there once, with 1 to {KEY_BYTES_MAX} plain characters"
+                "the header Idempotency-Key must occur once, and have 1 to {KEY_BYTES_MAX} characters without \" and \\"
             );
             Err(HttpError::new(StatusCode::BAD_REQUEST, message))
         }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idempotency_keys() {
+    fn idempotency_keys_are_parsed() {
         let check = |values: &[&str], expected: Option<Option<&str>>| {
             let mut headers = HeaderMap::new();
             for value in values {

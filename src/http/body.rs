@@ -1,4 +1,4 @@
-//! Bodies: JSON by its content type, of a bounded size, within a bounded time.
+//! Request bodies: JSON by content type, with a bounded size, within a timeout.
 
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
@@ -11,22 +11,24 @@ use serde_json::Value as Json;
 
 use crate::http::error::HttpError;
 
-/// One event is small; a megabyte is a questionnaire of ten thousand questions, or a thousand small events.
+/// A megabyte is a questionnaire of ten thousand questions, or a thousand small events.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// How much of a body that is too large is read all the same, and thrown away: a client that sends has no ear for an
-/// answer before it is done.
-const THROWN_AWAY_MAX: usize = 16 << 20;
+/// Bound up to which a body that is too large is read and discarded: many clients read no response before they have sent
+/// the whole body.
+const DISCARDED_MAX: usize = 16 << 20;
 
-/// The JSON in `request`.
+/// Reads the JSON in the body.
 ///
 /// # Errors
 /// 415, 413, 408 or 400.
 pub(super) async fn json(request: Request, within: Duration) -> Result<Json, HttpError> {
     check_type(request.headers())?;
     let Ok(bytes) = tokio::time::timeout(within, read(request)).await else {
-        let message =
-            format!("the body did not come within {} s: [http] read_timeout", within.as_secs_f64());
+        let message = format!(
+            "the body was not complete within {} s ([http] read_timeout)",
+            within.as_secs_f64()
+        );
         return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message)
             .with_header(header::CONNECTION, "close"));
     };
@@ -42,29 +44,29 @@ async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
         HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    // Who asks whether to send has not begun.
-    let asks_first = head.headers.contains_key(header::EXPECT);
-    if announced > if asks_first { BODY_BYTES_MAX } else { THROWN_AWAY_MAX } {
+    // A client that sends `Expect` waits for an answer before it sends the body.
+    let expects_answer = head.headers.contains_key(header::EXPECT);
+    if announced > if expects_answer { BODY_BYTES_MAX } else { DISCARDED_MAX } {
         return Err(too_large());
     }
     let (mut bytes, mut size) = (Vec::new(), 0);
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|error| {
-            HttpError::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))
+            HttpError::new(StatusCode::BAD_REQUEST, format!("the body is incomplete: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
         if size <= BODY_BYTES_MAX {
             bytes.extend_from_slice(&data);
-        } else if size > THROWN_AWAY_MAX {
+        } else if size > DISCARDED_MAX {
             break;
         }
     }
     if size > BODY_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
-/// A page of a browser's can send other types to anybody without asking first. Without a type it can too, but then it
-/// says where it comes from, so that only what is no browser may leave it out.
+/// Requires JSON. A page in a browser can send some other types to any site without a CORS preflight. It can also send no
+/// type, but then with an `Origin`, so that only other clients may leave the type out.
 fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
     let is_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
     let mut given = headers.get_all(header::CONTENT_TYPE).iter();
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types() {
+    fn content_types_are_checked() {
         let check = |kinds: &[&str], origin: Option<&str>, expected: bool| {
             let mut headers = HeaderMap::new();
             for kind in kinds {

@@ -1,5 +1,5 @@
-//! What a caller is told when something can't be done: a status, and `{"error": …}`. Every error under the router
-//! comes out of here, those of axum's extractors, of unknown paths and of panics too.
+//! Error responses: a status and `{"error": …}`. All errors of the router have this form, also those of axum's extractors,
+//! of unknown paths and of panics.
 
 use std::{
     any::Any,
@@ -24,7 +24,7 @@ use crate::processors::gateway::GatewayError;
 pub(super) struct HttpError {
     status: StatusCode,
     headers: Vec<(HeaderName, &'static str)>,
-    /// Its fields, `error` first.
+    /// Fields of the body, `error` first.
     body: Vec<(String, Value)>,
 }
 
@@ -34,7 +34,7 @@ impl HttpError {
         Self { status, headers: Vec::new(), body }
     }
 
-    /// With a field besides `error`, for programs.
+    /// Adds a field to the body, for programs.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.body.push((name.to_owned(), value.into()));
         self
@@ -45,13 +45,13 @@ impl HttpError {
         self
     }
 
-    /// What it says, without a status: one item's of many.
+    /// The body without the status: the result of one item of an array.
     pub(super) fn into_body(self) -> Value {
         Value::Object(self.body.into_iter().collect())
     }
 }
 
-/// What passes by itself is over in seconds.
+/// Conditions that end by themselves last seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 impl From<GatewayError> for HttpError {
@@ -81,20 +81,20 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// The longest message of axum's that is passed on.
+/// Bound of an error message of axum.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// Has whatever is under it answer errors as JSON, and survives its panics.
+/// Middleware that turns errors into JSON, and panics into errors.
 pub(super) async fn in_json(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match caught(next.run(request)).await {
+    let response = match catch_panic(next.run(request)).await {
         Ok(response) => response,
-        // The panic's own message is in the log, where the hook has written it.
+        // The panic hook has logged the message.
         Err(_) => {
             tracing::error!(%method, path, "a handler panicked");
             return HttpError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "a fault of ours: see the log",
+                "internal error: see the log of the instance",
             )
             .into_response();
         }
@@ -109,7 +109,7 @@ pub(super) async fn in_json(request: Request, next: Next) -> Response {
     let text = String::from_utf8_lossy(&text).trim().to_owned();
     let message = match status {
         StatusCode::METHOD_NOT_ALLOWED => {
-            format!("{method} {path}: not with this method; the header Allow names those that do")
+            format!("{path} does not support {method}: see the header Allow")
         }
         StatusCode::NOT_FOUND if text.is_empty() => format!("there is no {path}"),
         _ if text.is_empty() => status.canonical_reason().unwrap_or("refused").to_lowercase(),
@@ -126,7 +126,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with("application/json"))
 }
 
-async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = Box::pin(future);
     poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
@@ -136,7 +136,7 @@ async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> 
     .await
 }
 
-/// A whole answer, for where there is no request that the router could answer. `status` may have headers after it.
+/// A complete response, for connections without a request that the router could answer. `status` may include headers.
 pub(super) fn raw(status: &str, message: &str) -> String {
     let body = json!({ "error": message }).to_string();
     let length = body.len();

@@ -1,5 +1,5 @@
-//! `POST /api/v1/events`: metadata and answers by the names of the event schema; one event, which may wait for what
-//! becomes of it, or an array.
+//! `POST /api/v1/events`: one event, whose request may wait for the result, or an array. Metadata and answers have the
+//! names of the event schema.
 
 use std::time::Duration;
 
@@ -28,36 +28,36 @@ use crate::{
     processors::gateway::{Answer, EventEntry},
 };
 
-/// How long a wait is, if the request does not say so, and at most: nobody waits longer than a minute for a prediction.
+/// Default and maximum of `timeout_ms`.
 const WAIT_MS: u64 = 10_000;
 const WAIT_MS_MAX: u64 = 60_000;
 
 pub(super) const PARAMETERS: &[Named] = &[
     (
         "wait",
-        "`true`: answer when it is known what became of the event (not for arrays). Default: `false`.",
+        "`true`: answer when the result of the event is known (not for arrays). Default: `false`.",
     ),
-    ("timeout_ms", "How long `wait=true` waits at most, from 1 to 60000 ms. Default: 10000."),
+    ("timeout_ms", "Maximum time that `wait=true` waits, from 1 to 60000 ms. Default: 10000."),
 ];
 
-/// Set to `true` where the event came before: the answer is that of the first time.
+/// Header that is `true` if the event is a repeat: the response is the one to the first event.
 const REPLAYED: &str = "idempotent-replayed";
 
-/// `?wait=true` asks for what becomes of the event, for at most `timeout_ms`.
+/// Writes events. With `?wait=true` the response is the result of the event, if it is known within `timeout_ms`.
 pub(super) async fn events(
     State(state): State<HttpState>,
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
-    parameters.only(PARAMETERS)?;
+    parameters.check(PARAMETERS)?;
     let is_waited_for = parameters.flag("wait")?;
     let at_most = Duration::from_millis(parameters.number("timeout_ms", WAIT_MS, WAIT_MS_MAX)?);
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
     if let Json::Array(items) = &json {
         if is_waited_for {
-            let message = "wait=true is for one event, and this is an array, of which nothing was written: send it without \
-                           wait=true, or each event in a request of its own";
+            let message = "wait=true is for one event, and this is an array; nothing was written: send it without wait=true, \
+                           or each event in its own request";
             return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
         }
         return write_each(&state.gateway, items, key.as_deref(), |json, key| {
@@ -76,7 +76,7 @@ pub(super) async fn events(
     Ok((StatusCode::ACCEPTED, JsonBody(accepted)).into_response())
 }
 
-/// Writes the event, and answers with what becomes of it.
+/// Writes the event, and waits for its result.
 async fn wait_for(
     state: &HttpState,
     mut entry: EventEntry,
@@ -85,7 +85,7 @@ async fn wait_for(
     let (open, opened) = oneshot::channel();
     let (answer, answered) = oneshot::channel();
     let gateway = &state.gateway;
-    // It ends when this does, also because the client went away.
+    // Dropped at the end of this future, also when the client disconnects.
     let wait = gateway.wait(
         &mut entry,
         Box::new(move |result| drop(open.send(result))),
@@ -95,23 +95,23 @@ async fn wait_for(
     let _counted = state.metrics.wait();
     let accepted = accepted(&entry);
     let mut is_written = false;
-    let what_becomes = async {
+    let result = async {
         opened.await.map_err(|_| stopping())??;
         write(gateway, entry.record)?.await?;
         is_written = true;
         answered.await.map_err(|_| stopping())
     };
-    match timeout(at_most, what_becomes).await {
-        Ok(answer) => answer.map(|answer| shown(answer, accepted)),
+    match timeout(at_most, result).await {
+        Ok(answer) => answer.map(|answer| response(answer, accepted)),
         Err(_) => {
-            let known = if is_written {
-                "was written, but nothing is known of it yet"
+            let state = if is_written {
+                "was written, but its result is not known yet"
             } else {
                 "may not have been written"
             };
             let id = accepted["event_id"].as_str().unwrap_or_default();
             let message = format!(
-                "event {id} {known} after {} ms; send it again with the same id to ask again",
+                "event {id} {state} after {} ms; send it again with the same id to wait again",
                 at_most.as_millis()
             );
             let error = HttpError::new(StatusCode::GATEWAY_TIMEOUT, message);
@@ -120,7 +120,7 @@ async fn wait_for(
     }
 }
 
-/// Names the event, for the client.
+/// The ids of the event.
 fn accepted(entry: &EventEntry) -> Map<String, Json> {
     Map::from_iter([
         ("event_id".to_owned(), Json::String(entry.id.clone())),
@@ -128,13 +128,13 @@ fn accepted(entry: &EventEntry) -> Map<String, Json> {
     ])
 }
 
-fn shown(answer: Answer, mut accepted: Map<String, Json>) -> Response {
+fn response(answer: Answer, mut accepted: Map<String, Json>) -> Response {
     match answer {
         Answer::Replied(ReplyResult::Predicted(prediction)) => {
-            JsonBody(predicted(&prediction)).into_response()
+            JsonBody(prediction_json(&prediction)).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(Some(prediction))) => {
-            ([(REPLAYED, "true")], JsonBody(predicted(&prediction))).into_response()
+            ([(REPLAYED, "true")], JsonBody(prediction_json(&prediction))).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(None)) => {
             (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
@@ -151,8 +151,8 @@ fn shown(answer: Answer, mut accepted: Map<String, Json>) -> Response {
     }
 }
 
-/// A prediction as JSON has it: answers and probabilities by name.
-fn predicted(prediction: &Prediction) -> Json {
+/// A prediction as JSON, with features and probabilities by name.
+fn prediction_json(prediction: &Prediction) -> Json {
     let probabilities = prediction.probabilities.iter();
     let probabilities = probabilities.map(|class| (class.label.clone(), json!(class.probability)));
     let features = prediction.features.iter().map(|feature| {

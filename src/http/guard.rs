@@ -1,5 +1,5 @@
-//! Who may ask: by the names that a browser can't forge (Host, Origin) while there is no token, and by the token
-//! where there is one. Both before a body is read.
+//! Access control, before a body is read: by the bearer token if one is set, else by the headers Host and Origin, which
+//! pages in a browser cannot forge.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,8 +13,9 @@ use subtle::ConstantTimeEq as _;
 
 use crate::http::{HttpState, error::HttpError};
 
-/// The names under which we may be reached while there is no token. A page that a browser shows can reach a server on
-/// loopback or behind a firewall, but not choose these: Host is what it asked for, Origin is where it came from.
+/// Host names that are allowed in Host and Origin while there is no token. A page in a browser can reach a server on
+/// loopback or behind a firewall, but cannot choose these headers: Host is the name that it asked for, Origin the site
+/// that it is from.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     allowed: Vec<String>,
@@ -22,7 +23,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// `bind` as it was written, `address` as it was bound; `allowed` names more. `*` is any.
+    /// `bind` is the configured address and `address` the bound one; `allowed` adds names. `*` allows any.
     #[must_use]
     pub fn new(bind: &str, address: SocketAddr, allowed: &[String]) -> Self {
         let names = allowed.iter().map(String::as_str).chain([bind]);
@@ -40,7 +41,7 @@ impl Hosts {
         if self.allowed.iter().any(|allowed| allowed == "*" || allowed == host) {
             return true;
         }
-        // An address in numbers is nobody's name to point elsewhere.
+        // An IP address is not resolved, so DNS cannot point it elsewhere.
         match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => {
                 address.is_loopback() || address == self.bound || !self.bound.is_loopback()
@@ -50,7 +51,7 @@ impl Hosts {
     }
 }
 
-/// `name` or `name:port`, as names are compared.
+/// The host of `name` or `name:port`, in the form in which hosts are compared.
 fn host_of(authority: &str) -> Option<String> {
     if authority.contains('@') {
         return None;
@@ -60,10 +61,10 @@ fn host_of(authority: &str) -> Option<String> {
     (!host.is_empty()).then_some(host)
 }
 
-/// Probes and scrapers call us by names that we don't know; they change nothing, and learn nothing of respondents.
+/// Paths that are allowed by any host name, for probes and scrapers. They show nothing about respondents.
 const OPEN_PATHS: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
 
-/// Refuses what comes by another name while there is no token.
+/// Middleware that rejects other hosts and origins while there is no token.
 pub(super) async fn names(
     State(state): State<HttpState>,
     request: Request,
@@ -77,13 +78,13 @@ pub(super) async fn names(
     Ok(next.run(request).await)
 }
 
-const WAY_OUT: &str = "set [http] bearer_token, or name it in [http] allowed_hosts";
+const FIX: &str = "set [http] bearer_token, or add it to [http] allowed_hosts";
 
 fn check_host(hosts: &Hosts, request: &Request) -> Result<(), HttpError> {
     let mut given = request.headers().get_all(header::HOST).iter();
     let (host, another) = (given.next(), given.next());
     if another.is_some() {
-        return Err(HttpError::new(StatusCode::BAD_REQUEST, "the header Host is there twice"));
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, "the header Host is repeated"));
     }
     if host.is_none() && request.version() >= Version::HTTP_11 {
         return Err(HttpError::new(StatusCode::BAD_REQUEST, "the header Host is missing"));
@@ -92,7 +93,7 @@ fn check_host(hosts: &Hosts, request: &Request) -> Result<(), HttpError> {
     let target = request.uri().authority().map(ToString::to_string);
     for name in host.into_iter().chain(target) {
         if !host_of(&name).is_some_and(|host| hosts.allows(&host)) {
-            let message = format!("host {name:?} is not one of ours: {WAY_OUT}");
+            let message = format!("host {name:?} is not allowed: {FIX}");
             return Err(HttpError::new(StatusCode::FORBIDDEN, message));
         }
     }
@@ -105,14 +106,14 @@ fn check_origin(hosts: &Hosts, headers: &HeaderMap) -> Result<(), HttpError> {
         let authority = uri.as_ref().filter(|uri| uri.scheme().is_some()).and_then(Uri::authority);
         let host = authority.and_then(|authority| host_of(authority.as_str()));
         if !host.is_some_and(|host| hosts.allows(&host)) {
-            let message = format!("a page of {origin:?} may not ask us: {WAY_OUT}");
+            let message = format!("origin {origin:?} is not allowed: {FIX}");
             return Err(HttpError::new(StatusCode::FORBIDDEN, message));
         }
     }
     Ok(())
 }
 
-/// Refuses what has not the token, if there is one.
+/// Middleware that requires the token, if one is set.
 pub(super) async fn token(
     State(state): State<HttpState>,
     request: Request,
@@ -133,14 +134,14 @@ pub(super) async fn token(
     Ok(next.run(request).await)
 }
 
-/// The token that is shown; the scheme's name in any case (RFC 9110, 11.1).
+/// The token in `Authorization`. The scheme is not case-sensitive (RFC 9110, 11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = given.trim_start().split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Compares in constant time, so that the time taken does not show how many bytes were right.
+/// Compares in constant time, so that the duration does not show how many bytes are equal.
 fn is_same(given: &str, token: &str) -> bool {
     given.as_bytes().ct_eq(token.as_bytes()).into()
 }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_its_names_alone() {
+    fn a_loopback_address_allows_loopback_names_only() {
         let hosts = hosts("127.0.0.1:8000", &["score.example"]);
         for host in
             ["localhost", "LOCALHOST:8000", "127.0.0.1:9", "[::1]:8000", "a.localhost", "127.8.8.8"]
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_any_address_in_numbers_and_what_was_bound() {
+    fn another_address_allows_ip_addresses_and_its_own_name() {
         let hosts = hosts("0.0.0.0:8000", &[]);
         check(&hosts, "10.0.0.7:8000", true);
         check(&hosts, "[2001:db8::1]", true);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_have_no_case_and_tokens_have() {
+    fn tokens_are_case_sensitive_and_schemes_are_not() {
         let given = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());

@@ -1,16 +1,16 @@
-//! The three probes of Kubernetes: alive, ready, started.
+//! The probes of Kubernetes: liveness, readiness, startup.
 
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use serde_json::json;
 
 use crate::http::HttpState;
 
-/// The process answers.
+/// 200 while the process answers.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Every task is running, and a model serves; which features are not as it was fitted.
+/// 200 if every task is running and a model serves. The body lists features that violate the contract of the model.
 pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse {
     let snapshot = state.overview.snapshot();
     let version = snapshot.model.map(|model| model.version);
@@ -19,7 +19,7 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse 
     (status, Json(json!({ "ready": snapshot.ready, "model": version, "contract": contract })))
 }
 
-/// Every worker has had its first assignment.
+/// 200 once every worker has had its first assignment.
 pub(super) async fn startupz(State(state): State<HttpState>) -> impl IntoResponse {
     let workers = state.overview.board.read();
     let started = !workers.is_empty() && workers.values().all(|worker| worker.joined);

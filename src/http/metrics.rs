@@ -1,4 +1,4 @@
-//! What HTTP counts, and `/metrics`, in Prometheus' text format.
+//! Metrics of HTTP, and `/metrics` in Prometheus' text format.
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -11,7 +11,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEnc
 use crate::http::{HttpState, ROUTES};
 use foretell_streams::metrics::Registration;
 
-/// Counters of requests, connections and waits.
+/// Metrics of requests, connections and waiting requests.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
     requests: IntCounterVec,
@@ -21,13 +21,13 @@ pub struct HttpMetrics {
     waits_refused: IntCounter,
 }
 
-/// The classes of status codes that we answer with.
+/// Classes of status codes.
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
-/// In the place of a path that nobody serves: clients choose those.
+/// Label of paths that are not routes. Clients choose those, so they must not become labels.
 const UNKNOWN: &str = "unknown";
 
 impl HttpMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     ///
     /// # Errors
     /// If `registry` has them already.
@@ -35,7 +35,7 @@ impl HttpMetrics {
         Self::declare(&Registration::in_registry(registry))
     }
 
-    /// Registers them through `to`, which lists them.
+    /// Registers the metrics through `to`, which lists them.
     ///
     /// # Errors
     /// If the registry has them already.
@@ -57,7 +57,7 @@ impl HttpMetrics {
                 "HTTP requests refused because http.waits_max requests were waiting.",
             )?,
         };
-        // From 0 on, so that the first of a kind is an increase.
+        // They begin with 0, so that the first request is an increase.
         for route in ROUTES.iter().map(|route| route.path).chain([UNKNOWN]) {
             for class in CLASSES {
                 metrics.requests.with_label_values(&[route, class]);
@@ -66,18 +66,18 @@ impl HttpMetrics {
         Ok(metrics)
     }
 
-    /// One more connection, until it is dropped.
-    pub(super) fn connection(&self) -> Open {
-        Open::of(&self.connections)
+    /// Counts a connection until the guard is dropped.
+    pub(super) fn connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.connections)
     }
 
     pub(super) fn connection_refused(&self) {
         self.connections_refused.inc();
     }
 
-    /// One more wait, until it is dropped.
-    pub(super) fn wait(&self) -> Open {
-        Open::of(&self.waits)
+    /// Counts a waiting request until the guard is dropped.
+    pub(super) fn wait(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.waits)
     }
 
     pub(super) fn wait_refused(&self) {
@@ -92,23 +92,23 @@ impl HttpMetrics {
     }
 }
 
-/// Counted in a gauge for as long as it lives.
-pub(super) struct Open(IntGauge);
+/// Increments a gauge until it is dropped.
+pub(super) struct GaugeGuard(IntGauge);
 
-impl Open {
-    fn of(gauge: &IntGauge) -> Self {
+impl GaugeGuard {
+    fn new(gauge: &IntGauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Open {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// Counts what is answered.
+/// Middleware that counts requests by route and status.
 pub(super) async fn count(
     State(state): State<HttpState>,
     route: Option<MatchedPath>,

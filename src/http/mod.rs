@@ -1,7 +1,7 @@
-//! Health, metrics and the API, over axum: reads snapshots, hands records to the gateway.
+//! Health, metrics and the API over HTTP. Handlers read snapshots, and pass records to the gateway.
 //!
 //! ```text
-//!   server (connections, time-outs) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status
+//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status
 //!                                                                                       └▶ token ─▶ events, outcomes
 //! ```
 
@@ -33,22 +33,22 @@ pub use server::Limits;
 
 use crate::processors::{gateway::Gateway, overview::Overview};
 
-/// What the handlers see.
+/// State of the handlers.
 #[derive(Clone)]
 pub struct HttpState {
-    /// Takes snapshots.
+    /// Source of snapshots.
     pub overview: Overview,
-    /// Takes events and outcomes.
+    /// Writes events and outcomes.
     pub gateway: Arc<Gateway>,
-    /// Holds the metrics.
+    /// The metrics that `/metrics` shows.
     pub registry: Registry,
-    /// Those of HTTP.
+    /// The metrics of HTTP itself.
     pub metrics: HttpMetrics,
-    /// What `Authorization: Bearer` must say to change something; none: anybody may.
+    /// Token that routes which write require. `None` requires no token.
     pub bearer_token: Option<Arc<str>>,
-    /// The names under which we may be asked while there is no token.
+    /// Host names that are allowed while there is no token.
     pub hosts: Arc<Hosts>,
-    /// How long a body may take.
+    /// Timeout of reading a body.
     pub read_timeout: Duration,
 }
 
@@ -71,17 +71,17 @@ fn router(state: HttpState) -> Router {
         .with_state(state)
 }
 
-/// A bound socket, so that a taken port is an error before anything else starts.
+/// Binds the socket, so that a taken port is an error before anything else starts.
 ///
 /// # Errors
-/// If the address can't be bound.
+/// If the address cannot be bound.
 pub async fn bind(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
-/// Serves until `stop` resolves and the requests under way are answered.
+/// Serves until `stop` resolves and all current requests are answered.
 pub async fn serve(
     listener: TcpListener,
     state: HttpState,

@@ -1,4 +1,4 @@
-//! The table of routes. The router, the metrics and `docs/http-api.md` are made from it.
+//! The table of routes. The router, the metrics and `docs/http-api.md` derive from it.
 
 use axum::{
     http::Method,
@@ -7,39 +7,37 @@ use axum::{
 
 use crate::http::{HttpState, api, events, health, metrics};
 
-/// A name and what it means, such as those of a query parameter.
+/// A name with its description, such as a query parameter.
 pub type Named = (&'static str, &'static str);
 
 /// One route.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    /// Whether it changes something, and so wants the token.
+    /// Whether it writes, and so requires the token.
     pub is_guarded: bool,
     pub purpose: &'static str,
     /// Query parameters.
     pub parameters: &'static [Named],
-    /// What may be answered, by status; what every route may answer is not repeated.
+    /// Responses by status, without those of every route.
     pub answers: &'static [(u16, &'static str)],
     pub(super) handler: fn() -> MethodRouter<HttpState>,
 }
 
-/// What the routes that take records may answer besides their own.
-const TOO_LARGE: (u16, &str) = (
-    413,
-    "The body is larger than 1 MiB, or the broker refuses the record because it is larger than its topic takes.",
-);
+// Responses that several routes share.
+const TOO_LARGE: (u16, &str) =
+    (413, "The body is larger than 1 MiB, or the record is larger than its topic allows.");
 const CANNOT_WRITE: (u16, &str) = (
     502,
     "The broker is unavailable, and it is not known whether the record was written: send it again with the same id.",
 );
 const INVALID: &str = "The body is not JSON, or not an event or outcome of the schema. `error` names the field, its value and what \
      is expected. Nothing was written.";
-const UNUSABLE: &str = "The record could be written and would go to the dead letters. `class` is `missing_field`, \
-     `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be what the \
-     event was dead-lettered for, with `event_id`.";
-const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has the answer to each item in its place; a refused \
-     one has `error`, and `class` where 422 has it.";
+const UNUSABLE: &str = "The record would go to the dead letters. `class` is `missing_field`, \
+     `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be \
+     the class with which the event was dead-lettered, with `event_id`.";
+const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has the answer to each item, in order; a refused one has \
+     `error`, and `class` where 422 has it.";
 
 /// Every route, in the order of the docs.
 pub const ROUTES: &[Route] = &[
@@ -56,8 +54,9 @@ pub const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/readyz",
         is_guarded: false,
-        purpose: "Readiness probe: every task assigned to this instance is running (there may be none: other instances \
-                  have them), and a model serves. `contract` lists the features that are not as the model was fitted.",
+        purpose: "Readiness probe: every task assigned to this instance is running (there may be none, if other \
+                  instances have them), and a model serves. `contract` lists the features that differ from the training \
+                  data of the model.",
         parameters: &[],
         answers: &[
             (200, "Ready: `{\"ready\": true, \"model\": \"…\", \"contract\": […]}`."),
@@ -88,7 +87,7 @@ pub const ROUTES: &[Route] = &[
         path: "/api/v1/status",
         is_guarded: false,
         purpose: "Tasks, stores, the serving model and the training that is running, as of the last commit. A task that \
-                  processes nothing because a record waits has `blocked_by` and `blocked_since`; one that restores says \
+                  is blocked by a record has `blocked_by` and `blocked_since`; a task that restores says \
                   how much is left.",
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
@@ -123,12 +122,12 @@ pub const ROUTES: &[Route] = &[
             (
                 503,
                 "With `wait=true`: `http.waits_max` requests wait already, or replies cannot be read. It was not \
-                 written. Or too much waits to be written, or the instance is stopping. `Retry-After` says when to \
-                 try again.",
+                 written. Or too many records wait to be written, or the instance is stopping. `Retry-After` says when \
+                 to try again.",
             ),
             (
                 504,
-                "With `wait=true`: nothing is known of the event in time. Send it again with the same id to ask again.",
+                "With `wait=true`: the result was not known in time. Send it again with the same id to wait again.",
             ),
         ],
         handler: || post(events::events),
@@ -148,7 +147,10 @@ pub const ROUTES: &[Route] = &[
             TOO_LARGE,
             (422, UNUSABLE),
             CANNOT_WRITE,
-            (503, "Too much waits to be written, or the instance is stopping; with `Retry-After`."),
+            (
+                503,
+                "Too many records wait to be written, or the instance is stopping; with `Retry-After`.",
+            ),
         ],
         handler: || post(api::outcomes),
     },

@@ -1,11 +1,11 @@
-//! The accept loop: how many connections there may be, and how long a client may take. What axum serves with
-//! (hyper) knows both kinds of time-out; axum's own loop sets neither.
+//! The accept loop, which bounds the number of connections and the time that a client may take. axum's own loop sets
+//! neither bound.
 //!
 //! ```text
-//!   accept ─▶ room? ─no─▶ 503, closed
-//!               └─yes─▶ head within read_timeout? ─no─▶ 408 if it had begun, closed
-//!                            └─yes─▶ router (the body's time-out is `body`'s) ─▶ answer, each part within read_timeout
-//!   stop ─▶ accept no more, answer what is under way, close
+//!   accept ─▶ below connections_max? ─no─▶ 503, close
+//!               └─yes─▶ head within read_timeout? ─no─▶ 408 if a part was received, close
+//!                            └─yes─▶ router (`body` has its own timeout) ─▶ response, each part within read_timeout
+//!   stop ─▶ accept no more, answer current requests, close
 //! ```
 
 use std::{
@@ -38,23 +38,23 @@ use tokio::{
 
 use crate::http::{error, metrics::HttpMetrics};
 
-/// What a client may take of us.
+/// Bounds for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at one time.
+    /// Maximum number of open connections.
     pub connections_max: usize,
-    /// For a request's head, for its body, and for each part of an answer.
+    /// Timeout of the head of a request, of its body, and of each part of a response.
     pub read_timeout: Duration,
 }
 
-/// Connections beyond the limit that are told so at one time; others are closed without a word.
+/// Maximum number of connections over the limit that get a 503 at the same time. Others are closed without a response.
 const REFUSALS_MAX: usize = 64;
-/// How long one of those may take to read it.
+/// Timeout of such a client to read the response.
 const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
-/// After a failed `accept`, such as for want of file descriptors, which only time gives back.
+/// Pause after a failed `accept`, for example because there are no free file descriptors.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` resolves and the requests under way are answered.
+/// Serves until `stop` resolves and all current requests are answered.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -62,7 +62,7 @@ pub(super) async fn serve(
     metrics: HttpMetrics,
     stop: impl Future<Output = ()>,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let free = Arc::new(Semaphore::new(limits.connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (closing, _) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -75,18 +75,18 @@ pub(super) async fn serve(
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
-            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) if concerns_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection: trying again");
                 sleep(ACCEPT_AGAIN_AFTER).await;
                 continue;
             }
         };
-        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
             let open = metrics.connection();
             let (router, closing) = (router.clone(), closing.subscribe());
             connections.spawn(async move {
-                converse(stream, router, limits.read_timeout, closing).await;
+                serve_connection(stream, router, limits.read_timeout, closing).await;
                 drop((open, permit));
             });
         } else {
@@ -101,20 +101,21 @@ pub(super) async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error of `accept` concerns only the connection that was accepted.
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// One connection, request by request, until it is closed.
-async fn converse(
+/// Serves one connection until it is closed.
+async fn serve_connection(
     stream: TcpStream,
     router: Router,
     read_timeout: Duration,
     mut closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "small answers may wait for more");
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| Box::pin(router.call(request)));
@@ -137,9 +138,10 @@ async fn converse(
     };
     let is_late = result.is_err_and(|error| error.is_timeout());
     let parts = connection.into_parts();
-    // A client that has sent nothing had no request, and so gets no answer.
+    // A client that has sent nothing gets no response.
     if is_late && !parts.read_buf.is_empty() {
-        let answer = error::raw("408 Request Timeout", "the request's head did not come in time");
+        let answer =
+            error::raw("408 Request Timeout", "the head of the request was not complete in time");
         finish(parts.io.into_inner().stream, &answer).await;
     }
 }
@@ -153,10 +155,10 @@ async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
     drop(permit);
 }
 
-/// Sends `answer`, and reads what has come until the client closes: a socket closed with bytes unread takes the
-/// answer back.
+/// Sends `answer`, and reads until the client closes: closing a socket with unread bytes resets the connection, and the
+/// client may lose the response.
 async fn finish(stream: TcpStream, answer: &str) {
-    // The answer is shorter than any socket's buffer, which is empty.
+    // The response fits the empty buffer of the socket.
     if stream.writable().await.is_err() || stream.try_write(answer.as_bytes()).is_err() {
         return;
     }
@@ -177,15 +179,15 @@ async fn finish(stream: TcpStream, answer: &str) {
         }
     };
     if timeout(REFUSAL_WITHIN, rest).await.is_err() {
-        tracing::debug!("a client that was refused went on sending");
+        tracing::debug!("a refused client did not close its connection in time");
     }
 }
 
-/// A stream that fails when the other side takes nothing for too long.
+/// A stream whose writes fail if the client does not read for too long.
 struct TimedStream {
     stream: TcpStream,
     write_timeout: Duration,
-    /// Set while the other side takes nothing.
+    /// Set while a write is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -267,7 +269,7 @@ mod tests {
     use super::*;
     use foretell_streams::time::{Clock, SystemClock};
 
-    /// Longer than anything takes here.
+    /// Bound of a wait, longer than any wait takes.
     const SOON: Duration = Duration::from_secs(60);
 
     struct Server {
@@ -280,7 +282,7 @@ mod tests {
     impl Server {
         fn start(router: Router, read_timeout: Duration) -> Self {
             let metrics = HttpMetrics::register(&Registry::new()).unwrap();
-            let (tell, address) = mpsc::channel();
+            let (sender, address) = mpsc::channel();
             let (stop, stopped) = oneshot::channel::<()>();
             let counted = metrics.clone();
             let thread = std::thread::spawn(move || {
@@ -288,7 +290,7 @@ mod tests {
                     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                    tell.send(listener.local_addr().unwrap()).unwrap();
+                    sender.send(listener.local_addr().unwrap()).unwrap();
                     let limits = Limits { connections_max: 10, read_timeout };
                     let router = router.layer(from_fn(error::in_json));
                     serve(listener, router, limits, counted, async { drop(stopped.await) }).await;
@@ -298,7 +300,7 @@ mod tests {
             Self { address, metrics, stop: Some(stop), thread: Some(thread) }
         }
 
-        fn ask(&self, path: &str) -> std::net::TcpStream {
+        fn request(&self, path: &str) -> std::net::TcpStream {
             let mut stream = std::net::TcpStream::connect(self.address).unwrap();
             stream.set_read_timeout(Some(SOON)).unwrap();
             write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -311,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Until the server closes.
+    /// Reads until the server closes.
     fn rest(mut stream: std::net::TcpStream) -> String {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -329,10 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_an_answer_and_the_connection_goes_on() {
+    fn a_panic_is_a_response_and_the_connection_stays_open() {
         let router = Router::new().route("/", get(async || -> &str { panic!("on purpose") }));
         let mut server = Server::start(router, SOON);
-        let mut stream = server.ask("/");
+        let mut stream = server.request("/");
         for _ in 0..2 {
             let head = head(&mut stream);
             assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_is_answered_before_the_end() {
+    fn current_requests_are_answered_before_the_end() {
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (has_begun, may_go_on) = (Arc::clone(&begun), Arc::clone(&go_on));
         let handler = async move || {
@@ -359,13 +361,13 @@ mod tests {
         };
         let router = Router::new().route("/", get(handler)).route("/at-once", get(async || "ok"));
         let mut server = Server::start(router, SOON);
-        let mut idle = server.ask("/at-once");
+        let mut idle = server.request("/at-once");
         assert!(head(&mut idle).starts_with("HTTP/1.1 200 "));
-        let waiting = server.ask("/");
+        let waiting = server.request("/");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(begun.notified());
         drop(server.stop.take());
-        assert_eq!(rest(idle), "ok", "it is closed, for nothing was under way");
+        assert_eq!(rest(idle), "ok", "it is closed, because it had no request");
         go_on.notify_one();
         let answer = rest(waiting);
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
@@ -374,16 +376,16 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_nothing_is_ended() {
+    fn a_client_that_does_not_read_is_disconnected() {
         let large = async || Response::new(Body::from(vec![0_u8; 64 << 20]));
         let mut server =
             Server::start(Router::new().route("/", get(large)), Duration::from_millis(50));
-        let stream = server.ask("/");
+        let stream = server.request("/");
         let clock = SystemClock::new();
-        // Its answer has begun once it can be looked at.
+        // Its response has begun when a byte can be read.
         assert!(stream.peek(&mut [0]).unwrap() > 0);
         while server.metrics.connections_open() > 0 {
-            assert!(clock.elapsed() < SOON, "it is there still");
+            assert!(clock.elapsed() < SOON, "still connected");
             std::thread::yield_now();
         }
         server.end();

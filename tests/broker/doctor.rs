@@ -143,7 +143,7 @@ fn topics_with_wrong_settings_are_reported() {
     check(&failed, "-trials", "2 partitions, not 1");
     check(&failed, "-predictions", "cleanup.policy=delete");
     let warnings = report.with_status("warning");
-    check(&warnings, "-labelled-examples", "it forgets");
+    check(&warnings, "-labelled-examples", "its records expire");
     check(&warnings, "-dead-letters", "max.message.bytes=2097152");
     assert!(!failed.iter().any(|check| check.contains("questionnaire-events: ")), "{failed:#?}");
     // Timeouts beyond the broker's limits.

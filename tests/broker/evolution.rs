@@ -111,21 +111,30 @@ fn schemas_are_registered_by_a_command_only() {
             assert!(printed.contains(text), "{text:?} in {printed}");
         }
     };
-    check(&application, &["warning", "not there yet", "run `foretell schema register`"]);
+    check(
+        &application,
+        &["warning", "the registry has no such subject yet", "run `foretell schema register`"],
+    );
     let printed = application.start(&["schema", "register"]).succeed(SOON);
     assert_eq!(printed.matches("1 of them new; FULL_TRANSITIVE").count(), 6, "{printed}");
-    check(&application, &["ours is the newest there", "7 checks: 7 ok"]);
+    check(&application, &["the local schema is the newest version", "7 checks: 7 ok"]);
 
     versions.evolve(&application);
     let evolved = application.with(&[versions.setting("v2")]);
-    check(&evolved, &["2 versions, the newest a draft", "ours may follow the newest there"]);
+    check(
+        &evolved,
+        &[
+            "2 versions, the newest a draft",
+            "the local schema is not registered; it may follow the newest",
+        ],
+    );
     let printed = evolved.start(&["schema", "diff"]).succeed(SOON);
     assert!(printed.contains("sex: renamed, it was gender"), "{printed}");
     let printed = evolved.start(&["schema", "register"]).succeed(SOON);
     assert_eq!(printed.matches("0 of them new").count(), 5, "{printed}");
-    check(&evolved, &["2 versions, all released", "ours is the newest there"]);
+    check(&evolved, &["2 versions, all released", "the local schema is the newest version"]);
     // The older version stays registered, so an instance may be downgraded to it.
-    check(&application, &["ours is an older one there"]);
+    check(&application, &["the local schema is an older version"]);
     let released = fs::read_to_string(versions.0.path().join("subject.toml")).unwrap();
     assert!(released.contains("v2 = "), "{released}");
 }
@@ -207,7 +216,7 @@ fn a_removed_feature_is_reported_by_readiness_and_metrics() {
     old.init();
     let folder = versions.0.path().to_str().unwrap();
     let printed = old.start(&["schema", "evolve", folder, "--remove", "age"]).succeed(SOON);
-    assert!(printed.contains("`features.contract` says what becomes of a model"), "{printed}");
+    assert!(printed.contains("`features.contract` decides about a model"), "{printed}");
     let no_age = [versions.setting("v2"), "data.initial.path=/nowhere".to_owned()];
     let new = old.with(&no_age);
     new.start(&["schema", "register"]).succeed(SOON);

@@ -150,7 +150,7 @@ fn a_full_disk_stops_the_instance_and_loses_nothing() {
     let mut process = application.instance_after("trap '' XFSZ", "one");
     let http = process.http();
     http.ready();
-    process.have("prlimit --fsize=65536:65536 --pid");
+    process.run_on("prlimit --fsize=65536:65536 --pid");
     let sending = application.start(&[
         "send",
         "--quiet",

@@ -1,4 +1,4 @@
-//! `foretell demo --json`: one object, by which a program can tell whether the loop works.
+//! `foretell demo --json`, with the worked example and with other schemas.
 
 use std::time::Duration;
 
@@ -44,14 +44,17 @@ fn the_summary_is_one_object_with_every_key() {
         assert_eq!(number(none), 0, "{none}: {output}");
     }
     assert!(number("scored") >= 300 && number("joined") > 250, "{output}");
-    assert!(number("events_sent") > number("scored"), "some come in two: {output}");
+    assert!(
+        number("events_sent") > number("scored"),
+        "some questionnaires have two events: {output}"
+    );
     assert!(number("retrainings") >= 1, "{output}");
     let models = at(&summary, "/models").as_array().unwrap();
     assert_eq!(models.len() as u64, number("retrainings") + 1, "{output}");
     assert!(!at(&summary, "/dead_letters").as_object().unwrap().is_empty(), "{output}");
 }
 
-/// A schema of somebody's, with a table of 240 rows in which the first answer decides.
+/// An event schema, and a table of 240 rows in which the first answer decides the outcome.
 struct Case {
     /// Fields of the event schema besides `at`: ids, a flag, answers.
     fields: &'static str,
@@ -61,8 +64,7 @@ struct Case {
     outcomes: &'static str,
     header: String,
     row: fn(usize) -> String,
-    /// Whether there is a `[data.play]`.
-    is_played: bool,
+    has_play_table: bool,
 }
 
 const ROWS: usize = 240;
@@ -76,12 +78,12 @@ const BLANKS: &str = r#"{"name":"event_id","type":"string"},{"name":"who","type"
 const TWO_LABELS: &str = "labels = [\"no\", \"yes\"]";
 const TWO_HOURS: &str = "labels = [\"no\", \"yes\"]\nwindow = \"2h\"\ngrace = \"30m\"";
 
-/// Runs the demo on it: whether it succeeded, its summary, and what it said besides.
+/// Runs the demo. Returns whether it succeeded, its summary, and its output on standard error.
 fn run(case: &Case, settings: &[&str]) -> (bool, String, String) {
     run_with(case, &[], settings)
 }
 
-/// The same, with more arguments.
+/// As [`run`], with more arguments.
 fn run_with(case: &Case, more: &[&str], settings: &[&str]) -> (bool, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -94,8 +96,11 @@ fn run_with(case: &Case, more: &[&str], settings: &[&str]) -> (bool, String, Str
     write("visit.avsc", &format!(r#"{{"type":"record","name":"Visit","fields":[{fields}]}}"#));
     let rows: String = (0..ROWS).map(|number| (case.row)(number) + "\n").collect();
     write("rows.csv", &format!("{}\n{rows}", case.header));
-    let play =
-        if case.is_played { "[data.play]\npath = \"rows.csv\"\nlabel = \"outcome\"\n" } else { "" };
+    let play = if case.has_play_table {
+        "[data.play]\npath = \"rows.csv\"\nlabel = \"outcome\"\n"
+    } else {
+        ""
+    };
     let config = write(
         "foretell.toml",
         &format!(
@@ -117,10 +122,10 @@ fn run_with(case: &Case, more: &[&str], settings: &[&str]) -> (bool, String, Str
     (status.success(), process.output(), process.errors())
 }
 
-/// Runs it and holds it to what must be so of every schema; returns the summary and what it said.
-fn play(case: &Case, settings: &[&str]) -> (Json, String) {
-    let (is_ok, output, said) = run(case, settings);
-    assert!(is_ok, "{said}\n{output}");
+/// Runs the demo, and asserts what holds for every schema. Returns the summary and the output on standard error.
+fn run_and_check(case: &Case, settings: &[&str]) -> (Json, String) {
+    let (is_ok, output, errors) = run(case, settings);
+    assert!(is_ok, "{errors}\n{output}");
     let summary: Json = serde_json::from_str(&output).expect("one object, and nothing else");
     for none in ["predictions_missing", "predictions_doubled", "predictions_wrong_version"] {
         assert_eq!(number(&summary, none), 0, "{none}: {output}");
@@ -128,7 +133,7 @@ fn play(case: &Case, settings: &[&str]) -> (Json, String) {
     let failed = checks(&summary, &|check| check["ok"] == Json::Bool(false));
     assert!(failed.is_empty(), "{failed:?}: {output}");
     assert!(number(&summary, "scored") >= 200, "{output}");
-    (summary, said)
+    (summary, errors)
 }
 
 fn number(summary: &Json, key: &str) -> u64 {
@@ -140,30 +145,30 @@ fn checks(summary: &Json, which: &dyn Fn(&Json) -> bool) -> Vec<String> {
     checks.iter().filter(|check| which(check)).map(|check| check["name"].to_string()).collect()
 }
 
-/// Learning is there to be seen: respondents of the table were predicted by more than one model.
-fn has_learned(summary: &Json) {
+/// Asserts that more than one model predicted respondents of the table.
+fn assert_learned(summary: &Json) {
     assert!(number(summary, "retrainings") >= 1, "{summary}");
     let models = at(summary, "/models").as_array().unwrap();
     let in_play = models.iter().filter(|model| model["predictions_in_play"].as_u64() > Some(0));
     assert!(in_play.count() >= 2, "{summary}");
 }
 
-/// Checks that were not made are named, and no others.
-fn not_checked(summary: &Json, names: &[&str]) {
+/// Asserts that exactly these checks were skipped, each with a reason.
+fn assert_not_checked(summary: &Json, names: &[&str]) {
     let open = checks(summary, &|check| check["ok"].is_null());
     assert_eq!(open.len(), names.len(), "{open:?}");
     for name in names {
         assert!(open.iter().any(|check| check.contains(name)), "{name}: {open:?}");
     }
-    let says_why = |check: &Json| check["ok"].is_null() != check["not_checked"].is_string();
-    assert_eq!(checks(summary, &says_why), Vec::<String>::new());
+    let lacks_reason = |check: &Json| check["ok"].is_null() != check["not_checked"].is_string();
+    assert_eq!(checks(summary, &lacks_reason), Vec::<String>::new());
 }
 
 fn outcome(number: usize) -> &'static str {
     if number % 7 < 3 { "yes" } else { "no" }
 }
 
-/// S of the documented cases, with its boolean.
+/// A schema with every common type of answer.
 fn visits() -> Case {
     Case {
         fields: r#"{"name":"event_id","type":"string"},{"name":"who","type":"string"},
@@ -179,17 +184,17 @@ fn visits() -> Case {
             let job = ["cook", "nurse", ""][n % 3];
             format!("{},1.{},{}.5,{job},{},{}", n % 7, n % 9, n % 5, n % 2 == 0, outcome(n))
         },
-        is_played: true,
+        has_play_table: true,
     }
 }
 
 #[test]
 fn a_boolean_among_the_answers() {
-    let (summary, said) = play(&visits(), &[]);
-    has_learned(&summary);
-    not_checked(&summary, &[]);
-    assert!(said.contains("learning.retrain_after is"), "{said}");
-    assert!(said.contains("of event time"), "{said}");
+    let (summary, errors) = run_and_check(&visits(), &[]);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &[]);
+    assert!(errors.contains("learning.retrain_after is"), "{errors}");
+    assert!(errors.contains("of event time"), "{errors}");
 }
 
 #[test]
@@ -216,35 +221,35 @@ fn numbers_for_ids_mandatory_answers_and_enums() {
                 outcome(n)
             )
         },
-        is_played: true,
+        has_play_table: true,
     };
-    let (summary, _) = play(&case, &[]);
-    has_learned(&summary);
-    not_checked(&summary, &["without a respondent"]);
-    // Nothing comes in pieces, for no answer may be blank.
+    let (summary, _) = run_and_check(&case, &[]);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &["without a respondent"]);
+    // No questionnaire is split, because no answer may be blank.
     let scored_and_bad = number(&summary, "scored") + 20;
     assert_eq!(number(&summary, "events_sent"), scored_and_bad, "{summary}");
 }
 
 #[test]
-fn three_labels_and_no_other_table() {
+fn three_labels_and_no_play_table() {
     let case = Case {
         outcomes: "labels = [0, 1, 2]\nwindow = \"2h\"\ngrace = \"30m\"\nlearn_from = \"last\"",
         row: |n| format!("{},1.8,1.5,cook,true,{}", n % 7, n % 3),
         ..visits()
     };
-    let case = Case { is_played: false, ..case };
-    let (summary, said) = play(&case, &[]);
-    has_learned(&summary);
-    assert!(said.contains("the rows of [data.initial] are played"), "{said}");
+    let case = Case { has_play_table: false, ..case };
+    let (summary, errors) = run_and_check(&case, &[]);
+    assert_learned(&summary);
+    assert!(errors.contains("the rows of [data.initial] are played"), "{errors}");
 }
 
 #[test]
-fn no_outcome_is_an_outcome_and_corrections_count() {
+fn missing_outcomes_get_a_label_and_corrections_replace_examples() {
     let settings = ["outcomes.unlabelled={ label = \"no\" }", "outcomes.conflict=last"];
-    let (summary, _) = play(&visits(), &settings);
-    has_learned(&summary);
-    let all = number(&summary, "scored") - 2; // of the events that close the windows nothing is known
+    let (summary, _) = run_and_check(&visits(), &settings);
+    assert_learned(&summary);
+    let all = number(&summary, "scored") - 2; // without the events that close the windows
     assert_eq!(number(&summary, "joined"), all, "{summary}");
 }
 
@@ -264,15 +269,15 @@ fn a_hundred_numbers_and_no_category() {
             let cells: String = (0..100).map(|q| format!("{}.5,", (n + q) % 7)).collect();
             cells + outcome(n)
         },
-        is_played: true,
+        has_play_table: true,
     };
-    let (summary, _) = play(&case, &[]);
-    has_learned(&summary);
-    not_checked(&summary, &["unseen categories"]);
+    let (summary, _) = run_and_check(&case, &[]);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &["unseen categories"]);
 }
 
 #[test]
-fn one_answer_and_no_more() {
+fn a_single_answer() {
     let case = Case {
         fields: r#"{"name":"who","type":["null","int"]},{"name":"smoker","type":"boolean"}"#,
         events: "respondent_id = \"who\"",
@@ -280,9 +285,9 @@ fn one_answer_and_no_more() {
         row: |n| format!("{},{}", n % 7 < 3, outcome(n)),
         ..visits()
     };
-    let (summary, _) = play(&case, &[]);
-    has_learned(&summary);
-    not_checked(&summary, &["unseen categories", "numbers out of range"]);
+    let (summary, _) = run_and_check(&case, &[]);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &["unseen categories", "numbers out of range"]);
 }
 
 #[test]
@@ -290,14 +295,14 @@ fn every_event_is_scored() {
     for learn_from in ["first", "last", "every"] {
         let learn_from = format!("outcomes.learn_from={learn_from}");
         let settings = ["scoring.when=every_event", &learn_from];
-        let (summary, _) = play(&visits(), &settings);
-        has_learned(&summary);
-        assert!(number(&summary, "scored") > 270, "pieces, too: {summary}");
+        let (summary, _) = run_and_check(&visits(), &settings);
+        assert_learned(&summary);
+        assert!(number(&summary, "scored") > 270, "incomplete questionnaires, too: {summary}");
     }
 }
 
 #[test]
-fn so_many_answers_are_enough_and_blanks_are_not() {
+fn scoring_after_a_number_of_answers_and_rows_that_are_never_complete() {
     let case = Case {
         events: "respondent_id = \"who\"\nevent_id = \"event_id\"\nignored = [\"done\"]",
         fields: BLANKS,
@@ -305,38 +310,39 @@ fn so_many_answers_are_enough_and_blanks_are_not() {
         row: |n| format!("{},{},{}", n % 7, ["cook", "nurse", ""][n % 3], outcome(n)),
         ..visits()
     };
-    let (summary, _) = play(&case, &["scoring.when={ answers = 1 }"]);
-    has_learned(&summary);
-    // A third of the rows is blank somewhere, is never scored, and has outcomes for nobody.
-    let (is_ok, output, said) = run(&case, &[]);
-    assert!(is_ok, "{said}\n{output}");
+    let (summary, _) = run_and_check(&case, &["scoring.when={ answers = 1 }"]);
+    assert_learned(&summary);
+    // A third of the rows has a blank answer: they are never scored, and their outcomes match no prediction.
+    let (is_ok, output, errors) = run(&case, &[]);
+    assert!(is_ok, "{errors}\n{output}");
     let summary: Json = serde_json::from_str(&output).unwrap();
-    has_learned(&summary);
+    assert_learned(&summary);
     assert!(at(&summary, "/dead_letters/unmatched_outcome").as_u64() > Some(60), "{summary}");
     let not_scored = at(&summary, "/rows_not_scored").as_object().unwrap();
     let not_scored: Vec<_> = not_scored.iter().map(|(why, rows)| (why, rows.as_u64())).collect();
     assert!(matches!(not_scored.as_slice(), [(why, Some(80))] if why.contains("never complete")));
-    not_checked(&summary, &["every row of the table was scored"]);
-    assert!(said.contains("80 rows are not scored: they are never complete"), "{said}");
+    assert_not_checked(&summary, &["every row of the table was scored"]);
+    assert!(errors.contains("80 rows are not scored: they are never complete"), "{errors}");
 }
 
 #[test]
 fn a_window_of_thirty_days_shows_learning() {
     let case = Case { outcomes: TWO_LABELS, ..visits() };
-    let (summary, _) = play(&case, &[]);
-    has_learned(&summary);
-    not_checked(&summary, &[]);
-    // And the shortest that is of use.
+    let (summary, _) = run_and_check(&case, &[]);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &[]);
+    // And the shortest window that is usable.
     let case = Case {
         outcomes: "labels = [\"no\", \"yes\"]\nwindow = \"5s\"\ngrace = \"1s\"",
         ..visits()
     };
-    let (summary, _) = play(&case, &["streams.quiet_after=1s", "events.time_behind_max=1m"]);
-    has_learned(&summary);
+    let (summary, _) =
+        run_and_check(&case, &["streams.quiet_after=1s", "events.time_behind_max=1m"]);
+    assert_learned(&summary);
 }
 
 #[test]
-fn times_and_ids_of_the_table_are_played() {
+fn event_times_and_ids_of_the_table_are_used() {
     let case = Case {
         header: "who,event_id,at,note,age,height,score,job,smoker,outcome".to_owned(),
         row: |n| {
@@ -347,13 +353,13 @@ fn times_and_ids_of_the_table_are_played() {
         ..visits()
     };
     let skip = ["data.initial.skip=[\"note\"]", "data.play.skip=[\"note\"]"];
-    let (summary, said) = play(&case, &skip);
-    has_learned(&summary);
-    not_checked(&summary, &[]);
-    assert!(said.contains("event times are the table's"), "{said}");
-    assert!(said.contains("respondents and event ids are the table's"), "{said}");
+    let (summary, errors) = run_and_check(&case, &skip);
+    assert_learned(&summary);
+    assert_not_checked(&summary, &[]);
+    assert!(errors.contains("event times are the table's"), "{errors}");
+    assert!(errors.contains("respondents and event ids are the table's"), "{errors}");
 
-    // Respondents who come back: what joins depends on the windows.
+    // Respondents with several rows: what joins depends on the windows.
     let case = Case {
         row: |n| {
             let at = 1_790_000_000_000_u64 + 60_000 * u64::try_from(n).unwrap();
@@ -361,15 +367,18 @@ fn times_and_ids_of_the_table_are_played() {
         },
         ..case
     };
-    let (summary, said) = play(&case, &skip);
-    not_checked(&summary, &[]);
-    assert!(said.contains("100 of 100 respondents come back within [outcomes] window"), "{said}");
+    let (summary, errors) = run_and_check(&case, &skip);
+    assert_not_checked(&summary, &[]);
+    assert!(
+        errors.contains("100 of 100 respondents come back within [outcomes] window"),
+        "{errors}"
+    );
 }
 
-/// Sixty respondents, each of them four times, an hour apart: within a window of two hours each outcome is near several
+/// Sixty respondents with four rows each, an hour apart: within a window of two hours each outcome is near several
 /// predictions.
 #[test]
-fn respondents_who_come_back_under_every_policy() {
+fn returning_respondents_under_every_policy() {
     let case = Case {
         header: "who,event_id,at,age,height,score,job,smoker,outcome".to_owned(),
         row: |n| {
@@ -384,8 +393,8 @@ fn respondents_who_come_back_under_every_policy() {
                 format!("outcomes.conflict={conflict}"),
                 format!("outcomes.learn_from={learn_from}"),
             ];
-            let (summary, said) = play(&case, &[&settings[0], &settings[1]]);
-            not_checked(&summary, &[]);
+            let (summary, errors) = run_and_check(&case, &[&settings[0], &settings[1]]);
+            assert_not_checked(&summary, &[]);
             let corrections = checks(&summary, &|check| {
                 check["name"].as_str().unwrap().contains("corrections replaced")
             });
@@ -393,17 +402,17 @@ fn respondents_who_come_back_under_every_policy() {
             let words = ["60 of 60 respondents come back", "180 times, the soonest after 1h"];
             let learned = format!("learn_from = \"{learn_from}\"");
             for words in words.iter().chain(&[learned.as_str(), "set [outcomes] window below 1h"]) {
-                assert_eq!(said.matches(words).count(), 1, "{words} once in {said}");
+                assert_eq!(errors.matches(words).count(), 1, "{words} once in {errors}");
             }
         }
     }
 }
 
 #[test]
-fn what_a_short_play_can_not_show_is_not_checked() {
+fn checks_that_a_short_table_cannot_satisfy_are_skipped() {
     for limit in ["1", "3"] {
-        let (is_ok, output, said) = run_with(&visits(), &["--limit", limit], &[]);
-        assert!(is_ok, "{said}\n{output}");
+        let (is_ok, output, errors) = run_with(&visits(), &["--limit", limit], &[]);
+        assert!(is_ok, "{errors}\n{output}");
         let summary: Json = serde_json::from_str(&output).unwrap();
         let failed = checks(&summary, &|check| check["ok"] == Json::Bool(false));
         assert!(failed.is_empty(), "{failed:?}");
@@ -416,12 +425,12 @@ fn a_table_too_small_to_cross_validate_is_refused_before_it_is_written() {
         row: |n| format!("{},1.8,1.5,cook,true,{}", n % 7, if n == 3 { "yes" } else { "no" }),
         ..visits()
     };
-    let (is_ok, output, said) = run(&case, &[]);
+    let (is_ok, output, errors) = run(&case, &[]);
     assert!(!is_ok && output.is_empty(), "{output}");
     for words in ["rows.csv: 240 rows, 239 of \"no\", 1 of \"yes\": ", "in 2 folds"] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(errors.contains(words), "{words} in {errors}");
     }
-    assert!(!said.contains("training log"), "{said}");
+    assert!(!errors.contains("training log"), "{errors}");
 }
 
 #[test]
@@ -437,12 +446,12 @@ fn a_mandatory_field_that_is_ignored() {
         row: |n| format!("{},{}", n % 7, outcome(n)),
         ..visits()
     };
-    let (summary, _) = play(&case, &[]);
-    has_learned(&summary);
+    let (summary, _) = run_and_check(&case, &[]);
+    assert_learned(&summary);
 }
 
 #[test]
-fn times_in_seconds_are_reported_of() {
+fn event_times_in_seconds_are_warned_about() {
     let case = Case {
         header: "who,at,age,height,score,job,smoker,outcome".to_owned(),
         row: |n| {
@@ -451,14 +460,14 @@ fn times_in_seconds_are_reported_of() {
         },
         ..visits()
     };
-    let (_, said) = play(&case, &[]);
+    let (_, errors) = run_and_check(&case, &[]);
     let words = "column \"at\": 240 of 240 event times are not between the years 2000 and 2200, such as 1790000000 ms: it looks like seconds";
-    assert_eq!(said.matches(words).count(), 1, "{said}");
+    assert_eq!(errors.matches(words).count(), 1, "{errors}");
 }
 
 #[test]
-fn a_table_of_which_nothing_would_be_scored_is_refused() {
-    // Without a flag all answers count, and `job` is in no column.
+fn a_table_without_a_scorable_row_is_refused() {
+    // Without a flag, a questionnaire is complete when it has all answers, and the table has no column `job`.
     let case = Case {
         events: "respondent_id = \"who\"\nevent_id = \"event_id\"\nignored = [\"done\"]",
         fields: BLANKS,
@@ -466,7 +475,7 @@ fn a_table_of_which_nothing_would_be_scored_is_refused() {
         row: |n| format!("{},{}", n % 7, outcome(n)),
         ..visits()
     };
-    let (is_ok, output, said) = run(&case, &[]);
+    let (is_ok, output, errors) = run(&case, &[]);
     assert!(!is_ok && output.is_empty(), "{output}");
-    assert!(said.contains("no row of the table would be scored"), "{said}");
+    assert!(errors.contains("no row of the table would be scored"), "{errors}");
 }

@@ -1,4 +1,4 @@
-//! `foretell doctor` where there is nothing to look at: what it says, and how it ends.
+//! `foretell doctor` without a broker or a registry: its check results and its exit code.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde_json::Value as Json;
 
 use crate::process::{Process, at, example};
 
-/// A broker is given ten seconds to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bound for a command that waits ten seconds for a broker.
+const WITHIN: Duration = Duration::from_secs(30);
 
-const NOBODY: &[&str] = &[
+const NO_CLUSTER: &[&str] = &[
     "--set",
     "broker.bootstrap_servers=127.0.0.1:1",
     "--set",
@@ -23,14 +23,15 @@ fn doctor(more: &[&str]) -> Process {
 }
 
 fn doctor_of(config: &str, more: &[&str]) -> Process {
-    Process::start(&[&["doctor", "-c", config], NOBODY, more].concat())
+    Process::start(&[&["doctor", "-c", config], NO_CLUSTER, more].concat())
 }
 
-/// The checks by name, each with its four keys.
+/// Name, status and detail of each check result. Asserts that each has its four keys.
 fn checks(mut process: Process, code: i32) -> Vec<(String, String, String)> {
-    assert_eq!(process.end(PATIENCE).code(), Some(code), "{}", process.errors());
+    assert_eq!(process.end(WITHIN).code(), Some(code), "{}", process.errors());
     assert!(process.errors().is_empty(), "{}", process.errors());
-    let report: Json = serde_json::from_str(&process.output()).expect("one object, nothing else");
+    let report: Json =
+        serde_json::from_str(&process.output()).expect("one object, and nothing else");
     assert_eq!(*at(&report, "/ok"), Json::Bool(code == 0), "{report}");
     let mut found = Vec::new();
     for check in at(&report, "/checks").as_array().unwrap() {
@@ -45,12 +46,12 @@ fn checks(mut process: Process, code: i32) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn what_does_not_answer_is_reported_and_so_is_what_was_not_looked_at() {
-    // Side by side, since each takes the whole of its patience.
-    let (mut people, program) = (doctor(&[]), doctor(&["--json"]));
-    let found = checks(program, 1);
-    let found: Vec<(&str, &str)> =
-        found.iter().map(|(name, status, _)| (name.as_str(), status.as_str())).collect();
+fn services_that_do_not_answer_and_skipped_checks_are_reported() {
+    // In parallel, because each waits for its timeout.
+    let (mut text, json) = (doctor(&[]), doctor(&["--json"]));
+    let results = checks(json, 1);
+    let results: Vec<(&str, &str)> =
+        results.iter().map(|(name, status, _)| (name.as_str(), status.as_str())).collect();
     let expected = [
         ("configuration", "ok"),
         ("broker", "failed"),
@@ -60,12 +61,16 @@ fn what_does_not_answer_is_reported_and_so_is_what_was_not_looked_at() {
         ("model", "warning"),
         ("http", "ok"),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(results, expected);
 
-    assert_eq!(people.end(PATIENCE).code(), Some(1), "{}", people.errors());
-    let output = people.output();
+    assert_eq!(text.end(WITHIN).code(), Some(1), "{}", text.errors());
+    let output = text.output();
     let lines: Vec<&str> = output.lines().collect();
-    assert_eq!(lines.len(), expected.len() + 1, "one line a check, and a last one: {output}");
+    assert_eq!(
+        lines.len(),
+        expected.len() + 1,
+        "one line for each check, and the summary: {output}"
+    );
     for words in ["no broker answers at 127.0.0.1:1", "is it running? set [broker]"] {
         assert!(lines[1].starts_with("FAILED   broker: ") && lines[1].contains(words), "{output}");
     }
@@ -74,7 +79,7 @@ fn what_does_not_answer_is_reported_and_so_is_what_was_not_looked_at() {
 }
 
 #[test]
-fn a_configuration_that_can_not_be_read_is_a_finding() {
+fn an_invalid_configuration_is_a_check_result() {
     let check = |process: Process, words: &str| {
         let found = checks(process, 1);
         let [(name, status, detail)] = found.as_slice() else { panic!("{found:?}") };
@@ -90,7 +95,7 @@ fn a_configuration_that_can_not_be_read_is_a_finding() {
 }
 
 #[test]
-fn settings_that_librdkafka_refuses_are_named() {
+fn properties_that_librdkafka_refuses_are_named() {
     let check = |setting: &str, words: &str| {
         let found = checks(doctor(&["--json", "--set", setting]), 1);
         let (name, status, detail) = &found[1];
@@ -103,7 +108,7 @@ fn settings_that_librdkafka_refuses_are_named() {
 }
 
 #[test]
-fn what_fails_is_reported_with_where_its_value_was_written() {
+fn a_failed_check_names_the_source_of_its_setting() {
     let found = checks(doctor(&["--json", "--set", "http.bind=256.0.0.1:1"]), 1);
     for (name, place) in [
         ("broker", "--set broker.bootstrap_servers: "),
@@ -116,14 +121,14 @@ fn what_fails_is_reported_with_where_its_value_was_written() {
 }
 
 #[test]
-fn a_mistyped_flag_is_no_finding() {
+fn an_unknown_flag_is_an_error_of_usage() {
     let mut process = doctor(&["--jsn"]);
-    assert_eq!(process.end(PATIENCE).code(), Some(2));
+    assert_eq!(process.end(WITHIN).code(), Some(2));
     assert!(process.errors().contains("--json"), "{}", process.errors());
 }
 
 #[test]
-fn a_questionnaire_that_may_never_be_complete_is_warned_about() {
+fn questionnaires_that_are_never_complete_are_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     let config = std::fs::read_to_string(example()).unwrap();
     let schemas = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas");

@@ -1,9 +1,9 @@
-//! What a user reads first.
+//! The help texts.
 
 use crate::process::{Process, SOON};
 
 #[test]
-fn every_command_shows_examples_of_itself() {
+fn the_help_of_every_command_has_examples() {
     let help = |arguments: &[&str]| {
         let text = Process::start(arguments).succeed(SOON);
         assert!(text.contains("Examples:") && text.contains("--config"), "{arguments:?}: {text}");
@@ -13,7 +13,7 @@ fn every_command_shows_examples_of_itself() {
     for command in ["demo", "init", "run", "send", "doctor"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
-        let (_, examples) = text.split_once("Examples:").expect("seen above");
+        let (_, examples) = text.split_once("Examples:").expect("checked above");
         assert!(examples.contains(&format!("foretell {command}")), "{examples}");
         assert!(text.contains("--set"), "{text}");
     }
@@ -21,7 +21,7 @@ fn every_command_shows_examples_of_itself() {
 }
 
 #[test]
-fn help_is_plain_text_of_its_own_width() {
+fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"]];
     commands.extend(["demo", "init", "run", "send", "doctor"].map(|name| vec![name]));
     commands.extend(["check", "register", "diff", "evolve"].map(|name| vec!["schema", name]));
@@ -31,14 +31,17 @@ fn help_is_plain_text_of_its_own_width() {
             let examples = text.find("Examples:").unwrap_or(text.len());
             let own = &text[..examples];
             assert!(!own.contains('\\'), "{text}");
-            assert!(text.starts_with(|c: char| c.is_uppercase()), "it says what it does: {text}");
+            assert!(
+                text.starts_with(|c: char| c.is_uppercase()),
+                "it begins with a description: {text}"
+            );
             assert!(text.contains("Usage: foretell"), "{text}");
         }
     }
 }
 
 #[test]
-fn it_tells_its_version() {
+fn the_version_is_printed() {
     let version = concat!("foretell ", env!("CARGO_PKG_VERSION"), "\n");
     assert_eq!(Process::start(&["--version"]).succeed(SOON), version);
 }

@@ -1,4 +1,4 @@
-//! HTTP as its clients, careless and hostile ones too, meet it.
+//! HTTP: valid, invalid and hostile requests.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -19,7 +19,6 @@ struct Instance {
     _folder: tempfile::TempDir,
 }
 
-/// What came back.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -60,8 +59,8 @@ impl Instance {
         self.ask(Method::POST, path, &[("content-type", "application/json")], &body.to_string())
     }
 
-    /// What comes back to bytes of ours, until the server closes.
-    fn raw(&self, bytes: &str) -> String {
+    /// Sends bytes, and reads the response until the server closes.
+    fn send_raw(&self, bytes: &str) -> String {
         let mut stream = self.http.connect();
         stream.write_all(bytes.as_bytes()).unwrap();
         read_to_end(&mut stream)
@@ -74,22 +73,22 @@ impl Instance {
     }
 }
 
-/// `docs/http-api.md` lists what every route may answer in its part "Errors".
+/// Status codes that every route may answer: the part "Errors" of `docs/http-api.md`.
 const EVERYWHERE: [u16; 9] = [400, 401, 403, 404, 405, 408, 415, 500, 503];
 
-/// `docs/http-api.md` is made from the table of routes.
+/// Asserts that the table of routes, and so `docs/http-api.md`, lists the status code.
 fn assert_documented(method: &Method, path: &str, status: u16) {
     let path = path.split('?').next().unwrap();
     let route = ROUTES.iter().find(|route| route.method == *method && route.path == path);
     let listed = route.map_or(&[][..], |route| route.answers);
-    let is_listed = listed.iter().any(|(known, _)| *known == status);
+    let is_listed = listed.iter().any(|(code, _)| *code == status);
     assert!(
         is_listed || EVERYWHERE.contains(&status),
         "{method} {path} answered {status}, which http/routes.rs does not list"
     );
 }
 
-/// To its end, also where that is a reset: the server may close with bytes of ours unread.
+/// Reads until the server closes or resets the connection. It may close with bytes unread.
 fn read_to_end(stream: &mut TcpStream) -> String {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
     loop {
@@ -107,7 +106,7 @@ const EVENT: &str = r#"{"respondent_id": "me", "completed": true, "age": 39}"#;
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[test]
-fn every_error_is_json_and_other_pages_are_refused() {
+fn every_error_is_json_and_requests_of_other_sites_are_refused() {
     let instance = Instance::start(&["http.allowed_hosts=[\"score.example\"]"]);
     errors_are_json(&instance);
     content_types(&instance);
@@ -131,7 +130,7 @@ fn errors_are_json(instance: &Instance) {
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         assert_eq!(answer.headers["content-type"], "application/json", "{path}");
         let error = at(&answer.body, "/error").as_str().unwrap();
-        assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+        assert!(error.contains(words), "{words:?} in {error:?}");
         answer
     };
     check(Method::GET, "/nowhere", "", 404, "/nowhere");
@@ -159,8 +158,8 @@ fn errors_are_json(instance: &Instance) {
     let late = json!({"respondent_id": "me", "event_time": 99_999_999_999_999_i64}).to_string();
     let answer = check(Method::POST, "/api/v1/events", &late, 422, "time_ahead_max");
     assert_eq!(*at(&answer.body, "/class"), "future_time");
-    let nobody = json!({"respondent_id": " ", "age": 30}).to_string();
-    let answer = check(Method::POST, "/api/v1/events", &nobody, 422, "`respondent_id`");
+    let blank = json!({"respondent_id": " ", "age": 30}).to_string();
+    let answer = check(Method::POST, "/api/v1/events", &blank, 422, "`respondent_id`");
     assert_eq!(*at(&answer.body, "/class"), "missing_field");
     let many = format!("[{late}, {EVENT}]");
     let answer = instance.ask(Method::POST, "/api/v1/events", &[JSON], &many);
@@ -174,7 +173,11 @@ fn content_types(instance: &Instance) {
     };
     assert_eq!(status(&[JSON]), 202);
     assert_eq!(status(&[("content-type", "application/vnd.api+json; charset=utf-8")]), 202);
-    assert_eq!(status(&[]), 202, "no browser leaves it out without an Origin");
+    assert_eq!(
+        status(&[]),
+        202,
+        "without an Origin it is not a browser, which always sends a type"
+    );
     assert_eq!(status(&[("origin", "http://localhost:3000")]), 415);
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         assert_eq!(status(&[("content-type", kind)]), 415, "{kind}");
@@ -195,7 +198,7 @@ fn names(instance: &Instance) {
         let error = at(&answer.body, "/error").as_str().unwrap();
         assert!(error.contains(host) && error.contains("allowed_hosts"), "{error}");
         let status = instance.ask(Method::GET, "/api/v1/status", &[("host", host)], "").status;
-        assert_eq!(status, 403, "what respondents do is no other page's business");
+        assert_eq!(status, 403, "other sites must not read the status");
         for open in ["/livez", "/readyz", "/startupz", "/metrics"] {
             assert_eq!(
                 instance.ask(Method::GET, open, &[("host", host)], "").status,
@@ -210,15 +213,15 @@ fn names(instance: &Instance) {
         assert_eq!(post("origin", origin).status, 403, "{origin}");
     }
     let twice = "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
-    assert!(instance.raw(twice).starts_with("HTTP/1.1 400 "));
+    assert!(instance.send_raw(twice).starts_with("HTTP/1.1 400 "));
     let target = "GET http://evil.example/api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    assert!(instance.raw(target).starts_with("HTTP/1.1 403 "));
+    assert!(instance.send_raw(target).starts_with("HTTP/1.1 403 "));
     let none = "GET /api/v1/status HTTP/1.1\r\nConnection: close\r\n\r\n";
-    assert!(instance.raw(none).starts_with("HTTP/1.1 400 "));
+    assert!(instance.send_raw(none).starts_with("HTTP/1.1 400 "));
 }
 
 #[test]
-fn the_token_comes_first_and_slow_clients_are_ended() {
+fn the_token_is_checked_before_the_body_and_slow_clients_are_disconnected() {
     let more = ["http.bearer_token=tok", "http.read_timeout=3s", "http.connections_max=20"];
     let instance = Instance::start(&more);
     for scheme in ["Bearer", "bearer", "BEARER"] {
@@ -240,20 +243,20 @@ fn the_token_comes_first_and_slow_clients_are_ended() {
              Authorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n{{"
         )
     };
-    let answer = instance.raw(&head("wrong"));
-    assert!(answer.starts_with("HTTP/1.1 401 "), "before the body, which never comes: {answer}");
-    let answer = instance.raw(&head("tok"));
+    let answer = instance.send_raw(&head("wrong"));
+    assert!(answer.starts_with("HTTP/1.1 401 "), "before the body, which is never sent: {answer}");
+    let answer = instance.send_raw(&head("tok"));
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
-    let answer = instance.raw("POST /api/v1/events HTTP/1.1\r\nHost: loc");
+    let answer = instance.send_raw("POST /api/v1/events HTTP/1.1\r\nHost: loc");
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
-    assert_eq!(instance.raw(""), "", "who asks nothing is told nothing");
+    assert_eq!(instance.send_raw(""), "", "a connection without a request gets no response");
 
     too_many(&instance);
     instance.end();
 }
 
 fn too_many(instance: &Instance) {
-    // Nothing is sent, so that each of the 20 is ended without an answer, and each beyond them is told.
+    // No request is sent: 20 connections are closed without a response, and each one beyond them is refused.
     let mut streams: Vec<TcpStream> = (0..40).map(|_| instance.http.connect()).collect();
     let answers: Vec<String> = streams.iter_mut().map(read_to_end).collect();
     let refused = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 "));
@@ -266,19 +269,19 @@ fn too_many(instance: &Instance) {
 }
 
 #[test]
-fn outcomes_are_learned_from_without_a_broker() {
+fn a_model_is_trained_from_outcomes_over_http() {
     let instance = Instance::start(&["learning.retrain_after=40"]);
     let outcome = |body: &Json| instance.post("/api/v1/outcomes", body);
-    let told = |body: &Json, status: u16, words: &str| {
+    let class_of = |body: &Json, status: u16, words: &str| {
         let answer = outcome(body);
         assert_eq!(answer.status, status, "{body}: {answer:?}");
         let error = at(&answer.body, "/error").as_str().unwrap();
-        assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+        assert!(error.contains(words), "{words:?} in {error:?}");
         answer.body.get("class").and_then(Json::as_str).unwrap_or_default().to_owned()
     };
-    let refuse = |body: Json, words: &str| assert_eq!(told(&body, 400, words), "", "{body}");
+    let refuse = |body: Json, words: &str| assert_eq!(class_of(&body, 400, words), "", "{body}");
     let unusable = |body: Json, class: &str, words: &str| {
-        assert_eq!(told(&body, 422, words), class, "{body}");
+        assert_eq!(class_of(&body, 422, words), class, "{body}");
     };
     refuse(json!("x"), "JSON object");
     unusable(json!({"label": ">50K"}), "missing_field", "`respondent_id` is missing");
@@ -311,11 +314,11 @@ fn outcomes_are_learned_from_without_a_broker() {
         assert_eq!(*at(&answer.body, "/label"), label);
         assert!(at(&answer.body, "/outcome_time").is_i64(), "{answer:?}");
     }
-    until("a model that has learned from them serves", SOON, || {
+    until("a model that was trained with them serves", SOON, || {
         (instance.http.status().pointer("/model/training")?.as_u64()? >= 1).then_some(())
     });
 
-    // Many at once, each with a result of its own.
+    // An array gets a result for each item.
     let many =
         json!([{"respondent_id": "a", "label": ">50K"}, {"respondent_id": "b", "label": "rich"}]);
     let answer = outcome(&many);
@@ -330,7 +333,7 @@ fn outcomes_are_learned_from_without_a_broker() {
 }
 
 #[test]
-fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
+fn waiting_requests_get_the_result_of_their_event() {
     let contract = r#"features.contract={policy="refuse", mostly_missing=0.9, window=1}"#;
     let instance = Instance::start(&[contract, "topics.partitions=1"]);
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";
@@ -348,7 +351,7 @@ fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
     assert_eq!((again.status, &again.body["event_id"]), (202, &json!("e1")), "{again:?}");
     assert_eq!(again.headers["idempotent-replayed"], "true");
 
-    // An answer is rolled back.
+    // Null takes an earlier answer back.
     let rest = json!({"respondent_id": "slow", "event_id": "e2", "age": null, "completed": true,
         "hours_per_week": 40});
     let answer = instance.post(wait, &rest);
@@ -356,12 +359,12 @@ fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
     assert!(at(&answer.body, "/features/age").is_null(), "{answer:?}");
     assert_eq!(*at(&answer.body, "/features/hours_per_week"), 40.0);
 
-    // A client that repeats gets the first prediction.
+    // A repeat gets the first prediction.
     let again = instance.post(wait, &rest);
     assert_eq!((again.status, &again.body), (200, &answer.body));
     assert_eq!(again.headers["idempotent-replayed"], "true");
 
-    // The model was fitted on what that event lacked, and now so does this one.
+    // This event lacks features with which the model was trained, as the one before did.
     let lacking = json!({"respondent_id": "fast", "event_id": "e3", "completed": true, "age": 30});
     let answer = instance.post(wait, &lacking);
     assert_eq!(answer.status, 422, "{answer:?}");
@@ -370,12 +373,12 @@ fn what_becomes_of_an_event_is_reported_as_soon_as_it_is_known() {
         (&json!("feature_contract"), &json!("e3"))
     );
     assert!(at(&answer.body, "/error").as_str().unwrap().contains("mostly_missing"), "{answer:?}");
-    assert!(instance.http.metric("foretell_http_waits").abs() < 0.5, "nobody waits any more");
+    assert!(instance.http.metric("foretell_http_waits").abs() < 0.5, "no request waits any more");
     instance.end();
 }
 
 #[test]
-fn a_request_that_is_sent_again_is_the_same_event() {
+fn a_repeated_request_is_the_same_event() {
     let instance = Instance::start(&[]);
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";
     let event = json!({"respondent_id": "me", "completed": true, "age": 30}).to_string();
@@ -395,14 +398,14 @@ fn a_request_that_is_sent_again_is_the_same_event() {
             at(&answer.body, "/event_id").as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(ids.len(), 3, "without a key each is an event of its own");
+    assert_eq!(ids.len(), 3, "without a key each is another event");
     let answer = instance.ask(Method::POST, wait, &[JSON, ("idempotency-key", "\"\"")], &event);
     assert_eq!(answer.status, 400, "{answer:?}");
     instance.end();
 }
 
 #[test]
-fn a_thousand_waits_take_few_threads_and_little_memory_and_go_when_their_clients_go() {
+fn a_thousand_waits_take_few_threads_and_little_memory_and_end_with_their_clients() {
     let instance = Instance::start(&waits::SETTINGS);
     let idle = instance.process.resources();
     waits::check(&instance.process, &instance.http, idle);

@@ -1,4 +1,4 @@
-//! Respondents and events whose ids are numbers and UUIDs, by HTTP: whatever the spelling, an event and its outcome meet.
+//! Respondent and event ids that are numbers or UUIDs, by HTTP: an event and its outcome join, however the id is written.
 
 use std::{fmt::Write as _, fs};
 
@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::process::{Http, Process, SOON, at, until};
 
-/// An embedded instance whose event schema gives ids the types `who` and `id`.
+/// An embedded instance. `who` and `id` are the Avro types of the respondent id and the event id.
 struct Instance {
     process: Process,
     http: Http,
@@ -55,14 +55,14 @@ impl Instance {
         (answer.status().as_u16(), answer.json().unwrap())
     }
 
-    fn scored(&self, event: &Json, key: Option<&str>) -> Json {
+    fn score(&self, event: &Json, key: Option<&str>) -> Json {
         let (status, body) = self.post("/api/v1/events?wait=true&timeout_ms=60000", event, key);
         assert_eq!(status, 200, "{event}: {body}");
         body
     }
 
-    /// Its outcome joins.
-    fn joined(&self, outcome: &Json) {
+    /// Sends an outcome, and waits until it is joined.
+    fn join(&self, outcome: &Json) {
         let name = "foretell_outcomes_total{result=\"joined\"}";
         let before = self.http.metric(name);
         let (status, body) = self.post("/api/v1/outcomes", outcome, None);
@@ -72,11 +72,11 @@ impl Instance {
         });
     }
 
-    fn refused(&self, path: &str, body: &Json, class: &str, words: &str) {
+    fn assert_refused(&self, path: &str, body: &Json, class: &str, words: &str) {
         let (status, answer) = self.post(path, body, None);
         assert_eq!((status, at(&answer, "/class")), (422, &json!(class)), "{body}: {answer}");
         let error = at(&answer, "/error").as_str().unwrap();
-        assert!(error.contains(words), "{error:?} says nothing of {words:?}");
+        assert!(error.contains(words), "{words:?} in {error:?}");
     }
 
     fn end(mut self) {
@@ -86,23 +86,23 @@ impl Instance {
 }
 
 #[test]
-fn a_number_is_one_respondent_in_every_spelling() {
+fn a_numeric_id_is_the_same_respondent_in_every_notation() {
     let instance = Instance::start(r#""long""#, r#""long""#);
     let largest = i64::MAX.to_string();
-    for (who, spelling, label) in [
+    for (who, respondent, label) in [
         (json!(42), json!("0042"), json!("TRUE")),
         (json!("+43"), json!(43), json!(true)),
         (json!(" 44"), json!("44.0"), json!("False")),
         (json!(i64::MAX), json!(largest), json!(false)),
         (json!(9_007_199_254_740_993_i64), json!("9007199254740993"), json!(" true ")),
     ] {
-        let scored = instance.scored(&json!({"who": who, "age": "55.10"}), None);
-        assert_eq!(*at(&scored, "/features/age"), 55.1, "as in a table");
-        instance.joined(&json!({"respondent_id": spelling, "label": label}));
+        let scored = instance.score(&json!({"who": who, "age": "55.10"}), None);
+        assert_eq!(*at(&scored, "/features/age"), 55.1, "the same as in a table");
+        instance.join(&json!({"respondent_id": respondent, "label": label}));
     }
     for wrong in ["x", "1.5", "9223372036854775808"] {
         let outcome = json!({"respondent_id": wrong, "label": true});
-        instance.refused("/api/v1/outcomes", &outcome, "invalid_value", "`respondent_id`");
+        instance.assert_refused("/api/v1/outcomes", &outcome, "invalid_value", "`respondent_id`");
     }
     let (status, body) = instance.post("/api/v1/events", &json!({"who": 1, "age": "5,5"}), None);
     let error = at(&body, "/error").as_str().unwrap();
@@ -111,18 +111,18 @@ fn a_number_is_one_respondent_in_every_spelling() {
 }
 
 #[test]
-fn events_are_given_uuids_where_their_ids_are() {
+fn events_get_uuids_if_event_ids_are_uuids() {
     let uuid = |name: &str| {
         format!(r#"{{"type":"fixed","size":16,"name":"{name}","logicalType":"uuid"}}"#)
     };
     let instance = Instance::start(&uuid("Who"), &uuid("Id"));
     let who = "0123abcd-4567-49ef-8123-456789abcdef";
     let event = json!({"who": who.to_uppercase(), "age": 30});
-    let made = at(&instance.scored(&event, None), "/event_id").clone();
-    assert_ne!(*at(&instance.scored(&event, None), "/event_id"), made, "an event of its own");
-    let named = instance.scored(&event, Some("order 7"));
+    let generated = at(&instance.score(&event, None), "/event_id").clone();
+    assert_ne!(*at(&instance.score(&event, None), "/event_id"), generated, "another event");
+    let named = instance.score(&event, Some("order 7"));
     assert_eq!(*at(&named, "/respondent_id"), who);
-    let again = instance.scored(&event, Some("order 7"));
+    let again = instance.score(&event, Some("order 7"));
     assert_eq!(at(&again, "/prediction_id"), at(&named, "/prediction_id"), "the same event");
     let many = json!([event, event]);
     let ids = |key| {
@@ -133,21 +133,21 @@ fn events_are_given_uuids_where_their_ids_are() {
     assert_eq!(ids("many"), ids("many"));
     let [first, second] = ids("many");
     assert_ne!(first, second);
-    instance.joined(&json!({"respondent_id": format!(" {}", who.to_uppercase()), "label": true}));
+    instance.join(&json!({"respondent_id": format!(" {}", who.to_uppercase()), "label": true}));
     instance.end();
 }
 
 #[test]
-fn a_text_that_is_no_uuid_is_refused_where_ids_are_uuids() {
+fn a_text_that_is_not_a_uuid_is_refused_if_ids_are_uuids() {
     let uuid = r#"{"type":"string","logicalType":"uuid"}"#;
     let instance = Instance::start(uuid, uuid);
     let who = "0123abcd-4567-49ef-8123-456789abcdef";
     for event in [json!({"who": "ann", "age": 1}), json!({"who": who, "id": "visit-1", "age": 1})] {
-        instance.refused("/api/v1/events", &event, "invalid_value", "it must be a UUID");
+        instance.assert_refused("/api/v1/events", &event, "invalid_value", "it must be a UUID");
     }
     let outcome = json!({"respondent_id": "ann", "label": true});
-    instance.refused("/api/v1/outcomes", &outcome, "invalid_value", "it must be a UUID");
-    instance.scored(&json!({"who": who, "age": 1}), None);
-    instance.joined(&json!({"respondent_id": who.to_uppercase(), "label": true}));
+    instance.assert_refused("/api/v1/outcomes", &outcome, "invalid_value", "it must be a UUID");
+    instance.score(&json!({"who": who, "age": 1}), None);
+    instance.join(&json!({"respondent_id": who.to_uppercase(), "label": true}));
     instance.end();
 }

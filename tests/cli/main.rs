@@ -1,4 +1,4 @@
-//! The command line and HTTP as a user meets them, by processes; nothing here needs a broker.
+//! Tests of the command line and of HTTP, with processes. None needs a broker.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

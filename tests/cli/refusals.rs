@@ -1,13 +1,13 @@
-//! What can't work ends at once, with one line that says what to change.
+//! Invalid configurations, arguments and data: the command ends at once, with one line that says what to change.
 
 use std::{fs, time::Duration};
 
 use crate::process::{Process, example};
 
-/// Where nobody is asked over the network.
+/// Bound for commands that use no network.
 const AT_ONCE: Duration = Duration::from_secs(10);
-/// A broker is given ten seconds to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Bound for commands that wait ten seconds for a broker.
+const WITH_BROKER: Duration = Duration::from_secs(20);
 
 fn check(arguments: &[&str], expected: &[&str]) {
     check_end(Process::start(arguments), AT_ONCE, expected);
@@ -27,7 +27,7 @@ fn check_end(mut process: Process, within: Duration, expected: &[&str]) {
 }
 
 #[test]
-fn a_file_that_is_wrong() {
+fn an_invalid_configuration_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -45,13 +45,13 @@ fn a_file_that_is_wrong() {
     check(&["run", "-c", &file("empty.toml", "")], &["empty.toml", "`application`"]);
     let missing = folder.path().join("missing.toml");
     check(&["run", "-c", missing.to_str().unwrap()], &["missing.toml", "No such file"]);
-    // Paths are the file's own: this one has no schema beside it.
+    // Paths are relative to the file, and this one has no schema beside it.
     let far = file("far.toml", &good);
     check(&["run", "-c", &far], &["far.toml:", "[events] schema", "cannot read", "No such"]);
 }
 
 #[test]
-fn a_setting_that_is_wrong() {
+fn an_invalid_setting_is_refused() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {
         check(&["run", "-c", config, "--set", setting], expected);
@@ -80,7 +80,7 @@ fn a_setting_that_is_wrong() {
 }
 
 #[test]
-fn a_setting_that_makes_no_sense() {
+fn a_value_out_of_bounds_is_refused() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {
         check(&["run", "-c", config, "--set", setting], expected);
@@ -131,7 +131,7 @@ fn a_setting_that_makes_no_sense() {
 }
 
 #[test]
-fn a_variable_that_is_wrong() {
+fn an_invalid_environment_variable_is_refused() {
     let export = |variable: &str, expected: &[&str]| {
         let first = format!("export '{variable}'");
         let process = Process::start_after(&first, &["run", "-c", example()]);
@@ -156,20 +156,20 @@ fn a_variable_that_is_wrong() {
 }
 
 #[test]
-fn what_kubernetes_sets_for_a_service_is_passed_over() {
+fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
     let first = "export FORETELL_HTTP_PORT=tcp://10.0.0.7:8000 FORETELL_HTTP_SERVICE_HOST=10.0.0.7 \
                  FORETELL_HTTP_SERVICE_PORT=8000 FORETELL_HTTP_SERVICE_PORT_HTTP=8000 \
                  FORETELL_HTTP_PORT_8000_TCP=tcp://10.0.0.7:8000 FORETELL_HTTP_PORT_8000_TCP_PROTO=tcp \
                  FORETELL_HTTP_PORT_8000_TCP_PORT=8000 FORETELL_HTTP_PORT_8000_TCP_ADDR=10.0.0.7 \
                  FORETELL_PORT=tcp://10.0.0.8:8000 FORETELL_SERVICE_HOST=10.0.0.8";
-    // The next thing that is wrong is told.
+    // The error is about another setting, so the variables were accepted.
     let arguments = ["run", "-c", example(), "--set", "streams.threads=0"];
     let expected = ["--set streams.threads: [streams] threads: "];
     check_end(Process::start_after(first, &arguments), AT_ONCE, &expected);
 }
 
 #[test]
-fn data_that_is_not_there_is_noticed_before_the_training() {
+fn missing_data_is_refused_before_the_training() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {
         check(&["demo", "--json", "-c", config, "--set", setting], expected);
@@ -192,26 +192,26 @@ fn data_that_is_not_there_is_noticed_before_the_training() {
 }
 
 #[test]
-fn nobody_at_the_address() {
+fn a_missing_broker_is_reported() {
     let config = example();
     let start = |command| {
-        let nobody = "broker.bootstrap_servers=127.0.0.1:1";
-        Process::start(&[command, "-c", config, "--set", nobody])
+        let no_broker = "broker.bootstrap_servers=127.0.0.1:1";
+        Process::start(&[command, "-c", config, "--set", no_broker])
     };
-    // Side by side, since each takes the whole of its patience.
+    // In parallel, because each waits for its timeout.
     for mut process in ["run", "init", "send"].map(start) {
-        process.end(PATIENCE);
+        process.end(WITH_BROKER);
         let lines = process.errors().lines().count();
-        assert_eq!(lines, 1, "one line is enough: {}", process.errors());
+        assert_eq!(lines, 1, "one line: {}", process.errors());
         let place = "--set broker.bootstrap_servers: ";
-        check_end(process, PATIENCE, &[place, "no broker answers at 127.0.0.1:1", "[broker]"]);
+        check_end(process, WITH_BROKER, &[place, "no broker answers at 127.0.0.1:1", "[broker]"]);
     }
 }
 
 #[test]
-fn labels_and_marks_may_be_numbers_and_truth_values() {
+fn labels_and_marks_of_missing_values_may_be_numbers_and_booleans() {
     let config = example();
-    // The next thing that is wrong is told: they were taken.
+    // The error is about another setting, so these were accepted.
     for setting in [
         "events.missing=[1, -99.5, true, \"?\"]",
         "data.initial.missing=[0]",
@@ -227,17 +227,17 @@ fn labels_and_marks_may_be_numbers_and_truth_values() {
 }
 
 #[test]
-fn a_number_of_the_command_line_that_makes_no_sense() {
+fn an_argument_out_of_bounds_is_refused() {
     let refuse = |arguments: &[&str], expected: &str| {
         let mut process = Process::start(arguments);
         assert_eq!(process.end(AT_ONCE).code(), Some(2), "{arguments:?}");
         assert!(process.errors().contains(expected), "{}", process.errors());
     };
     for rate in ["-1", "0", "nan", "inf", "1e-300", "many"] {
-        refuse(&["send", "--rate", rate], "it must be a number from 0.001 on");
+        refuse(&["send", "--rate", rate], "it must be a number of at least 0.001");
     }
     for rate in ["-1", "nan", "inf", "1e-300"] {
-        refuse(&["demo", &format!("--rate={rate}")], "it must be 0, or a number from 0.001 on");
+        refuse(&["demo", &format!("--rate={rate}")], "it must be 0, or a number of at least 0.001");
     }
     for limit in ["0", "-1", "few"] {
         refuse(&["demo", "--limit", limit], "it must be a whole number, 1 or more");
@@ -248,7 +248,7 @@ fn a_number_of_the_command_line_that_makes_no_sense() {
 }
 
 #[test]
-fn a_mistyped_command() {
+fn an_unknown_command_is_refused() {
     let mut process = Process::start(&["rum"]);
     assert_eq!(process.end(AT_ONCE).code(), Some(2));
     assert!(process.errors().contains("'rum'"), "{}", process.errors());

@@ -1,4 +1,4 @@
-//! `foretell run --embedded`, by its HTTP.
+//! `foretell run --embedded`, by HTTP.
 
 use std::{
     io::Write,
@@ -13,7 +13,7 @@ use crate::process::{Http, Process, SOON, at, example, quick_settings, tool, unt
 const TOKEN: &str = "a secret";
 
 #[test]
-fn it_serves_until_it_is_interrupted() {
+fn it_serves_until_it_gets_a_signal() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = quick_settings(folder.path(), 2000);
     settings.push(format!("http.bearer_token={TOKEN}"));
@@ -28,25 +28,25 @@ fn it_serves_until_it_is_interrupted() {
     assert_eq!(http.get("/startupz").map(|(code, _)| code), Some(200));
     assert_eq!(http.get("/nowhere").map(|(code, _)| code), Some(404));
     events(&http);
-    wrong_events(&http);
+    invalid_events(&http);
     metrics(&http);
 
     process.signal("INT");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
     assert!(!process.errors().contains("panicked"), "{}", process.errors());
     assert!(process.output().is_empty(), "{}", process.output());
-    assert!(http.get("/livez").is_none(), "HTTP went away");
+    assert!(http.get("/livez").is_none(), "HTTP has stopped");
 }
 
 fn events(http: &Http) {
     let event = json!({
         "respondent_id": "me", "completed": true, "age": 39, "education": "Bachelors",
-        "occupation": "never heard of", "hours_per_week": null,
+        "occupation": "unseen", "hours_per_week": null,
     });
     let event = event.to_string();
     let version = at(&http.status(), "/model/version").clone();
     let (code, prediction) =
-        http.post("/api/v1/events?wait=true", &event, Some(TOKEN)).expect("it answers");
+        http.post("/api/v1/events?wait=true", &event, Some(TOKEN)).expect("a response");
     assert_eq!(code, 200, "{prediction}");
     assert_eq!(at(&prediction, "/respondent_id"), "me");
     assert_eq!(*at(&prediction, "/model_version"), version);
@@ -56,7 +56,7 @@ fn events(http: &Http) {
     assert_eq!(*at(&prediction, "/features/age"), 39.0);
     assert!(at(&prediction, "/features/hours_per_week").is_null(), "{prediction}");
 
-    let (code, accepted) = http.post("/api/v1/events", &event, Some(TOKEN)).expect("it answers");
+    let (code, accepted) = http.post("/api/v1/events", &event, Some(TOKEN)).expect("a response");
     assert_eq!((code, at(&accepted, "/respondent_id")), (202, &json!("me")), "{accepted}");
     assert!(at(&accepted, "/event_id").is_string(), "{accepted}");
     until("the second event is scored too", SOON, || {
@@ -64,17 +64,17 @@ fn events(http: &Http) {
     });
     assert!(http.metric("foretell_unseen_categories_total") >= 2.0);
 
-    // Not complete, so nothing is predicted yet.
+    // Incomplete, so there is no prediction yet.
     let part = json!({"respondent_id": "slow", "age": 20}).to_string();
     let (code, answer) =
-        http.post("/api/v1/events?wait=true", &part, Some(TOKEN)).expect("it answers");
+        http.post("/api/v1/events?wait=true", &part, Some(TOKEN)).expect("a response");
     assert_eq!(code, 202, "{answer}");
     assert!(at(&answer, "/missing").as_array().unwrap().contains(&json!("education")), "{answer}");
 }
 
-fn wrong_events(http: &Http) {
+fn invalid_events(http: &Http) {
     let check = |event: &str, token, expected_code, expected: &str| {
-        let (code, answer) = http.post("/api/v1/events", event, token).expect("it answers");
+        let (code, answer) = http.post("/api/v1/events", event, token).expect("a response");
         assert_eq!(code, expected_code, "{event}: {answer}");
         let error = at(&answer, "/error").as_str().unwrap();
         assert!(error.contains(expected), "{error}");
@@ -90,9 +90,9 @@ fn wrong_events(http: &Http) {
     check(r#"{"respondent_id": "me", "age": "old"}"#, token, 400, "`age`");
 }
 
-/// In the words of Prometheus' own checker.
+/// Checks the metrics with promtool.
 fn metrics(http: &Http) {
-    let (_, text) = http.get("/metrics").expect("it answers");
+    let (_, text) = http.get("/metrics").expect("a response");
     let mut checking = Command::new(tool("promtool", ".ci/setup check"));
     checking.args(["check", "metrics"]).stdin(Stdio::piped());
     let mut checking = checking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -100,12 +100,12 @@ fn metrics(http: &Http) {
     input.write_all(text.as_bytes()).unwrap();
     drop(input);
     let checked = checking.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success() && said.is_empty(), "{said}");
+    let problems = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && problems.is_empty(), "{problems}");
     for class in DEAD_LETTER_CLASSES {
         let line = format!("foretell_dead_letters_total{{class=\"{class}\"}} ");
         assert!(text.contains(&line), "{class} is not counted from the start");
-        // A user looks there for what it means.
+        // The page lists what each class means.
         assert!(
             include_str!("../../docs/operations.md").contains(&format!("`{class}`")),
             "{class}"

@@ -1,16 +1,16 @@
-//! Whatever is logged, refused or reported, a secret is not among it.
+//! Secrets are not in any output: logs, errors, check results.
 
 use std::{fs, path::Path, time::Duration};
 
 use crate::process::{Process, SOON, example, quick_settings};
 
-/// Nothing else that is printed contains it, nor does it contain anything else.
+/// A text that no output contains for another reason.
 const SECRET: &str = "hunter2xyzzy";
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const WITHIN: Duration = Duration::from_secs(40);
 
-/// The worked example with a secret wherever one may stand, and nobody at its addresses.
-fn planted(folder: &Path) -> String {
+/// The worked example with a secret in every setting that can hold one. Nothing listens at its addresses.
+fn config_with_secrets(folder: &Path) -> String {
     let example = example();
     let beside = Path::new(&example).parent().unwrap();
     let schema = beside.join("../../schemas/questionnaire-event/v1.avsc");
@@ -35,42 +35,42 @@ fn planted(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn check_silent(process: &Process, what: &str) {
+fn assert_no_secret(process: &Process, context: &str) {
     for printed in [process.output(), process.errors()] {
         let line = printed.lines().find(|line| line.contains(SECRET));
-        assert_eq!(line, None, "{what}");
+        assert_eq!(line, None, "{context}");
     }
 }
 
 #[test]
-fn nothing_is_reported_by_what_fails() {
+fn commands_that_fail_print_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let config = planted(folder.path());
+    let config = config_with_secrets(folder.path());
     let start = |command: &str| {
         (command.to_owned(), Process::start(&["--log", "trace", command, "-c", &config]))
     };
-    // Side by side, since each takes the whole of its patience.
+    // In parallel, because each waits for its timeout.
     for (command, mut process) in ["doctor", "init", "run", "send"].map(start) {
-        assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
-        check_silent(&process, &command);
-        let said = process.output() + &process.errors();
-        assert!(said.contains("no broker answers"), "{said}");
-        assert!(process.errors().contains("librdkafka"), "its debugging lines were wanted");
+        assert_eq!(process.end(WITHIN).code(), Some(1), "{}", process.errors());
+        assert_no_secret(&process, &command);
+        let output = process.output() + &process.errors();
+        assert!(output.contains("no broker answers"), "{output}");
+        assert!(process.errors().contains("librdkafka"), "librdkafka's debug lines are included");
     }
 }
 
 #[test]
-fn nothing_is_reported_by_what_is_refused() {
+fn refused_settings_print_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let config = planted(folder.path());
+    let config = config_with_secrets(folder.path());
     let check = |setting: String, words: &str| {
         for command in ["run", "doctor"] {
             let arguments = ["--log", "trace", command, "-c", &config, "--set", &setting];
             let mut process = Process::start(&arguments);
-            assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
-            check_silent(&process, &setting);
-            let said = process.output() + &process.errors();
-            assert!(said.contains(words), "{words} in {said}");
+            assert_eq!(process.end(WITHIN).code(), Some(1), "{}", process.errors());
+            assert_no_secret(&process, &setting);
+            let output = process.output() + &process.errors();
+            assert!(output.contains(words), "{words} in {output}");
         }
     };
     check(format!("broker.properties.security.protocol={SECRET}"), "security.protocol");
@@ -91,9 +91,9 @@ fn nothing_is_reported_by_what_is_refused() {
 }
 
 #[test]
-fn nothing_is_reported_of_an_address_whatever_is_wrong_with_it() {
+fn invalid_addresses_print_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let config = planted(folder.path());
+    let config = config_with_secrets(folder.path());
     let check = |url: String| {
         for command in ["run", "doctor", "init", "send"] {
             let setting = format!("schema_registry.url={url}");
@@ -103,14 +103,14 @@ fn nothing_is_reported_of_an_address_whatever_is_wrong_with_it() {
                     arguments.extend(["--set", &setting]);
                 }
                 let mut process = Process::start_after(&first, &arguments);
-                assert_eq!(process.end(PATIENCE).code(), Some(1), "{}", process.errors());
-                check_silent(&process, &url);
-                let said = process.output() + &process.errors();
+                assert_eq!(process.end(WITHIN).code(), Some(1), "{}", process.errors());
+                assert_no_secret(&process, &url);
+                let output = process.output() + &process.errors();
                 let source = match first.as_str() {
                     ":" => "--set schema_registry.url: [schema_registry] url",
                     _ => "FORETELL_SCHEMA_REGISTRY_URL: [schema_registry] url",
                 };
-                assert!(said.contains(source), "{source} in {said}");
+                assert!(output.contains(source), "{source} in {output}");
             }
         }
     };
@@ -128,11 +128,11 @@ fn nothing_is_reported_of_an_address_whatever_is_wrong_with_it() {
 }
 
 #[test]
-fn nothing_is_reported_by_what_works() {
+fn commands_that_succeed_print_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = quick_settings(folder.path(), 2000);
     settings.push("tuning.iterations_max=20".to_owned());
-    let config = planted(folder.path());
+    let config = config_with_secrets(folder.path());
     let mut arguments = vec!["--log", "trace", "run", "--embedded", "-c", &config];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let mut process = Process::start(&arguments);
@@ -140,9 +140,9 @@ fn nothing_is_reported_by_what_works() {
     http.ready();
     let event = r#"{"respondent_id": "me", "completed": true, "age": 39}"#;
     let (code, answer) =
-        http.post("/api/v1/events?wait=true", event, Some(SECRET)).expect("it answers");
-    assert_eq!(code, 200, "it was the secret that opened: {answer}");
+        http.post("/api/v1/events?wait=true", event, Some(SECRET)).expect("a response");
+    assert_eq!(code, 200, "the secret is the token: {answer}");
     process.signal("INT");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
-    check_silent(&process, "run --embedded");
+    assert_no_secret(&process, "run --embedded");
 }

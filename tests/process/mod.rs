@@ -1,10 +1,10 @@
-//! `foretell` as a user has it: processes, what they print, and their HTTP.
+//! Runs `foretell` as a process, and reads its output and its HTTP interface.
 
 pub(crate) mod waits;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -17,55 +17,59 @@ use flate2::read::GzDecoder;
 use foretell_streams::time::{Clock, SystemClock};
 use serde_json::Value as Json;
 
-/// Far longer than anything here takes, also on a busy machine.
+/// Bound of a wait, far longer than any wait takes, also on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(180);
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(20);
+/// Time between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks until `look` finds something; `what` is what a failure says.
-pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+/// Calls `poll` until it returns a value. After `within` it panics and names the condition.
+pub(crate) fn until<T>(
+    condition: &str,
+    within: Duration,
+    mut poll: impl FnMut() -> Option<T>,
+) -> T {
     let clock = SystemClock::new();
     loop {
-        if let Some(found) = look() {
-            return found;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(clock.elapsed() < within, "not within {within:?}: {what}");
-        thread::park_timeout(LOOK);
+        assert!(clock.elapsed() < within, "not within {within:?}: {condition}");
+        thread::park_timeout(POLL_INTERVAL);
     }
 }
 
-/// The worked example's configuration.
+/// Path of the configuration of the worked example.
 pub(crate) fn example() -> &'static str {
     concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml")
 }
 
-/// The settings that make the worked example quick: `rows` of its data to begin with, one trial.
+/// Settings that make the worked example quick: the first `rows` of its initial data, and one trial.
 pub(crate) fn quick_settings(folder: &Path, rows: usize) -> Vec<String> {
     let data = fs::File::open(Path::new(example()).with_file_name("adult.data.gz")).unwrap();
     let lines = BufReader::new(GzDecoder::new(data)).lines().take(rows);
-    let few: Vec<String> = lines.map(|line| line.unwrap() + "\n").collect();
+    let lines: Vec<String> = lines.map(|line| line.unwrap() + "\n").collect();
     let path = folder.join("initial.csv");
-    fs::write(&path, few.concat()).unwrap();
+    fs::write(&path, lines.concat()).unwrap();
     let path = path.display();
     [format!("data.initial.path={path}"), "tuning.trials=1".into(), "http.bind=127.0.0.1:0".into()]
         .into()
 }
 
-/// A tool of `.ci/setup`'s, wherever it is.
+/// Path of a tool that `.ci/setup` installs.
 pub(crate) fn tool(name: &str, setup: &str) -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "a test target is told by its environment")]
+    #[expect(clippy::disallowed_methods, reason = "a test target reads its environment")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let home = || Some(format!("{}/.cache", variable("HOME")?));
     let cache = variable("XDG_CACHE_HOME").or_else(home).unwrap_or_default();
-    let ours = Path::new(&cache).join("foretell/tools/bin");
+    let installed = Path::new(&cache).join("foretell/tools/bin");
     let path = variable("PATH").unwrap_or_default();
-    let mut places =
-        [ours].into_iter().chain(std::env::split_paths(&path)).map(|place| place.join(name));
-    places.find(|place| place.is_file()).unwrap_or_else(|| panic!("no {name}: run {setup}"))
+    let mut files =
+        [installed].into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join(name));
+    files.find(|file| file.is_file()).unwrap_or_else(|| panic!("no {name}: run {setup}"))
 }
 
-/// A running `foretell`, or what works with one. Killed when dropped; a failing test shows what it printed.
+/// A running `foretell` or other program. It is killed when dropped. If the test fails, its errors are shown.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -74,12 +78,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `foretell` with `arguments` alone: no setting comes from our environment.
+    /// Starts `foretell` with `arguments`, without the settings in the environment of the test.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_after(":", arguments)
     }
 
-    /// Like [`Self::start`], in the place of a shell that has done `first`.
+    /// As [`Self::start`], after a shell has run `first`.
     pub(crate) fn start_after(first: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]);
@@ -93,7 +97,7 @@ impl Process {
         Self::spawn(format!("foretell {}", arguments.join(" ")), command)
     }
 
-    /// Starts another program; `name` is what a failure calls it.
+    /// Starts another program. `name` is used in messages.
     pub(crate) fn spawn(name: String, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of(child.stdout.take().expect("it is piped"));
@@ -103,42 +107,42 @@ impl Process {
 
     /// Waits for its end.
     pub(crate) fn end(&mut self, within: Duration) -> ExitStatus {
-        let what = format!("the end of {}", self.name);
-        let status = until(&what, within, || self.child.try_wait().unwrap());
+        let condition = format!("the end of {}", self.name);
+        let status = until(&condition, within, || self.child.try_wait().unwrap());
         self.output.end();
         self.errors.end();
         status
     }
 
-    /// Waits for its end, and for success.
+    /// Waits for its end, asserts success, and returns its output.
     pub(crate) fn succeed(mut self, within: Duration) -> String {
         let status = self.end(within);
         assert!(status.success(), "{}: {status}\n{}", self.name, self.errors.text());
         self.output.text()
     }
 
-    /// What it has printed on standard output.
+    /// Standard output so far.
     pub(crate) fn output(&self) -> String {
         self.output.text()
     }
 
-    /// What it has printed on standard error.
+    /// Standard error so far.
     pub(crate) fn errors(&self) -> String {
         self.errors.text()
     }
 
     /// Sends it a signal, such as `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
-        self.have(&format!("kill -{signal}"));
+        self.run_on(&format!("kill -{signal}"));
     }
 
-    /// Has a command done to it; the process's number is its last argument.
-    pub(crate) fn have(&self, command: &str) {
+    /// Runs a command with the process id as its last argument.
+    pub(crate) fn run_on(&self, command: &str) {
         let command = format!("{command} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
     }
 
-    /// What it uses just now.
+    /// Its current use of resources.
     pub(crate) fn resources(&self) -> Resources {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let number = |name: &str| -> usize {
@@ -148,7 +152,7 @@ impl Process {
         Resources { threads: number("Threads"), memory: number("VmRSS") << 10 }
     }
 
-    /// The address where a `run` serves HTTP, once it does.
+    /// Waits until `run` serves HTTP, and returns a client.
     pub(crate) fn http(&mut self) -> Http {
         let address = until(&format!("{} serves", self.name), SOON, || {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -163,31 +167,34 @@ impl Process {
     }
 }
 
-/// Of one process.
+/// Use of resources of one process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resources {
     pub(crate) threads: usize,
-    /// Bytes in memory.
+    /// Resident set size in bytes.
     pub(crate) memory: usize,
 }
 
 impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "shown with the output of a failed test")]
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            self.child.kill().and_then(|()| self.child.wait()).map(drop).expect("it is ours");
+            self.child
+                .kill()
+                .and_then(|()| self.child.wait())
+                .map(drop)
+                .expect("a child process can be killed");
         }
         if thread::panicking() {
             let text = self.errors.text();
             let lines: Vec<&str> = text.lines().collect();
             let last = lines[lines.len().saturating_sub(30)..].join("\n");
-            // Not printed, which a lint forbids, and not lost if this panics in turn.
-            let shown = writeln!(std::io::stderr(), "--- {}\n{last}", self.name);
-            drop(shown);
+            eprintln!("--- {}\n{last}", self.name);
         }
     }
 }
 
-/// What comes out of a pipe, gathered by a thread.
+/// The output of a pipe so far, read by a thread.
 struct Lines {
     text: Arc<Mutex<String>>,
     thread: Option<JoinHandle<()>>,
@@ -218,27 +225,27 @@ impl Lines {
     }
 }
 
-/// A client of one process's HTTP.
+/// HTTP client of one process.
 pub(crate) struct Http {
     pub(crate) base: String,
     client: reqwest::blocking::Client,
 }
 
 impl Http {
-    /// A connection, for what a client would not send.
+    /// A TCP connection, for requests that the client cannot send.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.base.trim_start_matches("http://")).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream
     }
 
-    /// The status and the body; none if nobody answers.
+    /// Status and body; `None` without a response.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let answer = self.client.get(format!("{}{path}", self.base)).send().ok()?;
         Some((answer.status().as_u16(), answer.text().ok()?))
     }
 
-    /// Like [`Self::get`], with a body, and a token if there is one.
+    /// Posts a body, with a token if there is one. Returns status and body.
     pub(crate) fn post(&self, path: &str, body: &str, token: Option<&str>) -> Option<(u16, Json)> {
         let request = self.client.post(format!("{}{path}", self.base)).body(body.to_owned());
         let request =
@@ -248,28 +255,28 @@ impl Http {
         Some((status, serde_json::from_str(&answer.text().ok()?).ok()?))
     }
 
-    /// The status and the body. Asked again if nobody answers: a connection that was kept may be closed as it is used.
-    fn answer(&self, path: &str) -> (u16, String) {
-        until(&format!("{} answers", self.base), SOON, || self.get(path))
+    /// Status and body. Without a response it tries again, because the server may close an idle connection at any time.
+    fn get_with_retry(&self, path: &str) -> (u16, String) {
+        until(&format!("a response of {}", self.base), SOON, || self.get(path))
     }
 
     /// `/api/v1/status`
     pub(crate) fn status(&self) -> Json {
-        let (code, body) = self.answer("/api/v1/status");
+        let (code, body) = self.get_with_retry("/api/v1/status");
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until `/readyz` answers 200.
     pub(crate) fn ready(&self) {
         until(&format!("{} is ready", self.base), SOON, || {
             self.get("/readyz").filter(|(code, _)| *code == 200)
         });
     }
 
-    /// The sum of a metric over its labels.
+    /// Value of a metric, summed over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.answer("/metrics");
+        let (_, text) = self.get_with_retry("/metrics");
         let of_it = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let value = rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next())??;

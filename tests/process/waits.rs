@@ -1,4 +1,4 @@
-//! A thousand requests that wait at once, and what that may cost an instance.
+//! A thousand requests that wait at the same time, and the resources that an instance needs for them.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::process::{Http, Process, Resources, SOON, until};
 
-/// For an instance whose waits nobody answers: what the model was fitted on is missing, and the stream is held back.
+/// Settings of an instance on which requests wait: features that the model was trained with are missing, so the contract
+/// holds the stream back.
 pub(crate) const SETTINGS: [&str; 3] = [
     r#"features.contract={policy="hold_back", mostly_missing=0.9, window=1}"#,
     "http.waits_max=1000",
@@ -18,12 +19,13 @@ pub(crate) const SETTINGS: [&str; 3] = [
 ];
 
 const WAITS: usize = 1000;
-/// Bounds of an instance for which so many wait, over the same one idle.
+/// Bounds of what an instance needs for them, compared with the idle instance.
 const THREADS_MAX: usize = 20;
 const MEMORY_MAX: usize = 100 << 20;
 
-/// Holds an instance with [`SETTINGS`] to the bounds, and to letting go of clients that went away.
-/// `before` is what it took idle.
+/// Asserts the bounds on an instance with [`SETTINGS`], and that waits end when their clients disconnect. `before` is the
+/// use of resources of the idle instance.
+#[expect(clippy::print_stderr, reason = "shown with --nocapture")]
 pub(crate) fn check(process: &Process, http: &Http, before: Resources) {
     let event = |number: usize| {
         json!({"respondent_id": format!("r-{number}"), "completed": true}).to_string()
@@ -31,7 +33,7 @@ pub(crate) fn check(process: &Process, http: &Http, before: Resources) {
     foretell::app::open_files::raise();
     let waiting = || http.metric("foretell_http_waits");
     let (mut streams, mut number) = (BTreeMap::new(), 0);
-    // The first ones of each partition are scored; from then on they are held back.
+    // The first events of each partition are scored, later ones are held back.
     until("a thousand requests wait", SOON, || {
         while streams.len() < WAITS {
             streams.insert(number, ask(http, &event(number)));
@@ -48,18 +50,14 @@ pub(crate) fn check(process: &Process, http: &Http, before: Resources) {
     assert!(threads <= THREADS_MAX, "{threads} threads more: {before:?} {after:?}");
     let memory = after.memory.saturating_sub(before.memory);
     assert!(memory <= MEMORY_MAX, "{memory} bytes more: {before:?} {after:?}");
-    // A plain event does not stand behind them.
+    // An event without `wait` does not queue behind them.
     let (code, answer) = http.post("/api/v1/events", &event(0), None).unwrap();
     assert_eq!(code, 202, "{answer}");
     drop(streams);
-    until("nobody waits once the clients are gone", SOON, || (waiting() < 0.5).then_some(()));
-    // Not printed, which a lint forbids; shown with `--nocapture`.
-    let shown = writeln!(
-        std::io::stderr(),
-        "{WAITS} waits: {threads} threads and {} KiB more than {before:?}",
-        memory >> 10
-    );
-    drop(shown);
+    until("no request waits after the clients disconnected", SOON, || {
+        (waiting() < 0.5).then_some(())
+    });
+    eprintln!("{WAITS} waits: {threads} threads and {} KiB more than {before:?}", memory >> 10);
 }
 
 fn ask(http: &Http, body: &str) -> TcpStream {
@@ -74,7 +72,7 @@ fn ask(http: &Http, body: &str) -> TcpStream {
     stream
 }
 
-/// Whether nothing has come back.
+/// Whether there is no response yet.
 fn is_waiting(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let is_waiting =

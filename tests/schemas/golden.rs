@@ -1,6 +1,5 @@
-//! The bytes of records as each version of their schema has them: today's reader reads all of them, and today's writer
-//! writes the newest so. A change of the program that changes a byte is meant, or a mistake; the files in
-//! `golden/<subject>/` are never changed, for what they show is in people's topics.
+//! Golden bytes of records, for each version of each schema: the current reader reads all of them, and the current writer
+//! writes those of the newest version. The files in `golden/<subject>/` never change, because topics have such records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,32 +29,30 @@ use foretell_streams::{
 
 use crate::{example_schema, histories, history};
 
-/// The datum in `golden/<name>.hex`: hexadecimal digits, with white space wherever it helps.
+/// The bytes in `golden/<name>.hex`: hexadecimal digits, with any white space.
 fn golden(name: &str) -> Vec<u8> {
     let path = folder().join(format!("{name}.hex"));
     let text =
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let byte =
-        |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).expect("two digits");
-    digits.chunks(2).map(byte).collect()
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    hex::decode(digits).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemas/golden"))
 }
 
-/// A registry that has every version of a subject; the ids are the versions.
+/// A registry with every version of a subject. The ids are the numbers of the versions.
 fn registry(subject: &str) -> Arc<LocalRegistry> {
     let registry = Arc::new(LocalRegistry::new());
     for version in &history(subject).versions {
-        registry.register(subject, &version.text).expect("it may follow the one before");
+        registry.register(subject, &version.text).expect("compatible with the version before");
     }
     registry
 }
 
-/// The file `<subject>/v<version>-<case>` holds `value`; if it is the newest version, `value` is written so, and twice the
-/// same. It also comes back from a local store.
+/// Asserts that the file `<subject>/v<version>-<case>` decodes to `value`. If it has the newest version, `value` is also
+/// encoded to the same bytes, each time. A value is the same after a round trip through a local store.
 fn check<T>(value: &T, name: &str)
 where
     T: AvroRecord + Clone + PartialEq + fmt::Debug,
@@ -63,7 +60,8 @@ where
     let (subject, case) = name.split_once('/').expect("a subject and a case");
     let version: u32 =
         case.split_once('-').and_then(|(v, _)| v[1..].parse().ok()).expect("a version");
-    let codec = AvroCodec::<T>::new(registry(subject), subject).expect("the newest is ours");
+    let codec = AvroCodec::<T>::new(registry(subject), subject)
+        .expect("the newest version is the one in use");
     let mut bytes = Vec::new();
     framing::frame(version, &mut bytes);
     bytes.extend(golden(name));
@@ -71,8 +69,8 @@ where
     if usize::try_from(version) == Ok(history(subject).newest().number) {
         for _ in 0..2 {
             let mut written = Vec::new();
-            codec.encode(&value.clone(), &mut written).expect("it has a form");
-            assert_eq!(hex(&written), hex(&bytes), "{name}: {value:?}");
+            codec.encode(&value.clone(), &mut written).expect("encodable");
+            assert_eq!(hex::encode(&written), hex::encode(&bytes), "{name}: {value:?}");
         }
     }
     let stored = Stored::version(1);
@@ -81,12 +79,8 @@ where
     assert_eq!(stored.decode(&bytes).as_ref(), Ok(value), "from a store");
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[test]
-fn every_version_has_bytes_that_are_kept() {
+fn every_version_has_golden_bytes() {
     let mut lacking = BTreeSet::new();
     for history in histories() {
         let files = fs::read_dir(folder().join(history.name())).into_iter().flatten();
@@ -251,7 +245,7 @@ fn questionnaire_events() {
         for _ in 0..2 {
             let mut written = Vec::new();
             codec.encode(&event, &mut written).unwrap();
-            assert_eq!(hex(&written), hex(&bytes));
+            assert_eq!(hex::encode(&written), hex::encode(&bytes));
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The schemas in `schemas/` and what evolves them: their history, the bytes of every version, every kind of change, and
-//! whatever bytes and schemas may come.
+//! Tests of the schemas in `schemas/`: their histories, the encoded bytes of every version, and every kind of change.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +13,7 @@ use foretell::{
 };
 use serde_json::Value;
 
-/// Ours, by name.
+/// The histories in `schemas/`, by name.
 fn histories() -> Vec<History> {
     schemas::histories(&Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")).unwrap()
 }
@@ -24,16 +23,16 @@ fn history(name: &str) -> History {
 }
 
 #[test]
-fn there_is_a_history_for_each_kind_of_record() {
+fn every_kind_of_record_has_a_history() {
     let names: Vec<String> = histories().iter().map(History::name).collect();
     let expected =
         ["labelled-example", "model", "outcome", "prediction", "questionnaire-event", "trial"];
     assert_eq!(names, expected);
 }
 
-/// What `make schema-check` says of them; and that what is in use is the newest, and released.
+/// As `make schema-check`; and the schemas in use are the newest, and released.
 #[test]
-fn every_history_keeps_its_promises() {
+fn every_history_passes_its_checks() {
     use foretell::events::{
         labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
         trial::Trial,
@@ -43,11 +42,11 @@ fn every_history_keeps_its_promises() {
         let failed: Vec<String> = history
             .check()
             .into_iter()
-            .filter(|finding| finding.fix.is_some())
-            .map(|finding| finding.to_string())
+            .filter(|result| result.fix.is_some())
+            .map(|result| result.to_string())
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
-        assert!(!history.has_draft(), "{} is in use, so its digest must be kept", history.name());
+        assert!(!history.has_draft(), "{} is in use, so it must be released", history.name());
     }
     for (name, used) in [
         ("labelled-example", LabelledExample::SCHEMA),
@@ -56,12 +55,12 @@ fn every_history_keeps_its_promises() {
         ("prediction", Prediction::SCHEMA),
         ("trial", Trial::SCHEMA),
     ] {
-        assert_eq!(history(name).newest().text, used, "{name}: the newest is the one in use");
+        assert_eq!(history(name).newest().text, used, "{name}: the newest version is in use");
     }
 }
 
 #[test]
-fn what_may_be_null_is_null_by_default() {
+fn nullable_fields_have_the_default_null() {
     for history in histories() {
         let (name, text) = (history.name(), &history.newest().text);
         let schema: Value = serde_json::from_str(text).unwrap();

@@ -1,5 +1,5 @@
-//! Every kind of change to a question: which levels allow it, and what Foretell makes of events across it. The table of
-//! docs/schemas.md is this one; its test prints what it should be.
+//! Every kind of change to a question: which levels allow it, and how events are read across it. The table in
+//! docs/schemas.md is generated from this one: if it is stale, its test prints the new one.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -16,45 +16,45 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// One kind of change: fields before and after it, and what becomes of them.
+/// One kind of change: fields before and after it, and how values are read across it.
 struct Change {
     name: &'static str,
     before: &'static str,
     after: &'static str,
-    /// BACKWARD, FORWARD, FULL.
+    /// Whether BACKWARD, FORWARD and FULL allow it.
     allowed: [bool; 3],
-    /// Events from before, read with the schema from after.
+    /// Events of the old schema, read with the new one.
     backward: &'static [Case],
-    /// The other way round.
+    /// Events of the new schema, read with the old one.
     forward: &'static [Case],
 }
 
-/// What was answered to the writer's question, and what the reader gets.
-struct Case(Said, Got);
+/// An answer to the question of the writer schema, and what the reader gets.
+struct Case(Written, Read);
 
 #[derive(Clone, Copy)]
-enum Said {
-    Nothing,
+enum Written {
+    NoAnswer,
     Number(f64),
     Text(&'static str),
 }
 
 #[derive(Clone, Copy)]
-enum Got {
-    /// The same answer to the reader's question.
+enum Read {
+    /// The same answer.
     Same,
-    /// None.
+    /// No answer.
     Missing,
-    /// None: the reader does not ask.
+    /// No answer: the reader schema does not have the question.
     Ignored,
-    /// Another symbol: the enum's default.
-    Default(&'static str),
-    /// The dead letters, with these words.
+    /// The default symbol of the enum.
+    DefaultSymbol(&'static str),
+    /// No event, but an error with this text: the event is dead-lettered.
     DeadLetter(&'static str),
 }
 
-use Got::{DeadLetter, Default, Ignored, Missing, Same};
-use Said::{Nothing, Number, Text};
+use Read::{DeadLetter, DefaultSymbol, Ignored, Missing, Same};
+use Written::{NoAnswer, Number, Text};
 
 const YES: bool = true;
 const NO: bool = false;
@@ -65,7 +65,7 @@ const CHANGES: &[Change] = &[
         before: "",
         after: r#"{"name":"q","type":["null","int"],"default":null}"#,
         allowed: [YES, YES, YES],
-        backward: &[Case(Nothing, Missing)],
+        backward: &[Case(NoAnswer, Missing)],
         forward: &[Case(Number(3.0), Ignored)],
     },
     Change {
@@ -74,7 +74,7 @@ const CHANGES: &[Change] = &[
         after: r#"{"name":"q","type":"int"}"#,
         allowed: [NO, YES, NO],
         backward: &[Case(
-            Nothing,
+            NoAnswer,
             DeadLetter("field q: it has no default, and the writer's schema lacks it"),
         )],
         forward: &[Case(Number(3.0), Ignored)],
@@ -85,7 +85,7 @@ const CHANGES: &[Change] = &[
         after: "",
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Ignored)],
-        forward: &[Case(Nothing, Missing)],
+        forward: &[Case(NoAnswer, Missing)],
     },
     Change {
         name: "question removed, it had none",
@@ -94,7 +94,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, NO, NO],
         backward: &[Case(Number(3.0), Ignored)],
         forward: &[Case(
-            Nothing,
+            NoAnswer,
             DeadLetter("field q: it has no default, and the writer's schema lacks it"),
         )],
     },
@@ -127,9 +127,9 @@ const CHANGES: &[Change] = &[
         before: r#"{"name":"q","type":["null","int"],"default":null}"#,
         after: r#"{"name":"q","type":["null","double"],"default":null}"#,
         allowed: [YES, NO, NO],
-        backward: &[Case(Number(3.0), Same), Case(Nothing, Missing)],
+        backward: &[Case(Number(3.0), Same), Case(NoAnswer, Missing)],
         forward: &[
-            Case(Nothing, Missing),
+            Case(NoAnswer, Missing),
             Case(Number(3.0), DeadLetter("double is none of null or int")),
         ],
     },
@@ -147,11 +147,11 @@ const CHANGES: &[Change] = &[
         after: r#"{"name":"q","type":["null","string"],"default":null}"#,
         allowed: [NO, NO, NO],
         backward: &[
-            Case(Nothing, Missing),
+            Case(NoAnswer, Missing),
             Case(Number(3.0), DeadLetter("int is none of null or string")),
         ],
         forward: &[
-            Case(Nothing, Missing),
+            Case(NoAnswer, Missing),
             Case(Text("three"), DeadLetter("string is none of null or int")),
         ],
     },
@@ -163,7 +163,7 @@ const CHANGES: &[Change] = &[
         backward: &[Case(Number(3.0), Same)],
         forward: &[
             Case(Number(3.0), Same),
-            Case(Nothing, DeadLetter("null cannot be read as int")),
+            Case(NoAnswer, DeadLetter("null cannot be read as int")),
         ],
     },
     Change {
@@ -173,7 +173,7 @@ const CHANGES: &[Change] = &[
         allowed: [NO, YES, NO],
         backward: &[
             Case(Number(3.0), Same),
-            Case(Nothing, DeadLetter("null cannot be read as int")),
+            Case(NoAnswer, DeadLetter("null cannot be read as int")),
         ],
         forward: &[Case(Number(3.0), Same)],
     },
@@ -183,7 +183,7 @@ const CHANGES: &[Change] = &[
         after: r#"{"name":"q","type":{"type":"enum","name":"E","symbols":["A","OTHER","B"],"default":"OTHER"}}"#,
         allowed: [YES, YES, YES],
         backward: &[Case(Text("A"), Same)],
-        forward: &[Case(Text("A"), Same), Case(Text("B"), Default("OTHER"))],
+        forward: &[Case(Text("A"), Same), Case(Text("B"), DefaultSymbol("OTHER"))],
     },
     Change {
         name: "symbol added to an enum without one",
@@ -201,7 +201,7 @@ const CHANGES: &[Change] = &[
         before: r#"{"name":"q","type":{"type":"enum","name":"E","symbols":["A","OTHER","B"],"default":"OTHER"}}"#,
         after: r#"{"name":"q","type":{"type":"enum","name":"E","symbols":["A","OTHER"],"default":"OTHER"}}"#,
         allowed: [YES, YES, YES],
-        backward: &[Case(Text("B"), Default("OTHER"))],
+        backward: &[Case(Text("B"), DefaultSymbol("OTHER"))],
         forward: &[Case(Text("A"), Same)],
     },
     Change {
@@ -250,7 +250,7 @@ const CHANGES: &[Change] = &[
         before: r#"{"name":"q","type":["null","int"],"default":null}"#,
         after: r#"{"name":"q","type":["null","int"],"doc":"How many."}"#,
         allowed: [YES, YES, YES],
-        backward: &[Case(Number(3.0), Same), Case(Nothing, Missing)],
+        backward: &[Case(Number(3.0), Same), Case(NoAnswer, Missing)],
         forward: &[Case(Number(3.0), Same)],
     },
 ];
@@ -264,7 +264,7 @@ fn schema(fields: &str) -> String {
     )
 }
 
-/// An instance whose configuration names this schema; `raw` is no answer.
+/// The schema and codec of an instance whose [events] schema is `text`. The field `raw` is ignored.
 fn instance(
     registry: &Arc<LocalRegistry>,
     text: &str,
@@ -285,28 +285,28 @@ fn instance(
     (schema, codec)
 }
 
-/// The place of the question that the change is about: neither the first nor the one beside it.
-fn place(schema: &QuestionnaireSchema) -> Option<usize> {
+/// Index of the question that was changed.
+fn changed_question(schema: &QuestionnaireSchema) -> Option<usize> {
     schema.questions().iter().position(|question| question.name == "q" || question.name == "z")
 }
 
-fn answer(said: Said) -> Option<Answer> {
-    match said {
-        Nothing => None,
+fn answer(written: Written) -> Option<Answer> {
+    match written {
+        NoAnswer => None,
         Number(number) => Some(Answer::Number(number)),
         Text(text) => Some(Answer::Text(text.to_owned())),
     }
 }
 
-fn check(change: &Change, writer: &str, reader: &str, Case(said, got): &Case) {
+fn check(change: &Change, writer: &str, reader: &str, Case(written, expected): &Case) {
     let name = change.name;
     let registry = Arc::new(LocalRegistry::new());
-    let (writers, write) = instance(&registry, writer);
-    let (readers, read) = instance(&registry, reader);
-    let mut answers = vec![None; writers.questions().len()];
+    let (writer, writer_codec) = instance(&registry, writer);
+    let (reader, reader_codec) = instance(&registry, reader);
+    let mut answers = vec![None; writer.questions().len()];
     answers[0] = Some(Answer::Number(1.0));
-    if let Some(place) = place(&writers) {
-        answers[place] = answer(*said);
+    if let Some(index) = changed_question(&writer) {
+        answers[index] = answer(*written);
     }
     let event = QuestionnaireEvent {
         event_id: String::new(),
@@ -316,22 +316,22 @@ fn check(change: &Change, writer: &str, reader: &str, Case(said, got): &Case) {
         answers,
     };
     let mut bytes = Vec::new();
-    write.encode(&event, &mut bytes).expect(name);
-    match (read.decode(&bytes), got) {
+    writer_codec.encode(&event, &mut bytes).expect(name);
+    match (reader_codec.decode(&bytes), expected) {
         (Err(CodecError::Unreadable { class, message, .. }), DeadLetter(words)) => {
             assert_eq!(class, "incompatible_schema", "{name}: {message}");
             assert!(message.contains(words), "{name}: {words:?} in {message:?}");
         }
-        (Ok(read), Same | Missing | Ignored | Default(_)) => {
+        (Ok(read), Same | Missing | Ignored | DefaultSymbol(_)) => {
             assert_eq!(
                 read.answers[0],
                 Some(Answer::Number(1.0)),
-                "{name}: the others are as they were"
+                "{name}: other answers stay the same"
             );
-            let read = place(&readers).and_then(|place| read.answers[place].clone());
-            let expected = match got {
-                Same => answer(*said),
-                Default(symbol) => answer(Text(symbol)),
+            let read = changed_question(&reader).and_then(|index| read.answers[index].clone());
+            let expected = match expected {
+                Same => answer(*written),
+                DefaultSymbol(symbol) => answer(Text(symbol)),
                 Missing | Ignored | DeadLetter(_) => None,
             };
             assert_eq!(read, expected, "{name}");
@@ -341,7 +341,7 @@ fn check(change: &Change, writer: &str, reader: &str, Case(said, got): &Case) {
 }
 
 #[test]
-fn every_kind_of_change_is_read_as_the_table_says() {
+fn events_are_read_across_every_kind_of_change() {
     for change in CHANGES {
         let (before, after) = (schema(change.before), schema(change.after));
         change.backward.iter().for_each(|case| check(change, &before, &after, case));
@@ -350,15 +350,15 @@ fn every_kind_of_change_is_read_as_the_table_says() {
 }
 
 #[test]
-fn every_kind_of_change_is_allowed_where_the_table_says() {
+fn levels_allow_every_kind_of_change_as_listed() {
     for change in CHANGES {
         let (before, after) = (schema(change.before), schema(change.after));
         let versions = [&before, &after].map(|text| evolution::parse(text).expect(change.name));
         for (level, allowed) in
             [Level::Backward, Level::Forward, Level::Full].into_iter().zip(change.allowed)
         {
-            let found = breaches(level, &versions);
-            assert_eq!(found.is_empty(), allowed, "{}: {level:?}: {found:?}", change.name);
+            let breaches = breaches(level, &versions);
+            assert_eq!(breaches.is_empty(), allowed, "{}: {level:?}: {breaches:?}", change.name);
             let registry = LocalRegistry::new();
             registry.register("s", &before).unwrap();
             registry.set_level("s", level).unwrap();
@@ -374,30 +374,30 @@ fn every_kind_of_change_is_allowed_where_the_table_says() {
     }
 }
 
-/// What becomes of events, in a cell of the table.
+/// A cell of the table: how events are read.
 fn cell(cases: &[Case]) -> String {
-    let words = cases.iter().map(|Case(said, got)| {
-        let what = match got {
+    let texts = cases.iter().map(|Case(written, read)| {
+        let text = match read {
             Same => "the same answer",
             Ignored => "ignored",
-            Missing if matches!(said, Nothing) => "no answer",
+            Missing if matches!(written, NoAnswer) => "no answer",
             Missing => "as if not answered",
-            Default(_) => "an unknown symbol: the default",
-            DeadLetter(_) if matches!(said, Nothing) => "no answer: dead letter",
+            DefaultSymbol(_) => "an unknown symbol: the default",
+            DeadLetter(_) if matches!(written, NoAnswer) => "no answer: dead letter",
             DeadLetter(words) if words.contains("lacks it") => "dead letter",
             DeadLetter(words) if words.contains("symbol") => "an unknown symbol: dead letter",
             DeadLetter(_) if cases.len() > 1 => "an answer: dead letter",
             DeadLetter(_) => "dead letter",
         };
-        what.to_owned()
+        text.to_owned()
     });
-    let mut cells: Vec<String> = words.collect();
+    let mut cells: Vec<String> = texts.collect();
     cells.dedup();
     cells.join("; ")
 }
 
 #[test]
-fn the_docs_have_this_table() {
+fn the_table_in_the_docs_is_up_to_date() {
     let mut table = "| change | BACKWARD | FORWARD | FULL | old events, new schema | new events, old schema |\n|---|---|---|---|---|---|\n".to_owned();
     for change in CHANGES {
         let [backward, forward, full] =

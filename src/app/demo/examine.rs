@@ -1,4 +1,4 @@
-//! Reads the topics from end to end and says what is there, as an outsider would.
+//! Reads the topics from beginning to end, and counts what the checks of the report need.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    app::cluster::Cluster,
+    app::{cluster::Cluster, demo::ModelReport},
     config::Config,
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
@@ -20,116 +20,51 @@ use foretell_ml::{
     training::Evaluation,
 };
 
-/// What is on the topics.
+/// Contents of the topics.
 #[derive(Default)]
-pub(super) struct Found {
-    /// How often each prediction is there, by its id: that of an event.
+pub(super) struct TopicContents {
+    /// Number of records by prediction id.
     pub(super) predictions: BTreeMap<String, usize>,
-    /// Predictions that the model announced under their version does not make.
+    /// Number of predictions that their model does not reproduce.
     pub(super) wrong_version: usize,
-    /// What the models that made the predictions had not seen the like of, in all of them.
+    /// Out-of-distribution inputs in all predictions.
     pub(super) out_of_distribution: OutOfDistribution,
-    /// Labelled examples from the stream.
+    /// Number of labelled examples from the stream.
     pub(super) joined: usize,
-    /// Corrections of those.
+    /// Number of corrections of labelled examples.
     pub(super) corrected: usize,
-    /// Records dead-lettered, by class.
+    /// Number of dead letters by error class.
     pub(super) dead_letters: BTreeMap<String, usize>,
-    /// The models in the order in which they were announced.
-    pub(super) models: Vec<FoundModel>,
+    /// All models, in the order of their trainings.
+    pub(super) models: Vec<ModelReport>,
 }
 
-/// One model, and how it did on what it had not learned from.
-pub(super) struct FoundModel {
-    pub(super) version: String,
-    pub(super) training: u64,
-    pub(super) predictions: usize,
-    /// Those of them that are of the play, and not of the events after it, which close its windows.
-    pub(super) in_play: usize,
-    /// Of its predictions whose outcome came: scored first, learned from later.
-    pub(super) live: Option<Evaluation>,
-}
-
-/// `in_play` has the ids of the play's predictions.
+/// Reads all topics. `in_script` has the ids of the predictions for events of the script.
 pub(super) fn examine(
     config: &Config,
     cluster: &Cluster,
-    in_play: &BTreeSet<String>,
-) -> anyhow::Result<Found> {
-    let scorers = scorers_of(config, cluster)?;
-    let mut predictions: BTreeMap<String, usize> = BTreeMap::new();
-    let mut by_version: BTreeMap<String, [usize; 2]> = BTreeMap::new();
-    let mut wrong_version = 0;
-    let mut out_of_distribution = OutOfDistribution::default();
-    let mut scratch = Scratch::default();
-    cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
-        *predictions.entry(prediction.prediction_id.clone()).or_default() += 1;
-        let [all, played] = by_version.entry(prediction.model_version.clone()).or_default();
-        *all += 1;
-        *played += usize::from(in_play.contains(&prediction.prediction_id));
-        let announced =
-            scorers.iter().find(|scorer| scorer.version().as_str() == prediction.model_version);
-        let is_its_own = announced.is_some_and(|scorer| {
-            let values = convert::values_of(&prediction.features, scorer.columns());
-            let odd = scorer.out_of_distribution(&values);
-            out_of_distribution.unseen_categories += odd.unseen_categories;
-            out_of_distribution.out_of_range += odd.out_of_range;
-            let again = scorer.score(&values, &mut scratch);
-            let told = prediction.probabilities.iter().map(|class| class.probability.to_bits());
-            told.eq(again.as_slice().iter().map(|probability| probability.to_bits()))
-        });
-        wrong_version += usize::from(!is_its_own);
-        ControlFlow::Continue(())
-    })?;
-
-    let classes = &config.raw.outcomes.labels;
-    let (mut joined, mut corrected) = (0, 0);
-    let mut live: BTreeMap<String, (Vec<Probabilities>, Vec<Label>)> = BTreeMap::new();
-    cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {
-        let is_ours = example.origin == ExampleOrigin::Stream;
-        joined += usize::from(is_ours && !example.correction);
-        corrected += usize::from(is_ours && example.correction);
-        if let (Some(prediction), Some(label)) =
-            (example.prediction, convert::label_of(&example.label, classes))
-        {
-            let (probabilities, labels) = live.entry(prediction.model_version).or_default();
-            let by_class = prediction.probabilities.iter().map(|class| class.probability);
-            probabilities.push(Probabilities::new(by_class.collect()));
-            labels.push(label);
-        }
-        ControlFlow::Continue(())
-    })?;
-
-    let models = scorers.iter().map(|scorer| {
-        let version = scorer.version().as_str().to_owned();
-        let scored = live.get(&version);
-        let [predictions, in_play] = by_version.get(&version).copied().unwrap_or_default();
-        FoundModel {
-            training: scorer.lineage().origin.training,
-            predictions,
-            in_play,
-            live: scored.map(|(probabilities, labels)| {
-                let decisions: Vec<Label> =
-                    probabilities.iter().map(|told| scorer.decide(told)).collect();
-                Evaluation::new(probabilities, &decisions, labels)
-            }),
-            version,
-        }
+    in_script: &BTreeSet<String>,
+) -> anyhow::Result<TopicContents> {
+    let scorers = read_scorers(config, cluster)?;
+    let models = scorers.iter().map(|scorer| ModelReport {
+        version: scorer.version().as_str().to_owned(),
+        training: scorer.lineage().origin.training,
+        ..ModelReport::default()
     });
-    let models = models.collect();
-    Ok(Found {
-        predictions,
-        wrong_version,
-        out_of_distribution,
-        joined,
-        corrected,
-        dead_letters: dead_letters(config, cluster)?,
-        models,
-    })
+    let mut contents = TopicContents { models: models.collect(), ..TopicContents::default() };
+    read_predictions(config, cluster, &scorers, in_script, &mut contents)?;
+    read_examples(config, cluster, &scorers, &mut contents)?;
+    cluster.read_to_end(&config.topics.dead_letters, |record| {
+        let class = record.headers.iter().find(|header| header.name == "foretell.error.class");
+        let class = class.map(|header| String::from_utf8_lossy(&header.value).into_owned());
+        *contents.dead_letters.entry(class.unwrap_or_default()).or_default() += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(contents)
 }
 
-/// Every announced bundle, made ready, in the order of the trainings.
-fn scorers_of(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>> {
+/// A scorer for each model, in the order of their trainings.
+fn read_scorers(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>> {
     let mut bundles = Vec::new();
     cluster.read_values(&config.topics.models, |model: Model| {
         bundles.extend(model.bundle);
@@ -141,14 +76,77 @@ fn scorers_of(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>>
     Ok(scorers)
 }
 
-fn dead_letters(config: &Config, cluster: &Cluster) -> anyhow::Result<BTreeMap<String, usize>> {
-    let mut by_class: BTreeMap<String, usize> = BTreeMap::new();
-    cluster.read_to_end(&config.topics.dead_letters, |record| {
-        let header = record.headers.iter().find(|header| header.name == "foretell.error.class");
-        let class = header
-            .map_or_else(String::new, |header| String::from_utf8_lossy(&header.value).into_owned());
-        *by_class.entry(class).or_default() += 1;
-        Ok(ControlFlow::Continue(()))
+fn index_of(version: &str, scorers: &[Scorer]) -> Option<usize> {
+    scorers.iter().position(|scorer| scorer.version().as_str() == version)
+}
+
+/// Scores each prediction again with the model that it names.
+fn read_predictions(
+    config: &Config,
+    cluster: &Cluster,
+    scorers: &[Scorer],
+    in_script: &BTreeSet<String>,
+    contents: &mut TopicContents,
+) -> anyhow::Result<()> {
+    let mut scratch = Scratch::default();
+    cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
+        let Prediction { prediction_id, model_version, probabilities, features, .. } = prediction;
+        let is_in_script = in_script.contains(&prediction_id);
+        *contents.predictions.entry(prediction_id).or_default() += 1;
+        let mut is_reproduced = false;
+        if let Some(index) = index_of(&model_version, scorers) {
+            let (scorer, model) = (&scorers[index], &mut contents.models[index]);
+            model.predictions += 1;
+            model.predictions_in_play += usize::from(is_in_script);
+            let values = convert::values_of(&features, scorer.columns());
+            let inputs = scorer.out_of_distribution(&values);
+            contents.out_of_distribution.unseen_categories += inputs.unseen_categories;
+            contents.out_of_distribution.out_of_range += inputs.out_of_range;
+            let published = probabilities.iter().map(|class| class.probability.to_bits());
+            let again = scorer.score(&values, &mut scratch);
+            is_reproduced = published.eq(again.as_slice().iter().map(|one| one.to_bits()));
+        }
+        contents.wrong_version += usize::from(!is_reproduced);
+        ControlFlow::Continue(())
     })?;
-    Ok(by_class)
+    Ok(())
+}
+
+/// Counts the labelled examples, and evaluates each model on those that it predicted.
+fn read_examples(
+    config: &Config,
+    cluster: &Cluster,
+    scorers: &[Scorer],
+    contents: &mut TopicContents,
+) -> anyhow::Result<()> {
+    let classes = &config.raw.outcomes.labels;
+    let mut live: Vec<(Vec<Probabilities>, Vec<Label>)> =
+        scorers.iter().map(|_| (Vec::new(), Vec::new())).collect();
+    cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {
+        let is_from_stream = example.origin == ExampleOrigin::Stream;
+        contents.joined += usize::from(is_from_stream && !example.correction);
+        contents.corrected += usize::from(is_from_stream && example.correction);
+        if let (Some(prediction), Some(label)) =
+            (example.prediction, convert::label_of(&example.label, classes))
+            && let Some(index) = index_of(&prediction.model_version, scorers)
+        {
+            let by_class = prediction.probabilities.iter().map(|class| class.probability);
+            live[index].0.push(Probabilities::new(by_class.collect()));
+            live[index].1.push(label);
+        }
+        ControlFlow::Continue(())
+    })?;
+    for ((scorer, model), (probabilities, labels)) in
+        scorers.iter().zip(&mut contents.models).zip(&live)
+    {
+        if labels.is_empty() {
+            continue;
+        }
+        let decisions: Vec<Label> = probabilities.iter().map(|one| scorer.decide(one)).collect();
+        let evaluation = Evaluation::new(probabilities, &decisions, labels);
+        model.labelled = labels.len();
+        model.auc = evaluation.auc;
+        model.log_loss = evaluation.log_loss;
+    }
+    Ok(())
 }

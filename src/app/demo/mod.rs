@@ -1,15 +1,15 @@
-//! The whole loop in one process, on the user's data: init, run, play, settle, and then an examination of the
-//! topics, which trusts nothing that the instance says of itself.
+//! `foretell demo`: init, run and traffic in one process, with the table of the user. Then it checks the topics
+//! themselves, and does not rely on what the instance reports.
 //!
 //! ```text
-//!  table ─▶ fit: clock, N ─▶ director: play ─▶ wait for a training ─▶ play on ─▶ close windows ─▶ settle
-//!                                                   topics ─▶ examine ─▶ report: numbers and checks
+//!  table ─▶ adapt: event times, N ─▶ runner: send ─▶ wait for a training ─▶ send the rest ─▶ close windows ─▶ wait
+//!                                                  topics ─▶ examine ─▶ report: numbers and checks
 //! ```
 
-mod director;
+mod adapt;
 mod examine;
-mod fit;
 mod report;
+mod runner;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,10 +21,10 @@ pub use report::{Check, ModelReport, Report};
 use crate::{
     app::{
         cluster::Cluster,
-        demo::director::Director,
+        demo::runner::{InstanceReader, Runner},
         init::{self, InitObserver},
-        replay::io::Watch,
-        replay::{Action, EventForm, Joins, ReplaySettings, Script},
+        replay::io::PredictionLog,
+        replay::{Action, EventFactory, Joins, ReplaySettings, Script},
         shutdown::Shutdown,
         start::{self, Instance},
     },
@@ -32,77 +32,75 @@ use crate::{
     events::questionnaire::Answer,
     processors::outcome_join::UnlabelledPolicy,
 };
-use foretell_streams::{
-    runtime::StopSignal,
-    time::{Clock, EventTime},
-};
+use foretell_streams::time::{Clock, EventTime};
 
-/// How the demo plays.
+/// Settings of a demo.
 #[derive(Clone, Debug)]
 pub struct DemoSettings {
-    /// Respondents a second; 0 is as fast as it goes.
+    /// Respondents per second; 0 is as fast as possible.
     pub rate: f64,
-    /// Respondents in all, if not the whole table.
+    /// Maximum number of rows.
     pub limit: Option<usize>,
-    /// Where chance comes from.
+    /// Random seed.
     pub seed: u64,
 }
 
-/// What a demo shows while it runs.
+/// Shows the progress of a demo.
 pub trait DemoObserver: InitObserver {
-    /// So many of so many actions are sent; so many predictions came back.
-    fn played(&mut self, actions: usize, of: usize, predictions: usize);
-    /// Something is waited for, of which so much of so much is there.
-    fn waiting(&mut self, what: &str, reached: usize, of: usize);
+    /// `actions` of `of` were sent, and `predictions` were received.
+    fn sent(&mut self, actions: usize, of: usize, predictions: usize);
+    /// The demo waits for `goal`, and `reached` of `of` is done.
+    fn waiting(&mut self, goal: &str, reached: usize, of: usize);
 }
 
-/// What is played, and what must come of it.
-struct Play {
+/// The records to send, and the expected result.
+struct Plan {
     settings: ReplaySettings,
-    form: EventForm,
+    factory: EventFactory,
     script: Script,
-    /// Whether the schema lets events without a respondent be written.
-    has_nobody: bool,
-    /// What joins, if it is processed in order.
+    /// Whether the schema allows events without a respondent.
+    respondent_is_optional: bool,
+    /// Expected joins, if records are processed in order of event time.
     joins: Joins,
-    /// Before which actions to wait, so that it is; else why it can't be waited for.
+    /// Indexes of actions to wait before, which ensures that order; or the reason why it cannot be ensured.
     waits: Result<BTreeSet<usize>, String>,
-    /// Rows of the table, and those of them that are not scored, by why.
+    /// Number of rows in the table.
     rows: usize,
+    /// Number of rows that are not scored, by reason.
     not_scored: BTreeMap<&'static str, usize>,
-    /// Answers that are scored as they are.
+    /// Answers that are scored in one event.
     sample: Vec<Option<Answer>>,
 }
 
-/// What is known about the play when it is over.
-struct Played {
-    /// Names of the predictions that are to come of the play.
+/// The records sent and the predictions received so far.
+struct RunState {
+    /// Ids of the expected predictions for events of the script.
     expected: BTreeSet<String>,
-    /// Of those that are to come of the events that close the windows.
+    /// Ids of the expected predictions for the events that close the windows.
     advancers: BTreeSet<String>,
     events_sent: usize,
     late_outcomes: usize,
-    /// Whether it was waited for a model that was trained on the way; else why not.
-    trained_on_the_way: Result<(), String>,
-    watch: Watch,
-    /// What did not come about in time.
-    unsettled: Vec<&'static str>,
+    /// Whether the runner waited for a training during the script; else the reason why not.
+    waited_for_training: Result<(), String>,
+    log: PredictionLog,
+    /// Goals that were not reached in time.
+    unreached: Vec<&'static str>,
 }
 
-/// What leaves no record, and so is known from the metrics alone.
-struct Counted {
+/// Counters of the instance that have no records on a topic.
+struct Counters {
     unlabelled: usize,
     unseen_categories: usize,
     out_of_range: usize,
 }
 
-/// Each kind of bad input is sent so often.
+/// Number of records of each kind of bad input.
 const BAD_INPUT: u32 = 10;
 
-/// Runs the demo and returns its report, with the instance still running.
+/// Runs the demo. Returns its report, and the instance, which still runs.
 ///
 /// # Errors
-/// If it can't be run; what it finds wrong is in the report.
+/// If the demo cannot run to its end. Failed checks are in the report.
 pub fn run(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -113,83 +111,78 @@ pub fn run(
     let started = clock.elapsed();
     start::check_address(config)?;
     anyhow::ensure!(settings.limit != Some(0), "--limit must be at least 1");
-    let source = fit::source(config, settings)?;
+    let source = adapt::source(config, settings)?;
     let cluster = Cluster::embedded(clock);
     init::init(config, &cluster, clock, shutdown, false, observer)?;
-    let mut lines = source.lines.clone();
-    let (config, mut play) = prepare(config, &cluster, clock, settings, (&source, &mut lines))?;
-    for line in lines {
-        observer.step(&line);
-    }
+    let (config, mut plan) = prepare(config, &cluster, clock, settings.seed, source, observer)?;
     let instance = Instance::start(&config, &cluster, clock, shutdown.clone())?;
     observer.step(&format!("serving on http://{}", instance.address));
-    let stop = StopSignal::default();
-    let director = Director {
-        config: &config,
-        cluster: &cluster,
-        clock,
-        shutdown,
-        instance: &instance,
-        stop: &stop,
-    };
-    let played = director.play(&mut play, settings.rate, observer);
-    stop.stop();
-    let played = played?;
-    let found = examine::examine(&config, &cluster, &played.expected)?;
-    let counted = Counted {
-        unlabelled: director.counter("foretell_unlabelled_total"),
-        unseen_categories: director.counter("foretell_unseen_categories_total"),
-        out_of_range: director.counter("foretell_out_of_range_total"),
+    let reader = InstanceReader { config: &config, instance: &instance };
+    let runner = Runner::open(&cluster, clock, shutdown, reader, observer)?;
+    let state = runner.run(&mut plan, settings.rate)?;
+    let contents = examine::examine(&config, &cluster, &state.expected)?;
+    let counters = Counters {
+        unlabelled: reader.counter("foretell_unlabelled_total"),
+        unseen_categories: reader.counter("foretell_unseen_categories_total"),
+        out_of_range: reader.counter("foretell_out_of_range_total"),
     };
     let seconds = clock.elapsed().saturating_sub(started).as_secs_f64();
-    let report = report::report(&config, (&play, &played), &found, &counted, seconds);
-    Ok((report, instance))
+    Ok((report::report(&config, &plan, &state, contents, &counters, seconds), instance))
 }
 
+/// The configuration of the demo, adapted to the table, and the plan.
 fn prepare(
     config: &Config,
     cluster: &Cluster,
     clock: &Arc<dyn Clock>,
-    settings: &DemoSettings,
-    (source, lines): (&fit::Source, &mut Vec<String>),
-) -> anyhow::Result<(Config, Play)> {
-    let rows = &source.rows;
-    let play = fit::play(config, rows, EventTime(clock.now().0), settings.seed);
-    let codec = cluster.sample_codec(config)?;
-    let mut form = EventForm::new(config, codec, rows, ("demo", play.pace.start))?;
-    let sample = fit::sample(rows, &form, play.pace.start)?;
-    let mut script = Script::of(rows, &mut form, &play);
-    lines.extend(fit::describe(rows, &play, &script));
-    let joining = script.joins(script.actions.len(), &play.join).joined;
-    let fitted = fit::configuration(config, joining, lines)?;
-    let not_scored = fit::not_scored(&script);
-    let sampled = (sample.answers.as_slice(), sample.label.as_str());
-    let has_nobody = script.add_bad_input(sampled, BAD_INPUT, &mut form, &play);
-    let joins = script.joins(script.actions.len(), &play.join);
-    let waits = script.waits(&play.join);
-    let (sample, rows) = (sample.answers.clone(), rows.len());
-    let play =
-        Play { settings: play, form, script, has_nobody, joins, waits, rows, not_scored, sample };
-    Ok((fitted, play))
+    seed: u64,
+    source: adapt::Source,
+    observer: &mut dyn DemoObserver,
+) -> anyhow::Result<(Config, Plan)> {
+    let adapt::Source { rows, mut lines } = source;
+    let settings = adapt::replay_settings(config, &rows, EventTime(clock.now().0), seed);
+    let (codec, start) = (cluster.sample_codec(config)?, settings.pace.start);
+    let mut factory = EventFactory::new(config, codec, &rows, "demo", start)?;
+    let sample = adapt::sample(&rows, &factory, start)?;
+    let mut script = Script::of(&rows, &mut factory, &settings);
+    lines.extend(adapt::describe(&rows, &settings, &script));
+    let joined = script.joins(script.actions.len(), &settings.join).joined;
+    let adapted = adapt::configuration(config, joined, &mut lines)?;
+    for line in lines {
+        observer.step(&line);
+    }
+    let not_scored = adapt::not_scored(&script);
+    let respondent_is_optional = script.add_bad_input(sample, BAD_INPUT, &mut factory, &settings);
+    let plan = Plan {
+        joins: script.joins(script.actions.len(), &settings.join),
+        waits: script.waits(&settings.join),
+        rows: rows.len(),
+        sample: sample.answers.clone(),
+        settings,
+        factory,
+        script,
+        respondent_is_optional,
+        not_scored,
+    };
+    Ok((adapted, plan))
 }
 
-impl Play {
-    /// Examples from the stream that must be in the training log; else why that is not known.
+impl Plan {
+    /// Expected number of examples from the stream; or the reason why it is not known.
     fn examples(&self, config: &Config) -> Result<usize, &str> {
-        let joins = self.known()?;
+        let joins = self.known_joins()?;
         Ok(match config.join.unlabelled {
             UnlabelledPolicy::Drop => joins.joined,
-            // No outcome is an outcome, too.
             UnlabelledPolicy::Label(_) => joins.joined + joins.unlabelled,
         })
     }
 
-    /// What joins; else why all of it may be processed in another order.
-    fn known(&self) -> Result<Joins, &str> {
+    /// Expected joins; or the reason why records may be processed in another order.
+    fn known_joins(&self) -> Result<Joins, &str> {
         self.waits.as_ref().map(|_| self.joins).map_err(String::as_str)
     }
 
-    /// Records that must be among the dead letters, by class; those of outcomes only if it is known what joins.
+    /// Expected number of dead letters by class. Those of outcomes are included only if it is known what joins.
     fn dead_letters(&self, late_outcomes: usize) -> BTreeMap<&'static str, usize> {
         let mut expected = BTreeMap::new();
         for scheduled in &self.script.actions {
@@ -197,11 +190,11 @@ impl Play {
                 *expected.entry(*class).or_default() += 1;
             }
         }
-        if let Ok(joins) = self.known() {
+        if let Ok(joins) = self.known_joins() {
             expected.insert("late_outcome", late_outcomes);
             expected.insert("unmatched_outcome", joins.unmatched);
         }
-        expected.retain(|_, times| *times > 0);
+        expected.retain(|_, count| *count > 0);
         expected
     }
 }

@@ -1,106 +1,109 @@
-//! The cluster as a whole: its brokers, the limits of its times, and transactions.
+//! Checks of the cluster as a whole: its brokers, its limits of timeouts, and transactions.
 
 use std::time::Duration;
 
-use crate::app::check_result::CheckResult;
+use crate::app::{
+    check_result::CheckResult,
+    doctor::{Problems, topics::number},
+};
 use foretell_kafka::{ClusterInfo, Settings, Unanswered};
 
-/// For shorter than this, a co-partitioned input's offsets may be forgotten between two commits of all offsets.
+/// A group whose offsets are kept for less than this may lose those of a quiet input between two commits of all offsets.
 const OFFSETS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many brokers there are, and what else they tell.
-pub(super) fn brokers(servers: &str, seen: &Result<ClusterInfo, Unanswered>) -> CheckResult {
+/// The number of brokers, and the versions that are known.
+pub(super) fn brokers(servers: &str, cluster: &Result<ClusterInfo, Unanswered>) -> CheckResult {
     let name = "broker";
-    let seen = match seen {
-        Ok(seen) => seen,
+    let cluster = match cluster {
+        Ok(cluster) => cluster,
         Err(why) => return CheckResult::unanswered(name, why),
     };
-    let (count, cluster) = (seen.brokers.len(), seen.id.as_deref().unwrap_or("without a name"));
-    let librdkafka = &seen.librdkafka;
-    CheckResult::ok(
-        name,
-        format!(
-            "brokers: {count}, cluster {cluster}, by {servers}; librdkafka {librdkafka} does not tell their version"
-        ),
-    )
+    let (count, id) = (cluster.brokers.len(), cluster.id.as_deref().unwrap_or("without an id"));
+    let librdkafka = &cluster.librdkafka;
+    let detail = format!(
+        "brokers: {count}, cluster {id}, reached at {servers} (librdkafka {librdkafka}, which does not report the \
+         brokers' version)"
+    );
+    CheckResult::ok(name, detail)
 }
 
-/// Whether the broker takes the times that we ask for.
+/// Whether the configured timeouts are within the broker's limits.
 pub(super) fn timeouts(
     settings: &Result<Settings, Unanswered>,
     session: Duration,
     transaction: Duration,
 ) -> Vec<CheckResult> {
-    let name = "timeouts";
-    let mut found = Vec::new();
+    let mut problems = Problems::of("timeouts");
     if transaction >= session {
-        found.push(CheckResult::warning(
-            name,
+        problems.warning(
             format!(
-                "a transaction may stay open for {transaction:?}, a dead member's session for {session:?}: \
-                 the new owner waits for the rest"
+                "a transaction may stay open for {transaction:?}, but a crashed member loses its partitions after \
+                 {session:?}: their new owner waits for the difference"
             ),
             "set [broker] transaction_timeout below session_timeout",
-        ));
+        );
     }
-    let settings = match settings {
-        Ok(settings) => settings,
+    match settings {
+        Ok(settings) => check_limits(settings, session, transaction, &mut problems),
         Err(why) => {
-            found.push(CheckResult::unknown(name, "the broker's limits were", why));
-            return found;
+            problems.add(CheckResult::unknown("timeouts", "the broker's limits were", why));
         }
-    };
+    }
+    problems.or_ok(format!(
+        "sessions of {session:?} and transactions of {transaction:?} fit the broker's limits"
+    ))
+}
+
+fn check_limits(
+    settings: &Settings,
+    session: Duration,
+    transaction: Duration,
+    problems: &mut Problems,
+) {
     let limits = [
         ("group.min.session.timeout.ms", "[broker] session_timeout", session, false),
         ("group.max.session.timeout.ms", "[broker] session_timeout", session, true),
         ("transaction.max.timeout.ms", "[broker] transaction_timeout", transaction, true),
     ];
-    let mut pending_changes = Vec::new();
-    for (limit, key, ours, is_most) in limits {
-        let Some(theirs) = millis(settings, limit) else {
-            pending_changes.push(limit);
+    let mut not_reported = Vec::new();
+    for (setting, key, configured, is_maximum) in limits {
+        let limit = settings.get(setting).and_then(|value| value.parse().ok());
+        let Some(limit) = limit.map(Duration::from_millis) else {
+            not_reported.push(setting);
             continue;
         };
-        let fits = if is_most { ours <= theirs } else { ours >= theirs };
-        if !fits {
-            let word = if is_most { "at most" } else { "at least" };
-            found.push(CheckResult::failed(
-                name,
-                format!("{key} is {ours:?}, and the broker takes {word} {theirs:?} ({limit})"),
-                format!("set {key} to {word} {theirs:?}"),
-            ));
+        let is_within = if is_maximum { configured <= limit } else { configured >= limit };
+        if !is_within {
+            let bound = if is_maximum { "at most" } else { "at least" };
+            problems.failed(
+                format!(
+                    "{key} is {configured:?}, but the broker allows {bound} {limit:?} ({setting})"
+                ),
+                format!("set {key} to {bound} {limit:?}"),
+            );
         }
     }
     match number(settings, "offsets.retention.minutes") {
-        None => pending_changes.push("offsets.retention.minutes"),
+        None => not_reported.push("offsets.retention.minutes"),
         Some(minutes)
             if minutes >= 0 && minutes.unsigned_abs() * 60 < OFFSETS_KEPT_MIN.as_secs() =>
         {
-            found.push(CheckResult::warning(
-                name,
-                format!("a group's offsets are forgotten after {minutes} minutes (offsets.retention.minutes)"),
-                "set it to a day or more, or what was processed may be processed again",
-            ));
+            problems.warning(
+                format!("the broker deletes a group's offsets after {minutes} minutes (offsets.retention.minutes)"),
+                "set it to 1440 (a day) or more, or records may be processed again",
+            );
         }
         Some(_) => {}
     }
-    if !pending_changes.is_empty() {
-        found.push(CheckResult::warning(
-            name,
-            format!("not checked, for the broker does not tell it: {}", pending_changes.join(", ")),
-            "see that the broker's settings allow [broker] session_timeout and transaction_timeout",
-        ));
-    }
-    if found.is_empty() {
-        let detail = format!(
-            "sessions of {session:?} and transactions of {transaction:?} fit the broker's limits"
+    if !not_reported.is_empty() {
+        problems.warning(
+            format!("not checked, because the broker does not report it: {}", not_reported.join(", ")),
+            "make sure that the broker's limits allow [broker] session_timeout and transaction_timeout",
         );
-        found.push(CheckResult::ok(name, detail));
     }
-    found
 }
 
-/// Whether we may begin a transaction as `id`.
+/// Whether the producer `id` may start transactions.
 pub(super) fn transactions(id: &str, answer: &Result<(), Unanswered>) -> CheckResult {
     let name = "transactions";
     match answer {
@@ -109,18 +112,10 @@ pub(super) fn transactions(id: &str, answer: &Result<(), Unanswered>) -> CheckRe
         Err(Unanswered::Failed(why)) => CheckResult::failed(
             name,
             why.clone(),
-            "see that the broker has transactions and their coordinator is up, or set \
+            "make sure that the broker supports transactions and their coordinator is up, or set \
              [streams] processing_guarantee = \"at_least_once\"",
         ),
     }
-}
-
-pub(super) fn number(settings: &Settings, name: &str) -> Option<i64> {
-    settings.get(name)?.parse().ok()
-}
-
-fn millis(settings: &Settings, name: &str) -> Option<Duration> {
-    settings.get(name)?.parse().ok().map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -133,9 +128,9 @@ mod tests {
     fn check(settings: &[(&str, &str)], session: u32, transaction: u32, expected: &[Status]) {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let settings = Ok(settings.iter().map(own).collect());
-        let found = timeouts(&settings, SECOND * session, SECOND * transaction);
-        let statuses: Vec<Status> = found.iter().map(|finding| finding.status).collect();
-        assert_eq!(statuses, expected, "{found:?}");
+        let results = timeouts(&settings, SECOND * session, SECOND * transaction);
+        let statuses: Vec<Status> = results.iter().map(|result| result.status).collect();
+        assert_eq!(statuses, expected, "{results:?}");
     }
 
     const KAFKA: &[(&str, &str)] = &[
@@ -146,7 +141,7 @@ mod tests {
     ];
 
     #[test]
-    fn times_are_held_against_the_brokers_limits() {
+    fn timeouts_are_compared_with_the_brokers_limits() {
         check(KAFKA, 15, 10, &[Fine]);
         check(KAFKA, 5, 4, &[Failed]);
         check(KAFKA, 2000, 1000, &[Failed, Failed]);
@@ -159,13 +154,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_named() {
+    fn missing_rights_are_named() {
         let why = Unanswered::Refused { operation: "WRITE", resource: "TransactionalId a".into() };
-        let found = transactions("a", &Err(why.clone()));
-        assert!(found.status == Failed && found.to_string().contains("WRITE on TransactionalId a"));
+        let result = transactions("a", &Err(why.clone()));
+        assert!(
+            result.status == Failed && result.to_string().contains("WRITE on TransactionalId a")
+        );
         assert_eq!(timeouts(&Err(why), SECOND * 15, SECOND * 10)[0].status, Warning);
-        let found = transactions("a", &Err(Unanswered::Failed("no answer".to_owned())));
-        assert!(found.status == Failed && found.to_string().contains("at_least_once"), "{found}");
+        let result = transactions("a", &Err(Unanswered::Failed("no answer".to_owned())));
+        assert!(
+            result.status == Failed && result.to_string().contains("at_least_once"),
+            "{result}"
+        );
         assert_eq!(transactions("a", &Ok(())).status, Fine);
     }
 }

@@ -1,13 +1,13 @@
-//! What would stand in the way of a start, found without one. This file asks; the files beside it judge what
-//! was seen, and need nobody for that.
+//! `foretell doctor`: checks everything that `foretell run` needs. This file asks the broker and the registry; the
+//! files beside it turn each answer into check results, without I/O.
 //!
 //! ```text
 //!   configuration ─▶ broker ───┬▶ timeouts, transactions, topics, changelogs, groups ─┐
 //!                    registry ─┴▶ mode, schemas ──────────────────────────────────────┴▶ model     http
 //! ```
 //!
-//! Nothing is changed: no topic, no group, no record, no schema. The broker remembers one transactional id,
-//! `<application>-doctor`. So whether we may write to a topic is not tried.
+//! It changes nothing: no topic, group, record or schema. The broker keeps one transactional id,
+//! `<application>-doctor`. So the right to write to a topic is not checked.
 
 mod brokers;
 mod groups;
@@ -32,124 +32,118 @@ use crate::{
     events::topics::subject,
 };
 use foretell_avro::client::RegistryClient;
-use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker, Unanswered};
+use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker};
 use foretell_streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec};
 
-/// The member under whose name transactions are tried.
+/// Name of the member that tries transactions.
 const MEMBER: &str = "doctor";
 
-/// How long the transactions' coordinator may take.
+/// Timeout of the transaction coordinator's answer.
 const TRANSACTIONS_WITHIN: Duration = Duration::from_secs(15);
 
-/// The one finding there is, if the configuration can't be read: all else follows from it.
+/// The only check result if the configuration cannot be loaded: no other check is possible.
 #[must_use]
-pub fn unreadable(error: String) -> CheckResult {
+pub fn invalid_configuration(error: String) -> CheckResult {
     CheckResult::failed("configuration", error, "correct it, or name another file with --config")
 }
 
-/// Looks at everything that `config` names; `tell` hears of each finding at once.
-pub fn examine(config: &Config, tell: &mut dyn FnMut(&CheckResult)) -> Report {
-    let mut doctor = Doctor { config, tell, found: Vec::new() };
-    doctor.found([CheckResult::ok("configuration", summary(config))]);
-    for warning in config.warnings() {
-        let fix = "change the configuration, if that is not what you want";
-        doctor.found([CheckResult::warning("configuration", warning, fix)]);
-    }
-    if config.raw.data.initial.is_some() {
-        doctor.found(training::table(&Prepared::from(config)));
-    }
-    let (broker, state) = doctor.broker();
-    let registry = doctor.registry(state);
-    if state == SetUp::Done {
-        doctor.model(broker, registry);
+/// Runs all checks of `config`. `show` gets each result as soon as it is known.
+pub fn examine(config: &Config, show: &mut dyn FnMut(&CheckResult)) -> Report {
+    let mut doctor = Doctor { config, show, results: Vec::new() };
+    doctor.check_configuration();
+    let broker = doctor.check_broker();
+    // Without a broker that is not known, and the registry is checked in full.
+    let is_initialised = match &broker {
+        Some((broker, cluster)) => doctor.check_topics_and_groups(&broker.examiner(), cluster),
+        None => true,
+    };
+    let registry = doctor.check_registry(is_initialised);
+    if is_initialised {
+        doctor.check_model(broker.map(|(broker, _)| broker), registry);
     }
     let bind = &config.raw.http.bind;
-    let http = serving::http(bind, &serving::look(bind), &config.application());
-    doctor.found([doctor.placed("http.bind", http)]);
-    Report::of(doctor.found)
-}
-
-fn summary(config: &Config) -> String {
-    format!(
-        "application {}, {} partitions, {} answers in the event schema, {} labels",
-        config.application(),
-        config.raw.topics.partitions,
-        config.event_schema.questions().len(),
-        config.raw.outcomes.labels.len()
-    )
-}
-
-/// Whether `foretell init` has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SetUp {
-    /// None of its topics is there.
-    Missing,
-    /// Some are there, or nobody could be asked: each is looked at.
-    Done,
+    let http = serving::http(bind, &serving::probe_address(bind), &config.application());
+    doctor.add_with_source("http.bind", http);
+    Report::of(doctor.results)
 }
 
 struct Doctor<'a> {
     config: &'a Config,
-    tell: &'a mut dyn FnMut(&CheckResult),
-    found: Vec<CheckResult>,
+    show: &'a mut dyn FnMut(&CheckResult),
+    results: Vec<CheckResult>,
 }
 
 impl Doctor<'_> {
-    fn found(&mut self, findings: impl IntoIterator<Item = CheckResult>) {
-        for finding in findings {
-            (self.tell)(&finding);
-            self.found.push(finding);
+    fn add(&mut self, results: impl IntoIterator<Item = CheckResult>) {
+        for result in results {
+            (self.show)(&result);
+            self.results.push(result);
         }
     }
 
-    /// What is not as it should be, with where the value of `key` was written.
-    fn placed(&self, key: &str, mut finding: CheckResult) -> CheckResult {
-        if finding.status != Status::Ok {
-            finding.detail = format!("{}: {}", self.config.sources.of(key), finding.detail);
+    /// Adds a result. If it is a problem, it says first where the value of `key` was set.
+    fn add_with_source(&mut self, key: &str, mut result: CheckResult) {
+        if result.status != Status::Ok {
+            result.detail = format!("{}: {}", self.config.sources.of(key), result.detail);
         }
-        finding
+        self.add([result]);
     }
 
-    /// The broker, if it can be asked.
-    fn broker(&mut self) -> (Option<KafkaBroker>, SetUp) {
+    /// Adds a warning in place of the checks `names`, which need something that failed.
+    fn add_skipped(&mut self, names: &str, needed: &str) {
+        let detail = format!("not checked: {needed} did not answer");
+        self.add([CheckResult::warning(names, detail, "fix that first")]);
+    }
+
+    fn check_configuration(&mut self) {
+        let config = self.config;
+        let summary = format!(
+            "application {}, {} partitions, {} answers in the event schema, {} labels",
+            config.application(),
+            config.raw.topics.partitions,
+            config.event_schema.questions().len(),
+            config.raw.outcomes.labels.len()
+        );
+        self.add([CheckResult::ok("configuration", summary)]);
+        for warning in config.warnings() {
+            let fix = "change the configuration, unless you want this";
+            self.add([CheckResult::warning("configuration", warning, fix)]);
+        }
+        if config.raw.data.initial.is_some() {
+            self.add(training::table(&Prepared::from(config)));
+        }
+    }
+
+    /// Connects to the broker and checks its limits. `None` if it does not answer.
+    fn check_broker(&mut self) -> Option<(KafkaBroker, ClusterInfo)> {
+        let (key, dependent) =
+            ("broker.bootstrap_servers", "timeouts, transactions, topics, groups");
         let kafka = cluster::kafka_config(self.config);
         let broker = match KafkaBroker::reach(&kafka) {
             Ok(broker) => broker,
             Err(unreachable) => {
                 let failed = CheckResult::failed("broker", unreachable.detail, unreachable.fix);
-                let failed = self.placed("broker.bootstrap_servers", failed);
-                let rest = "timeouts, transactions, topics, groups";
-                self.found([failed, not_asked(rest, "the broker")]);
-                return (None, SetUp::Done);
+                self.add_with_source(key, failed);
+                self.add_skipped(dependent, "the broker");
+                return None;
             }
         };
         let examiner = broker.examiner();
-        let seen = examiner.cluster();
-        let brokers = brokers::brokers(&kafka.bootstrap_servers, &seen);
-        self.found([self.placed("broker.bootstrap_servers", brokers)]);
-        let seen = match seen {
-            Ok(seen) => seen,
-            Err(_) => {
-                self.found([not_asked("timeouts, transactions, topics, groups", "the broker")]);
-                return (None, SetUp::Done);
-            }
+        let cluster = examiner.cluster();
+        self.add_with_source(key, brokers::brokers(&kafka.bootstrap_servers, &cluster));
+        let Ok(cluster) = cluster else {
+            self.add_skipped(dependent, "the broker");
+            return None;
         };
         let (session, transaction) = (kafka.session_timeout, kafka.transaction_timeout);
-        self.found(brokers::timeouts(&seen.settings, session, transaction));
-        self.transactions(&examiner);
-        let specs = self.config.topics.specs(self.config.raw.topics.partitions);
-        if !specs.iter().any(|spec| seen.topics.contains(&spec.name)) {
-            self.found([topics::not_initialised(&self.config.application(), specs.len())]);
-            return (Some(broker), SetUp::Missing);
-        }
-        self.topics(&examiner, &seen);
-        self.groups(&examiner);
-        (Some(broker), SetUp::Done)
+        self.add(brokers::timeouts(&cluster.settings, session, transaction));
+        self.check_transactions(&examiner);
+        Some((broker, cluster))
     }
 
-    fn transactions(&mut self, examiner: &Examiner) {
+    fn check_transactions(&mut self, examiner: &Examiner) {
         let application = self.config.application();
-        let finding = match self.config.raw.streams.processing_guarantee {
+        let result = match self.config.raw.streams.processing_guarantee {
             ProcessingGuarantee::ExactlyOnce => {
                 let answer = examiner.transactions(&application, MEMBER, TRANSACTIONS_WITHIN);
                 brokers::transactions(&format!("{application}-{MEMBER}"), &answer)
@@ -159,111 +153,135 @@ impl Doctor<'_> {
                 "not needed: [streams] processing_guarantee is at_least_once",
             ),
         };
-        self.found([finding]);
+        self.add([result]);
     }
 
-    fn topics(&mut self, examiner: &Examiner, cluster: &ClusterInfo) {
-        let (topics, partitions) = (&self.config.topics, self.config.raw.topics.partitions);
-        let written = [&topics.predictions, &topics.dead_letters];
-        let mut expected: Vec<Expected> = Vec::new();
-        for spec in topics.specs(partitions) {
-            let role = if written.contains(&&spec.name) { Role::Written } else { Role::Read };
-            expected.push(Expected { spec, role });
+    /// Returns whether the application is initialised: whether any of its topics exists.
+    fn check_topics_and_groups(&mut self, examiner: &Examiner, cluster: &ClusterInfo) -> bool {
+        let topics = &self.config.topics;
+        let specs = topics.specs(self.config.raw.topics.partitions);
+        if !specs.iter().any(|spec| cluster.topics.contains(&spec.name)) {
+            self.add([topics::not_initialised(&self.config.application(), specs.len())]);
+            return false;
         }
+        let role = |spec: &TopicSpec| match &spec.name {
+            name if *name == topics.predictions || *name == topics.dead_letters => Role::Written,
+            _ => Role::Read,
+        };
+        let expected = specs.into_iter().map(|spec| Expected { role: role(&spec), spec });
         let changelogs = self.changelogs(cluster);
-        let has_none = changelogs.is_empty();
-        expected.extend(changelogs);
-        for expected in &expected {
-            let seen = examiner.topic(&expected.spec.name);
-            self.found(topics::topic(expected, &seen, cluster.brokers.len()));
+        let has_changelogs = !changelogs.is_empty();
+        for expected in expected.chain(changelogs) {
+            let info = examiner.topic(&expected.spec.name);
+            self.add(topics::topic(&expected, &info, cluster.brokers.len()));
         }
-        if has_none {
-            self.found([CheckResult::ok("changelogs", "none yet: `foretell run` makes them")]);
+        if !has_changelogs {
+            self.add([CheckResult::ok("changelogs", "none yet: `foretell run` creates them")]);
         }
-    }
-
-    /// Those that are there: a start makes what is missing.
-    fn changelogs(&self, cluster: &ClusterInfo) -> Vec<Expected> {
-        let application = self.config.application();
-        let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
-            .map(|(name, count)| (format!("{application}-{name}-"), count));
-        let mut found = Vec::new();
-        for name in &cluster.topics {
-            let is_of = |(prefix, _): &&(String, u32)| name.as_str().starts_with(prefix.as_str());
-            if let Some((_, partitions)) = groups.iter().find(is_of)
-                && name.as_str().ends_with("-changelog")
-            {
-                let spec = TopicSpec {
-                    name: name.clone(),
-                    partitions: *partitions,
-                    cleanup: Cleanup::Compact,
-                    message_bytes_max: Some(CHANGELOG_BYTES_MAX),
-                };
-                found.push(Expected { spec, role: Role::Changelog });
-            }
-        }
-        found
-    }
-
-    fn groups(&mut self, examiner: &Examiner) {
-        let (application, topics) = (self.config.application(), &self.config.topics);
         let scoring = [topics.questionnaire_events.clone(), topics.outcomes.clone()];
         let learning = [topics.labelled_examples.clone()];
         for (name, inputs) in [("scoring", &scoring[..]), ("learning", &learning[..])] {
-            let group = format!("{application}-{name}");
-            self.found([groups::group(&group, &examiner.group(&group, inputs))]);
+            let group = format!("{}-{name}", self.config.application());
+            self.add([groups::group(&group, &examiner.group(&group, inputs))]);
         }
+        true
     }
 
-    /// The registry, if it can be asked.
-    fn registry(&mut self, state: SetUp) -> Option<RegistryClient> {
-        let (config, rest) = (self.config, "schemas");
+    /// The changelogs that exist. `foretell run` creates missing ones.
+    fn changelogs(&self, cluster: &ClusterInfo) -> Vec<Expected> {
+        let application = self.config.application();
+        let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
+            .map(|(group, partitions)| (format!("{application}-{group}-"), partitions));
+        let changelogs = cluster.topics.iter().filter_map(|name| {
+            let is_of = |(prefix, _): &&(String, u32)| name.as_str().starts_with(prefix.as_str());
+            let (_, partitions) = groups.iter().find(is_of)?;
+            name.as_str().ends_with("-changelog").then(|| TopicSpec {
+                name: name.clone(),
+                partitions: *partitions,
+                cleanup: Cleanup::Compact,
+                message_bytes_max: Some(CHANGELOG_BYTES_MAX),
+            })
+        });
+        changelogs.map(|spec| Expected { spec, role: Role::Changelog }).collect()
+    }
+
+    /// Connects to the registry, and checks its schemas if the application is initialised. `None` if it does not
+    /// answer.
+    fn check_registry(&mut self, is_initialised: bool) -> Option<RegistryClient> {
+        let config = self.config;
         let client = match cluster::registry_client(config) {
             Ok(client) => client,
             Err(error) => {
                 let fix = "correct [schema_registry]";
-                let failed = CheckResult::failed("registry", format!("{error:#}"), fix);
-                self.found([failed, not_asked(rest, "the registry")]);
+                self.add([CheckResult::failed("registry", format!("{error:#}"), fix)]);
+                self.add_skipped("schemas", "the registry");
                 return None;
             }
         };
         let mode = client.mode();
         let registry = schemas::registry(&config.raw.schema_registry.url, &mode);
-        self.found([self.placed("schema_registry.url", registry)]);
+        self.add_with_source("schema_registry.url", registry);
         if mode.is_err() {
-            self.found([not_asked(rest, "the registry")]);
+            self.add_skipped("schemas", "the registry");
             return None;
         }
-        if state == SetUp::Missing {
-            return Some(client);
-        }
-        for (topic, schema) in in_use(config) {
-            let subject = subject(topic);
-            self.found([schemas::schema(&subject, &schemas::look(&client, &subject, schema))]);
+        if is_initialised {
+            for (topic, schema) in in_use(config) {
+                let subject = subject(topic);
+                let state = schemas::read_subject(&client, &subject, schema);
+                self.add([schemas::schema(&subject, &state)]);
+            }
         }
         Some(client)
     }
 
-    fn model(&mut self, broker: Option<KafkaBroker>, registry: Option<RegistryClient>) {
+    /// Checks what needs both the broker and the registry to be read: the model, records of the inputs, the training log.
+    fn check_model(&mut self, broker: Option<KafkaBroker>, registry: Option<RegistryClient>) {
         let (Some(broker), Some(registry)) = (broker, registry) else {
-            self.found([not_asked("model", "the broker or the registry")]);
-            return;
+            return self.add_skipped("model", "the broker or the registry");
         };
         let cluster =
             Cluster { broker: Arc::new(broker), registry: Arc::new(registry), is_lasting: true };
-        let seen = serving::read_model(self.config, &cluster);
-        self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
-        self.found(placement::placement(&placement::sample(self.config, &cluster)));
-        // Before the first model there is nothing to be whole.
-        if let Ok(Some(model)) = &seen {
-            let log = training::look(self.config, &cluster, model.initial_examples);
-            self.found([training::log(&log)]);
+        let champion = serving::read_champion(self.config, &cluster);
+        self.add([serving::model(&champion, &self.config.raw.outcomes.labels)]);
+        self.add(placement::placement(&placement::sample(self.config, &cluster)));
+        // Before the first model the training log may be empty.
+        if let Ok(Some(champion)) = &champion {
+            let count =
+                training::count_initial_examples(self.config, &cluster, champion.initial_examples);
+            self.add([training::training_log(&count)]);
         }
     }
 }
 
-/// What depends on something that does not answer is not passed over in silence.
-fn not_asked(name: &str, on: &str) -> CheckResult {
-    let why = Unanswered::Failed(format!("{on} could not be asked"));
-    CheckResult::warning(name, format!("not checked: {why}"), "fix that first")
+/// Collects the problems that are found in one check.
+struct Problems {
+    name: String,
+    results: Vec<CheckResult>,
+}
+
+impl Problems {
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), results: Vec::new() }
+    }
+
+    fn add(&mut self, result: CheckResult) {
+        self.results.push(result);
+    }
+
+    fn failed(&mut self, detail: impl Into<String>, fix: impl Into<String>) {
+        self.add(CheckResult::failed(self.name.as_str(), detail, fix));
+    }
+
+    fn warning(&mut self, detail: impl Into<String>, fix: impl Into<String>) {
+        self.add(CheckResult::warning(self.name.as_str(), detail, fix));
+    }
+
+    /// The problems, or one result with `detail` if there are none.
+    fn or_ok(mut self, detail: String) -> Vec<CheckResult> {
+        if self.results.is_empty() {
+            self.results.push(CheckResult::ok(self.name, detail));
+        }
+        self.results
+    }
 }

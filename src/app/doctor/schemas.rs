@@ -1,49 +1,49 @@
-//! The registry, and whether it holds our schemas.
+//! Checks of the schema registry, and of the schemas in it.
 
 use crate::app::{check_result::CheckResult, cluster::registry_fix};
 use foretell_avro::registry::{Compatibility, RegistryError, SchemaRegistry};
 
-/// A subject, held against the schema that we write and read it with.
+/// A subject in the registry, compared with the local schema: the one of this configuration.
 #[derive(Clone, Debug)]
-pub(super) struct SubjectSeen {
-    /// The newest schema's id.
+pub(super) struct SubjectState {
+    /// Id of the newest version; `None` if there is no such subject.
     latest: Option<u32>,
-    /// Our schema's id, if it is there.
-    ours: Option<u32>,
-    /// Whether ours may follow the newest.
+    /// Id of the local schema, if it is registered.
+    local: Option<u32>,
+    /// Whether the local schema may follow the newest version.
     verdict: Compatibility,
 }
 
-/// Asks about one subject.
-pub(super) fn look(
+/// Reads the state of one subject from the registry.
+pub(super) fn read_subject(
     registry: &dyn SchemaRegistry,
     subject: &str,
     schema: &str,
-) -> Result<SubjectSeen, RegistryError> {
+) -> Result<SubjectState, RegistryError> {
     let latest = registry.latest(subject)?.map(|(id, _)| id);
-    let (ours, verdict) = match latest {
+    let (local, verdict) = match latest {
         Some(_) => (registry.id_of(subject, schema)?, registry.compatible(subject, schema)?),
         None => (None, Compatibility::Compatible),
     };
-    Ok(SubjectSeen { latest, ours, verdict })
+    Ok(SubjectState { latest, local, verdict })
 }
 
-/// Whether the registry answers, and takes new schemas.
+/// Whether the registry answers and accepts new schemas.
 pub(super) fn registry(url: &str, mode: &Result<Option<String>, RegistryError>) -> CheckResult {
     let name = "registry";
     match mode {
         Ok(Some(mode)) if mode == "READWRITE" => {
-            CheckResult::ok(name, format!("{url} answers, and takes new schemas"))
+            CheckResult::ok(name, format!("{url} answers and takes new schemas"))
         }
         Ok(Some(mode)) => CheckResult::warning(
             name,
-            format!("{url} is {mode}: `foretell init` can't register schemas"),
-            "set its mode to READWRITE, or register them where that is done",
+            format!("{url} is in mode {mode}: `foretell init` cannot register schemas"),
+            "set its mode to READWRITE, or register the schemas where you may",
         ),
         Ok(None) => CheckResult::warning(
             name,
-            format!("{url} answers, and does not tell whether it takes new schemas"),
-            "if `foretell init` is refused, set its mode to READWRITE",
+            format!("{url} answers, but does not report whether it takes new schemas"),
+            "if it refuses `foretell init`, set its mode to READWRITE",
         ),
         Err(error) => unavailable(name, error),
     }
@@ -53,34 +53,35 @@ fn unavailable(name: &str, error: &RegistryError) -> CheckResult {
     CheckResult::failed(name, error.to_string(), registry_fix(error))
 }
 
-/// Whether a subject holds our schema, and can be read with it.
-pub(super) fn schema(subject: &str, seen: &Result<SubjectSeen, RegistryError>) -> CheckResult {
+/// Whether a subject has the local schema, and whether that reads what is written with the newest version.
+pub(super) fn schema(subject: &str, state: &Result<SubjectState, RegistryError>) -> CheckResult {
     let name = format!("schema {subject}");
-    let seen = match seen {
-        Ok(seen) => seen,
+    let state = match state {
+        Ok(state) => state,
         Err(error) => return unavailable(&name, error),
     };
     let init = "run `foretell init`";
-    match (seen.latest, seen.ours, &seen.verdict) {
-        (None, _, _) => CheckResult::failed(name, "there is no such subject", init),
+    match (state.latest, state.local, &state.verdict) {
+        (None, _, _) => CheckResult::failed(name, "the registry has no such subject", init),
         (Some(latest), _, Compatibility::Incompatible { reasons }) => CheckResult::failed(
             name,
             format!(
-                "ours can't read what is written with the newest (id {latest}): {}",
+                "the local schema cannot read records of the newest version (id {latest}): {}",
                 reasons.join("; ")
             ),
             "change [events] schema so that it can, or choose another [topics] prefix",
         ),
-        (Some(latest), None, Compatibility::Compatible) => {
-            let detail = format!("ours may follow the newest (id {latest}), and is not registered");
-            CheckResult::failed(name, detail, init)
-        }
-        (Some(latest), Some(ours), Compatibility::Compatible) if latest == ours => {
-            CheckResult::ok(name, format!("ours is the newest (id {ours})"))
-        }
-        (Some(latest), Some(ours), Compatibility::Compatible) => CheckResult::ok(
+        (Some(latest), None, Compatibility::Compatible) => CheckResult::failed(
             name,
-            format!("ours (id {ours}) reads what is written with the newest (id {latest})"),
+            format!("the local schema is not registered; it may follow the newest (id {latest})"),
+            init,
+        ),
+        (Some(latest), Some(local), Compatibility::Compatible) if latest == local => {
+            CheckResult::ok(name, format!("the local schema is the newest (id {local})"))
+        }
+        (Some(latest), Some(local), Compatibility::Compatible) => CheckResult::ok(
+            name,
+            format!("the local schema (id {local}) reads records of the newest (id {latest})"),
         ),
     }
 }
@@ -94,35 +95,36 @@ mod tests {
     const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"}]}"#;
     const TWO: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"long"},
         {"name":"b","type":["null","string"],"default":null}]}"#;
-    const LOST: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
+    const INCOMPATIBLE: &str =
+        r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
 
-    fn check(registered: &[&str], ours: &str, status: Status, words: &str) {
-        let local = LocalRegistry::new();
+    fn check(registered: &[&str], local: &str, status: Status, words: &str) {
+        let registry = LocalRegistry::new();
         for text in registered {
-            local.register("s", text).unwrap();
+            registry.register("s", text).unwrap();
         }
-        let found = schema("s", &look(&local, "s", ours));
-        assert!(found.status == status && found.to_string().contains(words), "{found}");
+        let result = schema("s", &read_subject(&registry, "s", local));
+        assert!(result.status == status && result.to_string().contains(words), "{result}");
     }
 
     #[test]
-    fn subjects_are_compared_with_the_readers() {
+    fn registered_schemas_are_compared_with_the_local_one() {
         check(&[], ONE, Failed, "foretell init");
-        check(&[ONE], ONE, Fine, "ours is the newest (id 1)");
-        check(&[ONE, TWO], ONE, Fine, "reads what is written with the newest (id 2)");
+        check(&[ONE], ONE, Fine, "the local schema is the newest (id 1)");
+        check(&[ONE, TWO], ONE, Fine, "reads records of the newest (id 2)");
         check(&[ONE], TWO, Failed, "is not registered");
-        check(&[ONE], LOST, Failed, "can't read");
+        check(&[ONE], INCOMPATIBLE, Failed, "cannot read");
     }
 
     #[test]
-    fn the_registry_says_how_it_is() {
+    fn the_mode_of_the_registry_is_checked() {
         let check = |mode: Result<Option<&str>, RegistryError>, status: Status, words: &str| {
-            let found = registry("http://r", &mode.map(|mode| mode.map(str::to_owned)));
-            assert!(found.status == status && found.to_string().contains(words), "{found}");
+            let result = registry("http://r", &mode.map(|mode| mode.map(str::to_owned)));
+            assert!(result.status == status && result.to_string().contains(words), "{result}");
         };
         check(Ok(Some("READWRITE")), Fine, "http://r answers");
-        check(Ok(Some("READONLY")), Warning, "is READONLY");
-        check(Ok(None), Warning, "does not tell");
+        check(Ok(Some("READONLY")), Warning, "READONLY");
+        check(Ok(None), Warning, "does not report");
         check(Err(RegistryError::Unavailable("refused".into())), Failed, "is it running?");
         check(Err(RegistryError::Denied("401".into())), Failed, "password");
         check(Err(RegistryError::Refused("404".into())), Failed, "url");

@@ -1,11 +1,13 @@
-//! What an instance would serve, and where.
+//! Checks of what an instance would serve: the model, and the HTTP address.
 
 use std::{
-    io::{self, Read, Write},
-    net::{TcpListener, TcpStream, ToSocketAddrs},
+    io::{self, Read},
+    net::TcpListener,
     ops::ControlFlow,
     time::Duration,
 };
+
+use reqwest::{StatusCode, blocking::Client, redirect};
 
 use crate::{
     app::{check_result::CheckResult, cluster::Cluster, telemetry},
@@ -17,17 +19,20 @@ use crate::{
     },
 };
 
-/// The model that would serve.
+/// The champion, as far as it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ModelSeen {
+pub(super) struct Champion {
     version: String,
     classes: Vec<String>,
-    /// Examples of the initial data that it has learned from.
+    /// Examples of the initial data in its training set.
     pub(super) initial_examples: u64,
 }
 
-/// Reads the models as an instance does.
-pub(super) fn read_model(config: &Config, cluster: &Cluster) -> anyhow::Result<Option<ModelSeen>> {
+/// Reads the topic of models as an instance does, and returns the champion, if there is one.
+pub(super) fn read_champion(
+    config: &Config,
+    cluster: &Cluster,
+) -> anyhow::Result<Option<Champion>> {
     let serving = Serving::default();
     let metrics = ApplicationMetrics::register(&telemetry::metrics_registry()?)?;
     let mut table = ModelTable::new(serving.clone(), metrics);
@@ -40,114 +45,117 @@ pub(super) fn read_model(config: &Config, cluster: &Cluster) -> anyhow::Result<O
         }
         ControlFlow::Continue(())
     })?;
-    match (refused, serving.scorer()) {
-        (Some(error), _) => Err(error.into()),
-        (None, Some(scorer)) => Ok(Some(ModelSeen {
-            version: scorer.version().as_str().to_owned(),
-            classes: scorer.classes().to_vec(),
-            initial_examples: scorer.lineage().origin.initial_examples,
-        })),
-        (None, None) => Ok(None),
+    if let Some(error) = refused {
+        return Err(error.into());
     }
+    Ok(serving.scorer().map(|scorer| Champion {
+        version: scorer.version().as_str().to_owned(),
+        classes: scorer.classes().to_vec(),
+        initial_examples: scorer.lineage().origin.initial_examples,
+    }))
 }
 
-/// Whether a model serves that tells apart what the configuration says.
-pub(super) fn model(seen: &anyhow::Result<Option<ModelSeen>>, labels: &[String]) -> CheckResult {
+/// Whether there is a champion with the labels of the configuration.
+pub(super) fn model(champion: &anyhow::Result<Option<Champion>>, labels: &[String]) -> CheckResult {
     let name = "model";
-    match seen {
+    match champion {
         Err(error) => CheckResult::failed(
             name,
-            format!("the champion can't be read: {error:#}"),
-            "start the release that made it, or run `foretell init`; if it says that a model serves already, with --force",
+            format!("cannot read the champion: {error:#}"),
+            "use the release that trained it, or run `foretell init`, with --force if that says that a model serves",
         ),
         Ok(None) => CheckResult::failed(name, "there is no champion yet", "run `foretell init`"),
-        Ok(Some(seen)) if seen.classes != labels => CheckResult::failed(
+        Ok(Some(champion)) if champion.classes != labels => CheckResult::failed(
             name,
             format!(
-                "{} tells apart {:?}, and the configuration {labels:?}",
-                seen.version, seen.classes
+                "{} has the labels {:?}, but the configuration has {labels:?}",
+                champion.version, champion.classes
             ),
-            "set [outcomes] labels to the model's, or make another with `foretell init --force`",
+            "set [outcomes] labels to the labels of the model, or train a new one with `foretell init --force`",
         ),
-        Ok(Some(seen)) => {
-            CheckResult::ok(name, format!("{} serves, and tells apart {labels:?}", seen.version))
-        }
+        Ok(Some(champion)) => CheckResult::ok(
+            name,
+            format!("{} serves, with the labels {labels:?}", champion.version),
+        ),
     }
 }
 
-/// Who has an address.
+/// Use of an address.
 #[derive(Debug)]
-pub(super) enum AddressSeen {
-    /// Nobody.
+pub(super) enum AddressState {
     Free,
-    /// A foretell.
-    Foretell { application: String, instance: String },
-    /// Somebody else.
-    Taken,
-    /// Nobody can have it here.
+    Foretell {
+        application: String,
+        instance: String,
+    },
+    OtherProgram,
+    /// This host cannot listen on it.
     Unusable(io::Error),
 }
 
-/// How long the server at the address may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Timeout of a request to the program that listens on the address.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(3);
 
-/// More than what a foretell says of itself.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Bound of a response body; the status of an instance is much smaller.
+const RESPONSE_BYTES_MAX: u64 = 1 << 20;
 
-/// Tries an address, and asks who has it.
-pub(super) fn look(bind: &str) -> AddressSeen {
+/// Tries to listen on `bind`. If it is taken, asks for the status of the instance there.
+pub(super) fn probe_address(bind: &str) -> AddressState {
     match TcpListener::bind(bind) {
-        Ok(_) => return AddressSeen::Free,
+        Ok(_) => return AddressState::Free,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-        Err(error) => return AddressSeen::Unusable(error),
+        Err(error) => return AddressState::Unusable(error),
     }
-    let alive = get(bind, "/livez").is_ok_and(|body| body == "ok\n");
-    let status = get(bind, "/api/v1/status").unwrap_or_default();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
-    let text = |key: &str| status.get(key).and_then(|value| value.as_str()).map(str::to_owned);
-    match (text("application"), text("instance")) {
-        (Some(application), Some(instance)) if alive => {
-            AddressSeen::Foretell { application, instance }
-        }
-        (_, _) => AddressSeen::Taken,
-    }
+    read_instance(bind).unwrap_or(AddressState::OtherProgram)
 }
 
-/// The body of an answer 200. By hand: the HTTP client belongs to the registry.
-fn get(bind: &str, path: &str) -> io::Result<String> {
-    let address = bind.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
-    // In one piece: a server that answers the first of several and closes resets the connection.
-    let asked = format!("GET {path} HTTP/1.0\r\nHost: {bind}\r\nConnection: close\r\n\r\n");
-    stream.write_all(asked.as_bytes())?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    let is_fine = head.split(' ').nth(1) == Some("200");
-    if is_fine { Ok(body.to_owned()) } else { Err(io::ErrorKind::InvalidData.into()) }
+/// The instance that serves at `bind`; `None` if it does not answer as one.
+fn read_instance(bind: &str) -> Option<AddressState> {
+    let client = Client::builder()
+        .timeout(RESPONSE_WITHIN)
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .build()
+        .ok()?;
+    if get(&client, bind, "/livez")? != "ok\n" {
+        return None;
+    }
+    let status = get(&client, bind, "/api/v1/status")?;
+    let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+    let text = |key: &str| Some(status.get(key)?.as_str()?.to_owned());
+    Some(AddressState::Foretell { application: text("application")?, instance: text("instance")? })
 }
 
-/// Whether an instance could serve HTTP, or does.
-pub(super) fn http(bind: &str, seen: &AddressSeen, application: &str) -> CheckResult {
+/// The body of a response with status 200.
+fn get(client: &Client, bind: &str, path: &str) -> Option<String> {
+    let response = client.get(format!("http://{bind}{path}")).send().ok()?;
+    if response.status() != StatusCode::OK {
+        return None;
+    }
+    let mut body = String::new();
+    response.take(RESPONSE_BYTES_MAX).read_to_string(&mut body).ok()?;
+    Some(body)
+}
+
+/// Whether an instance of `application` can serve HTTP at `bind`, or does.
+pub(super) fn http(bind: &str, state: &AddressState, application: &str) -> CheckResult {
     let name = "http";
-    match seen {
-        AddressSeen::Free => CheckResult::ok(name, format!("{bind} is free")),
-        AddressSeen::Foretell { application: theirs, instance } if theirs == application => {
-            CheckResult::ok(name, format!("instance {instance} of {theirs} serves at {bind}"))
+    match state {
+        AddressState::Free => CheckResult::ok(name, format!("{bind} is free")),
+        AddressState::Foretell { application: other, instance } if other == application => {
+            CheckResult::ok(name, format!("instance {instance} of {application} serves at {bind}"))
         }
-        AddressSeen::Foretell { application: theirs, .. } => CheckResult::failed(
+        AddressState::Foretell { application: other, .. } => CheckResult::failed(
             name,
-            format!("{bind} is taken by another application, {theirs}"),
+            format!("{bind} is taken by another application, {other}"),
             "set [http] bind",
         ),
-        AddressSeen::Taken => CheckResult::failed(
+        AddressState::OtherProgram => CheckResult::failed(
             name,
-            format!("{bind} is taken, and not by a foretell"),
-            "set [http] bind to another address, or stop who has it",
+            format!("{bind} is taken by a program that is not a foretell"),
+            "set [http] bind to another address, or stop that program",
         ),
-        AddressSeen::Unusable(error) => CheckResult::failed(
+        AddressState::Unusable(error) => CheckResult::failed(
             name,
             format!("cannot listen on {bind}: {error}"),
             "set [http] bind",
@@ -157,23 +165,24 @@ pub(super) fn http(bind: &str, seen: &AddressSeen, application: &str) -> CheckRe
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::app::check_result::Status::{self, Failed, Ok as Fine};
 
     #[test]
-    fn a_model_fits_the_labels() {
+    fn the_champion_must_have_the_labels_of_the_configuration() {
         let labels = ["no".to_owned(), "yes".to_owned()];
-        let check = |seen: anyhow::Result<Option<&[&str]>>, status: Status, words: &str| {
-            let own = |classes: &[&str]| classes.iter().map(|class| (*class).to_owned()).collect();
-            let seen = seen.map(|classes| {
-                classes.map(|classes| ModelSeen {
+        let check = |classes: anyhow::Result<Option<&[&str]>>, status: Status, words: &str| {
+            let champion = classes.map(|classes| {
+                classes.map(|classes| Champion {
                     version: "abc".into(),
-                    classes: own(classes),
+                    classes: classes.iter().map(|class| (*class).to_owned()).collect(),
                     initial_examples: 0,
                 })
             });
-            let found = model(&seen, &labels);
-            assert!(found.status == status && found.to_string().contains(words), "{found}");
+            let result = model(&champion, &labels);
+            assert!(result.status == status && result.to_string().contains(words), "{result}");
         };
         check(Ok(Some(&["no", "yes"])), Fine, "abc serves");
         check(Ok(Some(&["yes", "no"])), Failed, "[outcomes] labels");
@@ -181,14 +190,15 @@ mod tests {
         check(Err(anyhow::anyhow!("broken")), Failed, "--force");
     }
 
-    fn answering(bodies: &'static [&'static str]) -> String {
+    /// Answers one request with each of `bodies`.
+    fn serve(bodies: &'static [&'static str]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let bind = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
             for body in bodies {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut asked = [0; 1024];
-                stream.read(&mut asked).map(drop).unwrap();
+                let mut request = [0; 1024];
+                stream.read(&mut request).map(drop).unwrap();
                 write!(stream, "HTTP/1.0 200 OK\r\n\r\n{body}").unwrap();
             }
         });
@@ -196,21 +206,19 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_address_is_asked() {
+    fn the_program_at_the_address_is_identified() {
         let check = |bind: &str, status: Status, words: &str| {
-            let found = http(bind, &look(bind), "adult");
-            assert!(found.status == status && found.to_string().contains(words), "{found}");
+            let result = http(bind, &probe_address(bind), "adult");
+            assert!(result.status == status && result.to_string().contains(words), "{result}");
         };
         check("127.0.0.1:0", Fine, "is free");
-        let ours = r#"{"application":"adult","instance":"one"}"#;
-        let bodies: &'static [&'static str] = Box::leak(Box::new(["ok\n", ours]));
-        check(&answering(bodies), Fine, "instance one of adult");
-        check(
-            &answering(&["ok\n", r#"{"application":"b","instance":"x"}"#]),
-            Failed,
-            "application, b",
-        );
-        check(&answering(&["hello", "{}"]), Failed, "not by a foretell");
+        let same = r#"{"application":"adult","instance":"one"}"#;
+        let bodies: &'static [&'static str] = Box::leak(Box::new(["ok\n", same]));
+        check(&serve(bodies), Fine, "instance one of adult");
+        let other = &["ok\n", r#"{"application":"b","instance":"x"}"#];
+        check(&serve(other), Failed, "application, b");
+        check(&serve(&["hello"]), Failed, "not a foretell");
+        check(&serve(&["ok\n", "{}"]), Failed, "not a foretell");
         check("256.0.0.1:1", Failed, "cannot listen");
     }
 }

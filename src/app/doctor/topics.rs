@@ -1,276 +1,282 @@
-//! Our topics, each held against what it should be.
+//! Checks of the topics: each is compared with what the application needs of it.
 
 use std::time::Duration;
 
-use crate::app::{check_result::CheckResult, doctor::brokers::number};
-use foretell_kafka::{Settings, TopicInfo, Unanswered};
+use crate::app::{check_result::CheckResult, doctor::Problems};
+use foretell_kafka::{PartitionInfo, Settings, TopicInfo, Unanswered};
 use foretell_streams::runtime::broker::{Cleanup, Timestamps, TopicSpec};
 
-/// A restore that takes longer than this may miss a deletion: Kafka's default.
-const DELETIONS_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Kafka's default of `delete.retention.ms`. A restore that takes longer may miss a tombstone.
+const TOMBSTONES_KEPT_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// From so many brokers on, one copy is a choice, and hardly a good one.
-const BROKERS_FOR_COPIES: usize = 3;
+/// The smallest cluster on which more than one replica is expected.
+const BROKERS_FOR_REPLICATION: usize = 3;
 
-/// What we need a topic for.
+/// Use of a topic by the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// `run` and `init` read it.
+    /// `run` or `init` reads it.
     Read,
-    /// They only write it; `send` and `?wait=true` read predictions.
+    /// `run` and `init` only write it; `send` and `?wait=true` read predictions.
     Written,
-    /// It holds a store.
+    /// Changelog of a store.
     Changelog,
 }
 
-/// A topic as it should be.
+/// A topic as the application needs it.
 pub(super) struct Expected {
     pub(super) spec: TopicSpec,
     pub(super) role: Role,
 }
 
-/// That there is none of our topics, so that nothing of what is made with them need be looked at.
+/// The result if no topic exists: `foretell init` has not run.
 pub(super) fn not_initialised(application: &str, topics: usize) -> CheckResult {
     CheckResult::failed(
         "topics",
         format!(
             "{application} is not initialised: none of its {topics} topics exists (groups, schemas and the model \
-             were not looked at)"
+             were not checked)"
         ),
-        "run `foretell init`, or see that this user may DESCRIBE them (an ACL)",
+        "run `foretell init`; if they exist, allow this user to DESCRIBE them (an ACL)",
     )
 }
 
-/// Everything that is wrong with a topic, or that nothing is.
+/// Every problem of a topic, or one line that it is fine. `info` is `None` if the topic does not exist.
 pub(super) fn topic(
     expected: &Expected,
-    seen: &Result<Option<TopicInfo>, Unanswered>,
+    info: &Result<Option<TopicInfo>, Unanswered>,
     brokers: usize,
 ) -> Vec<CheckResult> {
     let name = format!("topic {}", expected.spec.name);
-    let seen = match seen {
-        Ok(Some(seen)) => seen,
+    let info = match info {
+        Ok(Some(info)) => info,
         Ok(None) => {
-            let fix = "run `foretell init`, or see that this user may DESCRIBE it (an ACL)";
+            let fix = "run `foretell init`; if it exists, allow this user to DESCRIBE it (an ACL)";
             return vec![CheckResult::failed(name, "it does not exist", fix)];
         }
         Err(why) => return vec![CheckResult::unanswered(name, why)],
     };
-    let mut found = Vec::new();
-    partitions(&name, expected, seen, &mut found);
-    if let Err(why) = &seen.readable {
-        found.push(match expected.role {
-            Role::Read | Role::Changelog => CheckResult::unanswered(&name, why),
+    let mut check = TopicCheck { expected, info, brokers, problems: Problems::of(&name) };
+    check.partitions();
+    check.readable();
+    match &info.settings {
+        Ok(settings) => {
+            check.cleanup_policy(settings);
+            check.tombstones(settings);
+            check.timestamps(settings);
+            check.message_size(settings);
+            check.replication(number(settings, "min.insync.replicas"));
+        }
+        Err(why) => {
+            check.problems.add(CheckResult::unknown(&name, "its settings were", why));
+            check.replication(None);
+        }
+    }
+    let policy = match expected.spec.cleanup {
+        Cleanup::Delete { .. } => "delete",
+        Cleanup::Compact => "compact",
+        Cleanup::CompactDelete { .. } => "compact,delete",
+    };
+    let (partitions, replicas) = (info.partitions.len(), least(info, |one| one.replicas));
+    check.problems.or_ok(format!("partitions: {partitions}, {policy}, replicas: {replicas}"))
+}
+
+/// One topic, and the problems that were found with it so far.
+struct TopicCheck<'a> {
+    expected: &'a Expected,
+    info: &'a TopicInfo,
+    brokers: usize,
+    problems: Problems,
+}
+
+impl TopicCheck<'_> {
+    fn partitions(&mut self) {
+        let (wanted, actual) = (self.expected.spec.partitions, self.info.partitions.len());
+        if u32::try_from(actual).ok() != Some(wanted) {
+            let fix = match self.expected.role {
+                Role::Changelog => {
+                    "stop every instance and delete it (the store loses its content), or set [topics] partitions to \
+                     the number that it was created with"
+                        .to_owned()
+                }
+                Role::Read | Role::Written if wanted == 1 => {
+                    "recreate it with 1 partition".to_owned()
+                }
+                Role::Read | Role::Written => format!(
+                    "recreate it with {wanted}, or set [topics] partitions to the number that all topics have: a task \
+                     processes the same partition of events, outcomes and changelogs"
+                ),
+            };
+            self.problems.failed(format!("it has {actual} partitions, not {wanted}"), fix);
+        }
+        let leaderless = self.info.partitions.iter().filter(|one| !one.has_leader).count();
+        if leaderless > 0 {
+            let detail = format!("{leaderless} of its {actual} partitions have no leader");
+            self.problems.failed(detail, "start the brokers that hold their replicas");
+        }
+    }
+
+    fn readable(&mut self) {
+        let Err(why) = &self.info.readable else { return };
+        let name = format!("topic {}", self.expected.spec.name);
+        self.problems.add(match self.expected.role {
+            Role::Read | Role::Changelog => CheckResult::unanswered(name, why),
             Role::Written => {
-                CheckResult::unknown(&name, "reading (as `send` and `?wait=true` do) was", why)
+                CheckResult::unknown(name, "reading (as `send` and `?wait=true` do) was", why)
             }
         });
     }
-    match &seen.settings {
-        Ok(settings) => {
-            cleanup(&name, expected, settings, &mut found);
-            timestamps(&name, expected, settings, &mut found);
-            sizes(&name, expected, settings, &mut found);
-            copies(&name, seen, number(settings, "min.insync.replicas"), brokers, &mut found);
-        }
-        Err(why) => {
-            found.push(CheckResult::unknown(&name, "its settings were", why));
-            copies(&name, seen, None, brokers, &mut found);
-        }
-    }
-    if found.is_empty() {
-        let policy = match expected.spec.cleanup {
-            Cleanup::Delete { .. } => "delete",
-            Cleanup::Compact => "compact",
-            Cleanup::CompactDelete { .. } => "compact,delete",
-        };
-        let (count, copies) = (seen.partitions.len(), least(seen, |partition| partition.replicas));
-        found.push(CheckResult::ok(
-            name,
-            format!("partitions: {count}, {policy}, copies: {copies}"),
-        ));
-    }
-    found
-}
 
-fn partitions(name: &str, expected: &Expected, seen: &TopicInfo, found: &mut Vec<CheckResult>) {
-    let (wanted, there) = (expected.spec.partitions, seen.partitions.len());
-    if u32::try_from(there).ok() != Some(wanted) {
-        let fix = match expected.role {
-            Role::Changelog => "delete it while nothing runs (its store is lost), or go back to the partitions that it was made with".to_owned(),
-            Role::Read | Role::Written if wanted == 1 => "make it anew with 1 partition".to_owned(),
-            Role::Read | Role::Written => format!(
-                "make it anew with {wanted}, or set [topics] partitions to what all of them have: \
-                 a task takes the partitions of one number, of events, outcomes and changelogs"
+    fn cleanup_policy(&mut self, settings: &Settings) {
+        let Some(policy) = settings.get("cleanup.policy") else {
+            let detail = "cleanup.policy was not checked: the broker does not report it";
+            return self.problems.warning(detail, "check it by hand");
+        };
+        let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
+        let has_retention = ["retention.ms", "retention.bytes"]
+            .iter()
+            .any(|name| number(settings, name).is_some_and(|value| value >= 0));
+        match self.expected.spec.cleanup {
+            Cleanup::Delete { .. } if compacts => self.problems.failed(
+                format!("cleanup.policy is {policy}: of each key only the last record would be kept"),
+                "set its cleanup.policy=delete",
             ),
+            Cleanup::Delete { retention: None } if has_retention => self.problems.warning(
+                "its records expire: retention.ms or retention.bytes is set, but models are trained from all of them",
+                "set its retention.ms=-1 and retention.bytes=-1, unless you want this",
+            ),
+            Cleanup::Compact | Cleanup::CompactDelete { .. } if !compacts => self.problems.failed(
+                format!("cleanup.policy is {policy}: its content would be deleted by age"),
+                "set its cleanup.policy=compact",
+            ),
+            Cleanup::Compact if deletes && has_retention => self.problems.failed(
+                format!("cleanup.policy is {policy} with a retention: its content would be deleted by age"),
+                "set its cleanup.policy=compact",
+            ),
+            Cleanup::Delete { .. } | Cleanup::Compact | Cleanup::CompactDelete { .. } => {}
+        }
+    }
+
+    fn tombstones(&mut self, settings: &Settings) {
+        let kept = number(settings, "delete.retention.ms").and_then(|ms| u64::try_from(ms).ok());
+        let Some(kept) = kept.map(Duration::from_millis) else { return };
+        if self.expected.role == Role::Changelog && kept < TOMBSTONES_KEPT_MIN {
+            self.problems.warning(
+                format!(
+                    "delete.retention.ms is {kept:?}: a slower restore may bring deleted keys back"
+                ),
+                "set its delete.retention.ms=86400000 (a day) or more",
+            );
+        }
+    }
+
+    /// Retention of inputs has to go by the time of arrival, stream time of a restore by the time in the record.
+    fn timestamps(&mut self, settings: &Settings) {
+        let wanted = self.expected.spec.cleanup.timestamps();
+        let (Some(wanted), Some(actual)) = (wanted, settings.get("message.timestamp.type")) else {
+            return;
         };
-        found.push(CheckResult::failed(
-            name,
-            format!("it has {there} partitions, not {wanted}"),
-            fix,
-        ));
-    }
-    let leaderless = seen.partitions.iter().filter(|partition| !partition.has_leader).count();
-    if leaderless > 0 {
-        let detail = format!("{leaderless} of its {there} partitions have no leader");
-        found.push(CheckResult::failed(name, detail, "bring the brokers that hold them back"));
-    }
-}
-
-fn cleanup(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
-    let Some(policy) = settings.get("cleanup.policy") else {
-        found.push(CheckResult::warning(
-            name,
-            "cleanup.policy not checked: the broker does not tell it",
-            "see to it by hand",
-        ));
-        return;
-    };
-    let (compacts, deletes) = (policy.contains("compact"), policy.contains("delete"));
-    let aged = number(settings, "retention.ms").is_some_and(|millis| millis >= 0)
-        || number(settings, "retention.bytes").is_some_and(|bytes| bytes >= 0);
-    match expected.spec.cleanup {
-        Cleanup::Delete { .. } if compacts => found.push(CheckResult::failed(
-            name,
-            format!("cleanup.policy is {policy}: of several records of one key only the last would stay"),
-            "set its cleanup.policy=delete",
-        )),
-        Cleanup::Delete { retention: None } if aged => found.push(CheckResult::warning(
-            name,
-            "it forgets: retention.ms or retention.bytes is set, and models are trained from all of it",
-            "set its retention.ms=-1 and retention.bytes=-1, or be sure that this is meant",
-        )),
-        Cleanup::Compact | Cleanup::CompactDelete { .. } if !compacts => found.push(CheckResult::failed(
-            name,
-            format!("cleanup.policy is {policy}: what it holds would be deleted by age"),
-            "set its cleanup.policy=compact",
-        )),
-        Cleanup::Compact if deletes && aged => found.push(CheckResult::failed(
-            name,
-            format!("cleanup.policy is {policy}, with a retention: what it holds would be deleted by age"),
-            "set its cleanup.policy=compact",
-        )),
-        Cleanup::Delete { .. } | Cleanup::Compact | Cleanup::CompactDelete { .. } => {}
-    }
-    let kept =
-        number(settings, "delete.retention.ms").and_then(|millis| u64::try_from(millis).ok());
-    if let Some(kept) = kept.map(Duration::from_millis)
-        && expected.role == Role::Changelog
-        && kept < DELETIONS_KEPT_MIN
-    {
-        found.push(CheckResult::warning(
-            name,
-            format!("delete.retention.ms is {kept:?}: a restore that takes longer may bring back what was deleted"),
-            "set its delete.retention.ms=86400000 (a day) or more",
-        ));
-    }
-}
-
-/// Whether retention goes by when records came, and restores by what we have written.
-fn timestamps(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
-    let wanted = expected.spec.cleanup.timestamps();
-    let (Some(wanted), Some(there)) = (wanted, settings.get("message.timestamp.type")) else {
-        return;
-    };
-    let fix = format!("set its message.timestamp.type={}", wanted.name());
-    let forgets = number(settings, "retention.ms").is_some_and(|millis| millis >= 0);
-    match wanted {
-        Timestamps::LogAppendTime if there == Timestamps::CreateTime.name() && forgets => {
-            let detail = "message.timestamp.type is CreateTime: what tells of long ago, such as a backfill, may be \
-                          deleted by its retention before it is read";
-            found.push(CheckResult::warning(name, detail, fix));
+        let fix = format!("set its message.timestamp.type={}", wanted.name());
+        let expires = number(settings, "retention.ms").is_some_and(|ms| ms >= 0);
+        match wanted {
+            Timestamps::LogAppendTime if actual == Timestamps::CreateTime.name() && expires => {
+                let detail = "message.timestamp.type is CreateTime: records about the past, such as a backfill, may be \
+                              deleted by retention before they are read";
+                self.problems.warning(detail, fix);
+            }
+            Timestamps::CreateTime
+                if actual == Timestamps::LogAppendTime.name()
+                    && self.expected.role == Role::Changelog =>
+            {
+                let detail = "message.timestamp.type is LogAppendTime: a restore takes stream time from the timestamps, \
+                              and would close windows too early";
+                self.problems.failed(detail, fix);
+            }
+            Timestamps::LogAppendTime | Timestamps::CreateTime => {}
         }
-        Timestamps::CreateTime
-            if there == Timestamps::LogAppendTime.name() && expected.role == Role::Changelog =>
-        {
-            let detail = "message.timestamp.type is LogAppendTime: a restore takes stream time from there, and would \
-                          close windows too early";
-            found.push(CheckResult::failed(name, detail, fix));
+    }
+
+    fn message_size(&mut self, settings: &Settings) {
+        let Some(wanted) = self.expected.spec.message_bytes_max else { return };
+        let fix = format!("set its max.message.bytes={wanted}");
+        match number(settings, "max.message.bytes") {
+            None => {
+                let detail = "max.message.bytes was not checked: the broker does not report it";
+                self.problems.warning(detail, fix);
+            }
+            Some(actual) if actual < i64::from(wanted) => {
+                let detail =
+                    format!("max.message.bytes is {actual}: larger records cannot be written");
+                match self.expected.role {
+                    Role::Read | Role::Changelog => self.problems.failed(detail, fix),
+                    Role::Written => self.problems.warning(detail, fix),
+                }
+            }
+            Some(_) => {}
         }
-        Timestamps::LogAppendTime | Timestamps::CreateTime => {}
+    }
+
+    /// Writes use acks=all, so that `min.insync.replicas` decides whether they succeed. It is `None` on Redpanda, which
+    /// has no such setting and always asks for a majority.
+    fn replication(&mut self, min_insync: Option<i64>) {
+        let replicas = least(self.info, |partition| partition.replicas);
+        let in_sync = least(self.info, |partition| partition.in_sync);
+        let wanted = min_insync.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
+        if wanted > replicas {
+            self.problems.failed(
+                format!(
+                    "min.insync.replicas is {wanted}, but there are {replicas} replicas: nothing can be written"
+                ),
+                "add replicas, or set its min.insync.replicas lower",
+            );
+        } else if wanted > in_sync {
+            self.problems.failed(
+                format!(
+                    "{in_sync} replicas are in sync, but min.insync.replicas is {wanted}: nothing can be written"
+                ),
+                "start the other brokers",
+            );
+        } else if in_sync < replicas {
+            let detail =
+                format!("only {in_sync} of {replicas} replicas of a partition are in sync");
+            self.problems.warning(detail, "start the other brokers");
+        }
+        if self.brokers < BROKERS_FOR_REPLICATION {
+            return;
+        }
+        if replicas == 1 {
+            let detail = format!(
+                "it has one replica on a cluster of {} brokers: if its broker is lost, so are its records",
+                self.brokers
+            );
+            self.problems.warning(detail, "set its replication factor to 3");
+        } else if wanted == replicas {
+            let detail = format!(
+                "min.insync.replicas is {wanted}, the number of replicas: while one broker is down, nothing can be written"
+            );
+            self.problems.warning(detail, "set its min.insync.replicas one lower");
+        } else if min_insync == Some(1) {
+            let detail =
+                "min.insync.replicas is 1: an acknowledged record may be on one broker only";
+            self.problems.warning(detail, "set its min.insync.replicas=2");
+        }
     }
 }
 
-fn sizes(name: &str, expected: &Expected, settings: &Settings, found: &mut Vec<CheckResult>) {
-    let Some(wanted) = expected.spec.message_bytes_max else { return };
-    let fix = format!("set its max.message.bytes={wanted}");
-    match number(settings, "max.message.bytes") {
-        None => {
-            let detail = "max.message.bytes not checked: the broker does not tell it";
-            found.push(CheckResult::warning(name, detail, fix));
-        }
-        Some(there) if there < i64::from(wanted) => {
-            let detail = format!("max.message.bytes is {there}: what is larger can't be written");
-            found.push(match expected.role {
-                Role::Read | Role::Changelog => CheckResult::failed(name, detail, fix),
-                Role::Written => CheckResult::warning(name, detail, fix),
-            });
-        }
-        Some(_) => {}
-    }
+/// The smallest `count` of all partitions.
+fn least(info: &TopicInfo, count: impl Fn(&PartitionInfo) -> usize) -> usize {
+    info.partitions.iter().map(count).min().unwrap_or(0)
 }
 
-/// Writes ask for all copies in sync (acks=all), so that `min.insync.replicas` decides what is written.
-fn copies(
-    name: &str,
-    seen: &TopicInfo,
-    least_in_sync: Option<i64>,
-    brokers: usize,
-    found: &mut Vec<CheckResult>,
-) {
-    let replicas = least(seen, |partition| partition.replicas);
-    let in_sync = least(seen, |partition| partition.in_sync);
-    // Redpanda has no such setting: it always asks for more than half.
-    let wanted = least_in_sync.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
-    if wanted > replicas {
-        let detail = format!(
-            "min.insync.replicas is {wanted}, and there are {replicas} copies: nothing can be written"
-        );
-        found.push(CheckResult::failed(
-            name,
-            detail,
-            "make more copies, or set its min.insync.replicas lower",
-        ));
-    } else if wanted > in_sync {
-        let detail = format!(
-            "{in_sync} copies are in sync, and min.insync.replicas is {wanted}: nothing can be written"
-        );
-        found.push(CheckResult::failed(name, detail, "bring the other brokers back"));
-    } else if in_sync < replicas {
-        let detail = format!("of a partition's {replicas} copies only {in_sync} are in sync");
-        found.push(CheckResult::warning(name, detail, "bring the other brokers back"));
-    }
-    if brokers < BROKERS_FOR_COPIES {
-        return;
-    }
-    if replicas == 1 {
-        let detail =
-            format!("one copy, on a cluster of {brokers} brokers: with its broker it is gone");
-        found.push(CheckResult::warning(
-            name,
-            detail,
-            "make 3 copies of it (its replication factor)",
-        ));
-    } else if wanted == replicas {
-        let detail = format!(
-            "min.insync.replicas is {wanted}, as many as copies: with one broker away nothing is written"
-        );
-        found.push(CheckResult::warning(name, detail, "set its min.insync.replicas one lower"));
-    } else if least_in_sync == Some(1) {
-        let detail = "min.insync.replicas is 1: what is acknowledged may be on one broker only";
-        found.push(CheckResult::warning(name, detail, "set its min.insync.replicas=2"));
-    }
-}
-
-fn least(seen: &TopicInfo, count: impl Fn(&foretell_kafka::PartitionInfo) -> usize) -> usize {
-    seen.partitions.iter().map(count).min().unwrap_or(0)
+/// A setting as a number, if the broker reports it.
+pub(super) fn number(settings: &Settings, name: &str) -> Option<i64> {
+    settings.get(name)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::app::check_result::Status::{self, Failed, Ok as Fine, Warning};
-    use foretell_kafka::PartitionInfo;
     use foretell_streams::record::Topic;
 
     fn expected(partitions: u32, cleanup: Cleanup, role: Role) -> Expected {
@@ -279,8 +285,8 @@ mod tests {
         Expected { spec: TopicSpec { name, partitions, cleanup, message_bytes_max: bytes }, role }
     }
 
-    fn seen(partitions: usize, copies: (usize, usize), settings: &str) -> TopicInfo {
-        let partition = PartitionInfo { replicas: copies.0, in_sync: copies.1, has_leader: true };
+    fn info(partitions: usize, replicas: usize, in_sync: usize, settings: &str) -> TopicInfo {
+        let partition = PartitionInfo { replicas, in_sync, has_leader: true };
         let pairs = settings.split(' ').filter_map(|pair| pair.split_once('='));
         TopicInfo {
             partitions: vec![partition; partitions],
@@ -289,104 +295,105 @@ mod tests {
         }
     }
 
-    fn check(expected: &Expected, seen: TopicInfo, brokers: usize, want: &[(Status, &str)]) {
-        let found = topic(expected, &Ok(Some(seen)), brokers);
-        assert_eq!(found.len(), want.len(), "{found:?}");
-        for (finding, (status, words)) in found.iter().zip(want) {
-            assert_eq!(finding.status, *status, "{finding}");
-            assert!(finding.to_string().contains(words), "{words} in {finding}");
+    fn check(expected: &Expected, info: TopicInfo, brokers: usize, want: &[(Status, &str)]) {
+        let results = topic(expected, &Ok(Some(info)), brokers);
+        assert_eq!(results.len(), want.len(), "{results:?}");
+        for (result, (status, words)) in results.iter().zip(want) {
+            assert_eq!(result.status, *status, "{result}");
+            assert!(result.to_string().contains(words), "{words} in {result}");
         }
     }
 
-    const PASSING: Cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(60)) };
+    const WITH_RETENTION: Cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(60)) };
     const LOG: Cleanup = Cleanup::Delete { retention: None };
     const DELETE: &str = "cleanup.policy=delete retention.ms=1000 min.insync.replicas=1";
     const MODELS: &str = "cleanup.policy=compact retention.ms=-1 max.message.bytes=16777216";
 
     #[test]
     fn partitions_are_counted() {
-        let events = expected(4, PASSING, Role::Read);
-        check(&events, seen(4, (1, 1), DELETE), 1, &[(Fine, "partitions: 4, delete, copies: 1")]);
-        check(&events, seen(3, (1, 1), DELETE), 1, &[(Failed, "3 partitions, not 4")]);
+        let events = expected(4, WITH_RETENTION, Role::Read);
+        check(&events, info(4, 1, 1, DELETE), 1, &[(Fine, "partitions: 4, delete, replicas: 1")]);
+        check(&events, info(3, 1, 1, DELETE), 1, &[(Failed, "3 partitions, not 4")]);
         let log = expected(1, LOG, Role::Read);
         check(
             &log,
-            seen(2, (1, 1), "cleanup.policy=delete retention.ms=-1"),
+            info(2, 1, 1, "cleanup.policy=delete retention.ms=-1"),
             1,
-            &[(Failed, "anew with 1")],
+            &[(Failed, "recreate it with 1")],
         );
-        let mut lost = seen(4, (1, 1), DELETE);
+        let mut lost = info(4, 1, 1, DELETE);
         lost.partitions[2].has_leader = false;
         check(&events, lost, 1, &[(Failed, "1 of its 4 partitions have no leader")]);
     }
 
     #[test]
-    fn what_is_kept_is_checked() {
-        let events = expected(1, PASSING, Role::Read);
-        check(&events, seen(1, (1, 1), "cleanup.policy=compact"), 1, &[(Failed, "policy=delete")]);
-        check(&events, seen(1, (1, 1), ""), 1, &[(Warning, "not checked")]);
+    fn cleanup_policies_and_retention_are_checked() {
+        let events = expected(1, WITH_RETENTION, Role::Read);
+        check(&events, info(1, 1, 1, "cleanup.policy=compact"), 1, &[(Failed, "policy=delete")]);
+        check(&events, info(1, 1, 1, ""), 1, &[(Warning, "not checked")]);
         let log = expected(1, LOG, Role::Read);
-        check(&log, seen(1, (1, 1), DELETE), 1, &[(Warning, "it forgets")]);
+        check(&log, info(1, 1, 1, DELETE), 1, &[(Warning, "its records expire")]);
         let size = "cleanup.policy=delete retention.ms=-1 retention.bytes=9";
-        check(&log, seen(1, (1, 1), size), 1, &[(Warning, "it forgets")]);
+        check(&log, info(1, 1, 1, size), 1, &[(Warning, "its records expire")]);
         let models = expected(1, Cleanup::Compact, Role::Read);
-        check(&models, seen(1, (1, 1), MODELS), 1, &[(Fine, "compact")]);
+        check(&models, info(1, 1, 1, MODELS), 1, &[(Fine, "compact")]);
         let both = "cleanup.policy=compact,delete retention.ms=1 max.message.bytes=16777216";
-        check(&models, seen(1, (1, 1), both), 1, &[(Failed, "deleted by age")]);
+        check(&models, info(1, 1, 1, both), 1, &[(Failed, "deleted by age")]);
         let delete = "cleanup.policy=delete max.message.bytes=1048588";
         let want = [(Failed, "deleted by age"), (Failed, "max.message.bytes=16777216")];
-        check(&models, seen(1, (1, 1), delete), 1, &want);
+        check(&models, info(1, 1, 1, delete), 1, &want);
         let changelog = expected(1, Cleanup::Compact, Role::Changelog);
         let quick = format!("{MODELS} delete.retention.ms=1000");
-        check(&changelog, seen(1, (1, 1), &quick), 1, &[(Warning, "bring back what was deleted")]);
-        check(&models, seen(1, (1, 1), &quick), 1, &[(Fine, "")]);
+        check(&changelog, info(1, 1, 1, &quick), 1, &[(Warning, "bring deleted keys back")]);
+        check(&models, info(1, 1, 1, &quick), 1, &[(Fine, "")]);
     }
 
     #[test]
-    fn timestamps_are_those_that_retention_and_restores_need() {
-        let events = expected(1, PASSING, Role::Read);
+    fn the_type_of_timestamps_is_checked() {
+        let events = expected(1, WITH_RETENTION, Role::Read);
         let by = |kind: &str| format!("{DELETE} message.timestamp.type={kind}");
         let warned = [(Warning, "set its message.timestamp.type=LogAppendTime")];
-        check(&events, seen(1, (1, 1), &by("CreateTime")), 1, &warned);
-        check(&events, seen(1, (1, 1), &by("LogAppendTime")), 1, &[(Fine, "")]);
-        let for_ever = "cleanup.policy=delete retention.ms=-1 message.timestamp.type=CreateTime";
-        check(&events, seen(1, (1, 1), for_ever), 1, &[(Fine, "")]);
-        check(&expected(1, LOG, Role::Read), seen(1, (1, 1), for_ever), 1, &[(Fine, "")]);
+        check(&events, info(1, 1, 1, &by("CreateTime")), 1, &warned);
+        check(&events, info(1, 1, 1, &by("LogAppendTime")), 1, &[(Fine, "")]);
+        let kept_forever =
+            "cleanup.policy=delete retention.ms=-1 message.timestamp.type=CreateTime";
+        check(&events, info(1, 1, 1, kept_forever), 1, &[(Fine, "")]);
+        check(&expected(1, LOG, Role::Read), info(1, 1, 1, kept_forever), 1, &[(Fine, "")]);
         let changelog = expected(1, Cleanup::Compact, Role::Changelog);
         let by = |kind: &str| format!("{MODELS} message.timestamp.type={kind}");
         let failed = [(Failed, "set its message.timestamp.type=CreateTime")];
-        check(&changelog, seen(1, (1, 1), &by("LogAppendTime")), 1, &failed);
-        check(&changelog, seen(1, (1, 1), &by("CreateTime")), 1, &[(Fine, "")]);
+        check(&changelog, info(1, 1, 1, &by("LogAppendTime")), 1, &failed);
+        check(&changelog, info(1, 1, 1, &by("CreateTime")), 1, &[(Fine, "")]);
         let models = expected(1, Cleanup::Compact, Role::Read);
-        check(&models, seen(1, (1, 1), &by("LogAppendTime")), 1, &[(Fine, "")]);
+        check(&models, info(1, 1, 1, &by("LogAppendTime")), 1, &[(Fine, "")]);
     }
 
     #[test]
-    fn copies_fit_the_cluster() {
-        let events = expected(1, PASSING, Role::Read);
+    fn replication_is_checked() {
+        let events = expected(1, WITH_RETENTION, Role::Read);
         let with = |least: u32| format!("cleanup.policy=delete min.insync.replicas={least}");
-        check(&events, seen(1, (3, 3), &with(2)), 3, &[(Fine, "copies: 3")]);
-        check(&events, seen(1, (3, 3), &with(1)), 3, &[(Warning, "one broker only")]);
-        check(&events, seen(1, (3, 3), &with(3)), 3, &[(Warning, "with one broker away")]);
-        check(&events, seen(1, (3, 2), &with(2)), 3, &[(Warning, "only 2 are in sync")]);
-        check(&events, seen(1, (3, 1), &with(2)), 3, &[(Failed, "nothing can be written")]);
-        check(&events, seen(1, (1, 1), &with(1)), 3, &[(Warning, "one copy")]);
-        check(&events, seen(1, (1, 1), &with(1)), 1, &[(Fine, "")]);
-        check(&events, seen(1, (1, 1), &with(2)), 1, &[(Failed, "there are 1 copies")]);
-        check(&events, seen(1, (3, 3), "cleanup.policy=delete"), 3, &[(Fine, "")]);
+        check(&events, info(1, 3, 3, &with(2)), 3, &[(Fine, "replicas: 3")]);
+        check(&events, info(1, 3, 3, &with(1)), 3, &[(Warning, "one broker only")]);
+        check(&events, info(1, 3, 3, &with(3)), 3, &[(Warning, "while one broker is down")]);
+        check(&events, info(1, 3, 2, &with(2)), 3, &[(Warning, "only 2 of 3 replicas")]);
+        check(&events, info(1, 3, 1, &with(2)), 3, &[(Failed, "nothing can be written")]);
+        check(&events, info(1, 1, 1, &with(1)), 3, &[(Warning, "one replica")]);
+        check(&events, info(1, 1, 1, &with(1)), 1, &[(Fine, "")]);
+        check(&events, info(1, 1, 1, &with(2)), 1, &[(Failed, "there are 1 replicas")]);
+        check(&events, info(1, 3, 3, "cleanup.policy=delete"), 3, &[(Fine, "")]);
     }
 
     #[test]
-    fn what_may_not_be_seen_is_said() {
+    fn missing_rights_are_named() {
         let refused = |operation| Unanswered::Refused { operation, resource: "Topic t".into() };
-        let events = expected(1, PASSING, Role::Read);
-        let mut blind = seen(1, (1, 1), DELETE);
-        blind.settings = Err(refused("DESCRIBE_CONFIGS"));
-        check(&events, blind, 1, &[(Warning, "DESCRIBE_CONFIGS on Topic t")]);
-        let mut unread = seen(1, (1, 1), DELETE);
+        let events = expected(1, WITH_RETENTION, Role::Read);
+        let mut undescribed = info(1, 1, 1, DELETE);
+        undescribed.settings = Err(refused("DESCRIBE_CONFIGS"));
+        check(&events, undescribed, 1, &[(Warning, "DESCRIBE_CONFIGS on Topic t")]);
+        let mut unread = info(1, 1, 1, DELETE);
         unread.readable = Err(refused("READ"));
         check(&events, unread.clone(), 1, &[(Failed, "allow READ on Topic t")]);
-        check(&expected(1, PASSING, Role::Written), unread, 1, &[(Warning, "READ")]);
+        check(&expected(1, WITH_RETENTION, Role::Written), unread, 1, &[(Warning, "READ")]);
         assert_eq!(topic(&events, &Ok(None), 1)[0].status, Failed);
         assert_eq!(topic(&events, &Err(refused("DESCRIBE")), 1)[0].status, Failed);
     }

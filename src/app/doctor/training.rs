@@ -1,4 +1,4 @@
-//! Whether trainings have what they are to learn from: the table of the configuration, and the training log.
+//! Checks of the training data: the table of the configuration, and the initial examples in the training log.
 
 use std::ops::ControlFlow;
 
@@ -9,36 +9,36 @@ use crate::{
     processors::initial_data::{Incomplete, InitialData},
 };
 
-/// What `init` would warn of, or refuse.
+/// The warnings or the error that `foretell init` would give for the table of [data.initial]; `None` if there is none.
 pub(super) fn table(prepared: &anyhow::Result<Prepared>) -> Option<CheckResult> {
     let (detail, fix) = match prepared {
         Ok(prepared) if prepared.warnings.is_empty() => return None,
         Ok(prepared) => {
-            (prepared.warnings.join("; "), "add what is missing, if it is meant to be learned from")
+            (prepared.warnings.join("; "), "add what is missing, if models are to learn from it")
         }
         Err(error) => (
             format!("{error:#}"),
-            "correct it before the next `foretell init`; what runs does not need it",
+            "correct it before the next `foretell init`; running instances do not need it",
         ),
     };
     Some(CheckResult::warning("initial data", detail, fix))
 }
 
-/// The initial examples in the training log, of which the champion has seen so many. The log is read as far as it takes
-/// to find all of them.
-pub(super) fn look(
+/// Counts the initial examples in the training log. It reads until at least `at_least` are found, the number that the
+/// champion was trained with, and no more follow at once.
+pub(super) fn count_initial_examples(
     config: &Config,
     cluster: &Cluster,
     at_least: u64,
 ) -> anyhow::Result<Result<usize, Incomplete>> {
     let mut data = InitialData::<()>::default();
-    let mut is_news = true;
+    let mut has_grown = true;
     cluster.read_records(
         &config.topics.labelled_examples,
         |record, example: LabelledExample| {
             if data.take(record, &example, ()) {
-                is_news = true;
-            } else if std::mem::take(&mut is_news)
+                has_grown = true;
+            } else if std::mem::take(&mut has_grown)
                 && data.whole(at_least).is_ok_and(|rows| !rows.is_empty())
             {
                 return ControlFlow::Break(());
@@ -49,10 +49,10 @@ pub(super) fn look(
     Ok(data.whole(at_least).map(|rows| rows.len()))
 }
 
-/// Judges it.
-pub(super) fn log(seen: &anyhow::Result<Result<usize, Incomplete>>) -> CheckResult {
+/// Whether the training log still has all initial examples.
+pub(super) fn training_log(count: &anyhow::Result<Result<usize, Incomplete>>) -> CheckResult {
     let name = "training log";
-    match seen {
+    match count {
         Err(error) => CheckResult::warning(
             name,
             format!("not checked: {error:#}"),
@@ -61,11 +61,9 @@ pub(super) fn log(seen: &anyhow::Result<Result<usize, Incomplete>>) -> CheckResu
         Ok(Err(incomplete)) => CheckResult::failed(
             name,
             incomplete.to_string(),
-            "run `foretell init`, and see why records were deleted: labelled-examples is to be kept for ever",
+            "run `foretell init`, and find out why records were deleted: labelled-examples must be kept forever",
         ),
-        Ok(Ok(examples)) => {
-            CheckResult::ok(name, format!("all {examples} initial examples are there"))
-        }
+        Ok(Ok(count)) => CheckResult::ok(name, format!("it has all {count} initial examples")),
     }
 }
 
@@ -75,11 +73,11 @@ mod tests {
     use crate::app::check_result::Status;
 
     #[test]
-    fn a_log_without_its_head_fails() {
-        let check = |seen, status: Status, words: &str| {
-            let finding = log(&seen);
-            assert_eq!(finding.status, status);
-            assert!(finding.detail.contains(words), "{}", finding.detail);
+    fn a_log_that_lost_initial_examples_fails() {
+        let check = |count, status: Status, words: &str| {
+            let result = training_log(&count);
+            assert_eq!(result.status, status);
+            assert!(result.detail.contains(words), "{}", result.detail);
         };
         check(Ok(Ok(300)), Status::Ok, "300");
         let incomplete = Incomplete { expected: 1_600, found: 150 };

@@ -1,68 +1,64 @@
-//! What a careless world sends besides: records that no schema takes, and what the user's schema lets be wrong.
+//! Invalid and unusual records: some that no schema accepts, and what the event schema of the user allows.
 
 use crate::{
-    app::replay::{Action, EventForm, Script},
-    events::{
-        outcome::Outcome,
-        questionnaire::{Answer, QuestionnaireEvent},
+    app::{
+        replay::{Action, EventFactory, Script},
+        table::Row,
     },
+    events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
 };
 use foretell_streams::time::EventTime;
 
-/// Adds each kind `times` times, spread over the play; true if the schema lets events without a respondent be written.
+/// Adds each kind `times` times, spread over the script. Returns whether the schema allows events without a respondent.
 pub(super) fn add(
     script: &mut Script,
-    sample: &[Option<Answer>],
-    label: &str,
+    sample: &Row,
     times: u32,
-    form: &mut EventForm,
+    factory: &mut EventFactory,
 ) -> bool {
     let (start, end) = (script.start(), script.end());
-    let mut has_nobody = true;
+    let mut respondent_is_optional = true;
     for round in 1..=times {
         let at = start + end.since(start).mul_f64(f64::from(round) / f64::from(times + 1));
-        has_nobody &= add_round(script, sample, label, at, form);
+        respondent_is_optional &= add_round(script, sample, at, factory);
     }
-    has_nobody
+    respondent_is_optional
 }
 
-fn add_round(
-    script: &mut Script,
-    sample: &[Option<Answer>],
-    label: &str,
-    at: EventTime,
-    form: &mut EventForm,
-) -> bool {
+fn add_round(script: &mut Script, sample: &Row, at: EventTime, factory: &mut EventFactory) -> bool {
     let mut push = |key: String, value: Vec<u8>, class| {
         script.push(at, Action::Bad { key, value, class });
     };
-    push(form.new_respondent("garbage"), b"\xff\xfe not avro at all".to_vec(), "framing");
-    // The wire format's header, with a schema id that nobody has given out.
+    push(factory.new_respondent("garbage"), b"\xff\xfe not avro at all".to_vec(), "framing");
+    // The header of the wire format, with a schema id that no registry has assigned.
     let unknown = b"\x00\x7f\xff\xff\xf0\x02\x02".to_vec();
-    push(form.new_respondent("unknown-schema"), unknown, "unknown_schema");
-    let who = form.new_respondent("nobody");
-    let nobody = QuestionnaireEvent {
+    push(factory.new_respondent("unknown-schema"), unknown, "unknown_schema");
+    let key = factory.new_respondent("no-respondent");
+    let without_respondent = QuestionnaireEvent {
         respondent_id: String::new(),
-        ..form.event_of(&who, at, sample.to_vec())
+        ..factory.event_of(&key, at, sample.answers.clone())
     };
-    let refused = form.refused(&nobody);
-    let has_nobody = refused.is_some();
-    if let Some((value, class)) = refused {
-        push(who, value, class);
+    let rejected = factory.encode_invalid(&without_respondent);
+    let respondent_is_optional = rejected.is_some();
+    if let Some((value, class)) = rejected {
+        push(key, value, class);
     }
-    let who = form.new_respondent("unseen");
-    let unseen = form.event_of(&who, at, sample.to_vec());
-    if let Some(event) = form.with_unseen_categories(&unseen) {
-        script.push_event(event, form);
+    let respondent = factory.new_respondent("unseen");
+    let event = factory.event_of(&respondent, at, sample.answers.clone());
+    if let Some(event) = factory.with_unseen_categories(&event) {
+        script.push_event(event, factory);
     }
-    let who = form.new_respondent("out-of-range");
-    let large = form.event_of(&who, at, sample.to_vec());
-    if let Some(event) = form.with_large_numbers(&large) {
-        script.push_event(event, form);
+    let respondent = factory.new_respondent("out-of-range");
+    let event = factory.event_of(&respondent, at, sample.answers.clone());
+    if let Some(event) = factory.with_large_numbers(&event) {
+        script.push_event(event, factory);
     }
-    let respondent_id = form.new_respondent("stranger");
-    let for_nobody =
-        Outcome { respondent_id, outcome_time: at, label: label.to_owned(), outcome_id: None };
-    script.push(at, Action::Outcome(for_nobody));
-    has_nobody
+    let unmatched = Outcome {
+        respondent_id: factory.new_respondent("unmatched"),
+        outcome_time: at,
+        label: sample.label.clone(),
+        outcome_id: None,
+    };
+    script.push(at, Action::Outcome(unmatched));
+    respondent_is_optional
 }

@@ -1,9 +1,9 @@
-//! What joins, by the plain rule of `processors::outcome_join`: all of a respondent's predictions and outcomes, in order of
-//! event time, at once. An implementation of its own, so that one can be held against the other.
+//! The rule of `processors::outcome_join` as a batch: it joins all predictions and outcomes of a respondent in order of
+//! event time. It is a second implementation, so that tests and the demo can compare the two.
 //!
 //! ```text
 //!   per respondent, in order of time:   P1   O1   P2   O2        P  prediction   O  outcome
-//!   an outcome is about the respondent: it is for every prediction within a window of it, whichever comes first
+//!   an outcome belongs to every prediction of its respondent within a window around it, before or after
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,20 +14,20 @@ use crate::{
 };
 use foretell_streams::time::EventTime;
 
-/// What comes of predictions and outcomes when all windows are closed.
+/// Result of a join, once all windows are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Joins {
-    /// Predictions with the outcome that they are learned from with.
+    /// Predictions with an outcome: labelled examples.
     pub joined: usize,
-    /// Further outcomes that replaced the one of an example.
+    /// Corrections: later outcomes that replace the label of an example.
     pub corrected: usize,
-    /// Predictions whose outcome never comes.
+    /// Predictions without an outcome.
     pub unlabelled: usize,
     /// Outcomes without a prediction.
     pub unmatched: usize,
 }
 
-/// Joins what `actions` say, which are in order of time. Events count only where they are scored.
+/// Joins the predictions and outcomes of `actions`, which are in order of event time. Only scored events get a prediction.
 #[must_use]
 pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
     let mut respondents: BTreeMap<&str, Respondent<'_>> = BTreeMap::new();
@@ -37,18 +37,18 @@ pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
         match &scheduled.action {
             Action::Event { event, is_scored: true, .. } => {
                 let respondent = respondents.entry(&event.respondent_id).or_default();
-                respondent.predict(at, settings, &mut joins);
+                respondent.add_prediction(at, settings, &mut joins);
             }
             Action::Outcome(outcome) => {
                 let respondent = respondents.entry(&outcome.respondent_id).or_default();
-                respondent.hear(at, &outcome.label, settings, &mut joins);
+                respondent.add_outcome(at, &outcome.label, settings, &mut joins);
             }
             Action::Event { is_scored: false, .. } | Action::Bad { .. } => {}
         }
     }
     for respondent in respondents.values() {
         let open = respondent.predictions.iter();
-        joins.unlabelled += open.filter(|one| matches!(one.fate, JoinState::Open)).count();
+        joins.unlabelled += open.filter(|one| matches!(one.state, JoinState::Open)).count();
         joins.unmatched += respondent.outcomes.iter().filter(|one| one.is_unmatched).count();
     }
     joins
@@ -56,42 +56,42 @@ pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
 
 #[derive(Default)]
 struct Respondent<'a> {
-    predictions: Vec<Predicted<'a>>,
-    outcomes: Vec<Known<'a>>,
+    predictions: Vec<JoinedPrediction<'a>>,
+    outcomes: Vec<WaitingOutcome<'a>>,
 }
 
-struct Predicted<'a> {
+struct JoinedPrediction<'a> {
     at: EventTime,
-    fate: JoinState<'a>,
+    state: JoinState<'a>,
 }
 
 enum JoinState<'a> {
     Open,
-    /// It is learned from with this label.
-    Learned(&'a str),
-    /// Another of the respondent's is learned from.
-    PassedOver,
+    /// Became an example with this label.
+    Labelled(&'a str),
+    /// Not used: another prediction of the respondent became the example.
+    Skipped,
 }
 
-/// An outcome that predictions still to come are joined with.
-struct Known<'a> {
+/// An outcome that later predictions are joined with.
+struct WaitingOutcome<'a> {
     at: EventTime,
     label: &'a str,
     is_unmatched: bool,
 }
 
 impl<'a> Respondent<'a> {
-    fn predict(&mut self, at: EventTime, settings: &JoinSettings, joins: &mut Joins) {
+    fn add_prediction(&mut self, at: EventTime, settings: &JoinSettings, joins: &mut Joins) {
         let is_near = |other: EventTime| is_near(at, other, settings);
         let near = self.predictions.iter().filter(|one| is_near(one.at));
         let is_full = near.count() >= settings.predictions_max;
         let is_every = settings.learn_from == LearnFrom::Every;
-        let mut learned = self.predictions.iter().filter(|one| is_near(one.at));
-        let is_learned = learned.any(|one| matches!(one.fate, JoinState::Learned(_)));
-        let fate = if is_learned && !is_every { JoinState::PassedOver } else { JoinState::Open };
-        let mut prediction = Predicted { at, fate };
+        let mut near = self.predictions.iter().filter(|one| is_near(one.at));
+        let is_labelled = near.any(|one| matches!(one.state, JoinState::Labelled(_)));
+        let state = if is_labelled && !is_every { JoinState::Skipped } else { JoinState::Open };
+        let mut prediction = JoinedPrediction { at, state };
         for outcome in self.outcomes.iter_mut().filter(|outcome| is_near(outcome.at)) {
-            prediction.settle(outcome.label, settings, joins);
+            prediction.label(outcome.label, settings, joins);
             outcome.is_unmatched = false;
         }
         if !is_every {
@@ -108,42 +108,49 @@ impl<'a> Respondent<'a> {
         self.predictions.push(prediction);
     }
 
-    fn hear(&mut self, at: EventTime, label: &'a str, settings: &JoinSettings, joins: &mut Joins) {
-        let mut near: Vec<&mut Predicted<'a>> =
+    fn add_outcome(
+        &mut self,
+        at: EventTime,
+        label: &'a str,
+        settings: &JoinSettings,
+        joins: &mut Joins,
+    ) {
+        let mut near: Vec<&mut JoinedPrediction<'a>> =
             self.predictions.iter_mut().filter(|one| is_near(at, one.at, settings)).collect();
         let is_matched = !near.is_empty();
-        let learned = near.iter().position(|one| matches!(one.fate, JoinState::Learned(_)));
+        let labelled = near.iter().position(|one| matches!(one.state, JoinState::Labelled(_)));
         let chosen = match settings.learn_from {
             LearnFrom::Every => None,
-            LearnFrom::First => Some(learned.unwrap_or(0)),
-            LearnFrom::Last => Some(learned.unwrap_or(near.len().saturating_sub(1))),
+            LearnFrom::First => Some(labelled.unwrap_or(0)),
+            LearnFrom::Last => Some(labelled.unwrap_or(near.len().saturating_sub(1))),
         };
         for (index, prediction) in near.iter_mut().enumerate() {
             if chosen.is_none_or(|chosen| chosen == index) {
-                prediction.settle(label, settings, joins);
-            } else if matches!(prediction.fate, JoinState::Open) {
-                prediction.fate = JoinState::PassedOver;
+                prediction.label(label, settings, joins);
+            } else if matches!(prediction.state, JoinState::Open) {
+                prediction.state = JoinState::Skipped;
             }
         }
         let waits = !is_matched || settings.learn_from == LearnFrom::Every;
-        let is_known = |known: &Known<'_>| known.label == label && is_near(at, known.at, settings);
+        let is_known =
+            |known: &WaitingOutcome<'_>| known.label == label && is_near(at, known.at, settings);
         if waits && !self.outcomes.iter().any(is_known) {
-            self.outcomes.push(Known { at, label, is_unmatched: !is_matched });
+            self.outcomes.push(WaitingOutcome { at, label, is_unmatched: !is_matched });
         }
     }
 }
 
-impl<'a> Predicted<'a> {
-    fn settle(&mut self, label: &'a str, settings: &JoinSettings, joins: &mut Joins) {
-        match self.fate {
-            JoinState::Open | JoinState::PassedOver => joins.joined += 1,
-            JoinState::Learned(known) if known == label => return,
-            JoinState::Learned(_) => match settings.conflict {
+impl<'a> JoinedPrediction<'a> {
+    fn label(&mut self, label: &'a str, settings: &JoinSettings, joins: &mut Joins) {
+        match self.state {
+            JoinState::Open | JoinState::Skipped => joins.joined += 1,
+            JoinState::Labelled(known) if known == label => return,
+            JoinState::Labelled(_) => match settings.conflict {
                 ConflictPolicy::First => return,
                 ConflictPolicy::Last => joins.corrected += 1,
             },
         }
-        self.fate = JoinState::Learned(label);
+        self.state = JoinState::Labelled(label);
     }
 }
 

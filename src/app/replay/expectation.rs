@@ -1,39 +1,40 @@
-//! What must come of a script, by the rules of `processors::gather` and `processors::outcome_join`, in order of time, and
-//! where a play has to wait so that it comes in that order.
+//! The expected result of a script, by the rules of `processors::gather` and `processors::outcome_join`, and where a
+//! replay has to wait so that records are processed in that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    app::replay::{Action, EventForm, ReplaySettings, Script},
+    app::replay::{Action, EventFactory, ReplaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
     processors::{gather::ScoreWhen, outcome_join::JoinSettings},
 };
 use foretell_streams::time::EventTime;
 
-/// A questionnaire that is not complete.
+/// The stored answers of an incomplete questionnaire.
 struct Partial {
     answered: Vec<bool>,
     is_scored: bool,
     time: EventTime,
 }
 
-/// Says of each event of a sorted script whether it is scored.
-pub(super) fn mark_scored(script: &mut Script, form: &EventForm, settings: &ReplaySettings) {
+/// Sets `is_scored` of each event. The script is sorted by event time.
+pub(super) fn mark_scored(script: &mut Script, factory: &EventFactory, settings: &ReplaySettings) {
     let mut partials: BTreeMap<String, Partial> = BTreeMap::new();
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    let mut known: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
         if let Action::Event { event, is_scored, prediction_id } = &mut scheduled.action {
-            // A piece with the content and the time of another is a repeat.
-            let is_new = seen.insert(prediction_id);
-            *is_scored = is_new && gather(&mut partials, event, form, settings);
+            // An event with the same content and time as another is a repeat.
+            let is_new = known.insert(prediction_id);
+            *is_scored = is_new && gather(&mut partials, event, factory, settings);
         }
     }
 }
 
+/// Merges an event with the earlier answers of its respondent. Returns whether the result is scored.
 fn gather(
     partials: &mut BTreeMap<String, Partial>,
     event: &QuestionnaireEvent,
-    form: &EventForm,
+    factory: &EventFactory,
     settings: &ReplaySettings,
 ) -> bool {
     let given = event.answers.iter().map(Option::is_some);
@@ -48,7 +49,7 @@ fn gather(
     };
     let is_complete = event.completed || answered.iter().all(|is_answered| *is_answered);
     let count = answered.iter().filter(|is_answered| **is_answered).count();
-    let is_scored = match form.when {
+    let is_scored = match factory.when {
         ScoreWhen::Complete => is_complete,
         ScoreWhen::Answers(enough) => !was_scored && (is_complete || count >= enough),
         ScoreWhen::EveryEvent => true,
@@ -61,19 +62,19 @@ fn gather(
     is_scored
 }
 
-/// Each takes about a commit interval, so these take two minutes at most where that is 100 ms.
+/// Each wait takes about a commit interval: two minutes for all of them, if that is 100 ms.
 const WAITS_MAX: usize = 1_000;
 
-/// Before which actions all that were sent are to be processed, so that what joins does not depend on chance: events and
-/// outcomes are on two topics, and what is sent to both at once may be processed in either order. That matters only for
-/// respondents who come back: which of their predictions are there when an outcome comes, and whether stream time has
-/// closed a window by then.
+/// Indexes of actions before which everything sent must be processed, so that the joins do not depend on timing. Events
+/// and outcomes are on two topics, so records sent at the same time are processed in either order. The order matters
+/// only for respondents with several rows: it decides which of their predictions exist when an outcome arrives, and
+/// whether stream time has closed a window by then.
 ///
 /// # Errors
-/// If there are too many of them to wait for; it says so.
+/// If there are more than [`WAITS_MAX`].
 pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
     let mut waits = BTreeSet::new();
-    // What may not be processed yet, of those who come back: of each, whether an outcome was sent last.
+    // Returning respondents with records that may not be processed yet, and whether the last one is an outcome.
     let mut open: BTreeMap<&str, bool> = BTreeMap::new();
     let mut oldest: Option<EventTime> = None;
     for (index, scheduled) in script.actions.iter().enumerate() {
@@ -96,8 +97,8 @@ pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet
     }
     if waits.len() > WAITS_MAX {
         return Err(format!(
-            "respondents of the table come back, and to play all of their events and outcomes in order takes more than \
-             {WAITS_MAX} waits: play fewer with --limit"
+            "respondents of the table have several rows, and to process their events and outcomes in order takes more \
+             than {WAITS_MAX} waits: send fewer with --limit"
         ));
     }
     Ok(waits)

@@ -1,4 +1,4 @@
-//! Where a script is played: happenings go out to the topics, and what comes back is watched.
+//! I/O of a replay: sends actions to the topics, and follows the predictions.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use foretell_streams::{
     time::{Clock, EventTime},
 };
 
-/// Writes happenings to their topics.
+/// Sends actions to their topics.
 pub struct ReplaySender {
     publisher: Box<dyn Publisher>,
     event_codec: Arc<dyn Codec<QuestionnaireEvent>>,
@@ -34,10 +34,10 @@ pub struct ReplaySender {
 }
 
 impl ReplaySender {
-    /// A stage with a producer of its own.
+    /// Opens a producer.
     ///
     /// # Errors
-    /// If no producer can be had, or a schema is not registered.
+    /// If the broker refuses one, or a schema is not registered.
     pub fn open(
         config: &Config,
         cluster: &Cluster,
@@ -54,17 +54,17 @@ impl ReplaySender {
         })
     }
 
-    /// Records sent so far.
+    /// Number of records sent so far.
     #[must_use]
     pub fn sent(&self) -> usize {
         self.sent
     }
 
-    /// Sends what an action says.
+    /// Sends the record of an action.
     ///
     /// # Errors
-    /// If it can't be written.
-    pub fn play(&mut self, action: &Action) -> anyhow::Result<()> {
+    /// If it cannot be encoded or written.
+    pub fn send(&mut self, action: &Action) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         let (topic, key) = match action {
             Action::Event { event, .. } => {
@@ -92,75 +92,74 @@ impl ReplaySender {
         Ok(())
     }
 
-    /// Waits until the broker has everything.
+    /// Waits until the broker has acknowledged every record.
     ///
     /// # Errors
-    /// If it has not.
+    /// If a record was not written.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         Ok(self.publisher.flush()?)
     }
 }
 
-/// A prediction that came back.
+/// A prediction that was read from its topic.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// What came.
+pub struct ReceivedPrediction {
     pub prediction: Prediction,
-    /// From its event's sending to its being readable, committed; none for an event that is not ours.
+    /// Time from sending the event to reading the committed prediction; `None` if the event was not awaited.
     pub latency: Option<Duration>,
-    /// Whether a model was being trained when the event was sent, or when it came back.
+    /// Whether a model was being trained when the event was sent, or when the prediction was read.
     pub while_training: bool,
 }
 
-/// What is awaited and what came back, shared with the threads that read.
+/// The awaited and the received predictions, shared with the threads that read them.
 #[derive(Clone, Default)]
-pub struct Watch(Arc<(Mutex<Log>, Condvar)>);
+pub struct PredictionLog(Arc<(Mutex<LogState>, Condvar)>);
 
-/// See [`Watch`].
+/// State of a [`PredictionLog`].
 #[derive(Default)]
-pub struct Log {
-    sent: BTreeMap<String, (Duration, bool)>,
-    /// What came back, in the order in which it was read.
-    pub seen: Vec<Seen>,
-    /// What of the above was awaited; a prediction made twice counts once.
+pub struct LogState {
+    /// By prediction id: when the event was sent, and whether a model was being trained then.
+    awaited: BTreeMap<String, (Duration, bool)>,
+    /// In the order in which they were read.
+    pub received: Vec<ReceivedPrediction>,
+    /// Number of awaited predictions that were received. A prediction that was made twice counts once.
     pub answered: usize,
 }
 
-impl Watch {
-    /// An event goes out that is to come back as a prediction.
-    pub fn expect(&self, prediction_id: &str, now: Duration, while_training: bool) {
-        self.lock().sent.insert(prediction_id.to_owned(), (now, while_training));
+impl PredictionLog {
+    /// Adds an awaited prediction. Its event is sent `now`.
+    pub fn expect(&self, prediction_id: &str, now: Duration, is_training: bool) {
+        self.lock().awaited.insert(prediction_id.to_owned(), (now, is_training));
     }
 
-    fn arrived(&self, prediction: Prediction, now: Duration, while_training: bool) {
+    fn add(&self, prediction: Prediction, now: Duration, is_training: bool) {
         let (_, changed) = &*self.0;
-        let mut log = self.lock();
-        let sent = log.sent.remove(&prediction.prediction_id);
-        log.answered += usize::from(sent.is_some());
+        let mut state = self.lock();
+        let sent = state.awaited.remove(&prediction.prediction_id);
+        state.answered += usize::from(sent.is_some());
         let latency = sent.map(|(at, _)| now.saturating_sub(at));
-        let while_training = while_training || sent.is_some_and(|(_, training)| training);
-        log.seen.push(Seen { prediction, latency, while_training });
+        let while_training = is_training || sent.is_some_and(|(_, is_training)| is_training);
+        state.received.push(ReceivedPrediction { prediction, latency, while_training });
         changed.notify_all();
     }
 
-    /// What is known now.
-    pub fn lock(&self) -> MutexGuard<'_, Log> {
+    /// The current state.
+    pub fn lock(&self) -> MutexGuard<'_, LogState> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until at most `open` awaited predictions are still to come, or nothing has come for
-    /// `patience`; true if it is so.
+    /// Waits until at most `open` predictions are awaited. Returns `false` if no prediction is received for `idle_max`.
     #[must_use]
-    pub fn wait_for_open(&self, open: usize, patience: Duration) -> bool {
+    pub fn wait_for_open(&self, open: usize, idle_max: Duration) -> bool {
         let (_, changed) = &*self.0;
-        let mut log = self.lock();
-        while log.sent.len() > open {
-            let before = log.seen.len();
+        let mut state = self.lock();
+        while state.awaited.len() > open {
+            let before = state.received.len();
             let (next, _) = changed
-                .wait_timeout_while(log, patience, |log| log.seen.len() == before)
+                .wait_timeout_while(state, idle_max, |state| state.received.len() == before)
                 .unwrap_or_else(PoisonError::into_inner);
-            log = next;
-            if log.seen.len() == before {
+            state = next;
+            if state.received.len() == before {
                 return false;
             }
         }
@@ -168,13 +167,13 @@ impl Watch {
     }
 }
 
-/// How long a reading thread waits for records before it looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// Timeout of one read. A thread checks `stop` between two reads.
+const READ_WAIT: Duration = Duration::from_millis(100);
 
-/// Follows a topic from where it ends now, one thread a partition, until `stop`.
+/// Reads new records of a topic until `stop`, with one thread for each partition.
 ///
 /// # Errors
-/// If it can't be read.
+/// If the topic cannot be read.
 pub fn follow(
     broker: &dyn Broker,
     topic: &Topic,
@@ -187,17 +186,17 @@ pub fn follow(
         let source =
             TopicPartition { topic: topic.clone(), partition: Partition(i32::try_from(number)?) };
         let mut reader = broker.read(&source, ReadFrom::End)?;
-        // The end is that of the first read.
+        // The first read sets the start: the end of the partition as it is now.
         let mut records = Vec::new();
         reader.read(Duration::ZERO, &mut records)?;
         let (stop, visit) = (stop.clone(), visit.clone());
-        let thread = std::thread::Builder::new().name(format!("watch {source}"));
+        let thread = std::thread::Builder::new().name(format!("follow {source}"));
         threads.push(thread.spawn(move || {
             while !stop.is_stopped() {
                 records.iter().for_each(&visit);
                 records.clear();
-                if let Err(error) = reader.read(LOOK, &mut records) {
-                    tracing::warn!(%source, %error, "cannot read what comes back");
+                if let Err(error) = reader.read(READ_WAIT, &mut records) {
+                    tracing::warn!(%source, %error, "cannot read new records");
                 }
             }
         })?);
@@ -205,27 +204,27 @@ pub fn follow(
     Ok(threads)
 }
 
-/// Follows the predictions into a watch. `is_training` is asked as each one comes.
+/// Reads new predictions into a log until `stop`. `is_training` is called for each.
 ///
 /// # Errors
-/// If they can't be read.
-pub fn watch_predictions(
+/// If the topic cannot be read.
+pub fn follow_predictions(
     config: &Config,
     cluster: &Cluster,
     clock: &Arc<dyn Clock>,
     stop: &StopSignal,
     is_training: impl Fn() -> bool + Clone + Send + 'static,
-) -> anyhow::Result<(Watch, Vec<JoinHandle<()>>)> {
-    let watch = Watch::default();
+) -> anyhow::Result<(PredictionLog, Vec<JoinHandle<()>>)> {
+    let log = PredictionLog::default();
     let codec = cluster.codec::<Prediction>(&config.topics.predictions)?;
-    let (into, clock) = (watch.clone(), Arc::clone(clock));
+    let (into, clock) = (log.clone(), Arc::clone(clock));
     let visit = move |record: &InputRecord| {
         let Some(bytes) = &record.value else { return };
         match codec.decode(bytes) {
-            Ok(prediction) => into.arrived(prediction, clock.elapsed(), is_training()),
-            Err(error) => tracing::warn!(%error, "a prediction cannot be read"),
+            Ok(prediction) => into.add(prediction, clock.elapsed(), is_training()),
+            Err(error) => tracing::warn!(%error, "cannot decode a prediction"),
         }
     };
     let threads = follow(cluster.broker.as_ref(), &config.topics.predictions, stop, visit)?;
-    Ok((watch, threads))
+    Ok((log, threads))
 }

@@ -1,11 +1,11 @@
-//! Plays a table as live questionnaires: some in one piece, some in two, their outcomes later, at random
-//! and out of order, a few never, a few twice. The same rows and seed make the same script.
+//! Turns a table into live traffic: questionnaires in one or two events, outcomes after a random delay and out of order,
+//! a few lost, a few sent twice. The same rows and seed give the same script.
 //!
 //! ```text
-//!  rows + schema ─▶ EventForm ─┐
-//!  windows, clock ─▶ Pace ─────┴▶ Script: actions in order of time, each event with whether it is scored
-//!                                   ├─▶ Joins: what must come of it
-//!                                   └─▶ where to wait, so that it comes of it
+//!  rows + schema ─▶ EventFactory ─┐
+//!  windows, clock ─▶ Pace ────────┴▶ Script: actions in order of event time, and whether each event is scored
+//!                                      ├─▶ Joins: the expected result
+//!                                      └─▶ where to wait, so that the result does not depend on timing
 //! ```
 
 use std::{collections::BTreeSet, time::Duration};
@@ -25,225 +25,210 @@ use foretell_streams::time::EventTime;
 
 pub use crate::app::replay::{
     batch_join::{Joins, join},
-    form::EventForm,
+    event_factory::EventFactory,
     pace::{Pace, closing},
 };
 
 mod bad_input;
 mod batch_join;
+mod event_factory;
 mod expectation;
-mod form;
 pub mod io;
 mod pace;
 
-/// How a table is played.
+/// Settings of a replay.
 #[derive(Clone, Debug)]
 pub struct ReplaySettings {
-    /// Where chance comes from.
     pub seed: Seed,
-    /// How event time goes.
     pub pace: Pace,
-    /// Whether event times of the table are played.
+    /// Whether events have the event times of the table, where it has some.
     pub with_times: bool,
-    /// How long the other side waits for the next piece of a questionnaire.
+    /// Retention of incomplete questionnaires in the application.
     pub retention: Duration,
-    /// How it joins predictions and outcomes.
+    /// Settings of the outcome join in the application.
     pub join: JoinSettings,
 }
 
-/// One questionnaire in this many comes in two events.
+/// One questionnaire in this many is split into two events.
 const SPLIT_ONE_IN: u32 = 5;
-/// One outcome in this many never comes.
+/// One outcome in this many is not sent.
 const LOST_ONE_IN: u32 = 50;
-/// One outcome in this many comes twice.
+/// One outcome in this many is sent twice.
 const REPEATED_ONE_IN: u32 = 100;
 
-/// An action, and its event time.
+/// An action with its event time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScheduledAction {
-    /// When.
     pub at: EventTime,
-    /// What.
     pub action: Action,
 }
 
-/// What is sent.
+/// A record to send.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// A respondent answers.
     Event {
-        /// What is sent.
         event: QuestionnaireEvent,
-        /// How a prediction for it is called.
+        /// Id of the prediction, if the event is scored.
         prediction_id: String,
-        /// Whether it is to be scored.
         is_scored: bool,
     },
-    /// What turned out to be true.
     Outcome(Outcome),
-    /// A record among the events that is none.
+    /// An invalid record on the topic of the events.
     Bad {
-        /// The record's key.
         key: String,
-        /// The record's value.
         value: Vec<u8>,
-        /// The class under which it is dead-lettered.
+        /// Error class in the dead-letter topic.
         class: &'static str,
     },
 }
 
-/// A play.
+/// All records to send, and the expected result.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    /// In order of time.
+    /// In order of event time.
     pub actions: Vec<ScheduledAction>,
-    /// Rows that the event schema does not take, such as those without a mandatory answer.
-    pub unfit: usize,
-    /// Rows with the respondent and the event id of one before.
-    pub repeated: usize,
-    /// Respondents who come in more than one row.
+    /// Number of rows that the event schema rejects, such as those without a mandatory answer. They are not sent.
+    pub rejected_rows: usize,
+    /// Number of rows with the respondent and event id of an earlier row. They are not sent.
+    pub repeated_rows: usize,
+    /// Respondents with more than one row.
     pub returning: BTreeSet<String>,
-    /// Of each row that is played, the predictions of which one at least is made of it.
-    rows: Vec<Vec<String>>,
+    /// For each row that is sent, the ids of the predictions that its events may get.
+    predictions_by_row: Vec<Vec<String>>,
 }
 
 impl Script {
-    /// Plays `rows`.
+    /// The script of `rows`.
     #[must_use]
-    pub fn of(rows: &[Row], form: &mut EventForm, settings: &ReplaySettings) -> Self {
+    pub fn of(rows: &[Row], factory: &mut EventFactory, settings: &ReplaySettings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed.0);
         let mut script = Self::default();
         let mut respondents: BTreeSet<String> = BTreeSet::new();
         let mut predictions: BTreeSet<String> = BTreeSet::new();
         let mut at = settings.pace.start + settings.pace.gap;
         for row in rows {
-            let who = form.new_respondent("row");
-            let mut event = form.event_of(&who, at, row.answers.clone());
-            put_metadata(&mut event, row, form, settings);
-            if !form.takes(&event) {
-                script.unfit += 1;
+            let respondent = factory.new_respondent("row");
+            let mut event = factory.event_of(&respondent, at, row.answers.clone());
+            set_metadata(&mut event, row, factory, settings);
+            if !factory.accepts(&event) {
+                script.rejected_rows += 1;
                 continue;
             }
-            if !predictions.insert(form.prediction_id(&event)) {
-                script.repeated += 1;
+            if !predictions.insert(factory.prediction_id(&event)) {
+                script.repeated_rows += 1;
                 continue;
             }
             if !respondents.insert(event.respondent_id.clone()) {
                 script.returning.insert(event.respondent_id.clone());
             }
-            script.outcome(&event, &row.label, settings, &mut rng);
-            script.questionnaire(event, form, settings, &mut rng);
+            script.push_outcome(&event, &row.label, &settings.pace, &mut rng);
+            script.push_questionnaire(event, factory, &settings.pace, &mut rng);
             at = at + settings.pace.gap;
         }
-        script.finish(form, settings);
+        script.finish(factory, settings);
         script
     }
 
-    /// Adds what a careless world sends besides, each kind `times` times. `sample` is a questionnaire that is scored.
-    /// True if the schema lets events without a respondent be written.
+    /// Adds invalid and unusual records, each kind `times` times. `sample` is a row that is scored. Returns whether the
+    /// schema allows events without a respondent, which are among them then.
     pub fn add_bad_input(
         &mut self,
-        (sample, label): (&[Option<Answer>], &str),
+        sample: &Row,
         times: u32,
-        form: &mut EventForm,
+        factory: &mut EventFactory,
         settings: &ReplaySettings,
     ) -> bool {
-        let has_nobody = bad_input::add(self, sample, label, times, form);
-        self.finish(form, settings);
-        has_nobody
+        let respondent_is_optional = bad_input::add(self, sample, times, factory);
+        self.finish(factory, settings);
+        respondent_is_optional
     }
 
-    fn finish(&mut self, form: &EventForm, settings: &ReplaySettings) {
+    fn finish(&mut self, factory: &EventFactory, settings: &ReplaySettings) {
         self.actions.sort_by_key(|scheduled| scheduled.at);
-        expectation::mark_scored(self, form, settings);
+        expectation::mark_scored(self, factory, settings);
     }
 
-    /// What joins of the first `actions`, if all of it is processed in order of time.
+    /// Expected joins of the first `actions`, if they are processed in order of event time.
     #[must_use]
     pub fn joins(&self, actions: usize, settings: &JoinSettings) -> Joins {
         join(&self.actions[..actions], settings)
     }
 
-    /// Before which actions all before them have to be processed, so that it is.
+    /// Indexes of actions before which everything sent must be processed, so that [`Script::joins`] holds.
     ///
     /// # Errors
-    /// If those are too many.
+    /// If there are too many of them to wait for.
     pub fn waits(&self, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
         expectation::waits(self, settings)
     }
 
-    /// Rows that are played and of which no prediction is made: they never have all answers that it takes.
+    /// Number of rows that are sent but not scored: they never have all answers that scoring needs.
     #[must_use]
     pub fn incomplete_rows(&self) -> usize {
-        let scored = self.actions.iter().filter_map(|scheduled| match &scheduled.action {
-            Action::Event { prediction_id, is_scored: true, .. } => Some(prediction_id.as_str()),
-            Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => None,
-        });
-        let scored: BTreeSet<&str> = scored.collect();
-        let is_scored = |row: &&Vec<String>| row.iter().any(|id| scored.contains(id.as_str()));
-        self.rows.len() - self.rows.iter().filter(is_scored).count()
+        let scored: BTreeSet<&str> = self.scored_events().map(|(id, ..)| id).collect();
+        let is_incomplete = |row: &&Vec<String>| !row.iter().any(|id| scored.contains(id.as_str()));
+        self.predictions_by_row.iter().filter(is_incomplete).count()
     }
 
-    /// Who is predicted, and when, in order of time.
-    pub fn visits(&self) -> impl Iterator<Item = (&str, EventTime)> {
+    /// Prediction id, respondent and event time of each event that is scored, in order of time.
+    pub fn scored_events(&self) -> impl Iterator<Item = (&str, &str, EventTime)> {
         self.actions.iter().filter_map(|scheduled| match &scheduled.action {
-            Action::Event { event, is_scored: true, .. } => {
-                Some((event.respondent_id.as_str(), scheduled.at))
+            Action::Event { event, prediction_id, is_scored: true } => {
+                Some((prediction_id.as_str(), event.respondent_id.as_str(), scheduled.at))
             }
             Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => None,
         })
     }
 
-    /// The event time of the first action.
+    /// Event time of the first action.
     #[must_use]
     pub fn start(&self) -> EventTime {
         self.actions.first().map_or(EventTime::MIN, |first| first.at)
     }
 
-    /// The event time of the last action.
+    /// Event time of the last action.
     #[must_use]
     pub fn end(&self) -> EventTime {
         self.actions.last().map_or(EventTime::MIN, |last| last.at)
     }
 
-    fn questionnaire(
+    fn push_questionnaire(
         &mut self,
         event: QuestionnaireEvent,
-        form: &EventForm,
-        settings: &ReplaySettings,
+        factory: &EventFactory,
+        pace: &Pace,
         rng: &mut StdRng,
     ) {
         let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
-        // The first piece a little earlier, with the questions up to a random one.
+        // The first piece is a little earlier, and has the questions before a random one.
         let cut = rng.random_range(1..event.answers.len().max(2));
         let (mut first, mut last) = (event.clone(), event.clone());
         let name =
             format!("{}-{}-{}-first", event.respondent_id, event.event_id, event.event_time.0);
-        first.event_id = form.event_id(&name);
+        first.event_id = factory.event_id(&name);
         first.completed = false;
-        first.event_time = event.event_time - settings.pace.gap;
+        first.event_time = event.event_time - pace.gap;
         first.answers.iter_mut().skip(cut).for_each(|answer| *answer = None);
         last.answers.iter_mut().take(cut).for_each(|answer| *answer = None);
-        // One answer is one piece; and where answers are mandatory, there are no pieces.
-        let has_pieces = first.answers.iter().any(Option::is_some)
-            && last.answers.iter().any(Option::is_some)
-            && form.takes(&first)
-            && form.takes(&last);
-        let pieces = if is_split && has_pieces { vec![first, last] } else { vec![event] };
-        self.rows.push(pieces.iter().map(|piece| form.prediction_id(piece)).collect());
+        // A single answer cannot be split, nor mandatory answers.
+        let can_split = [&first, &last]
+            .iter()
+            .all(|piece| piece.answers.iter().any(Option::is_some) && factory.accepts(piece));
+        let pieces = if is_split && can_split { vec![first, last] } else { vec![event] };
+        self.predictions_by_row
+            .push(pieces.iter().map(|piece| factory.prediction_id(piece)).collect());
         for piece in pieces {
-            self.push_event(piece, form);
+            self.push_event(piece, factory);
         }
     }
 
-    fn outcome(
+    fn push_outcome(
         &mut self,
         event: &QuestionnaireEvent,
         label: &str,
-        settings: &ReplaySettings,
+        pace: &Pace,
         rng: &mut StdRng,
     ) {
-        let pace = &settings.pace;
         let delay_max = u64::try_from(pace.outcome_delay_max.as_millis()).unwrap_or(u64::MAX);
         let delay = Duration::from_millis(rng.random_range(0..=delay_max));
         let outcome_time = event.event_time + delay;
@@ -262,11 +247,10 @@ impl Script {
         self.push(outcome_time, Action::Outcome(outcome));
     }
 
-    fn push_event(&mut self, event: QuestionnaireEvent, form: &EventForm) {
-        let prediction_id = form.prediction_id(&event);
-        // Known when the script is whole.
-        let is_scored = false;
-        self.push(event.event_time, Action::Event { event, prediction_id, is_scored });
+    fn push_event(&mut self, event: QuestionnaireEvent, factory: &EventFactory) {
+        let prediction_id = factory.prediction_id(&event);
+        // `finish` decides whether it is scored.
+        self.push(event.event_time, Action::Event { event, prediction_id, is_scored: false });
     }
 
     fn push(&mut self, at: EventTime, action: Action) {
@@ -274,11 +258,11 @@ impl Script {
     }
 }
 
-/// What the table says of the event takes the place of what was made up.
-fn put_metadata(
+/// Replaces generated metadata of `event` by what the table has.
+fn set_metadata(
     event: &mut QuestionnaireEvent,
     row: &Row,
-    form: &EventForm,
+    factory: &EventFactory,
     settings: &ReplaySettings,
 ) {
     if let Some(time) = row.event_time.filter(|_| settings.with_times) {
@@ -286,24 +270,31 @@ fn put_metadata(
     }
     if !row.respondent_id.is_empty() {
         event.respondent_id.clone_from(&row.respondent_id);
-        // Respondents may come back: with their times, events of theirs are told apart.
+        // A respondent may have several rows: the event time makes the event ids distinct.
         let name = format!("{}-{}", row.respondent_id, event.event_time.0);
-        event.event_id = form.event_id(&name);
+        event.event_id = factory.event_id(&name);
     }
     if !row.event_id.is_empty() {
         event.event_id.clone_from(&row.event_id);
     }
 }
 
-/// Events that are scored, one in each partition, by which stream time gets to `at` everywhere.
+/// Events that are scored, one in each partition, which advance stream time everywhere to `at`.
 #[must_use]
 pub fn time_advancers(
     at: EventTime,
     partitions: u32,
     sample: &[Option<Answer>],
-    form: &mut EventForm,
+    factory: &mut EventFactory,
 ) -> Vec<QuestionnaireEvent> {
-    let respondents = form.new_respondents_everywhere("advancer", partitions);
-    let event = |respondent: &String| form.event_of(respondent, at, sample.to_vec());
+    let respondents = factory.new_respondents_everywhere("advancer", partitions);
+    let event = |respondent: &String| factory.event_of(respondent, at, sample.to_vec());
     respondents.iter().map(event).collect()
+}
+
+/// The nearest-rank percentile of sorted values; `None` of no values.
+#[must_use]
+pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(rank).copied()
 }

@@ -1,37 +1,37 @@
-//! How fast event time goes in a play: scaled to the application's windows, and all of it in the past.
+//! Event times of a replay: scaled to the windows of the application, and all of them in the past.
 
 use std::time::Duration;
 
 use crate::{app::table::Row, config::Config};
 use foretell_streams::time::EventTime;
 
-/// The clock of a play.
+/// Event times of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The event time of the first event.
+    /// Event time of the first event.
     pub start: EventTime,
-    /// Event time between one respondent and the next, where the table does not say it.
+    /// Event time between two respondents, if the table has no event times.
     pub gap: Duration,
-    /// The longest that an outcome takes.
+    /// Maximum delay of an outcome.
     pub outcome_delay_max: Duration,
-    /// By how much the event times of the table are moved into the past.
+    /// Duration by which the event times of the table are moved into the past.
     pub moved_back: Duration,
-    /// Awaited predictions under way at most: their event times lie well within the windows.
+    /// Maximum number of predictions that are awaited at once. Their event times lie well within the windows.
     pub open_max: usize,
 }
 
-/// So many respondents come in the shorter of the window and the retention of what waits for more: four a second, where
-/// that is two hours.
+/// Number of respondents within the shorter of the outcome window and the retention of incomplete questionnaires: four
+/// per second, if that is two hours.
 const RESPONDENTS_A_WINDOW: u32 = 28_800;
-/// What lies between the closing of the last window and the clock.
+/// Time between the end of the last window and the clock.
 const MARGIN: Duration = Duration::from_secs(1);
-/// Far more than a commit interval's worth.
+/// Far more than one commit interval processes.
 const OPEN_MAX: u128 = 5_000;
-/// A batch of the player's.
+/// One batch of the sender.
 const OPEN_MIN: u128 = 50;
 
 impl Pace {
-    /// For `rows`, at `now`. `times` has the first and the last event time of the table, if it says them.
+    /// The pace of `rows` if the replay starts at `now`.
     #[must_use]
     pub fn new(config: &Config, rows: &[Row], now: EventTime) -> Self {
         let join = &config.join;
@@ -64,8 +64,8 @@ impl Pace {
     }
 }
 
-/// From the last thing of a play to an event by which all windows are closed: punctuations come every twentieth of a
-/// window, and at least a second apart.
+/// Event time from the last action to an event that closes all windows. A punctuation closes them, which runs every
+/// twentieth of a window, and at most once per second.
 #[must_use]
 pub fn closing(config: &Config) -> Duration {
     let join = &config.join;
@@ -86,7 +86,7 @@ mod tests {
         Config::load(Path::new(example), &sets).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Nothing is ahead of the clock, and all of it fits its windows, for `count` rows at `times`.
+    /// Asserts that all event times of `count` rows are in the past and fit the windows.
     fn check(window: &str, retention: &str, count: usize, times: Option<fn(usize) -> i64>) -> Pace {
         let config = config(window, retention);
         let row = |number| Row {
@@ -118,7 +118,10 @@ mod tests {
         assert_eq!(check("2h", "1day", 300, None).gap, Duration::from_millis(250));
         let month = check("30days", "30days", 20_000, None);
         assert_eq!(month.gap, Duration::from_secs(90));
-        assert!(month.outcome_delay_max < month.gap * 20_000 / 9, "outcomes come on the way");
+        assert!(
+            month.outcome_delay_max < month.gap * 20_000 / 9,
+            "outcomes arrive during the replay"
+        );
     }
 
     #[test]

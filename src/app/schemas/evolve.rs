@@ -7,48 +7,26 @@ use serde_json::{Map, Value, json};
 
 use crate::app::schemas::history::{History, Version, parse};
 
-/// One change to a schema's outermost record.
+/// One change to the outermost record of a schema. A `kind` is a type besides null: a name such as `string`, or JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// A new field: nullable, null by default.
-    Add {
-        /// Its name.
-        name: String,
-        /// Its type, besides null: a name such as `string`, or JSON.
-        kind: String,
-    },
-    /// Another name; the old one becomes an alias.
-    Rename {
-        /// The old name.
-        from: String,
-        /// The new name.
-        to: String,
-    },
-    /// A field less.
-    Remove {
-        /// Its name.
-        name: String,
-    },
-    /// Another type; whether it was nullable stays as it was.
-    Retype {
-        /// The field.
-        name: String,
-        /// Its type, besides null.
-        kind: String,
-    },
-    /// A field's description.
-    Describe {
-        /// The field.
-        name: String,
-        /// What it is, in a sentence.
-        doc: String,
-    },
+    /// Add a field that is nullable, null by default.
+    Add { name: String, kind: String },
+    /// Rename a field. Its old name becomes an alias.
+    Rename { from: String, to: String },
+    /// Remove a field.
+    Remove { name: String },
+    /// Change the type of a field. A nullable field stays nullable.
+    Retype { name: String, kind: String },
+    /// Set the description of a field.
+    Describe { name: String, doc: String },
 }
 
-/// The newest version with `edits`: over the newest if that is a draft, else as the next version. Nothing is written.
+/// Applies `edits` to the newest version. The result takes its place if that is a draft, else it is the next version.
+/// Nothing is written.
 ///
 /// # Errors
-/// Which edit can't be made, and why.
+/// If an edit is not possible; the message says which.
 pub fn evolve(history: &History, edits: &[Edit]) -> anyhow::Result<Version> {
     let newest = history.newest();
     let mut schema: Value = serde_json::from_str(&newest.text)?;
@@ -57,18 +35,18 @@ pub fn evolve(history: &History, edits: &[Edit]) -> anyhow::Result<Version> {
     for edit in edits {
         apply(fields, edit)?;
     }
-    let text = laid_out(&schema);
+    let text = format(&schema);
     let number = if history.has_draft() { newest.number } else { newest.number + 1 };
     let path = history.folder.join(format!("v{number}.avsc"));
-    let schema = parse(&text).context("this would not be a valid schema")?;
+    let schema = parse(&text).context("the result would not be a valid schema")?;
     Ok(Version { number, path, text, schema })
 }
 
 impl Version {
-    /// Writes it to its file.
+    /// Writes the version to its file.
     ///
     /// # Errors
-    /// If that can't be done.
+    /// If the file cannot be written.
     pub fn write(&self) -> anyhow::Result<()> {
         let path = self.path.display();
         fs::write(&self.path, &self.text).with_context(|| format!("cannot write {path}"))
@@ -76,104 +54,93 @@ impl Version {
 }
 
 fn apply(fields: &mut Vec<Value>, edit: &Edit) -> anyhow::Result<()> {
-    let place =
-        |fields: &[Value], name: &str| fields.iter().position(|field| field["name"] == name);
-    let find = |fields: &[Value], name: &str| {
-        place(fields, name).with_context(|| {
-            let known: Vec<&str> =
-                fields.iter().filter_map(|field| field["name"].as_str()).collect();
-            format!("there is no field {name}; there are {}", known.join(", "))
-        })
-    };
     match edit {
         Edit::Add { name, kind } => {
-            anyhow::ensure!(place(fields, name).is_none(), "there is a field {name} already");
+            ensure_unused(fields, name)?;
             fields.push(json!({"name": name, "type": ["null", type_of(kind)], "default": null}));
         }
         Edit::Rename { from, to } => {
-            let number = find(fields, from)?;
-            anyhow::ensure!(place(fields, to).is_none(), "there is a field {to} already");
-            let field = object(&mut fields[number])?;
-            let aliases = field.get("aliases").and_then(Value::as_array).cloned();
-            let mut aliases = aliases.unwrap_or_default();
+            ensure_unused(fields, to)?;
+            let field = field_mut(fields, from)?;
+            let mut aliases = match field.shift_remove("aliases") {
+                Some(Value::Array(aliases)) => aliases,
+                Some(_) | None => Vec::new(),
+            };
             aliases.push(json!(from));
-            // The aliases stand beside the name.
-            let rest = std::mem::take(field);
-            for (key, value) in rest {
-                match key.as_str() {
-                    "name" => {
-                        field.insert(key, json!(to));
-                        field.insert(
-                            "aliases".to_owned(),
-                            Value::Array(std::mem::take(&mut aliases)),
-                        );
-                    }
-                    "aliases" => {}
-                    _ => {
-                        field.insert(key, value);
-                    }
-                }
-            }
+            field.insert("name".to_owned(), json!(to));
+            let name = field.keys().position(|key| key == "name").unwrap_or_default();
+            field.shift_insert(name + 1, "aliases".to_owned(), Value::Array(aliases));
         }
         Edit::Remove { name } => {
-            let number = find(fields, name)?;
-            fields.remove(number);
+            let index = index_of(fields, name)?;
+            fields.remove(index);
         }
         Edit::Retype { name, kind } => {
-            let number = find(fields, name)?;
-            let field = object(&mut fields[number])?;
-            let is_nullable = field
-                .get("type")
-                .and_then(Value::as_array)
-                .is_some_and(|branches| branches.contains(&json!("null")));
+            let field = field_mut(fields, name)?;
+            let branches = field.get("type").and_then(Value::as_array);
+            let is_nullable = branches.is_some_and(|branches| branches.contains(&json!("null")));
             let kind = type_of(kind);
             let kind = if is_nullable { json!(["null", kind]) } else { kind };
             field.insert("type".to_owned(), kind);
         }
         Edit::Describe { name, doc } => {
-            let number = find(fields, name)?;
-            object(&mut fields[number])?.insert("doc".to_owned(), json!(doc));
+            field_mut(fields, name)?.insert("doc".to_owned(), json!(doc));
         }
     }
     Ok(())
 }
 
-fn object(field: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
-    field.as_object_mut().context("a field is not a JSON object")
+fn ensure_unused(fields: &[Value], name: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(index_of(fields, name).is_err(), "there is a field {name} already");
+    Ok(())
 }
 
-/// A name, or JSON such as `{"type":"enum",…}`.
+fn field_mut<'f>(
+    fields: &'f mut [Value],
+    name: &str,
+) -> anyhow::Result<&'f mut Map<String, Value>> {
+    let index = index_of(fields, name)?;
+    fields[index].as_object_mut().context("a field is not a JSON object")
+}
+
+fn index_of(fields: &[Value], name: &str) -> anyhow::Result<usize> {
+    let index = fields.iter().position(|field| field["name"] == name);
+    index.with_context(|| {
+        let known: Vec<&str> = fields.iter().filter_map(|field| field["name"].as_str()).collect();
+        format!("there is no field {name}; there are {}", known.join(", "))
+    })
+}
+
+/// A type's name, or JSON such as `{"type":"enum",…}`.
 fn type_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
-/// One line a field, as a person would write it.
-fn laid_out(schema: &Value) -> String {
-    let Value::Object(object) = schema else { return format!("{}\n", in_a_line(schema)) };
+/// The schema as JSON with one field of the record a line.
+fn format(schema: &Value) -> String {
+    let Value::Object(object) = schema else { return format!("{}\n", format_inline(schema)) };
     let part = |(key, value): (&String, &Value)| match (key.as_str(), value) {
         ("fields", Value::Array(fields)) => {
             let fields: Vec<String> =
-                fields.iter().map(|field| format!("    {}", in_a_line(field))).collect();
+                fields.iter().map(|field| format!("    {}", format_inline(field))).collect();
             format!("  \"fields\": [\n{}\n  ]", fields.join(",\n"))
         }
-        (key, value) => format!("  {}: {}", json!(key), in_a_line(value)),
+        (key, value) => format!("  {}: {}", json!(key), format_inline(value)),
     };
     let parts: Vec<String> = object.iter().map(part).collect();
     format!("{{\n{}\n}}\n", parts.join(",\n"))
 }
 
-fn in_a_line(value: &Value) -> String {
+fn format_inline(value: &Value) -> String {
     match value {
         Value::Object(object) => {
-            let parts: Vec<String> = object
-                .iter()
-                .map(|(key, value)| format!("{}: {}", json!(key), in_a_line(value)))
-                .collect();
-            format!("{{{}}}", parts.join(", "))
+            let member = |(key, value): (&String, &Value)| {
+                format!("{}: {}", json!(key), format_inline(value))
+            };
+            format!("{{{}}}", object.iter().map(member).collect::<Vec<_>>().join(", "))
         }
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(in_a_line).collect();
-            format!("[{}]", items.join(", "))
+            format!("[{}]", items.iter().map(format_inline).collect::<Vec<_>>().join(", "))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }

@@ -1,4 +1,4 @@
-//! A subject's folder: all its versions, and whether they keep what it promises.
+//! The folder of a subject: all versions of its schema, and the checks of them.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -15,33 +15,31 @@ use foretell_avro::evolution::{self, ChangeKind, Level, Schema, breaches, change
 
 const SUBJECT_FILE: &str = "subject.toml";
 
-/// A subject, as its folder has it.
+/// A subject with all versions of its schema.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// Where it is.
     pub folder: PathBuf,
-    /// Which versions must be able to read each other.
+    /// Decides which versions must be able to read each other.
     pub level: Level,
-    /// The digests of the released versions, by `v1` and so on.
+    /// Digests of the released versions, by name (`v1`).
     pub released: BTreeMap<String, String>,
-    /// All of them, oldest first.
+    /// Oldest first; never empty.
     pub versions: Vec<Version>,
 }
 
-/// One version.
+/// One version of a schema.
 #[derive(Clone, Debug)]
 pub struct Version {
-    /// From 1 on.
+    /// Counted from 1.
     pub number: usize,
-    /// Its file.
     pub path: PathBuf,
-    /// What is in it.
+    /// Content of the file.
     pub text: String,
-    /// The same, understood.
+    /// The content, parsed.
     pub schema: Schema,
 }
 
-/// `subject.toml`.
+/// Content of `subject.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSubject {
@@ -50,57 +48,56 @@ struct RawSubject {
     released: BTreeMap<String, String>,
 }
 
-/// The subject in `folder`, or those in its folders.
+/// The subject in `folder`, or all subjects in its subfolders.
 ///
 /// # Errors
-/// If there is none, or one can't be read; the line says what to make.
+/// If there is no subject, or one cannot be read; the message says what to create.
 pub fn histories(folder: &Path) -> anyhow::Result<Vec<History>> {
     if folder.join(SUBJECT_FILE).exists() {
         return Ok(vec![History::read(folder)?]);
     }
-    let entries = fs::read_dir(folder)
-        .with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    let mut folders = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.join(SUBJECT_FILE).exists() {
-            folders.push(path);
-        }
-    }
-    folders.sort();
+    let mut folders = paths_in(folder)?;
+    folders.retain(|path| path.join(SUBJECT_FILE).exists());
     anyhow::ensure!(
         !folders.is_empty(),
-        "{} holds no subject: put the versions into a folder as v1.avsc and so on, and beside them {SUBJECT_FILE} \
-         with the line compatibility = \"BACKWARD\" (or another level)",
+        "{} holds no subject: create a folder with the versions (v1.avsc, v2.avsc, …) and a {SUBJECT_FILE} with the line \
+         compatibility = \"BACKWARD\" (or another level)",
         folder.display()
     );
     folders.iter().map(|folder| History::read(folder)).collect()
 }
 
+/// Everything in `folder`, in order.
+fn paths_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let context = || format!("cannot read the folder {}", folder.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).with_context(context)? {
+        paths.push(entry?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
 impl History {
-    /// Reads a subject's folder.
+    /// Reads the folder of a subject.
     ///
     /// # Errors
-    /// If a file is missing, or is not what it should be.
+    /// If a file is missing or invalid.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let file = folder.join(SUBJECT_FILE);
         let text = fs::read_to_string(&file).with_context(|| {
             format!(
-                "cannot read {}: it says compatibility = \"BACKWARD\" or another level",
+                "cannot read {}: create it with the line compatibility = \"BACKWARD\" (or another level)",
                 file.display()
             )
         })?;
         let raw: RawSubject = toml::from_str(&text)
             .map_err(|error| anyhow::anyhow!("{}: {}", file.display(), error.message()))?;
         let mut numbers = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|kind| kind == "avsc") {
+        for path in paths_in(folder)? {
+            if path.extension().is_some_and(|extension| extension == "avsc") {
                 let number = number_of(&path).with_context(|| {
-                    format!(
-                        "{} is no version: they are called v1.avsc, v2.avsc and so on",
-                        path.display()
-                    )
+                    format!("{} is no version: name it v1.avsc, v2.avsc, …", path.display())
                 })?;
                 numbers.push(number);
             }
@@ -109,7 +106,7 @@ impl History {
         anyhow::ensure!(!numbers.is_empty(), "{} has no v1.avsc", folder.display());
         let missing = (1..=numbers.len()).find(|number| !numbers.contains(number));
         if let Some(missing) = missing {
-            anyhow::bail!("{} has no v{missing}.avsc, but later versions", folder.display());
+            anyhow::bail!("{} has no v{missing}.avsc, but a later version", folder.display());
         }
         let versions = numbers.into_iter().map(|number| Version::read(folder, number));
         let versions = versions.collect::<anyhow::Result<_>>()?;
@@ -121,61 +118,51 @@ impl History {
         })
     }
 
-    /// The folder's name.
+    /// Name of the folder.
     #[must_use]
     pub fn name(&self) -> String {
         let name = self.folder.file_name().unwrap_or(self.folder.as_os_str());
         name.to_string_lossy().into_owned()
     }
 
-    /// The newest version.
     #[must_use]
     pub fn newest(&self) -> &Version {
-        self.versions.last().expect("a folder without a version is not read")
+        self.versions.last().expect("a history has a version")
     }
 
-    /// Whether the newest version may still change.
+    /// Whether the newest version is not released, so that it may still change.
     #[must_use]
     pub fn has_draft(&self) -> bool {
         !self.released.contains_key(&self.newest().name())
     }
 
-    /// Whether the files keep what the folder promises: one finding a subject and promise.
+    /// Checks the files: every problem, or one line that there is none.
     #[must_use]
     pub fn check(&self) -> Vec<CheckResult> {
-        let mut found = Vec::new();
-        let mut fail = |what: &str, detail: String, fix: &str| {
-            found.push(CheckResult::failed(format!("{} {what}", self.name()), detail, fix));
+        let mut results = Vec::new();
+        let mut fail = |check: &str, detail: String, fix: &str| {
+            results.push(CheckResult::failed(format!("{} {check}", self.name()), detail, fix));
         };
-        for problem in self.unkept() {
-            fail(
-                "released",
-                problem,
-                "put it back as it was, and make the change in the next version (`foretell schema evolve`)",
-            );
+        for problem in self.changed_releases() {
+            let fix =
+                "restore it, and make the change in the next version (`foretell schema evolve`)";
+            fail("released", problem, fix);
         }
         let schemas: Vec<Schema> =
             self.versions.iter().map(|version| version.schema.clone()).collect();
         for breach in breaches(self.level, &schemas) {
             let detail = format!(
-                "v{} can't read records of v{}, against {}: {}",
+                "v{} cannot read records of v{}, as {} requires: {}",
                 breach.reading,
                 breach.written,
                 self.level.name(),
                 breach.reason
             );
-            fail(
-                "compatibility",
-                detail,
-                "give fields defaults, and those renamed their old name as an alias; or declare another level",
-            );
+            let fix = "give fields defaults, and renamed fields their old name as an alias; or set another level";
+            fail("compatibility", detail, fix);
         }
         for problem in self.lost_aliases() {
-            fail(
-                "aliases",
-                problem,
-                "keep it: older records have the field, or the type, under that name",
-            );
+            fail("aliases", problem, "keep it: older records have the field or type by that name");
         }
         let newest = self.newest();
         let json = serde_json::from_str(&newest.text).unwrap_or_default();
@@ -183,79 +170,62 @@ impl History {
         find_undescribed(&json, "", &mut undescribed);
         if !undescribed.is_empty() {
             let detail = format!("{} has no \"doc\" for {}", newest.name(), undescribed.join(", "));
-            fail(
-                "docs",
-                detail,
-                "say in a sentence what each is: who reads the data has nothing else",
-            );
+            fail("docs", detail, "describe each in a sentence, for readers of the data");
         }
-        if found.is_empty() {
-            let draft = if self.has_draft() { ", the newest a draft" } else { ", all released" };
-            let detail = format!(
-                "{} version{}{draft}, {}",
-                self.versions.len(),
-                plural(self.versions.len()),
-                self.level.name()
-            );
-            found.push(CheckResult::ok(self.name(), detail));
+        if results.is_empty() {
+            let count = self.versions.len();
+            let plural = if count == 1 { "" } else { "s" };
+            let draft = if self.has_draft() { "the newest a draft" } else { "all released" };
+            let detail = format!("{count} version{plural}, {draft}, {}", self.level.name());
+            results.push(CheckResult::ok(self.name(), detail));
         }
-        found
+        results
     }
 
-    /// What is released and not any more as it was; what is not released and older than the newest.
-    fn unkept(&self) -> Vec<String> {
+    /// Released versions that were changed or deleted, and versions that should have been released.
+    fn changed_releases(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for version in &self.versions {
             match self.released.get(&version.name()) {
                 Some(digest) if *digest != version.digest() => {
                     problems.push(format!("{} is not the file that was released", version.name()));
                 }
-                None if version.number < self.versions.len() => {
-                    problems.push(format!("{} is older than the newest, and {SUBJECT_FILE} does not have its digest ({})", version.name(), version.digest()));
-                }
+                None if version.number < self.versions.len() => problems.push(format!(
+                    "{} is older than the newest, but {SUBJECT_FILE} does not have its digest ({})",
+                    version.name(),
+                    version.digest()
+                )),
                 Some(_) | None => (),
             }
         }
-        let gone = self
-            .released
-            .keys()
-            .filter(|name| !self.versions.iter().any(|version| version.name() == **name));
-        problems.extend(gone.map(|name| format!("{name} was released, and its file is gone")));
+        let exists = |name: &str| self.versions.iter().any(|version| version.name() == name);
+        let deleted = self.released.keys().filter(|name| !exists(name));
+        problems
+            .extend(deleted.map(|name| format!("{name} was released, but its file is missing")));
         problems
     }
 
     fn lost_aliases(&self) -> Vec<String> {
-        let pairs = self.versions.windows(2);
-        let lost = pairs.flat_map(|pair| {
-            let changes = changes(&pair[0].schema, &pair[1].schema).unwrap_or_default();
-            changes.into_iter().filter_map(|change| match change.kind {
-                ChangeKind::AliasLost(_) => Some(format!("{}: {change}", pair[1].name())),
-                ChangeKind::Added(_)
-                | ChangeKind::Removed(_)
-                | ChangeKind::Renamed { .. }
-                | ChangeKind::TypeRenamed { .. }
-                | ChangeKind::Retyped { .. }
-                | ChangeKind::SymbolsAdded(_)
-                | ChangeKind::SymbolsRemoved(_)
-                | ChangeKind::Moved
-                | ChangeKind::Default { .. }
-                | ChangeKind::Documented => None,
-            })
-        });
-        lost.collect()
+        let mut lost = Vec::new();
+        for pair in self.versions.windows(2) {
+            let mut changes = changes(&pair[0].schema, &pair[1].schema).unwrap_or_default();
+            changes.retain(|change| matches!(change.kind, ChangeKind::AliasLost(_)));
+            lost.extend(changes.iter().map(|change| format!("{}: {change}", pair[1].name())));
+        }
+        lost
     }
 
-    /// Notes in the folder that all versions there are released: none of them may change from here on.
+    /// Records the digests of all versions in `subject.toml`. From then on none of them may change.
     ///
     /// # Errors
-    /// If the file can't be written.
+    /// If the file cannot be written.
     pub fn release(&mut self) -> anyhow::Result<()> {
         if !self.has_draft() {
             return Ok(());
         }
         let file = self.folder.join(SUBJECT_FILE);
         let mut text = fs::read_to_string(&file)?;
-        // What a person has written there stays as it is: the table comes last, and grows at its end.
+        // Comments and layout of the file are kept: the table comes last, and lines are appended to it.
         if self.released.is_empty() && !text.contains("[released]") {
             text.push_str("\n[released]\n");
         }
@@ -287,23 +257,23 @@ impl Version {
         Ok(Self { number, path, text, schema })
     }
 
-    /// `v1` and so on.
+    /// Name of the version and its file, such as `v1`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("v{}", self.number)
     }
 
-    /// The SHA-256 of the file, as `sha256sum` prints it.
+    /// SHA-256 of the file, as `sha256sum` prints it.
     #[must_use]
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(&self.text))
     }
 }
 
-/// The schema in a file.
+/// Reads a schema from a file.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no file, or no valid schema in it.
 pub fn read_schema(path: &Path) -> anyhow::Result<Schema> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -314,17 +284,13 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Schema> {
     evolution::parse(text).map_err(anyhow::Error::msg)
 }
 
-pub(super) fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
 fn number_of(path: &Path) -> Option<usize> {
     let number = path.file_stem()?.to_str()?.strip_prefix('v')?;
     let is_plain = number.chars().all(|c| c.is_ascii_digit()) && !number.starts_with('0');
     if is_plain { number.parse().ok() } else { None }
 }
 
-/// The paths of the records, enums and fields that have no description.
+/// Collects the paths of the records, enums and fields that have no `doc`.
 fn find_undescribed(schema: &serde_json::Value, path: &str, missing: &mut Vec<String>) {
     use serde_json::Value;
     let is_described =
@@ -336,14 +302,11 @@ fn find_undescribed(schema: &serde_json::Value, path: &str, missing: &mut Vec<St
             }
         }
         Value::Object(object) => {
-            if let (Some(name), false) =
-                (object.get("name").and_then(Value::as_str), is_described(schema))
+            if let Some(name) = object.get("name").and_then(Value::as_str)
+                && !is_described(schema)
             {
-                missing.push(if path.is_empty() {
-                    name.to_owned()
-                } else {
-                    format!("{path} ({name})")
-                });
+                let name = if path.is_empty() { name } else { &format!("{path} ({name})") };
+                missing.push(name.to_owned());
             }
             for field in object.get("fields").and_then(Value::as_array).into_iter().flatten() {
                 let name = field["name"].as_str().unwrap_or_default();

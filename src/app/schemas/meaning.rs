@@ -1,4 +1,4 @@
-//! What the difference of two schemas means: for who reads, for who writes, and for the model.
+//! The meaning of a difference between two schemas, for readers, writers and the model.
 
 use std::fmt;
 
@@ -6,40 +6,38 @@ use serde::Serialize;
 
 use foretell_avro::evolution::{Change, ChangeKind, Level, Schema, can_read, changes};
 
-/// The difference of two schemas, and what it means.
+/// The difference between an old and a new schema, and what it means. A reason is `None` where nothing is wrong.
 #[derive(Debug, Serialize)]
 pub struct Difference {
-    /// Each change.
     pub changes: Vec<Meaning>,
-    /// Why the new schema can't read what was written with the old one, if so.
+    /// Why the new schema cannot read records of the old one.
     pub backward: Option<String>,
-    /// Why the old schema can't read what is written with the new one, if so.
+    /// Why the old schema cannot read records of the new one.
     pub forward: Option<String>,
-    /// The levels under which the new one may follow the old one.
+    /// Compatibility levels under which the new schema may follow the old one.
     pub levels: Vec<&'static str>,
-    /// What may have been meant otherwise.
+    /// Probable mistakes.
     pub hints: Vec<String>,
 }
 
-/// One change, in words.
+/// One change, and what it means.
 #[derive(Debug, Serialize)]
 pub struct Meaning {
-    /// What was changed.
     pub change: String,
-    /// Why the new schema can't read old records because of it.
+    /// Why the new schema cannot read old records because of it.
     pub backward: Option<String>,
-    /// Why the old schema can't read new records because of it.
+    /// Why the old schema cannot read new records because of it.
     pub forward: Option<String>,
-    /// What a model of such events makes of it.
+    /// Effect on a model, if the records are events.
     pub model: Option<String>,
 }
 
-/// What is different in `new`, and what that means. Whether the records are events that a model reads, `is_event` says.
+/// Compares two schemas. `is_event` says that the records are events, which a model scores.
 ///
 /// # Errors
-/// If one of them names a type that it does not define.
+/// If a schema names a type that it does not define.
 pub fn difference(old: &Schema, new: &Schema, is_event: bool) -> anyhow::Result<Difference> {
-    let found = changes(old, new).map_err(anyhow::Error::msg)?;
+    let changes = changes(old, new).map_err(anyhow::Error::msg)?;
     let (backward, forward) = (can_read(old, new).err(), can_read(new, old).err());
     let may_follow = |level: &&Level| {
         !level.is_transitive()
@@ -47,9 +45,9 @@ pub fn difference(old: &Schema, new: &Schema, is_event: bool) -> anyhow::Result<
             && (!level.is_forward() || forward.is_none())
     };
     let levels = Level::ALL.iter().filter(may_follow).map(|level| level.name()).collect();
-    let hints = hints(&found);
-    let changes = found.into_iter().map(|change| Meaning {
-        model: if is_event { for_the_model(&change) } else { None },
+    let hints = hints(&changes);
+    let changes = changes.into_iter().map(|change| Meaning {
+        model: if is_event { meaning_for_model(&change) } else { None },
         change: change.to_string(),
         backward: change.backward.err(),
         forward: change.forward.err(),
@@ -58,31 +56,31 @@ pub fn difference(old: &Schema, new: &Schema, is_event: bool) -> anyhow::Result<
     Ok(Difference { changes, backward, forward, levels, hints })
 }
 
-fn for_the_model(change: &Change) -> Option<String> {
-    // What is inside a field is no answer.
+fn meaning_for_model(change: &Change) -> Option<String> {
+    // Only top-level fields are questions.
     if change.path.contains('.') || change.path.is_empty() {
         return None;
     }
     let meaning = match &change.kind {
         ChangeKind::Added(_) => {
-            "a new question: the model that serves ignores it, the next training learns from it"
+            "a new question: the serving model ignores it, the next training learns from it"
         }
         ChangeKind::Removed(_) => {
-            "gone: once events are read with the new schema, `features.contract` says what becomes of a model that was fitted on it"
+            "removed: once events are read with the new schema, `features.contract` decides about a model that was trained with it"
         }
         ChangeKind::Renamed { .. } => {
-            "the same question: what was learned under the old name goes on"
+            "the same question: models that were trained with the old name still use it"
         }
         ChangeKind::Retyped { from, to } if is_number(from) == is_number(to) => {
             "the same kind of answer"
         }
         ChangeKind::Retyped { from, .. } if is_number(from) => {
-            "a number became a category: `features.contract` says what becomes of a model that was fitted on the number"
+            "a number became a category: `features.contract` decides about a model that was trained with the number"
         }
         ChangeKind::Retyped { .. } => {
-            "a category became a number: `features.contract` says what becomes of a model that was fitted on the category"
+            "a category became a number: `features.contract` decides about a model that was trained with the category"
         }
-        ChangeKind::SymbolsAdded(_) => "scored as categories never seen, until the next training",
+        ChangeKind::SymbolsAdded(_) => "scored as unseen categories until the next training",
         ChangeKind::SymbolsRemoved(_)
         | ChangeKind::Moved
         | ChangeKind::TypeRenamed { .. }
@@ -93,22 +91,22 @@ fn for_the_model(change: &Change) -> Option<String> {
     Some(meaning.to_owned())
 }
 
-/// Whether a type, in words, is a number, as far as a model cares.
-fn is_number(words: &str) -> bool {
-    let mut branches = words.split(" or ").filter(|branch| *branch != "null");
+/// Whether a model reads values of a type, as [`Change`] displays it, as numbers.
+fn is_number(kind: &str) -> bool {
+    let mut branches = kind.split(" or ").filter(|branch| *branch != "null");
     branches.all(|branch| matches!(branch, "int" | "long" | "float" | "double"))
 }
 
-/// One field that went and one of the same type that came may be one that was renamed.
+/// A removed field and an added one of the same type may be one field that was renamed without an alias.
 fn hints(changes: &[Change]) -> Vec<String> {
     let mut hints = Vec::new();
-    for gone in changes {
-        let ChangeKind::Removed(old) = &gone.kind else { continue };
-        for come in changes {
-            if matches!(&come.kind, ChangeKind::Added(new) if new == old) {
+    for removed in changes {
+        let ChangeKind::Removed(old) = &removed.kind else { continue };
+        for added in changes {
+            if matches!(&added.kind, ChangeKind::Added(new) if new == old) {
                 hints.push(format!(
                     "if {} is {} renamed, give it \"aliases\": [\"{}\"]",
-                    come.path, gone.path, gone.path
+                    added.path, removed.path, removed.path
                 ));
             }
         }
@@ -121,10 +119,10 @@ impl fmt::Display for Difference {
         for Meaning { change, backward, forward, model } in &self.changes {
             writeln!(f, "{change}")?;
             if let Some(reason) = backward {
-                writeln!(f, "    new readers can't read old records: {reason}")?;
+                writeln!(f, "    new readers cannot read old records: {reason}")?;
             }
             if let Some(reason) = forward {
-                writeln!(f, "    old readers can't read new records: {reason}")?;
+                writeln!(f, "    old readers cannot read new records: {reason}")?;
             }
             if let Some(meaning) = model {
                 writeln!(f, "    model: {meaning}")?;
@@ -134,13 +132,13 @@ impl fmt::Display for Difference {
             writeln!(f, "hint: {hint}")?;
         }
         let order = match (&self.backward, &self.forward) {
-            _ if self.changes.is_empty() => "nothing is different",
+            _ if self.changes.is_empty() => "the schemas are the same",
             (None, None) => "readers and writers may be upgraded in any order",
             (None, Some(_)) => "upgrade the readers first, then the writers",
             (Some(_), None) => {
-                "upgrade the writers first, and the readers when all old records are read"
+                "upgrade the writers first, and the readers once all old records are read"
             }
-            (Some(_), Some(_)) => "neither reads the other: this takes another topic",
+            (Some(_), Some(_)) => "incompatible in both directions: use a new topic",
         };
         write!(f, "{order} (allowed under {})", self.levels.join(", "))
     }

@@ -1,11 +1,11 @@
-//! The schemas of a questionnaire through the years: their folder, what it promises, what a change means, and the
-//! registry that has to agree.
+//! Evolution of schemas: the folder of a subject with its history, checks of the files and of the registry, the meaning
+//! of a difference, and registration.
 //!
 //! ```text
-//!   schemas/<subject>/subject.toml    compatibility = "FULL_TRANSITIVE", and the digests of what is released
-//!                     v1.avsc …       every version ever released, and at most one draft: the newest
+//!   schemas/<subject>/subject.toml    compatibility = "FULL_TRANSITIVE", and the digest of each released version
+//!                     v1.avsc …       all released versions, and at most one draft: the newest
 //!
-//!   evolve ─▶ the next version, a draft ─▶ check (files) ─▶ check (registry) ─▶ register: released, for ever
+//!   evolve ─▶ next version (draft) ─▶ check (files) ─▶ check (registry) ─▶ register: released, never changed again
 //! ```
 
 mod evolve;

@@ -1,5 +1,5 @@
-//! The registry, and whether it agrees: before a deployment, and when schemas are registered, which is done on
-//! purpose only.
+//! The schemas of the configuration and the registry: the check before a deployment, and registration, which happens
+//! only in `foretell init` and `foretell schema register`.
 
 use std::path::Path;
 
@@ -24,26 +24,25 @@ use foretell_avro::{
 };
 use foretell_streams::record::Topic;
 
-/// Our own records are read by instances of earlier and of later releases.
-const OUR_LEVEL: Level = Level::FullTransitive;
+/// Level of the schemas that the application defines: earlier and later releases read each other's records.
+const OWN_LEVEL: Level = Level::FullTransitive;
 
-/// What became of one subject.
+/// Result of the registration of one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// Its name.
     pub subject: String,
-    /// The level that was set; none if none was.
+    /// The level that was set, if one was.
     pub level: Option<&'static str>,
-    /// The ids of its versions, oldest first.
+    /// Ids of the versions, oldest first.
     pub ids: Vec<u32>,
-    /// How many of them are new.
+    /// Number of versions that were not registered before.
     pub new: usize,
 }
 
-/// The registry's newest event schema, and the configuration's.
+/// The newest event schema of the registry, and the event schema of the configuration.
 ///
 /// # Errors
-/// If the registry has none, or does not answer.
+/// If the registry has no event schema, or does not answer.
 pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Schema)> {
     let registry = cluster::registry_client(config)?;
     let subject = subject(&config.topics.questionnaire_events);
@@ -54,7 +53,7 @@ pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Sch
     Ok((parse(&latest)?, parse(config.event_schema.text())?))
 }
 
-/// The schema of every topic that has one.
+/// Every topic that has a schema, with the schema that this release and configuration use.
 #[must_use]
 pub fn in_use(config: &Config) -> [(&Topic, &str); 6] {
     let topics = &config.topics;
@@ -68,18 +67,18 @@ pub fn in_use(config: &Config) -> [(&Topic, &str); 6] {
     ]
 }
 
-/// The schemas of one subject that are ours to bring.
+/// A subject with the versions to register.
 struct Subject {
     name: String,
-    /// None: whatever the registry's is.
+    /// `None` keeps the level of the registry.
     level: Option<Level>,
-    /// Oldest first.
+    /// Schemas, oldest first; never empty.
     texts: Vec<String>,
 }
 
 impl Subject {
-    /// Whether `text` may follow what is registered. Where new schemas need not read old records, only the registry
-    /// can say, when it is asked to take it.
+    /// Whether `text` may follow the registered versions. Under a level that does not ask for backward compatibility
+    /// that is known only when the registry accepts or refuses it.
     fn may_follow(
         &self,
         registry: &dyn SchemaRegistry,
@@ -92,7 +91,7 @@ impl Subject {
     }
 }
 
-/// The history of the event schema, if the configuration names a version in a subject's folder.
+/// The history of the event schema, if [events] schema is a version in the folder of a subject.
 fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
     let path = &config.raw.events.schema;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -109,16 +108,16 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
         let name = subject(topic);
         match history.as_ref().filter(|_| topic == events) {
             Some(history) => {
-                // Up to the one in use: it need not be the newest.
+                // Up to the version in use, which need not be the newest.
                 let texts = history.versions.iter().map(|version| version.text.clone());
                 let mut texts: Vec<String> = texts.collect();
-                if let Some(place) = texts.iter().position(|version| version == text) {
-                    texts.truncate(place + 1);
+                if let Some(index) = texts.iter().position(|version| version == text) {
+                    texts.truncate(index + 1);
                 }
                 Subject { name, level: Some(history.level), texts }
             }
             None => {
-                let level = (topic != events).then_some(OUR_LEVEL);
+                let level = (topic != events).then_some(OWN_LEVEL);
                 Subject { name, level, texts: vec![text.to_owned()] }
             }
         }
@@ -126,17 +125,18 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
     Ok(in_use(config).into_iter().map(subject_of).collect())
 }
 
-/// Whether the registry would take the configuration's schemas, and the files keep their promises. Changes nothing.
+/// Checks the folder of the event schema, and whether the registry would accept all schemas of the configuration. It
+/// changes nothing. `show` gets each result.
 ///
 /// # Errors
-/// If the event schema's folder can't be read.
-pub fn check_registry(config: &Config, tell: &mut dyn FnMut(CheckResult)) -> anyhow::Result<()> {
+/// If the folder of the event schema cannot be read.
+pub fn check_registry(config: &Config, show: &mut dyn FnMut(CheckResult)) -> anyhow::Result<()> {
     let registry = cluster::registry_client(config)?;
     if let Some(history) = event_history(config)? {
-        history.check().into_iter().for_each(&mut *tell);
+        history.check().into_iter().for_each(&mut *show);
     }
     for subject in subjects(config)? {
-        tell(judge(&registry, &subject).unwrap_or_else(|error| {
+        show(check_subject(&registry, &subject).unwrap_or_else(|error| {
             CheckResult::failed(
                 format!("registry {}", subject.name),
                 error.to_string(),
@@ -147,42 +147,49 @@ pub fn check_registry(config: &Config, tell: &mut dyn FnMut(CheckResult)) -> any
     Ok(())
 }
 
-fn judge(registry: &dyn SchemaRegistry, subject: &Subject) -> Result<CheckResult, RegistryError> {
+fn check_subject(
+    registry: &dyn SchemaRegistry,
+    subject: &Subject,
+) -> Result<CheckResult, RegistryError> {
     let name = format!("registry {}", subject.name);
-    let newest = subject.texts.last().expect("a subject has a version");
+    let local = subject.texts.last().expect("a subject has a version");
     let Some((latest, _)) = registry.latest(&subject.name)? else {
-        let detail = "not there yet: all versions would be registered";
+        let detail = "the registry has no such subject yet: all versions would be registered";
         return Ok(CheckResult::warning(name, detail, "run `foretell schema register`"));
     };
-    if let Some(id) = registry.id_of(&subject.name, newest)? {
-        let newer = if id == latest { "the newest there" } else { "an older one there" };
-        return Ok(CheckResult::ok(name, format!("ours is {newer} (id {id})")));
+    if let Some(id) = registry.id_of(&subject.name, local)? {
+        let version = if id == latest { "the newest" } else { "an older" };
+        let detail = format!("the local schema is {version} version in the registry (id {id})");
+        return Ok(CheckResult::ok(name, detail));
     }
-    Ok(match subject.may_follow(registry, newest)? {
+    Ok(match subject.may_follow(registry, local)? {
         Compatibility::Compatible => CheckResult::warning(
             name,
-            format!("ours may follow the newest there (id {latest}), and is not registered"),
+            format!("the local schema is not registered; it may follow the newest (id {latest})"),
             "run `foretell schema register`",
         ),
         Compatibility::Incompatible { reasons } => CheckResult::failed(
             name,
-            format!("ours may not follow the newest there (id {latest}): {}", reasons.join("; ")),
-            "see what the change means (`foretell schema diff`), and make it another way",
+            format!(
+                "the local schema may not follow the newest (id {latest}): {}",
+                reasons.join("; ")
+            ),
+            "see what the change means (`foretell schema diff`), and make it in a compatible way",
         ),
     })
 }
 
-/// Registers the configuration's schemas, and notes in the event schema's folder that its versions are released.
+/// Registers the schemas of the configuration, and marks the versions in the folder of the event schema as released.
 ///
 /// # Errors
-/// As [`register_with`]; or if the files do not keep their promises.
-pub fn register(config: &Config, tell: &mut dyn FnMut(Registered)) -> anyhow::Result<()> {
+/// As [`register_with`]; or if a check of the files fails.
+pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Result<()> {
     let mut history = event_history(config)?;
-    let failed = history.iter().flat_map(History::check).find(|finding| finding.fix.is_some());
-    if let Some(finding) = failed {
-        anyhow::bail!("nothing was registered: {finding}");
+    let failed = history.iter().flat_map(History::check).find(|result| result.fix.is_some());
+    if let Some(failed) = failed {
+        anyhow::bail!("nothing was registered: {failed}");
     }
-    register_with(config, &cluster::registry_client(config)?, SetLevels::Always, tell)?;
+    register_with(config, &cluster::registry_client(config)?, SetLevels::Always, show)?;
     if let Some(history) = &mut history
         && history.newest().text == config.event_schema.text()
     {
@@ -191,25 +198,24 @@ pub fn register(config: &Config, tell: &mut dyn FnMut(Registered)) -> anyhow::Re
     Ok(())
 }
 
-/// When a subject's level is set.
+/// Condition under which the level of a subject is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::app) enum SetLevels {
-    /// Whenever somebody asks for it.
     Always,
-    /// Only where there is something to add: where others look after the registry, we may have no right to.
+    /// Only together with a new version: in a registry that others administer, `init` may lack the right to set it.
     WithNewVersions,
 }
 
-/// Registers the configuration's schemas, every version in its order, each subject with its level. What is there
-/// already stays as it is.
+/// Registers the schemas of the configuration: each subject with its level, and its versions in order. Registered
+/// versions keep their ids. `show` gets the result of each subject.
 ///
 /// # Errors
-/// At the first that is refused; the line says which and why.
+/// If the registry refuses one, with the reason. Those after it are not registered.
 pub(in crate::app) fn register_with(
     config: &Config,
     registry: &dyn SchemaRegistry,
     levels: SetLevels,
-    tell: &mut dyn FnMut(Registered),
+    show: &mut dyn FnMut(Registered),
 ) -> anyhow::Result<()> {
     for subject in subjects(config)? {
         let known = subject.texts.iter().map(|text| registry.id_of(&subject.name, text));
@@ -221,7 +227,7 @@ pub(in crate::app) fn register_with(
         let new = known.iter().filter(|id| id.is_none()).count();
         if new == 0 && levels == SetLevels::WithNewVersions {
             let ids = known.into_iter().flatten().collect();
-            tell(Registered { subject: subject.name, level: None, ids, new });
+            show(Registered { subject: subject.name, level: None, ids, new });
             continue;
         }
         let set_level = || match subject.level {
@@ -239,12 +245,12 @@ pub(in crate::app) fn register_with(
             };
             ids.push(id);
             if !has_level {
-                // There are registries in which a subject has a rule only once it has a version.
+                // Some registries accept a level only for a subject that has a version.
                 has_level = set_level()?;
             }
         }
         let level = subject.level.filter(|_| has_level).map(Level::name);
-        tell(Registered { subject: subject.name, level, ids, new });
+        show(Registered { subject: subject.name, level, ids, new });
     }
     Ok(())
 }

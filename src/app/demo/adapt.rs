@@ -1,5 +1,5 @@
-//! Fits the configuration and the clock to the data, and says so: a play has to show, in a minute, what an application
-//! shows in months.
+//! Adapts the configuration and the event times to the table, and describes the changes: a demo shows within a minute
+//! what happens in an application within months.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         demo::DemoSettings,
-        replay::{EventForm, Pace, ReplaySettings, Script},
+        replay::{EventFactory, Pace, ReplaySettings, Script},
         returning,
         table::{self, Row},
     },
@@ -17,13 +17,13 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
 
-/// The table that is played, and what is said of it.
+/// The rows to replay, with remarks for the user.
 pub(super) struct Source {
     pub(super) rows: Vec<Row>,
     pub(super) lines: Vec<String>,
 }
 
-/// A training is due at least so often in a play.
+/// Minimum number of trainings in a demo.
 const TRAININGS_MIN: usize = 3;
 
 /// Reads `[data.play]`, or else the initial data.
@@ -32,22 +32,27 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
     let mut lines = Vec::new();
     if data.play.is_none() {
         lines.push(
-            "there is no [data.play]: the rows of [data.initial] are played, from which the first model learned, so its \
-             quality is not that on new data"
+            "there is no [data.play]: the rows of [data.initial] are played, with which the first model was trained, so \
+             its quality is not the quality on new data"
                 .to_owned(),
         );
     }
     let table = data.play.as_ref().or(data.initial.as_ref());
-    let table = table.context("there is nothing to play: name a table in [data.play]")?;
+    let table = table.context("there is nothing to send: set a table in [data.play]")?;
     let key = if data.play.is_some() { "data.play" } else { "data.initial" };
     let mut rows = table::of_configuration(config, key, table, &config.raw.outcomes.labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
-    anyhow::ensure!(!rows.is_empty(), "{}: there are no rows to play", table.path.display());
+    anyhow::ensure!(!rows.is_empty(), "{}: the table has no rows", table.path.display());
     Ok(Source { rows, lines })
 }
 
-/// How it is played: all of it in the past, windows included, so that nothing is ahead of the clock.
-pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> ReplaySettings {
+/// Settings of a replay in the past: all windows close before the current time.
+pub(super) fn replay_settings(
+    config: &Config,
+    rows: &[Row],
+    now: EventTime,
+    seed: u64,
+) -> ReplaySettings {
     ReplaySettings {
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
@@ -57,10 +62,10 @@ pub(super) fn play(config: &Config, rows: &[Row], now: EventTime, seed: u64) -> 
     }
 }
 
-/// What `play` is in words.
-pub(super) fn describe(rows: &[Row], play: &ReplaySettings, script: &Script) -> Vec<String> {
-    let pace = &play.pace;
-    // Of what is longer, milliseconds say nothing.
+/// Describes the event times, ids and rows of a replay.
+pub(super) fn describe(rows: &[Row], replay: &ReplaySettings, script: &Script) -> Vec<String> {
+    let pace = &replay.pace;
+    // From ten seconds on, milliseconds are left out.
     let shown = |span: Duration| {
         let span = if span < Duration::from_secs(10) {
             Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
@@ -69,19 +74,19 @@ pub(super) fn describe(rows: &[Row], play: &ReplaySettings, script: &Script) -> 
         };
         humantime_serde::re::humantime::format_duration(span)
     };
-    let has = |is_there: &dyn Fn(&Row) -> bool| rows.iter().any(is_there);
+    let has = |has_value: &dyn Fn(&Row) -> bool| rows.iter().any(has_value);
     let mut lines = Vec::new();
     let times = match (has(&|row| row.event_time.is_some()), pace.moved_back) {
         (true, Duration::ZERO) => "event times are the table's".to_owned(),
         (true, back) => format!(
-            "event times are the table's, moved back by {}, so that all windows close before now",
+            "event times are the table's, moved back by {} so that all windows close before now",
             shown(back)
         ),
         (false, _) => format!("a respondent every {} of event time", shown(pace.gap)),
     };
     let span = script.end().since(script.start());
     lines.push(format!(
-        "{times}; {} in all, outcomes up to {} later",
+        "{times}; {} in total, outcomes up to {} later",
         shown(span),
         shown(pace.outcome_delay_max)
     ));
@@ -89,22 +94,20 @@ pub(super) fn describe(rows: &[Row], play: &ReplaySettings, script: &Script) -> 
         (has(&|row| !row.respondent_id.is_empty()), "respondents"),
         (has(&|row| !row.event_id.is_empty()), "event ids"),
     ];
-    let ids: Vec<&str> = ids.iter().filter(|(is_there, _)| *is_there).map(|(_, id)| *id).collect();
+    let ids: Vec<&str> = ids.iter().filter(|(has_ids, _)| *has_ids).map(|(_, id)| *id).collect();
     if !ids.is_empty() {
         lines.push(format!("{} are the table's", ids.join(" and ")));
     }
     let unnamed = rows.iter().filter(|row| row.event_id.is_empty()).count();
     if unnamed > 0 && unnamed < rows.len() {
-        lines
-            .push(format!("{unnamed} rows have no event id, and are played with ids made up here"));
+        lines.push(format!("{unnamed} rows have no event id, and get generated ids"));
     }
-    // Where the table says the times, `init` has looked at them.
+    // If the table has event times, `init` has checked them.
     if !has(&|row| row.event_time.is_some()) {
-        let warning = returning::warning(script.visits(), &play.join);
-        let told = |warning: String| {
-            format!("warning: as it is played, for the table says no times: {warning}")
-        };
-        lines.extend(warning.map(told));
+        let visits = script.scored_events().map(|(_, respondent, at)| (respondent, at));
+        let warning = returning::warning(visits, &replay.join);
+        let context = "warning: with generated event times, since the table has none";
+        lines.extend(warning.map(|warning| format!("{context}: {warning}")));
     }
     for (why, rows) in not_scored(script) {
         lines.push(format!("warning: {rows} rows are not scored: {why}"));
@@ -112,13 +115,13 @@ pub(super) fn describe(rows: &[Row], play: &ReplaySettings, script: &Script) -> 
     lines
 }
 
-/// Rows of which no prediction is made, by why.
+/// Number of rows that are not scored, by reason.
 pub(super) fn not_scored(script: &Script) -> BTreeMap<&'static str, usize> {
     let mut rows = BTreeMap::from([
-        ("the event schema does not take them (a mandatory answer that is blank?)", script.unfit),
-        ("they repeat an event before them", script.repeated),
+        ("the event schema rejects them (a mandatory answer that is blank?)", script.rejected_rows),
+        ("they repeat an earlier event", script.repeated_rows),
         (
-            "they are never complete: [scoring] when asks for more answers than they have, and [events] completed names no field",
+            "they are never complete: [scoring] when needs more answers than they have, and [events] completed is not set",
             script.incomplete_rows(),
         ),
     ]);
@@ -126,17 +129,20 @@ pub(super) fn not_scored(script: &Script) -> BTreeMap<&'static str, usize> {
     rows
 }
 
-/// The configuration that is run; adds what is other in it.
+/// The configuration of the demo. `lines` gets a remark for each change.
 pub(super) fn configuration(
     config: &Config,
     expected: usize,
     lines: &mut Vec<String>,
 ) -> anyhow::Result<Config> {
     let mut fitted = config.clone();
-    // Stream time comes from the play's records alone: a training that is waited for closes no windows.
+    // Only records advance stream time, so that no window closes while the demo waits for a training.
     fitted.raw.streams.quiet_after = Duration::from_secs(365 * 24 * 60 * 60);
     if fitted.raw.events.time_behind_max.take().is_some() {
-        lines.push("events.time_behind_max is not applied, for the play is in the past".to_owned());
+        lines.push(
+            "events.time_behind_max is not applied, because the event times are in the past"
+                .to_owned(),
+        );
     }
     let learning = &mut fitted.raw.learning;
     let every = usize::try_from(learning.retrain_after)?;
@@ -144,24 +150,24 @@ pub(super) fn configuration(
         let fewer = (expected / (TRAININGS_MIN + 1)).max(1);
         learning.retrain_after = u64::try_from(fewer)?;
         lines.push(format!(
-            "learning.retrain_after is {fewer} here in place of {every}, for only {expected} outcomes will join"
+            "learning.retrain_after is {fewer} here instead of {every}, because only {expected} outcomes will join"
         ));
     }
     Ok(fitted)
 }
 
-/// A row that is scored as it is.
+/// The first row that is scored in one event.
 pub(super) fn sample<'r>(
     rows: &'r [Row],
-    form: &EventForm,
+    factory: &EventFactory,
     start: EventTime,
 ) -> anyhow::Result<&'r Row> {
     let is_scored = |row: &&Row| {
-        let event = form.event_of("", start, row.answers.clone());
-        form.is_scored_alone(&event) && form.fits(&row.answers)
+        let event = factory.event_of("", start, row.answers.clone());
+        factory.is_scored_alone(&event) && factory.accepts_answers(&row.answers)
     };
     rows.iter().find(is_scored).context(
-        "no row of the table would be scored: [scoring] when asks for more answers than a row has; name a boolean field \
-         in [events] completed, or set [scoring] when = { answers = N } or \"every_event\"",
+        "no row of the table would be scored: [scoring] when needs more answers than a row has; name a boolean field in \
+         [events] completed, or set [scoring] when = { answers = N } or \"every_event\"",
     )
 }

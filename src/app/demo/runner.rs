@@ -1,0 +1,335 @@
+//! Sends the script of a demo, and waits until everything is processed.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    app::{
+        cluster::Cluster,
+        demo::{DemoObserver, Plan, RunState},
+        replay::io::{self, ReplaySender},
+        replay::{self, Action, ScheduledAction, closing},
+        shutdown::Shutdown,
+        start::Instance,
+        telemetry,
+    },
+    config::Config,
+    events::{labelled_example::LabelledExample, outcome::Outcome},
+};
+use foretell_streams::{
+    record::{InputRecord, Topic},
+    runtime::StopSignal,
+    time::Clock,
+};
+
+/// A goal counts as unreached if nothing changes for this long.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Number of actions between two flushes.
+const BATCH: usize = 50;
+/// The runner sends this last part of the script only after a model from the stream serves, if there will be one.
+const AFTER_TRAINING_PERCENT: usize = 25;
+
+/// Sends the script to the instance, and observes both.
+pub(super) struct Runner<'a> {
+    cluster: &'a Cluster,
+    clock: &'a Arc<dyn Clock>,
+    shutdown: &'a Shutdown,
+    instance: InstanceReader<'a>,
+    observer: &'a mut dyn DemoObserver,
+    sender: ReplaySender,
+    stop: StopSignal,
+    state: RunState,
+}
+
+impl<'a> Runner<'a> {
+    /// Opens the sender, and begins to follow the predictions.
+    pub(super) fn open(
+        cluster: &'a Cluster,
+        clock: &'a Arc<dyn Clock>,
+        shutdown: &'a Shutdown,
+        instance: InstanceReader<'a>,
+        observer: &'a mut dyn DemoObserver,
+    ) -> anyhow::Result<Self> {
+        let (config, stop) = (instance.config, StopSignal::default());
+        let trainer = instance.instance.overview.trainer.clone();
+        let is_training = move || trainer.progress().is_some();
+        let (log, _) = io::follow_predictions(config, cluster, clock, &stop, is_training)?;
+        let state = RunState {
+            expected: BTreeSet::new(),
+            advancers: BTreeSet::new(),
+            events_sent: 0,
+            late_outcomes: 0,
+            waited_for_training: Err("the script is too short for it".to_owned()),
+            log,
+            unreached: Vec::new(),
+        };
+        let sender = ReplaySender::open(config, cluster, clock)?;
+        Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state })
+    }
+
+    /// Sends everything, and waits until it is processed.
+    pub(super) fn run(mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<RunState> {
+        let result = self.send_and_wait(plan, rate);
+        self.stop.stop();
+        result.map(|()| self.state)
+    }
+
+    fn send_and_wait(&mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<()> {
+        let (config, instance) = (self.instance.config, self.instance);
+        let examples = self.count_examples()?;
+        let dead_letters = self.count_records(&config.topics.dead_letters, |_| true)?;
+        self.send_script(plan, rate)?;
+        let joins = plan.known_joins().ok();
+        let log = self.state.log.clone();
+        let expected = self.state.expected.len();
+        self.wait_for("every event predicted", expected, &|| log.lock().answered)?;
+        self.wait_until_processed("all processed")?;
+        if let Some(joins) = joins {
+            self.wait_for("every outcome joined", joins.joined, &|| count(&examples))?;
+        }
+        // Stream time closes windows, so it may advance only after all joins.
+        self.close_windows(plan)?;
+        self.wait_until_processed("all processed")?;
+        if let Some(joins) = joins {
+            let unlabelled = || instance.counter("foretell_unlabelled_total");
+            self.wait_for("every window closed", joins.unlabelled, &unlabelled)?;
+        }
+        let expected = plan.dead_letters(self.state.late_outcomes).values().sum();
+        self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
+        let examples = plan.examples(config).unwrap_or_else(|_| count(&examples));
+        let last = last_training_set(config, examples)?;
+        self.wait_for("the last model swapped in", last, &|| instance.examples_of_model())
+    }
+
+    /// Counts new records of a topic.
+    fn count_records(
+        &self,
+        topic: &Topic,
+        counts: impl Fn(&InputRecord) -> bool + Clone + Send + 'static,
+    ) -> anyhow::Result<Arc<AtomicUsize>> {
+        let records = Arc::new(AtomicUsize::new(0));
+        let into = Arc::clone(&records);
+        io::follow(self.cluster.broker.as_ref(), topic, &self.stop, move |record| {
+            into.fetch_add(usize::from(counts(record)), Ordering::SeqCst);
+        })?;
+        Ok(records)
+    }
+
+    /// Counts new examples as a training does: a correction is not another example.
+    fn count_examples(&self) -> anyhow::Result<Arc<AtomicUsize>> {
+        let topic = &self.instance.config.topics.labelled_examples;
+        let codec = self.cluster.codec::<LabelledExample>(topic)?;
+        self.count_records(topic, move |record| {
+            let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
+            matches!(example, Some(Ok(example)) if !example.correction)
+        })
+    }
+
+    fn send_script(&mut self, plan: &Plan, rate: f64) -> anyhow::Result<()> {
+        let started = self.clock.elapsed();
+        let actions = &plan.script.actions;
+        let no_waits = BTreeSet::new();
+        let waits = plan.waits.as_ref().unwrap_or(&no_waits);
+        let rest = actions.len() * AFTER_TRAINING_PERCENT / 100;
+        let mut paused = Duration::ZERO;
+        for (number, scheduled) in actions.iter().enumerate() {
+            if number + rest == actions.len() {
+                self.sender.flush()?;
+                let before = self.clock.elapsed();
+                self.state.waited_for_training = self.wait_for_training(plan, number)?;
+                paused = self.clock.elapsed().saturating_sub(before);
+            }
+            if waits.contains(&number) {
+                self.sender.flush()?;
+                self.wait_until_processed("events of returning respondents processed in order")?;
+            }
+            match &scheduled.action {
+                Action::Event { prediction_id, is_scored, .. } => {
+                    self.state.events_sent += 1;
+                    if *is_scored {
+                        self.expect(prediction_id);
+                        self.state.expected.insert(prediction_id.clone());
+                    }
+                }
+                Action::Outcome(_) => {}
+                Action::Bad { .. } => self.state.events_sent += 1,
+            }
+            self.sender.send(&scheduled.action)?;
+            if number % BATCH == 0 {
+                self.sender.flush()?;
+                self.observer.sent(number, actions.len(), self.state.log.lock().answered);
+                anyhow::ensure!(
+                    self.state.log.wait_for_open(plan.settings.pace.open_max, IDLE_MAX),
+                    "no event has been predicted for {IDLE_MAX:?}: see the log"
+                );
+                let due = if rate > 0.0 { self.state.events_sent as f64 / rate } else { 0.0 };
+                let passed = self.clock.elapsed().saturating_sub(started + paused);
+                let wait = Duration::from_secs_f64((due - passed.as_secs_f64()).max(0.0));
+                anyhow::ensure!(self.shutdown.wait(wait).is_none(), "stopped before the end");
+            }
+        }
+        self.sender.flush()?;
+        self.observer.sent(actions.len(), actions.len(), self.state.log.lock().answered);
+        Ok(())
+    }
+
+    fn expect(&self, prediction_id: &str) {
+        let is_training = self.instance.training().is_some();
+        self.state.log.expect(prediction_id, self.clock.elapsed(), is_training);
+    }
+
+    /// Waits until a model that was trained from the stream serves, so that it predicts the rest of the script. Returns
+    /// the reason if it did not wait: the first `sent` actions give too few examples for a training.
+    fn wait_for_training(
+        &mut self,
+        plan: &Plan,
+        sent: usize,
+    ) -> anyhow::Result<Result<(), String>> {
+        let joined = plan.script.joins(sent, &plan.settings.join).joined;
+        let every = self.instance.config.raw.learning.retrain_after;
+        if joined < usize::try_from(every)? {
+            return Ok(Err(format!(
+                "{joined} outcomes join before the last quarter of the script, fewer than learning.retrain_after = {every}"
+            )));
+        }
+        let is_scored = |scheduled: &ScheduledAction| {
+            matches!(&scheduled.action, Action::Event { is_scored: true, .. })
+        };
+        if !plan.script.actions[sent..].iter().any(is_scored) {
+            return Ok(Err("no event is scored in the last quarter of the script".to_owned()));
+        }
+        let instance = self.instance;
+        self.wait_for("a model trained from the stream", 1, &|| instance.has_retrained().into())?;
+        Ok(Ok(()))
+    }
+
+    /// Advances stream time past every window by events that are scored, and sends outcomes that are late. Inputs are
+    /// merged by event time, so an outcome sent with these events could be processed before them. It is sent after their
+    /// predictions are received, which are committed together with the stream time, so it is certainly late.
+    fn close_windows(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
+        let config = self.instance.config;
+        let at = plan.script.end() + closing(config);
+        let partitions = config.raw.topics.partitions;
+        for event in replay::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
+            self.state.events_sent += 1;
+            let prediction_id = plan.factory.prediction_id(&event);
+            self.expect(&prediction_id);
+            self.state.advancers.insert(prediction_id.clone());
+            self.sender.send(&Action::Event { event, prediction_id, is_scored: true })?;
+        }
+        self.sender.flush()?;
+        let log = self.state.log.clone();
+        let expected = self.state.expected.len() + self.state.advancers.len();
+        self.wait_for("stream time past every window", expected, &|| log.lock().answered)?;
+        for respondent_id in plan.factory.new_respondents_everywhere("late", partitions) {
+            self.sender.send(&Action::Outcome(Outcome {
+                respondent_id,
+                outcome_time: plan.script.start(),
+                label: config.raw.outcomes.labels[0].clone(),
+                outcome_id: None,
+            }))?;
+            self.state.late_outcomes += 1;
+        }
+        self.sender.flush()
+    }
+
+    fn wait_until_processed(&mut self, goal: &'static str) -> anyhow::Result<()> {
+        let (instance, sent) = (self.instance, self.sender.sent());
+        self.wait_for(goal, sent, &|| instance.processed())
+    }
+
+    /// Waits until `reached` returns `count`. The goal is unreached if neither the number nor the progress of a training
+    /// changes for [`IDLE_MAX`].
+    fn wait_for(
+        &mut self,
+        goal: &'static str,
+        count: usize,
+        reached: &dyn Fn() -> usize,
+    ) -> anyhow::Result<()> {
+        let instance = self.instance;
+        let progress = || (reached(), instance.training());
+        let (mut last, mut since) = (progress(), self.clock.elapsed());
+        while last.0 < count {
+            self.observer.waiting(goal, last.0, count);
+            let stopped = self.shutdown.wait(Duration::from_millis(20));
+            anyhow::ensure!(stopped.is_none(), "stopped before the end, while waiting for: {goal}");
+            let now = progress();
+            if now != last {
+                (last, since) = (now, self.clock.elapsed());
+            } else if self.clock.elapsed().saturating_sub(since) > IDLE_MAX {
+                tracing::error!(goal, count, reached = now.0, "goal not reached in time");
+                self.state.unreached.push(goal);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the metrics and the status of the instance.
+#[derive(Clone, Copy)]
+pub(super) struct InstanceReader<'a> {
+    pub(super) config: &'a Config,
+    pub(super) instance: &'a Instance,
+}
+
+impl InstanceReader<'_> {
+    /// A counter, summed over its labels.
+    pub(super) fn counter(self, name: &str) -> usize {
+        rounded(telemetry::total(&self.instance.registry, name))
+    }
+
+    /// Number of events and outcomes that were processed and committed.
+    fn processed(self) -> usize {
+        let topics = &self.config.topics;
+        let of = |topic: &Topic| {
+            let name = "foretell_records_processed_total";
+            rounded(telemetry::total_of(&self.instance.registry, name, topic.as_str()))
+        };
+        of(&topics.questionnaire_events) + of(&topics.outcomes)
+    }
+
+    /// Number and iteration of the running training.
+    fn training(self) -> Option<(u64, u32)> {
+        let progress = self.instance.overview.trainer.progress();
+        progress.map(|progress| (progress.training, progress.iteration))
+    }
+
+    /// Whether the serving model was trained from the stream.
+    fn has_retrained(self) -> bool {
+        self.instance.overview.snapshot().model.is_some_and(|model| model.training > 0)
+    }
+
+    /// Number of examples from the stream in the training set of the serving model.
+    fn examples_of_model(self) -> usize {
+        let model = self.instance.overview.snapshot().model;
+        model.map_or(0, |model| usize::try_from(model.examples[1]).unwrap_or(usize::MAX))
+    }
+}
+
+/// Number of examples from the stream in the last training set, after `joined` examples.
+fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
+    let learning = &config.raw.learning;
+    let every = usize::try_from(learning.retrain_after)?;
+    Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
+}
+
+fn count(records: &AtomicUsize) -> usize {
+    records.load(Ordering::SeqCst)
+}
+
+fn rounded(count: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a counter's value"
+    )]
+    let count = count as usize;
+    count
+}

@@ -1,0 +1,256 @@
+//! Makes events that the schema of the user accepts: ids, answers, and invalid events that it can encode. Each is tried
+//! with the codec, so that the result is the same as in the stream.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    app::table::Row,
+    config::Config,
+    events::questionnaire::{
+        Answer, EventIdentity, Question, QuestionnaireEvent, QuestionnaireSchema,
+    },
+    processors::gather::ScoreWhen,
+};
+use foretell_ml::{Column, ColumnKind};
+use foretell_streams::{
+    codec::{Codec, CodecError},
+    record::partition_of,
+    time::EventTime,
+};
+
+/// Makes events of one schema, with new ids.
+pub struct EventFactory {
+    codec: Arc<dyn Codec<QuestionnaireEvent>>,
+    schema: Arc<QuestionnaireSchema>,
+    columns: Vec<Column>,
+    /// The questions, in the order of the schema.
+    questions: Arc<[Question]>,
+    /// Condition under which the application scores a questionnaire.
+    pub when: ScoreWhen,
+    respondent: IdType,
+    /// Prefix of text ids. It makes the respondents of two replays distinct.
+    prefix: String,
+    /// Makes numeric ids of two replays distinct.
+    start: EventTime,
+    next: u32,
+}
+
+/// Type of the field with the respondent id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdType {
+    Text,
+    Long,
+    Int,
+    Uuid,
+}
+
+const ID_TYPES: [IdType; 4] = [IdType::Text, IdType::Long, IdType::Int, IdType::Uuid];
+/// Number of rows in which one is searched that the schema accepts.
+const SAMPLE_ROWS_MAX: usize = 1_000;
+/// Categories that no model has seen, for the types that a category can have.
+const UNSEEN: [&str; 3] =
+    ["never seen before", "-987654321", "00000000-0000-4000-8000-00000000dead"];
+/// Numbers out of the range of the training data. The first one that the type can hold is used.
+const OUT_OF_RANGE: [f64; 9] = [1e17, 1e12, 2e9, 1e6, 32_000.0, 9_999.0, 999.0, 99.0, 9.0];
+
+impl EventFactory {
+    /// Finds the type of ids by trying it with `rows`. Text ids begin with `prefix`, numeric ids depend on `start`.
+    ///
+    /// # Errors
+    /// If the schema accepts no row; the message says why it rejects the first.
+    pub fn new(
+        config: &Config,
+        codec: Arc<dyn Codec<QuestionnaireEvent>>,
+        rows: &[Row],
+        prefix: &str,
+        start: EventTime,
+    ) -> anyhow::Result<Self> {
+        let mut factory = Self {
+            codec,
+            schema: Arc::clone(&config.event_schema),
+            columns: config.pipeline.columns().to_vec(),
+            questions: Arc::clone(&config.gather.questions),
+            when: config.raw.scoring.when,
+            respondent: IdType::Text,
+            prefix: prefix.to_owned(),
+            start,
+            next: 0,
+        };
+        for row in rows.iter().take(SAMPLE_ROWS_MAX) {
+            for id_type in ID_TYPES {
+                factory.respondent = id_type;
+                if factory.accepts(&factory.sample(&row.answers)) {
+                    return Ok(factory);
+                }
+            }
+        }
+        let first = rows.first().context("the table has no rows")?;
+        let reasons = ID_TYPES.iter().filter_map(|id_type| {
+            factory.respondent = *id_type;
+            factory.codec.encode(&factory.sample(&first.answers), &mut Vec::new()).err()
+        });
+        let reasons: Vec<String> = reasons.map(|error| error.to_string()).collect();
+        anyhow::bail!("the event schema accepts no row of the table: {}", reasons.join("; "))
+    }
+
+    fn sample(&self, answers: &[Option<Answer>]) -> QuestionnaireEvent {
+        self.event_of(&self.respondent_id("sample", 0), self.start, answers.to_vec())
+    }
+
+    /// Whether the schema accepts an event with these answers.
+    #[must_use]
+    pub fn accepts_answers(&self, answers: &[Option<Answer>]) -> bool {
+        self.accepts(&self.sample(answers))
+    }
+
+    /// A completed questionnaire in one event.
+    #[must_use]
+    pub fn event_of(
+        &self,
+        respondent_id: &str,
+        at: EventTime,
+        answers: Vec<Option<Answer>>,
+    ) -> QuestionnaireEvent {
+        let event_id = format!("{respondent_id}-last");
+        QuestionnaireEvent {
+            event_id: self.event_id(&event_id),
+            respondent_id: respondent_id.to_owned(),
+            event_time: at,
+            completed: self.schema.metadata().completed.is_some(),
+            answers,
+        }
+    }
+
+    /// The event id for `name`; empty if the schema has no event ids.
+    #[must_use]
+    pub fn event_id(&self, name: &str) -> String {
+        match self.schema.metadata().event_id {
+            Some(_) => self.schema.event_id_of_name(name),
+            None => String::new(),
+        }
+    }
+
+    /// The id of a new respondent.
+    pub fn new_respondent(&mut self, kind: &str) -> String {
+        self.next += 1;
+        self.respondent_id(kind, self.next)
+    }
+
+    /// A new respondent in each partition.
+    pub fn new_respondents_everywhere(&mut self, kind: &str, partitions: u32) -> Vec<String> {
+        let mut by_partition = BTreeMap::new();
+        while by_partition.len() < usize::try_from(partitions).unwrap_or(usize::MAX) {
+            let id = self.new_respondent(kind);
+            by_partition.entry(partition_of(id.as_bytes(), partitions)).or_insert(id);
+        }
+        by_partition.into_values().collect()
+    }
+
+    fn respondent_id(&self, kind: &str, number: u32) -> String {
+        let millis = self.start.0.max(0);
+        let text = || format!("{}-{kind}-{number}", self.prefix);
+        match self.respondent {
+            IdType::Text => text(),
+            // A million ids for each millisecond: they fit 64 bits until the year 2262.
+            IdType::Long => {
+                millis.saturating_mul(1_000_000).saturating_add(number.into()).to_string()
+            }
+            // Ids of two large replays may overlap: there are only 31 bits.
+            IdType::Int => {
+                ((millis / 1_000 * 1_009 + i64::from(number)) % i64::from(i32::MAX)).to_string()
+            }
+            IdType::Uuid => {
+                let hash = Sha256::digest(text().as_bytes());
+                let hex = hex::encode(&hash[..16]);
+                let (a, b, c, d, e) =
+                    (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+                format!("{a}-{b}-{c}-{d}-{e}")
+            }
+        }
+    }
+
+    /// Whether the schema can encode the event, and the reader gets the same event.
+    #[must_use]
+    pub fn accepts(&self, event: &QuestionnaireEvent) -> bool {
+        let mut bytes = Vec::new();
+        self.codec.encode(event, &mut bytes).is_ok()
+            && self.codec.decode(&bytes).is_ok_and(|decoded| decoded == *event)
+    }
+
+    /// The bytes of an event that the schema can encode but the reader rejects, with the error class. `None` if there is
+    /// no such event.
+    #[must_use]
+    pub fn encode_invalid(&self, event: &QuestionnaireEvent) -> Option<(Vec<u8>, &'static str)> {
+        let mut bytes = Vec::new();
+        self.codec.encode(event, &mut bytes).ok()?;
+        match self.codec.decode(&bytes) {
+            Err(CodecError::Unreadable { class, .. }) => Some((bytes, class)),
+            Ok(_) | Err(CodecError::OtherFormat { .. } | CodecError::Unavailable { .. }) => None,
+        }
+    }
+
+    /// Id of the prediction for an event.
+    #[must_use]
+    pub fn prediction_id(&self, event: &QuestionnaireEvent) -> String {
+        EventIdentity::of(event, &self.questions, &[]).id()
+    }
+
+    /// Whether the first event of a respondent is scored.
+    #[must_use]
+    pub fn is_scored_alone(&self, event: &QuestionnaireEvent) -> bool {
+        let answered = event.answers.iter().flatten().count();
+        let is_complete = event.completed || answered == event.answers.len();
+        is_complete
+            || match self.when {
+                ScoreWhen::Complete => false,
+                ScoreWhen::Answers(enough) => answered >= enough,
+                ScoreWhen::EveryEvent => true,
+            }
+    }
+
+    /// `event` with unseen categories wherever the schema allows them; `None` if it allows none.
+    #[must_use]
+    pub fn with_unseen_categories(&self, event: &QuestionnaireEvent) -> Option<QuestionnaireEvent> {
+        let candidates = UNSEEN.iter().map(|text| Answer::Text((*text).to_owned()));
+        let candidates: Vec<Answer> = candidates.chain([Answer::Number(-987_654_321.0)]).collect();
+        self.replace_answers(event, ColumnKind::Categorical, &candidates)
+    }
+
+    /// `event` with numbers out of range wherever the schema allows them; `None` if it allows none.
+    #[must_use]
+    pub fn with_large_numbers(&self, event: &QuestionnaireEvent) -> Option<QuestionnaireEvent> {
+        let numbers = OUT_OF_RANGE.iter().map(|number| Answer::Number(*number));
+        let texts = OUT_OF_RANGE.iter().map(|number| Answer::Text(number.to_string()));
+        let candidates: Vec<Answer> = numbers.chain(texts).collect();
+        self.replace_answers(event, ColumnKind::Numeric, &candidates)
+    }
+
+    /// `event` with each answer of a `kind` replaced by the first candidate that the schema accepts.
+    fn replace_answers(
+        &self,
+        event: &QuestionnaireEvent,
+        kind: ColumnKind,
+        candidates: &[Answer],
+    ) -> Option<QuestionnaireEvent> {
+        let mut changed = event.clone();
+        let mut is_changed = false;
+        for (index, question) in self.questions.iter().enumerate() {
+            let column = self.columns.iter().find(|column| column.name == question.name);
+            if column.is_none_or(|column| column.kind != kind) {
+                continue;
+            }
+            for candidate in candidates {
+                let before = changed.answers[index].replace(candidate.clone());
+                if self.accepts(&changed) {
+                    is_changed = true;
+                    break;
+                }
+                changed.answers[index] = before;
+            }
+        }
+        is_changed.then_some(changed)
+    }
+}
