@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
                      "events", "processors", "http", "config"]),
     ("cli",        &["foretell_address", "foretell_ml", "events", "processors", "config", "app"]),
     // Tests that hold `docs/` to the code.
-    ("reference",  &["foretell_streams", "processors", "http", "config", "app"]),
+    ("reference",  &["foretell_streams", "events", "processors", "http", "config", "app"]),
 ];
 
 /// A foreign crate and the only places that may name it. Which of our crates may use it at all is in their Cargo.toml.
@@ -100,6 +100,25 @@ fn foreign_crates_stay_behind_their_fences() {
             .map(|(krate, places)| format!("`{krate}` belongs in {places:?}"))
             .collect()
     });
+}
+
+/// The other layers get settings that are checked.
+#[test]
+fn the_configuration_as_written_stays_in_config() {
+    let mut number = 0;
+    for file in fs::read_dir("src/config").unwrap() {
+        let path = file.unwrap().path();
+        for line in without_comments(&fs::read_to_string(&path).unwrap()).lines() {
+            if let Some((before, _)) = line.split_once("struct Raw") {
+                number += 1;
+                let line = line.trim_end();
+                assert_eq!(before, "pub(super) ", "{}: `{line}`", path.display());
+            }
+            let exports = line.starts_with("pub use") || line.starts_with("pub(crate) use");
+            assert!(!exports || !line.contains("Raw"), "{}: `{line}`", path.display());
+        }
+    }
+    assert!(number > 5, "`RawConfig` and its sections are not where they were: {number}");
 }
 
 #[test]

@@ -7,17 +7,16 @@ use anyhow::Context;
 use crate::{
     config::{Config, Secret},
     events::{
-        outcome::OutcomeCodec,
-        questionnaire::{QuestionnaireCodec, QuestionnaireEvent},
-        topics::{Topics, subject},
+        codecs::{self, Codecs},
+        questionnaire::QuestionnaireEvent,
+        topics::Topics,
     },
-    processors::topology::Codecs,
 };
 use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
     caching::CachingRegistry,
     client::RegistryClient,
-    codec::{AvroCodec, AvroRecord},
+    codec::AvroRecord,
     local::LocalRegistry,
     registry::{RegistryError, SchemaRegistry},
     retrying::RetryingRegistry,
@@ -66,32 +65,15 @@ impl Cluster {
         Self { broker: Arc::new(broker), registry, is_lasting: false }
     }
 
-    /// How everything on the topics is written.
+    /// Opens the codecs of the topics.
     ///
     /// # Errors
-    /// If a schema is not registered; the line says what to run.
+    /// If a schema is not registered; the message says what to run.
     pub fn codecs(&self, config: &Config) -> anyhow::Result<Codecs> {
-        let topics = &config.topics;
-        let questionnaire = QuestionnaireCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&topics.questionnaire_events),
-            Arc::clone(&config.event_schema),
-        )?;
-        let outcome = OutcomeCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&topics.outcomes),
-            Arc::clone(&config.event_schema),
-        )?;
-        Ok(Codecs {
-            questionnaire: Arc::new(questionnaire),
-            outcome: Arc::new(outcome),
-            prediction: self.codec(&topics.predictions)?,
-            labelled_example: self.codec(&topics.labelled_examples)?,
-            model: self.codec(&topics.models)?,
-        })
+        Ok(Codecs::open(&self.registry, &config.topics, &config.event_schema)?)
     }
 
-    /// How events are written that we make up: what the configuration ignores has a value where it must.
+    /// Opens a codec for made-up events, which fills the ignored fields that have no default.
     ///
     /// # Errors
     /// If the schema is not registered.
@@ -99,15 +81,11 @@ impl Cluster {
         &self,
         config: &Config,
     ) -> anyhow::Result<Arc<dyn Codec<QuestionnaireEvent>>> {
-        let codec = QuestionnaireCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&config.topics.questionnaire_events),
-            Arc::clone(&config.event_schema),
-        )?;
+        let codec = codecs::event_codec(&self.registry, &config.topics, &config.event_schema)?;
         Ok(Arc::new(codec.writing_samples()))
     }
 
-    /// How one topic's values are written.
+    /// Opens the codec of a topic with values of type `T`.
     ///
     /// # Errors
     /// If its schema is not registered.
@@ -115,8 +93,7 @@ impl Cluster {
         &self,
         topic: &Topic,
     ) -> anyhow::Result<Arc<dyn Codec<T>>> {
-        let codec = AvroCodec::<T>::new(Arc::clone(&self.registry), &subject(topic))?;
-        Ok(Arc::new(codec))
+        Ok(codecs::codec(&self.registry, topic)?)
     }
 
     /// Hands every record of a topic to `visit`, partition by partition, until it breaks or each has
@@ -220,7 +197,7 @@ fn connect_registry(
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn SchemaRegistry>> {
-    let written = &config.raw.schema_registry;
+    let written = &config.schema_registry;
     let url = &written.url;
     let client = Arc::new(registry_client(config)?);
     let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
@@ -267,7 +244,7 @@ fn connect_registry(
 /// How the configuration's broker is reached.
 #[must_use]
 pub fn kafka_config(config: &Config) -> KafkaConfig {
-    let written = &config.raw.broker;
+    let written = &config.broker;
     let properties = written.properties.iter();
     KafkaConfig {
         bootstrap_servers: written.bootstrap_servers.clone(),
@@ -302,7 +279,7 @@ pub(super) fn registry_fix(error: &RegistryError) -> &'static str {
 /// # Errors
 /// If the settings can't be right.
 pub fn registry_client(config: &Config) -> anyhow::Result<RegistryClient> {
-    let written = &config.raw.schema_registry;
+    let written = &config.schema_registry;
     let credentials = match (&written.username, &written.bearer_token) {
         (Some(user), _) => Credentials::Basic {
             user: user.clone(),

@@ -10,11 +10,11 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle}
 use crate::{
     app::{cluster::Cluster, start::time_bounds},
     config::Config,
+    events::codecs::Codecs,
     http::{self, Hosts, HttpMetrics, HttpState, Limits},
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
         overview::Overview,
-        topology::Codecs,
     },
 };
 use foretell_streams::time::Clock;
@@ -41,12 +41,12 @@ pub(super) struct HttpServer {
 /// # Errors
 /// If the address of the configuration is taken.
 pub fn check_address(config: &Config) -> anyhow::Result<()> {
-    let bind = &config.raw.http.bind;
+    let bind = &config.http.bind;
     std::net::TcpListener::bind(bind).map(drop).map_err(|error| cannot_listen(config, &error))
 }
 
 fn cannot_listen(config: &Config, error: &io::Error) -> anyhow::Error {
-    let (place, bind) = (config.sources.of("http.bind"), &config.raw.http.bind);
+    let (place, bind) = (config.sources.of("http.bind"), &config.http.bind);
     let is_taken = error.kind() == io::ErrorKind::AddrInUse;
     let question = if is_taken { "is another instance running? " } else { "" };
     anyhow::anyhow!("{place}: cannot listen on {bind}: {error}: {question}set [http] bind")
@@ -59,7 +59,7 @@ impl BoundServer {
             .thread_name("http")
             .enable_all()
             .build()?;
-        let bind = &config.raw.http.bind;
+        let bind = &config.http.bind;
         let (listener, address) =
             runtime.block_on(http::bind(bind)).map_err(|error| cannot_listen(config, &error))?;
         Ok(Self { runtime, listener, address })
@@ -72,7 +72,7 @@ impl BoundServer {
         gateway: Gateway,
         registry: &Registry,
     ) -> anyhow::Result<HttpServer> {
-        let written = &config.raw.http;
+        let written = &config.http;
         let state = HttpState {
             overview,
             gateway: Arc::new(gateway),
@@ -121,8 +121,8 @@ pub(super) fn gateway(
 ) -> anyhow::Result<(Gateway, [GatewayThread; 2])> {
     let entries = EntrySettings {
         schema: Arc::clone(&config.event_schema),
-        names_events: config.raw.events.event_id.is_some(),
-        labels: config.raw.outcomes.labels.clone(),
+        names_events: config.events.event_id.is_some(),
+        labels: config.classes.clone(),
         times: time_bounds(config),
         codecs,
         topics: config.topics.clone(),
@@ -132,8 +132,8 @@ pub(super) fn gateway(
     let settings = GatewaySettings {
         name: format!("api-{name:016x}"),
         entries,
-        partitions: config.raw.topics.partitions,
-        waits_max: config.raw.http.waits_max,
+        partitions: config.partitions,
+        waits_max: config.http.waits_max,
     };
     Ok(Gateway::open(&cluster.broker, settings, clock)?)
 }

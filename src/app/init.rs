@@ -13,9 +13,7 @@ use crate::{
     },
     config::Config,
     events::{model::Model, trial::Trial as TrialRecord},
-    processors::{
-        convert, model_table::CHAMPION, retrain_trigger::records_of, training_log::THRESHOLD,
-    },
+    processors::{convert, model_table::CHAMPION, retrain_trigger::records_of},
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
@@ -86,10 +84,10 @@ pub fn init(
     let tuned = tune_first(config, cluster, clock, shutdown, &examples, observer)?;
     let recipe = Recipe {
         spec: config.pipeline.clone(),
-        classes: config.raw.outcomes.labels.clone(),
-        threshold: THRESHOLD,
+        classes: config.classes.clone(),
+        threshold: crate::processors::training_log::THRESHOLD,
         params: tuned.params,
-        seed: Seed(config.raw.learning.seed),
+        seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
     };
     let bundle = train(&examples, &recipe, &mut |_, _| proceed(shutdown))?;
@@ -113,7 +111,7 @@ fn create_topics(
     cluster: &Cluster,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<()> {
-    let specs = config.topics.specs(config.raw.topics.partitions);
+    let specs = config.topics.specs(config.partitions);
     let created = cluster.broker.create_topics(&specs)?;
     observer.step(&format!("{} topics, {} of them new", specs.len(), created.len()));
     Ok(())
@@ -173,15 +171,14 @@ fn tune_first(
         }
         ControlFlow::Continue(())
     })?;
-    let raw = &config.raw.tuning;
-    let settings = raw.settings();
+    let (settings, time) = (&config.tuning.study, config.tuning.time);
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
     let started = clock.elapsed();
     let is_over =
-        || clock.elapsed().saturating_sub(started) > raw.time || shutdown.signal().is_stopped();
+        || clock.elapsed().saturating_sub(started) > time || shutdown.signal().is_stopped();
     let mut on_trial = |trial: &Trial| {
-        observer.trial(trial, raw.trials);
+        observer.trial(trial, settings.trials);
         let record = convert::record_of(&study, trial, clock.now());
         let key = format!("{study}/{}", trial.number);
         let now = EventTime(clock.now().0);
@@ -191,10 +188,10 @@ fn tune_first(
         }
         if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let classes = config.raw.outcomes.labels.len();
-    let seed = Seed(config.raw.learning.seed);
+    let classes = config.classes.len();
+    let seed = Seed(config.learning.seed);
     let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
-    let tuned = tune(examples, &config.pipeline, classes, (&settings, seed), &earlier, watch)?;
+    let tuned = tune(examples, &config.pipeline, classes, (settings, seed), &earlier, watch)?;
     publisher.flush()?;
     match failed {
         Some(error) => Err(error),

@@ -15,7 +15,7 @@ use crate::{
         returning,
         table::{self, Row, Table},
     },
-    config::{Config, RawTable},
+    config::{Config, TableSettings},
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::Answer,
@@ -46,7 +46,7 @@ pub(super) struct Prepared {
 const YEAR_2200: EventTime = EventTime(7_258_118_400_000);
 
 /// What the metadata of a table's rows tell of the events to come.
-fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
+fn warnings_of(config: &Config, table: &TableSettings, rows: &[Row]) -> Vec<String> {
     let path = table.path.display();
     let times = || rows.iter().filter_map(|row| row.event_time);
     let mut warnings = Vec::new();
@@ -60,7 +60,7 @@ fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
         };
         warnings.push(format!(
             "{path}: column {:?}: {} of {} event times are not between the years 2000 and 2200, such as {}{hint}",
-            config.raw.events.event_time,
+            config.events.event_time,
             times().filter(is_odd).count(),
             times().count(),
             first.0,
@@ -87,10 +87,10 @@ impl Prepared {
     /// # Errors
     /// If nothing can be learned from them; it names the file, and the line if it is of one.
     pub(super) fn from(config: &Config) -> anyhow::Result<Self> {
-        let written = config.raw.data.initial.as_ref().context(
+        let written = config.data.initial.as_ref().context(
             "there is no initial data: name a table of past answers and outcomes in [data.initial]",
         )?;
-        let labels = &config.raw.outcomes.labels;
+        let labels = &config.classes;
         let table = table::of_configuration(config, "data.initial", written, labels)?;
         let examples = examples_of(config, &table.rows)?;
         let path = written.path.display();
@@ -102,7 +102,7 @@ impl Prepared {
             "{path}: {} rows, all of them {there:?}: a model needs at least two labels that have examples",
             table.rows.len(),
         );
-        let folds = usize::try_from(config.raw.tuning.folds)?;
+        let folds = usize::try_from(config.tuning.study.folds)?;
         check_folds(&examples, labels.len(), folds).with_context(|| {
             let counts = labels.iter().map(|label| {
                 let rows = table.rows.iter().filter(|row| row.label == *label).count();
@@ -124,7 +124,7 @@ impl Prepared {
             ));
         }
         warnings.extend(warnings_of(config, written, &table.rows));
-        let unseen = match &config.raw.data.play {
+        let unseen = match &config.data.play {
             Some(play) => {
                 let played = table::of_configuration(config, "data.play", play, labels)?;
                 if play.path != written.path {
@@ -269,7 +269,7 @@ fn is_alike(ours: &Value, theirs: &Value) -> bool {
 
 fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
     let columns = config.pipeline.columns();
-    let classes = &config.raw.outcomes.labels;
+    let classes = &config.classes;
     let places = columns.iter().map(|column| convert::place_of(column, &config.gather.questions));
     let places: Vec<Option<usize>> = places.collect();
     let answer =
@@ -384,9 +384,9 @@ mod tests {
                 },
                 codec: cluster.codec(&config.topics.labelled_examples).unwrap(),
                 spec: config.pipeline.clone(),
-                classes: config.raw.outcomes.labels.clone(),
-                stream_examples_max: config.raw.learning.stream_examples_max,
-                initial: config.raw.learning.initial,
+                classes: config.classes.clone(),
+                stream_examples_max: config.learning.stream_examples_max,
+                initial: config.learning.initial,
                 metrics: ApplicationMetrics::register(&registry).unwrap(),
                 serving: Serving::default(),
                 seed: Seed(1),
@@ -587,7 +587,7 @@ mod tests {
             ..Cluster::embedded(&crate::app::clock())
         };
         let config = place.config(&[]);
-        cluster.broker.create_topics(&config.topics.specs(config.raw.topics.partitions)).unwrap();
+        cluster.broker.create_topics(&config.topics.specs(config.partitions)).unwrap();
         let topic = &config.topics.labelled_examples;
         let codec = cluster.codec::<LabelledExample>(topic).unwrap();
         // Two at once, as they were: no header, and numbers for names.

@@ -10,7 +10,7 @@ mod tests {
 
     use crate::{
         app::table,
-        config::RawTable,
+        config::TableSettings,
         events::{
             labelled_example::{ExampleOrigin, LabelledExample},
             questionnaire::{
@@ -299,7 +299,7 @@ mod tests {
         events: QuestionnaireCodec,
         log: AvroCodec<LabelledExample>,
         columns: Vec<Column>,
-        table: RawTable,
+        table: TableSettings,
         _file: tempfile::NamedTempFile,
     }
 
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    fn write_table(questions: &[Question]) -> (tempfile::NamedTempFile, RawTable) {
+    fn write_table(questions: &[Question]) -> (tempfile::NamedTempFile, TableSettings) {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = (0..questions.len()).map(|number| format!("q{number}"));
         writer.write_record(names.chain(["label".to_owned()])).unwrap();
@@ -442,7 +442,7 @@ mod tests {
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&writer.into_inner().unwrap()).unwrap();
-        let table = RawTable {
+        let table = TableSettings {
             path: file.path().to_owned(),
             columns: Vec::new(),
             skip: Vec::new(),

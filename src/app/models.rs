@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     app::cluster::Cluster,
     config::Config,
-    events::model::Model,
+    events::{model::Model, topics::TOPICS},
     processors::{
-        metrics::{ApplicationMetrics, MODELS},
+        metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
     },
 };
@@ -73,7 +73,7 @@ impl Models<'_> {
                 source.topic
             );
         };
-        let labels = &self.config.raw.outcomes.labels;
+        let labels = &self.config.classes;
         anyhow::ensure!(
             scorer.classes() == labels.as_slice(),
             "the model that serves tells apart {:?}, but [outcomes] labels says {labels:?}: \
@@ -138,7 +138,7 @@ impl Following {
                     break;
                 }
                 Err(error) => {
-                    self.metrics.unreadable(MODELS);
+                    self.metrics.unreadable(TOPICS.models.name);
                     tracing::error!(offset = %record.offset, %error, "a model record cannot be read: it is passed over");
                 }
             }

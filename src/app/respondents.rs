@@ -11,33 +11,25 @@ mod tests {
 
     use crate::{
         app::table,
-        config::RawTable,
+        config::TableSettings,
         events::{
-            labelled_example::LabelledExample,
-            model::Model,
-            outcome::{Outcome, OutcomeCodec},
-            prediction::Prediction,
-            questionnaire::{
-                Answer, MetadataFields, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema,
-            },
+            codecs::Codecs,
+            outcome::Outcome,
+            questionnaire::{Answer, MetadataFields, QuestionnaireEvent, QuestionnaireSchema},
             topics::{Topics, subject},
         },
         processors::{
             event_time::TimeBounds,
             gateway::{EntrySettings, Gateway, GatewayError, GatewaySettings},
-            topology::Codecs,
         },
     };
     use foretell_avro::{
-        codec::{AvroCodec, AvroRecord},
-        framing,
-        local::LocalRegistry,
-        registry::SchemaRegistry as _,
+        codec::AvroCodec, framing, local::LocalRegistry, registry::SchemaRegistry,
     };
     use foretell_streams::{
         codec::{Codec, CodecError},
         local::LocalBroker,
-        record::{OutputRecord, Topic},
+        record::OutputRecord,
         runtime::broker::Broker,
         time::{Clock, EventTime, ManualClock, WallTime},
     };
@@ -115,14 +107,6 @@ mod tests {
         gateway: Gateway,
     }
 
-    fn codec<T: AvroRecord + 'static>(
-        registry: &Arc<LocalRegistry>,
-        topic: &Topic,
-    ) -> Arc<AvroCodec<T>> {
-        registry.register(&subject(topic), T::SCHEMA).unwrap();
-        Arc::new(AvroCodec::new(Arc::<LocalRegistry>::clone(registry), &subject(topic)).unwrap())
-    }
-
     impl World {
         fn of(kind: Kind) -> Self {
             let avsc = json!({"type": "record", "name": "Event", "fields": [
@@ -141,20 +125,11 @@ mod tests {
             };
             let schema = Arc::new(QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap());
             let (registry, topics) = (Arc::new(LocalRegistry::new()), Topics::with_prefix(""));
-            let events = subject(&topics.questionnaire_events);
-            registry.register(&events, &avsc).unwrap();
-            let shared = || Arc::<LocalRegistry>::clone(&registry);
-            let outcomes = subject(&topics.outcomes);
-            registry.register(&outcomes, Outcome::SCHEMA).unwrap();
-            let questionnaire = QuestionnaireCodec::new(shared(), &events, Arc::clone(&schema));
-            let outcome = OutcomeCodec::new(shared(), &outcomes, Arc::clone(&schema));
-            let codecs = Codecs {
-                questionnaire: Arc::new(questionnaire.unwrap()),
-                outcome: Arc::new(outcome.unwrap()),
-                prediction: codec::<Prediction>(&registry, &topics.predictions),
-                labelled_example: codec::<LabelledExample>(&registry, &topics.labelled_examples),
-                model: codec::<Model>(&registry, &topics.models),
-            };
+            for (topic, text) in topics.schemas(&avsc) {
+                registry.register(&subject(topic), text).unwrap();
+            }
+            let shared: Arc<dyn SchemaRegistry> = registry;
+            let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
             let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
             let broker: Arc<dyn Broker> = Arc::new(LocalBroker::new(Arc::clone(&clock)));
             let entries = EntrySettings {
@@ -176,7 +151,7 @@ mod tests {
                 waits_max: 1,
             };
             let (gateway, _threads) = Gateway::open(&broker, settings, &clock).unwrap();
-            let raw_outcomes = AvroCodec::new(shared(), &outcomes).unwrap();
+            let raw_outcomes = AvroCodec::new(shared, &subject(&topics.outcomes)).unwrap();
             Self { kind, schema, codecs, raw_outcomes, gateway }
         }
 
@@ -242,7 +217,7 @@ mod tests {
         fn rows(&self, header: &str, cells: &str) -> Result<Vec<table::Row>, table::TableError> {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             write!(file, "{header},label\n{cells},{LABEL}\n").unwrap();
-            let table = RawTable {
+            let table = TableSettings {
                 path: file.path().to_owned(),
                 columns: Vec::new(),
                 skip: Vec::new(),

@@ -63,10 +63,10 @@ pub fn send(
     settings: &SendSettings,
     show: &mut dyn FnMut(&Seen, usize),
 ) -> anyhow::Result<Sent> {
-    cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
-    let table = config.raw.data.play.as_ref();
+    cluster.check_topics(&config.topics, config.partitions)?;
+    let table = config.data.play.as_ref();
     let table = table.context("there is nothing to send: name a table in [data.play]")?;
-    let labels = &config.raw.outcomes.labels;
+    let labels = &config.classes;
     let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     let mut sender = ReplaySender::open(config, cluster, clock)?;
@@ -115,7 +115,7 @@ pub fn send(
         shown = show_new(&watch, shown, sent.events, show);
     }
     sender.flush()?;
-    let patience = PATIENCE + config.raw.broker.session_timeout;
+    let patience = PATIENCE + config.broker.session_timeout;
     if !shutdown.signal().is_stopped() && !watch.wait_for_open(0, patience) {
         tracing::warn!("{}", unanswered(rows.iter().any(|row| !row.event_id.is_empty())));
     }
@@ -142,7 +142,7 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySet
             open_max: usize::MAX,
         },
         with_times: false,
-        retention: config.raw.scoring.retention,
+        retention: config.gather.retention,
         join: config.join.clone(),
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         let cluster = Cluster::embedded(&crate::app::clock());
         let levels = SetLevels::WithNewVersions;
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
-        let table = config.raw.data.play.as_ref().unwrap();
+        let table = config.data.play.as_ref().unwrap();
         let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
         let start = EventTime(1_790_000_000_000);
         let codec = cluster.sample_codec(&config).unwrap();

@@ -21,13 +21,14 @@ use crate::{
         telemetry, topic_changes,
     },
     config::Config,
+    events::{codecs::Codecs, topics::Group},
     processors::{
         contract::ContractBoard,
         event_time::TimeBounds,
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
-        topology::{self, Codecs, LearningParts, ScoringParts},
+        topology::{self, LearningParts, ScoringParts},
         trainer::Trainer,
         training_log::{ReadLog, TrainingLog},
     },
@@ -39,7 +40,7 @@ use foretell_streams::{
     runtime::{
         Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker, WorkerError,
         WorkerParts, WorkerSettings,
-        broker::{BrokerError, Cleanup, Membership, TopicSpec},
+        broker::{BrokerError, Membership},
     },
     state::{DiskStores, MemoryStores, StoreSupplier},
     time::Clock,
@@ -67,9 +68,6 @@ pub struct Instance {
 const STOPPING_MAX: Duration = Duration::from_secs(25);
 const STOPPING_LOOK: Duration = Duration::from_millis(10);
 
-/// What a store holds is made of records, and may be larger than each.
-pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
-
 /// What several parts are made from.
 struct Parts<'a> {
     config: &'a Config,
@@ -96,11 +94,11 @@ impl Instance {
         clock: &Arc<dyn Clock>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        open_files::raise_for(config.raw.http.connections_max);
+        open_files::raise_for(config.http.connections_max);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
+        cluster.check_topics(&config.topics, config.partitions)?;
         let registry = telemetry::metrics_registry()?;
         let metrics = ApplicationMetrics::register(&registry)?;
         let streams_metrics = StreamsMetrics::register(&registry)?;
@@ -214,12 +212,12 @@ impl Parts<'_> {
             source: TopicPartition { topic, partition: Partition(0) },
             codec: Arc::clone(&self.codecs.labelled_example),
             spec: self.config.pipeline.clone(),
-            classes: self.config.raw.outcomes.labels.clone(),
-            stream_examples_max: self.config.raw.learning.stream_examples_max,
-            initial: self.config.raw.learning.initial,
+            classes: self.config.classes.clone(),
+            stream_examples_max: self.config.learning.stream_examples_max,
+            initial: self.config.learning.initial,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
-            seed: Seed(self.config.raw.learning.seed),
+            seed: Seed(self.config.learning.seed),
             read: ReadLog::default(),
         };
         Ok(Trainer::spawn(log, Arc::clone(self.clock), self.metrics.clone())?)
@@ -229,54 +227,62 @@ impl Parts<'_> {
         let application = self.config.application();
         let instance = self.config.instance();
         let scoring = topology::scoring(ScoringParts {
-            application: format!("{application}-scoring"),
+            application: Group::Scoring.name(&application),
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
-            partitions: self.config.raw.topics.partitions,
+            partitions: self.config.partitions,
             times: time_bounds(self.config),
-            duplicates_within: self.config.raw.events.duplicates_within,
+            duplicates_within: self.config.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
             board: self.contract.clone(),
             metrics: self.metrics.clone(),
         });
         let learning = topology::learning(LearningParts {
-            application: format!("{application}-learning"),
+            application: Group::Learning.name(&application),
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
-            retrain_after: self.config.raw.learning.retrain_after,
+            retrain_after: self.config.learning.retrain_after,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             trainer: trainer.clone(),
         });
-        self.create_changelogs(&scoring, self.config.raw.topics.partitions)?;
-        self.create_changelogs(&learning, 1)?;
-        let (scoring, learning) = (Arc::new(scoring), Arc::new(learning));
+        let groups = [(Group::Scoring, Arc::new(scoring)), (Group::Learning, Arc::new(learning))];
         let mut threads = Vec::new();
-        for number in 0..self.config.raw.streams.threads {
-            let member = format!("{application}-scoring-{instance}-{number}");
-            threads.push(self.spawn_worker(&scoring, format!("{application}-scoring"), member)?);
+        for (group, topology) in &groups {
+            self.create_changelogs(*group, topology)?;
         }
-        let member = format!("{application}-learning-{instance}");
-        threads.push(self.spawn_worker(&learning, format!("{application}-learning"), member)?);
-        if self.config.raw.streams.standby && self.stores.is_lasting() {
-            threads.push(self.spawn_standby(&scoring, format!("{application}-scoring"))?);
-            threads.push(self.spawn_standby(&learning, format!("{application}-learning"))?);
+        for (group, topology) in &groups {
+            let name = group.name(&application);
+            let members = match group {
+                Group::Scoring => {
+                    let numbers = 0..self.config.streams.threads;
+                    numbers.map(|number| format!("{name}-{instance}-{number}")).collect()
+                }
+                Group::Learning => vec![format!("{name}-{instance}")],
+            };
+            for member in members {
+                threads.push(self.spawn_worker(topology, name.clone(), member)?);
+            }
         }
-        threads.push(self.watch_topics(&[scoring, learning])?);
+        if self.config.streams.standby && self.stores.is_lasting() {
+            for (group, topology) in &groups {
+                threads.push(self.spawn_standby(topology, group.name(&application))?);
+            }
+        }
+        threads.push(self.watch_topics(&groups)?);
         Ok(threads)
     }
 
-    fn watch_topics(&self, topologies: &[Arc<Topology>]) -> anyhow::Result<JoinHandle<()>> {
-        let partitions = self.config.raw.topics.partitions;
-        let used: BTreeSet<_> = topologies.iter().flat_map(|topology| topology.topics()).collect();
+    fn watch_topics(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {
+        let partitions = self.config.partitions;
+        let used: BTreeSet<_> = groups.iter().flat_map(|(_, topology)| topology.topics()).collect();
         let specs = self.config.topics.specs(partitions).into_iter();
         let used = specs.filter(|spec| used.contains(&spec.name));
-        let changelogs = topologies.iter().flat_map(|topology| {
-            let learns = *topology.lead() == self.config.topics.labelled_examples;
-            let tasks = if learns { 1 } else { partitions };
+        let changelogs = groups.iter().flat_map(|(group, topology)| {
+            let tasks = group.tasks(partitions);
             topology.changelogs().into_iter().map(move |changelog| (changelog, tasks))
         });
         let topics = used.map(|spec| (spec.name, spec.partitions)).chain(changelogs).collect();
@@ -322,14 +328,9 @@ impl Parts<'_> {
         Ok(thread.spawn(move || fail_loudly(&shutdown, || work(&stop).map_err(why)))?)
     }
 
-    fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {
+    fn create_changelogs(&self, group: Group, topology: &Topology) -> anyhow::Result<()> {
         let changelogs = topology.changelogs().into_iter();
-        let specs = changelogs.map(|name| TopicSpec {
-            name,
-            partitions,
-            cleanup: Cleanup::Compact,
-            message_bytes_max: Some(CHANGELOG_BYTES_MAX),
-        });
+        let specs = changelogs.map(|name| group.changelog(name, self.config.partitions));
         self.cluster.broker.create_topics(&specs.collect::<Vec<_>>())?;
         Ok(())
     }
@@ -340,7 +341,7 @@ impl Parts<'_> {
         group: String,
         member: String,
     ) -> anyhow::Result<JoinHandle<()>> {
-        let streams = &self.config.raw.streams;
+        let streams = &self.config.streams;
         let parts = WorkerParts {
             broker: Arc::clone(&self.cluster.broker),
             topology: Arc::clone(topology),
@@ -372,16 +373,16 @@ impl Parts<'_> {
 /// Which event times are taken, by the topology and by HTTP alike.
 pub(super) fn time_bounds(config: &Config) -> TimeBounds {
     TimeBounds {
-        ahead_max: config.raw.events.time_ahead_max,
-        behind_max: config.raw.events.time_behind_max,
-        clock_tolerance: config.raw.streams.clock_tolerance,
+        ahead_max: config.events.time_ahead_max,
+        behind_max: config.events.time_behind_max,
+        clock_tolerance: config.streams.clock_tolerance,
     }
 }
 
 /// In memory, or under the folder of the configuration; each instance has its own there.
 fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn StoreSupplier>> {
     // Without their changelogs, stores that outlive us would be of no use.
-    let folder = config.raw.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
+    let folder = config.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
     let Some(folder) = folder else { return Ok(Arc::new(MemoryStores)) };
     let folder = folder.join(config.application()).join(config.instance());
     let stores = DiskStores::open(&folder)?;

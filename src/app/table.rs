@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::{Config, RawTable},
+    config::{Config, TableSettings},
     events::{
         label,
         questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
@@ -89,7 +89,7 @@ enum Place {
 ///
 /// # Errors
 /// See [`load`].
-pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
+pub fn read(table: &TableSettings, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
     Ok(load(table, schema, &[])?.rows)
 }
 
@@ -100,7 +100,7 @@ pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, 
 pub fn of_configuration(
     config: &Config,
     key: &str,
-    table: &RawTable,
+    table: &TableSettings,
     labels: &[String],
 ) -> anyhow::Result<Table> {
     load(table, &config.event_schema, labels).map_err(|error| match &error {
@@ -121,7 +121,7 @@ pub fn of_configuration(
 /// # Errors
 /// [`TableError`], at the first row that is wrong: better than a model of half the data.
 pub fn load(
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
     labels: &[String],
 ) -> Result<Table, TableError> {
@@ -247,7 +247,7 @@ fn without_place(error: &csv::Error) -> String {
 
 fn places_of(
     names: &[String],
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
 ) -> Result<Vec<Place>, TableError> {
     let wrong = |problem| TableError::Columns { path: table.path.clone(), problem };
@@ -336,7 +336,7 @@ impl Place {
 fn row_of(
     record: &csv::StringRecord,
     places: &[Place],
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
 ) -> Result<Row, String> {
     if record.len() != places.len() {
@@ -375,7 +375,7 @@ fn row_of(
 /// A row of nobody is no row: if one is made up for it, what happens to a respondent is not what the table says.
 fn respondent_of(
     text: &str,
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
 ) -> Result<String, String> {
     let id = match table.is_missing(text) {
@@ -404,7 +404,7 @@ fn wrong_cell(error: EntryError) -> String {
     }
 }
 
-impl RawTable {
+impl TableSettings {
     /// Whether a cell says that there is nothing in it.
     fn is_missing(&self, text: &str) -> bool {
         self.missing.iter().any(|missing| missing.trim() == text)
@@ -455,10 +455,10 @@ mod tests {
         QuestionnaireSchema::new(avsc, &fields, &[]).unwrap().read_as(&rules)
     }
 
-    fn try_load(text: &str, change: impl FnOnce(&mut RawTable)) -> Result<Table, TableError> {
+    fn try_load(text: &str, change: impl FnOnce(&mut TableSettings)) -> Result<Table, TableError> {
         let mut file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let mut table = RawTable {
+        let mut table = TableSettings {
             path: file.path().to_owned(),
             columns: Vec::new(),
             skip: Vec::new(),
@@ -494,7 +494,7 @@ mod tests {
     #[test]
     fn columns_mean_that_there_is_no_header() {
         let columns = |names: &'static [&'static str]| {
-            move |table: &mut RawTable| {
+            move |table: &mut TableSettings| {
                 table.columns = names.iter().map(|name| (*name).to_owned()).collect();
             }
         };
@@ -554,7 +554,7 @@ mod tests {
         for blank in ["", " ", "?", " ? "] {
             let text = format!("who,age,out\na,1,no\n{blank},2,yes\n");
             refuse(&text, &["line 3", "\"who\"", "names no respondent", "`skip`"]);
-            let skip = |table: &mut RawTable| table.skip.push("who".to_owned());
+            let skip = |table: &mut TableSettings| table.skip.push("who".to_owned());
             assert!(try_load(&text, skip).is_ok(), "{blank:?}");
         }
         assert!(try_load("age,out\n1,no\n", |_| {}).is_ok(), "no column says who");

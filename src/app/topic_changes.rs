@@ -7,7 +7,7 @@ use foretell_streams::{record::Topic, runtime::Repartitioned};
 pub(crate) fn sentence(topics: &Topics, gone: &Topic) -> String {
     let what_to_do = if *gone == topics.labelled_examples {
         "make it again with `foretell init --force`, which writes the initial data and learns from it, and start again"
-    } else if topics.specs(1).iter().any(|spec| spec.name == *gone) {
+    } else if topics.all().contains(&gone) {
         "make it again with `foretell init`, and start again"
     } else {
         "what a store remembered is lost with it; start again, which makes a new one"

@@ -1,7 +1,7 @@
 //! Values that are of the right type and can't be meant; each is told of with the place where it was written.
 
 use crate::{
-    config::{ConfigError, RawConfig, RawRegistry, Sources, source::written_form},
+    config::{ConfigError, RegistrySettings, Sources, raw::RawConfig, source::written_form},
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
@@ -130,7 +130,7 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
 
 /// What a study would refuse, before anything is written.
 fn tuning(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
-    let Err(error) = raw.tuning.settings().check() else { return Ok(()) };
+    let Err(error) = raw.tuning.study().check() else { return Ok(()) };
     let key = match &error {
         TrainingError::Setting { name: "iterations", .. } => "tuning.iterations_max".to_owned(),
         TrainingError::Setting {
@@ -179,7 +179,7 @@ fn servers(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
 }
 
 /// An address is used and shown in many places, so that it is refused here, where it is not shown.
-fn registry(registry: &RawRegistry, sources: &Sources) -> Result<(), ConfigError> {
+fn registry(registry: &RegistrySettings, sources: &Sources) -> Result<(), ConfigError> {
     let refuse = |key: &str, problem: &str| Err(refused(sources, key, problem));
     let url = "schema_registry.url";
     let Some(rest) =

@@ -15,7 +15,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::config::RawConfig;
+use crate::config::raw::RawConfig;
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

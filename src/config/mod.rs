@@ -26,10 +26,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-pub use raw::{RawBroker, RawConfig, RawRegistry};
-pub use raw_learning::RawTable;
+use raw::RawConfig;
+pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
+pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};
 
@@ -43,7 +45,10 @@ use crate::{
         contract::ContractSettings, convert, gather::GatherSettings, outcome_join::JoinSettings,
     },
 };
-use foretell_ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit};
+use foretell_ml::{
+    CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit,
+    training::TuningSettings,
+};
 
 /// What is wrong with a configuration; each says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -106,25 +111,56 @@ pub enum ConfigError {
     },
 }
 
-/// A configuration as it is meant.
+/// A checked configuration, as the settings of each part of the program.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What was written, where nothing had to be worked out.
-    pub raw: RawConfig,
-    /// The event schema, understood.
-    pub event_schema: Arc<QuestionnaireSchema>,
-    /// What the topics are called.
+    application: String,
+    instance: String,
+    /// The prefix of all names of topics, groups, transactions and changelogs.
+    pub topic_prefix: String,
+    /// The names of the topics.
     pub topics: Topics,
-    /// Where each value was written.
+    /// Partitions of the topics that are keyed by respondent.
+    pub partitions: u32,
+    /// The parsed event schema.
+    pub event_schema: Arc<QuestionnaireSchema>,
+    /// The place where each value was written.
     pub sources: Sources,
-    /// What is asked, in the order of the schema.
+    /// The `[broker]` section.
+    pub broker: BrokerSettings,
+    /// The `[schema_registry]` section.
+    pub schema_registry: RegistrySettings,
+    /// The `[streams]` section.
+    pub streams: StreamsSettings,
+    /// The `[events]` section.
+    pub events: EventSettings,
+    /// The questions in the order of the event schema, and when an observation is scored.
     pub gather: GatherSettings,
-    /// How outcomes are joined.
+    /// The classes, in the order of `[outcomes] labels`.
+    pub classes: Vec<String>,
+    /// The settings of the outcome join.
     pub join: JoinSettings,
-    /// How features are made.
+    /// The feature pipeline before it is fitted.
     pub pipeline: PipelineSpec,
-    /// What a model is held to.
+    /// The feature contract.
     pub contract: ContractSettings,
+    /// The `[learning]` section.
+    pub learning: LearningSettings,
+    /// The tuning of the first model.
+    pub tuning: Tuning,
+    /// The `[data]` section.
+    pub data: DataSettings,
+    /// The `[http]` section.
+    pub http: HttpSettings,
+}
+
+/// The tuning of the first model.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// The study.
+    pub study: TuningSettings,
+    /// The time after which the study ends.
+    pub time: Duration,
 }
 
 impl Config {
@@ -216,30 +252,57 @@ impl Config {
             unlabelled: raw.outcomes.unlabelled.clone(),
             classes: raw.outcomes.labels.clone(),
         };
-        let topics = Topics::with_prefix(&raw.topics.prefix);
-        let event_schema = Arc::new(event_schema);
-        Ok(Self { raw, event_schema, topics, sources, gather, join, pipeline, contract })
+        let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
+        Ok(Self {
+            application: format!("{}{}", raw.topics.prefix, raw.application.id),
+            instance: instance_name(raw.application.instance),
+            topics: Topics::with_prefix(&raw.topics.prefix),
+            topic_prefix: raw.topics.prefix,
+            partitions: raw.topics.partitions,
+            event_schema: Arc::new(event_schema),
+            sources,
+            broker: raw.broker,
+            schema_registry: raw.schema_registry,
+            streams: raw.streams,
+            events: raw.events,
+            gather,
+            classes: raw.outcomes.labels,
+            join,
+            pipeline,
+            contract,
+            learning: raw.learning,
+            tuning,
+            data: raw.data,
+            http: raw.http,
+        })
     }
 
-    /// The group, changelog and transaction names all begin with it.
+    /// The application's name. The names of its groups, changelogs and transactions begin with it.
     #[must_use]
     pub fn application(&self) -> String {
-        format!("{}{}", self.raw.topics.prefix, self.raw.application.id)
+        self.application.clone()
     }
 
-    /// This process's name among those of the application.
+    /// The name of this process among those of the application.
     #[must_use]
     pub fn instance(&self) -> String {
-        let written = self.raw.application.instance.clone();
-        let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let name = written.or_else(host).unwrap_or_default();
-        let name = name.trim();
-        if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
+        self.instance.clone()
     }
 }
 
+/// The configured name of the process, or else the name of the host.
+fn instance_name(configured: Option<String>) -> String {
+    let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = configured.or_else(host).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
+}
+
 /// The address is used by several; the name and the password in front of its `@` have keys of their own.
-fn take_user_from_url(registry: &mut RawRegistry, sources: &Sources) -> Result<(), ConfigError> {
+fn take_user_from_url(
+    registry: &mut RegistrySettings,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
     let Some((url, name, password)) = secret::without_user(&registry.url) else { return Ok(()) };
     registry.url = url;
     if registry.username.is_some() || registry.bearer_token.is_some() {
@@ -359,6 +422,13 @@ pub(crate) fn key_names() -> Vec<String> {
     let keys = Keys::of_configuration();
     let keys = keys.iter().filter(|(_, kind)| *kind != keys::Kind::Section);
     keys.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// Every key with its value in the configuration `written`, defaults included.
+#[cfg(test)]
+pub(crate) fn values_of(written: toml::Value) -> Result<serde_json::Value, toml::de::Error> {
+    let raw: RawConfig = written.try_into()?;
+    Ok(serde_json::to_value(&raw).expect("a configuration has no map with other keys than text"))
 }
 
 /// The one place that reads the environment.

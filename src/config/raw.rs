@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     config::{
         Secret,
-        raw_learning::{RawData, RawLearning, RawTuning},
+        raw_learning::{DataSettings, LearningSettings, RawTuning},
         text,
     },
     processors::{
@@ -26,37 +26,37 @@ use foretell_streams::runtime::broker::ProcessingGuarantee;
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawConfig {
+pub(super) struct RawConfig {
     pub application: RawApplication,
     #[serde(default)]
-    pub broker: RawBroker,
+    pub broker: BrokerSettings,
     #[serde(default)]
-    pub schema_registry: RawRegistry,
+    pub schema_registry: RegistrySettings,
     #[serde(default)]
     pub topics: RawTopics,
     #[serde(default)]
-    pub streams: RawStreams,
-    pub events: RawEvents,
+    pub streams: StreamsSettings,
+    pub events: EventSettings,
     #[serde(default)]
     pub scoring: RawScoring,
     pub outcomes: RawOutcomes,
     #[serde(default)]
     pub features: RawFeatures,
     #[serde(default)]
-    pub learning: RawLearning,
+    pub learning: LearningSettings,
     #[serde(default)]
     pub tuning: RawTuning,
     #[serde(default)]
-    pub data: RawData,
+    pub data: DataSettings,
     #[serde(default)]
-    pub http: RawHttp,
+    pub http: HttpSettings,
 }
 
 /// The application's name, and this process's.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawApplication {
+pub(super) struct RawApplication {
     /// Name of the application: letters, digits, `.`, `_` and `-`. The consumer groups, the transactional ids and the
     /// changelogs are named after it, so keep it for as long as you want to keep what the application has stored.
     pub id: String,
@@ -70,7 +70,7 @@ pub struct RawApplication {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawBroker {
+pub struct BrokerSettings {
     /// Brokers to connect to first, `host:port`, separated by commas. The rest of the cluster is found through them.
     pub bootstrap_servers: String,
     /// How long the group waits for a sign of life before it gives an instance's tasks to others; at least 1 ms, and within
@@ -89,7 +89,7 @@ pub struct RawBroker {
     pub properties: BTreeMap<String, Secret>,
 }
 
-impl Default for RawBroker {
+impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
             bootstrap_servers: "localhost:19092".to_owned(),
@@ -106,7 +106,7 @@ impl Default for RawBroker {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawRegistry {
+pub struct RegistrySettings {
     /// Address, beginning with `http://` or `https://`; it may have a path. A user and a password in it
     /// (percent-encoded) are taken out of it and used as `username` and `password`.
     pub url: String,
@@ -136,7 +136,7 @@ pub struct RawRegistry {
     pub cache_dir: Option<PathBuf>,
 }
 
-impl Default for RawRegistry {
+impl Default for RegistrySettings {
     fn default() -> Self {
         Self {
             url: "http://localhost:18081".to_owned(),
@@ -157,7 +157,7 @@ impl Default for RawRegistry {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawTopics {
+pub(super) struct RawTopics {
     /// Prefix of all names of topics, groups, transactions and changelogs: letters, digits, `.`, `_` and `-`.
     pub prefix: String,
     /// Partitions of the topics that are keyed by respondent, and so the most scoring tasks that can run in parallel; at
@@ -175,7 +175,7 @@ impl Default for RawTopics {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawStreams {
+pub struct StreamsSettings {
     /// What a commit guarantees.
     pub processing_guarantee: ProcessingGuarantee,
     /// Time between two commits; at least 1 ms. A prediction becomes readable with the commit, so it adds half of this to
@@ -204,7 +204,7 @@ pub struct RawStreams {
     pub standby: bool,
 }
 
-impl Default for RawStreams {
+impl Default for StreamsSettings {
     fn default() -> Self {
         Self {
             processing_guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -224,7 +224,7 @@ impl Default for RawStreams {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawEvents {
+pub struct EventSettings {
     /// File with the Avro schema of the events (`.avsc`), a path from the configuration's folder.
     pub schema: PathBuf,
     /// Field that identifies the respondent: a `string`, an `int`, a `long` or a `uuid`.
@@ -266,7 +266,7 @@ fn one_day() -> Duration {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawScoring {
+pub(super) struct RawScoring {
     /// What makes an observation ready to be scored. `{ answers = N }` takes a number from 1 to the number of answers in the
     /// event schema.
     pub when: ScoreWhen,
@@ -285,7 +285,7 @@ impl Default for RawScoring {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawOutcomes {
+pub(super) struct RawOutcomes {
     /// The classes, at least two. Of two, the second is the positive class. Numbers and booleans stand for their texts:
     /// `[0, 1]` is `["0", "1"]`.
     #[serde(deserialize_with = "text::many")]
@@ -324,7 +324,7 @@ fn thirty_days() -> Duration {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawFeatures {
+pub(super) struct RawFeatures {
     /// Answers that are published with the prediction and not used as features.
     pub ignored: Vec<String>,
     /// Numeric answers to use as categories.
@@ -345,7 +345,7 @@ pub struct RawFeatures {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawContract {
+pub(super) struct RawContract {
     /// What happens to such an observation.
     pub policy: ContractPolicy,
     /// Share of observations without an answer from which on a feature that training mostly had is reported as
@@ -365,7 +365,7 @@ impl Default for RawContract {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawHttp {
+pub struct HttpSettings {
     /// Address to listen on: a host and a port, such as `0.0.0.0:8000` or `[::1]:8000`.
     pub bind: String,
     /// Token that requests which change something must send (`Authorization: Bearer …`). Unset: everybody who reaches the
@@ -385,7 +385,7 @@ pub struct RawHttp {
     pub waits_max: usize,
 }
 
-impl Default for RawHttp {
+impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             bind: "127.0.0.1:8000".to_owned(),

@@ -11,7 +11,7 @@ use foretell_ml::training::{Space, TuningSettings};
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawLearning {
+pub struct LearningSettings {
     /// Labelled examples after which a training is due; at least 1. While a training runs, further trainings that become
     /// due are combined into one.
     pub retrain_after: u64,
@@ -23,7 +23,7 @@ pub struct RawLearning {
     pub seed: u64,
 }
 
-impl Default for RawLearning {
+impl Default for LearningSettings {
     fn default() -> Self {
         Self {
             retrain_after: 10_000,
@@ -38,7 +38,7 @@ impl Default for RawLearning {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawTuning {
+pub(super) struct RawTuning {
     /// Trials of the study; at least 1.
     pub trials: u32,
     /// Time for the study; at least 1 ms. A trial that is running then is cancelled.
@@ -70,9 +70,8 @@ impl Default for RawTuning {
 }
 
 impl RawTuning {
-    /// The study that they ask for.
-    #[must_use]
-    pub fn settings(&self) -> TuningSettings {
+    /// The settings of the study.
+    pub(super) fn study(&self) -> TuningSettings {
         TuningSettings {
             folds: self.folds,
             trials: self.trials,
@@ -89,19 +88,19 @@ impl RawTuning {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawData {
+pub struct DataSettings {
     /// Table that `foretell init` trains the first model from.
-    pub initial: Option<RawTable>,
+    pub initial: Option<TableSettings>,
     /// Table that `foretell send` and `foretell demo` replay as live events, and on which `init` evaluates the first model.
     /// Unset: `demo` replays `data.initial`.
-    pub play: Option<RawTable>,
+    pub play: Option<TableSettings>,
 }
 
 /// A table of answers and labels: CSV in UTF-8, one column an answer, compressed with gzip if its name ends in `.gz`.
 /// `foretell demo` and `send` also use columns named as the fields of `[events]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawTable {
+pub struct TableSettings {
     /// The file, a path from the configuration's folder.
     pub path: PathBuf,
     /// Names of the columns, in order, of a table without a header. A column with an empty name is not used. Empty: the

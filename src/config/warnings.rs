@@ -7,7 +7,7 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.raw.events.completed.is_none() && self.raw.scoring.when == ScoreWhen::Complete {
+        if self.events.completed.is_none() && self.gather.when == ScoreWhen::Complete {
             warnings.push(
                 "[scoring] when is \"complete\", and [events] completed names no field: an observation in which one \
                  answer stays blank is never scored (counted in foretell_incomplete_observations_total when it is \

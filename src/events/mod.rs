@@ -3,6 +3,8 @@
 
 pub mod topics;
 
+pub mod codecs;
+
 pub mod questionnaire;
 
 pub mod label;

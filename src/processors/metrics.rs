@@ -3,7 +3,10 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::{
-    events::questionnaire::{INVALID_VALUE, MISSING_FIELD},
+    events::{
+        questionnaire::{INVALID_VALUE, MISSING_FIELD},
+        topics::TOPICS,
+    },
     processors::outcome_join::UNKNOWN_LABEL,
 };
 use foretell_streams::metrics::{Counter, Registration};
@@ -61,11 +64,6 @@ const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
 /// How a training ends.
 const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
-
-/// Our own records that are read besides the stream's inputs: a topic's name without the prefix.
-pub const MODELS: &str = "models";
-/// See [`MODELS`].
-pub const LABELLED_EXAMPLES: &str = "labelled-examples";
 
 impl ApplicationMetrics {
     /// Registers the application's metrics. Counters whose classes are known begin at 0, so that the first of a class is
@@ -134,7 +132,7 @@ impl ApplicationMetrics {
                 "foretell_unreadable_records_total",
                 "Records of Foretell's own topics that cannot be read and were skipped.",
                 "topic",
-                &[MODELS, LABELLED_EXAMPLES],
+                &[TOPICS.models.name, TOPICS.labelled_examples.name],
             )?,
             training_pending: to.float_gauge(
                 "foretell_training_pending_seconds",
@@ -213,7 +211,7 @@ impl ApplicationMetrics {
         Counter::new(self.not_numbers.clone())
     }
 
-    /// A record of our own `topic`, such as [`MODELS`], was passed over.
+    /// Counts a record that cannot be read and is skipped. `topic` is the name without the prefix.
     pub fn unreadable(&self, topic: &str) {
         self.unreadable.with_label_values(&[topic]).inc();
     }

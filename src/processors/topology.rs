@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    events::{
-        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        questionnaire::QuestionnaireEvent, reply::Reply, topics::Topics,
-    },
+    events::{codecs::Codecs, reply::Reply, topics::Topics},
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
@@ -23,25 +20,10 @@ use crate::{
     },
 };
 use foretell_streams::{
-    codec::{Codec, Stored},
+    codec::Stored,
     record::Topic,
     topology::{Topology, TopologyBuilder},
 };
-
-/// How everything that travels is written.
-#[derive(Clone)]
-pub struct Codecs {
-    /// `questionnaire-events`
-    pub questionnaire: Arc<dyn Codec<QuestionnaireEvent>>,
-    /// `outcomes`
-    pub outcome: Arc<dyn Codec<Outcome>>,
-    /// `predictions`
-    pub prediction: Arc<dyn Codec<Prediction>>,
-    /// `labelled-examples`
-    pub labelled_example: Arc<dyn Codec<LabelledExample>>,
-    /// `models`
-    pub model: Arc<dyn Codec<Model>>,
-}
 
 /// How scoring is done.
 pub struct ScoringParts {

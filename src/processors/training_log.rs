@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::labelled_example::{ExampleOrigin, LabelledExample},
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        topics::TOPICS,
+    },
     processors::{
         convert,
         initial_data::InitialData,
-        metrics::{ApplicationMetrics, LABELLED_EXAMPLES},
+        metrics::ApplicationMetrics,
         model_table::Serving,
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
@@ -52,7 +55,7 @@ pub struct TrainingLog {
     pub metrics: ApplicationMetrics,
     /// The model that serves lends its parameters.
     pub serving: Serving,
-    /// Where chance comes from.
+    /// The random seed of the training.
     pub seed: Seed,
     /// What was read so far.
     pub read: ReadLog,
@@ -210,7 +213,7 @@ impl TrainingLog {
             }
             Err(error) => {
                 read.skipped += 1;
-                self.metrics.unreadable(LABELLED_EXAMPLES);
+                self.metrics.unreadable(TOPICS.labelled_examples.name);
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
                     skipped = read.skipped, "a labelled example cannot be read");
                 return Ok(());

@@ -203,7 +203,7 @@ fn trim_changelogs(application: &Application) -> i64 {
         let name = format!("{}-scoring-{store}-changelog", config.application());
         let topic = Topic::new(&name);
         operator.set(&topic, &[("cleanup.policy", "compact,delete")]);
-        for number in 0..i32::try_from(config.raw.topics.partitions).unwrap() {
+        for number in 0..i32::try_from(config.partitions).unwrap() {
             let source = TopicPartition { topic: topic.clone(), partition: Partition(number) };
             let Offset(end) = cluster.broker.end(&source, Isolation::ReadCommitted).unwrap();
             operator.trim(&source, Offset((end - FEW).max(0)));

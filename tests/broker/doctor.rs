@@ -70,7 +70,7 @@ fn a_healthy_cluster_passes_from_init_to_run() {
             bootstrap_servers: brokers(),
             ..KafkaConfig::default()
         });
-        let prefix = application.config().raw.topics.prefix;
+        let prefix = application.config().topic_prefix;
         let seen = broker.unwrap().examiner().cluster().unwrap().topics;
         seen.iter().filter(|topic| topic.as_str().starts_with(&prefix)).count()
     };
@@ -115,7 +115,7 @@ fn topics_that_are_not_as_they_should_be_are_found() {
         bootstrap_servers: brokers(),
         ..KafkaConfig::default()
     });
-    let mut specs: Vec<TopicSpec> = config.topics.specs(config.raw.topics.partitions);
+    let mut specs: Vec<TopicSpec> = config.topics.specs(config.partitions);
     let mut change = |name: &str, change: fn(&mut TopicSpec)| {
         let is_it = |spec: &&mut TopicSpec| spec.name.as_str().ends_with(name);
         change(specs.iter_mut().find(is_it).unwrap());

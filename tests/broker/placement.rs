@@ -35,7 +35,7 @@ fn records_that_are_elsewhere_are_counted_and_told() {
         let respondent_id = format!("elsewhere-{number}");
         let key = respondent_id.clone().into_bytes();
         let belongs_in = partition_of(&key, 4).0;
-        let label = config.raw.outcomes.labels[0].clone();
+        let label = config.classes[0].clone();
         let outcome = Outcome { respondent_id, outcome_time: now, label, outcome_id: None };
         let mut value = Vec::new();
         codec.encode(&outcome, &mut value).unwrap();

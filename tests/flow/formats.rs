@@ -20,8 +20,8 @@ use foretell_streams::{
 use serde_json::json;
 
 use crate::{
-    scored::{Happens, Scored, Settings, outcome, visit},
-    world::{NOW, second_model},
+    fixture::{NOW, second_model},
+    scored::{Operation, Scored, Settings, outcome, visit},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -49,14 +49,14 @@ const STORES: [&str; 3] = [
 /// An answer that waits for more, a prediction that waits for its outcome, an outcome that waits for its prediction, and
 /// one of each that is done.
 fn remembers(scored: &mut Scored) {
-    scored.happen(&Happens::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
-    scored.happen(&visit("bob", 11));
-    scored.happen(&outcome("cem", 12, "yes"));
-    scored.happen(&visit("dee", 13));
-    scored.happen(&outcome("dee", 14, "no"));
-    scored.happen(&Happens::Event("eve", 15, json!({"minutes": 1.0})));
-    scored.happen(&Happens::Event("eve", 16, json!({"visits": 1, "done": true})));
-    scored.happen(&Happens::Commit);
+    scored.apply(&Operation::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&visit("bob", 11));
+    scored.apply(&outcome("cem", 12, "yes"));
+    scored.apply(&visit("dee", 13));
+    scored.apply(&outcome("dee", 14, "no"));
+    scored.apply(&Operation::Event("eve", 15, json!({"minutes": 1.0})));
+    scored.apply(&Operation::Event("eve", 16, json!({"visits": 1, "done": true})));
+    scored.apply(&Operation::Commit);
 }
 
 /// An instance on which the kept model serves: a training elsewhere may differ in a last bit.
@@ -130,17 +130,17 @@ fn changelogs_of_each_format_are_gone_on_with() {
     for format in ["changelogs-v1.txt", "changelogs-v2.txt"] {
         let mut scored = instance();
         leave(&mut scored.driver, &left(format));
-        scored.happen(&Happens::Restart);
-        scored.happen(&Happens::Event("ann", 20, json!({"minutes": 2.0})));
-        scored.happen(&outcome("bob", 21, "yes"));
-        scored.happen(&visit("cem", 22));
+        scored.apply(&Operation::Restart);
+        scored.apply(&Operation::Event("ann", 20, json!({"minutes": 2.0})));
+        scored.apply(&outcome("bob", 21, "yes"));
+        scored.apply(&visit("cem", 22));
         let expected = [
             "scored ann@20 3 gold 2",
             "learned bob@11 yes after 10 s 3 gold 1.5",
             "scored cem@22 3 gold 1.5",
             "learned cem@22 yes after -10 s 3 gold 1.5",
         ];
-        assert_eq!(scored.told(), expected, "{format}");
+        assert_eq!(scored.outputs(), expected, "{format}");
     }
 }
 
@@ -181,9 +181,9 @@ fn a_changelog_of_a_later_format_is_reported_apart() {
     }
     let mut scored = instance();
     leave(&mut scored.driver, &later);
-    scored.happen(&Happens::Restart);
+    scored.apply(&Operation::Restart);
     let event = scored.event("ann", 20, &json!({"minutes": 2.0}));
-    let topic = scored.world.topics.questionnaire_events.clone();
+    let topic = scored.fixture.topics.questionnaire_events.clone();
     let refused = scored.driver.pipe(&topic, Some(b"ann"), Some(&event), EventTime(NOW.0));
     let Err(error @ StateError::OtherFormat { .. }) = refused else { panic!("{refused:?}") };
     let told = error.to_string();
@@ -233,7 +233,7 @@ fn a_model_of_a_later_format_does_not_take_over() {
     };
     let told = in_full(error);
     assert!(told.contains("format 9") && told.contains("format 1"), "{told}");
-    scored.happen(&visit("ann", 1));
+    scored.apply(&visit("ann", 1));
     let kept = fs::read_to_string(golden("model-v1.scores.txt")).unwrap();
     assert!(kept.starts_with(&scored.predictions()[0].model_version), "the one before goes on");
 }

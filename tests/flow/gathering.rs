@@ -3,31 +3,31 @@
 use foretell::processors::gather::ScoreWhen;
 use serde_json::json;
 
-use crate::scored::{Happens, RETENTION, Settings, check, time_is, visit};
+use crate::scored::{Operation, RETENTION, Settings, check, time_is, visit};
 
-fn gathers(when: ScoreWhen, happens: &[Happens], expected: &[&str]) {
+fn gathers(when: ScoreWhen, happens: &[Operation], expected: &[&str]) {
     check(&Settings { when, ..Settings::default() }, happens, expected);
 }
 
-fn visits(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"visits": 7}))
+fn visits(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"visits": 7}))
 }
 
-fn plan(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"plan": "team"}))
+fn plan(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"plan": "team"}))
 }
 
-fn minutes(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"minutes": 2.5}))
+fn minutes(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"minutes": 2.5}))
 }
 
-fn submitted(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"done": true}))
+fn submitted(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"done": true}))
 }
 
 #[test]
 fn complete_waits_for_the_last_answer_or_for_the_end() {
-    let check = |happens: &[Happens], expected: &[&str]| {
+    let check = |happens: &[Operation], expected: &[&str]| {
         gathers(ScoreWhen::Complete, happens, expected);
     };
     check(&[visit("ann", 0)], &["scored ann@0 3 gold 1.5"]);
@@ -46,14 +46,14 @@ fn complete_waits_for_the_last_answer_or_for_the_end() {
 
 #[test]
 fn a_later_answer_replaces_an_earlier_one() {
-    let again = Happens::Event("ann", 2, json!({"visits": 8, "done": true}));
+    let again = Operation::Event("ann", 2, json!({"visits": 8, "done": true}));
     let happens = [visits("ann", 0), plan("ann", 1), again];
     gathers(ScoreWhen::Complete, &happens, &["scored ann@2 8 team -"]);
 }
 
 #[test]
 fn so_many_answers_are_enough_once() {
-    let check = |happens: &[Happens], expected: &[&str]| {
+    let check = |happens: &[Operation], expected: &[&str]| {
         gathers(ScoreWhen::Answers(2), happens, expected);
     };
     check(&[visits("ann", 0)], &[]);

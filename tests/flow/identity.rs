@@ -11,14 +11,14 @@ use foretell_streams::record::Header;
 use serde_json::json;
 
 use crate::scored::{
-    DUPLICATES_WITHIN, Happens, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
+    DUPLICATES_WITHIN, Operation, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
     time_is, visit,
 };
 
 const DUPLICATES: &str = "foretell_duplicate_events_total";
 
-fn named(id: &str, who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5}))
+fn named(id: &str, who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5}))
 }
 
 #[test]
@@ -39,10 +39,10 @@ fn an_event_that_comes_again_is_scored_once() {
 
 #[test]
 fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
-    let last = || Happens::Event("ann", 2, json!({"id": "3", "minutes": 1.5, "done": true}));
+    let last = || Operation::Event("ann", 2, json!({"id": "3", "minutes": 1.5, "done": true}));
     let happens = [
-        Happens::Event("ann", 0, json!({"id": "1", "visits": 7})),
-        Happens::Event("ann", 1, json!({"id": "2", "plan": "team"})),
+        Operation::Event("ann", 0, json!({"id": "1", "visits": 7})),
+        Operation::Event("ann", 1, json!({"id": "2", "plan": "team"})),
         last(),
         last(),
     ];
@@ -54,7 +54,7 @@ fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
     };
     let mut scored = Scored::new(&every);
     for what in &happens {
-        scored.happen(what);
+        scored.apply(what);
     }
     let ids: Vec<_> = scored.predictions().into_iter().map(|one| one.prediction_id).collect();
     assert_eq!(ids.len(), 3, "one a piece");
@@ -65,9 +65,9 @@ fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
 #[test]
 fn a_commit_and_a_restart_keep_what_came_and_an_abort_does_not() {
     let line = "scored ann@0 3 gold 1.5";
-    let aborted = [visit("ann", 0), Happens::Abort, visit("ann", 0)];
+    let aborted = [visit("ann", 0), Operation::Abort, visit("ann", 0)];
     check(&Settings::default(), &aborted, &[line]);
-    let restarted = [visit("ann", 0), Happens::Commit, Happens::Restart, visit("ann", 0)];
+    let restarted = [visit("ann", 0), Operation::Commit, Operation::Restart, visit("ann", 0)];
     check(&Settings::default(), &restarted, &[line]);
 }
 
@@ -96,9 +96,9 @@ fn a_repeat_may_name_an_earlier_time() {
 /// A topic that was recreated gives the same offsets to other events.
 #[test]
 fn ids_follow_from_events_and_not_from_places() {
-    let id_of = |happens: &[Happens]| {
+    let id_of = |happens: &[Operation]| {
         let mut scored = Scored::new(&Settings::default());
-        happens.iter().for_each(|what| scored.happen(what));
+        happens.iter().for_each(|what| scored.apply(what));
         scored.predictions().pop().unwrap().prediction_id
     };
     let ann = id_of(&[visit("ann", 0)]);
@@ -106,8 +106,8 @@ fn ids_follow_from_events_and_not_from_places() {
     assert_eq!(ann, id_of(&[visit("bob", 0), visit("ann", 0)]), "at another place");
 }
 
-fn piece(at: i64, fields: serde_json::Value) -> Happens {
-    Happens::Event("ann", at, fields)
+fn piece(at: i64, fields: serde_json::Value) -> Operation {
+    Operation::Event("ann", at, fields)
 }
 
 /// Whatever comes first, the answer that was given last counts.
@@ -138,13 +138,13 @@ fn withdraws(names: &str) -> Vec<Header> {
 #[test]
 fn an_answer_can_be_taken_back() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(5, json!({"visits": 50, "plan": "gold"})));
+    scored.apply(&piece(5, json!({"visits": 50, "plan": "gold"})));
     // The first is no question's, and takes nothing back.
     scored.event_with_headers("ann", 6, &json!({}), withdraws("unknown, plan"));
     // Said before it was withdrawn, and come later.
-    scored.happen(&piece(4, json!({"plan": "team"})));
-    scored.happen(&piece(8, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@8 50 - -"]);
+    scored.apply(&piece(4, json!({"plan": "team"})));
+    scored.apply(&piece(8, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@8 50 - -"]);
 }
 
 #[test]
@@ -157,25 +157,25 @@ fn of_two_answers_of_one_time_the_one_that_came_last_wins() {
     check(&Settings::default(), &happens, &["scored ann@2 4 - -"]);
     // One event that takes an answer back and gives another.
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(1, json!({"visits": 3})));
+    scored.apply(&piece(1, json!({"visits": 3})));
     scored.event_with_headers("ann", 2, &json!({"visits": 5}), withdraws("visits"));
-    scored.happen(&piece(3, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@3 5 - -"]);
+    scored.apply(&piece(3, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@3 5 - -"]);
     // Of two headers of one name the last counts, as everywhere in Kafka.
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(1, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&piece(1, json!({"visits": 3, "plan": "gold"})));
     let twice = [withdraws("plan"), withdraws("visits")].concat();
     scored.event_with_headers("ann", 2, &json!({}), twice);
-    scored.happen(&piece(3, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@3 - gold -"]);
+    scored.apply(&piece(3, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@3 - gold -"]);
 }
 
 #[test]
 fn fingerprints_leave_the_store_after_their_retention() {
     let entries = |times: &[i64]| {
         let mut scored = Scored::new(&Settings::default());
-        times.iter().for_each(|at| scored.happen(&visit("ann", *at)));
-        scored.happen(&Happens::Commit);
+        times.iter().for_each(|at| scored.apply(&visit("ann", *at)));
+        scored.apply(&Operation::Commit);
         scored.driver.task().store_entries()["recent-events"]
     };
     // A generation takes events for half of the retention, and stays for all of it after its end.
@@ -188,10 +188,10 @@ fn fingerprints_leave_the_store_after_their_retention() {
 fn an_observation_that_was_scored_is_forgotten_without_a_word() {
     let settings = Settings { when: ScoreWhen::Answers(2), ..Settings::default() };
     let mut scored = Scored::new(&settings);
-    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.happen(&time_is(2 * RETENTION));
-    scored.happen(&time_is(2 * RETENTION + RETENTION / 20));
-    assert_eq!(scored.told(), ["scored ann@0 50 gold -"]);
+    scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.apply(&time_is(2 * RETENTION));
+    scored.apply(&time_is(2 * RETENTION + RETENTION / 20));
+    assert_eq!(scored.outputs(), ["scored ann@0 50 gold -"]);
     assert_eq!(scored.driver.task().store_entries()["observations"], 1, "somebody else's");
     assert_eq!(scored.counter("foretell_incomplete_observations_total", None), 0);
 }
@@ -200,19 +200,19 @@ fn an_observation_that_was_scored_is_forgotten_without_a_word() {
 fn an_observation_that_never_completes_is_counted_when_it_is_forgotten() {
     let name = "foretell_incomplete_observations_total";
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.happen(&time_is(RETENTION / 2));
-    assert_eq!((scored.told().len(), scored.counter(name, None)), (0, 0));
-    scored.happen(&time_is(2 * RETENTION));
-    scored.happen(&time_is(4 * RETENTION));
-    assert!(scored.told().is_empty());
+    scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.apply(&time_is(RETENTION / 2));
+    assert_eq!((scored.outputs().len(), scored.counter(name, None)), (0, 0));
+    scored.apply(&time_is(2 * RETENTION));
+    scored.apply(&time_is(4 * RETENTION));
+    assert!(scored.outputs().is_empty());
     // That of ann, and two of those by which time went on.
     assert_eq!(scored.counter(name, None), 3);
 }
 
 #[test]
 fn what_one_respondent_costs_is_bounded() {
-    let kiosk = |at: i64| Happens::Event("kiosk", at, json!({"visits": at, "done": true}));
+    let kiosk = |at: i64| Operation::Event("kiosk", at, json!({"visits": at, "done": true}));
     // Of the first, the first are kept; else the last, each of which is learned from if every one is.
     let all: Vec<i64> = (30..40).collect();
     for (learn_from, learned) in
@@ -221,14 +221,14 @@ fn what_one_respondent_costs_is_bounded() {
         let settings = Settings { learn_from, ..Settings::default() };
         let mut scored = Scored::new(&settings);
         for at in 0..40 {
-            scored.happen(&kiosk(at));
+            scored.apply(&kiosk(at));
         }
         assert_eq!(scored.predictions().len(), 40);
         assert_eq!(scored.driver.task().store_entries()["outcomes"], PREDICTIONS_MAX);
         let not_kept = scored.counter("foretell_predictions_not_kept_total", None);
         assert_eq!(not_kept, 40 - PREDICTIONS_MAX as u64);
-        scored.happen(&outcome("kiosk", 40, "no"));
-        let told = scored.told();
+        scored.apply(&outcome("kiosk", 40, "no"));
+        let told = scored.outputs();
         let expected = learned.iter().map(|at| format!("learned kiosk@{at} no"));
         let is_expected = |(line, expected): (&String, String)| line.starts_with(&expected);
         assert!(told.iter().zip(expected).all(is_expected), "{told:?}");
@@ -243,7 +243,7 @@ fn asks(id: &str) -> Vec<Header> {
 #[test]
 fn a_caller_that_waits_gets_what_became_of_an_event() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("without-request", 0));
+    scored.apply(&visit("without-request", 0));
     scored.event_with_headers("ann", 1, &json!({"visits": 3}), asks("r-1"));
     let last = json!({"plan": "gold", "minutes": 1.5});
     scored.event_with_headers("ann", 2, &last, asks("r-2"));

@@ -33,12 +33,12 @@ use foretell_streams::{
 use prometheus::Registry;
 
 use crate::{
+    fixture::{EPOCH_MS, Fixture, NOW, first_model, second_model},
     formats::{leave, left},
     scored::{decoded, encoded},
-    world::{EPOCH_MS, NOW, World, first_model, second_model},
 };
 
-/// Tells what is asked of it, and returns what it is given.
+/// A training job that passes each request to the test, and returns the result that the test sends.
 struct Job {
     asked: Sender<TrainingRequest>,
     results: Receiver<TrainingResult>,
@@ -51,12 +51,12 @@ impl TrainingJob for Job {
     }
 }
 
-/// The test has ended.
+/// The channel is closed: the test has ended.
 fn gone(error: impl std::fmt::Display) -> TrainingFailure {
     TrainingFailure::Failed(error.to_string())
 }
 
-/// The test's end of a [`Job`], and of the thread that does it.
+/// The test's end of the channels of a [`Job`], and the handle of its thread.
 struct Mailbox {
     trainer: Trainer,
     asked: Receiver<TrainingRequest>,
@@ -64,33 +64,33 @@ struct Mailbox {
 }
 
 struct Learning {
-    world: World,
+    fixture: Fixture,
     driver: TopologyDriver,
     mailbox: Mailbox,
     registry: Registry,
     sent: i64,
-    /// The job has a request, and no result yet.
+    /// The job has received a request, and has no result yet.
     is_training: bool,
 }
 
 const RETRAIN_AFTER: u64 = 3;
-/// The trigger asks this often whether the trainer is done.
+/// The interval at which the trigger polls the trainer.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Another thread is given so long, in real time, before the test fails.
+/// Real time to wait for the other thread before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn topology(world: &World, registry: &Registry) -> (Topology, Mailbox) {
+fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, Mailbox) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
     let job = Job { asked: asked_of_job, results: results_of_job };
     let metrics = ApplicationMetrics::register(registry).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
-    // The thread ends with its job: when the desk or the last handle is gone.
+    // The thread ends when the mailbox or the last handle is dropped.
     let (trainer, _thread) = Trainer::spawn(job, clock, metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
-        topics: world.topics.clone(),
-        codecs: world.codecs.clone(),
+        topics: fixture.topics.clone(),
+        codecs: fixture.codecs.clone(),
         retrain_after: RETRAIN_AFTER,
         metrics,
         serving: Serving::default(),
@@ -99,20 +99,20 @@ fn topology(world: &World, registry: &Registry) -> (Topology, Mailbox) {
     (topology, Mailbox { trainer, asked, results })
 }
 
-pub(crate) fn drawing() -> String {
-    topology(&World::new(), &Registry::new()).0.describe()
+pub(crate) fn default_topology() -> Topology {
+    topology(&Fixture::new(), &Registry::new()).0
 }
 
 impl Learning {
     fn new() -> Self {
-        let world = World::new();
+        let fixture = Fixture::new();
         let registry = Registry::new();
-        let (topology, mailbox) = topology(&world, &registry);
+        let (topology, mailbox) = topology(&fixture, &registry);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first look at the clock starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { world, driver, mailbox, registry, sent: 0, is_training: false }
+        Self { fixture, driver, mailbox, registry, sent: 0, is_training: false }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -128,8 +128,8 @@ impl Learning {
             correction,
         };
         self.sent += 1;
-        let bytes = encoded(self.world.codecs.labelled_example.as_ref(), &example);
-        let topic = self.world.topics.labelled_examples.clone();
+        let bytes = encoded(self.fixture.codecs.labelled_example.as_ref(), &example);
+        let topic = self.fixture.topics.labelled_examples.clone();
         self.driver.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(0)).unwrap();
     }
 
@@ -192,11 +192,11 @@ impl Learning {
         let records = soon(|| {
             self.tick();
             self.driver.commit();
-            let records = self.driver.read(&self.world.topics.models);
+            let records = self.driver.read(&self.fixture.topics.models);
             (!records.is_empty()).then_some(records)
         });
         let records = records.expect("a model is announced");
-        let codec = &self.world.codecs.model;
+        let codec = &self.fixture.codecs.model;
         let key = |key: Option<Vec<u8>>| String::from_utf8(key.unwrap()).unwrap();
         let keyed = records.iter();
         keyed.map(|record| (key(record.key.clone()), decoded(codec.as_ref(), record))).collect()
@@ -205,7 +205,7 @@ impl Learning {
     /// The process dies, and another one with a training thread of its own takes over.
     fn crash(&mut self) {
         self.registry = Registry::new();
-        let (topology, mailbox) = topology(&self.world, &self.registry);
+        let (topology, mailbox) = topology(&self.fixture, &self.registry);
         self.driver.restart_with(topology);
         self.mailbox = mailbox;
         self.is_training = false;
@@ -315,7 +315,7 @@ fn a_training_whose_log_is_not_whole_leaves_the_champion() {
     // It is not asked for again and again; the next one that falls due is.
     learning.examples(3);
     learning.expect_asked_again(2, 6);
-    assert!(learning.driver.read(&learning.world.topics.models).is_empty());
+    assert!(learning.driver.read(&learning.fixture.topics.models).is_empty());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bad_input;
 mod drawings;
 mod evolution;
+mod fixture;
 mod formats;
 mod gathering;
 mod identity;
@@ -15,4 +16,3 @@ mod scored;
 mod scoring;
 mod time;
 mod training;
-mod world;

@@ -12,19 +12,20 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::{
+    fixture::classes,
     scored::{
-        GRACE, Happens, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is, visit,
+        GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
+        visit,
     },
-    world::classes,
 };
 
 /// Lets it happen; expects what is said besides scores, and how outcomes (and predictions without one) were counted.
-fn check(settings: &Settings, happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]) {
+fn check(settings: &Settings, happens: &[Operation], expected: &[&str], counted: &[(&str, u64)]) {
     let mut scored = Scored::new(settings);
     for what in happens {
-        scored.happen(what);
+        scored.apply(what);
     }
-    let mut told = scored.told();
+    let mut told = scored.outputs();
     told.retain(|line| !line.starts_with("scored"));
     assert_eq!(told, expected, "{happens:?}");
     let results = ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
@@ -39,7 +40,7 @@ const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
 
 #[test]
 fn an_outcome_after_its_prediction_is_joined() {
-    let check = |happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]| {
+    let check = |happens: &[Operation], expected: &[&str], counted: &[(&str, u64)]| {
         check(&Settings::default(), happens, expected, counted);
     };
     check(&[visit("ann", 0), outcome("ann", 5, "yes")], &[ANN_YES], &[("joined", 1)]);
@@ -133,7 +134,7 @@ fn a_late_outcome_is_dead_lettered() {
 
 /// A punctuation of stream time is due every five seconds, and removes what has closed. `time` is one at which what happened
 /// at 7 has closed, or has not, and at which no punctuation was due: its last one was at 126.
-fn at(time: i64, before: &[Happens], after: &[Happens]) -> Vec<Happens> {
+fn at(time: i64, before: &[Operation], after: &[Operation]) -> Vec<Operation> {
     let jump = [time_is(126), time_is(time)];
     [&[time_is(0)][..], before, &jump, after].concat()
 }
@@ -242,7 +243,7 @@ fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
 
     let mut scored = Scored::new(&Settings::default());
     for what in &happens {
-        scored.happen(what);
+        scored.apply(what);
     }
     let letters = scored.dead_letters();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
@@ -256,10 +257,10 @@ fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
     let mut scored = Scored::new(&Settings::default());
     let trace = Header { name: "trace-id".to_owned(), value: b"7".to_vec() };
     scored.outcome_with_headers("ann", 5, "yes", vec![trace.clone()]);
-    scored.happen(&Happens::Commit);
-    scored.happen(&Happens::Restart);
+    scored.apply(&Operation::Commit);
+    scored.apply(&Operation::Restart);
     for end in [end, end + 10] {
-        scored.happen(&time_is(end));
+        scored.apply(&time_is(end));
     }
     let letters = scored.dead_letters();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
@@ -312,16 +313,16 @@ fn joined(history: &[Told], settings: &Settings) -> Joins {
     let mut at = 0;
     for (number, (label, who, gap)) in history.iter().enumerate() {
         at += gap;
-        scored.happen(&match label {
+        scored.apply(&match label {
             Some(label) => outcome(who, at, label),
-            None => Happens::Event(
+            None => Operation::Event(
                 who,
                 at,
                 json!({"id": format!("e-{number}"), "visits": 3, "plan": "gold", "minutes": 1.5}),
             ),
         });
     }
-    scored.happen(&time_is(at + 2 * (WINDOW + GRACE)));
+    scored.apply(&time_is(at + 2 * (WINDOW + GRACE)));
     scored.driver.commit();
     let outcomes = |result| scored.counter("foretell_outcomes_total", Some(result));
     let count = |count: u64| usize::try_from(count).unwrap();

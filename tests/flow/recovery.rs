@@ -3,15 +3,15 @@
 use foretell_streams::record::Topic;
 use serde_json::json;
 
-use crate::scored::{Happens, Scored, Settings, check, outcome, time_is, visit};
+use crate::scored::{Operation, Scored, Settings, check, outcome, time_is, visit};
 
 const ANN: &str = "scored ann@0 3 gold 1.5";
 const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
 
 #[test]
 fn a_join_goes_on_after_a_restart() {
-    use Happens::{Commit, Restart};
-    let check = |happens: &[Happens], expected: &[&str]| {
+    use Operation::{Commit, Restart};
+    let check = |happens: &[Operation], expected: &[&str]| {
         check(&Settings::default(), happens, expected);
     };
     check(&[visit("ann", 0), Commit, Restart, outcome("ann", 5, "yes")], &[ANN, ANN_YES]);
@@ -32,24 +32,24 @@ fn a_join_goes_on_after_a_restart() {
 
 #[test]
 fn gathering_and_windows_go_on_after_a_restart() {
-    let part = |field: &str, value: i64| Happens::Event("ann", 1, json!({field: value}));
+    let part = |field: &str, value: i64| Operation::Event("ann", 1, json!({field: value}));
     let happens = [
         part("visits", 4),
-        Happens::Commit,
-        Happens::Restart,
+        Operation::Commit,
+        Operation::Restart,
         part("minutes", 2),
-        Happens::Event("ann", 2, json!({"done": true})),
+        Operation::Event("ann", 2, json!({"done": true})),
     ];
     check(&Settings::default(), &happens, &["scored ann@2 4 - 2"]);
     // Stream time is as it was: what was late stays late.
-    let happens = [time_is(500), Happens::Commit, Happens::Restart, outcome("ann", 5, "yes")];
+    let happens = [time_is(500), Operation::Commit, Operation::Restart, outcome("ann", 5, "yes")];
     check(&Settings::default(), &happens, &["dead-lettered shop.outcomes@0: late_outcome"]);
     // And what was not joined by the end is still settled.
     let happens = [
         time_is(0),
         outcome("ann", 5, "yes"),
-        Happens::Commit,
-        Happens::Restart,
+        Operation::Commit,
+        Operation::Restart,
         time_is(100),
         time_is(140),
     ];
@@ -60,11 +60,11 @@ fn gathering_and_windows_go_on_after_a_restart() {
 fn a_commit_that_fails_leaves_nothing() {
     let happens = [
         visit("ann", 0),
-        Happens::Commit,
+        Operation::Commit,
         outcome("ann", 5, "no"),
         visit("bob", 1),
-        Happens::Raw(Topic::new("shop.outcomes"), "x", None),
-        Happens::Abort,
+        Operation::Raw(Topic::new("shop.outcomes"), "x", None),
+        Operation::Abort,
     ];
     let scored = check(&Settings::default(), &happens, &[ANN]);
     assert_eq!(scored.counter("foretell_outcomes_total", None), 0);
@@ -75,7 +75,7 @@ fn a_commit_that_fails_leaves_nothing() {
 /// The records that come again after an abort or a crash do what they had done.
 #[test]
 fn what_comes_again_does_the_same_again() {
-    let before = [visit("ann", 0), outcome("cid", 1, "yes"), Happens::Commit];
+    let before = [visit("ann", 0), outcome("cid", 1, "yes"), Operation::Commit];
     let after = [
         outcome("ann", 5, "yes"),
         visit("bob", 40),
@@ -88,7 +88,7 @@ fn what_comes_again_does_the_same_again() {
     let mut expected = told(&undisturbed);
     assert!(expected.contains(&"dead-lettered shop.outcomes@3: late_outcome".to_owned()));
     assert!(expected.contains(&"dead-lettered shop.outcomes@0: unmatched_outcome".to_owned()));
-    for trouble in [Happens::Abort, Happens::Restart] {
+    for trouble in [Operation::Abort, Operation::Restart] {
         for cut in 1..=after.len() {
             let happens =
                 [&before[..], &after[..cut], std::slice::from_ref(&trouble), &after].concat();
@@ -100,10 +100,10 @@ fn what_comes_again_does_the_same_again() {
     assert_eq!(expected.len(), told(&undisturbed).len(), "each line once");
 }
 
-fn told(happens: &[Happens]) -> Vec<String> {
+fn told(happens: &[Operation]) -> Vec<String> {
     let mut scored = Scored::new(&Settings::default());
     for what in happens {
-        scored.happen(what);
+        scored.apply(what);
     }
-    scored.told()
+    scored.outputs()
 }

@@ -195,7 +195,7 @@ impl Director<'_> {
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<Result<(), String>> {
         let joined = play.script.joins(sent, &play.settings.join).joined;
-        let every = self.config.raw.learning.retrain_after;
+        let every = self.config.learning.retrain_after;
         if joined < usize::try_from(every)? {
             return Ok(Err(format!(
                 "{joined} outcomes join before the last quarter of the play, fewer than learning.retrain_after = {every}"
@@ -235,7 +235,7 @@ impl Director<'_> {
         observer: &mut dyn DemoObserver,
     ) -> anyhow::Result<Option<&'static str>> {
         let at = play.script.end() + closing(self.config);
-        let partitions = self.config.raw.topics.partitions;
+        let partitions = self.config.partitions;
         for event in replay::time_advancers(at, partitions, &play.sample, &mut play.form) {
             played.events_sent += 1;
             let prediction_id = play.form.prediction_id(&event);
@@ -252,7 +252,7 @@ impl Director<'_> {
             sender.play(&Action::Outcome(Outcome {
                 respondent_id,
                 outcome_time: play.script.start(),
-                label: self.config.raw.outcomes.labels[0].clone(),
+                label: self.config.classes[0].clone(),
                 outcome_id: None,
             }))?;
             played.late_outcomes += 1;
@@ -302,7 +302,7 @@ impl Director<'_> {
     }
 
     fn last_training_learns_from(&self, joined: usize) -> anyhow::Result<usize> {
-        let learning = &self.config.raw.learning;
+        let learning = &self.config.learning;
         let every = usize::try_from(learning.retrain_after)?;
         Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
     }

@@ -82,7 +82,7 @@ pub(super) fn examine(
         ControlFlow::Continue(())
     })?;
 
-    let classes = &config.raw.outcomes.labels;
+    let classes = &config.classes;
     let (mut joined, mut corrected) = (0, 0);
     let mut live: BTreeMap<String, (Vec<Probabilities>, Vec<Label>)> = BTreeMap::new();
     cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {

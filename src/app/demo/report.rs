@@ -175,7 +175,7 @@ pub(super) fn report(
     report.checks.push(of_rows(play));
     report.checks.extend(of_outcomes(config, (play, played), found, &report));
     report.checks.extend(of_answers(found, &report));
-    let every = config.raw.learning.retrain_after;
+    let every = config.learning.retrain_after;
     report.checks.extend(of_learning(every, &played.trained_on_the_way, found, &report));
     let late = played.unsettled.iter();
     report.checks.extend(late.map(|what| Check::of(&format!("in time: {what}"), false)));

@@ -25,15 +25,13 @@ use crate::{
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
         initial::Prepared,
-        schemas::in_use,
-        start::CHANGELOG_BYTES_MAX,
     },
     config::Config,
-    events::topics::subject,
+    events::topics::{Group, subject},
 };
 use foretell_avro::client::RegistryClient;
 use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker, Unanswered};
-use foretell_streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec};
+use foretell_streams::runtime::broker::ProcessingGuarantee;
 
 /// The member under whose name transactions are tried.
 const MEMBER: &str = "doctor";
@@ -55,7 +53,7 @@ pub fn examine(config: &Config, tell: &mut dyn FnMut(&CheckResult)) -> Report {
         let fix = "change the configuration, if that is not what you want";
         doctor.found([CheckResult::warning("configuration", warning, fix)]);
     }
-    if config.raw.data.initial.is_some() {
+    if config.data.initial.is_some() {
         doctor.found(training::table(&Prepared::from(config)));
     }
     let (broker, state) = doctor.broker();
@@ -63,7 +61,7 @@ pub fn examine(config: &Config, tell: &mut dyn FnMut(&CheckResult)) -> Report {
     if state == SetUp::Done {
         doctor.model(broker, registry);
     }
-    let bind = &config.raw.http.bind;
+    let bind = &config.http.bind;
     let http = serving::http(bind, &serving::look(bind), &config.application());
     doctor.found([doctor.placed("http.bind", http)]);
     Report::of(doctor.found)
@@ -73,9 +71,9 @@ fn summary(config: &Config) -> String {
     format!(
         "application {}, {} partitions, {} answers in the event schema, {} labels",
         config.application(),
-        config.raw.topics.partitions,
+        config.partitions,
         config.event_schema.questions().len(),
-        config.raw.outcomes.labels.len()
+        config.classes.len()
     )
 }
 
@@ -137,7 +135,7 @@ impl Doctor<'_> {
         let (session, transaction) = (kafka.session_timeout, kafka.transaction_timeout);
         self.found(brokers::timeouts(&seen.settings, session, transaction));
         self.transactions(&examiner);
-        let specs = self.config.topics.specs(self.config.raw.topics.partitions);
+        let specs = self.config.topics.specs(self.config.partitions);
         if !specs.iter().any(|spec| seen.topics.contains(&spec.name)) {
             self.found([topics::not_initialised(&self.config.application(), specs.len())]);
             return (Some(broker), SetUp::Missing);
@@ -149,7 +147,7 @@ impl Doctor<'_> {
 
     fn transactions(&mut self, examiner: &Examiner) {
         let application = self.config.application();
-        let finding = match self.config.raw.streams.processing_guarantee {
+        let finding = match self.config.streams.processing_guarantee {
             ProcessingGuarantee::ExactlyOnce => {
                 let answer = examiner.transactions(&application, MEMBER, TRANSACTIONS_WITHIN);
                 brokers::transactions(&format!("{application}-{MEMBER}"), &answer)
@@ -163,11 +161,11 @@ impl Doctor<'_> {
     }
 
     fn topics(&mut self, examiner: &Examiner, cluster: &ClusterInfo) {
-        let (topics, partitions) = (&self.config.topics, self.config.raw.topics.partitions);
-        let written = [&topics.predictions, &topics.dead_letters];
+        let (topics, partitions) = (&self.config.topics, self.config.partitions);
         let mut expected: Vec<Expected> = Vec::new();
         for spec in topics.specs(partitions) {
-            let role = if written.contains(&&spec.name) { Role::Written } else { Role::Read };
+            let is_written = topics.is_for_consumers(&spec.name);
+            let role = if is_written { Role::Written } else { Role::Read };
             expected.push(Expected { spec, role });
         }
         let changelogs = self.changelogs(cluster);
@@ -185,20 +183,13 @@ impl Doctor<'_> {
     /// Those that are there: a start makes what is missing.
     fn changelogs(&self, cluster: &ClusterInfo) -> Vec<Expected> {
         let application = self.config.application();
-        let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
-            .map(|(name, count)| (format!("{application}-{name}-"), count));
+        let prefix = |group: Group| format!("{}-", group.name(&application));
         let mut found = Vec::new();
         for name in &cluster.topics {
-            let is_of = |(prefix, _): &&(String, u32)| name.as_str().starts_with(prefix.as_str());
-            if let Some((_, partitions)) = groups.iter().find(is_of)
-                && name.as_str().ends_with("-changelog")
-            {
-                let spec = TopicSpec {
-                    name: name.clone(),
-                    partitions: *partitions,
-                    cleanup: Cleanup::Compact,
-                    message_bytes_max: Some(CHANGELOG_BYTES_MAX),
-                };
+            let group =
+                Group::ALL.into_iter().find(|group| name.as_str().starts_with(&prefix(*group)));
+            if let Some(group) = group.filter(|_| name.as_str().ends_with("-changelog")) {
+                let spec = group.changelog(name.clone(), self.config.partitions);
                 found.push(Expected { spec, role: Role::Changelog });
             }
         }
@@ -206,12 +197,10 @@ impl Doctor<'_> {
     }
 
     fn groups(&mut self, examiner: &Examiner) {
-        let (application, topics) = (self.config.application(), &self.config.topics);
-        let scoring = [topics.questionnaire_events.clone(), topics.outcomes.clone()];
-        let learning = [topics.labelled_examples.clone()];
-        for (name, inputs) in [("scoring", &scoring[..]), ("learning", &learning[..])] {
-            let group = format!("{application}-{name}");
-            self.found([groups::group(&group, &examiner.group(&group, inputs))]);
+        for group in Group::ALL {
+            let name = group.name(&self.config.application());
+            let inputs = group.inputs(&self.config.topics);
+            self.found([groups::group(&name, &examiner.group(&name, &inputs))]);
         }
     }
 
@@ -228,7 +217,7 @@ impl Doctor<'_> {
             }
         };
         let mode = client.mode();
-        let registry = schemas::registry(&config.raw.schema_registry.url, &mode);
+        let registry = schemas::registry(&config.schema_registry.url, &mode);
         self.found([self.placed("schema_registry.url", registry)]);
         if mode.is_err() {
             self.found([not_asked(rest, "the registry")]);
@@ -237,7 +226,7 @@ impl Doctor<'_> {
         if state == SetUp::Missing {
             return Some(client);
         }
-        for (topic, schema) in in_use(config) {
+        for (topic, schema) in config.topics.schemas(config.event_schema.text()) {
             let subject = subject(topic);
             self.found([schemas::schema(&subject, &schemas::look(&client, &subject, schema))]);
         }
@@ -252,7 +241,7 @@ impl Doctor<'_> {
         let cluster =
             Cluster { broker: Arc::new(broker), registry: Arc::new(registry), is_lasting: true };
         let seen = serving::read_model(self.config, &cluster);
-        self.found([serving::model(&seen, &self.config.raw.outcomes.labels)]);
+        self.found([serving::model(&seen, &self.config.classes)]);
         self.found(placement::placement(&placement::sample(self.config, &cluster)));
         // Before the first model there is nothing to be whole.
         if let Ok(Some(model)) = &seen {

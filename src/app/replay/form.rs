@@ -66,12 +66,12 @@ impl EventForm {
         rows: &[Row],
         (prefix, start): (&str, EventTime),
     ) -> anyhow::Result<Self> {
-        let events = &config.raw.events;
+        let events = &config.events;
         let mut form = Self {
             codec,
             columns: config.pipeline.columns().to_vec(),
             questions: Arc::clone(&config.gather.questions),
-            when: config.raw.scoring.when,
+            when: config.gather.when,
             has_completed: events.completed.is_some(),
             has_event_id: events.event_id.is_some(),
             respondent: IdForm::Text,

@@ -12,13 +12,9 @@ use crate::{
         schemas::history::{History, parse},
     },
     config::Config,
-    events::{
-        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        topics::subject, trial::Trial,
-    },
+    events::topics::subject,
 };
 use foretell_avro::{
-    codec::AvroRecord as _,
     evolution::{Level, Schema},
     registry::{Compatibility, RegistryError, SchemaRegistry},
 };
@@ -54,20 +50,6 @@ pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Sch
     Ok((parse(&latest)?, parse(config.event_schema.text())?))
 }
 
-/// The schema of every topic that has one.
-#[must_use]
-pub fn in_use(config: &Config) -> [(&Topic, &str); 6] {
-    let topics = &config.topics;
-    [
-        (&topics.questionnaire_events, config.event_schema.text()),
-        (&topics.outcomes, Outcome::SCHEMA),
-        (&topics.predictions, Prediction::SCHEMA),
-        (&topics.labelled_examples, LabelledExample::SCHEMA),
-        (&topics.models, Model::SCHEMA),
-        (&topics.trials, Trial::SCHEMA),
-    ]
-}
-
 /// The schemas of one subject that are ours to bring.
 struct Subject {
     name: String,
@@ -94,7 +76,7 @@ impl Subject {
 
 /// The history of the event schema, if the configuration names a version in a subject's folder.
 fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
-    let path = &config.raw.events.schema;
+    let path = &config.events.schema;
     let folder = path.parent().unwrap_or(Path::new("."));
     if !folder.join("subject.toml").exists() {
         return Ok(None);
@@ -123,7 +105,8 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
             }
         }
     };
-    Ok(in_use(config).into_iter().map(subject_of).collect())
+    let in_use = config.topics.schemas(config.event_schema.text());
+    Ok(in_use.into_iter().map(subject_of).collect())
 }
 
 /// Whether the registry would take the configuration's schemas, and the files keep their promises. Changes nothing.

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::{
     events::{
+        codecs::Codecs,
         label,
         outcome::{Outcome, RESPONDENT_ID},
         questionnaire::{
@@ -14,10 +15,7 @@ use crate::{
         },
         topics::Topics,
     },
-    processors::{
-        event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL,
-        topology::Codecs,
-    },
+    processors::{event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL},
 };
 use foretell_streams::{
     codec::{Codec, CodecError},

@@ -23,8 +23,8 @@ use prometheus::Registry;
 
 use super::{Application, OFTEN, correction, expect_concept, stream};
 use crate::{
+    fixture::{NOW, first_model},
     scored::decoded,
-    world::{NOW, first_model},
 };
 
 const RETRAIN_AFTER: u64 = 20;
@@ -46,8 +46,8 @@ fn topology(application: &Application) -> (Topology, Trainer) {
         Trainer::spawn(application.log(), clock, application.metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
-        topics: application.world.topics.clone(),
-        codecs: application.world.codecs.clone(),
+        topics: application.fixture.topics.clone(),
+        codecs: application.fixture.codecs.clone(),
         retrain_after: RETRAIN_AFTER,
         metrics: application.metrics.clone(),
         serving: application.serving.clone(),
@@ -86,9 +86,9 @@ impl Learning {
         for _ in 0..PATIENCE.as_millis() {
             self.tick();
             self.driver.commit();
-            let records = self.driver.read(&self.application.world.topics.models);
+            let records = self.driver.read(&self.application.fixture.topics.models);
             if !records.is_empty() {
-                let codec = &self.application.world.codecs.model;
+                let codec = &self.application.fixture.codecs.model;
                 let models: Vec<Model> =
                     records.iter().map(|record| decoded(codec.as_ref(), record)).collect();
                 for model in &models {

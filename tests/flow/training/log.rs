@@ -14,7 +14,7 @@ use foretell_ml::{ModelBundle, ModelVersion, Origin, Params};
 use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _};
 
 use super::{Application, OFTEN, SELDOM, correction, expect_concept, stream};
-use crate::world::{NOW, classes, first_model, model};
+use crate::fixture::{NOW, classes, first_model, model};
 
 fn request(training: u64, through: i64) -> TrainingRequest {
     let parent = Some(ModelVersion::new("parent"));

@@ -32,13 +32,13 @@ use prometheus::Registry;
 
 use self::unreliable::{UnreliableBroker, UnreliableCodec};
 use crate::{
+    fixture::{EPOCH_MS, Fixture, NOW, classes, first_model},
     scored::encoded,
-    world::{EPOCH_MS, NOW, World, classes, first_model},
 };
 
 /// One application on a broker of its own: its training log, and what it knows of models.
 struct Application {
-    world: World,
+    fixture: Fixture,
     broker: UnreliableBroker,
     codec: UnreliableCodec,
     clock: Arc<ManualClock>,
@@ -55,10 +55,10 @@ struct Application {
 impl Application {
     /// With a first model that serves, made of nothing that is in the log.
     fn new() -> Self {
-        let world = World::new();
+        let fixture = Fixture::new();
         let clock = Arc::new(ManualClock::at(NOW));
         let local = LocalBroker::new(Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>);
-        local.create_topics(&world.topics.specs(1)).unwrap();
+        local.create_topics(&fixture.topics.specs(1)).unwrap();
         let registry = Registry::new();
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
@@ -68,8 +68,8 @@ impl Application {
         }
         Self {
             broker: UnreliableBroker::new(local),
-            codec: UnreliableCodec::new(Arc::clone(&world.codecs.labelled_example)),
-            world,
+            codec: UnreliableCodec::new(Arc::clone(&fixture.codecs.labelled_example)),
+            fixture,
             clock,
             registry,
             metrics,
@@ -91,7 +91,7 @@ impl Application {
             broker: Arc::new(self.broker.clone()),
             source: self.source(),
             codec: Arc::new(self.codec.clone()),
-            spec: PipelineSpec::new(self.world.columns(), Scaling::MinMax, Vec::new()).unwrap(),
+            spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new()).unwrap(),
             classes: classes(&["no", "yes"]),
             stream_examples_max: self.stream_examples_max,
             initial: self.initial,
@@ -103,18 +103,18 @@ impl Application {
     }
 
     fn source(&self) -> TopicPartition {
-        let topic = self.world.topics.labelled_examples.clone();
+        let topic = self.fixture.topics.labelled_examples.clone();
         TopicPartition { topic, partition: Partition(0) }
     }
 
     /// Appends examples to the log, and returns their records.
     fn append(&mut self, examples: &[LabelledExample]) -> Vec<OutputRecord> {
         let record = |example: &LabelledExample| OutputRecord {
-            topic: self.world.topics.labelled_examples.clone(),
+            topic: self.fixture.topics.labelled_examples.clone(),
             partition: Some(Partition(0)),
             timestamp: EventTime(NOW.0),
             key: Some(example.respondent_id.clone().into_bytes()),
-            value: Some(encoded(self.world.codecs.labelled_example.as_ref(), example)),
+            value: Some(encoded(self.fixture.codecs.labelled_example.as_ref(), example)),
             headers: match example.origin {
                 ExampleOrigin::Initial => vec![self.manifest.header()],
                 ExampleOrigin::Stream => Vec::new(),

@@ -5,25 +5,18 @@ use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 
 use foretell::{
     events::{
-        labelled_example::LabelledExample,
-        model::Model,
-        outcome::{Outcome, OutcomeCodec},
-        prediction::Prediction,
-        questionnaire::{MetadataFields, QuestionnaireCodec, QuestionnaireSchema},
+        codecs::Codecs,
+        questionnaire::{MetadataFields, QuestionnaireSchema},
         topics::{Topics, subject},
     },
-    processors::{convert, topology::Codecs},
+    processors::convert,
 };
-use foretell_avro::{
-    codec::{AvroCodec, AvroRecord},
-    local::LocalRegistry,
-    registry::SchemaRegistry,
-};
+use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_ml::{
     Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
     Value, training::train,
 };
-use foretell_streams::{codec::Codec, record::Topic, time::WallTime};
+use foretell_streams::time::WallTime;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Visitors of a shop: how often they came, what they use, and for how long.
@@ -44,14 +37,14 @@ pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
 pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
 
 /// Topics, the questionnaire, and how everything is written.
-pub(crate) struct World {
+pub(crate) struct Fixture {
     registry: Arc<LocalRegistry>,
     pub(crate) topics: Topics,
     pub(crate) schema: Arc<QuestionnaireSchema>,
     pub(crate) codecs: Codecs,
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self::with_schema(&Arc::new(LocalRegistry::new()), SCHEMA)
     }
@@ -70,24 +63,11 @@ impl World {
             completed: Some("done".to_owned()),
         };
         let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
-        let events = subject(&topics.questionnaire_events);
-        registry.register(&events, avsc).unwrap();
-        let questionnaire = QuestionnaireCodec::new(
-            Arc::<LocalRegistry>::clone(registry),
-            &events,
-            Arc::clone(&schema),
-        );
-        let outcomes = subject(&topics.outcomes);
-        registry.register(&outcomes, Outcome::SCHEMA).unwrap();
-        let shared = Arc::<LocalRegistry>::clone(registry);
-        let outcome = OutcomeCodec::new(shared, &outcomes, Arc::clone(&schema)).unwrap();
-        let codecs = Codecs {
-            questionnaire: Arc::new(questionnaire.unwrap()),
-            outcome: Arc::new(outcome),
-            prediction: codec::<Prediction>(registry, &topics.predictions),
-            labelled_example: codec::<LabelledExample>(registry, &topics.labelled_examples),
-            model: codec::<Model>(registry, &topics.models),
-        };
+        for (topic, text) in topics.schemas(avsc) {
+            registry.register(&subject(topic), text).unwrap();
+        }
+        let shared: Arc<dyn SchemaRegistry> = Arc::<LocalRegistry>::clone(registry);
+        let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
         let registry = Arc::clone(registry);
         Self { registry, topics, schema, codecs }
     }
@@ -96,15 +76,6 @@ impl World {
     pub(crate) fn columns(&self) -> Vec<Column> {
         self.schema.questions().iter().map(convert::column_of).collect()
     }
-}
-
-fn codec<T: AvroRecord + 'static>(
-    registry: &Arc<LocalRegistry>,
-    topic: &Topic,
-) -> Arc<dyn Codec<T>> {
-    registry.register(&subject(topic), T::SCHEMA).unwrap();
-    let registry = Arc::<LocalRegistry>::clone(registry);
-    Arc::new(AvroCodec::<T>::new(registry, &subject(topic)).unwrap())
 }
 
 pub(crate) fn classes(names: &[&str]) -> Vec<String> {
@@ -130,7 +101,7 @@ fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
 
 /// A small model of the classes, its own for each seed.
 pub(crate) fn model(classes: &[String], seed: u64, origin: Origin) -> ModelBundle {
-    model_of(World::new().columns(), classes, seed, origin)
+    model_of(Fixture::new().columns(), classes, seed, origin)
 }
 
 /// The same of other columns; there must be three, of the same kinds.
@@ -153,7 +124,7 @@ pub(crate) fn model_rarely_given(one_in: usize) -> ModelBundle {
         }
     }
     let classes = classes(&["no", "yes"]);
-    trained(World::new().columns(), &classes, (8, Origin::default()), &examples)
+    trained(Fixture::new().columns(), &classes, (8, Origin::default()), &examples)
 }
 
 fn trained(
