@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
         let recipe = Recipe {
             spec: config.pipeline.clone(),
             classes: config.classes.clone(),
-            threshold: 0.5,
+            threshold: config.learning.threshold,
             params: Params { iterations, num_leaves, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),

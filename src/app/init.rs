@@ -85,7 +85,7 @@ pub fn init(
     let recipe = Recipe {
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
-        threshold: crate::processors::training_log::THRESHOLD,
+        threshold: config.learning.threshold,
         params: tuned.params,
         seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },

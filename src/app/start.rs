@@ -218,6 +218,7 @@ impl Parts<'_> {
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             seed: Seed(self.config.learning.seed),
+            threshold: self.config.learning.threshold,
             read: ReadLog::default(),
         };
         Ok(Trainer::spawn(log, Arc::clone(self.clock), self.metrics.clone())?)

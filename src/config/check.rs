@@ -30,6 +30,12 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
         let problem = "a share above 0 and up to 1, such as 0.9";
         return refuse("features.contract.mostly_missing", problem);
     }
+    let threshold = raw.learning.threshold;
+    if !(threshold > 0.0 && threshold < 1.0) {
+        let problem =
+            format!("it is {threshold}: set a probability above 0 and below 1, such as 0.5");
+        return refuse("learning.threshold", &problem);
+    }
     if raw.tuning.folds < 2 {
         return refuse("tuning.folds", "cross-validation needs at least 2");
     }

@@ -21,6 +21,11 @@ pub struct LearningSettings {
     pub initial: InitialPolicy,
     /// Random seed. The same training log, parameters and seed give the same model.
     pub seed: u64,
+    /// Probability of the positive class (the second of `outcomes.labels`) from which a prediction has that class as its
+    /// `label`: above 0 and below 1. It is stored in each model that is trained, so a change takes effect with the next
+    /// model, and counts in that model's accuracy and F1. It does not change the probabilities, the log
+    /// loss or the AUC, and with more than two classes it has no effect: the `label` is the most probable class.
+    pub threshold: f64,
 }
 
 impl Default for LearningSettings {
@@ -30,6 +35,7 @@ impl Default for LearningSettings {
             stream_examples_max: None,
             initial: InitialPolicy::Keep,
             seed: 42,
+            threshold: 0.5,
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct TrainingLog {
     pub serving: Serving,
     /// The random seed of the training.
     pub seed: Seed,
+    /// The decision threshold of the models: with two classes, the probability from which the second is the label.
+    pub threshold: f64,
     /// What was read so far.
     pub read: ReadLog,
 }
@@ -77,8 +79,6 @@ pub struct ReadLog {
     through: i64,
 }
 
-/// With two classes: from this probability of the second on, it is decided for.
-pub const THRESHOLD: f64 = 0.5;
 /// The topic `models` takes 16 MiB; a megabyte is for what is around the bundle.
 const RECORD_BYTES_MAX: usize = 15 << 20;
 /// One wait for records that are known to be there.
@@ -106,7 +106,7 @@ impl TrainingJob for TrainingLog {
         let recipe = Recipe {
             spec: self.spec.clone(),
             classes: self.classes.clone(),
-            threshold: THRESHOLD,
+            threshold: self.threshold,
             params: params.unwrap_or_default(),
             seed: self.seed,
             origin: Origin {

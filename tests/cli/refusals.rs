@@ -128,6 +128,10 @@ fn a_setting_that_makes_no_sense() {
         let setting = format!("features.contract.mostly_missing={wrong}");
         set(&setting, &["[features.contract] mostly_missing", "above 0 and up to 1"]);
     }
+    for wrong in ["nan", "-0.5", "0", "1", "1.5"] {
+        let setting = format!("learning.threshold={wrong}");
+        set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
+    }
 }
 
 #[test]

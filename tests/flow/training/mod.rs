@@ -98,6 +98,7 @@ impl Application {
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             seed: Seed(1),
+            threshold: 0.5,
             read: ReadLog::default(),
         }
     }
