@@ -1,14 +1,15 @@
-//! Starts an instance: models, trainer, workers, HTTP; and stops it in the order of `shutdown`.
+//! Starts an instance (models, trainer, workers, HTTP), and stops it in the order of `shutdown.rs`.
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
+use anyhow::Context;
 use prometheus::Registry;
 
 use crate::{
@@ -51,11 +52,11 @@ pub use crate::app::http_server::check_address;
 
 /// A running instance.
 pub struct Instance {
-    /// Snapshots of it.
+    /// Snapshots of the instance's state.
     pub overview: Overview,
-    /// Its metrics.
+    /// The metrics.
     pub registry: Registry,
-    /// Where HTTP is served.
+    /// The address of the HTTP server.
     pub address: SocketAddr,
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
@@ -63,12 +64,11 @@ pub struct Instance {
     http: HttpServer,
 }
 
-/// How long workers may take to commit and to leave when we stop: less than a supervisor waits before it kills
-/// (30 s in Kubernetes and in our compose file).
+/// The time that workers may take to commit and to leave their groups at a stop: less than a supervisor waits before it
+/// kills the process (30 s in Kubernetes and in `deploy/compose.yaml`).
 const STOPPING_MAX: Duration = Duration::from_secs(25);
-const STOPPING_LOOK: Duration = Duration::from_millis(10);
 
-/// What several parts are made from.
+/// What the threads of an instance share.
 struct Parts<'a> {
     config: &'a Config,
     cluster: &'a Cluster,
@@ -84,10 +84,10 @@ struct Parts<'a> {
 }
 
 impl Instance {
-    /// Starts everything; returns when the workers have joined their groups.
+    /// Starts every thread. Workers join their groups on their own threads.
     ///
     /// # Errors
-    /// In one line that says what to do: no topics, no schemas, no model, a taken port.
+    /// If topics, schemas or a model are missing, or the port is taken. The message says what to do.
     pub fn start(
         config: &Config,
         cluster: &Cluster,
@@ -145,20 +145,20 @@ impl Instance {
         Ok(Self { overview, registry, address, shutdown, threads, clock, http })
     }
 
-    /// Stops everything and waits for it.
+    /// Stops every thread and waits for its end.
     ///
     /// # Errors
-    /// What failed before it was asked to stop.
+    /// The failure that made the instance stop; else a thread that did not end in time or panicked.
     pub fn stop(self) -> anyhow::Result<()> {
         self.shutdown.stop(StopReason::Asked);
         self.overview.trainer.stop();
         drop(self.overview);
         let served = self.http.stop();
         let joined = join(self.threads, self.clock.as_ref());
-        // First of all why it stops; that a broker which is in trouble held it up besides is no news.
+        // The cause of the stop counts more than a thread that a failing broker delays.
         if let Some(StopReason::Failed(reason)) = self.shutdown.wait(Duration::ZERO) {
             if let Err(error) = joined {
-                tracing::warn!(%error, "not in order");
+                tracing::warn!(%error, "the stop was not orderly");
             }
             anyhow::bail!(reason);
         }
@@ -168,28 +168,30 @@ impl Instance {
     }
 }
 
+/// Waits for the threads, until [`STOPPING_MAX`] has passed. A `JoinHandle` has no wait with a limit, so one more thread
+/// joins them and reports each.
 fn join(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) -> anyhow::Result<()> {
+    let name = |thread: &JoinHandle<()>| thread.thread().name().unwrap_or("a thread").to_owned();
+    let names: Vec<String> = threads.iter().map(name).collect();
+    let (ended, results) = mpsc::channel();
+    let joining = move || threads.into_iter().try_for_each(|thread| ended.send(thread.join()));
+    let joiner = std::thread::Builder::new().name("join".to_owned()).spawn(joining)?;
     let deadline = clock.elapsed() + STOPPING_MAX;
-    for thread in threads {
-        while !thread.is_finished() && clock.elapsed() < deadline {
-            std::thread::park_timeout(STOPPING_LOOK);
-        }
-        if !thread.is_finished() {
-            // The end of the process ends it, as a crash would: nothing is lost.
-            let name = thread.thread().name().unwrap_or("a thread").to_owned();
-            anyhow::bail!(
+    for name in names {
+        match results.recv_timeout(deadline.saturating_sub(clock.elapsed())) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => anyhow::bail!("a thread panicked; its message is above"),
+            // The end of the process ends the thread, as a crash would: nothing is lost.
+            Err(_) => anyhow::bail!(
                 "{name} did not stop within {STOPPING_MAX:?}; what it had not committed is processed again"
-            );
-        }
-        if thread.join().is_err() {
-            anyhow::bail!("a thread panicked; its message is above");
+            ),
         }
     }
-    Ok(())
+    joiner.join().is_ok_and(|sent| sent.is_ok()).then_some(()).context("threads were not joined")
 }
 
 impl Parts<'_> {
-    /// A model serves before the first event comes; a thread of its own goes on reading what is announced.
+    /// Reads `models` to its end, so that a model serves before the first event, and follows the topic on a thread.
     fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
         let models = Models {
             config: self.config,
@@ -202,7 +204,7 @@ impl Parts<'_> {
         let mut following = models.catch_up()?;
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let thread = std::thread::Builder::new().name("models".to_owned());
-        Ok(thread.spawn(move || fail_loudly(&shutdown, || following.run(&stop)))?)
+        Ok(thread.spawn(move || stop_on_failure(&shutdown, || following.run(&stop)))?)
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
@@ -308,7 +310,7 @@ impl Parts<'_> {
         self.spawn(format!("{group}-standby"), move |stop| Standby::new(parts).run(stop))
     }
 
-    /// Runs `work` on a thread of its own until we stop.
+    /// Runs `work` on a thread until the instance stops.
     fn spawn(
         &self,
         name: String,
@@ -316,17 +318,15 @@ impl Parts<'_> {
     ) -> anyhow::Result<JoinHandle<()>> {
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let topics = self.config.topics.clone();
-        let why = move |error: WorkerError| match &error {
-            WorkerError::Broker(BrokerError::Gone(topic)) => {
-                topic_changes::sentence(&topics, topic)
-            }
+        let describe = move |error: WorkerError| match &error {
+            WorkerError::Broker(BrokerError::Gone(topic)) => topic_changes::deleted(&topics, topic),
             WorkerError::Repartitioned(topics) => topic_changes::repartitioned(topics),
             WorkerError::Broker(_) | WorkerError::FencedAgain { .. } | WorkerError::State(_) => {
                 error.to_string()
             }
         };
         let thread = std::thread::Builder::new().name(name);
-        Ok(thread.spawn(move || fail_loudly(&shutdown, || work(&stop).map_err(why)))?)
+        Ok(thread.spawn(move || stop_on_failure(&shutdown, || work(&stop).map_err(describe)))?)
     }
 
     fn create_changelogs(&self, group: Group, topology: &Topology) -> anyhow::Result<()> {
@@ -366,12 +366,12 @@ impl Parts<'_> {
             board: self.board.clone(),
         };
         self.board.publish(&member, foretell_streams::runtime::WorkerStatus::default());
-        // The member is joined on its own thread, which alone may use it.
+        // The worker joins on its own thread, the only one that may use the group member.
         self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
     }
 }
 
-/// Which event times are taken, by the topology and by HTTP alike.
+/// The bounds of event times, for the topology and for HTTP.
 pub(super) fn time_bounds(config: &Config) -> TimeBounds {
     TimeBounds {
         ahead_max: config.events.time_ahead_max,
@@ -380,9 +380,9 @@ pub(super) fn time_bounds(config: &Config) -> TimeBounds {
     }
 }
 
-/// In memory, or under the folder of the configuration; each instance has its own there.
+/// Stores in memory, or under the configured folder, where each instance has a folder of its own.
 fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn StoreSupplier>> {
-    // Without their changelogs, stores that outlive us would be of no use.
+    // Stores on disk are useless without their changelogs, which end with an embedded broker.
     let folder = config.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
     let Some(folder) = folder else { return Ok(Arc::new(MemoryStores)) };
     let folder = folder.join(config.application()).join(config.instance());
@@ -391,9 +391,9 @@ fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn Sto
     Ok(Arc::new(stores))
 }
 
-/// Runs what a thread is for. Its error stops the instance, and so does its panic: a process that
-/// looks healthy and does half of its work is worse than one that has ended.
-fn fail_loudly(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
+/// Runs the work of a thread. An error or a panic stops the instance: a supervisor restarts a process that has ended, and
+/// does not notice one that does half of its work.
+fn stop_on_failure(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
     let reason = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return,
         Ok(Err(reason)) => reason,

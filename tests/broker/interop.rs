@@ -347,7 +347,7 @@ fn a_registry_lets_in_who_has_the_right_credentials() {
         words.iter().for_each(|words| assert!(errors.contains(words), "{words:?} in {errors}"));
         check_silent(&process);
     };
-    let denied = ["wants to know who we are", "[schema_registry] username and password", "401"];
+    let denied = ["rejected the credentials", "[schema_registry] username and password", "401"];
     let url = [by_password];
     let wrong =
         [&url[..], &[user[1].clone(), format!("schema_registry.password={WRONG}")]].concat();
