@@ -292,7 +292,7 @@ fn roles_of(
             let known = questions.iter().map(|question| question.name.as_str());
             let known = known.collect::<Vec<_>>().join(", ");
             Err(invalid(format!(
-                "column {name:?} is no answer of the event schema ({known}); \
+                "column {name:?} is not an answer of the event schema ({known}); \
                  if it is not used, name it in `skip`, or leave its name empty in `columns`"
             )))
         }

@@ -1,13 +1,13 @@
-//! The TOML file, the environment and the flags: read once, validated once, handed out as each
-//! layer's own settings.
+//! Reads the TOML file, the environment and the flags, checks the values, and returns the settings of each layer.
 //!
 //! ```text
-//!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one wins)
+//!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one counts)
 //!                      └──▶ Document ──▶ RawConfig ──check──▶ Config
 //!                               └──────▶ Sources ─────────────┘
 //! ```
 //!
-//! Every value knows where it was written, and what is wrong with it is told with that place.
+//! The source of each value is kept, and every error names it. `RawConfig` is the configuration as written, and stays in this
+//! module.
 
 mod check;
 mod document;
@@ -29,8 +29,8 @@ use std::{
     time::Duration,
 };
 
-use raw::RawConfig;
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
+use raw::{RawConfig, RawContract};
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};
@@ -50,63 +50,63 @@ use foretell_ml::{
     training::TuningSettings,
 };
 
-/// What is wrong with a configuration; each says what to change.
+/// An invalid configuration. Each message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("cannot read {what} {path}", path = path.display())]
     Unreadable {
-        /// What kind of file.
+        /// The kind of file.
         what: &'static str,
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Something written is not as it must be. A secret is named, and not shown.
+    /// A key or a value is invalid. The message names a secret without its value.
     #[error("{place}: {problem}")]
     At {
         /// The file and its line, the variable, or the `--set`.
         place: String,
-        /// Its key, what is wrong, and what to do.
+        /// The key, the problem, and what to change.
         problem: String,
     },
-    /// The file of a secret can't be read.
+    /// The file of a secret cannot be read.
     #[error("{named}: cannot read {from}", from = from.display())]
     SecretFile {
-        /// The secret's source and key.
+        /// The source and the key of the secret.
         named: String,
-        /// Its file.
+        /// The file.
         from: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The event schema can't be read.
+    /// The event schema cannot be read.
     #[error("{named}: cannot read {path}", path = path.display())]
     SchemaFile {
-        /// The source and the key of its path.
-        named: String,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The event schema does not fit.
-    #[error("{named} {path}", path = path.display())]
-    Schema {
-        /// The source and the key of its path.
+        /// The source and the key of the schema's path.
         named: String,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
+        source: io::Error,
+    },
+    /// The event schema cannot be used with the configuration.
+    #[error("{named} {path}", path = path.display())]
+    Schema {
+        /// The source and the key of the schema's path.
+        named: String,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
         source: Box<QuestionnaireSchemaError>,
     },
-    /// The features do not fit the schema.
+    /// The features do not match the event schema.
     #[error("{named}")]
     Features {
         /// The source and the name of the section.
         named: String,
-        /// Why.
+        /// The cause.
         source: Box<SpecError>,
     },
 }
@@ -164,10 +164,10 @@ pub struct Tuning {
 }
 
 impl Config {
-    /// Reads the file at `path`, with the environment and `sets` (each `section.key=value`) over it.
+    /// Reads the file at `path`. Variables of the environment override it, and `sets` (each `section.key=value`) override both.
     ///
     /// # Errors
-    /// [`ConfigError`], in one line.
+    /// [`ConfigError`], whose message is one line.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             what: "the configuration",
@@ -199,12 +199,12 @@ impl Config {
         for file in files.into_iter().flatten() {
             *file = folder.join(&*file);
         }
-        let beside_the_stores = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
-        registry.cache_dir = registry.cache_dir.take().or(beside_the_stores);
+        let default_cache = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
+        registry.cache_dir = registry.cache_dir.take().or(default_cache);
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }
-        take_user_from_url(&mut raw.schema_registry, &sources)?;
+        move_user_from_url(&mut raw.schema_registry, &sources)?;
         Self::check(raw, sources)
     }
 
@@ -236,11 +236,11 @@ impl Config {
             questions: questions.into(),
         };
         let pipeline = pipeline_of(&raw, &sources, &event_schema)?;
-        let written = &raw.features.contract;
+        let RawContract { policy, mostly_missing, window } = raw.features.contract;
         let contract = ContractSettings {
-            policy: written.policy,
-            mostly_missing: written.mostly_missing,
-            window: written.window,
+            policy,
+            mostly_missing,
+            window,
             columns: pipeline.columns().to_vec(),
         };
         let join = JoinSettings {
@@ -298,15 +298,15 @@ fn instance_name(configured: Option<String>) -> String {
     if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
 }
 
-/// The address is used by several; the name and the password in front of its `@` have keys of their own.
-fn take_user_from_url(
+/// Moves the user and the password from the registry's address, which is printed, to the keys for them.
+fn move_user_from_url(
     registry: &mut RegistrySettings,
     sources: &Sources,
 ) -> Result<(), ConfigError> {
     let Some((url, name, password)) = secret::without_user(&registry.url) else { return Ok(()) };
     registry.url = url;
     if registry.username.is_some() || registry.bearer_token.is_some() {
-        let problem = "it names a user, and so does another key: leave one out";
+        let problem = "it has a user, and so has another key: remove one";
         return Err(check::refused(sources, "schema_registry.url", problem));
     }
     registry.username = Some(name);
@@ -332,11 +332,12 @@ fn pipeline_of(
         }
     }
     if let Some(name) = features.numeric.iter().find(|name| features.categorical.contains(name)) {
-        let problem = format!("{name:?} is in categorical, too: leave it out of one");
+        let problem = format!("{name:?} is in categorical, too: remove it from one");
         return Err(check::refused(sources, "features.numeric", &problem));
     }
     if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
-        let problem = format!("{name:?} can't be a number, as its type in the event schema is");
+        let problem =
+            format!("{name:?} cannot be used as a number, because of its type in the event schema");
         return Err(check::refused(sources, "features.numeric", &problem));
     }
     let questions = schema.questions().iter();
@@ -360,7 +361,7 @@ fn pipeline_of(
     spec.and_then(|spec| spec.with_calendar(calendar)).map_err(refuse)
 }
 
-/// The parts of dates and times that are named, as far as the answers have them.
+/// The configured parts of dates and times. It is an error to name a part that the answer does not have.
 fn calendar_of(
     raw: &RawConfig,
     sources: &Sources,
@@ -373,13 +374,12 @@ fn calendar_of(
         };
         if *name == raw.events.event_time {
             return refuse(
-                "is the event time, which is when an answer was given, and no answer: a model learns from answers alone. \
-                 Have the event schema carry the same time in a field of its own, such as \"answered_at\" of logical type \
-                 timestamp-millis, and name that",
+                "is the event time, which is not an answer, and a model learns from answers only. Add a field of its own with the same time to \
+                 the event schema, such as \"answered_at\" of logical type timestamp-millis, and name it",
             );
         }
         let Some(kind) = schema.moment(name) else {
-            return refuse(&no_moment(name, schema));
+            return refuse(&not_a_moment(name, schema));
         };
         let (has_date, has_time) = match kind {
             MomentKind::Date => (true, false),
@@ -402,21 +402,22 @@ fn calendar_of(
     Ok(calendar)
 }
 
-/// What is said of a name in `features.calendar` that is no date and no time.
-fn no_moment(name: &str, schema: &QuestionnaireSchema) -> String {
+/// The problem with a name in `features.calendar` that is neither a date nor a time.
+fn not_a_moment(name: &str, schema: &QuestionnaireSchema) -> String {
     let names = schema.questions().iter().map(|question| question.name.as_str());
     let moments: Vec<&str> = names.clone().filter(|name| schema.moment(name).is_some()).collect();
     let is_answer = names.into_iter().any(|answer| answer == name);
-    let what = if is_answer { "is no date or time" } else { "is no answer of the event schema" };
+    let what =
+        if is_answer { "is not a date or time" } else { "is not an answer of the event schema" };
     if moments.is_empty() {
         return format!(
-            "{what}; an answer of logical type date, time-… or timestamp-… may be named, and the event schema has none"
+            "{what}: name an answer of logical type date, time-… or timestamp-…; the event schema has none"
         );
     }
     format!("{what}; the answers that are dates or times: {}", moments.join(", "))
 }
 
-/// Every key, dotted, but for the sections.
+/// Every key (`section.key`), without the sections themselves.
 #[cfg(test)]
 pub(crate) fn key_names() -> Vec<String> {
     let keys = Keys::of_configuration();
