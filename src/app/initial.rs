@@ -271,7 +271,8 @@ fn is_same_value(value: &Value, written: &Value) -> bool {
 fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
     let columns = config.pipeline.columns();
     let classes = &config.classes;
-    let indices = columns.iter().map(|column| convert::place_of(column, &config.gather.questions));
+    let indices =
+        columns.iter().map(|column| convert::position_of(column, &config.gather.questions));
     let indices: Vec<Option<usize>> = indices.collect();
     let answer =
         |row: &Row, index: &Option<usize>| -> Option<Answer> { row.answers[(*index)?].clone() };

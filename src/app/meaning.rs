@@ -369,7 +369,7 @@ mod tests {
 
         fn values(&self, answers: &[Option<Answer>]) -> Vec<Value> {
             let questions = self.schema.questions();
-            let places = self.columns.iter().map(|column| convert::place_of(column, questions));
+            let places = self.columns.iter().map(|column| convert::position_of(column, questions));
             places.map(|place| convert::value_of(answers[place.unwrap()].as_ref())).collect()
         }
 

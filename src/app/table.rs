@@ -286,7 +286,7 @@ fn roles_of(
             Ok(ColumnRole::EventId)
         } else if metadata.completed.as_ref() == Some(name) {
             Ok(ColumnRole::Unused)
-        } else if let Some(index) = questionnaire::place_of(name, questions) {
+        } else if let Some(index) = questionnaire::position_of(name, questions) {
             Ok(ColumnRole::Question(index))
         } else {
             let known = questions.iter().map(|question| question.name.as_str());

@@ -1,4 +1,4 @@
-//! Wires the two topologies. Their drawings are snapshots in `tests/flow`.
+//! Builds the two topologies. `tests/flow/drawings.rs` has snapshots of them.
 
 use std::sync::Arc;
 
@@ -25,35 +25,35 @@ use foretell_streams::{
     topology::{Topology, TopologyBuilder},
 };
 
-/// How scoring is done.
+/// The parts of the scoring topology.
 pub struct ScoringParts {
-    /// Prefixes the changelogs.
+    /// The prefix of the changelog names.
     pub application: String,
-    /// What the topics are called.
+    /// The names of the topics.
     pub topics: Topics,
-    /// How they are written.
+    /// The codecs of the topics.
     pub codecs: Codecs,
-    /// When an observation is scored.
+    /// The settings of the gathering of observations.
     pub gather: GatherSettings,
-    /// How outcomes are joined.
+    /// The settings of the outcome join.
     pub join: JoinSettings,
-    /// How far an event time may lie from the clock.
+    /// The bounds of event times.
     pub times: TimeBounds,
-    /// How long, in event time, an event that comes again is known for a repeat; zero: never.
+    /// Event time within which repeated events are recognised; zero: never.
     pub duplicates_within: std::time::Duration,
-    /// How many partitions the inputs have.
+    /// The number of partitions of the inputs.
     pub partitions: u32,
     /// The model that serves.
     pub serving: Serving,
-    /// What it is held to.
+    /// The feature contract.
     pub contract: ContractSettings,
-    /// Where breaches of that are told.
+    /// The violations of the contract on this instance.
     pub board: ContractBoard,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
 }
 
-/// Events and outcomes in; predictions and labelled examples out.
+/// Builds the scoring topology: from events and outcomes to predictions and labelled examples.
 #[must_use]
 pub fn scoring(parts: ScoringParts) -> Topology {
     let ScoringParts { topics, codecs, metrics, serving, gather, board, .. } = parts;
@@ -129,17 +129,17 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     topology.build()
 }
 
-/// How learning is done.
+/// The parts of the learning topology.
 pub struct LearningParts {
-    /// Prefixes the changelogs.
+    /// The prefix of the changelog names.
     pub application: String,
-    /// What the topics are called.
+    /// The names of the topics.
     pub topics: Topics,
-    /// How they are written.
+    /// The codecs of the topics.
     pub codecs: Codecs,
     /// Labelled examples between two trainings.
     pub retrain_after: u64,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
     /// The model that serves.
     pub serving: Serving,
@@ -147,7 +147,7 @@ pub struct LearningParts {
     pub trainer: Trainer,
 }
 
-/// Labelled examples in; models out.
+/// Builds the learning topology: from labelled examples to models.
 #[must_use]
 pub fn learning(parts: LearningParts) -> Topology {
     let LearningParts { topics, codecs, retrain_after, metrics, serving, trainer, .. } = parts;

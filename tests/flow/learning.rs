@@ -174,10 +174,10 @@ impl Learning {
             return;
         }
         let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
-        assert_eq!(self.mailbox.trainer.ask(&own), None);
+        assert_eq!(self.mailbox.trainer.poll(&own), None);
         assert_eq!(self.mailbox.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
         self.mailbox.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
-        let taken = soon(|| self.mailbox.trainer.ask(&own));
+        let taken = soon(|| self.mailbox.trainer.poll(&own));
         assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 

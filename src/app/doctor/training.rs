@@ -39,14 +39,14 @@ pub(super) fn look(
             if data.take(record, &example, ()) {
                 is_news = true;
             } else if std::mem::take(&mut is_news)
-                && data.whole(at_least).is_ok_and(|rows| !rows.is_empty())
+                && data.complete(at_least).is_ok_and(|rows| !rows.is_empty())
             {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         },
     )?;
-    Ok(data.whole(at_least).map(|rows| rows.len()))
+    Ok(data.complete(at_least).map(|rows| rows.len()))
 }
 
 /// Judges it.

@@ -18,7 +18,7 @@ pub use crate::events::questionnaire::{
     moment::MomentKind,
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
-        place_of,
+        position_of,
     },
 };
 

@@ -267,13 +267,13 @@ impl QuestionnaireSchema {
 
     /// The question of this name, or of this earlier name.
     pub(super) fn position(&self, question: &str) -> Option<usize> {
-        place_of(question, &self.questions)
+        position_of(question, &self.questions)
     }
 }
 
 /// The place of the question of this name, or else of the one that had it before.
 #[must_use]
-pub fn place_of(name: &str, questions: &[Question]) -> Option<usize> {
+pub fn position_of(name: &str, questions: &[Question]) -> Option<usize> {
     let by_name = questions.iter().position(|question| question.name == name);
     by_name.or_else(|| questions.iter().position(|question| question.is_called(name)))
 }

@@ -317,7 +317,7 @@ fn a_model_that_no_record_can_hold_is_a_failure() {
     application.append(&examples);
     let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());
     let Err(TrainingFailure::Failed(reason)) = result else { panic!("{result:?}") };
-    assert!(reason.contains("does not go into a record"), "{reason}");
+    assert!(reason.contains("is too large for a record"), "{reason}");
 }
 
 #[test]
