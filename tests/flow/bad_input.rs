@@ -1,4 +1,4 @@
-//! What can't be used is dead-lettered as it came, with the reason, and the stream goes on.
+//! Records that cannot be processed are dead-lettered unchanged with the reason, and processing continues.
 
 use foretell::events::questionnaire::QuestionnaireEvent;
 use foretell_streams::{record::Topic, time::EventTime};
@@ -9,7 +9,7 @@ use crate::{
     scored::{AHEAD_MAX, Operation, Scored, Settings, encoded, header, visit},
 };
 
-/// Pipes `value` between two good events: both are scored, and it is dead-lettered with this class and schema.
+/// Pipes `value` between two valid events: both are scored, and `value` is dead-lettered with this class and schema.
 fn check(topic: impl Fn(&Scored) -> Topic, value: Option<Vec<u8>>, class: &str, schema_id: &str) {
     let mut scored = Scored::new(&Settings::default());
     let topic = topic(&scored);
@@ -41,7 +41,7 @@ fn outcomes(scored: &Scored) -> Topic {
 }
 
 #[test]
-fn bytes_that_are_no_record() {
+fn bytes_that_are_not_a_record_are_dead_lettered() {
     for topic in [events, outcomes] {
         check(topic, None, "tombstone", "");
         check(topic, Some(b"garbage".to_vec()), "framing", "");
@@ -54,7 +54,7 @@ fn bytes_that_are_no_record() {
 }
 
 #[test]
-fn events_that_say_too_little() {
+fn events_without_a_respondent_are_dead_lettered() {
     let fixture = Fixture::new();
     let someone = json!({"who": "ann", "visits": 1});
     let event = fixture.schema.from_json(&someone, "", EventTime(EPOCH_MS)).unwrap();
@@ -66,7 +66,7 @@ fn events_that_say_too_little() {
 }
 
 #[test]
-fn a_time_far_ahead_would_close_everybody_elses_windows() {
+fn a_time_far_ahead_is_dead_lettered_and_closes_no_windows() {
     let scored = Scored::new(&Settings::default());
     let ahead = (NOW.0 - EPOCH_MS) / 1_000 + AHEAD_MAX.as_secs().cast_signed() + 1;
     check(events, Some(scored.event("ann", ahead, &json!({"done": true}))), "future_time", "");
@@ -77,12 +77,12 @@ fn a_time_far_ahead_would_close_everybody_elses_windows() {
 }
 
 #[test]
-fn a_label_that_there_is_not() {
+fn an_unknown_label_is_dead_lettered() {
     let unknown = Scored::new(&Settings::default()).outcome("ann", 1, "maybe");
     check(outcomes, Some(unknown), "unknown_label", "");
 }
 
-/// It is processed, for there may be nothing to do about it here; and it is counted.
+/// It is processed, because the operator of Foretell may not control the producer; and it is counted.
 #[test]
 fn a_record_that_is_not_keyed_by_its_respondent_is_counted() {
     let mut scored = Scored::new(&Settings::default());

@@ -1,4 +1,4 @@
-//! A questionnaire changes while it is answered: events of both versions, instances of both versions, models of both.
+//! Schema evolution: events, instances and models of two versions of the event schema at the same time.
 
 use foretell::{
     events::prediction::{Feature, FeatureValue, Prediction},
@@ -16,14 +16,14 @@ use crate::{
     scored::{CONTRACT_WINDOW, Operation, Scored, Settings, header, visit},
 };
 
-/// `plan` has become `tariff`, `device` is new.
+/// A version in which `plan` is renamed to `tariff`, and `device` is new.
 fn renamed() -> String {
     let added = r#"{"name": "device", "type": ["null", "string"], "default": null}"#;
     let schema = SCHEMA.replace(r#""name": "plan""#, r#""name": "tariff", "aliases": ["plan"]"#);
     schema.replace("\n  ]}", &format!(",\n    {added}\n  ]}}"))
 }
 
-/// `minutes` is gone.
+/// A version without `minutes`.
 fn without_minutes() -> String {
     let field = r#",
     {"name": "minutes", "type": ["null", "double"], "default": null}"#;
@@ -65,7 +65,7 @@ fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
 
     scored.apply(&event(&old, "ann", 1, whole.clone()));
     let expected = only(&mut scored).probabilities;
-    // An old instance reads a new event: it can't know the new name, and the contract will say so.
+    // An old instance reads a new event. It does not know the new name, which the contract reports.
     scored.apply(&event(&new, "bob", 2, evolved.clone()));
     let blind = only(&mut scored);
     assert_eq!(said(&blind)[1], ("plan", &FeatureValue::Missing));
@@ -93,7 +93,7 @@ fn an_observation_survives_an_upgrade_in_both_directions() {
     scored.apply(&Operation::Event("ann", 1, json!({"plan": "gold"})));
     scored.evolve(&settings, &renamed());
     scored.apply(&Operation::Event("ann", 2, json!({"device": "phone"})));
-    // Back to an instance that knows neither the new name nor the new question: it keeps both.
+    // Back to an instance whose schema has neither the new name nor the new question: it keeps both answers.
     scored.evolve(&settings, SCHEMA);
     scored.apply(&Operation::Event("ann", 3, json!({"visits": 7})));
     assert!(scored.predictions().is_empty());
@@ -137,7 +137,7 @@ fn a_model_of_the_new_names_serves_on_an_old_instance() {
 }
 
 #[test]
-fn examples_of_both_versions_are_learned_from() {
+fn models_are_trained_on_examples_of_both_versions() {
     let columns = Fixture::new().evolved(&renamed()).columns();
     let feature = |name: &str, value: FeatureValue| Feature { name: name.to_owned(), value };
     let text = |text: &str| FeatureValue::Text(text.to_owned());
@@ -166,7 +166,7 @@ fn violation(feature: &str, problem: Problem) -> Violation {
 const GAUGE: &str = "foretell_feature_contract_violated";
 
 #[test]
-fn a_feature_that_is_gone_is_reported_until_a_model_without_it_serves() {
+fn a_removed_feature_is_reported_until_a_model_without_it_serves() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
     scored.evolve(&settings, &without_minutes());
@@ -188,13 +188,13 @@ fn a_feature_that_is_gone_is_reported_until_a_model_without_it_serves() {
 }
 
 #[test]
-fn what_a_task_has_seen_of_the_contract_goes_with_it() {
+fn the_violations_that_a_task_reports_are_removed_with_it() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
     scored.evolve(&settings, &without_minutes());
     scored.apply(&Operation::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
     assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
-    // Another task of this instance sees the same, and stays.
+    // Another task of this instance reports the same violation, and stays.
     let mut other = Scored::sharing(&settings, &scored, &without_minutes());
     other.apply(&Operation::Event("bob", 1, json!({"visits": 3, "plan": "gold"})));
     scored.driver.restart();
@@ -206,7 +206,7 @@ fn what_a_task_has_seen_of_the_contract_goes_with_it() {
 }
 
 #[test]
-fn a_category_that_is_not_given_is_missing_as_a_number_is() {
+fn a_missing_category_counts_as_missing_like_a_number() {
     let window = usize::try_from(CONTRACT_WINDOW).unwrap();
     for (missing, fields) in [
         ("plan", json!({"visits": 3, "minutes": 2.0, "done": true})),
@@ -223,10 +223,10 @@ fn a_category_that_is_not_given_is_missing_as_a_number_is() {
 }
 
 #[test]
-fn a_number_that_became_a_category_is_refused_if_so_asked() {
+fn a_number_that_became_a_category_is_rejected_with_the_policy_refuse() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
-    // As one fitted before `visits` became a number, and `plan` a word.
+    // A model fitted when `visits` was a category and `plan` a number.
     let mut columns = scored.fixture.columns();
     columns[0].kind = ColumnKind::Categorical;
     columns[1].kind = ColumnKind::Numeric;
@@ -243,7 +243,7 @@ fn a_number_that_became_a_category_is_refused_if_so_asked() {
 }
 
 #[test]
-fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
+fn a_feature_that_is_mostly_missing_is_reported_until_it_is_given_again() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
@@ -266,12 +266,12 @@ fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
         usize::try_from(window).unwrap(),
         "none was refused yet"
     );
-    // What has the answer is scored, what lacks it is not.
+    // Observations with the answer are scored, those without are rejected.
     send(&mut scored, &poor, 1);
     send(&mut scored, &whole, 1);
     assert_eq!(scored.predictions().len(), 1);
-    let told = [violation("minutes", Problem::MostlyMissing)];
-    assert_eq!(scored.contract.violations(), told, "it takes a whole window to recover, too");
+    let expected = [violation("minutes", Problem::MostlyMissing)];
+    assert_eq!(scored.contract.violations(), expected, "it takes a whole window to recover, too");
     send(&mut scored, &whole, window - 2);
     assert_eq!(scored.contract.violations(), []);
     send(&mut scored, &poor, 1);
@@ -279,12 +279,12 @@ fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
 }
 
 #[test]
-fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
+fn a_feature_that_is_never_given_is_reported_if_it_was_expected() {
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
     let poor = json!({"visits": 3, "plan": "gold", "done": true});
     let whole = json!({"visits": 3, "plan": "gold", "minutes": 2.0, "done": true});
     let never = [violation("minutes", Problem::NeverGiven)];
-    // Of a window of 20, ten were to be expected of a training that had it in every second example.
+    // In a window of 20, ten answers are expected of a feature that every second training example had.
     for (one_in, expected) in [(0, &never[..]), (2, &never[..]), (4, &never[..0])] {
         let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
         let mut scored = Scored::new(&settings);
@@ -302,7 +302,7 @@ fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
         assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
         let gauge = scored.gauge(GAUGE, &["minutes", "never_given"]);
         assert_eq!(gauge, (!expected.is_empty()).then_some(1.0), "one in {one_in}");
-        // Windows are blocks: one answer in the next is enough, and is judged at its end.
+        // Windows do not overlap: one answer in the next window is enough, and counts at its end.
         send(&mut scored, &poor, window - 2);
         send(&mut scored, &whole, 1);
         assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
@@ -317,7 +317,7 @@ fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
 }
 
 #[test]
-fn what_is_held_back_goes_on_with_a_model_that_fits() {
+fn observations_that_are_held_back_are_scored_by_a_model_that_fits() {
     let settings = Settings { policy: ContractPolicy::HoldBack, ..Settings::default() };
     let mut scored = Scored::new(&settings);
     let first = model_of(

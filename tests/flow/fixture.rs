@@ -1,5 +1,5 @@
-//! What all tests share: a small questionnaire of our own, codecs over a registry in this process, and models
-//! trained from a seed on answers that we make up.
+//! The fixture of all tests: a small questionnaire, codecs with a registry in this process, and models trained on generated
+//! answers.
 
 use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 
@@ -31,12 +31,12 @@ pub(crate) const SCHEMA: &str = r#"{
     {"name": "minutes", "type": ["null", "double"], "default": null}
   ]}"#;
 
-/// Event times are told in seconds from here.
+/// The origin of event times, which tests give in seconds.
 pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
-/// The clock stands far behind all event times of the tests but those that are to be refused.
+/// The clock is far ahead of the event times of the tests, except for those that are to be rejected.
 pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
 
-/// Topics, the questionnaire, and how everything is written.
+/// Topics, the questionnaire and the codecs.
 pub(crate) struct Fixture {
     registry: Arc<LocalRegistry>,
     pub(crate) topics: Topics,
@@ -49,7 +49,7 @@ impl Fixture {
         Self::with_schema(&Arc::new(LocalRegistry::new()), SCHEMA)
     }
 
-    /// The same cluster, seen by an instance whose configuration names another version of the schema.
+    /// The fixture of an instance on the same cluster with another version of the schema.
     pub(crate) fn evolved(&self, schema: &str) -> Self {
         Self::with_schema(&self.registry, schema)
     }
@@ -72,7 +72,7 @@ impl Fixture {
         Self { registry, topics, schema, codecs }
     }
 
-    /// The columns of a model of its questions.
+    /// The columns of a model for the questions.
     pub(crate) fn columns(&self) -> Vec<Column> {
         self.schema.questions().iter().map(convert::column_of).collect()
     }
@@ -82,7 +82,7 @@ pub(crate) fn classes(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// The label rises with the visits, and with the plan; a fifth of the plans is not known.
+/// Examples whose label depends on the visits and the plan; a fifth of the plans is missing.
 fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
     let mut random = StdRng::seed_from_u64(seed);
     let example = |_| {
@@ -99,12 +99,12 @@ fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
     (0..number).map(example).collect()
 }
 
-/// A small model of the classes, its own for each seed.
+/// A small model of the classes, different for each seed.
 pub(crate) fn model(classes: &[String], seed: u64, origin: Origin) -> ModelBundle {
     model_of(Fixture::new().columns(), classes, seed, origin)
 }
 
-/// The same of other columns; there must be three, of the same kinds.
+/// A small model with other columns; there must be three, of the same kinds.
 pub(crate) fn model_of(
     columns: Vec<Column>,
     classes: &[String],
@@ -115,7 +115,7 @@ pub(crate) fn model_of(
     trained(columns, classes, (seed, origin), &examples(300, labels, seed))
 }
 
-/// A model whose training had the third answer in one example of `one_in` only; in none if that is 0.
+/// A model trained with the third answer in one of `one_in` examples, or in none for 0.
 pub(crate) fn model_rarely_given(one_in: usize) -> ModelBundle {
     let mut examples = examples(300, 2, 8);
     for (number, example) in examples.iter_mut().enumerate() {
@@ -158,7 +158,7 @@ pub(crate) fn first_model() -> &'static ModelBundle {
     MODEL.get_or_init(|| model(&classes(&["no", "yes"]), 1, Origin::default()))
 }
 
-/// The one that comes after it.
+/// The model after the first.
 pub(crate) fn second_model() -> &'static ModelBundle {
     static MODEL: OnceLock<ModelBundle> = OnceLock::new();
     let origin = Origin { training: 1, ..Origin::default() };

@@ -1,4 +1,4 @@
-//! The real topologies on a `TopologyDriver`, with real models and real Avro: events in, events out.
+//! The real topologies on a `TopologyDriver`, with trained models and Avro codecs.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! What a prediction says, and which model says it.
+//! The content of predictions, and the model that makes them.
 
 use foretell::events::prediction::{FeatureValue, Prediction};
 use foretell_ml::{Origin, Scorer, Scratch, Value};
@@ -16,7 +16,7 @@ fn predict(scored: &mut Scored, fields: Json) -> Prediction {
 }
 
 #[test]
-fn a_prediction_says_who_when_what_and_by_which_model() {
+fn a_prediction_has_its_respondent_times_features_and_model() {
     let mut scored = Scored::new(&Settings::default());
     scored.apply(&visit("bob", 0));
     scored.predictions();
@@ -37,7 +37,7 @@ fn a_prediction_says_who_when_what_and_by_which_model() {
         ("minutes", FeatureValue::Missing),
     ];
     assert_eq!(features, expected);
-    // The probabilities are the model's own.
+    // The probabilities are those of the model.
     let values = [Value::Number(12.0), Value::Text("gold".to_owned()), Value::Missing];
     let scorer = Scorer::new(first_model()).unwrap();
     let by_hand = scorer.score(&values, &mut Scratch::default());
@@ -80,7 +80,7 @@ fn several_classes_are_distinguished() {
 }
 
 #[test]
-fn what_was_never_seen_is_scored_and_counted() {
+fn unseen_categories_and_out_of_range_values_are_scored_and_counted() {
     let counted = |fields: Json| {
         let mut scored = Scored::new(&Settings::default());
         let prediction = predict(&mut scored, fields);
@@ -97,7 +97,7 @@ fn what_was_never_seen_is_scored_and_counted() {
 }
 
 #[test]
-fn blanks_and_white_space_mean_the_same_in_events_as_in_tables() {
+fn blanks_and_white_space_are_read_in_events_as_in_tables() {
     let answer = |plan: Json| {
         let mut scored = Scored::new(&Settings::default());
         let event = json!({"visits": 5, "plan": plan, "minutes": 9, "done": true});
@@ -110,7 +110,7 @@ fn blanks_and_white_space_mean_the_same_in_events_as_in_tables() {
 }
 
 #[test]
-fn a_swap_falls_between_two_records() {
+fn a_model_is_swapped_between_two_records() {
     let (first, second) = (first_model().version(), second_model().version());
     assert_ne!(first, second);
     let mut scored = Scored::new(&Settings::default());
@@ -124,7 +124,7 @@ fn a_swap_falls_between_two_records() {
     assert_ne!(predictions[0].probabilities, predictions[1].probabilities);
     let by = |version: &str| scored.counter("foretell_predictions_total", Some(version));
     assert_eq!((by(first.as_str()), by(second.as_str())), (1, 1));
-    // The example tells of the model that scored, not of the one that serves when the outcome comes.
+    // The example names the model that scored, not the one that serves when the outcome arrives.
     let examples = scored.driver.read(&scored.fixture.topics.labelled_examples);
     let codec = &scored.fixture.codecs.labelled_example;
     let example = codec.decode(examples[0].value.as_deref().unwrap()).unwrap();
@@ -132,7 +132,7 @@ fn a_swap_falls_between_two_records() {
     assert_eq!(prediction.model_version, first.as_str());
     assert_eq!(prediction.probabilities, predictions[0].probabilities);
     assert_eq!(example.features, predictions[0].features);
-    // Back again: the alias moves, the bundle is still there.
+    // A rollback: the alias moves to a bundle that is in memory.
     scored.serve(first_model());
     scored.apply(&visit("cid", 3));
     assert_eq!(scored.predictions()[0].model_version, first.as_str());

@@ -1,6 +1,6 @@
-//! What models are made of: the real training log, trigger, trainer and model table, over a local broker.
+//! Training: the real training log, trigger, trainer and model table, with a local broker.
 //!
-//! `log.rs` asks the training log alone, request by request; `cycle.rs` runs the whole learning loop on it.
+//! `log.rs` tests the training log alone, request by request; `cycle.rs` the whole learning loop.
 
 mod cycle;
 mod log;
@@ -36,7 +36,7 @@ use crate::{
     scored::encoded,
 };
 
-/// One application on a broker of its own: its training log, and what it knows of models.
+/// One application on its own broker: the training log and the models.
 struct Application {
     fixture: Fixture,
     broker: UnreliableBroker,
@@ -48,12 +48,12 @@ struct Application {
     table: ModelTable,
     stream_examples_max: Option<usize>,
     initial: InitialPolicy,
-    /// What the initial data are made from.
+    /// The manifest of the initial data.
     manifest: Manifest,
 }
 
 impl Application {
-    /// With a first model that serves, made of nothing that is in the log.
+    /// An application with a first model, which was not trained on the log.
     fn new() -> Self {
         let fixture = Fixture::new();
         let clock = Arc::new(ManualClock::at(NOW));
@@ -85,7 +85,7 @@ impl Application {
         }
     }
 
-    /// The training log as a process that begins has it.
+    /// The training log of a process that starts.
     fn log(&self) -> TrainingLog {
         TrainingLog {
             broker: Arc::new(self.broker.clone()),
@@ -150,23 +150,23 @@ impl Application {
     }
 }
 
-/// Rows of the initial data, where there are any.
+/// The number of rows of the initial data.
 const INITIAL: u64 = 40;
 
-/// Which visitors become customers; it changes in the course of a test.
+/// The rule by which visitors become customers; tests change it.
 type Concept = fn(u32) -> bool;
 
 const OFTEN: Concept = |visits| visits >= 10;
 const SELDOM: Concept = |visits| visits < 10;
 
-/// Examples from the stream, named by their numbers.
+/// Examples from the stream; their ids are their numbers.
 fn stream(numbers: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
     let named = |number| example(ExampleOrigin::Stream, &format!("p-{number}"), number, concept);
     numbers.map(named).collect()
 }
 
 fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> LabelledExample {
-    // 7 and 20 have no common factor: any 20 in a row have each number of visits once.
+    // 7 and 20 are coprime, so any 20 consecutive examples have each number of visits once.
     let visits = number * 7 % 20;
     let feature = |name: &str, value| Feature { name: name.to_owned(), value };
     LabelledExample {
@@ -186,20 +186,20 @@ fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> La
     }
 }
 
-/// The other label, for an example that was there before.
+/// A correction of an example to the other label.
 fn correction(example: &LabelledExample) -> LabelledExample {
     let label = if example.label == "yes" { "no" } else { "yes" }.to_owned();
     LabelledExample { label, correction: true, ..example.clone() }
 }
 
-/// How probable it is that a visitor becomes a customer.
+/// The probability that a visitor becomes a customer.
 fn probability(bundle: &ModelBundle, visits: u32) -> f64 {
     let values = [Value::Number(visits.into()), Value::Text("gold".to_owned()), Value::Number(2.0)];
     let scores = Scorer::new(bundle).unwrap().score(&values, &mut Scratch::default());
     scores.of(Label(1)).unwrap()
 }
 
-/// Whether a model was made of examples of `concept`.
+/// Checks that a model was trained on examples of `concept`.
 #[track_caller]
 fn expect_concept(bundle: &ModelBundle, concept: Concept) {
     for visits in [2, 17] {
