@@ -96,7 +96,7 @@ check: ## the gate for style, lints, docs, links, dependencies and deployment; w
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 .PHONY: docs
-docs: ## write what is generated in docs/: keys, metrics and routes (`make test` fails where it is stale)
+docs: ## write what is generated in docs/ and redpanda/topics.tsv: keys, metrics, routes and topics (`make test` fails where it is stale)
 	@.ci/setup build
 	FORETELL_WRITE_DOCS=1 $(CARGO) test --locked -p foretell --lib reference::
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Registers every version of every schema that topics.tsv names, oldest first, with rpk, for the values of its topic:
-# subject <topic>-value. A schema that is there already keeps its version. TOPIC_PREFIX and RPK are as for topics.sh, except that the rpk which
-# RPK runs must see this machine's files; which registry, rpk takes from its profile or from RPK_REGISTRY_HOSTS.
-# EVENT_SCHEMA is the file of your own events' schema, in place of the worked example's.
+# subject <topic>-value. A schema that is registered keeps its version. TOPIC_PREFIX and RPK are as for topics.sh, but the rpk in RPK must have
+# access to this machine's files. rpk takes the registry from its profile or from RPK_REGISTRY_HOSTS.
+# EVENT_SCHEMA is the file of your event schema, in place of the worked example's.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 schemas=$here/../schemas

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Creates the topics of topics.tsv with rpk; those that are there stay as they are.
+# Creates the topics of topics.tsv with rpk; existing topics are not changed.
 #
 #   PARTITIONS    of the topics that scale with the number of instances (6)
 #   REPLICAS      of every topic; odd (-1: the cluster's default_topic_replications)
-#   TOPIC_PREFIX  before every name, as `topics.prefix` does in foretell.toml (none)
+#   TOPIC_PREFIX  prefix of every name, as `topics.prefix` in foretell.toml (none)
 #   RPK           the command to run (rpk), for instance RPK='docker compose -f deploy/compose.yaml exec -T redpanda rpk'
 #
-# Which cluster, and as whom, rpk takes from its profile or from RPK_BROKERS and its like.
+# rpk takes the cluster and the credentials from its profile, or from RPK_BROKERS and similar variables.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 read -ra rpk <<<"${RPK:-rpk}"
