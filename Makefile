@@ -96,7 +96,7 @@ check: ## check format, lints, spelling, documentation, links, dependencies, sch
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 .PHONY: docs
-docs: ## generate docs/configuration.md, metrics.md and http-api.md (`make test` fails if they are stale)
+docs: ## generate parts of docs/ and redpanda/topics.tsv: keys, metrics, routes and topics (`make test` fails if they are stale)
 	@.ci/setup build
 	FORETELL_WRITE_DOCS=1 $(CARGO) test --locked -p foretell --lib reference::
 

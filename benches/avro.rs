@@ -204,7 +204,7 @@ fn apache(reader: &str, other: &str, records: &[Vec<u8>]) -> anyhow::Result<()> 
 
 /// The rows of the worked example as complete events.
 fn events(config: &Config) -> anyhow::Result<Vec<QuestionnaireEvent>> {
-    let table = config.raw.data.play.as_ref().context("the worked example names its data")?;
+    let table = config.data.play.as_ref().context("the worked example names its data")?;
     let rows = table::read(table, &config.event_schema)?;
     let event = |(number, row): (usize, table::Row)| QuestionnaireEvent {
         event_id: format!("event-{number}"),

@@ -21,15 +21,15 @@ const ROUNDS: usize = 5;
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;
-    let learned = examples(&config, config.raw.data.initial.as_ref())?;
-    let scored = examples(&config, config.raw.data.play.as_ref())?;
+    let learned = examples(&config, config.data.initial.as_ref())?;
+    let scored = examples(&config, config.data.play.as_ref())?;
     println!("trees × leaves   foretell µs   lightgbm3 µs   in a batch µs   ratio   to the batch");
     let mut ratios = serde_json::Map::new();
     for (iterations, num_leaves) in [(100, 31), (300, 31), (200, 63)] {
         let recipe = Recipe {
             spec: config.pipeline.clone(),
-            classes: config.raw.outcomes.labels.clone(),
-            threshold: 0.5,
+            classes: config.classes.clone(),
+            threshold: config.learning.threshold,
             params: Params { iterations, num_leaves, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),
@@ -94,7 +94,7 @@ fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]>
 
 fn examples(
     config: &Config,
-    table: Option<&foretell::config::RawTable>,
+    table: Option<&foretell::config::TableSettings>,
 ) -> anyhow::Result<Vec<Example>> {
     let rows =
         table::read(table.context("the worked example names its data")?, &config.event_schema)?;
@@ -102,8 +102,7 @@ fn examples(
     rows.iter()
         .map(|row| {
             let features = convert::features_of(questions, &row.answers);
-            let label = convert::label_of(&row.label, &config.raw.outcomes.labels)
-                .context("a known label")?;
+            let label = convert::label_of(&row.label, &config.classes).context("a known label")?;
             Ok(Example { values: convert::values_of(&features, config.pipeline.columns()), label })
         })
         .collect()

@@ -1,4 +1,4 @@
-//! Calls `cli`, which picks the exit code.
+//! The `foretell` binary.
 
 fn main() -> std::process::ExitCode {
     foretell::cli::main()

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
                      "events", "processors", "http", "config"]),
     ("cli",        &["foretell_address", "foretell_ml", "events", "processors", "config", "app"]),
     // Generates pages of `docs/` and tests that they are up to date.
-    ("reference",  &["foretell_streams", "processors", "http", "config", "app"]),
+    ("reference",  &["foretell_streams", "events", "processors", "http", "config", "app"]),
 ];
 
 /// Foreign crates, each with the only folders and files that may use it. Each crate's Cargo.toml says which it may use at all.
@@ -103,6 +103,25 @@ fn foreign_crates_are_used_in_their_files_only() {
             .map(|(krate, allowed)| format!("`{krate}` may be used in {allowed:?} only"))
             .collect()
     });
+}
+
+/// The other layers get settings that are checked.
+#[test]
+fn the_configuration_as_written_stays_in_config() {
+    let mut number = 0;
+    for file in fs::read_dir("src/config").unwrap() {
+        let path = file.unwrap().path();
+        for line in without_comments(&fs::read_to_string(&path).unwrap()).lines() {
+            if let Some((before, _)) = line.split_once("struct Raw") {
+                number += 1;
+                let line = line.trim_end();
+                assert_eq!(before, "pub(super) ", "{}: `{line}`", path.display());
+            }
+            let exports = line.starts_with("pub use") || line.starts_with("pub(crate) use");
+            assert!(!exports || !line.contains("Raw"), "{}: `{line}`", path.display());
+        }
+    }
+    assert!(number > 5, "`RawConfig` and its sections are not where they were: {number}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a look found: whether it is as it should be, and what to do if it is not.
+//! The result of a check: a status, a detail, and what to do.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 use foretell_address as address;
 use foretell_kafka::Unanswered;
 
-/// How it is.
+/// The status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// As expected.
     Ok,
-    /// It works, and may not go on working; or it could not be looked at.
+    /// It works but may fail later, or it could not be checked.
     Warning,
     /// It does not work.
     Failed,
@@ -29,16 +29,16 @@ impl fmt::Display for Status {
     }
 }
 
-/// One check, one line.
+/// The result of one check, displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckResult {
-    /// What was looked at.
+    /// The subject of the check.
     pub name: String,
-    /// How it is.
+    /// The conclusion.
     pub status: Status,
-    /// What was seen.
+    /// What was observed.
     pub detail: String,
-    /// What to do, if something is to be done.
+    /// What to do; none if nothing is.
     pub fix: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl CheckResult {
         detail: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        // What a library quotes may hold a secret.
+        // Messages of libraries may quote a secret.
         let detail = address::hide_in(&detail.into()).into_owned();
         Self { name: name.into(), status: Status::Warning, detail, fix: Some(fix.into()) }
     }
@@ -66,14 +66,14 @@ impl CheckResult {
         Self { status: Status::Failed, ..Self::warning(name, detail, fix) }
     }
 
-    /// Something without which `foretell run` does not work has no answer.
+    /// A request that `foretell run` depends on was not answered.
     pub(in crate::app) fn unanswered(name: impl Into<String>, why: &Unanswered) -> Self {
-        Self::failed(name, why.to_string(), way_out(why))
+        Self::failed(name, why.to_string(), fix_for(why))
     }
 
-    /// Something that only `doctor` asks for has no answer: it may be as it should be.
+    /// A request that only `doctor` makes was not answered, so `what` was not checked.
     pub(in crate::app) fn unknown(name: impl Into<String>, what: &str, why: &Unanswered) -> Self {
-        Self::warning(name, format!("{what} not checked: {why}"), way_out(why))
+        Self::warning(name, format!("{what} not checked: {why}"), fix_for(why))
     }
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for CheckResult {
     }
 }
 
-fn way_out(why: &Unanswered) -> String {
+fn fix_for(why: &Unanswered) -> String {
     match why {
         Unanswered::Refused { operation, resource } => {
             format!("allow {operation} on {resource} to this user (an ACL)")
@@ -97,27 +97,26 @@ fn way_out(why: &Unanswered) -> String {
     }
 }
 
-/// Everything that was found.
+/// The results of all checks.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whether nothing failed.
+    /// Whether no check failed.
     pub ok: bool,
-    /// One check each.
     pub checks: Vec<CheckResult>,
 }
 
 impl Report {
-    /// Of these findings.
+    /// A report of these results.
     #[must_use]
     pub fn of(checks: Vec<CheckResult>) -> Self {
-        let ok = checks.iter().all(|finding| finding.status != Status::Failed);
+        let ok = checks.iter().all(|check| check.status != Status::Failed);
         Self { ok, checks }
     }
 
-    /// How many findings have this status.
+    /// The number of checks with this status.
     #[must_use]
     pub fn count(&self, status: Status) -> usize {
-        self.checks.iter().filter(|finding| finding.status == status).count()
+        self.checks.iter().filter(|check| check.status == status).count()
     }
 }
 
@@ -139,10 +138,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_one_line() {
+    fn a_result_is_displayed_as_one_line() {
         let refused = Unanswered::Refused { operation: "READ", resource: "Topic models".into() };
-        let check =
-            |finding: CheckResult, expected: &str| assert_eq!(finding.to_string(), expected);
+        let check = |result: CheckResult, expected: &str| assert_eq!(result.to_string(), expected);
         check(CheckResult::ok("broker", "3 brokers"), "ok       broker: 3 brokers");
         check(
             CheckResult::unanswered("topic models", &refused),

@@ -1,4 +1,4 @@
-//! Where ports meet adapters: a real broker and registry, or those in this process.
+//! Connects to the configured broker and schema registry, or creates those in this process; opens codecs and reads topics.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -7,17 +7,16 @@ use anyhow::Context;
 use crate::{
     config::{Config, Secret},
     events::{
-        outcome::OutcomeCodec,
-        questionnaire::{QuestionnaireCodec, QuestionnaireEvent},
-        topics::{Topics, subject},
+        codecs::{self, Codecs},
+        questionnaire::QuestionnaireEvent,
+        topics::Topics,
     },
-    processors::topology::Codecs,
 };
 use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
     caching::CachingRegistry,
     client::RegistryClient,
-    codec::{AvroCodec, AvroRecord},
+    codec::AvroRecord,
     local::LocalRegistry,
     registry::{RegistryError, SchemaRegistry},
     retrying::RetryingRegistry,
@@ -38,27 +37,27 @@ pub struct Cluster {
     pub broker: Arc<dyn Broker>,
     /// The registry.
     pub registry: Arc<dyn SchemaRegistry>,
-    /// Whether it outlives this process.
+    /// Whether the data outlive this process.
     pub is_lasting: bool,
 }
 
-/// How long one look at a topic may wait for records.
+/// The time that one read of a topic may wait for records.
 const READ_WAIT: Duration = Duration::from_millis(200);
 
 impl Cluster {
-    /// Connects to those of the configuration.
+    /// Connects to the configured broker and registry.
     ///
     /// # Errors
-    /// If one does not answer; the line says which, and what to set. A registry need not answer if what it said
-    /// before is on disk.
+    /// If one does not answer; the message says which, and what to set. A registry need not answer if its schemas are
+    /// cached on disk.
     pub fn connect(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let place = || config.sources.of("broker.bootstrap_servers");
-        let broker = KafkaBroker::connect(&kafka_config(config)).with_context(place)?;
+        let source = || config.sources.of("broker.bootstrap_servers");
+        let broker = KafkaBroker::connect(&kafka_config(config)).with_context(source)?;
         let registry = connect_registry(config, clock)?;
         Ok(Self { broker: Arc::new(broker), registry, is_lasting: true })
     }
 
-    /// A broker and a registry in this process: nothing outlives it.
+    /// Creates a broker and a registry in this process; their data end with it.
     #[must_use]
     pub fn embedded(clock: &Arc<dyn Clock>) -> Self {
         let broker = LocalBroker::new(Arc::clone(clock));
@@ -66,32 +65,15 @@ impl Cluster {
         Self { broker: Arc::new(broker), registry, is_lasting: false }
     }
 
-    /// How everything on the topics is written.
+    /// Opens the codecs of the topics.
     ///
     /// # Errors
-    /// If a schema is not registered; the line says what to run.
+    /// If a schema is not registered; the message says what to run.
     pub fn codecs(&self, config: &Config) -> anyhow::Result<Codecs> {
-        let topics = &config.topics;
-        let questionnaire = QuestionnaireCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&topics.questionnaire_events),
-            Arc::clone(&config.event_schema),
-        )?;
-        let outcome = OutcomeCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&topics.outcomes),
-            Arc::clone(&config.event_schema),
-        )?;
-        Ok(Codecs {
-            questionnaire: Arc::new(questionnaire),
-            outcome: Arc::new(outcome),
-            prediction: self.codec(&topics.predictions)?,
-            labelled_example: self.codec(&topics.labelled_examples)?,
-            model: self.codec(&topics.models)?,
-        })
+        Ok(Codecs::open(&self.registry, &config.topics, &config.event_schema)?)
     }
 
-    /// How events are written that we make up: what the configuration ignores has a value where it must.
+    /// Opens a codec for made-up events, which fills the ignored fields that have no default.
     ///
     /// # Errors
     /// If the schema is not registered.
@@ -99,15 +81,11 @@ impl Cluster {
         &self,
         config: &Config,
     ) -> anyhow::Result<Arc<dyn Codec<QuestionnaireEvent>>> {
-        let codec = QuestionnaireCodec::new(
-            Arc::clone(&self.registry),
-            &subject(&config.topics.questionnaire_events),
-            Arc::clone(&config.event_schema),
-        )?;
+        let codec = codecs::event_codec(&self.registry, &config.topics, &config.event_schema)?;
         Ok(Arc::new(codec.writing_samples()))
     }
 
-    /// How one topic's values are written.
+    /// Opens the codec of a topic with values of type `T`.
     ///
     /// # Errors
     /// If its schema is not registered.
@@ -115,15 +93,14 @@ impl Cluster {
         &self,
         topic: &Topic,
     ) -> anyhow::Result<Arc<dyn Codec<T>>> {
-        let codec = AvroCodec::<T>::new(Arc::clone(&self.registry), &subject(topic))?;
-        Ok(Arc::new(codec))
+        Ok(codecs::codec(&self.registry, topic)?)
     }
 
-    /// Hands every record of a topic to `visit`, partition by partition, until it breaks or each has
-    /// been read to its end.
+    /// Passes every record of a topic to `visit`, partition by partition, until `visit` breaks or every partition is read
+    /// to its end.
     ///
     /// # Errors
-    /// If it can't be read, or `visit` says so.
+    /// If the topic cannot be read, or `visit` fails.
     pub fn read_to_end(
         &self,
         topic: &Topic,
@@ -149,11 +126,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Like [`Self::read_to_end`], for values. Records that can't be read are passed over, for anybody may have written
-    /// them and nothing would take them away; how many those were is returned.
+    /// Like [`Self::read_to_end`], with decoded values. Records that cannot be decoded are skipped, because other clients may
+    /// have written them and they cannot be removed. Returns the number of skipped records.
     ///
     /// # Errors
-    /// See [`Self::read_to_end`]; besides, if what is needed to read a value can't be had just now.
+    /// See [`Self::read_to_end`]; also if the schema of a value is not available now.
     pub fn read_values<T: AvroRecord + 'static>(
         &self,
         topic: &Topic,
@@ -162,7 +139,7 @@ impl Cluster {
         self.read_records(topic, |_, value| visit(value))
     }
 
-    /// Like [`Self::read_values`], with the records.
+    /// Like [`Self::read_values`]; `visit` also gets the record.
     ///
     /// # Errors
     /// See [`Self::read_values`].
@@ -172,15 +149,15 @@ impl Cluster {
         mut visit: impl FnMut(&InputRecord, T) -> ControlFlow<()>,
     ) -> anyhow::Result<u64> {
         let codec = self.codec::<T>(topic)?;
-        let mut passed_over = 0;
+        let mut skipped = 0;
         self.read_to_end(topic, |record| {
             let Some(bytes) = &record.value else { return Ok(ControlFlow::Continue(())) };
             match codec.decode(bytes) {
                 Ok(value) => Ok(visit(record, value)),
                 Err(CodecError::Unreadable { class, message, .. }) => {
-                    passed_over += 1;
+                    skipped += 1;
                     let (source, offset) = (&record.source, record.offset);
-                    tracing::warn!(%source, %offset, class, message, "a record that can't be read is passed over");
+                    tracing::warn!(%source, %offset, class, message, "skipping a record that cannot be decoded");
                     Ok(ControlFlow::Continue(()))
                 }
                 Err(error @ (CodecError::OtherFormat { .. } | CodecError::Unavailable { .. })) => {
@@ -188,23 +165,22 @@ impl Cluster {
                 }
             }
         })?;
-        Ok(passed_over)
+        Ok(skipped)
     }
 
-    /// That every topic is there, before anything waits for it.
+    /// Checks that every topic exists with the configured number of partitions.
     ///
     /// # Errors
-    /// Names the first one that is missing.
+    /// At the first topic that is missing or has other partitions.
     pub fn check_topics(&self, topics: &Topics, partitions: u32) -> anyhow::Result<()> {
         for spec in topics.specs(partitions) {
-            let there = self.broker.partitions(&spec.name)?;
-            match there {
+            match self.broker.partitions(&spec.name)? {
                 None => {
                     anyhow::bail!("topic {} does not exist: run `foretell init` first", spec.name)
                 }
-                Some(there) if there != spec.partitions => anyhow::bail!(
-                    "topic {} has {there} partitions, the configuration says {}: \
-                     set [topics] partitions, or make the topic anew",
+                Some(found) if found != spec.partitions => anyhow::bail!(
+                    "topic {} has {found} partitions, the configuration says {}: \
+                     set [topics] partitions, or recreate the topic",
                     spec.name,
                     spec.partitions,
                 ),
@@ -215,66 +191,66 @@ impl Cluster {
     }
 }
 
-/// The configuration's registry, with what it said before for when it is away.
+/// Connects to the configured registry. Cached schemas stand in for it while it does not answer.
 fn connect_registry(
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn SchemaRegistry>> {
-    let written = &config.raw.schema_registry;
-    let url = &written.url;
+    let settings = &config.schema_registry;
+    let url = &settings.url;
     let client = Arc::new(registry_client(config)?);
     let registry: Arc<dyn SchemaRegistry> = Arc::<RegistryClient>::clone(&client);
-    let folder = written.cache_dir.as_deref();
-    let cached = CachingRegistry::open(registry, url, folder, Arc::clone(clock));
-    let kept = cached.cached_files();
-    match cached.latest("foretell") {
+    let folder = settings.cache_dir.as_deref();
+    let caching = CachingRegistry::open(registry, url, folder, Arc::clone(clock));
+    let kept = caching.cached_files();
+    match caching.latest("foretell") {
         Ok(_) => {}
         Err(RegistryError::Unavailable(reason)) if kept > 0 => {
             tracing::warn!(
                 url,
                 reason,
                 kept,
-                "the schema registry is away: going on with what it said before"
+                "the schema registry does not answer: using cached schemas"
             );
         }
         Err(error) => {
             let why = match error {
                 RegistryError::Unavailable(_) => format!("no schema registry answers at {url}"),
                 RegistryError::Denied(_) => {
-                    format!("the schema registry at {url} wants to know who we are")
+                    format!("the schema registry at {url} rejected the credentials")
                 }
                 RegistryError::NotFound(_)
                 | RegistryError::Incompatible(_)
                 | RegistryError::Refused(_) => {
-                    format!("no schema registry is what answers at {url}")
+                    format!("the server at {url} is not a schema registry")
                 }
             };
             let fix = registry_fix(&error);
-            // The converter keeps to itself why nobody could be reached.
+            // The converter does not say why the registry could not be reached; the client's own request does.
             let error = match (error, client.mode()) {
-                (RegistryError::Unavailable(_), Err(told)) => told,
+                (RegistryError::Unavailable(_), Err(cause)) => cause,
                 (error, _) => error,
             };
-            let place = config.sources.of("schema_registry.url");
-            return Err(anyhow::Error::new(error).context(format!("{place}: {why}: {fix}")));
+            let source = config.sources.of("schema_registry.url");
+            return Err(anyhow::Error::new(error).context(format!("{source}: {why}: {fix}")));
         }
     }
-    let patient =
-        RetryingRegistry::new(Arc::new(cached), written.unknown_id_wait, Arc::clone(clock));
-    Ok(Arc::new(patient))
+    let retrying =
+        RetryingRegistry::new(Arc::new(caching), settings.unknown_id_wait, Arc::clone(clock));
+    Ok(Arc::new(retrying))
 }
 
-/// How the configuration's broker is reached.
+/// The client settings for the configured broker.
 #[must_use]
 pub fn kafka_config(config: &Config) -> KafkaConfig {
-    let written = &config.raw.broker;
-    let properties = written.properties.iter();
+    let settings = &config.broker;
+    let properties = settings.properties.iter();
     KafkaConfig {
-        bootstrap_servers: written.bootstrap_servers.clone(),
+        bootstrap_servers: settings.bootstrap_servers.clone(),
         client_id: format!("foretell-{}", config.instance()),
-        session_timeout: written.session_timeout,
-        transaction_timeout: written.transaction_timeout,
-        token_file: written.token_file.clone(),
+        session_timeout: settings.session_timeout,
+        transaction_timeout: settings.transaction_timeout,
+        token_file: settings.token_file.clone(),
         properties: properties
             .map(|(name, value)| (name.clone(), value.reveal().to_owned()))
             .collect(),
@@ -282,7 +258,7 @@ pub fn kafka_config(config: &Config) -> KafkaConfig {
     }
 }
 
-/// What to do about a registry that does not do as we ask.
+/// The advice for an error of the registry.
 pub(super) fn registry_fix(error: &RegistryError) -> &'static str {
     match error {
         RegistryError::Unavailable(_) => {
@@ -297,26 +273,26 @@ pub(super) fn registry_fix(error: &RegistryError) -> &'static str {
     }
 }
 
-/// The configuration's registry; nobody is asked yet.
+/// Creates a client of the configured registry, without a request to it.
 ///
 /// # Errors
-/// If the settings can't be right.
+/// If the settings are invalid.
 pub fn registry_client(config: &Config) -> anyhow::Result<RegistryClient> {
-    let written = &config.raw.schema_registry;
-    let credentials = match (&written.username, &written.bearer_token) {
+    let settings = &config.schema_registry;
+    let credentials = match (&settings.username, &settings.bearer_token) {
         (Some(user), _) => Credentials::Basic {
             user: user.clone(),
-            password: written.password.as_ref().map_or("", Secret::reveal).to_owned(),
+            password: settings.password.as_ref().map_or("", Secret::reveal).to_owned(),
         },
         (None, Some(token)) => Credentials::Bearer(token.reveal().to_owned()),
         (None, None) => Credentials::None,
     };
     let tls = RegistryTls {
-        ca_file: written.ca_file.clone(),
-        identity: written.certificate_file.clone().zip(written.key_file.clone()),
+        ca_file: settings.ca_file.clone(),
+        identity: settings.certificate_file.clone().zip(settings.key_file.clone()),
     };
-    let url = written.url.clone();
-    RegistryClient::new(&RegistryClientConfig { url, credentials, tls, timeout: written.timeout })
+    let url = settings.url.clone();
+    RegistryClient::new(&RegistryClientConfig { url, credentials, tls, timeout: settings.timeout })
         .with_context(|| {
             format!("{}, or its certificates", config.sources.named("schema_registry.url"))
         })

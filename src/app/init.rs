@@ -1,6 +1,5 @@
-//! From a configuration to a running start: topics, schemas, the initial data as the head of the
-//! training log, and a first model, tuned. Each step is skipped where it is done already, so that an
-//! interrupted `init` goes on where it was.
+//! `foretell init`: creates the topics, registers the schemas, writes the initial data to the training log, and tunes and
+//! trains the first model. Steps that are done are skipped, so an interrupted `init` can be run again.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -13,9 +12,7 @@ use crate::{
     },
     config::Config,
     events::{model::Model, trial::Trial as TrialRecord},
-    processors::{
-        convert, model_table::CHAMPION, retrain_trigger::records_of, training_log::THRESHOLD,
-    },
+    processors::{convert, model_table::CHAMPION, retrain_trigger::records_of},
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
@@ -29,29 +26,29 @@ use foretell_streams::{
     time::{Clock, EventTime},
 };
 
-/// What `init` reports while it works, and shows as progress bars.
+/// Receives the progress of `init`.
 pub trait InitObserver {
-    /// A step is done, in one line.
+    /// A step is complete; `line` describes its result.
     fn step(&mut self, line: &str);
-    /// A trial is done, of so many.
+    /// A trial is complete. `of` is the number of trials.
     fn trial(&mut self, trial: &Trial, of: u32);
 }
 
-/// How the first model came out.
+/// The result of the training of the first model.
 #[derive(Clone, Debug)]
 pub struct FirstModel {
-    /// Its version.
+    /// The model version.
     pub version: String,
-    /// On the data that `send` plays, if the configuration names one: the model has never seen it.
+    /// The evaluation on `[data.play]`, which is not in the training set; none if it is not configured.
     pub evaluation: Option<Evaluation>,
-    /// Trials made for it, pruned ones included.
+    /// The number of trials, pruned ones included.
     pub trials: usize,
 }
 
-/// Makes what is missing. `force` trains a first model again even where one serves.
+/// Runs every step that is not done. With `force`, a first model is trained although one serves.
 ///
 /// # Errors
-/// In one line that says what to do.
+/// The message says what to do.
 pub fn init(
     config: &Config,
     cluster: &Cluster,
@@ -60,12 +57,12 @@ pub fn init(
     force: bool,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<Option<FirstModel>> {
-    let goes_on = !force && champion(config, cluster)?;
-    // All that can be wrong with the data is found before anything is written: what is in the log stays there.
+    let has_model = !force && has_champion(config, cluster)?;
+    // The data are checked before anything is written, because records in the log cannot be removed.
     let prepared = match Prepared::from(config) {
         Ok(prepared) => Some(prepared),
-        // A second run need not have the data any more.
-        Err(error) if goes_on => {
+        // A second run does not need the data.
+        Err(error) if has_model => {
             observer.step(&format!("warning: the initial data were not compared: {error:#}"));
             None
         }
@@ -79,17 +76,17 @@ pub fn init(
     if let Some(prepared) = &prepared {
         observer.step(&prepared.write(config, cluster, clock, force)?);
     }
-    let Some(Prepared { examples, unseen, .. }) = prepared.filter(|_| !goes_on) else {
-        observer.step("a model serves already (make a new first one with --force)");
+    let Some(Prepared { examples, unseen, .. }) = prepared.filter(|_| !has_model) else {
+        observer.step("a model serves already (train a new first one with --force)");
         return Ok(None);
     };
     let tuned = tune_first(config, cluster, clock, shutdown, &examples, observer)?;
     let recipe = Recipe {
         spec: config.pipeline.clone(),
-        classes: config.raw.outcomes.labels.clone(),
-        threshold: THRESHOLD,
+        classes: config.classes.clone(),
+        threshold: config.learning.threshold,
         params: tuned.params,
-        seed: Seed(config.raw.learning.seed),
+        seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
     };
     let bundle = train(&examples, &recipe, &mut |_, _| proceed(shutdown))?;
@@ -97,9 +94,9 @@ pub fn init(
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,
     };
-    if !force && champion(config, cluster)? {
+    if !force && has_champion(config, cluster)? {
         observer.step(
-            "a model serves by now, for another `init` was quicker: this one is not published",
+            "another `init` has published a model in the meantime: this one is not published",
         );
         return Ok(None);
     }
@@ -113,7 +110,7 @@ fn create_topics(
     cluster: &Cluster,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<()> {
-    let specs = config.topics.specs(config.raw.topics.partitions);
+    let specs = config.topics.specs(config.partitions);
     let created = cluster.broker.create_topics(&specs)?;
     observer.step(&format!("{} topics, {} of them new", specs.len(), created.len()));
     Ok(())
@@ -134,8 +131,8 @@ fn register_schemas(
     Ok(())
 }
 
-/// Whether a model serves. On a new cluster there is neither a topic nor a schema yet.
-fn champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
+/// Whether a model serves. A new cluster has neither the topic nor the schema.
+fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
     let topic = &config.topics.models;
     if cluster.broker.partitions(topic)?.is_none() {
         return Ok(false);
@@ -154,7 +151,8 @@ fn champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
     }
 }
 
-/// Every trial goes to the `trials` topic as it ends, and those of an earlier `init` are built upon.
+/// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of an earlier `init` warm-start
+/// the study.
 fn tune_first(
     config: &Config,
     cluster: &Cluster,
@@ -173,15 +171,14 @@ fn tune_first(
         }
         ControlFlow::Continue(())
     })?;
-    let raw = &config.raw.tuning;
-    let settings = raw.settings();
+    let (settings, time) = (&config.tuning.study, config.tuning.time);
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
     let started = clock.elapsed();
     let is_over =
-        || clock.elapsed().saturating_sub(started) > raw.time || shutdown.signal().is_stopped();
+        || clock.elapsed().saturating_sub(started) > time || shutdown.signal().is_stopped();
     let mut on_trial = |trial: &Trial| {
-        observer.trial(trial, raw.trials);
+        observer.trial(trial, settings.trials);
         let record = convert::record_of(&study, trial, clock.now());
         let key = format!("{study}/{}", trial.number);
         let now = EventTime(clock.now().0);
@@ -191,16 +188,15 @@ fn tune_first(
         }
         if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let classes = config.raw.outcomes.labels.len();
-    let data = TrainingData { examples, spec: &config.pipeline, classes };
-    let seed = Seed(config.raw.learning.seed);
+    let data = TrainingData { examples, spec: &config.pipeline, classes: config.classes.len() };
+    let seed = Seed(config.learning.seed);
     let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
-    let tuned = tune(data, &settings, seed, &earlier, watch)?;
+    let tuned = tune(data, settings, seed, &earlier, watch)?;
     publisher.flush()?;
     match failed {
         Some(error) => Err(error),
         None if shutdown.signal().is_stopped() => {
-            anyhow::bail!("stopped before the first model was made")
+            anyhow::bail!("stopped before the first model was trained")
         }
         None => Ok(tuned),
     }
@@ -244,7 +240,7 @@ fn publish_first(
     for model in records_of(bundle, "init", now)? {
         let key = model.alias.clone().unwrap_or_else(|| model.version.clone());
         write(publisher.as_mut(), topic, codec.as_ref(), &key, &model, EventTime(now.0))?;
-        // The alias must not be there before what it points to.
+        // The bundle must be written before the alias that points to it.
         publisher.flush()?;
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The user's table on its way into the training log: what can be wrong with it is found first; then it is written, once,
-//! however often and by however many at a time.
+//! Writes the initial data to the training log: checks the whole table first, then appends the rows that the log lacks.
+//! Each row counts once, even if `init` runs repeatedly or on several machines at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
         returning,
         table::{self, Row, Table},
     },
-    config::{Config, RawTable},
+    config::{Config, TableSettings},
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::Answer,
@@ -31,22 +31,22 @@ use foretell_streams::{
     time::{Clock, EventTime},
 };
 
-/// The initial data, with nothing wrong with them.
+/// The checked initial data.
 pub(super) struct Prepared {
     table: Table,
-    /// What the first model learns from.
+    /// The training set of the first model.
     pub(super) examples: Vec<Example>,
-    /// What `send` plays, if the configuration names it.
+    /// The examples of `[data.play]`, which the first model is evaluated on.
     pub(super) unseen: Option<Vec<Example>>,
-    /// What may be meant, or not.
+    /// Problems that do not prevent training.
     pub(super) warnings: Vec<String>,
 }
 
-/// A later time is rather one in another unit.
+/// An event time after this is probably in another unit.
 const YEAR_2200: EventTime = EventTime(7_258_118_400_000);
 
-/// What the metadata of a table's rows tell of the events to come.
-fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
+/// Warnings about the respondents and the event times of a table, which `send` and `demo` replay as events.
+fn warnings_of(config: &Config, table: &TableSettings, rows: &[Row]) -> Vec<String> {
     let path = table.path.display();
     let times = || rows.iter().filter_map(|row| row.event_time);
     let mut warnings = Vec::new();
@@ -60,13 +60,13 @@ fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
         };
         warnings.push(format!(
             "{path}: column {:?}: {} of {} event times are not between the years 2000 and 2200, such as {}{hint}",
-            config.raw.events.event_time,
+            config.events.event_time,
             times().filter(is_odd).count(),
             times().count(),
             first.0,
         ));
     }
-    // A row that repeats an event is no visit.
+    // Rows with the same event identity are one visit.
     let visits = rows.iter().filter(|row| !row.respondent_id.is_empty()).filter_map(|row| {
         Some((row.respondent_id.as_str(), row.event_time?, row.event_id.as_str()))
     });
@@ -78,19 +78,19 @@ fn warnings_of(config: &Config, table: &RawTable, rows: &[Row]) -> Vec<String> {
     warnings
 }
 
-/// What the training log has of initial examples; of each, whether it is the table's row of its number.
-type Found = InitialData<bool>;
+/// The initial examples in the training log; each is true if it equals the table's row with its number.
+type LoggedRows = InitialData<bool>;
 
 impl Prepared {
     /// Reads the tables of the configuration.
     ///
     /// # Errors
-    /// If nothing can be learned from them; it names the file, and the line if it is of one.
+    /// If no model can be trained from them. The message names the file, and the line where one is at fault.
     pub(super) fn from(config: &Config) -> anyhow::Result<Self> {
-        let written = config.raw.data.initial.as_ref().context(
+        let written = config.data.initial.as_ref().context(
             "there is no initial data: name a table of past answers and outcomes in [data.initial]",
         )?;
-        let labels = &config.raw.outcomes.labels;
+        let labels = &config.classes;
         let table = table::of_configuration(config, "data.initial", written, labels)?;
         let examples = examples_of(config, &table.rows)?;
         let path = written.path.display();
@@ -102,7 +102,7 @@ impl Prepared {
             "{path}: {} rows, all of them {there:?}: a model needs at least two labels that have examples",
             table.rows.len(),
         );
-        let folds = usize::try_from(config.raw.tuning.folds)?;
+        let folds = usize::try_from(config.tuning.study.folds)?;
         check_folds(&examples, labels.len(), folds).with_context(|| {
             let counts = labels.iter().map(|label| {
                 let rows = table.rows.iter().filter(|row| row.label == *label).count();
@@ -124,7 +124,7 @@ impl Prepared {
             ));
         }
         warnings.extend(warnings_of(config, written, &table.rows));
-        let unseen = match &config.raw.data.play {
+        let unseen = match &config.data.play {
             Some(play) => {
                 let played = table::of_configuration(config, "data.play", play, labels)?;
                 if play.path != written.path {
@@ -137,11 +137,11 @@ impl Prepared {
         Ok(Self { table, examples, unseen, warnings })
     }
 
-    /// Writes what is not in the training log yet, and says what that was. Another table is written only if it is to
-    /// `replace` what is there.
+    /// Appends the rows that the training log lacks, and returns a message with their number. The rows of another table
+    /// are replaced only if `replace` is set.
     ///
     /// # Errors
-    /// If the log has initial examples of another table; it says what to do.
+    /// If the log has the initial examples of another table. The message says what to do.
     pub(super) fn write(
         &self,
         config: &Config,
@@ -149,26 +149,26 @@ impl Prepared {
         clock: &Arc<dyn Clock>,
         replace: bool,
     ) -> anyhow::Result<String> {
-        let found = self.find(config, cluster)?;
+        let logged = self.logged(config, cluster)?;
         let rows = self.table.rows.len();
         let none = BTreeMap::new();
-        let (generation, there) = match found.newest() {
+        let (generation, present) = match logged.newest() {
             None => (1, &none),
-            Some((newest, there)) if newest.generation == 0 => {
-                let is_ours = there.values().all(|is_same| *is_same);
-                if is_ours && there.len() == rows {
+            Some((newest, present)) if newest.generation == 0 => {
+                let is_this_table = present.values().all(|is_same| *is_same);
+                if is_this_table && present.len() == rows {
                     return Ok(format!(
                         "{rows} initial examples in the training log, 0 of them new"
                     ));
                 }
-                anyhow::ensure!(is_ours || replace, "{}", another(config));
+                anyhow::ensure!(is_this_table || replace, "{}", other_table(config));
                 (1, &none)
             }
-            Some((newest, there)) if newest.table == self.table.digest => {
-                (newest.generation, there)
+            Some((newest, present)) if newest.table == self.table.digest => {
+                (newest.generation, present)
             }
             Some((newest, _)) => {
-                anyhow::ensure!(replace, "{}", another(config));
+                anyhow::ensure!(replace, "{}", other_table(config));
                 (newest.generation + 1, &none)
             }
         };
@@ -183,7 +183,7 @@ impl Prepared {
         let now = EventTime(clock.now().0);
         let mut written = 0;
         for (number, row) in (0_u64..).zip(&self.table.rows) {
-            if there.contains_key(&number) {
+            if present.contains_key(&number) {
                 continue;
             }
             let example = example(config, manifest.example_id(number), row, now);
@@ -200,14 +200,14 @@ impl Prepared {
             written += 1;
         }
         publisher.flush()?;
-        let instead = if generation > 1 && written > 0 { ", instead of those before" } else { "" };
-        Ok(format!("{rows} initial examples in the training log, {written} of them new{instead}"))
+        let replaced = if generation > 1 && written > 0 { ", instead of those before" } else { "" };
+        Ok(format!("{rows} initial examples in the training log, {written} of them new{replaced}"))
     }
 
-    fn find(&self, config: &Config, cluster: &Cluster) -> anyhow::Result<Found> {
+    fn logged(&self, config: &Config, cluster: &Cluster) -> anyhow::Result<LoggedRows> {
         let questions = &config.gather.questions;
         let columns: Vec<Column> = questions.iter().map(convert::column_of).collect();
-        let mut found = Found::default();
+        let mut logged = LoggedRows::default();
         cluster.read_records(
             &config.topics.labelled_examples,
             |record, example: LabelledExample| {
@@ -215,25 +215,26 @@ impl Prepared {
                     let row = example.example_id.rsplit('-').next().map(str::parse::<usize>);
                     let row = row.and_then(|number| self.table.rows.get(number.ok()?));
                     let is_same = row.is_some_and(|row| {
-                        let ours = convert::features_of(questions, &row.answers);
-                        let ours = convert::values_of(&ours, &columns);
-                        let theirs = convert::values_of(&example.features, &columns);
+                        let features = convert::features_of(questions, &row.answers);
+                        let written = convert::values_of(&example.features, &columns);
+                        let mut pairs =
+                            convert::values_of(&features, &columns).into_iter().zip(written);
                         row.label == example.label
-                            && ours.iter().zip(&theirs).all(|(ours, theirs)| is_alike(ours, theirs))
+                            && pairs.all(|(value, written)| is_same_value(&value, &written))
                     });
-                    found.take(record, &example, is_same);
+                    logged.take(record, &example, is_same);
                 }
                 ControlFlow::Continue(())
             },
         )?;
-        Ok(found)
+        Ok(logged)
     }
 }
 
-fn another(config: &Config) -> String {
+fn other_table(config: &Config) -> String {
     format!(
-        "the initial examples in {} are of another table than [data.initial] names: trainings would go on learning from \
-         those. Name that table, or replace them and make another first model with `foretell init --force`",
+        "the initial examples in {} are of another table than [data.initial] names: trainings would continue to learn from \
+         them. Name that table, or replace them and make another first model with `foretell init --force`",
         config.topics.labelled_examples
     )
 }
@@ -252,14 +253,14 @@ fn example(config: &Config, example_id: String, row: &Row, now: EventTime) -> La
     }
 }
 
-/// Whether an earlier release may have written one where this one writes the other: it kept numbers for `float` as they
-/// stood in the table, and a `long` that is a category as a number.
-fn is_alike(ours: &Value, theirs: &Value) -> bool {
+/// Whether a `written` value, maybe by an earlier release, is this `value` of the table. Earlier releases did not round the
+/// numbers of `float` fields to 32 bits, and wrote a `long` that is a category as a number.
+fn is_same_value(value: &Value, written: &Value) -> bool {
     let same = |one: f64, other: f64| (one as f32).to_bits() == (other as f32).to_bits();
-    match (ours, theirs) {
+    match (value, written) {
         (Value::Missing, Value::Missing) => true,
-        (Value::Number(ours), Value::Number(theirs)) => same(*ours, *theirs),
-        (Value::Text(ours), Value::Text(theirs)) => ours == theirs,
+        (Value::Number(value), Value::Number(written)) => same(*value, *written),
+        (Value::Text(value), Value::Text(written)) => value == written,
         (Value::Text(text), Value::Number(number)) | (Value::Number(number), Value::Text(text)) => {
             text.parse().is_ok_and(|parsed| same(parsed, *number))
         }
@@ -269,16 +270,17 @@ fn is_alike(ours: &Value, theirs: &Value) -> bool {
 
 fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
     let columns = config.pipeline.columns();
-    let classes = &config.raw.outcomes.labels;
-    let places = columns.iter().map(|column| convert::place_of(column, &config.gather.questions));
-    let places: Vec<Option<usize>> = places.collect();
+    let classes = &config.classes;
+    let indices =
+        columns.iter().map(|column| convert::position_of(column, &config.gather.questions));
+    let indices: Vec<Option<usize>> = indices.collect();
     let answer =
-        |row: &Row, place: &Option<usize>| -> Option<Answer> { row.answers[(*place)?].clone() };
+        |row: &Row, index: &Option<usize>| -> Option<Answer> { row.answers[(*index)?].clone() };
     rows.iter()
         .map(|row| {
             let label = convert::label_of(&row.label, classes);
             let label = label.with_context(|| format!("label {:?} is unknown", row.label))?;
-            let values = places.iter().map(|place| convert::value_of(answer(row, place).as_ref()));
+            let values = indices.iter().map(|index| convert::value_of(answer(row, index).as_ref()));
             Ok(Example { values: values.collect(), label })
         })
         .collect()
@@ -291,6 +293,7 @@ mod tests {
     use super::*;
     use crate::{
         app::{init, init::InitObserver, shutdown::Shutdown, telemetry},
+        events::model::Model,
         processors::{
             metrics::ApplicationMetrics,
             model_table::Serving,
@@ -307,8 +310,8 @@ mod tests {
         time::SystemClock,
     };
 
-    /// A folder with a schema, a table of 400 rows and a configuration of them.
-    struct Place {
+    /// A folder with an event schema, a table of 400 rows and a configuration.
+    struct Project {
         folder: tempfile::TempDir,
         clock: Arc<dyn Clock>,
     }
@@ -341,7 +344,7 @@ mod tests {
         label = "out"
     "#;
 
-    impl Place {
+    impl Project {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let avsc = r#"{"type":"record","name":"R","fields":[
@@ -350,9 +353,9 @@ mod tests {
                 {"name":"job","type":["null","string"],"default":null}]}"#;
             fs::write(folder.path().join("event.avsc"), avsc).unwrap();
             fs::write(folder.path().join("foretell.toml"), TOML).unwrap();
-            let place = Self { folder, clock: Arc::new(SystemClock::new()) };
-            place.table(|age| i32::from(age >= 20));
-            place
+            let project = Self { folder, clock: Arc::new(SystemClock::new()) };
+            project.table(|age| i32::from(age >= 20));
+            project
         }
 
         fn table(&self, label: impl Fn(i32) -> i32) {
@@ -367,8 +370,17 @@ mod tests {
         }
 
         fn init(&self, cluster: &Cluster, force: bool) -> anyhow::Result<Vec<String>> {
+            self.init_with(cluster, force, &[])
+        }
+
+        fn init_with(
+            &self,
+            cluster: &Cluster,
+            force: bool,
+            sets: &[&str],
+        ) -> anyhow::Result<Vec<String>> {
             let mut steps = Steps::default();
-            let (config, shutdown) = (self.config(&[]), Shutdown::default());
+            let (config, shutdown) = (self.config(sets), Shutdown::default());
             init::init(&config, cluster, &self.clock, &shutdown, force, &mut steps)?;
             Ok(steps.0)
         }
@@ -384,17 +396,18 @@ mod tests {
                 },
                 codec: cluster.codec(&config.topics.labelled_examples).unwrap(),
                 spec: config.pipeline.clone(),
-                classes: config.raw.outcomes.labels.clone(),
-                stream_examples_max: config.raw.learning.stream_examples_max,
-                initial: config.raw.learning.initial,
+                classes: config.classes.clone(),
+                stream_examples_max: config.learning.stream_examples_max,
+                initial: config.learning.initial,
                 metrics: ApplicationMetrics::register(&registry).unwrap(),
                 serving: Serving::default(),
                 seed: Seed(1),
+                threshold: config.learning.threshold,
                 read: ReadLog::default(),
             }
         }
 
-        /// What a retraining makes of all that is in the log.
+        /// Trains a model on every record of the log.
         fn train(&self, cluster: &Cluster, sets: &[&str]) -> Result<ModelBundle, TrainingFailure> {
             let records = self.records(cluster);
             let through = records.last().map_or(0, |record| record.offset.next().0);
@@ -420,7 +433,7 @@ mod tests {
             publisher.flush().unwrap();
         }
 
-        /// An example from the stream.
+        /// The record of a labelled example from the stream.
         fn labelled(&self, cluster: &Cluster, number: usize, age: i32, label: i32) -> OutputRecord {
             let config = self.config(&[]);
             let row = Row {
@@ -448,185 +461,185 @@ mod tests {
         OutputRecord { topic, partition: None, timestamp: EventTime(0), key, value, headers }
     }
 
-    /// How probable the second label is at an age.
+    /// The probability of the second label at an age.
     fn second_at(bundle: &ModelBundle, age: f64) -> f64 {
         let values = [Value::Number(age), Value::Missing];
         Scorer::new(bundle).unwrap().score(&values, &mut Scratch::default()).as_slice()[1]
     }
 
     #[test]
-    fn what_can_not_be_learned_from_is_refused_before_anything_is_written() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        let refuse = |words: &[&str]| {
-            let message = format!("{:#}", place.init(&cluster, false).expect_err("refused"));
+    fn an_unusable_table_is_rejected_before_anything_is_written() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        let check_rejected = |words: &[&str]| {
+            let message = format!("{:#}", project.init(&cluster, false).expect_err("rejected"));
             for word in words {
-                assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+                assert!(message.contains(word), "{word:?} is not in {message:?}");
             }
-            let topic = &place.config(&[]).topics.labelled_examples;
+            let topic = &project.config(&[]).topics.labelled_examples;
             assert_eq!(cluster.broker.partitions(topic).unwrap(), None, "{topic}");
         };
-        place.table(|_| 0);
-        refuse(&["initial.csv", "400 rows", "at least two"]);
-        place.table(|age| if age == 30 { 2 } else { age % 2 });
-        refuse(&["initial.csv", "line 32", "\"2\"", "0, 1"]);
-        fs::remove_file(place.folder.path().join("initial.csv")).unwrap();
-        refuse(&["initial.csv"]);
+        project.table(|_| 0);
+        check_rejected(&["initial.csv", "400 rows", "at least two"]);
+        project.table(|age| if age == 30 { 2 } else { age % 2 });
+        check_rejected(&["initial.csv", "line 32", "\"2\"", "0, 1"]);
+        fs::remove_file(project.folder.path().join("initial.csv")).unwrap();
+        check_rejected(&["initial.csv"]);
     }
 
     #[test]
-    fn another_table_is_refused_or_replaces_the_one_before() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        place.table(|age| i32::from(age < 20));
-        place.init(&cluster, false).unwrap();
-        assert!(second_at(&place.train(&cluster, &[]).unwrap(), 35.0) < 0.5);
-        // The labels are put right.
-        place.table(|age| i32::from(age >= 20));
-        let message = place.init(&cluster, false).unwrap_err().to_string();
+    fn another_table_is_rejected_or_with_force_replaces_the_first() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.table(|age| i32::from(age < 20));
+        project.init(&cluster, false).unwrap();
+        assert!(second_at(&project.train(&cluster, &[]).unwrap(), 35.0) < 0.5);
+        // The same rows with other labels.
+        project.table(|age| i32::from(age >= 20));
+        let message = project.init(&cluster, false).unwrap_err().to_string();
         assert!(message.contains("another table") && message.contains("--force"), "{message}");
-        let steps = place.init(&cluster, true).unwrap();
+        let steps = project.init(&cluster, true).unwrap();
         assert!(steps.iter().any(|step| step.contains("400 of them new, instead")), "{steps:?}");
-        let bundle = place.train(&cluster, &[]).unwrap();
+        let bundle = project.train(&cluster, &[]).unwrap();
         assert_eq!(bundle.lineage.origin.initial_examples, 400);
         assert!(second_at(&bundle, 35.0) > 0.5 && second_at(&bundle, 5.0) < 0.5);
-        let steps = place.init(&cluster, false).unwrap();
+        let steps = project.init(&cluster, false).unwrap();
         assert!(steps.iter().any(|step| step.contains("0 of them new")), "{steps:?}");
-        // Back again: what is newest counts, though it was there before.
-        place.table(|age| i32::from(age < 20));
-        place.init(&cluster, true).unwrap();
-        assert!(second_at(&place.train(&cluster, &[]).unwrap(), 35.0) < 0.5);
+        // The first table again: the newest generation counts.
+        project.table(|age| i32::from(age < 20));
+        project.init(&cluster, true).unwrap();
+        assert!(second_at(&project.train(&cluster, &[]).unwrap(), 35.0) < 0.5);
     }
 
     #[test]
-    fn warnings_name_what_is_not_learned() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        let steps = place.init(&cluster, false).unwrap();
+    fn warnings_name_columns_and_labels_without_examples() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        let steps = project.init(&cluster, false).unwrap();
         assert!(
             steps.iter().any(|step| step.contains("warning") && step.contains("job")),
             "{steps:?}"
         );
-        let config = place.config(&["outcomes.labels=[0, 1, 2]"]);
+        let config = project.config(&["outcomes.labels=[0, 1, 2]"]);
         let warnings = Prepared::from(&config).unwrap().warnings;
         assert!(warnings.iter().any(|line| line.contains("\"2\"")), "{warnings:?}");
     }
 
     #[test]
-    fn three_at_once_write_once() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
+    fn three_concurrent_inits_count_each_row_once() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
         std::thread::scope(|scope| {
-            let threads = [0; 3].map(|_| scope.spawn(|| place.init(&cluster, false)));
+            let threads = [0; 3].map(|_| scope.spawn(|| project.init(&cluster, false)));
             for thread in threads {
                 thread.join().unwrap().unwrap();
             }
         });
-        let bundle = place.train(&cluster, &[]).unwrap();
+        let bundle = project.train(&cluster, &[]).unwrap();
         assert_eq!(bundle.lineage.origin.initial_examples, 400);
         let alone = Cluster::embedded(&crate::app::clock());
-        place.init(&alone, false).unwrap();
+        project.init(&alone, false).unwrap();
         let trained = |cluster: &Cluster| {
-            let bundle = place.train(cluster, &[]).unwrap();
+            let bundle = project.train(cluster, &[]).unwrap();
             (bundle.booster.clone(), bundle.pipeline)
         };
         assert_eq!(trained(&cluster), trained(&alone), "the same examples in the same order");
     }
 
     #[test]
-    fn a_log_without_its_head_trains_nothing_until_init_has_mended_it() {
-        let (place, whole) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        place.init(&whole, false).unwrap();
-        // The same cluster, but for the first records of the training log.
+    fn no_model_is_trained_on_a_log_without_its_first_records_until_init_has_restored_them() {
+        let (project, whole) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.init(&whole, false).unwrap();
+        // The same cluster without the first 25 records of the training log.
         let cluster = Cluster {
             registry: Arc::clone(&whole.registry),
             ..Cluster::embedded(&crate::app::clock())
         };
-        let config = place.config(&[]);
+        let config = project.config(&[]);
         cluster.broker.create_topics(&config.topics.specs(1)).unwrap();
-        let kept = place.records(&whole).into_iter().skip(25);
+        let kept = project.records(&whole).into_iter().skip(25);
         let topic = &config.topics.labelled_examples;
-        place.publish(&cluster, kept.map(|r| record(topic.clone(), r.key, r.value, r.headers)));
-        place.publish(&cluster, [place.labelled(&cluster, 0, 30, 1)]);
-        let refused = place.train(&cluster, &[]).unwrap_err();
-        let TrainingFailure::Incomplete(why) = &refused else { panic!("{refused}") };
+        project.publish(&cluster, kept.map(|r| record(topic.clone(), r.key, r.value, r.headers)));
+        project.publish(&cluster, [project.labelled(&cluster, 0, 30, 1)]);
+        let error = project.train(&cluster, &[]).unwrap_err();
+        let TrainingFailure::Incomplete(why) = &error else { panic!("{error}") };
         assert!(why.contains("375 of the 400") && why.contains("foretell init"), "{why}");
-        let config = place.config(&["topics.partitions=1"]);
+        let config = project.config(&["topics.partitions=1"]);
         let prepared = Prepared::from(&config).unwrap();
-        let line = prepared.write(&config, &cluster, &place.clock, false).unwrap();
+        let line = prepared.write(&config, &cluster, &project.clock, false).unwrap();
         assert!(line.contains("25 of them new"), "{line}");
-        let origin = place.train(&cluster, &[]).unwrap().lineage.origin;
+        let origin = project.train(&cluster, &[]).unwrap().lineage.origin;
         assert_eq!((origin.initial_examples, origin.stream_examples), (400, 1));
     }
 
     #[test]
-    fn garbage_on_our_topics_is_passed_over() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        place.init(&cluster, false).unwrap();
-        let topics = place.config(&[]).topics;
+    fn records_that_cannot_be_decoded_are_skipped() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.init(&cluster, false).unwrap();
+        let topics = project.config(&[]).topics;
         for topic in [&topics.models, &topics.trials, &topics.labelled_examples] {
-            let garbage = Some(b"no record of ours".to_vec());
-            place.publish(
+            let garbage = Some(b"not Avro".to_vec());
+            project.publish(
                 &cluster,
                 [record(topic.clone(), Some(b"x".to_vec()), garbage, Vec::new())],
             );
         }
-        assert!(place.init(&cluster, false).is_ok());
-        assert!(place.init(&cluster, true).is_ok());
+        assert!(project.init(&cluster, false).is_ok());
+        assert!(project.init(&cluster, true).is_ok());
         let mut models = 0;
-        let passed_over = cluster.read_values(&topics.models, |_: crate::events::model::Model| {
+        let skipped = cluster.read_values(&topics.models, |_: Model| {
             models += 1;
             ControlFlow::Continue(())
         });
-        assert_eq!((passed_over.unwrap(), models), (1, 4));
-        assert_eq!(place.train(&cluster, &[]).unwrap().lineage.origin.initial_examples, 400);
+        assert_eq!((skipped.unwrap(), models), (1, 4));
+        assert_eq!(project.train(&cluster, &[]).unwrap().lineage.origin.initial_examples, 400);
     }
 
     #[test]
-    fn what_an_earlier_release_has_written_counts_once() {
-        let (place, whole) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        place.init(&whole, false).unwrap();
+    fn rows_written_by_an_earlier_release_count_once() {
+        let (project, whole) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.init(&whole, false).unwrap();
         let cluster = Cluster {
             registry: Arc::clone(&whole.registry),
             ..Cluster::embedded(&crate::app::clock())
         };
-        let config = place.config(&[]);
-        cluster.broker.create_topics(&config.topics.specs(config.raw.topics.partitions)).unwrap();
+        let config = project.config(&[]);
+        cluster.broker.create_topics(&config.topics.specs(config.partitions)).unwrap();
         let topic = &config.topics.labelled_examples;
         let codec = cluster.codec::<LabelledExample>(topic).unwrap();
-        // Two at once, as they were: no header, and numbers for names.
+        // Two concurrent runs of an earlier release: no manifest header, and ids with the row number alone.
         for _ in 0..2 {
-            let old = place.records(&whole).into_iter().zip(0..).map(|(found, number)| {
+            let old = project.records(&whole).into_iter().zip(0..).map(|(found, number)| {
                 let mut example = codec.decode(&found.value.unwrap()).unwrap();
                 example.example_id = format!("initial-{number}");
                 let mut bytes = Vec::new();
                 codec.encode(&example, &mut bytes).unwrap();
                 record(topic.clone(), None, Some(bytes), Vec::new())
             });
-            place.publish(&cluster, old);
+            project.publish(&cluster, old);
         }
-        assert_eq!(place.train(&cluster, &[]).unwrap().lineage.origin.initial_examples, 400);
-        let steps = place.init(&cluster, false).unwrap();
+        assert_eq!(project.train(&cluster, &[]).unwrap().lineage.origin.initial_examples, 400);
+        let steps = project.init(&cluster, false).unwrap();
         assert!(steps.iter().any(|step| step.contains("0 of them new")), "{steps:?}");
-        place.table(|age| i32::from(age < 20));
-        assert!(place.init(&cluster, false).is_err());
+        project.table(|age| i32::from(age < 20));
+        assert!(project.init(&cluster, false).is_err());
     }
 
-    /// One concept in the table, the opposite in the stream.
+    /// The stream has the opposite labels of the table.
     #[test]
-    fn initial_data_may_age() {
-        let (place, cluster) = (Place::new(), Cluster::embedded(&crate::app::clock()));
-        place.init(&cluster, false).unwrap();
+    fn stream_examples_replace_initial_data_that_age() {
+        let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.init(&cluster, false).unwrap();
         let drifted = (0..600).map(|number| {
             let age = i32::try_from(number % 40).unwrap();
-            place.labelled(&cluster, number, age, i32::from(age < 20))
+            project.labelled(&cluster, number, age, i32::from(age < 20))
         });
-        place.publish(&cluster, drifted);
-        let of_now = (0..40_u8).map(|age| Example {
+        project.publish(&cluster, drifted);
+        let current = (0..40_u8).map(|age| Example {
             values: vec![Value::Number(age.into()), Value::Missing],
             label: Label(u32::from(age < 20)),
         });
-        let of_now: Vec<Example> = of_now.collect();
+        let current: Vec<Example> = current.collect();
         let trained = |sets: &[&str]| {
-            let bundle = place.train(&cluster, sets).unwrap();
+            let bundle = project.train(&cluster, sets).unwrap();
             let Origin { initial_examples, stream_examples, .. } = bundle.lineage.origin;
-            let auc = evaluate(&Scorer::new(&bundle).unwrap(), &of_now).auc.unwrap();
+            let auc = evaluate(&Scorer::new(&bundle).unwrap(), &current).auc.unwrap();
             (initial_examples, stream_examples, auc)
         };
         let keep = trained(&["learning.stream_examples_max=300"]);
@@ -635,7 +648,33 @@ mod tests {
         assert_eq!((age.0, age.1), (0, 300));
         assert!(age.2 > 0.95 && keep.2 < 0.7, "{age:?} {keep:?}");
         let some = trained(&["learning.stream_examples_max=750", "learning.initial=\"age\""]);
-        assert_eq!((some.0, some.1), (150, 600), "the oldest goes first");
-        assert_eq!(place.log(&cluster, &[]).initial, InitialPolicy::Keep);
+        assert_eq!((some.0, some.1), (150, 600), "the oldest are replaced first");
+        assert_eq!(project.log(&cluster, &[]).initial, InitialPolicy::Keep);
+    }
+
+    #[test]
+    fn the_configured_threshold_decides_the_label() {
+        let age = [Value::Number(35.0), Value::Missing];
+        let check = |sets: &[&str], threshold: f64, label: u32| {
+            let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+            project.init_with(&cluster, false, sets).unwrap();
+            let mut bundles = vec![project.train(&cluster, sets).unwrap()];
+            let models = &project.config(sets).topics.models;
+            let read = cluster.read_values(models, |model: Model| {
+                bundles.extend(model.bundle.map(|bytes| ModelBundle::from_bytes(&bytes).unwrap()));
+                ControlFlow::Continue(())
+            });
+            assert_eq!((read.unwrap(), bundles.len()), (0, 2), "a first model and a retrained one");
+            for bundle in bundles {
+                assert_eq!(bundle.threshold.to_bits(), threshold.to_bits());
+                let scorer = Scorer::new(&bundle).unwrap();
+                let probabilities = scorer.score(&age, &mut Scratch::default());
+                let second = probabilities.as_slice()[1];
+                assert!(second > 0.5 && second < 0.99, "{second}");
+                assert_eq!(scorer.decide(&probabilities), Label(label), "{sets:?}");
+            }
+        };
+        check(&[], 0.5, 1);
+        check(&["learning.threshold=0.99"], 0.99, 0);
     }
 }

@@ -1,5 +1,5 @@
-//! That a value means the same wherever it comes from: *cell of a table → training log → model* is held against *event,
-//! in Avro and in JSON → prediction → model*, bit by bit, for arbitrary schemas and values.
+//! Tests that a value means the same for every input: compares *table cell → training log → model* with *event in Avro and in
+//! JSON → prediction → model*, bit by bit, for arbitrary schemas and values.
 
 #[cfg(test)]
 mod tests {
@@ -10,7 +10,7 @@ mod tests {
 
     use crate::{
         app::table,
-        config::RawTable,
+        config::TableSettings,
         events::{
             labelled_example::{ExampleOrigin, LabelledExample},
             questionnaire::{
@@ -29,7 +29,7 @@ mod tests {
     use foretell_ml::{Column, ColumnKind, PipelineSpec, Scaling, Value, features::civil};
     use foretell_streams::{codec::Codec, time::EventTime};
 
-    /// How many schemas are tried, each with up to [`ROWS_MAX`] rows of up to [`COLUMNS_MAX`] answers.
+    /// The number of schemas to test, each with up to [`ROWS_MAX`] rows of up to [`COLUMNS_MAX`] answers.
     const CASES: u32 = 1_000;
     const COLUMNS_MAX: usize = 8;
     const ROWS_MAX: usize = 4;
@@ -48,14 +48,14 @@ mod tests {
         Symbols,
         Date,
         TimeOfDay,
-        /// So many parts to a second.
+        /// The unit, in parts of a second.
         Timestamp(i64),
-        /// With so many digits after the point.
+        /// The number of digits after the point.
         Decimal(usize),
         Uuid,
     }
 
-    /// One answer in the three ways that it is written.
+    /// One answer in its three written forms.
     #[derive(Clone, Debug)]
     struct Written {
         cell: String,
@@ -126,7 +126,7 @@ mod tests {
         Written { cell: cell.to_string(), json, avro: Some(avro) }
     }
 
-    /// Text with white space around it, each time another.
+    /// Text with varying white space around it.
     fn text(word: &str, pads: (usize, usize, usize)) -> Written {
         let padded = |pad: usize| format!("{}{word}{}", " ".repeat(pad), "\t".repeat(pad / 2));
         let (cell, json, avro) = (padded(pads.0), padded(pads.1), padded(pads.2));
@@ -145,7 +145,7 @@ mod tests {
         format!("{hour:02}:{minute:02}:{second:02}.{rest:0digits$}")
     }
 
-    /// As ISO 8601 or as a number, in a table and in JSON.
+    /// A moment as ISO 8601 or as a number, in a table and in JSON.
     fn moment(number: i64, iso: &str, ways: (bool, bool)) -> Written {
         let cell = if ways.0 { iso.to_owned() } else { number.to_string() };
         let json = if ways.1 { json!(iso) } else { json!(number) };
@@ -240,7 +240,7 @@ mod tests {
             }
             Kind::Decimal(scale) => prop_oneof![-99_999..99_999_i64, any::<i64>()]
                 .prop_map(move |unscaled| {
-                    // What JSON and tables can say, which write it as a 64-bit float.
+                    // Values that JSON and tables can have, which write a 64-bit float.
                     decimal(unscaled % 1_000_000_000_000_000, scale)
                 })
                 .boxed(),
@@ -268,7 +268,7 @@ mod tests {
         ]
     }
 
-    /// Not answered: a blank cell or a mark, a JSON null or nothing at all, an Avro null.
+    /// No answer: a blank cell or a configured text, a JSON null or no field, an Avro null.
     fn missing() -> impl Strategy<Value = Written> {
         (prop::sample::select(vec!["", "  ", "?", " ? "]), any::<bool>()).prop_map(
             |(cell, blank)| {
@@ -299,7 +299,7 @@ mod tests {
         events: QuestionnaireCodec,
         log: AvroCodec<LabelledExample>,
         columns: Vec<Column>,
-        table: RawTable,
+        table: TableSettings,
         _file: tempfile::NamedTempFile,
     }
 
@@ -369,11 +369,11 @@ mod tests {
 
         fn values(&self, answers: &[Option<Answer>]) -> Vec<Value> {
             let questions = self.schema.questions();
-            let places = self.columns.iter().map(|column| convert::place_of(column, questions));
-            places.map(|place| convert::value_of(answers[place.unwrap()].as_ref())).collect()
+            let indices = self.columns.iter().map(|column| convert::position_of(column, questions));
+            indices.map(|index| convert::value_of(answers[index.unwrap()].as_ref())).collect()
         }
 
-        /// Cell, labelled example, Avro, example.
+        /// The way through a table: cell, labelled example, Avro, example.
         fn learned(&self) -> Vec<Vec<Value>> {
             let rows =
                 table::read(&self.table, &self.schema).unwrap_or_else(|error| panic!("{error}"));
@@ -397,7 +397,7 @@ mod tests {
             learned.collect()
         }
 
-        /// Avro as another's producer writes it, event, observation.
+        /// The way through an Avro event of a producer: bytes, event, observation.
         fn scored(&self, questions: &[Question], row: usize) -> Vec<Value> {
             let mut bytes = Vec::new();
             framing::frame(1, &mut bytes);
@@ -416,7 +416,7 @@ mod tests {
             self.values(&self.events.decode(&bytes).unwrap().answers)
         }
 
-        /// JSON, event, Avro, event, and what is published with the prediction.
+        /// The way through JSON: event, Avro, event, and the features published with the prediction.
         fn posted(&self, questions: &[Question], row: usize) -> Vec<Value> {
             let mut event = json!({"who": "r", "at": 7});
             for (number, question) in questions.iter().enumerate() {
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    fn write_table(questions: &[Question]) -> (tempfile::NamedTempFile, RawTable) {
+    fn write_table(questions: &[Question]) -> (tempfile::NamedTempFile, TableSettings) {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = (0..questions.len()).map(|number| format!("q{number}"));
         writer.write_record(names.chain(["label".to_owned()])).unwrap();
@@ -442,7 +442,7 @@ mod tests {
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&writer.into_inner().unwrap()).unwrap();
-        let table = RawTable {
+        let table = TableSettings {
             path: file.path().to_owned(),
             columns: Vec::new(),
             skip: Vec::new(),
@@ -455,7 +455,7 @@ mod tests {
         (file, table)
     }
 
-    /// Numbers by their bits.
+    /// Compares numbers by their bits.
     fn bits(values: &[Value]) -> Vec<String> {
         let shown = values.iter().map(|value| match value {
             Value::Missing => "missing".to_owned(),

@@ -1,4 +1,4 @@
-//! The composition root: the only place where ports meet adapters; owns start and stop.
+//! The composition root: connects the ports of the layers below to their implementations, and starts and stops an instance.
 
 pub mod check_result;
 pub mod cluster;

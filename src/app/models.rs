@@ -1,13 +1,13 @@
-//! The `models` topic as an instance follows it: to its end before it starts, and on from there.
+//! Follows the `models` topic: reads it to its end before the instance starts, and continues from there.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     app::cluster::Cluster,
     config::Config,
-    events::model::Model,
+    events::{model::Model, topics::TOPICS},
     processors::{
-        metrics::{ApplicationMetrics, MODELS},
+        metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
     },
 };
@@ -21,12 +21,12 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// A partition has another leader by then, or nobody is there to lead it.
+/// The time for a partition to elect a leader, and for the registry to answer, before a start fails.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
-/// One look for what has been announced.
+/// The time that one read waits for records.
 const WAIT: Duration = Duration::from_millis(200);
 
-/// Where models come from, and where they go.
+/// The source of the models, and the scorers that serve them.
 pub(super) struct Models<'a> {
     pub(super) config: &'a Config,
     pub(super) cluster: &'a Cluster,
@@ -36,35 +36,35 @@ pub(super) struct Models<'a> {
     pub(super) metrics: ApplicationMetrics,
 }
 
-/// The topic, read so far.
-pub(super) struct Following {
+/// The reader of the topic.
+pub(super) struct ModelFollower {
     reader: Box<dyn Reader>,
     codec: Arc<dyn Codec<Model>>,
     metrics: ApplicationMetrics,
     table: ModelTable,
-    /// Read, and not to be decoded just now.
+    /// Records that were read, and wait for the registry to be decoded.
     waiting: Vec<InputRecord>,
 }
 
 impl Models<'_> {
-    /// Reads all that was announced.
+    /// Reads the topic to its end.
     ///
     /// # Errors
-    /// If no model serves then, or one of other classes than the configuration's.
-    pub(super) fn catch_up(self) -> anyhow::Result<Following> {
+    /// If no model serves then, or a model with other classes than the configured ones.
+    pub(super) fn catch_up(self) -> anyhow::Result<ModelFollower> {
         let topic = self.config.topics.models.clone();
         let source = TopicPartition { topic, partition: Partition(0) };
         let reader =
-            self.once_it_answers(|| self.cluster.broker.read(&source, ReadFrom::Beginning))?;
+            self.with_retries(|| self.cluster.broker.read(&source, ReadFrom::Beginning))?;
         let metrics = self.metrics.clone();
         let table = ModelTable::new(self.serving.clone(), metrics.clone());
         let codec = Arc::clone(&self.codec);
-        let mut following = Following { reader, codec, metrics, table, waiting: Vec::new() };
-        while self.once_it_answers(|| following.read())? == ReadTo::More {}
+        let mut follower = ModelFollower { reader, codec, metrics, table, waiting: Vec::new() };
+        while self.with_retries(|| follower.read())? == ReadTo::More {}
         let Some(scorer) = self.serving.scorer() else {
-            if let Some(why) = following.table.refused() {
+            if let Some(why) = follower.table.refused() {
                 anyhow::bail!(
-                    "no model serves: {why}. Start the release that made it, or make another first model with \
+                    "no model serves: {why}. Start the release that trained it, or train another first model with \
                      `foretell init --force`"
                 );
             }
@@ -73,26 +73,26 @@ impl Models<'_> {
                 source.topic
             );
         };
-        let labels = &self.config.raw.outcomes.labels;
+        let labels = &self.config.classes;
         anyhow::ensure!(
             scorer.classes() == labels.as_slice(),
-            "the model that serves tells apart {:?}, but [outcomes] labels says {labels:?}: \
-             set them to the model's, or make another first model with `foretell init --force`",
+            "the model that serves has the classes {:?}, but [outcomes] labels is {labels:?}: \
+             set it to the classes of the model, or train another first model with `foretell init --force`",
             scorer.classes()
         );
-        Ok(following)
+        Ok(follower)
     }
 
-    /// A start need not fail because a leader has just died.
-    fn once_it_answers<T>(
+    /// Repeats `request` while it fails with `Retry`, for at most [`LEADER_WITHIN`].
+    fn with_retries<T>(
         &self,
-        mut ask: impl FnMut() -> Result<T, BrokerError>,
+        mut request: impl FnMut() -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
         let deadline = self.clock.elapsed() + LEADER_WITHIN;
         loop {
-            match ask() {
+            match request() {
                 Err(BrokerError::Retry(reason)) if self.clock.elapsed() < deadline => {
-                    tracing::warn!(reason, "asking for the models again");
+                    tracing::warn!(reason, "cannot read the models; retrying");
                 }
                 answer => return answer,
             }
@@ -100,22 +100,22 @@ impl Models<'_> {
     }
 }
 
-impl Following {
-    /// Goes on until it is told to stop.
+impl ModelFollower {
+    /// Follows the topic until `stop`.
     ///
     /// # Errors
-    /// What it can't go on after.
+    /// The first error that a retry cannot recover from.
     pub(super) fn run(&mut self, stop: &StopSignal) -> Result<(), String> {
-        let mut told = None;
+        let mut logged = None;
         while !stop.is_stopped() {
             match self.read() {
-                Ok(_) => told = None,
+                Ok(_) => logged = None,
                 Err(BrokerError::Retry(reason)) => {
-                    // Told once, however often it is tried again.
-                    if told.as_ref() != Some(&reason) {
-                        tracing::warn!(reason, "cannot follow the models just now");
+                    // Logged once for all retries.
+                    if logged.as_ref() != Some(&reason) {
+                        tracing::warn!(reason, "cannot follow the models now; retrying");
                     }
-                    told = Some(reason);
+                    logged = Some(reason);
                 }
                 Err(error) => return Err(format!("cannot follow the models: {error}")),
             }
@@ -127,43 +127,43 @@ impl Following {
         let mut records: Vec<InputRecord> = std::mem::take(&mut self.waiting);
         let read = self.reader.read(WAIT, &mut records);
         let mut models = Vec::new();
-        let mut waits_for = None;
-        for (place, record) in records.iter().enumerate() {
+        let mut unavailable = None;
+        for (index, record) in records.iter().enumerate() {
             let Some(bytes) = &record.value else { continue };
             match self.codec.decode(bytes) {
                 Ok(model) => models.push(model),
                 Err(CodecError::Unavailable { message }) => {
-                    self.waiting = records[place..].to_vec();
-                    waits_for = Some(message);
+                    self.waiting = records[index..].to_vec();
+                    unavailable = Some(message);
                     break;
                 }
                 Err(error) => {
-                    self.metrics.unreadable(MODELS);
-                    tracing::error!(offset = %record.offset, %error, "a model record cannot be read: it is passed over");
+                    self.metrics.unreadable(TOPICS.models.name);
+                    tracing::error!(offset = %record.offset, %error, "skipping a model record that cannot be decoded");
                 }
             }
         }
         for (index, model) in models.iter().enumerate() {
-            // An alias that is moved again in the same breath is not followed on its way.
+            // Of several moves of an alias in one batch, only the last is applied.
             let is_moved_again = |later: &Model| later.alias == model.alias;
             if model.alias.is_some() && models[index + 1..].iter().any(is_moved_again) {
                 continue;
             }
             let (version, training) = (model.version.as_str(), model.training);
             match self.table.apply(model) {
-                Ok(true) => tracing::info!(version, training, "serving another model"),
+                Ok(true) => tracing::info!(version, training, "serving a new model"),
                 Ok(false) => {}
                 Err(error) => {
                     let error = anyhow::Error::from(error);
                     tracing::error!(
                         version,
                         error = format!("{error:#}"),
-                        "a model cannot be used: the one before goes on serving"
+                        "a model cannot be used: the previous one continues to serve"
                     );
                 }
             }
         }
-        match waits_for {
+        match unavailable {
             Some(message) => Err(BrokerError::Retry(message)),
             None => read,
         }

@@ -1,14 +1,14 @@
-//! How many files this process may have open: a connection is one, and so are the files of a store. Systems begin with
-//! 1,024 and let a process ask for more.
+//! The limit on open files, which connections and the files of stores count towards. Most systems start a process with 1,024
+//! and let it raise the limit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// As many as a process with thousands of connections and stores has; more are of no use.
+/// Enough for thousands of connections and stores.
 const OPEN_FILES: u64 = 65_536;
-/// What is open besides connections: stores, the broker's connections, logs.
+/// Open files besides HTTP connections: stores, broker connections, logs.
 const OTHERS: u64 = 200;
 
-/// Asks for as many as the system allows, and returns how many those are.
+/// Raises the limit as far as the system allows, up to [`OPEN_FILES`], and returns it.
 pub fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let before = current.unwrap_or(u64::MAX);
@@ -25,7 +25,7 @@ pub fn raise() -> u64 {
     }
 }
 
-/// Raises the limit; warns if that is still not enough for so many connections.
+/// Raises the limit, and logs a warning if it is too low for `connections_max`.
 pub(super) fn raise_for(connections_max: usize) {
     let limit = raise();
     let connections = u64::try_from(connections_max).unwrap_or(u64::MAX);
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_asks_for_what_the_system_allows() {
+    fn the_limit_is_raised_as_far_as_the_system_allows() {
         let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         let low = Rlimit { current: Some(allowed / 2), maximum: Some(allowed) };
         setrlimit(Resource::Nofile, low).unwrap();

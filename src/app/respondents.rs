@@ -1,6 +1,5 @@
-//! That a respondent is the same whatever the way in: *event in Avro, event in JSON, outcome in Avro, outcome in JSON, cell of
-//! a table* are held against each other, for every type that the event schema may give respondents. And that a `long` is
-//! carried to the event to its last digit.
+//! Tests that a respondent id is the same for every input (*event in Avro, event in JSON, outcome in Avro, outcome in JSON, cell
+//! of a table*) and for every type of respondent ids; and that an event keeps every digit of a `long`.
 
 #[cfg(test)]
 mod tests {
@@ -11,38 +10,30 @@ mod tests {
 
     use crate::{
         app::table,
-        config::RawTable,
+        config::TableSettings,
         events::{
-            labelled_example::LabelledExample,
-            model::Model,
-            outcome::{Outcome, OutcomeCodec},
-            prediction::Prediction,
-            questionnaire::{
-                Answer, MetadataFields, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema,
-            },
+            codecs::Codecs,
+            outcome::Outcome,
+            questionnaire::{Answer, MetadataFields, QuestionnaireEvent, QuestionnaireSchema},
             topics::{Topics, subject},
         },
         processors::{
             event_time::TimeBounds,
             gateway::{EntrySettings, Gateway, GatewayError, GatewaySettings},
-            topology::Codecs,
         },
     };
     use foretell_avro::{
-        codec::{AvroCodec, AvroRecord},
-        framing,
-        local::LocalRegistry,
-        registry::SchemaRegistry as _,
+        codec::AvroCodec, framing, local::LocalRegistry, registry::SchemaRegistry,
     };
     use foretell_streams::{
         codec::{Codec, CodecError},
         local::LocalBroker,
-        record::{OutputRecord, Topic},
+        record::OutputRecord,
         runtime::broker::Broker,
         time::{Clock, EventTime, ManualClock, WallTime},
     };
 
-    /// The type that the event schema gives respondents and events.
+    /// The type of respondent ids and event ids in the event schema.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Kind {
         Text,
@@ -72,7 +63,7 @@ mod tests {
             }
         }
 
-        /// An id as another's producer writes it; none if Avro can't carry the text.
+        /// The Avro bytes of an id; none if Avro cannot encode the text in this type.
         fn datum(self, spelling: &str) -> Option<Vec<u8>> {
             let hex = || {
                 let digits: String = spelling.trim().chars().filter(|c| *c != '-').collect();
@@ -107,7 +98,7 @@ mod tests {
         bytes
     }
 
-    struct World {
+    struct Fixture {
         kind: Kind,
         schema: Arc<QuestionnaireSchema>,
         codecs: Codecs,
@@ -115,15 +106,7 @@ mod tests {
         gateway: Gateway,
     }
 
-    fn codec<T: AvroRecord + 'static>(
-        registry: &Arc<LocalRegistry>,
-        topic: &Topic,
-    ) -> Arc<AvroCodec<T>> {
-        registry.register(&subject(topic), T::SCHEMA).unwrap();
-        Arc::new(AvroCodec::new(Arc::<LocalRegistry>::clone(registry), &subject(topic)).unwrap())
-    }
-
-    impl World {
+    impl Fixture {
         fn of(kind: Kind) -> Self {
             let avsc = json!({"type": "record", "name": "Event", "fields": [
                 {"name": "who", "type": kind.avsc("Who")},
@@ -141,20 +124,11 @@ mod tests {
             };
             let schema = Arc::new(QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap());
             let (registry, topics) = (Arc::new(LocalRegistry::new()), Topics::with_prefix(""));
-            let events = subject(&topics.questionnaire_events);
-            registry.register(&events, &avsc).unwrap();
-            let shared = || Arc::<LocalRegistry>::clone(&registry);
-            let outcomes = subject(&topics.outcomes);
-            registry.register(&outcomes, Outcome::SCHEMA).unwrap();
-            let questionnaire = QuestionnaireCodec::new(shared(), &events, Arc::clone(&schema));
-            let outcome = OutcomeCodec::new(shared(), &outcomes, Arc::clone(&schema));
-            let codecs = Codecs {
-                questionnaire: Arc::new(questionnaire.unwrap()),
-                outcome: Arc::new(outcome.unwrap()),
-                prediction: codec::<Prediction>(&registry, &topics.predictions),
-                labelled_example: codec::<LabelledExample>(&registry, &topics.labelled_examples),
-                model: codec::<Model>(&registry, &topics.models),
-            };
+            for (topic, text) in topics.schemas(&avsc) {
+                registry.register(&subject(topic), text).unwrap();
+            }
+            let shared: Arc<dyn SchemaRegistry> = registry;
+            let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
             let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
             let broker: Arc<dyn Broker> = Arc::new(LocalBroker::new(Arc::clone(&clock)));
             let entries = EntrySettings {
@@ -176,11 +150,11 @@ mod tests {
                 waits_max: 1,
             };
             let (gateway, _threads) = Gateway::open(&broker, settings, &clock).unwrap();
-            let raw_outcomes = AvroCodec::new(shared(), &outcomes).unwrap();
+            let raw_outcomes = AvroCodec::new(shared, &subject(&topics.outcomes)).unwrap();
             Self { kind, schema, codecs, raw_outcomes, gateway }
         }
 
-        /// What is at the other end of an entry's record; it is keyed by its respondent.
+        /// Decodes the record of an entry, and checks that it is keyed by its respondent.
         fn arrived<T>(
             record: &OutputRecord,
             codec: &dyn Codec<T>,
@@ -209,7 +183,7 @@ mod tests {
             Ok(Self::arrived(&entry.record, codec, |outcome| &outcome.respondent_id))
         }
 
-        /// An event as another's producer writes it.
+        /// The Avro bytes of an event, as a producer writes them.
         fn event_bytes(&self, who: &str, mark: Option<&str>) -> Option<Vec<u8>> {
             let mut bytes = Vec::new();
             framing::frame(1, &mut bytes);
@@ -242,7 +216,7 @@ mod tests {
         fn rows(&self, header: &str, cells: &str) -> Result<Vec<table::Row>, table::TableError> {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             write!(file, "{header},label\n{cells},{LABEL}\n").unwrap();
-            let table = RawTable {
+            let table = TableSettings {
                 path: file.path().to_owned(),
                 columns: Vec::new(),
                 skip: Vec::new(),
@@ -255,7 +229,7 @@ mod tests {
             table::read(&table, &self.schema)
         }
 
-        /// The respondent of `spelling` by each way that can carry it; none where it is refused.
+        /// The respondent id of `spelling` by each input that can have it; none where it is rejected.
         fn ways(&self, spelling: &str) -> Vec<(&'static str, Option<String>)> {
             let outcome = json!({"respondent_id": spelling, "label": LABEL});
             let mut ways = vec![
@@ -274,7 +248,7 @@ mod tests {
 
     const UUID: &str = "0123abcd-4567-49ef-8123-456789abcdef";
 
-    /// An id in its one form, and a spelling of it.
+    /// An id in its canonical form, and a spelling of it.
     fn spelled(kind: Kind) -> BoxedStrategy<(String, String)> {
         let pads = ("[ \t]{0,2}", "[ \t]{0,2}");
         let bare = match kind {
@@ -317,16 +291,16 @@ mod tests {
     }
 
     #[test]
-    fn a_respondent_is_the_same_by_every_way_in() {
+    fn a_respondent_id_is_the_same_for_every_input() {
         for kind in KINDS {
-            let world = World::of(kind);
+            let fixture = Fixture::of(kind);
             let config = ProptestConfig {
                 cases: 200,
                 failure_persistence: None,
                 ..ProptestConfig::default()
             };
             proptest!(config, |((form, spelling) in spelled(kind))| {
-                for (way, respondent) in world.ways(&spelling) {
+                for (way, respondent) in fixture.ways(&spelling) {
                     prop_assert_eq!(respondent.as_ref(), Some(&form), "{}: {:?}", way, spelling);
                 }
             });
@@ -334,23 +308,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_respondent_is_refused_by_every_way_in() {
+    fn an_invalid_respondent_id_is_rejected_by_every_input() {
         for (kind, spellings) in [
             (Kind::Int, ["x", "2147483648", "1.5"]),
             (Kind::Long, ["0x1", "9223372036854775808", "1e-1"]),
             (Kind::UuidText, ["x", "42", "0123abcd456749ef8123456789abcdef"]),
             (Kind::UuidFixed, ["x", "42", "{0123abcd-4567-49ef-8123-456789abcdef}"]),
         ] {
-            let world = World::of(kind);
+            let fixture = Fixture::of(kind);
             for spelling in spellings {
-                for (way, respondent) in world.ways(spelling) {
-                    // As 16 bytes it has no spelling.
+                for (way, respondent) in fixture.ways(spelling) {
+                    // 16 bytes have no other spelling.
                     if way != "event" || kind == Kind::UuidText {
                         assert_eq!(respondent, None, "{kind:?}, {way}: {spelling:?}");
                     }
                 }
                 let outcome = json!({"respondent_id": spelling, "label": LABEL});
-                let refused = world.post_outcome(&outcome).unwrap_err();
+                let refused = fixture.post_outcome(&outcome).unwrap_err();
                 let GatewayError::Unusable { class, message } = &refused else {
                     panic!("{refused:?}")
                 };
@@ -359,31 +333,31 @@ mod tests {
                     message.contains("`respondent_id`") && message.contains(spelling),
                     "{message}"
                 );
-                let dead = world.outcome_of(spelling).unwrap_err().to_string();
+                let dead = fixture.outcome_of(spelling).unwrap_err().to_string();
                 assert!(dead.starts_with("invalid_value: field respondent_id is "), "{dead}");
             }
         }
         for kind in KINDS {
-            for (way, respondent) in World::of(kind).ways("  ") {
+            for (way, respondent) in Fixture::of(kind).ways("  ") {
                 assert_eq!(respondent, None, "{kind:?}, {way}");
             }
         }
     }
 
     #[test]
-    fn an_event_gets_an_id_that_its_schema_takes() {
+    fn a_generated_event_id_is_valid_in_the_schema() {
         for kind in KINDS {
-            let world = World::of(kind);
+            let fixture = Fixture::of(kind);
             let who = if matches!(kind, Kind::Text | Kind::Int | Kind::Long) { "7" } else { UUID };
             let event = json!({"who": who});
-            let post = |key: Option<&str>| world.post(&event, key).unwrap().event_id;
+            let post = |key: Option<&str>| fixture.post(&event, key).unwrap().event_id;
             assert_ne!(post(None), post(None), "{kind:?}: each is an event of its own");
             for key in ["order 7", "order 7-0", "8e03978e-40d5"] {
                 assert_eq!(post(Some(key)), post(Some(key)), "{kind:?}: sent again it is the same");
             }
             assert_ne!(post(Some("order 7-0")), post(Some("order 7-1")), "{kind:?}");
         }
-        let uuids = World::of(Kind::UuidFixed);
+        let uuids = Fixture::of(Kind::UuidFixed);
         let event = json!({"who": UUID});
         let post = |key: Option<&str>| uuids.post(&event, key).unwrap().event_id;
         assert_eq!(post(Some(&UUID.to_uppercase())), UUID, "a key that is one names the event");
@@ -391,10 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_uuid_is_dead_lettered() {
-        let world = World::of(Kind::UuidText);
+    fn a_text_that_is_not_a_uuid_is_dead_lettered() {
+        let fixture = Fixture::of(Kind::UuidText);
         let read = |who: &str, mark: Option<&str>| {
-            world.codecs.questionnaire.decode(&world.event_bytes(who, mark).unwrap())
+            fixture.codecs.questionnaire.decode(&fixture.event_bytes(who, mark).unwrap())
         };
         let event = read(UUID, Some(&UUID.to_uppercase())).unwrap();
         assert_eq!(event.answers[1], Some(Answer::Text(UUID.to_owned())));
@@ -408,7 +382,7 @@ mod tests {
             json!({"who": UUID, "id": "x"}),
             json!({"who": UUID, "mark": "x"}),
         ] {
-            let refused = world.post(&event, None).unwrap_err();
+            let refused = fixture.post(&event, None).unwrap_err();
             assert!(
                 matches!(refused, GatewayError::Unusable { class: "invalid_value", .. }),
                 "{refused:?}"
@@ -417,17 +391,17 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stream_would_dead_letter_has_its_class() {
-        let world = World::of(Kind::Text);
+    fn an_entry_error_has_the_class_of_the_dead_letter() {
+        let fixture = Fixture::of(Kind::Text);
         let event = |more: Json| {
             let mut event = json!({"who": "ann"});
             event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            world.post(&event, None).map(drop)
+            fixture.post(&event, None).map(drop)
         };
         let outcome = |more: Json| {
             let mut outcome = json!({"respondent_id": "ann", "label": LABEL});
             outcome.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            world.post_outcome(&outcome).map(drop)
+            fixture.post_outcome(&outcome).map(drop)
         };
         let class = |result: Result<(), GatewayError>| match result {
             Err(GatewayError::Unusable { class, .. }) => class,
@@ -440,7 +414,7 @@ mod tests {
         assert_eq!(class(outcome(json!({"outcome_time": NOW.0 - 60_001}))), "past_time");
         assert_eq!(class(outcome(json!({"respondent_id": null}))), "missing_field");
         assert_eq!(class(outcome(json!({"label": "perhaps"}))), "unknown_label");
-        // What can't even be written as Avro has none.
+        // A value that cannot be encoded in Avro has no class.
         for wrong in
             [event(json!({"number": "x"})), event(json!({"x": 1})), event(json!({"who": 1}))]
         {
@@ -449,8 +423,8 @@ mod tests {
         assert_eq!(outcome(json!({"outcome_time": "2026-09-21T14:13:20Z"})), Ok(()), "ISO 8601");
     }
 
-    fn check_long(world: &World, whole: i64) {
-        let expected = world.post(&json!({"who": "1", "number": whole}), Some("1")).unwrap();
+    fn check_long(fixture: &Fixture, whole: i64) {
+        let expected = fixture.post(&json!({"who": "1", "number": whole}), Some("1")).unwrap();
         let carried = match &expected.answers[0] {
             Some(Answer::Number(number)) => *number as i64,
             Some(Answer::Whole(whole)) => *whole,
@@ -458,34 +432,34 @@ mod tests {
         };
         assert_eq!(carried, whole, "as a JSON number");
         let mut bytes = Vec::new();
-        world.codecs.questionnaire.encode(&expected, &mut bytes).unwrap();
+        fixture.codecs.questionnaire.encode(&expected, &mut bytes).unwrap();
         let tail = [long(1), long(whole), long(0)].concat();
         assert!(bytes.ends_with(&tail), "{whole} as Avro");
         let text = json!({"who": "1", "number": whole.to_string()});
-        assert_eq!(world.post(&text, Some("1")).unwrap(), expected, "as a JSON string");
+        assert_eq!(fixture.post(&text, Some("1")).unwrap(), expected, "as a JSON string");
         for cell in [whole.to_string(), format!("{whole}.00")] {
-            let rows = world.rows("number", &cell).unwrap();
+            let rows = fixture.rows("number", &cell).unwrap();
             assert_eq!(rows[0].answers, expected.answers, "as a cell {cell:?}");
         }
     }
 
     #[test]
-    fn a_long_is_carried_to_its_last_digit() {
-        let world = World::of(Kind::Text);
+    fn an_event_keeps_every_digit_of_a_long() {
+        let fixture = Fixture::of(Kind::Text);
         const EXACT: i64 = 1 << 53;
         for whole in [0, 1, EXACT - 1, EXACT, EXACT + 1, 1_800_000_000_000_000_001, i64::MAX] {
-            check_long(&world, whole);
-            check_long(&world, -whole);
+            check_long(&fixture, whole);
+            check_long(&fixture, -whole);
         }
-        check_long(&world, i64::MIN);
+        check_long(&fixture, i64::MIN);
         let config =
             ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() };
-        proptest!(config, |(whole: i64)| check_long(&world, whole));
+        proptest!(config, |(whole: i64)| check_long(&fixture, whole));
     }
 
     #[test]
     fn a_number_beyond_a_long_is_reported_with_its_field_and_value() {
-        let world = World::of(Kind::Long);
+        let fixture = Fixture::of(Kind::Long);
         let beyond = "9223372036854775808";
         for (json, field) in [
             (format!(r#"{{"who": 1, "number": {beyond}}}"#), "number"),
@@ -493,17 +467,17 @@ mod tests {
             (format!(r#"{{"who": {beyond}}}"#), "who"),
         ] {
             let event = serde_json::from_str(&json).unwrap();
-            let message = world.post(&event, None).unwrap_err().to_string();
+            let message = fixture.post(&event, None).unwrap_err().to_string();
             assert!(message.starts_with(&format!("field `{field}` is ")), "{message}");
             assert!(message.contains(beyond) && message.contains("64 bits"), "{message}");
         }
-        // A float before we see it: it may be another number.
+        // The JSON parser has read it as a float, which may be another number.
         let event = serde_json::from_str(r#"{"who": 1, "number": 9007199254740993.0}"#).unwrap();
-        let message = world.post(&event, None).unwrap_err().to_string();
-        assert!(message.contains("neither a point nor an exponent"), "{message}");
-        let error = world.rows("number", beyond).unwrap_err().to_string();
+        let message = fixture.post(&event, None).unwrap_err().to_string();
+        assert!(message.contains("without a point or an exponent"), "{message}");
+        let error = fixture.rows("number", beyond).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains(beyond), "{error}");
-        let ids = world.post(&json!({"who": i64::MAX, "id": i64::MIN}), None).unwrap();
+        let ids = fixture.post(&json!({"who": i64::MAX, "id": i64::MIN}), None).unwrap();
         assert_eq!(ids.respondent_id, i64::MAX.to_string());
         assert_eq!(ids.event_id, i64::MIN.to_string());
     }

@@ -1,5 +1,5 @@
-//! Respondents who come back while outcomes for what they did before are still awaited: what is learned from then is not
-//! what one may expect, so it is told beforehand.
+//! Warns about respondents who return within the outcome window: an outcome is then joined by the policy `learn_from`, which
+//! may not be what the user expects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use crate::processors::outcome_join::{JoinSettings, LearnFrom};
 use foretell_streams::time::EventTime;
 
-/// A warning, if respondents come back within the window. `visits` say who came when.
+/// A warning, if respondents return within the window. Each of `visits` is a respondent and a time.
 pub(super) fn warning<'a>(
     visits: impl Iterator<Item = (&'a str, EventTime)>,
     join: &JoinSettings,
@@ -35,7 +35,7 @@ pub(super) fn warning<'a>(
         return None;
     }
     let shown = |span| humantime_serde::re::humantime::format_duration(span).to_string();
-    let what = match join.learn_from {
+    let consequence = match join.learn_from {
         LearnFrom::First => "only the first prediction within a window is learned from",
         LearnFrom::Last => {
             "only the prediction that is the last when the first outcome comes is learned from"
@@ -44,15 +44,15 @@ pub(super) fn warning<'a>(
             "every prediction is learned from with the first outcome within a window of it, also one that came before it"
         }
     };
-    // A window of 0 s is refused.
-    let way_out = if shortest > Duration::from_millis(1) {
+    // The configuration rejects a window of 0 s.
+    let smaller_window = if shortest > Duration::from_millis(1) {
         format!("set [outcomes] window below {}, or ", shown(shortest))
     } else {
         String::new()
     };
     Some(format!(
         "{} of {} respondents come back within [outcomes] window ({}), {returns} times, the soonest after {}: an outcome is \
-         about its respondent, and with learn_from = {:?} {what}. If each event has an outcome of its own, {way_out}name \
+         about its respondent, and with learn_from = {:?} {consequence}. If each event has an outcome of its own, {smaller_window}name \
          a field in [events] respondent_id that differs from visit to visit; with conflict = \"last\" the later outcome counts",
         returning.len(),
         times.len(),
@@ -90,18 +90,18 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_within_the_window_is_counted() {
+    fn respondents_who_return_within_the_window_are_counted() {
         let visits = [("ann", 0), ("bob", 0), ("ann", 130), ("ann", 300), ("cyd", 60), ("ann", 90)];
-        let told = check(LearnFrom::Every, &visits).expect("Ann comes back");
-        assert!(told.contains("1 of 3 respondents"), "{told}");
-        assert!(told.contains("(2h), 2 times, the soonest after 40m"), "{told}");
-        assert!(told.contains("\"every\"") && told.contains("window below 40m"), "{told}");
-        let told = check(LearnFrom::First, &visits).expect("Ann comes back");
-        assert!(told.contains("only the first prediction"), "{told}");
+        let text = check(LearnFrom::Every, &visits).expect("Ann comes back");
+        assert!(text.contains("1 of 3 respondents"), "{text}");
+        assert!(text.contains("(2h), 2 times, the soonest after 40m"), "{text}");
+        assert!(text.contains("\"every\"") && text.contains("window below 40m"), "{text}");
+        let text = check(LearnFrom::First, &visits).expect("Ann comes back");
+        assert!(text.contains("only the first prediction"), "{text}");
     }
 
     #[test]
-    fn who_comes_back_later_is_not() {
+    fn respondents_who_return_later_are_not_counted() {
         assert_eq!(check(LearnFrom::Every, &[("ann", 0), ("ann", 121), ("bob", 1)]), None);
         let at_once =
             check(LearnFrom::Last, &[("ann", 0), ("ann", 0)]).expect("Ann is there twice");

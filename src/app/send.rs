@@ -59,10 +59,10 @@ pub fn send(
     settings: &SendSettings,
     show: &mut dyn FnMut(&ReceivedPrediction, usize),
 ) -> anyhow::Result<Sent> {
-    cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
-    let table = config.raw.data.play.as_ref();
+    cluster.check_topics(&config.topics, config.partitions)?;
+    let table = config.data.play.as_ref();
     let table = table.context("there is nothing to send: name a table in [data.play]")?;
-    let labels = &config.raw.outcomes.labels;
+    let labels = &config.classes;
     let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     let mut sender = ReplaySender::open(config, cluster, clock)?;
@@ -110,7 +110,7 @@ pub fn send(
         shown = show_new(&log, shown, sent.events, show);
     }
     sender.flush()?;
-    let idle_max = IDLE_MAX + config.raw.broker.session_timeout;
+    let idle_max = IDLE_MAX + config.broker.session_timeout;
     if !shutdown.signal().is_stopped() && !log.wait_for_open(0, idle_max) {
         tracing::warn!("{}", missing_predictions(rows.iter().any(|row| !row.event_id.is_empty())));
     }
@@ -137,7 +137,7 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySet
             open_max: usize::MAX,
         },
         with_times: false,
-        retention: config.raw.scoring.retention,
+        retention: config.gather.retention,
         join: config.join.clone(),
     }
 }
@@ -204,7 +204,7 @@ mod tests {
         let cluster = Cluster::embedded(&crate::app::clock());
         let levels = SetLevels::WithNewVersions;
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
-        let table = config.raw.data.play.as_ref().unwrap();
+        let table = config.data.play.as_ref().unwrap();
         let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
         let start = EventTime(1_790_000_000_000);
         let codec = cluster.sample_codec(&config).unwrap();

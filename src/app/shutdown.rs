@@ -1,13 +1,13 @@
-//! How a running instance stops. Drawn once, here:
+//! The stop of a running instance:
 //!
 //! ```text
 //!   Ctrl-C, SIGTERM ─┐
-//!   a worker failed ─┴▶ stop ─▶ workers: finish the turn, commit, leave the group
-//!                         │  ─▶ trainer: give up (its request is in the log)
+//!   a worker failed ─┴▶ stop ─▶ workers: finish the poll loop, commit, leave the group
+//!                         │  ─▶ trainer: cancel (its request stays in the store)
 //!                         │  ─▶ models: stop reading
-//!                         └──▶ HTTP: answer what is under way, close          ─▶ join all, exit
+//!                         └──▶ HTTP: complete open requests, close            ─▶ join all, exit
 //! ```
-//! A `kill -9` needs none of it: what was not committed comes again.
+//! A `kill -9` loses nothing either: records that were not committed are processed again.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -21,16 +21,16 @@ use tokio::{
 
 use foretell_streams::runtime::StopSignal;
 
-/// Why an instance is to stop.
+/// The reason for a stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked for it.
+    /// Ctrl-C, SIGTERM, or a call.
     Asked,
-    /// A part of it can't go on.
+    /// A thread failed, with this message.
     Failed(String),
 }
 
-/// Says once, to all who wait, that the instance is to stop.
+/// Stops an instance once, and wakes every thread that waits for it.
 #[derive(Clone, Default)]
 pub struct Shutdown {
     reason: Arc<(Mutex<Option<StopReason>>, Condvar)>,
@@ -38,7 +38,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Stop. The first reason counts.
+    /// Stops the instance. The first reason counts.
     pub fn stop(&self, reason: StopReason) {
         let (held, changed) = &*self.reason;
         held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
@@ -46,13 +46,13 @@ impl Shutdown {
         changed.notify_all();
     }
 
-    /// For loops that look between two turns.
+    /// The signal that loops check between two iterations.
     #[must_use]
     pub fn signal(&self) -> StopSignal {
         self.signal.clone()
     }
 
-    /// Waits until it is said.
+    /// Waits for the stop.
     #[must_use]
     pub fn wait_until_asked(&self) -> StopReason {
         loop {
@@ -62,7 +62,7 @@ impl Shutdown {
         }
     }
 
-    /// Waits until it is said, at most `wait`.
+    /// Waits for the stop, for at most `wait`.
     #[must_use]
     pub fn wait(&self, wait: Duration) -> Option<StopReason> {
         let (held, changed) = &*self.reason;
@@ -74,16 +74,15 @@ impl Shutdown {
     }
 }
 
-/// Catches Ctrl-C and SIGTERM for as long as it is held.
+/// Handles Ctrl-C and SIGTERM until it is dropped.
 pub struct Signals {
     _runtime: Runtime,
 }
 
-/// Says `stop` at the first Ctrl-C or SIGTERM. A second one ends the process at once, as it always did:
-/// nothing is lost by that either.
+/// Stops at the first Ctrl-C or SIGTERM. A second one ends the process at once, which loses nothing either.
 ///
 /// # Errors
-/// If signals can't be caught.
+/// If the signal handlers cannot be installed.
 pub fn stop_when_asked(shutdown: &Shutdown) -> std::io::Result<Signals> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -1,14 +1,15 @@
-//! Starts an instance: models, trainer, workers, HTTP; and stops it in the order of `shutdown`.
+//! Starts an instance (models, trainer, workers, HTTP), and stops it in the order of `shutdown.rs`.
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
+use anyhow::Context;
 use prometheus::Registry;
 
 use crate::{
@@ -21,13 +22,14 @@ use crate::{
         telemetry, topic_changes,
     },
     config::Config,
+    events::{codecs::Codecs, topics::Group},
     processors::{
         contract::ContractBoard,
         event_time::TimeBounds,
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
-        topology::{self, Codecs, LearningParts, ScoringParts},
+        topology::{self, LearningParts, ScoringParts},
         trainer::Trainer,
         training_log::{ReadLog, TrainingLog},
     },
@@ -39,7 +41,7 @@ use foretell_streams::{
     runtime::{
         Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker, WorkerError,
         WorkerParts, WorkerSettings,
-        broker::{BrokerError, Cleanup, Membership, TopicSpec},
+        broker::{BrokerError, Membership},
     },
     state::{DiskStores, MemoryStores, StoreSupplier},
     time::Clock,
@@ -50,11 +52,11 @@ pub use crate::app::http_server::check_address;
 
 /// A running instance.
 pub struct Instance {
-    /// Snapshots of it.
+    /// Snapshots of the instance's state.
     pub overview: Overview,
-    /// Its metrics.
+    /// The metrics.
     pub registry: Registry,
-    /// Where HTTP is served.
+    /// The address of the HTTP server.
     pub address: SocketAddr,
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
@@ -62,15 +64,11 @@ pub struct Instance {
     http: HttpServer,
 }
 
-/// How long workers may take to commit and to leave when we stop: less than a supervisor waits before it kills
-/// (30 s in Kubernetes and in our compose file).
+/// The time that workers may take to commit and to leave their groups at a stop: less than a supervisor waits before it
+/// kills the process (30 s in Kubernetes and in `deploy/compose.yaml`).
 const STOPPING_MAX: Duration = Duration::from_secs(25);
-const STOPPING_LOOK: Duration = Duration::from_millis(10);
 
-/// What a store holds is made of records, and may be larger than each.
-pub(crate) const CHANGELOG_BYTES_MAX: u32 = 16 << 20;
-
-/// What several parts are made from.
+/// What the threads of an instance share.
 struct Parts<'a> {
     config: &'a Config,
     cluster: &'a Cluster,
@@ -86,21 +84,21 @@ struct Parts<'a> {
 }
 
 impl Instance {
-    /// Starts everything; returns when the workers have joined their groups.
+    /// Starts every thread. Workers join their groups on their own threads.
     ///
     /// # Errors
-    /// In one line that says what to do: no topics, no schemas, no model, a taken port.
+    /// If topics, schemas or a model are missing, or the port is taken. The message says what to do.
     pub fn start(
         config: &Config,
         cluster: &Cluster,
         clock: &Arc<dyn Clock>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        open_files::raise_for(config.raw.http.connections_max);
+        open_files::raise_for(config.http.connections_max);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        cluster.check_topics(&config.topics, config.raw.topics.partitions)?;
+        cluster.check_topics(&config.topics, config.partitions)?;
         let registry = telemetry::metrics_registry()?;
         let metrics = ApplicationMetrics::register(&registry)?;
         let streams_metrics = StreamsMetrics::register(&registry)?;
@@ -147,20 +145,20 @@ impl Instance {
         Ok(Self { overview, registry, address, shutdown, threads, clock, http })
     }
 
-    /// Stops everything and waits for it.
+    /// Stops every thread and waits for its end.
     ///
     /// # Errors
-    /// What failed before it was asked to stop.
+    /// The failure that made the instance stop; else a thread that did not end in time or panicked.
     pub fn stop(self) -> anyhow::Result<()> {
         self.shutdown.stop(StopReason::Asked);
         self.overview.trainer.stop();
         drop(self.overview);
         let served = self.http.stop();
         let joined = join(self.threads, self.clock.as_ref());
-        // First of all why it stops; that a broker which is in trouble held it up besides is no news.
+        // The cause of the stop counts more than a thread that a failing broker delays.
         if let Some(StopReason::Failed(reason)) = self.shutdown.wait(Duration::ZERO) {
             if let Err(error) = joined {
-                tracing::warn!(%error, "not in order");
+                tracing::warn!(%error, "the stop was not orderly");
             }
             anyhow::bail!(reason);
         }
@@ -170,28 +168,30 @@ impl Instance {
     }
 }
 
+/// Waits for the threads, until [`STOPPING_MAX`] has passed. A `JoinHandle` has no wait with a limit, so one more thread
+/// joins them and reports each.
 fn join(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) -> anyhow::Result<()> {
+    let name = |thread: &JoinHandle<()>| thread.thread().name().unwrap_or("a thread").to_owned();
+    let names: Vec<String> = threads.iter().map(name).collect();
+    let (ended, results) = mpsc::channel();
+    let joining = move || threads.into_iter().try_for_each(|thread| ended.send(thread.join()));
+    let joiner = std::thread::Builder::new().name("join".to_owned()).spawn(joining)?;
     let deadline = clock.elapsed() + STOPPING_MAX;
-    for thread in threads {
-        while !thread.is_finished() && clock.elapsed() < deadline {
-            std::thread::park_timeout(STOPPING_LOOK);
-        }
-        if !thread.is_finished() {
-            // The end of the process ends it, as a crash would: nothing is lost.
-            let name = thread.thread().name().unwrap_or("a thread").to_owned();
-            anyhow::bail!(
+    for name in names {
+        match results.recv_timeout(deadline.saturating_sub(clock.elapsed())) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => anyhow::bail!("a thread panicked; its message is above"),
+            // The end of the process ends the thread, as a crash would: nothing is lost.
+            Err(_) => anyhow::bail!(
                 "{name} did not stop within {STOPPING_MAX:?}; what it had not committed is processed again"
-            );
-        }
-        if thread.join().is_err() {
-            anyhow::bail!("a thread panicked; its message is above");
+            ),
         }
     }
-    Ok(())
+    joiner.join().is_ok_and(|sent| sent.is_ok()).then_some(()).context("threads were not joined")
 }
 
 impl Parts<'_> {
-    /// A model serves before the first event comes; a thread of its own goes on reading what is announced.
+    /// Reads `models` to its end, so that a model serves before the first event, and follows the topic on a thread.
     fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
         let models = Models {
             config: self.config,
@@ -204,7 +204,7 @@ impl Parts<'_> {
         let mut following = models.catch_up()?;
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let thread = std::thread::Builder::new().name("models".to_owned());
-        Ok(thread.spawn(move || fail_loudly(&shutdown, || following.run(&stop)))?)
+        Ok(thread.spawn(move || stop_on_failure(&shutdown, || following.run(&stop)))?)
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
@@ -214,12 +214,13 @@ impl Parts<'_> {
             source: TopicPartition { topic, partition: Partition(0) },
             codec: Arc::clone(&self.codecs.labelled_example),
             spec: self.config.pipeline.clone(),
-            classes: self.config.raw.outcomes.labels.clone(),
-            stream_examples_max: self.config.raw.learning.stream_examples_max,
-            initial: self.config.raw.learning.initial,
+            classes: self.config.classes.clone(),
+            stream_examples_max: self.config.learning.stream_examples_max,
+            initial: self.config.learning.initial,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
-            seed: Seed(self.config.raw.learning.seed),
+            seed: Seed(self.config.learning.seed),
+            threshold: self.config.learning.threshold,
             read: ReadLog::default(),
         };
         Ok(Trainer::spawn(log, Arc::clone(self.clock), self.metrics.clone())?)
@@ -229,54 +230,62 @@ impl Parts<'_> {
         let application = self.config.application();
         let instance = self.config.instance();
         let scoring = topology::scoring(ScoringParts {
-            application: format!("{application}-scoring"),
+            application: Group::Scoring.name(&application),
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
-            partitions: self.config.raw.topics.partitions,
+            partitions: self.config.partitions,
             times: time_bounds(self.config),
-            duplicates_within: self.config.raw.events.duplicates_within,
+            duplicates_within: self.config.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
             board: self.contract.clone(),
             metrics: self.metrics.clone(),
         });
         let learning = topology::learning(LearningParts {
-            application: format!("{application}-learning"),
+            application: Group::Learning.name(&application),
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
-            retrain_after: self.config.raw.learning.retrain_after,
+            retrain_after: self.config.learning.retrain_after,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             trainer: trainer.clone(),
         });
-        self.create_changelogs(&scoring, self.config.raw.topics.partitions)?;
-        self.create_changelogs(&learning, 1)?;
-        let (scoring, learning) = (Arc::new(scoring), Arc::new(learning));
+        let groups = [(Group::Scoring, Arc::new(scoring)), (Group::Learning, Arc::new(learning))];
         let mut threads = Vec::new();
-        for number in 0..self.config.raw.streams.threads {
-            let member = format!("{application}-scoring-{instance}-{number}");
-            threads.push(self.spawn_worker(&scoring, format!("{application}-scoring"), member)?);
+        for (group, topology) in &groups {
+            self.create_changelogs(*group, topology)?;
         }
-        let member = format!("{application}-learning-{instance}");
-        threads.push(self.spawn_worker(&learning, format!("{application}-learning"), member)?);
-        if self.config.raw.streams.standby && self.stores.is_lasting() {
-            threads.push(self.spawn_standby(&scoring, format!("{application}-scoring"))?);
-            threads.push(self.spawn_standby(&learning, format!("{application}-learning"))?);
+        for (group, topology) in &groups {
+            let name = group.name(&application);
+            let members = match group {
+                Group::Scoring => {
+                    let numbers = 0..self.config.streams.threads;
+                    numbers.map(|number| format!("{name}-{instance}-{number}")).collect()
+                }
+                Group::Learning => vec![format!("{name}-{instance}")],
+            };
+            for member in members {
+                threads.push(self.spawn_worker(topology, name.clone(), member)?);
+            }
         }
-        threads.push(self.watch_topics(&[scoring, learning])?);
+        if self.config.streams.standby && self.stores.is_lasting() {
+            for (group, topology) in &groups {
+                threads.push(self.spawn_standby(topology, group.name(&application))?);
+            }
+        }
+        threads.push(self.watch_topics(&groups)?);
         Ok(threads)
     }
 
-    fn watch_topics(&self, topologies: &[Arc<Topology>]) -> anyhow::Result<JoinHandle<()>> {
-        let partitions = self.config.raw.topics.partitions;
-        let used: BTreeSet<_> = topologies.iter().flat_map(|topology| topology.topics()).collect();
+    fn watch_topics(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {
+        let partitions = self.config.partitions;
+        let used: BTreeSet<_> = groups.iter().flat_map(|(_, topology)| topology.topics()).collect();
         let specs = self.config.topics.specs(partitions).into_iter();
         let used = specs.filter(|spec| used.contains(&spec.name));
-        let changelogs = topologies.iter().flat_map(|topology| {
-            let learns = *topology.lead() == self.config.topics.labelled_examples;
-            let tasks = if learns { 1 } else { partitions };
+        let changelogs = groups.iter().flat_map(|(group, topology)| {
+            let tasks = group.tasks(partitions);
             topology.changelogs().into_iter().map(move |changelog| (changelog, tasks))
         });
         let topics = used.map(|spec| (spec.name, spec.partitions)).chain(changelogs).collect();
@@ -301,7 +310,7 @@ impl Parts<'_> {
         self.spawn(format!("{group}-standby"), move |stop| Standby::new(parts).run(stop))
     }
 
-    /// Runs `work` on a thread of its own until we stop.
+    /// Runs `work` on a thread until the instance stops.
     fn spawn(
         &self,
         name: String,
@@ -309,27 +318,20 @@ impl Parts<'_> {
     ) -> anyhow::Result<JoinHandle<()>> {
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let topics = self.config.topics.clone();
-        let why = move |error: WorkerError| match &error {
-            WorkerError::Broker(BrokerError::Gone(topic)) => {
-                topic_changes::sentence(&topics, topic)
-            }
+        let describe = move |error: WorkerError| match &error {
+            WorkerError::Broker(BrokerError::Gone(topic)) => topic_changes::deleted(&topics, topic),
             WorkerError::Repartitioned(topics) => topic_changes::repartitioned(topics),
             WorkerError::Broker(_) | WorkerError::FencedAgain { .. } | WorkerError::State(_) => {
                 error.to_string()
             }
         };
         let thread = std::thread::Builder::new().name(name);
-        Ok(thread.spawn(move || fail_loudly(&shutdown, || work(&stop).map_err(why)))?)
+        Ok(thread.spawn(move || stop_on_failure(&shutdown, || work(&stop).map_err(describe)))?)
     }
 
-    fn create_changelogs(&self, topology: &Topology, partitions: u32) -> anyhow::Result<()> {
+    fn create_changelogs(&self, group: Group, topology: &Topology) -> anyhow::Result<()> {
         let changelogs = topology.changelogs().into_iter();
-        let specs = changelogs.map(|name| TopicSpec {
-            name,
-            partitions,
-            cleanup: Cleanup::Compact,
-            message_bytes_max: Some(CHANGELOG_BYTES_MAX),
-        });
+        let specs = changelogs.map(|name| group.changelog(name, self.config.partitions));
         self.cluster.broker.create_topics(&specs.collect::<Vec<_>>())?;
         Ok(())
     }
@@ -340,7 +342,7 @@ impl Parts<'_> {
         group: String,
         member: String,
     ) -> anyhow::Result<JoinHandle<()>> {
-        let streams = &self.config.raw.streams;
+        let streams = &self.config.streams;
         let parts = WorkerParts {
             broker: Arc::clone(&self.cluster.broker),
             topology: Arc::clone(topology),
@@ -364,24 +366,24 @@ impl Parts<'_> {
             board: self.board.clone(),
         };
         self.board.publish(&member, foretell_streams::runtime::WorkerStatus::default());
-        // The member is joined on its own thread, which alone may use it.
+        // The worker joins on its own thread, the only one that may use the group member.
         self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
     }
 }
 
-/// Which event times are taken, by the topology and by HTTP alike.
+/// The bounds of event times, for the topology and for HTTP.
 pub(super) fn time_bounds(config: &Config) -> TimeBounds {
     TimeBounds {
-        ahead_max: config.raw.events.time_ahead_max,
-        behind_max: config.raw.events.time_behind_max,
-        clock_tolerance: config.raw.streams.clock_tolerance,
+        ahead_max: config.events.time_ahead_max,
+        behind_max: config.events.time_behind_max,
+        clock_tolerance: config.streams.clock_tolerance,
     }
 }
 
-/// In memory, or under the folder of the configuration; each instance has its own there.
+/// Stores in memory, or under the configured folder, where each instance has a folder of its own.
 fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn StoreSupplier>> {
-    // Without their changelogs, stores that outlive us would be of no use.
-    let folder = config.raw.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
+    // Stores on disk are useless without their changelogs, which end with an embedded broker.
+    let folder = config.streams.state_dir.as_ref().filter(|_| cluster.is_lasting);
     let Some(folder) = folder else { return Ok(Arc::new(MemoryStores)) };
     let folder = folder.join(config.application()).join(config.instance());
     let stores = DiskStores::open(&folder)?;
@@ -389,9 +391,9 @@ fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn Sto
     Ok(Arc::new(stores))
 }
 
-/// Runs what a thread is for. Its error stops the instance, and so does its panic: a process that
-/// looks healthy and does half of its work is worse than one that has ended.
-fn fail_loudly(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
+/// Runs the work of a thread. An error or a panic stops the instance: a supervisor restarts a process that has ended, and
+/// does not notice one that does half of its work.
+fn stop_on_failure(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
     let reason = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return,
         Ok(Err(reason)) => reason,

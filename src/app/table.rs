@@ -1,4 +1,4 @@
-//! A user's table of answers and labels: CSV, perhaps compressed, read row by row.
+//! Reads a table of answers and labels from a CSV file, which may be compressed with gzip.
 
 use std::{
     borrow::Cow,
@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::{Config, RawTable},
+    config::{Config, TableSettings},
     events::{
         label,
         questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
@@ -19,64 +19,64 @@ use crate::{
 };
 use foretell_streams::time::EventTime;
 
-/// One respondent: the answers, in the order of the schema's questions, and what turned out to be true.
+/// The answers of one respondent, in the order of the schema's questions, and the label.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     pub answers: Vec<Option<Answer>>,
     pub label: String,
-    /// Empty, if no column says it. As the other metadata it is for a play; models do not learn from it.
+    /// Empty without a column for it. `send` and `demo` use it, like the other metadata; models do not learn from it.
     pub respondent_id: String,
-    /// Empty, if no column says it.
+    /// Empty without a column for it.
     pub event_id: String,
-    /// None, if no column says it.
+    /// None without a column for it.
     pub event_time: Option<EventTime>,
 }
 
-/// A table with what it is: the same rows under the same names, typed alike, have the same digest.
+/// The rows of a file. Equal rows with the same column names and types have the same digest.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// In the order of the file.
     pub rows: Vec<Row>,
-    /// 64 hexadecimal digits. Of the answers that are there, by the names of their columns, so that a question which is
-    /// added to the schema, or renamed in it, makes no other table.
+    /// SHA-256 in 64 hexadecimal digits, of the answers that are given with the names of their columns. So it stays the same
+    /// when a question is added to the event schema or renamed in it.
     pub digest: String,
-    /// Questions that no column answers.
+    /// The questions without a column.
     pub unanswered: Vec<String>,
 }
 
-/// Why a table can't be used.
+/// A table that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It can't be opened.
+    /// The file cannot be read.
     #[error("cannot open the data {path}", path = path.display())]
     Unopenable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Its columns do not fit the event schema.
+    /// The columns do not match the event schema or the configuration.
     #[error("{path}: {problem}", path = path.display())]
     Columns {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to change.
+        /// The problem, and what to change.
         problem: String,
     },
-    /// A row can't be read.
+    /// A row cannot be read.
     #[error("{path}, line {line}: {problem}", path = path.display())]
     Row {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
 
-/// What each column of the file is.
-enum Place {
+/// The content of a column.
+enum ColumnRole {
     Question(usize),
     Label,
     RespondentId,
@@ -89,39 +89,39 @@ enum Place {
 ///
 /// # Errors
 /// See [`load`].
-pub fn read(table: &RawTable, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
+pub fn read(table: &TableSettings, schema: &QuestionnaireSchema) -> Result<Vec<Row>, TableError> {
     Ok(load(table, schema, &[])?.rows)
 }
 
-/// Reads the table that `key` names in the configuration. Its labels must be among `labels`, unless those are none.
+/// Reads the table of the configuration section `key`. Its labels must be among `labels`, unless `labels` is empty.
 ///
 /// # Errors
-/// See [`load`]; what is wrong with the file or its columns is told with the place in the configuration.
+/// See [`load`]. An error of the file or its columns names the line of the configuration.
 pub fn of_configuration(
     config: &Config,
     key: &str,
-    table: &RawTable,
+    table: &TableSettings,
     labels: &[String],
 ) -> anyhow::Result<Table> {
     load(table, &config.event_schema, labels).map_err(|error| match &error {
         TableError::Unopenable { .. } => {
-            let place = config.sources.named(&format!("{key}.path"));
-            anyhow::Error::new(error).context(place)
+            let source = config.sources.named(&format!("{key}.path"));
+            anyhow::Error::new(error).context(source)
         }
         TableError::Columns { .. } => {
-            let place = format!("{}: [{key}]", config.sources.of(key));
-            anyhow::Error::new(error).context(place)
+            let source = format!("{}: [{key}]", config.sources.of(key));
+            anyhow::Error::new(error).context(source)
         }
         TableError::Row { .. } => error.into(),
     })
 }
 
-/// Reads a whole table. Its labels must be among `labels`, unless those are none.
+/// Reads a whole table. Its labels must be among `labels`, unless `labels` is empty.
 ///
 /// # Errors
-/// [`TableError`], at the first row that is wrong: better than a model of half the data.
+/// [`TableError`] at the first invalid row, so that no model is trained on a part of the data.
 pub fn load(
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
     labels: &[String],
 ) -> Result<Table, TableError> {
@@ -134,28 +134,27 @@ pub fn load(
         .has_headers(table.columns.is_empty())
         .trim(csv::Trim::All)
         .from_reader(text.as_slice());
-    let wrong_row = |place: Option<&csv::Position>, problem: String| {
-        let line = place.map_or(1, |place| line_at(&text, place.byte(), comment));
+    let invalid_row = |position: Option<&csv::Position>, problem: String| {
+        let line = position.map_or(1, |position| line_at(&text, position.byte(), comment));
         TableError::Row { path: path.clone(), line, problem }
     };
-    let unreadable = |error: csv::Error| wrong_row(error.position(), without_place(&error));
+    let unreadable = |error: csv::Error| invalid_row(error.position(), without_position(&error));
     let names: Vec<String> = if table.columns.is_empty() {
         reader.headers().map_err(unreadable)?.iter().map(str::to_owned).collect()
     } else {
         table.columns.clone()
     };
-    let places = places_of(&names, table, schema)?;
+    let roles = roles_of(&names, table, schema)?;
     let mut digest = Sha256::new();
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(unreadable)? {
         let is_first = rows.is_empty() && !table.columns.is_empty();
         if is_first && is_header(&record, &names) {
-            let problem =
-                "it names the columns, and `columns` means that no line does: leave out `columns`";
-            return Err(wrong_row(record.position(), problem.to_owned()));
+            let problem = "it has the names of the columns, which `columns` says that the file lacks: leave out `columns`";
+            return Err(invalid_row(record.position(), problem.to_owned()));
         }
-        let row = row_of(&record, &places, table, schema);
+        let row = row_of(&record, &roles, table, schema);
         let row = row.and_then(|mut row| {
             if let Some(class) = label::class_of(&row.label, labels) {
                 row.label.clone_from(class);
@@ -172,17 +171,17 @@ pub fn load(
         });
         let row = row.map_err(|problem| {
             let hint = if is_first {
-                "; if this line names the columns, leave out `columns`, which means that none does"
+                "; if this line names the columns, leave out `columns`, which is for files without such a line"
             } else {
                 ""
             };
-            wrong_row(record.position(), problem + hint)
+            invalid_row(record.position(), problem + hint)
         })?;
-        add_row(&mut digest, &row, &places, &names);
+        add_row(&mut digest, &row, &roles, &names);
         rows.push(row);
     }
     let is_answered = |index: usize| {
-        places.iter().any(|place| matches!(place, Place::Question(q) if *q == index))
+        roles.iter().any(|role| matches!(role, ColumnRole::Question(q) if *q == index))
     };
     let questions = schema.questions().iter().enumerate();
     let unanswered = questions.filter(|(index, _)| !is_answered(*index));
@@ -193,7 +192,7 @@ pub fn load(
     })
 }
 
-/// Whether each cell is the name of its column.
+/// Whether each cell equals the name of its column.
 fn is_header(record: &csv::StringRecord, names: &[String]) -> bool {
     let pairs = record.iter().zip(names).filter(|(_, name)| !name.is_empty());
     record.len() == names.len()
@@ -213,8 +212,8 @@ fn contents(path: &Path) -> Result<Vec<u8>, TableError> {
     Ok(text)
 }
 
-/// The line of the record that begins at `byte` or, as the reader counts, behind what it skips from there: the rest of a
-/// CRLF, empty lines, comments.
+/// The line of the record at `byte`. The CSV reader's position is before what it skips: the rest of a CRLF, empty lines and
+/// comments.
 fn line_at(text: &[u8], byte: u64, comment: Option<u8>) -> u64 {
     let newlines = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
     let mut at = usize::try_from(byte).unwrap_or(usize::MAX).min(text.len());
@@ -233,9 +232,9 @@ fn line_at(text: &[u8], byte: u64, comment: Option<u8>) -> u64 {
     u64::try_from(newlines(&text[..at])).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-/// What the reader says, without the place that it names itself.
-#[expect(clippy::wildcard_enum_match_arm, reason = "it is csv's enum: all else names no place")]
-fn without_place(error: &csv::Error) -> String {
+/// The message of a CSV error, without the position that the `csv` crate adds.
+#[expect(clippy::wildcard_enum_match_arm, reason = "csv's enum: the other kinds have no position")]
+fn without_position(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("{len} fields, expected {expected_len}")
@@ -245,12 +244,12 @@ fn without_place(error: &csv::Error) -> String {
     }
 }
 
-fn places_of(
+fn roles_of(
     names: &[String],
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
-) -> Result<Vec<Place>, TableError> {
-    let wrong = |problem| TableError::Columns { path: table.path.clone(), problem };
+) -> Result<Vec<ColumnRole>, TableError> {
+    let invalid = |problem| TableError::Columns { path: table.path.clone(), problem };
     if !names.contains(&table.label) {
         let header = if table.columns.is_empty() {
             format!(
@@ -260,60 +259,61 @@ fn places_of(
         } else {
             String::new()
         };
-        return Err(wrong(format!(
+        return Err(invalid(format!(
             "there is no column {:?}, which `label` names{header}",
             table.label
         )));
     }
     if let Some(name) = table.skip.iter().find(|name| !names.contains(name)) {
         let known = names.join(", ");
-        return Err(wrong(format!("there is no column {name:?}, which `skip` names ({known})")));
+        return Err(invalid(format!("there is no column {name:?}, which `skip` names ({known})")));
     }
     if table.skip.contains(&table.label) {
-        return Err(wrong(format!("column {:?} is the label, and `skip` names it", table.label)));
+        return Err(invalid(format!("column {:?} is the label, and `skip` names it", table.label)));
     }
     let questions = schema.questions();
     let metadata = schema.metadata();
-    let place = |name: &String| {
+    let role = |name: &String| {
         if *name == table.label {
-            Ok(Place::Label)
+            Ok(ColumnRole::Label)
         } else if name.is_empty() || table.skip.contains(name) {
-            Ok(Place::Unused)
+            Ok(ColumnRole::Unused)
         } else if *name == metadata.respondent_id {
-            Ok(Place::RespondentId)
+            Ok(ColumnRole::RespondentId)
         } else if *name == metadata.event_time {
-            Ok(Place::EventTime)
+            Ok(ColumnRole::EventTime)
         } else if metadata.event_id.as_ref() == Some(name) {
-            Ok(Place::EventId)
+            Ok(ColumnRole::EventId)
         } else if metadata.completed.as_ref() == Some(name) {
-            Ok(Place::Unused)
-        } else if let Some(index) = questionnaire::place_of(name, questions) {
-            Ok(Place::Question(index))
+            Ok(ColumnRole::Unused)
+        } else if let Some(index) = questionnaire::position_of(name, questions) {
+            Ok(ColumnRole::Question(index))
         } else {
             let known = questions.iter().map(|question| question.name.as_str());
             let known = known.collect::<Vec<_>>().join(", ");
-            Err(wrong(format!(
-                "column {name:?} is no answer of the event schema ({known}); \
+            Err(invalid(format!(
+                "column {name:?} is not an answer of the event schema ({known}); \
                  if it is not used, name it in `skip`, or leave its name empty in `columns`"
             )))
         }
     };
-    let places: Vec<Place> = names.iter().map(place).collect::<Result<_, _>>()?;
-    for (later, place) in places.iter().enumerate() {
-        let earlier = places[..later].iter().position(|other| place.is_also(other));
+    let roles: Vec<ColumnRole> = names.iter().map(role).collect::<Result<_, _>>()?;
+    for (later, role) in roles.iter().enumerate() {
+        let earlier = roles[..later].iter().position(|other| role.conflicts_with(other));
         if let Some(earlier) = earlier {
             let (first, second) = (earlier + 1, later + 1);
-            return Err(wrong(format!(
+            return Err(invalid(format!(
                 "columns {first} and {second}, {:?} and {:?}, are the same field: name one in `skip`, or leave its name empty in `columns`",
                 names[earlier], names[later]
             )));
         }
     }
-    Ok(places)
+    Ok(roles)
 }
 
-impl Place {
-    fn is_also(&self, other: &Self) -> bool {
+impl ColumnRole {
+    /// Whether both columns are the same field.
+    fn conflicts_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Question(one), Self::Question(other)) => one == other,
             (Self::Label, Self::Label)
@@ -335,64 +335,65 @@ impl Place {
 
 fn row_of(
     record: &csv::StringRecord,
-    places: &[Place],
-    table: &RawTable,
+    roles: &[ColumnRole],
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
 ) -> Result<Row, String> {
-    if record.len() != places.len() {
-        return Err(format!("{} fields, expected {}", record.len(), places.len()));
+    if record.len() != roles.len() {
+        return Err(format!("{} fields, expected {}", record.len(), roles.len()));
     }
     let mut row = Row { answers: vec![None; schema.questions().len()], ..Row::default() };
-    for (text, place) in record.iter().zip(places) {
-        match place {
-            Place::Unused => {}
-            Place::Label => {
+    for (text, role) in record.iter().zip(roles) {
+        match role {
+            ColumnRole::Unused => {}
+            ColumnRole::Label => {
                 let suffix = table.label_suffix.as_str();
                 text.strip_suffix(suffix).unwrap_or(text).clone_into(&mut row.label);
             }
-            Place::RespondentId => {
+            ColumnRole::RespondentId => {
                 row.respondent_id = respondent_of(text, table, schema)?;
             }
-            Place::EventId if !table.is_missing(text) => {
-                row.event_id = schema.parse_event_id(text).map_err(wrong_cell)?;
+            ColumnRole::EventId if !table.is_missing(text) => {
+                row.event_id = schema.parse_event_id(text).map_err(cell_problem)?;
             }
-            Place::EventId => {}
-            Place::EventTime => {
-                row.event_time = Some(schema.parse_event_time(text).map_err(wrong_cell)?);
+            ColumnRole::EventId => {}
+            ColumnRole::EventTime => {
+                row.event_time = Some(schema.parse_event_time(text).map_err(cell_problem)?);
             }
-            Place::Question(index) => {
+            ColumnRole::Question(index) => {
                 if table.is_missing(text) {
                     continue;
                 }
                 let question = &schema.questions()[*index];
-                row.answers[*index] = schema.parse_answer(question, text).map_err(wrong_cell)?;
+                row.answers[*index] = schema.parse_answer(question, text).map_err(cell_problem)?;
             }
         }
     }
     Ok(row)
 }
 
-/// A row of nobody is no row: if one is made up for it, what happens to a respondent is not what the table says.
+/// The respondent of a row. A blank is an error: a made-up id would give the row a respondent of its own, whose outcomes the
+/// table does not have.
 fn respondent_of(
     text: &str,
-    table: &RawTable,
+    table: &TableSettings,
     schema: &QuestionnaireSchema,
 ) -> Result<String, String> {
     let id = match table.is_missing(text) {
         true => Cow::Borrowed(""),
-        false => schema.respondent_id(text).map_err(wrong_cell)?,
+        false => schema.respondent_id(text).map_err(cell_problem)?,
     };
     if id.is_empty() {
         let column = &schema.metadata().respondent_id;
         return Err(format!(
-            "column {column:?} is {text:?}, so it names no respondent: fill it in, take the row out, or, if the table is not \
-             to say who answered, name the column in `skip`"
+            "column {column:?} is {text:?}, so it names no respondent: fill it in, remove the row, or name the column in `skip` if \
+             the table is to be used without respondents"
         ));
     }
     Ok(id.into_owned())
 }
 
-fn wrong_cell(error: EntryError) -> String {
+fn cell_problem(error: EntryError) -> String {
     match error {
         EntryError::WrongValue { field, found, wanted }
         | EntryError::InvalidValue { field, found, wanted } => {
@@ -404,26 +405,26 @@ fn wrong_cell(error: EntryError) -> String {
     }
 }
 
-impl RawTable {
-    /// Whether a cell says that there is nothing in it.
+impl TableSettings {
+    /// Whether a cell has one of the texts that mean "no answer".
     fn is_missing(&self, text: &str) -> bool {
         self.missing.iter().any(|missing| missing.trim() == text)
     }
 }
 
-/// Each part with its length, so that no two rows have the same bytes.
-fn add_row(digest: &mut Sha256, row: &Row, places: &[Place], names: &[String]) {
+/// Adds a row to the digest. Each part is preceded by its length, so that different rows have different bytes.
+fn add_row(digest: &mut Sha256, row: &Row, roles: &[ColumnRole], names: &[String]) {
     let mut add = |kind: u8, bytes: &[u8]| {
         digest.update([kind]);
         digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(bytes);
     };
     add(b'l', row.label.as_bytes());
-    for (place, name) in places.iter().zip(names) {
-        let Place::Question(index) = place else { continue };
+    for (role, name) in roles.iter().zip(names) {
+        let ColumnRole::Question(index) = role else { continue };
         let Some(answer) = &row.answers[*index] else { continue };
         add(b'c', name.as_bytes());
-        // What is learned from: rounded.
+        // Models are trained on rounded numbers.
         match answer.rounded() {
             Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
             Answer::Text(text) => add(b't', text.as_bytes()),
@@ -455,10 +456,10 @@ mod tests {
         QuestionnaireSchema::new(avsc, &fields, &[]).unwrap().read_as(&rules)
     }
 
-    fn try_load(text: &str, change: impl FnOnce(&mut RawTable)) -> Result<Table, TableError> {
+    fn try_load(text: &str, change: impl FnOnce(&mut TableSettings)) -> Result<Table, TableError> {
         let mut file = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let mut table = RawTable {
+        let mut table = TableSettings {
             path: file.path().to_owned(),
             columns: Vec::new(),
             skip: Vec::new(),
@@ -472,29 +473,32 @@ mod tests {
         load(&table, &schema(), &["no".to_owned(), "yes".to_owned()])
     }
 
-    fn refuse(text: &str, words: &[&str]) {
+    fn check_invalid(text: &str, words: &[&str]) {
         let message = try_load(text, |_| {}).expect_err(text).to_string();
         for word in words.iter().chain(&[".csv"]) {
-            assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+            assert!(message.contains(word), "{word:?} is not in {message:?}");
         }
     }
 
     #[test]
-    fn a_fault_has_its_file_line_column_and_value() {
-        refuse("age,out\n1,no\nold,yes\n", &["line 3", "\"age\"", "\"old\"", "32 bits"]);
-        refuse("age,out\r\n1,no\r\nold,yes\r\n", &["line 3", "\"old\""]);
-        refuse("# a\r\nage,out\r\n\r\n# b\r\n\r\nold,yes\r\n", &["line 6"]);
-        refuse("age,out\n1,no\n2,maybe\n", &["line 3", "\"out\"", "\"maybe\"", "no, yes"]);
-        refuse("age,out\n1,no\n1,2,no\n", &["line 3", "3 fields"]);
-        refuse("pay,out\n7.25,no\n\"7,25\",no\n", &["line 3", "\"pay\"", "\"7,25\"", "numeric"]);
-        refuse("wage,out\n1,no\n", &["\"wage\"", "age, job"]);
-        refuse("born,out\n17.5.1990,no\n", &["line 2", "1990-05-17"]);
+    fn an_error_names_file_line_column_and_value() {
+        check_invalid("age,out\n1,no\nold,yes\n", &["line 3", "\"age\"", "\"old\"", "32 bits"]);
+        check_invalid("age,out\r\n1,no\r\nold,yes\r\n", &["line 3", "\"old\""]);
+        check_invalid("# a\r\nage,out\r\n\r\n# b\r\n\r\nold,yes\r\n", &["line 6"]);
+        check_invalid("age,out\n1,no\n2,maybe\n", &["line 3", "\"out\"", "\"maybe\"", "no, yes"]);
+        check_invalid("age,out\n1,no\n1,2,no\n", &["line 3", "3 fields"]);
+        check_invalid(
+            "pay,out\n7.25,no\n\"7,25\",no\n",
+            &["line 3", "\"pay\"", "\"7,25\"", "numeric"],
+        );
+        check_invalid("wage,out\n1,no\n", &["\"wage\"", "age, job"]);
+        check_invalid("born,out\n17.5.1990,no\n", &["line 2", "1990-05-17"]);
     }
 
     #[test]
-    fn columns_mean_that_there_is_no_header() {
+    fn with_column_names_in_the_configuration_the_file_has_no_header() {
         let columns = |names: &'static [&'static str]| {
-            move |table: &mut RawTable| {
+            move |table: &mut TableSettings| {
                 table.columns = names.iter().map(|name| (*name).to_owned()).collect();
             }
         };
@@ -503,24 +507,27 @@ mod tests {
         let check = |text: &str, names, words: &[&str]| {
             let message = try_load(text, columns(names)).expect_err(text).to_string();
             for word in words {
-                assert!(message.contains(word), "{message:?} says nothing of {word:?}");
+                assert!(message.contains(word), "{word:?} is not in {message:?}");
             }
         };
-        // All text, and a label that is no label anyway.
+        // A header of text columns, which is valid apart from its label.
         check("job,out\ncook,no\n", &["job", "out"], &["line 1", "leave out `columns`"]);
         check(
             "years,result\n1,no\n",
             &["age", "out"],
             &["line 1", "if this line names the columns"],
         );
-        refuse("cook,no\nnurse,yes\n", &["\"out\"", "cook, no", "name the columns in `columns`"]);
+        check_invalid(
+            "cook,no\nnurse,yes\n",
+            &["\"out\"", "cook, no", "name the columns in `columns`"],
+        );
     }
 
     #[test]
-    fn two_columns_of_one_answer_are_refused() {
-        refuse("age,job,age,out\n1,a,2,no\n", &["columns 1 and 3", "\"age\""]);
-        refuse("trade,job,out\n1,a,no\n", &["columns 1 and 2", "\"trade\"", "\"job\""]);
-        refuse("age,out,out\n1,no,yes\n", &["columns 2 and 3", "\"out\""]);
+    fn two_columns_of_one_answer_are_invalid() {
+        check_invalid("age,job,age,out\n1,a,2,no\n", &["columns 1 and 3", "\"age\""]);
+        check_invalid("trade,job,out\n1,a,no\n", &["columns 1 and 2", "\"trade\"", "\"job\""]);
+        check_invalid("age,out,out\n1,no,yes\n", &["columns 2 and 3", "\"out\""]);
         let named = |columns: &[&str]| {
             let columns = columns.iter().map(|name| (*name).to_owned()).collect();
             try_load("1,2,no\n", |table| table.columns = columns)
@@ -530,9 +537,9 @@ mod tests {
     }
 
     #[test]
-    fn metadata_columns_are_for_a_play_and_others_are_skipped_by_name() {
+    fn metadata_columns_are_read_and_other_columns_must_be_skipped_by_name() {
         let text = "who,at,age,note,out\na,1970-01-01T00:00:01Z,1,x,no\nb,2500,2,y,yes\n";
-        refuse(text, &["\"note\"", "`skip`"]);
+        check_invalid(text, &["\"note\"", "`skip`"]);
         let skip = |name: &str| {
             let name = name.to_owned();
             try_load(text, move |table| table.skip.push(name))
@@ -541,33 +548,33 @@ mod tests {
         let of = |row: &Row| (row.respondent_id.clone(), row.event_time);
         assert_eq!(of(&table.rows[0]), ("a".to_owned(), Some(EventTime(1_000))));
         assert_eq!(of(&table.rows[1]), ("b".to_owned(), Some(EventTime(2_500))));
-        // What they say makes no other training data.
+        // Metadata does not change the training data.
         assert_eq!(table.digest, try_load("age,out\n1,no\n2,yes\n", |_| {}).unwrap().digest);
         assert!(skip("nota").unwrap_err().to_string().contains("\"nota\""));
         assert!(skip("out").unwrap_err().to_string().contains("label"));
-        refuse("who,at,out\na,soon,no\n", &["line 2", "\"at\"", "\"soon\""]);
-        refuse("who,who,out\na,b,no\n", &["columns 1 and 2"]);
+        check_invalid("who,at,out\na,soon,no\n", &["line 2", "\"at\"", "\"soon\""]);
+        check_invalid("who,who,out\na,b,no\n", &["columns 1 and 2"]);
     }
 
     #[test]
-    fn a_row_without_its_respondent_is_refused() {
+    fn a_row_without_its_respondent_is_invalid() {
         for blank in ["", " ", "?", " ? "] {
             let text = format!("who,age,out\na,1,no\n{blank},2,yes\n");
-            refuse(&text, &["line 3", "\"who\"", "names no respondent", "`skip`"]);
-            let skip = |table: &mut RawTable| table.skip.push("who".to_owned());
+            check_invalid(&text, &["line 3", "\"who\"", "names no respondent", "`skip`"]);
+            let skip = |table: &mut TableSettings| table.skip.push("who".to_owned());
             assert!(try_load(&text, skip).is_ok(), "{blank:?}");
         }
-        assert!(try_load("age,out\n1,no\n", |_| {}).is_ok(), "no column says who");
+        assert!(try_load("age,out\n1,no\n", |_| {}).is_ok(), "no column has respondents");
     }
 
     #[test]
-    fn what_no_column_answers_is_known() {
+    fn questions_without_a_column_are_listed() {
         let table = try_load("age,trade,out\n1,a,no\n", |_| {}).unwrap();
         assert_eq!(table.unanswered, ["pay", "born"]);
     }
 
     #[test]
-    fn the_digest_is_of_what_the_rows_mean() {
+    fn the_digest_depends_on_the_values_of_the_rows() {
         let digest = |text| try_load(text, |_| {}).unwrap().digest;
         let first = digest("age,job,out\n1,a,no\n,b,yes\n");
         assert_eq!(first.len(), 64);

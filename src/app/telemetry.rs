@@ -1,4 +1,4 @@
-//! Log lines to standard error, metrics to a registry.
+//! Logging to standard error, and the registry of metrics.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,18 +7,18 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use foretell_address as address;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a terminal.
     #[default]
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// The parts of the program that a filter may name: crates of this workspace, and librdkafka. `foretell` is a prefix of
-/// all of ours, and so stands for all of them.
+/// The targets that a filter may name: the crates of this workspace, and librdkafka. `foretell` is a prefix of all crates,
+/// and so selects them all.
 const TARGETS: [&str; 6] = [
     "foretell",
     "foretell_avro",
@@ -30,7 +30,7 @@ const TARGETS: [&str; 6] = [
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A filter by which nothing would be logged, or not what was meant.
+/// A filter that would log nothing, or not what it seems to select.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{directive:?} is {problem}: use off, error, warn, info, debug or trace, for one part as in \
@@ -41,16 +41,16 @@ pub struct FilterError {
     problem: String,
 }
 
-/// Log lines that a filter lets pass.
+/// A checked filter of log lines.
 #[derive(Debug)]
 pub struct LogFilter(EnvFilter);
 
 impl LogFilter {
-    /// Reads `info`, or `foretell=debug,librdkafka=warn`, as `RUST_LOG` has it. A word that is no level would be
-    /// taken for the name of a part, of which there is none.
+    /// Parses `info` or `foretell=debug,librdkafka=warn`, the syntax of `RUST_LOG`. tracing would take a mistyped level for a
+    /// target that does not exist, and log nothing.
     ///
     /// # Errors
-    /// [`FilterError`] for the first piece that is neither.
+    /// [`FilterError`] for the first directive that is neither a level nor a target of this program.
     pub fn parse(filter: &str) -> Result<Self, FilterError> {
         let directives = filter.split(',').map(str::trim).filter(|piece| !piece.is_empty());
         let directives: Vec<&str> = directives.collect();
@@ -58,7 +58,7 @@ impl LogFilter {
             let refuse =
                 |problem: String| Err(FilterError { directive: directive.to_owned(), problem });
             let (target, level) = match directive.split_once('=') {
-                // Fields of spans, as in `foretell[worker{id=1}]=debug`, are for the library to read.
+                // Span fields, as in `foretell[worker{id=1}]=debug`, are parsed by tracing.
                 _ if directive.contains('[') => continue,
                 Some((target, level)) => (target, Some(level)),
                 None => (directive, None),
@@ -70,7 +70,7 @@ impl LogFilter {
             let part = target.split("::").next().unwrap_or_default();
             match level {
                 Some(level) if !is_level(level) => return refuse(format!("no level: {level:?}")),
-                // Other crates have names, too.
+                // The target may be any crate.
                 Some(_) if part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {}
                 None if is_level(target) || TARGETS.contains(&part) => {}
                 Some(_) | None => {
@@ -87,7 +87,7 @@ impl LogFilter {
     }
 }
 
-/// Standard error, without what may be a secret in an address: libraries quote those that they could not use.
+/// Standard error, with the secrets in addresses hidden: libraries quote the addresses that they cannot use.
 struct SafeStderr;
 
 impl Write for SafeStderr {
@@ -102,12 +102,12 @@ impl Write for SafeStderr {
     }
 }
 
-/// Sends the log lines that `filter` lets pass to standard error. Called once, by the command line.
+/// Logs the lines that `filter` selects to standard error. Called once, by the command line.
 pub fn log_to_stderr(filter: LogFilter, format: LogFormat) {
     let registry = tracing_subscriber::registry().with(filter.0);
     let writer = || SafeStderr;
     let is_colored = io::stderr().is_terminal();
-    // A second subscriber is a second call, and the first one goes on.
+    // A second call fails, and the first subscriber stays.
     let done = match format {
         LogFormat::Text => {
             registry.with(fmt::layer().with_writer(writer).with_ansi(is_colored)).try_init()
@@ -115,14 +115,14 @@ pub fn log_to_stderr(filter: LogFilter, format: LogFormat) {
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(writer)).try_init(),
     };
     if let Err(error) = done {
-        tracing::debug!(%error, "log lines go where they went before");
+        tracing::debug!(%error, "logging is already set up");
     }
 }
 
-/// A registry with the process's own metrics in it.
+/// Creates a registry with the metrics of the process.
 ///
 /// # Errors
-/// If they can't be registered.
+/// If they cannot be registered.
 pub fn metrics_registry() -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let process = prometheus::process_collector::ProcessCollector::for_self();
@@ -130,13 +130,13 @@ pub fn metrics_registry() -> Result<Registry, prometheus::Error> {
     Ok(registry)
 }
 
-/// The sum of a metric over all its labels, as `/metrics` would show it; 0 if it is not there.
+/// The sum of a metric's series, as `/metrics` shows them; 0 without series.
 #[must_use]
 pub fn total(registry: &Registry, name: &str) -> f64 {
     sum(registry, name, None)
 }
 
-/// Like [`total`], of those of which one label has this value.
+/// Like [`total`], of the series with this label value.
 #[must_use]
 pub fn total_of(registry: &Registry, name: &str, label: &str) -> f64 {
     sum(registry, name, Some(label))
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_would_let_nothing_pass_is_refused() {
+    fn a_filter_that_would_log_nothing_is_an_error() {
         for good in [
             "info",
             "INFO",

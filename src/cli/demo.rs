@@ -54,7 +54,7 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let mut config = global.start("error")?;
-        config.raw.tuning.time = Duration::from_secs(self.tuning_seconds);
+        config.tuning.time = Duration::from_secs(self.tuning_seconds);
         let clock = app::clock();
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;

@@ -1,13 +1,13 @@
-//! Values that are of the right type and can't be meant; each is told of with the place where it was written.
+//! Checks the values of a configuration. Errors name the key and the source of the value.
 
 use crate::{
-    config::{ConfigError, RawConfig, RawRegistry, Sources, source::written_form},
+    config::{ConfigError, RegistrySettings, Sources, raw::RawConfig, source::written_form},
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
 use foretell_ml::training::TrainingError;
 
-/// What is wrong with the value of `key` (`section.key`), and what to do.
+/// The error for the value of `key` (`section.key`); `problem` says what is wrong and what to change.
 pub(super) fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
     let problem = format!("{}: {problem}", written_form(key));
     ConfigError::At { place: sources.of(key), problem }
@@ -30,14 +30,20 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
         let problem = "a share above 0 and up to 1, such as 0.9";
         return refuse("features.contract.mostly_missing", problem);
     }
+    let threshold = raw.learning.threshold;
+    if !(threshold > 0.0 && threshold < 1.0) {
+        let problem =
+            format!("it is {threshold}: set a probability above 0 and below 1, such as 0.5");
+        return refuse("learning.threshold", &problem);
+    }
     if raw.tuning.folds < 2 {
-        return refuse("tuning.folds", "cross-validation needs at least 2");
+        return refuse("tuning.folds", "cross-validation needs at least 2 folds");
     }
     tuning(raw, sources)
 }
 
-/// Counts of which none would do nothing, and times of which none would never be enough. Where nothing is a meaning of its
-/// own, as for `streams.max_task_idle` or `events.duplicates_within`, it is not here.
+/// Rejects 0 for counts and times that need more. Keys for which 0 has a meaning, such as `streams.max_task_idle` and
+/// `events.duplicates_within`, are not checked.
 fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     let (streams, tuning, http) = (&raw.streams, &raw.tuning, &raw.http);
     let counts = [
@@ -68,7 +74,7 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     if let Some((key, _)) = counts.iter().find(|(_, is_zero)| *is_zero) {
         return Err(refused(sources, key, "it is 0: it must be at least 1"));
     }
-    // librdkafka, the registry's client and tokio count milliseconds.
+    // The unit of librdkafka, of the registry's client and of tokio is a millisecond.
     if let Some((key, _, usual)) = times.iter().find(|(_, time, _)| time.as_millis() == 0) {
         let problem = format!("it must be at least 1 ms, such as {usual:?}");
         return Err(refused(sources, key, &problem));
@@ -76,7 +82,7 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// That so many answers can be given at all.
+/// Checks that the event schema has as many answers as `when` waits for.
 pub(super) fn score_when(
     when: ScoreWhen,
     questions: usize,
@@ -87,7 +93,7 @@ pub(super) fn score_when(
         return Ok(());
     }
     let problem = format!(
-        "answers is {enough}: it must be from 1 to {questions}, which is how many answers the event schema has"
+        "answers is {enough}: it must be from 1 to {questions}, the number of answers in the event schema"
     );
     Err(refused(sources, "scoring.when", &problem))
 }
@@ -102,12 +108,12 @@ fn http_address(bind: &str, sources: &Sources) -> Result<(), ConfigError> {
         return Ok(());
     }
     let problem = format!(
-        "{bind:?} is no address: write a host and a port, such as \"127.0.0.1:8000\", \"0.0.0.0:8000\" or \"[::1]:8000\""
+        "{bind:?} is not an address: write a host and a port, such as \"127.0.0.1:8000\", \"0.0.0.0:8000\" or \"[::1]:8000\""
     );
     Err(refused(sources, "http.bind", &problem))
 }
 
-/// Marks of one byte are all that the CSV reader takes.
+/// The CSV reader supports delimiters and comment characters of one byte.
 fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     for (name, table) in [("initial", &raw.data.initial), ("play", &raw.data.play)] {
         let Some(table) = table else { continue };
@@ -115,22 +121,23 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
             if let Some(mark) =
                 mark.filter(|mark| !mark.is_ascii() || ['\n', '\r', '"'].contains(mark))
             {
-                let problem =
-                    format!("{mark:?} can't be one: it must be one ASCII character, such as \";\"");
+                let problem = format!(
+                    "{mark:?} is not supported: it must be one ASCII character, such as \";\""
+                );
                 return Err(refused(sources, &format!("data.{name}.{key}"), &problem));
             }
         }
         if table.comment == Some(table.delimiter) {
             let key = format!("data.{name}.comment");
-            return Err(refused(sources, &key, "it is the delimiter, too"));
+            return Err(refused(sources, &key, "it is the delimiter, too: set another character"));
         }
     }
     Ok(())
 }
 
-/// What a study would refuse, before anything is written.
+/// Checks the settings of the study before anything is written.
 fn tuning(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
-    let Err(error) = raw.tuning.settings().check() else { return Ok(()) };
+    let Err(error) = raw.tuning.study().check() else { return Ok(()) };
     let key = match &error {
         TrainingError::Setting { name: "iterations", .. } => "tuning.iterations_max".to_owned(),
         TrainingError::Setting {
@@ -150,10 +157,10 @@ fn tuning(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     Err(refused(sources, &key, &error.to_string()))
 }
 
-/// Topics, groups and transactions are named after these.
+/// The names of topics, groups and transactions begin with these.
 fn names(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let problem = "topics are named after it: letters, digits, '.', '_' and '-' only";
+    let problem = "the names of topics begin with it: use letters, digits, '.', '_' and '-' only";
     if raw.application.id.is_empty() || !raw.application.id.chars().all(is_plain) {
         return Err(refused(sources, "application.id", problem));
     }
@@ -171,15 +178,15 @@ fn servers(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     }
     if servers.contains(['@', '?', '#']) {
         return refuse(
-            "a server is host:port; a user and a password stand in [broker.properties], as \
+            "a server is host:port; write a user and a password in [broker.properties], as \
              \"sasl.username\" and \"sasl.password\"",
         );
     }
     Ok(())
 }
 
-/// An address is used and shown in many places, so that it is refused here, where it is not shown.
-fn registry(registry: &RawRegistry, sources: &Sources) -> Result<(), ConfigError> {
+/// The address is shown in logs and messages, so one with a secret in it is rejected here without showing it.
+fn registry(registry: &RegistrySettings, sources: &Sources) -> Result<(), ConfigError> {
     let refuse = |key: &str, problem: &str| Err(refused(sources, key, problem));
     let url = "schema_registry.url";
     let Some(rest) =
@@ -190,36 +197,39 @@ fn registry(registry: &RawRegistry, sources: &Sources) -> Result<(), ConfigError
     if rest.contains(['?', '#']) {
         return refuse(
             url,
-            "a registry has no query (?…) and no fragment (#…); what lets us in stands in username and \
-             password, or in bearer_token",
+            "it must have no query (?…) and no fragment (#…); write credentials in username and password, or in \
+             bearer_token",
         );
     }
     if rest.contains('@') {
         let problem = "a name or password in it must be percent-encoded ('@' is %40, '/' is %2F, ':' is %3A); \
-                       username and password take them as they are";
+                       in username and password they are written as they are";
         return refuse(url, problem);
     }
     let authority = rest.split('/').next().unwrap_or_default();
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             if port.parse::<u16>().is_err() {
-                return refuse(url, "what follows the host's ':' is no port");
+                return refuse(
+                    url,
+                    "the port after the host's ':' is not a number from 0 to 65535",
+                );
             }
             host
         }
         Some(_) | None => authority,
     };
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == ',') {
-        return refuse(url, "it names no host, such as http://registry:8081");
+        return refuse(url, "it has no host; write it as in http://registry:8081");
     }
     if registry.username.is_some() && registry.bearer_token.is_some() {
-        let problem = "there is username, too: leave one out";
+        let problem = "username is set, too: remove one";
         return refuse("schema_registry.bearer_token", problem);
     }
     if registry.certificate_file.is_some() != registry.key_file.is_some() {
         return refuse(
             "schema_registry",
-            "certificate_file and key_file go together: name both, or none",
+            "certificate_file and key_file need each other: set both, or none",
         );
     }
     Ok(())

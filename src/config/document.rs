@@ -1,13 +1,12 @@
-//! The file with everything that is set over it, as one document in which every key and value has the place where
-//! it was written.
+//! The file and its overrides merged into one document, in which every key and value has the span of its source.
 //!
 //! ```text
 //!   spans:   0 ……………………… n   n+1, n+2    n+3, n+4
-//!            foretell.toml   variable    --set       a byte for the sections that it makes, and one for its value
+//!            foretell.toml   variable    --set       one byte for the sections that it creates, one for its value
 //! ```
 //!
-//! The parser gives a span to every key and value, and an error of deserialising the span that it is about. So the
-//! overrides get spans behind the file's, and one look-up serves all.
+//! The TOML parser gives every key and value a span, and every error the span of its value. The overrides get spans after the
+//! end of the file, so one look-up finds the source of any error.
 
 use std::{
     borrow::Cow,
@@ -30,17 +29,17 @@ use crate::config::{
 };
 use foretell_address as address;
 
-/// A configuration before it is understood.
+/// A parsed document that is not deserialized yet.
 pub(super) struct Document<'t> {
     root: DeTable<'t>,
     path: PathBuf,
     text: &'t str,
-    /// What was set over the file, in order; the n-th has the n-th span behind the text.
+    /// The sources of the overrides, in order; the n-th has the n-th pair of bytes after the text.
     overrides: Vec<Source>,
 }
 
 impl<'t> Document<'t> {
-    /// The file alone.
+    /// Parses the file, without overrides.
     pub(super) fn parse(path: &Path, text: &'t str) -> Result<Self, ConfigError> {
         let (root, overrides) = (DeTable::new(), Vec::new());
         let mut document = Self { root, path: path.to_owned(), text, overrides };
@@ -48,7 +47,7 @@ impl<'t> Document<'t> {
         Ok(document)
     }
 
-    /// Sets `key` (dotted) to `value`: TOML if it reads as such, text if not.
+    /// Sets `key` (`section.key`) to `value`, which is parsed as TOML if possible, and is text otherwise.
     pub(super) fn set(
         &mut self,
         key: &str,
@@ -65,7 +64,7 @@ impl<'t> Document<'t> {
             None => key.split('.').collect(),
         };
         let Some(name) = parts.pop().filter(|name| !name.is_empty()) else {
-            return refuse("it names no key".to_owned());
+            return refuse("it has no key after the section".to_owned());
         };
         let mut table = &mut self.root;
         for part in parts {
@@ -81,11 +80,12 @@ impl<'t> Document<'t> {
             };
             table = inner;
         }
-        // The map would keep the key of before, with its span. A password of digits is no number.
-        let before = table.remove(name);
+        // Removed first, because an insertion would keep the previous key and its span. The previous value shows whether the
+        // new one is text, as a password of digits is.
+        let previous = table.remove(name);
         let is_text = secret::is_secret(key)
-            || before.is_some_and(|before| matches!(before.get_ref(), DeValue::String(_)));
-        // A secret may begin like a list.
+            || previous.is_some_and(|previous| matches!(previous.get_ref(), DeValue::String(_)));
+        // The text of a secret may begin like a list.
         if value.starts_with(['{', '[']) && !secret::is_secret(key) {
             DeValue::parse(value).map_err(|error| ConfigError::At {
                 place,
@@ -100,7 +100,7 @@ impl<'t> Document<'t> {
         Ok(())
     }
 
-    /// Refuses a key that is none, with the one that is most like it.
+    /// Rejects an unknown key; the error names the most similar known key.
     pub(super) fn check_keys(&self, keys: &Keys) -> Result<(), ConfigError> {
         self.check_section(&self.root, "", keys)
     }
@@ -121,14 +121,14 @@ impl<'t> Document<'t> {
                 (Some(Kind::Section), DeValue::Table(inner)) => {
                     self.check_section(inner, &key, keys)?;
                 }
-                // Their forms are for serde to judge.
+                // Deserialization checks the values.
                 (Some(Kind::Section | Kind::Open | Kind::Value), _) => {}
             }
         }
         Ok(())
     }
 
-    /// Where each key was written.
+    /// The source of each key.
     pub(super) fn sources(&self) -> Sources {
         let mut sources = Sources::new(&self.path);
         self.note_sources(&self.root, "", &mut sources);
@@ -145,18 +145,18 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// The document's values, to be looked at and changed in their places.
+    /// The root table, to change values in place.
     pub(super) fn root_mut(&mut self) -> &mut DeTable<'t> {
         &mut self.root
     }
 
-    /// Makes of it what it is to be.
+    /// Deserializes the document.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, ConfigError> {
         let root = Spanned::new(0..0, self.root.clone());
         T::deserialize(Deserializer::from(root)).map_err(|error| self.refuse(&error))
     }
 
-    /// An error of the parser's or of serde's, with the place and the key that it is about.
+    /// The error of the parser or of serde, with the source and the key of its value.
     fn refuse(&self, error: &toml::de::Error) -> ConfigError {
         let message = wording::plain(&error.message().trim().replace('\n', "; "));
         let problem = address::hide_in(&message).into_owned();
@@ -184,7 +184,7 @@ impl<'t> Document<'t> {
     }
 }
 
-/// What is said of a key that is none.
+/// The problem with an unknown key.
 fn unknown(key: &str, keys: &Keys) -> String {
     let shown = written_form(key);
     if let Some(nearest) = keys.nearest(key) {
@@ -198,7 +198,7 @@ fn unknown(key: &str, keys: &Keys) -> String {
     }
 }
 
-/// The innermost key whose name or value stands at `span`; an element of a list stands in its key's.
+/// The innermost key whose name or value contains `span`. An element of a list belongs to the key of the list.
 fn key_at(table: &DeTable<'_>, above: &str, span: &Range<usize>) -> Option<String> {
     for (name, value) in table.iter() {
         let key = joined(above, name.get_ref());
@@ -223,17 +223,17 @@ fn spanned<'t>(name: &str, span: &Range<usize>) -> Spanned<DeString<'t>> {
     Spanned::new(span.clone(), Cow::Owned(name.to_owned()))
 }
 
-/// A value from outside, all of it at `span`.
+/// The value of an override; each part of it has the span `span`.
 fn read<'t>(value: &'t str, is_text: bool, span: &Range<usize>) -> Spanned<DeValue<'t>> {
     let text = || Spanned::new(span.clone(), DeValue::String(Cow::Borrowed(value)));
-    // A list, a table or a quoted text is meant as TOML, whatever stood there.
+    // A list, a table or a quoted text is TOML, also in place of a text.
     if is_text && !value.starts_with(['{', '[', '"', '\'']) {
         return text();
     }
     DeValue::parse(value).map_or_else(|_| text(), |parsed| moved(parsed.into_inner(), span))
 }
 
-/// A value whose every part is at `span`.
+/// The value with the span `span` for each part.
 fn moved<'t>(value: DeValue<'t>, span: &Range<usize>) -> Spanned<DeValue<'t>> {
     let value = match value {
         DeValue::Array(items) => {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_toml_where_they_can_be() {
+    fn override_values_are_parsed_as_toml_if_possible() {
         let check = |key: &str, value: &str, expected: &str| {
             let found: toml::Table = document(&[(key, value)]).unwrap().read().unwrap();
             let expected = format!("{expected}\nhttp = {{ bind = 'a' }}");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_knows_where_it_was_written() {
+    fn every_value_has_its_source() {
         let sets = [("topics.partitions", "3"), ("http.bind", "b"), ("data.play.label", "c")];
         let sources = document(&sets).unwrap().sources();
         let check = |key: &str, expected: &str| assert_eq!(sources.named(key), expected);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_place_and_the_key() {
+    fn an_error_names_the_source_and_the_key() {
         #[derive(serde::Deserialize, Debug)]
         #[serde(deny_unknown_fields)]
         #[expect(dead_code, reason = "read for its errors")]

@@ -1,8 +1,7 @@
-//! Every key that a configuration may have, as serde knows them: the types of `raw.rs` are asked, so that no list
-//! of keys is kept beside them.
+//! The names of all keys, derived from the types in `raw.rs`.
 //!
-//! A type is read from a source that has a harmless value for whatever is asked for, and notes the names of the
-//! fields that it is asked for on the way.
+//! The types are deserialized from a probe, which returns a valid value for every type that serde requests and records the
+//! names of the fields.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,30 +14,30 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::config::RawConfig;
+use crate::config::raw::RawConfig;
 
-/// What a key holds.
+/// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Keys of ours.
+    /// A section with known keys.
     Section,
-    /// Keys that we do not know: librdkafka's properties.
+    /// A section with any keys: librdkafka's properties.
     Open,
     /// A value.
     Value,
 }
 
-/// The keys, dotted, each with its kind.
+/// The keys (`section.key`), each with its kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys(BTreeMap<String, Kind>);
 
 impl Keys {
-    /// Of a whole configuration.
+    /// The keys of a whole configuration.
     pub(super) fn of_configuration() -> Self {
         let mut keys = Self::default();
         let probe = Probe { path: String::new(), keys: &mut keys };
         let read = RawConfig::deserialize(probe);
-        read.expect("a harmless value suits every type in it, which a test shows");
+        read.expect("the probe has a valid value for every type, which a test shows");
         keys
     }
 
@@ -50,13 +49,13 @@ impl Keys {
         self.0.iter().map(|(key, kind)| (key.as_str(), *kind))
     }
 
-    /// The names of the keys in a section; `""`: of the sections.
+    /// The names of the keys in a section, or of the sections for `""`.
     pub(super) fn names_in(&self, section: &str) -> Vec<&str> {
         let keys = self.0.keys().map(|key| split(key));
         keys.filter(|(above, _)| *above == section).map(|(_, name)| name).collect()
     }
 
-    /// The key most like `key`: one of the same section, or of the same name in another, or any.
+    /// The key most similar to `key`: in the same section, or with the same name in another section, or any.
     pub(super) fn nearest(&self, key: &str) -> Option<&str> {
         let (section, name) = split(key);
         let all = || self.0.keys().map(String::as_str);
@@ -67,12 +66,12 @@ impl Keys {
     }
 }
 
-/// A key's section, and its name in it.
+/// The section of a key, and the name in it.
 fn split(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
-/// Of `names`, each with what it stands for, that which is like `name`: a third of it may differ.
+/// Of `names`, each paired with a result, the result of the most similar to `name`. At most a third of the letters may differ.
 pub(super) fn nearest<'a>(
     name: &str,
     names: impl Iterator<Item = (&'a str, &'a str)>,
@@ -82,7 +81,7 @@ pub(super) fn nearest<'a>(
     distances.filter(|(distance, _)| *distance <= most).min().map(|(_, found)| found)
 }
 
-/// Letters to insert, remove or replace, and neighbours to swap, until one word is the other.
+/// The edit distance: insertions, deletions, replacements, and swaps of adjacent letters.
 fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
@@ -104,17 +103,17 @@ fn distance(one: &str, other: &str) -> usize {
     last[other.len()]
 }
 
-/// Gives whatever is asked for, and notes which fields those are.
+/// Deserializes any type from valid values, and records the fields.
 struct Probe<'k> {
     path: String,
     keys: &'k mut Keys,
 }
 
-/// What suits a text: a duration, a path, a name.
+/// A valid text for each type that is written as one: a duration, a path, a name.
 const TEXT: &str = "1s";
 
 impl Probe<'_> {
-    fn note(&mut self, kind: Kind) {
+    fn record(&mut self, kind: Kind) {
         if !self.path.is_empty() {
             self.keys.0.insert(self.path.clone(), kind);
         }
@@ -125,37 +124,37 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     type Error = ProbeError;
 
     fn deserialize_any<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_str(TEXT)
     }
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_bool(true)
     }
 
     fn deserialize_i64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_i64(1)
     }
 
     fn deserialize_u32<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_u32(1)
     }
 
     fn deserialize_u64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_u64(1)
     }
 
     fn deserialize_f64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_f64(1.0)
     }
 
     fn deserialize_char<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_char(',')
     }
 
@@ -172,12 +171,12 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_seq(SeqDeserializer::new(std::iter::empty::<&str>()))
     }
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Open);
+        self.record(Kind::Open);
         visitor.visit_map(MapDeserializer::new(std::iter::empty::<(&str, &str)>()))
     }
 
@@ -187,7 +186,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Section);
+        self.record(Kind::Section);
         visitor.visit_map(Fields {
             path: self.path,
             keys: self.keys,
@@ -202,7 +201,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ProbeError> {
-        self.note(Kind::Value);
+        self.record(Kind::Value);
         visitor.visit_enum(FirstVariant { variants, probe: self })
     }
 
@@ -260,7 +259,7 @@ impl<'de, 'k> EnumAccess<'de> for FirstVariant<'k> {
     }
 }
 
-/// A variant may hold a value; its keys are told of by serde, if somebody gets them wrong.
+/// The content of a variant. Its keys are not recorded; serde's own error names an unknown one.
 struct Content<'k>(Probe<'k>);
 
 impl<'de> VariantAccess<'de> for Content<'_> {
@@ -290,7 +289,7 @@ impl<'de> VariantAccess<'de> for Content<'_> {
     }
 }
 
-/// A type that no harmless value suits.
+/// A type for which the probe has no valid value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct ProbeError(String);

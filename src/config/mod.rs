@@ -1,13 +1,13 @@
-//! The TOML file, the environment and the flags: read once, validated once, handed out as each
-//! layer's own settings.
+//! Reads the TOML file, the environment and the flags, checks the values, and returns the settings of each layer.
 //!
 //! ```text
-//!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one wins)
+//!   defaults ◀─ foretell.toml ◀─ FORETELL_SECTION_KEY ◀─ --set section.key=value     (the last one counts)
 //!                      └──▶ Document ──▶ RawConfig ──check──▶ Config
 //!                               └──────▶ Sources ─────────────┘
 //! ```
 //!
-//! Every value knows where it was written, and what is wrong with it is told with that place.
+//! The source of each value is kept, and every error names it. `RawConfig` is the configuration as written, and stays in this
+//! module.
 
 mod check;
 mod document;
@@ -26,10 +26,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-pub use raw::{RawBroker, RawConfig, RawRegistry};
-pub use raw_learning::RawTable;
+pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
+use raw::{RawConfig, RawContract};
+pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};
 
@@ -43,95 +45,129 @@ use crate::{
         contract::ContractSettings, convert, gather::GatherSettings, outcome_join::JoinSettings,
     },
 };
-use foretell_ml::{CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit};
+use foretell_ml::{
+    CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit,
+    training::TuningSettings,
+};
 
-/// What is wrong with a configuration; each says what to change.
+/// An invalid configuration. Each message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("cannot read {what} {path}", path = path.display())]
     Unreadable {
-        /// What kind of file.
+        /// The kind of file.
         what: &'static str,
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Something written is not as it must be. A secret is named, and not shown.
+    /// A key or a value is invalid. The message names a secret without its value.
     #[error("{place}: {problem}")]
     At {
         /// The file and its line, the variable, or the `--set`.
         place: String,
-        /// Its key, what is wrong, and what to do.
+        /// The key, the problem, and what to change.
         problem: String,
     },
-    /// The file of a secret can't be read.
+    /// The file of a secret cannot be read.
     #[error("{named}: cannot read {from}", from = from.display())]
     SecretFile {
-        /// The secret's source and key.
+        /// The source and the key of the secret.
         named: String,
-        /// Its file.
+        /// The file.
         from: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The event schema can't be read.
+    /// The event schema cannot be read.
     #[error("{named}: cannot read {path}", path = path.display())]
     SchemaFile {
-        /// The source and the key of its path.
-        named: String,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The event schema does not fit.
-    #[error("{named} {path}", path = path.display())]
-    Schema {
-        /// The source and the key of its path.
+        /// The source and the key of the schema's path.
         named: String,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
+        source: io::Error,
+    },
+    /// The event schema cannot be used with the configuration.
+    #[error("{named} {path}", path = path.display())]
+    Schema {
+        /// The source and the key of the schema's path.
+        named: String,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
         source: Box<QuestionnaireSchemaError>,
     },
-    /// The features do not fit the schema.
+    /// The features do not match the event schema.
     #[error("{named}")]
     Features {
         /// The source and the name of the section.
         named: String,
-        /// Why.
+        /// The cause.
         source: Box<SpecError>,
     },
 }
 
-/// A configuration as it is meant.
+/// A checked configuration, as the settings of each part of the program.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What was written, where nothing had to be worked out.
-    pub raw: RawConfig,
-    /// The event schema, understood.
-    pub event_schema: Arc<QuestionnaireSchema>,
-    /// What the topics are called.
+    application: String,
+    instance: String,
+    /// The prefix of all names of topics, groups, transactions and changelogs.
+    pub topic_prefix: String,
+    /// The names of the topics.
     pub topics: Topics,
-    /// Where each value was written.
+    /// Partitions of the topics that are keyed by respondent.
+    pub partitions: u32,
+    /// The parsed event schema.
+    pub event_schema: Arc<QuestionnaireSchema>,
+    /// The place where each value was written.
     pub sources: Sources,
-    /// What is asked, in the order of the schema.
+    /// The `[broker]` section.
+    pub broker: BrokerSettings,
+    /// The `[schema_registry]` section.
+    pub schema_registry: RegistrySettings,
+    /// The `[streams]` section.
+    pub streams: StreamsSettings,
+    /// The `[events]` section.
+    pub events: EventSettings,
+    /// The questions in the order of the event schema, and when an observation is scored.
     pub gather: GatherSettings,
-    /// How outcomes are joined.
+    /// The classes, in the order of `[outcomes] labels`.
+    pub classes: Vec<String>,
+    /// The settings of the outcome join.
     pub join: JoinSettings,
-    /// How features are made.
+    /// The feature pipeline before it is fitted.
     pub pipeline: PipelineSpec,
-    /// What a model is held to.
+    /// The feature contract.
     pub contract: ContractSettings,
+    /// The `[learning]` section.
+    pub learning: LearningSettings,
+    /// The tuning of the first model.
+    pub tuning: Tuning,
+    /// The `[data]` section.
+    pub data: DataSettings,
+    /// The `[http]` section.
+    pub http: HttpSettings,
+}
+
+/// The tuning of the first model.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// The study.
+    pub study: TuningSettings,
+    /// The time after which the study ends.
+    pub time: Duration,
 }
 
 impl Config {
-    /// Reads the file at `path`, with the environment and `sets` (each `section.key=value`) over it.
+    /// Reads the file at `path`. Variables of the environment override it, and `sets` (each `section.key=value`) override both.
     ///
     /// # Errors
-    /// [`ConfigError`], in one line.
+    /// [`ConfigError`], whose message is one line.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             what: "the configuration",
@@ -163,12 +199,12 @@ impl Config {
         for file in files.into_iter().flatten() {
             *file = folder.join(&*file);
         }
-        let beside_the_stores = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
-        registry.cache_dir = registry.cache_dir.take().or(beside_the_stores);
+        let default_cache = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
+        registry.cache_dir = registry.cache_dir.take().or(default_cache);
         for table in [&mut raw.data.initial, &mut raw.data.play].into_iter().flatten() {
             table.path = folder.join(&table.path);
         }
-        take_user_from_url(&mut raw.schema_registry, &sources)?;
+        move_user_from_url(&mut raw.schema_registry, &sources)?;
         Self::check(raw, sources)
     }
 
@@ -200,11 +236,11 @@ impl Config {
             questions: questions.into(),
         };
         let pipeline = pipeline_of(&raw, &sources, &event_schema)?;
-        let written = &raw.features.contract;
+        let RawContract { policy, mostly_missing, window } = raw.features.contract;
         let contract = ContractSettings {
-            policy: written.policy,
-            mostly_missing: written.mostly_missing,
-            window: written.window,
+            policy,
+            mostly_missing,
+            window,
             columns: pipeline.columns().to_vec(),
         };
         let join = JoinSettings {
@@ -216,34 +252,61 @@ impl Config {
             unlabelled: raw.outcomes.unlabelled.clone(),
             classes: raw.outcomes.labels.clone(),
         };
-        let topics = Topics::with_prefix(&raw.topics.prefix);
-        let event_schema = Arc::new(event_schema);
-        Ok(Self { raw, event_schema, topics, sources, gather, join, pipeline, contract })
+        let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
+        Ok(Self {
+            application: format!("{}{}", raw.topics.prefix, raw.application.id),
+            instance: instance_name(raw.application.instance),
+            topics: Topics::with_prefix(&raw.topics.prefix),
+            topic_prefix: raw.topics.prefix,
+            partitions: raw.topics.partitions,
+            event_schema: Arc::new(event_schema),
+            sources,
+            broker: raw.broker,
+            schema_registry: raw.schema_registry,
+            streams: raw.streams,
+            events: raw.events,
+            gather,
+            classes: raw.outcomes.labels,
+            join,
+            pipeline,
+            contract,
+            learning: raw.learning,
+            tuning,
+            data: raw.data,
+            http: raw.http,
+        })
     }
 
-    /// The group, changelog and transaction names all begin with it.
+    /// The application's name. The names of its groups, changelogs and transactions begin with it.
     #[must_use]
     pub fn application(&self) -> String {
-        format!("{}{}", self.raw.topics.prefix, self.raw.application.id)
+        self.application.clone()
     }
 
-    /// This process's name among those of the application.
+    /// The name of this process among those of the application.
     #[must_use]
     pub fn instance(&self) -> String {
-        let written = self.raw.application.instance.clone();
-        let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        let name = written.or_else(host).unwrap_or_default();
-        let name = name.trim();
-        if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
+        self.instance.clone()
     }
 }
 
-/// The address is used by several; the name and the password in front of its `@` have keys of their own.
-fn take_user_from_url(registry: &mut RawRegistry, sources: &Sources) -> Result<(), ConfigError> {
+/// The configured name of the process, or else the name of the host.
+fn instance_name(configured: Option<String>) -> String {
+    let host = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = configured.or_else(host).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "instance".to_owned() } else { name.to_owned() }
+}
+
+/// Moves the user and the password from the registry's address, which is printed, to the keys for them.
+fn move_user_from_url(
+    registry: &mut RegistrySettings,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
     let Some((url, name, password)) = secret::without_user(&registry.url) else { return Ok(()) };
     registry.url = url;
     if registry.username.is_some() || registry.bearer_token.is_some() {
-        let problem = "it names a user, and so does another key: leave one out";
+        let problem = "it has a user, and so has another key: remove one";
         return Err(check::refused(sources, "schema_registry.url", problem));
     }
     registry.username = Some(name);
@@ -269,11 +332,12 @@ fn pipeline_of(
         }
     }
     if let Some(name) = features.numeric.iter().find(|name| features.categorical.contains(name)) {
-        let problem = format!("{name:?} is in categorical, too: leave it out of one");
+        let problem = format!("{name:?} is in categorical, too: remove it from one");
         return Err(check::refused(sources, "features.numeric", &problem));
     }
     if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
-        let problem = format!("{name:?} can't be a number, as its type in the event schema is");
+        let problem =
+            format!("{name:?} cannot be used as a number, because of its type in the event schema");
         return Err(check::refused(sources, "features.numeric", &problem));
     }
     let questions = schema.questions().iter();
@@ -297,7 +361,7 @@ fn pipeline_of(
     spec.and_then(|spec| spec.with_calendar(calendar)).map_err(refuse)
 }
 
-/// The parts of dates and times that are named, as far as the answers have them.
+/// The configured parts of dates and times. It is an error to name a part that the answer does not have.
 fn calendar_of(
     raw: &RawConfig,
     sources: &Sources,
@@ -310,13 +374,12 @@ fn calendar_of(
         };
         if *name == raw.events.event_time {
             return refuse(
-                "is the event time, which is when an answer was given, and no answer: a model learns from answers alone. \
-                 Have the event schema carry the same time in a field of its own, such as \"answered_at\" of logical type \
-                 timestamp-millis, and name that",
+                "is the event time, which is not an answer, and a model learns from answers only. Add a field of its own with the same time to \
+                 the event schema, such as \"answered_at\" of logical type timestamp-millis, and name it",
             );
         }
         let Some(kind) = schema.moment(name) else {
-            return refuse(&no_moment(name, schema));
+            return refuse(&not_a_moment(name, schema));
         };
         let (has_date, has_time) = match kind {
             MomentKind::Date => (true, false),
@@ -339,26 +402,34 @@ fn calendar_of(
     Ok(calendar)
 }
 
-/// What is said of a name in `features.calendar` that is no date and no time.
-fn no_moment(name: &str, schema: &QuestionnaireSchema) -> String {
+/// The problem with a name in `features.calendar` that is neither a date nor a time.
+fn not_a_moment(name: &str, schema: &QuestionnaireSchema) -> String {
     let names = schema.questions().iter().map(|question| question.name.as_str());
     let moments: Vec<&str> = names.clone().filter(|name| schema.moment(name).is_some()).collect();
     let is_answer = names.into_iter().any(|answer| answer == name);
-    let what = if is_answer { "is no date or time" } else { "is no answer of the event schema" };
+    let what =
+        if is_answer { "is not a date or time" } else { "is not an answer of the event schema" };
     if moments.is_empty() {
         return format!(
-            "{what}; an answer of logical type date, time-… or timestamp-… may be named, and the event schema has none"
+            "{what}: name an answer of logical type date, time-… or timestamp-…; the event schema has none"
         );
     }
     format!("{what}; the answers that are dates or times: {}", moments.join(", "))
 }
 
-/// Every key, dotted, but for the sections.
+/// Every key (`section.key`), without the sections themselves.
 #[cfg(test)]
 pub(crate) fn key_names() -> Vec<String> {
     let keys = Keys::of_configuration();
     let keys = keys.iter().filter(|(_, kind)| *kind != keys::Kind::Section);
     keys.map(|(key, _)| key.to_owned()).collect()
+}
+
+/// Every key with its value in the configuration `written`, defaults included.
+#[cfg(test)]
+pub(crate) fn values_of(written: toml::Value) -> Result<serde_json::Value, toml::de::Error> {
+    let raw: RawConfig = written.try_into()?;
+    Ok(serde_json::to_value(&raw).expect("a configuration has no map with other keys than text"))
 }
 
 /// The one place that reads the environment.

@@ -1,4 +1,4 @@
-//! What the environment and the flags say over the file: `FORETELL_BROKER_BOOTSTRAP_SERVERS`, or
+//! Overrides of the file by the environment and the flags: `FORETELL_BROKER_BOOTSTRAP_SERVERS`, or
 //! `--set broker.bootstrap_servers=…`.
 
 use std::ffi::OsString;
@@ -9,14 +9,14 @@ use crate::config::{
     source::Source,
 };
 
-/// The prefix of our variables.
+/// The prefix of the variables that set a key.
 const PREFIX: &str = "FORETELL_";
 
-/// Our variables that are no keys: those of the command line (`cli`), which reads them itself.
-const OF_THE_COMMAND_LINE: &[&str] = &["FORETELL_CONFIG", "FORETELL_LOG", "FORETELL_LOG_FORMAT"];
+/// Variables that stand for flags of the command line, which `cli` reads.
+const COMMAND_LINE: &[&str] = &["FORETELL_CONFIG", "FORETELL_LOG", "FORETELL_LOG_FORMAT"];
 
-/// How variables begin that are for our tests and benchmarks, and stand in the environment of those who develop.
-const OF_DEVELOPMENT: &[&str] = &[
+/// Prefixes of the variables for tests and benchmarks, which a developer's environment may have.
+const DEVELOPMENT: &[&str] = &[
     "FORETELL_BENCH_",
     "FORETELL_CHAOS_",
     "FORETELL_FUZZ_",
@@ -25,20 +25,20 @@ const OF_DEVELOPMENT: &[&str] = &[
     "FORETELL_TEST_",
 ];
 
-/// One key that is set over the file.
+/// One key that is overridden.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Override {
-    /// Dotted.
+    /// As `section.key`.
     pub(super) key: String,
     pub(super) value: String,
     pub(super) source: Source,
 }
 
-/// The variables among `environment` that set a key, in the order of their names. Those of Kubernetes are passed
-/// over: for a Service `foretell-http` it sets `FORETELL_HTTP_PORT=tcp://10.0.0.7:8000`, in every pod beside it.
+/// The overrides in `environment`, ordered by key. The variables of Kubernetes are ignored: for a Service `foretell-http` it sets
+/// `FORETELL_HTTP_PORT=tcp://10.0.0.7:8000` in every pod of the namespace.
 ///
 /// # Errors
-/// [`ConfigError`] for a variable with our prefix that is nobody's.
+/// [`ConfigError`] for another variable with the prefix that sets no key.
 pub(super) fn from_environment(
     environment: impl Iterator<Item = (OsString, OsString)>,
     keys: &Keys,
@@ -46,8 +46,8 @@ pub(super) fn from_environment(
     let mut found = Vec::new();
     for (name, value) in environment {
         let Some(name) = name.to_str() else { continue };
-        let is_development = OF_DEVELOPMENT.iter().any(|prefix| name.starts_with(prefix));
-        if !name.starts_with(PREFIX) || OF_THE_COMMAND_LINE.contains(&name) || is_development {
+        let is_development = DEVELOPMENT.iter().any(|prefix| name.starts_with(prefix));
+        if !name.starts_with(PREFIX) || COMMAND_LINE.contains(&name) || is_development {
             continue;
         }
         let refuse = |problem: String| ConfigError::At { place: name.to_owned(), problem };
@@ -63,15 +63,15 @@ pub(super) fn from_environment(
         let source = Source::Variable(name.to_owned());
         found.push(Override { key, value: value.to_owned(), source });
     }
-    // A section before its keys.
+    // This order sets a section before its keys.
     found.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(found)
 }
 
-/// `sets`, each `section.key=value`, in their order.
+/// The overrides in `sets`, each `section.key=value`, in their order.
 ///
 /// # Errors
-/// [`ConfigError`] for one that is something else. What follows its key is not shown: it may be a password.
+/// [`ConfigError`] for one without `=`. Its text after the key is not shown, because it may be a password.
 pub(super) fn from_flags(sets: &[String], keys: &Keys) -> Result<Vec<Override>, ConfigError> {
     let read = |set: &String| match set.split_once('=') {
         Some((key, value)) => {
@@ -95,19 +95,20 @@ pub(super) fn from_flags(sets: &[String], keys: &Keys) -> Result<Vec<Override>, 
     sets.iter().map(read).collect()
 }
 
-/// The variable that sets `key`.
+/// The name of the variable that sets `key`.
 fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "_"))
 }
 
-/// librdkafka's names have dots where a variable's has underscores, and no underscores.
+/// The librdkafka property that a variable sets. Names of properties have dots and no underscores; variables have underscores
+/// in their place.
 fn property(name: &str) -> Option<String> {
     let name = name.to_uppercase();
     let rest = name.strip_prefix("FORETELL_BROKER_PROPERTIES_").filter(|rest| !rest.is_empty())?;
     Some(format!("broker.properties.{}", rest.to_lowercase().replace('_', ".")))
 }
 
-/// Whether Kubernetes sets a variable of this form for a Service, after Docker's links: `X_SERVICE_HOST`,
+/// Whether the variable has a form that Kubernetes sets for a Service, as Docker did for links: `X_SERVICE_HOST`,
 /// `X_SERVICE_PORT`, `X_SERVICE_PORT_<port's name>`, `X_PORT=tcp://…`, `X_PORT_<number>_TCP=tcp://…` and
 /// `X_PORT_<number>_TCP_{PROTO,PORT,ADDR}`.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
@@ -125,22 +126,22 @@ fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let Some((_, port)) = name.rsplit_once("_PORT_") else { return false };
     let mut parts = port.split('_');
     let (number, protocol) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let what = parts.next();
+    let suffix = parts.next();
     is_number(number)
         && ["TCP", "UDP", "SCTP"].contains(&protocol)
         && parts.next().is_none()
-        && match what {
+        && match suffix {
             None => is_link,
-            Some(what) => ["PROTO", "PORT", "ADDR"].contains(&what),
+            Some(suffix) => ["PROTO", "PORT", "ADDR"].contains(&suffix),
         }
 }
 
 fn unknown(name: &str, keys: &Keys) -> String {
-    let ours = OF_THE_COMMAND_LINE.iter().map(|name| (*name).to_owned());
-    let known: Vec<String> = keys.iter().map(|(key, _)| variable(key)).chain(ours).collect();
-    // By what follows the prefix, which all have.
+    let flags = COMMAND_LINE.iter().map(|name| (*name).to_owned());
+    let known: Vec<String> = keys.iter().map(|(key, _)| variable(key)).chain(flags).collect();
+    // Compared without the prefix, which all have.
     let endings = known.iter().map(|name| (&name[PREFIX.len()..], name.as_str()));
-    let problem = "no key of the configuration is set by it";
+    let problem = "it sets no key of the configuration";
     match nearest(&name.to_uppercase()[PREFIX.len()..], endings) {
         Some(nearest) => format!("{problem}: did you mean {nearest}?"),
         None => format!(
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_sets_is_passed_over() {
+    fn variables_of_kubernetes_are_ignored() {
         let check = |name: &str, value: &str| {
             assert_eq!(found(&format!("FORETELL_{name}"), value), Ok(Vec::new()), "{name}");
         };
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_nobodys_is_refused() {
+    fn a_variable_that_sets_no_key_is_an_error() {
         let check = |name: &str, words: &str| {
             let error = found(name, "5").unwrap_err();
             assert!(error.starts_with(&format!("{name}: ")) && error.contains(words), "{error}");
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_sets_nothing_is_not_shown_whole() {
+    fn the_error_for_an_invalid_flag_does_not_show_its_value() {
         let check = |set: &str, expected: &str| {
             let error = from_flags(&[set.to_owned()], &Keys::of_configuration()).unwrap_err();
             assert_eq!(error.to_string(), format!("{expected}: expected section.key=value"));

@@ -1,5 +1,5 @@
-//! The configuration as it is written: every key, its default, and what it means. `docs/configuration.md` is generated
-//! from the doc comments here and in `raw_learning.rs`, so each says unit, bound and meaning to a user who does not read Rust.
+//! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
+//! and in `raw_learning.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     config::{
         Secret,
-        raw_learning::{RawData, RawLearning, RawTuning},
+        raw_learning::{DataSettings, LearningSettings, RawTuning},
         text,
     },
     processors::{
@@ -22,46 +22,46 @@ use crate::{
 use foretell_ml::{CalendarPart, Scaling};
 use foretell_streams::runtime::broker::ProcessingGuarantee;
 
-/// A whole `foretell.toml`.
+/// The whole of `foretell.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawConfig {
+pub(super) struct RawConfig {
     pub application: RawApplication,
     #[serde(default)]
-    pub broker: RawBroker,
+    pub broker: BrokerSettings,
     #[serde(default)]
-    pub schema_registry: RawRegistry,
+    pub schema_registry: RegistrySettings,
     #[serde(default)]
     pub topics: RawTopics,
     #[serde(default)]
-    pub streams: RawStreams,
-    pub events: RawEvents,
+    pub streams: StreamsSettings,
+    pub events: EventSettings,
     #[serde(default)]
     pub scoring: RawScoring,
     pub outcomes: RawOutcomes,
     #[serde(default)]
     pub features: RawFeatures,
     #[serde(default)]
-    pub learning: RawLearning,
+    pub learning: LearningSettings,
     #[serde(default)]
     pub tuning: RawTuning,
     #[serde(default)]
-    pub data: RawData,
+    pub data: DataSettings,
     #[serde(default)]
-    pub http: RawHttp,
+    pub http: HttpSettings,
 }
 
-/// The application's name, and this process's.
+/// The names of the application and of this process.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawApplication {
-    /// Name of the application: letters, digits, `.`, `_` and `-`. The consumer groups, the transactional ids and the
-    /// changelogs are named after it, so keep it for as long as you want to keep what the application has stored.
+pub(super) struct RawApplication {
+    /// Name of the application: letters, digits, `.`, `_` and `-`. The names of the consumer groups, transactional ids and
+    /// changelogs begin with it: with another name, the application starts with empty stores.
     pub id: String,
-    /// Name of this process among those of the application; no two may share one. Keep it across restarts: stores on disk
-    /// and the group membership belong to it. Unset: the host's name.
+    /// Name of this process; each process of the application needs a name of its own. Keep it across restarts, because the
+    /// stores on disk and the group membership belong to it. Unset: the host's name.
     #[serde(default)]
     pub instance: Option<String>,
 }
@@ -70,30 +70,30 @@ pub struct RawApplication {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawBroker {
+pub struct BrokerSettings {
     /// Brokers to connect to first, `host:port`, separated by commas. The rest of the cluster is found through them.
     pub bootstrap_servers: String,
-    /// How long the group waits for a sign of life before it gives an instance's tasks to others; at least 1 ms, and within
-    /// the broker's own limits. Keep it longer than `transaction_timeout`, so that a new owner finds no open transaction of
-    /// the previous one.
+    /// Time without a heartbeat after which the group gives the tasks of an instance to others; at least 1 ms, and within the
+    /// limits of the broker. Keep it longer than `transaction_timeout`, so that a new owner finds no open transaction of the
+    /// previous one.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
-    /// How long a transaction may stay open before the broker aborts it; at least 1 ms.
+    /// Time after which the broker aborts an open transaction; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
-    /// File with the token for SASL/OAUTHBEARER, a path from the configuration's folder. It is read again at 80% of the
-    /// token's life; something else has to keep it fresh.
+    /// File with the token for SASL/OAUTHBEARER, a path from the configuration's folder. Foretell reads
+    /// it again at 80% of the token's lifetime; you have to renew the file before that.
     pub token_file: Option<PathBuf>,
     /// Properties passed to librdkafka unchanged, such as `"security.protocol" = "SASL_SSL"`. Each value is treated as a
     /// secret.
     pub properties: BTreeMap<String, Secret>,
 }
 
-impl Default for RawBroker {
+impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
             bootstrap_servers: "localhost:19092".to_owned(),
-            // Longer than a transaction may stay open: who takes over finds none of the lost member's.
+            // Longer than the transaction timeout, so that a new owner finds no open transaction.
             session_timeout: Duration::from_secs(15),
             transaction_timeout: Duration::from_secs(10),
             token_file: None,
@@ -102,21 +102,21 @@ impl Default for RawBroker {
     }
 }
 
-/// The schema registry: any that speaks Confluent's REST interface.
+/// The schema registry: any with Confluent's REST API.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawRegistry {
-    /// Address, beginning with `http://` or `https://`; it may have a path. A user and a password in it
-    /// (percent-encoded) are taken out of it and used as `username` and `password`.
+pub struct RegistrySettings {
+    /// Address, beginning with `http://` or `https://`; it may have a path. A user and a password in it (percent-encoded) are
+    /// removed from it and used as `username` and `password`.
     pub url: String,
-    /// User for HTTP basic authentication. It is treated as a secret. Not together with `bearer_token`.
+    /// User for HTTP basic authentication. Treated as a secret. Set this or `bearer_token`, not both.
     pub username: Option<String>,
     /// Password for HTTP basic authentication.
     pub password: Option<Secret>,
-    /// Token for HTTP bearer authentication. Not together with `username`.
+    /// Token for HTTP bearer authentication. Set this or `username`, not both.
     pub bearer_token: Option<Secret>,
-    /// File with the certificates (PEM) of authorities to trust in addition to the system's, a path from the
+    /// File with certificates (PEM) of certificate authorities to trust in addition to the system's, a path from the
     /// configuration's folder.
     pub ca_file: Option<PathBuf>,
     /// File with Foretell's own certificate and its chain (PEM), for mTLS; a path from the configuration's folder. Needs
@@ -124,19 +124,19 @@ pub struct RawRegistry {
     pub certificate_file: Option<PathBuf>,
     /// File with the key of `certificate_file` (PEM, PKCS#8, without a password), a path from the configuration's folder.
     pub key_file: Option<PathBuf>,
-    /// How long one request may take; at least 1 ms.
+    /// Time limit of one request; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How long a record waits for its schema when the registry does not know the id (yet). After that the record goes to
-    /// the dead letters as `unknown_schema`. `0s`: it does not wait.
+    /// Time that a record waits for a schema id that the registry does not know yet. After it, the record goes to the dead
+    /// letters as `unknown_schema`. `0s`: no wait.
     #[serde(with = "humantime_serde")]
     pub unknown_id_wait: Duration,
-    /// Folder that keeps schemas for when the registry is away, a path from the configuration's folder. Unset: `schemas` in
-    /// `streams.state_dir` if that is set, else none.
+    /// Folder for a copy of the schemas, which is used while the registry does not answer; a path from the configuration's
+    /// folder. Unset: `schemas` in `streams.state_dir` if that is set, else no copy is kept.
     pub cache_dir: Option<PathBuf>,
 }
 
-impl Default for RawRegistry {
+impl Default for RegistrySettings {
     fn default() -> Self {
         Self {
             url: "http://localhost:18081".to_owned(),
@@ -157,11 +157,11 @@ impl Default for RawRegistry {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawTopics {
+pub(super) struct RawTopics {
     /// Prefix of all names of topics, groups, transactions and changelogs: letters, digits, `.`, `_` and `-`.
     pub prefix: String,
-    /// Partitions of the topics that are keyed by respondent, and so the most scoring tasks that can run in parallel; at
-    /// least 1. It cannot change once the topics exist.
+    /// Partitions of the topics that are keyed by respondent, which is the maximum number of scoring tasks in parallel; at least
+    /// 1. You cannot change it once the topics exist.
     pub partitions: u32,
 }
 
@@ -171,40 +171,40 @@ impl Default for RawTopics {
     }
 }
 
-/// How records are processed, committed and remembered.
+/// How records are processed, committed and stored.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawStreams {
+pub struct StreamsSettings {
     /// What a commit guarantees.
     pub processing_guarantee: ProcessingGuarantee,
-    /// Time between two commits; at least 1 ms. A prediction becomes readable with the commit, so it adds half of this to
-    /// the latency on average.
+    /// Time between two commits; at least 1 ms. Consumers see a prediction with the commit, so this adds half of its
+    /// value to the mean latency.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
-    /// Records after which a commit is made without waiting for `commit_interval`; at least 1.
+    /// Records after which Foretell commits before `commit_interval` has passed; at least 1.
     pub commit_records_max: usize,
-    /// How long a task that starts waits without a record for an input that is known to have more, before it goes on
-    /// without. `0s`: it does not wait.
+    /// Time that a task that starts waits for the next record of an input that is known to have more, before it processes the
+    /// other inputs. `0s`: no wait.
     #[serde(with = "humantime_serde")]
     pub max_task_idle: Duration,
-    /// How far stream time may run ahead of the clock.
+    /// Time by which stream time may be ahead of the clock.
     #[serde(with = "humantime_serde")]
     pub clock_tolerance: Duration,
-    /// How long a partition must have no records before its stream time advances with the clock.
+    /// Time without records after which the stream time of a partition advances with the clock.
     #[serde(with = "humantime_serde")]
     pub quiet_after: Duration,
     /// Worker threads that score; at least 1. More threads process more tasks in parallel.
     pub threads: u32,
-    /// Folder for the stores, a path from the configuration's folder. A store on disk may be larger than memory, and a
-    /// restart reads only what came since. Unset: the stores are in memory.
+    /// Folder for the stores, a path from the configuration's folder. A store on disk may be larger than memory, and a restart
+    /// reads only the newest part of its changelog. Unset: the stores are in memory.
     pub state_dir: Option<PathBuf>,
-    /// Whether this instance keeps standby copies of the stores of other instances' tasks, so that a failover restores
-    /// little. Needs `state_dir`.
+    /// Whether this instance keeps standby copies of the stores of other instances' tasks, which makes a failover faster. Needs
+    /// `state_dir`.
     pub standby: bool,
 }
 
-impl Default for RawStreams {
+impl Default for StreamsSettings {
     fn default() -> Self {
         Self {
             processing_guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -220,40 +220,40 @@ impl Default for RawStreams {
     }
 }
 
-/// The event schema, and which of its fields is what.
+/// The event schema, and the fields with a meaning of their own.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawEvents {
+pub struct EventSettings {
     /// File with the Avro schema of the events (`.avsc`), a path from the configuration's folder.
     pub schema: PathBuf,
     /// Field that identifies the respondent: a `string`, an `int`, a `long` or a `uuid`.
     pub respondent_id: String,
     /// Field with the event time.
     pub event_time: String,
-    /// Field that identifies the event. Unset: an event is identified by its respondent, time and content.
+    /// Field that identifies the event. Unset: respondent, time and content identify it.
     #[serde(default)]
     pub event_id: Option<String>,
-    /// Boolean field that says that the respondent has submitted. Unset: an observation is complete when every answer is
+    /// Boolean field that is true when the respondent has submitted. Unset: an observation is complete when every answer is
     /// given.
     #[serde(default)]
     pub completed: Option<String>,
-    /// Fields that are neither answers nor one of the fields above; they are not read.
+    /// Other fields that are not answers; they are not read.
     #[serde(default)]
     pub ignored: Vec<String>,
     /// Texts and numbers that mean "no answer", such as `["?", -99]`: in events, JSON and tables.
     #[serde(default, deserialize_with = "text::many")]
     pub missing: Vec<String>,
-    /// How far ahead of the clock the time of an event or an outcome may be. One further ahead goes to the dead letters as
+    /// Maximum time by which an event or an outcome may be ahead of the clock. Records further ahead go to the dead letters as
     /// `future_time`.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub time_ahead_max: Duration,
-    /// How far behind the clock the time of an event or an outcome may be. One further behind goes to the dead letters as
-    /// `past_time`. Unset: no bound.
+    /// Maximum time by which an event or an outcome may be behind the clock. Records further behind go to the dead letters as
+    /// `past_time`. Unset: no limit.
     #[serde(default, with = "humantime_serde")]
     pub time_behind_max: Option<Duration>,
-    /// Event time within which an event that comes again is a repeat: it is counted in `foretell_duplicate_events_total`
-    /// and not used again. `0s`: no event is a repeat.
+    /// Event time within which a repeated event is recognised: it is counted in `foretell_duplicate_events_total` and not used
+    /// again. `0s`: repeats are not recognised.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub duplicates_within: Duration,
 }
@@ -266,11 +266,10 @@ fn one_day() -> Duration {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawScoring {
-    /// What makes an observation ready to be scored. `{ answers = N }` takes a number from 1 to the number of answers in the
-    /// event schema.
+pub(super) struct RawScoring {
+    /// Condition for scoring an observation. In `{ answers = N }`, N is from 1 to the number of answers in the event schema.
     pub when: ScoreWhen,
-    /// Event time without an event after which an observation that was never scored is dropped; at least 1 ms.
+    /// Event time without a further event after which an observation that was never scored is dropped; at least 1 ms.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
 }
@@ -285,34 +284,34 @@ impl Default for RawScoring {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct RawOutcomes {
-    /// The classes, at least two. Of two, the second is the positive class. Numbers and booleans stand for their texts:
-    /// `[0, 1]` is `["0", "1"]`.
+pub(super) struct RawOutcomes {
+    /// Names of the classes, at least two. The second of two is the positive class. You may write numbers and booleans without
+    /// quotes: `[0, 1]` is `["0", "1"]`.
     #[serde(deserialize_with = "text::many")]
     pub labels: Vec<String>,
-    /// How far apart in event time a prediction and its outcome may be, in either order; at least 1 ms.
+    /// Maximum difference in event time between a prediction and its outcome, in either order; at least 1 ms.
     #[serde(default = "thirty_days", with = "humantime_serde")]
     pub window: Duration,
-    /// How much longer than `window`, in stream time, predictions and outcomes are kept for records that arrive late.
+    /// Stream time after `window` in which predictions and outcomes are still kept, for records that arrive late.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub grace: Duration,
-    /// What a second, different outcome for the same prediction does.
+    /// Treatment of a second, different outcome for the same prediction.
     #[serde(default)]
     pub conflict: ConflictPolicy,
-    /// Which of a respondent's predictions inside the window an outcome is joined with.
+    /// Predictions of a respondent inside the window that an outcome is joined with.
     #[serde(default)]
     pub learn_from: LearnFrom,
-    /// What happens to a prediction whose window and grace pass without an outcome.
+    /// Treatment of a prediction whose window and grace pass without an outcome.
     #[serde(default, deserialize_with = "text::unlabelled")]
     pub unlabelled: UnlabelledPolicy,
-    /// Predictions of one respondent that may wait for outcomes inside one window; at least 1. Beyond it, later
+    /// Maximum number of predictions of one respondent that wait for outcomes inside one window; at least 1. Above it, new
     /// predictions are not kept with `learn_from = "first"`, else the oldest is dropped
     /// (`foretell_predictions_not_kept_total`).
-    #[serde(default = "a_hundred")]
+    #[serde(default = "default_predictions_max")]
     pub predictions_max: usize,
 }
 
-fn a_hundred() -> usize {
+fn default_predictions_max() -> usize {
     100
 }
 
@@ -324,8 +323,8 @@ fn thirty_days() -> Duration {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawFeatures {
-    /// Answers that are published with the prediction and not used as features.
+pub(super) struct RawFeatures {
+    /// Answers that are not used as features. They are published with the prediction.
     pub ignored: Vec<String>,
     /// Numeric answers to use as categories.
     pub categorical: Vec<String>,
@@ -341,17 +340,17 @@ pub struct RawFeatures {
     pub contract: RawContract,
 }
 
-/// What happens to observations that lack what the model was fitted on.
+/// Treatment of observations that the model was not fitted for: a feature is missing, or of another kind.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawContract {
-    /// What happens to such an observation.
+pub(super) struct RawContract {
+    /// Treatment of such an observation.
     pub policy: ContractPolicy,
-    /// Share of observations without an answer from which on a feature that training mostly had is reported as
+    /// Share of observations without an answer from which a feature that most training examples had is reported as
     /// `mostly_missing`: above 0 and up to 1.
     pub mostly_missing: f64,
-    /// Observations of one task that are judged together; at least 1.
+    /// Number of observations of one task that the share is computed over; at least 1.
     pub window: u64,
 }
 
@@ -365,27 +364,26 @@ impl Default for RawContract {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawHttp {
+pub struct HttpSettings {
     /// Address to listen on: a host and a port, such as `0.0.0.0:8000` or `[::1]:8000`.
     pub bind: String,
-    /// Token that requests which change something must send (`Authorization: Bearer …`). Unset: everybody who reaches the
-    /// address may.
+    /// Token for requests that change something (`Authorization: Bearer …`). Unset: requests need no token.
     pub bearer_token: Option<Secret>,
-    /// Names, besides those of loopback and the bind address, that `Host` and `Origin` may have while there is no token.
-    /// `"*"`: any.
+    /// Further host names that the headers `Host` and `Origin` may have while no token is set, besides loopback and the bind
+    /// address. `"*"`: any.
     pub allowed_hosts: Vec<String>,
-    /// How long a client may take to send a request's head, then its body, and to take each part of an answer; at least
-    /// 1 ms.
+    /// Time limit for a client to send the head of a request, to send its body, and to receive each part of a response; at
+    /// least 1 ms.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
-    /// Connections at one time; at least 1. Further ones are answered with 503. The process raises its limit on open files
-    /// as far as the system lets it.
+    /// Maximum number of open connections; at least 1. Further ones get status 503. Foretell raises its limit on open files as
+    /// far as the system allows.
     pub connections_max: usize,
-    /// Requests that wait for a prediction at one time; at least 1. Further ones are answered with 503.
+    /// Maximum number of requests that wait for a prediction; at least 1. Further ones get status 503.
     pub waits_max: usize,
 }
 
-impl Default for RawHttp {
+impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             bind: "127.0.0.1:8000".to_owned(),

@@ -1,4 +1,4 @@
-//! The part of the configuration as it is written that says what models learn from, when and how: see `raw.rs`.
+//! The sections about learning, tuning and tables of the configuration as written: see `raw.rs`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,29 +7,35 @@ use serde::{Deserialize, Serialize};
 use crate::{config::text, processors::training_log::InitialPolicy};
 use foretell_ml::training::{Space, TuningSettings};
 
-/// When a model is trained, and from what.
+/// When a model is trained, and on which examples.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawLearning {
-    /// Labelled examples after which a training is due; at least 1. While a training runs, further trainings that become
-    /// due are combined into one.
+pub struct LearningSettings {
+    /// Number of labelled examples after which a training is due; at least 1. Trainings that become due while one runs are
+    /// combined into one.
     pub retrain_after: u64,
-    /// How many of the newest examples from the stream a training uses; at least 1. Unset: all.
+    /// Maximum number of examples from the stream that a training uses, the newest; at least 1. Unset: all.
     pub stream_examples_max: Option<usize>,
-    /// What happens to the initial data as examples come from the stream.
+    /// Treatment of the initial data when examples come from the stream.
     pub initial: InitialPolicy,
     /// Random seed. The same training log, parameters and seed give the same model.
     pub seed: u64,
+    /// Probability of the positive class (the second of `outcomes.labels`) from which a prediction has that class as its
+    /// `label`: above 0 and below 1. It is stored in each model that is trained, so a change takes effect with the next
+    /// model, and counts in that model's accuracy and F1. It does not change the probabilities, the log
+    /// loss or the AUC, and with more than two classes it has no effect: the `label` is the most probable class.
+    pub threshold: f64,
 }
 
-impl Default for RawLearning {
+impl Default for LearningSettings {
     fn default() -> Self {
         Self {
             retrain_after: 10_000,
             stream_examples_max: None,
             initial: InitialPolicy::Keep,
             seed: 42,
+            threshold: 0.5,
         }
     }
 }
@@ -38,19 +44,19 @@ impl Default for RawLearning {
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawTuning {
-    /// Trials of the study; at least 1.
+pub(super) struct RawTuning {
+    /// Maximum number of trials of the study; at least 1.
     pub trials: u32,
-    /// Time for the study; at least 1 ms. A trial that is running then is cancelled.
+    /// Time limit of the study; at least 1 ms. The running trial is cancelled then.
     #[serde(with = "humantime_serde")]
     pub time: Duration,
-    /// Folds of the stratified cross-validation; at least 2.
+    /// Number of folds of the stratified cross-validation; at least 2.
     pub folds: u32,
     /// Threads that train folds in parallel; at least 1.
     pub threads: u32,
-    /// Boosting iterations of one model: 1 to 10000.
+    /// Maximum number of boosting iterations of one model: 1 to 10000.
     pub iterations_max: u32,
-    /// Iterations without a better validation loss after which a model is complete; at least 1.
+    /// Number of iterations without a better validation loss after which training stops early; at least 1.
     pub early_stopping_rounds: u32,
     pub space: Space,
 }
@@ -70,9 +76,8 @@ impl Default for RawTuning {
 }
 
 impl RawTuning {
-    /// The study that they ask for.
-    #[must_use]
-    pub fn settings(&self) -> TuningSettings {
+    /// The settings of the study.
+    pub(super) fn study(&self) -> TuningSettings {
         TuningSettings {
             folds: self.folds,
             trials: self.trials,
@@ -85,27 +90,27 @@ impl RawTuning {
     }
 }
 
-/// Tables on disk.
+/// Tables of answers and labels on disk.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct RawData {
-    /// Table that `foretell init` trains the first model from.
-    pub initial: Option<RawTable>,
+pub struct DataSettings {
+    /// Table that `foretell init` trains the first model on.
+    pub initial: Option<TableSettings>,
     /// Table that `foretell send` and `foretell demo` replay as live events, and on which `init` evaluates the first model.
     /// Unset: `demo` replays `data.initial`.
-    pub play: Option<RawTable>,
+    pub play: Option<TableSettings>,
 }
 
-/// A table of answers and labels: CSV in UTF-8, one column an answer, compressed with gzip if its name ends in `.gz`.
-/// `foretell demo` and `send` also use columns named as the fields of `[events]`.
+/// A table of answers and labels: CSV in UTF-8 with a column for each answer, compressed with gzip if its name ends in `.gz`.
+/// `foretell demo` and `send` also use columns that have the names of the fields in `[events]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawTable {
+pub struct TableSettings {
     /// The file, a path from the configuration's folder.
     pub path: PathBuf,
-    /// Names of the columns, in order, of a table without a header. A column with an empty name is not used. Empty: the
-    /// first line names the columns.
+    /// Names of the columns, in order, if the table has no header. A column with an empty name is not used. Empty: the first
+    /// line is the header.
     #[serde(default, deserialize_with = "text::many")]
     pub columns: Vec<String>,
     /// Names of columns that are not used.
@@ -117,7 +122,7 @@ pub struct RawTable {
     /// Separator of the columns: one ASCII character.
     #[serde(default = "comma")]
     pub delimiter: char,
-    /// Lines that begin with this ASCII character are skipped. Unset: none are.
+    /// ASCII character that begins a comment line, which is skipped. Unset: no comments.
     #[serde(default)]
     pub comment: Option<char>,
     /// Texts that mean "no answer" in this table, in addition to `events.missing`.

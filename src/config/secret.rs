@@ -1,9 +1,8 @@
-//! Values that nobody may see: a type that does not show them, and where they may be kept instead of in the
-//! file.
+//! Secrets: a type that never prints its value, and the places outside the file where a secret may be kept.
 //!
 //! ```text
 //!   password = "…"                              in the file
-//!   password = { file = "/run/secrets/x" }      in a file of its own, a path from the file's folder
+//!   password = { file = "/run/secrets/x" }      in a file of its own, a path from the configuration's folder
 //!   FORETELL_SCHEMA_REGISTRY_PASSWORD=…         in the environment, either of these
 //! ```
 
@@ -21,12 +20,12 @@ use crate::config::{
     source::{Sources, written_form},
 };
 
-/// A password, a token or a key. Nothing prints it, and nothing writes it: there is no `Serialize`.
+/// A password, a token or a key. It is neither printed nor written: `Debug` hides it, and it has no `Serialize`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -45,7 +44,7 @@ impl fmt::Debug for Secret {
 }
 
 impl<'de> Deserialize<'de> for Secret {
-    /// By hand, for serde's own errors show the value that they refuse.
+    /// Written by hand, because the errors of a derived implementation show the value.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer) {
             Ok(Value::String(text)) => Ok(Self(text)),
@@ -54,7 +53,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// Only tests write a configuration, to see its defaults.
+/// Tests serialize a configuration, for its defaults.
 #[cfg(test)]
 impl serde::Serialize for Secret {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -67,8 +66,7 @@ const EXPECTED: &str = "expected a text in quotes, or { file = \"/run/secrets/�
 const EXPECTED_PROPERTY: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" } (a name with dots \
      stands in quotes itself)";
 
-/// Where secrets stand, by section and key. A name may come from a file too, since it is often kept beside
-/// its password.
+/// The sections and keys of secrets. A user name may come from a file too, since it is often kept with its password.
 const PLACES: &[(&str, &str)] = &[
     ("broker", PROPERTIES),
     ("schema_registry", "username"),
@@ -77,15 +75,15 @@ const PLACES: &[(&str, &str)] = &[
     ("http", "bearer_token"),
 ];
 
-/// A table of librdkafka's properties, among them passwords and keys: each is treated as a secret.
+/// The table of librdkafka's properties. Each is treated as a secret, because some are passwords and keys.
 const PROPERTIES: &str = "properties";
 
-/// The property that `path` (dotted) names, if it names one: their names have dots themselves.
+/// The property that `path` (`section.key`) names, if any. Names of properties have dots themselves.
 pub(super) fn property_of(path: &str) -> Option<&str> {
     path.strip_prefix("broker.properties.").filter(|name| !name.is_empty())
 }
 
-/// Whether `path` (dotted) names a secret: it is a text then, whatever it looks like.
+/// Whether `path` (`section.key`) names a secret. Its value is text, also if it looks like a number.
 pub(super) fn is_secret(path: &str) -> bool {
     let is_place = |(section, key): &(&str, &str)| {
         *key != PROPERTIES
@@ -94,11 +92,10 @@ pub(super) fn is_secret(path: &str) -> bool {
     property_of(path).is_some() || PLACES.iter().any(is_place)
 }
 
-/// Puts the content of its file in place of every `{ file = "…" }`. Whatever else is no text is refused here,
-/// by its name alone.
+/// Replaces every `{ file = "…" }` by the content of the file.
 ///
 /// # Errors
-/// [`ConfigError`], which never shows a value.
+/// [`ConfigError`] for a value that is neither this nor text; it never shows the value.
 pub(super) fn resolve(
     file: &mut DeTable<'_>,
     folder: &Path,
@@ -161,16 +158,16 @@ fn fill(
             return Err(ConfigError::SecretFile { named: sources.named(key), from, source });
         }
     };
-    // Editors and `echo` end a file with a new line, which is no part of a password.
+    // Editors and `echo` end a file with a new line, which is not part of the secret.
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        return Err(refused(sources, key, "the file that it names is empty"));
+        return Err(refused(sources, key, "its file is empty"));
     }
     *value = DeValue::String(Cow::Owned(text.to_owned()));
     Ok(())
 }
 
-/// An address without the name and the password that stand in it, and these. Addresses are printed.
+/// Splits an address into the address without a user, the user's name and the password. Addresses are printed.
 pub(super) fn without_user(url: &str) -> Option<(String, String, Option<Secret>)> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -182,7 +179,7 @@ pub(super) fn without_user(url: &str) -> Option<(String, String, Option<Secret>)
     Some((format!("{scheme}://{host}{}", &rest[end..]), percent_decoded(name), password))
 }
 
-/// `p%40ss` is how `p@ss` stands in an address.
+/// Decodes percent-encoding: `p%40ss` in an address is `p@ss`.
 fn percent_decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -205,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_stands_for_its_content() {
+    fn a_file_is_replaced_by_its_content() {
         let check = |written: &str, expected: &str| {
             assert_eq!(resolved(written).unwrap(), expected.parse::<Table>().unwrap(), "{written}");
         };
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_named_and_not_shown() {
+    fn errors_name_the_key_and_do_not_show_the_value() {
         let check = |written: &str, expected: &[&str]| {
             let error = resolved(written).unwrap_err();
             let text = format!("{error} {error:?}");
@@ -240,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_printed_and_not_told_of_in_errors() {
+    fn a_secret_is_neither_printed_nor_in_errors() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[hidden]");
         let number: Result<Secret, _> = Value::Integer(31337).try_into();
         assert!(!number.unwrap_err().to_string().contains("31337"));
     }
 
     #[test]
-    fn which_keys_are_secrets() {
+    fn keys_of_secrets_are_recognised() {
         for path in
             ["http.bearer_token", "schema_registry.password", "broker.properties.sasl.password"]
         {
@@ -259,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_taken_out_of_an_address() {
+    fn the_user_is_split_from_an_address() {
         let check = |url: &str, expected: Option<(&str, &str, Option<&str>)>| {
             let found = without_user(url);
             let found = found.as_ref().map(|(url, name, password)| {

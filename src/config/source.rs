@@ -1,4 +1,4 @@
-//! Where a value was written, so that what is wrong with it is told with the place to change.
+//! The source of each value of the configuration, for error messages.
 
 use std::{
     collections::BTreeMap,
@@ -6,19 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A place where a value may stand.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The configuration's file.
+    /// A line of the configuration's file.
     File {
-        /// As it was named.
+        /// The path as given.
         path: PathBuf,
-        /// Counted from 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// A variable of the environment.
+    /// An environment variable.
     Variable(String),
-    /// A `--set` of this key.
+    /// A `--set` with this key.
     Set(String),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The source of every value that was written.
+/// The sources of the configured values.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     file: PathBuf,
@@ -48,7 +48,7 @@ impl Sources {
         self.written.insert(key, source);
     }
 
-    /// Where `key` (`section.key`) was written, or else its section; the file alone, if neither was.
+    /// The source of `key` (`section.key`), or else of its section, or else the file.
     #[must_use]
     pub fn of(&self, key: &str) -> String {
         let mut key = key;
@@ -63,14 +63,14 @@ impl Sources {
         }
     }
 
-    /// `section.key` as it stands in a file, after where it was written: `foretell.toml:12: [http] bind`.
+    /// The source of `section.key` and its form in a file: `foretell.toml:12: [http] bind`.
     #[must_use]
     pub fn named(&self, key: &str) -> String {
         format!("{}: {}", self.of(key), written_form(key))
     }
 }
 
-/// `section.key` as it stands in a file: `[section] key`.
+/// The form of `section.key` in a file: `[section] key`.
 pub(super) fn written_form(key: &str) -> String {
     let property = key.strip_prefix("broker.properties.");
     match property.map(|name| ("broker.properties", name)).or_else(|| key.rsplit_once('.')) {

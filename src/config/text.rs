@@ -1,5 +1,5 @@
-//! Texts that may be written as what they look like: labels, marks and names of columns are compared as texts, and `[0, 1]`
-//! stands for `["0", "1"]`.
+//! Texts that may be written without quotes if they look like numbers or booleans: labels, texts for missing answers and names
+//! of columns. `[0, 1]` is `["0", "1"]`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{
 
 use crate::processors::outcome_join::UnlabelledPolicy;
 
-/// A text, or a number or a truth value for its text.
+/// A text that may be written as a number or a boolean.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -45,7 +45,7 @@ impl Visitor<'_> for TextVisitor {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Text, E> {
-        // `1.0` keeps its point, as it was written.
+        // `Debug` keeps the point of `1.0`.
         Ok(Text(format!("{number:?}")))
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
     Ok(texts.into_iter().map(|Text(text)| text).collect())
 }
 
-/// `"drop"`, or the label that no outcome stands for.
+/// Deserializes `"drop"` or `{ label = "…" }`.
 pub(super) fn unlabelled<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<UnlabelledPolicy, D::Error> {

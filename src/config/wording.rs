@@ -1,8 +1,8 @@
-//! What serde and the TOML parser say, in the words of who writes a configuration: no names of Rust's types.
+//! Rewrites messages of serde and the TOML parser for users: without the names of Rust types.
 
 use std::borrow::Cow;
 
-/// What a value has to be, by what serde calls it.
+/// The expected value: serde's words, and those for users.
 const EXPECTED: &[(&str, &str)] = &[
     ("u8", "a whole number from 0 to 255"),
     ("u16", "a whole number from 0 to 65535"),
@@ -21,7 +21,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("a duration", "a duration, such as \"100ms\", \"10s\" or \"1 day\""),
 ];
 
-/// What a value is, by what serde calls it.
+/// The value that was found: serde's words, and those for users.
 const FOUND: &[(&str, &str)] = &[
     ("invalid type: floating point ", "invalid type: number "),
     ("invalid value: floating point ", "invalid value: number "),
@@ -30,7 +30,7 @@ const FOUND: &[(&str, &str)] = &[
     ("unknown variant ", "unknown value "),
 ];
 
-/// What the parser says of a word without quotes. The word itself may be a secret.
+/// Messages of the parser about a text without quotes. The text itself may be a secret, and is not in them.
 const UNQUOTED: &[&str] = &[
     "invalid boolean",
     "invalid float",
@@ -57,9 +57,9 @@ pub(super) fn plain(message: &str) -> String {
             plain = Cow::Owned(format!("{words}{rest}"));
         }
     }
-    if UNQUOTED.iter().any(|said| message.contains(said)) {
+    if UNQUOTED.iter().any(|part| message.contains(part)) {
         return format!(
-            "{plain}: a text stands in quotes, and truth values are true and false in small letters"
+            "{plain}: write a text in quotes, and booleans as true and false in small letters"
         );
     }
     plain.into_owned()
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_type_of_rust_is_named() {
+    fn messages_do_not_name_rust_types() {
         let check = |message: &str, expected: &str| assert_eq!(plain(message), expected);
         check(
             "invalid value: integer `-1`, expected usize",

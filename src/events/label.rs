@@ -1,9 +1,9 @@
-//! Labels: each of the configured classes has one spelling, and others of the same value stand for it.
+//! Labels: finds the configured class that a text names.
 
 use crate::events::questionnaire::answer::{flag_in, is_same_number};
 
-/// The class that `text` names: by its spelling, white space around it apart; else by its number (`1.0` for `1`), or as a
-/// truth value (`FALSE` for `false`).
+/// The class that `text` names: by its spelling, without surrounding white space; else by its number (`1.0` for `1`) or as a
+/// boolean (`FALSE` for `false`).
 #[must_use]
 pub fn class_of<'c>(text: &str, classes: &'c [String]) -> Option<&'c String> {
     let text = text.trim();
@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_a_class_by_its_value() {
+    fn a_label_names_a_class_by_its_value() {
         let check = |classes: &[&str], text: &str, expected: Option<&str>| {
             let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
             assert_eq!(class_of(text, &classes).map(String::as_str), expected, "{text:?}");

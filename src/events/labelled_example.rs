@@ -1,4 +1,4 @@
-//! A line of the training log: `schemas/labelled-example/v1.avsc`.
+//! A record of the training log: `schemas/labelled-example/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,26 +6,26 @@ use crate::events::prediction::{ClassProbability, Feature};
 use foretell_avro::codec::AvroRecord;
 use foretell_streams::time::{EventTime, WallTime};
 
-/// An observation as it was scored, its prediction, and what turned out to be true.
+/// An observation as it was scored, its prediction and its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LabelledExample {
-    /// The prediction's id, or `initial-<row>`.
+    /// The prediction's id, or `initial-<digest of the table>-<row>`.
     pub example_id: String,
-    /// Of whom.
+    /// The respondent.
     pub respondent_id: String,
-    /// Where it comes from.
+    /// The source of the example.
     pub origin: ExampleOrigin,
-    /// When the answers were given.
+    /// The event time of the observation.
     pub event_time: EventTime,
-    /// When the outcome became true; none where the policy supplied the label.
+    /// The time of the outcome; none if the label is from the policy for unlabelled predictions.
     pub outcome_time: Option<EventTime>,
-    /// What turned out to be true.
+    /// The true class.
     pub label: String,
-    /// The answers as they were scored, in order.
+    /// The features as scored, in order.
     pub features: Vec<Feature>,
-    /// What was predicted; none in the initial data.
+    /// The prediction; none in the initial data.
     pub prediction: Option<ExamplePrediction>,
-    /// It replaces an earlier example with the same id.
+    /// Whether it replaces an earlier example with the same id.
     pub correction: bool,
 }
 
@@ -33,24 +33,24 @@ impl AvroRecord for LabelledExample {
     const SCHEMA: &'static str = include_str!("../../schemas/labelled-example/v1.avsc");
 }
 
-/// Where an example comes from.
+/// The source of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ExampleOrigin {
-    /// The data that the first model is made from.
+    /// The initial data, which the first model is trained on.
     Initial,
-    /// A prediction and its outcome.
+    /// A prediction of the stream and its outcome.
     Stream,
 }
 
-/// What a model had said.
+/// The prediction of an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExamplePrediction {
-    /// Names the prediction.
+    /// The id of the prediction.
     pub prediction_id: String,
     /// The model that made it.
     pub model_version: String,
-    /// When it was made.
+    /// The time of the prediction.
     pub predicted_at: WallTime,
     /// The probability of every class, in the model's order.
     pub probabilities: Vec<ClassProbability>,

@@ -1,7 +1,9 @@
-//! Our records and topics, typed: one file a schema in `schemas/`, and `topics.rs`, the system's
-//! table of contents. Wire types only: what they mean to a model is said elsewhere.
+//! The record types, one file for each schema in `schemas/`, and `topics.rs`, the table of all topics. Wire types only;
+//! `processors/convert.rs` converts them to the types of a model.
 
 pub mod topics;
+
+pub mod codecs;
 
 pub mod questionnaire;
 

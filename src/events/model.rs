@@ -1,4 +1,4 @@
-//! A model on its way to every instance, or where an alias points: `schemas/model/v1.avsc`.
+//! A model bundle, or the target of an alias: `schemas/model/v1.avsc`.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use foretell_streams::time::WallTime;
 pub struct Model {
     /// The model's version.
     pub version: String,
-    /// If set, this record says that the alias points to `version`; it carries no model.
+    /// If set, the record moves this alias to `version`, and has no bundle.
     pub alias: Option<String>,
-    /// The whole model.
+    /// The serialized model bundle.
     #[serde(with = "serde_bytes")]
     pub bundle: Option<Vec<u8>>,
-    /// The number of the training that made it; the first is 0.
+    /// The number of its training; 0 for the first model.
     pub training: u32,
-    /// When it was made, or when the alias moved.
+    /// The time of the training, or of the move of the alias.
     pub created_at: WallTime,
-    /// The version that was champion when this one was trained.
+    /// The champion when the training became due.
     pub parent: Option<String>,
-    /// Why it was trained, or why the alias moved.
+    /// The reason for the training, or for the move of the alias.
     pub trigger: Option<String>,
-    /// How many labelled examples it was trained on.
+    /// The number of examples that it was trained on.
     pub example_count: Option<i64>,
-    /// The first offset of labelled-examples that it may have seen.
+    /// The first offset of `labelled-examples` that it may be trained on.
     pub first_offset: Option<i64>,
-    /// The first offset of labelled-examples that it has not seen.
+    /// The first offset of `labelled-examples` that it is not trained on.
     pub end_offset: Option<i64>,
-    /// The seed of everything random in its training.
+    /// The random seed of the training.
     pub seed: Option<i64>,
-    /// Its evaluation, by name of the metric. Sorted, so that equal models have equal bytes.
+    /// The evaluation by metric, sorted so that equal models have equal bytes.
     pub metrics: BTreeMap<String, f64>,
 }
 

@@ -1,4 +1,4 @@
-//! What turned out to be true: `schemas/outcome/v1.avsc`.
+//! The outcome of a respondent: `schemas/outcome/v1.avsc`.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -15,19 +15,19 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// The field that says of whom an outcome is.
+/// The name of the respondent's field.
 pub const RESPONDENT_ID: &str = "respondent_id";
 
-/// What turned out to be true of a respondent.
+/// The true class of a respondent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Of whom.
+    /// The respondent.
     pub respondent_id: String,
-    /// When it became true.
+    /// The time from which the label is true.
     pub outcome_time: EventTime,
-    /// What became true: one of the configured classes.
+    /// One of the configured classes.
     pub label: String,
-    /// Its sender's name for it, if there is one.
+    /// The producer's id of the outcome, if it has one.
     pub outcome_id: Option<String>,
 }
 
@@ -35,15 +35,14 @@ impl AvroRecord for Outcome {
     const SCHEMA: &'static str = include_str!("../../schemas/outcome/v1.avsc");
 }
 
-/// Reads outcomes with their respondents in the form that events have them in, whatever their type there: an outcome's is
-/// always text.
+/// Decodes outcomes, and converts their respondent ids, which are always text, to the form of the event schema.
 pub struct OutcomeCodec {
     avro: AvroCodec<Outcome>,
     events: Arc<QuestionnaireSchema>,
 }
 
 impl OutcomeCodec {
-    /// For outcomes of `subject`, about the respondents of `events`.
+    /// A codec for outcomes with the schema of `subject`, about respondents of the event schema `events`.
     ///
     /// # Errors
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
@@ -63,27 +62,27 @@ impl Codec<Outcome> for OutcomeCodec {
 
     fn decode(&self, bytes: &[u8]) -> Result<Outcome, CodecError> {
         let mut outcome = self.avro.decode(bytes)?;
-        let unusable = |class, message| {
+        let unreadable = |class, message| {
             let schema_id = framing::unframe(bytes).ok().map(|(id, _)| id);
             CodecError::Unreadable { class, schema_id, message }
         };
         let id = match self.events.respondent_id(&outcome.respondent_id) {
             Ok(id) if id.is_empty() => {
                 let message = format!("field {RESPONDENT_ID} is missing or empty");
-                return Err(unusable(MISSING_FIELD, message));
+                return Err(unreadable(MISSING_FIELD, message));
             }
             Ok(id) if id.len() == outcome.respondent_id.len() && *id == *outcome.respondent_id => {
                 return Ok(outcome);
             }
             Ok(id) => Cow::into_owned(id),
-            Err(error) => return Err(unusable(INVALID_VALUE, of_outcome(&error))),
+            Err(error) => return Err(unreadable(INVALID_VALUE, of_outcome(&error))),
         };
         outcome.respondent_id = id;
         Ok(outcome)
     }
 }
 
-/// What is wrong with an outcome's respondent, by what is wrong with an event's.
+/// The message for an outcome's respondent id that is invalid in the event schema.
 fn of_outcome(error: &EntryError) -> String {
     if let EntryError::InvalidValue { field, found, wanted } = error {
         return format!(

@@ -1,32 +1,32 @@
-//! What a model says: `schemas/prediction/v1.avsc`.
+//! A prediction: `schemas/prediction/v1.avsc`.
 
 use serde::{Deserialize, Serialize};
 
 use foretell_avro::codec::AvroRecord;
 use foretell_streams::time::{EventTime, WallTime};
 
-/// What a model says of a respondent, given the answers so far.
+/// A model's prediction for the answers of a respondent so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Names this prediction.
+    /// The id of the prediction.
     pub prediction_id: String,
-    /// Of whom.
+    /// The respondent.
     pub respondent_id: String,
-    /// The event that asked for it.
+    /// The id of the event that made the observation due.
     pub event_id: String,
-    /// When that event happened.
+    /// The time of that event.
     pub event_time: EventTime,
     /// The timestamp of the event's record.
     pub received_at: WallTime,
-    /// When it was scored.
+    /// The time of scoring.
     pub predicted_at: WallTime,
-    /// The model that scored it.
+    /// The version of the model.
     pub model_version: String,
-    /// The class decided for.
+    /// The predicted class, by the decision threshold of the model.
     pub label: String,
     /// The probability of every class, in the model's order.
     pub probabilities: Vec<ClassProbability>,
-    /// The answers as they were scored, in the model's order.
+    /// The features as scored, in the order of the questions.
     pub features: Vec<Feature>,
 }
 
@@ -34,40 +34,41 @@ impl AvroRecord for Prediction {
     const SCHEMA: &'static str = include_str!("../../schemas/prediction/v1.avsc");
 }
 
-/// How probable one class is.
+/// The probability of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassProbability {
     /// The class.
     pub label: String,
-    /// Between 0 and 1.
+    /// From 0 to 1.
     pub probability: f64,
 }
 
-/// One answer as it was scored.
+/// One feature as it was scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Feature {
-    /// The question.
+    /// The name of the question.
     pub name: String,
     /// The answer.
     pub value: FeatureValue,
 }
 
-/// An answer as it was scored. The variants are the branches of the schema's union, called by what serde_avro_fast calls
-/// those, and in their order: postcard, in which stores keep them, writes the number.
+/// The value of a feature. The variants have the names that serde_avro_fast gives the branches of the union, and their order,
+/// because postcard, the format of the stores, writes the index of a variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FeatureValue {
-    /// There was none.
+    /// No answer.
     #[serde(rename = "Null", with = "null")]
     Missing,
     /// A number.
     #[serde(rename = "Double")]
     Number(f64),
-    /// A word.
+    /// A text.
     #[serde(rename = "String")]
     Text(String),
 }
 
-/// A variant with nothing in it would be written as a string of its name, since the union has one: this one has a null.
+/// Writes [`FeatureValue::Missing`] as a null. serde_avro_fast would write a unit variant as a string with its name, because the
+/// union has a string branch.
 mod null {
     use serde::{Deserialize, Deserializer, Serializer};
 

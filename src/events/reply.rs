@@ -1,58 +1,58 @@
-//! What became of an event that a caller waits for: a record of the topic `replies`, which only instances read.
+//! The result of an event that a caller waits for: a record of the topic `replies`, which only instances read.
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::prediction::Prediction;
 use foretell_streams::{codec::Stored, record::InputRecord};
 
-/// The header of an event's record that asks for a reply: its bytes are the id of the request.
+/// The header of an event's record that requests a reply. Its value is the id of the request.
 pub const REQUEST_HEADER: &str = "foretell.request";
 
-/// An event with a longer id is not replied to.
+/// Maximum length of a request id. A longer one gets no reply.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// What became of one event.
+/// The result of one event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// What [`REQUEST_HEADER`] said.
+    /// The value of [`REQUEST_HEADER`].
     pub request_id: String,
-    /// Who answered.
+    /// The respondent.
     pub respondent_id: String,
-    /// The event.
+    /// The id of the event.
     pub event_id: String,
-    /// What became of it.
+    /// The result.
     pub result: ReplyResult,
 }
 
-/// See [`Reply`]. An event that could not be used is not here: its dead letter has the same header.
+/// The result in a [`Reply`]. An event that could not be processed has a dead letter with the same header instead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ReplyResult {
-    /// It was scored.
+    /// The event was scored.
     Predicted(Prediction),
-    /// It is kept until more answers come.
+    /// The observation waits for more answers.
     Incomplete {
         /// The questions without an answer so far.
         missing: Vec<String>,
     },
-    /// It came before, and was not used again.
+    /// The event is a repeat, and was not used again.
     Duplicate(
-        /// What was predicted when it came first; none if it completed nothing then, or that is no longer known.
+        /// The prediction of the first event; none if there was none, or it is no longer stored.
         Option<Prediction>,
     ),
 }
 
 impl Reply {
-    /// The version of what is written. An instance of another release passes over what it does not know.
+    /// The format version. Instances of another release skip formats that they do not know.
     pub const FORMAT: u8 = 1;
 
-    /// How replies are written: by our own instances, for our own instances.
+    /// The codec of replies, which instances write and read.
     #[must_use]
     pub fn codec() -> Stored<Self> {
         Stored::version(Self::FORMAT)
     }
 }
 
-/// The id of the request that waits for what becomes of `record`; none if no request does.
+/// The id of the request that waits for the result of `record`, if there is one.
 #[must_use]
 pub fn request_of(record: &InputRecord) -> Option<String> {
     let header = record.headers.iter().rfind(|header| header.name == REQUEST_HEADER)?;

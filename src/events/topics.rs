@@ -1,90 +1,362 @@
-//! The table of contents: every topic there is, what it keeps, and the subject of its schema.
+//! The one table of topics, and the consumer groups that read them. Everything else that lists topics derives from it:
+//! what `foretell init` creates and registers, what `foretell doctor` and `foretell schema` check, the codecs,
+//! `redpanda/topics.tsv` and the table in `docs/concepts.md`.
+//!
+//! To add a topic: a row in [`TOPICS`], a folder in `schemas/` with its record type in this module, and `make docs`.
 
 use std::time::Duration;
 
+use crate::events::{
+    labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
+    trial::Trial,
+};
+use foretell_avro::codec::AvroRecord as _;
 use foretell_streams::{
     record::Topic,
     runtime::broker::{Cleanup, TopicSpec},
 };
 
-/// How long records are kept that are only passed on: time enough to replay a month.
-const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A request waits for its reply for a minute at most.
-const REPLIES_RETENTION: Duration = Duration::from_secs(60 * 60);
+/// Keeps records long enough to process a month again.
+const ONE_MONTH: Cleanup = Cleanup::Delete { retention: Some(DAY.saturating_mul(30)) };
 
-/// A model travels inline: with thousands of trees it has some megabytes, compressed.
+/// An HTTP request waits for its reply for at most one minute.
+const ONE_HOUR: Cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(60 * 60)) };
+
+const FOREVER: Cleanup = Cleanup::Delete { retention: None };
+
+/// A model is one record: a compressed bundle with thousands of trees has some megabytes.
 const MODEL_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// The largest record that other topics take by default (1 MiB and a little), and as much again for
-/// the headers that tell its story.
+/// The default limit of the topics that a dead-lettered record comes from (1 MiB), and as much again for the headers
+/// that describe the error.
 const DEAD_LETTER_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
-/// The names of the topics. Changelogs are named by the topology that needs them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topics {
-    /// Answers as they are given; the lead topic of scoring. Key: respondent id.
-    pub questionnaire_events: Topic,
-    /// What turned out to be true. Key: respondent id.
-    pub outcomes: Topic,
-    /// What the models say. Key: respondent id.
-    pub predictions: Topic,
-    /// What became of the events that callers wait for. Key: respondent id.
-    pub replies: Topic,
-    /// The training log. Key: respondent id.
-    pub labelled_examples: Topic,
-    /// Models, and where aliases point. Key: model version, or alias.
-    pub models: Topic,
-    /// Hyper-parameter trials. Key: study/number.
-    pub trials: Topic,
-    /// What could not be processed, as it came. Key: as it came.
-    pub dead_letters: Topic,
+/// A store's value is made of records, and may be larger than each of them.
+const CHANGELOG_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// The declaration of one topic.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicDefinition {
+    /// The name, without the configured prefix.
+    pub name: &'static str,
+    /// The content of the record keys.
+    pub key: &'static str,
+    /// The Avro schema of the record values.
+    pub schema: ValueSchema,
+    /// The number of partitions.
+    pub partitions: Partitions,
+    /// `cleanup.policy` and `retention.ms`.
+    pub cleanup: Cleanup,
+    /// `max.message.bytes`, or none for the broker's default.
+    pub message_bytes_max: Option<u32>,
+    /// Every client that produces to the topic.
+    pub written_by: &'static [Client],
+    /// Every client that consumes the topic.
+    pub read_by: &'static [Client],
+    /// One sentence about the records, without a full stop.
+    pub holds: &'static str,
 }
 
-impl Topics {
-    /// All of them under `prefix`, which may be empty.
+/// The Avro schema of a topic's record values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueSchema {
+    /// The event schema that the configuration names. `folder` has the one of the worked example.
+    Configured {
+        /// The folder in `schemas/`.
+        folder: &'static str,
+    },
+    /// The schema of a record type of this program.
+    Own {
+        /// The folder in `schemas/`.
+        folder: &'static str,
+        /// The newest version.
+        text: &'static str,
+    },
+    /// The values are not Avro, or not of one schema.
+    None,
+}
+
+impl ValueSchema {
+    /// The folder in `schemas/`, if the values have a schema.
     #[must_use]
-    pub fn with_prefix(prefix: &str) -> Self {
-        let topic = |name: &str| Topic::new(&format!("{prefix}{name}"));
-        Self {
-            questionnaire_events: topic("questionnaire-events"),
-            outcomes: topic("outcomes"),
-            predictions: topic("predictions"),
-            replies: topic("replies"),
-            labelled_examples: topic("labelled-examples"),
-            models: topic("models"),
-            trials: topic("trials"),
-            dead_letters: topic("dead-letters"),
+    pub fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Configured { folder } | Self::Own { folder, .. } => Some(folder),
+            Self::None => None,
+        }
+    }
+}
+
+/// The number of partitions of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitions {
+    /// `[topics] partitions`: the topic is keyed by respondent and co-partitioned with the events.
+    Configured,
+    /// One partition, so that its records have one order.
+    One,
+}
+
+/// A writer or a reader of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Producers outside Foretell, and `foretell send`.
+    Producers,
+    /// Consumers outside Foretell.
+    Consumers,
+    /// Requests to the HTTP API of an instance.
+    HttpApi,
+    /// The members of a consumer group.
+    Group(Group),
+    /// Every instance, without a consumer group.
+    EveryInstance,
+    /// `foretell init`.
+    Init,
+}
+
+impl Client {
+    /// The client as the documentation names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Producers => "your producers",
+            Self::Consumers => "your consumers",
+            Self::HttpApi => "the HTTP API",
+            Self::Group(group) => group.suffix(),
+            Self::EveryInstance => "every instance",
+            Self::Init => "`init`",
+        }
+    }
+}
+
+/// A consumer group of the application. Its topology and the topology's changelogs have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Scores events and joins outcomes.
+    Scoring,
+    /// Counts labelled examples and trains models.
+    Learning,
+}
+
+impl Group {
+    /// All groups.
+    pub const ALL: [Self; 2] = [Self::Scoring, Self::Learning];
+
+    /// The last part of the name.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Scoring => "scoring",
+            Self::Learning => "learning",
         }
     }
 
-    /// Them as they should be created, with `partitions` for those that are keyed by respondent.
+    /// The name in `application`.
     #[must_use]
-    pub fn specs(&self, partitions: u32) -> Vec<TopicSpec> {
-        let passing = Cleanup::Delete { retention: Some(RETENTION) };
-        let short = Cleanup::Delete { retention: Some(REPLIES_RETENTION) };
-        let for_ever = Cleanup::Delete { retention: None };
-        let spec = |name: &Topic, partitions, cleanup, message_bytes_max| TopicSpec {
-            name: name.clone(),
-            partitions,
-            cleanup,
-            message_bytes_max,
-        };
-        vec![
-            spec(&self.questionnaire_events, partitions, passing, None),
-            spec(&self.outcomes, partitions, passing, None),
-            spec(&self.predictions, partitions, passing, None),
-            spec(&self.replies, partitions, short, None),
-            // One partition: one order, so that a training's input is all that is before one offset.
-            spec(&self.labelled_examples, 1, for_ever, None),
-            spec(&self.models, 1, Cleanup::Compact, Some(MODEL_BYTES_MAX)),
-            spec(&self.trials, 1, Cleanup::Compact, None),
-            spec(&self.dead_letters, partitions, passing, Some(DEAD_LETTER_BYTES_MAX)),
-        ]
+    pub fn name(self, application: &str) -> String {
+        format!("{application}-{}", self.suffix())
+    }
+
+    /// The topics that the group subscribes to.
+    #[must_use]
+    pub fn inputs(self, topics: &Topics) -> Vec<Topic> {
+        let rows = TOPICS.all().into_iter().zip(topics.all());
+        let inputs = rows.filter(|(row, _)| row.read_by.contains(&Client::Group(self)));
+        inputs.map(|(_, topic)| topic.clone()).collect()
+    }
+
+    /// The number of tasks: the partitions of each input, and of each changelog. `partitions` is the configured number.
+    #[must_use]
+    pub fn tasks(self, partitions: u32) -> u32 {
+        match self {
+            Self::Scoring => partitions,
+            Self::Learning => 1,
+        }
+    }
+
+    /// The changelog topic `name` of one of the group's stores, as it is created.
+    #[must_use]
+    pub fn changelog(self, name: Topic, partitions: u32) -> TopicSpec {
+        TopicSpec {
+            name,
+            partitions: self.tasks(partitions),
+            cleanup: Cleanup::Compact,
+            message_bytes_max: Some(CHANGELOG_BYTES_MAX),
+        }
     }
 }
 
-/// The subject under which the registry holds the schema of a topic's values.
+/// Declares [`TopicTable`] and [`TOPICS`]. A macro, so that one row is all that a topic needs: from it come the field
+/// that code names the topic by, its definition and its place in [`TopicTable::all`].
+macro_rules! topics {
+    ($($topic:ident: $definition:expr,)+) => {
+        /// One `T` for each topic.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct TopicTable<T> {
+            $(
+                #[doc = concat!("For the row `", stringify!($topic), "` of [`TOPICS`].")]
+                pub $topic: T,
+            )+
+        }
+
+        /// Every topic of an application, except the changelogs, which follow from the stores of the topologies.
+        pub const TOPICS: TopicTable<TopicDefinition> = TopicTable { $($topic: $definition,)+ };
+
+        impl<T> TopicTable<T> {
+            /// Every entry, in the order of [`TOPICS`].
+            #[must_use]
+            pub fn all(&self) -> Vec<&T> {
+                vec![$(&self.$topic),+]
+            }
+
+            fn map<U>(&self, convert: impl Fn(&T) -> U) -> TopicTable<U> {
+                TopicTable { $($topic: convert(&self.$topic),)+ }
+            }
+        }
+    };
+}
+
+topics! {
+    questionnaire_events: TopicDefinition {
+        name: "questionnaire-events",
+        key: "respondent id",
+        schema: ValueSchema::Configured { folder: "questionnaire-event" },
+        partitions: Partitions::Configured,
+        cleanup: ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[Client::Producers, Client::HttpApi],
+        read_by: &[Client::Group(Group::Scoring)],
+        holds: "events: some or all answers of one respondent, in your schema",
+    },
+    outcomes: TopicDefinition {
+        name: "outcomes",
+        key: "respondent id",
+        schema: ValueSchema::Own { folder: "outcome", text: Outcome::SCHEMA },
+        partitions: Partitions::Configured,
+        cleanup: ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[Client::Producers, Client::HttpApi],
+        read_by: &[Client::Group(Group::Scoring)],
+        holds: "outcomes: the true class of a respondent, and its time",
+    },
+    predictions: TopicDefinition {
+        name: "predictions",
+        key: "respondent id",
+        schema: ValueSchema::Own { folder: "prediction", text: Prediction::SCHEMA },
+        partitions: Partitions::Configured,
+        cleanup: ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[Client::Group(Group::Scoring)],
+        read_by: &[Client::Consumers],
+        holds: "predictions: the probability of each class, with the model version and the features as scored",
+    },
+    replies: TopicDefinition {
+        name: "replies",
+        key: "respondent id",
+        schema: ValueSchema::None,
+        partitions: Partitions::Configured,
+        cleanup: ONE_HOUR,
+        message_bytes_max: None,
+        written_by: &[Client::Group(Group::Scoring)],
+        read_by: &[Client::HttpApi],
+        holds: "results of events that ask for a reply (HTTP with `wait=true`)",
+    },
+    // The training set of a model is every record before one offset, so there is one partition.
+    labelled_examples: TopicDefinition {
+        name: "labelled-examples",
+        key: "respondent id",
+        schema: ValueSchema::Own { folder: "labelled-example", text: LabelledExample::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: FOREVER,
+        message_bytes_max: None,
+        written_by: &[Client::Init, Client::Group(Group::Scoring)],
+        read_by: &[Client::Group(Group::Learning)],
+        holds: "the training log: the initial data, then labelled examples",
+    },
+    models: TopicDefinition {
+        name: "models",
+        key: "model version, or alias",
+        schema: ValueSchema::Own { folder: "model", text: Model::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: Cleanup::Compact,
+        message_bytes_max: Some(MODEL_BYTES_MAX),
+        written_by: &[Client::Init, Client::Group(Group::Learning)],
+        read_by: &[Client::EveryInstance],
+        holds: "model bundles, and the alias `champion`",
+    },
+    trials: TopicDefinition {
+        name: "trials",
+        key: "study/number",
+        schema: ValueSchema::Own { folder: "trial", text: Trial::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: Cleanup::Compact,
+        message_bytes_max: None,
+        written_by: &[Client::Init],
+        read_by: &[Client::Init],
+        holds: "trials of the hyper-parameter tuning, with their scores",
+    },
+    dead_letters: TopicDefinition {
+        name: "dead-letters",
+        key: "key of the input record",
+        schema: ValueSchema::None,
+        partitions: Partitions::Configured,
+        cleanup: ONE_MONTH,
+        message_bytes_max: Some(DEAD_LETTER_BYTES_MAX),
+        written_by: &[Client::Group(Group::Scoring), Client::Group(Group::Learning)],
+        read_by: &[Client::Consumers, Client::HttpApi],
+        holds: "records that could not be processed, unchanged, with the error in their headers",
+    },
+}
+
+/// The names of the topics.
+pub type Topics = TopicTable<Topic>;
+
+impl Topics {
+    /// The names with `prefix`, which may be empty.
+    #[must_use]
+    pub fn with_prefix(prefix: &str) -> Self {
+        TOPICS.map(|definition| Topic::new(&format!("{prefix}{}", definition.name)))
+    }
+
+    /// The topics to create, with `partitions` for those that are keyed by respondent.
+    #[must_use]
+    pub fn specs(&self, partitions: u32) -> Vec<TopicSpec> {
+        let rows = TOPICS.all().into_iter().zip(self.all());
+        let specs = rows.map(|(definition, name)| TopicSpec {
+            name: name.clone(),
+            partitions: match definition.partitions {
+                Partitions::Configured => partitions,
+                Partitions::One => 1,
+            },
+            cleanup: definition.cleanup,
+            message_bytes_max: definition.message_bytes_max,
+        });
+        specs.collect()
+    }
+
+    /// The topics whose values have a schema, each with the newest version of it. `event_schema` is the configured one.
+    #[must_use]
+    pub fn schemas<'t>(&'t self, event_schema: &'t str) -> Vec<(&'t Topic, &'t str)> {
+        let rows = TOPICS.all().into_iter().zip(self.all());
+        let with_schema = rows.filter_map(|(definition, topic)| match definition.schema {
+            ValueSchema::Configured { .. } => Some((topic, event_schema)),
+            ValueSchema::Own { text, .. } => Some((topic, text)),
+            ValueSchema::None => None,
+        });
+        with_schema.collect()
+    }
+
+    /// Whether the application publishes `topic` for consumers outside it.
+    #[must_use]
+    pub fn is_for_consumers(&self, topic: &Topic) -> bool {
+        let rows = TOPICS.all().into_iter().zip(self.all());
+        rows.into_iter()
+            .any(|(row, name)| name == topic && row.read_by.contains(&Client::Consumers))
+    }
+}
+
+/// The registry's subject of the schema of a topic's values.
 #[must_use]
 pub fn subject(topic: &Topic) -> String {
     format!("{topic}-value")
@@ -100,52 +372,31 @@ mod tests {
         assert_eq!(subject(&topics.outcomes), "adult.outcomes-value");
         let specs = topics.specs(6);
         let shown: Vec<_> =
-            specs.iter().map(|spec| (spec.name.as_str(), spec.partitions)).collect();
-        assert_eq!(
-            shown,
-            [
-                ("adult.questionnaire-events", 6),
-                ("adult.outcomes", 6),
-                ("adult.predictions", 6),
-                ("adult.replies", 6),
-                ("adult.labelled-examples", 1),
-                ("adult.models", 1),
-                ("adult.trials", 1),
-                ("adult.dead-letters", 6),
-            ]
-        );
+            specs.iter().map(|spec| (spec.name.to_string(), spec.partitions)).collect();
+        let table = include_str!("../../redpanda/topics.tsv");
+        let rows = table.lines().filter(|line| !line.starts_with('#'));
+        let cells = rows.map(|row| row.split('\t').collect::<Vec<_>>());
+        let expected: Vec<_> =
+            cells.map(|row| (format!("adult.{}", row[0]), row[1].parse().unwrap_or(6))).collect();
+        assert_eq!(shown, expected);
+        assert!(shown.contains(&("adult.labelled-examples".to_owned(), 1)), "{shown:?}");
         assert_eq!(specs[4].cleanup, Cleanup::Delete { retention: None });
         assert_eq!(specs[5].cleanup, Cleanup::Compact);
         assert_eq!(specs[5].message_bytes_max, Some(16 << 20));
     }
 
-    /// The same result by `init` as by `redpanda/topics.sh`.
     #[test]
-    fn redpanda_makes_the_same_topics() {
-        let table = include_str!("../../redpanda/topics.tsv");
-        let rows = table.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        let rows: Vec<Vec<&str>> = rows.map(|line| line.split('\t').collect()).collect();
-        let specs = Topics::with_prefix("").specs(6);
-        assert_eq!(rows.len(), specs.len());
-        for (row, spec) in rows.iter().zip(&specs) {
-            let partitions =
-                if spec.partitions == 6 { "P".to_owned() } else { spec.partitions.to_string() };
-            let mut settings = match spec.cleanup {
-                Cleanup::Compact => "cleanup.policy=compact".to_owned(),
-                Cleanup::Delete { retention } => {
-                    let kept =
-                        retention.map_or("-1".to_owned(), |kept| kept.as_millis().to_string());
-                    format!("cleanup.policy=delete retention.ms={kept}")
-                }
-                Cleanup::CompactDelete { .. } => panic!("{} is none of these", spec.name),
-            };
-            if let Some(timestamps) = spec.cleanup.timestamps() {
-                settings += &format!(" message.timestamp.type={}", timestamps.name());
+    fn a_group_reads_its_inputs_with_a_task_for_each_partition() {
+        let topics = Topics::with_prefix("adult.");
+        let specs = topics.specs(6);
+        for group in Group::ALL {
+            let inputs = group.inputs(&topics);
+            assert!(!inputs.is_empty(), "{group:?}");
+            for spec in specs.iter().filter(|spec| inputs.contains(&spec.name)) {
+                assert_eq!(spec.partitions, group.tasks(6), "{}", spec.name);
             }
-            if let Some(bytes) = spec.message_bytes_max {
-                settings += &format!(" max.message.bytes={bytes}");
-            }
-            assert_eq!([row[0], row[1], row[3]], [spec.name.as_str(), &partitions, &settings]);
         }
+        let inputs = Group::Scoring.inputs(&topics);
+        assert_eq!(inputs, [topics.questionnaire_events.clone(), topics.outcomes.clone()]);
     }
 }

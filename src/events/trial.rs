@@ -8,21 +8,21 @@ use foretell_streams::time::WallTime;
 /// One trial of a hyper-parameter study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// The study it belongs to.
+    /// The name of the study.
     pub study: String,
-    /// Its number in the study, from 0.
+    /// The number in the study, from 0.
     pub number: u32,
-    /// What was tried, in the order of the search space.
+    /// The hyper-parameters, in the order of the search space.
     pub parameters: Vec<TrialParameter>,
     /// The mean log loss over the folds that were run; lower is better.
     pub log_loss: f64,
     /// The mean area under the ROC curve; none with more than two classes.
     pub auc: Option<f64>,
-    /// How many trees were best, by early stopping.
+    /// The best number of trees, by early stopping.
     pub iterations: u32,
-    /// It was given up before its last fold.
+    /// Whether the trial was stopped before its last fold.
     pub pruned: bool,
-    /// When it ended.
+    /// The end of the trial.
     pub created_at: WallTime,
 }
 
@@ -33,8 +33,8 @@ impl AvroRecord for Trial {
 /// One hyper-parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialParameter {
-    /// LightGBM's name for it.
+    /// The name in LightGBM.
     pub name: String,
-    /// What it was set to.
+    /// The value.
     pub value: f64,
 }

@@ -1,5 +1,5 @@
-//! The feature contract: a model was fitted on certain answers, of certain kinds, and mostly given. What no longer holds
-//! raises an alarm, and what becomes of the observations is a policy.
+//! The feature contract: observations must have the features that the serving model was fitted on, of the same kinds, and
+//! about as often. A violation is reported, and a policy decides what happens to the observations.
 
 use std::{
     collections::BTreeMap,
@@ -18,49 +18,49 @@ use crate::{
 use foretell_ml::{Column, ColumnKind, Scorer, features::number_in};
 use foretell_streams::topology::ProcessError;
 
-/// What becomes of an observation that the model was not fitted for.
+/// Treatment of an observation that the model was not fitted for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContractPolicy {
-    /// It is scored, as if the answer were missing.
+    /// It is scored as if the answer were missing.
     #[default]
     GoOn,
     /// It goes to the dead letters as `feature_contract`.
     Refuse,
-    /// It waits, and everything behind it, until a model serves that was fitted for it; `/readyz` is 503.
+    /// It waits, with the records after it, until a model that was fitted for it serves; `/readyz` is 503.
     HoldBack,
 }
 
-/// See [`ContractPolicy`].
+/// The settings of the feature contract.
 #[derive(Clone, Debug)]
 pub struct ContractSettings {
-    /// What becomes of an observation that the model was not fitted for.
+    /// Treatment of an observation that the model was not fitted for.
     pub policy: ContractPolicy,
-    /// From this share of observations without an answer on, a feature is mostly missing; between 0 and 1.
+    /// Share of observations without an answer from which a feature is mostly missing; between 0 and 1.
     pub mostly_missing: f64,
-    /// Over how many observations of a task that is looked at.
+    /// Number of observations of a task that the share is computed over.
     pub window: u64,
-    /// The columns as a training of today would make them.
+    /// The columns that a training with the current configuration has.
     pub columns: Vec<Column>,
 }
 
-/// What no longer holds of a feature.
+/// The kind of a violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
-    /// The event schema has no such question.
+    /// The event schema does not have the question.
     Gone,
     /// It was a number and is a category, or the other way round.
     OtherKind,
-    /// It was given in training, and hardly is any more.
+    /// It was mostly given in training, and is mostly missing now.
     MostlyMissing,
-    /// No observation of a whole window had it, and training says that some should, or had none either. So it is also
-    /// with words where the model takes numbers.
+    /// No observation of a window had it, although by its share in training some should, or it was never given in training
+    /// either. A text in place of a number counts as not given.
     NeverGiven,
 }
 
 impl Problem {
-    /// As metrics and JSON have it.
+    /// The name in metrics and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -72,16 +72,16 @@ impl Problem {
     }
 }
 
-/// One feature that is not as the model that serves was fitted.
+/// A feature that differs from what the serving model was fitted on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Its name in the model.
+    /// The name of the feature in the model.
     pub feature: String,
-    /// What no longer holds.
+    /// The kind.
     pub problem: Problem,
 }
 
-/// What is violated on this instance, by whichever of its tasks sees it.
+/// The violations on this instance, as its tasks report them.
 #[derive(Clone)]
 pub struct ContractBoard {
     policy: ContractPolicy,
@@ -91,19 +91,19 @@ pub struct ContractBoard {
 }
 
 impl ContractBoard {
-    /// Nothing is violated yet.
+    /// A board without violations.
     #[must_use]
     pub fn new(policy: ContractPolicy, metrics: ApplicationMetrics) -> Self {
         Self { policy, seen: Arc::default(), next: Arc::default(), metrics }
     }
 
-    /// All that is violated, each once.
+    /// Every violation, each once.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         all(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether observations may be waiting because of it.
+    /// Whether observations may wait because of a violation.
     #[must_use]
     pub fn holds_back(&self) -> bool {
         self.policy == ContractPolicy::HoldBack && !self.violations().is_empty()
@@ -119,16 +119,12 @@ impl ContractBoard {
         };
         let after = all(&seen);
         for Violation { feature, problem } in before.iter().filter(|was| !after.contains(was)) {
-            tracing::info!(
-                feature,
-                problem = problem.name(),
-                "a feature is as the model was fitted again"
-            );
+            tracing::info!(feature, problem = problem.name(), "a feature matches the model again");
             self.metrics.contract(feature, problem.name(), false);
         }
         for Violation { feature, problem } in after.iter().filter(|is| !before.contains(is)) {
             tracing::warn!(feature, problem = problem.name(), policy = ?self.policy,
-                "a feature is not as the model was fitted");
+                "a feature violates the feature contract");
             self.metrics.contract(feature, problem.name(), true);
         }
     }
@@ -148,23 +144,23 @@ fn all(seen: &BTreeMap<u64, BTreeMap<String, Problem>>) -> Vec<Violation> {
     all
 }
 
-/// Holds the observations of one task against the model that scores them.
+/// Checks the observations of one task against the serving model.
 pub(super) struct ContractWatch {
     settings: Arc<ContractSettings>,
     board: ContractBoard,
     task: u64,
-    columns: Vec<Watched>,
+    columns: Vec<WatchedColumn>,
     observations: u64,
 }
 
 /// A column of the model.
-struct Watched {
+struct WatchedColumn {
     name: String,
     kind: ColumnKind,
-    /// The place of its answer in an observation.
-    place: Option<usize>,
+    /// The index of its answer in an observation.
+    index: Option<usize>,
     problem: Option<Problem>,
-    /// In the training.
+    /// The share of training examples without it.
     missing_share: Option<f64>,
     missing: u64,
 }
@@ -175,48 +171,48 @@ impl ContractWatch {
         Self { settings, board, task, columns: Vec::new(), observations: 0 }
     }
 
-    /// From here on, `scorer` scores; `questions` are an observation's.
+    /// Starts to check for the model of `scorer`. `questions` are those of the observations.
     pub(super) fn begin(&mut self, scorer: &Scorer, questions: &[Question]) {
-        let today = &self.settings.columns;
+        let current = &self.settings.columns;
         let watched = |(number, column): (usize, &Column)| {
-            let place = convert::place_of(column, questions);
-            let now = place.map(|place| {
-                let question = &questions[place];
-                let configured = today.iter().find(|column| column.name == question.name);
+            let index = convert::position_of(column, questions);
+            let kind_now = index.map(|index| {
+                let question = &questions[index];
+                let configured = current.iter().find(|column| column.name == question.name);
                 configured.map_or_else(|| convert::column_of(question).kind, |column| column.kind)
             });
-            let problem = match now {
+            let problem = match kind_now {
                 None => Some(Problem::Gone),
                 Some(kind) if kind != column.kind => Some(Problem::OtherKind),
                 Some(_) => None,
             };
             let missing_share = scorer.missing_share(number);
             let (name, kind) = (column.name.clone(), column.kind);
-            Watched { name, kind, place, problem, missing_share, missing: 0 }
+            WatchedColumn { name, kind, index, problem, missing_share, missing: 0 }
         };
         self.columns = scorer.columns().iter().enumerate().map(watched).collect();
         self.observations = 0;
         self.report();
     }
 
-    /// Whether an observation may be scored.
+    /// Checks whether an observation may be scored.
     ///
     /// # Errors
-    /// By the policy, if it may not.
+    /// If it may not; the policy decides which error.
     pub(super) fn admit(&self, answers: &[Option<Answer>]) -> Result<(), ProcessError> {
         if self.settings.policy == ContractPolicy::GoOn {
             return Ok(());
         }
-        let offends = |column: &&Watched| match column.problem {
+        let is_violation = |column: &&WatchedColumn| match column.problem {
             None => false,
             Some(Problem::Gone | Problem::OtherKind) => true,
             Some(Problem::MostlyMissing) => column.is_missing_in(answers),
-            // The model has never had it either, or so rarely that it does without.
+            // The model was trained without it, or almost.
             Some(Problem::NeverGiven) => false,
         };
-        let Some(column) = self.columns.iter().find(offends) else { return Ok(()) };
+        let Some(column) = self.columns.iter().find(is_violation) else { return Ok(()) };
         let problem = column.problem.map_or("", Problem::name);
-        let message = format!("feature {} is not as the model was fitted: {problem}", column.name);
+        let message = format!("feature {} violates the feature contract: {problem}", column.name);
         match self.settings.policy {
             ContractPolicy::GoOn => Ok(()),
             ContractPolicy::Refuse => Err(ProcessError::reject("feature_contract", message)),
@@ -224,18 +220,18 @@ impl ContractWatch {
         }
     }
 
-    /// Counts an observation that does not come again.
+    /// Counts an observation that is not processed again.
     pub(super) fn count(&mut self, answers: &[Option<Answer>]) {
         self.observations += 1;
         for column in &mut self.columns {
             column.missing += u64::from(column.is_missing_in(answers));
         }
         if self.observations >= self.settings.window {
-            self.judge();
+            self.evaluate_window();
         }
     }
 
-    fn judge(&mut self) {
+    fn evaluate_window(&mut self) {
         let mostly = self.settings.mostly_missing;
         for column in &mut self.columns {
             let share = column.missing as f64 / self.observations as f64;
@@ -246,7 +242,7 @@ impl ContractWatch {
                     column.problem = if was_given && share >= mostly {
                         Some(Problem::MostlyMissing)
                     } else if column.missing == self.observations
-                        && column.should_have_come(self.observations)
+                        && column.is_expected_in(self.observations)
                     {
                         Some(Problem::NeverGiven)
                     } else {
@@ -267,12 +263,13 @@ impl ContractWatch {
     }
 }
 
-/// A feature that is given so often in a window, as a rule, is there at least once but for one window in 22,000 (e^-10).
+/// Expected number of answers in a window from which their absence is a violation: with 10, one window in 22,000 (e^-10) has
+/// none by chance.
 const EXPECTED_MIN: f64 = 10.0;
 
-impl Watched {
+impl WatchedColumn {
     fn is_missing_in(&self, answers: &[Option<Answer>]) -> bool {
-        match self.place.and_then(|place| answers[place].as_ref()) {
+        match self.index.and_then(|index| answers[index].as_ref()) {
             None => true,
             Some(Answer::Number(_) | Answer::Whole(_)) => false,
             Some(Answer::Text(text)) => {
@@ -281,16 +278,16 @@ impl Watched {
         }
     }
 
-    /// Whether it is strange that none of so many observations had it: in training some had, or none had, which makes it
-    /// a feature that says nothing to anybody.
-    fn should_have_come(&self, observations: u64) -> bool {
+    /// Whether some of so many observations should have it, by its share in training. A feature that was never given in
+    /// training counts too, because it is of no use.
+    fn is_expected_in(&self, observations: u64) -> bool {
         let given_share = 1.0 - self.missing_share.unwrap_or(1.0);
         given_share <= 0.0 || given_share * observations as f64 >= EXPECTED_MIN
     }
 }
 
 impl Drop for ContractWatch {
-    /// The task has gone elsewhere, and what it saw with it.
+    /// Removes the reports of the task, which has moved to another instance.
     fn drop(&mut self) {
         self.board.report(self.task, BTreeMap::new());
     }
@@ -304,18 +301,18 @@ mod tests {
 
     const WINDOW: u64 = 20;
 
-    fn watched(kind: ColumnKind, missing_share: Option<f64>) -> Watched {
-        Watched {
+    fn watched(kind: ColumnKind, missing_share: Option<f64>) -> WatchedColumn {
+        WatchedColumn {
             name: "x".to_owned(),
             kind,
-            place: Some(0),
+            index: Some(0),
             problem: None,
             missing_share,
             missing: 0,
         }
     }
 
-    fn watch(columns: Vec<Column>, watched: Vec<Watched>) -> ContractWatch {
+    fn watch(columns: Vec<Column>, watched: Vec<WatchedColumn>) -> ContractWatch {
         let policy = ContractPolicy::GoOn;
         let metrics = TestMetrics::new().metrics;
         let settings = ContractSettings { policy, mostly_missing: 0.9, window: WINDOW, columns };
@@ -326,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given() {
+    fn missing_answers_are_recognised() {
         let check = |kind, answer: Option<Answer>, expected: bool| {
             let column = watched(kind, None);
             assert_eq!(column.is_missing_in(std::slice::from_ref(&answer)), expected, "{answer:?}");
@@ -339,26 +336,26 @@ mod tests {
         }
         check(ColumnKind::Numeric, Some(text("many")), true);
         check(ColumnKind::Categorical, Some(text("many")), false);
-        let gone = Watched { place: None, ..watched(ColumnKind::Categorical, None) };
+        let gone = WatchedColumn { index: None, ..watched(ColumnKind::Categorical, None) };
         assert!(gone.is_missing_in(&[Some(number(1.0))]));
     }
 
     #[test]
-    fn how_often_a_feature_should_have_come() {
+    fn a_feature_is_expected_by_its_share_in_training() {
         let check = |missing_share, observations, expected: bool| {
             let column = watched(ColumnKind::Numeric, missing_share);
-            assert_eq!(column.should_have_come(observations), expected, "{missing_share:?}");
+            assert_eq!(column.is_expected_in(observations), expected, "{missing_share:?}");
         };
         check(Some(0.5), 20, true);
         check(Some(0.5), 19, false);
         check(Some(0.0), 10, true);
-        // It was never given in training, or that is not known: it says nothing to anybody.
+        // It was never given in training, or its share is not known.
         check(Some(1.0), 1, true);
         check(None, 1, true);
     }
 
-    /// What is told after a window in which an answer was given so often.
-    fn judged(missing_share: f64, given: u64) -> Option<Problem> {
+    /// The problem after a window in which `given` observations had the answer.
+    fn problem_after(missing_share: f64, given: u64) -> Option<Problem> {
         let column = watched(ColumnKind::Categorical, Some(missing_share));
         let mut watch = watch(Vec::new(), vec![column]);
         for number in 0..WINDOW {
@@ -366,26 +363,26 @@ mod tests {
             watch.count(&[(number < given).then_some(Answer::Number(1.0))]);
         }
         let problem = watch.columns[0].problem;
-        let told = watch.board.violations();
-        assert_eq!(told.first().map(|violation| violation.problem), problem);
+        let violations = watch.board.violations();
+        assert_eq!(violations.first().map(|violation| violation.problem), problem);
         problem
     }
 
     #[test]
-    fn a_window_is_judged_by_what_training_had() {
+    fn a_window_is_compared_with_the_share_in_training() {
         // 18 of 20 missing are nine tenths.
-        assert_eq!(judged(0.2, 2), Some(Problem::MostlyMissing));
-        assert_eq!(judged(0.2, 3), None);
-        // Where about half was missing in training, that is no news; that nothing comes is.
-        assert_eq!(judged(0.44, 0), Some(Problem::MostlyMissing));
-        assert_eq!(judged(0.45, 1), None);
-        assert_eq!(judged(0.45, 0), Some(Problem::NeverGiven));
-        assert_eq!(judged(0.6, 0), None, "so rarely given, a window without it is nothing");
-        assert_eq!(judged(1.0, 0), Some(Problem::NeverGiven));
+        assert_eq!(problem_after(0.2, 2), Some(Problem::MostlyMissing));
+        assert_eq!(problem_after(0.2, 3), None);
+        // About half was missing in training: many missing answers are expected, but not a window without any.
+        assert_eq!(problem_after(0.44, 0), Some(Problem::MostlyMissing));
+        assert_eq!(problem_after(0.45, 1), None);
+        assert_eq!(problem_after(0.45, 0), Some(Problem::NeverGiven));
+        assert_eq!(problem_after(0.6, 0), None, "it was given so rarely that a window may lack it");
+        assert_eq!(problem_after(1.0, 0), Some(Problem::NeverGiven));
     }
 
     #[test]
-    fn each_window_is_judged_by_itself() {
+    fn each_window_is_evaluated_separately() {
         let mut watch = watch(Vec::new(), vec![watched(ColumnKind::Numeric, Some(0.0))]);
         let (given, missing) = ([Some(Answer::Number(1.0))], [None]);
         let mut window = |answers: &[Option<Answer>], during, after| {
@@ -400,7 +397,7 @@ mod tests {
         window(&missing, None, problem);
         window(&given, problem, None);
         window(&missing, None, problem);
-        // Another model begins another window.
+        // A new model starts a new window.
         let scorer = Scorer::new(&small_bundle()).unwrap();
         watch.count(&missing);
         watch.begin(&scorer, &[]);
@@ -408,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_of_the_kind_that_the_configuration_says() {
+    fn a_question_has_the_configured_kind() {
         // The model has `x` and `noise` as numbers, and `kind` as a category.
         let scorer = Scorer::new(&small_bundle()).unwrap();
         let question = |name: &str| Question {
@@ -420,8 +417,9 @@ mod tests {
         let configured = vec![Column::new("x", ColumnKind::Numeric)];
         let mut watch = watch(configured, Vec::new());
         watch.begin(&scorer, &questions);
-        let told = watch.board.violations();
-        let told: Vec<_> = told.iter().map(|told| (told.feature.as_str(), told.problem)).collect();
-        assert_eq!(told, [("noise", Problem::OtherKind)]);
+        let violations = watch.board.violations();
+        let violations: Vec<_> =
+            violations.iter().map(|found| (found.feature.as_str(), found.problem)).collect();
+        assert_eq!(violations, [("noise", Problem::OtherKind)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Between what travels and what `ml` reasons about: the one place where the two meet.
+//! Converts between the records of the topics and the types of `foretell-ml`.
 
 use serde_json::Value as Json;
 
@@ -11,7 +11,7 @@ use crate::events::{
 use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, training::Trial};
 use foretell_streams::time::WallTime;
 
-/// An answer as a model reads it; a number that is none is a missing answer.
+/// Converts an answer to the value of a feature. NaN and infinity become missing.
 #[must_use]
 pub fn value_of(answer: Option<&Answer>) -> Value {
     match answer {
@@ -22,7 +22,7 @@ pub fn value_of(answer: Option<&Answer>) -> Value {
     }
 }
 
-/// An observation as it is published: every question in order, the unanswered ones too.
+/// The features of a published record: every question in order, with or without an answer.
 #[must_use]
 pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Feature> {
     let named = questions.iter().zip(answers);
@@ -37,19 +37,19 @@ pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Fe
     named.map(feature).collect()
 }
 
-/// The question that a column is about: by its name, or by one of them having been renamed since.
+/// The index of the question of a column, by the name of either or by an alias.
 #[must_use]
-pub fn place_of(column: &Column, questions: &[Question]) -> Option<usize> {
-    // The model is newer than the schema, during an upgrade.
+pub fn position_of(column: &Column, questions: &[Question]) -> Option<usize> {
+    // During an upgrade the model may have newer names than the schema.
     let renamed = || questions.iter().position(|question| column.is_called(&question.name));
-    questionnaire::place_of(&column.name, questions).or_else(renamed)
+    questionnaire::position_of(&column.name, questions).or_else(renamed)
 }
 
-/// Published features as a model reads them: one value a column, found by name, or by one it had before.
+/// The values of published features for the columns of a model, by name or alias.
 #[must_use]
 pub fn values_of(features: &[Feature], columns: &[Column]) -> Vec<Value> {
     let value = |(index, column): (usize, &Column)| {
-        // Features are published in one order, so the same place is the first guess.
+        // Features have the order of the questions, so the same index is tried first.
         let guess = features.get(index).filter(|feature| feature.name == column.name);
         let feature = guess
             .or_else(|| features.iter().find(|feature| feature.name == column.name))
@@ -63,7 +63,7 @@ pub fn values_of(features: &[Feature], columns: &[Column]) -> Vec<Value> {
     columns.iter().enumerate().map(value).collect()
 }
 
-/// A labelled example as a model learns from it; none if its label is not one of `classes`.
+/// Converts a labelled example to a training example; none if its label is not one of `classes`.
 #[must_use]
 pub fn example_of(
     labelled: &LabelledExample,
@@ -74,14 +74,14 @@ pub fn example_of(
     Some(Example { values: values_of(&labelled.features, columns), label })
 }
 
-/// The place of a label among the classes.
+/// The index of a label in the classes.
 #[must_use]
 pub fn label_of(label: &str, classes: &[String]) -> Option<Label> {
     let index = classes.iter().position(|class| class == label)?;
     Some(Label(u32::try_from(index).ok()?))
 }
 
-/// A trial as it is published.
+/// Converts a trial to its record.
 #[must_use]
 pub fn record_of(study: &str, trial: &Trial, now: WallTime) -> TrialRecord {
     let parameters = parameters_of(&trial.params);
@@ -100,7 +100,7 @@ pub fn record_of(study: &str, trial: &Trial, now: WallTime) -> TrialRecord {
     }
 }
 
-/// A published trial, to learn from; none if its parameters are not (or no longer) ours.
+/// Converts the record of a trial, to warm-start a study; none if this release does not have one of its parameters.
 #[must_use]
 pub fn trial_of(record: &TrialRecord) -> Option<Trial> {
     let named = record.parameters.iter();
@@ -116,13 +116,13 @@ pub fn trial_of(record: &TrialRecord) -> Option<Trial> {
     })
 }
 
-/// By their own names, so that a parameter that is added needs no line here.
+/// The parameters by the names of their fields, so that a new parameter needs no change here.
 fn parameters_of(params: &Params) -> Vec<(String, f64)> {
     let Ok(Json::Object(fields)) = serde_json::to_value(params) else { return Vec::new() };
     fields.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
 }
 
-/// Whole numbers as such: a count of leaves is not read from `31.0`.
+/// JSON of a whole number without a fraction: `31.0` is not valid for a number of leaves.
 fn json_of(value: f64) -> Json {
     #[expect(clippy::cast_possible_truncation, reason = "guarded: it is whole, and small")]
     if value.fract() == 0.0 && value.abs() < 1e15 {
@@ -131,7 +131,7 @@ fn json_of(value: f64) -> Json {
     Json::from(value)
 }
 
-/// A question as a column of a model.
+/// The column of a question.
 #[must_use]
 pub fn column_of(question: &Question) -> Column {
     let kind = match question.kind {

@@ -1,4 +1,4 @@
-//! Which event times are taken, and what is said of those that are not.
+//! Checks event times against the clock.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use foretell_streams::{
     topology::ProcessError,
 };
 
-/// What becomes of times that are far from the clock's, of events and of outcomes.
+/// The bounds of the times of events and outcomes, relative to the clock.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeBounds {
-    /// Further ahead of the clock, a record goes to the dead letters.
+    /// A record further ahead goes to the dead letters.
     pub ahead_max: Duration,
-    /// Further behind the clock, a record goes to the dead letters; none: there is no such bound.
+    /// A record further behind goes to the dead letters; none: no bound.
     pub behind_max: Option<Duration>,
-    /// Between this and `ahead_max`, a record is used and counted, and stream time does not follow it.
+    /// A record further ahead, up to `ahead_max`, is used and counted, and does not advance stream time beyond this.
     pub clock_tolerance: Duration,
 }
 
 impl TimeBounds {
-    /// The time itself, if it is within the bounds.
+    /// Returns `time` if it is within the bounds.
     ///
     /// # Errors
-    /// A rejection, with the unit that the time may be in by mistake.
+    /// A rejection, which names the unit that the time probably has if it is not milliseconds.
     pub fn check(&self, time: EventTime, now: WallTime) -> Result<EventTime, ProcessError> {
         let latest = EventTime(now.0) + self.ahead_max;
         let earliest = self.behind_max.map(|behind| EventTime(now.0) - behind);
@@ -52,13 +52,13 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
     const DAY_MS: i64 = 86_400_000;
 
-    /// What is said of `time`; nothing if it is taken.
-    fn said(time: i64, behind_max: Option<Duration>) -> String {
+    /// The error for `time`; empty if it is valid.
+    fn error_of(time: i64, behind_max: Option<Duration>) -> String {
         let bounds =
             TimeBounds { ahead_max: DAY, behind_max, clock_tolerance: Duration::from_secs(10) };
         match bounds.check(EventTime(time), WallTime(NOW)) {
-            Ok(taken) => {
-                assert_eq!(taken, EventTime(time));
+            Ok(valid) => {
+                assert_eq!(valid, EventTime(time));
                 String::new()
             }
             Err(error) => error.to_string(),
@@ -66,23 +66,25 @@ mod tests {
     }
 
     #[test]
-    fn times_far_ahead_are_refused_with_their_unit() {
-        assert_eq!(said(NOW + DAY_MS, None), "");
-        assert!(said(NOW + DAY_MS + 1, None).starts_with("future_time: event time 179008640000"));
-        assert!(said(NOW * 1_000, None).contains("it looks like microseconds"));
-        assert!(said(NOW * 1_000_000, None).contains("it looks like nanoseconds"));
-        assert!(!said(i64::MAX, None).contains("looks like"));
+    fn times_far_ahead_are_rejected_with_their_probable_unit() {
+        assert_eq!(error_of(NOW + DAY_MS, None), "");
+        assert!(
+            error_of(NOW + DAY_MS + 1, None).starts_with("future_time: event time 179008640000")
+        );
+        assert!(error_of(NOW * 1_000, None).contains("it looks like microseconds"));
+        assert!(error_of(NOW * 1_000_000, None).contains("it looks like nanoseconds"));
+        assert!(!error_of(i64::MAX, None).contains("looks like"));
     }
 
     #[test]
-    fn times_far_behind_are_refused_if_that_is_wanted() {
+    fn times_far_behind_are_rejected_if_there_is_a_bound() {
         for time in [NOW - 400 * DAY_MS, NOW / 1_000, 0, -1, i64::MIN] {
-            assert_eq!(said(time, None), "", "{time}");
+            assert_eq!(error_of(time, None), "", "{time}");
         }
-        assert_eq!(said(NOW - DAY_MS, Some(DAY)), "");
-        let old = said(NOW - DAY_MS - 1, Some(DAY));
+        assert_eq!(error_of(NOW - DAY_MS, Some(DAY)), "");
+        let old = error_of(NOW - DAY_MS - 1, Some(DAY));
         assert!(old.starts_with("past_time") && old.contains("[events] time_behind_max"), "{old}");
         assert!(!old.contains("looks like"), "{old}");
-        assert!(said(NOW / 1_000, Some(DAY)).contains("it looks like seconds"));
+        assert!(error_of(NOW / 1_000, Some(DAY)).contains("it looks like seconds"));
     }
 }

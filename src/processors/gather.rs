@@ -1,4 +1,4 @@
-//! Gathers the pieces of a questionnaire into an observation, and says when it is to be scored.
+//! Gathers the events of a respondent into an observation, and decides when it is scored.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,46 +28,46 @@ pub enum ScoreWhen {
     /// Once, when the observation is complete: the respondent has submitted, or every answer is given.
     #[default]
     Complete,
-    /// Once, when so many answers are given, or when the observation is complete before that.
+    /// Once, when N answers are given or the observation is complete, whichever is first.
     Answers(usize),
     /// With every event, from all answers so far.
     EveryEvent,
 }
 
-/// What one respondent has answered so far.
+/// The answers of one respondent so far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
-    /// Who.
+    /// The respondent.
     pub respondent_id: String,
     /// The event that completed it.
     pub event_id: String,
-    /// Names the prediction that is made of it: the same one however often the event comes.
+    /// The id of its prediction, derived from the event's identity, so that a repeated event has the same.
     pub prediction_id: String,
-    /// When the latest of its events happened.
+    /// The latest event time of its events.
     pub event_time: EventTime,
-    /// When the event that completed it was written to its topic.
+    /// The record timestamp of the event that completed it.
     pub received_at: WallTime,
-    /// One a question, in the order of the schema's questions.
+    /// The answers in the order of the schema's questions.
     pub answers: Vec<Option<Answer>>,
 }
 
-/// What became of an event.
+/// The result of gathering an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gathered {
-    /// It made an observation that is to be scored now.
+    /// The observation is scored now.
     Due(Observation),
-    /// It is kept until more comes. Only forwarded if a caller waits for the event.
+    /// The observation waits for more answers. Forwarded only if a caller waits for the event.
     Incomplete {
         /// The event.
         event: RequestedEvent,
         /// The questions without an answer so far.
         missing: Vec<String>,
     },
-    /// It came before. Only forwarded if a caller waits for the event.
+    /// The event is a repeat. Forwarded only if a caller waits for it.
     Duplicate {
         /// The event.
         event: RequestedEvent,
-        /// What a prediction that was made when it came first is called.
+        /// The id of the prediction of the first one, if there is a prediction.
         prediction_id: String,
     },
 }
@@ -77,45 +77,46 @@ pub enum Gathered {
 pub struct RequestedEvent {
     /// The request.
     pub request_id: String,
-    /// Who answered.
+    /// The respondent.
     pub respondent_id: String,
     /// The event.
     pub event_id: String,
 }
 
-/// An observation that waits for more, as it is stored: answers by name, so that it survives a change of the schema.
-/// During an upgrade it may go from instance to instance, each with its own schema: what one does not know it keeps.
+/// The stored form of an observation that waits for more answers. Answers are stored by name, so they survive a change of the
+/// schema. During an upgrade, tasks move between instances with different schemas: an instance keeps answers that its own
+/// schema does not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
-    /// What was said last of each question.
+    /// The latest answer to each question.
     pub answers: Vec<GatheredAnswer>,
-    /// Whether that was scored already.
+    /// Whether the observation was scored.
     pub scored: bool,
 }
 
-/// What was said last of one question.
+/// The latest answer to one question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatheredAnswer {
     /// The name of the question.
     pub question: String,
     /// The answer as a model sees it ([`Answer::rounded`]); none if it was withdrawn.
     pub answer: Option<Answer>,
-    /// When that was said.
+    /// The event time of the answer.
     pub time: EventTime,
 }
 
 impl Partial {
-    /// The version of what is stored. It is of this type and all that it holds: another field takes another version.
+    /// The format version of this type and all types in it. A changed field needs a new version.
     pub const FORMAT: u8 = 2;
 
-    /// How observations that wait are stored.
+    /// The codec of the store.
     #[must_use]
     pub fn codec() -> StoredSince<Self, PartialV1> {
         StoredSince::new(Stored::version(Self::FORMAT), Stored::version(PartialV1::FORMAT))
     }
 }
 
-/// What was stored before answers had times.
+/// Format 1, without the times of answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartialV1 {
     answers: Vec<(String, Answer)>,
@@ -127,7 +128,7 @@ impl PartialV1 {
 }
 
 impl From<PartialV1> for Partial {
-    /// Whatever is said from now on counts as later.
+    /// Gives the answers the earliest time, so that any new answer replaces them.
     fn from(old: PartialV1) -> Self {
         let answer = |(question, answer)| GatheredAnswer {
             question,
@@ -138,42 +139,42 @@ impl From<PartialV1> for Partial {
     }
 }
 
-/// See [`Gather`].
+/// The settings of [`Gather`].
 #[derive(Clone, Debug)]
 pub struct GatherSettings {
-    /// When to score.
+    /// The condition for scoring.
     pub when: ScoreWhen,
-    /// How long, in event time, an observation waits for its next event before it is forgotten.
+    /// Event time without an event after which an observation is dropped.
     pub retention: Duration,
     /// The questions, in the order of the schema.
     pub questions: Arc<[Question]>,
 }
 
-/// Events in, observations to be scored out.
+/// The processor from events to observations.
 pub struct Gather {
-    /// See [`GatherSettings`].
+    /// The settings.
     pub settings: GatherSettings,
-    /// Which events came lately.
+    /// The identities of recent events.
     pub recent: RecentEvents,
-    /// Observations that wait for more.
+    /// The observations that wait for more answers.
     pub observations: WindowHandle<Partial>,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
-    /// Where events belong.
+    /// The check of the events' partitions.
     pub placement: Placement,
 }
 
-/// Entries removed at once, at most, so that a long backlog is never in memory twice.
+/// Maximum number of entries to expire at once, which bounds the memory for a long backlog.
 const EXPIRED_AT_ONCE_MAX: usize = 10_000;
 
-/// What is known of an event besides its content.
+/// The metadata of an event.
 struct Arrival {
     identity: EventIdentity,
     event_id: String,
     received_at: WallTime,
-    /// Questions whose answers it withdraws.
+    /// The questions whose answers it withdraws.
     withdrawn: Vec<String>,
-    /// Who waits for what becomes of it.
+    /// The request that waits for the result.
     request_id: Option<String>,
 }
 
@@ -187,7 +188,7 @@ impl Arrival {
         Self { identity, event_id, received_at, withdrawn, request_id: reply::request_of(input) }
     }
 
-    /// None if no caller waits for it.
+    /// The event for a reply; none if no caller waits.
     fn requested(&self, event: &QuestionnaireEvent) -> Option<RequestedEvent> {
         Some(RequestedEvent {
             request_id: self.request_id.clone()?,
@@ -254,7 +255,7 @@ impl Processor for Gather {
         let before = self.observation_of(&event.respondent_id, record.time, ctx)?;
         let is_submitted = event.completed || event.answers.iter().all(Option::is_some);
         if before.is_none() && is_submitted {
-            // The common case: the whole questionnaire in one event never touches the store.
+            // The common case, a questionnaire in one event, does not use the store.
             let observation = arrival.observation(event, record.time, event.answers.clone());
             return forward(Gathered::Due(observation), record, ctx);
         }
@@ -282,7 +283,7 @@ impl Processor for Gather {
 }
 
 impl Gather {
-    /// Merges an event with what its respondent has answered before.
+    /// Merges an event with the stored observation of its respondent.
     fn gather(
         &self,
         arrival: Arrival,
@@ -323,7 +324,7 @@ impl Gather {
         forward(Gathered::Incomplete { event: requested, missing }, record, ctx)
     }
 
-    /// The newest observation of a respondent that is not yet forgotten.
+    /// The newest stored observation of a respondent within the retention.
     fn observation_of(
         &self,
         respondent_id: &str,
@@ -335,7 +336,7 @@ impl Gather {
         Ok(store.fetch(respondent_id, now - retention, now + retention)?.pop())
     }
 
-    /// What was said last of each question, by event time, whatever came first.
+    /// The latest answer to each question by event time, independent of the order of arrival.
     fn merge(
         &self,
         before: Option<&Windowed<Partial>>,
@@ -348,9 +349,9 @@ impl Gather {
         let given = given.map(|(question, answer)| (question.name.as_str(), Some(answer)));
         let withdrawn = withdrawn.iter().map(|name| (name.as_str(), None));
         for (name, answer) in withdrawn.chain(given) {
-            let place = self.place_of(name);
-            let is_same = |known: &&mut GatheredAnswer| match place {
-                Some(_) => self.place_of(&known.question) == place,
+            let position = self.position_of(name);
+            let is_same = |known: &&mut GatheredAnswer| match position {
+                Some(_) => self.position_of(&known.question) == position,
                 None => known.question == name,
             };
             let answer = answer.map(Answer::rounded);
@@ -366,20 +367,20 @@ impl Gather {
         gathered
     }
 
-    /// One a question, in the order of the schema's questions.
+    /// The answers in the order of the schema's questions.
     fn answers_of(&self, gathered: &[GatheredAnswer]) -> Vec<Option<Answer>> {
         let mut answers = vec![None; self.settings.questions.len()];
         for known in gathered {
-            if let Some(place) = self.place_of(&known.question) {
-                answers[place].clone_from(&known.answer);
+            if let Some(position) = self.position_of(&known.question) {
+                answers[position].clone_from(&known.answer);
             }
         }
         answers
     }
 
-    /// The question that has, or had, this name.
-    fn place_of(&self, name: &str) -> Option<usize> {
-        questionnaire::place_of(name, &self.settings.questions)
+    /// The index of the question with this name or alias.
+    fn position_of(&self, name: &str) -> Option<usize> {
+        questionnaire::position_of(name, &self.settings.questions)
     }
 }
 

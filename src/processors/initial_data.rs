@@ -1,8 +1,8 @@
-//! The initial data in the training log: which table they are of, and whether all of them are there.
+//! The initial data in the training log: their table, and whether all of them are present.
 //!
-//! Each example bears in a header what it was made from. So a reader of the log counts each example once, however
-//! often it was written; sees which table they are of; and notices if some are not there any more. Another table is
-//! another *generation*: of those that are whole, the newest counts.
+//! Each initial example has a header with a manifest. By it, a reader of the log counts each example once, however often it was
+//! written; knows the table; and detects missing examples. A new table starts a new *generation*; the newest complete
+//! generation counts.
 
 use std::collections::BTreeMap;
 
@@ -13,38 +13,38 @@ use foretell_streams::record::{Header, InputRecord, Offset};
 
 /// The header of an initial example: a [`Manifest`] as JSON.
 const HEADER: &str = "foretell.initial";
-/// Hexadecimal digits of a table's digest that an example's id shows: 64 bits tell tables of one application apart.
+/// Hexadecimal digits of a table's digest in an example's id: 64 bits are enough to distinguish the tables of one application.
 const DIGEST_SHOWN: usize = 16;
 
-/// What initial examples were made from.
+/// The table of the initial examples.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Manifest {
-    /// From 1 on; a later one replaces those before it. 0: written by a release that had no manifests.
+    /// From 1; a later generation replaces the earlier ones. 0: written by a release without manifests.
     pub generation: u64,
     /// The digest of the table.
     pub table: String,
-    /// How many examples there are.
+    /// The number of examples.
     pub examples: u64,
 }
 
 impl Manifest {
-    /// The name of the example of a row: the same row of the same table has the same name.
+    /// The id of the example of a row, derived from the table and the row.
     #[must_use]
     pub fn example_id(&self, row: u64) -> String {
         format!("initial-{}-{row}", &self.table[..DIGEST_SHOWN.min(self.table.len())])
     }
 
-    /// What an example bears.
+    /// The record header of an example.
     ///
     /// # Panics
-    /// Never: it is text and numbers.
+    /// Never: a manifest can always be written as JSON.
     #[must_use]
     pub fn header(&self) -> Header {
         let value = serde_json::to_vec(self).expect("it is text and numbers");
         Header { name: HEADER.to_owned(), value }
     }
 
-    /// What the record of an initial example bears; an earlier release's has nothing.
+    /// The manifest of an initial example's record; generation 0 without a header.
     fn of(record: &InputRecord) -> Self {
         let header = record.headers.iter().find(|header| header.name == HEADER);
         let read = header.and_then(|header| serde_json::from_slice(&header.value).ok());
@@ -52,20 +52,20 @@ impl Manifest {
     }
 }
 
-/// Why the initial data can't be learned from.
+/// The training log lacks initial examples.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the training log has {found} of the {expected} initial examples: records were deleted from it. The champion goes \
-     on serving; `foretell init` writes the missing ones again"
+    "the training log has {found} of the {expected} initial examples: records were deleted from it. The champion continues \
+     to serve; `foretell init` writes the missing ones again"
 )]
 pub struct Incomplete {
-    /// How many there should be.
+    /// The number that the log should have.
     pub expected: u64,
-    /// How many there are.
+    /// The number in the log.
     pub found: u64,
 }
 
-/// Initial examples as they are read from the log; each is kept as a `T`.
+/// The initial examples of the log; each is kept as a `T`.
 #[derive(Clone, Debug)]
 pub struct InitialData<T> {
     sets: BTreeMap<Manifest, Set<T>>,
@@ -73,9 +73,9 @@ pub struct InitialData<T> {
 
 #[derive(Clone, Debug)]
 struct Set<T> {
-    /// By their rows.
+    /// By row.
     examples: BTreeMap<u64, T>,
-    /// Where the last one that was lacking was read.
+    /// The offset at which the set became complete.
     completed: Option<Offset>,
 }
 
@@ -86,8 +86,7 @@ impl<T> Default for InitialData<T> {
 }
 
 impl<T> InitialData<T> {
-    /// Takes in an example, if it is an initial one; one that is there already is left as it is. Answers whether it is
-    /// one.
+    /// Adds an example if it is an initial one and not present. Returns whether it is an initial one.
     pub fn take(&mut self, record: &InputRecord, example: &LabelledExample, kept: T) -> bool {
         if example.origin != ExampleOrigin::Initial {
             return false;
@@ -105,21 +104,22 @@ impl<T> InitialData<T> {
         true
     }
 
-    /// The newest generation, whole or not, with the rows that are there.
+    /// The newest generation, complete or not, with the rows that are present.
     #[must_use]
     pub fn newest(&self) -> Option<(&Manifest, &BTreeMap<u64, T>)> {
         let (manifest, set) = self.sets.last_key_value()?;
         Some((manifest, &set.examples))
     }
 
-    /// The examples to learn from, by their rows. The champion knows how many there were at least.
+    /// The examples of the newest complete generation, by row. The log must have at least as many as the champion was trained
+    /// on (`at_least`).
     ///
     /// # Errors
-    /// [`Incomplete`], if some of them are gone.
-    pub fn whole(&self, at_least: u64) -> Result<Vec<&T>, Incomplete> {
-        let whole = self.sets.iter().filter(|(_, set)| set.completed.is_some());
-        // Two of one generation were written at once: the one that was whole last has the last word.
-        let newest = whole.max_by_key(|(manifest, set)| (manifest.generation, set.completed));
+    /// [`Incomplete`] if examples are missing.
+    pub fn complete(&self, at_least: u64) -> Result<Vec<&T>, Incomplete> {
+        let complete = self.sets.iter().filter(|(_, set)| set.completed.is_some());
+        // If two tables were written concurrently as one generation, the one that was complete last counts.
+        let newest = complete.max_by_key(|(manifest, set)| (manifest.generation, set.completed));
         if let Some((_, set)) = newest {
             return Ok(set.examples.values().collect());
         }
@@ -132,7 +132,7 @@ impl<T> InitialData<T> {
         let found = count(rows);
         let is_unnumbered = manifest.generation == 0;
         let expected = if is_unnumbered {
-            // Its rows count from 0, so the last one says how many there were.
+            // Rows are numbered from 0, so the highest number gives the minimum.
             rows.last_key_value().map_or(0, |(row, _)| row + 1).max(at_least)
         } else {
             manifest.examples
@@ -160,7 +160,7 @@ mod tests {
         Manifest { generation, table: table.repeat(64), examples }
     }
 
-    /// Rows in the order of the log.
+    /// Adds these rows in the order of the log.
     fn read(written: &[(&Manifest, u64)]) -> InitialData<(u64, u64)> {
         let mut data = InitialData::default();
         for (offset, (manifest, row)) in (0..).zip(written) {
@@ -201,20 +201,21 @@ mod tests {
         expected: Result<&[(u64, u64)], (u64, u64)>,
     ) {
         let data = read(written);
-        let whole = data.whole(at_least).map(|rows| rows.into_iter().copied().collect::<Vec<_>>());
+        let complete =
+            data.complete(at_least).map(|rows| rows.into_iter().copied().collect::<Vec<_>>());
         let expected = expected.map(<[_]>::to_vec);
-        assert_eq!(whole, expected.map_err(|(expected, found)| Incomplete { expected, found }));
+        assert_eq!(complete, expected.map_err(|(expected, found)| Incomplete { expected, found }));
     }
 
     #[test]
-    fn writing_twice_is_writing_once() {
+    fn rows_written_twice_count_once() {
         let a = manifest(1, "a", 2);
         check(&[(&a, 0), (&a, 0), (&a, 1), (&a, 0), (&a, 1)], 0, Ok(&[(1, 0), (1, 1)]));
         check(&[(&a, 1), (&a, 0)], 2, Ok(&[(1, 0), (1, 1)]));
     }
 
     #[test]
-    fn a_missing_head_is_noticed() {
+    fn missing_rows_are_detected() {
         let a = manifest(1, "a", 3);
         check(&[(&a, 1), (&a, 2)], 0, Err((3, 2)));
         check(&[], 1_600, Err((1_600, 0)));
@@ -226,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_whole_generation_counts() {
+    fn the_newest_complete_generation_counts() {
         let (a, b, again) = (manifest(1, "a", 1), manifest(2, "b", 2), manifest(3, "a", 1));
         check(&[(&a, 0), (&b, 0)], 0, Ok(&[(1, 0)]));
         check(&[(&a, 0), (&b, 0), (&b, 1)], 0, Ok(&[(2, 0), (2, 1)]));
         check(&[(&a, 0), (&b, 0), (&b, 1), (&again, 0)], 0, Ok(&[(3, 0)]));
         let old = manifest(0, "", 0);
         check(&[(&old, 0), (&old, 1), (&a, 0)], 2, Ok(&[(1, 0)]));
-        // Two of one generation at once.
+        // Two tables of one generation.
         let other = manifest(1, "c", 1);
         check(&[(&a, 0), (&other, 0)], 0, Ok(&[(1, 0)]));
         check(&[(&other, 0), (&a, 0)], 0, Ok(&[(1, 0)]));

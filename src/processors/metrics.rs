@@ -1,14 +1,17 @@
-//! What the application counts, beside what the streams layer counts for it.
+//! The metrics of the application. The streams layer has its own.
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::{
-    events::questionnaire::{INVALID_VALUE, MISSING_FIELD},
+    events::{
+        questionnaire::{INVALID_VALUE, MISSING_FIELD},
+        topics::TOPICS,
+    },
     processors::outcome_join::UNKNOWN_LABEL,
 };
 use foretell_streams::metrics::{Counter, Registration};
 
-/// Counters of the scoring and learning topologies.
+/// The metrics of the scoring and the learning topology.
 #[derive(Clone, Debug)]
 pub struct ApplicationMetrics {
     predictions: IntCounterVec,
@@ -31,12 +34,13 @@ pub struct ApplicationMetrics {
     contract: IntGaugeVec,
 }
 
-/// From a record's own timestamp to its score; what the commit adds is in the streams layer's.
+/// Bounds for the time from the record timestamp to the score, without the commit.
 const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
-/// Why a record becomes a dead letter; docs/operations.md says what each is. One that is not here is counted from its first on.
+/// The classes of dead letters, whose counters start at 0; docs/operations.md explains each. The counter of any other class
+/// starts with its first record.
 pub const DEAD_LETTER_CLASSES: [&str; 16] = [
     "framing",
     "malformed",
@@ -56,20 +60,15 @@ pub const DEAD_LETTER_CLASSES: [&str; 16] = [
     "unsendable",
 ];
 
-/// What becomes of an outcome.
+/// Results of an outcome.
 const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
-/// How a training ends.
+/// Results of a training.
 const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
 
-/// Our own records that are read besides the stream's inputs: a topic's name without the prefix.
-pub const MODELS: &str = "models";
-/// See [`MODELS`].
-pub const LABELLED_EXAMPLES: &str = "labelled-examples";
-
 impl ApplicationMetrics {
-    /// Registers the application's metrics. Counters whose classes are known begin at 0, so that the first of a class is
-    /// an increase.
+    /// Registers the application's metrics. Counters with known label values start at 0, so that the first increment is visible
+    /// as an increase.
     ///
     /// # Errors
     /// If `registry` has them already.
@@ -77,11 +76,11 @@ impl ApplicationMetrics {
         Self::declare(&Registration::in_registry(registry))
     }
 
-    /// Registers the application's metrics through `to`, which lists them.
+    /// Registers the application's metrics through `to`, which keeps a list of them.
     ///
     /// # Errors
     /// If the registry has them already.
-    #[expect(clippy::too_many_lines, reason = "one entry a metric, and nothing else")]
+    #[expect(clippy::too_many_lines, reason = "one entry for each metric")]
     pub fn declare(to: &Registration<'_>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             predictions: to.counters(
@@ -128,21 +127,21 @@ impl ApplicationMetrics {
             )?,
             not_numbers: to.counter(
                 "foretell_not_numbers_total",
-                "Answers scored as missing, because they are words where the model takes numbers.",
+                "Answers scored as missing, because they are text where the model expects numbers.",
             )?,
             unreadable: to.counters(
                 "foretell_unreadable_records_total",
                 "Records of Foretell's own topics that cannot be read and were skipped.",
                 "topic",
-                &[MODELS, LABELLED_EXAMPLES],
+                &[TOPICS.models.name, TOPICS.labelled_examples.name],
             )?,
             training_pending: to.float_gauge(
                 "foretell_training_pending_seconds",
-                "How long a training has been due, in seconds; 0 if none is.",
+                "Seconds since a training became due; 0 if none is due.",
             )?,
             training_log_incomplete: to.gauge(
                 "foretell_training_log_incomplete",
-                "1 if the training log lacks examples that it should have, so that no model is trained.",
+                "1 if the training log lacks initial examples or ends too early, so that no model is trained.",
             )?,
             scoring_latency: to.histogram(
                 "foretell_scoring_latency_seconds",
@@ -167,7 +166,7 @@ impl ApplicationMetrics {
             )?,
             contract: to.gauges(
                 "foretell_feature_contract_violated",
-                "1 for a feature that is not as the serving model was fitted, by problem; docs/learning.md lists them.",
+                "1 for a feature that violates the feature contract, by problem; docs/learning.md lists them.",
                 &["feature", "problem"],
             )?,
         })
@@ -213,7 +212,7 @@ impl ApplicationMetrics {
         Counter::new(self.not_numbers.clone())
     }
 
-    /// A record of our own `topic`, such as [`MODELS`], was passed over.
+    /// Counts a record that cannot be read and is skipped. `topic` is the name without the prefix.
     pub fn unreadable(&self, topic: &str) {
         self.unreadable.with_label_values(&[topic]).inc();
     }
@@ -239,15 +238,14 @@ impl ApplicationMetrics {
         self.contract.with_label_values(&[feature, problem]).set(i64::from(is_violated));
     }
 
-    /// This instance serves `version` from here on. A version long gone takes its series with it,
-    /// so that they stay few however often we retrain.
+    /// Records that this instance serves `version`. The series of `retired` are removed, which bounds their number.
     pub(super) fn serving(&self, version: &str, retired: Option<&str>) {
         self.model_info.reset();
         self.model_info.with_label_values(&[version]).set(1);
         if let Some(retired) = retired
             && let Err(error) = self.predictions.remove_label_values(&[retired])
         {
-            tracing::debug!(retired, %error, "it had predicted nothing");
+            tracing::debug!(retired, %error, "the retired model has no series");
         }
     }
 }
@@ -256,7 +254,7 @@ impl ApplicationMetrics {
 pub(crate) mod tests {
     use super::*;
 
-    /// Metrics of their own, for a test to read.
+    /// Metrics with a registry for a test to read.
     pub(crate) struct TestMetrics {
         registry: Registry,
         pub(crate) metrics: ApplicationMetrics,
@@ -281,7 +279,7 @@ pub(crate) mod tests {
             metrics.iter().map(|metric| metric.get_label()[0].value().to_owned()).collect()
         }
 
-        /// Of a counter or a gauge: the one with this label's value, if it has labels.
+        /// The value of a counter or a gauge, with this label value if it has labels.
         pub(crate) fn value(&self, name: &str, label: &str) -> f64 {
             let metrics = self.of(name);
             let metric = metrics.iter().find(|metric| {

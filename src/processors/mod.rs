@@ -1,13 +1,13 @@
-//! The application: an event in, a question to `ml`, an event out.
+//! The stream processors: the scoring topology, the learning topology, and the threads beside them.
 //!
 //! ```text
 //!   questionnaire-events ─▶ gather ─▶ score ─▶ remember ─┐
 //!                          (observations)  │     (outcomes)  ├─▶ labelled-examples ─▶ trigger ─▶ models
 //!   outcomes ──────────────────────────────┼─▶ join ─────┘      (training)   ▲ │
 //!                                          ▼                                 │ ▼
-//!                                     predictions                          Trainer, a thread of its own
+//!                                     predictions                          Trainer (thread)
 //! ```
-//! Two topologies, each a group of its own: [`topology::scoring`] in P tasks, [`topology::learning`] in one.
+//! Each topology has a consumer group: [`topology::scoring`] with P tasks, [`topology::learning`] with one.
 
 pub mod contract;
 pub mod convert;

@@ -1,8 +1,8 @@
-//! The `models` topic as every instance sees it: which model serves, and how it is swapped.
+//! The state of the `models` topic on an instance: the model that serves, and its swap.
 //!
 //! ```text
-//!   models ──▶ ModelTable ──champion moved──▶ Scorer made ready ──▶ Serving ◀── each worker looks,
-//!              (its own thread)                                                   record by record
+//!   models ──▶ ModelTable ──champion moved──▶ Scorer prepared ──▶ Serving ◀── loaded by each worker
+//!              (on a thread)                                                for each record
 //! ```
 
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use foretell_ml::{BundleError, ModelVersion, Scorer};
 /// The alias of the model that serves.
 pub const CHAMPION: &str = "champion";
 
-/// The model that serves, shared by the workers of an instance. To look is one atomic load.
+/// The model that serves, shared by the workers of an instance. Reading it is one atomic load.
 #[derive(Clone, Default)]
 pub struct Serving(Arc<ArcSwapOption<Scorer>>);
 
 impl Serving {
-    /// The model of this moment; none before the first one has come.
+    /// The current model; none before the first.
     #[must_use]
     pub fn scorer(&self) -> Option<Arc<Scorer>> {
         self.0.load_full()
@@ -31,47 +31,47 @@ impl Serving {
     }
 }
 
-/// Follows the `models` topic.
+/// Applies the records of the `models` topic.
 pub struct ModelTable {
     serving: Serving,
     metrics: ApplicationMetrics,
-    /// The newest bundles, oldest first: the champion's alias comes after its bundle.
+    /// The newest bundles, oldest first. An alias is written after its bundle.
     bundles: Vec<(String, Arc<[u8]>)>,
-    /// What has served, each once, the last to begin last.
+    /// The versions that have served, each once, the most recent last.
     served: Vec<String>,
-    /// Why the champion does not serve; none if it does.
+    /// The reason that the champion does not serve; none if it serves.
     refused: Option<String>,
 }
 
-/// Bundles kept in memory: the champion's, and a few that an alias may be moved back to.
+/// Maximum number of bundles in memory: the champion's, and some for a rollback of the alias.
 const BUNDLES_MAX: usize = 8;
 
-/// What an announcement on `models` could not do.
+/// A record of `models` that cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelTableError {
-    /// The alias names a model that is not (or no longer) on the topic.
+    /// The alias points to a model whose bundle is not in memory.
     #[error("{CHAMPION} points to {0}, whose bundle is not on the models topic")]
     NoBundle(String),
-    /// The bundle can't be read.
+    /// The bundle cannot be used.
     #[error("model {version} cannot be served")]
     Bundle {
-        /// Which.
+        /// The model version.
         version: String,
-        /// Why.
+        /// The cause.
         source: BundleError,
     },
-    /// The content is not what its key says.
+    /// The hash of the bundle is not its version.
     #[error("the bundle announced as {announced} is {found}")]
     OtherVersion {
-        /// The record's.
+        /// The version of the record.
         announced: String,
-        /// The content's.
+        /// The version of the content.
         found: ModelVersion,
     },
 }
 
 impl ModelTableError {
-    fn with_its_cause(&self) -> String {
+    fn with_cause(&self) -> String {
         match self {
             Self::Bundle { source, .. } => format!("{self}: {source}"),
             Self::NoBundle(_) | Self::OtherVersion { .. } => self.to_string(),
@@ -80,22 +80,22 @@ impl ModelTableError {
 }
 
 impl ModelTable {
-    /// An empty table that swaps in `serving`.
+    /// An empty table that swaps the model of `serving`.
     #[must_use]
     pub fn new(serving: Serving, metrics: ApplicationMetrics) -> Self {
         Self { serving, metrics, bundles: Vec::new(), served: Vec::new(), refused: None }
     }
 
-    /// Why the champion does not serve, if it does not.
+    /// The reason that the champion does not serve; none if it serves.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 
-    /// Takes the next record of the topic; true if another model serves from here on.
+    /// Applies the next record of the topic. Returns true if a new model serves.
     ///
     /// # Errors
-    /// [`ModelTableError`]; the model that served before goes on.
+    /// [`ModelTableError`]; the previous model continues to serve.
     pub fn apply(&mut self, model: &Model) -> Result<bool, ModelTableError> {
         if let Some(bytes) = &model.bundle {
             self.bundles.retain(|(version, _)| *version != model.version);
@@ -112,7 +112,7 @@ impl ModelTable {
             return Ok(false);
         }
         let promoted = self.promote(&model.version);
-        self.refused = promoted.as_ref().err().map(ModelTableError::with_its_cause);
+        self.refused = promoted.as_ref().err().map(ModelTableError::with_cause);
         promoted.map(|()| true)
     }
 
@@ -145,13 +145,13 @@ mod tests {
     use foretell_ml::ModelBundle;
     use foretell_streams::time::WallTime;
 
-    struct Scene {
+    struct Fixture {
         table: ModelTable,
         serving: Serving,
         metrics: TestMetrics,
     }
 
-    /// Each number makes another model.
+    /// A different model for each number.
     fn model(number: u32) -> ModelBundle {
         ModelBundle { threshold: 0.1 + f64::from(number) / 100.0, ..small_bundle() }
     }
@@ -160,12 +160,12 @@ mod tests {
         model(number).version().as_str().to_owned()
     }
 
-    /// The record of the bundle, and the one that points to it.
+    /// The records of the bundle and of the alias.
     fn records(number: u32) -> [Model; 2] {
         records_of(&model(number), "test", WallTime(0)).unwrap()
     }
 
-    impl Scene {
+    impl Fixture {
         fn new() -> Self {
             let (serving, metrics) = (Serving::default(), TestMetrics::new());
             let table = ModelTable::new(serving.clone(), metrics.metrics.clone());
@@ -174,7 +174,7 @@ mod tests {
 
         fn announce(&mut self, number: u32) -> bool {
             let [bundle, alias] = records(number);
-            assert!(!self.table.apply(&bundle).unwrap(), "a bundle alone moves nothing");
+            assert!(!self.table.apply(&bundle).unwrap(), "a bundle alone does not serve");
             self.table.apply(&alias).unwrap()
         }
 
@@ -189,115 +189,115 @@ mod tests {
             let scorer = self.serving.scorer().unwrap();
             assert_eq!(scorer.version().as_str(), name_of(number));
             let infos = self.metrics.series("foretell_model_info");
-            assert_eq!(infos, [name_of(number)], "one serves, and no other");
+            assert_eq!(infos, [name_of(number)], "one model serves");
         }
     }
 
     #[test]
-    fn a_model_serves_from_its_alias_on() {
-        let mut scene = Scene::new();
+    fn a_model_serves_when_its_alias_is_applied() {
+        let mut fixture = Fixture::new();
         let [bundle, alias] = records(1);
-        assert!(!scene.table.apply(&bundle).unwrap());
-        assert!(scene.serving.scorer().is_none());
+        assert!(!fixture.table.apply(&bundle).unwrap());
+        assert!(fixture.serving.scorer().is_none());
         let other = Model { alias: Some("challenger".to_owned()), ..alias.clone() };
-        assert!(!scene.table.apply(&other).unwrap(), "another alias is nothing to us");
-        assert!(scene.serving.scorer().is_none());
-        assert!(scene.table.apply(&alias).unwrap());
-        scene.expect_serving(1);
-        let before = scene.serving.scorer().unwrap();
-        assert!(!scene.table.apply(&alias).unwrap(), "it serves already");
-        assert!(Arc::ptr_eq(&before, &scene.serving.scorer().unwrap()));
+        assert!(!fixture.table.apply(&other).unwrap(), "another alias has no effect");
+        assert!(fixture.serving.scorer().is_none());
+        assert!(fixture.table.apply(&alias).unwrap());
+        fixture.expect_serving(1);
+        let before = fixture.serving.scorer().unwrap();
+        assert!(!fixture.table.apply(&alias).unwrap(), "it serves already");
+        assert!(Arc::ptr_eq(&before, &fixture.serving.scorer().unwrap()));
     }
 
     #[test]
-    fn an_alias_goes_back_to_a_bundle_that_is_held() {
-        let mut scene = Scene::new();
+    fn an_alias_moves_back_to_a_bundle_in_memory() {
+        let mut fixture = Fixture::new();
         for number in 1..=8 {
-            assert!(scene.announce(number));
-            scene.expect_serving(number);
+            assert!(fixture.announce(number));
+            fixture.expect_serving(number);
         }
-        assert!(scene.point_to(1).unwrap());
-        scene.expect_serving(1);
-        assert!(scene.point_to(8).unwrap());
-        // The ninth takes the place of the oldest.
-        assert!(scene.announce(9));
-        let error = scene.point_to(1).unwrap_err();
+        assert!(fixture.point_to(1).unwrap());
+        fixture.expect_serving(1);
+        assert!(fixture.point_to(8).unwrap());
+        // The ninth evicts the oldest.
+        assert!(fixture.announce(9));
+        let error = fixture.point_to(1).unwrap_err();
         assert!(
             matches!(&error, ModelTableError::NoBundle(name) if *name == name_of(1)),
             "{error}"
         );
-        scene.expect_serving(9);
-        assert!(scene.point_to(2).unwrap());
-        scene.expect_serving(2);
+        fixture.expect_serving(9);
+        assert!(fixture.point_to(2).unwrap());
+        fixture.expect_serving(2);
     }
 
     #[test]
-    fn a_bundle_that_is_announced_again_takes_no_second_place() {
-        let mut scene = Scene::new();
-        scene.announce(1);
-        scene.announce(2);
+    fn a_repeated_bundle_takes_no_second_slot() {
+        let mut fixture = Fixture::new();
+        fixture.announce(1);
+        fixture.announce(2);
         for _ in 0..10 {
-            scene.table.apply(&records(2)[0]).unwrap();
+            fixture.table.apply(&records(2)[0]).unwrap();
         }
-        assert!(scene.point_to(1).unwrap());
-        // One that was damaged on its way, and announced again.
+        assert!(fixture.point_to(1).unwrap());
+        // A corrupted bundle, published again.
         let [bundle, alias] = records(3);
-        let damaged = Model { bundle: Some(b"damaged".to_vec()), ..bundle.clone() };
-        scene.table.apply(&damaged).unwrap();
-        scene.table.apply(&alias).unwrap_err();
-        scene.table.apply(&bundle).unwrap();
-        assert!(scene.table.apply(&alias).unwrap());
-        scene.expect_serving(3);
+        let corrupted = Model { bundle: Some(b"corrupted".to_vec()), ..bundle.clone() };
+        fixture.table.apply(&corrupted).unwrap();
+        fixture.table.apply(&alias).unwrap_err();
+        fixture.table.apply(&bundle).unwrap();
+        assert!(fixture.table.apply(&alias).unwrap());
+        fixture.expect_serving(3);
     }
 
     #[test]
-    fn why_the_champion_does_not_serve_is_reported_until_one_does() {
-        let mut scene = Scene::new();
-        scene.announce(1);
-        assert_eq!(scene.table.refused(), None);
+    fn the_reason_that_the_champion_does_not_serve_is_reported_until_one_serves() {
+        let mut fixture = Fixture::new();
+        fixture.announce(1);
+        assert_eq!(fixture.table.refused(), None);
         let [bundle, alias] = records(2);
-        scene.table.apply(&alias).unwrap_err();
+        fixture.table.apply(&alias).unwrap_err();
         assert!(
-            scene.table.refused().unwrap().contains(&name_of(2)),
+            fixture.table.refused().unwrap().contains(&name_of(2)),
             "{:?}",
-            scene.table.refused()
+            fixture.table.refused()
         );
-        scene.expect_serving(1);
-        // The content is another model's.
+        fixture.expect_serving(1);
+        // The content of another model.
         let swapped = Model { bundle: records(3)[0].bundle.clone(), ..bundle.clone() };
-        scene.table.apply(&swapped).unwrap();
-        let error = scene.table.apply(&alias).unwrap_err();
+        fixture.table.apply(&swapped).unwrap();
+        let error = fixture.table.apply(&alias).unwrap_err();
         assert!(matches!(error, ModelTableError::OtherVersion { .. }), "{error}");
-        assert!(scene.table.refused().unwrap().contains(&name_of(3)));
-        scene.expect_serving(1);
-        scene.table.apply(&bundle).unwrap();
-        assert!(scene.table.apply(&alias).unwrap());
-        assert_eq!(scene.table.refused(), None);
-        scene.expect_serving(2);
+        assert!(fixture.table.refused().unwrap().contains(&name_of(3)));
+        fixture.expect_serving(1);
+        fixture.table.apply(&bundle).unwrap();
+        assert!(fixture.table.apply(&alias).unwrap());
+        assert_eq!(fixture.table.refused(), None);
+        fixture.expect_serving(2);
     }
 
     #[test]
-    fn a_model_long_gone_takes_its_series_with_it_and_one_that_is_back_keeps_them() {
-        let mut scene = Scene::new();
-        let counted = |scene: &mut Scene, number: u32| {
-            scene.announce(number);
-            scene.metrics.metrics.predictions(&name_of(number)).add(1);
-            scene.metrics.series("foretell_predictions_total")
+    fn the_series_of_retired_models_are_removed_and_those_of_a_model_that_serves_again_are_kept() {
+        let mut fixture = Fixture::new();
+        let counted = |fixture: &mut Fixture, number: u32| {
+            fixture.announce(number);
+            fixture.metrics.metrics.predictions(&name_of(number)).add(1);
+            fixture.metrics.series("foretell_predictions_total")
         };
         for number in 1..=8 {
-            counted(&mut scene, number);
+            counted(&mut fixture, number);
         }
-        // The first serves once more, so the second is the one that is longest gone.
-        assert!(counted(&mut scene, 1).contains(&name_of(2)));
-        let series = counted(&mut scene, 9);
+        // The first serves again, so the second is retired next.
+        assert!(counted(&mut fixture, 1).contains(&name_of(2)));
+        let series = counted(&mut fixture, 9);
         assert_eq!(series.len(), 8);
         assert!(!series.contains(&name_of(2)) && series.contains(&name_of(1)), "{series:?}");
-        // Forth and back, often: both are there.
+        // Repeated moves keep the series of both.
         for _ in 0..10 {
-            scene.point_to(1).unwrap();
-            scene.point_to(9).unwrap();
+            fixture.point_to(1).unwrap();
+            fixture.point_to(9).unwrap();
         }
-        let series = scene.metrics.series("foretell_predictions_total");
+        let series = fixture.metrics.series("foretell_predictions_total");
         assert!(series.contains(&name_of(1)) && series.contains(&name_of(9)), "{series:?}");
     }
 }

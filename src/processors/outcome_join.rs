@@ -1,11 +1,11 @@
 //! Joins predictions with their outcomes, whichever comes first, inside a window of event time.
 //!
 //! ```text
-//!   prediction ─▶ Remember ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ forgotten
-//!                                │ ╲─another of the person was learned from─▶ PassedOver
+//!   prediction ─▶ StorePrediction ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ removed
+//!                                │ ╲─another prediction of the respondent is learned from─▶ PassedOver
 //!                                └──window passes──▶ unlabelled (dropped, or given a label)
 //!   outcome ───▶ Join ──no prediction yet──▶ waits ──prediction──▶ Learned
-//!                                              └──window passes──▶ dead letter: for nobody
+//!                                              └──window passes──▶ dead letter unmatched_outcome
 //! ```
 
 use std::{borrow::Cow, time::Duration};
@@ -28,36 +28,36 @@ use foretell_streams::{
     topology::{Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
-/// The class of dead letters, and of refusals over HTTP, for an outcome whose label is none of the configured ones.
+/// The class, of dead letters and of HTTP errors, of an outcome whose label is not configured.
 pub const UNKNOWN_LABEL: &str = "unknown_label";
 
-/// How predictions and outcomes are joined.
+/// The settings of the outcome join.
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
-    /// How far a prediction and its outcome may lie apart, in event time.
+    /// Maximum difference in event time between a prediction and its outcome.
     pub window: Duration,
-    /// How much longer than the window both are waited for.
+    /// Stream time after the window in which both are still kept.
     pub grace: Duration,
-    /// What a second, different outcome does.
+    /// Treatment of a second, different outcome.
     pub conflict: ConflictPolicy,
-    /// Which of a person's predictions is learned from.
+    /// The predictions of a respondent that are learned from.
     pub learn_from: LearnFrom,
-    /// How many predictions of one respondent wait for outcomes, inside one window, at most.
+    /// Maximum number of predictions of one respondent that wait for outcomes inside one window.
     pub predictions_max: usize,
-    /// What becomes of a prediction without an outcome.
+    /// Treatment of a prediction without an outcome.
     pub unlabelled: UnlabelledPolicy,
-    /// The labels there are.
+    /// The configured labels.
     pub classes: Vec<String>,
 }
 
 impl JoinSettings {
-    /// When stream time passes this, an entry of `time` can no longer be joined.
+    /// The stream time after which an entry of `time` can no longer be joined.
     fn closes(&self, time: EventTime) -> EventTime {
         time + self.window + self.grace
     }
 }
 
-/// What a second, different outcome for one prediction does.
+/// Treatment of a second, different outcome for one prediction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictPolicy {
@@ -68,7 +68,7 @@ pub enum ConflictPolicy {
     Last,
 }
 
-/// Which of a respondent's predictions inside the window is learned from.
+/// The predictions of a respondent inside the window that are learned from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LearnFrom {
@@ -81,7 +81,7 @@ pub enum LearnFrom {
     Every,
 }
 
-/// What becomes of a prediction whose window closes without an outcome.
+/// Treatment of a prediction whose window closes without an outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnlabelledPolicy {
@@ -92,34 +92,33 @@ pub enum UnlabelledPolicy {
     Label(String),
 }
 
-/// What the outcome store holds.
+/// An entry of the outcome store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pending {
-    /// A prediction and what became of it.
+    /// A prediction and its state.
     Prediction(Prediction, PredictionState),
-    /// An outcome, and the record that it came in for as long as it waits for its first prediction.
-    /// Where every prediction is learned from, it stays for those that are still to come.
+    /// An outcome, with its record while it waits for its first prediction. With [`LearnFrom::Every`] it stays for further
+    /// predictions.
     Outcome(Outcome, Option<Original>),
 }
 
 impl Pending {
-    /// The version of what is stored. It is of this type and all that it holds: another field of [`Prediction`] takes
-    /// another version.
+    /// The format version of this type and all types in it. A changed field, also of [`Prediction`], needs a new version.
     pub const FORMAT: u8 = 2;
 
-    /// How predictions and outcomes are stored.
+    /// The codec of the store.
     #[must_use]
     pub fn codec() -> StoredSince<Self, PendingV1> {
         StoredSince::new(Stored::version(Self::FORMAT), Stored::version(PendingV1::FORMAT))
     }
 }
 
-/// What was stored before records were kept with their headers.
+/// Format 1, which kept records without headers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum PendingV1 {
-    /// See [`Pending::Prediction`].
+    /// As [`Pending::Prediction`].
     Prediction(Prediction, PredictionState),
-    /// See [`Pending::Outcome`].
+    /// As [`Pending::Outcome`].
     Outcome(Outcome, Option<OriginalV1>),
 }
 
@@ -141,7 +140,7 @@ impl PendingV1 {
 impl From<PendingV1> for Pending {
     fn from(old: PendingV1) -> Self {
         match old {
-            PendingV1::Prediction(prediction, fate) => Self::Prediction(prediction, fate),
+            PendingV1::Prediction(prediction, state) => Self::Prediction(prediction, state),
             PendingV1::Outcome(outcome, original) => {
                 Self::Outcome(outcome, original.map(Original::from))
             }
@@ -156,37 +155,37 @@ impl From<OriginalV1> for Original {
     }
 }
 
-/// What became of a prediction.
+/// The state of a prediction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PredictionState {
-    /// Nothing yet.
+    /// No outcome yet.
     Waiting,
-    /// This label was its outcome.
+    /// It was learned from, with this label.
     Learned(String),
-    /// Another prediction of the same person was learned from.
+    /// Another prediction of the same respondent was learned from.
     PassedOver,
 }
 
-/// What both processors share.
+/// The store and the settings that both processors share.
 #[derive(Clone)]
 pub struct OutcomeStore {
-    /// See [`JoinSettings`].
+    /// The settings.
     pub settings: JoinSettings,
     /// The store.
     pub pending: WindowHandle<Pending>,
-    /// Where they count.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
 }
 
 type JoinContext<'t> = Context<'t, LabelledExample>;
 
-/// Predictions in; those whose outcome is here already go on as labelled examples.
+/// Stores predictions, and forwards labelled examples for those whose outcome is stored.
 pub struct StorePrediction(pub OutcomeStore);
 
-/// Outcomes in; those whose prediction is here already go on as labelled examples.
+/// Joins outcomes with stored predictions, forwards the labelled examples, and stores outcomes without a prediction.
 pub struct Join(pub OutcomeStore, pub Placement);
 
-/// Entries removed at once, at most, so that a long backlog is never in memory twice.
+/// Maximum number of entries to expire at once, which bounds the memory for a long backlog.
 const EXPIRED_AT_ONCE_MAX: usize = 10_000;
 
 impl Processor for StorePrediction {
@@ -205,7 +204,7 @@ impl Processor for StorePrediction {
     ) -> Result<(), ProcessError> {
         let store = &self.0;
         let prediction = &record.value;
-        let mut fate = PredictionState::Waiting;
+        let mut state = PredictionState::Waiting;
         let found = store.around(&prediction.respondent_id, prediction.event_time, ctx)?;
         let kept = found.iter().filter(|entry| matches!(entry.value, Pending::Prediction(..)));
         let is_full = kept.count() >= store.settings.predictions_max;
@@ -213,14 +212,13 @@ impl Processor for StorePrediction {
         for mut entry in found {
             let (outcome, original) = match &mut entry.value {
                 Pending::Prediction(_, other) => {
-                    // The person's outcome is known, and was learned from with another prediction. An outcome of this
-                    // one's own may have been found before that.
+                    // The outcome was learned from with another prediction, unless an outcome for this one was found before.
                     let is_learned = matches!(other, PredictionState::Learned(_));
                     if is_learned
-                        && fate == PredictionState::Waiting
+                        && state == PredictionState::Waiting
                         && store.settings.learn_from != LearnFrom::Every
                     {
-                        fate = PredictionState::PassedOver;
+                        state = PredictionState::PassedOver;
                     }
                     oldest.get_or_insert(entry);
                     continue;
@@ -230,7 +228,7 @@ impl Processor for StorePrediction {
             if ctx.stream_time() > store.settings.closes(outcome.outcome_time) {
                 continue;
             }
-            if let Some(example) = store.settle(prediction, &mut fate, outcome, ctx) {
+            if let Some(example) = store.settle(prediction, &mut state, outcome, ctx) {
                 forward(example, outcome.outcome_time, ctx)?;
             }
             let mut pending = ctx.window(&store.pending);
@@ -243,19 +241,19 @@ impl Processor for StorePrediction {
         if is_full {
             ctx.count(&store.metrics.predictions_not_kept(), 1);
             match (store.settings.learn_from, oldest) {
-                // The earliest is the one that is learned from.
+                // The earliest prediction is learned from, so this one is not needed.
                 (LearnFrom::First, _) | (_, None) => return Ok(()),
                 (LearnFrom::Last | LearnFrom::Every, Some(oldest)) => {
                     ctx.window(&store.pending).remove(&oldest);
                 }
             }
         }
-        let (person, time) = (prediction.respondent_id.as_str(), prediction.event_time);
-        let pending = Pending::Prediction(prediction.clone(), fate);
-        Ok(ctx.window(&store.pending).add(person, time, &pending)?)
+        let (respondent, time) = (prediction.respondent_id.as_str(), prediction.event_time);
+        let pending = Pending::Prediction(prediction.clone(), state);
+        Ok(ctx.window(&store.pending).add(respondent, time, &pending)?)
     }
 
-    /// What the window has passed by is settled.
+    /// Expires entries whose window and grace have passed.
     fn punctuate(
         &mut self,
         punctuation: Punctuation,
@@ -267,7 +265,7 @@ impl Processor for StorePrediction {
             let expired = ctx.window(&self.0.pending).expire(before, EXPIRED_AT_ONCE_MAX)?;
             let is_all = expired.len() < EXPIRED_AT_ONCE_MAX;
             for entry in expired {
-                self.0.forget(entry, ctx)?;
+                self.0.expire(entry, ctx)?;
             }
             if is_all {
                 return Ok(());
@@ -312,7 +310,7 @@ impl Processor for Join {
     }
 }
 
-/// Another spelling of a class is that class.
+/// The outcome with the configured spelling of its label.
 fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
     if outcome.label == *class {
         return Cow::Borrowed(outcome);
@@ -321,8 +319,8 @@ fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
 }
 
 impl OutcomeStore {
-    /// Settles what can no longer be joined.
-    fn forget(
+    /// Completes an entry that can no longer be joined.
+    fn expire(
         &self,
         entry: Windowed<Pending>,
         ctx: &mut JoinContext<'_>,
@@ -347,25 +345,25 @@ impl OutcomeStore {
         Ok(())
     }
 
-    /// Everything of one person within the window around `time`, oldest first.
+    /// The entries of one respondent within the window around `time`, oldest first.
     fn around(
         &self,
-        person: &str,
+        respondent: &str,
         time: EventTime,
         ctx: &mut JoinContext<'_>,
     ) -> Result<Vec<Windowed<Pending>>, ProcessError> {
         let window = self.settings.window;
-        Ok(ctx.window(&self.pending).fetch(person, time - window, time + window)?)
+        Ok(ctx.window(&self.pending).fetch(respondent, time - window, time + window)?)
     }
 
-    /// Joins an outcome with the predictions it is for; false if there are none.
+    /// Joins an outcome with its predictions; false if there are none.
     fn join(&self, outcome: &Outcome, ctx: &mut JoinContext<'_>) -> Result<bool, ProcessError> {
         let mut found = self.around(&outcome.respondent_id, outcome.outcome_time, ctx)?;
         found.retain(|entry| matches!(entry.value, Pending::Prediction(..)));
         if found.is_empty() {
             return Ok(false);
         }
-        // Decided by time, not by what the last punctuation happens to have left in the store.
+        // Decided by stream time, not by when the last punctuation expired entries.
         let now = ctx.stream_time();
         found.retain(|entry| now <= self.settings.closes(entry.time));
         if found.is_empty() {
@@ -376,52 +374,52 @@ impl OutcomeStore {
         };
         let chosen = match (self.settings.learn_from, found.iter().position(is_learned)) {
             (LearnFrom::Every, _) => 0..found.len(),
-            // A person is learned from once: whatever comes again is about that prediction.
+            // One prediction is learned from, so further outcomes are for that prediction.
             (LearnFrom::First | LearnFrom::Last, Some(learned)) => learned..learned + 1,
             (LearnFrom::First, None) => 0..1,
             (LearnFrom::Last, None) => found.len() - 1..found.len(),
         };
         for (index, mut entry) in found.into_iter().enumerate() {
-            let Pending::Prediction(prediction, fate) = &mut entry.value else { continue };
+            let Pending::Prediction(prediction, state) = &mut entry.value else { continue };
             if chosen.contains(&index) {
-                if let Some(example) = self.settle(prediction, fate, outcome, ctx) {
+                if let Some(example) = self.settle(prediction, state, outcome, ctx) {
                     forward(example, outcome.outcome_time, ctx)?;
                     ctx.window(&self.pending).replace(&entry)?;
                 }
-            } else if *fate == PredictionState::Waiting {
-                *fate = PredictionState::PassedOver;
+            } else if *state == PredictionState::Waiting {
+                *state = PredictionState::PassedOver;
                 ctx.window(&self.pending).replace(&entry)?;
             }
         }
         Ok(true)
     }
 
-    /// Keeps an outcome for predictions that are still to come; false if it is kept already.
+    /// Stores an outcome for later predictions; false if it is stored already.
     fn keep(
         &self,
         outcome: &Outcome,
         original: Option<Original>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<bool, ProcessError> {
-        let (person, time) = (outcome.respondent_id.as_str(), outcome.outcome_time);
+        let (respondent, time) = (outcome.respondent_id.as_str(), outcome.outcome_time);
         let is_known = |entry: &Windowed<Pending>| matches!(&entry.value, Pending::Outcome(known, _) if known.label == outcome.label);
-        if self.around(person, time, ctx)?.iter().any(is_known) {
+        if self.around(respondent, time, ctx)?.iter().any(is_known) {
             return Ok(false);
         }
         let pending = Pending::Outcome(outcome.clone(), original);
-        ctx.window(&self.pending).add(person, time, &pending)?;
+        ctx.window(&self.pending).add(respondent, time, &pending)?;
         Ok(true)
     }
 
-    /// What a prediction teaches, now that its outcome is known; nothing, if it was known before.
+    /// The labelled example of a prediction and its outcome, or none if the outcome changes nothing. Updates the state.
     fn settle(
         &self,
         prediction: &Prediction,
-        fate: &mut PredictionState,
+        state: &mut PredictionState,
         outcome: &Outcome,
         ctx: &mut JoinContext<'_>,
     ) -> Option<LabelledExample> {
-        let is_correction = match fate {
+        let is_correction = match state {
             PredictionState::Waiting | PredictionState::PassedOver => {
                 self.count("joined", ctx);
                 false
@@ -441,7 +439,7 @@ impl OutcomeStore {
                 }
             },
         };
-        *fate = PredictionState::Learned(outcome.label.clone());
+        *state = PredictionState::Learned(outcome.label.clone());
         Some(example(prediction, &outcome.label, Some(outcome.outcome_time), is_correction))
     }
 

@@ -1,4 +1,4 @@
-//! What may be seen from outside: snapshots, never live state.
+//! Snapshots of an instance for the HTTP API.
 
 use std::collections::BTreeMap;
 
@@ -14,30 +14,30 @@ use foretell_streams::runtime::{StatusBoard, WorkerStatus};
 /// The model that serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServedModel {
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// The number of its training; 0 is the first model's.
+    /// The number of its training; 0 for the first model.
     pub training: u64,
-    /// Examples it learned from: the initial data's, and the stream's.
+    /// The numbers of initial examples and of stream examples that it was trained on.
     pub examples: [u64; 2],
 }
 
-/// An instance, as of its last commits.
+/// The state of an instance as of its last commits.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
-    /// The application.
+    /// The name of the application.
     pub application: String,
-    /// This process.
+    /// The name of the process.
     pub instance: String,
-    /// Whether all of it is running, a model serves, and nothing is held back because it was fitted on other answers.
+    /// Whether every worker runs, a model serves, and the feature contract holds no observation back.
     pub ready: bool,
-    /// Which features are not as the model that serves was fitted.
+    /// The violations of the feature contract.
     pub contract: Vec<Violation>,
     /// The model that serves.
     pub model: Option<ServedModel>,
-    /// The training under way here.
+    /// The running training on this instance.
     pub training: Option<TrainingProgress>,
-    /// Why nothing is trained here, if the training log is not whole.
+    /// The reason that no model is trained here, if the training log is incomplete.
     pub training_refused: Option<String>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
@@ -46,22 +46,22 @@ pub struct Snapshot {
 /// Takes snapshots.
 #[derive(Clone)]
 pub struct Overview {
-    /// The application.
+    /// The name of the application.
     pub application: String,
-    /// This process.
+    /// The name of the process.
     pub instance: String,
-    /// Where the workers say how they are.
+    /// The status of the workers.
     pub board: StatusBoard,
-    /// Which model serves.
+    /// The model that serves.
     pub serving: Serving,
-    /// What it is held to.
+    /// The violations of the feature contract.
     pub contract: ContractBoard,
     /// The training thread.
     pub trainer: Trainer,
 }
 
 impl Overview {
-    /// How this instance is now.
+    /// Takes a snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let workers = self.board.read();

@@ -1,5 +1,5 @@
-//! Whether records are where their respondent belongs: keyed by the respondent id, in the partition that Kafka's default
-//! partitioner gives it. A record elsewhere is processed by a task that knows nothing of the rest.
+//! Checks that records are keyed by the respondent id, and in the partition of Kafka's default partitioner. A record elsewhere
+//! is processed by a task without the stores of its respondent.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use foretell_streams::{
     topology::Context,
 };
 
-/// What is wrong with where a record is.
+/// The reason that a record is misplaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Misplaced {
     /// It has no key.
@@ -24,19 +24,19 @@ pub enum Misplaced {
     /// It has the key, and is in another partition than the key's.
     #[error("it is in partition {is_in}, and its key belongs in {belongs_in}")]
     OtherPartition {
-        /// Where it is.
+        /// The partition of the record.
         is_in: Partition,
-        /// Where Kafka's default partitioner would have put it.
+        /// The partition of its key.
         belongs_in: Partition,
     },
 }
 
-/// What to do about it.
+/// The advice for misplaced records.
 pub const FIX: &str = "key each record by its respondent id, as UTF-8, and use Kafka's default partitioner (in librdkafka and clients \
-     over it: partitioner=murmur2_random), or an event and its outcome do not meet";
+     over it: partitioner=murmur2_random), so that an event and its outcome are in one task";
 
 impl Misplaced {
-    /// What is wrong with a record about `respondent_id` with `key` in partition `is_in` of `partitions`, if something is.
+    /// Checks a record of `respondent_id` with `key` in partition `is_in` of `partitions`; none if it is placed correctly.
     #[must_use]
     pub fn of(
         respondent_id: &str,
@@ -53,32 +53,32 @@ impl Misplaced {
     }
 }
 
-/// Counts the records of one input that are misplaced, and warns of the first.
+/// Counts the misplaced records of one input, and logs the first.
 #[derive(Clone)]
 pub struct Placement {
     topic: Topic,
     partitions: u32,
     misplaced: Counter,
-    is_told: Arc<AtomicBool>,
+    is_logged: Arc<AtomicBool>,
 }
 
 impl Placement {
-    /// For `topic`, which has so many partitions.
+    /// A check of the records of `topic`, which has `partitions` partitions.
     #[must_use]
     pub fn new(topic: Topic, partitions: u32, misplaced: Counter) -> Self {
-        Self { topic, partitions, misplaced, is_told: Arc::default() }
+        Self { topic, partitions, misplaced, is_logged: Arc::default() }
     }
 
-    /// Looks at the record that is being processed.
+    /// Checks the record that is being processed.
     pub fn check<Out: 'static>(&self, respondent_id: &str, ctx: &mut Context<'_, Out>) {
         let Some(InputRecord { source, offset, key, .. }) = ctx.input() else { return };
         let misplaced =
             Misplaced::of(respondent_id, key.as_deref(), source.partition, self.partitions);
         let Some(misplaced) = misplaced else { return };
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.is_logged.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 topic = %self.topic, partition = %source.partition, %offset, %misplaced,
-                "a record is not where its respondent belongs, and is the first of that topic: {FIX}"
+                "first misplaced record of this topic: {FIX}"
             );
         }
         ctx.count(&self.misplaced, 1);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_where_its_respondent_belongs_or_not() {
+    fn records_with_another_key_or_partition_are_misplaced() {
         let check = |key: Option<&str>, is_in: i32, expected: Option<Misplaced>| {
             let key = key.map(str::as_bytes);
             assert_eq!(Misplaced::of("ann", key, Partition(is_in), 4), expected, "{key:?} {is_in}");

@@ -1,13 +1,13 @@
-//! Which events came lately, so that one that comes again is known for a repeat.
+//! The fingerprints of recent events, to recognise repeated events.
 //!
 //! ```text
-//!   generations ─▶ [ 3: 256 buckets, since 10:00 ]  [ 4: 2048 buckets, since 11:40 ]  ◀─ new ones go into the newest
-//!                      │ no event is looked for here after its end + retention: a bucket goes with every new event
-//!                      └─ bucket 17 ─▶ fingerprints, one after the other
+//!   generations ─▶ [ 3: 256 buckets, since 10:00 ]  [ 4: 2048 buckets, since 11:40 ]  ◀─ new events go into the newest
+//!                      │ not searched after its end + retention: every new event removes some of its buckets
+//!                      └─ bucket 17 ─▶ concatenated fingerprints
 //! ```
 //! A generation ends when one of its buckets is full, and a larger one begins; or when half of the retention has passed.
-//! So an event costs 30 bytes of memory (12, and its share of an entry that holds 17 on average), one look into
-//! each generation, and a bucket in the changelog a commit.
+//! So an event costs 30 bytes of memory (12, and its share of an entry with 17 on average), one lookup in each generation, and
+//! one bucket in the changelog per commit.
 
 use std::time::Duration;
 
@@ -20,38 +20,38 @@ use foretell_streams::{
     topology::Context,
 };
 
-/// Events of one task that came lately.
+/// The recent events of one task.
 #[derive(Clone)]
 pub struct RecentEvents {
-    /// How long, in stream time, a repeat is known for one; zero: never.
+    /// Stream time in which a repeat is recognised; zero: never.
     pub retention: Duration,
-    /// Where they are kept.
+    /// The store.
     pub store: KeyValueHandle<RecentEntry>,
 }
 
-/// A value of the store: under `generations` the list of these, under `<generation>/<bucket>` what is in a bucket.
+/// A value of the store: the key `generations` has the list of them, the key `<generation>/<bucket>` a bucket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RecentEntry {
-    /// The oldest first.
+    /// All generations, oldest first.
     Generations(Vec<Generation>),
-    /// Fingerprints, end to end.
+    /// Concatenated fingerprints.
     Bucket(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 impl RecentEntry {
-    /// The version of what is stored.
+    /// The format version.
     pub const FORMAT: u8 = 1;
 }
 
-/// Buckets that were filled at the same time.
+/// Buckets that are filled in the same period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     number: u32,
-    /// It has two to the power of this many buckets.
+    /// The number of buckets is two to the power of this.
     bits: u8,
     begun: EventTime,
     ended: Option<EventTime>,
-    /// Buckets of it that are removed already.
+    /// The number of buckets that are removed.
     removed: u32,
 }
 
@@ -60,22 +60,22 @@ const GENERATIONS: &str = "generations";
 const BITS_MIN: u8 = 8;
 /// 262,144 buckets: enough for 4.4 million events.
 const BITS_MAX: u8 = 18;
-/// When a generation was too small, the next has eight times as many buckets.
+/// If a generation was full before its end, the next has eight times as many buckets.
 const BITS_MORE: u8 = 3;
-/// Fingerprints in a bucket that is full: twice what buckets have on average by then.
+/// The number of fingerprints in a full bucket: twice the average of all buckets at that time.
 const BUCKET_MAX: usize = 34;
-/// Generations at most: 8 of 4.4 million events (600 MB a task) are the bound on what is remembered. Beyond it the
-/// oldest is forgotten before its time.
+/// Maximum number of generations: 8 of 4.4 million events (600 MB per task). Beyond it the oldest is removed early.
 const GENERATIONS_MAX: usize = 8;
-/// Buckets of an ended generation that are removed with each new event. The next has room for at least as many events.
+/// The number of buckets of an ended generation that each new event removes. Since a generation is at least as large as the one
+/// before it, all are removed in time.
 const REMOVED_AT_ONCE: u32 = 2;
-/// Buckets that one punctuation removes.
+/// The number of buckets that one punctuation removes.
 const REMOVED_BY_EXPIRY: u32 = 4_096;
 
 const BYTES: usize = size_of::<Fingerprint>();
 
 impl RecentEvents {
-    /// Remembers an event; false if it came before.
+    /// Adds an event; false if it is a repeat.
     ///
     /// # Errors
     /// [`StateError`]
@@ -91,7 +91,7 @@ impl RecentEvents {
         let mut store = ctx.key_value(&self.store);
         let stored = generations(&store)?;
         let mut generations = stored.clone();
-        self.forget(&mut generations, now, &mut store)?;
+        self.remove_some(&mut generations, now, &mut store)?;
         for generation in generations.iter().filter(|one| !self.has_passed(one, now)) {
             let bucket = bucket(&store, &generation.key(fingerprint))?;
             if bucket.chunks_exact(BYTES).any(|known| known == fingerprint) {
@@ -99,7 +99,7 @@ impl RecentEvents {
             }
         }
         self.begin(&mut generations, now);
-        let newest = generations.last_mut().expect("one has begun");
+        let newest = generations.last_mut().expect("begin() leaves at least one");
         let key = newest.key(fingerprint);
         let mut bucket = bucket(&store, &key)?;
         bucket.extend_from_slice(fingerprint);
@@ -113,17 +113,17 @@ impl RecentEvents {
         Ok(true)
     }
 
-    /// No event of a generation came after this.
+    /// The time of the last event that a generation may have.
     fn end_of(&self, generation: &Generation) -> EventTime {
         generation.ended.unwrap_or(generation.begun + self.retention / 2)
     }
 
-    /// Whether all events of a generation came longer ago than repeats are known for.
+    /// Whether every event of a generation is older than the retention.
     fn has_passed(&self, generation: &Generation, now: EventTime) -> bool {
         now > self.end_of(generation) + self.retention
     }
 
-    /// Makes sure that the newest generation can take an event.
+    /// Starts a new generation if the newest cannot take an event.
     fn begin(&self, generations: &mut Vec<Generation>, now: EventTime) {
         let Some(newest) = generations.last_mut() else {
             generations.push(Generation::first(now));
@@ -140,7 +140,7 @@ impl RecentEvents {
         generations.push(Generation { number, bits, ..Generation::first(now) });
     }
 
-    /// Removes more of what has passed than new events do, which may be few.
+    /// Removes buckets that have passed, because there may be too few new events to do so.
     ///
     /// # Errors
     /// [`StateError`]
@@ -150,7 +150,7 @@ impl RecentEvents {
         let stored = generations(&store)?;
         let mut generations = stored.clone();
         for _ in 0..REMOVED_BY_EXPIRY / REMOVED_AT_ONCE {
-            self.forget(&mut generations, now, &mut store)?;
+            self.remove_some(&mut generations, now, &mut store)?;
         }
         if generations != stored {
             store.put(GENERATIONS, &RecentEntry::Generations(generations))?;
@@ -159,7 +159,7 @@ impl RecentEvents {
     }
 
     /// Removes some buckets of the oldest generation, if it has passed.
-    fn forget(
+    fn remove_some(
         &self,
         generations: &mut Vec<Generation>,
         now: EventTime,
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// Spread over all buckets, as a hash is.
+    /// A fingerprint that is spread over the buckets like a hash.
     fn fingerprint(name: &str) -> Fingerprint {
         let number: u64 = name.parse().unwrap();
         let mut bytes = [0; 12];
@@ -297,7 +297,7 @@ mod tests {
             Self { driver, input, output }
         }
 
-        /// Whether an event is new at a second.
+        /// Pipes in an event at a second, and returns whether it is new.
         fn is_new(&mut self, number: u64, at: i64) -> bool {
             let (name, time) = (number.to_string(), EventTime(at * 1_000));
             self.driver.pipe(&self.input, None, Some(name.as_bytes()), time).unwrap();
@@ -312,9 +312,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Few names, so that they repeat; restarts and aborts in between.
+        /// Few event ids, so that they repeat, with restarts in between.
         #[test]
-        fn a_repeat_within_the_retention_is_known_and_later_it_is_not(
+        fn a_repeat_is_recognised_within_the_retention_and_not_later(
             steps in proptest::collection::vec((0..40_u64, 0..30_i64, 0..20_u8), 1..200),
         ) {
             let mut fixture = Fixture::new();
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn many_events_fill_larger_generations_and_leave_nothing_behind() {
+    fn many_events_fill_larger_generations_which_are_removed_in_time() {
         const EVENTS: u64 = 30_000;
         let mut fixture = Fixture::new();
         for number in 0..EVENTS {
@@ -354,7 +354,7 @@ mod tests {
         for number in (0..EVENTS).step_by(97) {
             assert!(!fixture.is_new(number, 50), "{number}");
         }
-        // After the retention, all of it goes, although few events come.
+        // After the retention all buckets are removed, although there are few events.
         for step in 0..200 {
             fixture.is_new(EVENTS + step, 200 + i64::try_from(step).unwrap() * 10);
         }

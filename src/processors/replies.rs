@@ -1,4 +1,4 @@
-//! Replies to callers that wait for what becomes of an event: only events whose records ask for one get it.
+//! Replies to the callers that wait for the result of an event. Only events whose record has the request header get a reply.
 
 use crate::{
     events::{
@@ -12,7 +12,7 @@ use crate::{
 };
 use foretell_streams::topology::{Context, ProcessError, Processor, Record};
 
-/// Predictions in; those that a caller waits for go on as replies.
+/// Forwards a reply for each prediction that a caller waits for.
 pub struct ReplyToPrediction;
 
 impl Processor for ReplyToPrediction {
@@ -36,9 +36,9 @@ impl Processor for ReplyToPrediction {
     }
 }
 
-/// Events in that are not scored now; those that a caller waits for go on as replies.
+/// Forwards a reply for each event that is not scored now and that a caller waits for.
 pub struct ReplyToEvent(
-    /// Where the first prediction of a repeated event is found.
+    /// The store with the prediction of a repeated event.
     pub OutcomeStore,
 );
 
@@ -68,7 +68,7 @@ impl Processor for ReplyToEvent {
 }
 
 impl ReplyToEvent {
-    /// A prediction that is still known.
+    /// The stored prediction with this id.
     fn prediction(
         &self,
         event: &RequestedEvent,

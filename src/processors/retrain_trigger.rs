@@ -1,11 +1,11 @@
-//! Counts labelled examples to N and has a model trained on them: the state machine of the learning
-//! loop, kept in a store, so that a crash or a move re-runs a training instead of losing or doubling it.
+//! Counts labelled examples, and requests a training after every N. The state is in a store, so that a training is run again
+//! after a crash or a move of the task, and is neither lost nor done twice.
 //!
 //! ```text
-//!          N new examples                      the trainer is done
+//!          N new examples                      the trainer has finished
 //!   Idle ──────────────────▶ Requested(k) ──────────────────────────▶ Idle, training k on `models`
 //!                              │      ▲
-//!                              └──────┘ a crash: restored, asked for again
+//!                              └──────┘ a crash: restored, requested again
 //! ```
 
 use std::time::Duration;
@@ -30,42 +30,42 @@ use foretell_streams::{
     topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
-/// Where the learning loop stands, as it is stored.
+/// The stored state of the learning loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearningState {
-    /// Labelled examples from the stream, corrections left out.
+    /// The number of labelled examples from the stream, without corrections.
     pub examples: u64,
-    /// Trainings finished, failed ones included.
+    /// The number of finished trainings, with the failed ones.
     pub trainings: u64,
-    /// The training that is asked for.
+    /// The requested training.
     pub requested: Option<TrainingRequest>,
-    /// Where the training log stood when the next training fell due while one was going on.
+    /// The end offset of the training log when the next training became due while one ran.
     pub due: Option<i64>,
-    /// The model of the last training that made one; before it, the first model.
+    /// The model of the last successful training, or else the first model.
     pub champion: Option<ModelVersion>,
 }
 
-/// Labelled examples in, models out.
+/// The processor from labelled examples to models.
 pub struct RetrainTrigger {
-    /// N.
+    /// The number of examples between two trainings.
     pub retrain_after: u64,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
-    /// Since when this task knows of the training that is due.
+    /// The time at which this task saw the request.
     pub requested_at: Option<WallTime>,
-    /// Knows the first model: the one that serves when nothing was trained yet.
+    /// The model that serves, which is the first model before any training.
     pub serving: Serving,
-    /// Does the work, on a thread of its own.
+    /// The training thread.
     pub trainer: Trainer,
     /// Holds one [`LearningState`].
     pub state: KeyValueHandle<LearningState>,
 }
 
 const KEY: &str = "learning";
-/// Why the models of this processor were trained.
+/// The trigger in the records of these models.
 const TRIGGER: &str = "labelled examples";
-/// How often the trainer is asked whether it is done.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// The interval at which the trainer is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 type TriggerContext<'t> = Context<'t, Model>;
 
@@ -74,7 +74,7 @@ impl Processor for RetrainTrigger {
     type Out = Model;
 
     fn start(&mut self, ctx: &mut TriggerContext<'_>) {
-        ctx.schedule(PunctuationKind::WallClock, ASK_EVERY);
+        ctx.schedule(PunctuationKind::WallClock, POLL_INTERVAL);
     }
 
     fn process(
@@ -119,9 +119,9 @@ impl Processor for RetrainTrigger {
         let since = *self.requested_at.get_or_insert(now);
         let pending = EventTime(now.0).since(EventTime(since.0));
         self.metrics.training_pending(pending.as_secs_f64());
-        let Some(result) = self.trainer.ask(&request) else { return Ok(()) };
+        let Some(result) = self.trainer.poll(&request) else { return Ok(()) };
         if let Err(TrainingFailure::Retry(reason)) = &result {
-            tracing::warn!(training = request.training, reason, "training again");
+            tracing::warn!(training = request.training, reason, "the training will be retried");
             return Ok(());
         }
         self.requested_at = None;
@@ -133,7 +133,7 @@ impl Processor for RetrainTrigger {
         state.request_if_due();
         store.put(KEY, &state)?;
         match result {
-            Ok(bundle) => announce(&bundle, ctx),
+            Ok(bundle) => publish(&bundle, ctx),
             Err(failure) => {
                 tracing::error!(training = request.training, %failure, "a training failed");
                 Ok(())
@@ -143,17 +143,17 @@ impl Processor for RetrainTrigger {
 }
 
 impl Drop for RetrainTrigger {
-    /// The task has gone elsewhere, and waits there.
+    /// Resets the gauge, because the task has moved to another instance.
     fn drop(&mut self) {
         self.metrics.training_pending(0.0);
     }
 }
 
 impl LearningState {
-    /// The version of what is stored. It is of this type and all that it holds: another field takes another version.
+    /// The format version of this type and all types in it. A changed field needs a new version.
     pub const FORMAT: u8 = 1;
 
-    /// One training at a time; of several that fell due meanwhile, the last one sees all examples.
+    /// Requests a training if one is due and none runs. Of several that became due, the last covers all examples.
     fn request_if_due(&mut self) {
         if self.requested.is_none()
             && let Some(through) = self.due.take()
@@ -165,8 +165,8 @@ impl LearningState {
     }
 }
 
-/// The bundle first, then the alias that points to it, in one transaction.
-fn announce(bundle: &ModelBundle, ctx: &mut TriggerContext<'_>) -> Result<(), ProcessError> {
+/// Forwards the bundle, then the alias that points to it, in one transaction.
+fn publish(bundle: &ModelBundle, ctx: &mut TriggerContext<'_>) -> Result<(), ProcessError> {
     let now = ctx.now();
     let [bundle, alias] = records_of(bundle, TRIGGER, now)
         .map_err(|error| ProcessError::reject("malformed", error.to_string()))?;
@@ -177,10 +177,10 @@ fn announce(bundle: &ModelBundle, ctx: &mut TriggerContext<'_>) -> Result<(), Pr
     Ok(())
 }
 
-/// What goes on the `models` topic for a new champion.
+/// The records of the `models` topic for a new champion.
 ///
 /// # Errors
-/// If the bundle can't be written.
+/// If the bundle cannot be serialized.
 pub fn records_of(
     bundle: &ModelBundle,
     trigger: &str,
@@ -222,7 +222,7 @@ mod tests {
     use foretell_ml::{Origin, Seed};
 
     #[test]
-    fn what_is_announced_says_what_it_was_made_from_and_how_good_it_is() {
+    fn the_records_of_a_model_have_its_origin_and_evaluation() {
         let mut bundle = small_bundle();
         bundle.lineage.origin = Origin {
             training: 7,

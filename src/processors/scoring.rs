@@ -1,4 +1,4 @@
-//! Scores an observation with the model that this instance serves at this moment.
+//! Scores observations with the model that the instance serves.
 
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use foretell_streams::{
     topology::{Context, ProcessError, Processor, Record},
 };
 
-/// Observations that are due in, predictions out.
+/// The processor from observations to predictions.
 pub struct Score {
-    /// Which model serves; asked again for every record, so a swap falls between two of them.
+    /// The model that serves. It is loaded for every record, so a swap happens between two records.
     pub serving: Serving,
     /// The questions, in the order of an observation's answers.
     pub questions: Arc<[Question]>,
-    /// Whether they are what the model was fitted on.
+    /// The check of the feature contract.
     pub(super) contract: ContractWatch,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
-    /// What was made ready for the model that scored last.
+    /// Data prepared for the model that scored last.
     pub prepared: Option<Prepared>,
 }
 
-/// What depends on the model alone.
+/// Data that depend on the model only.
 pub struct Prepared {
     version: ModelVersion,
-    /// For each column of the model, the place of its question.
-    places: Vec<Option<usize>>,
+    /// For each column of the model, the index of its question.
+    indices: Vec<Option<usize>>,
     predictions: Counter,
     scratch: Scratch,
     values: Vec<Value>,
@@ -62,7 +62,9 @@ impl Processor for Score {
             self.contract.begin(&scorer, &self.questions);
             self.prepared = Some(Prepared {
                 version: scorer.version().clone(),
-                places: columns.map(|column| convert::place_of(column, &self.questions)).collect(),
+                indices: columns
+                    .map(|column| convert::position_of(column, &self.questions))
+                    .collect(),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
                 values: Vec::new(),
@@ -74,10 +76,10 @@ impl Processor for Score {
             }
         })?;
         self.contract.count(&observation.answers);
-        let prepared = self.prepared.as_mut().expect("it was prepared just now");
+        let prepared = self.prepared.as_mut().expect("it is prepared above");
         prepared.values.clear();
-        for place in &prepared.places {
-            let answer = place.and_then(|place| observation.answers[place].as_ref());
+        for index in &prepared.indices {
+            let answer = index.and_then(|index| observation.answers[index].as_ref());
             prepared.values.push(convert::value_of(answer));
         }
         let out_of_distribution = scorer.out_of_distribution(&prepared.values);

@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 const EXAMPLES: usize = 400;
 
-/// Two classes that follow from `x` and `kind` (`b` to `e`, or missing), and a column of noise.
+/// Two classes that depend on `x` and `kind` (`b` to `e`, or missing), and a column of noise.
 pub(crate) fn small_bundle() -> ModelBundle {
     static BUNDLE: OnceLock<ModelBundle> = OnceLock::new();
     let trained = || train(&examples(), &recipe(), &mut |_, _| ControlFlow::Continue(())).unwrap();

@@ -1,12 +1,9 @@
-//! Wires the two topologies. Their drawings are snapshots in `tests/flow`.
+//! Builds the two topologies. `tests/flow/drawings.rs` has snapshots of them.
 
 use std::sync::Arc;
 
 use crate::{
-    events::{
-        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        questionnaire::QuestionnaireEvent, reply::Reply, topics::Topics,
-    },
+    events::{codecs::Codecs, reply::Reply, topics::Topics},
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
@@ -23,55 +20,40 @@ use crate::{
     },
 };
 use foretell_streams::{
-    codec::{Codec, Stored},
+    codec::Stored,
     record::Topic,
     topology::{Topology, TopologyBuilder},
 };
 
-/// How everything that travels is written.
-#[derive(Clone)]
-pub struct Codecs {
-    /// `questionnaire-events`
-    pub questionnaire: Arc<dyn Codec<QuestionnaireEvent>>,
-    /// `outcomes`
-    pub outcome: Arc<dyn Codec<Outcome>>,
-    /// `predictions`
-    pub prediction: Arc<dyn Codec<Prediction>>,
-    /// `labelled-examples`
-    pub labelled_example: Arc<dyn Codec<LabelledExample>>,
-    /// `models`
-    pub model: Arc<dyn Codec<Model>>,
-}
-
-/// How scoring is done.
+/// The parts of the scoring topology.
 pub struct ScoringParts {
-    /// Prefixes the changelogs.
+    /// The prefix of the changelog names.
     pub application: String,
-    /// What the topics are called.
+    /// The names of the topics.
     pub topics: Topics,
-    /// How they are written.
+    /// The codecs of the topics.
     pub codecs: Codecs,
-    /// When an observation is scored.
+    /// The settings of the gathering of observations.
     pub gather: GatherSettings,
-    /// How outcomes are joined.
+    /// The settings of the outcome join.
     pub join: JoinSettings,
-    /// How far an event time may lie from the clock.
+    /// The bounds of event times.
     pub times: TimeBounds,
-    /// How long, in event time, an event that comes again is known for a repeat; zero: never.
+    /// Event time within which repeated events are recognised; zero: never.
     pub duplicates_within: std::time::Duration,
-    /// How many partitions the inputs have.
+    /// The number of partitions of the inputs.
     pub partitions: u32,
     /// The model that serves.
     pub serving: Serving,
-    /// What it is held to.
+    /// The feature contract.
     pub contract: ContractSettings,
-    /// Where breaches of that are told.
+    /// The violations of the contract on this instance.
     pub board: ContractBoard,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
 }
 
-/// Events and outcomes in; predictions and labelled examples out.
+/// Builds the scoring topology: from events and outcomes to predictions and labelled examples.
 #[must_use]
 pub fn scoring(parts: ScoringParts) -> Topology {
     let ScoringParts { topics, codecs, metrics, serving, gather, board, .. } = parts;
@@ -147,17 +129,17 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     topology.build()
 }
 
-/// How learning is done.
+/// The parts of the learning topology.
 pub struct LearningParts {
-    /// Prefixes the changelogs.
+    /// The prefix of the changelog names.
     pub application: String,
-    /// What the topics are called.
+    /// The names of the topics.
     pub topics: Topics,
-    /// How they are written.
+    /// The codecs of the topics.
     pub codecs: Codecs,
     /// Labelled examples between two trainings.
     pub retrain_after: u64,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
     /// The model that serves.
     pub serving: Serving,
@@ -165,7 +147,7 @@ pub struct LearningParts {
     pub trainer: Trainer,
 }
 
-/// Labelled examples in; models out.
+/// Builds the learning topology: from labelled examples to models.
 #[must_use]
 pub fn learning(parts: LearningParts) -> Topology {
     let LearningParts { topics, codecs, retrain_after, metrics, serving, trainer, .. } = parts;

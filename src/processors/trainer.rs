@@ -1,4 +1,4 @@
-//! The thread on which models are trained, at low priority, one at a time, while scoring goes on.
+//! The training thread: trains one model at a time at low priority, while the workers continue to score.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,55 +15,55 @@ use crate::processors::metrics::ApplicationMetrics;
 use foretell_ml::{ModelBundle, ModelVersion};
 use foretell_streams::time::Clock;
 
-/// A training, as a pure function's arguments: the initial data and the log up to an offset.
+/// The arguments of a training, which is a pure function of them and the training log before an offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingRequest {
-    /// Its number; the first model's is 0.
+    /// The number of the training; the first model has 0.
     pub training: u64,
-    /// It learns from the records of `labelled-examples` before this offset.
+    /// The training set is the records of `labelled-examples` before this offset.
     pub through: i64,
-    /// The model that was champion when it fell due.
+    /// The champion when the training became due.
     pub parent: Option<ModelVersion>,
 }
 
-/// What came of a training.
+/// The result of a training.
 pub type TrainingResult = Result<ModelBundle, TrainingFailure>;
 
-/// Why there is no model, named for what happens next.
+/// A training without a model, named for what happens next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrainingFailure {
-    /// What it needs can't be had just now: the same request again.
-    #[error("not just now: {0}")]
+    /// The broker or the registry is not available: the same request is retried.
+    #[error("not available now: {0}")]
     Retry(String),
-    /// These examples make no model; the next ones may.
+    /// No model can be trained on these examples; the next training may succeed.
     #[error("{0}")]
     Failed(String),
-    /// The training log lacks what it should have: nothing is trained until somebody has mended it.
+    /// The training log lacks examples. No model is trained until an operator has restored them.
     #[error("{0}")]
     Incomplete(String),
 }
 
-/// How far a training is.
+/// The progress of a training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TrainingProgress {
     /// The number of the training.
     pub training: u64,
-    /// Boosting iterations done.
+    /// Completed boosting iterations.
     pub iteration: u32,
-    /// Boosting iterations in all.
+    /// Total boosting iterations.
     pub of: u32,
 }
 
-/// Reports how far a training is: iteration, of how many. False: give up, the process is stopping.
+/// Reports progress: completed and total iterations. Returns false to cancel the training, because the process stops.
 pub type Progress<'a> = &'a mut dyn FnMut(u32, u32) -> bool;
 
-/// What is done on the thread.
+/// The work of the thread.
 pub trait TrainingJob: Send {
-    /// Trains. Blocks for as long as it takes.
+    /// Trains a model; blocks until it ends.
     fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult;
 }
 
-/// A handle on the training thread, which ends when its last handle is gone.
+/// A handle on the training thread, which ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Trainer {
     mailbox: Arc<Mutex<Mailbox>>,
@@ -75,7 +75,7 @@ struct Mailbox {
     running: Option<TrainingRequest>,
     finished: Option<(TrainingRequest, TrainingResult)>,
     progress: Option<TrainingProgress>,
-    /// Why the last training was not done, if the training log is not whole.
+    /// The reason that the last training did not run, if the training log is incomplete.
     refused: Option<String>,
     is_stopped: bool,
 }
@@ -84,7 +84,7 @@ impl Trainer {
     /// Starts the thread.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the thread cannot be started.
     pub fn spawn(
         job: impl TrainingJob + 'static,
         clock: Arc<dyn Clock>,
@@ -98,9 +98,9 @@ impl Trainer {
         Ok((trainer, thread))
     }
 
-    /// The result of `request`, once; starts it if it is not under way. Never waits.
+    /// Returns the result of `request` once, or starts it if it does not run. Does not block.
     #[must_use]
-    pub fn ask(&self, request: &TrainingRequest) -> Option<TrainingResult> {
+    pub fn poll(&self, request: &TrainingRequest) -> Option<TrainingResult> {
         let mut mailbox = lock(&self.mailbox);
         if let Some((finished, result)) = mailbox.finished.take()
             && finished == *request
@@ -118,19 +118,19 @@ impl Trainer {
         None
     }
 
-    /// How far the training under way is.
+    /// The progress of the running training.
     #[must_use]
     pub fn progress(&self) -> Option<TrainingProgress> {
         lock(&self.mailbox).progress.clone()
     }
 
-    /// Why the last training was not done, if the training log is not whole.
+    /// The reason that the last training did not run, if the training log is incomplete.
     #[must_use]
     pub fn refused(&self) -> Option<String> {
         lock(&self.mailbox).refused.clone()
     }
 
-    /// Gives up the training under way, and takes no other.
+    /// Cancels the running training, and starts no other.
     pub fn stop(&self) {
         lock(&self.mailbox).is_stopped = true;
     }
@@ -140,8 +140,8 @@ fn lock(mailbox: &Mutex<Mailbox>) -> MutexGuard<'_, Mailbox> {
     mailbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Of 100, which comes to a niceness of about 10: where all of the machine is wanted, a tenth of a core is left for training.
-/// The lowest, 19, leaves a hundredth, and a training that takes a minute would take hours.
+/// A priority of 100, which is a niceness of about 10: on a fully loaded machine, training gets about a tenth of a core. With the
+/// lowest, 19, it would get a hundredth, and a training of a minute would take hours.
 const PRIORITY: u8 = 24;
 
 fn work(
@@ -154,7 +154,7 @@ fn work(
     let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
     match priority.map(set_current_thread_priority) {
         Ok(Ok(())) => {}
-        other => tracing::debug!(?other, "training at normal priority"),
+        other => tracing::debug!(?other, "cannot lower the priority of the training thread"),
     }
     while let Ok(request) = inbox.recv() {
         let started = clock.elapsed();
@@ -165,7 +165,7 @@ fn work(
             mailbox.progress = Some(TrainingProgress { training, iteration, of });
             !mailbox.is_stopped
         };
-        // A fault of ours costs this training, not the ones to come.
+        // A panic fails this training, and not the later ones.
         let result = catch_unwind(AssertUnwindSafe(|| job.train(&request, &mut { report })));
         let result = result.unwrap_or_else(|_| {
             Err(TrainingFailure::Failed("it panicked; the message is in the log".to_owned()))
@@ -206,16 +206,16 @@ mod tests {
     use crate::processors::{metrics::tests::TestMetrics, small_model::small_bundle};
     use foretell_streams::time::{ManualClock, WallTime};
 
-    /// What a training does next.
-    enum Next {
+    /// The next operation of a training.
+    enum Command {
         Report(u32, u32),
         End(Box<TrainingResult>),
     }
 
-    /// Does what the test says, and tells it of what comes of that.
+    /// Executes the commands of the test, and reports the results to it.
     struct Scripted {
         begun: Sender<u64>,
-        next: Receiver<Next>,
+        next: Receiver<Command>,
         may_go_on: Sender<bool>,
     }
 
@@ -224,29 +224,29 @@ mod tests {
             self.begun.send(request.training).unwrap();
             loop {
                 match self.next.recv().unwrap() {
-                    Next::Report(iteration, of) => {
+                    Command::Report(iteration, of) => {
                         self.may_go_on.send(progress(iteration, of)).unwrap();
                     }
-                    Next::End(result) => return *result,
+                    Command::End(result) => return *result,
                 }
             }
         }
     }
 
-    struct Scene {
+    struct Fixture {
         trainer: Trainer,
         thread: std::thread::JoinHandle<()>,
         clock: Arc<ManualClock>,
         metrics: TestMetrics,
         begun: Receiver<u64>,
-        next: Sender<Next>,
+        next: Sender<Command>,
         may_go_on: Receiver<bool>,
     }
 
-    /// In real time, before a test fails.
+    /// Real time before a test fails.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    impl Scene {
+    impl Fixture {
         fn new() -> Self {
             let ((begun, was_begun), (next, comes_next)) = (mpsc::channel(), mpsc::channel());
             let (may_go_on, answers) = mpsc::channel();
@@ -254,16 +254,16 @@ mod tests {
             let clock = Arc::new(ManualClock::at(WallTime(0)));
             clock.advance(Duration::from_secs(100));
             let metrics = TestMetrics::new();
-            let its_clock = Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>;
+            let trainer_clock = Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>;
             let (trainer, thread) =
-                Trainer::spawn(job, its_clock, metrics.metrics.clone()).unwrap();
+                Trainer::spawn(job, trainer_clock, metrics.metrics.clone()).unwrap();
             Self { trainer, thread, clock, metrics, begun: was_begun, next, may_go_on: answers }
         }
 
-        /// Asks for a training that is not under way, until it is.
+        /// Requests a training until it has begun.
         fn begin(&self, training: u64) {
             for _ in 0..PATIENCE.as_millis() {
-                assert_eq!(self.trainer.ask(&request(training)), None);
+                assert_eq!(self.trainer.poll(&request(training)), None);
                 match self.begun.recv_timeout(Duration::from_millis(1)) {
                     Ok(begun) => return assert_eq!(begun, training),
                     Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -274,14 +274,14 @@ mod tests {
         }
 
         fn end(&self, result: TrainingResult) {
-            self.next.send(Next::End(Box::new(result))).unwrap();
+            self.next.send(Command::End(Box::new(result))).unwrap();
         }
 
-        /// Asks for a training that is under way, until there is a result.
+        /// Polls a running training until it has a result.
         fn result(&self, training: u64) -> TrainingResult {
             let (_sender, silence) = mpsc::channel::<()>();
             for _ in 0..PATIENCE.as_millis() {
-                if let Some(result) = self.trainer.ask(&request(training)) {
+                if let Some(result) = self.trainer.poll(&request(training)) {
                     return result;
                 }
                 assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());
@@ -299,81 +299,81 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_training_answers_its_own_request_alone() {
-        let scene = Scene::new();
-        scene.begin(1);
-        scene.end(failed("the first"));
-        // The task was given back and came again, with another request by now.
-        scene.begin(2);
-        scene.end(failed("the second"));
-        assert_eq!(scene.result(2), failed("the second"));
-        // A result is given once. The same request again is another training.
-        scene.begin(2);
-        scene.end(failed("the third"));
-        assert_eq!(scene.result(2), failed("the third"));
+    fn a_result_is_returned_for_its_own_request_only() {
+        let fixture = Fixture::new();
+        fixture.begin(1);
+        fixture.end(failed("the first"));
+        // The task was moved away and back, with another request.
+        fixture.begin(2);
+        fixture.end(failed("the second"));
+        assert_eq!(fixture.result(2), failed("the second"));
+        // A result is returned once; the same request again starts a new training.
+        fixture.begin(2);
+        fixture.end(failed("the third"));
+        assert_eq!(fixture.result(2), failed("the third"));
     }
 
     #[test]
-    fn a_training_that_is_asked_for_again_and_again_is_done_once() {
-        let scene = Scene::new();
-        scene.begin(1);
+    fn a_training_that_is_polled_repeatedly_runs_once() {
+        let fixture = Fixture::new();
+        fixture.begin(1);
         for _ in 0..3 {
-            assert_eq!(scene.trainer.ask(&request(1)), None);
-            assert_eq!(scene.trainer.ask(&request(2)), None, "one at a time");
+            assert_eq!(fixture.trainer.poll(&request(1)), None);
+            assert_eq!(fixture.trainer.poll(&request(2)), None, "one at a time");
         }
-        scene.end(failed("the only one"));
-        assert_eq!(scene.result(1), failed("the only one"));
-        scene.begin(3);
-        scene.end(failed("another"));
-        assert_eq!(scene.result(3), failed("another"));
+        fixture.end(failed("the only one"));
+        assert_eq!(fixture.result(1), failed("the only one"));
+        fixture.begin(3);
+        fixture.end(failed("another"));
+        assert_eq!(fixture.result(3), failed("another"));
     }
 
     #[test]
-    fn progress_is_that_of_the_training_under_way() {
-        let scene = Scene::new();
-        assert_eq!(scene.trainer.progress(), None);
-        scene.begin(7);
-        scene.next.send(Next::Report(3, 10)).unwrap();
-        assert!(scene.may_go_on.recv_timeout(PATIENCE).unwrap());
+    fn progress_is_of_the_running_training() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.trainer.progress(), None);
+        fixture.begin(7);
+        fixture.next.send(Command::Report(3, 10)).unwrap();
+        assert!(fixture.may_go_on.recv_timeout(PATIENCE).unwrap());
         let expected = TrainingProgress { training: 7, iteration: 3, of: 10 };
-        assert_eq!(scene.trainer.progress(), Some(expected));
-        scene.end(failed("it does not matter"));
-        scene.result(7).unwrap_err();
-        assert_eq!(scene.trainer.progress(), None);
+        assert_eq!(fixture.trainer.progress(), Some(expected));
+        fixture.end(failed("it does not matter"));
+        fixture.result(7).unwrap_err();
+        assert_eq!(fixture.trainer.progress(), None);
     }
 
     #[test]
-    fn a_trainer_that_is_stopped_gives_up_and_takes_nothing_more() {
-        let scene = Scene::new();
-        scene.begin(1);
-        scene.trainer.stop();
-        scene.next.send(Next::Report(1, 10)).unwrap();
-        assert!(!scene.may_go_on.recv_timeout(PATIENCE).unwrap(), "it is to give up");
-        scene.end(failed("it was stopped"));
-        scene.thread.join().unwrap();
-        assert_eq!(scene.trainer.ask(&request(1)), None, "what was given up is no result");
-        assert_eq!(scene.trainer.ask(&request(2)), None);
+    fn a_stopped_trainer_cancels_and_starts_no_other_training() {
+        let fixture = Fixture::new();
+        fixture.begin(1);
+        fixture.trainer.stop();
+        fixture.next.send(Command::Report(1, 10)).unwrap();
+        assert!(!fixture.may_go_on.recv_timeout(PATIENCE).unwrap(), "the training is cancelled");
+        fixture.end(failed("it was stopped"));
+        fixture.thread.join().unwrap();
+        assert_eq!(fixture.trainer.poll(&request(1)), None, "a cancelled training has no result");
+        assert_eq!(fixture.trainer.poll(&request(2)), None);
     }
 
     #[test]
-    fn what_the_log_lacks_is_reported_until_a_training_succeeds() {
-        let scene = Scene::new();
+    fn an_incomplete_log_is_reported_until_a_training_succeeds() {
+        let fixture = Fixture::new();
         let gauge = "foretell_training_log_incomplete";
         let round = |training, result: TrainingResult, refused: Option<&str>| {
-            scene.begin(training);
-            scene.end(result.clone());
-            assert_eq!(scene.result(training), result);
-            assert_eq!(scene.trainer.refused().as_deref(), refused);
+            fixture.begin(training);
+            fixture.end(result.clone());
+            assert_eq!(fixture.result(training), result);
+            assert_eq!(fixture.trainer.refused().as_deref(), refused);
             let expected = f64::from(u8::from(refused.is_some()));
-            assert!((scene.metrics.value(gauge, "") - expected).abs() < f64::EPSILON);
+            assert!((fixture.metrics.value(gauge, "") - expected).abs() < f64::EPSILON);
         };
         round(1, Err(TrainingFailure::Incomplete("no head".to_owned())), Some("no head"));
         round(2, Ok(small_bundle()), None);
     }
 
     #[test]
-    fn trainings_are_counted_by_how_they_ended_with_the_time_they_took() {
-        let scene = Scene::new();
+    fn trainings_are_counted_by_result_with_their_duration() {
+        let fixture = Fixture::new();
         let results = [
             ("succeeded", Ok(small_bundle())),
             ("retried", Err(TrainingFailure::Retry("away".to_owned()))),
@@ -381,19 +381,19 @@ mod tests {
             ("incomplete", Err(TrainingFailure::Incomplete("no head".to_owned()))),
         ];
         for (training, (name, result)) in (1..).zip(&results) {
-            scene.begin(training);
-            scene.clock.advance(Duration::from_secs(7));
-            scene.end(result.clone());
-            assert_eq!(scene.result(training), *result);
-            let counted = scene.metrics.value("foretell_trainings_total", name);
+            fixture.begin(training);
+            fixture.clock.advance(Duration::from_secs(7));
+            fixture.end(result.clone());
+            assert_eq!(fixture.result(training), *result);
+            let counted = fixture.metrics.value("foretell_trainings_total", name);
             assert!((counted - 1.0).abs() < f64::EPSILON, "{name}: {counted}");
         }
-        let took = scene.metrics.sum("foretell_training_seconds");
+        let took = fixture.metrics.sum("foretell_training_seconds");
         assert!((took - 28.0).abs() < f64::EPSILON, "{took}");
     }
 
     #[test]
-    fn training_yields_to_scoring_and_is_not_starved_by_it() {
+    fn the_training_thread_has_a_niceness_of_about_10() {
         let niceness = std::thread::spawn(|| {
             let priority = ThreadPriorityValue::try_from(PRIORITY).unwrap();
             set_current_thread_priority(ThreadPriority::Crossplatform(priority)).unwrap();

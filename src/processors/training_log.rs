@@ -1,15 +1,18 @@
-//! The training set: the `labelled-examples` topic, read on from where the last training left off.
+//! The training set: reads the `labelled-examples` topic, from the position of the last training.
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::labelled_example::{ExampleOrigin, LabelledExample},
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        topics::TOPICS,
+    },
     processors::{
         convert,
         initial_data::InitialData,
-        metrics::{ApplicationMetrics, LABELLED_EXAMPLES},
+        metrics::ApplicationMetrics,
         model_table::Serving,
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
@@ -21,89 +24,89 @@ use foretell_streams::{
     runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, Reader},
 };
 
-/// What becomes of the initial data as examples come from the stream.
+/// Treatment of the initial data when examples come from the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InitialPolicy {
     /// Every training uses them.
     #[default]
     Keep,
-    /// They count as the oldest examples: with `stream_examples_max`, newer ones replace them.
+    /// They count as the oldest examples: with `stream_examples_max`, newer examples replace them.
     Age,
 }
 
-/// What a training learns from, and how.
+/// The training job of the learning topology.
 pub struct TrainingLog {
     /// The cluster.
     pub broker: Arc<dyn Broker>,
     /// The one partition of `labelled-examples`.
     pub source: TopicPartition,
-    /// How its values are read.
+    /// The codec of its values.
     pub codec: Arc<dyn Codec<LabelledExample>>,
-    /// How features are made.
+    /// The feature pipeline before it is fitted.
     pub spec: PipelineSpec,
     /// The labels, in the order of the model's classes.
     pub classes: Vec<String>,
-    /// The newest examples that are learned from, besides the initial data if those are kept; none: all.
+    /// Maximum number of examples from the stream, the newest; none: all.
     pub stream_examples_max: Option<usize>,
-    /// Whether the initial data are always learned from.
+    /// Treatment of the initial data.
     pub initial: InitialPolicy,
-    /// Where it counts.
+    /// The application's metrics.
     pub metrics: ApplicationMetrics,
-    /// The model that serves lends its parameters.
+    /// The model that serves, whose hyper-parameters are used.
     pub serving: Serving,
-    /// Where chance comes from.
+    /// The random seed of the training.
     pub seed: Seed,
-    /// What was read so far.
+    /// The decision threshold of the models: with two classes, the probability from which the second is the label.
+    pub threshold: f64,
+    /// The examples that were read so far.
     pub read: ReadLog,
 }
 
-/// What was read of the log, in order.
+/// The examples that were read from the log, in order.
 #[derive(Default)]
 pub struct ReadLog {
     reader: Option<Box<dyn Reader>>,
-    /// Read, but beyond what was asked for.
+    /// Records that were read beyond the requested offset.
     ahead: Vec<InputRecord>,
-    /// None for one whose label is none of ours.
+    /// None for an example whose label is not configured.
     initial: InitialData<Option<Example>>,
     stream: Vec<Example>,
-    /// Where each stream example is, for its correction.
-    places: BTreeMap<String, usize>,
+    /// The index of each stream example, for its correction.
+    indices: BTreeMap<String, usize>,
     skipped: u64,
-    /// Everything before this offset is taken in.
+    /// Every record before this offset was read.
     through: i64,
 }
 
-/// With two classes: from this probability of the second on, it is decided for.
-pub const THRESHOLD: f64 = 0.5;
-/// The topic `models` takes 16 MiB; a megabyte is for what is around the bundle.
+/// Below the 16 MiB of a record of `models`; the rest is for the other fields.
 const RECORD_BYTES_MAX: usize = 15 << 20;
-/// One wait for records that are known to be there.
+/// Timeout of one read of records that are known to be in the log.
 const READ_WAIT: Duration = Duration::from_millis(500);
-/// Waits in a row without a record before a training is given up: one minute.
+/// Consecutive reads without a record after which a training fails: one minute.
 const EMPTY_READS_MAX: u32 = 120;
 
 impl TrainingJob for TrainingLog {
     fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult {
         if request.through < self.read.through {
-            // An older request again, after an abort: it must not learn from what came later.
+            // An earlier request again, after an abort: later examples must not be used.
             self.read = ReadLog::default();
         }
         if request.through > self.read.through {
-            // Put back when it is whole: what a failure or a panic leaves behind is read again.
+            // Put back when it is complete, so that everything is read again after a failure or a panic.
             let mut read = std::mem::take(&mut self.read);
             self.read_through(&mut read, Offset(request.through), progress)?;
             read.through = request.through;
             self.read = read;
         }
-        let (examples, initial_examples) = self.chosen()?;
+        let (examples, initial_examples) = self.training_set()?;
         let stream_examples = examples.len() - initial_examples;
         let serving = self.serving.scorer();
         let params = serving.as_ref().map(|scorer| scorer.lineage().params.clone());
         let recipe = Recipe {
             spec: self.spec.clone(),
             classes: self.classes.clone(),
-            threshold: THRESHOLD,
+            threshold: self.threshold,
             params: params.unwrap_or_default(),
             seed: self.seed,
             origin: Origin {
@@ -122,7 +125,7 @@ impl TrainingJob for TrainingLog {
         let bytes =
             bundle.to_bytes().map_err(|error| TrainingFailure::Failed(error.to_string()))?;
         if bytes.len() > RECORD_BYTES_MAX {
-            let reason = format!("a bundle of {} bytes does not go into a record", bytes.len());
+            let reason = format!("a bundle of {} bytes is too large for a record", bytes.len());
             return Err(TrainingFailure::Failed(reason));
         }
         Ok(bundle)
@@ -134,8 +137,8 @@ fn count(examples: usize) -> u64 {
 }
 
 impl TrainingLog {
-    /// The examples to learn from, in order, and how many of them are initial ones.
-    fn chosen(&self) -> Result<(Vec<Example>, usize), TrainingFailure> {
+    /// The training set in order, and the number of initial examples in it.
+    fn training_set(&self) -> Result<(Vec<Example>, usize), TrainingFailure> {
         let ReadLog { initial, stream, .. } = &self.read;
         let newest = self.stream_examples_max.unwrap_or(usize::MAX).min(stream.len());
         let room = match self.initial {
@@ -146,17 +149,18 @@ impl TrainingLog {
         if room > 0 {
             let serving = self.serving.scorer();
             let at_least = serving.map_or(0, |scorer| scorer.lineage().origin.initial_examples);
-            let whole = initial.whole(at_least);
-            let whole = whole.map_err(|error| TrainingFailure::Incomplete(error.to_string()))?;
-            let oldest = whole.len().saturating_sub(room);
-            examples.extend(whole.into_iter().skip(oldest).flatten().cloned());
+            let complete = initial.complete(at_least);
+            let complete =
+                complete.map_err(|error| TrainingFailure::Incomplete(error.to_string()))?;
+            let oldest = complete.len().saturating_sub(room);
+            examples.extend(complete.into_iter().skip(oldest).flatten().cloned());
         }
         let initial_examples = examples.len();
         examples.extend_from_slice(&stream[stream.len() - newest..]);
         Ok((examples, initial_examples))
     }
 
-    /// Reads on until everything before `through` is taken in.
+    /// Reads every record before `through`.
     fn read_through(
         &self,
         read: &mut ReadLog,
@@ -167,12 +171,12 @@ impl TrainingLog {
         let mut records = std::mem::take(&mut read.ahead);
         let mut empty_reads = 0;
         loop {
-            let is_there = records.last().is_some_and(|last| last.offset.next() >= through);
+            let is_complete = records.last().is_some_and(|last| last.offset.next() >= through);
             let (now, ahead) = split(records, through);
             for record in &now {
-                self.take_in(read, record)?;
+                self.add(read, record)?;
             }
-            if is_there {
+            if is_complete {
                 read.ahead = ahead;
                 return Ok(());
             }
@@ -189,19 +193,19 @@ impl TrainingLog {
             reader.read(READ_WAIT, &mut records).map_err(retry)?;
             empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
             let end = || self.broker.end(&self.source, Isolation::ReadUncommitted).map_err(retry);
-            // No time brings back what ends before: the topic was recreated.
+            // A log that ends before the offset was recreated or truncated; a retry would not help.
             if empty_reads > EMPTY_READS_MAX || (empty_reads > 0 && end()? < through) {
                 return Err(TrainingFailure::Incomplete(format!(
-                    "{} ends before offset {through}, which was there when the training fell due: records were \
-                     deleted from it. The champion goes on serving",
+                    "{} ends before offset {through}, which it had when the training became due: records were \
+                     deleted from it. The champion continues to serve",
                     self.source
                 )));
             }
         }
     }
 
-    /// That the schema registry is away is no reason to learn without an example.
-    fn take_in(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), TrainingFailure> {
+    /// Adds a record. If the schema registry does not answer, the training is retried, so that no example is left out.
+    fn add(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), TrainingFailure> {
         let Some(bytes) = &record.value else { return Ok(()) };
         let labelled = match self.codec.decode(bytes) {
             Ok(labelled) => labelled,
@@ -210,9 +214,9 @@ impl TrainingLog {
             }
             Err(error) => {
                 read.skipped += 1;
-                self.metrics.unreadable(LABELLED_EXAMPLES);
+                self.metrics.unreadable(TOPICS.labelled_examples.name);
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
-                    skipped = read.skipped, "a labelled example cannot be read");
+                    skipped = read.skipped, "skipping a labelled example that cannot be decoded");
                 return Ok(());
             }
         };
@@ -222,7 +226,7 @@ impl TrainingLog {
             tracing::error!(
                 label = labelled.label,
                 skipped = read.skipped,
-                "a labelled example has a label that is none of ours"
+                "skipping a labelled example whose label is not in [outcomes] labels"
             );
         }
         match (labelled.origin, example) {
@@ -231,11 +235,11 @@ impl TrainingLog {
             }
             (ExampleOrigin::Stream, None) => {}
             (ExampleOrigin::Stream, Some(example)) => {
-                let place = read.places.get(&labelled.example_id).copied();
-                if let Some(place) = place {
-                    read.stream[place] = example;
+                let index = read.indices.get(&labelled.example_id).copied();
+                if let Some(index) = index {
+                    read.stream[index] = example;
                 } else {
-                    read.places.insert(labelled.example_id, read.stream.len());
+                    read.indices.insert(labelled.example_id, read.stream.len());
                     read.stream.push(example);
                 }
             }

@@ -1,5 +1,5 @@
 //! `docs/configuration.md`: every key, from the doc comments of `config/raw.rs` and of the types in it, with the defaults
-//! of a configuration that sets nothing but what it must.
+//! of a configuration that sets only the required keys.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -7,14 +7,14 @@ use serde_json::Value as Json;
 use syn::{GenericArgument, PathArguments, Type, TypePath};
 
 use crate::{
-    config::{RawConfig, key_names},
+    config::{key_names, values_of},
     reference::{
         assert_current, head, row,
         source::{self, Declaration, Member},
     },
 };
 
-/// What a configuration has to say.
+/// A configuration of the required keys.
 const REQUIRED: &str = r#"
 application.id = "a"
 events = { schema = "a.avsc", respondent_id = "who", event_time = "at" }
@@ -30,7 +30,7 @@ struct Key {
     docs: String,
 }
 
-/// The keys of one struct, and the sections that have them.
+/// The keys of one struct, and the names of the sections that have this type.
 struct Section {
     names: Vec<String>,
     docs: String,
@@ -43,7 +43,7 @@ fn sections(types: &BTreeMap<String, Declaration>) -> Vec<Section> {
     sections.into_iter().map(|(_, section)| section).filter(|one| !one.keys.is_empty()).collect()
 }
 
-/// Appends the section that the struct named `of` is, and those inside it.
+/// Appends the section of the struct named `of`, and the sections inside it.
 fn collect(
     path: &str,
     of: &str,
@@ -57,7 +57,7 @@ fn collect(
     let declaration = &types[of];
     let docs = declaration.docs.clone();
     let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new() };
-    let place = sections.len();
+    let index = sections.len();
     sections.push((of.to_owned(), section));
     for Member { name, docs, holds } in &declaration.members {
         let declared_type = holds.clone().unwrap();
@@ -73,7 +73,7 @@ fn collect(
             continue;
         }
         assert!(!docs.is_empty(), "the key {path} has no doc comment");
-        sections[place].1.keys.push(Key { path, declared_type, docs: docs.clone() });
+        sections[index].1.keys.push(Key { path, declared_type, docs: docs.clone() });
     }
 }
 
@@ -83,7 +83,7 @@ fn name_of(of: &Type) -> String {
     path.segments.last().unwrap().ident.to_string()
 }
 
-/// `T` of `Name<T>`, or the last of several.
+/// The type argument of `Name<T>`, or the last of several.
 fn argument<'t>(of: &'t Type, name: &str) -> Option<&'t Type> {
     let Type::Path(TypePath { path, .. }) = of else { return None };
     let last = path.segments.last().unwrap();
@@ -92,7 +92,7 @@ fn argument<'t>(of: &'t Type, name: &str) -> Option<&'t Type> {
     (last.ident == name).then_some(inner)
 }
 
-/// What is written for a value of this type.
+/// The name of a type for users.
 fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
     let within = |inner| type_in_words(inner, types);
     if let Some(inner) = argument(of, "Option") {
@@ -117,14 +117,14 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "char" => "character",
         "Secret" => "secret",
         "Range" => "range",
-        "RawTable" => "section",
+        "TableSettings" => "section",
         name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
-        name => panic!("say in words what a {name} is"),
+        name => panic!("the type {name} has no name for users"),
     };
     words.to_owned()
 }
 
-/// The variants that a value of this type may have, as they are written in TOML.
+/// The variants of an enum, in the form of TOML.
 fn choices<'t>(of: &Type, types: &'t BTreeMap<String, Declaration>) -> Vec<(String, &'t Member)> {
     let inner = ["Option", "Vec", "BTreeMap"].iter().find_map(|outer| argument(of, outer));
     if let Some(inner) = inner {
@@ -141,7 +141,7 @@ fn choices<'t>(of: &Type, types: &'t BTreeMap<String, Declaration>) -> Vec<(Stri
     declaration.members.iter().map(|variant| (written(variant), variant)).collect()
 }
 
-/// A value as TOML has it in a line.
+/// A value in the form of TOML, in one line.
 fn in_toml(value: &Json) -> String {
     match value {
         Json::Array(items) => {
@@ -170,8 +170,7 @@ fn is_required(path: &str) -> bool {
 }
 
 fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
-    let least: RawConfig = toml::from_str(REQUIRED).unwrap();
-    let defaults = serde_json::to_value(&least).unwrap();
+    let defaults = values_of(toml::from_str(REQUIRED).unwrap()).unwrap();
     let mut page = String::new();
     for Section { names, docs, keys } in sections {
         let names: Vec<String> = names.iter().map(|name| format!("`[{name}]`")).collect();
@@ -211,7 +210,7 @@ fn every_key_is_in_the_docs() {
         .flat_map(|(_, section)| section.keys.iter().map(|key| key.path.as_str()))
         .collect();
     for key in key_names() {
-        // The second section of a kind has the keys of the first; a range has three parts.
+        // Sections of one type are shown once; the three parts of a range are one row.
         let shown = key.replace("data.play.", "data.initial.");
         let is_shown = documented.iter().any(|known| {
             shown == *known || (shown.starts_with("tuning.space.") && shown.starts_with(*known))
@@ -221,9 +220,9 @@ fn every_key_is_in_the_docs() {
     assert_current("configuration.md", "keys", &page(&sections, &types));
 }
 
-/// The values that the page names are those that serde takes.
+/// The choices on the page are valid values.
 #[test]
-fn every_documented_choice_is_taken() {
+fn every_documented_choice_is_valid() {
     let types = source::declarations();
     for key in sections(&types).iter().flat_map(|section| &section.keys) {
         for (written, _) in choices(&key.declared_type, &types) {
@@ -238,16 +237,16 @@ fn every_documented_choice_is_taken() {
             let (from, to) = (set[section].as_table().unwrap(), whole.as_table_mut().unwrap());
             let to = to.entry(section).or_insert_with(|| toml::Table::new().into());
             to.as_table_mut().unwrap().extend(from.clone());
-            whole
-                .try_into::<RawConfig>()
-                .unwrap_or_else(|error| panic!("{rest} = {value}: {error}"));
+            if let Err(error) = values_of(whole) {
+                panic!("{rest} = {value}: {error}");
+            }
         }
     }
 }
 
-/// What the page calls required can't be left out.
+/// A configuration without one of the required keys is invalid.
 #[test]
-fn what_is_required_is_required() {
+fn required_keys_are_required() {
     let whole: toml::Table = toml::from_str(REQUIRED).unwrap();
     for path in [
         "application.id",
@@ -265,6 +264,6 @@ fn what_is_required_is_required() {
             table.get_mut(name).and_then(toml::Value::as_table_mut)
         });
         section.unwrap().remove(name);
-        assert!(toml::Value::from(less).try_into::<RawConfig>().is_err(), "{path}");
+        assert!(values_of(less.into()).is_err(), "{path}");
     }
 }

@@ -1,4 +1,4 @@
-//! `docs/http-api.md`: every route, from the table that the router is made of.
+//! `docs/http-api.md`: every route, from the table that the router is built from.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ fn section(route: &Route) -> String {
     let Route { method, path, purpose, parameters, answers, .. } = route;
     let mut section = format!("### `{method} {path}`\n\n{purpose}\n\n");
     if route.is_guarded {
-        section += "Wants the token, if `http.bearer_token` is set.\n\n";
+        section += "Requires the token if `http.bearer_token` is set.\n\n";
     }
     if !parameters.is_empty() {
         section += &head(&["parameter", "meaning"]);

@@ -1,5 +1,5 @@
-//! `docs/metrics.md`: every metric, as it is registered. A metric by labels that has no series yet is not gathered, so the
-//! registrations themselves are asked.
+//! `docs/metrics.md`: every metric, from its declaration. Gathered metrics are not enough, because a metric with labels has no
+//! series at first.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 use foretell_streams::metrics::{Registration, StreamsMetrics};
 
-/// The values that a label has from the start, sorted.
+/// The values of a label at the start, sorted.
 fn known_values(registry: &Registry, name: &str, label: &str) -> Vec<String> {
     let families = registry.gather();
     let family = families.iter().find(|family| family.name() == name);
@@ -68,7 +68,7 @@ fn every_metric_is_in_the_docs() {
     assert_current("metrics.md", "metrics", &page);
 }
 
-/// What is registered past [`Registration`] would be missing from the docs.
+/// Metrics that are not registered through [`Registration`] would be missing from the docs.
 #[test]
 fn nothing_is_registered_elsewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,4 @@
-//! Types as the source has them: doc comments, fields and variants. The compiler drops the comments, so the files are
-//! parsed.
+//! Parses the declarations of types from the source: doc comments, fields and variants. The compiler drops the comments.
 
 use std::{
     collections::BTreeMap,
@@ -20,21 +19,21 @@ pub(super) struct Declaration {
 /// A field or a variant.
 #[derive(Clone)]
 pub(super) struct Member {
-    /// As serde names it.
+    /// The name for serde.
     pub(super) name: String,
     pub(super) docs: String,
-    /// The field's type, or what the variant holds.
+    /// The type of the field, or of the variant's content.
     pub(super) holds: Option<Type>,
 }
 
-/// The structs and enums that serde reads, of the crate and of its workspace, by name. A name that two types have is left
-/// out, so that neither is taken for the other.
+/// The structs and enums that serde deserializes, of all crates of the workspace, by name. Names of two types are left out, so
+/// that one is not mistaken for the other.
 pub(super) fn declarations() -> BTreeMap<String, Declaration> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut found, mut ambiguous) = (BTreeMap::new(), Vec::new());
     for path in files(&root.join("src")).into_iter().chain(files(&root.join("crates"))) {
         let text = fs::read_to_string(path).unwrap();
-        // To parse everything takes long, and only what serde reads can be in a configuration.
+        // Parsing every file takes long, and a configuration has only types that serde deserializes.
         if !text.contains("Deserialize") {
             continue;
         }
@@ -50,7 +49,7 @@ pub(super) fn declarations() -> BTreeMap<String, Declaration> {
     found
 }
 
-/// The Rust files under `folder`, which may be missing.
+/// The Rust files under `folder`; none if it does not exist.
 pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -90,7 +89,7 @@ fn declaration(item: &Item) -> Option<(String, Declaration)> {
     Some((item.ident.to_string(), declaration))
 }
 
-/// The doc comment, in one line.
+/// The doc comment as one line.
 fn docs(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| {
         let Meta::NameValue(pair) = &attribute.meta else { return None };
@@ -101,7 +100,7 @@ fn docs(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// `value` of `#[serde(key = "value")]`.
+/// The value in `#[serde(key = "value")]`.
 fn serde_value(attributes: &[Attribute], key: &str) -> Option<String> {
     let mut found = None;
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {

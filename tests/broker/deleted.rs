@@ -83,5 +83,5 @@ fn deleting_a_changelog_ends_the_instance() {
     let application = Application::new("deleted-changelog", QUICK);
     application.init();
     let changelog = format!("{}-scoring-outcomes-changelog", application.config().application());
-    check(&application, &Topic::new(&changelog), "what a store remembered is lost");
+    check(&application, &Topic::new(&changelog), "the content of its store is lost");
 }

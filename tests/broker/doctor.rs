@@ -72,7 +72,7 @@ fn a_healthy_cluster_passes_from_init_to_run() {
             bootstrap_servers: brokers(),
             ..KafkaConfig::default()
         });
-        let prefix = application.config().raw.topics.prefix;
+        let prefix = application.config().topic_prefix;
         let topics = broker.unwrap().examiner().cluster().unwrap().topics;
         topics.iter().filter(|topic| topic.as_str().starts_with(&prefix)).count()
     };
@@ -118,7 +118,7 @@ fn topics_with_wrong_settings_are_reported() {
         bootstrap_servers: brokers(),
         ..KafkaConfig::default()
     });
-    let mut specs: Vec<TopicSpec> = config.topics.specs(config.raw.topics.partitions);
+    let mut specs: Vec<TopicSpec> = config.topics.specs(config.partitions);
     let mut change = |name: &str, change: fn(&mut TopicSpec)| {
         let is_named = |spec: &&mut TopicSpec| spec.name.as_str().ends_with(name);
         change(specs.iter_mut().find(is_named).unwrap());

@@ -222,7 +222,7 @@ fn a_start_that_cannot_work_ends_with_its_reason() {
     check(&["run"], &["does not exist", "run `foretell init` first"]);
     application.init();
     check(&["send", "--set", no_data], &["cannot open the data /nowhere.csv"]);
-    check(&["run", "--set", labels], &["the model that serves tells apart", "init --force"]);
+    check(&["run", "--set", labels], &["the model that serves has the classes", "init --force"]);
     check(&["run", "--set", "topics.partitions=8"], &["has 4 partitions", "says 8"]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

@@ -235,7 +235,7 @@ fn a_removed_feature_is_reported_by_readiness_and_metrics() {
             ((code == 200) == is_ready).then_some(ready)
         });
         assert_eq!(*at(&ready, "/contract"), json!([{"feature": "age", "problem": "gone"}]));
-        assert!(process.errors().contains("a feature is not as the model was fitted"));
+        assert!(process.errors().contains("a feature violates the feature contract"));
         process.signal("TERM");
         assert!(process.end(SOON).success(), "{}", process.errors());
     }

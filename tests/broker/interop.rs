@@ -353,7 +353,7 @@ fn a_registry_is_used_with_a_password_or_a_token_and_refusals_are_explained() {
         }
         assert_no_secret(&process);
     };
-    let denied = ["wants to know who we are", "[schema_registry] username and password", "401"];
+    let denied = ["rejected the credentials", "[schema_registry] username and password", "401"];
     let url = [by_password];
     let wrong =
         [&url[..], &[user[1].clone(), format!("schema_registry.password={WRONG}")]].concat();

@@ -35,7 +35,7 @@ fn misplaced_records_are_counted_logged_once_and_reported_by_doctor() {
         let respondent_id = format!("misplaced-{number}");
         let key = respondent_id.clone().into_bytes();
         let expected_partition = partition_of(&key, 4).0;
-        let label = config.raw.outcomes.labels[0].clone();
+        let label = config.classes[0].clone();
         let outcome = Outcome { respondent_id, outcome_time: now, label, outcome_id: None };
         let mut value = Vec::new();
         codec.encode(&outcome, &mut value).unwrap();

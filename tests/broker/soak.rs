@@ -19,10 +19,10 @@ use foretell::{
     app::cluster::Cluster,
     config::Config,
     events::{
+        codecs::Codecs,
         outcome::Outcome,
         questionnaire::{Answer, QuestionnaireEvent},
     },
-    processors::topology::Codecs,
 };
 use foretell_streams::{
     record::{OutputRecord, Topic},

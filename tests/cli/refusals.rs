@@ -76,7 +76,7 @@ fn an_invalid_setting_is_refused() {
     set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);
     set("features.ignored=[\"nothing\"]", &["[features]", "no answer \"nothing\""]);
     set("schema_registry.url=registry:8081", &["[schema_registry] url", "http://"]);
-    set("schema_registry.url=http://registry:port", &["[schema_registry] url", "no port"]);
+    set("schema_registry.url=http://registry:port", &["[schema_registry] url", "the port after"]);
 }
 
 #[test]
@@ -93,9 +93,9 @@ fn a_value_out_of_bounds_is_refused() {
     set("scoring.when={answers=0}", &["[scoring] when", "answers is 0", "from 1 to 13"]);
     set(
         "http.bind=banana",
-        &["--set http.bind: [http] bind: \"banana\" is no address", "\"127.0.0.1:8000\""],
+        &["--set http.bind: [http] bind: \"banana\" is not an address", "\"127.0.0.1:8000\""],
     );
-    set("http.bind=127.0.0.1:99999", &["[http] bind", "is no address"]);
+    set("http.bind=127.0.0.1:99999", &["[http] bind", "is not an address"]);
     set(
         "events.missing=[[1]]",
         &["[events] missing", "a text in quotes, a number, or true or false"],
@@ -107,7 +107,7 @@ fn a_value_out_of_bounds_is_refused() {
     set("outcomes.unlabelled={label=3}", &["[outcomes] unlabelled", "label \"3\"", "<=50K, >50K"]);
     set("data.initial.delimiter=\"ä\"", &["[data.initial] delimiter", "one ASCII character"]);
     set("features.calendar={event_time=[\"hour\"]}", &["is the event time", "a field of its own"]);
-    set("features.calendar={age=[\"hour\"]}", &["\"age\" is no date or time", "has none"]);
+    set("features.calendar={age=[\"hour\"]}", &["\"age\" is not a date or time", "has none"]);
     for zero in [
         "tuning.trials",
         "tuning.threads",
@@ -127,6 +127,10 @@ fn a_value_out_of_bounds_is_refused() {
     for wrong in ["nan", "-0.5", "0", "inf"] {
         let setting = format!("features.contract.mostly_missing={wrong}");
         set(&setting, &["[features.contract] mostly_missing", "above 0 and up to 1"]);
+    }
+    for wrong in ["nan", "-0.5", "0", "1", "1.5"] {
+        let setting = format!("learning.threshold={wrong}");
+        set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
     }
 }
 

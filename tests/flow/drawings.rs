@@ -1,10 +1,14 @@
-//! Both topologies as they are wired: a change of the wiring is a change of these drawings.
+//! Snapshots of both topologies, and a comparison of their topics with the table of topics.
+
+use std::collections::BTreeSet;
+
+use foretell::events::topics::{Client, Group, TOPICS, Topics};
 
 use crate::{learning, scored};
 
 #[test]
 fn scoring() {
-    insta::assert_snapshot!(scored::drawing(), @r"
+    insta::assert_snapshot!(scored::default_topology().describe(), @r"
     source questionnaire-events (topic shop.questionnaire-events)
       questionnaire-events --> gather
     source outcomes (topic shop.outcomes)
@@ -32,11 +36,37 @@ fn scoring() {
 
 #[test]
 fn learning() {
-    insta::assert_snapshot!(learning::drawing(), @r"
+    insta::assert_snapshot!(learning::default_topology().describe(), @r"
     source labelled-examples (topic shop.labelled-examples)
       labelled-examples --> trigger
     processor trigger [stores learning]
       trigger --> models
     sink models (topic shop.models)
     ");
+}
+
+#[test]
+fn the_topologies_read_and_write_the_topics_that_the_table_says() {
+    let topics = Topics::with_prefix("shop.");
+    for (group, topology) in [
+        (Group::Scoring, scored::default_topology()),
+        (Group::Learning, learning::default_topology()),
+    ] {
+        let mut inputs = vec![topology.lead().clone()];
+        inputs.extend(topology.co_partitioned());
+        assert_eq!(inputs, group.inputs(&topics), "{group:?}");
+
+        let client = Client::Group(group);
+        let rows = TOPICS.all().into_iter().zip(topics.all());
+        let used = rows
+            .filter(|(row, _)| row.read_by.contains(&client) || row.written_by.contains(&client));
+        let mut used: BTreeSet<_> = used.map(|(_, topic)| topic.clone()).collect();
+        used.extend(topology.changelogs());
+        assert_eq!(topology.topics(), used, "{group:?}");
+
+        let prefix = format!("{}-", group.name("shop"));
+        for changelog in topology.changelogs() {
+            assert!(changelog.as_str().starts_with(&prefix), "{changelog}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A questionnaire changes while it is answered: events of both versions, instances of both versions, models of both.
+//! Schema evolution: events, instances and models of two versions of the event schema at the same time.
 
 use foretell::{
     events::prediction::{Feature, FeatureValue, Prediction},
@@ -12,18 +12,18 @@ use foretell_streams::time::EventTime;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    scored::{CONTRACT_WINDOW, Happens, Scored, Settings, header, visit},
-    world::{EPOCH_MS, SCHEMA, World, classes, model_of, model_rarely_given},
+    fixture::{EPOCH_MS, Fixture, SCHEMA, classes, model_of, model_rarely_given},
+    scored::{CONTRACT_WINDOW, Operation, Scored, Settings, header, visit},
 };
 
-/// `plan` has become `tariff`, `device` is new.
+/// A version in which `plan` is renamed to `tariff`, and `device` is new.
 fn renamed() -> String {
     let added = r#"{"name": "device", "type": ["null", "string"], "default": null}"#;
     let schema = SCHEMA.replace(r#""name": "plan""#, r#""name": "tariff", "aliases": ["plan"]"#);
     schema.replace("\n  ]}", &format!(",\n    {added}\n  ]}}"))
 }
 
-/// `minutes` is gone.
+/// A version without `minutes`.
 fn without_minutes() -> String {
     let field = r#",
     {"name": "minutes", "type": ["null", "double"], "default": null}"#;
@@ -31,14 +31,14 @@ fn without_minutes() -> String {
     SCHEMA.replace(field, "")
 }
 
-fn event(world: &World, who: &str, at: i64, fields: Json) -> Happens {
+fn event(fixture: &Fixture, who: &str, at: i64, fields: Json) -> Operation {
     let mut fields = fields;
     fields["who"] = json!(who);
     let at = EventTime(EPOCH_MS + at * 1_000);
-    let event = world.schema.from_json(&fields, "", at).unwrap();
+    let event = fixture.schema.from_json(&fields, "", at).unwrap();
     let mut bytes = Vec::new();
-    world.codecs.questionnaire.encode(&event, &mut bytes).unwrap();
-    Happens::Raw(world.topics.questionnaire_events.clone(), "key", Some(bytes))
+    fixture.codecs.questionnaire.encode(&event, &mut bytes).unwrap();
+    Operation::Raw(fixture.topics.questionnaire_events.clone(), "key", Some(bytes))
 }
 
 fn said(prediction: &Prediction) -> Vec<(&str, &FeatureValue)> {
@@ -55,18 +55,18 @@ fn only(scored: &mut Scored) -> Prediction {
 fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
-    let old = scored.world.evolved(SCHEMA);
-    let new = scored.world.evolved(&renamed());
+    let old = scored.fixture.evolved(SCHEMA);
+    let new = scored.fixture.evolved(&renamed());
     let whole = json!({"visits": 3, "plan": "gold", "minutes": 1.5, "done": true});
     let mut evolved = whole.clone();
     evolved["tariff"] = evolved["plan"].take();
     evolved.as_object_mut().unwrap().remove("plan");
     evolved["device"] = json!("phone");
 
-    scored.happen(&event(&old, "ann", 1, whole.clone()));
+    scored.apply(&event(&old, "ann", 1, whole.clone()));
     let expected = only(&mut scored).probabilities;
-    // An old instance reads a new event: it can't know the new name, and the contract will say so.
-    scored.happen(&event(&new, "bob", 2, evolved.clone()));
+    // An old instance reads a new event. It does not know the new name, which the contract reports.
+    scored.apply(&event(&new, "bob", 2, evolved.clone()));
     let blind = only(&mut scored);
     assert_eq!(said(&blind)[1], ("plan", &FeatureValue::Missing));
 
@@ -74,7 +74,7 @@ fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
     for (who, sent) in
         [("cem", event(&old, "cem", 3, whole)), ("dee", event(&new, "dee", 4, evolved))]
     {
-        scored.happen(&sent);
+        scored.apply(&sent);
         let prediction = only(&mut scored);
         assert_eq!(prediction.probabilities, expected, "{who}: the model knows it as plan");
         let names: Vec<&str> = said(&prediction).iter().map(|(name, _)| *name).collect();
@@ -90,15 +90,15 @@ fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
 fn an_observation_survives_an_upgrade_in_both_directions() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
-    scored.happen(&Happens::Event("ann", 1, json!({"plan": "gold"})));
+    scored.apply(&Operation::Event("ann", 1, json!({"plan": "gold"})));
     scored.evolve(&settings, &renamed());
-    scored.happen(&Happens::Event("ann", 2, json!({"device": "phone"})));
-    // Back to an instance that knows neither the new name nor the new question: it keeps both.
+    scored.apply(&Operation::Event("ann", 2, json!({"device": "phone"})));
+    // Back to an instance whose schema has neither the new name nor the new question: it keeps both answers.
     scored.evolve(&settings, SCHEMA);
-    scored.happen(&Happens::Event("ann", 3, json!({"visits": 7})));
+    scored.apply(&Operation::Event("ann", 3, json!({"visits": 7})));
     assert!(scored.predictions().is_empty());
     scored.evolve(&settings, &renamed());
-    scored.happen(&Happens::Event("ann", 4, json!({"minutes": 2.0})));
+    scored.apply(&Operation::Event("ann", 4, json!({"minutes": 2.0})));
     let prediction = only(&mut scored);
     let text = |text: &str| FeatureValue::Text(text.to_owned());
     let expected = [
@@ -114,10 +114,10 @@ fn an_observation_survives_an_upgrade_in_both_directions() {
 fn of_two_answers_under_an_old_and_a_new_name_the_later_one_counts() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
-    scored.happen(&Happens::Event("ann", 5, json!({"plan": "gold"})));
+    scored.apply(&Operation::Event("ann", 5, json!({"plan": "gold"})));
     scored.evolve(&settings, &renamed());
-    scored.happen(&Happens::Event("ann", 3, json!({"tariff": "free"})));
-    scored.happen(&Happens::Event("ann", 6, json!({"done": true})));
+    scored.apply(&Operation::Event("ann", 3, json!({"tariff": "free"})));
+    scored.apply(&Operation::Event("ann", 6, json!({"done": true})));
     let prediction = only(&mut scored);
     assert_eq!(said(&prediction)[1], ("tariff", &FeatureValue::Text("gold".to_owned())));
 }
@@ -125,20 +125,20 @@ fn of_two_answers_under_an_old_and_a_new_name_the_later_one_counts() {
 #[test]
 fn a_model_of_the_new_names_serves_on_an_old_instance() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("ann", 1));
+    scored.apply(&visit("ann", 1));
     let expected = only(&mut scored).probabilities;
-    let mut columns = scored.world.evolved(&renamed()).columns();
+    let mut columns = scored.fixture.evolved(&renamed()).columns();
     columns.pop();
     let newer = model_of(columns, &classes(&["no", "yes"]), 1, Origin::default());
     scored.serve(&newer);
-    scored.happen(&visit("bob", 2));
+    scored.apply(&visit("bob", 2));
     assert_eq!(only(&mut scored).probabilities, expected, "its tariff is their plan");
     assert!(scored.contract.violations().is_empty());
 }
 
 #[test]
-fn examples_of_both_versions_are_learned_from() {
-    let columns = World::new().evolved(&renamed()).columns();
+fn models_are_trained_on_examples_of_both_versions() {
+    let columns = Fixture::new().evolved(&renamed()).columns();
     let feature = |name: &str, value: FeatureValue| Feature { name: name.to_owned(), value };
     let text = |text: &str| FeatureValue::Text(text.to_owned());
     let old = [
@@ -166,37 +166,37 @@ fn violation(feature: &str, problem: Problem) -> Violation {
 const GAUGE: &str = "foretell_feature_contract_violated";
 
 #[test]
-fn a_feature_that_is_gone_is_reported_until_a_model_without_it_serves() {
+fn a_removed_feature_is_reported_until_a_model_without_it_serves() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
     scored.evolve(&settings, &without_minutes());
-    scored.happen(&Happens::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&Operation::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
     assert_eq!(scored.predictions().len(), 1, "it goes on");
     assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
     assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(1.0));
     assert!(!scored.contract.holds_back());
 
-    let mut columns = scored.world.columns();
+    let mut columns = scored.fixture.columns();
     columns.push(columns[0].clone());
     columns[2].name = "visits_again".to_owned();
     columns[2].aliases = vec!["visits".to_owned()];
     scored.serve(&model_of(columns, &classes(&["no", "yes"]), 5, Origin::default()));
-    scored.happen(&Happens::Event("bob", 2, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&Operation::Event("bob", 2, json!({"visits": 3, "plan": "gold"})));
     assert_eq!(scored.predictions().len(), 1);
     assert_eq!(scored.contract.violations(), []);
     assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(0.0));
 }
 
 #[test]
-fn what_a_task_has_seen_of_the_contract_goes_with_it() {
+fn the_violations_that_a_task_reports_are_removed_with_it() {
     let settings = Settings::default();
     let mut scored = Scored::new(&settings);
     scored.evolve(&settings, &without_minutes());
-    scored.happen(&Happens::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&Operation::Event("ann", 1, json!({"visits": 3, "plan": "gold"})));
     assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
-    // Another task of this instance sees the same, and stays.
+    // Another task of this instance reports the same violation, and stays.
     let mut other = Scored::sharing(&settings, &scored, &without_minutes());
-    other.happen(&Happens::Event("bob", 1, json!({"visits": 3, "plan": "gold"})));
+    other.apply(&Operation::Event("bob", 1, json!({"visits": 3, "plan": "gold"})));
     scored.driver.restart();
     assert_eq!(scored.contract.violations(), [violation("minutes", Problem::Gone)]);
     assert_eq!(scored.gauge(GAUGE, &["minutes", "gone"]), Some(1.0));
@@ -206,7 +206,7 @@ fn what_a_task_has_seen_of_the_contract_goes_with_it() {
 }
 
 #[test]
-fn a_category_that_is_not_given_is_missing_as_a_number_is() {
+fn a_missing_category_counts_as_missing_like_a_number() {
     let window = usize::try_from(CONTRACT_WINDOW).unwrap();
     for (missing, fields) in [
         ("plan", json!({"visits": 3, "minutes": 2.0, "done": true})),
@@ -215,7 +215,7 @@ fn a_category_that_is_not_given_is_missing_as_a_number_is() {
     ] {
         let mut scored = Scored::new(&Settings::default());
         for at in 1..=i64::try_from(window).unwrap() {
-            scored.happen(&Happens::Event("ann", at, fields.clone()));
+            scored.apply(&Operation::Event("ann", at, fields.clone()));
         }
         assert_eq!(scored.predictions().len(), window);
         assert_eq!(scored.contract.violations(), [violation(missing, Problem::MostlyMissing)]);
@@ -223,18 +223,18 @@ fn a_category_that_is_not_given_is_missing_as_a_number_is() {
 }
 
 #[test]
-fn a_number_that_became_a_category_is_refused_if_so_asked() {
+fn a_number_that_became_a_category_is_rejected_with_the_policy_refuse() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
-    // As one fitted before `visits` became a number, and `plan` a word.
-    let mut columns = scored.world.columns();
+    // A model fitted when `visits` was a category and `plan` a number.
+    let mut columns = scored.fixture.columns();
     columns[0].kind = ColumnKind::Categorical;
     columns[1].kind = ColumnKind::Numeric;
     columns.swap(0, 1);
     scored.serve(&model_of(columns, &classes(&["no", "yes"]), 6, Origin::default()));
-    scored.happen(&visit("ann", 1));
+    scored.apply(&visit("ann", 1));
     assert!(scored.predictions().is_empty());
-    let letters = scored.driver.read(&scored.world.topics.dead_letters);
+    let letters = scored.driver.read(&scored.fixture.topics.dead_letters);
     assert_eq!(letters.len(), 1);
     assert_eq!(header(&letters[0], "foretell.error.class"), "feature_contract");
     assert!(header(&letters[0], "foretell.error.message").contains("other_kind"), "{letters:?}");
@@ -243,7 +243,7 @@ fn a_number_that_became_a_category_is_refused_if_so_asked() {
 }
 
 #[test]
-fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
+fn a_feature_that_is_mostly_missing_is_reported_until_it_is_given_again() {
     let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
     let mut scored = Scored::new(&settings);
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
@@ -251,7 +251,7 @@ fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
     let mut send = |scored: &mut Scored, fields: &Json, count: i64| {
         for _ in 0..count {
             at += 1;
-            scored.happen(&Happens::Event("ann", at, fields.clone()));
+            scored.apply(&Operation::Event("ann", at, fields.clone()));
         }
     };
     let poor = json!({"visits": 3, "plan": "gold", "done": true});
@@ -266,12 +266,12 @@ fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
         usize::try_from(window).unwrap(),
         "none was refused yet"
     );
-    // What has the answer is scored, what lacks it is not.
+    // Observations with the answer are scored, those without are rejected.
     send(&mut scored, &poor, 1);
     send(&mut scored, &whole, 1);
     assert_eq!(scored.predictions().len(), 1);
-    let told = [violation("minutes", Problem::MostlyMissing)];
-    assert_eq!(scored.contract.violations(), told, "it takes a whole window to recover, too");
+    let expected = [violation("minutes", Problem::MostlyMissing)];
+    assert_eq!(scored.contract.violations(), expected, "it takes a whole window to recover, too");
     send(&mut scored, &whole, window - 2);
     assert_eq!(scored.contract.violations(), []);
     send(&mut scored, &poor, 1);
@@ -279,12 +279,12 @@ fn a_feature_that_is_hardly_given_any_more_is_reported_and_recovers() {
 }
 
 #[test]
-fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
+fn a_feature_that_is_never_given_is_reported_if_it_was_expected() {
     let window = i64::try_from(CONTRACT_WINDOW).unwrap();
     let poor = json!({"visits": 3, "plan": "gold", "done": true});
     let whole = json!({"visits": 3, "plan": "gold", "minutes": 2.0, "done": true});
     let never = [violation("minutes", Problem::NeverGiven)];
-    // Of a window of 20, ten were to be expected of a training that had it in every second example.
+    // In a window of 20, ten answers are expected of a feature that every second training example had.
     for (one_in, expected) in [(0, &never[..]), (2, &never[..]), (4, &never[..0])] {
         let settings = Settings { policy: ContractPolicy::Refuse, ..Settings::default() };
         let mut scored = Scored::new(&settings);
@@ -293,7 +293,7 @@ fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
         let mut send = |scored: &mut Scored, fields: &Json, count: i64| {
             for _ in 0..count {
                 at += 1;
-                scored.happen(&Happens::Event("ann", at, fields.clone()));
+                scored.apply(&Operation::Event("ann", at, fields.clone()));
             }
         };
         send(&mut scored, &poor, window - 1);
@@ -302,7 +302,7 @@ fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
         assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
         let gauge = scored.gauge(GAUGE, &["minutes", "never_given"]);
         assert_eq!(gauge, (!expected.is_empty()).then_some(1.0), "one in {one_in}");
-        // Windows are blocks: one answer in the next is enough, and is judged at its end.
+        // Windows do not overlap: one answer in the next window is enough, and counts at its end.
         send(&mut scored, &poor, window - 2);
         send(&mut scored, &whole, 1);
         assert_eq!(scored.contract.violations(), expected, "one in {one_in}");
@@ -317,12 +317,12 @@ fn a_feature_that_is_never_given_is_reported_where_it_should_have_come() {
 }
 
 #[test]
-fn what_is_held_back_goes_on_with_a_model_that_fits() {
+fn observations_that_are_held_back_are_scored_by_a_model_that_fits() {
     let settings = Settings { policy: ContractPolicy::HoldBack, ..Settings::default() };
     let mut scored = Scored::new(&settings);
     let first = model_of(
         {
-            let mut columns = scored.world.columns();
+            let mut columns = scored.fixture.columns();
             columns[2].name = "seconds".to_owned();
             columns
         },
@@ -332,13 +332,13 @@ fn what_is_held_back_goes_on_with_a_model_that_fits() {
     );
     scored.serve(&first);
     let bytes = scored.event("ann", 1, &json!({"visits": 3, "plan": "gold", "minutes": 1.0}));
-    let topic = scored.world.topics.questionnaire_events.clone();
+    let topic = scored.fixture.topics.questionnaire_events.clone();
     let piped = scored.driver.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(EPOCH_MS));
     piped.unwrap();
     assert!(scored.predictions().is_empty(), "it waits");
     assert!(scored.contract.holds_back());
     assert_eq!(scored.contract.violations(), [violation("seconds", Problem::Gone)]);
-    scored.serve(crate::world::second_model());
+    scored.serve(crate::fixture::second_model());
     scored.driver.process().unwrap();
     assert_eq!(scored.predictions().len(), 1, "it was not lost");
     assert!(!scored.contract.holds_back());

@@ -1,6 +1,6 @@
-//! What releases leave behind for the next ones: changelogs, models, folders. The files in `golden/` were written by the
-//! release whose format they name, and are never changed: a release that writes otherwise raises the format's number,
-//! and goes on reading these.
+//! The formats that later releases must read: changelogs, models, folders of stores. The files in `golden/` were written by the
+//! first release with the format in their name, and are never changed. A release that changes a format raises its number, and
+//! still reads these files.
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 
@@ -20,8 +20,8 @@ use foretell_streams::{
 use serde_json::json;
 
 use crate::{
-    scored::{Happens, Scored, Settings, outcome, visit},
-    world::{NOW, second_model},
+    fixture::{NOW, second_model},
+    scored::{Operation, Scored, Settings, outcome, visit},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -46,20 +46,19 @@ const STORES: [&str; 3] = [
     "shop-scoring-recent-events-changelog",
 ];
 
-/// An answer that waits for more, a prediction that waits for its outcome, an outcome that waits for its prediction, and
-/// one of each that is done.
+/// An observation, a prediction and an outcome that wait, and one of each that is complete.
 fn remembers(scored: &mut Scored) {
-    scored.happen(&Happens::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
-    scored.happen(&visit("bob", 11));
-    scored.happen(&outcome("cem", 12, "yes"));
-    scored.happen(&visit("dee", 13));
-    scored.happen(&outcome("dee", 14, "no"));
-    scored.happen(&Happens::Event("eve", 15, json!({"minutes": 1.0})));
-    scored.happen(&Happens::Event("eve", 16, json!({"visits": 1, "done": true})));
-    scored.happen(&Happens::Commit);
+    scored.apply(&Operation::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&visit("bob", 11));
+    scored.apply(&outcome("cem", 12, "yes"));
+    scored.apply(&visit("dee", 13));
+    scored.apply(&outcome("dee", 14, "no"));
+    scored.apply(&Operation::Event("eve", 15, json!({"minutes": 1.0})));
+    scored.apply(&Operation::Event("eve", 16, json!({"visits": 1, "done": true})));
+    scored.apply(&Operation::Commit);
 }
 
-/// An instance on which the kept model serves: a training elsewhere may differ in a last bit.
+/// An instance with the model of the golden file, because a training on another machine may differ in the last bit.
 fn instance() -> Scored {
     let mut scored = Scored::without_model(&Settings::default());
     let bytes = fs::read(golden("model-v1.bundle")).unwrap();
@@ -67,8 +66,8 @@ fn instance() -> Scored {
     scored
 }
 
-/// A line a record: topic, timestamp, key, value.
-fn told(scored: &Scored) -> String {
+/// A line for each record: topic, timestamp, key, value.
+fn changelog_lines(scored: &Scored) -> String {
     let mut lines = String::new();
     for store in STORES {
         for record in scored.driver.changelog(&Topic::new(store)) {
@@ -80,22 +79,22 @@ fn told(scored: &Scored) -> String {
     lines
 }
 
-/// What an earlier process has left in a changelog.
-pub(crate) struct Left {
+/// A changelog record of an earlier process.
+pub(crate) struct ChangelogRecord {
     changelog: Topic,
     timestamp: EventTime,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
 }
 
-/// The records of a golden file, as [`told`] has written them.
-pub(crate) fn left(name: &str) -> Vec<Left> {
+/// Parses the records of a golden file, which [`changelog_lines`] has written.
+pub(crate) fn left(name: &str) -> Vec<ChangelogRecord> {
     let lines = fs::read_to_string(golden(name)).unwrap();
     let record = |line: &str| {
         let [changelog, timestamp, key, value] = line.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
-        Left {
+        ChangelogRecord {
             changelog: Topic::new(changelog),
             timestamp: EventTime(timestamp.parse().unwrap()),
             key: bytes(key),
@@ -105,20 +104,20 @@ pub(crate) fn left(name: &str) -> Vec<Left> {
     lines.lines().map(record).collect()
 }
 
-/// Leaves them to the task that starts next.
-pub(crate) fn leave(driver: &mut TopologyDriver, records: &[Left]) {
-    for Left { changelog, timestamp, key, value } in records {
+/// Writes them to the changelogs before the next task starts.
+pub(crate) fn leave(driver: &mut TopologyDriver, records: &[ChangelogRecord]) {
+    for ChangelogRecord { changelog, timestamp, key, value } in records {
         driver.append_to_changelog(changelog, key, value.as_deref(), *timestamp);
     }
 }
 
 #[test]
-fn changelogs_are_written_as_their_format_says() {
+fn changelogs_are_written_in_their_format() {
     let mut scored = instance();
     remembers(&mut scored);
     let kept = fs::read_to_string(golden("changelogs-v2.txt")).unwrap();
     assert_eq!(
-        told(&scored),
+        changelog_lines(&scored),
         kept,
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
          and put what is written now into golden/changelogs-v3.txt"
@@ -126,26 +125,26 @@ fn changelogs_are_written_as_their_format_says() {
 }
 
 #[test]
-fn changelogs_of_each_format_are_gone_on_with() {
+fn changelogs_of_each_format_are_restored() {
     for format in ["changelogs-v1.txt", "changelogs-v2.txt"] {
         let mut scored = instance();
         leave(&mut scored.driver, &left(format));
-        scored.happen(&Happens::Restart);
-        scored.happen(&Happens::Event("ann", 20, json!({"minutes": 2.0})));
-        scored.happen(&outcome("bob", 21, "yes"));
-        scored.happen(&visit("cem", 22));
+        scored.apply(&Operation::Restart);
+        scored.apply(&Operation::Event("ann", 20, json!({"minutes": 2.0})));
+        scored.apply(&outcome("bob", 21, "yes"));
+        scored.apply(&visit("cem", 22));
         let expected = [
             "scored ann@20 3 gold 2",
             "learned bob@11 yes after 10 s 3 gold 1.5",
             "scored cem@22 3 gold 1.5",
             "learned cem@22 yes after -10 s 3 gold 1.5",
         ];
-        assert_eq!(scored.told(), expected, "{format}");
+        assert_eq!(scored.outputs(), expected, "{format}");
     }
 }
 
 #[test]
-fn the_learning_store_is_written_as_its_format_says() {
+fn the_learning_store_is_written_in_its_format() {
     let version = |text: &str| Some(ModelVersion::new(text.to_owned()));
     let state = LearningState {
         examples: 10,
@@ -171,9 +170,9 @@ fn the_learning_store_is_written_as_its_format_says() {
     );
 }
 
-/// Its first byte is the format's number.
+/// The first byte of a value is the number of its format.
 #[test]
-fn a_changelog_of_a_later_format_is_reported_apart() {
+fn a_changelog_of_a_later_format_has_an_error_of_its_own() {
     let mut later = left("changelogs-v1.txt");
     for value in later.iter_mut().filter_map(|record| record.value.as_mut()) {
         assert_eq!(value[0], 1);
@@ -181,19 +180,19 @@ fn a_changelog_of_a_later_format_is_reported_apart() {
     }
     let mut scored = instance();
     leave(&mut scored.driver, &later);
-    scored.happen(&Happens::Restart);
+    scored.apply(&Operation::Restart);
     let event = scored.event("ann", 20, &json!({"minutes": 2.0}));
-    let topic = scored.world.topics.questionnaire_events.clone();
+    let topic = scored.fixture.topics.questionnaire_events.clone();
     let refused = scored.driver.pipe(&topic, Some(b"ann"), Some(&event), EventTime(NOW.0));
     let Err(error @ StateError::OtherFormat { .. }) = refused else { panic!("{refused:?}") };
-    let told = error.to_string();
+    let message = error.to_string();
     for words in [STORES[0], "format 9", "format 2", "start the release that wrote them"] {
-        assert!(told.contains(words), "{words:?} in {told}");
+        assert!(message.contains(words), "{words:?} in {message}");
     }
 }
 
 #[test]
-fn models_of_each_format_score_as_they_did() {
+fn models_of_each_format_score_the_same_as_when_they_were_written() {
     let bytes = fs::read(golden("model-v1.bundle")).unwrap();
     let bundle = ModelBundle::from_bytes(&bytes).unwrap();
     let scorer = Scorer::from_bytes(&bytes).unwrap();
@@ -219,7 +218,7 @@ fn models_of_each_format_score_as_they_did() {
 }
 
 #[test]
-fn a_model_of_a_later_format_does_not_take_over() {
+fn a_model_of_a_later_format_does_not_serve() {
     let mut scored = instance();
     let mut announced = records_of(second_model(), "test", NOW).unwrap();
     for record in &mut announced {
@@ -231,9 +230,9 @@ fn a_model_of_a_later_format_does_not_take_over() {
     let Some(Err(error @ ModelTableError::Bundle { .. })) = results.last() else {
         panic!("{results:?}")
     };
-    let told = in_full(error);
-    assert!(told.contains("format 9") && told.contains("format 1"), "{told}");
-    scored.happen(&visit("ann", 1));
+    let message = in_full(error);
+    assert!(message.contains("format 9") && message.contains("format 1"), "{message}");
+    scored.apply(&visit("ann", 1));
     let kept = fs::read_to_string(golden("model-v1.scores.txt")).unwrap();
     assert!(kept.starts_with(&scored.predictions()[0].model_version), "the one before goes on");
 }
@@ -248,7 +247,7 @@ fn in_full(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A folder of stores as a release has left it, unpacked where it may be changed.
+/// Unpacks a folder of stores of a release into a temporary folder.
 fn folder(name: &str) -> tempfile::TempDir {
     let into = tempfile::tempdir().unwrap();
     let archive = golden(name);
@@ -260,7 +259,7 @@ fn folder(name: &str) -> tempfile::TempDir {
 const INCARNATION: Incarnation = Incarnation { id: 0x0123_4567_89ab_cdef, offset: Offset(3) };
 
 #[test]
-fn a_folder_of_each_format_is_gone_on_with() {
+fn a_folder_of_each_format_is_reused() {
     let folder = folder("stores-v2.tar.gz");
     let stores = DiskStores::open(folder.path()).unwrap();
     let changelog = TopicPartition { topic: Topic::new("changelog"), partition: Partition(0) };
@@ -272,7 +271,7 @@ fn a_folder_of_each_format_is_gone_on_with() {
     assert_eq!(store.get(b"gone").unwrap(), None);
 }
 
-/// It does not say which log it is of.
+/// The first format does not name the changelog.
 #[test]
 fn a_folder_of_the_first_format_is_rebuilt() {
     let folder = folder("stores-v1.tar.gz");

@@ -1,33 +1,33 @@
-//! When an observation is scored, and what is known by then.
+//! The gathering of events: when an observation is scored, and with which answers.
 
 use foretell::processors::gather::ScoreWhen;
 use serde_json::json;
 
-use crate::scored::{Happens, RETENTION, Settings, check, time_is, visit};
+use crate::scored::{Operation, RETENTION, Settings, check, time_is, visit};
 
-fn gathers(when: ScoreWhen, happens: &[Happens], expected: &[&str]) {
+fn gathers(when: ScoreWhen, happens: &[Operation], expected: &[&str]) {
     check(&Settings { when, ..Settings::default() }, happens, expected);
 }
 
-fn visits(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"visits": 7}))
+fn visits(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"visits": 7}))
 }
 
-fn plan(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"plan": "team"}))
+fn plan(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"plan": "team"}))
 }
 
-fn minutes(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"minutes": 2.5}))
+fn minutes(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"minutes": 2.5}))
 }
 
-fn submitted(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"done": true}))
+fn submitted(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"done": true}))
 }
 
 #[test]
-fn complete_waits_for_the_last_answer_or_for_the_end() {
-    let check = |happens: &[Happens], expected: &[&str]| {
+fn complete_scores_at_the_last_answer_or_at_submission() {
+    let check = |happens: &[Operation], expected: &[&str]| {
         gathers(ScoreWhen::Complete, happens, expected);
     };
     check(&[visit("ann", 0)], &["scored ann@0 3 gold 1.5"]);
@@ -35,9 +35,9 @@ fn complete_waits_for_the_last_answer_or_for_the_end() {
     check(&[visits("ann", 0), plan("ann", 1), minutes("ann", 2)], &["scored ann@2 7 team 2.5"]);
     check(&[plan("ann", 0), submitted("ann", 1)], &["scored ann@1 - team -"]);
     check(&[submitted("ann", 1)], &["scored ann@1 - - -"]);
-    // Each respondent is on their own.
+    // Respondents are independent of each other.
     check(&[visits("ann", 0), plan("bob", 1), submitted("ann", 2)], &["scored ann@2 7 - -"]);
-    // After the end, everything begins again.
+    // After submission, the next event begins a new observation.
     check(
         &[visits("ann", 0), submitted("ann", 1), plan("ann", 2), submitted("ann", 3)],
         &["scored ann@1 7 - -", "scored ann@3 - team -"],
@@ -46,27 +46,27 @@ fn complete_waits_for_the_last_answer_or_for_the_end() {
 
 #[test]
 fn a_later_answer_replaces_an_earlier_one() {
-    let again = Happens::Event("ann", 2, json!({"visits": 8, "done": true}));
+    let again = Operation::Event("ann", 2, json!({"visits": 8, "done": true}));
     let happens = [visits("ann", 0), plan("ann", 1), again];
     gathers(ScoreWhen::Complete, &happens, &["scored ann@2 8 team -"]);
 }
 
 #[test]
-fn so_many_answers_are_enough_once() {
-    let check = |happens: &[Happens], expected: &[&str]| {
+fn n_answers_are_scored_once() {
+    let check = |happens: &[Operation], expected: &[&str]| {
         gathers(ScoreWhen::Answers(2), happens, expected);
     };
     check(&[visits("ann", 0)], &[]);
     check(&[visits("ann", 0), plan("ann", 1)], &["scored ann@1 7 team -"]);
     check(&[visits("ann", 0), visits("ann", 1)], &[]);
-    // What comes afterwards does not score the same questionnaire again.
+    // Further answers do not score the same observation again.
     let all = [visits("ann", 0), plan("ann", 1), minutes("ann", 2), visits("ann", 3)];
     check(&all, &["scored ann@1 7 team -"]);
     let more = [visits("ann", 0), plan("ann", 1), visits("ann", 2), visits("ann", 3)];
     check(&more, &["scored ann@1 7 team -"]);
     let ended = [visits("ann", 0), plan("ann", 1), submitted("ann", 2)];
     check(&ended, &["scored ann@1 7 team -"]);
-    // The end comes before there are enough.
+    // Submission before there are enough answers.
     check(&[visits("ann", 0), submitted("ann", 1)], &["scored ann@1 7 - -"]);
     check(&[visit("ann", 0)], &["scored ann@0 3 gold 1.5"]);
 }
@@ -84,7 +84,7 @@ fn every_event_is_scored_with_all_answers_so_far() {
 }
 
 #[test]
-fn what_waits_too_long_is_forgotten() {
+fn an_observation_is_dropped_after_its_retention() {
     let scored = check(
         &Settings::default(),
         &[
@@ -95,7 +95,7 @@ fn what_waits_too_long_is_forgotten() {
         ],
         &["scored ann@1000 7 team -"],
     );
-    // Only somebody else still waits.
+    // Only the observation of the other respondent is stored.
     assert_eq!(scored.driver.task().store_entries()["observations"], 1);
     let late = RETENTION + 1;
     check(
@@ -103,7 +103,7 @@ fn what_waits_too_long_is_forgotten() {
         &[visits("ann", 0), plan("ann", late), submitted("ann", late)],
         &["scored ann@1001 - team -"],
     );
-    // It leaves the store, too, if nothing more is heard of it.
+    // It is removed from the store without a further event of the respondent.
     let scored = check(
         &Settings::default(),
         &[visits("ann", 0), time_is(1), time_is(2 * RETENTION), time_is(2 * RETENTION + 60)],

@@ -1,4 +1,4 @@
-//! What makes an event the one that it is, and what becomes of one that comes again.
+//! The identity of events, and the treatment of repeats.
 
 use foretell::{
     events::{
@@ -11,19 +11,19 @@ use foretell_streams::record::Header;
 use serde_json::json;
 
 use crate::scored::{
-    DUPLICATES_WITHIN, Happens, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
+    DUPLICATES_WITHIN, Operation, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
     time_is, visit,
 };
 
 const DUPLICATES: &str = "foretell_duplicate_events_total";
 
-fn named(id: &str, who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5}))
+fn named(id: &str, who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5}))
 }
 
 #[test]
-fn an_event_that_comes_again_is_scored_once() {
-    // With an id, whatever its time says; without one, by respondent, time and content.
+fn a_repeated_event_is_scored_once() {
+    // With an id, independent of its time; without one, by respondent, time and content.
     for twice in [
         [named("e-1", "ann", 0), named("e-1", "ann", 0)],
         [named("e-1", "ann", 0), named("e-1", "ann", 9)],
@@ -38,11 +38,11 @@ fn an_event_that_comes_again_is_scored_once() {
 }
 
 #[test]
-fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
-    let last = || Happens::Event("ann", 2, json!({"id": "3", "minutes": 1.5, "done": true}));
+fn a_repeat_of_the_last_event_makes_one_complete_example() {
+    let last = || Operation::Event("ann", 2, json!({"id": "3", "minutes": 1.5, "done": true}));
     let happens = [
-        Happens::Event("ann", 0, json!({"id": "1", "visits": 7})),
-        Happens::Event("ann", 1, json!({"id": "2", "plan": "team"})),
+        Operation::Event("ann", 0, json!({"id": "1", "visits": 7})),
+        Operation::Event("ann", 1, json!({"id": "2", "plan": "team"})),
         last(),
         last(),
     ];
@@ -54,51 +54,51 @@ fn the_last_piece_sent_twice_is_learned_from_once_and_whole() {
     };
     let mut scored = Scored::new(&every);
     for what in &happens {
-        scored.happen(what);
+        scored.apply(what);
     }
     let ids: Vec<_> = scored.predictions().into_iter().map(|one| one.prediction_id).collect();
     assert_eq!(ids.len(), 3, "one a piece");
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
 }
 
-/// An abort is no first time: what comes again then was never used.
+/// After an abort, the event that comes again is not a repeat.
 #[test]
-fn a_commit_and_a_restart_keep_what_came_and_an_abort_does_not() {
+fn repeats_are_recognised_after_a_commit_and_a_restart_and_not_after_an_abort() {
     let line = "scored ann@0 3 gold 1.5";
-    let aborted = [visit("ann", 0), Happens::Abort, visit("ann", 0)];
+    let aborted = [visit("ann", 0), Operation::Abort, visit("ann", 0)];
     check(&Settings::default(), &aborted, &[line]);
-    let restarted = [visit("ann", 0), Happens::Commit, Happens::Restart, visit("ann", 0)];
+    let restarted = [visit("ann", 0), Operation::Commit, Operation::Restart, visit("ann", 0)];
     check(&Settings::default(), &restarted, &[line]);
 }
 
 #[test]
-fn after_its_retention_an_event_is_another() {
+fn an_event_is_not_a_repeat_after_the_retention() {
     let later = 2 * DUPLICATES_WITHIN + 1;
     let happens = [named("e-1", "ann", 0), time_is(later), named("e-1", "ann", later)];
     let (first, second) = ("scored ann@0 3 gold 1.5", format!("scored ann@{later} 3 gold 1.5"));
     check(&Settings::default(), &happens, &[first, &second]);
 }
 
-/// What is remembered goes by stream time, so by when a repeat comes, and not by what time it names: one from long before
-/// the first is the same event, as long as that is remembered.
+/// The retention is of stream time, so it depends on when a repeat arrives, not on its event time: a repeat with a much earlier
+/// time is recognised.
 #[test]
-fn a_repeat_may_name_an_earlier_time() {
+fn a_repeat_may_have_an_earlier_event_time() {
     let earlier = -3 * DUPLICATES_WITHIN;
     let happens = [named("e-1", "ann", 0), named("e-1", "ann", earlier)];
     let scored = check(&Settings::default(), &happens, &["scored ann@0 3 gold 1.5"]);
     assert_eq!(scored.counter(DUPLICATES, None), 1);
-    // Also if stream time has gone on, by no more than the retention.
+    // Also after stream time has advanced by the retention.
     let (first, second) = (named("e-1", "ann", 0), named("e-1", "ann", earlier));
     let happens = [first, time_is(DUPLICATES_WITHIN), second];
     check(&Settings::default(), &happens, &["scored ann@0 3 gold 1.5"]);
 }
 
-/// A topic that was recreated gives the same offsets to other events.
+/// In a recreated topic, other events have the same offsets.
 #[test]
-fn ids_follow_from_events_and_not_from_places() {
-    let id_of = |happens: &[Happens]| {
+fn ids_are_derived_from_events_and_not_from_offsets() {
+    let id_of = |happens: &[Operation]| {
         let mut scored = Scored::new(&Settings::default());
-        happens.iter().for_each(|what| scored.happen(what));
+        happens.iter().for_each(|what| scored.apply(what));
         scored.predictions().pop().unwrap().prediction_id
     };
     let ann = id_of(&[visit("ann", 0)]);
@@ -106,13 +106,13 @@ fn ids_follow_from_events_and_not_from_places() {
     assert_eq!(ann, id_of(&[visit("bob", 0), visit("ann", 0)]), "at another place");
 }
 
-fn piece(at: i64, fields: serde_json::Value) -> Happens {
-    Happens::Event("ann", at, fields)
+fn piece(at: i64, fields: serde_json::Value) -> Operation {
+    Operation::Event("ann", at, fields)
 }
 
-/// Whatever comes first, the answer that was given last counts.
+/// The answer with the latest event time counts, independent of the order of arrival.
 #[test]
-fn the_answer_of_the_later_time_wins_in_every_order() {
+fn the_answer_with_the_later_time_counts_in_every_order() {
     let pieces = [
         (5, json!({"visits": 50})),
         (0, json!({"visits": 40, "plan": "team"})),
@@ -125,7 +125,7 @@ fn the_answer_of_the_later_time_wins_in_every_order() {
         happens.push(last.clone());
         check(&Settings::default(), &happens, &["scored ann@6 50 gold 2.5"]);
     }
-    // The piece that completes it may be the oldest.
+    // The event that completes it may be the oldest.
     let happens =
         [piece(5, json!({"visits": 50, "plan": "gold"})), piece(1, json!({"minutes": 1.0}))];
     check(&Settings::default(), &happens, &["scored ann@5 50 gold 1"]);
@@ -136,84 +136,84 @@ fn withdraws(names: &str) -> Vec<Header> {
 }
 
 #[test]
-fn an_answer_can_be_taken_back() {
+fn an_answer_can_be_withdrawn() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(5, json!({"visits": 50, "plan": "gold"})));
-    // The first is no question's, and takes nothing back.
+    scored.apply(&piece(5, json!({"visits": 50, "plan": "gold"})));
+    // The first name is not a question, and withdraws nothing.
     scored.event_with_headers("ann", 6, &json!({}), withdraws("unknown, plan"));
-    // Said before it was withdrawn, and come later.
-    scored.happen(&piece(4, json!({"plan": "team"})));
-    scored.happen(&piece(8, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@8 50 - -"]);
+    // Given before it was withdrawn, and received later.
+    scored.apply(&piece(4, json!({"plan": "team"})));
+    scored.apply(&piece(8, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@8 50 - -"]);
 }
 
 #[test]
-fn of_two_answers_of_one_time_the_one_that_came_last_wins() {
+fn of_two_answers_of_one_time_the_one_received_last_counts() {
     let happens = [
         piece(1, json!({"visits": 3})),
         piece(1, json!({"visits": 4})),
         piece(2, json!({"done": true})),
     ];
     check(&Settings::default(), &happens, &["scored ann@2 4 - -"]);
-    // One event that takes an answer back and gives another.
+    // One event that withdraws an answer and gives another.
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(1, json!({"visits": 3})));
+    scored.apply(&piece(1, json!({"visits": 3})));
     scored.event_with_headers("ann", 2, &json!({"visits": 5}), withdraws("visits"));
-    scored.happen(&piece(3, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@3 5 - -"]);
-    // Of two headers of one name the last counts, as everywhere in Kafka.
+    scored.apply(&piece(3, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@3 5 - -"]);
+    // Of two headers with one name the last counts, as in Kafka.
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(1, json!({"visits": 3, "plan": "gold"})));
+    scored.apply(&piece(1, json!({"visits": 3, "plan": "gold"})));
     let twice = [withdraws("plan"), withdraws("visits")].concat();
     scored.event_with_headers("ann", 2, &json!({}), twice);
-    scored.happen(&piece(3, json!({"done": true})));
-    assert_eq!(scored.told(), ["scored ann@3 - gold -"]);
+    scored.apply(&piece(3, json!({"done": true})));
+    assert_eq!(scored.outputs(), ["scored ann@3 - gold -"]);
 }
 
 #[test]
 fn fingerprints_leave_the_store_after_their_retention() {
     let entries = |times: &[i64]| {
         let mut scored = Scored::new(&Settings::default());
-        times.iter().for_each(|at| scored.happen(&visit("ann", *at)));
-        scored.happen(&Happens::Commit);
+        times.iter().for_each(|at| scored.apply(&visit("ann", *at)));
+        scored.apply(&Operation::Commit);
         scored.driver.task().store_entries()["recent-events"]
     };
-    // A generation takes events for half of the retention, and stays for all of it after its end.
+    // A generation accepts events for half of the retention, and is kept for the retention after its end.
     let passed = DUPLICATES_WITHIN / 2 + DUPLICATES_WITHIN;
     assert_eq!(entries(&[0, 1, passed + 1]), entries(&[0]), "the last, and no others");
     assert!(entries(&[0, 1, passed - 1]) > entries(&[0]));
 }
 
 #[test]
-fn an_observation_that_was_scored_is_forgotten_without_a_word() {
+fn an_expired_observation_that_was_scored_is_not_counted() {
     let settings = Settings { when: ScoreWhen::Answers(2), ..Settings::default() };
     let mut scored = Scored::new(&settings);
-    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.happen(&time_is(2 * RETENTION));
-    scored.happen(&time_is(2 * RETENTION + RETENTION / 20));
-    assert_eq!(scored.told(), ["scored ann@0 50 gold -"]);
-    assert_eq!(scored.driver.task().store_entries()["observations"], 1, "somebody else's");
+    scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.apply(&time_is(2 * RETENTION));
+    scored.apply(&time_is(2 * RETENTION + RETENTION / 20));
+    assert_eq!(scored.outputs(), ["scored ann@0 50 gold -"]);
+    assert_eq!(scored.driver.task().store_entries()["observations"], 1, "the other respondent's");
     assert_eq!(scored.counter("foretell_incomplete_observations_total", None), 0);
 }
 
 #[test]
-fn an_observation_that_never_completes_is_counted_when_it_is_forgotten() {
+fn an_expired_observation_that_was_not_scored_is_counted() {
     let name = "foretell_incomplete_observations_total";
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.happen(&time_is(RETENTION / 2));
-    assert_eq!((scored.told().len(), scored.counter(name, None)), (0, 0));
-    scored.happen(&time_is(2 * RETENTION));
-    scored.happen(&time_is(4 * RETENTION));
-    assert!(scored.told().is_empty());
-    // That of ann, and two of those by which time went on.
+    scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
+    scored.apply(&time_is(RETENTION / 2));
+    assert_eq!((scored.outputs().len(), scored.counter(name, None)), (0, 0));
+    scored.apply(&time_is(2 * RETENTION));
+    scored.apply(&time_is(4 * RETENTION));
+    assert!(scored.outputs().is_empty());
+    // That of ann, and two of those that advanced stream time.
     assert_eq!(scored.counter(name, None), 3);
 }
 
 #[test]
-fn what_one_respondent_costs_is_bounded() {
-    let kiosk = |at: i64| Happens::Event("kiosk", at, json!({"visits": at, "done": true}));
-    // Of the first, the first are kept; else the last, each of which is learned from if every one is.
+fn the_predictions_of_one_respondent_are_bounded() {
+    let kiosk = |at: i64| Operation::Event("kiosk", at, json!({"visits": at, "done": true}));
+    // With `first` the first are kept, else the last; with `every` each of them is learned from.
     let all: Vec<i64> = (30..40).collect();
     for (learn_from, learned) in
         [(LearnFrom::First, &[0][..]), (LearnFrom::Last, &[39][..]), (LearnFrom::Every, &all[..])]
@@ -221,18 +221,18 @@ fn what_one_respondent_costs_is_bounded() {
         let settings = Settings { learn_from, ..Settings::default() };
         let mut scored = Scored::new(&settings);
         for at in 0..40 {
-            scored.happen(&kiosk(at));
+            scored.apply(&kiosk(at));
         }
         assert_eq!(scored.predictions().len(), 40);
         assert_eq!(scored.driver.task().store_entries()["outcomes"], PREDICTIONS_MAX);
         let not_kept = scored.counter("foretell_predictions_not_kept_total", None);
         assert_eq!(not_kept, 40 - PREDICTIONS_MAX as u64);
-        scored.happen(&outcome("kiosk", 40, "no"));
-        let told = scored.told();
+        scored.apply(&outcome("kiosk", 40, "no"));
+        let lines = scored.outputs();
         let expected = learned.iter().map(|at| format!("learned kiosk@{at} no"));
         let is_expected = |(line, expected): (&String, String)| line.starts_with(&expected);
-        assert!(told.iter().zip(expected).all(is_expected), "{told:?}");
-        assert_eq!(told.len(), learned.len(), "{told:?}");
+        assert!(lines.iter().zip(expected).all(is_expected), "{lines:?}");
+        assert_eq!(lines.len(), learned.len(), "{lines:?}");
     }
 }
 
@@ -241,9 +241,9 @@ fn asks(id: &str) -> Vec<Header> {
 }
 
 #[test]
-fn a_caller_that_waits_gets_what_became_of_an_event() {
+fn a_waiting_caller_gets_the_result_of_its_event() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("without-request", 0));
+    scored.apply(&visit("without-request", 0));
     scored.event_with_headers("ann", 1, &json!({"visits": 3}), asks("r-1"));
     let last = json!({"plan": "gold", "minutes": 1.5});
     scored.event_with_headers("ann", 2, &last, asks("r-2"));

@@ -33,12 +33,12 @@ use foretell_streams::{
 use prometheus::Registry;
 
 use crate::{
+    fixture::{EPOCH_MS, Fixture, NOW, first_model, second_model},
     formats::{leave, left},
     scored::{decoded, encoded},
-    world::{EPOCH_MS, NOW, World, first_model, second_model},
 };
 
-/// Tells what is asked of it, and returns what it is given.
+/// A training job that passes each request to the test, and returns the result that the test sends.
 struct Job {
     asked: Sender<TrainingRequest>,
     results: Receiver<TrainingResult>,
@@ -51,12 +51,12 @@ impl TrainingJob for Job {
     }
 }
 
-/// The test has ended.
+/// The channel is closed: the test has ended.
 fn gone(error: impl std::fmt::Display) -> TrainingFailure {
     TrainingFailure::Failed(error.to_string())
 }
 
-/// The test's end of a [`Job`], and of the thread that does it.
+/// The test's end of the channels of a [`Job`], and the handle of its thread.
 struct Mailbox {
     trainer: Trainer,
     asked: Receiver<TrainingRequest>,
@@ -64,33 +64,33 @@ struct Mailbox {
 }
 
 struct Learning {
-    world: World,
+    fixture: Fixture,
     driver: TopologyDriver,
     mailbox: Mailbox,
     registry: Registry,
     sent: i64,
-    /// The job has a request, and no result yet.
+    /// The job has received a request, and has no result yet.
     is_training: bool,
 }
 
 const RETRAIN_AFTER: u64 = 3;
-/// The trigger asks this often whether the trainer is done.
+/// The interval at which the trigger polls the trainer.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Another thread is given so long, in real time, before the test fails.
+/// Real time to wait for the other thread before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn topology(world: &World, registry: &Registry) -> (Topology, Mailbox) {
+fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, Mailbox) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
     let job = Job { asked: asked_of_job, results: results_of_job };
     let metrics = ApplicationMetrics::register(registry).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
-    // The thread ends with its job: when the desk or the last handle is gone.
+    // The thread ends when the mailbox or the last handle is dropped.
     let (trainer, _thread) = Trainer::spawn(job, clock, metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
-        topics: world.topics.clone(),
-        codecs: world.codecs.clone(),
+        topics: fixture.topics.clone(),
+        codecs: fixture.codecs.clone(),
         retrain_after: RETRAIN_AFTER,
         metrics,
         serving: Serving::default(),
@@ -99,20 +99,20 @@ fn topology(world: &World, registry: &Registry) -> (Topology, Mailbox) {
     (topology, Mailbox { trainer, asked, results })
 }
 
-pub(crate) fn drawing() -> String {
-    topology(&World::new(), &Registry::new()).0.describe()
+pub(crate) fn default_topology() -> Topology {
+    topology(&Fixture::new(), &Registry::new()).0
 }
 
 impl Learning {
     fn new() -> Self {
-        let world = World::new();
+        let fixture = Fixture::new();
         let registry = Registry::new();
-        let (topology, mailbox) = topology(&world, &registry);
+        let (topology, mailbox) = topology(&fixture, &registry);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
-        // The first look at the clock starts the interval.
+        // The first punctuation starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { world, driver, mailbox, registry, sent: 0, is_training: false }
+        Self { fixture, driver, mailbox, registry, sent: 0, is_training: false }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -128,8 +128,8 @@ impl Learning {
             correction,
         };
         self.sent += 1;
-        let bytes = encoded(self.world.codecs.labelled_example.as_ref(), &example);
-        let topic = self.world.topics.labelled_examples.clone();
+        let bytes = encoded(self.fixture.codecs.labelled_example.as_ref(), &example);
+        let topic = self.fixture.topics.labelled_examples.clone();
         self.driver.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(0)).unwrap();
     }
 
@@ -139,12 +139,12 @@ impl Learning {
         }
     }
 
-    /// Time passes, and the trainer is asked.
+    /// Advances the clock, so that the trigger polls the trainer.
     fn tick(&mut self) {
         self.driver.advance(ASK_EVERY).unwrap();
     }
 
-    /// The next training that was asked for, (number, through), if there is one.
+    /// The number and the offset of the next requested training, if there is one.
     fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
         self.tick();
         match self.mailbox.asked.recv_timeout(wait) {
@@ -161,51 +161,51 @@ impl Learning {
         assert_eq!(self.asked(PATIENCE), Some((training, through)));
     }
 
-    /// Ticks until a training is asked for: the trainer may not have put down its last result yet.
+    /// Ticks until a training is requested. The trainer may not have stored its last result yet.
     fn expect_asked_again(&mut self, training: u64, through: i64) {
         assert_eq!(soon(|| self.asked(Duration::ZERO)), Some((training, through)));
     }
 
-    /// The thread does one request after the other, so if there is no other, the next is the test's own. While a training is
-    /// under way the trainer takes no other, and what it would take is found after it.
+    /// Checks that no training is requested: the thread runs requests in order, so without another one, the next is the test's
+    /// own. While a training runs, the trainer accepts no other; a request is then found after it.
     fn expect_nothing_asked(&mut self) {
         self.tick();
         if self.is_training {
             return;
         }
         let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
-        assert_eq!(self.mailbox.trainer.ask(&own), None);
+        assert_eq!(self.mailbox.trainer.poll(&own), None);
         assert_eq!(self.mailbox.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
         self.mailbox.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
-        let taken = soon(|| self.mailbox.trainer.ask(&own));
+        let taken = soon(|| self.mailbox.trainer.poll(&own));
         assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 
-    /// Hands the trainer its result.
+    /// Sends the result to the trainer.
     fn finish(&mut self, result: TrainingResult) {
         self.is_training = false;
         self.mailbox.results.send(result).unwrap();
     }
 
-    /// Ticks until the models are announced and committed.
+    /// Ticks until the models are published and committed.
     fn announced(&mut self) -> Vec<(String, Model)> {
         let records = soon(|| {
             self.tick();
             self.driver.commit();
-            let records = self.driver.read(&self.world.topics.models);
+            let records = self.driver.read(&self.fixture.topics.models);
             (!records.is_empty()).then_some(records)
         });
         let records = records.expect("a model is announced");
-        let codec = &self.world.codecs.model;
+        let codec = &self.fixture.codecs.model;
         let key = |key: Option<Vec<u8>>| String::from_utf8(key.unwrap()).unwrap();
         let keyed = records.iter();
         keyed.map(|record| (key(record.key.clone()), decoded(codec.as_ref(), record))).collect()
     }
 
-    /// The process dies, and another one with a training thread of its own takes over.
+    /// A crash: another process with a new training thread takes over.
     fn crash(&mut self) {
         self.registry = Registry::new();
-        let (topology, mailbox) = topology(&self.world, &self.registry);
+        let (topology, mailbox) = topology(&self.fixture, &self.registry);
         self.driver.restart_with(topology);
         self.mailbox = mailbox;
         self.is_training = false;
@@ -213,9 +213,9 @@ impl Learning {
     }
 }
 
-/// What `look` finds, looking again until another thread has done its part.
+/// Repeats `look` until it finds something that another thread has to do first.
 fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    // Nobody sends there: it is how a test waits a little for another thread.
+    // A channel without a sender, to wait a little for the other thread.
     let (_sender, silence) = mpsc::channel::<()>();
     (0..PATIENCE.as_millis()).find_map(|_| {
         let found = look();
@@ -238,7 +238,7 @@ fn expect_models(models: &[(String, Model)], bundle: &ModelBundle) {
 }
 
 #[test]
-fn after_exactly_so_many_examples_a_model_is_trained_and_announced() {
+fn a_model_is_trained_and_published_after_exactly_n_examples() {
     let mut learning = Learning::new();
     learning.examples(2);
     learning.expect_nothing_asked();
@@ -254,7 +254,7 @@ fn after_exactly_so_many_examples_a_model_is_trained_and_announced() {
     learning.expect_asked(2, 6);
 }
 
-/// For how long a training has been due.
+/// The time since which a training is due.
 fn pending_in(registry: &Registry) -> f64 {
     let families = registry.gather();
     let name = "foretell_training_pending_seconds";
@@ -272,17 +272,17 @@ fn each_training_is_due_for_a_time_of_its_own() {
     learning.examples(3);
     learning.expect_asked(1, 3);
     learning.driver.advance(Duration::from_secs(90)).unwrap();
-    // What can't be done just now has been due since it fell due.
+    // A retried training is due since its first request.
     learning.finish(Err(TrainingFailure::Retry("the registry is away".to_owned())));
     learning.expect_asked_again(1, 3);
     assert!(pending(&learning) >= 90.0, "{}", pending(&learning));
-    // The next is due at once when this one is done.
+    // The next one is due as soon as this one ends.
     learning.examples(3);
     learning.finish(Ok(second_model().clone()));
     learning.announced();
     learning.expect_asked(2, 6);
     assert!(pending(&learning) < 90.0, "{}", pending(&learning));
-    // A task that has gone elsewhere waits there.
+    // A task that has moved away resets the gauge.
     learning.driver.advance(Duration::from_secs(90)).unwrap();
     let registry = learning.registry.clone();
     assert!(pending_in(&registry) >= 90.0);
@@ -307,15 +307,15 @@ fn how_long_a_training_is_due_is_reported() {
 }
 
 #[test]
-fn a_training_whose_log_is_not_whole_leaves_the_champion() {
+fn a_training_on_an_incomplete_log_keeps_the_champion() {
     let mut learning = Learning::new();
     learning.examples(3);
     learning.expect_asked(1, 3);
     learning.finish(Err(TrainingFailure::Incomplete("records were deleted".to_owned())));
-    // It is not asked for again and again; the next one that falls due is.
+    // It is not requested again; the next one that becomes due is.
     learning.examples(3);
     learning.expect_asked_again(2, 6);
-    assert!(learning.driver.read(&learning.world.topics.models).is_empty());
+    assert!(learning.driver.read(&learning.fixture.topics.models).is_empty());
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn initial_examples_and_corrections_do_not_count() {
     learning.expect_nothing_asked();
     learning.send(ExampleOrigin::Stream, true);
     learning.examples(1);
-    // But they are in the log, through which it is trained.
+    // They are in the log, so the offset includes them.
     learning.expect_asked(1, 14);
 }
 
@@ -345,7 +345,7 @@ fn labels_that_come_during_a_training_count_towards_the_next() {
     learning.expect_nothing_asked();
     learning.examples(1);
     learning.expect_asked(2, 6);
-    // Two fall due meanwhile: one training sees the examples of both.
+    // Two become due meanwhile: one training covers the examples of both.
     learning.examples(7);
     learning.finish(Ok(second_model().clone()));
     learning.announced();
@@ -356,7 +356,7 @@ fn labels_that_come_during_a_training_count_towards_the_next() {
 }
 
 #[test]
-fn a_training_that_failed_is_not_the_last() {
+fn the_next_training_runs_after_a_failed_one() {
     let mut learning = Learning::new();
     learning.examples(3);
     learning.expect_asked(1, 3);
@@ -368,7 +368,7 @@ fn a_training_that_failed_is_not_the_last() {
 }
 
 #[test]
-fn a_crash_asks_again_and_loses_no_count() {
+fn after_a_crash_the_training_is_requested_again_and_the_count_is_kept() {
     let mut learning = Learning::new();
     learning.examples(2);
     learning.driver.commit();
@@ -382,7 +382,7 @@ fn a_crash_asks_again_and_loses_no_count() {
     learning.expect_asked(1, 3);
     learning.finish(Ok(second_model().clone()));
     expect_models(&learning.announced(), second_model());
-    // Announced and committed: it is not trained again.
+    // Published and committed: it is not trained again.
     learning.crash();
     learning.expect_nothing_asked();
     learning.examples(2);
@@ -390,7 +390,7 @@ fn a_crash_asks_again_and_loses_no_count() {
 }
 
 #[test]
-fn what_an_earlier_release_has_asked_for_is_trained() {
+fn a_training_that_an_earlier_release_requested_is_run() {
     let mut learning = Learning::new();
     leave(&mut learning.driver, &left("learning-v1.txt"));
     learning.crash();
@@ -398,13 +398,13 @@ fn what_an_earlier_release_has_asked_for_is_trained() {
 }
 
 #[test]
-fn an_announcement_that_was_not_committed_is_made_again() {
+fn a_model_whose_publication_was_not_committed_is_published_again() {
     let mut learning = Learning::new();
     learning.examples(3);
     learning.driver.commit();
     learning.expect_asked(1, 3);
     learning.finish(Ok(second_model().clone()));
-    // Whether or not the topology has the result by now: it is gone.
+    // The result is lost, whether or not the topology has received it.
     for _ in 0..20 {
         learning.tick();
     }

@@ -1,10 +1,11 @@
-//! The real topologies on a `TopologyDriver`, with real models and real Avro: events in, events out.
+//! The real topologies on a `TopologyDriver`, with trained models and Avro codecs.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod bad_input;
 mod drawings;
 mod evolution;
+mod fixture;
 mod formats;
 mod gathering;
 mod identity;
@@ -15,4 +16,3 @@ mod scored;
 mod scoring;
 mod time;
 mod training;
-mod world;

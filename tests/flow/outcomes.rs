@@ -1,4 +1,4 @@
-//! Lateness is a first-class thing: every row of the table of outcomes.
+//! The outcome join: every row of the table of outcomes in docs/concepts.md.
 
 use std::time::Duration;
 
@@ -12,21 +12,22 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::{
+    fixture::classes,
     scored::{
-        GRACE, Happens, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is, visit,
+        GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
+        visit,
     },
-    world::classes,
 };
 
-/// Lets it happen; expects what is said besides scores, and how outcomes (and predictions without one) were counted.
-fn check(settings: &Settings, happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]) {
+/// Applies the operations; expects these output lines without the scores, and these counts of outcomes and unlabelled predictions.
+fn check(settings: &Settings, happens: &[Operation], expected: &[&str], counted: &[(&str, u64)]) {
     let mut scored = Scored::new(settings);
     for what in happens {
-        scored.happen(what);
+        scored.apply(what);
     }
-    let mut told = scored.told();
-    told.retain(|line| !line.starts_with("scored"));
-    assert_eq!(told, expected, "{happens:?}");
+    let mut lines = scored.outputs();
+    lines.retain(|line| !line.starts_with("scored"));
+    assert_eq!(lines, expected, "{happens:?}");
     let results = ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
     let outcomes =
         results.map(|result| (result, scored.counter("foretell_outcomes_total", Some(result))));
@@ -39,13 +40,13 @@ const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
 
 #[test]
 fn an_outcome_after_its_prediction_is_joined() {
-    let check = |happens: &[Happens], expected: &[&str], counted: &[(&str, u64)]| {
+    let check = |happens: &[Operation], expected: &[&str], counted: &[(&str, u64)]| {
         check(&Settings::default(), happens, expected, counted);
     };
     check(&[visit("ann", 0), outcome("ann", 5, "yes")], &[ANN_YES], &[("joined", 1)]);
     let last = [visit("ann", 0), outcome("ann", WINDOW, "no")];
     check(&last, &["learned ann@0 no after 100 s 3 gold 1.5"], &[("joined", 1)]);
-    // It happened in time, and comes within the grace.
+    // Inside the window by its time, and received within the grace.
     let in_grace = [visit("ann", 0), time_is(WINDOW + GRACE), outcome("ann", 5, "yes")];
     check(&in_grace, &[ANN_YES], &[("joined", 1)]);
     let others = [visit("ann", 0), visit("bob", 1), outcome("ann", 5, "yes")];
@@ -56,7 +57,7 @@ fn an_outcome_after_its_prediction_is_joined() {
 fn an_outcome_before_its_prediction_waits_for_it() {
     let happens = [outcome("ann", 5, "yes"), visit("ann", 0)];
     check(&Settings::default(), &happens, &[ANN_YES], &[("joined", 1), ("waiting", 1)]);
-    // Also if it became true before the event happened.
+    // Also if its time is before the event's.
     let happens = [outcome("ann", 0, "yes"), visit("ann", WINDOW)];
     let line = "learned ann@100 yes after -100 s 3 gold 1.5";
     check(&Settings::default(), &happens, &[line], &[("joined", 1), ("waiting", 1)]);
@@ -78,7 +79,7 @@ fn of_two_different_outcomes_the_policy_says_which_counts() {
     let last = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };
     let corrected = "corrected ann@0 no after 9 s 3 gold 1.5";
     check(&last, &happens, &[ANN_YES, corrected], &[("joined", 1), ("corrected", 1)]);
-    // And back again.
+    // Back to the first.
     let back = [&happens[..], &[outcome("ann", 11, "yes")]].concat();
     let twice = "corrected ann@0 yes after 11 s 3 gold 1.5";
     check(&last, &back, &[ANN_YES, corrected, twice], &[("joined", 1), ("corrected", 2)]);
@@ -106,7 +107,7 @@ fn of_two_different_outcomes_that_wait_the_policy_says_which_counts() {
 }
 
 #[test]
-fn where_each_is_learned_from_one_without_an_outcome_is_unlabelled_beside_one_with_it() {
+fn with_every_a_prediction_without_an_outcome_is_unlabelled_and_another_is_joined() {
     let every = Settings { learn_from: LearnFrom::Every, ..Settings::default() };
     let end = 95 + WINDOW + GRACE + 1;
     // The second is in the window of the first, and not in that of its outcome.
@@ -126,14 +127,14 @@ fn a_late_outcome_is_dead_lettered() {
         &["dead-lettered shop.outcomes@0: late_outcome"],
         &[("unlabelled", 1)],
     );
-    // Its window is measured from the outcome: one second earlier it still waits for a prediction.
+    // The window is relative to the outcome: one second earlier it still waits for a prediction.
     let happens = [time_is(5 + closes), outcome("ann", 5, "yes")];
     check(&Settings::default(), &happens, &[], &[("waiting", 1)]);
 }
 
-/// A punctuation of stream time is due every five seconds, and removes what has closed. `time` is one at which what happened
-/// at 7 has closed, or has not, and at which no punctuation was due: its last one was at 126.
-fn at(time: i64, before: &[Happens], after: &[Happens]) -> Vec<Happens> {
+/// A stream-time punctuation removes closed entries every five seconds. At `time`, the entries of second 7 have closed or not, and
+/// no punctuation is due: the last one was at 126.
+fn at(time: i64, before: &[Operation], after: &[Operation]) -> Vec<Operation> {
     let jump = [time_is(126), time_is(time)];
     [&[time_is(0)][..], before, &jump, after].concat()
 }
@@ -149,7 +150,7 @@ fn a_prediction_that_has_closed_is_not_joined_though_it_is_still_stored() {
     let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
     let late = "dead-lettered shop.outcomes@0: late_outcome";
     check(&Settings::default(), &happens, &[late], &[]);
-    // A younger one is, whatever the policy.
+    // A later one is joined, with every policy.
     let predicted = [visit("ann", 7), visit("ann", 30)];
     let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
     for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
@@ -168,7 +169,7 @@ fn an_outcome_that_has_closed_is_not_joined_though_it_is_still_stored() {
         check(&settings, &happens, &[learned], &[("joined", 1), ("waiting", 1)]);
         let mut happens = at(CLOSES + 1, &known, &[visit("ann", 100)]);
         check(&settings, &happens, &[], &[("waiting", 1)]);
-        // The next punctuation says so.
+        // The next punctuation removes it.
         happens.push(time_is(CLOSES + 5));
         let unmatched = "dead-lettered shop.outcomes@0: unmatched_outcome";
         check(&settings, &happens, &[unmatched], &[("waiting", 1), ("unmatched", 1)]);
@@ -176,7 +177,7 @@ fn an_outcome_that_has_closed_is_not_joined_though_it_is_still_stored() {
 }
 
 #[test]
-fn an_outcome_that_comes_after_it_has_closed_does_not_wait() {
+fn an_outcome_that_arrives_after_its_window_does_not_wait() {
     check(
         &Settings::default(),
         &at(CLOSES, &[], &[outcome("ann", 7, "yes")]),
@@ -188,7 +189,7 @@ fn an_outcome_that_comes_after_it_has_closed_does_not_wait() {
 }
 
 #[test]
-fn without_an_outcome_the_policy_says_what_was_true() {
+fn the_policy_labels_a_prediction_without_an_outcome() {
     let end = WINDOW + GRACE + 1;
     // The first event starts the interval of the punctuation.
     let happens = [visit("ann", 0), time_is(end - 1), time_is(end + 10)];
@@ -196,18 +197,18 @@ fn without_an_outcome_the_policy_says_what_was_true() {
     let label =
         Settings { unlabelled: UnlabelledPolicy::Label("no".to_owned()), ..Settings::default() };
     check(&label, &happens, &["learned ann@0 no by policy 3 gold 1.5"], &[("unlabelled", 1)]);
-    // What has its outcome is not labelled again.
+    // A prediction with an outcome is not labelled again.
     let known = [&[visit("ann", 0), outcome("ann", 5, "yes")], &happens[1..]].concat();
     check(&label, &known, &[ANN_YES], &[("joined", 1)]);
 }
 
 #[test]
-fn a_person_is_learned_from_once() {
+fn one_prediction_of_a_respondent_is_learned_from() {
     let last = Settings { learn_from: LearnFrom::Last, ..Settings::default() };
     let again =
         [visit("ann", 0), outcome("ann", 5, "yes"), visit("ann", 3), outcome("ann", 5, "yes")];
     check(&last, &again, &[ANN_YES], &[("joined", 1), ("duplicate", 1)]);
-    // Whose outcome is known is not labelled by the policy, in whatever order it came.
+    // A respondent with an outcome is not labelled by the policy, in any order of arrival.
     let label =
         Settings { unlabelled: UnlabelledPolicy::Label("no".to_owned()), ..Settings::default() };
     let end = WINDOW + GRACE + 1;
@@ -217,7 +218,7 @@ fn a_person_is_learned_from_once() {
 }
 
 #[test]
-fn of_several_predictions_those_are_learned_from_that_are_configured() {
+fn the_configured_predictions_of_several_are_learned_from() {
     let learn = |learn_from| Settings { learn_from, ..Settings::default() };
     let happens = [visit("ann", 0), visit("ann", 3), outcome("ann", 5, "yes")];
     let second = "learned ann@3 yes after 2 s 3 gold 1.5";
@@ -227,14 +228,14 @@ fn of_several_predictions_those_are_learned_from_that_are_configured() {
     // A prediction that comes after its outcome is learned from as well.
     let after = [visit("ann", 0), outcome("ann", 5, "yes"), visit("ann", 3)];
     check(&learn(LearnFrom::Every), &after, &[ANN_YES, second], &[("joined", 2)]);
-    // Those passed over are not unlabelled.
+    // Predictions that are passed over do not count as unlabelled.
     let end = [&happens[..], &[time_is(150), time_is(300)]].concat();
     check(&learn(LearnFrom::First), &end, &[ANN_YES], &[("joined", 1)]);
     check(&learn(LearnFrom::Last), &end, &[second], &[("joined", 1)]);
 }
 
 #[test]
-fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
+fn an_unmatched_outcome_is_dead_lettered_unchanged() {
     let end = WINDOW + GRACE + 6;
     let happens = [time_is(0), outcome("ann", 5, "yes"), time_is(end), time_is(end + 10)];
     let line = "dead-lettered shop.outcomes@0: unmatched_outcome";
@@ -242,7 +243,7 @@ fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
 
     let mut scored = Scored::new(&Settings::default());
     for what in &happens {
-        scored.happen(what);
+        scored.apply(what);
     }
     let letters = scored.dead_letters();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
@@ -252,20 +253,20 @@ fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
     let headers = headers.map(|name| header(letter, &format!("foretell.{name}")));
     let message = "no prediction for respondent \"ann\" in its window";
     assert_eq!(headers, ["shop.outcomes", "0", "0", "unmatched_outcome", message]);
-    // What waits is stored with its record's headers.
+    // A waiting outcome is stored with the headers of its record.
     let mut scored = Scored::new(&Settings::default());
     let trace = Header { name: "trace-id".to_owned(), value: b"7".to_vec() };
     scored.outcome_with_headers("ann", 5, "yes", vec![trace.clone()]);
-    scored.happen(&Happens::Commit);
-    scored.happen(&Happens::Restart);
+    scored.apply(&Operation::Commit);
+    scored.apply(&Operation::Restart);
     for end in [end, end + 10] {
-        scored.happen(&time_is(end));
+        scored.apply(&time_is(end));
     }
     let letters = scored.dead_letters();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!(letter.headers[0], trace);
     assert_eq!(header(letter, "foretell.headers"), "1");
-    // A prediction of somebody else, or outside the window, is none for it.
+    // A prediction of another respondent, or outside the window, does not match.
     let happens = [
         visit("bob", 0),
         outcome("ann", 5, "yes"),
@@ -278,7 +279,7 @@ fn an_outcome_for_nobody_is_dead_lettered_as_it_came() {
 }
 
 #[test]
-fn white_space_around_a_label_means_nothing() {
+fn white_space_around_a_label_is_ignored() {
     let happens = [visit("ann", 0), outcome("ann", 5, " yes ")];
     let expected = ["learned ann@0 yes after 5 s 3 gold 1.5"];
     check(&Settings::default(), &happens, &expected, &[("joined", 1)]);
@@ -296,32 +297,32 @@ fn another_spelling_of_a_respondent_or_a_class_is_the_same_one() {
     check(&settings, &happens, &expected, &[("joined", 1)]);
 }
 
-/// A prediction of a respondent, or an outcome with its label, so many seconds after what was before.
-type Told = (Option<&'static str>, &'static str, i64);
+/// A prediction (without a label) or an outcome of a respondent, with the seconds since the previous one.
+type Input = (Option<&'static str>, &'static str, i64);
 
-fn histories() -> impl Strategy<Value = Vec<Told>> {
+fn histories() -> impl Strategy<Value = Vec<Input>> {
     let label = prop_oneof![Just(None), Just(None), Just(Some("yes")), Just(Some("no"))];
     let who = prop_oneof![Just("ann"), Just("ann"), Just("bob")];
     let gap = prop_oneof![Just(0), Just(1), Just(10), Just(40), Just(60), Just(WINDOW), Just(101)];
     prop::collection::vec((label, who, gap), 1..30)
 }
 
-/// What the topology makes of it.
-fn joined(history: &[Told], settings: &Settings) -> Joins {
+/// The joins of the topology.
+fn joined(history: &[Input], settings: &Settings) -> Joins {
     let mut scored = Scored::new(settings);
     let mut at = 0;
     for (number, (label, who, gap)) in history.iter().enumerate() {
         at += gap;
-        scored.happen(&match label {
+        scored.apply(&match label {
             Some(label) => outcome(who, at, label),
-            None => Happens::Event(
+            None => Operation::Event(
                 who,
                 at,
                 json!({"id": format!("e-{number}"), "visits": 3, "plan": "gold", "minutes": 1.5}),
             ),
         });
     }
-    scored.happen(&time_is(at + 2 * (WINDOW + GRACE)));
+    scored.apply(&time_is(at + 2 * (WINDOW + GRACE)));
     scored.driver.commit();
     let outcomes = |result| scored.counter("foretell_outcomes_total", Some(result));
     let count = |count: u64| usize::try_from(count).unwrap();
@@ -333,8 +334,8 @@ fn joined(history: &[Told], settings: &Settings) -> Joins {
     }
 }
 
-/// What the demo expects of it.
-fn expected(history: &[Told], settings: &Settings) -> Joins {
+/// The joins that the demo expects.
+fn expected(history: &[Input], settings: &Settings) -> Joins {
     let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
     let mut at = EventTime(0);
     let actions = history.iter().enumerate().map(|(number, (label, who, gap))| {
@@ -377,7 +378,7 @@ fn expected(history: &[Told], settings: &Settings) -> Joins {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Respondents who come back, under every combination of policies.
+    /// Respondents who return, with every combination of policies.
     #[test]
     fn what_joins_is_what_the_plain_rule_says(history in histories()) {
         for conflict in [ConflictPolicy::First, ConflictPolicy::Last] {
@@ -390,8 +391,8 @@ proptest! {
     }
 }
 
-/// An event that comes late, between an outcome that waits and a prediction that was learned from: it is learned from
-/// with that outcome, and so is known for learned from when another outcome comes.
+/// A late event between a waiting outcome and a prediction that was learned from: it is joined with that outcome, and counts as
+/// learned from when another outcome arrives.
 #[test]
 fn a_late_event_is_learned_from_once() {
     let settings = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };

@@ -1,22 +1,22 @@
-//! Whatever becomes of an instance, what comes out is what would have come out without that.
+//! The output of an instance is the same with and without failures.
 
 use foretell_streams::record::Topic;
 use serde_json::json;
 
-use crate::scored::{Happens, Scored, Settings, check, outcome, time_is, visit};
+use crate::scored::{Operation, Scored, Settings, check, outcome, time_is, visit};
 
 const ANN: &str = "scored ann@0 3 gold 1.5";
 const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
 
 #[test]
-fn a_join_goes_on_after_a_restart() {
-    use Happens::{Commit, Restart};
-    let check = |happens: &[Happens], expected: &[&str]| {
+fn a_join_continues_after_a_restart() {
+    use Operation::{Commit, Restart};
+    let check = |happens: &[Operation], expected: &[&str]| {
         check(&Settings::default(), happens, expected);
     };
     check(&[visit("ann", 0), Commit, Restart, outcome("ann", 5, "yes")], &[ANN, ANN_YES]);
     check(&[outcome("ann", 5, "yes"), Commit, Restart, visit("ann", 0)], &[ANN, ANN_YES]);
-    // It knows what it had learned from.
+    // It knows the predictions that it has learned from.
     let twice = [
         visit("ann", 0),
         outcome("ann", 5, "yes"),
@@ -31,25 +31,25 @@ fn a_join_goes_on_after_a_restart() {
 }
 
 #[test]
-fn gathering_and_windows_go_on_after_a_restart() {
-    let part = |field: &str, value: i64| Happens::Event("ann", 1, json!({field: value}));
+fn gathering_and_windows_continue_after_a_restart() {
+    let part = |field: &str, value: i64| Operation::Event("ann", 1, json!({field: value}));
     let happens = [
         part("visits", 4),
-        Happens::Commit,
-        Happens::Restart,
+        Operation::Commit,
+        Operation::Restart,
         part("minutes", 2),
-        Happens::Event("ann", 2, json!({"done": true})),
+        Operation::Event("ann", 2, json!({"done": true})),
     ];
     check(&Settings::default(), &happens, &["scored ann@2 4 - 2"]);
-    // Stream time is as it was: what was late stays late.
-    let happens = [time_is(500), Happens::Commit, Happens::Restart, outcome("ann", 5, "yes")];
+    // Stream time is restored: late records are still late.
+    let happens = [time_is(500), Operation::Commit, Operation::Restart, outcome("ann", 5, "yes")];
     check(&Settings::default(), &happens, &["dead-lettered shop.outcomes@0: late_outcome"]);
-    // And what was not joined by the end is still settled.
+    // Entries that were not joined still expire.
     let happens = [
         time_is(0),
         outcome("ann", 5, "yes"),
-        Happens::Commit,
-        Happens::Restart,
+        Operation::Commit,
+        Operation::Restart,
         time_is(100),
         time_is(140),
     ];
@@ -57,14 +57,14 @@ fn gathering_and_windows_go_on_after_a_restart() {
 }
 
 #[test]
-fn a_commit_that_fails_leaves_nothing() {
+fn a_failed_commit_leaves_no_state() {
     let happens = [
         visit("ann", 0),
-        Happens::Commit,
+        Operation::Commit,
         outcome("ann", 5, "no"),
         visit("bob", 1),
-        Happens::Raw(Topic::new("shop.outcomes"), "x", None),
-        Happens::Abort,
+        Operation::Raw(Topic::new("shop.outcomes"), "x", None),
+        Operation::Abort,
     ];
     let scored = check(&Settings::default(), &happens, &[ANN]);
     assert_eq!(scored.counter("foretell_outcomes_total", None), 0);
@@ -72,10 +72,10 @@ fn a_commit_that_fails_leaves_nothing() {
     assert_eq!(scored.counter("foretell_predictions_total", None), 1);
 }
 
-/// The records that come again after an abort or a crash do what they had done.
+/// Records that are processed again after an abort or a crash have the same effect.
 #[test]
-fn what_comes_again_does_the_same_again() {
-    let before = [visit("ann", 0), outcome("cid", 1, "yes"), Happens::Commit];
+fn reprocessed_records_have_the_same_effect() {
+    let before = [visit("ann", 0), outcome("cid", 1, "yes"), Operation::Commit];
     let after = [
         outcome("ann", 5, "yes"),
         visit("bob", 40),
@@ -85,25 +85,25 @@ fn what_comes_again_does_the_same_again() {
         time_is(200),
     ];
     let undisturbed = [&before[..], &after].concat();
-    let mut expected = told(&undisturbed);
+    let mut expected = outputs(&undisturbed);
     assert!(expected.contains(&"dead-lettered shop.outcomes@3: late_outcome".to_owned()));
     assert!(expected.contains(&"dead-lettered shop.outcomes@0: unmatched_outcome".to_owned()));
-    for trouble in [Happens::Abort, Happens::Restart] {
+    for trouble in [Operation::Abort, Operation::Restart] {
         for cut in 1..=after.len() {
             let happens =
                 [&before[..], &after[..cut], std::slice::from_ref(&trouble), &after].concat();
-            assert_eq!(told(&happens), expected, "{trouble:?} after {cut} records");
+            assert_eq!(outputs(&happens), expected, "{trouble:?} after {cut} records");
         }
     }
     expected.sort();
     expected.dedup();
-    assert_eq!(expected.len(), told(&undisturbed).len(), "each line once");
+    assert_eq!(expected.len(), outputs(&undisturbed).len(), "each line once");
 }
 
-fn told(happens: &[Happens]) -> Vec<String> {
+fn outputs(happens: &[Operation]) -> Vec<String> {
     let mut scored = Scored::new(&Settings::default());
     for what in happens {
-        scored.happen(what);
+        scored.apply(what);
     }
-    scored.told()
+    scored.outputs()
 }

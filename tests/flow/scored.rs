@@ -1,5 +1,5 @@
-//! The scoring topology on a driver: events and outcomes are sent as their senders would, and what comes out is
-//! told a line a record.
+//! The scoring topology on a `TopologyDriver`: events and outcomes are piped in as producers write them, and each output
+//! record is a line of text.
 
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ use foretell_streams::{
 use prometheus::Registry;
 use serde_json::{Value as Json, json};
 
-use crate::world::{EPOCH_MS, NOW, World, classes, first_model};
+use crate::fixture::{EPOCH_MS, Fixture, NOW, classes, first_model};
 
-/// What a user would set.
+/// The settings that a test varies.
 pub(crate) struct Settings {
     pub(crate) when: ScoreWhen,
     pub(crate) conflict: ConflictPolicy,
@@ -60,50 +60,50 @@ impl Default for Settings {
     }
 }
 
-/// In seconds of event time.
+/// Seconds of event time.
 pub(crate) const RETENTION: i64 = 1_000;
 pub(crate) const DUPLICATES_WITHIN: i64 = 500;
-/// Of one respondent.
+/// The maximum per respondent.
 pub(crate) const PREDICTIONS_MAX: usize = 10;
 pub(crate) const WINDOW: i64 = 100;
 pub(crate) const GRACE: i64 = 20;
-/// In observations.
+/// Observations.
 pub(crate) const CONTRACT_WINDOW: u64 = 20;
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(3_600);
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// Something that happens to the system. Times are in seconds.
+/// One operation on the system under test. Times are in seconds.
 #[derive(Clone, Debug)]
-pub(crate) enum Happens {
-    /// An event: who, when, and the rest of its fields.
+pub(crate) enum Operation {
+    /// An event: respondent, time and the other fields.
     Event(&'static str, i64, Json),
-    /// An outcome: of whom, when, and its label.
+    /// An outcome: respondent, time and label.
     Outcome(&'static str, i64, &'static str),
-    /// Bytes on a topic, under a key.
+    /// A record with these bytes: topic, key and value.
     Raw(Topic, &'static str, Option<Vec<u8>>),
     Commit,
     /// A commit that fails.
     Abort,
-    /// Another instance takes over.
+    /// Another instance takes the task over.
     Restart,
 }
 
-/// A whole questionnaire at once.
-pub(crate) fn visit(who: &'static str, at: i64) -> Happens {
-    Happens::Event(who, at, json!({"visits": 3, "plan": "gold", "minutes": 1.5}))
+/// An event with every answer.
+pub(crate) fn visit(who: &'static str, at: i64) -> Operation {
+    Operation::Event(who, at, json!({"visits": 3, "plan": "gold", "minutes": 1.5}))
 }
 
-pub(crate) fn outcome(who: &'static str, at: i64, label: &'static str) -> Happens {
-    Happens::Outcome(who, at, label)
+pub(crate) fn outcome(who: &'static str, at: i64, label: &'static str) -> Operation {
+    Operation::Outcome(who, at, label)
 }
 
-/// Somebody else begins a questionnaire: stream time moves, and nothing comes out.
-pub(crate) fn time_is(at: i64) -> Happens {
-    Happens::Event("somebody-else", at, json!({"minutes": 1.0}))
+/// Advances stream time: an incomplete event of another respondent, which has no output.
+pub(crate) fn time_is(at: i64) -> Operation {
+    Operation::Event("another-respondent", at, json!({"minutes": 1.0}))
 }
 
 pub(crate) struct Scored {
-    pub(crate) world: World,
+    pub(crate) fixture: Fixture,
     pub(crate) driver: TopologyDriver,
     pub(crate) table: ModelTable,
     pub(crate) contract: ContractBoard,
@@ -120,19 +120,19 @@ impl Scored {
     }
 
     pub(crate) fn without_model(settings: &Settings) -> Self {
-        let (world, registry) = (World::new(), Registry::new());
+        let (fixture, registry) = (Fixture::new(), Registry::new());
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
         let table = ModelTable::new(serving.clone(), metrics.clone());
         let contract = ContractBoard::new(settings.policy, metrics.clone());
         let topology =
-            topology(&world, settings, (serving.clone(), contract.clone(), metrics.clone()));
+            topology(&fixture, settings, (serving.clone(), contract.clone(), metrics.clone()));
         let streams_metrics = StreamsMetrics::register(&registry).unwrap();
         let driver = TopologyDriver::new(topology, NOW, &streams_metrics);
-        Self { world, driver, table, contract, registry, serving, metrics }
+        Self { fixture, driver, table, contract, registry, serving, metrics }
     }
 
-    /// Another task of the same instance, whose configuration names this version of the schema.
+    /// Another task of the same instance, configured with `schema`.
     pub(crate) fn sharing(settings: &Settings, instance: &Self, schema: &str) -> Self {
         let mut other = Self::new(settings);
         other.serving = instance.serving.clone();
@@ -142,15 +142,15 @@ impl Scored {
         other
     }
 
-    /// An instance with another version of the schema takes the task over.
+    /// An instance configured with `schema` takes the task over.
     pub(crate) fn evolve(&mut self, settings: &Settings, schema: &str) {
-        self.world = self.world.evolved(schema);
+        self.fixture = self.fixture.evolved(schema);
         let shared = (self.serving.clone(), self.contract.clone(), self.metrics.clone());
         self.driver.commit();
-        self.driver.restart_with(topology(&self.world, settings, shared));
+        self.driver.restart_with(topology(&self.fixture, settings, shared));
     }
 
-    /// A gauge by its labels' values.
+    /// The value of a gauge with these label values.
     pub(crate) fn gauge(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name)?;
@@ -162,7 +162,7 @@ impl Scored {
         Some(found.get_gauge().get_value())
     }
 
-    /// The model is announced, and the alias moved to it.
+    /// Publishes the model and moves the alias to it.
     pub(crate) fn serve(&mut self, bundle: &ModelBundle) {
         for record in records_of(bundle, "test", NOW).unwrap() {
             self.table.apply(&record).unwrap();
@@ -173,8 +173,8 @@ impl Scored {
         let mut event = fields.clone();
         event["who"] = json!(who);
         let at = EventTime(EPOCH_MS + at * 1_000);
-        let event = self.world.schema.from_json(&event, "", at).unwrap();
-        encoded(self.world.codecs.questionnaire.as_ref(), &event)
+        let event = self.fixture.schema.from_json(&event, "", at).unwrap();
+        encoded(self.fixture.codecs.questionnaire.as_ref(), &event)
     }
 
     pub(crate) fn outcome(&self, who: &str, at: i64, label: &str) -> Vec<u8> {
@@ -184,29 +184,29 @@ impl Scored {
             label: label.to_owned(),
             outcome_id: None,
         };
-        encoded(self.world.codecs.outcome.as_ref(), &outcome)
+        encoded(self.fixture.codecs.outcome.as_ref(), &outcome)
     }
 
-    pub(crate) fn happen(&mut self, what: &Happens) {
-        let (topic, key, value) = match what {
-            Happens::Event(who, at, fields) => {
-                let topic = self.world.topics.questionnaire_events.clone();
+    pub(crate) fn apply(&mut self, operation: &Operation) {
+        let (topic, key, value) = match operation {
+            Operation::Event(who, at, fields) => {
+                let topic = self.fixture.topics.questionnaire_events.clone();
                 (topic, *who, Some(self.event(who, *at, fields)))
             }
-            Happens::Outcome(who, at, label) => {
-                (self.world.topics.outcomes.clone(), *who, Some(self.outcome(who, *at, label)))
+            Operation::Outcome(who, at, label) => {
+                (self.fixture.topics.outcomes.clone(), *who, Some(self.outcome(who, *at, label)))
             }
-            Happens::Raw(topic, key, value) => (topic.clone(), *key, value.clone()),
-            Happens::Commit => return self.driver.commit(),
-            Happens::Abort => return self.driver.abort(),
-            Happens::Restart => return self.driver.restart(),
+            Operation::Raw(topic, key, value) => (topic.clone(), *key, value.clone()),
+            Operation::Commit => return self.driver.commit(),
+            Operation::Abort => return self.driver.abort(),
+            Operation::Restart => return self.driver.restart(),
         };
-        // The broker's time is not the event's, and nothing may go by it.
+        // The record timestamp differs from the event time, and must not be used.
         let timestamp = EventTime(NOW.0 - 5);
         self.driver.pipe(&topic, Some(key.as_bytes()), value.as_deref(), timestamp).unwrap();
     }
 
-    /// An event whose record has headers.
+    /// Pipes in an event with record headers.
     pub(crate) fn event_with_headers(
         &mut self,
         who: &str,
@@ -214,7 +214,7 @@ impl Scored {
         fields: &Json,
         headers: Vec<Header>,
     ) {
-        let topic = self.world.topics.questionnaire_events.clone();
+        let topic = self.fixture.topics.questionnaire_events.clone();
         let value = Some(self.event(who, at, fields));
         let timestamp = EventTime(NOW.0 - 5);
         let (partition, key) = (None, Some(who.as_bytes().to_vec()));
@@ -222,7 +222,7 @@ impl Scored {
         self.driver.pipe_record(record).unwrap();
     }
 
-    /// An outcome whose record has headers.
+    /// Pipes in an outcome with record headers.
     pub(crate) fn outcome_with_headers(
         &mut self,
         who: &str,
@@ -230,7 +230,7 @@ impl Scored {
         label: &str,
         headers: Vec<Header>,
     ) {
-        let topic = self.world.topics.outcomes.clone();
+        let topic = self.fixture.topics.outcomes.clone();
         let value = Some(self.outcome(who, at, label));
         let timestamp = EventTime(NOW.0 - 5);
         let (partition, key) = (None, Some(who.as_bytes().to_vec()));
@@ -240,12 +240,12 @@ impl Scored {
 
     pub(crate) fn replies(&mut self) -> Vec<Reply> {
         self.driver.commit();
-        let records = self.driver.read(&self.world.topics.replies);
+        let records = self.driver.read(&self.fixture.topics.replies);
         records.iter().map(|record| decoded(&Reply::codec(), record)).collect()
     }
 
-    /// Commits, and tells what came out since the last time.
-    pub(crate) fn told(&mut self) -> Vec<String> {
+    /// Commits, and returns a line for each output record since the last call.
+    pub(crate) fn outputs(&mut self) -> Vec<String> {
         self.driver.commit();
         let records = self.driver.read_all();
         records.iter().map(|record| self.line(record)).collect()
@@ -253,18 +253,18 @@ impl Scored {
 
     pub(crate) fn predictions(&mut self) -> Vec<Prediction> {
         self.driver.commit();
-        let records = self.driver.read(&self.world.topics.predictions);
-        let codec = &self.world.codecs.prediction;
+        let records = self.driver.read(&self.fixture.topics.predictions);
+        let codec = &self.fixture.codecs.prediction;
         records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
     }
 
     pub(crate) fn dead_letters(&mut self) -> Vec<OutputRecord> {
         self.driver.commit();
-        self.driver.read(&self.world.topics.dead_letters)
+        self.driver.read(&self.fixture.topics.dead_letters)
     }
 
     fn line(&self, record: &OutputRecord) -> String {
-        let (topics, codecs) = (&self.world.topics, &self.world.codecs);
+        let (topics, codecs) = (&self.fixture.topics, &self.fixture.codecs);
         if record.topic == topics.predictions {
             let prediction: Prediction = decoded(codecs.prediction.as_ref(), record);
             let answers = answers(&prediction.features);
@@ -279,7 +279,7 @@ impl Scored {
         }
     }
 
-    /// A counter by its name, all labels added up, or those whose value is `label`.
+    /// The sum of a counter's series: all of them, or those with the label value `label`.
     pub(crate) fn counter(&self, name: &str, label: Option<&str>) -> u64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
@@ -293,19 +293,19 @@ impl Scored {
 }
 
 fn topology(
-    world: &World,
+    fixture: &Fixture,
     settings: &Settings,
     (serving, board, metrics): (Serving, ContractBoard, ApplicationMetrics),
 ) -> Topology {
     let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
     scoring(ScoringParts {
         application: "shop-scoring".to_owned(),
-        topics: world.topics.clone(),
-        codecs: world.codecs.clone(),
+        topics: fixture.topics.clone(),
+        codecs: fixture.codecs.clone(),
         gather: GatherSettings {
             when: settings.when,
             retention: seconds(RETENTION),
-            questions: world.schema.questions().into(),
+            questions: fixture.schema.questions().into(),
         },
         join: JoinSettings {
             window: seconds(WINDOW),
@@ -328,18 +328,18 @@ fn topology(
             policy: settings.policy,
             mostly_missing: 0.9,
             window: CONTRACT_WINDOW,
-            columns: world.columns(),
+            columns: fixture.columns(),
         },
         board,
         metrics,
     })
 }
 
-pub(crate) fn drawing() -> String {
+pub(crate) fn default_topology() -> Topology {
     let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
     let settings = Settings::default();
     let board = ContractBoard::new(settings.policy, metrics.clone());
-    topology(&World::new(), &settings, (Serving::default(), board, metrics)).describe()
+    topology(&Fixture::new(), &settings, (Serving::default(), board, metrics))
 }
 
 pub(crate) fn encoded<T>(codec: &dyn Codec<T>, value: &T) -> Vec<u8> {
@@ -357,7 +357,7 @@ pub(crate) fn header(record: &OutputRecord, name: &str) -> String {
     header.map_or(String::new(), |header| String::from_utf8(header.value.clone()).unwrap())
 }
 
-/// Who, and the second of the event.
+/// The respondent and the second of the event.
 fn name(who: &str, at: EventTime) -> String {
     format!("{who}@{}", (at.0 - EPOCH_MS) / 1_000)
 }
@@ -371,7 +371,7 @@ fn answers(features: &[Feature]) -> String {
     features.iter().map(answer).collect()
 }
 
-/// What was learned, and how many seconds after the event it became true.
+/// The label, and the seconds between the event and its outcome.
 fn labelled_line(example: &LabelledExample) -> String {
     let what = if example.correction { "corrected" } else { "learned" };
     let name = name(&example.respondent_id, example.event_time);
@@ -382,12 +382,12 @@ fn labelled_line(example: &LabelledExample) -> String {
     format!("{what} {name} {} {when}{}", example.label, answers(&example.features))
 }
 
-/// Lets all of it happen, and expects these lines.
-pub(crate) fn check(settings: &Settings, happens: &[Happens], expected: &[&str]) -> Scored {
+/// Applies the operations, and expects these lines.
+pub(crate) fn check(settings: &Settings, operations: &[Operation], expected: &[&str]) -> Scored {
     let mut scored = Scored::new(settings);
-    for what in happens {
-        scored.happen(what);
+    for operation in operations {
+        scored.apply(operation);
     }
-    assert_eq!(scored.told(), expected, "{happens:?}");
+    assert_eq!(scored.outputs(), expected, "{operations:?}");
     scored
 }

@@ -1,4 +1,4 @@
-//! What a prediction says, and which model says it.
+//! The content of predictions, and the model that makes them.
 
 use foretell::events::prediction::{FeatureValue, Prediction};
 use foretell_ml::{Origin, Scorer, Scratch, Value};
@@ -6,19 +6,19 @@ use foretell_streams::{task::Progress, time::EventTime};
 use serde_json::{Value as Json, json};
 
 use crate::{
-    scored::{Happens, Scored, Settings, check, outcome, visit},
-    world::{EPOCH_MS, NOW, classes, first_model, model, second_model},
+    fixture::{EPOCH_MS, NOW, classes, first_model, model, second_model},
+    scored::{Operation, Scored, Settings, check, outcome, visit},
 };
 
 fn predict(scored: &mut Scored, fields: Json) -> Prediction {
-    scored.happen(&Happens::Event("ann", 7, fields));
+    scored.apply(&Operation::Event("ann", 7, fields));
     scored.predictions().pop().unwrap()
 }
 
 #[test]
-fn a_prediction_says_who_when_what_and_by_which_model() {
+fn a_prediction_has_its_respondent_times_features_and_model() {
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("bob", 0));
+    scored.apply(&visit("bob", 0));
     scored.predictions();
     let fields = json!({"id": "e-1", "visits": 12, "plan": "gold", "done": true});
     let prediction = predict(&mut scored, fields);
@@ -37,7 +37,7 @@ fn a_prediction_says_who_when_what_and_by_which_model() {
         ("minutes", FeatureValue::Missing),
     ];
     assert_eq!(features, expected);
-    // The probabilities are the model's own.
+    // The probabilities are those of the model.
     let values = [Value::Number(12.0), Value::Text("gold".to_owned()), Value::Missing];
     let scorer = Scorer::new(first_model()).unwrap();
     let by_hand = scorer.score(&values, &mut Scratch::default());
@@ -75,12 +75,12 @@ fn several_classes_are_distinguished() {
         assert!((sum - 1.0).abs() < 1e-9, "{sum}");
         assert_eq!(prediction.label, expected, "{said:?}");
     }
-    scored.happen(&outcome("ann", 9, "liked"));
-    assert_eq!(scored.told(), ["learned ann@7 liked after 2 s 1 free -"]);
+    scored.apply(&outcome("ann", 9, "liked"));
+    assert_eq!(scored.outputs(), ["learned ann@7 liked after 2 s 1 free -"]);
 }
 
 #[test]
-fn what_was_never_seen_is_scored_and_counted() {
+fn unseen_categories_and_out_of_range_values_are_scored_and_counted() {
     let counted = |fields: Json| {
         let mut scored = Scored::new(&Settings::default());
         let prediction = predict(&mut scored, fields);
@@ -97,7 +97,7 @@ fn what_was_never_seen_is_scored_and_counted() {
 }
 
 #[test]
-fn blanks_and_white_space_mean_the_same_in_events_as_in_tables() {
+fn blanks_and_white_space_are_read_in_events_as_in_tables() {
     let answer = |plan: Json| {
         let mut scored = Scored::new(&Settings::default());
         let event = json!({"visits": 5, "plan": plan, "minutes": 9, "done": true});
@@ -110,39 +110,39 @@ fn blanks_and_white_space_mean_the_same_in_events_as_in_tables() {
 }
 
 #[test]
-fn a_swap_falls_between_two_records() {
+fn a_model_is_swapped_between_two_records() {
     let (first, second) = (first_model().version(), second_model().version());
     assert_ne!(first, second);
     let mut scored = Scored::new(&Settings::default());
-    scored.happen(&visit("ann", 0));
+    scored.apply(&visit("ann", 0));
     scored.serve(second_model());
-    scored.happen(&visit("bob", 1));
-    scored.happen(&outcome("ann", 2, "yes"));
+    scored.apply(&visit("bob", 1));
+    scored.apply(&outcome("ann", 2, "yes"));
     let predictions = scored.predictions();
     let versions: Vec<_> = predictions.iter().map(|one| one.model_version.as_str()).collect();
     assert_eq!(versions, [first.as_str(), second.as_str()]);
     assert_ne!(predictions[0].probabilities, predictions[1].probabilities);
     let by = |version: &str| scored.counter("foretell_predictions_total", Some(version));
     assert_eq!((by(first.as_str()), by(second.as_str())), (1, 1));
-    // The example tells of the model that scored, not of the one that serves when the outcome comes.
-    let examples = scored.driver.read(&scored.world.topics.labelled_examples);
-    let codec = &scored.world.codecs.labelled_example;
+    // The example names the model that scored, not the one that serves when the outcome arrives.
+    let examples = scored.driver.read(&scored.fixture.topics.labelled_examples);
+    let codec = &scored.fixture.codecs.labelled_example;
     let example = codec.decode(examples[0].value.as_deref().unwrap()).unwrap();
     let prediction = example.prediction.unwrap();
     assert_eq!(prediction.model_version, first.as_str());
     assert_eq!(prediction.probabilities, predictions[0].probabilities);
     assert_eq!(example.features, predictions[0].features);
-    // Back again: the alias moves, the bundle is still there.
+    // A rollback: the alias moves to a bundle that is in memory.
     scored.serve(first_model());
-    scored.happen(&visit("cid", 3));
+    scored.apply(&visit("cid", 3));
     assert_eq!(scored.predictions()[0].model_version, first.as_str());
 }
 
 #[test]
 fn without_a_model_events_wait() {
     let mut scored = Scored::without_model(&Settings::default());
-    scored.happen(&visit("ann", 0));
-    scored.happen(&visit("bob", 1));
+    scored.apply(&visit("ann", 0));
+    scored.apply(&visit("bob", 1));
     assert!(scored.predictions().is_empty());
     assert_eq!(scored.driver.task().buffered(), 2);
     scored.serve(first_model());
@@ -154,8 +154,8 @@ fn without_a_model_events_wait() {
 #[test]
 fn records_are_keyed_by_the_respondent() {
     let mut scored = check(&Settings::default(), &[], &[]);
-    scored.happen(&visit("ann", 0));
-    scored.happen(&outcome("ann", 5, "yes"));
+    scored.apply(&visit("ann", 0));
+    scored.apply(&outcome("ann", 5, "yes"));
     scored.driver.commit();
     for record in scored.driver.read_all() {
         assert_eq!(record.key.as_deref(), Some(&b"ann"[..]), "{}", record.topic);

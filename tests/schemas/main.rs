@@ -9,7 +9,10 @@ use std::path::Path;
 
 use foretell::{
     app::schemas::{self, History},
-    events::questionnaire::{MetadataFields, QuestionKind, QuestionnaireSchema},
+    events::{
+        questionnaire::{MetadataFields, QuestionKind, QuestionnaireSchema},
+        topics::{TOPICS, ValueSchema},
+    },
 };
 use serde_json::Value;
 
@@ -25,19 +28,15 @@ fn history(name: &str) -> History {
 #[test]
 fn every_kind_of_record_has_a_history() {
     let names: Vec<String> = histories().iter().map(History::name).collect();
-    let expected =
-        ["labelled-example", "model", "outcome", "prediction", "questionnaire-event", "trial"];
+    let mut expected: Vec<&str> =
+        TOPICS.all().iter().filter_map(|topic| topic.schema.folder()).collect();
+    expected.sort_unstable();
     assert_eq!(names, expected);
 }
 
 /// As `make schema-check`; and the schemas in use are the newest, and released.
 #[test]
 fn every_history_passes_its_checks() {
-    use foretell::events::{
-        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        trial::Trial,
-    };
-    use foretell_avro::codec::AvroRecord;
     for history in histories() {
         let failed: Vec<String> = history
             .check()
@@ -48,14 +47,9 @@ fn every_history_passes_its_checks() {
         assert!(failed.is_empty(), "{failed:?}");
         assert!(!history.has_draft(), "{} is in use, so it must be released", history.name());
     }
-    for (name, used) in [
-        ("labelled-example", LabelledExample::SCHEMA),
-        ("model", Model::SCHEMA),
-        ("outcome", Outcome::SCHEMA),
-        ("prediction", Prediction::SCHEMA),
-        ("trial", Trial::SCHEMA),
-    ] {
-        assert_eq!(history(name).newest().text, used, "{name}: the newest version is in use");
+    for topic in TOPICS.all() {
+        let ValueSchema::Own { folder, text } = topic.schema else { continue };
+        assert_eq!(history(folder).newest().text, text, "{folder}: the newest is the one in use");
     }
 }
 

@@ -28,7 +28,7 @@ const TRAININGS_MIN: usize = 3;
 
 /// Reads `[data.play]`, or else the initial data.
 pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result<Source> {
-    let data = &config.raw.data;
+    let data = &config.data;
     let mut lines = Vec::new();
     if data.play.is_none() {
         lines.push(
@@ -40,7 +40,7 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
     let table = data.play.as_ref().or(data.initial.as_ref());
     let table = table.context("there is nothing to send: set a table in [data.play]")?;
     let key = if data.play.is_some() { "data.play" } else { "data.initial" };
-    let mut rows = table::of_configuration(config, key, table, &config.raw.outcomes.labels)?.rows;
+    let mut rows = table::of_configuration(config, key, table, &config.classes)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
     anyhow::ensure!(!rows.is_empty(), "{}: the table has no rows", table.path.display());
     Ok(Source { rows, lines })
@@ -57,7 +57,7 @@ pub(super) fn replay_settings(
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
         with_times: true,
-        retention: config.raw.scoring.retention,
+        retention: config.gather.retention,
         join: config.join.clone(),
     }
 }
@@ -137,14 +137,14 @@ pub(super) fn configuration(
 ) -> anyhow::Result<Config> {
     let mut fitted = config.clone();
     // Only records advance stream time, so that no window closes while the demo waits for a training.
-    fitted.raw.streams.quiet_after = Duration::from_secs(365 * 24 * 60 * 60);
-    if fitted.raw.events.time_behind_max.take().is_some() {
+    fitted.streams.quiet_after = Duration::from_secs(365 * 24 * 60 * 60);
+    if fitted.events.time_behind_max.take().is_some() {
         lines.push(
             "events.time_behind_max is not applied, because the event times are in the past"
                 .to_owned(),
         );
     }
-    let learning = &mut fitted.raw.learning;
+    let learning = &mut fitted.learning;
     let every = usize::try_from(learning.retrain_after)?;
     if every > expected / TRAININGS_MIN {
         let fewer = (expected / (TRAININGS_MIN + 1)).max(1);

@@ -119,7 +119,7 @@ fn read_examples(
     scorers: &[Scorer],
     contents: &mut TopicContents,
 ) -> anyhow::Result<()> {
-    let classes = &config.raw.outcomes.labels;
+    let classes = &config.classes;
     let mut live: Vec<(Vec<Probabilities>, Vec<Label>)> =
         scorers.iter().map(|_| (Vec::new(), Vec::new())).collect();
     cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {

@@ -151,7 +151,7 @@ pub(super) fn report(
     checks.push(check_rows(plan));
     checks.extend(check_outcomes(config, plan, state, &contents, &report));
     checks.extend(check_answers(&contents, &report));
-    let every = config.raw.learning.retrain_after;
+    let every = config.learning.retrain_after;
     checks.extend(check_learning(every, &state.waited_for_training, &report));
     let unreached = state.unreached.iter();
     checks.extend(unreached.map(|goal| Check::of(&format!("in time: {goal}"), false)));

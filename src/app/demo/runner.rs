@@ -192,7 +192,7 @@ impl<'a> Runner<'a> {
         sent: usize,
     ) -> anyhow::Result<Result<(), String>> {
         let joined = plan.script.joins(sent, &plan.settings.join).joined;
-        let every = self.instance.config.raw.learning.retrain_after;
+        let every = self.instance.config.learning.retrain_after;
         if joined < usize::try_from(every)? {
             return Ok(Err(format!(
                 "{joined} outcomes join before the last quarter of the script, fewer than learning.retrain_after = {every}"
@@ -215,7 +215,7 @@ impl<'a> Runner<'a> {
     fn close_windows(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
         let config = self.instance.config;
         let at = plan.script.end() + closing(config);
-        let partitions = config.raw.topics.partitions;
+        let partitions = config.partitions;
         for event in replay::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
             self.state.events_sent += 1;
             let prediction_id = plan.factory.prediction_id(&event);
@@ -231,7 +231,7 @@ impl<'a> Runner<'a> {
             self.sender.send(&Action::Outcome(Outcome {
                 respondent_id,
                 outcome_time: plan.script.start(),
-                label: config.raw.outcomes.labels[0].clone(),
+                label: config.classes[0].clone(),
                 outcome_id: None,
             }))?;
             self.state.late_outcomes += 1;
@@ -315,7 +315,7 @@ impl InstanceReader<'_> {
 
 /// Number of examples from the stream in the last training set, after `joined` examples.
 fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
-    let learning = &config.raw.learning;
+    let learning = &config.learning;
     let every = usize::try_from(learning.retrain_after)?;
     Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
 }

@@ -25,15 +25,13 @@ use crate::{
         cluster::{self, Cluster},
         doctor::topics::{Expected, Role},
         initial::Prepared,
-        schemas::in_use,
-        start::CHANGELOG_BYTES_MAX,
     },
     config::Config,
-    events::topics::subject,
+    events::topics::{Group, subject},
 };
 use foretell_avro::client::RegistryClient;
 use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker};
-use foretell_streams::runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec};
+use foretell_streams::runtime::broker::{ProcessingGuarantee, TopicSpec};
 
 /// Name of the member that tries transactions.
 const MEMBER: &str = "doctor";
@@ -61,7 +59,7 @@ pub fn examine(config: &Config, show: &mut dyn FnMut(&CheckResult)) -> Report {
     if is_initialised {
         doctor.check_model(broker.map(|(broker, _)| broker), registry);
     }
-    let bind = &config.raw.http.bind;
+    let bind = &config.http.bind;
     let http = serving::http(bind, &serving::probe_address(bind), &config.application());
     doctor.add_with_source("http.bind", http);
     Report::of(doctor.results)
@@ -100,16 +98,16 @@ impl Doctor<'_> {
         let summary = format!(
             "application {}, {} partitions, {} answers in the event schema, {} labels",
             config.application(),
-            config.raw.topics.partitions,
+            config.partitions,
             config.event_schema.questions().len(),
-            config.raw.outcomes.labels.len()
+            config.classes.len()
         );
         self.add([CheckResult::ok("configuration", summary)]);
         for warning in config.warnings() {
             let fix = "change the configuration, unless you want this";
             self.add([CheckResult::warning("configuration", warning, fix)]);
         }
-        if config.raw.data.initial.is_some() {
+        if config.data.initial.is_some() {
             self.add(training::table(&Prepared::from(config)));
         }
     }
@@ -143,7 +141,7 @@ impl Doctor<'_> {
 
     fn check_transactions(&mut self, examiner: &Examiner) {
         let application = self.config.application();
-        let result = match self.config.raw.streams.processing_guarantee {
+        let result = match self.config.streams.processing_guarantee {
             ProcessingGuarantee::ExactlyOnce => {
                 let answer = examiner.transactions(&application, MEMBER, TRANSACTIONS_WITHIN);
                 brokers::transactions(&format!("{application}-{MEMBER}"), &answer)
@@ -159,14 +157,13 @@ impl Doctor<'_> {
     /// Returns whether the application is initialised: whether any of its topics exists.
     fn check_topics_and_groups(&mut self, examiner: &Examiner, cluster: &ClusterInfo) -> bool {
         let topics = &self.config.topics;
-        let specs = topics.specs(self.config.raw.topics.partitions);
+        let specs = topics.specs(self.config.partitions);
         if !specs.iter().any(|spec| cluster.topics.contains(&spec.name)) {
             self.add([topics::not_initialised(&self.config.application(), specs.len())]);
             return false;
         }
-        let role = |spec: &TopicSpec| match &spec.name {
-            name if *name == topics.predictions || *name == topics.dead_letters => Role::Written,
-            _ => Role::Read,
+        let role = |spec: &TopicSpec| {
+            if topics.is_for_consumers(&spec.name) { Role::Written } else { Role::Read }
         };
         let expected = specs.into_iter().map(|spec| Expected { role: role(&spec), spec });
         let changelogs = self.changelogs(cluster);
@@ -178,11 +175,10 @@ impl Doctor<'_> {
         if !has_changelogs {
             self.add([CheckResult::ok("changelogs", "none yet: `foretell run` creates them")]);
         }
-        let scoring = [topics.questionnaire_events.clone(), topics.outcomes.clone()];
-        let learning = [topics.labelled_examples.clone()];
-        for (name, inputs) in [("scoring", &scoring[..]), ("learning", &learning[..])] {
-            let group = format!("{}-{name}", self.config.application());
-            self.add([groups::group(&group, &examiner.group(&group, inputs))]);
+        for group in Group::ALL {
+            let name = group.name(&self.config.application());
+            let inputs = group.inputs(topics);
+            self.add([groups::group(&name, &examiner.group(&name, &inputs))]);
         }
         true
     }
@@ -190,19 +186,16 @@ impl Doctor<'_> {
     /// The changelogs that exist. `foretell run` creates missing ones.
     fn changelogs(&self, cluster: &ClusterInfo) -> Vec<Expected> {
         let application = self.config.application();
-        let groups = [("scoring", self.config.raw.topics.partitions), ("learning", 1)]
-            .map(|(group, partitions)| (format!("{application}-{group}-"), partitions));
-        let changelogs = cluster.topics.iter().filter_map(|name| {
-            let is_of = |(prefix, _): &&(String, u32)| name.as_str().starts_with(prefix.as_str());
-            let (_, partitions) = groups.iter().find(is_of)?;
-            name.as_str().ends_with("-changelog").then(|| TopicSpec {
-                name: name.clone(),
-                partitions: *partitions,
-                cleanup: Cleanup::Compact,
-                message_bytes_max: Some(CHANGELOG_BYTES_MAX),
-            })
+        let group_of = |name: &str| {
+            let is_of = |group: &Group| name.starts_with(&format!("{}-", group.name(&application)));
+            Group::ALL.into_iter().find(is_of)
+        };
+        let names = cluster.topics.iter().filter(|name| name.as_str().ends_with("-changelog"));
+        let changelogs = names.filter_map(|name| {
+            let spec = group_of(name.as_str())?.changelog(name.clone(), self.config.partitions);
+            Some(Expected { spec, role: Role::Changelog })
         });
-        changelogs.map(|spec| Expected { spec, role: Role::Changelog }).collect()
+        changelogs.collect()
     }
 
     /// Connects to the registry, and checks its schemas if the application is initialised. `None` if it does not
@@ -219,14 +212,14 @@ impl Doctor<'_> {
             }
         };
         let mode = client.mode();
-        let registry = schemas::registry(&config.raw.schema_registry.url, &mode);
+        let registry = schemas::registry(&config.schema_registry.url, &mode);
         self.add_with_source("schema_registry.url", registry);
         if mode.is_err() {
             self.add_skipped("schemas", "the registry");
             return None;
         }
         if is_initialised {
-            for (topic, schema) in in_use(config) {
+            for (topic, schema) in config.topics.schemas(config.event_schema.text()) {
                 let subject = subject(topic);
                 let state = schemas::read_subject(&client, &subject, schema);
                 self.add([schemas::schema(&subject, &state)]);
@@ -243,7 +236,7 @@ impl Doctor<'_> {
         let cluster =
             Cluster { broker: Arc::new(broker), registry: Arc::new(registry), is_lasting: true };
         let champion = serving::read_champion(self.config, &cluster);
-        self.add([serving::model(&champion, &self.config.raw.outcomes.labels)]);
+        self.add([serving::model(&champion, &self.config.classes)]);
         self.add(placement::placement(&placement::sample(self.config, &cluster)));
         // Before the first model the training log may be empty.
         if let Ok(Some(champion)) = &champion {

@@ -39,14 +39,14 @@ pub(super) fn count_initial_examples(
             if data.take(record, &example, ()) {
                 has_grown = true;
             } else if std::mem::take(&mut has_grown)
-                && data.whole(at_least).is_ok_and(|rows| !rows.is_empty())
+                && data.complete(at_least).is_ok_and(|rows| !rows.is_empty())
             {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         },
     )?;
-    Ok(data.whole(at_least).map(|rows| rows.len()))
+    Ok(data.complete(at_least).map(|rows| rows.len()))
 }
 
 /// Whether the training log still has all initial examples.

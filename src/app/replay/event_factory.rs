@@ -73,7 +73,7 @@ impl EventFactory {
             schema: Arc::clone(&config.event_schema),
             columns: config.pipeline.columns().to_vec(),
             questions: Arc::clone(&config.gather.questions),
-            when: config.raw.scoring.when,
+            when: config.gather.when,
             respondent: IdType::Text,
             prefix: prefix.to_owned(),
             start,

@@ -35,7 +35,7 @@ impl Pace {
     #[must_use]
     pub fn new(config: &Config, rows: &[Row], now: EventTime) -> Self {
         let join = &config.join;
-        let horizon = join.window.min(config.raw.scoring.retention);
+        let horizon = join.window.min(config.gather.retention);
         let millisecond = Duration::from_millis(1);
         let gap = (horizon / RESPONDENTS_A_WINDOW).max(millisecond);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
@@ -100,7 +100,7 @@ mod tests {
         let last = last.map_or(pace.start + pace.gap * gaps, |last| last - pace.moved_back);
         let closed = last + pace.outcome_delay_max + pace.gap + closing(&config);
         assert!(closed <= NOW, "{window}, {count}: {pace:?}");
-        assert!(pace.gap <= config.raw.scoring.retention / 4, "{pace:?}");
+        assert!(pace.gap <= config.gather.retention / 4, "{pace:?}");
         assert!(pace.outcome_delay_max + pace.gap < config.join.window, "{pace:?}");
         assert!(pace.open_max >= 50);
         pace

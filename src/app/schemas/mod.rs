@@ -16,5 +16,5 @@ mod registry;
 pub use evolve::{Edit, evolve};
 pub use history::{History, Version, histories, read_schema};
 pub use meaning::{Difference, difference};
-pub use registry::{Registered, check_registry, in_use, register, registered_and_configured};
+pub use registry::{Registered, check_registry, register, registered_and_configured};
 pub(in crate::app) use registry::{SetLevels, register_with};

@@ -12,13 +12,9 @@ use crate::{
         schemas::history::{History, parse},
     },
     config::Config,
-    events::{
-        labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-        topics::subject, trial::Trial,
-    },
+    events::topics::subject,
 };
 use foretell_avro::{
-    codec::AvroRecord as _,
     evolution::{Level, Schema},
     registry::{Compatibility, RegistryError, SchemaRegistry},
 };
@@ -53,20 +49,6 @@ pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Sch
     Ok((parse(&latest)?, parse(config.event_schema.text())?))
 }
 
-/// Every topic that has a schema, with the schema that this release and configuration use.
-#[must_use]
-pub fn in_use(config: &Config) -> [(&Topic, &str); 6] {
-    let topics = &config.topics;
-    [
-        (&topics.questionnaire_events, config.event_schema.text()),
-        (&topics.outcomes, Outcome::SCHEMA),
-        (&topics.predictions, Prediction::SCHEMA),
-        (&topics.labelled_examples, LabelledExample::SCHEMA),
-        (&topics.models, Model::SCHEMA),
-        (&topics.trials, Trial::SCHEMA),
-    ]
-}
-
 /// A subject with the versions to register.
 struct Subject {
     name: String,
@@ -93,7 +75,7 @@ impl Subject {
 
 /// The history of the event schema, if [events] schema is a version in the folder of a subject.
 fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
-    let path = &config.raw.events.schema;
+    let path = &config.events.schema;
     let folder = path.parent().unwrap_or(Path::new("."));
     if !folder.join("subject.toml").exists() {
         return Ok(None);
@@ -122,7 +104,8 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
             }
         }
     };
-    Ok(in_use(config).into_iter().map(subject_of).collect())
+    let in_use = config.topics.schemas(config.event_schema.text());
+    Ok(in_use.into_iter().map(subject_of).collect())
 }
 
 /// Checks the folder of the event schema, and whether the registry would accept all schemas of the configuration. It

@@ -1,22 +1,22 @@
-//! The one conversion from what was given to an answer: cells of a table, JSON and Avro all come through [`AnswerForm`],
-//! so that a value means the same in training and in scoring.
+//! Converts values to answers. Cells of a table, JSON and Avro are all converted by [`AnswerForm`], so that a value means the same
+//! in training and in scoring.
 //!
 //! | given | becomes |
 //! |---|---|
-//! | text, without the white space around it | a word; what its type makes of it; nothing, if it is empty or a missing mark |
-//! | a whole number | that number, exactly: an event carries it so. A model sees the nearest 64-bit float; where a `long` is read as a category, its digits |
-//! | a JSON string | what a cell of a table with that text is |
-//! | a number for a `float` | the nearest that 32 bits hold, in every writer's schema |
-//! | a date or a time | what Avro carries for it: a number in the unit of the logical type |
-//! | a decimal | the nearest number of 64 bits |
-//! | NaN, infinite, null | nothing |
+//! | text, trimmed | a text, or the value that it spells in the type of the question; no answer if it is empty or means "no answer" |
+//! | a whole number | that number, exactly, in the event; the nearest 64-bit float for a model; its digits where a `long` is read as a category |
+//! | a JSON string | the same as a table cell with this text |
+//! | a number for a `float` | the nearest 32-bit float, with every writer schema |
+//! | a date or a time | a number in the unit of the logical type |
+//! | a decimal | the nearest 64-bit float |
+//! | NaN, infinity, null | no answer |
 
 use serde_json::{Number, Value};
 
 use crate::events::questionnaire::{Answer, decimal::Decimal, moment::MomentKind, uuid};
 use foretell_avro::dynamic::Cell;
 
-/// What the schema lets an answer be.
+/// The type of an answer in the event schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum AnswerType {
     Int,
@@ -28,24 +28,24 @@ pub(super) enum AnswerType {
     Symbols(Vec<String>),
     /// A string of logical type `uuid`.
     UuidText,
-    /// 16 bytes.
+    /// A UUID of 16 bytes.
     UuidBytes,
     Decimal(Decimal),
     Moment(MomentKind),
 }
 
-/// What the settings say of how answers are read; names are those of questions.
+/// The configured rules for reading answers, by the names of questions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadingRules {
-    /// Read as categories, whatever their type.
+    /// Questions that are read as categories.
     pub categorical: Vec<String>,
-    /// Read as numbers, whatever their type.
+    /// Questions that are read as numbers.
     pub numeric: Vec<String>,
-    /// Texts and numbers that say that there is no answer, wherever they come from.
+    /// Texts and numbers that mean "no answer", in every input.
     pub missing: Vec<String>,
 }
 
-/// How the answers to one question are read and written.
+/// The conversion of the answers to one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AnswerForm {
     pub(super) kind: AnswerType,
@@ -54,7 +54,7 @@ pub(super) struct AnswerForm {
     pub(super) missing: Vec<String>,
 }
 
-/// As what a model reads an answer, if the settings say so.
+/// The configured kind of a feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reading {
     #[default]
@@ -63,43 +63,43 @@ pub(super) enum Reading {
     Number,
 }
 
-/// A value that its question can't have, and what it can.
+/// An invalid value; the text describes the valid ones.
 pub(super) struct Unfit(pub(super) String);
 
-/// What somebody gave, before it is known what it means.
+/// An input value before its conversion.
 #[derive(Clone, Copy)]
 enum Given<'a> {
     Flag(bool),
     Whole(i64),
     Real(f64),
-    /// A string of an event's.
+    /// A string of an event.
     Word(&'a str),
-    /// A cell of a table or a JSON string: the text stands for a value of whatever type.
+    /// A table cell or a JSON string, whose text spells a value of any type.
     Written(&'a str),
     Bytes(&'a [u8]),
 }
 
-/// Whole numbers below this are told apart by 64-bit floats; the next one is rounded to it.
+/// 2^53: a 64-bit float represents every whole number below it exactly.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 const EXACT_WHOLE_MAX: u64 = 1 << 53;
 
-/// What a `long` has to be. A JSON number with a point or an exponent is a 64-bit float before we see it.
+/// Description of a valid `long`. A JSON parser reads a number with a point or an exponent as a 64-bit float.
 pub(super) const LONG_WANTED: &str =
-    "a whole number of 64 bits; a JSON number from 2^53 on has neither a point nor an exponent";
+    "a whole number of 64 bits; write JSON numbers from 2^53 without a point or an exponent";
 
 impl AnswerForm {
-    /// The answer that a cell of a table is, if it is one.
+    /// Converts a table cell; none if it means "no answer".
     pub(super) fn of_text(&self, text: &str) -> Result<Option<Answer>, Unfit> {
         self.answer(Given::Written(text))
     }
 
-    /// The answer that a JSON value is, if it is one.
+    /// Converts a JSON value; none if it means "no answer".
     pub(super) fn of_json(&self, value: &Value) -> Result<Option<Answer>, Unfit> {
         match value {
             Value::Null => Ok(None),
             Value::Bool(flag) => self.answer(Given::Flag(*flag)),
             Value::String(text) => self.answer(Given::Written(text)),
-            // Above 2^63 a number of JSON's is unsigned, and no `long`.
+            // A JSON number from 2^63 is unsigned and not a valid `long`.
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(whole), _) => self.answer(Given::Whole(whole)),
                 (None, Some(real)) => self.answer(Given::Real(real)),
@@ -109,8 +109,8 @@ impl AnswerForm {
         }
     }
 
-    /// The answer that a field of an event is, if it is one. The schema has let nothing else through than what fits, but
-    /// for what logical types demand, which Avro does not look at.
+    /// Converts a field of an event; none if it means "no answer". Schema resolution has checked the Avro type, but not the rules
+    /// of logical types.
     pub(super) fn of_cell(&self, cell: Cell<'_>) -> Result<Option<Answer>, Unfit> {
         let given = match cell {
             Cell::Null | Cell::Other => return Ok(None),
@@ -132,7 +132,7 @@ impl AnswerForm {
         self.answer(given)
     }
 
-    /// Whether Avro can carry a text that is no answer to this question: then it goes to the dead letters.
+    /// Whether Avro allows texts that are not valid answers. Such an event is dead-lettered.
     pub(super) fn is_text_in_avro(&self) -> bool {
         self.kind == AnswerType::UuidText
     }
@@ -161,9 +161,9 @@ impl AnswerForm {
             AnswerType::Boolean => flag(given).map(|flag| Answer::Text(flag.to_string())),
             AnswerType::Text => {
                 let text = word(given)?;
-                let is_told = matches!(given, Given::Written(_));
-                // Of a table or a request a person can be told; what comes later is counted where it is scored.
-                if is_told && self.reading == Reading::Number && number_in(text).is_none() {
+                let is_interactive = matches!(given, Given::Written(_));
+                // An error for a table or a request; the text of an event is counted when it is scored.
+                if is_interactive && self.reading == Reading::Number && number_in(text).is_none() {
                     return None;
                 }
                 Some(Answer::Text(text.to_owned()))
@@ -200,7 +200,7 @@ impl AnswerForm {
         }
     }
 
-    /// As a category it is text, so that it is told apart from its neighbours by a model, too.
+    /// A `long`. As a category it is text, so that a model distinguishes it from its neighbours.
     fn long(&self, given: Given<'_>) -> Option<Answer> {
         let number = whole(given)?;
         Some(match self.reading {
@@ -229,7 +229,7 @@ impl AnswerForm {
         self.missing.iter().any(|mark| mark == text)
     }
 
-    /// The cell of an answer; `blob` holds what a cell only borrows.
+    /// The Avro cell of an answer. `blob` owns the bytes that a cell borrows.
     pub(super) fn cell<'e>(
         &self,
         answer: Option<&'e Answer>,
@@ -266,7 +266,7 @@ impl AnswerForm {
             AnswerType::Double => "a number".to_owned(),
             AnswerType::Boolean => "true or false".to_owned(),
             AnswerType::Text if self.reading == Reading::Number => {
-                "a number, for [features] numeric names it".to_owned()
+                "a number, because [features] numeric names it".to_owned()
             }
             AnswerType::Text => "a string".to_owned(),
             AnswerType::Symbols(symbols) => format!("one of {}", symbols.join(", ")),
@@ -277,12 +277,12 @@ impl AnswerForm {
     }
 }
 
-/// The finite number that a text spells, if it is one.
+/// The finite number that a text spells, if any.
 fn number_in(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Whether two texts spell the same number: whole ones exactly.
+/// Whether two texts spell the same number. Whole numbers are compared exactly.
 pub(crate) fn is_same_number(one: &str, other: &str) -> bool {
     match (whole_in(one), whole_in(other)) {
         (Some(one), Some(other)) => one == other,
@@ -290,7 +290,7 @@ pub(crate) fn is_same_number(one: &str, other: &str) -> bool {
     }
 }
 
-#[expect(clippy::float_cmp, reason = "a mark is the very number, or another one")]
+#[expect(clippy::float_cmp, reason = "a value for missing answers is compared exactly")]
 fn same(mark: f64, number: f64) -> bool {
     mark == number
 }
@@ -314,12 +314,12 @@ fn whole(given: Given<'_>) -> Option<i64> {
     }
 }
 
-/// The whole number that a float is; none where it may be another one, rounded.
+/// The whole number of a float; none if the float may be a rounded one.
 fn whole_float(real: f64) -> Option<i64> {
     (real.fract() == 0.0 && real.abs() < EXACT_MAX).then_some(real as i64)
 }
 
-/// The whole number of 64 bits that a JSON number is.
+/// The whole number of 64 bits of a JSON number.
 pub(super) fn whole_number(number: &Number) -> Option<i64> {
     if number.is_u64() {
         return number.as_i64();
@@ -327,8 +327,8 @@ pub(super) fn whole_number(number: &Number) -> Option<i64> {
     number.as_i64().or_else(|| number.as_f64().and_then(whole_float))
 }
 
-/// The whole number of 64 bits that a text spells, exactly: `39.0`, as a table says that was exported from a column with
-/// gaps, and `1.8e18` are some, too.
+/// The whole number of 64 bits that a text spells exactly. This includes `39.0`, which an export of a column with missing values
+/// has, and `1.8e18`.
 pub(super) fn whole_in(text: &str) -> Option<i64> {
     const DIGITS_MAX: i64 = 19;
     let text = text.trim();
@@ -348,7 +348,7 @@ pub(super) fn whole_in(text: &str) -> Option<i64> {
     }
     let significant = digits.trim_end_matches('0');
     let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
-    // How many zeros follow what is significant, up to the point.
+    // The number of zeros between the significant digits and the point.
     let zeros = exponent - length(after) + length(&digits) - length(significant);
     let significant = significant.trim_start_matches('0');
     if significant.is_empty() {
@@ -362,7 +362,7 @@ pub(super) fn whole_in(text: &str) -> Option<i64> {
     i64::try_from(number).ok()
 }
 
-/// The nearest number of 32 bits: what an event carries.
+/// The nearest 32-bit float, which is what an event has.
 fn single(number: f64) -> Option<f64> {
     #[cfg(test)]
     if planted::is(planted::Difference::WideFloats) {
@@ -392,18 +392,18 @@ fn word(given: Given<'_>) -> Option<&str> {
     }
 }
 
-/// Differences between the ways that the property test must find.
+/// Differences between the conversions of inputs that the property test must find.
 #[cfg(test)]
 pub(crate) mod planted {
     use std::cell::Cell;
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Difference {
-        /// Events are taken as they come, tables trimmed.
+        /// Texts of events are not trimmed, those of tables are.
         UntrimmedEvents,
-        /// A `long` that is a category goes through a 64-bit float.
+        /// A `long` that is a category is converted through a 64-bit float.
         RoundedIds,
-        /// A `float` in a table has more digits than one in an event.
+        /// A `float` in a table is not rounded to 32 bits.
         WideFloats,
     }
 

@@ -1,4 +1,4 @@
-//! Questionnaire events in Avro, by the user's schema.
+//! The codec of questionnaire events, with the configured event schema.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 const OTHER_NUMBER: &str = "it has another number of answers than there are questions";
 
 impl TimeUnit {
-    /// The milliseconds that `time` is in this unit.
+    /// Converts `time` in this unit to milliseconds.
     pub(super) fn millis(self, time: i64) -> i64 {
         match self {
             Self::Millis => time,
@@ -31,10 +31,10 @@ impl TimeUnit {
     }
 }
 
-/// Reads events of every schema that can be read as the user's, and writes them with that.
+/// Decodes events of every writer schema that resolves to the event schema, and encodes with the event schema.
 ///
-/// A row has the respondent, the time, the event id and the completed flag (the last two only if
-/// the schema has them), and then the answers: the order of [`QuestionnaireSchema::names`].
+/// A row has the respondent, the time, the event id and the completed flag (the last two only if the schema has them), and then
+/// the answers, in the order of [`QuestionnaireSchema::names`].
 pub struct QuestionnaireCodec {
     schema: Arc<QuestionnaireSchema>,
     rows: DynamicCodec,
@@ -47,7 +47,7 @@ const RESPONDENT_ID: usize = 0;
 const EVENT_TIME: usize = 1;
 
 impl QuestionnaireCodec {
-    /// For events of `subject`, which must hold `schema`.
+    /// A codec for `subject`, which must have `schema` as a version.
     ///
     /// # Errors
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
@@ -70,7 +70,7 @@ impl QuestionnaireCodec {
         Ok(Self { schema, rows, event_id, completed, answers: next + 1 })
     }
 
-    /// The same for events that are made up: fields in `events.ignored` that must have a value are written with one.
+    /// A codec for made-up events, which fills fields in `events.ignored` that have no default.
     #[must_use]
     pub fn writing_samples(self) -> Self {
         Self { rows: self.rows.writing_samples(), ..self }
@@ -117,7 +117,7 @@ impl QuestionnaireCodec {
         })
     }
 
-    /// `blobs` holds what cells only borrow: one for each cell.
+    /// The row of an event. `blobs` has an entry for each cell, which owns the bytes that the cell borrows.
     fn row<'e>(
         &self,
         event: &'e QuestionnaireEvent,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encoded_events_are_decoded() {
         let codec = codec();
         for answers in [
             vec![None, None, None],
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn older_events_are_read() {
+    fn events_of_an_older_schema_are_decoded() {
         let mut bytes = Vec::new();
         framing::frame(1, &mut bytes);
         // ["x"], 12, 34,999 µs, 39
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_written_is_named() {
+    fn a_field_that_cannot_be_encoded_is_named() {
         let codec = codec();
         let refuse = |event: &QuestionnaireEvent, field: &str| {
             let mut bytes = vec![9];

@@ -1,19 +1,19 @@
-//! Avro's decimals: a whole number of so many digits, big-endian in two's complement, and how many of them come after the
-//! point. A model takes the nearest 64-bit float.
+//! Avro's decimals: a whole number in big-endian two's complement with a fixed number of digits after the point. They are
+//! converted to the nearest 64-bit float.
 
 /// The logical type `decimal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decimal {
-    /// Digits at most.
+    /// Maximum number of digits.
     pub(super) precision: usize,
-    /// Digits after the point.
+    /// Number of digits after the point.
     pub(super) scale: usize,
-    /// How many bytes, if it is over `fixed`.
+    /// Number of bytes, if the type is `fixed`.
     pub(super) size: Option<usize>,
 }
 
-/// Powers of ten up to here are 64-bit floats without rounding, and so is every whole number below 2^53: their quotient
-/// is the nearest float.
+/// Powers of ten up to this are exact in 64-bit floats, as is every whole number below 2^53, so their quotient is the nearest
+/// float.
 const EXACT_SCALE_MAX: usize = 22;
 const EXACT_WHOLE_MAX: u64 = 1 << 53;
 
@@ -25,7 +25,7 @@ impl Decimal {
         )
     }
 
-    /// The number nearest to what `bytes` say; no bytes are 0.
+    /// The float nearest to the decimal in `bytes`; 0 if there are none.
     pub(super) fn number(&self, bytes: &[u8]) -> f64 {
         let (is_negative, magnitude) = magnitude(bytes);
         let short: Option<u64> = magnitude
@@ -45,7 +45,7 @@ impl Decimal {
         if is_negative { -number } else { number }
     }
 
-    /// The bytes of a number that has no more digits than this type; none for another.
+    /// The bytes of a number; none if it has too many digits for the type.
     pub(super) fn bytes(&self, number: f64) -> Option<Vec<u8>> {
         let text = number.abs().to_string();
         let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
@@ -58,7 +58,7 @@ impl Decimal {
         let unscaled = if number < 0.0 { -unscaled } else { unscaled };
         let bytes = unscaled.to_be_bytes();
         let filler = if unscaled < 0 { 0xff } else { 0 };
-        // Bytes in front that say no more than the sign of the next one.
+        // Leading bytes that only repeat the sign of the next byte.
         let is_idle = |pair: &&[u8]| pair[0] == filler && (pair[1] ^ filler) & 0x80 == 0;
         let idle = bytes.windows(2).take_while(is_idle).count();
         let needed = &bytes[idle..];
@@ -73,7 +73,7 @@ impl Decimal {
     }
 }
 
-/// The sign, and the bytes of the absolute value.
+/// The sign and the bytes of the absolute value.
 fn magnitude(bytes: &[u8]) -> (bool, Vec<u8>) {
     let is_negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
     let mut magnitude = bytes.to_vec();
@@ -86,7 +86,7 @@ fn magnitude(bytes: &[u8]) -> (bool, Vec<u8>) {
     (is_negative, magnitude)
 }
 
-/// A big-endian number in decimal digits, by dividing it by ten.
+/// The decimal digits of a big-endian number, by repeated division by ten.
 fn digits(mut magnitude: Vec<u8>) -> String {
     let mut reversed = Vec::new();
     while magnitude.iter().any(|byte| *byte != 0) {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back() {
+    fn numbers_and_bytes_convert_to_each_other() {
         check(2, &[0x04, 0xd2], 12.34);
         check(2, &[0xfb, 0x2e], -12.34);
         check(0, &[0x00, 0x80], 128.0);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn numbers_with_too_many_digits_are_rejected() {
         let decimal = Decimal { precision: 4, scale: 2, size: Some(3) };
         assert_eq!(decimal.bytes(12.34), Some(vec![0, 0x04, 0xd2]));
         assert_eq!(decimal.bytes(-0.5), Some(vec![0xff, 0xff, 0xce]));

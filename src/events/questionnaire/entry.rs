@@ -1,5 +1,4 @@
-//! Events that people type in, or send as JSON, or have in a table: checked field by field, so that
-//! the sender learns what is wrong with it.
+//! Events in JSON and in tables, checked field by field, so that an error names the field.
 
 use std::borrow::Cow;
 
@@ -13,50 +12,50 @@ use crate::events::questionnaire::{
 };
 use foretell_streams::time::{EventTime, WallTime};
 
-/// What is wrong with an event that was entered.
+/// An invalid event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// Not a JSON object.
+    /// The value is not a JSON object.
     #[error("an event is a JSON object with a value for each field")]
     NotAnObject,
     /// A field that the schema does not have, or that is ignored.
     #[error("there is no field `{field}`; there are {known}")]
     UnknownField {
-        /// Its name.
+        /// The name of the field.
         field: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
-    /// A field that an event can't do without. [`MISSING_FIELD`] is the class of the same in the stream.
+    /// A required field is missing. Its class in the stream is [`MISSING_FIELD`].
     #[error("field `{field}` is missing or empty")]
     MissingField {
-        /// Its name.
+        /// The name of the field.
         field: String,
     },
-    /// A value that the field can't have.
+    /// A value is not valid for its field.
     #[error("field `{field}` is {found}: it must be {wanted}")]
     WrongValue {
-        /// The field's name.
+        /// The name of the field.
         field: String,
         /// The value.
         found: String,
-        /// What would do.
+        /// The valid values.
         wanted: String,
     },
-    /// A text that Avro can carry, and that the field can't have. [`INVALID_VALUE`] is the class of the same in the stream.
+    /// A text is valid in Avro and not for its field. Its class in the stream is [`INVALID_VALUE`].
     #[error("field `{field}` is {found}: it must be {wanted}")]
     InvalidValue {
-        /// The field's name.
+        /// The name of the field.
         field: String,
         /// The value.
         found: String,
-        /// What would do.
+        /// The valid values.
         wanted: String,
     },
 }
 
 impl EntryError {
-    /// The class under which the same is dead-lettered in the stream; none for what can't come to that.
+    /// The dead-letter class of the same error in the stream; none if it cannot occur there.
     #[must_use]
     pub fn class(&self) -> Option<&'static str> {
         match self {
@@ -76,9 +75,9 @@ impl EntryError {
 }
 
 impl QuestionnaireSchema {
-    /// An event from JSON: the fields by name, those not there without an answer. Event times are
-    /// in milliseconds. `event_id` and `event_time` stand in where it has none of its own. A JSON string means what a cell
-    /// of a table with that text means; only an event time in digits is a number, for a table has it in the schema's unit.
+    /// Converts a JSON object with the fields by name; missing fields have no answer. Event times are in milliseconds. `event_id`
+    /// and `event_time` are used if the object has none. A JSON string is read as a table cell with this text, except for event
+    /// times in digits, which a table has in the unit of the schema.
     ///
     /// # Errors
     /// [`EntryError`] names the field.
@@ -114,7 +113,7 @@ impl QuestionnaireSchema {
         Ok(event)
     }
 
-    /// The answer that `text` is, such as a cell of a table; none if it is blank, or a mark for that. See
+    /// Converts a text such as a table cell to an answer; none if it is blank or means "no answer". See
     /// [`crate::events::questionnaire::answer`].
     ///
     /// # Errors
@@ -134,7 +133,7 @@ impl QuestionnaireSchema {
         })
     }
 
-    /// The event time that a cell of a table is: a number in the unit of the schema's field, or ISO 8601.
+    /// Converts a table cell to an event time: a number in the unit of the schema's field, or ISO 8601.
     ///
     /// # Errors
     /// [`EntryError`] names the field.
@@ -149,16 +148,15 @@ impl QuestionnaireSchema {
         })
     }
 
-    /// The one form of a respondent's id that is written as text, such as in a cell of a table or in an outcome; empty if
-    /// it is blank.
+    /// The canonical form of a respondent id in a text, such as a table cell or an outcome; empty if it is blank.
     ///
     /// # Errors
-    /// [`EntryError::InvalidValue`], with the event schema's name of the field.
+    /// [`EntryError::InvalidValue`], with the name of the field in the event schema.
     pub fn respondent_id<'t>(&self, text: &'t str) -> Result<Cow<'t, str>, EntryError> {
         id_of_text(self.respondent_id, &self.fields.respondent_id, text)
     }
 
-    /// The one form of a respondent's id in JSON, for a record with a `field` of its own for it; empty if there is none.
+    /// The canonical form of a respondent id in JSON, in the field `field` of a record; empty if it is missing.
     ///
     /// # Errors
     /// [`EntryError`] names that field.
@@ -167,7 +165,7 @@ impl QuestionnaireSchema {
         id.map_err(|wanted| EntryError::of_value(field, value, wanted, true))
     }
 
-    /// The event id that a cell of a table is; empty if it is blank, or if the schema has none.
+    /// Converts a table cell to an event id; empty if it is blank or the schema has no event id.
     ///
     /// # Errors
     /// [`EntryError`] names the field.
@@ -178,13 +176,13 @@ impl QuestionnaireSchema {
         }
     }
 
-    /// A new event id, of a `name` that nobody else uses: what the field takes, also where that is no text.
+    /// A new event id in the type of the field, from a unique `name`.
     #[must_use]
     pub fn new_event_id(&self, name: &str, now: WallTime) -> String {
         self.event_id.new_id(name, now)
     }
 
-    /// The event id that stands for a client's own `name` of a request: itself, if the field takes it.
+    /// The event id for a client's `name` of a request: the name itself if it is valid for the field, else an id derived from it.
     #[must_use]
     pub fn event_id_of_name(&self, name: &str) -> String {
         self.event_id.of_name(name)
@@ -226,7 +224,7 @@ impl QuestionnaireSchema {
         EntryError::UnknownField { field: name.to_owned(), known: known.join(", ") }
     }
 
-    /// The fields that an event may have: metadata, then questions.
+    /// The names of the fields of an event: metadata, then questions.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let fields = &self.fields;
         let required = [fields.respondent_id.as_str(), fields.event_time.as_str()];
@@ -263,7 +261,7 @@ fn id_of_text<'t>(kind: IdKind, field: &str, text: &'t str) -> Result<Cow<'t, st
     })
 }
 
-/// Avro carries a text only where the schema's ids are texts.
+/// Avro allows a text only if the ids of the schema are texts.
 fn id_of_json(kind: IdKind, field: &str, value: &Value) -> Result<String, EntryError> {
     let is_text_in_avro = matches!(kind, IdKind::Text | IdKind::UuidText);
     kind.of_json(value)
@@ -301,7 +299,7 @@ mod tests {
         schema().from_json(value, "made-up", EventTime(7))
     }
 
-    fn refuse(value: &Value, words: &[&str]) {
+    fn check_invalid(value: &Value, words: &[&str]) {
         let message = enter(value).expect_err("refused").to_string();
         for word in words {
             assert!(message.contains(word), "{message:?} says nothing of {word:?}");
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn json_events() {
+    fn events_in_json_are_converted() {
         let event = enter(&json!({"who": "r", "age": 30, "smoker": true, "job": null})).unwrap();
         assert_eq!(event.event_id, "made-up");
         assert_eq!((event.event_time, event.completed), (EventTime(7), false));
@@ -330,26 +328,29 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_refused() {
-        refuse(&json!([]), &["JSON object"]);
-        refuse(&json!({"age": 1}), &["`who`", "missing"]);
-        refuse(&json!({"who": ""}), &["`who`", "missing"]);
-        refuse(&json!({"who": 3}), &["`who`", "a string"]);
-        refuse(&json!({"who": "r", "wage": 1}), &["`wage`", "age, height"]);
-        refuse(&json!({"who": "r", "wage": null}), &["`wage`"]);
-        refuse(&json!({"who": "r", "age": 1.5}), &["`age`", "1.5", "whole"]);
-        refuse(&json!({"who": "r", "age": 3_000_000_000_u64}), &["`age`", "32 bits"]);
-        refuse(&json!({"who": "r", "age": "one"}), &["`age`", "\"one\"", "32 bits"]);
-        refuse(&json!({"who": "r", "height": "5,5"}), &["`height`", "\"5,5\"", "a number"]);
-        refuse(&json!({"who": "r", "smoker": 1}), &["`smoker`", "true or false"]);
-        refuse(&json!({"who": "r", "size": "M"}), &["`size`", "S, L"]);
-        refuse(&json!({"who": "r", "at": "noon"}), &["`at`", "milliseconds"]);
-        refuse(&json!({"who": "r", "at": "1795885530000"}), &["`at`", "a number of milliseconds"]);
-        refuse(&json!({"who": "r", "done": 1}), &["`done`", "true or false"]);
+    fn invalid_json_is_rejected_with_the_field() {
+        check_invalid(&json!([]), &["JSON object"]);
+        check_invalid(&json!({"age": 1}), &["`who`", "missing"]);
+        check_invalid(&json!({"who": ""}), &["`who`", "missing"]);
+        check_invalid(&json!({"who": 3}), &["`who`", "a string"]);
+        check_invalid(&json!({"who": "r", "wage": 1}), &["`wage`", "age, height"]);
+        check_invalid(&json!({"who": "r", "wage": null}), &["`wage`"]);
+        check_invalid(&json!({"who": "r", "age": 1.5}), &["`age`", "1.5", "whole"]);
+        check_invalid(&json!({"who": "r", "age": 3_000_000_000_u64}), &["`age`", "32 bits"]);
+        check_invalid(&json!({"who": "r", "age": "one"}), &["`age`", "\"one\"", "32 bits"]);
+        check_invalid(&json!({"who": "r", "height": "5,5"}), &["`height`", "\"5,5\"", "a number"]);
+        check_invalid(&json!({"who": "r", "smoker": 1}), &["`smoker`", "true or false"]);
+        check_invalid(&json!({"who": "r", "size": "M"}), &["`size`", "S, L"]);
+        check_invalid(&json!({"who": "r", "at": "noon"}), &["`at`", "milliseconds"]);
+        check_invalid(
+            &json!({"who": "r", "at": "1795885530000"}),
+            &["`at`", "a number of milliseconds"],
+        );
+        check_invalid(&json!({"who": "r", "done": 1}), &["`done`", "true or false"]);
     }
 
     #[test]
-    fn blanks_and_marks_are_missing_answers() {
+    fn blanks_and_configured_texts_are_missing_answers() {
         let rules = ReadingRules {
             missing: vec!["?".to_owned(), "-1".to_owned()],
             ..ReadingRules::default()
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_of_a_table() {
+    fn table_cells_are_converted() {
         let text = |text: &str| Some(Answer::Text(text.to_owned()));
         assert_eq!(cell("age", " 39 "), Some(Answer::Number(39.0)));
         assert_eq!(cell("age", "39.5"), None);

@@ -1,11 +1,11 @@
-//! Ids: what names respondents and events, each in one form, whatever the way that it came in by. By a respondent's id
-//! an event and its outcome meet, so that two spellings of one id would be two respondents.
+//! Ids of respondents and events, converted to one canonical form for every input. Events and outcomes are joined by the
+//! respondent id, so two spellings of one id would be two respondents.
 //!
-//! | in the schema | the one form | also taken |
+//! | in the schema | canonical form | also valid |
 //! |---|---|---|
-//! | `string` | the text, without the white space around it | |
+//! | `string` | the text, trimmed | |
 //! | `uuid` over `string`, `bytes` or `fixed` | `8-4-4-4-12` lower-case hexadecimal digits | upper-case digits |
-//! | `int`, `long` | the number in digits | `0042`, `+42`, `42.0`; in JSON a text of these |
+//! | `int`, `long` | the number in digits | `0042`, `+42`, `42.0`; in JSON also as text |
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::events::questionnaire::{answer, uuid};
 use foretell_avro::dynamic::Cell;
 use foretell_streams::time::WallTime;
 
-/// What ids are in the schema; in an event they are always text.
+/// The type of ids in the schema. In an event they are always text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdKind {
     Text,
@@ -24,15 +24,15 @@ pub(super) enum IdKind {
     Long,
     /// A string of logical type `uuid`.
     UuidText,
-    /// 16 bytes.
+    /// A UUID of 16 bytes.
     UuidBytes,
 }
 
 impl IdKind {
-    /// The one form of an id that is written as text; empty if it is blank.
+    /// The canonical form of an id in a text; empty if it is blank.
     ///
     /// # Errors
-    /// What it would have to be.
+    /// A description of the valid values.
     pub(super) fn of_text(self, text: &str) -> Result<Cow<'_, str>, &'static str> {
         let text = text.trim();
         if text.is_empty() {
@@ -48,10 +48,10 @@ impl IdKind {
         id.map(Cow::Owned).ok_or_else(|| self.wanted())
     }
 
-    /// The one form of an id in JSON; empty if it is null or blank.
+    /// The canonical form of an id in JSON; empty if it is null or blank.
     ///
     /// # Errors
-    /// What it would have to be.
+    /// A description of the valid values.
     pub(super) fn of_json(self, value: &Value) -> Result<String, &'static str> {
         match (self, value) {
             (_, Value::Null) => Ok(String::new()),
@@ -65,10 +65,10 @@ impl IdKind {
         }
     }
 
-    /// The one form of an id in an event; empty if there is none.
+    /// The canonical form of an id in an event; empty if there is none.
     ///
     /// # Errors
-    /// What it would have to be.
+    /// A description of the valid values.
     pub(super) fn of_cell(self, cell: Cell<'_>) -> Result<String, &'static str> {
         match cell {
             Cell::Text(text) => self.of_text(text).map(Cow::into_owned),
@@ -79,8 +79,8 @@ impl IdKind {
         }
     }
 
-    /// The cell of an id in its one form. What can't be a number or a UUID stays text, which the row's writer refuses by
-    /// the field's name.
+    /// The Avro cell of an id in canonical form. An id that is not a number or a UUID stays text; encoding then fails and names
+    /// the field.
     pub(super) fn cell<'e>(self, id: &'e str, blob: &'e mut Option<Vec<u8>>) -> Cell<'e> {
         match self {
             Self::Text => Cell::Text(id),
@@ -96,11 +96,11 @@ impl IdKind {
         }
     }
 
-    /// The id that stands for a client's own `name` of a request: itself where it is one, else made of it, each time the
-    /// same one.
+    /// The id for a client's `name` of a request: the name itself if it is valid, else an id that is always derived from it in the
+    /// same way.
     pub(super) fn of_name(self, name: &str) -> String {
         match (self, self.of_text(name)) {
-            // `7`, `07` and `7.0` are three names of requests.
+            // `7`, `07` and `7.0` are three different names.
             (Self::Int | Self::Long, Ok(id)) if id != name => self.hashed(name),
             (_, Ok(id)) if !id.is_empty() => id.into_owned(),
             (Self::Text, _) => name.to_owned(),
@@ -109,7 +109,7 @@ impl IdKind {
         }
     }
 
-    /// A new id, made at `now` of a `name` that nobody else uses.
+    /// A new id, from the time and a unique `name`.
     pub(super) fn new_id(self, name: &str, now: WallTime) -> String {
         match self {
             Self::Text => name.to_owned(),
@@ -118,7 +118,7 @@ impl IdKind {
         }
     }
 
-    /// A number of all bits that the type has but its sign. An event is told from others of the same respondent by it.
+    /// A non-negative number from the hash of a name. It has to distinguish the events of one respondent.
     fn hashed(self, name: &str) -> String {
         let digest = Sha256::digest(name.as_bytes());
         let bytes = *digest.first_chunk().expect("a hash has 32 bytes");
@@ -150,7 +150,7 @@ mod tests {
     const UUID: &str = "0123abcd-4567-89ef-0123-456789abcdef";
 
     #[test]
-    fn every_spelling_of_an_id_has_one_form() {
+    fn every_spelling_of_an_id_has_one_canonical_form() {
         let check = |kind: IdKind, spellings: &[&str], form: &str| {
             for spelling in spellings {
                 assert_eq!(kind.of_text(spelling).as_deref(), Ok(form), "{kind:?} {spelling:?}");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_id_is_refused() {
+    fn invalid_ids_are_rejected() {
         for (kind, texts) in [
             (IdKind::Int, ["2147483648", "x", "1.5"]),
             (IdKind::Long, ["9223372036854775808", "0x10", "4 2"]),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_made_in_the_form_of_the_schema() {
+    fn new_ids_have_the_type_of_the_schema() {
         let now = WallTime(1_790_000_000_000);
         for kind in [IdKind::Text, IdKind::Int, IdKind::Long, IdKind::UuidText, IdKind::UuidBytes] {
             let (made, named) = (kind.new_id("api-1", now), kind.of_name("order 7"));

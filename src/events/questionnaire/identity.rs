@@ -1,29 +1,28 @@
-//! Which event an event is: the same event, sent again, has the same identity, wherever its record lies.
+//! The identity of an event. A repeated event has the same identity, in any record.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::events::questionnaire::{Answer, Question, QuestionnaireEvent};
 
-/// A hash of what makes an event the one that it is: its respondent with its id, or, where it has no id, its respondent
-/// with its time and its content.
+/// A hash of the respondent and the event id, or, without an event id, of respondent, time and content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventIdentity([u8; 32]);
 
-/// Enough of an identity to tell events of one partition apart: with a billion of them, two agree with a probability
-/// of 10⁻¹¹ (2⁶⁰ / 2⁹⁷).
+/// The first bytes of an identity, enough to distinguish the events of one partition: among a billion, two are equal with a
+/// probability of 10⁻¹¹ (2⁶⁰ / 2⁹⁷).
 pub type Fingerprint = [u8; 12];
 
-/// Bytes of an identity that an id shows, two hexadecimal digits each.
+/// The number of bytes of an identity in an id, with two hexadecimal digits each.
 const ID_BYTES: usize = 16;
 
 impl EventIdentity {
-    /// The identity of `event`, whose answers are to `questions`, in order. `withdrawn` names the questions whose answers
-    /// it withdraws.
+    /// The identity of `event`. Its answers have the order of `questions`; `withdrawn` names the questions whose answers it
+    /// withdraws.
     #[must_use]
     pub fn of(event: &QuestionnaireEvent, questions: &[Question], withdrawn: &[String]) -> Self {
         let mut hash = Sha256::new();
         let mut add = |kind: u8, bytes: &[u8]| {
-            // With its length, so that no two sequences of parts have the same bytes.
+            // Preceded by its length, so that different parts have different bytes.
             hash.update([kind]);
             hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(bytes);
@@ -35,7 +34,7 @@ impl EventIdentity {
         }
         add(b't', &event.event_time.0.to_be_bytes());
         add(b'c', &[u8::from(event.completed)]);
-        // By name, so that a question added to the schema changes no identity.
+        // By name, so that a new question in the schema does not change identities.
         for (question, answer) in questions.iter().zip(&event.answers) {
             let Some(answer) = answer else { continue };
             add(b'q', question.name.as_bytes());
@@ -57,7 +56,7 @@ impl EventIdentity {
         hex::encode(&self.0[..ID_BYTES])
     }
 
-    /// See [`Fingerprint`].
+    /// The fingerprint of the identity.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         *self.0.first_chunk().expect("a hash has 32 bytes")
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_an_event_of_its_respondent_whatever_else_it_says() {
+    fn the_identity_of_an_event_with_an_id_depends_on_id_and_respondent_only() {
         let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &questions(&["a"]), &[]);
         let first = of(&event("e", "ann", 1, &[Some(1.0)]));
         assert_eq!(first, of(&event("e", "ann", 2, &[Some(2.0)])));
@@ -101,9 +100,9 @@ mod tests {
         assert!(first.id().starts_with(&format!("{:02x}", first.fingerprint()[0])));
     }
 
-    /// A release that gives an event another identity scores what it has scored before once more.
+    /// If a release changed identities, repeats of earlier events would be scored again.
     #[test]
-    fn identities_stay_what_they_are() {
+    fn identities_do_not_change() {
         let names = questions(&["a", "b"]);
         let mut answered = event("", "ann", 1, &[Some(1.5), None]);
         answered.answers[1] = Some(Answer::Text("x".to_owned()));
@@ -132,7 +131,7 @@ mod tests {
         assert_ne!(of(&base), of(&event("", "ann", 1, &[Some(2.0), None])));
         assert_ne!(of(&base), of(&QuestionnaireEvent { completed: true, ..base.clone() }));
         assert_ne!(of(&base), EventIdentity::of(&base, &names, &["b".to_owned()]));
-        // A question more, which is not answered, makes it no other event.
+        // A new question without an answer does not change the identity.
         let wider = event("", "ann", 1, &[Some(1.0), None, None]);
         assert_eq!(of(&base), EventIdentity::of(&wider, &questions(&["a", "b", "c"]), &[]));
     }

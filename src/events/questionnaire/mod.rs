@@ -1,9 +1,9 @@
-//! Questionnaire events, whose questions are known only from the schema that the user brings.
+//! Questionnaire events, whose questions are defined by the configured event schema.
 //!
 //! ```text
-//!  the user's .avsc + which field is what ─▶ QuestionnaireSchema ─▶ questions, in order
+//!  event schema + roles of its fields    ─▶ QuestionnaireSchema ─▶ questions, in order
 //!  Avro bytes ◀─▶ QuestionnaireCodec ◀─▶ QuestionnaireEvent ◀─ JSON, CSV cells (entry)
-//!                                └───────── answer: one conversion for all ──────────┘
+//!                                └───────── answer: one conversion for all inputs ──────────┘
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub use crate::events::questionnaire::{
     moment::MomentKind,
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
-        place_of,
+        position_of,
     },
 };
 
@@ -40,39 +40,39 @@ pub mod codec;
 
 pub mod identity;
 
-/// The header of an event's record that takes answers back: names of questions, joined by commas. Avro can't tell a null
-/// that was given on purpose from an answer that is not there.
+/// The header of an event's record that withdraws answers: names of questions, separated by commas. In Avro, a null that was
+/// given on purpose looks like a missing answer.
 pub const WITHDRAWN_HEADER: &str = "foretell.withdrawn";
 
-/// A piece of a questionnaire: some or all answers of one respondent, at one time.
+/// Some or all answers of one respondent, at one time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuestionnaireEvent {
-    /// Names this event; empty if its sender gave it no name.
+    /// The id of the event; empty if it has none.
     pub event_id: String,
-    /// Who answers; never empty.
+    /// The respondent; never empty.
     pub respondent_id: String,
-    /// When they answered.
+    /// The time of the answers.
     pub event_time: EventTime,
-    /// The respondent has submitted the questionnaire.
+    /// Whether the respondent has submitted the questionnaire.
     pub completed: bool,
-    /// One for each of the schema's questions, in their order; none where there is no answer.
+    /// An entry for each question of the schema, in order; none for a missing answer.
     pub answers: Vec<Option<Answer>>,
 }
 
-/// What somebody answered.
+/// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// A number; neither NaN nor infinite.
     Number(f64),
-    /// A word, not empty: also `true` and `false`, an enum's symbol, and a `long` that is read as a category.
+    /// A text, not empty. Also `true` and `false`, the symbol of an enum, and a `long` that is read as a category.
     Text(String),
-    /// A whole number that no 64-bit float is: beyond 2^53 either way, and always then. An event carries it exactly; a
-    /// model sees the nearest float.
+    /// A whole number beyond 2^53 in either direction, which a 64-bit float cannot always represent. Events keep it exactly; a
+    /// model gets the nearest float.
     Whole(i64),
 }
 
 impl Answer {
-    /// The answer as a model sees it: what is kept of it once its event was read.
+    /// The answer as it is stored and scored: whole numbers rounded to the nearest float.
     #[must_use]
     pub fn rounded(&self) -> Self {
         match self {
@@ -82,8 +82,8 @@ impl Answer {
     }
 }
 
-/// The class of dead letters, and of refusals over HTTP, for a value that Avro can carry and that its field can't have: a text
-/// that is no UUID, an outcome's respondent that is none of the event schema's.
+/// The class, of dead letters and of HTTP errors, of a value that Avro allows and its field does not: a text that is not a UUID,
+/// or an outcome's respondent id that is not valid in the event schema.
 pub const INVALID_VALUE: &str = "invalid_value";
-/// The same for an event or an outcome of nobody.
+/// The class of an event or an outcome without a respondent.
 pub const MISSING_FIELD: &str = "missing_field";

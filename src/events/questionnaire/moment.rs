@@ -1,17 +1,16 @@
-//! Dates, times of the day and moments: ISO 8601 text and JSON numbers become what Avro carries, a number in the unit
-//! of the field's logical type.
+//! Dates, times of day and timestamps: converts ISO 8601 text to a number in the unit of the field's logical type.
 
-/// What a number of a logical type counts. In UTC; `local-timestamp-*` is a moment whose zone nobody knows, taken as UTC.
+/// The unit of a number with a date or time logical type, in UTC. `local-timestamp-*` has no zone and is read as UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MomentKind {
     /// Days since 1970.
     Date,
-    /// Parts of a second since midnight, so many to a second.
+    /// Parts of a second since midnight.
     Time {
         /// 1,000 or 1,000,000.
         per_second: i64,
     },
-    /// Parts of a second since 1970, so many to a second.
+    /// Parts of a second since 1970.
     Timestamp {
         /// 1,000, 1,000,000 or 1,000,000,000.
         per_second: i64,
@@ -21,12 +20,12 @@ pub enum MomentKind {
 const SECONDS_PER_DAY: i64 = 86_400;
 
 impl MomentKind {
-    /// Whether Avro carries it in 32 bits.
+    /// Whether its Avro type is `int`.
     pub(super) fn is_int(self) -> bool {
         matches!(self, Self::Date | Self::Time { per_second: 1_000 })
     }
 
-    /// What would be understood.
+    /// A description of the valid texts.
     pub(super) fn wanted(self) -> &'static str {
         match self {
             Self::Date => "a date, such as 1990-05-17, or days since 1970",
@@ -46,7 +45,7 @@ impl MomentKind {
         }
     }
 
-    /// The number that ISO 8601 `text` stands for; what is finer than the unit is cut off.
+    /// Parses ISO 8601 text; digits finer than the unit are dropped.
     pub(super) fn parse(self, text: &str) -> Option<i64> {
         match self {
             Self::Date => date(text),
@@ -98,7 +97,7 @@ fn time(text: &str, per_second: i64) -> Option<i64> {
     Some(number)
 }
 
-/// `2026-11-28T17:05:30+01:00`, with a space for the `T` too, without a zone as UTC; or a date, which is its midnight.
+/// `2026-11-28T17:05:30+01:00`, also with a space for the `T`; without a zone it is UTC; a date alone is its midnight.
 fn timestamp(text: &str, per_second: i64) -> Option<i64> {
     let Some(split) = text.find(['T', 't', ' ']) else {
         return date(text)?.checked_mul(SECONDS_PER_DAY)?.checked_mul(per_second);
@@ -113,7 +112,7 @@ fn timestamp(text: &str, per_second: i64) -> Option<i64> {
     seconds.checked_mul(per_second)?.checked_add(within)
 }
 
-/// How many seconds a zone is ahead of UTC: `Z`, `+01:00`, `-0330`, `+01`.
+/// The seconds that a zone is ahead of UTC: `Z`, `+01:00`, `-0330`, `+01`.
 fn zone(text: &str) -> Option<i64> {
     if text == "Z" || text == "z" {
         return Some(0);
@@ -147,8 +146,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 1970 of a date of the Gregorian calendar. The year is taken to begin in March, so that the leap day is
-/// its last; 400 years have 146,097 days.
+/// Days since 1970 of a date of the Gregorian calendar. Years are counted from March, so that the leap day is the last day; 400
+/// years have 146,097 days.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -208,7 +207,7 @@ mod tests {
         for text in ["2026-11-28T", "2026-11-28T17:05:30+25:00", "2026-11-28X17:05", "17:05"] {
             check(kind, text, None);
         }
-        // Beyond what a long of nanoseconds holds.
+        // Outside the range of a `long` of nanoseconds.
         check(MomentKind::Timestamp { per_second: 1_000_000_000 }, "9999-01-01", None);
     }
 }

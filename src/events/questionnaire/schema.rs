@@ -1,4 +1,4 @@
-//! What the user's schema says: which fields are about the event, and which are questions.
+//! The event schema: its metadata fields and its questions.
 
 use apache_avro::schema::{
     InnerDecimalSchema, NamesRef, RecordField, RecordSchema, ResolvedSchema, Schema, UuidSchema,
@@ -11,48 +11,48 @@ use crate::events::questionnaire::{
     moment::MomentKind,
 };
 
-/// Which fields of the schema are about the event rather than answers.
+/// The names of the metadata fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetadataFields {
-    /// Names the event (a string, a UUID or a whole number), if there is such a field.
+    /// The event id (a string, a UUID or a whole number), if there is one.
     pub event_id: Option<String>,
-    /// Who answers (a string, a UUID or a whole number).
+    /// The respondent id (a string, a UUID or a whole number).
     pub respondent_id: String,
-    /// When they answered: a timestamp, or a `long` in milliseconds.
+    /// The event time: a timestamp, or a `long` in milliseconds.
     pub event_time: String,
-    /// Whether it is the last piece (a boolean), if there is such a field.
+    /// The completed flag (a boolean), if there is one.
     pub completed: Option<String>,
 }
 
-/// A question, as far as a model cares.
+/// A question of the event schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The field's name.
+    /// The name of the field.
     pub name: String,
-    /// What an answer is.
+    /// The kind of its answers.
     pub kind: QuestionKind,
-    /// What the field was called before.
+    /// The aliases of the field: its earlier names.
     pub aliases: Vec<String>,
 }
 
 impl Question {
-    /// Whether it is, or was, called `name`.
+    /// Whether `name` is the name or an alias.
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 
-/// What the answers to a question are.
+/// The kind of the answers to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuestionKind {
     /// Numbers: `int`, `long`, `float`, `double`; decimals, dates and times.
     Number,
-    /// Words: `string`, `enum`, `boolean`, `uuid`.
+    /// Texts: `string`, `enum`, `boolean`, `uuid`.
     Text,
 }
 
-/// A schema of questionnaire events, understood.
+/// A parsed schema of questionnaire events.
 #[derive(Clone, Debug)]
 pub struct QuestionnaireSchema {
     pub(super) text: String,
@@ -64,7 +64,7 @@ pub struct QuestionnaireSchema {
     pub(super) answers: Vec<AnswerForm>,
 }
 
-/// What event times are in the schema; in an event they are always milliseconds.
+/// The unit of event times in the schema. In an event they are always milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeUnit {
     Millis,
@@ -72,66 +72,68 @@ pub(super) enum TimeUnit {
     Nanos,
 }
 
-/// Why a schema can't be used, and what to change.
+/// A schema that cannot be used; the message says what to change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionnaireSchemaError {
-    /// It is not Avro.
+    /// The text is not a valid Avro schema.
     #[error("the event schema is not a valid Avro schema: {reason}")]
     Invalid {
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
-    /// It is something else than a record.
+    /// The schema is not a record.
     #[error("the event schema is not a record: its answers must be fields of one record")]
     NotARecord,
-    /// The settings name a field that is not there.
+    /// The configuration names a field that does not exist.
     #[error(
         "the event schema has no field `{field}`, which the settings call the {role}; it has {known}"
     )]
     NoSuchField {
-        /// What the field is to be.
+        /// The role of the field.
         role: &'static str,
-        /// Its name in the settings.
+        /// The configured name.
         field: String,
-        /// The names that would do.
+        /// The fields that could have the role.
         known: String,
     },
-    /// The field is there, but can't be that.
+    /// The type of the field is not valid for its role.
     #[error(
         "field `{field}`, which the settings call the {role}, is of type {found}: it must be {wanted}"
     )]
     WrongType {
-        /// What the field is to be.
+        /// The role of the field.
         role: &'static str,
-        /// Its name.
+        /// The name of the field.
         field: String,
-        /// Its type.
+        /// The type of the field.
         found: String,
-        /// The types that would do.
+        /// The types that are valid.
         wanted: &'static str,
     },
-    /// One field is to be two things.
-    #[error("field `{field}` can't be the {role}: the settings call it the {other} already")]
+    /// One field has two roles.
+    #[error(
+        "field `{field}` cannot be the {role}: the configuration uses it as the {other} already"
+    )]
     UsedTwice {
-        /// Its name.
+        /// The name of the field.
         field: String,
-        /// One thing.
+        /// One role.
         role: &'static str,
-        /// The other.
+        /// The other role.
         other: &'static str,
     },
-    /// A field that is no answer we understand.
+    /// The type of a field is not supported for answers.
     #[error(
         "field `{field}` is of type {found}, which can't be an answer: list it among the ignored \
          fields, or make it a number, a string, an enum, a boolean, a date or a time, or a union of null and one of these"
     )]
     UnsupportedType {
-        /// Its name.
+        /// The name of the field.
         field: String,
-        /// Its type.
+        /// The type of the field.
         found: String,
     },
-    /// Nothing is left.
+    /// The schema has no questions.
     #[error("the event schema has no questions: every field is metadata, or ignored")]
     NoQuestions,
 }
@@ -143,11 +145,10 @@ const COMPLETED: &str = "completed flag";
 const IGNORED: &str = "ignored field";
 
 impl QuestionnaireSchema {
-    /// Understands the schema `avsc`, in which `fields` are metadata, `ignored` are passed over, and
-    /// all others are questions.
+    /// Parses the schema `avsc`. `fields` are its metadata, the fields in `ignored` are skipped, and all others are questions.
     ///
     /// # Errors
-    /// [`QuestionnaireSchemaError`] says which field is wrong and what to change.
+    /// [`QuestionnaireSchemaError`], which names the field and says what to change.
     pub fn new(
         avsc: &str,
         fields: &MetadataFields,
@@ -203,7 +204,7 @@ impl QuestionnaireSchema {
         })
     }
 
-    /// The same, with the answers read as the settings say. Names that are no questions say nothing.
+    /// Sets the rules for reading answers. Names that are not questions have no effect.
     #[must_use]
     pub fn read_as(mut self, rules: &ReadingRules) -> Self {
         for (question, form) in self.questions.iter().zip(&mut self.answers) {
@@ -219,7 +220,7 @@ impl QuestionnaireSchema {
         self
     }
 
-    /// What the numbers count that answer the question, if they are dates or times.
+    /// The unit of the answers to a question, if they are dates or times.
     #[must_use]
     pub fn moment(&self, question: &str) -> Option<MomentKind> {
         let AnswerType::Moment(kind) = self.answers[self.position(question)?].kind else {
@@ -228,7 +229,7 @@ impl QuestionnaireSchema {
         Some(kind)
     }
 
-    /// Whether an answer to the question may be a number, or spell one.
+    /// Whether answers to the question may be numbers or texts of numbers.
     #[must_use]
     pub fn may_be_number(&self, question: &str) -> bool {
         let form = self.position(question).map(|place| &self.answers[place].kind);
@@ -247,33 +248,33 @@ impl QuestionnaireSchema {
         })
     }
 
-    /// Which of its fields are about the event.
+    /// The metadata fields.
     #[must_use]
     pub fn metadata(&self) -> &MetadataFields {
         &self.fields
     }
 
-    /// The questions, in the schema's order; an event's answers have the same order.
+    /// The questions in the order of the schema, which the answers of an event have too.
     #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
 
-    /// The schema's text, as it is to be registered.
+    /// The text of the schema, for registration.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The question of this name, or of this earlier name.
+    /// The index of the question with this name or alias.
     pub(super) fn position(&self, question: &str) -> Option<usize> {
-        place_of(question, &self.questions)
+        position_of(question, &self.questions)
     }
 }
 
-/// The place of the question of this name, or else of the one that had it before.
+/// The index of the question with this name, or else with this alias.
 #[must_use]
-pub fn place_of(name: &str, questions: &[Question]) -> Option<usize> {
+pub fn position_of(name: &str, questions: &[Question]) -> Option<usize> {
     let by_name = questions.iter().position(|question| question.name == name);
     by_name.or_else(|| questions.iter().position(|question| question.is_called(name)))
 }
@@ -294,7 +295,7 @@ impl AnswerType {
     }
 }
 
-/// What each field named in the settings is to be.
+/// The fields that the configuration names, with their roles.
 fn roles<'s>(
     fields: &'s MetadataFields,
     ignored: &'s [String],
@@ -323,7 +324,10 @@ struct FieldReader<'s> {
     names: &'s NamesRef<'s>,
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "it is apache_avro's enum: all else is refused")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "apache_avro's enum: the other types are not supported"
+)]
 impl<'s> FieldReader<'s> {
     fn field(
         &self,
@@ -406,7 +410,7 @@ impl<'s> FieldReader<'s> {
         }
     }
 
-    /// The type itself, or the one that is in a union with null.
+    /// The type itself, or the other type of a union with null.
     fn one_type(&self, schema: &'s Schema) -> Option<&'s Schema> {
         match schema {
             Schema::Union(union) => {
@@ -425,7 +429,7 @@ impl<'s> FieldReader<'s> {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "it is apache_avro's enum: nothing else is a time"
+    reason = "apache_avro's enum: the other types are not dates or times"
 )]
 fn moment(schema: &Schema) -> Option<MomentKind> {
     let (millis, micros, nanos) = (1_000, 1_000_000, 1_000_000_000);
@@ -455,7 +459,7 @@ fn wrong_type(
     QuestionnaireSchemaError::WrongType { role, field: name, found, wanted }
 }
 
-/// A type as it stands in the schema; long ones cut off.
+/// The text of a type, truncated if it is long.
 fn shown(schema: &Schema) -> String {
     const CHARACTERS_MAX: usize = 120;
     let text = serde_json::to_string(schema).unwrap_or_else(|_| schema.to_string());
@@ -488,7 +492,7 @@ mod tests {
         QuestionnaireSchema::new(&avsc, fields, &ignored)
     }
 
-    fn refuse(questions: &str, fields: &MetadataFields, ignored: &[&str], words: &[&str]) {
+    fn check_invalid(questions: &str, fields: &MetadataFields, ignored: &[&str], words: &[&str]) {
         let message = schema(questions, fields, ignored).expect_err(questions).to_string();
         for word in words {
             assert!(message.contains(word), "{message:?} says nothing of {word:?}");
@@ -520,31 +524,41 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         let question = r#",{"name":"a","type":"int"}"#;
         let with = |change: &dyn Fn(&mut MetadataFields)| {
             let mut fields = fields();
             change(&mut fields);
             fields
         };
-        refuse("", &fields(), &[], &["no questions"]);
-        refuse(r#",{"name":"a","type":"bytes"}"#, &fields(), &[], &["`a`", "bytes", "ignored"]);
-        refuse(r#",{"name":"a","type":["int","string"]}"#, &fields(), &[], &["`a`", "ignored"]);
-        refuse(question, &fields(), &["b"], &["no field `b`", "ignored field", "who"]);
-        refuse(question, &fields(), &["who"], &["`who`", "respondent id"]);
-        refuse(
+        check_invalid("", &fields(), &[], &["no questions"]);
+        check_invalid(
+            r#",{"name":"a","type":"bytes"}"#,
+            &fields(),
+            &[],
+            &["`a`", "bytes", "ignored"],
+        );
+        check_invalid(
+            r#",{"name":"a","type":["int","string"]}"#,
+            &fields(),
+            &[],
+            &["`a`", "ignored"],
+        );
+        check_invalid(question, &fields(), &["b"], &["no field `b`", "ignored field", "who"]);
+        check_invalid(question, &fields(), &["who"], &["`who`", "respondent id"]);
+        check_invalid(
             question,
             &with(&|fields| fields.event_time = "a".to_owned()),
             &[],
             &["`a`", "event time", "timestamp-millis"],
         );
-        refuse(
+        check_invalid(
             question,
             &with(&|fields| fields.respondent_id = "nobody".to_owned()),
             &[],
             &["no field `nobody`", "respondent id", "who"],
         );
-        refuse(
+        check_invalid(
             question,
             &with(&|fields| fields.completed = Some("a".to_owned())),
             &[],

@@ -1,22 +1,21 @@
-//! UUIDs (RFC 9562) as 16 bytes and as text, and how new ones are made: of a name (version 5), or of a time and random
-//! bits (version 7).
+//! UUIDs (RFC 9562) as 16 bytes and as text, and new UUIDs from a name (version 5) or from a time and a unique name (version 7).
 
 use sha2::{Digest as _, Sha256};
 
-/// What a text has to be.
+/// A description of the valid texts.
 pub(super) const WANTED: &str = "a UUID, such as 0190c4d2-7f3a-7cde-8f01-23456789abcd";
 
-/// The namespace of the UUIDs that we make of names: chosen once, and the same for ever.
+/// The namespace of UUIDs from names. It must never change.
 const NAMESPACE: [u8; 16] = [
     0x6b, 0x1f, 0x0e, 0x52, 0x9d, 0x34, 0x4c, 0x8a, 0xb7, 0x21, 0x5e, 0x90, 0xc3, 0x7d, 0x48, 0x16,
 ];
 
-/// The UUID that stands for `name`: the same whenever it is made, and wherever.
+/// The UUID of `name`, always the same.
 pub(super) fn of_name(name: &str) -> String {
     version_5(NAMESPACE, name)
 }
 
-/// A UUID of `millis` since 1970, and of `name`, which nobody else uses.
+/// A new UUID from the milliseconds since 1970 and a unique `name`.
 pub(super) fn of_time(millis: i64, name: &str) -> String {
     let mut bytes = first_16(&Sha256::digest(name.as_bytes()));
     bytes[..6].copy_from_slice(&millis.max(0).to_be_bytes()[2..]);
@@ -38,7 +37,7 @@ fn with_version(mut bytes: [u8; 16], version: u8) -> String {
     text_of(&bytes)
 }
 
-/// SHA-1 (RFC 3174), which version 5 is defined by. It keeps no secret here.
+/// SHA-1 (RFC 3174), which version 5 requires. It is not used for security.
 fn sha1(message: &[u8]) -> [u8; 20] {
     let bits = u64::try_from(message.len()).unwrap_or(u64::MAX) * 8;
     let mut padded = message.to_vec();
@@ -80,7 +79,7 @@ fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
-/// `8-4-4-4-12` hexadecimal digits; nothing for another number of bytes than 16.
+/// The text of a UUID; none if there are not 16 bytes.
 pub(super) fn shown(bytes: &[u8]) -> Option<String> {
     bytes.try_into().ok().map(text_of)
 }
@@ -98,7 +97,7 @@ fn text_of(bytes: &[u8; 16]) -> String {
     text
 }
 
-/// The bytes of such a text, in either case.
+/// The bytes of a UUID's text, in upper or lower case.
 pub(super) fn parse(text: &str) -> Option<[u8; 16]> {
     let has_dashes =
         |text: &str| [8, 13, 18, 23].iter().all(|place| text.as_bytes()[*place] == b'-');
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn text_and_bytes_convert_to_each_other() {
         let text = "0123abcd-4567-89ef-0123-456789abcdef";
         assert_eq!(parse(text).and_then(|bytes| shown(&bytes)).as_deref(), Some(text));
         assert_eq!(parse(&text.to_uppercase()), parse(text));
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_one_uuid() {
+    fn a_name_always_has_the_same_uuid() {
         // RFC 9562, appendix A.4: `www.example.com` in the namespace of DNS.
         let dns = parse("6ba7b810-9dad-11d1-80b4-00c04fd430c8").unwrap();
         assert_eq!(version_5(dns, "www.example.com"), "2ed6657d-e927-568b-95e1-2665a8aea6a2");

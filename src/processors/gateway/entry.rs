@@ -1,4 +1,4 @@
-//! What clients send as JSON becomes records: events by the user's schema, outcomes by ours.
+//! Converts JSON of clients to records: events by the configured schema, outcomes by Foretell's.
 
 use std::sync::Arc;
 
@@ -6,18 +6,16 @@ use serde_json::Value as Json;
 
 use crate::{
     events::{
+        codecs::Codecs,
         label,
         outcome::{Outcome, RESPONDENT_ID},
         questionnaire::{
             EntryError, EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
-            schema::place_of, time_of_json,
+            schema::position_of, time_of_json,
         },
         topics::Topics,
     },
-    processors::{
-        event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL,
-        topology::Codecs,
-    },
+    processors::{event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL},
 };
 use foretell_streams::{
     codec::{Codec, CodecError},
@@ -26,47 +24,47 @@ use foretell_streams::{
     topology::ProcessError,
 };
 
-/// What entries are checked against, and how they are written.
+/// The settings for checking and encoding entries.
 #[derive(Clone)]
 pub struct EntrySettings {
     /// The event schema.
     pub schema: Arc<QuestionnaireSchema>,
-    /// Whether it has a field for the event's id.
+    /// Whether the event schema has a field for the event id.
     pub names_events: bool,
-    /// The labels that an outcome may have.
+    /// The configured labels.
     pub labels: Vec<String>,
-    /// Which times are taken.
+    /// The bounds of event times.
     pub times: TimeBounds,
-    /// How records are written.
+    /// The codecs of the topics.
     pub codecs: Codecs,
-    /// Where.
+    /// The names of the topics.
     pub topics: Topics,
 }
 
 /// An event that can be written.
 #[derive(Debug)]
 pub struct EventEntry {
-    /// What is written.
+    /// The event.
     pub event: QuestionnaireEvent,
-    /// Names it: its own id, or one that follows from its content.
+    /// Its id, or one derived from its content.
     pub id: String,
-    /// As it is written.
+    /// The encoded record.
     pub record: OutputRecord,
 }
 
 /// An outcome that can be written.
 #[derive(Debug)]
 pub struct OutcomeEntry {
-    /// What is written.
+    /// The outcome.
     pub outcome: Outcome,
-    /// As it is written.
+    /// The encoded record.
     pub record: OutputRecord,
 }
 
 const OUTCOME_FIELDS: [&str; 4] = ["respondent_id", "label", "outcome_time", "outcome_id"];
 
 impl EntrySettings {
-    /// `id` names the event if it does not do so itself.
+    /// Checks an event and encodes its record. `id` is used if the event has none.
     ///
     /// # Errors
     /// [`GatewayError::Refused`], naming the field.
@@ -96,19 +94,19 @@ impl EntrySettings {
         Ok(EventEntry { event, id, record })
     }
 
-    /// Questions that are answered with null: the respondent takes an earlier answer back.
+    /// The questions that are answered with null, which withdraws an earlier answer.
     fn withdrawn(&self, json: &Json, event: &QuestionnaireEvent) -> Vec<String> {
         let questions = self.schema.questions();
         let nulls = json.as_object().into_iter().flatten().filter(|(_, value)| value.is_null());
-        let nulls = nulls.filter_map(|(name, _)| place_of(name, questions));
-        let unanswered = nulls.filter(|place| event.answers[*place].is_none());
-        let mut places: Vec<usize> = unanswered.collect();
-        places.sort_unstable();
-        places.dedup();
-        places.into_iter().map(|place| questions[place].name.clone()).collect()
+        let nulls = nulls.filter_map(|(name, _)| position_of(name, questions));
+        let unanswered = nulls.filter(|index| event.answers[*index].is_none());
+        let mut indices: Vec<usize> = unanswered.collect();
+        indices.sort_unstable();
+        indices.dedup();
+        indices.into_iter().map(|index| questions[index].name.clone()).collect()
     }
 
-    /// `id` names the outcome if it does not do so itself.
+    /// Checks an outcome and encodes its record. `id` is used if the outcome has none.
     ///
     /// # Errors
     /// [`GatewayError::Refused`], naming the field.
@@ -163,7 +161,7 @@ impl EntrySettings {
         Ok(OutcomeEntry { outcome, record })
     }
 
-    /// One of the configured labels; a number or a truth value is taken for its text.
+    /// The configured label that the value names. Numbers and booleans are compared as text.
     fn label(&self, given: &Json) -> Result<String, GatewayError> {
         let text = match given {
             Json::String(text) => text.clone(),
@@ -210,7 +208,7 @@ fn record<T>(
     let mut bytes = Vec::new();
     codec.encode(value, &mut bytes).map_err(|error| {
         GatewayError::Refused(match error {
-            // Of no dead letter: it can't be written at all.
+            // The value cannot be encoded, so it has no dead-letter class.
             CodecError::Unreadable { message, .. } => message,
             CodecError::OtherFormat { .. } | CodecError::Unavailable { .. } => error.to_string(),
         })

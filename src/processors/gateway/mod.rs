@@ -1,11 +1,10 @@
-//! Records of clients into the stream, and what becomes of them back: what `POST /api/v1/…` does.
-
+//! Writes the events and outcomes of HTTP clients to their topics, and returns the results: the work of `POST /api/v1/…`.
 //!
 //! ```text
 //!   JSON ─▶ entry ─▶ record ─▶ writer ─▶ questionnaire-events, outcomes
-//!             └─ waits for it ─▶ waits ◀─ replies, dead-letters
+//!             └─ request waits ─▶ waits ◀─ replies, dead-letters
 //! ```
-//! Nothing here blocks a caller: a thread writes and a thread reads for all of them, and they call back.
+//! Calls do not block: one thread writes and one thread reads for all callers, and they report by callbacks.
 
 mod entry;
 mod waits;
@@ -32,68 +31,68 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// Puts events and outcomes on their topics, and hears what becomes of events.
+/// Writes events and outcomes to their topics, and waits for the results of events.
 pub struct Gateway {
     settings: GatewaySettings,
     writer: Writer,
     waits: Waits,
     clock: Arc<dyn Clock>,
-    made_up: AtomicU64,
+    generated_ids: AtomicU64,
 }
 
-/// How a gateway works.
+/// The settings of a gateway.
 pub struct GatewaySettings {
-    /// Begins every id that is made up here: no other process has the same.
+    /// The prefix of generated ids; unique to this process.
     pub name: String,
-    /// What entries are checked against, and how they are written.
+    /// The settings of the entries.
     pub entries: EntrySettings,
     /// Partitions of the topics that are keyed by respondent.
     pub partitions: u32,
-    /// Requests that may wait for predictions at one time.
+    /// Maximum number of requests that wait for a prediction.
     pub waits_max: usize,
 }
 
 /// A thread that a gateway needs.
 pub struct GatewayThread {
-    /// What it is called.
+    /// The name of the thread.
     pub name: &'static str,
-    /// What it does, until the gateway is gone.
+    /// The work, which ends when the gateway is dropped.
     pub work: Box<dyn FnOnce() + Send>,
 }
 
-/// Why something was not taken.
+/// An entry that was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
-    /// It is wrong: the caller's to correct.
+    /// The request is invalid; the caller must correct it.
     #[error("{0}")]
     Refused(String),
-    /// It can be read, and can't be used: in the stream it would be dead-lettered. The caller's to correct, too.
+    /// The entry would be dead-lettered in the stream; the caller must correct it.
     #[error("{message}")]
     Unusable {
-        /// The class that its dead letter would have.
+        /// The class of the dead letter.
         class: &'static str,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// Too much is under way just now.
+    /// Too many requests are open.
     #[error("{0}")]
     Busy(&'static str),
-    /// The broker refuses it for good.
+    /// The broker rejects the record permanently.
     #[error("it cannot be written: {0}")]
     Unsendable(String),
-    /// Nobody would hear what becomes of it, so that it was not written.
-    #[error("it was not written, for replies cannot be read just now: {0}; try again")]
+    /// The reply could not be read, so the event was not written.
+    #[error("it was not written, because replies cannot be read now: {0}; try again")]
     NotFollowed(String),
-    /// The broker can't be had: it may have been written or not.
+    /// The broker is not available. The record may have been written or not.
     #[error("it is not known whether it was written: {0}; send it again with the same id")]
     Unavailable(String),
 }
 
 impl Gateway {
-    /// A gateway with a producer of its own, and the threads that it needs.
+    /// Opens a gateway with a producer, and returns it with the threads to run.
     ///
     /// # Errors
-    /// If no producer can be had.
+    /// If the producer cannot be created.
     pub fn open(
         broker: &Arc<dyn Broker>,
         settings: GatewaySettings,
@@ -107,7 +106,7 @@ impl Gateway {
             Arc::clone(clock),
         );
         let clock = Arc::clone(clock);
-        let gateway = Self { settings, writer, waits, clock, made_up: AtomicU64::new(0) };
+        let gateway = Self { settings, writer, waits, clock, generated_ids: AtomicU64::new(0) };
         let threads = [
             GatewayThread { name: "http-writer", work: Box::new(move || writing.run()) },
             GatewayThread { name: "http-replies", work: Box::new(move || reading.run()) },
@@ -115,28 +114,28 @@ impl Gateway {
         Ok((gateway, threads))
     }
 
-    /// An event as it would be written. `key` names it if it does not do so itself: the client's own name for this
-    /// request, the same when it is sent again. What the event schema does not take as an id is made one.
+    /// Checks an event and encodes its record. `key` is its id if it has none: the idempotency key of the request, which is the
+    /// same when the request is sent again. A key that is not valid as an id in the event schema is converted.
     ///
     /// # Errors
     /// [`GatewayError::Refused`] or [`GatewayError::Unusable`], naming the field.
     pub fn event(&self, json: &Json, key: Option<&str>) -> Result<EventEntry, GatewayError> {
         if key.is_some() && !self.settings.entries.names_events {
             return Err(GatewayError::Refused(
-                "the event schema has no field for an event's id ([events] event_id), so Idempotency-Key has no place: \
-                 give the event's time, by which it is known when it is sent again"
+                "the event schema has no field for an event's id ([events] event_id), so Idempotency-Key cannot be used: \
+                 send the event's time, by which a repeat is recognised"
                     .to_owned(),
             ));
         }
         let (schema, now) = (&self.settings.entries.schema, self.clock.now());
         let id = match key {
             Some(key) => schema.event_id_of_name(key),
-            None => schema.new_event_id(&self.make_up_id(), now),
+            None => schema.new_event_id(&self.generate_id(), now),
         };
         self.settings.entries.event(json, &id, now)
     }
 
-    /// An outcome as it would be written; `key` as for [`Self::event`].
+    /// Checks an outcome and encodes its record; `key` as for [`Self::event`].
     ///
     /// # Errors
     /// [`GatewayError::Refused`], naming the field.
@@ -144,24 +143,24 @@ impl Gateway {
         self.settings.entries.outcome(json, key, self.clock.now())
     }
 
-    /// Waits for what becomes of `entry`, which is to be written when `opened` was called, and not before. Does not block.
+    /// Waits for the result of `entry`. The caller must write it after `opened` was called, not before. Does not block.
     ///
     /// # Errors
-    /// [`GatewayError::Busy`]; then nothing is called.
+    /// [`GatewayError::Busy`]; then no callback is called.
     pub fn wait(
         &self,
         entry: &mut EventEntry,
         opened: Opened,
         answered: Answered,
     ) -> Result<Wait, GatewayError> {
-        let request_id = self.make_up_id();
+        let request_id = self.generate_id();
         entry.record.headers.push(entry::header(REQUEST_HEADER, &request_id));
         let key = entry.event.respondent_id.as_bytes();
         let partition = partition_of(key, self.settings.partitions);
         self.waits.wait(request_id, partition, opened, answered)
     }
 
-    /// Writes `record`, and says so to `written`. Does not wait.
+    /// Writes `record`, and calls `written` with the result. Does not block.
     ///
     /// # Errors
     /// [`GatewayError::Busy`]; then `written` is not called.
@@ -169,7 +168,7 @@ impl Gateway {
         self.writer.write(record, written)
     }
 
-    fn make_up_id(&self) -> String {
-        format!("{}-{}", self.settings.name, self.made_up.fetch_add(1, Ordering::Relaxed))
+    fn generate_id(&self) -> String {
+        format!("{}-{}", self.settings.name, self.generated_ids.fetch_add(1, Ordering::Relaxed))
     }
 }

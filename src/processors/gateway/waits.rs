@@ -1,12 +1,12 @@
-//! Who waits for what becomes of an event: one thread reads replies and dead letters for all of them, and of those topics
-//! only the partitions that somebody waits for.
+//! The requests that wait for the result of an event. One thread reads replies and dead letters for all of them, and only the
+//! partitions with a waiting request.
 //!
 //! ```text
 //!   wait ──▶ partition not followed? ──▶ open at its end ──▶ opened: the event may be written
 //!              followed ──────────────────────────────────▶ opened
-//!   record ──▶ whose request? ──▶ answered
-//!   nobody waits for LINGER ──▶ close
-//!   the reader fails ──▶ another one goes on where it was
+//!   record ──▶ request id ──▶ answered
+//!   no request for LINGER ──▶ close
+//!   the reader fails ──▶ another one continues from its position
 //! ```
 
 use std::{
@@ -29,38 +29,38 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// What became of an event.
+/// The result of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// The scoring topology has dealt with it.
+    /// The reply of the scoring topology.
     Replied(ReplyResult),
-    /// It could not be used.
+    /// The event was dead-lettered.
     DeadLettered {
-        /// One word.
+        /// The class of the dead letter.
         class: String,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
 }
 
-/// Called once, when the event may be written, or when nobody would hear what becomes of it.
+/// Called once, when the event may be written, or with an error if its reply could not be read.
 pub type Opened = Box<dyn FnOnce(Result<(), GatewayError>) + Send>;
-/// Called once, with what became of the event.
+/// Called once, with the result of the event.
 pub type Answered = Box<dyn FnOnce(Answer) + Send>;
 
-/// A wait; dropped, it is over.
+/// A waiting request. Dropping it ends the wait.
 pub struct Wait {
     shared: Arc<Shared>,
     request_id: String,
 }
 
-/// Where waits are kept.
+/// The waiting requests.
 pub(super) struct Waits {
     shared: Arc<Shared>,
     waits_max: usize,
 }
 
-/// The thread's side.
+/// The reader thread.
 pub(super) struct WaitsThread {
     shared: Arc<Shared>,
     broker: Arc<dyn Broker>,
@@ -90,24 +90,24 @@ struct Waiting {
     answered: Answered,
 }
 
-/// A partition of both topics.
+/// A partition of both topics that is read.
 #[derive(Default)]
 struct Followed {
     is_open: bool,
     waits: usize,
     opened: Vec<Opened>,
-    /// Since when nobody waits.
+    /// The time since which no request waits.
     idle_since: Option<Duration>,
 }
 
-/// How long a partition is followed after the last wait for it, so that the next one need not open it.
+/// Time that a partition stays open after its last wait, so that the next one need not open it.
 const LINGER: Duration = Duration::from_secs(30);
-/// One look for records, so that a new partition is opened soon.
-const LOOK: Duration = Duration::from_millis(10);
-/// One look while nobody waits.
-const IDLE_LOOK: Duration = Duration::from_millis(100);
-/// After the reader failed.
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Timeout of one read, which bounds the time until a new partition is opened.
+const READ_TIMEOUT: Duration = Duration::from_millis(10);
+/// Interval of reads while no request waits.
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Back-off after the reader has failed.
+const RETRY_BACKOFF: Duration = Duration::from_millis(200);
 
 pub(super) fn open(
     broker: Arc<dyn Broker>,
@@ -129,7 +129,7 @@ pub(super) fn open(
 }
 
 impl Waits {
-    /// Waits for what becomes of the event whose record has `request_id` in its header and its key in `partition`.
+    /// Waits for the result of the event whose record has `request_id` in its header, and whose key is in `partition`.
     ///
     /// # Errors
     /// [`GatewayError::Busy`] if too many wait.
@@ -196,28 +196,28 @@ impl State {
 }
 
 impl WaitsThread {
-    /// Until [`Waits`] is gone.
+    /// Runs until [`Waits`] is dropped.
     pub(super) fn run(mut self) {
-        while self.turn() {}
+        while self.run_once() {}
     }
 
-    /// Returns false if it is over.
-    fn turn(&mut self) -> bool {
+    /// One iteration; false at the end.
+    fn run_once(&mut self) -> bool {
         let Some(to_open) = self.next() else { return false };
         if let Err(error) = self.open(&to_open).and_then(|()| self.read()) {
-            tracing::warn!(%error, "cannot read replies just now: trying again");
+            tracing::warn!(%error, "cannot read replies; retrying");
             self.start_over();
         }
         true
     }
 
-    /// Waits for something to do: which partitions are to be opened; none if it is over.
+    /// Waits for work, and returns the partitions to open; none at the end.
     fn next(&mut self) -> Option<Vec<Partition>> {
         let now = self.clock.elapsed();
         let mut state = self.shared.lock();
         let nothing_to_do = |state: &mut State| !state.is_stopped && state.is_idle();
-        // While some are still followed, what comes is looked at now and then, and thrown away.
-        let at_most = if state.partitions.is_empty() { LINGER } else { IDLE_LOOK };
+        // While partitions are open without a wait, their records are read and dropped from time to time.
+        let at_most = if state.partitions.is_empty() { LINGER } else { IDLE_INTERVAL };
         state = self
             .shared
             .changed
@@ -244,12 +244,12 @@ impl WaitsThread {
         let is_empty = state.partitions.is_empty();
         drop(state);
         if let Err(error) = self.close(&closed) {
-            tracing::warn!(%error, "a partition of replies was not closed: opening the others again");
+            tracing::warn!(%error, "cannot close a partition of replies; reopening the others");
             self.start_over();
             return Some(Vec::new());
         }
         if is_empty {
-            // Its threads go too.
+            // This ends the follower's threads too.
             self.follower = None;
         }
         Some(to_open)
@@ -265,13 +265,13 @@ impl WaitsThread {
             let mut state = self.shared.lock();
             let Some(followed) = state.partitions.get_mut(partition) else { continue };
             followed.is_open = opened.is_ok();
-            let told = std::mem::take(&mut followed.opened);
+            let callbacks = std::mem::take(&mut followed.opened);
             drop(state);
             let result = match &opened {
                 Ok(()) => Ok(()),
                 Err(error) => Err(GatewayError::NotFollowed(error.to_string())),
             };
-            for opened in told {
+            for opened in callbacks {
                 opened(result.clone());
             }
             opened?;
@@ -310,9 +310,9 @@ impl WaitsThread {
 
     fn read(&mut self) -> Result<(), BrokerError> {
         let Some(follower) = &mut self.follower else { return Ok(()) };
-        let look = if self.shared.lock().is_idle() { Duration::ZERO } else { LOOK };
+        let timeout = if self.shared.lock().is_idle() { Duration::ZERO } else { READ_TIMEOUT };
         let mut records = Vec::new();
-        let read = follower.read(look, &mut records);
+        let read = follower.read(timeout, &mut records);
         for record in &records {
             self.positions.insert(record.source.clone(), record.offset.next());
             if let Some((request_id, answer)) = self.answer_in(record) {
@@ -327,7 +327,7 @@ impl WaitsThread {
 
     fn answer_in(&self, record: &InputRecord) -> Option<(String, Answer)> {
         if record.source.topic == self.sources[0] {
-            // Of another release, whose instances wait for it.
+            // A reply that cannot be decoded is of another release, whose instances wait for it.
             let reply = self.codec.decode(record.value.as_deref()?).ok()?;
             return Some((reply.request_id, Answer::Replied(reply.result)));
         }
@@ -340,7 +340,7 @@ impl WaitsThread {
         Some((header(REQUEST_HEADER)?, Answer::DeadLettered { class, message }))
     }
 
-    /// Another reader goes on where this one was: no wait is lost with it.
+    /// Replaces the reader. The new one continues from the same positions, so no reply is lost.
     fn start_over(&mut self) {
         self.follower = None;
         let mut state = self.shared.lock();
@@ -348,7 +348,7 @@ impl WaitsThread {
             followed.is_open = false;
         }
         let goes_on = |state: &mut State| !state.is_stopped;
-        let waited = self.shared.changed.wait_timeout_while(state, TRY_AGAIN_AFTER, goes_on);
+        let waited = self.shared.changed.wait_timeout_while(state, RETRY_BACKOFF, goes_on);
         drop(waited);
     }
 }
@@ -372,10 +372,10 @@ mod tests {
     };
 
     const PARTITIONS: u32 = 4;
-    /// Longer than anything takes here.
+    /// Longer than any step of a test takes.
     const SOON: Duration = Duration::from_secs(60);
 
-    /// A local broker some of whose followers fail, and which counts what is followed.
+    /// A local broker whose followers fail on demand, and which counts the open partitions.
     #[derive(Clone)]
     struct Failing {
         broker: LocalBroker,
@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn failed() -> BrokerError {
-        BrokerError::Retry("nobody answers".to_owned())
+        BrokerError::Retry("no answer".to_owned())
     }
 
     impl Follower for FailingFollower {
@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    struct World {
+    struct Fixture {
         broker: Failing,
         topics: Topics,
         clock: Arc<ManualClock>,
@@ -483,7 +483,7 @@ mod tests {
         thread: Option<JoinHandle<()>>,
     }
 
-    impl World {
+    impl Fixture {
         fn new(waits_max: usize) -> Self {
             let topics = Topics::with_prefix("");
             let local = LocalBroker::new(Arc::new(SystemClock::new()));
@@ -503,7 +503,7 @@ mod tests {
             Self { broker, topics, clock, waits: Some(waits), thread: Some(thread) }
         }
 
-        /// A wait whose event may be written.
+        /// Starts a wait, and waits until its event may be written.
         fn wait(&self, id: &str, partition: i32) -> (Wait, mpsc::Receiver<Answer>) {
             let (wait, opened, answers) = self.try_wait(id, partition).unwrap();
             assert_eq!(opened.recv_timeout(SOON).unwrap(), Ok(()));
@@ -558,16 +558,16 @@ mod tests {
             self.broker.publish().unwrap().send(record).unwrap();
         }
 
-        fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        fn until(what: &str, mut condition: impl FnMut() -> bool) {
             let clock = SystemClock::new();
-            while !is_so() {
+            while !condition() {
                 assert!(clock.elapsed() < SOON, "{what}");
                 std::thread::yield_now();
             }
         }
     }
 
-    impl Drop for World {
+    impl Drop for Fixture {
         fn drop(&mut self) {
             drop(self.waits.take());
             self.thread.take().unwrap().join().unwrap();
@@ -579,22 +579,22 @@ mod tests {
     }
 
     #[test]
-    fn each_hears_of_its_own_request_alone() {
-        let world = World::new(10);
-        let (_a, of_a) = world.wait("a", 0);
-        let (_b, of_b) = world.wait("b", 0);
-        let (_c, of_c) = world.wait("c", 3);
-        world.reply("another instance's", 0);
-        world.write(&world.topics.replies, 0, b"no reply".to_vec(), &[]);
+    fn each_wait_gets_the_result_of_its_own_request() {
+        let fixture = Fixture::new(10);
+        let (_a, of_a) = fixture.wait("a", 0);
+        let (_b, of_b) = fixture.wait("b", 0);
+        let (_c, of_c) = fixture.wait("c", 3);
+        fixture.reply("another instance's", 0);
+        fixture.write(&fixture.topics.replies, 0, b"no reply".to_vec(), &[]);
         let headers = [
             ("foretell.request", "c"),
             ("foretell.error.class", "future_time"),
             ("foretell.error.message", "too far ahead"),
         ];
-        world.write(&world.topics.dead_letters, 3, Vec::new(), &headers);
-        world.write(&world.topics.dead_letters, 3, Vec::new(), &headers[1..]);
-        world.reply("b", 0);
-        world.reply("a", 0);
+        fixture.write(&fixture.topics.dead_letters, 3, Vec::new(), &headers);
+        fixture.write(&fixture.topics.dead_letters, 3, Vec::new(), &headers[1..]);
+        fixture.reply("b", 0);
+        fixture.reply("a", 0);
         assert_eq!(of_b.recv_timeout(SOON).unwrap(), missing("b"));
         assert_eq!(of_a.recv_timeout(SOON).unwrap(), missing("a"));
         let dead = Answer::DeadLettered {
@@ -602,66 +602,70 @@ mod tests {
             message: "too far ahead".to_owned(),
         };
         assert_eq!(of_c.recv_timeout(SOON).unwrap(), dead);
-        assert_eq!(world.broker.followers.load(Ordering::SeqCst), 1, "one reader for all");
-        assert_eq!(world.broker.open.load(Ordering::SeqCst), 4, "of two partitions of two topics");
+        assert_eq!(fixture.broker.followers.load(Ordering::SeqCst), 1, "one reader for all");
+        assert_eq!(
+            fixture.broker.open.load(Ordering::SeqCst),
+            4,
+            "of two partitions of two topics"
+        );
     }
 
     #[test]
-    fn beyond_the_bound_a_wait_is_refused_until_another_ends() {
-        let world = World::new(2);
-        let (a, _) = world.wait("a", 0);
-        let _b = world.wait("b", 1);
-        assert!(matches!(world.try_wait("c", 1).err(), Some(GatewayError::Busy(_))));
+    fn waits_above_the_limit_are_rejected_until_another_ends() {
+        let fixture = Fixture::new(2);
+        let (a, _) = fixture.wait("a", 0);
+        let _b = fixture.wait("b", 1);
+        assert!(matches!(fixture.try_wait("c", 1).err(), Some(GatewayError::Busy(_))));
         drop(a);
-        world.wait("c", 1);
+        fixture.wait("c", 1);
     }
 
     #[test]
-    fn a_reader_that_fails_is_replaced_and_no_reply_is_lost_meanwhile() {
-        let world = World::new(1000);
+    fn a_failed_reader_is_replaced_and_no_reply_is_lost() {
+        let fixture = Fixture::new(1000);
         for round in 0..20 {
             let id = format!("{round}");
-            let (_wait, answers) = world.wait(&id, 1);
-            world.broker.reads_fail.store(2, Ordering::SeqCst);
-            world.reply(&id, 1);
+            let (_wait, answers) = fixture.wait(&id, 1);
+            fixture.broker.reads_fail.store(2, Ordering::SeqCst);
+            fixture.reply(&id, 1);
             assert_eq!(answers.recv_timeout(SOON).unwrap(), missing(&id), "round {round}");
         }
     }
 
     #[test]
-    fn who_cannot_be_told_is_reported_so_and_the_next_one_can() {
-        let world = World::new(10);
-        world.broker.opens_fail.store(1, Ordering::SeqCst);
-        let (_a, opened, _) = world.try_wait("a", 2).unwrap();
+    fn a_wait_whose_partition_cannot_be_opened_fails_and_the_next_one_succeeds() {
+        let fixture = Fixture::new(10);
+        fixture.broker.opens_fail.store(1, Ordering::SeqCst);
+        let (_a, opened, _) = fixture.try_wait("a", 2).unwrap();
         let refused = opened.recv_timeout(SOON).unwrap();
         assert!(matches!(refused, Err(GatewayError::NotFollowed(_))), "{refused:?}");
-        let (_b, answers) = world.wait("b", 2);
-        world.reply("b", 2);
+        let (_b, answers) = fixture.wait("b", 2);
+        fixture.reply("b", 2);
         assert_eq!(answers.recv_timeout(SOON).unwrap(), missing("b"));
     }
 
     #[test]
-    fn a_partition_is_followed_for_a_while_after_the_last_wait_and_then_no_more() {
-        let world = World::new(10);
-        let open = || world.broker.open.load(Ordering::SeqCst);
-        let (wait, _) = world.wait("a", 2);
-        let (other, _) = world.wait("b", 3);
+    fn a_partition_is_closed_some_time_after_its_last_wait() {
+        let fixture = Fixture::new(10);
+        let open = || fixture.broker.open.load(Ordering::SeqCst);
+        let (wait, _) = fixture.wait("a", 2);
+        let (other, _) = fixture.wait("b", 3);
         assert_eq!(open(), 4);
         drop(wait);
-        // A burst: the partition is open still.
-        drop(world.wait("c", 2));
+        // The partition is still open.
+        drop(fixture.wait("c", 2));
         assert_eq!(open(), 4);
-        World::until("the first of them closes", || {
-            world.clock.advance(LINGER / 4);
+        Fixture::until("the first of them closes", || {
+            fixture.clock.advance(LINGER / 4);
             open() == 2
         });
         drop(other);
-        World::until("the reader goes with the last", || {
-            world.clock.advance(LINGER / 4);
-            world.broker.followers.load(Ordering::SeqCst) == 0
+        Fixture::until("the reader goes with the last", || {
+            fixture.clock.advance(LINGER / 4);
+            fixture.broker.followers.load(Ordering::SeqCst) == 0
         });
-        let (_again, answers) = world.wait("d", 2);
-        world.reply("d", 2);
+        let (_again, answers) = fixture.wait("d", 2);
+        fixture.reply("d", 2);
         assert_eq!(answers.recv_timeout(SOON).unwrap(), missing("d"));
     }
 }

@@ -1,5 +1,5 @@
-//! Writes for all who ask: a thread sends whatever is queued and waits once for all of it, so that requests share the
-//! broker's round trips and none of them holds a thread.
+//! The writer thread: sends all queued records and flushes once, so that requests share round trips to the broker and none
+//! occupies a thread.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
@@ -9,12 +9,12 @@ use foretell_streams::{
     runtime::broker::{BrokerError, Publisher},
 };
 
-/// Called once, when the broker has the record, or will not have it.
+/// Called once with the result, when the broker has stored the record or it has failed.
 pub type Written = Box<dyn FnOnce(Result<(), GatewayError>) + Send>;
 
-/// Records that wait to be sent: at 1 MiB of body a request, as many as connections bring before this is reached.
+/// Maximum number of queued records. The limit on connections is normally reached first.
 const QUEUED_MAX: usize = 10_000;
-/// Records that share a flush: librdkafka takes 64 MiB under way before it makes us wait.
+/// Maximum number of records per flush. librdkafka buffers 64 MiB before a send blocks.
 const FLUSHED_MAX: usize = 1000;
 
 struct Write {
@@ -22,12 +22,12 @@ struct Write {
     written: Written,
 }
 
-/// Where records are queued.
+/// The sending side of the queue.
 pub(super) struct Writer {
     queue: SyncSender<Write>,
 }
 
-/// The thread's side.
+/// The thread's side of the queue.
 pub(super) struct WriterThread {
     queue: Receiver<Write>,
     publisher: Box<dyn Publisher>,
@@ -39,19 +39,19 @@ pub(super) fn open(publisher: Box<dyn Publisher>) -> (Writer, WriterThread) {
 }
 
 impl Writer {
-    /// Queues `record`; never waits.
+    /// Queues `record`. Does not block.
     pub(super) fn write(&self, record: OutputRecord, written: Written) -> Result<(), GatewayError> {
-        let refused = match self.queue.try_send(Write { record, written }) {
+        let reason = match self.queue.try_send(Write { record, written }) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Full(_)) => "too much waits to be written: try again",
+            Err(TrySendError::Full(_)) => "too many records wait to be written: try again",
             Err(TrySendError::Disconnected(_)) => "the instance is stopping: try again",
         };
-        Err(GatewayError::Busy(refused))
+        Err(GatewayError::Busy(reason))
     }
 }
 
 impl WriterThread {
-    /// Until the last [`Writer`] is gone and what it has queued is written.
+    /// Runs until the last [`Writer`] is dropped and its records are written.
     pub(super) fn run(mut self) {
         let mut sent = Vec::new();
         while let Ok(first) = self.queue.recv() {
@@ -69,7 +69,7 @@ impl WriterThread {
                 tracing::warn!(error, records = sent.len(), "records of clients were not written");
             }
             for written in sent.drain(..) {
-                // Of several it isn't known which one failed, so that each may or may not be there.
+                // A flush does not say which record failed, so each may have been written or not.
                 written(flushed.clone().map_err(GatewayError::Unavailable));
             }
         }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use foretell_streams::{record::Topic, time::EventTime};
 
-    /// Its first flush waits until the test has queued more.
+    /// A publisher whose first flush waits until the test has queued more.
     struct Slow {
         flushes: Arc<AtomicUsize>,
         gate: Arc<Barrier>,
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_during_a_flush_shares_the_next_one() {
+    fn records_queued_during_a_flush_share_the_next_one() {
         let (flushes, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(2)));
         let slow = Slow { flushes: Arc::clone(&flushes), gate: Arc::clone(&gate) };
         let (writer, thread) = open(Box::new(slow));

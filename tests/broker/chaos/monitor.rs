@@ -53,7 +53,7 @@ impl PredictionMonitor {
     pub(super) fn start(config: &Config) -> Self {
         let cluster = Cluster::connect(config, &foretell::app::clock()).unwrap();
         let topic = config.topics.predictions.clone();
-        let partitions = config.raw.topics.partitions;
+        let partitions = config.partitions;
         let (clock, stop) = (Arc::new(SystemClock::new()), Arc::<AtomicBool>::default());
         let arrivals: Arrivals = Arrivals::default();
         arrivals.lock().unwrap().resize(usize::try_from(partitions).unwrap(), Vec::new());

@@ -1,4 +1,4 @@
-//! The whole learning loop: examples in, trained models out, and what a crash does to it.
+//! The whole learning loop from examples to models, with crashes.
 
 use std::{
     sync::{Arc, mpsc},
@@ -23,16 +23,16 @@ use prometheus::Registry;
 
 use super::{Application, OFTEN, correction, expect_concept, stream};
 use crate::{
+    fixture::{NOW, first_model},
     scored::decoded,
-    world::{NOW, first_model},
 };
 
 const RETRAIN_AFTER: u64 = 20;
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// A training of some dozens of examples takes milliseconds; so long, in real time, before the test fails.
+/// Real time before the test fails. A training of some dozens of examples takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The learning topology of an application, and the thread that trains for it.
+/// The learning topology of an application, and its training thread.
 struct Learning {
     application: Application,
     driver: TopologyDriver,
@@ -46,8 +46,8 @@ fn topology(application: &Application) -> (Topology, Trainer) {
         Trainer::spawn(application.log(), clock, application.metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
-        topics: application.world.topics.clone(),
-        codecs: application.world.codecs.clone(),
+        topics: application.fixture.topics.clone(),
+        codecs: application.fixture.codecs.clone(),
         retrain_after: RETRAIN_AFTER,
         metrics: application.metrics.clone(),
         serving: application.serving.clone(),
@@ -62,12 +62,12 @@ impl Learning {
         let (topology, trainer) = topology(&application);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
-        // The first look at the clock starts the interval.
+        // The first punctuation starts the interval.
         driver.advance(Duration::ZERO).unwrap();
         Self { application, driver, trainer }
     }
 
-    /// Examples are written to the log and come to the task, which commits.
+    /// Writes examples to the log and pipes them to the task, which commits.
     fn send(&mut self, examples: &[LabelledExample]) {
         for record in self.application.append(examples) {
             self.driver.pipe_record(record).unwrap();
@@ -79,16 +79,16 @@ impl Learning {
         self.driver.advance(ASK_EVERY).unwrap();
     }
 
-    /// What is announced next; it serves from there on.
+    /// The next published model, which serves then.
     fn announced(&mut self) -> Vec<Model> {
-        // Nobody sends there: it is how a test waits a little for another thread.
+        // A channel without a sender, to wait a little for the other thread.
         let (_sender, silence) = mpsc::channel::<()>();
         for _ in 0..PATIENCE.as_millis() {
             self.tick();
             self.driver.commit();
-            let records = self.driver.read(&self.application.world.topics.models);
+            let records = self.driver.read(&self.application.fixture.topics.models);
             if !records.is_empty() {
-                let codec = &self.application.world.codecs.model;
+                let codec = &self.application.fixture.codecs.model;
                 let models: Vec<Model> =
                     records.iter().map(|record| decoded(codec.as_ref(), record)).collect();
                 for model in &models {
@@ -101,12 +101,12 @@ impl Learning {
         panic!("no model was announced");
     }
 
-    /// The bytes of the bundle that is announced next.
+    /// The bytes of the next published bundle.
     fn bytes(&mut self) -> Vec<u8> {
         self.announced().remove(0).bundle.unwrap()
     }
 
-    /// The process dies, and another one takes over.
+    /// A crash: another process takes over.
     fn crash(&mut self) {
         self.trainer.stop();
         let (topology, trainer) = topology(&self.application);
@@ -126,7 +126,7 @@ impl Learning {
 }
 
 #[test]
-fn each_model_follows_the_one_before_with_its_parameters() {
+fn each_model_has_the_parameters_of_its_parent() {
     let mut learning = Learning::new();
     let mut parent = first_model().version();
     for training in 1..=3_u32 {
@@ -150,13 +150,13 @@ fn each_model_follows_the_one_before_with_its_parameters() {
         expect_concept(&bundle, OFTEN);
         parent = bundle.version();
         assert_eq!(learning.application.serving.scorer().unwrap().version(), &parent);
-        // A process that has trained nothing yet knows it, too.
+        // Also in a process that has trained nothing yet.
         learning.crash();
     }
 }
 
 #[test]
-fn a_training_after_a_crash_makes_the_same_bytes() {
+fn a_training_after_a_crash_gives_the_same_bytes() {
     let mut undisturbed = Learning::new();
     undisturbed.send(&stream(0..20, OFTEN));
     let first = undisturbed.bytes();
@@ -164,7 +164,7 @@ fn a_training_after_a_crash_makes_the_same_bytes() {
     let second = undisturbed.bytes();
     assert_ne!(first, second);
 
-    // While it reads the log; more comes before it is begun again.
+    // A crash while it reads the log, and more examples before it starts again.
     let mut learning = Learning::new();
     learning.send(&stream(0..20, OFTEN));
     let held = learning.application.codec.hold();
@@ -176,7 +176,7 @@ fn a_training_after_a_crash_makes_the_same_bytes() {
     drop(held);
     assert_eq!(learning.bytes(), first);
 
-    // When the model was made and its announcement not committed, by a process that has read the log before or not.
+    // A crash between training and commit, in a process that has read the log before or not.
     let mut learning = Learning::new();
     learning.send(&stream(0..20, OFTEN));
     assert_eq!(learning.bytes(), first);
@@ -195,7 +195,7 @@ fn a_training_after_a_crash_makes_the_same_bytes() {
 }
 
 #[test]
-fn what_cannot_be_had_just_now_is_asked_for_again_and_is_no_failure() {
+fn an_unavailable_registry_is_retried_and_not_a_failure() {
     let mut learning = Learning::new();
     learning.application.codec.fail_after(5);
     learning.send(&stream(0..20, OFTEN));
@@ -213,7 +213,7 @@ fn what_cannot_be_had_just_now_is_asked_for_again_and_is_no_failure() {
 }
 
 #[test]
-fn a_fault_costs_one_training_and_not_the_next() {
+fn a_panic_fails_one_training_and_not_the_next() {
     let mut learning = Learning::new();
     learning.application.codec.panic_after(5);
     learning.send(&stream(0..20, OFTEN));

@@ -1,4 +1,4 @@
-//! The training log alone: what a request is learned from, whatever came before it and went wrong.
+//! The training log alone: the training set of a request, after earlier requests and failures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,7 @@ use foretell_ml::{ModelBundle, ModelVersion, Origin, Params};
 use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _};
 
 use super::{Application, OFTEN, SELDOM, correction, expect_concept, stream};
-use crate::world::{NOW, classes, first_model, model};
+use crate::fixture::{NOW, classes, first_model, model};
 
 fn request(training: u64, through: i64) -> TrainingRequest {
     let parent = Some(ModelVersion::new("parent"));
@@ -25,18 +25,18 @@ fn try_train(log: &mut TrainingLog, through: i64) -> TrainingResult {
     log.train(&request(1, through), &mut |_, _| true)
 }
 
-/// What comes of the records before `through`.
+/// Trains on the records before `through`.
 fn train(log: &mut TrainingLog, through: i64) -> ModelBundle {
     try_train(log, through).unwrap()
 }
 
-/// (initial, from the stream)
+/// The numbers of initial examples and of stream examples.
 fn learned_from(bundle: &ModelBundle) -> (u64, u64) {
     let origin = &bundle.lineage.origin;
     (origin.initial_examples, origin.stream_examples)
 }
 
-/// That both were made of the same examples, which may stand elsewhere in the log.
+/// Checks that both were trained on the same examples, which may have other offsets.
 #[track_caller]
 fn expect_same_examples(one: &ModelBundle, other: &ModelBundle) {
     assert_eq!(learned_from(one), learned_from(other));
@@ -46,7 +46,7 @@ fn expect_same_examples(one: &ModelBundle, other: &ModelBundle) {
 }
 
 #[test]
-fn a_model_says_what_it_was_made_of() {
+fn a_model_has_the_origin_of_its_training_set() {
     let mut application = Application::new();
     application.append(&application.initial(0..40, OFTEN));
     application.append(&stream(0..20, OFTEN));
@@ -60,7 +60,7 @@ fn a_model_says_what_it_was_made_of() {
 }
 
 #[test]
-fn of_more_examples_than_the_bound_the_newest_are_learned_from() {
+fn the_newest_examples_up_to_the_bound_are_used() {
     let mut application = Application::new();
     application.stream_examples_max = Some(40);
     application.append(&stream(0..40, OFTEN));
@@ -68,16 +68,16 @@ fn of_more_examples_than_the_bound_the_newest_are_learned_from() {
     let bundle = train(&mut application.log(), 80);
     assert_eq!(learned_from(&bundle), (0, 40));
     expect_concept(&bundle, SELDOM);
-    // All of the newest 40, and no other: one example older makes another model.
+    // Exactly the newest 40: an older example gives another model.
     let mut newest = Application::new();
     newest.append(&stream(40..80, SELDOM));
     expect_same_examples(&bundle, &train(&mut newest.log(), 40));
-    // Fewer than the bound: all of them.
+    // All of them, if there are fewer than the bound.
     assert_eq!(learned_from(&train(&mut application.log(), 39)), (0, 39));
 }
 
 #[test]
-fn initial_data_that_age_make_room_oldest_first() {
+fn aging_initial_data_are_replaced_oldest_first() {
     let mut application = Application::new();
     application.stream_examples_max = Some(40);
     application.append(&application.initial(0..20, OFTEN));
@@ -94,7 +94,7 @@ fn initial_data_that_age_make_room_oldest_first() {
 }
 
 #[test]
-fn initial_data_that_have_aged_out_need_not_be_there() {
+fn initial_data_that_have_aged_out_may_be_missing() {
     let mut application = Application::new();
     (application.stream_examples_max, application.initial) = (Some(40), InitialPolicy::Age);
     application.append(&application.initial(7..40, OFTEN));
@@ -104,18 +104,18 @@ fn initial_data_that_have_aged_out_need_not_be_there() {
 }
 
 #[test]
-fn a_correction_replaces_the_example_that_it_is_of() {
+fn a_correction_replaces_its_example() {
     let examples = stream(0..40, OFTEN);
     let mut application = Application::new();
     application.append(&examples);
     let corrected = [0, 7, 13, 39].map(|number| correction(&examples[number]));
     application.append(&corrected);
     let mut log = application.log();
-    // One after the other: it may come when its example was learned from already.
+    // Also if the example was used in a training before.
     let before = train(&mut log, 40);
     let after = train(&mut log, 44);
     assert_ne!(before.booster, after.booster);
-    // As if each had been right from the beginning.
+    // The same as without the corrected examples.
     let mut right = examples.clone();
     for (number, correction) in [0, 7, 13, 39].into_iter().zip(corrected) {
         right[number] = correction;
@@ -134,7 +134,7 @@ fn a_model_has_the_parameters_of_the_one_that_serves() {
     let tuned = &first_model().lineage.params;
     assert_ne!(*tuned, Params::default(), "or the test shows nothing");
     assert_eq!(bundle.lineage.params, *tuned);
-    // Also those of one that is announced later.
+    // Also after a new model serves.
     let origin = Origin { training: 3, ..Origin::default() };
     let mut other = model(&classes(&["no", "yes"]), 5, origin);
     other.lineage.params.num_leaves = 5;
@@ -145,7 +145,7 @@ fn a_model_has_the_parameters_of_the_one_that_serves() {
 }
 
 #[test]
-fn an_older_request_learns_nothing_of_what_came_later() {
+fn an_earlier_request_does_not_use_later_examples() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     let correction = correction(&stream(0..1, OFTEN)[0]);
@@ -154,21 +154,21 @@ fn an_older_request_learns_nothing_of_what_came_later() {
     let mut log = application.log();
     let first = train(&mut log, 40);
     assert_eq!(train(&mut log, 81).lineage.origin.stream_examples, 80);
-    // The announcement of the second was aborted, with all since the first.
+    // The transaction of the second request was aborted.
     assert_eq!(train(&mut log, 40), first);
     assert_eq!(train(&mut log, 81), train(&mut application.log(), 81));
-    // The same one again needs no reading.
+    // The same request again reads nothing.
     let readers = application.broker.readers();
     assert_eq!(train(&mut log, 81).lineage.origin.stream_examples, 80);
     assert_eq!(application.broker.readers(), readers);
 }
 
 #[test]
-fn what_was_read_ahead_is_learned_from_when_it_is_asked_for() {
+fn records_that_were_read_ahead_are_used_by_the_next_request() {
     let mut application = Application::new();
     application.append(&stream(0..80, OFTEN));
     let mut log = application.log();
-    // Records come by sevens, so each request ends amid what was read.
+    // A read returns seven records, so each request ends inside one.
     for through in [20, 21, 40, 58, 80] {
         let bundle = train(&mut log, through);
         assert_eq!(bundle, train(&mut application.log(), through), "{through}");
@@ -177,7 +177,7 @@ fn what_was_read_ahead_is_learned_from_when_it_is_asked_for() {
     }
 }
 
-/// A log that was read as far as 20, and fails on the way to 60.
+/// A log that was read up to 20, and fails before 60.
 fn fails_on_the_way(fault: impl Fn(&Application)) {
     let mut application = Application::new();
     application.append(&stream(0..60, OFTEN));
@@ -194,24 +194,24 @@ fn fails_on_the_way(fault: impl Fn(&Application)) {
 }
 
 #[test]
-fn a_read_that_fails_half_way_loses_nothing() {
+fn a_failed_read_loses_no_example() {
     fails_on_the_way(|application| application.broker.fail_read_after(0));
     fails_on_the_way(|application| application.broker.fail_read_after(3));
 }
 
 #[test]
-fn a_registry_that_is_away_half_way_loses_nothing() {
+fn an_unavailable_registry_loses_no_example() {
     fails_on_the_way(|application| application.codec.fail_after(0));
     fails_on_the_way(|application| application.codec.fail_after(11));
 }
 
 #[test]
-fn a_panic_half_way_loses_nothing() {
+fn a_panic_loses_no_example() {
     fails_on_the_way(|application| application.codec.panic_after(11));
 }
 
 #[test]
-fn a_training_is_given_up_while_it_reads_if_the_process_stops() {
+fn a_training_is_cancelled_while_it_reads_if_the_process_stops() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     let mut log = application.log();
@@ -221,7 +221,7 @@ fn a_training_is_given_up_while_it_reads_if_the_process_stops() {
 }
 
 #[test]
-fn what_is_no_example_is_counted_and_passed_over() {
+fn records_that_are_not_examples_are_counted_and_skipped() {
     let mut application = Application::new();
     let mut examples = stream(0..40, OFTEN);
     let whole = {
@@ -244,16 +244,16 @@ fn what_is_no_example_is_counted_and_passed_over() {
 }
 
 #[test]
-fn a_log_that_ends_before_the_request_is_not_learned_from() {
+fn a_log_that_ends_before_the_requested_offset_is_incomplete() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     let mut log = application.log();
     let result = try_train(&mut log, 41);
     assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
-    // It comes after all.
+    // The records are written after all.
     application.append(&stream(40..41, OFTEN));
     assert_eq!(learned_from(&train(&mut log, 41)), (0, 41));
-    // One that has nothing at all is not waited for either.
+    // An empty log is incomplete too.
     let (mut log, mut reads) = (Application::new().log(), 0);
     let result = log.train(&request(1, 40), &mut |_, _| {
         reads += 1;
@@ -264,7 +264,7 @@ fn a_log_that_ends_before_the_request_is_not_learned_from() {
 }
 
 #[test]
-fn a_log_that_gives_nothing_is_not_waited_for_for_ever() {
+fn the_wait_for_a_log_without_records_is_bounded() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     application.broker.be_silent(true);
@@ -279,7 +279,7 @@ fn a_log_that_gives_nothing_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_log_that_gives_nothing_for_a_while_is_waited_for() {
+fn a_log_without_records_for_a_while_is_waited_for() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     application.broker.be_silent(true);
@@ -293,7 +293,7 @@ fn a_log_that_gives_nothing_for_a_while_is_waited_for() {
 }
 
 #[test]
-fn a_log_that_comes_in_many_pieces_is_read_to_its_end() {
+fn a_log_of_many_small_reads_is_read_to_its_end() {
     let mut application = Application::new();
     application.append(&stream(0..260, OFTEN));
     application.broker.read_one_by_one();
@@ -301,12 +301,12 @@ fn a_log_that_comes_in_many_pieces_is_read_to_its_end() {
 }
 
 #[test]
-fn a_model_that_no_record_can_hold_is_a_failure() {
+fn a_model_larger_than_a_record_is_a_failure() {
     let mut application = Application::new();
     let mut examples = stream(0..4_096, OFTEN);
     let mut state = 1_u64;
     for example in &mut examples {
-        // Each category is 5,500 characters that do not compress: a bundle of more than 15 MiB.
+        // Each category has 5,500 characters that do not compress, which gives a bundle of more than 15 MiB.
         let character = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(b'0' + u8::try_from(state >> 58).unwrap())
@@ -317,11 +317,11 @@ fn a_model_that_no_record_can_hold_is_a_failure() {
     application.append(&examples);
     let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());
     let Err(TrainingFailure::Failed(reason)) = result else { panic!("{result:?}") };
-    assert!(reason.contains("does not go into a record"), "{reason}");
+    assert!(reason.contains("is too large for a record"), "{reason}");
 }
 
 #[test]
-fn the_champion_knows_how_many_initial_examples_there_were() {
+fn the_champion_gives_the_minimum_of_initial_examples() {
     let mut application = Application::new();
     let origin = Origin { initial_examples: 40, ..Origin::default() };
     for record in records_of(&model(&classes(&["no", "yes"]), 5, origin), "test", NOW).unwrap() {
@@ -335,7 +335,7 @@ fn the_champion_knows_how_many_initial_examples_there_were() {
 }
 
 #[test]
-fn initial_data_of_which_some_are_gone_are_not_learned_from() {
+fn a_training_with_missing_initial_examples_is_incomplete() {
     let mut application = Application::new();
     application.append(&application.initial(1..40, OFTEN));
     application.append(&stream(0..20, OFTEN));

@@ -1,6 +1,6 @@
-//! What models are made of: the real training log, trigger, trainer and model table, over a local broker.
+//! Training: the real training log, trigger, trainer and model table, with a local broker.
 //!
-//! `log.rs` asks the training log alone, request by request; `cycle.rs` runs the whole learning loop on it.
+//! `log.rs` tests the training log alone, request by request; `cycle.rs` the whole learning loop.
 
 mod cycle;
 mod log;
@@ -32,13 +32,13 @@ use prometheus::Registry;
 
 use self::unreliable::{UnreliableBroker, UnreliableCodec};
 use crate::{
+    fixture::{EPOCH_MS, Fixture, NOW, classes, first_model},
     scored::encoded,
-    world::{EPOCH_MS, NOW, World, classes, first_model},
 };
 
-/// One application on a broker of its own: its training log, and what it knows of models.
+/// One application on its own broker: the training log and the models.
 struct Application {
-    world: World,
+    fixture: Fixture,
     broker: UnreliableBroker,
     codec: UnreliableCodec,
     clock: Arc<ManualClock>,
@@ -48,17 +48,17 @@ struct Application {
     table: ModelTable,
     stream_examples_max: Option<usize>,
     initial: InitialPolicy,
-    /// What the initial data are made from.
+    /// The manifest of the initial data.
     manifest: Manifest,
 }
 
 impl Application {
-    /// With a first model that serves, made of nothing that is in the log.
+    /// An application with a first model, which was not trained on the log.
     fn new() -> Self {
-        let world = World::new();
+        let fixture = Fixture::new();
         let clock = Arc::new(ManualClock::at(NOW));
         let local = LocalBroker::new(Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>);
-        local.create_topics(&world.topics.specs(1)).unwrap();
+        local.create_topics(&fixture.topics.specs(1)).unwrap();
         let registry = Registry::new();
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
@@ -68,8 +68,8 @@ impl Application {
         }
         Self {
             broker: UnreliableBroker::new(local),
-            codec: UnreliableCodec::new(Arc::clone(&world.codecs.labelled_example)),
-            world,
+            codec: UnreliableCodec::new(Arc::clone(&fixture.codecs.labelled_example)),
+            fixture,
             clock,
             registry,
             metrics,
@@ -85,36 +85,37 @@ impl Application {
         }
     }
 
-    /// The training log as a process that begins has it.
+    /// The training log of a process that starts.
     fn log(&self) -> TrainingLog {
         TrainingLog {
             broker: Arc::new(self.broker.clone()),
             source: self.source(),
             codec: Arc::new(self.codec.clone()),
-            spec: PipelineSpec::new(self.world.columns(), Scaling::MinMax, Vec::new()).unwrap(),
+            spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new()).unwrap(),
             classes: classes(&["no", "yes"]),
             stream_examples_max: self.stream_examples_max,
             initial: self.initial,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             seed: Seed(1),
+            threshold: 0.5,
             read: ReadLog::default(),
         }
     }
 
     fn source(&self) -> TopicPartition {
-        let topic = self.world.topics.labelled_examples.clone();
+        let topic = self.fixture.topics.labelled_examples.clone();
         TopicPartition { topic, partition: Partition(0) }
     }
 
     /// Appends examples to the log, and returns their records.
     fn append(&mut self, examples: &[LabelledExample]) -> Vec<OutputRecord> {
         let record = |example: &LabelledExample| OutputRecord {
-            topic: self.world.topics.labelled_examples.clone(),
+            topic: self.fixture.topics.labelled_examples.clone(),
             partition: Some(Partition(0)),
             timestamp: EventTime(NOW.0),
             key: Some(example.respondent_id.clone().into_bytes()),
-            value: Some(encoded(self.world.codecs.labelled_example.as_ref(), example)),
+            value: Some(encoded(self.fixture.codecs.labelled_example.as_ref(), example)),
             headers: match example.origin {
                 ExampleOrigin::Initial => vec![self.manifest.header()],
                 ExampleOrigin::Stream => Vec::new(),
@@ -149,23 +150,23 @@ impl Application {
     }
 }
 
-/// Rows of the initial data, where there are any.
+/// The number of rows of the initial data.
 const INITIAL: u64 = 40;
 
-/// Which visitors become customers; it changes in the course of a test.
+/// The rule by which visitors become customers; tests change it.
 type Concept = fn(u32) -> bool;
 
 const OFTEN: Concept = |visits| visits >= 10;
 const SELDOM: Concept = |visits| visits < 10;
 
-/// Examples from the stream, named by their numbers.
+/// Examples from the stream; their ids are their numbers.
 fn stream(numbers: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
     let named = |number| example(ExampleOrigin::Stream, &format!("p-{number}"), number, concept);
     numbers.map(named).collect()
 }
 
 fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> LabelledExample {
-    // 7 and 20 have no common factor: any 20 in a row have each number of visits once.
+    // 7 and 20 are coprime, so any 20 consecutive examples have each number of visits once.
     let visits = number * 7 % 20;
     let feature = |name: &str, value| Feature { name: name.to_owned(), value };
     LabelledExample {
@@ -185,20 +186,20 @@ fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> La
     }
 }
 
-/// The other label, for an example that was there before.
+/// A correction of an example to the other label.
 fn correction(example: &LabelledExample) -> LabelledExample {
     let label = if example.label == "yes" { "no" } else { "yes" }.to_owned();
     LabelledExample { label, correction: true, ..example.clone() }
 }
 
-/// How probable it is that a visitor becomes a customer.
+/// The probability that a visitor becomes a customer.
 fn probability(bundle: &ModelBundle, visits: u32) -> f64 {
     let values = [Value::Number(visits.into()), Value::Text("gold".to_owned()), Value::Number(2.0)];
     let scores = Scorer::new(bundle).unwrap().score(&values, &mut Scratch::default());
     scores.of(Label(1)).unwrap()
 }
 
-/// Whether a model was made of examples of `concept`.
+/// Checks that a model was trained on examples of `concept`.
 #[track_caller]
 fn expect_concept(bundle: &ModelBundle, concept: Concept) {
     for visits in [2, 17] {

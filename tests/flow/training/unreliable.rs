@@ -1,4 +1,4 @@
-//! A broker and a codec that fail as a cluster and a registry do: in the midst of what is read.
+//! A broker and a codec that fail in the middle of a read, as a cluster and a registry may.
 
 use std::sync::{
     Arc, Mutex,
@@ -19,10 +19,10 @@ use foretell_streams::{
 
 use std::time::Duration;
 
-/// Readers return so many records at once, so that what is read goes past what was asked for.
+/// The number of records that a read returns, so that reads go beyond the requested offset.
 const RECORDS_AT_ONCE: usize = 7;
 
-/// How readers behave, besides their faults.
+/// The behaviour of readers, apart from failures.
 struct Pace {
     records_at_once: AtomicUsize,
     is_silent: AtomicBool,
@@ -49,23 +49,23 @@ impl UnreliableBroker {
         self.pace.records_at_once.store(1, Ordering::SeqCst);
     }
 
-    /// Readers return nothing, at once, whatever there is.
+    /// Readers return nothing, at once.
     pub(super) fn be_silent(&self, is_silent: bool) {
         self.pace.is_silent.store(is_silent, Ordering::SeqCst);
     }
 
-    /// The call of a reader after `calls` others returns its records and an error, as librdkafka may.
+    /// The read after `calls` others returns its records and an error, as librdkafka may.
     pub(super) fn fail_read_after(&self, calls: usize) {
         self.faults.set(calls);
     }
 
-    /// How many readers there were.
+    /// The number of readers that were opened.
     pub(super) fn readers(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
     }
 }
 
-/// Fails once, after so many calls that succeed.
+/// Fails once, after a number of calls that succeed.
 #[derive(Default)]
 struct Countdown(Mutex<Option<usize>>);
 
@@ -147,7 +147,7 @@ impl Broker for UnreliableBroker {
     }
 }
 
-/// A codec whose registry is away now and then, and that can be held up.
+/// A codec whose registry fails on demand, and that can be blocked.
 #[derive(Clone)]
 pub(super) struct UnreliableCodec {
     codec: Arc<dyn Codec<LabelledExample>>,
@@ -169,7 +169,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Waits until somebody decodes.
+    /// Waits until a decoding is blocked.
     pub(super) fn wait(&self, patience: Duration) {
         self.has_come.recv_timeout(patience).expect("nothing was decoded");
     }
@@ -181,7 +181,7 @@ impl UnreliableCodec {
         Self { codec, faults, panics, held }
     }
 
-    /// The decoding after `records` others finds no registry.
+    /// The decoding after `records` others fails because the registry is unavailable.
     pub(super) fn fail_after(&self, records: usize) {
         self.faults.set(records);
     }
@@ -207,7 +207,7 @@ impl Codec<LabelledExample> for UnreliableCodec {
         let hold = self.held.lock().unwrap().take();
         if let Some(Hold { has_come, go_on }) = hold {
             has_come.send(()).unwrap();
-            // Nobody sends: the other end is dropped.
+            // Nothing is sent; this returns when the other end is dropped.
             go_on.recv().unwrap_err();
         }
         assert!(!self.panics.fails_now(), "a panic that a test has asked for");

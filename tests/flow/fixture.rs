@@ -1,29 +1,22 @@
-//! What all tests share: a small questionnaire of our own, codecs over a registry in this process, and models
-//! trained from a seed on answers that we make up.
+//! The fixture of all tests: a small questionnaire, codecs with a registry in this process, and models trained on generated
+//! answers.
 
 use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 
 use foretell::{
     events::{
-        labelled_example::LabelledExample,
-        model::Model,
-        outcome::{Outcome, OutcomeCodec},
-        prediction::Prediction,
-        questionnaire::{MetadataFields, QuestionnaireCodec, QuestionnaireSchema},
+        codecs::Codecs,
+        questionnaire::{MetadataFields, QuestionnaireSchema},
         topics::{Topics, subject},
     },
-    processors::{convert, topology::Codecs},
+    processors::convert,
 };
-use foretell_avro::{
-    codec::{AvroCodec, AvroRecord},
-    local::LocalRegistry,
-    registry::SchemaRegistry,
-};
+use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_ml::{
     Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
     Value, training::train,
 };
-use foretell_streams::{codec::Codec, record::Topic, time::WallTime};
+use foretell_streams::time::WallTime;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Visitors of a shop: how often they came, what they use, and for how long.
@@ -38,25 +31,25 @@ pub(crate) const SCHEMA: &str = r#"{
     {"name": "minutes", "type": ["null", "double"], "default": null}
   ]}"#;
 
-/// Event times are told in seconds from here.
+/// The origin of event times, which tests give in seconds.
 pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
-/// The clock stands far behind all event times of the tests but those that are to be refused.
+/// The clock is far ahead of the event times of the tests, except for those that are to be rejected.
 pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
 
-/// Topics, the questionnaire, and how everything is written.
-pub(crate) struct World {
+/// Topics, the questionnaire and the codecs.
+pub(crate) struct Fixture {
     registry: Arc<LocalRegistry>,
     pub(crate) topics: Topics,
     pub(crate) schema: Arc<QuestionnaireSchema>,
     pub(crate) codecs: Codecs,
 }
 
-impl World {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self::with_schema(&Arc::new(LocalRegistry::new()), SCHEMA)
     }
 
-    /// The same cluster, seen by an instance whose configuration names another version of the schema.
+    /// The fixture of an instance on the same cluster with another version of the schema.
     pub(crate) fn evolved(&self, schema: &str) -> Self {
         Self::with_schema(&self.registry, schema)
     }
@@ -70,48 +63,26 @@ impl World {
             completed: Some("done".to_owned()),
         };
         let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
-        let events = subject(&topics.questionnaire_events);
-        registry.register(&events, avsc).unwrap();
-        let questionnaire = QuestionnaireCodec::new(
-            Arc::<LocalRegistry>::clone(registry),
-            &events,
-            Arc::clone(&schema),
-        );
-        let outcomes = subject(&topics.outcomes);
-        registry.register(&outcomes, Outcome::SCHEMA).unwrap();
-        let shared = Arc::<LocalRegistry>::clone(registry);
-        let outcome = OutcomeCodec::new(shared, &outcomes, Arc::clone(&schema)).unwrap();
-        let codecs = Codecs {
-            questionnaire: Arc::new(questionnaire.unwrap()),
-            outcome: Arc::new(outcome),
-            prediction: codec::<Prediction>(registry, &topics.predictions),
-            labelled_example: codec::<LabelledExample>(registry, &topics.labelled_examples),
-            model: codec::<Model>(registry, &topics.models),
-        };
+        for (topic, text) in topics.schemas(avsc) {
+            registry.register(&subject(topic), text).unwrap();
+        }
+        let shared: Arc<dyn SchemaRegistry> = Arc::<LocalRegistry>::clone(registry);
+        let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
         let registry = Arc::clone(registry);
         Self { registry, topics, schema, codecs }
     }
 
-    /// The columns of a model of its questions.
+    /// The columns of a model for the questions.
     pub(crate) fn columns(&self) -> Vec<Column> {
         self.schema.questions().iter().map(convert::column_of).collect()
     }
-}
-
-fn codec<T: AvroRecord + 'static>(
-    registry: &Arc<LocalRegistry>,
-    topic: &Topic,
-) -> Arc<dyn Codec<T>> {
-    registry.register(&subject(topic), T::SCHEMA).unwrap();
-    let registry = Arc::<LocalRegistry>::clone(registry);
-    Arc::new(AvroCodec::<T>::new(registry, &subject(topic)).unwrap())
 }
 
 pub(crate) fn classes(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// The label rises with the visits, and with the plan; a fifth of the plans is not known.
+/// Examples whose label depends on the visits and the plan; a fifth of the plans is missing.
 fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
     let mut random = StdRng::seed_from_u64(seed);
     let example = |_| {
@@ -128,12 +99,12 @@ fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
     (0..number).map(example).collect()
 }
 
-/// A small model of the classes, its own for each seed.
+/// A small model of the classes, different for each seed.
 pub(crate) fn model(classes: &[String], seed: u64, origin: Origin) -> ModelBundle {
-    model_of(World::new().columns(), classes, seed, origin)
+    model_of(Fixture::new().columns(), classes, seed, origin)
 }
 
-/// The same of other columns; there must be three, of the same kinds.
+/// A small model with other columns; there must be three, of the same kinds.
 pub(crate) fn model_of(
     columns: Vec<Column>,
     classes: &[String],
@@ -144,7 +115,7 @@ pub(crate) fn model_of(
     trained(columns, classes, (seed, origin), &examples(300, labels, seed))
 }
 
-/// A model whose training had the third answer in one example of `one_in` only; in none if that is 0.
+/// A model trained with the third answer in one of `one_in` examples, or in none for 0.
 pub(crate) fn model_rarely_given(one_in: usize) -> ModelBundle {
     let mut examples = examples(300, 2, 8);
     for (number, example) in examples.iter_mut().enumerate() {
@@ -153,7 +124,7 @@ pub(crate) fn model_rarely_given(one_in: usize) -> ModelBundle {
         }
     }
     let classes = classes(&["no", "yes"]);
-    trained(World::new().columns(), &classes, (8, Origin::default()), &examples)
+    trained(Fixture::new().columns(), &classes, (8, Origin::default()), &examples)
 }
 
 fn trained(
@@ -187,7 +158,7 @@ pub(crate) fn first_model() -> &'static ModelBundle {
     MODEL.get_or_init(|| model(&classes(&["no", "yes"]), 1, Origin::default()))
 }
 
-/// The one that comes after it.
+/// The model after the first.
 pub(crate) fn second_model() -> &'static ModelBundle {
     static MODEL: OnceLock<ModelBundle> = OnceLock::new();
     let origin = Origin { training: 1, ..Origin::default() };
