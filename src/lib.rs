@@ -15,6 +15,6 @@ pub mod cli;
 #[cfg(test)]
 mod reference;
 
-/// The binary's, and that of benchmarks and tests: what is measured is what runs.
+#[cfg(test)]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -138,6 +138,11 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it uses just now.
     pub(crate) fn resources(&self) -> Resources {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

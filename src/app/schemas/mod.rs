@@ -17,4 +17,4 @@ pub use evolve::{Edit, evolve};
 pub use history::{History, Version, histories, read_schema};
 pub use meaning::{Difference, difference};
 pub use registry::{Registered, check_registry, in_use, register, registered_and_configured};
-pub(in crate::app) use registry::{SetLevels, register_with};
+pub use registry::{SetLevels, register_with};

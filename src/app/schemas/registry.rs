@@ -193,7 +193,7 @@ pub fn register(config: &Config, tell: &mut dyn FnMut(Registered)) -> anyhow::Re
 
 /// When a subject's level is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::app) enum SetLevels {
+pub enum SetLevels {
     /// Whenever somebody asks for it.
     Always,
     /// Only where there is something to add: where others look after the registry, we may have no right to.
@@ -205,7 +205,7 @@ pub(in crate::app) enum SetLevels {
 ///
 /// # Errors
 /// At the first that is refused; the line says which and why.
-pub(in crate::app) fn register_with(
+pub fn register_with(
     config: &Config,
     registry: &dyn SchemaRegistry,
     levels: SetLevels,
