@@ -184,7 +184,10 @@ fn a_store_whose_checkpoint_was_truncated_away_is_restored_from_what_is_left() {
         send(&application, third, "3");
         until_joined(&application, first + second + third);
     });
-    assert!(errors.contains("truncated during the restore: restoring from the beginning"), "{errors}");
+    assert!(
+        errors.contains("truncated during the restore: restoring from the beginning"),
+        "{errors}"
+    );
     // The changelog of the learning task is not truncated, and has at most one record a training.
     assert!(restored > 0.0 && restored <= left as f64 + 10.0, "{restored} of {left}: {errors}");
 }
