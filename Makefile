@@ -144,6 +144,12 @@ bench-http: ## compare a thousand concurrent waiting requests with sequential on
 	$(CARGO) bench --locked --bench http
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench http
 
+.PHONY: bench-job
+bench-job: ## the whole job on a real Kafka against bare librdkafka, and by stage without a broker, 5 minutes; target/bench/job.json
+	@.ci/setup build broker
+	$(CARGO) bench --locked --no-run --bench job
+	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job
+
 .PHONY: bench-streams
 bench-streams: ## compare topologies on a real Kafka with bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker

@@ -50,6 +50,10 @@ fn other_schema(reader: &str) -> anyhow::Result<String> {
     Ok(schema.to_string())
 }
 
+/// As in the binary: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;

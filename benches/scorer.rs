@@ -18,6 +18,10 @@ use lightgbm3::Booster;
 
 const ROUNDS: usize = 5;
 
+/// As in the binary: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;

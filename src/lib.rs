@@ -15,6 +15,7 @@ pub mod cli;
 #[cfg(test)]
 mod reference;
 
-/// The allocator of the binary, and of the benchmarks and tests, so that they measure what runs.
+/// As in the binary, so that unit tests run what runs.
+#[cfg(test)]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

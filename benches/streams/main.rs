@@ -53,6 +53,10 @@ struct Throughput {
     at_least_once: Speed,
 }
 
+/// As in the binary: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     if let Ok(names) = env::var(failover::VICTIM) {
         return failover::victim(&names);

@@ -138,13 +138,18 @@ impl Process {
 
     /// Runs a command with the process id as its last argument.
     pub(crate) fn run_on(&self, command: &str) {
-        let command = format!("{command} {}", self.child.id());
+        let command = format!("{command} {}", self.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its current use of resources.
     pub(crate) fn resources(&self) -> Resources {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let number = |name: &str| -> usize {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()

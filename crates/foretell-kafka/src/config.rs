@@ -76,6 +76,8 @@ const EVERY_PRODUCER: &[Property] = &[
     ("delivery.report.only.error", "true"),
     // Costs little CPU, and the field values of records repeat.
     ("compression.type", "lz4"),
+    // Records share requests. A flush or a commit does not wait so long.
+    ("linger.ms", "5"),
 ];
 
 const PLAIN_PRODUCER: &[Property] = &[
@@ -94,16 +96,15 @@ const TRANSACTIONAL_PRODUCER: &[Property] = &[
 const RESERVED: &[(&str, &str)] = &[
     ("auto.offset.reset", "start offsets are always explicit"),
     ("bootstrap.servers", "set bootstrap_servers"),
-    ("client.id", "set client_id"),
+    ("client.id", "it follows from the instance's name"),
     ("delivery.report.only.error", "failed deliveries must be seen, and only they"),
     ("enable.auto.commit", "offsets are committed with the outputs"),
     ("enable.auto.offset.store", "offsets are committed with the outputs"),
     ("enable.idempotence", "ordered writes without duplicates rely on it"),
     ("enable.partition.eof", "restores end on it, and members would skip records with it"),
     ("group.id", "it follows from the application's name"),
-    ("group.instance.id", "set instance_id"),
+    ("group.instance.id", "members of the group are dynamic"),
     ("isolation.level", "exactly-once processing relies on it"),
-    ("linger.ms", "set linger"),
     ("log.queue", "log lines go to tracing"),
     ("partition.assignment.strategy", "tasks move incrementally"),
     ("partitioner", "tasks and keys must agree on partitions"),
@@ -146,10 +147,6 @@ pub struct KafkaConfig {
     /// transactions, and so does the new owner of a failed worker's tasks, so it should be near 10 s.
     #[serde(with = "humantime_serde")]
     pub transaction_timeout: Duration,
-    /// Time that a record waits for others to share its request (`linger.ms`): larger values favour throughput over
-    /// latency.
-    #[serde(with = "humantime_serde")]
-    pub linger: Duration,
     /// File with the token for SASL/OAUTHBEARER, which another process must keep fresh.
     pub token_file: Option<PathBuf>,
     /// Further librdkafka properties, such as those for TLS and SASL. The prefix `consumer.`, `producer.` or `admin.` limits
@@ -165,7 +162,6 @@ impl Default for KafkaConfig {
             instance_id: None,
             session_timeout: Duration::from_secs(15),
             transaction_timeout: Duration::from_secs(10),
-            linger: Duration::from_millis(5),
             token_file: None,
             properties: BTreeMap::new(),
         }
@@ -181,7 +177,6 @@ impl fmt::Debug for KafkaConfig {
             .field("instance_id", &self.instance_id)
             .field("session_timeout", &self.session_timeout)
             .field("transaction_timeout", &self.transaction_timeout)
-            .field("linger", &self.linger)
             .field("token_file", &self.token_file)
             .field("properties", &self.properties.keys())
             .finish()
@@ -256,15 +251,12 @@ impl KafkaConfig {
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
         config.set("client.id", format!("{}-{}", self.client_id, membership.member));
         config.set("transaction.timeout.ms", millis(self.transaction_timeout));
-        config.set("linger.ms", millis(self.linger));
         self.finish(config, Role::Producer)
     }
 
     /// Properties of an idempotent producer without transactions.
     pub(crate) fn plain_producer(&self) -> ClientConfig {
-        let mut config = self.start(&[EVERY_PRODUCER, PLAIN_PRODUCER]);
-        config.set("linger.ms", millis(self.linger));
-        self.finish(config, Role::Producer)
+        self.finish(self.start(&[EVERY_PRODUCER, PLAIN_PRODUCER]), Role::Producer)
     }
 
     /// Properties of a consumer outside of groups.
@@ -385,10 +377,15 @@ mod tests {
 
     #[test]
     fn a_users_property_overrides_a_default() {
-        let config = config(&[("fetch.queue.backoff.ms", "7"), ("compression.type", "zstd")]);
+        let config = config(&[
+            ("fetch.queue.backoff.ms", "7"),
+            ("compression.type", "zstd"),
+            ("linger.ms", "50"),
+        ]);
         config.check().unwrap();
         assert_eq!(config.reader().get("fetch.queue.backoff.ms"), Some("7"));
         assert_eq!(config.plain_producer().get("compression.type"), Some("zstd"));
+        assert_eq!(config.plain_producer().get("linger.ms"), Some("50"));
     }
 
     #[test]
@@ -402,7 +399,6 @@ mod tests {
     fn reserved_properties_are_refused_with_a_fix() {
         assert!(refused(&[("isolation.level", "read_uncommitted")]).contains("exactly-once"));
         assert!(refused(&[("consumer.group.id", "mine")]).contains("group.id"));
-        assert!(refused(&[("linger.ms", "1")]).contains("set linger"));
         assert!(refused(&[("sasl.oauthbearer.method", "oidc")]).contains("token_file"));
     }
 

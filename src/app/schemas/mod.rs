@@ -16,5 +16,6 @@ mod registry;
 pub use evolve::{Edit, evolve};
 pub use history::{History, Version, histories, read_schema};
 pub use meaning::{Difference, difference};
-pub use registry::{Registered, check_registry, register, registered_and_configured};
-pub(in crate::app) use registry::{SetLevels, register_with};
+pub use registry::{
+    Registered, SetLevels, check_registry, register, register_with, registered_and_configured,
+};

@@ -183,7 +183,7 @@ pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Re
 
 /// Condition under which the level of a subject is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::app) enum SetLevels {
+pub enum SetLevels {
     Always,
     /// Only together with a new version: in a registry that others administer, `init` may lack the right to set it.
     WithNewVersions,
@@ -194,7 +194,7 @@ pub(in crate::app) enum SetLevels {
 ///
 /// # Errors
 /// If the registry refuses one, with the reason. Those after it are not registered.
-pub(in crate::app) fn register_with(
+pub fn register_with(
     config: &Config,
     registry: &dyn SchemaRegistry,
     levels: SetLevels,

@@ -1,8 +1,13 @@
 //! Encoding of categories as codes 0 to n - 1, by descending frequency; n is the code of unseen categories, n + 1 that
 //! of missing ones.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of codes; rarer categories are encoded as unseen. LightGBM keeps a bit per category in every split,
@@ -10,23 +15,39 @@ use serde::{Deserialize, Serialize};
 pub(super) const CATEGORIES_MAX: usize = 4096;
 
 /// Codes of the categories of a column (keys are texts) or of a cross (keys are pairs of codes).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(
     try_from = "Vec<K>",
     into = "Vec<K>",
-    bound = "K: Ord + Clone + Serialize + for<'a> Deserialize<'a>"
+    bound = "K: Eq + Hash + Clone + Serialize + for<'a> Deserialize<'a>"
 )]
-pub(super) struct Categories<K: Ord + Clone> {
-    codes: BTreeMap<K, u32>,
+pub(super) struct Categories<K: Eq + Hash + Clone> {
+    /// The keys, in the order of their codes.
+    by_code: Vec<K>,
+    codes: HashMap<K, u32, RandomState>,
 }
 
-impl<K: Ord + Clone> Categories<K> {
+impl<K: Eq + Hash + Clone> PartialEq for Categories<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_code == other.by_code
+    }
+}
+
+impl<K: Eq + Hash + Clone> Categories<K> {
     /// Assigns codes by descending count; ties are in the order of their keys.
-    pub(super) fn fit(counts: BTreeMap<K, u64>) -> Self {
+    pub(super) fn fit(counts: BTreeMap<K, u64>) -> Self
+    where
+        K: Ord,
+    {
         let mut by_count: Vec<(K, u64)> = counts.into_iter().collect();
         by_count.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         by_count.truncate(CATEGORIES_MAX);
-        Self { codes: by_count.into_iter().map(|(key, _)| key).zip(0..).collect() }
+        Self::with_codes(by_count.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn with_codes(by_code: Vec<K>) -> Self {
+        let codes = by_code.iter().cloned().zip(0..).collect();
+        Self { by_code, codes }
     }
 
     /// The code of a missing value. It is a category of its own, because LightGBM sends NaN right at every split by
@@ -36,45 +57,42 @@ impl<K: Ord + Clone> Categories<K> {
     }
 
     fn unseen(&self) -> u32 {
-        u32::try_from(self.codes.len()).expect("categories are bounded")
+        u32::try_from(self.by_code.len()).expect("categories are bounded")
     }
 
     /// Whether `key` has a code of its own.
-    pub(super) fn contains<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    pub(super) fn contains<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
         self.codes.contains_key(key)
     }
 
     /// The code of `key`; that of unseen categories if it has none of its own.
-    pub(super) fn code<Q: Ord + ?Sized>(&self, key: &Q) -> u32
+    pub(super) fn code<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> u32
     where
-        K: std::borrow::Borrow<Q>,
+        K: Borrow<Q>,
     {
         self.codes.get(key).copied().unwrap_or_else(|| self.unseen())
     }
 }
 
-impl<K: Ord + Clone> TryFrom<Vec<K>> for Categories<K> {
+impl<K: Eq + Hash + Clone> TryFrom<Vec<K>> for Categories<K> {
     type Error = &'static str;
 
     fn try_from(by_code: Vec<K>) -> Result<Self, Self::Error> {
         let count = by_code.len();
-        let codes: BTreeMap<K, u32> = by_code.into_iter().zip(0..).collect();
-        if codes.len() == count && count <= CATEGORIES_MAX {
-            Ok(Self { codes })
-        } else {
-            Err("duplicate category, or too many categories")
+        if count > CATEGORIES_MAX {
+            return Err("too many categories");
         }
+        let categories = Self::with_codes(by_code);
+        if categories.codes.len() == count { Ok(categories) } else { Err("duplicate category") }
     }
 }
 
-impl<K: Ord + Clone> From<Categories<K>> for Vec<K> {
+impl<K: Eq + Hash + Clone> From<Categories<K>> for Vec<K> {
     fn from(categories: Categories<K>) -> Self {
-        let mut by_code: Vec<(K, u32)> = categories.codes.into_iter().collect();
-        by_code.sort_by_key(|(_, code)| *code);
-        by_code.into_iter().map(|(key, _)| key).collect()
+        categories.by_code
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Sums {
     /// LightGBM's raw scores: one per class, or a single one for a binary model.
     pub sums: Vec<f64>,
     /// Leaves of each tree that are not excluded yet, as bits; scratch space of [`Tables::add`].
-    remaining: Vec<u64>,
+    rows: Vec<usize>,
 }
 
 /// Conversion of sums into probabilities.
@@ -107,7 +107,7 @@ impl Trees {
     ///
     /// # Panics
     /// If the length of `row` is not [`Self::features`].
-    pub fn sums(&self, row: &mut [f64], Sums { sums, remaining }: &mut Sums) {
+    pub fn sums(&self, row: &mut [f64], Sums { sums, rows }: &mut Sums) {
         assert_eq!(row.len(), self.features(), "a row has one number per feature");
         for feature in row.iter_mut() {
             if feature.abs() <= ZERO {
@@ -117,7 +117,7 @@ impl Trees {
         sums.clear();
         sums.resize(self.sums_per_row(), 0.0);
         match &self.tables {
-            Some(tables) => tables.add(row, remaining, sums),
+            Some(tables) => tables.add(row, rows, sums),
             None => self.walk(row, sums),
         }
     }

@@ -1,0 +1,107 @@
+//! The whole job on the worked example: events and outcomes in; predictions, labelled examples and changelogs out,
+//! exactly once, committed every 100 ms, with a model of 200 trees of 63 leaves.
+//!
+//! ```text
+//!   in this process   one task without a broker: CPU and allocations by stage
+//!   on a real Kafka   `foretell run` drains a backlog with 1 and 2 threads: CPU by thread, memory, bytes by topic
+//!                     the limit: bare librdkafka moves records of the same number and size in the same transactions
+//!                     `foretell run` at a steady rate: CPU an event, latency from an event to its prediction
+//! ```
+//! Prints tables and ratios, and writes `target/bench/job.json`. Absolute times depend on the machine; the ratios of one run
+//! can be compared. `FORETELL_BENCH_EVENTS`, `_RATE` and `_SECONDS` change the size of a run, `FORETELL_BENCH_ONLY` (`stages`,
+//! `drain`, `rate`) limits it to a part. `FORETELL_BENCH_SET="key=value key=value"` are settings of the configuration besides.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, measures real time, reads its environment, and may panic"
+)]
+
+mod bare;
+mod counting;
+mod drained;
+mod paced;
+mod report;
+mod stages;
+mod workload;
+
+#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
+#[path = "../../tests/process/mod.rs"]
+mod process;
+#[allow(dead_code, reason = "the benchmark of the streams layer uses more of it")]
+#[path = "../streams/usage.rs"]
+mod usage;
+
+use std::{env, fmt::Display, str::FromStr, time::Duration};
+
+use crate::{drained::Application, report::Report};
+
+#[global_allocator]
+static ALLOCATOR: counting::CountingAllocator = counting::CountingAllocator::new();
+
+/// Size of a run.
+struct Settings {
+    /// Events of the backlog, each with its outcome.
+    events: usize,
+    /// Events a second, for the latency.
+    rate: usize,
+    /// How long the steady rate lasts.
+    span: Duration,
+    only: Option<String>,
+}
+
+impl Settings {
+    fn from_environment() -> anyhow::Result<Self> {
+        Ok(Self {
+            events: variable("EVENTS", 200_000)?,
+            rate: variable("RATE", 1_000)?,
+            span: Duration::from_secs(variable("SECONDS", 20)?),
+            only: env::var("FORETELL_BENCH_ONLY").ok(),
+        })
+    }
+
+    fn includes(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let settings = Settings::from_environment()?;
+    let mut report = Report::default();
+    if settings.includes("stages") {
+        report.stages(&stages::measure()?);
+    }
+    if settings.includes("drain") || settings.includes("rate") {
+        on_kafka(&settings, &mut report)?;
+    }
+    report.write()
+}
+
+fn on_kafka(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
+    if settings.includes("drain") {
+        let application = Application::prepare()?;
+        application.publish_backlog(settings.events)?;
+        let one = application.drain(1, settings.events)?;
+        let traffic = application.traffic(settings.events)?;
+        let limit = bare::measure(&application, &traffic, settings.events)?;
+        report.drained(&one, &limit);
+        report.traffic(&traffic, settings.events);
+        let application = Application::prepare()?;
+        application.publish_backlog(settings.events)?;
+        report.scaled(&one, &application.drain(2, settings.events)?);
+    }
+    if settings.includes("rate") {
+        let application = Application::prepare()?;
+        report.paced(&paced::measure(&application, settings.rate, settings.span)?);
+    }
+    Ok(())
+}
+
+fn variable<T: FromStr<Err: Display>>(name: &str, default: T) -> anyhow::Result<T> {
+    let name = format!("FORETELL_BENCH_{name}");
+    match env::var(&name) {
+        Ok(text) => text.parse().map_err(|error| anyhow::anyhow!("{name}={text}: {error}")),
+        Err(_) => Ok(default),
+    }
+}

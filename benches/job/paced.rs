@@ -1,0 +1,161 @@
+//! `foretell run` at a steady rate: CPU an event, and how long an event takes to its committed prediction.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use foretell::events::prediction::Prediction;
+use foretell_streams::time::EventTime;
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use crate::{
+    drained::{Application, cpu_by_thread},
+    process::SOON,
+    workload::Workload,
+};
+
+const STEP: Duration = Duration::from_millis(2);
+const WAIT: Duration = Duration::from_millis(5);
+/// Fetching and batches have found their sizes by then.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// Predictions of the last events may take this long.
+const REST: Duration = Duration::from_secs(20);
+
+/// A steady rate.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Paced {
+    pub(crate) rate: usize,
+    pub(crate) cpu_micros: f64,
+    pub(crate) cpu_micros_by_thread: BTreeMap<String, f64>,
+    /// Milliseconds from sending an event to reading its prediction: p50, p99, p99.9.
+    pub(crate) latency_millis: [f64; 3],
+    pub(crate) lost: usize,
+}
+
+/// Sends `rate` events a second with their outcomes for `span`.
+pub(crate) fn measure(
+    application: &Application,
+    rate: usize,
+    span: Duration,
+) -> anyhow::Result<Paced> {
+    let mut process = application.process(&["run"], &[]);
+    process.http().ready();
+    let sent: Mutex<BTreeMap<String, Instant>> = Mutex::default();
+    let is_over = AtomicBool::new(false);
+    let (latencies, first, last) = thread::scope(|scope| {
+        let reader = scope.spawn(|| read(application, &sent, &is_over));
+        let sender = scope.spawn(|| send(application, rate, WARM_UP + span, &sent));
+        thread::park_timeout(WARM_UP);
+        let first = cpu_by_thread(process.id());
+        thread::park_timeout(span);
+        let last = cpu_by_thread(process.id());
+        let result = sender.join().expect("the sender does not panic");
+        let waited = Instant::now();
+        while !sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            && waited.elapsed() < REST
+        {
+            thread::park_timeout(WAIT);
+        }
+        is_over.store(true, Ordering::SeqCst);
+        let latencies = reader.join().expect("the reader does not panic");
+        result.and(latencies).map(|latencies| (latencies, first, last))
+    })?;
+    process.signal("TERM");
+    anyhow::ensure!(process.end(SOON).success(), "{}", process.errors());
+    let (first, last) = (first?, last?);
+    let events = rate as f64 * span.as_secs_f64();
+    let by_thread = last.iter().map(|(name, seconds)| {
+        (name.clone(), (seconds - first.get(name).unwrap_or(&0.0)) * 1e6 / events)
+    });
+    let by_thread: BTreeMap<_, _> = by_thread.collect();
+    let lost = sent.lock().unwrap_or_else(PoisonError::into_inner).len();
+    Ok(Paced {
+        rate,
+        cpu_micros: by_thread.values().sum(),
+        cpu_micros_by_thread: by_thread,
+        latency_millis: quantiles(latencies)?,
+        lost,
+    })
+}
+
+fn quantiles(mut latencies: Vec<Duration>) -> anyhow::Result<[f64; 3]> {
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let at = |thousandths: usize| {
+        let latency = latencies.get(count * thousandths / 1000).context("no predictions")?;
+        Ok::<_, anyhow::Error>(latency.as_secs_f64() * 1e3)
+    };
+    Ok([at(500)?, at(990)?, at(999)?])
+}
+
+fn send(
+    application: &Application,
+    rate: usize,
+    span: Duration,
+    sent: &Mutex<BTreeMap<String, Instant>>,
+) -> anyhow::Result<()> {
+    let workload = Workload::new(application.config(), application.cluster())?;
+    let mut publisher = application.cluster().broker.publish()?;
+    let (begun, mut number) = (Instant::now(), 0);
+    while begun.elapsed() < span {
+        let due = begun.elapsed().mul_f64(rate as f64).as_secs() as usize;
+        while number < due {
+            let now = EventTime(foretell::app::clock().now().0);
+            let (event, outcome) = workload.pair(number, now);
+            let [event, outcome] = workload.encode(&event, &outcome)?;
+            let id = format!("event-{number}");
+            sent.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+            publisher.send(event)?;
+            publisher.send(outcome)?;
+            number += 1;
+        }
+        publisher.flush()?;
+        thread::park_timeout(STEP);
+    }
+    publisher.flush()?;
+    Ok(())
+}
+
+/// How long each event took; those after the warm-up.
+fn read(
+    application: &Application,
+    sent: &Mutex<BTreeMap<String, Instant>>,
+    is_over: &AtomicBool,
+) -> anyhow::Result<Vec<Duration>> {
+    let topic = &application.config().topics.predictions;
+    let codec = application.cluster().codec::<Prediction>(topic)?;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &application.servers)
+        .set("group.id", "bench-job-latency")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "10")
+        .create()?;
+    let partitions = application.cluster().broker.partitions(topic)?.context("the topic exists")?;
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions)? {
+        assignment.add_partition_offset(topic.as_str(), partition, Offset::Beginning)?;
+    }
+    consumer.assign(&assignment)?;
+    let (begun, mut latencies) = (Instant::now(), Vec::new());
+    while !is_over.load(Ordering::SeqCst) {
+        let Some(message) = consumer.poll(WAIT) else { continue };
+        let message = message?;
+        let now = Instant::now();
+        let prediction: Prediction = codec.decode(message.payload().unwrap_or_default())?;
+        let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&prediction.event_id);
+        let sent = sent.filter(|sent| sent.duration_since(begun) > WARM_UP);
+        latencies.extend(sent.map(|sent| now.duration_since(sent)));
+    }
+    Ok(latencies)
+}
