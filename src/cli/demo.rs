@@ -44,7 +44,7 @@ pub(super) struct Demo {
     /// Random seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Time for tuning the first model, in seconds. It replaces [tuning] time.
+    /// Time for tuning the first model, in seconds. It replaces tuning.time.
     #[arg(long, default_value_t = 12, value_parser = numbers::seconds, allow_negative_numbers = true)]
     tuning_seconds: u64,
     #[command(flatten)]

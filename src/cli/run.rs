@@ -18,7 +18,7 @@ use crate::{
 /// Score events and learn from outcomes, until Ctrl-C or SIGTERM.
 ///
 /// Run `foretell init` first. You can run several instances: they share the partitions of the topics, one of them
-/// trains models, and all of them serve the newest. Each serves health, metrics and an API at [http] bind.
+/// trains models, and all of them serve the newest. Each serves health, metrics and an API at http.bind.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -73,7 +73,7 @@ impl Subject {
     }
 }
 
-/// The history of the event schema, if [events] schema is a version in the folder of a subject.
+/// The history of the event schema, if `events.schema` is a version in the folder of a subject.
 fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
     let path = &config.events.schema;
     let folder = path.parent().unwrap_or(Path::new("."));

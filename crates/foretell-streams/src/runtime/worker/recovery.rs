@@ -100,7 +100,7 @@ impl Worker {
         self.pacer.aborted();
         self.parts.metrics.aborted();
         match joined.member.abort() {
-            // The inputs were not seeked back, so processing must not continue.
+            // The positions of the inputs were not reset, so processing must not continue.
             Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
             result => result,
         }
