@@ -78,7 +78,7 @@ fn a_model_of_a_later_release_is_refused_and_the_one_before_goes_on_serving() {
     until("the model is refused", SOON, || {
         let log = process.errors();
         let line = log.lines().find(|line| line.contains("a model cannot be used"))?;
-        assert!(line.contains("format 9") && line.contains("the one before goes on"), "{line}");
+        assert!(line.contains("format 9") && line.contains("the previous one continues"), "{line}");
         Some(())
     });
     let event = json!({"respondent_id": "me", "completed": true, "age": 39}).to_string();
