@@ -301,7 +301,11 @@ fn known_schemas_are_read_during_a_registry_outage_after_a_restart_too() {
     let mut process = application.instance("one");
     let http = process.http();
     http.ready();
-    assert!(process.errors().contains("the schema registry does not answer"), "{}", process.errors());
+    assert!(
+        process.errors().contains("the schema registry does not answer"),
+        "{}",
+        process.errors()
+    );
     let direct = application.with(&[format!("schema_registry.url={}", registry())]);
     write(&direct, other, &datum("b"));
     scored(&http, 1.0);
