@@ -1,4 +1,4 @@
-//! Secrets: a type that never prints its value, and the places outside the file where a secret may be kept.
+//! Secrets: a type that never prints its value, and the sources outside the file that may hold a secret.
 //!
 //! ```text
 //!   password = "…"                              in the file

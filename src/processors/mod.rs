@@ -1,11 +1,12 @@
 //! The stream processors: the scoring topology, the learning topology, and the threads beside them.
 //!
 //! ```text
-//!   questionnaire-events ─▶ gather ─▶ score ─▶ remember ─┐
-//!                          (observations)  │     (outcomes)  ├─▶ labelled-examples ─▶ trigger ─▶ models
-//!   outcomes ──────────────────────────────┼─▶ join ─────┘      (training)   ▲ │
-//!                                          ▼                                 │ ▼
-//!                                     predictions                          Trainer (thread)
+//!   questionnaire-events ─▶ gather ─▶ score ─▶ store-prediction ─┐
+//!                       (observations)  │      (outcomes)        ├─▶ labelled-examples ─▶ trigger ─▶ models
+//!   outcomes ───────────────────────────┼─▶ join ────────────────┘                      (learning)
+//!                                       ▼                                                  ▲ │
+//!                                  predictions                                             │ ▼
+//!                                                                                   Trainer (thread)
 //! ```
 //! Each topology has a consumer group: [`topology::scoring`] with P tasks, [`topology::learning`] with one.
 

@@ -114,12 +114,12 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let replies = [to_events, to_predictions];
     topology.sink("replies", &replies, topics.replies, Arc::new(Reply::codec()));
     let store = outcome_store.clone();
-    let remembered =
-        topology.process("remember", &[predicted], &stores, move || StorePrediction(store.clone()));
+    let stored = topology
+        .process("store-prediction", &[predicted], &stores, move || StorePrediction(store.clone()));
     let joined = topology.process("join", &[outcomes], &stores, move || {
         Join(outcome_store.clone(), of_outcomes.clone())
     });
-    let labelled = [remembered, joined];
+    let labelled = [stored, joined];
     topology.sink(
         "labelled-examples",
         &labelled,

@@ -58,8 +58,8 @@ fn events_without_a_respondent_are_dead_lettered() {
     let fixture = Fixture::new();
     let someone = json!({"who": "ann", "visits": 1});
     let event = fixture.schema.from_json(&someone, "", EventTime(EPOCH_MS)).unwrap();
-    let nobody = QuestionnaireEvent { respondent_id: String::new(), ..event };
-    let bytes = encoded(fixture.codecs.questionnaire.as_ref(), &nobody);
+    let anonymous = QuestionnaireEvent { respondent_id: String::new(), ..event };
+    let bytes = encoded(fixture.codecs.questionnaire.as_ref(), &anonymous);
     check(events, Some(bytes), "missing_field", "1");
     let of_nobody = Scored::new(&Settings::default()).outcome(" ", 1, "yes");
     check(outcomes, Some(of_nobody), "missing_field", "2");

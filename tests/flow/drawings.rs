@@ -19,15 +19,15 @@ fn scoring() {
     processor score
       score --> predictions
       score --> reply-to-prediction
-      score --> remember
+      score --> store-prediction
     sink predictions (topic shop.predictions)
     processor reply-to-event [stores outcomes]
       reply-to-event --> replies
     processor reply-to-prediction
       reply-to-prediction --> replies
     sink replies (topic shop.replies)
-    processor remember [stores outcomes]
-      remember --> labelled-examples
+    processor store-prediction [stores outcomes]
+      store-prediction --> labelled-examples
     processor join [stores outcomes]
       join --> labelled-examples
     sink labelled-examples (topic shop.labelled-examples)

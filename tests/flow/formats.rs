@@ -47,7 +47,7 @@ const STORES: [&str; 3] = [
 ];
 
 /// An observation, a prediction and an outcome that wait, and one of each that is complete.
-fn remembers(scored: &mut Scored) {
+fn stores_a_value_of_each_kind(scored: &mut Scored) {
     scored.apply(&Operation::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
     scored.apply(&visit("bob", 11));
     scored.apply(&outcome("cem", 12, "yes"));
@@ -114,7 +114,7 @@ pub(crate) fn leave(driver: &mut TopologyDriver, records: &[ChangelogRecord]) {
 #[test]
 fn changelogs_are_written_in_their_format() {
     let mut scored = instance();
-    remembers(&mut scored);
+    stores_a_value_of_each_kind(&mut scored);
     let kept = fs::read_to_string(golden("changelogs-v2.txt")).unwrap();
     assert_eq!(
         changelog_lines(&scored),

@@ -30,7 +30,7 @@ struct Change {
 }
 
 /// An answer to the question of the writer schema, and what the reader gets.
-struct Case(Written, Read);
+struct Case(Written, ReadBack);
 
 #[derive(Clone, Copy)]
 enum Written {
@@ -40,7 +40,7 @@ enum Written {
 }
 
 #[derive(Clone, Copy)]
-enum Read {
+enum ReadBack {
     /// The same answer.
     Same,
     /// No answer.
@@ -53,7 +53,7 @@ enum Read {
     DeadLetter(&'static str),
 }
 
-use Read::{DeadLetter, DefaultSymbol, Ignored, Missing, Same};
+use ReadBack::{DeadLetter, DefaultSymbol, Ignored, Missing, Same};
 use Written::{NoAnswer, Number, Text};
 
 const YES: bool = true;

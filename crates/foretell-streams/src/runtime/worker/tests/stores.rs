@@ -251,7 +251,7 @@ pub(super) struct StoreFailures {
     is_full: AtomicBool,
     /// Whether the next read fails.
     pub(super) is_damaged: AtomicBool,
-    /// The number of writes still to find a damaged store.
+    /// The number of writes still to find a corrupted store.
     pub(super) writes: AtomicI64,
     /// The number of stores that still cannot be emptied.
     pub(super) clears: AtomicI64,
