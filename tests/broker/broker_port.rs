@@ -1,4 +1,5 @@
-//! The contract of the broker port (`contract/mod.rs`), on the cluster that `FORETELL_TEST_BROKERS` names.
+//! The contract tests of the broker port (`crates/foretell-streams/tests/contract`) on the cluster that
+//! `FORETELL_TEST_BROKERS` names.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -44,7 +45,8 @@ fn check(name: &str, contract: fn(&Cluster<'_>)) {
         broker: &broker,
         name: format!("test-{name}-{run:016x}"),
         poll_interval_max: SESSION,
-        advance: &|_| (), // A real broker has a real clock.
+        poll_timeout: Duration::from_millis(20),
+        advance_clock: &|| (), // A real broker has a real clock.
     });
 }
 
@@ -160,6 +162,19 @@ fn a_paused_task_stays_paused_and_loses_nothing() {
 #[test]
 fn a_member_can_leave_with_a_rebalance_or_a_transaction_pending() {
     check("leaving", groups::a_member_can_leave_with_a_rebalance_or_a_transaction_pending);
+}
+
+#[test]
+fn a_paused_input_returns_no_later_record_and_stays_paused_after_an_abort() {
+    check(
+        "pause-abort",
+        groups::a_paused_input_returns_no_later_record_and_stays_paused_after_an_abort,
+    );
+}
+
+#[test]
+fn a_follower_reads_the_partitions_that_are_open() {
+    check("follow", records::a_follower_reads_the_partitions_that_are_open);
 }
 
 #[test]

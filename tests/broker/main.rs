@@ -8,6 +8,7 @@ mod backfill;
 mod broker_port;
 mod changelogs;
 mod chaos;
+#[path = "../../crates/foretell-streams/tests/contract/mod.rs"]
 mod contract;
 mod deleted;
 mod doctor;

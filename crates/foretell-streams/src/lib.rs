@@ -17,6 +17,10 @@
 
 #![warn(missing_docs, missing_debug_implementations)]
 
+// The contract tests of the broker port also run outside this crate, and import it by its name.
+#[cfg(test)]
+extern crate self as foretell_streams;
+
 pub mod codec;
 mod debug;
 pub mod local;

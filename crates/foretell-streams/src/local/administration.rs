@@ -18,6 +18,12 @@ impl LocalBroker {
         self.with(|cluster, _| cluster.add_partitions(topic, partitions));
     }
 
+    /// Deletes the records of a partition before an offset, as retention does, but at most up to the last stable offset. Does
+    /// nothing if the partition does not exist.
+    pub fn delete_records(&self, partition: &TopicPartition, before: Offset) {
+        self.with(|cluster, _| cluster.delete_records(partition, before));
+    }
+
     /// The committed offset of a group for a partition, or `None` if the group has not committed one.
     #[must_use]
     pub fn committed(&self, group: &str, source: &TopicPartition) -> Option<Offset> {
@@ -43,5 +49,10 @@ impl Cluster {
 
     pub(crate) fn add_partitions(&mut self, topic: &Topic, partitions: u32) {
         self.topics.add_partitions(topic, partitions);
+    }
+
+    pub(crate) fn delete_records(&mut self, partition: &TopicPartition, before: Offset) {
+        self.topics.delete_records(partition, before);
+        self.changes += 1;
     }
 }

@@ -309,16 +309,27 @@ impl Reader for LocalReader {
     }
 }
 
+impl LocalFollower {
+    fn is_open(&self, source: &TopicPartition) -> bool {
+        self.cursors.iter().any(|cursor| cursor.source == *source)
+    }
+}
+
 impl Follower for LocalFollower {
     fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError> {
-        let cursor = self.broker.with(|cluster, now| cluster.open(source, from, now))?;
+        if self.is_open(source) {
+            return Err(BrokerError::Fatal(format!("{source} is already followed")));
+        }
+        let cursor = self.broker.with(|cluster, now| cluster.open_in_range(source, from, now))?;
         let start = cursor.position;
-        self.close(source)?;
         self.cursors.push(cursor);
         Ok(start)
     }
 
     fn close(&mut self, source: &TopicPartition) -> Result<(), BrokerError> {
+        if !self.is_open(source) {
+            return Err(BrokerError::Fatal(format!("{source} is not followed")));
+        }
         self.cursors.retain(|cursor| cursor.source != *source);
         Ok(())
     }

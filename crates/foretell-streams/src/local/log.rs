@@ -15,6 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
     time::Duration,
 };
 
@@ -160,22 +161,21 @@ impl Log {
         self.end = self.end.next();
     }
 
-    /// Appends to `records` the visible records from `position` on, as far as there is room, and returns the position
-    /// after them.
+    /// Appends to `records` the visible records of `range`, as far as there is room, and returns the position after them.
     pub(crate) fn read(
         &self,
         source: &TopicPartition,
-        position: Offset,
+        range: Range<Offset>,
         room: &mut Room,
         records: &mut Vec<InputRecord>,
     ) -> Offset {
-        let stable_end = self.stable_end();
-        if position >= stable_end {
+        let end = range.end.min(self.stable_end());
+        let mut position = range.start;
+        if position >= end {
             return position;
         }
-        let mut position = position;
         for entry in self.entries.range(self.index_of(position)..) {
-            if entry.offset >= stable_end {
+            if entry.offset >= end {
                 break;
             }
             if room.records == 0 || room.bytes == 0 {
@@ -186,7 +186,7 @@ impl Log {
             records.push(entry.to_input(source));
             position = entry.offset.next();
         }
-        stable_end
+        end
     }
 
     /// Compacts and trims the log where its policy says so. Call it after every change; the amortised cost is O(log n)
@@ -214,6 +214,15 @@ impl Log {
             }
         }
         freed
+    }
+
+    /// Drops the stable records before `offset`, and moves the start of the log there.
+    pub(crate) fn delete_before(&mut self, offset: Offset) {
+        let start = offset.min(self.stable_end());
+        while self.entries.front().is_some_and(|oldest| oldest.offset < start) {
+            self.drop_front();
+        }
+        self.start = self.start.max(start);
     }
 
     /// Drops records older than `retention` from the front. Kafka compares timestamps with the wall clock. Here the
@@ -354,7 +363,7 @@ mod tests {
         let source = TopicPartition { topic: Topic::new("t"), partition: Partition(0) };
         let mut records = Vec::new();
         let mut room = Room { records: usize::MAX, bytes: u64::MAX };
-        let after = log.read(&source, log.start(), &mut room, &mut records);
+        let after = log.read(&source, log.start()..log.end(), &mut room, &mut records);
         assert_eq!(after, log.stable_end());
         let text = |bytes: &Option<Vec<u8>>| match bytes {
             Some(bytes) => String::from_utf8(bytes.clone()).unwrap(),
@@ -393,6 +402,43 @@ mod tests {
     }
 
     #[test]
+    fn a_range_bounds_what_is_read() {
+        let (transaction, _) = two_transactions();
+        let mut log = log(FOREVER);
+        log.append(record("a", Some("0"), 0), None, now(0));
+        log.append(record("a", Some("1"), 0), Some(transaction), now(0));
+        log.finish(transaction, Ending::Aborted); // The marker is 2.
+        log.append(record("a", Some("3"), 0), None, now(0));
+        let source = TopicPartition { topic: Topic::new("t"), partition: Partition(0) };
+        for ((start, end), expected) in
+            [((0, 2), (1, 2)), ((2, 3), (0, 3)), ((3, 9), (1, 4)), ((3, 2), (0, 3))]
+        {
+            let mut records = Vec::new();
+            let mut room = Room { records: usize::MAX, bytes: u64::MAX };
+            let after = log.read(&source, Offset(start)..Offset(end), &mut room, &mut records);
+            assert_eq!((records.len(), after.0), expected);
+        }
+    }
+
+    #[test]
+    fn deleted_records_move_the_start_at_most_to_the_stable_end() {
+        let (transaction, _) = two_transactions();
+        let mut log = log(FOREVER);
+        for value in ["0", "1", "2"] {
+            log.append(record("a", Some(value), 0), None, now(0));
+        }
+        log.append(record("a", Some("3"), 0), Some(transaction), now(0));
+        log.delete_before(Offset(2));
+        log.delete_before(Offset(1));
+        assert_eq!((log.start(), visible(&log)), (Offset(2), "a=2@2".to_owned()));
+        log.delete_before(Offset(9));
+        assert_eq!((log.start(), visible(&log)), (Offset(3), String::new()));
+        log.finish(transaction, Ending::Aborted); // The marker is 4.
+        log.delete_before(Offset(9));
+        assert_eq!((log.start(), log.bytes()), (Offset(5), 0));
+    }
+
+    #[test]
     fn an_abort_frees_memory_and_keeps_offsets() {
         let (transaction, _) = two_transactions();
         let mut log = log(FOREVER);
@@ -415,7 +461,7 @@ mod tests {
         for (records_max, bytes_max, expected) in [(2, u64::MAX, 2), (9, 1, 1), (9, u64::MAX, 5)] {
             let mut records = Vec::new();
             let mut room = Room { records: records_max, bytes: bytes_max };
-            let after = log.read(&source, Offset(0), &mut room, &mut records);
+            let after = log.read(&source, Offset(0)..log.end(), &mut room, &mut records);
             assert_eq!(
                 (records.len(), after),
                 (expected, Offset(i64::try_from(expected).unwrap()))

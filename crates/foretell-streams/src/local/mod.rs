@@ -22,7 +22,8 @@
 //!   ends or times out; expelling its member from the group does not end it;
 //! - a task goes to its new owner only after the old owner has answered, left, or was expelled;
 //! - group and member name make up the transactional id: a member that joins fences the earlier one of that name;
-//! - records come together with a rebalance, and one batch comes after a pause: both were fetched before;
+//! - records come together with a rebalance, and one batch comes after a pause: both were fetched before. So no record that
+//!   was written after the pause comes until the input is resumed, and none at all after an abort;
 //! - a reader that must not wait may report once more that it is at the end, without looking for new records;
 //! - a position before the oldest record or after the newest one is `OutOfRange`, never moved silently;
 //! - a member that is dropped without `leave` has crashed: the group expels it when its session times out.
@@ -42,6 +43,8 @@ mod driver;
 mod group;
 mod log;
 mod now;
+#[cfg(test)]
+mod port_contract;
 mod session;
 mod settings;
 mod subscription;

@@ -40,8 +40,10 @@ struct Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FetchState {
     Active,
-    /// Paused, with one more batch to come: records that were fetched before the pause.
-    Pausing,
+    /// Paused, with one more batch to come: the records before `fetched_to`, which could be fetched before the pause.
+    Pausing {
+        fetched_to: Offset,
+    },
     Paused,
 }
 
@@ -104,7 +106,7 @@ impl Session {
     }
 
     /// Rewinds every input to `committed`, or to the start of the log if `OutOfRange` was reported for it before and
-    /// would be reported again.
+    /// would be reported again. Paused inputs stay paused, and records that were fetched before are discarded.
     pub(crate) fn rewind(
         &mut self,
         topics: &Topics,
@@ -117,32 +119,51 @@ impl Session {
             if input.is_reported_out_of_range {
                 input.position = log.start();
             }
+            input.fetch_state = match input.fetch_state {
+                FetchState::Active => FetchState::Active,
+                FetchState::Pausing { .. } | FetchState::Paused => FetchState::Paused,
+            };
         }
     }
 
-    /// Pauses or resumes `inputs`.
+    /// Pauses `inputs`. Those that are paused already stay as they are.
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] if one of them is not assigned. None is changed then.
-    pub(crate) fn set_paused(
+    pub(crate) fn pause(
         &mut self,
+        topics: &Topics,
         inputs: &[TopicPartition],
-        is_paused: bool,
     ) -> Result<(), BrokerError> {
-        let is_assigned = |input: &&TopicPartition| self.input(input).is_some();
-        if let Some(unknown) = inputs.iter().find(|input| !is_assigned(input)) {
-            return Err(BrokerError::Fatal(format!("{unknown} is not assigned")));
-        }
-        for input in self.tasks.values_mut().flatten() {
-            if inputs.contains(&input.source) {
-                input.fetch_state = match (is_paused, input.fetch_state) {
-                    (false, _) => FetchState::Active,
-                    (true, FetchState::Active) => FetchState::Pausing,
-                    (true, fetch_state @ (FetchState::Pausing | FetchState::Paused)) => fetch_state,
-                };
+        for input in self.assigned_mut(inputs)? {
+            if input.fetch_state == FetchState::Active {
+                let log = topics.log(&input.source).expect("a topic is never removed");
+                input.fetch_state = FetchState::Pausing { fetched_to: log.stable_end() };
             }
         }
         Ok(())
+    }
+
+    /// Resumes `inputs` at their positions.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] if one of them is not assigned. None is changed then.
+    pub(crate) fn resume(&mut self, inputs: &[TopicPartition]) -> Result<(), BrokerError> {
+        for input in self.assigned_mut(inputs)? {
+            input.fetch_state = FetchState::Active;
+        }
+        Ok(())
+    }
+
+    fn assigned_mut<'a>(
+        &'a mut self,
+        inputs: &'a [TopicPartition],
+    ) -> Result<impl Iterator<Item = &'a mut Input>, BrokerError> {
+        if let Some(unknown) = inputs.iter().find(|input| self.input(input).is_none()) {
+            return Err(BrokerError::Fatal(format!("{unknown} is not assigned")));
+        }
+        let assigned = self.tasks.values_mut().flatten();
+        Ok(assigned.filter(|input| inputs.contains(&input.source)))
     }
 
     /// The next offset to read.
@@ -189,12 +210,19 @@ impl Session {
                 let log = topics.log(&input.source).expect("a topic is never removed");
                 let offered = share.min(room.records);
                 let mut part = Room { records: offered, bytes: room.bytes };
-                input.position = log.read(&input.source, input.position, &mut part, records);
+                let end = match input.fetch_state {
+                    FetchState::Active | FetchState::Paused => log.stable_end(),
+                    FetchState::Pausing { fetched_to } => fetched_to,
+                };
+                let range = input.position..end;
+                input.position = log.read(&input.source, range, &mut part, records);
                 room = Room { records: room.records - (offered - part.records), bytes: part.bytes };
             }
         }
-        for input in inputs.iter_mut().filter(|input| input.fetch_state == FetchState::Pausing) {
-            input.fetch_state = FetchState::Paused;
+        for input in inputs {
+            if input.fetch_state != FetchState::Active {
+                input.fetch_state = FetchState::Paused;
+            }
         }
         if records.len() > before {
             self.turn = first + 1;
@@ -218,7 +246,7 @@ impl Cursor {
             return Err(BrokerError::OutOfRange(self.source.clone()));
         }
         let mut room = room_of_batch(topics);
-        self.position = log.read(&self.source, self.position, &mut room, records);
+        self.position = log.read(&self.source, self.position..log.stable_end(), &mut room, records);
         Ok(self.position >= log.stable_end())
     }
 }
@@ -279,7 +307,7 @@ mod tests {
         let mut session = Session::new(membership, Epoch(0));
         for task in 0..tasks {
             session.add(Partition(task), |_| Offset(0));
-            session.set_paused(&inputs(task), false).unwrap();
+            session.resume(&inputs(task)).unwrap();
         }
         session
     }
@@ -327,20 +355,44 @@ mod tests {
     fn a_paused_input_keeps_its_position() {
         let topics = topics([1500; 3], [1; 3], 1);
         let mut session = session(2);
-        session.set_paused(&inputs(1)[..1], true).unwrap();
-        session.set_paused(&inputs(1)[..1], true).unwrap();
+        session.pause(&topics, &inputs(1)[..1]).unwrap();
+        session.pause(&topics, &inputs(1)[..1]).unwrap();
         assert_eq!(batch(&mut session, &topics), [748, 250, 0, 1, 1, 0], "fetched before");
         assert_eq!(batch(&mut session, &topics), [752, 0, 0, 0, 0, 0]);
-        session.set_paused(&inputs(1)[..1], true).unwrap();
+        session.pause(&topics, &inputs(1)[..1]).unwrap();
         assert_eq!(batch(&mut session, &topics), [0; 6], "once");
-        session.set_paused(&inputs(1), false).unwrap();
+        session.resume(&inputs(1)).unwrap();
         assert_eq!(batch(&mut session, &topics), [0, 1000, 0, 0, 0, 0]);
-        let unknown = session.set_paused(&[inputs(0), inputs(2)].concat(), true);
+        let unknown = session.pause(&topics, &[inputs(0), inputs(2)].concat());
         assert!(matches!(unknown, Err(BrokerError::Fatal(_))));
         assert_eq!(session.position(&inputs(1)[0]), Offset(1250));
         // A new input is paused.
         session.add(Partition(2), |_| Offset(0));
         assert_eq!(batch(&mut session, &topics), [0, 250, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_paused_input_returns_no_record_that_was_written_after_the_pause() {
+        let mut session = session(2);
+        session.pause(&topics([3, 0, 0], [0; 3], 1), &inputs(0)).unwrap();
+        session.pause(&topics([0; 3], [0; 3], 1), &inputs(1)).unwrap();
+        let later = topics([5, 5, 0], [5, 5, 0], 1);
+        assert_eq!(batch(&mut session, &later), [3, 0, 0, 0, 0, 0]);
+        assert_eq!(session.position(&inputs(0)[0]), Offset(3));
+        assert_eq!(batch(&mut session, &later), [0; 6]);
+        session.resume(&[inputs(0), inputs(1)].concat()).unwrap();
+        assert_eq!(batch(&mut session, &later), [2, 5, 0, 5, 5, 0]);
+    }
+
+    #[test]
+    fn a_rewound_input_stays_paused_and_returns_no_record_that_was_fetched_before() {
+        let topics = topics([5; 3], [5; 3], 1);
+        let mut session = session(2);
+        session.pause(&topics, &inputs(0)).unwrap();
+        session.rewind(&topics, |_| Offset(1));
+        assert_eq!(batch(&mut session, &topics), [0, 4, 0, 0, 4, 0]);
+        session.resume(&inputs(0)).unwrap();
+        assert_eq!(batch(&mut session, &topics), [4, 0, 0, 4, 0, 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
         now::Now,
         transaction::{Transaction, TransactionId},
     },
-    record::{Header, OutputRecord, Partition, Topic, TopicPartition, partition_of},
+    record::{Header, Offset, OutputRecord, Partition, Topic, TopicPartition, partition_of},
     runtime::broker::{BrokerError, Cleanup, TopicSpec},
 };
 
@@ -97,6 +97,13 @@ impl Topics {
         topic.spec.partitions = topic.spec.partitions.max(partitions.min(PARTITIONS_MAX));
         let count = usize::try_from(topic.spec.partitions).unwrap_or(usize::MAX);
         topic.logs.resize_with(count, || Log::new(rules));
+    }
+
+    /// Deletes the records of a partition before `offset`. Does nothing if there is no such partition.
+    pub(crate) fn delete_records(&mut self, partition: &TopicPartition, offset: Offset) {
+        if self.log(partition).is_some() {
+            self.change(partition, |log| log.delete_before(offset));
+        }
     }
 
     /// The number of partitions of a topic, or `None` if it does not exist.
@@ -260,10 +267,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        record::Offset,
-        time::{EventTime, WallTime},
-    };
+    use crate::time::{EventTime, WallTime};
 
     const NOW: Now = Now { elapsed: Duration::ZERO, wall: WallTime(0) };
     const FOREVER: Cleanup = Cleanup::Delete { retention: None };

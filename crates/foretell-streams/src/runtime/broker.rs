@@ -140,7 +140,7 @@ pub enum ProcessingGuarantee {
 /// - `poll` returns fewer records than there are, or none, and the others later;
 /// - `poll` appends records *and* returns an error or a rebalance: these records are not delivered again;
 /// - an error hides a rebalance, which the next `poll` announces;
-/// - after [`Member::pause`], records that were already fetched are still delivered;
+/// - after [`Member::pause`], records that were already fetched are still delivered, but none that was written after the pause;
 /// - an error is returned again by a later call, even by one of the next transaction;
 /// - a record that `send` has accepted is lost, and `send`, `flush` or `commit` returns the error later, no later than the
 ///   `commit` of that record;
@@ -292,13 +292,14 @@ pub enum ReadTo {
 
 /// A reader of several partitions, committed records only. Partitions can be opened and closed at any time.
 pub trait Follower: Send {
-    /// Starts to follow `source`, and returns the offset at which it starts.
+    /// Starts to follow `source`, which must not be open, and returns the offset at which it starts.
     ///
     /// # Errors
-    /// [`BrokerError`], for example if the topic does not exist.
+    /// [`BrokerError::OutOfRange`] if the offset is not in the partition; else [`BrokerError`], for example if the topic does
+    /// not exist.
     fn open(&mut self, source: &TopicPartition, from: ReadFrom) -> Result<Offset, BrokerError>;
 
-    /// Stops following `source`.
+    /// Stops following `source`, which must be open.
     ///
     /// # Errors
     /// [`BrokerError`]: create another follower.

@@ -1,6 +1,7 @@
 //! The state of the broker, without a lock and without waiting. Every operation is one method that takes the present
 //! time, so the same calls give the same results, and a test can inject a fault before any of them.
 
+mod reading;
 #[cfg(test)]
 mod simulation_seam;
 #[cfg(test)]
@@ -14,13 +15,13 @@ use crate::{
         group::{Group, MembershipStatus},
         log::Ending,
         now::Now,
-        session::{Cursor, Session},
+        session::Session,
         subscription::Subscription,
         topics::Topics,
         transaction::{Epoch, Producers, Transaction},
     },
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
-    runtime::broker::{BrokerError, Isolation, Membership, ReadFrom, ReadTo, Rebalance, TopicSpec},
+    runtime::broker::{BrokerError, Membership, Rebalance, TopicSpec},
 };
 
 /// The topics, groups and transactions of a broker.
@@ -211,7 +212,7 @@ impl Cluster {
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        session.set_paused(inputs, true)
+        session.pause(&self.topics, inputs)
     }
 
     /// [`Member::resume`](crate::runtime::broker::Member::resume).
@@ -225,7 +226,7 @@ impl Cluster {
         now: Now,
     ) -> Result<(), BrokerError> {
         self.expire(now);
-        session.set_paused(inputs, false)
+        session.resume(inputs)
     }
 
     /// [`Member::send`](crate::runtime::broker::Member::send).
@@ -348,67 +349,6 @@ impl Cluster {
         self.subscription_mut(session).group.leave(member);
         self.changes += 1;
         Ok(())
-    }
-
-    /// [`Broker::read`](crate::runtime::broker::Broker::read).
-    ///
-    /// # Errors
-    /// [`BrokerError::Fatal`] if the partition does not exist; [`BrokerError::Gone`] if the topic does not exist.
-    pub(crate) fn open(
-        &mut self,
-        source: &TopicPartition,
-        from: ReadFrom,
-        now: Now,
-    ) -> Result<Cursor, BrokerError> {
-        self.expire(now);
-        let Some(log) = self.topics.log(source) else {
-            return Err(self.topics.missing(source));
-        };
-        let position = match from {
-            ReadFrom::Beginning => log.start(),
-            ReadFrom::Offset(offset) => offset,
-            ReadFrom::End => log.stable_end(),
-        };
-        Ok(Cursor { source: source.clone(), position, is_end_reported: false })
-    }
-
-    /// [`Broker::end`](crate::runtime::broker::Broker::end).
-    ///
-    /// # Errors
-    /// [`BrokerError::Fatal`] if the partition does not exist; [`BrokerError::Gone`] if the topic does not exist.
-    pub(crate) fn end(
-        &mut self,
-        source: &TopicPartition,
-        isolation: Isolation,
-        now: Now,
-    ) -> Result<Offset, BrokerError> {
-        self.expire(now);
-        let Some(log) = self.topics.log(source) else {
-            return Err(self.topics.missing(source));
-        };
-        Ok(match isolation {
-            Isolation::ReadCommitted => log.stable_end(),
-            Isolation::ReadUncommitted => log.end(),
-        })
-    }
-
-    /// [`Reader::read`](crate::runtime::broker::Reader::read) without waiting. Also returns whether the result is new to
-    /// the reader: records, or the end when it is reached first.
-    ///
-    /// # Errors
-    /// [`BrokerError::OutOfRange`] if the position was trimmed or is after the end.
-    pub(crate) fn read(
-        &mut self,
-        cursor: &mut Cursor,
-        now: Now,
-        records: &mut Vec<InputRecord>,
-    ) -> Result<(ReadTo, bool), BrokerError> {
-        self.expire(now);
-        let before = records.len();
-        let at_end = cursor.fetch(&self.topics, records)?;
-        let is_new = records.len() > before || !cursor.is_end_reported;
-        cursor.is_end_reported = at_end;
-        Ok((if at_end { ReadTo::End } else { ReadTo::More }, is_new))
     }
 
     /// [`Publisher::send`](crate::runtime::broker::Publisher::send).

@@ -4,7 +4,7 @@ mod histories;
 
 use super::*;
 use crate::{
-    runtime::broker::{Cleanup, ProcessingGuarantee},
+    runtime::broker::{Cleanup, ProcessingGuarantee, ReadFrom, ReadTo},
     time::{EventTime, WallTime},
 };
 

@@ -5,7 +5,7 @@ use foretell_streams::{
     runtime::broker::{BrokerError, Isolation, Membership, ProcessingGuarantee, Rebalance},
 };
 
-use crate::contract::{Cluster, POLL_TIMEOUT, Worker, after, at, numbers, output, texts, until};
+use super::{Cluster, Worker, after, at, numbers, output, texts, until};
 
 pub(crate) fn outputs_are_visible_after_the_commit_only(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 1), cluster.topic("out", 1));
@@ -228,8 +228,8 @@ pub(crate) fn a_committed_offset_out_of_range_is_reported_once(cluster: &Cluster
     let mut next = Worker::join(cluster, membership("b"));
     let mut records = Vec::new();
     until("the error", || {
-        let answer = next.member.poll(POLL_TIMEOUT, &mut records);
-        (cluster.advance)(POLL_TIMEOUT);
+        let answer = next.member.poll(cluster.poll_timeout, &mut records);
+        (cluster.advance_clock)();
         match answer {
             Ok(None) => false,
             Ok(Some(Rebalance::Assigned(tasks))) => {

@@ -1,12 +1,14 @@
 //! Records, topics and readers: a round trip, partitions by key, start positions, creation of topics, refused records.
 
 use foretell_streams::{
-    record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic, partition_of},
-    runtime::broker::{BrokerError, Cleanup, ReadFrom, ReadTo, TopicSpec},
+    record::{
+        Header, InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition, partition_of,
+    },
+    runtime::broker::{BrokerError, Cleanup, Follower, ReadFrom, ReadTo, TopicSpec},
     time::EventTime,
 };
 
-use crate::contract::{Cluster, POLL_TIMEOUT, POLLS_MAX, Worker, at, numbers, output, texts};
+use super::{Cluster, POLLS_MAX, Worker, at, numbers, output, texts, until};
 
 pub(crate) fn records_are_read_as_they_were_written(cluster: &Cluster<'_>) {
     let topic = cluster.topic("all", 1);
@@ -88,24 +90,72 @@ pub(crate) fn a_reader_starts_at_the_given_position(cluster: &Cluster<'_>) {
     cluster.publish(&topic, 0, 2500..2510);
     let mut records = Vec::new();
     for _ in 0..POLLS_MAX {
-        let to = tail.read(POLL_TIMEOUT, &mut records).unwrap();
-        (cluster.advance)(POLL_TIMEOUT);
+        let to = tail.read(cluster.poll_timeout, &mut records).unwrap();
+        (cluster.advance_clock)();
         if records.len() >= 10 && to == ReadTo::End {
             break;
         }
     }
     assert_eq!(texts(&records), numbers(2500..2510));
     // An idle reader at the end reports the end again, and reads records that are written later.
-    assert_eq!(tail.read(POLL_TIMEOUT, &mut records).unwrap(), ReadTo::End);
+    assert_eq!(tail.read(cluster.poll_timeout, &mut records).unwrap(), ReadTo::End);
     cluster.publish(&topic, 0, 2510..2511);
     for _ in 0..POLLS_MAX {
-        tail.read(POLL_TIMEOUT, &mut records).unwrap();
-        (cluster.advance)(POLL_TIMEOUT);
+        tail.read(cluster.poll_timeout, &mut records).unwrap();
+        (cluster.advance_clock)();
         if records.len() == 11 {
             return;
         }
     }
     panic!("the reader did not read a record written after it had reached the end");
+}
+
+pub(crate) fn a_follower_reads_the_partitions_that_are_open(cluster: &Cluster<'_>) {
+    let topic = cluster.topic("followed", 2);
+    let (first, second) = (at(&topic, 0), at(&topic, 1));
+    let publish = |range: std::ops::Range<usize>| {
+        for partition in 0..2 {
+            cluster.publish(&topic, partition, range.clone());
+        }
+    };
+    let mut follower = cluster.broker.follow().unwrap();
+    let take = |follower: &mut dyn Follower, count: usize| {
+        let mut records = Vec::new();
+        until(&format!("{count} followed records"), || {
+            follower.read(cluster.poll_timeout, &mut records).unwrap();
+            (cluster.advance_clock)();
+            records.len() >= count
+        });
+        let of = |source: &TopicPartition| {
+            let of_source = records.iter().filter(|record| record.source == *source);
+            texts(&of_source.cloned().collect::<Vec<_>>())
+        };
+        [of(&first), of(&second)]
+    };
+    publish(0..3);
+    assert_eq!(follower.open(&first, ReadFrom::Beginning).unwrap(), Offset(0));
+    assert_eq!(take(&mut *follower, 3), [numbers(0..3), numbers(0..0)]);
+    assert_eq!(follower.open(&second, ReadFrom::End).unwrap(), Offset(3));
+    publish(3..5);
+    assert_eq!(take(&mut *follower, 4), [numbers(3..5), numbers(3..5)]);
+    follower.close(&first).unwrap();
+    publish(5..6);
+    assert_eq!(take(&mut *follower, 1), [numbers(0..0), numbers(5..6)]);
+    assert_eq!(follower.open(&first, ReadFrom::Offset(Offset(4))).unwrap(), Offset(4));
+    assert_eq!(take(&mut *follower, 2), [numbers(4..6), numbers(0..0)]);
+    follower.close(&second).unwrap();
+    // The open partitions are still followed after these errors.
+    let out_of_range = follower.open(&second, ReadFrom::Offset(Offset(1000)));
+    assert!(
+        matches!(&out_of_range, Err(BrokerError::OutOfRange(gone)) if *gone == second),
+        "{out_of_range:?}"
+    );
+    assert!(follower.open(&at(&topic, 2), ReadFrom::Beginning).is_err(), "no partition 2");
+    let is_open = follower.open(&first, ReadFrom::Beginning);
+    assert!(is_open.is_err(), "a partition can be opened once: {is_open:?}");
+    assert!(follower.close(&second).is_err(), "it is closed");
+    publish(6..7);
+    assert_eq!(take(&mut *follower, 1), [numbers(6..7), numbers(0..0)]);
 }
 
 pub(crate) fn an_offset_out_of_range_and_a_missing_topic_are_errors_of_a_reader(

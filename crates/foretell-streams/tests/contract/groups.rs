@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use foretell_streams::{
-    record::{Offset, Partition, Topic},
+    record::{InputRecord, Offset, Partition, Topic},
     runtime::broker::{BrokerError, Membership, ProcessingGuarantee},
 };
 
-use crate::contract::{Cluster, POLL_TIMEOUT, Worker, after, numbers, output, texts, until};
+use super::{Cluster, Worker, after, numbers, output, texts, until};
 
 const PARTITIONS: u32 = 4;
 
@@ -164,6 +164,37 @@ pub(crate) fn a_paused_task_stays_paused_and_loses_nothing(cluster: &Cluster<'_>
     worker.member.leave().unwrap();
 }
 
+/// Records that were fetched before a pause may still come. Later ones do not, and after an abort none do.
+pub(crate) fn a_paused_input_returns_no_later_record_and_stays_paused_after_an_abort(
+    cluster: &Cluster<'_>,
+) {
+    let input = cluster.topic("in", 1);
+    let mut worker = Worker::join(cluster, cluster.membership("a", &input, &[]));
+    worker.until_assigned(1);
+    let source = worker.inputs_of(&[Partition(0)]);
+    let idle_polls = |worker: &mut Worker| {
+        (0..20).flat_map(|_| worker.poll_once()).collect::<Vec<InputRecord>>()
+    };
+    cluster.publish(&input, 0, 0..10);
+    worker.member.pause(&source).unwrap();
+    cluster.publish(&input, 0, 10..20);
+    let mut records = idle_polls(&mut worker);
+    assert!(records.len() <= 10, "{:?}", texts(&records));
+    assert!(worker.member.position(&source[0]) <= Offset(10));
+    worker.member.resume(&source).unwrap();
+    records.extend(worker.take(20 - records.len()));
+    assert_eq!(texts(&records), numbers(0..20), "in order, none twice, none skipped");
+
+    worker.member.commit(&[(source[0].clone(), Offset(5))]).unwrap();
+    cluster.publish(&input, 0, 20..30);
+    worker.member.pause(&source).unwrap();
+    worker.member.abort().unwrap();
+    assert_eq!(idle_polls(&mut worker), [], "fetched before the abort");
+    worker.member.resume(&source).unwrap();
+    assert_eq!(texts(&worker.take(25)), numbers(5..30));
+    worker.member.leave().unwrap();
+}
+
 /// Leaves before the first poll, with an unanswered assignment, and with an unanswered revocation and an open transaction.
 pub(crate) fn a_member_can_leave_with_a_rebalance_or_a_transaction_pending(cluster: &Cluster<'_>) {
     let (input, out) = (cluster.topic("in", 2), cluster.topic("out", 1));
@@ -172,8 +203,8 @@ pub(crate) fn a_member_can_leave_with_a_rebalance_or_a_transaction_pending(clust
 
     let mut unassigned = join("unassigned");
     until("an assignment", || {
-        let rebalance = unassigned.member.poll(POLL_TIMEOUT, &mut Vec::new()).unwrap();
-        (cluster.advance)(POLL_TIMEOUT);
+        let rebalance = unassigned.member.poll(cluster.poll_timeout, &mut Vec::new()).unwrap();
+        (cluster.advance_clock)();
         rebalance.is_some()
     });
     unassigned.member.leave().unwrap();
@@ -184,8 +215,8 @@ pub(crate) fn a_member_can_leave_with_a_rebalance_or_a_transaction_pending(clust
     let mut successor = join("successor");
     until("a revocation", || {
         successor.poll_once();
-        let rebalance = owner.member.poll(POLL_TIMEOUT, &mut Vec::new()).unwrap();
-        (cluster.advance)(POLL_TIMEOUT);
+        let rebalance = owner.member.poll(cluster.poll_timeout, &mut Vec::new()).unwrap();
+        (cluster.advance_clock)();
         rebalance.is_some()
     });
     owner.member.leave().unwrap();

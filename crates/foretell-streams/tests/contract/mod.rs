@@ -1,7 +1,5 @@
-//! Contract tests of the broker port, as functions over `dyn Broker`. `broker_port.rs` runs them on a real broker; a
-//! [`Cluster`] with `advance` can be one that runs on a manual clock.
-
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! Contract tests of the broker port, as functions over `dyn Broker`, for every implementation: `src/local/port_contract.rs`
+//! runs them on the LocalBroker with a manual clock, `tests/broker/broker_port.rs` of the workspace on Kafka.
 
 pub(crate) mod groups;
 pub(crate) mod records;
@@ -18,10 +16,7 @@ use foretell_streams::{
     time::EventTime,
 };
 
-/// Timeout of one poll.
-const POLL_TIMEOUT: Duration = Duration::from_millis(20);
-
-/// Maximum number of polls to wait for an event: a minute of idle polls.
+/// Maximum number of polls to wait for an event: a minute, if an idle poll takes 20 ms.
 const POLLS_MAX: usize = 3000;
 
 /// A broker under test.
@@ -31,8 +26,10 @@ pub(crate) struct Cluster<'a> {
     pub(crate) name: String,
     /// `max.poll.interval.ms`: a member that does not poll for longer loses its tasks.
     pub(crate) poll_interval_max: Duration,
-    /// Advances the broker's clock, if it is a manual one.
-    pub(crate) advance: &'a dyn Fn(Duration),
+    /// Timeout of one poll, in real time: 20 ms, or zero on a broker with a manual clock.
+    pub(crate) poll_timeout: Duration,
+    /// Advances the clock of the broker by 20 ms after a poll, if it is a manual clock.
+    pub(crate) advance_clock: &'a dyn Fn(),
 }
 
 impl Cluster<'_> {
@@ -82,10 +79,10 @@ impl Cluster<'_> {
         let mut reader = self.broker.read(source, from)?;
         let mut records = Vec::new();
         for _ in 0..POLLS_MAX {
-            if reader.read(POLL_TIMEOUT, &mut records)? == ReadTo::End {
+            if reader.read(self.poll_timeout, &mut records)? == ReadTo::End {
                 return Ok(records);
             }
-            (self.advance)(POLL_TIMEOUT);
+            (self.advance_clock)();
         }
         panic!("did not reach the end of {source}")
     }
@@ -117,7 +114,7 @@ impl<'a> Worker<'a> {
     /// Polls once, answers a rebalance, and returns the records of the tasks that it still owns.
     fn poll_once(&mut self) -> Vec<InputRecord> {
         let mut records = Vec::new();
-        let rebalance = self.member.poll(POLL_TIMEOUT, &mut records).unwrap();
+        let rebalance = self.member.poll(self.cluster.poll_timeout, &mut records).unwrap();
         for record in &records {
             let is_assigned = self.tasks.contains(&record.source.partition);
             assert!(is_assigned, "{} is not assigned to this member", record.source);
@@ -139,7 +136,7 @@ impl<'a> Worker<'a> {
                 records.retain(|record| self.tasks.contains(&record.source.partition));
             }
         }
-        (self.cluster.advance)(POLL_TIMEOUT);
+        (self.cluster.advance_clock)();
         records
     }
 
