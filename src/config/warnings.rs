@@ -1,6 +1,9 @@
 //! Warnings about configurations that are valid, and probably not intended.
 
-use crate::{config::Config, processors::gather::ScoreWhen};
+use crate::{
+    config::{Config, LearningSettings},
+    processors::gather::ScoreWhen,
+};
 
 impl Config {
     /// The warnings of a start and of `foretell doctor`, each with what to do.
@@ -14,6 +17,15 @@ impl Config {
                  dropped); name a boolean field that the last event sets, or set [scoring] when = { answers = N }"
                     .to_owned(),
             );
+        }
+        let default = LearningSettings::default().threshold;
+        let is_set = (self.learning.threshold - default).abs() > f64::EPSILON;
+        if is_set && self.classes.len() > 2 {
+            warnings.push(format!(
+                "[learning] threshold has no effect with {} classes: a prediction has the most probable one as its \
+                 label; remove it",
+                self.classes.len()
+            ));
         }
         warnings
     }

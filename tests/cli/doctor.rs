@@ -137,12 +137,26 @@ fn questionnaires_that_are_never_complete_are_warned_about() {
         .replace("completed = ", "ignored = [\"completed\"] # ");
     let file = folder.path().join("foretell.toml");
     std::fs::write(&file, config).unwrap();
-    let found = checks(doctor_of(file.to_str().unwrap(), &["--json"]), 1);
-    let warnings =
-        found.iter().filter(|(name, status, _)| name == "configuration" && status == "warning");
-    let details: Vec<_> = warnings.map(|(_, _, detail)| detail.as_str()).collect();
-    assert_eq!(details.len(), 1, "{found:?}");
+    let details = configuration_warnings(doctor_of(file.to_str().unwrap(), &["--json"]));
+    assert_eq!(details.len(), 1, "{details:?}");
     for words in ["is never scored", "foretell_incomplete_observations_total", "answers = N"] {
         assert!(details[0].contains(words), "{details:?}");
     }
+}
+
+#[test]
+fn a_threshold_for_more_than_two_classes_is_warned_about() {
+    let labels = r#"outcomes.labels=["no","perhaps","yes"]"#;
+    let threshold = ["--set", labels, "--set", "learning.threshold=0.4", "--json"];
+    let details = configuration_warnings(doctor(&threshold));
+    assert_eq!(details.len(), 1, "{details:?}");
+    assert!(details[0].contains("[learning] threshold has no effect"), "{details:?}");
+    assert_eq!(configuration_warnings(doctor(&["--set", labels, "--json"])), [""; 0]);
+}
+
+/// The warnings of the check of the configuration.
+fn configuration_warnings(doctor: Process) -> Vec<String> {
+    let found = checks(doctor, 1).into_iter();
+    let warnings = found.filter(|(name, status, _)| name == "configuration" && status == "warning");
+    warnings.map(|(_, _, detail)| detail).collect()
 }
