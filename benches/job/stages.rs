@@ -20,7 +20,6 @@ use foretell::{
     processors::{
         contract::ContractBoard,
         convert,
-        event_time::TimeBounds,
         metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
         topology::{ScoringParts, scoring},
@@ -166,11 +165,7 @@ fn topology(
         gather: config.gather.clone(),
         join: config.join.clone(),
         partitions: 1,
-        times: TimeBounds {
-            ahead_max: config.events.time_ahead_max,
-            behind_max: config.events.time_behind_max,
-            clock_tolerance: config.streams.clock_tolerance,
-        },
+        times: config.time_bounds(),
         duplicates_within: config.events.duplicates_within,
         serving: serving.clone(),
         contract: config.contract.clone(),

@@ -8,7 +8,7 @@ use rand::{TryRng, rngs::SysRng};
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    app::{cluster::Cluster, start::time_bounds},
+    app::cluster::Cluster,
     config::Config,
     events::codecs::Codecs,
     http::{self, Hosts, HttpMetrics, HttpState, Limits},
@@ -125,7 +125,7 @@ pub(super) fn gateway(
         schema: Arc::clone(&config.event_schema),
         names_events: config.events.event_id.is_some(),
         labels: config.classes.clone(),
-        times: time_bounds(config),
+        times: config.time_bounds(),
         codecs,
         topics: config.topics.clone(),
     };

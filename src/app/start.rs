@@ -25,7 +25,6 @@ use crate::{
     events::{codecs::Codecs, topics::Group},
     processors::{
         contract::ContractBoard,
-        event_time::TimeBounds,
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
@@ -236,7 +235,7 @@ impl Parts<'_> {
             gather: self.config.gather.clone(),
             join: self.config.join.clone(),
             partitions: self.config.partitions,
-            times: time_bounds(self.config),
+            times: self.config.time_bounds(),
             duplicates_within: self.config.events.duplicates_within,
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
@@ -368,15 +367,6 @@ impl Parts<'_> {
         self.board.publish(&member, foretell_streams::runtime::WorkerStatus::default());
         // The worker joins on its own thread, the only one that may use the group member.
         self.spawn(member, move |stop| Worker::join(parts)?.run(stop))
-    }
-}
-
-/// The bounds of event times, for the topology and for HTTP.
-pub(super) fn time_bounds(config: &Config) -> TimeBounds {
-    TimeBounds {
-        ahead_max: config.events.time_ahead_max,
-        behind_max: config.events.time_behind_max,
-        clock_tolerance: config.streams.clock_tolerance,
     }
 }
 

@@ -42,7 +42,8 @@ use crate::{
     },
     events::topics::Topics,
     processors::{
-        contract::ContractSettings, convert, gather::GatherSettings, outcome_join::JoinSettings,
+        contract::ContractSettings, convert, event_time::TimeBounds, gather::GatherSettings,
+        outcome_join::JoinSettings,
     },
 };
 use foretell_ml::{
@@ -275,6 +276,16 @@ impl Config {
             data: raw.data,
             http: raw.http,
         })
+    }
+
+    /// The bounds of event times, for the topology and for HTTP.
+    #[must_use]
+    pub fn time_bounds(&self) -> TimeBounds {
+        TimeBounds {
+            ahead_max: self.events.time_ahead_max,
+            behind_max: self.events.time_behind_max,
+            clock_tolerance: self.streams.clock_tolerance,
+        }
     }
 
     /// The application's name. The names of its groups, changelogs and transactions begin with it.

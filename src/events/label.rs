@@ -2,6 +2,9 @@
 
 use crate::events::questionnaire::answer::{flag_in, is_same_number};
 
+/// The class, of dead letters and of HTTP errors, of an outcome whose label is not configured.
+pub const UNKNOWN_LABEL: &str = "unknown_label";
+
 /// The class that `text` names: by its spelling, without surrounding white space; else by its number (`1.0` for `1`) or as a
 /// boolean (`FALSE` for `false`).
 #[must_use]

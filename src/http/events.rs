@@ -22,8 +22,7 @@ use crate::{
         api::{idempotency_key, stopping, write, write_each},
         body,
         error::HttpError,
-        parameters::Parameters,
-        routes::Named,
+        parameters::{Named, Parameters},
     },
     processors::gateway::{Answer, EventEntry},
 };

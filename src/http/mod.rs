@@ -28,7 +28,8 @@ use tokio::net::TcpListener;
 
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
-pub use routes::{Named, ROUTES, Route};
+pub use parameters::Named;
+pub use routes::{ROUTES, Route};
 pub use server::Limits;
 
 use crate::processors::{gateway::Gateway, overview::Overview};

@@ -5,7 +5,10 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 
-use crate::http::{error::HttpError, routes::Named};
+use crate::http::error::HttpError;
+
+/// A query parameter: its name and its description.
+pub type Named = (&'static str, &'static str);
 
 /// The query parameters of a request, as text.
 pub(super) struct Parameters(Vec<(String, String)>);

@@ -5,10 +5,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use crate::http::{HttpState, api, events, health, metrics};
-
-/// A name with its description, such as a query parameter.
-pub type Named = (&'static str, &'static str);
+use crate::http::{HttpState, api, events, health, metrics, parameters::Named};
 
 /// One route.
 pub struct Route {

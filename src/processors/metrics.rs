@@ -2,12 +2,10 @@
 
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::{
-    events::{
-        questionnaire::{INVALID_VALUE, MISSING_FIELD},
-        topics::TOPICS,
-    },
-    processors::outcome_join::UNKNOWN_LABEL,
+use crate::events::{
+    label::UNKNOWN_LABEL,
+    questionnaire::{INVALID_VALUE, MISSING_FIELD},
+    topics::TOPICS,
 };
 use foretell_streams::metrics::{Counter, Registration};
 

@@ -28,9 +28,6 @@ use foretell_streams::{
     topology::{Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
-/// The class, of dead letters and of HTTP errors, of an outcome whose label is not configured.
-pub const UNKNOWN_LABEL: &str = "unknown_label";
-
 /// The settings of the outcome join.
 #[derive(Clone, Debug)]
 pub struct JoinSettings {
@@ -289,7 +286,7 @@ impl Processor for Join {
         let Some(class) = label::class_of(&outcome.label, &settings.classes) else {
             let known = settings.classes.join(", ");
             let message = format!("label {:?} is not one of: {known}", outcome.label);
-            return Err(ProcessError::reject(UNKNOWN_LABEL, message));
+            return Err(ProcessError::reject(label::UNKNOWN_LABEL, message));
         };
         let outcome = &with_label(outcome, class);
         if self.0.join(outcome, ctx)? {

@@ -15,7 +15,7 @@ use crate::{
         },
         topics::Topics,
     },
-    processors::{event_time::TimeBounds, gateway::GatewayError, outcome_join::UNKNOWN_LABEL},
+    processors::{event_time::TimeBounds, gateway::GatewayError},
 };
 use foretell_streams::{
     codec::{Codec, CodecError},
@@ -172,7 +172,7 @@ impl EntrySettings {
         label::class_of(&text, &self.labels).cloned().ok_or_else(|| {
             let labels = self.labels.join(", ");
             let message = format!("field `label` is {given}: it must be one of {labels}");
-            GatewayError::Unusable { class: UNKNOWN_LABEL, message }
+            GatewayError::Unusable { class: label::UNKNOWN_LABEL, message }
         })
     }
 
