@@ -150,6 +150,11 @@ bench-job: ## the whole job on a real Kafka against bare librdkafka, and by stag
 	$(CARGO) bench --locked --no-run --bench job
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job
 
+.PHONY: bench-stores
+bench-stores: ## measure memory, time and allocations of window stores in memory, with 1,000 and 1,000,000 entries
+	@.ci/setup build
+	$(CARGO) bench --locked --package foretell-streams --bench stores
+
 .PHONY: bench-streams
 bench-streams: ## compare topologies on a real Kafka with bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker

@@ -89,15 +89,17 @@ impl Codec<String> for Utf8 {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<String, CodecError> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(CodecError::Unreadable {
-                class: "malformed",
-                schema_id: None,
-                message: format!("not UTF-8: {error}"),
-            }),
-        }
+        utf8(bytes).map(str::to_owned)
     }
+}
+
+/// The text that `bytes` encode.
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, CodecError> {
+    std::str::from_utf8(bytes).map_err(|error| CodecError::Unreadable {
+        class: "malformed",
+        schema_id: None,
+        message: format!("not UTF-8: {error}"),
+    })
 }
 
 /// A codec for the values of a store: a version byte, followed by

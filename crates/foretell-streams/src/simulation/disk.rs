@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    ops::Bound,
+    ops::{Bound, ControlFlow},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +15,8 @@ use crate::{
         process::Process,
     },
     state::{
-        Access, Change, Checkpoint, Entry, MemoryStore, StateError, StateStore, StoreSupplier,
+        Access, Change, Checkpoint, Entry, MemoryStore, Position, StateError, StateStore,
+        StoreSupplier,
     },
 };
 
@@ -24,7 +25,7 @@ use crate::{
 pub(super) struct Disk(Arc<Mutex<BTreeMap<TopicPartition, StoredState>>>);
 
 /// The contents of a store on disk, and its present holder.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct StoredState {
     /// As written to the operating system.
     written: MemoryStore,
@@ -34,6 +35,19 @@ struct StoredState {
     is_active_task: bool,
     /// Whether the holder of the lease is a standby task.
     is_standby_task: bool,
+}
+
+impl StoredState {
+    fn new(access: Access) -> Self {
+        let empty = MemoryStore::new(access);
+        Self {
+            written: empty.clone(),
+            synced: empty,
+            lease: 0,
+            is_active_task: false,
+            is_standby_task: false,
+        }
+    }
 }
 
 impl Disk {
@@ -69,9 +83,14 @@ pub(super) struct SimulatedStores {
 }
 
 impl SimulatedStores {
-    fn open_as(&self, changelog: &TopicPartition, is_active_task: bool) -> Option<SimulatedStore> {
+    fn open_as(
+        &self,
+        changelog: &TopicPartition,
+        access: Access,
+        is_active_task: bool,
+    ) -> Option<SimulatedStore> {
         let mut stores = self.disk.0.lock().unwrap();
-        let stored = stores.entry(changelog.clone()).or_default();
+        let stored = stores.entry(changelog.clone()).or_insert_with(|| StoredState::new(access));
         if stored.is_active_task && !is_active_task {
             return None;
         }
@@ -80,6 +99,7 @@ impl SimulatedStores {
         stored.lease += 1;
         Some(SimulatedStore {
             changelog: changelog.clone(),
+            access,
             contents: stored.written.clone(),
             lease: stored.lease,
             is_active_task,
@@ -94,16 +114,19 @@ impl StoreSupplier for SimulatedStores {
     fn open(
         &self,
         changelog: &TopicPartition,
-        _access: Access,
+        access: Access,
     ) -> Result<Box<dyn StateStore>, StateError> {
-        Ok(Box::new(self.open_as(changelog, true).expect("an active task takes over any store")))
+        Ok(Box::new(
+            self.open_as(changelog, access, true).expect("an active task takes over any store"),
+        ))
     }
 
     fn open_standby(
         &self,
         changelog: &TopicPartition,
+        access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
-        let store = self.open_as(changelog, false);
+        let store = self.open_as(changelog, access, false);
         Ok(store.map(|store| Box::new(store) as Box<dyn StateStore>))
     }
 
@@ -118,6 +141,7 @@ impl StoreSupplier for SimulatedStores {
 
 struct SimulatedStore {
     changelog: TopicPartition,
+    access: Access,
     contents: MemoryStore,
     lease: u64,
     is_active_task: bool,
@@ -158,7 +182,8 @@ impl SimulatedStore {
             _ => {}
         }
         let mut stores = self.disk.0.lock().unwrap();
-        let stored = stores.entry(self.changelog.clone()).or_default();
+        let stored = stores.entry(self.changelog.clone());
+        let stored = stored.or_insert_with(|| StoredState::new(self.access));
         if stored.lease != self.lease {
             return Err(StateError::TakenOver(self.changelog.clone()));
         }
@@ -200,13 +225,35 @@ impl StateStore for SimulatedStore {
         self.contents.range(from, to)
     }
 
+    fn fetch(
+        &self,
+        key: &[u8],
+        from: Position,
+        to: Position,
+        visit: &mut dyn FnMut(Position, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.contents.fetch(key, from, to, visit)
+    }
+
+    fn oldest(
+        &self,
+        from: Option<(&[u8], Position)>,
+        visit: &mut dyn FnMut(&[u8], Position) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.contents.oldest(from, visit)
+    }
+
+    fn has_time_order(&self) -> bool {
+        self.contents.has_time_order()
+    }
+
     fn len(&self) -> usize {
         self.contents.len()
     }
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
         self.change("writes", |contents| contents.write(changes, checkpoint))

@@ -12,7 +12,7 @@ use std::{
     any::Any,
     borrow::Cow,
     collections::BTreeMap,
-    ops::Bound,
+    ops::{Bound, ControlFlow},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -26,8 +26,8 @@ use crate::{
     },
     simulation::fault_injector::Bug,
     state::{
-        Access, Change, Checkpoint, Entry, Incarnation, MARK_KEY, StateError, StateStore,
-        StoreSupplier,
+        Access, Change, Checkpoint, Entry, Incarnation, MARK_KEY, Position, StateError, StateStore,
+        StoreSupplier, shorten,
     },
     time::{EventTime, WallTime},
     topology::{Node, NodeKind, NodeSpec, ProcessError, Punctuation, Scope, Topology},
@@ -45,6 +45,8 @@ pub(super) fn plant(
     (Arc::new(BuggyBroker { inner: broker, bug, log, shared }), Arc::new(stores))
 }
 
+type OwnedChange = (Vec<u8>, Option<Vec<u8>>);
+
 /// The last change of each key.
 type LastChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
@@ -52,7 +54,7 @@ type LastChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 #[derive(Default)]
 struct Shared {
     /// Changes of key-value stores sent to changelogs since the last commit.
-    sent: Mutex<BTreeMap<TopicPartition, Vec<Change>>>,
+    sent: Mutex<BTreeMap<TopicPartition, Vec<OwnedChange>>>,
     /// Those changes from the moment before a commit on: [`Bug::StateBeforeTheCommit`] has them in the stores.
     written: Mutex<BTreeMap<TopicPartition, LastChanges>>,
     /// The changelogs whose ends were asked for before a commit.
@@ -312,8 +314,9 @@ impl StoreSupplier for BuggyStores {
     fn open_standby(
         &self,
         changelog: &TopicPartition,
+        access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
-        let store = self.inner.open_standby(changelog)?;
+        let store = self.inner.open_standby(changelog, access)?;
         Ok(store.map(|store| self.wrap(changelog, store, false)))
     }
 
@@ -366,13 +369,35 @@ impl StateStore for BuggyStore {
         self.inner.range(from, to)
     }
 
+    fn fetch(
+        &self,
+        key: &[u8],
+        from: Position,
+        to: Position,
+        visit: &mut dyn FnMut(Position, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.inner.fetch(key, from, to, visit)
+    }
+
+    fn oldest(
+        &self,
+        from: Option<(&[u8], Position)>,
+        visit: &mut dyn FnMut(&[u8], Position) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.inner.oldest(from, visit)
+    }
+
+    fn has_time_order(&self) -> bool {
+        self.inner.has_time_order()
+    }
+
     fn len(&self) -> usize {
         self.inner.len()
     }
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
         self.trusted = None;
@@ -383,7 +408,8 @@ impl StateStore for BuggyStore {
             checkpoint.offset = later;
         }
         let written = self.take_written();
-        self.inner.write(&mut written.into_iter().chain(changes), checkpoint)
+        let written = written.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+        self.inner.write(&mut written.chain(changes.map(shorten)), checkpoint)
     }
 
     fn checkpoint(&self) -> Option<Checkpoint> {

@@ -1,17 +1,29 @@
 //! The port to a storage engine: committed entries of stores, in memory, on disk, or in an engine of your own.
 
-use std::{borrow::Cow, ops::Bound, time::Duration};
+use std::{
+    borrow::Cow,
+    ops::{Bound, ControlFlow, RangeBounds},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     record::{Offset, TopicPartition},
-    state::{Incarnation, StateError},
+    state::{
+        Incarnation, Position, StateError,
+        window_key::{BY_TIME_END, BY_TIME_START, WindowKey},
+    },
     time::{EventTime, WallTime},
 };
 
 /// A key and its new value; `None` deletes the key.
-pub type Change = (Vec<u8>, Option<Vec<u8>>);
+pub type Change<'c> = (&'c [u8], Option<&'c [u8]>);
+
+/// The same change with a shorter lifetime, to chain it to others.
+pub(crate) fn shorten<'s, 'c: 's>(change: Change<'c>) -> Change<'s> {
+    change
+}
 
 /// A key and its value, borrowed where the engine can.
 pub type Entry<'s> = (Cow<'s, [u8]>, Cow<'s, [u8]>);
@@ -39,17 +51,20 @@ impl Checkpoint {
     }
 }
 
-/// The kind of access to a store. An engine may be faster without ranges.
+/// The kind of access to a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// By ranges of keys and by single keys: window stores.
+    /// By single keys: key-value stores.
     #[default]
-    ByRange,
-    /// By single keys: key-value stores. A range may visit all entries.
     ByKey,
+    /// By key and time: window stores, see [`StateStore::fetch`] and [`StateStore::oldest`].
+    Windowed,
 }
 
-/// The committed entries of one store of one task, in the order of their keys.
+/// The committed entries of one store of one task.
+///
+/// The keys of a window store have a layout, which [`Self::fetch`] and [`Self::oldest`] read. An engine in which these are
+/// faster than ranges of keys implements them, and then keeps the order of expiry itself.
 pub trait StateStore {
     /// The value of `key`.
     ///
@@ -57,12 +72,68 @@ pub trait StateStore {
     /// [`StateError`] if the entry cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError>;
 
-    /// The entries whose keys lie between the bounds. An item is a [`StateError`] if an entry cannot be read.
+    /// The entries whose keys lie between the bounds, in the order of keys. It may visit all entries. An item is a
+    /// [`StateError`] if an entry cannot be read.
     fn range<'s>(
         &'s self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's>;
+
+    /// Passes the entries of `key` in a window store with positions in `from..=to` to `visit`, in order, until it breaks.
+    ///
+    /// # Errors
+    /// [`StateError`] if an entry cannot be read.
+    fn fetch(
+        &self,
+        key: &[u8],
+        from: Position,
+        to: Position,
+        visit: &mut dyn FnMut(Position, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        let [from, to] = [from, to].map(|position| WindowKey { name: key, position }.to_bytes());
+        if from > to {
+            return Ok(());
+        }
+        for entry in self.range(Bound::Included(&from), Bound::Included(&to)) {
+            let (key, value) = entry?;
+            let Some(key) = WindowKey::parse(&key) else { continue };
+            if visit(key.position, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes the keys and positions of the entries of a window store to `visit` until it breaks, in the order of time,
+    /// sequence and key, beginning with `from`.
+    ///
+    /// # Errors
+    /// [`StateError`] if an entry cannot be read.
+    fn oldest(
+        &self,
+        from: Option<(&[u8], Position)>,
+        visit: &mut dyn FnMut(&[u8], Position) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        let mut start = Vec::new();
+        match from {
+            Some((name, position)) => WindowKey { name, position }.append_by_time_to(&mut start),
+            None => start.extend_from_slice(BY_TIME_START),
+        }
+        for entry in self.range(Bound::Included(&start), Bound::Excluded(BY_TIME_END)) {
+            let (key, _) = entry?;
+            let Some(key) = WindowKey::parse_by_time(&key) else { continue };
+            if visit(key.name, key.position).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::oldest`] needs no index entries among the changes of [`Self::write`].
+    fn has_time_order(&self) -> bool {
+        false
+    }
 
     /// The number of entries. It may be an estimate: an engine that appends may include old versions.
     fn len(&self) -> usize;
@@ -84,7 +155,7 @@ pub trait StateStore {
     /// written.
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError>;
 
@@ -126,6 +197,7 @@ pub trait StoreSupplier: Send + Sync {
     fn open_standby(
         &self,
         changelog: &TopicPartition,
+        access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError>;
 
     /// Removes stores that have not been open for a long time. A worker calls it periodically; `now` is the clock's
@@ -137,4 +209,8 @@ pub trait StoreSupplier: Send + Sync {
 
     /// Whether stores outlive their tasks. Otherwise a worker does not look up the changelog ends for their checkpoints.
     fn is_lasting(&self) -> bool;
+}
+
+pub(super) fn is_within(key: &[u8], from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    RangeBounds::<[u8]>::contains::<[u8]>(&(from, to), key)
 }

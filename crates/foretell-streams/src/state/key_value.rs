@@ -111,13 +111,12 @@ impl<V> KeyValueStore<'_, V> {
     /// [`StateError::Unstorable`] if the codec cannot encode `value`.
     pub fn put(&mut self, key: &str, value: &V) -> Result<(), StateError> {
         let values = self.values;
-        let bytes = self.store.encoded(|bytes| values.encode(value, bytes));
-        self.store.put(key.as_bytes().to_vec(), bytes.map_err(StateError::Unstorable)?);
-        Ok(())
+        let encoded = self.store.put(key.as_bytes(), |bytes| values.encode(value, bytes));
+        encoded.map_err(StateError::Unstorable)
     }
 
     /// Removes `key`, if it exists.
     pub fn delete(&mut self, key: &str) {
-        self.store.delete(key.as_bytes().to_vec());
+        self.store.delete(key.as_bytes());
     }
 }

@@ -1,12 +1,16 @@
 //! Stores in memory: the fastest stores. A task restores them from the whole changelog whenever it starts.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Bound, time::Duration};
+use std::{
+    borrow::Cow,
+    ops::{Bound, ControlFlow},
+    time::Duration,
+};
 
 use crate::{
     record::TopicPartition,
     state::{
-        Access, Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier, dirty::is_within,
-        packed::Packed,
+        Access, Change, Checkpoint, Entry, Position, StateError, StateStore, StoreSupplier,
+        backend::is_within, packed::Packed, window_key::WindowKey, window_table::WindowTable,
     },
 };
 
@@ -26,6 +30,7 @@ impl StoreSupplier for MemoryStores {
     fn open_standby(
         &self,
         _changelog: &TopicPartition,
+        _access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
         Ok(None)
     }
@@ -39,7 +44,7 @@ impl StoreSupplier for MemoryStores {
     }
 }
 
-/// A store in memory: an ordered map for window stores, a hash map for key-value stores.
+/// A store in memory: a hash table of keys, for window stores with the order of times.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     entries: Entries,
@@ -48,13 +53,13 @@ pub struct MemoryStore {
 
 #[derive(Clone, Debug)]
 enum Entries {
-    Ordered(BTreeMap<Vec<u8>, Vec<u8>>),
-    Hashed(Packed),
+    ByKey(Packed),
+    Windowed(WindowTable),
 }
 
 impl Default for Entries {
     fn default() -> Self {
-        Self::Ordered(BTreeMap::new())
+        Self::ByKey(Packed::default())
     }
 }
 
@@ -63,8 +68,8 @@ impl MemoryStore {
     #[must_use]
     pub fn new(access: Access) -> Self {
         let entries = match access {
-            Access::ByRange => Entries::default(),
-            Access::ByKey => Entries::Hashed(Packed::default()),
+            Access::ByKey => Entries::default(),
+            Access::Windowed => Entries::Windowed(WindowTable::default()),
         };
         Self { entries, checkpoint: None }
     }
@@ -73,8 +78,8 @@ impl MemoryStore {
 impl StateStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         let value = match &self.entries {
-            Entries::Ordered(entries) => entries.get(key).map(Vec::as_slice),
-            Entries::Hashed(entries) => entries.get(key),
+            Entries::ByKey(entries) => entries.get(key),
+            Entries::Windowed(entries) => entries.get(key),
         };
         Ok(value.map(Cow::Borrowed))
     }
@@ -84,48 +89,70 @@ impl StateStore for MemoryStore {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's> {
-        match &self.entries {
-            Entries::Ordered(entries) => {
-                let found = entries.range::<[u8], _>((from, to));
-                Box::new(found.map(|(key, value)| entry(key, value)))
-            }
-            Entries::Hashed(entries) => {
-                let found = entries.iter();
-                let mut found: Vec<_> = found.filter(|(key, _)| is_within(key, from, to)).collect();
-                found.sort_unstable();
-                Box::new(found.into_iter().map(|(key, value)| entry(key, value)))
+        let is_within = |(key, _): &(&[u8], &[u8])| is_within(key, from, to);
+        let mut found: Vec<_> = match &self.entries {
+            Entries::ByKey(entries) => entries.iter().filter(is_within).collect(),
+            Entries::Windowed(entries) => entries.iter().filter(is_within).collect(),
+        };
+        found.sort_unstable();
+        Box::new(found.into_iter().map(|(key, value)| entry(key, value)))
+    }
+
+    fn fetch(
+        &self,
+        key: &[u8],
+        from: Position,
+        to: Position,
+        visit: &mut dyn FnMut(Position, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        if let Entries::Windowed(entries) = &self.entries {
+            for (position, value) in entries.of_name(key, from, to) {
+                if visit(position, value).is_break() {
+                    break;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn oldest(
+        &self,
+        from: Option<(&[u8], Position)>,
+        visit: &mut dyn FnMut(&[u8], Position) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        if let Entries::Windowed(entries) = &self.entries {
+            let from = from.map(|(name, position)| WindowKey { name, position });
+            for key in entries.by_time(from) {
+                if visit(key.name, key.position).is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_time_order(&self) -> bool {
+        true
     }
 
     fn len(&self) -> usize {
         match &self.entries {
-            Entries::Ordered(entries) => entries.len(),
-            Entries::Hashed(entries) => entries.len(),
+            Entries::ByKey(entries) => entries.len(),
+            Entries::Windowed(entries) => entries.len(),
         }
     }
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
-        match &mut self.entries {
-            Entries::Ordered(entries) => {
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => entries.insert(key, value),
-                        None => entries.remove(&key),
-                    };
-                }
-            }
-            Entries::Hashed(entries) => {
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => entries.insert(&key, &value),
-                        None => entries.remove(&key),
-                    }
-                }
+        for (key, value) in changes {
+            match (&mut self.entries, value) {
+                (Entries::ByKey(entries), Some(value)) => entries.insert(key, value),
+                (Entries::ByKey(entries), None) => entries.remove(key),
+                (Entries::Windowed(entries), Some(value)) => entries.insert(key, value),
+                (Entries::Windowed(entries), None) => entries.remove(key),
             }
         }
         self.checkpoint = Some(checkpoint);
@@ -138,8 +165,8 @@ impl StateStore for MemoryStore {
 
     fn clear(&mut self) -> Result<(), StateError> {
         match &mut self.entries {
-            Entries::Ordered(entries) => entries.clear(),
-            Entries::Hashed(entries) => *entries = Packed::default(),
+            Entries::ByKey(entries) => *entries = Packed::default(),
+            Entries::Windowed(entries) => *entries = WindowTable::default(),
         }
         self.checkpoint = None;
         Ok(())

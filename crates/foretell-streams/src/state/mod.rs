@@ -14,13 +14,21 @@
 mod backend;
 mod dirty;
 mod disk;
+mod expiry;
 mod incarnation;
 mod key_value;
 mod memory;
+mod name_index;
 mod packed;
 mod store;
+mod time_index;
+mod time_order;
 mod window;
+mod window_key;
+mod window_table;
 
+#[cfg(test)]
+pub(crate) use backend::shorten;
 pub use backend::{Access, Change, Checkpoint, Entry, StateStore, StoreSupplier};
 pub use disk::DiskStores;
 pub use incarnation::Incarnation;
@@ -29,7 +37,7 @@ pub use key_value::{KeyValueHandle, KeyValueStore};
 pub use memory::{MemoryStore, MemoryStores};
 pub(crate) use store::Store;
 pub use window::{WindowHandle, WindowStore, Windowed};
-pub(crate) use window::{index_of, is_logged};
+pub use window_key::Position;
 
 use crate::{
     codec::CodecError,

@@ -1,70 +1,59 @@
-//! A transactional ordered map of bytes: uncommitted changes hide the committed entries, and the changes of a single
+//! A transactional map of bytes: uncommitted changes hide the committed entries, and the changes of a single
 //! record can be rolled back.
 
-use std::{borrow::Cow, iter::Peekable, ops::Bound};
+use std::borrow::Cow;
 
 use crate::state::{
-    Access, Change, Checkpoint, Entry, StateError, StateStore,
-    dirty::{Dirty, Undo},
+    Access, Change, Checkpoint, StateError, StateStore, backend::shorten, dirty::Dirty,
+    expiry::ExpiryStart, time_index::IndexEntries, window_key::WindowKey,
 };
 
 /// The bytes behind a typed store: committed entries, and uncommitted changes over them.
 pub(crate) struct Store {
-    committed: Box<dyn StateStore>,
+    pub(super) committed: Box<dyn StateStore>,
     /// The changes since the last commit.
-    dirty: Dirty,
-    /// The rollback of the changes of the present record, oldest first.
-    undo: Vec<Undo>,
-    /// Buffer for encoding values, whose length is not known before.
-    scratch: Vec<u8>,
+    pub(super) dirty: Dirty,
+    /// The first committed entry of a window store that may have to expire.
+    pub(super) expiry_start: ExpiryStart,
+    /// Buffers for keys.
+    pub(super) key: Vec<u8>,
+    pub(super) expired: Vec<u8>,
+    access: Access,
 }
 
 impl Store {
     /// A store over committed entries.
     pub(crate) fn over(committed: Box<dyn StateStore>, access: Access) -> Self {
-        Self { committed, dirty: Dirty::new(access), undo: Vec::new(), scratch: Vec::new() }
+        Self {
+            committed,
+            dirty: Dirty::new(access),
+            expiry_start: ExpiryStart::default(),
+            key: Vec::new(),
+            expired: Vec::new(),
+            access,
+        }
     }
 
     /// The value of `key`, including uncommitted changes.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
         match self.dirty.get(key) {
-            Some(written) => Ok(written.as_deref().map(Cow::Borrowed)),
+            Some(written) => Ok(written.map(Cow::Borrowed)),
             None => self.committed.get(key),
         }
     }
 
-    /// The bytes that `encode` writes, in an allocation of their size.
-    pub(crate) fn encoded<E>(
+    /// Sets `key` to the bytes that `encode` appends. If that fails, nothing changes.
+    pub(crate) fn put<E>(
         &mut self,
+        key: &[u8],
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Vec<u8>, E> {
-        self.scratch.clear();
-        encode(&mut self.scratch)?;
-        Ok(self.scratch.clone())
-    }
-
-    /// Sets `key` to `value`.
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.write(key, Some(value));
+    ) -> Result<(), E> {
+        self.dirty.put(key, true, encode)
     }
 
     /// Removes `key`, if it exists.
-    pub(crate) fn delete(&mut self, key: Vec<u8>) {
-        self.write(key, None);
-    }
-
-    fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.undo.push(self.dirty.write(key, value));
-    }
-
-    /// The entries whose keys lie between the bounds, in the order of keys.
-    pub(crate) fn scan<'s>(
-        &'s self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-    ) -> impl Iterator<Item = Result<Entry<'s>, StateError>> {
-        let dirty = self.dirty.range(from, to);
-        Merge { committed: self.committed.range(from, to).peekable(), dirty: dirty.peekable() }
+    pub(crate) fn delete(&mut self, key: &[u8]) {
+        self.dirty.delete(key);
     }
 
     /// The number of committed entries, which may be an estimate.
@@ -79,19 +68,18 @@ impl Store {
 
     /// Sets the point to which [`Self::roll_back`] returns.
     pub(crate) fn begin_record(&mut self) {
-        self.undo.clear();
+        self.dirty.begin_record();
     }
 
     /// Rolls back every change since [`Self::begin_record`].
     pub(crate) fn roll_back(&mut self) {
-        while let Some(undo) = self.undo.pop() {
-            self.dirty.roll_back(undo);
-        }
+        self.dirty.roll_back();
+        self.expiry_start = ExpiryStart::Unknown;
     }
 
     /// The changes that are not yet flushed to the changelog: the last value of every key written since
     /// [`Self::mark_flushed`] or the last commit.
-    pub(crate) fn pending_changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    pub(crate) fn pending_changes(&self) -> impl Iterator<Item = Change<'_>> {
         self.dirty.pending_changes()
     }
 
@@ -113,24 +101,50 @@ impl Store {
     /// Writes the uncommitted changes to the committed entries, after a successful commit. After an error, the store differs
     /// from its changelog.
     pub(crate) fn commit(&mut self, checkpoint: Checkpoint) -> Result<(), StateError> {
-        self.undo.clear();
-        let Self { committed, dirty, .. } = self;
-        dirty.drain(|changes| committed.write(changes, checkpoint))
+        let written = if self.needs_time_index() {
+            let index = IndexEntries::of(self.dirty.index_changes());
+            self.committed.write(&mut index.iter().chain(self.dirty.iter()), checkpoint)
+        } else {
+            self.committed.write(&mut self.dirty.iter(), checkpoint)
+        };
+        if self.access == Access::Windowed
+            && let Some(first) = self.dirty.by_time().next()
+        {
+            self.expiry_start.include(first);
+        }
+        self.dirty.clear();
+        written
     }
 
     /// Drops the uncommitted changes, after a failed commit.
     pub(crate) fn discard(&mut self) {
-        self.undo.clear();
         self.dirty.clear();
+        self.expiry_start = ExpiryStart::Unknown;
     }
 
-    /// Writes changes from the changelog to the committed entries. Only for a store that is being restored.
-    pub(crate) fn apply(
+    /// Writes changes from the changelog to the committed entries. Only for a store that is being restored. Changes of a
+    /// window store whose keys have another layout are left out.
+    pub(crate) fn apply<'c>(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: impl Iterator<Item = Change<'c>> + Clone,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
-        self.committed.write(changes, checkpoint)
+        self.expiry_start = ExpiryStart::Unknown;
+        let is_key = |key: &[u8]| self.access == Access::ByKey || WindowKey::parse(key).is_some();
+        let mut changes = changes.filter(|(key, _)| is_key(key));
+        if !self.needs_time_index() {
+            return self.committed.write(&mut changes, checkpoint);
+        }
+        let keys = changes
+            .clone()
+            .filter_map(|(key, value)| Some((WindowKey::parse(key)?, value.is_some())));
+        let index = IndexEntries::of(keys);
+        self.committed.write(&mut index.iter().chain(changes.map(shorten)), checkpoint)
+    }
+
+    /// Whether entries of the index by time are among the changes that are written.
+    pub(super) fn needs_time_index(&self) -> bool {
+        self.access == Access::Windowed && !self.committed.has_time_order()
     }
 
     /// The checkpoint, or `None` if the store is new.
@@ -150,37 +164,6 @@ impl Store {
     }
 }
 
-/// Merges two ordered maps. Dirty entries hide committed ones.
-struct Merge<C: Iterator, D: Iterator> {
-    committed: Peekable<C>,
-    dirty: Peekable<D>,
-}
-
-impl<'s, C, D> Iterator for Merge<C, D>
-where
-    C: Iterator<Item = Result<Entry<'s>, StateError>>,
-    D: Iterator<Item = (&'s [u8], &'s Option<Vec<u8>>)>,
-{
-    type Item = Result<Entry<'s>, StateError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some((upper, _)) = self.dirty.peek() else { return self.committed.next() };
-            let is_before = |lower: &C::Item| match lower {
-                Ok((key, _)) => **key < **upper,
-                Err(_) => true,
-            };
-            if let Some(lower) = self.committed.next_if(is_before) {
-                return Some(lower);
-            }
-            self.committed.next_if(|lower| lower.as_ref().is_ok_and(|(key, _)| **key == **upper));
-            if let Some((key, Some(value))) = self.dirty.next() {
-                return Some(Ok((Cow::Borrowed(key), Cow::Borrowed(value))));
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -188,14 +171,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{state::MemoryStore, time::WallTime};
-
-    impl Default for Store {
-        /// An empty store in memory.
-        fn default() -> Self {
-            Self::over(Box::<MemoryStore>::default(), Access::default())
-        }
-    }
+    use crate::{
+        state::{MemoryStore, Position},
+        time::{EventTime, WallTime},
+    };
 
     #[derive(Clone, Debug)]
     enum Operation {
@@ -216,63 +195,136 @@ mod tests {
         ]
     }
 
-    fn contents(store: &Store) -> BTreeMap<u8, u8> {
-        let all = store.scan(Bound::Unbounded, Bound::Unbounded);
-        all.map(Result::unwrap).map(|(key, value)| (key[0], value[0])).collect()
+    /// The store, with its keys as numbers: a window store has keys of another layout.
+    struct Numbers {
+        store: Store,
+        access: Access,
     }
 
-    fn stores() -> [Store; 2] {
-        [Access::ByKey, Access::ByRange]
-            .map(|access| Store::over(Box::new(MemoryStore::new(access)), access))
+    impl Numbers {
+        fn new(access: Access) -> Self {
+            Self { store: Store::over(Box::new(MemoryStore::new(access)), access), access }
+        }
+
+        /// Two keys share a name, and two a time.
+        fn key(&self, key: u8) -> Vec<u8> {
+            let position = Position { time: EventTime(i64::from(key % 4)), sequence: 0 };
+            match self.access {
+                Access::ByKey => vec![key],
+                Access::Windowed => WindowKey { name: &[key / 2], position }.to_bytes(),
+            }
+        }
+
+        fn put(&mut self, key: u8, value: u8) {
+            let append = |bytes: &mut Vec<u8>| -> Result<(), ()> {
+                bytes.push(value);
+                Ok(())
+            };
+            self.store.put(&self.key(key), append).unwrap();
+        }
+
+        fn delete(&mut self, key: u8) {
+            self.store.delete(&self.key(key));
+        }
+
+        fn value(&self, key: u8) -> Option<u8> {
+            self.store.get(&self.key(key)).unwrap().map(|value| value[0])
+        }
+
+        fn contents(&self) -> BTreeMap<u8, u8> {
+            (0..8).filter_map(|key| Some((key, self.value(key)?))).collect()
+        }
+
+        fn flush(&mut self) -> Vec<(u8, Option<u8>)> {
+            let pending_changes = self.store.pending_changes();
+            let number = |bytes: &[u8]| {
+                (0..8).find(|key| self.key(*key) == bytes).expect("the test writes these keys")
+            };
+            let flushed = pending_changes
+                .map(|(key, value)| (number(key), value.map(|value| value[0])))
+                .collect();
+            self.store.mark_flushed();
+            flushed
+        }
     }
 
-    fn value(store: &Store, key: u8) -> Option<u8> {
-        store.get(&[key]).unwrap().map(|value| value[0])
+    fn stores() -> [Numbers; 2] {
+        [Access::ByKey, Access::Windowed].map(Numbers::new)
     }
 
     #[test]
     fn all_changes_of_a_record_are_rolled_back() {
         for mut store in stores() {
-            store.put(vec![1], vec![10]);
-            store.begin_record();
+            store.put(1, 10);
+            store.store.begin_record();
             for value in 11..14 {
-                store.put(vec![1], vec![value]);
-                store.put(vec![2], vec![value]);
+                store.put(1, value);
+                store.put(2, value);
             }
-            store.delete(vec![1]);
-            store.roll_back();
-            assert_eq!((value(&store, 1), value(&store, 2)), (Some(10), None));
-            assert_eq!(store.pending_len(), 1);
-            store.begin_record();
-            store.roll_back();
-            assert_eq!(value(&store, 1), Some(10), "a change of an earlier record stays");
+            store.delete(1);
+            store.store.roll_back();
+            assert_eq!((store.value(1), store.value(2)), (Some(10), None));
+            assert_eq!(store.store.pending_len(), 1);
+            store.store.begin_record();
+            store.store.roll_back();
+            assert_eq!(store.value(1), Some(10), "a change of an earlier record stays");
         }
     }
 
     #[test]
     fn a_key_that_is_written_after_a_flush_is_pending_again() {
         for mut store in stores() {
-            let flushed = |store: &mut Store| {
-                let pending_changes = store.pending_changes();
-                let flushed: Vec<_> = pending_changes
-                    .map(|(key, value)| (key[0], value.map(|value| value[0])))
-                    .collect();
-                store.mark_flushed();
-                flushed
-            };
-            store.put(vec![1], vec![10]);
-            store.put(vec![2], vec![20]);
-            store.put(vec![1], vec![11]);
-            assert_eq!(flushed(&mut store), [(1, Some(11)), (2, Some(20))]);
-            assert!(flushed(&mut store).is_empty());
-            store.delete(vec![1]);
-            assert_eq!(flushed(&mut store), [(1, None)]);
+            store.put(1, 10);
+            store.put(2, 20);
+            store.put(1, 11);
+            assert_eq!(store.flush(), [(1, Some(11)), (2, Some(20))]);
+            assert!(store.flush().is_empty());
+            store.delete(1);
+            assert_eq!(store.flush(), [(1, None)]);
             // A change that is rolled back does not become pending.
-            store.begin_record();
-            store.put(vec![2], vec![21]);
-            store.roll_back();
-            assert!(flushed(&mut store).is_empty());
-            assert!(store.has_changes(), "nothing is committed yet");
+            store.store.begin_record();
+            store.put(2, 21);
+            store.store.roll_back();
+            assert!(store.flush().is_empty());
+            assert!(store.store.has_changes(), "nothing is committed yet");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_encoded_changes_nothing() {
+        for mut store in stores() {
+            store.put(1, 10);
+            let key = store.key(1);
+            let half = |bytes: &mut Vec<u8>| {
+                bytes.push(9);
+                Err(())
+            };
+            assert_eq!(store.store.put(&key, half), Err(()));
+            assert_eq!((store.value(1), store.store.pending_len()), (Some(10), 1));
+        }
+    }
+
+    /// Overwritten values do not fill the buffer of uncommitted changes, and do not replace the last ones.
+    #[test]
+    fn overwriting_a_key_takes_bounded_memory() {
+        for mut store in stores() {
+            store.put(1, 10);
+            for round in 0..1_000_u32 {
+                store.store.begin_record();
+                let key = store.key(2);
+                let long = |bytes: &mut Vec<u8>| -> Result<(), ()> {
+                    bytes.extend_from_slice(&round.to_be_bytes().repeat(1_000));
+                    Ok(())
+                };
+                store.store.put(&key, long).unwrap();
+                let value = store.store.get(&key).unwrap().unwrap();
+                assert_eq!(*value, round.to_be_bytes().repeat(1_000));
+            }
+            assert!(store.store.dirty.buffered_bytes() < 100_000);
+            assert_eq!(store.value(1), Some(10));
+            store.store.roll_back();
+            let value = store.store.get(&store.key(2)).unwrap().unwrap();
+            assert_eq!(*value, 998_u32.to_be_bytes().repeat(1_000));
         }
     }
 
@@ -281,45 +333,42 @@ mod tests {
         #[test]
         fn behaves_like_three_maps(
             operations in proptest::collection::vec(operation(), 0..60),
-            access in prop_oneof![Just(Access::ByKey), Just(Access::ByRange)],
+            access in prop_oneof![Just(Access::ByKey), Just(Access::Windowed)],
         ) {
-            let mut store = Store::over(Box::new(MemoryStore::new(access)), access);
+            let mut store = Numbers::new(access);
             let (mut committed, mut present, mut before) =
                 (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
             for operation in operations {
                 match operation {
                     Operation::Put(key, value) => {
                         before.clone_from(&present);
-                        store.begin_record();
-                        store.put(vec![key], vec![value]);
+                        store.store.begin_record();
+                        store.put(key, value);
                         present.insert(key, value);
                     }
                     Operation::Delete(key) => {
                         before.clone_from(&present);
-                        store.begin_record();
-                        store.delete(vec![key]);
+                        store.store.begin_record();
+                        store.delete(key);
                         present.remove(&key);
                     }
                     Operation::RollBack => {
-                        store.roll_back();
+                        store.store.roll_back();
                         present.clone_from(&before);
                     }
                     Operation::Commit => {
-                        store.commit(Checkpoint::start(WallTime(0))).unwrap();
+                        store.store.commit(Checkpoint::start(WallTime(0))).unwrap();
                         committed.clone_from(&present);
                         before.clone_from(&present);
+                        prop_assert_eq!(store.store.committed_len(), committed.len());
                     }
                     Operation::Discard => {
-                        store.discard();
+                        store.store.discard();
                         present.clone_from(&committed);
                         before.clone_from(&present);
                     }
                 }
-                prop_assert_eq!(&contents(&store), &present);
-                for key in 0..8 {
-                    let got = store.get(&[key]).unwrap().map(|value| value[0]);
-                    prop_assert_eq!(got, present.get(&key).copied());
-                }
+                prop_assert_eq!(&store.contents(), &present);
             }
         }
     }

@@ -1,23 +1,16 @@
-//! Window stores: values by key and event time, with an index by time alone to find and remove expired values, oldest
-//! first.
-//!
-//! ```text
-//!   1 ‖ length(key) ‖ key ‖ time ‖ sequence  →  value       in the changelog
-//!   0 ‖ time ‖ sequence ‖ key                →  empty       the index: not in the changelog, rebuilt on restore
-//! ```
-//! Times are big-endian with the sign bit inverted, so that the order of bytes is the order of times.
+//! Window stores: values by key and event time, which can be found and removed by time alone, oldest first.
 
-use std::{fmt, ops::Bound, sync::Arc};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use crate::{
-    codec::Codec,
+    codec::{self, Codec},
     record::Topic,
-    state::{Change, StateError, Store, StoreId},
+    state::{
+        StateError, Store, StoreId,
+        window_key::{Position, WindowKey},
+    },
     time::EventTime,
 };
-
-const BY_TIME: u8 = 0;
-const BY_KEY: u8 = 1;
 
 /// A reference to a window store, made by
 /// [`TopologyBuilder::window_store`](crate::topology::TopologyBuilder::window_store) and opened with
@@ -111,6 +104,14 @@ pub struct Windowed<V> {
     pub value: V,
 }
 
+impl<V> Windowed<V> {
+    /// The position of the entry among those with its key.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { time: self.time, sequence: self.sequence }
+    }
+}
+
 /// An open window store. Its changes are rolled back if the processing of the record fails, and are permanent once the
 /// record is committed.
 pub struct WindowStore<'s, V> {
@@ -136,17 +137,21 @@ impl<V> WindowStore<'_, V> {
         from: EventTime,
         to: EventTime,
     ) -> Result<Vec<Windowed<V>>, StateError> {
-        let first = by_key(key, from, 0);
-        let last = by_key(key, to, u32::MAX);
-        let mut found = Vec::new();
-        for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
-            let (at, bytes) = entry?;
-            let value = self.values.decode(&bytes);
-            let value = value.map_err(StateError::unreadable(self.changelog))?;
-            let (time, sequence) = parse_position(&at[at.len() - POSITION_BYTES..]);
-            found.push(Windowed { key: key.to_owned(), time, sequence, value });
-        }
-        Ok(found)
+        let mut found = Ok(Vec::new());
+        self.fetch_bytes(key, from, to, |Position { time, sequence }, bytes| {
+            match (&mut found, self.decode(bytes)) {
+                (Ok(entries), Ok(value)) => {
+                    entries.push(Windowed { key: key.to_owned(), time, sequence, value });
+                    ControlFlow::Continue(())
+                }
+                (found, Err(error)) => {
+                    *found = Err(error);
+                    ControlFlow::Break(())
+                }
+                (Err(_), Ok(_)) => ControlFlow::Break(()),
+            }
+        })?;
+        found
     }
 
     /// All values of `key`, oldest first.
@@ -157,34 +162,118 @@ impl<V> WindowStore<'_, V> {
         self.fetch(key, EventTime::MIN, EventTime::MAX)
     }
 
+    /// Passes the encoded values of `key` with times in `from..=to` to `visit`, oldest first, until it breaks. The bytes are
+    /// those of the store: nothing is copied or allocated if the store is in memory. [`Self::decode`] decodes them.
+    ///
+    /// # Errors
+    /// [`StateError`] if an entry cannot be read.
+    pub fn fetch_bytes(
+        &self,
+        key: &str,
+        from: EventTime,
+        to: EventTime,
+        visit: impl FnMut(Position, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        let (from, to) = (Position::first_at(from), Position::last_at(to));
+        self.store.fetch(key.as_bytes(), from, to, visit)
+    }
+
+    /// Decodes a value of this store.
+    ///
+    /// # Errors
+    /// [`StateError`] if it cannot be decoded.
+    pub fn decode(&self, bytes: &[u8]) -> Result<V, StateError> {
+        self.values.decode(bytes).map_err(StateError::unreadable(self.changelog))
+    }
+
     /// Adds a value. Earlier values with the same key and time stay.
     ///
     /// # Errors
     /// [`StateError::Unstorable`] if the codec cannot encode the value, or another [`StateError`] if the entries with the
     /// same key and time cannot be read.
     pub fn add(&mut self, key: &str, time: EventTime, value: &V) -> Result<(), StateError> {
-        let first = by_key(key, time, 0);
-        let last = by_key(key, time, u32::MAX);
-        let mut sequence = 0;
-        for entry in self.store.scan(Bound::Included(&first), Bound::Included(&last)) {
-            let (at, _) = entry?;
-            sequence = parse_position(&at[at.len() - POSITION_BYTES..]).1 + 1;
-        }
-        self.write(key, time, sequence, value)
+        let values = self.values;
+        self.add_encoded(key, time, |bytes| {
+            values.encode(value, bytes).map_err(StateError::Unstorable)
+        })?;
+        Ok(())
+    }
+
+    /// Adds an encoded value and returns its position. Earlier values with the same key and time stay.
+    ///
+    /// # Errors
+    /// [`StateError`] if the entries with the same key and time cannot be read.
+    pub fn add_bytes(
+        &mut self,
+        key: &str,
+        time: EventTime,
+        value: &[u8],
+    ) -> Result<Position, StateError> {
+        self.add_encoded(key, time, |bytes| {
+            bytes.extend_from_slice(value);
+            Ok(())
+        })
+    }
+
+    fn add_encoded(
+        &mut self,
+        key: &str,
+        time: EventTime,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), StateError>,
+    ) -> Result<Position, StateError> {
+        let sequence = self.store.next_sequence(key.as_bytes(), time)?;
+        let position = Position { time, sequence };
+        self.store.put_entry(WindowKey { name: key.as_bytes(), position }, true, encode)?;
+        Ok(position)
     }
 
     /// Overwrites the entry with the same key, time and sequence.
     ///
     /// # Errors
-    /// [`StateError::Unstorable`] if the codec cannot encode the value.
+    /// [`StateError::Unstorable`] if the codec cannot encode the value, or another [`StateError`] if the entry cannot be
+    /// read.
     pub fn replace(&mut self, entry: &Windowed<V>) -> Result<(), StateError> {
-        self.write(&entry.key, entry.time, entry.sequence, &entry.value)
+        let values = self.values;
+        self.replace_encoded(&entry.key, entry.position(), |bytes| {
+            values.encode(&entry.value, bytes).map_err(StateError::Unstorable)
+        })
+    }
+
+    /// Overwrites the value of the entry at `position` with an encoded value.
+    ///
+    /// # Errors
+    /// [`StateError`] if the entry cannot be read.
+    pub fn replace_bytes(
+        &mut self,
+        key: &str,
+        position: Position,
+        value: &[u8],
+    ) -> Result<(), StateError> {
+        self.replace_encoded(key, position, |bytes| {
+            bytes.extend_from_slice(value);
+            Ok(())
+        })
+    }
+
+    fn replace_encoded(
+        &mut self,
+        key: &str,
+        position: Position,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let key = WindowKey { name: key.as_bytes(), position };
+        let is_new = self.store.is_unindexed(key)?;
+        self.store.put_entry(key, is_new, encode)
     }
 
     /// Removes the entry with the same key, time and sequence.
     pub fn remove(&mut self, entry: &Windowed<V>) {
-        self.store.delete(by_key(&entry.key, entry.time, entry.sequence));
-        self.store.delete(by_time(&entry.key, entry.time, entry.sequence));
+        self.remove_at(&entry.key, entry.position());
+    }
+
+    /// Removes the entry at `position`, if it exists.
+    pub fn remove_at(&mut self, key: &str, position: Position) {
+        self.store.delete_entry(WindowKey { name: key.as_bytes(), position });
     }
 
     /// Removes at most `limit` entries of all keys with times before `before`, and returns them, oldest first.
@@ -196,110 +285,58 @@ impl<V> WindowStore<'_, V> {
         before: EventTime,
         limit: usize,
     ) -> Result<Vec<Windowed<V>>, StateError> {
-        let mut end = vec![BY_TIME];
-        end.extend_from_slice(&sortable(before));
+        let (values, changelog) = (self.values, self.changelog);
         let mut expired = Vec::new();
-        let old = self.store.scan(Bound::Included(&[BY_TIME]), Bound::Excluded(&end));
-        for entry in old.take(limit) {
-            let (at, _) = entry?;
-            let (time, sequence) = parse_position(&at[1..=POSITION_BYTES]);
-            let key = text(&at[1 + POSITION_BYTES..])?;
-            expired.push((key, time, sequence));
-        }
-        let mut entries = Vec::with_capacity(expired.len());
-        for (key, time, sequence) in expired {
-            let Some(bytes) = self.store.get(&by_key(&key, time, sequence))? else { continue };
-            let value = self.values.decode(&bytes);
-            let value = value.map_err(StateError::unreadable(self.changelog))?;
-            let entry = Windowed { key, time, sequence, value };
-            self.remove(&entry);
-            entries.push(entry);
-        }
-        Ok(entries)
+        self.expire_bytes(before, limit, |key, Position { time, sequence }, bytes| {
+            let value = values.decode(bytes).map_err(StateError::unreadable(changelog))?;
+            expired.push(Windowed { key: key.to_owned(), time, sequence, value });
+            Ok(())
+        })?;
+        Ok(expired)
     }
 
-    fn write(
+    /// Removes at most `limit` entries of all keys with times before `before`, and passes their keys and encoded values to
+    /// `visit`, oldest first.
+    ///
+    /// # Errors
+    /// [`StateError`] if an entry cannot be read, or the error of `visit`. The record must then be rolled back.
+    pub fn expire_bytes(
         &mut self,
-        key: &str,
-        time: EventTime,
-        sequence: u32,
-        value: &V,
+        before: EventTime,
+        limit: usize,
+        mut visit: impl FnMut(&str, Position, &[u8]) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let values = self.values;
-        let bytes = self.store.encoded(|bytes| values.encode(value, bytes));
-        let bytes = bytes.map_err(StateError::Unstorable)?;
-        self.store.put(by_key(key, time, sequence), bytes);
-        self.store.put(by_time(key, time, sequence), Vec::new());
+        let mut found = std::mem::take(&mut self.store.expired);
+        found.clear();
+        self.store.find_expired(before, limit, &mut found)?;
+        let mut rest = found.as_slice();
+        while let Some((WindowKey { name, position }, after)) = WindowKey::parse_prefix(rest) {
+            let (key, _) = rest.split_at(rest.len() - after.len());
+            rest = after;
+            let name = codec::utf8(name).map_err(StateError::Corrupted)?;
+            let Some(bytes) = self.store.get(key)? else { continue };
+            visit(name, position, &bytes)?;
+            drop(bytes);
+            self.store.delete(key);
+        }
+        self.store.expired = found;
         Ok(())
     }
 }
 
-/// Whether a change is written to the changelog, unlike those of the index.
-pub(crate) fn is_logged(key: &[u8]) -> bool {
-    key.first() == Some(&BY_KEY)
-}
-
-/// The index entry for a change from the changelog, or `None` if the key does not have the layout of a window store.
-pub(crate) fn index_of((key, value): &Change) -> Option<Change> {
-    let rest = key.strip_prefix(&[BY_KEY])?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    if rest.len() != length.checked_add(POSITION_BYTES)? {
-        return None;
-    }
-    let (name, position) = rest.split_at(length);
-    let mut index = vec![BY_TIME];
-    index.extend_from_slice(position);
-    index.extend_from_slice(name);
-    Some((index, value.as_ref().map(|_| Vec::new())))
-}
-
-/// The size of time and sequence in a key.
-const POSITION_BYTES: usize = 8 + 4;
-
-fn by_key(key: &str, time: EventTime, sequence: u32) -> Vec<u8> {
-    let length = u32::try_from(key.len()).expect("a key is shorter than 4 GiB");
-    let mut bytes = Vec::with_capacity(1 + 4 + key.len() + POSITION_BYTES);
-    bytes.push(BY_KEY);
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(key.as_bytes());
-    bytes.extend_from_slice(&sortable(time));
-    bytes.extend_from_slice(&sequence.to_be_bytes());
-    bytes
-}
-
-fn by_time(key: &str, time: EventTime, sequence: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + POSITION_BYTES + key.len());
-    bytes.push(BY_TIME);
-    bytes.extend_from_slice(&sortable(time));
-    bytes.extend_from_slice(&sequence.to_be_bytes());
-    bytes.extend_from_slice(key.as_bytes());
-    bytes
-}
-
-fn sortable(time: EventTime) -> [u8; 8] {
-    (time.0.cast_unsigned() ^ (1 << 63)).to_be_bytes()
-}
-
-fn parse_position(bytes: &[u8]) -> (EventTime, u32) {
-    let (time, sequence) = bytes.split_first_chunk::<8>().expect("a position begins with a time");
-    let time = (u64::from_be_bytes(*time) ^ (1 << 63)).cast_signed();
-    let sequence = sequence.try_into().expect("a position ends with a sequence");
-    (EventTime(time), u32::from_be_bytes(sequence))
-}
-
-fn text(bytes: &[u8]) -> Result<String, StateError> {
-    crate::codec::Utf8.decode(bytes).map_err(StateError::Corrupted)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{cell::Cell, collections::BTreeMap};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{codec::Stored, state::Checkpoint, time::WallTime};
+    use crate::{
+        codec::Stored,
+        record::{Partition, TopicPartition},
+        state::{Access, Checkpoint, DiskStores, MemoryStores, StoreSupplier},
+        time::WallTime,
+    };
 
     #[derive(Clone, Debug)]
     enum Operation {
@@ -309,6 +346,10 @@ mod tests {
         /// Removes the first value of a key around a time.
         Remove(&'static str, i64),
         Expire(i64, usize),
+        /// Starts a record, to which [`Self::RollBack`] returns.
+        BeginRecord,
+        RollBack,
+        Flush,
         Commit,
         Discard,
         /// Restores a new store from the changelog of all commits.
@@ -327,29 +368,67 @@ mod tests {
             1 => (key(), time(), any::<u8>())
                 .prop_map(|(key, time, value)| Operation::Replace(key, time, value)),
             1 => (key(), time()).prop_map(|(key, time)| Operation::Remove(key, time)),
-            1 => (time(), 0..4_usize).prop_map(|(time, limit)| Operation::Expire(time, limit)),
+            2 => (time(), 0..4_usize).prop_map(|(time, limit)| Operation::Expire(time, limit)),
+            1 => Just(Operation::BeginRecord),
+            1 => Just(Operation::RollBack),
+            1 => Just(Operation::Flush),
             1 => Just(Operation::Commit),
             1 => Just(Operation::Discard),
             1 => Just(Operation::Restore),
         ]
     }
 
+    /// A changelog by key: its last values.
+    type Changelog = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
     /// A store and its model.
-    struct StoreAndModel {
+    struct StoreAndModel<'e> {
+        /// Opens an empty store in an engine.
+        open: &'e dyn Fn() -> Store,
         store: Store,
         changelog: Topic,
-        log: Vec<Change>,
+        /// Changes that were flushed, and those that were committed.
+        flushed: Changelog,
+        log: Changelog,
         committed: Model,
         present: Model,
+        before_record: Model,
     }
 
-    impl StoreAndModel {
+    impl<'e> StoreAndModel<'e> {
+        fn new(open: &'e dyn Fn() -> Store) -> Self {
+            Self {
+                open,
+                store: open(),
+                changelog: Topic::new("changelog"),
+                flushed: Changelog::new(),
+                log: Changelog::new(),
+                committed: Model::new(),
+                present: Model::new(),
+                before_record: Model::new(),
+            }
+        }
+
         fn windows<'s>(&'s mut self, values: &'s Stored<u8>) -> WindowStore<'s, u8> {
             WindowStore { store: &mut self.store, changelog: &self.changelog, values }
         }
 
         fn first(&self, key: &str, time: i64) -> Option<Windowed<u8>> {
             fetch(&self.present, key, time - 1, time + 1).into_iter().next()
+        }
+
+        fn begin_record(&mut self) {
+            self.store.begin_record();
+            self.before_record.clone_from(&self.present);
+        }
+
+        fn flush(&mut self) {
+            let changes = self.store.pending_changes();
+            let changes = changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
+            self.flushed.extend(changes);
+            self.store.mark_flushed();
+            assert_eq!(self.store.pending_len(), 0);
+            self.begin_record();
         }
 
         fn perform(&mut self, operation: Operation) {
@@ -385,26 +464,67 @@ mod tests {
                         self.present.remove(&(entry.key, entry.time.0, entry.sequence));
                     }
                 }
+                Operation::BeginRecord => self.begin_record(),
+                Operation::RollBack => {
+                    self.store.roll_back();
+                    self.present.clone_from(&self.before_record);
+                }
+                Operation::Flush => self.flush(),
                 Operation::Commit => {
-                    let changes = self.store.pending_changes().filter(|(key, _)| is_logged(key));
-                    let changes =
-                        changes.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
-                    self.log.extend(changes);
+                    self.flush();
+                    self.log.append(&mut self.flushed);
                     self.store.commit(Checkpoint::start(WallTime(0))).unwrap();
                     self.committed.clone_from(&self.present);
+                    self.check_log();
                 }
                 Operation::Discard => {
                     self.store.discard();
+                    self.flushed.clear();
                     self.present.clone_from(&self.committed);
+                    self.before_record.clone_from(&self.present);
                 }
                 Operation::Restore => {
-                    self.store = Store::default();
-                    let mut changes = self.log.iter().flat_map(|change| {
-                        [index_of(change).expect("the changelog holds values only"), change.clone()]
-                    });
-                    self.store.apply(&mut changes, Checkpoint::start(WallTime(0))).unwrap();
+                    self.store = (self.open)();
+                    let changes =
+                        self.log.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+                    let foreign = [(&b"of another layout"[..], Some(&b"ignored"[..]))];
+                    let changes = foreign.into_iter().chain(changes);
+                    self.store.apply(changes, Checkpoint::start(WallTime(0))).unwrap();
+                    self.flushed.clear();
                     self.present.clone_from(&self.committed);
+                    self.before_record.clone_from(&self.present);
                 }
+            }
+        }
+
+        /// The changelog has the committed entries, and tombstones of removed ones.
+        fn check_log(&self) {
+            let entries = self.log.iter().filter_map(|(key, value)| {
+                let WindowKey { name, position } = WindowKey::parse(key).unwrap();
+                let value = Stored::version(1).decode(value.as_ref()?).unwrap();
+                let name = String::from_utf8(name.to_vec()).unwrap();
+                Some(((name, position.time.0, position.sequence), value))
+            });
+            assert_eq!(entries.collect::<Model>(), self.committed);
+            if self.store.is_counted() {
+                assert_eq!(self.store.committed_len(), self.committed.len());
+            }
+        }
+
+        fn check_fetch(&mut self, from: i64, to: i64) {
+            for key in ["", "a", "ab", "b"] {
+                let expected = fetch(&self.present, key, from, to);
+                let values = Stored::version(1);
+                let store = self.windows(&values);
+                let (from, to) = (EventTime(from), EventTime(to));
+                assert_eq!(store.fetch(key, from, to).unwrap(), expected);
+                let mut first = None;
+                let visit = |position, bytes: &[u8]| {
+                    first = Some((position, store.decode(bytes).unwrap()));
+                    ControlFlow::Break(())
+                };
+                store.fetch_bytes(key, from, to, visit).unwrap();
+                assert_eq!(first, expected.first().map(|entry| (entry.position(), entry.value)));
             }
         }
     }
@@ -420,6 +540,12 @@ mod tests {
         of_key.map(windowed).collect()
     }
 
+    fn in_memory() -> Store {
+        let changelog = TopicPartition { topic: Topic::new("changelog"), partition: Partition(0) };
+        let store = MemoryStores.open(&changelog, Access::Windowed).unwrap();
+        Store::over(store, Access::Windowed)
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_plain_map(
@@ -427,51 +553,80 @@ mod tests {
             from in -4..4_i64,
             span in 0..5_i64,
         ) {
-            let mut pair = StoreAndModel {
-                store: Store::default(),
-                changelog: Topic::new("changelog"),
-                log: Vec::new(),
-                committed: Model::new(),
-                present: Model::new(),
-            };
+            let mut pair = StoreAndModel::new(&in_memory);
             for operation in operations {
                 pair.perform(operation);
-                for key in ["", "a", "ab", "b"] {
-                    let (first, last) = (EventTime(from), EventTime(from + span));
-                    let found = pair.windows(&Stored::version(1)).fetch(key, first, last).unwrap();
-                    prop_assert_eq!(found, fetch(&pair.present, key, from, from + span));
-                }
+                pair.check_fetch(from, from + span);
             }
         }
     }
 
-    #[test]
-    fn the_order_of_bytes_is_the_order_of_times() {
-        let times = [i64::MIN, -1_000, -1, 0, 1, 255, 256, i64::MAX].map(EventTime);
-        for pair in times.windows(2) {
-            assert!(sortable(pair[0]) < sortable(pair[1]), "{pair:?}");
-        }
-        for time in times {
-            let position = by_time("", time, 7);
-            assert_eq!(parse_position(&position[1..]), (time, 7));
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn behaves_like_a_plain_map_on_disk(
+            operations in proptest::collection::vec(operation(), 0..50),
+            from in -4..4_i64,
+            span in 0..5_i64,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let stores = DiskStores::open(folder.path()).unwrap();
+            let number = Cell::new(0);
+            let open = || {
+                number.set(number.get() + 1);
+                let partition = Partition(number.get());
+                let changelog = TopicPartition { topic: Topic::new("changelog"), partition };
+                Store::over(stores.open(&changelog, Access::Windowed).unwrap(), Access::Windowed)
+            };
+            let mut pair = StoreAndModel::new(&open);
+            for operation in operations {
+                pair.perform(operation);
+                pair.check_fetch(from, from + span);
+            }
         }
     }
 
-    /// Existing changelogs have this layout. Another layout must begin with another byte than [`BY_KEY`].
+    /// More entries than a chunk of the order of times has, added and removed in another order than that of times.
     #[test]
-    fn the_layout_of_keys_does_not_change() {
-        let key = by_key("ann", EventTime(1_800_000_000_000), 2);
-        let length: &[u8] = &[0, 0, 0, 3];
-        let time: &[u8] = &[0x80, 0, 0x01, 0xa3, 0x18, 0x5c, 0x50, 0];
-        assert_eq!(key, [&[1], length, b"ann", time, &[0, 0, 0, 2]].concat());
+    fn entries_expire_in_order_of_time() {
+        let mut pair = StoreAndModel::new(&in_memory);
+        for number in 0..3_000_i64 {
+            let key = ["a", "b", "ab"][usize::try_from(number % 3).unwrap()];
+            pair.perform(Operation::Add(key, number * 7_919 % 1_009, 0));
+            if number % 4 == 0 {
+                pair.perform(Operation::Remove(key, number * 31 % 1_009));
+            }
+            if number % 500 == 0 {
+                pair.perform(Operation::Commit);
+            }
+        }
+        for before in (0..1_100).step_by(50) {
+            pair.perform(Operation::Expire(before, 70));
+            pair.perform(Operation::Expire(before, usize::MAX));
+            pair.check_fetch(0, 2_000);
+        }
+        assert!(pair.present.is_empty());
     }
 
     #[test]
-    fn changelog_records_with_another_layout_have_no_index() {
-        let good = by_key("key", EventTime(5), 0);
-        assert_eq!(index_of(&(good.clone(), None)), Some((by_time("key", EventTime(5), 0), None)));
-        for bad in [&[][..], &[BY_TIME, 1], &[BY_KEY, 0, 0], &good[..good.len() - 1]] {
-            assert_eq!(index_of(&(bad.to_vec(), Some(Vec::new()))), None, "{bad:?}");
-        }
+    fn bytes_are_added_replaced_and_expired_without_the_codec() {
+        let mut store = in_memory();
+        let changelog = Topic::new("changelog");
+        let values = Stored::<u8>::version(1);
+        let mut windows = WindowStore { store: &mut store, changelog: &changelog, values: &values };
+        let first = windows.add_bytes("a", EventTime(5), b"one").unwrap();
+        let second = windows.add_bytes("a", EventTime(5), b"two").unwrap();
+        assert_eq!((first.sequence, second.sequence), (0, 1));
+        windows.replace_bytes("a", first, b"changed").unwrap();
+        windows.remove_at("a", second);
+        let mut expired = Vec::new();
+        windows
+            .expire_bytes(EventTime(6), 9, |key, position, bytes| {
+                expired.push((key.to_owned(), position, bytes.to_vec()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(expired, [("a".to_owned(), first, b"changed".to_vec())]);
+        assert!(windows.fetch_all("a").unwrap().is_empty());
     }
 }

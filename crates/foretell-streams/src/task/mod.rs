@@ -23,7 +23,7 @@ use std::{
 use crate::{
     metrics::{Counter, StreamsMetrics},
     record::{InputRecord, Offset, OutputRecordRef, Partition, TopicPartition},
-    state::{self, Checkpoint, StateError, Store, StoreId, StoreSupplier},
+    state::{Checkpoint, StateError, Store, StoreId, StoreSupplier},
     task::{input::InputQueues, marks::Marks},
     time::{EventTime, WallTime},
     topology::{Outbox, ProcessError, PunctuationKind, Scope, StoreKind, Topology},
@@ -108,7 +108,7 @@ impl Task {
         for spec in &topology.stores {
             let changelog = TopicPartition { topic: spec.changelog.clone(), partition };
             let access = spec.kind.access();
-            let Some(store) = stores.open_standby(&changelog)? else { return Ok(None) };
+            let Some(store) = stores.open_standby(&changelog, access)? else { return Ok(None) };
             opened.push(Store::over(store, access));
         }
         Ok(Some(Self::with_stores(topology, partition, metrics, opened)))
@@ -331,7 +331,14 @@ impl Task {
     /// The number of changes that are not yet flushed to the changelogs.
     #[must_use]
     pub fn pending_len(&self) -> usize {
-        let pending_changes: usize = self.scope.stores.iter().map(Store::pending_len).sum();
+        let stores = self.topology.stores.iter().zip(&self.scope.stores);
+        let pending_changes: usize = stores
+            .map(|(spec, store)| match spec.kind {
+                // `WorkerSettings::changes_pending_max` counts the change of the index by time as well.
+                StoreKind::Window => 2 * store.pending_len(),
+                StoreKind::KeyValue => store.pending_len(),
+            })
+            .sum();
         pending_changes + usize::from(self.is_time_pending)
     }
 
@@ -360,9 +367,7 @@ impl Task {
     fn pending_changes(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
         let (partition, timestamp) = (Some(self.scope.partition), self.scope.changed_at());
         self.topology.stores.iter().zip(&self.scope.stores).flat_map(move |(spec, store)| {
-            let is_logged = |key: &[u8]| spec.kind != StoreKind::Window || state::is_logged(key);
-            let changes = store.pending_changes().filter(move |(key, _)| is_logged(key));
-            changes.map(move |(key, value)| OutputRecordRef {
+            store.pending_changes().map(move |(key, value)| OutputRecordRef {
                 topic: &spec.changelog,
                 partition,
                 timestamp,

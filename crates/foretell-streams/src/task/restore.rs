@@ -7,7 +7,6 @@ use crate::{
     state::{self, Checkpoint, StateError, Store, StoreId},
     task::Task,
     time::{EventTime, WallTime},
-    topology::StoreKind,
 };
 
 impl Task {
@@ -15,15 +14,7 @@ impl Task {
     #[must_use]
     pub fn store_entries(&self) -> BTreeMap<String, usize> {
         let stores = self.topology.stores.iter().zip(&self.scope.stores);
-        let counts = stores.map(|(spec, store)| {
-            let entries = match spec.kind {
-                // Each value has an entry in the index as well.
-                StoreKind::Window => store.committed_len() / 2,
-                StoreKind::KeyValue => store.committed_len(),
-            };
-            (spec.name.clone(), entries)
-        });
-        counts.collect()
+        stores.map(|(spec, store)| (spec.name.clone(), store.committed_len())).collect()
     }
 
     /// Whether [`Self::store_entries`] are exact; otherwise they are estimates.
@@ -76,14 +67,10 @@ impl Task {
             complete_at,
             incarnation: self.marks.current(store),
         };
-        let is_window = self.topology.stores[store.0].kind == StoreKind::Window;
-        let changes = records.into_iter().filter(|record| !state::is_mark(record));
-        let changes = changes.filter_map(|record| Some((record.key?, record.value)));
-        let mut changes = changes.flat_map(|change| {
-            let index = if is_window { state::index_of(&change) } else { None };
-            index.into_iter().chain([change])
-        });
-        self.scope.stores[store.0].apply(&mut changes, checkpoint)
+        let changes = records.iter().filter(|record| !state::is_mark(record));
+        let changes =
+            changes.filter_map(|record| Some((record.key.as_deref()?, record.value.as_deref())));
+        self.scope.stores[store.0].apply(changes, checkpoint)
     }
 
     /// Ends the restore of a store, which is complete up to `offset` of its changelog at the time `now`.
@@ -99,7 +86,7 @@ impl Task {
         let stream_time = self.store_times[store.0];
         let incarnation = self.marks.current(store);
         let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
-        self.scope.stores[store.0].apply(&mut std::iter::empty(), checkpoint)
+        self.scope.stores[store.0].apply(std::iter::empty(), checkpoint)
     }
 
     /// Whether no other task of this process has opened its stores since.

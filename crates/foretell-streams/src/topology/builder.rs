@@ -98,7 +98,7 @@ impl StoreKind {
     pub(crate) fn access(self) -> Access {
         match self {
             Self::KeyValue => Access::ByKey,
-            Self::Window => Access::ByRange,
+            Self::Window => Access::Windowed,
         }
     }
 }

@@ -9,13 +9,13 @@ mod describe;
 mod node;
 mod outbox;
 
+pub(crate) use builder::StoreKind;
 pub use builder::{Edge, Topology, TopologyBuilder};
 pub use context::{Context, Original, Punctuation, PunctuationKind};
 pub use node::{ProcessError, Processor, Record};
 pub(crate) use outbox::Origin;
 pub use outbox::Outbox;
 
-pub(crate) use builder::StoreKind;
 #[cfg(test)]
 pub(crate) use builder::{NodeKind, NodeSpec};
 pub(crate) use context::{DeadLetter, Scope};

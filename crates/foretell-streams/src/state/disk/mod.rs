@@ -150,9 +150,9 @@ impl StoreSupplier for DiskStores {
     fn open(
         &self,
         changelog: &TopicPartition,
-        _access: Access,
+        access: Access,
     ) -> Result<Box<dyn StateStore>, StateError> {
-        match self.0.open_as(changelog, Holder::Task)? {
+        match self.0.open_as(changelog, access, Holder::Task)? {
             Some(store) => Ok(Box::new(store)),
             None => Err(StateError::TakenOver(changelog.clone())),
         }
@@ -161,8 +161,9 @@ impl StoreSupplier for DiskStores {
     fn open_standby(
         &self,
         changelog: &TopicPartition,
+        access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
-        let store = self.0.open_as(changelog, Holder::Standby)?;
+        let store = self.0.open_as(changelog, access, Holder::Standby)?;
         Ok(store.map(|store| Box::new(store) as Box<dyn StateStore>))
     }
 
@@ -197,6 +198,7 @@ impl Shared {
     fn open_as(
         &self,
         changelog: &TopicPartition,
+        access: Access,
         holder: Holder,
     ) -> Result<Option<DiskStore>, StateError> {
         let name = changelog.to_string();
@@ -216,6 +218,7 @@ impl Shared {
             engine,
             tree,
             changelog: changelog.clone(),
+            access,
             name,
             lease,
             checkpoint: None,
@@ -238,6 +241,7 @@ struct DiskStore {
     engine: Engine,
     tree: Guarded<Keyspace>,
     changelog: TopicPartition,
+    access: Access,
     name: String,
     lease: u64,
     checkpoint: Option<Checkpoint>,
@@ -315,8 +319,13 @@ impl StateStore for DiskStore {
 
     fn len(&self) -> usize {
         // The checkpoint does not count as an entry.
-        let entries = self.engine.call(|| Ok(self.tree.approximate_len()));
-        entries.map_or(0, |entries| entries.saturating_sub(1))
+        let rows = self.engine.call(|| Ok(self.tree.approximate_len()));
+        let rows = rows.map_or(0, |rows| rows.saturating_sub(1));
+        match self.access {
+            Access::ByKey => rows,
+            // Each entry has a row in the index by time as well.
+            Access::Windowed => rows / 2,
+        }
     }
 
     fn is_counted(&self) -> bool {
@@ -325,14 +334,14 @@ impl StateStore for DiskStore {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
         let mut batch = self.engine.database.batch();
         for (key, value) in changes {
             match value {
-                Some(value) => batch.insert(&self.tree, entry_key(&key), value),
-                None => batch.remove(&self.tree, entry_key(&key)),
+                Some(value) => batch.insert(&self.tree, entry_key(key), value),
+                None => batch.remove(&self.tree, entry_key(key)),
             }
         }
         let mut bytes = Vec::new();

@@ -16,7 +16,7 @@ fn changelog(partition: i32) -> TopicPartition {
 }
 
 fn task_store(stores: &DiskStores, partition: i32) -> DiskStore {
-    stores.0.open_as(&changelog(partition), Holder::Task).unwrap().unwrap()
+    stores.0.open_as(&changelog(partition), Access::ByKey, Holder::Task).unwrap().unwrap()
 }
 
 fn at(offset: i64) -> Checkpoint {
@@ -28,12 +28,18 @@ fn at(offset: i64) -> Checkpoint {
     }
 }
 
-fn put(key: u8, value: u8) -> Change {
+type OwnedChange = (Vec<u8>, Option<Vec<u8>>);
+
+fn put(key: u8, value: u8) -> OwnedChange {
     (vec![key], Some(vec![value]))
 }
 
-fn write(store: &mut dyn StateStore, changes: Vec<Change>, offset: i64) {
-    store.write(&mut changes.into_iter(), at(offset)).unwrap();
+fn borrow((key, value): &OwnedChange) -> Change<'_> {
+    (key, value.as_deref())
+}
+
+fn write(store: &mut dyn StateStore, changes: Vec<OwnedChange>, offset: i64) {
+    store.write(&mut changes.iter().map(borrow), at(offset)).unwrap();
 }
 
 type Contents = Vec<(Vec<u8>, Vec<u8>)>;
@@ -91,7 +97,7 @@ proptest! {
         for (operation, offset) in operations.into_iter().zip(1..) {
             match operation {
                 Operation::Write(changes) => {
-                    let changes: Vec<Change> = changes
+                    let changes: Vec<OwnedChange> = changes
                         .into_iter()
                         .map(|(key, value)| (vec![key], value.map(|value| vec![value])))
                         .collect();
@@ -127,10 +133,10 @@ proptest! {
 fn a_zombie_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
-    let mut zombie = stores.open(&changelog(0), Access::ByRange).unwrap();
-    let mut holder = stores.open(&changelog(0), Access::ByRange).unwrap();
+    let mut zombie = stores.open(&changelog(0), Access::ByKey).unwrap();
+    let mut holder = stores.open(&changelog(0), Access::ByKey).unwrap();
     write(holder.as_mut(), vec![put(1, 1)], 1);
-    let refused = zombie.write(&mut [put(1, 2)].into_iter(), at(2));
+    let refused = zombie.write(&mut [put(1, 2)].iter().map(borrow), at(2));
     assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
     assert!(matches!(zombie.clear(), Err(StateError::TakenOver(_))));
     assert_eq!(all(holder.as_ref()).unwrap(), [(vec![1], vec![1])]);
@@ -140,18 +146,18 @@ fn a_zombie_cannot_write() {
 fn an_active_task_takes_a_store_over_from_a_standby() {
     let folder = tempfile::tempdir().unwrap();
     let stores = DiskStores::open(folder.path()).unwrap();
-    let mut standby = stores.open_standby(&changelog(0)).unwrap().unwrap();
+    let mut standby = stores.open_standby(&changelog(0), Access::ByKey).unwrap().unwrap();
     write(standby.as_mut(), vec![put(1, 1)], 1);
     let task = task_store(&stores, 0);
     assert_eq!((task.checkpoint(), task.len()), (Some(at(1)), 1), "with its contents");
     assert!(task.is_held() && !standby.is_held());
-    let refused = standby.write(&mut [put(1, 2)].into_iter(), at(2));
+    let refused = standby.write(&mut [put(1, 2)].iter().map(borrow), at(2));
     assert!(matches!(refused, Err(StateError::TakenOver(_))), "{refused:?}");
     // Dropping the former holder does not release the store.
     drop(standby);
-    assert!(stores.open_standby(&changelog(0)).unwrap().is_none());
+    assert!(stores.open_standby(&changelog(0), Access::ByKey).unwrap().is_none());
     drop(task);
-    assert!(stores.open_standby(&changelog(0)).unwrap().is_some());
+    assert!(stores.open_standby(&changelog(0), Access::ByKey).unwrap().is_some());
 }
 
 #[test]
@@ -252,7 +258,7 @@ fn stores_in_another_format_are_rebuilt() {
 }
 
 /// The changes of a commit of the changelog: one key is deleted, one is set, and one changes with every commit.
-fn commit(number: i64) -> Vec<Change> {
+fn commit(number: i64) -> Vec<OwnedChange> {
     let key = u8::try_from(number % 50).unwrap();
     let deleted = (vec![u8::try_from(number * 7 % 50).unwrap()], None);
     vec![deleted, put(key, key), put(200, key)]
@@ -338,7 +344,7 @@ fn recover(folder: &Path, expected: &MemoryStore) -> bool {
         let from = store.checkpoint().map_or(0, |checkpoint| checkpoint.offset.0);
         for number in from + 1..=SMALL {
             let changes = commit(number);
-            store.write(&mut changes.into_iter(), at(number))?;
+            store.write(&mut changes.iter().map(borrow), at(number))?;
         }
         for key in 0..=u8::MAX {
             store.get(&[key])?;

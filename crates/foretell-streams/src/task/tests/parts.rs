@@ -42,6 +42,7 @@ impl StoreSupplier for StoresWithCheckpoints {
     fn open_standby(
         &self,
         _changelog: &TopicPartition,
+        _access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
         Ok(None)
     }

@@ -275,8 +275,9 @@ impl StoreSupplier for FailingStores {
     fn open_standby(
         &self,
         changelog: &TopicPartition,
+        access: Access,
     ) -> Result<Option<Box<dyn StateStore>>, StateError> {
-        self.open(changelog, Access::ByKey).map(Some)
+        self.open(changelog, access).map(Some)
     }
 
     fn clean(&self, _now: Duration) -> Result<(), StateError> {
@@ -311,7 +312,7 @@ impl StateStore for FailingStore {
 
     fn write(
         &mut self,
-        changes: &mut dyn Iterator<Item = Change>,
+        changes: &mut dyn Iterator<Item = Change<'_>>,
         checkpoint: Checkpoint,
     ) -> Result<(), StateError> {
         if self.failures.is_full.load(Ordering::SeqCst) {
