@@ -154,10 +154,10 @@ impl Instance {
         drop(self.overview);
         let served = self.http.stop();
         let joined = join(self.threads, self.clock.as_ref());
-        // The cause of the stop counts more than a thread that a failing broker delays.
+        // The failure that caused the stop is reported, not a thread that was slow to stop.
         if let Some(StopReason::Failed(reason)) = self.shutdown.wait(Duration::ZERO) {
             if let Err(error) = joined {
-                tracing::warn!(%error, "the stop was not orderly");
+                tracing::warn!(%error, "threads did not stop in time, or panicked");
             }
             anyhow::bail!(reason);
         }

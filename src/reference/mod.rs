@@ -14,7 +14,11 @@ mod metrics;
 mod source;
 mod topics;
 
-use std::{fs, path::Path, sync::Mutex};
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 /// The variable that makes the tests write the pages instead of comparing them.
 const WRITE: &str = "FORETELL_WRITE_DOCS";
@@ -22,7 +26,9 @@ const WRITE: &str = "FORETELL_WRITE_DOCS";
 /// Compares the generated `part` of `docs/<page>` with `expected`.
 fn assert_current(page: &str, part: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
-    let (_pages, text) = (PAGES.lock().unwrap(), fs::read_to_string(&path).unwrap());
+    // A stale page panics with the lock held, which says nothing of the others.
+    let _pages = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = fs::read_to_string(&path).unwrap();
     let (begin, end) = (format!("<!-- generated: {part} -->\n"), "<!-- end -->");
     let (before, rest) = text
         .split_once(&begin)

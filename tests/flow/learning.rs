@@ -46,18 +46,18 @@ struct Job {
 
 impl TrainingJob for Job {
     fn train(&mut self, request: &TrainingRequest, _progress: Progress<'_>) -> TrainingResult {
-        self.asked.send(request.clone()).map_err(gone)?;
-        self.results.recv().map_err(gone)?
+        self.asked.send(request.clone()).map_err(channel_closed)?;
+        self.results.recv().map_err(channel_closed)?
     }
 }
 
 /// The channel is closed: the test has ended.
-fn gone(error: impl std::fmt::Display) -> TrainingFailure {
+fn channel_closed(error: impl std::fmt::Display) -> TrainingFailure {
     TrainingFailure::Failed(error.to_string())
 }
 
 /// The test's end of the channels of a [`Job`], and the handle of its thread.
-struct Mailbox {
+struct JobChannels {
     trainer: Trainer,
     asked: Receiver<TrainingRequest>,
     results: Sender<TrainingResult>,
@@ -66,7 +66,7 @@ struct Mailbox {
 struct Learning {
     fixture: Fixture,
     driver: TopologyDriver,
-    mailbox: Mailbox,
+    channels: JobChannels,
     registry: Registry,
     sent: i64,
     /// The job has received a request, and has no result yet.
@@ -77,15 +77,15 @@ const RETRAIN_AFTER: u64 = 3;
 /// The interval at which the trigger polls the trainer.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Real time to wait for the other thread before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
-fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, Mailbox) {
+fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, JobChannels) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
     let job = Job { asked: asked_of_job, results: results_of_job };
     let metrics = ApplicationMetrics::register(registry).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
-    // The thread ends when the mailbox or the last handle is dropped.
+    // The thread ends when the channels or the last handle is dropped.
     let (trainer, _thread) = Trainer::spawn(job, clock, metrics.clone()).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
@@ -96,7 +96,7 @@ fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, Mailbox) {
         serving: Serving::default(),
         trainer: trainer.clone(),
     });
-    (topology, Mailbox { trainer, asked, results })
+    (topology, JobChannels { trainer, asked, results })
 }
 
 pub(crate) fn default_topology() -> Topology {
@@ -107,12 +107,12 @@ impl Learning {
     fn new() -> Self {
         let fixture = Fixture::new();
         let registry = Registry::new();
-        let (topology, mailbox) = topology(&fixture, &registry);
+        let (topology, channels) = topology(&fixture, &registry);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first punctuation starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { fixture, driver, mailbox, registry, sent: 0, is_training: false }
+        Self { fixture, driver, channels, registry, sent: 0, is_training: false }
     }
 
     fn send(&mut self, origin: ExampleOrigin, correction: bool) {
@@ -147,7 +147,7 @@ impl Learning {
     /// The number and the offset of the next requested training, if there is one.
     fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
         self.tick();
-        match self.mailbox.asked.recv_timeout(wait) {
+        match self.channels.asked.recv_timeout(wait) {
             Ok(request) => {
                 self.is_training = true;
                 Some((request.training, request.through))
@@ -158,7 +158,7 @@ impl Learning {
     }
 
     fn expect_asked(&mut self, training: u64, through: i64) {
-        assert_eq!(self.asked(PATIENCE), Some((training, through)));
+        assert_eq!(self.asked(WAIT_MAX), Some((training, through)));
     }
 
     /// Ticks until a training is requested. The trainer may not have stored its last result yet.
@@ -166,25 +166,26 @@ impl Learning {
         assert_eq!(soon(|| self.asked(Duration::ZERO)), Some((training, through)));
     }
 
-    /// Checks that no training is requested: the thread runs requests in order, so without another one, the next is the test's
-    /// own. While a training runs, the trainer accepts no other; a request is then found after it.
+    /// Checks that no training is requested. The thread runs requests in order, and the test sends one of its own: if it
+    /// arrives first, no other was pending. While a training runs, the trainer accepts no other; a request is then found
+    /// after it.
     fn expect_nothing_asked(&mut self) {
         self.tick();
         if self.is_training {
             return;
         }
         let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
-        assert_eq!(self.mailbox.trainer.poll(&own), None);
-        assert_eq!(self.mailbox.asked.recv_timeout(PATIENCE).as_ref(), Ok(&own));
-        self.mailbox.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
-        let taken = soon(|| self.mailbox.trainer.poll(&own));
+        assert_eq!(self.channels.trainer.poll(&own), None);
+        assert_eq!(self.channels.asked.recv_timeout(WAIT_MAX).as_ref(), Ok(&own));
+        self.channels.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
+        let taken = soon(|| self.channels.trainer.poll(&own));
         assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 
     /// Sends the result to the trainer.
     fn finish(&mut self, result: TrainingResult) {
         self.is_training = false;
-        self.mailbox.results.send(result).unwrap();
+        self.channels.results.send(result).unwrap();
     }
 
     /// Ticks until the models are published and committed.
@@ -205,9 +206,9 @@ impl Learning {
     /// A crash: another process with a new training thread takes over.
     fn crash(&mut self) {
         self.registry = Registry::new();
-        let (topology, mailbox) = topology(&self.fixture, &self.registry);
+        let (topology, channels) = topology(&self.fixture, &self.registry);
         self.driver.restart_with(topology);
-        self.mailbox = mailbox;
+        self.channels = channels;
         self.is_training = false;
         self.driver.advance(Duration::ZERO).unwrap();
     }
@@ -217,7 +218,7 @@ impl Learning {
 fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     // A channel without a sender, to wait a little for the other thread.
     let (_sender, silence) = mpsc::channel::<()>();
-    (0..PATIENCE.as_millis()).find_map(|_| {
+    (0..WAIT_MAX.as_millis()).find_map(|_| {
         let found = look();
         if found.is_none() {
             assert!(silence.recv_timeout(Duration::from_millis(1)).is_err());

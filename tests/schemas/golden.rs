@@ -93,7 +93,11 @@ fn every_version_has_golden_bytes() {
             }
         }
     }
-    assert!(lacking.is_empty(), "no golden bytes of {lacking:?}");
+    assert!(
+        lacking.is_empty(),
+        "no golden bytes of {lacking:?}: add a record of each to this file, and the bytes of its encoding, in hex, to \
+         golden/<record>/<version>-<case>.hex"
+    );
 }
 
 fn text(text: &str) -> String {

@@ -45,7 +45,12 @@ fn every_history_passes_its_checks() {
             .map(|result| result.to_string())
             .collect();
         assert!(failed.is_empty(), "{failed:?}");
-        assert!(!history.has_draft(), "{} is in use, so it must be released", history.name());
+        assert!(
+            !history.has_draft(),
+            "{0} is in use, so it must be released: add the SHA-256 of its newest version to [released] in \
+             schemas/{0}/subject.toml",
+            history.name()
+        );
     }
     for topic in TOPICS.all() {
         let ValueSchema::Own { folder, text } = topic.schema else { continue };

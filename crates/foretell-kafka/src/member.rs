@@ -60,7 +60,8 @@ impl KafkaMember {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, BrokerError> {
         check_co_partitioned(membership, admin)?;
-        // The producer is created first, so that it fences its predecessor before partitions can be assigned.
+        // The producer is created first, so that it fences the previous producer with this transactional id before
+        // partitions can be assigned.
         let output = Output::new(membership, config, admin, clock)?;
         Ok(Self {
             group: Group::join(membership, config, clock)?,
@@ -71,7 +72,7 @@ impl KafkaMember {
         })
     }
 
-    /// Aborts an open transaction and leaves the group. Bounded in time; does nothing the second time.
+    /// Aborts an open transaction, within `CLOSING_ABORT_WITHIN`, and leaves the group. A second call does nothing.
     fn close(&mut self) -> Result<(), BrokerError> {
         let aborted = self.output.abort(CLOSING_ABORT_WITHIN);
         self.group.leave().and(aborted)
@@ -183,7 +184,7 @@ impl Renewal {
 }
 
 /// The offsets of a commit: `offsets`, and all others if they must be renewed. Also all if `offsets` is empty but records
-/// were sent: a commit without offsets would not involve the group's coordinator, so a zombie could commit its writes.
+/// were sent: a commit without offsets would not involve the group's coordinator, so a fenced member could still commit.
 fn to_commit(
     positions: &Positions,
     offsets: &[(TopicPartition, Offset)],
@@ -241,7 +242,7 @@ impl Output {
         match self {
             Self::ExactlyOnce(transactions) => transactions.commit(consumer, offsets),
             Self::AtLeastOnce { producer, sent } => {
-                // An offset past a record that was not written would lose it.
+                // Outputs are written before their offsets: otherwise an output that fails is lost.
                 producer.drain(FLUSH_WITHIN)?;
                 commit_offsets(consumer, offsets)?;
                 *sent = false;

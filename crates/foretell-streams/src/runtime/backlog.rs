@@ -1,9 +1,9 @@
-//! Inputs of a task that have more records than were fetched so far. Records of the other inputs may be later than those,
-//! and have to wait, or stream time would advance past them (KIP-353, KIP-695).
+//! Inputs of a task that have more records than were fetched so far. Records of the other inputs wait, because they may
+//! have later event times and would advance stream time past the missing ones (KIP-353, KIP-695).
 //!
 //! ```text
 //!   Unknown ──the broker is asked──▶ Behind ──every end reached──▶ Done
-//!      ▲                               │  └──took long: there may be more by now──▶ Unknown
+//!      ▲                               │  └──this took over a second: ask again──▶ Unknown
 //!      └── abort ── any                └──no record for `max_task_idle`──▶ Done
 //! ```
 //! An end is reached by its last record, or by the member's position: after the last record there may be transaction
@@ -75,8 +75,8 @@ impl Backlog {
         self.inputs().iter().find(|one| buffered(&one.input) == 0)
     }
 
-    /// Whether the next record has to wait for one of the inputs. Gives up on all of them once one has had no record for
-    /// `idle_max`.
+    /// Whether the next record has to wait for one of the inputs. Stops waiting for all of them when one has had no
+    /// record for `idle_max`.
     pub(super) fn must_wait(
         &mut self,
         now: Duration,

@@ -5,7 +5,7 @@
 //!   each task of the topology ── its stores are open in a worker of this process? ──yes──▶ no standby
 //!                                            └──no──▶ standby: follow its changelogs until a worker opens its stores
 //! ```
-//! The stores decide who owns them: a worker takes a store over from a standby, never the other way round.
+//! Ownership is recorded in the store: a worker takes a store over from a standby, a standby never from a worker.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -206,7 +206,7 @@ impl Standby {
     }
 
     /// Empties the stores of a standby task and closes it; the next update opens it again. Stores that cannot be emptied are
-    /// tried again, since no standby task is worth ending the process.
+    /// tried again: a failed standby task must not stop the process.
     fn clear_and_close(&mut self, partition: Partition) -> Result<(), TurnError> {
         let Some(standby) = self.tasks.get_mut(&partition) else { return Ok(()) };
         let mut stores = (0..self.parts.topology.stores.len()).map(StoreId);
@@ -224,12 +224,16 @@ impl Standby {
         Ok(())
     }
 
-    /// Returns true after a success, and false after an error that passes by itself.
+    /// Returns true after a success, and false after an error that is retried.
     fn is_ok_or_retry(&self, result: Result<(), TurnError>) -> Result<bool, WorkerError> {
         match result {
             Ok(()) => Ok(true),
             Err(TurnError::Broker(BrokerError::Retry(reason))) => {
-                tracing::warn!(group = self.parts.group, reason, "standby tasks fall behind");
+                tracing::warn!(
+                    group = self.parts.group,
+                    reason,
+                    "cannot read the changelogs of standby tasks; retrying"
+                );
                 Ok(false)
             }
             Err(TurnError::Broker(error)) => Err(WorkerError::Broker(error)),
