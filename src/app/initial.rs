@@ -18,7 +18,6 @@ use crate::{
     config::{Config, TableSettings},
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
-        questionnaire::Answer,
     },
     processors::{
         convert,
@@ -274,13 +273,12 @@ fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
     let indices =
         columns.iter().map(|column| convert::position_of(column, &config.gather.questions));
     let indices: Vec<Option<usize>> = indices.collect();
-    let answer =
-        |row: &Row, index: &Option<usize>| -> Option<Answer> { row.answers[(*index)?].clone() };
     rows.iter()
         .map(|row| {
             let label = convert::label_of(&row.label, classes);
             let label = label.with_context(|| format!("label {:?} is unknown", row.label))?;
-            let values = indices.iter().map(|index| convert::value_of(answer(row, index).as_ref()));
+            let answers = indices.iter().map(|index| row.answers[(*index)?].as_ref());
+            let values = answers.map(|answer| Value::from(convert::value_of(answer)));
             Ok(Example { values: values.collect(), label })
         })
         .collect()
@@ -293,7 +291,7 @@ mod tests {
     use super::*;
     use crate::{
         app::{init, init::InitObserver, shutdown::Shutdown, telemetry},
-        events::model::Model,
+        events::{model::Model, questionnaire::Answer},
         processors::{
             metrics::ApplicationMetrics,
             model_table::Serving,

@@ -370,7 +370,8 @@ mod tests {
         fn values(&self, answers: &[Option<Answer>]) -> Vec<Value> {
             let questions = self.schema.questions();
             let indices = self.columns.iter().map(|column| convert::position_of(column, questions));
-            indices.map(|index| convert::value_of(answers[index.unwrap()].as_ref())).collect()
+            let answers = indices.map(|index| answers[index.unwrap()].as_ref());
+            answers.map(|answer| Value::from(convert::value_of(answer))).collect()
         }
 
         /// The way through a table: cell, labelled example, Avro, example.

@@ -8,17 +8,17 @@ use crate::events::{
     questionnaire::{self, Answer, Question, QuestionKind},
     trial::{Trial as TrialRecord, TrialParameter},
 };
-use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, training::Trial};
+use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, ValueRef, training::Trial};
 use foretell_streams::time::WallTime;
 
-/// Converts an answer to the value of a feature. NaN and infinity become missing.
+/// The value of an answer for a model. NaN and infinity become missing.
 #[must_use]
-pub fn value_of(answer: Option<&Answer>) -> Value {
+pub fn value_of(answer: Option<&Answer>) -> ValueRef<'_> {
     match answer {
-        Some(Answer::Number(number)) if number.is_finite() => Value::Number(*number),
-        Some(Answer::Text(text)) => Value::Text(text.clone()),
-        Some(Answer::Whole(number)) => Value::Number(*number as f64),
-        Some(Answer::Number(_)) | None => Value::Missing,
+        Some(Answer::Number(number)) if number.is_finite() => ValueRef::Number(*number),
+        Some(Answer::Text(text)) => ValueRef::Text(text),
+        Some(Answer::Whole(number)) => ValueRef::Number(*number as f64),
+        Some(Answer::Number(_)) | None => ValueRef::Missing,
     }
 }
 
@@ -29,9 +29,9 @@ pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Fe
     let feature = |(question, answer): (&Question, &Option<Answer>)| Feature {
         name: question.name.clone(),
         value: match value_of(answer.as_ref()) {
-            Value::Missing => FeatureValue::Missing,
-            Value::Number(number) => FeatureValue::Number(number),
-            Value::Text(text) => FeatureValue::Text(text),
+            ValueRef::Missing => FeatureValue::Missing,
+            ValueRef::Number(number) => FeatureValue::Number(number),
+            ValueRef::Text(text) => FeatureValue::Text(text.to_owned()),
         },
     };
     named.map(feature).collect()

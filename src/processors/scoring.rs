@@ -12,7 +12,7 @@ use crate::{
         model_table::Serving,
     },
 };
-use foretell_ml::{ModelVersion, Scratch, Value};
+use foretell_ml::{ModelVersion, Scratch};
 use foretell_streams::{
     metrics::Counter,
     time::EventTime,
@@ -40,7 +40,6 @@ pub struct Prepared {
     indices: Vec<Option<usize>>,
     predictions: Counter,
     scratch: Scratch,
-    values: Vec<Value>,
 }
 
 impl Processor for Score {
@@ -67,7 +66,6 @@ impl Processor for Score {
                     .collect(),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
-                values: Vec::new(),
             });
         }
         self.contract.admit(&observation.answers).inspect_err(|error| {
@@ -77,13 +75,11 @@ impl Processor for Score {
         })?;
         self.contract.count(&observation.answers);
         let prepared = self.prepared.as_mut().expect("it is prepared above");
-        prepared.values.clear();
-        for index in &prepared.indices {
-            let answer = index.and_then(|index| observation.answers[index].as_ref());
-            prepared.values.push(convert::value_of(answer));
-        }
-        let out_of_distribution = scorer.out_of_distribution(&prepared.values);
-        let probabilities = scorer.score(&prepared.values, &mut prepared.scratch);
+        let values = prepared.indices.iter().enumerate().filter_map(|(column, index)| {
+            Some((column, convert::value_of(observation.answers[(*index)?].as_ref())))
+        });
+        let (probabilities, out_of_distribution) =
+            scorer.score_columns(values, &mut prepared.scratch);
         let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
         let named = scorer.classes().iter().zip(probabilities.as_slice());
         let probabilities = named.map(|(label, probability)| ClassProbability {

@@ -16,6 +16,38 @@ pub enum Value {
     Text(String),
 }
 
+/// A borrowed [`Value`], as a row of any representation gives it to a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ValueRef<'v> {
+    /// No value: not asked, not answered, or unknown.
+    #[default]
+    Missing,
+    /// A number, in the column's unit.
+    Number(f64),
+    /// A text, usually a category. A numeric column parses it.
+    Text(&'v str),
+}
+
+impl<'v> From<&'v Value> for ValueRef<'v> {
+    fn from(value: &'v Value) -> Self {
+        match value {
+            Value::Missing => Self::Missing,
+            Value::Number(number) => Self::Number(*number),
+            Value::Text(text) => Self::Text(text),
+        }
+    }
+}
+
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Missing => Self::Missing,
+            ValueRef::Number(number) => Self::Number(number),
+            ValueRef::Text(text) => Self::Text(text.to_owned()),
+        }
+    }
+}
+
 /// Kind of a column, which decides how its values become features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

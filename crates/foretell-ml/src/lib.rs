@@ -28,7 +28,9 @@ pub mod training;
 pub mod trees;
 
 pub use bundle::{BundleError, Lineage, ModelBundle, Origin};
-pub use example::{Column, ColumnKind, Example, Label, ModelVersion, Probabilities, Seed, Value};
+pub use example::{
+    Column, ColumnKind, Example, Label, ModelVersion, Probabilities, Seed, Value, ValueRef,
+};
 pub use features::{
     CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Column, Label, ModelVersion, Probabilities, Value,
+    Column, Label, ModelVersion, Probabilities, ValueRef,
     bundle::{BundleError, Lineage, ModelBundle},
     features::{FittedPipeline, OutOfDistribution},
     trees::{Sums, Trees},
@@ -76,11 +76,25 @@ impl Scorer {
 
     /// The probability of each class, in the order of the classes. It never fails; [`crate::features`] lists how missing,
     /// unseen and malformed values are encoded.
-    #[must_use]
-    pub fn score(&self, values: &[Value], scratch: &mut Scratch) -> Probabilities {
-        self.pipeline.transform(values, &mut scratch.row);
+    pub fn score<'v, V: Into<ValueRef<'v>>>(
+        &self,
+        values: impl IntoIterator<Item = V>,
+        scratch: &mut Scratch,
+    ) -> Probabilities {
+        self.score_columns(values.into_iter().map(Into::into).enumerate(), scratch).0
+    }
+
+    /// As [`Self::score`], for values in any order, each with the index of its column; columns without a value are missing.
+    /// Also counts the values that are outside the training's distribution: unseen categories, out-of-range numbers, and
+    /// texts in numeric columns.
+    pub fn score_columns<'v>(
+        &self,
+        values: impl Iterator<Item = (usize, ValueRef<'v>)>,
+        scratch: &mut Scratch,
+    ) -> (Probabilities, OutOfDistribution) {
+        let outside = self.pipeline.transform_columns(values, &mut scratch.row);
         self.trees.sums(&mut scratch.row, &mut scratch.sums);
-        Probabilities::new(self.trees.probabilities(&scratch.sums.sums))
+        (Probabilities::new(self.trees.probabilities(&scratch.sums.sums)), outside)
     }
 
     /// The class to decide on: with two classes, class 1 if its probability is at least the threshold; with more, the most
@@ -105,13 +119,6 @@ impl Scorer {
         &self.lineage
     }
 
-    /// Counts the values that are outside the training's distribution: unseen categories, out-of-range numbers, and texts
-    /// in numeric columns.
-    #[must_use]
-    pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
-        self.pipeline.out_of_distribution(values)
-    }
-
     /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if it is unknown.
     #[must_use]
     pub fn missing_share(&self, column: usize) -> Option<f64> {
@@ -134,7 +141,7 @@ impl Scorer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::tests::small_bundle;
+    use crate::{Value, training::tests::small_bundle};
 
     #[test]
     fn a_scorer_can_be_shared() {

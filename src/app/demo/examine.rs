@@ -16,7 +16,7 @@ use crate::{
     processors::convert,
 };
 use foretell_ml::{
-    Label, ModelBundle, Probabilities, Scorer, Scratch, features::OutOfDistribution,
+    Label, ModelBundle, Probabilities, Scorer, Scratch, ValueRef, features::OutOfDistribution,
     training::Evaluation,
 };
 
@@ -99,11 +99,11 @@ fn read_predictions(
             model.predictions += 1;
             model.predictions_in_play += usize::from(is_in_script);
             let values = convert::values_of(&features, scorer.columns());
-            let inputs = scorer.out_of_distribution(&values);
+            let values = values.iter().map(ValueRef::from).enumerate();
+            let (again, inputs) = scorer.score_columns(values, &mut scratch);
             contents.out_of_distribution.unseen_categories += inputs.unseen_categories;
             contents.out_of_distribution.out_of_range += inputs.out_of_range;
             let published = probabilities.iter().map(|class| class.probability.to_bits());
-            let again = scorer.score(&values, &mut scratch);
             is_reproduced = published.eq(again.as_slice().iter().map(|one| one.to_bits()));
         }
         contents.wrong_version += usize::from(!is_reproduced);

@@ -56,16 +56,17 @@ impl<K: Eq + Hash + Clone> Categories<K> {
         self.unseen() + 1
     }
 
-    fn unseen(&self) -> u32 {
+    /// The code of a category that is not in the training data.
+    pub(super) fn unseen(&self) -> u32 {
         u32::try_from(self.by_code.len()).expect("categories are bounded")
     }
 
-    /// Whether `key` has a code of its own.
-    pub(super) fn contains<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    /// The code of `key`; `None` if it has none of its own.
+    pub(super) fn known<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<u32>
     where
         K: Borrow<Q>,
     {
-        self.codes.contains_key(key)
+        self.codes.get(key).copied()
     }
 
     /// The code of `key`; that of unseen categories if it has none of its own.
@@ -73,7 +74,7 @@ impl<K: Eq + Hash + Clone> Categories<K> {
     where
         K: Borrow<Q>,
     {
-        self.codes.get(key).copied().unwrap_or_else(|| self.unseen())
+        self.known(key).unwrap_or_else(|| self.unseen())
     }
 }
 

@@ -1,11 +1,11 @@
 //! The fitted pipeline, which transforms any row of values into one number per feature.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{collections::BTreeMap, io::Write as _};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    example::{Column, ColumnKind, Value},
+    example::{Column, ColumnKind, Value, ValueRef},
     features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
 };
 
@@ -71,7 +71,8 @@ impl FittedPipeline {
     ) -> Self {
         let columns = spec.columns().iter().enumerate();
         let encoders = columns.map(|(index, column)| {
-            let values = rows.clone().map(|row| row.get(index).unwrap_or(&Value::Missing));
+            let values =
+                rows.clone().map(|row| row.get(index).map_or(ValueRef::Missing, ValueRef::from));
             match column.kind {
                 ColumnKind::Numeric => fit_numbers(spec, values),
                 ColumnKind::Categorical => fit_categories(values),
@@ -95,49 +96,54 @@ impl FittedPipeline {
         fitted
     }
 
-    /// Overwrites `row` with one number per feature. Values beyond the last column are ignored, absent ones count as
-    /// missing. It never fails; the encoding is described in [`crate::features`].
-    pub fn transform(&self, values: &[Value], row: &mut Vec<f64>) {
-        row.clear();
-        row.extend((0..self.encoders.len()).map(|column| self.feature(values, column)));
-        for ((left, right), categories) in self.spec.crossed().iter().zip(&self.crosses) {
-            let pair = (code_of(row[*left]), code_of(row[*right]));
-            row.push(f64::from(categories.code(&pair)));
-        }
-        for (CalendarFeature { part, unit, .. }, column) in
-            self.spec.calendar().iter().zip(self.spec.dated())
-        {
-            let number = number_of(values.get(*column).unwrap_or(&Value::Missing));
-            row.push(match &self.encoders[*column] {
-                Encoder::Number(scale) => {
-                    scale.filled(number).map_or(f64::NAN, |number| part.of(number, *unit))
-                }
-                Encoder::Category(_) => f64::NAN,
-            });
-        }
+    /// Overwrites `row` with one number per feature, and counts the values that are outside the training's distribution,
+    /// which can be scored nevertheless. Values beyond the last column are ignored, absent ones count as missing. It never
+    /// fails; the encoding is described in [`crate::features`].
+    pub fn transform<'v, V: Into<ValueRef<'v>>>(
+        &self,
+        values: impl IntoIterator<Item = V>,
+        row: &mut Vec<f64>,
+    ) -> OutOfDistribution {
+        self.transform_columns(values.into_iter().map(Into::into).enumerate(), row)
     }
 
-    /// Counts the values that are outside the training's distribution. They can be scored nevertheless.
-    #[must_use]
-    pub fn out_of_distribution(&self, values: &[Value]) -> OutOfDistribution {
-        let mut out_of_distribution = OutOfDistribution::default();
-        for (value, encoder) in values.iter().zip(&self.encoders) {
-            match encoder {
-                Encoder::Number(scale) => {
-                    let number = number_of(value);
-                    let is_outside = number.is_some_and(|number| !scale.is_in_range(number));
-                    out_of_distribution.out_of_range += u64::from(is_outside);
-                    let is_text = matches!(value, Value::Text(_));
-                    out_of_distribution.not_numbers += u64::from(is_text && number.is_none());
-                }
-                Encoder::Category(categories) => {
-                    let is_unseen =
-                        text_of(value).is_some_and(|text| !categories.contains(text.as_ref()));
-                    out_of_distribution.unseen_categories += u64::from(is_unseen);
-                }
+    /// As [`Self::transform`], for values in any order, each with the index of its column.
+    pub fn transform_columns<'v>(
+        &self,
+        values: impl Iterator<Item = (usize, ValueRef<'v>)>,
+        row: &mut Vec<f64>,
+    ) -> OutOfDistribution {
+        let (columns, features) = (self.encoders.len(), self.features());
+        let calendar = self.spec.calendar();
+        row.clear();
+        row.extend(self.encoders.iter().map(Encoder::missing));
+        row.resize(features, f64::NAN);
+        if !calendar.is_empty() {
+            // Parts of a date need its number before scaling: one per column, behind the features, NaN if it is missing.
+            row.resize(features + columns, f64::NAN);
+        }
+        let mut outside = OutOfDistribution::default();
+        for (column, value) in values {
+            let Some(encoder) = self.encoders.get(column) else { continue };
+            row[column] = encoder.encode(value, &mut outside);
+            if let Some(number) = row.get_mut(features + column) {
+                *number = number_of(value).unwrap_or(f64::NAN);
             }
         }
-        out_of_distribution
+        let crosses = self.spec.crossed().iter().zip(&self.crosses);
+        for (place, ((left, right), categories)) in (columns..).zip(crosses) {
+            let pair = (code_of(row[*left]), code_of(row[*right]));
+            row[place] = f64::from(categories.code(&pair));
+        }
+        let start = columns + self.crosses.len();
+        let parts = calendar.iter().zip(self.spec.dated());
+        for (place, (CalendarFeature { part, unit, .. }, column)) in (start..).zip(parts) {
+            let Encoder::Number(scale) = &self.encoders[*column] else { continue };
+            let number = Some(row[features + column]).filter(|number| !number.is_nan());
+            row[place] = scale.filled(number).map_or(f64::NAN, |number| part.of(number, *unit));
+        }
+        row.truncate(features);
+        outside
     }
 
     /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if an earlier release
@@ -178,13 +184,46 @@ impl FittedPipeline {
     }
 
     fn feature(&self, values: &[Value], column: usize) -> f64 {
-        let value = values.get(column).unwrap_or(&Value::Missing);
-        match &self.encoders[column] {
-            Encoder::Number(scale) => scale.encode(number_of(value)),
-            Encoder::Category(categories) => f64::from(match text_of(value) {
-                Some(text) => categories.code(text.as_ref()),
-                None => categories.missing(),
-            }),
+        let value = values.get(column).map_or(ValueRef::Missing, ValueRef::from);
+        self.encoders[column].encode(value, &mut OutOfDistribution::default())
+    }
+}
+
+impl Encoder {
+    /// The feature of a missing value.
+    fn missing(&self) -> f64 {
+        match self {
+            Self::Number(scale) => scale.encode(None),
+            Self::Category(categories) => f64::from(categories.missing()),
+        }
+    }
+
+    /// The feature of a value, which is counted if it is outside the training's distribution.
+    fn encode(&self, value: ValueRef<'_>, outside: &mut OutOfDistribution) -> f64 {
+        match self {
+            Self::Number(scale) => {
+                let number = number_of(value);
+                match number {
+                    Some(number) => {
+                        outside.out_of_range += u64::from(!scale.is_in_range(number));
+                    }
+                    None => {
+                        outside.not_numbers += u64::from(matches!(value, ValueRef::Text(_)));
+                    }
+                }
+                scale.encode(number)
+            }
+            Self::Category(categories) => {
+                let code = with_text(value, |text| categories.known(text));
+                f64::from(match code {
+                    None => categories.missing(),
+                    Some(Some(code)) => code,
+                    Some(None) => {
+                        outside.unseen_categories += 1;
+                        categories.unseen()
+                    }
+                })
+            }
         }
     }
 }
@@ -194,10 +233,10 @@ fn missing_shares<'a>(spec: &PipelineSpec, rows: impl Iterator<Item = &'a [Value
     for row in rows {
         count += 1;
         for (index, (column, missing)) in spec.columns().iter().zip(&mut missing).enumerate() {
-            let value = row.get(index).unwrap_or(&Value::Missing);
+            let value = row.get(index).map_or(ValueRef::Missing, ValueRef::from);
             let is_missing = match column.kind {
                 ColumnKind::Numeric => number_of(value).is_none(),
-                ColumnKind::Categorical => text_of(value).is_none(),
+                ColumnKind::Categorical => with_text(value, |_| ()).is_none(),
             };
             *missing += u64::from(is_missing);
         }
@@ -205,7 +244,7 @@ fn missing_shares<'a>(spec: &PipelineSpec, rows: impl Iterator<Item = &'a [Value
     missing.into_iter().map(|missing| missing as f64 / count.max(1) as f64).collect()
 }
 
-fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = &'a Value>) -> Encoder {
+fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = ValueRef<'a>>) -> Encoder {
     let (mut numbers, mut missing) = (Vec::new(), 0);
     for value in values {
         match number_of(value) {
@@ -216,23 +255,23 @@ fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = &'a Value>)
     Encoder::Number(Scale::fit(spec.scaling(), numbers, missing))
 }
 
-fn fit_categories<'a>(values: impl Iterator<Item = &'a Value>) -> Encoder {
+fn fit_categories<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> Encoder {
     let mut counts = BTreeMap::<String, u64>::new();
-    for text in values.filter_map(text_of) {
-        match counts.get_mut(text.as_ref()) {
+    for value in values {
+        with_text(value, |text| match counts.get_mut(text) {
             Some(count) => *count += 1,
-            None => drop(counts.insert(text.into_owned(), 1)),
-        }
+            None => drop(counts.insert(text.to_owned(), 1)),
+        });
     }
     Encoder::Category(Categories::fit(counts))
 }
 
 /// The finite number that a value is or can be parsed as.
-fn number_of(value: &Value) -> Option<f64> {
+fn number_of(value: ValueRef<'_>) -> Option<f64> {
     let number = match value {
-        Value::Missing => None,
-        Value::Number(number) => Some(*number),
-        Value::Text(text) => return number_in(text),
+        ValueRef::Missing => None,
+        ValueRef::Number(number) => Some(number),
+        ValueRef::Text(text) => return number_in(text),
     };
     number.filter(|number| number.is_finite())
 }
@@ -243,12 +282,22 @@ pub fn number_in(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The category of a value; that of a number is its text.
-fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+/// Applies `read` to the category of a value; that of a number is its text. `None` if the value is missing.
+fn with_text<R>(value: ValueRef<'_>, read: impl FnOnce(&str) -> R) -> Option<R> {
+    /// More than the text of any 64-bit float: the smallest have 324 zeros and up to 17 digits.
+    const TEXT_MAX: usize = 352;
     match value {
-        Value::Missing => None,
-        Value::Number(number) => number.is_finite().then(|| Cow::Owned(number.to_string())),
-        Value::Text(text) => Some(Cow::Borrowed(text)),
+        ValueRef::Missing => None,
+        ValueRef::Text(text) => Some(read(text)),
+        ValueRef::Number(number) if !number.is_finite() => None,
+        ValueRef::Number(number) => {
+            let mut buffer = [0; TEXT_MAX];
+            let mut rest = &mut buffer[..];
+            write!(rest, "{number}").expect("the text of a number fits into the buffer");
+            let left = rest.len();
+            let text = std::str::from_utf8(&buffer[..TEXT_MAX - left]);
+            Some(read(text.expect("the text of a number is ASCII")))
+        }
     }
 }
 
@@ -410,7 +459,41 @@ mod tests {
     fn a_text_that_is_no_number_is_counted_in_a_numeric_column() {
         let odd = [text("7,25"), text("2.5"), text("cook"), text("it")];
         let expected = OutOfDistribution { not_numbers: 1, ..OutOfDistribution::default() };
-        assert_eq!(fitted().out_of_distribution(&odd), expected);
+        assert_eq!(fitted().transform(&odd, &mut Vec::new()), expected);
+    }
+
+    #[test]
+    fn values_outside_the_training_are_counted_in_the_pass_that_encodes_them() {
+        let check = |values: &[Value], unseen_categories: u64, out_of_range: u64| {
+            let expected = OutOfDistribution { unseen_categories, out_of_range, not_numbers: 0 };
+            assert_eq!(fitted().transform(values, &mut Vec::new()), expected, "{values:?}");
+        };
+        let number = Value::Number;
+        check(&[number(10.0), number(1.0), text("cook"), number(7.0)], 1, 0);
+        check(&[number(9.0), text("3.5"), number(7.0), text("it")], 0, 2);
+        check(&[Value::Missing, number(f64::NAN), Value::Missing, text("")], 1, 0);
+        check(&[], 0, 0);
+    }
+
+    #[test]
+    fn values_can_come_in_any_order_with_their_columns() {
+        let (pipeline, mut row, mut other) = (fitted(), Vec::new(), Vec::new());
+        let values = [Value::Number(5.0), Value::Missing, text("poet"), text("it"), text("more")];
+        let positional = pipeline.transform(&values, &mut row);
+        let named = values.iter().map(ValueRef::from).enumerate();
+        let backwards = pipeline.transform_columns(named.rev(), &mut other);
+        let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!((bits(&row), positional), (bits(&other), backwards));
+    }
+
+    #[test]
+    fn the_category_of_a_number_is_its_text() {
+        let extremes = [f64::MAX, f64::MIN, f64::from_bits(1), -f64::MIN_POSITIVE, 5e-324, 0.1];
+        for number in extremes.into_iter().chain([-0.0, 7.0, 1e300, 2.225_073_858_507_201e-308]) {
+            let is_same = with_text(ValueRef::Number(number), |text| text == number.to_string());
+            assert_eq!(is_same, Some(true), "{number}");
+        }
+        assert_eq!(with_text(ValueRef::Number(f64::NAN), str::len), None);
     }
 
     #[test]

@@ -255,7 +255,8 @@ mod tests {
         let missing = |example: &Example| Example { values: Vec::new(), ..example.clone() };
         let examples: Vec<Example> = examples(200, 2, 1).iter().map(missing).collect();
         let bundle = train_all(&examples, &recipe(2)).unwrap();
-        let probabilities = Scorer::new(&bundle).unwrap().score(&[], &mut Scratch::default());
+        let probabilities =
+            Scorer::new(&bundle).unwrap().score::<&Value>([], &mut Scratch::default());
         let share =
             examples.iter().filter(|example| example.label == Label(1)).count() as f64 / 200.0;
         assert!((probabilities.as_slice()[1] - share).abs() < 1e-6, "{probabilities:?} {share}");
