@@ -15,7 +15,8 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader};
 use foretell::{
     app::table,
     config::Config,
-    events::questionnaire::{Answer, Question, QuestionnaireCodec, QuestionnaireEvent},
+    events::questionnaire::{AnswerRef, QuestionnaireCodec, QuestionnaireEvent},
+    processors::gather::GatherSettings,
 };
 use foretell_avro::{
     dynamic::{Cell, DynamicCodec},
@@ -73,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         Ok(bytes)
     });
     let same: Vec<Vec<u8>> = same.collect::<anyhow::Result<_>>()?;
-    let others = written_with(&registry, &other, &events, &config.gather.questions)?;
+    let others = written_with(&registry, &other, &events, &config)?;
     let lacking =
         config.gather.questions.iter().position(|question| question.name == "native_country");
     let lacking = lacking.context("the worked example has this question")?;
@@ -81,7 +82,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(codec.decode(same)? == *event, "reader schema: another event");
         anyhow::ensure!(by_hand(same).as_ref() == Some(event), "by hand: another event");
         let mut event = event.clone();
-        event.answers[lacking] = None;
+        event.answers = config.gather.layout.keep(&event.answers, |index| index != lacking);
         anyhow::ensure!(codec.decode(other)? == event, "another schema: another event");
     }
 
@@ -225,12 +226,13 @@ fn written_with(
     registry: &Arc<dyn SchemaRegistry>,
     other: &str,
     events: &[QuestionnaireEvent],
-    questions: &[Question],
+    config: &Config,
 ) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut names = METADATA.to_vec();
+    let GatherSettings { questions, layout, .. } = &config.gather;
     let shared =
         questions.iter().enumerate().filter(|(_, question)| question.name != "native_country");
-    let shared: Vec<(usize, &Question)> = shared.collect();
+    let shared: Vec<_> = shared.collect();
     names.extend(shared.iter().map(|(_, question)| question.name.as_str()));
     names.push("device");
     let codec = DynamicCodec::new(Arc::clone(registry), "other", other, &names)?;
@@ -241,11 +243,13 @@ fn written_with(
             Cell::Long(event.event_time.0),
             Cell::Boolean(event.completed),
         ];
-        row.extend(shared.iter().map(|(index, _)| match &event.answers[*index] {
-            Some(Answer::Number(number)) => Cell::Double(*number),
-            Some(Answer::Whole(number)) => Cell::Long(*number),
-            Some(Answer::Text(text)) => Cell::Text(text),
-            None => Cell::Null,
+        let mut answers = layout.answers(&event.answers);
+        row.extend(shared.iter().map(|(index, _)| match answers.at(*index) {
+            AnswerRef::Missing => Cell::Null,
+            AnswerRef::Number(number) => Cell::Double(number),
+            AnswerRef::Whole(whole) | AnswerRef::Id(whole) => Cell::Long(whole),
+            AnswerRef::Text(text) => Cell::Text(text),
+            AnswerRef::Flag(flag) => Cell::Boolean(flag),
         }));
         row.push(Cell::Text("mobile"));
         let mut bytes = Vec::new();
@@ -266,15 +270,16 @@ fn by_hand(bytes: &[u8]) -> Option<QuestionnaireEvent> {
     let respondent_id = text(&mut rest)?.to_owned();
     let event_time = EventTime(long(&mut rest)?);
     let completed = flag(&mut rest)?;
-    let mut answers = Vec::with_capacity(NUMBERS.len());
-    for is_number in NUMBERS {
-        answers.push(match (long(&mut rest)?, is_number) {
-            (0, _) => None,
-            (1, true) => Some(Answer::Number(f64::from(i32::try_from(long(&mut rest)?).ok()?))),
-            (1, false) => Some(Answer::Text(text(&mut rest)?.to_owned())),
+    let mut answers = [AnswerRef::Missing; NUMBERS.len()];
+    for (answer, is_number) in answers.iter_mut().zip(NUMBERS) {
+        *answer = match (long(&mut rest)?, is_number) {
+            (0, _) => AnswerRef::Missing,
+            (1, true) => AnswerRef::Whole(i32::try_from(long(&mut rest)?).ok()?.into()),
+            (1, false) => AnswerRef::Text(text(&mut rest)?),
             (_, _) => return None,
-        });
+        };
     }
+    let answers = answers.into_iter().collect();
     let event = QuestionnaireEvent { event_id, respondent_id, event_time, completed, answers };
     (rest.is_empty() && !event.respondent_id.is_empty()).then_some(event)
 }

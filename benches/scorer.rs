@@ -10,7 +10,11 @@
 use std::{fs, hint::black_box, ops::ControlFlow, path::Path, time::Instant};
 
 use anyhow::Context;
-use foretell::{app::table, config::Config, processors::convert};
+use foretell::{
+    app::table,
+    config::Config,
+    processors::{convert, gather::GatherSettings},
+};
 use foretell_ml::{
     Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, training::train,
 };
@@ -102,12 +106,15 @@ fn examples(
 ) -> anyhow::Result<Vec<Example>> {
     let rows =
         table::read(table.context("the worked example names its data")?, &config.event_schema)?;
-    let questions = &config.gather.questions;
+    let GatherSettings { questions, layout, .. } = &config.gather;
+    let columns = config.pipeline.columns();
     rows.iter()
         .map(|row| {
-            let features = convert::features_of(questions, &row.answers);
             let label = convert::label_of(&row.label, &config.classes).context("a known label")?;
-            Ok(Example { values: convert::values_of(&features, config.pipeline.columns()), label })
+            Ok(Example {
+                values: convert::values_in_order(columns, questions, layout, &row.answers),
+                label,
+            })
         })
         .collect()
 }

@@ -201,8 +201,7 @@ fn parts(
         event_bytes.extend(event.value);
         outcome_bytes.extend(outcome.value);
         let (event, _) = workload.pair(number, start);
-        let features = convert::features_of(&config.gather.questions, &event.answers);
-        rows.push(convert::values_of(&features, scorer.columns()));
+        rows.push(event.answers);
     }
     let values = |topic| outputs.iter().filter(move |record| record.topic == topic);
     let decoded = |record: &OutputRecord| record.value.clone().unwrap_or_default();
@@ -215,6 +214,8 @@ fn parts(
         labelled.push(codecs.labelled_example.decode(&decoded(record))?);
     }
     let (mut scratch, mut bytes) = (Scratch::default(), Vec::new());
+    let layout = &config.gather.layout;
+    let columns = convert::columns_by_question(scorer.columns(), &config.gather.questions);
     Ok(vec![
         (
             "decode the event",
@@ -231,7 +232,8 @@ fn parts(
         (
             "evaluate the model",
             repeat(rows.len(), |index| {
-                black_box(scorer.score(black_box(&rows[index]), &mut scratch));
+                let values = convert::values_by_column(&columns, layout, black_box(&rows[index]));
+                black_box(scorer.score_columns(values, &mut scratch));
             }),
         ),
         (

@@ -13,7 +13,7 @@ use foretell::{
         codecs::Codecs, model::Model, outcome::Outcome, questionnaire::QuestionnaireEvent,
         topics::Topics,
     },
-    processors::{convert, retrain_trigger::records_of},
+    processors::{convert, gather::GatherSettings, retrain_trigger::records_of},
 };
 use foretell_ml::{Example, ModelBundle, Origin, Params, Recipe, Seed, training::train};
 use foretell_streams::{
@@ -124,9 +124,13 @@ fn examples(config: &Config, table: Option<&TableSettings>) -> anyhow::Result<Ve
     let rows = table::read(table, &config.event_schema)?;
     rows.iter()
         .map(|row| {
-            let features = convert::features_of(&config.gather.questions, &row.answers);
+            let GatherSettings { questions, layout, .. } = &config.gather;
+            let columns = config.pipeline.columns();
             let label = convert::label_of(&row.label, &config.classes).context("a known label")?;
-            Ok(Example { values: convert::values_of(&features, config.pipeline.columns()), label })
+            Ok(Example {
+                values: convert::values_in_order(columns, questions, layout, &row.answers),
+                label,
+            })
         })
         .collect()
 }

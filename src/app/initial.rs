@@ -16,11 +16,10 @@ use crate::{
         table::{self, Row, Table},
     },
     config::{Config, TableSettings},
-    events::{
-        labelled_example::{ExampleOrigin, LabelledExample},
-    },
+    events::labelled_example::{ExampleOrigin, LabelledExample},
     processors::{
         convert,
+        gather::GatherSettings,
         initial_data::{InitialData, Manifest},
     },
 };
@@ -214,10 +213,11 @@ impl Prepared {
                     let row = example.example_id.rsplit('-').next().map(str::parse::<usize>);
                     let row = row.and_then(|number| self.table.rows.get(number.ok()?));
                     let is_same = row.is_some_and(|row| {
-                        let features = convert::features_of(questions, &row.answers);
+                        let layout = &config.gather.layout;
+                        let values =
+                            convert::values_in_order(&columns, questions, layout, &row.answers);
                         let written = convert::values_of(&example.features, &columns);
-                        let mut pairs =
-                            convert::values_of(&features, &columns).into_iter().zip(written);
+                        let mut pairs = values.into_iter().zip(written);
                         row.label == example.label
                             && pairs.all(|(value, written)| is_same_value(&value, &written))
                     });
@@ -239,6 +239,8 @@ fn other_table(config: &Config) -> String {
 }
 
 fn example(config: &Config, example_id: String, row: &Row, now: EventTime) -> LabelledExample {
+    let GatherSettings { questions, layout, .. } = &config.gather;
+    let features = convert::features_of(questions, layout, &row.answers);
     LabelledExample {
         respondent_id: example_id.clone(),
         example_id,
@@ -246,7 +248,7 @@ fn example(config: &Config, example_id: String, row: &Row, now: EventTime) -> La
         event_time: now,
         outcome_time: None,
         label: row.label.clone(),
-        features: convert::features_of(&config.gather.questions, &row.answers),
+        features,
         prediction: None,
         correction: false,
     }
@@ -268,18 +270,14 @@ fn is_same_value(value: &Value, written: &Value) -> bool {
 }
 
 fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
-    let columns = config.pipeline.columns();
-    let classes = &config.classes;
-    let indices =
-        columns.iter().map(|column| convert::position_of(column, &config.gather.questions));
-    let indices: Vec<Option<usize>> = indices.collect();
+    let (columns, classes) = (config.pipeline.columns(), &config.classes);
+    let GatherSettings { questions, layout, .. } = &config.gather;
     rows.iter()
         .map(|row| {
             let label = convert::label_of(&row.label, classes);
             let label = label.with_context(|| format!("label {:?} is unknown", row.label))?;
-            let answers = indices.iter().map(|index| row.answers[(*index)?].as_ref());
-            let values = answers.map(|answer| Value::from(convert::value_of(answer)));
-            Ok(Example { values: values.collect(), label })
+            let values = convert::values_in_order(columns, questions, layout, &row.answers);
+            Ok(Example { values, label })
         })
         .collect()
 }
@@ -435,7 +433,7 @@ mod tests {
         fn labelled(&self, cluster: &Cluster, number: usize, age: i32, label: i32) -> OutputRecord {
             let config = self.config(&[]);
             let row = Row {
-                answers: vec![Some(Answer::Number(age.into())), None],
+                answers: config.gather.layout.row_of(&[Some(Answer::Number(age.into())), None]),
                 label: label.to_string(),
                 ..Row::default()
             };

@@ -13,8 +13,9 @@ mod tests {
         config::TableSettings,
         events::{
             labelled_example::{ExampleOrigin, LabelledExample},
+            prediction::Feature,
             questionnaire::{
-                Answer, MetadataFields, QuestionnaireCodec, QuestionnaireSchema, ReadingRules,
+                AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireSchema, ReadingRules,
                 answer::planted::{self, Difference},
             },
         },
@@ -367,11 +368,13 @@ mod tests {
             }
         }
 
-        fn values(&self, answers: &[Option<Answer>]) -> Vec<Value> {
-            let questions = self.schema.questions();
-            let indices = self.columns.iter().map(|column| convert::position_of(column, questions));
-            let answers = indices.map(|index| answers[index.unwrap()].as_ref());
-            answers.map(|answer| Value::from(convert::value_of(answer))).collect()
+        fn values(&self, answers: &AnswerRow) -> Vec<Value> {
+            let (questions, layout) = (self.schema.questions(), self.schema.layout());
+            convert::values_in_order(&self.columns, questions, layout, answers)
+        }
+
+        fn features(&self, answers: &AnswerRow) -> Vec<Feature> {
+            convert::features_of(self.schema.questions(), self.schema.layout(), answers)
         }
 
         /// The way through a table: cell, labelled example, Avro, example.
@@ -386,7 +389,7 @@ mod tests {
                     event_time: EventTime(0),
                     outcome_time: None,
                     label: row.label.clone(),
-                    features: convert::features_of(self.schema.questions(), &row.answers),
+                    features: self.features(&row.answers),
                     prediction: None,
                     correction: false,
                 };
@@ -428,7 +431,7 @@ mod tests {
             let mut bytes = Vec::new();
             self.events.encode(&event, &mut bytes).unwrap();
             let answers = self.events.decode(&bytes).unwrap().answers;
-            let published = convert::features_of(self.schema.questions(), &answers);
+            let published = self.features(&answers);
             convert::values_of(&published, &self.columns)
         }
     }

@@ -14,15 +14,15 @@ use crate::{
     config::{Config, TableSettings},
     events::{
         label,
-        questionnaire::{self, Answer, EntryError, QuestionnaireSchema},
+        questionnaire::{self, AnswerRef, AnswerRow, EntryError, QuestionnaireSchema, RowLayout},
     },
 };
 use foretell_streams::time::EventTime;
 
-/// The answers of one respondent, in the order of the schema's questions, and the label.
+/// The answers of one respondent, in the layout of the schema, and the label.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    pub answers: Vec<Option<Answer>>,
+    pub answers: AnswerRow,
     pub label: String,
     /// Empty without a column for it. `send` and `demo` use it, like the other metadata; models do not learn from it.
     pub respondent_id: String,
@@ -177,7 +177,7 @@ pub fn load(
             };
             invalid_row(record.position(), problem + hint)
         })?;
-        add_row(&mut digest, &row, &roles, &names);
+        add_row(&mut digest, &row, schema.layout(), (&roles, &names));
         rows.push(row);
     }
     let is_answered = |index: usize| {
@@ -342,7 +342,8 @@ fn row_of(
     if record.len() != roles.len() {
         return Err(format!("{} fields, expected {}", record.len(), roles.len()));
     }
-    let mut row = Row { answers: vec![None; schema.questions().len()], ..Row::default() };
+    let mut row = Row::default();
+    let mut answers = vec![None; schema.questions().len()];
     for (text, role) in record.iter().zip(roles) {
         match role {
             ColumnRole::Unused => {}
@@ -365,10 +366,11 @@ fn row_of(
                     continue;
                 }
                 let question = &schema.questions()[*index];
-                row.answers[*index] = schema.parse_answer(question, text).map_err(cell_problem)?;
+                answers[*index] = schema.parse_answer(question, text).map_err(cell_problem)?;
             }
         }
     }
+    row.answers = schema.layout().row_of(&answers);
     Ok(row)
 }
 
@@ -413,22 +415,34 @@ impl TableSettings {
 }
 
 /// Adds a row to the digest. Each part is preceded by its length, so that different rows have different bytes.
-fn add_row(digest: &mut Sha256, row: &Row, roles: &[ColumnRole], names: &[String]) {
+fn add_row(
+    digest: &mut Sha256,
+    row: &Row,
+    layout: &RowLayout,
+    (roles, names): (&[ColumnRole], &[String]),
+) {
     let mut add = |kind: u8, bytes: &[u8]| {
         digest.update([kind]);
         digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(bytes);
     };
     add(b'l', row.label.as_bytes());
+    let answers: Vec<AnswerRef<'_>> = layout.answers(&row.answers).collect();
     for (role, name) in roles.iter().zip(names) {
         let ColumnRole::Question(index) = role else { continue };
-        let Some(answer) = &row.answers[*index] else { continue };
+        let answer = answers[*index];
+        if answer.is_missing() {
+            continue;
+        }
         add(b'c', name.as_bytes());
-        // Models are trained on rounded numbers.
-        match answer.rounded() {
-            Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
-            Answer::Text(text) => add(b't', text.as_bytes()),
-            Answer::Whole(number) => add(b'l', &number.to_be_bytes()),
+        match answer {
+            AnswerRef::Missing => {}
+            AnswerRef::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
+            // As a model sees it: rounded to the nearest float.
+            AnswerRef::Whole(whole) => add(b'n', &(whole as f64).to_bits().to_be_bytes()),
+            AnswerRef::Id(id) => add(b't', id.to_string().as_bytes()),
+            AnswerRef::Text(text) => add(b't', text.as_bytes()),
+            AnswerRef::Flag(flag) => add(b't', if flag { b"true" } else { b"false" }),
         }
     }
 }

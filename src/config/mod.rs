@@ -235,6 +235,7 @@ impl Config {
             when: raw.scoring.when,
             retention: raw.scoring.retention,
             questions: questions.into(),
+            layout: event_schema.layout().clone(),
         };
         let pipeline = pipeline_of(&raw, &sources, &event_schema)?;
         let RawContract { policy, mostly_missing, window } = raw.features.contract;

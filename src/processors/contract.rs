@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::questionnaire::{Answer, Question},
+    events::questionnaire::{AnswerRef, AnswerRow, Question, RowLayout, RowReader},
     processors::{convert, metrics::ApplicationMetrics},
 };
 use foretell_ml::{Column, ColumnKind, Scorer, features::number_in};
@@ -149,6 +149,7 @@ pub(super) struct ContractWatch {
     settings: Arc<ContractSettings>,
     board: ContractBoard,
     task: u64,
+    /// In the order of their questions.
     columns: Vec<WatchedColumn>,
     observations: u64,
 }
@@ -191,6 +192,7 @@ impl ContractWatch {
             WatchedColumn { name, kind, index, problem, missing_share, missing: 0 }
         };
         self.columns = scorer.columns().iter().enumerate().map(watched).collect();
+        self.columns.sort_by_key(|column| column.index);
         self.observations = 0;
         self.report();
     }
@@ -199,14 +201,19 @@ impl ContractWatch {
     ///
     /// # Errors
     /// If it may not; the policy decides which error.
-    pub(super) fn admit(&self, answers: &[Option<Answer>]) -> Result<(), ProcessError> {
+    pub(super) fn admit(
+        &self,
+        layout: &RowLayout,
+        answers: &AnswerRow,
+    ) -> Result<(), ProcessError> {
         if self.settings.policy == ContractPolicy::GoOn {
             return Ok(());
         }
+        let mut answers = layout.answers(answers);
         let is_violation = |column: &&WatchedColumn| match column.problem {
             None => false,
             Some(Problem::Gone | Problem::OtherKind) => true,
-            Some(Problem::MostlyMissing) => column.is_missing_in(answers),
+            Some(Problem::MostlyMissing) => column.is_missing_in(&mut answers),
             // The model was trained without it, or almost.
             Some(Problem::NeverGiven) => false,
         };
@@ -221,10 +228,11 @@ impl ContractWatch {
     }
 
     /// Counts an observation that is not processed again.
-    pub(super) fn count(&mut self, answers: &[Option<Answer>]) {
+    pub(super) fn count(&mut self, layout: &RowLayout, answers: &AnswerRow) {
         self.observations += 1;
+        let mut answers = layout.answers(answers);
         for column in &mut self.columns {
-            column.missing += u64::from(column.is_missing_in(answers));
+            column.missing += u64::from(column.is_missing_in(&mut answers));
         }
         if self.observations >= self.settings.window {
             self.evaluate_window();
@@ -268,13 +276,14 @@ impl ContractWatch {
 const EXPECTED_MIN: f64 = 10.0;
 
 impl WatchedColumn {
-    fn is_missing_in(&self, answers: &[Option<Answer>]) -> bool {
-        match self.index.and_then(|index| answers[index].as_ref()) {
-            None => true,
-            Some(Answer::Number(_) | Answer::Whole(_)) => false,
-            Some(Answer::Text(text)) => {
-                self.kind == ColumnKind::Numeric && number_in(text).is_none()
-            }
+    /// Whether the answer is missing, or a numeric column takes it as missing. Columns are asked in the order of their questions.
+    fn is_missing_in(&self, answers: &mut RowReader<'_>) -> bool {
+        let is_numeric = self.kind == ColumnKind::Numeric;
+        match self.index.map(|index| answers.at(index)) {
+            None | Some(AnswerRef::Missing) => true,
+            Some(AnswerRef::Number(_) | AnswerRef::Whole(_) | AnswerRef::Id(_)) => false,
+            Some(AnswerRef::Text(text)) => is_numeric && number_in(text).is_none(),
+            Some(AnswerRef::Flag(_)) => is_numeric,
         }
     }
 
@@ -297,9 +306,30 @@ impl Drop for ContractWatch {
 mod tests {
     use super::*;
     use crate::processors::small_model::small_bundle;
-    use crate::{events::questionnaire::QuestionKind, processors::metrics::tests::TestMetrics};
+    use crate::{
+        events::questionnaire::{Answer, MetadataFields, QuestionKind, QuestionnaireSchema},
+        processors::metrics::tests::TestMetrics,
+    };
 
     const WINDOW: u64 = 20;
+
+    /// A schema with one question of each type.
+    fn layouts() -> (RowLayout, RowLayout) {
+        let layout = |avro: &str| {
+            let avsc = format!(
+                r#"{{"type":"record","name":"R","fields":[{{"name":"who","type":"string"}},
+                {{"name":"at","type":"long"}},{{"name":"x","type":"{avro}"}}]}}"#
+            );
+            let fields = MetadataFields {
+                event_id: None,
+                respondent_id: "who".to_owned(),
+                event_time: "at".to_owned(),
+                completed: None,
+            };
+            QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap().layout().clone()
+        };
+        (layout("double"), layout("string"))
+    }
 
     fn watched(kind: ColumnKind, missing_share: Option<f64>) -> WatchedColumn {
         WatchedColumn {
@@ -324,9 +354,12 @@ mod tests {
 
     #[test]
     fn missing_answers_are_recognised() {
+        let (numbers, texts) = layouts();
         let check = |kind, answer: Option<Answer>, expected: bool| {
             let column = watched(kind, None);
-            assert_eq!(column.is_missing_in(std::slice::from_ref(&answer)), expected, "{answer:?}");
+            let layout = if matches!(answer, Some(Answer::Text(_))) { &texts } else { &numbers };
+            let row = layout.row_of(std::slice::from_ref(&answer));
+            assert_eq!(column.is_missing_in(&mut layout.answers(&row)), expected, "{answer:?}");
         };
         let (number, text) = (Answer::Number, |text: &str| Answer::Text(text.to_owned()));
         for kind in [ColumnKind::Numeric, ColumnKind::Categorical] {
@@ -337,7 +370,7 @@ mod tests {
         check(ColumnKind::Numeric, Some(text("many")), true);
         check(ColumnKind::Categorical, Some(text("many")), false);
         let gone = WatchedColumn { index: None, ..watched(ColumnKind::Categorical, None) };
-        assert!(gone.is_missing_in(&[Some(number(1.0))]));
+        assert!(gone.is_missing_in(&mut numbers.answers(&numbers.row_of(&[Some(number(1.0))]))));
     }
 
     #[test]
@@ -358,9 +391,11 @@ mod tests {
     fn problem_after(missing_share: f64, given: u64) -> Option<Problem> {
         let column = watched(ColumnKind::Categorical, Some(missing_share));
         let mut watch = watch(Vec::new(), vec![column]);
+        let (layout, _) = layouts();
         for number in 0..WINDOW {
             assert_eq!(watch.columns[0].problem, None);
-            watch.count(&[(number < given).then_some(Answer::Number(1.0))]);
+            let answer = (number < given).then_some(Answer::Number(1.0));
+            watch.count(&layout, &layout.row_of(&[answer]));
         }
         let problem = watch.columns[0].problem;
         let violations = watch.board.violations();
@@ -384,13 +419,15 @@ mod tests {
     #[test]
     fn each_window_is_evaluated_separately() {
         let mut watch = watch(Vec::new(), vec![watched(ColumnKind::Numeric, Some(0.0))]);
-        let (given, missing) = ([Some(Answer::Number(1.0))], [None]);
-        let mut window = |answers: &[Option<Answer>], during, after| {
+        let (layout, _) = layouts();
+        let (given, missing) =
+            (layout.row_of(&[Some(Answer::Number(1.0))]), layout.row_of(&[None]));
+        let mut window = |answers: &AnswerRow, during, after| {
             for _ in 1..WINDOW {
-                watch.count(answers);
+                watch.count(&layout, answers);
                 assert_eq!(watch.columns[0].problem, during, "it takes a whole window");
             }
-            watch.count(answers);
+            watch.count(&layout, answers);
             assert_eq!(watch.columns[0].problem, after);
         };
         let problem = Some(Problem::MostlyMissing);
@@ -399,7 +436,7 @@ mod tests {
         window(&missing, None, problem);
         // A new model starts a new window.
         let scorer = Scorer::new(&small_bundle()).unwrap();
-        watch.count(&missing);
+        watch.count(&layout, &missing);
         watch.begin(&scorer, &[]);
         assert_eq!(watch.observations, 0);
     }

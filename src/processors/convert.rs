@@ -5,36 +5,78 @@ use serde_json::Value as Json;
 use crate::events::{
     labelled_example::LabelledExample,
     prediction::{Feature, FeatureValue},
-    questionnaire::{self, Answer, Question, QuestionKind},
+    questionnaire::{self, AnswerRef, AnswerRow, Question, QuestionKind, RowLayout},
     trial::{Trial as TrialRecord, TrialParameter},
 };
 use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, ValueRef, training::Trial};
 use foretell_streams::time::WallTime;
 
-/// The value of an answer for a model. NaN and infinity become missing.
+/// The value of an answer for a model.
 #[must_use]
-pub fn value_of(answer: Option<&Answer>) -> ValueRef<'_> {
+pub fn value_of(answer: AnswerRef<'_>) -> ValueRef<'_> {
     match answer {
-        Some(Answer::Number(number)) if number.is_finite() => ValueRef::Number(*number),
-        Some(Answer::Text(text)) => ValueRef::Text(text),
-        Some(Answer::Whole(number)) => ValueRef::Number(*number as f64),
-        Some(Answer::Number(_)) | None => ValueRef::Missing,
+        AnswerRef::Missing => ValueRef::Missing,
+        AnswerRef::Number(number) => ValueRef::Number(number),
+        AnswerRef::Whole(whole) => ValueRef::Number(whole as f64),
+        AnswerRef::Id(id) => ValueRef::Id(id),
+        AnswerRef::Text(text) => ValueRef::Text(text),
+        AnswerRef::Flag(true) => ValueRef::Text("true"),
+        AnswerRef::Flag(false) => ValueRef::Text("false"),
     }
 }
 
 /// The features of a published record: every question in order, with or without an answer.
 #[must_use]
-pub fn features_of(questions: &[Question], answers: &[Option<Answer>]) -> Vec<Feature> {
-    let named = questions.iter().zip(answers);
-    let feature = |(question, answer): (&Question, &Option<Answer>)| Feature {
+pub fn features_of(
+    questions: &[Question],
+    layout: &RowLayout,
+    answers: &AnswerRow,
+) -> Vec<Feature> {
+    let named = questions.iter().zip(layout.answers(answers));
+    let feature = |(question, answer): (&Question, AnswerRef<'_>)| Feature {
         name: question.name.clone(),
-        value: match value_of(answer.as_ref()) {
-            ValueRef::Missing => FeatureValue::Missing,
-            ValueRef::Number(number) => FeatureValue::Number(number),
-            ValueRef::Text(text) => FeatureValue::Text(text.to_owned()),
+        value: match Value::from(value_of(answer)) {
+            Value::Missing => FeatureValue::Missing,
+            Value::Number(number) => FeatureValue::Number(number),
+            Value::Text(text) => FeatureValue::Text(text),
         },
     };
     named.map(feature).collect()
+}
+
+/// The index of the question and that of the column, for each column that has a question, in the order of the questions.
+#[must_use]
+pub fn columns_by_question(columns: &[Column], questions: &[Question]) -> Vec<(usize, usize)> {
+    let index = |(number, column)| Some((position_of(column, questions)?, number));
+    let mut indices: Vec<(usize, usize)> = columns.iter().enumerate().filter_map(index).collect();
+    indices.sort_unstable();
+    indices
+}
+
+/// The values of an observation for a model, each with the index of its column. `columns` are [`columns_by_question`].
+pub fn values_by_column<'r>(
+    columns: &'r [(usize, usize)],
+    layout: &'r RowLayout,
+    answers: &'r AnswerRow,
+) -> impl Iterator<Item = (usize, ValueRef<'r>)> {
+    let mut answers = layout.answers(answers);
+    columns.iter().map(move |(question, column)| (*column, value_of(answers.at(*question))))
+}
+
+/// The values of an observation in the order of the columns.
+#[must_use]
+pub fn values_in_order(
+    columns: &[Column],
+    questions: &[Question],
+    layout: &RowLayout,
+    answers: &AnswerRow,
+) -> Vec<Value> {
+    let mut values = vec![Value::Missing; columns.len()];
+    let columns = columns_by_question(columns, questions);
+    for (column, value) in values_by_column(&columns, layout, answers) {
+        values[column] = value.into();
+    }
+    values
 }
 
 /// The index of the question of a column, by the name of either or by an alias.

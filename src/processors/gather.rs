@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     events::{
         questionnaire::{
-            self, Answer, EventIdentity, Question, QuestionnaireEvent, WITHDRAWN_HEADER,
+            self, Answer, AnswerRef, AnswerRow, EventIdentity, Question, QuestionnaireEvent,
+            RowLayout, WITHDRAWN_HEADER,
         },
         reply,
     },
@@ -47,8 +48,8 @@ pub struct Observation {
     pub event_time: EventTime,
     /// The record timestamp of the event that completed it.
     pub received_at: WallTime,
-    /// The answers in the order of the schema's questions.
-    pub answers: Vec<Option<Answer>>,
+    /// The answers, in the layout of the schema.
+    pub answers: AnswerRow,
 }
 
 /// The result of gathering an event.
@@ -99,7 +100,7 @@ pub struct Partial {
 pub struct GatheredAnswer {
     /// The name of the question.
     pub question: String,
-    /// The answer as a model sees it ([`Answer::rounded`]); none if it was withdrawn.
+    /// The answer; none if it was withdrawn.
     pub answer: Option<Answer>,
     /// The event time of the answer.
     pub time: EventTime,
@@ -148,6 +149,8 @@ pub struct GatherSettings {
     pub retention: Duration,
     /// The questions, in the order of the schema.
     pub questions: Arc<[Question]>,
+    /// The layout of their answers.
+    pub layout: RowLayout,
 }
 
 /// The processor from events to observations.
@@ -179,9 +182,9 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of(event: &QuestionnaireEvent, input: &InputRecord, questions: &[Question]) -> Self {
+    fn of(event: &QuestionnaireEvent, input: &InputRecord, settings: &GatherSettings) -> Self {
         let withdrawn = withdrawn(input);
-        let identity = EventIdentity::of(event, questions, &withdrawn);
+        let identity = EventIdentity::of(event, &settings.questions, &settings.layout, &withdrawn);
         let event_id =
             if event.event_id.is_empty() { identity.id() } else { event.event_id.clone() };
         let received_at = WallTime(input.timestamp.0);
@@ -201,7 +204,7 @@ impl Arrival {
         self,
         event: &QuestionnaireEvent,
         event_time: EventTime,
-        answers: Vec<Option<Answer>>,
+        answers: AnswerRow,
     ) -> Observation {
         Observation {
             respondent_id: event.respondent_id.clone(),
@@ -244,7 +247,7 @@ impl Processor for Gather {
         let Some(input) = ctx.input() else {
             return Err(ProcessError::reject("malformed", "an event outside a record"));
         };
-        let arrival = Arrival::of(event, input, &self.settings.questions);
+        let arrival = Arrival::of(event, input, &self.settings);
         self.placement.check(&event.respondent_id, ctx);
         if !self.recent.insert(&arrival.identity.fingerprint(), ctx)? {
             ctx.count(&self.metrics.duplicate_events(), 1);
@@ -253,7 +256,7 @@ impl Processor for Gather {
             return forward(Gathered::Duplicate { event, prediction_id }, record, ctx);
         }
         let before = self.observation_of(&event.respondent_id, record.time, ctx)?;
-        let is_submitted = event.completed || event.answers.iter().all(Option::is_some);
+        let is_submitted = event.completed || self.settings.layout.is_complete(&event.answers);
         if before.is_none() && is_submitted {
             // The common case, a questionnaire in one event, does not use the store.
             let observation = arrival.observation(event, record.time, event.answers.clone());
@@ -294,12 +297,14 @@ impl Gather {
         let event = &record.value;
         let gathered = self.merge(before.as_ref(), record, &arrival.withdrawn);
         let answers = self.answers_of(&gathered);
+        let layout = &self.settings.layout;
         let was_scored = before.as_ref().is_some_and(|before| before.value.scored);
-        let is_complete = event.completed || answers.iter().all(Option::is_some);
+        let is_complete = event.completed || layout.is_complete(&answers);
         let is_due = match self.settings.when {
             ScoreWhen::Complete => is_complete,
             ScoreWhen::Answers(enough) => {
-                let answered = answers.iter().flatten().count();
+                let given = layout.answers(&answers).filter(|answer| !answer.is_missing());
+                let answered = given.count();
                 !was_scored && (is_complete || answered >= enough)
             }
             ScoreWhen::EveryEvent => true,
@@ -318,8 +323,8 @@ impl Gather {
             return forward(Gathered::Due(observation), record, ctx);
         }
         let Some(requested) = arrival.requested(event) else { return Ok(()) };
-        let open = self.settings.questions.iter().zip(&answers);
-        let open = open.filter(|(_, answer)| answer.is_none());
+        let open = self.settings.questions.iter().zip(layout.answers(&answers));
+        let open = open.filter(|(_, answer)| answer.is_missing());
         let missing = open.map(|(question, _)| question.name.clone()).collect();
         forward(Gathered::Incomplete { event: requested, missing }, record, ctx)
     }
@@ -344,17 +349,18 @@ impl Gather {
         withdrawn: &[String],
     ) -> Vec<GatheredAnswer> {
         let mut gathered = before.map_or_else(Vec::new, |before| before.value.answers.clone());
-        let answers = self.settings.questions.iter().zip(&record.value.answers);
-        let given = answers.filter_map(|(question, answer)| Some((question, answer.as_ref()?)));
-        let given = given.map(|(question, answer)| (question.name.as_str(), Some(answer)));
-        let withdrawn = withdrawn.iter().map(|name| (name.as_str(), None));
+        let answers = self.settings.layout.answers(&record.value.answers);
+        let given = self.settings.questions.iter().zip(answers);
+        let given = given.filter(|(_, answer)| !answer.is_missing());
+        let given = given.map(|(question, answer)| (question.name.as_str(), answer));
+        let withdrawn = withdrawn.iter().map(|name| (name.as_str(), AnswerRef::Missing));
         for (name, answer) in withdrawn.chain(given) {
             let position = self.position_of(name);
             let is_same = |known: &&mut GatheredAnswer| match position {
                 Some(_) => self.position_of(&known.question) == position,
                 None => known.question == name,
             };
-            let answer = answer.map(Answer::rounded);
+            let answer = answer.to_answer();
             match gathered.iter_mut().find(is_same) {
                 Some(known) if record.time < known.time => {}
                 Some(known) => (known.answer, known.time) = (answer, record.time),
@@ -367,15 +373,15 @@ impl Gather {
         gathered
     }
 
-    /// The answers in the order of the schema's questions.
-    fn answers_of(&self, gathered: &[GatheredAnswer]) -> Vec<Option<Answer>> {
+    /// The row of the answers to the schema's questions.
+    fn answers_of(&self, gathered: &[GatheredAnswer]) -> AnswerRow {
         let mut answers = vec![None; self.settings.questions.len()];
         for known in gathered {
             if let Some(position) = self.position_of(&known.question) {
                 answers[position].clone_from(&known.answer);
             }
         }
-        answers
+        self.settings.layout.row_of(&answers)
     }
 
     /// The index of the question with this name or alias.

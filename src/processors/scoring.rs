@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     events::{
         prediction::{ClassProbability, Prediction},
-        questionnaire::Question,
+        questionnaire::{Question, RowLayout},
     },
     processors::{
         contract::ContractWatch, convert, gather::Gathered, metrics::ApplicationMetrics,
@@ -25,6 +25,8 @@ pub struct Score {
     pub serving: Serving,
     /// The questions, in the order of an observation's answers.
     pub questions: Arc<[Question]>,
+    /// The layout of the answers.
+    pub layout: RowLayout,
     /// The check of the feature contract.
     pub(super) contract: ContractWatch,
     /// The application's metrics.
@@ -36,8 +38,9 @@ pub struct Score {
 /// Data that depend on the model only.
 pub struct Prepared {
     version: ModelVersion,
-    /// For each column of the model, the index of its question.
-    indices: Vec<Option<usize>>,
+    /// The index of the question, and of the column, for each column of the model that has a question; in the order of the
+    /// questions.
+    columns: Vec<(usize, usize)>,
     predictions: Counter,
     scratch: Scratch,
 }
@@ -57,27 +60,23 @@ impl Processor for Score {
         };
         let is_prepared = |prepared: &Prepared| &prepared.version == scorer.version();
         if !self.prepared.as_ref().is_some_and(is_prepared) {
-            let columns = scorer.columns().iter();
             self.contract.begin(&scorer, &self.questions);
             self.prepared = Some(Prepared {
                 version: scorer.version().clone(),
-                indices: columns
-                    .map(|column| convert::position_of(column, &self.questions))
-                    .collect(),
+                columns: convert::columns_by_question(scorer.columns(), &self.questions),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
             });
         }
-        self.contract.admit(&observation.answers).inspect_err(|error| {
+        self.contract.admit(&self.layout, &observation.answers).inspect_err(|error| {
             if matches!(error, ProcessError::Reject { .. }) {
-                self.contract.count(&observation.answers);
+                self.contract.count(&self.layout, &observation.answers);
             }
         })?;
-        self.contract.count(&observation.answers);
+        self.contract.count(&self.layout, &observation.answers);
         let prepared = self.prepared.as_mut().expect("it is prepared above");
-        let values = prepared.indices.iter().enumerate().filter_map(|(column, index)| {
-            Some((column, convert::value_of(observation.answers[(*index)?].as_ref())))
-        });
+        let values =
+            convert::values_by_column(&prepared.columns, &self.layout, &observation.answers);
         let (probabilities, out_of_distribution) =
             scorer.score_columns(values, &mut prepared.scratch);
         let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
@@ -97,7 +96,7 @@ impl Processor for Score {
             model_version: scorer.version().as_str().to_owned(),
             label,
             probabilities: probabilities.collect(),
-            features: convert::features_of(&self.questions, &observation.answers),
+            features: convert::features_of(&self.questions, &self.layout, &observation.answers),
         };
         ctx.count(&prepared.predictions, 1);
         ctx.count(&self.metrics.unseen_categories(), out_of_distribution.unseen_categories);

@@ -230,16 +230,18 @@ impl Load {
     }
 
     fn piece(&mut self, respondent: &str, age: Option<u32>, completed: bool, now: EventTime) {
-        let questions = self.config.event_schema.questions().iter();
+        let schema = &self.config.event_schema;
         let age_of = |name: &str| age.filter(|_| name == "age");
+        let answers = schema
+            .questions()
+            .iter()
+            .map(|question| age_of(&question.name).map(|age| Answer::Number(f64::from(age))));
         let event = QuestionnaireEvent {
             event_id: format!("{respondent}-{completed}"),
             respondent_id: respondent.to_owned(),
             event_time: now,
             completed,
-            answers: questions
-                .map(|question| age_of(&question.name).map(|age| Answer::Number(f64::from(age))))
-                .collect(),
+            answers: schema.layout().row_of(&answers.collect::<Vec<_>>()),
         };
         let mut value = Vec::new();
         self.codecs.questionnaire.encode(&event, &mut value).unwrap();

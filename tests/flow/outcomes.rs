@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use foretell::{
     app::replay::{Action, Joins, ScheduledAction, join},
-    events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
+    events::{
+        outcome::Outcome,
+        questionnaire::{AnswerRow, QuestionnaireEvent},
+    },
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
 use foretell_streams::{record::Header, time::EventTime};
@@ -354,7 +357,7 @@ fn expected(history: &[Input], settings: &Settings) -> Joins {
                     respondent_id,
                     event_time: at,
                     completed: true,
-                    answers: Vec::new(),
+                    answers: AnswerRow::default(),
                 },
                 prediction_id: number.to_string(),
                 is_scored: true,

@@ -306,6 +306,7 @@ fn topology(
             when: settings.when,
             retention: seconds(RETENTION),
             questions: fixture.schema.questions().into(),
+            layout: fixture.schema.layout().clone(),
         },
         join: JoinSettings {
             window: seconds(WINDOW),

@@ -229,18 +229,21 @@ fn trials() {
 fn questionnaire_events() {
     const NAME: &str = "questionnaire-event/v1-piece";
     let schema = Arc::new(example_schema());
-    let codec =
-        QuestionnaireCodec::new(registry("questionnaire-event"), "questionnaire-event", schema);
+    let codec = QuestionnaireCodec::new(
+        registry("questionnaire-event"),
+        "questionnaire-event",
+        Arc::clone(&schema),
+    );
     let codec = codec.unwrap();
-    let mut event = QuestionnaireEvent {
+    let event = QuestionnaireEvent {
         event_id: text("e"),
         respondent_id: text("r"),
         event_time: EventTime(1),
         completed: true,
-        answers: vec![None; 13],
+        answers: schema
+            .layout()
+            .row_of(&[Some(Answer::Number(39.0)), Some(Answer::Text(text("State-gov")))]),
     };
-    event.answers[0] = Some(Answer::Number(39.0));
-    event.answers[1] = Some(Answer::Text(text("State-gov")));
     let mut bytes = Vec::new();
     framing::frame(1, &mut bytes);
     bytes.extend(golden(NAME));

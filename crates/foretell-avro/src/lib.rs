@@ -55,7 +55,7 @@ mod defaults;
 
 mod display;
 
-mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod fuzz;

@@ -13,25 +13,40 @@ pub(crate) const REWRITTEN_BYTES_MAX: usize = 64 << 20;
 
 /// Reasons why bytes are not a record of their schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
+    /// The datum is too short.
     #[error("it ends in the middle of a value")]
     Truncated,
+    /// The datum is too long.
     #[error("{0} bytes too many")]
     Trailing(usize),
+    /// An int of more than 32 bits, or a long of more than 64.
     #[error("a number that is too large for its type")]
     Overflow,
+    /// A negative length.
     #[error("a length of {0}")]
     Length(i64),
+    /// A boolean that is neither 0 nor 1.
     #[error("{0} is neither true nor false")]
     Boolean(u8),
+    /// A string that is not UTF-8.
     #[error("text that is not UTF-8")]
     Text,
+    /// An index of a branch or a symbol that does not exist.
     #[error("choice {index} of {count}")]
-    Choice { index: i64, count: usize },
+    Choice {
+        /// The index.
+        index: i64,
+        /// The number of branches or symbols.
+        count: usize,
+    },
+    /// Values are nested too deeply.
     #[error("nested deeper than {DEPTH_MAX} levels")]
     Depth,
+    /// Too many items without bytes.
     #[error("more than {EMPTY_ITEMS_MAX} empty items")]
     EmptyItems,
+    /// The rewritten record is too large.
     #[error("more than {REWRITTEN_BYTES_MAX} bytes when it is read with the reader schema")]
     TooLarge,
     /// A well-formed value that the reader schema cannot represent.
@@ -41,13 +56,15 @@ pub(crate) enum Malformed {
 
 /// A position in a datum that is being decoded.
 #[derive(Debug)]
-pub(crate) struct Cursor<'a> {
+pub struct Cursor<'a> {
     rest: &'a [u8],
     empty_items: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(datum: &'a [u8]) -> Self {
+    /// The start of a datum.
+    #[must_use]
+    pub fn new(datum: &'a [u8]) -> Self {
         Self { rest: datum, empty_items: 0 }
     }
 
@@ -76,7 +93,11 @@ impl<'a> Cursor<'a> {
         Ok(*taken)
     }
 
-    pub(crate) fn boolean(&mut self) -> Result<bool, Malformed> {
+    /// Reads a boolean.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the next byte is neither 0 nor 1.
+    pub fn boolean(&mut self) -> Result<bool, Malformed> {
         match self.array::<1>()? {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -84,7 +105,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(crate) fn long(&mut self) -> Result<i64, Malformed> {
+    /// Reads an int or a long.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it has more than 64 bits or the datum ends in it.
+    pub fn long(&mut self) -> Result<i64, Malformed> {
         let mut value = 0_u64;
         for (index, byte) in self.rest.iter().enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -109,7 +134,11 @@ impl<'a> Cursor<'a> {
         Ok(f32::from_le_bytes(self.array()?))
     }
 
-    pub(crate) fn double(&mut self) -> Result<f64, Malformed> {
+    /// Reads a double.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the datum ends in it.
+    pub fn double(&mut self) -> Result<f64, Malformed> {
         Ok(f64::from_le_bytes(self.array()?))
     }
 
@@ -118,12 +147,19 @@ impl<'a> Cursor<'a> {
         self.take(usize::try_from(length).map_err(|_| Malformed::Length(length))?)
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
+    /// Reads a string.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the datum ends in it or it is not UTF-8.
+    pub fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.blob()?).map_err(|_| Malformed::Text)
     }
 
-    /// The index of a union's branch or of an enum's symbol, one of `count`.
-    pub(crate) fn choice(&mut self, count: usize) -> Result<usize, Malformed> {
+    /// Reads the index of a union's branch or of an enum's symbol, one of `count`.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is not below `count`.
+    pub fn choice(&mut self, count: usize) -> Result<usize, Malformed> {
         let index = self.long()?;
         match usize::try_from(index) {
             Ok(index) if index < count => Ok(index),
@@ -162,7 +198,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends an int or a long: zigzag encoding, then seven bits per byte, the lowest first.
-pub(crate) fn write_long(value: i64, out: &mut Vec<u8>) {
+pub fn write_long(value: i64, out: &mut Vec<u8>) {
     let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while zigzag > 0x7f {
         out.push((zigzag & 0x7f) as u8 | 0x80);
@@ -177,7 +213,7 @@ pub(crate) fn write_count(count: usize, out: &mut Vec<u8>) {
 }
 
 /// Appends bytes or a string.
-pub(crate) fn write_blob(blob: &[u8], out: &mut Vec<u8>) {
+pub fn write_blob(blob: &[u8], out: &mut Vec<u8>) {
     write_count(blob.len(), out);
     out.extend_from_slice(blob);
 }

@@ -24,6 +24,8 @@ pub enum ValueRef<'v> {
     Missing,
     /// A number, in the column's unit.
     Number(f64),
+    /// A whole number that names something: a categorical column takes its digits as the category, even beyond 2^53.
+    Id(i64),
     /// A text, usually a category. A numeric column parses it.
     Text(&'v str),
 }
@@ -43,6 +45,7 @@ impl From<ValueRef<'_>> for Value {
         match value {
             ValueRef::Missing => Self::Missing,
             ValueRef::Number(number) => Self::Number(number),
+            ValueRef::Id(id) => Self::Text(id.to_string()),
             ValueRef::Text(text) => Self::Text(text.to_owned()),
         }
     }

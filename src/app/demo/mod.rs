@@ -29,7 +29,7 @@ use crate::{
         start::{self, Instance},
     },
     config::Config,
-    events::questionnaire::Answer,
+    events::questionnaire::AnswerRow,
     processors::outcome_join::UnlabelledPolicy,
 };
 use foretell_streams::time::{Clock, EventTime};
@@ -69,7 +69,7 @@ struct Plan {
     /// Number of rows that are not scored, by reason.
     not_scored: BTreeMap<&'static str, usize>,
     /// Answers that are scored in one event.
-    sample: Vec<Option<Answer>>,
+    sample: AnswerRow,
 }
 
 /// The records sent and the predictions received so far.

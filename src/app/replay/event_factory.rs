@@ -10,7 +10,7 @@ use crate::{
     app::table::Row,
     config::Config,
     events::questionnaire::{
-        Answer, EventIdentity, Question, QuestionnaireEvent, QuestionnaireSchema,
+        Answer, AnswerRow, EventIdentity, Question, QuestionnaireEvent, QuestionnaireSchema,
     },
     processors::gather::ScoreWhen,
 };
@@ -96,13 +96,13 @@ impl EventFactory {
         anyhow::bail!("the event schema accepts no row of the table: {}", reasons.join("; "))
     }
 
-    fn sample(&self, answers: &[Option<Answer>]) -> QuestionnaireEvent {
-        self.event_of(&self.respondent_id("sample", 0), self.start, answers.to_vec())
+    fn sample(&self, answers: &AnswerRow) -> QuestionnaireEvent {
+        self.event_of(&self.respondent_id("sample", 0), self.start, answers.clone())
     }
 
     /// Whether the schema accepts an event with these answers.
     #[must_use]
-    pub fn accepts_answers(&self, answers: &[Option<Answer>]) -> bool {
+    pub fn accepts_answers(&self, answers: &AnswerRow) -> bool {
         self.accepts(&self.sample(answers))
     }
 
@@ -112,7 +112,7 @@ impl EventFactory {
         &self,
         respondent_id: &str,
         at: EventTime,
-        answers: Vec<Option<Answer>>,
+        answers: AnswerRow,
     ) -> QuestionnaireEvent {
         let event_id = format!("{respondent_id}-last");
         QuestionnaireEvent {
@@ -195,14 +195,26 @@ impl EventFactory {
     /// Id of the prediction for an event.
     #[must_use]
     pub fn prediction_id(&self, event: &QuestionnaireEvent) -> String {
-        EventIdentity::of(event, &self.questions, &[]).id()
+        EventIdentity::of(event, &self.questions, self.schema.layout(), &[]).id()
+    }
+
+    /// Whether each question has an answer.
+    #[must_use]
+    pub fn answered(&self, answers: &AnswerRow) -> Vec<bool> {
+        self.schema.layout().answers(answers).map(|answer| !answer.is_missing()).collect()
+    }
+
+    /// The row with only the answers to the questions whose index `is_kept`.
+    #[must_use]
+    pub fn keep(&self, answers: &AnswerRow, is_kept: impl Fn(usize) -> bool) -> AnswerRow {
+        self.schema.layout().keep(answers, is_kept)
     }
 
     /// Whether the first event of a respondent is scored.
     #[must_use]
     pub fn is_scored_alone(&self, event: &QuestionnaireEvent) -> bool {
-        let answered = event.answers.iter().flatten().count();
-        let is_complete = event.completed || answered == event.answers.len();
+        let answered = self.answered(&event.answers).iter().filter(|is_given| **is_given).count();
+        let is_complete = event.completed || answered == self.questions.len();
         is_complete
             || match self.when {
                 ScoreWhen::Complete => false,
@@ -243,12 +255,16 @@ impl EventFactory {
                 continue;
             }
             for candidate in candidates {
-                let before = changed.answers[index].replace(candidate.clone());
+                let layout = self.schema.layout();
+                let Some(answers) = layout.replace(&changed.answers, index, candidate) else {
+                    continue;
+                };
+                let before = std::mem::replace(&mut changed.answers, answers);
                 if self.accepts(&changed) {
                     is_changed = true;
                     break;
                 }
-                changed.answers[index] = before;
+                changed.answers = before;
             }
         }
         is_changed.then_some(changed)

@@ -37,7 +37,7 @@ fn gather(
     factory: &EventFactory,
     settings: &ReplaySettings,
 ) -> bool {
-    let given = event.answers.iter().map(Option::is_some);
+    let given = factory.answered(&event.answers).into_iter();
     let before = partials.remove(&event.respondent_id);
     let before = before.filter(|before| event.event_time.since(before.time) <= settings.retention);
     let (answered, was_scored): (Vec<bool>, bool) = match before {

@@ -16,7 +16,7 @@ use crate::{
     app::table::Row,
     events::{
         outcome::Outcome,
-        questionnaire::{Answer, QuestionnaireEvent},
+        questionnaire::{AnswerRow, QuestionnaireEvent},
     },
     processors::outcome_join::JoinSettings,
 };
@@ -201,19 +201,20 @@ impl Script {
     ) {
         let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
         // The first piece is a little earlier, and has the questions before a random one.
-        let cut = rng.random_range(1..event.answers.len().max(2));
+        let questions = factory.answered(&event.answers).len();
+        let cut = rng.random_range(1..questions.max(2));
         let (mut first, mut last) = (event.clone(), event.clone());
         let name =
             format!("{}-{}-{}-first", event.respondent_id, event.event_id, event.event_time.0);
         first.event_id = factory.event_id(&name);
         first.completed = false;
         first.event_time = event.event_time - pace.gap;
-        first.answers.iter_mut().skip(cut).for_each(|answer| *answer = None);
-        last.answers.iter_mut().take(cut).for_each(|answer| *answer = None);
+        first.answers = factory.keep(&event.answers, |index| index < cut);
+        last.answers = factory.keep(&event.answers, |index| index >= cut);
         // A single answer cannot be split, nor mandatory answers.
-        let can_split = [&first, &last]
-            .iter()
-            .all(|piece| piece.answers.iter().any(Option::is_some) && factory.accepts(piece));
+        let can_split = [&first, &last].iter().all(|piece| {
+            factory.answered(&piece.answers).contains(&true) && factory.accepts(piece)
+        });
         let pieces = if is_split && can_split { vec![first, last] } else { vec![event] };
         self.predictions_by_row
             .push(pieces.iter().map(|piece| factory.prediction_id(piece)).collect());
@@ -284,11 +285,11 @@ fn set_metadata(
 pub fn time_advancers(
     at: EventTime,
     partitions: u32,
-    sample: &[Option<Answer>],
+    sample: &AnswerRow,
     factory: &mut EventFactory,
 ) -> Vec<QuestionnaireEvent> {
     let respondents = factory.new_respondents_everywhere("advancer", partitions);
-    let event = |respondent: &String| factory.event_of(respondent, at, sample.to_vec());
+    let event = |respondent: &String| factory.event_of(respondent, at, sample.clone());
     respondents.iter().map(event).collect()
 }
 

@@ -4,7 +4,7 @@
 //! | given | becomes |
 //! |---|---|
 //! | text, trimmed | a text, or the value that it spells in the type of the question; no answer if it is empty or means "no answer" |
-//! | a whole number | that number, exactly, in the event; the nearest 64-bit float for a model; its digits where a `long` is read as a category |
+//! | a whole number | that number, exactly; for a model the nearest 64-bit float, or its digits where a `long` is read as a category |
 //! | a JSON string | the same as a table cell with this text |
 //! | a number for a `float` | the nearest 32-bit float, with every writer schema |
 //! | a date or a time | a number in the unit of the logical type |
@@ -13,7 +13,13 @@
 
 use serde_json::{Number, Value};
 
-use crate::events::questionnaire::{Answer, decimal::Decimal, moment::MomentKind, uuid};
+use crate::events::questionnaire::{
+    Answer,
+    decimal::Decimal,
+    moment::MomentKind,
+    row::{AnswerRef, EXACT_WHOLE_MAX, RowType},
+    uuid,
+};
 use foretell_avro::dynamic::Cell;
 
 /// The type of an answer in the event schema.
@@ -81,7 +87,6 @@ enum Given<'a> {
 
 /// 2^53: a 64-bit float represents every whole number below it exactly.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-const EXACT_WHOLE_MAX: u64 = 1 << 53;
 
 /// Description of a valid `long`. A JSON parser reads a number with a point or an exponent as a 64-bit float.
 pub(super) const LONG_WANTED: &str =
@@ -90,46 +95,50 @@ pub(super) const LONG_WANTED: &str =
 impl AnswerForm {
     /// Converts a table cell; none if it means "no answer".
     pub(super) fn of_text(&self, text: &str) -> Result<Option<Answer>, Unfit> {
-        self.answer(Given::Written(text))
+        self.owned(Given::Written(text))
     }
 
     /// Converts a JSON value; none if it means "no answer".
     pub(super) fn of_json(&self, value: &Value) -> Result<Option<Answer>, Unfit> {
         match value {
             Value::Null => Ok(None),
-            Value::Bool(flag) => self.answer(Given::Flag(*flag)),
-            Value::String(text) => self.answer(Given::Written(text)),
+            Value::Bool(flag) => self.owned(Given::Flag(*flag)),
+            Value::String(text) => self.owned(Given::Written(text)),
             // A JSON number from 2^63 is unsigned and not a valid `long`.
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(whole), _) => self.answer(Given::Whole(whole)),
-                (None, Some(real)) => self.answer(Given::Real(real)),
+                (Some(whole), _) => self.owned(Given::Whole(whole)),
+                (None, Some(real)) => self.owned(Given::Real(real)),
                 (None, None) => Err(self.unfit()),
             },
             Value::Array(_) | Value::Object(_) => Err(self.unfit()),
         }
     }
 
-    /// Converts a field of an event; none if it means "no answer". Schema resolution has checked the Avro type, but not the rules
-    /// of logical types.
-    pub(super) fn of_cell(&self, cell: Cell<'_>) -> Result<Option<Answer>, Unfit> {
+    /// Converts a field of an event. Schema resolution has checked the Avro type, but not the rules of logical types. `buffer`
+    /// owns the text of a UUID.
+    pub(super) fn of_cell<'a>(
+        &self,
+        cell: Cell<'a>,
+        buffer: &'a mut uuid::Buffer,
+    ) -> Result<AnswerRef<'a>, Unfit> {
         let given = match cell {
-            Cell::Null | Cell::Other => return Ok(None),
+            Cell::Null | Cell::Other => return Ok(AnswerRef::Missing),
             Cell::Boolean(flag) => Given::Flag(flag),
             #[cfg(test)]
             Cell::Long(whole) if planted::is(planted::Difference::RoundedIds) => {
                 Given::Whole(whole as f64 as i64)
             }
             Cell::Long(whole) => Given::Whole(whole),
-            Cell::Double(real) if !real.is_finite() => return Ok(None),
+            Cell::Double(real) if !real.is_finite() => return Ok(AnswerRef::Missing),
             Cell::Double(real) => Given::Real(real),
             #[cfg(test)]
             Cell::Text(text) if planted::is(planted::Difference::UntrimmedEvents) => {
-                return Ok(Some(Answer::Text(text.to_owned())));
+                return Ok(AnswerRef::Text(text));
             }
             Cell::Text(text) => Given::Word(text),
             Cell::Bytes(bytes) => Given::Bytes(bytes),
         };
-        self.answer(given)
+        self.answer(given, buffer)
     }
 
     /// Whether Avro allows texts that are not valid answers. Such an event is dead-lettered.
@@ -137,7 +146,31 @@ impl AnswerForm {
         self.kind == AnswerType::UuidText
     }
 
-    fn answer(&self, given: Given<'_>) -> Result<Option<Answer>, Unfit> {
+    /// The type of the answers in a row.
+    pub(super) fn row_type(&self) -> RowType {
+        match &self.kind {
+            AnswerType::Long | AnswerType::Moment(_) if self.reading == Reading::Category => {
+                RowType::Id
+            }
+            AnswerType::Int | AnswerType::Long | AnswerType::Moment(_) => RowType::Whole,
+            AnswerType::Float | AnswerType::Double | AnswerType::Decimal(_) => RowType::Number,
+            AnswerType::Boolean => RowType::Flag,
+            AnswerType::Text
+            | AnswerType::Symbols(_)
+            | AnswerType::UuidText
+            | AnswerType::UuidBytes => RowType::Text,
+        }
+    }
+
+    fn owned(&self, given: Given<'_>) -> Result<Option<Answer>, Unfit> {
+        self.answer(given, &mut [0; _]).map(AnswerRef::to_answer)
+    }
+
+    fn answer<'a>(
+        &self,
+        given: Given<'a>,
+        buffer: &'a mut uuid::Buffer,
+    ) -> Result<AnswerRef<'a>, Unfit> {
         let given = match given {
             Given::Word(text) => Given::Word(text.trim()),
             Given::Written(text) => Given::Written(text.trim()),
@@ -146,19 +179,21 @@ impl AnswerForm {
         if let Given::Word(text) | Given::Written(text) = given
             && (text.is_empty() || self.is_mark(text))
         {
-            return Ok(None);
+            return Ok(AnswerRef::Missing);
         }
-        let answer = self.typed(given).ok_or_else(|| self.unfit())?;
-        Ok(Some(answer).filter(|answer| !self.says_nothing(answer)))
+        let answer = self.typed(given, buffer).ok_or_else(|| self.unfit())?;
+        Ok(if self.says_nothing(answer) { AnswerRef::Missing } else { answer })
     }
 
-    fn typed(&self, given: Given<'_>) -> Option<Answer> {
+    fn typed<'a>(&self, given: Given<'a>, buffer: &'a mut uuid::Buffer) -> Option<AnswerRef<'a>> {
         match &self.kind {
-            AnswerType::Int => i32::try_from(whole(given)?).ok().map(|n| Answer::Number(n.into())),
-            AnswerType::Long => self.long(given),
-            AnswerType::Float => real(given).and_then(single).map(Answer::Number),
-            AnswerType::Double => real(given).map(Answer::Number),
-            AnswerType::Boolean => flag(given).map(|flag| Answer::Text(flag.to_string())),
+            AnswerType::Int => {
+                i32::try_from(whole(given)?).ok().map(|whole| AnswerRef::Whole(whole.into()))
+            }
+            AnswerType::Long => whole(given).map(|whole| self.long(whole)),
+            AnswerType::Float => real(given).and_then(single).map(AnswerRef::Number),
+            AnswerType::Double => real(given).map(AnswerRef::Number),
+            AnswerType::Boolean => flag(given).map(AnswerRef::Flag),
             AnswerType::Text => {
                 let text = word(given)?;
                 let is_interactive = matches!(given, Given::Written(_));
@@ -166,25 +201,26 @@ impl AnswerForm {
                 if is_interactive && self.reading == Reading::Number && number_in(text).is_none() {
                     return None;
                 }
-                Some(Answer::Text(text.to_owned()))
+                Some(AnswerRef::Text(text))
             }
             AnswerType::Symbols(symbols) => {
                 let text = word(given)?;
-                symbols.iter().any(|symbol| symbol == text).then(|| Answer::Text(text.to_owned()))
+                symbols.iter().any(|symbol| symbol == text).then_some(AnswerRef::Text(text))
             }
             AnswerType::UuidText | AnswerType::UuidBytes => {
-                if let Given::Bytes(bytes) = given {
-                    return uuid::shown(bytes).map(Answer::Text);
-                }
-                uuid::shown(&uuid::parse(word(given)?)?).map(Answer::Text)
+                let bytes = match given {
+                    Given::Bytes(bytes) => bytes.try_into().ok()?,
+                    given => uuid::parse(word(given)?)?,
+                };
+                Some(AnswerRef::Text(uuid::write(&bytes, buffer)))
             }
             AnswerType::Decimal(decimal) => {
                 if let Given::Bytes(bytes) = given {
-                    return Some(Answer::Number(decimal.number(bytes)));
+                    return Some(AnswerRef::Number(decimal.number(bytes)));
                 }
                 // A decimal has no negative zero.
                 let number = real(given)? + 0.0;
-                decimal.bytes(number).map(|_| Answer::Number(number))
+                decimal.bytes(number).map(|_| AnswerRef::Number(number))
             }
             AnswerType::Moment(kind) => {
                 let parsed = word(given).and_then(|text| kind.parse(text));
@@ -195,33 +231,33 @@ impl AnswerForm {
                 if kind.is_int() && i32::try_from(number).is_err() {
                     return None;
                 }
-                self.long(Given::Whole(number))
+                Some(self.long(number))
             }
         }
     }
 
-    /// A `long`. As a category it is text, so that a model distinguishes it from its neighbours.
-    fn long(&self, given: Given<'_>) -> Option<Answer> {
-        let number = whole(given)?;
-        Some(match self.reading {
-            Reading::Category => Answer::Text(number.to_string()),
-            Reading::ByType | Reading::Number if number.unsigned_abs() > EXACT_WHOLE_MAX => {
-                Answer::Whole(number)
-            }
-            Reading::ByType | Reading::Number => Answer::Number(number as f64),
-        })
+    /// A `long`. As a category it is an id, so that a model distinguishes it from its neighbours.
+    fn long(&self, whole: i64) -> AnswerRef<'static> {
+        match self.reading {
+            Reading::Category => AnswerRef::Id(whole),
+            Reading::ByType | Reading::Number => AnswerRef::Whole(whole),
+        }
     }
 
-    fn says_nothing(&self, answer: &Answer) -> bool {
+    fn says_nothing(&self, answer: AnswerRef<'_>) -> bool {
+        let is_number = |number: f64| {
+            self.missing.iter().any(|mark| number_in(mark).is_some_and(|mark| same(mark, number)))
+        };
         match answer {
-            Answer::Text(text) => self.is_mark(text),
-            Answer::Whole(number) => {
-                self.missing.iter().any(|mark| whole_in(mark) == Some(*number))
+            AnswerRef::Missing => true,
+            AnswerRef::Text(text) => self.is_mark(text),
+            AnswerRef::Flag(flag) => self.is_mark(if flag { "true" } else { "false" }),
+            AnswerRef::Id(id) => !self.missing.is_empty() && self.is_mark(&id.to_string()),
+            AnswerRef::Whole(whole) if whole.unsigned_abs() > EXACT_WHOLE_MAX => {
+                self.missing.iter().any(|mark| whole_in(mark) == Some(whole))
             }
-            Answer::Number(number) => {
-                let is_it = |mark: &String| number_in(mark).is_some_and(|mark| same(mark, *number));
-                !number.is_finite() || self.missing.iter().any(is_it)
-            }
+            AnswerRef::Whole(whole) => is_number(whole as f64),
+            AnswerRef::Number(number) => !number.is_finite() || is_number(number),
         }
     }
 
@@ -232,29 +268,23 @@ impl AnswerForm {
     /// The Avro cell of an answer. `blob` owns the bytes that a cell borrows.
     pub(super) fn cell<'e>(
         &self,
-        answer: Option<&'e Answer>,
+        answer: AnswerRef<'e>,
         blob: &'e mut Option<Vec<u8>>,
     ) -> Cell<'e> {
         match (answer, &self.kind) {
-            (None, _) => Cell::Null,
-            (Some(Answer::Whole(number)), _) => Cell::Long(*number),
-            (Some(Answer::Number(number)), AnswerType::Decimal(decimal)) => {
-                *blob = decimal.bytes(*number);
-                blob.as_deref().map_or(Cell::Double(*number), Cell::Bytes)
+            (AnswerRef::Missing, _) => Cell::Null,
+            (AnswerRef::Whole(whole) | AnswerRef::Id(whole), _) => Cell::Long(whole),
+            (AnswerRef::Number(number), AnswerType::Decimal(decimal)) => {
+                *blob = decimal.bytes(number);
+                blob.as_deref().map_or(Cell::Double(number), Cell::Bytes)
             }
-            (Some(Answer::Number(number)), _) => Cell::Double(*number),
-            (Some(Answer::Text(text)), AnswerType::Boolean) => {
-                text.parse().map_or(Cell::Text(text), Cell::Boolean)
-            }
-            (
-                Some(Answer::Text(text)),
-                AnswerType::Int | AnswerType::Long | AnswerType::Moment(_),
-            ) => text.parse().map_or(Cell::Text(text), Cell::Long),
-            (Some(Answer::Text(text)), AnswerType::UuidBytes) => {
+            (AnswerRef::Number(number), _) => Cell::Double(number),
+            (AnswerRef::Flag(flag), _) => Cell::Boolean(flag),
+            (AnswerRef::Text(text), AnswerType::UuidBytes) => {
                 *blob = uuid::parse(text).map(|bytes| bytes.to_vec());
                 blob.as_deref().map_or(Cell::Text(text), Cell::Bytes)
             }
-            (Some(Answer::Text(text)), _) => Cell::Text(text),
+            (AnswerRef::Text(text), _) => Cell::Text(text),
         }
     }
 
@@ -278,7 +308,7 @@ impl AnswerForm {
 }
 
 /// The finite number that a text spells, if any.
-fn number_in(text: &str) -> Option<f64> {
+pub(super) fn number_in(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::events::questionnaire::{
     INVALID_VALUE, MISSING_FIELD, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
-    id::IdKind, schema::TimeUnit,
+    id::IdKind, row::RowWriter, schema::TimeUnit,
 };
 use foretell_avro::{
     codec::CodecSetupError,
@@ -18,7 +18,6 @@ use foretell_streams::{
 
 const MICROS_PER_MILLI: i64 = 1_000;
 const NANOS_PER_MILLI: i64 = 1_000_000;
-const OTHER_NUMBER: &str = "it has another number of answers than there are questions";
 
 impl TimeUnit {
     /// Converts `time` in this unit to milliseconds.
@@ -104,30 +103,32 @@ impl QuestionnaireCodec {
             (_, _) => String::new(),
         };
         let cells = row[self.answers..].iter().zip(schema.questions()).zip(&schema.answers);
-        let answers = cells.map(|((cell, question), form)| {
-            let answer = form.of_cell(*cell);
-            answer.map_err(|Unfit(wanted)| invalid(&question.name, *cell, &wanted))
-        });
+        let mut answers = RowWriter::default();
+        for ((cell, question), form) in cells {
+            let mut buffer = [0; _];
+            let answer = form.of_cell(*cell, &mut buffer);
+            answers.push(answer.map_err(|Unfit(wanted)| invalid(&question.name, *cell, &wanted))?);
+        }
         Ok(QuestionnaireEvent {
             event_id,
             respondent_id,
             event_time: EventTime(schema.time_unit.millis(time)),
             completed: self.completed.is_some_and(|place| row[place] == Cell::Boolean(true)),
-            answers: answers.collect::<Result<_, _>>()?,
+            answers: answers.finish(),
         })
     }
 
     /// The row of an event. `blobs` has an entry for each cell, which owns the bytes that the cell borrows.
     fn row<'e>(
-        &self,
+        &'e self,
         event: &'e QuestionnaireEvent,
         blobs: &'e mut [Option<Vec<u8>>],
     ) -> Result<Vec<Cell<'e>>, CodecError> {
         let schema = &self.schema;
         let mut blobs = blobs.iter_mut();
-        let mut next = || blobs.next().ok_or_else(|| unwritable(OTHER_NUMBER));
-        let mut row = Vec::with_capacity(self.answers + event.answers.len());
-        row.push(schema.respondent_id.cell(&event.respondent_id, next()?));
+        let mut next = || blobs.next().expect("there is one for each cell");
+        let mut row = Vec::with_capacity(self.answers + schema.answers.len());
+        row.push(schema.respondent_id.cell(&event.respondent_id, next()));
         let time = match schema.time_unit {
             TimeUnit::Millis => Some(event.event_time.0),
             TimeUnit::Micros => event.event_time.0.checked_mul(MICROS_PER_MILLI),
@@ -135,16 +136,13 @@ impl QuestionnaireCodec {
         };
         row.push(Cell::Long(time.ok_or_else(|| unwritable("the event time has too many digits"))?));
         if self.event_id.is_some() {
-            row.push(schema.event_id.cell(&event.event_id, next()?));
+            row.push(schema.event_id.cell(&event.event_id, next()));
         }
         if self.completed.is_some() {
             row.push(Cell::Boolean(event.completed));
         }
-        if event.answers.len() != schema.answers.len() {
-            return Err(unwritable(OTHER_NUMBER));
-        }
-        for (answer, form) in event.answers.iter().zip(&schema.answers) {
-            row.push(form.cell(answer.as_ref(), next()?));
+        for (answer, form) in schema.layout().answers(&event.answers).zip(&schema.answers) {
+            row.push(form.cell(answer, next()));
         }
         Ok(row)
     }
@@ -152,7 +150,7 @@ impl QuestionnaireCodec {
 
 impl Codec<QuestionnaireEvent> for QuestionnaireCodec {
     fn encode(&self, event: &QuestionnaireEvent, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-        let mut blobs = vec![None; self.answers + event.answers.len()];
+        let mut blobs = vec![None; self.answers + self.schema.answers.len()];
         self.rows.encode(&self.row(event, &mut blobs)?, bytes)
     }
 
@@ -200,13 +198,13 @@ mod tests {
         QuestionnaireCodec::new(registry, "events-value", Arc::new(schema)).unwrap()
     }
 
-    fn event(answers: Vec<Option<Answer>>) -> QuestionnaireEvent {
+    fn event(answers: &[Option<Answer>]) -> QuestionnaireEvent {
         QuestionnaireEvent {
             event_id: String::new(),
             respondent_id: "12".to_owned(),
             event_time: EventTime(34),
             completed: true,
-            answers,
+            answers: codec().schema.layout().row_of(answers),
         }
     }
 
@@ -222,7 +220,7 @@ mod tests {
             vec![Some(Answer::Number(39.5)), text("true"), text("L")],
             vec![Some(Answer::Number(-1.0)), text("false"), text("S")],
         ] {
-            let (event, mut bytes) = (event(answers), Vec::new());
+            let (event, mut bytes) = (event(&answers), Vec::new());
             codec.encode(&event, &mut bytes).unwrap();
             assert_eq!(codec.decode(&bytes), Ok(event));
         }
@@ -236,7 +234,7 @@ mod tests {
         bytes.extend_from_slice(&[2, 2, b'x', 0, 24, 2, 0xee, 0xa2, 0x04, 78]);
         let expected = QuestionnaireEvent {
             completed: false,
-            ..event(vec![Some(Answer::Number(39.0)), None, None])
+            ..event(&[Some(Answer::Number(39.0)), None, None])
         };
         assert_eq!(codec().decode(&bytes), Ok(expected));
     }
@@ -267,11 +265,8 @@ mod tests {
             assert!(error.contains(field), "{error:?} says nothing of {field:?}");
             assert_eq!(bytes, [9], "nothing is left behind");
         };
-        refuse(&event(vec![text("old"), None, None]), "field age");
-        refuse(&event(vec![None, text("maybe"), None]), "field smoker");
-        refuse(&event(vec![None, None, text("M")]), "field size");
-        refuse(&event(vec![None]), "number of answers");
-        let named = QuestionnaireEvent { respondent_id: "x".to_owned(), ..event(vec![None; 3]) };
+        refuse(&event(&[None, None, text("M")]), "field size");
+        let named = QuestionnaireEvent { respondent_id: "x".to_owned(), ..event(&[]) };
         refuse(&named, "field who");
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::events::questionnaire::{
-    Answer, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
+    Answer, AnswerRow, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
     QuestionnaireSchema,
     answer::{self, Unfit},
     id::IdKind,
@@ -95,11 +95,12 @@ impl QuestionnaireSchema {
             respondent_id: String::new(),
             event_time,
             completed: false,
-            answers: vec![None; self.questions().len()],
+            answers: AnswerRow::default(),
         };
+        let mut answers = vec![None; self.questions().len()];
         for (name, value) in fields {
             if !value.is_null() {
-                self.enter(&mut event, name, value)?;
+                self.enter(&mut event, &mut answers, name, value)?;
             } else if !self.is_known(name) {
                 return Err(self.unknown(name));
             }
@@ -110,6 +111,7 @@ impl QuestionnaireSchema {
         if event.event_id.is_empty() {
             event_id.clone_into(&mut event.event_id);
         }
+        event.answers = self.layout().row_of(&answers);
         Ok(event)
     }
 
@@ -191,6 +193,7 @@ impl QuestionnaireSchema {
     fn enter(
         &self,
         event: &mut QuestionnaireEvent,
+        answers: &mut [Option<Answer>],
         name: &str,
         value: &Value,
     ) -> Result<(), EntryError> {
@@ -208,7 +211,7 @@ impl QuestionnaireSchema {
         } else {
             let place = self.position(name).ok_or_else(|| self.unknown(name))?;
             let form = &self.answers[place];
-            event.answers[place] = form.of_json(value).map_err(|Unfit(wanted)| {
+            answers[place] = form.of_json(value).map_err(|Unfit(wanted)| {
                 EntryError::of_value(name, value, &wanted, form.is_text_in_avro())
             })?;
         }
@@ -276,7 +279,7 @@ fn wrong_cell(field: &str, text: &str, wanted: &str) -> EntryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::{MetadataFields, ReadingRules};
+    use crate::events::questionnaire::{AnswerRef, MetadataFields, ReadingRules};
     use serde_json::json;
 
     fn schema() -> QuestionnaireSchema {
@@ -299,6 +302,10 @@ mod tests {
         schema().from_json(value, "made-up", EventTime(7))
     }
 
+    fn answers(event: &QuestionnaireEvent) -> Vec<Option<Answer>> {
+        schema().layout().answers(&event.answers).map(AnswerRef::to_answer).collect()
+    }
+
     fn check_invalid(value: &Value, words: &[&str]) {
         let message = enter(value).expect_err("refused").to_string();
         for word in words {
@@ -318,12 +325,16 @@ mod tests {
             Some(Answer::Text("true".to_owned())),
             None,
         ];
-        assert_eq!(event.answers, expected);
+        assert_eq!(answers(&event), expected);
         let event = enter(&json!({"who": "r", "id": "e", "at": 9, "done": true})).unwrap();
         assert_eq!((event.event_id.as_str(), event.event_time), ("e", EventTime(9)));
         assert!(event.completed);
         let event = enter(&json!({"who": "r", "trade": "cook"})).unwrap();
-        assert_eq!(event.answers[2], Some(Answer::Text("cook".to_owned())), "by its earlier name");
+        assert_eq!(
+            answers(&event)[2],
+            Some(Answer::Text("cook".to_owned())),
+            "by its earlier name"
+        );
         assert!(enter(&json!({"who": "r", "trade": null})).is_ok());
     }
 
@@ -358,12 +369,12 @@ mod tests {
         let schema = schema().read_as(&rules);
         let blank = json!({"who": " r ", "age": " ", "job": "", "smoker": "?", "size": " ? ", "height": -1.0});
         let event = schema.from_json(&blank, "", EventTime(7)).unwrap();
-        assert_eq!(event.answers, vec![None; 5]);
+        assert_eq!(answers(&event), vec![None; 5]);
         assert_eq!(event.respondent_id, "r");
         let padded = json!({"who": "r", "job": " cook\t", "size": " L"});
         let event = schema.from_json(&padded, "", EventTime(7)).unwrap();
         let text = |text: &str| Some(Answer::Text(text.to_owned()));
-        assert_eq!(event.answers, vec![None, None, text("cook"), None, text("L")]);
+        assert_eq!(answers(&event), vec![None, None, text("cook"), None, text("L")]);
     }
 
     #[test]

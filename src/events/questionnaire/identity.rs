@@ -2,7 +2,9 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::events::questionnaire::{Answer, Question, QuestionnaireEvent};
+use crate::events::questionnaire::{
+    AnswerRef, Question, QuestionnaireEvent, RowLayout, row::EXACT_WHOLE_MAX,
+};
 
 /// A hash of the respondent and the event id, or, without an event id, of respondent, time and content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,10 +18,15 @@ pub type Fingerprint = [u8; 12];
 const ID_BYTES: usize = 16;
 
 impl EventIdentity {
-    /// The identity of `event`. Its answers have the order of `questions`; `withdrawn` names the questions whose answers it
-    /// withdraws.
+    /// The identity of `event`, whose answers have this layout and the order of `questions`; `withdrawn` names the questions
+    /// whose answers it withdraws.
     #[must_use]
-    pub fn of(event: &QuestionnaireEvent, questions: &[Question], withdrawn: &[String]) -> Self {
+    pub fn of(
+        event: &QuestionnaireEvent,
+        questions: &[Question],
+        layout: &RowLayout,
+        withdrawn: &[String],
+    ) -> Self {
         let mut hash = Sha256::new();
         let mut add = |kind: u8, bytes: &[u8]| {
             // Preceded by its length, so that different parts have different bytes.
@@ -35,13 +42,21 @@ impl EventIdentity {
         add(b't', &event.event_time.0.to_be_bytes());
         add(b'c', &[u8::from(event.completed)]);
         // By name, so that a new question in the schema does not change identities.
-        for (question, answer) in questions.iter().zip(&event.answers) {
-            let Some(answer) = answer else { continue };
+        for (question, answer) in questions.iter().zip(layout.answers(&event.answers)) {
+            if answer.is_missing() {
+                continue;
+            }
             add(b'q', question.name.as_bytes());
             match answer {
-                Answer::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
-                Answer::Text(text) => add(b's', text.as_bytes()),
-                Answer::Whole(number) => add(b'l', &number.to_be_bytes()),
+                AnswerRef::Missing => {}
+                AnswerRef::Number(number) => add(b'n', &number.to_bits().to_be_bytes()),
+                AnswerRef::Whole(whole) if whole.unsigned_abs() > EXACT_WHOLE_MAX => {
+                    add(b'l', &whole.to_be_bytes());
+                }
+                AnswerRef::Whole(whole) => add(b'n', &(whole as f64).to_bits().to_be_bytes()),
+                AnswerRef::Id(whole) => add(b's', whole.to_string().as_bytes()),
+                AnswerRef::Text(text) => add(b's', text.as_bytes()),
+                AnswerRef::Flag(flag) => add(b's', if flag { b"true" } else { b"false" }),
             }
         }
         for name in withdrawn {
@@ -66,7 +81,7 @@ impl EventIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::QuestionKind;
+    use crate::events::questionnaire::{Answer, QuestionKind, row::RowType};
     use foretell_streams::time::EventTime;
 
     fn questions(names: &[&str]) -> Vec<Question> {
@@ -78,19 +93,27 @@ mod tests {
         names.iter().map(question).collect()
     }
 
+    fn numbers() -> RowLayout {
+        RowLayout::new([RowType::Number; 3])
+    }
+
     fn event(id: &str, who: &str, at: i64, answers: &[Option<f64>]) -> QuestionnaireEvent {
         QuestionnaireEvent {
             event_id: id.to_owned(),
             respondent_id: who.to_owned(),
             event_time: EventTime(at),
             completed: false,
-            answers: answers.iter().map(|answer| answer.map(Answer::Number)).collect(),
+            answers: numbers().row_of(
+                &answers.iter().map(|answer| answer.map(Answer::Number)).collect::<Vec<_>>(),
+            ),
         }
     }
 
     #[test]
     fn the_identity_of_an_event_with_an_id_depends_on_id_and_respondent_only() {
-        let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &questions(&["a"]), &[]);
+        let of = |event: &QuestionnaireEvent| {
+            EventIdentity::of(event, &questions(&["a"]), &numbers(), &[])
+        };
         let first = of(&event("e", "ann", 1, &[Some(1.0)]));
         assert_eq!(first, of(&event("e", "ann", 2, &[Some(2.0)])));
         assert_ne!(first, of(&event("e", "bob", 1, &[Some(1.0)])));
@@ -104,14 +127,27 @@ mod tests {
     #[test]
     fn identities_do_not_change() {
         let names = questions(&["a", "b"]);
-        let mut answered = event("", "ann", 1, &[Some(1.5), None]);
-        answered.answers[1] = Some(Answer::Text("x".to_owned()));
-        let whole = QuestionnaireEvent {
-            answers: vec![Some(Answer::Whole((1 << 53) + 1)), None],
-            ..answered.clone()
+        let id = |layout: &[RowType], answers: &[Option<Answer>]| {
+            let layout = RowLayout::new(layout.iter().copied());
+            let event =
+                QuestionnaireEvent { answers: layout.row_of(answers), ..event("", "ann", 1, &[]) };
+            EventIdentity::of(&event, &names, &layout, &["b".to_owned()]).id()
         };
-        let ids = [event("e", "ann", 1, &[None, None]), answered, whole]
-            .map(|event| EventIdentity::of(&event, &names, &["b".to_owned()]).id());
+        let with_id = event("e", "ann", 1, &[None, None]);
+        let with_id = EventIdentity::of(&with_id, &names, &numbers(), &["b".to_owned()]).id();
+        let text = |text: &str| Some(Answer::Text(text.to_owned()));
+        let whole = Answer::Whole((1 << 53) + 1);
+        let ids = [
+            with_id,
+            id(&[RowType::Number, RowType::Text], &[Some(Answer::Number(1.5)), text("x")]),
+            id(&[RowType::Whole, RowType::Text], &[Some(whole), None]),
+        ];
+        // Earlier releases had numbers and texts only.
+        let (number, digits) = (Some(Answer::Number(39.0)), text("39"));
+        let of = |row_type, answer: &Option<Answer>| id(&[row_type], std::slice::from_ref(answer));
+        assert_eq!(of(RowType::Whole, &number), of(RowType::Number, &number));
+        assert_eq!(of(RowType::Id, &digits), of(RowType::Text, &digits));
+        assert_eq!(of(RowType::Flag, &text("true")), of(RowType::Text, &text("true")));
         let expected = [
             "c64f6360a7c5f9450482760e82415409",
             "e235c806895e584b8acd8e89b0befb66",
@@ -124,15 +160,18 @@ mod tests {
     fn without_an_id_time_and_content_count() {
         let base = event("", "ann", 1, &[Some(1.0), None]);
         let names = questions(&["a", "b"]);
-        let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &names, &[]);
+        let of = |event: &QuestionnaireEvent| EventIdentity::of(event, &names, &numbers(), &[]);
         assert_eq!(of(&base), of(&base.clone()));
         assert_ne!(of(&base), of(&event("", "ann", 2, &[Some(1.0), None])));
         assert_ne!(of(&base), of(&event("", "ann", 1, &[None, Some(1.0)])));
         assert_ne!(of(&base), of(&event("", "ann", 1, &[Some(2.0), None])));
         assert_ne!(of(&base), of(&QuestionnaireEvent { completed: true, ..base.clone() }));
-        assert_ne!(of(&base), EventIdentity::of(&base, &names, &["b".to_owned()]));
+        assert_ne!(of(&base), EventIdentity::of(&base, &names, &numbers(), &["b".to_owned()]));
         // A new question without an answer does not change the identity.
         let wider = event("", "ann", 1, &[Some(1.0), None, None]);
-        assert_eq!(of(&base), EventIdentity::of(&wider, &questions(&["a", "b", "c"]), &[]));
+        assert_eq!(
+            of(&base),
+            EventIdentity::of(&wider, &questions(&["a", "b", "c"]), &numbers(), &[])
+        );
     }
 }

@@ -4,6 +4,7 @@
 //!  event schema + roles of its fields    ─▶ QuestionnaireSchema ─▶ questions, in order
 //!  Avro bytes ◀─▶ QuestionnaireCodec ◀─▶ QuestionnaireEvent ◀─ JSON, CSV cells (entry)
 //!                                └───────── answer: one conversion for all inputs ──────────┘
+//!                                            row: the answers of an event, as encoded bytes that every reader borrows
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use crate::events::questionnaire::{
     entry::{EntryError, time_of_json},
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,
+    row::{AnswerRef, AnswerRow, RowLayout, RowReader},
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
         position_of,
@@ -25,6 +27,8 @@ pub use crate::events::questionnaire::{
 pub mod schema;
 
 pub mod answer;
+
+pub mod row;
 
 pub mod moment;
 
@@ -45,7 +49,7 @@ pub mod identity;
 pub const WITHDRAWN_HEADER: &str = "foretell.withdrawn";
 
 /// Some or all answers of one respondent, at one time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QuestionnaireEvent {
     /// The id of the event; empty if it has none.
     pub event_id: String,
@@ -55,31 +59,20 @@ pub struct QuestionnaireEvent {
     pub event_time: EventTime,
     /// Whether the respondent has submitted the questionnaire.
     pub completed: bool,
-    /// An entry for each question of the schema, in order; none for a missing answer.
-    pub answers: Vec<Option<Answer>>,
+    /// The answers, in the layout of the schema.
+    pub answers: AnswerRow,
 }
 
-/// An answer.
+/// An owned answer, as stores hold it by the name of its question. [`AnswerRow`] has the answers of an observation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// A number; neither NaN nor infinite.
     Number(f64),
     /// A text, not empty. Also `true` and `false`, the symbol of an enum, and a `long` that is read as a category.
     Text(String),
-    /// A whole number beyond 2^53 in either direction, which a 64-bit float cannot always represent. Events keep it exactly; a
-    /// model gets the nearest float.
+    /// A whole number beyond 2^53 in either direction, which a 64-bit float cannot always represent. A model gets the nearest
+    /// float.
     Whole(i64),
-}
-
-impl Answer {
-    /// The answer as it is stored and scored: whole numbers rounded to the nearest float.
-    #[must_use]
-    pub fn rounded(&self) -> Self {
-        match self {
-            Self::Whole(whole) => Self::Number(*whole as f64),
-            Self::Number(_) | Self::Text(_) => self.clone(),
-        }
-    }
 }
 
 /// The class, of dead letters and of HTTP errors, of a value that Avro allows and its field does not: a text that is not a UUID,

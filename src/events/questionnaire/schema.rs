@@ -9,6 +9,7 @@ use crate::events::questionnaire::{
     decimal::Decimal,
     id::IdKind,
     moment::MomentKind,
+    row::RowLayout,
 };
 
 /// The names of the metadata fields.
@@ -62,6 +63,7 @@ pub struct QuestionnaireSchema {
     pub(super) time_unit: TimeUnit,
     questions: Vec<Question>,
     pub(super) answers: Vec<AnswerForm>,
+    layout: RowLayout,
 }
 
 /// The unit of event times in the schema. In an event they are always milliseconds.
@@ -200,6 +202,7 @@ impl QuestionnaireSchema {
             respondent_id,
             time_unit,
             questions,
+            layout: layout_of(&answers),
             answers,
         })
     }
@@ -217,6 +220,7 @@ impl QuestionnaireSchema {
             };
             form.missing = rules.missing.iter().map(|mark| mark.trim().to_owned()).collect();
         }
+        self.layout = layout_of(&self.answers);
         self
     }
 
@@ -260,6 +264,12 @@ impl QuestionnaireSchema {
         &self.questions
     }
 
+    /// The layout of the answers of an event.
+    #[must_use]
+    pub fn layout(&self) -> &RowLayout {
+        &self.layout
+    }
+
     /// The text of the schema, for registration.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -270,6 +280,10 @@ impl QuestionnaireSchema {
     pub(super) fn position(&self, question: &str) -> Option<usize> {
         position_of(question, &self.questions)
     }
+}
+
+fn layout_of(answers: &[AnswerForm]) -> RowLayout {
+    RowLayout::new(answers.iter().map(AnswerForm::row_type))
 }
 
 /// The index of the question with this name, or else with this alias.

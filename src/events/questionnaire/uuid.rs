@@ -79,22 +79,32 @@ fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
+/// Memory for the text of a UUID.
+pub(super) type Buffer = [u8; 36];
+
 /// The text of a UUID; none if there are not 16 bytes.
 pub(super) fn shown(bytes: &[u8]) -> Option<String> {
     bytes.try_into().ok().map(text_of)
 }
 
 fn text_of(bytes: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
+    write(bytes, &mut [0; 36]).to_owned()
+}
+
+/// Writes the text of a UUID into `buffer`.
+pub(super) fn write<'b>(bytes: &[u8; 16], buffer: &'b mut Buffer) -> &'b str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut place = 0;
     for (index, byte) in bytes.iter().enumerate() {
         if [4, 6, 8, 10].contains(&index) {
-            text.push('-');
+            buffer[place] = b'-';
+            place += 1;
         }
-        for digit in [byte >> 4, byte & 0xf] {
-            text.extend(char::from_digit(digit.into(), 16));
-        }
+        buffer[place] = DIGITS[usize::from(byte >> 4)];
+        buffer[place + 1] = DIGITS[usize::from(byte & 0xf)];
+        place += 2;
     }
-    text
+    std::str::from_utf8(buffer).expect("digits and dashes are ASCII")
 }
 
 /// The bytes of a UUID's text, in upper or lower case.
@@ -104,16 +114,13 @@ pub(super) fn parse(text: &str) -> Option<[u8; 16]> {
     if text.len() != 36 || !text.is_ascii() || !has_dashes(text) {
         return None;
     }
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .filter(|c| *c != '-')
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
-    let digits = digits.filter(|digits| digits.len() == 32)?;
+    let mut digits = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16));
+    let mut digit = || u8::try_from(digits.next()??).ok();
     let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair[0] << 4 | pair[1];
+    for byte in &mut bytes {
+        *byte = digit()? << 4 | digit()?;
     }
+    // More dashes than the four would leave too few digits; fewer were refused above.
     Some(bytes)
 }
 

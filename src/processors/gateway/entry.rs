@@ -81,7 +81,10 @@ impl EntrySettings {
             event.event_id = String::new();
         }
         let id = match event.event_id.as_str() {
-            "" => EventIdentity::of(&event, self.schema.questions(), &withdrawn).id(),
+            "" => {
+                let (questions, layout) = (self.schema.questions(), self.schema.layout());
+                EventIdentity::of(&event, questions, layout, &withdrawn).id()
+            }
             id => id.to_owned(),
         };
         self.check_time(event.event_time, now)?;
@@ -99,10 +102,11 @@ impl EntrySettings {
         let questions = self.schema.questions();
         let nulls = json.as_object().into_iter().flatten().filter(|(_, value)| value.is_null());
         let nulls = nulls.filter_map(|(name, _)| position_of(name, questions));
-        let unanswered = nulls.filter(|index| event.answers[*index].is_none());
-        let mut indices: Vec<usize> = unanswered.collect();
+        let mut indices: Vec<usize> = nulls.collect();
         indices.sort_unstable();
         indices.dedup();
+        let mut answers = self.schema.layout().answers(&event.answers);
+        indices.retain(|index| answers.at(*index).is_missing());
         indices.into_iter().map(|index| questions[index].name.clone()).collect()
     }
 

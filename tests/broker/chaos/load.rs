@@ -178,16 +178,17 @@ impl Sender {
         let now = EventTime(self.clock.now().0);
         let (topic, key): (&Topic, &str) = match record {
             SentRecord::Piece { respondent, event, age, completed } => {
-                let questions = self.config.event_schema.questions().iter();
+                let schema = &self.config.event_schema;
                 let answer = |name: &str| {
                     age.filter(|_| name == "age").map(|age| Answer::Number(f64::from(age)))
                 };
+                let answers = schema.questions().iter().map(|question| answer(&question.name));
                 let event = QuestionnaireEvent {
                     event_id: event.clone(),
                     respondent_id: respondent.clone(),
                     event_time: now,
                     completed: *completed,
-                    answers: questions.map(|question| answer(&question.name)).collect(),
+                    answers: schema.layout().row_of(&answers.collect::<Vec<_>>()),
                 };
                 self.codecs.questionnaire.encode(&event, &mut value).unwrap();
                 (&topics.questionnaire_events, respondent)

@@ -1,6 +1,6 @@
 //! The fitted pipeline, which transforms any row of values into one number per feature.
 
-use std::{collections::BTreeMap, io::Write as _};
+use std::{collections::BTreeMap, fmt::Display, io::Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -271,6 +271,7 @@ fn number_of(value: ValueRef<'_>) -> Option<f64> {
     let number = match value {
         ValueRef::Missing => None,
         ValueRef::Number(number) => Some(number),
+        ValueRef::Id(id) => Some(id as f64),
         ValueRef::Text(text) => return number_in(text),
     };
     number.filter(|number| number.is_finite())
@@ -286,19 +287,25 @@ pub fn number_in(text: &str) -> Option<f64> {
 fn with_text<R>(value: ValueRef<'_>, read: impl FnOnce(&str) -> R) -> Option<R> {
     /// More than the text of any 64-bit float: the smallest have 324 zeros and up to 17 digits.
     const TEXT_MAX: usize = 352;
+    /// The text of `i64::MIN`.
+    const DIGITS_MAX: usize = 20;
     match value {
         ValueRef::Missing => None,
         ValueRef::Text(text) => Some(read(text)),
+        ValueRef::Id(id) => Some(with_text_of::<DIGITS_MAX, R>(id, read)),
         ValueRef::Number(number) if !number.is_finite() => None,
-        ValueRef::Number(number) => {
-            let mut buffer = [0; TEXT_MAX];
-            let mut rest = &mut buffer[..];
-            write!(rest, "{number}").expect("the text of a number fits into the buffer");
-            let left = rest.len();
-            let text = std::str::from_utf8(&buffer[..TEXT_MAX - left]);
-            Some(read(text.expect("the text of a number is ASCII")))
-        }
+        ValueRef::Number(number) => Some(with_text_of::<TEXT_MAX, R>(number, read)),
     }
+}
+
+/// Applies `read` to the text of a number, which has up to `MAX` bytes.
+fn with_text_of<const MAX: usize, R>(number: impl Display, read: impl FnOnce(&str) -> R) -> R {
+    let mut buffer = [0; MAX];
+    let mut rest = &mut buffer[..];
+    write!(rest, "{number}").expect("the text of a number fits into the buffer");
+    let left = rest.len();
+    let text = std::str::from_utf8(&buffer[..MAX - left]);
+    read(text.expect("the text of a number is ASCII"))
 }
 
 /// The code of a categorical feature.
@@ -494,6 +501,17 @@ mod tests {
             assert_eq!(is_same, Some(true), "{number}");
         }
         assert_eq!(with_text(ValueRef::Number(f64::NAN), str::len), None);
+    }
+
+    #[test]
+    fn an_id_is_encoded_as_the_text_of_its_digits() {
+        let (pipeline, mut row, mut other) = (fitted(), Vec::new(), Vec::new());
+        for id in [7, 8, i64::MIN, i64::MAX, (1 << 53) + 1] {
+            let outside = pipeline.transform([ValueRef::Id(id); 4], &mut row);
+            let digits = id.to_string();
+            let expected = pipeline.transform([ValueRef::Text(&digits); 4], &mut other);
+            assert_eq!((row.as_slice(), outside), (other.as_slice(), expected), "{id}");
+        }
     }
 
     #[test]
