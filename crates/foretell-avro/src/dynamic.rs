@@ -15,6 +15,9 @@ use crate::{
 };
 use foretell_streams::codec::CodecError;
 
+/// A row of up to this many cells is decoded without an allocation.
+const FEW_FIELDS: usize = 32;
+
 /// Reads and writes a selection of the fields of a record schema.
 pub struct DynamicCodec {
     reader: SchemaReader<RowPlan>,
@@ -86,13 +89,20 @@ impl DynamicCodec {
         read: impl FnOnce(&[Cell<'_>], u32) -> Result<R, CodecError>,
     ) -> Result<R, CodecError> {
         let Framed { id, datum, plan } = self.reader.unframe(bytes)?;
-        let mut row = vec![Cell::Null; self.fields];
-        let filled = plan.as_ref().unwrap_or(&self.plan).read(datum, &mut row);
+        let (mut few, mut many) = ([Cell::Null; FEW_FIELDS], Vec::new());
+        let row = match few.get_mut(..self.fields) {
+            Some(row) => row,
+            None => {
+                many.resize(self.fields, Cell::Null);
+                many.as_mut_slice()
+            }
+        };
+        let filled = plan.as_ref().unwrap_or(&self.plan).read(datum, row);
         filled.map_err(|RowError { field, error }| {
             let prefix = field.map_or_else(String::new, |name| format!("field {name}: "));
             unreadable(class_of(&error), Some(id), &format!("{prefix}{error}"))
         })?;
-        read(&row, id)
+        read(row, id)
     }
 
     /// Appends `row`, which has one cell for each requested field, to `bytes` as a framed record.
@@ -167,6 +177,24 @@ mod tests {
         check(&["e", "a"], &[e, Cell::Long(-1)], &[2, 1, 0, 0, 2, 0, 0, 0x80, 0x3f, 0]);
         let half = [4, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f, 0, 0, 2, 0, 0, 0x80, 0x3f, 0];
         check(&["e", "a"], &[e, Cell::Double(0.5)], &half);
+    }
+
+    #[test]
+    fn a_row_can_have_any_number_of_fields() {
+        for count in [1, FEW_FIELDS, FEW_FIELDS + 1, 200] {
+            let names: Vec<String> = (0..count).map(|number| format!("f{number}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let fields = names.iter().map(|name| format!(r#"{{"name":"{name}","type":"int"}}"#));
+            let fields = fields.collect::<Vec<_>>().join(",");
+            let schema = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
+            let registry = Arc::new(LocalRegistry::new());
+            registry.register("s", &schema).unwrap();
+            let codec = DynamicCodec::new(registry, "s", &schema, &names).unwrap();
+            let row: Vec<Cell<'_>> = (0..).map(Cell::Long).take(count).collect();
+            let mut bytes = Vec::new();
+            codec.encode(&row, &mut bytes).unwrap();
+            assert_eq!(codec.decode(&bytes, |read, _| Ok(read == row)), Ok(true), "{count} fields");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl QuestionnaireCodec {
             (_, _) => String::new(),
         };
         let cells = row[self.answers..].iter().zip(schema.questions()).zip(&schema.answers);
-        let mut answers = RowWriter::default();
+        let mut answers = RowWriter::new(schema.answers.len());
         for ((cell, question), form) in cells {
             let mut buffer = [0; _];
             let answer = form.of_cell(*cell, &mut buffer);

@@ -120,7 +120,7 @@ impl RowLayout {
     /// answers may be of an earlier version of the schema.
     #[must_use]
     pub fn row_of(&self, answers: &[Option<Answer>]) -> AnswerRow {
-        let mut writer = RowWriter::default();
+        let mut writer = RowWriter::new(self.0.len());
         let mut text = String::new();
         for (index, row_type) in self.0.iter().enumerate() {
             let answer = answers.get(index).and_then(Option::as_ref);
@@ -150,8 +150,9 @@ impl RowLayout {
 impl<'r> FromIterator<AnswerRef<'r>> for AnswerRow {
     /// The row of answers in the order of the questions, each of the type that the layout has for its question.
     fn from_iter<I: IntoIterator<Item = AnswerRef<'r>>>(answers: I) -> Self {
-        let mut writer = RowWriter::default();
-        answers.into_iter().for_each(|answer| writer.push(answer));
+        let answers = answers.into_iter();
+        let mut writer = RowWriter::new(answers.size_hint().0);
+        answers.for_each(|answer| writer.push(answer));
         writer.finish()
     }
 }
@@ -198,10 +199,18 @@ fn whole_of(answer: &Answer) -> Option<i64> {
 }
 
 /// Makes a row, one answer after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RowWriter(Vec<u8>);
 
+/// Bytes to reserve per question: enough for a double, and for most texts.
+const RESERVED: usize = 16;
+
 impl RowWriter {
+    /// A writer of about so many answers.
+    pub(super) fn new(questions: usize) -> Self {
+        Self(Vec::with_capacity(questions * RESERVED))
+    }
+
     /// Appends the answer to the next question. It must be of the type that the layout has for it.
     pub(super) fn push(&mut self, answer: AnswerRef<'_>) {
         let Self(bytes) = self;
@@ -268,6 +277,10 @@ impl<'r> Iterator for RowReader<'r> {
         debug_assert!(answer.is_ok(), "a row of another layout: {answer:?}");
         self.last = answer.unwrap_or(AnswerRef::Missing);
         Some(self.last)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.types.size_hint()
     }
 }
 
