@@ -1,14 +1,12 @@
 //! Scores observations with the model that the instance serves.
 
-use std::sync::Arc;
-
 use crate::{
-    events::{
-        prediction::{ClassProbability, Prediction},
-        questionnaire::{Question, RowLayout},
-    },
+    events::prediction::{ClassProbability, Prediction},
     processors::{
-        contract::ContractWatch, convert, gather::Gathered, metrics::ApplicationMetrics,
+        contract::ContractWatch,
+        convert,
+        gather::{GatherSettings, Gathered},
+        metrics::ApplicationMetrics,
         model_table::Serving,
     },
 };
@@ -23,10 +21,8 @@ use foretell_streams::{
 pub struct Score {
     /// The model that serves. It is loaded for every record, so a swap happens between two records.
     pub serving: Serving,
-    /// The questions, in the order of an observation's answers.
-    pub questions: Arc<[Question]>,
-    /// The layout of the answers.
-    pub layout: RowLayout,
+    /// The settings by which observations are gathered: their questions, and the layout of the answers.
+    pub gather: GatherSettings,
     /// The check of the feature contract.
     pub(super) contract: ContractWatch,
     /// The application's metrics.
@@ -60,23 +56,23 @@ impl Processor for Score {
         };
         let is_prepared = |prepared: &Prepared| &prepared.version == scorer.version();
         if !self.prepared.as_ref().is_some_and(is_prepared) {
-            self.contract.begin(&scorer, &self.questions);
+            self.contract.begin(&scorer, &self.gather.questions);
             self.prepared = Some(Prepared {
                 version: scorer.version().clone(),
-                columns: convert::columns_by_question(scorer.columns(), &self.questions),
+                columns: convert::columns_by_question(scorer.columns(), &self.gather.questions),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
             });
         }
-        self.contract.admit(&self.layout, &observation.answers).inspect_err(|error| {
+        self.contract.admit(&self.gather.layout, &observation.answers).inspect_err(|error| {
             if matches!(error, ProcessError::Reject { .. }) {
-                self.contract.count(&self.layout, &observation.answers);
+                self.contract.count(&self.gather.layout, &observation.answers);
             }
         })?;
-        self.contract.count(&self.layout, &observation.answers);
+        self.contract.count(&self.gather.layout, &observation.answers);
         let prepared = self.prepared.as_mut().expect("it is prepared above");
         let values =
-            convert::values_by_column(&prepared.columns, &self.layout, &observation.answers);
+            convert::values_by_column(&prepared.columns, &self.gather.layout, &observation.answers);
         let (probabilities, out_of_distribution) =
             scorer.score_columns(values, &mut prepared.scratch);
         let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
@@ -96,7 +92,11 @@ impl Processor for Score {
             model_version: scorer.version().as_str().to_owned(),
             label,
             probabilities: probabilities.collect(),
-            features: convert::features_of(&self.questions, &self.layout, &observation.answers),
+            features: convert::features_of(
+                &self.gather.questions,
+                &self.gather.layout,
+                &observation.answers,
+            ),
         };
         ctx.count(&prepared.predictions, 1);
         ctx.count(&self.metrics.unseen_categories(), out_of_distribution.unseen_categories);

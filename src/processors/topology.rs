@@ -87,8 +87,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let outcome_store =
         OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
 
-    let (questions, layout) = (Arc::clone(&gather.questions), gather.layout.clone());
-    let contract = Arc::new(parts.contract);
+    let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let stores = [recent.store.id(), observations.id()];
     let counts = metrics.clone();
     let observed = topology.process("gather", &[events], &stores, move || Gather {
@@ -100,8 +99,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     });
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),
-        questions: Arc::clone(&questions),
-        layout: layout.clone(),
+        gather: gathered.clone(),
         contract: ContractWatch::new(Arc::clone(&contract), board.clone()),
         metrics: metrics.clone(),
         prepared: None,

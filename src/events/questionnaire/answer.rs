@@ -208,9 +208,10 @@ impl AnswerForm {
                 symbols.iter().any(|symbol| symbol == text).then_some(AnswerRef::Text(text))
             }
             AnswerType::UuidText | AnswerType::UuidBytes => {
-                let bytes = match given {
-                    Given::Bytes(bytes) => bytes.try_into().ok()?,
-                    given => uuid::parse(word(given)?)?,
+                let bytes = if let Given::Bytes(bytes) = given {
+                    bytes.try_into().ok()?
+                } else {
+                    uuid::parse(word(given)?)?
                 };
                 Some(AnswerRef::Text(uuid::write(&bytes, buffer)))
             }
