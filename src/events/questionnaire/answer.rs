@@ -40,6 +40,18 @@ pub(super) enum AnswerType {
     Moment(MomentKind),
 }
 
+impl AnswerType {
+    /// The type of the answers in a row, unless they are read as categories.
+    pub(super) fn row_type(&self) -> RowType {
+        match self {
+            Self::Int | Self::Long | Self::Moment(_) => RowType::Whole,
+            Self::Float | Self::Double | Self::Decimal(_) => RowType::Number,
+            Self::Boolean => RowType::Flag,
+            Self::Text | Self::Symbols(_) | Self::UuidText | Self::UuidBytes => RowType::Text,
+        }
+    }
+}
+
 /// The configured rules for reading answers, by the names of questions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadingRules {
@@ -148,17 +160,11 @@ impl AnswerForm {
 
     /// The type of the answers in a row.
     pub(super) fn row_type(&self) -> RowType {
-        match &self.kind {
+        match self.kind {
             AnswerType::Long | AnswerType::Moment(_) if self.reading == Reading::Category => {
                 RowType::Id
             }
-            AnswerType::Int | AnswerType::Long | AnswerType::Moment(_) => RowType::Whole,
-            AnswerType::Float | AnswerType::Double | AnswerType::Decimal(_) => RowType::Number,
-            AnswerType::Boolean => RowType::Flag,
-            AnswerType::Text
-            | AnswerType::Symbols(_)
-            | AnswerType::UuidText
-            | AnswerType::UuidBytes => RowType::Text,
+            _ => self.kind.row_type(),
         }
     }
 

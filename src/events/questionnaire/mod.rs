@@ -30,6 +30,8 @@ pub mod answer;
 
 pub mod row;
 
+pub mod derived;
+
 pub mod moment;
 
 mod decimal;

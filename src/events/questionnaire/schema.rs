@@ -7,6 +7,7 @@ use apache_avro::schema::{
 use crate::events::questionnaire::{
     answer::{AnswerForm, AnswerType, Reading, ReadingRules},
     decimal::Decimal,
+    derived,
     id::IdKind,
     moment::MomentKind,
     row::RowLayout,
@@ -64,6 +65,8 @@ pub struct QuestionnaireSchema {
     questions: Vec<Question>,
     pub(super) answers: Vec<AnswerForm>,
     layout: RowLayout,
+    /// The fields of the derived record.
+    pub(super) derived: Vec<serde_json::Value>,
 }
 
 /// The unit of event times in the schema. In an event they are always milliseconds.
@@ -180,11 +183,14 @@ impl QuestionnaireSchema {
         }
         let mut questions = Vec::new();
         let mut answers = Vec::new();
+        let mut fields_of_answers = Vec::new();
         for field in &record.fields {
             if used.iter().any(|(_, name)| *name == field.name) {
                 continue;
             }
             let kind = reader.answer(field)?;
+            let value = reader.one_type(&field.schema).unwrap_or(&field.schema);
+            fields_of_answers.push(derived::field(field, value, &kind));
             questions.push(Question {
                 name: field.name.clone(),
                 kind: kind.question_kind(),
@@ -203,6 +209,7 @@ impl QuestionnaireSchema {
             time_unit,
             questions,
             layout: layout_of(&answers),
+            derived: fields_of_answers,
             answers,
         })
     }

@@ -1,0 +1,160 @@
+//! The record of the answers in predictions and labelled examples, derived from the event schema.
+//!
+//! Each question is a field with the same name, doc and aliases, of type `["null", T]` with default null. [`AnswerRow`] has the
+//! T of each type, and its bytes are this record. Dates and times keep their logical type.
+//!
+//! [`AnswerRow`]: crate::events::questionnaire::AnswerRow
+
+use apache_avro::schema::{RecordField, Schema};
+use serde_json::{Map, Value, json};
+
+use crate::events::questionnaire::{QuestionnaireSchema, answer::AnswerType, row::RowType};
+
+/// The name of the field with the answers, and of the record that is its type, in the templates of the schemas.
+const ANSWERS: &str = "answers";
+
+/// The derived field of a question, whose `schema` is not a union with null.
+pub(super) fn field(field: &RecordField, schema: &Schema, kind: &AnswerType) -> Value {
+    let value = match (kind, kind.row_type()) {
+        // `date` and `time-millis` annotate an int, which has the same bytes as a long.
+        (AnswerType::Moment(_), _) => {
+            serde_json::to_value(schema).unwrap_or_else(|_| json!("long"))
+        }
+        (_, RowType::Whole | RowType::Id) => json!("long"),
+        (_, RowType::Number) => json!("double"),
+        (_, RowType::Text) => json!("string"),
+        (_, RowType::Flag) => json!("boolean"),
+    };
+    let mut derived = json!({"name": field.name, "type": ["null", value], "default": null});
+    if let Some(doc) = &field.doc {
+        derived["doc"] = json!(doc);
+    }
+    if !field.aliases.is_empty() {
+        derived["aliases"] = json!(field.aliases);
+    }
+    derived
+}
+
+impl QuestionnaireSchema {
+    /// The schema that `template` becomes with the fields of the answers in it. A reader of records without answers takes all
+    /// as missing.
+    #[must_use]
+    pub fn fill_answers(&self, template: &Value) -> Value {
+        let mut filled = template.clone();
+        let fields = filled["fields"].as_array_mut().into_iter().flatten();
+        for field in fields.filter(|field| field["name"] == ANSWERS) {
+            field["type"]["fields"] = Value::Array(self.derived.clone());
+            let missing = self.questions().iter();
+            let missing = missing.map(|question| (question.name.clone(), Value::Null));
+            field["default"] = Value::Object(missing.collect::<Map<_, _>>());
+        }
+        filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::questionnaire::{Answer, AnswerRef, MetadataFields};
+    use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro};
+    use foretell_avro::evolution::{Level, breaches, parse};
+
+    /// The first version of each subject, and the template of the second.
+    const SUBJECTS: [[&str; 2]; 2] = [
+        [
+            include_str!("../../../schemas/prediction/v1.avsc"),
+            include_str!("../../../schemas/prediction/v2.avsc"),
+        ],
+        [
+            include_str!("../../../schemas/labelled-example/v1.avsc"),
+            include_str!("../../../schemas/labelled-example/v2.avsc"),
+        ],
+    ];
+
+    fn schema(questions: &str) -> QuestionnaireSchema {
+        let avsc = format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"who","type":"string"}},
+            {{"name":"at","type":"long"}},{questions}]}}"#
+        );
+        let fields = MetadataFields {
+            event_id: None,
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: None,
+        };
+        QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap()
+    }
+
+    #[test]
+    fn every_question_is_a_nullable_field() {
+        let schema = schema(
+            r#"{"name":"age","aliases":["years"],"doc":"In years.","type":["int","null"]},
+               {"name":"ratio","type":"float"},{"name":"job","type":["null","string"],"default":null},
+               {"name":"smoker","type":"boolean"},
+               {"name":"born","type":["null",{"type":"int","logicalType":"date"}]},
+               {"name":"seen","type":{"type":"long","logicalType":"timestamp-micros"}}"#,
+        );
+        let derived = |name: &str, value: Value| json!({"name": name, "type": ["null", value], "default": null});
+        let mut age = derived("age", json!("long"));
+        (age["doc"], age["aliases"]) = (json!("In years."), json!(["years"]));
+        let born = derived("born", json!({"type": "int", "logicalType": "date"}));
+        let seen = derived("seen", json!({"type": "long", "logicalType": "timestamp-micros"}));
+        let rest = [("ratio", "double"), ("job", "string"), ("smoker", "boolean")];
+        let [ratio, job, smoker] = rest.map(|(name, value)| derived(name, json!(value)));
+        assert_eq!(schema.derived, [age, ratio, job, smoker, born, seen]);
+    }
+
+    #[test]
+    fn a_row_is_a_datum_of_the_derived_record() {
+        let schema = schema(
+            r#"{"name":"age","type":"int"},{"name":"born","type":{"type":"int","logicalType":"date"}},
+               {"name":"job","type":"string"}"#,
+        );
+        let answers = [Some(Answer::Number(39.0)), Some(Answer::Number(-700.0)), None];
+        let row = schema.layout().row_of(&answers);
+        assert!(schema.layout().answers(&row).next() == Some(AnswerRef::Whole(39)));
+        let record = json!({"type": "record", "name": "Answers", "fields": schema.derived});
+        let record = Schema::parse(&record).unwrap();
+        let reader = GenericDatumReader::builder(&record).build().unwrap();
+        let read = reader.read_value(&mut row.as_bytes()).unwrap();
+        let given = |value| Avro::Union(1, Box::new(value));
+        let expected = [
+            ("age", given(Avro::Long(39))),
+            ("born", given(Avro::Date(-700))),
+            ("job", Avro::Union(0, Box::new(Avro::Null))),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(read, Avro::Record(expected.into()));
+    }
+
+    #[test]
+    fn changes_of_the_questions_are_compatible_unless_a_kind_changes() {
+        let check = |after: &str, is_compatible: bool| {
+            for [first, template] in SUBJECTS {
+                let template = serde_json::from_str(template).unwrap();
+                let filled = |questions| schema(questions).fill_answers(&template).to_string();
+                let before = filled(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
+                let versions = [first, &before, &filled(after)].map(|text| parse(text).unwrap());
+                let found = breaches(Level::FullTransitive, &versions);
+                assert_eq!(found.is_empty(), is_compatible, "{after}: {found:?}");
+            }
+        };
+        // Added, removed, renamed, wider, another order.
+        check(
+            r#"{"name":"a","type":"int"},{"name":"b","type":"string"},{"name":"c","type":"double"}"#,
+            true,
+        );
+        check(r#"{"name":"a","type":"int"}"#, true);
+        check(r#"{"name":"a","type":"int"},{"name":"d","aliases":["b"],"type":"string"}"#, true);
+        check(r#"{"name":"a","type":["null","long"]},{"name":"b","type":"string"}"#, true);
+        check(r#"{"name":"b","type":"string"},{"name":"a","type":"int"}"#, true);
+        check(
+            r#"{"name":"a","type":"int"},{"name":"b","type":{"type":"enum","name":"E","symbols":["X"]}}"#,
+            true,
+        );
+        // A number that was whole, and a text that was a number.
+        check(r#"{"name":"a","type":"double"},{"name":"b","type":"string"}"#, false);
+        check(r#"{"name":"a","type":"string"},{"name":"b","type":"string"}"#, false);
+        check(r#"{"name":"a","type":"boolean"},{"name":"b","type":"string"}"#, false);
+    }
+}
