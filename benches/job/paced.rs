@@ -132,8 +132,9 @@ fn read(
     sent: &Mutex<BTreeMap<String, Instant>>,
     is_over: &AtomicBool,
 ) -> anyhow::Result<Vec<Duration>> {
-    let topic = &application.config().topics.predictions;
-    let codec = application.cluster().codec::<Prediction>(topic)?;
+    let config = application.config();
+    let topic = &config.topics.predictions;
+    let codec = application.cluster().codec::<Prediction>(config, topic)?;
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &application.servers)
         .set("group.id", "bench-job-latency")

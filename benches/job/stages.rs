@@ -16,7 +16,10 @@ use crate::{
 use foretell::{
     app::{cluster::Cluster, schemas},
     config::Config,
-    events::codecs::Codecs,
+    events::{
+        answered::Encoded, codecs::Codecs, labelled_example::LabelledExample,
+        prediction::Prediction,
+    },
     processors::{
         contract::ContractBoard,
         convert,
@@ -27,6 +30,7 @@ use foretell::{
 };
 use foretell_ml::Scratch;
 use foretell_streams::{
+    codec::Codec as _,
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, OutputRecord, Partition, TopicPartition},
     state::MemoryStores,
@@ -205,11 +209,11 @@ fn parts(
     }
     let values = |topic| outputs.iter().filter(move |record| record.topic == topic);
     let decoded = |record: &OutputRecord| record.value.clone().unwrap_or_default();
-    let mut predictions = Vec::new();
+    let mut predictions: Vec<Encoded<Prediction>> = Vec::new();
     for record in values(config.topics.predictions.clone()) {
         predictions.push(codecs.prediction.decode(&decoded(record))?);
     }
-    let mut labelled = Vec::new();
+    let mut labelled: Vec<Encoded<LabelledExample>> = Vec::new();
     for record in values(config.topics.labelled_examples.clone()) {
         labelled.push(codecs.labelled_example.decode(&decoded(record))?);
     }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     config::{Config, Secret},
     events::{
-        codecs::{self, Codecs},
+        codecs::{self, Codecs, TopicValue},
         questionnaire::QuestionnaireEvent,
         topics::Topics,
     },
@@ -16,7 +16,6 @@ use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
     caching::CachingRegistry,
     client::RegistryClient,
-    codec::AvroRecord,
     local::LocalRegistry,
     registry::{RegistryError, SchemaRegistry},
     retrying::RetryingRegistry,
@@ -89,11 +88,12 @@ impl Cluster {
     ///
     /// # Errors
     /// If its schema is not registered.
-    pub fn codec<T: AvroRecord + 'static>(
+    pub fn codec<T: TopicValue>(
         &self,
+        config: &Config,
         topic: &Topic,
     ) -> anyhow::Result<Arc<dyn Codec<T>>> {
-        Ok(codecs::codec(&self.registry, topic)?)
+        Ok(T::codec(&self.registry, topic, &config.event_schema)?)
     }
 
     /// Passes every record of a topic to `visit`, partition by partition, until `visit` breaks or every partition is read
@@ -131,24 +131,26 @@ impl Cluster {
     ///
     /// # Errors
     /// See [`Self::read_to_end`]; also if the schema of a value is not available now.
-    pub fn read_values<T: AvroRecord + 'static>(
+    pub fn read_values<T: TopicValue>(
         &self,
+        config: &Config,
         topic: &Topic,
         mut visit: impl FnMut(T) -> ControlFlow<()>,
     ) -> anyhow::Result<u64> {
-        self.read_records(topic, |_, value| visit(value))
+        self.read_records(config, topic, |_, value| visit(value))
     }
 
     /// Like [`Self::read_values`]; `visit` also gets the record.
     ///
     /// # Errors
     /// See [`Self::read_values`].
-    pub fn read_records<T: AvroRecord + 'static>(
+    pub fn read_records<T: TopicValue>(
         &self,
+        config: &Config,
         topic: &Topic,
         mut visit: impl FnMut(&InputRecord, T) -> ControlFlow<()>,
     ) -> anyhow::Result<u64> {
-        let codec = self.codec::<T>(topic)?;
+        let codec = self.codec::<T>(config, topic)?;
         let mut skipped = 0;
         self.read_to_end(topic, |record| {
             let Some(bytes) = &record.value else { return Ok(ControlFlow::Continue(())) };

@@ -138,7 +138,7 @@ fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
         return Ok(false);
     }
     let mut serves = false;
-    let read = cluster.read_values(topic, |model: Model| {
+    let read = cluster.read_values(config, topic, |model: Model| {
         serves |= model.alias.as_deref() == Some(CHAMPION);
         ControlFlow::Continue(())
     });
@@ -162,10 +162,10 @@ fn tune_first(
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<Tuned> {
     let topic = &config.topics.trials;
-    let codec = cluster.codec::<TrialRecord>(topic)?;
+    let codec = cluster.codec::<TrialRecord>(config, topic)?;
     let study = format!("{}-first", config.application());
     let mut earlier = Vec::new();
-    cluster.read_values(topic, |record: TrialRecord| {
+    cluster.read_values(config, topic, |record: TrialRecord| {
         if record.study == study {
             earlier.extend(convert::trial_of(&record));
         }
@@ -234,7 +234,7 @@ fn publish_first(
     bundle: &ModelBundle,
 ) -> anyhow::Result<()> {
     let topic = &config.topics.models;
-    let codec = cluster.codec::<Model>(topic)?;
+    let codec = cluster.codec::<Model>(config, topic)?;
     let mut publisher = cluster.broker.publish()?;
     let now = clock.now();
     for model in records_of(bundle, "init", now)? {

@@ -176,7 +176,7 @@ impl Prepared {
             examples: u64::try_from(rows)?,
         };
         let topic = &config.topics.labelled_examples;
-        let codec = cluster.codec::<LabelledExample>(topic)?;
+        let codec = cluster.codec::<LabelledExample>(config, topic)?;
         let mut publisher = cluster.broker.publish()?;
         let now = EventTime(clock.now().0);
         let mut written = 0;
@@ -184,7 +184,7 @@ impl Prepared {
             if present.contains_key(&number) {
                 continue;
             }
-            let example = example(config, manifest.example_id(number), row, now);
+            let example = example(manifest.example_id(number), row, now);
             let mut bytes = Vec::new();
             codec.encode(&example, &mut bytes)?;
             publisher.send(OutputRecord {
@@ -207,6 +207,7 @@ impl Prepared {
         let columns: Vec<Column> = questions.iter().map(convert::column_of).collect();
         let mut logged = LoggedRows::default();
         cluster.read_records(
+            config,
             &config.topics.labelled_examples,
             |record, example: LabelledExample| {
                 if example.origin == ExampleOrigin::Initial {
@@ -216,7 +217,8 @@ impl Prepared {
                         let layout = &config.gather.layout;
                         let values =
                             convert::values_in_order(&columns, questions, layout, &row.answers);
-                        let written = convert::values_of(&example.features, &columns);
+                        let written =
+                            convert::values_in_order(&columns, questions, layout, &example.answers);
                         let mut pairs = values.into_iter().zip(written);
                         row.label == example.label
                             && pairs.all(|(value, written)| is_same_value(&value, &written))
@@ -238,9 +240,7 @@ fn other_table(config: &Config) -> String {
     )
 }
 
-fn example(config: &Config, example_id: String, row: &Row, now: EventTime) -> LabelledExample {
-    let GatherSettings { questions, layout, .. } = &config.gather;
-    let features = convert::features_of(questions, layout, &row.answers);
+fn example(example_id: String, row: &Row, now: EventTime) -> LabelledExample {
     LabelledExample {
         respondent_id: example_id.clone(),
         example_id,
@@ -248,9 +248,9 @@ fn example(config: &Config, example_id: String, row: &Row, now: EventTime) -> La
         event_time: now,
         outcome_time: None,
         label: row.label.clone(),
-        features,
         prediction: None,
         correction: false,
+        answers: row.answers.clone(),
     }
 }
 
@@ -390,7 +390,8 @@ mod tests {
                     topic: config.topics.labelled_examples.clone(),
                     partition: Partition(0),
                 },
-                codec: cluster.codec(&config.topics.labelled_examples).unwrap(),
+                codec: cluster.codec(&config, &config.topics.labelled_examples).unwrap(),
+                events: Arc::clone(&config.event_schema),
                 spec: config.pipeline.clone(),
                 classes: config.classes.clone(),
                 stream_examples_max: config.learning.stream_examples_max,
@@ -439,11 +440,11 @@ mod tests {
             };
             let example = LabelledExample {
                 origin: ExampleOrigin::Stream,
-                ..example(&config, format!("stream-{number}"), &row, EventTime(0))
+                ..example(format!("stream-{number}"), &row, EventTime(0))
             };
             let topic = config.topics.labelled_examples.clone();
             let mut bytes = Vec::new();
-            cluster.codec(&topic).unwrap().encode(&example, &mut bytes).unwrap();
+            cluster.codec(&config, &topic).unwrap().encode(&example, &mut bytes).unwrap();
             record(topic, None, Some(bytes), Vec::new())
         }
     }
@@ -579,7 +580,7 @@ mod tests {
         assert!(project.init(&cluster, false).is_ok());
         assert!(project.init(&cluster, true).is_ok());
         let mut models = 0;
-        let skipped = cluster.read_values(&topics.models, |_: Model| {
+        let skipped = cluster.read_values(&project.config(&[]), &topics.models, |_: Model| {
             models += 1;
             ControlFlow::Continue(())
         });
@@ -598,7 +599,7 @@ mod tests {
         let config = project.config(&[]);
         cluster.broker.create_topics(&config.topics.specs(config.partitions)).unwrap();
         let topic = &config.topics.labelled_examples;
-        let codec = cluster.codec::<LabelledExample>(topic).unwrap();
+        let codec = cluster.codec::<LabelledExample>(&config, topic).unwrap();
         // Two concurrent runs of an earlier release: no manifest header, and ids with the row number alone.
         for _ in 0..2 {
             let old = project.records(&whole).into_iter().zip(0..).map(|(found, number)| {
@@ -655,8 +656,8 @@ mod tests {
             let (project, cluster) = (Project::new(), Cluster::embedded(&crate::app::clock()));
             project.init_with(&cluster, false, sets).unwrap();
             let mut bundles = vec![project.train(&cluster, sets).unwrap()];
-            let models = &project.config(sets).topics.models;
-            let read = cluster.read_values(models, |model: Model| {
+            let config = project.config(sets);
+            let read = cluster.read_values(&config, &config.topics.models, |model: Model| {
                 bundles.extend(model.bundle.map(|bytes| ModelBundle::from_bytes(&bytes).unwrap()));
                 ControlFlow::Continue(())
             });

@@ -12,8 +12,9 @@ mod tests {
         app::table,
         config::TableSettings,
         events::{
+            answered::{AnsweredCodec, AnsweredRecord as _, Probabilities},
             labelled_example::{ExampleOrigin, LabelledExample},
-            prediction::Feature,
+            prediction::Prediction,
             questionnaire::{
                 AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireSchema, ReadingRules,
                 answer::planted::{self, Difference},
@@ -21,14 +22,12 @@ mod tests {
         },
         processors::convert,
     };
-    use foretell_avro::{
-        codec::{AvroCodec, AvroRecord as _},
-        framing,
-        local::LocalRegistry,
-        registry::SchemaRegistry as _,
-    };
+    use foretell_avro::{framing, local::LocalRegistry, registry::SchemaRegistry};
     use foretell_ml::{Column, ColumnKind, PipelineSpec, Scaling, Value, features::civil};
-    use foretell_streams::{codec::Codec, time::EventTime};
+    use foretell_streams::{
+        codec::Codec,
+        time::{EventTime, WallTime},
+    };
 
     /// The number of schemas to test, each with up to [`ROWS_MAX`] rows of up to [`COLUMNS_MAX`] answers.
     const CASES: u32 = 1_000;
@@ -298,7 +297,8 @@ mod tests {
     struct Ways {
         schema: Arc<QuestionnaireSchema>,
         events: QuestionnaireCodec,
-        log: AvroCodec<LabelledExample>,
+        log: AnsweredCodec<LabelledExample>,
+        predictions: AnsweredCodec<Prediction>,
         columns: Vec<Column>,
         table: TableSettings,
         _file: tempfile::NamedTempFile,
@@ -341,12 +341,20 @@ mod tests {
             let schema = Arc::new(schema.read_as(&rules));
             let registry = Arc::new(LocalRegistry::new());
             registry.register("events-value", &avsc).unwrap();
-            registry.register("log-value", LabelledExample::SCHEMA).unwrap();
-            let events = QuestionnaireCodec::new(
-                Arc::<LocalRegistry>::clone(&registry),
-                "events-value",
-                Arc::clone(&schema),
-            );
+            let registry: Arc<dyn SchemaRegistry> = registry;
+            let filled = [
+                ("log-value", LabelledExample::TEMPLATE),
+                ("predictions-value", Prediction::TEMPLATE),
+            ];
+            for (subject, template) in filled {
+                registry.register(subject, &schema.fill_answers(template)).unwrap();
+            }
+            let shared = || (Arc::clone(&registry), Arc::clone(&schema));
+            let open_events =
+                |(registry, schema)| QuestionnaireCodec::new(registry, "events-value", schema);
+            let open_log = |(registry, schema)| AnsweredCodec::new(registry, "log-value", schema);
+            let open_predictions =
+                |(registry, schema)| AnsweredCodec::new(registry, "predictions-value", schema);
             let column = |question: &crate::events::questionnaire::Question| {
                 let mut column = convert::column_of(question);
                 if rules.categorical.contains(&column.name) {
@@ -359,8 +367,9 @@ mod tests {
             let columns = schema.questions().iter().map(column).collect();
             let (file, table) = write_table(questions);
             Self {
-                events: events.unwrap(),
-                log: AvroCodec::new(registry, "log-value").unwrap(),
+                events: open_events(shared()).unwrap(),
+                log: open_log(shared()).unwrap(),
+                predictions: open_predictions(shared()).unwrap(),
                 schema,
                 columns,
                 table,
@@ -371,10 +380,6 @@ mod tests {
         fn values(&self, answers: &AnswerRow) -> Vec<Value> {
             let (questions, layout) = (self.schema.questions(), self.schema.layout());
             convert::values_in_order(&self.columns, questions, layout, answers)
-        }
-
-        fn features(&self, answers: &AnswerRow) -> Vec<Feature> {
-            convert::features_of(self.schema.questions(), self.schema.layout(), answers)
         }
 
         /// The way through a table: cell, labelled example, Avro, example.
@@ -389,14 +394,15 @@ mod tests {
                     event_time: EventTime(0),
                     outcome_time: None,
                     label: row.label.clone(),
-                    features: self.features(&row.answers),
                     prediction: None,
                     correction: false,
+                    answers: row.answers.clone(),
                 };
                 let mut bytes = Vec::new();
                 self.log.encode(&example, &mut bytes).unwrap();
                 let example = self.log.decode(&bytes).unwrap();
-                convert::example_of(&example, &self.columns, &[LABEL.to_owned()]).unwrap().values
+                let classes = [LABEL.to_owned()];
+                convert::example_of(&example, &self.columns, &self.schema, &classes).unwrap().values
             });
             learned.collect()
         }
@@ -420,7 +426,7 @@ mod tests {
             self.values(&self.events.decode(&bytes).unwrap().answers)
         }
 
-        /// The way through JSON: event, Avro, event, and the features published with the prediction.
+        /// The way through JSON: event, Avro, event, and the answers published with the prediction.
         fn posted(&self, questions: &[Question], row: usize) -> Vec<Value> {
             let mut event = json!({"who": "r", "at": 7});
             for (number, question) in questions.iter().enumerate() {
@@ -431,8 +437,22 @@ mod tests {
             let mut bytes = Vec::new();
             self.events.encode(&event, &mut bytes).unwrap();
             let answers = self.events.decode(&bytes).unwrap().answers;
-            let published = self.features(&answers);
-            convert::values_of(&published, &self.columns)
+            let prediction = Prediction {
+                prediction_id: String::new(),
+                respondent_id: event.respondent_id,
+                event_id: event.event_id,
+                event_time: event.event_time,
+                received_at: WallTime(0),
+                predicted_at: WallTime(0),
+                model_version: String::new(),
+                label: LABEL.to_owned(),
+                probabilities: Probabilities::from_iter([]),
+                answers,
+            };
+            bytes.clear();
+            self.predictions.encode(&prediction, &mut bytes).unwrap();
+            let published: Prediction = self.predictions.decode(&bytes).unwrap();
+            self.values(&published.answers)
         }
     }
 

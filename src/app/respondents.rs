@@ -130,8 +130,8 @@ mod tests {
             };
             let schema = Arc::new(QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap());
             let (registry, topics) = (Arc::new(LocalRegistry::new()), Topics::with_prefix(""));
-            for (topic, text) in topics.schemas(&avsc) {
-                registry.register(&subject(topic), text).unwrap();
+            for (topic, text) in topics.schemas(&schema) {
+                registry.register(&subject(topic), &text).unwrap();
             }
             let shared: Arc<dyn SchemaRegistry> = registry;
             let codecs = Codecs::open(&shared, &topics, &schema).unwrap();

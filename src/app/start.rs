@@ -211,7 +211,8 @@ impl Parts<'_> {
         let log = TrainingLog {
             broker: Arc::clone(&self.cluster.broker),
             source: TopicPartition { topic, partition: Partition(0) },
-            codec: Arc::clone(&self.codecs.labelled_example),
+            codec: self.codecs.labelled_example.clone(),
+            events: Arc::clone(&self.config.event_schema),
             spec: self.config.pipeline.clone(),
             classes: self.config.classes.clone(),
             stream_examples_max: self.config.learning.stream_examples_max,

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use crate::events::{
+    answered::{AnsweredCodec, AnsweredRecord},
     labelled_example::LabelledExample,
     model::Model,
     outcome::{Outcome, OutcomeCodec},
     prediction::Prediction,
     questionnaire::{QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema},
     topics::{Topics, subject},
+    trial::Trial,
 };
 use foretell_avro::{
-    codec::{AvroCodec, AvroRecord, CodecSetupError},
+    codec::{AvroCodec, CodecSetupError},
     registry::SchemaRegistry,
 };
 use foretell_streams::{codec::Codec, record::Topic};
@@ -25,9 +27,9 @@ pub struct Codecs {
     /// Of `outcomes`.
     pub outcome: Arc<dyn Codec<Outcome>>,
     /// Of `predictions`.
-    pub prediction: Arc<dyn Codec<Prediction>>,
+    pub prediction: Arc<AnsweredCodec<Prediction>>,
     /// Of `labelled-examples`.
-    pub labelled_example: Arc<dyn Codec<LabelledExample>>,
+    pub labelled_example: Arc<AnsweredCodec<LabelledExample>>,
     /// Of `models`.
     pub model: Arc<dyn Codec<Model>>,
 }
@@ -42,17 +44,12 @@ impl Codecs {
         topics: &Topics,
         event_schema: &Arc<QuestionnaireSchema>,
     ) -> Result<Self, CodecSetupError> {
-        let outcome = OutcomeCodec::new(
-            Arc::clone(registry),
-            &subject(&topics.outcomes),
-            Arc::clone(event_schema),
-        )?;
         Ok(Self {
             questionnaire: Arc::new(event_codec(registry, topics, event_schema)?),
-            outcome: Arc::new(outcome),
-            prediction: codec(registry, &topics.predictions)?,
-            labelled_example: codec(registry, &topics.labelled_examples)?,
-            model: codec(registry, &topics.models)?,
+            outcome: Outcome::codec(registry, &topics.outcomes, event_schema)?,
+            prediction: answered(registry, &topics.predictions, event_schema)?,
+            labelled_example: answered(registry, &topics.labelled_examples, event_schema)?,
+            model: Model::codec(registry, &topics.models, event_schema)?,
         })
     }
 }
@@ -70,13 +67,76 @@ pub fn event_codec(
     QuestionnaireCodec::new(Arc::clone(registry), &subject, Arc::clone(event_schema))
 }
 
-/// The codec of a topic with values of type `T`.
-///
-/// # Errors
-/// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
-pub fn codec<T: AvroRecord + 'static>(
+/// A type of the values of one topic.
+pub trait TopicValue: Sized {
+    /// The codec of `topic`.
+    ///
+    /// # Errors
+    /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        event_schema: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError>;
+}
+
+impl TopicValue for Prediction {
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        event_schema: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(answered(registry, topic, event_schema)?)
+    }
+}
+
+impl TopicValue for LabelledExample {
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        event_schema: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(answered(registry, topic, event_schema)?)
+    }
+}
+
+impl TopicValue for Outcome {
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        event_schema: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        let (registry, events) = (Arc::clone(registry), Arc::clone(event_schema));
+        Ok(Arc::new(OutcomeCodec::new(registry, &subject(topic), events)?))
+    }
+}
+
+impl TopicValue for Model {
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        _: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(Arc::new(AvroCodec::new(Arc::clone(registry), &subject(topic))?))
+    }
+}
+
+impl TopicValue for Trial {
+    fn codec(
+        registry: &Arc<dyn SchemaRegistry>,
+        topic: &Topic,
+        _: &Arc<QuestionnaireSchema>,
+    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(Arc::new(AvroCodec::new(Arc::clone(registry), &subject(topic))?))
+    }
+}
+
+fn answered<R: AnsweredRecord>(
     registry: &Arc<dyn SchemaRegistry>,
     topic: &Topic,
-) -> Result<Arc<dyn Codec<T>>, CodecSetupError> {
-    Ok(Arc::new(AvroCodec::<T>::new(Arc::clone(registry), &subject(topic))?))
+    event_schema: &Arc<QuestionnaireSchema>,
+) -> Result<Arc<AnsweredCodec<R>>, CodecSetupError> {
+    let codec =
+        AnsweredCodec::new(Arc::clone(registry), &subject(topic), Arc::clone(event_schema))?;
+    Ok(Arc::new(codec))
 }

@@ -1,13 +1,14 @@
-//! A record of the training log: `schemas/labelled-example/v1.avsc`.
+//! A record of the training log: `schemas/labelled-example/v2.avsc`.
 
-use serde::{Deserialize, Serialize};
-
-use crate::events::prediction::{ClassProbability, Feature};
-use foretell_avro::codec::AvroRecord;
+use crate::events::{
+    answered::{AnsweredRecord, Features, NO_FEATURES, Probabilities, ProbabilitiesRef},
+    questionnaire::{AnswerRow, AnswersRef, RowLayout},
+};
+use foretell_avro::wire::{self, Cursor, Malformed};
 use foretell_streams::time::{EventTime, WallTime};
 
 /// An observation as it was scored, its prediction and its outcome.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LabelledExample {
     /// The prediction's id, or `initial-<digest of the table>-<row>`.
     pub example_id: String,
@@ -21,21 +22,31 @@ pub struct LabelledExample {
     pub outcome_time: Option<EventTime>,
     /// The true class.
     pub label: String,
-    /// The features as scored, in order.
-    pub features: Vec<Feature>,
     /// The prediction; none in the initial data.
     pub prediction: Option<ExamplePrediction>,
     /// Whether it replaces an earlier example with the same id.
     pub correction: bool,
+    /// The answers as scored.
+    pub answers: AnswerRow,
 }
 
-impl AvroRecord for LabelledExample {
-    const SCHEMA: &'static str = include_str!("../../schemas/labelled-example/v1.avsc");
+/// A borrowed [`LabelledExample`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "they are the fields of LabelledExample")]
+pub struct LabelledExampleRef<'a> {
+    pub example_id: &'a str,
+    pub respondent_id: &'a str,
+    pub origin: ExampleOrigin,
+    pub event_time: EventTime,
+    pub outcome_time: Option<EventTime>,
+    pub label: &'a str,
+    pub prediction: Option<ExamplePredictionRef<'a>>,
+    pub correction: bool,
+    pub answers: AnswersRef<'a>,
 }
 
-/// The source of an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+/// The source of an example. The order is that of the symbols in the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExampleOrigin {
     /// The initial data, which the first model is trained on.
     Initial,
@@ -43,8 +54,12 @@ pub enum ExampleOrigin {
     Stream,
 }
 
+impl ExampleOrigin {
+    const ALL: [Self; 2] = [Self::Initial, Self::Stream];
+}
+
 /// The prediction of an example.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExamplePrediction {
     /// The id of the prediction.
     pub prediction_id: String,
@@ -53,5 +68,157 @@ pub struct ExamplePrediction {
     /// The time of the prediction.
     pub predicted_at: WallTime,
     /// The probability of every class, in the model's order.
-    pub probabilities: Vec<ClassProbability>,
+    pub probabilities: Probabilities,
+}
+
+/// A borrowed [`ExamplePrediction`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "they are the fields of ExamplePrediction")]
+pub struct ExamplePredictionRef<'a> {
+    pub prediction_id: &'a str,
+    pub model_version: &'a str,
+    pub predicted_at: WallTime,
+    pub probabilities: ProbabilitiesRef<'a>,
+}
+
+/// The branches of a union of null and a value, as Avro encodes their indices.
+const NULL: u8 = 0;
+const VALUE: u8 = 2;
+
+impl AnsweredRecord for LabelledExample {
+    const TEMPLATE: &'static str = include_str!("../../schemas/labelled-example/v2.avsc");
+
+    type Ref<'a> = LabelledExampleRef<'a>;
+
+    fn borrow(&self) -> LabelledExampleRef<'_> {
+        LabelledExampleRef {
+            example_id: &self.example_id,
+            respondent_id: &self.respondent_id,
+            origin: self.origin,
+            event_time: self.event_time,
+            outcome_time: self.outcome_time,
+            label: &self.label,
+            prediction: self.prediction.as_ref().map(ExamplePrediction::borrow),
+            correction: self.correction,
+            answers: (&self.answers).into(),
+        }
+    }
+
+    fn of(record: LabelledExampleRef<'_>) -> Self {
+        Self {
+            example_id: record.example_id.to_owned(),
+            respondent_id: record.respondent_id.to_owned(),
+            origin: record.origin,
+            event_time: record.event_time,
+            outcome_time: record.outcome_time,
+            label: record.label.to_owned(),
+            prediction: record.prediction.map(ExamplePrediction::of),
+            correction: record.correction,
+            answers: record.answers.to_row(),
+        }
+    }
+
+    fn write(record: LabelledExampleRef<'_>, out: &mut Vec<u8>) {
+        wire::write_blob(record.example_id.as_bytes(), out);
+        wire::write_blob(record.respondent_id.as_bytes(), out);
+        wire::write_count(record.origin as usize, out);
+        wire::write_long(record.event_time.0, out);
+        match record.outcome_time {
+            None => out.push(NULL),
+            Some(time) => {
+                out.push(VALUE);
+                wire::write_long(time.0, out);
+            }
+        }
+        wire::write_blob(record.label.as_bytes(), out);
+        out.push(NO_FEATURES);
+        match record.prediction {
+            None => out.push(NULL),
+            Some(prediction) => {
+                out.push(VALUE);
+                prediction.write(out);
+            }
+        }
+        out.push(u8::from(record.correction));
+        out.extend_from_slice(record.answers.as_bytes());
+    }
+
+    fn read(datum: &[u8]) -> Result<(LabelledExampleRef<'_>, Features<'_>), Malformed> {
+        let mut cursor = Cursor::new(datum);
+        let [example_id, respondent_id] = [cursor.text()?, cursor.text()?];
+        let origin = ExampleOrigin::ALL[cursor.choice(ExampleOrigin::ALL.len())?];
+        let event_time = EventTime(cursor.long()?);
+        let outcome_time = match cursor.choice(2)? {
+            0 => None,
+            _ => Some(EventTime(cursor.long()?)),
+        };
+        let label = cursor.text()?;
+        let features = Features::read(&mut cursor)?;
+        let prediction = match cursor.choice(2)? {
+            0 => None,
+            _ => Some(ExamplePredictionRef::read(&mut cursor)?),
+        };
+        let correction = cursor.boolean()?;
+        let record = LabelledExampleRef {
+            example_id,
+            respondent_id,
+            origin,
+            event_time,
+            outcome_time,
+            label,
+            prediction,
+            correction,
+            answers: AnswersRef::of_bytes(cursor.rest()),
+        };
+        Ok((record, features))
+    }
+
+    fn check_answers(record: LabelledExampleRef<'_>, layout: &RowLayout) -> Result<(), Malformed> {
+        layout.check(record.answers)
+    }
+
+    fn with_answers<'a>(
+        record: LabelledExampleRef<'a>,
+        answers: AnswersRef<'a>,
+    ) -> LabelledExampleRef<'a> {
+        LabelledExampleRef { answers, ..record }
+    }
+}
+
+impl ExamplePrediction {
+    fn borrow(&self) -> ExamplePredictionRef<'_> {
+        ExamplePredictionRef {
+            prediction_id: &self.prediction_id,
+            model_version: &self.model_version,
+            predicted_at: self.predicted_at,
+            probabilities: self.probabilities.borrow(),
+        }
+    }
+
+    fn of(record: ExamplePredictionRef<'_>) -> Self {
+        Self {
+            prediction_id: record.prediction_id.to_owned(),
+            model_version: record.model_version.to_owned(),
+            predicted_at: record.predicted_at,
+            probabilities: record.probabilities.to_owned(),
+        }
+    }
+}
+
+impl<'a> ExamplePredictionRef<'a> {
+    fn write(self, out: &mut Vec<u8>) {
+        wire::write_blob(self.prediction_id.as_bytes(), out);
+        wire::write_blob(self.model_version.as_bytes(), out);
+        wire::write_long(self.predicted_at.0, out);
+        self.probabilities.write(out);
+    }
+
+    fn read(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            prediction_id: cursor.text()?,
+            model_version: cursor.text()?,
+            predicted_at: WallTime(cursor.long()?),
+            probabilities: ProbabilitiesRef::read(cursor)?,
+        })
+    }
 }

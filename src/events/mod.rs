@@ -7,11 +7,16 @@ pub mod codecs;
 
 pub mod questionnaire;
 
+pub mod answered;
+
 pub mod label;
 
 pub mod outcome;
 
 pub mod prediction;
+
+#[cfg(test)]
+pub(crate) mod small_schema;
 
 pub mod reply;
 

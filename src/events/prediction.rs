@@ -1,12 +1,14 @@
-//! A prediction: `schemas/prediction/v1.avsc`.
+//! A prediction: `schemas/prediction/v2.avsc`.
 
-use serde::{Deserialize, Serialize};
-
-use foretell_avro::codec::AvroRecord;
+use crate::events::{
+    answered::{AnsweredRecord, Features, NO_FEATURES, Probabilities, ProbabilitiesRef},
+    questionnaire::{AnswerRow, AnswersRef, RowLayout},
+};
+use foretell_avro::wire::{self, Cursor, Malformed};
 use foretell_streams::time::{EventTime, WallTime};
 
 /// A model's prediction for the answers of a respondent so far.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// The id of the prediction.
     pub prediction_id: String,
@@ -25,58 +27,106 @@ pub struct Prediction {
     /// The predicted class, by the decision threshold of the model.
     pub label: String,
     /// The probability of every class, in the model's order.
-    pub probabilities: Vec<ClassProbability>,
-    /// The features as scored, in the order of the questions.
-    pub features: Vec<Feature>,
+    pub probabilities: Probabilities,
+    /// The answers as scored.
+    pub answers: AnswerRow,
 }
 
-impl AvroRecord for Prediction {
-    const SCHEMA: &'static str = include_str!("../../schemas/prediction/v1.avsc");
+/// A borrowed [`Prediction`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(missing_docs, reason = "they are the fields of Prediction")]
+pub struct PredictionRef<'a> {
+    pub prediction_id: &'a str,
+    pub respondent_id: &'a str,
+    pub event_id: &'a str,
+    pub event_time: EventTime,
+    pub received_at: WallTime,
+    pub predicted_at: WallTime,
+    pub model_version: &'a str,
+    pub label: &'a str,
+    pub probabilities: ProbabilitiesRef<'a>,
+    pub answers: AnswersRef<'a>,
 }
 
-/// The probability of one class.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassProbability {
-    /// The class.
-    pub label: String,
-    /// From 0 to 1.
-    pub probability: f64,
-}
+impl AnsweredRecord for Prediction {
+    const TEMPLATE: &'static str = include_str!("../../schemas/prediction/v2.avsc");
 
-/// One feature as it was scored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Feature {
-    /// The name of the question.
-    pub name: String,
-    /// The answer.
-    pub value: FeatureValue,
-}
+    type Ref<'a> = PredictionRef<'a>;
 
-/// The value of a feature. The variants have the names that serde_avro_fast gives the branches of the union, and their order,
-/// because postcard, the format of the stores, writes the index of a variant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum FeatureValue {
-    /// No answer.
-    #[serde(rename = "Null", with = "null")]
-    Missing,
-    /// A number.
-    #[serde(rename = "Double")]
-    Number(f64),
-    /// A text.
-    #[serde(rename = "String")]
-    Text(String),
-}
-
-/// Writes [`FeatureValue::Missing`] as a null. serde_avro_fast would write a unit variant as a string with its name, because the
-/// union has a string branch.
-mod null {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_unit()
+    fn borrow(&self) -> PredictionRef<'_> {
+        PredictionRef {
+            prediction_id: &self.prediction_id,
+            respondent_id: &self.respondent_id,
+            event_id: &self.event_id,
+            event_time: self.event_time,
+            received_at: self.received_at,
+            predicted_at: self.predicted_at,
+            model_version: &self.model_version,
+            label: &self.label,
+            probabilities: self.probabilities.borrow(),
+            answers: (&self.answers).into(),
+        }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-        <()>::deserialize(deserializer)
+    fn of(record: PredictionRef<'_>) -> Self {
+        Self {
+            prediction_id: record.prediction_id.to_owned(),
+            respondent_id: record.respondent_id.to_owned(),
+            event_id: record.event_id.to_owned(),
+            event_time: record.event_time,
+            received_at: record.received_at,
+            predicted_at: record.predicted_at,
+            model_version: record.model_version.to_owned(),
+            label: record.label.to_owned(),
+            probabilities: record.probabilities.to_owned(),
+            answers: record.answers.to_row(),
+        }
+    }
+
+    fn write(record: PredictionRef<'_>, out: &mut Vec<u8>) {
+        for text in [record.prediction_id, record.respondent_id, record.event_id] {
+            wire::write_blob(text.as_bytes(), out);
+        }
+        for time in [record.event_time.0, record.received_at.0, record.predicted_at.0] {
+            wire::write_long(time, out);
+        }
+        for text in [record.model_version, record.label] {
+            wire::write_blob(text.as_bytes(), out);
+        }
+        record.probabilities.write(out);
+        out.push(NO_FEATURES);
+        out.extend_from_slice(record.answers.as_bytes());
+    }
+
+    fn read(datum: &[u8]) -> Result<(PredictionRef<'_>, Features<'_>), Malformed> {
+        let mut cursor = Cursor::new(datum);
+        let [prediction_id, respondent_id, event_id] =
+            [cursor.text()?, cursor.text()?, cursor.text()?];
+        let event_time = EventTime(cursor.long()?);
+        let [received_at, predicted_at] = [WallTime(cursor.long()?), WallTime(cursor.long()?)];
+        let [model_version, label] = [cursor.text()?, cursor.text()?];
+        let probabilities = ProbabilitiesRef::read(&mut cursor)?;
+        let features = Features::read(&mut cursor)?;
+        let record = PredictionRef {
+            prediction_id,
+            respondent_id,
+            event_id,
+            event_time,
+            received_at,
+            predicted_at,
+            model_version,
+            label,
+            probabilities,
+            answers: AnswersRef::of_bytes(cursor.rest()),
+        };
+        Ok((record, features))
+    }
+
+    fn check_answers(record: PredictionRef<'_>, layout: &RowLayout) -> Result<(), Malformed> {
+        layout.check(record.answers)
+    }
+
+    fn with_answers<'a>(record: PredictionRef<'a>, answers: AnswersRef<'a>) -> PredictionRef<'a> {
+        PredictionRef { answers, ..record }
     }
 }

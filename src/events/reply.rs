@@ -1,9 +1,14 @@
 //! The result of an event that a caller waits for: a record of the topic `replies`, which only instances read.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::events::prediction::Prediction;
-use foretell_streams::{codec::Stored, record::InputRecord};
+use crate::events::{answered::AnsweredCodec, prediction::Prediction};
+use foretell_streams::{
+    codec::{Codec, CodecError, Stored},
+    record::InputRecord,
+};
 
 /// The header of an event's record that requests a reply. Its value is the id of the request.
 pub const REQUEST_HEADER: &str = "foretell.request";
@@ -12,7 +17,7 @@ pub const REQUEST_HEADER: &str = "foretell.request";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The result of one event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
     /// The value of [`REQUEST_HEADER`].
     pub request_id: String,
@@ -25,7 +30,7 @@ pub struct Reply {
 }
 
 /// The result in a [`Reply`]. An event that could not be processed has a dead letter with the same header instead.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ReplyResult {
     /// The event was scored.
     Predicted(Prediction),
@@ -43,12 +48,64 @@ pub enum ReplyResult {
 
 impl Reply {
     /// The format version. Instances of another release skip formats that they do not know.
-    pub const FORMAT: u8 = 1;
+    pub const FORMAT: u8 = 2;
+}
 
-    /// The codec of replies, which instances write and read.
-    #[must_use]
-    pub fn codec() -> Stored<Self> {
-        Stored::version(Self::FORMAT)
+/// The codec of replies, which instances write and read. Predictions are in it as in their topic, because the reader may have
+/// another event schema.
+pub struct ReplyCodec(
+    /// The codec of the predictions.
+    pub Arc<AnsweredCodec<Prediction>>,
+);
+
+/// A reply, with an encoded prediction.
+#[derive(Serialize, Deserialize)]
+struct StoredReply {
+    request_id: String,
+    respondent_id: String,
+    event_id: String,
+    result: StoredResult,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredResult {
+    Predicted(Vec<u8>),
+    Incomplete { missing: Vec<String> },
+    Duplicate(Option<Vec<u8>>),
+}
+
+impl Codec<Reply> for ReplyCodec {
+    fn encode(&self, reply: &Reply, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        let encoded = |prediction: &Prediction| {
+            let mut bytes = Vec::new();
+            self.0.encode(prediction, &mut bytes)?;
+            Ok(bytes)
+        };
+        let result = match &reply.result {
+            ReplyResult::Predicted(prediction) => StoredResult::Predicted(encoded(prediction)?),
+            ReplyResult::Incomplete { missing } => {
+                StoredResult::Incomplete { missing: missing.clone() }
+            }
+            ReplyResult::Duplicate(first) => {
+                StoredResult::Duplicate(first.as_ref().map(encoded).transpose()?)
+            }
+        };
+        let Reply { request_id, respondent_id, event_id, .. } = reply.clone();
+        let stored = StoredReply { request_id, respondent_id, event_id, result };
+        Stored::version(Reply::FORMAT).encode(&stored, bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Reply, CodecError> {
+        let stored: StoredReply = Stored::version(Reply::FORMAT).decode(bytes)?;
+        let result = match stored.result {
+            StoredResult::Predicted(bytes) => ReplyResult::Predicted(self.0.decode(&bytes)?),
+            StoredResult::Incomplete { missing } => ReplyResult::Incomplete { missing },
+            StoredResult::Duplicate(first) => {
+                ReplyResult::Duplicate(first.map(|bytes| self.0.decode(&bytes)).transpose()?)
+            }
+        };
+        let StoredReply { request_id, respondent_id, event_id, .. } = stored;
+        Ok(Reply { request_id, respondent_id, event_id, result })
     }
 }
 

@@ -4,11 +4,11 @@
 //!
 //! To add a topic: a row in [`TOPICS`], a folder in `schemas/` with its record type in this module, and `make docs`.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use crate::events::{
-    labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-    trial::Trial,
+    answered::AnsweredRecord as _, labelled_example::LabelledExample, model::Model,
+    outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireSchema, trial::Trial,
 };
 use foretell_avro::codec::AvroRecord as _;
 use foretell_streams::{
@@ -74,6 +74,13 @@ pub enum ValueSchema {
         /// The newest version.
         text: &'static str,
     },
+    /// The schema of a record type of this program with the answers, derived from the event schema.
+    Answered {
+        /// The folder in `schemas/`.
+        folder: &'static str,
+        /// The newest version, whose record of the answers is without fields.
+        template: &'static str,
+    },
     /// The values are not Avro, or not of one schema.
     None,
 }
@@ -83,7 +90,9 @@ impl ValueSchema {
     #[must_use]
     pub fn folder(self) -> Option<&'static str> {
         match self {
-            Self::Configured { folder } | Self::Own { folder, .. } => Some(folder),
+            Self::Configured { folder }
+            | Self::Own { folder, .. }
+            | Self::Answered { folder, .. } => Some(folder),
             Self::None => None,
         }
     }
@@ -243,7 +252,7 @@ topics! {
     predictions: TopicDefinition {
         name: "predictions",
         key: "respondent id",
-        schema: ValueSchema::Own { folder: "prediction", text: Prediction::SCHEMA },
+        schema: ValueSchema::Answered { folder: "prediction", template: Prediction::TEMPLATE },
         partitions: Partitions::Configured,
         cleanup: ONE_MONTH,
         message_bytes_max: None,
@@ -266,7 +275,10 @@ topics! {
     labelled_examples: TopicDefinition {
         name: "labelled-examples",
         key: "respondent id",
-        schema: ValueSchema::Own { folder: "labelled-example", text: LabelledExample::SCHEMA },
+        schema: ValueSchema::Answered {
+            folder: "labelled-example",
+            template: LabelledExample::TEMPLATE,
+        },
         partitions: Partitions::One,
         cleanup: FOREVER,
         message_bytes_max: None,
@@ -337,12 +349,21 @@ impl Topics {
 
     /// The topics whose values have a schema, each with the newest version of it. `event_schema` is the configured one.
     #[must_use]
-    pub fn schemas<'t>(&'t self, event_schema: &'t str) -> Vec<(&'t Topic, &'t str)> {
+    pub fn schemas<'t>(
+        &'t self,
+        event_schema: &'t QuestionnaireSchema,
+    ) -> Vec<(&'t Topic, Cow<'t, str>)> {
         let rows = TOPICS.all().into_iter().zip(self.all());
-        let with_schema = rows.filter_map(|(definition, topic)| match definition.schema {
-            ValueSchema::Configured { .. } => Some((topic, event_schema)),
-            ValueSchema::Own { text, .. } => Some((topic, text)),
-            ValueSchema::None => None,
+        let with_schema = rows.filter_map(|(definition, topic)| {
+            let text = match definition.schema {
+                ValueSchema::Configured { .. } => Cow::Borrowed(event_schema.text()),
+                ValueSchema::Own { text, .. } => Cow::Borrowed(text),
+                ValueSchema::Answered { template, .. } => {
+                    Cow::Owned(event_schema.fill_answers(template))
+                }
+                ValueSchema::None => return None,
+            };
+            Some((topic, text))
         });
         with_schema.collect()
     }

@@ -14,7 +14,8 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     events::{
-        prediction::{FeatureValue, Prediction},
+        prediction::Prediction,
+        questionnaire::{AnswerRef, QuestionnaireSchema},
         reply::ReplyResult,
     },
     http::{
@@ -101,7 +102,7 @@ async fn wait_for(
         answered.await.map_err(|_| stopping())
     };
     match timeout(at_most, result).await {
-        Ok(answer) => answer.map(|answer| response(answer, accepted)),
+        Ok(answer) => answer.map(|answer| response(answer, accepted, gateway.event_schema())),
         Err(_) => {
             let state = if is_written {
                 "was written, but its result is not known yet"
@@ -127,13 +128,17 @@ fn accepted(entry: &EventEntry) -> Map<String, Json> {
     ])
 }
 
-fn response(answer: Answer, mut accepted: Map<String, Json>) -> Response {
+fn response(
+    answer: Answer,
+    mut accepted: Map<String, Json>,
+    events: &QuestionnaireSchema,
+) -> Response {
     match answer {
         Answer::Replied(ReplyResult::Predicted(prediction)) => {
-            JsonBody(prediction_json(&prediction)).into_response()
+            JsonBody(prediction_json(&prediction, events)).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(Some(prediction))) => {
-            ([(REPLAYED, "true")], JsonBody(prediction_json(&prediction))).into_response()
+            ([(REPLAYED, "true")], JsonBody(prediction_json(&prediction, events))).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(None)) => {
             (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
@@ -151,16 +156,22 @@ fn response(answer: Answer, mut accepted: Map<String, Json>) -> Response {
 }
 
 /// A prediction as JSON, with features and probabilities by name.
-fn prediction_json(prediction: &Prediction) -> Json {
+fn prediction_json(prediction: &Prediction, events: &QuestionnaireSchema) -> Json {
     let probabilities = prediction.probabilities.iter();
-    let probabilities = probabilities.map(|class| (class.label.clone(), json!(class.probability)));
-    let features = prediction.features.iter().map(|feature| {
-        let value = match &feature.value {
-            FeatureValue::Missing => Json::Null,
-            FeatureValue::Number(number) => json!(number),
-            FeatureValue::Text(text) => json!(text),
+    let probabilities =
+        probabilities.map(|class| (class.label.to_owned(), json!(class.probability)));
+    let answers = events.layout().answers(&prediction.answers);
+    let features = events.questions().iter().zip(answers).map(|(question, answer)| {
+        let value = match answer {
+            AnswerRef::Missing => Json::Null,
+            AnswerRef::Number(number) => json!(number),
+            AnswerRef::Whole(whole) => json!(whole),
+            // A category: beyond 2^53, a number in JSON is not exact everywhere.
+            AnswerRef::Id(id) => json!(id.to_string()),
+            AnswerRef::Text(text) => json!(text),
+            AnswerRef::Flag(flag) => json!(if flag { "true" } else { "false" }),
         };
-        (feature.name.clone(), value)
+        (question.name.clone(), value)
     });
     json!({
         "prediction_id": prediction.prediction_id,

@@ -278,12 +278,14 @@ const EXPECTED_MIN: f64 = 10.0;
 impl WatchedColumn {
     /// Whether the answer is missing, or a numeric column takes it as missing. Columns are asked in the order of their questions.
     fn is_missing_in(&self, answers: &mut RowReader<'_>) -> bool {
-        let is_numeric = self.kind == ColumnKind::Numeric;
-        match self.index.map(|index| answers.at(index)) {
-            None | Some(AnswerRef::Missing) => true,
-            Some(AnswerRef::Number(_) | AnswerRef::Whole(_) | AnswerRef::Id(_)) => false,
-            Some(AnswerRef::Text(text)) => is_numeric && number_in(text).is_none(),
-            Some(AnswerRef::Flag(_)) => is_numeric,
+        let Some(index) = self.index else { return true };
+        if self.kind == ColumnKind::Categorical {
+            return answers.is_missing_at(index);
+        }
+        match answers.at(index) {
+            AnswerRef::Missing | AnswerRef::Flag(_) => true,
+            AnswerRef::Number(_) | AnswerRef::Whole(_) | AnswerRef::Id(_) => false,
+            AnswerRef::Text(text) => number_in(text).is_none(),
         }
     }
 

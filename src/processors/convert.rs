@@ -4,8 +4,9 @@ use serde_json::Value as Json;
 
 use crate::events::{
     labelled_example::LabelledExample,
-    prediction::{Feature, FeatureValue},
-    questionnaire::{self, AnswerRef, AnswerRow, Question, QuestionKind, RowLayout},
+    questionnaire::{
+        self, AnswerRef, AnswersRef, Question, QuestionKind, QuestionnaireSchema, RowLayout,
+    },
     trial::{Trial as TrialRecord, TrialParameter},
 };
 use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, ValueRef, training::Trial};
@@ -25,25 +26,6 @@ pub fn value_of(answer: AnswerRef<'_>) -> ValueRef<'_> {
     }
 }
 
-/// The features of a published record: every question in order, with or without an answer.
-#[must_use]
-pub fn features_of(
-    questions: &[Question],
-    layout: &RowLayout,
-    answers: &AnswerRow,
-) -> Vec<Feature> {
-    let named = questions.iter().zip(layout.answers(answers));
-    let feature = |(question, answer): (&Question, AnswerRef<'_>)| Feature {
-        name: question.name.clone(),
-        value: match Value::from(value_of(answer)) {
-            Value::Missing => FeatureValue::Missing,
-            Value::Number(number) => FeatureValue::Number(number),
-            Value::Text(text) => FeatureValue::Text(text),
-        },
-    };
-    named.map(feature).collect()
-}
-
 /// The index of the question and that of the column, for each column that has a question, in the order of the questions.
 #[must_use]
 pub fn columns_by_question(columns: &[Column], questions: &[Question]) -> Vec<(usize, usize)> {
@@ -57,7 +39,7 @@ pub fn columns_by_question(columns: &[Column], questions: &[Question]) -> Vec<(u
 pub fn values_by_column<'r>(
     columns: &'r [(usize, usize)],
     layout: &'r RowLayout,
-    answers: &'r AnswerRow,
+    answers: impl Into<AnswersRef<'r>>,
 ) -> impl Iterator<Item = (usize, ValueRef<'r>)> {
     let mut answers = layout.answers(answers);
     columns.iter().map(move |(question, column)| (*column, value_of(answers.at(*question))))
@@ -65,15 +47,15 @@ pub fn values_by_column<'r>(
 
 /// The values of an observation in the order of the columns.
 #[must_use]
-pub fn values_in_order(
+pub fn values_in_order<'r>(
     columns: &[Column],
     questions: &[Question],
     layout: &RowLayout,
-    answers: &AnswerRow,
+    answers: impl Into<AnswersRef<'r>>,
 ) -> Vec<Value> {
     let mut values = vec![Value::Missing; columns.len()];
     let columns = columns_by_question(columns, questions);
-    for (column, value) in values_by_column(&columns, layout, answers) {
+    for (column, value) in values_by_column(&columns, layout, answers.into()) {
         values[column] = value.into();
     }
     values
@@ -87,33 +69,17 @@ pub fn position_of(column: &Column, questions: &[Question]) -> Option<usize> {
     questionnaire::position_of(&column.name, questions).or_else(renamed)
 }
 
-/// The values of published features for the columns of a model, by name or alias.
-#[must_use]
-pub fn values_of(features: &[Feature], columns: &[Column]) -> Vec<Value> {
-    let value = |(index, column): (usize, &Column)| {
-        // Features have the order of the questions, so the same index is tried first.
-        let guess = features.get(index).filter(|feature| feature.name == column.name);
-        let feature = guess
-            .or_else(|| features.iter().find(|feature| feature.name == column.name))
-            .or_else(|| features.iter().find(|feature| column.is_called(&feature.name)));
-        match feature.map(|feature| &feature.value) {
-            Some(FeatureValue::Number(number)) => Value::Number(*number),
-            Some(FeatureValue::Text(text)) => Value::Text(text.clone()),
-            Some(FeatureValue::Missing) | None => Value::Missing,
-        }
-    };
-    columns.iter().enumerate().map(value).collect()
-}
-
 /// Converts a labelled example to a training example; none if its label is not one of `classes`.
 #[must_use]
 pub fn example_of(
     labelled: &LabelledExample,
     columns: &[Column],
+    events: &QuestionnaireSchema,
     classes: &[String],
 ) -> Option<Example> {
     let label = label_of(&labelled.label, classes)?;
-    Some(Example { values: values_of(&labelled.features, columns), label })
+    let (questions, layout) = (events.questions(), events.layout());
+    Some(Example { values: values_in_order(columns, questions, layout, &labelled.answers), label })
 }
 
 /// The index of a label in the classes.

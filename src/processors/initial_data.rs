@@ -151,6 +151,7 @@ fn count<T>(rows: &BTreeMap<u64, T>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::questionnaire::AnswerRow;
     use foretell_streams::{
         record::{Partition, Topic, TopicPartition},
         time::EventTime,
@@ -175,9 +176,9 @@ mod tests {
                 event_time: EventTime(0),
                 outcome_time: None,
                 label: "no".to_owned(),
-                features: Vec::new(),
                 prediction: None,
                 correction: false,
+                answers: AnswerRow::default(),
             };
             let topic = Topic::new("labelled-examples");
             let headers =

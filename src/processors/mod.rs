@@ -19,7 +19,9 @@ pub mod initial_data;
 pub mod metrics;
 pub mod model_table;
 pub mod outcome_join;
+
 pub mod overview;
+pub mod pending;
 pub mod placement;
 pub mod recent_events;
 pub mod replies;

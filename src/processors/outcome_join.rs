@@ -14,16 +14,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::{
+        answered::Encoded,
         label,
-        labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
+        labelled_example::{
+            ExampleOrigin, ExamplePredictionRef, LabelledExample, LabelledExampleRef,
+        },
         outcome::Outcome,
-        prediction::Prediction,
+        prediction::{Prediction, PredictionRef},
     },
-    processors::{metrics::ApplicationMetrics, placement::Placement},
+    processors::{
+        metrics::ApplicationMetrics,
+        pending::{
+            Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef,
+            decode_outcome,
+        },
+        placement::Placement,
+    },
 };
 use foretell_streams::{
-    codec::{Stored, StoredSince},
-    state::{WindowHandle, Windowed},
+    codec::{Codec as _, CodecError},
+    state::{Position, StateError, WindowHandle},
     time::EventTime,
     topology::{Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
@@ -89,80 +99,6 @@ pub enum UnlabelledPolicy {
     Label(String),
 }
 
-/// An entry of the outcome store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Pending {
-    /// A prediction and its state.
-    Prediction(Prediction, PredictionState),
-    /// An outcome, with its record while it waits for its first prediction. With [`LearnFrom::Every`] it stays for further
-    /// predictions.
-    Outcome(Outcome, Option<Original>),
-}
-
-impl Pending {
-    /// The format version of this type and all types in it. A changed field, also of [`Prediction`], needs a new version.
-    pub const FORMAT: u8 = 2;
-
-    /// The codec of the store.
-    #[must_use]
-    pub fn codec() -> StoredSince<Self, PendingV1> {
-        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(PendingV1::FORMAT))
-    }
-}
-
-/// Format 1, which kept records without headers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum PendingV1 {
-    /// As [`Pending::Prediction`].
-    Prediction(Prediction, PredictionState),
-    /// As [`Pending::Outcome`].
-    Outcome(Outcome, Option<OriginalV1>),
-}
-
-/// A record without its headers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OriginalV1 {
-    topic: String,
-    partition: i32,
-    offset: i64,
-    timestamp: EventTime,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-}
-
-impl PendingV1 {
-    const FORMAT: u8 = 1;
-}
-
-impl From<PendingV1> for Pending {
-    fn from(old: PendingV1) -> Self {
-        match old {
-            PendingV1::Prediction(prediction, state) => Self::Prediction(prediction, state),
-            PendingV1::Outcome(outcome, original) => {
-                Self::Outcome(outcome, original.map(Original::from))
-            }
-        }
-    }
-}
-
-impl From<OriginalV1> for Original {
-    fn from(old: OriginalV1) -> Self {
-        let OriginalV1 { topic, partition, offset, timestamp, key, value } = old;
-        Self { topic, partition, offset, timestamp, key, value, headers: Vec::new() }
-    }
-}
-
-/// The state of a prediction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PredictionState {
-    /// No outcome yet.
-    Waiting,
-    /// It was learned from, with this label.
-    Learned(String),
-    /// Another prediction of the same respondent was learned from.
-    PassedOver,
-}
-
 /// The store and the settings that both processors share.
 #[derive(Clone)]
 pub struct OutcomeStore {
@@ -170,84 +106,112 @@ pub struct OutcomeStore {
     pub settings: JoinSettings,
     /// The store.
     pub pending: WindowHandle<Pending>,
+    /// The codec of its entries.
+    pub codec: PendingCodec,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
 }
 
-type JoinContext<'t> = Context<'t, LabelledExample>;
+type JoinContext<'t> = Context<'t, Encoded<LabelledExample>>;
 
 /// Stores predictions, and forwards labelled examples for those whose outcome is stored.
-pub struct StorePrediction(pub OutcomeStore);
+pub struct StorePrediction {
+    store: OutcomeStore,
+    buffers: Buffers,
+}
 
 /// Joins outcomes with stored predictions, forwards the labelled examples, and stores outcomes without a prediction.
-pub struct Join(pub OutcomeStore, pub Placement);
+pub struct Join {
+    store: OutcomeStore,
+    placement: Placement,
+    buffers: Buffers,
+}
+
+/// Memory that every record uses again.
+#[derive(Default)]
+struct Buffers {
+    entries: PendingEntries,
+    entry: Vec<u8>,
+}
 
 /// Maximum number of entries to expire at once, which bounds the memory for a long backlog.
-const EXPIRED_AT_ONCE_MAX: usize = 10_000;
+const EXPIRED_AT_ONCE_MAX: usize = 1_000;
+
+impl StorePrediction {
+    /// A processor on `store`.
+    #[must_use]
+    pub fn new(store: OutcomeStore) -> Self {
+        Self { store, buffers: Buffers::default() }
+    }
+}
+
+impl Join {
+    /// A processor on `store`, which checks the partitions of outcomes.
+    #[must_use]
+    pub fn new(store: OutcomeStore, placement: Placement) -> Self {
+        Self { store, placement, buffers: Buffers::default() }
+    }
+}
 
 impl Processor for StorePrediction {
-    type In = Prediction;
-    type Out = LabelledExample;
+    type In = Encoded<Prediction>;
+    type Out = Encoded<LabelledExample>;
 
     fn start(&mut self, ctx: &mut JoinContext<'_>) {
-        let interval = (self.0.settings.window / 20).max(Duration::from_secs(1));
+        let interval = (self.store.settings.window / 20).max(Duration::from_secs(1));
         ctx.schedule(PunctuationKind::StreamTime, interval);
     }
 
     fn process(
         &mut self,
-        record: &Record<Prediction>,
+        record: &Record<Encoded<Prediction>>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let store = &self.0;
-        let prediction = &record.value;
+        let Self { store, buffers: Buffers { entries, entry } } = self;
+        let prediction = record.value.get();
         let mut state = PredictionState::Waiting;
-        let found = store.around(&prediction.respondent_id, prediction.event_time, ctx)?;
-        let kept = found.iter().filter(|entry| matches!(entry.value, Pending::Prediction(..)));
-        let is_full = kept.count() >= store.settings.predictions_max;
-        let mut oldest = None;
-        for mut entry in found {
-            let (outcome, original) = match &mut entry.value {
-                Pending::Prediction(_, other) => {
-                    // The outcome was learned from with another prediction, unless an outcome for this one was found before.
-                    let is_learned = matches!(other, PredictionState::Learned(_));
-                    if is_learned
-                        && state == PredictionState::Waiting
-                        && store.settings.learn_from != LearnFrom::Every
-                    {
-                        state = PredictionState::PassedOver;
-                    }
-                    oldest.get_or_insert(entry);
-                    continue;
+        store.fetch(entries, prediction.respondent_id, prediction.event_time, ctx)?;
+        let kept = entries.iter().filter(|(_, entry)| entry.is_prediction()).count();
+        for (position, pending) in entries.iter() {
+            match pending {
+                // The outcome was learned from with another prediction, unless an outcome for this one was found before.
+                PendingRef::Prediction { state: StateRef::Learned(_), .. }
+                    if state == PredictionState::Waiting
+                        && store.settings.learn_from != LearnFrom::Every =>
+                {
+                    state = PredictionState::PassedOver;
                 }
-                Pending::Outcome(outcome, original) => (outcome, original),
-            };
-            if ctx.stream_time() > store.settings.closes(outcome.outcome_time) {
-                continue;
-            }
-            if let Some(example) = store.settle(prediction, &mut state, outcome, ctx) {
-                forward(example, outcome.outcome_time, ctx)?;
-            }
-            let mut pending = ctx.window(&store.pending);
-            match store.settings.learn_from {
-                LearnFrom::Every if original.take().is_some() => pending.replace(&entry)?,
-                LearnFrom::Every => {}
-                LearnFrom::First | LearnFrom::Last => pending.remove(&entry),
+                PendingRef::Prediction { .. } => {}
+                PendingRef::Outcome(bytes) => {
+                    let (outcome, original) = store.outcome(bytes)?;
+                    store.join_stored(
+                        prediction,
+                        &mut state,
+                        (outcome, original, position),
+                        ctx,
+                    )?;
+                }
             }
         }
-        if is_full {
+        if kept >= store.settings.predictions_max {
             ctx.count(&store.metrics.predictions_not_kept(), 1);
+            let oldest = entries.iter().find(|(_, entry)| entry.is_prediction());
             match (store.settings.learn_from, oldest) {
                 // The earliest prediction is learned from, so this one is not needed.
                 (LearnFrom::First, _) | (_, None) => return Ok(()),
-                (LearnFrom::Last | LearnFrom::Every, Some(oldest)) => {
-                    ctx.window(&store.pending).remove(&oldest);
+                (LearnFrom::Last | LearnFrom::Every, Some((oldest, _))) => {
+                    ctx.window(&store.pending).remove_at(prediction.respondent_id, oldest);
                 }
             }
         }
-        let (respondent, time) = (prediction.respondent_id.as_str(), prediction.event_time);
-        let pending = Pending::Prediction(prediction.clone(), state);
-        Ok(ctx.window(&store.pending).add(respondent, time, &pending)?)
+        entry.clear();
+        state.borrow().write(entry);
+        if store.may_need_record(state.borrow()) {
+            store.codec.predictions.write(prediction, entry);
+        }
+        let (respondent, time) = (prediction.respondent_id, prediction.event_time);
+        ctx.window(&store.pending).add_bytes(respondent, time, entry)?;
+        Ok(())
     }
 
     /// Expires entries whose window and grace have passed.
@@ -257,14 +221,14 @@ impl Processor for StorePrediction {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
-        let before = now - (self.0.settings.window + self.0.settings.grace);
+        let Self { store, buffers: Buffers { entries, .. } } = self;
+        let before = now - (store.settings.window + store.settings.grace);
         loop {
-            let expired = ctx.window(&self.0.pending).expire(before, EXPIRED_AT_ONCE_MAX)?;
-            let is_all = expired.len() < EXPIRED_AT_ONCE_MAX;
-            for entry in expired {
-                self.0.expire(entry, ctx)?;
+            entries.expire((&store.pending, &store.codec), before, EXPIRED_AT_ONCE_MAX, ctx)?;
+            for (position, entry) in entries.iter() {
+                store.expire(position, entry, ctx)?;
             }
-            if is_all {
+            if entries.len() < EXPIRED_AT_ONCE_MAX {
                 return Ok(());
             }
         }
@@ -273,26 +237,27 @@ impl Processor for StorePrediction {
 
 impl Processor for Join {
     type In = Outcome;
-    type Out = LabelledExample;
+    type Out = Encoded<LabelledExample>;
 
     fn process(
         &mut self,
         record: &Record<Outcome>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
+        let Self { store, placement, buffers } = self;
         let outcome = &record.value;
-        self.1.check(&outcome.respondent_id, ctx);
-        let settings = &self.0.settings;
+        placement.check(&outcome.respondent_id, ctx);
+        let settings = &store.settings;
         let Some(class) = label::class_of(&outcome.label, &settings.classes) else {
             let known = settings.classes.join(", ");
             let message = format!("label {:?} is not one of: {known}", outcome.label);
             return Err(ProcessError::reject(label::UNKNOWN_LABEL, message));
         };
         let outcome = &with_label(outcome, class);
-        if self.0.join(outcome, ctx)? {
+        if store.join(outcome, buffers, ctx)? {
             return match settings.learn_from {
                 LearnFrom::First | LearnFrom::Last => Ok(()),
-                LearnFrom::Every => self.0.keep(outcome, None, ctx).map(drop),
+                LearnFrom::Every => store.keep(outcome, None, &mut buffers.entries, ctx).map(drop),
             };
         }
         if ctx.stream_time() > settings.closes(outcome.outcome_time) {
@@ -301,8 +266,8 @@ impl Processor for Join {
         let Some(original) = ctx.input().map(Original::from) else {
             return Err(ProcessError::reject("malformed", "an outcome outside a record"));
         };
-        let is_new = self.0.keep(outcome, Some(original), ctx)?;
-        self.0.count(if is_new { "waiting" } else { "duplicate" }, ctx);
+        let is_new = store.keep(outcome, Some(original), &mut buffers.entries, ctx)?;
+        store.count(if is_new { "waiting" } else { "duplicate" }, ctx);
         Ok(())
     }
 }
@@ -315,79 +280,173 @@ fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
     Cow::Owned(Outcome { label: class.clone(), ..outcome.clone() })
 }
 
+/// A stored outcome, its record while it waits for a prediction, and its position.
+type StoredOutcome = (Outcome, Option<Original>, Position);
+
 impl OutcomeStore {
     /// Completes an entry that can no longer be joined.
     fn expire(
         &self,
-        entry: Windowed<Pending>,
+        position: Position,
+        entry: PendingRef<'_>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        match entry.value {
-            Pending::Prediction(prediction, PredictionState::Waiting) => {
+        match entry {
+            PendingRef::Prediction { state: StateRef::Waiting, record } => {
                 ctx.count(&self.metrics.unlabelled(), 1);
-                if let UnlabelledPolicy::Label(label) = &self.settings.unlabelled {
-                    let at = entry.time + self.settings.window;
-                    forward(example(&prediction, label, None, false), at, ctx)?;
+                let UnlabelledPolicy::Label(label) = &self.settings.unlabelled else {
+                    return Ok(());
+                };
+                let read = |prediction: PredictionRef<'_>| example(prediction, label, None, false);
+                match self.codec.predictions.read(record, read) {
+                    Ok(example) => forward(example, position.time + self.settings.window, ctx),
+                    Err(CodecError::Unavailable { message }) => Err(ProcessError::Retry(message)),
+                    // It was written with a schema that the registry does not have any more. No retry would help.
+                    Err(error) => {
+                        tracing::error!(%error, "dropping a prediction without an outcome that cannot be read");
+                        Ok(())
+                    }
                 }
             }
-            Pending::Prediction(_, PredictionState::Learned(_) | PredictionState::PassedOver)
-            | Pending::Outcome(_, None) => {}
-            Pending::Outcome(outcome, Some(original)) => {
+            PendingRef::Prediction {
+                state: StateRef::Learned(_) | StateRef::PassedOver, ..
+            } => Ok(()),
+            PendingRef::Outcome(bytes) => {
+                let (outcome, Some(original)) = self.outcome(bytes)? else { return Ok(()) };
                 self.count("unmatched", ctx);
                 let respondent = &outcome.respondent_id;
                 let message = format!("no prediction for respondent {respondent:?} in its window");
                 ctx.dead_letter(original, "unmatched_outcome", message);
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome(&self, bytes: &[u8]) -> Result<(Outcome, Option<Original>), StateError> {
+        decode_outcome(bytes).map_err(|error| self.pending.unreadable(error))
+    }
+
+    /// Copies the entries of one respondent within the window around `time` into `entries`.
+    fn fetch(
+        &self,
+        entries: &mut PendingEntries,
+        respondent: &str,
+        time: EventTime,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        let times = time - self.settings.window..=time + self.settings.window;
+        Ok(entries.fetch((&self.pending, &self.codec), respondent, times, ctx)?)
+    }
+
+    /// Whether the features of a prediction in this state may be needed for an example.
+    fn may_need_record(&self, state: StateRef<'_>) -> bool {
+        match (state, self.settings.conflict) {
+            (StateRef::Learned(_), ConflictPolicy::First) => false,
+            (StateRef::Learned(_), ConflictPolicy::Last)
+            | (StateRef::Waiting | StateRef::PassedOver, _) => true,
+        }
+    }
+
+    /// Joins a new prediction with an outcome that is stored. Updates the state of the prediction.
+    fn join_stored(
+        &self,
+        prediction: PredictionRef<'_>,
+        state: &mut PredictionState,
+        (outcome, original, position): StoredOutcome,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<(), ProcessError> {
+        if ctx.stream_time() > self.settings.closes(outcome.outcome_time) {
+            return Ok(());
+        }
+        if let Some(correction) = self.settle(state.borrow(), true, &outcome, ctx) {
+            let example =
+                example(prediction, &outcome.label, Some(outcome.outcome_time), correction);
+            *state = PredictionState::Learned(outcome.label.clone());
+            forward(example, outcome.outcome_time, ctx)?;
+        }
+        let mut pending = ctx.window(&self.pending);
+        match self.settings.learn_from {
+            LearnFrom::Every if original.is_some() => {
+                let mut entry = Vec::new();
+                let kept = Pending::Outcome(outcome, None);
+                self.codec.encode(&kept, &mut entry)?;
+                pending.replace_bytes(prediction.respondent_id, position, &entry)?;
+            }
+            LearnFrom::Every => {}
+            LearnFrom::First | LearnFrom::Last => {
+                pending.remove_at(prediction.respondent_id, position);
             }
         }
         Ok(())
     }
 
-    /// The entries of one respondent within the window around `time`, oldest first.
-    fn around(
-        &self,
-        respondent: &str,
-        time: EventTime,
-        ctx: &mut JoinContext<'_>,
-    ) -> Result<Vec<Windowed<Pending>>, ProcessError> {
-        let window = self.settings.window;
-        Ok(ctx.window(&self.pending).fetch(respondent, time - window, time + window)?)
-    }
-
     /// Joins an outcome with its predictions; false if there are none.
-    fn join(&self, outcome: &Outcome, ctx: &mut JoinContext<'_>) -> Result<bool, ProcessError> {
-        let mut found = self.around(&outcome.respondent_id, outcome.outcome_time, ctx)?;
-        found.retain(|entry| matches!(entry.value, Pending::Prediction(..)));
-        if found.is_empty() {
+    fn join(
+        &self,
+        outcome: &Outcome,
+        buffers: &mut Buffers,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<bool, ProcessError> {
+        let Buffers { entries, entry } = buffers;
+        self.fetch(entries, &outcome.respondent_id, outcome.outcome_time, ctx)?;
+        entries.retain(|_, entry| entry.is_prediction());
+        if entries.is_empty() {
             return Ok(false);
         }
         // Decided by stream time, not by when the last punctuation expired entries.
         let now = ctx.stream_time();
-        found.retain(|entry| now <= self.settings.closes(entry.time));
-        if found.is_empty() {
+        entries.retain(|position, _| now <= self.settings.closes(position.time));
+        if entries.is_empty() {
             return Err(late(outcome, now));
         }
-        let is_learned = |entry: &Windowed<Pending>| {
-            matches!(entry.value, Pending::Prediction(_, PredictionState::Learned(_)))
-        };
-        let chosen = match (self.settings.learn_from, found.iter().position(is_learned)) {
-            (LearnFrom::Every, _) => 0..found.len(),
+        let mut states = entries.iter().map(|(_, entry)| state_of(entry));
+        let learned = states.position(|state| matches!(state, StateRef::Learned(_)));
+        let chosen = match (self.settings.learn_from, learned) {
+            (LearnFrom::Every, _) => 0..entries.len(),
             // One prediction is learned from, so further outcomes are for that prediction.
             (LearnFrom::First | LearnFrom::Last, Some(learned)) => learned..learned + 1,
             (LearnFrom::First, None) => 0..1,
-            (LearnFrom::Last, None) => found.len() - 1..found.len(),
+            (LearnFrom::Last, None) => entries.len() - 1..entries.len(),
         };
-        for (index, mut entry) in found.into_iter().enumerate() {
-            let Pending::Prediction(prediction, state) = &mut entry.value else { continue };
-            if chosen.contains(&index) {
-                if let Some(example) = self.settle(prediction, state, outcome, ctx) {
-                    forward(example, outcome.outcome_time, ctx)?;
-                    ctx.window(&self.pending).replace(&entry)?;
+        for (index, (position, pending)) in entries.iter().enumerate() {
+            let PendingRef::Prediction { state, record } = pending else { continue };
+            let after = if chosen.contains(&index) {
+                if !self.learn(state, record, outcome, ctx)? {
+                    continue;
                 }
-            } else if *state == PredictionState::Waiting {
-                *state = PredictionState::PassedOver;
-                ctx.window(&self.pending).replace(&entry)?;
+                StateRef::Learned(&outcome.label)
+            } else if state == StateRef::Waiting {
+                StateRef::PassedOver
+            } else {
+                continue;
+            };
+            entry.clear();
+            after.write(entry);
+            if self.may_need_record(after) {
+                entry.extend_from_slice(record);
             }
+            let mut store = ctx.window(&self.pending);
+            store.replace_bytes(&outcome.respondent_id, position, entry)?;
         }
+        Ok(true)
+    }
+
+    /// Forwards the example of a stored prediction and its outcome; false if the outcome changes nothing.
+    fn learn(
+        &self,
+        state: StateRef<'_>,
+        record: &[u8],
+        outcome: &Outcome,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<bool, ProcessError> {
+        let has_record = !record.is_empty();
+        let Some(correction) = self.settle(state, has_record, outcome, ctx) else {
+            return Ok(false);
+        };
+        let example = self.codec.predictions.read(record, |prediction| {
+            example(prediction, &outcome.label, Some(outcome.outcome_time), correction)
+        })?;
+        forward(example, outcome.outcome_time, ctx)?;
         Ok(true)
     }
 
@@ -396,52 +455,53 @@ impl OutcomeStore {
         &self,
         outcome: &Outcome,
         original: Option<Original>,
+        entries: &mut PendingEntries,
         ctx: &mut JoinContext<'_>,
     ) -> Result<bool, ProcessError> {
         let (respondent, time) = (outcome.respondent_id.as_str(), outcome.outcome_time);
-        let is_known = |entry: &Windowed<Pending>| matches!(&entry.value, Pending::Outcome(known, _) if known.label == outcome.label);
-        if self.around(respondent, time, ctx)?.iter().any(is_known) {
-            return Ok(false);
+        self.fetch(entries, respondent, time, ctx)?;
+        for (_, entry) in entries.iter() {
+            if let PendingRef::Outcome(bytes) = entry
+                && self.outcome(bytes)?.0.label == outcome.label
+            {
+                return Ok(false);
+            }
         }
         let pending = Pending::Outcome(outcome.clone(), original);
         ctx.window(&self.pending).add(respondent, time, &pending)?;
         Ok(true)
     }
 
-    /// The labelled example of a prediction and its outcome, or none if the outcome changes nothing. Updates the state.
+    /// Whether the example of a prediction and its outcome is a correction, or none if the outcome changes nothing. A
+    /// prediction that was stored under [`ConflictPolicy::First`] may have no record any more to make a correction from.
     fn settle(
         &self,
-        prediction: &Prediction,
-        state: &mut PredictionState,
+        state: StateRef<'_>,
+        has_record: bool,
         outcome: &Outcome,
         ctx: &mut JoinContext<'_>,
-    ) -> Option<LabelledExample> {
-        let is_correction = match state {
-            PredictionState::Waiting | PredictionState::PassedOver => {
-                self.count("joined", ctx);
-                false
-            }
-            PredictionState::Learned(label) if *label == outcome.label => {
-                self.count("duplicate", ctx);
-                return None;
-            }
-            PredictionState::Learned(_) => match self.settings.conflict {
-                ConflictPolicy::First => {
-                    self.count("conflicting", ctx);
-                    return None;
-                }
-                ConflictPolicy::Last => {
-                    self.count("corrected", ctx);
-                    true
-                }
+    ) -> Option<bool> {
+        let (result, correction) = match state {
+            StateRef::Waiting | StateRef::PassedOver => ("joined", Some(false)),
+            StateRef::Learned(label) if label == outcome.label => ("duplicate", None),
+            StateRef::Learned(_) => match self.settings.conflict {
+                ConflictPolicy::Last if has_record => ("corrected", Some(true)),
+                ConflictPolicy::Last | ConflictPolicy::First => ("conflicting", None),
             },
         };
-        *state = PredictionState::Learned(outcome.label.clone());
-        Some(example(prediction, &outcome.label, Some(outcome.outcome_time), is_correction))
+        self.count(result, ctx);
+        correction
     }
 
     fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
         ctx.count(&self.metrics.outcomes(result), 1);
+    }
+}
+
+fn state_of(entry: PendingRef<'_>) -> StateRef<'_> {
+    match entry {
+        PendingRef::Prediction { state, .. } => state,
+        PendingRef::Outcome(_) => StateRef::Waiting,
     }
 }
 
@@ -452,34 +512,34 @@ fn late(outcome: &Outcome, now: EventTime) -> ProcessError {
 }
 
 fn example(
-    prediction: &Prediction,
+    prediction: PredictionRef<'_>,
     label: &str,
     outcome_time: Option<EventTime>,
     correction: bool,
-) -> LabelledExample {
-    LabelledExample {
-        example_id: prediction.prediction_id.clone(),
-        respondent_id: prediction.respondent_id.clone(),
+) -> Encoded<LabelledExample> {
+    Encoded::new(LabelledExampleRef {
+        example_id: prediction.prediction_id,
+        respondent_id: prediction.respondent_id,
         origin: ExampleOrigin::Stream,
         event_time: prediction.event_time,
         outcome_time,
-        label: label.to_owned(),
-        features: prediction.features.clone(),
-        prediction: Some(ExamplePrediction {
-            prediction_id: prediction.prediction_id.clone(),
-            model_version: prediction.model_version.clone(),
+        label,
+        prediction: Some(ExamplePredictionRef {
+            prediction_id: prediction.prediction_id,
+            model_version: prediction.model_version,
             predicted_at: prediction.predicted_at,
-            probabilities: prediction.probabilities.clone(),
+            probabilities: prediction.probabilities,
         }),
         correction,
-    }
+        answers: prediction.answers,
+    })
 }
 
 fn forward(
-    example: LabelledExample,
+    example: Encoded<LabelledExample>,
     time: EventTime,
     ctx: &mut JoinContext<'_>,
 ) -> Result<(), ProcessError> {
-    let key = Some(example.respondent_id.clone().into_bytes());
+    let key = Some(example.get().respondent_id.as_bytes().to_vec());
     ctx.forward(&Record { key, value: example, time })
 }

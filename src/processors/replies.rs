@@ -2,35 +2,41 @@
 
 use crate::{
     events::{
+        answered::{AnsweredRecord as _, Encoded},
         prediction::Prediction,
         reply::{self, Reply, ReplyResult},
     },
     processors::{
         gather::{Gathered, RequestedEvent},
-        outcome_join::{OutcomeStore, Pending},
+        outcome_join::OutcomeStore,
+        pending::{PendingEntries, PendingRef},
     },
 };
-use foretell_streams::topology::{Context, ProcessError, Processor, Record};
+use foretell_streams::{
+    codec::CodecError,
+    time::EventTime,
+    topology::{Context, ProcessError, Processor, Record},
+};
 
 /// Forwards a reply for each prediction that a caller waits for.
 pub struct ReplyToPrediction;
 
 impl Processor for ReplyToPrediction {
-    type In = Prediction;
+    type In = Encoded<Prediction>;
     type Out = Reply;
 
     fn process(
         &mut self,
-        record: &Record<Prediction>,
+        record: &Record<Encoded<Prediction>>,
         ctx: &mut Context<'_, Reply>,
     ) -> Result<(), ProcessError> {
         let Some(request_id) = ctx.input().and_then(reply::request_of) else { return Ok(()) };
-        let prediction = &record.value;
+        let prediction = Prediction::of(record.value.get());
         let reply = Reply {
             request_id,
             respondent_id: prediction.respondent_id.clone(),
             event_id: prediction.event_id.clone(),
-            result: ReplyResult::Predicted(prediction.clone()),
+            result: ReplyResult::Predicted(prediction),
         };
         ctx.forward(&Record { key: record.key.clone(), value: reply, time: record.time })
     }
@@ -68,20 +74,32 @@ impl Processor for ReplyToEvent {
 }
 
 impl ReplyToEvent {
-    /// The stored prediction with this id.
+    /// The stored prediction with this id; none if it is not stored any more.
     fn prediction(
         &self,
         event: &RequestedEvent,
         prediction_id: &str,
         ctx: &mut Context<'_, Reply>,
     ) -> Result<Option<Prediction>, ProcessError> {
-        let known = ctx.window(&self.0.pending).fetch_all(&event.respondent_id)?;
-        let found = known.into_iter().find_map(|entry| match entry.value {
-            Pending::Prediction(prediction, _) if prediction.prediction_id == prediction_id => {
-                Some(prediction)
+        let OutcomeStore { pending, codec, .. } = &self.0;
+        let (mut entries, always) = (PendingEntries::default(), EventTime::MIN..=EventTime::MAX);
+        entries.fetch((pending, codec), &event.respondent_id, always, ctx)?;
+        for (_, entry) in entries.iter() {
+            let PendingRef::Prediction { record, .. } = entry else { continue };
+            if record.is_empty() {
+                continue;
             }
-            Pending::Prediction(..) | Pending::Outcome(..) => None,
-        });
-        Ok(found)
+            let found = codec.predictions.read(record, |prediction| {
+                (prediction.prediction_id == prediction_id).then(|| Prediction::of(prediction))
+            });
+            match found {
+                Ok(None) | Err(CodecError::Unreadable { .. } | CodecError::OtherFormat { .. }) => {}
+                Ok(found) => return Ok(found),
+                Err(CodecError::Unavailable { message }) => {
+                    return Err(ProcessError::Retry(message));
+                }
+            }
+        }
+        Ok(None)
     }
 }

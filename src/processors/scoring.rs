@@ -1,7 +1,10 @@
 //! Scores observations with the model that the instance serves.
 
 use crate::{
-    events::prediction::{ClassProbability, Prediction},
+    events::{
+        answered::{ClassProbability, Encoded, ProbabilitiesRef},
+        prediction::{Prediction, PredictionRef},
+    },
     processors::{
         contract::ContractWatch,
         convert,
@@ -39,16 +42,18 @@ pub struct Prepared {
     columns: Vec<(usize, usize)>,
     predictions: Counter,
     scratch: Scratch,
+    /// The encoded probabilities, in memory that every record uses again.
+    probabilities: Vec<u8>,
 }
 
 impl Processor for Score {
     type In = Gathered;
-    type Out = Prediction;
+    type Out = Encoded<Prediction>;
 
     fn process(
         &mut self,
         record: &Record<Gathered>,
-        ctx: &mut Context<'_, Prediction>,
+        ctx: &mut Context<'_, Encoded<Prediction>>,
     ) -> Result<(), ProcessError> {
         let Gathered::Due(observation) = &record.value else { return Ok(()) };
         let Some(scorer) = self.serving.scorer() else {
@@ -62,6 +67,7 @@ impl Processor for Score {
                 columns: convert::columns_by_question(scorer.columns(), &self.gather.questions),
                 predictions: self.metrics.predictions(scorer.version().as_str()),
                 scratch: Scratch::default(),
+                probabilities: Vec::new(),
             });
         }
         self.contract.admit(&self.gather.layout, &observation.answers).inspect_err(|error| {
@@ -75,29 +81,23 @@ impl Processor for Score {
             convert::values_by_column(&prepared.columns, &self.gather.layout, &observation.answers);
         let (probabilities, out_of_distribution) =
             scorer.score_columns(values, &mut prepared.scratch);
-        let label = scorer.classes()[scorer.decide(&probabilities).index()].clone();
+        let label = &scorer.classes()[scorer.decide(&probabilities).index()];
         let named = scorer.classes().iter().zip(probabilities.as_slice());
-        let probabilities = named.map(|(label, probability)| ClassProbability {
-            label: label.clone(),
-            probability: *probability,
-        });
+        let named =
+            named.map(|(label, probability)| ClassProbability { label, probability: *probability });
         let predicted_at = ctx.now();
-        let prediction = Prediction {
-            prediction_id: observation.prediction_id.clone(),
-            respondent_id: observation.respondent_id.clone(),
-            event_id: observation.event_id.clone(),
+        let prediction = Encoded::new(PredictionRef {
+            prediction_id: &observation.prediction_id,
+            respondent_id: &observation.respondent_id,
+            event_id: &observation.event_id,
             event_time: observation.event_time,
             received_at: observation.received_at,
             predicted_at,
-            model_version: scorer.version().as_str().to_owned(),
+            model_version: scorer.version().as_str(),
             label,
-            probabilities: probabilities.collect(),
-            features: convert::features_of(
-                &self.gather.questions,
-                &self.gather.layout,
-                &observation.answers,
-            ),
-        };
+            probabilities: ProbabilitiesRef::encode(named, &mut prepared.probabilities),
+            answers: (&observation.answers).into(),
+        });
         ctx.count(&prepared.predictions, 1);
         ctx.count(&self.metrics.unseen_categories(), out_of_distribution.unseen_categories);
         ctx.count(&self.metrics.out_of_range(), out_of_distribution.out_of_range);

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::{
-    events::{codecs::Codecs, reply::Reply, topics::Topics},
+    events::{codecs::Codecs, reply::ReplyCodec, topics::Topics},
     processors::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
         gather::{Gather, GatherSettings, Partial},
         metrics::ApplicationMetrics,
         model_table::Serving,
-        outcome_join::{Join, JoinSettings, OutcomeStore, Pending, StorePrediction},
+        outcome_join::{Join, JoinSettings, OutcomeStore, StorePrediction},
+        pending::PendingCodec,
         placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
@@ -78,14 +79,19 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         move |outcome, _, now| times.check(outcome.outcome_time, now),
     );
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
-    let pending = topology.window_store("outcomes", Arc::new(Pending::codec()));
+    let codec = PendingCodec { predictions: Arc::clone(&codecs.prediction) };
+    let pending = topology.window_store("outcomes", Arc::new(codec.clone()));
     let recent = RecentEvents {
         retention: parts.duplicates_within,
         store: topology
             .key_value_store("recent-events", Arc::new(Stored::version(RecentEntry::FORMAT))),
     };
-    let outcome_store =
-        OutcomeStore { settings: parts.join, pending: pending.clone(), metrics: metrics.clone() };
+    let outcome_store = OutcomeStore {
+        settings: parts.join,
+        pending: pending.clone(),
+        codec,
+        metrics: metrics.clone(),
+    };
 
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let stores = [recent.store.id(), observations.id()];
@@ -104,6 +110,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         metrics: metrics.clone(),
         prepared: None,
     });
+    let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
     let store = outcome_store.clone();
     let stores = [pending.id()];
@@ -111,13 +118,13 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
     let to_predictions =
         topology.process("reply-to-prediction", &[predicted], &[], || ReplyToPrediction);
-    let replies = [to_events, to_predictions];
-    topology.sink("replies", &replies, topics.replies, Arc::new(Reply::codec()));
+    topology.sink("replies", &[to_events, to_predictions], topics.replies, replies);
     let store = outcome_store.clone();
-    let stored = topology
-        .process("store-prediction", &[predicted], &stores, move || StorePrediction(store.clone()));
+    let stored = topology.process("store-prediction", &[predicted], &stores, move || {
+        StorePrediction::new(store.clone())
+    });
     let joined = topology.process("join", &[outcomes], &stores, move || {
-        Join(outcome_store.clone(), of_outcomes.clone())
+        Join::new(outcome_store.clone(), of_outcomes.clone())
     });
     let labelled = [stored, joined];
     topology.sink(

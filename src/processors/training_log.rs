@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
+        questionnaire::QuestionnaireSchema,
         topics::TOPICS,
     },
     processors::{
@@ -43,6 +44,8 @@ pub struct TrainingLog {
     pub source: TopicPartition,
     /// The codec of its values.
     pub codec: Arc<dyn Codec<LabelledExample>>,
+    /// The event schema, whose questions the answers are to.
+    pub events: Arc<QuestionnaireSchema>,
     /// The feature pipeline before it is fitted.
     pub spec: PipelineSpec,
     /// The labels, in the order of the model's classes.
@@ -220,7 +223,8 @@ impl TrainingLog {
                 return Ok(());
             }
         };
-        let example = convert::example_of(&labelled, self.spec.columns(), &self.classes);
+        let example =
+            convert::example_of(&labelled, self.spec.columns(), &self.events, &self.classes);
         if example.is_none() {
             read.skipped += 1;
             tracing::error!(

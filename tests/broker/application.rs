@@ -16,9 +16,8 @@ use foretell::{
         model::Model,
         outcome::Outcome,
         prediction::Prediction,
-        questionnaire::Question,
     },
-    processors::convert,
+    processors::{convert, gather::GatherSettings},
 };
 use foretell_ml::{ModelBundle, Scorer, Scratch};
 use tempfile::TempDir;
@@ -159,34 +158,34 @@ impl Topics {
         to_end(&names.dead_letters, &mut |_| topics.dead_letters += 1);
         let mut scorers: BTreeMap<String, Scorer> = BTreeMap::new();
         let mut scratch = Scratch::default();
-        let read = cluster.read_values(&names.models, |model: Model| {
+        let read = cluster.read_values(&config, &names.models, |model: Model| {
             let bundle = model.bundle.map(|bytes| ModelBundle::from_bytes(&bytes).unwrap());
             scorers.extend(bundle.map(|bundle| (model.version, Scorer::new(&bundle).unwrap())));
             ControlFlow::Continue(())
         });
         read.unwrap();
-        let read = cluster.read_values(&names.predictions, |prediction: Prediction| {
+        let read = cluster.read_values(&config, &names.predictions, |prediction: Prediction| {
             let scorer = scorers.get(&prediction.model_version);
-            let is_reproduced = |scorer: &Scorer| {
-                reproduces(scorer, &prediction, &mut scratch, &config.gather.questions)
-            };
+            let is_reproduced =
+                |scorer: &Scorer| reproduces(scorer, &prediction, &mut scratch, &config.gather);
             topics.wrong_version += usize::from(!scorer.is_some_and(is_reproduced));
             topics.versions.insert(prediction.model_version);
             *topics.scored.entry(prediction.event_id).or_default() += 1;
             ControlFlow::Continue(())
         });
         read.unwrap();
-        let read = cluster.read_values(&names.outcomes, |outcome: Outcome| {
+        let read = cluster.read_values(&config, &names.outcomes, |outcome: Outcome| {
             topics.outcomes.insert(outcome.respondent_id);
             ControlFlow::Continue(())
         });
         read.unwrap();
-        let read = cluster.read_values(&names.labelled_examples, |example: LabelledExample| {
-            if example.origin == ExampleOrigin::Stream {
-                *topics.labelled.entry(example.respondent_id).or_default() += 1;
-            }
-            ControlFlow::Continue(())
-        });
+        let read =
+            cluster.read_values(&config, &names.labelled_examples, |example: LabelledExample| {
+                if example.origin == ExampleOrigin::Stream {
+                    *topics.labelled.entry(example.respondent_id).or_default() += 1;
+                }
+                ControlFlow::Continue(())
+            });
         read.unwrap();
         topics
     }
@@ -211,20 +210,11 @@ fn reproduces(
     scorer: &Scorer,
     prediction: &Prediction,
     scratch: &mut Scratch,
-    questions: &[Question],
+    gather: &GatherSettings,
 ) -> bool {
-    let mut features = prediction.features.clone();
-    for feature in &mut features {
-        let question = questions.iter().find(|question| question.is_called(&feature.name));
-        let column = scorer
-            .columns()
-            .iter()
-            .find(|column| question.is_some_and(|question| question.is_called(&column.name)));
-        if let Some(column) = column {
-            feature.name.clone_from(&column.name);
-        }
-    }
-    let values = convert::values_of(&features, scorer.columns());
+    let GatherSettings { questions, layout, .. } = gather;
+    let columns = scorer.columns();
+    let values = convert::values_in_order(columns, questions, layout, &prediction.answers);
     let scored = scorer.score(&values, scratch);
     let published = prediction.probabilities.iter().map(|class| class.probability.to_bits());
     published.eq(scored.as_slice().iter().map(|probability| probability.to_bits()))

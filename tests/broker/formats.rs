@@ -38,12 +38,12 @@ fn publish_in_later_format(application: &Application, version: &str) {
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
     let topic = &config.topics.models;
     let mut models = Vec::new();
-    let read = cluster.read_values(topic, |model: Model| {
+    let read = cluster.read_values(&config, topic, |model: Model| {
         models.push(model);
         ControlFlow::Continue(())
     });
     read.unwrap();
-    let codec = cluster.codec::<Model>(topic).unwrap();
+    let codec = cluster.codec::<Model>(&config, topic).unwrap();
     for mut model in models {
         version.clone_into(&mut model.version);
         if let Some(bundle) = &mut model.bundle {

@@ -96,7 +96,7 @@ fn events(prefix: &str, count: i64, answers: impl Fn(i64) -> Json) -> Vec<Json> 
     (0..count).map(event).collect()
 }
 
-/// Asserts that each event has one prediction, with the event's ids and time and with its `answers` as features.
+/// Asserts that each event has one prediction, with the event's ids and time and with these of its `answers`.
 fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
     let by_event: BTreeMap<&str, &Json> = predictions
         .iter()
@@ -109,11 +109,11 @@ fn check(predictions: &[Json], events: &[Json], answers: &[&str]) {
             assert_eq!(at(prediction, path), at(event, path), "{prediction}");
         }
         for name in answers {
-            let features = at(prediction, "/value/features").as_array().unwrap();
-            let feature = features.iter().find(|feature| at(feature, "/name") == name).unwrap();
             let sent = event.pointer(&format!("/value/{name}")).unwrap_or(&Json::Null);
             let sent = sent.as_f64().map_or(sent.clone(), Json::from);
-            assert_eq!(at(feature, "/value"), &sent, "{name} of {prediction}");
+            let answer = at(prediction, &format!("/value/answers/{name}"));
+            let answer = answer.as_f64().map_or(answer.clone(), Json::from);
+            assert_eq!(answer, sent, "{name} of {prediction}");
         }
         let classes = at(prediction, "/value/probabilities").as_array().unwrap();
         let labels: Vec<&Json> = classes.iter().map(|class| at(class, "/label")).collect();

@@ -28,7 +28,7 @@ fn misplaced_records_are_counted_logged_once_and_reported_by_doctor() {
     assert!(http.metric("foretell_records_misplaced_total") < 1.0);
 
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
-    let codec = cluster.codec::<Outcome>(topic).unwrap();
+    let codec = cluster.codec::<Outcome>(&config, topic).unwrap();
     let mut publisher = cluster.broker.publish().unwrap();
     let now = EventTime(SystemClock::new().now().0);
     for number in 0..MISPLACED {

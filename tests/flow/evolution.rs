@@ -1,19 +1,23 @@
 //! Schema evolution: events, instances and models of two versions of the event schema at the same time.
 
 use foretell::{
-    events::prediction::{Feature, FeatureValue, Prediction},
+    events::{
+        labelled_example::{ExampleOrigin, LabelledExample},
+        prediction::Prediction,
+        questionnaire::{Answer, AnswerRow},
+    },
     processors::{
         contract::{ContractPolicy, Problem, Violation},
         convert,
     },
 };
 use foretell_ml::{ColumnKind, Origin, Value};
-use foretell_streams::time::EventTime;
+use foretell_streams::{codec::Codec as _, time::EventTime};
 use serde_json::{Value as Json, json};
 
 use crate::{
     fixture::{EPOCH_MS, Fixture, SCHEMA, classes, model_of, model_rarely_given},
-    scored::{CONTRACT_WINDOW, Operation, Scored, Settings, header, visit},
+    scored::{CONTRACT_WINDOW, Operation, Scored, Settings, encoded, header, visit},
 };
 
 /// A version in which `plan` is renamed to `tariff`, and `device` is new.
@@ -41,8 +45,12 @@ fn event(fixture: &Fixture, who: &str, at: i64, fields: Json) -> Operation {
     Operation::Raw(fixture.topics.questionnaire_events.clone(), "key", Some(bytes))
 }
 
-fn said(prediction: &Prediction) -> Vec<(&str, &FeatureValue)> {
-    prediction.features.iter().map(|one| (one.name.as_str(), &one.value)).collect()
+fn said<'s>(scored: &'s Scored, prediction: &Prediction) -> Vec<(&'s str, Option<Answer>)> {
+    scored.fixture.named_answers(&prediction.answers)
+}
+
+fn text(text: &str) -> Option<Answer> {
+    Some(Answer::Text(text.to_owned()))
 }
 
 fn only(scored: &mut Scored) -> Prediction {
@@ -68,7 +76,7 @@ fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
     // An old instance reads a new event. It does not know the new name, which the contract reports.
     scored.apply(&event(&new, "bob", 2, evolved.clone()));
     let blind = only(&mut scored);
-    assert_eq!(said(&blind)[1], ("plan", &FeatureValue::Missing));
+    assert_eq!(said(&scored, &blind)[1], ("plan", None));
 
     scored.evolve(&settings, &renamed());
     for (who, sent) in
@@ -77,10 +85,9 @@ fn events_of_both_versions_are_scored_alike_by_instances_of_both() {
         scored.apply(&sent);
         let prediction = only(&mut scored);
         assert_eq!(prediction.probabilities, expected, "{who}: the model knows it as plan");
-        let names: Vec<&str> = said(&prediction).iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = said(&scored, &prediction).iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["visits", "tariff", "minutes", "device"], "{who}");
-        let device = said(&prediction)[3].1;
-        let is_given = *device == FeatureValue::Text("phone".to_owned());
+        let is_given = said(&scored, &prediction)[3].1 == text("phone");
         assert_eq!(is_given, who == "dee", "what the model ignores is kept for the next training");
     }
     assert!(scored.contract.violations().is_empty(), "nothing that the model uses is gone");
@@ -100,14 +107,13 @@ fn an_observation_survives_an_upgrade_in_both_directions() {
     scored.evolve(&settings, &renamed());
     scored.apply(&Operation::Event("ann", 4, json!({"minutes": 2.0})));
     let prediction = only(&mut scored);
-    let text = |text: &str| FeatureValue::Text(text.to_owned());
     let expected = [
-        ("visits", &FeatureValue::Number(7.0)),
-        ("tariff", &text("gold")),
-        ("minutes", &FeatureValue::Number(2.0)),
-        ("device", &text("phone")),
+        ("visits", Some(Answer::Number(7.0))),
+        ("tariff", text("gold")),
+        ("minutes", Some(Answer::Number(2.0))),
+        ("device", text("phone")),
     ];
-    assert_eq!(said(&prediction), expected);
+    assert_eq!(said(&scored, &prediction), expected);
 }
 
 #[test]
@@ -119,7 +125,7 @@ fn of_two_answers_under_an_old_and_a_new_name_the_later_one_counts() {
     scored.apply(&Operation::Event("ann", 3, json!({"tariff": "free"})));
     scored.apply(&Operation::Event("ann", 6, json!({"done": true})));
     let prediction = only(&mut scored);
-    assert_eq!(said(&prediction)[1], ("tariff", &FeatureValue::Text("gold".to_owned())));
+    assert_eq!(said(&scored, &prediction)[1], ("tariff", text("gold")));
 }
 
 #[test]
@@ -138,25 +144,35 @@ fn a_model_of_the_new_names_serves_on_an_old_instance() {
 
 #[test]
 fn models_are_trained_on_examples_of_both_versions() {
-    let columns = Fixture::new().evolved(&renamed()).columns();
-    let feature = |name: &str, value: FeatureValue| Feature { name: name.to_owned(), value };
-    let text = |text: &str| FeatureValue::Text(text.to_owned());
-    let old = [
-        feature("visits", FeatureValue::Number(1.0)),
-        feature("plan", text("gold")),
-        feature("minutes", FeatureValue::Missing),
-    ];
-    let new = [
-        feature("visits", FeatureValue::Number(1.0)),
-        feature("tariff", text("gold")),
-        feature("minutes", FeatureValue::Missing),
-        feature("device", text("phone")),
-    ];
+    let old = Fixture::new();
+    let new = old.evolved(&renamed());
+    let visits = || Some(Answer::Number(1.0));
+    let values = |writer: &Fixture, answers: &[Option<Answer>]| {
+        let example = example_of(writer.row(answers));
+        let bytes = encoded::<LabelledExample>(writer.codecs.labelled_example.as_ref(), &example);
+        let read = new.codecs.labelled_example.decode(&bytes).unwrap();
+        let classes = classes(&["yes"]);
+        convert::example_of(&read, &new.columns(), &new.schema, &classes).unwrap().values
+    };
     let gold = Value::Text("gold".to_owned());
     let of_old = [Value::Number(1.0), gold.clone(), Value::Missing, Value::Missing];
     let of_new = [Value::Number(1.0), gold, Value::Missing, Value::Text("phone".to_owned())];
-    assert_eq!(convert::values_of(&old, &columns), of_old);
-    assert_eq!(convert::values_of(&new, &columns), of_new);
+    assert_eq!(values(&old, &[visits(), text("gold"), None]), of_old);
+    assert_eq!(values(&new, &[visits(), text("gold"), None, text("phone")]), of_new);
+}
+
+fn example_of(answers: AnswerRow) -> LabelledExample {
+    LabelledExample {
+        example_id: "e".to_owned(),
+        respondent_id: "ann".to_owned(),
+        origin: ExampleOrigin::Stream,
+        event_time: EventTime(EPOCH_MS),
+        outcome_time: None,
+        label: "yes".to_owned(),
+        prediction: None,
+        correction: false,
+        answers,
+    }
 }
 
 fn violation(feature: &str, problem: Problem) -> Violation {

@@ -6,7 +6,7 @@ use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 use foretell::{
     events::{
         codecs::Codecs,
-        questionnaire::{MetadataFields, QuestionnaireSchema},
+        questionnaire::{Answer, AnswerRef, AnswerRow, MetadataFields, QuestionnaireSchema},
         topics::{Topics, subject},
     },
     processors::convert,
@@ -63,13 +63,25 @@ impl Fixture {
             completed: Some("done".to_owned()),
         };
         let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
-        for (topic, text) in topics.schemas(avsc) {
-            registry.register(&subject(topic), text).unwrap();
+        for (topic, text) in topics.schemas(&schema) {
+            registry.register(&subject(topic), &text).unwrap();
         }
         let shared: Arc<dyn SchemaRegistry> = Arc::<LocalRegistry>::clone(registry);
         let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
         let registry = Arc::clone(registry);
         Self { registry, topics, schema, codecs }
+    }
+
+    /// The answers of a row, by the names of the questions.
+    pub(crate) fn named_answers(&self, row: &AnswerRow) -> Vec<(&str, Option<Answer>)> {
+        let answers = self.schema.layout().answers(row).map(AnswerRef::to_answer);
+        let questions = self.schema.questions().iter();
+        questions.map(|question| question.name.as_str()).zip(answers).collect()
+    }
+
+    /// The row of answers to the questions, in order.
+    pub(crate) fn row(&self, answers: &[Option<Answer>]) -> AnswerRow {
+        self.schema.layout().row_of(answers)
     }
 
     /// The columns of a model for the questions.

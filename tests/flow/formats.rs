@@ -115,18 +115,18 @@ pub(crate) fn leave(driver: &mut TopologyDriver, records: &[ChangelogRecord]) {
 fn changelogs_are_written_in_their_format() {
     let mut scored = instance();
     stores_a_value_of_each_kind(&mut scored);
-    let kept = fs::read_to_string(golden("changelogs-v2.txt")).unwrap();
+    let kept = fs::read_to_string(golden("changelogs-v3.txt")).unwrap();
     assert_eq!(
         changelog_lines(&scored),
         kept,
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
-         and put what is written now into golden/changelogs-v3.txt"
+         and put what is written now into golden/changelogs-v4.txt"
     );
 }
 
 #[test]
 fn changelogs_of_each_format_are_restored() {
-    for format in ["changelogs-v1.txt", "changelogs-v2.txt"] {
+    for format in ["changelogs-v1.txt", "changelogs-v2.txt", "changelogs-v3.txt"] {
         let mut scored = instance();
         leave(&mut scored.driver, &left(format));
         scored.apply(&Operation::Restart);

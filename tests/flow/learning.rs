@@ -123,9 +123,9 @@ impl Learning {
             event_time: EventTime(EPOCH_MS),
             outcome_time: None,
             label: "yes".to_owned(),
-            features: Vec::new(),
             prediction: None,
             correction,
+            answers: self.fixture.row(&[]),
         };
         self.sent += 1;
         let bytes = encoded(self.fixture.codecs.labelled_example.as_ref(), &example);

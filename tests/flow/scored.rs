@@ -1,14 +1,15 @@
 //! The scoring topology on a `TopologyDriver`: events and outcomes are piped in as producers write them, and each output
 //! record is a line of text.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use foretell::{
     events::{
         labelled_example::LabelledExample,
         outcome::Outcome,
-        prediction::{Feature, FeatureValue, Prediction},
-        reply::Reply,
+        prediction::Prediction,
+        questionnaire::{Answer, AnswerRow},
+        reply::{Reply, ReplyCodec},
     },
     processors::{
         contract::{ContractBoard, ContractPolicy, ContractSettings},
@@ -241,7 +242,8 @@ impl Scored {
     pub(crate) fn replies(&mut self) -> Vec<Reply> {
         self.driver.commit();
         let records = self.driver.read(&self.fixture.topics.replies);
-        records.iter().map(|record| decoded(&Reply::codec(), record)).collect()
+        let codec = ReplyCodec(Arc::clone(&self.fixture.codecs.prediction));
+        records.iter().map(|record| decoded(&codec, record)).collect()
     }
 
     /// Commits, and returns a line for each output record since the last call.
@@ -267,16 +269,38 @@ impl Scored {
         let (topics, codecs) = (&self.fixture.topics, &self.fixture.codecs);
         if record.topic == topics.predictions {
             let prediction: Prediction = decoded(codecs.prediction.as_ref(), record);
-            let answers = answers(&prediction.features);
+            let answers = self.answers(&prediction.answers);
             format!("scored {}", name(&prediction.respondent_id, prediction.event_time) + &answers)
         } else if record.topic == topics.labelled_examples {
-            labelled_line(&decoded(codecs.labelled_example.as_ref(), record))
+            self.labelled_line(&decoded(codecs.labelled_example.as_ref(), record))
         } else {
             let header = |name: &str| header(record, name);
             let class = header("foretell.error.class");
             let place = [header("foretell.topic"), header("foretell.offset")].join("@");
             format!("dead-lettered {place}: {class}")
         }
+    }
+
+    fn answers(&self, row: &AnswerRow) -> String {
+        let answers = self.fixture.named_answers(row);
+        let shown = answers.into_iter().map(|(_, answer)| match answer {
+            None => " -".to_owned(),
+            Some(Answer::Number(number)) => format!(" {number}"),
+            Some(Answer::Whole(whole)) => format!(" {whole}"),
+            Some(Answer::Text(text)) => format!(" {text}"),
+        });
+        shown.collect()
+    }
+
+    /// The label, and the seconds between the event and its outcome.
+    fn labelled_line(&self, example: &LabelledExample) -> String {
+        let what = if example.correction { "corrected" } else { "learned" };
+        let name = name(&example.respondent_id, example.event_time);
+        let when = match example.outcome_time {
+            Some(time) => format!("after {} s", (time.0 - example.event_time.0) / 1_000),
+            None => "by policy".to_owned(),
+        };
+        format!("{what} {name} {} {when}{}", example.label, self.answers(&example.answers))
     }
 
     /// The sum of a counter's series: all of them, or those with the label value `label`.
@@ -361,26 +385,6 @@ pub(crate) fn header(record: &OutputRecord, name: &str) -> String {
 /// The respondent and the second of the event.
 fn name(who: &str, at: EventTime) -> String {
     format!("{who}@{}", (at.0 - EPOCH_MS) / 1_000)
-}
-
-fn answers(features: &[Feature]) -> String {
-    let answer = |feature: &Feature| match &feature.value {
-        FeatureValue::Missing => " -".to_owned(),
-        FeatureValue::Number(number) => format!(" {number}"),
-        FeatureValue::Text(text) => format!(" {text}"),
-    };
-    features.iter().map(answer).collect()
-}
-
-/// The label, and the seconds between the event and its outcome.
-fn labelled_line(example: &LabelledExample) -> String {
-    let what = if example.correction { "corrected" } else { "learned" };
-    let name = name(&example.respondent_id, example.event_time);
-    let when = match example.outcome_time {
-        Some(time) => format!("after {} s", (time.0 - example.event_time.0) / 1_000),
-        None => "by policy".to_owned(),
-    };
-    format!("{what} {name} {} {when}{}", example.label, answers(&example.features))
 }
 
 /// Applies the operations, and expects these lines.

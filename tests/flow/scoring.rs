@@ -1,8 +1,10 @@
 //! The content of predictions, and the model that makes them.
 
-use foretell::events::prediction::{FeatureValue, Prediction};
+use foretell::events::{
+    labelled_example::LabelledExample, prediction::Prediction, questionnaire::Answer,
+};
 use foretell_ml::{Origin, Scorer, Scratch, Value};
-use foretell_streams::{task::Progress, time::EventTime};
+use foretell_streams::{codec::Codec as _, task::Progress, time::EventTime};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -29,21 +31,19 @@ fn a_prediction_has_its_respondent_times_features_and_model() {
     assert_eq!(prediction.received_at.0, NOW.0 - 5);
     assert_eq!(prediction.predicted_at, NOW);
     assert_eq!(prediction.model_version, first_model().version().as_str());
-    let features: Vec<_> =
-        prediction.features.iter().map(|one| (one.name.as_str(), one.value.clone())).collect();
     let expected = [
-        ("visits", FeatureValue::Number(12.0)),
-        ("plan", FeatureValue::Text("gold".to_owned())),
-        ("minutes", FeatureValue::Missing),
+        ("visits", Some(Answer::Number(12.0))),
+        ("plan", Some(Answer::Text("gold".to_owned()))),
+        ("minutes", None),
     ];
-    assert_eq!(features, expected);
+    assert_eq!(scored.fixture.named_answers(&prediction.answers), expected);
     // The probabilities are those of the model.
     let values = [Value::Number(12.0), Value::Text("gold".to_owned()), Value::Missing];
     let scorer = Scorer::new(first_model()).unwrap();
     let by_hand = scorer.score(&values, &mut Scratch::default());
     let said: Vec<f64> = prediction.probabilities.iter().map(|one| one.probability).collect();
     assert_eq!(said, by_hand.as_slice());
-    let labels: Vec<_> = prediction.probabilities.iter().map(|one| one.label.as_str()).collect();
+    let labels: Vec<_> = prediction.probabilities.iter().map(|one| one.label).collect();
     assert_eq!(labels, ["no", "yes"]);
     assert_eq!(prediction.label, "yes");
     let low = predict(&mut scored, json!({"visits": 1, "plan": "free", "done": true}));
@@ -68,7 +68,7 @@ fn several_classes_are_distinguished() {
         let prediction = predict(&mut scored, fields);
         let said = &prediction.probabilities;
         assert_eq!(
-            said.iter().map(|one| &one.label).collect::<Vec<_>>(),
+            said.iter().map(|one| one.label).collect::<Vec<_>>(),
             names.iter().collect::<Vec<_>>()
         );
         let sum: f64 = said.iter().map(|one| one.probability).sum();
@@ -102,7 +102,7 @@ fn blanks_and_white_space_are_read_in_events_as_in_tables() {
         let mut scored = Scored::new(&Settings::default());
         let event = json!({"visits": 5, "plan": plan, "minutes": 9, "done": true});
         let prediction = predict(&mut scored, event);
-        (prediction.probabilities, prediction.features)
+        (prediction.probabilities, prediction.answers)
     };
     assert_eq!(answer(json!("")), answer(Json::Null));
     assert_eq!(answer(json!(" gold\t")), answer(json!("gold")));
@@ -127,11 +127,11 @@ fn a_model_is_swapped_between_two_records() {
     // The example names the model that scored, not the one that serves when the outcome arrives.
     let examples = scored.driver.read(&scored.fixture.topics.labelled_examples);
     let codec = &scored.fixture.codecs.labelled_example;
-    let example = codec.decode(examples[0].value.as_deref().unwrap()).unwrap();
+    let example: LabelledExample = codec.decode(examples[0].value.as_deref().unwrap()).unwrap();
     let prediction = example.prediction.unwrap();
     assert_eq!(prediction.model_version, first.as_str());
     assert_eq!(prediction.probabilities, predictions[0].probabilities);
-    assert_eq!(example.features, predictions[0].features);
+    assert_eq!(example.answers, predictions[0].answers);
     // A rollback: the alias moves to a bundle that is in memory.
     scored.serve(first_model());
     scored.apply(&visit("cid", 3));

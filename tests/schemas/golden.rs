@@ -9,11 +9,15 @@ use std::{
 };
 
 use foretell::events::{
+    answered::{AnsweredCodec, AnsweredRecord, ClassProbability, Probabilities},
     labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
     model::Model,
     outcome::Outcome,
-    prediction::{ClassProbability, Feature, FeatureValue, Prediction},
-    questionnaire::{Answer, QuestionnaireCodec, QuestionnaireEvent},
+    prediction::Prediction,
+    questionnaire::{
+        Answer, AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireEvent,
+        QuestionnaireSchema,
+    },
     trial::{Trial, TrialParameter},
 };
 use foretell_avro::{
@@ -57,11 +61,38 @@ fn check<T>(value: &T, name: &str)
 where
     T: AvroRecord + Clone + PartialEq + fmt::Debug,
 {
+    let (subject, _) = name.split_once('/').expect("a subject and a case");
+    let codec = AvroCodec::<T>::new(registry(subject), subject)
+        .expect("the newest version is the one in use");
+    check_with(&codec, value, name);
+    let stored = Stored::version(1);
+    let mut bytes = Vec::new();
+    stored.encode(value, &mut bytes).unwrap();
+    assert_eq!(stored.decode(&bytes).as_ref(), Ok(value), "from a store");
+}
+
+/// As [`check`], for records with answers to the questions of [`small_schema`]. In the newest version their schema is the
+/// template with these questions.
+fn check_answered<R>(value: &R, name: &str)
+where
+    R: AnsweredRecord + Clone + PartialEq + fmt::Debug,
+{
+    let (subject, _) = name.split_once('/').expect("a subject and a case");
+    let (registry, schema) = (Arc::new(LocalRegistry::new()), Arc::new(small_schema()));
+    for version in &history(subject).versions {
+        registry.register(subject, &schema.fill_answers(&version.text)).expect("compatible");
+    }
+    let codec = AnsweredCodec::<R>::new(registry, subject, schema).expect("the template is in use");
+    check_with(&codec, value, name);
+}
+
+fn check_with<T>(codec: &dyn Codec<T>, value: &T, name: &str)
+where
+    T: Clone + PartialEq + fmt::Debug,
+{
     let (subject, case) = name.split_once('/').expect("a subject and a case");
     let version: u32 =
         case.split_once('-').and_then(|(v, _)| v[1..].parse().ok()).expect("a version");
-    let codec = AvroCodec::<T>::new(registry(subject), subject)
-        .expect("the newest version is the one in use");
     let mut bytes = Vec::new();
     framing::frame(version, &mut bytes);
     bytes.extend(golden(name));
@@ -73,10 +104,6 @@ where
             assert_eq!(hex::encode(&written), hex::encode(&bytes), "{name}: {value:?}");
         }
     }
-    let stored = Stored::version(1);
-    let mut bytes = Vec::new();
-    stored.encode(value, &mut bytes).unwrap();
-    assert_eq!(stored.decode(&bytes).as_ref(), Ok(value), "from a store");
 }
 
 #[test]
@@ -104,18 +131,30 @@ fn text(text: &str) -> String {
     text.to_owned()
 }
 
-fn features() -> Vec<Feature> {
-    let feature = |name: &str, value| Feature { name: text(name), value };
-    vec![
-        feature("z", FeatureValue::Number(39.0)),
-        feature("a", FeatureValue::Text(text("w"))),
-        feature("m", FeatureValue::Missing),
-    ]
+/// The questions of the golden records: `z`, `a` and `m`.
+fn small_schema() -> QuestionnaireSchema {
+    let avsc = r#"{"type":"record","name":"R","fields":[
+        {"name":"who","type":"string"},{"name":"at","type":"long"},
+        {"name":"z","type":["null","int"],"default":null,"doc":"A number."},
+        {"name":"a","type":["null","string"],"default":null,"aliases":["b"]},
+        {"name":"m","type":["null","boolean"],"default":null}]}"#;
+    let fields = MetadataFields {
+        event_id: None,
+        respondent_id: text("who"),
+        event_time: text("at"),
+        completed: None,
+    };
+    QuestionnaireSchema::new(avsc, &fields, &[]).unwrap()
 }
 
-fn probabilities() -> Vec<ClassProbability> {
-    let class = |label: &str, probability| ClassProbability { label: text(label), probability };
-    vec![class("no", 0.25), class("yes", 0.75)]
+fn answers() -> AnswerRow {
+    let given = [Some(Answer::Number(39.0)), Some(Answer::Text(text("w"))), None];
+    small_schema().layout().row_of(&given)
+}
+
+fn probabilities() -> Probabilities {
+    let class = |label, probability| ClassProbability { label, probability };
+    Probabilities::from_iter([class("no", 0.25), class("yes", 0.75)])
 }
 
 #[test]
@@ -143,9 +182,11 @@ fn predictions() {
         model_version: text("v"),
         label: text("yes"),
         probabilities: probabilities(),
-        features: features(),
+        answers: answers(),
     };
-    check(&prediction, "prediction/v1-one");
+    for version in ["v1", "v2"] {
+        check_answered(&prediction, &format!("prediction/{version}-one"));
+    }
 }
 
 #[test]
@@ -157,14 +198,16 @@ fn labelled_examples() {
         event_time: EventTime(1),
         outcome_time: None,
         label: text("yes"),
-        features: features(),
         prediction: None,
         correction: false,
+        answers: answers(),
     };
-    check(&example, "labelled-example/v1-initial");
+    for version in ["v1", "v2"] {
+        check_answered(&example, &format!("labelled-example/{version}-initial"));
+    }
     example.origin = ExampleOrigin::Stream;
     example.outcome_time = Some(EventTime(2));
-    example.features.clear();
+    example.answers = small_schema().layout().row_of(&[]);
     example.prediction = Some(ExamplePrediction {
         prediction_id: text("p"),
         model_version: text("v"),
@@ -172,7 +215,9 @@ fn labelled_examples() {
         probabilities: probabilities(),
     });
     example.correction = true;
-    check(&example, "labelled-example/v1-joined");
+    for version in ["v1", "v2"] {
+        check_answered(&example, &format!("labelled-example/{version}-joined"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Avro codecs in Confluent's wire format: decodes a record with its writer schema, and resolves it to the reader schema.
 //!
 //! ```text
-//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ the reader schema? ─▶ codec (structs) │ dynamic (rows of cells) ─▶ value
+//!  bytes ─▶ framing ─▶ id ─▶ readers ─▶ the reader schema? ─▶ codec (structs) │ dynamic (rows of cells) │ datum ─▶ value
 //!                              │        another schema?    ─▶ the same, by the plan that resolution compiled for this id
 //!                              └─ once per id ─▶ registry: retrying ─▶ caching ─▶ client (HTTP) │ local (in process)
 //! ```
@@ -32,6 +32,8 @@ pub mod local;
 mod setup_error;
 
 pub mod codec;
+
+pub mod datum;
 
 pub mod dynamic;
 

@@ -63,30 +63,42 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// The start of a datum.
+    #[inline]
     #[must_use]
     pub fn new(datum: &'a [u8]) -> Self {
         Self { rest: datum, empty_items: 0 }
     }
 
     /// The bytes not yet read.
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    #[inline]
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// Checks that no bytes remain.
-    pub(crate) fn finish(&self) -> Result<(), Malformed> {
+    ///
+    /// # Errors
+    /// [`Malformed::Trailing`] if there are some.
+    pub fn finish(&self) -> Result<(), Malformed> {
         match self.rest.len() {
             0 => Ok(()),
             left => Err(Malformed::Trailing(left)),
         }
     }
 
-    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+    /// Reads so many bytes.
+    ///
+    /// # Errors
+    /// [`Malformed::Truncated`] if there are fewer.
+    #[inline]
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated)?;
         self.rest = rest;
@@ -97,6 +109,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if the next byte is neither 0 nor 1.
+    #[inline]
     pub fn boolean(&mut self) -> Result<bool, Malformed> {
         match self.array::<1>()? {
             [0] => Ok(false),
@@ -109,7 +122,19 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if it has more than 64 bits or the datum ends in it.
+    #[inline]
     pub fn long(&mut self) -> Result<i64, Malformed> {
+        match self.rest.split_first() {
+            // Most are small: lengths, branches and counts.
+            Some((byte, rest)) if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1))
+            }
+            Some(_) | None => self.long_of_several_bytes(),
+        }
+    }
+
+    fn long_of_several_bytes(&mut self) -> Result<i64, Malformed> {
         let mut value = 0_u64;
         for (index, byte) in self.rest.iter().enumerate() {
             let bits = u64::from(byte & 0x7f);
@@ -138,11 +163,17 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if the datum ends in it.
+    #[inline]
     pub fn double(&mut self) -> Result<f64, Malformed> {
         Ok(f64::from_le_bytes(self.array()?))
     }
 
-    pub(crate) fn blob(&mut self) -> Result<&'a [u8], Malformed> {
+    /// Reads bytes or a string.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the datum ends in it.
+    #[inline]
+    pub fn blob(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.long()?;
         self.take(usize::try_from(length).map_err(|_| Malformed::Length(length))?)
     }
@@ -151,6 +182,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if the datum ends in it or it is not UTF-8.
+    #[inline]
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.blob()?).map_err(|_| Malformed::Text)
     }
@@ -159,6 +191,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if it is not below `count`.
+    #[inline]
     pub fn choice(&mut self, count: usize) -> Result<usize, Malformed> {
         let index = self.long()?;
         match usize::try_from(index) {
@@ -168,7 +201,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the blocks of an array or a map; calls `item` to read each item, and returns their number.
-    pub(crate) fn items(
+    ///
+    /// # Errors
+    /// [`Malformed`] if the datum ends in it or it has too many empty items, or the error of `item`.
+    pub fn items(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<(), Malformed>,
     ) -> Result<u64, Malformed> {
@@ -208,7 +244,7 @@ pub fn write_long(value: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends the index of a branch or a symbol, or a length.
-pub(crate) fn write_count(count: usize, out: &mut Vec<u8>) {
+pub fn write_count(count: usize, out: &mut Vec<u8>) {
     write_long(i64::try_from(count).expect("no slice is longer than isize::MAX"), out);
 }
 

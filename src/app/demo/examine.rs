@@ -16,7 +16,7 @@ use crate::{
     processors::convert,
 };
 use foretell_ml::{
-    Label, ModelBundle, Probabilities, Scorer, Scratch, ValueRef, features::OutOfDistribution,
+    Label, ModelBundle, Probabilities, Scorer, Scratch, features::OutOfDistribution,
     training::Evaluation,
 };
 
@@ -66,7 +66,7 @@ pub(super) fn examine(
 /// A scorer for each model, in the order of their trainings.
 fn read_scorers(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Scorer>> {
     let mut bundles = Vec::new();
-    cluster.read_values(&config.topics.models, |model: Model| {
+    cluster.read_values(config, &config.topics.models, |model: Model| {
         bundles.extend(model.bundle);
         ControlFlow::Continue(())
     })?;
@@ -88,9 +88,9 @@ fn read_predictions(
     in_script: &BTreeSet<String>,
     contents: &mut TopicContents,
 ) -> anyhow::Result<()> {
-    let mut scratch = Scratch::default();
-    cluster.read_values(&config.topics.predictions, |prediction: Prediction| {
-        let Prediction { prediction_id, model_version, probabilities, features, .. } = prediction;
+    let (mut scratch, events) = (Scratch::default(), &config.event_schema);
+    cluster.read_values(config, &config.topics.predictions, |prediction: Prediction| {
+        let Prediction { prediction_id, model_version, probabilities, answers, .. } = prediction;
         let is_in_script = in_script.contains(&prediction_id);
         *contents.predictions.entry(prediction_id).or_default() += 1;
         let mut is_reproduced = false;
@@ -98,8 +98,8 @@ fn read_predictions(
             let (scorer, model) = (&scorers[index], &mut contents.models[index]);
             model.predictions += 1;
             model.predictions_in_play += usize::from(is_in_script);
-            let values = convert::values_of(&features, scorer.columns());
-            let values = values.iter().map(ValueRef::from).enumerate();
+            let columns = convert::columns_by_question(scorer.columns(), events.questions());
+            let values = convert::values_by_column(&columns, events.layout(), &answers);
             let (again, inputs) = scorer.score_columns(values, &mut scratch);
             contents.out_of_distribution.unseen_categories += inputs.unseen_categories;
             contents.out_of_distribution.out_of_range += inputs.out_of_range;
@@ -122,7 +122,7 @@ fn read_examples(
     let classes = &config.classes;
     let mut live: Vec<(Vec<Probabilities>, Vec<Label>)> =
         scorers.iter().map(|_| (Vec::new(), Vec::new())).collect();
-    cluster.read_values(&config.topics.labelled_examples, |example: LabelledExample| {
+    cluster.read_values(config, &config.topics.labelled_examples, |example: LabelledExample| {
         let is_from_stream = example.origin == ExampleOrigin::Stream;
         contents.joined += usize::from(is_from_stream && !example.correction);
         contents.corrected += usize::from(is_from_stream && example.correction);

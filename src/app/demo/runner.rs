@@ -123,8 +123,9 @@ impl<'a> Runner<'a> {
 
     /// Counts new examples as a training does: a correction is not another example.
     fn count_examples(&self) -> anyhow::Result<Arc<AtomicUsize>> {
-        let topic = &self.instance.config.topics.labelled_examples;
-        let codec = self.cluster.codec::<LabelledExample>(topic)?;
+        let config = &self.instance.config;
+        let topic = &config.topics.labelled_examples;
+        let codec = self.cluster.codec::<LabelledExample>(config, topic)?;
         self.count_records(topic, move |record| {
             let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
             matches!(example, Some(Ok(example)) if !example.correction)

@@ -219,9 +219,9 @@ impl Doctor<'_> {
             return None;
         }
         if is_initialised {
-            for (topic, schema) in config.topics.schemas(config.event_schema.text()) {
+            for (topic, schema) in config.topics.schemas(&config.event_schema) {
                 let subject = subject(topic);
-                let state = schemas::read_subject(&client, &subject, schema);
+                let state = schemas::read_subject(&client, &subject, &schema);
                 self.add([schemas::schema(&subject, &state)]);
             }
         }

@@ -37,7 +37,7 @@ pub(super) fn read_champion(
     let metrics = ApplicationMetrics::register(&telemetry::metrics_registry()?)?;
     let mut table = ModelTable::new(serving.clone(), metrics);
     let mut refused = None;
-    cluster.read_values(&config.topics.models, |model: Model| {
+    cluster.read_values(config, &config.topics.models, |model: Model| {
         match table.apply(&model) {
             Ok(true) => refused = None,
             Ok(false) => {}

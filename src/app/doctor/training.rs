@@ -34,6 +34,7 @@ pub(super) fn count_initial_examples(
     let mut data = InitialData::<()>::default();
     let mut has_grown = true;
     cluster.read_records(
+        config,
         &config.topics.labelled_examples,
         |record, example: LabelledExample| {
             if data.take(record, &example, ()) {

@@ -216,7 +216,7 @@ pub fn follow_predictions(
     is_training: impl Fn() -> bool + Clone + Send + 'static,
 ) -> anyhow::Result<(PredictionLog, Vec<JoinHandle<()>>)> {
     let log = PredictionLog::default();
-    let codec = cluster.codec::<Prediction>(&config.topics.predictions)?;
+    let codec = cluster.codec::<Prediction>(config, &config.topics.predictions)?;
     let (into, clock) = (log.clone(), Arc::clone(clock));
     let visit = move |record: &InputRecord| {
         let Some(bytes) = &record.value else { return };

@@ -1,7 +1,7 @@
 //! The schemas of the configuration and the registry: the check before a deployment, and registration, which happens
 //! only in `foretell init` and `foretell schema register`.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use anyhow::Context;
 
@@ -86,25 +86,25 @@ fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
 fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
     let history = event_history(config)?;
     let events = &config.topics.questionnaire_events;
-    let subject_of = |(topic, text): (&Topic, &str)| {
+    let subject_of = |(topic, text): (&Topic, Cow<'_, str>)| {
         let name = subject(topic);
         match history.as_ref().filter(|_| topic == events) {
             Some(history) => {
                 // Up to the version in use, which need not be the newest.
                 let texts = history.versions.iter().map(|version| version.text.clone());
                 let mut texts: Vec<String> = texts.collect();
-                if let Some(index) = texts.iter().position(|version| version == text) {
+                if let Some(index) = texts.iter().position(|version| *version == text) {
                     texts.truncate(index + 1);
                 }
                 Subject { name, level: Some(history.level), texts }
             }
             None => {
                 let level = (topic != events).then_some(OWN_LEVEL);
-                Subject { name, level, texts: vec![text.to_owned()] }
+                Subject { name, level, texts: vec![text.into_owned()] }
             }
         }
     };
-    let in_use = config.topics.schemas(config.event_schema.text());
+    let in_use = config.topics.schemas(&config.event_schema);
     Ok(in_use.into_iter().map(subject_of).collect())
 }
 

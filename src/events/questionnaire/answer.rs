@@ -160,11 +160,13 @@ impl AnswerForm {
 
     /// The type of the answers in a row.
     pub(super) fn row_type(&self) -> RowType {
-        match self.kind {
-            AnswerType::Long | AnswerType::Moment(_) if self.reading == Reading::Category => {
+        match self.kind.row_type() {
+            RowType::Whole
+                if self.reading == Reading::Category && !matches!(self.kind, AnswerType::Int) =>
+            {
                 RowType::Id
             }
-            _ => self.kind.row_type(),
+            row_type => row_type,
         }
     }
 

@@ -39,8 +39,8 @@ impl QuestionnaireSchema {
     /// The schema that `template` becomes with the fields of the answers in it. A reader of records without answers takes all
     /// as missing.
     #[must_use]
-    pub fn fill_answers(&self, template: &Value) -> Value {
-        let mut filled = template.clone();
+    pub fn fill_answers(&self, template: &str) -> String {
+        let mut filled: Value = serde_json::from_str(template).expect("a template is JSON");
         let fields = filled["fields"].as_array_mut().into_iter().flatten();
         for field in fields.filter(|field| field["name"] == ANSWERS) {
             field["type"]["fields"] = Value::Array(self.derived.clone());
@@ -48,14 +48,17 @@ impl QuestionnaireSchema {
             let missing = missing.map(|question| (question.name.clone(), Value::Null));
             field["default"] = Value::Object(missing.collect::<Map<_, _>>());
         }
-        filled
+        filled.to_string()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::{Answer, AnswerRef, MetadataFields};
+    use crate::events::{
+        questionnaire::{Answer, AnswerRef, AnswersRef},
+        small_schema::schema_of,
+    };
     use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro};
     use foretell_avro::evolution::{Level, breaches, parse};
 
@@ -71,23 +74,9 @@ mod tests {
         ],
     ];
 
-    fn schema(questions: &str) -> QuestionnaireSchema {
-        let avsc = format!(
-            r#"{{"type":"record","name":"R","fields":[{{"name":"who","type":"string"}},
-            {{"name":"at","type":"long"}},{questions}]}}"#
-        );
-        let fields = MetadataFields {
-            event_id: None,
-            respondent_id: "who".to_owned(),
-            event_time: "at".to_owned(),
-            completed: None,
-        };
-        QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap()
-    }
-
     #[test]
     fn every_question_is_a_nullable_field() {
-        let schema = schema(
+        let schema = schema_of(
             r#"{"name":"age","aliases":["years"],"doc":"In years.","type":["int","null"]},
                {"name":"ratio","type":"float"},{"name":"job","type":["null","string"],"default":null},
                {"name":"smoker","type":"boolean"},
@@ -106,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_row_is_a_datum_of_the_derived_record() {
-        let schema = schema(
+        let schema = schema_of(
             r#"{"name":"age","type":"int"},{"name":"born","type":{"type":"int","logicalType":"date"}},
                {"name":"job","type":"string"}"#,
         );
@@ -116,7 +105,7 @@ mod tests {
         let record = json!({"type": "record", "name": "Answers", "fields": schema.derived});
         let record = Schema::parse(&record).unwrap();
         let reader = GenericDatumReader::builder(&record).build().unwrap();
-        let read = reader.read_value(&mut row.as_bytes()).unwrap();
+        let read = reader.read_value(&mut AnswersRef::from(&row).as_bytes()).unwrap();
         let given = |value| Avro::Union(1, Box::new(value));
         let expected = [
             ("age", given(Avro::Long(39))),
@@ -131,8 +120,7 @@ mod tests {
     fn changes_of_the_questions_are_compatible_unless_a_kind_changes() {
         let check = |after: &str, is_compatible: bool| {
             for [first, template] in SUBJECTS {
-                let template = serde_json::from_str(template).unwrap();
-                let filled = |questions| schema(questions).fill_answers(&template).to_string();
+                let filled = |questions| schema_of(questions).fill_answers(template);
                 let before = filled(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
                 let versions = [first, &before, &filled(after)].map(|text| parse(text).unwrap());
                 let found = breaches(Level::FullTransitive, &versions);

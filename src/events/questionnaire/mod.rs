@@ -17,7 +17,7 @@ pub use crate::events::questionnaire::{
     entry::{EntryError, time_of_json},
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,
-    row::{AnswerRef, AnswerRow, RowLayout, RowReader},
+    row::{AnswerRef, AnswerRow, AnswersRef, RowLayout, RowReader},
     schema::{
         MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
         position_of,

@@ -23,6 +23,35 @@ use foretell_avro::wire::{self, Cursor, Malformed};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRow(Arc<[u8]>);
 
+/// A borrowed [`AnswerRow`], such as a part of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswersRef<'r>(&'r [u8]);
+
+impl<'r> AnswersRef<'r> {
+    /// The row that is encoded by `bytes`; [`RowLayout::check`] checks untrusted ones.
+    pub(in crate::events) fn of_bytes(bytes: &'r [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The row as it is encoded.
+    #[must_use]
+    pub fn as_bytes(self) -> &'r [u8] {
+        self.0
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn to_row(self) -> AnswerRow {
+        AnswerRow(self.0.into())
+    }
+}
+
+impl<'r> From<&'r AnswerRow> for AnswersRef<'r> {
+    fn from(row: &'r AnswerRow) -> Self {
+        Self(&row.0)
+    }
+}
+
 impl Default for AnswerRow {
     /// The row of a schema without questions.
     fn default() -> Self {
@@ -105,15 +134,28 @@ impl RowLayout {
 
     /// The answers of a row, in order.
     #[must_use]
-    pub fn answers<'r>(&'r self, row: &'r AnswerRow) -> RowReader<'r> {
-        let last = AnswerRef::Missing;
-        RowReader { types: self.0.iter(), cursor: Cursor::new(&row.0), next: 0, last }
+    pub fn answers<'r>(&'r self, row: impl Into<AnswersRef<'r>>) -> RowReader<'r> {
+        let (cursor, last) = (Cursor::new(row.into().0), AnswerRef::Missing);
+        RowReader { types: self.0.iter(), cursor, next: 0, last }
+    }
+
+    /// Checks that a row, which may come from elsewhere, has this layout.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it has not.
+    pub fn check(&self, row: AnswersRef<'_>) -> Result<(), Malformed> {
+        let mut reader = self.answers(row);
+        for row_type in &*self.0 {
+            reader.read(*row_type)?;
+        }
+        reader.cursor.finish()
     }
 
     /// Whether every question has an answer.
     #[must_use]
     pub fn is_complete(&self, row: &AnswerRow) -> bool {
-        !self.answers(row).any(AnswerRef::is_missing)
+        let mut answers = self.answers(row);
+        (0..self.0.len()).all(|index| !answers.is_missing_at(index))
     }
 
     /// The row of owned answers, one per question; an answer that the type of its question cannot represent is missing. Stored
@@ -242,16 +284,51 @@ pub struct RowReader<'r> {
 
 impl<'r> RowReader<'r> {
     /// Skips to the answer with this index, which must not be less than the one before; missing beyond the last question.
+    #[inline]
     pub fn at(&mut self, index: usize) -> AnswerRef<'r> {
-        debug_assert!(index + 1 >= self.next, "answers are read in order");
-        while self.next <= index {
-            if self.next().is_none() {
-                return AnswerRef::Missing;
-            }
+        self.skip_to(index);
+        if self.next <= index {
+            return self.next().unwrap_or(AnswerRef::Missing);
         }
         self.last
     }
 
+    /// Whether the answer with this index is missing; as [`Self::at`], without reading it.
+    #[inline]
+    pub fn is_missing_at(&mut self, index: usize) -> bool {
+        self.skip_to(index);
+        if self.next > index {
+            return self.last.is_missing();
+        }
+        self.cursor.rest().first().is_none_or(|branch| *branch == NULL)
+    }
+
+    #[inline]
+    fn skip_to(&mut self, index: usize) {
+        debug_assert!(index + 1 >= self.next, "answers are read in order");
+        while self.next < index {
+            let Some(row_type) = self.types.next() else { return };
+            self.next += 1;
+            // As in `next`.
+            let skipped = self.skip(*row_type);
+            debug_assert!(skipped.is_ok(), "a row of another layout: {skipped:?}");
+        }
+    }
+
+    #[inline]
+    fn skip(&mut self, row_type: RowType) -> Result<(), Malformed> {
+        if self.cursor.choice(2)? == 0 {
+            return Ok(());
+        }
+        match row_type {
+            RowType::Whole | RowType::Id => self.cursor.long().map(drop),
+            RowType::Number => self.cursor.take(size_of::<f64>()).map(drop),
+            RowType::Text => self.cursor.blob().map(drop),
+            RowType::Flag => self.cursor.take(1).map(drop),
+        }
+    }
+
+    #[inline]
     fn read(&mut self, row_type: RowType) -> Result<AnswerRef<'r>, Malformed> {
         if self.cursor.choice(2)? == 0 {
             return Ok(AnswerRef::Missing);
@@ -269,6 +346,7 @@ impl<'r> RowReader<'r> {
 impl<'r> Iterator for RowReader<'r> {
     type Item = AnswerRef<'r>;
 
+    #[inline]
     fn next(&mut self) -> Option<AnswerRef<'r>> {
         let row_type = *self.types.next()?;
         self.next += 1;
@@ -345,12 +423,21 @@ mod tests {
             prop_assert_eq!(&*row.0, &*datum);
             let read: Vec<_> = layout.answers(&row).map(AnswerRef::to_answer).collect();
             prop_assert_eq!(&read, &answers);
+            prop_assert_eq!(layout.check((&row).into()), Ok(()));
+            for length in 0..row.0.len() {
+                prop_assert!(layout.check(AnswersRef::of_bytes(&row.0[..length])).is_err());
+            }
+            let longer = [&row.0, &[0][..]].concat();
+            let trailing = layout.check(AnswersRef::of_bytes(&longer));
+            prop_assert_eq!(trailing, Err(Malformed::Trailing(1)));
             let count = answers.iter().flatten().count();
             prop_assert_eq!(layout.is_complete(&row), count == answers.len());
             for index in 0..answers.len() {
                 let mut reader = layout.answers(&row);
+                prop_assert_eq!(reader.is_missing_at(index), answers[index].is_none());
                 let (at, again) = (reader.at(index).to_answer(), reader.at(index).to_answer());
                 prop_assert_eq!((&at, &again), (&answers[index], &answers[index]));
+                prop_assert_eq!(reader.is_missing_at(index), answers[index].is_none());
                 let rest: Vec<_> = layout.answers(&layout.keep(&row, |number| number >= index))
                     .map(AnswerRef::to_answer).collect();
                 prop_assert!(rest[..index].iter().all(Option::is_none));

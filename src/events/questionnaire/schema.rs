@@ -5,6 +5,7 @@ use apache_avro::schema::{
 };
 
 use crate::events::questionnaire::{
+    Answer, AnswerRow,
     answer::{AnswerForm, AnswerType, Reading, ReadingRules},
     decimal::Decimal,
     derived,
@@ -275,6 +276,20 @@ impl QuestionnaireSchema {
     #[must_use]
     pub fn layout(&self) -> &RowLayout {
         &self.layout
+    }
+
+    /// The row of answers by the names or aliases of their questions; others are not in it.
+    pub fn row_by_name<N: AsRef<str>>(
+        &self,
+        named: impl IntoIterator<Item = (N, Option<Answer>)>,
+    ) -> AnswerRow {
+        let mut answers = vec![None; self.questions.len()];
+        for (name, answer) in named {
+            if let Some(index) = self.position(name.as_ref()) {
+                answers[index] = answer;
+            }
+        }
+        self.layout.row_of(&answers)
     }
 
     /// The text of the schema, for registration.

@@ -22,7 +22,10 @@ pub use waits::{Answer, Answered, Opened, Wait};
 pub use writer::Written;
 
 use crate::{
-    events::reply::REQUEST_HEADER,
+    events::{
+        questionnaire::QuestionnaireSchema,
+        reply::{REQUEST_HEADER, ReplyCodec},
+    },
     processors::gateway::{waits::Waits, writer::Writer},
 };
 use foretell_streams::{
@@ -102,6 +105,7 @@ impl Gateway {
         let (waits, reading) = waits::open(
             Arc::clone(broker),
             &settings.entries.topics,
+            ReplyCodec(Arc::clone(&settings.entries.codecs.prediction)),
             settings.waits_max,
             Arc::clone(clock),
         );
@@ -112,6 +116,12 @@ impl Gateway {
             GatewayThread { name: "http-replies", work: Box::new(move || reading.run()) },
         ];
         Ok((gateway, threads))
+    }
+
+    /// The event schema.
+    #[must_use]
+    pub fn event_schema(&self) -> &QuestionnaireSchema {
+        &self.settings.entries.schema
     }
 
     /// Checks an event and encodes its record. `key` is its id if it has none: the idempotency key of the request, which is the

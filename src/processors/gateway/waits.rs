@@ -17,13 +17,13 @@ use std::{
 
 use crate::{
     events::{
-        reply::{REQUEST_HEADER, Reply, ReplyResult},
+        reply::{REQUEST_HEADER, ReplyCodec, ReplyResult},
         topics::Topics,
     },
     processors::gateway::GatewayError,
 };
 use foretell_streams::{
-    codec::{Codec, Stored},
+    codec::Codec,
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
     runtime::broker::{Broker, BrokerError, Follower, ReadFrom},
     time::Clock,
@@ -65,7 +65,7 @@ pub(super) struct WaitsThread {
     shared: Arc<Shared>,
     broker: Arc<dyn Broker>,
     sources: [Topic; 2],
-    codec: Stored<Reply>,
+    codec: ReplyCodec,
     clock: Arc<dyn Clock>,
     follower: Option<Box<dyn Follower>>,
     /// The next record of each partition that is followed.
@@ -112,6 +112,7 @@ const RETRY_BACKOFF: Duration = Duration::from_millis(200);
 pub(super) fn open(
     broker: Arc<dyn Broker>,
     topics: &Topics,
+    codec: ReplyCodec,
     waits_max: usize,
     clock: Arc<dyn Clock>,
 ) -> (Waits, WaitsThread) {
@@ -120,7 +121,7 @@ pub(super) fn open(
         shared: Arc::clone(&shared),
         broker,
         sources: [topics.replies.clone(), topics.dead_letters.clone()],
-        codec: Reply::codec(),
+        codec,
         clock,
         follower: None,
         positions: BTreeMap::new(),
@@ -364,6 +365,10 @@ mod tests {
     };
 
     use super::*;
+    use crate::events::{
+        reply::Reply,
+        small_schema::{codec_of, schema_of},
+    };
     use foretell_streams::{
         local::LocalBroker,
         record::{Header, OutputRecord},
@@ -483,6 +488,10 @@ mod tests {
         thread: Option<JoinHandle<()>>,
     }
 
+    fn replies() -> ReplyCodec {
+        ReplyCodec(Arc::new(codec_of(schema_of(r#"{"name":"age","type":"int"}"#))))
+    }
+
     impl Fixture {
         fn new(waits_max: usize) -> Self {
             let topics = Topics::with_prefix("");
@@ -498,7 +507,8 @@ mod tests {
             };
             let clock = Arc::new(ManualClock::at(WallTime(0)));
             let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-            let (waits, thread) = open(Arc::new(broker.clone()), &topics, waits_max, time);
+            let broker_port = Arc::new(broker.clone());
+            let (waits, thread) = open(broker_port, &topics, replies(), waits_max, time);
             let thread = std::thread::spawn(move || thread.run());
             Self { broker, topics, clock, waits: Some(waits), thread: Some(thread) }
         }
@@ -538,7 +548,7 @@ mod tests {
                 result: ReplyResult::Incomplete { missing: vec![id.to_owned()] },
             };
             let mut value = Vec::new();
-            Reply::codec().encode(&reply, &mut value).unwrap();
+            replies().encode(&reply, &mut value).unwrap();
             self.write(&self.topics.replies, partition, value, &[]);
         }
 

@@ -59,7 +59,7 @@ pub(super) fn expected(sent: &[SentRecord]) -> Topics {
     for (respondent, scored) in &topics.predictions {
         let label = labels.remove(respondent.as_str());
         let state = |(index, (event, _)): (usize, &(String, Option<u32>))| match (label, index) {
-            (Some(label), 0) => format!("{event} learned {label}"),
+            (Some(label), 0) => format!("learned {label}"),
             (Some(_), _) => format!("{event} passed over"),
             (None, _) => format!("{event} waiting"),
         };
@@ -217,7 +217,7 @@ mod tests {
         let topics = expected(&sent());
         assert_eq!(topics.predictions["bob"], [("bob-1".to_owned(), Some(40))]);
         assert_eq!(topics.examples["ann"], [("ann-0".to_owned(), "yes".to_owned())]);
-        let ann = ["ann-0 learned yes", "ann-1 passed over", "ann-2 passed over"];
+        let ann = ["ann-1 passed over", "ann-2 passed over", "learned yes"];
         assert_eq!(topics.outcome_store["ann"], ann);
         assert_eq!(topics.outcome_store["bob"], ["bob-1 waiting"]);
         assert_eq!(topics.outcome_store["dan"], ["outcome yes waiting"]);

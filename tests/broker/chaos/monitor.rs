@@ -17,12 +17,12 @@ use foretell::{
     config::Config,
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
-        prediction::{FeatureValue, Prediction},
-        questionnaire::Answer,
+        prediction::Prediction,
+        questionnaire::{Answer, AnswerRef},
     },
     processors::{
         gather::Partial,
-        outcome_join::{Pending, PredictionState},
+        pending::{Pending, PendingCodec, PredictionState},
         retrain_trigger::LearningState,
     },
 };
@@ -118,10 +118,10 @@ pub(super) fn read(config: &Config) -> Topics {
     let visit = |prediction: Prediction| {
         events.insert(prediction.prediction_id.clone(), prediction.event_id.clone());
         let scored = topics.predictions.entry(prediction.respondent_id.clone()).or_default();
-        scored.push((prediction.event_id.clone(), age_of(&prediction)));
+        scored.push((prediction.event_id.clone(), age_of(&prediction, config)));
         ControlFlow::Continue(())
     };
-    cluster.read_values(&names.predictions, visit).unwrap();
+    cluster.read_values(config, &names.predictions, visit).unwrap();
     let name = |id: &str| events.get(id).cloned().unwrap_or_else(|| format!("unknown {id}"));
     let visit = |example: LabelledExample| {
         if example.origin == ExampleOrigin::Stream {
@@ -130,7 +130,7 @@ pub(super) fn read(config: &Config) -> Topics {
         }
         ControlFlow::Continue(())
     };
-    cluster.read_values(&names.labelled_examples, visit).unwrap();
+    cluster.read_values(config, &names.labelled_examples, visit).unwrap();
     let letters = cluster.read_to_end(&names.dead_letters, |record| {
         topics.dead_letters.push(text(record.key.as_deref().unwrap_or_default()));
         Ok(ControlFlow::Continue(()))
@@ -141,18 +141,19 @@ pub(super) fn read(config: &Config) -> Topics {
         let application = config.application();
         compacted(&cluster, &Topic::new(&format!("{application}-scoring-{store}-changelog")))
     };
+    let pending = PendingCodec { predictions: cluster.codecs(config).unwrap().prediction };
     for (key, value) in changelog("outcomes") {
-        let pending = Pending::codec().decode(&value).unwrap();
-        let entry = match pending {
-            Pending::Prediction(prediction, PredictionState::Waiting) => {
+        let entry = match pending.decode(&value).unwrap() {
+            Pending::Prediction(Some(prediction), PredictionState::Waiting) => {
                 format!("{} waiting", prediction.event_id)
             }
-            Pending::Prediction(prediction, PredictionState::Learned(label)) => {
-                format!("{} learned {label}", prediction.event_id)
-            }
-            Pending::Prediction(prediction, PredictionState::PassedOver) => {
+            Pending::Prediction(Some(prediction), PredictionState::PassedOver) => {
                 format!("{} passed over", prediction.event_id)
             }
+            Pending::Prediction(None, PredictionState::Learned(label)) => {
+                format!("learned {label}")
+            }
+            unexpected @ Pending::Prediction(..) => format!("{unexpected:?}"),
             Pending::Outcome(outcome, _) => format!("outcome {} waiting", outcome.label),
         };
         topics.outcome_store.entry(respondent_of(&key)).or_default().push(entry);
@@ -204,11 +205,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn age_of(prediction: &Prediction) -> Option<u32> {
-    let age = prediction.features.iter().find(|feature| feature.name == "age").unwrap();
-    match age.value {
-        FeatureValue::Number(age) => Some(whole(age)),
-        FeatureValue::Missing | FeatureValue::Text(_) => None,
+fn age_of(prediction: &Prediction, config: &Config) -> Option<u32> {
+    let questions = &config.gather.questions;
+    let index = questions.iter().position(|question| question.name == "age").unwrap();
+    match config.gather.layout.answers(&prediction.answers).at(index) {
+        AnswerRef::Whole(age) => Some(u32::try_from(age).unwrap()),
+        AnswerRef::Missing => None,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -2,18 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use foretell::{
-    events::prediction::FeatureValue,
-    processors::{
-        retrain_trigger::records_of,
-        trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
-        training_log::{InitialPolicy, TrainingLog},
-    },
+use foretell::processors::{
+    retrain_trigger::records_of,
+    trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
+    training_log::{InitialPolicy, TrainingLog},
 };
 use foretell_ml::{ModelBundle, ModelVersion, Origin, Params};
 use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _};
 
-use super::{Application, OFTEN, SELDOM, correction, expect_concept, stream};
+use super::{Application, OFTEN, SELDOM, answers, correction, expect_concept, stream};
 use crate::fixture::{NOW, classes, first_model, model};
 
 fn request(training: u64, through: i64) -> TrainingRequest {
@@ -311,8 +308,8 @@ fn a_model_larger_than_a_record_is_a_failure() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(b'0' + u8::try_from(state >> 58).unwrap())
         };
-        let text = (0..5_500).map(character).collect();
-        example.features[1].value = FeatureValue::Text(text);
+        let text: String = (0..5_500).map(character).collect();
+        example.answers = answers(1, &text, 1.0);
     }
     application.append(&examples);
     let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());

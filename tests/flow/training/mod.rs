@@ -11,7 +11,7 @@ use std::{ops::Range, sync::Arc};
 use foretell::{
     events::{
         labelled_example::{ExampleOrigin, LabelledExample},
-        prediction::{Feature, FeatureValue},
+        questionnaire::{Answer, AnswerRow},
     },
     processors::{
         initial_data::Manifest,
@@ -68,7 +68,7 @@ impl Application {
         }
         Self {
             broker: UnreliableBroker::new(local),
-            codec: UnreliableCodec::new(Arc::clone(&fixture.codecs.labelled_example)),
+            codec: UnreliableCodec::new(fixture.codecs.labelled_example.clone()),
             fixture,
             clock,
             registry,
@@ -91,6 +91,7 @@ impl Application {
             broker: Arc::new(self.broker.clone()),
             source: self.source(),
             codec: Arc::new(self.codec.clone()),
+            events: Arc::clone(&self.fixture.schema),
             spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new()).unwrap(),
             classes: classes(&["no", "yes"]),
             stream_examples_max: self.stream_examples_max,
@@ -168,7 +169,6 @@ fn stream(numbers: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
 fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> LabelledExample {
     // 7 and 20 are coprime, so any 20 consecutive examples have each number of visits once.
     let visits = number * 7 % 20;
-    let feature = |name: &str, value| Feature { name: name.to_owned(), value };
     LabelledExample {
         example_id: id.to_owned(),
         respondent_id: "ann".to_owned(),
@@ -176,14 +176,18 @@ fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> La
         event_time: EventTime(EPOCH_MS),
         outcome_time: None,
         label: if concept(visits) { "yes" } else { "no" }.to_owned(),
-        features: vec![
-            feature("visits", FeatureValue::Number(visits.into())),
-            feature("plan", FeatureValue::Text("gold".to_owned())),
-            feature("minutes", FeatureValue::Number(f64::from(number) / 8.0)),
-        ],
         prediction: None,
         correction: false,
+        answers: answers(visits, "gold", f64::from(number) / 8.0),
     }
+}
+
+fn answers(visits: u32, plan: &str, minutes: f64) -> AnswerRow {
+    Fixture::new().row(&[
+        Some(Answer::Number(visits.into())),
+        Some(Answer::Text(plan.to_owned())),
+        Some(Answer::Number(minutes)),
+    ])
 }
 
 /// A correction of an example to the other label.

@@ -3,7 +3,7 @@
 use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use crate::{
-    codec::{self, Codec},
+    codec::{self, Codec, CodecError},
     record::Topic,
     state::{
         StateError, Store, StoreId,
@@ -73,6 +73,12 @@ impl<V> WindowHandle<V> {
     #[must_use]
     pub fn id(&self) -> StoreId {
         self.id
+    }
+
+    /// The error of a processor that decodes the bytes of an entry itself and cannot.
+    #[must_use]
+    pub fn unreadable(&self, error: CodecError) -> StateError {
+        StateError::unreadable(&self.changelog)(error)
     }
 }
 

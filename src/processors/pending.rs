@@ -1,0 +1,431 @@
+//! The entries of the outcome store: predictions that wait for outcomes, and outcomes that wait for predictions.
+//!
+//! An entry is bytes that the join reads and changes in place, without decoding the prediction (format 3):
+//!
+//! ```text
+//!   3  0                        framed prediction    it waits for its outcome
+//!   3  1  label (Avro string)  [framed prediction]   it was learned from; without the prediction if a correction is not possible
+//!   3  2                        framed prediction    another prediction of the respondent was learned from
+//!   3  3  outcome and its record ([`Stored`])
+//! ```
+
+use std::{
+    ops::{ControlFlow, Range, RangeInclusive},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::events::{
+    answered::{AnsweredCodec, ClassProbability},
+    outcome::Outcome,
+    prediction::Prediction,
+    questionnaire::{Answer, QuestionnaireSchema},
+};
+use foretell_avro::wire::{self, Cursor, Malformed};
+use foretell_streams::{
+    codec::{Codec, CodecError, Stored},
+    state::{Position, StateError, WindowHandle},
+    time::{EventTime, WallTime},
+    topology::{Context, Original},
+};
+
+/// An entry of the outcome store.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pending {
+    /// A prediction, unless it is not needed any more, and its state.
+    Prediction(Option<Prediction>, PredictionState),
+    /// An outcome, with its record while it waits for its first prediction. If every prediction is learned from, it stays for
+    /// further ones.
+    Outcome(Outcome, Option<Original>),
+}
+
+/// The state of a prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PredictionState {
+    /// No outcome yet.
+    Waiting,
+    /// It was learned from, with this label.
+    Learned(String),
+    /// Another prediction of the same respondent was learned from.
+    PassedOver,
+}
+
+/// A [`PredictionState`], borrowed from an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are the variants of PredictionState")]
+pub enum StateRef<'a> {
+    Waiting,
+    Learned(&'a str),
+    PassedOver,
+}
+
+/// An entry, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub enum PendingRef<'a> {
+    /// A prediction and its state.
+    Prediction {
+        /// The state.
+        state: StateRef<'a>,
+        /// The framed record; empty if it is not needed any more.
+        record: &'a [u8],
+    },
+    /// An outcome; [`decode_outcome`] decodes it.
+    Outcome(&'a [u8]),
+}
+
+/// The codec of the outcome store.
+#[derive(Clone)]
+pub struct PendingCodec {
+    /// The codec of the predictions.
+    pub predictions: Arc<AnsweredCodec<Prediction>>,
+}
+
+/// Copies of entries of the store, in one buffer that is used again.
+#[derive(Default)]
+pub struct PendingEntries {
+    bytes: Vec<u8>,
+    entries: Vec<(Position, Range<usize>)>,
+}
+
+/// The format version of the entries. A changed layout needs a new version.
+pub const FORMAT: u8 = 3;
+
+/// The version of an outcome in an entry.
+const OUTCOME_FORMAT: u8 = 1;
+
+const WAITING: u8 = 0;
+const LEARNED: u8 = 1;
+const PASSED_OVER: u8 = 2;
+const OUTCOME: u8 = 3;
+
+impl PredictionState {
+    /// Borrows the state.
+    #[must_use]
+    pub fn borrow(&self) -> StateRef<'_> {
+        match self {
+            Self::Waiting => StateRef::Waiting,
+            Self::Learned(label) => StateRef::Learned(label),
+            Self::PassedOver => StateRef::PassedOver,
+        }
+    }
+}
+
+impl From<StateRef<'_>> for PredictionState {
+    fn from(state: StateRef<'_>) -> Self {
+        match state {
+            StateRef::Waiting => Self::Waiting,
+            StateRef::Learned(label) => Self::Learned(label.to_owned()),
+            StateRef::PassedOver => Self::PassedOver,
+        }
+    }
+}
+
+impl StateRef<'_> {
+    /// Appends the beginning of an entry of a prediction, after which its framed record may follow.
+    pub fn write(self, bytes: &mut Vec<u8>) {
+        bytes.push(FORMAT);
+        match self {
+            Self::Waiting => bytes.push(WAITING),
+            Self::Learned(label) => {
+                bytes.push(LEARNED);
+                wire::write_blob(label.as_bytes(), bytes);
+            }
+            Self::PassedOver => bytes.push(PASSED_OVER),
+        }
+    }
+}
+
+impl<'a> PendingRef<'a> {
+    /// Splits an entry into its parts.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it has another format or is malformed.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, CodecError> {
+        let (format, rest) = bytes.split_first().ok_or_else(|| malformed(&Malformed::Truncated))?;
+        if *format != FORMAT {
+            return Err(CodecError::OtherFormat { found: *format, known: FORMAT });
+        }
+        let (kind, rest) = rest.split_first().ok_or_else(|| malformed(&Malformed::Truncated))?;
+        Ok(match *kind {
+            WAITING => Self::Prediction { state: StateRef::Waiting, record: rest },
+            LEARNED => {
+                let mut cursor = Cursor::new(rest);
+                let label = cursor.text().map_err(|error| malformed(&error))?;
+                Self::Prediction { state: StateRef::Learned(label), record: cursor.rest() }
+            }
+            PASSED_OVER => Self::Prediction { state: StateRef::PassedOver, record: rest },
+            OUTCOME => Self::Outcome(rest),
+            other => {
+                let choice = Malformed::Choice { index: i64::from(other), count: 4 };
+                return Err(malformed(&choice));
+            }
+        })
+    }
+
+    /// Whether it is a prediction.
+    #[must_use]
+    pub fn is_prediction(&self) -> bool {
+        matches!(self, Self::Prediction { .. })
+    }
+}
+
+/// Decodes the bytes of an outcome in an entry.
+///
+/// # Errors
+/// [`CodecError`] if they are malformed.
+pub fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Option<Original>), CodecError> {
+    Stored::version(OUTCOME_FORMAT).decode(bytes)
+}
+
+fn malformed(reason: &dyn std::fmt::Display) -> CodecError {
+    CodecError::Unreadable { class: "malformed", schema_id: None, message: reason.to_string() }
+}
+
+impl Codec<Pending> for PendingCodec {
+    fn encode(&self, pending: &Pending, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        match pending {
+            Pending::Prediction(prediction, state) => {
+                state.borrow().write(bytes);
+                if let Some(prediction) = prediction {
+                    self.predictions.encode(prediction, bytes)?;
+                }
+            }
+            Pending::Outcome(outcome, original) => {
+                bytes.extend_from_slice(&[FORMAT, OUTCOME]);
+                Stored::version(OUTCOME_FORMAT)
+                    .encode(&(outcome.clone(), original.clone()), bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Pending, CodecError> {
+        match bytes.first() {
+            Some(&PendingV1::FORMAT) => {
+                let old: PendingV1 = Stored::version(PendingV1::FORMAT).decode(bytes)?;
+                return Ok(PendingV2::from(old).upgrade(self.predictions.events()));
+            }
+            Some(&PendingV2::FORMAT) => {
+                let old: PendingV2 = Stored::version(PendingV2::FORMAT).decode(bytes)?;
+                return Ok(old.upgrade(self.predictions.events()));
+            }
+            Some(_) | None => {}
+        }
+        Ok(match PendingRef::parse(bytes)? {
+            PendingRef::Prediction { state, record } => {
+                let prediction = match record {
+                    [] => None,
+                    record => Some(self.predictions.decode(record)?),
+                };
+                Pending::Prediction(prediction, state.into())
+            }
+            PendingRef::Outcome(bytes) => {
+                let (outcome, original) = decode_outcome(bytes)?;
+                Pending::Outcome(outcome, original)
+            }
+        })
+    }
+}
+
+impl PendingEntries {
+    /// Copies the entries of `key` with times in `from..=to`, oldest first, in place of the present contents.
+    ///
+    /// # Errors
+    /// [`StateError`] if one cannot be read.
+    pub fn fetch<Out: 'static>(
+        &mut self,
+        (store, codec): (&WindowHandle<Pending>, &PendingCodec),
+        key: &str,
+        times: RangeInclusive<EventTime>,
+        ctx: &mut Context<'_, Out>,
+    ) -> Result<(), StateError> {
+        self.clear();
+        let mut result = Ok(());
+        ctx.window(store).fetch_bytes(key, *times.start(), *times.end(), |position, bytes| {
+            result = self.push(codec, position, bytes).map_err(|error| store.unreadable(error));
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result
+    }
+
+    /// Moves at most `limit` entries of all keys with times before `before` here, oldest first, in place of the present contents.
+    ///
+    /// # Errors
+    /// [`StateError`] if one cannot be read.
+    pub fn expire<Out: 'static>(
+        &mut self,
+        (store, codec): (&WindowHandle<Pending>, &PendingCodec),
+        before: EventTime,
+        limit: usize,
+        ctx: &mut Context<'_, Out>,
+    ) -> Result<(), StateError> {
+        self.clear();
+        ctx.window(store).expire_bytes(before, limit, |_, position, bytes| {
+            self.push(codec, position, bytes).map_err(|error| store.unreadable(error))
+        })
+    }
+
+    /// Keeps the entries for which `is_kept` is true.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(Position, PendingRef<'_>) -> bool) {
+        let bytes = &self.bytes;
+        self.entries.retain(|(position, range)| is_kept(*position, parsed(&bytes[range.clone()])));
+    }
+
+    /// The number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The entries, in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Position, PendingRef<'_>)> {
+        let entries = self.entries.iter();
+        entries.map(|(position, range)| (*position, parsed(&self.bytes[range.clone()])))
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
+    /// Adds an entry, in the present format.
+    fn push(
+        &mut self,
+        codec: &PendingCodec,
+        position: Position,
+        bytes: &[u8],
+    ) -> Result<(), CodecError> {
+        let start = self.bytes.len();
+        match PendingRef::parse(bytes) {
+            Ok(_) => self.bytes.extend_from_slice(bytes),
+            Err(CodecError::OtherFormat { .. }) => {
+                codec.encode(&codec.decode(bytes)?, &mut self.bytes)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.entries.push((position, start..self.bytes.len()));
+        Ok(())
+    }
+}
+
+fn parsed(bytes: &[u8]) -> PendingRef<'_> {
+    PendingRef::parse(bytes).expect("`push` has parsed it")
+}
+
+/// Format 2, with the features of a prediction as names and values.
+#[derive(Deserialize, Serialize)]
+enum PendingV2 {
+    Prediction(PredictionV2, PredictionState),
+    Outcome(Outcome, Option<Original>),
+}
+
+/// Format 1, which kept records without headers.
+#[derive(Deserialize, Serialize)]
+enum PendingV1 {
+    Prediction(PredictionV2, PredictionState),
+    Outcome(Outcome, Option<OriginalV1>),
+}
+
+/// The prediction in formats 1 and 2.
+#[derive(Deserialize, Serialize)]
+struct PredictionV2 {
+    prediction_id: String,
+    respondent_id: String,
+    event_id: String,
+    event_time: EventTime,
+    received_at: WallTime,
+    predicted_at: WallTime,
+    model_version: String,
+    label: String,
+    probabilities: Vec<(String, f64)>,
+    features: Vec<(String, FeatureV2)>,
+}
+
+#[derive(Deserialize, Serialize)]
+enum FeatureV2 {
+    Missing,
+    Number(f64),
+    Text(String),
+}
+
+/// A record without its headers.
+#[derive(Deserialize, Serialize)]
+struct OriginalV1 {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    timestamp: EventTime,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+impl PendingV1 {
+    const FORMAT: u8 = 1;
+}
+
+impl PendingV2 {
+    const FORMAT: u8 = 2;
+
+    /// The entry in the present format, with the answers to the questions of `events`.
+    fn upgrade(self, events: &QuestionnaireSchema) -> Pending {
+        match self {
+            Self::Prediction(prediction, state) => {
+                Pending::Prediction(Some(prediction.upgrade(events)), state)
+            }
+            Self::Outcome(outcome, original) => Pending::Outcome(outcome, original),
+        }
+    }
+}
+
+impl From<PendingV1> for PendingV2 {
+    fn from(old: PendingV1) -> Self {
+        match old {
+            PendingV1::Prediction(prediction, state) => Self::Prediction(prediction, state),
+            PendingV1::Outcome(outcome, original) => {
+                Self::Outcome(outcome, original.map(Original::from))
+            }
+        }
+    }
+}
+
+impl From<OriginalV1> for Original {
+    fn from(old: OriginalV1) -> Self {
+        let OriginalV1 { topic, partition, offset, timestamp, key, value } = old;
+        Self { topic, partition, offset, timestamp, key, value, headers: Vec::new() }
+    }
+}
+
+impl PredictionV2 {
+    fn upgrade(self, events: &QuestionnaireSchema) -> Prediction {
+        let classes = self.probabilities.iter();
+        let probabilities = classes
+            .map(|(label, probability)| ClassProbability { label, probability: *probability });
+        let answers = self.features.into_iter().map(|(name, value)| {
+            let answer = match value {
+                FeatureV2::Missing => None,
+                FeatureV2::Number(number) => Some(Answer::Number(number)),
+                FeatureV2::Text(text) => Some(Answer::Text(text)),
+            };
+            (name, answer)
+        });
+        Prediction {
+            answers: events.row_by_name(answers),
+            probabilities: probabilities.collect(),
+            prediction_id: self.prediction_id,
+            respondent_id: self.respondent_id,
+            event_id: self.event_id,
+            event_time: self.event_time,
+            received_at: self.received_at,
+            predicted_at: self.predicted_at,
+            model_version: self.model_version,
+            label: self.label,
+        }
+    }
+}
