@@ -8,7 +8,7 @@ use foretell::{
     processors::recent_events::{RecentEntry, RecentEvents},
 };
 use foretell_streams::{
-    codec::{Stored, Utf8},
+    codec::Utf8,
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
     state::MemoryStores,
@@ -57,9 +57,9 @@ pub(crate) fn measure(events: u64) -> anyhow::Result<Cost> {
     let topic = Topic::new("events");
     let mut topology = TopologyBuilder::new("bench", Topic::new("dead-letters"));
     let source = topology.source("events", topic.clone(), Arc::new(Utf8));
-    let store = topology.key_value_store("recent", Arc::new(Stored::version(RecentEntry::FORMAT)));
-    let recent = RecentEvents { retention: RETENTION, store };
-    let stores = [recent.store.id()];
+    let store = topology.key_value_store("recent", Arc::new(RecentEntry::codec()));
+    let recent = RecentEvents::new(RETENTION, store);
+    let stores = [recent.store_id()];
     topology.process("distinct", &[source], &stores, move || Distinct(recent.clone()));
     let metrics = StreamsMetrics::register(&Registry::new())?;
     let topology = Arc::new(topology.build());

@@ -316,3 +316,270 @@ impl fmt::Debug for ProbabilitiesRef<'_> {
         f.debug_list().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value as Avro};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::events::{
+        labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
+        prediction::Prediction,
+        questionnaire::{AnswerRef, AnswerRow},
+        small_schema::{codec_of, schema_of},
+    };
+    use foretell_avro::framing;
+    use foretell_streams::time::{EventTime, WallTime};
+
+    const QUESTIONS: &str = r#"{"name":"age","type":["null","int"]},{"name":"ratio","type":"double"},
+        {"name":"job","aliases":["trade"],"type":["null","string"]},{"name":"smoker","type":"boolean"}"#;
+
+    fn events() -> QuestionnaireSchema {
+        schema_of(QUESTIONS)
+    }
+
+    fn row() -> impl Strategy<Value = AnswerRow> {
+        let number = any::<f64>().prop_filter("a finite number", |number| number.is_finite());
+        let cells = (
+            prop::option::of(any::<i32>()),
+            prop::option::of(number),
+            prop::option::of(".{1,9}"),
+            prop::option::of(any::<bool>()),
+        );
+        cells.prop_map(|(age, ratio, job, smoker)| {
+            events().layout().row_of(&[
+                age.map(|age| Answer::Number(age.into())),
+                ratio.map(Answer::Number),
+                job.map(Answer::Text),
+                smoker.map(|smoker| Answer::Text(smoker.to_string())),
+            ])
+        })
+    }
+
+    fn probabilities() -> impl Strategy<Value = Vec<(String, f64)>> {
+        prop::collection::vec((".{0,5}", 0.0..1.0_f64), 0..4)
+    }
+
+    fn encoded(classes: &[(String, f64)]) -> Probabilities {
+        let classes = classes.iter();
+        classes
+            .map(|(label, probability)| ClassProbability { label, probability: *probability })
+            .collect()
+    }
+
+    prop_compose! {
+        fn prediction()(
+            [prediction_id, respondent_id, event_id] in [".{0,40}", ".{0,9}", ".{0,40}"],
+            times: [i64; 3], model_version in ".{0,12}", label in ".{0,5}",
+            classes in probabilities(), answers in row(),
+        ) -> Prediction {
+            Prediction {
+                prediction_id, respondent_id, event_id,
+                event_time: EventTime(times[0]),
+                received_at: WallTime(times[1]),
+                predicted_at: WallTime(times[2]),
+                model_version, label,
+                probabilities: encoded(&classes),
+                answers,
+            }
+        }
+    }
+
+    prop_compose! {
+        fn example()(
+            [example_id, respondent_id, label] in [".{0,40}", ".{0,9}", ".{0,5}"],
+            is_initial: bool, event_time: i64, outcome_time: Option<i64>,
+            prediction in prop::option::of(prediction()), correction: bool, answers in row(),
+        ) -> LabelledExample {
+            LabelledExample {
+                example_id, respondent_id,
+                origin: if is_initial { ExampleOrigin::Initial } else { ExampleOrigin::Stream },
+                event_time: EventTime(event_time),
+                outcome_time: outcome_time.map(EventTime),
+                label,
+                prediction: prediction.map(|prediction| ExamplePrediction {
+                    prediction_id: prediction.prediction_id,
+                    model_version: prediction.model_version,
+                    predicted_at: prediction.predicted_at,
+                    probabilities: prediction.probabilities,
+                }),
+                correction, answers,
+            }
+        }
+    }
+
+    /// The record as apache-avro reads its bytes, by the names of the fields.
+    fn by_apache<R: AnsweredRecord>(bytes: &[u8]) -> Vec<(String, Avro)> {
+        let schema = Schema::parse_str(&events().fill_answers(R::TEMPLATE)).unwrap();
+        let reader = GenericDatumReader::builder(&schema).build().unwrap();
+        let mut datum = &bytes[framing::HEADER_BYTES..];
+        let Avro::Record(fields) = reader.read_value(&mut datum).unwrap() else { panic!() };
+        assert_eq!(datum, [0_u8; 0], "all bytes are read");
+        fields
+    }
+
+    fn text(text: &str) -> Avro {
+        Avro::String(text.to_owned())
+    }
+
+    fn nullable(value: Option<Avro>) -> Avro {
+        match value {
+            None => Avro::Union(0, Box::new(Avro::Null)),
+            Some(value) => Avro::Union(1, Box::new(value)),
+        }
+    }
+
+    fn record<const N: usize>(fields: [(&str, Avro); N]) -> Avro {
+        Avro::Record(fields.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    fn avro_classes(classes: &Probabilities) -> Avro {
+        let class = |ClassProbability { label, probability }| {
+            record([("label", text(label)), ("probability", Avro::Double(probability))])
+        };
+        Avro::Array(classes.iter().map(class).collect())
+    }
+
+    fn avro_answers(row: &AnswerRow) -> Avro {
+        let names = ["age", "ratio", "job", "smoker"];
+        let layout = events().layout().clone();
+        let answers = layout.answers(row).map(|answer| match answer {
+            AnswerRef::Missing => nullable(None),
+            AnswerRef::Whole(whole) | AnswerRef::Id(whole) => nullable(Some(Avro::Long(whole))),
+            AnswerRef::Number(number) => nullable(Some(Avro::Double(number))),
+            AnswerRef::Text(answer) => nullable(Some(text(answer))),
+            AnswerRef::Flag(flag) => nullable(Some(Avro::Boolean(flag))),
+        });
+        let names = names.into_iter().map(str::to_owned);
+        Avro::Record(names.zip(answers).collect())
+    }
+
+    fn round_trip<R: AnsweredRecord + PartialEq + fmt::Debug>(record: &R) -> Vec<u8> {
+        let codec = codec_of::<R>(events());
+        let mut bytes = Vec::new();
+        codec.encode(record, &mut bytes).unwrap();
+        assert_eq!(codec.decode(&bytes).as_ref(), Ok(record));
+        let mut of_encoded = Vec::new();
+        codec.encode(&Encoded::<R>::new(record.borrow()), &mut of_encoded).unwrap();
+        assert_eq!(of_encoded, bytes);
+        for length in 0..bytes.len() {
+            let truncated: Result<R, CodecError> = codec.decode(&bytes[..length]);
+            assert!(truncated.is_err(), "{length} bytes of {}", bytes.len());
+        }
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn predictions_are_records_of_their_schema(prediction in prediction()) {
+            let bytes = round_trip(&prediction);
+            let time = |time| Avro::TimestampMillis(time);
+            let expected = record([
+                ("prediction_id", text(&prediction.prediction_id)),
+                ("respondent_id", text(&prediction.respondent_id)),
+                ("event_id", text(&prediction.event_id)),
+                ("event_time", time(prediction.event_time.0)),
+                ("received_at", time(prediction.received_at.0)),
+                ("predicted_at", time(prediction.predicted_at.0)),
+                ("model_version", text(&prediction.model_version)),
+                ("label", text(&prediction.label)),
+                ("probabilities", avro_classes(&prediction.probabilities)),
+                ("features", Avro::Array(Vec::new())),
+                ("answers", avro_answers(&prediction.answers)),
+            ]);
+            prop_assert_eq!(Avro::Record(by_apache::<Prediction>(&bytes)), expected);
+        }
+
+        #[test]
+        fn labelled_examples_are_records_of_their_schema(example in example()) {
+            let bytes = round_trip(&example);
+            let origin = match example.origin {
+                ExampleOrigin::Initial => Avro::Enum(0, "INITIAL".to_owned()),
+                ExampleOrigin::Stream => Avro::Enum(1, "STREAM".to_owned()),
+            };
+            let prediction = example.prediction.as_ref().map(|prediction| record([
+                ("prediction_id", text(&prediction.prediction_id)),
+                ("model_version", text(&prediction.model_version)),
+                ("predicted_at", Avro::TimestampMillis(prediction.predicted_at.0)),
+                ("probabilities", avro_classes(&prediction.probabilities)),
+            ]));
+            let outcome_time = example.outcome_time.map(|time| Avro::TimestampMillis(time.0));
+            let expected = record([
+                ("example_id", text(&example.example_id)),
+                ("respondent_id", text(&example.respondent_id)),
+                ("origin", origin),
+                ("event_time", Avro::TimestampMillis(example.event_time.0)),
+                ("outcome_time", nullable(outcome_time)),
+                ("label", text(&example.label)),
+                ("features", Avro::Array(Vec::new())),
+                ("prediction", nullable(prediction)),
+                ("correction", Avro::Boolean(example.correction)),
+                ("answers", avro_answers(&example.answers)),
+            ]);
+            prop_assert_eq!(Avro::Record(by_apache::<LabelledExample>(&bytes)), expected);
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..80),
+            prediction in prediction(), place: prop::sample::Index, byte: u8,
+        ) {
+            let codec = codec_of::<Prediction>(events());
+            bytes.splice(0..0, [0, 0, 0, 0, 1]);
+            let decode = |bytes: &[u8]| drop(Codec::<Prediction>::decode(&codec, bytes));
+            decode(&bytes);
+            drop(Codec::<LabelledExample>::decode(&codec_of::<LabelledExample>(events()), &bytes));
+            bytes.clear();
+            codec.encode(&prediction, &mut bytes).unwrap();
+            let index = place.index(bytes.len());
+            bytes[index] = byte;
+            decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn features_of_the_first_version_become_answers() {
+        let codec = codec_of::<Prediction>(events());
+        let mut prediction = plain_prediction();
+        let mut bytes = Vec::new();
+        codec.encode(&prediction, &mut bytes).unwrap();
+        // The answers are null, after an empty array of features.
+        let answers = [0, 0, 0, 0];
+        assert!(bytes.ends_with(&[&[NO_FEATURES][..], &answers].concat()));
+        bytes.truncate(bytes.len() - 1 - answers.len());
+        let mut feature = |name: &str, value: &[u8]| {
+            wire::write_count(1, &mut bytes);
+            wire::write_blob(name.as_bytes(), &mut bytes);
+            bytes.extend_from_slice(value);
+        };
+        feature("age", &[&[2][..], &39.0_f64.to_le_bytes()].concat());
+        feature("trade", &[4, 2, b'x']);
+        feature("gone", &[4, 2, b'y']);
+        feature("ratio", &[4, 2, b'z']);
+        feature("smoker", &[4, 8, b't', b'r', b'u', b'e']);
+        wire::write_count(0, &mut bytes);
+        bytes.extend_from_slice(&answers);
+        let text = |text: &str| Some(Answer::Text(text.to_owned()));
+        let given = [Some(Answer::Number(39.0)), None, text("x"), text("true")];
+        prediction.answers = events().layout().row_of(&given);
+        assert_eq!(codec.decode(&bytes), Ok(prediction));
+    }
+
+    fn plain_prediction() -> Prediction {
+        Prediction {
+            prediction_id: "p".to_owned(),
+            respondent_id: "r".to_owned(),
+            event_id: "e".to_owned(),
+            event_time: EventTime(1),
+            received_at: WallTime(2),
+            predicted_at: WallTime(3),
+            model_version: "v".to_owned(),
+            label: "yes".to_owned(),
+            probabilities: encoded(&[("no".to_owned(), 0.25), ("yes".to_owned(), 0.75)]),
+            answers: events().layout().row_of(&[]),
+        }
+    }
+}

@@ -42,8 +42,8 @@ pub struct Observation {
     pub respondent_id: String,
     /// The event that completed it.
     pub event_id: String,
-    /// The id of its prediction, derived from the event's identity, so that a repeated event has the same.
-    pub prediction_id: String,
+    /// The identity of that event, from which the id of its prediction is derived, so that a repeated event has the same.
+    pub identity: EventIdentity,
     /// The latest event time of its events.
     pub event_time: EventTime,
     /// The record timestamp of the event that completed it.
@@ -208,7 +208,7 @@ impl Arrival {
     ) -> Observation {
         Observation {
             respondent_id: event.respondent_id.clone(),
-            prediction_id: self.identity.id(),
+            identity: self.identity,
             event_id: self.event_id,
             event_time,
             received_at: self.received_at,
@@ -230,7 +230,7 @@ impl Processor for Gather {
     type Out = Gathered;
 
     fn start(&mut self, ctx: &mut Context<'_, Gathered>) {
-        let shortest = match self.recent.retention {
+        let shortest = match self.recent.retention() {
             Duration::ZERO => self.settings.retention,
             retention => retention.min(self.settings.retention),
         };

@@ -297,9 +297,14 @@ impl OutcomeStore {
                 let UnlabelledPolicy::Label(label) = &self.settings.unlabelled else {
                     return Ok(());
                 };
-                let read = |prediction: PredictionRef<'_>| example(prediction, label, None, false);
+                let read = |prediction: PredictionRef<'_>| {
+                    let example = example(prediction, label, None, false);
+                    (prediction.respondent_id.to_owned(), example)
+                };
                 match self.codec.predictions.read(record, read) {
-                    Ok(example) => forward(example, position.time + self.settings.window, ctx),
+                    Ok((respondent, example)) => {
+                        forward(&respondent, example, position.time + self.settings.window, ctx)
+                    }
                     Err(CodecError::Unavailable { message }) => Err(ProcessError::Retry(message)),
                     // It was written with a schema that the registry does not have any more. No retry would help.
                     Err(error) => {
@@ -362,7 +367,7 @@ impl OutcomeStore {
             let example =
                 example(prediction, &outcome.label, Some(outcome.outcome_time), correction);
             *state = PredictionState::Learned(outcome.label.clone());
-            forward(example, outcome.outcome_time, ctx)?;
+            forward(prediction.respondent_id, example, outcome.outcome_time, ctx)?;
         }
         let mut pending = ctx.window(&self.pending);
         match self.settings.learn_from {
@@ -446,7 +451,7 @@ impl OutcomeStore {
         let example = self.codec.predictions.read(record, |prediction| {
             example(prediction, &outcome.label, Some(outcome.outcome_time), correction)
         })?;
-        forward(example, outcome.outcome_time, ctx)?;
+        forward(&outcome.respondent_id, example, outcome.outcome_time, ctx)?;
         Ok(true)
     }
 
@@ -535,11 +540,13 @@ fn example(
     })
 }
 
+/// Forwards the example of a respondent.
 fn forward(
+    respondent: &str,
     example: Encoded<LabelledExample>,
     time: EventTime,
     ctx: &mut JoinContext<'_>,
 ) -> Result<(), ProcessError> {
-    let key = Some(example.get().respondent_id.as_bytes().to_vec());
+    let key = Some(respondent.as_bytes().to_vec());
     ctx.forward(&Record { key, value: example, time })
 }

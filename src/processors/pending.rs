@@ -429,3 +429,132 @@ impl PredictionV2 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{
+        answered::Probabilities,
+        small_schema::{codec_of, schema_of},
+    };
+
+    fn codec() -> PendingCodec {
+        let events = schema_of(r#"{"name":"age","type":"int"},{"name":"job","type":"string"}"#);
+        PendingCodec { predictions: Arc::new(codec_of(events)) }
+    }
+
+    fn prediction() -> Prediction {
+        let given = [Some(Answer::Number(39.0)), Some(Answer::Text("cook".to_owned()))];
+        let class = ClassProbability { label: "yes", probability: 0.75 };
+        Prediction {
+            prediction_id: "p".to_owned(),
+            respondent_id: "ann".to_owned(),
+            event_id: "e".to_owned(),
+            event_time: EventTime(1),
+            received_at: WallTime(2),
+            predicted_at: WallTime(3),
+            model_version: "v".to_owned(),
+            label: "yes".to_owned(),
+            probabilities: Probabilities::from_iter([class]),
+            answers: codec().predictions.events().layout().row_of(&given),
+        }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            respondent_id: "ann".to_owned(),
+            outcome_time: EventTime(4),
+            label: "yes".to_owned(),
+            outcome_id: None,
+        }
+    }
+
+    fn original() -> Original {
+        Original {
+            topic: "outcomes".to_owned(),
+            partition: 1,
+            offset: 2,
+            timestamp: EventTime(3),
+            key: Some(b"ann".to_vec()),
+            value: None,
+            headers: Vec::new(),
+        }
+    }
+
+    fn states() -> [PredictionState; 3] {
+        let learned = PredictionState::Learned("yes".to_owned());
+        [PredictionState::Waiting, learned, PredictionState::PassedOver]
+    }
+
+    #[test]
+    fn entries_are_decoded_and_read_in_place() {
+        let codec = codec();
+        let predictions = states().into_iter().flat_map(|state| {
+            let kept = Pending::Prediction(Some(prediction()), state.clone());
+            [kept, Pending::Prediction(None, state)]
+        });
+        let outcomes = [None, Some(original())].map(|record| Pending::Outcome(outcome(), record));
+        for pending in predictions.chain(outcomes) {
+            let mut bytes = Vec::new();
+            codec.encode(&pending, &mut bytes).unwrap();
+            assert_eq!(codec.decode(&bytes).as_ref(), Ok(&pending));
+            match (PendingRef::parse(&bytes).unwrap(), pending) {
+                (PendingRef::Prediction { state, record }, Pending::Prediction(kept, expected)) => {
+                    assert_eq!(state, expected.borrow());
+                    assert_eq!(record.is_empty(), kept.is_none());
+                }
+                (PendingRef::Outcome(bytes), Pending::Outcome(outcome, record)) => {
+                    assert_eq!(decode_outcome(bytes), Ok((outcome, record)));
+                }
+                (parsed, pending) => panic!("{parsed:?} of {pending:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn entries_of_earlier_formats_are_decoded() {
+        let codec = codec();
+        let features = || {
+            let text = FeatureV2::Text("cook".to_owned());
+            vec![("job".to_owned(), text), ("age".to_owned(), FeatureV2::Number(39.0))]
+        };
+        let old = || {
+            let Prediction { prediction_id, respondent_id, event_id, .. } = prediction();
+            PredictionV2 {
+                prediction_id,
+                respondent_id,
+                event_id,
+                event_time: EventTime(1),
+                received_at: WallTime(2),
+                predicted_at: WallTime(3),
+                model_version: "v".to_owned(),
+                label: "yes".to_owned(),
+                probabilities: vec![("yes".to_owned(), 0.75)],
+                features: features(),
+            }
+        };
+        for state in states() {
+            let expected = Pending::Prediction(Some(prediction()), state.clone());
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let pending = PendingV1::Prediction(old(), state.clone());
+            Stored::version(PendingV1::FORMAT).encode(&pending, &mut first).unwrap();
+            let pending = PendingV2::Prediction(old(), state);
+            Stored::version(PendingV2::FORMAT).encode(&pending, &mut second).unwrap();
+            for bytes in [first, second] {
+                assert_eq!(codec.decode(&bytes).as_ref(), Ok(&expected));
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_entries_are_refused() {
+        for bytes in [&[][..], &[FORMAT], &[FORMAT, 9], &[FORMAT, LEARNED, 6, b'y']] {
+            let parsed = PendingRef::parse(bytes).map(drop);
+            assert!(matches!(parsed, Err(CodecError::Unreadable { .. })), "{bytes:?}");
+        }
+        let later = PendingRef::parse(&[FORMAT + 1, WAITING]).map(drop);
+        assert_eq!(later, Err(CodecError::OtherFormat { found: FORMAT + 1, known: FORMAT }));
+        assert!(codec().decode(&[FORMAT, WAITING, 1, 2]).is_err());
+        assert!(codec().decode(&[FORMAT, OUTCOME, 1, 2]).is_err());
+    }
+}

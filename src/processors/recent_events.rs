@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::questionnaire::Fingerprint;
 use foretell_streams::{
-    state::{KeyValueHandle, KeyValueStore, StateError},
+    codec::Stored,
+    state::{KeyValueHandle, KeyValueStore, StateError, StoreId},
     time::EventTime,
     topology::Context,
 };
@@ -23,10 +24,11 @@ use foretell_streams::{
 /// The recent events of one task.
 #[derive(Clone)]
 pub struct RecentEvents {
-    /// Stream time in which a repeat is recognised; zero: never.
-    pub retention: Duration,
-    /// The store.
-    pub store: KeyValueHandle<RecentEntry>,
+    retention: Duration,
+    store: KeyValueHandle<RecentEntry>,
+    /// Memory that every event uses again: the key of a bucket, and its contents.
+    key: String,
+    bucket: Vec<u8>,
 }
 
 /// A value of the store: the key `generations` has the list of them, the key `<generation>/<bucket>` a bucket.
@@ -41,6 +43,19 @@ pub enum RecentEntry {
 impl RecentEntry {
     /// The format version.
     pub const FORMAT: u8 = 1;
+
+    /// The codec of the store.
+    #[must_use]
+    pub fn codec() -> Stored<Self> {
+        Stored::version(Self::FORMAT)
+    }
+}
+
+/// A [`RecentEntry`] whose bucket is borrowed.
+#[derive(Serialize, Deserialize)]
+enum RecentEntryRef<'a> {
+    Generations(Vec<Generation>),
+    Bucket(#[serde(borrow, with = "serde_bytes")] &'a [u8]),
 }
 
 /// Buckets that are filled in the same period.
@@ -75,12 +90,30 @@ const REMOVED_BY_EXPIRY: u32 = 4_096;
 const BYTES: usize = size_of::<Fingerprint>();
 
 impl RecentEvents {
+    /// The recent events in `store`. Repeats are recognised within `retention` of stream time; zero: never.
+    #[must_use]
+    pub fn new(retention: Duration, store: KeyValueHandle<RecentEntry>) -> Self {
+        Self { retention, store, key: String::new(), bucket: Vec::new() }
+    }
+
+    /// Stream time in which a repeat is recognised; zero: never.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.retention
+    }
+
+    /// The identity of the store.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        self.store.id()
+    }
+
     /// Adds an event; false if it is a repeat.
     ///
     /// # Errors
     /// [`StateError`]
     pub fn insert<Out: 'static>(
-        &self,
+        &mut self,
         fingerprint: &Fingerprint,
         ctx: &mut Context<'_, Out>,
     ) -> Result<bool, StateError> {
@@ -88,29 +121,55 @@ impl RecentEvents {
             return Ok(true);
         }
         let now = ctx.stream_time();
-        let mut store = ctx.key_value(&self.store);
-        let stored = generations(&store)?;
-        let mut generations = stored.clone();
-        self.remove_some(&mut generations, now, &mut store)?;
-        for generation in generations.iter().filter(|one| !self.has_passed(one, now)) {
-            let bucket = bucket(&store, &generation.key(fingerprint))?;
-            if bucket.chunks_exact(BYTES).any(|known| known == fingerprint) {
+        let handle = self.store.clone();
+        let mut store = ctx.key_value(&handle);
+        let mut generations = generations(&store)?;
+        let mut is_changed = self.remove_some(&mut generations, now, &mut store)?;
+        for index in 0..generations.len() {
+            if !self.has_passed(&generations[index], now)
+                && self.fetch_bucket(&generations[index], fingerprint, &store)?
+                && self.bucket.chunks_exact(BYTES).any(|known| known == fingerprint)
+            {
                 return Ok(false);
             }
         }
-        self.begin(&mut generations, now);
-        let newest = generations.last_mut().expect("begin() leaves at least one");
-        let key = newest.key(fingerprint);
-        let mut bucket = bucket(&store, &key)?;
-        bucket.extend_from_slice(fingerprint);
-        if bucket.len() >= BUCKET_MAX * BYTES {
-            newest.ended = Some(now);
+        if self.begin(&mut generations, now) {
+            is_changed = true;
+            let newest = generations.last().expect("one has begun");
+            self.fetch_bucket(newest, fingerprint, &store)?;
         }
-        store.put(&key, &RecentEntry::Bucket(bucket))?;
-        if generations != stored {
+        // If none has begun, the bucket of the newest was the last to be fetched.
+        let newest = generations.last_mut().expect("begin() leaves at least one");
+        self.bucket.extend_from_slice(fingerprint);
+        if self.bucket.len() >= BUCKET_MAX * BYTES {
+            newest.ended = Some(now);
+            is_changed = true;
+        }
+        let entry = RecentEntryRef::Bucket(&self.bucket);
+        store.write(&self.key, |bytes| RecentEntry::codec().write(&entry, bytes))?;
+        if is_changed {
             store.put(GENERATIONS, &RecentEntry::Generations(generations))?;
         }
         Ok(true)
+    }
+
+    /// Copies the bucket of a fingerprint, and its key; false if there is none.
+    fn fetch_bucket(
+        &mut self,
+        generation: &Generation,
+        fingerprint: &Fingerprint,
+        store: &KeyValueStore<'_, RecentEntry>,
+    ) -> Result<bool, StateError> {
+        let Self { key, bucket, .. } = self;
+        generation.write_key(fingerprint, key);
+        bucket.clear();
+        let found = store.read(key, |bytes| {
+            if let RecentEntryRef::Bucket(found) = RecentEntry::codec().read(bytes)? {
+                bucket.extend_from_slice(found);
+            }
+            Ok(())
+        })?;
+        Ok(found.is_some())
     }
 
     /// The time of the last event that a generation may have.
@@ -123,21 +182,22 @@ impl RecentEvents {
         now > self.end_of(generation) + self.retention
     }
 
-    /// Starts a new generation if the newest cannot take an event.
-    fn begin(&self, generations: &mut Vec<Generation>, now: EventTime) {
+    /// Starts a new generation if the newest cannot take an event; returns whether it did.
+    fn begin(&self, generations: &mut Vec<Generation>, now: EventTime) -> bool {
         let Some(newest) = generations.last_mut() else {
             generations.push(Generation::first(now));
-            return;
+            return true;
         };
         let is_full = newest.ended.is_some();
         if !is_full && now.since(newest.begun) < self.retention / 2 {
-            return;
+            return false;
         }
         newest.ended = Some(self.end_of(newest));
         let bits = if is_full { newest.bits + BITS_MORE } else { newest.bits };
         let number = newest.number.wrapping_add(1);
         let bits = bits.min(BITS_MAX);
         generations.push(Generation { number, bits, ..Generation::first(now) });
+        true
     }
 
     /// Removes buckets that have passed, because there may be too few new events to do so.
@@ -147,31 +207,32 @@ impl RecentEvents {
     pub fn expire<Out: 'static>(&self, ctx: &mut Context<'_, Out>) -> Result<(), StateError> {
         let now = ctx.stream_time();
         let mut store = ctx.key_value(&self.store);
-        let stored = generations(&store)?;
-        let mut generations = stored.clone();
+        let mut generations = generations(&store)?;
+        let mut is_changed = false;
         for _ in 0..REMOVED_BY_EXPIRY / REMOVED_AT_ONCE {
-            self.remove_some(&mut generations, now, &mut store)?;
+            is_changed |= self.remove_some(&mut generations, now, &mut store)?;
         }
-        if generations != stored {
+        if is_changed {
             store.put(GENERATIONS, &RecentEntry::Generations(generations))?;
         }
         Ok(())
     }
 
-    /// Removes some buckets of the oldest generation, if it has passed.
+    /// Removes some buckets of the oldest generation, if it has passed; returns whether it did.
     fn remove_some(
         &self,
         generations: &mut Vec<Generation>,
         now: EventTime,
         store: &mut KeyValueStore<'_, RecentEntry>,
-    ) -> Result<(), StateError> {
+    ) -> Result<bool, StateError> {
         let is_over_bound = generations.len() > GENERATIONS_MAX;
-        let Some(oldest) = generations.first_mut() else { return Ok(()) };
+        let Some(oldest) = generations.first_mut() else { return Ok(false) };
         if !self.has_passed(oldest, now) && !is_over_bound && oldest.removed == 0 {
-            return Ok(());
+            return Ok(false);
         }
+        let mut key = String::new();
         for _ in 0..REMOVED_AT_ONCE {
-            let key = oldest.bucket_key(oldest.removed);
+            oldest.write_bucket_key(oldest.removed, &mut key);
             if store.get(&key)?.is_some() {
                 store.delete(&key);
             }
@@ -180,7 +241,7 @@ impl RecentEvents {
         if oldest.removed >= 1 << oldest.bits {
             generations.remove(0);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -189,13 +250,18 @@ impl Generation {
         Self { number: 0, bits: BITS_MIN, begun: now, ended: None, removed: 0 }
     }
 
-    fn key(&self, fingerprint: &Fingerprint) -> String {
+    /// Writes the key of a fingerprint's bucket, in place of the contents of `key`.
+    fn write_key(&self, fingerprint: &Fingerprint, key: &mut String) {
         let (head, _) = fingerprint.split_first_chunk::<4>().expect("a fingerprint has 12 bytes");
-        self.bucket_key(u32::from_be_bytes(*head) >> (u32::BITS - u32::from(self.bits)))
+        let bucket = u32::from_be_bytes(*head) >> (u32::BITS - u32::from(self.bits));
+        self.write_bucket_key(bucket, key);
     }
 
-    fn bucket_key(&self, bucket: u32) -> String {
-        format!("{:x}/{bucket:x}", self.number)
+    fn write_bucket_key(&self, bucket: u32, key: &mut String) {
+        key.clear();
+        write_hex(self.number, key);
+        key.push('/');
+        write_hex(bucket, key);
     }
 }
 
@@ -206,11 +272,11 @@ fn generations(store: &KeyValueStore<'_, RecentEntry>) -> Result<Vec<Generation>
     }
 }
 
-fn bucket(store: &KeyValueStore<'_, RecentEntry>, key: &str) -> Result<Vec<u8>, StateError> {
-    match store.get(key)? {
-        Some(RecentEntry::Bucket(bucket)) => Ok(bucket),
-        Some(RecentEntry::Generations(_)) | None => Ok(Vec::new()),
-    }
+/// Appends the hexadecimal digits of a number. `write!` takes several times as long, for each event.
+fn write_hex(number: u32, text: &mut String) {
+    let digits = (u32::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    let digit = |place| char::from_digit(number >> (4 * place) & 0xf, 16);
+    text.extend((0..digits).rev().filter_map(digit));
 }
 
 #[cfg(test)]
@@ -221,7 +287,7 @@ mod tests {
 
     use super::*;
     use foretell_streams::{
-        codec::{Stored, Utf8},
+        codec::Utf8,
         local::TopologyDriver,
         metrics::StreamsMetrics,
         record::Topic,
@@ -285,10 +351,9 @@ mod tests {
             let (input, output) = (Topic::new("in"), Topic::new("out"));
             let mut topology = TopologyBuilder::new("test", Topic::new("dead-letters"));
             let events = topology.source("in", input.clone(), Arc::new(Utf8));
-            let store =
-                topology.key_value_store("recent", Arc::new(Stored::version(RecentEntry::FORMAT)));
-            let recent = RecentEvents { retention: RETENTION, store };
-            let stores = [recent.store.id()];
+            let store = topology.key_value_store("recent", Arc::new(RecentEntry::codec()));
+            let recent = RecentEvents::new(RETENTION, store);
+            let stores = [recent.store_id()];
             let distinct =
                 topology.process("distinct", &[events], &stores, move || Distinct(recent.clone()));
             topology.sink("out", &[distinct], output.clone(), Arc::new(Utf8));
@@ -307,6 +372,16 @@ mod tests {
 
         fn entries(&self) -> usize {
             self.driver.task().store_entries()["recent"]
+        }
+    }
+
+    #[test]
+    fn keys_are_hexadecimal() {
+        for number in [0, 1, 9, 10, 15, 16, 255, 256, 0xabc, 0x10_0000, u32::MAX] {
+            let mut key = "x".to_owned();
+            Generation { number, ..Generation::first(EventTime(0)) }
+                .write_bucket_key(number, &mut key);
+            assert_eq!(key, format!("{number:x}/{number:x}"));
         }
     }
 

@@ -87,7 +87,7 @@ impl Processor for Score {
             named.map(|(label, probability)| ClassProbability { label, probability: *probability });
         let predicted_at = ctx.now();
         let prediction = Encoded::new(PredictionRef {
-            prediction_id: &observation.prediction_id,
+            prediction_id: observation.identity.id_in(&mut [0; _]),
             respondent_id: &observation.respondent_id,
             event_id: &observation.event_id,
             event_time: observation.event_time,

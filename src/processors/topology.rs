@@ -81,11 +81,8 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
     let codec = PendingCodec { predictions: Arc::clone(&codecs.prediction) };
     let pending = topology.window_store("outcomes", Arc::new(codec.clone()));
-    let recent = RecentEvents {
-        retention: parts.duplicates_within,
-        store: topology
-            .key_value_store("recent-events", Arc::new(Stored::version(RecentEntry::FORMAT))),
-    };
+    let store = topology.key_value_store("recent-events", Arc::new(RecentEntry::codec()));
+    let recent = RecentEvents::new(parts.duplicates_within, store);
     let outcome_store = OutcomeStore {
         settings: parts.join,
         pending: pending.clone(),
@@ -94,7 +91,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     };
 
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
-    let stores = [recent.store.id(), observations.id()];
+    let stores = [recent.store_id(), observations.id()];
     let counts = metrics.clone();
     let observed = topology.process("gather", &[events], &stores, move || Gather {
         settings: gather.clone(),

@@ -9,6 +9,7 @@ use foretell::{
     processors::{
         contract::{ContractPolicy, Problem, Violation},
         convert,
+        outcome_join::ConflictPolicy,
     },
 };
 use foretell_ml::{ColumnKind, Origin, Value};
@@ -17,7 +18,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     fixture::{EPOCH_MS, Fixture, SCHEMA, classes, model_of, model_rarely_given},
-    scored::{CONTRACT_WINDOW, Operation, Scored, Settings, encoded, header, visit},
+    scored::{CONTRACT_WINDOW, Operation, Scored, Settings, encoded, header, outcome, visit},
 };
 
 /// A version in which `plan` is renamed to `tariff`, and `device` is new.
@@ -126,6 +127,61 @@ fn of_two_answers_under_an_old_and_a_new_name_the_later_one_counts() {
     scored.apply(&Operation::Event("ann", 6, json!({"done": true})));
     let prediction = only(&mut scored);
     assert_eq!(said(&scored, &prediction)[1], ("tariff", text("gold")));
+}
+
+#[test]
+fn a_prediction_that_waits_for_its_outcome_survives_an_upgrade_in_both_directions() {
+    let settings = Settings::default();
+    let mut scored = Scored::new(&settings);
+    scored.apply(&visit("ann", 1));
+    scored.evolve(&settings, &renamed());
+    scored.apply(&outcome("ann", 2, "yes"));
+    scored.apply(&event(&scored.fixture.evolved(&renamed()), "bob", 3, whole_visit()));
+    scored.evolve(&settings, SCHEMA);
+    scored.apply(&outcome("bob", 4, "no"));
+    scored.evolve(&settings, &without_minutes());
+    let without = json!({"visits": 3, "plan": "gold", "done": true});
+    scored.apply(&Operation::Event("cem", 5, without));
+    scored.evolve(&settings, &renamed());
+    scored.apply(&outcome("cem", 6, "no"));
+    let mut learned = scored.outputs();
+    learned.retain(|line| line.starts_with("learned"));
+    // All are read by the newest schema: visits, tariff, minutes and device.
+    let expected = [
+        "learned ann@1 yes after 1 s 3 gold 1.5 -",
+        // The instance in between does not know the new name, and had not read the device.
+        "learned bob@3 no after 1 s 3 - 1.5 -",
+        "learned cem@5 no after 1 s 3 gold - -",
+    ];
+    assert_eq!(learned, expected);
+}
+
+fn whole_visit() -> Json {
+    json!({"visits": 3, "tariff": "gold", "minutes": 1.5, "device": "phone", "done": true})
+}
+
+/// An outcome is learned from once; its prediction is not kept for corrections that the settings do not allow.
+#[test]
+fn a_correction_needs_a_prediction_that_was_stored_for_corrections() {
+    let (first, last) =
+        (Settings::default(), Settings { conflict: ConflictPolicy::Last, ..Settings::default() });
+    let mut scored = Scored::new(&first);
+    scored.apply(&visit("ann", 1));
+    scored.apply(&outcome("ann", 2, "yes"));
+    scored.evolve(&last, SCHEMA);
+    scored.apply(&outcome("ann", 3, "no"));
+    scored.apply(&visit("bob", 4));
+    scored.apply(&outcome("bob", 5, "yes"));
+    scored.apply(&outcome("bob", 6, "no"));
+    let mut lines = scored.outputs();
+    lines.retain(|line| !line.starts_with("scored"));
+    let expected = [
+        "learned ann@1 yes after 1 s 3 gold 1.5",
+        "learned bob@4 yes after 1 s 3 gold 1.5",
+        "corrected bob@4 no after 2 s 3 gold 1.5",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(scored.counter("foretell_outcomes_total", Some("conflicting")), 1);
 }
 
 #[test]

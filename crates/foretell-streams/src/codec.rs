@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use postcard::ser_flavors::Flavor;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Encodes and decodes values of one type, for sources, sinks and stores.
 ///
@@ -137,20 +137,12 @@ impl<T> Stored<T> {
     pub fn version(version: u8) -> Self {
         Self { version, value: PhantomData }
     }
-}
 
-impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
-    fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-        let start = bytes.len();
-        bytes.push(self.version);
-        let written = postcard::serialize_with_flavor(value, Appended(bytes));
-        written.map_err(|error| {
-            bytes.truncate(start);
-            unreadable(&error)
-        })
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+    /// Decodes a borrowed form of `T`, which must be serialized as `T` is.
+    ///
+    /// # Errors
+    /// [`CodecError`], as [`Codec::decode`].
+    pub fn read<'b, B: Deserialize<'b>>(&self, bytes: &'b [u8]) -> Result<B, CodecError> {
         let Some((version, body)) = bytes.split_first() else {
             return Err(unreadable(&"no bytes"));
         };
@@ -162,6 +154,34 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
             Ok((_, rest)) => Err(unreadable(&format!("{} bytes after the value", rest.len()))),
             Err(error) => Err(unreadable(&error)),
         }
+    }
+
+    /// Appends a borrowed form of `T`, which must be serialized as `T` is.
+    ///
+    /// # Errors
+    /// [`CodecError`], as [`Codec::encode`].
+    pub fn write<B: Serialize + ?Sized>(
+        &self,
+        value: &B,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let start = bytes.len();
+        bytes.push(self.version);
+        let written = postcard::serialize_with_flavor(value, Appended(bytes));
+        written.map_err(|error| {
+            bytes.truncate(start);
+            unreadable(&error)
+        })
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Codec<T> for Stored<T> {
+    fn encode(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.write(value, bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        self.read(bytes)
     }
 }
 

@@ -15,7 +15,7 @@ pub struct EventIdentity([u8; 32]);
 pub type Fingerprint = [u8; 12];
 
 /// The number of bytes of an identity in an id, with two hexadecimal digits each.
-const ID_BYTES: usize = 16;
+pub(super) const ID_BYTES: usize = 16;
 
 impl EventIdentity {
     /// The identity of `event`, whose answers have this layout and the order of `questions`; `withdrawn` names the questions
@@ -68,7 +68,13 @@ impl EventIdentity {
     /// The identity as an id: 32 hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> String {
-        hex::encode(&self.0[..ID_BYTES])
+        self.id_in(&mut [0; _]).to_owned()
+    }
+
+    /// The identity as an id, in `buffer`.
+    pub fn id_in<'b>(&self, buffer: &'b mut [u8; 2 * ID_BYTES]) -> &'b str {
+        hex::encode_to_slice(&self.0[..ID_BYTES], buffer).expect("it has two digits for each byte");
+        std::str::from_utf8(buffer).expect("digits are ASCII")
     }
 
     /// The fingerprint of the identity.

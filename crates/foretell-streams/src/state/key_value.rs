@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    codec::Codec,
+    codec::{Codec, CodecError},
     record::Topic,
     state::{StateError, Store, StoreId},
 };
@@ -103,6 +103,32 @@ impl<V> KeyValueStore<'_, V> {
     pub fn get(&self, key: &str) -> Result<Option<V>, StateError> {
         let Some(bytes) = self.store.get(key.as_bytes())? else { return Ok(None) };
         self.values.decode(&bytes).map(Some).map_err(StateError::unreadable(self.changelog))
+    }
+
+    /// Passes the encoded value of `key` to `read`, uncommitted changes included: the bytes are those of the store, and nothing
+    /// is copied if it is in memory.
+    ///
+    /// # Errors
+    /// [`StateError`] if it cannot be read, or for the error of `read`.
+    pub fn read<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&[u8]) -> Result<T, CodecError>,
+    ) -> Result<Option<T>, StateError> {
+        let Some(bytes) = self.store.get(key.as_bytes())? else { return Ok(None) };
+        read(&bytes).map(Some).map_err(StateError::unreadable(self.changelog))
+    }
+
+    /// Sets `key` to the encoded value that `write` appends.
+    ///
+    /// # Errors
+    /// [`StateError::Unstorable`] for the error of `write`.
+    pub fn write(
+        &mut self,
+        key: &str,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<(), StateError> {
+        self.store.put(key.as_bytes(), write).map_err(StateError::Unstorable)
     }
 
     /// Sets `key` to `value`.
