@@ -12,7 +12,7 @@ mod tests {
         app::table,
         config::TableSettings,
         events::{
-            answered::{AnsweredCodec, AnsweredRecord as _, Probabilities},
+            answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
             labelled_example::{ExampleOrigin, LabelledExample},
             prediction::Prediction,
             questionnaire::{
@@ -446,7 +446,7 @@ mod tests {
                 predicted_at: WallTime(0),
                 model_version: String::new(),
                 label: LABEL.to_owned(),
-                probabilities: Probabilities::from_iter([]),
+                probabilities: ClassProbabilities::from_iter([]),
                 answers,
             };
             bytes.clear();

@@ -73,11 +73,11 @@ pub struct Features<'a>(&'a [u8]);
 
 /// The probability of every class, in the model's order: an encoded array.
 #[derive(Clone, PartialEq)]
-pub struct Probabilities(Box<[u8]>);
+pub struct ClassProbabilities(Box<[u8]>);
 
-/// Borrowed [`Probabilities`].
+/// Borrowed [`ClassProbabilities`].
 #[derive(Clone, Copy, PartialEq)]
-pub struct ProbabilitiesRef<'a>(&'a [u8]);
+pub struct ClassProbabilitiesRef<'a>(&'a [u8]);
 
 /// The probability of one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -215,11 +215,11 @@ fn consumed<'a>(before: &'a [u8], cursor: &Cursor<'a>) -> &'a [u8] {
     &before[..before.len() - cursor.rest().len()]
 }
 
-impl Probabilities {
+impl ClassProbabilities {
     /// Borrows them.
     #[must_use]
-    pub fn borrow(&self) -> ProbabilitiesRef<'_> {
-        ProbabilitiesRef(&self.0)
+    pub fn borrow(&self) -> ClassProbabilitiesRef<'_> {
+        ClassProbabilitiesRef(&self.0)
     }
 
     /// The probability of every class.
@@ -228,16 +228,16 @@ impl Probabilities {
     }
 }
 
-impl<'p> FromIterator<ClassProbability<'p>> for Probabilities {
+impl<'p> FromIterator<ClassProbability<'p>> for ClassProbabilities {
     fn from_iter<I: IntoIterator<Item = ClassProbability<'p>>>(classes: I) -> Self {
         let classes: Vec<ClassProbability<'p>> = classes.into_iter().collect();
         let mut encoded = Vec::new();
-        ProbabilitiesRef::encode(classes.iter().copied(), &mut encoded);
+        ClassProbabilitiesRef::encode(classes.iter().copied(), &mut encoded);
         Self(encoded.into())
     }
 }
 
-impl<'a> ProbabilitiesRef<'a> {
+impl<'a> ClassProbabilitiesRef<'a> {
     /// Encodes the probabilities into `buffer`, in place of its contents.
     pub fn encode<'p>(
         classes: impl ExactSizeIterator<Item = ClassProbability<'p>>,
@@ -267,8 +267,8 @@ impl<'a> ProbabilitiesRef<'a> {
 
     /// A copy.
     #[must_use]
-    pub fn to_owned(self) -> Probabilities {
-        Probabilities(self.0.into())
+    pub fn to_owned(self) -> ClassProbabilities {
+        ClassProbabilities(self.0.into())
     }
 
     /// The probability of every class.
@@ -305,13 +305,13 @@ where
     }
 }
 
-impl fmt::Debug for Probabilities {
+impl fmt::Debug for ClassProbabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.borrow().fmt(f)
     }
 }
 
-impl fmt::Debug for ProbabilitiesRef<'_> {
+impl fmt::Debug for ClassProbabilitiesRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
@@ -361,7 +361,7 @@ mod tests {
         prop::collection::vec((".{0,5}", 0.0..1.0_f64), 0..4)
     }
 
-    fn encoded(classes: &[(String, f64)]) -> Probabilities {
+    fn encoded(classes: &[(String, f64)]) -> ClassProbabilities {
         let classes = classes.iter();
         classes
             .map(|(label, probability)| ClassProbability { label, probability: *probability })
@@ -434,7 +434,7 @@ mod tests {
         Avro::Record(fields.map(|(name, value)| (name.to_owned(), value)).into())
     }
 
-    fn avro_classes(classes: &Probabilities) -> Avro {
+    fn avro_classes(classes: &ClassProbabilities) -> Avro {
         let class = |ClassProbability { label, probability }| {
             record([("label", text(label)), ("probability", Avro::Double(probability))])
         };

@@ -1,7 +1,7 @@
 //! A record of the training log: `schemas/labelled-example/v2.avsc`.
 
 use crate::events::{
-    answered::{AnsweredRecord, Features, NO_FEATURES, Probabilities, ProbabilitiesRef},
+    answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
     questionnaire::{AnswerRow, AnswersRef, RowLayout},
 };
 use foretell_avro::wire::{self, Cursor, Malformed};
@@ -68,7 +68,7 @@ pub struct ExamplePrediction {
     /// The time of the prediction.
     pub predicted_at: WallTime,
     /// The probability of every class, in the model's order.
-    pub probabilities: Probabilities,
+    pub probabilities: ClassProbabilities,
 }
 
 /// A borrowed [`ExamplePrediction`].
@@ -78,7 +78,7 @@ pub struct ExamplePredictionRef<'a> {
     pub prediction_id: &'a str,
     pub model_version: &'a str,
     pub predicted_at: WallTime,
-    pub probabilities: ProbabilitiesRef<'a>,
+    pub probabilities: ClassProbabilitiesRef<'a>,
 }
 
 /// The branches of a union of null and a value, as Avro encodes their indices.
@@ -218,7 +218,7 @@ impl<'a> ExamplePredictionRef<'a> {
             prediction_id: cursor.text()?,
             model_version: cursor.text()?,
             predicted_at: WallTime(cursor.long()?),
-            probabilities: ProbabilitiesRef::read(cursor)?,
+            probabilities: ClassProbabilitiesRef::read(cursor)?,
         })
     }
 }

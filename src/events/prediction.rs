@@ -1,7 +1,7 @@
 //! A prediction: `schemas/prediction/v2.avsc`.
 
 use crate::events::{
-    answered::{AnsweredRecord, Features, NO_FEATURES, Probabilities, ProbabilitiesRef},
+    answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
     questionnaire::{AnswerRow, AnswersRef, RowLayout},
 };
 use foretell_avro::wire::{self, Cursor, Malformed};
@@ -27,7 +27,7 @@ pub struct Prediction {
     /// The predicted class, by the decision threshold of the model.
     pub label: String,
     /// The probability of every class, in the model's order.
-    pub probabilities: Probabilities,
+    pub probabilities: ClassProbabilities,
     /// The answers as scored.
     pub answers: AnswerRow,
 }
@@ -44,7 +44,7 @@ pub struct PredictionRef<'a> {
     pub predicted_at: WallTime,
     pub model_version: &'a str,
     pub label: &'a str,
-    pub probabilities: ProbabilitiesRef<'a>,
+    pub probabilities: ClassProbabilitiesRef<'a>,
     pub answers: AnswersRef<'a>,
 }
 
@@ -105,7 +105,7 @@ impl AnsweredRecord for Prediction {
         let event_time = EventTime(cursor.long()?);
         let [received_at, predicted_at] = [WallTime(cursor.long()?), WallTime(cursor.long()?)];
         let [model_version, label] = [cursor.text()?, cursor.text()?];
-        let probabilities = ProbabilitiesRef::read(&mut cursor)?;
+        let probabilities = ClassProbabilitiesRef::read(&mut cursor)?;
         let features = Features::read(&mut cursor)?;
         let record = PredictionRef {
             prediction_id,

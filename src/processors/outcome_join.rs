@@ -184,12 +184,8 @@ impl Processor for StorePrediction {
                 PendingRef::Prediction { .. } => {}
                 PendingRef::Outcome(bytes) => {
                     let (outcome, original) = store.outcome(bytes)?;
-                    store.join_stored(
-                        prediction,
-                        &mut state,
-                        (outcome, original, position),
-                        ctx,
-                    )?;
+                    let stored = StoredOutcome { outcome, original, position };
+                    store.join_stored(prediction, &mut state, stored, ctx)?;
                 }
             }
         }
@@ -224,7 +220,7 @@ impl Processor for StorePrediction {
         let Self { store, buffers: Buffers { entries, .. } } = self;
         let before = now - (store.settings.window + store.settings.grace);
         loop {
-            entries.expire((&store.pending, &store.codec), before, EXPIRED_AT_ONCE_MAX, ctx)?;
+            entries.expire(&store.pending, &store.codec, before, EXPIRED_AT_ONCE_MAX, ctx)?;
             for (position, entry) in entries.iter() {
                 store.expire(position, entry, ctx)?;
             }
@@ -280,8 +276,13 @@ fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
     Cow::Owned(Outcome { label: class.clone(), ..outcome.clone() })
 }
 
-/// A stored outcome, its record while it waits for a prediction, and its position.
-type StoredOutcome = (Outcome, Option<Original>, Position);
+/// An outcome that is stored.
+struct StoredOutcome {
+    outcome: Outcome,
+    /// Its record, while it waits for its first prediction.
+    original: Option<Original>,
+    position: Position,
+}
 
 impl OutcomeStore {
     /// Completes an entry that can no longer be joined.
@@ -340,7 +341,7 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let times = time - self.settings.window..=time + self.settings.window;
-        Ok(entries.fetch((&self.pending, &self.codec), respondent, times, ctx)?)
+        Ok(entries.fetch(&self.pending, &self.codec, respondent, times, ctx)?)
     }
 
     /// Whether the features of a prediction in this state may be needed for an example.
@@ -357,9 +358,10 @@ impl OutcomeStore {
         &self,
         prediction: PredictionRef<'_>,
         state: &mut PredictionState,
-        (outcome, original, position): StoredOutcome,
+        stored: StoredOutcome,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
+        let StoredOutcome { outcome, original, position } = stored;
         if ctx.stream_time() > self.settings.closes(outcome.outcome_time) {
             return Ok(());
         }

@@ -235,7 +235,8 @@ impl PendingEntries {
     /// [`StateError`] if one cannot be read.
     pub fn fetch<Out: 'static>(
         &mut self,
-        (store, codec): (&WindowHandle<Pending>, &PendingCodec),
+        store: &WindowHandle<Pending>,
+        codec: &PendingCodec,
         key: &str,
         times: RangeInclusive<EventTime>,
         ctx: &mut Context<'_, Out>,
@@ -255,7 +256,8 @@ impl PendingEntries {
     /// [`StateError`] if one cannot be read.
     pub fn expire<Out: 'static>(
         &mut self,
-        (store, codec): (&WindowHandle<Pending>, &PendingCodec),
+        store: &WindowHandle<Pending>,
+        codec: &PendingCodec,
         before: EventTime,
         limit: usize,
         ctx: &mut Context<'_, Out>,
@@ -434,7 +436,7 @@ impl PredictionV2 {
 mod tests {
     use super::*;
     use crate::events::{
-        answered::Probabilities,
+        answered::ClassProbabilities,
         small_schema::{codec_of, schema_of},
     };
 
@@ -455,7 +457,7 @@ mod tests {
             predicted_at: WallTime(3),
             model_version: "v".to_owned(),
             label: "yes".to_owned(),
-            probabilities: Probabilities::from_iter([class]),
+            probabilities: ClassProbabilities::from_iter([class]),
             answers: codec().predictions.events().layout().row_of(&given),
         }
     }

@@ -83,7 +83,7 @@ impl ReplyToEvent {
     ) -> Result<Option<Prediction>, ProcessError> {
         let OutcomeStore { pending, codec, .. } = &self.0;
         let (mut entries, always) = (PendingEntries::default(), EventTime::MIN..=EventTime::MAX);
-        entries.fetch((pending, codec), &event.respondent_id, always, ctx)?;
+        entries.fetch(pending, codec, &event.respondent_id, always, ctx)?;
         for (_, entry) in entries.iter() {
             let PendingRef::Prediction { record, .. } = entry else { continue };
             if record.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::{
     events::{
-        answered::{ClassProbability, Encoded, ProbabilitiesRef},
+        answered::{ClassProbabilitiesRef, ClassProbability, Encoded},
         prediction::{Prediction, PredictionRef},
     },
     processors::{
@@ -95,7 +95,7 @@ impl Processor for Score {
             predicted_at,
             model_version: scorer.version().as_str(),
             label,
-            probabilities: ProbabilitiesRef::encode(named, &mut prepared.probabilities),
+            probabilities: ClassProbabilitiesRef::encode(named, &mut prepared.probabilities),
             answers: (&observation.answers).into(),
         });
         ctx.count(&prepared.predictions, 1);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use foretell::events::{
-    answered::{AnsweredCodec, AnsweredRecord, ClassProbability, Probabilities},
+    answered::{AnsweredCodec, AnsweredRecord, ClassProbabilities, ClassProbability},
     labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
     model::Model,
     outcome::Outcome,
@@ -152,9 +152,9 @@ fn answers() -> AnswerRow {
     small_schema().layout().row_of(&given)
 }
 
-fn probabilities() -> Probabilities {
+fn probabilities() -> ClassProbabilities {
     let class = |label, probability| ClassProbability { label, probability };
-    Probabilities::from_iter([class("no", 0.25), class("yes", 0.75)])
+    ClassProbabilities::from_iter([class("no", 0.25), class("yes", 0.75)])
 }
 
 #[test]
