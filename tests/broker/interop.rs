@@ -1,5 +1,5 @@
 //! Interoperability: Confluent's client for Python and Apache Avro for Java write events and read predictions, each with
-//! schemas of its own. And a registry behind TLS and credentials.
+//! schemas of its own, and pandas gets typed columns. And a registry behind TLS and credentials.
 
 use std::{
     collections::BTreeMap,
@@ -267,6 +267,122 @@ fn java_writes_and_reads_with_apache_avro() {
     JAVA.write(&topics.questionnaire_events, Some(&writer_schema), &sent);
     until_scored(&http, sent.len());
     check(&JAVA.read(&topics.predictions), &sent, &["age", "gender", "education", "occupation"]);
+    stop(process);
+}
+
+/// The example's event schema with a question of each other kind.
+fn typed() -> Json {
+    let mut schema: Json =
+        serde_json::from_str(include_str!("../../schemas/questionnaire-event/v1.avsc")).unwrap();
+    let question =
+        |name: &str, kind: Json| json!({"name": name, "type": ["null", kind], "default": null});
+    let logical = |kind: &str, logical: &str| json!({"type": kind, "logicalType": logical});
+    let price = json!({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2});
+    let plan = json!({"type": "enum", "name": "Plan", "symbols": ["FREE", "PAID"]});
+    schema["fields"].as_array_mut().unwrap().extend([
+        question("account", json!("long")),
+        question("ratio", json!("float")),
+        question("price", price),
+        question("smoker", json!("boolean")),
+        question("plan", plan),
+        question("device", logical("string", "uuid")),
+        question("born", logical("int", "date")),
+        question("seen", logical("long", "timestamp-millis")),
+        question("never", json!("double")),
+    ]);
+    schema
+}
+
+/// The cells of a CSV file without quotes, by its header and by the value of `key`.
+fn rows(text: &str, key: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned));
+    let header: Vec<String> = lines.next().unwrap().collect();
+    let rows = lines.map(|cells| header.iter().cloned().zip(cells).collect());
+    rows.map(|row: BTreeMap<String, String>| (row[key].clone(), row)).collect()
+}
+
+/// pandas gets a typed column for each question, with every value as it was sent and <NA> for what was not answered.
+#[test]
+fn pandas_reads_predictions_into_typed_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = schema_file(folder.path(), "typed.avsc", &typed());
+    let setting = format!("events.schema={}", schema.display());
+    let application = Application::new("pandas", &[&setting]);
+    application.init();
+    let mut process = application.instance("one");
+    let http = process.http();
+    http.ready();
+    // From 2^53 on, two neighbouring numbers are the same 64-bit float.
+    let account = |number: i64| (1_i64 << 53) + number;
+    for number in 0..20 {
+        let event = json!({
+            "event_id": format!("e{number}"), "respondent_id": format!("r{number}"), "completed": true,
+            "age": 20 + number, "workclass": "Private", "account": account(number),
+            "ratio": 0.5 + f64::from(i32::try_from(number).unwrap()), "price": 12.25,
+            "smoker": number % 2 == 0, "plan": "PAID",
+            "device": "123E4567-e89b-12d3-a456-426614174000",
+            "born": "1990-05-17", "seen": "2026-11-28T17:05:30.250+01:00",
+        });
+        let (code, _) = http.post("/api/v1/events", &event.to_string(), None).unwrap();
+        assert_eq!(code, 202, "{event}");
+    }
+    // Nothing but what is required.
+    let empty = json!({"event_id": "none", "respondent_id": "none", "completed": true});
+    assert_eq!(http.post("/api/v1/events", &empty.to_string(), None).unwrap().0, 202);
+    until_scored(&http, 21);
+
+    let topic = application.config().topics.predictions;
+    let table = folder.path().join("answers.csv");
+    let (brokers, registry) = (brokers(), registry());
+    let arguments = [&brokers, &registry, topic.as_str(), table.to_str().unwrap()];
+    let command = script("clients/data_frame.py", &arguments);
+    let printed =
+        Process::spawn(format!("data_frame.py (libraries: {SETUP})"), command).succeed(SOON);
+    let dtype = |name: &str| {
+        let line = printed.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name} in {printed}"));
+        line[name.len()..].trim().to_owned()
+    };
+    for (name, expected) in [
+        ("age", "Int64"),
+        ("workclass", "string"),
+        ("account", "Int64"),
+        ("ratio", "float64"),
+        ("price", "float64"),
+        ("smoker", "boolean"),
+        ("plan", "string"),
+        ("device", "string"),
+        ("born", "datetime64[s]"),
+        ("seen", "datetime64[ms, UTC]"),
+        ("never", "float64"),
+    ] {
+        assert_eq!(dtype(name), expected, "{name} in {printed}");
+    }
+    let (_, description) = printed.split_once("count").expect("a description");
+    assert!(description.contains("mean"), "{printed}");
+
+    let rows = rows(&fs::read_to_string(&table).unwrap(), "account");
+    assert_eq!(rows.len(), 21);
+    for number in 0..20 {
+        let row = &rows[&account(number).to_string()];
+        let expected = [
+            ("age", (20 + number).to_string()),
+            ("workclass", "Private".to_owned()),
+            ("ratio", format!("{number}.5")),
+            ("price", "12.25".to_owned()),
+            ("smoker", if number % 2 == 0 { "True" } else { "False" }.to_owned()),
+            ("plan", "PAID".to_owned()),
+            ("device", "123e4567-e89b-12d3-a456-426614174000".to_owned()),
+            ("born", "1990-05-17".to_owned()),
+            ("seen", "2026-11-28 16:05:30.250000+00:00".to_owned()),
+            ("never", String::new()),
+            ("education", String::new()),
+        ];
+        for (name, value) in expected {
+            assert_eq!(row[name], value, "{name} in {row:?}");
+        }
+    }
+    assert!(rows[""].values().all(String::is_empty), "{:?}", rows[""]);
     stop(process);
 }
 
