@@ -1,13 +1,16 @@
 //! `foretell schema`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand};
 
 use crate::{
     app::{
         check_result::{CheckResult, Report},
-        schemas::{self, Edit, Registered, Version},
+        schemas::{self, Edit, EventFields, History, KindChange, Registered, Version},
     },
     cli::{Global, Sets, print},
     config::Config,
@@ -25,7 +28,8 @@ Examples:
   foretell schema diff schemas/questionnaire-event/v1.avsc schemas/questionnaire-event/v2.avsc
   foretell schema check schemas      check the files only: in CI, before a commit
   foretell schema check              check the schemas of the configuration against the registry
-  foretell schema register           register them; `foretell run` never does")]
+  foretell schema register           register them; `foretell run` never does
+  foretell schema show predictions   print the schema of a topic's records")]
 pub(super) struct SchemaCommand {
     #[command(subcommand)]
     action: Action,
@@ -37,12 +41,14 @@ enum Action {
     Register(Register),
     Diff(Diff),
     Evolve(Evolve),
+    Show(Show),
 }
 
 /// Check schema files, or the schemas of the configuration against the registry. Nothing is changed.
 ///
 /// With folders, only their files are checked: released files are unchanged, all versions that the level covers read
-/// each other (by apache-avro and by Foretell's own resolution), no alias is lost, and everything has a `doc`. Without
+/// each other (by apache-avro and by Foretell's own resolution), no alias is lost, everything has a `doc`, and no question
+/// of the event schema has another kind of answers than before, which predictions and labelled examples refuse. Without
 /// folders, the folder of `[events] schema` is checked, if it is the folder of a subject, and whether the registry
 /// accepts all schemas of the configuration. The command ends with 0 if nothing failed, else with 1.
 #[derive(Args)]
@@ -60,7 +66,7 @@ struct Check {
 
 /// Register the schemas of the configuration: every version, in order, and the level of each subject.
 ///
-/// Registered versions keep their ids. The versions of the event schema are then released: their digests are written
+/// Registered versions keep their ids. If one schema is refused, none is registered. The versions of the event schema are then released: their digests are written
 /// into `subject.toml`, and their files must not change any more.
 #[derive(Args)]
 struct Register {
@@ -68,7 +74,7 @@ struct Register {
     sets: Sets,
 }
 
-/// Show what is different between two schemas, and what it means for readers, writers and the model.
+/// Show what is different between two schemas, and what it means for readers, writers, the model and the predictions.
 ///
 /// Without files, the newest event schema of the registry is compared with the one of the configuration.
 #[derive(Args)]
@@ -78,7 +84,7 @@ struct Diff {
     old: Option<PathBuf>,
     /// File of the new schema.
     new: Option<PathBuf>,
-    /// Leave out what a change does to models: the records are not events.
+    /// Leave out what a change does to models and predictions: the records are not events.
     #[arg(long)]
     no_model: bool,
     /// Print one JSON object on standard output.
@@ -91,7 +97,8 @@ struct Diff {
 /// Write the next version of a schema as a draft, and show what the change means.
 ///
 /// New fields are nullable and null by default. A renamed field keeps its old name as an alias. If the newest version is
-/// a draft, it is changed instead. Nothing is written if the level forbids the change.
+/// a draft, it is changed instead. Nothing is written if the level forbids the change, or if a question gets answers of
+/// another kind.
 #[derive(Args)]
 struct Evolve {
     /// Folder of the subject.
@@ -118,6 +125,23 @@ struct Evolve {
     sets: Sets,
 }
 
+/// Print the schema of a topic's records, to generate classes or write queries from it.
+///
+/// It is the one that this configuration registers: in predictions and labelled examples, the record `answers` has a
+/// field for each question of the event schema. Records of other releases and configurations have other versions; the
+/// registry has all of them, under the topic's subject (`<topic>-value`).
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell schema show predictions > prediction.avsc
+  foretell schema show labelled-examples | jq '.fields[-1].type.fields'")]
+struct Show {
+    /// Name of the topic, with its prefix or without it.
+    topic: String,
+    #[command(flatten)]
+    sets: Sets,
+}
+
 impl SchemaCommand {
     pub(super) fn sets(&self) -> &Sets {
         match &self.action {
@@ -125,6 +149,7 @@ impl SchemaCommand {
             Action::Register(register) => &register.sets,
             Action::Diff(diff) => &diff.sets,
             Action::Evolve(evolve) => &evolve.sets,
+            Action::Show(show) => &show.sets,
         }
     }
 
@@ -134,7 +159,8 @@ impl SchemaCommand {
             Action::Check(check) => check.run(global),
             Action::Register(register) => register.run(global),
             Action::Diff(diff) => diff.run(global),
-            Action::Evolve(evolve) => evolve.run(),
+            Action::Evolve(evolve) => evolve.run(global),
+            Action::Show(show) => show.run(global),
         }
     }
 }
@@ -148,9 +174,12 @@ impl Check {
             }
             results.push(result);
         };
+        let config = configured(global);
         for folder in &self.folders {
             for history in schemas::histories(folder)? {
+                let fields = EventFields::of(&history.folder, config.as_ref());
                 history.check().into_iter().for_each(&mut show);
+                schemas::check_answers(&history, &fields).into_iter().for_each(&mut show);
             }
         }
         if self.folders.is_empty() {
@@ -178,14 +207,23 @@ impl Register {
 
 impl Diff {
     fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
-        let (old, new) = match (&self.old, &self.new) {
-            (Some(old), Some(new)) => (schemas::read_schema(old)?, schemas::read_schema(new)?),
+        let (fields, (old, new)) = match (&self.old, &self.new) {
+            (Some(old), Some(new)) => {
+                let folder = new.parent().unwrap_or(Path::new("."));
+                let known = EventFields::of(folder, configured(global).as_ref());
+                // Without --no-model, the records are events.
+                let fields = if known == EventFields::None { EventFields::Unknown } else { known };
+                (fields, (schemas::read_schema(old)?, schemas::read_schema(new)?))
+            }
             (_, _) => {
                 let config = Config::load(&global.config, &global.sets)?;
-                schemas::registered_and_configured(&config)?
+                let folder = config.events.schema.parent().unwrap_or(Path::new("."));
+                let fields = EventFields::of(folder, Some(&config));
+                (fields, schemas::registered_and_configured(&config)?)
             }
         };
-        let difference = schemas::difference(&old, &new, !self.no_model)?;
+        let fields = if self.no_model { EventFields::None } else { fields };
+        let difference = schemas::difference(&old, &new, &fields)?;
         print(&if self.json {
             serde_json::to_string(&difference)?
         } else {
@@ -195,8 +233,16 @@ impl Diff {
     }
 }
 
+impl Show {
+    fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&global.config, &global.sets)?;
+        print(&schemas::schema_of(&config, &self.topic)?);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
 impl Evolve {
-    fn run(&self) -> anyhow::Result<ExitCode> {
+    fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let histories = schemas::histories(&self.folder)?;
         let [history] = histories.as_slice() else {
             anyhow::bail!(
@@ -212,13 +258,25 @@ impl Evolve {
             "there is nothing to change: see `foretell schema evolve --help`"
         );
         let next = schemas::evolve(history, &edits)?;
-        let before = history.newest();
-        let difference = schemas::difference(&before.schema, &next.schema, true)?;
+        let (before, after) = (&history.newest().schema, followed_by(history, &next));
+        let fields = EventFields::of(&history.folder, configured(global).as_ref());
+        let kinds = schemas::newest_kind_changes(&after, &fields);
+        let difference = schemas::difference_with(before, &next.schema, &fields, &kinds)?;
         if self.dry_run {
             print(next.text.trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        let problems = problems(history, &next);
+        if let EventFields::Except(_) = fields
+            && !kinds.is_empty()
+        {
+            let refused: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+            anyhow::bail!(
+                "predictions and labelled-examples refuse this; nothing was written: {}: {}",
+                refused.join("; "),
+                KindChange::FIX
+            );
+        }
+        let problems = problems(&after);
         anyhow::ensure!(
             problems.is_empty(),
             "{} does not allow this; nothing was written: {}",
@@ -234,11 +292,20 @@ impl Evolve {
     }
 }
 
-/// Failed checks of the history with `next`. A missing `doc` is allowed in a draft.
-fn problems(history: &schemas::History, next: &Version) -> Vec<String> {
+/// The configuration, if it can be read. Commands on files do not need it, but it says which fields are questions.
+fn configured(global: &Global) -> Option<Config> {
+    Config::load(&global.config, &global.sets).ok()
+}
+
+fn followed_by(history: &History, next: &Version) -> History {
     let mut after = history.clone();
     after.versions.retain(|version| version.number < next.number);
     after.versions.push(next.clone());
+    after
+}
+
+/// Failed checks of the history. A missing `doc` is allowed in a draft.
+fn problems(after: &History) -> Vec<String> {
     let failed = after.check().into_iter().filter(|result| result.fix.is_some());
     let failed = failed.filter(|result| !result.name.ends_with(" docs"));
     failed.map(|result| result.detail).collect()

@@ -131,7 +131,12 @@ fn schemas_are_registered_by_a_command_only() {
     let printed = evolved.start(&["schema", "diff"]).succeed(SOON);
     assert!(printed.contains("sex: renamed, it was gender"), "{printed}");
     let printed = evolved.start(&["schema", "register"]).succeed(SOON);
-    assert_eq!(printed.matches("0 of them new").count(), 5, "{printed}");
+    assert_eq!(
+        printed.matches("1 of them new").count(),
+        3,
+        "events and what has answers: {printed}"
+    );
+    assert_eq!(printed.matches("0 of them new").count(), 3, "{printed}");
     check(&evolved, &["2 versions, all released", "the local schema is the newest version"]);
     // The older version stays registered, so an instance may be downgraded to it.
     check(&application, &["the local schema is an older version"]);
@@ -323,6 +328,121 @@ fn known_schemas_are_read_during_a_registry_outage_after_a_restart_too() {
     scored(&http, 52.0);
     assert_eq!(direct.topics().dead_letters, 0);
     stop(process);
+}
+
+/// An event over HTTP; `expected` is the code of the response.
+fn post(http: &Http, path: &str, body: &Json, expected: u16) -> Json {
+    let (code, response) = http.post(path, &body.to_string(), None).unwrap();
+    assert_eq!(code, expected, "{response}");
+    response
+}
+
+/// A prediction that waits was written with the schema of an earlier configuration. Its outcome waits while the registry is
+/// away, and becomes a dead letter if the registry has lost that schema.
+#[test]
+fn a_waiting_prediction_is_resolved_through_the_registry() {
+    let gateway = Gateway::open();
+    let versions = SchemaFolder::new();
+    let cache = tempfile::tempdir().unwrap();
+    let old = Application::new("waiting", QUICK).with(&[
+        versions.setting("v1"),
+        format!("schema_registry.url={}", gateway.url()),
+        format!("schema_registry.cache_dir={}", cache.path().display()),
+        "schema_registry.timeout=2s".to_owned(),
+        "schema_registry.unknown_id_wait=1s".to_owned(),
+    ]);
+    old.init();
+    let mut first = old.instance("one");
+    let http = first.http();
+    http.ready();
+    let wait = "/api/v1/events?wait=true&timeout_ms=60000";
+    for who in ["ann", "bob"] {
+        post(&http, wait, &json!({"respondent_id": who, "age": 39, "completed": true}), 200);
+    }
+    stop(first);
+    let predictions = subject(&old.config().topics.predictions);
+    let (id, _) = client(&registry()).latest(&predictions).unwrap().unwrap();
+
+    versions.evolve(&old);
+    let new = old.with(&[versions.setting("v2")]);
+    new.start(&["schema", "register"]).succeed(SOON);
+    let mut second = new.instance("one");
+    let http = second.http();
+    http.ready();
+    // The schema is lost.
+    gateway.hide(id);
+    let outcome = |who: &str| json!({"respondent_id": who, "label": ">50K"});
+    post(&http, "/api/v1/outcomes", &outcome("ann"), 202);
+    let counted = r#"foretell_dead_letters_total{class="unknown_schema"} 1"#;
+    until("the outcome is dead-lettered", SOON, || {
+        let (_, metrics) = http.get("/metrics")?;
+        metrics.contains(counted).then_some(())
+    });
+    stop(second);
+    gateway.hide(0);
+    let mut third = new.instance("one");
+    let http = third.http();
+    http.ready();
+    // The registry is away.
+    gateway.begin_outage();
+    post(&http, "/api/v1/outcomes", &outcome("bob"), 202);
+    until("the status names the reason of the wait", SOON, || {
+        let workers = at(&http.status(), "/workers").to_string();
+        workers.contains("schema registry is not available").then_some(())
+    });
+    gateway.end_outage();
+    until("the outcome is joined", SOON, || {
+        let (_, metrics) = http.get("/metrics")?;
+        metrics.contains("foretell_outcomes_total{result=\"joined\"} 1\n").then_some(())
+    });
+    let topics = new.topics();
+    assert_eq!((topics.labelled.len(), topics.dead_letters), (1, 1), "{topics:?}");
+    stop(third);
+}
+
+/// Under the level BACKWARD, the registry accepts events whose age is a double; predictions have it as a long.
+#[test]
+fn a_change_that_predictions_refuse_registers_nothing() {
+    let versions = SchemaFolder::new();
+    let folder = versions.0.path();
+    let text = fs::read_to_string(folder.join("v1.avsc")).unwrap();
+    fs::write(folder.join("subject.toml"), "compatibility = \"BACKWARD\"\n").unwrap();
+    let old = Application::new("kinds", QUICK).with(&[versions.setting("v1")]);
+    old.start(&["schema", "register"]).succeed(SOON);
+    let (before, after) = (
+        r#""name": "age", "type": ["null", "int"]"#,
+        r#""name": "age", "type": ["null", "double"]"#,
+    );
+    assert!(text.contains(before), "{text}");
+    // A file outside the folder of the subject has no level of its own, so nothing but the registry knows the older version.
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("event.avsc");
+    fs::write(&path, text.replace(before, after)).unwrap();
+    let new = old.with(&[format!("events.schema={}", path.display())]);
+    let topics = &old.config().topics;
+    let registry = client(&registry());
+    let count = || {
+        let topics = [&topics.questionnaire_events, &topics.predictions, &topics.labelled_examples];
+        topics.map(|topic| registry.versions(&subject(topic)).unwrap().len())
+    };
+    assert_eq!(count(), [1, 1, 1]);
+    let changed = fs::read_to_string(&path).unwrap();
+    let accepted = registry.compatible(&subject(&topics.questionnaire_events), &changed);
+    assert_eq!(accepted, Ok(Compatibility::Compatible));
+    for command in [&["schema", "register"][..], &["init"]] {
+        let mut process = new.start(command);
+        assert_eq!(process.end(SOON).code(), Some(1), "{}", process.output());
+        let errors = process.errors();
+        for words in ["nothing was registered", "the answers to age have type long", "another name"]
+        {
+            assert!(errors.contains(words), "{words:?} in {errors}");
+        }
+    }
+    assert_eq!(count(), [1, 1, 1], "nothing was registered");
+    let mut check = new.start(&["schema", "check"]);
+    assert_eq!(check.end(SOON).code(), Some(1));
+    let printed = check.output();
+    assert_eq!(printed.matches("the answers to age have type long").count(), 2, "{printed}");
 }
 
 #[test]

@@ -55,6 +55,9 @@ fn schemas_are_registered_and_found() {
     assert_ne!(one, two);
     let latest = client.latest(&subject).expect("it answers").expect("the subject has versions");
     assert_eq!(latest.0, two);
+    let versions = client.versions(&subject).expect("it answers");
+    assert_eq!(versions.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [one, two]);
+    assert_eq!(client.versions(&fresh("none")), Ok(Vec::new()), "no such subject");
     for (id, schema) in [(one, ONE), (two, TWO), (two, latest.1.as_str())] {
         let found = client.schema(id).expect("it was registered");
         assert_eq!(json(&found), json(schema));

@@ -24,7 +24,8 @@ fn the_help_of_every_command_has_examples() {
 fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"]];
     commands.extend(["demo", "init", "run", "send", "doctor"].map(|name| vec![name]));
-    commands.extend(["check", "register", "diff", "evolve"].map(|name| vec!["schema", name]));
+    commands
+        .extend(["check", "register", "diff", "evolve", "show"].map(|name| vec!["schema", name]));
     for command in commands {
         for flag in ["-h", "--help"] {
             let text = Process::start(&[&command[..], &[flag]].concat()).succeed(SOON);

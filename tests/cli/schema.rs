@@ -209,6 +209,130 @@ fn a_difference_is_shown_as_text_and_as_json() {
     assert_contains(&errors, &["cannot read /nowhere.avsc"]);
 }
 
+const TOML: &str = r#"
+    [application]
+    id = "app"
+    [broker]
+    bootstrap_servers = "localhost:1"
+    [schema_registry]
+    url = "http://localhost:1"
+    [events]
+    schema = "v1.avsc"
+    respondent_id = "who"
+    event_time = "at"
+    [outcomes]
+    labels = ["no", "yes"]
+"#;
+
+/// A folder with the event schema of a configuration, which is in it too.
+fn event_subject() -> TempDir {
+    let folder = subject("BACKWARD");
+    let at = r#"{"name": "at", "type": "long", "doc": "Time of the event."}"#;
+    let first = FIRST.replace("  \"fields\": [\n", &format!("  \"fields\": [\n    {at},\n"));
+    fs::write(folder.path().join("v1.avsc"), first).unwrap();
+    fs::write(folder.path().join("foretell.toml"), TOML).unwrap();
+    release(folder.path(), &["v1"]);
+    folder
+}
+
+/// Marks versions as released.
+fn release(folder: &Path, versions: &[&str]) {
+    let digests = versions.iter().map(|version| {
+        let text = fs::read_to_string(folder.join(format!("{version}.avsc"))).unwrap();
+        format!("{version} = \"{}\"\n", sha256(&text))
+    });
+    let text =
+        format!("compatibility = \"BACKWARD\"\n\n[released]\n{}", digests.collect::<String>());
+    fs::write(folder.join("subject.toml"), text).unwrap();
+}
+
+#[test]
+fn a_kind_that_changes_is_refused_before_anything_is_registered() {
+    let folder = event_subject();
+    let path = folder.path();
+    let config = path.join("foretell.toml");
+    let config = ["-c", config.to_str().unwrap()];
+    let retype = ["schema", "evolve", "FOLDER", "--retype", "age:double"];
+    let refusal = "the answers to age have type long in v1 and double in v2";
+    let fix = "add one with another name, and remove the old one";
+    let (_, errors) = run(&[&retype[..], &config].concat(), path, 1);
+    assert_contains(&errors, &["nothing was written", refusal, fix]);
+    assert!(!path.join("v2.avsc").exists());
+    // Metadata are not answers.
+    let (output, _) =
+        run(&["schema", "evolve", "FOLDER", "--retype", "at:string", "--dry-run"], path, 0);
+    assert_contains(&output, &[r#"{"name": "at", "type": "string""#]);
+
+    // Without a configuration it is not known what is a question.
+    let (output, _) = run(&retype, path, 0);
+    assert_contains(
+        &output,
+        &[
+            "age: null or int became null or double",
+            "predictions and labelled-examples refuse it",
+            refusal,
+            fix,
+        ],
+    );
+    let check = ["schema", "check", "FOLDER"];
+    let (output, _) = run(&check, path, 0);
+    assert_contains(&output, &["warning  ", "answers: if age is a question, ", refusal, "(-c)"]);
+    let (output, _) = run(&[&check[..], &config].concat(), path, 1);
+    assert_contains(
+        &output,
+        &["FAILED   ", refusal, "predictions and labelled-examples refuse", fix],
+    );
+    let (_, errors) = run(&[&["schema", "register"], &config[..]].concat(), path, 1);
+    assert_contains(&errors, &["nothing was registered", refusal]);
+
+    let (old, new) = (path.join("v1.avsc"), path.join("v2.avsc"));
+    let diff = ["schema", "diff", old.to_str().unwrap(), new.to_str().unwrap()];
+    let (output, _) = run(&diff, path, 0);
+    assert_contains(
+        &output,
+        &["refuse it: the answers to age have type long in the old schema", fix],
+    );
+    let (output, _) = run(&[&diff[..], &["--json"]].concat(), path, 0);
+    let json: Json = serde_json::from_str(&output).unwrap();
+    assert!(at(&json, "/changes/0/answers").as_str().unwrap().contains(fix), "{json}");
+    let (output, _) = run(&[&diff[..], &["--no-model"]].concat(), path, 0);
+    assert!(!output.contains("predictions"), "{output}");
+
+    // What was released cannot be changed any more.
+    release(path, &["v1", "v2"]);
+    let (output, _) = run(&[&check[..], &config].concat(), path, 0);
+    assert_contains(&output, &["warning  ", refusal, "`foretell schema check` (without folders)"]);
+}
+
+#[test]
+fn a_question_that_was_removed_comes_back_with_its_kind_only() {
+    let folder = event_subject();
+    let path = folder.path();
+    let config = path.join("foretell.toml");
+    let evolve = ["schema", "evolve", "FOLDER", "-c", config.to_str().unwrap()];
+    run(&[&evolve[..], &["--remove", "age"]].concat(), path, 0);
+    release(path, &["v1", "v2"]);
+    let (_, errors) = run(&[&evolve[..], &["--add", "age:string"]].concat(), path, 1);
+    assert_contains(&errors, &["the answers to age have type long in v1 and string in v3"]);
+    run(&[&evolve[..], &["--add", "age:long", "--doc", "age=Age in years."]].concat(), path, 0);
+    run(&["schema", "check", "FOLDER", "-c", config.to_str().unwrap()], path, 0);
+}
+
+#[test]
+fn the_schema_of_a_topic_is_printed() {
+    let folder = event_subject();
+    let config = folder.path().join("foretell.toml");
+    let show = ["schema", "show", "-c", config.to_str().unwrap()];
+    let (output, _) = run(&[&show[..], &["predictions"]].concat(), folder.path(), 0);
+    let schema: Json = serde_json::from_str(&output).unwrap();
+    let answers = schema["fields"].as_array().unwrap().last().unwrap();
+    assert_eq!(at(answers, "/type/fields/0/name"), "gender");
+    assert_eq!(*at(answers, "/type/fields/1/type"), serde_json::json!(["null", "long"]));
+    assert_eq!(at(answers, "/type/fields/1/doc"), "Age in years.");
+    let (_, errors) = run(&[&show[..], &["replies"]].concat(), folder.path(), 1);
+    assert_contains(&errors, &["no topic replies has records with a schema", "labelled-examples"]);
+}
+
 #[test]
 fn own_schemas_pass_and_a_missing_registry_is_reported() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

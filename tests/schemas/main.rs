@@ -1,9 +1,12 @@
-//! Tests of the schemas in `schemas/`: their histories, the encoded bytes of every version, and every kind of change.
+//! Tests of the schemas in `schemas/`: their histories, the encoded bytes of every version, every kind of change,
+//! and registration.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod answers;
 mod golden;
 mod matrix;
+mod registration;
 
 use std::path::Path;
 
@@ -74,6 +77,14 @@ fn nullable_fields_have_the_default_null() {
             assert_eq!(field.get("default"), Some(&Value::Null), "{name}: {field}");
         }
     }
+}
+
+#[test]
+fn the_example_for_pandas_is_the_one_that_is_tested() {
+    let page = include_str!("../../docs/schemas.md");
+    let (_, after) = page.split_once("```python\n").unwrap();
+    let (example, _) = after.split_once("```").unwrap();
+    assert!(include_str!("../broker/clients/data_frame.py").contains(example), "{example}");
 }
 
 fn text(text: &str) -> String {

@@ -1,19 +1,29 @@
-//! Every kind of change to a question: which levels allow it, and how events are read across it. The table in
+//! Every kind of change to a question: which levels allow it, how events are read across it, and what it does to predictions and
+//! labelled examples. The table in
 //! docs/schemas.md is generated from this one: if it is stale, its test prints the new one.
 
 use std::{fmt::Write as _, sync::Arc};
 
-use foretell::events::questionnaire::{
-    Answer, AnswerRef, MetadataFields, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema,
+use foretell::{
+    app::schemas::{EventFields, difference},
+    events::{
+        answered::{AnsweredCodec, AnsweredRecord as _, Probabilities},
+        labelled_example::LabelledExample,
+        prediction::Prediction,
+        questionnaire::{
+            Answer, AnswerRef, MetadataFields, QuestionKind, QuestionnaireCodec,
+            QuestionnaireEvent, QuestionnaireSchema,
+        },
+    },
 };
 use foretell_avro::{
     evolution::{self, Level, breaches},
     local::LocalRegistry,
-    registry::{Compatibility, SchemaRegistry},
+    registry::{Compatibility, RegistryError, SchemaRegistry},
 };
 use foretell_streams::{
     codec::{Codec, CodecError},
-    time::EventTime,
+    time::{EventTime, WallTime},
 };
 
 /// One kind of change: fields before and after it, and how values are read across it.
@@ -27,6 +37,23 @@ struct Change {
     backward: &'static [Case],
     /// Events of the new schema, read with the old one.
     forward: &'static [Case],
+    /// The derived schemas of predictions and labelled examples.
+    answers: Answers,
+}
+
+/// The effect of a change on the answers in predictions and labelled examples.
+#[derive(Clone, Copy)]
+enum Answers {
+    NewField,
+    Removed,
+    /// Readers with the new schema read old answers by the alias.
+    Renamed,
+    /// The old field is removed, and a new one is added.
+    Replaced,
+    /// All readers read all answers.
+    SameField,
+    /// The types of the answers before and after.
+    Refused(&'static str, &'static str),
 }
 
 /// An answer to the question of the writer schema, and what the reader gets.
@@ -53,6 +80,7 @@ enum ReadBack {
     DeadLetter(&'static str),
 }
 
+use Answers::{NewField, Refused, Removed, Renamed, Replaced, SameField};
 use ReadBack::{DeadLetter, DefaultSymbol, Ignored, Missing, Same};
 use Written::{NoAnswer, Number, Text};
 
@@ -67,6 +95,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(NoAnswer, Missing)],
         forward: &[Case(Number(3.0), Ignored)],
+        answers: NewField,
     },
     Change {
         name: "question added, without one",
@@ -78,6 +107,7 @@ const CHANGES: &[Change] = &[
             DeadLetter("field q: it has no default, and the writer's schema lacks it"),
         )],
         forward: &[Case(Number(3.0), Ignored)],
+        answers: NewField,
     },
     Change {
         name: "question removed, it had a default",
@@ -86,6 +116,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Ignored)],
         forward: &[Case(NoAnswer, Missing)],
+        answers: Removed,
     },
     Change {
         name: "question removed, it had none",
@@ -97,6 +128,7 @@ const CHANGES: &[Change] = &[
             NoAnswer,
             DeadLetter("field q: it has no default, and the writer's schema lacks it"),
         )],
+        answers: Removed,
     },
     Change {
         name: "question renamed, with an alias",
@@ -105,6 +137,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Same)],
         forward: &[Case(Number(3.0), Missing)],
+        answers: Renamed,
     },
     Change {
         name: "question renamed, without one",
@@ -113,6 +146,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Missing)],
         forward: &[Case(Number(3.0), Missing)],
+        answers: Replaced,
     },
     Change {
         name: "questions in another order",
@@ -121,9 +155,22 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Same)],
         forward: &[Case(Number(3.0), Same)],
+        answers: SameField,
     },
     Change {
-        name: "type widened: int to long, float or double",
+        name: "type widened: int to long",
+        before: r#"{"name":"q","type":["null","int"],"default":null}"#,
+        after: r#"{"name":"q","type":["null","long"],"default":null}"#,
+        allowed: [YES, NO, NO],
+        backward: &[Case(Number(3.0), Same), Case(NoAnswer, Missing)],
+        forward: &[
+            Case(NoAnswer, Missing),
+            Case(Number(3.0), DeadLetter("long is none of null or int")),
+        ],
+        answers: SameField,
+    },
+    Change {
+        name: "type widened: int or long to float or double",
         before: r#"{"name":"q","type":["null","int"],"default":null}"#,
         after: r#"{"name":"q","type":["null","double"],"default":null}"#,
         allowed: [YES, NO, NO],
@@ -132,6 +179,19 @@ const CHANGES: &[Change] = &[
             Case(NoAnswer, Missing),
             Case(Number(3.0), DeadLetter("double is none of null or int")),
         ],
+        answers: Refused("long", "double"),
+    },
+    Change {
+        name: "float made a double",
+        before: r#"{"name":"q","type":["null","float"],"default":null}"#,
+        after: r#"{"name":"q","type":["null","double"],"default":null}"#,
+        allowed: [YES, NO, NO],
+        backward: &[Case(Number(3.0), Same), Case(NoAnswer, Missing)],
+        forward: &[
+            Case(NoAnswer, Missing),
+            Case(Number(3.0), DeadLetter("double is none of null or float")),
+        ],
+        answers: SameField,
     },
     Change {
         name: "type narrowed: long to int",
@@ -140,6 +200,7 @@ const CHANGES: &[Change] = &[
         allowed: [NO, YES, NO],
         backward: &[Case(Number(3.0), DeadLetter("field q: long cannot be read as int"))],
         forward: &[Case(Number(3.0), Same)],
+        answers: SameField,
     },
     Change {
         name: "number made a word, or the other way round",
@@ -154,6 +215,7 @@ const CHANGES: &[Change] = &[
             Case(NoAnswer, Missing),
             Case(Text("three"), DeadLetter("string is none of null or int")),
         ],
+        answers: Refused("long", "string"),
     },
     Change {
         name: "question made optional",
@@ -165,6 +227,7 @@ const CHANGES: &[Change] = &[
             Case(Number(3.0), Same),
             Case(NoAnswer, DeadLetter("null cannot be read as int")),
         ],
+        answers: SameField,
     },
     Change {
         name: "question made mandatory",
@@ -176,6 +239,7 @@ const CHANGES: &[Change] = &[
             Case(NoAnswer, DeadLetter("null cannot be read as int")),
         ],
         forward: &[Case(Number(3.0), Same)],
+        answers: SameField,
     },
     Change {
         name: "symbol added to an enum with a default",
@@ -184,6 +248,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Text("A"), Same)],
         forward: &[Case(Text("A"), Same), Case(Text("B"), DefaultSymbol("OTHER"))],
+        answers: SameField,
     },
     Change {
         name: "symbol added to an enum without one",
@@ -195,6 +260,7 @@ const CHANGES: &[Change] = &[
             Case(Text("A"), Same),
             Case(Text("B"), DeadLetter("a symbol that the reader schema does not have")),
         ],
+        answers: SameField,
     },
     Change {
         name: "symbol removed from an enum with a default",
@@ -203,6 +269,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Text("B"), DefaultSymbol("OTHER"))],
         forward: &[Case(Text("A"), Same)],
+        answers: SameField,
     },
     Change {
         name: "symbol removed from an enum without one",
@@ -214,6 +281,7 @@ const CHANGES: &[Change] = &[
             Case(Text("B"), DeadLetter("a symbol that the reader schema does not have")),
         ],
         forward: &[Case(Text("A"), Same)],
+        answers: SameField,
     },
     Change {
         name: "enum renamed, with an alias",
@@ -222,6 +290,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, NO, NO],
         backward: &[Case(Text("B"), Same)],
         forward: &[Case(Text("B"), DeadLetter("it is a F, not a E"))],
+        answers: SameField,
     },
     Change {
         name: "bytes made a string",
@@ -230,11 +299,12 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Text("x"), Same)],
         forward: &[Case(Text("x"), Same)],
+        answers: SameField,
     },
     Change {
         name: "a logical type in another unit of time",
-        before: r#"{"name":"q","type":"int"},{"name":"raw","type":{"type":"long","logicalType":"timestamp-millis"},"default":0}"#,
-        after: r#"{"name":"q","type":"int"},{"name":"raw","type":{"type":"long","logicalType":"timestamp-micros"},"default":0}"#,
+        before: r#"{"name":"q","type":{"type":"long","logicalType":"timestamp-millis"}}"#,
+        after: r#"{"name":"q","type":{"type":"long","logicalType":"timestamp-micros"}}"#,
         allowed: [NO, NO, NO],
         backward: &[Case(
             Number(3.0),
@@ -244,6 +314,7 @@ const CHANGES: &[Change] = &[
             Number(3.0),
             DeadLetter("a time in microseconds cannot be read as one in milliseconds"),
         )],
+        answers: Refused("timestamp-millis", "timestamp-micros"),
     },
     Change {
         name: "another default, another description",
@@ -252,6 +323,7 @@ const CHANGES: &[Change] = &[
         allowed: [YES, YES, YES],
         backward: &[Case(Number(3.0), Same), Case(NoAnswer, Missing)],
         forward: &[Case(Number(3.0), Same)],
+        answers: SameField,
     },
 ];
 
@@ -372,6 +444,95 @@ fn levels_allow_every_kind_of_change_as_listed() {
     }
 }
 
+/// The question schema of `text`, whose fields `q` or `z` is the one that changes.
+fn questions(text: &str) -> Arc<QuestionnaireSchema> {
+    instance(&Arc::new(LocalRegistry::new()), text).0
+}
+
+/// What readers with `reader` get for a number or a text in the changed question of a prediction that was written with `writer`.
+fn published(
+    registry: &Arc<LocalRegistry>,
+    writer: &Arc<QuestionnaireSchema>,
+    reader: &Arc<QuestionnaireSchema>,
+) -> (Option<Answer>, Option<Answer>) {
+    let codec = |events: &Arc<QuestionnaireSchema>| {
+        let shared = Arc::<LocalRegistry>::clone(registry);
+        AnsweredCodec::<Prediction>::new(shared, "p", Arc::clone(events)).unwrap()
+    };
+    let mut answers = vec![None; writer.questions().len()];
+    answers[0] = Some(Answer::Number(1.0));
+    let written = changed_question(writer).map(|index| {
+        let answer = match writer.questions()[index].kind {
+            QuestionKind::Number => Answer::Number(3.0),
+            QuestionKind::Text => Answer::Text("A".to_owned()),
+        };
+        answers[index] = Some(answer.clone());
+        answer
+    });
+    let prediction = Prediction {
+        prediction_id: "p".to_owned(),
+        respondent_id: "r".to_owned(),
+        event_id: "e".to_owned(),
+        event_time: EventTime(5),
+        received_at: WallTime(6),
+        predicted_at: WallTime(7),
+        model_version: "m".to_owned(),
+        label: "yes".to_owned(),
+        probabilities: Probabilities::from_iter([]),
+        answers: writer.layout().row_of(&answers),
+    };
+    let mut bytes = Vec::new();
+    codec(writer).encode(&prediction, &mut bytes).unwrap();
+    let read: Prediction = codec(reader).decode(&bytes).unwrap();
+    let read: Vec<Option<Answer>> =
+        reader.layout().answers(&read.answers).map(AnswerRef::to_answer).collect();
+    assert_eq!(read[0], Some(Answer::Number(1.0)), "other answers stay the same");
+    (written, changed_question(reader).and_then(|index| read[index].clone()))
+}
+
+#[test]
+fn predictions_are_read_across_every_kind_of_change_or_refuse_it() {
+    for Change { name, before, after, answers, .. } in CHANGES {
+        let (old, new) = (questions(&schema(before)), questions(&schema(after)));
+        let registry = Arc::new(LocalRegistry::new());
+        registry.set_level("p", Level::FullTransitive).unwrap();
+        registry.set_level("l", Level::FullTransitive).unwrap();
+        let register = |events: &QuestionnaireSchema| {
+            let subjects = [("p", Prediction::TEMPLATE), ("l", LabelledExample::TEMPLATE)];
+            subjects.map(|(subject, template)| {
+                registry.register(subject, &events.fill_answers(template)).map(drop)
+            })
+        };
+        assert_eq!(register(&old), [Ok(()), Ok(())], "{name}");
+        let registered = register(&new);
+        let difference = difference(
+            &evolution::parse(&schema(before)).unwrap(),
+            &evolution::parse(&schema(after)).unwrap(),
+            &EventFields::Except(["who", "at", "raw"].map(str::to_owned).to_vec()),
+        );
+        let difference = difference.unwrap();
+        let refusal = difference.changes.iter().find_map(|change| change.answers.clone());
+        if let Refused(from, to) = answers {
+            let is_refused = |result| matches!(result, Err(RegistryError::Incompatible(_)));
+            assert!(registered.into_iter().all(is_refused), "{name}");
+            let words = format!("type {from} in the old schema and {to} in the new one");
+            assert!(refusal.as_ref().is_some_and(|text| text.contains(&words)), "{refusal:?}");
+            continue;
+        }
+        assert_eq!((registered, refusal), ([Ok(()), Ok(())], None), "{name}");
+        let (written, with_new) = published(&registry, &old, &new);
+        let (written_now, with_old) = published(&registry, &new, &old);
+        match answers {
+            NewField => assert_eq!((written, with_new), (None, None), "{name}"),
+            Removed => assert_eq!((written_now, with_old), (None, None), "{name}"),
+            Renamed => assert_eq!((with_new, with_old), (written, None), "{name}"),
+            Replaced => assert_eq!((with_new, with_old), (None, None), "{name}"),
+            SameField => assert_eq!((with_new, with_old), (written, written_now), "{name}"),
+            Refused(..) => unreachable!("above"),
+        }
+    }
+}
+
 /// A cell of the table: how events are read.
 fn cell(cases: &[Case]) -> String {
     let texts = cases.iter().map(|Case(written, read)| {
@@ -396,13 +557,24 @@ fn cell(cases: &[Case]) -> String {
 
 #[test]
 fn the_table_in_the_docs_is_up_to_date() {
-    let mut table = "| change | BACKWARD | FORWARD | FULL | old events, new schema | new events, old schema |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut table = "| change | BACKWARD | FORWARD | FULL | old events, new schema \
+         | new events, old schema | predictions and examples |\n|---|---|---|---|---|---|---|\n"
+        .to_owned();
     for change in CHANGES {
         let [backward, forward, full] =
             change.allowed.map(|allowed| if allowed { "yes" } else { "no" });
         let (old, new) = (cell(change.backward), cell(change.forward));
         let name = change.name;
-        writeln!(table, "| {name} | {backward} | {forward} | {full} | {old} | {new} |").unwrap();
+        let answers = match change.answers {
+            NewField => "a new field",
+            Removed => "the field is removed",
+            Renamed => "the field is renamed, with the alias",
+            Replaced => "the field is removed, and a new one added",
+            SameField => "the same field",
+            Refused(..) => "**refused**",
+        };
+        writeln!(table, "| {name} | {backward} | {forward} | {full} | {old} | {new} | {answers} |")
+            .unwrap();
     }
     let page = include_str!("../../docs/schemas.md");
     assert!(page.contains(&table), "docs/schemas.md should have this table:\n{table}");

@@ -149,6 +149,10 @@ impl SchemaRegistry for CachingRegistry {
         self.ask(|registry| registry.latest(subject))
     }
 
+    fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError> {
+        self.ask(|registry| registry.versions(subject))
+    }
+
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         self.ask(|registry| registry.compatible(subject, schema))
     }

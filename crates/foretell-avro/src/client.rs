@@ -113,6 +113,29 @@ impl RegistryClient {
         })
     }
 
+    /// The id and the text of a version.
+    fn version_in(&self, answer: RawRegisteredSchema) -> Result<(u32, String), RegistryError> {
+        let (Some(id), Some(text)) = (answer.id, answer.schema) else {
+            return Err(self.lacks("an id and a schema"));
+        };
+        Ok((id, self.complete(text, answer.references.unwrap_or_default())?))
+    }
+
+    /// The numbers of all versions of a subject, oldest first, which the converter has no call for.
+    fn numbers_of_versions(&self, subject: &str) -> Result<Vec<u32>, RegistryError> {
+        let unavailable = |error: reqwest::Error| RegistryError::Unavailable(chain(&error));
+        let url = format!("{}/subjects/{subject}/versions", self.url);
+        let response = self.authorized(self.http.get(url)).send().map_err(unavailable)?;
+        let status = response.status();
+        let text = response.text().map_err(unavailable)?;
+        if !status.is_success() {
+            let code = serde_json::from_str::<RawError>(&text).map_or(0, |raw| raw.error_code);
+            let message = format!("{}: {status}: {text}", self.url);
+            return Err(by_code(code, Some(status.as_u16()), message));
+        }
+        serde_json::from_str(&text).map_err(|_| self.lacks("the numbers of versions"))
+    }
+
     /// Makes one of the converter's raw calls; `None` if the registry does not have the subject or schema.
     fn ask(&self, call: SrCall<'_>) -> Result<Option<RawRegisteredSchema>, RegistryError> {
         found(self.attempt(|| perform_sr_call(&self.settings, call)))
@@ -229,10 +252,18 @@ impl SchemaRegistry for RegistryClient {
         let Some(answer) = self.ask(SrCall::GetLatest(subject))? else {
             return Ok(None);
         };
-        let (Some(id), Some(text)) = (answer.id, answer.schema) else {
-            return Err(self.lacks("an id and a schema"));
-        };
-        Ok(Some((id, self.complete(text, answer.references.unwrap_or_default())?)))
+        self.version_in(answer).map(Some)
+    }
+
+    fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError> {
+        let numbers = found(self.numbers_of_versions(subject))?.unwrap_or_default();
+        let mut versions = Vec::new();
+        for number in numbers {
+            // It may have been deleted since.
+            let answer = self.ask(SrCall::GetBySubjectAndVersion(subject, number))?;
+            versions.extend(answer.map(|answer| self.version_in(answer)).transpose()?);
+        }
+        Ok(versions)
     }
 
     /// Combines the check of the registry with the one of this crate: some registries accept incompatible schemas, and records that are
@@ -378,6 +409,26 @@ mod tests {
         assert_eq!(client.schema(7), Ok("\"int\"".to_owned()));
         let request = format!("{BY_ID} Bearer t");
         assert_eq!(server.join().expect("it answered"), vec![request; 5]);
+    }
+
+    #[test]
+    fn the_versions_of_a_subject_are_listed() {
+        let (url, server) = server(&[
+            ("200 OK", "[1, 3]"),
+            ("200 OK", r#"{"id":7,"version":1,"schema":"\"int\""}"#),
+            ("200 OK", r#"{"id":9,"version":3,"schema":"\"long\""}"#),
+            ("404 Gone", r#"{"error_code":40401,"message":"no subject"}"#),
+            ("200 OK", "<html>"),
+        ]);
+        let client = connect(&url, Credentials::None);
+        let versions = vec![(7, "\"int\"".to_owned()), (9, "\"long\"".to_owned())];
+        assert_eq!(client.versions("s"), Ok(versions));
+        assert_eq!(client.versions("s"), Ok(Vec::new()), "no such subject");
+        let other = client.versions("s");
+        assert!(matches!(other, Err(RegistryError::Refused(_))), "{other:?}");
+        let paths = ["", "/1", "/3", "", ""]
+            .map(|number| format!("GET /a/path/subjects/s/versions{number} HTTP/1.1"));
+        assert_eq!(server.join().expect("it answered"), paths);
     }
 
     /// Checks for each response to a request by id whether the record waits or the id is unknown.

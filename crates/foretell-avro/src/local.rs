@@ -83,6 +83,12 @@ impl SchemaRegistry for LocalRegistry {
         Ok(contents.latest(subject).map(|(id, stored)| (id, stored.text.clone())))
     }
 
+    fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError> {
+        let contents = self.contents();
+        let versions = contents.versions(subject);
+        Ok(versions.map(|(id, stored)| (id, stored.text.clone())).collect())
+    }
+
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         normalise(schema)?;
         self.contents().compatible(subject, schema)
@@ -106,15 +112,19 @@ impl Contents {
         versions.iter().copied().find(same)
     }
 
+    /// Oldest first.
+    fn versions(&self, subject: &str) -> impl DoubleEndedIterator<Item = (u32, &StoredSchema)> {
+        let ids = self.subjects.get(subject).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, self.get(*id)?)))
+    }
+
     fn latest(&self, subject: &str) -> Option<(u32, &StoredSchema)> {
-        let id = *self.subjects.get(subject)?.last()?;
-        Some((id, self.get(id)?))
+        self.versions(subject).next_back()
     }
 
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         let level = self.levels.get(subject).copied().unwrap_or_default();
-        let versions = self.subjects.get(subject).into_iter().flatten();
-        let texts = versions.filter_map(|id| Some(self.get(*id)?.text.as_str()));
+        let texts = self.versions(subject).map(|(_, stored)| stored.text.as_str());
         may_follow(level, &texts.collect::<Vec<_>>(), schema)
     }
 
@@ -183,6 +193,9 @@ pub(crate) mod tests {
         fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError> {
             self.reach()?.latest(subject)
         }
+        fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError> {
+            self.reach()?.versions(subject)
+        }
         fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
             self.reach()?.compatible(subject, schema)
         }
@@ -206,6 +219,9 @@ pub(crate) mod tests {
         assert_eq!(registry.register("s", ONE), Ok(1), "an old version keeps its id");
         assert_eq!(registry.latest("s"), Ok(Some((2, TWO.to_owned()))));
         assert_eq!(registry.latest("none"), Ok(None));
+        let versions = vec![(1, ONE.to_owned()), (2, TWO.to_owned())];
+        assert_eq!(registry.versions("s"), Ok(versions));
+        assert_eq!(registry.versions("none"), Ok(Vec::new()));
     }
 
     #[test]

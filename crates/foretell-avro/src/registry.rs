@@ -33,6 +33,12 @@ pub trait SchemaRegistry: Send + Sync {
     /// [`RegistryError`] by recovery.
     fn latest(&self, subject: &str) -> Result<Option<(u32, String)>, RegistryError>;
 
+    /// Ids and texts of all versions of `subject`, oldest first; empty if there is no such subject.
+    ///
+    /// # Errors
+    /// [`RegistryError`] by recovery.
+    fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError>;
+
     /// Whether `schema` may become the next version of `subject`.
     ///
     /// # Errors

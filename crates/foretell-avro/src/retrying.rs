@@ -132,6 +132,10 @@ impl SchemaRegistry for RetryingRegistry {
         self.registry.latest(subject)
     }
 
+    fn versions(&self, subject: &str) -> Result<Vec<(u32, String)>, RegistryError> {
+        self.registry.versions(subject)
+    }
+
     fn compatible(&self, subject: &str, schema: &str) -> Result<Compatibility, RegistryError> {
         self.registry.compatible(subject, schema)
     }

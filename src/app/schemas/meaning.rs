@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::app::schemas::answers::{AnswersVersion, EventFields, KindChange, kind_changes};
 use foretell_avro::evolution::{Change, ChangeKind, Level, Schema, can_read, changes};
 
 /// The difference between an old and a new schema, and what it means. A reason is `None` where nothing is wrong.
@@ -30,13 +31,32 @@ pub struct Meaning {
     pub forward: Option<String>,
     /// Effect on a model, if the records are events.
     pub model: Option<String>,
+    /// Why predictions and labelled examples refuse it, if the records are events.
+    pub answers: Option<String>,
 }
 
-/// Compares two schemas. `is_event` says that the records are events, which a model scores.
+/// Compares two schemas. `fields` says which fields are questions, if the records are events, which a model scores.
 ///
 /// # Errors
 /// If a schema names a type that it does not define.
-pub fn difference(old: &Schema, new: &Schema, is_event: bool) -> anyhow::Result<Difference> {
+pub fn difference(old: &Schema, new: &Schema, fields: &EventFields) -> anyhow::Result<Difference> {
+    let kinds = fields.others().map_or_else(Vec::new, |others| {
+        let version = |name: &str, schema| AnswersVersion::derived(name.to_owned(), schema, others);
+        kind_changes(&[version("the old schema", old), version("the new one", new)])
+    });
+    difference_with(old, new, fields, &kinds)
+}
+
+/// Like [`difference`], with the questions whose kind differs from earlier versions, which may be older than `old`.
+///
+/// # Errors
+/// If a schema names a type that it does not define.
+pub fn difference_with(
+    old: &Schema,
+    new: &Schema,
+    fields: &EventFields,
+    kinds: &[KindChange],
+) -> anyhow::Result<Difference> {
     let changes = changes(old, new).map_err(anyhow::Error::msg)?;
     let (backward, forward) = (can_read(old, new).err(), can_read(new, old).err());
     let may_follow = |level: &&Level| {
@@ -46,14 +66,21 @@ pub fn difference(old: &Schema, new: &Schema, is_event: bool) -> anyhow::Result<
     };
     let levels = Level::ALL.iter().filter(may_follow).map(|level| level.name()).collect();
     let hints = hints(&changes);
+    let kind = |path: &str| kinds.iter().find(|kind| kind.question == path);
     let changes = changes.into_iter().map(|change| Meaning {
-        model: if is_event { meaning_for_model(&change) } else { None },
+        model: fields.others().and_then(|_| meaning_for_model(&change)),
+        answers: kind(&change.path).filter(|_| is_of_kind(&change.kind)).map(KindChange::meaning),
         change: change.to_string(),
         backward: change.backward.err(),
         forward: change.forward.err(),
     });
     let changes = changes.collect();
     Ok(Difference { changes, backward, forward, levels, hints })
+}
+
+/// Whether a change gives a question answers of another type. A question that is added may have been removed earlier.
+fn is_of_kind(change: &ChangeKind) -> bool {
+    matches!(change, ChangeKind::Retyped { .. } | ChangeKind::Added(_))
 }
 
 fn meaning_for_model(change: &Change) -> Option<String> {
@@ -116,7 +143,7 @@ fn hints(changes: &[Change]) -> Vec<String> {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Meaning { change, backward, forward, model } in &self.changes {
+        for Meaning { change, backward, forward, model, answers } in &self.changes {
             writeln!(f, "{change}")?;
             if let Some(reason) = backward {
                 writeln!(f, "    new readers cannot read old records: {reason}")?;
@@ -126,6 +153,9 @@ impl fmt::Display for Difference {
             }
             if let Some(meaning) = model {
                 writeln!(f, "    model: {meaning}")?;
+            }
+            if let Some(refusal) = answers {
+                writeln!(f, "    predictions and labelled-examples refuse it: {refusal}")?;
             }
         }
         for hint in &self.hints {

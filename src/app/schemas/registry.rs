@@ -7,15 +7,20 @@ use anyhow::Context;
 
 use crate::{
     app::{
-        check_result::CheckResult,
+        check_result::{CheckResult, Status},
         cluster,
-        schemas::history::{History, parse},
+        schemas::{
+            EventFields, KindChange,
+            answers::{AnswersVersion, kind_changes},
+            check_answers,
+            history::{History, parse},
+        },
     },
     config::Config,
     events::topics::subject,
 };
 use foretell_avro::{
-    evolution::{Level, Schema},
+    evolution::{Level, Schema, breaches},
     registry::{Compatibility, RegistryError, SchemaRegistry},
 };
 use foretell_streams::record::Topic;
@@ -49,6 +54,26 @@ pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Sch
     Ok((parse(&latest)?, parse(config.event_schema.text())?))
 }
 
+/// The schema of a topic's records, with the answers of the configured event schema. `topic` is its name with the prefix or
+/// without it.
+///
+/// # Errors
+/// If there is no such topic, or its values have no schema; the message lists those that have one.
+pub fn schema_of(config: &Config, topic: &str) -> anyhow::Result<String> {
+    let schemas = config.topics.schemas(&config.event_schema);
+    let plain = |name: &Topic| {
+        let name = name.as_str();
+        name.strip_prefix(&config.topic_prefix).unwrap_or(name).to_owned()
+    };
+    let found = schemas.iter().find(|(name, _)| name.as_str() == topic || plain(name) == topic);
+    let (_, text) = found.with_context(|| {
+        let known: Vec<String> = schemas.iter().map(|(name, _)| plain(name)).collect();
+        format!("no topic {topic} has records with a schema; these have: {}", known.join(", "))
+    })?;
+    let schema: serde_json::Value = serde_json::from_str(text)?;
+    Ok(serde_json::to_string_pretty(&schema)?)
+}
+
 /// A subject with the versions to register.
 struct Subject {
     name: String,
@@ -70,6 +95,71 @@ impl Subject {
             return registry.compatible(&self.name, text);
         }
         Ok(Compatibility::Compatible)
+    }
+
+    /// The ids of the versions that are registered.
+    fn known(&self, registry: &dyn SchemaRegistry) -> Result<Vec<Option<u32>>, RegistryError> {
+        self.texts.iter().map(|text| registry.id_of(&self.name, text)).collect()
+    }
+
+    /// Why the versions that are not registered may not follow those that are. With a level of its own, the subject is checked
+    /// against that, which is set before the registration, and without one by the registry.
+    fn refusal(
+        &self,
+        registry: &dyn SchemaRegistry,
+        known: &[Option<u32>],
+    ) -> Result<Option<Refusal>, RegistryError> {
+        let new = self.texts.iter().zip(known).filter(|(_, id)| id.is_none());
+        let new: Vec<&str> = new.map(|(text, _)| text.as_str()).collect();
+        let Some(level) = self.level else {
+            return match new.last() {
+                Some(text) => Ok(Refusal::of(registry.compatible(&self.name, text)?)),
+                None => Ok(None),
+            };
+        };
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let registered = match level.is_transitive() {
+            true => registry.versions(&self.name)?,
+            false => registry.latest(&self.name)?.into_iter().collect(),
+        };
+        let answers = registered.iter().map(|(id, text)| (format!("schema {id}"), text.as_str()));
+        let answers = answers.chain(new.iter().map(|text| ("the local schema".to_owned(), *text)));
+        let answers = answers.map(|(name, text)| AnswersVersion::in_record(name, text));
+        let kinds = kind_changes(&answers.collect::<Vec<_>>());
+        if !kinds.is_empty() {
+            let reasons = kinds.iter().map(ToString::to_string).collect();
+            return Ok(Some(Refusal { reasons, fix: KindChange::FIX }));
+        }
+        // What is not an Avro schema is of another producer, which the registry compares.
+        let mut schemas: Vec<Schema> =
+            registered.iter().filter_map(|(_, text)| parse(text).ok()).collect();
+        let registered = schemas.len();
+        schemas.extend(new.into_iter().filter_map(|text| parse(text).ok()));
+        let breaches = breaches(level, &schemas).into_iter();
+        let breaches = breaches.filter(|breach| breach.written.max(breach.reading) > registered);
+        let reasons: Vec<String> = breaches.map(|breach| breach.reason).collect();
+        Ok(Refusal::of(Compatibility::Incompatible { reasons }))
+    }
+}
+
+/// Why a schema may not follow the registered ones, and what to do.
+struct Refusal {
+    reasons: Vec<String>,
+    fix: &'static str,
+}
+
+impl Refusal {
+    fn of(verdict: Compatibility) -> Option<Self> {
+        let fix =
+            "see what the change means (`foretell schema diff`), and make it in a compatible way";
+        match verdict {
+            Compatibility::Incompatible { reasons } if !reasons.is_empty() => {
+                Some(Self { reasons, fix })
+            }
+            Compatibility::Incompatible { .. } | Compatibility::Compatible => None,
+        }
     }
 }
 
@@ -117,6 +207,8 @@ pub fn check_registry(config: &Config, show: &mut dyn FnMut(CheckResult)) -> any
     let registry = cluster::registry_client(config)?;
     if let Some(history) = event_history(config)? {
         history.check().into_iter().for_each(&mut *show);
+        let fields = EventFields::of(&history.folder, Some(config));
+        check_answers(&history, &fields).into_iter().for_each(&mut *show);
     }
     for subject in subjects(config)? {
         show(check_subject(&registry, &subject).unwrap_or_else(|error| {
@@ -145,19 +237,23 @@ fn check_subject(
         let detail = format!("the local schema is {version} version in the registry (id {id})");
         return Ok(CheckResult::ok(name, detail));
     }
-    Ok(match subject.may_follow(registry, local)? {
-        Compatibility::Compatible => CheckResult::warning(
+    let refusal = match subject.refusal(registry, &subject.known(registry)?)? {
+        Some(refusal) => Some(refusal),
+        None => Refusal::of(subject.may_follow(registry, local)?),
+    };
+    Ok(match refusal {
+        None => CheckResult::warning(
             name,
             format!("the local schema is not registered; it may follow the newest (id {latest})"),
             "run `foretell schema register`",
         ),
-        Compatibility::Incompatible { reasons } => CheckResult::failed(
+        Some(Refusal { reasons, fix }) => CheckResult::failed(
             name,
             format!(
                 "the local schema may not follow the newest (id {latest}): {}",
                 reasons.join("; ")
             ),
-            "see what the change means (`foretell schema diff`), and make it in a compatible way",
+            fix,
         ),
     })
 }
@@ -168,7 +264,11 @@ fn check_subject(
 /// As [`register_with`]; or if a check of the files fails.
 pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Result<()> {
     let mut history = event_history(config)?;
-    let failed = history.iter().flat_map(History::check).find(|result| result.fix.is_some());
+    let results = history.iter().flat_map(|history| {
+        let fields = EventFields::of(&history.folder, Some(config));
+        [history.check(), check_answers(history, &fields)].concat()
+    });
+    let failed = results.into_iter().find(|result| result.status == Status::Failed);
     if let Some(failed) = failed {
         anyhow::bail!("nothing was registered: {failed}");
     }
@@ -193,49 +293,75 @@ pub enum SetLevels {
 /// versions keep their ids. `show` gets the result of each subject.
 ///
 /// # Errors
-/// If the registry refuses one, with the reason. Those after it are not registered.
+/// If one is refused, with the reason. All are checked before the first is registered; if the registry refuses one
+/// nevertheless, those after it are not registered.
 pub fn register_with(
     config: &Config,
     registry: &dyn SchemaRegistry,
     levels: SetLevels,
     show: &mut dyn FnMut(Registered),
 ) -> anyhow::Result<()> {
+    let mut plans = Vec::new();
+    let (mut refused, mut fixes) = (Vec::new(), Vec::new());
     for subject in subjects(config)? {
-        let known = subject.texts.iter().map(|text| registry.id_of(&subject.name, text));
-        let known: Result<Vec<Option<u32>>, RegistryError> = known.collect();
-        let known = known.map_err(|error| {
+        let plan = subject.known(registry).and_then(|known| {
+            let refusal = subject.refusal(registry, &known)?;
+            Ok((known, refusal))
+        });
+        let (known, refusal) = plan.map_err(|error| {
             let fix = cluster::registry_fix(&error);
             anyhow::Error::new(error).context(format!("cannot look up {}: {fix}", subject.name))
         })?;
-        let new = known.iter().filter(|id| id.is_none()).count();
-        if new == 0 && levels == SetLevels::WithNewVersions {
-            let ids = known.into_iter().flatten().collect();
-            show(Registered { subject: subject.name, level: None, ids, new });
-            continue;
+        if let Some(Refusal { reasons, fix }) = refusal {
+            refused.push(format!("{}: {}", subject.name, reasons.join("; ")));
+            fixes.push(fix);
         }
-        let set_level = || match subject.level {
-            Some(level) => registry
-                .set_level(&subject.name, level)
-                .with_context(|| format!("cannot set the level of {}", subject.name)),
-            None => Ok(true),
-        };
-        let mut has_level = set_level()?;
-        let mut ids = Vec::new();
-        for (index, (text, known)) in subject.texts.iter().zip(known).enumerate() {
-            let id = match known {
-                Some(id) => id,
-                None => add(registry, &subject, index + 1, text)?,
-            };
-            ids.push(id);
-            if !has_level {
-                // Some registries accept a level only for a subject that has a version.
-                has_level = set_level()?;
-            }
-        }
-        let level = subject.level.filter(|_| has_level).map(Level::name);
-        show(Registered { subject: subject.name, level, ids, new });
+        plans.push((subject, known));
+    }
+    if let Some(fix) = fixes.first() {
+        let refused = refused.join("; ");
+        anyhow::bail!(
+            "nothing was registered, because a schema cannot follow the registered ones: {refused}: {fix}"
+        );
+    }
+    for (subject, known) in plans {
+        show(register_subject(registry, subject, known, levels)?);
     }
     Ok(())
+}
+
+fn register_subject(
+    registry: &dyn SchemaRegistry,
+    subject: Subject,
+    known: Vec<Option<u32>>,
+    levels: SetLevels,
+) -> anyhow::Result<Registered> {
+    let new = known.iter().filter(|id| id.is_none()).count();
+    if new == 0 && levels == SetLevels::WithNewVersions {
+        let ids = known.into_iter().flatten().collect();
+        return Ok(Registered { subject: subject.name, level: None, ids, new });
+    }
+    let set_level = || match subject.level {
+        Some(level) => registry
+            .set_level(&subject.name, level)
+            .with_context(|| format!("cannot set the level of {}", subject.name)),
+        None => Ok(true),
+    };
+    let mut has_level = set_level()?;
+    let mut ids = Vec::new();
+    for (index, (text, known)) in subject.texts.iter().zip(known).enumerate() {
+        let id = match known {
+            Some(id) => id,
+            None => add(registry, &subject, index + 1, text)?,
+        };
+        ids.push(id);
+        if !has_level {
+            // Some registries accept a level only for a subject that has a version.
+            has_level = set_level()?;
+        }
+    }
+    let level = subject.level.filter(|_| has_level).map(Level::name);
+    Ok(Registered { subject: subject.name, level, ids, new })
 }
 
 fn add(

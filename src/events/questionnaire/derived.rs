@@ -5,10 +5,12 @@
 //!
 //! [`AnswerRow`]: crate::events::questionnaire::AnswerRow
 
-use apache_avro::schema::{RecordField, Schema};
+use apache_avro::schema::{RecordField, ResolvedSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use crate::events::questionnaire::{QuestionnaireSchema, answer::AnswerType, row::RowType};
+use crate::events::questionnaire::{
+    QuestionnaireSchema, answer::AnswerType, row::RowType, schema::FieldReader,
+};
 
 /// The name of the field with the answers, and of the record that is its type, in the templates of the schemas.
 const ANSWERS: &str = "answers";
@@ -33,6 +35,21 @@ pub(super) fn field(field: &RecordField, schema: &Schema, kind: &AnswerType) -> 
         derived["aliases"] = json!(field.aliases);
     }
     derived
+}
+
+/// The fields that the questions of an event schema have in the derived record. Every field that can be an answer is taken for a
+/// question, except the `others`; so versions can be compared whose metadata have other names than the configuration's.
+#[must_use]
+pub fn answer_fields(event_schema: &Schema, others: &[String]) -> Vec<Value> {
+    let Ok(names) = ResolvedSchema::new(event_schema) else { return Vec::new() };
+    let Schema::Record(record) = event_schema else { return Vec::new() };
+    let reader = FieldReader { record, names: names.get_names() };
+    let questions = record.fields.iter().filter(|field| !others.contains(&field.name));
+    let derived = questions.filter_map(|field| {
+        let kind = reader.answer(field).ok()?;
+        Some(self::field(field, reader.one_type(&field.schema)?, &kind))
+    });
+    derived.collect()
 }
 
 impl QuestionnaireSchema {

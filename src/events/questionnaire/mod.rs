@@ -14,6 +14,7 @@ use foretell_streams::time::EventTime;
 pub use crate::events::questionnaire::{
     answer::ReadingRules,
     codec::QuestionnaireCodec,
+    derived::answer_fields,
     entry::{EntryError, time_of_json},
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,

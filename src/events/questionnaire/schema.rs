@@ -355,9 +355,9 @@ fn roles<'s>(
     Ok(used)
 }
 
-struct FieldReader<'s> {
-    record: &'s RecordSchema,
-    names: &'s NamesRef<'s>,
+pub(super) struct FieldReader<'s> {
+    pub(super) record: &'s RecordSchema,
+    pub(super) names: &'s NamesRef<'s>,
 }
 
 #[expect(
@@ -415,7 +415,10 @@ impl<'s> FieldReader<'s> {
         }
     }
 
-    fn answer(&self, field: &RecordField) -> Result<AnswerType, QuestionnaireSchemaError> {
+    pub(super) fn answer(
+        &self,
+        field: &RecordField,
+    ) -> Result<AnswerType, QuestionnaireSchemaError> {
         match self.one_type(&field.schema) {
             Some(Schema::Int) => Ok(AnswerType::Int),
             Some(Schema::Long) => Ok(AnswerType::Long),
@@ -447,7 +450,7 @@ impl<'s> FieldReader<'s> {
     }
 
     /// The type itself, or the other type of a union with null.
-    fn one_type(&self, schema: &'s Schema) -> Option<&'s Schema> {
+    pub(super) fn one_type(&self, schema: &'s Schema) -> Option<&'s Schema> {
         match schema {
             Schema::Union(union) => {
                 let mut others =
