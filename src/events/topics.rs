@@ -258,7 +258,7 @@ topics! {
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Scoring)],
         read_by: &[Client::Consumers],
-        holds: "predictions: the probability of each class, with the model version and the features as scored",
+        holds: "predictions: the probability of each class, with the model version and the answers as scored",
     },
     replies: TopicDefinition {
         name: "replies",

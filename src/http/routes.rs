@@ -102,14 +102,16 @@ pub const ROUTES: &[Route] = &[
         answers: &[
             (
                 200,
-                "With `wait=true`: the event was scored. The prediction as JSON; if the event is a repeat, the first \
-                 prediction, with the header `Idempotent-Replayed: true`.",
+                "With `wait=true`: the event was scored. The prediction as JSON, with the answers as scored in `features`, by \
+                 the names of the questions; if the event is a repeat, the first prediction, with the header \
+                 `Idempotent-Replayed: true`.",
             ),
             (
                 202,
                 "Written: `event_id` and `respondent_id`. With `wait=true`: not scored yet, `missing` names the answers \
                  that are needed; or a repeat of an event that made no prediction, or whose prediction is no longer \
-                 known, with `Idempotent-Replayed: true`.",
+                 stored with its answers (its window has passed, or `outcomes.conflict` is `first` and it was learned from), \
+                 with `Idempotent-Replayed: true`.",
             ),
             (207, ACCEPTED_SOME),
             (400, INVALID),
