@@ -22,7 +22,7 @@ use crate::{
         telemetry, topic_changes,
     },
     config::Config,
-    events::{codecs::Codecs, topics::Group},
+    events::{answered::AnsweredCodec, codecs::Codecs, topics::Group},
     processors::{
         contract::ContractBoard,
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
@@ -211,7 +211,7 @@ impl Parts<'_> {
         let log = TrainingLog {
             broker: Arc::clone(&self.cluster.broker),
             source: TopicPartition { topic, partition: Partition(0) },
-            codec: self.codecs.labelled_example.clone(),
+            codec: Arc::<AnsweredCodec<_>>::clone(&self.codecs.labelled_example),
             events: Arc::clone(&self.config.event_schema),
             spec: self.config.pipeline.clone(),
             classes: self.config.classes.clone(),

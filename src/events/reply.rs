@@ -58,6 +58,17 @@ pub struct ReplyCodec(
     pub Arc<AnsweredCodec<Prediction>>,
 );
 
+impl ReplyCodec {
+    /// The id of the request that an encoded reply is for. It does not decode the prediction, which may need the registry.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it is no reply of this format.
+    pub fn request_id(bytes: &[u8]) -> Result<String, CodecError> {
+        let stored: StoredReply = Stored::version(Reply::FORMAT).decode(bytes)?;
+        Ok(stored.request_id)
+    }
+}
+
 /// A reply, with an encoded prediction.
 #[derive(Serialize, Deserialize)]
 struct StoredReply {

@@ -21,7 +21,6 @@ pub mod model_table;
 pub mod outcome_join;
 
 pub mod overview;
-pub mod pending;
 pub mod placement;
 pub mod recent_events;
 pub mod replies;

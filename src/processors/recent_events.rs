@@ -125,9 +125,9 @@ impl RecentEvents {
         let mut store = ctx.key_value(&handle);
         let mut generations = generations(&store)?;
         let mut is_changed = self.remove_some(&mut generations, now, &mut store)?;
-        for index in 0..generations.len() {
-            if !self.has_passed(&generations[index], now)
-                && self.fetch_bucket(&generations[index], fingerprint, &store)?
+        for generation in &generations {
+            if !self.has_passed(generation, now)
+                && self.fetch_bucket(generation, fingerprint, &store)?
                 && self.bucket.chunks_exact(BYTES).any(|known| known == fingerprint)
             {
                 return Ok(false);

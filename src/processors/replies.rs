@@ -8,8 +8,7 @@ use crate::{
     },
     processors::{
         gather::{Gathered, RequestedEvent},
-        outcome_join::OutcomeStore,
-        pending::{PendingEntries, PendingRef},
+        outcome_join::{OutcomeStore, PendingEntries, PendingRef},
     },
 };
 use foretell_streams::{

@@ -11,7 +11,6 @@ use crate::{
         metrics::ApplicationMetrics,
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, StorePrediction},
-        pending::PendingCodec,
         placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
@@ -79,16 +78,10 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         move |outcome, _, now| times.check(outcome.outcome_time, now),
     );
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
-    let codec = PendingCodec { predictions: Arc::clone(&codecs.prediction) };
-    let pending = topology.window_store("outcomes", Arc::new(codec.clone()));
+    let outcome_store =
+        OutcomeStore::add_to(&mut topology, parts.join, &codecs.prediction, &metrics);
     let store = topology.key_value_store("recent-events", Arc::new(RecentEntry::codec()));
     let recent = RecentEvents::new(parts.duplicates_within, store);
-    let outcome_store = OutcomeStore {
-        settings: parts.join,
-        pending: pending.clone(),
-        codec,
-        metrics: metrics.clone(),
-    };
 
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let stores = [recent.store_id(), observations.id()];
@@ -110,7 +103,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
     let store = outcome_store.clone();
-    let stores = [pending.id()];
+    let stores = [outcome_store.pending.id()];
     let to_events = topology
         .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
     let to_predictions =

@@ -158,13 +158,13 @@ impl Topics {
         to_end(&names.dead_letters, &mut |_| topics.dead_letters += 1);
         let mut scorers: BTreeMap<String, Scorer> = BTreeMap::new();
         let mut scratch = Scratch::default();
-        let read = cluster.read_values(&config, &names.models, |model: Model| {
+        let read = cluster.read_values(config, &names.models, |model: Model| {
             let bundle = model.bundle.map(|bytes| ModelBundle::from_bytes(&bytes).unwrap());
             scorers.extend(bundle.map(|bundle| (model.version, Scorer::new(&bundle).unwrap())));
             ControlFlow::Continue(())
         });
         read.unwrap();
-        let read = cluster.read_values(&config, &names.predictions, |prediction: Prediction| {
+        let read = cluster.read_values(config, &names.predictions, |prediction: Prediction| {
             let scorer = scorers.get(&prediction.model_version);
             let is_reproduced =
                 |scorer: &Scorer| reproduces(scorer, &prediction, &mut scratch, &config.gather);
@@ -174,13 +174,13 @@ impl Topics {
             ControlFlow::Continue(())
         });
         read.unwrap();
-        let read = cluster.read_values(&config, &names.outcomes, |outcome: Outcome| {
+        let read = cluster.read_values(config, &names.outcomes, |outcome: Outcome| {
             topics.outcomes.insert(outcome.respondent_id);
             ControlFlow::Continue(())
         });
         read.unwrap();
         let read =
-            cluster.read_values(&config, &names.labelled_examples, |example: LabelledExample| {
+            cluster.read_values(config, &names.labelled_examples, |example: LabelledExample| {
                 if example.origin == ExampleOrigin::Stream {
                     *topics.labelled.entry(example.respondent_id).or_default() += 1;
                 }

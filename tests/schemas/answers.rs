@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use foretell::events::{
-    answered::{AnsweredCodec, AnsweredRecord as _, Probabilities},
+    answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
     prediction::Prediction,
     questionnaire::{Answer, AnswerRef, AnswerRow, MetadataFields, QuestionnaireSchema},
 };
@@ -64,7 +64,7 @@ fn prediction(answers: AnswerRow) -> Prediction {
         predicted_at: WallTime(3),
         model_version: "m".to_owned(),
         label: "yes".to_owned(),
-        probabilities: Probabilities::from_iter([]),
+        probabilities: ClassProbabilities::from_iter([]),
         answers,
     }
 }

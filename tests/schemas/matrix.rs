@@ -7,7 +7,7 @@ use std::{fmt::Write as _, sync::Arc};
 use foretell::{
     app::schemas::{EventFields, difference},
     events::{
-        answered::{AnsweredCodec, AnsweredRecord as _, Probabilities},
+        answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
         labelled_example::LabelledExample,
         prediction::Prediction,
         questionnaire::{
@@ -478,7 +478,7 @@ fn published(
         predicted_at: WallTime(7),
         model_version: "m".to_owned(),
         label: "yes".to_owned(),
-        probabilities: Probabilities::from_iter([]),
+        probabilities: ClassProbabilities::from_iter([]),
         answers: writer.layout().row_of(&answers),
     };
     let mut bytes = Vec::new();

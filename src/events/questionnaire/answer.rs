@@ -166,7 +166,11 @@ impl AnswerForm {
             {
                 RowType::Id
             }
-            row_type => row_type,
+            row_type @ (RowType::Whole
+            | RowType::Id
+            | RowType::Number
+            | RowType::Text
+            | RowType::Flag) => row_type,
         }
     }
 

@@ -19,13 +19,13 @@ pub use crate::events::questionnaire::{
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,
     row::{AnswerRef, AnswerRow, AnswersRef, RowLayout, RowReader},
-    schema::{
-        MetadataFields, Question, QuestionKind, QuestionnaireSchema, QuestionnaireSchemaError,
-        position_of,
-    },
+    schema::{MetadataFields, Question, QuestionKind, QuestionnaireSchema, position_of},
+    schema_error::QuestionnaireSchemaError,
 };
 
 pub mod schema;
+
+mod schema_error;
 
 pub mod answer;
 

@@ -22,7 +22,7 @@ use foretell::{
     },
     processors::{
         gather::Partial,
-        pending::{Pending, PendingCodec, PredictionState},
+        outcome_join::{Pending, PendingCodec, PredictionState},
         retrain_trigger::LearningState,
     },
 };
@@ -211,7 +211,10 @@ fn age_of(prediction: &Prediction, config: &Config) -> Option<u32> {
     match config.gather.layout.answers(&prediction.answers).at(index) {
         AnswerRef::Whole(age) => Some(u32::try_from(age).unwrap()),
         AnswerRef::Missing => None,
-        other => panic!("{other:?}"),
+        other @ (AnswerRef::Number(_)
+        | AnswerRef::Id(_)
+        | AnswerRef::Text(_)
+        | AnswerRef::Flag(_)) => panic!("{other:?}"),
     }
 }
 

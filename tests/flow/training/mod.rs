@@ -10,6 +10,7 @@ use std::{ops::Range, sync::Arc};
 
 use foretell::{
     events::{
+        answered::AnsweredCodec,
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::{Answer, AnswerRow},
     },
@@ -68,7 +69,9 @@ impl Application {
         }
         Self {
             broker: UnreliableBroker::new(local),
-            codec: UnreliableCodec::new(fixture.codecs.labelled_example.clone()),
+            codec: UnreliableCodec::new(Arc::<AnsweredCodec<_>>::clone(
+                &fixture.codecs.labelled_example,
+            )),
             fixture,
             clock,
             registry,

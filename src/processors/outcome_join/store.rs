@@ -1,21 +1,10 @@
-//! Joins predictions with their outcomes, whichever comes first, inside a window of event time.
-//!
-//! ```text
-//!   prediction ─▶ StorePrediction ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ removed
-//!                                │ ╲─another prediction of the respondent is learned from─▶ PassedOver
-//!                                └──window passes──▶ unlabelled (dropped, or given a label)
-//!   outcome ───▶ Join ──no prediction yet──▶ waits ──prediction──▶ Learned
-//!                                              └──window passes──▶ dead letter unmatched_outcome
-//! ```
+//! The outcome store, and the rules of the join.
 
-use std::{borrow::Cow, time::Duration};
-
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use crate::{
     events::{
-        answered::Encoded,
-        label,
+        answered::{AnsweredCodec, Encoded},
         labelled_example::{
             ExampleOrigin, ExamplePredictionRef, LabelledExample, LabelledExampleRef,
         },
@@ -24,79 +13,29 @@ use crate::{
     },
     processors::{
         metrics::ApplicationMetrics,
-        pending::{
-            Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef,
-            decode_outcome,
+        outcome_join::{
+            pending::{
+                Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef,
+                decode_outcome,
+            },
+            settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
         },
-        placement::Placement,
     },
 };
 use foretell_streams::{
     codec::{Codec as _, CodecError},
     state::{Position, StateError, WindowHandle},
     time::EventTime,
-    topology::{Context, Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
+    topology::{Context, Original, ProcessError, Record, TopologyBuilder},
 };
 
-/// The settings of the outcome join.
-#[derive(Clone, Debug)]
-pub struct JoinSettings {
-    /// Maximum difference in event time between a prediction and its outcome.
-    pub window: Duration,
-    /// Stream time after the window in which both are still kept.
-    pub grace: Duration,
-    /// Treatment of a second, different outcome.
-    pub conflict: ConflictPolicy,
-    /// The predictions of a respondent that are learned from.
-    pub learn_from: LearnFrom,
-    /// Maximum number of predictions of one respondent that wait for outcomes inside one window.
-    pub predictions_max: usize,
-    /// Treatment of a prediction without an outcome.
-    pub unlabelled: UnlabelledPolicy,
-    /// The configured labels.
-    pub classes: Vec<String>,
-}
+pub(super) type JoinContext<'t> = Context<'t, Encoded<LabelledExample>>;
 
-impl JoinSettings {
-    /// The stream time after which an entry of `time` can no longer be joined.
-    fn closes(&self, time: EventTime) -> EventTime {
-        time + self.window + self.grace
-    }
-}
-
-/// Treatment of a second, different outcome for one prediction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConflictPolicy {
-    /// The first outcome counts, and others are ignored.
-    #[default]
-    First,
-    /// The last outcome counts: a correction replaces the example.
-    Last,
-}
-
-/// The predictions of a respondent inside the window that are learned from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LearnFrom {
-    /// The earliest prediction.
-    #[default]
-    First,
-    /// The latest prediction.
-    Last,
-    /// Each prediction.
-    Every,
-}
-
-/// Treatment of a prediction whose window closes without an outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UnlabelledPolicy {
-    /// It is counted and dropped.
-    #[default]
-    Drop,
-    /// It becomes an example with this label, such as "did not buy".
-    Label(String),
+/// Memory that every record uses again.
+#[derive(Default)]
+pub(super) struct Buffers {
+    pub(super) entries: PendingEntries,
+    pub(super) entry: Vec<u8>,
 }
 
 /// The store and the settings that both processors share.
@@ -112,181 +51,30 @@ pub struct OutcomeStore {
     pub metrics: ApplicationMetrics,
 }
 
-type JoinContext<'t> = Context<'t, Encoded<LabelledExample>>;
-
-/// Stores predictions, and forwards labelled examples for those whose outcome is stored.
-pub struct StorePrediction {
-    store: OutcomeStore,
-    buffers: Buffers,
-}
-
-/// Joins outcomes with stored predictions, forwards the labelled examples, and stores outcomes without a prediction.
-pub struct Join {
-    store: OutcomeStore,
-    placement: Placement,
-    buffers: Buffers,
-}
-
-/// Memory that every record uses again.
-#[derive(Default)]
-struct Buffers {
-    entries: PendingEntries,
-    entry: Vec<u8>,
-}
-
-/// Maximum number of entries to expire at once, which bounds the memory for a long backlog.
-const EXPIRED_AT_ONCE_MAX: usize = 1_000;
-
-impl StorePrediction {
-    /// A processor on `store`.
-    #[must_use]
-    pub fn new(store: OutcomeStore) -> Self {
-        Self { store, buffers: Buffers::default() }
-    }
-}
-
-impl Join {
-    /// A processor on `store`, which checks the partitions of outcomes.
-    #[must_use]
-    pub fn new(store: OutcomeStore, placement: Placement) -> Self {
-        Self { store, placement, buffers: Buffers::default() }
-    }
-}
-
-impl Processor for StorePrediction {
-    type In = Encoded<Prediction>;
-    type Out = Encoded<LabelledExample>;
-
-    fn start(&mut self, ctx: &mut JoinContext<'_>) {
-        let interval = (self.store.settings.window / 20).max(Duration::from_secs(1));
-        ctx.schedule(PunctuationKind::StreamTime, interval);
-    }
-
-    fn process(
-        &mut self,
-        record: &Record<Encoded<Prediction>>,
-        ctx: &mut JoinContext<'_>,
-    ) -> Result<(), ProcessError> {
-        let Self { store, buffers: Buffers { entries, entry } } = self;
-        let prediction = record.value.get();
-        let mut state = PredictionState::Waiting;
-        store.fetch(entries, prediction.respondent_id, prediction.event_time, ctx)?;
-        let kept = entries.iter().filter(|(_, entry)| entry.is_prediction()).count();
-        for (position, pending) in entries.iter() {
-            match pending {
-                // The outcome was learned from with another prediction, unless an outcome for this one was found before.
-                PendingRef::Prediction { state: StateRef::Learned(_), .. }
-                    if state == PredictionState::Waiting
-                        && store.settings.learn_from != LearnFrom::Every =>
-                {
-                    state = PredictionState::PassedOver;
-                }
-                PendingRef::Prediction { .. } => {}
-                PendingRef::Outcome(bytes) => {
-                    let (outcome, original) = store.outcome(bytes)?;
-                    let stored = StoredOutcome { outcome, original, position };
-                    store.join_stored(prediction, &mut state, stored, ctx)?;
-                }
-            }
-        }
-        if kept >= store.settings.predictions_max {
-            ctx.count(&store.metrics.predictions_not_kept(), 1);
-            let oldest = entries.iter().find(|(_, entry)| entry.is_prediction());
-            match (store.settings.learn_from, oldest) {
-                // The earliest prediction is learned from, so this one is not needed.
-                (LearnFrom::First, _) | (_, None) => return Ok(()),
-                (LearnFrom::Last | LearnFrom::Every, Some((oldest, _))) => {
-                    ctx.window(&store.pending).remove_at(prediction.respondent_id, oldest);
-                }
-            }
-        }
-        entry.clear();
-        state.borrow().write(entry);
-        if store.may_need_record(state.borrow()) {
-            store.codec.predictions.write(prediction, entry);
-        }
-        let (respondent, time) = (prediction.respondent_id, prediction.event_time);
-        ctx.window(&store.pending).add_bytes(respondent, time, entry)?;
-        Ok(())
-    }
-
-    /// Expires entries whose window and grace have passed.
-    fn punctuate(
-        &mut self,
-        punctuation: Punctuation,
-        ctx: &mut JoinContext<'_>,
-    ) -> Result<(), ProcessError> {
-        let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
-        let Self { store, buffers: Buffers { entries, .. } } = self;
-        let before = now - (store.settings.window + store.settings.grace);
-        loop {
-            entries.expire(&store.pending, &store.codec, before, EXPIRED_AT_ONCE_MAX, ctx)?;
-            for (position, entry) in entries.iter() {
-                store.expire(position, entry, ctx)?;
-            }
-            if entries.len() < EXPIRED_AT_ONCE_MAX {
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl Processor for Join {
-    type In = Outcome;
-    type Out = Encoded<LabelledExample>;
-
-    fn process(
-        &mut self,
-        record: &Record<Outcome>,
-        ctx: &mut JoinContext<'_>,
-    ) -> Result<(), ProcessError> {
-        let Self { store, placement, buffers } = self;
-        let outcome = &record.value;
-        placement.check(&outcome.respondent_id, ctx);
-        let settings = &store.settings;
-        let Some(class) = label::class_of(&outcome.label, &settings.classes) else {
-            let known = settings.classes.join(", ");
-            let message = format!("label {:?} is not one of: {known}", outcome.label);
-            return Err(ProcessError::reject(label::UNKNOWN_LABEL, message));
-        };
-        let outcome = &with_label(outcome, class);
-        if store.join(outcome, buffers, ctx)? {
-            return match settings.learn_from {
-                LearnFrom::First | LearnFrom::Last => Ok(()),
-                LearnFrom::Every => store.keep(outcome, None, &mut buffers.entries, ctx).map(drop),
-            };
-        }
-        if ctx.stream_time() > settings.closes(outcome.outcome_time) {
-            return Err(late(outcome, ctx.stream_time()));
-        }
-        let Some(original) = ctx.input().map(Original::from) else {
-            return Err(ProcessError::reject("malformed", "an outcome outside a record"));
-        };
-        let is_new = store.keep(outcome, Some(original), &mut buffers.entries, ctx)?;
-        store.count(if is_new { "waiting" } else { "duplicate" }, ctx);
-        Ok(())
-    }
-}
-
-/// The outcome with the configured spelling of its label.
-fn with_label<'o>(outcome: &'o Outcome, class: &String) -> Cow<'o, Outcome> {
-    if outcome.label == *class {
-        return Cow::Borrowed(outcome);
-    }
-    Cow::Owned(Outcome { label: class.clone(), ..outcome.clone() })
-}
-
 /// An outcome that is stored.
-struct StoredOutcome {
-    outcome: Outcome,
+pub(super) struct StoredOutcome {
+    pub(super) outcome: Outcome,
     /// Its record, while it waits for its first prediction.
-    original: Option<Original>,
-    position: Position,
+    pub(super) original: Option<Original>,
+    pub(super) position: Position,
 }
 
 impl OutcomeStore {
+    /// Adds the store to a topology.
+    #[must_use]
+    pub fn add_to(
+        topology: &mut TopologyBuilder,
+        settings: JoinSettings,
+        predictions: &Arc<AnsweredCodec<Prediction>>,
+        metrics: &ApplicationMetrics,
+    ) -> Self {
+        let codec = PendingCodec { predictions: Arc::clone(predictions) };
+        let pending = topology.window_store("outcomes", Arc::new(codec.clone()));
+        Self { settings, pending, codec, metrics: metrics.clone() }
+    }
+
     /// Completes an entry that can no longer be joined.
-    fn expire(
+    pub(super) fn expire(
         &self,
         position: Position,
         entry: PendingRef<'_>,
@@ -328,12 +116,12 @@ impl OutcomeStore {
         }
     }
 
-    fn outcome(&self, bytes: &[u8]) -> Result<(Outcome, Option<Original>), StateError> {
+    pub(super) fn outcome(&self, bytes: &[u8]) -> Result<(Outcome, Option<Original>), StateError> {
         decode_outcome(bytes).map_err(|error| self.pending.unreadable(error))
     }
 
     /// Copies the entries of one respondent within the window around `time` into `entries`.
-    fn fetch(
+    pub(super) fn fetch(
         &self,
         entries: &mut PendingEntries,
         respondent: &str,
@@ -345,7 +133,7 @@ impl OutcomeStore {
     }
 
     /// Whether the features of a prediction in this state may be needed for an example.
-    fn may_need_record(&self, state: StateRef<'_>) -> bool {
+    pub(super) fn may_need_record(&self, state: StateRef<'_>) -> bool {
         match (state, self.settings.conflict) {
             (StateRef::Learned(_), ConflictPolicy::First) => false,
             (StateRef::Learned(_), ConflictPolicy::Last)
@@ -354,7 +142,7 @@ impl OutcomeStore {
     }
 
     /// Joins a new prediction with an outcome that is stored. Updates the state of the prediction.
-    fn join_stored(
+    pub(super) fn join_stored(
         &self,
         prediction: PredictionRef<'_>,
         state: &mut PredictionState,
@@ -388,7 +176,7 @@ impl OutcomeStore {
     }
 
     /// Joins an outcome with its predictions; false if there are none.
-    fn join(
+    pub(super) fn join(
         &self,
         outcome: &Outcome,
         buffers: &mut Buffers,
@@ -458,7 +246,7 @@ impl OutcomeStore {
     }
 
     /// Stores an outcome for later predictions; false if it is stored already.
-    fn keep(
+    pub(super) fn keep(
         &self,
         outcome: &Outcome,
         original: Option<Original>,
@@ -500,7 +288,7 @@ impl OutcomeStore {
         correction
     }
 
-    fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
+    pub(super) fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
         ctx.count(&self.metrics.outcomes(result), 1);
     }
 }
@@ -512,7 +300,7 @@ fn state_of(entry: PendingRef<'_>) -> StateRef<'_> {
     }
 }
 
-fn late(outcome: &Outcome, now: EventTime) -> ProcessError {
+pub(super) fn late(outcome: &Outcome, now: EventTime) -> ProcessError {
     let behind = now.since(outcome.outcome_time).as_secs();
     let message = format!("{behind} s behind, window and grace have passed");
     ProcessError::reject("late_outcome", message)

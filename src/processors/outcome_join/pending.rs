@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   3  0                        framed prediction    it waits for its outcome
-//!   3  1  label (Avro string)  [framed prediction]   it was learned from; without the prediction if a correction is not possible
+//!   3  1  length(label)  label  [framed prediction]  it was learned from; without the prediction if a correction is not possible
 //!   3  2                        framed prediction    another prediction of the respondent was learned from
 //!   3  3  outcome and its record ([`Stored`])
 //! ```
@@ -22,7 +22,6 @@ use crate::events::{
     prediction::Prediction,
     questionnaire::{Answer, QuestionnaireSchema},
 };
-use foretell_avro::wire::{self, Cursor, Malformed};
 use foretell_streams::{
     codec::{Codec, CodecError, Stored},
     state::{Position, StateError, WindowHandle},
@@ -89,7 +88,7 @@ pub struct PendingEntries {
 }
 
 /// The format version of the entries. A changed layout needs a new version.
-pub const FORMAT: u8 = 3;
+const FORMAT: u8 = 3;
 
 /// The version of an outcome in an entry.
 const OUTCOME_FORMAT: u8 = 1;
@@ -129,7 +128,9 @@ impl StateRef<'_> {
             Self::Waiting => bytes.push(WAITING),
             Self::Learned(label) => {
                 bytes.push(LEARNED);
-                wire::write_blob(label.as_bytes(), bytes);
+                let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
+                bytes.extend_from_slice(&length.to_be_bytes());
+                bytes.extend_from_slice(label.as_bytes());
             }
             Self::PassedOver => bytes.push(PASSED_OVER),
         }
@@ -142,24 +143,21 @@ impl<'a> PendingRef<'a> {
     /// # Errors
     /// [`CodecError`] if it has another format or is malformed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CodecError> {
-        let (format, rest) = bytes.split_first().ok_or_else(|| malformed(&Malformed::Truncated))?;
+        let (format, rest) = bytes.split_first().ok_or_else(|| malformed("no bytes"))?;
         if *format != FORMAT {
             return Err(CodecError::OtherFormat { found: *format, known: FORMAT });
         }
-        let (kind, rest) = rest.split_first().ok_or_else(|| malformed(&Malformed::Truncated))?;
+        let (kind, rest) = rest.split_first().ok_or_else(|| malformed("no state"))?;
         Ok(match *kind {
             WAITING => Self::Prediction { state: StateRef::Waiting, record: rest },
             LEARNED => {
-                let mut cursor = Cursor::new(rest);
-                let label = cursor.text().map_err(|error| malformed(&error))?;
-                Self::Prediction { state: StateRef::Learned(label), record: cursor.rest() }
+                let label = split_label(rest).ok_or_else(|| malformed("no label"))?;
+                let (label, record) = label;
+                Self::Prediction { state: StateRef::Learned(label), record }
             }
             PASSED_OVER => Self::Prediction { state: StateRef::PassedOver, record: rest },
             OUTCOME => Self::Outcome(rest),
-            other => {
-                let choice = Malformed::Choice { index: i64::from(other), count: 4 };
-                return Err(malformed(&choice));
-            }
+            other => return Err(malformed(&format!("unknown state {other}"))),
         })
     }
 
@@ -178,8 +176,16 @@ pub fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Option<Original>), Codec
     Stored::version(OUTCOME_FORMAT).decode(bytes)
 }
 
-fn malformed(reason: &dyn std::fmt::Display) -> CodecError {
-    CodecError::Unreadable { class: "malformed", schema_id: None, message: reason.to_string() }
+/// Splits a text off that follows its length.
+fn split_label(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (label, rest) = rest.split_at_checked(length)?;
+    Some((std::str::from_utf8(label).ok()?, rest))
+}
+
+fn malformed(reason: &str) -> CodecError {
+    CodecError::Unreadable { class: "malformed", schema_id: None, message: reason.to_owned() }
 }
 
 impl Codec<Pending> for PendingCodec {
@@ -550,7 +556,8 @@ mod tests {
 
     #[test]
     fn malformed_entries_are_refused() {
-        for bytes in [&[][..], &[FORMAT], &[FORMAT, 9], &[FORMAT, LEARNED, 6, b'y']] {
+        let learned = [FORMAT, LEARNED, 0, 0, 0, 2, b'y'];
+        for bytes in [&[][..], &[FORMAT], &[FORMAT, 9], &learned, &learned[..4]] {
             let parsed = PendingRef::parse(bytes).map(drop);
             assert!(matches!(parsed, Err(CodecError::Unreadable { .. })), "{bytes:?}");
         }

@@ -1,0 +1,68 @@
+//! The settings of the outcome join.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use foretell_streams::time::EventTime;
+
+/// The settings of the outcome join.
+#[derive(Clone, Debug)]
+pub struct JoinSettings {
+    /// Maximum difference in event time between a prediction and its outcome.
+    pub window: Duration,
+    /// Stream time after the window in which both are still kept.
+    pub grace: Duration,
+    /// Treatment of a second, different outcome.
+    pub conflict: ConflictPolicy,
+    /// The predictions of a respondent that are learned from.
+    pub learn_from: LearnFrom,
+    /// Maximum number of predictions of one respondent that wait for outcomes inside one window.
+    pub predictions_max: usize,
+    /// Treatment of a prediction without an outcome.
+    pub unlabelled: UnlabelledPolicy,
+    /// The configured labels.
+    pub classes: Vec<String>,
+}
+
+impl JoinSettings {
+    /// The stream time after which an entry of `time` can no longer be joined.
+    pub(super) fn closes(&self, time: EventTime) -> EventTime {
+        time + self.window + self.grace
+    }
+}
+
+/// Treatment of a second, different outcome for one prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictPolicy {
+    /// The first outcome counts, and others are ignored.
+    #[default]
+    First,
+    /// The last outcome counts: a correction replaces the example.
+    Last,
+}
+
+/// The predictions of a respondent inside the window that are learned from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnFrom {
+    /// The earliest prediction.
+    #[default]
+    First,
+    /// The latest prediction.
+    Last,
+    /// Each prediction.
+    Every,
+}
+
+/// Treatment of a prediction whose window closes without an outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnlabelledPolicy {
+    /// It is counted and dropped.
+    #[default]
+    Drop,
+    /// It becomes an example with this label, such as "did not buy".
+    Label(String),
+}
