@@ -351,10 +351,10 @@ impl Parts<'_> {
                 lead: topology.lead().clone(),
                 co_partitioned: topology.co_partitioned(),
                 guarantee: streams.processing_guarantee,
+                commit_interval: streams.commit_interval,
             },
             stores: Arc::clone(&self.stores),
             settings: WorkerSettings {
-                commit_interval: streams.commit_interval,
                 commit_records_max: streams.commit_records_max,
                 max_task_idle: streams.max_task_idle,
                 quiet_after: streams.quiet_after,

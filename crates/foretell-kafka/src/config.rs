@@ -357,6 +357,7 @@ mod tests {
             lead: Topic::new("questionnaire-events"),
             co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         }
     }
 
