@@ -10,8 +10,8 @@
 //!   commit     ├───────────────────────────────────────────▶┆ commit_interval
 //!   due                                           commit ───┘ early, with the last batch before it
 //! ```
-//! Two early commits are more than half of the interval apart, so there are at most twice as many commits as by the interval
-//! alone.
+//! The gap before a batch is at most the time since the last commit if that was early, too. So two early commits are at
+//! least 0.475 of the interval apart, and there are about twice as many commits as by the interval alone at most.
 
 use std::time::Duration;
 
