@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    env, fs,
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +22,7 @@ use rdkafka::{
 
 use crate::{
     drained::{Application, cpu_by_thread},
-    process::SOON,
+    process::{Http, SOON},
     workload::Workload,
 };
 
@@ -37,10 +39,32 @@ pub(crate) struct Paced {
     pub(crate) rate: usize,
     pub(crate) cpu_micros: f64,
     pub(crate) cpu_micros_by_thread: BTreeMap<String, f64>,
+    /// Of the broker, if the benchmark has started it.
+    pub(crate) broker_cpu_micros: Option<f64>,
     /// Milliseconds from sending an event to reading its prediction: p50, p99, p99.9.
     pub(crate) latency_millis: [f64; 3],
+    /// Mean milliseconds of each part of it, in order.
+    pub(crate) parts_millis: Vec<(&'static str, f64)>,
+    pub(crate) commits_a_second: f64,
     pub(crate) lost: usize,
 }
+
+/// What the processes had used, and the instance's metrics, at one time.
+struct Sample {
+    cpu: BTreeMap<String, f64>,
+    broker_cpu: Option<f64>,
+    /// Sum and count of the observations of each histogram of [`HISTOGRAMS`].
+    histograms: Vec<[f64; 2]>,
+}
+
+/// The parts of the latency that the instance measures. Commits of the learner, one a second, are among them.
+const HISTOGRAMS: [(&str, &str); 5] = [
+    ("until it is scored", "foretell_scoring_latency_seconds"),
+    ("commit: send", "foretell_stream_commit_phase_seconds{phase=\"send\"}"),
+    ("commit: write", "foretell_stream_commit_phase_seconds{phase=\"write\"}"),
+    ("commit: commit", "foretell_stream_commit_phase_seconds{phase=\"commit\"}"),
+    ("commit: apply", "foretell_stream_commit_phase_seconds{phase=\"apply\"}"),
+];
 
 /// Sends `rate` events a second with their outcomes for `span`.
 pub(crate) fn measure(
@@ -49,16 +73,17 @@ pub(crate) fn measure(
     span: Duration,
 ) -> anyhow::Result<Paced> {
     let mut process = application.process(&["run"], &[]);
-    process.http().ready();
+    let http = process.http();
+    http.ready();
     let sent: Mutex<BTreeMap<String, Instant>> = Mutex::default();
     let is_over = AtomicBool::new(false);
     let (latencies, first, last) = thread::scope(|scope| {
         let reader = scope.spawn(|| read(application, &sent, &is_over));
         let sender = scope.spawn(|| send(application, rate, WARM_UP + span, &sent));
         thread::park_timeout(WARM_UP);
-        let first = cpu_by_thread(process.id());
+        let first = Sample::of(process.id(), &http);
         thread::park_timeout(span);
-        let last = cpu_by_thread(process.id());
+        let last = Sample::of(process.id(), &http);
         let result = sender.join().expect("the sender does not panic");
         let waited = Instant::now();
         while !sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -74,18 +99,54 @@ pub(crate) fn measure(
     anyhow::ensure!(process.end(SOON).success(), "{}", process.errors());
     let (first, last) = (first?, last?);
     let events = rate as f64 * span.as_secs_f64();
-    let by_thread = last.iter().map(|(name, seconds)| {
-        (name.clone(), (seconds - first.get(name).unwrap_or(&0.0)) * 1e6 / events)
+    let by_thread = last.cpu.iter().map(|(name, seconds)| {
+        (name.clone(), (seconds - first.cpu.get(name).unwrap_or(&0.0)) * 1e6 / events)
     });
     let by_thread: BTreeMap<_, _> = by_thread.collect();
+    let broker = last.broker_cpu.zip(first.broker_cpu);
+    let mean = latencies.iter().sum::<Duration>().as_secs_f64() * 1e3 / latencies.len() as f64;
     let lost = sent.lock().unwrap_or_else(PoisonError::into_inner).len();
     Ok(Paced {
         rate,
         cpu_micros: by_thread.values().sum(),
         cpu_micros_by_thread: by_thread,
+        broker_cpu_micros: broker.map(|(last, first)| (last - first) * 1e6 / events),
         latency_millis: quantiles(latencies)?,
+        parts_millis: parts(&first, &last, mean),
+        commits_a_second: (last.histograms[1][1] - first.histograms[1][1]) / span.as_secs_f64(),
         lost,
     })
+}
+
+impl Sample {
+    fn of(process: u32, http: &Http) -> anyhow::Result<Self> {
+        let broker_cpu = match env::var("FORETELL_TEST_KAFKA") {
+            Ok(folder) => {
+                let id = fs::read_to_string(Path::new(&folder).join("node1/pid"))?;
+                Some(cpu_by_thread(id.trim().parse()?)?.values().sum())
+            }
+            Err(_) => None,
+        };
+        let histograms = HISTOGRAMS.iter().map(|(_, metric)| {
+            let (name, labels) = metric.split_at(metric.find('{').unwrap_or(metric.len()));
+            ["sum", "count"].map(|figure| http.metric(&format!("{name}_{figure}{labels}")))
+        });
+        Ok(Self { cpu: cpu_by_thread(process)?, broker_cpu, histograms: histograms.collect() })
+    }
+}
+
+/// The mean of each part between two samples. The rest of `mean`, the whole latency, is the wait for the commit, and the
+/// time of the reader.
+fn parts(first: &Sample, last: &Sample, mean: f64) -> Vec<(&'static str, f64)> {
+    let means = first.histograms.iter().zip(&last.histograms).zip(HISTOGRAMS);
+    let mut parts: Vec<_> = means
+        .map(|(([first_sum, first_count], [sum, count]), (name, _))| {
+            (name, (sum - first_sum) * 1e3 / (count - first_count))
+        })
+        .collect();
+    let rest = mean - parts.iter().map(|(_, millis)| millis).sum::<f64>();
+    parts.insert(1, ("until the commit starts, and is read", rest));
+    parts
 }
 
 fn quantiles(mut latencies: Vec<Duration>) -> anyhow::Result<[f64; 3]> {

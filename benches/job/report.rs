@@ -99,6 +99,13 @@ impl Report {
             "  event to prediction: p50 {p50:.1} ms, p99 {p99:.1} ms, p99.9 {p999:.1} ms; {} never came",
             paced.lost
         );
+        println!("  mean of its parts, {:.1} commits/s:", paced.commits_a_second);
+        for (name, millis) in &paced.parts_millis {
+            println!("    {name:<40} {millis:>6.1} ms");
+        }
+        if let Some(micros) = paced.broker_cpu_micros {
+            println!("  {micros:.1} CPU µs an event in the broker");
+        }
         by_thread(paced.cpu_micros, &paced.cpu_micros_by_thread);
         bound(
             "CPU µs an event",

@@ -196,6 +196,7 @@ impl<'a> Application<'a> {
                 lead: self.input.clone(),
                 co_partitioned: Vec::new(),
                 guarantee: ProcessingGuarantee::ExactlyOnce,
+                commit_interval: Membership::COMMIT_INTERVAL,
             },
             settings: WorkerSettings::default(),
             stores,

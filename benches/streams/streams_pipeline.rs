@@ -101,10 +101,10 @@ impl StreamsPipeline {
                 lead: input.clone(),
                 co_partitioned: Vec::new(),
                 guarantee,
+                commit_interval: COMMIT_INTERVAL,
             },
             // Commits by time alone, like the bare loop.
             settings: WorkerSettings {
-                commit_interval: COMMIT_INTERVAL,
                 commit_records_max: usize::MAX,
                 ..WorkerSettings::default()
             },

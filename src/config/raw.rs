@@ -178,8 +178,9 @@ impl Default for RawTopics {
 pub struct StreamsSettings {
     /// What a commit guarantees.
     pub processing_guarantee: ProcessingGuarantee,
-    /// Time between two commits; at least 1 ms. Consumers see a prediction with the commit, so this adds half of its
-    /// value to the mean latency.
+    /// Longest time between two commits; at least 1 ms. Consumers see a prediction with the commit, so this adds half of its
+    /// value to the mean latency. Exactly once, records are fetched and sent in batches of a part of it: see
+    /// [Latency and CPU time](operations.md#latency-and-cpu-time). The learner commits every second, if that is longer.
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
     /// Records after which Foretell commits before `commit_interval` has passed; at least 1.

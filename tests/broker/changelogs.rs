@@ -116,6 +116,7 @@ fn a_changelog_truncated_during_a_restore_is_restored_from_what_is_left() {
             lead: input,
             co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         },
         stores: Arc::new(MemoryStores),
         settings: WorkerSettings::default(),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
-use crate::{error::broker_error, logging, token};
+use crate::{batching::Batching, error::broker_error, logging, token};
 use foretell_streams::runtime::broker::{BrokerError, Isolation, Membership};
 
 type Property = (&'static str, &'static str);
@@ -47,9 +47,6 @@ const MEMBER: &[Property] = &[
     // librdkafka moves its position past everything that it returns, the end of a partition included. After a pause, also
     // its own in each rebalance, it would skip a record.
     ("enable.partition.eof", "false"),
-    // There is one fetch in flight per broker. Partitions that are assigned, resumed or sought meanwhile wait until it
-    // returns empty. With the default of 500 ms, an abort took a quarter of a second.
-    ("fetch.wait.max.ms", "100"),
     // Per partition, because each has its own queue (`partition_queues`): a few fetches.
     ("queued.max.messages.kbytes", "4096"),
 ];
@@ -76,13 +73,13 @@ const EVERY_PRODUCER: &[Property] = &[
     ("delivery.report.only.error", "true"),
     // Costs little CPU, and the field values of records repeat.
     ("compression.type", "lz4"),
-    // Records share requests. A flush or a commit does not wait so long.
-    ("linger.ms", "5"),
 ];
 
 const PLAIN_PRODUCER: &[Property] = &[
     // Shorter than the time within which a worker must poll (`max.poll.interval.ms`).
     ("message.timeout.ms", "30000"),
+    // Records share requests, although their results can be read at once.
+    ("linger.ms", "5"),
 ];
 
 const TRANSACTIONAL_PRODUCER: &[Property] = &[
@@ -90,6 +87,13 @@ const TRANSACTIONAL_PRODUCER: &[Property] = &[
     // errors it retries only when a connection is opened or closed (`rd_kafka_coord_req_fsm`), which may never happen after
     // the failure of a node. This closes idle connections.
     ("connections.max.idle.ms", "10000"),
+];
+
+/// Other names of properties that this crate sets, which librdkafka accepts as well.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("queue.buffering.max.ms", "linger.ms"),
 ];
 
 /// Properties that users cannot set, with the reason or the key of `[broker]` to use instead.
@@ -240,6 +244,12 @@ impl KafkaConfig {
         if let Some(instance) = &self.instance_id {
             config.set("group.instance.id", format!("{instance}-{}", membership.member));
         }
+        let batching = Batching::of(membership);
+        config.set("fetch.wait.max.ms", millis(batching.fetch_wait));
+        // With the size alone, a wait that the user has set is the longest, and with ours it would be that of each fetch.
+        if !self.sets("fetch.wait.max.ms", Role::Consumer) {
+            config.set("fetch.min.bytes", batching.fetch_bytes.to_string());
+        }
         self.finish(config, Role::Consumer)
     }
 
@@ -251,6 +261,9 @@ impl KafkaConfig {
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
         config.set("client.id", format!("{}-{}", self.client_id, membership.member));
         config.set("transaction.timeout.ms", millis(self.transaction_timeout));
+        let batching = Batching::of(membership);
+        config.set("linger.ms", millis(batching.linger));
+        config.set("batch.size", batching.batch_bytes.to_string());
         self.finish(config, Role::Producer)
     }
 
@@ -308,21 +321,31 @@ impl KafkaConfig {
         config
     }
 
+    /// Whether the user has set the property `name` for clients of this role.
+    fn sets(&self, name: &str, role: Role) -> bool {
+        self.properties.keys().any(|property| {
+            let (own, only) = without_prefix(property);
+            canonical(own) == name && only.is_none_or(|only| only == role)
+        })
+    }
+
+    /// Adds the user's properties.
     fn finish(&self, mut config: ClientConfig, role: Role) -> ClientConfig {
-        for (property, value) in &self.properties {
-            let (name, only) = without_prefix(property);
-            if only.is_none() {
-                config.set(name, value);
-            }
-        }
-        for (property, value) in &self.properties {
-            let (name, only) = without_prefix(property);
-            if only == Some(role) {
-                config.set(name, value);
+        for only_for in [None, Some(role)] {
+            for (property, value) in &self.properties {
+                let (name, only) = without_prefix(property);
+                if only == only_for {
+                    config.set(canonical(name), value);
+                }
             }
         }
         config
     }
+}
+
+/// The name that this crate uses for a property. If two names of a property were set, librdkafka would take either value.
+fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, canonical)| canonical)
 }
 
 /// Splits a property into its name and the role of its prefix: `consumer.fetch.min.bytes` is `fetch.min.bytes`, for
@@ -357,6 +380,7 @@ mod tests {
             lead: Topic::new("questionnaire-events"),
             co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         }
     }
 
@@ -393,6 +417,40 @@ mod tests {
         let config = config(&[("socket.timeout.ms", "5000"), ("admin.socket.timeout.ms", "9000")]);
         assert_eq!(config.admin().get("socket.timeout.ms"), Some("9000"));
         assert_eq!(config.reader().get("socket.timeout.ms"), Some("5000"));
+    }
+
+    #[test]
+    fn a_member_gathers_records_for_a_part_of_the_commit_interval() {
+        let commit_interval = Duration::from_millis(50);
+        let membership = Membership { commit_interval, ..membership() };
+        let consumer = config(&[]).member_consumer(&membership);
+        assert_eq!(consumer.get("fetch.wait.max.ms"), Some("12"));
+        assert_eq!(consumer.get("fetch.min.bytes"), Some("100000"));
+        let producer = config(&[]).transactional_producer(&membership);
+        assert_eq!(producer.get("linger.ms"), Some("50"));
+        assert_eq!(config(&[]).plain_producer().get("linger.ms"), Some("5"));
+    }
+
+    #[test]
+    fn a_users_property_overrides_how_long_a_member_gathers_records() {
+        let consumer = |own: &[(&str, &str)]| config(own).member_consumer(&membership());
+        let smaller = consumer(&[("consumer.fetch.min.bytes", "1000")]);
+        assert_eq!(smaller.get("fetch.min.bytes"), Some("1000"));
+        assert_eq!(smaller.get("fetch.wait.max.ms"), Some("28"));
+        for name in ["fetch.wait.max.ms", "consumer.fetch.wait.max.ms"] {
+            let longer = consumer(&[(name, "500")]);
+            assert_eq!(longer.get("fetch.wait.max.ms"), Some("500"));
+            assert_eq!(longer.get("fetch.min.bytes"), None, "no fetch waits so long for more");
+        }
+        let of_others = consumer(&[("producer.linger.ms", "1")]);
+        assert_eq!(of_others.get("fetch.min.bytes"), Some("100000"));
+        for name in ["linger.ms", "producer.linger.ms", "queue.buffering.max.ms"] {
+            let own = config(&[(name, "1"), ("batch.size", "1000")]);
+            let producer = own.transactional_producer(&membership());
+            assert_eq!(producer.get("linger.ms"), Some("1"), "{name}");
+            assert_eq!(producer.get("queue.buffering.max.ms"), None, "{name}");
+            assert_eq!(producer.get("batch.size"), Some("1000"));
+        }
     }
 
     #[test]

@@ -261,6 +261,7 @@ impl Examiner {
             lead: Topic::new(group),
             co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         };
         let config = self.config.transactional_producer(&membership);
         let producer = RecordProducer::new(&config, &self.admin, &self.clock)

@@ -13,6 +13,7 @@
 //!                          │                                                       └─▶ topic_limits ─┐
 //!                          └─ create_topics, partitions ─▶ admin ◀───────────────────────────────────┘
 //!
+//!   batching: how long a member gathers records, by its guarantee and its commit interval
 //!   token: the token for SASL/OAUTHBEARER, from its file
 //!   logging: librdkafka's log lines and errors; the context of all clients
 //!   examine: requests of `doctor`; unreachable: the reason why no broker can be reached
@@ -20,6 +21,7 @@
 //! ```
 
 mod admin;
+mod batching;
 mod config;
 mod deadline;
 mod error;

@@ -154,6 +154,13 @@ impl Member for KafkaMember {
         Ok(())
     }
 
+    fn write_time(&self) -> Duration {
+        match &self.output {
+            Output::ExactlyOnce(transactions) => transactions.write_time(),
+            Output::AtLeastOnce { producer, .. } => producer.drain_time(),
+        }
+    }
+
     fn abort(&mut self) -> Result<(), BrokerError> {
         self.output.abort_with_retries()?;
         self.group.rewind()
@@ -410,6 +417,19 @@ mod tests {
         fixture.member.commit(&[]).unwrap();
         assert!(!fixture.member.output.has_sent());
         assert_eq!((fixture.committed(), fixture.mock.written()), (Some(2), 1));
+    }
+
+    #[test]
+    fn a_commit_tells_how_long_it_waited_for_the_records() {
+        const DELAY: Duration = Duration::from_millis(50);
+        for guarantee in [ProcessingGuarantee::AtLeastOnce, ProcessingGuarantee::ExactlyOnce] {
+            let mut fixture = Fixture::new(guarantee);
+            fixture.commit(0).unwrap();
+            fixture.mock.delay_responses(DELAY);
+            fixture.send().unwrap();
+            fixture.commit(0).unwrap();
+            assert!(fixture.member.write_time() >= DELAY, "{guarantee:?}");
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Mock {
             lead: Topic::new(IN),
             co_partitioned: Vec::new(),
             guarantee,
+            commit_interval: Membership::COMMIT_INTERVAL,
         }
     }
 

@@ -43,6 +43,7 @@ pub(crate) struct RecordProducer {
     topics: TopicHandles,
     producer: BaseProducer<DeliveryContext>,
     topic_limits: TopicLimits,
+    drain_time: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -75,6 +76,7 @@ impl RecordProducer {
             topics: TopicHandles::default(),
             producer,
             topic_limits: TopicLimits::new(admin),
+            drain_time: Duration::ZERO,
             clock: Arc::clone(clock),
         })
     }
@@ -152,6 +154,7 @@ impl RecordProducer {
     /// # Errors
     /// The error of a failed delivery; [`BrokerError::Retry`] if records are in flight after `within`.
     pub(crate) fn drain(&mut self, within: Duration) -> Result<(), BrokerError> {
+        let started = self.clock.elapsed();
         let deadline = Deadline::within(within, &self.clock);
         while self.producer.in_flight_count() > 0 {
             if deadline.passed() {
@@ -163,7 +166,13 @@ impl RecordProducer {
             self.serve();
         }
         self.serve();
+        self.drain_time = self.clock.elapsed().saturating_sub(started);
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// How long the last successful [`Self::drain`] took.
+    pub(crate) fn drain_time(&self) -> Duration {
+        self.drain_time
     }
 
     /// Drops the failed delivery, which was part of the transaction that is aborted.

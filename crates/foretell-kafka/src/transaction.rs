@@ -87,6 +87,11 @@ impl Transactions {
         self.phase != Phase::Closed
     }
 
+    /// How long the last commit waited until the records were written.
+    pub(crate) fn write_time(&self) -> Duration {
+        self.producer.drain_time()
+    }
+
     pub(crate) fn serve(&self) {
         self.producer.serve();
     }

@@ -3,8 +3,8 @@
 use std::{cell::RefCell, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 /// A counter for [`Context::count`](crate::topology::Context::count), which adds to it when the record is committed.
@@ -208,6 +208,25 @@ impl<'r> Registration<'r> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options)?, MetricKind::Histogram, buckets)
     }
+
+    /// Creates a histogram with one label. The series of the `known` values of the label are exposed from the start.
+    ///
+    /// # Errors
+    /// See [`Self::counter`].
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        (label, known): (&str, &[&str]),
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histograms = HistogramVec::new(options, &[label])?;
+        for value in known {
+            histograms.with_label_values(&[*value]);
+        }
+        self.add(histograms, MetricKind::Histogram, buckets)
+    }
 }
 
 /// The gauge of the time for which one task has been blocked. It is reset to 0 on drop.
@@ -246,6 +265,7 @@ pub struct StreamsMetrics {
     dead_letters: IntCounterVec,
     commits: IntCounterVec,
     commit_latency: Histogram,
+    commit_phases: HistogramVec,
     punctuations_failed: IntCounter,
     blocked: IntGaugeVec,
     restored: IntCounter,
@@ -257,6 +277,26 @@ pub struct StreamsMetrics {
 
 /// 2 ms to 30 s; a commit on an idle broker takes about 10 ms.
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// The time that a commit took, by phase.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CommitTimes {
+    /// Outputs and changelog records are encoded and handed to the producer.
+    pub(crate) send: Duration,
+    /// The records reach the broker.
+    pub(crate) write: Duration,
+    /// The offsets are committed, exactly once with the transaction.
+    pub(crate) commit: Duration,
+    /// The changes are applied to the stores.
+    pub(crate) apply: Duration,
+}
+
+impl CommitTimes {
+    fn by_phase(self) -> [(&'static str, Duration); 4] {
+        let Self { send, write, commit, apply } = self;
+        [("send", send), ("write", write), ("commit", commit), ("apply", apply)]
+    }
+}
 
 impl StreamsMetrics {
     /// Creates the metrics in `registry`.
@@ -309,6 +349,7 @@ impl StreamsMetrics {
                 "Time from the end of processing to the end of the commit.",
                 &COMMIT_SECONDS,
             )?,
+            commit_phases: commit_phases(to)?,
             punctuations_failed: to.counter(
                 "foretell_stream_punctuations_failed_total",
                 "Punctuations (calls by the clock or by stream time) that failed; they are retried when next due.",
@@ -397,9 +438,13 @@ impl StreamsMetrics {
         Counter(self.dead_letters.with_label_values(&[class]))
     }
 
-    pub(crate) fn committed(&self, took: Duration) {
+    pub(crate) fn committed(&self, times: CommitTimes) {
         self.commits.with_label_values(&["committed"]).inc();
-        self.commit_latency.observe(took.as_secs_f64());
+        let phases = times.by_phase();
+        self.commit_latency.observe(phases.iter().map(|(_, took)| took.as_secs_f64()).sum());
+        for (phase, took) in phases {
+            self.commit_phases.with_label_values(&[phase]).observe(took.as_secs_f64());
+        }
     }
 
     pub(crate) fn aborted(&self) {
@@ -408,6 +453,13 @@ impl StreamsMetrics {
 
     pub(crate) fn restored(&self, records: usize) {
         self.restored.inc_by(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    /// The number of observations of each phase.
+    #[cfg(test)]
+    pub(crate) fn commit_phases_so_far(&self) -> [u64; 4] {
+        let histogram = |phase| self.commit_phases.with_label_values(&[phase]);
+        CommitTimes::default().by_phase().map(|(phase, _)| histogram(phase).get_sample_count())
     }
 
     #[cfg(test)]
@@ -433,4 +485,15 @@ impl StreamsMetrics {
     pub(crate) fn thread_ended(&self) {
         self.threads_alive.dec();
     }
+}
+
+fn commit_phases(to: &Registration<'_>) -> Result<HistogramVec, prometheus::Error> {
+    let phases = CommitTimes::default().by_phase().map(|(phase, _)| phase);
+    to.histograms(
+        "foretell_stream_commit_phase_seconds",
+        "Time of a commit by phase: send (encode outputs and changelogs), write (until the broker has them), commit (the \
+         offsets, exactly once with the transaction), apply (to the stores).",
+        ("phase", &phases),
+        &COMMIT_SECONDS,
+    )
 }

@@ -399,6 +399,7 @@ mod tests {
             lead: Topic::new("in"),
             co_partitioned: Vec::new(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         }
     }
 

@@ -303,6 +303,7 @@ mod tests {
             lead: Topic::new("lead"),
             co_partitioned: vec![Topic::new("side")],
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         };
         let mut session = Session::new(membership, Epoch(0));
         for task in 0..tasks {

@@ -101,9 +101,15 @@ pub struct Membership {
     pub co_partitioned: Vec<Topic>,
     /// Whether commits are transactions.
     pub guarantee: ProcessingGuarantee,
+    /// The longest time between two commits, if there is something to commit (`commit.interval.ms`). Exactly once, outputs
+    /// are visible only after a commit, so a client may gather records for a part of it.
+    pub commit_interval: Duration,
 }
 
 impl Membership {
+    /// The default of [`Self::commit_interval`].
+    pub const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+
     /// Every input partition of the task `partition`: the lead first, then the co-partitioned inputs.
     pub fn inputs_of(&self, partition: Partition) -> impl Iterator<Item = TopicPartition> + '_ {
         let topics = std::iter::once(&self.lead).chain(&self.co_partitioned);
@@ -214,6 +220,12 @@ pub trait Member {
     /// [`BrokerError::Abort`]: nothing took effect; call [`Member::abort`]. (At least once, a part may have taken effect.)
     /// [`BrokerError::Fenced`]: another member has taken over; drop this one and join again.
     fn commit(&mut self, offsets: &[(TopicPartition, Offset)]) -> Result<(), BrokerError>;
+
+    /// Returns the part of the last [`Member::commit`] in which it waited until the records were written; zero if the client
+    /// does not tell.
+    fn write_time(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Discards everything sent since the last commit, and seeks every assigned partition back to its last committed offset.
     /// No record fetched before the abort is delivered after it.

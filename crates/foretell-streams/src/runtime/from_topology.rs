@@ -6,7 +6,8 @@ use crate::{
 };
 
 impl Membership {
-    /// Exactly-once membership of `member` in `group`, reading the topics of `topology`.
+    /// Exactly-once membership of `member` in `group`, reading the topics of `topology`, with commits every
+    /// [`Self::COMMIT_INTERVAL`].
     #[must_use]
     pub fn new(topology: &Topology, group: &str, member: &str) -> Self {
         Self {
@@ -15,6 +16,7 @@ impl Membership {
             lead: topology.lead().clone(),
             co_partitioned: topology.co_partitioned(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Self::COMMIT_INTERVAL,
         }
     }
 }

@@ -38,6 +38,8 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const INSTANCES_MAX: usize = 4;
 /// Longer than every session and transaction, in milliseconds.
 const OUTAGE_MAX_MS: u64 = 15_000;
+/// Longer than the default: a commit follows a batch early, and more should be uncommitted when a fault comes.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(120);
 const START: WallTime = WallTime(1_000_000_000);
 /// Maximum lead of a producer's clock, in milliseconds: far more than the clock tolerance of stream time.
 pub(super) const FAST_CLOCK_MAX_MS: u64 = 60_000;
@@ -255,6 +257,7 @@ impl Simulation {
             lead: self.topology.lead().clone(),
             co_partitioned: self.topology.co_partitioned(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         };
         let record = OutputRecord {
             topic: changelogs[index].clone(),
@@ -464,10 +467,10 @@ impl Simulation {
                 lead: self.topology.lead().clone(),
                 co_partitioned: self.topology.co_partitioned(),
                 guarantee: self.guarantee,
+                commit_interval: COMMIT_INTERVAL,
             },
             stores,
             settings: WorkerSettings {
-                commit_interval: Duration::from_millis(100),
                 commit_records_max: 20,
                 changes_pending_max: self.changes_pending_max,
                 ..WorkerSettings::default()

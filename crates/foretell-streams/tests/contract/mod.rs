@@ -53,6 +53,7 @@ impl Cluster<'_> {
             lead: lead.clone(),
             co_partitioned: co_partitioned.iter().map(|topic| (*topic).clone()).collect(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
+            commit_interval: Membership::COMMIT_INTERVAL,
         }
     }
 

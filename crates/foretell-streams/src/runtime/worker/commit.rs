@@ -5,6 +5,7 @@
 //! ```
 
 use crate::{
+    metrics::CommitTimes,
     record::OutputRecordRef,
     runtime::{
         broker::{BrokerError, Isolation, Member},
@@ -97,7 +98,9 @@ impl ActiveTasks {
 impl Worker {
     pub(super) fn commit_is_due(&self) -> bool {
         let now = self.parts.clock.elapsed();
-        self.pacer.is_due(now) || (self.pacer.is_idle() && self.checkpoint_is_due(now))
+        self.pacer.is_due(now)
+            || (self.pacer.is_due_after_batch() && !self.tasks.have_work())
+            || (self.pacer.is_idle() && self.checkpoint_is_due(now))
     }
 
     /// Commits, and advances the checkpoint of the next store if that is due.
@@ -133,30 +136,42 @@ impl Worker {
         }
         let ends = if offsets.is_empty() { Ends::new() } else { ends };
         tasks.flush_changelogs(parts, member, 1)?;
-        let result = member.commit(&offsets);
-        if let Err(BrokerError::Retry(reason)) = result {
-            // The changelog records were sent: a second attempt would send them twice.
-            return Err(BrokerError::Abort(reason).into());
-        }
-        result?;
+        let sent = parts.clock.elapsed();
+        member.commit(&offsets).map_err(abort_instead_of_retry)?;
+        let (write, committed) = (member.write_time(), parts.clock.elapsed());
         group.committed();
-        let applied = tasks.apply_commit(parts.clock.as_ref(), &ends);
+        let result = tasks.apply_commit(parts.clock.as_ref(), &ends);
         tasks.finish_rebuilds(offsets.iter().map(|(source, _)| source.partition));
-        applied?;
-        let now = parts.clock.elapsed();
-        pacer.committed(now);
-        parts.metrics.committed(now.saturating_sub(started));
+        result?;
+        let applied = parts.clock.elapsed();
+        pacer.committed(started, applied);
+        parts.metrics.committed(CommitTimes {
+            send: sent.saturating_sub(started),
+            write,
+            commit: committed.saturating_sub(sent + write),
+            apply: applied.saturating_sub(committed),
+        });
         self.publish_status();
         Ok(())
     }
 }
 
-fn send(member: &mut dyn Member, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
-    match member.send(record) {
-        // Only the caller's loop has the record, so it must be processed again.
-        Err(BrokerError::Retry(reason)) => Err(BrokerError::Abort(reason)),
-        result => result,
+/// The error of a call that cannot be repeated alone: records were taken from their tasks, and some were sent.
+fn abort_instead_of_retry(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Retry(reason) => BrokerError::Abort(reason),
+        BrokerError::Abort(_)
+        | BrokerError::Fenced(_)
+        | BrokerError::Unsendable { .. }
+        | BrokerError::OutOfRange(_)
+        | BrokerError::Gone(_)
+        | BrokerError::Fatal(_) => error,
     }
+}
+
+fn send(member: &mut dyn Member, record: OutputRecordRef<'_>) -> Result<(), BrokerError> {
+    // Only the caller's loop has the record, so it must be processed again.
+    member.send(record).map_err(abort_instead_of_retry)
 }
 
 /// Turns a record that can neither be sent nor dead-lettered into a fatal error: without a changelog record, the store

@@ -115,7 +115,11 @@ impl Worker {
         Ok(Self {
             group,
             tasks: ActiveTasks::new(now),
-            pacer: CommitPacer::new(&parts.settings, now),
+            pacer: CommitPacer::new(
+                membership.commit_interval,
+                parts.settings.commit_records_max,
+                now,
+            ),
             checkpointer: Checkpointer::new(now),
             parts,
         })
@@ -173,6 +177,7 @@ impl Worker {
         let wait = self.poll_wait(wait);
         let joined = self.group.joined()?;
         joined.pending = joined.member.poll(wait, &mut joined.polled)?;
+        self.pacer.polled(self.parts.clock.elapsed(), !joined.polled.is_empty());
         for record in joined.polled.drain(..) {
             self.tasks.add(record);
         }

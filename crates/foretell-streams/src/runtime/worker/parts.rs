@@ -19,11 +19,11 @@ pub struct WorkerParts {
     pub broker: Arc<dyn Broker>,
     /// The topology whose tasks the worker runs.
     pub topology: Arc<Topology>,
-    /// The consumer group, and the name of the worker in it.
+    /// The consumer group, the name of the worker in it, and the guarantee and the interval of its commits.
     pub membership: Membership,
     /// The stores of its tasks, in memory or on disk. Workers of a process share them.
     pub stores: Arc<dyn StoreSupplier>,
-    /// Commit intervals and limits.
+    /// Its limits.
     pub settings: WorkerSettings,
     /// The clock for wall-clock punctuation, commit intervals and the upper bound of stream time.
     pub clock: Arc<dyn Clock>,

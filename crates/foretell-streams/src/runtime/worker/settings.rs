@@ -1,22 +1,20 @@
-//! Commit intervals and limits of a worker.
+//! Limits of a worker.
 
 use std::time::Duration;
 
-/// Commit intervals and limits of a worker.
+/// Limits of a worker.
 ///
 /// ```
 /// use std::time::Duration;
 /// use foretell_streams::runtime::WorkerSettings;
 ///
-/// let settings = WorkerSettings { commit_interval: Duration::from_secs(1), ..WorkerSettings::default() };
+/// let settings = WorkerSettings { quiet_after: Duration::from_secs(60), ..WorkerSettings::default() };
 /// assert_eq!(settings.commit_records_max, 10_000);
 /// ```
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// The longest time between two commits, if there is something to commit (`commit.interval.ms`; 100 ms by default).
-    /// Exactly once, outputs are visible only after a commit.
-    pub commit_interval: Duration,
-    /// The number of processed records after which a commit comes sooner (10,000 by default).
+    /// The number of processed records after which a commit comes sooner than by the membership's interval (10,000 by
+    /// default).
     pub commit_records_max: usize,
     /// The longest wait of a starting task for an input without buffered records (`max.task.idle.ms`; 5 minutes by
     /// default). A task merges its inputs by event time, so it waits until each input has been read to where it ended at
@@ -33,7 +31,6 @@ pub struct WorkerSettings {
 impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
-            commit_interval: Duration::from_millis(100),
             commit_records_max: 10_000,
             max_task_idle: Duration::from_secs(300),
             quiet_after: Duration::from_secs(10),

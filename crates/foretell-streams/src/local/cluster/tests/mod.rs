@@ -132,6 +132,7 @@ fn membership(member: &str) -> Membership {
         lead: Topic::new("in"),
         co_partitioned: vec![Topic::new("side")],
         guarantee: ProcessingGuarantee::ExactlyOnce,
+        commit_interval: Membership::COMMIT_INTERVAL,
     }
 }
 

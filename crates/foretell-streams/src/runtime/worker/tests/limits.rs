@@ -157,6 +157,43 @@ fn an_idle_worker_commits_every_minute() {
 }
 
 #[test]
+fn a_commit_follows_the_last_batch_before_it_is_due() {
+    let harness = Harness::new("out");
+    let mut worker = harness.join("a");
+    harness.run(&mut [&mut worker]);
+    harness.clock.advance(COMMIT_INTERVAL);
+    let mut put_after = |wait: Duration, word: &str| {
+        harness.clock.advance(wait);
+        harness.put(word);
+        Harness::turn(&mut [&mut worker]);
+    };
+    put_after(Duration::ZERO, "one");
+    harness.expect_out(&["one 1"]);
+    // The next batch is expected before the commit is due.
+    put_after(COMMIT_INTERVAL * 45 / 100, "two");
+    harness.expect_out(&["one 1"]);
+    // The next one after it.
+    put_after(COMMIT_INTERVAL * 45 / 100, "three");
+    harness.expect_out(&["one 1", "two 2", "three 3"]);
+}
+
+#[test]
+fn each_commit_observes_its_phases() {
+    let harness = Harness::new("out");
+    let mut worker = harness.join("a");
+    harness.run(&mut [&mut worker]);
+    for word in ["one", "two"] {
+        harness.clock.advance(COMMIT_INTERVAL);
+        harness.put(word);
+        Harness::turn(&mut [&mut worker]);
+    }
+    harness.expect_out(&["one 1", "two 2"]);
+    let observed = harness.metrics.commit_phases_so_far();
+    assert!(observed[0] >= 2, "{observed:?}");
+    assert_eq!(observed, [observed[0]; 4]);
+}
+
+#[test]
 fn a_poll_waits_no_longer_than_to_the_next_commit() {
     const WAIT: Duration = Duration::from_secs(1);
     let (harness, _) = gated();
@@ -171,7 +208,8 @@ fn a_poll_waits_no_longer_than_to_the_next_commit() {
         "no punctuation follows stream time"
     );
     let since_the_commit = COMMIT_INTERVAL / 4;
-    worker.pacer.committed(harness.clock.elapsed());
+    let now = harness.clock.elapsed();
+    worker.pacer.committed(now, now);
     worker.pacer.add_records(1);
     harness.clock.advance(since_the_commit);
     assert_eq!(worker.poll_wait(WAIT), COMMIT_INTERVAL - since_the_commit);

@@ -120,6 +120,7 @@ impl Harness {
             lead: self.topology.lead().clone(),
             co_partitioned: self.topology.co_partitioned(),
             guarantee: self.guarantee,
+            commit_interval: COMMIT_INTERVAL,
         }
     }
 
@@ -147,11 +148,7 @@ impl Harness {
             topology: Arc::clone(&self.topology),
             membership: self.membership("group", name),
             stores,
-            settings: WorkerSettings {
-                commit_interval: COMMIT_INTERVAL,
-                commit_records_max: 100,
-                ..WorkerSettings::default()
-            },
+            settings: WorkerSettings { commit_records_max: 100, ..WorkerSettings::default() },
             clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
             metrics: self.metrics.clone(),
             board: self.board.clone(),
