@@ -82,7 +82,7 @@ fn clearing_a_store_resets_its_stream_time_and_mark() {
         headers: Vec::new(),
     };
     let (other, _) = stores[1].clone();
-    task.restore(last, vec![record], WallTime(0)).unwrap();
+    task.restore(last, &[record], WallTime(0)).unwrap();
     assert_eq!(task.stream_time(), EventTime(400));
     assert_eq!(task.checkpoint(other).unwrap().stream_time, EventTime(300));
     assert_eq!(task.checkpoint(last).unwrap().stream_time, EventTime(400));
