@@ -61,8 +61,8 @@ struct Reading {
     /// Records read so far, and how many are read before the number of entries is estimated again.
     read: usize,
     estimated_at: usize,
-    /// A buffer for records.
-    records: Vec<InputRecord>,
+    /// Room for records, empty between two turns.
+    buffer: Vec<InputRecord>,
 }
 
 /// The longest that one turn waits for changelogs: the worker polls its group in between.
@@ -71,7 +71,7 @@ const WAIT_PER_TURN: Duration = Duration::from_millis(10);
 /// entries that were deleted since, whose tombstones are no longer in the changelog.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(12 * 3600);
 /// The number of records after which the number of entries is estimated first, and the factor of the next such number.
-const ESTIMATED_AFTER: usize = 4096;
+const ESTIMATED_AFTER: usize = 64;
 const ESTIMATED_AGAIN: usize = 8;
 /// The interval at which a standby store records that it is complete.
 const COMPLETE_RECORDED_EVERY: Duration = Duration::from_secs(60);
@@ -186,9 +186,9 @@ impl IncarnationCheck {
 }
 
 impl Reading {
-    /// Has the store make room for the entries to come, now and then.
-    fn estimate_entries(&mut self, store: StoreId, task: &mut Task) {
-        self.read += self.records.len();
+    /// Has the store make room for the entries to come, now and then, after `read` more records.
+    fn estimate_entries(&mut self, read: usize, store: StoreId, task: &mut Task) {
+        self.read += read;
         if self.read >= self.estimated_at {
             self.estimated_at = self.read.saturating_mul(ESTIMATED_AGAIN);
             let remaining = usize::try_from(self.end.0 - self.position.0).unwrap_or(0);
@@ -210,16 +210,18 @@ impl Changelog {
             self.begin(wait, broker, clock, task)?;
         }
         let Some(reading) = &mut self.reading else { return Ok(0) };
-        reading.records.clear();
-        let read_to = reading.reader.read(wait, &mut reading.records);
-        let count = reading.records.iter().filter(|record| !is_mark(record)).count();
-        if let Some(last) = reading.records.last() {
+        let mut records = std::mem::take(&mut reading.buffer);
+        let read_to = reading.reader.read(wait, &mut records);
+        let count = records.iter().filter(|record| !is_mark(record)).count();
+        if let Some(last) = records.last() {
             reading.position = last.offset.next();
         }
         // Before the error is returned: the reader does not return these records again.
-        let applied = task.restore(self.store, &reading.records, reading.complete_at);
+        let applied = task.restore(self.store, &records, reading.complete_at);
         applied.map_err(TurnError::in_task(task.partition()))?;
-        reading.estimate_entries(self.store, task);
+        reading.estimate_entries(records.len(), self.store, task);
+        records.clear();
+        reading.buffer = records;
         reading.at_end = read_to? == ReadTo::End && reading.is_decided;
         if !reading.is_decided
             && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.initial_end
@@ -322,7 +324,7 @@ impl Changelog {
             complete_at,
             read: 0,
             estimated_at: ESTIMATED_AFTER,
-            records: Vec::new(),
+            buffer: Vec::new(),
         });
         Ok(())
     }
