@@ -138,8 +138,8 @@ impl Reader for KafkaReader {
         // Available messages are taken without waiting for more.
         if take() {
             partition_queues.wait(wait);
-            take();
         }
+        take();
         let read_to = if *at_end { ReadTo::End } else { ReadTo::More };
         failed.map(|()| read_to).map_err(|error| self.error(&error))
     }
