@@ -38,7 +38,7 @@ use foretell_streams::record::{Offset, TopicPartition};
 const SERVED_MAX: usize = 4;
 
 /// Maximum number of messages that are taken from all partitions at once, if these are few. What a worker makes of them must
-/// stay in the cache until it is sent: with 512 of each of four partitions, its thread took a sixth longer.
+/// stay in the cache until it is sent: with 512 of each of four partitions, its thread took a twentieth longer.
 const TAKEN_MAX: usize = 256;
 
 /// Minimum number of messages that are taken from a partition at once.
