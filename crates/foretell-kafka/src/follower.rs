@@ -85,7 +85,7 @@ impl Follower for KafkaFollower {
         let mut take = |partition_queues: &PartitionQueues<LogOnly>| {
             let before = records.len();
             partition_queues.take(|source, message| match message.error() {
-                None => records.push(message.to_record(source.clone())),
+                None => records.push(message.to_record(source.clone(), message.headers())),
                 Some(Code::PartitionEOF) => {}
                 // librdkafka moves its position past the error, so records may be missing after it.
                 Some(code) => failed = Err(KafkaError::MessageConsumption(code)),

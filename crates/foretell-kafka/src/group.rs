@@ -115,7 +115,7 @@ impl Group {
         partition_queues.take(|source, message| match message.error() {
             None => {
                 if positions.hand_out(source, message.offset()) {
-                    records.push(message.to_record(source.clone()));
+                    records.push(message.to_record(source.clone(), message.headers()));
                 }
             }
             Some(code) => {

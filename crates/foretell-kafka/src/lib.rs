@@ -138,6 +138,15 @@ impl Broker for KafkaBroker {
         Ok(Box::new(KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?))
     }
 
+    fn read_changelog(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
+        let reader = KafkaReader::open(source, from, &self.config, &self.admin, &self.clock)?;
+        Ok(Box::new(reader.without_headers()))
+    }
+
     fn follow(&self) -> Result<Box<dyn Follower>, BrokerError> {
         Ok(Box::new(KafkaFollower::new(&self.config, &self.clock)?))
     }

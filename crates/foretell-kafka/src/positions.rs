@@ -37,7 +37,7 @@ impl Positions {
 
     /// Adds or resets a partition, which is read from `start` on.
     pub(crate) fn hold(&mut self, source: &TopicPartition, start: Start) {
-        if let Some(index) = self.index_of(source.topic.as_str()) {
+        if let Some(index) = self.index_of(&source.topic) {
             let position = PartitionPosition { committed: start, next: start };
             self.positions.insert((index, source.partition), position);
         }
@@ -58,7 +58,7 @@ impl Positions {
     /// the partition is not owned, or the record was returned before (a pause in the middle of a batch makes librdkafka fetch
     /// it again).
     pub(crate) fn hand_out(&mut self, source: &TopicPartition, offset: Offset) -> bool {
-        let Some(topic) = self.index_of(source.topic.as_str()) else { return false };
+        let Some(topic) = self.index_of(&source.topic) else { return false };
         let Some(position) = self.positions.get_mut(&(topic, source.partition)) else {
             return false;
         };
@@ -72,7 +72,7 @@ impl Positions {
     /// Records committed offsets.
     pub(crate) fn committed(&mut self, offsets: &[(TopicPartition, Offset)]) {
         for (source, offset) in offsets {
-            let Some(index) = self.index_of(source.topic.as_str()) else { continue };
+            let Some(index) = self.index_of(&source.topic) else { continue };
             if let Some(position) = self.positions.get_mut(&(index, source.partition)) {
                 position.committed = Start::At(*offset);
             }
@@ -107,7 +107,7 @@ impl Positions {
 
     /// The offset after the last record of `source` that was returned; 0 if reading starts at the beginning.
     pub(crate) fn position(&self, source: &TopicPartition) -> Offset {
-        let index = self.index_of(source.topic.as_str());
+        let index = self.index_of(&source.topic);
         let position = index.and_then(|index| self.positions.get(&(index, source.partition)));
         match position.map(|position| position.next) {
             Some(Start::At(offset)) => offset,
@@ -133,8 +133,8 @@ impl Positions {
         TopicPartition { topic: self.topics[index].clone(), partition }
     }
 
-    fn index_of(&self, topic: &str) -> Option<usize> {
-        self.topics.iter().position(|known| known.as_str() == topic)
+    fn index_of(&self, topic: &Topic) -> Option<usize> {
+        self.topics.iter().position(|known| known == topic)
     }
 }
 

@@ -4,7 +4,6 @@
 #![expect(unsafe_code, reason = "rdkafka cannot send by topic handle")]
 
 use std::{
-    collections::BTreeMap,
     ffi::{CString, c_void},
     ptr::{self, NonNull},
     time::Duration,
@@ -28,7 +27,8 @@ use foretell_streams::{
 /// Handles of the topics that a producer has written to. They must be dropped before the producer.
 #[derive(Default)]
 pub(crate) struct TopicHandles {
-    known: BTreeMap<Topic, Handle>,
+    /// In the order in which they were made. They are few, and a topic is found by the address of its name.
+    known: Vec<(Topic, Handle)>,
 }
 
 struct Handle(NonNull<rd_kafka_topic_t>);
@@ -46,13 +46,15 @@ impl TopicHandles {
         producer: &BaseProducer<C>,
         record: OutputRecordRef<'_>,
     ) -> Result<(), Code> {
-        let topic = match self.known.get(record.topic) {
-            Some(known) => known,
+        let known = self.known.iter().position(|(topic, _)| topic == record.topic);
+        let index = match known {
+            Some(index) => index,
             None => {
-                let handle = Handle::new(producer, record.topic)?;
-                self.known.entry(record.topic.clone()).or_insert(handle)
+                self.known.push((record.topic.clone(), Handle::new(producer, record.topic)?));
+                self.known.len() - 1
             }
         };
+        let (_, topic) = &self.known[index];
         let headers = Headers::new(record.headers)?;
         let (key, key_bytes) = parts(record.key);
         let (value, value_bytes) = parts(record.value);

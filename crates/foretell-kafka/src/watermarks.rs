@@ -22,6 +22,17 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Time limit of all attempts. A new leader is elected within seconds; a caller that can wait longer calls again.
 const WITHIN: Duration = Duration::from_secs(4);
 
+/// Like [`watermarks`], with a consumer that was just created. It knows no leader yet, so librdkafka asks for it, and waits
+/// until the first connection is up; a metadata request before that returns only 50 ms later.
+pub(crate) fn first_watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    source: &TopicPartition,
+    clock: &Arc<dyn Clock>,
+) -> KafkaResult<(i64, i64)> {
+    let found = consumer.fetch_watermarks(source.topic.as_str(), source.partition.0, ATTEMPT);
+    found.or_else(|_| watermarks(consumer, source, clock))
+}
+
 /// The first offset of `source` and the one after its last, by the consumer's isolation level.
 pub(crate) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

@@ -1,6 +1,7 @@
-//! Benchmark of a window store in memory: memory of an entry, and microseconds and allocations of each operation, with
-//! 1,000 and with `FORETELL_BENCH_ENTRIES` (1,000,000) entries. It is not a part of `benches/streams`, because it counts
-//! allocations with an allocator of its own. `make bench-stores` runs it.
+//! Benchmark of a window store in memory and on disk: memory of an entry, and microseconds and allocations of each
+//! operation, with 1,000 and with `FORETELL_BENCH_ENTRIES` (1,000,000) entries. It is not a part of `benches/streams`,
+//! because it counts allocations with an allocator of its own. `make bench-stores` runs it; `FORETELL_BENCH_ONLY` (`memory`,
+//! `disk`) limits it to a part.
 
 #![expect(
     clippy::print_stdout,
@@ -16,6 +17,7 @@ use std::{
     convert::Infallible,
     fmt::Write,
     fs,
+    ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +29,7 @@ use foretell_streams::{
     codec::{Codec, CodecError, Utf8},
     metrics::StreamsMetrics,
     record::{InputRecord, Offset, Partition, Topic, TopicPartition},
-    state::{MemoryStores, WindowHandle, WindowStore, Windowed},
+    state::{DiskStores, MemoryStores, StoreSupplier, WindowHandle, WindowStore, Windowed},
     task::Task,
     time::{EventTime, WallTime},
     topology::{Context, ProcessError, Processor, Record, TopologyBuilder},
@@ -40,6 +42,8 @@ const VALUE_BYTES: usize = 372;
 const BATCH: i64 = 100;
 const BATCHES: i64 = 200;
 const BATCHES_A_COMMIT: i64 = 10;
+/// As many records as a reader of librdkafka returns at once.
+const READER_BATCH: usize = 512;
 
 struct Counting;
 
@@ -133,19 +137,19 @@ struct Harness {
 }
 
 impl Harness {
-    fn new() -> Self {
+    fn new(stores: &dyn StoreSupplier, partition: Partition) -> Self {
         let topic = Topic::new("events");
         let mut topology = TopologyBuilder::new("bench", Topic::new("dead-letters"));
         let source = topology.source("events", topic.clone(), Arc::new(Utf8));
         let store = topology.window_store("window", Arc::new(Bytes));
-        let stores = [store.id()];
-        topology.process("operations", &[source], &stores, move || Operations(store.clone()));
+        let ids = [store.id()];
+        topology.process("operations", &[source], &ids, move || Operations(store.clone()));
         let metrics = StreamsMetrics::unregistered();
         let topology = Arc::new(topology.build());
-        let task = Task::open(&topology, Partition(0), &metrics, &MemoryStores);
-        let mut task = task.expect("memory can be used");
+        let task = Task::open(&topology, partition, &metrics, stores);
+        let mut task = task.expect("the stores can be used");
         task.start(WallTime(0));
-        let source = TopicPartition { topic, partition: Partition(0) };
+        let source = TopicPartition { topic, partition };
         Self { task, source, offset: 0, commits: Vec::new() }
     }
 
@@ -167,7 +171,7 @@ impl Harness {
                 headers: Vec::new(),
             });
             self.offset += 1;
-            self.task.process_next(WallTime(0)).expect("memory does not fail");
+            self.task.process_next(WallTime(0)).expect("stores do not fail");
             if batch % BATCHES_A_COMMIT == BATCHES_A_COMMIT - 1 {
                 self.commit();
             }
@@ -180,7 +184,7 @@ impl Harness {
         match self.task.flush_changes(|_| Ok::<(), Infallible>(())) {
             Ok(()) => {
                 let applied = self.task.apply_commit(WallTime(0), &BTreeMap::new());
-                applied.expect("memory does not fail");
+                applied.expect("stores do not fail");
             }
         }
         let changes = (BATCH * BATCHES_A_COMMIT) as f64;
@@ -214,14 +218,16 @@ fn resident_bytes() -> f64 {
     kilobytes * 1024.0
 }
 
-fn measure(entries: i64) -> Vec<(&'static str, Cost)> {
-    let mut harness = Harness::new();
+type Rows = Vec<(&'static str, Cost)>;
+
+fn measure(entries: i64, stores: &dyn StoreSupplier) -> Rows {
+    let mut harness = Harness::new(stores, Partition(0));
     let before = resident_bytes();
     let value = vec![7; VALUE_BYTES];
     let mut key = String::new();
     harness.run(entries / BATCH, move |number, store| {
         write_key(&mut key, number);
-        store.add(&key, EventTime(number), &value).expect("memory does not fail");
+        store.add(&key, EventTime(number), &value).expect("stores do not fail");
     });
     harness.commit();
     let bytes = (resident_bytes() - before) / entries as f64;
@@ -229,19 +235,26 @@ fn measure(entries: i64) -> Vec<(&'static str, Cost)> {
     // The first pages of the process count as well, so this says little about 1,000 entries.
     println!("{entries:>9} entries: {:.0} bytes over {payload}", bytes - payload as f64);
     let mut rows = Vec::new();
+    read_and_replace(entries, &mut harness, &mut rows);
+    add_and_expire(entries, &mut harness, &mut rows);
+    rows.push(("restore", restore(entries, stores)));
+    rows
+}
+
+fn read_and_replace(entries: i64, harness: &mut Harness, rows: &mut Rows) {
     let mut key = String::new();
     let cost = harness.run(BATCHES, move |number, store| {
         let number = scatter(number, entries);
         write_key(&mut key, number);
         let time = EventTime(number);
-        let found = store.fetch(&key, time, time).expect("memory does not fail");
+        let found = store.fetch(&key, time, time).expect("stores do not fail");
         assert_eq!(found.len(), 1);
     });
     rows.push(("fetch, one entry", cost));
     let mut key = String::new();
     let cost = harness.run(BATCHES, move |number, store| {
         write_key(&mut key, entries * 5 + number);
-        assert!(store.fetch_all(&key).expect("memory does not fail").is_empty());
+        assert!(store.fetch_all(&key).expect("stores do not fail").is_empty());
     });
     rows.push(("fetch, no entry", cost));
     let mut entry = Windowed {
@@ -254,41 +267,117 @@ fn measure(entries: i64) -> Vec<(&'static str, Cost)> {
         let number = scatter(number, entries);
         write_key(&mut entry.key, number);
         entry.time = EventTime(number);
-        store.replace(&entry).expect("memory does not fail");
+        store.replace(&entry).expect("stores do not fail");
     });
     rows.push(("replace", cost));
     rows.push(("  flush and commit", median(std::mem::take(&mut harness.commits))));
+    let (mut key, value) = (String::new(), vec![8; VALUE_BYTES]);
+    let cost = harness.run(BATCHES, move |number, store| {
+        let number = scatter(number, entries);
+        write_key(&mut key, number);
+        let time = EventTime(number);
+        let mut positions = Vec::new();
+        let visited = store.fetch_bytes(&key, time, time, |position, _| {
+            positions.push(position);
+            ControlFlow::Continue(())
+        });
+        visited.expect("stores do not fail");
+        store.replace_bytes(&key, positions[0], &value).expect("stores do not fail");
+    });
+    rows.push(("fetch and replace", cost));
+}
+
+fn add_and_expire(entries: i64, harness: &mut Harness, rows: &mut Rows) {
     let cost = harness.run(BATCHES, move |_, store| {
-        assert!(store.expire(EventTime(0), 100).expect("memory does not fail").is_empty());
+        assert!(store.expire(EventTime(0), 100).expect("stores do not fail").is_empty());
     });
     rows.push(("expire, no entry", cost));
-    // As many are added as expire, so that the size stays.
     let (mut key, value) = (String::new(), vec![9; VALUE_BYTES]);
     let cost = harness.run(BATCHES, move |number, store| {
         write_key(&mut key, entries + number);
-        store.add(&key, EventTime(entries + number), &value).expect("memory does not fail");
+        store.add(&key, EventTime(entries + number), &value).expect("stores do not fail");
     });
     rows.push(("add", cost));
+    let (mut key, value) = (String::new(), vec![9; VALUE_BYTES]);
+    let added = BATCHES * BATCH;
+    let cost = harness.run(BATCHES, move |number, store| {
+        let number = entries + added + number;
+        write_key(&mut key, number);
+        assert!(store.fetch_all(&key).expect("stores do not fail").is_empty());
+        store.add(&key, EventTime(number), &value).expect("stores do not fail");
+    });
+    rows.push(("fetch, none, and add", cost));
     rows.push(("  flush and commit", median(std::mem::take(&mut harness.commits))));
     let cost = harness.run(BATCHES.min(entries / BATCH), move |number, store| {
-        let expired = store.expire(EventTime(number + 1), 100).expect("memory does not fail");
+        let expired = store.expire(EventTime(number + 1), 100).expect("stores do not fail");
         assert_eq!(expired.len(), 1);
     });
     rows.push(("expire, one entry", cost));
     rows.push(("  flush and commit", median(std::mem::take(&mut harness.commits))));
-    rows
 }
 
-fn main() {
-    let large = std::env::var("FORETELL_BENCH_ENTRIES").ok();
-    let large = large.map_or(1_000_000, |text| text.parse().expect("a number of entries"));
-    let mut sizes = [measure(1_000), measure(large)].into_iter();
-    let (small, large) = (sizes.next().unwrap_or_default(), sizes.next().unwrap_or_default());
+/// The cost of restoring an entry, in batches of records as a reader returns them.
+fn restore(entries: i64, stores: &dyn StoreSupplier) -> Cost {
+    let mut task = Harness::new(stores, Partition(1)).task;
+    let (store, source) = task.changelogs().next().expect("the topology has a store");
+    let record = |number: i64| {
+        let mut key = String::new();
+        write_key(&mut key, scatter(number, entries));
+        // The layout of the keys of window stores in changelogs: length, key, time, sequence.
+        let length = u32::try_from(key.len()).expect("a short key").to_be_bytes();
+        let time = (number.unsigned_abs() | 1 << 63).to_be_bytes();
+        let key = [&[1], &length[..], key.as_bytes(), &time, &[0; 4]].concat();
+        InputRecord {
+            source: source.clone(),
+            offset: Offset(number),
+            timestamp: EventTime(number),
+            key: Some(key),
+            value: Some(vec![7; VALUE_BYTES]),
+            headers: Vec::new(),
+        }
+    };
+    let (mut seconds, mut allocations) = (0.0, 0);
+    for first in (0..entries).step_by(READER_BATCH) {
+        let end = entries.min(first + i64::try_from(READER_BATCH).expect("a small number"));
+        let records: Vec<_> = (first..end).map(record).collect();
+        let (before, start) = (ALLOCATIONS.load(Ordering::Relaxed), Instant::now());
+        task.restore(store, &records, WallTime(0)).expect("stores do not fail");
+        seconds += start.elapsed().as_secs_f64();
+        allocations += ALLOCATIONS.load(Ordering::Relaxed) - before;
+    }
+    let finished = task.finish_restore(store, Offset(entries), WallTime(0));
+    finished.expect("stores do not fail");
+    assert!(task.store_entries().values().all(|count| *count > 0), "the keys are read");
+    let entries = entries as f64;
+    Cost { micros: seconds * 1e6 / entries, allocations: allocations as f64 / entries }
+}
+
+/// Prints a table of both sizes, each in new stores.
+fn table(name: &str, large: i64, mut stores: impl FnMut(i64) -> Box<dyn StoreSupplier>) {
+    println!("\n{name}");
+    let [small, large] = [1_000, large].map(|size| measure(size, stores(size).as_ref()));
     println!("{:<22} {:>9} {:>9} {:>12} {:>12}", "", "µs, 1,000", "large", "allocations", "large");
     for ((name, small), (_, large)) in small.into_iter().zip(large) {
         println!(
             "{name:<22} {:>9.3} {:>9.3} {:>12.2} {:>12.2}",
             small.micros, large.micros, small.allocations, large.allocations
         );
+    }
+}
+
+fn main() {
+    let large = std::env::var("FORETELL_BENCH_ENTRIES").ok();
+    let large = large.map_or(1_000_000, |text| text.parse().expect("a number of entries"));
+    let only = std::env::var("FORETELL_BENCH_ONLY").ok();
+    let is_wanted = |part| only.as_deref().is_none_or(|only| only == part);
+    if is_wanted("memory") {
+        table("in memory", large, |_| Box::new(MemoryStores));
+    }
+    if is_wanted("disk") {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        table("on disk", large, |size| {
+            let stores = DiskStores::open(&folder.path().join(size.to_string()));
+            Box::new(stores.expect("the folder can be used"))
+        });
     }
 }

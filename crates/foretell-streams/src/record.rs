@@ -1,12 +1,29 @@
 //! Records as a broker holds them, and their coordinates: topic, partition and offset.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use crate::time::EventTime;
 
 /// The full name of a topic on the broker, including any prefix.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
+
+impl PartialEq for Topic {
+    /// Compares the names, or only their addresses if these are the same: most topics are clones of one.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Hash for Topic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Topic {
     /// A topic with this name. The name is checked only when a broker uses it.

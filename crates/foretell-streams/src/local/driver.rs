@@ -229,7 +229,7 @@ impl TopologyDriver {
         let (changelogs, now): (Vec<_>, _) = (task.changelogs().collect(), self.clock.now());
         for (store, changelog) in changelogs {
             if let Some(records) = self.changelogs.get(&changelog.topic) {
-                task.restore(store, records.clone(), now).expect(IN_MEMORY);
+                task.restore(store, records, now).expect(IN_MEMORY);
             }
         }
         task.start(now);

@@ -55,6 +55,19 @@ pub trait Broker: Send + Sync {
     fn read(&self, source: &TopicPartition, from: ReadFrom)
     -> Result<Box<dyn Reader>, BrokerError>;
 
+    /// Opens a reader of a changelog partition, like [`Self::read`]. Its records may lack their headers: changelog records have
+    /// none, and looking for them takes time.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    fn read_changelog(
+        &self,
+        source: &TopicPartition,
+        from: ReadFrom,
+    ) -> Result<Box<dyn Reader>, BrokerError> {
+        self.read(source, from)
+    }
+
     /// Opens a follower of several partitions outside any group, committed records only: one client for all of them.
     ///
     /// # Errors

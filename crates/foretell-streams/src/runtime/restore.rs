@@ -58,6 +58,11 @@ struct Reading {
     at_end: bool,
     /// When the store last held everything that the changelog held.
     complete_at: WallTime,
+    /// Records read so far, and how many are read before the number of entries is estimated again.
+    read: usize,
+    estimated_at: usize,
+    /// Room for records, empty between two turns.
+    buffer: Vec<InputRecord>,
 }
 
 /// The longest that one turn waits for changelogs: the worker polls its group in between.
@@ -65,6 +70,9 @@ const WAIT_PER_TURN: Duration = Duration::from_millis(10);
 /// Half of the time for which a broker keeps tombstones by default (`delete.retention.ms`). An older store may hold
 /// entries that were deleted since, whose tombstones are no longer in the changelog.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(12 * 3600);
+/// The number of records after which the number of entries is estimated first, and the factor of the next such number.
+const ESTIMATED_AFTER: usize = 64;
+const ESTIMATED_AGAIN: usize = 8;
 /// The interval at which a standby store records that it is complete.
 const COMPLETE_RECORDED_EVERY: Duration = Duration::from_secs(60);
 
@@ -177,6 +185,18 @@ impl IncarnationCheck {
     }
 }
 
+impl Reading {
+    /// Has the store make room for the entries to come, now and then, after `read` more records.
+    fn estimate_entries(&mut self, read: usize, store: StoreId, task: &mut Task) {
+        self.read += read;
+        if self.read >= self.estimated_at {
+            self.estimated_at = self.read.saturating_mul(ESTIMATED_AGAIN);
+            let remaining = usize::try_from(self.end.0 - self.position.0).unwrap_or(0);
+            task.expect_entries(store, self.read, remaining);
+        }
+    }
+}
+
 impl Changelog {
     /// Reads records into the store; returns their number.
     fn read(
@@ -190,21 +210,25 @@ impl Changelog {
             self.begin(wait, broker, clock, task)?;
         }
         let Some(reading) = &mut self.reading else { return Ok(0) };
-        let mut records: Vec<InputRecord> = Vec::new();
+        let mut records = std::mem::take(&mut reading.buffer);
         let read_to = reading.reader.read(wait, &mut records);
         let count = records.iter().filter(|record| !is_mark(record)).count();
         if let Some(last) = records.last() {
             reading.position = last.offset.next();
         }
         // Before the error is returned: the reader does not return these records again.
-        let applied = task.restore(self.store, records, reading.complete_at);
+        let applied = task.restore(self.store, &records, reading.complete_at);
         applied.map_err(TurnError::in_task(task.partition()))?;
+        reading.estimate_entries(records.len(), self.store, task);
+        records.clear();
+        reading.buffer = records;
         reading.at_end = read_to? == ReadTo::End && reading.is_decided;
         if !reading.is_decided
             && broker.end(&self.source, Isolation::ReadCommitted)? >= reading.initial_end
         {
             // Another reader, because this one may report the end that it found before the transactions were decided.
-            reading.reader = broker.read(&self.source, ReadFrom::Offset(reading.position))?;
+            reading.reader =
+                broker.read_changelog(&self.source, ReadFrom::Offset(reading.position))?;
             reading.is_decided = true;
         }
         Ok(count)
@@ -224,7 +248,8 @@ impl Changelog {
             let Some((checkpoint, incarnation)) = usable else {
                 return self.read_from(None, broker, clock, task);
             };
-            let reader = broker.read(&self.source, ReadFrom::Offset(incarnation.offset))?;
+            let reader =
+                broker.read_changelog(&self.source, ReadFrom::Offset(incarnation.offset))?;
             self.check = Some(IncarnationCheck { checkpoint, incarnation, reader, first: None });
         }
         let Some(check) = &mut self.check else { return Ok(()) };
@@ -287,7 +312,7 @@ impl Changelog {
                 (ReadFrom::Beginning, Offset(0), clock.now())
             }
         };
-        let reader = broker.read(&self.source, from)?;
+        let reader = broker.read_changelog(&self.source, from)?;
         let is_decided = stable >= end;
         self.reading = Some(Reading {
             reader,
@@ -297,6 +322,9 @@ impl Changelog {
             is_decided,
             at_end: false,
             complete_at,
+            read: 0,
+            estimated_at: ESTIMATED_AFTER,
+            buffer: Vec::new(),
         });
         Ok(())
     }

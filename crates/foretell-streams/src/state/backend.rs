@@ -169,6 +169,12 @@ pub trait StateStore {
     /// emptied.
     fn clear(&mut self) -> Result<(), StateError>;
 
+    /// Makes room for about `additional` entries, which a restore is about to write. An engine that needs no room ignores it.
+    fn reserve(&mut self, _additional: usize) {}
+
+    /// Releases room that was made in vain, at the end of a restore.
+    fn shrink(&mut self) {}
+
     /// Whether no other task of this process has opened the store since.
     fn is_held(&self) -> bool {
         true

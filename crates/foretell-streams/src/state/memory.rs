@@ -163,6 +163,20 @@ impl StateStore for MemoryStore {
         self.checkpoint
     }
 
+    fn reserve(&mut self, additional: usize) {
+        match &mut self.entries {
+            Entries::ByKey(entries) => entries.reserve(additional),
+            Entries::Windowed(entries) => entries.reserve(additional),
+        }
+    }
+
+    fn shrink(&mut self) {
+        match &mut self.entries {
+            Entries::ByKey(entries) => entries.shrink(),
+            Entries::Windowed(entries) => entries.shrink(),
+        }
+    }
+
     fn clear(&mut self) -> Result<(), StateError> {
         match &mut self.entries {
             Entries::ByKey(entries) => *entries = Packed::default(),

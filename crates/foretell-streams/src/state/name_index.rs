@@ -6,7 +6,10 @@ use std::{collections::VecDeque, hash::BuildHasher};
 use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 
-use crate::state::window_key::{Position, WindowKey};
+use crate::state::{
+    packed::is_oversized,
+    window_key::{Position, WindowKey},
+};
 
 /// The entries that an index refers to.
 pub(super) trait Entries {
@@ -107,6 +110,22 @@ impl NameIndex {
             *list = VecDeque::new();
             free.push(number_of_list);
             *item.get_mut() = last;
+        }
+    }
+
+    /// Makes room for `additional` names.
+    pub(super) fn reserve(&mut self, entries: &impl Entries, additional: usize) {
+        let Self { hasher, names, lists, .. } = self;
+        let name_of = |item: &u32| entries.key(first(lists, *item)).name;
+        names.reserve(additional, |item| hasher.hash_one(name_of(item)));
+    }
+
+    /// Releases room that was made in vain.
+    pub(super) fn shrink(&mut self, entries: &impl Entries) {
+        let Self { hasher, names, lists, .. } = self;
+        let name_of = |item: &u32| entries.key(first(lists, *item)).name;
+        if is_oversized(names.capacity(), names.len()) {
+            names.shrink_to(names.len(), |item| hasher.hash_one(name_of(item)));
         }
     }
 

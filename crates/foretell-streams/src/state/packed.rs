@@ -47,6 +47,20 @@ impl Packed {
         }
     }
 
+    /// Makes room for `additional` entries. A table that grows by itself reads every entry each time.
+    pub(super) fn reserve(&mut self, additional: usize) {
+        let Self { entries, hasher } = self;
+        entries.reserve(additional, |entry| hasher.hash_one(split(entry).0));
+    }
+
+    /// Releases room that was made in vain.
+    pub(super) fn shrink(&mut self) {
+        let Self { entries, hasher } = self;
+        if is_oversized(entries.capacity(), entries.len()) {
+            entries.shrink_to(entries.len(), |entry| hasher.hash_one(split(entry).0));
+        }
+    }
+
     /// The entries in arbitrary order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.entries.iter().map(|entry| split(entry))
@@ -55,6 +69,11 @@ impl Packed {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// Whether a table has more room than it gets by growing.
+pub(super) fn is_oversized(capacity: usize, entries: usize) -> bool {
+    capacity / 2 > entries
 }
 
 fn join(key: &[u8], value: &[u8]) -> Box<[u8]> {
@@ -69,4 +88,24 @@ fn join(key: &[u8], value: &[u8]) -> Box<[u8]> {
 fn split(entry: &[u8]) -> (&[u8], &[u8]) {
     let (length, rest) = entry.split_first_chunk().expect("an entry begins with a length");
     rest.split_at(usize::try_from(u32::from_ne_bytes(*length)).expect("a u32 fits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_was_made_in_vain_is_released() {
+        let mut table = Packed::default();
+        table.reserve(10_000);
+        assert!(table.entries.capacity() >= 10_000);
+        let keys: Vec<[u8; 4]> = (0..100_u32).map(u32::to_be_bytes).collect();
+        keys.iter().for_each(|key| table.insert(key, b"value"));
+        table.shrink();
+        assert!(!is_oversized(table.entries.capacity(), table.len()));
+        assert!(keys.iter().all(|key| table.get(key) == Some(b"value")) && table.len() == 100);
+        let capacity = table.entries.capacity();
+        table.shrink();
+        assert_eq!(table.entries.capacity(), capacity, "it has grown by itself so far");
+    }
 }

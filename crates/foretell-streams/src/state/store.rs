@@ -142,6 +142,16 @@ impl Store {
         self.committed.write(&mut index.iter().chain(changes.map(shorten)), checkpoint)
     }
 
+    /// Makes room for about `additional` entries, which a restore is about to write.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        self.committed.reserve(additional);
+    }
+
+    /// Releases room that was made in vain, at the end of a restore.
+    pub(crate) fn shrink(&mut self) {
+        self.committed.shrink();
+    }
+
     /// Whether entries of the index by time are among the changes that are written.
     pub(super) fn needs_time_index(&self) -> bool {
         self.access == Access::Windowed && !self.committed.has_time_order()

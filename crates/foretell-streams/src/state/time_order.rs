@@ -34,7 +34,11 @@ impl TimeOrder {
         if is_last {
             match self.chunks.back_mut() {
                 Some(chunk) if chunk.len() < CHUNK => chunk.push(row),
-                Some(_) | None => self.chunks.push_back(vec![row]),
+                Some(_) | None => {
+                    let mut chunk = Vec::with_capacity(CHUNK);
+                    chunk.push(row);
+                    self.chunks.push_back(chunk);
+                }
             }
             return;
         }

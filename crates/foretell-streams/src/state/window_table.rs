@@ -3,6 +3,7 @@
 
 use crate::state::{
     name_index::{Entries, NameIndex},
+    packed::is_oversized,
     time_order::TimeOrder,
     window_key::{Position, WindowKey},
 };
@@ -74,6 +75,21 @@ impl WindowTable {
         self.slots.free.push(id);
     }
 
+    /// Makes room for `additional` entries.
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.slots.entries.reserve(additional);
+        self.names.reserve(&self.slots, additional);
+    }
+
+    /// Releases room that was made in vain.
+    pub(super) fn shrink(&mut self) {
+        let entries = &mut self.slots.entries;
+        if is_oversized(entries.capacity(), entries.len()) {
+            entries.shrink_to_fit();
+        }
+        self.names.shrink(&self.slots);
+    }
+
     /// The entries of `name` with positions in `from..=to`, in order.
     pub(super) fn of_name(
         &self,
@@ -117,4 +133,26 @@ fn join(key: &[u8], value: &[u8]) -> Box<[u8]> {
     entry.extend_from_slice(key);
     entry.extend_from_slice(value);
     entry.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::EventTime;
+
+    #[test]
+    fn room_that_was_made_in_vain_is_released() {
+        let mut table = WindowTable::default();
+        table.reserve(10_000);
+        assert!(table.slots.entries.capacity() >= 10_000);
+        let key = |number: i64| {
+            let position = Position::first_at(EventTime(number));
+            WindowKey { name: &number.to_be_bytes()[6..], position }.to_bytes()
+        };
+        (0..100).for_each(|number| table.insert(&key(number), b"value"));
+        table.shrink();
+        assert!(!is_oversized(table.slots.entries.capacity(), table.len()));
+        assert!((0..100).all(|number| table.get(&key(number)) == Some(b"value")));
+        assert_eq!(table.by_time(None).count(), 100);
+    }
 }

@@ -9,6 +9,9 @@ use crate::{
     time::{EventTime, WallTime},
 };
 
+/// The room for entries that are expected by a restore, as a multiple of the entries so far: a small table, 20 bytes for each.
+const RESERVED_MAX: usize = 7;
+
 impl Task {
     /// The number of committed entries of each store.
     #[must_use]
@@ -50,7 +53,7 @@ impl Task {
     pub fn restore(
         &mut self,
         store: StoreId,
-        records: Vec<InputRecord>,
+        records: &[InputRecord],
         complete_at: WallTime,
     ) -> Result<(), StateError> {
         let Some(last) = records.last() else { return Ok(()) };
@@ -60,7 +63,7 @@ impl Task {
             store,
             self.store_times[store.0].max(flushed.unwrap_or(EventTime::MIN)),
         );
-        self.read_marks(store, &records);
+        self.read_marks(store, records);
         let checkpoint = Checkpoint {
             offset: last.offset.next(),
             stream_time: self.store_times[store.0],
@@ -71,6 +74,14 @@ impl Task {
         let changes =
             changes.filter_map(|record| Some((record.key.as_deref()?, record.value.as_deref())));
         self.scope.stores[store.0].apply(changes, checkpoint)
+    }
+
+    /// Makes room in a store for the entries that are expected from the next `remaining` records of its changelog, if as many
+    /// of them are entries as of the `restored` ones before. A changelog that is not compacted has far more records than
+    /// entries, so the room is at most `RESERVED_MAX` times the entries so far; [`Self::finish_restore`] releases the rest.
+    pub fn expect_entries(&mut self, store: StoreId, restored: usize, remaining: usize) {
+        let store = &mut self.scope.stores[store.0];
+        store.reserve(expected_entries(store.committed_len(), restored, remaining));
     }
 
     /// Ends the restore of a store, which is complete up to `offset` of its changelog at the time `now`.
@@ -86,6 +97,7 @@ impl Task {
         let stream_time = self.store_times[store.0];
         let incarnation = self.marks.current(store);
         let checkpoint = Checkpoint { offset, stream_time, complete_at: now, incarnation };
+        self.scope.stores[store.0].shrink();
         self.scope.stores[store.0].apply(std::iter::empty(), checkpoint)
     }
 
@@ -111,5 +123,25 @@ impl Task {
         self.marks.set(store, None);
         self.set_store_time(store, EventTime::MIN);
         self.scope.stores[store.0].clear()
+    }
+}
+
+/// The entries that are expected from `remaining` records, if `restored` records have made `entries`.
+fn expected_entries(entries: usize, restored: usize, remaining: usize) -> usize {
+    let expected = entries.saturating_mul(remaining).checked_div(restored).unwrap_or(0);
+    expected.min(entries.saturating_mul(RESERVED_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expected_entries_follow_from_those_so_far_and_are_bounded() {
+        assert_eq!(expected_entries(4_000, 4_000, 10_000), 10_000, "every record is an entry");
+        assert_eq!(expected_entries(1_000, 4_000, 10_000), 2_500, "a key has four records");
+        assert_eq!(expected_entries(4_000, 4_000, 1_000_000), 28_000, "later ones may be rare");
+        assert_eq!(expected_entries(0, 4_000, 1_000_000), 0);
+        assert_eq!(expected_entries(0, 0, 1_000_000), 0);
     }
 }

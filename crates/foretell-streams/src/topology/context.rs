@@ -259,7 +259,8 @@ impl<'t, Out: 'static> Context<'t, Out> {
         self.scope.stream_time
     }
 
-    /// Returns the time of day at which the processing of this record started.
+    /// Returns the time of day at which the processing of this record started, or of one of the few records before it: a
+    /// worker does not read the clock for each record.
     #[must_use]
     pub fn now(&self) -> WallTime {
         self.scope.now

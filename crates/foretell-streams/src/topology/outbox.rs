@@ -12,6 +12,8 @@ pub struct Outbox {
     /// The keys and values of all records.
     bytes: Vec<u8>,
     records: Vec<QueuedRecord>,
+    /// The topics of the records: those of the sinks and of the dead letters. They stay when the records are removed.
+    topics: Vec<Topic>,
     /// The origin of the records that are sent next.
     origin: Option<Origin>,
 }
@@ -21,7 +23,8 @@ pub(crate) type Origin = (usize, Offset);
 
 #[derive(Debug)]
 struct QueuedRecord {
-    topic: Topic,
+    /// The index of its topic: a copy of the topic would be a shared count to change, twice for each record.
+    topic: usize,
     partition: Option<Partition>,
     timestamp: EventTime,
     start: usize,
@@ -60,8 +63,9 @@ impl Outbox {
             self.bytes.truncate(start);
             return Err(error);
         }
+        let topic = self.index_of(topic);
         self.records.push(QueuedRecord {
-            topic: topic.clone(),
+            topic,
             partition: None,
             timestamp,
             start,
@@ -83,7 +87,7 @@ impl Outbox {
         };
         let (key_end, value_end) = (append(record.key), append(record.value));
         let OutputRecord { topic, partition, timestamp, headers, .. } = record;
-        let origin = self.origin;
+        let (topic, origin) = (self.index_of(&topic), self.origin);
         self.records.push(QueuedRecord {
             topic,
             partition,
@@ -96,13 +100,21 @@ impl Outbox {
         });
     }
 
+    fn index_of(&mut self, topic: &Topic) -> usize {
+        let known = self.topics.iter().position(|known| known == topic);
+        known.unwrap_or_else(|| {
+            self.topics.push(topic.clone());
+            self.topics.len() - 1
+        })
+    }
+
     /// Iterates over the records, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = OutputRecordRef<'_>> {
         self.records.iter().map(|record| {
             let QueuedRecord { start, key_end, value_end, .. } = *record;
             let value_start = key_end.unwrap_or(start);
             OutputRecordRef {
-                topic: &record.topic,
+                topic: &self.topics[record.topic],
                 partition: record.partition,
                 timestamp: record.timestamp,
                 key: key_end.map(|end| &self.bytes[start..end]),
@@ -144,7 +156,7 @@ mod tests {
 
     fn record(key: Option<&str>, value: Option<&str>) -> OutputRecord {
         OutputRecord {
-            topic: Topic::new("any"),
+            topic: Topic::new(key.unwrap_or("any")),
             partition: value.map(|value| Partition(i32::try_from(value.len()).unwrap())),
             timestamp: EventTime(7),
             key: key.map(|key| key.as_bytes().to_vec()),

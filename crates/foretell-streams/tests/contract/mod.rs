@@ -11,7 +11,7 @@ use foretell_streams::{
     record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{
         Broker, BrokerError, Cleanup, Member, Membership, ProcessingGuarantee, ReadFrom, ReadTo,
-        Rebalance, TopicSpec,
+        Reader, Rebalance, TopicSpec,
     },
     time::EventTime,
 };
@@ -78,6 +78,11 @@ impl Cluster<'_> {
         from: ReadFrom,
     ) -> Result<Vec<InputRecord>, BrokerError> {
         let mut reader = self.broker.read(source, from)?;
+        self.read_all(reader.as_mut())
+    }
+
+    /// Reads to the end of a reader's partition.
+    fn read_all(&self, reader: &mut dyn Reader) -> Result<Vec<InputRecord>, BrokerError> {
         let mut records = Vec::new();
         for _ in 0..POLLS_MAX {
             if reader.read(self.poll_timeout, &mut records)? == ReadTo::End {
@@ -85,7 +90,7 @@ impl Cluster<'_> {
             }
             (self.advance_clock)();
         }
-        panic!("did not reach the end of {source}")
+        panic!("did not reach the end of a partition")
     }
 
     /// Every committed value of `topic`, by partition.

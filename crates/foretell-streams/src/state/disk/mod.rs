@@ -14,12 +14,13 @@
 
 mod engine;
 mod guard;
+mod last_fetch;
+mod read_ahead;
+mod store;
 
 use std::{
-    borrow::Cow,
+    cell::RefCell,
     collections::BTreeMap,
-    iter,
-    ops::Bound,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,24 +29,19 @@ use std::{
 use fjall::Keyspace;
 
 use crate::{
-    codec::{Codec, Stored},
     record::TopicPartition,
     state::{
-        Access, Change, Checkpoint, Entry, StateError, StateStore, StoreSupplier,
+        Access, StateError, StateStore, StoreSupplier,
         disk::{
             engine::{Engine, options},
             guard::Guarded,
+            store::DiskStore,
         },
     },
 };
 
 /// The time after which a store that is not open is removed. Until then its task may return to this process.
 const UNUSED_FOR: Duration = Duration::from_secs(3600);
-
-const CHECKPOINT: &[u8] = &[0];
-const ENTRY: u8 = 1;
-/// The format of checkpoints, keys and values. A store with another format is rebuilt.
-const CHECKPOINT_FORMAT: u8 = 2;
 
 /// Opens the stores of a process in one folder on disk. A task that starts again on the same disk reads only the tail of its
 /// changelogs.
@@ -222,6 +218,8 @@ impl Shared {
             name,
             lease,
             checkpoint: None,
+            last_fetch: RefCell::default(),
+            read_ahead: RefCell::default(),
         };
         match store.read_checkpoint() {
             Ok(checkpoint) => store.checkpoint = checkpoint,
@@ -233,157 +231,6 @@ impl Shared {
         }
         Ok(Some(store))
     }
-}
-
-/// A tree, opened by the holder of one lease.
-struct DiskStore {
-    shared: Shared,
-    engine: Engine,
-    tree: Guarded<Keyspace>,
-    changelog: TopicPartition,
-    access: Access,
-    name: String,
-    lease: u64,
-    checkpoint: Option<Checkpoint>,
-}
-
-impl Drop for DiskStore {
-    fn drop(&mut self) {
-        if let Some(lease) = self.shared.lock().leases.get_mut(&self.name)
-            && lease.number == self.lease
-        {
-            lease.holder = Holder::None;
-        }
-    }
-}
-
-impl DiskStore {
-    fn read_checkpoint(&self) -> Result<Option<Checkpoint>, StateError> {
-        let Some(bytes) = self.engine.call(|| self.tree.get(CHECKPOINT))? else { return Ok(None) };
-        let checkpoint = Stored::version(CHECKPOINT_FORMAT).decode(&bytes);
-        checkpoint.map(Some).map_err(StateError::Corrupted)
-    }
-
-    fn is_held_in(&self, state: &State) -> bool {
-        state.leases.get(&self.name).is_some_and(|lease| lease.number == self.lease)
-    }
-
-    /// Runs `write` if the lease is still valid. The lock keeps it valid until `write` has returned.
-    fn as_holder(
-        &self,
-        write: impl FnOnce() -> Result<(), fjall::Error>,
-    ) -> Result<(), StateError> {
-        let state = self.shared.lock();
-        if !self.is_held_in(&state) {
-            return Err(StateError::TakenOver(self.changelog.clone()));
-        }
-        self.engine.call(write)
-    }
-}
-
-impl StateStore for DiskStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, StateError> {
-        let value = self.engine.call(|| self.tree.get(entry_key(key)))?;
-        Ok(value.map(|value| Cow::Owned(value.to_vec())))
-    }
-
-    fn range<'s>(
-        &'s self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-    ) -> Box<dyn Iterator<Item = Result<Entry<'s>, StateError>> + 's> {
-        let from = match from {
-            Bound::Unbounded => Bound::Included(vec![ENTRY]),
-            Bound::Included(_) | Bound::Excluded(_) => from.map(entry_key),
-        };
-        let to = to.map(entry_key);
-        let mut entries = match self.engine.call(|| Ok(self.tree.range((from, to)))) {
-            Ok(entries) => Some(Guarded::new(entries)),
-            Err(error) => return Box::new(iter::once(Err(error))),
-        };
-        Box::new(iter::from_fn(move || {
-            let left = entries.as_mut()?;
-            match self.engine.call(|| left.next().map(fjall::Guard::into_inner).transpose()) {
-                Ok(entry) => {
-                    let (key, value) = entry?;
-                    Some(Ok((Cow::Owned(key[1..].to_vec()), Cow::Owned(value.to_vec()))))
-                }
-                Err(error) => {
-                    // The engine may repeat the error without end.
-                    entries = None;
-                    Some(Err(error))
-                }
-            }
-        }))
-    }
-
-    fn len(&self) -> usize {
-        // The checkpoint does not count as an entry.
-        let rows = self.engine.call(|| Ok(self.tree.approximate_len()));
-        let rows = rows.map_or(0, |rows| rows.saturating_sub(1));
-        match self.access {
-            Access::ByKey => rows,
-            // Each entry has a row in the index by time as well.
-            Access::Windowed => rows / 2,
-        }
-    }
-
-    fn is_counted(&self) -> bool {
-        false
-    }
-
-    fn write(
-        &mut self,
-        changes: &mut dyn Iterator<Item = Change<'_>>,
-        checkpoint: Checkpoint,
-    ) -> Result<(), StateError> {
-        let mut batch = self.engine.database.batch();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(&self.tree, entry_key(key), value),
-                None => batch.remove(&self.tree, entry_key(key)),
-            }
-        }
-        let mut bytes = Vec::new();
-        let format = Stored::version(CHECKPOINT_FORMAT);
-        format.encode(&checkpoint, &mut bytes).map_err(StateError::Unstorable)?;
-        batch.insert(&self.tree, CHECKPOINT, bytes);
-        self.as_holder(|| batch.commit())?;
-        self.checkpoint = Some(checkpoint);
-        Ok(())
-    }
-
-    fn checkpoint(&self) -> Option<Checkpoint> {
-        self.checkpoint
-    }
-
-    fn clear(&mut self) -> Result<(), StateError> {
-        self.checkpoint = None;
-        let reason = match self.as_holder(|| self.tree.clear()) {
-            Err(StateError::DiskCorrupted(reason)) => reason,
-            result => return result,
-        };
-        // The tree cannot even be emptied. The holder stays the same in the new database.
-        let mut state = self.shared.lock();
-        let holder = state.leases.get(&self.name).map_or(Holder::Task, |lease| lease.holder);
-        state.begin_new_database(&reason)?;
-        if let Some((tree, lease)) = state.open(&self.name, holder)? {
-            (self.tree, self.lease) = (tree, lease);
-            self.engine = state.engine.clone();
-        }
-        Ok(())
-    }
-
-    fn is_held(&self) -> bool {
-        self.is_held_in(&self.shared.lock())
-    }
-}
-
-fn entry_key(key: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + key.len());
-    bytes.push(ENTRY);
-    bytes.extend_from_slice(key);
-    bytes
 }
 
 #[cfg(test)]

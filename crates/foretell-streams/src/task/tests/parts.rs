@@ -82,10 +82,33 @@ fn clearing_a_store_resets_its_stream_time_and_mark() {
         headers: Vec::new(),
     };
     let (other, _) = stores[1].clone();
-    task.restore(last, vec![record], WallTime(0)).unwrap();
+    task.restore(last, &[record], WallTime(0)).unwrap();
     assert_eq!(task.stream_time(), EventTime(400));
     assert_eq!(task.checkpoint(other).unwrap().stream_time, EventTime(300));
     assert_eq!(task.checkpoint(last).unwrap().stream_time, EventTime(400));
+}
+
+#[test]
+fn room_for_expected_entries_changes_no_entry() {
+    let topology = Arc::new(topology(&Counter::unread()));
+    let metrics = StreamsMetrics::unregistered();
+    let mut task = Task::open(&topology, Partition(0), &metrics, &MemoryStores).unwrap();
+    let (last, source) = task.changelogs().next().unwrap();
+    let record = |number: i64| InputRecord {
+        source: source.clone(),
+        offset: Offset(number),
+        timestamp: EventTime(number),
+        key: Some(number.to_string().into_bytes()),
+        value: Some(Vec::new()),
+        headers: Vec::new(),
+    };
+    for first in [0, 100] {
+        let records: Vec<_> = (first..first + 100).map(record).collect();
+        task.restore(last, &records, WallTime(0)).unwrap();
+        task.expect_entries(last, 100, 1_000_000);
+    }
+    task.finish_restore(last, Offset(200), WallTime(0)).unwrap();
+    assert_eq!(task.store_entries().values().max(), Some(&200));
 }
 
 #[test]
