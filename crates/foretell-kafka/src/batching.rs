@@ -16,10 +16,9 @@ pub(crate) struct Batching {
     pub(crate) fetch_wait: Duration,
     /// The size from which the broker gathers no more (`fetch.min.bytes`).
     pub(crate) fetch_bytes: u32,
-    /// The longest time that a transactional producer gathers records (`linger.ms`). A commit does not wait so long.
+    /// The longest time that a transactional producer gathers records (`linger.ms`). A commit does not wait so long, and
+    /// neither does a batch of librdkafka's maximum size of 1 MB.
     pub(crate) linger: Duration,
-    /// The size from which it gathers no more for a partition (`batch.size`).
-    pub(crate) batch_bytes: u32,
 }
 
 /// There is one fetch in flight per broker. Partitions that are assigned, resumed or sought meanwhile wait until it returns.
@@ -47,9 +46,6 @@ const LINGER_MIN: Duration = Duration::from_millis(5);
 /// As long may `send` have to wait if librdkafka's queue is full, and no batch in it is.
 const LINGER_MAX: Duration = Duration::from_millis(100);
 
-/// At high rates, full batches are sent while further records are processed.
-const BATCH_BYTES: u32 = 128 << 10;
-
 impl Batching {
     pub(crate) fn of(membership: &Membership) -> Self {
         let interval = membership.commit_interval;
@@ -64,7 +60,6 @@ impl Batching {
             fetch_wait: fetch_wait.clamp(FETCH_WAIT_MIN, FETCH_WAIT_MAX),
             fetch_bytes,
             linger: interval.clamp(LINGER_MIN, LINGER_MAX),
-            batch_bytes: BATCH_BYTES,
         }
     }
 }

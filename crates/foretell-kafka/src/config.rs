@@ -261,9 +261,7 @@ impl KafkaConfig {
         config.set("transactional.id", format!("{}-{}", membership.group, membership.member));
         config.set("client.id", format!("{}-{}", self.client_id, membership.member));
         config.set("transaction.timeout.ms", millis(self.transaction_timeout));
-        let batching = Batching::of(membership);
-        config.set("linger.ms", millis(batching.linger));
-        config.set("batch.size", batching.batch_bytes.to_string());
+        config.set("linger.ms", millis(Batching::of(membership).linger));
         self.finish(config, Role::Producer)
     }
 
@@ -445,11 +443,10 @@ mod tests {
         let of_others = consumer(&[("producer.linger.ms", "1")]);
         assert_eq!(of_others.get("fetch.min.bytes"), Some("100000"));
         for name in ["linger.ms", "producer.linger.ms", "queue.buffering.max.ms"] {
-            let own = config(&[(name, "1"), ("batch.size", "1000")]);
+            let own = config(&[(name, "1")]);
             let producer = own.transactional_producer(&membership());
             assert_eq!(producer.get("linger.ms"), Some("1"), "{name}");
             assert_eq!(producer.get("queue.buffering.max.ms"), None, "{name}");
-            assert_eq!(producer.get("batch.size"), Some("1000"));
         }
     }
 
