@@ -1,10 +1,6 @@
 //! Stores on disk with active tasks, zombies and standbys, and their recovery from corrupted files.
 
-use std::{
-    fs,
-    ops::{Bound, ControlFlow},
-    path::PathBuf,
-};
+use std::{fs, ops::Bound, path::PathBuf};
 
 use proptest::prelude::*;
 
@@ -12,12 +8,11 @@ use super::*;
 use crate::{
     record::{Offset, Partition, Topic},
     state::{
-        Change, Checkpoint, Incarnation, MemoryStore, Position,
+        Change, Checkpoint, Incarnation, MemoryStore,
         disk::{
             engine::SUSPECT,
             store::{CHECKPOINT, CHECKPOINT_FORMAT},
         },
-        window_key::WindowKey,
     },
     time::{EventTime, WallTime},
 };
@@ -137,85 +132,6 @@ proptest! {
             }
         }
         prop_assert_eq!(all(&other).unwrap(), vec![(vec![0], vec![77])]);
-    }
-}
-
-/// An operation on a window store with the names 0 to 2 and the times 0 to 5.
-#[derive(Clone, Debug)]
-enum WindowOperation {
-    /// Sets or deletes an entry.
-    Write(u8, i64, Option<u8>),
-    /// Fetches the entries of a name with times in a range, at most as many.
-    Fetch(u8, i64, i64, usize),
-    Get(u8, i64),
-    Clear,
-}
-
-fn window_operation() -> impl Strategy<Value = WindowOperation> {
-    use WindowOperation::{Clear, Fetch, Get, Write};
-    let (name, time) = (0..3_u8, 0..6_i64);
-    prop_oneof![
-        4 => (name.clone(), time.clone(), any::<Option<u8>>()).prop_map(|(a, b, c)| Write(a, b, c)),
-        6 => (name.clone(), time.clone(), time.clone(), 1..5_usize)
-            .prop_map(|(a, b, c, d)| Fetch(a, b, c, d)),
-        3 => (name, time).prop_map(|(a, b)| Get(a, b)),
-        1 => Just(Clear),
-    ]
-}
-
-fn window_key(name: &[u8], time: i64) -> Vec<u8> {
-    WindowKey { name, position: Position::first_at(EventTime(time)) }.to_bytes()
-}
-
-fn fetched(
-    store: &dyn StateStore,
-    name: u8,
-    (from, to): (i64, i64),
-    rows_max: usize,
-) -> Vec<(Position, Vec<u8>)> {
-    let (from, to) = (Position::first_at(EventTime(from)), Position::last_at(EventTime(to)));
-    let mut rows = Vec::new();
-    let mut visit = |position, value: &[u8]| {
-        rows.push((position, value.to_vec()));
-        if rows.len() == rows_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    store.fetch(&[name], from, to, &mut visit).unwrap();
-    rows
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-
-    /// Each operation reads what earlier ones have written, whatever was fetched before.
-    #[test]
-    fn a_window_store_on_disk_fetches_like_one_in_memory(
-        operations in proptest::collection::vec(window_operation(), 1..60),
-    ) {
-        let folder = tempfile::tempdir().unwrap();
-        let stores = DiskStores::open(folder.path()).unwrap();
-        let mut disk = stores.open(&changelog(0), Access::Windowed).unwrap();
-        let mut memory = MemoryStore::new(Access::Windowed);
-        for operation in operations {
-            match operation {
-                WindowOperation::Write(name, time, value) => {
-                    let change = (window_key(&[name], time), value.map(|value| vec![value]));
-                    write(disk.as_mut(), vec![change.clone()], 1);
-                    write(&mut memory, vec![change], 1);
-                }
-                WindowOperation::Fetch(name, from, to, rows_max) => {
-                    let found = fetched(disk.as_ref(), name, (from, to), rows_max);
-                    prop_assert_eq!(found, fetched(&memory, name, (from, to), rows_max));
-                }
-                WindowOperation::Get(name, time) => {
-                    let key = window_key(&[name], time);
-                    prop_assert_eq!(disk.get(&key).unwrap(), memory.get(&key).unwrap());
-                }
-                WindowOperation::Clear => {
-                    disk.clear().unwrap();
-                    memory.clear().unwrap();
-                }
-            }
-        }
     }
 }
 
