@@ -18,20 +18,20 @@
     reason = "a benchmark prints, measures real time, reads its environment, and may panic"
 )]
 
-mod bare;
 mod counting;
 mod drained;
+mod limit;
 mod paced;
 mod report;
 mod stages;
 mod workload;
 
+#[allow(dead_code, reason = "the benchmark of the streams layer uses more of it")]
+#[path = "../measure/mod.rs"]
+mod measure;
 #[allow(dead_code, unused_imports, reason = "the tests use more of it")]
 #[path = "../../tests/process/mod.rs"]
 mod process;
-#[allow(dead_code, reason = "the benchmark of the streams layer uses more of it")]
-#[path = "../streams/usage.rs"]
-mod usage;
 
 use std::{env, fmt::Display, str::FromStr, time::Duration};
 
@@ -84,7 +84,7 @@ fn on_kafka(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
         application.publish_backlog(settings.events)?;
         let one = application.drain(1, settings.events)?;
         let traffic = application.traffic(settings.events)?;
-        let limit = bare::measure(&application, &traffic, settings.events)?;
+        let limit = limit::measure(&application, &traffic, settings.events, 1)?;
         report.drained(&one, &limit);
         report.traffic(&traffic, settings.events);
         let application = Application::prepare()?;

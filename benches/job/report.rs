@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     drained::{Drained, Traffic},
+    measure::usage::Speed,
     paced::Paced,
     stages::{Cost, Stages},
-    usage::Speed,
 };
 
 /// CPU of the whole job, in microseconds an event with its outcome.
