@@ -150,6 +150,12 @@ bench-job: ## the whole job on a real Kafka against bare librdkafka, and by stag
 	$(CARGO) bench --locked --no-run --bench job
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job
 
+.PHONY: bench-growth
+bench-growth: ## the job as it grows: partitions, threads, predictions that wait, respondents, disk, restore; 7 minutes; target/bench/growth.json
+	@.ci/setup build broker
+	$(CARGO) bench --locked --no-run --bench job
+	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job -- growth
+
 .PHONY: bench-stores
 bench-stores: ## measure memory, time and allocations of window stores in memory, with 1,000 and 1,000,000 entries
 	@.ci/setup build

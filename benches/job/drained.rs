@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, env, fs, path::Path, thread, time::Duration, ti
 
 use anyhow::Context;
 use foretell::{app::cluster::Cluster, config::Config};
+use foretell_ml::ModelBundle;
 use foretell_streams::{record::OutputRecord, time::EventTime};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -55,11 +56,12 @@ pub(crate) struct Traffic {
 }
 
 impl Application {
-    /// Creates it under a name of its own.
-    pub(crate) fn prepare() -> anyhow::Result<Self> {
+    /// Creates it under a name of its own. `more` are settings of the configuration besides.
+    pub(crate) fn prepare(model: &ModelBundle, more: &[String]) -> anyhow::Result<Self> {
         let variable = |name: &str| {
-            env::var(name)
-                .with_context(|| format!("{name} is not set: make bench-job starts a Kafka"))
+            env::var(name).with_context(|| {
+                format!("{name} is not set: make bench-job and make bench-growth start a Kafka")
+            })
         };
         let servers = variable("FORETELL_TEST_BROKERS")?;
         let folder = tempfile::tempdir()?;
@@ -71,13 +73,13 @@ impl Application {
             format!("schema_registry.url={}", variable("FORETELL_TEST_REGISTRY")?),
             "learning.retrain_after=1000000000".to_owned(),
         ]);
-        settings
-            .extend(crate::variable("SET", String::new())?.split_whitespace().map(str::to_owned));
+        settings.extend_from_slice(more);
+        settings.extend(crate::more_settings()?);
         let config = Config::load(Path::new(example()), &settings)?;
         let cluster = Cluster::connect(&config, &foretell::app::clock())?;
         let application = Self { settings, config, cluster, servers, _folder: folder };
         application.process(&["init"], &[]).succeed(SOON);
-        application.announce_model()?;
+        application.announce(model)?;
         Ok(application)
     }
 
@@ -111,14 +113,14 @@ impl Application {
         Ok(())
     }
 
-    fn announce_model(&self) -> anyhow::Result<()> {
+    fn announce(&self, model: &ModelBundle) -> anyhow::Result<()> {
         let topic = &self.config.topics.models;
         let codec = self.cluster.codecs(&self.config)?.model;
         let mut publisher = self.cluster.broker.publish()?;
-        for model in workload::announcements(&workload::model(&self.config)?)? {
-            let key = model.alias.clone().unwrap_or_else(|| model.version.clone());
+        for record in workload::announcements(model)? {
+            let key = record.alias.clone().unwrap_or_else(|| record.version.clone());
             let mut value = Vec::new();
-            codec.encode(&model, &mut value)?;
+            codec.encode(&record, &mut value)?;
             publisher.send(OutputRecord {
                 topic: topic.clone(),
                 partition: None,

@@ -7,6 +7,8 @@
 //!                     the limit: bare librdkafka moves records of the same number and size in the same transactions
 //!                     `foretell run` at a steady rate: CPU an event, latency from an event to its prediction
 //! ```
+//! With the argument `growth` it measures how the job grows instead: see [`growth`].
+//!
 //! Prints tables and ratios, and writes `target/bench/job.json`. Absolute times depend on the machine; the ratios of one run
 //! can be compared. `FORETELL_BENCH_EVENTS`, `_RATE` and `_SECONDS` change the size of a run, `FORETELL_BENCH_ONLY` (`stages`,
 //! `drain`, `rate`) limits it to a part. `FORETELL_BENCH_SET="key=value key=value"` are settings of the configuration besides.
@@ -18,27 +20,32 @@
     reason = "a benchmark prints, measures real time, reads its environment, and may panic"
 )]
 
-mod bare;
 mod counting;
 mod drained;
+mod growth;
+mod limit;
+mod meter;
 mod paced;
 mod report;
 mod stages;
+mod task;
 mod workload;
 
+#[allow(dead_code, reason = "the benchmark of the streams layer uses more of it")]
+#[path = "../measure/mod.rs"]
+mod measure;
 #[allow(dead_code, unused_imports, reason = "the tests use more of it")]
 #[path = "../../tests/process/mod.rs"]
 mod process;
-#[allow(dead_code, reason = "the benchmark of the streams layer uses more of it")]
-#[path = "../streams/usage.rs"]
-mod usage;
 
 use std::{env, fmt::Display, str::FromStr, time::Duration};
+
+use foretell_ml::ModelBundle;
 
 use crate::{drained::Application, report::Report};
 
 #[global_allocator]
-static ALLOCATOR: counting::CountingAllocator = counting::CountingAllocator::new();
+static ALLOCATOR: counting::CountingAllocator = counting::CountingAllocator;
 
 /// Size of a run.
 struct Settings {
@@ -67,35 +74,41 @@ impl Settings {
 }
 
 fn main() -> anyhow::Result<()> {
-    let settings = Settings::from_environment()?;
+    let (settings, model) = (Settings::from_environment()?, workload::model()?);
+    if env::args().any(|argument| argument == "growth") {
+        return growth::measure(&settings, &model);
+    }
     let mut report = Report::default();
     if settings.includes("stages") {
-        report.stages(&stages::measure()?);
+        report.stages(&stages::measure(&model)?);
     }
-    if settings.includes("drain") || settings.includes("rate") {
-        on_kafka(&settings, &mut report)?;
+    if settings.includes("drain") {
+        drain(&settings, &model, &mut report)?;
+    }
+    if settings.includes("rate") {
+        let application = Application::prepare(&model, &[])?;
+        report.paced(&paced::measure(&application, settings.rate, settings.span)?);
     }
     report.write()
 }
 
-fn on_kafka(settings: &Settings, report: &mut Report) -> anyhow::Result<()> {
-    if settings.includes("drain") {
-        let application = Application::prepare()?;
-        application.publish_backlog(settings.events)?;
-        let one = application.drain(1, settings.events)?;
-        let traffic = application.traffic(settings.events)?;
-        let limit = bare::measure(&application, &traffic, settings.events)?;
-        report.drained(&one, &limit);
-        report.traffic(&traffic, settings.events);
-        let application = Application::prepare()?;
-        application.publish_backlog(settings.events)?;
-        report.scaled(&one, &application.drain(2, settings.events)?);
-    }
-    if settings.includes("rate") {
-        let application = Application::prepare()?;
-        report.paced(&paced::measure(&application, settings.rate, settings.span)?);
-    }
+fn drain(settings: &Settings, model: &ModelBundle, report: &mut Report) -> anyhow::Result<()> {
+    let application = Application::prepare(model, &[])?;
+    application.publish_backlog(settings.events)?;
+    let one = application.drain(1, settings.events)?;
+    let traffic = application.traffic(settings.events)?;
+    let limit = limit::measure(&application, &traffic, settings.events, 1)?;
+    report.drained(&one, &limit);
+    report.traffic(&traffic, settings.events);
+    let application = Application::prepare(model, &[])?;
+    application.publish_backlog(settings.events)?;
+    report.scaled(&one, &application.drain(2, settings.events)?);
     Ok(())
+}
+
+/// The settings of the configuration in `FORETELL_BENCH_SET`.
+fn more_settings() -> anyhow::Result<Vec<String>> {
+    Ok(variable("SET", String::new())?.split_whitespace().map(str::to_owned).collect())
 }
 
 fn variable<T: FromStr<Err: Display>>(name: &str, default: T) -> anyhow::Result<T> {

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     drained::{Drained, Traffic},
+    measure::usage::Speed,
+    meter::Cost,
     paced::Paced,
-    stages::{Cost, Stages},
-    usage::Speed,
+    stages::Stages,
 };
 
 /// CPU of the whole job, in microseconds an event with its outcome.
@@ -33,9 +34,7 @@ impl Report {
         let mut total = Cost::default();
         for (name, cost) in &stages.stages {
             row(name, *cost);
-            total.micros += cost.micros;
-            total.allocations += cost.allocations;
-            total.bytes += cost.bytes;
+            total += *cost;
         }
         row("all of it", total);
         println!("measured alone");

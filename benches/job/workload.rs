@@ -21,6 +21,8 @@ use foretell_streams::{
     time::{EventTime, WallTime},
 };
 
+use crate::process::example;
+
 /// Between two events of a backlog.
 const EVENT_GAP_MS: i64 = 1;
 /// From an event of a backlog to its outcome: 3,000 predictions wait.
@@ -65,21 +67,21 @@ impl Workload {
         event: &QuestionnaireEvent,
         outcome: &Outcome,
     ) -> anyhow::Result<[OutputRecord; 2]> {
-        let (mut event_bytes, mut outcome_bytes) = (Vec::new(), Vec::new());
-        self.codecs.questionnaire.encode(event, &mut event_bytes)?;
-        self.codecs.outcome.encode(outcome, &mut outcome_bytes)?;
-        let record = |topic: &Topic, timestamp, value| OutputRecord {
-            topic: topic.clone(),
-            partition: None,
-            timestamp,
-            key: Some(event.respondent_id.clone().into_bytes()),
-            value: Some(value),
-            headers: Vec::new(),
-        };
-        Ok([
-            record(&self.topics.questionnaire_events, event.event_time, event_bytes),
-            record(&self.topics.outcomes, outcome.outcome_time, outcome_bytes),
-        ])
+        Ok([self.encode_event(event)?, self.encode_outcome(outcome)?])
+    }
+
+    pub(crate) fn encode_event(&self, event: &QuestionnaireEvent) -> anyhow::Result<OutputRecord> {
+        let mut value = Vec::new();
+        self.codecs.questionnaire.encode(event, &mut value)?;
+        let topic = &self.topics.questionnaire_events;
+        Ok(record(topic, &event.respondent_id, event.event_time, value))
+    }
+
+    pub(crate) fn encode_outcome(&self, outcome: &Outcome) -> anyhow::Result<OutputRecord> {
+        let mut value = Vec::new();
+        self.codecs.outcome.encode(outcome, &mut value)?;
+        let topic = &self.topics.outcomes;
+        Ok(record(topic, &outcome.respondent_id, outcome.outcome_time, value))
     }
 
     /// The records with this number of a backlog that begins at `start`.
@@ -95,13 +97,25 @@ impl Workload {
     }
 }
 
+fn record(topic: &Topic, respondent: &str, timestamp: EventTime, value: Vec<u8>) -> OutputRecord {
+    OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp,
+        key: Some(respondent.as_bytes().to_vec()),
+        value: Some(value),
+        headers: Vec::new(),
+    }
+}
+
 /// The event time of the first event: an hour ago, so that no event is ahead of the clock.
 pub(crate) fn start() -> EventTime {
     EventTime(foretell::app::clock().now().0 - 3_600_000)
 }
 
 /// A model of 200 trees with 63 leaves, trained on the initial data of the worked example.
-pub(crate) fn model(config: &Config) -> anyhow::Result<ModelBundle> {
+pub(crate) fn model() -> anyhow::Result<ModelBundle> {
+    let config = &Config::load(example().as_ref(), &[])?;
     let learned = examples(config, config.data.initial.as_ref())?;
     let recipe = Recipe {
         spec: config.pipeline.clone(),

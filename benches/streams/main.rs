@@ -15,11 +15,13 @@ mod bare_pipeline;
 mod cluster;
 mod failover;
 mod latency;
-mod pipeline;
 mod recent;
 mod report;
 mod streams_pipeline;
-mod usage;
+
+#[allow(dead_code, reason = "the benchmark of the job uses more of it")]
+#[path = "../measure/mod.rs"]
+mod measure;
 
 use std::{env, str::FromStr, time::Duration};
 
@@ -31,11 +33,14 @@ use foretell_streams::{
 };
 
 use crate::{
-    bare_pipeline::BarePipeline, cluster::Cluster, latency::Latency, pipeline::measure_speed,
-    report::Report, streams_pipeline::StreamsPipeline, usage::Speed,
+    cluster::Cluster,
+    latency::Latency,
+    measure::{pipeline, usage},
+    pipeline::measure_speed,
+    report::Report,
+    streams_pipeline::StreamsPipeline,
+    usage::Speed,
 };
-
-pub(crate) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Entries written at once by the measurement of memory.
 const BATCH: usize = 1_000;
@@ -163,8 +168,8 @@ fn throughput(cluster: &Cluster, settings: &Settings) -> anyhow::Result<Throughp
         };
         let (output, more) = (cluster.new_topic("out")?, cluster.new_topic("more")?);
         let outputs = [output.clone(), more];
-        run(0, Box::new(BarePipeline::start(cluster, &input, &outputs[..1], ExactlyOnce)?))?;
-        run(1, Box::new(BarePipeline::start(cluster, &input, &outputs, ExactlyOnce)?))?;
+        run(0, bare_pipeline::start(cluster, &input, &outputs[..1], ExactlyOnce)?)?;
+        run(1, bare_pipeline::start(cluster, &input, &outputs, ExactlyOnce)?)?;
         run(2, Box::new(StreamsPipeline::start(cluster, &input, &output, ExactlyOnce)?))?;
         run(3, Box::new(StreamsPipeline::start(cluster, &input, &output, AtLeastOnce)?))?;
     }
@@ -189,12 +194,7 @@ fn latencies(
     };
     let bare = |guarantee| -> anyhow::Result<Latency> {
         latency::measure(cluster, rate, settings.span, |input, output| {
-            Ok(Box::new(BarePipeline::start(
-                cluster,
-                input,
-                std::slice::from_ref(output),
-                guarantee,
-            )?))
+            bare_pipeline::start(cluster, input, std::slice::from_ref(output), guarantee)
         })
     };
     let plain = bare(AtLeastOnce)?;

@@ -25,8 +25,8 @@ use foretell_streams::{
 use prometheus::Registry;
 
 use crate::{
-    COMMIT_INTERVAL,
     cluster::{Cluster, PARTITIONS, Reading},
+    measure::bare::COMMIT_INTERVAL,
     pipeline::Pipeline,
     usage::{Speed, Start},
 };

@@ -1,8 +1,8 @@
-//! The pipelines that are measured: a consume-process-produce loop of the streams layer, or of bare librdkafka.
+//! What is measured: a consume-process-produce loop of the streams layer, or of bare librdkafka.
 
 use anyhow::ensure;
 
-use crate::usage::{Speed, Start};
+use crate::measure::usage::{Speed, Start};
 
 /// A loop that reads, processes, writes and commits records in small steps.
 pub(crate) trait Pipeline {
