@@ -15,7 +15,9 @@ use foretell::{
     },
     processors::{convert, gather::GatherSettings, retrain_trigger::records_of},
 };
-use foretell_ml::{Example, ModelBundle, Origin, Params, Recipe, Seed, training::train};
+use foretell_ml::{
+    Example, ModelBundle, Origin, Params, Recipe, Seed, TrainingSet, training::train,
+};
 use foretell_streams::{
     record::{OutputRecord, Topic},
     time::{EventTime, WallTime},
@@ -103,6 +105,7 @@ pub(crate) fn start() -> EventTime {
 /// A model of 200 trees with 63 leaves, trained on the initial data of the worked example.
 pub(crate) fn model(config: &Config) -> anyhow::Result<ModelBundle> {
     let learned = examples(config, config.data.initial.as_ref())?;
+    let learned = TrainingSet::of(config.pipeline.columns(), &learned);
     let recipe = Recipe {
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
@@ -111,7 +114,7 @@ pub(crate) fn model(config: &Config) -> anyhow::Result<ModelBundle> {
         seed: Seed(1),
         origin: Origin::default(),
     };
-    Ok(train(&learned, &recipe, &mut |_, _| ControlFlow::Continue(()))?)
+    Ok(train(&learned.sample(), &recipe, &mut |_, _| ControlFlow::Continue(()))?)
 }
 
 /// The records that announce a model and make it the champion.
