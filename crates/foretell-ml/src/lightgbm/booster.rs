@@ -84,6 +84,8 @@ impl<'data> Booster<'data> {
 
     /// Adds a validation set, which must be made with [`DatasetBuilder::aligned`] of the training set.
     ///
+    /// [`DatasetBuilder::aligned`]: crate::lightgbm::DatasetBuilder::aligned
+    ///
     /// # Errors
     /// [`LightGbmError`] if the bins or the number of features differ.
     pub fn validate_on(&mut self, validation: &'data Dataset) -> Result<(), LightGbmError> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A number takes 4 bytes where a 32-bit float is exact, else 8; a category 4 and its text once. Nothing is rounded: a
-//! model has the same bytes as one that was trained on rows of [`Example`](crate::Example).
+//! model has the same bytes as one that was trained on rows of [`Example`].
 
 mod column;
 mod history;
