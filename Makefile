@@ -133,6 +133,13 @@ bench-scorer: ## compare Foretell's evaluator of LightGBM trees with LightGBM; r
 	@.ci/setup build
 	$(CARGO) bench --locked --bench scorer
 
+.PHONY: bench-learning
+bench-learning: ## memory and time of a training of 10,000,000 examples, and its time to Python's LightGBM; 6 GB, 10 minutes; target/bench/learning.json
+	@.ci/setup build
+	@python3 -m venv $(CACHE)/learning
+	@$(CACHE)/learning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0
+	FORETELL_BENCH_PYTHON=$(CACHE)/learning/bin/python $(CARGO) bench --locked --bench learning
+
 .PHONY: bench-avro
 bench-avro: ## compare decoding of events, with the reader schema and another, with a hand-written decoder; ratios in target/bench/avro.json
 	@.ci/setup build

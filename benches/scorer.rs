@@ -16,7 +16,8 @@ use foretell::{
     processors::{convert, gather::GatherSettings},
 };
 use foretell_ml::{
-    Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, training::train,
+    Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, TrainingSet,
+    training::train,
 };
 use lightgbm3::Booster;
 
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = Config::load(&root.join("deploy/adult/foretell.toml"), &[])?;
     let learned = examples(&config, config.data.initial.as_ref())?;
+    let learned = TrainingSet::of(config.pipeline.columns(), &learned);
     let scored = examples(&config, config.data.play.as_ref())?;
     println!("trees × leaves   foretell µs   lightgbm3 µs   in a batch µs   ratio   to the batch");
     let mut ratios = serde_json::Map::new();
@@ -42,7 +44,7 @@ fn main() -> anyhow::Result<()> {
             seed: Seed(1),
             origin: Origin::default(),
         };
-        let bundle = train(&learned, &recipe, &mut |_, _| ControlFlow::Continue(()))?;
+        let bundle = train(&learned.sample(), &recipe, &mut |_, _| ControlFlow::Continue(()))?;
         let [foretell, single, batch] = compare(&bundle, &scored)?;
         let size = format!("{iterations} × {num_leaves}");
         println!(

@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("apache_avro",   &["crates/foretell-avro/", "src/events/"]),
     ("fjall",         &["crates/foretell-streams/src/state/disk/"]),
-    ("lightgbm3_sys", &["crates/foretell-ml/src/lightgbm.rs"]),
+    ("lightgbm3_sys", &["crates/foretell-ml/src/lightgbm/"]),
     ("axum",          &["src/http/"]),
     ("hyper",         &["src/http/server.rs"]),
     ("hyper_util",    &["src/http/server.rs"]),

@@ -15,7 +15,9 @@ use foretell::{
     },
     processors::{convert, gather::GatherSettings, retrain_trigger::records_of},
 };
-use foretell_ml::{Example, ModelBundle, Origin, Params, Recipe, Seed, training::train};
+use foretell_ml::{
+    Example, ModelBundle, Origin, Params, Recipe, Seed, TrainingSet, training::train,
+};
 use foretell_streams::{
     record::{OutputRecord, Topic},
     time::{EventTime, WallTime},
@@ -117,6 +119,7 @@ pub(crate) fn start() -> EventTime {
 pub(crate) fn model() -> anyhow::Result<ModelBundle> {
     let config = &Config::load(example().as_ref(), &[])?;
     let learned = examples(config, config.data.initial.as_ref())?;
+    let learned = TrainingSet::of(config.pipeline.columns(), &learned);
     let recipe = Recipe {
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
@@ -125,7 +128,7 @@ pub(crate) fn model() -> anyhow::Result<ModelBundle> {
         seed: Seed(1),
         origin: Origin::default(),
     };
-    Ok(train(&learned, &recipe, &mut |_, _| ControlFlow::Continue(()))?)
+    Ok(train(&learned.sample(), &recipe, &mut |_, _| ControlFlow::Continue(()))?)
 }
 
 /// The records that announce a model and make it the champion.

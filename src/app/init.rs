@@ -16,7 +16,7 @@ use crate::{
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
-    Evaluation, Example, ModelBundle, Origin, Recipe, Scorer, Seed,
+    Evaluation, ModelBundle, Origin, Recipe, Scorer, Seed, TrainingSet,
     training::{TrainingData, Trial, Tuned, Watch, evaluate, train, tune},
 };
 use foretell_streams::{
@@ -89,7 +89,7 @@ pub fn init(
         seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
     };
-    let bundle = train(&examples, &recipe, &mut |_, _| proceed(shutdown))?;
+    let bundle = train(&examples.sample(), &recipe, &mut |_, _| proceed(shutdown))?;
     let evaluation = match unseen {
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,
@@ -158,7 +158,7 @@ fn tune_first(
     cluster: &Cluster,
     clock: &Arc<dyn Clock>,
     shutdown: &Shutdown,
-    examples: &[Example],
+    examples: &TrainingSet,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<Tuned> {
     let topic = &config.topics.trials;
@@ -188,7 +188,11 @@ fn tune_first(
         }
         if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let data = TrainingData { examples, spec: &config.pipeline, classes: config.classes.len() };
+    let data = TrainingData {
+        examples: &examples.sample(),
+        spec: &config.pipeline,
+        classes: config.classes.len(),
+    };
     let seed = Seed(config.learning.seed);
     let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
     let tuned = tune(data, settings, seed, &earlier, watch)?;

@@ -23,7 +23,7 @@ use crate::{
         initial_data::{InitialData, Manifest},
     },
 };
-use foretell_ml::{Column, Example, Value, training::check_folds};
+use foretell_ml::{Column, Example, TrainingSet, Value, training::check_folds};
 use foretell_streams::{
     record::OutputRecord,
     time::{Clock, EventTime},
@@ -33,7 +33,7 @@ use foretell_streams::{
 pub(super) struct Prepared {
     table: Table,
     /// The training set of the first model.
-    pub(super) examples: Vec<Example>,
+    pub(super) examples: TrainingSet,
     /// The examples of `[data.play]`, which the first model is evaluated on.
     pub(super) unseen: Option<Vec<Example>>,
     /// Problems that do not prevent training.
@@ -90,7 +90,8 @@ impl Prepared {
         )?;
         let labels = &config.classes;
         let table = table::of_configuration(config, "data.initial", written, labels)?;
-        let examples = examples_of(config, &table.rows)?;
+        let columns = config.pipeline.columns();
+        let examples = TrainingSet::of(columns, &examples_of(config, &table.rows)?);
         let path = written.path.display();
         anyhow::ensure!(!table.rows.is_empty(), "{path}: there are no rows");
         let is_there = |label: &&String| table.rows.iter().any(|row| row.label == **label);
@@ -101,7 +102,7 @@ impl Prepared {
             table.rows.len(),
         );
         let folds = usize::try_from(config.tuning.study.folds)?;
-        check_folds(&examples, labels.len(), folds).with_context(|| {
+        check_folds(&examples.sample(), labels.len(), folds).with_context(|| {
             let counts = labels.iter().map(|label| {
                 let rows = table.rows.iter().filter(|row| row.label == *label).count();
                 format!("{rows} of {label:?}")
@@ -294,11 +295,11 @@ mod tests {
             metrics::ApplicationMetrics,
             model_table::Serving,
             trainer::{TrainingFailure, TrainingJob as _, TrainingRequest},
-            training_log::{InitialPolicy, ReadLog, TrainingLog},
+            training_log::{ReadLog, TrainingLog},
         },
     };
     use foretell_ml::{
-        Label, ModelBundle, Origin, Scorer, Scratch, Seed,
+        DataPolicy, Label, ModelBundle, Origin, Scorer, Scratch, Seed,
         training::{Trial, evaluate},
     };
     use foretell_streams::{
@@ -394,8 +395,7 @@ mod tests {
                 events: Arc::clone(&config.event_schema),
                 spec: config.pipeline.clone(),
                 classes: config.classes.clone(),
-                stream_examples_max: config.learning.stream_examples_max,
-                initial: config.learning.initial,
+                policy: config.learning.policy,
                 metrics: ApplicationMetrics::register(&registry).unwrap(),
                 serving: Serving::default(),
                 seed: Seed(1),
@@ -639,14 +639,14 @@ mod tests {
             let auc = evaluate(&Scorer::new(&bundle).unwrap(), &current).auc.unwrap();
             (initial_examples, stream_examples, auc)
         };
-        let keep = trained(&["learning.stream_examples_max=300"]);
+        let keep = trained(&["learning.last=300"]);
         assert_eq!((keep.0, keep.1), (400, 300));
-        let age = trained(&["learning.stream_examples_max=300", "learning.initial=\"age\""]);
+        let age = trained(&["learning.last=300", "learning.initial=\"age\""]);
         assert_eq!((age.0, age.1), (0, 300));
         assert!(age.2 > 0.95 && keep.2 < 0.7, "{age:?} {keep:?}");
-        let some = trained(&["learning.stream_examples_max=750", "learning.initial=\"age\""]);
+        let some = trained(&["learning.last=750", "learning.initial=\"age\""]);
         assert_eq!((some.0, some.1), (150, 600), "the oldest are replaced first");
-        assert_eq!(project.log(&cluster, &[]).initial, InitialPolicy::Keep);
+        assert_eq!(project.log(&cluster, &[]).policy, DataPolicy::default());
     }
 
     #[test]

@@ -23,7 +23,10 @@ mod tests {
         processors::convert,
     };
     use foretell_avro::{framing, local::LocalRegistry, registry::SchemaRegistry};
-    use foretell_ml::{Column, ColumnKind, PipelineSpec, Scaling, Value, features::civil};
+    use foretell_ml::{
+        Column, ColumnKind, Example, Label, PipelineSpec, Scaling, TrainingSet, Value,
+        features::civil,
+    };
     use foretell_streams::{
         codec::Codec,
         time::{EventTime, WallTime},
@@ -493,7 +496,10 @@ mod tests {
         let ways = Ways::of(questions);
         let learned = ways.learned();
         let spec = PipelineSpec::new(ways.columns.clone(), Scaling::MinMax, Vec::new()).unwrap();
-        let pipeline = spec.fit(learned.iter().map(Vec::as_slice));
+        let examples =
+            learned.iter().map(|values| Example { values: values.clone(), label: Label(0) });
+        let set = TrainingSet::of(&ways.columns, &examples.collect::<Vec<_>>());
+        let pipeline = spec.fit(&set.sample());
         let features = |values: &[Value]| {
             let mut row = Vec::new();
             pipeline.transform(values, &mut row);

@@ -53,7 +53,6 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("outcomes.predictions_max", raw.outcomes.predictions_max == 0),
         ("features.contract.window", raw.features.contract.window == 0),
         ("learning.retrain_after", raw.learning.retrain_after == 0),
-        ("learning.stream_examples_max", raw.learning.stream_examples_max == Some(0)),
         ("tuning.trials", tuning.trials == 0),
         ("tuning.threads", tuning.threads == 0),
         ("tuning.iterations_max", tuning.iterations_max == 0),

@@ -255,6 +255,9 @@ impl Config {
             classes: raw.outcomes.labels.clone(),
         };
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
+        let policy = raw.learning.policy().map_err(|(key, problem)| {
+            check::refused(&sources, &format!("learning.{key}"), &problem)
+        })?;
         Ok(Self {
             application: format!("{}{}", raw.topics.prefix, raw.application.id),
             instance: instance_name(raw.application.instance),
@@ -272,7 +275,7 @@ impl Config {
             join,
             pipeline,
             contract,
-            learning: raw.learning,
+            learning: raw.learning.with_policy(policy),
             tuning,
             data: raw.data,
             http: raw.http,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     config::{
         Secret,
-        raw_learning::{DataSettings, LearningSettings, RawTuning},
+        raw_learning::{DataSettings, RawLearning, RawTuning},
         text,
     },
     processors::{
@@ -43,7 +43,7 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub features: RawFeatures,
     #[serde(default)]
-    pub learning: LearningSettings,
+    pub learning: RawLearning,
     #[serde(default)]
     pub tuning: RawTuning,
     #[serde(default)]

@@ -4,19 +4,32 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::text, processors::training_log::InitialPolicy};
-use foretell_ml::training::{Space, TuningSettings};
+use crate::config::text;
+use foretell_ml::{
+    DataPolicy, InitialPolicy, Retention,
+    training::{Space, TuningSettings},
+    training_set::EXAMPLES_MAX,
+};
 
 /// When a model is trained, and on which examples.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
-pub struct LearningSettings {
+pub(super) struct RawLearning {
     /// Number of labelled examples after which a training is due; at least 1. Trainings that become due while one runs are
     /// combined into one.
     pub retrain_after: u64,
-    /// Maximum number of examples from the stream that a training uses, the newest; at least 1. Unset: all.
-    pub stream_examples_max: Option<usize>,
+    /// The newest examples from the stream, which a training uses: a number of them, such as `2000`, or a time, such as
+    /// `"30d"`: those whose event time is less than this before the newest event time. Empty: all.
+    #[serde(deserialize_with = "text::one")]
+    pub last: String,
+    /// Number of examples from the stream that a training uses, a random sample of all; at least 1. It excludes `last`.
+    /// Unset: all.
+    pub reservoir: Option<usize>,
+    /// Event time in which the weight of an example from the stream halves: the newest has a weight of 1. Unset: all examples
+    /// count the same.
+    #[serde(with = "humantime_serde")]
+    pub half_life: Option<Duration>,
     /// Treatment of the initial data when examples come from the stream.
     pub initial: InitialPolicy,
     /// Random seed. The same training log, parameters and seed give the same model.
@@ -28,16 +41,93 @@ pub struct LearningSettings {
     pub threshold: f64,
 }
 
-impl Default for LearningSettings {
+impl Default for RawLearning {
     fn default() -> Self {
         Self {
             retrain_after: 10_000,
-            stream_examples_max: None,
+            last: String::new(),
+            reservoir: None,
+            half_life: None,
             initial: InitialPolicy::Keep,
             seed: 42,
             threshold: 0.5,
         }
     }
+}
+
+/// When a model is trained, and on which examples.
+#[derive(Clone, Debug)]
+pub struct LearningSettings {
+    /// Number of labelled examples after which a training is due.
+    pub retrain_after: u64,
+    /// Which examples are used and how much they count.
+    pub policy: DataPolicy,
+    /// Random seed.
+    pub seed: u64,
+    /// Probability of the positive class from which it is the label.
+    pub threshold: f64,
+}
+
+/// The name of a key of `[learning]` whose value is invalid, and why.
+pub(super) type Problem = (&'static str, String);
+
+impl RawLearning {
+    /// Checks the keys that say which examples a training uses.
+    pub(super) fn policy(&self) -> Result<DataPolicy, Problem> {
+        let retention = match (self.last()?, self.reservoir) {
+            (Some(_), Some(_)) => {
+                let problem = "last is set, too: a training uses the newest examples or a random sample; remove one";
+                return Err(("reservoir", problem.to_owned()));
+            }
+            (Some(last), None) => last,
+            (None, Some(number)) => Retention::Reservoir(number_of_examples("reservoir", number)?),
+            (None, None) => Retention::All,
+        };
+        let half_life = self.half_life.map(|time| milliseconds("half_life", time)).transpose()?;
+        Ok(DataPolicy { retention, half_life, initial: self.initial })
+    }
+
+    fn last(&self) -> Result<Option<Retention>, Problem> {
+        if self.last.is_empty() {
+            return Ok(None);
+        }
+        if let Ok(number) = self.last.parse() {
+            return Ok(Some(Retention::Last(number_of_examples("last", number)?)));
+        }
+        match humantime_serde::re::humantime::parse_duration(&self.last) {
+            Ok(time) => Ok(Some(Retention::Within(milliseconds("last", time)?))),
+            Err(_) => {
+                let problem = format!(
+                    "{:?} is neither a number of examples, such as 2000, nor a time, such as \"30d\"",
+                    self.last
+                );
+                Err(("last", problem))
+            }
+        }
+    }
+
+    /// The settings with a checked policy.
+    pub(super) fn with_policy(&self, policy: DataPolicy) -> LearningSettings {
+        let Self { retrain_after, seed, threshold, .. } = *self;
+        LearningSettings { retrain_after, policy, seed, threshold }
+    }
+}
+
+fn number_of_examples(key: &'static str, number: usize) -> Result<usize, Problem> {
+    if (1..=EXAMPLES_MAX).contains(&number) {
+        return Ok(number);
+    }
+    Err((key, format!("it is {number}: it must be from 1 to {EXAMPLES_MAX}")))
+}
+
+fn milliseconds(key: &'static str, time: Duration) -> Result<i64, Problem> {
+    let milliseconds = i64::try_from(time.as_millis()).ok().filter(|time| *time > 0);
+    milliseconds.ok_or_else(|| {
+        (
+            key,
+            "it must be at least 1 ms and less than 292 million years, such as \"30d\"".to_owned(),
+        )
+    })
 }
 
 /// How `foretell init` tunes the first model; retrainings use the parameters found.
@@ -135,4 +225,27 @@ pub struct TableSettings {
 
 fn comma() -> char {
     ','
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read() {
+        let check = |written: &str, retention: Retention, half_life: Option<i64>| {
+            let raw: RawLearning = toml::from_str(written).unwrap();
+            let expected = DataPolicy { retention, half_life, initial: InitialPolicy::Keep };
+            assert_eq!(raw.policy(), Ok(expected), "{written}");
+        };
+        const DAY: i64 = 86_400_000;
+        check("", Retention::All, None);
+        check("last = 2000", Retention::Last(2_000), None);
+        check("last = \"2000\"", Retention::Last(2_000), None);
+        check("last = \"30d\"", Retention::Within(30 * DAY), None);
+        check("last = \"1h 30m\"", Retention::Within(DAY / 16), None);
+        check("reservoir = 7\nhalf_life = \"2 days\"", Retention::Reservoir(7), Some(2 * DAY));
+        let raw: RawLearning = toml::from_str("initial = \"age\"").unwrap();
+        assert_eq!(raw.policy().unwrap().initial, InitialPolicy::Age);
+    }
 }

@@ -1,9 +1,10 @@
 //! Warnings about configurations that are valid, and probably not intended.
 
 use crate::{
-    config::{Config, LearningSettings},
+    config::{Config, raw_learning::RawLearning},
     processors::gather::ScoreWhen,
 };
+use foretell_ml::{InitialPolicy, Retention};
 
 impl Config {
     /// The warnings of a start and of `foretell doctor`, each with what to do.
@@ -18,7 +19,16 @@ impl Config {
                     .to_owned(),
             );
         }
-        let default = LearningSettings::default().threshold;
+        let policy = self.learning.policy;
+        let is_all = policy.retention == Retention::All && policy.half_life.is_none();
+        if policy.initial == InitialPolicy::Age && is_all {
+            warnings.push(
+                "[learning] initial is \"age\", which has no effect while all examples are used and count the same: set \
+                 last, reservoir or half_life, or remove it"
+                    .to_owned(),
+            );
+        }
+        let default = RawLearning::default().threshold;
         let is_set = (self.learning.threshold - default).abs() > f64::EPSILON;
         if is_set && self.classes.len() > 2 {
             warnings.push(format!(

@@ -91,8 +91,7 @@ impl<T> InitialData<T> {
         if example.origin != ExampleOrigin::Initial {
             return false;
         }
-        let row = example.example_id.rsplit('-').next().and_then(|row| row.parse().ok());
-        let Some(row) = row else { return true };
+        let Some(row) = row_of(example) else { return true };
         let manifest = Manifest::of(record);
         let expected = manifest.examples;
         let empty = || Set { examples: BTreeMap::new(), completed: None };
@@ -102,6 +101,26 @@ impl<T> InitialData<T> {
             set.completed = Some(record.offset);
         }
         true
+    }
+
+    /// Whether an example is present, so that [`Self::take`] would not keep it again.
+    #[must_use]
+    pub fn has(&self, record: &InputRecord, example: &LabelledExample) -> bool {
+        let set = self.sets.get(&Manifest::of(record));
+        row_of(example).zip(set).is_some_and(|(row, set)| set.examples.contains_key(&row))
+    }
+
+    /// Removes the generations before the newest complete one, which no training uses again. Returns what is left if there
+    /// was one.
+    pub fn remove_superseded(&mut self) -> Option<Vec<&mut T>> {
+        let complete = self.sets.iter().filter(|(_, set)| set.completed.is_some());
+        let newest = complete.map(|(manifest, _)| manifest.generation).max()?;
+        let before = self.sets.len();
+        self.sets.retain(|manifest, _| manifest.generation >= newest);
+        if self.sets.len() == before {
+            return None;
+        }
+        Some(self.sets.values_mut().flat_map(|set| set.examples.values_mut()).collect())
     }
 
     /// The newest generation, complete or not, with the rows that are present.
@@ -142,6 +161,11 @@ impl<T> InitialData<T> {
         }
         Ok(rows.values().collect())
     }
+}
+
+/// The number of the row, at the end of an example's id.
+fn row_of(example: &LabelledExample) -> Option<u64> {
+    example.example_id.rsplit('-').next()?.parse().ok()
 }
 
 fn count<T>(rows: &BTreeMap<u64, T>) -> u64 {
@@ -191,7 +215,12 @@ mod tests {
                 value: None,
                 headers,
             };
+            let is_there = data.has(&record, &example);
+            let before = data.newest().map_or(0, |(_, rows)| rows.len());
             assert!(data.take(&record, &example, (manifest.generation, *row)));
+            assert!(data.has(&record, &example));
+            let after = data.newest().map_or(0, |(_, rows)| rows.len());
+            assert!(!is_there || before == after);
         }
         data
     }
@@ -235,6 +264,12 @@ mod tests {
         check(&[(&a, 0), (&b, 0), (&b, 1), (&again, 0)], 0, Ok(&[(3, 0)]));
         let old = manifest(0, "", 0);
         check(&[(&old, 0), (&old, 1), (&a, 0)], 2, Ok(&[(1, 0)]));
+        // Those before it are removed, and the choice stays the same.
+        let mut data = read(&[(&a, 0), (&b, 0), (&b, 1), (&again, 0)]);
+        assert_eq!(data.remove_superseded().map(|left| left.len()), Some(1));
+        assert_eq!(data.complete(0), Ok(vec![&(3, 0)]));
+        assert_eq!(data.remove_superseded(), None);
+        assert_eq!(read(&[(&a, 0), (&b, 0)]).remove_superseded(), None);
         // Two tables of one generation.
         let other = manifest(1, "c", 1);
         check(&[(&a, 0), (&other, 0)], 0, Ok(&[(1, 0)]));

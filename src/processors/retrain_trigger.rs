@@ -230,6 +230,7 @@ mod tests {
             stream_examples: 20,
             examples_through: 65,
             parent: Some(ModelVersion::new("before")),
+            ..Origin::default()
         };
         bundle.lineage.seed = Seed(u64::MAX);
         let evaluation = &mut bundle.evaluation;

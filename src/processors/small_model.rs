@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::OnceLock};
 
 use foretell_ml::{
     Column, ColumnKind, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling,
-    Seed, Value, training::train,
+    Seed, TrainingSet, Value, training::train,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -13,7 +13,11 @@ const EXAMPLES: usize = 400;
 /// Two classes that depend on `x` and `kind` (`b` to `e`, or missing), and a column of noise.
 pub(crate) fn small_bundle() -> ModelBundle {
     static BUNDLE: OnceLock<ModelBundle> = OnceLock::new();
-    let trained = || train(&examples(), &recipe(), &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let trained = || {
+        let recipe = recipe();
+        let set = TrainingSet::of(recipe.spec.columns(), &examples());
+        train(&set.sample(), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    };
     BUNDLE.get_or_init(trained).clone()
 }
 

@@ -1,8 +1,7 @@
-//! The training set: reads the `labelled-examples` topic, from the position of the last training.
+//! The training set: reads the `labelled-examples` topic, from the position of the last training. What it keeps of it is a
+//! pure function of the records before an offset, the policy and the seed.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
-
-use serde::{Deserialize, Serialize};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::{
     events::{
@@ -18,23 +17,16 @@ use crate::{
         trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
 };
-use foretell_ml::{Example, Origin, PipelineSpec, Recipe, Seed, training::train};
+use foretell_ml::{
+    DataPolicy, Example, Origin, PipelineSpec, Recipe, Sample, Seed, TrainingSet,
+    training::train,
+    training_set::{Arrival, History, InitialRow},
+};
 use foretell_streams::{
     codec::{Codec, CodecError},
     record::{InputRecord, Offset, TopicPartition},
     runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, Reader},
 };
-
-/// Treatment of the initial data when examples come from the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InitialPolicy {
-    /// Every training uses them.
-    #[default]
-    Keep,
-    /// They count as the oldest examples: with `stream_examples_max`, newer examples replace them.
-    Age,
-}
 
 /// The training job of the learning topology.
 pub struct TrainingLog {
@@ -50,10 +42,8 @@ pub struct TrainingLog {
     pub spec: PipelineSpec,
     /// The labels, in the order of the model's classes.
     pub classes: Vec<String>,
-    /// Maximum number of examples from the stream, the newest; none: all.
-    pub stream_examples_max: Option<usize>,
-    /// Treatment of the initial data.
-    pub initial: InitialPolicy,
+    /// Which examples are used and how much they count.
+    pub policy: DataPolicy,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
     /// The model that serves, whose hyper-parameters are used.
@@ -66,20 +56,26 @@ pub struct TrainingLog {
     pub read: ReadLog,
 }
 
-/// The examples that were read from the log, in order.
+/// What was read from the log.
 #[derive(Default)]
 pub struct ReadLog {
     reader: Option<Box<dyn Reader>>,
     /// Records that were read beyond the requested offset.
     ahead: Vec<InputRecord>,
-    /// None for an example whose label is not configured.
-    initial: InitialData<Option<Example>>,
-    stream: Vec<Example>,
-    /// The index of each stream example, for its correction.
-    indices: BTreeMap<String, usize>,
+    /// None before the first read.
+    examples: Option<Examples>,
     skipped: u64,
     /// Every record before this offset was read.
     through: i64,
+}
+
+/// The examples of the log, in columns. The policy bounds those from the stream; the others are the newest table of `foretell
+/// init`, and one that is being written.
+struct Examples {
+    /// The rows of the initial examples; none for one whose label is not configured.
+    initial: InitialData<Option<InitialRow>>,
+    initial_set: TrainingSet,
+    stream: History,
 }
 
 /// Below the 16 MiB of a record of `models`; the rest is for the other fields.
@@ -102,8 +98,11 @@ impl TrainingJob for TrainingLog {
             read.through = request.through;
             self.read = read;
         }
-        let (examples, initial_examples) = self.training_set()?;
-        let stream_examples = examples.len() - initial_examples;
+        let Some(examples) = &self.read.examples else {
+            return Err(TrainingFailure::Failed("there are no examples".to_owned()));
+        };
+        let (sample, initial_examples) = self.sample(examples)?;
+        let stream_examples = sample.len() - initial_examples;
         let serving = self.serving.scorer();
         let params = serving.as_ref().map(|scorer| scorer.lineage().params.clone());
         let recipe = Recipe {
@@ -118,12 +117,13 @@ impl TrainingJob for TrainingLog {
                 stream_examples: count(stream_examples),
                 examples_through: request.through,
                 parent: request.parent.clone(),
+                policy: self.policy,
             },
         };
         let mut report = |iteration, of| {
             if progress(iteration, of) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let bundle = train(&examples, &recipe, &mut report)
+        let bundle = train(&sample, &recipe, &mut report)
             .map_err(|error| TrainingFailure::Failed(error.to_string()))?;
         let bytes =
             bundle.to_bytes().map_err(|error| TrainingFailure::Failed(error.to_string()))?;
@@ -140,27 +140,18 @@ fn count(examples: usize) -> u64 {
 }
 
 impl TrainingLog {
-    /// The training set in order, and the number of initial examples in it.
-    fn training_set(&self) -> Result<(Vec<Example>, usize), TrainingFailure> {
-        let ReadLog { initial, stream, .. } = &self.read;
-        let newest = self.stream_examples_max.unwrap_or(usize::MAX).min(stream.len());
-        let room = match self.initial {
-            InitialPolicy::Keep => usize::MAX,
-            InitialPolicy::Age => self.stream_examples_max.unwrap_or(usize::MAX) - newest,
-        };
-        let mut examples = Vec::new();
-        if room > 0 {
+    /// The examples to train on, and the number of initial ones among them.
+    fn sample<'e>(&self, examples: &'e Examples) -> Result<(Sample<'e>, usize), TrainingFailure> {
+        let mut rows = Vec::new();
+        if examples.stream.uses_initial() {
             let serving = self.serving.scorer();
             let at_least = serving.map_or(0, |scorer| scorer.lineage().origin.initial_examples);
-            let complete = initial.complete(at_least);
+            let complete = examples.initial.complete(at_least);
             let complete =
                 complete.map_err(|error| TrainingFailure::Incomplete(error.to_string()))?;
-            let oldest = complete.len().saturating_sub(room);
-            examples.extend(complete.into_iter().skip(oldest).flatten().cloned());
+            rows.extend(complete.into_iter().flatten().copied());
         }
-        let initial_examples = examples.len();
-        examples.extend_from_slice(&stream[stream.len() - newest..]);
-        Ok((examples, initial_examples))
+        Ok(examples.stream.sample(&examples.initial_set, &rows))
     }
 
     /// Reads every record before `through`.
@@ -233,22 +224,55 @@ impl TrainingLog {
                 "skipping a labelled example whose label is not in [outcomes] labels"
             );
         }
+        let examples = read.examples.get_or_insert_with(|| Examples::new(self));
         match (labelled.origin, example) {
-            (ExampleOrigin::Initial, example) => {
-                read.initial.take(record, &labelled, example);
-            }
+            (ExampleOrigin::Initial, example) => examples.add_initial(record, &labelled, example),
             (ExampleOrigin::Stream, None) => {}
-            (ExampleOrigin::Stream, Some(example)) => {
-                let index = read.indices.get(&labelled.example_id).copied();
-                if let Some(index) = index {
-                    read.stream[index] = example;
-                } else {
-                    read.indices.insert(labelled.example_id, read.stream.len());
-                    read.stream.push(example);
-                }
+            (ExampleOrigin::Stream, Some(Example { values, label })) => {
+                let arrival = Arrival {
+                    id: &labelled.example_id,
+                    event_time: labelled.event_time.0,
+                    is_correction: labelled.correction,
+                };
+                examples.stream.add(arrival, &values, label);
             }
         }
         Ok(())
+    }
+}
+
+impl Examples {
+    fn new(log: &TrainingLog) -> Self {
+        let columns = log.spec.columns();
+        Self {
+            initial: InitialData::default(),
+            initial_set: TrainingSet::new(columns),
+            stream: History::new(columns, log.policy, log.seed),
+        }
+    }
+
+    fn add_initial(
+        &mut self,
+        record: &InputRecord,
+        labelled: &LabelledExample,
+        example: Option<Example>,
+    ) {
+        if self.initial.has(record, labelled) {
+            return;
+        }
+        let row = example.map(|Example { values, label }| InitialRow {
+            row: self.initial_set.push(&values, label),
+            event_time: labelled.event_time.0,
+        });
+        self.initial.take(record, labelled, row);
+        if let Some(left) = self.initial.remove_superseded() {
+            let mut left: Vec<&mut InitialRow> = left.into_iter().flatten().collect();
+            left.sort_by_key(|row| row.row);
+            self.initial_set.retain(&left.iter().map(|row| row.row).collect::<Vec<_>>());
+            for (row, moved) in (0..).zip(left) {
+                moved.row = row;
+            }
+        }
     }
 }
 

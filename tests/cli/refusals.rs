@@ -87,7 +87,22 @@ fn a_value_out_of_bounds_is_refused() {
     };
     set("streams.threads=-1", &["[streams] threads", "`-1`", "a whole number from 0 to"]);
     set("streams.commit_interval=soon", &["\"soon\"", "a duration, such as"]);
-    set("learning.stream_examples_max=many", &["\"many\"", "a whole number, 0 or more"]);
+    set(
+        "learning.last=many",
+        &["--set learning.last: [learning] last", "\"many\"", "such as 2000", "such as \"30d\""],
+    );
+    set("learning.last=-3", &["[learning] last", "\"-3\" is neither"]);
+    set("learning.last=0", &["[learning] last: it is 0: it must be from 1 to 2147483647"]);
+    set("learning.last=0s", &["[learning] last", "at least 1 ms"]);
+    set("learning.reservoir=0", &["[learning] reservoir: it is 0"]);
+    set("learning.reservoir=3000000000", &["[learning] reservoir", "from 1 to 2147483647"]);
+    set("learning.half_life=0s", &["[learning] half_life", "at least 1 ms"]);
+    set("learning.half_life=soon", &["[learning] half_life", "\"soon\"", "a duration, such as"]);
+    set("learning.initial=fade", &["[learning] initial", "fade", "keep", "age"]);
+    check(
+        &["run", "-c", config, "--set", "learning.last=9", "--set", "learning.reservoir=9"],
+        &["--set learning.reservoir: [learning] reservoir: last is set, too", "remove one"],
+    );
     set("scoring.when=answers", &["[scoring] when", "{ answers = 5 }"]);
     set("scoring.when={answers=99}", &["[scoring] when", "answers is 99", "from 1 to 13"]);
     set("scoring.when={answers=0}", &["[scoring] when", "answers is 0", "from 1 to 13"]);
@@ -113,7 +128,6 @@ fn a_value_out_of_bounds_is_refused() {
         "tuning.threads",
         "tuning.iterations_max",
         "tuning.early_stopping_rounds",
-        "learning.stream_examples_max",
         "streams.commit_records_max",
         "http.waits_max",
     ] {

@@ -14,7 +14,7 @@ use foretell::{
 use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_ml::{
     Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
-    Value, training::train,
+    TrainingSet, Value, training::train,
 };
 use foretell_streams::time::WallTime;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -161,7 +161,8 @@ fn trained(
         seed: Seed(seed),
         origin,
     };
-    train(examples, &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    let set = TrainingSet::of(recipe.spec.columns(), examples);
+    train(&set.sample(), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
 /// The model that serves in most tests.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    ModelVersion, Seed,
+    DataPolicy, ModelVersion, Seed,
     features::FittedPipeline,
     training::{Evaluation, Params},
     trees::ParseError,
@@ -71,6 +71,9 @@ pub struct Origin {
     pub examples_through: i64,
     /// Champion at the time of the training.
     pub parent: Option<ModelVersion>,
+    /// Which examples were used and how much they counted. Models of the default policy do not name it.
+    #[serde(default, skip_serializing_if = "DataPolicy::is_default")]
+    pub policy: DataPolicy,
 }
 
 /// Reasons why bytes are not a bundle, or a bundle cannot serve.
@@ -190,7 +193,7 @@ fn version_of(content: &[u8]) -> ModelVersion {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Scorer, training::tests::small_bundle};
+    use crate::{InitialPolicy, Retention, Scorer, training::tests::small_bundle};
 
     #[test]
     fn a_bundle_survives_a_round_trip() {
@@ -200,6 +203,19 @@ pub(crate) mod tests {
         assert_eq!(back, bundle);
         assert_eq!(back.to_bytes().unwrap(), bytes);
         assert_eq!(back.version(), bundle.version());
+    }
+
+    #[test]
+    fn a_bundle_names_its_policy_unless_it_is_the_default() {
+        let mut bundle = small_bundle();
+        assert!(!String::from_utf8(bundle.content()).unwrap().contains("policy"));
+        for retention in [Retention::Last(7), Retention::Within(7), Retention::Reservoir(7)] {
+            let initial = InitialPolicy::Age;
+            let policy = DataPolicy { retention, half_life: Some(86_400_000), initial };
+            bundle.lineage.origin.policy = policy;
+            let back = ModelBundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap();
+            assert_eq!(back.lineage.origin.policy, policy);
+        }
     }
 
     #[test]

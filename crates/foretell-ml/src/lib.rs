@@ -2,9 +2,9 @@
 //! specific to one data set.
 //!
 //! ```text
-//!            examples ──┬──▶ training::tune ──▶ Params
-//!  (values + label)     │                         │
-//!                       └──▶ training::train ◀────┘      lightgbm: the C library, training only
+//!        TrainingSet ──┬──▶ training::tune ──▶ Params
+//!  examples by column  │                          │
+//!                      └──▶ training::train ◀─────┘      lightgbm: the C library, training only
 //!                                  │
 //!                                  ▼
 //!                             ModelBundle ◀──▶ bytes     bundle: pipeline + trees + threshold + lineage + evaluation,
@@ -25,6 +25,7 @@ pub mod features;
 pub mod lightgbm;
 pub mod scorer;
 pub mod training;
+pub mod training_set;
 pub mod trees;
 
 pub use bundle::{BundleError, Lineage, ModelBundle, Origin};
@@ -36,3 +37,4 @@ pub use features::{
 };
 pub use scorer::{Scorer, Scratch};
 pub use training::{Evaluation, Params, Recipe, TrainingError};
+pub use training_set::{DataPolicy, InitialPolicy, Retention, Sample, TrainingSet};

@@ -97,6 +97,14 @@ impl Scorer {
         (Probabilities::new(self.trees.probabilities(&scratch.sums.sums)), outside)
     }
 
+    /// The probability of each class, from features instead of values.
+    pub(crate) fn score_features(&self, features: &[f64], scratch: &mut Scratch) -> Probabilities {
+        scratch.row.clear();
+        scratch.row.extend_from_slice(features);
+        self.trees.sums(&mut scratch.row, &mut scratch.sums);
+        Probabilities::new(self.trees.probabilities(&scratch.sums.sums))
+    }
+
     /// The class to decide on: with two classes, class 1 if its probability is at least the threshold; with more, the most
     /// probable one.
     #[must_use]

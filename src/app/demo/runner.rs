@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     events::{labelled_example::LabelledExample, outcome::Outcome},
 };
+use foretell_ml::{InitialPolicy, Retention};
 use foretell_streams::{
     record::{InputRecord, Topic},
     runtime::StopSignal,
@@ -314,11 +315,19 @@ impl InstanceReader<'_> {
     }
 }
 
-/// Number of examples from the stream in the last training set, after `joined` examples.
+/// Number of examples from the stream in the last training set, after `joined` examples; where it depends on event times
+/// or on chance, the least.
 fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
     let learning = &config.learning;
     let every = usize::try_from(learning.retrain_after)?;
-    Ok((joined / every * every).min(learning.stream_examples_max.unwrap_or(usize::MAX)))
+    let all = joined / every * every;
+    Ok(match (learning.policy.retention, learning.policy.initial) {
+        (Retention::All, _) => all,
+        (Retention::Last(number), _) | (Retention::Reservoir(number), InitialPolicy::Keep) => {
+            all.min(number)
+        }
+        (Retention::Within(_), _) | (Retention::Reservoir(_), InitialPolicy::Age) => all.min(1),
+    })
 }
 
 fn count(records: &AtomicUsize) -> usize {

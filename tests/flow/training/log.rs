@@ -1,17 +1,25 @@
 //! The training log alone: the training set of a request, after earlier requests and failures.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use foretell::processors::{
-    retrain_trigger::records_of,
-    trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
-    training_log::{InitialPolicy, TrainingLog},
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
-use foretell_ml::{ModelBundle, ModelVersion, Origin, Params};
-use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _};
 
-use super::{Application, OFTEN, SELDOM, answers, correction, expect_concept, stream};
-use crate::fixture::{NOW, classes, first_model, model};
+use foretell::{
+    events::labelled_example::LabelledExample,
+    processors::{
+        retrain_trigger::records_of,
+        trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
+        training_log::TrainingLog,
+    },
+};
+use foretell_ml::{
+    DataPolicy, InitialPolicy, ModelBundle, ModelVersion, Origin, Params, Retention, Seed,
+};
+use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _, time::EventTime};
+
+use super::{Application, Concept, OFTEN, SELDOM, answers, correction, expect_concept, stream};
+use crate::fixture::{EPOCH_MS, NOW, classes, first_model, model};
 
 fn request(training: u64, through: i64) -> TrainingRequest {
     let parent = Some(ModelVersion::new("parent"));
@@ -59,7 +67,7 @@ fn a_model_has_the_origin_of_its_training_set() {
 #[test]
 fn the_newest_examples_up_to_the_bound_are_used() {
     let mut application = Application::new();
-    application.stream_examples_max = Some(40);
+    application.policy.retention = Retention::Last(40);
     application.append(&stream(0..40, OFTEN));
     application.append(&stream(40..80, SELDOM));
     let bundle = train(&mut application.log(), 80);
@@ -73,15 +81,107 @@ fn the_newest_examples_up_to_the_bound_are_used() {
     assert_eq!(learned_from(&train(&mut application.log(), 39)), (0, 39));
 }
 
+/// One example a minute, in the order of the log but for one that is late by an hour.
+fn timed(numbers: Range<u32>, concept: Concept) -> Vec<LabelledExample> {
+    let mut examples = stream(numbers.clone(), concept);
+    for (number, example) in numbers.zip(&mut examples) {
+        let late = if number % 50 == 3 { 60 } else { 0 };
+        example.event_time = EventTime(EPOCH_MS + (i64::from(number) - late) * MINUTE);
+    }
+    examples
+}
+
+const MINUTE: i64 = 60_000;
+
+#[test]
+fn the_examples_within_a_time_before_the_newest_are_used() {
+    let mut application = Application::new();
+    application.policy.retention = Retention::Within(40 * MINUTE);
+    application.append(&timed(0..40, OFTEN));
+    application.append(&timed(40..80, SELDOM));
+    let bundle = train(&mut application.log(), 80);
+    // Those from minute 40 to 79 but number 53, which is of minute -7.
+    assert_eq!(learned_from(&bundle), (0, 39));
+    expect_concept(&bundle, SELDOM);
+    assert_eq!(bundle.lineage.origin.policy, application.policy);
+}
+
+#[test]
+fn the_reservoir_is_drawn_with_the_seed() {
+    let mut application = Application::new();
+    application.policy.retention = Retention::Reservoir(40);
+    application.append(&stream(0..400, OFTEN));
+    let bundle = train(&mut application.log(), 400);
+    assert_eq!(learned_from(&bundle), (0, 40));
+    let mut other = TrainingLog { seed: Seed(2), ..application.log() };
+    assert_ne!(train(&mut other, 400).pipeline, bundle.pipeline);
+}
+
+#[test]
+fn a_half_life_lets_newer_examples_outweigh_older_ones() {
+    // The same visitors three times, so that nothing but the event time tells old from new.
+    let visitors = |round: i64, concept| {
+        let mut examples = timed(0..40, concept);
+        for example in &mut examples {
+            example.example_id = format!("{}-{round}", example.example_id);
+            example.event_time.0 += round * 40 * MINUTE;
+        }
+        examples
+    };
+    let mut application = Application::new();
+    for (round, concept) in (0..).zip([OFTEN, OFTEN, SELDOM]) {
+        application.append(&visitors(round, concept));
+    }
+    expect_concept(&train(&mut application.log(), 120), OFTEN);
+    application.policy.half_life = Some(10 * MINUTE);
+    expect_concept(&train(&mut application.log(), 120), SELDOM);
+}
+
+/// Under every policy the bytes of a model follow from the records before its offset: not from the trainings before, from
+/// where reads ended, nor from the process.
+#[test]
+fn a_restart_or_a_move_gives_the_same_bytes_under_every_policy() {
+    let hour = 60 * MINUTE;
+    // Enough that examples are removed from memory several times. Some are corrected later, many of them when they are not
+    // kept any more, and some are written again.
+    let mut written = Vec::new();
+    for first in (0..3_000).step_by(300) {
+        written.extend(timed(first..first + 300, OFTEN));
+        written.extend(timed(first / 2..first / 2 + 30, OFTEN).iter().map(correction));
+        written.extend(timed(first + 290..first + 292, SELDOM));
+    }
+    let retentions =
+        [Retention::All, Retention::Last(60), Retention::Within(hour), Retention::Reservoir(60)];
+    for (retention, initial) in retentions
+        .into_iter()
+        .flat_map(|retention| [(retention, InitialPolicy::Keep), (retention, InitialPolicy::Age)])
+    {
+        let mut application = Application::new();
+        application.policy = DataPolicy { retention, initial, half_life: Some(hour) };
+        application.append(&application.initial(0..40, OFTEN));
+        application.append(&written);
+        let mut log = application.log();
+        for through in [200, 203, 1_500, 2_981, 3_360] {
+            let bundle = train(&mut log, through).to_bytes().unwrap();
+            let restarted = train(&mut application.log(), through).to_bytes().unwrap();
+            assert!(bundle == restarted, "{retention:?} {initial:?} at {through}");
+        }
+        // An aborted transaction: an earlier request again, in the same process.
+        let again = train(&mut log, 1_500).to_bytes().unwrap();
+        let expected = train(&mut application.log(), 1_500).to_bytes().unwrap();
+        assert!(again == expected, "{retention:?} {initial:?} again");
+    }
+}
+
 #[test]
 fn aging_initial_data_are_replaced_oldest_first() {
     let mut application = Application::new();
-    application.stream_examples_max = Some(40);
+    application.policy.retention = Retention::Last(40);
     application.append(&application.initial(0..20, OFTEN));
     application.append(&application.initial(20..40, SELDOM));
     application.append(&stream(0..20, SELDOM));
     assert_eq!(learned_from(&train(&mut application.log(), 60)), (40, 20), "they are kept");
-    application.initial = InitialPolicy::Age;
+    application.policy.initial = InitialPolicy::Age;
     let bundle = train(&mut application.log(), 60);
     assert_eq!(learned_from(&bundle), (20, 20));
     expect_concept(&bundle, SELDOM);
@@ -93,11 +193,33 @@ fn aging_initial_data_are_replaced_oldest_first() {
 #[test]
 fn initial_data_that_have_aged_out_may_be_missing() {
     let mut application = Application::new();
-    (application.stream_examples_max, application.initial) = (Some(40), InitialPolicy::Age);
+    application.policy.retention = Retention::Last(40);
+    application.policy.initial = InitialPolicy::Age;
     application.append(&application.initial(7..40, OFTEN));
     application.append(&stream(0..40, OFTEN));
     assert!(try_train(&mut application.log(), 72).is_err(), "there is room for one of them");
     assert_eq!(learned_from(&train(&mut application.log(), 73)), (0, 40));
+}
+
+#[test]
+fn a_table_that_replaces_another_leaves_nothing_of_it() {
+    let mut application = Application::new();
+    application.append(&application.initial(0..40, OFTEN));
+    application.append(&stream(0..20, SELDOM));
+    let mut log = application.log();
+    let before = train(&mut log, 60);
+    application.manifest.generation = 2;
+    let newer = application.initial(0..40, SELDOM);
+    application.append(&newer[..30]);
+    expect_same_examples(&train(&mut log, 90), &before);
+    application.append(&newer[30..]);
+    let bundle = train(&mut log, 100);
+    assert_eq!(learned_from(&bundle), (40, 20));
+    expect_concept(&bundle, SELDOM);
+    let mut other = Application::new();
+    other.append(&newer);
+    other.append(&stream(0..20, SELDOM));
+    expect_same_examples(&bundle, &train(&mut other.log(), 60));
 }
 
 #[test]

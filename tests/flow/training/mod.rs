@@ -19,10 +19,12 @@ use foretell::{
         metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
         retrain_trigger::records_of,
-        training_log::{InitialPolicy, ReadLog, TrainingLog},
+        training_log::{ReadLog, TrainingLog},
     },
 };
-use foretell_ml::{Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value};
+use foretell_ml::{
+    DataPolicy, Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value,
+};
 use foretell_streams::{
     local::LocalBroker,
     record::{OutputRecord, Partition, TopicPartition},
@@ -47,8 +49,7 @@ struct Application {
     metrics: ApplicationMetrics,
     serving: Serving,
     table: ModelTable,
-    stream_examples_max: Option<usize>,
-    initial: InitialPolicy,
+    policy: DataPolicy,
     /// The manifest of the initial data.
     manifest: Manifest,
 }
@@ -78,8 +79,7 @@ impl Application {
             metrics,
             serving,
             table,
-            stream_examples_max: None,
-            initial: InitialPolicy::Keep,
+            policy: DataPolicy::default(),
             manifest: Manifest {
                 generation: 1,
                 table: "0123456789abcdef".repeat(4),
@@ -97,8 +97,7 @@ impl Application {
             events: Arc::clone(&self.fixture.schema),
             spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new()).unwrap(),
             classes: classes(&["no", "yes"]),
-            stream_examples_max: self.stream_examples_max,
-            initial: self.initial,
+            policy: self.policy,
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             seed: Seed(1),

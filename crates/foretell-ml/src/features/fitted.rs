@@ -1,12 +1,13 @@
 //! The fitted pipeline, which transforms any row of values into one number per feature.
 
-use std::{collections::BTreeMap, fmt::Display, io::Write as _};
+use std::{fmt::Display, io::Write as _};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    example::{Column, ColumnKind, Value, ValueRef},
-    features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
+    example::{Column, ColumnKind, ValueRef},
+    features::{CalendarFeature, PipelineSpec, category::Categories, columns, number::Scale},
+    training_set::Sample,
 };
 
 /// A specification with its fitted encoders: the same values give the same features in training and in serving.
@@ -58,41 +59,17 @@ pub enum FittedError {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Encoder {
+pub(super) enum Encoder {
     Number(Scale),
     Category(Categories<String>),
 }
 
 impl FittedPipeline {
     /// Implements [`PipelineSpec::fit`].
-    pub(super) fn fit<'a>(
-        spec: &PipelineSpec,
-        rows: impl Iterator<Item = &'a [Value]> + Clone,
-    ) -> Self {
-        let columns = spec.columns().iter().enumerate();
-        let encoders = columns.map(|(index, column)| {
-            let values =
-                rows.clone().map(|row| row.get(index).map_or(ValueRef::Missing, ValueRef::from));
-            match column.kind {
-                ColumnKind::Numeric => fit_numbers(spec, values),
-                ColumnKind::Categorical => fit_categories(values),
-            }
-        });
-        let mut fitted = Self {
-            spec: spec.clone(),
-            encoders: encoders.collect(),
-            crosses: Vec::new(),
-            missing_shares: missing_shares(spec, rows.clone()),
-        };
-        let mut pairs = vec![BTreeMap::<(u32, u32), u64>::new(); spec.crossed().len()];
-        for row in rows {
-            for ((left, right), counts) in spec.crossed().iter().zip(&mut pairs) {
-                let pair =
-                    (code_of(fitted.feature(row, *left)), code_of(fitted.feature(row, *right)));
-                *counts.entry(pair).or_default() += 1;
-            }
-        }
-        fitted.crosses = pairs.into_iter().map(Categories::fit).collect();
+    pub(super) fn fit(spec: &PipelineSpec, sample: &Sample<'_>) -> Self {
+        let (encoders, missing_shares) = columns::fit_encoders(spec, sample);
+        let mut fitted = Self { spec: spec.clone(), encoders, crosses: Vec::new(), missing_shares };
+        fitted.crosses = columns::fit_crosses(&fitted, sample);
         fitted
     }
 
@@ -113,15 +90,10 @@ impl FittedPipeline {
         values: impl Iterator<Item = (usize, ValueRef<'v>)>,
         row: &mut Vec<f64>,
     ) -> OutOfDistribution {
-        let (columns, features) = (self.encoders.len(), self.features());
-        let calendar = self.spec.calendar();
+        let features = self.features();
         row.clear();
         row.extend(self.encoders.iter().map(Encoder::missing));
-        row.resize(features, f64::NAN);
-        if !calendar.is_empty() {
-            // Parts of a date need its number before scaling: one per column, behind the features, NaN if it is missing.
-            row.resize(features + columns, f64::NAN);
-        }
+        row.resize(self.transformed(), f64::NAN);
         let mut outside = OutOfDistribution::default();
         for (column, value) in values {
             let Some(encoder) = self.encoders.get(column) else { continue };
@@ -130,20 +102,33 @@ impl FittedPipeline {
                 *number = number_of(value).unwrap_or(f64::NAN);
             }
         }
+        self.derive(row);
+        row.truncate(features);
+        outside
+    }
+
+    /// Length of a row while it is transformed. Parts of a date need its number before scaling: one per column, behind the
+    /// features, NaN if it is missing.
+    pub(super) fn transformed(&self) -> usize {
+        let numbers = if self.spec.calendar().is_empty() { 0 } else { self.encoders.len() };
+        self.features() + numbers
+    }
+
+    /// Computes crosses and parts of dates from the features of the columns and the numbers behind the features.
+    pub(super) fn derive(&self, row: &mut [f64]) {
+        let (columns, features) = (self.encoders.len(), self.features());
         let crosses = self.spec.crossed().iter().zip(&self.crosses);
         for (place, ((left, right), categories)) in (columns..).zip(crosses) {
             let pair = (code_of(row[*left]), code_of(row[*right]));
             row[place] = f64::from(categories.code(&pair));
         }
         let start = columns + self.crosses.len();
-        let parts = calendar.iter().zip(self.spec.dated());
+        let parts = self.spec.calendar().iter().zip(self.spec.dated());
         for (place, (CalendarFeature { part, unit, .. }, column)) in (start..).zip(parts) {
             let Encoder::Number(scale) = &self.encoders[*column] else { continue };
             let number = Some(row[features + column]).filter(|number| !number.is_nan());
             row[place] = scale.filled(number).map_or(f64::NAN, |number| part.of(number, *unit));
         }
-        row.truncate(features);
-        outside
     }
 
     /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if an earlier release
@@ -183,9 +168,9 @@ impl FittedPipeline {
         self.encoders.len() + self.crosses.len() + self.spec.calendar().len()
     }
 
-    fn feature(&self, values: &[Value], column: usize) -> f64 {
-        let value = values.get(column).map_or(ValueRef::Missing, ValueRef::from);
-        self.encoders[column].encode(value, &mut OutOfDistribution::default())
+    /// The encoder of a column.
+    pub(super) fn encoder(&self, column: usize) -> &Encoder {
+        &self.encoders[column]
     }
 }
 
@@ -228,46 +213,8 @@ impl Encoder {
     }
 }
 
-fn missing_shares<'a>(spec: &PipelineSpec, rows: impl Iterator<Item = &'a [Value]>) -> Vec<f64> {
-    let (mut missing, mut count) = (vec![0_u64; spec.columns().len()], 0_u64);
-    for row in rows {
-        count += 1;
-        for (index, (column, missing)) in spec.columns().iter().zip(&mut missing).enumerate() {
-            let value = row.get(index).map_or(ValueRef::Missing, ValueRef::from);
-            let is_missing = match column.kind {
-                ColumnKind::Numeric => number_of(value).is_none(),
-                ColumnKind::Categorical => with_text(value, |_| ()).is_none(),
-            };
-            *missing += u64::from(is_missing);
-        }
-    }
-    missing.into_iter().map(|missing| missing as f64 / count.max(1) as f64).collect()
-}
-
-fn fit_numbers<'a>(spec: &PipelineSpec, values: impl Iterator<Item = ValueRef<'a>>) -> Encoder {
-    let (mut numbers, mut missing) = (Vec::new(), 0);
-    for value in values {
-        match number_of(value) {
-            Some(number) => numbers.push(number),
-            None => missing += 1,
-        }
-    }
-    Encoder::Number(Scale::fit(spec.scaling(), numbers, missing))
-}
-
-fn fit_categories<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> Encoder {
-    let mut counts = BTreeMap::<String, u64>::new();
-    for value in values {
-        with_text(value, |text| match counts.get_mut(text) {
-            Some(count) => *count += 1,
-            None => drop(counts.insert(text.to_owned(), 1)),
-        });
-    }
-    Encoder::Category(Categories::fit(counts))
-}
-
 /// The finite number that a value is or can be parsed as.
-fn number_of(value: ValueRef<'_>) -> Option<f64> {
+pub(crate) fn number_of(value: ValueRef<'_>) -> Option<f64> {
     let number = match value {
         ValueRef::Missing => None,
         ValueRef::Number(number) => Some(number),
@@ -284,7 +231,7 @@ pub fn number_in(text: &str) -> Option<f64> {
 }
 
 /// Applies `read` to the category of a value; that of a number is its text. `None` if the value is missing.
-fn with_text<R>(value: ValueRef<'_>, read: impl FnOnce(&str) -> R) -> Option<R> {
+pub(crate) fn with_text<R>(value: ValueRef<'_>, read: impl FnOnce(&str) -> R) -> Option<R> {
     /// More than the text of any 64-bit float: the smallest have 324 zeros and up to 17 digits.
     const TEXT_MAX: usize = 352;
     /// The text of `i64::MIN`.
@@ -310,7 +257,7 @@ fn with_text_of<const MAX: usize, R>(number: impl Display, read: impl FnOnce(&st
 
 /// The code of a categorical feature.
 #[expect(clippy::cast_sign_loss, reason = "it was a u32 before it became a feature")]
-fn code_of(feature: f64) -> u32 {
+pub(super) fn code_of(feature: f64) -> u32 {
     feature as u32
 }
 
@@ -359,7 +306,29 @@ impl From<FittedPipeline> for RawPipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::{CalendarPart, Scaling, TimeUnit};
+    use crate::{
+        Example, Label, TrainingSet, Value,
+        features::{CalendarPart, Scaling, TimeUnit},
+    };
+
+    fn fit(spec: &PipelineSpec, rows: &[&[Value]]) -> FittedPipeline {
+        let example = |row: &&[Value]| Example { values: row.to_vec(), label: Label(0) };
+        let examples: Vec<Example> = rows.iter().map(example).collect();
+        spec.fit(&TrainingSet::of(spec.columns(), &examples).sample())
+    }
+
+    /// The features of rows as a training encodes them.
+    fn trained(pipeline: &FittedPipeline, rows: &[&[Value]]) -> Vec<Vec<u64>> {
+        let example = |row: &&[Value]| Example { values: row.to_vec(), label: Label(0) };
+        let examples: Vec<Example> = rows.iter().map(example).collect();
+        let set = TrainingSet::of(pipeline.columns(), &examples);
+        let mut encoded = Vec::new();
+        let Ok(()) = pipeline.each_row(&set.sample(), |row| {
+            encoded.push(row.iter().map(|feature| feature.to_bits()).collect());
+            Ok::<(), std::convert::Infallible>(())
+        });
+        encoded
+    }
 
     fn text(text: &str) -> Value {
         Value::Text(text.to_owned())
@@ -384,7 +353,7 @@ mod tests {
             row(20.0, Value::Missing, "cook", "fr"),
             row(30.0, Value::Number(3.0), "7", "fr"),
         ];
-        spec.fit(rows.iter().map(Vec::as_slice))
+        fit(&spec, &rows.each_ref().map(Vec::as_slice))
     }
 
     fn check(values: &[Value], expected: [f64; 5]) {
@@ -392,6 +361,7 @@ mod tests {
         pipeline.transform(values, &mut row);
         let bits = |row: &[f64]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&row), bits(&expected), "{values:?}: {row:?}, not {expected:?}");
+        assert_eq!(trained(&pipeline, &[values]), [bits(&expected)], "{values:?}");
     }
 
     #[test]
@@ -434,7 +404,8 @@ mod tests {
         let crosses = vec![("job".to_owned(), "land".to_owned())];
         let spec =
             PipelineSpec::new(vec![column("job"), column("land")], Scaling::None, crosses).unwrap();
-        let (pipeline, mut row) = (spec.fit(rows.iter().map(<[Value; 2]>::as_slice)), Vec::new());
+        let (pipeline, mut row) =
+            (fit(&spec, &rows.each_ref().map(<[Value; 2]>::as_slice)), Vec::new());
         pipeline.transform(&[text("cook")], &mut row);
         assert_eq!(row.iter().map(|feature| code_of(*feature)).collect::<Vec<_>>(), [0, 2, 0]);
     }
@@ -447,9 +418,12 @@ mod tests {
         let spec = spec.with_calendar(vec![part(CalendarPart::Year), part(CalendarPart::Weekday)]);
         let spec = spec.unwrap();
         let transformed = |rows: &[[Value; 1]], value: Value| {
-            let pipeline = spec.fit(rows.iter().map(<[Value; 1]>::as_slice));
+            let rows: Vec<&[Value]> = rows.iter().map(<[Value; 1]>::as_slice).collect();
+            let pipeline = fit(&spec, &rows);
             let mut row = Vec::new();
-            pipeline.transform(&[value], &mut row);
+            pipeline.transform(std::slice::from_ref(&value), &mut row);
+            let bits: Vec<u64> = row.iter().map(|feature| feature.to_bits()).collect();
+            assert_eq!(trained(&pipeline, &[&[value]]), [bits]);
             assert_eq!(row.len(), pipeline.features());
             row
         };
@@ -529,17 +503,17 @@ mod tests {
             vec![Value::Missing, text("cook")],
             vec![Value::Number(f64::NAN), Value::Number(7.0)],
         ];
-        let pipeline = spec.fit(rows.iter().map(Vec::as_slice));
+        let pipeline = fit(&spec, &rows.each_ref().map(Vec::as_slice));
         let shares: Vec<_> = (0..4).map(|column| pipeline.missing_share(column)).collect();
         assert_eq!(shares, [Some(0.75), Some(0.5), Some(1.0), None]);
-        let none = spec.fit(std::iter::empty());
+        let none = fit(&spec, &[]);
         assert_eq!(none.missing_share(0), Some(0.0));
     }
 
     #[test]
     fn a_pipeline_fitted_to_no_rows_can_transform() {
         let spec = fitted().spec().clone();
-        let (pipeline, mut row) = (spec.fit(std::iter::empty()), Vec::new());
+        let (pipeline, mut row) = (fit(&spec, &[]), Vec::new());
         pipeline
             .transform(&[Value::Number(1.0), Value::Missing, text("cook"), text("it")], &mut row);
         assert_eq!(row.len(), pipeline.features());

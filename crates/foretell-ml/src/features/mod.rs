@@ -1,7 +1,7 @@
 //! The feature pipeline: a specification is fitted to examples, and the fitted pipeline is part of the model bundle.
 //!
 //! ```text
-//!  PipelineSpec ──fit(rows)──▶ FittedPipeline ──transform(values)──▶ one f64 per feature
+//!  PipelineSpec ──fit(sample)──▶ FittedPipeline ──transform(values)──▶ one f64 per feature
 //!  columns, scaling, crosses,  + categories by frequency, scales      columns first, then crosses, then parts of
 //!  calendar                                                           dates and times
 //! ```
@@ -25,11 +25,13 @@
 
 mod calendar;
 mod category;
+mod columns;
 mod fitted;
 mod number;
 mod spec;
 
 pub use calendar::{CalendarFeature, CalendarPart, TimeUnit, civil};
 pub use fitted::{FittedError, FittedPipeline, OutOfDistribution, number_in};
+pub(crate) use fitted::{number_of, with_text};
 pub use number::Scaling;
 pub use spec::{COLUMNS_MAX, PipelineSpec, SpecError};

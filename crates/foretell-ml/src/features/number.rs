@@ -30,21 +30,25 @@ pub(super) struct Scale {
 impl Scale {
     /// Fits the scale to the finite `numbers` of a column that had `missing` other values.
     pub(super) fn fit(scaling: Scaling, mut numbers: Vec<f64>, missing: usize) -> Self {
-        numbers.sort_by(f64::total_cmp);
-        let (Some(least), Some(most)) = (numbers.first(), numbers.last()) else {
+        let Some((median, least, most)) = median_and_range(&mut numbers) else {
             return Self { shift: 0.0, span: 1.0, range: None, fill: None };
         };
-        let (shift, span) = match (scaling, without_outliers(&numbers)) {
-            (Scaling::None, _) | (_, []) => (0.0, 1.0),
-            (Scaling::MinMax, [only]) => (*only, 0.0),
-            (Scaling::MinMax, [least, .., most]) => (*least, most - least),
-            (Scaling::Standard, numbers) => mean_and_deviation(numbers),
+        let (shift, span) = match scaling {
+            Scaling::None => (0.0, 1.0),
+            Scaling::MinMax | Scaling::Standard => {
+                numbers.sort_unstable_by(f64::total_cmp);
+                match (scaling, without_outliers(&numbers)) {
+                    (Scaling::None, _) | (_, []) => (0.0, 1.0),
+                    (Scaling::MinMax, [only]) => (*only, 0.0),
+                    (Scaling::MinMax, [least, .., most]) => (*least, most - least),
+                    (Scaling::Standard, numbers) => mean_and_deviation(numbers),
+                }
+            }
         };
         // The span of a constant column is 0; numbers near f64::MAX can have an infinite one.
         let usable = shift.is_finite() && span.is_finite() && span > 0.0;
         let (shift, span) = if usable { (shift, span) } else { (0.0, 1.0) };
-        let range = Some((*least, *most));
-        let median = numbers[numbers.len() / 2];
+        let range = Some((least, most));
         Self { shift, span, range, fill: (missing == 0).then_some(median) }
     }
 
@@ -72,6 +76,15 @@ impl Scale {
         let finite = self.shift.is_finite() && self.span.is_finite();
         finite && self.span > 0.0 && self.fill.is_none_or(f64::is_finite)
     }
+}
+
+/// The median, the smallest and the largest of finite numbers, in linear time; the order of the numbers changes.
+fn median_and_range(numbers: &mut [f64]) -> Option<(f64, f64, f64)> {
+    let least = numbers.iter().copied().min_by(f64::total_cmp)?;
+    let most = numbers.iter().copied().max_by(f64::total_cmp)?;
+    let middle = numbers.len() / 2;
+    let (_, median, _) = numbers.select_nth_unstable_by(middle, f64::total_cmp);
+    Some((*median, least, most))
 }
 
 /// The sorted `numbers` without outliers, so that a single 1e308 does not scale all others to nearly the same value. An

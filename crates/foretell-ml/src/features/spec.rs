@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    example::{Column, ColumnKind, Value},
+    example::{Column, ColumnKind},
     features::{CalendarFeature, FittedPipeline, Scaling},
+    training_set::Sample,
 };
 
 /// Maximum number of features, with which a row takes 32 KiB.
@@ -202,10 +203,10 @@ impl PipelineSpec {
         numbered.map(|(feature, _)| feature).collect()
     }
 
-    /// Fits categories and scales to rows of values, which are in the order of the columns. Labels are not used.
+    /// Fits categories and scales to a sample of a training set with these columns. Labels and weights are not used.
     #[must_use]
-    pub fn fit<'a>(&self, rows: impl Iterator<Item = &'a [Value]> + Clone) -> FittedPipeline {
-        FittedPipeline::fit(self, rows)
+    pub fn fit(&self, sample: &Sample<'_>) -> FittedPipeline {
+        FittedPipeline::fit(self, sample)
     }
 }
 

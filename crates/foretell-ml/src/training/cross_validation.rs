@@ -1,6 +1,7 @@
 //! Stratified k-fold cross-validation of one set of parameters, on a few threads.
 
 use std::{
+    convert::Infallible,
     ops::Range,
     sync::{
         Mutex, PoisonError,
@@ -9,33 +10,29 @@ use std::{
 };
 
 use crate::{
-    Label, Probabilities, Seed,
+    FittedPipeline, Label, Probabilities, Sample, Seed,
     lightgbm::{Booster, Dataset, Growth},
-    training::{
-        Params, TrainingData, TrainingError, auc, check_folds,
-        dataset::{self, Table},
-        folds,
-    },
+    training::{Params, TrainingData, TrainingError, auc, check_folds, dataset, folds},
     trees::{ParseError, Sums, Trees},
 };
 
 /// The folds of a study, binned once. The pipeline of each fold is fitted without its validation examples, so a
 /// category that occurs only in them is unseen, as it is in serving.
-pub(super) struct CrossValidation {
+pub(super) struct CrossValidation<'a> {
     /// Locked by the thread that works on the fold: a [`Dataset`] is not `Sync`.
-    folds: Vec<Mutex<Fold>>,
+    folds: Vec<Mutex<Fold<'a>>>,
     classes: usize,
     threads: usize,
     iterations_max: u32,
     early_stopping_rounds: u32,
 }
 
-struct Fold {
+struct Fold<'a> {
     training: Dataset,
     validation: Dataset,
-    /// Features of the validation examples, to compute the AUC at the best iteration.
-    table: Table,
-    labels: Vec<Label>,
+    pipeline: FittedPipeline,
+    /// The validation examples, to compute the AUC at the best iteration.
+    held_out: Sample<'a>,
 }
 
 /// Settings of a cross-validation.
@@ -57,31 +54,27 @@ pub(super) struct FoldResult {
     pub(super) iterations: u32,
 }
 
-impl CrossValidation {
+impl<'a> CrossValidation<'a> {
     /// Splits the examples, and fits a pipeline and bins the features for each fold. Of `parameters`, only those about
     /// bins matter here.
     pub(super) fn new(
-        data: TrainingData<'_>,
+        data: TrainingData<'a>,
         parameters: &str,
         seed: Seed,
         limits: Limits,
     ) -> Result<Self, TrainingError> {
         let TrainingData { examples, spec, classes } = data;
         check_folds(examples, classes, limits.folds)?;
-        let fold_of = folds::stratified(examples, limits.folds, seed);
-        let numbered = || examples.iter().zip(&fold_of);
+        let labels: Vec<Label> = examples.labels().collect();
+        let fold_of = folds::stratified(&labels, limits.folds, seed);
         let mut folds = Vec::with_capacity(limits.folds);
         for number in 0..limits.folds {
-            let without =
-                numbered().filter(|(_, fold)| **fold != number).map(|(example, _)| example);
-            let held_out =
-                numbered().filter(|(_, fold)| **fold == number).map(|(example, _)| example);
-            let pipeline = dataset::fit(spec, without.clone());
-            let training = Dataset::new(Table::new(&pipeline, without).matrix(), parameters)?;
-            let table = Table::new(&pipeline, held_out.clone());
-            let validation = training.aligned(table.matrix(), parameters)?;
-            let labels = held_out.map(|example| example.label).collect();
-            folds.push(Mutex::new(Fold { training, validation, table, labels }));
+            let without = examples.subset(|index| fold_of[index] != number);
+            let held_out = examples.subset(|index| fold_of[index] == number);
+            let pipeline = spec.fit(&without);
+            let training = dataset::bin(&pipeline, &without, parameters)?;
+            let validation = dataset::bin_like(&training, &pipeline, &held_out)?;
+            folds.push(Mutex::new(Fold { training, validation, pipeline, held_out }));
         }
         let Limits { threads, iterations_max, early_stopping_rounds, .. } = limits;
         Ok(Self { folds, classes, threads, iterations_max, early_stopping_rounds })
@@ -133,7 +126,7 @@ impl CrossValidation {
     }
 }
 
-impl Fold {
+impl Fold<'_> {
     /// Trains until `early_stopping_rounds` iterations have not lowered the validation log loss; `None` if `stop`
     /// returned `true`.
     fn run(
@@ -169,21 +162,26 @@ impl Fold {
             |error: ParseError| TrainingError::Unservable { reason: error.to_string() };
         let trees = Trees::parse(model).map_err(unservable)?;
         let (mut row, mut sums) = (Vec::new(), Sums::default());
-        let predict = |features: &[f64]| {
+        let mut predictions = Vec::with_capacity(self.held_out.len());
+        let Ok(()) = self.pipeline.each_row(&self.held_out, |features| {
             row.clear();
             row.extend_from_slice(features);
             trees.sums(&mut row, &mut sums);
-            Probabilities::new(trees.probabilities(&sums.sums))
-        };
-        Ok(auc(&self.table.rows().map(predict).collect::<Vec<_>>(), &self.labels))
+            predictions.push(Probabilities::new(trees.probabilities(&sums.sums)));
+            Ok::<(), Infallible>(())
+        });
+        let labels: Vec<Label> = self.held_out.labels().collect();
+        Ok(auc(&predictions, &labels))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::{
-        Example, Value,
+        Example, PipelineSpec, TrainingSet, Value,
         training::tests::{examples, recipe, spec},
     };
 
@@ -194,7 +192,15 @@ mod tests {
         Params { min_data_in_leaf: 1, learning_rate: 0.3, ..recipe(2).params }
     }
 
-    fn validation(examples: &[Example], iterations_max: u32, threads: usize) -> CrossValidation {
+    fn set(examples: &[Example]) -> TrainingSet {
+        TrainingSet::of(spec().columns(), examples)
+    }
+
+    fn validation<'a>(
+        examples: &'a Sample<'a>,
+        iterations_max: u32,
+        threads: usize,
+    ) -> CrossValidation<'a> {
         let parameters = params().to_lightgbm(2, Seed(1));
         let limits = Limits {
             folds: FOLDS,
@@ -202,11 +208,12 @@ mod tests {
             iterations_max,
             early_stopping_rounds: EARLY_STOPPING_ROUNDS,
         };
-        let data = TrainingData { examples, spec: &spec(), classes: 2 };
+        static SPEC: LazyLock<PipelineSpec> = LazyLock::new(spec);
+        let data = TrainingData { examples, spec: &SPEC, classes: 2 };
         CrossValidation::new(data, &parameters, Seed(1), limits).unwrap()
     }
 
-    fn run(validation: &CrossValidation, to: usize) -> Vec<FoldResult> {
+    fn run(validation: &CrossValidation<'_>, to: usize) -> Vec<FoldResult> {
         validation.run(0..to, &params(), Seed(1), &|| false).unwrap().unwrap()
     }
 
@@ -217,7 +224,8 @@ mod tests {
         for (example, other) in unpredictable.iter_mut().zip(examples(400, 2, 77)) {
             example.label = other.label;
         }
-        for result in run(&validation(&unpredictable, 60, 1), FOLDS) {
+        let set = set(&unpredictable);
+        for result in run(&validation(&set.sample(), 60, 1), FOLDS) {
             assert!(result.log_loss > 0.6 && result.auc.unwrap() < 0.7, "{result:?}");
         }
     }
@@ -228,14 +236,20 @@ mod tests {
         for (number, example) in examples.iter_mut().enumerate() {
             example.values[1] = Value::Text(format!("category {number}"));
         }
-        let validation = validation(&examples, 10, 1);
+        let (set, mut codes) = (set(&examples), Vec::new());
+        let sample = set.sample();
+        let validation = validation(&sample, 10, 1);
         for fold in &validation.folds {
             let fold = fold.lock().unwrap();
-            let held_out = fold.table.rows().count();
+            let held_out = fold.held_out.len();
             // The categories of the training examples have the codes before this one.
             let unseen = (examples.len() - held_out) as f64;
             assert!(held_out > 0);
-            assert!(fold.table.rows().all(|row| row[1].to_bits() == unseen.to_bits()));
+            let Ok(()) = fold.pipeline.each_row(&fold.held_out, |row| {
+                codes.push(row[1].to_bits());
+                Ok::<(), Infallible>(())
+            });
+            assert!(codes.drain(..).all(|code| code == unseen.to_bits()));
         }
     }
 
@@ -247,21 +261,25 @@ mod tests {
             grown.fetch_add(1, Ordering::Relaxed);
             false
         };
-        let whole = validation(&examples, 500, 1);
+        let set = set(&examples);
+        let sample = set.sample();
+        let whole = validation(&sample, 500, 1);
         let result = whole.run(0..1, &params(), Seed(1), &count).unwrap().unwrap()[0];
         let grown = u32::try_from(grown.into_inner()).unwrap();
         assert!(result.iterations > 1 && grown < 500, "it did not stop early: {result:?}");
         assert_eq!(grown, result.iterations + EARLY_STOPPING_ROUNDS);
         // The iterations after the best one do not change the result.
-        assert_eq!(run(&validation(&examples, result.iterations, 1), 1), [result]);
+        assert_eq!(run(&validation(&sample, result.iterations, 1), 1), [result]);
     }
 
     #[test]
     fn results_are_in_the_order_of_the_folds() {
         let examples = examples(400, 2, 1);
-        let expected = run(&validation(&examples, 30, 1), FOLDS);
+        let set = set(&examples);
+        let sample = set.sample();
+        let expected = run(&validation(&sample, 30, 1), FOLDS);
         for threads in 2..=FOLDS {
-            assert_eq!(run(&validation(&examples, 30, threads), FOLDS), expected, "{threads}");
+            assert_eq!(run(&validation(&sample, 30, threads), FOLDS), expected, "{threads}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Evaluation metrics. A metric that is undefined for the given examples is `None`, never NaN.
 
+use std::convert::Infallible;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Example, Label, Probabilities,
+    Example, FittedPipeline, Label, Probabilities, Sample,
     scorer::{Scorer, Scratch},
 };
 
@@ -62,6 +64,24 @@ pub fn evaluate(scorer: &Scorer, examples: &[Example]) -> Evaluation {
     let decisions: Vec<Label> =
         predictions.iter().map(|prediction| scorer.decide(prediction)).collect();
     let labels: Vec<Label> = examples.iter().map(|example| example.label).collect();
+    Evaluation::new(&predictions, &decisions, &labels)
+}
+
+/// As [`evaluate`], for a sample of a training set. Weights are not used: every example counts the same.
+pub(super) fn evaluate_sample(
+    scorer: &Scorer,
+    pipeline: &FittedPipeline,
+    sample: &Sample<'_>,
+) -> Evaluation {
+    let mut scratch = Scratch::default();
+    let mut predictions = Vec::with_capacity(sample.len());
+    let Ok(()) = pipeline.each_row(sample, |row| {
+        predictions.push(scorer.score_features(row, &mut scratch));
+        Ok::<(), Infallible>(())
+    });
+    let decisions: Vec<Label> =
+        predictions.iter().map(|prediction| scorer.decide(prediction)).collect();
+    let labels: Vec<Label> = sample.labels().collect();
     Evaluation::new(&predictions, &decisions, &labels)
 }
 

@@ -1,15 +1,15 @@
 //! Stratified assignment of examples to folds.
 
-use crate::{Example, Seed};
+use crate::{Label, Seed};
 
-/// The fold of each example, from 0 to `folds - 1`. The examples of each class are shuffled and assigned to the folds in
+/// The fold of each example, given its label, from 0 to `folds - 1`. The examples of each class are shuffled and assigned to the folds in
 /// turn; a class continues where the one before it stopped, so that the sizes of the folds differ by at most one.
-pub(super) fn stratified(examples: &[Example], folds: usize, seed: Seed) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..examples.len()).collect();
+pub(super) fn stratified(labels: &[Label], folds: usize, seed: Seed) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..labels.len()).collect();
     // A sort by hash is a shuffle that no release of a library changes: an old model must be reproducible to the bit.
     // The index decides between two equal hashes.
-    order.sort_by_cached_key(|index| (examples[*index].label, mix(seed, *index), *index));
-    let mut fold_of = vec![0; examples.len()];
+    order.sort_by_cached_key(|index| (labels[*index], mix(seed, *index), *index));
+    let mut fold_of = vec![0; labels.len()];
     for (turn, index) in order.into_iter().enumerate() {
         fold_of[index] = turn % folds;
     }
@@ -29,10 +29,9 @@ fn mix(seed: Seed, index: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Label;
 
-    fn labelled(labels: impl Iterator<Item = u32>) -> Vec<Example> {
-        labels.map(|label| Example { values: Vec::new(), label: Label(label) }).collect()
+    fn labelled(labels: impl Iterator<Item = u32>) -> Vec<Label> {
+        labels.map(Label).collect()
     }
 
     #[test]
@@ -41,7 +40,7 @@ mod tests {
         let folds = stratified(&examples, 5, Seed(1));
         for fold in 0..5 {
             let share = |label| {
-                (0..103).filter(|n| folds[*n] == fold && examples[*n].label == Label(label)).count()
+                (0..103).filter(|n| folds[*n] == fold && examples[*n] == Label(label)).count()
             };
             assert!((5..=6).contains(&share(1)) && (15..=16).contains(&share(0)), "{fold}");
             assert!((20..=21).contains(&(share(0) + share(1))), "{fold}");

@@ -10,7 +10,7 @@
 //! Nothing here reads a clock, and no thread outlives a call. Callers limit the time through callbacks that return
 //! [`std::ops::ControlFlow::Break`] or `true`.
 
-use crate::{Example, PipelineSpec, lightgbm::LightGbmError};
+use crate::{PipelineSpec, Sample, lightgbm::LightGbmError};
 
 mod cross_validation;
 mod dataset;
@@ -30,11 +30,11 @@ pub use tuner::{Trial, Tuned, TuningSettings, Watch, tune};
 /// Maximum number of classes. With more than two, each iteration grows one tree per class.
 pub const CLASSES_MAX: usize = 256;
 
-/// Examples to tune or train on, and how to read them.
+/// Examples to tune on, and how to read them.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingData<'a> {
-    /// Values and labels; all examples have the columns of `spec`.
-    pub examples: &'a [Example],
+    /// Values and labels, in the columns of `spec`.
+    pub examples: &'a Sample<'a>,
     /// Features to make of the values.
     pub spec: &'a PipelineSpec,
     /// Number of classes, 2 to [`CLASSES_MAX`]; each label is below it.
@@ -116,7 +116,7 @@ const MINORITY_MIN: usize = 2;
 /// # Errors
 /// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes.
 pub fn check_folds(
-    examples: &[Example],
+    examples: &Sample<'_>,
     classes: usize,
     folds: usize,
 ) -> Result<(), TrainingError> {
@@ -143,7 +143,8 @@ pub(crate) mod tests {
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
     use crate::{
-        Column, ColumnKind, Example, Label, ModelBundle, PipelineSpec, Scaling, Seed, Value,
+        Column, ColumnKind, Example, Label, ModelBundle, PipelineSpec, Scaling, Seed, TrainingSet,
+        Value,
         bundle::Origin,
         training::{Params, Recipe, train},
     };
@@ -201,7 +202,8 @@ pub(crate) mod tests {
     pub(crate) fn small_bundle() -> ModelBundle {
         static BUNDLE: OnceLock<ModelBundle> = OnceLock::new();
         let trained = || {
-            train(&examples(400, 2, 1), &recipe(2), &mut |_, _| ControlFlow::Continue(())).unwrap()
+            let set = TrainingSet::of(spec().columns(), &examples(400, 2, 1));
+            train(&set.sample(), &recipe(2), &mut |_, _| ControlFlow::Continue(())).unwrap()
         };
         BUNDLE.get_or_init(trained).clone()
     }

@@ -3,15 +3,11 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    Example, FittedPipeline, PipelineSpec, Seed,
+    FittedPipeline, PipelineSpec, Sample, Seed,
     bundle::{Lineage, ModelBundle, Origin},
-    lightgbm::{self, Booster, Dataset, Growth},
+    lightgbm::{self, Booster, Growth},
     scorer::Scorer,
-    training::{
-        Evaluation, Params, TrainingError,
-        dataset::{self, Table},
-        evaluate, folds, within,
-    },
+    training::{Evaluation, Params, TrainingError, dataset, evaluation, folds, within},
 };
 
 /// The evaluation holds out one in this many examples.
@@ -45,7 +41,7 @@ pub struct Recipe {
 /// [`TrainingError`] if the examples cannot be trained on, the recipe is out of its bounds, LightGBM fails, or
 /// `progress` stopped the training.
 pub fn train(
-    examples: &[Example],
+    examples: &Sample<'_>,
     recipe: &Recipe,
     progress: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
 ) -> Result<ModelBundle, TrainingError> {
@@ -58,8 +54,7 @@ pub fn train(
         0 | 1 => Evaluation::default(),
         _ => evaluate_without(examples, recipe, &mut |done| progress(done, both))?,
     };
-    let all: Vec<&Example> = examples.iter().collect();
-    let mut bundle = fit(&all, recipe, &mut |done| progress(iterations + done, both))?;
+    let mut bundle = fit(examples, recipe, &mut |done| progress(iterations + done, both))?;
     bundle.evaluation = held_out;
     // An error here is better than a published model that no instance can load.
     scorer_of(&bundle)?;
@@ -67,17 +62,18 @@ pub fn train(
 }
 
 fn evaluate_without(
-    examples: &[Example],
+    examples: &Sample<'_>,
     recipe: &Recipe,
     progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Evaluation, TrainingError> {
-    let fold_of = folds::stratified(examples, HELD_OUT_FOLDS, recipe.seed);
-    let (held_out, kept): (Vec<_>, Vec<_>) =
-        examples.iter().zip(&fold_of).partition(|(_, fold)| **fold == 0);
-    let kept: Vec<&Example> = kept.into_iter().map(|(example, _)| example).collect();
-    let held_out: Vec<Example> = held_out.into_iter().map(|(example, _)| example.clone()).collect();
+    let labels: Vec<_> = examples.labels().collect();
+    let fold_of = folds::stratified(&labels, HELD_OUT_FOLDS, recipe.seed);
+    drop(labels);
+    let kept = examples.subset(|index| fold_of[index] > 0);
+    let held_out = examples.subset(|index| fold_of[index] == 0);
+    drop(fold_of);
     let bundle = fit(&kept, recipe, progress)?;
-    Ok(evaluate(&scorer_of(&bundle)?, &held_out))
+    Ok(evaluation::evaluate_sample(&scorer_of(&bundle)?, &bundle.pipeline, &held_out))
 }
 
 fn scorer_of(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
@@ -86,11 +82,11 @@ fn scorer_of(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
 
 /// Trains on all of `examples`. The bundle has no evaluation yet.
 fn fit(
-    examples: &[&Example],
+    examples: &Sample<'_>,
     recipe: &Recipe,
     progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<ModelBundle, TrainingError> {
-    let pipeline = dataset::fit(&recipe.spec, examples.iter().copied());
+    let pipeline = recipe.spec.fit(examples);
     let parameters = recipe.params.to_lightgbm(recipe.classes.len(), recipe.seed);
     let (booster, iterations) =
         grow(&pipeline, examples, &parameters, recipe.params.iterations, progress)?;
@@ -113,13 +109,12 @@ fn fit(
 /// Grows the booster; returns LightGBM's text of the model and the number of its iterations.
 fn grow(
     pipeline: &FittedPipeline,
-    examples: &[&Example],
+    examples: &Sample<'_>,
     parameters: &str,
     iterations: u32,
     progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
 ) -> Result<(String, u32), TrainingError> {
-    let table = Table::new(pipeline, examples.iter().copied());
-    let dataset = Dataset::new(table.matrix(), parameters)?;
+    let dataset = dataset::bin(pipeline, examples, parameters)?;
     let mut booster = Booster::new(&dataset, parameters)?;
     for done in 1..=iterations {
         if booster.grow()? == Growth::Finished {
@@ -137,17 +132,19 @@ fn grow(
 mod tests {
     use super::*;
     use crate::{
-        Label, Value,
+        CalendarFeature, CalendarPart, Column, ColumnKind, Example, Label, Scaling, TimeUnit,
+        TrainingSet, Value,
         scorer::Scratch,
         training::{
-            self,
+            self, evaluate,
             tests::{examples, recipe},
         },
         trees::Trees,
     };
 
     fn train_all(examples: &[Example], recipe: &Recipe) -> Result<ModelBundle, TrainingError> {
-        train(examples, recipe, &mut |_, _| ControlFlow::Continue(()))
+        let set = TrainingSet::of(recipe.spec.columns(), examples);
+        train(&set.sample(), recipe, &mut |_, _| ControlFlow::Continue(()))
     }
 
     #[test]
@@ -156,6 +153,46 @@ mod tests {
         let bytes = |recipe: &Recipe| train_all(&examples, recipe).unwrap().to_bytes().unwrap();
         assert_eq!(bytes(&recipe), bytes(&recipe));
         assert_ne!(bytes(&recipe), bytes(&Recipe { seed: Seed(4), ..recipe.clone() }));
+    }
+
+    /// Models of a release must be reproducible by the next one: these versions never change with a layout of examples.
+    #[test]
+    fn the_bytes_of_models_are_those_of_the_first_release() {
+        let check = |number: usize, recipe: &Recipe, expected: &str| {
+            let classes = u32::try_from(recipe.classes.len()).unwrap();
+            let mut examples = examples(number, classes, 5);
+            for (number, example) in (0_u32..).zip(&mut examples) {
+                let category = Value::Number(f64::from(number % 7) / 2.0);
+                let date = Value::Number(f64::from(number % 400));
+                let odd = match number % 11 {
+                    0 => Value::Text(" 2.5 ".to_owned()),
+                    1 => Value::Text("many".to_owned()),
+                    2 => Value::Number(f64::NAN),
+                    _ => Value::Number(f64::from(number) * 0.1),
+                };
+                example.values.extend([category, date, odd]);
+            }
+            let version = train_all(&examples, recipe).unwrap().version();
+            assert_eq!(version.as_str(), expected);
+        };
+        let mut columns = training::tests::spec().columns().to_vec();
+        columns.push(Column::new("size", ColumnKind::Categorical));
+        columns.push(Column::new("day", ColumnKind::Numeric));
+        columns.push(Column::new("odd", ColumnKind::Numeric));
+        let crosses = vec![("kind".to_owned(), "size".to_owned())];
+        let spec = PipelineSpec::new(columns, Scaling::MinMax, crosses).unwrap();
+        let part = CalendarFeature {
+            column: "day".to_owned(),
+            part: CalendarPart::Weekday,
+            unit: TimeUnit::Days,
+        };
+        let spec = spec.with_calendar(vec![part]).unwrap();
+        let with = |classes| Recipe { spec: spec.clone(), ..recipe(classes) };
+        check(3_000, &with(2), "488395daaa6b");
+        check(3_000, &with(3), "43fff17f447b");
+        check(30, &with(2), "1e7c75d79b2d");
+        let bagged = Params { bagging_fraction: 0.7, ..with(2).params };
+        check(3_000, &Recipe { params: bagged, ..with(2) }, "de05bddfb57a");
     }
 
     #[test]
@@ -212,14 +249,15 @@ mod tests {
     fn progress_is_reported_and_can_stop() {
         let (examples, recipe) = (examples(200, 2, 1), recipe(2));
         let mut reports = Vec::new();
-        train(&examples, &recipe, &mut |done, total| {
+        let set = TrainingSet::of(recipe.spec.columns(), &examples);
+        train(&set.sample(), &recipe, &mut |done, total| {
             reports.push((done, total));
             ControlFlow::Continue(())
         })
         .unwrap();
         assert_eq!(reports.first(), Some(&(1, 24)));
         assert_eq!(reports.last(), Some(&(24, 24)));
-        let stopped = train(&examples, &recipe, &mut |done, _| match done {
+        let stopped = train(&set.sample(), &recipe, &mut |done, _| match done {
             3 => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         });

@@ -194,7 +194,7 @@ impl TuningSettings {
 struct Study<'a> {
     settings: &'a TuningSettings,
     seed: Seed,
-    validation: CrossValidation,
+    validation: CrossValidation<'a>,
     trials: Vec<Trial>,
     /// Log loss of trial 0 on each fold.
     baseline: Vec<f64>,
@@ -395,7 +395,7 @@ fn median(numbers: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::{
-        Example, PipelineSpec,
+        Example, PipelineSpec, Sample, TrainingSet,
         training::{
             Range, Recipe,
             tests::{examples, recipe, spec},
@@ -421,13 +421,17 @@ mod tests {
     fn run(settings: &TuningSettings, classes: u32, earlier: &[Trial]) -> Tuned {
         let (mut on_trial, stop) = (|_: &Trial| ControlFlow::Continue(()), || false);
         let watch = Watch { on_trial: &mut on_trial, stop: &stop };
-        let (examples, spec) = (examples(300, classes, 5), spec());
+        let (set, spec) = (set(&examples(300, classes, 5)), spec());
         let classes = usize::try_from(classes).unwrap();
-        let data = TrainingData { examples: &examples, spec: &spec, classes };
+        let data = TrainingData { examples: &set.sample(), spec: &spec, classes };
         tune(data, settings, Seed(1), earlier, watch).unwrap()
     }
 
-    fn data<'a>(examples: &'a [Example], spec: &'a PipelineSpec) -> TrainingData<'a> {
+    fn set(examples: &[Example]) -> TrainingSet {
+        TrainingSet::of(spec().columns(), examples)
+    }
+
+    fn data<'a>(examples: &'a Sample<'a>, spec: &'a PipelineSpec) -> TrainingData<'a> {
         TrainingData { examples, spec, classes: 2 }
     }
 
@@ -493,7 +497,7 @@ mod tests {
 
         let recipe = Recipe { params: tuned.params, ..recipe(2) };
         let progress = &mut |_, _| ControlFlow::Continue(());
-        let bundle = train(&examples(300, 2, 5), &recipe, progress).unwrap();
+        let bundle = train(&set(&examples(300, 2, 5)).sample(), &recipe, progress).unwrap();
         for line in ["[num_leaves: 7]", "[min_data_in_leaf: 9]", "[cat_smooth: 3]"] {
             assert!(bundle.booster.contains(line), "LightGBM trained without {line}");
         }
@@ -619,8 +623,9 @@ mod tests {
 
     #[test]
     fn a_study_can_be_stopped_after_a_trial_and_within_one() {
-        let (settings, examples, spec) = (settings(9, 2), examples(300, 2, 5), spec());
-        let data = data(&examples, &spec);
+        let (settings, examples, spec) = (settings(9, 2), set(&examples(300, 2, 5)), spec());
+        let sample = examples.sample();
+        let data = data(&sample, &spec);
         let mut trials = 0;
         let mut on_trial = |_: &Trial| {
             trials += 1;
@@ -641,7 +646,8 @@ mod tests {
             let mut on_trial = |_: &Trial| ControlFlow::Continue(());
             let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
             let spec = spec();
-            let tuned = tune(data(examples, &spec), settings, Seed(1), &[], watch);
+            let set = set(examples);
+            let tuned = tune(data(&set.sample(), &spec), settings, Seed(1), &[], watch);
             assert_eq!(tuned, Err(expected));
         };
         let some = examples(100, 2, 1);

@@ -208,7 +208,10 @@ fn category_of(value: f64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lightgbm::{Booster, Dataset, Matrix, PredictionKind};
+    use crate::lightgbm::{
+        Booster, PredictionKind,
+        tests::{Matrix, dataset},
+    };
     use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
     const FEATURES: usize = 5;
@@ -259,7 +262,7 @@ mod tests {
         };
         let parameters =
             format!("{objective} min_data_per_group=5 min_data_in_leaf=5 {parameters}");
-        let training = Dataset::new(matrix, &parameters).unwrap();
+        let training = dataset(matrix, &parameters).unwrap();
         let mut booster = Booster::new(&training, &parameters).unwrap();
         for _ in 0..30 {
             booster.grow().unwrap();

@@ -1,0 +1,102 @@
+//! Concept drift: which policies forget what is not true any more.
+#![expect(clippy::unwrap_used, reason = "tests may fail")]
+
+use std::ops::ControlFlow;
+
+use foretell_ml::{
+    Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, Origin, Params, PipelineSpec,
+    Recipe, Retention, Scaling, Scorer, Seed, TrainingSet, Value,
+    training::{evaluate, train},
+    training_set::{Arrival, History, InitialRow},
+};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+/// A rule by which an applicant gets a loan, from age and level of education.
+type Concept = fn(f64, f64) -> bool;
+
+/// Function 0 of the generator of Agrawal et al. ("Database Mining: A Performance Perspective", 1993).
+const OLD: Concept = |age, _| !(40.0..60.0).contains(&age);
+/// Its function 2.
+const NEW: Concept = |age, level| match age {
+    age if age < 40.0 => level <= 1.0,
+    age if age < 60.0 => (1.0..=3.0).contains(&level),
+    _ => level >= 2.0,
+};
+
+fn columns() -> Vec<Column> {
+    let numbers = ["salary", "commission", "age", "level", "value", "years", "loan"];
+    let categories = ["car", "zip"];
+    let numeric = numbers.map(|name| Column::new(name, ColumnKind::Numeric));
+    let categorical = categories.map(|name| Column::new(name, ColumnKind::Categorical));
+    numeric.into_iter().chain(categorical).collect()
+}
+
+fn applicants(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let applicant = |_| {
+        let salary = random.random_range(20_000.0..150_000.0);
+        let commission =
+            if salary >= 75_000.0 { 0.0 } else { random.random_range(10_000.0..75_000.0) };
+        let age = f64::from(random.random_range(20..=80_u8));
+        let level = f64::from(random.random_range(0..5_u8));
+        let (car, zip) = (random.random_range(1..=20_u8), random.random_range(0..9_u8));
+        let value = (9.0 - f64::from(zip)) * 100_000.0 * random.random_range(0.5..1.5);
+        let years = f64::from(random.random_range(1..=30_u8));
+        let loan = random.random_range(0.0..500_000.0);
+        let numbers = [salary, commission, age, level, value, years, loan].map(Value::Number);
+        let categories = [car, zip].map(|code| Value::Text(code.to_string()));
+        let values = numbers.into_iter().chain(categories).collect();
+        Example { values, label: Label(u32::from(concept(age, level))) }
+    };
+    (0..number).map(applicant).collect()
+}
+
+/// The AUC on the new concept of a retraining after 4,000 initial examples, and 2,000 from the stream, of the old concept, and
+/// 3,000 of the new one, a minute apart.
+fn auc_after_drift(policy: DataPolicy) -> f64 {
+    const MINUTE: i64 = 60_000;
+    let columns = columns();
+    let initial = TrainingSet::of(&columns, &applicants(4_000, OLD, 1));
+    let rows: Vec<InitialRow> = (0..4_000).map(|row| InitialRow { row, event_time: 0 }).collect();
+    let mut stream = History::new(&columns, policy, Seed(1));
+    let events = applicants(2_000, OLD, 2).into_iter().chain(applicants(3_000, NEW, 3));
+    for (number, Example { values, label }) in (0_i64..).zip(events) {
+        let id = number.to_string();
+        let arrival = Arrival { id: &id, event_time: number * MINUTE, is_correction: false };
+        stream.add(arrival, &values, label);
+    }
+    let recipe = Recipe {
+        spec: PipelineSpec::new(columns, Scaling::None, Vec::new()).unwrap(),
+        classes: vec!["no".to_owned(), "yes".to_owned()],
+        threshold: 0.5,
+        params: Params { iterations: 100, feature_fraction: 1.0, ..Params::default() },
+        seed: Seed(1),
+        origin: Origin { policy, ..Origin::default() },
+    };
+    let (sample, _) = stream.sample(&initial, &rows);
+    let bundle = train(&sample, &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let unseen = applicants(4_000, NEW, 4);
+    evaluate(&Scorer::new(&bundle).unwrap(), &unseen).auc.unwrap()
+}
+
+#[test]
+fn a_bounded_history_forgets_a_concept_that_all_data_keep() {
+    const MINUTE: i64 = 60_000;
+    let with = |retention, half_life, initial| {
+        auc_after_drift(DataPolicy { retention, half_life, initial })
+    };
+    let (keep, age) = (InitialPolicy::Keep, InitialPolicy::Age);
+    let all = with(Retention::All, None, keep);
+    assert!(all < 0.75, "the concepts are too similar: {all}");
+    let sampled = with(Retention::Reservoir(2_000), None, age);
+    assert!(sampled < 0.75, "a random sample forgets nothing: {sampled}");
+    let kept = with(Retention::Last(2_000), None, keep);
+    assert!(kept < 0.75, "the initial data are kept: {kept}");
+    for (forgetful, auc) in [
+        ("last = 2000", with(Retention::Last(2_000), None, age)),
+        ("last = a time", with(Retention::Within(2_000 * MINUTE), None, age)),
+        ("half_life", with(Retention::All, Some(300 * MINUTE), age)),
+    ] {
+        assert!(auc >= 0.99, "{forgetful}: {auc}");
+    }
+}
