@@ -1,8 +1,8 @@
 //! Records that carry the answers of an observation: predictions and labelled examples.
 //!
 //! Their schemas, the templates in `schemas/`, have a record `answers` with a field for each question of the event schema
-//! (`questionnaire/derived.rs`), whose encoding is an [`AnswerRow`]. So a record is encoded once, when it is made; the topology
-//! passes on its bytes, stores keep them, and readers borrow from them:
+//! (`questionnaire/derived.rs`), whose encoding is an [`AnswerRow`](crate::events::questionnaire::AnswerRow). So a record is
+//! encoded once, when it is made; the topology passes on its bytes, stores keep them, and readers borrow from them:
 //!
 //! ```text
 //!   R          owned, for clients that read a topic
