@@ -1,6 +1,6 @@
 //! Labels: finds the configured class that a text names.
 
-use crate::events::questionnaire::answer::{flag_in, is_same_number};
+use crate::events::questionnaire::spelling::{flag_in, is_same_number};
 
 /// The class, of dead letters and of HTTP errors, of an outcome whose label is not configured.
 pub const UNKNOWN_LABEL: &str = "unknown_label";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::events::questionnaire::{
     INVALID_VALUE, MISSING_FIELD, QuestionnaireEvent, QuestionnaireSchema, answer::Unfit,
-    id::IdKind, row::RowWriter, schema::TimeUnit,
+    id::IdKind, moment::TimeUnit, row::RowWriter,
 };
 use foretell_avro::{
     codec::CodecSetupError,

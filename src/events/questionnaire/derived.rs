@@ -8,9 +8,7 @@
 use apache_avro::schema::{RecordField, ResolvedSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use crate::events::questionnaire::{
-    QuestionnaireSchema, answer::AnswerType, row::RowType, schema::FieldReader,
-};
+use crate::events::questionnaire::{answer::AnswerType, field_reader::FieldReader, row::RowType};
 
 /// The name of the field with the answers, and of the record that is its type, in the templates of the schemas.
 const ANSWERS: &str = "answers";
@@ -52,21 +50,20 @@ pub fn answer_fields(event_schema: &Schema, others: &[String]) -> Vec<Value> {
     derived.collect()
 }
 
-impl QuestionnaireSchema {
-    /// The schema that `template` becomes with the fields of the answers in it. A reader of records without answers takes all
-    /// as missing.
-    #[must_use]
-    pub fn fill_answers(&self, template: &str) -> String {
-        let mut filled: Value = serde_json::from_str(template).expect("a template is JSON");
-        let fields = filled["fields"].as_array_mut().into_iter().flatten();
-        for field in fields.filter(|field| field["name"] == ANSWERS) {
-            field["type"]["fields"] = Value::Array(self.derived.clone());
-            let missing = self.questions().iter();
-            let missing = missing.map(|question| (question.name.clone(), Value::Null));
-            field["default"] = Value::Object(missing.collect::<Map<_, _>>());
-        }
-        filled.to_string()
+/// The schema that `template` becomes with these fields in the record of the answers, whose default has no answers.
+pub(super) fn fill<'q>(
+    template: &str,
+    fields: &[Value],
+    names: impl Iterator<Item = &'q str>,
+) -> String {
+    let mut filled: Value = serde_json::from_str(template).expect("a template is JSON");
+    let missing: Map<String, Value> = names.map(|name| (name.to_owned(), Value::Null)).collect();
+    let of_record = filled["fields"].as_array_mut().into_iter().flatten();
+    for field in of_record.filter(|field| field["name"] == ANSWERS) {
+        field["type"]["fields"] = Value::Array(fields.to_vec());
+        field["default"] = Value::Object(missing.clone());
     }
+    filled.to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::events::questionnaire::{
     QuestionnaireSchema,
     answer::{self, Unfit},
     id::IdKind,
+    spelling,
 };
 use foretell_streams::time::{EventTime, WallTime};
 
@@ -141,7 +142,7 @@ impl QuestionnaireSchema {
     /// [`EntryError`] names the field.
     pub fn parse_event_time(&self, text: &str) -> Result<EventTime, EntryError> {
         let text = text.trim();
-        let number = || Some(self.time_unit.millis(answer::whole_in(text)?));
+        let number = || Some(self.time_unit.millis(spelling::whole_in(text)?));
         let time = number().or_else(|| EVENT_TIME.parse(text));
         time.map(EventTime).ok_or_else(|| {
             let wanted =
@@ -252,7 +253,7 @@ pub fn time_of_json(value: &Value) -> Option<EventTime> {
 }
 
 fn flag_of_json(value: &Value) -> Option<bool> {
-    let written = || answer::flag_in(value.as_str()?.trim());
+    let written = || spelling::flag_in(value.as_str()?.trim());
     value.as_bool().or_else(written)
 }
 

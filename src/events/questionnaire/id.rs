@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::events::questionnaire::{answer, uuid};
+use crate::events::questionnaire::{answer, spelling, uuid};
 use foretell_avro::dynamic::Cell;
 use foretell_streams::time::WallTime;
 
@@ -40,7 +40,9 @@ impl IdKind {
         }
         let id = match self {
             Self::Text => return Ok(Cow::Borrowed(text)),
-            Self::Int | Self::Long => answer::whole_in(text).and_then(|number| self.number(number)),
+            Self::Int | Self::Long => {
+                spelling::whole_in(text).and_then(|number| self.number(number))
+            }
             Self::UuidText | Self::UuidBytes => {
                 uuid::parse(text).and_then(|bytes| uuid::shown(&bytes))
             }

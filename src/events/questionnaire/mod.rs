@@ -27,6 +27,10 @@ pub mod schema;
 
 mod schema_error;
 
+mod field_reader;
+
+pub(in crate::events) mod spelling;
+
 pub mod answer;
 
 pub mod row;

@@ -17,6 +17,14 @@ pub enum MomentKind {
     },
 }
 
+/// The unit of event times in the schema. In an event they are always milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimeUnit {
+    Millis,
+    Micros,
+    Nanos,
+}
+
 const SECONDS_PER_DAY: i64 = 86_400;
 
 impl MomentKind {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::events::questionnaire::{
     Answer,
-    answer::{flag_in, number_in, whole_in},
+    spelling::{flag_in, number_in, whole_in},
 };
 use foretell_avro::wire::{self, Cursor, Malformed};
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Fits one encoder to each column. Also returns the share of the rows in which each column is missing.
-pub(super) fn fit_encoders(spec: &PipelineSpec, sample: &Sample<'_>) -> (Vec<Encoder>, Vec<f64>) {
+fn fit_encoders(spec: &PipelineSpec, sample: &Sample<'_>) -> (Vec<Encoder>, Vec<f64>) {
     let examples = sample.len().max(1) as f64;
     let fit = |(index, column): (usize, &Column)| {
         let (encoder, missing) = match column.kind {
@@ -26,10 +26,7 @@ pub(super) fn fit_encoders(spec: &PipelineSpec, sample: &Sample<'_>) -> (Vec<Enc
 }
 
 /// Fits the crosses of a pipeline whose columns are fitted.
-pub(super) fn fit_crosses(
-    pipeline: &FittedPipeline,
-    sample: &Sample<'_>,
-) -> Vec<Categories<(u32, u32)>> {
+fn fit_crosses(pipeline: &FittedPipeline, sample: &Sample<'_>) -> Vec<Categories<(u32, u32)>> {
     let fit = |(left, right): &(usize, usize)| {
         let mut counts = BTreeMap::<(u32, u32), u64>::new();
         for part in sample.parts() {
@@ -105,6 +102,14 @@ impl EncodedColumn<'_> {
 }
 
 impl FittedPipeline {
+    /// Implements [`PipelineSpec::fit`].
+    pub(super) fn fit(spec: &PipelineSpec, sample: &Sample<'_>) -> Self {
+        let (encoders, missing_shares) = fit_encoders(spec, sample);
+        let fitted = Self::new(spec, encoders, missing_shares);
+        let crosses = fit_crosses(&fitted, sample);
+        fitted.with_crosses(crosses)
+    }
+
     /// A column of a part of a sample of the same columns.
     fn column<'a>(&'a self, part: &Part<'a>, column: usize) -> EncodedColumn<'a> {
         match (self.encoder(column), &part.columns()[column]) {

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     example::{Column, ColumnKind, ValueRef},
-    features::{CalendarFeature, PipelineSpec, category::Categories, columns, number::Scale},
-    training_set::Sample,
+    features::{CalendarFeature, PipelineSpec, category::Categories, number::Scale},
 };
 
 /// A specification with its fitted encoders: the same values give the same features in training and in serving.
@@ -65,12 +64,18 @@ pub(super) enum Encoder {
 }
 
 impl FittedPipeline {
-    /// Implements [`PipelineSpec::fit`].
-    pub(super) fn fit(spec: &PipelineSpec, sample: &Sample<'_>) -> Self {
-        let (encoders, missing_shares) = columns::fit_encoders(spec, sample);
-        let mut fitted = Self { spec: spec.clone(), encoders, crosses: Vec::new(), missing_shares };
-        fitted.crosses = columns::fit_crosses(&fitted, sample);
-        fitted
+    /// A pipeline without crosses, and the share of the rows in which each column is missing.
+    pub(super) fn new(
+        spec: &PipelineSpec,
+        encoders: Vec<Encoder>,
+        missing_shares: Vec<f64>,
+    ) -> Self {
+        Self { spec: spec.clone(), encoders, crosses: Vec::new(), missing_shares }
+    }
+
+    /// The pipeline with its crosses.
+    pub(super) fn with_crosses(self, crosses: Vec<Categories<(u32, u32)>>) -> Self {
+        Self { crosses, ..self }
     }
 
     /// Overwrites `row` with one number per feature, and counts the values that are outside the training's distribution,
