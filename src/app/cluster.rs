@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     config::{Config, Secret},
     events::{
-        codecs::{self, Codecs, TopicValue},
+        codecs::{self, Codecs, Schemas, TopicValue},
         questionnaire::QuestionnaireEvent,
         topics::Topics,
     },
@@ -93,7 +93,8 @@ impl Cluster {
         config: &Config,
         topic: &Topic,
     ) -> anyhow::Result<Arc<dyn Codec<T>>> {
-        Ok(T::codec(&self.registry, topic, &config.event_schema)?)
+        let schemas = Schemas { registry: &self.registry, events: &config.event_schema };
+        Ok(T::codec(schemas, topic)?)
     }
 
     /// Passes every record of a topic to `visit`, partition by partition, until `visit` breaks or every partition is read

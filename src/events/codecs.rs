@@ -14,7 +14,7 @@ use crate::events::{
     trial::Trial,
 };
 use foretell_avro::{
-    codec::{AvroCodec, CodecSetupError},
+    codec::{AvroCodec, AvroRecord, CodecSetupError},
     registry::SchemaRegistry,
 };
 use foretell_streams::{codec::Codec, record::Topic};
@@ -44,12 +44,13 @@ impl Codecs {
         topics: &Topics,
         event_schema: &Arc<QuestionnaireSchema>,
     ) -> Result<Self, CodecSetupError> {
+        let schemas = Schemas { registry, events: event_schema };
         Ok(Self {
             questionnaire: Arc::new(event_codec(registry, topics, event_schema)?),
-            outcome: Outcome::codec(registry, &topics.outcomes, event_schema)?,
-            prediction: answered(registry, &topics.predictions, event_schema)?,
-            labelled_example: answered(registry, &topics.labelled_examples, event_schema)?,
-            model: Model::codec(registry, &topics.models, event_schema)?,
+            outcome: Outcome::codec(schemas, &topics.outcomes)?,
+            prediction: schemas.answered(&topics.predictions)?,
+            labelled_example: schemas.answered(&topics.labelled_examples)?,
+            model: Model::codec(schemas, &topics.models)?,
         })
     }
 }
@@ -67,76 +68,68 @@ pub fn event_codec(
     QuestionnaireCodec::new(Arc::clone(registry), &subject, Arc::clone(event_schema))
 }
 
+/// The schemas that codecs are opened with.
+#[derive(Clone, Copy)]
+pub struct Schemas<'s> {
+    /// The registry.
+    pub registry: &'s Arc<dyn SchemaRegistry>,
+    /// The event schema.
+    pub events: &'s Arc<QuestionnaireSchema>,
+}
+
+impl Schemas<'_> {
+    fn plain<T: AvroRecord + 'static>(
+        self,
+        topic: &Topic,
+    ) -> Result<Arc<dyn Codec<T>>, CodecSetupError> {
+        Ok(Arc::new(AvroCodec::new(Arc::clone(self.registry), &subject(topic))?))
+    }
+
+    fn answered<R: AnsweredRecord>(
+        self,
+        topic: &Topic,
+    ) -> Result<Arc<AnsweredCodec<R>>, CodecSetupError> {
+        let (registry, events) = (Arc::clone(self.registry), Arc::clone(self.events));
+        Ok(Arc::new(AnsweredCodec::new(registry, &subject(topic), events)?))
+    }
+}
+
 /// A type of the values of one topic.
 pub trait TopicValue: Sized {
     /// The codec of `topic`.
     ///
     /// # Errors
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        event_schema: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError>;
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError>;
 }
 
 impl TopicValue for Prediction {
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        event_schema: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        Ok(answered(registry, topic, event_schema)?)
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(schemas.answered(topic)?)
     }
 }
 
 impl TopicValue for LabelledExample {
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        event_schema: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        Ok(answered(registry, topic, event_schema)?)
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(schemas.answered(topic)?)
     }
 }
 
 impl TopicValue for Outcome {
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        event_schema: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        let (registry, events) = (Arc::clone(registry), Arc::clone(event_schema));
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        let (registry, events) = (Arc::clone(schemas.registry), Arc::clone(schemas.events));
         Ok(Arc::new(OutcomeCodec::new(registry, &subject(topic), events)?))
     }
 }
 
 impl TopicValue for Model {
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        _: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        Ok(Arc::new(AvroCodec::new(Arc::clone(registry), &subject(topic))?))
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        schemas.plain(topic)
     }
 }
 
 impl TopicValue for Trial {
-    fn codec(
-        registry: &Arc<dyn SchemaRegistry>,
-        topic: &Topic,
-        _: &Arc<QuestionnaireSchema>,
-    ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        Ok(Arc::new(AvroCodec::new(Arc::clone(registry), &subject(topic))?))
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        schemas.plain(topic)
     }
-}
-
-fn answered<R: AnsweredRecord>(
-    registry: &Arc<dyn SchemaRegistry>,
-    topic: &Topic,
-    event_schema: &Arc<QuestionnaireSchema>,
-) -> Result<Arc<AnsweredCodec<R>>, CodecSetupError> {
-    let codec =
-        AnsweredCodec::new(Arc::clone(registry), &subject(topic), Arc::clone(event_schema))?;
-    Ok(Arc::new(codec))
 }
