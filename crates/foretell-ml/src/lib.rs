@@ -36,5 +36,5 @@ pub use features::{
     CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
 };
 pub use scorer::{Scorer, Scratch};
-pub use training::{Evaluation, Params, Recipe, TrainingError};
+pub use training::{Evaluation, Metric, Params, Recipe, TrainingError};
 pub use training_set::{DataPolicy, InitialPolicy, Retention, Sample, TrainingSet};

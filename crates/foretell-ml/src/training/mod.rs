@@ -16,12 +16,14 @@ mod cross_validation;
 mod dataset;
 mod evaluation;
 mod folds;
+mod metric;
 mod params;
 mod space;
 mod train;
 mod tuner;
 
 pub use evaluation::{Evaluation, accuracy, auc, evaluate, f1, log_loss};
+pub use metric::Metric;
 pub use params::{ITERATIONS_MAX, LEAVES_MAX, Params};
 pub use space::{Range, Space};
 pub use train::{Recipe, train};
