@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::events::{
     answered::{AnsweredCodec, AnsweredRecord},
+    command::Command,
+    decision::Decision,
     labelled_example::LabelledExample,
     model::Model,
     outcome::{Outcome, OutcomeCodec},
@@ -32,6 +34,12 @@ pub struct Codecs {
     pub labelled_example: Arc<AnsweredCodec<LabelledExample>>,
     /// Of `models`.
     pub model: Arc<dyn Codec<Model>>,
+    /// Of `trials`.
+    pub trial: Arc<dyn Codec<Trial>>,
+    /// Of `commands`.
+    pub command: Arc<dyn Codec<Command>>,
+    /// Of `decisions`.
+    pub decision: Arc<dyn Codec<Decision>>,
 }
 
 impl Codecs {
@@ -51,6 +59,9 @@ impl Codecs {
             prediction: schemas.answered(&topics.predictions)?,
             labelled_example: schemas.answered(&topics.labelled_examples)?,
             model: Model::codec(schemas, &topics.models)?,
+            trial: Trial::codec(schemas, &topics.trials)?,
+            command: Command::codec(schemas, &topics.commands)?,
+            decision: Decision::codec(schemas, &topics.decisions)?,
         })
     }
 }
@@ -122,14 +133,18 @@ impl TopicValue for Outcome {
     }
 }
 
-impl TopicValue for Model {
-    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        schemas.plain(topic)
-    }
+/// Types whose schema does not depend on the event schema.
+macro_rules! plain_values {
+    ($($value:ty),+) => {$(
+        impl TopicValue for $value {
+            fn codec(
+                schemas: Schemas<'_>,
+                topic: &Topic,
+            ) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+                schemas.plain(topic)
+            }
+        }
+    )+};
 }
 
-impl TopicValue for Trial {
-    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
-        schemas.plain(topic)
-    }
-}
+plain_values!(Model, Trial, Command, Decision);

@@ -25,3 +25,7 @@ pub mod labelled_example;
 pub mod model;
 
 pub mod trial;
+
+pub mod command;
+
+pub mod decision;

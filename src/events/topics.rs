@@ -7,8 +7,9 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::events::{
-    answered::AnsweredRecord as _, labelled_example::LabelledExample, model::Model,
-    outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireSchema, trial::Trial,
+    answered::AnsweredRecord as _, command::Command, decision::Decision,
+    labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
+    questionnaire::QuestionnaireSchema, trial::Trial,
 };
 use foretell_avro::codec::AvroRecord as _;
 use foretell_streams::{
@@ -122,6 +123,8 @@ pub enum Client {
     EveryInstance,
     /// `foretell init`.
     Init,
+    /// `foretell retrain` and `foretell models`.
+    CommandLine,
 }
 
 impl Client {
@@ -135,6 +138,7 @@ impl Client {
             Self::Group(group) => group.suffix(),
             Self::EveryInstance => "every instance",
             Self::Init => "`init`",
+            Self::CommandLine => "`retrain` and `models`",
         }
     }
 }
@@ -295,7 +299,7 @@ topics! {
         message_bytes_max: Some(MODEL_BYTES_MAX),
         written_by: &[Client::Init, Client::Group(Group::Learning)],
         read_by: &[Client::EveryInstance],
-        holds: "model bundles, and the alias `champion`",
+        holds: "model bundles, and the aliases `champion`, `challenger` and `predecessor`",
     },
     trials: TopicDefinition {
         name: "trials",
@@ -304,9 +308,31 @@ topics! {
         partitions: Partitions::One,
         cleanup: Cleanup::Compact,
         message_bytes_max: None,
-        written_by: &[Client::Init],
-        read_by: &[Client::Init],
+        written_by: &[Client::Init, Client::Group(Group::Learning)],
+        read_by: &[Client::Init, Client::Group(Group::Learning)],
         holds: "trials of the hyper-parameter tuning, with their scores",
+    },
+    commands: TopicDefinition {
+        name: "commands",
+        key: "command id",
+        schema: ValueSchema::Own { folder: "command", text: Command::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[Client::HttpApi, Client::CommandLine],
+        read_by: &[Client::Group(Group::Learning)],
+        holds: "requests to the learner: retrain, promote, roll back, with the reason",
+    },
+    decisions: TopicDefinition {
+        name: "decisions",
+        key: "decision id",
+        schema: ValueSchema::Own { folder: "decision", text: Decision::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: FOREVER,
+        message_bytes_max: None,
+        written_by: &[Client::Group(Group::Learning)],
+        read_by: &[Client::Consumers, Client::CommandLine],
+        holds: "decisions about models, with their numbers: promoted, challenger, refused, rolled back",
     },
     dead_letters: TopicDefinition {
         name: "dead-letters",

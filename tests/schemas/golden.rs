@@ -10,6 +10,8 @@ use std::{
 
 use foretell::events::{
     answered::{AnsweredCodec, AnsweredRecord, ClassProbabilities, ClassProbability},
+    command::{Command, CommandKind},
+    decision::{Decision, DecisionOutcome, ModelComparison},
     labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
     model::Model,
     outcome::Outcome,
@@ -268,6 +270,55 @@ fn trials() {
         created_at: WallTime(4),
     };
     check(&trial, "trial/v1-one");
+}
+
+#[test]
+fn commands() {
+    let command = Command {
+        command_id: text("c"),
+        kind: CommandKind::RollBack,
+        model_version: None,
+        reason: Some(text("why")),
+        requested_by: Some(text("ann")),
+        requested_at: WallTime(4),
+    };
+    check(&command, "command/v1-rollback");
+}
+
+#[test]
+fn decisions() {
+    let comparison = ModelComparison {
+        metric: text("log_loss"),
+        examples: 500,
+        candidate: 0.25,
+        champion: 0.5,
+        difference: 0.25,
+        low: 0.125,
+        high: 0.375,
+        confidence: 0.75,
+        margin: 0.0,
+    };
+    let mut decision = Decision {
+        decision_id: text("training-3"),
+        outcome: DecisionOutcome::Promoted,
+        reason: text("better"),
+        trigger: Some(text("labelled examples")),
+        requested_by: None,
+        training: Some(3),
+        candidate: Some(text("v")),
+        champion: Some(text("u")),
+        comparison: Some(comparison),
+        first_offset: Some(1),
+        end_offset: Some(2),
+        decided_at: WallTime(4),
+    };
+    check(&decision, "decision/v1-judged");
+    decision.outcome = DecisionOutcome::RolledBack;
+    decision.trigger = None;
+    decision.requested_by = Some(text("ann"));
+    (decision.training, decision.candidate, decision.champion) = (None, None, None);
+    (decision.comparison, decision.first_offset, decision.end_offset) = (None, None, None);
+    check(&decision, "decision/v1-rollback");
 }
 
 #[test]
