@@ -22,7 +22,9 @@
 pub mod bundle;
 pub mod example;
 pub mod features;
+pub mod judge;
 pub mod lightgbm;
+mod random;
 pub mod scorer;
 pub mod training;
 pub mod training_set;
@@ -35,6 +37,7 @@ pub use example::{
 pub use features::{
     CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
 };
+pub use judge::{Comparison, Predictions, Verdict};
 pub use scorer::{Scorer, Scratch};
 pub use training::{Evaluation, Metric, Params, Recipe, TrainingError};
 pub use training_set::{DataPolicy, InitialPolicy, Retention, Sample, TrainingSet};

@@ -139,6 +139,10 @@ impl Scorer {
         &self.classes
     }
 
+    pub(crate) fn pipeline(&self) -> &FittedPipeline {
+        &self.pipeline
+    }
+
     /// Columns, in the order of a row's values.
     #[must_use]
     pub fn columns(&self) -> &[Column] {

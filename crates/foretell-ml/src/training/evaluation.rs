@@ -89,10 +89,12 @@ pub(super) fn evaluate_sample(
 #[must_use]
 pub fn log_loss(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     let pairs = predictions.iter().zip(labels);
-    let loss = |(prediction, label): (&Probabilities, &Label)| {
-        -prediction.of(*label).unwrap_or(0.0).clamp(PROBABILITY_MIN, 1.0).ln()
-    };
-    mean(&pairs.map(loss).collect::<Vec<f64>>())
+    mean(&pairs.map(|(prediction, label)| loss_of(prediction, *label)).collect::<Vec<f64>>())
+}
+
+/// The log loss of one example.
+pub(crate) fn loss_of(prediction: &Probabilities, label: Label) -> f64 {
+    -prediction.of(label).unwrap_or(0.0).clamp(PROBABILITY_MIN, 1.0).ln()
 }
 
 /// Area under the ROC curve: the probability that a random example of a class is given a higher probability of that

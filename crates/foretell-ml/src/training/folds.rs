@@ -1,6 +1,9 @@
 //! Stratified assignment of examples to folds.
 
-use crate::{Label, Seed};
+use crate::{
+    Label, Seed,
+    random::{self, GOLDEN},
+};
 
 /// The fold of each example, given its label, from 0 to `folds - 1`. The examples of each class are shuffled and assigned to the folds in
 /// turn; a class continues where the one before it stopped, so that the sizes of the folds differ by at most one.
@@ -16,14 +19,10 @@ pub(super) fn stratified(labels: &[Label], folds: usize, seed: Seed) -> Vec<usiz
     fold_of
 }
 
-/// SplitMix64's output function (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// The hash of an example's index.
 fn mix(seed: Seed, index: usize) -> u64 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let index = u64::try_from(index).expect("an index has at most 64 bits");
-    let mut state = seed.0.wrapping_mul(GOLDEN) ^ index.wrapping_add(1).wrapping_mul(GOLDEN);
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
+    random::mix(seed.0.wrapping_mul(GOLDEN) ^ index.wrapping_add(1).wrapping_mul(GOLDEN))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod space;
 mod train;
 mod tuner;
 
+pub(crate) use evaluation::loss_of;
 pub use evaluation::{Evaluation, accuracy, auc, evaluate, f1, log_loss};
 pub use metric::Metric;
 pub use params::{ITERATIONS_MAX, LEAVES_MAX, Params};
@@ -130,7 +131,12 @@ pub fn check_folds(
 }
 
 /// Checks that a setting is within its bounds; NaN is not.
-fn within(name: &'static str, value: f64, low: f64, high: f64) -> Result<(), TrainingError> {
+pub(crate) fn within(
+    name: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+) -> Result<(), TrainingError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
