@@ -22,8 +22,8 @@ use std::{
 
 use anyhow::Context;
 use foretell_ml::{
-    Column, ColumnKind, DataPolicy, Label, Origin, Params, PipelineSpec, Recipe, Retention,
-    Scaling, Seed, TrainingSet, ValueRef,
+    Calibration, Column, ColumnKind, DataPolicy, Label, Origin, Params, PipelineSpec, Recipe,
+    Retention, Scaling, Seed, Threshold, TrainingSet, ValueRef,
     training::train,
     training_set::{Arrival, History},
 };
@@ -175,7 +175,9 @@ fn recipe(iterations: u32) -> anyhow::Result<Recipe> {
     Ok(Recipe {
         spec: PipelineSpec::new(columns(), Scaling::None, Vec::new())?,
         classes: vec!["no".to_owned(), "yes".to_owned()],
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params { iterations, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

@@ -16,8 +16,8 @@ use foretell::{
     processors::{convert, gather::GatherSettings},
 };
 use foretell_ml::{
-    Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, TrainingSet,
-    training::train,
+    Calibration, Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, Threshold,
+    TrainingSet, training::train,
 };
 use lightgbm3::Booster;
 
@@ -39,7 +39,9 @@ fn main() -> anyhow::Result<()> {
         let recipe = Recipe {
             spec: config.pipeline.clone(),
             classes: config.classes.clone(),
-            threshold: config.learning.threshold,
+            threshold: Threshold::Fixed(config.learning.threshold),
+            calibration: Calibration::None,
+            intervals: false,
             params: Params { iterations, num_leaves, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),

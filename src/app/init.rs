@@ -16,7 +16,7 @@ use crate::{
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
-    Evaluation, ModelBundle, Origin, Recipe, Scorer, Seed, TrainingSet,
+    Calibration, Evaluation, ModelBundle, Origin, Recipe, Scorer, Seed, Threshold, TrainingSet,
     training::{TrainingData, Trial, Tuned, Watch, evaluate, train, tune},
 };
 use foretell_streams::{
@@ -84,7 +84,9 @@ pub fn init(
     let recipe = Recipe {
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
-        threshold: config.learning.threshold,
+        threshold: Threshold::Fixed(config.learning.threshold),
+        calibration: Calibration::None,
+        intervals: false,
         params: tuned.params,
         seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },

@@ -18,7 +18,8 @@ use crate::{
     },
 };
 use foretell_ml::{
-    DataPolicy, Example, Origin, PipelineSpec, Recipe, Sample, Seed, TrainingSet,
+    Calibration, DataPolicy, Example, Origin, PipelineSpec, Recipe, Sample, Seed, Threshold,
+    TrainingSet,
     training::train,
     training_set::{Arrival, History, InitialRow},
 };
@@ -108,7 +109,9 @@ impl TrainingJob for TrainingLog {
         let recipe = Recipe {
             spec: self.spec.clone(),
             classes: self.classes.clone(),
-            threshold: self.threshold,
+            threshold: Threshold::Fixed(self.threshold),
+            calibration: Calibration::None,
+            intervals: false,
             params: params.unwrap_or_default(),
             seed: self.seed,
             origin: Origin {

@@ -4,30 +4,40 @@
 //!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  TPE proposes ─▶ k folds on a few threads ─▶ loss ─▶ TPE;
 //!            │                    ▼                the worse half of the trials stops after the first folds
 //!            └──────────────▶ train ──▶ ModelBundle                             (median pruning)
-//!                             once without a stratified fifth, to evaluate on it, and once with all examples
+//!                             once without a stratified fifth, to evaluate on it and to choose the threshold and the
+//!                             calibration, and once with all examples
 //! ```
+//!
+//! [`train_judged`] also trains a model without a holdout, and compares it on the holdout with the model that serves.
 //!
 //! Nothing here reads a clock, and no thread outlives a call. Callers limit the time through callbacks that return
 //! [`std::ops::ControlFlow::Break`] or `true`.
 
 use crate::{PipelineSpec, Sample, lightgbm::LightGbmError};
 
+mod calibration;
 mod cross_validation;
 mod dataset;
 mod evaluation;
 mod folds;
+mod held_out;
 mod metric;
 mod params;
+mod recipe;
 mod space;
+mod threshold;
 mod train;
 mod tuner;
 
+pub use calibration::{Calibration, Calibrator};
 pub(crate) use evaluation::loss_of;
-pub use evaluation::{Evaluation, accuracy, auc, evaluate, f1, log_loss};
+pub use evaluation::{EvaluatedOn, Evaluation, Intervals, accuracy, auc, evaluate, f1, log_loss};
 pub use metric::Metric;
 pub use params::{ITERATIONS_MAX, LEAVES_MAX, Params};
+pub use recipe::Recipe;
 pub use space::{Range, Space};
-pub use train::{Recipe, train};
+pub use threshold::Threshold;
+pub use train::{Holdout, Judged, train, train_judged};
 pub use tuner::{Trial, Tuned, TuningSettings, Watch, tune};
 
 /// Maximum number of classes. With more than two, each iteration grows one tree per class.
@@ -154,7 +164,7 @@ pub(crate) mod tests {
         Column, ColumnKind, Example, Label, ModelBundle, PipelineSpec, Scaling, Seed, TrainingSet,
         Value,
         bundle::Origin,
-        training::{Params, Recipe, train},
+        training::{Calibration, Params, Recipe, Threshold, train},
     };
 
     /// A numeric column, a categorical one with missing values, and another numeric one; no crosses.
@@ -192,7 +202,9 @@ pub(crate) mod tests {
         Recipe {
             spec: spec(),
             classes: (0..classes).map(|class| format!("class {class}")).collect(),
-            threshold: 0.5,
+            threshold: Threshold::Fixed(0.5),
+            calibration: Calibration::None,
+            intervals: false,
             params: Params {
                 iterations: 12,
                 num_leaves: 7,
