@@ -15,6 +15,7 @@ mod keys;
 mod overrides;
 mod raw;
 mod raw_learning;
+mod raw_tuning;
 mod secret;
 mod source;
 mod text;
