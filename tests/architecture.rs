@@ -38,6 +38,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs",
                        "src/app/doctor/serving.rs"]),
     ("clap",          &["src/cli/"]),
+    ("plotters",      &["src/app/plot.rs"]),
     ("rustix",        &["src/app/open_files.rs"]),
 ];
 

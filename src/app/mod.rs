@@ -11,6 +11,7 @@ mod initial;
 mod meaning;
 mod models;
 pub mod open_files;
+pub mod plot;
 pub mod replay;
 #[cfg(test)]
 mod respondents;
