@@ -1,7 +1,7 @@
 //! Tuning and training: pure functions of examples, settings and seed.
 //!
 //! ```text
-//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  TPE proposes ─▶ k folds on a few threads ─▶ loss ─▶ TPE;
+//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  a sampler proposes ─▶ k folds on a few threads ─▶ loss ─▶ sampler;
 //!            │                    ▼                the worse half of the trials stops after the first folds
 //!            └──────────────▶ train ──▶ ModelBundle                             (median pruning)
 //!                             once without a stratified fifth, to evaluate on it, and once with all examples
@@ -14,20 +14,32 @@ use crate::{PipelineSpec, Sample, lightgbm::LightGbmError};
 
 mod cross_validation;
 mod dataset;
+mod domain;
+mod earlier;
 mod evaluation;
+mod fold_metrics;
 mod folds;
 mod metric;
+mod param_value;
 mod params;
+mod sampler;
+mod searchable;
 mod space;
 mod train;
 mod tuner;
 
+pub use domain::Domain;
+pub use earlier::EARLIER_TRIALS_MAX;
 pub use evaluation::{Evaluation, accuracy, auc, evaluate, f1, log_loss};
+pub use folds::FoldOrder;
 pub use metric::Metric;
+pub use param_value::ParamValue;
 pub use params::{ITERATIONS_MAX, LEAVES_MAX, Params};
-pub use space::{Range, Space};
+pub use sampler::SamplerKind;
+pub use searchable::{Preset, SEARCHABLE, Searchable, Values, refusal};
+pub use space::Space;
 pub use train::{Recipe, train};
-pub use tuner::{Trial, Tuned, TuningSettings, Watch, tune};
+pub use tuner::{Trial, Tuned, TuningSettings, Watch, best as best_trial, tune};
 
 /// Maximum number of classes. With more than two, each iteration grows one tree per class.
 pub const CLASSES_MAX: usize = 256;
@@ -96,6 +108,23 @@ pub enum TrainingError {
         /// Largest allowed value.
         high: f64,
     },
+    /// In the order of time, the examples that the first fold is trained on have one label only.
+    #[error(
+        "the first {examples} examples have only one label, so nothing can be learned from them in the order of time: \
+         use fewer folds, or folds in shuffled order"
+    )]
+    OneClassFirst {
+        /// Number of examples that the fold is trained on.
+        examples: usize,
+    },
+    /// A LightGBM parameter cannot be searched, or has a value that it cannot have.
+    #[error("parameter {name}: {problem}")]
+    Parameter {
+        /// Name of the parameter.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// LightGBM made trees that [`crate::trees`] does not support: a bug in this crate.
     #[error("the model was trained, but cannot be served: {reason}")]
     Unservable {
@@ -116,15 +145,29 @@ const MINORITY_MIN: usize = 2;
 /// Checks that examples can be cross-validated.
 ///
 /// # Errors
-/// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes.
+/// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes, or in the
+/// order of time the first ones have only one label.
 pub fn check_folds(
     examples: &Sample<'_>,
     classes: usize,
     folds: usize,
+    order: FoldOrder,
 ) -> Result<(), TrainingError> {
     let minority = dataset::check(examples, classes)?;
-    if minority < MINORITY_MIN || examples.len() < folds {
-        return Err(TrainingError::TooFew { examples: examples.len(), minority, folds });
+    let needed = match order {
+        FoldOrder::Shuffled => folds,
+        FoldOrder::Time => folds + 1,
+    };
+    if minority < MINORITY_MIN || examples.len() < needed {
+        return Err(TrainingError::TooFew { examples: examples.len(), minority, folds: needed });
+    }
+    if order == FoldOrder::Time {
+        let first = examples.len().div_ceil(needed);
+        let mut labels = examples.labels().take(first);
+        let label = labels.next();
+        if labels.all(|other| Some(other) == label) {
+            return Err(TrainingError::OneClassFirst { examples: first });
+        }
     }
     Ok(())
 }
