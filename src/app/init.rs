@@ -12,7 +12,11 @@ use crate::{
     },
     config::Config,
     events::{model::Model, trial::Trial as TrialRecord},
-    processors::{convert, model_table::CHAMPION, retrain_trigger::records_of},
+    processors::{
+        model_table::CHAMPION,
+        retrain_trigger::records_of,
+        trial_log::{self, TrialLog},
+    },
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
@@ -23,7 +27,7 @@ use foretell_streams::{
     codec::Codec,
     record::{OutputRecord, Topic},
     runtime::broker::Publisher,
-    time::{Clock, EventTime},
+    time::{Clock, EventTime, WallTime},
 };
 
 /// Receives the progress of `init`.
@@ -151,8 +155,7 @@ fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
     }
 }
 
-/// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of an earlier `init` warm-start
-/// the study.
+/// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of earlier studies warm-start it.
 fn tune_first(
     config: &Config,
     cluster: &Cluster,
@@ -164,13 +167,7 @@ fn tune_first(
     let topic = &config.topics.trials;
     let codec = cluster.codec::<TrialRecord>(config, topic)?;
     let study = format!("{}-first", config.application());
-    let mut earlier = Vec::new();
-    cluster.read_values(config, topic, |record: TrialRecord| {
-        if record.study == study {
-            earlier.extend(convert::trial_of(&record));
-        }
-        ControlFlow::Continue(())
-    })?;
+    let earlier = earlier_trials(config, cluster)?;
     let (settings, time) = (&config.tuning.study, config.tuning.time);
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
@@ -179,10 +176,9 @@ fn tune_first(
         || clock.elapsed().saturating_sub(started) > time || shutdown.signal().is_stopped();
     let mut on_trial = |trial: &Trial| {
         observer.trial(trial, settings.trials);
-        let record = convert::record_of(&study, trial, clock.now());
-        let key = format!("{study}/{}", trial.number);
-        let now = EventTime(clock.now().0);
-        if let Err(error) = write(publisher.as_mut(), topic, codec.as_ref(), &key, &record, now) {
+        let written =
+            write_trial(publisher.as_mut(), topic, codec.as_ref(), &study, trial, clock.now());
+        if let Err(error) = written {
             failed = Some(error);
             return ControlFlow::Break(());
         }
@@ -204,6 +200,30 @@ fn tune_first(
         }
         None => Ok(tuned),
     }
+}
+
+/// The trials of the studies in the `trials` topic.
+pub(super) fn earlier_trials(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Trial>> {
+    let mut log = TrialLog::default();
+    cluster.read_values(config, &config.topics.trials, |record: TrialRecord| {
+        log.take(&record);
+        ControlFlow::Continue(())
+    })?;
+    Ok(log.by_study())
+}
+
+/// Writes a trial to the `trials` topic.
+pub(super) fn write_trial(
+    publisher: &mut dyn Publisher,
+    topic: &Topic,
+    codec: &dyn Codec<TrialRecord>,
+    study: &str,
+    trial: &Trial,
+    now: WallTime,
+) -> anyhow::Result<()> {
+    let record = trial_log::record_of(study, trial, now);
+    let key = format!("{study}/{}", trial.number);
+    write(publisher, topic, codec, &key, &record, EventTime(now.0))
 }
 
 fn proceed(shutdown: &Shutdown) -> ControlFlow<()> {

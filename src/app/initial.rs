@@ -101,8 +101,9 @@ impl Prepared {
             "{path}: {} rows, all of them {there:?}: a model needs at least two labels that have examples",
             table.rows.len(),
         );
-        let folds = usize::try_from(config.tuning.study.folds)?;
-        check_folds(&examples.sample(), labels.len(), folds).with_context(|| {
+        let study = &config.tuning.study;
+        let folds = usize::try_from(study.folds)?;
+        check_folds(&examples.sample(), labels.len(), folds, study.order).with_context(|| {
             let counts = labels.iter().map(|label| {
                 let rows = table.rows.iter().filter(|row| row.label == *label).count();
                 format!("{rows} of {label:?}")

@@ -33,6 +33,7 @@ use std::{
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
 use raw::{RawConfig, RawContract};
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
+pub use raw_tuning::TuningPlan;
 pub use secret::Secret;
 pub use source::{Source, Sources};
 
@@ -276,7 +277,7 @@ impl Config {
             join,
             pipeline,
             contract,
-            learning: raw.learning.with_policy(policy),
+            learning: raw.learning.with_policy(policy, &raw.tuning),
             tuning,
             data: raw.data,
             http: raw.http,

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::text;
+use crate::config::{
+    raw_tuning::{RawRetuning, RawTuning, TuningPlan},
+    text,
+};
 use foretell_ml::{DataPolicy, InitialPolicy, Retention, training_set::EXAMPLES_MAX};
 
 /// When a model is trained, and on which examples.
@@ -35,6 +38,7 @@ pub(super) struct RawLearning {
     /// model, and counts in that model's accuracy and F1. It does not change the probabilities, the log
     /// loss or the AUC, and with more than two classes it has no effect: the `label` is the most probable class.
     pub threshold: f64,
+    pub tuning: RawRetuning,
 }
 
 impl Default for RawLearning {
@@ -47,6 +51,7 @@ impl Default for RawLearning {
             initial: InitialPolicy::Keep,
             seed: 42,
             threshold: 0.5,
+            tuning: RawRetuning::default(),
         }
     }
 }
@@ -62,6 +67,8 @@ pub struct LearningSettings {
     pub seed: u64,
     /// Probability of the positive class from which it is the label.
     pub threshold: f64,
+    /// How retrainings tune.
+    pub tuning: TuningPlan,
 }
 
 /// The name of a key of `[learning]` whose value is invalid, and why.
@@ -102,10 +109,11 @@ impl RawLearning {
         }
     }
 
-    /// The settings with a checked policy.
-    pub(super) fn with_policy(&self, policy: DataPolicy) -> LearningSettings {
+    /// The settings with a checked policy, and with the settings of the first study where there are none of their own.
+    pub(super) fn with_policy(&self, policy: DataPolicy, first: &RawTuning) -> LearningSettings {
         let Self { retrain_after, seed, threshold, .. } = *self;
-        LearningSettings { retrain_after, policy, seed, threshold }
+        let tuning = self.tuning.plan(first);
+        LearningSettings { retrain_after, policy, seed, threshold, tuning }
     }
 }
 

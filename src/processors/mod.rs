@@ -31,3 +31,4 @@ pub(crate) mod small_model;
 pub mod topology;
 pub mod trainer;
 pub mod training_log;
+pub mod trial_log;

@@ -38,6 +38,7 @@ pub enum Preset {
     Text(&'static str),
 }
 
+/// Upper bound of parameters without a natural one.
 const LARGE: f64 = 1e9;
 
 /// Every parameter that a study may search. The first nine are in the default space. The order decides which random number
@@ -359,6 +360,8 @@ impl Searchable {
     #[must_use]
     pub fn values_in_words(&self) -> String {
         match self.values {
+            Values::Whole(low, LARGE) => format!("a whole number of at least {low}"),
+            Values::Real(low, LARGE) => format!("a number of at least {low}"),
             Values::Whole(low, high) => format!("a whole number from {low} to {high}"),
             Values::Real(low, high) => format!("a number from {low} to {high}"),
             Values::Flag => "true or false".to_owned(),

@@ -16,8 +16,10 @@ use crate::training::{
 /// Upper bound of the values of `max_bin`, each of which needs bins of its own.
 pub(super) const MAX_BIN_VALUES_MAX: usize = 4;
 
-/// Domains of LightGBM's parameters that a study searches. A parameter of the default space that is not named has its default
-/// domain there.
+/// LightGBM's parameters that a study searches, each with its values: `{ uniform = [0.1, 0.9] }`,
+/// `{ loguniform = [0.01, 1] }`, `{ int = [2, 9] }` (with `log = true` on a logarithmic scale), `{ choice = ["gbdt", "dart"] }`,
+/// or one value, such as `63`, which fixes it. `{ low = 0.01, high = 1, log = true }` is another form of `loguniform`, and
+/// without `log` of `uniform`. Whole numbers are rounded. A parameter that is not listed is searched if it is by default.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Space {
     /// By index in [`SEARCHABLE`], whose order is that of the random numbers.
