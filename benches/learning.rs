@@ -22,8 +22,8 @@ use std::{
 
 use anyhow::Context;
 use foretell_ml::{
-    Column, ColumnKind, DataPolicy, Label, Origin, Params, PipelineSpec, Recipe, Retention,
-    Scaling, Seed, TrainingSet, ValueRef,
+    Calibration, Column, ColumnKind, DataPolicy, Label, Origin, Params, PipelineSpec, Recipe,
+    Retention, Scaling, Seed, Threshold, TrainingSet, ValueRef,
     training::train,
     training_set::{Arrival, History},
 };
@@ -90,7 +90,8 @@ fn measure_memory(examples: u32, report: &mut serde_json::Value) -> anyhow::Resu
     let mut history = History::new(&columns(), policy, Seed(1));
     for number in 0..examples {
         let id = format!("{number:032x}");
-        let arrival = Arrival { id: &id, event_time: number.into(), is_correction: false };
+        let (event_time, offset) = (number.into(), number.into());
+        let arrival = Arrival { id: &id, event_time, offset, is_correction: false };
         let (numbers, categories, label) = example(number);
         history.add(arrival, values(&numbers, &categories), Label(label));
     }
@@ -175,7 +176,9 @@ fn recipe(iterations: u32) -> anyhow::Result<Recipe> {
     Ok(Recipe {
         spec: PipelineSpec::new(columns(), Scaling::None, Vec::new())?,
         classes: vec!["no".to_owned(), "yes".to_owned()],
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params { iterations, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

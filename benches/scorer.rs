@@ -16,7 +16,7 @@ use foretell::{
     processors::{convert, gather::GatherSettings},
 };
 use foretell_ml::{
-    Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, TrainingSet,
+    Calibration, Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, TrainingSet,
     training::train,
 };
 use lightgbm3::Booster;
@@ -40,6 +40,8 @@ fn main() -> anyhow::Result<()> {
             spec: config.pipeline.clone(),
             classes: config.classes.clone(),
             threshold: config.learning.threshold,
+            calibration: Calibration::None,
+            intervals: false,
             params: Params { iterations, num_leaves, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),

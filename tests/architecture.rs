@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
                      "events", "processors", "http", "config"]),
     ("cli",        &["foretell_address", "foretell_ml", "events", "processors", "config", "app"]),
     // Generates pages of `docs/` and tests that they are up to date.
-    ("reference",  &["foretell_streams", "events", "processors", "http", "config", "app"]),
+    ("reference",  &["foretell_streams", "foretell_ml", "events", "processors", "http", "config", "app"]),
 ];
 
 /// Foreign crates, each with the only folders and files that may use it. Each crate's Cargo.toml says which it may use at all.
@@ -38,6 +38,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs",
                        "src/app/doctor/serving.rs"]),
     ("clap",          &["src/cli/"]),
+    ("plotters",      &["src/app/plot.rs"]),
     ("rustix",        &["src/app/open_files.rs"]),
 ];
 

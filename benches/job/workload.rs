@@ -13,10 +13,11 @@ use foretell::{
         codecs::Codecs, model::Model, outcome::Outcome, questionnaire::QuestionnaireEvent,
         topics::Topics,
     },
-    processors::{convert, gather::GatherSettings, retrain_trigger::records_of},
+    processors::{convert, gather::GatherSettings, learning::outputs::records_of},
 };
 use foretell_ml::{
-    Example, ModelBundle, Origin, Params, Recipe, Seed, TrainingSet, training::train,
+    Calibration, Example, ModelBundle, Origin, Params, Recipe, Seed, Threshold, TrainingSet,
+    training::train,
 };
 use foretell_streams::{
     record::{OutputRecord, Topic},
@@ -123,7 +124,9 @@ pub(crate) fn model() -> anyhow::Result<ModelBundle> {
     let recipe = Recipe {
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params { iterations: 200, num_leaves: 63, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

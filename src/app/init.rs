@@ -11,19 +11,27 @@ use crate::{
         shutdown::Shutdown,
     },
     config::Config,
-    events::{model::Model, trial::Trial as TrialRecord},
-    processors::{convert, model_table::CHAMPION, retrain_trigger::records_of},
+    events::{
+        command::{Command, CommandKind},
+        model::Model,
+        trial::Trial as TrialRecord,
+    },
+    processors::{
+        learning::outputs::records_of,
+        model_table::CHAMPION,
+        trial_log::{self, TrialLog},
+    },
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
-    Evaluation, ModelBundle, Origin, Recipe, Scorer, Seed, TrainingSet,
+    Evaluation, ModelBundle, ModelVersion, Origin, Recipe, Scorer, Seed, TrainingSet,
     training::{TrainingData, Trial, Tuned, Watch, evaluate, train, tune},
 };
 use foretell_streams::{
     codec::Codec,
     record::{OutputRecord, Topic},
     runtime::broker::Publisher,
-    time::{Clock, EventTime},
+    time::{Clock, EventTime, WallTime},
 };
 
 /// Receives the progress of `init`.
@@ -85,6 +93,8 @@ pub fn init(
         spec: config.pipeline.clone(),
         classes: config.classes.clone(),
         threshold: config.learning.threshold,
+        calibration: config.learning.calibration,
+        intervals: true,
         params: tuned.params,
         seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
@@ -101,6 +111,9 @@ pub fn init(
         return Ok(None);
     }
     publish_first(config, cluster, clock, &bundle)?;
+    if force {
+        promote_in_learner(config, cluster, clock, &bundle.version())?;
+    }
     let version = bundle.version().as_str().to_owned();
     Ok(Some(FirstModel { version, evaluation, trials: tuned.trials.len() }))
 }
@@ -151,8 +164,7 @@ fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
     }
 }
 
-/// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of an earlier `init` warm-start
-/// the study.
+/// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of earlier studies warm-start it.
 fn tune_first(
     config: &Config,
     cluster: &Cluster,
@@ -164,13 +176,7 @@ fn tune_first(
     let topic = &config.topics.trials;
     let codec = cluster.codec::<TrialRecord>(config, topic)?;
     let study = format!("{}-first", config.application());
-    let mut earlier = Vec::new();
-    cluster.read_values(config, topic, |record: TrialRecord| {
-        if record.study == study {
-            earlier.extend(convert::trial_of(&record));
-        }
-        ControlFlow::Continue(())
-    })?;
+    let earlier = earlier_trials(config, cluster)?;
     let (settings, time) = (&config.tuning.study, config.tuning.time);
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
@@ -179,10 +185,9 @@ fn tune_first(
         || clock.elapsed().saturating_sub(started) > time || shutdown.signal().is_stopped();
     let mut on_trial = |trial: &Trial| {
         observer.trial(trial, settings.trials);
-        let record = convert::record_of(&study, trial, clock.now());
-        let key = format!("{study}/{}", trial.number);
-        let now = EventTime(clock.now().0);
-        if let Err(error) = write(publisher.as_mut(), topic, codec.as_ref(), &key, &record, now) {
+        let written =
+            write_trial(publisher.as_mut(), topic, codec.as_ref(), &study, trial, clock.now());
+        if let Err(error) = written {
             failed = Some(error);
             return ControlFlow::Break(());
         }
@@ -204,6 +209,56 @@ fn tune_first(
         }
         None => Ok(tuned),
     }
+}
+
+/// Sends the learner the command to take the new first model as its champion. Without it, a running learner would compare the
+/// next model with the champion before.
+fn promote_in_learner(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &Arc<dyn Clock>,
+    version: &ModelVersion,
+) -> anyhow::Result<()> {
+    let topic = &config.topics.commands;
+    let codec = cluster.codec::<Command>(config, topic)?;
+    let mut publisher = cluster.broker.publish()?;
+    let now = clock.now();
+    let command = Command {
+        command_id: format!("init-{version}-{}", now.0),
+        kind: CommandKind::Promote,
+        model_version: Some(version.as_str().to_owned()),
+        reason: Some("a new first model".to_owned()),
+        requested_by: Some("foretell init --force".to_owned()),
+        requested_at: now,
+    };
+    let (key, time) = (&command.command_id, EventTime(now.0));
+    write(publisher.as_mut(), topic, codec.as_ref(), key, &command, time)?;
+    publisher.flush()?;
+    Ok(())
+}
+
+/// The trials of the studies in the `trials` topic.
+pub(super) fn earlier_trials(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<Trial>> {
+    let mut log = TrialLog::default();
+    cluster.read_values(config, &config.topics.trials, |record: TrialRecord| {
+        log.take(&record);
+        ControlFlow::Continue(())
+    })?;
+    Ok(log.by_study())
+}
+
+/// Writes a trial to the `trials` topic.
+pub(super) fn write_trial(
+    publisher: &mut dyn Publisher,
+    topic: &Topic,
+    codec: &dyn Codec<TrialRecord>,
+    study: &str,
+    trial: &Trial,
+    now: WallTime,
+) -> anyhow::Result<()> {
+    let record = trial_log::record_of(study, trial, now);
+    let key = format!("{study}/{}", trial.number);
+    write(publisher, topic, codec, &key, &record, EventTime(now.0))
 }
 
 fn proceed(shutdown: &Shutdown) -> ControlFlow<()> {

@@ -101,8 +101,9 @@ impl Prepared {
             "{path}: {} rows, all of them {there:?}: a model needs at least two labels that have examples",
             table.rows.len(),
         );
-        let folds = usize::try_from(config.tuning.study.folds)?;
-        check_folds(&examples.sample(), labels.len(), folds).with_context(|| {
+        let study = &config.tuning.study;
+        let folds = usize::try_from(study.folds)?;
+        check_folds(&examples.sample(), labels.len(), folds, study.order).with_context(|| {
             let counts = labels.iter().map(|label| {
                 let rows = table.rows.iter().filter(|row| row.label == *label).count();
                 format!("{rows} of {label:?}")
@@ -289,23 +290,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        app::{init, init::InitObserver, shutdown::Shutdown, telemetry},
+        app::{init, init::InitObserver, learning::learning_work, shutdown::Shutdown, telemetry},
         events::{model::Model, questionnaire::Answer},
         processors::{
+            learning::{
+                job::{Cause, Job, JobFailure, JobOutput, TrainingRequest},
+                trainer::Work as _,
+                work::LearningWork,
+            },
             metrics::ApplicationMetrics,
-            model_table::Serving,
-            trainer::{TrainingFailure, TrainingJob as _, TrainingRequest},
-            training_log::{ReadLog, TrainingLog},
         },
     };
     use foretell_ml::{
-        DataPolicy, Label, ModelBundle, Origin, Scorer, Scratch, Seed,
+        DataPolicy, Label, ModelBundle, Origin, Scorer, Scratch,
         training::{Trial, evaluate},
     };
-    use foretell_streams::{
-        record::{InputRecord, Partition, TopicPartition},
-        time::SystemClock,
-    };
+    use foretell_streams::{record::InputRecord, time::SystemClock};
 
     /// A folder with an event schema, a table of 400 rows and a configuration.
     struct Project {
@@ -382,34 +382,26 @@ mod tests {
             Ok(steps.0)
         }
 
-        fn log(&self, cluster: &Cluster, sets: &[&str]) -> TrainingLog {
+        fn work(&self, cluster: &Cluster, sets: &[&str]) -> LearningWork {
             let config = self.config(sets);
             let registry = telemetry::metrics_registry().unwrap();
-            TrainingLog {
-                broker: Arc::clone(&cluster.broker),
-                source: TopicPartition {
-                    topic: config.topics.labelled_examples.clone(),
-                    partition: Partition(0),
-                },
-                codec: cluster.codec(&config, &config.topics.labelled_examples).unwrap(),
-                events: Arc::clone(&config.event_schema),
-                spec: config.pipeline.clone(),
-                classes: config.classes.clone(),
-                policy: config.learning.policy,
-                metrics: ApplicationMetrics::register(&registry).unwrap(),
-                serving: Serving::default(),
-                seed: Seed(1),
-                threshold: config.learning.threshold,
-                read: ReadLog::default(),
-            }
+            let metrics = ApplicationMetrics::register(&registry).unwrap();
+            let codecs = cluster.codecs(&config).unwrap();
+            let mut work = learning_work(&config, cluster, codecs, &self.clock, metrics);
+            work.settings.tuning.study.trials = 0;
+            work
         }
 
         /// Trains a model on every record of the log.
-        fn train(&self, cluster: &Cluster, sets: &[&str]) -> Result<ModelBundle, TrainingFailure> {
+        fn train(&self, cluster: &Cluster, sets: &[&str]) -> Result<ModelBundle, JobFailure> {
             let records = self.records(cluster);
             let through = records.last().map_or(0, |record| record.offset.next().0);
-            let request = TrainingRequest { training: 1, through, parent: None };
-            self.log(cluster, sets).train(&request, &mut |_, _| true)
+            let cause = Cause::examples();
+            let request = TrainingRequest { training: 1, through, parent: None, cause };
+            match self.work(cluster, sets).run(&Job::Train(request), &|_, _, _| true)? {
+                JobOutput::Trained(trained) => Ok(trained.bundle),
+                other => panic!("{other:?}"),
+            }
         }
 
         fn records(&self, cluster: &Cluster) -> Vec<InputRecord> {
@@ -555,7 +547,7 @@ mod tests {
         project.publish(&cluster, kept.map(|r| record(topic.clone(), r.key, r.value, r.headers)));
         project.publish(&cluster, [project.labelled(&cluster, 0, 30, 1)]);
         let error = project.train(&cluster, &[]).unwrap_err();
-        let TrainingFailure::Incomplete(why) = &error else { panic!("{error}") };
+        let JobFailure::Incomplete(why) = &error else { panic!("{error}") };
         assert!(why.contains("375 of the 400") && why.contains("foretell init"), "{why}");
         let config = project.config(&["topics.partitions=1"]);
         let prepared = Prepared::from(&config).unwrap();
@@ -646,7 +638,7 @@ mod tests {
         assert!(age.2 > 0.95 && keep.2 < 0.7, "{age:?} {keep:?}");
         let some = trained(&["learning.last=750", "learning.initial=\"age\""]);
         assert_eq!((some.0, some.1), (150, 600), "the oldest are replaced first");
-        assert_eq!(project.log(&cluster, &[]).policy, DataPolicy::default());
+        assert_eq!(project.work(&cluster, &[]).log.policy, DataPolicy::default());
     }
 
     #[test]
@@ -671,7 +663,7 @@ mod tests {
                 assert_eq!(scorer.decide(&probabilities), Label(label), "{sets:?}");
             }
         };
-        check(&[], 0.5, 1);
+        check(&["learning.threshold=0.5"], 0.5, 1);
         check(&["learning.threshold=0.99"], 0.99, 0);
     }
 }

@@ -7,10 +7,12 @@ pub mod doctor;
 mod http_server;
 pub mod init;
 mod initial;
+mod learning;
 #[cfg(test)]
 mod meaning;
 mod models;
 pub mod open_files;
+pub mod plot;
 pub mod replay;
 #[cfg(test)]
 mod respondents;

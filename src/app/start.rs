@@ -16,27 +16,25 @@ use crate::{
     app::{
         cluster::Cluster,
         http_server::{self, BoundServer, HttpServer},
+        learning::learning_work,
         models::Models,
         open_files,
         shutdown::{Shutdown, StopReason},
         telemetry, topic_changes,
     },
     config::Config,
-    events::{answered::AnsweredCodec, codecs::Codecs, topics::Group},
+    events::{codecs::Codecs, topics::Group},
     processors::{
         contract::ContractBoard,
+        learning::trainer::Trainer,
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
         topology::{self, LearningParts, ScoringParts},
-        trainer::Trainer,
-        training_log::{ReadLog, TrainingLog},
     },
 };
-use foretell_ml::Seed;
 use foretell_streams::{
     metrics::StreamsMetrics,
-    record::{Partition, TopicPartition},
     runtime::{
         Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker, WorkerError,
         WorkerParts, WorkerSettings,
@@ -211,22 +209,15 @@ impl Parts<'_> {
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
-        let topic = self.config.topics.labelled_examples.clone();
-        let log = TrainingLog {
-            broker: Arc::clone(&self.cluster.broker),
-            source: TopicPartition { topic, partition: Partition(0) },
-            codec: Arc::<AnsweredCodec<_>>::clone(&self.codecs.labelled_example),
-            events: Arc::clone(&self.config.event_schema),
-            spec: self.config.pipeline.clone(),
-            classes: self.config.classes.clone(),
-            policy: self.config.learning.policy,
-            metrics: self.metrics.clone(),
-            serving: self.serving.clone(),
-            seed: Seed(self.config.learning.seed),
-            threshold: self.config.learning.threshold,
-            read: ReadLog::default(),
-        };
-        Ok(Trainer::spawn(log, Arc::clone(self.clock), self.metrics.clone())?)
+        let work = learning_work(
+            self.config,
+            self.cluster,
+            self.codecs.clone(),
+            self.clock,
+            self.metrics.clone(),
+        );
+        let (clock, metrics) = (Arc::clone(self.clock), self.metrics.clone());
+        Ok(Trainer::spawn(work, clock, metrics, self.config.learning.time_max)?)
     }
 
     fn spawn_workers(&self, trainer: &Trainer) -> anyhow::Result<Vec<JoinHandle<()>>> {
@@ -250,7 +241,8 @@ impl Parts<'_> {
             application: Group::Learning.name(&application),
             topics: self.config.topics.clone(),
             codecs: self.codecs.clone(),
-            retrain_after: self.config.learning.retrain_after,
+            rules: self.config.learning.rules.clone(),
+            schedule: self.config.learning.schedule.clone(),
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             trainer: trainer.clone(),

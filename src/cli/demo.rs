@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     app::{
         self,
-        demo::{self, DemoSettings, Report},
+        demo::{self, DecisionReport, DemoSettings, Report},
         shutdown::{self, Shutdown},
     },
     cli::{Global, Sets, numbers, print, progress::Progress},
@@ -44,9 +44,13 @@ pub(super) struct Demo {
     /// Random seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Time for tuning the first model, in seconds. It replaces tuning.time.
+    /// Time for tuning the first model, in seconds. It replaces tuning.time. Each retraining is tuned for a third of it.
     #[arg(long, default_value_t = 12, value_parser = numbers::seconds, allow_negative_numbers = true)]
     tuning_seconds: u64,
+    /// Invert the labels of one batch of outcomes, to show that a model which learned from them is refused or rolled back. It
+    /// takes a table of at least five times learning.retrain_after rows.
+    #[arg(long)]
+    poison: bool,
     #[command(flatten)]
     pub(super) sets: Sets,
 }
@@ -55,10 +59,17 @@ impl Demo {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let mut config = global.start("error")?;
         config.tuning.time = Duration::from_secs(self.tuning_seconds);
+        let plan = &mut config.learning.tuning;
+        plan.time = plan.time.min(config.tuning.time / 3);
         let clock = app::clock();
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
-        let settings = DemoSettings { rate: self.rate, limit: self.limit, seed: self.seed };
+        let settings = DemoSettings {
+            rate: self.rate,
+            limit: self.limit,
+            seed: self.seed,
+            poison: self.poison,
+        };
         let mut progress = Progress::new();
         let result = demo::run(&config, &clock, &shutdown, &settings, &mut progress);
         progress.finish();
@@ -119,6 +130,14 @@ fn table(report: &Report) -> String {
             number(model.log_loss),
         ));
     }
+    if !report.decisions.is_empty() {
+        lines.push(String::new());
+        lines.push(
+            "decision        outcome      candidate     metric    champion  candidate  improvement (interval)"
+                .to_owned(),
+        );
+        lines.extend(report.decisions.iter().map(decision));
+    }
     lines.push(String::new());
     for check in &report.checks {
         lines.push(match (check.ok, &check.not_checked) {
@@ -131,4 +150,24 @@ fn table(report: &Report) -> String {
         });
     }
     lines.join("\n")
+}
+
+fn decision(report: &DecisionReport) -> String {
+    let DecisionReport { decision, outcome, candidate, reason, comparison } = report;
+    let candidate = candidate.as_deref().unwrap_or("-");
+    let numbers = comparison.as_ref().map_or_else(
+        || reason.clone(),
+        |found| {
+            format!(
+                "{:<9} {:>8.4}  {:>9.4}  {:+.4} ({:+.4} to {:+.4})",
+                found.metric,
+                found.champion,
+                found.candidate,
+                found.difference,
+                found.low,
+                found.high
+            )
+        },
+    );
+    format!("{decision:<15} {outcome:<12} {candidate:<13} {numbers}")
 }

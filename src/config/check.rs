@@ -5,7 +5,7 @@ use crate::{
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
-use foretell_ml::training::TrainingError;
+use foretell_ml::training::{TrainingError, TuningSettings};
 
 /// The error for the value of `key` (`section.key`); `problem` says what is wrong and what to change.
 pub(super) fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
@@ -30,16 +30,16 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
         let problem = "a share above 0 and up to 1, such as 0.9";
         return refuse("features.contract.mostly_missing", problem);
     }
-    let threshold = raw.learning.threshold;
-    if !(threshold > 0.0 && threshold < 1.0) {
-        let problem =
-            format!("it is {threshold}: set a probability above 0 and below 1, such as 0.5");
-        return refuse("learning.threshold", &problem);
+    let first = raw.tuning.study();
+    let later = raw.learning.tuning.plan(&raw.tuning).study;
+    for (section, study) in [("tuning", &first), ("learning.tuning", &later)] {
+        if study.folds < 2 {
+            let key = format!("{section}.folds");
+            return refuse(&key, "cross-validation needs at least 2 folds");
+        }
+        tuning(section, study, sources)?;
     }
-    if raw.tuning.folds < 2 {
-        return refuse("tuning.folds", "cross-validation needs at least 2 folds");
-    }
-    tuning(raw, sources)
+    Ok(())
 }
 
 /// Rejects 0 for counts and times that need more. Keys for which 0 has a meaning, such as `streams.max_task_idle` and
@@ -57,6 +57,8 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("tuning.threads", tuning.threads == 0),
         ("tuning.iterations_max", tuning.iterations_max == 0),
         ("tuning.early_stopping_rounds", tuning.early_stopping_rounds == 0),
+        ("learning.tuning.threads", raw.learning.tuning.threads == 0),
+        ("learning.tuning.every", raw.learning.tuning.every == 0),
         ("http.connections_max", http.connections_max == 0),
         ("http.waits_max", http.waits_max == 0),
     ];
@@ -68,6 +70,8 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("scoring.retention", raw.scoring.retention, "1 day"),
         ("outcomes.window", raw.outcomes.window, "30 days"),
         ("tuning.time", tuning.time, "120s"),
+        ("learning.time_max", raw.learning.time_max, "30m"),
+        ("learning.tuning.time", raw.learning.tuning.time, "60s"),
         ("http.read_timeout", http.read_timeout, "10s"),
     ];
     if let Some((key, _)) = counts.iter().find(|(_, is_zero)| *is_zero) {
@@ -134,26 +138,28 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks the settings of the study before anything is written.
-fn tuning(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
-    let Err(error) = raw.tuning.study().check() else { return Ok(()) };
-    let key = match &error {
-        TrainingError::Setting { name: "iterations", .. } => "tuning.iterations_max".to_owned(),
+/// Checks the settings of a study before anything is written.
+fn tuning(section: &str, study: &TuningSettings, sources: &Sources) -> Result<(), ConfigError> {
+    let Err(error) = study.check() else { return Ok(()) };
+    let name = match &error {
+        TrainingError::Setting { name: "iterations", .. } => "iterations_max".to_owned(),
         TrainingError::Setting {
             name: name @ ("folds" | "trials" | "threads" | "early_stopping_rounds"),
             ..
-        } => format!("tuning.{name}"),
-        TrainingError::Setting { name, .. } => format!("tuning.space.{name}"),
+        } => (*name).to_owned(),
+        TrainingError::Setting { name, .. } => format!("space.{name}"),
+        TrainingError::Parameter { name, .. } => format!("space.{name}"),
         TrainingError::NoExamples
         | TrainingError::OneClass { .. }
+        | TrainingError::OneClassFirst { .. }
         | TrainingError::TooFew { .. }
         | TrainingError::Label { .. }
         | TrainingError::Classes { .. }
         | TrainingError::Unservable { .. }
         | TrainingError::Stopped
-        | TrainingError::LightGbm(_) => "tuning".to_owned(),
+        | TrainingError::LightGbm(_) => "space".to_owned(),
     };
-    Err(refused(sources, &key, &error.to_string()))
+    Err(refused(sources, &format!("{section}.{name}"), &error.to_string()))
 }
 
 /// The names of topics, groups and transactions begin with these.

@@ -28,6 +28,7 @@ use crate::config::{
     wording,
 };
 use foretell_address as address;
+use foretell_ml::training;
 
 /// A parsed document that is not deserialized yet.
 pub(super) struct Document<'t> {
@@ -187,6 +188,12 @@ impl<'t> Document<'t> {
 /// The problem with an unknown key.
 fn unknown(key: &str, keys: &Keys) -> String {
     let shown = written_form(key);
+    if let Some((section, name)) = key.rsplit_once('.')
+        && section.ends_with("tuning.space")
+        && let Some(reason) = training::refusal(name)
+    {
+        return format!("{shown}: {reason}");
+    }
     if let Some(nearest) = keys.nearest(key) {
         return format!("there is no {shown}: did you mean {}?", written_form(nearest));
     }

@@ -319,7 +319,12 @@ mod tests {
         check("features.contract", Some(Kind::Section));
         check("features.contract.policy", Some(Kind::Value));
         check("outcomes.unlabelled", Some(Kind::Value));
-        check("tuning.space.num_leaves.low", Some(Kind::Value));
+        check("tuning.space", Some(Kind::Section));
+        check("tuning.space.num_leaves", Some(Kind::Value));
+        check("tuning.space.max_depth", Some(Kind::Value));
+        check("tuning.space.objective", None);
+        check("learning.tuning.every", Some(Kind::Value));
+        check("learning.tuning.space.boosting", Some(Kind::Value));
         check("data.initial.label_suffix", Some(Kind::Value));
         check("data.play.delimiter", Some(Kind::Value));
         check("http.bearer_token", Some(Kind::Value));

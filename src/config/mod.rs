@@ -15,6 +15,7 @@ mod keys;
 mod overrides;
 mod raw;
 mod raw_learning;
+mod raw_tuning;
 mod secret;
 mod source;
 mod text;
@@ -255,7 +256,7 @@ impl Config {
             classes: raw.outcomes.labels.clone(),
         };
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
-        let policy = raw.learning.policy().map_err(|(key, problem)| {
+        let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
             check::refused(&sources, &format!("learning.{key}"), &problem)
         })?;
         Ok(Self {
@@ -275,7 +276,7 @@ impl Config {
             join,
             pipeline,
             contract,
-            learning: raw.learning.with_policy(policy),
+            learning,
             tuning,
             data: raw.data,
             http: raw.http,

@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_learning.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{learning,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::{
     config::{
         Secret,
-        raw_learning::{DataSettings, RawLearning, RawTuning},
+        raw_learning::{DataSettings, RawLearning},
+        raw_tuning::RawTuning,
         text,
     },
     processors::{

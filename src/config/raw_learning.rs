@@ -1,13 +1,19 @@
-//! The sections about learning, tuning and tables of the configuration as written: see `raw.rs`.
+//! The sections about learning and tables of the configuration as written: see `raw.rs`.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::text;
+use crate::{
+    config::{
+        raw_tuning::{RawRetuning, RawTuning},
+        text,
+    },
+    processors::learning::{rules::Rules, schedule::Schedule, work::TuningPlan},
+};
 use foretell_ml::{
-    DataPolicy, InitialPolicy, Retention,
-    training::{Space, TuningSettings},
+    DataPolicy, InitialPolicy, Metric, Retention, judge,
+    training::{Calibration, Threshold},
     training_set::EXAMPLES_MAX,
 };
 
@@ -35,10 +41,73 @@ pub(super) struct RawLearning {
     /// Random seed. The same training log, parameters and seed give the same model.
     pub seed: u64,
     /// Probability of the positive class (the second of `outcomes.labels`) from which a prediction has that class as its
-    /// `label`: above 0 and below 1. It is stored in each model that is trained, so a change takes effect with the next
-    /// model, and counts in that model's accuracy and F1. It does not change the probabilities, the log
+    /// `label`: above 0 and below 1; or `"best"`: the one with the best F1 on held-out examples if `learning.judge.metric` is
+    /// `"f1"`, else the one with the best accuracy. It is stored in each model that is trained, so a change takes effect with
+    /// the next model, and counts in that model's accuracy and F1. It does not change the probabilities, the log
     /// loss or the AUC, and with more than two classes it has no effect: the `label` is the most probable class.
-    pub threshold: f64,
+    #[serde(deserialize_with = "text::one")]
+    pub threshold: String,
+    /// Calibration of the probabilities on held-out examples: `"none"`, `"platt"` (a logistic function of the score) or
+    /// `"isotonic"` (a step function, for thousands of examples). LightGBM's probabilities with the default parameters are
+    /// calibrated well already.
+    pub calibration: Calibration,
+    /// Times at which a training is due, besides those by `retrain_after`: a cron expression of five fields in UTC, such as
+    /// `"0 3 * * *"`. One that comes while no instance runs is made up for. Empty: none.
+    #[serde(deserialize_with = "text::one")]
+    pub schedule: String,
+    /// Time limit of a training with its study; at least 1 ms. A training that takes longer fails, and the champion goes on
+    /// serving.
+    #[serde(with = "humantime_serde")]
+    pub time_max: Duration,
+    pub judge: RawJudge,
+    pub tuning: RawRetuning,
+}
+
+/// How a new model is compared with the champion before it is promoted.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawJudge {
+    /// Which new models are promoted.
+    pub policy: JudgePolicy,
+    /// Metric of the comparison.
+    pub metric: Metric,
+    /// Improvement of the metric that a promotion requires, in units of the metric; 0 or more. An automatic rollback requires
+    /// it as well.
+    pub margin: f64,
+    /// Confidence level of the interval of the improvement, whose lower end must be above `margin`: 0.5 to 0.999.
+    pub confidence: f64,
+    /// Share of the examples from the stream that the champion was not trained on, which are held out for the comparison (the
+    /// newest, at most 10,000): 0.05 to 0.9. The published model is trained on them, too.
+    pub holdout: f64,
+    /// Number of examples after which the champion is compared with its predecessor, again and again, and rolled back if it
+    /// is worse; 0: never. Unset: a quarter of `learning.retrain_after`.
+    pub check_after: Option<u64>,
+}
+
+impl Default for RawJudge {
+    fn default() -> Self {
+        Self {
+            policy: JudgePolicy::Better,
+            metric: Metric::LogLoss,
+            margin: 0.0,
+            confidence: 0.95,
+            holdout: 0.3,
+            check_after: None,
+        }
+    }
+}
+
+/// Which new models are promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JudgePolicy {
+    /// Those that are better than the champion on examples that neither was trained on. Others become the challenger, or are
+    /// refused if they are worse.
+    Better,
+    /// All, as without a judge. None is rolled back automatically.
+    Always,
 }
 
 impl Default for RawLearning {
@@ -50,22 +119,39 @@ impl Default for RawLearning {
             half_life: None,
             initial: InitialPolicy::Keep,
             seed: 42,
-            threshold: 0.5,
+            threshold: "best".to_owned(),
+            calibration: Calibration::None,
+            schedule: String::new(),
+            time_max: Duration::from_secs(30 * 60),
+            judge: RawJudge::default(),
+            tuning: RawRetuning::default(),
         }
     }
 }
 
-/// When a model is trained, and on which examples.
+/// When a model is trained, on which examples, and which models are promoted.
 #[derive(Clone, Debug)]
 pub struct LearningSettings {
-    /// Number of labelled examples after which a training is due.
-    pub retrain_after: u64,
+    /// The rules by which jobs become due and models are promoted.
+    pub rules: Rules,
+    /// The schedule of trainings.
+    pub schedule: Option<Schedule>,
+    /// Time limit of a training.
+    pub time_max: Duration,
     /// Which examples are used and how much they count.
     pub policy: DataPolicy,
     /// Random seed.
     pub seed: u64,
-    /// Probability of the positive class from which it is the label.
-    pub threshold: f64,
+    /// Choice of the decision threshold.
+    pub threshold: Threshold,
+    /// Calibration of the probabilities.
+    pub calibration: Calibration,
+    /// Settings of comparisons.
+    pub judge: judge::Settings,
+    /// Share of the examples that the champion was not trained on, which are held out for a comparison.
+    pub holdout: f64,
+    /// The studies of trainings.
+    pub tuning: TuningPlan,
 }
 
 /// The name of a key of `[learning]` whose value is invalid, and why.
@@ -73,7 +159,7 @@ pub(super) type Problem = (&'static str, String);
 
 impl RawLearning {
     /// Checks the keys that say which examples a training uses.
-    pub(super) fn policy(&self) -> Result<DataPolicy, Problem> {
+    fn policy(&self) -> Result<DataPolicy, Problem> {
         let retention = match (self.last()?, self.reservoir) {
             (Some(_), Some(_)) => {
                 let problem = "last is set, too: a training uses the newest examples or a random sample; remove one";
@@ -106,10 +192,66 @@ impl RawLearning {
         }
     }
 
-    /// The settings with a checked policy.
-    pub(super) fn with_policy(&self, policy: DataPolicy) -> LearningSettings {
-        let Self { retrain_after, seed, threshold, .. } = *self;
-        LearningSettings { retrain_after, policy, seed, threshold }
+    /// The checked settings.
+    pub(super) fn settings(&self, first: &RawTuning) -> Result<LearningSettings, Problem> {
+        let RawJudge { policy, metric, margin, confidence, holdout, check_after } = self.judge;
+        let always = policy == JudgePolicy::Always;
+        let check_after = check_after.unwrap_or((self.retrain_after / 4).max(1));
+        let settings = LearningSettings {
+            rules: Rules {
+                retrain_after: self.retrain_after,
+                check_after: if always { 0 } else { check_after },
+                always,
+                margin,
+                confidence,
+            },
+            schedule: self.schedule()?,
+            time_max: self.time_max,
+            policy: self.policy()?,
+            seed: self.seed,
+            threshold: self.threshold()?,
+            calibration: self.calibration,
+            judge: judge::Settings { metric, confidence, ..judge::Settings::default() },
+            holdout,
+            tuning: self.tuning.plan(first),
+        };
+        settings.judge.check().map_err(|error| ("judge.confidence", error.to_string()))?;
+        if !(0.0..=1e9).contains(&margin) {
+            return Err(("judge.margin", format!("it is {margin}: it must be 0 or more")));
+        }
+        if !(0.05..=0.9).contains(&holdout) {
+            return Err(("judge.holdout", format!("it is {holdout}: set a share of 0.05 to 0.9")));
+        }
+        Ok(settings)
+    }
+
+    fn schedule(&self) -> Result<Option<Schedule>, Problem> {
+        if self.schedule.is_empty() {
+            return Ok(None);
+        }
+        self.schedule.parse().map(Some).map_err(|error| {
+            let written = &self.schedule;
+            let problem = format!(
+                "{written:?} is not a cron expression, such as \"0 3 * * *\" (every day at 03:00 UTC): {error}"
+            );
+            ("schedule", problem)
+        })
+    }
+
+    fn threshold(&self) -> Result<Threshold, Problem> {
+        if self.threshold == "best" {
+            return Ok(Threshold::Best(self.judge.metric));
+        }
+        match self.threshold.parse() {
+            Ok(number) if number > 0.0 && number < 1.0 => Ok(Threshold::Fixed(number)),
+            Ok(_) | Err(_) => {
+                let problem = format!(
+                    "it is {}: set a probability above 0 and below 1, such as 0.5, or \"best\"",
+                    self.threshold
+                );
+                Err(("threshold", problem))
+            }
+        }
     }
 }
 
@@ -128,56 +270,6 @@ fn milliseconds(key: &'static str, time: Duration) -> Result<i64, Problem> {
             "it must be at least 1 ms and less than 292 million years, such as \"30d\"".to_owned(),
         )
     })
-}
-
-/// How `foretell init` tunes the first model; retrainings use the parameters found.
-#[derive(Clone, Debug, Deserialize)]
-#[cfg_attr(test, derive(Serialize))]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawTuning {
-    /// Maximum number of trials of the study; at least 1.
-    pub trials: u32,
-    /// Time limit of the study; at least 1 ms. The running trial is cancelled then.
-    #[serde(with = "humantime_serde")]
-    pub time: Duration,
-    /// Number of folds of the stratified cross-validation; at least 2.
-    pub folds: u32,
-    /// Threads that train folds in parallel; at least 1.
-    pub threads: u32,
-    /// Maximum number of boosting iterations of one model: 1 to 10000.
-    pub iterations_max: u32,
-    /// Number of iterations without a better validation loss after which training stops early; at least 1.
-    pub early_stopping_rounds: u32,
-    pub space: Space,
-}
-
-impl Default for RawTuning {
-    fn default() -> Self {
-        Self {
-            trials: 30,
-            time: Duration::from_secs(120),
-            folds: 5,
-            threads: 2,
-            iterations_max: 800,
-            early_stopping_rounds: 25,
-            space: Space::default(),
-        }
-    }
-}
-
-impl RawTuning {
-    /// The settings of the study.
-    pub(super) fn study(&self) -> TuningSettings {
-        TuningSettings {
-            folds: self.folds,
-            trials: self.trials,
-            space: self.space.clone(),
-            threads: self.threads,
-            iterations_max: self.iterations_max,
-            early_stopping_rounds: self.early_stopping_rounds,
-            ..TuningSettings::default()
-        }
-    }
 }
 
 /// Tables of answers and labels on disk.

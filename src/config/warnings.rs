@@ -1,10 +1,7 @@
 //! Warnings about configurations that are valid, and probably not intended.
 
-use crate::{
-    config::{Config, raw_learning::RawLearning},
-    processors::gather::ScoreWhen,
-};
-use foretell_ml::{InitialPolicy, Retention};
+use crate::{config::Config, processors::gather::ScoreWhen};
+use foretell_ml::{InitialPolicy, Retention, training::Threshold};
 
 impl Config {
     /// The warnings of a start and of `foretell doctor`, each with what to do.
@@ -28,8 +25,7 @@ impl Config {
                     .to_owned(),
             );
         }
-        let default = RawLearning::default().threshold;
-        let is_set = (self.learning.threshold - default).abs() > f64::EPSILON;
+        let is_set = matches!(self.learning.threshold, Threshold::Fixed(_));
         if is_set && self.classes.len() > 2 {
             warnings.push(format!(
                 "[learning] threshold has no effect with {} classes: a prediction has the most probable one as its \

@@ -309,7 +309,7 @@ topics! {
         cleanup: Cleanup::Compact,
         message_bytes_max: None,
         written_by: &[Client::Init, Client::Group(Group::Learning)],
-        read_by: &[Client::Init, Client::Group(Group::Learning)],
+        read_by: &[Client::Init, Client::EveryInstance],
         holds: "trials of the hyper-parameter tuning, with their scores",
     },
     commands: TopicDefinition {

@@ -1,16 +1,12 @@
 //! Converts between the records of the topics and the types of `foretell-ml`.
 
-use serde_json::Value as Json;
-
 use crate::events::{
     labelled_example::LabelledExample,
     questionnaire::{
         self, AnswerRef, AnswersRef, Question, QuestionKind, QuestionnaireSchema, RowLayout,
     },
-    trial::{Trial as TrialRecord, TrialParameter},
 };
-use foretell_ml::{Column, ColumnKind, Example, Label, Params, Value, ValueRef, training::Trial};
-use foretell_streams::time::WallTime;
+use foretell_ml::{Column, ColumnKind, Example, Label, Value, ValueRef};
 
 /// The value of an answer for a model.
 #[must_use]
@@ -87,56 +83,6 @@ pub fn example_of(
 pub fn label_of(label: &str, classes: &[String]) -> Option<Label> {
     let index = classes.iter().position(|class| class == label)?;
     Some(Label(u32::try_from(index).ok()?))
-}
-
-/// Converts a trial to its record.
-#[must_use]
-pub fn record_of(study: &str, trial: &Trial, now: WallTime) -> TrialRecord {
-    let parameters = parameters_of(&trial.params);
-    TrialRecord {
-        study: study.to_owned(),
-        number: trial.number,
-        parameters: parameters
-            .into_iter()
-            .map(|(name, value)| TrialParameter { name, value })
-            .collect(),
-        log_loss: trial.log_loss,
-        auc: trial.auc,
-        iterations: trial.iterations,
-        pruned: trial.pruned,
-        created_at: now,
-    }
-}
-
-/// Converts the record of a trial, to warm-start a study; none if this release does not have one of its parameters.
-#[must_use]
-pub fn trial_of(record: &TrialRecord) -> Option<Trial> {
-    let named = record.parameters.iter();
-    let json = named.map(|parameter| (parameter.name.clone(), json_of(parameter.value)));
-    let params = serde_json::from_value(Json::Object(json.collect())).ok()?;
-    Some(Trial {
-        number: record.number,
-        params,
-        log_loss: record.log_loss,
-        auc: record.auc,
-        iterations: record.iterations,
-        pruned: record.pruned,
-    })
-}
-
-/// The parameters by the names of their fields, so that a new parameter needs no change here.
-fn parameters_of(params: &Params) -> Vec<(String, f64)> {
-    let Ok(Json::Object(fields)) = serde_json::to_value(params) else { return Vec::new() };
-    fields.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).collect()
-}
-
-/// JSON of a whole number without a fraction: `31.0` is not valid for a number of leaves.
-fn json_of(value: f64) -> Json {
-    #[expect(clippy::cast_possible_truncation, reason = "guarded: it is whole, and small")]
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        return Json::from(value as i64);
-    }
-    Json::from(value)
 }
 
 /// The column of a question.

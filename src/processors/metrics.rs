@@ -28,6 +28,7 @@ pub struct ApplicationMetrics {
     scoring_latency: Histogram,
     trainings: IntCounterVec,
     training_seconds: Histogram,
+    decisions: IntCounterVec,
     model_info: IntGaugeVec,
     contract: IntGaugeVec,
 }
@@ -63,6 +64,9 @@ const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
 /// Results of a training.
 const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
+
+/// Outcomes of a decision.
+const DECISION_OUTCOMES: [&str; 5] = ["promoted", "challenger", "refused", "rolled_back", "failed"];
 
 impl ApplicationMetrics {
     /// Registers the application's metrics. Counters with known label values start at 0, so that the first increment is visible
@@ -131,7 +135,7 @@ impl ApplicationMetrics {
                 "foretell_unreadable_records_total",
                 "Records of Foretell's own topics that cannot be read and were skipped.",
                 "topic",
-                &[TOPICS.models.name, TOPICS.labelled_examples.name],
+                &[TOPICS.models.name, TOPICS.labelled_examples.name, TOPICS.trials.name],
             )?,
             training_pending: to.float_gauge(
                 "foretell_training_pending_seconds",
@@ -156,6 +160,12 @@ impl ApplicationMetrics {
                 "foretell_training_seconds",
                 "Duration of trainings.",
                 &TRAINING_SECONDS,
+            )?,
+            decisions: to.counters(
+                "foretell_decisions_total",
+                "Decisions about models, by outcome; docs/learning.md says what each means.",
+                "outcome",
+                &DECISION_OUTCOMES,
             )?,
             model_info: to.gauges(
                 "foretell_model_info",
@@ -230,6 +240,10 @@ impl ApplicationMetrics {
     pub(super) fn trained(&self, result: &str, seconds: f64) {
         self.trainings.with_label_values(&[result]).inc();
         self.training_seconds.observe(seconds);
+    }
+
+    pub(super) fn decided(&self, outcome: &str) {
+        self.decisions.with_label_values(&[outcome]).inc();
     }
 
     pub(super) fn contract(&self, feature: &str, problem: &str, is_violated: bool) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   questionnaire-events ─▶ gather ─▶ score ─▶ store-prediction ─┐
-//!                       (observations)  │      (outcomes)        ├─▶ labelled-examples ─▶ trigger ─▶ models
+//!                       (observations)  │      (outcomes)        ├─▶ labelled-examples ─▶ learner ─▶ models, decisions
 //!   outcomes ───────────────────────────┼─▶ join ────────────────┘                      (learning)
 //!                                       ▼                                                  ▲ │
 //!                                  predictions                                             │ ▼
@@ -16,6 +16,7 @@ pub mod event_time;
 pub mod gateway;
 pub mod gather;
 pub mod initial_data;
+pub mod learning;
 pub mod metrics;
 pub mod model_archive;
 pub mod model_table;
@@ -25,10 +26,9 @@ pub mod overview;
 pub mod placement;
 pub mod recent_events;
 pub mod replies;
-pub mod retrain_trigger;
 pub mod scoring;
 #[cfg(test)]
 pub(crate) mod small_model;
+pub mod topic_reader;
 pub mod topology;
-pub mod trainer;
-pub mod training_log;
+pub mod trial_log;

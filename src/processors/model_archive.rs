@@ -152,7 +152,7 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processors::{retrain_trigger::records_of, small_model::small_bundle};
+    use crate::processors::{learning::outputs::records_of, small_model::small_bundle};
     use foretell_streams::time::WallTime;
 
     #[test]

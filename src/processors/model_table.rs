@@ -14,6 +14,10 @@ use foretell_ml::{BundleError, ModelVersion, Scorer};
 
 /// The alias of the model that serves.
 pub const CHAMPION: &str = "champion";
+/// The alias of the model that is scored on live traffic beside the champion.
+pub const CHALLENGER: &str = "challenger";
+/// The alias of the champion before this one.
+pub const PREDECESSOR: &str = "predecessor";
 
 /// The model that serves, shared by the workers of an instance. Reading it is one atomic load.
 #[derive(Clone, Default)]
@@ -140,7 +144,7 @@ impl ModelTable {
 mod tests {
     use super::*;
     use crate::processors::{
-        metrics::tests::TestMetrics, retrain_trigger::records_of, small_model::small_bundle,
+        learning::outputs::records_of, metrics::tests::TestMetrics, small_model::small_bundle,
     };
     use foretell_ml::ModelBundle;
     use foretell_streams::time::WallTime;

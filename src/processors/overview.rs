@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::processors::{
     contract::{ContractBoard, Violation},
+    learning::trainer::{Trainer, TrainingProgress},
     model_table::Serving,
-    trainer::{Trainer, TrainingProgress},
 };
 use foretell_streams::runtime::{StatusBoard, WorkerStatus};
 

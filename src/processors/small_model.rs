@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, sync::OnceLock};
 
 use foretell_ml::{
-    Column, ColumnKind, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling,
-    Seed, TrainingSet, Value, training::train,
+    Calibration, Column, ColumnKind, Example, Label, ModelBundle, Origin, Params, PipelineSpec,
+    Recipe, Scaling, Seed, Threshold, TrainingSet, Value, training::train,
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -45,7 +45,9 @@ fn recipe() -> Recipe {
     Recipe {
         spec: PipelineSpec::new(columns, Scaling::Standard, Vec::new()).unwrap(),
         classes: vec!["no".to_owned(), "yes".to_owned()],
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params { iterations: 12, num_leaves: 7, min_data_in_leaf: 5, ..Params::default() },
         seed: Seed(3),
         origin: Origin::default(),

@@ -8,19 +8,24 @@ use crate::{
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
         gather::{Gather, GatherSettings, Partial},
+        learning::{
+            learner::{Learner, Obey},
+            outputs::{Learned, Select},
+            rules::Rules,
+            schedule::Schedule,
+            state::LearningState,
+            trainer::Trainer,
+        },
         metrics::ApplicationMetrics,
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, StorePrediction},
         placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
-        retrain_trigger::{LearningState, RetrainTrigger},
         scoring::Score,
-        trainer::Trainer,
     },
 };
 use foretell_streams::{
-    codec::Stored,
     record::Topic,
     topology::{Topology, TopologyBuilder},
 };
@@ -134,8 +139,10 @@ pub struct LearningParts {
     pub topics: Topics,
     /// The codecs of the topics.
     pub codecs: Codecs,
-    /// Labelled examples between two trainings.
-    pub retrain_after: u64,
+    /// The rules by which jobs become due and models are promoted.
+    pub rules: Rules,
+    /// The schedule of trainings.
+    pub schedule: Option<Schedule>,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
     /// The model that serves.
@@ -144,24 +151,39 @@ pub struct LearningParts {
     pub trainer: Trainer,
 }
 
-/// Builds the learning topology: from labelled examples to models.
+/// Builds the learning topology: from labelled examples and commands to models, decisions and trials.
 #[must_use]
 pub fn learning(parts: LearningParts) -> Topology {
-    let LearningParts { topics, codecs, retrain_after, metrics, serving, trainer, .. } = parts;
+    let LearningParts { topics, codecs, rules, schedule, metrics, serving, trainer, .. } = parts;
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let labelled =
         topology.source("labelled-examples", topics.labelled_examples, codecs.labelled_example);
-    let state =
-        topology.key_value_store("learning", Arc::new(Stored::version(LearningState::FORMAT)));
+    let commands = topology.source("commands", topics.commands, codecs.command);
+    let state = topology.key_value_store("learning", Arc::new(LearningState::codec()));
     let stores = [state.id()];
-    let trained = topology.process("trigger", &[labelled], &stores, move || RetrainTrigger {
-        retrain_after,
-        metrics: metrics.clone(),
-        requested_at: None,
+    let (store, counts) = (state.clone(), metrics.clone());
+    let learner = topology.process("learner", &[labelled], &stores, move || Learner {
+        rules: rules.clone(),
+        schedule: schedule.clone(),
+        metrics: counts.clone(),
+        running_since: None,
         serving: serving.clone(),
         trainer: trainer.clone(),
+        state: store.clone(),
+    });
+    let obey = topology.process("obey", &[commands], &stores, move || Obey {
+        metrics: metrics.clone(),
         state: state.clone(),
     });
-    topology.sink("models", &[trained], topics.models, codecs.model);
+    let learned = [learner, obey];
+    let models =
+        topology.process("select-models", &learned, &[], || Select { select: Learned::model });
+    topology.sink("models", &[models], topics.models, codecs.model);
+    let decisions = topology
+        .process("select-decisions", &learned, &[], || Select { select: Learned::decision });
+    topology.sink("decisions", &[decisions], topics.decisions, codecs.decision);
+    let trials =
+        topology.process("select-trials", &learned, &[], || Select { select: Learned::trial });
+    topology.sink("trials", &[trials], topics.trials, codecs.trial);
     topology.build()
 }

@@ -13,6 +13,10 @@ use crate::{
         source::{self, Declaration, Member},
     },
 };
+use foretell_ml::{
+    Params,
+    training::{SEARCHABLE, Space},
+};
 
 /// A configuration of the required keys.
 const REQUIRED: &str = r#"
@@ -35,12 +39,15 @@ struct Section {
     names: Vec<String>,
     docs: String,
     keys: Vec<Key>,
+    /// Whether its keys are the parameters that a study may search.
+    is_space: bool,
 }
 
 fn sections(types: &BTreeMap<String, Declaration>) -> Vec<Section> {
     let mut sections: Vec<(String, Section)> = Vec::new();
     collect("", "RawConfig", types, &mut sections);
-    sections.into_iter().map(|(_, section)| section).filter(|one| !one.keys.is_empty()).collect()
+    let sections = sections.into_iter().map(|(_, section)| section);
+    sections.filter(|one| one.is_space || !one.keys.is_empty()).collect()
 }
 
 /// Appends the section of the struct named `of`, and the sections inside it.
@@ -56,14 +63,18 @@ fn collect(
     }
     let declaration = &types[of];
     let docs = declaration.docs.clone();
-    let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new() };
+    let is_space = of == "Space";
+    let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new(), is_space };
     let index = sections.len();
     sections.push((of.to_owned(), section));
+    if is_space {
+        return;
+    }
     for Member { name, docs, holds } in &declaration.members {
         let declared_type = holds.clone().unwrap();
         let inner = name_of(argument(&declared_type, "Option").unwrap_or(&declared_type));
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        if types.get(&inner).is_some_and(|inner| !inner.is_enum) && inner != "Range" {
+        if types.get(&inner).is_some_and(|inner| !inner.is_enum) {
             collect(&path, &inner, types, sections);
             if docs.is_empty() {
                 continue;
@@ -116,8 +127,7 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "bool" => "boolean",
         "char" => "character",
         "Secret" => "secret",
-        "Range" => "range",
-        "TableSettings" => "section",
+        "Space" | "TableSettings" => "section",
         name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
         name => panic!("the type {name} has no name for users"),
     };
@@ -172,9 +182,13 @@ fn is_required(path: &str) -> bool {
 fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
     let defaults = values_of(toml::from_str(REQUIRED).unwrap()).unwrap();
     let mut page = String::new();
-    for Section { names, docs, keys } in sections {
+    for Section { names, docs, keys, is_space } in sections {
         let names: Vec<String> = names.iter().map(|name| format!("`[{name}]`")).collect();
         write!(page, "\n## {}\n\n{docs}\n\n", names.join(", ")).unwrap();
+        if *is_space {
+            page += &searchable_parameters();
+            continue;
+        }
         page += &head(&["key", "type", "default", "meaning"]);
         for Key { path, declared_type, docs } in keys {
             let name = path.rsplit('.').next().unwrap();
@@ -200,6 +214,22 @@ fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
     page
 }
 
+/// The table of the parameters that a study may search.
+fn searchable_parameters() -> String {
+    let mut table = head(&["parameter", "values", "searched by default", "meaning"]);
+    for parameter in SEARCHABLE {
+        let name = parameter.name;
+        let searched = match (Space::default().domain(name), Params::default().get(name)) {
+            (Some(domain), _) => format!("`{domain}`"),
+            (None, Some(value)) => format!("no: `{value}`"),
+            (None, None) => panic!("{name} has no value"),
+        };
+        let values = parameter.values_in_words();
+        table += &row(&[&format!("`{name}`"), &values, &searched, parameter.docs]);
+    }
+    table
+}
+
 #[test]
 fn every_key_is_in_the_docs() {
     let types = source::declarations();
@@ -210,11 +240,12 @@ fn every_key_is_in_the_docs() {
         .flat_map(|(_, section)| section.keys.iter().map(|key| key.path.as_str()))
         .collect();
     for key in key_names() {
-        // Sections of one type are shown once; the three parts of a range are one row.
+        // Sections of one type are shown once.
         let shown = key.replace("data.play.", "data.initial.");
-        let is_shown = documented.iter().any(|known| {
-            shown == *known || (shown.starts_with("tuning.space.") && shown.starts_with(*known))
-        });
+        let parameter = key.split_once("tuning.space.").map(|(_, name)| name);
+        let is_searchable =
+            parameter.is_some_and(|name| SEARCHABLE.iter().any(|other| other.name == name));
+        let is_shown = is_searchable || documented.contains(&shown.as_str());
         assert!(is_shown, "the key {key} is not in the docs");
     }
     assert_current("configuration.md", "keys", &page(&sections, &types));

@@ -38,10 +38,26 @@ fn scoring() {
 fn learning() {
     insta::assert_snapshot!(learning::default_topology().describe(), @r"
     source labelled-examples (topic shop.labelled-examples)
-      labelled-examples --> trigger
-    processor trigger [stores learning]
-      trigger --> models
+      labelled-examples --> learner
+    source commands (topic shop.commands)
+      commands --> obey
+    processor learner [stores learning]
+      learner --> select-models
+      learner --> select-decisions
+      learner --> select-trials
+    processor obey [stores learning]
+      obey --> select-models
+      obey --> select-decisions
+      obey --> select-trials
+    processor select-models
+      select-models --> models
     sink models (topic shop.models)
+    processor select-decisions
+      select-decisions --> decisions
+    sink decisions (topic shop.decisions)
+    processor select-trials
+      select-trials --> trials
+    sink trials (topic shop.trials)
     ");
 }
 

@@ -13,8 +13,8 @@ use foretell::{
 };
 use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_ml::{
-    Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
-    TrainingSet, Value, training::train,
+    Calibration, Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe,
+    Scaling, Seed, Threshold, TrainingSet, Value, training::train,
 };
 use foretell_streams::time::WallTime;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -148,7 +148,9 @@ fn trained(
     let recipe = Recipe {
         spec: PipelineSpec::new(columns, Scaling::MinMax, Vec::new()).unwrap(),
         classes: classes.to_vec(),
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params {
             iterations: 15,
             num_leaves: 7,

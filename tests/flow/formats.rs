@@ -4,14 +4,20 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 
-use foretell::processors::{
-    model_table::ModelTableError,
-    retrain_trigger::{LearningState, records_of},
-    trainer::TrainingRequest,
+use foretell::{
+    events::command::CommandKind,
+    processors::{
+        learning::{
+            job::{Cause, CheckRequest, Job, TrainingRequest},
+            outputs::records_of,
+            state::{Challenger, Due, LearningState, ModelRef, Predecessor},
+        },
+        model_table::ModelTableError,
+    },
 };
 use foretell_ml::{ModelBundle, ModelVersion, Scorer, Scratch, Value};
 use foretell_streams::{
-    codec::{Codec as _, Stored},
+    codec::Codec as _,
     local::TopologyDriver,
     record::{Offset, Partition, Topic, TopicPartition},
     state::{Access, DiskStores, Incarnation, StateError, StoreSupplier as _},
@@ -145,27 +151,59 @@ fn changelogs_of_each_format_are_restored() {
 
 #[test]
 fn the_learning_store_is_written_in_its_format() {
-    let version = |text: &str| Some(ModelVersion::new(text.to_owned()));
+    let version = ModelVersion::new("0123456789ab");
+    let champion = ModelRef { version: version.clone(), training: 0 };
+    let request = TrainingRequest {
+        training: 3,
+        through: 1_234,
+        parent: Some(version),
+        cause: Cause::examples(),
+    };
     let state = LearningState {
         examples: 10,
+        through: 1_300,
         trainings: 2,
-        requested: Some(TrainingRequest {
-            training: 3,
-            through: 1_234,
-            parent: version("0123456789ab"),
-        }),
-        due: Some(1_300),
-        champion: version("0123456789ab"),
+        running: Some(Job::Train(request)),
+        due: Due { training: Some((1_300, Cause::examples())), ..Due::default() },
+        champion: Some(champion),
+        ..LearningState::default()
     };
-    let format = Stored::version(LearningState::FORMAT);
-    let kept = left("learning-v1.txt");
-    let value = kept[0].value.as_deref().unwrap();
-    assert_eq!(format.decode(value).as_ref(), Ok(&state));
+    let codec = LearningState::codec();
+    let value = |file: &str| left(file)[0].value.clone().unwrap();
+    assert_eq!(codec.decode(&value("learning-v1.txt")).as_ref(), Ok(&state));
+    let model = |training| ModelRef { version: ModelVersion::new("ba9876543210"), training };
+    let check = CheckRequest {
+        command_id: "c-1".to_owned(),
+        kind: CommandKind::Promote,
+        version: ModelVersion::new("ba9876543210"),
+        reason: Some("a test".to_owned()),
+        requested_by: None,
+    };
+    let state = LearningState {
+        predecessor: Some(Predecessor {
+            model: model(1),
+            since: 1_100,
+            examples: 8,
+            is_automatic: true,
+        }),
+        challenger: Some(Challenger { model: model(2), since: 1_200 }),
+        schedule: Some(("@daily".to_owned(), 86_400_000)),
+        recent_commands: ["c-1".to_owned()].into(),
+        due: Due {
+            judgement: Some(1_300),
+            rollback_check: Some(1_290),
+            commands: [check].into(),
+            ..state.due.clone()
+        },
+        ..state
+    };
+    let kept = value("learning-v2.txt");
+    assert_eq!(codec.decode(&kept).as_ref(), Ok(&state));
     let mut written = Vec::new();
-    format.encode(&state, &mut written).unwrap();
+    codec.encode(&state, &mut written).unwrap();
     assert_eq!(
         hex(&written),
-        hex(value),
+        hex(&kept),
         "raise LearningState::FORMAT, and keep reading the old one"
     );
 }

@@ -14,13 +14,14 @@ use foretell::{
         model::Model,
     },
     processors::{
-        metrics::ApplicationMetrics,
-        model_table::CHAMPION,
-        model_table::Serving,
-        topology::{LearningParts, learning},
-        trainer::{
-            Progress, Trainer, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult,
+        learning::{
+            job::{Cause, Job, JobFailure, JobOutput, JobResult, Trained, TrainingRequest},
+            rules::Rules,
+            trainer::{Progress, Trainer, Work},
         },
+        metrics::ApplicationMetrics,
+        model_table::{CHAMPION, PREDECESSOR, Serving},
+        topology::{LearningParts, learning},
     },
 };
 use foretell_ml::ModelBundle;
@@ -38,29 +39,29 @@ use crate::{
     scored::{decoded, encoded},
 };
 
-/// A training job that passes each request to the test, and returns the result that the test sends.
-struct Job {
-    asked: Sender<TrainingRequest>,
-    results: Receiver<TrainingResult>,
+/// Work that passes each job to the test, and returns the result that the test sends.
+struct RemoteWork {
+    asked: Sender<Job>,
+    results: Receiver<JobResult>,
 }
 
-impl TrainingJob for Job {
-    fn train(&mut self, request: &TrainingRequest, _progress: Progress<'_>) -> TrainingResult {
-        self.asked.send(request.clone()).map_err(channel_closed)?;
+impl Work for RemoteWork {
+    fn run(&mut self, job: &Job, _progress: Progress<'_>) -> JobResult {
+        self.asked.send(job.clone()).map_err(channel_closed)?;
         self.results.recv().map_err(channel_closed)?
     }
 }
 
 /// The channel is closed: the test has ended.
-fn channel_closed(error: impl std::fmt::Display) -> TrainingFailure {
-    TrainingFailure::Failed(error.to_string())
+fn channel_closed(error: impl std::fmt::Display) -> JobFailure {
+    JobFailure::Failed(error.to_string())
 }
 
-/// The test's end of the channels of a [`Job`], and the handle of its thread.
+/// The test's end of the channels of [`RemoteWork`], and the handle of its thread.
 struct JobChannels {
     trainer: Trainer,
-    asked: Receiver<TrainingRequest>,
-    results: Sender<TrainingResult>,
+    asked: Receiver<Job>,
+    results: Sender<JobResult>,
 }
 
 struct Learning {
@@ -82,16 +83,23 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, JobChannels) {
     let (asked_of_job, asked) = mpsc::channel();
     let (results, results_of_job) = mpsc::channel();
-    let job = Job { asked: asked_of_job, results: results_of_job };
+    let work = RemoteWork { asked: asked_of_job, results: results_of_job };
     let metrics = ApplicationMetrics::register(registry).unwrap();
     let clock = Arc::new(ManualClock::at(NOW));
     // The thread ends when the channels or the last handle is dropped.
-    let (trainer, _thread) = Trainer::spawn(job, clock, metrics.clone()).unwrap();
+    let (trainer, _thread) = Trainer::spawn(work, clock, metrics.clone(), Duration::MAX).unwrap();
     let topology = learning(LearningParts {
         application: "shop-learning".to_owned(),
         topics: fixture.topics.clone(),
         codecs: fixture.codecs.clone(),
-        retrain_after: RETRAIN_AFTER,
+        rules: Rules {
+            retrain_after: RETRAIN_AFTER,
+            check_after: 0,
+            always: true,
+            margin: 0.0,
+            confidence: 0.95,
+        },
+        schedule: None,
         metrics,
         serving: Serving::default(),
         trainer: trainer.clone(),
@@ -148,10 +156,11 @@ impl Learning {
     fn asked(&mut self, wait: Duration) -> Option<(u64, i64)> {
         self.tick();
         match self.channels.asked.recv_timeout(wait) {
-            Ok(request) => {
+            Ok(Job::Train(request)) => {
                 self.is_training = true;
                 Some((request.training, request.through))
             }
+            Ok(other) => panic!("{other:?}"),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => panic!("the training thread has ended"),
         }
@@ -174,18 +183,21 @@ impl Learning {
         if self.is_training {
             return;
         }
-        let own = TrainingRequest { training: u64::MAX, through: -1, parent: None };
+        let cause = Cause::default();
+        let own = TrainingRequest { training: u64::MAX, through: -1, parent: None, cause };
+        let own = Job::Train(own);
         assert_eq!(self.channels.trainer.poll(&own), None);
         assert_eq!(self.channels.asked.recv_timeout(WAIT_MAX).as_ref(), Ok(&own));
-        self.channels.results.send(Err(TrainingFailure::Failed("of a test".to_owned()))).unwrap();
+        self.channels.results.send(Err(JobFailure::Failed("of a test".to_owned()))).unwrap();
         let taken = soon(|| self.channels.trainer.poll(&own));
         assert!(taken.is_some_and(|result| result.is_err()), "the thread is free again");
     }
 
     /// Sends the result to the trainer.
-    fn finish(&mut self, result: TrainingResult) {
+    fn finish(&mut self, result: Result<ModelBundle, JobFailure>) {
         self.is_training = false;
-        self.channels.results.send(result).unwrap();
+        let trained = |bundle| JobOutput::Trained(Box::new(Trained::new(bundle)));
+        self.channels.results.send(result.map(trained)).unwrap();
     }
 
     /// Ticks until the models are published and committed.
@@ -229,13 +241,20 @@ fn soon<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 
 fn expect_models(models: &[(String, Model)], bundle: &ModelBundle) {
     let version = bundle.version().as_str().to_owned();
-    let [(bundle_key, model), (alias_key, alias)] = models else { panic!("{}", models.len()) };
+    let [(bundle_key, model), (alias_key, alias), others @ ..] = models else {
+        panic!("{}", models.len())
+    };
     assert_eq!((bundle_key, &model.version), (&version, &version));
     assert_eq!(model.alias, None);
     assert_eq!(model.bundle, Some(bundle.to_bytes().unwrap()));
     assert_eq!(alias_key, CHAMPION);
     assert_eq!(alias.alias.as_deref(), Some(CHAMPION));
     assert_eq!((&alias.version, &alias.bundle), (&version, &None));
+    // The champion before, if there was one.
+    for (key, other) in others {
+        assert_eq!((key.as_str(), other.alias.as_deref()), (PREDECESSOR, Some(PREDECESSOR)));
+        assert_ne!(other.version, version);
+    }
 }
 
 #[test]
@@ -274,7 +293,7 @@ fn each_training_is_due_for_a_time_of_its_own() {
     learning.expect_asked(1, 3);
     learning.driver.advance(Duration::from_secs(90)).unwrap();
     // A retried training is due since its first request.
-    learning.finish(Err(TrainingFailure::Retry("the registry is away".to_owned())));
+    learning.finish(Err(JobFailure::Retry("the registry is away".to_owned())));
     learning.expect_asked_again(1, 3);
     assert!(pending(&learning) >= 90.0, "{}", pending(&learning));
     // The next one is due as soon as this one ends.
@@ -312,7 +331,7 @@ fn a_training_on_an_incomplete_log_keeps_the_champion() {
     let mut learning = Learning::new();
     learning.examples(3);
     learning.expect_asked(1, 3);
-    learning.finish(Err(TrainingFailure::Incomplete("records were deleted".to_owned())));
+    learning.finish(Err(JobFailure::Incomplete("records were deleted".to_owned())));
     // It is not requested again; the next one that becomes due is.
     learning.examples(3);
     learning.expect_asked_again(2, 6);
@@ -361,7 +380,7 @@ fn the_next_training_runs_after_a_failed_one() {
     let mut learning = Learning::new();
     learning.examples(3);
     learning.expect_asked(1, 3);
-    learning.finish(Err(TrainingFailure::Failed("there was not enough memory".to_owned())));
+    learning.finish(Err(JobFailure::Failed("there was not enough memory".to_owned())));
     learning.examples(3);
     learning.expect_asked_again(2, 6);
     learning.finish(Ok(second_model().clone()));

@@ -15,10 +15,10 @@ use foretell::{
         contract::{ContractBoard, ContractPolicy, ContractSettings},
         event_time::TimeBounds,
         gather::{GatherSettings, ScoreWhen},
+        learning::outputs::records_of,
         metrics::ApplicationMetrics,
         model_table::{ModelTable, Serving},
         outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
-        retrain_trigger::records_of,
         topology::{ScoringParts, scoring},
     },
 };

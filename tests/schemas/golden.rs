@@ -258,18 +258,40 @@ fn models() {
 
 #[test]
 fn trials() {
-    let parameter = |name: &str, value| TrialParameter { name: text(name), value };
+    let number = |name: &str, value| TrialParameter { name: text(name), value, text: None };
     let trial = Trial {
         study: text("s"),
         number: 1,
-        parameters: vec![parameter("num_leaves", 31.0), parameter("lambda_l1", 0.25)],
+        parameters: vec![number("num_leaves", 31.0), number("lambda_l1", 0.25)],
         log_loss: 0.25,
         auc: Some(0.75),
         iterations: 100,
         pruned: false,
         created_at: WallTime(4),
+        objective: text("log_loss"),
+        value: None,
+        sampler: text("tpe"),
+        failure: None,
     };
     check(&trial, "trial/v1-one");
+    let dart = TrialParameter { name: text("boosting"), value: 0.0, text: Some(text("dart")) };
+    let by_f1 = Trial {
+        parameters: vec![number("num_leaves", 31.0), dart],
+        objective: text("f1"),
+        value: Some(0.5),
+        sampler: text("gp"),
+        ..trial.clone()
+    };
+    check(&by_f1, "trial/v2-one");
+    let failed = Trial {
+        parameters: Vec::new(),
+        log_loss: f64::INFINITY,
+        auc: None,
+        pruned: true,
+        failure: Some(text("no")),
+        ..trial
+    };
+    check(&failed, "trial/v2-failed");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The serialised form of a model: pipeline, trees, threshold, lineage and evaluation, versioned by a content hash.
+//! The serialised form of a model: pipeline, trees, threshold, calibration, lineage and evaluation, versioned by a content hash.
 //!
 //! On the wire: one byte for the format, then a zstd frame of JSON. The version is a hash of the JSON, not of the frame,
 //! so that it does not depend on the release of zstd.
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     DataPolicy, ModelVersion, Seed,
     features::FittedPipeline,
-    training::{Evaluation, Params},
+    training::{Calibration, Calibrator, Evaluation, Metric, Params},
     trees::ParseError,
 };
 
@@ -36,13 +36,16 @@ pub struct ModelBundle {
     pub classes: Vec<String>,
     /// Decision threshold with two classes, 0 to 1: class 1 is chosen if its probability is at least this.
     pub threshold: f64,
+    /// Curves that correct the probabilities of the trees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrator: Option<Calibrator>,
     /// Inputs of the training.
     pub lineage: Lineage,
     /// Metrics on held-out examples, of a model that was trained without them (see [`crate::training::train`]).
     pub evaluation: Evaluation,
 }
 
-/// Inputs of a training: the same lineage and examples give the same bytes.
+/// Inputs of a training: the same lineage and examples give the same bytes, if [`Self::imported`] is false.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
     /// Origin of the examples.
@@ -56,6 +59,23 @@ pub struct Lineage {
     pub seed: Seed,
     /// Version of LightGBM.
     pub lightgbm: String,
+    /// Metric that the threshold was chosen as the best for; `None` if it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold_metric: Option<Metric>,
+    /// Method of the calibration. The bundle has no curves if there were too few examples to fit them.
+    #[serde(default, skip_serializing_if = "Calibration::is_none")]
+    pub calibration: Calibration,
+    /// Number of examples that were held out to judge the model, and that it was then trained on as well: the newest ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_out: u64,
+    /// Whether the model was trained elsewhere: nothing but its trees and its features is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Examples that a model was trained on, and the model that it succeeds.
@@ -123,6 +143,12 @@ pub enum BundleError {
     Threshold {
         /// Threshold of the bundle.
         threshold: f64,
+    },
+    /// The calibration does not have one curve for two classes, or one for each of more.
+    #[error("the calibration is not for {classes} classes")]
+    Calibration {
+        /// Number of classes of the trees.
+        classes: usize,
     },
 }
 

@@ -173,6 +173,16 @@ impl Probabilities {
         self.0.get(label.index()).copied()
     }
 
+    /// The class to decide on: with two classes, class 1 if its probability is at least the threshold; with more, the most
+    /// probable one.
+    #[must_use]
+    pub fn decide(&self, threshold: f64) -> Label {
+        match self.0.as_slice() {
+            [_, of_one] => Label(u32::from(*of_one >= threshold)),
+            _ => self.most_probable(),
+        }
+    }
+
     /// The most probable class; the first one of a tie.
     #[must_use]
     pub fn most_probable(&self) -> Label {

@@ -7,8 +7,8 @@
 //!                      └──▶ training::train ◀─────┘      lightgbm: the C library, training only
 //!                                  │
 //!                                  ▼
-//!                             ModelBundle ◀──▶ bytes     bundle: pipeline + trees + threshold + lineage + evaluation,
-//!                                  │                     versioned by a hash of its content
+//!                             ModelBundle ◀──▶ bytes     bundle: pipeline + trees + threshold + calibration + lineage +
+//!                                  │                     evaluation, versioned by a hash of its content
 //!                                  ▼
 //!        values ──────────────▶ Scorer ──▶ Probabilities ──▶ Label
 //!                               features: values → numbers;    trees: numbers → probabilities, in Rust
@@ -22,7 +22,9 @@
 pub mod bundle;
 pub mod example;
 pub mod features;
+pub mod judge;
 pub mod lightgbm;
+mod random;
 pub mod scorer;
 pub mod training;
 pub mod training_set;
@@ -35,6 +37,7 @@ pub use example::{
 pub use features::{
     CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
 };
+pub use judge::{Comparison, Predictions, Verdict};
 pub use scorer::{Scorer, Scratch};
-pub use training::{Evaluation, Metric, Params, Recipe, TrainingError};
+pub use training::{Calibration, Evaluation, Metric, Params, Recipe, Threshold, TrainingError};
 pub use training_set::{DataPolicy, InitialPolicy, Retention, Sample, TrainingSet};

@@ -6,6 +6,7 @@ use crate::{
     Column, Label, ModelVersion, Probabilities, ValueRef,
     bundle::{BundleError, Lineage, ModelBundle},
     features::{FittedPipeline, OutOfDistribution},
+    training::Calibrator,
     trees::{Sums, Trees},
 };
 
@@ -16,6 +17,7 @@ pub struct Scorer {
     trees: Trees,
     classes: Arc<[String]>,
     threshold: f64,
+    calibrator: Option<Calibrator>,
     version: ModelVersion,
     lineage: Lineage,
 }
@@ -31,7 +33,8 @@ impl Scorer {
     /// Parses the trees of a bundle, and checks that its parts match.
     ///
     /// # Errors
-    /// [`BundleError`] if the trees are malformed or not supported, or features, classes or threshold do not match.
+    /// [`BundleError`] if the trees are malformed or not supported, or features, classes, threshold or calibration
+    /// do not match.
     pub fn new(bundle: &ModelBundle) -> Result<Self, BundleError> {
         Self::with_version(bundle, bundle.version())
     }
@@ -63,12 +66,17 @@ impl Scorer {
         if !(0.0..=1.0).contains(&bundle.threshold) {
             return Err(BundleError::Threshold { threshold: bundle.threshold });
         }
+        let calibrator = bundle.calibrator.clone();
+        if calibrator.as_ref().is_some_and(|calibrator| !calibrator.is_for(trees.classes())) {
+            return Err(BundleError::Calibration { classes: trees.classes() });
+        }
         let classes = bundle.classes.as_slice().into();
         Ok(Self {
             pipeline,
             trees,
             classes,
             threshold: bundle.threshold,
+            calibrator,
             version,
             lineage: bundle.lineage.clone(),
         })
@@ -94,7 +102,7 @@ impl Scorer {
     ) -> (Probabilities, OutOfDistribution) {
         let outside = self.pipeline.transform_columns(values, &mut scratch.row);
         self.trees.sums(&mut scratch.row, &mut scratch.sums);
-        (Probabilities::new(self.trees.probabilities(&scratch.sums.sums)), outside)
+        (self.probabilities(scratch), outside)
     }
 
     /// The probability of each class, from features instead of values.
@@ -102,17 +110,22 @@ impl Scorer {
         scratch.row.clear();
         scratch.row.extend_from_slice(features);
         self.trees.sums(&mut scratch.row, &mut scratch.sums);
-        Probabilities::new(self.trees.probabilities(&scratch.sums.sums))
+        self.probabilities(scratch)
     }
 
-    /// The class to decide on: with two classes, class 1 if its probability is at least the threshold; with more, the most
-    /// probable one.
+    /// The probabilities from the sums of the trees, calibrated if the bundle has a calibration.
+    fn probabilities(&self, scratch: &Scratch) -> Probabilities {
+        let probabilities = Probabilities::new(self.trees.probabilities(&scratch.sums.sums));
+        match &self.calibrator {
+            None => probabilities,
+            Some(calibrator) => calibrator.apply(&probabilities),
+        }
+    }
+
+    /// The class to decide on: see [`Probabilities::decide`].
     #[must_use]
     pub fn decide(&self, probabilities: &Probabilities) -> Label {
-        match probabilities.as_slice() {
-            [_, of_one] => Label(u32::from(*of_one >= self.threshold)),
-            _ => probabilities.most_probable(),
-        }
+        probabilities.decide(self.threshold)
     }
 
     /// Version of the model.
@@ -137,6 +150,10 @@ impl Scorer {
     #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    pub(crate) fn pipeline(&self) -> &FittedPipeline {
+        &self.pipeline
     }
 
     /// Columns, in the order of a row's values.
@@ -169,6 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn the_calibration_corrects_probabilities_and_decisions() {
+        let calibrator = serde_json::from_str(r#"[{"platt": {"slope": 2.0, "intercept": 1.0}}]"#);
+        let bundle = ModelBundle { calibrator: Some(calibrator.unwrap()), ..small_bundle() };
+        let (scorer, raw) = (Scorer::new(&bundle).unwrap(), Scorer::new(&small_bundle()).unwrap());
+        let mut scratch = Scratch::default();
+        for number in 0..20 {
+            let values = [Value::Number(f64::from(number) / 20.0)];
+            let one = raw.score(&values, &mut scratch).as_slice()[1];
+            let expected = 1.0 / (1.0 + (-(2.0 * (one / (1.0 - one)).ln() + 1.0)).exp());
+            let found = scorer.score(&values, &mut scratch);
+            assert!((found.as_slice()[1] - expected).abs() < 1e-12);
+            assert_eq!(scorer.decide(&found), Label(u32::from(expected >= 0.5)));
+        }
+    }
+
+    #[test]
     fn any_values_are_scored() {
         let (scorer, mut scratch) = (Scorer::new(&small_bundle()).unwrap(), Scratch::default());
         let text = |text: &str| Value::Text(text.to_owned());
@@ -198,6 +231,8 @@ mod tests {
         check(ModelBundle { classes: vec!["one".to_owned()], ..bundle.clone() }, "Classes");
         check(ModelBundle { threshold: 1.5, ..bundle.clone() }, "Threshold");
         check(ModelBundle { threshold: f64::NAN, ..bundle.clone() }, "Threshold");
+        let of_three = serde_json::from_str(r#"["identity", "identity", "identity"]"#).unwrap();
+        check(ModelBundle { calibrator: Some(of_three), ..bundle.clone() }, "Calibration");
         let renamed = bundle.booster.replacen("feature_names=", "feature_names=un", 1);
         check(ModelBundle { booster: renamed, ..bundle }, "Features");
     }

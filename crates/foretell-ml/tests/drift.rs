@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 
 use foretell_ml::{
-    Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, Origin, Params, PipelineSpec,
-    Recipe, Retention, Scaling, Scorer, Seed, TrainingSet, Value,
+    Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, Origin, Params,
+    PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet, Value,
     training::{evaluate, train},
     training_set::{Arrival, History, InitialRow},
 };
@@ -62,13 +62,16 @@ fn auc_after_drift(policy: DataPolicy) -> f64 {
     let events = applicants(2_000, OLD, 2).into_iter().chain(applicants(3_000, NEW, 3));
     for (number, Example { values, label }) in (0_i64..).zip(events) {
         let id = number.to_string();
-        let arrival = Arrival { id: &id, event_time: number * MINUTE, is_correction: false };
+        let event_time = number * MINUTE;
+        let arrival = Arrival { id: &id, event_time, offset: number, is_correction: false };
         stream.add(arrival, &values, label);
     }
     let recipe = Recipe {
         spec: PipelineSpec::new(columns, Scaling::None, Vec::new()).unwrap(),
         classes: vec!["no".to_owned(), "yes".to_owned()],
-        threshold: 0.5,
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
         params: Params { iterations: 100, feature_fraction: 1.0, ..Params::default() },
         seed: Seed(1),
         origin: Origin { policy, ..Origin::default() },

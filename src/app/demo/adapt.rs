@@ -145,10 +145,10 @@ pub(super) fn configuration(
         );
     }
     let learning = &mut fitted.learning;
-    let every = usize::try_from(learning.retrain_after)?;
+    let every = usize::try_from(learning.rules.retrain_after)?;
     if every > expected / TRAININGS_MIN {
         let fewer = (expected / (TRAININGS_MIN + 1)).max(1);
-        learning.retrain_after = u64::try_from(fewer)?;
+        learning.rules.retrain_after = u64::try_from(fewer)?;
         lines.push(format!(
             "learning.retrain_after is {fewer} here instead of {every}, because only {expected} outcomes will join"
         ));

@@ -6,9 +6,13 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, demo::ModelReport},
+    app::{
+        cluster::Cluster,
+        demo::{DecisionReport, ModelReport},
+    },
     config::Config,
     events::{
+        decision::Decision,
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
         prediction::Prediction,
@@ -37,6 +41,8 @@ pub(super) struct TopicContents {
     pub(super) dead_letters: BTreeMap<String, usize>,
     /// All models, in the order of their trainings.
     pub(super) models: Vec<ModelReport>,
+    /// All decisions, in order.
+    pub(super) decisions: Vec<DecisionReport>,
 }
 
 /// Reads all topics. `in_script` has the ids of the predictions for events of the script.
@@ -54,6 +60,10 @@ pub(super) fn examine(
     let mut contents = TopicContents { models: models.collect(), ..TopicContents::default() };
     read_predictions(config, cluster, &scorers, in_script, &mut contents)?;
     read_examples(config, cluster, &scorers, &mut contents)?;
+    cluster.read_values(config, &config.topics.decisions, |decision: Decision| {
+        contents.decisions.push(DecisionReport::from(decision));
+        ControlFlow::Continue(())
+    })?;
     cluster.read_to_end(&config.topics.dead_letters, |record| {
         let class = record.headers.iter().find(|header| header.name == "foretell.error.class");
         let class = class.map(|header| String::from_utf8_lossy(&header.value).into_owned());

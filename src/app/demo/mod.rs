@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-pub use report::{Check, ModelReport, Report};
+pub use report::{Check, DecisionReport, ModelReport, Report};
 
 use crate::{
     app::{
@@ -43,7 +43,13 @@ pub struct DemoSettings {
     pub limit: Option<usize>,
     /// Random seed.
     pub seed: u64,
+    /// Whether the labels of one batch of examples are inverted.
+    pub poison: bool,
 }
+
+/// The batch of examples whose labels are inverted, from 0. Before it there are trainings whose models are better, and after
+/// it labels that show that its model is worse.
+const POISONED_BATCH: usize = 2;
 
 /// Shows the progress of a demo.
 pub trait DemoObserver: InitObserver {
@@ -70,6 +76,8 @@ struct Plan {
     not_scored: BTreeMap<&'static str, usize>,
     /// Answers that are scored in one event.
     sample: AnswerRow,
+    /// Whether the labels of one batch are inverted.
+    is_poisoned: bool,
 }
 
 /// The records sent and the predictions received so far.
@@ -114,7 +122,7 @@ pub fn run(
     let source = adapt::source(config, settings)?;
     let cluster = Cluster::embedded(clock);
     init::init(config, &cluster, clock, shutdown, false, observer)?;
-    let (config, mut plan) = prepare(config, &cluster, clock, settings.seed, source, observer)?;
+    let (config, mut plan) = prepare(config, &cluster, clock, settings, source, observer)?;
     let instance = Instance::start(&config, &cluster, clock, shutdown.clone())?;
     observer.step(&format!("serving on http://{}", instance.address));
     let reader = InstanceReader { config: &config, instance: &instance };
@@ -135,12 +143,12 @@ fn prepare(
     config: &Config,
     cluster: &Cluster,
     clock: &Arc<dyn Clock>,
-    seed: u64,
+    demo: &DemoSettings,
     source: adapt::Source,
     observer: &mut dyn DemoObserver,
 ) -> anyhow::Result<(Config, Plan)> {
     let adapt::Source { rows, mut lines } = source;
-    let settings = adapt::replay_settings(config, &rows, EventTime(clock.now().0), seed);
+    let settings = adapt::replay_settings(config, &rows, EventTime(clock.now().0), demo.seed);
     let (codec, start) = (cluster.sample_codec(config)?, settings.pace.start);
     let mut factory = EventFactory::new(config, codec, &rows, "demo", start)?;
     let sample = adapt::sample(&rows, &factory, start)?;
@@ -150,6 +158,17 @@ fn prepare(
     let adapted = adapt::configuration(config, joined, &mut lines)?;
     for line in lines {
         observer.step(&line);
+    }
+    let every = usize::try_from(adapted.learning.rules.retrain_after)?;
+    let is_poisoned = demo.poison && joined >= (POISONED_BATCH + 3) * every;
+    if is_poisoned {
+        let skipped = POISONED_BATCH * every;
+        script.invert_labels(skipped..skipped + every, &config.classes, &settings.join);
+        observer.step(&format!("the labels of {every} outcomes are inverted"));
+    } else if demo.poison {
+        observer.step(&format!(
+            "no labels are inverted, because {joined} outcomes are fewer than five batches of {every}"
+        ));
     }
     let not_scored = adapt::not_scored(&script);
     let respondent_is_optional = script.add_bad_input(sample, BAD_INPUT, &mut factory, &settings);
@@ -163,6 +182,7 @@ fn prepare(
         script,
         respondent_is_optional,
         not_scored,
+        is_poisoned,
     };
     Ok((adapted, plan))
 }

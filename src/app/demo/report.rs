@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::{
     app::{
-        demo::{Counters, Plan, RunState, examine::TopicContents},
+        demo::{Counters, POISONED_BATCH, Plan, RunState, examine::TopicContents},
         replay::percentile,
     },
     config::Config,
+    events::decision::{Decision, ModelComparison},
 };
 
 /// The report; `--json` prints it. Latencies are from sending an event to reading its committed prediction.
@@ -36,6 +37,8 @@ pub struct Report {
     /// Trainings after the first model.
     pub retrainings: usize,
     pub models: Vec<ModelReport>,
+    /// What was decided about them, in order.
+    pub decisions: Vec<DecisionReport>,
     pub predictions_missing: usize,
     pub predictions_doubled: usize,
     /// Predictions that the model which they name does not reproduce.
@@ -70,6 +73,28 @@ pub struct ModelReport {
     pub labelled: usize,
     pub auc: Option<f64>,
     pub log_loss: Option<f64>,
+}
+
+/// A decision about a model.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DecisionReport {
+    pub decision: String,
+    pub outcome: String,
+    pub candidate: Option<String>,
+    pub reason: String,
+    pub comparison: Option<ModelComparison>,
+}
+
+impl From<Decision> for DecisionReport {
+    fn from(decision: Decision) -> Self {
+        Self {
+            decision: decision.decision_id,
+            outcome: decision.outcome.name().to_owned(),
+            candidate: decision.candidate,
+            reason: decision.reason,
+            comparison: decision.comparison,
+        }
+    }
 }
 
 /// One condition that must hold.
@@ -145,14 +170,16 @@ pub(super) fn report(
         latency_p99_ms_training: percentile(&training, 99),
         seconds,
         models: contents.models.clone(),
+        decisions: contents.decisions.clone(),
         checks: Vec::new(),
     };
     let mut checks = check_predictions(state, &contents, &report);
     checks.push(check_rows(plan));
     checks.extend(check_outcomes(config, plan, state, &contents, &report));
     checks.extend(check_answers(&contents, &report));
-    let every = config.learning.retrain_after;
+    let every = config.learning.rules.retrain_after;
     checks.extend(check_learning(every, &state.waited_for_training, &report));
+    checks.push(check_judge(plan, &report));
     let unreached = state.unreached.iter();
     checks.extend(unreached.map(|goal| Check::of(&format!("in time: {goal}"), false)));
     report.checks = checks;
@@ -268,11 +295,28 @@ fn check_learning(
     }
     let has_predicted = |model: &ModelReport| model.training > 0 && model.predictions_in_play > 0;
     let has_predicted = report.models.iter().any(has_predicted);
+    let is_promoted = report.decisions.iter().any(|one| one.outcome == "promoted");
     let later = match waited_for_training {
         Err(reason) if !has_predicted => Check::skipped(names[1], reason),
+        Ok(()) if !has_predicted && report.retrainings > 0 && !is_promoted => {
+            Check::skipped(names[1], "the judge promoted none before the last respondents")
+        }
         Ok(()) | Err(_) => Check::of(names[1], has_predicted),
     };
     [Check::of(names[0], report.retrainings > 0), later]
+}
+
+/// A model of inverted labels must not go on serving.
+fn check_judge(plan: &Plan, report: &Report) -> Check {
+    let name = "the model of the inverted labels was refused or rolled back";
+    if !plan.is_poisoned {
+        return Check::skipped(name, "no labels were inverted (--poison)");
+    }
+    let poisoned = format!("training-{}", POISONED_BATCH + 1);
+    let trained = report.decisions.iter().find(|one| one.decision == poisoned);
+    let is_promoted = trained.is_some_and(|one| one.outcome == "promoted");
+    let is_rolled_back = report.decisions.iter().any(|one| one.outcome == "rolled_back");
+    Check::of(name, trained.is_some() && (!is_promoted || is_rolled_back))
 }
 
 /// Sorted latencies in milliseconds: while no model is being trained, and while one is.
@@ -317,7 +361,9 @@ mod tests {
                 ..ModelReport::default()
             };
             let models = (0..).zip(in_play).map(model).collect();
-            let report = Report { joined, models, retrainings, ..Report::default() };
+            let outcome = "promoted".to_owned();
+            let decisions = vec![DecisionReport { outcome, ..DecisionReport::default() }];
+            let report = Report { joined, models, retrainings, decisions, ..Report::default() };
             results(&check_learning(100, waited, &report))
         };
         assert_eq!(check(99, 0, &[9], &waited), [None, None]);

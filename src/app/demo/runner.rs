@@ -12,7 +12,7 @@ use std::{
 use crate::{
     app::{
         cluster::Cluster,
-        demo::{DemoObserver, Plan, RunState},
+        demo::{DemoObserver, POISONED_BATCH, Plan, RunState},
         replay::io::{self, ReplaySender},
         replay::{self, Action, ScheduledAction, closing},
         shutdown::Shutdown,
@@ -20,9 +20,11 @@ use crate::{
         telemetry,
     },
     config::Config,
-    events::{labelled_example::LabelledExample, outcome::Outcome},
+    events::{
+        decision::Decision, labelled_example::LabelledExample, model::Model, outcome::Outcome,
+    },
 };
-use foretell_ml::{InitialPolicy, Retention};
+use foretell_ml::{InitialPolicy, ModelBundle, Retention};
 use foretell_streams::{
     record::{InputRecord, Topic},
     runtime::StopSignal,
@@ -46,6 +48,16 @@ pub(super) struct Runner<'a> {
     sender: ReplaySender,
     stop: StopSignal,
     state: RunState,
+    learning: LearningProgress,
+}
+
+/// What the learner has decided and published.
+#[derive(Clone, Default)]
+struct LearningProgress {
+    /// Number of trainings with a decision.
+    decided: Arc<AtomicUsize>,
+    /// Number of examples from the stream in the training set of the newest model.
+    newest: Arc<AtomicUsize>,
 }
 
 impl<'a> Runner<'a> {
@@ -71,7 +83,8 @@ impl<'a> Runner<'a> {
             unreached: Vec::new(),
         };
         let sender = ReplaySender::open(config, cluster, clock)?;
-        Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state })
+        let learning = LearningProgress::follow(config, cluster, &stop)?;
+        Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state, learning })
     }
 
     /// Sends everything, and waits until it is processed.
@@ -105,7 +118,8 @@ impl<'a> Runner<'a> {
         self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
         let examples = plan.examples(config).unwrap_or_else(|_| count(&examples));
         let last = last_training_set(config, examples)?;
-        self.wait_for("the last model swapped in", last, &|| instance.examples_of_model())
+        let newest = Arc::clone(&self.learning.newest);
+        self.wait_for("the last model judged", last, &|| count(&newest))
     }
 
     /// Counts new records of a topic.
@@ -139,14 +153,19 @@ impl<'a> Runner<'a> {
         let no_waits = BTreeSet::new();
         let waits = plan.waits.as_ref().unwrap_or(&no_waits);
         let rest = actions.len() * AFTER_TRAINING_PERCENT / 100;
+        let mut milestones = self.milestones(plan)?.into_iter().peekable();
         let mut paused = Duration::ZERO;
         for (number, scheduled) in actions.iter().enumerate() {
+            let before = self.clock.elapsed();
+            if let Some((_, trainings)) = milestones.next_if(|(at, _)| *at == number) {
+                self.sender.flush()?;
+                self.wait_for_decisions(trainings)?;
+            }
             if number + rest == actions.len() {
                 self.sender.flush()?;
-                let before = self.clock.elapsed();
                 self.state.waited_for_training = self.wait_for_training(plan, number)?;
-                paused = self.clock.elapsed().saturating_sub(before);
             }
+            paused += self.clock.elapsed().saturating_sub(before);
             if waits.contains(&number) {
                 self.sender.flush()?;
                 self.wait_until_processed("events of returning respondents processed in order")?;
@@ -194,7 +213,7 @@ impl<'a> Runner<'a> {
         sent: usize,
     ) -> anyhow::Result<Result<(), String>> {
         let joined = plan.script.joins(sent, &plan.settings.join).joined;
-        let every = self.instance.config.learning.retrain_after;
+        let every = self.instance.config.learning.rules.retrain_after;
         if joined < usize::try_from(every)? {
             return Ok(Err(format!(
                 "{joined} outcomes join before the last quarter of the script, fewer than learning.retrain_after = {every}"
@@ -206,9 +225,39 @@ impl<'a> Runner<'a> {
         if !plan.script.actions[sent..].iter().any(is_scored) {
             return Ok(Err("no event is scored in the last quarter of the script".to_owned()));
         }
-        let instance = self.instance;
-        self.wait_for("a model trained from the stream", 1, &|| instance.has_retrained().into())?;
+        self.wait_for_decisions(1)?;
         Ok(Ok(()))
+    }
+
+    fn wait_for_decisions(&mut self, trainings: usize) -> anyhow::Result<()> {
+        let decided = Arc::clone(&self.learning.decided);
+        self.wait_for("trainings decided", trainings, &|| count(&decided))
+    }
+
+    /// The actions before which a number of trainings must be decided. So each batch of examples is learned from on its own,
+    /// and traffic goes on meanwhile: a training is decided before the batch after the next begins. The model of the
+    /// inverted labels is decided before any other label comes, which shows at once that it is worse.
+    fn milestones(&self, plan: &Plan) -> anyhow::Result<Vec<(usize, usize)>> {
+        if plan.known_joins().is_err() {
+            return Ok(Vec::new());
+        }
+        let every = usize::try_from(self.instance.config.learning.rules.retrain_after)?;
+        let (script, join) = (&plan.script, &plan.settings.join);
+        let indexes: Vec<usize> = (0..script.actions.len()).collect();
+        let index_of = |examples: usize| {
+            let place = indexes.partition_point(|at| script.joins(*at, join).joined < examples);
+            (place < indexes.len()).then_some(place)
+        };
+        let mut milestones = Vec::new();
+        for training in 1..=plan.joins.joined / every {
+            let batches = if plan.is_poisoned && training == POISONED_BATCH + 1 {
+                training
+            } else {
+                training + 1
+            };
+            milestones.extend(index_of(batches * every).map(|at| (at, training)));
+        }
+        Ok(milestones)
     }
 
     /// Advances stream time past every window by events that are scored, and sends outcomes that are late. Inputs are
@@ -302,16 +351,32 @@ impl InstanceReader<'_> {
         let progress = self.instance.overview.trainer.progress();
         progress.map(|progress| (progress.training, progress.iteration))
     }
+}
 
-    /// Whether the serving model was trained from the stream.
-    fn has_retrained(self) -> bool {
-        self.instance.overview.snapshot().model.is_some_and(|model| model.training > 0)
-    }
-
-    /// Number of examples from the stream in the training set of the serving model.
-    fn examples_of_model(self) -> usize {
-        let model = self.instance.overview.snapshot().model;
-        model.map_or(0, |model| usize::try_from(model.examples[1]).unwrap_or(usize::MAX))
+impl LearningProgress {
+    /// Follows the decisions and the models until `stop`.
+    fn follow(config: &Config, cluster: &Cluster, stop: &StopSignal) -> anyhow::Result<Self> {
+        let progress = Self::default();
+        let codec = cluster.codec::<Decision>(config, &config.topics.decisions)?;
+        let decided = Arc::clone(&progress.decided);
+        let visit = move |record: &InputRecord| {
+            let decision = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
+            let is_of_training =
+                decision.is_some_and(|decision| decision.decision_id.starts_with("training-"));
+            decided.fetch_add(usize::from(is_of_training), Ordering::SeqCst);
+        };
+        io::follow(cluster.broker.as_ref(), &config.topics.decisions, stop, visit)?;
+        let codec = cluster.codec::<Model>(config, &config.topics.models)?;
+        let newest = Arc::clone(&progress.newest);
+        let visit = move |record: &InputRecord| {
+            let model = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
+            let bundle = model.and_then(|model| ModelBundle::from_bytes(&model.bundle?).ok());
+            let Some(bundle) = bundle else { return };
+            let examples = usize::try_from(bundle.lineage.origin.stream_examples);
+            newest.store(examples.unwrap_or(usize::MAX), Ordering::SeqCst);
+        };
+        io::follow(cluster.broker.as_ref(), &config.topics.models, stop, visit)?;
+        Ok(progress)
     }
 }
 
@@ -319,7 +384,7 @@ impl InstanceReader<'_> {
 /// or on chance, the least.
 fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
     let learning = &config.learning;
-    let every = usize::try_from(learning.retrain_after)?;
+    let every = usize::try_from(learning.rules.retrain_after)?;
     let all = joined / every * every;
     Ok(match (learning.policy.retention, learning.policy.initial) {
         (Retention::All, _) => all,

@@ -8,7 +8,7 @@
 //!                                      └─▶ where to wait, so that the result does not depend on timing
 //! ```
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -141,6 +141,27 @@ impl Script {
         let respondent_is_optional = bad_input::add(self, sample, times, factory);
         self.finish(factory, settings);
         respondent_is_optional
+    }
+
+    /// Replaces the labels of the outcomes whose examples have these numbers, in the order of joining, each by the next class.
+    pub fn invert_labels(
+        &mut self,
+        examples: Range<usize>,
+        classes: &[String],
+        settings: &JoinSettings,
+    ) {
+        let indexes: Vec<usize> = (0..self.actions.len()).collect();
+        let index_of = |examples: usize| {
+            indexes.partition_point(|at| join(&self.actions[..*at], settings).joined < examples)
+        };
+        let (from, to) = (index_of(examples.start), index_of(examples.end));
+        for scheduled in &mut self.actions[from..to] {
+            if let Action::Outcome(outcome) = &mut scheduled.action
+                && let Some(place) = classes.iter().position(|class| *class == outcome.label)
+            {
+                outcome.label.clone_from(&classes[(place + 1) % classes.len()]);
+            }
+        }
     }
 
     fn finish(&mut self, factory: &EventFactory, settings: &ReplaySettings) {

@@ -22,12 +22,12 @@ use foretell::{
     },
     processors::{
         gather::Partial,
+        learning::state::LearningState,
         outcome_join::{Pending, PendingCodec, PredictionState},
-        retrain_trigger::LearningState,
     },
 };
 use foretell_streams::{
-    codec::{Codec as _, Stored},
+    codec::Codec as _,
     record::{InputRecord, Partition, Topic, TopicPartition},
     runtime::broker::{BrokerError, ReadFrom},
     time::{Clock, SystemClock},
@@ -160,7 +160,7 @@ pub(super) fn read(config: &Config) -> Topics {
     }
     let learning = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
     for value in compacted(&cluster, &learning).values() {
-        topics.learned += Stored::<LearningState>::version(1).decode(value).unwrap().examples;
+        topics.learned += LearningState::codec().decode(value).unwrap().examples;
     }
     topics.outcome_store.values_mut().for_each(|entries| entries.sort_unstable());
     for (key, value) in changelog("observations") {

@@ -3,35 +3,24 @@
 use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use foretell::{
-    events::labelled_example::LabelledExample,
-    processors::{
-        retrain_trigger::records_of,
-        trainer::{TrainingFailure, TrainingJob as _, TrainingRequest, TrainingResult},
-        training_log::TrainingLog,
-    },
-};
-use foretell_ml::{
-    DataPolicy, InitialPolicy, ModelBundle, ModelVersion, Origin, Params, Retention, Seed,
-};
+use foretell::{events::labelled_example::LabelledExample, processors::learning::job::JobFailure};
+use foretell_ml::{DataPolicy, InitialPolicy, ModelBundle, Origin, Params, Retention, Seed};
 use foretell_streams::{record::OutputRecord, runtime::broker::Broker as _, time::EventTime};
 
-use super::{Application, Concept, OFTEN, SELDOM, answers, correction, expect_concept, stream};
-use crate::fixture::{EPOCH_MS, NOW, classes, first_model, model};
+use super::{
+    Application, Concept, OFTEN, SELDOM, Trainings, answers, correction, expect_concept, stream,
+};
+use crate::fixture::{EPOCH_MS, classes, first_model, model};
 
-fn request(training: u64, through: i64) -> TrainingRequest {
-    let parent = Some(ModelVersion::new("parent"));
-    TrainingRequest { training, through, parent }
-}
-
-fn try_train(log: &mut TrainingLog, through: i64) -> TrainingResult {
-    log.train(&request(1, through), &mut |_, _| true)
+fn try_train(log: &mut Trainings, through: i64) -> Result<ModelBundle, JobFailure> {
+    log.train(1, through, &|_, _, _| true)
 }
 
 /// Trains on the records before `through`.
-fn train(log: &mut TrainingLog, through: i64) -> ModelBundle {
+fn train(log: &mut Trainings, through: i64) -> ModelBundle {
     try_train(log, through).unwrap()
 }
 
@@ -55,10 +44,10 @@ fn a_model_has_the_origin_of_its_training_set() {
     let mut application = Application::new();
     application.append(&application.initial(0..40, OFTEN));
     application.append(&stream(0..20, OFTEN));
-    let bundle = application.log().train(&request(7, 60), &mut |_, _| true).unwrap();
+    let bundle = application.log().train(7, 60, &|_, _, _| true).unwrap();
     let origin = &bundle.lineage.origin;
     assert_eq!((origin.training, origin.examples_through), (7, 60));
-    assert_eq!(origin.parent, Some(ModelVersion::new("parent")));
+    assert_eq!(origin.parent, Some(first_model().version()));
     assert_eq!(learned_from(&bundle), (40, 20));
     assert_eq!(bundle.classes, ["no", "yes"]);
     expect_concept(&bundle, OFTEN);
@@ -113,7 +102,8 @@ fn the_reservoir_is_drawn_with_the_seed() {
     application.append(&stream(0..400, OFTEN));
     let bundle = train(&mut application.log(), 400);
     assert_eq!(learned_from(&bundle), (0, 40));
-    let mut other = TrainingLog { seed: Seed(2), ..application.log() };
+    let mut other = application.log();
+    other.work.log.seed = Seed(2);
     assert_ne!(train(&mut other, 400).pipeline, bundle.pipeline);
 }
 
@@ -257,9 +247,7 @@ fn a_model_has_the_parameters_of_the_one_that_serves() {
     let origin = Origin { training: 3, ..Origin::default() };
     let mut other = model(&classes(&["no", "yes"]), 5, origin);
     other.lineage.params.num_leaves = 5;
-    for record in records_of(&other, "test", NOW).unwrap() {
-        application.table.apply(&record).unwrap();
-    }
+    application.serve(&other);
     assert_eq!(train(&mut application.log(), 40).lineage.params.num_leaves, 5);
 }
 
@@ -307,7 +295,7 @@ fn fails_on_the_way(fault: impl Fn(&Application)) {
     let failed = catch_unwind(AssertUnwindSafe(|| try_train(&mut log, 60)));
     match failed {
         Err(_panicked) => {}
-        Ok(result) => assert!(matches!(result, Err(TrainingFailure::Retry(_))), "{result:?}"),
+        Ok(result) => assert!(matches!(result, Err(JobFailure::Retry(_))), "{result:?}"),
     }
     assert_eq!(train(&mut log, 60), whole, "nothing is missing, and nothing is there twice");
 }
@@ -334,8 +322,8 @@ fn a_training_is_cancelled_while_it_reads_if_the_process_stops() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     let mut log = application.log();
-    let stopped = log.train(&request(1, 40), &mut |_, _| false);
-    assert!(matches!(stopped, Err(TrainingFailure::Retry(_))), "{stopped:?}");
+    let stopped = log.train(1, 40, &|_, _, _| false);
+    assert!(matches!(stopped, Err(JobFailure::Retry(_))), "{stopped:?}");
     assert_eq!(train(&mut log, 40), train(&mut application.log(), 40));
 }
 
@@ -368,18 +356,18 @@ fn a_log_that_ends_before_the_requested_offset_is_incomplete() {
     application.append(&stream(0..40, OFTEN));
     let mut log = application.log();
     let result = try_train(&mut log, 41);
-    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    assert!(matches!(result, Err(JobFailure::Incomplete(_))), "{result:?}");
     // The records are written after all.
     application.append(&stream(40..41, OFTEN));
     assert_eq!(learned_from(&train(&mut log, 41)), (0, 41));
     // An empty log is incomplete too.
-    let (mut log, mut reads) = (Application::new().log(), 0);
-    let result = log.train(&request(1, 40), &mut |_, _| {
-        reads += 1;
+    let (mut log, reads) = (Application::new().log(), AtomicU32::new(0));
+    let result = log.train(1, 40, &|_, _, _| {
+        reads.fetch_add(1, Ordering::SeqCst);
         true
     });
-    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
-    assert_eq!(reads, 1);
+    assert!(matches!(result, Err(JobFailure::Incomplete(_))), "{result:?}");
+    assert_eq!(reads.into_inner(), 1);
 }
 
 #[test]
@@ -387,12 +375,9 @@ fn the_wait_for_a_log_without_records_is_bounded() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     application.broker.be_silent(true);
-    let (mut log, mut calls) = (application.log(), 0);
-    let result = log.train(&request(1, 40), &mut |_, _| {
-        calls += 1;
-        calls < 1_000
-    });
-    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?} after {calls}");
+    let (mut log, calls) = (application.log(), AtomicU32::new(0));
+    let result = log.train(1, 40, &|_, _, _| calls.fetch_add(1, Ordering::SeqCst) < 1_000);
+    assert!(matches!(result, Err(JobFailure::Incomplete(_))), "{result:?} after {calls:?}");
     application.broker.be_silent(false);
     assert_eq!(learned_from(&train(&mut log, 40)), (0, 40));
 }
@@ -402,10 +387,9 @@ fn a_log_without_records_for_a_while_is_waited_for() {
     let mut application = Application::new();
     application.append(&stream(0..40, OFTEN));
     application.broker.be_silent(true);
-    let (mut log, mut calls) = (application.log(), 0);
-    let result = log.train(&request(1, 40), &mut |_, _| {
-        calls += 1;
-        application.broker.be_silent(calls < 50);
+    let (mut log, calls) = (application.log(), AtomicU32::new(0));
+    let result = log.train(1, 40, &|_, _, _| {
+        application.broker.be_silent(calls.fetch_add(1, Ordering::SeqCst) < 50);
         true
     });
     assert_eq!(learned_from(&result.unwrap()), (0, 40));
@@ -435,7 +419,7 @@ fn a_model_larger_than_a_record_is_a_failure() {
     }
     application.append(&examples);
     let result = try_train(&mut application.log(), 4_096).map(|bundle| bundle.version());
-    let Err(TrainingFailure::Failed(reason)) = result else { panic!("{result:?}") };
+    let Err(JobFailure::Failed(reason)) = result else { panic!("{result:?}") };
     assert!(reason.contains("is too large for a record"), "{reason}");
 }
 
@@ -443,12 +427,10 @@ fn a_model_larger_than_a_record_is_a_failure() {
 fn the_champion_gives_the_minimum_of_initial_examples() {
     let mut application = Application::new();
     let origin = Origin { initial_examples: 40, ..Origin::default() };
-    for record in records_of(&model(&classes(&["no", "yes"]), 5, origin), "test", NOW).unwrap() {
-        application.table.apply(&record).unwrap();
-    }
+    application.serve(&model(&classes(&["no", "yes"]), 5, origin));
     application.append(&stream(0..40, OFTEN));
     let result = try_train(&mut application.log(), 40);
-    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    assert!(matches!(result, Err(JobFailure::Incomplete(_))), "{result:?}");
     application.append(&application.initial(0..40, OFTEN));
     assert_eq!(learned_from(&train(&mut application.log(), 80)), (40, 40));
 }
@@ -460,7 +442,7 @@ fn a_training_with_missing_initial_examples_is_incomplete() {
     application.append(&stream(0..20, OFTEN));
     let mut log = application.log();
     let result = try_train(&mut log, 59);
-    assert!(matches!(result, Err(TrainingFailure::Incomplete(_))), "{result:?}");
+    assert!(matches!(result, Err(JobFailure::Incomplete(_))), "{result:?}");
     application.append(&application.initial(0..1, OFTEN));
     assert_eq!(learned_from(&train(&mut log, 60)), (40, 20));
 }

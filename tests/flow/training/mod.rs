@@ -6,28 +6,37 @@ mod cycle;
 mod log;
 mod unreliable;
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use foretell::{
     events::{
         answered::AnsweredCodec,
         labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
         questionnaire::{Answer, AnswerRow},
     },
     processors::{
         initial_data::Manifest,
+        learning::{
+            job::{Cause, Job, JobFailure, JobOutput, TrainingRequest},
+            outputs::records_of,
+            trainer::{Phase, Work as _},
+            training_log::{ReadLog, TrainingLog},
+            work::{LearningWork, TuningPlan, WorkSettings},
+        },
         metrics::ApplicationMetrics,
+        model_archive::ModelArchive,
         model_table::{ModelTable, Serving},
-        retrain_trigger::records_of,
-        training_log::{ReadLog, TrainingLog},
+        topic_reader::TopicReader,
     },
 };
 use foretell_ml::{
-    DataPolicy, Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value,
+    DataPolicy, Label, ModelBundle, PipelineSpec, Scaling, Scorer, Scratch, Seed, Value, judge,
+    training::{Calibration, Threshold, TuningSettings},
 };
 use foretell_streams::{
     local::LocalBroker,
-    record::{OutputRecord, Partition, TopicPartition},
+    record::{OutputRecord, Partition, Topic, TopicPartition},
     runtime::broker::Broker as _,
     time::{Clock, EventTime, ManualClock},
 };
@@ -64,11 +73,8 @@ impl Application {
         let registry = Registry::new();
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
-        let mut table = ModelTable::new(serving.clone(), metrics.clone());
-        for record in records_of(first_model(), "test", NOW).unwrap() {
-            table.apply(&record).unwrap();
-        }
-        Self {
+        let table = ModelTable::new(serving.clone(), metrics.clone());
+        let mut application = Self {
             broker: UnreliableBroker::new(local),
             codec: UnreliableCodec::new(Arc::<AnsweredCodec<_>>::clone(
                 &fixture.codecs.labelled_example,
@@ -85,30 +91,88 @@ impl Application {
                 table: "0123456789abcdef".repeat(4),
                 examples: INITIAL,
             },
+        };
+        application.serve(first_model());
+        application
+    }
+
+    /// Writes a model to its topic, and lets it serve.
+    fn serve(&mut self, bundle: &ModelBundle) {
+        self.announce(&records_of(bundle, "test", NOW).unwrap());
+    }
+
+    /// Writes records of models to their topic, and applies them.
+    fn announce(&mut self, models: &[Model]) {
+        let mut publisher = self.broker.publish().unwrap();
+        for model in models {
+            let record = OutputRecord {
+                topic: self.fixture.topics.models.clone(),
+                partition: Some(Partition(0)),
+                timestamp: EventTime(NOW.0),
+                key: Some(model.alias.as_ref().unwrap_or(&model.version).clone().into_bytes()),
+                value: Some(encoded(self.fixture.codecs.model.as_ref(), model)),
+                headers: Vec::new(),
+            };
+            publisher.send(record).unwrap();
+            self.table.apply(model).unwrap();
+        }
+        publisher.flush().unwrap();
+    }
+
+    /// The work of a process that starts.
+    fn work(&self) -> LearningWork {
+        let topics = &self.fixture.topics;
+        let codecs = &self.fixture.codecs;
+        LearningWork {
+            log: TrainingLog {
+                broker: Arc::new(self.broker.clone()),
+                source: self.source(),
+                codec: Arc::new(self.codec.clone()),
+                events: Arc::clone(&self.fixture.schema),
+                spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new())
+                    .unwrap(),
+                classes: classes(&["no", "yes"]),
+                policy: self.policy,
+                metrics: self.metrics.clone(),
+                seed: Seed(1),
+                read: ReadLog::default(),
+            },
+            models: ModelArchive {
+                broker: Arc::new(self.broker.local()),
+                source: only_partition(&topics.models),
+                codec: Arc::clone(&codecs.model),
+                metrics: self.metrics.clone(),
+            },
+            trials: TopicReader {
+                broker: Arc::new(self.broker.local()),
+                source: only_partition(&topics.trials),
+                codec: Arc::clone(&codecs.trial),
+                metrics: self.metrics.clone(),
+            },
+            settings: WorkSettings {
+                threshold: Threshold::Fixed(0.5),
+                calibration: Calibration::None,
+                seed: Seed(1),
+                judge: judge::Settings::default(),
+                holdout: 0.3,
+                tuning: TuningPlan {
+                    study: TuningSettings { trials: 0, ..TuningSettings::default() },
+                    time: Duration::from_secs(60),
+                    every: 1,
+                },
+            },
+            clock: Arc::<ManualClock>::clone(&self.clock) as Arc<dyn Clock>,
+            recent: Vec::new(),
         }
     }
 
-    /// The training log of a process that starts.
-    fn log(&self) -> TrainingLog {
-        TrainingLog {
-            broker: Arc::new(self.broker.clone()),
-            source: self.source(),
-            codec: Arc::new(self.codec.clone()),
-            events: Arc::clone(&self.fixture.schema),
-            spec: PipelineSpec::new(self.fixture.columns(), Scaling::MinMax, Vec::new()).unwrap(),
-            classes: classes(&["no", "yes"]),
-            policy: self.policy,
-            metrics: self.metrics.clone(),
-            serving: self.serving.clone(),
-            seed: Seed(1),
-            threshold: 0.5,
-            read: ReadLog::default(),
-        }
+    /// The trainings of a process that starts, with the serving model as their champion.
+    fn log(&self) -> Trainings {
+        Trainings { work: self.work(), serving: self.serving.clone() }
     }
 
     fn source(&self) -> TopicPartition {
-        let topic = self.fixture.topics.labelled_examples.clone();
-        TopicPartition { topic, partition: Partition(0) }
+        only_partition(&self.fixture.topics.labelled_examples)
     }
 
     /// Appends examples to the log, and returns their records.
@@ -150,6 +214,34 @@ impl Application {
             metric.get_label().iter().any(|pair| pair.value() == label)
         };
         family.get_metric().iter().find(has_label).unwrap().get_counter().get_value()
+    }
+}
+
+fn only_partition(topic: &Topic) -> TopicPartition {
+    TopicPartition { topic: topic.clone(), partition: Partition(0) }
+}
+
+/// Trainings without a topology.
+struct Trainings {
+    work: LearningWork,
+    serving: Serving,
+}
+
+impl Trainings {
+    /// Runs a training on the records before `through`. `progress` returns false to cancel it.
+    fn train(
+        &mut self,
+        training: u64,
+        through: i64,
+        progress: &(dyn Fn(Phase, u32, u32) -> bool + Sync),
+    ) -> Result<ModelBundle, JobFailure> {
+        let parent = self.serving.scorer().map(|scorer| scorer.version().clone());
+        let cause = Cause::examples();
+        let job = Job::Train(TrainingRequest { training, through, parent, cause });
+        match self.work.run(&job, progress)? {
+            JobOutput::Trained(trained) => Ok(trained.bundle),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

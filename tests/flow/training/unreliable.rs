@@ -44,6 +44,11 @@ impl UnreliableBroker {
         Self { local, faults: Arc::default(), pace, opened: Arc::default() }
     }
 
+    /// The same broker without failures.
+    pub(super) fn local(&self) -> LocalBroker {
+        self.local.clone()
+    }
+
     /// Readers return one record at a time.
     pub(super) fn read_one_by_one(&self) {
         self.pace.records_at_once.store(1, Ordering::SeqCst);

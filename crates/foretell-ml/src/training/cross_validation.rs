@@ -1,4 +1,4 @@
-//! Stratified k-fold cross-validation of one set of parameters, on a few threads.
+//! k-fold cross-validation of one set of parameters, on a few threads.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,11 @@ use std::{
 use crate::{
     FittedPipeline, Label, Probabilities, Sample, Seed,
     lightgbm::{Booster, Dataset, Growth},
-    training::{Params, TrainingData, TrainingError, auc, check_folds, dataset, folds},
+    training::{
+        FoldOrder, Metric, Params, TrainingData, TrainingError, auc, check_folds, dataset,
+        fold_metrics,
+        folds::{Folds, Part},
+    },
     trees::{ParseError, Sums, Trees},
 };
 
@@ -22,27 +26,36 @@ pub(super) struct CrossValidation<'a> {
     /// Locked by the thread that works on the fold: a [`Dataset`] is not `Sync`.
     folds: Vec<Mutex<Fold<'a>>>,
     classes: usize,
-    threads: usize,
-    iterations_max: u32,
-    early_stopping_rounds: u32,
+    seed: Seed,
+    limits: Limits,
 }
 
 struct Fold<'a> {
+    pipeline: FittedPipeline,
+    kept: Sample<'a>,
+    /// The validation examples, to compute metrics at the best iteration.
+    held_out: Sample<'a>,
+    /// One for each `max_bin` that the study has tried, of which a space has at most four.
+    bins: Vec<Bins>,
+}
+
+/// The examples of a fold as LightGBM takes them.
+struct Bins {
+    max_bin: u32,
     training: Dataset,
     validation: Dataset,
-    pipeline: FittedPipeline,
-    /// The validation examples, to compute the AUC at the best iteration.
-    held_out: Sample<'a>,
 }
 
 /// Settings of a cross-validation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) folds: usize,
+    pub(super) order: FoldOrder,
     pub(super) threads: usize,
     pub(super) iterations_max: u32,
     /// Iterations without a lower log loss after which a fold stops.
     pub(super) early_stopping_rounds: u32,
+    pub(super) objective: Metric,
 }
 
 /// Validation metrics of one fold at its best iteration.
@@ -50,96 +63,118 @@ pub(super) struct Limits {
 pub(super) struct FoldResult {
     pub(super) log_loss: f64,
     pub(super) auc: Option<f64>,
+    /// The metric that the study optimises, if it is defined for the fold.
+    pub(super) value: Option<f64>,
     /// The best iteration, counted from 1.
     pub(super) iterations: u32,
 }
 
 impl<'a> CrossValidation<'a> {
-    /// Splits the examples, and fits a pipeline and bins the features for each fold. Of `parameters`, only those about
-    /// bins matter here.
+    /// Splits the examples, and fits a pipeline and bins the features for each fold. Of `params`, only those about bins
+    /// matter here.
     pub(super) fn new(
         data: TrainingData<'a>,
-        parameters: &str,
+        params: &Params,
         seed: Seed,
         limits: Limits,
     ) -> Result<Self, TrainingError> {
         let TrainingData { examples, spec, classes } = data;
-        check_folds(examples, classes, limits.folds)?;
+        check_folds(examples, classes, limits.folds, limits.order)?;
         let labels: Vec<Label> = examples.labels().collect();
-        let fold_of = folds::stratified(&labels, limits.folds, seed);
+        let parts = Folds::new(limits.order, &labels, limits.folds, seed);
+        drop(labels);
         let mut folds = Vec::with_capacity(limits.folds);
         for number in 0..limits.folds {
-            let without = examples.subset(|index| fold_of[index] != number);
-            let held_out = examples.subset(|index| fold_of[index] == number);
-            let pipeline = spec.fit(&without);
-            let training = dataset::bin(&pipeline, &without, parameters)?;
-            let validation = dataset::bin_like(&training, &pipeline, &held_out)?;
-            folds.push(Mutex::new(Fold { training, validation, pipeline, held_out }));
+            let of_part = |part| examples.subset(|index| parts.part(index, number) == part);
+            let (kept, held_out) = (of_part(Part::Training), of_part(Part::Validation));
+            let pipeline = spec.fit(&kept);
+            let mut fold = Fold { pipeline, kept, held_out, bins: Vec::new() };
+            fold.bin(params, &params.to_lightgbm(classes, seed))?;
+            folds.push(Mutex::new(fold));
         }
-        let Limits { threads, iterations_max, early_stopping_rounds, .. } = limits;
-        Ok(Self { folds, classes, threads, iterations_max, early_stopping_rounds })
+        Ok(Self { folds, classes, seed, limits })
     }
 
     /// Runs the folds in `range` and returns their results in order, for any number of threads; `None` if `stop`
     /// returned `true` between two iterations.
+    ///
+    /// # Errors
+    /// That of the first fold that fails, whichever is the first to do so.
     pub(super) fn run(
         &self,
         range: Range<usize>,
         params: &Params,
-        seed: Seed,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Vec<FoldResult>>, TrainingError> {
-        let parameters = params.to_lightgbm(self.classes, seed);
+        let parameters = params.to_lightgbm(self.classes, self.seed);
         let next = AtomicUsize::new(range.start);
-        let work = || -> Result<Vec<(usize, FoldResult)>, TrainingError> {
-            let mut done = Vec::new();
+        let work = || {
+            let mut done: Vec<(usize, Result<FoldResult, TrainingError>)> = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= range.end {
-                    return Ok(done);
+                    return done;
                 }
-                let fold = self.folds[number].lock().unwrap_or_else(PoisonError::into_inner);
-                let rounds = self.early_stopping_rounds;
-                match fold.run(&parameters, self.iterations_max, rounds, stop)? {
-                    Some(result) => done.push((number, result)),
-                    None => return Ok(done),
+                let mut fold = self.folds[number].lock().unwrap_or_else(PoisonError::into_inner);
+                let result = match fold.run(params, &parameters, self.limits, stop) {
+                    Ok(Some(result)) => Ok(result),
+                    Ok(None) => return done,
+                    Err(error) => Err(error),
+                };
+                let has_failed = result.is_err();
+                done.push((number, result));
+                if has_failed {
+                    return done;
                 }
             }
         };
-        let outcomes = std::thread::scope(|scope| {
+        let mut results = std::thread::scope(|scope| {
             let workers: Vec<_> =
-                (1..self.threads.min(range.len())).map(|_| scope.spawn(work)).collect();
-            let mut outcomes = vec![work()];
-            outcomes.extend(workers.into_iter().map(|worker| match worker.join() {
-                Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }));
-            outcomes
+                (1..self.limits.threads.min(range.len())).map(|_| scope.spawn(work)).collect();
+            let mut results = work();
+            for worker in workers {
+                match worker.join() {
+                    Ok(done) => results.extend(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            results
         });
-        let mut results = Vec::new();
-        for outcome in outcomes {
-            results.extend(outcome?);
-        }
         results.sort_by_key(|(number, _)| *number);
-        Ok((results.len() == range.len())
-            .then(|| results.into_iter().map(|(_, result)| result).collect()))
+        let results = results.into_iter().map(|(_, result)| result);
+        let results = results.collect::<Result<Vec<FoldResult>, TrainingError>>()?;
+        Ok((results.len() == range.len()).then_some(results))
     }
 }
 
 impl Fold<'_> {
+    /// The index of the bins for some parameters, which are made if this is their first use.
+    fn bin(&mut self, params: &Params, parameters: &str) -> Result<usize, TrainingError> {
+        let max_bin = params.max_bin;
+        if let Some(index) = self.bins.iter().position(|bins| bins.max_bin == max_bin) {
+            return Ok(index);
+        }
+        let training = dataset::bin(&self.pipeline, &self.kept, parameters)?;
+        let validation = dataset::bin_like(&training, &self.pipeline, &self.held_out)?;
+        self.bins.push(Bins { max_bin, training, validation });
+        Ok(self.bins.len() - 1)
+    }
+
     /// Trains until `early_stopping_rounds` iterations have not lowered the validation log loss; `None` if `stop`
     /// returned `true`.
     fn run(
-        &self,
+        &mut self,
+        params: &Params,
         parameters: &str,
-        iterations_max: u32,
-        early_stopping_rounds: u32,
+        limits: Limits,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<FoldResult>, TrainingError> {
-        let mut booster = Booster::new(&self.training, parameters)?;
-        booster.validate_on(&self.validation)?;
+        let index = self.bin(params, parameters)?;
+        let Bins { training, validation, .. } = &self.bins[index];
+        let mut booster = Booster::new(training, parameters)?;
+        booster.validate_on(validation)?;
         let (mut best_log_loss, mut best) = (f64::INFINITY, 1);
-        for iteration in 1..=iterations_max {
+        for iteration in 1..=limits.iterations_max {
             if stop() {
                 return Ok(None);
             }
@@ -149,15 +184,31 @@ impl Fold<'_> {
             if log_loss < best_log_loss {
                 (best_log_loss, best) = (log_loss, iteration);
             }
-            if growth == Growth::Finished || iteration - best >= early_stopping_rounds {
+            if growth == Growth::Finished || iteration - best >= limits.early_stopping_rounds {
                 break;
             }
         }
-        let auc = self.auc(&booster.save(Some(best))?)?;
-        Ok(Some(FoldResult { log_loss: best_log_loss, auc, iterations: best }))
+        if params.revises_trees() {
+            // The first trees are not what they were at the best iteration.
+            booster = Booster::new(training, parameters)?;
+            for _ in 0..best {
+                if stop() {
+                    return Ok(None);
+                }
+                booster.grow()?;
+            }
+        }
+        let predictions = self.predictions(&booster.save(Some(best))?)?;
+        let labels: Vec<Label> = self.held_out.labels().collect();
+        let value = match limits.objective {
+            Metric::LogLoss => Some(best_log_loss),
+            metric => fold_metrics::value_of(metric, &predictions, &labels),
+        };
+        let auc = auc(&predictions, &labels);
+        Ok(Some(FoldResult { log_loss: best_log_loss, auc, value, iterations: best }))
     }
 
-    fn auc(&self, model: &str) -> Result<Option<f64>, TrainingError> {
+    fn predictions(&self, model: &str) -> Result<Vec<Probabilities>, TrainingError> {
         let unservable =
             |error: ParseError| TrainingError::Unservable { reason: error.to_string() };
         let trees = Trees::parse(model).map_err(unservable)?;
@@ -170,8 +221,7 @@ impl Fold<'_> {
             predictions.push(Probabilities::new(trees.probabilities(&sums.sums)));
             Ok::<(), Infallible>(())
         });
-        let labels: Vec<Label> = self.held_out.labels().collect();
-        Ok(auc(&predictions, &labels))
+        Ok(predictions)
     }
 }
 
@@ -201,20 +251,21 @@ mod tests {
         iterations_max: u32,
         threads: usize,
     ) -> CrossValidation<'a> {
-        let parameters = params().to_lightgbm(2, Seed(1));
         let limits = Limits {
             folds: FOLDS,
+            order: FoldOrder::Shuffled,
             threads,
             iterations_max,
             early_stopping_rounds: EARLY_STOPPING_ROUNDS,
+            objective: Metric::LogLoss,
         };
         static SPEC: LazyLock<PipelineSpec> = LazyLock::new(spec);
         let data = TrainingData { examples, spec: &SPEC, classes: 2 };
-        CrossValidation::new(data, &parameters, Seed(1), limits).unwrap()
+        CrossValidation::new(data, &params(), Seed(1), limits).unwrap()
     }
 
     fn run(validation: &CrossValidation<'_>, to: usize) -> Vec<FoldResult> {
-        validation.run(0..to, &params(), Seed(1), &|| false).unwrap().unwrap()
+        validation.run(0..to, &params(), &|| false).unwrap().unwrap()
     }
 
     #[test]
@@ -264,7 +315,7 @@ mod tests {
         let set = set(&examples);
         let sample = set.sample();
         let whole = validation(&sample, 500, 1);
-        let result = whole.run(0..1, &params(), Seed(1), &count).unwrap().unwrap()[0];
+        let result = whole.run(0..1, &params(), &count).unwrap().unwrap()[0];
         let grown = u32::try_from(grown.into_inner()).unwrap();
         assert!(result.iterations > 1 && grown < 500, "it did not stop early: {result:?}");
         assert_eq!(grown, result.iterations + EARLY_STOPPING_ROUNDS);
@@ -281,5 +332,102 @@ mod tests {
         for threads in 2..=FOLDS {
             assert_eq!(run(&validation(&sample, 30, threads), FOLDS), expected, "{threads}");
         }
+    }
+
+    /// Results for parameters that need more than the default ones.
+    fn results(params: &Params, threads: usize, objective: Metric) -> Vec<FoldResult> {
+        let set = set(&examples(400, 2, 1));
+        let sample = set.sample();
+        let mut validation = validation(&sample, 40, threads);
+        validation.limits.objective = objective;
+        validation.run(0..FOLDS, params, &|| false).unwrap().unwrap()
+    }
+
+    #[test]
+    fn bins_of_another_number_are_made_when_they_are_tried() {
+        let few = Params { max_bin: 4, ..params() };
+        let set = set(&examples(400, 2, 1));
+        let sample = set.sample();
+        let validation = validation(&sample, 40, 2);
+        let usual = run(&validation, FOLDS);
+        let of_few = validation.run(0..FOLDS, &few, &|| false).unwrap().unwrap();
+        assert_ne!(of_few, usual);
+        assert_eq!(run(&validation, FOLDS), usual);
+        for fold in &validation.folds {
+            assert_eq!(fold.lock().unwrap().bins.len(), 2);
+        }
+    }
+
+    #[test]
+    fn metrics_of_trees_that_are_revised_are_those_of_the_best_iteration() {
+        let dart = ("boosting".to_owned(), crate::training::ParamValue::of_text("dart"));
+        let dart = Params { extra: [dart].into(), ..params() };
+        let results = results(&dart, 2, Metric::Auc);
+        let set = set(&examples(400, 2, 1));
+        let sample = set.sample();
+        for (number, result) in results.iter().enumerate() {
+            // The model of so many iterations, trained as the model of a study is, has this log loss.
+            let validation = validation(&sample, result.iterations, 1);
+            let fold = validation.folds[number].lock().unwrap();
+            let parameters = dart.to_lightgbm(2, Seed(1));
+            let mut booster = Booster::new(&fold.bins[0].training, &parameters).unwrap();
+            for _ in 0..result.iterations {
+                booster.grow().unwrap();
+            }
+            let predictions = fold.predictions(&booster.save(None).unwrap()).unwrap();
+            let labels: Vec<Label> = fold.held_out.labels().collect();
+            let loss = crate::training::log_loss(&predictions, &labels).unwrap();
+            assert!((loss - result.log_loss).abs() < 1e-9, "{loss} {result:?}");
+            assert_eq!(result.auc, auc(&predictions, &labels));
+            assert_eq!(result.value, result.auc);
+        }
+    }
+
+    #[test]
+    fn the_error_of_a_fold_is_the_same_on_any_number_of_threads() {
+        let set = set(&examples(400, 2, 1));
+        let sample = set.sample();
+        let goss = crate::training::ParamValue::of_text("goss");
+        let extra = [("data_sample_strategy".to_owned(), goss)].into();
+        let refused = Params { bagging_fraction: 0.5, extra, ..params() };
+        let error = |threads| {
+            let validation = validation(&sample, 30, threads);
+            validation.run(0..FOLDS, &refused, &|| false).unwrap_err()
+        };
+        assert!(matches!(error(1), TrainingError::LightGbm(_)), "{:?}", error(1));
+        assert_eq!(error(1), error(3));
+    }
+
+    #[test]
+    fn in_the_order_of_time_the_future_is_predicted_from_the_past() {
+        // The concept turns around after half of the examples: only the past of a fold can tell its model.
+        let mut turned = examples(2400, 2, 1);
+        for example in &mut turned[1200..] {
+            example.label.0 = 1 - example.label.0;
+        }
+        let set = set(&turned);
+        let sample = set.sample();
+        let of = |order| {
+            let limits = Limits {
+                folds: 3,
+                order,
+                threads: 2,
+                iterations_max: 30,
+                early_stopping_rounds: 5,
+                objective: Metric::Auc,
+            };
+            static SPEC: LazyLock<PipelineSpec> = LazyLock::new(spec);
+            let data = TrainingData { examples: &sample, spec: &SPEC, classes: 2 };
+            let validation = CrossValidation::new(data, &params(), Seed(1), limits).unwrap();
+            validation.run(0..3, &params(), &|| false).unwrap().unwrap()
+        };
+        let aucs: Vec<f64> = of(FoldOrder::Time).iter().map(|fold| fold.auc.unwrap()).collect();
+        assert!(aucs[0] > 0.9, "before the turn: {aucs:?}");
+        assert!(aucs[1] < 0.2, "at the turn: {aucs:?}");
+        let shuffled = of(FoldOrder::Shuffled);
+        assert!(
+            shuffled.iter().all(|fold| (0.3..0.7).contains(&fold.auc.unwrap())),
+            "{shuffled:?}"
+        );
     }
 }

@@ -1,11 +1,9 @@
 //! Evaluation metrics. A metric that is undefined for the given examples is `None`, never NaN.
 
-use std::convert::Infallible;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Example, FittedPipeline, Label, Probabilities, Sample,
+    Example, Label, Probabilities,
     scorer::{Scorer, Scratch},
 };
 
@@ -27,6 +25,45 @@ pub struct Evaluation {
     pub accuracy: Option<f64>,
     /// See [`f1`].
     pub f1: Option<f64>,
+    /// Which examples it was evaluated on.
+    #[serde(default, skip_serializing_if = "EvaluatedOn::is_fifth")]
+    pub on: EvaluatedOn,
+    /// Intervals of the metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
+}
+
+/// Examples that a model is evaluated on, which it was not trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvaluatedOn {
+    /// A fifth of the examples of its training, drawn by class.
+    #[default]
+    Fifth,
+    /// The newest examples, which it was judged on.
+    Holdout,
+}
+
+impl EvaluatedOn {
+    fn is_fifth(&self) -> bool {
+        *self == Self::Fifth
+    }
+}
+
+/// Bootstrap intervals of the metrics of an [`Evaluation`], each from its low to its high end; `None` if the metric is
+/// undefined or there are too few examples (see [`crate::judge::interval`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Confidence of each interval.
+    pub confidence: f64,
+    /// Interval of the log loss.
+    pub log_loss: Option<(f64, f64)>,
+    /// Interval of the AUC.
+    pub auc: Option<(f64, f64)>,
+    /// Interval of the accuracy.
+    pub accuracy: Option<(f64, f64)>,
+    /// Interval of F1.
+    pub f1: Option<(f64, f64)>,
 }
 
 impl Evaluation {
@@ -50,6 +87,8 @@ impl Evaluation {
                 labels,
                 predictions.first().map_or(0, |first| first.as_slice().len()),
             ),
+            on: EvaluatedOn::default(),
+            intervals: None,
         }
     }
 }
@@ -67,32 +106,16 @@ pub fn evaluate(scorer: &Scorer, examples: &[Example]) -> Evaluation {
     Evaluation::new(&predictions, &decisions, &labels)
 }
 
-/// As [`evaluate`], for a sample of a training set. Weights are not used: every example counts the same.
-pub(super) fn evaluate_sample(
-    scorer: &Scorer,
-    pipeline: &FittedPipeline,
-    sample: &Sample<'_>,
-) -> Evaluation {
-    let mut scratch = Scratch::default();
-    let mut predictions = Vec::with_capacity(sample.len());
-    let Ok(()) = pipeline.each_row(sample, |row| {
-        predictions.push(scorer.score_features(row, &mut scratch));
-        Ok::<(), Infallible>(())
-    });
-    let decisions: Vec<Label> =
-        predictions.iter().map(|prediction| scorer.decide(prediction)).collect();
-    let labels: Vec<Label> = sample.labels().collect();
-    Evaluation::new(&predictions, &decisions, &labels)
-}
-
 /// Mean of `-ln(probability of the label)`, in nats per example; `None` without examples.
 #[must_use]
 pub fn log_loss(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     let pairs = predictions.iter().zip(labels);
-    let loss = |(prediction, label): (&Probabilities, &Label)| {
-        -prediction.of(*label).unwrap_or(0.0).clamp(PROBABILITY_MIN, 1.0).ln()
-    };
-    mean(&pairs.map(loss).collect::<Vec<f64>>())
+    mean(&pairs.map(|(prediction, label)| loss_of(prediction, *label)).collect::<Vec<f64>>())
+}
+
+/// The log loss of one example.
+pub(crate) fn loss_of(prediction: &Probabilities, label: Label) -> f64 {
+    -prediction.of(label).unwrap_or(0.0).clamp(PROBABILITY_MIN, 1.0).ln()
 }
 
 /// Area under the ROC curve: the probability that a random example of a class is given a higher probability of that

@@ -1,33 +1,56 @@
 //! Tuning and training: pure functions of examples, settings and seed.
 //!
 //! ```text
-//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  TPE proposes ─▶ k folds on a few threads ─▶ loss ─▶ TPE;
+//!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  a sampler proposes ─▶ k folds on a few threads ─▶ loss ─▶ sampler;
 //!            │                    ▼                the worse half of the trials stops after the first folds
 //!            └──────────────▶ train ──▶ ModelBundle                             (median pruning)
-//!                             once without a stratified fifth, to evaluate on it, and once with all examples
+//!                             once without a stratified fifth, to evaluate on it and to choose the threshold and the
+//!                             calibration, and once with all examples
 //! ```
+//!
+//! [`train_judged`] also trains a model without a holdout, and compares it on the holdout with the model that serves.
 //!
 //! Nothing here reads a clock, and no thread outlives a call. Callers limit the time through callbacks that return
 //! [`std::ops::ControlFlow::Break`] or `true`.
 
 use crate::{PipelineSpec, Sample, lightgbm::LightGbmError};
 
+mod calibration;
 mod cross_validation;
 mod dataset;
+mod domain;
+mod earlier;
 mod evaluation;
+mod fold_metrics;
 mod folds;
+mod held_out;
 mod metric;
+mod param_value;
 mod params;
+mod recipe;
+mod sampler;
+mod searchable;
 mod space;
+mod threshold;
 mod train;
 mod tuner;
 
-pub use evaluation::{Evaluation, accuracy, auc, evaluate, f1, log_loss};
+pub use calibration::{Calibration, Calibrator};
+pub use domain::Domain;
+pub use earlier::EARLIER_TRIALS_MAX;
+pub(crate) use evaluation::loss_of;
+pub use evaluation::{EvaluatedOn, Evaluation, Intervals, accuracy, auc, evaluate, f1, log_loss};
+pub use folds::FoldOrder;
 pub use metric::Metric;
+pub use param_value::ParamValue;
 pub use params::{ITERATIONS_MAX, LEAVES_MAX, Params};
-pub use space::{Range, Space};
-pub use train::{Recipe, train};
-pub use tuner::{Trial, Tuned, TuningSettings, Watch, tune};
+pub use recipe::Recipe;
+pub use sampler::SamplerKind;
+pub use searchable::{Preset, SEARCHABLE, Searchable, Values, refusal};
+pub use space::Space;
+pub use threshold::Threshold;
+pub use train::{Holdout, Judged, train, train_judged};
+pub use tuner::{Trial, Tuned, TuningSettings, Watch, best as best_trial, tune};
 
 /// Maximum number of classes. With more than two, each iteration grows one tree per class.
 pub const CLASSES_MAX: usize = 256;
@@ -96,6 +119,23 @@ pub enum TrainingError {
         /// Largest allowed value.
         high: f64,
     },
+    /// In the order of time, the examples that the first fold is trained on have one label only.
+    #[error(
+        "the first {examples} examples have only one label, so nothing can be learned from them in the order of time: \
+         use fewer folds, or folds in shuffled order"
+    )]
+    OneClassFirst {
+        /// Number of examples that the fold is trained on.
+        examples: usize,
+    },
+    /// A LightGBM parameter cannot be searched, or has a value that it cannot have.
+    #[error("parameter {name}: {problem}")]
+    Parameter {
+        /// Name of the parameter.
+        name: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// LightGBM made trees that [`crate::trees`] does not support: a bug in this crate.
     #[error("the model was trained, but cannot be served: {reason}")]
     Unservable {
@@ -116,21 +156,40 @@ const MINORITY_MIN: usize = 2;
 /// Checks that examples can be cross-validated.
 ///
 /// # Errors
-/// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes.
+/// [`TrainingError`] if the labels are invalid, or there are too few examples in all or of the minority classes, or in the
+/// order of time the first ones have only one label.
 pub fn check_folds(
     examples: &Sample<'_>,
     classes: usize,
     folds: usize,
+    order: FoldOrder,
 ) -> Result<(), TrainingError> {
     let minority = dataset::check(examples, classes)?;
-    if minority < MINORITY_MIN || examples.len() < folds {
-        return Err(TrainingError::TooFew { examples: examples.len(), minority, folds });
+    let needed = match order {
+        FoldOrder::Shuffled => folds,
+        FoldOrder::Time => folds + 1,
+    };
+    if minority < MINORITY_MIN || examples.len() < needed {
+        return Err(TrainingError::TooFew { examples: examples.len(), minority, folds: needed });
+    }
+    if order == FoldOrder::Time {
+        let first = examples.len().div_ceil(needed);
+        let mut labels = examples.labels().take(first);
+        let label = labels.next();
+        if labels.all(|other| Some(other) == label) {
+            return Err(TrainingError::OneClassFirst { examples: first });
+        }
     }
     Ok(())
 }
 
 /// Checks that a setting is within its bounds; NaN is not.
-fn within(name: &'static str, value: f64, low: f64, high: f64) -> Result<(), TrainingError> {
+pub(crate) fn within(
+    name: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+) -> Result<(), TrainingError> {
     if (low..=high).contains(&value) {
         Ok(())
     } else {
@@ -148,7 +207,7 @@ pub(crate) mod tests {
         Column, ColumnKind, Example, Label, ModelBundle, PipelineSpec, Scaling, Seed, TrainingSet,
         Value,
         bundle::Origin,
-        training::{Params, Recipe, train},
+        training::{Calibration, Params, Recipe, Threshold, train},
     };
 
     /// A numeric column, a categorical one with missing values, and another numeric one; no crosses.
@@ -186,7 +245,9 @@ pub(crate) mod tests {
         Recipe {
             spec: spec(),
             classes: (0..classes).map(|class| format!("class {class}")).collect(),
-            threshold: 0.5,
+            threshold: Threshold::Fixed(0.5),
+            calibration: Calibration::None,
+            intervals: false,
             params: Params {
                 iterations: 12,
                 num_leaves: 7,

@@ -1,368 +1,331 @@
-//! The search space of the tuner: one range per parameter.
+//! The search space of a study: a domain for each parameter that is searched.
 
-use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
 
-use crate::training::{LEAVES_MAX, Params, TrainingError, within};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, MapAccess, Visitor},
+};
 
-/// The range of values that the tuner may give a parameter, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Range {
-    /// Smallest value.
-    pub low: f64,
-    /// Largest value; equal to `low` to fix the parameter.
-    pub high: f64,
-    /// Whether the range is searched on a logarithmic scale; `low` must then be above 0.
-    #[serde(default)]
-    pub log: bool,
-}
+use crate::training::{
+    Domain, ParamValue, Params, TrainingError,
+    domain::Axis,
+    searchable::{self, SEARCHABLE, Searchable},
+};
 
-impl Range {
-    /// A range that is searched on a linear scale.
-    #[must_use]
-    pub const fn linear(low: f64, high: f64) -> Self {
-        Self { low, high, log: false }
-    }
+/// Upper bound of the values of `max_bin`, each of which needs bins of its own.
+pub(super) const MAX_BIN_VALUES_MAX: usize = 4;
 
-    /// A range that is searched on a logarithmic scale.
-    #[must_use]
-    pub const fn log(low: f64, high: f64) -> Self {
-        Self { low, high, log: true }
-    }
-
-    /// The value at `fraction` of the way from `low` (0) to `high` (1).
-    fn value_at(self, fraction: f64) -> f64 {
-        let value = match self.log {
-            true => (self.low.ln() + fraction * (self.high / self.low).ln()).exp(),
-            false => self.low + fraction * (self.high - self.low),
-        };
-        self.clamp(value)
-    }
-
-    /// The inverse of [`Self::value_at`]; 0 or 1 for a value outside the range.
-    fn fraction_of(self, value: f64) -> f64 {
-        let fraction = match self.log {
-            true => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
-            false => (value - self.low) / (self.high - self.low),
-        };
-        // In a range of one value this is 0 / 0 for the value itself.
-        if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) }
-    }
-
-    /// The nearest value in the range.
-    fn clamp(self, value: f64) -> f64 {
-        value.clamp(self.low, self.high)
-    }
-}
-
-/// Ranges of LightGBM's parameters that the study searches. A range that is not set has its default; with `low = high` the
-/// parameter is fixed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// LightGBM's parameters that a study searches, each with its values: `{ uniform = [0.1, 0.9] }`,
+/// `{ loguniform = [0.01, 1] }`, `{ int = [2, 9] }` (with `log = true` on a logarithmic scale), `{ choice = ["gbdt", "dart"] }`,
+/// or one value, such as `63`, which fixes it. `{ low = 0.01, high = 1, log = true }` is another form of `loguniform`, and
+/// without `log` of `uniform`. Whole numbers are rounded. A parameter that is not listed is searched if it is by default.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Space {
-    /// Leaves of one tree: whole numbers from 2 to 1024.
-    pub num_leaves: Option<Range>,
-    /// How much each tree contributes: above 0 and up to 1. Below 0.02 a study takes long and gains little.
-    pub learning_rate: Option<Range>,
-    /// Examples that a leaf must have: a whole number, 0 or more.
-    pub min_data_in_leaf: Option<Range>,
-    /// Share of the features that each tree may use: above 0 and up to 1.
-    pub feature_fraction: Option<Range>,
-    /// Share of the examples that each tree learns from: above 0 and up to 1.
-    pub bagging_fraction: Option<Range>,
-    /// L1 regularisation of the leaves' values: 0 or more.
-    pub lambda_l1: Option<Range>,
-    /// L2 regularisation of the leaves' values: 0 or more.
-    pub lambda_l2: Option<Range>,
-    /// Smoothing of categories with few examples: 0 or more.
-    pub cat_smooth: Option<Range>,
-    /// L2 regularisation of splits by category: 0 or more.
-    pub cat_l2: Option<Range>,
+    /// By index in [`SEARCHABLE`], whose order is that of the random numbers.
+    domains: BTreeMap<usize, Domain>,
 }
 
+/// The default space, of the first nine parameters in [`SEARCHABLE`].
 impl Default for Space {
     fn default() -> Self {
-        Self {
-            num_leaves: Some(Range::log(7.0, 63.0)),
-            learning_rate: Some(Range::log(0.03, 0.3)),
-            min_data_in_leaf: Some(Range::log(5.0, 200.0)),
-            feature_fraction: Some(Range::linear(0.3, 1.0)),
-            bagging_fraction: Some(Range::linear(0.5, 1.0)),
-            lambda_l1: Some(Range::log(1e-3, 10.0)),
-            lambda_l2: Some(Range::log(1e-3, 10.0)),
-            cat_smooth: Some(Range::log(5.0, 200.0)),
-            cat_l2: Some(Range::log(1.0, 100.0)),
-        }
+        let domains = [
+            Domain::log(7.0, 63.0),
+            Domain::log(0.03, 0.3),
+            Domain::log(5.0, 200.0),
+            Domain::linear(0.3, 1.0),
+            Domain::linear(0.5, 1.0),
+            Domain::log(1e-3, 10.0),
+            Domain::log(1e-3, 10.0),
+            Domain::log(5.0, 200.0),
+            Domain::log(1.0, 100.0),
+        ];
+        Self { domains: domains.into_iter().enumerate().collect() }
     }
 }
 
-/// A parameter that can be searched: its bounds, and access to its range and its value.
-pub(super) struct Dimension {
-    pub(super) name: &'static str,
-    whole: bool,
-    /// Smallest and largest value that LightGBM allows.
-    bounds: (f64, f64),
-    range: fn(&Space) -> Option<Range>,
-    get: fn(&Params) -> f64,
-    set: fn(&mut Params, f64),
+/// One parameter that is searched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dimension<'s> {
+    pub(super) parameter: &'static Searchable,
+    pub(super) domain: &'s Domain,
 }
-
-impl Dimension {
-    /// The parameter's value as a fraction of its range, from 0 to 1; `None` if it is not searched.
-    pub(super) fn fraction(&self, space: &Space, params: &Params) -> Option<f64> {
-        (self.range)(space).map(|range| range.fraction_of((self.get)(params)))
-    }
-
-    /// Sets the parameter to a fraction of its range, from 0 to 1, if it is searched.
-    pub(super) fn set_fraction(&self, space: &Space, params: &mut Params, fraction: f64) {
-        if let Some(range) = (self.range)(space) {
-            self.set_value(params, range.value_at(fraction));
-        }
-    }
-
-    /// Copies the parameter from one set to another if it is searched.
-    pub(super) fn copy(&self, space: &Space, from: &Params, to: &mut Params) {
-        if (self.range)(space).is_some() {
-            (self.set)(to, (self.get)(from));
-        }
-    }
-
-    /// Moves the parameter to the nearest value of its range, if it is searched.
-    ///
-    /// A parameter's default counts as within its default range: `lambda_l1` is 0 by default, which its logarithmic
-    /// default range cannot contain, and a study of the default space starts from the defaults.
-    fn clamp(&self, space: &Space, params: &mut Params) {
-        let Some(range) = (self.range)(space) else { return };
-        let value = (self.get)(params);
-        let is_default = value.to_bits() == (self.get)(&Params::default()).to_bits();
-        if is_default && (self.range)(&Space::default()) == Some(range) {
-            return;
-        }
-        self.set_value(params, range.clamp(value));
-    }
-
-    fn set_value(&self, params: &mut Params, value: f64) {
-        (self.set)(params, if self.whole { value.round() } else { value });
-    }
-}
-
-/// Every parameter that can be searched. Their order decides which random number goes to which, so it must not change.
-pub(super) const DIMENSIONS: [Dimension; 9] = [
-    Dimension {
-        name: "num_leaves",
-        whole: true,
-        bounds: (2.0, LEAVES_MAX as f64),
-        range: |space| space.num_leaves,
-        get: |params| params.num_leaves.into(),
-        set: |params, value| params.num_leaves = whole(value),
-    },
-    Dimension {
-        name: "learning_rate",
-        whole: false,
-        bounds: (1e-6, 1.0),
-        range: |space| space.learning_rate,
-        get: |params| params.learning_rate,
-        set: |params, value| params.learning_rate = value,
-    },
-    Dimension {
-        name: "min_data_in_leaf",
-        whole: true,
-        bounds: (0.0, 1e9),
-        range: |space| space.min_data_in_leaf,
-        get: |params| params.min_data_in_leaf.into(),
-        set: |params, value| params.min_data_in_leaf = whole(value),
-    },
-    Dimension {
-        name: "feature_fraction",
-        whole: false,
-        bounds: (1e-6, 1.0),
-        range: |space| space.feature_fraction,
-        get: |params| params.feature_fraction,
-        set: |params, value| params.feature_fraction = value,
-    },
-    Dimension {
-        name: "bagging_fraction",
-        whole: false,
-        bounds: (1e-6, 1.0),
-        range: |space| space.bagging_fraction,
-        get: |params| params.bagging_fraction,
-        set: |params, value| params.bagging_fraction = value,
-    },
-    Dimension {
-        name: "lambda_l1",
-        whole: false,
-        bounds: (0.0, 1e9),
-        range: |space| space.lambda_l1,
-        get: |params| params.lambda_l1,
-        set: |params, value| params.lambda_l1 = value,
-    },
-    Dimension {
-        name: "lambda_l2",
-        whole: false,
-        bounds: (0.0, 1e9),
-        range: |space| space.lambda_l2,
-        get: |params| params.lambda_l2,
-        set: |params, value| params.lambda_l2 = value,
-    },
-    Dimension {
-        name: "cat_smooth",
-        whole: false,
-        bounds: (0.0, 1e9),
-        range: |space| space.cat_smooth,
-        get: |params| params.cat_smooth,
-        set: |params, value| params.cat_smooth = value,
-    },
-    Dimension {
-        name: "cat_l2",
-        whole: false,
-        bounds: (0.0, 1e9),
-        range: |space| space.cat_l2,
-        get: |params| params.cat_l2,
-        set: |params, value| params.cat_l2 = value,
-    },
-];
 
 impl Space {
-    /// `params` with each searched parameter moved to the nearest value of its range; the others are kept.
-    pub(super) fn clamp(&self, mut params: Params) -> Params {
-        for dimension in &DIMENSIONS {
-            dimension.clamp(self, &mut params);
-        }
-        params
-    }
-
-    /// Checks that each range has `low <= high`, is finite, and lies within LightGBM's bounds.
+    /// The space with another domain for a parameter, which is searched from then on.
     ///
     /// # Errors
-    /// [`TrainingError::Setting`] for the first range that does not.
+    /// [`TrainingError::Parameter`] if the parameter cannot be searched.
+    pub fn with(mut self, name: &str, domain: Domain) -> Result<Self, TrainingError> {
+        self.domains.insert(searchable::position_of(name)?, domain);
+        Ok(self)
+    }
+
+    /// The domain of a parameter; `None` if it is not searched.
+    #[must_use]
+    pub fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains.get(&searchable::position_of(name).ok()?)
+    }
+
+    /// Checks that each domain is not empty, is finite, and lies within the bounds of its parameter.
+    ///
+    /// # Errors
+    /// [`TrainingError::Setting`] or [`TrainingError::Parameter`] for the first that does not.
     pub fn check(&self) -> Result<(), TrainingError> {
-        for dimension in &DIMENSIONS {
-            if let Some(range) = (dimension.range)(self) {
-                let (low, high) = dimension.bounds;
-                let low = if range.log { low.max(f64::MIN_POSITIVE) } else { low };
-                within(dimension.name, range.low, low, high)?;
-                within(dimension.name, range.high, range.low, high)?;
+        for Dimension { parameter, domain } in self.dimensions() {
+            domain.check(parameter)?;
+            let is_bounded = (1..=MAX_BIN_VALUES_MAX).contains(&domain.values().len());
+            if parameter.name == "max_bin" && !is_bounded {
+                let problem = format!(
+                    "each value is a copy of the examples in memory: give it one value, or a choice of up to {MAX_BIN_VALUES_MAX}"
+                );
+                return Err(parameter.refuse(problem));
             }
         }
         Ok(())
     }
+
+    /// The parameters that are searched, in the order of their coordinates.
+    pub(super) fn dimensions(&self) -> impl Iterator<Item = Dimension<'_>> {
+        self.domains
+            .iter()
+            .map(|(index, domain)| Dimension { parameter: &SEARCHABLE[*index], domain })
+    }
+
+    /// The axes of the points that samplers propose.
+    pub(super) fn axes(&self) -> Vec<Axis> {
+        self.domains.values().map(Domain::axis).collect()
+    }
+
+    /// `params` with each searched parameter moved to the nearest value of its domain; the others are kept.
+    pub(super) fn clamp(&self, mut params: Params) -> Params {
+        for dimension in self.dimensions() {
+            dimension.clamp(&mut params);
+        }
+        params
+    }
+
+    /// `params` with the searched parameters of a point.
+    pub(super) fn at(&self, mut params: Params, point: &[f64]) -> Params {
+        for (dimension, coordinate) in self.dimensions().zip(point) {
+            dimension.set(&mut params, &dimension.domain.value_at(*coordinate));
+        }
+        params
+    }
+
+    /// The point with a fraction of each axis, 0 to 1.
+    pub(super) fn stretched(&self, fractions: &[f64]) -> Vec<f64> {
+        let stretch = |(axis, fraction): (Axis, &f64)| match axis {
+            Axis::Line => *fraction,
+            Axis::Choices(number) => (fraction * number as f64).floor().min((number - 1) as f64),
+        };
+        self.axes().into_iter().zip(fractions).map(stretch).collect()
+    }
+
+    /// The point of some parameters, and NaN as the coordinate of a value that is no choice of its domain. Numbers outside
+    /// their domain have the coordinate of the nearest end.
+    pub(super) fn point_of(&self, params: &Params) -> Vec<f64> {
+        let coordinate = |dimension: Dimension<'_>| {
+            let value = params.get(dimension.parameter.name);
+            value.map_or(f64::NAN, |value| dimension.domain.coordinate_of(&value))
+        };
+        self.dimensions().map(coordinate).collect()
+    }
+
+    /// `params` with the searched parameters of other ones, each moved to the nearest value of its domain.
+    pub(super) fn with_searched_from(&self, mut params: Params, from: &Params) -> Params {
+        for Dimension { parameter, .. } in self.dimensions() {
+            if let Some(value) = from.get(parameter.name) {
+                params.set(parameter.name, value);
+            }
+        }
+        self.clamp(params)
+    }
 }
 
-#[expect(
-    clippy::cast_sign_loss,
-    reason = "ranges and parameters were checked: none is below 0 or above 1e9"
-)]
-fn whole(value: f64) -> u32 {
-    value as u32
+impl Dimension<'_> {
+    /// Moves the parameter to the nearest value of its domain.
+    ///
+    /// A parameter's default counts as within its default domain: `lambda_l1` is 0 by default, which its logarithmic default
+    /// domain cannot contain, and a study of the default space starts from the defaults.
+    fn clamp(&self, params: &mut Params) {
+        let Some(value) = params.get(self.parameter.name) else { return };
+        let is_default = Params::default().get(self.parameter.name).as_ref() == Some(&value);
+        if is_default && Space::default().domain(self.parameter.name) == Some(self.domain) {
+            return;
+        }
+        let value = match value {
+            // 0 or less is no limit, so the nearest number is the largest.
+            ParamValue::Number(depth) if self.parameter.name == "max_depth" && depth <= 0.0 => {
+                self.domain.nearest(&ParamValue::Number(f64::INFINITY), &value)
+            }
+            ParamValue::Number(_) | ParamValue::Flag(_) | ParamValue::Text(_) => {
+                self.domain.nearest(&value, &value)
+            }
+        };
+        self.set(params, &value);
+    }
+
+    fn set(&self, params: &mut Params, value: &ParamValue) {
+        let value = match value {
+            ParamValue::Number(number) if self.parameter.is_whole() => {
+                ParamValue::Number(number.round())
+            }
+            value => value.clone(),
+        };
+        params.set(self.parameter.name, value);
+    }
+}
+
+impl Serialize for Space {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(
+            self.dimensions().map(|dimension| (dimension.parameter.name, dimension.domain)),
+        )
+    }
+}
+
+/// Names of the parameters, as the fields of a struct, so that a deserializer may suggest them.
+const NAMES: &[&str] = &names();
+
+const fn names() -> [&'static str; SEARCHABLE.len()] {
+    let mut names = [""; SEARCHABLE.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = SEARCHABLE[index].name;
+        index += 1;
+    }
+    names
+}
+
+/// The default space, with the domains that are there in place of the default ones.
+impl<'de> Deserialize<'de> for Space {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Domains;
+
+        impl<'de> Visitor<'de> for Domains {
+            type Value = Space;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of parameters with the values to search")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Space, A::Error> {
+                let mut space = Space::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    space = space.with(&name, map.next_value()?).map_err(de::Error::custom)?;
+                }
+                Ok(space)
+            }
+        }
+
+        deserializer.deserialize_struct("Space", NAMES, Domains)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn fractions_and_values_convert_into_each_other() {
-        let check = |range: Range, fraction: f64, value: f64| {
-            assert!(
-                (range.value_at(fraction) - value).abs() < 1e-9,
-                "{range:?} at {fraction}: {}",
-                range.value_at(fraction)
-            );
-            assert!(
-                (range.fraction_of(value) - fraction).abs() < 1e-9,
-                "{range:?} of {value}: {}",
-                range.fraction_of(value)
-            );
-        };
-        check(Range::linear(2.0, 6.0), 0.25, 3.0);
-        check(Range::log(0.01, 100.0), 0.5, 1.0);
-        check(Range::log(0.01, 100.0), 1.0, 100.0);
-        check(Range::linear(3.0, 3.0), 0.0, 3.0);
-        check(Range::log(3.0, 3.0), 0.0, 3.0);
+    fn space(name: &str, domain: Domain) -> Space {
+        Space::default().with(name, domain).unwrap()
     }
 
     #[test]
-    fn a_value_outside_the_range_has_the_fraction_of_the_nearest_end() {
-        assert!(Range::log(0.01, 1.0).fraction_of(0.0).abs() < 1e-9);
-        assert!((Range::linear(0.0, 1.0).fraction_of(7.0) - 1.0).abs() < 1e-9);
+    fn parameters_are_moved_to_the_nearest_value_of_their_domains() {
+        let check = |domain: Domain, expected: u32| {
+            let params = space("num_leaves", domain.clone()).clamp(Params::default());
+            assert_eq!(params, Params { num_leaves: expected, ..Params::default() }, "{domain:?}");
+        };
+        check(Domain::linear(63.0, 63.0), 63);
+        check(Domain::log(63.0, 63.0), 63);
+        check(Domain::linear(40.0, 50.0), 40);
+        check(Domain::log(3.0, 15.0), 15);
+        check(Domain::linear(2.0, 1024.0), Params::default().num_leaves);
+        check(Domain::int(40, 50), 40);
+        check(Domain::Choice(vec![ParamValue::Number(63.0), ParamValue::Number(30.0)]), 30);
+        let fixed =
+            |domain| space("lambda_l1", domain).clamp(Params::default()).lambda_l1.to_bits();
+        assert_eq!(fixed(Domain::log(0.5, 0.5)), 0.5_f64.to_bits());
+        assert_eq!(fixed(Domain::log(1e-3, 5.0)), 1e-3_f64.to_bits());
+        assert_eq!(fixed(Domain::linear(0.0, 0.0)), 0.0_f64.to_bits());
     }
 
     #[test]
-    fn a_range_of_one_value_gives_exactly_that_value() {
-        for value in [0.1, 0.3, 7.0, 63.0, 1e-3, 123.456] {
-            for range in [Range::linear(value, value), Range::log(value, value)] {
-                for fraction in [0.0, 0.1, 0.5, 0.99, 1.0] {
-                    assert_eq!(range.value_at(fraction).to_bits(), value.to_bits(), "{range:?}");
-                }
-                for other in [0.0, value, 1e9] {
-                    assert!((0.0..=1.0).contains(&range.fraction_of(other)), "{range:?} {other}");
-                }
-            }
-        }
-        let zero = Range::linear(0.0, 0.0);
-        assert_eq!(zero.value_at(0.7).to_bits(), 0.0_f64.to_bits());
-    }
-
-    #[test]
-    fn parameters_are_moved_to_the_nearest_value_of_their_ranges() {
-        let check = |range: Range, expected: u32| {
-            let space = Space { num_leaves: Some(range), ..Space::default() };
-            let params = space.clamp(Params::default());
-            assert_eq!(params, Params { num_leaves: expected, ..Params::default() }, "{range:?}");
+    fn further_parameters_begin_at_lightgbms_default_if_their_domain_has_it() {
+        let check = |name: &str, domain: Domain, expected: ParamValue| {
+            let params = space(name, domain).clamp(Params::default());
+            assert_eq!(params.get(name), Some(expected), "{name}");
         };
-        check(Range::linear(63.0, 63.0), 63);
-        check(Range::log(63.0, 63.0), 63);
-        check(Range::linear(40.0, 50.0), 40);
-        check(Range::log(3.0, 15.0), 15);
-        check(Range::linear(2.0, 1024.0), Params::default().num_leaves);
-        let fixed = |lambda_l1| {
-            let space = Space { lambda_l1: Some(lambda_l1), ..Space::default() };
-            space.clamp(Params::default()).lambda_l1.to_bits()
+        let texts = |texts: &[&str]| {
+            Domain::Choice(texts.iter().map(|text| ParamValue::of_text(text)).collect())
         };
-        assert_eq!(fixed(Range::log(0.5, 0.5)), 0.5_f64.to_bits());
-        assert_eq!(fixed(Range::log(1e-3, 5.0)), 1e-3_f64.to_bits());
-        assert_eq!(fixed(Range::linear(0.0, 0.0)), 0.0_f64.to_bits());
+        check("boosting", texts(&["dart", "gbdt"]), ParamValue::of_text("gbdt"));
+        check("boosting", texts(&["dart"]), ParamValue::of_text("dart"));
+        check("extra_trees", texts(&["true", "false"]), ParamValue::Flag(false));
+        check("max_depth", Domain::int(3, 12), ParamValue::Number(12.0));
+        let deep = [6.0, 9.0].map(ParamValue::Number).to_vec();
+        check("max_depth", Domain::Choice(deep), ParamValue::Number(9.0));
+        let depths = [6.0, -1.0, 9.0].map(ParamValue::Number).to_vec();
+        check("max_depth", Domain::Choice(depths), ParamValue::Number(-1.0));
+        check("path_smooth", Domain::linear(0.0, 5.0), ParamValue::Number(0.0));
     }
 
     #[test]
     fn the_default_space_and_unsearched_parameters_keep_the_defaults() {
         assert_eq!(Space::default().clamp(Params::default()), Params::default());
-        let unsearched = Space { num_leaves: None, ..Space::default() };
-        let params = Params { num_leaves: 1000, ..Params::default() };
-        assert_eq!(unsearched.clamp(params.clone()), params);
+        let params = Params { bagging_freq: 7, ..Params::default() };
+        assert_eq!(Space::default().clamp(params.clone()), params);
     }
 
     #[test]
-    fn every_dimension_sets_its_own_parameter() {
-        let space = Space::default();
-        for dimension in &DIMENSIONS {
-            let mut params = Params::default();
-            dimension.set_fraction(&space, &mut params, 0.77);
-            let fraction = dimension.fraction(&space, &params).unwrap();
-            assert!((fraction - 0.77).abs() < 0.02, "{}: {fraction}", dimension.name);
-            params.check().unwrap();
-            let unsearched = Space { num_leaves: None, ..Space::default() };
-            assert_eq!(
-                dimension.fraction(&unsearched, &params).is_none(),
-                dimension.name == "num_leaves"
-            );
+    fn points_and_parameters_convert_into_each_other() {
+        let space = space(
+            "boosting",
+            Domain::Choice(vec![ParamValue::of_text("gbdt"), ParamValue::of_text("dart")]),
+        );
+        let axes = space.axes();
+        assert_eq!((axes.len(), axes[9]), (10, Axis::Choices(2)));
+        let mut point = vec![0.77; 9];
+        point.push(1.0);
+        let params = space.at(Params::default(), &point);
+        params.check().unwrap();
+        assert_eq!(params.get("boosting"), Some(ParamValue::of_text("dart")));
+        for (found, expected) in space.point_of(&params).iter().zip(&point) {
+            assert!((found - expected).abs() < 0.02, "{found} {expected}");
         }
+        let rf =
+            Params { extra: [("boosting".into(), ParamValue::of_text("rf"))].into(), ..params };
+        assert!(space.point_of(&rf)[9].is_nan());
     }
 
     #[test]
-    fn ranges_are_checked() {
-        let check = |range: Range, is_valid: bool| {
-            let space = Space { lambda_l1: Some(range), ..Space::default() };
-            assert_eq!(space.check().is_ok(), is_valid, "{range:?}");
+    fn a_space_is_read_over_the_default() {
+        let read = |json: &str| serde_json::from_str::<Space>(json);
+        assert_eq!(read("{}").unwrap(), Space::default());
+        let found = read(r#"{"num_leaves": {"low": 3, "high": 9}, "max_depth": {"int": [3, 9]}}"#);
+        let expected = space("num_leaves", Domain::linear(3.0, 9.0));
+        assert_eq!(found.unwrap(), expected.with("max_depth", Domain::int(3, 9)).unwrap());
+        let again = serde_json::to_string(&Space::default()).unwrap();
+        assert_eq!(read(&again).unwrap(), Space::default());
+        let error = read(r#"{"objective": "mape"}"#).unwrap_err().to_string();
+        assert!(error.contains("it follows from [outcomes] labels"), "{error}");
+    }
+
+    #[test]
+    fn domains_are_checked() {
+        let check = |name: &str, domain: Domain, is_valid: bool| {
+            assert_eq!(space(name, domain.clone()).check().is_ok(), is_valid, "{name} {domain:?}");
         };
-        check(Range::linear(0.0, 1.0), true);
-        check(Range::linear(0.5, 0.5), true);
-        check(Range::log(0.5, 0.5), true);
-        check(Range::log(0.0, 1.0), false);
-        check(Range::linear(1.0, 0.0), false);
-        check(Range::linear(f64::NAN, 1.0), false);
-        check(Range::linear(0.0, f64::INFINITY), false);
-        check(Range::linear(-1.0, 1.0), false);
+        let bins = |number: u32| {
+            Domain::Choice((0..number).map(|n| ParamValue::Number(f64::from(n + 15))).collect())
+        };
+        check("max_bin", bins(1), true);
+        check("max_bin", bins(4), true);
+        check("max_bin", bins(5), false);
+        check("max_bin", Domain::linear(15.0, 255.0), false);
+        check("lambda_l1", Domain::log(0.0, 1.0), false);
+        check("lambda_l1", Domain::linear(0.0, 1.0), true);
         assert_eq!(Space::default().check(), Ok(()));
     }
 }

@@ -3,38 +3,53 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    FittedPipeline, PipelineSpec, Sample, Seed,
-    bundle::{Lineage, ModelBundle, Origin},
+    FittedPipeline, Label, Sample,
+    bundle::{Lineage, ModelBundle},
+    judge::{self, Comparison},
     lightgbm::{self, Booster, Growth},
     scorer::Scorer,
-    training::{Evaluation, Params, TrainingError, dataset, evaluation, folds, within},
+    training::{
+        EvaluatedOn, Evaluation, Recipe, Threshold, TrainingError, dataset, folds,
+        held_out::{DecisionRule, HeldOut, evaluate_predictions},
+    },
 };
 
-/// The evaluation holds out one in this many examples.
+/// One in this many examples is held out, to evaluate on and to fit the calibration and the threshold to.
 const HELD_OUT_FOLDS: usize = 5;
+/// Minimum number of examples of a holdout that a model is evaluated on. With fewer, the fifth that is held out of the
+/// others says more.
+const HOLDOUT_MIN: usize = 500;
 
-/// Everything besides the examples that determines a model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Recipe {
-    /// Features to make of the values.
-    pub spec: PipelineSpec,
-    /// Names of the classes, in the order of their labels.
-    pub classes: Vec<String>,
-    /// Decision threshold with two classes, 0 to 1: class 1 is chosen if its probability is at least this.
-    pub threshold: f64,
-    /// LightGBM's parameters.
-    pub params: Params,
-    /// Random seed of folds and LightGBM.
-    pub seed: Seed,
-    /// Provenance of the examples, which is copied into the bundle.
-    pub origin: Origin,
+/// Examples that are held out of a training, to judge it.
+#[derive(Clone, Copy, Debug)]
+pub struct Holdout<'a> {
+    /// The examples without the held-out ones.
+    pub kept: &'a Sample<'a>,
+    /// The held-out examples: the newest ones, which the opponent was not trained on.
+    pub held_out: &'a Sample<'a>,
+    /// The model that the new one is compared with. It does not change the bytes of the new one.
+    pub opponent: Option<&'a Scorer>,
+    /// Settings of the comparison.
+    pub judge: judge::Settings,
 }
 
-/// Trains a model on all examples. To evaluate it, a second model is trained without a stratified fifth of them; its
-/// metrics on that fifth are a slightly pessimistic estimate. With fewer than two examples outside the most frequent
-/// class nothing is held out, and the evaluation is empty.
+/// A model, and how it compares with its opponent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The model.
+    pub bundle: ModelBundle,
+    /// Comparison on the holdout; the candidate is a model of the same recipe that was trained without it. `None` without an
+    /// opponent, if the examples kept cannot be trained on, if the classes of the models differ, or if the holdout permits no
+    /// conclusion (see [`judge::compare`]).
+    pub comparison: Option<Comparison>,
+}
+
+/// Trains a model on all examples. Before that, a model is trained without a stratified fifth of them. Its predictions for
+/// that fifth give the evaluation, a slightly pessimistic estimate, and what the recipe fits to held-out examples: the
+/// calibration, and the best threshold. The evaluation of these is cross-validated within the fifth. With fewer than two
+/// examples outside the most frequent class nothing is held out: the evaluation is empty, and nothing is fitted.
 ///
-/// `progress` is called after each iteration with the iterations done and their total, of both models together; to
+/// `progress` is called after each iteration with the iterations done and their total, of all models together; to
 /// stop the training it returns [`ControlFlow::Break`].
 ///
 /// # Errors
@@ -46,64 +61,161 @@ pub fn train(
     progress: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
 ) -> Result<ModelBundle, TrainingError> {
     let minority = dataset::check(examples, recipe.classes.len())?;
-    recipe.params.check()?;
-    within("threshold", recipe.threshold, 0.0, 1.0)?;
-    let (iterations, both) = (recipe.params.iterations, recipe.params.iterations * 2);
-    let held_out = match minority {
-        // Without the held-out examples there may be only one class left.
-        0 | 1 => Evaluation::default(),
-        _ => evaluate_without(examples, recipe, &mut |done| progress(done, both))?,
+    recipe.check()?;
+    let has_fifth = can_hold_out(minority);
+    let mut training = Training { recipe, models: 1 + u32::from(has_fifth), trained: 0, progress };
+    let (rule, evaluation) = match has_fifth {
+        true => {
+            let held_out = training.predict_fifth(examples)?;
+            (held_out.rule(recipe), held_out.evaluate(recipe))
+        }
+        false => (DecisionRule::unfitted(recipe), Evaluation::default()),
     };
-    let mut bundle = fit(examples, recipe, &mut |done| progress(iterations + done, both))?;
-    bundle.evaluation = held_out;
+    let bundle = training.fit(examples)?;
+    finish(bundle, rule, evaluation)
+}
+
+/// Trains a model on all `examples`, and judges it on a holdout of them: a twin, a model of the same recipe, is trained on
+/// the others and compared with the opponent. What the recipe fits to held-out examples is fitted to a fifth of the others,
+/// as in [`train`], and is the same for the twin and the model: fitted to the holdout, it would be unfair to the opponent.
+///
+/// The evaluation is that of the twin on the holdout if that has at least 500 examples, else that of a fifth of the others.
+/// Up to two models are trained besides the one that is returned.
+///
+/// # Errors
+/// As [`train`]; also if the settings of the comparison are out of their bounds.
+pub fn train_judged(
+    examples: &Sample<'_>,
+    holdout: &Holdout<'_>,
+    recipe: &Recipe,
+    progress: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
+) -> Result<Judged, TrainingError> {
+    holdout.judge.check()?;
+    let held_out = holdout.held_out.len();
+    let Ok(minority) = dataset::check(holdout.kept, recipe.classes.len()) else {
+        let bundle = judged_on(held_out, train(examples, recipe, progress)?);
+        return Ok(Judged { bundle, comparison: None });
+    };
+    dataset::check(examples, recipe.classes.len())?;
+    recipe.check()?;
+    let is_evaluated = held_out >= HOLDOUT_MIN;
+    let has_fifth = can_hold_out(minority) && (recipe.fits_to_held_out() || !is_evaluated);
+    let opponent = holdout.opponent.filter(|opponent| opponent.classes() == recipe.classes);
+    let has_twin = is_evaluated || (opponent.is_some() && held_out >= judge::EXAMPLES_MIN);
+    let models = 1 + u32::from(has_fifth) + u32::from(has_twin);
+    let mut training = Training { recipe, models, trained: 0, progress };
+    let (mut rule, mut evaluation) = (DecisionRule::unfitted(recipe), Evaluation::default());
+    if has_fifth {
+        let predictions = training.predict_fifth(holdout.kept)?;
+        rule = predictions.rule(recipe);
+        if !is_evaluated {
+            evaluation = predictions.evaluate(recipe);
+        }
+    }
+    let mut comparison = None;
+    if has_twin {
+        let twin = finish(training.fit(holdout.kept)?, rule.clone(), Evaluation::default())?;
+        let predict =
+            |scorer: &Scorer| judge::predict(scorer, recipe.spec.columns(), holdout.held_out);
+        let (candidate, labels) = (predict(&scorer_of(&twin)?), labels_of(holdout.held_out));
+        if is_evaluated {
+            evaluation = evaluate_predictions(&candidate, &labels, recipe, EvaluatedOn::Holdout);
+        }
+        comparison = opponent.and_then(|opponent| {
+            judge::compare(&candidate, &predict(opponent), &labels, &holdout.judge)
+        });
+    }
+    let bundle = finish(training.fit(examples)?, rule, evaluation)?;
+    Ok(Judged { bundle: judged_on(held_out, bundle), comparison })
+}
+
+/// Whether there are two classes left without the held-out examples.
+fn can_hold_out(minority: usize) -> bool {
+    minority > 1
+}
+
+fn labels_of(sample: &Sample<'_>) -> Vec<Label> {
+    sample.labels().collect()
+}
+
+fn judged_on(held_out: usize, mut bundle: ModelBundle) -> ModelBundle {
+    bundle.lineage.held_out = u64::try_from(held_out).expect("a length has at most 64 bits");
+    bundle
+}
+
+/// The bundle of a model that can serve.
+fn finish(
+    bundle: ModelBundle,
+    rule: DecisionRule,
+    evaluation: Evaluation,
+) -> Result<ModelBundle, TrainingError> {
+    let DecisionRule { calibrator, threshold } = rule;
+    let bundle = ModelBundle { calibrator, threshold, evaluation, ..bundle };
     // An error here is better than a published model that no instance can load.
     scorer_of(&bundle)?;
     Ok(bundle)
-}
-
-fn evaluate_without(
-    examples: &Sample<'_>,
-    recipe: &Recipe,
-    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
-) -> Result<Evaluation, TrainingError> {
-    let labels: Vec<_> = examples.labels().collect();
-    let fold_of = folds::stratified(&labels, HELD_OUT_FOLDS, recipe.seed);
-    drop(labels);
-    let kept = examples.subset(|index| fold_of[index] > 0);
-    let held_out = examples.subset(|index| fold_of[index] == 0);
-    drop(fold_of);
-    let bundle = fit(&kept, recipe, progress)?;
-    Ok(evaluation::evaluate_sample(&scorer_of(&bundle)?, &bundle.pipeline, &held_out))
 }
 
 fn scorer_of(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
     Scorer::new(bundle).map_err(|error| TrainingError::Unservable { reason: error.to_string() })
 }
 
-/// Trains on all of `examples`. The bundle has no evaluation yet.
-fn fit(
-    examples: &Sample<'_>,
-    recipe: &Recipe,
-    progress: &mut dyn FnMut(u32) -> ControlFlow<()>,
-) -> Result<ModelBundle, TrainingError> {
-    let pipeline = recipe.spec.fit(examples);
-    let parameters = recipe.params.to_lightgbm(recipe.classes.len(), recipe.seed);
-    let (booster, iterations) =
-        grow(&pipeline, examples, &parameters, recipe.params.iterations, progress)?;
-    Ok(ModelBundle {
-        pipeline,
-        booster,
-        classes: recipe.classes.clone(),
-        threshold: recipe.threshold,
-        lineage: Lineage {
-            origin: recipe.origin.clone(),
-            params: recipe.params.clone(),
-            iterations,
-            seed: recipe.seed,
-            lightgbm: lightgbm::VERSION.to_owned(),
-        },
-        evaluation: Evaluation::default(),
-    })
+/// The training of some models of one recipe, one after the other.
+struct Training<'a> {
+    recipe: &'a Recipe,
+    models: u32,
+    trained: u32,
+    progress: &'a mut dyn FnMut(u32, u32) -> ControlFlow<()>,
+}
+
+impl Training<'_> {
+    /// Predicts a stratified fifth of the examples with a model of the others.
+    fn predict_fifth(&mut self, examples: &Sample<'_>) -> Result<HeldOut, TrainingError> {
+        let fold_of = folds::stratified(&labels_of(examples), HELD_OUT_FOLDS, self.recipe.seed);
+        let kept = examples.subset(|index| fold_of[index] > 0);
+        let held_out = examples.subset(|index| fold_of[index] == 0);
+        drop(fold_of);
+        let scorer = scorer_of(&self.fit(&kept)?)?;
+        let predictions = judge::predict(&scorer, self.recipe.spec.columns(), &held_out);
+        Ok(HeldOut { probabilities: predictions.probabilities, labels: labels_of(&held_out) })
+    }
+
+    /// Trains on all of `examples`. The bundle has no evaluation yet, and nothing that is fitted to held-out examples.
+    fn fit(&mut self, examples: &Sample<'_>) -> Result<ModelBundle, TrainingError> {
+        let recipe = self.recipe;
+        let pipeline = recipe.spec.fit(examples);
+        let parameters = recipe.params.to_lightgbm(recipe.classes.len(), recipe.seed);
+        let of_model = recipe.params.iterations;
+        let (before, total) = (self.trained * of_model, self.models * of_model);
+        let (booster, iterations) =
+            grow(&pipeline, examples, &parameters, of_model, &mut |done| {
+                (self.progress)(before + done, total)
+            })?;
+        self.trained += 1;
+        let DecisionRule { threshold, calibrator } = DecisionRule::unfitted(recipe);
+        Ok(ModelBundle {
+            pipeline,
+            booster,
+            classes: recipe.classes.clone(),
+            threshold,
+            calibrator,
+            lineage: Lineage {
+                origin: recipe.origin.clone(),
+                params: recipe.params.clone(),
+                iterations,
+                seed: recipe.seed,
+                lightgbm: lightgbm::VERSION.to_owned(),
+                threshold_metric: match recipe.threshold {
+                    Threshold::Fixed(_) => None,
+                    Threshold::Best(metric) => Some(metric),
+                },
+                calibration: recipe.calibration,
+                held_out: 0,
+                imported: false,
+            },
+            evaluation: Evaluation::default(),
+        })
+    }
 }
 
 /// Grows the booster; returns LightGBM's text of the model and the number of its iterations.
@@ -132,11 +244,11 @@ fn grow(
 mod tests {
     use super::*;
     use crate::{
-        CalendarFeature, CalendarPart, Column, ColumnKind, Example, Label, Scaling, TimeUnit,
-        TrainingSet, Value,
+        CalendarFeature, CalendarPart, Column, ColumnKind, Example, Metric, PipelineSpec, Scaling,
+        Seed, TimeUnit, TrainingSet, Value,
         scorer::Scratch,
         training::{
-            self, evaluate,
+            self, Calibration, Params, evaluate,
             tests::{examples, recipe},
         },
         trees::Trees,
@@ -279,7 +391,8 @@ mod tests {
         check(&some, &recipe(1), TrainingError::Classes { classes: 1 });
         check(&some, &recipe(257), TrainingError::Classes { classes: 257 });
         let error = TrainingError::Setting { name: "threshold", value: -0.5, low: 0.0, high: 1.0 };
-        check(&some, &Recipe { threshold: -0.5, ..recipe(2) }, error);
+        let threshold = Threshold::Fixed(-0.5);
+        check(&some, &Recipe { threshold, ..recipe(2) }, error);
         let params = Params { num_leaves: 1, ..recipe(2).params };
         let result = train_all(&some, &Recipe { params, ..recipe(2) });
         assert!(
@@ -323,5 +436,216 @@ mod tests {
         let bundle = train_all(&examples, &recipe(2)).unwrap();
         assert_eq!(bundle.evaluation, Evaluation::default());
         assert!(Scorer::new(&bundle).is_ok());
+    }
+
+    fn fitted(threshold: Threshold, calibration: Calibration, classes: u32) -> Recipe {
+        Recipe { threshold, calibration, intervals: true, ..recipe(classes) }
+    }
+
+    #[test]
+    fn the_best_threshold_is_part_of_the_bundle() {
+        let examples = examples(4_000, 2, 1);
+        let train = |threshold| train_all(&examples, &fitted(threshold, Calibration::None, 2));
+        let given = train(Threshold::Fixed(0.9)).unwrap();
+        let best = train(Threshold::Best(Metric::F1)).unwrap();
+        assert!((0.1..0.9).contains(&best.threshold), "{}", best.threshold);
+        assert_eq!(best.lineage.threshold_metric, Some(Metric::F1));
+        assert_eq!(
+            (given.threshold.to_bits(), given.lineage.threshold_metric),
+            (0.9_f64.to_bits(), None)
+        );
+        let fresh = training::tests::examples(2_000, 2, 99);
+        let f1 = |bundle: &ModelBundle| evaluate(&Scorer::new(bundle).unwrap(), &fresh).f1.unwrap();
+        assert!(f1(&best) > f1(&given) + 0.05, "{} {}", f1(&best), f1(&given));
+        // The cross-validated evaluation is as good as on fresh examples.
+        assert!((best.evaluation.f1.unwrap() - f1(&best)).abs() < 0.05, "{:?}", best.evaluation);
+    }
+
+    #[test]
+    fn calibration_corrects_a_model_that_was_trained_too_long() {
+        let examples = examples(2_000, 2, 1);
+        let params = Params { iterations: 600, min_data_in_leaf: 1, ..recipe(2).params };
+        let fresh = training::tests::examples(4_000, 2, 99);
+        let train = |calibration| {
+            let recipe = fitted(Threshold::Fixed(0.5), calibration, 2);
+            train_all(&examples, &Recipe { params: params.clone(), ..recipe }).unwrap()
+        };
+        let live = |bundle: &ModelBundle| {
+            evaluate(&Scorer::new(bundle).unwrap(), &fresh).log_loss.unwrap()
+        };
+        let raw = live(&train(Calibration::None));
+        for calibration in [Calibration::Platt, Calibration::Isotonic] {
+            let bundle = train(calibration);
+            assert_eq!(bundle.lineage.calibration, calibration);
+            assert!(bundle.calibrator.is_some());
+            let calibrated = live(&bundle);
+            assert!(calibrated < raw - 0.03, "{calibration:?}: {calibrated}, {raw}");
+            let evaluated = bundle.evaluation.log_loss.unwrap();
+            assert!((evaluated - calibrated).abs() < 0.06, "{evaluated} {calibrated}");
+            let back = ModelBundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap();
+            assert_eq!(back, bundle);
+        }
+    }
+
+    #[test]
+    fn an_evaluation_is_not_of_what_was_fitted_to_its_examples() {
+        // Random labels: only a curve that was fitted to an example can tell anything about it.
+        let mut examples = examples(1_000, 2, 1);
+        for (example, other) in examples.iter_mut().zip(training::tests::examples(1_000, 2, 77)) {
+            example.label = other.label;
+        }
+        let zeros = examples.iter().filter(|example| example.label == Label(0)).count() as f64;
+        let share = zeros / 1_000.0;
+        let entropy = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
+        for calibration in [Calibration::Platt, Calibration::Isotonic] {
+            let recipe = fitted(Threshold::Best(Metric::Accuracy), calibration, 2);
+            let evaluation = train_all(&examples, &recipe).unwrap().evaluation;
+            assert!(evaluation.log_loss.unwrap() > entropy, "{entropy} {evaluation:?}");
+            assert!(evaluation.accuracy.unwrap() < share + 0.05, "{share} {evaluation:?}");
+        }
+    }
+
+    #[test]
+    fn an_evaluation_has_intervals_around_its_metrics() {
+        let recipe = fitted(Threshold::Best(Metric::Accuracy), Calibration::Platt, 3);
+        let evaluation = train_all(&examples(1_000, 3, 1), &recipe).unwrap().evaluation;
+        let intervals = evaluation.intervals.unwrap();
+        let check = |metric: Option<f64>, interval: Option<(f64, f64)>| {
+            let (metric, (low, high)) = (metric.unwrap(), interval.unwrap());
+            assert!(low < metric && metric < high && high - low < 0.5, "{low} {metric} {high}");
+        };
+        check(evaluation.log_loss, intervals.log_loss);
+        check(evaluation.auc, intervals.auc);
+        check(evaluation.accuracy, intervals.accuracy);
+        check(evaluation.f1, intervals.f1);
+    }
+
+    /// Judges a model of the examples on the last `held_out` of them.
+    fn judge(
+        examples: &[Example],
+        held_out: usize,
+        recipe: &Recipe,
+        opponent: Option<&Scorer>,
+    ) -> Judged {
+        let set = TrainingSet::of(recipe.spec.columns(), examples);
+        let sample = set.sample();
+        let from = examples.len() - held_out;
+        let (kept, held_out) = (sample.subset(|n| n < from), sample.subset(|n| n >= from));
+        let judge = judge::Settings { resamples: 200, ..judge::Settings::default() };
+        let holdout = Holdout { kept: &kept, held_out: &held_out, opponent, judge };
+        let mut last = (0, 0);
+        let judged = train_judged(&sample, &holdout, recipe, &mut |done, total| {
+            last = (done, total);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(last.0, last.1, "the progress does not end");
+        judged.unwrap()
+    }
+
+    #[test]
+    fn a_candidate_is_judged_on_a_holdout() {
+        use judge::Verdict::{Better, Undecided, Worse};
+        let examples = examples(1_600, 2, 1);
+        let opponent = |number: usize, swapped: bool| {
+            let mut examples = training::tests::examples(number, 2, 7);
+            for example in &mut examples {
+                example.label.0 = if swapped { 1 - example.label.0 } else { example.label.0 };
+            }
+            Scorer::new(&train_all(&examples, &recipe(2)).unwrap()).unwrap()
+        };
+        let check = |recipe: &Recipe, opponent: &Scorer, expected| {
+            let Judged { bundle, comparison } = judge(&examples, 600, recipe, Some(opponent));
+            let comparison = comparison.unwrap();
+            assert_eq!(comparison.verdict(0.0), expected, "{comparison:?}");
+            assert_eq!((comparison.examples, bundle.lineage.held_out), (600, 600));
+            assert_eq!(bundle.evaluation.on, EvaluatedOn::Holdout);
+            assert_eq!(bundle.evaluation.log_loss, Some(comparison.candidate));
+        };
+        let fitted = fitted(Threshold::Best(Metric::F1), Calibration::Isotonic, 2);
+        for recipe in [&recipe(2), &fitted] {
+            check(recipe, &opponent(1_000, true), Better);
+            check(recipe, &opponent(60, false), Better);
+        }
+        check(&recipe(2), &opponent(1_000, false), Undecided);
+        let hasty = Params { iterations: 1, learning_rate: 0.01, ..recipe(2).params };
+        check(&Recipe { params: hasty, ..recipe(2) }, &opponent(1_000, false), Worse);
+    }
+
+    #[test]
+    fn the_holdout_does_not_decide_what_it_judges() {
+        // The labels of the holdout are reversed: what were fitted to it would be reversed, too.
+        let mut examples = examples(1_600, 2, 1);
+        for example in &mut examples[1_000..] {
+            example.label.0 = 1 - example.label.0;
+        }
+        let recipe = fitted(Threshold::Best(Metric::F1), Calibration::Isotonic, 2);
+        let bundle = judge(&examples, 600, &recipe, None).bundle;
+        let kept = train_all(&examples[..1_000], &recipe).unwrap();
+        assert_eq!(bundle.calibrator, kept.calibrator);
+        assert_eq!(bundle.threshold.to_bits(), kept.threshold.to_bits());
+        assert!(bundle.evaluation.auc.unwrap() < 0.2, "{:?}", bundle.evaluation);
+    }
+
+    #[test]
+    fn the_published_model_is_that_of_all_examples_whoever_the_opponent_is() {
+        let examples = examples(1_600, 2, 1);
+        let opponent = Scorer::new(&train_all(&examples[..300], &recipe(2)).unwrap()).unwrap();
+        let fitted = fitted(Threshold::Best(Metric::F1), Calibration::Platt, 2);
+        for recipe in [&recipe(2), &fitted] {
+            for held_out in [0, 20, 100, 600] {
+                let judged = judge(&examples, held_out, recipe, Some(&opponent));
+                let unopposed = judge(&examples, held_out, recipe, None);
+                assert_eq!(judged.bundle, unopposed.bundle, "{held_out}");
+                assert_eq!(judged.comparison.is_some(), held_out >= judge::EXAMPLES_MIN);
+                assert!(unopposed.comparison.is_none());
+                let plain = train_all(&examples, recipe).unwrap();
+                assert_eq!(judged.bundle.booster, plain.booster);
+                assert_eq!(judged.bundle == plain, held_out == 0, "{held_out}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_without_anything_to_be_judged_on_is_trained_nevertheless() {
+        let examples = examples(400, 2, 1);
+        let opponent = Scorer::new(&train_all(&examples, &recipe(2)).unwrap()).unwrap();
+        let check = |examples: &[Example], held_out, opponent| {
+            let judged = judge(examples, held_out, &recipe(2), Some(opponent));
+            assert_eq!(judged.comparison, None);
+            assert_eq!(judged.bundle.lineage.held_out, held_out as u64);
+        };
+        // All examples that are kept are of one class, or there are none.
+        let mut sorted = examples.clone();
+        sorted.sort_by_key(|example| example.label);
+        let of_zero = sorted.iter().filter(|example| example.label == Label(0)).count();
+        check(&sorted, 400 - of_zero, &opponent);
+        check(&examples, 400, &opponent);
+        // The opponent has other classes.
+        let classes = vec!["class 1".to_owned(), "class 0".to_owned()];
+        let other = Recipe { classes, ..recipe(2) };
+        check(&examples, 100, &Scorer::new(&train_all(&examples, &other).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_model_is_reproduced_from_its_bundle_and_the_examples() {
+        for classes in [2, 3] {
+            let examples = examples(1_200, classes, 1);
+            for (threshold, calibration) in [
+                (Threshold::Fixed(0.3), Calibration::None),
+                (Threshold::Best(Metric::F1), Calibration::Isotonic),
+                (Threshold::Best(Metric::LogLoss), Calibration::Platt),
+            ] {
+                for held_out in [0, 50, 600] {
+                    let recipe = fitted(threshold, calibration, classes);
+                    let bytes =
+                        judge(&examples, held_out, &recipe, None).bundle.to_bytes().unwrap();
+                    let stored = ModelBundle::from_bytes(&bytes).unwrap();
+                    assert_eq!(stored.lineage.held_out, held_out as u64);
+                    assert_eq!(Recipe::of(&stored), recipe);
+                    let again = judge(&examples, held_out, &Recipe::of(&stored), None).bundle;
+                    assert_eq!(again.to_bytes().unwrap(), bytes);
+                }
+            }
+        }
     }
 }

@@ -1,34 +1,30 @@
-//! Hyper-parameter search: the tree-structured Parzen estimator (TPE; Bergstra et al., "Algorithms for Hyper-Parameter
-//! Optimization", 2011) proposes parameters, cross-validation measures them, a budget of trials and time ends the study.
+//! Hyper-parameter search: a sampler proposes parameters, cross-validation measures them, a budget of trials and time ends the
+//! study.
 //!
 //! Trial 0 uses the caller's parameters, moved into the search space, so the result is never worse than they are.
 //! Trial 1 uses the best parameters of earlier studies, if there are any. A few trials then cover the space evenly, and
-//! TPE proposes the rest. It is given losses relative to trial 0 of the same study, which makes losses of studies on
+//! the sampler proposes the rest. It is given losses relative to trial 0 of the same study, which makes losses of studies on
 //! other data comparable.
 
 use std::ops::ControlFlow;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde::{Deserialize, Serialize};
-use tpe::{TpeOptimizer, TpeOptimizerBuilder, parzen_estimator};
 
 use crate::{
     Seed,
     training::{
-        Params, Space, TrainingData, TrainingError,
+        FoldOrder, Metric, Params, SamplerKind, Space, TrainingData, TrainingError,
         cross_validation::{CrossValidation, FoldResult, Limits},
+        earlier::EarlierTrials,
         evaluation::mean,
-        space::DIMENSIONS,
+        sampler::Sampler,
         within,
     },
 };
 
-/// Trials that cover the space before TPE proposes any; each earlier trial replaces one of them.
-const COVERING_TRIALS: usize = 5;
 /// Trials of a study that run all folds before any trial is pruned.
 const UNPRUNED_TRIALS: usize = 4;
-/// TPE's quantile γ: it models the best quarter of the trials as the good ones.
-const GAMMA: f64 = 0.25;
 /// Upper bound of folds and of threads.
 const FOLDS_MAX: f64 = 64.0;
 /// Upper bound of the trials of a study.
@@ -38,19 +34,26 @@ const TRIALS_MAX: f64 = 10_000.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TuningSettings {
-    /// Folds of the stratified cross-validation, 2 to 64.
+    /// Folds of the cross-validation, 2 to 64.
     pub folds: u32,
+    /// Which examples a fold is trained on, and which it is validated on.
+    pub order: FoldOrder,
     /// Maximum number of trials, up to 10,000. [`Watch`] can end the study earlier.
     pub trials: u32,
     /// Threads that train folds in parallel, 1 to 64. They change the duration of a study, never its result.
     pub threads: u32,
     /// Maximum boosting iterations of a trial, up to [`ITERATIONS_MAX`](crate::training::ITERATIONS_MAX).
     pub iterations_max: u32,
-    /// Iterations without a lower validation log loss after which a fold stops.
+    /// Iterations without a lower validation log loss after which a fold stops, whatever the objective: metrics of ranking and
+    /// of decisions jump from one iteration to the next.
     pub early_stopping_rounds: u32,
-    /// Ranges of the parameters that are searched.
+    /// The metric by which trials are compared: its mean over the folds.
+    pub objective: Metric,
+    /// What proposes the parameters of the trials.
+    pub sampler: SamplerKind,
+    /// Domains of the parameters that are searched.
     pub space: Space,
-    /// Parameters of trial 0, each moved to the nearest value of its range in `space`. Parameters that are not
+    /// Parameters of trial 0, each moved to the nearest value of its domain in `space`. Parameters that are not
     /// searched keep these values in every trial.
     pub start: Params,
 }
@@ -59,10 +62,13 @@ impl Default for TuningSettings {
     fn default() -> Self {
         Self {
             folds: 4,
+            order: FoldOrder::Shuffled,
             trials: 20,
             threads: 1,
             iterations_max: 800,
             early_stopping_rounds: 25,
+            objective: Metric::LogLoss,
+            sampler: SamplerKind::Tpe,
             space: Space::default(),
             start: Params::default(),
         }
@@ -76,15 +82,44 @@ pub struct Trial {
     pub number: u32,
     /// Parameters of the trial; `iterations` is the mean of the folds' best iterations.
     pub params: Params,
-    /// Mean validation log loss (nats per example) over the folds that were run.
+    /// Mean validation log loss (nats per example) over the folds that were run; infinite for a trial that failed.
     pub log_loss: f64,
     /// Mean validation AUC over the folds that were run and have examples of two classes.
     pub auc: Option<f64>,
     /// Mean of the folds' best iterations.
     pub iterations: u32,
-    /// Whether the trial was ended after the first half of the folds, because their mean loss was above the median of
-    /// the earlier trials (median pruning).
+    /// Whether the trial did not run all folds: it was ended after the first half of the folds, because their mean loss was
+    /// above the median of the earlier trials (median pruning), or it failed.
     pub pruned: bool,
+    /// The metric that the study optimises.
+    pub objective: Metric,
+    /// Its mean over the folds that were run; `None` if it is undefined for them, or the trial failed.
+    pub value: Option<f64>,
+    /// What proposed the parameters.
+    pub sampler: SamplerKind,
+    /// Why LightGBM refused the parameters; `None` if it did not. Such a trial has no metrics, and the study goes on.
+    pub failure: Option<String>,
+}
+
+impl Trial {
+    /// The loss of the trial by a metric, lower is better; `None` if the trial does not have it.
+    #[must_use]
+    pub fn loss_by(&self, metric: Metric) -> Option<f64> {
+        let value = match metric {
+            _ if self.failure.is_some() => None,
+            metric if metric == self.objective => self.value,
+            Metric::LogLoss => Some(self.log_loss),
+            Metric::Auc => self.auc,
+            Metric::F1 | Metric::Accuracy => None,
+        };
+        value.map(|value| metric.loss(value))
+    }
+
+    /// The loss of the trial by the objective of its study.
+    #[must_use]
+    pub fn loss(&self) -> Option<f64> {
+        self.loss_by(self.objective)
+    }
 }
 
 /// The result of a study.
@@ -105,13 +140,15 @@ pub struct Watch<'a> {
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Searches for the parameters with the lowest cross-validated log loss. `earlier` holds the trials of earlier
-/// studies in order, each study from its trial 0 on; they warm-start the search.
+/// Searches for the parameters with the best cross-validated objective. `earlier` holds the trials of earlier
+/// studies in order, each study from its trial 0 on; they warm-start the search, the newest
+/// [`EARLIER_TRIALS_MAX`](crate::training::EARLIER_TRIALS_MAX) of them, and the older a study is, the fewer of its trials.
 ///
 /// The same input and seed give the same trials on any number of threads, unless `watch` ends the study.
 ///
 /// # Errors
-/// [`TrainingError`] if the examples cannot be cross-validated, a setting is out of its bounds, or LightGBM fails.
+/// [`TrainingError`] if the examples cannot be cross-validated, a setting is out of its bounds, or LightGBM fails in trial 0.
+/// A later trial that fails has its [`failure`](Trial::failure), and the study goes on.
 pub fn tune(
     data: TrainingData<'_>,
     settings: &TuningSettings,
@@ -121,11 +158,9 @@ pub fn tune(
 ) -> Result<Tuned, TrainingError> {
     settings.check()?;
     let settings = &settings.with_start_in_space();
-    let bins = settings.start.to_lightgbm(data.classes, seed);
-    let validation = CrossValidation::new(data, &bins, seed, settings.limits())?;
+    let validation = CrossValidation::new(data, &settings.start, seed, settings.limits())?;
     let mut study = Study {
         settings,
-        seed,
         validation,
         trials: Vec::new(),
         baseline: Vec::new(),
@@ -151,17 +186,19 @@ pub fn tune(
     Ok(Tuned { params, trials: study.trials })
 }
 
-/// The trial with the lowest loss. Pruned trials have run too few folds to be chosen.
-fn best(trials: &[Trial]) -> Option<&Trial> {
+/// The trial with the lowest loss, of one study. Pruned trials have run too few folds to be chosen.
+#[must_use]
+pub fn best(trials: &[Trial]) -> Option<&Trial> {
     let finished = trials.iter().filter(|trial| !trial.pruned);
-    finished.min_by(|a, b| a.log_loss.total_cmp(&b.log_loss))
+    let losses = finished.filter_map(|trial| Some((trial, trial.loss()?)));
+    losses.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(trial, _)| trial)
 }
 
 impl TuningSettings {
     /// Checks that each setting is within its bounds.
     ///
     /// # Errors
-    /// [`TrainingError::Setting`] for the first that is not.
+    /// [`TrainingError::Setting`] or [`TrainingError::Parameter`] for the first that is not.
     pub fn check(&self) -> Result<(), TrainingError> {
         within("folds", self.folds.into(), 2.0, FOLDS_MAX)?;
         within("trials", self.trials.into(), 0.0, TRIALS_MAX)?;
@@ -173,8 +210,8 @@ impl TuningSettings {
         self.space.check()
     }
 
-    /// The settings with `start` moved into the space, so that trial 0, too, respects ranges that exclude the
-    /// defaults. A fixed parameter is a range of one value.
+    /// The settings with `start` moved into the space, so that trial 0, too, respects domains that exclude the
+    /// defaults. A fixed parameter is a domain of one value.
     fn with_start_in_space(&self) -> Self {
         Self { start: self.space.clamp(self.start.clone()), ..self.clone() }
     }
@@ -183,9 +220,11 @@ impl TuningSettings {
         let index = |number: u32| usize::try_from(number).expect("32 bits fit into an index");
         Limits {
             folds: index(self.folds),
+            order: self.order,
             threads: index(self.threads),
             iterations_max: self.iterations_max,
             early_stopping_rounds: self.early_stopping_rounds,
+            objective: self.objective,
         }
     }
 }
@@ -193,68 +232,132 @@ impl TuningSettings {
 /// A study that is running: its trials and the losses that later trials are compared with.
 struct Study<'a> {
     settings: &'a TuningSettings,
-    seed: Seed,
     validation: CrossValidation<'a>,
     trials: Vec<Trial>,
-    /// Log loss of trial 0 on each fold.
+    /// Loss of trial 0 on each fold; NaN where it is undefined.
     baseline: Vec<f64>,
-    /// Mean log loss of each trial on the first half of the folds.
+    /// Mean loss of each trial on the first half of the folds.
     first_folds: Vec<f64>,
 }
 
 impl Study<'_> {
-    /// Runs half of the folds, and the other half unless the trial is pruned. `None` if `stop` ended it.
-    ///
-    /// The number of folds before the decision must not depend on the number of threads, or results would.
+    /// Runs a trial. `None` if `stop` ended it.
     fn run(
         &mut self,
         number: u32,
         params: Params,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Trial>, TrainingError> {
+        match self.run_folds(&params, stop) {
+            Ok(None) => Ok(None),
+            Ok(Some((results, pruned))) => {
+                if number == 0 {
+                    self.baseline = self.losses(&results);
+                }
+                Ok(Some(self.trial(number, params, &results, pruned)))
+            }
+            // Without trial 0 there is nothing to compare with.
+            Err(error @ (TrainingError::LightGbm(_) | TrainingError::Unservable { .. }))
+                if number > 0 =>
+            {
+                Ok(Some(self.failed(number, params, &error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs half of the folds, and the other half unless the trial is pruned.
+    ///
+    /// The number of folds before the decision must not depend on the number of threads, or results would.
+    fn run_folds(
+        &mut self,
+        params: &Params,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<(Vec<FoldResult>, bool)>, TrainingError> {
         let folds = self.settings.limits().folds;
         let first = first_folds(folds);
-        let Some(mut results) = self.validation.run(0..first, &params, self.seed, stop)? else {
+        let Some(mut results) = self.validation.run(0..first, params, stop)? else {
             return Ok(None);
         };
-        let so_far = mean_log_loss(&results);
+        let so_far = defined_mean(&self.losses(&results)).unwrap_or(f64::INFINITY);
         let pruned = should_prune(so_far, &self.first_folds);
-        self.first_folds.push(so_far);
         if !pruned {
-            let Some(others) = self.validation.run(first..folds, &params, self.seed, stop)? else {
+            let Some(others) = self.validation.run(first..folds, params, stop)? else {
                 return Ok(None);
             };
             results.extend(others);
         }
-        if number == 0 {
-            self.baseline = results.iter().map(|result| result.log_loss).collect();
-        }
+        self.first_folds.push(so_far);
+        Ok(Some((results, pruned)))
+    }
+
+    fn trial(&self, number: u32, params: Params, results: &[FoldResult], pruned: bool) -> Trial {
         let total = results.iter().map(|result| u64::from(result.iterations)).sum::<u64>();
         let runs = u64::try_from(results.len()).expect("folds are few");
         let iterations =
             u32::try_from((total + runs / 2) / runs).expect("a mean of 32-bit numbers");
-        let aucs: Vec<f64> = results.iter().filter_map(|result| result.auc).collect();
-        let params = Params { iterations, ..params };
-        let log_loss = mean_log_loss(&results);
-        Ok(Some(Trial { number, params, log_loss, auc: mean(&aucs), iterations, pruned }))
+        let mean_of = |of: fn(&FoldResult) -> Option<f64>| {
+            mean(&results.iter().filter_map(of).collect::<Vec<f64>>())
+        };
+        Trial {
+            number,
+            params: Params { iterations, ..params },
+            log_loss: mean_of(|result| Some(result.log_loss)).expect("at least one fold was run"),
+            auc: mean_of(|result| result.auc),
+            iterations,
+            pruned,
+            objective: self.settings.objective,
+            value: mean_of(|result| result.value),
+            sampler: self.settings.sampler,
+            failure: None,
+        }
     }
 
-    /// A trial's log loss divided by that of trial 0 on the same folds.
+    fn failed(&self, number: u32, params: Params, error: &TrainingError) -> Trial {
+        let failure = match error {
+            TrainingError::LightGbm(cause) => cause.to_string(),
+            other => other.to_string(),
+        };
+        Trial {
+            number,
+            log_loss: f64::INFINITY,
+            auc: None,
+            iterations: params.iterations,
+            params,
+            pruned: true,
+            objective: self.settings.objective,
+            value: None,
+            sampler: self.settings.sampler,
+            failure: Some(failure),
+        }
+    }
+
+    /// The losses of folds by the objective; NaN where it is undefined.
+    fn losses(&self, results: &[FoldResult]) -> Vec<f64> {
+        let objective = self.settings.objective;
+        let loss =
+            |result: &FoldResult| result.value.map_or(f64::NAN, |value| objective.loss(value));
+        results.iter().map(loss).collect()
+    }
+
+    /// A trial's loss divided by that of trial 0 on the same folds; infinite if the trial failed.
     fn relative_loss(&self, trial: &Trial) -> f64 {
-        relative_loss(trial, &self.baseline)
+        trial.loss().map_or(f64::INFINITY, |loss| relative_loss(loss, trial.pruned, &self.baseline))
     }
 }
 
-/// The choice of the next parameters: one TPE estimator per dimension, over fractions of its range.
+/// The choice of the next parameters.
 struct Search<'a> {
     random: StdRng,
     settings: &'a TuningSettings,
-    estimators: Vec<TpeOptimizer>,
+    sampler: Box<dyn Sampler>,
     /// Trials that cover the space, and last, so that it is popped first, the best of earlier studies.
     planned: Vec<Plan>,
+    /// The loss of the start on the scale of the earlier studies.
+    scale: f64,
 }
 
-/// A trial that is made before TPE proposes any.
+/// A trial that is made before the sampler proposes any.
 enum Plan {
     Params(Params),
     /// One fraction per dimension.
@@ -264,81 +367,57 @@ enum Plan {
 impl<'a> Search<'a> {
     fn new(settings: &'a TuningSettings, seed: Seed, earlier: &[Trial]) -> Self {
         let mut random = StdRng::seed_from_u64(seed.0);
-        let mut planned: Vec<Plan> =
-            latin_hypercube(&mut random).into_iter().map(Plan::Fractions).collect();
-        let losses = relative_losses(earlier);
-        planned.truncate(COVERING_TRIALS.saturating_sub(losses.len()));
-        let finished = losses.iter().filter(|(trial, _)| !trial.pruned);
-        let best = finished.min_by(|a, b| a.1.total_cmp(&b.1));
-        let best = best.map(|(trial, _)| with_searched_from(settings, &trial.params));
+        let axes = settings.space.axes();
+        let covering = settings.sampler.covering_trials();
+        let mut planned: Vec<Plan> = latin_hypercube(axes.len(), covering, &mut random)
+            .into_iter()
+            .map(Plan::Fractions)
+            .collect();
+        let earlier = EarlierTrials::new(earlier, settings.objective);
+        let scale = earlier.loss_of(&settings.start).unwrap_or(1.0);
+        let earlier = earlier.decayed(seed);
+        planned.truncate(covering.saturating_sub(earlier.len()));
+        let finished = earlier.iter().filter(|earlier| !earlier.trial.pruned);
+        let best = finished.min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let best = best.map(|best| {
+            settings.space.with_searched_from(settings.start.clone(), &best.trial.params)
+        });
         planned.extend(best.filter(|params| *params != settings.start).map(Plan::Params));
-        // The estimators work on fractions of a range, which also covers ranges of one value: `tpe` has no empty range.
-        let range = tpe::range(0.0, 1.0).expect("0 is less than 1");
-        let mut estimator = TpeOptimizerBuilder::new();
-        estimator.gamma(GAMMA);
-        let estimator = |_| estimator.build(parzen_estimator(), range).expect("gamma is a share");
-        let estimators = DIMENSIONS.iter().map(estimator).collect();
-        let mut search = Self { random, settings, estimators, planned };
-        for (trial, loss) in losses {
-            search.record(&trial.params, loss);
+        let sampler = settings.sampler.sampler(axes);
+        let mut search = Self { random, settings, sampler, planned, scale: 1.0 };
+        for earlier in earlier {
+            search.record(&earlier.trial.params, earlier.loss);
         }
+        search.scale = scale;
         search
     }
 
     fn next_params(&mut self) -> Params {
-        let fractions = match self.planned.pop() {
+        let start = &self.settings.start;
+        let point = match self.planned.pop() {
             Some(Plan::Params(params)) => return params,
-            Some(Plan::Fractions(fractions)) => fractions,
-            None => self.ask_estimators(),
+            Some(Plan::Fractions(fractions)) => self.settings.space.stretched(&fractions),
+            None => self.sampler.ask(&mut self.random),
         };
-        let mut params = self.settings.start.clone();
-        for (dimension, fraction) in DIMENSIONS.iter().zip(fractions) {
-            dimension.set_fraction(&self.settings.space, &mut params, fraction);
-        }
-        params
+        self.settings.space.at(start.clone(), &point)
     }
 
-    fn ask_estimators(&mut self) -> Vec<f64> {
-        let random = &mut self.random;
-        let ask = |estimator: &mut TpeOptimizer| match estimator.ask(random) {
-            Ok(fraction) => fraction,
-            Err(never) => match never {},
-        };
-        self.estimators.iter_mut().map(ask).collect()
-    }
-
-    /// Gives the estimators the loss of a trial, relative to trial 0 of its study.
+    /// Gives the sampler the loss of a trial, relative to trial 0 of its study.
     fn record(&mut self, params: &Params, loss: f64) {
-        if loss.is_nan() {
-            return;
-        }
-        for (dimension, estimator) in DIMENSIONS.iter().zip(&mut self.estimators) {
-            // NaN means to the estimator that the parameter was not searched. Its range excludes 1.
-            let fraction = dimension
-                .fraction(&self.settings.space, params)
-                .map_or(f64::NAN, |fraction| fraction.min(1.0 - f64::EPSILON));
-            estimator.tell(fraction, loss).expect("the fraction is in range, the loss a number");
+        if !loss.is_nan() {
+            self.sampler.tell(&self.settings.space.point_of(params), loss * self.scale);
         }
     }
-}
-
-/// The start with the searched parameters of a trial of another study, moved into today's space.
-fn with_searched_from(settings: &TuningSettings, earlier: &Params) -> Params {
-    let mut params = settings.start.clone();
-    for dimension in &DIMENSIONS {
-        dimension.copy(&settings.space, earlier, &mut params);
-    }
-    settings.space.clamp(params)
 }
 
 /// A Latin hypercube sample: in every dimension, each trial has an equal part of the range to itself.
-fn latin_hypercube(random: &mut StdRng) -> Vec<Vec<f64>> {
-    let mut trials = vec![Vec::new(); COVERING_TRIALS];
-    for _ in &DIMENSIONS {
-        let mut parts: Vec<usize> = (0..COVERING_TRIALS).collect();
+fn latin_hypercube(dimensions: usize, number: usize, random: &mut StdRng) -> Vec<Vec<f64>> {
+    let mut trials = vec![Vec::new(); number];
+    for _ in 0..dimensions {
+        let mut parts: Vec<usize> = (0..number).collect();
         parts.shuffle(random);
         for (trial, part) in trials.iter_mut().zip(parts) {
-            trial.push((part as f64 + random.random::<f64>()) / COVERING_TRIALS as f64);
+            trial.push((part as f64 + random.random::<f64>()) / number as f64);
         }
     }
     trials
@@ -349,12 +428,15 @@ fn should_prune(so_far: f64, earlier: &[f64]) -> bool {
     earlier.len() >= UNPRUNED_TRIALS && so_far > median(earlier)
 }
 
-/// A trial's log loss divided by the mean of `baseline`, trial 0's losses by fold; for a pruned trial, of the first
-/// folds only, which are the ones that it ran.
-fn relative_loss(trial: &Trial, baseline: &[f64]) -> f64 {
+/// A loss divided by the mean of `baseline`, trial 0's losses by fold; of a pruned trial, by that of the first folds only,
+/// which are the ones that it ran. If trial 0 is perfect, by how much it is worse.
+fn relative_loss(loss: f64, pruned: bool, baseline: &[f64]) -> f64 {
     let folds = baseline.len();
-    let run = if trial.pruned { first_folds(folds) } else { folds };
-    trial.log_loss / mean(&baseline[..run]).expect("trial 0 has run every fold")
+    let run = if pruned { first_folds(folds) } else { folds };
+    match defined_mean(&baseline[..run]) {
+        Some(baseline) if baseline > 0.0 => loss / baseline,
+        Some(_) | None => 1.0 + loss,
+    }
 }
 
 /// Number of folds that are run before a trial may be pruned.
@@ -362,27 +444,9 @@ fn first_folds(folds: usize) -> usize {
     (folds / 2).max(1)
 }
 
-/// Trials of earlier studies with their log loss divided by that of trial 0 of their study. Trials before the first
-/// trial 0 are left out.
-fn relative_losses(earlier: &[Trial]) -> Vec<(&Trial, f64)> {
-    let mut baseline = None;
-    let mut losses = Vec::new();
-    for trial in earlier {
-        if trial.number == 0 {
-            baseline = Some(trial.log_loss);
-        }
-        losses.extend(
-            baseline
-                .filter(|baseline| *baseline > 0.0)
-                .map(|baseline| (trial, trial.log_loss / baseline)),
-        );
-    }
-    losses
-}
-
-fn mean_log_loss(results: &[FoldResult]) -> f64 {
-    mean(&results.iter().map(|result| result.log_loss).collect::<Vec<_>>())
-        .expect("at least one fold was run")
+/// The mean without NaN; `None` if there is nothing else.
+fn defined_mean(numbers: &[f64]) -> Option<f64> {
+    mean(&numbers.iter().copied().filter(|number| !number.is_nan()).collect::<Vec<f64>>())
 }
 
 fn median(numbers: &[f64]) -> f64 {
@@ -397,7 +461,7 @@ mod tests {
     use crate::{
         Example, PipelineSpec, Sample, TrainingSet,
         training::{
-            Range, Recipe,
+            Domain, ParamValue, Recipe,
             tests::{examples, recipe, spec},
             train,
         },
@@ -406,7 +470,7 @@ mod tests {
     fn settings(trials: u32, threads: u32) -> TuningSettings {
         let start =
             Params { min_data_in_leaf: 5, learning_rate: 0.2, num_leaves: 5, ..Params::default() };
-        let space = Space { num_leaves: Some(Range::linear(3.0, 15.0)), ..Space::default() };
+        let space = Space::default().with("num_leaves", Domain::linear(3.0, 15.0)).unwrap();
         TuningSettings {
             folds: 3,
             trials,
@@ -415,6 +479,7 @@ mod tests {
             early_stopping_rounds: 5,
             space,
             start,
+            ..TuningSettings::default()
         }
     }
 
@@ -435,22 +500,24 @@ mod tests {
         TrainingData { examples, spec, classes: 2 }
     }
 
-    /// A space in which every parameter is fixed, some on a linear and some on a logarithmic scale, and the parameters
-    /// that it allows. All values differ from the start's.
-    fn fixed_space(start: &Params) -> (Space, Params) {
-        let linear = |value| Some(Range::linear(value, value));
-        let log = |value| Some(Range::log(value, value));
-        let space = Space {
-            num_leaves: log(7.0),
-            learning_rate: linear(0.17),
-            min_data_in_leaf: linear(9.0),
-            feature_fraction: log(0.7),
-            bagging_fraction: linear(0.9),
-            lambda_l1: log(0.25),
-            lambda_l2: linear(0.0),
-            cat_smooth: log(3.0),
-            cat_l2: linear(2.0),
-        };
+    const FIXED: [(&str, f64); 9] = [
+        ("num_leaves", 7.0),
+        ("learning_rate", 0.17),
+        ("min_data_in_leaf", 9.0),
+        ("feature_fraction", 0.7),
+        ("bagging_fraction", 0.9),
+        ("lambda_l1", 0.25),
+        ("lambda_l2", 0.125),
+        ("cat_smooth", 3.0),
+        ("cat_l2", 2.0),
+    ];
+
+    /// A space in which every parameter is fixed by a domain, and the parameters that it allows. All values differ from the
+    /// start's.
+    fn fixed_space(start: &Params, domain: impl Fn(f64) -> Domain) -> (Space, Params) {
+        let fix =
+            |space: Space, (name, value): &(&str, f64)| space.with(name, domain(*value)).unwrap();
+        let space = FIXED.iter().fold(Space::default(), fix);
         let params = Params {
             num_leaves: 7,
             learning_rate: 0.17,
@@ -458,7 +525,7 @@ mod tests {
             feature_fraction: 0.7,
             bagging_fraction: 0.9,
             lambda_l1: 0.25,
-            lambda_l2: 0.0,
+            lambda_l2: 0.125,
             cat_smooth: 3.0,
             cat_l2: 2.0,
             ..start.clone()
@@ -469,7 +536,7 @@ mod tests {
     #[test]
     fn fixed_parameters_are_used_in_every_trial_and_in_the_model() {
         let settings = settings(9, 1);
-        let (space, expected) = fixed_space(&settings.start);
+        let (space, expected) = fixed_space(&settings.start, |value| Domain::log(value, value));
         // An earlier study, of another space, must not bring other values back.
         let earlier = [Trial { number: 0, ..trial(0.5, false) }, trial(0.1, false)];
         let tuned = run(&TuningSettings { space: space.clone(), ..settings.clone() }, 2, &earlier);
@@ -478,20 +545,14 @@ mod tests {
             let iterations = trial.params.iterations;
             assert_eq!(trial.params, Params { iterations, ..expected.clone() }, "{trial:?}");
         }
-        let swapped = |range: Option<Range>| range.map(|range| Range { log: !range.log, ..range });
-        let other_scales = Space {
-            num_leaves: swapped(space.num_leaves),
-            learning_rate: swapped(space.learning_rate),
-            min_data_in_leaf: swapped(space.min_data_in_leaf),
-            feature_fraction: swapped(space.feature_fraction),
-            bagging_fraction: swapped(space.bagging_fraction),
-            lambda_l1: swapped(space.lambda_l1),
-            cat_smooth: swapped(space.cat_smooth),
-            cat_l2: swapped(space.cat_l2),
-            ..space.clone()
-        };
-        let other = run(&TuningSettings { space: other_scales, ..settings.clone() }, 2, &earlier);
-        assert_eq!(other, tuned, "the scale of a fixed parameter does not matter");
+        let choice = |value| Domain::Choice(vec![ParamValue::Number(value)]);
+        for domain in
+            [&|value| Domain::linear(value, value) as Domain, &choice as &dyn Fn(f64) -> Domain]
+        {
+            let (space, _) = fixed_space(&settings.start, domain);
+            let other = run(&TuningSettings { space, ..settings.clone() }, 2, &earlier);
+            assert_eq!(other, tuned, "the form of a fixed parameter does not matter");
+        }
         let none = run(&TuningSettings { space, trials: 0, ..settings }, 2, &[]);
         assert_eq!(none.params, expected, "without a trial, too");
 
@@ -547,12 +608,23 @@ mod tests {
         let few = mean_proposal(|number| f64::from(number + 1));
         let many = mean_proposal(|number| f64::from(12 - number));
         assert!(few + 1.0 < many, "{few} {many}");
-        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), COVERING_TRIALS);
+        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), 5);
     }
 
     fn trial(log_loss: f64, pruned: bool) -> Trial {
         let params = settings(1, 1).start;
-        Trial { number: 1, params, log_loss, auc: None, iterations: 9, pruned }
+        Trial {
+            number: 1,
+            params,
+            log_loss,
+            auc: None,
+            iterations: 9,
+            pruned,
+            objective: Metric::LogLoss,
+            value: Some(log_loss),
+            sampler: SamplerKind::Tpe,
+            failure: None,
+        }
     }
 
     #[test]
@@ -577,12 +649,14 @@ mod tests {
 
     #[test]
     fn losses_are_compared_on_the_same_folds() {
-        let check = |trial: &Trial, expected: f64| {
-            let found = relative_loss(trial, &[1.0, 3.0, 6.0, 10.0]);
+        let check = |loss: f64, pruned: bool, baseline: &[f64], expected: f64| {
+            let found = relative_loss(loss, pruned, baseline);
             assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
         };
-        check(&trial(2.5, false), 0.5);
-        check(&trial(1.0, true), 0.5);
+        check(2.5, false, &[1.0, 3.0, 6.0, 10.0], 0.5);
+        check(1.0, true, &[1.0, 3.0, 6.0, 10.0], 0.5);
+        check(1.0, false, &[f64::NAN, 2.0], 0.5);
+        check(0.25, false, &[0.0, 0.0], 1.25);
     }
 
     #[test]
@@ -600,10 +674,7 @@ mod tests {
         let study = |number, log_loss, num_leaves| Trial {
             number,
             params: Params { num_leaves, max_bin: 63, ..settings(1, 1).start },
-            log_loss,
-            auc: None,
-            iterations: 9,
-            pruned: false,
+            ..trial(log_loss, false)
         };
         // The loss of 0.5 is the lowest relative to trial 0 of its own study.
         let earlier = [
@@ -668,5 +739,170 @@ mod tests {
             &folds,
             TrainingError::Setting { name: "folds", value: 1.0, low: 2.0, high: FOLDS_MAX },
         );
+    }
+
+    /// An upgrade does not change what a study of the default space finds.
+    #[test]
+    fn a_study_of_the_default_space_is_that_of_the_first_release() {
+        let settings = TuningSettings {
+            iterations_max: 40,
+            trials: 12,
+            folds: 3,
+            ..TuningSettings::default()
+        };
+        let expected = [
+            (31, 20, 10.0, 0.676_521_492_171_816, false),
+            (51, 26, 62.492_880_224_900_72, 0.667_814_732_146_746_4, false),
+            (15, 7, 38.349_499_827_966_994, 0.679_165_442_070_365_8, false),
+            (19, 106, 7.723_343_163_476_930_5, 0.692_947_167_224_478_4, false),
+            (29, 19, 3.901_905_058_517_789, 0.671_545_308_371_968_6, false),
+            (10, 83, 2.212_755_399_785_644, 0.692_947_167_224_478_4, true),
+            (63, 21, 86.049_166_253_311_43, 0.670_516_166_673_395_2, false),
+            (62, 37, 84.117_063_607_013_83, 0.663_348_949_516_313_3, false),
+            (55, 49, 99.547_408_144_665_85, 0.674_987_435_874_146_8, false),
+            (61, 14, 93.687_616_841_969_07, 0.665_901_114_613_036_1, false),
+            (49, 9, 40.533_625_271_155_25, 0.662_934_072_236_585_4, false),
+            (42, 9, 28.042_750_158_929_028, 0.692_066_159_471_073_5, true),
+        ];
+        let found = run(&settings, 2, &[]).trials;
+        assert_eq!(found.len(), expected.len());
+        for (trial, (num_leaves, min_data_in_leaf, cat_l2, log_loss, pruned)) in
+            found.iter().zip(expected)
+        {
+            let params = &trial.params;
+            let whole = (params.num_leaves, params.min_data_in_leaf, trial.pruned);
+            assert_eq!(whole, (num_leaves, min_data_in_leaf, pruned), "{trial:?}");
+            assert!((params.cat_l2 - cat_l2).abs() < 1e-9, "{trial:?}");
+            assert!((trial.log_loss - log_loss).abs() < 1e-9, "{trial:?}");
+        }
+    }
+
+    fn texts(texts: &[&str]) -> Domain {
+        Domain::Choice(texts.iter().map(|text| ParamValue::of_text(text)).collect())
+    }
+
+    #[test]
+    fn any_parameter_can_be_searched_by_any_sampler_on_any_number_of_threads() {
+        let space = Space::default()
+            .with("boosting", texts(&["gbdt", "dart"]))
+            .and_then(|space| space.with("extra_trees", texts(&["true", "false"])))
+            .and_then(|space| space.with("max_depth", Domain::int(2, 6)))
+            .and_then(|space| {
+                let bins = [15.0, 255.0].map(ParamValue::Number).to_vec();
+                space.with("max_bin", Domain::Choice(bins))
+            })
+            .and_then(|space| space.with("path_smooth", Domain::log(0.01, 10.0)))
+            .unwrap();
+        for sampler in SamplerKind::ALL {
+            let with = |threads| {
+                let settings = settings(14, threads);
+                run(&TuningSettings { space: space.clone(), sampler, ..settings }, 2, &[])
+            };
+            let tuned = with(1);
+            assert_eq!(with(3), tuned);
+            let tried = |name: &str| {
+                let values = tuned.trials.iter().map(|trial| trial.params.get(name).unwrap());
+                let mut values: Vec<String> = values.map(|value| value.to_string()).collect();
+                values.sort();
+                values.dedup();
+                values
+            };
+            assert_eq!(tried("boosting"), ["dart", "gbdt"], "{sampler:?}");
+            assert_eq!(tried("extra_trees"), ["false", "true"], "{sampler:?}");
+            assert_eq!(tried("max_bin"), ["15", "255"], "{sampler:?}");
+            assert!(tried("max_depth").len() > 2, "{sampler:?}");
+            assert!(tuned.trials.iter().all(|trial| trial.sampler == sampler));
+            assert!(tuned.trials.iter().all(|trial| trial.failure.is_none()), "{tuned:?}");
+            let recipe = Recipe { params: tuned.params, ..recipe(2) };
+            let progress = &mut |_, _| ControlFlow::Continue(());
+            train(&set(&examples(300, 2, 5)).sample(), &recipe, progress).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_trial_that_lightgbm_refuses_is_recorded_and_the_study_goes_on() {
+        // GOSS draws examples itself, so it refuses a share of them.
+        let space =
+            Space::default().with("data_sample_strategy", texts(&["bagging", "goss"])).unwrap();
+        for sampler in SamplerKind::ALL {
+            let settings = TuningSettings { space: space.clone(), sampler, ..settings(12, 2) };
+            let tuned = run(&settings, 2, &[]);
+            assert_eq!(tuned.trials.len(), 12);
+            let failed: Vec<&Trial> =
+                tuned.trials.iter().filter(|trial| trial.failure.is_some()).collect();
+            assert!(!failed.is_empty() && failed.len() < 11, "{sampler:?}: {failed:?}");
+            for trial in failed {
+                let failure = trial.failure.as_ref().unwrap();
+                assert!(failure.contains("GOSS"), "{failure}");
+                assert!(trial.pruned && trial.value.is_none() && trial.log_loss == f64::INFINITY);
+                assert_ne!(tuned.params, trial.params);
+            }
+            // They can warm-start another study.
+            assert_eq!(run(&settings, 2, &tuned.trials).trials.len(), 12);
+        }
+        // If the start is refused, there is nothing to compare with.
+        let fixed = Space::default().with("data_sample_strategy", texts(&["goss"])).unwrap();
+        let start = Params { bagging_fraction: 0.7, ..Params::default() };
+        let settings = TuningSettings { space: fixed, start, ..settings(3, 1) };
+        let (set, spec) = (set(&examples(300, 2, 5)), spec());
+        let mut on_trial = |_: &Trial| ControlFlow::Continue(());
+        let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
+        let failed = tune(data(&set.sample(), &spec), &settings, Seed(1), &[], watch);
+        assert!(matches!(failed, Err(TrainingError::LightGbm(_))), "{failed:?}");
+    }
+
+    #[test]
+    fn a_study_can_optimise_any_metric_of_any_number_of_classes() {
+        for classes in [2, 3] {
+            for objective in Metric::ALL {
+                let tuned = run(&TuningSettings { objective, ..settings(8, 2) }, classes, &[]);
+                let finished = tuned.trials.iter().filter(|trial| !trial.pruned);
+                let value = |trial: &Trial| trial.value.unwrap();
+                let most = finished.clone().map(value).fold(f64::NEG_INFINITY, f64::max);
+                let least = finished.map(value).fold(f64::INFINITY, f64::min);
+                let best = if objective.is_higher_better() { most } else { least };
+                let winner = best_of(&tuned);
+                assert_eq!(value(winner).to_bits(), best.to_bits(), "{objective:?} {classes}");
+                assert_eq!(winner.objective, objective);
+                match objective {
+                    Metric::LogLoss => assert_eq!(winner.value, Some(winner.log_loss)),
+                    Metric::Auc => assert_eq!(winner.value, winner.auc),
+                    Metric::F1 | Metric::Accuracy => assert!(value(winner) > 0.4, "{winner:?}"),
+                }
+            }
+        }
+    }
+
+    fn best_of(tuned: &Tuned) -> &Trial {
+        tuned.trials.iter().find(|trial| trial.params == tuned.params).unwrap()
+    }
+
+    #[test]
+    fn folds_in_the_order_of_time_need_two_labels_at_the_beginning() {
+        let settings = TuningSettings { order: FoldOrder::Time, ..settings(3, 1) };
+        assert_eq!(run(&settings, 2, &[]).trials.len(), 3);
+        let mut sorted = examples(300, 2, 5);
+        sorted.sort_by_key(|example| example.label);
+        let (set, spec) = (set(&sorted), spec());
+        let mut on_trial = |_: &Trial| ControlFlow::Continue(());
+        let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
+        let failed = tune(data(&set.sample(), &spec), &settings, Seed(1), &[], watch);
+        assert_eq!(failed, Err(TrainingError::OneClassFirst { examples: 75 }));
+    }
+
+    #[test]
+    fn a_study_that_starts_from_the_champion_continues_the_scale_of_the_studies_before() {
+        let settings = settings(8, 1);
+        let first = run(&settings, 2, &[]);
+        let champion = first.params.clone();
+        let retraining = TuningSettings { start: champion.clone(), ..settings.clone() };
+        let search = Search::new(&retraining, Seed(1), &first.trials);
+        let relative = best_of(&first).log_loss / first.trials[0].log_loss;
+        assert!((search.scale - relative).abs() < 1e-12, "{} {relative}", search.scale);
+        // The best of the earlier trials is the start, so it is not planned again.
+        assert!(search.planned.is_empty());
+        let second = run(&retraining, 2, &first.trials);
+        let iterations = second.trials[0].params.iterations;
+        assert_eq!(second.trials[0].params, Params { iterations, ..champion });
     }
 }

@@ -278,7 +278,7 @@ impl ColumnValues {
     }
 
     /// The value of a row, as a model takes it.
-    pub(super) fn value(&self, row: u32) -> ValueRef<'_> {
+    pub(crate) fn value(&self, row: u32) -> ValueRef<'_> {
         match self {
             Self::Numeric(numbers) => match numbers.get(row) {
                 number if number.is_nan() => ValueRef::Missing,

@@ -26,6 +26,8 @@ pub struct Arrival<'a> {
     pub id: &'a str,
     /// Its event time, in milliseconds.
     pub event_time: i64,
+    /// Its offset in the training log. A correction does not change that of its example.
+    pub offset: i64,
     /// Whether it replaces an example. Under `last = M` it is ignored if that example is not kept any more.
     pub is_correction: bool,
 }
@@ -41,7 +43,7 @@ pub struct InitialRow {
 
 /// The examples from the stream that a policy keeps.
 ///
-/// Memory: 28 bytes of event time, id and label for each example, 6 to 12 of the index by id, and its values (see
+/// Memory: 36 bytes of event time, offset, id and label for each example, 6 to 12 of the index by id, and its values (see
 /// [`TrainingSet::raw_bytes`]). With `last` and `reservoir` there are up to a quarter and 1,024 examples more than a sample
 /// has.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct History {
     seed: Seed,
     set: TrainingSet,
     event_times: Chunked<i64>,
+    /// Ascending.
+    offsets: Chunked<i64>,
     ids: Chunked<u128>,
     /// Rows by id.
     rows: HashTable<u32>,
@@ -72,6 +76,7 @@ impl History {
             seed,
             set: TrainingSet::new(columns),
             event_times: Chunked::default(),
+            offsets: Chunked::default(),
             ids: Chunked::default(),
             rows: HashTable::new(),
             first_time: None,
@@ -90,7 +95,7 @@ impl History {
         values: impl IntoIterator<Item = V>,
         label: Label,
     ) {
-        let Arrival { id, event_time, is_correction } = arrival;
+        let Arrival { id, event_time, offset, is_correction } = arrival;
         let id = hash_of(id);
         self.first_time.get_or_insert(event_time);
         self.newest_time = self.newest_time.max(event_time);
@@ -117,6 +122,7 @@ impl History {
         }
         let row = self.set.push(values, label);
         self.event_times.push(event_time);
+        self.offsets.push(offset);
         self.ids.push(id);
         let Self { rows, ids, .. } = self;
         rows.insert_unique(id as u64, row, |row| ids.get(index(*row)) as u64);
@@ -163,6 +169,25 @@ impl History {
         let initial = part(initial, from_initial, initial_weights);
         let stream = part(&self.set, from_stream, stream_weights);
         (Sample { parts: vec![initial, stream] }, count)
+    }
+
+    /// The examples from the stream that have an offset of at least `offset` and are kept by the policy, in order, with equal
+    /// weights.
+    #[must_use]
+    pub fn sample_since(&self, offset: i64) -> Sample<'_> {
+        let mut rows = self.needed_rows();
+        rows.retain(|row| self.offsets.get(index(*row)) >= offset);
+        Sample { parts: vec![Part { set: &self.set, rows, weights: Vec::new() }] }
+    }
+
+    /// Offsets of the examples from the stream in a sample of this history, ascending. They are its last examples.
+    ///
+    /// # Panics
+    /// If the sample is not of this history.
+    #[must_use]
+    pub fn offsets(&self, sample: &Sample<'_>) -> Vec<i64> {
+        let stream = sample.parts.last().expect("a sample of a history has parts");
+        stream.rows.iter().map(|row| self.offsets.get(index(*row))).collect()
     }
 
     /// The initial examples and the rows of the history in a sample.
@@ -266,6 +291,7 @@ impl History {
         let needed = self.needed_rows();
         self.set.retain(&needed);
         self.event_times.retain(&needed);
+        self.offsets.retain(&needed);
         self.ids.retain(&needed);
         let ids = &self.ids;
         self.rows.clear();
@@ -298,7 +324,8 @@ impl History {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let index = self.rows.allocation_size();
-        self.set.bytes() + self.event_times.bytes() + self.ids.bytes() + index
+        let places = self.event_times.bytes() + self.offsets.bytes();
+        self.set.bytes() + places + self.ids.bytes() + index
     }
 
     /// Bytes of the values, labels and event times alone; 8 for an event time, the others as [`TrainingSet::raw_bytes`].
@@ -348,7 +375,7 @@ mod tests {
     fn add(history: &mut History, id: u32, event_time: i64, x: f64, is_correction: bool) {
         let id = format!("p-{id}");
         let values = [Value::Number(x), Value::Text(format!("kind {}", x % 3.0))];
-        history.add(Arrival { id: &id, event_time, is_correction }, &values, Label(0));
+        history.add(Arrival { id: &id, event_time, offset: 0, is_correction }, &values, Label(0));
     }
 
     /// The first values of a sample, and their weights.
@@ -494,7 +521,7 @@ mod tests {
                 let values: Vec<Value> =
                     (0..14_u32).map(|column| Value::Number(f64::from(n % (column + 2)))).collect();
                 let id = n.to_string();
-                let arrival = Arrival { id: &id, event_time: 0, is_correction: false };
+                let arrival = Arrival { id: &id, event_time: 0, offset: 0, is_correction: false };
                 history.add(arrival, &values, Label(0));
             }
             let ratio = history.bytes() as f64 / history.raw_bytes() as f64;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::random::{self, GOLDEN};
+
 /// Maximum number of examples of a training set: LightGBM counts rows in 31 bits.
 pub const EXAMPLES_MAX: usize = (1 << 31) - 1;
 
@@ -72,12 +74,9 @@ pub(super) fn priority(seed: u64, id: u128) -> u64 {
     mix(mix(seed ^ mix(low)) ^ high)
 }
 
-/// SplitMix64's output function (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// A hash of a number.
 fn mix(number: u64) -> u64 {
-    let mut state = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
+    random::mix(number.wrapping_add(GOLDEN))
 }
 
 #[cfg(test)]

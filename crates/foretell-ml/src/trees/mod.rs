@@ -10,9 +10,11 @@
 //! Sums are added in the order of the trees, as in LightGBM, and `exp` is the same function of the same C library, so
 //! results are equal to the bit. As in LightGBM, a number within 1e-35 of 0 is replaced by 0 before the walk.
 
+mod importance;
 mod parse;
 mod tables;
 
+pub use importance::{FeatureImportance, importance};
 pub use parse::{ParseError, Section};
 
 use crate::trees::tables::Tables;

@@ -286,14 +286,14 @@ fn to_i32(index: usize) -> i32 {
 }
 
 /// The lines of a section, as `field=value`. Of a duplicate field the last one counts, as in LightGBM.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     section: Section,
     values: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Fields<'a> {
     /// Reads up to an empty line.
-    fn read(section: Section, lines: &mut std::str::Lines<'a>) -> Self {
+    pub(super) fn read(section: Section, lines: &mut impl Iterator<Item = &'a str>) -> Self {
         let fields = lines.take_while(|line| !line.is_empty());
         Self {
             section,
@@ -309,11 +309,15 @@ impl<'a> Fields<'a> {
         self.values.get(field).copied().ok_or(ParseError::Missing { section: self.section, field })
     }
 
-    fn number<T: FromStr>(&self, field: &'static str) -> Result<T, ParseError> {
+    pub(super) fn number<T: FromStr>(&self, field: &'static str) -> Result<T, ParseError> {
         self.text(field)?.parse().map_err(|_| self.malformed(field))
     }
 
-    fn list<T: FromStr>(&self, field: &'static str, expected: usize) -> Result<Vec<T>, ParseError> {
+    pub(super) fn list<T: FromStr>(
+        &self,
+        field: &'static str,
+        expected: usize,
+    ) -> Result<Vec<T>, ParseError> {
         let mut list = Vec::new();
         for element in self.text(field)?.split_ascii_whitespace() {
             list.push(element.parse().map_err(|_| self.malformed(field))?);
@@ -326,7 +330,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn finite(&self, field: &'static str, expected: usize) -> Result<Vec<f64>, ParseError> {
+    pub(super) fn finite(
+        &self,
+        field: &'static str,
+        expected: usize,
+    ) -> Result<Vec<f64>, ParseError> {
         let list = self.list::<f64>(field, expected)?;
         if list.iter().all(|number| number.is_finite()) {
             Ok(list)

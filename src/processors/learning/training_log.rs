@@ -1,7 +1,7 @@
 //! The training set: reads the `labelled-examples` topic, from the position of the last training. What it keeps of it is a
 //! pure function of the records before an offset, the policy and the seed.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     events::{
@@ -12,14 +12,15 @@ use crate::{
     processors::{
         convert,
         initial_data::InitialData,
+        learning::{
+            job::JobFailure,
+            trainer::{Phase, Progress},
+        },
         metrics::ApplicationMetrics,
-        model_table::Serving,
-        trainer::{Progress, TrainingFailure, TrainingJob, TrainingRequest, TrainingResult},
     },
 };
 use foretell_ml::{
-    DataPolicy, Example, Origin, PipelineSpec, Recipe, Sample, Seed, TrainingSet,
-    training::train,
+    DataPolicy, Example, PipelineSpec, Sample, Seed, TrainingSet,
     training_set::{Arrival, History, InitialRow},
 };
 use foretell_streams::{
@@ -28,7 +29,7 @@ use foretell_streams::{
     runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, Reader},
 };
 
-/// The training job of the learning topology.
+/// The training log, and what was read of it.
 pub struct TrainingLog {
     /// The cluster.
     pub broker: Arc<dyn Broker>,
@@ -46,12 +47,8 @@ pub struct TrainingLog {
     pub policy: DataPolicy,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
-    /// The model that serves, whose hyper-parameters are used.
-    pub serving: Serving,
-    /// The random seed of the training.
+    /// The seed of a reservoir.
     pub seed: Seed,
-    /// The decision threshold of the models: with two classes, the probability from which the second is the label.
-    pub threshold: f64,
     /// The examples that were read so far.
     pub read: ReadLog,
 }
@@ -78,77 +75,50 @@ struct Examples {
     stream: History,
 }
 
-/// Below the 16 MiB of a record of `models`; the rest is for the other fields.
-const RECORD_BYTES_MAX: usize = 15 << 20;
 /// Timeout of one read of records that are known to be in the log.
 const READ_WAIT: Duration = Duration::from_millis(500);
 /// Consecutive reads without a record after which a training fails: one minute.
 const EMPTY_READS_MAX: u32 = 120;
 
-impl TrainingJob for TrainingLog {
-    fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult {
-        if request.through < self.read.through {
-            // An earlier request again, after an abort: later examples must not be used.
+impl TrainingLog {
+    /// Reads the log before an offset. Offsets of successive calls ascend; after an earlier one, everything is read again.
+    ///
+    /// # Errors
+    /// [`JobFailure`] if the log cannot be read, or ends before the offset.
+    pub fn read_to(&mut self, through: i64, progress: Progress<'_>) -> Result<(), JobFailure> {
+        if through < self.read.through {
+            // An earlier job again, after an abort: later examples must not be used.
             self.read = ReadLog::default();
         }
-        if request.through > self.read.through {
+        if through > self.read.through {
             // Put back when it is complete, so that everything is read again after a failure or a panic.
             let mut read = std::mem::take(&mut self.read);
-            self.read_through(&mut read, Offset(request.through), progress)?;
-            read.through = request.through;
+            self.read_through(&mut read, Offset(through), progress)?;
+            read.through = through;
             self.read = read;
         }
-        let Some(examples) = &self.read.examples else {
-            return Err(TrainingFailure::Failed("there are no examples".to_owned()));
-        };
-        let (sample, initial_examples) = self.sample(examples)?;
-        let stream_examples = sample.len() - initial_examples;
-        let serving = self.serving.scorer();
-        let params = serving.as_ref().map(|scorer| scorer.lineage().params.clone());
-        let recipe = Recipe {
-            spec: self.spec.clone(),
-            classes: self.classes.clone(),
-            threshold: self.threshold,
-            params: params.unwrap_or_default(),
-            seed: self.seed,
-            origin: Origin {
-                training: request.training,
-                initial_examples: count(initial_examples),
-                stream_examples: count(stream_examples),
-                examples_through: request.through,
-                parent: request.parent.clone(),
-                policy: self.policy,
-            },
-        };
-        let mut report = |iteration, of| {
-            if progress(iteration, of) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        let bundle = train(&sample, &recipe, &mut report)
-            .map_err(|error| TrainingFailure::Failed(error.to_string()))?;
-        let bytes =
-            bundle.to_bytes().map_err(|error| TrainingFailure::Failed(error.to_string()))?;
-        if bytes.len() > RECORD_BYTES_MAX {
-            let reason = format!("a bundle of {} bytes is too large for a record", bytes.len());
-            return Err(TrainingFailure::Failed(reason));
-        }
-        Ok(bundle)
+        Ok(())
     }
-}
 
-fn count(examples: usize) -> u64 {
-    u64::try_from(examples).unwrap_or(u64::MAX)
-}
+    /// The examples from the stream that were read; none if there are no examples at all.
+    #[must_use]
+    pub fn stream(&self) -> Option<&History> {
+        self.read.examples.as_ref().map(|examples| &examples.stream)
+    }
 
-impl TrainingLog {
-    /// The examples to train on, and the number of initial ones among them.
-    fn sample<'e>(&self, examples: &'e Examples) -> Result<(Sample<'e>, usize), TrainingFailure> {
+    /// The examples to train on, and the number of initial ones among them, of which there must be `at_least` so many if
+    /// the policy uses them.
+    ///
+    /// # Errors
+    /// [`JobFailure`] if there are no examples, or initial ones are missing.
+    pub fn sample(&self, at_least: u64) -> Result<(Sample<'_>, usize), JobFailure> {
+        let Some(examples) = &self.read.examples else {
+            return Err(JobFailure::Failed("there are no examples".to_owned()));
+        };
         let mut rows = Vec::new();
         if examples.stream.uses_initial() {
-            let serving = self.serving.scorer();
-            let at_least = serving.map_or(0, |scorer| scorer.lineage().origin.initial_examples);
             let complete = examples.initial.complete(at_least);
-            let complete =
-                complete.map_err(|error| TrainingFailure::Incomplete(error.to_string()))?;
+            let complete = complete.map_err(|error| JobFailure::Incomplete(error.to_string()))?;
             rows.extend(complete.into_iter().flatten().copied());
         }
         Ok(examples.stream.sample(&examples.initial_set, &rows))
@@ -160,8 +130,8 @@ impl TrainingLog {
         read: &mut ReadLog,
         through: Offset,
         progress: Progress<'_>,
-    ) -> Result<(), TrainingFailure> {
-        let retry = |error: BrokerError| TrainingFailure::Retry(error.to_string());
+    ) -> Result<(), JobFailure> {
+        let retry = |error: BrokerError| JobFailure::Retry(error.to_string());
         let mut records = std::mem::take(&mut read.ahead);
         let mut empty_reads = 0;
         loop {
@@ -175,8 +145,8 @@ impl TrainingLog {
                 return Ok(());
             }
             records = Vec::new();
-            if !progress(0, 1) {
-                return Err(TrainingFailure::Retry("the process is stopping".to_owned()));
+            if !progress(Phase::Reading, 0, 1) {
+                return Err(JobFailure::Retry("the process is stopping".to_owned()));
             }
             let reader = match &mut read.reader {
                 Some(reader) => reader,
@@ -189,7 +159,7 @@ impl TrainingLog {
             let end = || self.broker.end(&self.source, Isolation::ReadUncommitted).map_err(retry);
             // A log that ends before the offset was recreated or truncated; a retry would not help.
             if empty_reads > EMPTY_READS_MAX || (empty_reads > 0 && end()? < through) {
-                return Err(TrainingFailure::Incomplete(format!(
+                return Err(JobFailure::Incomplete(format!(
                     "{} ends before offset {through}, which it had when the training became due: records were \
                      deleted from it. The champion continues to serve",
                     self.source
@@ -199,12 +169,12 @@ impl TrainingLog {
     }
 
     /// Adds a record. If the schema registry does not answer, the training is retried, so that no example is left out.
-    fn add(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), TrainingFailure> {
+    fn add(&self, read: &mut ReadLog, record: &InputRecord) -> Result<(), JobFailure> {
         let Some(bytes) = &record.value else { return Ok(()) };
         let labelled = match self.codec.decode(bytes) {
             Ok(labelled) => labelled,
             Err(CodecError::Unavailable { message }) => {
-                return Err(TrainingFailure::Retry(message));
+                return Err(JobFailure::Retry(message));
             }
             Err(error) => {
                 read.skipped += 1;
@@ -232,6 +202,7 @@ impl TrainingLog {
                 let arrival = Arrival {
                     id: &labelled.example_id,
                     event_time: labelled.event_time.0,
+                    offset: record.offset.0,
                     is_correction: labelled.correction,
                 };
                 examples.stream.add(arrival, &values, label);

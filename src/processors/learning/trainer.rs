@@ -1,118 +1,112 @@
-//! The training thread: trains one model at a time at low priority, while the workers continue to score.
+//! The trainer: a thread that runs one job at a time at low priority, while the workers continue to score.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, Sender},
     },
+    time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-use crate::processors::metrics::ApplicationMetrics;
-use foretell_ml::{ModelBundle, ModelVersion};
+use crate::processors::{
+    learning::job::{Job, JobFailure, JobOutput, JobResult},
+    metrics::ApplicationMetrics,
+};
 use foretell_streams::time::Clock;
-
-/// The arguments of a training, which is a pure function of them and the training log before an offset.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrainingRequest {
-    /// The number of the training; the first model has 0.
-    pub training: u64,
-    /// The training set is the records of `labelled-examples` before this offset.
-    pub through: i64,
-    /// The champion when the training became due.
-    pub parent: Option<ModelVersion>,
-}
-
-/// The result of a training.
-pub type TrainingResult = Result<ModelBundle, TrainingFailure>;
-
-/// A training without a model, named for what happens next.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrainingFailure {
-    /// The broker or the registry is not available: the same request is retried.
-    #[error("not available now: {0}")]
-    Retry(String),
-    /// No model can be trained on these examples; the next training may succeed.
-    #[error("{0}")]
-    Failed(String),
-    /// The training log lacks examples. No model is trained until an operator has restored them.
-    #[error("{0}")]
-    Incomplete(String),
-}
 
 /// The progress of a training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TrainingProgress {
     /// The number of the training.
     pub training: u64,
-    /// Completed boosting iterations.
+    /// The phase.
+    pub phase: Phase,
+    /// Completed boosting iterations; trials while it tunes.
     pub iteration: u32,
-    /// Total boosting iterations.
+    /// Total boosting iterations; trials while it tunes.
     pub of: u32,
 }
 
-/// Reports progress: completed and total iterations. Returns false to cancel the training, because the process stops.
-pub type Progress<'a> = &'a mut dyn FnMut(u32, u32) -> bool;
-
-/// The work of the thread.
-pub trait TrainingJob: Send {
-    /// Trains a model; blocks until it ends.
-    fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult;
+/// The phase of a training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Reads the training log.
+    #[default]
+    Reading,
+    /// Searches for hyper-parameters.
+    Tuning,
+    /// Trains the models: one to be evaluated, and the one that is published.
+    Training,
 }
 
-/// A handle on the training thread, which ends when the last handle is dropped.
+/// Reports progress: the phase, and how much of it is done. Returns false to cancel the job: the process stops, or the job's
+/// time is over. It can be called from several threads.
+pub type Progress<'a> = &'a (dyn Fn(Phase, u32, u32) -> bool + Sync);
+
+/// The work of the thread.
+pub trait Work: Send {
+    /// Runs a job; blocks until it ends.
+    fn run(&mut self, job: &Job, progress: Progress<'_>) -> JobResult;
+}
+
+/// A handle on the trainer thread, which ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Trainer {
     mailbox: Arc<Mutex<Mailbox>>,
-    requests: Sender<TrainingRequest>,
+    jobs: Sender<Job>,
 }
 
 #[derive(Default)]
 struct Mailbox {
-    running: Option<TrainingRequest>,
-    finished: Option<(TrainingRequest, TrainingResult)>,
+    running: Option<Job>,
+    finished: Option<(Job, JobResult)>,
     progress: Option<TrainingProgress>,
-    /// The reason that the last training did not run, if the training log is incomplete.
+    /// The reason that the last job did not run, if the training log is incomplete.
     refused: Option<String>,
     is_stopped: bool,
 }
 
 impl Trainer {
-    /// Starts the thread.
+    /// Starts the thread. A job that takes longer than `time_max` fails.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn spawn(
-        job: impl TrainingJob + 'static,
+        work: impl Work + 'static,
         clock: Arc<dyn Clock>,
         metrics: ApplicationMetrics,
+        time_max: Duration,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let (requests, inbox) = mpsc::channel();
-        let trainer = Self { mailbox: Arc::default(), requests };
+        let (jobs, inbox) = mpsc::channel();
+        let trainer = Self { mailbox: Arc::default(), jobs };
         let mailbox = Arc::clone(&trainer.mailbox);
         let thread = std::thread::Builder::new().name("trainer".to_owned());
-        let thread = thread.spawn(move || work(job, &inbox, &mailbox, clock.as_ref(), &metrics))?;
+        let mut worker = JobThread { work, mailbox, clock, metrics, time_max };
+        let thread = thread.spawn(move || worker.run_all(&inbox))?;
         Ok((trainer, thread))
     }
 
-    /// Returns the result of `request` once, or starts it if it does not run. Does not block.
+    /// Returns the result of `job` once, or starts it if it does not run. Does not block.
     #[must_use]
-    pub fn poll(&self, request: &TrainingRequest) -> Option<TrainingResult> {
+    pub fn poll(&self, job: &Job) -> Option<JobResult> {
         let mut mailbox = lock(&self.mailbox);
         if let Some((finished, result)) = mailbox.finished.take()
-            && finished == *request
+            && finished == *job
         {
             return Some(result);
         }
         if mailbox.running.is_none() && !mailbox.is_stopped {
-            mailbox.running = Some(request.clone());
-            if self.requests.send(request.clone()).is_err() {
+            mailbox.running = Some(job.clone());
+            if self.jobs.send(job.clone()).is_err() {
                 mailbox.running = None;
-                let reason = "the training thread has ended".to_owned();
-                return Some(Err(TrainingFailure::Failed(reason)));
+                let reason = "the trainer thread has ended".to_owned();
+                return Some(Err(JobFailure::Failed(reason)));
             }
         }
         None
@@ -124,13 +118,13 @@ impl Trainer {
         lock(&self.mailbox).progress.clone()
     }
 
-    /// The reason that the last training did not run, if the training log is incomplete.
+    /// The reason that the last job did not run, if the training log is incomplete.
     #[must_use]
     pub fn refused(&self) -> Option<String> {
         lock(&self.mailbox).refused.clone()
     }
 
-    /// Cancels the running training, and starts no other.
+    /// Cancels the running job, and starts no other.
     pub fn stop(&self) {
         lock(&self.mailbox).is_stopped = true;
     }
@@ -144,72 +138,103 @@ fn lock(mailbox: &Mutex<Mailbox>) -> MutexGuard<'_, Mailbox> {
 /// lowest, 19, it would get a hundredth, and a training of a minute would take hours.
 const PRIORITY: u8 = 24;
 
-fn work(
-    mut job: impl TrainingJob,
-    inbox: &Receiver<TrainingRequest>,
-    mailbox: &Mutex<Mailbox>,
-    clock: &dyn Clock,
-    metrics: &ApplicationMetrics,
-) {
-    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
-    match priority.map(set_current_thread_priority) {
-        Ok(Ok(())) => {}
-        other => tracing::debug!(?other, "cannot lower the priority of the training thread"),
+/// The state of the thread.
+struct JobThread<W> {
+    work: W,
+    mailbox: Arc<Mutex<Mailbox>>,
+    clock: Arc<dyn Clock>,
+    metrics: ApplicationMetrics,
+    time_max: Duration,
+}
+
+impl<W: Work> JobThread<W> {
+    /// Runs jobs until the last handle is dropped, or until it is stopped.
+    fn run_all(&mut self, inbox: &Receiver<Job>) {
+        let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+        match priority.map(set_current_thread_priority) {
+            Ok(Ok(())) => {}
+            other => tracing::debug!(?other, "cannot lower the priority of the trainer thread"),
+        }
+        while let Ok(job) = inbox.recv() {
+            let result = self.run(&job);
+            let refused = match &result {
+                Err(JobFailure::Incomplete(reason)) => Some(reason.clone()),
+                Ok(_) | Err(JobFailure::Retry(_) | JobFailure::Failed(_)) => None,
+            };
+            self.metrics.training_log_incomplete(refused.is_some());
+            let mut mailbox = lock(&self.mailbox);
+            mailbox.refused = refused;
+            mailbox.progress = None;
+            mailbox.running = None;
+            if mailbox.is_stopped {
+                return;
+            }
+            mailbox.finished = Some((job, result));
+        }
     }
-    while let Ok(request) = inbox.recv() {
+
+    fn run(&mut self, job: &Job) -> JobResult {
+        let Self { work, mailbox, clock, metrics, time_max } = self;
         let started = clock.elapsed();
-        let training = request.training;
-        tracing::info!(training, through = request.through, "training");
-        let report = |iteration, of| {
+        let is_late = AtomicBool::new(false);
+        let training = match job {
+            Job::Train(request) => Some(request.training),
+            Job::Judge(_) | Job::Check(_) => None,
+        };
+        tracing::info!(?job, "running a job of the learner");
+        let report = |phase, iteration, of| {
             let mut mailbox = lock(mailbox);
-            mailbox.progress = Some(TrainingProgress { training, iteration, of });
-            !mailbox.is_stopped
+            mailbox.progress =
+                training.map(|training| TrainingProgress { training, phase, iteration, of });
+            if clock.elapsed().saturating_sub(started) > *time_max {
+                is_late.store(true, Ordering::Relaxed);
+            }
+            !mailbox.is_stopped && !is_late.load(Ordering::Relaxed)
         };
-        // A panic fails this training, and not the later ones.
-        let result = catch_unwind(AssertUnwindSafe(|| job.train(&request, &mut { report })));
-        let result = result.unwrap_or_else(|_| {
-            Err(TrainingFailure::Failed("it panicked; the message is in the log".to_owned()))
+        // A panic fails this job, and not the later ones.
+        let result = catch_unwind(AssertUnwindSafe(|| work.run(job, &report)));
+        let mut result = result.unwrap_or_else(|_| {
+            Err(JobFailure::Failed("it panicked; the message is in the log".to_owned()))
         });
-        let took = clock.elapsed().saturating_sub(started);
-        match &result {
-            Ok(bundle) => {
-                metrics.trained("succeeded", took.as_secs_f64());
-                tracing::info!(training, version = %bundle.version(), ?took, "trained");
-            }
-            Err(TrainingFailure::Retry(_)) => metrics.trained("retried", took.as_secs_f64()),
-            Err(TrainingFailure::Failed(_)) => metrics.trained("failed", took.as_secs_f64()),
-            Err(TrainingFailure::Incomplete(_)) => {
-                metrics.trained("incomplete", took.as_secs_f64());
+        if result.is_err() && is_late.into_inner() {
+            let reason = format!("it took longer than {time_max:?} ([learning] time_max)");
+            result = Err(JobFailure::Failed(reason));
+        }
+        if training.is_some() {
+            let took = clock.elapsed().saturating_sub(started);
+            metrics.trained(result_name(&result), took.as_secs_f64());
+            if let Ok(JobOutput::Trained(trained)) = &result {
+                tracing::info!(training, version = %trained.bundle.version(), ?took, "trained");
             }
         }
-        let refused = match &result {
-            Err(TrainingFailure::Incomplete(reason)) => Some(reason.clone()),
-            Ok(_) | Err(TrainingFailure::Retry(_) | TrainingFailure::Failed(_)) => None,
-        };
-        metrics.training_log_incomplete(refused.is_some());
-        let mut mailbox = lock(mailbox);
-        mailbox.refused = refused;
-        mailbox.progress = None;
-        mailbox.running = None;
-        if mailbox.is_stopped {
-            return;
-        }
-        mailbox.finished = Some((request, result));
+        result
+    }
+}
+
+/// The result of a training in metrics.
+fn result_name(result: &JobResult) -> &'static str {
+    match result {
+        Ok(_) => "succeeded",
+        Err(JobFailure::Retry(_)) => "retried",
+        Err(JobFailure::Failed(_)) => "failed",
+        Err(JobFailure::Incomplete(_)) => "incomplete",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::processors::{metrics::tests::TestMetrics, small_model::small_bundle};
+    use crate::processors::{
+        learning::job::{Cause, Trained, TrainingRequest},
+        metrics::tests::TestMetrics,
+        small_model::small_bundle,
+    };
     use foretell_streams::time::{ManualClock, WallTime};
 
     /// The next operation of a training.
     enum Command {
         Report(u32, u32),
-        End(Box<TrainingResult>),
+        End(Box<JobResult>),
     }
 
     /// Executes the commands of the test, and reports the results to it.
@@ -219,13 +244,15 @@ mod tests {
         may_go_on: Sender<bool>,
     }
 
-    impl TrainingJob for Scripted {
-        fn train(&mut self, request: &TrainingRequest, progress: Progress<'_>) -> TrainingResult {
+    impl Work for Scripted {
+        fn run(&mut self, job: &Job, progress: Progress<'_>) -> JobResult {
+            let Job::Train(request) = job else { panic!("{job:?}") };
             self.begun.send(request.training).unwrap();
             loop {
                 match self.next.recv().unwrap() {
                     Command::Report(iteration, of) => {
-                        self.may_go_on.send(progress(iteration, of)).unwrap();
+                        let may_go_on = progress(Phase::Training, iteration, of);
+                        self.may_go_on.send(may_go_on).unwrap();
                     }
                     Command::End(result) => return *result,
                 }
@@ -243,6 +270,8 @@ mod tests {
         may_go_on: Receiver<bool>,
     }
 
+    /// Time limit of a training.
+    const TIME_MAX: Duration = Duration::from_secs(30);
     /// Real time before a test fails.
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -256,7 +285,7 @@ mod tests {
             let metrics = TestMetrics::new();
             let trainer_clock = Arc::<ManualClock>::clone(&clock) as Arc<dyn Clock>;
             let (trainer, thread) =
-                Trainer::spawn(job, trainer_clock, metrics.metrics.clone()).unwrap();
+                Trainer::spawn(job, trainer_clock, metrics.metrics.clone(), TIME_MAX).unwrap();
             Self { trainer, thread, clock, metrics, begun: was_begun, next, may_go_on: answers }
         }
 
@@ -273,12 +302,12 @@ mod tests {
             panic!("training {training} has not begun");
         }
 
-        fn end(&self, result: TrainingResult) {
+        fn end(&self, result: JobResult) {
             self.next.send(Command::End(Box::new(result))).unwrap();
         }
 
         /// Polls a running training until it has a result.
-        fn result(&self, training: u64) -> TrainingResult {
+        fn result(&self, training: u64) -> JobResult {
             let (_sender, silence) = mpsc::channel::<()>();
             for _ in 0..PATIENCE.as_millis() {
                 if let Some(result) = self.trainer.poll(&request(training)) {
@@ -290,12 +319,17 @@ mod tests {
         }
     }
 
-    fn request(training: u64) -> TrainingRequest {
-        TrainingRequest { training, through: 10, parent: None }
+    fn request(training: u64) -> Job {
+        let cause = Cause::default();
+        Job::Train(TrainingRequest { training, through: 10, parent: None, cause })
     }
 
-    fn failed(reason: &str) -> TrainingResult {
-        Err(TrainingFailure::Failed(reason.to_owned()))
+    fn trained() -> JobResult {
+        Ok(JobOutput::Trained(Box::new(Trained::new(small_bundle()))))
+    }
+
+    fn failed(reason: &str) -> JobResult {
+        Err(JobFailure::Failed(reason.to_owned()))
     }
 
     #[test]
@@ -335,7 +369,8 @@ mod tests {
         fixture.begin(7);
         fixture.next.send(Command::Report(3, 10)).unwrap();
         assert!(fixture.may_go_on.recv_timeout(PATIENCE).unwrap());
-        let expected = TrainingProgress { training: 7, iteration: 3, of: 10 };
+        let expected =
+            TrainingProgress { training: 7, phase: Phase::Training, iteration: 3, of: 10 };
         assert_eq!(fixture.trainer.progress(), Some(expected));
         fixture.end(failed("it does not matter"));
         fixture.result(7).unwrap_err();
@@ -356,10 +391,27 @@ mod tests {
     }
 
     #[test]
+    fn a_training_beyond_its_time_is_cancelled_and_fails() {
+        let fixture = Fixture::new();
+        fixture.begin(1);
+        let report = || {
+            fixture.next.send(Command::Report(1, 10)).unwrap();
+            fixture.may_go_on.recv_timeout(PATIENCE).unwrap()
+        };
+        fixture.clock.advance(TIME_MAX);
+        assert!(report());
+        fixture.clock.advance(Duration::from_millis(1));
+        assert!(!report());
+        fixture.end(failed("it was stopped"));
+        assert_eq!(fixture.result(1), failed("it took longer than 30s ([learning] time_max)"));
+        assert!((fixture.metrics.value("foretell_trainings_total", "failed") - 1.0).abs() < 0.1);
+    }
+
+    #[test]
     fn an_incomplete_log_is_reported_until_a_training_succeeds() {
         let fixture = Fixture::new();
         let gauge = "foretell_training_log_incomplete";
-        let round = |training, result: TrainingResult, refused: Option<&str>| {
+        let round = |training, result: JobResult, refused: Option<&str>| {
             fixture.begin(training);
             fixture.end(result.clone());
             assert_eq!(fixture.result(training), result);
@@ -367,18 +419,18 @@ mod tests {
             let expected = f64::from(u8::from(refused.is_some()));
             assert!((fixture.metrics.value(gauge, "") - expected).abs() < f64::EPSILON);
         };
-        round(1, Err(TrainingFailure::Incomplete("no head".to_owned())), Some("no head"));
-        round(2, Ok(small_bundle()), None);
+        round(1, Err(JobFailure::Incomplete("no head".to_owned())), Some("no head"));
+        round(2, trained(), None);
     }
 
     #[test]
     fn trainings_are_counted_by_result_with_their_duration() {
         let fixture = Fixture::new();
         let results = [
-            ("succeeded", Ok(small_bundle())),
-            ("retried", Err(TrainingFailure::Retry("away".to_owned()))),
+            ("succeeded", trained()),
+            ("retried", Err(JobFailure::Retry("away".to_owned()))),
             ("failed", failed("one class")),
-            ("incomplete", Err(TrainingFailure::Incomplete("no head".to_owned()))),
+            ("incomplete", Err(JobFailure::Incomplete("no head".to_owned()))),
         ];
         for (training, (name, result)) in (1..).zip(&results) {
             fixture.begin(training);

@@ -1,0 +1,86 @@
+//! Makes the work of the trainer thread from the configuration.
+
+use std::sync::Arc;
+
+use crate::{
+    app::cluster::Cluster,
+    config::Config,
+    events::{answered::AnsweredCodec, codecs::Codecs},
+    processors::{
+        learning::{
+            training_log::{ReadLog, TrainingLog},
+            work::{LearningWork, WorkSettings},
+        },
+        metrics::ApplicationMetrics,
+        model_archive::ModelArchive,
+        topic_reader::TopicReader,
+    },
+};
+use foretell_ml::{DataPolicy, Seed};
+use foretell_streams::{
+    record::{Partition, Topic, TopicPartition},
+    time::Clock,
+};
+
+/// The work of the trainer thread.
+pub(super) fn learning_work(
+    config: &Config,
+    cluster: &Cluster,
+    codecs: Codecs,
+    clock: &Arc<dyn Clock>,
+    metrics: ApplicationMetrics,
+) -> LearningWork {
+    let learning = &config.learning;
+    let broker = || Arc::clone(&cluster.broker);
+    LearningWork {
+        log: training_log(config, cluster, &codecs, learning.policy, metrics.clone()),
+        models: ModelArchive {
+            broker: broker(),
+            source: only_partition(&config.topics.models),
+            codec: codecs.model,
+            metrics: metrics.clone(),
+        },
+        trials: TopicReader {
+            broker: broker(),
+            source: only_partition(&config.topics.trials),
+            codec: codecs.trial,
+            metrics,
+        },
+        settings: WorkSettings {
+            threshold: learning.threshold,
+            calibration: learning.calibration,
+            seed: Seed(learning.seed),
+            judge: learning.judge.clone(),
+            holdout: learning.holdout,
+            tuning: learning.tuning.clone(),
+        },
+        clock: Arc::clone(clock),
+        recent: Vec::new(),
+    }
+}
+
+/// The training log, of which nothing was read yet.
+pub(super) fn training_log(
+    config: &Config,
+    cluster: &Cluster,
+    codecs: &Codecs,
+    policy: DataPolicy,
+    metrics: ApplicationMetrics,
+) -> TrainingLog {
+    TrainingLog {
+        broker: Arc::clone(&cluster.broker),
+        source: only_partition(&config.topics.labelled_examples),
+        codec: Arc::<AnsweredCodec<_>>::clone(&codecs.labelled_example),
+        events: Arc::clone(&config.event_schema),
+        spec: config.pipeline.clone(),
+        classes: config.classes.clone(),
+        policy,
+        metrics,
+        seed: Seed(config.learning.seed),
+        read: ReadLog::default(),
+    }
+}
+
+fn only_partition(topic: &Topic) -> TopicPartition {
+    TopicPartition { topic: topic.clone(), partition: Partition(0) }
+}
