@@ -157,7 +157,7 @@ impl<'a> Runner<'a> {
         let mut paused = Duration::ZERO;
         for (number, scheduled) in actions.iter().enumerate() {
             let before = self.clock.elapsed();
-            if let Some((_, trainings)) = milestones.next_if(|(at, _)| *at == number) {
+            while let Some((_, trainings)) = milestones.next_if(|(at, _)| *at == number) {
                 self.sender.flush()?;
                 self.wait_for_decisions(trainings)?;
             }

@@ -27,19 +27,22 @@ use crate::{
     scored::decoded,
 };
 
-const RETRAIN_AFTER: u64 = 20;
+/// Every model is promoted.
+const RULES: Rules =
+    Rules { retrain_after: 20, check_after: 0, always: true, margin: 0.0, confidence: 0.95 };
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Real time before the test fails. A training of some dozens of examples takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The learning topology of an application, and its training thread.
-struct Learning {
-    application: Application,
-    driver: TopologyDriver,
+pub(super) struct Learning {
+    pub(super) application: Application,
+    pub(super) driver: TopologyDriver,
     trainer: Trainer,
+    rules: Rules,
 }
 
-fn topology(application: &Application) -> (Topology, Trainer) {
+fn topology(application: &Application, rules: &Rules) -> (Topology, Trainer) {
     let clock = Arc::<ManualClock>::clone(&application.clock) as Arc<dyn Clock>;
     // The thread ends with its last handle.
     let (trainer, _thread) =
@@ -49,13 +52,7 @@ fn topology(application: &Application) -> (Topology, Trainer) {
         application: "shop-learning".to_owned(),
         topics: application.fixture.topics.clone(),
         codecs: application.fixture.codecs.clone(),
-        rules: Rules {
-            retrain_after: RETRAIN_AFTER,
-            check_after: 0,
-            always: true,
-            margin: 0.0,
-            confidence: 0.95,
-        },
+        rules: rules.clone(),
         schedule: None,
         metrics: application.metrics.clone(),
         serving: application.serving.clone(),
@@ -66,29 +63,33 @@ fn topology(application: &Application) -> (Topology, Trainer) {
 
 impl Learning {
     fn new() -> Self {
+        Self::with_rules(RULES)
+    }
+
+    pub(super) fn with_rules(rules: Rules) -> Self {
         let application = Application::new();
-        let (topology, trainer) = topology(&application);
+        let (topology, trainer) = topology(&application, &rules);
         let metrics = StreamsMetrics::register(&Registry::new()).unwrap();
         let mut driver = TopologyDriver::new(topology, NOW, &metrics);
         // The first punctuation starts the interval.
         driver.advance(Duration::ZERO).unwrap();
-        Self { application, driver, trainer }
+        Self { application, driver, trainer, rules }
     }
 
     /// Writes examples to the log and pipes them to the task, which commits.
-    fn send(&mut self, examples: &[LabelledExample]) {
+    pub(super) fn send(&mut self, examples: &[LabelledExample]) {
         for record in self.application.append(examples) {
             self.driver.pipe_record(record).unwrap();
         }
         self.driver.commit();
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.driver.advance(ASK_EVERY).unwrap();
     }
 
     /// The next published model, which serves then.
-    fn announced(&mut self) -> Vec<Model> {
+    pub(super) fn announced(&mut self) -> Vec<Model> {
         // A channel without a sender, to wait a little for the other thread.
         let (_sender, silence) = mpsc::channel::<()>();
         for _ in 0..PATIENCE.as_millis() {
@@ -113,9 +114,9 @@ impl Learning {
     }
 
     /// A crash: another process takes over.
-    fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         self.trainer.stop();
-        let (topology, trainer) = topology(&self.application);
+        let (topology, trainer) = topology(&self.application, &self.rules);
         self.driver.restart_with(topology);
         self.trainer = trainer;
         self.driver.advance(Duration::ZERO).unwrap();

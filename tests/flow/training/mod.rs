@@ -1,8 +1,10 @@
 //! Training: the real training log, trigger, trainer and model table, with a local broker.
 //!
-//! `log.rs` tests the training log alone, request by request; `cycle.rs` the whole learning loop.
+//! `log.rs` tests the training log alone, request by request; `cycle.rs` the whole learning loop; `judged.rs` what the loop
+//! decides about its models.
 
 mod cycle;
+mod judged;
 mod log;
 mod unreliable;
 
@@ -99,6 +101,12 @@ impl Application {
     /// Writes a model to its topic, and lets it serve.
     fn serve(&mut self, bundle: &ModelBundle) {
         self.announce(&records_of(bundle, "test", NOW).unwrap());
+    }
+
+    /// Writes a model to its topic. It does not serve.
+    fn store(&mut self, bundle: &ModelBundle) {
+        let [model, _] = records_of(bundle, "test", NOW).unwrap();
+        self.announce(&[model]);
     }
 
     /// Writes records of models to their topic, and applies them.
