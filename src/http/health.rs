@@ -13,10 +13,16 @@ pub(super) async fn livez() -> &'static str {
 /// 200 if every task is running and a model serves. The body lists features that violate the contract of the model.
 pub(super) async fn readyz(State(state): State<HttpState>) -> impl IntoResponse {
     let snapshot = state.overview.snapshot();
-    let version = snapshot.model.map(|model| model.version);
+    let [model, challenger] =
+        [snapshot.model, snapshot.challenger].map(|model| model.map(|model| model.version));
     let status = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let contract = snapshot.contract;
-    (status, Json(json!({ "ready": snapshot.ready, "model": version, "contract": contract })))
+    let body = json!({
+        "ready": snapshot.ready,
+        "model": model,
+        "challenger": challenger,
+        "contract": snapshot.contract,
+    });
+    (status, Json(body))
 }
 
 /// 200 once every worker has had its first assignment.

@@ -53,10 +53,13 @@ pub const ROUTES: &[Route] = &[
         is_guarded: false,
         purpose: "Readiness probe: every task assigned to this instance is running (there may be none, if other \
                   instances have them), and a model serves. `contract` lists the features that differ from the training \
-                  data of the model.",
+                  data of the model. Without a challenger, `challenger` is null; readiness does not depend on it.",
         parameters: &[],
         answers: &[
-            (200, "Ready: `{\"ready\": true, \"model\": \"…\", \"contract\": […]}`."),
+            (
+                200,
+                "Ready: `{\"ready\": true, \"model\": \"…\", \"challenger\": null, \"contract\": […]}`.",
+            ),
             (503, "Not ready, with the same fields."),
         ],
         handler: || get(health::readyz),
@@ -83,7 +86,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/api/v1/status",
         is_guarded: false,
-        purpose: "Tasks, stores, the serving model and the training that is running, as of the last commit. A task that \
+        purpose: "Tasks, stores, the champion (`model`), the challenger and the training that is running, as of the last commit. A task that \
                   is blocked by a record has `blocked_by` and `blocked_since`; a task that restores says \
                   how much is left.",
         parameters: &[],
@@ -102,8 +105,8 @@ pub const ROUTES: &[Route] = &[
         answers: &[
             (
                 200,
-                "With `wait=true`: the event was scored. The prediction as JSON, with the answers as scored in `features`, by \
-                 the names of the questions; if the event is a repeat, the first prediction, with the header \
+                "With `wait=true`: the event was scored. The champion's prediction as JSON, with the answers as scored in \
+                 `features`, by the names of the questions; if the event is a repeat, the first prediction, with the header \
                  `Idempotent-Replayed: true`.",
             ),
             (

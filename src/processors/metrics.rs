@@ -30,6 +30,8 @@ pub struct ApplicationMetrics {
     training_seconds: Histogram,
     decisions: IntCounterVec,
     model_info: IntGaugeVec,
+    challenger_info: IntGaugeVec,
+    models_refused: IntCounterVec,
     contract: IntGaugeVec,
 }
 
@@ -62,6 +64,8 @@ pub const DEAD_LETTER_CLASSES: [&str; 16] = [
 /// Results of an outcome.
 const OUTCOME_RESULTS: [&str; 6] =
     ["joined", "waiting", "duplicate", "conflicting", "corrected", "unmatched"];
+/// Aliases of the models that observations are scored with.
+const SCORING_ALIASES: [&str; 2] = ["champion", "challenger"];
 /// Results of a training.
 const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
 
@@ -172,6 +176,17 @@ impl ApplicationMetrics {
                 "1 for the model that this instance serves.",
                 &["version"],
             )?,
+            challenger_info: to.gauges(
+                "foretell_challenger_info",
+                "1 for the challenger, whose scores this instance records beside those of the model that it serves.",
+                &["version"],
+            )?,
+            models_refused: to.counters(
+                "foretell_models_refused_total",
+                "Models that this instance cannot use, by the alias that points to them.",
+                "alias",
+                &SCORING_ALIASES,
+            )?,
             contract: to.gauges(
                 "foretell_feature_contract_violated",
                 "1 for a feature that violates the feature contract, by problem; docs/learning.md lists them.",
@@ -259,6 +274,18 @@ impl ApplicationMetrics {
         {
             tracing::debug!(retired, %error, "the retired model has no series");
         }
+    }
+
+    /// Records that this instance scores with the challenger `version`.
+    pub(super) fn challenger(&self, version: Option<&str>) {
+        self.challenger_info.reset();
+        if let Some(version) = version {
+            self.challenger_info.with_label_values(&[version]).set(1);
+        }
+    }
+
+    pub(super) fn refused(&self, alias: &str) {
+        self.models_refused.with_label_values(&[alias]).inc();
     }
 }
 

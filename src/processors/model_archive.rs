@@ -84,13 +84,10 @@ impl ModelArchive {
     /// # Errors
     /// [`ArchiveError`].
     pub fn bundle(&self, version: &str) -> Result<ModelBundle, ArchiveError> {
-        let mut found = None;
-        self.visit(|model| {
-            if model.version == version && model.bundle.is_some() {
-                found = model.bundle;
-            }
-        })?;
-        let bytes = found.ok_or_else(|| ArchiveError::Unknown(version.to_owned()))?;
+        let record = self.record(version)?;
+        let bytes = record
+            .and_then(|model| model.bundle)
+            .ok_or_else(|| ArchiveError::Unknown(version.to_owned()))?;
         let (bundle, found) = ModelBundle::with_version(&bytes)
             .map_err(|source| ArchiveError::Bundle { version: version.to_owned(), source })?;
         if found.as_str() != version {
@@ -98,6 +95,20 @@ impl ModelArchive {
             return Err(ArchiveError::OtherVersion { announced, found });
         }
         Ok(bundle)
+    }
+
+    /// Reads the record with the bundle of a version, whether or not the bundle can be used; none without one.
+    ///
+    /// # Errors
+    /// [`BrokerError`], also if the schema registry does not answer.
+    pub fn record(&self, version: &str) -> Result<Option<Model>, BrokerError> {
+        let mut found = None;
+        self.visit(|model| {
+            if model.version == version && model.bundle.is_some() {
+                found = Some(model);
+            }
+        })?;
+        Ok(found)
     }
 
     /// Calls `visit` with each model of the topic, in order, up to its end. Records that cannot be decoded are skipped

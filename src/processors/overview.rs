@@ -9,9 +9,10 @@ use crate::processors::{
     learning::trainer::{Trainer, TrainingProgress},
     model_table::Serving,
 };
+use foretell_ml::Scorer;
 use foretell_streams::runtime::{StatusBoard, WorkerStatus};
 
-/// The model that serves.
+/// A model of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServedModel {
     /// The version.
@@ -20,6 +21,17 @@ pub struct ServedModel {
     pub training: u64,
     /// The numbers of initial examples and of stream examples that it was trained on.
     pub examples: [u64; 2],
+}
+
+impl ServedModel {
+    fn of(scorer: &Scorer) -> Self {
+        let origin = &scorer.lineage().origin;
+        Self {
+            version: scorer.version().as_str().to_owned(),
+            training: origin.training,
+            examples: [origin.initial_examples, origin.stream_examples],
+        }
+    }
 }
 
 /// The state of an instance as of its last commits.
@@ -35,6 +47,8 @@ pub struct Snapshot {
     pub contract: Vec<Violation>,
     /// The model that serves.
     pub model: Option<ServedModel>,
+    /// The challenger, whose scores are recorded beside those of the model.
+    pub challenger: Option<ServedModel>,
     /// The running training on this instance.
     pub training: Option<TrainingProgress>,
     /// The reason that no model is trained here, if the training log is incomplete.
@@ -52,7 +66,7 @@ pub struct Overview {
     pub instance: String,
     /// The status of the workers.
     pub board: StatusBoard,
-    /// The model that serves.
+    /// The models.
     pub serving: Serving,
     /// The violations of the feature contract.
     pub contract: ContractBoard,
@@ -65,14 +79,8 @@ impl Overview {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let workers = self.board.read();
-        let model = self.serving.scorer().map(|scorer| ServedModel {
-            version: scorer.version().as_str().to_owned(),
-            training: scorer.lineage().origin.training,
-            examples: [
-                scorer.lineage().origin.initial_examples,
-                scorer.lineage().origin.stream_examples,
-            ],
-        });
+        let models = self.serving.models();
+        let model = models.champion.as_deref().map(ServedModel::of);
         let is_running = !workers.is_empty() && workers.values().all(WorkerStatus::is_running);
         Snapshot {
             application: self.application.clone(),
@@ -80,6 +88,7 @@ impl Overview {
             ready: is_running && model.is_some() && !self.contract.holds_back(),
             contract: self.contract.violations(),
             model,
+            challenger: models.challenger.as_deref().map(ServedModel::of),
             training: self.trainer.progress(),
             training_refused: self.trainer.refused(),
             workers,

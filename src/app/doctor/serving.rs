@@ -15,7 +15,7 @@ use crate::{
     events::model::Model,
     processors::{
         metrics::ApplicationMetrics,
-        model_table::{ModelTable, Serving},
+        model_table::{CHAMPION, ModelTable, Serving},
     },
 };
 
@@ -36,17 +36,32 @@ pub(super) fn read_champion(
     let serving = Serving::default();
     let metrics = ApplicationMetrics::register(&telemetry::metrics_registry()?)?;
     let mut table = ModelTable::new(serving.clone(), metrics);
-    let mut refused = None;
-    cluster.read_values(config, &config.topics.models, |model: Model| {
-        match table.apply(&model) {
-            Ok(true) => refused = None,
-            Ok(false) => {}
-            Err(error) => refused = Some(error),
+    let mut apply = |model: &Model| {
+        if let Err(error) = table.apply(model) {
+            tracing::debug!(%error, "a record of models cannot be applied");
+        }
+        table.lacks_bundle_of(model)
+    };
+    let (models, mut champion) = (&config.topics.models, None);
+    cluster.read_values(config, models, |model: Model| {
+        let lacks_bundle = apply(&model);
+        if model.alias.as_deref() == Some(CHAMPION) {
+            champion = lacks_bundle.then_some(model);
         }
         ControlFlow::Continue(())
     })?;
-    if let Some(error) = refused {
-        return Err(error.into());
+    // The table keeps few bundles, and the alias may point to an older one.
+    if let Some(champion) = champion {
+        cluster.read_values(config, models, |model: Model| {
+            if model.bundle.is_some() && model.version == champion.version {
+                apply(&model);
+            }
+            ControlFlow::Continue(())
+        })?;
+        apply(&champion);
+    }
+    if let Some(why) = table.refused() {
+        anyhow::bail!("{why}");
     }
     Ok(serving.scorer().map(|scorer| Champion {
         version: scorer.version().as_str().to_owned(),
