@@ -251,6 +251,7 @@ fn example(example_id: String, row: &Row, now: EventTime) -> LabelledExample {
         outcome_time: None,
         label: row.label.clone(),
         prediction: None,
+        challenger: None,
         correction: false,
         answers: row.answers.clone(),
     }

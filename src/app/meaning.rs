@@ -398,6 +398,7 @@ mod tests {
                     outcome_time: None,
                     label: row.label.clone(),
                     prediction: None,
+                    challenger: None,
                     correction: false,
                     answers: row.answers.clone(),
                 };
@@ -450,6 +451,7 @@ mod tests {
                 model_version: String::new(),
                 label: LABEL.to_owned(),
                 probabilities: ClassProbabilities::from_iter([]),
+                challenger: None,
                 answers,
             };
             bytes.clear();

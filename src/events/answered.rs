@@ -324,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::events::{
+        challenger::ChallengerScore,
         labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
         prediction::Prediction,
         questionnaire::{AnswerRef, AnswerRow},
@@ -369,10 +370,16 @@ mod tests {
     }
 
     prop_compose! {
+        fn score()(model_version in ".{0,12}", classes in probabilities()) -> ChallengerScore {
+            ChallengerScore { model_version, probabilities: encoded(&classes) }
+        }
+    }
+
+    prop_compose! {
         fn prediction()(
             [prediction_id, respondent_id, event_id] in [".{0,40}", ".{0,9}", ".{0,40}"],
             times: [i64; 3], model_version in ".{0,12}", label in ".{0,5}",
-            classes in probabilities(), answers in row(),
+            classes in probabilities(), challenger in prop::option::of(score()), answers in row(),
         ) -> Prediction {
             Prediction {
                 prediction_id, respondent_id, event_id,
@@ -381,7 +388,7 @@ mod tests {
                 predicted_at: WallTime(times[2]),
                 model_version, label,
                 probabilities: encoded(&classes),
-                answers,
+                challenger, answers,
             }
         }
     }
@@ -390,7 +397,8 @@ mod tests {
         fn example()(
             [example_id, respondent_id, label] in [".{0,40}", ".{0,9}", ".{0,5}"],
             is_initial: bool, event_time: i64, outcome_time: Option<i64>,
-            prediction in prop::option::of(prediction()), correction: bool, answers in row(),
+            prediction in prop::option::of(prediction()), correction: bool,
+            challenger in prop::option::of(score()), answers in row(),
         ) -> LabelledExample {
             LabelledExample {
                 example_id, respondent_id,
@@ -404,7 +412,7 @@ mod tests {
                     predicted_at: prediction.predicted_at,
                     probabilities: prediction.probabilities,
                 }),
-                correction, answers,
+                challenger, correction, answers,
             }
         }
     }
@@ -439,6 +447,15 @@ mod tests {
             record([("label", text(label)), ("probability", Avro::Double(probability))])
         };
         Avro::Array(classes.iter().map(class).collect())
+    }
+
+    fn avro_score(score: Option<&ChallengerScore>) -> Avro {
+        nullable(score.map(|score| {
+            record([
+                ("model_version", text(&score.model_version)),
+                ("probabilities", avro_classes(&score.probabilities)),
+            ])
+        }))
     }
 
     fn avro_answers(row: &AnswerRow) -> Avro {
@@ -487,6 +504,7 @@ mod tests {
                 ("model_version", text(&prediction.model_version)),
                 ("label", text(&prediction.label)),
                 ("probabilities", avro_classes(&prediction.probabilities)),
+                ("challenger", avro_score(prediction.challenger.as_ref())),
                 ("features", Avro::Array(Vec::new())),
                 ("answers", avro_answers(&prediction.answers)),
             ]);
@@ -516,6 +534,7 @@ mod tests {
                 ("label", text(&example.label)),
                 ("features", Avro::Array(Vec::new())),
                 ("prediction", nullable(prediction)),
+                ("challenger", avro_score(example.challenger.as_ref())),
                 ("correction", Avro::Boolean(example.correction)),
                 ("answers", avro_answers(&example.answers)),
             ]);
@@ -579,6 +598,7 @@ mod tests {
             model_version: "v".to_owned(),
             label: "yes".to_owned(),
             probabilities: encoded(&[("no".to_owned(), 0.25), ("yes".to_owned(), 0.75)]),
+            challenger: None,
             answers: events().layout().row_of(&[]),
         }
     }

@@ -1,7 +1,8 @@
-//! A record of the training log: `schemas/labelled-example/v2.avsc`.
+//! A record of the training log: `schemas/labelled-example/v3.avsc`.
 
 use crate::events::{
     answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
+    challenger::{ChallengerScore, ChallengerScoreRef, NULL, VALUE},
     questionnaire::{AnswerRow, AnswersRef, RowLayout},
 };
 use foretell_avro::wire::{self, Cursor, Malformed};
@@ -24,6 +25,8 @@ pub struct LabelledExample {
     pub label: String,
     /// The prediction; none in the initial data.
     pub prediction: Option<ExamplePrediction>,
+    /// The score of the challenger for the same answers; none without a challenger, and in the initial data.
+    pub challenger: Option<ChallengerScore>,
     /// Whether it replaces an earlier example with the same id.
     pub correction: bool,
     /// The answers as scored.
@@ -41,6 +44,7 @@ pub struct LabelledExampleRef<'a> {
     pub outcome_time: Option<EventTime>,
     pub label: &'a str,
     pub prediction: Option<ExamplePredictionRef<'a>>,
+    pub challenger: Option<ChallengerScoreRef<'a>>,
     pub correction: bool,
     pub answers: AnswersRef<'a>,
 }
@@ -81,12 +85,8 @@ pub struct ExamplePredictionRef<'a> {
     pub probabilities: ClassProbabilitiesRef<'a>,
 }
 
-/// The branches of a union of null and a value, as Avro encodes their indices.
-const NULL: u8 = 0;
-const VALUE: u8 = 2;
-
 impl AnsweredRecord for LabelledExample {
-    const TEMPLATE: &'static str = include_str!("../../schemas/labelled-example/v2.avsc");
+    const TEMPLATE: &'static str = include_str!("../../schemas/labelled-example/v3.avsc");
 
     type Ref<'a> = LabelledExampleRef<'a>;
 
@@ -99,6 +99,7 @@ impl AnsweredRecord for LabelledExample {
             outcome_time: self.outcome_time,
             label: &self.label,
             prediction: self.prediction.as_ref().map(ExamplePrediction::borrow),
+            challenger: self.challenger.as_ref().map(ChallengerScore::borrow),
             correction: self.correction,
             answers: (&self.answers).into(),
         }
@@ -113,6 +114,7 @@ impl AnsweredRecord for LabelledExample {
             outcome_time: record.outcome_time,
             label: record.label.to_owned(),
             prediction: record.prediction.map(ExamplePrediction::of),
+            challenger: record.challenger.map(ChallengerScore::of),
             correction: record.correction,
             answers: record.answers.to_row(),
         }
@@ -139,6 +141,7 @@ impl AnsweredRecord for LabelledExample {
                 prediction.write(out);
             }
         }
+        ChallengerScoreRef::write(record.challenger, out);
         out.push(u8::from(record.correction));
         out.extend_from_slice(record.answers.as_bytes());
     }
@@ -158,6 +161,7 @@ impl AnsweredRecord for LabelledExample {
             0 => None,
             _ => Some(ExamplePredictionRef::read(&mut cursor)?),
         };
+        let challenger = ChallengerScoreRef::read(&mut cursor)?;
         let correction = cursor.boolean()?;
         let record = LabelledExampleRef {
             example_id,
@@ -167,6 +171,7 @@ impl AnsweredRecord for LabelledExample {
             outcome_time,
             label,
             prediction,
+            challenger,
             correction,
             answers: AnswersRef::of_bytes(cursor.rest()),
         };

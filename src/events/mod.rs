@@ -13,6 +13,8 @@ pub mod label;
 
 pub mod outcome;
 
+pub mod challenger;
+
 pub mod prediction;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! A prediction: `schemas/prediction/v2.avsc`.
+//! A prediction: `schemas/prediction/v3.avsc`.
 
 use crate::events::{
     answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
+    challenger::{ChallengerScore, ChallengerScoreRef},
     questionnaire::{AnswerRow, AnswersRef, RowLayout},
 };
 use foretell_avro::wire::{self, Cursor, Malformed};
@@ -22,12 +23,14 @@ pub struct Prediction {
     pub received_at: WallTime,
     /// The time of scoring.
     pub predicted_at: WallTime,
-    /// The version of the model.
+    /// The version of the model that served, the champion.
     pub model_version: String,
     /// The predicted class, by the decision threshold of the model.
     pub label: String,
     /// The probability of every class, in the model's order.
     pub probabilities: ClassProbabilities,
+    /// The score of the challenger; none if there was no challenger.
+    pub challenger: Option<ChallengerScore>,
     /// The answers as scored.
     pub answers: AnswerRow,
 }
@@ -45,11 +48,12 @@ pub struct PredictionRef<'a> {
     pub model_version: &'a str,
     pub label: &'a str,
     pub probabilities: ClassProbabilitiesRef<'a>,
+    pub challenger: Option<ChallengerScoreRef<'a>>,
     pub answers: AnswersRef<'a>,
 }
 
 impl AnsweredRecord for Prediction {
-    const TEMPLATE: &'static str = include_str!("../../schemas/prediction/v2.avsc");
+    const TEMPLATE: &'static str = include_str!("../../schemas/prediction/v3.avsc");
 
     type Ref<'a> = PredictionRef<'a>;
 
@@ -64,6 +68,7 @@ impl AnsweredRecord for Prediction {
             model_version: &self.model_version,
             label: &self.label,
             probabilities: self.probabilities.borrow(),
+            challenger: self.challenger.as_ref().map(ChallengerScore::borrow),
             answers: (&self.answers).into(),
         }
     }
@@ -79,6 +84,7 @@ impl AnsweredRecord for Prediction {
             model_version: record.model_version.to_owned(),
             label: record.label.to_owned(),
             probabilities: record.probabilities.to_owned(),
+            challenger: record.challenger.map(ChallengerScore::of),
             answers: record.answers.to_row(),
         }
     }
@@ -94,6 +100,7 @@ impl AnsweredRecord for Prediction {
             wire::write_blob(text.as_bytes(), out);
         }
         record.probabilities.write(out);
+        ChallengerScoreRef::write(record.challenger, out);
         out.push(NO_FEATURES);
         out.extend_from_slice(record.answers.as_bytes());
     }
@@ -106,6 +113,7 @@ impl AnsweredRecord for Prediction {
         let [received_at, predicted_at] = [WallTime(cursor.long()?), WallTime(cursor.long()?)];
         let [model_version, label] = [cursor.text()?, cursor.text()?];
         let probabilities = ClassProbabilitiesRef::read(&mut cursor)?;
+        let challenger = ChallengerScoreRef::read(&mut cursor)?;
         let features = Features::read(&mut cursor)?;
         let record = PredictionRef {
             prediction_id,
@@ -117,6 +125,7 @@ impl AnsweredRecord for Prediction {
             model_version,
             label,
             probabilities,
+            challenger,
             answers: AnswersRef::of_bytes(cursor.rest()),
         };
         Ok((record, features))

@@ -201,6 +201,7 @@ mod tests {
                 outcome_time: None,
                 label: "no".to_owned(),
                 prediction: None,
+                challenger: None,
                 correction: false,
                 answers: AnswerRow::default(),
             };

@@ -22,7 +22,7 @@ use crate::{
         placement::Placement,
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
-        scoring::Score,
+        scoring::{PreparedModels, Score},
     },
 };
 use foretell_streams::{
@@ -103,7 +103,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         gather: gathered.clone(),
         contract: ContractWatch::new(Arc::clone(&contract), board.clone()),
         metrics: metrics.clone(),
-        prepared: None,
+        prepared: PreparedModels::default(),
     });
     let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);

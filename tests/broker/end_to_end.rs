@@ -181,6 +181,7 @@ fn check_record(record: &Json, version: &Json) {
     fields.sort_unstable();
     let expected = [
         "answers",
+        "challenger",
         "event_id",
         "event_time",
         "features",

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Writes a record whose value is encoded already.
-fn publish(cluster: &Cluster, topic: &Topic, key: &str, value: Vec<u8>) {
+pub(crate) fn publish(cluster: &Cluster, topic: &Topic, key: &str, value: Vec<u8>) {
     let mut publisher: Box<dyn Publisher> = cluster.broker.publish().unwrap();
     let record = OutputRecord {
         topic: topic.clone(),

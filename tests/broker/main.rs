@@ -6,6 +6,7 @@
 mod application;
 mod backfill;
 mod broker_port;
+mod challenger;
 mod changelogs;
 mod chaos;
 #[path = "../../crates/foretell-streams/tests/contract/mod.rs"]

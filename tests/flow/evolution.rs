@@ -226,6 +226,7 @@ fn example_of(answers: AnswerRow) -> LabelledExample {
         outcome_time: None,
         label: "yes".to_owned(),
         prediction: None,
+        challenger: None,
         correction: false,
         answers,
     }

@@ -52,13 +52,15 @@ const STORES: [&str; 3] = [
     "shop-scoring-recent-events-changelog",
 ];
 
-/// An observation, a prediction and an outcome that wait, and one of each that is complete.
+/// An observation, two predictions (one with a challenger) and an outcome that wait, and one of each that is complete.
 fn stores_a_value_of_each_kind(scored: &mut Scored) {
     scored.apply(&Operation::Event("ann", 10, json!({"visits": 3, "plan": "gold"})));
     scored.apply(&visit("bob", 11));
     scored.apply(&outcome("cem", 12, "yes"));
     scored.apply(&visit("dee", 13));
     scored.apply(&outcome("dee", 14, "no"));
+    let golden = ModelBundle::from_bytes(&fs::read(golden("model-v1.bundle")).unwrap()).unwrap();
+    scored.challenge(&ModelBundle { threshold: 0.25, ..golden });
     scored.apply(&Operation::Event("eve", 15, json!({"minutes": 1.0})));
     scored.apply(&Operation::Event("eve", 16, json!({"visits": 1, "done": true})));
     scored.apply(&Operation::Commit);
@@ -121,18 +123,20 @@ pub(crate) fn leave(driver: &mut TopologyDriver, records: &[ChangelogRecord]) {
 fn changelogs_are_written_in_their_format() {
     let mut scored = instance();
     stores_a_value_of_each_kind(&mut scored);
-    let kept = fs::read_to_string(golden("changelogs-v3.txt")).unwrap();
+    let kept = fs::read_to_string(golden("changelogs-v4.txt")).unwrap();
     assert_eq!(
         changelog_lines(&scored),
         kept,
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
-         and put what is written now into golden/changelogs-v4.txt"
+         and put what is written now into golden/changelogs-v5.txt"
     );
 }
 
 #[test]
 fn changelogs_of_each_format_are_restored() {
-    for format in ["changelogs-v1.txt", "changelogs-v2.txt", "changelogs-v3.txt"] {
+    let formats =
+        ["changelogs-v1.txt", "changelogs-v2.txt", "changelogs-v3.txt", "changelogs-v4.txt"];
+    for format in formats {
         let mut scored = instance();
         leave(&mut scored.driver, &left(format));
         scored.apply(&Operation::Restart);
@@ -146,6 +150,9 @@ fn changelogs_of_each_format_are_restored() {
             "learned cem@22 yes after -10 s 3 gold 1.5",
         ];
         assert_eq!(scored.outputs(), expected, "{format}");
+        scored.apply(&outcome("eve", 23, "yes"));
+        let challenger = scored.examples().pop().unwrap().challenger;
+        assert_eq!(challenger.is_some(), format == "changelogs-v4.txt", "{format}");
     }
 }
 

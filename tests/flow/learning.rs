@@ -132,6 +132,7 @@ impl Learning {
             outcome_time: None,
             label: "yes".to_owned(),
             prediction: None,
+            challenger: None,
             correction,
             answers: self.fixture.row(&[]),
         };

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod bad_input;
+mod challenger;
 mod drawings;
 mod evolution;
 mod fixture;

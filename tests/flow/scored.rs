@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use foretell::{
     events::{
         labelled_example::LabelledExample,
+        model::Model,
         outcome::Outcome,
         prediction::Prediction,
         questionnaire::{Answer, AnswerRow},
@@ -17,7 +18,7 @@ use foretell::{
         gather::{GatherSettings, ScoreWhen},
         learning::outputs::records_of,
         metrics::ApplicationMetrics,
-        model_table::{ModelTable, Serving},
+        model_table::{CHALLENGER, CHAMPION, ModelTable, ModelTableError, Serving},
         outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
         topology::{ScoringParts, scoring},
     },
@@ -163,11 +164,32 @@ impl Scored {
         Some(found.get_gauge().get_value())
     }
 
-    /// Publishes the model and moves the alias to it.
+    /// Publishes the model and moves the alias of the champion to it.
     pub(crate) fn serve(&mut self, bundle: &ModelBundle) {
-        for record in records_of(bundle, "test", NOW).unwrap() {
-            self.table.apply(&record).unwrap();
-        }
+        self.announce(bundle, CHAMPION).unwrap();
+    }
+
+    /// Publishes the model and moves the alias of the challenger to it.
+    pub(crate) fn challenge(&mut self, bundle: &ModelBundle) {
+        self.announce(bundle, CHALLENGER).unwrap();
+    }
+
+    /// Publishes the model and moves an alias to it.
+    pub(crate) fn announce(
+        &mut self,
+        bundle: &ModelBundle,
+        alias: &str,
+    ) -> Result<bool, ModelTableError> {
+        let [bundle, champion] = records_of(bundle, "test", NOW).unwrap();
+        self.table.apply(&bundle)?;
+        self.table.apply(&Model { alias: Some(alias.to_owned()), ..champion })
+    }
+
+    /// Clears the alias of the challenger.
+    pub(crate) fn clear_challenger(&mut self) {
+        let [_, champion] = records_of(first_model(), "test", NOW).unwrap();
+        let alias = Some(CHALLENGER.to_owned());
+        self.table.apply(&Model { alias, version: String::new(), ..champion }).unwrap();
     }
 
     pub(crate) fn event(&self, who: &str, at: i64, fields: &Json) -> Vec<u8> {
@@ -257,6 +279,13 @@ impl Scored {
         self.driver.commit();
         let records = self.driver.read(&self.fixture.topics.predictions);
         let codec = &self.fixture.codecs.prediction;
+        records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
+    }
+
+    pub(crate) fn examples(&mut self) -> Vec<LabelledExample> {
+        self.driver.commit();
+        let records = self.driver.read(&self.fixture.topics.labelled_examples);
+        let codec = &self.fixture.codecs.labelled_example;
         records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
     }
 

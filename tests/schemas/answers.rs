@@ -65,6 +65,7 @@ fn prediction(answers: AnswerRow) -> Prediction {
         model_version: "m".to_owned(),
         label: "yes".to_owned(),
         probabilities: ClassProbabilities::from_iter([]),
+        challenger: None,
         answers,
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use foretell::events::{
     answered::{AnsweredCodec, AnsweredRecord, ClassProbabilities, ClassProbability},
+    challenger::ChallengerScore,
     command::{Command, CommandKind},
     decision::{Decision, DecisionOutcome, ModelComparison},
     labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
@@ -24,6 +25,7 @@ use foretell::events::{
 };
 use foretell_avro::{
     codec::{AvroCodec, AvroRecord},
+    datum::DatumCodec,
     framing,
     local::LocalRegistry,
     registry::SchemaRegistry,
@@ -80,12 +82,20 @@ where
     R: AnsweredRecord + Clone + PartialEq + fmt::Debug,
 {
     let (subject, _) = name.split_once('/').expect("a subject and a case");
-    let (registry, schema) = (Arc::new(LocalRegistry::new()), Arc::new(small_schema()));
-    for version in &history(subject).versions {
-        registry.register(subject, &schema.fill_answers(&version.text)).expect("compatible");
-    }
+    let (registry, schema) = (filled_registry(subject), Arc::new(small_schema()));
     let codec = AnsweredCodec::<R>::new(registry, subject, schema).expect("the template is in use");
     check_with(&codec, value, name);
+}
+
+/// As [`registry`], for the templates of records with answers to the questions of [`small_schema`].
+fn filled_registry(subject: &str) -> Arc<LocalRegistry> {
+    let registry = Arc::new(LocalRegistry::new());
+    for version in &history(subject).versions {
+        registry
+            .register(subject, &small_schema().fill_answers(&version.text))
+            .expect("compatible");
+    }
+    registry
 }
 
 fn check_with<T>(codec: &dyn Codec<T>, value: &T, name: &str)
@@ -159,6 +169,12 @@ fn probabilities() -> ClassProbabilities {
     ClassProbabilities::from_iter([class("no", 0.25), class("yes", 0.75)])
 }
 
+fn challenger() -> ChallengerScore {
+    let class = |label| ClassProbability { label, probability: 0.5 };
+    let probabilities = ClassProbabilities::from_iter([class("no"), class("yes")]);
+    ChallengerScore { model_version: text("c"), probabilities }
+}
+
 #[test]
 fn outcomes() {
     let mut outcome = Outcome {
@@ -174,7 +190,7 @@ fn outcomes() {
 
 #[test]
 fn predictions() {
-    let prediction = Prediction {
+    let mut prediction = Prediction {
         prediction_id: text("p"),
         respondent_id: text("r"),
         event_id: text("e"),
@@ -184,11 +200,14 @@ fn predictions() {
         model_version: text("v"),
         label: text("yes"),
         probabilities: probabilities(),
+        challenger: None,
         answers: answers(),
     };
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v3"] {
         check_answered(&prediction, &format!("prediction/{version}-one"));
     }
+    prediction.challenger = Some(challenger());
+    check_answered(&prediction, "prediction/v3-challenged");
 }
 
 #[test]
@@ -201,10 +220,11 @@ fn labelled_examples() {
         outcome_time: None,
         label: text("yes"),
         prediction: None,
+        challenger: None,
         correction: false,
         answers: answers(),
     };
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v3"] {
         check_answered(&example, &format!("labelled-example/{version}-initial"));
     }
     example.origin = ExampleOrigin::Stream;
@@ -217,8 +237,29 @@ fn labelled_examples() {
         probabilities: probabilities(),
     });
     example.correction = true;
-    for version in ["v1", "v2"] {
+    for version in ["v1", "v2", "v3"] {
         check_answered(&example, &format!("labelled-example/{version}-joined"));
+    }
+    example.challenger = Some(challenger());
+    check_answered(&example, "labelled-example/v3-challenged");
+}
+
+/// During an upgrade, instances of the release before read what instances of this one have written.
+#[test]
+fn the_release_before_reads_records_with_a_challenger_without_it() {
+    for (subject, new, old) in [
+        ("prediction", "v3-challenged", "v2-one"),
+        ("prediction", "v3-one", "v2-one"),
+        ("labelled-example", "v3-challenged", "v2-joined"),
+        ("labelled-example", "v3-initial", "v2-initial"),
+    ] {
+        let reader = small_schema().fill_answers(&history(subject).versions[1].text);
+        let codec = DatumCodec::new(filled_registry(subject), subject, &reader).unwrap();
+        let mut bytes = Vec::new();
+        framing::frame(3, &mut bytes);
+        bytes.extend(golden(&format!("{subject}/{new}")));
+        let read = codec.read(&bytes, |datum| Ok(hex::encode(datum))).unwrap();
+        assert_eq!(read, hex::encode(golden(&format!("{subject}/{old}"))), "{subject}/{new}");
     }
 }
 

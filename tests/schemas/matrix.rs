@@ -479,6 +479,7 @@ fn published(
         model_version: "m".to_owned(),
         label: "yes".to_owned(),
         probabilities: ClassProbabilities::from_iter([]),
+        challenger: None,
         answers: writer.layout().row_of(&answers),
     };
     let mut bytes = Vec::new();

@@ -76,15 +76,17 @@ mod tests {
     use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro};
     use foretell_avro::evolution::{Level, breaches, parse};
 
-    /// The first version of each subject, and the template of the second.
-    const SUBJECTS: [[&str; 2]; 2] = [
+    /// The first version of each subject, and the templates of the others.
+    const SUBJECTS: [[&str; 3]; 2] = [
         [
             include_str!("../../../schemas/prediction/v1.avsc"),
             include_str!("../../../schemas/prediction/v2.avsc"),
+            include_str!("../../../schemas/prediction/v3.avsc"),
         ],
         [
             include_str!("../../../schemas/labelled-example/v1.avsc"),
             include_str!("../../../schemas/labelled-example/v2.avsc"),
+            include_str!("../../../schemas/labelled-example/v3.avsc"),
         ],
     ];
 
@@ -133,10 +135,13 @@ mod tests {
     #[test]
     fn changes_of_the_questions_are_compatible_unless_a_kind_changes() {
         let check = |after: &str, is_compatible: bool| {
-            for [first, template] in SUBJECTS {
-                let filled = |questions| schema_of(questions).fill_answers(template);
-                let before = filled(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
-                let versions = [first, &before, &filled(after)].map(|text| parse(text).unwrap());
+            for [first, second, third] in SUBJECTS {
+                let before = r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#;
+                let filled = |questions, template| schema_of(questions).fill_answers(template);
+                let (second, unchanged) = (filled(before, second), filled(before, third));
+                let changed = filled(after, third);
+                let versions = [first, &second, &unchanged, &changed];
+                let versions = versions.map(|text| parse(text).unwrap());
                 let found = breaches(Level::FullTransitive, &versions);
                 assert_eq!(found.is_empty(), is_compatible, "{after}: {found:?}");
             }

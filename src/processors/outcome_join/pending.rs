@@ -426,6 +426,7 @@ impl PredictionV2 {
         Prediction {
             answers: events.row_by_name(answers),
             probabilities: probabilities.collect(),
+            challenger: None,
             prediction_id: self.prediction_id,
             respondent_id: self.respondent_id,
             event_id: self.event_id,
@@ -464,6 +465,7 @@ mod tests {
             model_version: "v".to_owned(),
             label: "yes".to_owned(),
             probabilities: ClassProbabilities::from_iter([class]),
+            challenger: None,
             answers: codec().predictions.events().layout().row_of(&given),
         }
     }

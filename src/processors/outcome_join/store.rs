@@ -325,6 +325,7 @@ fn example(
             predicted_at: prediction.predicted_at,
             probabilities: prediction.probabilities,
         }),
+        challenger: prediction.challenger,
         correction,
         answers: prediction.answers,
     })

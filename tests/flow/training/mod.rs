@@ -279,6 +279,7 @@ fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> La
         outcome_time: None,
         label: if concept(visits) { "yes" } else { "no" }.to_owned(),
         prediction: None,
+        challenger: None,
         correction: false,
         answers: answers(visits, "gold", f64::from(number) / 8.0),
     }
