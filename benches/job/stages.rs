@@ -25,12 +25,27 @@ const WARM_UP_COMMITS: usize = 10;
 pub(crate) struct Stages {
     pub(crate) stages: Vec<(&'static str, Cost)>,
     pub(crate) parts: Vec<(&'static str, Cost)>,
+    /// All stages together, while a challenger of the model's size is scored too.
+    pub(crate) with_challenger: Cost,
 }
 
 /// Runs the scoring topology on the worked example.
 pub(crate) fn measure(model: &ModelBundle) -> anyhow::Result<Stages> {
     let mut task = ScoringTask::open(model, &[])?;
     let workload = Workload::new(&task.config, &task.cluster)?;
+    let (meters, outputs) = run(&mut task, &workload)?;
+    let stages = STAGES.into_iter().zip(meters.iter().map(Meter::cost)).collect();
+    let parts = parts(&task, &workload, &outputs)?;
+    let mut challenged = ScoringTask::open(model, &[])?;
+    challenged.challenge(model)?;
+    let (meters, _) = run(&mut challenged, &workload)?;
+    let mut with_challenger = Cost::default();
+    meters.iter().for_each(|meter| with_challenger += meter.cost());
+    Ok(Stages { stages, parts, with_challenger })
+}
+
+/// Processes all events and outcomes, and returns the outputs of the last commit.
+fn run(task: &mut ScoringTask, workload: &Workload) -> anyhow::Result<(Meters, Vec<OutputRecord>)> {
     let (start, mut outputs) = (workload::start(), Vec::new());
     let mut meters = Meters::default();
     for commit in 0..COMMITS {
@@ -47,11 +62,7 @@ pub(crate) fn measure(model: &ModelBundle) -> anyhow::Result<Stages> {
         }
         task.commit(COMMIT_EVENTS, outbox, &mut meters, |_| {})?;
     }
-    let costs = meters.iter().map(Meter::cost);
-    Ok(Stages {
-        stages: STAGES.into_iter().zip(costs).collect(),
-        parts: parts(&task, &workload, &outputs)?,
-    })
+    Ok((meters, outputs))
 }
 
 /// What can be measured alone, of the same records.

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, convert::Infallible, hint::black_box, sync::Arc
 use foretell::{
     app::{cluster::Cluster, schemas},
     config::Config,
-    events::codecs::Codecs,
+    events::{codecs::Codecs, model::Model},
     processors::{
         contract::ContractBoard,
+        learning::outputs::records_of,
         metrics::ApplicationMetrics,
-        model_table::{ModelTable, Serving},
+        model_table::{CHALLENGER, ModelTable, Serving},
         topology::{ScoringParts, scoring},
     },
 };
@@ -59,6 +60,17 @@ impl ScoringTask {
         task.start(clock.now());
         let clock = ManualClock::at(clock.now());
         Ok(Self { config, cluster, codecs, serving, task, clock, offset: 0 })
+    }
+
+    /// Announces `model`, under another version, as the challenger.
+    pub(crate) fn challenge(&self, model: &ModelBundle) -> anyhow::Result<()> {
+        let metrics = ApplicationMetrics::register(&prometheus::Registry::new())?;
+        let mut table = ModelTable::new(self.serving.clone(), metrics);
+        let other = ModelBundle { threshold: model.threshold / 2.0, ..model.clone() };
+        let [bundle, alias] = records_of(&other, "benchmark", self.now())?;
+        table.apply(&bundle)?;
+        table.apply(&Model { alias: Some(CHALLENGER.to_owned()), ..alias })?;
+        Ok(())
     }
 
     /// Processes records of `events` events, as much as one commit has. Pass the outputs to [`Self::commit`].
