@@ -140,6 +140,13 @@ bench-learning: ## memory and time of a training of 10,000,000 examples, and its
 	@$(CACHE)/learning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0
 	FORETELL_BENCH_PYTHON=$(CACHE)/learning/bin/python $(CARGO) bench --locked --bench learning
 
+.PHONY: parity
+parity: ## compare exported models with Python's LightGBM, and import a model of it; the largest differences in target/bench/parity.json
+	@.ci/setup build
+	@python3 -m venv $(CACHE)/learning
+	@$(CACHE)/learning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0
+	FORETELL_BENCH_PYTHON=$(CACHE)/learning/bin/python $(CARGO) test --locked --bench parity
+
 .PHONY: bench-avro
 bench-avro: ## compare decoding of events, with the reader schema and another, with a hand-written decoder; ratios in target/bench/avro.json
 	@.ci/setup build

@@ -21,6 +21,7 @@
 
 pub mod bundle;
 pub mod example;
+pub mod export;
 pub mod features;
 pub mod judge;
 pub mod lightgbm;

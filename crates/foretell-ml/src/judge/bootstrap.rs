@@ -2,8 +2,8 @@
 
 use crate::{judge::Settings, random::SplitMix64};
 
-/// Maximum number of examples that are resampled, which bounds the time: 1,000 resamples of 50,000 examples take about a
-/// second. Of more examples, this many are drawn once, and the width of the interval is scaled by the square root of the
+/// Maximum number of examples that are resampled, which bounds the time: 1,000 resamples of 50,000 examples take one
+/// or two seconds. Of more examples, this many are drawn once, and the width of the interval is scaled by the square root of the
 /// ratio, since a standard error falls with the square root of the number of examples.
 const RESAMPLED_MAX: usize = 50_000;
 

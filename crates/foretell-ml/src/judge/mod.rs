@@ -37,7 +37,7 @@ pub struct Settings {
     pub metric: Metric,
     /// Confidence of the interval, .5 to .999.
     pub confidence: f64,
-    /// Number of resamples, 100 to 10,000. With 1,000, an end of a 95 % interval varies by about a twentieth of its width.
+    /// Number of resamples, 100 to 10,000. With 1,000, an end of a 95 % interval varies by about a fiftieth of its width.
     pub resamples: u32,
     /// Random seed of the resamples.
     pub seed: Seed,

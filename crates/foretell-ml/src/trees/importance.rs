@@ -36,7 +36,8 @@ pub fn importance(model: &str) -> Result<Vec<FeatureImportance>, ParseError> {
             let split_on = fields.list::<usize>("split_feature", splits)?;
             for (feature, gain) in split_on.into_iter().zip(fields.finite("split_gain", splits)?) {
                 if gain > 0.0 {
-                    features[feature].gain += gain;
+                    // LightGBM keeps gains as 32-bit floats.
+                    features[feature].gain += f64::from(gain as f32);
                     features[feature].splits += 1;
                 }
             }
