@@ -147,6 +147,13 @@ parity: ## compare exported models with Python's LightGBM, and import a model of
 	@$(CACHE)/learning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0
 	FORETELL_BENCH_PYTHON=$(CACHE)/learning/bin/python $(CARGO) test --locked --bench parity
 
+.PHONY: bench-tuning
+bench-tuning: ## log loss and time of studies of 50 trials to those of Optuna, 5 seeds, two data sets; 30 minutes; target/bench/tuning.json
+	@.ci/setup build
+	@python3 -m venv $(CACHE)/tuning
+	@$(CACHE)/tuning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0 optuna==5.0.0
+	FORETELL_BENCH_PYTHON=$(CACHE)/tuning/bin/python $(CARGO) bench --locked --bench tuning
+
 .PHONY: bench-avro
 bench-avro: ## compare decoding of events, with the reader schema and another, with a hand-written decoder; ratios in target/bench/avro.json
 	@.ci/setup build

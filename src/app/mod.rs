@@ -24,6 +24,7 @@ pub mod start;
 pub mod table;
 pub mod telemetry;
 mod topic_changes;
+pub mod tune;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ mod progress;
 mod run;
 mod schema;
 mod send;
+mod tune;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -55,6 +56,7 @@ Examples:
   foretell init                                  create topics, register schemas, train a model
   foretell run                                   score and learn until Ctrl-C
   foretell send --rate 50                        send a table as live events, show predictions
+  foretell tune                                  compare ways to search for parameters
   foretell schema check                          check schemas before you deploy them
 
 Environment variables and --set override keys of the configuration. A secret can be in a file:
@@ -95,6 +97,7 @@ enum Command {
     Init(init::Init),
     Run(run::Run),
     Send(send::Send),
+    Tune(tune::Tune),
     Doctor(doctor::Doctor),
     Schema(schema::SchemaCommand),
 }
@@ -106,6 +109,7 @@ impl Command {
             Self::Init(init) => &init.sets,
             Self::Run(run) => &run.sets,
             Self::Send(send) => &send.sets,
+            Self::Tune(tune) => &tune.sets,
             Self::Doctor(doctor) => &doctor.sets,
             Self::Schema(schema) => schema.sets(),
         }
@@ -153,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(&cli.global),
         Command::Run(run) => run.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
+        Command::Tune(tune) => tune.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),
         Command::Schema(schema) => schema.run(&cli.global),
     };

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::app::{demo::DemoObserver, init::InitObserver};
+use crate::app::{demo::DemoObserver, init::InitObserver, tune::TuneObserver};
 use foretell_ml::training::Trial;
 
 /// One progress bar at a time, with lines above it. If standard error is not a terminal, only the lines are shown.
 pub(super) struct Progress {
     bar: ProgressBar,
-    best: f64,
+    /// Loss and value of the best trial of the study.
+    best: Option<(f64, f64)>,
 }
 
 const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
@@ -18,7 +19,7 @@ const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::hidden();
-        Self { bar, best: f64::INFINITY }
+        Self { bar, best: None }
     }
 
     /// The bar called `name`. If it is another one than before, it takes that one's place and has `of` steps.
@@ -39,6 +40,33 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
+    /// Shows a trial of the study called `name`.
+    fn show(&mut self, name: &'static str, trial: &Trial, of: u32) {
+        if trial.number == 0 {
+            self.best = None;
+        }
+        let loss = trial.loss().unwrap_or(f64::INFINITY);
+        if self.best.is_none_or(|(least, _)| loss < least) && !trial.pruned {
+            self.best = trial.value.map(|value| (loss, value));
+        }
+        let number =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+        let best = number(self.best.map(|(_, value)| value));
+        let bar = self.bar(name, u64::from(of));
+        bar.set_position(u64::from(trial.number) + 1);
+        let (objective, value) = (trial.objective.name(), number(trial.value));
+        bar.set_message(format!("{objective} {value}, best {best}"));
+        tracing::info!(
+            sampler = trial.sampler.name(),
+            trial = trial.number,
+            log_loss = trial.log_loss,
+            iterations = trial.iterations,
+            pruned = trial.pruned,
+            failure = trial.failure,
+            "finished a trial"
+        );
+    }
+
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -50,18 +78,17 @@ impl InitObserver for Progress {
     }
 
     fn trial(&mut self, trial: &Trial, of: u32) {
-        self.best = self.best.min(trial.log_loss);
-        let best = self.best;
-        let bar = self.bar("tuning", u64::from(of));
-        bar.set_position(u64::from(trial.number) + 1);
-        bar.set_message(format!("log loss {:.4}, best {best:.4}", trial.log_loss));
-        tracing::info!(
-            trial = trial.number,
-            log_loss = trial.log_loss,
-            iterations = trial.iterations,
-            pruned = trial.pruned,
-            "finished a trial"
-        );
+        self.show("tuning", trial, of);
+    }
+}
+
+impl TuneObserver for Progress {
+    fn warning(&mut self, line: &str) {
+        self.line(&format!("- warning: {line}"));
+    }
+
+    fn trial(&mut self, trial: &Trial, of: u32) {
+        self.show(trial.sampler.name(), trial, of);
     }
 }
 

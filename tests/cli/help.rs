@@ -10,7 +10,7 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in ["demo", "init", "run", "send", "doctor"] {
+    for command in ["demo", "init", "run", "send", "tune", "doctor"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
@@ -23,7 +23,7 @@ fn the_help_of_every_command_has_examples() {
 #[test]
 fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"]];
-    commands.extend(["demo", "init", "run", "send", "doctor"].map(|name| vec![name]));
+    commands.extend(["demo", "init", "run", "send", "tune", "doctor"].map(|name| vec![name]));
     commands
         .extend(["check", "register", "diff", "evolve", "show"].map(|name| vec!["schema", name]));
     for command in commands {

@@ -14,3 +14,4 @@ mod refusals;
 mod run;
 mod schema;
 mod secrets;
+mod tune;

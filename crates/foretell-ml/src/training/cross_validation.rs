@@ -202,7 +202,9 @@ impl Fold<'_> {
         let labels: Vec<Label> = self.held_out.labels().collect();
         let value = match limits.objective {
             Metric::LogLoss => Some(best_log_loss),
-            metric => fold_metrics::value_of(metric, &predictions, &labels),
+            metric @ (Metric::Auc | Metric::F1 | Metric::Accuracy) => {
+                fold_metrics::value_of(metric, &predictions, &labels)
+            }
         };
         let auc = auc(&predictions, &labels);
         Ok(Some(FoldResult { log_loss: best_log_loss, auc, value, iterations: best }))

@@ -211,10 +211,7 @@ impl fmt::Display for Domain {
                 write!(f, "{{ int = [{low}, {high}]{} }}", if *log { ", log = true" } else { "" })
             }
             Self::Choice(values) => {
-                let values = values.iter().map(|value| match value {
-                    ParamValue::Text(text) => format!("{text:?}"),
-                    ParamValue::Flag(_) | ParamValue::Number(_) => value.to_string(),
-                });
+                let values = values.iter().map(ParamValue::to_toml);
                 write!(f, "{{ choice = [{}] }}", values.collect::<Vec<_>>().join(", "))
             }
         }

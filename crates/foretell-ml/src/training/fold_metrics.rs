@@ -77,10 +77,12 @@ mod tests {
             let at = |threshold: f64| {
                 let decided: Vec<Label> =
                     of_one.iter().map(|one| Label(u32::from(*one >= threshold))).collect();
-                match metric {
-                    Metric::F1 => f1(&decided, &labels, 2).unwrap(),
-                    _ => accuracy(&decided, &labels).unwrap(),
-                }
+                let value = if metric == Metric::F1 {
+                    f1(&decided, &labels, 2)
+                } else {
+                    accuracy(&decided, &labels)
+                };
+                value.unwrap()
             };
             let best = of_one.iter().chain(&[1.0]).map(|one| at(*one)).fold(0.0, f64::max);
             let found = value_of(metric, &predictions, &labels).unwrap();

@@ -27,6 +27,15 @@ impl ParamValue {
         }
     }
 
+    /// The value as in TOML.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self::Text(text) => format!("{text:?}"),
+            Self::Flag(_) | Self::Number(_) => self.to_string(),
+        }
+    }
+
     /// The number; `None` for other values.
     #[must_use]
     pub fn number(&self) -> Option<f64> {

@@ -167,12 +167,8 @@ impl Dimension<'_> {
     }
 
     fn set(&self, params: &mut Params, value: &ParamValue) {
-        let value = match value {
-            ParamValue::Number(number) if self.parameter.is_whole() => {
-                ParamValue::Number(number.round())
-            }
-            value => value.clone(),
-        };
+        let rounded = value.number().filter(|_| self.parameter.is_whole()).map(f64::round);
+        let value = rounded.map_or_else(|| value.clone(), ParamValue::Number);
         params.set(self.parameter.name, value);
     }
 }

@@ -6,7 +6,7 @@
 //! the sampler proposes the rest. It is given losses relative to trial 0 of the same study, which makes losses of studies on
 //! other data comparable.
 
-use std::ops::ControlFlow;
+use std::{error::Error as _, ops::ControlFlow};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde::{Deserialize, Serialize};
@@ -314,10 +314,8 @@ impl Study<'_> {
     }
 
     fn failed(&self, number: u32, params: Params, error: &TrainingError) -> Trial {
-        let failure = match error {
-            TrainingError::LightGbm(cause) => cause.to_string(),
-            other => other.to_string(),
-        };
+        // What LightGBM says, without the sentence that it failed.
+        let failure = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         Trial {
             number,
             log_loss: f64::INFINITY,

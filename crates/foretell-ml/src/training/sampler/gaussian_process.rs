@@ -259,8 +259,10 @@ mod tests {
     #[test]
     fn choices_are_told_apart() {
         let points: Vec<Vec<f64>> = (0..12).map(|n| vec![f64::from(n % 3)]).collect();
-        let values: Vec<f64> =
-            points.iter().map(|point| if point[0] == 1.0 { 1.0 } else { 2.0 }).collect();
+        let values: Vec<f64> = points
+            .iter()
+            .map(|point| 2.0 - f64::from(u8::from((point[0] - 1.0).abs() < 0.5)))
+            .collect();
         let process = GaussianProcess::fit(&[Axis::Choices(3)], &points, &values).unwrap();
         assert!(process.predict(&[1.0]).0 < 1.2 && process.predict(&[2.0]).0 > 1.8);
     }

@@ -1,0 +1,291 @@
+//! Benchmark of tuning: studies of the default space beside those of Optuna with Python's LightGBM, with as many trials, folds,
+//! early stopping and pruning. The parameters that each finds are then measured on other folds, the same for both, because the
+//! best of many trials is too good on its own folds. Prints a table and writes `target/bench/tuning.json`; fails if a bound of
+//! docs/benchmarks.md is exceeded.
+//!
+//! `FORETELL_BENCH_PYTHON` is a Python with numpy, lightgbm and optuna. `FORETELL_BENCH_TRIALS` (50), `FORETELL_BENCH_SEEDS` (5)
+//! and `FORETELL_BENCH_ROWS` (8,000) set the size.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, and measures real time"
+)]
+
+use std::{
+    env, fs,
+    io::{BufWriter, Write as _},
+    ops::ControlFlow,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::Context;
+use flate2::read::GzDecoder;
+use foretell_ml::{
+    Column, ColumnKind, Label, Params, PipelineSpec, Sample, Scaling, Seed, TrainingSet, Value,
+    training::{
+        Domain, SEARCHABLE, SamplerKind, Space, TrainingData, TuningSettings, Values, Watch, tune,
+    },
+};
+use serde_json::{Value as Json, json};
+
+const FOLDS: u32 = 3;
+/// Folds of the measurement of the parameters that were found.
+const MEASURED_FOLDS: u32 = 5;
+/// Mean log loss of the parameters found, as a multiple of that of Optuna's. The noise of five seeds is about a thousandth.
+const LOG_LOSS_RATIO_MAX: f64 = 1.002;
+/// CPU time of a study, as a multiple of Optuna's.
+const TIME_RATIO_MAX: f64 = 1.0;
+
+/// As in the binary: what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A table with a label in its last column.
+struct Table {
+    name: &'static str,
+    spec: PipelineSpec,
+    set: TrainingSet,
+    rows: Vec<(Vec<Value>, u32)>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let python = env::var("FORETELL_BENCH_PYTHON").context("FORETELL_BENCH_PYTHON is not set")?;
+    let (trials, seeds) =
+        (number("FORETELL_BENCH_TRIALS", 50)?, number("FORETELL_BENCH_SEEDS", 5)?);
+    let rows = number("FORETELL_BENCH_ROWS", 8_000)?;
+    let mut report = json!({ "trials": trials, "seeds": seeds, "rows": rows });
+    println!("studies of {trials} trials, {rows} rows, {FOLDS} folds, means of {seeds} seeds:");
+    let mut ratios = Vec::new();
+    for table in [adult(rows)?, generated(rows)?] {
+        let sample = table.set.sample();
+        let defaults = measured(&table, &sample, &Params::default(), Seed(1))?;
+        println!("{}: log loss {defaults:.5} with the default parameters", table.name);
+        let samplers = [SamplerKind::Tpe, SamplerKind::Gp, SamplerKind::Random];
+        let mut means = Vec::new();
+        for sampler in samplers {
+            let (mut losses, mut seconds) = (0.0, 0.0);
+            for seed in 1..=seeds {
+                let seed = Seed(seed.into());
+                let started = processor_seconds()?;
+                let params = study(&table, &sample, sampler, trials, seed)?;
+                seconds += processor_seconds()? - started;
+                losses += measured(&table, &sample, &params, seed)?;
+            }
+            means.push((sampler.name(), losses / f64::from(seeds), seconds / f64::from(seeds)));
+        }
+        let (mut losses, mut seconds) = (0.0, 0.0);
+        for seed in 1..=seeds {
+            let (params, took) = optuna(&python, &table, &sample, trials, seed)?;
+            seconds += took;
+            losses += measured(&table, &sample, &params, Seed(seed.into()))?;
+        }
+        means.push(("optuna", losses / f64::from(seeds), seconds / f64::from(seeds)));
+        for (name, log_loss, seconds) in &means {
+            println!("  {name:<8} log loss {log_loss:.5}  CPU time {seconds:.1} s");
+            report[table.name][name] = json!({ "log_loss": log_loss, "seconds": seconds });
+        }
+        let (tpe, optuna) = (means[0], means[3]);
+        ratios.push((table.name, tpe.1 / optuna.1, tpe.2 / optuna.2));
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("tuning.json"), serde_json::to_vec_pretty(&report)?)?;
+    for (name, losses, times) in ratios {
+        println!("{name}: to Optuna, log loss {losses:.4}, CPU time {times:.2}");
+        anyhow::ensure!(
+            losses <= LOG_LOSS_RATIO_MAX,
+            "{name}: log loss is {losses:.4} of Optuna's"
+        );
+        anyhow::ensure!(times <= TIME_RATIO_MAX, "{name}: time is {times:.2} of Optuna's");
+    }
+    Ok(())
+}
+
+fn number(variable: &str, default: u32) -> anyhow::Result<u32> {
+    match env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable}={text}")),
+        Err(_) => Ok(default),
+    }
+}
+
+/// Runs a study and returns the parameters that it found.
+fn study(
+    table: &Table,
+    sample: &Sample<'_>,
+    sampler: SamplerKind,
+    trials: u32,
+    seed: Seed,
+) -> anyhow::Result<Params> {
+    let settings = TuningSettings { folds: FOLDS, trials, sampler, ..TuningSettings::default() };
+    Ok(run(table, sample, &settings, seed)?.0)
+}
+
+/// The log loss of some parameters on folds that no study has used.
+fn measured(
+    table: &Table,
+    sample: &Sample<'_>,
+    params: &Params,
+    seed: Seed,
+) -> anyhow::Result<f64> {
+    let settings = TuningSettings {
+        folds: MEASURED_FOLDS,
+        trials: 1,
+        start: params.clone(),
+        ..TuningSettings::default()
+    };
+    Ok(run(table, sample, &settings, Seed(seed.0 + 1_000_000))?.1)
+}
+
+fn run(
+    table: &Table,
+    sample: &Sample<'_>,
+    settings: &TuningSettings,
+    seed: Seed,
+) -> anyhow::Result<(Params, f64)> {
+    let data = TrainingData { examples: sample, spec: &table.spec, classes: 2 };
+    let mut on_trial = |_: &_| ControlFlow::Continue(());
+    let tuned =
+        tune(data, settings, seed, &[], Watch { on_trial: &mut on_trial, stop: &|| false })?;
+    let best = foretell_ml::training::best_trial(&tuned.trials).context("a trial")?;
+    Ok((best.params.clone(), best.log_loss))
+}
+
+/// As [`study`] with Optuna; also returns its seconds of CPU time. Python gets the features of a model, so that it has nothing
+/// to encode.
+fn optuna(
+    python: &str,
+    table: &Table,
+    sample: &Sample<'_>,
+    trials: u32,
+    seed: u32,
+) -> anyhow::Result<(Params, f64)> {
+    let pipeline = table.spec.fit(sample);
+    let path = env::temp_dir().join(format!("foretell-tuning-{}", std::process::id()));
+    let mut file = BufWriter::new(fs::File::create(&path)?);
+    let mut row = Vec::new();
+    for (values, label) in &table.rows {
+        pipeline.transform(values, &mut row);
+        row.push((*label).into());
+        for feature in &row {
+            file.write_all(&feature.to_le_bytes())?;
+        }
+    }
+    file.flush()?;
+    let settings = TuningSettings::default();
+    let searched = SEARCHABLE.iter().filter_map(|parameter| {
+        let domain = Space::default().domain(parameter.name)?.clone();
+        let Domain::Range { low, high, log } = domain else { return None };
+        let is_whole = matches!(parameter.values, Values::Whole(..));
+        Some((parameter.name, low, high, log, is_whole))
+    });
+    let space: Vec<_> = searched.collect();
+    let value_of = |(name, low, high, _, is_whole): &(&str, f64, f64, bool, bool)| {
+        let value = settings.start.get(name).and_then(|value| value.number()).unwrap_or(*low);
+        let value = value.clamp(*low, *high);
+        let value = if *is_whole { json!(value.round() as i64) } else { json!(value) };
+        ((*name).to_owned(), value)
+    };
+    let start: serde_json::Map<String, Json> = space.iter().map(value_of).collect();
+    let arguments = json!({
+        "path": path,
+        "features": pipeline.features(),
+        "categorical": pipeline.categorical_features(),
+        "parameters": settings.start.to_lightgbm(2, Seed(seed.into())),
+        "space": space,
+        "start": start,
+        "trials": trials,
+        "folds": FOLDS,
+        "iterations_max": settings.iterations_max,
+        "early_stopping_rounds": settings.early_stopping_rounds,
+        "seed": seed,
+    });
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/tuning.py");
+    let output = Command::new(python).arg(script).arg(arguments.to_string()).output()?;
+    fs::remove_file(&path)?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{python} failed: {error}");
+    let found: Json = serde_json::from_slice(&output.stdout)?;
+    let mut fields = serde_json::to_value(&settings.start)?;
+    for (name, value) in found["parameters"].as_object().context("the parameters")? {
+        fields[name] = value.clone();
+    }
+    Ok((serde_json::from_value(fields)?, found["seconds"].as_f64().context("the seconds")?))
+}
+
+/// The first rows of the worked example.
+fn adult(rows: u32) -> anyhow::Result<Table> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/adult/adult.data.gz");
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .trim(csv::Trim::All)
+        .from_reader(GzDecoder::new(fs::File::open(path)?));
+    // Age, weight, years of education, gains, losses, hours.
+    const NUMBERS: [usize; 6] = [0, 2, 4, 10, 11, 12];
+    let mut found = Vec::new();
+    for record in reader.records().take(usize::try_from(rows)?) {
+        let record = record?;
+        let cells: Vec<&str> = record.iter().collect();
+        let Some((label, cells)) = cells.split_last() else { continue };
+        let value = |(index, cell): (usize, &&str)| match cell.parse() {
+            Ok(number) if NUMBERS.contains(&index) => Value::Number(number),
+            _ if *cell == "?" => Value::Missing,
+            _ => Value::Text((*cell).to_owned()),
+        };
+        let values = cells.iter().enumerate().map(value).collect();
+        found.push((values, u32::from(label.starts_with(">50K"))));
+    }
+    table("adult", 14, &NUMBERS, found)
+}
+
+/// Rows whose label follows from numbers and categories by products and thresholds, with noise.
+fn generated(rows: u32) -> anyhow::Result<Table> {
+    const NUMBERS: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut found = Vec::new();
+    for _ in 0..rows {
+        let numbers: Vec<f64> = NUMBERS.iter().map(|_| next()).collect();
+        let categories: Vec<f64> = (0..4).map(|_| (next() * 12.0).floor()).collect();
+        let score = 3.0 * numbers[0] * numbers[1] - 2.0 * (numbers[2] - 0.5).abs()
+            + numbers[3]
+            + if categories[0] % 3.0 < 0.5 { 0.8 } else { 0.0 }
+            + if categories[1] > 6.5 { numbers[4] } else { -numbers[4] };
+        let is_one = next() < 1.0 / (1.0 + (-3.0 * (score - 0.9)).exp());
+        let mut values: Vec<Value> = numbers.into_iter().map(Value::Number).collect();
+        values.extend(categories.iter().map(|category| Value::Text(format!("c{category}"))));
+        found.push((values, u32::from(is_one)));
+    }
+    table("generated", 12, &NUMBERS, found)
+}
+
+fn table(
+    name: &'static str,
+    columns: usize,
+    numbers: &[usize],
+    rows: Vec<(Vec<Value>, u32)>,
+) -> anyhow::Result<Table> {
+    let column = |index: usize| match numbers.contains(&index) {
+        true => Column::new(&format!("n{index}"), ColumnKind::Numeric),
+        false => Column::new(&format!("c{index}"), ColumnKind::Categorical),
+    };
+    let columns: Vec<Column> = (0..columns).map(column).collect();
+    let mut set = TrainingSet::new(&columns);
+    for (values, label) in &rows {
+        set.push(values, Label(*label));
+    }
+    Ok(Table { name, spec: PipelineSpec::new(columns, Scaling::None, Vec::new())?, set, rows })
+}
+
+/// CPU time of this thread.
+fn processor_seconds() -> anyhow::Result<f64> {
+    let schedule = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = schedule.split_whitespace().next().context("three numbers")?;
+    Ok(nanoseconds.parse::<f64>()? / 1e9)
+}
