@@ -71,7 +71,7 @@ fn ctrl_c_shows_what_was_found() {
     let folder = tempfile::tempdir().unwrap();
     let settings = small(&folder);
     let more = ["--trials", "10000", "--log", "info"];
-    let mut process = Process::start(&arguments(&settings, &more));
+    let process = Process::start(&arguments(&settings, &more));
     until("two trials are finished", SOON, || {
         (process.errors().matches("finished a trial").count() >= 2).then_some(())
     });

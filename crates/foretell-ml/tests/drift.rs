@@ -1,12 +1,13 @@
-//! Concept drift: which policies forget what is not true any more.
+//! Concept drift: which policies forget what is not true any more, and how fast a judged champion follows.
 #![expect(clippy::unwrap_used, reason = "tests may fail")]
 
 use std::ops::ControlFlow;
 
 use foretell_ml::{
-    Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, Origin, Params,
-    PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet, Value,
-    training::{evaluate, train},
+    Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, ModelBundle, Origin,
+    Params, PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet, Value,
+    judge::{self, Verdict},
+    training::{Holdout, evaluate, train, train_judged},
     training_set::{Arrival, History, InitialRow},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -51,6 +52,19 @@ fn applicants(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
     (0..number).map(applicant).collect()
 }
 
+fn recipe(policy: DataPolicy) -> Recipe {
+    Recipe {
+        spec: PipelineSpec::new(columns(), Scaling::None, Vec::new()).unwrap(),
+        classes: vec!["no".to_owned(), "yes".to_owned()],
+        threshold: Threshold::Fixed(0.5),
+        calibration: Calibration::None,
+        intervals: false,
+        params: Params { iterations: 100, feature_fraction: 1.0, ..Params::default() },
+        seed: Seed(1),
+        origin: Origin { policy, ..Origin::default() },
+    }
+}
+
 /// The AUC on the new concept of a retraining after 4,000 initial examples, and 2,000 from the stream, of the old concept, and
 /// 3,000 of the new one, a minute apart.
 fn auc_after_drift(policy: DataPolicy) -> f64 {
@@ -66,16 +80,7 @@ fn auc_after_drift(policy: DataPolicy) -> f64 {
         let arrival = Arrival { id: &id, event_time, offset: number, is_correction: false };
         stream.add(arrival, &values, label);
     }
-    let recipe = Recipe {
-        spec: PipelineSpec::new(columns, Scaling::None, Vec::new()).unwrap(),
-        classes: vec!["no".to_owned(), "yes".to_owned()],
-        threshold: Threshold::Fixed(0.5),
-        calibration: Calibration::None,
-        intervals: false,
-        params: Params { iterations: 100, feature_fraction: 1.0, ..Params::default() },
-        seed: Seed(1),
-        origin: Origin { policy, ..Origin::default() },
-    };
+    let recipe = recipe(policy);
     let (sample, _) = stream.sample(&initial, &rows);
     let bundle = train(&sample, &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let unseen = applicants(4_000, NEW, 4);
@@ -101,5 +106,84 @@ fn a_bounded_history_forgets_a_concept_that_all_data_keep() {
         ("half_life", with(Retention::All, Some(300 * MINUTE), age)),
     ] {
         assert!(auc >= 0.99, "{forgetful}: {auc}");
+    }
+}
+
+/// Labels between two trainings.
+const N: usize = 1_000;
+
+/// As [`applicants`], and one label in ten is wrong, so that no model is certain.
+fn noisy(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
+    let mut examples = applicants(number, concept, seed);
+    let mut random = StdRng::seed_from_u64(seed.wrapping_add(1_000));
+    for example in &mut examples {
+        if random.random_ratio(1, 10) {
+            example.label = Label(1 - example.label.0);
+        }
+    }
+    examples
+}
+
+/// The champion after a stream, retrained after every N labels on the newest 2 N, and replaced only by a better model.
+fn champion_after(stream: &[Example], first: &ModelBundle) -> Scorer {
+    let policy = DataPolicy {
+        retention: Retention::Last(2 * N),
+        initial: InitialPolicy::Age,
+        half_life: None,
+    };
+    let mut history = History::new(&columns(), policy, Seed(1));
+    let (mut champion, mut seen) = (Scorer::new(first).unwrap(), 0);
+    for (number, Example { values, label }) in stream.iter().enumerate() {
+        let (id, offset) = (number.to_string(), i64::try_from(number).unwrap());
+        let arrival = Arrival { id: &id, event_time: offset, offset, is_correction: false };
+        history.add(arrival, values, *label);
+        if !(number + 1).is_multiple_of(N) {
+            continue;
+        }
+        let all = history.sample_since(0);
+        let held_out = ((number + 1 - seen) * 3 / 10).min(all.len() / 2);
+        let kept = all.subset(|index| index < all.len() - held_out);
+        let newest = all.subset(|index| index >= all.len() - held_out);
+        let holdout = Holdout {
+            kept: &kept,
+            held_out: &newest,
+            opponent: Some(&champion),
+            judge: judge::Settings::default(),
+        };
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let judged = train_judged(&all, &holdout, &recipe(policy), &mut go_on).unwrap();
+        if judged.comparison.unwrap().verdict(0.0) == Verdict::Better {
+            (champion, seen) = (Scorer::new(&judged.bundle).unwrap(), number + 1);
+        }
+    }
+    champion
+}
+
+#[test]
+fn a_judged_champion_comes_close_to_an_oracle_within_three_batches_of_a_change() {
+    let model = |examples: &[Example]| {
+        let set = TrainingSet::of(&columns(), examples);
+        let recipe = recipe(DataPolicy::default());
+        train(&set.sample(), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    };
+    let unseen = noisy(4_000, NEW, 9);
+    let loss = |scorer: &Scorer| evaluate(scorer, &unseen).log_loss.unwrap();
+    let first = model(&noisy(4 * N, OLD, 1));
+    let frozen = loss(&Scorer::new(&first).unwrap());
+    let new = noisy(3 * N, NEW, 2);
+    let oracle = loss(&Scorer::new(&model(&new)).unwrap());
+    assert!(frozen > 1.5 * oracle, "the concepts are too similar: {frozen} and {oracle}");
+
+    let abrupt: Vec<Example> = noisy(2 * N, OLD, 3).into_iter().chain(new.clone()).collect();
+    // Over 2 N labels the new concept becomes more frequent, and then it is the only one.
+    let mut random = StdRng::seed_from_u64(4);
+    let both = noisy(2 * N, OLD, 5).into_iter().zip(noisy(2 * N, NEW, 6)).enumerate();
+    let mixed = both.map(|(number, (old, new))| {
+        if random.random_range(0..2 * N) < number { new } else { old }
+    });
+    let gradual: Vec<Example> = mixed.chain(new).collect();
+    for (kind, stream) in [("abrupt", abrupt), ("gradual", gradual)] {
+        let champion = loss(&champion_after(&stream, &first));
+        assert!(champion <= 1.05 * oracle, "{kind}: {champion}, and the oracle has {oracle}");
     }
 }
