@@ -8,6 +8,7 @@ mod http_server;
 pub mod init;
 mod initial;
 mod learning;
+pub mod library;
 #[cfg(test)]
 mod meaning;
 mod models;

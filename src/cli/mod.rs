@@ -3,8 +3,12 @@
 mod demo;
 mod doctor;
 mod init;
+mod learner_command;
+mod model_text;
+mod models;
 mod numbers;
 mod progress;
+mod retrain;
 mod run;
 mod schema;
 mod send;
@@ -57,6 +61,8 @@ Examples:
   foretell run                                   score and learn until Ctrl-C
   foretell send --rate 50                        send a table as live events, show predictions
   foretell tune                                  compare ways to search for parameters
+  foretell models list                           list the models and their metrics
+  foretell retrain --reason \"new prices\"        train a model now
   foretell schema check                          check schemas before you deploy them
 
 Environment variables and --set override keys of the configuration. A secret can be in a file:
@@ -99,6 +105,8 @@ enum Command {
     Send(send::Send),
     Tune(tune::Tune),
     Doctor(doctor::Doctor),
+    Models(models::ModelsCommand),
+    Retrain(retrain::Retrain),
     Schema(schema::SchemaCommand),
 }
 
@@ -111,6 +119,8 @@ impl Command {
             Self::Send(send) => &send.sets,
             Self::Tune(tune) => &tune.sets,
             Self::Doctor(doctor) => &doctor.sets,
+            Self::Models(models) => models.sets(),
+            Self::Retrain(retrain) => &retrain.sets,
             Self::Schema(schema) => schema.sets(),
         }
     }
@@ -159,6 +169,8 @@ pub fn main() -> ExitCode {
         Command::Send(send) => send.run(&cli.global),
         Command::Tune(tune) => tune.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),
+        Command::Models(models) => models.run(&cli.global),
+        Command::Retrain(retrain) => retrain.run(&cli.global),
         Command::Schema(schema) => schema.run(&cli.global),
     };
     match result {

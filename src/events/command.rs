@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::questionnaire::uuid;
 use foretell_avro::codec::AvroRecord;
 use foretell_streams::time::WallTime;
 
@@ -34,6 +35,33 @@ pub enum CommandKind {
     RollBack,
     /// Make a model the challenger.
     Challenge,
+}
+
+impl Command {
+    /// A new id: a UUID of version 7 from the time and a unique `name`.
+    #[must_use]
+    pub fn new_id(now: WallTime, name: &str) -> String {
+        uuid::of_time(now.0, name)
+    }
+
+    /// The id for an idempotency key, always the same.
+    #[must_use]
+    pub fn id_of_key(key: &str) -> String {
+        uuid::of_name(key)
+    }
+}
+
+impl CommandKind {
+    /// The name in messages and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retrain => "retrain",
+            Self::Promote => "promote",
+            Self::RollBack => "rollback",
+            Self::Challenge => "challenge",
+        }
+    }
 }
 
 impl AvroRecord for Command {

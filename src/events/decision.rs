@@ -34,6 +34,23 @@ pub struct Decision {
     pub decided_at: WallTime,
 }
 
+impl Decision {
+    /// Whether the model was judged, or was the champion before it.
+    #[must_use]
+    pub fn concerns(&self, version: &str) -> bool {
+        [&self.candidate, &self.champion].into_iter().flatten().any(|named| named == version)
+    }
+
+    /// Whether it is the answer to a command. A training has an id of its own, and names each command that requested it among
+    /// its triggers.
+    #[must_use]
+    pub fn answers(&self, command_id: &str) -> bool {
+        let mut triggers = self.trigger.iter().flat_map(|trigger| trigger.split("; "));
+        let requests = |trigger: &str| trigger.strip_prefix("request ") == Some(command_id);
+        self.decision_id == command_id || triggers.any(requests)
+    }
+}
+
 /// The result of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod gather;
 pub mod initial_data;
 pub mod learning;
+pub mod library;
 pub mod metrics;
 pub mod model_archive;
 pub mod model_table;

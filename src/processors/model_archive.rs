@@ -1,16 +1,16 @@
-//! Reads the `models` topic from its beginning: the models of an application, their aliases and their bundles.
+//! Reads the `models` topic: the models of an application, their aliases and their bundles.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use crate::{
     events::{model::Model, topics::TOPICS},
-    processors::metrics::ApplicationMetrics,
+    processors::{metrics::ApplicationMetrics, topic_reader::TopicReader},
 };
 use foretell_ml::{BundleError, ModelBundle};
 use foretell_streams::{
-    codec::{Codec, CodecError},
-    record::{InputRecord, TopicPartition},
-    runtime::broker::{Broker, BrokerError, ReadFrom, ReadTo},
+    codec::Codec,
+    record::{Offset, TopicPartition},
+    runtime::broker::{Broker, BrokerError},
 };
 
 /// The `models` topic.
@@ -27,16 +27,61 @@ pub struct ModelArchive {
 }
 
 /// The models of an application, without their bundles.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Catalogue {
     /// The newest [`CATALOGUE_MAX`] models, oldest first. Their `bundle` is empty.
     pub models: Vec<Model>,
     /// The record of each alias that points to a model.
     pub aliases: BTreeMap<String, Model>,
+    /// The bundle of each model.
+    pub bundles: BTreeMap<String, StoredBundle>,
+    /// Every record before this offset was read.
+    next: Offset,
 }
 
-/// Maximum number of models in a catalogue.
+/// The location of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBundle {
+    /// The offset of its record.
+    pub offset: Offset,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// Maximum number of models in a catalogue, each of some hundred bytes.
 pub const CATALOGUE_MAX: usize = 1_000;
+/// Maximum number of versions that an error suggests.
+const NEAR_MAX: usize = 5;
+/// Maximum number of wrong characters of a version that is suggested.
+const TYPOS_MAX: usize = 3;
+
+/// No model, or more than one, is meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownModel {
+    /// No version or alias begins so.
+    #[error("there is no model {named:?}; {}", suggestion(near))]
+    None {
+        /// The given version, prefix or alias.
+        named: String,
+        /// Similar versions, or else the newest ones.
+        near: Vec<String>,
+    },
+    /// Several versions begin so.
+    #[error("several models begin with {named:?}: {}", near.join(", "))]
+    Several {
+        /// The given prefix.
+        named: String,
+        /// The first of those versions.
+        near: Vec<String>,
+    },
+}
+
+fn suggestion(near: &[String]) -> String {
+    match near {
+        [] => "there are no models yet".to_owned(),
+        near => format!("there are {}", near.join(", ")),
+    }
+}
 
 /// A model cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +110,6 @@ pub enum ArchiveError {
     },
 }
 
-/// The time that one read waits for records.
-const WAIT: Duration = Duration::from_millis(200);
-
 impl ModelArchive {
     /// Reads all models and aliases.
     ///
@@ -75,8 +117,19 @@ impl ModelArchive {
     /// [`BrokerError`], also if the schema registry does not answer.
     pub fn catalogue(&self) -> Result<Catalogue, BrokerError> {
         let mut catalogue = Catalogue::default();
-        self.visit(|model| catalogue.apply(model))?;
+        self.catch_up(&mut catalogue)?;
         Ok(catalogue)
+    }
+
+    /// Adds what was written since `catalogue` was read. After an error it has what was read before.
+    ///
+    /// # Errors
+    /// As for [`Self::catalogue`].
+    pub fn catch_up(&self, catalogue: &mut Catalogue) -> Result<(), BrokerError> {
+        self.reader().visit_from(TOPICS.models.name, catalogue.next, |next, model| {
+            catalogue.apply(next, model);
+            ControlFlow::Continue(())
+        })
     }
 
     /// Reads the bundle of a version.
@@ -84,17 +137,7 @@ impl ModelArchive {
     /// # Errors
     /// [`ArchiveError`].
     pub fn bundle(&self, version: &str) -> Result<ModelBundle, ArchiveError> {
-        let record = self.record(version)?;
-        let bytes = record
-            .and_then(|model| model.bundle)
-            .ok_or_else(|| ArchiveError::Unknown(version.to_owned()))?;
-        let (bundle, found) = ModelBundle::with_version(&bytes)
-            .map_err(|source| ArchiveError::Bundle { version: version.to_owned(), source })?;
-        if found.as_str() != version {
-            let (announced, found) = (version.to_owned(), found.as_str().to_owned());
-            return Err(ArchiveError::OtherVersion { announced, found });
-        }
-        Ok(bundle)
+        check(version, self.record(version)?.and_then(|model| model.bundle))
     }
 
     /// Reads the record with the bundle of a version, whether or not the bundle can be used; none without one.
@@ -103,7 +146,7 @@ impl ModelArchive {
     /// [`BrokerError`], also if the schema registry does not answer.
     pub fn record(&self, version: &str) -> Result<Option<Model>, BrokerError> {
         let mut found = None;
-        self.visit(|model| {
+        self.reader().visit(TOPICS.models.name, |model| {
             if model.version == version && model.bundle.is_some() {
                 found = Some(model);
             }
@@ -111,37 +154,109 @@ impl ModelArchive {
         Ok(found)
     }
 
-    /// Calls `visit` with each model of the topic, in order, up to its end. Records that cannot be decoded are skipped
-    /// and counted.
-    fn visit(&self, mut visit: impl FnMut(Model)) -> Result<(), BrokerError> {
-        let mut reader = self.broker.read(&self.source, ReadFrom::Beginning)?;
-        let mut records: Vec<InputRecord> = Vec::new();
-        loop {
-            records.clear();
-            let read = reader.read(WAIT, &mut records)?;
-            for record in &records {
-                let Some(bytes) = &record.value else { continue };
-                match self.codec.decode(bytes) {
-                    Ok(model) => visit(model),
-                    Err(CodecError::Unavailable { message }) => {
-                        return Err(BrokerError::Retry(message));
-                    }
-                    Err(error) => {
-                        self.metrics.unreadable(TOPICS.models.name);
-                        tracing::error!(offset = %record.offset, %error,
-                            "skipping a model record that cannot be decoded");
-                    }
-                }
+    /// Reads the bundle of a model of the catalogue, and nothing else of the topic.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    pub fn bundle_in(
+        &self,
+        catalogue: &Catalogue,
+        version: &str,
+    ) -> Result<ModelBundle, ArchiveError> {
+        let Some(stored) = catalogue.bundles.get(version) else {
+            return Err(ArchiveError::Unknown(version.to_owned()));
+        };
+        let mut found = None;
+        self.reader().visit_from(TOPICS.models.name, stored.offset, |_, model| {
+            if model.version != version || model.bundle.is_none() {
+                return ControlFlow::Continue(());
             }
-            if read != ReadTo::More {
-                return Ok(());
-            }
+            found = model.bundle;
+            ControlFlow::Break(())
+        })?;
+        check(version, found)
+    }
+
+    fn reader(&self) -> TopicReader<Model> {
+        TopicReader {
+            broker: Arc::clone(&self.broker),
+            source: self.source.clone(),
+            codec: Arc::clone(&self.codec),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Reads a bundle, and checks that it is the announced one.
+fn check(version: &str, bytes: Option<Vec<u8>>) -> Result<ModelBundle, ArchiveError> {
+    let bytes = bytes.ok_or_else(|| ArchiveError::Unknown(version.to_owned()))?;
+    let (bundle, found) = ModelBundle::with_version(&bytes)
+        .map_err(|source| ArchiveError::Bundle { version: version.to_owned(), source })?;
+    if found.as_str() != version {
+        let (announced, found) = (version.to_owned(), found.as_str().to_owned());
+        return Err(ArchiveError::OtherVersion { announced, found });
+    }
+    Ok(bundle)
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self {
+            models: Vec::new(),
+            aliases: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            next: Offset(0),
         }
     }
 }
 
 impl Catalogue {
-    fn apply(&mut self, model: Model) {
+    /// The model with this version or alias, or the only one whose version begins so.
+    ///
+    /// # Errors
+    /// [`UnknownModel`], with similar versions.
+    pub fn find(&self, named: &str) -> Result<&Model, UnknownModel> {
+        let version = self.aliases.get(named).map_or(named, |alias| alias.version.as_str());
+        if let Some(model) = self.models.iter().find(|model| model.version == version) {
+            return Ok(model);
+        }
+        let begins = |model: &&Model| !named.is_empty() && model.version.starts_with(named);
+        let mut matching = self.models.iter().rev().filter(begins);
+        let (first, second) = (matching.next(), matching.next());
+        match (first, second) {
+            (Some(model), None) => Ok(model),
+            (Some(_), Some(_)) => {
+                let near = self.models.iter().rev().filter(begins).take(NEAR_MAX);
+                let near = near.map(|model| model.version.clone()).collect();
+                Err(UnknownModel::Several { named: named.to_owned(), near })
+            }
+            (None, _) => {
+                Err(UnknownModel::None { named: named.to_owned(), near: self.near(named) })
+            }
+        }
+    }
+
+    /// The aliases that point to a version.
+    pub fn aliases_of<'c>(&'c self, version: &'c str) -> impl Iterator<Item = &'c str> {
+        let aliases = self.aliases.iter().filter(move |(_, model)| model.version == version);
+        aliases.map(|(alias, _)| alias.as_str())
+    }
+
+    /// Versions that differ in few characters, or else the newest.
+    fn near(&self, named: &str) -> Vec<String> {
+        let is_similar = |version: &str| {
+            let typos = version.chars().zip(named.chars()).filter(|(a, b)| a != b).count();
+            version.len().abs_diff(named.len()) + typos <= TYPOS_MAX
+        };
+        let versions = || self.models.iter().rev().map(|model| model.version.as_str());
+        let similar: Vec<&str> = versions().filter(|version| is_similar(version)).collect();
+        let near = if similar.is_empty() { versions().collect() } else { similar };
+        near.into_iter().take(NEAR_MAX).map(ToOwned::to_owned).collect()
+    }
+
+    /// Applies a record; `next` is the offset after it.
+    fn apply(&mut self, next: Offset, mut model: Model) {
+        self.next = next;
         match model.alias.clone() {
             Some(alias) if model.version.is_empty() => {
                 self.aliases.remove(&alias);
@@ -152,11 +267,22 @@ impl Catalogue {
             None => {
                 self.models.retain(|known| known.version != model.version);
                 if self.models.len() >= CATALOGUE_MAX {
-                    self.models.remove(0);
+                    self.remove_oldest();
                 }
-                self.models.push(Model { bundle: None, ..model });
+                let bytes = model.bundle.take().map_or(0, |bundle| bundle.len());
+                let stored = StoredBundle { offset: Offset(next.0 - 1), bytes };
+                self.bundles.insert(model.version.clone(), stored);
+                self.models.push(model);
             }
         }
+    }
+
+    /// Removes the oldest model that no alias points to.
+    fn remove_oldest(&mut self) {
+        let is_free = |model: &Model| self.aliases_of(&model.version).next().is_none();
+        let oldest = self.models.iter().position(is_free).unwrap_or(0);
+        let removed = self.models.remove(oldest);
+        self.bundles.remove(&removed.version);
     }
 }
 
@@ -166,21 +292,73 @@ mod tests {
     use crate::processors::{learning::outputs::records_of, small_model::small_bundle};
     use foretell_streams::time::WallTime;
 
+    fn records(threshold: f64) -> [Model; 2] {
+        let bundle = ModelBundle { threshold, ..small_bundle() };
+        records_of(&bundle, "test", WallTime(1)).unwrap()
+    }
+
+    fn catalogue_of<'m>(models: impl IntoIterator<Item = &'m Model>) -> Catalogue {
+        let mut catalogue = Catalogue::default();
+        for (next, model) in (1..).zip(models) {
+            catalogue.apply(Offset(next), model.clone());
+        }
+        catalogue
+    }
+
     #[test]
     fn a_catalogue_has_each_model_once_and_the_aliases_that_point_to_one() {
-        let mut catalogue = Catalogue::default();
-        let with = |threshold| ModelBundle { threshold, ..small_bundle() };
-        let [first, champion] = records_of(&with(0.1), "test", WallTime(1)).unwrap();
-        let [second, _] = records_of(&with(0.2), "test", WallTime(2)).unwrap();
+        let ([first, champion], [second, _]) = (records(0.1), records(0.2));
         let challenger = Model { alias: Some("challenger".to_owned()), ..champion.clone() };
-        for model in [&first, &champion, &second, &challenger, &first] {
-            catalogue.apply(model.clone());
-        }
+        let mut catalogue = catalogue_of([&first, &champion, &second, &challenger, &first]);
         let versions: Vec<_> = catalogue.models.iter().map(|model| &model.version).collect();
         assert_eq!(versions, [&second.version, &first.version]);
         assert!(catalogue.models.iter().all(|model| model.bundle.is_none()));
         assert_eq!(catalogue.aliases["champion"].version, first.version);
-        catalogue.apply(Model { version: String::new(), ..challenger });
+        let stored = catalogue.bundles[&first.version];
+        assert_eq!((stored.offset, stored.bytes), (Offset(4), first.bundle.unwrap().len()));
+        let aliases: Vec<&str> = catalogue.aliases_of(&first.version).collect();
+        assert_eq!(aliases, ["challenger", "champion"]);
+        catalogue.apply(Offset(6), Model { version: String::new(), ..challenger });
         assert_eq!(catalogue.aliases.keys().collect::<Vec<_>>(), ["champion"]);
+    }
+
+    #[test]
+    fn a_model_is_found_by_version_unique_prefix_and_alias() {
+        let [model, champion] = records(0.1);
+        let named = |version: &str| Model { version: version.to_owned(), ..model.clone() };
+        let alias = Model { version: "ab12cd34ef56".to_owned(), ..champion };
+        let all = [named("ab12cd34ef56"), named("ab99cd34ef56"), named("0123456789ab"), alias];
+        let catalogue = catalogue_of(&all);
+        let check = |text: &str, expected: &str| {
+            assert_eq!(catalogue.find(text).unwrap().version, expected, "{text}");
+        };
+        check("ab12cd34ef56", "ab12cd34ef56");
+        check("ab1", "ab12cd34ef56");
+        check("0", "0123456789ab");
+        check("champion", "ab12cd34ef56");
+        let refuse = |text: &str, expected: &str| {
+            assert_eq!(catalogue.find(text).unwrap_err().to_string(), expected);
+        };
+        refuse("ab", "several models begin with \"ab\": ab99cd34ef56, ab12cd34ef56");
+        refuse("0123456789ac", "there is no model \"0123456789ac\"; there are 0123456789ab");
+        refuse(
+            "challenger",
+            "there is no model \"challenger\"; there are 0123456789ab, ab99cd34ef56, ab12cd34ef56",
+        );
+        let none = Catalogue::default().find("").unwrap_err().to_string();
+        assert_eq!(none, "there is no model \"\"; there are no models yet");
+    }
+
+    #[test]
+    fn the_oldest_model_without_an_alias_is_left_out_of_a_full_catalogue() {
+        let [model, champion] = records(0.1);
+        let named = |number: usize| Model { version: format!("v{number}"), ..model.clone() };
+        let alias = Model { version: "v0".to_owned(), ..champion };
+        let models: Vec<Model> =
+            [named(0), alias].into_iter().chain((1..=CATALOGUE_MAX).map(named)).collect();
+        let catalogue = catalogue_of(&models);
+        assert_eq!(catalogue.models.len(), CATALOGUE_MAX);
+        assert_eq!(catalogue.bundles.len(), CATALOGUE_MAX);
+        assert!(catalogue.find("champion").is_ok() && !catalogue.bundles.contains_key("v1"));
     }
 }

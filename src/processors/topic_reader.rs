@@ -1,11 +1,11 @@
-//! Reads a topic of one partition from its beginning to its end, committed records only.
+//! Reads a topic of one partition to its end, committed records only.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::processors::metrics::ApplicationMetrics;
 use foretell_streams::{
     codec::{Codec, CodecError},
-    record::{InputRecord, TopicPartition},
+    record::{InputRecord, Offset, TopicPartition},
     runtime::broker::{Broker, BrokerError, ReadFrom, ReadTo},
 };
 
@@ -42,7 +42,24 @@ impl<T> TopicReader<T> {
     /// # Errors
     /// [`BrokerError`], also if the schema registry does not answer.
     pub fn visit(&self, name: &str, mut visit: impl FnMut(T)) -> Result<(), BrokerError> {
-        let mut reader = self.broker.read(&self.source, ReadFrom::Beginning)?;
+        self.visit_from(name, Offset(0), |_, value| {
+            visit(value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Self::visit`], from an offset on. `visit` also gets the offset after the record, and breaks to end the read.
+    ///
+    /// # Errors
+    /// As for [`Self::visit`].
+    pub fn visit_from(
+        &self,
+        name: &str,
+        from: Offset,
+        mut visit: impl FnMut(Offset, T) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError> {
+        let from = if from.0 > 0 { ReadFrom::Offset(from) } else { ReadFrom::Beginning };
+        let mut reader = self.broker.read(&self.source, from)?;
         let mut records: Vec<InputRecord> = Vec::new();
         loop {
             records.clear();
@@ -50,7 +67,11 @@ impl<T> TopicReader<T> {
             for record in &records {
                 let Some(bytes) = &record.value else { continue };
                 match self.codec.decode(bytes) {
-                    Ok(value) => visit(value),
+                    Ok(value) => {
+                        if visit(record.offset.next(), value).is_break() {
+                            return Ok(());
+                        }
+                    }
                     Err(CodecError::Unavailable { message }) => {
                         return Err(BrokerError::Retry(message));
                     }

@@ -41,7 +41,7 @@ pub mod moment;
 
 mod decimal;
 
-mod uuid;
+pub(in crate::events) mod uuid;
 
 mod id;
 

@@ -11,12 +11,12 @@ const NAMESPACE: [u8; 16] = [
 ];
 
 /// The UUID of `name`, always the same.
-pub(super) fn of_name(name: &str) -> String {
+pub(in crate::events) fn of_name(name: &str) -> String {
     version_5(NAMESPACE, name)
 }
 
 /// A new UUID from the milliseconds since 1970 and a unique `name`.
-pub(super) fn of_time(millis: i64, name: &str) -> String {
+pub(in crate::events) fn of_time(millis: i64, name: &str) -> String {
     let mut bytes = first_16(&Sha256::digest(name.as_bytes()));
     bytes[..6].copy_from_slice(&millis.max(0).to_be_bytes()[2..]);
     with_version(bytes, 7)

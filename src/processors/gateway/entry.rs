@@ -202,7 +202,7 @@ impl From<EntryError> for GatewayError {
     }
 }
 
-fn record<T>(
+pub(super) fn record<T>(
     topic: &Topic,
     key: &str,
     codec: &dyn Codec<T>,

@@ -1,11 +1,13 @@
-//! Writes the events and outcomes of HTTP clients to their topics, and returns the results: the work of `POST /api/v1/…`.
+//! Writes the events, outcomes and commands of HTTP clients to their topics, and returns the results: the work of
+//! `POST /api/v1/…`.
 //!
 //! ```text
-//!   JSON ─▶ entry ─▶ record ─▶ writer ─▶ questionnaire-events, outcomes
+//!   JSON ─▶ entry, command ─▶ record ─▶ writer ─▶ questionnaire-events, outcomes, commands
 //!             └─ request waits ─▶ waits ◀─ replies, dead-letters
 //! ```
 //! Calls do not block: one thread writes and one thread reads for all callers, and they report by callbacks.
 
+mod command;
 mod entry;
 mod waits;
 mod writer;
@@ -17,12 +19,14 @@ use std::sync::{
 
 use serde_json::Value as Json;
 
+pub use command::{CommandRequest, record_of as command_record};
 pub use entry::{EntrySettings, EventEntry, OutcomeEntry};
 pub use waits::{Answer, Answered, Opened, Wait};
 pub use writer::Written;
 
 use crate::{
     events::{
+        command::Command,
         questionnaire::QuestionnaireSchema,
         reply::{REQUEST_HEADER, ReplyCodec},
     },
@@ -151,6 +155,28 @@ impl Gateway {
     /// [`GatewayError::Refused`], naming the field.
     pub fn outcome(&self, json: &Json, key: Option<&str>) -> Result<OutcomeEntry, GatewayError> {
         self.settings.entries.outcome(json, key, self.clock.now())
+    }
+
+    /// Checks a command and encodes its record. A request with the same `key` is the same command.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`], naming the field.
+    pub fn command(
+        &self,
+        request: CommandRequest,
+        key: Option<&str>,
+    ) -> Result<(Command, OutputRecord), GatewayError> {
+        let now = self.clock.now();
+        let id = match key {
+            // The same key for another action is another command.
+            Some(key) => Command::id_of_key(&format!("{}/{key}", request.kind.name())),
+            None => Command::new_id(now, &self.generate_id()),
+        };
+        let command = request.into_command(id, now)?;
+        let entries = &self.settings.entries;
+        let codec = entries.codecs.command.as_ref();
+        let record = command::record_of(&command, &entries.topics.commands, codec)?;
+        Ok((command, record))
     }
 
     /// Waits for the result of `entry`. The caller must write it after `opened` was called, not before. Does not block.

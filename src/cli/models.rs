@@ -1,0 +1,227 @@
+//! `foretell models`
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    app::{self, cluster::Cluster, library},
+    cli::{
+        Global, Sets,
+        learner_command::{self, Request},
+        model_text::Text,
+        print,
+    },
+    config::Config,
+    events::command::CommandKind,
+    processors::{
+        gateway::CommandRequest,
+        library::{Library, ModelDifference},
+        model_table::CHAMPION,
+    },
+};
+
+/// The alias of the champion before the champion.
+const PREDECESSOR: &str = "predecessor";
+
+/// List, show, compare, promote and roll back models.
+///
+/// A model is named by its version, by the first characters of it if they are unique, or by an alias: `champion` (the
+/// model that serves), `challenger` (scored beside it) or `predecessor` (the champion before it).
+///
+/// The models are on the topic `models`; the learner of a running instance moves the aliases. With `foretell demo` and
+/// `foretell run --embedded` there is no broker to connect to: use the HTTP API, /api/v1/models.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell models list
+  foretell models show                          everything about the champion
+  foretell models show 3fa --json | jq .importance
+  foretell models diff predecessor champion     what changed with the last promotion
+  foretell models rollback --reason \"conversions fell since noon\"
+  foretell models promote 3fa8c1 --reason \"checked by hand\"")]
+pub(super) struct ModelsCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    List(List),
+    Show(Show),
+    Diff(Diff),
+    Promote(Promote),
+    Rollback(Rollback),
+}
+
+/// List the models, newest first, with their metrics and aliases.
+#[derive(Args)]
+struct List {
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+/// Show a model: metrics, parameters, lineage, feature importance and the decisions about it.
+///
+/// Metrics are of examples that the model was not trained on, with intervals if it has them. Parameters that differ from
+/// the defaults are marked. The importance of a feature is the sum of the gains of its splits, and their number.
+#[derive(Args)]
+struct Show {
+    /// Version, first characters of one, or alias.
+    #[arg(default_value = CHAMPION)]
+    model: String,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+/// Show what is different between two models, and only that.
+#[derive(Args)]
+struct Diff {
+    /// Version, first characters of one, or alias.
+    from: String,
+    /// The model to compare with it.
+    #[arg(default_value = CHAMPION)]
+    to: String,
+    /// Print one JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+/// Make a model the champion.
+///
+/// The learner checks that it can serve, and moves the alias; every instance swaps models between two records. The command
+/// ends with 0 if it is the champion, with 1 if the learner refused, and with 3 if the decision was not known within --wait.
+#[derive(Args)]
+struct Promote {
+    /// Version, first characters of one, or alias.
+    model: String,
+    #[command(flatten)]
+    request: Request,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+/// Make the champion's predecessor the champion again.
+///
+/// The command ends with 0 if it is the champion, with 1 if the learner refused, and with 3 if the decision was not known
+/// within --wait.
+#[derive(Args)]
+struct Rollback {
+    #[command(flatten)]
+    request: Request,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+impl ModelsCommand {
+    pub(super) fn sets(&self) -> &Sets {
+        match &self.action {
+            Action::List(list) => &list.sets,
+            Action::Show(show) => &show.sets,
+            Action::Diff(diff) => &diff.sets,
+            Action::Promote(promote) => &promote.sets,
+            Action::Rollback(rollback) => &rollback.sets,
+        }
+    }
+
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        let config = global.start("warn,librdkafka=off")?;
+        let cluster = Cluster::connect(&config, &app::clock())?;
+        let library = library::open(&config, &cluster)?;
+        match &self.action {
+            Action::List(list) => list.run(&library),
+            Action::Show(show) => show.run(&library),
+            Action::Diff(diff) => diff.run(&library),
+            Action::Promote(promote) => promote.run(&config, &cluster, &library),
+            Action::Rollback(rollback) => rollback.run(&config, &cluster, &library),
+        }
+    }
+}
+
+/// Text for standard output, coloured on a terminal.
+fn text() -> Text {
+    Text::new(std::io::stdout().is_terminal())
+}
+
+impl List {
+    fn run(&self, library: &Library) -> anyhow::Result<ExitCode> {
+        let summary = library.summary()?;
+        print(&if self.json { serde_json::to_string(&summary)? } else { text().list(&summary) });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Show {
+    fn run(&self, library: &Library) -> anyhow::Result<ExitCode> {
+        let details = library.details(Some(&self.model))?;
+        print(&if self.json { serde_json::to_string(&details)? } else { text().details(&details) });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Diff {
+    fn run(&self, library: &Library) -> anyhow::Result<ExitCode> {
+        let (from, to) = (library.details(Some(&self.from))?, library.details(Some(&self.to))?);
+        let difference = ModelDifference::between(&from, &to);
+        print(&if self.json {
+            serde_json::to_string(&difference)?
+        } else {
+            text().difference(&from.summary.version, &to.summary.version, &difference)
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Promote {
+    fn run(
+        &self,
+        config: &Config,
+        cluster: &Cluster,
+        library: &Library,
+    ) -> anyhow::Result<ExitCode> {
+        let version = library.version_of(&self.model)?;
+        let champion = library.summary()?.aliases.remove(CHAMPION);
+        if champion.is_some_and(|champion| champion.version == version) {
+            print(&format!("{version} is the champion already: nothing was sent"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Request { reason, waiting } = self.request.clone();
+        let request = CommandRequest {
+            kind: CommandKind::Promote,
+            model_version: Some(version),
+            reason,
+            requested_by: waiting.by.clone(),
+        };
+        learner_command::send(config, cluster, request, &waiting)
+    }
+}
+
+impl Rollback {
+    fn run(
+        &self,
+        config: &Config,
+        cluster: &Cluster,
+        library: &Library,
+    ) -> anyhow::Result<ExitCode> {
+        anyhow::ensure!(
+            library.summary()?.aliases.contains_key(PREDECESSOR),
+            "the champion has no predecessor to roll back to: choose a version of `foretell models list`, and promote it"
+        );
+        let Request { reason, waiting } = self.request.clone();
+        let request = CommandRequest {
+            kind: CommandKind::RollBack,
+            model_version: None,
+            reason,
+            requested_by: waiting.by.clone(),
+        };
+        learner_command::send(config, cluster, request, &waiting)
+    }
+}
