@@ -11,9 +11,10 @@ use crate::{
     app::cluster::Cluster,
     config::Config,
     events::codecs::Codecs,
-    http::{self, Hosts, HttpMetrics, HttpState, Limits},
+    http::{self, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits},
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
+        library::Library,
         overview::Overview,
     },
 };
@@ -70,11 +71,13 @@ impl BoundServer {
         config: &Config,
         overview: Overview,
         gateway: Gateway,
+        library: Library,
         registry: &Registry,
     ) -> anyhow::Result<HttpServer> {
         let settings = &config.http;
         let state = HttpState {
             overview,
+            library: LibraryAccess::new(library),
             gateway: Arc::new(gateway),
             registry: registry.clone(),
             metrics: HttpMetrics::register(registry)?,
@@ -114,7 +117,7 @@ impl HttpServer {
     }
 }
 
-/// Opens the gateway, which writes the events and outcomes of HTTP clients, and returns the threads to run.
+/// Opens the gateway, which writes the events, outcomes and commands of HTTP clients, and returns the threads to run.
 pub(super) fn gateway(
     config: &Config,
     cluster: &Cluster,

@@ -17,6 +17,7 @@ use crate::{
         cluster::Cluster,
         http_server::{self, BoundServer, HttpServer},
         learning::learning_work,
+        library,
         models::Models,
         open_files,
         shutdown::{Shutdown, StopReason},
@@ -140,7 +141,8 @@ impl Instance {
                 Ok(())
             })?);
         }
-        let http = server.serve(config, overview.clone(), gateway, &registry)?;
+        let library = library::with_codecs(config, cluster, &parts.codecs, &parts.metrics);
+        let http = server.serve(config, overview.clone(), gateway, library, &registry)?;
         let shutdown = parts.shutdown.clone();
         let clock = Arc::clone(clock);
         Ok(Self { overview, registry, address, shutdown, threads, clock, http })

@@ -1,8 +1,8 @@
-//! Health, metrics and the API over HTTP. Handlers read snapshots, and pass records to the gateway.
+//! Health, metrics and the API over HTTP. Handlers read snapshots and the library of models, and pass records to the gateway.
 //!
 //! ```text
-//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status
-//!                                                                                       └▶ token ─▶ events, outcomes
+//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status, models
+//!                                                                                       └▶ token ─▶ events, outcomes, commands
 //! ```
 
 mod api;
@@ -12,6 +12,7 @@ mod events;
 mod guard;
 mod health;
 mod metrics;
+mod models;
 mod parameters;
 mod routes;
 mod server;
@@ -28,6 +29,7 @@ use tokio::net::TcpListener;
 
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
+pub use models::LibraryAccess;
 pub use parameters::Named;
 pub use routes::{ROUTES, Route};
 pub use server::Limits;
@@ -39,7 +41,9 @@ use crate::processors::{gateway::Gateway, overview::Overview};
 pub struct HttpState {
     /// Source of snapshots.
     pub overview: Overview,
-    /// Writes events and outcomes.
+    /// The models and the decisions about them.
+    pub library: LibraryAccess,
+    /// Writes events, outcomes and commands.
     pub gateway: Arc<Gateway>,
     /// The metrics that `/metrics` shows.
     pub registry: Registry,

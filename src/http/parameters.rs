@@ -65,6 +65,11 @@ impl Parameters {
         })
     }
 
+    /// The value of a parameter; none if it is not given.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

@@ -5,7 +5,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use crate::http::{HttpState, api, events, health, metrics, parameters::Named};
+use crate::http::{HttpState, api, events, health, metrics, models, parameters::Named};
 
 /// One route.
 pub struct Route {
@@ -33,6 +33,26 @@ const INVALID: &str = "The body is not JSON, or not an event or outcome of the s
 const UNUSABLE: &str = "The record would go to the dead letters. `class` is `missing_field`, \
      `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be \
      the class with which the event was dead-lettered, with `event_id`.";
+const REQUESTED: (u16, &str) = (
+    202,
+    "Written: `command_id`. The learner carries the command out when it runs; \
+     `GET /api/v1/decisions?command_id=…` has the result. The same `Idempotency-Key` gives the same command.",
+);
+const INVALID_COMMAND: (u16, &str) = (
+    400,
+    "The body is not a JSON object with `reason` and optionally `requested_by`. Nothing was written.",
+);
+const NOT_WRITTEN: (u16, &str) = (
+    503,
+    "Too many records wait to be written, the models cannot be read now, or the instance is stopping; with \
+     `Retry-After`.",
+);
+const NOT_READ: (u16, &str) = (
+    503,
+    "The topics cannot be read now, or were not read within 10 s because another request reads them; with `Retry-After`.",
+);
+const UNKNOWN_MODEL: (u16, &str) =
+    (404, "No model, or more than one, begins so; `near` has similar versions.");
 const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has the answer to each item, in order; a refused one has \
      `error`, and `class` where 422 has it.";
 
@@ -155,5 +175,65 @@ pub const ROUTES: &[Route] = &[
             ),
         ],
         handler: || post(api::outcomes),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/models",
+        is_guarded: false,
+        purpose: "The newest 1000 models, newest first, with their metrics and aliases, and the target of each alias. It is \
+                  read from the topic `models`, by one request at a time; what was read stays in memory without \
+                  the bundles, so only the first request of an instance reads all of it.",
+        parameters: &[],
+        answers: &[(200, "`{\"models\": […], \"aliases\": {…}}`"), NOT_READ],
+        handler: || get(models::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/models/{version}",
+        is_guarded: false,
+        purpose: "Everything about a model: evaluation, parameters with their defaults, lineage, columns, feature \
+                  importance, and the decisions about it. `version` may also be the first characters of a version, or an alias, \
+                  such as `champion`.",
+        parameters: &[],
+        answers: &[(200, "The model as JSON."), UNKNOWN_MODEL, NOT_READ],
+        handler: || get(models::show),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/decisions",
+        is_guarded: false,
+        purpose: "The newest decisions of the learner, newest first: what it promoted, refused and rolled back, with \
+                  the numbers and the reason.",
+        parameters: models::DECISION_PARAMETERS,
+        answers: &[(200, "`{\"decisions\": […]}`"), NOT_READ],
+        handler: || get(models::decisions),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/models/{version}/promote",
+        is_guarded: true,
+        purpose: "Requests that a model becomes the champion. `version` as above. The body is a JSON object with the `reason`, \
+                  which is stored with the decision, and optionally `requested_by`.",
+        parameters: &[],
+        answers: &[REQUESTED, INVALID_COMMAND, UNKNOWN_MODEL, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        handler: || post(models::promote),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/models/rollback",
+        is_guarded: true,
+        purpose: "Requests that the champion's predecessor becomes the champion again. The body is as for a promotion.",
+        parameters: &[],
+        answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        handler: || post(models::roll_back),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/trainings",
+        is_guarded: true,
+        purpose: "Requests a training on the labelled examples so far. The body is as for a promotion.",
+        parameters: &[],
+        answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        handler: || post(models::train),
     },
 ];
