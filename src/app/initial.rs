@@ -242,7 +242,7 @@ fn other_table(config: &Config) -> String {
     )
 }
 
-fn example(example_id: String, row: &Row, now: EventTime) -> LabelledExample {
+pub(super) fn example(example_id: String, row: &Row, now: EventTime) -> LabelledExample {
     LabelledExample {
         respondent_id: example_id.clone(),
         example_id,

@@ -1,21 +1,35 @@
 //! `foretell models`
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::IsTerminal as _,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
 
 use clap::{Args, Subcommand};
 
 use crate::{
-    app::{self, cluster::Cluster, library},
+    app::{
+        self,
+        cluster::Cluster,
+        library::{
+            self,
+            reproduce::{self, Reproduction},
+        },
+        shutdown::{self, Shutdown},
+    },
     cli::{
         Global, Sets,
         learner_command::{self, Request},
         model_text::Text,
         print,
+        progress::Progress,
     },
     config::Config,
     events::command::CommandKind,
     processors::{
         gateway::CommandRequest,
+        learning::trainer::Phase,
         library::{Library, ModelDifference},
         model_table::CHAMPION,
     },
@@ -24,7 +38,7 @@ use crate::{
 /// The alias of the champion before the champion.
 const PREDECESSOR: &str = "predecessor";
 
-/// List, show, compare, promote and roll back models.
+/// List, show, compare, promote, roll back and reproduce models.
 ///
 /// A model is named by its version, by the first characters of it if they are unique, or by an alias: `champion` (the
 /// model that serves), `challenger` (scored beside it) or `predecessor` (the champion before it).
@@ -39,7 +53,8 @@ Examples:
   foretell models show 3fa --json | jq .importance
   foretell models diff predecessor champion     what changed with the last promotion
   foretell models rollback --reason \"conversions fell since noon\"
-  foretell models promote 3fa8c1 --reason \"checked by hand\"")]
+  foretell models promote 3fa8c1 --reason \"checked by hand\"
+  foretell models reproduce 3fa8c1              the same bytes from the training log")]
 pub(super) struct ModelsCommand {
     #[command(subcommand)]
     action: Action,
@@ -52,6 +67,7 @@ enum Action {
     Diff(Diff),
     Promote(Promote),
     Rollback(Rollback),
+    Reproduce(Reproduce),
 }
 
 /// List the models, newest first, with their metrics and aliases.
@@ -121,6 +137,21 @@ struct Rollback {
     sets: Sets,
 }
 
+/// Train a model again from its lineage and the training log, and compare the bytes.
+///
+/// The examples before its offset, their policy, the parameters and the seed determine a model, so the same build of
+/// Foretell gives the same bytes on any machine. Nothing is written. The command ends with 0 if the bytes are identical, and
+/// with 1 if they are not, with the first difference, or if the model cannot be reproduced: it was imported, another
+/// LightGBM trained it, the log lacks records, or the event schema lacks its columns.
+#[derive(Args)]
+struct Reproduce {
+    /// Version, first characters of one, or alias.
+    #[arg(default_value = CHAMPION)]
+    model: String,
+    #[command(flatten)]
+    sets: Sets,
+}
+
 impl ModelsCommand {
     pub(super) fn sets(&self) -> &Sets {
         match &self.action {
@@ -129,6 +160,7 @@ impl ModelsCommand {
             Action::Diff(diff) => &diff.sets,
             Action::Promote(promote) => &promote.sets,
             Action::Rollback(rollback) => &rollback.sets,
+            Action::Reproduce(reproduce) => &reproduce.sets,
         }
     }
 
@@ -142,6 +174,7 @@ impl ModelsCommand {
             Action::Diff(diff) => diff.run(&library),
             Action::Promote(promote) => promote.run(&config, &cluster, &library),
             Action::Rollback(rollback) => rollback.run(&config, &cluster, &library),
+            Action::Reproduce(reproduce) => reproduce.run(&config, &cluster, &library),
         }
     }
 }
@@ -223,5 +256,41 @@ impl Rollback {
             requested_by: waiting.by.clone(),
         };
         learner_command::send(config, cluster, request, &waiting)
+    }
+}
+
+impl Reproduce {
+    fn run(
+        &self,
+        config: &Config,
+        cluster: &Cluster,
+        library: &Library,
+    ) -> anyhow::Result<ExitCode> {
+        let shutdown = Shutdown::default();
+        let _signals = shutdown::stop_when_asked(&shutdown)?;
+        let signal = shutdown.signal();
+        let shown = Mutex::new(Progress::new());
+        let report = |phase: Phase, done: u32, of: u32| {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = match phase {
+                Phase::Reading => "reading",
+                Phase::Tuning => "tuning",
+                Phase::Training => "training",
+            };
+            shown.bar(name, of.into()).set_position(done.into());
+            !signal.is_stopped()
+        };
+        let found = reproduce::reproduce(config, cluster, library, &self.model, &report);
+        shown.lock().unwrap_or_else(PoisonError::into_inner).finish();
+        match found? {
+            Reproduction::Identical { version, bytes } => {
+                print(&format!("identical: model {version}, {bytes} bytes"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Reproduction::Different { version, found, difference } => {
+                print(&format!("different: model {version} is now {found}; first in {difference}"));
+                Ok(ExitCode::FAILURE)
+            }
+        }
     }
 }

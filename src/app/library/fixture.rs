@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Project {
     pub(super) config: Config,
     pub(super) cluster: Cluster,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 const TOML: &str = r#"
@@ -65,6 +65,11 @@ impl Project {
         cluster.broker.create_topics(&specs).unwrap();
         let levels = SetLevels::WithNewVersions;
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
-        Self { config, cluster, _folder: folder }
+        Self { config, cluster, folder }
+    }
+
+    /// Replaces the table of the initial examples.
+    pub(super) fn write_table(&self, table: &str) {
+        fs::write(self.folder.path().join("initial.csv"), table).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 pub mod command;
 #[cfg(test)]
 mod fixture;
+pub mod reproduce;
 
 use std::sync::Arc;
 
