@@ -2,6 +2,7 @@
 
 use std::{
     io::IsTerminal as _,
+    path::PathBuf,
     process::ExitCode,
     sync::{Mutex, PoisonError},
 };
@@ -13,14 +14,14 @@ use crate::{
         self,
         cluster::Cluster,
         library::{
-            self,
+            self, files,
             reproduce::{self, Reproduction},
         },
         shutdown::{self, Shutdown},
     },
     cli::{
         Global, Sets,
-        learner_command::{self, Request},
+        learner_command::{self, Request, Waiting},
         model_text::Text,
         print,
         progress::Progress,
@@ -31,14 +32,12 @@ use crate::{
         gateway::CommandRequest,
         learning::trainer::Phase,
         library::{Library, ModelDifference},
-        model_table::CHAMPION,
+        model_table::{CHAMPION, PREDECESSOR},
     },
 };
 
-/// The alias of the champion before the champion.
-const PREDECESSOR: &str = "predecessor";
 
-/// List, show, compare, promote, roll back and reproduce models.
+/// List, show, compare, promote, roll back, reproduce, export and import models.
 ///
 /// A model is named by its version, by the first characters of it if they are unique, or by an alias: `champion` (the
 /// model that serves), `challenger` (scored beside it) or `predecessor` (the champion before it).
@@ -54,7 +53,9 @@ Examples:
   foretell models diff predecessor champion     what changed with the last promotion
   foretell models rollback --reason \"conversions fell since noon\"
   foretell models promote 3fa8c1 --reason \"checked by hand\"
-  foretell models reproduce 3fa8c1              the same bytes from the training log")]
+  foretell models reproduce 3fa8c1              the same bytes from the training log
+  foretell models export champion --to notebook/
+  foretell models import notebook/              offer it as challenger")]
 pub(super) struct ModelsCommand {
     #[command(subcommand)]
     action: Action,
@@ -68,6 +69,8 @@ enum Action {
     Promote(Promote),
     Rollback(Rollback),
     Reproduce(Reproduce),
+    Export(Export),
+    Import(Import),
 }
 
 /// List the models, newest first, with their metrics and aliases.
@@ -152,6 +155,49 @@ struct Reproduce {
     sets: Sets,
 }
 
+/// Write a model as files that other tools can read.
+///
+/// `model.txt` has the trees, as LightGBM's model text; `pipeline.json` how answers become features, the classes, the
+/// threshold and the calibration; `lineage.json` the inputs of the training and the evaluation; `foretell_model.py` is a
+/// Python module that predicts from the first two with lightgbm and numpy.
+#[derive(Args)]
+struct Export {
+    /// Version, first characters of one, or alias.
+    #[arg(default_value = CHAMPION)]
+    model: String,
+    /// The folder to write to; it is created if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Replace files that exist.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    sets: Sets,
+}
+
+/// Import a model that was trained elsewhere, and offer it as challenger.
+///
+/// The model is a folder with `model.txt` (LightGBM's model text) and `pipeline.json`, or these files. It must have the
+/// classes of `[outcomes] labels` and columns of the event schema, with their kinds; else all differences are printed and
+/// nothing is written. The learner makes it the challenger: it is scored beside the champion, judged on examples that come
+/// later, and promoted if it is better.
+#[derive(Args)]
+struct Import {
+    /// Folder, or files with the names of an export.
+    #[arg(required = true, value_name = "DIR|FILE")]
+    paths: Vec<PathBuf>,
+    /// Write the model to the topic of models only, and do not make it the challenger.
+    #[arg(long)]
+    no_challenge: bool,
+    /// The reason, which is stored with the decision.
+    #[arg(long, default_value = "imported")]
+    reason: String,
+    #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
+    sets: Sets,
+}
+
 impl ModelsCommand {
     pub(super) fn sets(&self) -> &Sets {
         match &self.action {
@@ -161,6 +207,8 @@ impl ModelsCommand {
             Action::Promote(promote) => &promote.sets,
             Action::Rollback(rollback) => &rollback.sets,
             Action::Reproduce(reproduce) => &reproduce.sets,
+            Action::Export(export) => &export.sets,
+            Action::Import(import) => &import.sets,
         }
     }
 
@@ -175,6 +223,8 @@ impl ModelsCommand {
             Action::Promote(promote) => promote.run(&config, &cluster, &library),
             Action::Rollback(rollback) => rollback.run(&config, &cluster, &library),
             Action::Reproduce(reproduce) => reproduce.run(&config, &cluster, &library),
+            Action::Export(export) => export.run(&library),
+            Action::Import(import) => import.run(&config, &cluster),
         }
     }
 }
@@ -292,5 +342,33 @@ impl Reproduce {
                 Ok(ExitCode::FAILURE)
             }
         }
+    }
+}
+
+impl Export {
+    fn run(&self, library: &Library) -> anyhow::Result<ExitCode> {
+        let (version, paths) = files::export_to(library, &self.model, &self.to, self.force)?;
+        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        print(&format!("model {version}: {}", paths.join(", ")));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Import {
+    fn run(&self, config: &Config, cluster: &Cluster) -> anyhow::Result<ExitCode> {
+        let bundle = files::read(config, &self.paths)?;
+        files::write(config, cluster, app::clock().as_ref(), &bundle)?;
+        let version = bundle.version().as_str().to_owned();
+        print(&format!("model {version} is on topic {}", config.topics.models));
+        if self.no_challenge {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let request = CommandRequest {
+            kind: CommandKind::Challenge,
+            model_version: Some(version),
+            reason: self.reason.clone(),
+            requested_by: self.waiting.by.clone(),
+        };
+        learner_command::send(config, cluster, request, &self.waiting)
     }
 }

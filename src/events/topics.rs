@@ -297,8 +297,8 @@ topics! {
         partitions: Partitions::One,
         cleanup: Cleanup::Compact,
         message_bytes_max: Some(MODEL_BYTES_MAX),
-        written_by: &[Client::Init, Client::Group(Group::Learning)],
-        read_by: &[Client::EveryInstance],
+        written_by: &[Client::Init, Client::Group(Group::Learning), Client::CommandLine],
+        read_by: &[Client::EveryInstance, Client::CommandLine],
         holds: "model bundles, and the aliases `champion`, `challenger` and `predecessor`",
     },
     trials: TopicDefinition {
@@ -331,7 +331,7 @@ topics! {
         cleanup: FOREVER,
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Learning)],
-        read_by: &[Client::Consumers, Client::CommandLine],
+        read_by: &[Client::Consumers, Client::HttpApi, Client::CommandLine],
         holds: "decisions about models, with their numbers: promoted, challenger, refused, rolled back",
     },
     dead_letters: TopicDefinition {

@@ -18,6 +18,7 @@ mod evolution;
 mod formats;
 mod gateway;
 mod interop;
+mod models;
 mod operator;
 mod placement;
 #[path = "../process/mod.rs"]

@@ -10,20 +10,25 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in ["demo", "init", "run", "send", "tune", "doctor"] {
+    for command in ["demo", "init", "run", "send", "tune", "doctor", "models", "retrain"] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
         assert!(examples.contains(&format!("foretell {command}")), "{examples}");
-        assert!(text.contains("--set"), "{text}");
+        assert!(text.contains("--set") || command == "models", "{text}");
     }
     assert!(all.contains("FORETELL_BROKER_BOOTSTRAP_SERVERS"), "{all}");
 }
 
 #[test]
 fn help_is_plain_text() {
-    let mut commands = vec![vec![], vec!["schema"]];
-    commands.extend(["demo", "init", "run", "send", "tune", "doctor"].map(|name| vec![name]));
+    let mut commands = vec![vec![], vec!["schema"], vec!["models"]];
+    commands.extend(
+        ["demo", "init", "run", "send", "tune", "doctor", "retrain"].map(|name| vec![name]),
+    );
+    let of_models =
+        ["list", "show", "diff", "promote", "rollback", "reproduce", "export", "import"];
+    commands.extend(of_models.map(|name| vec!["models", name]));
     commands
         .extend(["check", "register", "diff", "evolve", "show"].map(|name| vec!["schema", name]));
     for command in commands {

@@ -1,6 +1,6 @@
 //! An application with topics and schemas on a cluster in this process, for the tests of this folder.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
@@ -66,6 +66,11 @@ impl Project {
         let levels = SetLevels::WithNewVersions;
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
         Self { config, cluster, folder }
+    }
+
+    /// The folder with its files.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Replaces the table of the initial examples.

@@ -1,6 +1,7 @@
 //! The models of an application for the command line: reads them, and sends commands about them to the learner.
 
 pub mod command;
+pub mod files;
 #[cfg(test)]
 mod fixture;
 pub mod reproduce;

@@ -1,0 +1,254 @@
+//! Writes a model as files that other tools can read, and imports a model from such files.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+use crate::{
+    app::{cluster::Cluster, library::reproduce::columns_that_differ},
+    config::Config,
+    events::model::Model,
+    processors::{convert, learning::outputs::records_of, library::Library},
+};
+use foretell_ml::{Column, ModelBundle, bundle::BUNDLE_BYTES_MAX, export};
+use foretell_streams::{
+    record::OutputRecord,
+    time::{Clock, EventTime},
+};
+
+/// The trigger in the record of an imported model.
+const TRIGGER: &str = "import";
+
+/// Files that an import reads, by name.
+const IMPORTED: [&str; 3] = [export::MODEL_FILE, export::PIPELINE_FILE, export::LINEAGE_FILE];
+
+/// Writes the files of a model into a folder, which is created if it does not exist. Files that exist are replaced only with
+/// `force`. Returns the version and the paths.
+///
+/// # Errors
+/// If there is no such model, or a file exists or cannot be written.
+pub fn export_to(
+    library: &Library,
+    named: &str,
+    folder: &Path,
+    force: bool,
+) -> anyhow::Result<(String, Vec<PathBuf>)> {
+    let bundle = library.bundle(named)?;
+    let files = export::export(&bundle);
+    if !force {
+        let existing = files.iter().map(|file| folder.join(file.name)).find(|path| path.exists());
+        if let Some(path) = existing {
+            anyhow::bail!(
+                "{} exists: choose another folder, or replace it with --force",
+                path.display()
+            );
+        }
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut paths = Vec::new();
+    for file in files {
+        let path = folder.join(file.name);
+        fs::write(&path, file.content)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        paths.push(path);
+    }
+    Ok((bundle.version().as_str().to_owned(), paths))
+}
+
+/// Reads a model from a folder, or from files with the names of an export, and checks that it fits the configuration.
+///
+/// # Errors
+/// If files are missing or malformed, or the model has other classes or columns than the configuration. The message lists
+/// what differs.
+pub fn read(config: &Config, paths: &[PathBuf]) -> anyhow::Result<ModelBundle> {
+    let mut files = BTreeMap::new();
+    for (name, path) in files_of(paths)? {
+        files.insert(name, content(&path)?);
+    }
+    let bundle = export::import(|name| files.get(name).map(Vec::as_slice))?;
+    let mut problems = Vec::new();
+    if bundle.classes != config.classes {
+        problems.push(format!(
+            "its classes are {:?}, and [outcomes] labels is {:?}",
+            bundle.classes, config.classes
+        ));
+    }
+    let questions: Vec<Column> = config.gather.questions.iter().map(convert::column_of).collect();
+    problems.extend(columns_that_differ(bundle.pipeline.columns(), &questions));
+    anyhow::ensure!(
+        problems.is_empty(),
+        "the model does not fit the event schema: {}",
+        problems.join("; ")
+    );
+    Ok(bundle)
+}
+
+/// The files that are imported, by their names in an export.
+fn files_of(paths: &[PathBuf]) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let inside = IMPORTED.map(|name| (name, path.join(name)));
+            files.extend(inside.into_iter().filter(|(_, path)| path.exists()));
+        } else {
+            let known =
+                IMPORTED.into_iter().find(|name| path.file_name().is_some_and(|own| own == *name));
+            let name = known.with_context(|| {
+                format!("{}: a file must be named {}", path.display(), IMPORTED.join(", "))
+            })?;
+            files.push((name, path.clone()));
+        }
+    }
+    Ok(files)
+}
+
+/// The content of a file, up to a byte more than an import accepts.
+fn content(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let cannot = || format!("cannot read {}", path.display());
+    let file = fs::File::open(path).with_context(cannot)?;
+    let mut bytes = Vec::new();
+    let max = u64::try_from(BUNDLE_BYTES_MAX)? + 1;
+    file.take(max).read_to_end(&mut bytes).with_context(cannot)?;
+    Ok(bytes)
+}
+
+/// Writes a model to the topic of models, without an alias.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(
+    config: &Config,
+    cluster: &Cluster,
+    clock: &dyn Clock,
+    bundle: &ModelBundle,
+) -> anyhow::Result<()> {
+    let topic = &config.topics.models;
+    let now = clock.now();
+    let [model, _] = records_of(bundle, TRIGGER, now)?;
+    let mut value = Vec::new();
+    cluster.codec::<Model>(config, topic)?.encode(&model, &mut value)?;
+    let mut publisher = cluster.broker.publish()?;
+    publisher.send(OutputRecord {
+        topic: topic.clone(),
+        partition: None,
+        timestamp: EventTime(now.0),
+        key: Some(model.version.into_bytes()),
+        value: Some(value),
+        headers: Vec::new(),
+    })?;
+    publisher.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::app::library::{self, fixture::Project};
+    use foretell_ml::{
+        ColumnKind, Example, Label, Origin, Params, PipelineSpec, Recipe, Scaling, Seed,
+        TrainingSet, Value,
+        training::{Calibration, Threshold, train},
+    };
+
+    /// A model of these columns, whose label is 1 if the first number is at least 20.
+    fn model(columns: Vec<Column>, classes: [&str; 2]) -> ModelBundle {
+        let example = |number: u32| {
+            let values = columns.iter().map(|column| match column.kind {
+                ColumnKind::Numeric => Value::Number(f64::from(number % 40)),
+                ColumnKind::Categorical => Value::Text((number % 3).to_string()),
+            });
+            Example { values: values.collect(), label: Label(u32::from(number % 40 >= 20)) }
+        };
+        let examples: Vec<Example> = (0..200).map(example).collect();
+        let recipe = Recipe {
+            spec: PipelineSpec::new(columns.clone(), Scaling::Standard, Vec::new()).unwrap(),
+            classes: classes.map(ToOwned::to_owned).to_vec(),
+            threshold: Threshold::Fixed(0.5),
+            calibration: Calibration::None,
+            intervals: false,
+            params: Params { iterations: 5, ..Params::default() },
+            seed: Seed(1),
+            origin: Origin::default(),
+        };
+        let set = TrainingSet::of(&columns, &examples);
+        train(&set.sample(), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    }
+
+    fn questions() -> Vec<Column> {
+        vec![Column::new("age", ColumnKind::Numeric), Column::new("job", ColumnKind::Categorical)]
+    }
+
+    fn write_model(project: &Project, bundle: &ModelBundle) {
+        let clock = crate::app::clock();
+        write(&project.config, &project.cluster, clock.as_ref(), bundle).unwrap();
+    }
+
+    #[test]
+    fn an_exported_model_is_imported_as_the_same_one() {
+        let project = Project::new();
+        let bundle = model(questions(), ["0", "1"]);
+        write_model(&project, &bundle);
+        let library = library::open(&project.config, &project.cluster).unwrap();
+        let version = bundle.version();
+        let folder = project.folder().join("exported/here");
+        let (exported, paths) =
+            export_to(&library, &version.as_str()[..6], &folder, false).unwrap();
+        assert_eq!(exported, version.as_str());
+        assert!(paths.iter().all(|path| path.is_file()) && paths.len() == 4, "{paths:?}");
+        let error = export_to(&library, version.as_str(), &folder, false).unwrap_err();
+        assert!(error.to_string().contains("--force"), "{error}");
+        export_to(&library, version.as_str(), &folder, true).unwrap();
+
+        let same = read(&project.config, std::slice::from_ref(&folder)).unwrap();
+        assert_eq!(same, bundle);
+        let two = [folder.join(export::MODEL_FILE), folder.join(export::PIPELINE_FILE)];
+        let imported = read(&project.config, &two).unwrap();
+        assert!(imported.lineage.imported && imported.booster == bundle.booster);
+        write_model(&project, &imported);
+        let list = library.summary().unwrap().models;
+        assert_eq!(list[0].version, imported.version().as_str());
+        assert_eq!(list[0].trigger.as_deref(), Some(TRIGGER));
+        assert!(list[0].aliases.is_empty());
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused_with_all_differences() {
+        let project = Project::new();
+        let check = |bundle: &ModelBundle, words: &[&str]| {
+            let folder = project.folder().join(bundle.version().as_str());
+            fs::create_dir_all(&folder).unwrap();
+            for file in export::export(bundle) {
+                fs::write(folder.join(file.name), file.content).unwrap();
+            }
+            let message = read(&project.config, &[folder]).unwrap_err().to_string();
+            for word in words {
+                assert!(message.contains(word), "{word:?} in {message:?}");
+            }
+        };
+        let mut columns = questions();
+        columns[0].kind = ColumnKind::Categorical;
+        columns.push(Column::new("height", ColumnKind::Numeric));
+        let expected = ["age is Numeric, not Categorical", "there is no height"];
+        check(&model(columns, ["0", "1"]), &expected);
+        check(&model(questions(), ["no", "yes"]), &["[\"no\", \"yes\"]", "[outcomes] labels"]);
+    }
+
+    #[test]
+    fn files_that_are_missing_or_have_other_names_are_reported() {
+        let project = Project::new();
+        let refuse = |paths: &[PathBuf], words: &str| {
+            let message = format!("{:#}", read(&project.config, paths).unwrap_err());
+            assert!(message.contains(words), "{words:?} in {message:?}");
+        };
+        refuse(&[project.folder().to_owned()], "model.txt");
+        refuse(&[project.folder().join("event.avsc")], "a file must be named model.txt");
+        refuse(&[project.folder().join("none/model.txt")], "cannot read ");
+    }
+}
