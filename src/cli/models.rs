@@ -36,7 +36,6 @@ use crate::{
     },
 };
 
-
 /// List, show, compare, promote, roll back, reproduce, export and import models.
 ///
 /// A model is named by its version, by the first characters of it if they are unique, or by an alias: `champion` (the
