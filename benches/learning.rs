@@ -179,6 +179,7 @@ fn recipe(iterations: u32) -> anyhow::Result<Recipe> {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params { iterations, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

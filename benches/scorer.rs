@@ -42,6 +42,7 @@ fn main() -> anyhow::Result<()> {
             threshold: config.learning.threshold,
             calibration: Calibration::None,
             intervals: false,
+            profile: false,
             params: Params { iterations, num_leaves, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),

@@ -127,6 +127,7 @@ pub(crate) fn model() -> anyhow::Result<ModelBundle> {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: true,
         params: Params { iterations: 200, num_leaves: 63, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

@@ -186,6 +186,7 @@ fn adult() -> anyhow::Result<Vec<Case>> {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params { iterations: 100, ..Params::default() },
         seed: Seed(1),
         origin: Origin::default(),

@@ -91,6 +91,7 @@ pub(crate) fn recipe(classes: u32) -> anyhow::Result<Recipe> {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params {
             iterations: 60,
             min_data_in_leaf: 5,

@@ -95,6 +95,7 @@ pub fn init(
         threshold: config.learning.threshold,
         calibration: config.learning.calibration,
         intervals: true,
+        profile: true,
         params: tuned.params,
         seed: Seed(config.learning.seed),
         origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },

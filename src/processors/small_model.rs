@@ -48,6 +48,7 @@ fn recipe() -> Recipe {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params { iterations: 12, num_leaves: 7, min_data_in_leaf: 5, ..Params::default() },
         seed: Seed(3),
         origin: Origin::default(),

@@ -158,6 +158,7 @@ fn trained(
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params {
             iterations: 15,
             num_leaves: 7,

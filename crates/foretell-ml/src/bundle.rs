@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     DataPolicy, ModelVersion, Seed,
+    drift::Profile,
     features::FittedPipeline,
     training::{Calibration, Calibrator, Evaluation, Metric, Params},
     trees::ParseError,
@@ -43,6 +44,9 @@ pub struct ModelBundle {
     pub lineage: Lineage,
     /// Metrics on held-out examples, of a model that was trained without them (see [`crate::training::train`]).
     pub evaluation: Evaluation,
+    /// Histograms of the training data, which live values and scores are compared with. Models of earlier releases have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// Inputs of a training: the same lineage and examples give the same bytes, if [`Self::imported`] is false.
@@ -219,7 +223,7 @@ fn version_of(content: &[u8]) -> ModelVersion {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{InitialPolicy, Retention, Scorer, training::tests::small_bundle};
+    use crate::{InitialPolicy, Retention, Scorer, TrainingSet, training::tests::small_bundle};
 
     #[test]
     fn a_bundle_survives_a_round_trip() {
@@ -242,6 +246,22 @@ pub(crate) mod tests {
             let back = ModelBundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap();
             assert_eq!(back.lineage.origin.policy, policy);
         }
+    }
+
+    #[test]
+    fn a_bundle_has_a_profile_only_if_there_is_one() {
+        let bundle = small_bundle();
+        assert!(!String::from_utf8(bundle.content()).unwrap().contains("profile"));
+        let columns = bundle.pipeline.columns();
+        let profile = Profile::of(&TrainingSet::new(columns).sample());
+        let profiled = ModelBundle { profile: Some(profile), ..bundle.clone() };
+        let back = ModelBundle::from_bytes(&profiled.to_bytes().unwrap()).unwrap();
+        assert_eq!(back, profiled);
+        assert_eq!(Scorer::new(&back).unwrap().profile(), profiled.profile.as_ref());
+        // One of other columns is not used.
+        let other = Profile::of(&TrainingSet::new(&columns[1..]).sample());
+        let other = ModelBundle { profile: Some(other), ..bundle };
+        assert_eq!(Scorer::new(&other).unwrap().profile(), None);
     }
 
     #[test]

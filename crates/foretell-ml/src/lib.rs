@@ -20,6 +20,7 @@
 //! - A [`Scorer`] is immutable and can be shared; it shares nothing with a training.
 
 pub mod bundle;
+pub mod drift;
 pub mod example;
 pub mod export;
 pub mod features;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::{
     Column, Label, ModelVersion, Probabilities, ValueRef,
     bundle::{BundleError, Lineage, ModelBundle},
+    drift::Profile,
     features::{FittedPipeline, OutOfDistribution},
-    training::Calibrator,
+    training::{Calibrator, Evaluation},
     trees::{Sums, Trees},
 };
 
@@ -20,6 +21,8 @@ pub struct Scorer {
     calibrator: Option<Calibrator>,
     version: ModelVersion,
     lineage: Lineage,
+    evaluation: Evaluation,
+    profile: Option<Profile>,
 }
 
 /// Scratch memory that a thread reuses from one row to the next.
@@ -71,6 +74,7 @@ impl Scorer {
             return Err(BundleError::Calibration { classes: trees.classes() });
         }
         let classes = bundle.classes.as_slice().into();
+        let columns = pipeline.columns().len();
         Ok(Self {
             pipeline,
             trees,
@@ -79,6 +83,8 @@ impl Scorer {
             calibrator,
             version,
             lineage: bundle.lineage.clone(),
+            evaluation: bundle.evaluation.clone(),
+            profile: bundle.profile.clone().filter(|profile| profile.columns() == columns),
         })
     }
 
@@ -138,6 +144,24 @@ impl Scorer {
     #[must_use]
     pub fn lineage(&self) -> &Lineage {
         &self.lineage
+    }
+
+    /// Metrics of the model on held-out examples.
+    #[must_use]
+    pub fn evaluation(&self) -> &Evaluation {
+        &self.evaluation
+    }
+
+    /// Histograms of the training data, whose columns are those of the model; `None` if an earlier release trained it.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// Decision threshold with two classes.
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.threshold
     }
 
     /// Share of the training's rows, 0 to 1, in which the column with this index was missing; `None` if it is unknown.

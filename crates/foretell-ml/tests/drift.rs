@@ -59,6 +59,7 @@ fn recipe(policy: DataPolicy) -> Recipe {
         threshold: Threshold::Fixed(0.5),
         calibration: Calibration::None,
         intervals: false,
+        profile: false,
         params: Params { iterations: 100, feature_fraction: 1.0, ..Params::default() },
         seed: Seed(1),
         origin: Origin { policy, ..Origin::default() },

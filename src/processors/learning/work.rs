@@ -185,6 +185,7 @@ impl LearningWork {
             threshold: self.settings.threshold,
             calibration: self.settings.calibration,
             intervals: true,
+            profile: true,
             params,
             seed: self.settings.seed,
             origin: Origin {

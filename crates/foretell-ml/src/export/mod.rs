@@ -19,6 +19,7 @@ use self::pipeline::PipelineFile;
 use crate::{
     Lineage, ModelBundle, ModelVersion, Origin, Scorer, Seed,
     bundle::{BUNDLE_BYTES_MAX, BundleError},
+    drift::Profile,
     training::{Calibration, Evaluation},
     trees::{ParseError, Trees},
 };
@@ -27,7 +28,7 @@ use crate::{
 pub const MODEL_FILE: &str = "model.txt";
 /// Name of the file with the pipeline.
 pub const PIPELINE_FILE: &str = "pipeline.json";
-/// Name of the file with the lineage and the evaluation.
+/// Name of the file with the lineage, the evaluation and the profile.
 pub const LINEAGE_FILE: &str = "lineage.json";
 /// Name of the Python module.
 pub const PYTHON_FILE: &str = "foretell_model.py";
@@ -110,6 +111,8 @@ struct LineageFile {
     version: ModelVersion,
     lineage: Lineage,
     evaluation: Evaluation,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<Profile>,
 }
 
 /// The files of a model.
@@ -119,6 +122,7 @@ pub fn export(bundle: &ModelBundle) -> Vec<ExportedFile> {
         version: bundle.version(),
         lineage: bundle.lineage.clone(),
         evaluation: bundle.evaluation.clone(),
+        profile: bundle.profile.clone(),
     };
     let file = |name, content| ExportedFile { name, content };
     vec![
@@ -166,12 +170,13 @@ pub fn import<'f>(read: impl Fn(&str) -> Option<&'f [u8]>) -> Result<ModelBundle
         calibrator,
         lineage: lineage_of(model, &trees),
         evaluation: Evaluation::default(),
+        profile: None,
     };
     if let Some(text) = text(LINEAGE_FILE)? {
         let file = LINEAGE_FILE;
-        let LineageFile { version, lineage, evaluation } =
+        let LineageFile { version, lineage, evaluation, profile } =
             serde_json::from_str(text).map_err(|source| ImportError::Json { file, source })?;
-        let original = ModelBundle { lineage, evaluation, ..imported.clone() };
+        let original = ModelBundle { lineage, evaluation, profile, ..imported.clone() };
         if original.version() == version {
             Scorer::new(&original)?;
             return Ok(original);
@@ -261,6 +266,7 @@ mod tests {
             threshold: Threshold::Best(Metric::F1),
             calibration: Calibration::Isotonic,
             intervals: true,
+            profile: true,
             ..recipe(classes)
         };
         let set = TrainingSet::of(spec.columns(), &examples);

@@ -60,6 +60,11 @@ impl HeldOut {
         DecisionRule::fit(recipe, &self.probabilities, &self.labels)
     }
 
+    /// The probabilities that a model with this rule gives.
+    pub(super) fn calibrated(&self, rule: &DecisionRule) -> Vec<Probabilities> {
+        self.probabilities.iter().map(|one| rule.calibrated(one)).collect()
+    }
+
     /// The evaluation of a recipe. What is fitted to held-out examples is fitted without those that it is evaluated on, so
     /// that the evaluation is not too optimistic.
     pub(super) fn evaluate(&self, recipe: &Recipe) -> Evaluation {

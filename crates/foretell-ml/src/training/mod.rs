@@ -248,6 +248,7 @@ pub(crate) mod tests {
             threshold: Threshold::Fixed(0.5),
             calibration: Calibration::None,
             intervals: false,
+            profile: false,
             params: Params {
                 iterations: 12,
                 num_leaves: 7,

@@ -19,6 +19,8 @@ pub struct Recipe {
     pub calibration: Calibration,
     /// Whether the evaluation has intervals of its metrics.
     pub intervals: bool,
+    /// Whether the model has a [`Profile`](crate::drift::Profile) of its training data.
+    pub profile: bool,
     /// LightGBM's parameters.
     pub params: Params,
     /// Random seed of folds, LightGBM and intervals.
@@ -39,6 +41,7 @@ impl Recipe {
             threshold: lineage.threshold_metric.map_or(given, Threshold::Best),
             calibration: lineage.calibration,
             intervals: bundle.evaluation.intervals.is_some(),
+            profile: bundle.profile.is_some(),
             params: lineage.params.clone(),
             seed: lineage.seed,
             origin: lineage.origin.clone(),

@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 
 use crate::{
-    FittedPipeline, Label, Sample,
+    FittedPipeline, Label, Probabilities, Sample,
     bundle::{Lineage, ModelBundle},
+    drift::Profile,
     judge::{self, Comparison},
     lightgbm::{self, Booster, Growth},
     scorer::Scorer,
@@ -64,15 +65,17 @@ pub fn train(
     recipe.check()?;
     let has_fifth = can_hold_out(minority);
     let mut training = Training { recipe, models: 1 + u32::from(has_fifth), trained: 0, progress };
-    let (rule, evaluation) = match has_fifth {
+    let (rule, evaluation, scores) = match has_fifth {
         true => {
             let held_out = training.predict_fifth(examples)?;
-            (held_out.rule(recipe), held_out.evaluate(recipe))
+            let rule = held_out.rule(recipe);
+            let scores = held_out.calibrated(&rule);
+            (rule, held_out.evaluate(recipe), scores)
         }
-        false => (DecisionRule::unfitted(recipe), Evaluation::default()),
+        false => (DecisionRule::unfitted(recipe), Evaluation::default(), Vec::new()),
     };
-    let bundle = training.fit(examples)?;
-    finish(bundle, rule, evaluation)
+    let bundle = finish(training.fit(examples)?, rule, evaluation)?;
+    Ok(profiled(bundle, recipe, examples, &scores))
 }
 
 /// Trains a model on all `examples`, and judges it on a holdout of them: a twin, a model of the same recipe, is trained on
@@ -105,10 +108,12 @@ pub fn train_judged(
     let models = 1 + u32::from(has_fifth) + u32::from(has_twin);
     let mut training = Training { recipe, models, trained: 0, progress };
     let (mut rule, mut evaluation) = (DecisionRule::unfitted(recipe), Evaluation::default());
+    let mut scores = Vec::new();
     if has_fifth {
         let predictions = training.predict_fifth(holdout.kept)?;
         rule = predictions.rule(recipe);
         if !is_evaluated {
+            scores = predictions.calibrated(&rule);
             evaluation = predictions.evaluate(recipe);
         }
     }
@@ -124,8 +129,12 @@ pub fn train_judged(
         comparison = opponent.and_then(|opponent| {
             judge::compare(&candidate, &predict(opponent), &labels, &holdout.judge)
         });
+        if is_evaluated {
+            scores = candidate.probabilities;
+        }
     }
     let bundle = finish(training.fit(examples)?, rule, evaluation)?;
+    let bundle = profiled(bundle, recipe, examples, &scores);
     Ok(Judged { bundle: judged_on(held_out, bundle), comparison })
 }
 
@@ -154,6 +163,17 @@ fn finish(
     // An error here is better than a published model that no instance can load.
     scorer_of(&bundle)?;
     Ok(bundle)
+}
+
+/// The bundle with the profile of its examples and of the scores of those that it is evaluated on, if the recipe has one.
+fn profiled(
+    bundle: ModelBundle,
+    recipe: &Recipe,
+    examples: &Sample<'_>,
+    scores: &[Probabilities],
+) -> ModelBundle {
+    let profile = recipe.profile.then(|| Profile::of(examples).with_scores(scores));
+    ModelBundle { profile, ..bundle }
 }
 
 fn scorer_of(bundle: &ModelBundle) -> Result<Scorer, TrainingError> {
@@ -214,6 +234,7 @@ impl Training<'_> {
                 imported: false,
             },
             evaluation: Evaluation::default(),
+            profile: None,
         })
     }
 }
@@ -265,6 +286,21 @@ mod tests {
         let bytes = |recipe: &Recipe| train_all(&examples, recipe).unwrap().to_bytes().unwrap();
         assert_eq!(bytes(&recipe), bytes(&recipe));
         assert_ne!(bytes(&recipe), bytes(&Recipe { seed: Seed(4), ..recipe.clone() }));
+    }
+
+    #[test]
+    fn a_profile_has_all_examples_and_the_scores_of_those_held_out() {
+        let (examples, recipe) = (examples(400, 2, 1), recipe(2));
+        let plain = train_all(&examples, &recipe).unwrap();
+        let bundle = train_all(&examples, &Recipe { profile: true, ..recipe }).unwrap();
+        let Some(profile) = &bundle.profile else { panic!("the recipe has one") };
+        let baseline = profile.baseline(bundle.pipeline.columns());
+        let total = |counts: &[u64]| counts.iter().sum::<u64>();
+        assert!(baseline.columns.iter().all(|column| total(&column.counts) == 400));
+        let scores = baseline.scores.iter().map(|scores| total(&scores.counts));
+        assert_eq!(scores.collect::<Vec<_>>(), [bundle.evaluation.examples]);
+        assert!(Recipe::of(&bundle).profile && !Recipe::of(&plain).profile);
+        assert_eq!(ModelBundle { profile: None, ..bundle }, plain);
     }
 
     /// Models of a release must be reproducible by the next one: these versions never change with a layout of examples.
