@@ -164,6 +164,7 @@ pub(crate) fn topology(
         serving: serving.clone(),
         contract: config.contract.clone(),
         board: ContractBoard::new(config.contract.policy, metrics.clone()),
+        quality_window: config.quality.window,
         metrics,
     });
     Ok((Arc::new(topology), serving))

@@ -31,6 +31,7 @@ use crate::{
         metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
         model_table::Serving,
         overview::Overview,
+        quality::QualityBoard,
         topology::{self, LearningParts, ScoringParts},
     },
 };
@@ -81,6 +82,7 @@ struct Parts<'a> {
     serving: Serving,
     board: StatusBoard,
     contract: ContractBoard,
+    quality: QualityBoard,
     stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
 }
@@ -113,6 +115,7 @@ impl Instance {
             streams_metrics,
             contract: ContractBoard::new(config.contract.policy, metrics.clone()),
             metrics,
+            quality: QualityBoard::default(),
             serving: Serving::default(),
             board: StatusBoard::default(),
             stores: open_stores(config, cluster)?,
@@ -132,6 +135,7 @@ impl Instance {
             board: parts.board.clone(),
             serving: parts.serving.clone(),
             contract: parts.contract.clone(),
+            quality: parts.quality.clone(),
             trainer,
         };
         let (gateway, work) = http_server::gateway(config, cluster, parts.codecs.clone(), clock)?;
@@ -237,6 +241,7 @@ impl Parts<'_> {
             serving: self.serving.clone(),
             contract: self.config.contract.clone(),
             board: self.contract.clone(),
+            quality_window: self.config.quality.window,
             metrics: self.metrics.clone(),
         });
         let learning = topology::learning(LearningParts {
@@ -248,6 +253,8 @@ impl Parts<'_> {
             metrics: self.metrics.clone(),
             serving: self.serving.clone(),
             trainer: trainer.clone(),
+            quality: self.config.quality.clone(),
+            quality_board: self.quality.clone(),
         });
         let groups = [(Group::Scoring, Arc::new(scoring)), (Group::Learning, Arc::new(learning))];
         let mut threads = Vec::new();

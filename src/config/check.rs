@@ -39,6 +39,14 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
         }
         tuning(section, study, sources)?;
     }
+    for (key, share) in
+        [("psi_alert", raw.quality.psi_alert), ("log_loss_alert", raw.quality.log_loss_alert)]
+    {
+        if !(share >= 0.0 && share.is_finite()) {
+            let problem = format!("it is {share}: set a number that is not negative, such as 0.25");
+            return refuse(&format!("quality.{key}"), &problem);
+        }
+    }
     Ok(())
 }
 
@@ -53,6 +61,8 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("outcomes.predictions_max", raw.outcomes.predictions_max == 0),
         ("features.contract.window", raw.features.contract.window == 0),
         ("learning.retrain_after", raw.learning.retrain_after == 0),
+        ("quality.labels_min", raw.quality.labels_min == 0),
+        ("quality.predictions_min", raw.quality.predictions_min == 0),
         ("tuning.trials", tuning.trials == 0),
         ("tuning.threads", tuning.threads == 0),
         ("tuning.iterations_max", tuning.iterations_max == 0),
@@ -69,6 +79,7 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("streams.commit_interval", streams.commit_interval, "100ms"),
         ("scoring.retention", raw.scoring.retention, "1 day"),
         ("outcomes.window", raw.outcomes.window, "30 days"),
+        ("quality.window", raw.quality.window, "1h"),
         ("tuning.time", tuning.time, "120s"),
         ("learning.time_max", raw.learning.time_max, "30m"),
         ("learning.tuning.time", raw.learning.tuning.time, "60s"),

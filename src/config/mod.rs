@@ -15,6 +15,7 @@ mod keys;
 mod overrides;
 mod raw;
 mod raw_learning;
+mod raw_quality;
 mod raw_tuning;
 mod secret;
 mod source;
@@ -44,7 +45,7 @@ use crate::{
     events::topics::Topics,
     processors::{
         contract::ContractSettings, convert, event_time::TimeBounds, gather::GatherSettings,
-        outcome_join::JoinSettings,
+        outcome_join::JoinSettings, quality::QualitySettings,
     },
 };
 use foretell_ml::{
@@ -150,6 +151,8 @@ pub struct Config {
     pub learning: LearningSettings,
     /// The tuning of the first model.
     pub tuning: Tuning,
+    /// Drift and live quality.
+    pub quality: QualitySettings,
     /// The `[data]` section.
     pub data: DataSettings,
     /// The `[http]` section.
@@ -255,6 +258,7 @@ impl Config {
             unlabelled: raw.outcomes.unlabelled.clone(),
             classes: raw.outcomes.labels.clone(),
         };
+        let quality = raw.quality.settings(join.window + join.grace);
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
         let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
             check::refused(&sources, &format!("learning.{key}"), &problem)
@@ -278,6 +282,7 @@ impl Config {
             contract,
             learning,
             tuning,
+            quality,
             data: raw.data,
             http: raw.http,
         })

@@ -11,6 +11,7 @@ use crate::{
     config::{
         Secret,
         raw_learning::{DataSettings, RawLearning},
+        raw_quality::RawQuality,
         raw_tuning::RawTuning,
         text,
     },
@@ -47,6 +48,8 @@ pub(super) struct RawConfig {
     pub learning: RawLearning,
     #[serde(default)]
     pub tuning: RawTuning,
+    #[serde(default)]
+    pub quality: RawQuality,
     #[serde(default)]
     pub data: DataSettings,
     #[serde(default)]

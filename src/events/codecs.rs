@@ -11,6 +11,7 @@ use crate::events::{
     model::Model,
     outcome::{Outcome, OutcomeCodec},
     prediction::Prediction,
+    quality::Quality,
     questionnaire::{QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema},
     topics::{Topics, subject},
     trial::Trial,
@@ -40,6 +41,8 @@ pub struct Codecs {
     pub command: Arc<dyn Codec<Command>>,
     /// Of `decisions`.
     pub decision: Arc<dyn Codec<Decision>>,
+    /// Of `quality`.
+    pub quality: Arc<dyn Codec<Quality>>,
 }
 
 impl Codecs {
@@ -62,6 +65,7 @@ impl Codecs {
             trial: Trial::codec(schemas, &topics.trials)?,
             command: Command::codec(schemas, &topics.commands)?,
             decision: Decision::codec(schemas, &topics.decisions)?,
+            quality: Quality::codec(schemas, &topics.quality)?,
         })
     }
 }
@@ -147,4 +151,4 @@ macro_rules! plain_values {
     )+};
 }
 
-plain_values!(Model, Trial, Command, Decision);
+plain_values!(Model, Trial, Command, Decision, Quality);

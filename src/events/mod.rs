@@ -31,3 +31,5 @@ pub mod trial;
 pub mod command;
 
 pub mod decision;
+
+pub mod quality;

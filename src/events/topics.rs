@@ -9,7 +9,7 @@ use std::{borrow::Cow, time::Duration};
 use crate::events::{
     answered::AnsweredRecord as _, command::Command, decision::Decision,
     labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-    questionnaire::QuestionnaireSchema, trial::Trial,
+    quality::Quality, questionnaire::QuestionnaireSchema, trial::Trial,
 };
 use foretell_avro::codec::AvroRecord as _;
 use foretell_streams::{
@@ -21,6 +21,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps records long enough to process a month again.
 const ONE_MONTH: Cleanup = Cleanup::Delete { retention: Some(DAY.saturating_mul(30)) };
+
+/// The learner sums up window summaries within seconds, or after an outage.
+const TWO_DAYS: Cleanup = Cleanup::Delete { retention: Some(DAY.saturating_mul(2)) };
+
+/// The newest record of each window, for a month.
+const NEWEST_OF_ONE_MONTH: Cleanup = Cleanup::CompactDelete { retention: DAY.saturating_mul(30) };
 
 /// An HTTP request waits for its reply for at most one minute.
 const ONE_HOUR: Cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(60 * 60)) };
@@ -319,7 +325,7 @@ topics! {
         partitions: Partitions::One,
         cleanup: ONE_MONTH,
         message_bytes_max: None,
-        written_by: &[Client::HttpApi, Client::CommandLine],
+        written_by: &[Client::HttpApi, Client::CommandLine, Client::Group(Group::Learning)],
         read_by: &[Client::Group(Group::Learning)],
         holds: "requests to the learner: retrain, promote, roll back, with the reason",
     },
@@ -333,6 +339,29 @@ topics! {
         written_by: &[Client::Group(Group::Learning)],
         read_by: &[Client::Consumers, Client::HttpApi, Client::CommandLine],
         holds: "decisions about models, with their numbers: promoted, challenger, refused, rolled back",
+    },
+    quality: TopicDefinition {
+        name: "quality",
+        key: "model version/window",
+        schema: ValueSchema::Own { folder: "quality", text: Quality::SCHEMA },
+        partitions: Partitions::One,
+        cleanup: NEWEST_OF_ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[Client::Group(Group::Learning)],
+        read_by: &[Client::Consumers],
+        holds: "drift and live metrics of each model, by window of event time",
+    },
+    // One partition, because the learning task sums up what every scoring task counted.
+    window_summaries: TopicDefinition {
+        name: "window-summaries",
+        key: "model version",
+        schema: ValueSchema::None,
+        partitions: Partitions::One,
+        cleanup: TWO_DAYS,
+        message_bytes_max: None,
+        written_by: &[Client::Group(Group::Scoring)],
+        read_by: &[Client::Group(Group::Learning)],
+        holds: "counts of the values that a scoring task scored and of the scores, by window; internal",
     },
     dead_letters: TopicDefinition {
         name: "dead-letters",

@@ -1,6 +1,8 @@
 //! The metrics of the application. The streams layer has its own.
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use crate::events::{
     label::UNKNOWN_LABEL,
@@ -33,6 +35,10 @@ pub struct ApplicationMetrics {
     challenger_info: IntGaugeVec,
     models_refused: IntCounterVec,
     contract: IntGaugeVec,
+    quality: GaugeVec,
+    quality_psi: GaugeVec,
+    quality_alerts: IntGaugeVec,
+    quality_late: IntCounterVec,
 }
 
 /// Bounds for the time from the record timestamp to the score, without the commit.
@@ -141,10 +147,7 @@ impl ApplicationMetrics {
                 "topic",
                 &[TOPICS.models.name, TOPICS.labelled_examples.name, TOPICS.trials.name],
             )?,
-            training_pending: to.float_gauge(
-                "foretell_training_pending_seconds",
-                "Seconds since a training became due; 0 if none is due.",
-            )?,
+            training_pending: training_pending(to)?,
             training_log_incomplete: to.gauge(
                 "foretell_training_log_incomplete",
                 "1 if the training log lacks initial examples or ends too early, so that no model is trained.",
@@ -191,6 +194,29 @@ impl ApplicationMetrics {
                 "foretell_feature_contract_violated",
                 "1 for a feature that violates the feature contract, by problem; docs/learning.md lists them.",
                 &["feature", "problem"],
+            )?,
+            quality: to.gauges(
+                "foretell_quality",
+                "Log loss, AUC, accuracy and calibration error of the model that serves: live on labelled predictions, estimated \
+                 without labels, and trained on the held-out examples of the training.",
+                &["model_version", "source", "metric"],
+            )?,
+            quality_psi: to.gauges(
+                "foretell_quality_psi",
+                "Population stability index of each feature of the model that serves, and of its scores by class, against its \
+                 training data.",
+                &["kind", "name"],
+            )?,
+            quality_alerts: to.gauges(
+                "foretell_quality_alert",
+                "1 for a cause of a quality alert; docs/learning.md lists them.",
+                &["cause"],
+            )?,
+            quality_late: to.counters(
+                "foretell_quality_late_total",
+                "Predictions and labels that came after their window was removed, and are in no live metric.",
+                "kind",
+                &["predictions", "labels"],
             )?,
         })
     }
@@ -265,6 +291,33 @@ impl ApplicationMetrics {
         self.contract.with_label_values(&[feature, problem]).set(i64::from(is_violated));
     }
 
+    /// Sets a metric of the model that serves: its version, the source and the name of the metric.
+    pub(super) fn quality(&self, labels: [&str; 3], value: f64) {
+        self.quality.with_label_values(&labels).set(value);
+    }
+
+    /// Sets the population stability index of a feature, or of the scores of a class.
+    pub(super) fn psi(&self, [kind, name]: [&str; 2], value: f64) {
+        self.quality_psi.with_label_values(&[kind, name]).set(value);
+    }
+
+    pub(super) fn quality_alert(&self, cause: &str) {
+        self.quality_alerts.with_label_values(&[cause]).set(1);
+    }
+
+    /// Removes all series of quality, which bounds their number, and withdraws the alerts.
+    pub(super) fn reset_quality(&self, causes: &[&str]) {
+        self.quality.reset();
+        self.quality_psi.reset();
+        for cause in causes {
+            self.quality_alerts.with_label_values(&[*cause]).set(0);
+        }
+    }
+
+    pub(super) fn quality_late(&self, kind: &str) -> Counter {
+        Counter::new(self.quality_late.with_label_values(&[kind]))
+    }
+
     /// Records that this instance serves `version`. The series of `retired` are removed, which bounds their number.
     pub(super) fn serving(&self, version: &str, retired: Option<&str>) {
         self.model_info.reset();
@@ -287,6 +340,15 @@ impl ApplicationMetrics {
     pub(super) fn refused(&self, alias: &str) {
         self.models_refused.with_label_values(&[alias]).inc();
     }
+}
+
+fn training_pending(to: &Registration<'_>) -> Result<Gauge, prometheus::Error> {
+    let gauges: GaugeVec = to.gauges(
+        "foretell_training_pending_seconds",
+        "Seconds since a training became due; 0 if none is due.",
+        &[],
+    )?;
+    Ok(gauges.with_label_values::<&str>(&[]))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //!                                  predictions                                             │ ▼
 //!                                                                                   Trainer (thread)
 //! ```
+//! `quality` counts beside both: predictions after `score`, and labels beside `trigger`.
+//!
 //! Each topology has a consumer group: [`topology::scoring`] with P tasks, [`topology::learning`] with one.
 
 pub mod contract;
@@ -25,6 +27,7 @@ pub mod outcome_join;
 
 pub mod overview;
 pub mod placement;
+pub mod quality;
 pub mod recent_events;
 pub mod replies;
 pub mod scoring;

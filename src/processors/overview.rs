@@ -8,6 +8,7 @@ use crate::processors::{
     contract::{ContractBoard, Violation},
     learning::trainer::{Trainer, TrainingProgress},
     model_table::Serving,
+    quality::{QualityBoard, QualityStatus},
 };
 use foretell_ml::Scorer;
 use foretell_streams::runtime::{StatusBoard, WorkerStatus};
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub training: Option<TrainingProgress>,
     /// The reason that no model is trained here, if the training log is incomplete.
     pub training_refused: Option<String>,
+    /// Drift and live quality of the model that serves, on the instance with the learning task.
+    pub quality: Option<QualityStatus>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
 }
@@ -72,6 +75,8 @@ pub struct Overview {
     pub contract: ContractBoard,
     /// The training thread.
     pub trainer: Trainer,
+    /// Drift and live quality.
+    pub quality: QualityBoard,
 }
 
 impl Overview {
@@ -91,6 +96,7 @@ impl Overview {
             challenger: models.challenger.as_deref().map(ServedModel::of),
             training: self.trainer.progress(),
             training_refused: self.trainer.refused(),
+            quality: self.quality.read(),
             workers,
         }
     }

@@ -20,6 +20,7 @@ use crate::{
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, StorePrediction},
         placement::Placement,
+        quality::{self, QualityBoard, QualityParts, QualitySettings, Summarize, WindowSummary},
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
         scoring::{PreparedModels, Score},
@@ -54,6 +55,8 @@ pub struct ScoringParts {
     pub contract: ContractSettings,
     /// The violations of the contract on this instance.
     pub board: ContractBoard,
+    /// The length of a window of live quality, in event time.
+    pub quality_window: std::time::Duration,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
 }
@@ -89,6 +92,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let recent = RecentEvents::new(parts.duplicates_within, store);
 
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
+    let (summarized, summarized_by) = (gather.clone(), serving.clone());
     let stores = [recent.store_id(), observations.id()];
     let counts = metrics.clone();
     let observed = topology.process("gather", &[events], &stores, move || Gather {
@@ -107,6 +111,12 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     });
     let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
+    let window = parts.quality_window;
+    let summaries = topology.process("summarize", &[predicted], &[], move || {
+        Summarize::new(summarized_by.clone(), summarized.clone(), window)
+    });
+    let codec = WindowSummary::codec();
+    topology.sink("window-summaries", &[summaries], topics.window_summaries, codec);
     let store = outcome_store.clone();
     let stores = [outcome_store.pending.id()];
     let to_events = topology
@@ -149,11 +159,23 @@ pub struct LearningParts {
     pub serving: Serving,
     /// The training thread.
     pub trainer: Trainer,
+    /// The settings of drift and live quality.
+    pub quality: QualitySettings,
+    /// Where the learning task publishes quality.
+    pub quality_board: QualityBoard,
 }
 
 /// Builds the learning topology: from labelled examples and commands to models, decisions and trials.
 #[must_use]
 pub fn learning(parts: LearningParts) -> Topology {
+    let quality = QualityParts {
+        settings: parts.quality,
+        board: parts.quality_board,
+        serving: parts.serving.clone(),
+        metrics: parts.metrics.clone(),
+        topics: parts.topics.clone(),
+        codecs: parts.codecs.clone(),
+    };
     let LearningParts { topics, codecs, rules, schedule, metrics, serving, trainer, .. } = parts;
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let labelled =
@@ -185,5 +207,6 @@ pub fn learning(parts: LearningParts) -> Topology {
     let trials =
         topology.process("select-trials", &learned, &[], || Select { select: Learned::trial });
     topology.sink("trials", &[trials], topics.trials, codecs.trial);
+    quality::add_to(&mut topology, labelled, quality);
     topology.build()
 }

@@ -130,11 +130,19 @@ fn a_value_out_of_bounds_is_refused() {
         "tuning.early_stopping_rounds",
         "streams.commit_records_max",
         "http.waits_max",
+        "quality.labels_min",
+        "quality.predictions_min",
     ] {
         let key = zero.rsplit_once('.').unwrap().1;
         set(&format!("{zero}=0"), &[&format!("] {key}: "), "at least 1"]);
     }
-    for zero in ["outcomes.window", "scoring.retention", "tuning.time", "broker.session_timeout"] {
+    for zero in [
+        "outcomes.window",
+        "scoring.retention",
+        "quality.window",
+        "tuning.time",
+        "broker.session_timeout",
+    ] {
         let key = zero.rsplit_once('.').unwrap().1;
         set(&format!("{zero}=0s"), &[&format!("] {key}: "), "at least 1 ms"]);
     }
@@ -145,6 +153,9 @@ fn a_value_out_of_bounds_is_refused() {
     for wrong in ["nan", "-0.5", "0", "1", "1.5"] {
         let setting = format!("learning.threshold={wrong}");
         set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
+    }
+    for key in ["psi_alert", "log_loss_alert"] {
+        set(&format!("quality.{key}=-0.1"), &["[quality]", key, "not negative"]);
     }
 }
 

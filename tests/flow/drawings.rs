@@ -18,9 +18,13 @@ fn scoring() {
       gather --> reply-to-event
     processor score
       score --> predictions
+      score --> summarize
       score --> reply-to-prediction
       score --> store-prediction
     sink predictions (topic shop.predictions)
+    processor summarize
+      summarize --> window-summaries
+    sink window-summaries (topic shop.window-summaries)
     processor reply-to-event [stores outcomes]
       reply-to-event --> replies
     processor reply-to-prediction
@@ -39,6 +43,7 @@ fn learning() {
     insta::assert_snapshot!(learning::default_topology().describe(), @r"
     source labelled-examples (topic shop.labelled-examples)
       labelled-examples --> learner
+      labelled-examples --> count-labels
     source commands (topic shop.commands)
       commands --> obey
     processor learner [stores learning]
@@ -58,6 +63,14 @@ fn learning() {
     processor select-trials
       select-trials --> trials
     sink trials (topic shop.trials)
+    source window-summaries (topic shop.window-summaries)
+      window-summaries --> report-quality
+    processor count-labels [stores quality]
+      count-labels --> requested-trainings
+    sink requested-trainings (topic shop.commands)
+    processor report-quality [stores quality]
+      report-quality --> quality
+    sink quality (topic shop.quality)
     ");
 }
 

@@ -14,7 +14,7 @@ use foretell::{
 use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_ml::{
     Calibration, Column, Example, Label, ModelBundle, Origin, Params, PipelineSpec, Recipe,
-    Scaling, Seed, Threshold, TrainingSet, Value, training::train,
+    Scaling, Scorer, Scratch, Seed, Threshold, TrainingSet, Value, drift::Profile, training::train,
 };
 use foretell_streams::time::WallTime;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -102,7 +102,7 @@ pub(crate) fn classes(names: &[&str]) -> Vec<String> {
 }
 
 /// Examples whose label depends on the visits and the plan; a fifth of the plans is missing.
-fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
+pub(crate) fn examples(number: usize, labels: u32, seed: u64) -> Vec<Example> {
     let mut random = StdRng::seed_from_u64(seed);
     let example = |_| {
         let visits = random.random_range(0..20_u32);
@@ -179,6 +179,21 @@ fn trained(
 pub(crate) fn first_model() -> &'static ModelBundle {
     static MODEL: OnceLock<ModelBundle> = OnceLock::new();
     MODEL.get_or_init(|| model(&classes(&["no", "yes"]), 1, Origin::default()))
+}
+
+/// The first model with the profile of its training data, and of its scores of other examples.
+pub(crate) fn profiled_model() -> &'static ModelBundle {
+    static MODEL: OnceLock<ModelBundle> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let model = first_model().clone();
+        let (scorer, mut scratch) = (Scorer::new(&model).unwrap(), Scratch::default());
+        let held_out = examples(2_000, 2, 99);
+        let scores: Vec<_> =
+            held_out.iter().map(|one| scorer.score(&one.values, &mut scratch)).collect();
+        let set = TrainingSet::of(&Fixture::new().columns(), &examples(2_000, 2, 1));
+        let profile = Profile::of(&set.sample()).with_scores(&scores);
+        ModelBundle { profile: Some(profile), ..model }
+    })
 }
 
 /// The model after the first.

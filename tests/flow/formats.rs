@@ -30,18 +30,18 @@ use crate::{
     scored::{Operation, Scored, Settings, outcome, visit},
 };
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flow/golden")).join(name)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut digits, byte| {
         write!(digits, "{byte:02x}").unwrap();
         digits
     })
 }
 
-fn bytes(digits: &str) -> Vec<u8> {
+pub(crate) fn bytes(digits: &str) -> Vec<u8> {
     let byte = |place| u8::from_str_radix(&digits[place..place + 2], 16).unwrap();
     (0..digits.len()).step_by(2).map(byte).collect()
 }

@@ -21,6 +21,7 @@ use foretell::{
         },
         metrics::ApplicationMetrics,
         model_table::{CHAMPION, PREDECESSOR, Serving},
+        quality::QualityBoard,
         topology::{LearningParts, learning},
     },
 };
@@ -36,6 +37,7 @@ use prometheus::Registry;
 use crate::{
     fixture::{EPOCH_MS, Fixture, NOW, first_model, second_model},
     formats::{leave, left},
+    quality,
     scored::{decoded, encoded},
 };
 
@@ -103,6 +105,8 @@ fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, JobChannels) {
         metrics,
         serving: Serving::default(),
         trainer: trainer.clone(),
+        quality: quality::settings(),
+        quality_board: QualityBoard::default(),
     });
     (topology, JobChannels { trainer, asked, results })
 }

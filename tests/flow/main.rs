@@ -12,6 +12,7 @@ mod gathering;
 mod identity;
 mod learning;
 mod outcomes;
+mod quality;
 mod recovery;
 mod scored;
 mod scoring;

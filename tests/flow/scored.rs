@@ -71,6 +71,8 @@ pub(crate) const WINDOW: i64 = 100;
 pub(crate) const GRACE: i64 = 20;
 /// Observations.
 pub(crate) const CONTRACT_WINDOW: u64 = 20;
+/// Seconds of event time.
+pub(crate) const QUALITY_WINDOW: i64 = 60;
 pub(crate) const AHEAD_MAX: Duration = Duration::from_secs(3_600);
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
@@ -271,7 +273,8 @@ impl Scored {
     /// Commits, and returns a line for each output record since the last call.
     pub(crate) fn outputs(&mut self) -> Vec<String> {
         self.driver.commit();
-        let records = self.driver.read_all();
+        let mut records = self.driver.read_all();
+        records.retain(|record| record.topic != self.fixture.topics.window_summaries);
         records.iter().map(|record| self.line(record)).collect()
     }
 
@@ -385,6 +388,7 @@ fn topology(
             columns: fixture.columns(),
         },
         board,
+        quality_window: seconds(QUALITY_WINDOW),
         metrics,
     })
 }

@@ -17,6 +17,7 @@ use foretell::events::{
     model::Model,
     outcome::Outcome,
     prediction::Prediction,
+    quality::{Quality, QualityMetrics, StabilityIndex},
     questionnaire::{
         Answer, AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireEvent,
         QuestionnaireSchema,
@@ -382,6 +383,37 @@ fn decisions() {
     (decision.training, decision.candidate, decision.champion) = (None, None, None);
     (decision.comparison, decision.first_offset, decision.end_offset) = (None, None, None);
     check(&decision, "decision/v1-rollback");
+}
+
+#[test]
+fn windows_of_quality() {
+    let metrics = |log_loss, auc, accuracy, calibration_error| QualityMetrics {
+        log_loss: Some(log_loss),
+        auc: Some(auc),
+        accuracy: Some(accuracy),
+        calibration_error,
+    };
+    let index = |name: &str, psi| StabilityIndex { name: text(name), psi };
+    let mut quality = Quality {
+        model_version: text("v"),
+        window_start: EventTime(3_600_000),
+        window_end: EventTime(7_200_000),
+        closed: true,
+        predictions: 500,
+        labels: 300,
+        trained: metrics(0.25, 0.875, 0.75, None),
+        estimated: metrics(0.5, 0.75, 0.625, None),
+        live: metrics(1.5, 0.25, 0.5, Some(0.125)),
+        features: vec![index("age", 0.5)],
+        scores: vec![index("yes", 0.25)],
+        updated_at: WallTime(4),
+    };
+    check(&quality, "quality/v1-window");
+    let nothing = QualityMetrics::default();
+    (quality.closed, quality.predictions, quality.labels) = (false, 1, 0);
+    (quality.trained, quality.estimated, quality.live) = (nothing, nothing, nothing);
+    (quality.features, quality.scores) = (Vec::new(), Vec::new());
+    check(&quality, "quality/v1-empty");
 }
 
 #[test]

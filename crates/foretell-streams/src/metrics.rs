@@ -3,8 +3,9 @@
 use std::{cell::RefCell, time::Duration};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+    core::{Atomic, Collector, GenericGaugeVec},
 };
 
 /// A counter for [`Context::count`](crate::topology::Context::count), which adds to it when the record is committed.
@@ -142,14 +143,6 @@ impl<'r> Registration<'r> {
         self.add(IntGauge::new(name, help)?, MetricKind::Gauge, &[])
     }
 
-    /// Creates a floating-point gauge, for example of seconds.
-    ///
-    /// # Errors
-    /// See [`Self::counter`].
-    pub fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        self.add(Gauge::new(name, help)?, MetricKind::Gauge, &[])
-    }
-
     /// Creates a counter with labels.
     ///
     /// # Errors
@@ -182,17 +175,17 @@ impl<'r> Registration<'r> {
         Ok(counters)
     }
 
-    /// Creates an integer gauge with labels.
+    /// Creates a gauge with labels, of integers or of floating-point numbers.
     ///
     /// # Errors
     /// See [`Self::counter`].
-    pub fn gauges(
+    pub fn gauges<N: Atomic + 'static>(
         &self,
         name: &str,
         help: &str,
         labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?, MetricKind::Gauge, &[])
+    ) -> Result<GenericGaugeVec<N>, prometheus::Error> {
+        self.add(GenericGaugeVec::new(Opts::new(name, help), labels)?, MetricKind::Gauge, &[])
     }
 
     /// Creates a histogram; `buckets` are the upper bounds of its buckets.

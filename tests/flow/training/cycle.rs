@@ -57,6 +57,8 @@ fn topology(application: &Application, rules: &Rules) -> (Topology, Trainer) {
         metrics: application.metrics.clone(),
         serving: application.serving.clone(),
         trainer: trainer.clone(),
+        quality: crate::quality::settings(),
+        quality_board: foretell::processors::quality::QualityBoard::default(),
     });
     (topology, trainer)
 }
