@@ -173,6 +173,7 @@ mod tests {
             threshold: Threshold::Fixed(0.5),
             calibration: Calibration::None,
             intervals: false,
+            profile: false,
             params: Params { iterations: 5, ..Params::default() },
             seed: Seed(1),
             origin: Origin::default(),
