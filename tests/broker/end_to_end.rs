@@ -25,6 +25,8 @@ const QUICK: &[&str] = &[
     "broker.session_timeout=6s",
     "broker.transaction_timeout=5s",
     "learning.retrain_after=400",
+    // A few hundred examples more make no better model: these tests are about the swap.
+    "learning.judge.policy=always",
     "tuning.iterations_max=60",
 ];
 

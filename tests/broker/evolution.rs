@@ -148,7 +148,8 @@ fn schemas_are_registered_by_a_command_only() {
 fn a_rolling_upgrade_and_downgrade_lose_nothing_while_the_model_retrains() {
     let versions = SchemaFolder::new();
     let old = Application::new("rolling", QUICK);
-    let old = old.with(&[versions.setting("v1"), "learning.retrain_after=400".to_owned()]);
+    let learning = ["learning.retrain_after=400", "learning.judge.policy=always"];
+    let old = old.with(&[versions.setting("v1")]).with(&learning.map(str::to_owned));
     old.init();
     let mut first = old.instance("one");
     first.http().ready();

@@ -107,8 +107,8 @@ fn a_changelog_of_a_later_release_ends_the_start_and_is_named() {
     let config = application.config();
     let changelog = Topic::new(&format!("{}-learning-learning-changelog", config.application()));
     let cluster = Cluster::connect(&config, &foretell::app::clock()).unwrap();
-    publish(&cluster, &changelog, "learning", vec![2, 0, 0, 0, 0, 0]);
-    let expected = [changelog.as_str(), "format 2", "start the release that wrote them"];
+    publish(&cluster, &changelog, "learning", vec![3, 0, 0, 0, 0, 0]);
+    let expected = [changelog.as_str(), "format 3", "start the release that wrote them"];
     assert_refused(&application, &expected);
     // The other fix that the message names: delete the changelog.
     Operator::new().delete(&changelog);

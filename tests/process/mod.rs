@@ -52,8 +52,9 @@ pub(crate) fn quick_settings(folder: &Path, rows: usize) -> Vec<String> {
     let path = folder.join("initial.csv");
     fs::write(&path, lines.concat()).unwrap();
     let path = path.display();
-    [format!("data.initial.path={path}"), "tuning.trials=1".into(), "http.bind=127.0.0.1:0".into()]
-        .into()
+    let settings =
+        ["tuning.trials=1", "learning.tuning.trials=0", "http.bind=127.0.0.1:0"].map(str::to_owned);
+    [format!("data.initial.path={path}")].into_iter().chain(settings).collect()
 }
 
 /// Path of a tool that `.ci/setup` installs.
