@@ -276,11 +276,9 @@ fn metrics(evaluation: &Map<String, Json>) -> Vec<String> {
             }
             _ => String::new(),
         };
-        let shown = match value {
-            Json::Number(number) if number.is_f64() => {
-                format!("{:.4}", number.as_f64().unwrap_or(f64::NAN))
-            }
-            other => scalar(other),
+        let shown = match value.as_f64().filter(|_| value.is_f64()) {
+            Some(metric) => format!("{metric:.4}"),
+            None => scalar(value),
         };
         rows.push(vec![name.clone(), shown, interval]);
     }
@@ -325,12 +323,11 @@ fn bar(share: f64) -> String {
 fn flat(fields: &Map<String, Json>) -> Vec<(String, String)> {
     let mut lines = Vec::new();
     for (name, value) in fields {
-        match value {
-            Json::Object(inner) => {
-                let inner = flat(inner).into_iter();
-                lines.extend(inner.map(|(inner, value)| (format!("{name}.{inner}"), value)));
-            }
-            value => lines.push((name.clone(), scalar(value))),
+        if let Json::Object(inner) = value {
+            let inner = flat(inner).into_iter();
+            lines.extend(inner.map(|(inner, value)| (format!("{name}.{inner}"), value)));
+        } else {
+            lines.push((name.clone(), scalar(value)));
         }
     }
     lines

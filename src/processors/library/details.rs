@@ -71,9 +71,12 @@ impl ModelDetails {
         };
         let defaults = fields_of(&Params::default());
         // Parameters that are rarely set are in an object of their own.
-        let params = params.into_iter().flat_map(|(name, value)| match value {
-            Json::Object(extra) => extra.into_iter().collect(),
-            value => vec![(name, value)],
+        let params = params.into_iter().flat_map(|(name, value)| {
+            if let Json::Object(extra) = value {
+                extra.into_iter().collect::<Vec<_>>()
+            } else {
+                vec![(name, value)]
+            }
         });
         let parameters = params.map(|(name, value)| {
             let default = defaults.get(&name).cloned().unwrap_or(Json::Null);

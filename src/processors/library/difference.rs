@@ -153,10 +153,7 @@ mod tests {
 
     #[test]
     fn objects_are_compared_by_their_fields() {
-        let object = |json: Json| match json {
-            Json::Object(fields) => fields,
-            _ => Map::new(),
-        };
+        let object = |json: Json| json.as_object().cloned().unwrap_or_default();
         let from = object(json!({"intervals": {"auc": [0.8, 0.9], "f1": [0.5, 0.6]}}));
         let to = object(json!({"intervals": {"auc": [0.7, 0.9], "f1": [0.5, 0.6]}}));
         let found = changes(&from, &to);
