@@ -24,9 +24,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
-demo: ## run the whole loop in one process, without a broker (ARGS=--json prints a JSON summary)
+demo: ## run the whole loop in one process, without a broker, with one batch of wrong labels (ARGS=--json prints a JSON summary)
 	@.ci/setup build
-	@$(CARGO) run --locked -- demo --config deploy/adult/foretell.toml $(ARGS)
+	@$(CARGO) run --locked -- demo --config deploy/adult/foretell.toml --poison $(ARGS)
 
 .PHONY: build
 build: ## build target/debug/foretell, with optimised dependencies

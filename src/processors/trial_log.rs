@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(pushed("num_threads", None), None);
         assert_eq!(pushed("boosting", Some("dart output_model=x")), None);
         assert!(pushed("max_depth", None).is_some());
-        check(|record| record.objective = "mape".to_owned());
+        check(|record| record.objective = "rmse".to_owned());
         check(|record| record.sampler = "grid".to_owned());
         check(|record| record.parameters[1].value = 0.5);
     }

@@ -114,6 +114,7 @@ fn run_with(case: &Case, more: &[&str], settings: &[&str]) -> (bool, String, Str
     );
     let common = ["http.bind=127.0.0.1:0", "tuning.trials=1", "tuning.iterations_max=20"];
     let common = common.iter().chain(&["tuning.folds=2", "streams.commit_interval=20ms"]);
+    let common = common.chain(&["learning.judge.policy=always", "learning.tuning.trials=0"]);
     let mut arguments = vec!["demo", "--json", "--rate", "0", "-c", &config];
     arguments.extend(more);
     arguments.extend(common.chain(settings).flat_map(|setting| ["--set", *setting]));

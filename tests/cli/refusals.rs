@@ -155,7 +155,8 @@ fn a_value_out_of_bounds_is_refused() {
         set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
     }
     for key in ["psi_alert", "log_loss_alert"] {
-        set(&format!("quality.{key}=-0.1"), &["[quality]", key, "not negative"]);
+        let place = format!("[quality] {key}: ");
+        set(&format!("quality.{key}=-0.1"), &[&place, "not negative"]);
     }
 }
 

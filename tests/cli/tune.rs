@@ -100,12 +100,12 @@ fn invalid_arguments_and_parameters_are_refused() {
     check(&["--html", "/nowhere/at/all.html"], &["--html: there is no folder /nowhere/at"]);
     let set = |setting: &str, expected: &[&str]| check(&["--set", setting], expected);
     set(
-        "tuning.space.objective=mape",
+        "tuning.space.objective=rmse",
         &["[tuning.space] objective: it cannot be searched", "labels"],
     );
     set("tuning.space.linear_tree=true", &["scoring does not support linear leaves"]);
     set("tuning.space.eta=0.1", &["[tuning.space] eta: name it learning_rate"]);
-    set("tuning.space.num_leafs=7", &["did you mean [tuning.space] num_leaves?"]);
+    set("tuning.space.num_leave=7", &["did you mean [tuning.space] num_leaves?"]);
     set("tuning.space.boosting=rf", &["[tuning.space] boosting", "rf is not gbdt or dart"]);
     set("tuning.space.max_depth={ int = [3, 99] }", &["max_depth is 99, not 3 to 64"]);
     set(

@@ -179,7 +179,7 @@ pub(super) fn report(
     checks.extend(check_answers(&contents, &report));
     let every = config.learning.rules.retrain_after;
     checks.extend(check_learning(every, &state.waited_for_training, &report));
-    checks.push(check_judge(plan, &report));
+    checks.extend(check_judge(plan, &report));
     let unreached = state.unreached.iter();
     checks.extend(unreached.map(|goal| Check::of(&format!("in time: {goal}"), false)));
     report.checks = checks;
@@ -307,16 +307,14 @@ fn check_learning(
 }
 
 /// A model of inverted labels must not go on serving.
-fn check_judge(plan: &Plan, report: &Report) -> Check {
-    let name = "the model of the inverted labels was refused or rolled back";
-    if !plan.is_poisoned {
-        return Check::skipped(name, "no labels were inverted (--poison)");
-    }
+fn check_judge(plan: &Plan, report: &Report) -> Option<Check> {
     let poisoned = format!("training-{}", POISONED_BATCH + 1);
     let trained = report.decisions.iter().find(|one| one.decision == poisoned);
     let is_promoted = trained.is_some_and(|one| one.outcome == "promoted");
     let is_rolled_back = report.decisions.iter().any(|one| one.outcome == "rolled_back");
-    Check::of(name, trained.is_some() && (!is_promoted || is_rolled_back))
+    let is_found_out = trained.is_some() && (!is_promoted || is_rolled_back);
+    let name = "the model of the inverted labels was refused or rolled back";
+    plan.is_poisoned.then(|| Check::of(name, is_found_out))
 }
 
 /// Sorted latencies in milliseconds: while no model is being trained, and while one is.

@@ -268,21 +268,18 @@ impl LearningWork {
     }
 
     fn check(&mut self, request: &CheckRequest) -> Result<u64, JobFailure> {
-        let bundle = self.bundle(&request.version)?;
-        if bundle.classes != self.log.classes {
-            return Err(JobFailure::Failed(format!(
-                "model {} has the classes {:?}, and [outcomes] labels is {:?}",
-                request.version, bundle.classes, self.log.classes
-            )));
-        }
-        Scorer::new(&bundle).map_err(|error| {
-            JobFailure::Failed(format!("model {} cannot be served: {error}", request.version))
-        })?;
-        Ok(bundle.lineage.origin.training)
+        Ok(self.scorer(&request.version)?.lineage().origin.training)
     }
 
+    /// The scorer of a model that can serve in place of the champion.
     fn scorer(&mut self, version: &ModelVersion) -> Result<Scorer, JobFailure> {
         let bundle = self.bundle(version)?;
+        if bundle.classes != self.log.classes {
+            return Err(JobFailure::Failed(format!(
+                "model {version} has the classes {:?}, and [outcomes] labels is {:?}",
+                bundle.classes, self.log.classes
+            )));
+        }
         Scorer::new(&bundle).map_err(|error| {
             JobFailure::Failed(format!("model {version} cannot be served: {error}"))
         })

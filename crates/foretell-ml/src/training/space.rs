@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(found.unwrap(), expected.with("max_depth", Domain::int(3, 9)).unwrap());
         let again = serde_json::to_string(&Space::default()).unwrap();
         assert_eq!(read(&again).unwrap(), Space::default());
-        let error = read(r#"{"objective": "mape"}"#).unwrap_err().to_string();
+        let error = read(r#"{"objective": "rmse"}"#).unwrap_err().to_string();
         assert!(error.contains("it follows from [outcomes] labels"), "{error}");
     }
 
