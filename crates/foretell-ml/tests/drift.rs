@@ -125,7 +125,14 @@ fn noisy(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
     examples
 }
 
-/// The champion after a stream, retrained after every N labels on the newest 2 N, and replaced only by a better model.
+/// A model in the role of champion or challenger, and the number of examples before its training's end.
+struct Contender {
+    scorer: Scorer,
+    seen: usize,
+}
+
+/// The champion after a stream, retrained after every N labels on the newest 2 N, and replaced only by a better model. A
+/// model that is not certainly better or worse is the challenger, and is compared again after the next N labels.
 fn champion_after(stream: &[Example], first: &ModelBundle) -> Scorer {
     let policy = DataPolicy {
         retention: Retention::Last(2 * N),
@@ -133,7 +140,8 @@ fn champion_after(stream: &[Example], first: &ModelBundle) -> Scorer {
         half_life: None,
     };
     let mut history = History::new(&columns(), policy, Seed(1));
-    let (mut champion, mut seen) = (Scorer::new(first).unwrap(), 0);
+    let mut champion = Contender { scorer: Scorer::new(first).unwrap(), seen: 0 };
+    let mut challenger = None;
     for (number, Example { values, label }) in stream.iter().enumerate() {
         let (id, offset) = (number.to_string(), i64::try_from(number).unwrap());
         let arrival = Arrival { id: &id, event_time: offset, offset, is_correction: false };
@@ -141,23 +149,42 @@ fn champion_after(stream: &[Example], first: &ModelBundle) -> Scorer {
         if !(number + 1).is_multiple_of(N) {
             continue;
         }
+        if let Some(contender) = challenger.take()
+            && is_better(&contender, &champion, &history)
+        {
+            champion = contender;
+        }
         let all = history.sample_since(0);
-        let held_out = ((number + 1 - seen) * 3 / 10).min(all.len() / 2);
+        let held_out = ((number + 1 - champion.seen) * 3 / 10).min(all.len() / 2);
         let kept = all.subset(|index| index < all.len() - held_out);
         let newest = all.subset(|index| index >= all.len() - held_out);
         let holdout = Holdout {
             kept: &kept,
             held_out: &newest,
-            opponent: Some(&champion),
+            opponent: Some(&champion.scorer),
             judge: judge::Settings::default(),
         };
         let mut go_on = |_, _| ControlFlow::Continue(());
         let judged = train_judged(&all, &holdout, &recipe(policy), &mut go_on).unwrap();
-        if judged.comparison.unwrap().verdict(0.0) == Verdict::Better {
-            (champion, seen) = (Scorer::new(&judged.bundle).unwrap(), number + 1);
+        let scorer = Scorer::new(&judged.bundle).unwrap();
+        let contender = Contender { scorer, seen: number + 1 };
+        match judged.comparison.unwrap().verdict(0.0) {
+            Verdict::Better => champion = contender,
+            Verdict::Undecided => challenger = Some(contender),
+            Verdict::Worse => {}
         }
     }
-    champion
+    champion.scorer
+}
+
+/// Whether a challenger is better than the champion on the examples since its training.
+fn is_better(challenger: &Contender, champion: &Contender, history: &History) -> bool {
+    let sample = history.sample_since(i64::try_from(challenger.seen).unwrap());
+    let labels: Vec<Label> = sample.labels().collect();
+    let [one, other] = [challenger, champion]
+        .map(|contender| judge::predict(&contender.scorer, &columns(), &sample));
+    let comparison = judge::compare(&one, &other, &labels, &judge::Settings::default());
+    comparison.unwrap().verdict(0.0) == Verdict::Better
 }
 
 #[test]
