@@ -42,7 +42,7 @@ impl Default for RawTuning {
         Self {
             trials: 30,
             time: Duration::from_secs(120),
-            sampler: SamplerKind::Tpe,
+            sampler: SamplerKind::Gp,
             objective: Metric::LogLoss,
             folds: 5,
             order: FoldOrder::Shuffled,
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_retraining_tunes_as_the_first_study_unless_it_is_told_otherwise() {
-        let first = "sampler = \"gp\"\nobjective = \"auc\"\norder = \"time\"\nfolds = 3\niterations_max = 99\n\
+        let first = "sampler = \"tpe\"\nobjective = \"auc\"\norder = \"time\"\nfolds = 3\niterations_max = 99\n\
                      [space]\nnum_leaves = 7";
         let first: RawTuning = toml::from_str(first).unwrap();
         let plan = |written: &str| toml::from_str::<RawRetuning>(written).unwrap().plan(&first);
@@ -148,7 +148,7 @@ mod tests {
         let expected = TuningSettings { trials: 10, threads: 1, ..first.study() };
         let (time, every) = (Duration::from_secs(60), 1);
         assert_eq!(inherited, TuningPlan { study: expected.clone(), time, every });
-        assert_eq!(expected.sampler, SamplerKind::Gp);
+        assert_eq!(expected.sampler, SamplerKind::Tpe);
         let own = plan(
             "trials = 3\nevery = 5\nsampler = \"random\"\nobjective = \"f1\"\nfolds = 2\norder = \"shuffled\"\n\
              [space]\nmax_depth = { int = [3, 9] }",
