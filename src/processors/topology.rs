@@ -183,7 +183,7 @@ pub fn learning(parts: LearningParts) -> Topology {
     let commands = topology.source("commands", topics.commands, codecs.command);
     let state = topology.key_value_store("learning", Arc::new(LearningState::codec()));
     let stores = [state.id()];
-    let (store, counts) = (state.clone(), metrics.clone());
+    let (store, counts, model) = (state.clone(), metrics.clone(), serving.clone());
     let learner = topology.process("learner", &[labelled], &stores, move || Learner {
         rules: rules.clone(),
         schedule: schedule.clone(),
@@ -194,6 +194,7 @@ pub fn learning(parts: LearningParts) -> Topology {
         state: store.clone(),
     });
     let obey = topology.process("obey", &[commands], &stores, move || Obey {
+        serving: model.clone(),
         metrics: metrics.clone(),
         state: state.clone(),
     });

@@ -47,6 +47,8 @@ pub struct Learner {
 
 /// The processor of commands.
 pub struct Obey {
+    /// See [`Learner::serving`].
+    pub serving: Serving,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
     /// The store of [`Learner`].
@@ -80,12 +82,7 @@ impl Processor for Learner {
         let mut state = store.get(KEY)?.unwrap_or_default();
         state.through = through.0;
         if example.origin == ExampleOrigin::Stream && !example.correction {
-            if state.champion.is_none() {
-                state.champion = self.serving.scorer().map(|scorer| ModelRef {
-                    version: scorer.version().clone(),
-                    training: scorer.lineage().origin.training,
-                });
-            }
+            note_champion(&mut state, &self.serving);
             state.count_example(through.0, &self.rules);
         }
         let refused = state.begin_due();
@@ -103,6 +100,7 @@ impl Processor for Learner {
         if let Some(schedule) = &self.schedule
             && schedule.advance(&mut state, now)
         {
+            note_champion(&mut state, &self.serving);
             let refused = state.begin_due();
             ctx.key_value(&self.state).put(KEY, &state)?;
             publish_refused(refused, &self.metrics, ctx)?;
@@ -152,10 +150,21 @@ impl Processor for Obey {
     ) -> Result<(), ProcessError> {
         let mut store = ctx.key_value(&self.state);
         let mut state = store.get(KEY)?.unwrap_or_default();
+        note_champion(&mut state, &self.serving);
         let mut refused: Vec<Draft> = state.take_command(&record.value).into_iter().collect();
         refused.extend(state.begin_due());
         store.put(KEY, &state)?;
         publish_refused(refused, &self.metrics, ctx)
+    }
+}
+
+/// Notes the model that serves as the champion before any decision.
+fn note_champion(state: &mut LearningState, serving: &Serving) {
+    if state.champion.is_none() {
+        state.champion = serving.scorer().map(|scorer| ModelRef {
+            version: scorer.version().clone(),
+            training: scorer.lineage().origin.training,
+        });
     }
 }
 
