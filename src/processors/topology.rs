@@ -20,7 +20,7 @@ use crate::{
         model_table::Serving,
         outcome_join::{Join, JoinSettings, OutcomeStore, StorePrediction},
         placement::Placement,
-        quality::{self, QualityBoard, QualityParts, QualitySettings, Summarize, WindowSummary},
+        quality::{self, QualityBoard, QualityParts, QualitySettings, Summarize},
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
         scoring::{PreparedModels, Score},
@@ -111,12 +111,8 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     });
     let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
-    let window = parts.quality_window;
-    let summaries = topology.process("summarize", &[predicted], &[], move || {
-        Summarize::new(summarized_by.clone(), summarized.clone(), window)
-    });
-    let codec = WindowSummary::codec();
-    topology.sink("window-summaries", &[summaries], topics.window_summaries, codec);
+    let summarize = Summarize::new(summarized_by, summarized, parts.quality_window);
+    quality::add_summaries_to(&mut topology, predicted, summarize, topics.window_summaries);
     let store = outcome_store.clone();
     let stores = [outcome_store.pending.id()];
     let to_events = topology

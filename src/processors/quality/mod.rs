@@ -24,10 +24,14 @@ mod summary;
 use std::time::Duration;
 
 use crate::{
-    events::{codecs::Codecs, labelled_example::LabelledExample, topics::Topics},
+    events::{
+        answered::Encoded, codecs::Codecs, labelled_example::LabelledExample,
+        prediction::Prediction, topics::Topics,
+    },
     processors::{metrics::ApplicationMetrics, model_table::Serving},
 };
 use foretell_streams::{
+    record::Topic,
     time::EventTime,
     topology::{Edge, TopologyBuilder},
 };
@@ -73,6 +77,17 @@ pub struct QualityParts {
     pub topics: Topics,
     /// The codecs of the topics.
     pub codecs: Codecs,
+}
+
+/// Adds the processor of summaries to the scoring topology. Every task begins with a copy of `summarize`, without counts.
+pub fn add_summaries_to(
+    topology: &mut TopologyBuilder,
+    predicted: Edge<Encoded<Prediction>>,
+    summarize: Summarize,
+    topic: Topic,
+) {
+    let summaries = topology.process("summarize", &[predicted], &[], move || summarize.fresh());
+    topology.sink("window-summaries", &[summaries], topic, WindowSummary::codec());
 }
 
 /// Adds the processors of quality to the learning topology.

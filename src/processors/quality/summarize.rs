@@ -62,6 +62,11 @@ impl Summarize {
     pub fn new(serving: Serving, gather: GatherSettings, window: Duration) -> Self {
         Self { serving, gather, window, predictions: 0, counted: None }
     }
+
+    /// A processor with the same settings and without counts.
+    pub(super) fn fresh(&self) -> Self {
+        Self::new(self.serving.clone(), self.gather.clone(), self.window)
+    }
 }
 
 impl Processor for Summarize {
