@@ -401,7 +401,7 @@ mod tests {
             let request = TrainingRequest { training: 1, through, parent: None, cause };
             match self.work(cluster, sets).run(&Job::Train(request), &|_, _, _| true)? {
                 JobOutput::Trained(trained) => Ok(trained.bundle),
-                other => panic!("{other:?}"),
+                other @ (JobOutput::Judged(_) | JobOutput::Checked(_)) => panic!("{other:?}"),
             }
         }
 

@@ -50,7 +50,7 @@ pub(super) fn learning_work(
             threshold: learning.threshold,
             calibration: learning.calibration,
             seed: Seed(learning.seed),
-            judge: learning.judge.clone(),
+            judge: learning.judge,
             holdout: learning.holdout,
             tuning: learning.tuning.clone(),
         },

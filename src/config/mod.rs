@@ -215,24 +215,7 @@ impl Config {
 
     fn check(raw: RawConfig, sources: Sources) -> Result<Self, ConfigError> {
         check::values(&raw, &sources)?;
-        let (path, named) = (raw.events.schema.clone(), sources.named("events.schema"));
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) => return Err(ConfigError::SchemaFile { named, path, source }),
-        };
-        let fields = MetadataFields {
-            event_id: raw.events.event_id.clone(),
-            respondent_id: raw.events.respondent_id.clone(),
-            event_time: raw.events.event_time.clone(),
-            completed: raw.events.completed.clone(),
-        };
-        let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
-            .map_err(|source| ConfigError::Schema { named, path, source: Box::new(source) })?;
-        let event_schema = event_schema.read_as(&ReadingRules {
-            categorical: raw.features.categorical.clone(),
-            numeric: raw.features.numeric.clone(),
-            missing: raw.events.missing.clone(),
-        });
+        let event_schema = event_schema_of(&raw, &sources)?;
         let questions = event_schema.questions();
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
         let gather = GatherSettings {
@@ -333,6 +316,28 @@ fn move_user_from_url(
     registry.username = Some(name);
     registry.password = password.or(registry.password.take());
     Ok(())
+}
+
+/// Reads the event schema.
+fn event_schema_of(raw: &RawConfig, sources: &Sources) -> Result<QuestionnaireSchema, ConfigError> {
+    let (path, named) = (raw.events.schema.clone(), sources.named("events.schema"));
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigError::SchemaFile { named, path, source }),
+    };
+    let fields = MetadataFields {
+        event_id: raw.events.event_id.clone(),
+        respondent_id: raw.events.respondent_id.clone(),
+        event_time: raw.events.event_time.clone(),
+        completed: raw.events.completed.clone(),
+    };
+    let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
+        .map_err(|source| ConfigError::Schema { named, path, source: Box::new(source) })?;
+    Ok(event_schema.read_as(&ReadingRules {
+        categorical: raw.features.categorical.clone(),
+        numeric: raw.features.numeric.clone(),
+        missing: raw.events.missing.clone(),
+    }))
 }
 
 fn pipeline_of(

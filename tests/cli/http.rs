@@ -278,8 +278,7 @@ fn too_many(instance: &Instance) {
 
 #[test]
 fn a_model_is_trained_from_outcomes_over_http() {
-    let instance =
-        Instance::start(&["learning.retrain_after=40", "learning.judge.policy=always"]);
+    let instance = Instance::start(&["learning.retrain_after=40", "learning.judge.policy=always"]);
     let outcome = |body: &Json| instance.post("/api/v1/outcomes", body);
     let class_of = |body: &Json, status: u16, words: &str| {
         let answer = outcome(body);

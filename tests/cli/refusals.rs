@@ -87,22 +87,6 @@ fn a_value_out_of_bounds_is_refused() {
     };
     set("streams.threads=-1", &["[streams] threads", "`-1`", "a whole number from 0 to"]);
     set("streams.commit_interval=soon", &["\"soon\"", "a duration, such as"]);
-    set(
-        "learning.last=many",
-        &["--set learning.last: [learning] last", "\"many\"", "such as 2000", "such as \"30d\""],
-    );
-    set("learning.last=-3", &["[learning] last", "\"-3\" is neither"]);
-    set("learning.last=0", &["[learning] last: it is 0: it must be from 1 to 2147483647"]);
-    set("learning.last=0s", &["[learning] last", "at least 1 ms"]);
-    set("learning.reservoir=0", &["[learning] reservoir: it is 0"]);
-    set("learning.reservoir=3000000000", &["[learning] reservoir", "from 1 to 2147483647"]);
-    set("learning.half_life=0s", &["[learning] half_life", "at least 1 ms"]);
-    set("learning.half_life=soon", &["[learning] half_life", "\"soon\"", "a duration, such as"]);
-    set("learning.initial=fade", &["[learning] initial", "fade", "keep", "age"]);
-    check(
-        &["run", "-c", config, "--set", "learning.last=9", "--set", "learning.reservoir=9"],
-        &["--set learning.reservoir: [learning] reservoir: last is set, too", "remove one"],
-    );
     set("scoring.when=answers", &["[scoring] when", "{ answers = 5 }"]);
     set("scoring.when={answers=99}", &["[scoring] when", "answers is 99", "from 1 to 13"]);
     set("scoring.when={answers=0}", &["[scoring] when", "answers is 0", "from 1 to 13"]);
@@ -150,14 +134,50 @@ fn a_value_out_of_bounds_is_refused() {
         let setting = format!("features.contract.mostly_missing={wrong}");
         set(&setting, &["[features.contract] mostly_missing", "above 0 and up to 1"]);
     }
-    for wrong in ["nan", "-0.5", "0", "1", "1.5"] {
-        let setting = format!("learning.threshold={wrong}");
-        set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
-    }
     for key in ["psi_alert", "log_loss_alert"] {
         let place = format!("[quality] {key}: ");
         set(&format!("quality.{key}=-0.1"), &[&place, "not negative"]);
     }
+}
+
+#[test]
+fn a_value_of_learning_out_of_bounds_is_refused() {
+    let config = example();
+    let set = |setting: &str, expected: &[&str]| {
+        check(&["run", "-c", config, "--set", setting], expected);
+    };
+    set(
+        "learning.last=many",
+        &["--set learning.last: [learning] last", "\"many\"", "such as 2000", "such as \"30d\""],
+    );
+    set("learning.last=-3", &["[learning] last", "\"-3\" is neither"]);
+    set("learning.last=0", &["[learning] last: it is 0: it must be from 1 to 2147483647"]);
+    set("learning.last=0s", &["[learning] last", "at least 1 ms"]);
+    set("learning.reservoir=0", &["[learning] reservoir: it is 0"]);
+    set("learning.reservoir=3000000000", &["[learning] reservoir", "from 1 to 2147483647"]);
+    set("learning.half_life=0s", &["[learning] half_life", "at least 1 ms"]);
+    set("learning.half_life=soon", &["[learning] half_life", "\"soon\"", "a duration, such as"]);
+    set("learning.initial=fade", &["[learning] initial", "fade", "keep", "age"]);
+    check(
+        &["run", "-c", config, "--set", "learning.last=9", "--set", "learning.reservoir=9"],
+        &["--set learning.reservoir: [learning] reservoir: last is set, too", "remove one"],
+    );
+    for wrong in ["nan", "-0.5", "0", "1", "1.5"] {
+        let setting = format!("learning.threshold={wrong}");
+        set(&setting, &["[learning] threshold: it is ", "above 0 and below 1, such as 0.5"]);
+    }
+    set("learning.threshold=most", &["[learning] threshold: it is most", "or \"best\""]);
+    set("learning.calibration=some", &["[learning] calibration", "some", "platt", "isotonic"]);
+    for wrong in ["every day", "61 * * * *", "0 0 31 2 *"] {
+        let setting = format!("learning.schedule={wrong}");
+        set(&setting, &["[learning] schedule: ", "\"0 3 * * *\" (every day at 03:00 UTC)"]);
+    }
+    set("learning.time_max=0s", &["[learning] time_max: ", "at least 1 ms"]);
+    set("learning.judge.policy=never", &["[learning.judge] policy", "better", "always"]);
+    set("learning.judge.metric=rmse", &["[learning.judge] metric", "log_loss", "accuracy"]);
+    set("learning.judge.margin=-1", &["[learning.judge] margin: it is -1", "0 or more"]);
+    set("learning.judge.confidence=1", &["[learning.judge] confidence: ", "0.999"]);
+    set("learning.judge.holdout=0", &["[learning.judge] holdout: it is 0", "0.05 to 0.9"]);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 
 use foretell_ml::{
-    Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, ModelBundle, Origin,
-    Params, PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet, Value,
+    Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, ModelBundle,
+    Origin, Params, PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet,
+    Value,
     judge::{self, Verdict},
     training::{Holdout, evaluate, train, train_judged},
     training_set::{Arrival, History, InitialRow},
@@ -206,9 +207,11 @@ fn a_judged_champion_comes_close_to_an_oracle_within_three_batches_of_a_change()
     // Over 2 N labels the new concept becomes more frequent, and then it is the only one.
     let mut random = StdRng::seed_from_u64(4);
     let both = noisy(2 * N, OLD, 5).into_iter().zip(noisy(2 * N, NEW, 6)).enumerate();
-    let mixed = both.map(|(number, (old, new))| {
-        if random.random_range(0..2 * N) < number { new } else { old }
-    });
+    let mixed = both.map(
+        |(number, (old, new))| {
+            if random.random_range(0..2 * N) < number { new } else { old }
+        },
+    );
     let gradual: Vec<Example> = mixed.chain(new).collect();
     for (kind, stream) in [("abrupt", abrupt), ("gradual", gradual)] {
         let champion = loss(&champion_after(&stream, &first));

@@ -264,7 +264,7 @@ impl LearningWork {
     /// The settings of one comparison, each with random numbers of its own.
     fn judge_settings(&self, number: u64) -> judge::Settings {
         let seed = Seed(self.settings.seed.0.wrapping_add(number));
-        judge::Settings { seed, ..self.settings.judge.clone() }
+        judge::Settings { seed, ..self.settings.judge }
     }
 
     fn check(&mut self, request: &CheckRequest) -> Result<u64, JobFailure> {
@@ -303,7 +303,9 @@ impl LearningWork {
         }
         let bundle = self.models.bundle(version.as_str()).map_err(|error| match error {
             ArchiveError::Broker(error) => unavailable(error),
-            other => JobFailure::Failed(with_cause(&other)),
+            error @ (ArchiveError::Unknown(_)
+            | ArchiveError::Bundle { .. }
+            | ArchiveError::OtherVersion { .. }) => JobFailure::Failed(with_cause(&error)),
         })?;
         let bundle = Arc::new(bundle);
         self.remember(version.clone(), Arc::clone(&bundle));
