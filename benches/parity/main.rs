@@ -4,7 +4,11 @@
 //!
 //! `FORETELL_BENCH_PYTHON` is a Python with numpy and lightgbm.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints, and reads its environment"
+)]
 
 mod odd;
 

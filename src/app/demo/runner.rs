@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,7 +21,10 @@ use crate::{
     },
     config::Config,
     events::{
-        decision::Decision, labelled_example::LabelledExample, model::Model, outcome::Outcome,
+        decision::{Decision, DecisionOutcome},
+        labelled_example::LabelledExample,
+        model::Model,
+        outcome::Outcome,
     },
 };
 use foretell_ml::{InitialPolicy, ModelBundle, Retention};
@@ -58,6 +61,8 @@ struct LearningProgress {
     decided: Arc<AtomicUsize>,
     /// Number of examples from the stream in the training set of the newest model.
     newest: Arc<AtomicUsize>,
+    /// The version of the champion as of the last decision; empty before the first promotion.
+    champion: Arc<Mutex<String>>,
 }
 
 impl<'a> Runner<'a> {
@@ -230,8 +235,10 @@ impl<'a> Runner<'a> {
     }
 
     fn wait_for_decisions(&mut self, trainings: usize) -> anyhow::Result<()> {
-        let decided = Arc::clone(&self.learning.decided);
-        self.wait_for("trainings decided", trainings, &|| count(&decided))
+        let LearningProgress { decided, champion, .. } = self.learning.clone();
+        self.wait_for("trainings decided", trainings, &|| count(&decided))?;
+        let instance = self.instance;
+        self.wait_for("the champion serves", 1, &|| instance.serves(&lock(&champion)).into())
     }
 
     /// The actions before which a number of trainings must be decided. So each batch of examples is learned from on its own,
@@ -336,6 +343,12 @@ impl InstanceReader<'_> {
         rounded(telemetry::total(&self.instance.registry, name))
     }
 
+    /// Whether the model of this version serves, or none was announced.
+    fn serves(self, version: &str) -> bool {
+        let model = self.instance.overview.snapshot().model;
+        version.is_empty() || model.is_some_and(|model| model.version == version)
+    }
+
     /// Number of events and outcomes that were processed and committed.
     fn processed(self) -> usize {
         let topics = &self.config.topics;
@@ -358,11 +371,14 @@ impl LearningProgress {
     fn follow(config: &Config, cluster: &Cluster, stop: &StopSignal) -> anyhow::Result<Self> {
         let progress = Self::default();
         let codec = cluster.codec::<Decision>(config, &config.topics.decisions)?;
-        let decided = Arc::clone(&progress.decided);
+        let (decided, champion) = (Arc::clone(&progress.decided), Arc::clone(&progress.champion));
         let visit = move |record: &InputRecord| {
             let decision = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
-            let is_of_training =
-                decision.is_some_and(|decision| decision.decision_id.starts_with("training-"));
+            let Some(decision) = decision else { return };
+            if matches!(decision.outcome, DecisionOutcome::Promoted | DecisionOutcome::RolledBack) {
+                lock(&champion).clone_from(&decision.candidate.unwrap_or_default());
+            }
+            let is_of_training = decision.decision_id.starts_with("training-");
             decided.fetch_add(usize::from(is_of_training), Ordering::SeqCst);
         };
         io::follow(cluster.broker.as_ref(), &config.topics.decisions, stop, visit)?;
@@ -393,6 +409,10 @@ fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
         }
         (Retention::Within(_), _) | (Retention::Reservoir(_), InitialPolicy::Age) => all.min(1),
     })
+}
+
+fn lock(text: &Mutex<String>) -> MutexGuard<'_, String> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn count(records: &AtomicUsize) -> usize {

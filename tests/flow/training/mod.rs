@@ -248,7 +248,7 @@ impl Trainings {
         let job = Job::Train(TrainingRequest { training, through, parent, cause });
         match self.work.run(&job, progress)? {
             JobOutput::Trained(trained) => Ok(trained.bundle),
-            other => panic!("{other:?}"),
+            other @ (JobOutput::Judged(_) | JobOutput::Checked(_)) => panic!("{other:?}"),
         }
     }
 }
