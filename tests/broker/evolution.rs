@@ -116,8 +116,8 @@ fn schemas_are_registered_by_a_command_only() {
         &["warning", "the registry has no such subject yet", "run `foretell schema register`"],
     );
     let printed = application.start(&["schema", "register"]).succeed(SOON);
-    assert_eq!(printed.matches("1 of them new; FULL_TRANSITIVE").count(), 6, "{printed}");
-    check(&application, &["the local schema is the newest version", "7 checks: 7 ok"]);
+    assert_eq!(printed.matches("1 of them new; FULL_TRANSITIVE").count(), 9, "{printed}");
+    check(&application, &["the local schema is the newest version", "10 checks: 10 ok"]);
 
     versions.evolve(&application);
     let evolved = application.with(&[versions.setting("v2")]);

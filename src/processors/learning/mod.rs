@@ -13,7 +13,7 @@ pub mod outputs;
 pub mod rules;
 pub mod schedule;
 pub mod state;
-pub mod state_v1;
+pub mod state_formats;
 pub mod trainer;
 pub mod training_log;
 pub mod work;

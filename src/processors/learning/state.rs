@@ -24,7 +24,6 @@ use crate::{
                 Purpose, Trained, TrainingRequest,
             },
             rules::{Draft, Rules, better, fell, numbers, too_few, undecided, worse},
-            state_v1::LearningStateV1,
         },
         model_table::{CHALLENGER, CHAMPION, PREDECESSOR},
     },
@@ -33,7 +32,6 @@ use foretell_ml::{
     ModelVersion,
     judge::{Comparison, Verdict},
 };
-use foretell_streams::codec::{Stored, StoredSince};
 
 /// Maximum number of commands that wait for the learner. Others are refused.
 pub const COMMANDS_MAX: usize = 64;
@@ -126,12 +124,6 @@ pub type AliasMove = (&'static str, Option<ModelRef>);
 impl LearningState {
     /// The format version of this type and all types in it. A changed field needs a new version.
     pub const FORMAT: u8 = 2;
-
-    /// The codec of the store.
-    #[must_use]
-    pub fn codec() -> StoredSince<Self, LearningStateV1> {
-        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(LearningStateV1::FORMAT))
-    }
 
     /// Counts an example from the stream that is not a correction; `through` is the offset after it.
     pub fn count_example(&mut self, through: i64, rules: &Rules) {

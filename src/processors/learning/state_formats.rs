@@ -1,4 +1,4 @@
-//! Format 1 of the learner's state, of releases that promoted every model.
+//! The stored formats of the learner's state: the codec of the store, and format 1, of releases that promoted every model.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +7,15 @@ use crate::processors::learning::{
     state::{Due, LearningState, ModelRef},
 };
 use foretell_ml::ModelVersion;
+use foretell_streams::codec::{Stored, StoredSince};
+
+impl LearningState {
+    /// The codec of the store.
+    #[must_use]
+    pub fn codec() -> StoredSince<Self, LearningStateV1> {
+        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(LearningStateV1::FORMAT))
+    }
+}
 
 /// The state in format 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +44,7 @@ pub struct TrainingRequestV1 {
 }
 
 impl LearningStateV1 {
-    pub(super) const FORMAT: u8 = 1;
+    const FORMAT: u8 = 1;
 }
 
 impl From<LearningStateV1> for LearningState {
