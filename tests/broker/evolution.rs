@@ -136,7 +136,7 @@ fn schemas_are_registered_by_a_command_only() {
         3,
         "events and what has answers: {printed}"
     );
-    assert_eq!(printed.matches("0 of them new").count(), 3, "{printed}");
+    assert_eq!(printed.matches("0 of them new").count(), 6, "{printed}");
     check(&evolved, &["2 versions, all released", "the local schema is the newest version"]);
     // The older version stays registered, so an instance may be downgraded to it.
     check(&application, &["the local schema is an older version"]);
