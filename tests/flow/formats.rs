@@ -170,7 +170,7 @@ fn the_learning_store_is_written_in_its_format() {
         examples: 10,
         through: 1_300,
         trainings: 2,
-        running: Some(Job::Train(request)),
+        running: Some(Job::Train(request.clone())),
         due: Due { training: Some((1_300, Cause::examples())), ..Due::default() },
         champion: Some(champion),
         ..LearningState::default()
@@ -187,6 +187,7 @@ fn the_learning_store_is_written_in_its_format() {
         requested_by: None,
     };
     let state = LearningState {
+        interrupted: Some(request),
         predecessor: Some(Predecessor {
             model: model(1),
             since: 1_100,

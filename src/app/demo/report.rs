@@ -306,15 +306,18 @@ fn check_learning(
     [Check::of(names[0], report.retrainings > 0), later]
 }
 
-/// A model of inverted labels must not go on serving.
+/// A model of inverted labels must not serve in the end.
 fn check_judge(plan: &Plan, report: &Report) -> Option<Check> {
     let poisoned = format!("training-{}", POISONED_BATCH + 1);
     let trained = report.decisions.iter().find(|one| one.decision == poisoned);
-    let is_promoted = trained.is_some_and(|one| one.outcome == "promoted");
-    let is_rolled_back = report.decisions.iter().any(|one| one.outcome == "rolled_back");
-    let is_found_out = trained.is_some() && (!is_promoted || is_rolled_back);
-    let name = "the model of the inverted labels was refused or rolled back";
-    plan.is_poisoned.then(|| Check::of(name, is_found_out))
+    let moves = report.decisions.iter().rev();
+    let mut moves = moves.filter(|one| ["promoted", "rolled_back"].contains(&one.outcome.as_str()));
+    let champion = moves.next().and_then(|last| last.candidate.as_ref());
+    let serves = champion.is_some_and(|champion| {
+        trained.is_some_and(|trained| trained.candidate.as_ref() == Some(champion))
+    });
+    let name = "the model of the inverted labels does not serve in the end";
+    plan.is_poisoned.then(|| Check::of(name, trained.is_some() && !serves))
 }
 
 /// Sorted latencies in milliseconds: while no model is being trained, and while one is.

@@ -17,6 +17,14 @@ pub enum Job {
     Check(CheckRequest),
 }
 
+impl Job {
+    /// Whether it is a training.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        matches!(self, Self::Train(_))
+    }
+}
+
 /// The arguments of a training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingRequest {
@@ -44,7 +52,7 @@ pub struct Cause {
 /// The trigger of every N examples.
 pub const EXAMPLES_TRIGGER: &str = "labelled examples";
 /// Maximum number of bytes of each text of a [`Cause`]: of hundreds of commands during one training, the first are named.
-const CAUSE_BYTES_MAX: usize = 1_000;
+const CAUSE_BYTES_MAX: usize = 4_000;
 
 impl Cause {
     /// The cause of a training after every N examples.
@@ -63,23 +71,30 @@ impl Cause {
         }
     }
 
-    /// Adds another cause of the same training.
-    pub(super) fn add(&mut self, other: &Self) {
-        let pairs = [
-            (&mut self.trigger, &other.trigger),
-            (&mut self.reason, &other.reason),
-            (&mut self.requested_by, &other.requested_by),
-        ];
-        for (mine, others) in pairs {
-            let is_new = !others.is_empty() && mine.split("; ").all(|known| known != others);
-            if is_new && mine.len() + others.len() < CAUSE_BYTES_MAX {
-                if !mine.is_empty() {
-                    mine.push_str("; ");
-                }
-                mine.push_str(others);
-            }
+    /// Adds another cause of the same training. Returns whether its trigger is named, for which there may be no room.
+    pub(super) fn add(&mut self, other: &Self) -> bool {
+        let is_named = add_text(&mut self.trigger, &other.trigger);
+        if is_named {
+            add_text(&mut self.reason, &other.reason);
+            add_text(&mut self.requested_by, &other.requested_by);
         }
+        is_named
     }
+}
+
+/// Adds a text to a list of texts, unless it is there. Returns whether it is.
+fn add_text(list: &mut String, text: &str) -> bool {
+    if text.is_empty() || list.split("; ").any(|known| known == text) {
+        return true;
+    }
+    if list.len() + text.len() >= CAUSE_BYTES_MAX {
+        return false;
+    }
+    if !list.is_empty() {
+        list.push_str("; ");
+    }
+    list.push_str(text);
+    true
 }
 
 /// The arguments of a comparison of two models on the examples of `from..through` of the training log.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::{
     events::{
         command::Command,
+        decision::DecisionOutcome,
         labelled_example::{ExampleOrigin, LabelledExample},
     },
     processors::{
@@ -181,6 +182,11 @@ fn publish_refused(
 fn report(draft: &Draft, metrics: &ApplicationMetrics) {
     metrics.decided(draft.outcome.name());
     let candidate = draft.candidate.as_ref().map(ToString::to_string);
+    if draft.outcome == DecisionOutcome::Failed {
+        let (decision, reason) = (&draft.decision_id, &draft.reason);
+        tracing::warn!(decision, reason, "the champion goes on serving");
+        return;
+    }
     tracing::info!(
         decision = draft.decision_id,
         outcome = draft.outcome.name(),

@@ -129,10 +129,15 @@ fn decision_record(draft: Draft, decided_at: WallTime) -> Decision {
     let text = |text: String| (!text.is_empty()).then_some(text);
     let version = |version: ModelVersion| version.as_str().to_owned();
     let (first_offset, end_offset) = draft.offsets.unzip();
+    let requested = Some(draft.cause.reason).filter(|text| !text.is_empty());
+    let reason = match requested.filter(|text| !draft.reason.contains(text.as_str())) {
+        Some(requested) => format!("{} (requested: {requested})", draft.reason),
+        None => draft.reason,
+    };
     Decision {
         decision_id: draft.decision_id,
         outcome: draft.outcome,
-        reason: draft.reason,
+        reason,
         trigger: text(draft.cause.trigger),
         requested_by: text(draft.cause.requested_by),
         training: draft.training.and_then(|training| i64::try_from(training).ok()),

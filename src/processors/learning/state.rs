@@ -49,6 +49,8 @@ pub struct LearningState {
     pub trainings: u64,
     /// The running job.
     pub running: Option<Job>,
+    /// The training that a command has interrupted, which is run again after the commands.
+    pub interrupted: Option<TrainingRequest>,
     /// The jobs that are due.
     pub due: Due,
     /// The champion, as of the last decision; else the model that served at the first example.
@@ -144,12 +146,13 @@ impl LearningState {
         }
     }
 
-    /// Makes a training due on the records before an offset.
-    pub fn make_training_due(&mut self, through: i64, cause: &Cause) {
+    /// Makes a training due on the records before an offset. Returns whether its decision will name the cause, for which there
+    /// is no room after too many others.
+    pub fn make_training_due(&mut self, through: i64, cause: &Cause) -> bool {
         let (due_through, causes) =
             self.due.training.get_or_insert_with(|| (through, Cause::default()));
         *due_through = through.max(*due_through);
-        causes.add(cause);
+        causes.add(cause)
     }
 
     /// Takes a command. Returns a decision if it is refused; a repeated command is ignored.
@@ -163,8 +166,12 @@ impl LearningState {
         }
         let cause = Cause::of_command(command);
         if command.kind == CommandKind::Retrain {
-            self.make_training_due(self.through, &cause);
-            return None;
+            if self.make_training_due(self.through, &cause) {
+                return None;
+            }
+            let reason = "too many requests wait for the next training, which serves them all; send it again later";
+            let draft = self.draft(DecisionOutcome::Refused, reason.to_owned(), cause);
+            return Some(Draft { decision_id: command.command_id.clone(), ..draft });
         }
         let named = command.model_version.clone().filter(|version| !version.is_empty());
         let problem = match (command.kind, &named) {
@@ -193,9 +200,15 @@ impl LearningState {
         })
     }
 
-    /// Starts the next job if none runs. Returns the decisions about commands that are refused without a job.
+    /// Starts the next job if none runs. A command does not wait for a training: it is interrupted, and run again afterwards.
+    /// Returns the decisions about commands that are refused without a job.
     pub fn begin_due(&mut self) -> Vec<Draft> {
         let mut refused = Vec::new();
+        if !self.due.commands.is_empty()
+            && let Some(Job::Train(request)) = self.running.take_if(|job| job.is_training())
+        {
+            self.interrupted = Some(request);
+        }
         while self.running.is_none() {
             if let Some(command) = self.due.commands.pop_front() {
                 match self.check(command) {
@@ -233,7 +246,9 @@ impl LearningState {
     /// The comparison that is due. Jobs are run in the order of their offsets, because the training log is read forwards;
     /// at one offset comparisons come first, because a training is compared with their champion.
     fn next_comparison(&mut self) -> Option<Job> {
-        let training = self.due.training.as_ref().map_or(i64::MAX, |(through, _)| *through);
+        let due = self.due.training.as_ref().map(|(through, _)| *through);
+        let interrupted = self.interrupted.as_ref().map(|request| request.through);
+        let training = interrupted.or(due).unwrap_or(i64::MAX);
         let champion = self.champion.clone()?.version;
         let (predecessor, challenger) = (self.predecessor.clone(), self.challenger.clone());
         let check = self.due.rollback_check.take_if(|through| *through <= training);
@@ -249,7 +264,8 @@ impl LearningState {
     }
 
     fn next_training(&mut self) -> Option<Job> {
-        let (through, cause) = self.due.training.take()?;
+        let interrupted = self.interrupted.take().map(|request| (request.through, request.cause));
+        let (through, cause) = interrupted.or_else(|| self.due.training.take())?;
         let parent = self.champion.as_ref().map(|champion| champion.version.clone());
         let training = self.trainings + 1;
         Some(Job::Train(TrainingRequest { training, through, parent, cause }))
@@ -743,6 +759,37 @@ mod tests {
     }
 
     #[test]
+    fn a_command_interrupts_a_training_which_is_run_again() {
+        let mut learner = Learner::new();
+        learner.examples(N);
+        learner.begin();
+        learner.examples(N);
+        learner.command("c-1", CommandKind::Promote, Some(7));
+        let Job::Check(_) = learner.begin() else { panic!("{:?}", learner.0.running) };
+        learner.finish(Ok(JobOutput::Checked(7)));
+        // With the new champion, and on its own examples.
+        let Job::Train(request) = learner.begin() else { panic!("{:?}", learner.0.running) };
+        assert_eq!((request.training, request.through), (1, 10));
+        assert_eq!(request.parent, Some(version(7)));
+        learner.finish(Ok(JobOutput::Trained(Box::new(Trained::new(model(1))))));
+        let Job::Train(request) = learner.begin() else { panic!("{:?}", learner.0.running) };
+        assert_eq!((request.training, request.through), (2, 20));
+    }
+
+    #[test]
+    fn a_training_request_that_its_decision_cannot_name_is_refused() {
+        let mut learner = Learner::new();
+        learner.examples(N);
+        learner.begin();
+        let refused = (0..1_000)
+            .find_map(|number| learner.command(&format!("c-{number}"), CommandKind::Retrain, None));
+        let refused = refused.expect("there is no room for all");
+        assert!(refused.reason.contains("send it again later"), "{}", refused.reason);
+        let (_, cause) = learner.0.due.training.as_ref().unwrap();
+        assert!(!cause.trigger.contains(&refused.decision_id), "{}", cause.trigger);
+    }
+
+    #[test]
     fn impossible_commands_are_refused_with_the_reason() {
         let mut learner = Learner::new();
         let mut refused = |kind, training, words: &str| {
@@ -788,7 +835,9 @@ mod tests {
         for number in 0..1_000 {
             cause.add(&Cause { trigger: format!("request {number}"), ..Cause::default() });
         }
+        assert!(!cause.add(&Cause { trigger: "request more".to_owned(), ..Cause::default() }));
+        assert!(cause.add(&Cause { trigger: "request 1".to_owned(), ..Cause::default() }), "known");
         assert!(cause.trigger.starts_with("request 0; request 1;"), "{}", cause.trigger);
-        assert!(cause.trigger.len() < 1_100, "{}", cause.trigger.len());
+        assert!(cause.trigger.len() < 4_100, "{}", cause.trigger.len());
     }
 }

@@ -69,6 +69,8 @@ struct Mailbox {
     progress: Option<TrainingProgress>,
     /// The reason that the last job did not run, if the training log is incomplete.
     refused: Option<String>,
+    /// Whether the running job is to end, because another one is polled.
+    is_cancelled: bool,
     is_stopped: bool,
 }
 
@@ -92,7 +94,8 @@ impl Trainer {
         Ok((trainer, thread))
     }
 
-    /// Returns the result of `job` once, or starts it if it does not run. Does not block.
+    /// Returns the result of `job` once, or starts it if it does not run. Another job that runs is cancelled first. Does not
+    /// block.
     #[must_use]
     pub fn poll(&self, job: &Job) -> Option<JobResult> {
         let mut mailbox = lock(&self.mailbox);
@@ -101,6 +104,7 @@ impl Trainer {
         {
             return Some(result);
         }
+        mailbox.is_cancelled = mailbox.running.as_ref().is_some_and(|running| running != job);
         if mailbox.running.is_none() && !mailbox.is_stopped {
             mailbox.running = Some(job.clone());
             if self.jobs.send(job.clone()).is_err() {
@@ -166,6 +170,7 @@ impl<W: Work> JobThread<W> {
             mailbox.refused = refused;
             mailbox.progress = None;
             mailbox.running = None;
+            mailbox.is_cancelled = false;
             if mailbox.is_stopped {
                 return;
             }
@@ -189,7 +194,8 @@ impl<W: Work> JobThread<W> {
             if clock.elapsed().saturating_sub(started) > *time_max {
                 is_late.store(true, Ordering::Relaxed);
             }
-            !mailbox.is_stopped && !is_late.load(Ordering::Relaxed)
+            let goes_on = !mailbox.is_stopped && !mailbox.is_cancelled;
+            goes_on && !is_late.load(Ordering::Relaxed)
         };
         // A panic fails this job, and not the later ones.
         let result = catch_unwind(AssertUnwindSafe(|| work.run(job, &report)));
@@ -199,6 +205,8 @@ impl<W: Work> JobThread<W> {
         if result.is_err() && is_late.into_inner() {
             let reason = format!("it took longer than {time_max:?} ([learning] time_max)");
             result = Err(JobFailure::Failed(reason));
+        } else if result.is_err() && lock(mailbox).is_cancelled {
+            result = Err(JobFailure::Retry("another job took its place".to_owned()));
         }
         if training.is_some() {
             let took = clock.elapsed().saturating_sub(started);
@@ -352,14 +360,30 @@ mod tests {
         let fixture = Fixture::new();
         fixture.begin(1);
         for _ in 0..3 {
-            assert_eq!(fixture.trainer.poll(&request(1)), None);
             assert_eq!(fixture.trainer.poll(&request(2)), None, "one at a time");
+            assert_eq!(fixture.trainer.poll(&request(1)), None);
         }
         fixture.end(failed("the only one"));
         assert_eq!(fixture.result(1), failed("the only one"));
         fixture.begin(3);
         fixture.end(failed("another"));
         assert_eq!(fixture.result(3), failed("another"));
+    }
+
+    #[test]
+    fn another_job_cancels_the_running_one() {
+        let fixture = Fixture::new();
+        fixture.begin(1);
+        assert_eq!(fixture.trainer.poll(&request(2)), None);
+        fixture.next.send(Command::Report(1, 10)).unwrap();
+        assert!(!fixture.may_go_on.recv_timeout(PATIENCE).unwrap());
+        fixture.end(failed("it was cancelled"));
+        fixture.begin(2);
+        assert!((fixture.metrics.value("foretell_trainings_total", "failed")).abs() < 0.1);
+        fixture.next.send(Command::Report(1, 10)).unwrap();
+        assert!(fixture.may_go_on.recv_timeout(PATIENCE).unwrap(), "it goes on");
+        fixture.end(failed("the second"));
+        assert_eq!(fixture.result(2), failed("the second"));
     }
 
     #[test]
