@@ -18,10 +18,10 @@ use foretell_ml::training::SamplerKind;
 
 /// Compare samplers: search for parameters of the model with each, on the same data and folds.
 ///
-/// It needs no broker: each sampler runs a study of its own on the table in [data.initial], with the settings of
-/// [tuning] and [tuning.space], and nothing is written. The result is a table of the best value by number of trials,
-/// and the best parameters. Take the sampler that is best after as many trials as you can afford, and set it as
-/// tuning.sampler; if `random` is as good as the others, the parameters in the space matter little.
+/// It needs no broker: each sampler runs a study of its own on the table in [data.initial], with the settings of tuning
+/// and tuning.space, and nothing is written. The result is a table of the best value by number of trials, and the best
+/// parameters. Take the sampler that is best after as many trials as you can afford, and set it as tuning.sampler; if
+/// `random` is as good as the others, the parameters in the space matter little.
 ///
 /// A study is a matter of luck: compare with several seeds before you conclude from a small difference. Ctrl-C ends the
 /// comparison and shows what was found.

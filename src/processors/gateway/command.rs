@@ -84,6 +84,11 @@ impl CommandRequest {
                 return Err(GatewayError::Refused(message));
             }
         }
+        // The decision about several requests joins their names by semicolons, in one line.
+        if requested_by.is_some_and(|name| name.contains(|c: char| c == ';' || c.is_control())) {
+            let message = "`requested_by` contains a semicolon or a control character";
+            return Err(GatewayError::Refused(message.to_owned()));
+        }
         Ok(Command {
             command_id,
             kind: self.kind,
@@ -149,5 +154,8 @@ mod tests {
         check(json!({"reason": "x", "why": "y"}), "no field `why`");
         check(json!({"reason": "x".repeat(1_001)}), "longer than 1000 bytes");
         check(json!({"reason": "x", "requested_by": "x".repeat(201)}), "longer than 200 bytes");
+        for name in ["ann; bob", "ann\nbob"] {
+            check(json!({"reason": "x", "requested_by": name}), "a semicolon or a control");
+        }
     }
 }

@@ -157,7 +157,7 @@ impl Gateway {
         self.settings.entries.outcome(json, key, self.clock.now())
     }
 
-    /// Checks a command and encodes its record. A request with the same `key` is the same command.
+    /// Checks a command and encodes its record. A request of the same action with the same `key` is the same command.
     ///
     /// # Errors
     /// [`GatewayError::Refused`], naming the field.
@@ -168,8 +168,12 @@ impl Gateway {
     ) -> Result<(Command, OutputRecord), GatewayError> {
         let now = self.clock.now();
         let id = match key {
-            // The same key for another action is another command.
-            Some(key) => Command::id_of_key(&format!("{}/{key}", request.kind.name())),
+            // The same key for another action, or about another model, is another command.
+            Some(key) => Command::id_of_key(&format!(
+                "{}/{}/{key}",
+                request.kind.name(),
+                request.model_version.as_deref().unwrap_or_default()
+            )),
             None => Command::new_id(now, &self.generate_id()),
         };
         let command = request.into_command(id, now)?;

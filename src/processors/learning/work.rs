@@ -131,7 +131,7 @@ impl LearningWork {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         };
-        let failed = |error: TrainingError| JobFailure::Failed(error.to_string());
+        let failed = |error: TrainingError| JobFailure::Failed(self.describe(&error));
         let (bundle, comparison) = if split.held_out.is_empty() {
             (train(&split.all, &recipe, &mut report).map_err(failed)?, None)
         } else {
@@ -230,8 +230,15 @@ impl LearningWork {
             Ok(tuned) => Ok(Some((tuned.params, tuned.trials))),
             // Examples that cannot be cross-validated may still be trained on.
             Err(TrainingError::TooFew { .. } | TrainingError::OneClassFirst { .. }) => Ok(None),
-            Err(error) => Err(JobFailure::Failed(error.to_string())),
+            Err(error) => Err(JobFailure::Failed(self.describe(&error))),
         }
+    }
+
+    /// An error of a training, which names a label and not its index.
+    fn describe(&self, error: &TrainingError) -> String {
+        let TrainingError::OneClass { class } = error else { return error.to_string() };
+        let label = self.log.classes.get(usize::try_from(*class).unwrap_or(usize::MAX));
+        label.map_or_else(|| error.to_string(), |label| format!("all examples are {label:?}"))
     }
 
     fn earlier_trials(&self) -> Result<Vec<Trial>, JobFailure> {
