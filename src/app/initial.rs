@@ -43,7 +43,7 @@ pub(super) struct Prepared {
 /// An event time after this is probably in another unit.
 const YEAR_2200: EventTime = EventTime(7_258_118_400_000);
 
-/// Warnings about the respondents and the event times of a table, which `send` and `demo` replay as events.
+/// Warnings about the respondents and the event times of a table, which `send` and `demo` play as events.
 fn warnings_of(config: &Config, table: &TableSettings, rows: &[Row]) -> Vec<String> {
     let path = table.path.display();
     let times = || rows.iter().filter_map(|row| row.event_time);

@@ -13,8 +13,8 @@ pub mod library;
 mod meaning;
 mod models;
 pub mod open_files;
+pub mod play;
 pub mod plot;
-pub mod replay;
 #[cfg(test)]
 mod respondents;
 mod returning;

@@ -7,8 +7,8 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        replay::io::{self, PredictionLog, ReceivedPrediction, ReplaySender},
-        replay::{Action, EventFactory, Pace, ReplaySettings, Script},
+        play::io::{self, PlaySender, PredictionLog, ReceivedPrediction},
+        play::{Action, EventFactory, Pace, PlaySettings, Script},
         shutdown::Shutdown,
         table,
     },
@@ -65,7 +65,7 @@ pub fn send(
     let labels = &config.classes;
     let mut rows = table::of_configuration(config, "data.play", table, labels)?.rows;
     rows.truncate(settings.limit.unwrap_or(usize::MAX));
-    let mut sender = ReplaySender::open(config, cluster, clock)?;
+    let mut sender = PlaySender::open(config, cluster, clock)?;
     let (log, threads) =
         io::follow_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
@@ -126,8 +126,8 @@ pub fn send(
 }
 
 /// Events happen now, whatever event times the table has.
-fn live(config: &Config, settings: &SendSettings, start: EventTime) -> ReplaySettings {
-    ReplaySettings {
+fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySettings {
+    PlaySettings {
         seed: Seed(settings.seed),
         pace: Pace {
             start,

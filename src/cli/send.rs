@@ -8,7 +8,7 @@ use crate::{
     app::{
         self,
         cluster::Cluster,
-        replay::{self, io::ReceivedPrediction},
+        play::{self, io::ReceivedPrediction},
         send::{self, SendSettings},
         shutdown::{self, Shutdown},
     },
@@ -96,7 +96,7 @@ fn summary(sent: &send::Sent) -> String {
     let mut latencies = sent.latencies.clone();
     latencies.sort();
     let percentile = |percent: usize| {
-        let latency = replay::percentile(&latencies, percent);
+        let latency = play::percentile(&latencies, percent);
         latency.map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
     };
     format!(

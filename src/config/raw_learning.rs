@@ -279,8 +279,8 @@ fn milliseconds(key: &'static str, time: Duration) -> Result<i64, Problem> {
 pub struct DataSettings {
     /// Table that `foretell init` trains the first model on.
     pub initial: Option<TableSettings>,
-    /// Table that `foretell send` and `foretell demo` replay as live events, and on which `init` evaluates the first model.
-    /// Unset: `demo` replays `data.initial`.
+    /// Table that `foretell send` and `foretell demo` play as live events, and on which `init` evaluates the first model.
+    /// Unset: `demo` plays `data.initial`.
     pub play: Option<TableSettings>,
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foretell::{
-    app::replay::{Action, Joins, ScheduledAction, join},
+    app::play::{Action, Joins, ScheduledAction, join},
     events::{
         outcome::Outcome,
         questionnaire::{AnswerRow, QuestionnaireEvent},

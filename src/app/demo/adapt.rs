@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         demo::DemoSettings,
-        replay::{EventFactory, Pace, ReplaySettings, Script},
+        play::{EventFactory, Pace, PlaySettings, Script},
         returning,
         table::{self, Row},
     },
@@ -17,7 +17,7 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
 
-/// The rows to replay, with remarks for the user.
+/// The rows to play, with remarks for the user.
 pub(super) struct Source {
     pub(super) rows: Vec<Row>,
     pub(super) lines: Vec<String>,
@@ -46,14 +46,14 @@ pub(super) fn source(config: &Config, settings: &DemoSettings) -> anyhow::Result
     Ok(Source { rows, lines })
 }
 
-/// Settings of a replay in the past: all windows close before the current time.
-pub(super) fn replay_settings(
+/// Settings of a play in the past: all windows close before the current time.
+pub(super) fn play_settings(
     config: &Config,
     rows: &[Row],
     now: EventTime,
     seed: u64,
-) -> ReplaySettings {
-    ReplaySettings {
+) -> PlaySettings {
+    PlaySettings {
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
         with_times: true,
@@ -62,9 +62,9 @@ pub(super) fn replay_settings(
     }
 }
 
-/// Describes the event times, ids and rows of a replay.
-pub(super) fn describe(rows: &[Row], replay: &ReplaySettings, script: &Script) -> Vec<String> {
-    let pace = &replay.pace;
+/// Describes the event times, ids and rows of a play.
+pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Vec<String> {
+    let pace = &play.pace;
     // From ten seconds on, milliseconds are left out.
     let shown = |span: Duration| {
         let span = if span < Duration::from_secs(10) {
@@ -105,7 +105,7 @@ pub(super) fn describe(rows: &[Row], replay: &ReplaySettings, script: &Script) -
     // If the table has event times, `init` has checked them.
     if !has(&|row| row.event_time.is_some()) {
         let visits = script.scored_events().map(|(_, respondent, at)| (respondent, at));
-        let warning = returning::warning(visits, &replay.join);
+        let warning = returning::warning(visits, &play.join);
         let context = "warning: with generated event times, since the table has none";
         lines.extend(warning.map(|warning| format!("{context}: {warning}")));
     }

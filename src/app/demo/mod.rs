@@ -23,8 +23,8 @@ use crate::{
         cluster::Cluster,
         demo::runner::{InstanceReader, Runner},
         init::{self, InitObserver},
-        replay::io::PredictionLog,
-        replay::{Action, EventFactory, Joins, ReplaySettings, Script},
+        play::io::PredictionLog,
+        play::{Action, EventFactory, Joins, PlaySettings, Script},
         shutdown::Shutdown,
         start::{self, Instance},
     },
@@ -61,7 +61,7 @@ pub trait DemoObserver: InitObserver {
 
 /// The records to send, and the expected result.
 struct Plan {
-    settings: ReplaySettings,
+    settings: PlaySettings,
     factory: EventFactory,
     script: Script,
     /// Whether the schema allows events without a respondent.
@@ -148,7 +148,7 @@ fn prepare(
     observer: &mut dyn DemoObserver,
 ) -> anyhow::Result<(Config, Plan)> {
     let adapt::Source { rows, mut lines } = source;
-    let settings = adapt::replay_settings(config, &rows, EventTime(clock.now().0), demo.seed);
+    let settings = adapt::play_settings(config, &rows, EventTime(clock.now().0), demo.seed);
     let (codec, start) = (cluster.sample_codec(config)?, settings.pace.start);
     let mut factory = EventFactory::new(config, codec, &rows, "demo", start)?;
     let sample = adapt::sample(&rows, &factory, start)?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     app::{
         demo::{Counters, POISONED_BATCH, Plan, RunState, examine::TopicContents},
-        replay::percentile,
+        play::percentile,
     },
     config::Config,
     events::decision::{Decision, ModelComparison},

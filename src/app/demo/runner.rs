@@ -13,8 +13,8 @@ use crate::{
     app::{
         cluster::Cluster,
         demo::{DemoObserver, POISONED_BATCH, Plan, RunState},
-        replay::io::{self, ReplaySender},
-        replay::{self, Action, ScheduledAction, closing},
+        play::io::{self, PlaySender},
+        play::{self, Action, ScheduledAction, closing},
         shutdown::Shutdown,
         start::Instance,
         telemetry,
@@ -48,7 +48,7 @@ pub(super) struct Runner<'a> {
     shutdown: &'a Shutdown,
     instance: InstanceReader<'a>,
     observer: &'a mut dyn DemoObserver,
-    sender: ReplaySender,
+    sender: PlaySender,
     stop: StopSignal,
     state: RunState,
     learning: LearningProgress,
@@ -87,7 +87,7 @@ impl<'a> Runner<'a> {
             log,
             unreached: Vec::new(),
         };
-        let sender = ReplaySender::open(config, cluster, clock)?;
+        let sender = PlaySender::open(config, cluster, clock)?;
         let learning = LearningProgress::follow(config, cluster, &stop)?;
         Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state, learning })
     }
@@ -274,7 +274,7 @@ impl<'a> Runner<'a> {
         let config = self.instance.config;
         let at = plan.script.end() + closing(config);
         let partitions = config.partitions;
-        for event in replay::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
+        for event in play::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
             self.state.events_sent += 1;
             let prediction_id = plan.factory.prediction_id(&event);
             self.expect(&prediction_id);

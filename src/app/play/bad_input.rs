@@ -2,7 +2,7 @@
 
 use crate::{
     app::{
-        replay::{Action, EventFactory, Script},
+        play::{Action, EventFactory, Script},
         table::Row,
     },
     events::{outcome::Outcome, questionnaire::QuestionnaireEvent},

@@ -1,10 +1,10 @@
 //! The expected result of a script, by the rules of `processors::gather` and `processors::outcome_join`, and where a
-//! replay has to wait so that records are processed in that order.
+//! play has to wait so that records are processed in that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    app::replay::{Action, EventFactory, ReplaySettings, Script},
+    app::play::{Action, EventFactory, PlaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
     processors::{gather::ScoreWhen, outcome_join::JoinSettings},
 };
@@ -18,7 +18,7 @@ struct Partial {
 }
 
 /// Sets `is_scored` of each event. The script is sorted by event time.
-pub(super) fn mark_scored(script: &mut Script, factory: &EventFactory, settings: &ReplaySettings) {
+pub(super) fn mark_scored(script: &mut Script, factory: &EventFactory, settings: &PlaySettings) {
     let mut partials: BTreeMap<String, Partial> = BTreeMap::new();
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
@@ -35,7 +35,7 @@ fn gather(
     partials: &mut BTreeMap<String, Partial>,
     event: &QuestionnaireEvent,
     factory: &EventFactory,
-    settings: &ReplaySettings,
+    settings: &PlaySettings,
 ) -> bool {
     let given = factory.answered(&event.answers).into_iter();
     let before = partials.remove(&event.respondent_id);

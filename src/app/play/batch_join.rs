@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    app::replay::{Action, ScheduledAction},
+    app::play::{Action, ScheduledAction},
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom},
 };
 use foretell_streams::time::EventTime;

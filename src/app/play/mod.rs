@@ -23,7 +23,7 @@ use crate::{
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
 
-pub use crate::app::replay::{
+pub use crate::app::play::{
     batch_join::{Joins, join},
     event_factory::EventFactory,
     pace::{Pace, closing},
@@ -36,9 +36,9 @@ mod expectation;
 pub mod io;
 mod pace;
 
-/// Settings of a replay.
+/// Settings of a play.
 #[derive(Clone, Debug)]
-pub struct ReplaySettings {
+pub struct PlaySettings {
     pub seed: Seed,
     pub pace: Pace,
     /// Whether events have the event times of the table, where it has some.
@@ -100,7 +100,7 @@ pub struct Script {
 impl Script {
     /// The script of `rows`.
     #[must_use]
-    pub fn of(rows: &[Row], factory: &mut EventFactory, settings: &ReplaySettings) -> Self {
+    pub fn of(rows: &[Row], factory: &mut EventFactory, settings: &PlaySettings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed.0);
         let mut script = Self::default();
         let mut respondents: BTreeSet<String> = BTreeSet::new();
@@ -136,7 +136,7 @@ impl Script {
         sample: &Row,
         times: u32,
         factory: &mut EventFactory,
-        settings: &ReplaySettings,
+        settings: &PlaySettings,
     ) -> bool {
         let respondent_is_optional = bad_input::add(self, sample, times, factory);
         self.finish(factory, settings);
@@ -164,7 +164,7 @@ impl Script {
         }
     }
 
-    fn finish(&mut self, factory: &EventFactory, settings: &ReplaySettings) {
+    fn finish(&mut self, factory: &EventFactory, settings: &PlaySettings) {
         self.actions.sort_by_key(|scheduled| scheduled.at);
         expectation::mark_scored(self, factory, settings);
     }
@@ -285,7 +285,7 @@ fn set_metadata(
     event: &mut QuestionnaireEvent,
     row: &Row,
     factory: &EventFactory,
-    settings: &ReplaySettings,
+    settings: &PlaySettings,
 ) {
     if let Some(time) = row.event_time.filter(|_| settings.with_times) {
         event.event_time = time - settings.pace.moved_back;

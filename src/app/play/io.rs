@@ -1,4 +1,4 @@
-//! I/O of a replay: sends actions to the topics, and follows the predictions.
+//! I/O of a play: sends actions to the topics, and follows the predictions.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, replay::Action},
+    app::{cluster::Cluster, play::Action},
     config::Config,
     events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
 };
@@ -23,7 +23,7 @@ use foretell_streams::{
 };
 
 /// Sends actions to their topics.
-pub struct ReplaySender {
+pub struct PlaySender {
     publisher: Box<dyn Publisher>,
     event_codec: Arc<dyn Codec<QuestionnaireEvent>>,
     outcome_codec: Arc<dyn Codec<Outcome>>,
@@ -33,7 +33,7 @@ pub struct ReplaySender {
     sent: usize,
 }
 
-impl ReplaySender {
+impl PlaySender {
     /// Opens a producer.
     ///
     /// # Errors

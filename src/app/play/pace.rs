@@ -1,11 +1,11 @@
-//! Event times of a replay: scaled to the windows of the application, and all of them in the past.
+//! Event times of a play: scaled to the windows of the application, and all of them in the past.
 
 use std::time::Duration;
 
 use crate::{app::table::Row, config::Config};
 use foretell_streams::time::EventTime;
 
-/// Event times of a replay.
+/// Event times of a play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Event time of the first event.
@@ -31,7 +31,7 @@ const OPEN_MAX: u128 = 5_000;
 const OPEN_MIN: u128 = 50;
 
 impl Pace {
-    /// The pace of `rows` if the replay starts at `now`.
+    /// The pace of `rows` if the play starts at `now`.
     #[must_use]
     pub fn new(config: &Config, rows: &[Row], now: EventTime) -> Self {
         let join = &config.join;
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(month.gap, Duration::from_secs(90));
         assert!(
             month.outcome_delay_max < month.gap * 20_000 / 9,
-            "outcomes arrive during the replay"
+            "outcomes arrive during the play"
         );
     }
 

@@ -31,9 +31,9 @@ pub struct EventFactory {
     /// Condition under which the application scores a questionnaire.
     pub when: ScoreWhen,
     respondent: IdType,
-    /// Prefix of text ids. It makes the respondents of two replays distinct.
+    /// Prefix of text ids. It makes the respondents of two plays distinct.
     prefix: String,
-    /// Makes numeric ids of two replays distinct.
+    /// Makes numeric ids of two plays distinct.
     start: EventTime,
     next: u32,
 }
@@ -158,7 +158,7 @@ impl EventFactory {
             IdType::Long => {
                 millis.saturating_mul(1_000_000).saturating_add(number.into()).to_string()
             }
-            // Ids of two large replays may overlap: there are only 31 bits.
+            // Ids of two large plays may overlap: there are only 31 bits.
             IdType::Int => {
                 ((millis / 1_000 * 1_009 + i64::from(number)) % i64::from(i32::MAX)).to_string()
             }
