@@ -134,11 +134,13 @@ bench-scorer: ## compare Foretell's evaluator of LightGBM trees with LightGBM; r
 	$(CARGO) bench --locked --bench scorer
 
 .PHONY: bench-learning
-bench-learning: ## memory and time of a training of 10,000,000 examples, and its time to Python's LightGBM; 6 GB, 10 minutes; target/bench/learning.json
-	@.ci/setup build
+bench-learning: ## memory and time of a training of 10,000,000 examples, its time to Python's LightGBM, and scoring on a real Kafka while models are trained; 6 GB, 15 minutes; target/bench/learning*.json
+	@.ci/setup build broker
 	@python3 -m venv $(CACHE)/learning
 	@$(CACHE)/learning/bin/python -m pip install --quiet --disable-pip-version-check lightgbm==4.6.0
 	FORETELL_BENCH_PYTHON=$(CACHE)/learning/bin/python $(CARGO) bench --locked --bench learning
+	$(CARGO) bench --locked --no-run --bench job
+	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job -- training
 
 .PHONY: parity
 parity: ## compare exported models with Python's LightGBM, and import a model of it; the largest differences in target/bench/parity.json

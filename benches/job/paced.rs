@@ -66,6 +66,52 @@ const HISTOGRAMS: [(&str, &str); 5] = [
     ("commit: apply", "foretell_stream_commit_phase_seconds{phase=\"apply\"}"),
 ];
 
+/// What was measured while events were sent.
+pub(crate) struct Load<T> {
+    pub(crate) observed: T,
+    /// Every event that was predicted.
+    pub(crate) seen: Vec<Seen>,
+    /// Number of events that were not.
+    pub(crate) lost: usize,
+}
+
+/// An event that was predicted.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) sent: Instant,
+    /// Until its committed prediction was read.
+    pub(crate) latency: Duration,
+}
+
+/// Sends `rate` events a second with their outcomes while `observe` runs, which begins after a warm-up.
+pub(crate) fn under_load<T>(
+    application: &Application,
+    rate: usize,
+    observe: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<Load<T>> {
+    let sent: Mutex<BTreeMap<String, Instant>> = Mutex::default();
+    let (is_sent, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (observed, seen) = thread::scope(|scope| {
+        let reader = scope.spawn(|| read(application, &sent, &is_over));
+        let sender = scope.spawn(|| send(application, rate, &is_sent, &sent));
+        thread::park_timeout(WARM_UP);
+        let observed = observe();
+        is_sent.store(true, Ordering::SeqCst);
+        let result = sender.join().expect("the sender does not panic");
+        let waited = Instant::now();
+        while !sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            && waited.elapsed() < REST
+        {
+            thread::park_timeout(WAIT);
+        }
+        is_over.store(true, Ordering::SeqCst);
+        let seen = reader.join().expect("the reader does not panic");
+        result.and(seen).map(|seen| (observed, seen))
+    })?;
+    let lost = sent.lock().unwrap_or_else(PoisonError::into_inner).len();
+    Ok(Load { observed: observed?, seen, lost })
+}
+
 /// Sends `rate` events a second with their outcomes for `span`.
 pub(crate) fn measure(
     application: &Application,
@@ -75,29 +121,16 @@ pub(crate) fn measure(
     let mut process = application.process(&["run"], &[]);
     let http = process.http();
     http.ready();
-    let sent: Mutex<BTreeMap<String, Instant>> = Mutex::default();
-    let is_over = AtomicBool::new(false);
-    let (latencies, first, last) = thread::scope(|scope| {
-        let reader = scope.spawn(|| read(application, &sent, &is_over));
-        let sender = scope.spawn(|| send(application, rate, WARM_UP + span, &sent));
-        thread::park_timeout(WARM_UP);
-        let first = Sample::of(process.id(), &http);
+    let Load { observed, seen, lost } = under_load(application, rate, || {
+        let (begun, first) = (Instant::now(), Sample::of(process.id(), &http)?);
         thread::park_timeout(span);
-        let last = Sample::of(process.id(), &http);
-        let result = sender.join().expect("the sender does not panic");
-        let waited = Instant::now();
-        while !sent.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-            && waited.elapsed() < REST
-        {
-            thread::park_timeout(WAIT);
-        }
-        is_over.store(true, Ordering::SeqCst);
-        let latencies = reader.join().expect("the reader does not panic");
-        result.and(latencies).map(|latencies| (latencies, first, last))
+        Ok((begun, first, Sample::of(process.id(), &http)?))
     })?;
     process.signal("TERM");
     anyhow::ensure!(process.end(SOON).success(), "{}", process.errors());
-    let (first, last) = (first?, last?);
+    let (begun, first, last) = observed;
+    let latencies: Vec<Duration> =
+        seen.iter().filter(|seen| seen.sent >= begun).map(|seen| seen.latency).collect();
     let events = rate as f64 * span.as_secs_f64();
     let by_thread = last.cpu.iter().map(|(name, seconds)| {
         (name.clone(), (seconds - first.cpu.get(name).unwrap_or(&0.0)) * 1e6 / events)
@@ -105,7 +138,6 @@ pub(crate) fn measure(
     let by_thread: BTreeMap<_, _> = by_thread.collect();
     let broker = last.broker_cpu.zip(first.broker_cpu);
     let mean = latencies.iter().sum::<Duration>().as_secs_f64() * 1e3 / latencies.len() as f64;
-    let lost = sent.lock().unwrap_or_else(PoisonError::into_inner).len();
     Ok(Paced {
         rate,
         cpu_micros: by_thread.values().sum(),
@@ -149,7 +181,8 @@ fn parts(first: &Sample, last: &Sample, mean: f64) -> Vec<(&'static str, f64)> {
     parts
 }
 
-fn quantiles(mut latencies: Vec<Duration>) -> anyhow::Result<[f64; 3]> {
+/// p50, p99 and p99.9 in milliseconds.
+pub(crate) fn quantiles(mut latencies: Vec<Duration>) -> anyhow::Result<[f64; 3]> {
     latencies.sort_unstable();
     let count = latencies.len();
     let at = |thousandths: usize| {
@@ -162,13 +195,13 @@ fn quantiles(mut latencies: Vec<Duration>) -> anyhow::Result<[f64; 3]> {
 fn send(
     application: &Application,
     rate: usize,
-    span: Duration,
+    is_over: &AtomicBool,
     sent: &Mutex<BTreeMap<String, Instant>>,
 ) -> anyhow::Result<()> {
     let workload = Workload::new(application.config(), application.cluster())?;
     let mut publisher = application.cluster().broker.publish()?;
     let (begun, mut number) = (Instant::now(), 0);
-    while begun.elapsed() < span {
+    while !is_over.load(Ordering::SeqCst) {
         let due = begun.elapsed().mul_f64(rate as f64).as_secs() as usize;
         while number < due {
             let now = EventTime(foretell::app::clock().now().0);
@@ -187,12 +220,12 @@ fn send(
     Ok(())
 }
 
-/// How long each event took; those after the warm-up.
+/// Reads the predictions, until it is over.
 fn read(
     application: &Application,
     sent: &Mutex<BTreeMap<String, Instant>>,
     is_over: &AtomicBool,
-) -> anyhow::Result<Vec<Duration>> {
+) -> anyhow::Result<Vec<Seen>> {
     let config = application.config();
     let topic = &config.topics.predictions;
     let codec = application.cluster().codec::<Prediction>(config, topic)?;
@@ -209,15 +242,14 @@ fn read(
         assignment.add_partition_offset(topic.as_str(), partition, Offset::Beginning)?;
     }
     consumer.assign(&assignment)?;
-    let (begun, mut latencies) = (Instant::now(), Vec::new());
+    let mut seen = Vec::new();
     while !is_over.load(Ordering::SeqCst) {
         let Some(message) = consumer.poll(WAIT) else { continue };
         let message = message?;
         let now = Instant::now();
         let prediction: Prediction = codec.decode(message.payload().unwrap_or_default())?;
         let sent = sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&prediction.event_id);
-        let sent = sent.filter(|sent| sent.duration_since(begun) > WARM_UP);
-        latencies.extend(sent.map(|sent| now.duration_since(sent)));
+        seen.extend(sent.map(|sent| Seen { sent, latency: now.duration_since(sent) }));
     }
-    Ok(latencies)
+    Ok(seen)
 }
