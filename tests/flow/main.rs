@@ -10,6 +10,7 @@ mod fixture;
 mod formats;
 mod gathering;
 mod identity;
+mod join;
 mod learning;
 mod outcomes;
 mod quality;

@@ -1,25 +1,11 @@
 //! The outcome join: every row of the table of outcomes in docs/concepts.md.
 
-use std::time::Duration;
-
-use foretell::{
-    app::play::{Action, Joins, ScheduledAction, join},
-    events::{
-        outcome::Outcome,
-        questionnaire::{AnswerRow, QuestionnaireEvent},
-    },
-    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
-};
-use foretell_streams::{record::Header, time::EventTime};
-use proptest::prelude::*;
-use serde_json::json;
+use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+use foretell_streams::record::Header;
 
 use crate::{
     fixture::classes,
-    scored::{
-        GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
-        visit,
-    },
+    scored::{GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is, visit},
 };
 
 /// Applies the operations; expects these output lines without the scores, and these counts of outcomes and unlabelled predictions.
@@ -150,9 +136,13 @@ fn a_prediction_that_has_closed_is_not_joined_though_it_is_still_stored() {
     let happens = at(CLOSES, &predicted, &[outcome("ann", 50, "yes")]);
     let learned = "learned ann@7 yes after 43 s 3 gold 1.5";
     check(&Settings::default(), &happens, &[learned], &[("joined", 1)]);
-    let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
-    let late = "dead-lettered shop.outcomes@0: late_outcome";
-    check(&Settings::default(), &happens, &[late], &[]);
+    let closed = [outcome("ann", 50, "yes")];
+    check(&Settings::default(), &at(CLOSES + 1, &predicted, &closed), &[], &[("waiting", 1)]);
+    // Nor does it count as learned from, or as one of those that wait: a later one is joined with the outcome.
+    let again = [outcome("ann", 50, "yes"), visit("ann", 60)];
+    let counted = [("joined", 1), ("waiting", 1)];
+    let learned = "learned ann@60 yes after -10 s 3 gold 1.5";
+    check(&Settings::default(), &at(CLOSES + 1, &predicted, &again), &[learned], &counted);
     // A later one is joined, with every policy.
     let predicted = [visit("ann", 7), visit("ann", 30)];
     let happens = at(CLOSES + 1, &predicted, &[outcome("ann", 50, "yes")]);
@@ -298,100 +288,6 @@ fn another_spelling_of_a_respondent_or_a_class_is_the_same_one() {
     let happens = [visit("ann", 0), outcome("ann", 5, "1.0")];
     let expected = ["learned ann@0 1 after 5 s 3 gold 1.5"];
     check(&settings, &happens, &expected, &[("joined", 1)]);
-}
-
-/// A prediction (without a label) or an outcome of a respondent, with the seconds since the previous one.
-type Input = (Option<&'static str>, &'static str, i64);
-
-fn histories() -> impl Strategy<Value = Vec<Input>> {
-    let label = prop_oneof![Just(None), Just(None), Just(Some("yes")), Just(Some("no"))];
-    let who = prop_oneof![Just("ann"), Just("ann"), Just("bob")];
-    let gap = prop_oneof![Just(0), Just(1), Just(10), Just(40), Just(60), Just(WINDOW), Just(101)];
-    prop::collection::vec((label, who, gap), 1..30)
-}
-
-/// The joins of the topology.
-fn joined(history: &[Input], settings: &Settings) -> Joins {
-    let mut scored = Scored::new(settings);
-    let mut at = 0;
-    for (number, (label, who, gap)) in history.iter().enumerate() {
-        at += gap;
-        scored.apply(&match label {
-            Some(label) => outcome(who, at, label),
-            None => Operation::Event(
-                who,
-                at,
-                json!({"id": format!("e-{number}"), "visits": 3, "plan": "gold", "minutes": 1.5}),
-            ),
-        });
-    }
-    scored.apply(&time_is(at + 2 * (WINDOW + GRACE)));
-    scored.driver.commit();
-    let outcomes = |result| scored.counter("foretell_outcomes_total", Some(result));
-    let count = |count: u64| usize::try_from(count).unwrap();
-    Joins {
-        joined: count(outcomes("joined")),
-        corrected: count(outcomes("corrected")),
-        unlabelled: count(scored.counter("foretell_unlabelled_total", None)),
-        unmatched: count(outcomes("unmatched")),
-    }
-}
-
-/// The joins that the demo expects.
-fn expected(history: &[Input], settings: &Settings) -> Joins {
-    let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
-    let mut at = EventTime(0);
-    let actions = history.iter().enumerate().map(|(number, (label, who, gap))| {
-        at = at + seconds(*gap);
-        let respondent_id = (*who).to_owned();
-        let action = match label {
-            Some(label) => Action::Outcome(Outcome {
-                respondent_id,
-                outcome_time: at,
-                label: (*label).to_owned(),
-                outcome_id: None,
-            }),
-            None => Action::Event {
-                event: QuestionnaireEvent {
-                    event_id: String::new(),
-                    respondent_id,
-                    event_time: at,
-                    completed: true,
-                    answers: AnswerRow::default(),
-                },
-                prediction_id: number.to_string(),
-                is_scored: true,
-            },
-        };
-        ScheduledAction { at, action }
-    });
-    let actions: Vec<ScheduledAction> = actions.collect();
-    let join_settings = JoinSettings {
-        window: seconds(WINDOW),
-        grace: seconds(GRACE),
-        conflict: settings.conflict,
-        learn_from: settings.learn_from,
-        predictions_max: PREDICTIONS_MAX,
-        unlabelled: settings.unlabelled.clone(),
-        classes: settings.classes.clone(),
-    };
-    join(&actions, &join_settings)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
-
-    /// Respondents who return, with every combination of policies.
-    #[test]
-    fn what_joins_is_what_the_plain_rule_says(history in histories()) {
-        for conflict in [ConflictPolicy::First, ConflictPolicy::Last] {
-            for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
-                let settings = Settings { conflict, learn_from, ..Settings::default() };
-                let (joined, expected) = (joined(&history, &settings), expected(&history, &settings));
-                prop_assert_eq!(joined, expected, "{:?} {:?}", conflict, learn_from);
-            }
-        }
-    }
 }
 
 /// A late event between a waiting outcome and a prediction that was learned from: it is joined with that outcome, and counts as

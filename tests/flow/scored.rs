@@ -1,7 +1,10 @@
 //! The scoring topology on a `TopologyDriver`: events and outcomes are piped in as producers write them, and each output
 //! record is a line of text.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use foretell::{
     events::{
@@ -118,8 +121,13 @@ pub(crate) struct Scored {
 
 impl Scored {
     pub(crate) fn new(settings: &Settings) -> Self {
+        // Made once: a property test makes thousands of instances.
+        static MODEL: OnceLock<[Model; 2]> = OnceLock::new();
+        let [bundle, champion] =
+            MODEL.get_or_init(|| records_of(first_model(), "test", NOW).unwrap());
         let mut scored = Self::without_model(settings);
-        scored.serve(first_model());
+        scored.table.apply(bundle).unwrap();
+        scored.table.apply(champion).unwrap();
         scored
     }
 

@@ -1,16 +1,18 @@
-//! The rule of `processors::outcome_join` as a batch: it joins all predictions and outcomes of a respondent in order of
-//! event time. It is a second implementation, so that tests and the demo can compare the two.
+//! The rule of `processors::outcome_join` as a batch: it goes through all predictions and outcomes in the order in which they
+//! arrived, and looks at every earlier one of the respondent. It is a second implementation, without a store, timers or
+//! commits, so that tests and the demo can compare the two.
 //!
 //! ```text
-//!   per respondent, in order of time:   P1   O1   P2   O2        P  prediction   O  outcome
-//!   an outcome belongs to every prediction of its respondent within a window around it, before or after
+//!   per respondent, in event time:   P1   O1   P2   O2        P  prediction   O  outcome
+//!   an outcome belongs to every prediction of its respondent within a window around it, before or after, if the one that
+//!   arrives later does so before stream time has passed window and grace after the time of the other
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{
     app::play::{Action, ScheduledAction},
-    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom},
+    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
 use foretell_streams::time::EventTime;
 
@@ -25,38 +27,73 @@ pub struct Joins {
     pub unlabelled: usize,
     /// Outcomes without a prediction.
     pub unmatched: usize,
+    /// Outcomes that arrived after their window and grace.
+    pub late: usize,
 }
 
-/// Joins the predictions and outcomes of `actions`, which are in order of event time. Only scored events get a prediction.
+/// A labelled example, or a correction of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinedExample<'a> {
+    /// The respondent.
+    pub respondent_id: &'a str,
+    /// Event time of the prediction.
+    pub predicted: EventTime,
+    /// The label.
+    pub label: &'a str,
+    /// Event time of the outcome; none if the label is that of the policy for predictions without an outcome.
+    pub outcome_time: Option<EventTime>,
+    /// Whether it replaces an example.
+    pub correction: bool,
+}
+
+/// Counts the joins of `actions`, which are in the order of their arrival. Only scored events get a prediction.
 #[must_use]
 pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
+    join_examples(actions, settings).1
+}
+
+/// The labelled examples of `actions` as well, in the order of their making; those without an outcome last.
+#[must_use]
+pub fn join_examples<'a>(
+    actions: &'a [ScheduledAction],
+    settings: &'a JoinSettings,
+) -> (Vec<JoinedExample<'a>>, Joins) {
+    let (stream_time, joins) = (EventTime::MIN, Joins::default());
+    let mut made = Made { settings, stream_time, examples: Vec::new(), joins };
     let mut respondents: BTreeMap<&str, Respondent<'_>> = BTreeMap::new();
-    let mut joins = Joins::default();
-    for scheduled in actions {
-        let at = scheduled.at;
-        match &scheduled.action {
+    for ScheduledAction { at, action } in actions {
+        made.stream_time = made.stream_time.max(*at);
+        match action {
             Action::Event { event, is_scored: true, .. } => {
-                let respondent = respondents.entry(&event.respondent_id).or_default();
-                respondent.add_prediction(at, settings, &mut joins);
+                let id = event.respondent_id.as_str();
+                respondents.entry(id).or_default().add_prediction(id, *at, &mut made);
             }
             Action::Outcome(outcome) => {
-                let respondent = respondents.entry(&outcome.respondent_id).or_default();
-                respondent.add_outcome(at, &outcome.label, settings, &mut joins);
+                let waiting = WaitingOutcome { at: *at, label: &outcome.label, is_unmatched: true };
+                let id = outcome.respondent_id.as_str();
+                respondents.entry(id).or_default().add_outcome(id, waiting, &mut made);
             }
             Action::Event { is_scored: false, .. } | Action::Bad { .. } => {}
         }
     }
-    for respondent in respondents.values() {
-        let open = respondent.predictions.iter();
-        joins.unlabelled += open.filter(|one| matches!(one.state, JoinState::Open)).count();
-        joins.unmatched += respondent.outcomes.iter().filter(|one| one.is_unmatched).count();
-    }
-    joins
+    respondents.into_iter().for_each(|(id, respondent)| respondent.close(id, &mut made));
+    (made.examples, made.joins)
+}
+
+/// What was made so far.
+struct Made<'a> {
+    settings: &'a JoinSettings,
+    /// The newest event time so far.
+    stream_time: EventTime,
+    examples: Vec<JoinedExample<'a>>,
+    joins: Joins,
 }
 
 #[derive(Default)]
 struct Respondent<'a> {
+    /// In the order of their times.
     predictions: Vec<JoinedPrediction<'a>>,
+    /// Those that later predictions are joined with, in the order of their times.
     outcomes: Vec<WaitingOutcome<'a>>,
 }
 
@@ -80,80 +117,115 @@ struct WaitingOutcome<'a> {
     is_unmatched: bool,
 }
 
+impl<'a> Made<'a> {
+    /// The times of the entries that can be joined with one of `at`: those in its window that have not closed.
+    fn near(&self, at: EventTime) -> RangeInclusive<EventTime> {
+        let JoinSettings { window, grace, .. } = *self.settings;
+        (at - window).max(self.stream_time - window - grace)..=at + window
+    }
+
+    /// Labels a prediction with an outcome.
+    fn label(
+        &mut self,
+        respondent_id: &'a str,
+        prediction: &mut JoinedPrediction<'a>,
+        outcome: &WaitingOutcome<'a>,
+    ) {
+        let correction = match prediction.state {
+            JoinState::Labelled(known) if known == outcome.label => return,
+            JoinState::Labelled(_) if self.settings.conflict == ConflictPolicy::First => return,
+            JoinState::Labelled(_) => true,
+            JoinState::Open | JoinState::Skipped => false,
+        };
+        let counter = if correction { &mut self.joins.corrected } else { &mut self.joins.joined };
+        *counter += 1;
+        prediction.state = JoinState::Labelled(outcome.label);
+        self.examples.push(JoinedExample {
+            respondent_id,
+            predicted: prediction.at,
+            label: outcome.label,
+            outcome_time: Some(outcome.at),
+            correction,
+        });
+    }
+}
+
 impl<'a> Respondent<'a> {
-    fn add_prediction(&mut self, at: EventTime, settings: &JoinSettings, joins: &mut Joins) {
-        let is_near = |other: EventTime| is_near(at, other, settings);
-        let near = self.predictions.iter().filter(|one| is_near(one.at));
-        let is_full = near.count() >= settings.predictions_max;
+    fn add_prediction(&mut self, id: &'a str, at: EventTime, made: &mut Made<'a>) {
+        let settings = made.settings;
+        let times = made.near(at);
+        let near = self.predictions.iter().filter(|one| times.contains(&one.at));
+        let is_full = near.clone().count() >= settings.predictions_max;
+        let is_labelled = near.clone().any(|one| matches!(one.state, JoinState::Labelled(_)));
         let is_every = settings.learn_from == LearnFrom::Every;
-        let mut near = self.predictions.iter().filter(|one| is_near(one.at));
-        let is_labelled = near.any(|one| matches!(one.state, JoinState::Labelled(_)));
         let state = if is_labelled && !is_every { JoinState::Skipped } else { JoinState::Open };
         let mut prediction = JoinedPrediction { at, state };
-        for outcome in self.outcomes.iter_mut().filter(|outcome| is_near(outcome.at)) {
-            prediction.label(outcome.label, settings, joins);
+        for outcome in self.outcomes.iter_mut().filter(|one| times.contains(&one.at)) {
             outcome.is_unmatched = false;
+            made.label(id, &mut prediction, outcome);
         }
         if !is_every {
-            self.outcomes.retain(|outcome| !is_near(outcome.at));
+            self.outcomes.retain(|outcome| !times.contains(&outcome.at));
         }
         if is_full {
             if settings.learn_from == LearnFrom::First {
                 return;
             }
-            if let Some(oldest) = self.predictions.iter().position(|one| is_near(one.at)) {
-                self.predictions.remove(oldest);
-            }
+            let oldest = self.predictions.iter().position(|one| times.contains(&one.at));
+            oldest.map(|oldest| self.predictions.remove(oldest));
         }
-        self.predictions.push(prediction);
+        let place = self.predictions.partition_point(|one| one.at <= at);
+        self.predictions.insert(place, prediction);
     }
 
-    fn add_outcome(
-        &mut self,
-        at: EventTime,
-        label: &'a str,
-        settings: &JoinSettings,
-        joins: &mut Joins,
-    ) {
-        let mut near: Vec<&mut JoinedPrediction<'a>> =
-            self.predictions.iter_mut().filter(|one| is_near(at, one.at, settings)).collect();
+    fn add_outcome(&mut self, id: &'a str, outcome: WaitingOutcome<'a>, made: &mut Made<'a>) {
+        let (at, learn_from) = (outcome.at, made.settings.learn_from);
+        let times = made.near(at);
+        let near = self.predictions.iter_mut().filter(|one| times.contains(&one.at));
+        let mut near: Vec<&mut JoinedPrediction<'a>> = near.collect();
         let is_matched = !near.is_empty();
+        if !is_matched && !times.contains(&at) {
+            made.joins.late += 1;
+            return;
+        }
         let labelled = near.iter().position(|one| matches!(one.state, JoinState::Labelled(_)));
-        let chosen = match settings.learn_from {
+        let chosen = match learn_from {
             LearnFrom::Every => None,
             LearnFrom::First => Some(labelled.unwrap_or(0)),
             LearnFrom::Last => Some(labelled.unwrap_or(near.len().saturating_sub(1))),
         };
         for (index, prediction) in near.iter_mut().enumerate() {
             if chosen.is_none_or(|chosen| chosen == index) {
-                prediction.label(label, settings, joins);
+                made.label(id, prediction, &outcome);
             } else if matches!(prediction.state, JoinState::Open) {
                 prediction.state = JoinState::Skipped;
             }
         }
-        let waits = !is_matched || settings.learn_from == LearnFrom::Every;
         let is_known =
-            |known: &WaitingOutcome<'_>| known.label == label && is_near(at, known.at, settings);
+            |known: &WaitingOutcome<'_>| known.label == outcome.label && times.contains(&known.at);
+        let waits = !is_matched || learn_from == LearnFrom::Every;
         if waits && !self.outcomes.iter().any(is_known) {
-            self.outcomes.push(WaitingOutcome { at, label, is_unmatched: !is_matched });
+            let place = self.outcomes.partition_point(|one| one.at <= at);
+            let outcome = WaitingOutcome { is_unmatched: !is_matched, ..outcome };
+            self.outcomes.insert(place, outcome);
         }
     }
-}
 
-impl<'a> JoinedPrediction<'a> {
-    fn label(&mut self, label: &'a str, settings: &JoinSettings, joins: &mut Joins) {
-        match self.state {
-            JoinState::Open | JoinState::Skipped => joins.joined += 1,
-            JoinState::Labelled(known) if known == label => return,
-            JoinState::Labelled(_) => match settings.conflict {
-                ConflictPolicy::First => return,
-                ConflictPolicy::Last => joins.corrected += 1,
-            },
+    /// All windows have closed.
+    fn close(self, id: &'a str, made: &mut Made<'a>) {
+        let is_open = |one: &JoinedPrediction<'_>| matches!(one.state, JoinState::Open);
+        for prediction in self.predictions.into_iter().filter(is_open) {
+            made.joins.unlabelled += 1;
+            if let UnlabelledPolicy::Label(label) = &made.settings.unlabelled {
+                made.examples.push(JoinedExample {
+                    respondent_id: id,
+                    predicted: prediction.at,
+                    label,
+                    outcome_time: None,
+                    correction: false,
+                });
+            }
         }
-        self.state = JoinState::Labelled(label);
+        made.joins.unmatched += self.outcomes.iter().filter(|one| one.is_unmatched).count();
     }
-}
-
-fn is_near(one: EventTime, other: EventTime, settings: &JoinSettings) -> bool {
-    one.since(other).max(other.since(one)) <= settings.window
 }

@@ -24,7 +24,7 @@ use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
 
 pub use crate::app::play::{
-    batch_join::{Joins, join},
+    batch_join::{JoinedExample, Joins, join, join_examples},
     event_factory::EventFactory,
     pace::{Pace, closing},
 };

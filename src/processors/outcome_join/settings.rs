@@ -1,6 +1,6 @@
 //! The settings of the outcome join.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,16 @@ impl JoinSettings {
     /// The stream time after which an entry of `time` can no longer be joined.
     pub(super) fn closes(&self, time: EventTime) -> EventTime {
         time + self.window + self.grace
+    }
+
+    /// The times of the entries that can be joined with one of `time`: those in its window that have not closed.
+    pub(super) fn near(
+        &self,
+        time: EventTime,
+        stream_time: EventTime,
+    ) -> RangeInclusive<EventTime> {
+        let open = stream_time - (self.window + self.grace);
+        (time - self.window).max(open)..=time + self.window
     }
 }
 

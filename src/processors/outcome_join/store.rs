@@ -120,7 +120,8 @@ impl OutcomeStore {
         decode_outcome(bytes).map_err(|error| self.pending.unreadable(error))
     }
 
-    /// Copies the entries of one respondent within the window around `time` into `entries`.
+    /// Copies the entries of one respondent within the window around `time` into `entries`. Those that have closed are not
+    /// among them, whether a punctuation has expired them or not.
     pub(super) fn fetch(
         &self,
         entries: &mut PendingEntries,
@@ -128,7 +129,7 @@ impl OutcomeStore {
         time: EventTime,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let times = time - self.settings.window..=time + self.settings.window;
+        let times = self.settings.near(time, ctx.stream_time());
         Ok(entries.fetch(&self.pending, &self.codec, respondent, times, ctx)?)
     }
 
@@ -150,9 +151,6 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let StoredOutcome { outcome, original, position } = stored;
-        if ctx.stream_time() > self.settings.closes(outcome.outcome_time) {
-            return Ok(());
-        }
         if let Some(correction) = self.settle(state.borrow(), true, &outcome, ctx) {
             let example =
                 example(prediction, &outcome.label, Some(outcome.outcome_time), correction);
@@ -187,12 +185,6 @@ impl OutcomeStore {
         entries.retain(|_, entry| entry.is_prediction());
         if entries.is_empty() {
             return Ok(false);
-        }
-        // Decided by stream time, not by when the last punctuation expired entries.
-        let now = ctx.stream_time();
-        entries.retain(|position, _| now <= self.settings.closes(position.time));
-        if entries.is_empty() {
-            return Err(late(outcome, now));
         }
         let mut states = entries.iter().map(|(_, entry)| state_of(entry));
         let learned = states.position(|state| matches!(state, StateRef::Learned(_)));

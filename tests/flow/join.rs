@@ -1,0 +1,309 @@
+//! The outcome join equals a batch join of the whole input, in any order of arrival, with late records, repeated records,
+//! corrections, commits that fail, and restarts.
+
+use std::time::Duration;
+
+use foretell::{
+    app::play::{Action, JoinedExample, Joins, ScheduledAction, join_examples},
+    events::{
+        outcome::Outcome,
+        questionnaire::{AnswerRow, QuestionnaireEvent},
+    },
+    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+};
+use foretell_streams::time::EventTime;
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
+use serde_json::json;
+
+use crate::{
+    fixture::EPOCH_MS,
+    scored::{
+        GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
+    },
+};
+
+const HISTORIES: u32 = 100;
+
+/// What happens to the task. Times are in seconds.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A record of a respondent, `after` the previous one by the clock of its producer, and `delay` behind it in event time:
+    /// an event that is scored, or the outcome with a label.
+    Record { who: &'static str, after: i64, delay: i64, label: Option<&'static str> },
+    /// The record before the last once more, or the last.
+    Again { last: bool },
+    /// A commit.
+    Commit,
+    /// A commit that fails: everything since the last one is read again.
+    Abort,
+    /// A crash, or a move to another instance: as above, with stores that are restored.
+    Restart,
+}
+
+/// A labelled example. Times are in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Example {
+    who: String,
+    predicted: i64,
+    label: String,
+    outcome: Option<i64>,
+    correction: bool,
+}
+
+fn histories() -> impl Strategy<Value = Vec<Step>> {
+    let label = prop_oneof![Just(None), Just(None), Just(Some("yes")), Just(Some("no"))];
+    let who = prop_oneof![Just("ann"), Just("ann"), Just("ann"), Just("bob")];
+    let after = prop_oneof![
+        Just(0),
+        Just(1),
+        Just(5),
+        Just(10),
+        Just(40),
+        Just(60),
+        Just(WINDOW),
+        Just(101)
+    ];
+    let closes = WINDOW + GRACE;
+    let delay = prop_oneof![
+        4 => Just(0),
+        1 => 1..WINDOW,
+        1 => prop_oneof![Just(WINDOW - 1), Just(WINDOW), Just(WINDOW + 1)],
+        1 => prop_oneof![Just(closes - 1), Just(closes), Just(closes + 1), Just(2 * WINDOW)],
+    ];
+    let record = (label, who, after, delay).prop_map(|(label, who, after, delay)| Step::Record {
+        who,
+        after,
+        delay,
+        label,
+    });
+    let step = prop_oneof![
+        16 => record,
+        2 => any::<bool>().prop_map(|last| Step::Again { last }),
+        1 => Just(Step::Commit),
+        1 => Just(Step::Abort),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// Every combination of the policies.
+fn combinations() -> Vec<Settings> {
+    let mut all = Vec::new();
+    for conflict in [ConflictPolicy::First, ConflictPolicy::Last] {
+        for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
+            for unlabelled in [UnlabelledPolicy::Drop, UnlabelledPolicy::Label("no".to_owned())] {
+                all.push(Settings { conflict, learn_from, unlabelled, ..Settings::default() });
+            }
+        }
+    }
+    all
+}
+
+/// A record of a step.
+#[derive(Clone, Copy)]
+struct Record {
+    /// The number of the step.
+    step: usize,
+    /// That of the record that it repeats, or its own.
+    id: usize,
+    who: &'static str,
+    at: i64,
+    label: Option<&'static str>,
+}
+
+impl Record {
+    fn operation(&self) -> Operation {
+        let Self { id, who, at, label, .. } = *self;
+        match label {
+            Some(label) => outcome(who, at, label),
+            None => {
+                let id = format!("e-{id}");
+                let fields = json!({"id": id, "visits": 3, "plan": "gold", "minutes": 1.5});
+                Operation::Event(who, at, fields)
+            }
+        }
+    }
+}
+
+/// The records of a history, in the order of their arrival.
+fn records(history: &[Step]) -> Vec<Record> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut now = 0;
+    for (step, what) in history.iter().enumerate() {
+        match *what {
+            Step::Record { who, after, delay, label } => {
+                now += after;
+                records.push(Record { step, id: step, who, at: now - delay, label });
+            }
+            Step::Again { last } => {
+                let before = records.len().checked_sub(if last { 1 } else { 2 });
+                let record = before.map(|index| Record { step, ..records[index] });
+                records.extend(record);
+            }
+            Step::Commit | Step::Abort | Step::Restart => {}
+        }
+    }
+    records
+}
+
+/// What the topology makes of a history.
+fn topology(history: &[Step], settings: &Settings) -> (Vec<Example>, Joins) {
+    let mut scored = Scored::new(settings);
+    let records = records(history);
+    let mut uncommitted: Vec<Operation> = Vec::new();
+    for (number, step) in history.iter().enumerate() {
+        if let Ok(place) = records.binary_search_by_key(&number, |record| record.step) {
+            let operation = records[place].operation();
+            scored.apply(&operation);
+            uncommitted.push(operation);
+        }
+        match step {
+            Step::Commit => {
+                scored.apply(&Operation::Commit);
+                uncommitted.clear();
+            }
+            Step::Abort | Step::Restart => {
+                let is_restart = matches!(step, Step::Restart);
+                scored.apply(if is_restart { &Operation::Restart } else { &Operation::Abort });
+                uncommitted.iter().for_each(|record| scored.apply(record));
+            }
+            Step::Record { .. } | Step::Again { .. } => {}
+        }
+    }
+    let end = records.iter().map(|record| record.at).max().unwrap_or_default();
+    scored.apply(&time_is(end + 2 * (WINDOW + GRACE)));
+    let examples = scored.examples();
+    let seconds = |time: EventTime| (time.0 - EPOCH_MS) / 1_000;
+    let examples = examples.into_iter().map(|example| Example {
+        who: example.respondent_id,
+        predicted: seconds(example.event_time),
+        label: example.label,
+        outcome: example.outcome_time.map(seconds),
+        correction: example.correction,
+    });
+    let examples = examples.collect();
+    let letters = scored.dead_letters();
+    let class = |name: &str| {
+        let is_it = |letter: &&_| header(letter, "foretell.error.class") == name;
+        letters.iter().filter(is_it).count()
+    };
+    let outcomes = |result| count(scored.counter("foretell_outcomes_total", Some(result)));
+    let joins = Joins {
+        joined: outcomes("joined"),
+        corrected: outcomes("corrected"),
+        unlabelled: count(scored.counter("foretell_unlabelled_total", None)),
+        unmatched: class("unmatched_outcome"),
+        late: class("late_outcome"),
+    };
+    (examples, joins)
+}
+
+/// What the batch join makes of it.
+fn batch(history: &[Step], settings: &JoinSettings) -> (Vec<Example>, Joins) {
+    let time = |seconds: i64| EventTime(seconds * 1_000);
+    let actions = records(history).into_iter().map(|Record { step, id, who, at, label }| {
+        let respondent_id = who.to_owned();
+        let action = match label {
+            Some(label) => Action::Outcome(Outcome {
+                respondent_id,
+                outcome_time: time(at),
+                label: label.to_owned(),
+                outcome_id: None,
+            }),
+            None => Action::Event {
+                event: QuestionnaireEvent {
+                    event_id: id.to_string(),
+                    respondent_id,
+                    event_time: time(at),
+                    completed: true,
+                    answers: AnswerRow::default(),
+                },
+                prediction_id: id.to_string(),
+                // A repeated event is not scored again.
+                is_scored: step == id,
+            },
+        };
+        ScheduledAction { at: time(at), action }
+    });
+    let actions: Vec<ScheduledAction> = actions.collect();
+    let (examples, joins) = join_examples(&actions, settings);
+    let examples = examples.into_iter().map(|example: JoinedExample<'_>| Example {
+        who: example.respondent_id.to_owned(),
+        predicted: example.predicted.0 / 1_000,
+        label: example.label.to_owned(),
+        outcome: example.outcome_time.map(|time| time.0 / 1_000),
+        correction: example.correction,
+    });
+    (examples.collect(), joins)
+}
+
+fn join_settings(settings: &Settings) -> JoinSettings {
+    let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
+    JoinSettings {
+        window: seconds(WINDOW),
+        grace: seconds(GRACE),
+        conflict: settings.conflict,
+        learn_from: settings.learn_from,
+        predictions_max: PREDICTIONS_MAX,
+        unlabelled: settings.unlabelled.clone(),
+        classes: settings.classes.clone(),
+    }
+}
+
+fn count(count: u64) -> usize {
+    usize::try_from(count).unwrap()
+}
+
+/// Those with an outcome are in the same order. The others are made when their windows close, which is not before the next
+/// punctuation.
+fn in_order(mut examples: Vec<Example>) -> (Vec<Example>, Vec<Example>) {
+    let by_policy = |example: &Example| example.outcome.is_none();
+    let mut unlabelled: Vec<Example> =
+        examples.iter().filter(|one| by_policy(one)).cloned().collect();
+    unlabelled.sort();
+    examples.retain(|example| !by_policy(example));
+    (examples, unlabelled)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(HISTORIES))]
+
+    /// Every history with each of the 12 combinations of policies: 1,200 cases.
+    #[test]
+    fn the_labelled_examples_are_those_of_a_batch_join(history in histories()) {
+        for settings in combinations() {
+            let (examples, joins) = topology(&history, &settings);
+            let (expected, expected_joins) = batch(&history, &join_settings(&settings));
+            let policies = (settings.conflict, settings.learn_from, &settings.unlabelled);
+            prop_assert_eq!(in_order(examples), in_order(expected), "{:?}", policies);
+            prop_assert_eq!(joins, expected_joins, "{:?}", policies);
+        }
+    }
+}
+
+/// The histories tell a join with another rule from the right one.
+#[test]
+fn a_join_that_breaks_a_rule_is_noticed() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let right = join_settings(&Settings::default());
+    let broken = [
+        ("a shorter window", JoinSettings { window: right.window - SECOND, ..right.clone() }),
+        ("a longer window", JoinSettings { window: right.window + SECOND, ..right.clone() }),
+        ("a shorter grace", JoinSettings { grace: right.grace - SECOND, ..right.clone() }),
+        ("a longer grace", JoinSettings { grace: right.grace + SECOND, ..right.clone() }),
+        ("another conflict", JoinSettings { conflict: ConflictPolicy::Last, ..right.clone() }),
+        ("the last prediction", JoinSettings { learn_from: LearnFrom::Last, ..right.clone() }),
+        ("every prediction", JoinSettings { learn_from: LearnFrom::Every, ..right }),
+    ];
+    let settings = Settings::default();
+    for (name, join) in broken {
+        let mut runner = TestRunner::deterministic();
+        let is_noticed = (0..HISTORIES).any(|_| {
+            let history = histories().new_tree(&mut runner).unwrap().current();
+            let (examples, joins) = topology(&history, &settings);
+            let (expected, expected_joins) = batch(&history, &join);
+            (in_order(examples), joins) != (in_order(expected), expected_joins)
+        });
+        assert!(is_noticed, "{name}");
+    }
+}
