@@ -16,7 +16,7 @@ use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
 
 use crate::{
-    fixture::EPOCH_MS,
+    fixture::{EPOCH_MS, classes},
     scored::{
         GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
     },
@@ -51,7 +51,8 @@ struct Example {
 }
 
 fn histories() -> impl Strategy<Value = Vec<Step>> {
-    let label = prop_oneof![Just(None), Just(None), Just(Some("yes")), Just(Some("no"))];
+    let label = [Some("no"), Some("maybe"), Some("yes"), None, None, None];
+    let label = prop::sample::select(label.to_vec());
     let who = prop_oneof![Just("ann"), Just("ann"), Just("ann"), Just("bob")];
     let after = prop_oneof![
         Just(0),
@@ -86,13 +87,17 @@ fn histories() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
+fn settings() -> Settings {
+    Settings { classes: classes(&["no", "maybe", "yes"]), ..Settings::default() }
+}
+
 /// Every combination of the policies.
 fn combinations() -> Vec<Settings> {
     let mut all = Vec::new();
-    for conflict in [ConflictPolicy::First, ConflictPolicy::Last] {
+    for conflict in [ConflictPolicy::First, ConflictPolicy::Last, ConflictPolicy::Max] {
         for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
             for unlabelled in [UnlabelledPolicy::Drop, UnlabelledPolicy::Label("no".to_owned())] {
-                all.push(Settings { conflict, learn_from, unlabelled, ..Settings::default() });
+                all.push(Settings { conflict, learn_from, unlabelled, ..settings() });
             }
         }
     }
@@ -268,7 +273,7 @@ fn in_order(mut examples: Vec<Example>) -> (Vec<Example>, Vec<Example>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(HISTORIES))]
 
-    /// Every history with each of the 12 combinations of policies: 1,200 cases.
+    /// Every history with each of the 18 combinations of policies: 1,800 cases.
     #[test]
     fn the_labelled_examples_are_those_of_a_batch_join(history in histories()) {
         for settings in combinations() {
@@ -285,17 +290,18 @@ proptest! {
 #[test]
 fn a_join_that_breaks_a_rule_is_noticed() {
     const SECOND: Duration = Duration::from_secs(1);
-    let right = join_settings(&Settings::default());
+    let right = join_settings(&settings());
     let broken = [
         ("a shorter window", JoinSettings { window: right.window - SECOND, ..right.clone() }),
         ("a longer window", JoinSettings { window: right.window + SECOND, ..right.clone() }),
         ("a shorter grace", JoinSettings { grace: right.grace - SECOND, ..right.clone() }),
         ("a longer grace", JoinSettings { grace: right.grace + SECOND, ..right.clone() }),
         ("another conflict", JoinSettings { conflict: ConflictPolicy::Last, ..right.clone() }),
+        ("a conflict by order", JoinSettings { conflict: ConflictPolicy::Max, ..right.clone() }),
         ("the last prediction", JoinSettings { learn_from: LearnFrom::Last, ..right.clone() }),
         ("every prediction", JoinSettings { learn_from: LearnFrom::Every, ..right }),
     ];
-    let settings = Settings::default();
+    let settings = settings();
     for (name, join) in broken {
         let mut runner = TestRunner::deterministic();
         let is_noticed = (0..HISTORIES).any(|_| {

@@ -72,6 +72,15 @@ fn of_two_different_outcomes_the_policy_says_which_counts() {
     let back = [&happens[..], &[outcome("ann", 11, "yes")]].concat();
     let twice = "corrected ann@0 yes after 11 s 3 gold 1.5";
     check(&last, &back, &[ANN_YES, corrected, twice], &[("joined", 1), ("corrected", 2)]);
+    // Up in the order of the labels, and never down.
+    let classes = classes(&["ignored", "liked", "bought"]);
+    let max = Settings { conflict: ConflictPolicy::Max, classes, ..Settings::default() };
+    let happens = [("liked", 5), ("ignored", 6), ("bought", 7), ("liked", 8)];
+    let happens = happens.map(|(label, at)| outcome("ann", at, label));
+    let happens = [&[visit("ann", 0)], &happens[..]].concat();
+    let lines =
+        ["learned ann@0 liked after 5 s 3 gold 1.5", "corrected ann@0 bought after 7 s 3 gold 1.5"];
+    check(&max, &happens, &lines, &[("joined", 1), ("conflicting", 2), ("corrected", 1)]);
 }
 
 #[test]

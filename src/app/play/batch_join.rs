@@ -124,6 +124,11 @@ impl<'a> Made<'a> {
         (at - window).max(self.stream_time - window - grace)..=at + window
     }
 
+    /// The place of a label in the order of the labels.
+    fn place(&self, label: &str) -> Option<usize> {
+        self.settings.classes.iter().position(|class| class == label)
+    }
+
     /// Labels a prediction with an outcome.
     fn label(
         &mut self,
@@ -133,8 +138,12 @@ impl<'a> Made<'a> {
     ) {
         let correction = match prediction.state {
             JoinState::Labelled(known) if known == outcome.label => return,
-            JoinState::Labelled(_) if self.settings.conflict == ConflictPolicy::First => return,
-            JoinState::Labelled(_) => true,
+            JoinState::Labelled(known) => match self.settings.conflict {
+                ConflictPolicy::First => return,
+                ConflictPolicy::Last => true,
+                ConflictPolicy::Max if self.place(known) < self.place(outcome.label) => true,
+                ConflictPolicy::Max => return,
+            },
             JoinState::Open | JoinState::Skipped => false,
         };
         let counter = if correction { &mut self.joins.corrected } else { &mut self.joins.joined };

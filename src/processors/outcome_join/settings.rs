@@ -26,6 +26,16 @@ pub struct JoinSettings {
 }
 
 impl JoinSettings {
+    /// Whether an outcome with this label replaces a different one that was learned from.
+    pub fn replaces(&self, label: &str, learned: &str) -> bool {
+        let place = |label| self.classes.iter().position(|class| class == label);
+        match self.conflict {
+            ConflictPolicy::First => false,
+            ConflictPolicy::Last => true,
+            ConflictPolicy::Max => place(label) > place(learned),
+        }
+    }
+
     /// The stream time after which an entry of `time` can no longer be joined.
     pub(super) fn closes(&self, time: EventTime) -> EventTime {
         time + self.window + self.grace
@@ -51,6 +61,9 @@ pub enum ConflictPolicy {
     First,
     /// The last outcome counts: a correction replaces the example.
     Last,
+    /// The outcome whose label is the last in `outcomes.labels` counts, such as bought after liked: a correction replaces the
+    /// example.
+    Max,
 }
 
 /// The predictions of a respondent inside the window that are learned from.

@@ -137,7 +137,7 @@ impl OutcomeStore {
     pub(super) fn may_need_record(&self, state: StateRef<'_>) -> bool {
         match (state, self.settings.conflict) {
             (StateRef::Learned(_), ConflictPolicy::First) => false,
-            (StateRef::Learned(_), ConflictPolicy::Last)
+            (StateRef::Learned(_), ConflictPolicy::Last | ConflictPolicy::Max)
             | (StateRef::Waiting | StateRef::PassedOver, _) => true,
         }
     }
@@ -271,10 +271,12 @@ impl OutcomeStore {
         let (result, correction) = match state {
             StateRef::Waiting | StateRef::PassedOver => ("joined", Some(false)),
             StateRef::Learned(label) if label == outcome.label => ("duplicate", None),
-            StateRef::Learned(_) => match self.settings.conflict {
-                ConflictPolicy::Last if has_record => ("corrected", Some(true)),
-                ConflictPolicy::Last | ConflictPolicy::First => ("conflicting", None),
-            },
+            StateRef::Learned(label)
+                if has_record && self.settings.replaces(&outcome.label, label) =>
+            {
+                ("corrected", Some(true))
+            }
+            StateRef::Learned(_) => ("conflicting", None),
         };
         self.count(result, ctx);
         correction
