@@ -1,5 +1,7 @@
 //! The metrics of the application. The streams layer has its own.
 
+use std::time::Duration;
+
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -38,12 +40,29 @@ pub struct ApplicationMetrics {
     quality: GaugeVec,
     quality_psi: GaugeVec,
     quality_alerts: IntGaugeVec,
+    label_delay: Histogram,
+    labelled_share: GaugeVec,
     quality_late: IntCounterVec,
 }
 
 /// Bounds for the time from the record timestamp to the score, without the commit.
 const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
+/// Seconds, minutes, hours, and days up to a quarter of a year.
+const LABEL_DELAY_SECONDS: [f64; 12] = [
+    1.0,
+    10.0,
+    60.0,
+    600.0,
+    3_600.0,
+    21_600.0,
+    86_400.0,
+    259_200.0,
+    604_800.0,
+    1_209_600.0,
+    2_592_000.0,
+    7_776_000.0,
+];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// The classes of dead letters, whose counters start at 0; docs/operations.md explains each. The counter of any other class
@@ -212,6 +231,17 @@ impl ApplicationMetrics {
                 "1 for a cause of a quality alert; docs/learning.md lists them.",
                 &["cause"],
             )?,
+            label_delay: to.histogram(
+                "foretell_label_delay_seconds",
+                "Event time from a prediction to its outcome, of labelled examples; 0 if the outcome is earlier.",
+                &LABEL_DELAY_SECONDS,
+            )?,
+            labelled_share: to.gauges(
+                "foretell_labelled_share",
+                "Share of the predictions of an age whose label is known: those that are older than this, and younger than the \
+                 next.",
+                &["older_than"],
+            )?,
             quality_late: to.counters(
                 "foretell_quality_late_total",
                 "Predictions and labels that came after their window was removed, and are in no live metric.",
@@ -305,10 +335,22 @@ impl ApplicationMetrics {
         self.quality_alerts.with_label_values(&[cause]).set(1);
     }
 
+    /// Records how long after its prediction an outcome was.
+    pub(super) fn labelled_after(&self, seconds: f64) {
+        self.label_delay.observe(seconds);
+    }
+
+    /// Sets the share of the predictions that are older than `age` whose label is known.
+    pub(super) fn labelled_share(&self, age: Duration, share: f64) {
+        let age = humantime_serde::re::humantime::format_duration(age).to_string();
+        self.labelled_share.with_label_values(&[age.as_str()]).set(share);
+    }
+
     /// Removes all series of quality, which bounds their number, and withdraws the alerts.
     pub(super) fn reset_quality(&self, causes: &[&str]) {
         self.quality.reset();
         self.quality_psi.reset();
+        self.labelled_share.reset();
         for cause in causes {
             self.quality_alerts.with_label_values(&[*cause]).set(0);
         }

@@ -328,6 +328,8 @@ fn the_truth_comes_beside_the_estimate_of_a_window() {
     assert_eq!((estimated.predictions, estimated.labels, estimated.closed), (600, 0, false));
     assert_eq!(estimated.live, Default::default());
     assert!(value(estimated.estimated.log_loss) > 0.0);
+    let youngest = |live: &Live| live.status().maturity[0].labelled;
+    assert_eq!(youngest(&live), Some(0.0));
     let evaluation = &profiled_model().evaluation;
     assert_eq!(estimated.trained.log_loss, evaluation.log_loss);
 
@@ -348,6 +350,8 @@ fn the_truth_comes_beside_the_estimate_of_a_window() {
     // The small model is less certain than it should be, so the truth is better than the estimate.
     let estimate = value(labelled.estimated.accuracy);
     assert!((0.8..value(labelled.live.accuracy)).contains(&estimate), "{labelled:?}");
+    assert_eq!(youngest(&live), Some(1.0));
+    assert_eq!(live.metric("foretell_labelled_share", &["0s"]), Some(1.0));
     // Nothing has changed since.
     live.pass_on();
     assert_eq!(live.records(), BTreeMap::new());

@@ -69,6 +69,9 @@ impl Processor for CountLabels {
         if example.origin == ExampleOrigin::Initial || example.correction {
             return Ok(());
         }
+        if let Some(outcome_time) = example.outcome_time {
+            self.metrics.labelled_after(outcome_time.since(example.event_time).as_secs_f64());
+        }
         let window = self.settings.window_of(example.event_time);
         for scored in predictions_of(example) {
             if !self.count(window, &scored, ctx)? {

@@ -15,6 +15,7 @@
 
 mod alert;
 mod labels;
+mod maturity;
 mod report;
 mod status;
 mod store;
@@ -38,6 +39,7 @@ use foretell_streams::{
 
 pub use alert::{Alert, AlertCause};
 pub use labels::{CountLabels, REQUESTED_BY_DRIFT};
+pub use maturity::Maturity;
 pub use report::ReportQuality;
 pub use status::{QualityBoard, QualityStatus};
 pub use store::{QualityEntry, QualityStore};

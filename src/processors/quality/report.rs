@@ -8,9 +8,10 @@ use crate::{
         metrics::ApplicationMetrics,
         model_table::Serving,
         quality::{
-            Alert, AlertCause, QualityBoard, QualitySettings, QualityStatus, QualityStore,
-            WindowSummary,
+            Alert, AlertCause, Maturity, QualityBoard, QualitySettings, QualityStatus,
+            QualityStore, WindowSummary,
             alert::{self, Assessment},
+            maturity::{self, WindowLabels},
             store::QualityIndex,
         },
     },
@@ -190,8 +191,9 @@ impl ReportQuality {
         for alert in self.alerts.iter().filter(|one| !rings(&assessment.alerts, one.cause)) {
             tracing::info!(version, cause = alert.cause.name(), "the quality alert has ended");
         }
-        let status =
-            QualityStatus::new(version, &assessment, self.recent.values().cloned().collect());
+        let windows = self.recent.values().cloned().collect();
+        let maturity = self.maturity(index);
+        let status = QualityStatus::new(version, &assessment, maturity, windows);
         self.expose(&status);
         self.board.publish(Some(status));
         self.alerts = assessment.alerts;
@@ -200,6 +202,16 @@ impl ReportQuality {
 }
 
 impl ReportQuality {
+    /// The share of labelled predictions by age, of every model that served.
+    fn maturity(&self, index: &QualityIndex) -> Vec<Maturity> {
+        let windows = self.reported.iter().map(|((start, _), reported)| WindowLabels {
+            start: *start,
+            predictions: reported.predictions,
+            labels: reported.labels,
+        });
+        maturity::maturity(windows, index.newest.unwrap_or(EventTime::MIN), &self.settings)
+    }
+
     /// Sets the gauges to the status. They have the series of one model: the one that serves.
     fn expose(&self, status: &QualityStatus) {
         let QualityStatus { model_version, trained, estimated, live, .. } = status;
@@ -212,6 +224,11 @@ impl ReportQuality {
                 if let Some(value) = value {
                     self.metrics.quality([model_version, source, metric], value);
                 }
+            }
+        }
+        for (age, of_age) in maturity::ages(&self.settings).into_iter().zip(&status.maturity) {
+            if let Some(labelled) = of_age.labelled {
+                self.metrics.labelled_share(age, labelled);
             }
         }
         for (kind, indices) in [("feature", &status.features), ("score", &status.scores)] {

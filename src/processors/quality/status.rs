@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     events::quality::{Quality, QualityMetrics, StabilityIndex},
     processors::quality::{
-        Alert,
+        Alert, Maturity,
         alert::{Assessment, live},
     },
 };
@@ -35,6 +35,8 @@ pub struct QualityStatus {
     pub features: Vec<StabilityIndex>,
     /// The population stability index of the scores of each class; of two classes, of the second.
     pub scores: Vec<StabilityIndex>,
+    /// The share of the predictions of all models that have their label, by age, youngest first.
+    pub maturity: Vec<Maturity>,
     /// The newest windows of all models, oldest first, without the indices, which the topic `quality` has.
     pub windows: Vec<Quality>,
 }
@@ -56,7 +58,12 @@ impl QualityBoard {
 }
 
 impl QualityStatus {
-    pub(super) fn new(version: &str, assessment: &Assessment, windows: Vec<Quality>) -> Self {
+    pub(super) fn new(
+        version: &str,
+        assessment: &Assessment,
+        maturity: Vec<Maturity>,
+        windows: Vec<Quality>,
+    ) -> Self {
         Self {
             model_version: version.to_owned(),
             alerts: assessment.alerts.clone(),
@@ -68,6 +75,7 @@ impl QualityStatus {
             has_profile: assessment.has_profile,
             features: assessment.features.clone(),
             scores: assessment.scores.clone(),
+            maturity,
             windows,
         }
     }
