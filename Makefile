@@ -129,7 +129,7 @@ deploy-check: ## check the Dockerfile, the compose file, Prometheus rules and th
 	RPK='echo rpk' redpanda/topics.sh >/dev/null
 
 .PHONY: bench-scorer
-bench-scorer: ## compare Foretell's evaluator of LightGBM trees with LightGBM; ratios in target/bench/scorer.json
+bench-scorer: ## compare Foretell's scores and explanations of LightGBM trees with LightGBM's; ratios in target/bench/scorer.json
 	@.ci/setup build
 	$(CARGO) bench --locked --bench scorer
 

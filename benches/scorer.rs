@@ -1,5 +1,6 @@
 //! Benchmark of foretell-ml's scorer against LightGBM's prediction, on the worked example: one row at a time, as in a
-//! stream. Prints a table, writes `target/bench/scorer.json`, and fails if a result differs in one bit.
+//! stream; and of its explanations against LightGBM's contributions. Prints tables, writes `target/bench/scorer.json`, and fails
+//! if a score differs in one bit, or a contribution by more than 1e-9.
 
 #![expect(
     clippy::print_stdout,
@@ -16,12 +17,16 @@ use foretell::{
     processors::{convert, gather::GatherSettings},
 };
 use foretell_ml::{
-    Calibration, Example, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed, TrainingSet,
-    training::train,
+    Calibration, Example, Label, ModelBundle, Origin, Params, Recipe, Scorer, Scratch, Seed,
+    TrainingSet, ValueRef, training::train,
 };
 use lightgbm3::Booster;
 
 const ROUNDS: usize = 5;
+/// Rows that are explained in a round: LightGBM takes some milliseconds for each.
+const EXPLAINED: usize = 1_000;
+/// Bound on the time of an explanation with 200 trees of 63 leaves, in microseconds.
+const EXPLANATION_MICROS_MAX: f64 = 400.0;
 
 /// As in the binary: what is measured is what runs.
 #[global_allocator]
@@ -34,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     let learned = TrainingSet::of(config.pipeline.columns(), &learned);
     let scored = examples(&config, config.data.play.as_ref())?;
     println!("trees × leaves   foretell µs   lightgbm3 µs   in a batch µs   ratio   to the batch");
-    let mut ratios = serde_json::Map::new();
+    let (mut ratios, mut explanations) = (serde_json::Map::new(), Vec::new());
     for (iterations, num_leaves) in [(100, 31), (300, 31), (200, 63)] {
         let recipe = Recipe {
             spec: config.pipeline.clone(),
@@ -59,13 +64,35 @@ fn main() -> anyhow::Result<()> {
         ratios
             .insert(format!("lightgbm3_single_row_to_foretell_{name}"), (single / foretell).into());
         ratios.insert(format!("lightgbm3_batch_to_foretell_{name}"), (batch / foretell).into());
+        let [foretell, single] = compare_explanations(&bundle, &scored[..EXPLAINED])?;
+        let name = format!("lightgbm3_contributions_to_foretell_{name}");
+        ratios.insert(name, (single / foretell).into());
+        explanations.push((size, foretell, single));
     }
+    print_explanations(&explanations);
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder)?;
     let file = folder.join("scorer.json");
     fs::write(&file, serde_json::json!({ "ratios": ratios }).to_string())?;
-    println!("every bit equal on {} rows; ratios in {}", scored.len(), file.display());
+    println!(
+        "every bit equal on {} rows, contributions within 1e-9 on {EXPLAINED}; ratios in {}",
+        scored.len(),
+        file.display()
+    );
     Ok(())
+}
+
+/// Prints microseconds per row of Foretell and of LightGBM, by size.
+fn print_explanations(explanations: &[(String, f64, f64)]) {
+    println!("\ntrees × leaves   explanation µs   lightgbm3 µs   ratio   bound µs");
+    for (size, foretell, single) in explanations {
+        let bound = match size.as_str() {
+            "200 × 63" => EXPLANATION_MICROS_MAX.to_string(),
+            _ => String::new(),
+        };
+        let ratio = single / foretell;
+        println!("{size:<14} {foretell:>16.1} {single:>14.1} {ratio:>7.1} {bound:>10}");
+    }
 }
 
 /// Microseconds per row: foretell-ml including features, LightGBM with one row at a time, and LightGBM with one batch.
@@ -103,6 +130,42 @@ fn compare(bundle: &ModelBundle, scored: &[Example]) -> anyhow::Result<[f64; 3]>
         Ok(())
     })?;
     Ok([foretell, single, batch])
+}
+
+/// Microseconds per row: an explanation by foretell-ml, including features, and LightGBM's contributions of one row.
+fn compare_explanations(bundle: &ModelBundle, explained: &[Example]) -> anyhow::Result<[f64; 2]> {
+    let scorer = Scorer::new(bundle)?;
+    let peer = Booster::from_string(&bundle.booster)?;
+    let width = i32::try_from(bundle.pipeline.features())?;
+    let explain = |example: &Example| {
+        scorer.explain(example.values.iter().map(ValueRef::from).enumerate(), Label(1))
+    };
+    let mut rows = Vec::new();
+    for example in explained {
+        let mut row = Vec::new();
+        bundle.pipeline.transform(&example.values, &mut row);
+        let expected = peer.predict_contrib(&row, width, true)?;
+        let explanation = explain(example)?;
+        // The columns and crosses of the worked example are the features.
+        let found = explanation.contributions.iter().map(|one| one.log_odds);
+        for (found, expected) in found.chain([explanation.base]).zip(&expected) {
+            anyhow::ensure!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+        }
+        rows.push(row);
+    }
+    let foretell = best(explained.len(), || {
+        for example in explained {
+            black_box(explain(black_box(example))?);
+        }
+        Ok(())
+    })?;
+    let single = best(rows.len(), || {
+        for row in &rows {
+            black_box(peer.predict_contrib(black_box(row), width, true)?);
+        }
+        Ok(())
+    })?;
+    Ok([foretell, single])
 }
 
 fn examples(

@@ -11,7 +11,8 @@
 //!                                  │                     evaluation, versioned by a hash of its content
 //!                                  ▼
 //!        values ──────────────▶ Scorer ──▶ Probabilities ──▶ Label
-//!                               features: values → numbers;    trees: numbers → probabilities, in Rust
+//!                     │         features: values → numbers;    trees: numbers → probabilities, in Rust
+//!                     └────▶ Explanation: contributions of the columns (SHAP)
 //! ```
 //!
 //! Guarantees:
@@ -22,6 +23,7 @@
 pub mod bundle;
 pub mod drift;
 pub mod example;
+pub mod explanation;
 pub mod export;
 pub mod features;
 pub mod judge;
@@ -36,6 +38,7 @@ pub use bundle::{BundleError, Lineage, ModelBundle, Origin};
 pub use example::{
     Column, ColumnKind, Example, Label, ModelVersion, Probabilities, Seed, Value, ValueRef,
 };
+pub use explanation::{Contribution, Explanation};
 pub use features::{
     CalendarFeature, CalendarPart, FittedPipeline, PipelineSpec, Scaling, SpecError, TimeUnit,
 };

@@ -161,6 +161,15 @@ impl FittedPipeline {
         self.spec.feature_names()
     }
 
+    /// Indexes of the columns that each feature is computed from: one, or the two of a cross.
+    #[must_use]
+    pub fn columns_of_features(&self) -> Vec<Vec<usize>> {
+        let columns = (0..self.encoders.len()).map(|column| vec![column]);
+        let crosses = self.spec.crossed().iter().map(|(left, right)| vec![*left, *right]);
+        let calendar = self.spec.dated().iter().map(|column| vec![*column]);
+        columns.chain(crosses).chain(calendar).collect()
+    }
+
     /// Indexes of the categorical features.
     #[must_use]
     pub fn categorical_features(&self) -> Vec<usize> {

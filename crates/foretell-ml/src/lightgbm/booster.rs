@@ -39,6 +39,8 @@ pub enum PredictionKind {
     Raw,
     /// Probabilities: one per class, or only that of class 1 for a binary model.
     Probability,
+    /// Contributions of the features to [`Self::Raw`] (SHAP values): for each sum, one per feature, then the expected value.
+    Contributions,
 }
 
 impl<'data> Booster<'data> {
@@ -229,6 +231,7 @@ impl<'data> Booster<'data> {
         let kind = constant(match kind {
             PredictionKind::Raw => c::C_API_PREDICT_RAW_SCORE,
             PredictionKind::Probability => c::C_API_PREDICT_NORMAL,
+            PredictionKind::Contributions => c::C_API_PREDICT_CONTRIB,
         });
         let mut length = 0_i64;
         // SAFETY: the handle is alive.

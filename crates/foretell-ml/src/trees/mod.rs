@@ -5,15 +5,19 @@
 //!                        flat, immutable, Send + Sync
 //! ```
 //!
+//! [`contributions`] says how much each feature adds to the sums of a row.
+//!
 //! Trees of up to 64 leaves are looked up in [`tables`], larger ones are walked; both give the same sums.
 //!
 //! Sums are added in the order of the trees, as in LightGBM, and `exp` is the same function of the same C library, so
 //! results are equal to the bit. As in LightGBM, a number within 1e-35 of 0 is replaced by 0 before the walk.
 
+mod contributions;
 mod importance;
 mod parse;
 mod tables;
 
+pub use contributions::{Contributions, NoLeafCounts, TreeShap};
 pub use importance::{FeatureImportance, importance};
 pub use parse::{ParseError, Section};
 
@@ -32,6 +36,8 @@ pub struct Trees {
     roots: Vec<i32>,
     nodes: Vec<Node>,
     leaves: Vec<f64>,
+    /// Number of training rows in each leaf. Shorter if the text does not have those of every tree.
+    leaf_rows: Vec<u32>,
     /// The sets of categories, one bit per category.
     bits: Vec<u32>,
     /// `None` if the trees must be walked.
@@ -144,6 +150,21 @@ impl Trees {
                 }
                 shares
             }
+        }
+    }
+
+    /// Index of the sum that a class depends on, and the factor by which the sum becomes the log-odds of the class; with more
+    /// than two classes, the class's score before softmax.
+    ///
+    /// # Panics
+    /// If there is no such class.
+    #[must_use]
+    pub fn sum_of_class(&self, class: usize) -> (usize, f64) {
+        assert!(class < self.classes(), "there is no class {class}");
+        match self.output {
+            Output::Binary { sigmoid } if class == 0 => (0, -sigmoid),
+            Output::Binary { sigmoid } => (0, sigmoid),
+            Output::Multiclass { .. } => (class, 1.0),
         }
     }
 

@@ -113,6 +113,13 @@ impl Trees {
             return Err(fields.unsupported("more than 2^31 leaves before it"));
         }
         self.leaves.extend(values);
+        // Scoring does not need them, so a text without them is not malformed. Without those of one tree, those of later trees
+        // are of no use.
+        if let Ok(rows) = fields.list("leaf_count", leaves)
+            && self.leaf_rows.len() == first_leaf
+        {
+            self.leaf_rows.extend::<Vec<u32>>(rows);
+        }
         self.roots.push(if splits == 0 { !to_i32(first_leaf) } else { to_i32(first_node) });
         if splits == 0 {
             return Ok(());
@@ -196,8 +203,17 @@ fn read_header(header: &Fields<'_>) -> Result<(Trees, usize), ParseError> {
     if feature_names.len() - 1 != last_feature {
         return Err(header.malformed("max_feature_idx"));
     }
-    let (roots, nodes, leaves, bits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Ok((Trees { feature_names, output, roots, nodes, leaves, bits, tables: None }, trees))
+    let empty = Trees {
+        feature_names,
+        output,
+        roots: Vec::new(),
+        nodes: Vec::new(),
+        leaves: Vec::new(),
+        leaf_rows: Vec::new(),
+        bits: Vec::new(),
+        tables: None,
+    };
+    Ok((empty, trees))
 }
 
 fn read_output(header: &Fields<'_>) -> Result<Output, ParseError> {
