@@ -13,17 +13,14 @@ use serde_json::{Map, Value as Json, json};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    events::{
-        prediction::Prediction,
-        questionnaire::{AnswerRef, QuestionnaireSchema},
-        reply::ReplyResult,
-    },
+    events::{prediction::Prediction, questionnaire::QuestionnaireSchema, reply::ReplyResult},
     http::{
         HttpState,
         api::{idempotency_key, stopping, write, write_each},
         body,
         error::HttpError,
         parameters::{Named, Parameters},
+        reasons::{ReasonsRequest, json_of_answer},
     },
     processors::gateway::{Answer, EventEntry},
 };
@@ -38,6 +35,11 @@ pub(super) const PARAMETERS: &[Named] = &[
         "`true`: answer when the result of the event is known (not for arrays). Default: `false`.",
     ),
     ("timeout_ms", "Maximum time that `wait=true` waits, from 1 to 60000 ms. Default: 10000."),
+    (
+        "reasons",
+        "With `wait=true`: adds the reasons of the prediction, the features that contribute most to it, at most \
+         this many, from 1 to 100. Default: no reasons.",
+    ),
 ];
 
 /// Header that is `true` if the event is a repeat: the response is the one to the first event.
@@ -52,6 +54,7 @@ pub(super) async fn events(
     parameters.check(PARAMETERS)?;
     let is_waited_for = parameters.flag("wait")?;
     let at_most = Duration::from_millis(parameters.number("timeout_ms", WAIT_MS, WAIT_MS_MAX)?);
+    let reasons = ReasonsRequest::read(&parameters, is_waited_for, &state)?;
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
     if let Json::Array(items) = &json {
@@ -69,7 +72,7 @@ pub(super) async fn events(
     }
     let entry = state.gateway.event(&json, key.as_deref())?;
     if is_waited_for {
-        return wait_for(&state, entry, at_most).await;
+        return wait_for(&state, entry, at_most, reasons).await;
     }
     let accepted = accepted(&entry);
     write(&state.gateway, entry.record)?.await?;
@@ -81,6 +84,7 @@ async fn wait_for(
     state: &HttpState,
     mut entry: EventEntry,
     at_most: Duration,
+    reasons: Option<ReasonsRequest>,
 ) -> Result<Response, HttpError> {
     let (open, opened) = oneshot::channel();
     let (answer, answered) = oneshot::channel();
@@ -102,7 +106,14 @@ async fn wait_for(
         answered.await.map_err(|_| stopping())
     };
     match timeout(at_most, result).await {
-        Ok(answer) => answer.map(|answer| response(answer, accepted, gateway.event_schema())),
+        Ok(answer) => {
+            let answer = answer?;
+            let reasons = match (reasons, prediction_of(&answer)) {
+                (Some(reasons), Some(prediction)) => reasons.answer(state, prediction).await,
+                (Some(_) | None, _) => Map::new(),
+            };
+            Ok(response(answer, accepted, reasons, gateway.event_schema()))
+        }
         Err(_) => {
             let state = if is_written {
                 "was written, but its result is not known yet"
@@ -128,17 +139,30 @@ fn accepted(entry: &EventEntry) -> Map<String, Json> {
     ])
 }
 
+/// The prediction in the answer.
+fn prediction_of(answer: &Answer) -> Option<&Prediction> {
+    match answer {
+        Answer::Replied(
+            ReplyResult::Predicted(prediction) | ReplyResult::Duplicate(Some(prediction)),
+        ) => Some(prediction),
+        Answer::Replied(ReplyResult::Duplicate(None) | ReplyResult::Incomplete { .. })
+        | Answer::DeadLettered { .. } => None,
+    }
+}
+
 fn response(
     answer: Answer,
     mut accepted: Map<String, Json>,
+    reasons: Map<String, Json>,
     events: &QuestionnaireSchema,
 ) -> Response {
     match answer {
         Answer::Replied(ReplyResult::Predicted(prediction)) => {
-            JsonBody(prediction_json(&prediction, events)).into_response()
+            JsonBody(prediction_json(&prediction, reasons, events)).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(Some(prediction))) => {
-            ([(REPLAYED, "true")], JsonBody(prediction_json(&prediction, events))).into_response()
+            let body = JsonBody(prediction_json(&prediction, reasons, events));
+            ([(REPLAYED, "true")], body).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(None)) => {
             (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
@@ -155,25 +179,20 @@ fn response(
     }
 }
 
-/// A prediction as JSON, with features and probabilities by name.
-fn prediction_json(prediction: &Prediction, events: &QuestionnaireSchema) -> Json {
+/// A prediction as JSON, with features and probabilities by name, and its reasons.
+fn prediction_json(
+    prediction: &Prediction,
+    reasons: Map<String, Json>,
+    events: &QuestionnaireSchema,
+) -> Json {
     let probabilities = prediction.probabilities.iter();
     let probabilities =
         probabilities.map(|class| (class.label.to_owned(), json!(class.probability)));
     let answers = events.layout().answers(&prediction.answers);
-    let features = events.questions().iter().zip(answers).map(|(question, answer)| {
-        let value = match answer {
-            AnswerRef::Missing => Json::Null,
-            AnswerRef::Number(number) => json!(number),
-            AnswerRef::Whole(whole) => json!(whole),
-            // A category: beyond 2^53, a number in JSON is not exact everywhere.
-            AnswerRef::Id(id) => json!(id.to_string()),
-            AnswerRef::Text(text) => json!(text),
-            AnswerRef::Flag(flag) => json!(if flag { "true" } else { "false" }),
-        };
-        (question.name.clone(), value)
-    });
-    json!({
+    let features = events.questions().iter().zip(answers);
+    let features =
+        features.map(|(question, answer)| (question.name.clone(), json_of_answer(answer)));
+    let mut json = json!({
         "prediction_id": prediction.prediction_id,
         "respondent_id": prediction.respondent_id,
         "event_id": prediction.event_id,
@@ -184,5 +203,9 @@ fn prediction_json(prediction: &Prediction, events: &QuestionnaireSchema) -> Jso
         "label": prediction.label,
         "probabilities": probabilities.collect::<Map<_, _>>(),
         "features": features.collect::<Map<_, _>>(),
-    })
+    });
+    if let Json::Object(members) = &mut json {
+        members.extend(reasons);
+    }
+    json
 }

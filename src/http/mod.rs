@@ -14,6 +14,7 @@ mod health;
 mod metrics;
 mod models;
 mod parameters;
+mod reasons;
 mod routes;
 mod server;
 

@@ -127,7 +127,8 @@ pub const ROUTES: &[Route] = &[
                 200,
                 "With `wait=true`: the event was scored. The champion's prediction as JSON, with the answers as scored in \
                  `features`, by the names of the questions; if the event is a repeat, the first prediction, with the header \
-                 `Idempotent-Replayed: true`.",
+                 `Idempotent-Replayed: true`. With `reasons`, it has [`reasons`](reasons.md); they are null if there are none, \
+                 and `reasons_error` says why.",
             ),
             (
                 202,

@@ -28,6 +28,7 @@ pub mod outcome_join;
 pub mod overview;
 pub mod placement;
 pub mod quality;
+pub mod reasons;
 pub mod recent_events;
 pub mod replies;
 pub mod scoring;

@@ -55,6 +55,15 @@ impl Serving {
     }
 }
 
+impl ServedModels {
+    /// The model with this version, if it is one of these.
+    #[must_use]
+    pub fn scorer(&self, version: &str) -> Option<&Arc<Scorer>> {
+        let mut models = self.champion.iter().chain(&self.challenger);
+        models.find(|scorer| scorer.version().as_str() == version)
+    }
+}
+
 /// Applies the records of the `models` topic.
 pub struct ModelTable {
     serving: Serving,
@@ -164,11 +173,9 @@ impl ModelTable {
     /// be applied before it.
     #[must_use]
     pub fn lacks_bundle_of(&self, model: &Model) -> bool {
-        let is_loaded = |scorer: &Arc<Scorer>| scorer.version().as_str() == model.version;
-        let ServedModels { champion, challenger } = &*self.serving.models();
         model.alias.as_deref().is_some_and(|alias| [CHAMPION, CHALLENGER].contains(&alias))
             && !model.version.is_empty()
-            && !champion.iter().chain(challenger).any(is_loaded)
+            && self.serving.models().scorer(&model.version).is_none()
             && self.bundle(&model.version).is_none()
     }
 
@@ -271,9 +278,7 @@ impl ModelTable {
 
     /// The scorer of a version: the one that is in use, or one of its bundle.
     fn load(&self, alias: &'static str, version: &str) -> Result<Arc<Scorer>, ModelTableError> {
-        let ServedModels { champion, challenger } = &*self.serving.models();
-        let mut in_use = champion.iter().chain(challenger);
-        if let Some(scorer) = in_use.find(|scorer| scorer.version().as_str() == version) {
+        if let Some(scorer) = self.serving.models().scorer(version) {
             return Ok(Arc::clone(scorer));
         }
         let version = version.to_owned();

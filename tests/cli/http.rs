@@ -155,6 +155,12 @@ fn errors_are_json(instance: &Instance) {
         let path = format!("/api/v1/events?wait=true&timeout_ms={timeout}");
         check(Method::POST, &path, EVENT, 400, "it must be a whole number from 1 to 60000");
     }
+    for reasons in ["0", "101", "-1", "all"] {
+        let path = format!("/api/v1/events?wait=true&reasons={reasons}");
+        check(Method::POST, &path, EVENT, 400, "it must be a whole number from 1 to 100");
+    }
+    check(Method::POST, "/api/v1/events?reasons=5", EVENT, 400, "add wait=true");
+    check(Method::POST, "/api/v1/events?wait=false&reasons=5", EVENT, 400, "add wait=true");
     check(Method::POST, "/api/v1/outcomes?wait=true", "{}", 400, "wait");
     check(Method::GET, "/api/v1/status?verbose=1", "", 400, "verbose");
     check(Method::POST, "/api/v1/events", "{", 400, "not JSON");
@@ -309,6 +315,12 @@ fn a_model_is_trained_from_outcomes_over_http() {
         "time_ahead_max",
     );
 
+    // A prediction whose outcome is not known when the model is swapped.
+    let reasons = "/api/v1/events?wait=true&timeout_ms=60000&reasons=3";
+    let first = json!({"respondent_id": "r", "event_id": "first", "completed": true, "age": 40});
+    let before = instance.post(reasons, &first);
+    assert_eq!(at(&before.body, "/reasons/features").as_array().unwrap().len(), 3, "{before:?}");
+
     for number in 0..50 {
         let respondent = format!("r-{number}");
         let event = json!({
@@ -325,6 +337,12 @@ fn a_model_is_trained_from_outcomes_over_http() {
     until("a model that was trained with them serves", SOON, || {
         (instance.http.status().pointer("/model/training")?.as_u64()? >= 1).then_some(())
     });
+    let repeated = instance.post(reasons, &first);
+    let version = at(&before.body, "/model_version");
+    assert_eq!((repeated.status, at(&repeated.body, "/model_version")), (200, version));
+    assert_eq!(*at(&repeated.body, "/reasons"), Json::Null, "{repeated:?}");
+    let error = at(&repeated.body, "/reasons_error").as_str().unwrap();
+    assert!(error.contains(version.as_str().unwrap()), "{error}");
 
     // An array gets a result for each item.
     let many =
@@ -432,6 +450,46 @@ fn waiting_requests_get_the_result_of_their_event() {
     );
     assert!(at(&answer.body, "/error").as_str().unwrap().contains("mostly_missing"), "{answer:?}");
     assert!(instance.http.metric("foretell_http_waits").abs() < 0.5, "no request waits any more");
+    instance.end();
+}
+
+#[test]
+fn reasons_add_up_to_the_prediction() {
+    let instance = Instance::start(&[]);
+    let wait = "/api/v1/events?wait=true&timeout_ms=60000";
+    let event = json!({"respondent_id": "me", "event_id": "e1", "completed": true, "age": 52,
+        "education": "Masters", "occupation": "Exec-managerial", "hours_per_week": 50});
+    let plain = instance.post(wait, &event);
+    assert!(plain.body.get("reasons").is_none(), "{plain:?}");
+    for most in [1, 4, 100] {
+        // The repeat of the event has the same prediction.
+        let answer = instance.post(&format!("{wait}&reasons={most}"), &event);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(at(&answer.body, "/prediction_id"), at(&plain.body, "/prediction_id"));
+        let number = |json: &Json| json.as_f64().unwrap();
+        let reasons = at(&answer.body, "/reasons/features").as_array().unwrap();
+        let listed: Vec<f64> = reasons.iter().map(|one| number(&one["contribution"])).collect();
+        assert!(!listed.is_empty() && listed.len() <= most, "{answer:?}");
+        assert!(listed.is_sorted_by(|a, b| a.abs() >= b.abs()), "{listed:?}");
+        let log_odds = number(at(&answer.body, "/reasons/base"))
+            + listed.iter().sum::<f64>()
+            + number(at(&answer.body, "/reasons/others"));
+        let label = at(&answer.body, "/label").as_str().unwrap();
+        let probability = number(&answer.body["probabilities"][label]);
+        let expected = (probability / (1.0 - probability)).ln();
+        assert!((log_odds - expected).abs() < 1e-9, "{log_odds}, not {expected}");
+        for reason in reasons {
+            let (name, value) = (reason["feature"].as_str().unwrap(), &reason["value"]);
+            match name.split_once("_x_") {
+                // A cross has the answers to both of its questions.
+                Some((left, right)) => {
+                    let features = &answer.body["features"];
+                    assert_eq!(*value, json!([features[left], features[right]]), "{reason}");
+                }
+                None => assert_eq!(*value, answer.body["features"][name], "{reason}"),
+            }
+        }
+    }
     instance.end();
 }
 
