@@ -50,8 +50,8 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// Rejects 0 for counts and times that need more. Keys for which 0 has a meaning, such as `streams.max_task_idle` and
-/// `events.duplicates_within`, are not checked.
+/// Rejects 0 for counts and times that need more. Keys for which 0 has a meaning, such as `learning.retrain_after`,
+/// `streams.max_task_idle` and `events.duplicates_within`, are not checked.
 fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     let (streams, tuning, http) = (&raw.streams, &raw.tuning, &raw.http);
     let counts = [
@@ -60,7 +60,6 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("streams.commit_records_max", streams.commit_records_max == 0),
         ("outcomes.predictions_max", raw.outcomes.predictions_max == 0),
         ("features.contract.window", raw.features.contract.window == 0),
-        ("learning.retrain_after", raw.learning.retrain_after == 0),
         ("quality.labels_min", raw.quality.labels_min == 0),
         ("quality.predictions_min", raw.quality.predictions_min == 0),
         ("tuning.trials", tuning.trials == 0),

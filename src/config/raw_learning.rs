@@ -17,13 +17,17 @@ use foretell_ml::{
     training_set::EXAMPLES_MAX,
 };
 
+/// Default of `learning.judge.check_after` if `retrain_after` is 0: a quarter of the default of that.
+const CHECK_AFTER_WITHOUT_TRAININGS: u64 = 2_500;
+
 /// When a model is trained, and on which examples.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLearning {
-    /// Number of labelled examples after which a training is due; at least 1. Trainings that become due while one runs are
-    /// combined into one.
+    /// Number of labelled examples after which a training is due. Trainings that become due while one runs are combined into
+    /// one. 0: never; then a training is due only by `schedule`, by drift (`quality.retrain_on_drift`) or when it is requested,
+    /// and a challenger is not judged again.
     pub retrain_after: u64,
     /// The newest examples from the stream, which a training uses: a number of them, such as `2000`, or a time, such as
     /// `"30d"`: those whose event time is less than this before the newest event time. Empty: all.
@@ -81,7 +85,7 @@ pub(super) struct RawJudge {
     /// newest, at most 10,000): 0.05 to 0.9. The published model is trained on them, too.
     pub holdout: f64,
     /// Number of examples after which the champion is compared with its predecessor, again and again, and rolled back if it
-    /// is worse; 0: never. Unset: a quarter of `learning.retrain_after`.
+    /// is worse; 0: never. Unset: a quarter of `learning.retrain_after`, or 2,500 if that is 0.
     pub check_after: Option<u64>,
 }
 
@@ -196,7 +200,10 @@ impl RawLearning {
     pub(super) fn settings(&self, first: &RawTuning) -> Result<LearningSettings, Problem> {
         let RawJudge { policy, metric, margin, confidence, holdout, check_after } = self.judge;
         let always = policy == JudgePolicy::Always;
-        let check_after = check_after.unwrap_or((self.retrain_after / 4).max(1));
+        let check_after = check_after.unwrap_or(match self.retrain_after {
+            0 => CHECK_AFTER_WITHOUT_TRAININGS,
+            number => (number / 4).max(1),
+        });
         let settings = LearningSettings {
             rules: Rules {
                 retrain_after: self.retrain_after,
@@ -322,6 +329,19 @@ fn comma() -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_champion_is_checked_after_a_quarter_of_the_examples_of_a_training() {
+        let check = |written: &str, expected: u64| {
+            let raw: RawLearning = toml::from_str(written).unwrap();
+            let rules = raw.settings(&RawTuning::default()).unwrap().rules;
+            assert_eq!(rules.check_after, expected, "{written}");
+        };
+        check("", 2_500);
+        check("retrain_after = 2", 1);
+        check("retrain_after = 0", 2_500);
+        check("retrain_after = 0\n[judge]\ncheck_after = 9", 9);
+    }
 
     #[test]
     fn a_policy_is_read() {

@@ -146,12 +146,14 @@ pub(super) fn configuration(
     }
     let learning = &mut fitted.learning;
     let every = usize::try_from(learning.rules.retrain_after)?;
-    if every > expected / TRAININGS_MIN {
+    if every == 0 || every > expected / TRAININGS_MIN {
         let fewer = (expected / (TRAININGS_MIN + 1)).max(1);
         learning.rules.retrain_after = u64::try_from(fewer)?;
-        lines.push(format!(
-            "learning.retrain_after is {fewer} here instead of {every}, because only {expected} outcomes will join"
-        ));
+        let why = match every {
+            0 => "to show trainings".to_owned(),
+            _ => format!("because only {expected} outcomes will join"),
+        };
+        lines.push(format!("learning.retrain_after is {fewer} here instead of {every}, {why}"));
     }
     Ok(fitted)
 }

@@ -9,7 +9,7 @@ use foretell_ml::{ModelVersion, judge::Comparison};
 /// The rules by which jobs become due and models are promoted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// Number of examples between two trainings.
+    /// Number of examples between two trainings; 0: none becomes due by their number.
     pub retrain_after: u64,
     /// Number of examples between two comparisons of the champion with its predecessor; 0: never.
     pub check_after: u64,

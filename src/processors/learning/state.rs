@@ -610,6 +610,19 @@ mod tests {
     }
 
     #[test]
+    fn without_a_number_of_examples_only_other_causes_make_a_training_due() {
+        let mut learner = Learner::new();
+        let rules = Rules { retrain_after: 0, check_after: 0, ..rules() };
+        for through in 1..100 {
+            learner.0.through = through;
+            learner.0.count_example(through, &rules);
+        }
+        assert_eq!((learner.0.examples, &learner.0.due), (99, &Due::default()));
+        assert!(learner.0.make_training_due(99, &Cause::examples()));
+        assert!(learner.0.begin_due().is_empty() && learner.0.running.is_some());
+    }
+
+    #[test]
     fn a_candidate_is_promoted_refused_or_becomes_the_challenger() {
         let check = |found, outcome, [champion, predecessor, challenger]: [Option<u64>; 3]| {
             let mut learner = Learner::new();
