@@ -25,6 +25,7 @@ pub mod start;
 pub mod table;
 pub mod telemetry;
 mod topic_changes;
+mod topologies;
 pub mod tune;
 
 use std::sync::Arc;

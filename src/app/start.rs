@@ -22,6 +22,7 @@ use crate::{
         open_files,
         shutdown::{Shutdown, StopReason},
         telemetry, topic_changes,
+        topologies::TopologyParts,
     },
     config::Config,
     events::{codecs::Codecs, topics::Group},
@@ -32,7 +33,6 @@ use crate::{
         model_table::Serving,
         overview::Overview,
         quality::QualityBoard,
-        topology::{self, LearningParts, ScoringParts},
     },
 };
 use foretell_streams::{
@@ -229,33 +229,14 @@ impl Parts<'_> {
     fn spawn_workers(&self, trainer: &Trainer) -> anyhow::Result<Vec<JoinHandle<()>>> {
         let application = self.config.application();
         let instance = self.config.instance();
-        let scoring = topology::scoring(ScoringParts {
-            application: Group::Scoring.name(&application),
-            topics: self.config.topics.clone(),
-            codecs: self.codecs.clone(),
-            gather: self.config.gather.clone(),
-            join: self.config.join.clone(),
-            partitions: self.config.partitions,
-            times: self.config.time_bounds(),
-            duplicates_within: self.config.events.duplicates_within,
-            serving: self.serving.clone(),
-            contract: self.config.contract.clone(),
-            board: self.contract.clone(),
-            quality_window: self.config.quality.window,
-            metrics: self.metrics.clone(),
-        });
-        let learning = topology::learning(LearningParts {
-            application: Group::Learning.name(&application),
-            topics: self.config.topics.clone(),
-            codecs: self.codecs.clone(),
-            rules: self.config.learning.rules.clone(),
-            schedule: self.config.learning.schedule.clone(),
-            metrics: self.metrics.clone(),
-            serving: self.serving.clone(),
-            trainer: trainer.clone(),
-            quality: self.config.quality.clone(),
-            quality_board: self.quality.clone(),
-        });
+        let topologies = TopologyParts {
+            config: self.config,
+            codecs: &self.codecs,
+            serving: &self.serving,
+            metrics: &self.metrics,
+        };
+        let scoring = topologies.scoring(self.contract.clone());
+        let learning = topologies.learning(trainer, self.quality.clone());
         let groups = [(Group::Scoring, Arc::new(scoring)), (Group::Learning, Arc::new(learning))];
         let mut threads = Vec::new();
         for (group, topology) in &groups {
