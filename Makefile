@@ -28,6 +28,13 @@ demo: ## run the whole loop in one process, without a broker, with one batch of 
 	@.ci/setup build
 	@$(CARGO) run --locked -- demo --config deploy/adult/foretell.toml --poison $(ARGS)
 
+.PHONY: replay
+replay: ## replay the table of the example with three other settings; tables, and charts in target/replay.html (ARGS=--json)
+	@.ci/setup build
+	@mkdir -p target
+	@$(CARGO) run --locked -- replay --config deploy/adult/foretell.toml --variants deploy/adult/variants.toml --table \
+		--span 28d --set tuning.trials=5 --set learning.tuning.trials=0 --html target/replay.html $(ARGS)
+
 .PHONY: build
 build: ## build target/debug/foretell, with optimised dependencies
 	@.ci/setup build

@@ -15,6 +15,7 @@ mod models;
 pub mod open_files;
 pub mod play;
 pub mod plot;
+pub mod replay;
 #[cfg(test)]
 mod respondents;
 mod returning;

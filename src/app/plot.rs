@@ -33,6 +33,8 @@ pub struct Series {
     pub name: String,
     /// Pairs of x and y, in the order of the line. A pair with a number that is not finite is left out.
     pub points: Vec<(f64, f64)>,
+    /// Points that are marked by a dot.
+    pub marks: Vec<(f64, f64)>,
 }
 
 impl LineChart {
@@ -63,6 +65,8 @@ impl LineChart {
                     .draw_series(LineSeries::new(series.finite(), style))?
                     .label(&series.name)
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+                let dot = |mark: &(f64, f64)| Circle::new(*mark, 4, colour.filled());
+                chart.draw_series(series.marks.iter().map(dot))?;
             }
             chart
                 .configure_series_labels()
@@ -130,9 +134,11 @@ mod tests {
     use super::*;
 
     fn chart(series: &[(&str, &[(f64, f64)])]) -> LineChart {
-        let series = series
-            .iter()
-            .map(|(name, points)| Series { name: (*name).to_owned(), points: points.to_vec() });
+        let series = series.iter().map(|(name, points)| Series {
+            name: (*name).to_owned(),
+            points: points.to_vec(),
+            marks: Vec::new(),
+        });
         LineChart {
             title: "loss <by> trial & sampler".to_owned(),
             x_label: "trials".to_owned(),

@@ -233,6 +233,7 @@ impl Comparison {
             let series = self.studies.iter().map(|study| Series {
                 name: study.sampler.name().to_owned(),
                 points: study.course().map(|point| (x(point), point.2)).collect(),
+                marks: Vec::new(),
             });
             LineChart {
                 title: format!("best {} by {x_label}", self.objective.name()),

@@ -8,6 +8,7 @@ mod model_text;
 mod models;
 mod numbers;
 mod progress;
+mod replay;
 mod retrain;
 mod run;
 mod schema;
@@ -61,6 +62,7 @@ Examples:
   foretell run                                   score and learn until Ctrl-C
   foretell send --rate 50                        send a table as live events, show predictions
   foretell tune                                  compare ways to search for parameters
+  foretell replay --variants variants.toml       run the history again with other settings
   foretell models list                           list the models and their metrics
   foretell retrain --reason \"new prices\"        train a model now
   foretell schema check                          check schemas before you deploy them
@@ -104,6 +106,7 @@ enum Command {
     Run(run::Run),
     Send(send::Send),
     Tune(tune::Tune),
+    Replay(replay::Replay),
     Doctor(doctor::Doctor),
     Models(models::ModelsCommand),
     Retrain(retrain::Retrain),
@@ -118,6 +121,7 @@ impl Command {
             Self::Run(run) => &run.sets,
             Self::Send(send) => &send.sets,
             Self::Tune(tune) => &tune.sets,
+            Self::Replay(replay) => &replay.sets,
             Self::Doctor(doctor) => &doctor.sets,
             Self::Models(models) => models.sets(),
             Self::Retrain(retrain) => &retrain.sets,
@@ -168,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
         Command::Tune(tune) => tune.run(&cli.global),
+        Command::Replay(replay) => replay.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),
         Command::Models(models) => models.run(&cli.global),
         Command::Retrain(retrain) => retrain.run(&cli.global),
@@ -188,9 +193,30 @@ fn print(text: &str) {
     println!("{text}");
 }
 
+/// The rows of a table, with columns of one width; the first is aligned left, the others right.
+fn aligned(table: &[Vec<String>]) -> String {
+    let columns = table.first().map_or(0, Vec::len);
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(number, (cell, width))| {
+            if number == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        cells.collect::<Vec<String>>().join("  ")
+    };
+    table.iter().map(line).collect::<Vec<String>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let table = [row(["sampler", "1", "10"]), row(["gp", "0.27", "-"])];
+        assert_eq!(aligned(&table), "sampler     1  10\ngp       0.27   -");
+    }
 
     #[test]
     fn the_definition_of_arguments_is_valid() {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::app::{demo::DemoObserver, init::InitObserver, tune::TuneObserver};
+use crate::app::{
+    demo::DemoObserver, init::InitObserver, replay::ReplayObserver, tune::TuneObserver,
+};
 use foretell_ml::training::Trial;
 
 /// One progress bar at a time, with lines above it. If standard error is not a terminal, only the lines are shown.
@@ -89,6 +91,15 @@ impl TuneObserver for Progress {
 
     fn trial(&mut self, trial: &Trial, of: u32) {
         self.show(trial.sampler.name(), trial, of);
+    }
+}
+
+impl ReplayObserver for Progress {
+    fn replayed(&mut self, variant: &str, done: u64, of: u64) {
+        let bar = self.bar("replaying", of);
+        bar.set_length(of);
+        bar.set_position(done);
+        bar.set_message(variant.to_owned());
     }
 }
 

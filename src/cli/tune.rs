@@ -12,7 +12,7 @@ use crate::{
         shutdown::{self, Shutdown},
         tune::{self, Comparison, TuneRequest},
     },
-    cli::{Global, Sets, numbers, print, progress::Progress},
+    cli::{Global, Sets, aligned, numbers, print, progress::Progress},
 };
 use foretell_ml::training::SamplerKind;
 
@@ -131,30 +131,9 @@ fn summary(compared: &Comparison) -> String {
     )
 }
 
-/// The rows of a table, with columns of one width; the first is aligned left, the others right.
-fn aligned(table: &[Vec<String>]) -> String {
-    let columns = table.first().map_or(0, Vec::len);
-    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(number, (cell, width))| {
-            if number == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        cells.collect::<Vec<String>>().join("  ")
-    };
-    table.iter().map(line).collect::<Vec<String>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_aligned() {
-        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let table = [row(["sampler", "1", "10"]), row(["gp", "0.27", "-"])];
-        assert_eq!(aligned(&table), "sampler     1  10\ngp       0.27   -");
-    }
 
     #[test]
     fn samplers_have_names() {

@@ -20,6 +20,7 @@ mod raw_tuning;
 mod secret;
 mod source;
 mod text;
+mod variants;
 mod warnings;
 mod wording;
 
@@ -36,9 +37,10 @@ use raw::{RawConfig, RawContract};
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};
+pub use variants::Variant;
 
 use crate::{
-    config::{document::Document, keys::Keys},
+    config::{document::Document, keys::Keys, overrides::Override},
     events::questionnaire::{
         MetadataFields, MomentKind, QuestionnaireSchema, QuestionnaireSchemaError, ReadingRules,
     },
@@ -174,6 +176,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], whose message is one line.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        Self::load_with(path, sets, &[])
+    }
+
+    /// As [`Self::load`]; `last` overrides the flags.
+    fn load_with(path: &Path, sets: &[String], last: &[Override]) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             what: "the configuration",
             path: path.to_owned(),
@@ -183,7 +190,7 @@ impl Config {
         let variables = overrides::from_environment(environment(), &keys)?;
         let flags = overrides::from_flags(sets, &keys)?;
         let mut document = Document::parse(path, &text)?;
-        for over in variables.iter().chain(&flags) {
+        for over in variables.iter().chain(&flags).chain(last) {
             document.set(&over.key, &over.value, over.source.clone())?;
         }
         document.check_keys(&keys)?;

@@ -20,6 +20,15 @@ pub enum Source {
     Variable(String),
     /// A `--set` with this key.
     Set(String),
+    /// A line of a file of variants.
+    Variant {
+        /// The path as given.
+        path: PathBuf,
+        /// The line number, from 1.
+        line: usize,
+        /// The name of the variant.
+        variant: String,
+    },
 }
 
 impl fmt::Display for Source {
@@ -28,6 +37,9 @@ impl fmt::Display for Source {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Set(key) => write!(f, "--set {key}"),
+            Self::Variant { path, line, variant } => {
+                write!(f, "{}:{line}: variant {variant}", path.display())
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ mod placement;
 #[path = "../process/mod.rs"]
 mod process;
 mod registry;
+mod replay;
 mod server_scripts;
 mod soak;
 mod stores;

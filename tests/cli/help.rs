@@ -10,7 +10,8 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in ["demo", "init", "run", "send", "tune", "doctor", "models", "retrain"] {
+    for command in ["demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain"]
+    {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
@@ -24,7 +25,8 @@ fn the_help_of_every_command_has_examples() {
 fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"], vec!["models"]];
     commands.extend(
-        ["demo", "init", "run", "send", "tune", "doctor", "retrain"].map(|name| vec![name]),
+        ["demo", "init", "run", "send", "tune", "replay", "doctor", "retrain"]
+            .map(|name| vec![name]),
     );
     let of_models =
         ["list", "show", "diff", "promote", "rollback", "reproduce", "export", "import"];

@@ -11,6 +11,7 @@ mod help;
 mod http;
 mod ids;
 mod refusals;
+mod replay;
 mod run;
 mod schema;
 mod secrets;

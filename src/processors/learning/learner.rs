@@ -56,7 +56,8 @@ pub struct Obey {
     pub state: KeyValueHandle<LearningState>,
 }
 
-const KEY: &str = "learning";
+/// The key of the [`LearningState`] in its store.
+pub const STATE_KEY: &str = "learning";
 /// The interval at which the trainer is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -80,14 +81,14 @@ impl Processor for Learner {
             return Err(ProcessError::reject("malformed", "an example outside a record"));
         };
         let mut store = ctx.key_value(&self.state);
-        let mut state = store.get(KEY)?.unwrap_or_default();
+        let mut state = store.get(STATE_KEY)?.unwrap_or_default();
         state.through = through.0;
         if example.origin == ExampleOrigin::Stream && !example.correction {
             note_champion(&mut state, &self.serving);
             state.count_example(through.0, &self.rules);
         }
         let refused = state.begin_due();
-        store.put(KEY, &state)?;
+        store.put(STATE_KEY, &state)?;
         publish_refused(refused, &self.metrics, ctx)
     }
 
@@ -97,13 +98,13 @@ impl Processor for Learner {
         ctx: &mut LearnerContext<'_>,
     ) -> Result<(), ProcessError> {
         let now = ctx.now();
-        let mut state = ctx.key_value(&self.state).get(KEY)?.unwrap_or_default();
+        let mut state = ctx.key_value(&self.state).get(STATE_KEY)?.unwrap_or_default();
         if let Some(schedule) = &self.schedule
             && schedule.advance(&mut state, now)
         {
             note_champion(&mut state, &self.serving);
             let refused = state.begin_due();
-            ctx.key_value(&self.state).put(KEY, &state)?;
+            ctx.key_value(&self.state).put(STATE_KEY, &state)?;
             publish_refused(refused, &self.metrics, ctx)?;
         }
         let Some(job) = state.running.clone() else {
@@ -124,7 +125,7 @@ impl Processor for Learner {
         self.running_since = None;
         let finished = state.finish(result, &self.rules);
         let refused = state.begin_due();
-        ctx.key_value(&self.state).put(KEY, &state)?;
+        ctx.key_value(&self.state).put(STATE_KEY, &state)?;
         if let Some(draft) = &finished.decision {
             report(draft, &self.metrics);
         }
@@ -150,11 +151,11 @@ impl Processor for Obey {
         ctx: &mut LearnerContext<'_>,
     ) -> Result<(), ProcessError> {
         let mut store = ctx.key_value(&self.state);
-        let mut state = store.get(KEY)?.unwrap_or_default();
+        let mut state = store.get(STATE_KEY)?.unwrap_or_default();
         note_champion(&mut state, &self.serving);
         let mut refused: Vec<Draft> = state.take_command(&record.value).into_iter().collect();
         refused.extend(state.begin_due());
-        store.put(KEY, &state)?;
+        store.put(STATE_KEY, &state)?;
         publish_refused(refused, &self.metrics, ctx)
     }
 }

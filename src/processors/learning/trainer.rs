@@ -116,6 +116,12 @@ impl Trainer {
         None
     }
 
+    /// Whether a job runs, and has no result yet.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        lock(&self.mailbox).running.is_some()
+    }
+
     /// The progress of the running training.
     #[must_use]
     pub fn progress(&self) -> Option<TrainingProgress> {

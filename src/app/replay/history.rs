@@ -1,0 +1,274 @@
+//! The topics of the application as the history: read by readers without a group, partition by partition, and merged by event
+//! time. Nothing is written, and of the events a batch of each partition is in memory.
+
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use humantime_serde::re::humantime;
+
+use crate::{
+    app::{
+        cluster::Cluster,
+        replay::{merge::MergedFeed, source::Feed},
+        telemetry,
+    },
+    config::Config,
+    events::{
+        codecs,
+        decision::{Decision, DecisionOutcome},
+        labelled_example::{ExampleOrigin, LabelledExample},
+        model::Model,
+        outcome::Outcome,
+        questionnaire::QuestionnaireEvent,
+    },
+    processors::{metrics::ApplicationMetrics, model_archive::ModelArchive},
+};
+use foretell_ml::ModelBundle;
+use foretell_streams::{
+    codec::Codec,
+    record::{InputRecord, Offset, Partition, Topic, TopicPartition},
+    runtime::broker::{Isolation, ReadFrom},
+    time::{Clock, EventTime},
+};
+
+/// Which part of the history is replayed.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryRequest {
+    /// The first event time; none: from the beginning.
+    pub from: Option<EventTime>,
+    /// The event time after the last; none: to the end that the topics have when the replay starts.
+    pub until: Option<EventTime>,
+    /// The version, its beginning or an alias of the first model; none: the model that served at `from`.
+    pub model: Option<String>,
+}
+
+impl HistoryRequest {
+    /// The request of texts as on the command line: `beginning`, a time in RFC 3339, or a span before now.
+    ///
+    /// # Errors
+    /// If a text is none of these, or the range is empty.
+    pub fn new(
+        from: &str,
+        until: Option<&str>,
+        model: Option<String>,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let now = EventTime(clock.now().0);
+        let from = time(from, now).context("--from")?;
+        let until = until.map(|until| time(until, now)).transpose();
+        let until = until.context("--until")?.flatten();
+        if let (Some(from), Some(until)) = (from, until) {
+            anyhow::ensure!(from < until, "--until: it is not after --from");
+        }
+        Ok(Self { from, until, model })
+    }
+}
+
+/// A time as on the command line; none for the beginning.
+fn time(text: &str, now: EventTime) -> anyhow::Result<Option<EventTime>> {
+    if text == "beginning" {
+        return Ok(None);
+    }
+    if let Ok(span) = humantime::parse_duration(text) {
+        return Ok(Some(now - span));
+    }
+    let time: SystemTime = humantime::parse_rfc3339(text).ok().with_context(|| {
+        format!(
+            "{text:?} is no time: write `beginning`, a time such as 2026-11-01T12:00:00Z, or a span before now such as 7d"
+        )
+    })?;
+    let since = time.duration_since(UNIX_EPOCH).context("it is before 1970")?;
+    Ok(Some(EventTime(i64::try_from(since.as_millis())?)))
+}
+
+/// The topics of the application.
+pub(super) struct History {
+    cluster: Cluster,
+    request: HistoryRequest,
+    /// The partitions of events and outcomes, with the ends that are replayed.
+    ends: Vec<(TopicPartition, Offset)>,
+    /// The model that serves at the beginning, if the topic of models has one.
+    pub(super) first_model: Option<Arc<ModelBundle>>,
+    start: EventTime,
+}
+
+/// The codecs of events and of outcomes.
+type InputCodecs = (Arc<dyn Codec<QuestionnaireEvent>>, Arc<dyn Codec<Outcome>>);
+
+impl History {
+    /// Looks up what there is to replay.
+    ///
+    /// # Errors
+    /// If the topics are missing or empty, or there is no such model. The message says what to do.
+    pub(super) fn open(
+        config: &Config,
+        cluster: Cluster,
+        request: HistoryRequest,
+    ) -> anyhow::Result<Self> {
+        let mut history =
+            Self { cluster, request, ends: Vec::new(), first_model: None, start: EventTime::MIN };
+        let topics = [&config.topics.questionnaire_events, &config.topics.outcomes];
+        for topic in topics {
+            history.ends.extend(history.ends_of(topic)?);
+        }
+        if history.ends.iter().all(|(_, end)| end.0 == 0) {
+            anyhow::bail!("there is no history: {} and {} are empty", topics[0], topics[1]);
+        }
+        history.first_model = history.find_first_model(config)?.map(Arc::new);
+        let first = history.feed(config)?.next()?;
+        let first = first.with_context(|| {
+            "there is no history between --from and --until: event times count, not when a record was written"
+        })?;
+        history.start = first.timestamp;
+        Ok(history)
+    }
+
+    fn ends_of(&self, topic: &Topic) -> anyhow::Result<Vec<(TopicPartition, Offset)>> {
+        let broker = &self.cluster.broker;
+        let partitions = broker.partitions(topic)?;
+        let partitions = partitions.with_context(|| {
+            format!(
+                "topic {topic} does not exist: run `foretell init`, or replay a table with --table"
+            )
+        })?;
+        let end = |number: u32| {
+            let partition = Partition(i32::try_from(number)?);
+            let source = TopicPartition { topic: topic.clone(), partition };
+            let end = broker.end(&source, Isolation::ReadCommitted)?;
+            Ok((source, end))
+        };
+        (0..partitions).map(end).collect()
+    }
+
+    /// The time at which the first record was written.
+    pub(super) fn start(&self) -> EventTime {
+        self.start
+    }
+
+    /// The codecs of the events and outcomes, as a variant reads them.
+    pub(super) fn codecs(&self, config: &Config) -> anyhow::Result<InputCodecs> {
+        let (cluster, topics) = (&self.cluster, &config.topics);
+        let events = codecs::event_codec(&cluster.registry, topics, &config.event_schema)?;
+        Ok((Arc::new(events), cluster.codec(config, &topics.outcomes)?))
+    }
+
+    /// The events and outcomes, in order of event time.
+    pub(super) fn feed(&self, config: &Config) -> anyhow::Result<Box<dyn Feed>> {
+        let (events, outcomes) = self.codecs(config)?;
+        let ahead_max = config.streams.clock_tolerance;
+        let range = (self.request.from, self.request.until);
+        let mut feed = MergedFeed::new(range, ahead_max);
+        for (source, end) in &self.ends {
+            let reader = self.cluster.broker.read(source, ReadFrom::Beginning)?;
+            let (events, outcomes) = (Arc::clone(&events), Arc::clone(&outcomes));
+            let is_events = source.topic == config.topics.questionnaire_events;
+            feed.add(source, reader, *end, move |bytes| match is_events {
+                true => events.decode(bytes).map(|event| event.event_time),
+                false => outcomes.decode(bytes).map(|outcome| outcome.outcome_time),
+            });
+        }
+        Ok(Box::new(feed))
+    }
+
+    /// Passes the records of the training log that are older than the history, with their values: the initial data, and the
+    /// examples from the stream that had joined before it begins.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or `visit` fails.
+    pub(super) fn each_earlier(
+        &self,
+        config: &Config,
+        mut visit: impl FnMut(&InputRecord, LabelledExample) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let topic = &config.topics.labelled_examples;
+        if self.cluster.broker.partitions(topic)?.is_none() {
+            return Ok(());
+        }
+        let mut failed = None;
+        self.cluster.read_records(config, topic, |record, example: LabelledExample| {
+            let joined = example.outcome_time.unwrap_or(example.event_time).max(example.event_time);
+            let is_earlier = example.origin == ExampleOrigin::Initial
+                || self.request.from.is_some_and(|from| joined < from);
+            if is_earlier && let Err(error) = visit(record, example) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn find_first_model(&self, config: &Config) -> anyhow::Result<Option<ModelBundle>> {
+        let topic = &config.topics.models;
+        if self.cluster.broker.partitions(topic)?.is_none() {
+            return Ok(None);
+        }
+        let archive = ModelArchive {
+            broker: Arc::clone(&self.cluster.broker),
+            source: TopicPartition { topic: topic.clone(), partition: Partition(0) },
+            codec: self.cluster.codec::<Model>(config, topic)?,
+            metrics: ApplicationMetrics::register(&telemetry::metrics_registry()?)?,
+        };
+        let catalogue = archive.catalogue()?;
+        let named = match &self.request.model {
+            Some(named) => Some(catalogue.find(named).context("--model")?.version.clone()),
+            None => self.champion_before(config)?.or_else(|| {
+                let first = catalogue.models.iter().find(|model| model.training == 0);
+                first.map(|model| model.version.clone())
+            }),
+        };
+        let Some(version) = named else { return Ok(None) };
+        let bundle = archive.bundle(&version)?;
+        anyhow::ensure!(
+            bundle.classes == config.classes,
+            "model {version} has the classes {:?}, but [outcomes] labels is {:?}: name another with --model",
+            bundle.classes,
+            config.classes
+        );
+        Ok(Some(bundle))
+    }
+
+    /// The champion at the beginning, by the decisions before it; none if there are none.
+    fn champion_before(&self, config: &Config) -> anyhow::Result<Option<String>> {
+        let topic = &config.topics.decisions;
+        let Some(from) = self.request.from else { return Ok(None) };
+        if self.cluster.broker.partitions(topic)?.is_none() {
+            return Ok(None);
+        }
+        let mut champion = None;
+        self.cluster.read_values(config, topic, |decision: Decision| {
+            let moves =
+                matches!(decision.outcome, DecisionOutcome::Promoted | DecisionOutcome::RolledBack);
+            if moves && decision.decided_at.0 < from.0 {
+                champion = decision.candidate.or(champion.take());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(champion)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        let now = EventTime(1_800_000_000_000);
+        let check = |text: &str, expected: Option<i64>| {
+            assert_eq!(time(text, now).unwrap(), expected.map(EventTime), "{text}");
+        };
+        check("beginning", None);
+        check("7d", Some(1_800_000_000_000 - 7 * 86_400_000));
+        check("2020-01-01T00:00:00Z", Some(1_577_836_800_000));
+        check("2020-01-01T00:00:00.250Z", Some(1_577_836_800_250));
+        for text in ["", "yesterday", "2020-13-01T00:00:00Z", "1600000000000"] {
+            let error = time(text, now).unwrap_err().to_string();
+            assert!(error.contains("is no time: write `beginning`"), "{text}: {error}");
+        }
+    }
+}
