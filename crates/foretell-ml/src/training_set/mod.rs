@@ -7,10 +7,13 @@
 //!                     a set with event times and ids, bounded by a DataPolicy
 //! ```
 //!
+//! Both are written to bytes and read from them as they are in memory (`encoding.rs`).
+//!
 //! A number takes 4 bytes where a 32-bit float is exact, else 8; a category 4 and its text once. Nothing is rounded: a
 //! model has the same bytes as one that was trained on rows of [`Example`].
 
 mod column;
+mod encoding;
 mod history;
 mod policy;
 
@@ -190,6 +193,11 @@ impl<'s> Sample<'s> {
     /// Label of each example.
     pub fn labels(&self) -> impl Iterator<Item = Label> {
         self.parts.iter().flat_map(|part| part.rows.iter().map(|row| part.set.label(*row)))
+    }
+
+    /// Values of each example, in the order of the columns.
+    pub fn values(&self) -> impl Iterator<Item = impl Iterator<Item = ValueRef<'s>>> {
+        self.parts.iter().flat_map(|part| part.rows.iter().map(|row| part.set.values(*row)))
     }
 
     /// Weight of each example; empty if all are 1.

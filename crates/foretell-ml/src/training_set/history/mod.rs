@@ -4,6 +4,8 @@
 //! taken has no influence. An example that no sample can have any more is removed later, with others at once, so that its
 //! removal takes constant time on average.
 
+mod encoding;
+
 use hashbrown::HashTable;
 use sha2::{Digest as _, Sha256};
 

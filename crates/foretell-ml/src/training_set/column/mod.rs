@@ -1,6 +1,8 @@
 //! The values of one column, in chunks: a column grows without copying what is there, and a chunk is as narrow as its
 //! values permit.
 
+mod encoding;
+
 use std::hash::BuildHasher as _;
 
 use foldhash::fast::RandomState;
