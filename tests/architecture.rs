@@ -40,6 +40,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("clap",          &["src/cli/"]),
     ("plotters",      &["src/app/plot.rs"]),
     ("rustix",        &["src/app/open_files.rs"]),
+    ("xxhash_rust",   &["src/processors/learning/training_log/blocks.rs"]),
 ];
 
 const VAGUE_NAMES: &[&str] =

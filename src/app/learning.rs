@@ -8,7 +8,7 @@ use crate::{
     events::{answered::AnsweredCodec, codecs::Codecs},
     processors::{
         learning::{
-            training_log::{ReadLog, TrainingLog},
+            training_log::{DiskCopy, ReadLog, TrainingLog},
             work::{LearningWork, WorkSettings},
         },
         metrics::ApplicationMetrics,
@@ -22,7 +22,7 @@ use foretell_streams::{
     time::Clock,
 };
 
-/// The work of the trainer thread.
+/// The work of the trainer thread. The training set has a copy on disk if the stores are on disk.
 pub(super) fn learning_work(
     config: &Config,
     cluster: &Cluster,
@@ -32,8 +32,9 @@ pub(super) fn learning_work(
 ) -> LearningWork {
     let learning = &config.learning;
     let broker = || Arc::clone(&cluster.broker);
+    let log = training_log(config, cluster, &codecs, learning.policy, metrics.clone());
     LearningWork {
-        log: training_log(config, cluster, &codecs, learning.policy, metrics.clone()),
+        log: TrainingLog { disk: disk_copy(config, cluster), ..log },
         models: ModelArchive {
             broker: broker(),
             source: only_partition(&config.topics.models),
@@ -59,6 +60,17 @@ pub(super) fn learning_work(
     }
 }
 
+/// The folder of the training sets in `state_dir`, beside those of the applications' stores.
+const TRAINING_SETS: &str = "training-sets";
+
+/// The copy of this instance's training set on disk.
+fn disk_copy(config: &Config, cluster: &Cluster) -> Option<DiskCopy> {
+    // A copy is useless without the log, which ends with an embedded broker.
+    let folder = config.streams.state_dir.as_ref().filter(|_| cluster.is_lasting)?;
+    let folder = folder.join(TRAINING_SETS).join(config.application());
+    DiskCopy::open(&folder.join(config.instance()))
+}
+
 /// The training log, of which nothing was read yet.
 pub(super) fn training_log(
     config: &Config,
@@ -78,6 +90,7 @@ pub(super) fn training_log(
         metrics,
         seed: Seed(config.learning.seed),
         read: ReadLog::default(),
+        disk: None,
     }
 }
 

@@ -202,7 +202,7 @@ pub struct StreamsSettings {
     /// Worker threads that score; at least 1. More threads process more tasks in parallel.
     pub threads: u32,
     /// Folder for the stores, a path from the configuration's folder. A store on disk may be larger than memory, and a restart
-    /// reads only the newest part of its changelog. Unset: the stores are in memory.
+    /// reads only the newest part of its changelog, and of the training log. Unset: the stores are in memory.
     pub state_dir: Option<PathBuf>,
     /// Whether this instance keeps standby copies of the stores of other instances' tasks, which makes a failover faster. Needs
     /// `state_dir`.

@@ -123,6 +123,21 @@ impl<T> InitialData<T> {
         Some(self.sets.values_mut().flat_map(|set| set.examples.values_mut()).collect())
     }
 
+    /// The sets: the manifest, the offset at which it became complete, and the examples by row.
+    pub fn sets(&self) -> impl Iterator<Item = (&Manifest, Option<Offset>, &BTreeMap<u64, T>)> {
+        self.sets.iter().map(|(manifest, set)| (manifest, set.completed, &set.examples))
+    }
+
+    /// Puts a set that [`Self::sets`] has returned.
+    pub fn put_set(
+        &mut self,
+        manifest: Manifest,
+        completed: Option<Offset>,
+        examples: BTreeMap<u64, T>,
+    ) {
+        self.sets.insert(manifest, Set { examples, completed });
+    }
+
     /// The newest generation, complete or not, with the rows that are present.
     #[must_use]
     pub fn newest(&self) -> Option<(&Manifest, &BTreeMap<u64, T>)> {

@@ -29,6 +29,8 @@ pub struct ApplicationMetrics {
     unreadable: IntCounterVec,
     training_pending: Gauge,
     training_log_incomplete: IntGauge,
+    training_set_bytes: IntGaugeVec,
+    training_set_copies: IntCounterVec,
     scoring_latency: Histogram,
     trainings: IntCounterVec,
     training_seconds: Histogram,
@@ -93,6 +95,9 @@ const OUTCOME_RESULTS: [&str; 6] =
 const SCORING_ALIASES: [&str; 2] = ["champion", "challenger"];
 /// Results of a training.
 const TRAINING_RESULTS: [&str; 4] = ["succeeded", "retried", "failed", "incomplete"];
+
+/// What was done with a copy of the training set on disk.
+const TRAINING_SET_RESULTS: [&str; 4] = ["written", "read", "removed", "failed"];
 
 /// Outcomes of a decision.
 const DECISION_OUTCOMES: [&str; 5] = ["promoted", "challenger", "refused", "rolled_back", "failed"];
@@ -170,6 +175,17 @@ impl ApplicationMetrics {
             training_log_incomplete: to.gauge(
                 "foretell_training_log_incomplete",
                 "1 if the training log lacks initial examples or ends too early, so that no model is trained.",
+            )?,
+            training_set_bytes: to.gauges(
+                "foretell_training_set_bytes",
+                "Bytes of the training set on the instance that trains: its columns in memory, and their copy on disk.",
+                &["place"],
+            )?,
+            training_set_copies: to.counters(
+                "foretell_training_set_copies_total",
+                "Copies of the training set on disk, by what was done with them; docs/operations.md says what each means.",
+                "result",
+                &TRAINING_SET_RESULTS,
             )?,
             scoring_latency: to.histogram(
                 "foretell_scoring_latency_seconds",
@@ -302,6 +318,23 @@ impl ApplicationMetrics {
 
     pub(super) fn training_log_incomplete(&self, is_incomplete: bool) {
         self.training_log_incomplete.set(i64::from(is_incomplete));
+    }
+
+    /// Sets the allocated bytes of the training set.
+    pub(super) fn training_set_in_memory(&self, bytes: usize) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.training_set_bytes.with_label_values(&["memory"]).set(bytes);
+    }
+
+    /// Sets the size of the copy of the training set on disk.
+    pub(super) fn training_set_on_disk(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.training_set_bytes.with_label_values(&["disk"]).set(bytes);
+    }
+
+    /// Counts what was done with a copy of the training set on disk.
+    pub(super) fn training_set_copy(&self, result: &str) {
+        self.training_set_copies.with_label_values(&[result]).inc();
     }
 
     pub(super) fn scored_after(&self, seconds: f64) {

@@ -53,6 +53,10 @@ pub type Progress<'a> = &'a (dyn Fn(Phase, u32, u32) -> bool + Sync);
 pub trait Work: Send {
     /// Runs a job; blocks until it ends.
     fn run(&mut self, job: &Job, progress: Progress<'_>) -> JobResult;
+
+    /// Does what nobody waits for, after the result of a job was handed over. It should end early when `goes_on` returns
+    /// false: the process stops.
+    fn between_jobs(&mut self, _goes_on: &dyn Fn() -> bool) {}
 }
 
 /// A handle on the trainer thread, which ends when the last handle is dropped.
@@ -181,6 +185,17 @@ impl<W: Work> JobThread<W> {
                 return;
             }
             mailbox.finished = Some((job, result));
+            drop(mailbox);
+            self.between_jobs();
+        }
+    }
+
+    fn between_jobs(&mut self) {
+        let Self { work, mailbox, .. } = self;
+        let goes_on = || !lock(mailbox).is_stopped;
+        let done = catch_unwind(AssertUnwindSafe(|| work.between_jobs(&goes_on)));
+        if done.is_err() {
+            tracing::error!("work after a job panicked; the message is in the log");
         }
     }
 
@@ -390,6 +405,51 @@ mod tests {
         assert!(fixture.may_go_on.recv_timeout(PATIENCE).unwrap(), "it goes on");
         fixture.end(failed("the second"));
         assert_eq!(fixture.result(2), failed("the second"));
+    }
+
+    /// Its jobs succeed at once; what it does after each waits for the test.
+    struct SlowBetween {
+        begun: Sender<()>,
+        may_end: Receiver<bool>,
+        went_on: Sender<bool>,
+    }
+
+    impl Work for SlowBetween {
+        fn run(&mut self, _job: &Job, _progress: Progress<'_>) -> JobResult {
+            trained()
+        }
+
+        fn between_jobs(&mut self, goes_on: &dyn Fn() -> bool) {
+            self.begun.send(()).unwrap();
+            let may_end = self.may_end.recv().unwrap();
+            self.went_on.send(goes_on()).unwrap();
+            assert!(may_end, "a panic that the test has asked for");
+        }
+    }
+
+    #[test]
+    fn work_between_jobs_delays_no_result_and_no_failure_of_it_ends_the_thread() {
+        let ((begun, was_begun), (end, may_end)) = (mpsc::channel(), mpsc::channel());
+        let (went_on, answers) = mpsc::channel();
+        let (clock, metrics) = (ManualClock::at(WallTime(0)), TestMetrics::new());
+        let work = SlowBetween { begun, may_end, went_on };
+        let (trainer, thread) =
+            Trainer::spawn(work, Arc::new(clock), metrics.metrics.clone(), TIME_MAX).unwrap();
+        assert_eq!(trainer.poll(&request(1)), None);
+        for (training, may_end) in [(1, true), (2, false)] {
+            was_begun.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(trainer.poll(&request(training)), Some(trained()), "it is not waited for");
+            assert_eq!(trainer.poll(&request(training + 1)), None, "the next one waits");
+            assert!(was_begun.try_recv().is_err());
+            end.send(may_end).unwrap();
+            assert!(answers.recv_timeout(PATIENCE).unwrap());
+        }
+        was_begun.recv_timeout(PATIENCE).unwrap();
+        trainer.stop();
+        end.send(true).unwrap();
+        assert!(!answers.recv_timeout(PATIENCE).unwrap(), "the process stops");
+        drop(trainer);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Work for LearningWork {
             Job::Check(request) => self.check(request).map(JobOutput::Checked),
         }
     }
+
+    fn between_jobs(&mut self, goes_on: &dyn Fn() -> bool) {
+        self.log.save(goes_on);
+    }
 }
 
 /// The examples of a training.

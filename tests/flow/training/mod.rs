@@ -1,11 +1,12 @@
 //! Training: the real training log, trigger, trainer and model table, with a local broker.
 //!
-//! `log.rs` tests the training log alone, request by request; `cycle.rs` the whole learning loop; `judged.rs` what the loop
+//! `log.rs` tests the training log alone, request by request; `restart.rs` its copy on disk; `cycle.rs` the whole learning loop; `judged.rs` what the loop
 //! decides about its models.
 
 mod cycle;
 mod judged;
 mod log;
+mod restart;
 mod unreliable;
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -144,6 +145,7 @@ impl Application {
                 metrics: self.metrics.clone(),
                 seed: Seed(1),
                 read: ReadLog::default(),
+                disk: None,
             },
             models: ModelArchive {
                 broker: Arc::new(self.broker.local()),
@@ -222,6 +224,16 @@ impl Application {
             metric.get_label().iter().any(|pair| pair.value() == label)
         };
         family.get_metric().iter().find(has_label).unwrap().get_counter().get_value()
+    }
+
+    /// A gauge by its name and the value of its label.
+    fn gauge(&self, name: &str, label: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let has_label = |metric: &&prometheus::proto::Metric| {
+            metric.get_label().iter().any(|pair| pair.value() == label)
+        };
+        family.get_metric().iter().find(has_label).unwrap().get_gauge().get_value()
     }
 }
 

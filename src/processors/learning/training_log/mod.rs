@@ -1,5 +1,18 @@
 //! The training set: reads the `labelled-examples` topic, from the position of the last training. What it keeps of it is a
 //! pure function of the records before an offset, the policy and the seed.
+//!
+//! ```text
+//!   labelled-examples ──▶ TrainingLog ──▶ Examples ──sample──▶ a training
+//!                           ▲     │ save, between two jobs
+//!                  restore  │     ▼
+//!                          DiskCopy: the examples before an offset, if there is a `state_dir`
+//! ```
+
+mod blocks;
+mod disk_copy;
+mod examples;
+mod record_mark;
+mod restart;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,23 +24,25 @@ use crate::{
     },
     processors::{
         convert,
-        initial_data::InitialData,
         learning::{
             job::JobFailure,
             trainer::{Phase, Progress},
+            training_log::{examples::Examples, record_mark::RecordMark},
         },
         metrics::ApplicationMetrics,
     },
 };
 use foretell_ml::{
-    DataPolicy, Example, PipelineSpec, Sample, Seed, TrainingSet,
-    training_set::{Arrival, History, InitialRow},
+    DataPolicy, Example, PipelineSpec, Sample, Seed,
+    training_set::{Arrival, History},
 };
 use foretell_streams::{
     codec::{Codec, CodecError},
     record::{InputRecord, Offset, TopicPartition},
     runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, Reader},
 };
+
+pub use self::disk_copy::DiskCopy;
 
 /// The training log, and what was read of it.
 pub struct TrainingLog {
@@ -51,6 +66,8 @@ pub struct TrainingLog {
     pub seed: Seed,
     /// The examples that were read so far.
     pub read: ReadLog,
+    /// The copy of the examples on disk; none without a `state_dir`.
+    pub disk: Option<DiskCopy>,
 }
 
 /// What was read from the log.
@@ -62,26 +79,35 @@ pub struct ReadLog {
     /// None before the first read.
     examples: Option<Examples>,
     skipped: u64,
+    /// Whether one was skipped because the registry did not have its schema.
+    has_unknown_schema: bool,
     /// Every record before this offset was read.
     through: i64,
-}
-
-/// The examples of the log, in columns. The policy bounds those from the stream; the others are the newest table of `foretell
-/// init`, and one that is being written.
-struct Examples {
-    /// The rows of the initial examples; none for one whose label is not configured.
-    initial: InitialData<Option<InitialRow>>,
-    initial_set: TrainingSet,
-    stream: History,
+    /// The first record, and the last one before that offset.
+    first: Option<RecordMark>,
+    last: Option<RecordMark>,
+    /// The offset before which the copy on disk has everything; 0 without one.
+    copied_through: i64,
 }
 
 /// Timeout of one read of records that are known to be in the log.
 const READ_WAIT: Duration = Duration::from_millis(500);
 /// Consecutive reads without a record after which a training fails: one minute.
 const EMPTY_READS_MAX: u32 = 120;
+/// The class of records whose schema the registry does not have.
+const UNKNOWN_SCHEMA: &str = "unknown_schema";
+
+fn retry(error: BrokerError) -> JobFailure {
+    JobFailure::Retry(error.to_string())
+}
+
+fn stopping() -> JobFailure {
+    JobFailure::Retry("the process is stopping".to_owned())
+}
 
 impl TrainingLog {
-    /// Reads the log before an offset. Offsets of successive calls ascend; after an earlier one, everything is read again.
+    /// Reads the log before an offset: the first time, and after a later offset, from what the copy on disk has of it, else
+    /// from the beginning.
     ///
     /// # Errors
     /// [`JobFailure`] if the log cannot be read, or ends before the offset.
@@ -93,9 +119,16 @@ impl TrainingLog {
         if through > self.read.through {
             // Put back when it is complete, so that everything is read again after a failure or a panic.
             let mut read = std::mem::take(&mut self.read);
-            self.read_through(&mut read, Offset(through), progress)?;
+            if read.through == 0 {
+                read = self.restore(through, progress)?;
+            }
+            if through > read.through {
+                self.read_through(&mut read, Offset(through), progress)?;
+            }
             read.through = through;
             self.read = read;
+            let bytes = self.read.examples.as_ref().map_or(0, Examples::bytes);
+            self.metrics.training_set_in_memory(bytes);
         }
         Ok(())
     }
@@ -112,16 +145,10 @@ impl TrainingLog {
     /// # Errors
     /// [`JobFailure`] if there are no examples, or initial ones are missing.
     pub fn sample(&self, at_least: u64) -> Result<(Sample<'_>, usize), JobFailure> {
-        let Some(examples) = &self.read.examples else {
-            return Err(JobFailure::Failed("there are no examples".to_owned()));
-        };
-        let mut rows = Vec::new();
-        if examples.stream.uses_initial() {
-            let complete = examples.initial.complete(at_least);
-            let complete = complete.map_err(|error| JobFailure::Incomplete(error.to_string()))?;
-            rows.extend(complete.into_iter().flatten().copied());
+        match &self.read.examples {
+            Some(examples) => examples.sample(at_least),
+            None => Err(JobFailure::Failed("there are no examples".to_owned())),
         }
-        Ok(examples.stream.sample(&examples.initial_set, &rows))
     }
 
     /// Reads every record before `through`.
@@ -131,7 +158,6 @@ impl TrainingLog {
         through: Offset,
         progress: Progress<'_>,
     ) -> Result<(), JobFailure> {
-        let retry = |error: BrokerError| JobFailure::Retry(error.to_string());
         let mut records = std::mem::take(&mut read.ahead);
         let mut empty_reads = 0;
         loop {
@@ -140,13 +166,17 @@ impl TrainingLog {
             for record in &now {
                 self.add(read, record)?;
             }
+            if let [first, ..] = now.as_slice() {
+                read.first.get_or_insert_with(|| RecordMark::of(first));
+                read.last = now.last().map(RecordMark::of);
+            }
             if is_complete {
                 read.ahead = ahead;
                 return Ok(());
             }
             records = Vec::new();
             if !progress(Phase::Reading, 0, 1) {
-                return Err(JobFailure::Retry("the process is stopping".to_owned()));
+                return Err(stopping());
             }
             let reader = match &mut read.reader {
                 Some(reader) => reader,
@@ -178,6 +208,8 @@ impl TrainingLog {
             }
             Err(error) => {
                 read.skipped += 1;
+                read.has_unknown_schema |=
+                    matches!(error, CodecError::Unreadable { class: UNKNOWN_SCHEMA, .. });
                 self.metrics.unreadable(TOPICS.labelled_examples.name);
                 tracing::error!(source = %self.source, offset = %record.offset, %error,
                     skipped = read.skipped, "skipping a labelled example that cannot be decoded");
@@ -194,7 +226,9 @@ impl TrainingLog {
                 "skipping a labelled example whose label is not in [outcomes] labels"
             );
         }
-        let examples = read.examples.get_or_insert_with(|| Examples::new(self));
+        let examples = read
+            .examples
+            .get_or_insert_with(|| Examples::new(self.spec.columns(), self.policy, self.seed));
         match (labelled.origin, example) {
             (ExampleOrigin::Initial, example) => examples.add_initial(record, &labelled, example),
             (ExampleOrigin::Stream, None) => {}
@@ -209,41 +243,6 @@ impl TrainingLog {
             }
         }
         Ok(())
-    }
-}
-
-impl Examples {
-    fn new(log: &TrainingLog) -> Self {
-        let columns = log.spec.columns();
-        Self {
-            initial: InitialData::default(),
-            initial_set: TrainingSet::new(columns),
-            stream: History::new(columns, log.policy, log.seed),
-        }
-    }
-
-    fn add_initial(
-        &mut self,
-        record: &InputRecord,
-        labelled: &LabelledExample,
-        example: Option<Example>,
-    ) {
-        if self.initial.has(record, labelled) {
-            return;
-        }
-        let row = example.map(|Example { values, label }| InitialRow {
-            row: self.initial_set.push(&values, label),
-            event_time: labelled.event_time.0,
-        });
-        self.initial.take(record, labelled, row);
-        if let Some(left) = self.initial.remove_superseded() {
-            let mut left: Vec<&mut InitialRow> = left.into_iter().flatten().collect();
-            left.sort_by_key(|row| row.row);
-            self.initial_set.retain(&left.iter().map(|row| row.row).collect::<Vec<_>>());
-            for (row, moved) in (0..).zip(left) {
-                moved.row = row;
-            }
-        }
     }
 }
 
