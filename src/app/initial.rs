@@ -91,7 +91,11 @@ impl Prepared {
         let labels = &config.classes;
         let table = table::of_configuration(config, "data.initial", written, labels)?;
         let columns = config.pipeline.columns();
-        let examples = TrainingSet::of(columns, &examples_of(config, &table.rows)?);
+        let mut examples = TrainingSet::new(columns);
+        for row in &table.rows {
+            let Example { values, label } = example_of(config, row)?;
+            examples.push(&values, label);
+        }
         let path = written.path.display();
         anyhow::ensure!(!table.rows.is_empty(), "{path}: there are no rows");
         let is_there = |label: &&String| table.rows.iter().any(|row| row.label == **label);
@@ -130,7 +134,13 @@ impl Prepared {
                 if play.path != written.path {
                     warnings.extend(warnings_of(config, play, &played.rows));
                 }
-                Some(examples_of(config, &played.rows)?)
+                Some(
+                    played
+                        .rows
+                        .iter()
+                        .map(|row| example_of(config, row))
+                        .collect::<Result<_, _>>()?,
+                )
             }
             None => None,
         };
@@ -272,17 +282,15 @@ fn is_same_value(value: &Value, written: &Value) -> bool {
     }
 }
 
-fn examples_of(config: &Config, rows: &[Row]) -> anyhow::Result<Vec<Example>> {
+fn example_of(config: &Config, row: &Row) -> anyhow::Result<Example> {
     let (columns, classes) = (config.pipeline.columns(), &config.classes);
     let GatherSettings { questions, layout, .. } = &config.gather;
-    rows.iter()
-        .map(|row| {
-            let label = convert::label_of(&row.label, classes);
-            let label = label.with_context(|| format!("label {:?} is unknown", row.label))?;
-            let values = convert::values_in_order(columns, questions, layout, &row.answers);
-            Ok(Example { values, label })
-        })
-        .collect()
+    let label = convert::label_of(&row.label, classes);
+    let label = label.with_context(|| format!("label {:?} is unknown", row.label))?;
+    Ok(Example {
+        values: convert::values_in_order(columns, questions, layout, &row.answers),
+        label,
+    })
 }
 
 #[cfg(test)]
