@@ -1,4 +1,4 @@
-"""Trains with Python's LightGBM as `benches/learning.rs` does; prints the seconds of CPU time. Its argument is JSON."""
+"""Trains with Python's LightGBM as `benches/learning/main.rs` does; prints the seconds of CPU time. Its argument is JSON."""
 
 import json
 import sys

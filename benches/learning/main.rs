@@ -1,15 +1,17 @@
-//! Benchmark of learning at scale: the memory of a training set and of a training, and the CPU time of a training beside that of
-//! Python's LightGBM on the same features, with the same parameters and one thread. Prints a table and writes
+//! Benchmark of learning at scale: the memory of a training set and of a training, the CPU time of a training beside that of
+//! Python's LightGBM on the same features, with the same parameters and one thread, and the first training after a restart. Prints a table and writes
 //! `target/bench/learning.json`; fails if a bound of docs/benchmarks.md is exceeded.
 //!
-//! `FORETELL_BENCH_EXAMPLES` (10,000,000) and `FORETELL_BENCH_COMPARED` (1,000,000, of them compared with Python) set the
-//! size; `FORETELL_BENCH_PYTHON` is a Python with numpy and lightgbm, without which nothing is compared.
+//! `FORETELL_BENCH_EXAMPLES` (10,000,000), `FORETELL_BENCH_COMPARED` (1,000,000, of them compared with Python) and
+//! `FORETELL_BENCH_RESTARTED` (1,000,000, read after a restart) set the size; `FORETELL_BENCH_PYTHON` is a Python with numpy and lightgbm, without which nothing is compared.
 
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a benchmark prints, and measures real time"
 )]
+
+mod restart;
 
 use std::{
     env, fs,
@@ -43,6 +45,8 @@ const PEAK_BYTES_MAX: u64 = 6 << 30;
 const SET_RATIO_MAX: f64 = 2.5;
 /// Time of a training, as a multiple of Python's.
 const TIME_RATIO_MAX: f64 = 1.1;
+/// Time after a restart until 1,000,000 examples on disk can be trained on.
+const RESTART_SECONDS_MAX: f64 = 10.0;
 
 /// As in the binary: what is measured is what runs.
 #[global_allocator]
@@ -64,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         println!("FORETELL_BENCH_PYTHON is not set: nothing is compared with Python");
     }
     measure_memory(examples, &mut report)?;
+    restart::measure(number("FORETELL_BENCH_RESTARTED", 1_000_000)?, &mut report)?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("learning.json"), serde_json::to_vec_pretty(&report)?)?;
@@ -73,7 +78,8 @@ fn main() -> anyhow::Result<()> {
     };
     within("set_to_raw_columns", SET_RATIO_MAX)?;
     within("peak_bytes", PEAK_BYTES_MAX as f64)?;
-    within("foretell_to_python_seconds", TIME_RATIO_MAX)
+    within("foretell_to_python_seconds", TIME_RATIO_MAX)?;
+    within("restart_seconds", RESTART_SECONDS_MAX)
 }
 
 fn number(variable: &str, default: u32) -> anyhow::Result<u32> {
