@@ -17,8 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http",       &["foretell_streams", "events", "processors"]),
     ("config",     &["foretell_address", "foretell_streams", "foretell_ml", "events", "processors"]),
     ("app",        &["foretell_address", "foretell_streams", "foretell_ml", "foretell_kafka", "foretell_avro",
-                     "events", "processors", "http", "config"]),
-    ("cli",        &["foretell_address", "foretell_ml", "events", "processors", "config", "app"]),
+                     "foretell_generate", "events", "processors", "http", "config"]),
+    ("cli",        &["foretell_address", "foretell_generate", "foretell_ml", "events", "processors", "config", "app"]),
     // Generates pages of `docs/` and tests that they are up to date.
     ("reference",  &["foretell_streams", "foretell_ml", "events", "processors", "http", "config", "app"]),
 ];

@@ -4,6 +4,7 @@ pub mod check_result;
 pub mod cluster;
 pub mod demo;
 pub mod doctor;
+pub mod generate;
 mod http_server;
 pub mod init;
 mod initial;

@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod generate;
 mod init;
 mod learner_command;
 mod model_text;
@@ -66,6 +67,7 @@ Examples:
   foretell models list                           list the models and their metrics
   foretell retrain --reason \"new prices\"        train a model now
   foretell schema check                          check schemas before you deploy them
+  foretell generate agrawal --output rows.csv    write a made-up table
 
 Environment variables and --set override keys of the configuration. A secret can be in a file:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
@@ -111,11 +113,12 @@ enum Command {
     Models(models::ModelsCommand),
     Retrain(retrain::Retrain),
     Schema(schema::SchemaCommand),
+    Generate(generate::Generate),
 }
 
 impl Command {
-    fn sets(&self) -> &Sets {
-        match self {
+    fn sets(&self) -> &[String] {
+        let sets = match self {
             Self::Demo(demo) => &demo.sets,
             Self::Init(init) => &init.sets,
             Self::Run(run) => &run.sets,
@@ -126,7 +129,10 @@ impl Command {
             Self::Models(models) => models.sets(),
             Self::Retrain(retrain) => &retrain.sets,
             Self::Schema(schema) => schema.sets(),
-        }
+            // It needs no configuration.
+            Self::Generate(_) => return &[],
+        };
+        &sets.sets
     }
 }
 
@@ -134,7 +140,7 @@ impl Cli {
     /// The parsed arguments, with `--set` from both sides of the command.
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut cli = Self::from_arg_matches(matches)?;
-        cli.global.sets = cli.sets.iter().chain(&cli.command.sets().sets).cloned().collect();
+        cli.global.sets = cli.sets.iter().chain(cli.command.sets()).cloned().collect();
         cli.global.is_log_from_environment =
             matches.value_source("log") == Some(ValueSource::EnvVariable);
         Ok(cli)
@@ -177,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Models(models) => models.run(&cli.global),
         Command::Retrain(retrain) => retrain.run(&cli.global),
         Command::Schema(schema) => schema.run(&cli.global),
+        Command::Generate(generate) => generate.run(&cli.global),
     };
     match result {
         Ok(code) => code,

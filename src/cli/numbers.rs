@@ -32,6 +32,12 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "it must be a whole number of seconds, 1 or more".to_owned())
 }
 
+/// A share, from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let number = number(text).filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "it must be a share of 0 to 1, such as 0.1".to_owned())
+}
+
 fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }

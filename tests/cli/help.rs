@@ -10,22 +10,23 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in ["demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain"]
-    {
+    for command in [
+        "demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain", "generate",
+    ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
         assert!(examples.contains(&format!("foretell {command}")), "{examples}");
-        assert!(text.contains("--set") || command == "models", "{text}");
+        assert!(text.contains("--set") || ["models", "generate"].contains(&command), "{text}");
     }
     assert!(all.contains("FORETELL_BROKER_BOOTSTRAP_SERVERS"), "{all}");
 }
 
 #[test]
 fn help_is_plain_text() {
-    let mut commands = vec![vec![], vec!["schema"], vec!["models"]];
+    let mut commands = vec![vec![], vec!["schema"], vec!["models"], vec!["generate", "agrawal"]];
     commands.extend(
-        ["demo", "init", "run", "send", "tune", "replay", "doctor", "retrain"]
+        ["demo", "init", "run", "send", "tune", "replay", "doctor", "retrain", "generate"]
             .map(|name| vec![name]),
     );
     let of_models =

@@ -7,6 +7,7 @@ mod process;
 
 mod demo;
 mod doctor;
+mod generate;
 mod help;
 mod http;
 mod ids;

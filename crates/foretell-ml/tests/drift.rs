@@ -3,6 +3,10 @@
 
 use std::ops::ControlFlow;
 
+use foretell_generate::{
+    Cell, ConceptChange, Row,
+    agrawal::{self, Agrawal, Function, Settings},
+};
 use foretell_ml::{
     Calibration, Column, ColumnKind, DataPolicy, Example, InitialPolicy, Label, ModelBundle,
     Origin, Params, PipelineSpec, Recipe, Retention, Scaling, Scorer, Seed, Threshold, TrainingSet,
@@ -11,46 +15,33 @@ use foretell_ml::{
     training::{Holdout, evaluate, train, train_judged},
     training_set::{Arrival, History, InitialRow},
 };
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-/// A rule by which an applicant gets a loan, from age and level of education.
-type Concept = fn(f64, f64) -> bool;
-
-/// Function 0 of the generator of Agrawal et al. ("Database Mining: A Performance Perspective", 1993).
-const OLD: Concept = |age, _| !(40.0..60.0).contains(&age);
-/// Its function 2.
-const NEW: Concept = |age, level| match age {
-    age if age < 40.0 => level <= 1.0,
-    age if age < 60.0 => (1.0..=3.0).contains(&level),
-    _ => level >= 2.0,
-};
+/// Functions of the generator: the concept that holds first, and the one that takes its place.
+const OLD: u8 = 0;
+const NEW: u8 = 2;
 
 fn columns() -> Vec<Column> {
-    let numbers = ["salary", "commission", "age", "level", "value", "years", "loan"];
-    let categories = ["car", "zip"];
-    let numeric = numbers.map(|name| Column::new(name, ColumnKind::Numeric));
-    let categorical = categories.map(|name| Column::new(name, ColumnKind::Categorical));
-    numeric.into_iter().chain(categorical).collect()
+    let kind = |name: &str| match name {
+        "car" | "zipcode" => ColumnKind::Categorical,
+        _ => ColumnKind::Numeric,
+    };
+    agrawal::COLUMNS.map(|name| Column::new(name, kind(name))).to_vec()
 }
 
-fn applicants(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let applicant = |_| {
-        let salary = random.random_range(20_000.0..150_000.0);
-        let commission =
-            if salary >= 75_000.0 { 0.0 } else { random.random_range(10_000.0..75_000.0) };
-        let age = f64::from(random.random_range(20..=80_u8));
-        let level = f64::from(random.random_range(0..5_u8));
-        let (car, zip) = (random.random_range(1..=20_u8), random.random_range(0..9_u8));
-        let value = (9.0 - f64::from(zip)) * 100_000.0 * random.random_range(0.5..1.5);
-        let years = f64::from(random.random_range(1..=30_u8));
-        let loan = random.random_range(0.0..500_000.0);
-        let numbers = [salary, commission, age, level, value, years, loan].map(Value::Number);
-        let categories = [car, zip].map(|code| Value::Text(code.to_string()));
-        let values = numbers.into_iter().chain(categories).collect();
-        Example { values, label: Label(u32::from(concept(age, level))) }
+fn settings(concept: u8, seed: u64) -> Settings {
+    Settings { seed, function: Function::new(concept).unwrap(), change: None, noise: 0.0 }
+}
+
+fn applicants(number: usize, settings: Settings) -> Vec<Example> {
+    let value = |cell| match cell {
+        Cell::Number(number) => Value::Number(number),
+        Cell::Category(category) => Value::Text(category),
     };
-    (0..number).map(applicant).collect()
+    let example = |row: Row| Example {
+        values: row.cells.into_iter().map(value).collect(),
+        label: Label(u32::from(row.label == agrawal::GROUPS[1])),
+    };
+    Agrawal::new(settings).take(number).map(example).collect()
 }
 
 fn recipe(policy: DataPolicy) -> Recipe {
@@ -72,10 +63,11 @@ fn recipe(policy: DataPolicy) -> Recipe {
 fn auc_after_drift(policy: DataPolicy) -> f64 {
     const MINUTE: i64 = 60_000;
     let columns = columns();
-    let initial = TrainingSet::of(&columns, &applicants(4_000, OLD, 1));
+    let initial = TrainingSet::of(&columns, &applicants(4_000, settings(OLD, 1)));
     let rows: Vec<InitialRow> = (0..4_000).map(|row| InitialRow { row, event_time: 0 }).collect();
     let mut stream = History::new(&columns, policy, Seed(1));
-    let events = applicants(2_000, OLD, 2).into_iter().chain(applicants(3_000, NEW, 3));
+    let events =
+        applicants(2_000, settings(OLD, 2)).into_iter().chain(applicants(3_000, settings(NEW, 3)));
     for (number, Example { values, label }) in (0_i64..).zip(events) {
         let id = number.to_string();
         let event_time = number * MINUTE;
@@ -85,7 +77,7 @@ fn auc_after_drift(policy: DataPolicy) -> f64 {
     let recipe = recipe(policy);
     let (sample, _) = stream.sample(&initial, &rows);
     let bundle = train(&sample, &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap();
-    let unseen = applicants(4_000, NEW, 4);
+    let unseen = applicants(4_000, settings(NEW, 4));
     evaluate(&Scorer::new(&bundle).unwrap(), &unseen).auc.unwrap()
 }
 
@@ -97,11 +89,11 @@ fn a_bounded_history_forgets_a_concept_that_all_data_keep() {
     };
     let (keep, age) = (InitialPolicy::Keep, InitialPolicy::Age);
     let all = with(Retention::All, None, keep);
-    assert!(all < 0.75, "the concepts are too similar: {all}");
+    assert!(all < 0.8, "the concepts are too similar: {all}");
     let sampled = with(Retention::Reservoir(2_000), None, age);
-    assert!(sampled < 0.75, "a random sample forgets nothing: {sampled}");
+    assert!(sampled < 0.8, "a random sample forgets nothing: {sampled}");
     let kept = with(Retention::Last(2_000), None, keep);
-    assert!(kept < 0.75, "the initial data are kept: {kept}");
+    assert!(kept < 0.8, "the initial data are kept: {kept}");
     for (forgetful, auc) in [
         ("last = 2000", with(Retention::Last(2_000), None, age)),
         ("last = a time", with(Retention::Within(2_000 * MINUTE), None, age)),
@@ -114,16 +106,16 @@ fn a_bounded_history_forgets_a_concept_that_all_data_keep() {
 /// Labels between two trainings.
 const N: usize = 1_000;
 
-/// As [`applicants`], and one label in ten is wrong, so that no model is certain.
-fn noisy(number: usize, concept: Concept, seed: u64) -> Vec<Example> {
-    let mut examples = applicants(number, concept, seed);
-    let mut random = StdRng::seed_from_u64(seed.wrapping_add(1_000));
-    for example in &mut examples {
-        if random.random_ratio(1, 10) {
-            example.label = Label(1 - example.label.0);
-        }
-    }
-    examples
+/// One label in ten is wrong, so that no model is certain.
+fn noisy(concept: u8, seed: u64) -> Settings {
+    Settings { noise: 0.1, ..settings(concept, seed) }
+}
+
+/// A stream in which the new concept takes the place of the old one.
+fn changing(at: usize, width: usize) -> Settings {
+    let [at, width] = [at, width].map(|rows| u64::try_from(rows).unwrap());
+    let to = Function::new(NEW).unwrap();
+    Settings { change: Some((to, ConceptChange { at, width })), ..noisy(OLD, 3) }
 }
 
 /// A model in the role of champion or challenger, and the number of examples before its training's end.
@@ -195,24 +187,16 @@ fn a_judged_champion_comes_close_to_an_oracle_within_three_batches_of_a_change()
         let recipe = recipe(DataPolicy::default());
         train(&set.sample(), &recipe, &mut |_, _| ControlFlow::Continue(())).unwrap()
     };
-    let unseen = noisy(4_000, NEW, 9);
+    let unseen = applicants(4_000, noisy(NEW, 9));
     let loss = |scorer: &Scorer| evaluate(scorer, &unseen).log_loss.unwrap();
-    let first = model(&noisy(4 * N, OLD, 1));
+    let first = model(&applicants(4 * N, noisy(OLD, 1)));
     let frozen = loss(&Scorer::new(&first).unwrap());
-    let new = noisy(3 * N, NEW, 2);
-    let oracle = loss(&Scorer::new(&model(&new)).unwrap());
+    let oracle = loss(&Scorer::new(&model(&applicants(3 * N, noisy(NEW, 2)))).unwrap());
     assert!(frozen > 1.5 * oracle, "the concepts are too similar: {frozen} and {oracle}");
 
-    let abrupt: Vec<Example> = noisy(2 * N, OLD, 3).into_iter().chain(new.clone()).collect();
-    // Over 2 N labels the new concept becomes more frequent, and then it is the only one.
-    let mut random = StdRng::seed_from_u64(4);
-    let both = noisy(2 * N, OLD, 5).into_iter().zip(noisy(2 * N, NEW, 6)).enumerate();
-    let mixed = both.map(
-        |(number, (old, new))| {
-            if random.random_range(0..2 * N) < number { new } else { old }
-        },
-    );
-    let gradual: Vec<Example> = mixed.chain(new).collect();
+    let abrupt = applicants(5 * N, changing(2 * N, 0));
+    // From .018 to .982 of the new concept within 2 N labels.
+    let gradual = applicants(7 * N, changing(3 * N, N));
     for (kind, stream) in [("abrupt", abrupt), ("gradual", gradual)] {
         let champion = loss(&champion_after(&stream, &first));
         assert!(champion <= 1.05 * oracle, "{kind}: {champion}, and the oracle has {oracle}");
