@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use crate::events::{
+    decision::DecisionOutcome,
     label::UNKNOWN_LABEL,
     questionnaire::{INVALID_VALUE, MISSING_FIELD},
     topics::TOPICS,
@@ -35,6 +36,8 @@ pub struct ApplicationMetrics {
     trainings: IntCounterVec,
     training_seconds: Histogram,
     decisions: IntCounterVec,
+    trainings_failed_in_a_row: IntGauge,
+    models_refused_in_a_row: IntGauge,
     model_info: IntGaugeVec,
     challenger_info: IntGaugeVec,
     models_refused: IntCounterVec,
@@ -209,6 +212,16 @@ impl ApplicationMetrics {
                 "outcome",
                 &DECISION_OUTCOMES,
             )?,
+            trainings_failed_in_a_row: to.gauge(
+                "foretell_trainings_failed_in_a_row",
+                "Number of the latest trainings that failed, up to the last one that succeeded, or since the learning task \
+                 started on this instance.",
+            )?,
+            models_refused_in_a_row: to.gauge(
+                "foretell_models_refused_in_a_row",
+                "Number of the latest trainings whose models were refused as worse than the champion, up to the last one \
+                 whose model was not, or since the learning task started on this instance.",
+            )?,
             model_info: to.gauges(
                 "foretell_model_info",
                 "1 for the model that this instance serves.",
@@ -346,8 +359,28 @@ impl ApplicationMetrics {
         self.training_seconds.observe(seconds);
     }
 
-    pub(super) fn decided(&self, outcome: &str) {
-        self.decisions.with_label_values(&[outcome]).inc();
+    pub(super) fn decided(&self, outcome: DecisionOutcome) {
+        self.decisions.with_label_values(&[outcome.name()]).inc();
+    }
+
+    /// Sets the gauges of trainings in a row after the decision about the model of a training. A training that failed has no
+    /// model.
+    pub(super) fn training_decided(&self, outcome: DecisionOutcome) {
+        match outcome {
+            DecisionOutcome::Failed => self.trainings_failed_in_a_row.inc(),
+            DecisionOutcome::Refused => {
+                self.trainings_failed_in_a_row.set(0);
+                self.models_refused_in_a_row.inc();
+            }
+            DecisionOutcome::Promoted
+            | DecisionOutcome::Challenger
+            | DecisionOutcome::RolledBack => self.reset_trainings_in_a_row(),
+        }
+    }
+
+    pub(super) fn reset_trainings_in_a_row(&self) {
+        self.trainings_failed_in_a_row.set(0);
+        self.models_refused_in_a_row.set(0);
     }
 
     pub(super) fn contract(&self, feature: &str, problem: &str, is_violated: bool) {

@@ -128,6 +128,9 @@ impl Processor for Learner {
         ctx.key_value(&self.state).put(STATE_KEY, &state)?;
         if let Some(draft) = &finished.decision {
             report(draft, &self.metrics);
+            if matches!(job, Job::Train(_)) {
+                self.metrics.training_decided(draft.outcome);
+            }
         }
         outputs::publish(finished, ctx)?;
         publish_refused(refused, &self.metrics, ctx)
@@ -135,9 +138,10 @@ impl Processor for Learner {
 }
 
 impl Drop for Learner {
-    /// Resets the gauge, because the task has moved to another instance.
+    /// Resets the gauges, because the task has moved to another instance.
     fn drop(&mut self) {
         self.metrics.training_pending(0.0);
+        self.metrics.reset_trainings_in_a_row();
     }
 }
 
@@ -181,7 +185,7 @@ fn publish_refused(
 
 /// Counts and logs a decision.
 fn report(draft: &Draft, metrics: &ApplicationMetrics) {
-    metrics.decided(draft.outcome.name());
+    metrics.decided(draft.outcome);
     let candidate = draft.candidate.as_ref().map(ToString::to_string);
     if draft.outcome == DecisionOutcome::Failed {
         let (decision, reason) = (&draft.decision_id, &draft.reason);

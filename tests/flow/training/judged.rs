@@ -112,6 +112,12 @@ impl Judged {
         self.read.decisions[before].clone()
     }
 
+    /// Failed trainings, and refused models, in a row.
+    fn in_a_row(&self) -> [String; 2] {
+        ["foretell_trainings_failed_in_a_row", "foretell_models_refused_in_a_row"]
+            .map(|name| self.learning.application.gauge(name, "").to_string())
+    }
+
     fn serving(&self) -> ModelVersion {
         self.learning.application.serving.scorer().unwrap().version().clone()
     }
@@ -166,6 +172,29 @@ fn a_model_of_wrong_labels_is_rolled_back_and_its_successor_is_refused() {
     let decisions = judged.learn(&stream(150..200, OFTEN), 1);
     assert_eq!(outcomes(&decisions), [DecisionOutcome::Refused], "{decisions:?}");
     assert_eq!(judged.serving(), right);
+    assert_eq!(judged.in_a_row(), ["0", "1"]);
+    // A command is no training.
+    let promote = judged.command("c", CommandKind::Promote, None);
+    assert_eq!(promote.outcome, DecisionOutcome::Refused);
+    assert_eq!(judged.in_a_row(), ["0", "1"]);
+    judged.learning.crash();
+    assert_eq!(judged.in_a_row(), ["0", "0"], "the task starts anew");
+}
+
+#[test]
+fn failed_trainings_and_refused_models_in_a_row_are_counted() {
+    let mut judged = Judged::new();
+    judged.learning.application.serve(&good_model());
+    for (number, expected) in [["1", "0"], ["2", "0"]].into_iter().enumerate() {
+        let from = u32::try_from(number).unwrap() * 100;
+        judged.learning.application.codec.panic_after(5);
+        let failed = judged.learn(&stream(from..from + 100, OFTEN), 1);
+        assert_eq!(outcomes(&failed), [DecisionOutcome::Failed]);
+        assert_eq!(judged.in_a_row(), expected);
+    }
+    let decisions = judged.learn(&stream(200..300, OFTEN), 1);
+    assert_ne!(outcomes(&decisions), [DecisionOutcome::Failed]);
+    assert_eq!(judged.in_a_row()[0], "0");
 }
 
 #[test]

@@ -221,17 +221,17 @@ impl Application {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         let has_label = |metric: &&prometheus::proto::Metric| {
-            metric.get_label().iter().any(|pair| pair.value() == label)
+            label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
         };
         family.get_metric().iter().find(has_label).unwrap().get_counter().get_value()
     }
 
-    /// A gauge by its name and the value of its label.
+    /// A gauge by its name and the value of its label, if it has one.
     fn gauge(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         let has_label = |metric: &&prometheus::proto::Metric| {
-            metric.get_label().iter().any(|pair| pair.value() == label)
+            label.is_empty() || metric.get_label().iter().any(|pair| pair.value() == label)
         };
         family.get_metric().iter().find(has_label).unwrap().get_gauge().get_value()
     }
