@@ -402,6 +402,17 @@ fn a_crash_of_the_learner_loses_no_label() {
 }
 
 #[test]
+fn the_training_of_a_model_is_known_before_its_first_prediction() {
+    let mut live = Live::new(settings(), profiled_model());
+    live.pass_on();
+    let status = live.status();
+    assert_eq!((status.predictions, status.has_profile), (0, true));
+    let evaluated = profiled_model().evaluation.log_loss;
+    assert!(evaluated.is_some() && status.trained.log_loss == evaluated, "{status:?}");
+    assert_eq!((status.alerts, status.features), (vec![], vec![]));
+}
+
+#[test]
 fn each_model_has_windows_of_its_own() {
     let mut live = Live::new(settings(), profiled_model());
     live.play(0, &examples(400, 2, 71), true_label);

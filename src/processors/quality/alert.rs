@@ -72,13 +72,14 @@ pub(super) struct Assessment {
 }
 
 impl Assessment {
-    /// Judges the model of `version`.
+    /// Judges a model.
     pub(super) fn of<Out: 'static>(
-        version: &str,
+        model: &ModelReference,
         index: &QualityIndex,
         settings: &QualitySettings,
         store: &mut OpenStore<'_, '_, Out>,
     ) -> Result<Self, StateError> {
+        let version = model.version.as_str();
         let (mut counts, mut labels) = (None::<LiveCounts>, None::<Progressive>);
         let mut newest = None;
         for (window, _) in index.windows.iter().rev().filter(|(_, of)| of == version) {
@@ -95,21 +96,20 @@ impl Assessment {
                 labels = sum(labels, store.labels(*window, version)?, Progressive::merge);
             }
         }
-        let model = index.models.get(version);
         let live = labels.as_ref().map(Progressive::metrics).unwrap_or_default();
-        let mut assessment = Self { newest, live, ..Self::default() };
+        let mut assessment = Self {
+            newest,
+            live,
+            trained: trained(model),
+            has_profile: model.baseline.is_some(),
+            alerts: log_loss_alert(model, &live, settings).into_iter().collect(),
+            ..Self::default()
+        };
         if let Some(counts) = &counts {
             assessment.predictions = counts.predictions();
             assessment.estimated = estimated(counts);
-            if let Some(model) = model {
-                let [features, scores] = indices(model, counts, settings);
-                (assessment.features, assessment.scores) = (features, scores);
-            }
-        }
-        if let Some(model) = model {
-            assessment.trained = trained(model);
-            assessment.has_profile = model.baseline.is_some();
-            assessment.alerts = log_loss_alert(model, &live, settings).into_iter().collect();
+            let [features, scores] = indices(model, counts, settings);
+            (assessment.features, assessment.scores) = (features, scores);
         }
         let drifted = [
             (AlertCause::Features, "feature", &assessment.features),

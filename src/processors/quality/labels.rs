@@ -90,7 +90,8 @@ impl Processor for CountLabels {
         let mut store = self.store.open(ctx);
         let mut index = store.index()?;
         let version = serving.version().as_str();
-        let assessment = Assessment::of(version, &index, &self.settings, &mut store)?;
+        let model = index.reference_of(&serving);
+        let assessment = Assessment::of(&model, &index, &self.settings, &mut store)?;
         let (Some(window), [first, ..]) = (assessment.newest, assessment.alerts.as_slice()) else {
             return Ok(());
         };

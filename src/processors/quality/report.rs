@@ -182,7 +182,8 @@ impl ReportQuality {
         let Some(serving) = self.serving.scorer() else { return Ok(()) };
         let version = serving.version().as_str();
         let mut store = self.store.open(ctx);
-        let assessment = Assessment::of(version, index, &self.settings, &mut store)?;
+        let model = index.reference_of(&serving);
+        let assessment = Assessment::of(&model, index, &self.settings, &mut store)?;
         let rings =
             |alerts: &[Alert], cause: AlertCause| alerts.iter().any(|one| one.cause == cause);
         for alert in assessment.alerts.iter().filter(|one| !rings(&self.alerts, one.cause)) {

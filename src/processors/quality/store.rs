@@ -1,6 +1,7 @@
 //! The store of the learning task: for each model and window, the counts of the scoring tasks and the sums over the labels.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -8,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::processors::quality::{ModelReference, QualitySettings};
-use foretell_ml::drift::{LiveCounts, Progressive};
+use foretell_ml::{
+    Scorer,
+    drift::{LiveCounts, Progressive},
+};
 use foretell_streams::{
     codec::{Codec, Stored},
     state::{KeyValueHandle, StateError},
@@ -87,6 +91,12 @@ impl QualityStore {
 }
 
 impl QualityIndex {
+    /// What the live predictions of the model that serves are compared with. Before its first prediction, no summary has come.
+    pub(super) fn reference_of(&self, serving: &Scorer) -> Cow<'_, ModelReference> {
+        let known = self.models.get(serving.version().as_str());
+        known.map_or_else(|| Cow::Owned(ModelReference::of(serving)), Cow::Borrowed)
+    }
+
     /// Whether no label of the window can come any more, unless a task lags behind.
     pub(super) fn is_closed(&self, window: EventTime, settings: &QualitySettings) -> bool {
         let end = window + settings.window + settings.labels_within;
