@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::Value as Json;
 
-use crate::http::error::HttpError;
+use crate::http::{error::HttpError, json};
 
 /// A megabyte is a questionnaire of ten thousand questions, or a thousand small events.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -32,8 +32,7 @@ pub(super) async fn json(request: Request, within: Duration) -> Result<Json, Htt
         return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message)
             .with_header(header::CONNECTION, "close"));
     };
-    serde_json::from_slice(&bytes?)
-        .map_err(|error| HttpError::new(StatusCode::BAD_REQUEST, format!("not JSON: {error}")))
+    json::parse(&bytes?).map_err(|message| HttpError::new(StatusCode::BAD_REQUEST, message))
 }
 
 async fn read(request: Request) -> Result<Vec<u8>, HttpError> {

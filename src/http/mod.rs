@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod guard;
 mod health;
+mod json;
 mod metrics;
 mod models;
 mod parameters;

@@ -28,7 +28,7 @@ const CANNOT_WRITE: (u16, &str) = (
     502,
     "The broker is unavailable, and it is not known whether the record was written: send it again with the same id.",
 );
-const INVALID: &str = "The body is not JSON, or not an event or outcome of the schema. `error` names the field, its value and what \
+const INVALID: &str = "The body is not JSON, repeats a key, or is not an event or outcome of the schema. `error` names the field, its value and what \
      is expected. Nothing was written.";
 const UNUSABLE: &str = "The record would go to the dead letters. `class` is `missing_field`, \
      `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be \

@@ -165,6 +165,10 @@ fn errors_are_json(instance: &Instance) {
     check(Method::GET, "/api/v1/status?verbose=1", "", 400, "verbose");
     check(Method::POST, "/api/v1/events", "{", 400, "not JSON");
     check(Method::POST, "/api/v1/events", "", 400, "not JSON");
+    let twice = r#"{"respondent_id": "a", "respondent_id": "b"}"#;
+    for path in ["/api/v1/events", "/api/v1/outcomes"] {
+        check(Method::POST, path, twice, 400, "key \"respondent_id\" is repeated");
+    }
     check(Method::POST, "/api/v1/events", "[]", 400, "1 to 1000");
     check(Method::POST, "/api/v1/events?wait=true", "[{}]", 400, "this is an array");
     let large = format!("{{\"respondent_id\": \"{}\"}}", "x".repeat(2 << 20));
@@ -395,6 +399,9 @@ fn models_are_listed_and_commands_are_written_over_http() {
         post(path, &[JSON], &reason, 401);
         let refused = post(path, &token, "{}", 400);
         assert!(at(&refused, "/error").as_str().unwrap().contains("reason"), "{refused}");
+        let refused = post(path, &token, r#"{"reason": "one", "reason": "two"}"#, 400);
+        let error = at(&refused, "/error").as_str().unwrap();
+        assert!(error.contains("key \"reason\" is repeated"), "{refused}");
         let accepted = post(path, &token, &reason, 202);
         assert_eq!(at(&accepted, "/command_id").as_str().unwrap().len(), 36, "{accepted}");
         let keyed = [token[0], token[1], ("idempotency-key", path)];
