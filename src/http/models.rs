@@ -88,7 +88,8 @@ impl From<LibraryError> for HttpError {
             LibraryError::Unknown(
                 UnknownModel::None { near, .. } | UnknownModel::Several { near, .. },
             ) => Self::new(StatusCode::NOT_FOUND, message).with("near", near),
-            LibraryError::Archive(ArchiveError::Unknown(_)) => {
+            LibraryError::Unknown(UnknownModel::NoAlias { .. })
+            | LibraryError::Archive(ArchiveError::Unknown(_)) => {
                 Self::new(StatusCode::NOT_FOUND, message)
             }
             LibraryError::Archive(

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use crate::{
     events::{model::Model, topics::TOPICS},
-    processors::{metrics::ApplicationMetrics, topic_reader::TopicReader},
+    processors::{
+        metrics::ApplicationMetrics,
+        model_table::{CHALLENGER, CHAMPION, PREDECESSOR},
+        topic_reader::TopicReader,
+    },
 };
 use foretell_ml::{BundleError, ModelBundle};
 use foretell_streams::{
@@ -65,6 +69,12 @@ pub enum UnknownModel {
         named: String,
         /// Similar versions, or else the newest ones.
         near: Vec<String>,
+    },
+    /// No model has this alias.
+    #[error("there is no {alias} now: no model has this alias")]
+    NoAlias {
+        /// The given alias.
+        alias: String,
     },
     /// Several versions begin so.
     #[error("several models begin with {named:?}: {}", near.join(", "))]
@@ -230,6 +240,9 @@ impl Catalogue {
                 let near = near.map(|model| model.version.clone()).collect();
                 Err(UnknownModel::Several { named: named.to_owned(), near })
             }
+            (None, _) if [CHAMPION, CHALLENGER, PREDECESSOR].contains(&named) => {
+                Err(UnknownModel::NoAlias { alias: named.to_owned() })
+            }
             (None, _) => {
                 Err(UnknownModel::None { named: named.to_owned(), near: self.near(named) })
             }
@@ -342,9 +355,11 @@ mod tests {
         refuse("ab", "several models begin with \"ab\": ab99cd34ef56, ab12cd34ef56");
         refuse("0123456789ac", "there is no model \"0123456789ac\"; there are 0123456789ab");
         refuse(
-            "challenger",
-            "there is no model \"challenger\"; there are 0123456789ab, ab99cd34ef56, ab12cd34ef56",
+            "challenge",
+            "there is no model \"challenge\"; there are 0123456789ab, ab99cd34ef56, ab12cd34ef56",
         );
+        refuse("challenger", "there is no challenger now: no model has this alias");
+        refuse("predecessor", "there is no predecessor now: no model has this alias");
         let none = Catalogue::default().find("").unwrap_err().to_string();
         assert_eq!(none, "there is no model \"\"; there are no models yet");
     }

@@ -382,6 +382,9 @@ fn models_are_listed_and_commands_are_written_over_http() {
     assert!(at(&model, "/importance/0/gain").as_f64().unwrap() > 0.0);
     let unknown = get("/api/v1/models/xyz", 404);
     assert_eq!(at(&unknown, "/near"), &json!([version]));
+    let none = get("/api/v1/models/challenger", 404);
+    let error = at(&none, "/error").as_str().unwrap();
+    assert!(error.contains("there is no challenger now"), "{none}");
     assert_eq!(get("/api/v1/decisions", 200), json!({"decisions": []}));
     assert_eq!(get("/api/v1/decisions?limit=5&command_id=x", 200), json!({"decisions": []}));
     get("/api/v1/decisions?limit=0", 400);
