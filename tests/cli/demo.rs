@@ -420,6 +420,20 @@ fn checks_that_a_short_table_cannot_satisfy_are_skipped() {
     }
 }
 
+/// A decision about a failed training is one, too: nothing waits for a model that never comes.
+#[test]
+fn a_demo_in_which_every_training_fails_ends() {
+    let (is_ok, output, errors) = run(&visits(), &["learning.time_max=1ms"]);
+    assert!(!is_ok, "{output}");
+    let summary: Json = serde_json::from_str(&output).unwrap_or_else(|_| panic!("{errors}"));
+    let decisions = at(&summary, "/decisions").as_array().unwrap();
+    assert!(!decisions.is_empty() && number(&summary, "retrainings") == 0, "{output}");
+    assert!(decisions.iter().all(|decision| decision["outcome"] == "failed"), "{output}");
+    let failed = checks(&summary, &|check| check["ok"] == Json::Bool(false));
+    assert!(failed.iter().any(|name| name.contains("models were trained")), "{failed:?}");
+    assert!(!failed.iter().any(|name| name.contains("in time")), "{failed:?}");
+}
+
 #[test]
 fn a_table_too_small_to_cross_validate_is_refused_before_it_is_written() {
     let case = Case {

@@ -23,13 +23,11 @@ use crate::{
     events::{
         decision::{Decision, DecisionOutcome},
         labelled_example::LabelledExample,
-        model::Model,
         outcome::Outcome,
     },
 };
-use foretell_ml::{InitialPolicy, ModelBundle, Retention};
 use foretell_streams::{
-    record::{InputRecord, Topic},
+    record::{InputRecord, Offset, Topic},
     runtime::StopSignal,
     time::Clock,
 };
@@ -59,10 +57,19 @@ pub(super) struct Runner<'a> {
 struct LearningProgress {
     /// Number of trainings with a decision.
     decided: Arc<AtomicUsize>,
-    /// Number of examples from the stream in the training set of the newest model.
-    newest: Arc<AtomicUsize>,
+    /// Offset after the last record of the training log up to which a training was decided.
+    decided_through: Arc<AtomicUsize>,
     /// The version of the champion as of the last decision; empty before the first promotion.
     champion: Arc<Mutex<String>>,
+}
+
+/// What the training log has.
+#[derive(Clone, Default)]
+struct LogProgress {
+    /// Number of examples from the stream.
+    examples: Arc<AtomicUsize>,
+    /// Offset after the last example that made a training due.
+    due: Arc<AtomicUsize>,
 }
 
 impl<'a> Runner<'a> {
@@ -101,7 +108,7 @@ impl<'a> Runner<'a> {
 
     fn send_and_wait(&mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<()> {
         let (config, instance) = (self.instance.config, self.instance);
-        let examples = self.count_examples()?;
+        let LogProgress { examples, due } = self.follow_examples()?;
         let dead_letters = self.count_records(&config.topics.dead_letters, |_| true)?;
         self.send_script(plan, rate)?;
         let joins = plan.known_joins().ok();
@@ -121,10 +128,8 @@ impl<'a> Runner<'a> {
         }
         let expected = plan.dead_letters(self.state.late_outcomes).values().sum();
         self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
-        let examples = plan.examples(config).unwrap_or_else(|_| count(&examples));
-        let last = last_training_set(config, examples)?;
-        let newest = Arc::clone(&self.learning.newest);
-        self.wait_for("the last model judged", last, &|| count(&newest))
+        let decided = Arc::clone(&self.learning.decided_through);
+        self.wait_for("the last training decided", count(&due), &|| count(&decided))
     }
 
     /// Counts new records of a topic.
@@ -141,15 +146,25 @@ impl<'a> Runner<'a> {
         Ok(records)
     }
 
-    /// Counts new examples as a training does: a correction is not another example.
-    fn count_examples(&self) -> anyhow::Result<Arc<AtomicUsize>> {
+    /// Follows the training log as the learner does: a correction is not another example.
+    fn follow_examples(&self) -> anyhow::Result<LogProgress> {
         let config = &self.instance.config;
         let topic = &config.topics.labelled_examples;
         let codec = self.cluster.codec::<LabelledExample>(config, topic)?;
-        self.count_records(topic, move |record| {
+        let every = usize::try_from(config.learning.rules.retrain_after)?;
+        let progress = LogProgress::default();
+        let LogProgress { examples, due } = progress.clone();
+        io::follow(self.cluster.broker.as_ref(), topic, &self.stop, move |record| {
             let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
-            matches!(example, Some(Ok(example)) if !example.correction)
-        })
+            if matches!(example, Some(Ok(example)) if !example.correction) {
+                let number = count(&examples) + 1;
+                if number.is_multiple_of(every) {
+                    due.store(position(record.offset.next()), Ordering::SeqCst);
+                }
+                examples.store(number, Ordering::SeqCst);
+            }
+        })?;
+        Ok(progress)
     }
 
     fn send_script(&mut self, plan: &Plan, rate: f64) -> anyhow::Result<()> {
@@ -367,48 +382,30 @@ impl InstanceReader<'_> {
 }
 
 impl LearningProgress {
-    /// Follows the decisions and the models until `stop`.
+    /// Follows the decisions until `stop`.
     fn follow(config: &Config, cluster: &Cluster, stop: &StopSignal) -> anyhow::Result<Self> {
         let progress = Self::default();
         let codec = cluster.codec::<Decision>(config, &config.topics.decisions)?;
-        let (decided, champion) = (Arc::clone(&progress.decided), Arc::clone(&progress.champion));
+        let Self { decided, decided_through, champion } = progress.clone();
         let visit = move |record: &InputRecord| {
             let decision = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
             let Some(decision) = decision else { return };
             if matches!(decision.outcome, DecisionOutcome::Promoted | DecisionOutcome::RolledBack) {
                 lock(&champion).clone_from(&decision.candidate.unwrap_or_default());
             }
-            let is_of_training = decision.decision_id.starts_with("training-");
-            decided.fetch_add(usize::from(is_of_training), Ordering::SeqCst);
+            if decision.decision_id.starts_with("training-") {
+                let through = decision.end_offset.map_or(0, |offset| position(Offset(offset)));
+                decided_through.fetch_max(through, Ordering::SeqCst);
+                decided.fetch_add(1, Ordering::SeqCst);
+            }
         };
         io::follow(cluster.broker.as_ref(), &config.topics.decisions, stop, visit)?;
-        let codec = cluster.codec::<Model>(config, &config.topics.models)?;
-        let newest = Arc::clone(&progress.newest);
-        let visit = move |record: &InputRecord| {
-            let model = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
-            let bundle = model.and_then(|model| ModelBundle::from_bytes(&model.bundle?).ok());
-            let Some(bundle) = bundle else { return };
-            let examples = usize::try_from(bundle.lineage.origin.stream_examples);
-            newest.store(examples.unwrap_or(usize::MAX), Ordering::SeqCst);
-        };
-        io::follow(cluster.broker.as_ref(), &config.topics.models, stop, visit)?;
         Ok(progress)
     }
 }
 
-/// Number of examples from the stream in the last training set, after `joined` examples; where it depends on event times
-/// or on chance, the least.
-fn last_training_set(config: &Config, joined: usize) -> anyhow::Result<usize> {
-    let learning = &config.learning;
-    let every = usize::try_from(learning.rules.retrain_after)?;
-    let all = joined / every * every;
-    Ok(match (learning.policy.retention, learning.policy.initial) {
-        (Retention::All, _) => all,
-        (Retention::Last(number), _) | (Retention::Reservoir(number), InitialPolicy::Keep) => {
-            all.min(number)
-        }
-        (Retention::Within(_), _) | (Retention::Reservoir(_), InitialPolicy::Age) => all.min(1),
-    })
+fn position(offset: Offset) -> usize {
+    usize::try_from(offset.0).unwrap_or(0)
 }
 
 fn lock(text: &Mutex<String>) -> MutexGuard<'_, String> {
