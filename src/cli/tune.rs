@@ -35,7 +35,7 @@ Examples:
   foretell tune --samplers tpe --trials 200 --set tuning.time=1h --write
                                  the next study of `init` or of a retraining starts from these trials")]
 pub(super) struct Tune {
-    /// Samplers to compare: tpe, gp, random.
+    /// Samplers to compare, each once: tpe, gp, random.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "tpe,gp,random", value_parser = sampler)]
     samplers: Vec<SamplerKind>,
     /// Maximum number of trials of each sampler. Unset: tuning.trials. A study also ends after tuning.time.
@@ -66,9 +66,13 @@ fn sampler(name: &str) -> Result<SamplerKind, String> {
 impl Tune {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = global.start("warn,librdkafka=off")?;
+        for (number, sampler) in self.samplers.iter().enumerate() {
+            let is_repeated = self.samplers[..number].contains(sampler);
+            anyhow::ensure!(!is_repeated, "--samplers: {} is repeated", sampler.name());
+        }
         let clock = app::clock();
         let request = TuneRequest {
-            samplers: self.samplers(),
+            samplers: self.samplers.clone(),
             trials: match self.trials {
                 Some(trials) => u32::try_from(trials).context("--trials")?,
                 None => config.tuning.study.trials,
@@ -97,17 +101,6 @@ impl Tune {
             print(&format!("\nthe course of each study: {}", path.display()));
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Each sampler once, in the order given.
-    fn samplers(&self) -> Vec<SamplerKind> {
-        let mut samplers: Vec<SamplerKind> = Vec::new();
-        for sampler in &self.samplers {
-            if !samplers.contains(sampler) {
-                samplers.push(*sampler);
-            }
-        }
-        samplers
     }
 }
 

@@ -96,6 +96,7 @@ fn invalid_arguments_and_parameters_are_refused() {
         assert!(!errors.contains("panicked"), "{errors}");
     };
     check(&["--samplers", "hyperopt"], &["hyperopt", "there are tpe, gp, random"]);
+    check(&["--samplers", "gp,random,gp"], &["--samplers: gp is repeated"]);
     check(&["--trials", "0"], &["a whole number, 1 or more"]);
     check(&["--html", "/nowhere/at/all.html"], &["--html: there is no folder /nowhere/at"]);
     let set = |setting: &str, expected: &[&str]| check(&["--set", setting], expected);
@@ -108,6 +109,8 @@ fn invalid_arguments_and_parameters_are_refused() {
     set("tuning.space.num_leave=7", &["did you mean [tuning.space] num_leaves?"]);
     set("tuning.space.boosting=rf", &["[tuning.space] boosting", "rf is not gbdt or dart"]);
     set("tuning.space.max_depth={ int = [3, 99] }", &["max_depth is 99, not 3 to 64"]);
+    set("tuning.space.max_depth={ int = [9, 3] }", &["max_depth", "a range from 9 to 3"]);
+    set("tuning.space.max_depth={ uniform = [9, 3] }", &["max_depth", "a range from 9 to 3"]);
     set(
         "tuning.space.max_depth={ normal = [3, 9] }",
         &["[tuning.space.max_depth] normal: unknown field", "`choice`"],

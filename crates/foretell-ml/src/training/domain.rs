@@ -173,6 +173,10 @@ impl Domain {
                 return Err(parameter.refuse(problem));
             }
         };
+        if low > high {
+            let problem = format!("a range from {low} to {high}: the lower end is above the upper");
+            return Err(parameter.refuse(problem));
+        }
         let least = if log { least.max(f64::MIN_POSITIVE) } else { least };
         within(parameter.name, low, least, most)?;
         within(parameter.name, high, low, most)
@@ -425,7 +429,10 @@ mod tests {
         check("lambda_l1", Domain::linear(0.5, 0.5), None);
         check("lambda_l1", Domain::log(0.5, 0.5), None);
         check("lambda_l1", Domain::log(0.0, 1.0), Some("lambda_l1 is 0"));
-        check("lambda_l1", Domain::linear(1.0, 0.0), Some("lambda_l1 is 0, not 1"));
+        let reversed = "a range from 12 to 3: the lower end is above the upper";
+        for domain in [Domain::linear(12.0, 3.0), Domain::log(12.0, 3.0), Domain::int(12, 3)] {
+            check("num_leaves", domain, Some(reversed));
+        }
         check("lambda_l1", Domain::linear(f64::NAN, 1.0), Some("NaN"));
         check("lambda_l1", Domain::linear(0.0, f64::INFINITY), Some("inf"));
         check("lambda_l1", Domain::linear(-1.0, 1.0), Some("-1"));
