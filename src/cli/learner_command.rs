@@ -13,10 +13,7 @@ use crate::{
     },
     cli::{model_text, print, progress::Progress},
     config::Config,
-    events::{
-        command::{Command, CommandKind},
-        decision::Decision,
-    },
+    events::{command::CommandKind, decision::Decision},
     processors::gateway::CommandRequest,
 };
 
@@ -24,7 +21,7 @@ use crate::{
 const UNDECIDED: u8 = 3;
 
 /// Who requests something, why, and how long to wait.
-#[derive(Args, Clone)]
+#[derive(Args)]
 pub(super) struct Request {
     /// The reason, which is stored with the decision.
     #[arg(long)]
@@ -59,18 +56,23 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Default of `--wait` for a training.
 const TRAINING_WAIT: Duration = Duration::from_secs(600);
 
-/// Sends a command and waits for the decision. Ends with 0 if the learner has done it, 1 if not, 3 if that is not known.
+/// Sends a command, about a model if the command is, and waits for the decision. Ends with 0 if the learner has done it, 1 if
+/// not, 3 if that is not known.
 pub(super) fn send(
     config: &Config,
     cluster: &Cluster,
-    request: CommandRequest,
-    waiting: &Waiting,
+    kind: CommandKind,
+    model_version: Option<String>,
+    request: &Request,
 ) -> anyhow::Result<ExitCode> {
+    let Request { reason, waiting } = request;
+    let (reason, requested_by) = (reason.clone(), waiting.by.clone());
+    let request = CommandRequest { kind, model_version, reason, requested_by };
     let clock = app::clock();
     let shutdown = Shutdown::default();
     let _signals = shutdown::stop_when_asked(&shutdown)?;
     let mut sent = command::send(config, cluster, clock.as_ref(), request)?;
-    let Command { command_id, kind, .. } = sent.command.clone();
+    let command_id = sent.command.command_id.clone();
     if waiting.no_wait {
         print(&format!("command {command_id} is written: {}", see(&command_id)));
         return Ok(ExitCode::SUCCESS);

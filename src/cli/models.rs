@@ -29,7 +29,6 @@ use crate::{
     config::Config,
     events::command::CommandKind,
     processors::{
-        gateway::CommandRequest,
         learning::trainer::Phase,
         library::{Library, ModelDifference},
         model_table::{CHAMPION, PREDECESSOR},
@@ -275,14 +274,8 @@ impl Promote {
             print(&format!("{version} is the champion already: nothing was sent"));
             return Ok(ExitCode::SUCCESS);
         }
-        let Request { reason, waiting } = self.request.clone();
-        let request = CommandRequest {
-            kind: CommandKind::Promote,
-            model_version: Some(version),
-            reason,
-            requested_by: waiting.by.clone(),
-        };
-        learner_command::send(config, cluster, request, &waiting)
+        let kind = CommandKind::Promote;
+        learner_command::send(config, cluster, kind, Some(version), &self.request)
     }
 }
 
@@ -297,14 +290,7 @@ impl Rollback {
             library.summary()?.aliases.contains_key(PREDECESSOR),
             "the champion has no predecessor to roll back to: choose a version of `foretell models list`, and promote it"
         );
-        let Request { reason, waiting } = self.request.clone();
-        let request = CommandRequest {
-            kind: CommandKind::RollBack,
-            model_version: None,
-            reason,
-            requested_by: waiting.by.clone(),
-        };
-        learner_command::send(config, cluster, request, &waiting)
+        learner_command::send(config, cluster, CommandKind::RollBack, None, &self.request)
     }
 }
 
@@ -362,12 +348,7 @@ impl Import {
         if self.no_challenge {
             return Ok(ExitCode::SUCCESS);
         }
-        let request = CommandRequest {
-            kind: CommandKind::Challenge,
-            model_version: Some(version),
-            reason: self.reason.clone(),
-            requested_by: self.waiting.by.clone(),
-        };
-        learner_command::send(config, cluster, request, &self.waiting)
+        let request = Request { reason: self.reason.clone(), waiting: self.waiting.clone() };
+        learner_command::send(config, cluster, CommandKind::Challenge, Some(version), &request)
     }
 }

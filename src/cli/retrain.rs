@@ -8,7 +8,6 @@ use crate::{
     app::{self, cluster::Cluster, library},
     cli::{Global, Sets, learner_command, learner_command::Request},
     events::command::CommandKind,
-    processors::gateway::CommandRequest,
 };
 
 /// Train a model now, on the labelled examples so far.
@@ -36,12 +35,6 @@ impl Retrain {
         let config = global.start("warn,librdkafka=off")?;
         let cluster = Cluster::connect(&config, &app::clock())?;
         library::open(&config, &cluster)?;
-        let request = CommandRequest {
-            kind: CommandKind::Retrain,
-            model_version: None,
-            reason: self.request.reason.clone(),
-            requested_by: self.request.waiting.by.clone(),
-        };
-        learner_command::send(&config, &cluster, request, &self.request.waiting)
+        learner_command::send(&config, &cluster, CommandKind::Retrain, None, &self.request)
     }
 }
