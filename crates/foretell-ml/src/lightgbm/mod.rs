@@ -64,7 +64,8 @@ pub enum LightGbmError {
 }
 
 /// Discards LightGBM's log on this thread; errors are returned anyway. Without a callback LightGBM prints to the
-/// standard output until the first call with parameters has set its log level.
+/// standard output until the first call with parameters has set its log level. Fatal errors pass by the callback: LightGBM
+/// prints them to the standard error before it returns them.
 fn silence() -> Result<(), LightGbmError> {
     extern "C" fn discard(_message: *const c_char) {}
     // SAFETY: the callback is a function of this process, and does nothing.
