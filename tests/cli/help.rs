@@ -10,9 +10,9 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in [
-        "demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain", "generate",
-    ] {
+    for command in
+        ["demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain", "generate"]
+    {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");

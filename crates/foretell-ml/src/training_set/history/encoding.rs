@@ -131,7 +131,7 @@ mod tests {
     fn add(history: &mut History, place: u32, added: Added) {
         let Added { id, jitter, is_correction } = added;
         let (id, kind) = (format!("p-{id}"), format!("kind {}", place % 11));
-        let x = f64::from(place) * if place % 50 == 0 { 0.1 } else { 1.0 };
+        let x = f64::from(place) * if place.is_multiple_of(50) { 0.1 } else { 1.0 };
         let offset = i64::from(place);
         let event_time = offset / 2 + jitter;
         let arrival = Arrival { id: &id, event_time, offset, is_correction };
