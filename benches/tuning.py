@@ -28,7 +28,7 @@ def folds(seed):
 
 
 def tune(seed):
-    data = []
+    data, leaves = [], []
     for validated in folds(seed):
         training = lightgbm.Dataset(
             features[~validated],
@@ -58,6 +58,7 @@ def tune(seed):
             )
             losses.append(booster.best_score["valid_0"]["binary_logloss"])
             iterations.append(booster.best_iteration)
+            leaves.append(booster.current_iteration() * parameters["num_leaves"])
             trial.report(float(numpy.mean(losses)), number)
             if trial.should_prune():
                 raise optuna.TrialPruned()
@@ -70,10 +71,20 @@ def tune(seed):
     # As Foretell, it begins with the defaults.
     study.enqueue_trial(arguments["start"])
     study.optimize(objective, n_trials=arguments["trials"])
-    return study.best_params, study.best_value, study.best_trial.user_attrs["iterations"]
+    return study.best_params, study.best_value, study.best_trial.user_attrs["iterations"], sum(leaves)
 
 
 started = time.process_time()
-parameters, log_loss, iterations = tune(arguments["seed"])
+parameters, log_loss, iterations, leaves = tune(arguments["seed"])
 seconds = time.process_time() - started
-print(json.dumps({"parameters": parameters, "log_loss": log_loss, "iterations": iterations, "seconds": seconds}))
+print(
+    json.dumps(
+        {
+            "parameters": parameters,
+            "log_loss": log_loss,
+            "iterations": iterations,
+            "seconds": seconds,
+            "leaves": leaves,
+        }
+    )
+)

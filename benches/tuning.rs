@@ -25,7 +25,8 @@ use flate2::read::GzDecoder;
 use foretell_ml::{
     Column, ColumnKind, Label, Params, PipelineSpec, Sample, Scaling, Seed, TrainingSet, Value,
     training::{
-        Domain, SEARCHABLE, SamplerKind, Space, TrainingData, TuningSettings, Values, Watch, tune,
+        Domain, SEARCHABLE, SamplerKind, Space, TrainingData, Trial, TuningSettings, Values, Watch,
+        tune,
     },
 };
 use serde_json::{Value as Json, json};
@@ -67,30 +68,35 @@ fn main() -> anyhow::Result<()> {
         let samplers = [SamplerKind::Tpe, SamplerKind::Gp, SamplerKind::Random];
         let mut means = Vec::new();
         for sampler in samplers {
-            let (mut losses, mut seconds) = (0.0, 0.0);
+            let mut mean = Mean::new(sampler.name());
             for seed in 1..=seeds {
                 let seed = Seed(seed.into());
                 let started = processor_seconds()?;
-                let params = study(&table, &sample, sampler, trials, seed)?;
-                seconds += processor_seconds()? - started;
-                losses += measured(&table, &sample, &params, seed)?;
+                let (params, leaves) = study(&table, &sample, sampler, trials, seed)?;
+                let seconds = processor_seconds()? - started;
+                mean.add(measured(&table, &sample, &params, seed)?, seconds, leaves);
             }
-            means.push((sampler.name(), losses / f64::from(seeds), seconds / f64::from(seeds)));
+            means.push(mean);
         }
-        let (mut losses, mut seconds) = (0.0, 0.0);
+        let mut mean = Mean::new("optuna");
         for seed in 1..=seeds {
-            let (params, took) = optuna(&python, &table, &sample, trials, seed)?;
-            seconds += took;
-            losses += measured(&table, &sample, &params, Seed(seed.into()))?;
+            let (params, seconds, leaves) = optuna(&python, &table, &sample, trials, seed)?;
+            mean.add(measured(&table, &sample, &params, Seed(seed.into()))?, seconds, leaves);
         }
-        means.push(("optuna", losses / f64::from(seeds), seconds / f64::from(seeds)));
-        for (name, log_loss, seconds) in &means {
-            println!("  {name:<8} log loss {log_loss:.5}  CPU time {seconds:.1} s");
-            report[table.name][name] = json!({ "log_loss": log_loss, "seconds": seconds });
+        means.push(mean);
+        for mean in &means {
+            let [log_loss, seconds, leaves] = mean.of();
+            println!(
+                "  {:<8} log loss {log_loss:.5}  CPU time {seconds:.1} s  {:.2} million leaves",
+                mean.name,
+                leaves / 1e6
+            );
+            report[table.name][mean.name] =
+                json!({ "log_loss": log_loss, "seconds": seconds, "leaves": leaves });
         }
-        let of = |wanted: &str| means.iter().find(|(name, _, _)| *name == wanted);
+        let of = |wanted: &str| means.iter().find(|mean| mean.name == wanted).map(Mean::of);
         let (ours, optuna) = of(SAMPLER.name()).zip(of("optuna")).context("both were measured")?;
-        ratios.push((table.name, ours.1 / optuna.1, ours.2 / optuna.2));
+        ratios.push((table.name, ours[0] / optuna[0], ours[1] / optuna[1]));
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&folder)?;
@@ -113,16 +119,50 @@ fn number(variable: &str, default: u32) -> anyhow::Result<u32> {
     }
 }
 
-/// Runs a study and returns the parameters that it found.
+/// Sums over the seeds.
+struct Mean {
+    name: &'static str,
+    seeds: f64,
+    /// Log loss of the parameters found, seconds of CPU time, and leaves of all trees that were trained.
+    sums: [f64; 3],
+}
+
+impl Mean {
+    fn new(name: &'static str) -> Self {
+        Self { name, seeds: 0.0, sums: [0.0; 3] }
+    }
+
+    fn add(&mut self, log_loss: f64, seconds: f64, leaves: f64) {
+        self.seeds += 1.0;
+        for (sum, value) in self.sums.iter_mut().zip([log_loss, seconds, leaves]) {
+            *sum += value;
+        }
+    }
+
+    fn of(&self) -> [f64; 3] {
+        self.sums.map(|sum| sum / self.seeds)
+    }
+}
+
+/// Runs a study. Returns the parameters that it found, and the leaves of the trees that it trained, as if every tree had as many
+/// as it may have.
 fn study(
     table: &Table,
     sample: &Sample<'_>,
     sampler: SamplerKind,
     trials: u32,
     seed: Seed,
-) -> anyhow::Result<Params> {
+) -> anyhow::Result<(Params, f64)> {
     let settings = TuningSettings { folds: FOLDS, trials, sampler, ..TuningSettings::default() };
-    Ok(run(table, sample, &settings, seed)?.0)
+    let (best, trials) = run(table, sample, &settings, seed)?;
+    let leaves = |trial: &Trial| {
+        // Median pruning after half of the folds.
+        let folds = if trial.pruned { (FOLDS / 2).max(1) } else { FOLDS };
+        let trees =
+            (trial.iterations + settings.early_stopping_rounds).min(settings.iterations_max);
+        f64::from(folds) * f64::from(trees) * f64::from(trial.params.num_leaves)
+    };
+    Ok((best.params, trials.iter().map(leaves).sum()))
 }
 
 /// The log loss of some parameters on folds that no study has used.
@@ -138,24 +178,25 @@ fn measured(
         start: params.clone(),
         ..TuningSettings::default()
     };
-    Ok(run(table, sample, &settings, Seed(seed.0 + 1_000_000))?.1)
+    Ok(run(table, sample, &settings, Seed(seed.0 + 1_000_000))?.0.log_loss)
 }
 
+/// The best trial of a study, and all of them.
 fn run(
     table: &Table,
     sample: &Sample<'_>,
     settings: &TuningSettings,
     seed: Seed,
-) -> anyhow::Result<(Params, f64)> {
+) -> anyhow::Result<(Trial, Vec<Trial>)> {
     let data = TrainingData { examples: sample, spec: &table.spec, classes: 2 };
     let mut on_trial = |_: &_| ControlFlow::Continue(());
     let tuned =
         tune(data, settings, seed, &[], Watch { on_trial: &mut on_trial, stop: &|| false })?;
     let best = foretell_ml::training::best_trial(&tuned.trials).context("a trial")?;
-    Ok((best.params.clone(), best.log_loss))
+    Ok((best.clone(), tuned.trials))
 }
 
-/// As [`study`] with Optuna; also returns its seconds of CPU time. Python gets the features of a model, so that it has nothing
+/// As [`study`] with Optuna; its seconds of CPU time come before the leaves. Python gets the features of a model, so that it has nothing
 /// to encode.
 fn optuna(
     python: &str,
@@ -163,7 +204,7 @@ fn optuna(
     sample: &Sample<'_>,
     trials: u32,
     seed: u32,
-) -> anyhow::Result<(Params, f64)> {
+) -> anyhow::Result<(Params, f64, f64)> {
     let pipeline = table.spec.fit(sample);
     let path = env::temp_dir().join(format!("foretell-tuning-{}", std::process::id()));
     let mut file = BufWriter::new(fs::File::create(&path)?);
@@ -214,7 +255,8 @@ fn optuna(
     for (name, value) in found["parameters"].as_object().context("the parameters")? {
         fields[name] = value.clone();
     }
-    Ok((serde_json::from_value(fields)?, found["seconds"].as_f64().context("the seconds")?))
+    let number = |name: &'static str| found[name].as_f64().context(name);
+    Ok((serde_json::from_value(fields)?, number("seconds")?, number("leaves")?))
 }
 
 /// The first rows of the worked example.
