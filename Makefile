@@ -38,12 +38,13 @@ replay: ## replay the table of the example with three other settings; tables, an
 AGRAWAL = $(CARGO) run --locked --quiet -- generate agrawal --noise 0.1 --force
 WIDTH := 0
 .PHONY: drift
-drift: ## generate a stream of applications whose truth changes in the middle, and run the demo on it (WIDTH=2000: gradual; ARGS=--json)
+drift: ## generate a stream of applications whose truth changes in the middle, run the demo on it, and replay it with other settings; charts in target/drift.html (WIDTH=1000: gradual; ARGS=--json)
 	@.ci/setup build
 	@$(AGRAWAL) --rows 4000 --seed 1 --output deploy/drift/initial.csv
 	@$(AGRAWAL) --rows 12000 --seed 2 --to 2 --change-at 50% --width $(WIDTH) --from 2026-01-01T00:00:00Z --every 1m --output deploy/drift/stream.csv
-	@$(AGRAWAL) --rows 4000 --seed 3 --function 2 --output deploy/drift/oracle.csv
-	@$(CARGO) run --locked -- demo --config deploy/drift/foretell.toml $(ARGS)
+	@$(AGRAWAL) --rows 2000 --seed 3 --function 2 --output deploy/drift/oracle.csv
+	@$(CARGO) run --locked -- demo --config deploy/drift/foretell.toml
+	@$(CARGO) run --locked -- replay --config deploy/drift/foretell.toml --variants deploy/drift/variants.toml --table --html target/drift.html $(ARGS)
 
 .PHONY: build
 build: ## build target/debug/foretell, with optimised dependencies

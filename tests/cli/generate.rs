@@ -12,7 +12,6 @@ use serde_json::Value as Json;
 use crate::process::{Process, SOON, at};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/drift/foretell.toml");
-const VARIANTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/drift/variants.toml");
 
 fn generate(arguments: &[&str]) -> String {
     Process::start(&[&["generate", "agrawal"], arguments].concat()).succeed(SOON)
@@ -176,33 +175,46 @@ fn the_example_of_drift_learns_the_new_truth() {
     assert!(last < 0.6, "{last}: {summary}");
 }
 
-/// The settings of each variant, as `--set` takes them.
-fn variants() -> Vec<(String, Vec<String>)> {
-    let text: toml::Table = fs::read_to_string(VARIANTS).unwrap().parse().unwrap();
-    let variants = text["variants"].as_table().unwrap();
-    let settings = |table: &toml::Value| {
-        let keys = table.as_table().unwrap().iter();
-        keys.map(|(key, value)| format!("{key}={value}")).collect()
-    };
-    variants.iter().map(|(name, table)| (name.clone(), settings(table))).collect()
-}
-
+/// As a user runs it: generate, then replay the variants. After three times as many labels as a training waits for, the champion
+/// is as good as a model of the new truth alone, and the first model is not.
 #[test]
-fn the_variants_of_the_example_are_valid() {
+fn the_champion_of_the_example_catches_up_with_an_oracle() {
+    const CHANGE: u64 = 2_000;
+    const CAUGHT_UP: u64 = CHANGE + 3 * 1_000;
     let folder = tempfile::tempdir().unwrap();
-    let variants = variants();
-    let names: Vec<&str> = variants.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["always", "frozen", "oracle"]);
-    let tables = small_tables(folder.path());
-    for (name, settings) in variants {
-        let oracle = folder.path().join("oracle.csv");
-        let settings =
-            settings.iter().map(|setting| setting.replace("oracle.csv", oracle.to_str().unwrap()));
-        // A study reads the configuration and the initial data, and needs no broker.
-        let settings: Vec<String> = tables.iter().cloned().chain(settings).collect();
-        let mut arguments = vec!["tune", "--trials", "1", "--samplers", "random", "-c", CONFIG];
-        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
-        let output = Process::start(&arguments).succeed(SOON);
-        assert!(output.contains("best parameters"), "{name}: {output}");
+    for name in ["foretell.toml", "loan-application.avsc", "variants.toml"] {
+        fs::copy(Path::new(CONFIG).with_file_name(name), folder.path().join(name)).unwrap();
     }
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let table = |name: &str, options: &[&str]| {
+        generate(&[options, &["--noise", "0.1", "--output", &path(name)]].concat());
+    };
+    let times = ["--from", "2026-01-01T00:00:00Z", "--every", "1m"];
+    let change = ["--to", "2", "--change-at", &CHANGE.to_string()];
+    table("initial.csv", &["--rows", "2000", "--seed", "1"]);
+    table("stream.csv", &[&["--rows", "8000", "--seed", "2"], &change[..], &times[..]].concat());
+    table("oracle.csv", &["--rows", "2000", "--seed", "3", "--function", "2"]);
+    let (config, variants) = (path("foretell.toml"), path("variants.toml"));
+    let arguments = ["replay", "-c", &config, "--variants", &variants, "--table", "--json"];
+    let output = Process::start(&arguments).succeed(Duration::from_secs(900));
+    let report: Json = serde_json::from_str(&output).expect("one object, and nothing else");
+    let log_loss = |name: &str| {
+        let variants = report["variants"].as_array().unwrap();
+        let variant = variants.iter().find(|variant| variant["name"] == name).unwrap();
+        let (mut before, mut labels, mut sum) = (0, 0, 0.0);
+        for window in variant["windows"].as_array().unwrap() {
+            let of_window = window["labels"].as_u64().unwrap();
+            if before >= CAUGHT_UP {
+                labels += of_window;
+                sum += window["log_loss"].as_f64().unwrap() * of_window as f64;
+            }
+            before += of_window;
+        }
+        assert!(labels > 1_000, "{name}: {variant}");
+        sum / labels as f64
+    };
+    let oracle = log_loss("oracle");
+    assert!(log_loss("current") < 1.05 * oracle, "{} {oracle}", log_loss("current"));
+    assert!(log_loss("frozen") > 2.0 * oracle, "{} {oracle}", log_loss("frozen"));
+    assert!(log_loss("always") < 1.5 * oracle, "{} {oracle}", log_loss("always"));
 }
