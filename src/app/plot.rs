@@ -99,11 +99,16 @@ impl Series {
     }
 }
 
-/// A page of HTML that needs no other file: the title, the charts, and a table, whose first row is its head.
+/// A page of HTML that needs no other file: the title, the charts, and tables with their headings. The first row of a table is
+/// its head.
 ///
 /// # Errors
 /// As [`LineChart::to_svg`].
-pub fn page(title: &str, charts: &[LineChart], table: &[Vec<String>]) -> anyhow::Result<String> {
+pub fn page(
+    title: &str,
+    charts: &[LineChart],
+    tables: &[(&str, Vec<Vec<String>>)],
+) -> anyhow::Result<String> {
     let title = escaped(title);
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
@@ -114,13 +119,16 @@ pub fn page(title: &str, charts: &[LineChart], table: &[Vec<String>]) -> anyhow:
     for chart in charts {
         writeln!(page, "{}", chart.to_svg()?)?;
     }
-    for (number, row) in table.iter().enumerate() {
-        let (opening, tag) = if number == 0 { ("<table>\n", "th") } else { ("", "td") };
-        let cells: String =
-            row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
-        writeln!(page, "{opening}<tr>{cells}</tr>")?;
+    for (heading, rows) in tables {
+        writeln!(page, "<h2>{}</h2>\n<table>", escaped(heading))?;
+        for (number, row) in rows.iter().enumerate() {
+            let tag = if number == 0 { "th" } else { "td" };
+            let cells: String =
+                row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
+            writeln!(page, "<tr>{cells}</tr>")?;
+        }
+        page.push_str("</table>\n");
     }
-    page.push_str(if table.is_empty() { "" } else { "</table>\n" });
     page.push_str("</body>\n</html>\n");
     Ok(page)
 }
@@ -193,12 +201,16 @@ mod tests {
 
     #[test]
     fn a_page_has_its_charts_and_its_table() {
-        let table = [vec!["sampler".to_owned()], vec!["<tpe>".to_owned()]];
-        let page = page("tune & co", &[chart(&[]), chart(&[])], &table).unwrap();
+        let table = vec![vec!["sampler".to_owned()], vec!["<tpe>".to_owned()]];
+        let page = page("tune & co", &[chart(&[]), chart(&[])], &[("Best & rest", table)]).unwrap();
         assert_eq!(page.matches("<svg").count(), 2);
-        for part in
-            ["<title>tune &amp; co</title>", "<th>sampler</th>", "<td>&lt;tpe&gt;</td>", "</table>"]
-        {
+        for part in [
+            "<title>tune &amp; co</title>",
+            "<th>sampler</th>",
+            "<td>&lt;tpe&gt;</td>",
+            "</table>",
+            "Best &amp; rest",
+        ] {
             assert!(page.contains(part), "{part}");
         }
     }

@@ -252,7 +252,7 @@ impl Comparison {
             row.push(best.map_or(String::new(), |best| in_toml(&best.params).join(", ")));
         }
         table[0].push("best parameters".to_owned());
-        plot::page(&self.title(), &charts, &table)
+        plot::page(&self.title(), &charts, &[("The best trial of each sampler", table)])
     }
 }
 

@@ -141,7 +141,7 @@ impl Report {
         std::iter::once(head).chain(self.variants.iter().map(row)).collect()
     }
 
-    /// A page of HTML with the courses of log loss and AUC by event time, and the tables as one.
+    /// A page of HTML with the courses of log loss and AUC by event time, and the tables.
     ///
     /// # Errors
     /// As [`plot::page`].
@@ -152,15 +152,12 @@ impl Report {
             self.chart("log loss", by_window, |windows| course(windows, |it| it.log_loss)),
             self.chart("AUC", by_window, |windows| course(windows, |it| it.auc)),
         ];
-        let mut table = self.table();
-        let mut last_quarter = self.last_quarter_table();
-        last_quarter[0].iter_mut().for_each(|name| *name = format!("last quarter: {name}"));
-        for more in [self.totals_table(), last_quarter] {
-            for (row, more) in table.iter_mut().zip(more) {
-                row.extend(more.into_iter().skip(1));
-            }
-        }
-        plot::page(&format!("Replay of {}", self.source), &charts, &table)
+        let tables = [
+            ("What each variant did", self.table()),
+            ("Progressive metrics", self.totals_table()),
+            ("Progressive metrics of the last quarter of the labels", self.last_quarter_table()),
+        ];
+        plot::page(&format!("Replay of {}", self.source), &charts, &tables)
     }
 
     /// A chart of a metric, whose values are given for the windows of a variant.
