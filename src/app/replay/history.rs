@@ -13,7 +13,7 @@ use humantime_serde::re::humantime;
 use crate::{
     app::{
         cluster::Cluster,
-        replay::{merge::MergedFeed, source::Feed},
+        replay::{feed::Feed, merge::MergedFeed},
         telemetry,
     },
     config::Config,

@@ -8,11 +8,7 @@
 //!               Serving ◀── model table ◀── models ◀── learning task ◀───── polled until nothing runs
 //! ```
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::Context;
 
@@ -25,6 +21,7 @@ use crate::{
             counts::Counts,
             log::{StoredModels, TrainingTopic},
             scores::Scores,
+            shared_work::SharedWork,
             task::InMemoryTask,
         },
         shutdown::Shutdown,
@@ -39,13 +36,7 @@ use crate::{
     },
     processors::{
         contract::ContractBoard,
-        learning::{
-            job::{Job, JobResult},
-            learner::STATE_KEY,
-            state::LearningState,
-            trainer::{Progress, Trainer, Work},
-            work::LearningWork,
-        },
+        learning::{learner::STATE_KEY, state::LearningState, trainer::Trainer},
         metrics::ApplicationMetrics,
         model_table::{CHAMPION, ModelTable, Serving},
         quality::QualityBoard,
@@ -99,22 +90,6 @@ pub(super) struct ReplayInstance<'a> {
     pub(super) counts: Counts,
 }
 
-/// The work of the trainer, whose training log is also read between two jobs.
-#[derive(Clone)]
-pub(super) struct SharedWork(Arc<Mutex<LearningWork>>);
-
-impl SharedWork {
-    pub(super) fn lock(&self) -> MutexGuard<'_, LearningWork> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work for SharedWork {
-    fn run(&mut self, job: &Job, progress: Progress<'_>) -> JobResult {
-        self.lock().run(job, progress)
-    }
-}
-
 impl<'a> ReplayInstance<'a> {
     /// Starts both tasks. The topics of the cluster have the first model.
     ///
@@ -127,7 +102,7 @@ impl<'a> ReplayInstance<'a> {
         let streams_metrics = StreamsMetrics::register(&registry)?;
         let real: Arc<dyn Clock> = Arc::<HistoryClock>::clone(clock);
         let work = learning_work(config, cluster, codecs.clone(), &real, metrics.clone());
-        let work = SharedWork(Arc::new(Mutex::new(work)));
+        let work = SharedWork::new(work);
         let time_max = config.learning.time_max;
         let (trainer, trainer_thread) =
             Trainer::spawn(work.clone(), real, metrics.clone(), time_max)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    app::replay::{instance::SharedWork, task::PARTITION},
+    app::replay::{shared_work::SharedWork, task::PARTITION},
     config::Config,
     events::model::Model,
 };

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use anyhow::Context;
 
-use crate::app::replay::source::{Feed, FeedPosition};
+use crate::app::replay::feed::{Feed, FeedPosition};
 use foretell_streams::{
     codec::CodecError,
     record::{InputRecord, Offset, OutputRecord, TopicPartition},

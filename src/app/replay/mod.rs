@@ -16,6 +16,7 @@
 
 mod clock;
 mod counts;
+mod feed;
 mod first_model;
 mod history;
 mod instance;
@@ -23,6 +24,7 @@ mod log;
 mod merge;
 mod report;
 mod scores;
+mod shared_work;
 mod source;
 mod table;
 mod task;
@@ -43,11 +45,12 @@ use crate::{
         init::InitObserver,
         replay::{
             clock::HistoryClock,
+            feed::Feed,
             first_model::{FirstModels, VariantCluster},
             history::History,
             instance::{Parts, ReplayInstance},
             scores::Paired,
-            source::{Feed, Source},
+            source::Source,
             table::PlayedTable,
         },
         shutdown::Shutdown,

@@ -1,30 +1,11 @@
 //! Where the records of a replay come from: a table, or the topics of the application.
 
 use crate::{
-    app::replay::{history::History, table::PlayedTable},
+    app::replay::{feed::Feed, history::History, table::PlayedTable},
     config::Config,
     events::codecs::Codecs,
 };
-use foretell_streams::{record::OutputRecord, time::EventTime};
-
-/// The events and outcomes of a history, in the order in which the application processes them.
-pub(super) trait Feed {
-    /// The next record; its timestamp is when it was written.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    fn next(&mut self) -> anyhow::Result<Option<OutputRecord>>;
-
-    /// How much was read.
-    fn position(&self) -> FeedPosition;
-}
-
-/// Number of records that were read, and in total.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FeedPosition {
-    pub(super) done: u64,
-    pub(super) of: u64,
-}
+use foretell_streams::time::EventTime;
 
 /// The history that every variant is given.
 pub(super) enum Source {

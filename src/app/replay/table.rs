@@ -8,7 +8,7 @@ use crate::{
     app::{
         cluster::Cluster,
         play::{Action, EventFactory, Pace, PlaySettings, Script},
-        replay::source::{Feed, FeedPosition},
+        replay::feed::{Feed, FeedPosition},
         table::{self, Row},
     },
     config::Config,
