@@ -344,6 +344,9 @@ impl Study<'_> {
     }
 }
 
+/// Of the trials of a study that continues earlier ones, one in this many covers the space.
+const COVERING_ONE_IN: u32 = 3;
+
 /// The choice of the next parameters.
 struct Search<'a> {
     random: StdRng,
@@ -374,7 +377,9 @@ impl<'a> Search<'a> {
         let earlier = EarlierTrials::new(earlier, settings.objective);
         let scale = earlier.loss_of(&settings.start).unwrap_or(1.0);
         let earlier = earlier.decayed(seed);
-        planned.truncate(covering.saturating_sub(earlier.len()));
+        // A part of them stays in every study: what earlier studies found may not hold for examples that have changed.
+        let some = covering.min(usize::try_from(settings.trials / COVERING_ONE_IN).unwrap_or(0));
+        planned.truncate(covering.saturating_sub(earlier.len()).max(some));
         let finished = earlier.iter().filter(|earlier| !earlier.trial.pruned);
         let best = finished.min_by(|a, b| a.loss.total_cmp(&b.loss));
         let best = best.map(|best| {
@@ -897,8 +902,10 @@ mod tests {
         let search = Search::new(&retraining, Seed(1), &first.trials);
         let relative = best_of(&first).log_loss / first.trials[0].log_loss;
         assert!((search.scale - relative).abs() < 1e-12, "{} {relative}", search.scale);
-        // The best of the earlier trials is the start, so it is not planned again.
-        assert!(search.planned.is_empty());
+        // The best of the earlier trials is the start, so it is not planned again; a few trials still cover the space.
+        let is_covering = |plan: &Plan| matches!(plan, Plan::Fractions(_));
+        assert_eq!(search.planned.len(), 2);
+        assert!(search.planned.iter().all(is_covering));
         let second = run(&retraining, 2, &first.trials);
         let iterations = second.trials[0].params.iterations;
         assert_eq!(second.trials[0].params, Params { iterations, ..champion });
