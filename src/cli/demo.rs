@@ -77,7 +77,8 @@ impl Demo {
         print(&if self.json { serde_json::to_string(&report)? } else { table(&report) });
         if self.keep_running {
             progress.line(&format!("serving on http://{} until Ctrl-C", instance.address));
-            tracing::info!(reason = ?shutdown.wait_until_asked(), "stopping");
+            let reason = shutdown.wait_until_asked();
+            tracing::info!(?reason, "stopping");
         }
         instance.stop()?;
         Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::process::{Process, SOON, at, example, quick_settings};
+use crate::process::{Process, SOON, at, example, quick_settings, until};
 
 const KEYS: &[&str] = &[
     "events_sent",
@@ -421,6 +421,25 @@ fn checks_that_a_short_table_cannot_satisfy_are_skipped() {
 }
 
 /// A decision about a failed training is one, too: nothing waits for a model that never comes.
+#[test]
+fn a_demo_that_keeps_running_serves_until_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = quick_settings(folder.path(), 2000);
+    let mut arguments =
+        vec!["demo", "--keep-running", "--limit", "200", "--rate", "0", "-c", example()];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let mut process = Process::start(&arguments);
+    let address = until("the demo serves", Duration::from_secs(300), || {
+        let text = process.errors();
+        let (before, _) = text.split_once(" until Ctrl-C")?;
+        Some(before.rsplit_once("http://")?.1.to_owned())
+    });
+    let url = format!("http://{address}/readyz");
+    assert_eq!(reqwest::blocking::get(url).unwrap().status().as_u16(), 200);
+    process.signal("INT");
+    assert!(process.end(SOON).success(), "{}", process.errors());
+}
+
 #[test]
 fn a_demo_in_which_every_training_fails_ends() {
     let (is_ok, output, errors) = run(&visits(), &["learning.time_max=1ms"]);
