@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    app::{cluster::Cluster, library::reproduce::columns_that_differ},
+    app::{cluster::Cluster, library::reproduce::are_same},
     config::Config,
     events::model::Model,
     processors::{convert, learning::outputs::records_of, library::Library},
@@ -78,14 +78,28 @@ pub fn read(config: &Config, paths: &[PathBuf]) -> anyhow::Result<ModelBundle> {
             bundle.classes, config.classes
         ));
     }
-    let questions: Vec<Column> = config.gather.questions.iter().map(convert::column_of).collect();
-    problems.extend(columns_that_differ(bundle.pipeline.columns(), &questions));
+    // Answers that `[features]` leaves out may be columns of a model, as the schema has them.
+    let questions = config.gather.questions.iter().map(convert::column_of);
+    let known: Vec<Column> = config.pipeline.columns().iter().cloned().chain(questions).collect();
+    problems.extend(columns_that_differ(bundle.pipeline.columns(), &known));
     anyhow::ensure!(
         problems.is_empty(),
         "the model does not fit the event schema: {}",
         problems.join("; ")
     );
     Ok(bundle)
+}
+
+/// Each column of a model that is not known, or whose first known one has another kind.
+fn columns_that_differ(columns: &[Column], known: &[Column]) -> Vec<String> {
+    let problem = |column: &Column| match known.iter().find(|known| are_same(known, column)) {
+        None => Some(format!("there is no {}", column.name)),
+        Some(known) if known.kind != column.kind => {
+            Some(format!("{} is {:?}, not {:?}", column.name, known.kind, column.kind))
+        }
+        Some(_) => None,
+    };
+    columns.iter().filter_map(problem).collect()
 }
 
 /// The files that are imported, by their names in an export.
@@ -251,5 +265,37 @@ mod tests {
         refuse(&[project.folder().to_owned()], "model.txt");
         refuse(&[project.folder().join("event.avsc")], "a file must be named model.txt");
         refuse(&[project.folder().join("none/model.txt")], "cannot read ");
+    }
+
+    #[test]
+    fn a_model_has_the_kinds_of_the_configured_features() {
+        use foretell_ml::ColumnKind::Categorical;
+        let mut columns = questions();
+        columns[0].kind = Categorical;
+        let (project, bundle) = (Project::new(), model(columns, ["0", "1"]));
+        write_model(&project, &bundle);
+        let library = library::open(&project.config, &project.cluster).unwrap();
+        let paths = [project.folder().join("exported")];
+        export_to(&library, bundle.version().as_str(), &paths[0], false).unwrap();
+        let message = format!("{:#}", read(&project.config, &paths).unwrap_err());
+        assert!(message.contains("age is Numeric, not Categorical"), "{message}");
+        let project = project.configured(&[r#"features.categorical=["age"]"#]);
+        read(&project.config, &paths).unwrap();
+    }
+
+    #[test]
+    fn columns_must_be_known_with_their_kind() {
+        use foretell_ml::ColumnKind::{Categorical, Numeric};
+        let renamed =
+            Column { aliases: vec!["income".to_owned()], ..Column::new("salary", Numeric) };
+        let questions = [Column::new("age", Numeric), Column::new("job", Categorical), renamed];
+        let model = [
+            Column::new("age", Categorical),
+            Column::new("job", Categorical),
+            Column::new("income", Numeric),
+            Column::new("height", Numeric),
+        ];
+        let problems = columns_that_differ(&model, &questions);
+        assert_eq!(problems, ["age is Numeric, not Categorical", "there is no height"]);
     }
 }

@@ -68,6 +68,13 @@ impl Project {
         Self { config, cluster, folder }
     }
 
+    /// The same with these settings, as of `--set`.
+    pub(super) fn configured(self, settings: &[&str]) -> Self {
+        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
+        let config = Config::load(&self.folder().join("foretell.toml"), &settings).unwrap();
+        Self { config, ..self }
+    }
+
     /// The folder with its files.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()

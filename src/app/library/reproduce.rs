@@ -85,31 +85,27 @@ fn check(config: &Config, bundle: &ModelBundle) -> anyhow::Result<()> {
         lineage.lightgbm,
         lightgbm::VERSION
     );
+    // The log is read as the model's columns: any question can be a number or a category.
     let questions: Vec<Column> = config.gather.questions.iter().map(convert::column_of).collect();
-    let problems = columns_that_differ(bundle.pipeline.columns(), &questions);
+    let is_asked = |column: &&Column| !questions.iter().any(|question| are_same(question, column));
+    let lacking: Vec<&str> = bundle
+        .pipeline
+        .columns()
+        .iter()
+        .filter(is_asked)
+        .map(|column| column.name.as_str())
+        .collect();
     anyhow::ensure!(
-        problems.is_empty(),
-        "its columns are not those of the event schema, which the log is read with: {}",
-        problems.join(", ")
+        lacking.is_empty(),
+        "it has columns that the event schema, which the log is read with, does not have: {}",
+        lacking.join(", ")
     );
     Ok(())
 }
 
-/// Each column of a model that the event schema lacks or reads as another kind.
-pub(super) fn columns_that_differ(columns: &[Column], questions: &[Column]) -> Vec<String> {
-    let problem = |column: &Column| {
-        let is_same = |question: &&Column| {
-            question.is_called(&column.name) || column.is_called(&question.name)
-        };
-        match questions.iter().find(is_same) {
-            None => Some(format!("there is no {}", column.name)),
-            Some(question) if question.kind != column.kind => {
-                Some(format!("{} is {:?}, not {:?}", column.name, question.kind, column.kind))
-            }
-            Some(_) => None,
-        }
-    };
-    columns.iter().filter_map(problem).collect()
+/// Whether both are the column of one question, which may have been renamed.
+pub(super) fn are_same(question: &Column, column: &Column) -> bool {
+    question.is_called(&column.name) || column.is_called(&question.name)
 }
 
 /// Trains a model of `foretell init` again: on the rows of its table, which are the initial examples of the log. If there
@@ -495,6 +491,15 @@ mod tests {
     }
 
     #[test]
+    fn a_model_of_configured_features_is_reproduced_also_after_they_have_changed() {
+        let project = Project::new().configured(&[r#"features.categorical=["age"]"#]);
+        project.init(false);
+        project.check_identical("champion");
+        let project = project.configured(&[]);
+        project.check_identical("champion");
+    }
+
+    #[test]
     fn a_model_that_was_not_made_so_is_different_and_the_first_difference_is_named() {
         let project = Project::new();
         project.init(false);
@@ -546,21 +551,5 @@ mod tests {
         check(&other, "no table of 500 initial examples");
         let unknown = project.reproduce("nothing").unwrap_err();
         assert!(unknown.contains("there is no model"), "{unknown}");
-    }
-
-    #[test]
-    fn columns_must_be_in_the_event_schema_with_their_kind() {
-        use foretell_ml::ColumnKind::{Categorical, Numeric};
-        let renamed =
-            Column { aliases: vec!["income".to_owned()], ..Column::new("salary", Numeric) };
-        let questions = [Column::new("age", Numeric), Column::new("job", Categorical), renamed];
-        let model = [
-            Column::new("age", Categorical),
-            Column::new("job", Categorical),
-            Column::new("income", Numeric),
-            Column::new("height", Numeric),
-        ];
-        let problems = columns_that_differ(&model, &questions);
-        assert_eq!(problems, ["age is Numeric, not Categorical", "there is no height"]);
     }
 }
