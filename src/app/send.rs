@@ -127,11 +127,13 @@ pub fn send(
 
 /// Events happen now, whatever event times the table has.
 fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySettings {
+    let gap = Duration::from_secs_f64(1.0 / settings.rate);
     PlaySettings {
         seed: Seed(settings.seed),
         pace: Pace {
             start,
-            gap: Duration::from_secs_f64(1.0 / settings.rate),
+            gap,
+            piece_gap: gap,
             outcome_delay_max: settings.outcome_delay_max,
             moved_back: Duration::ZERO,
             open_max: usize::MAX,

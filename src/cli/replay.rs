@@ -45,7 +45,8 @@ pub(super) struct Replay {
     /// The file with the variants. Without it, only the plain configuration is replayed.
     #[arg(long, value_name = "FILE")]
     variants: Option<PathBuf>,
-    /// Begin at this event time: `beginning`, a time such as `2026-11-01T12:00:00Z`, or a span before now such as `7d`.
+    /// Begin at this event time: `beginning`, a time such as `2026-11-01T12:00:00Z`, or a span before now such as `7d`. Labels
+    /// are counted from there on, and there is no earlier model to roll back to.
     #[arg(long, value_name = "TIME", default_value = "beginning", conflicts_with = "table")]
     from: String,
     /// End before this event time, written like `--from`. Unset: at the end that the topics have when the command starts.
@@ -88,9 +89,12 @@ impl Replay {
         let clock = app::clock();
         let variants = self.variants(global, config)?;
         let request = self.request()?;
-        if let Some(folder) = self.html.as_deref().and_then(|path| path.parent()) {
-            let is_there = folder.as_os_str().is_empty() || folder.is_dir();
-            anyhow::ensure!(is_there, "--html: there is no folder {}", folder.display());
+        if let Some(path) = &self.html {
+            anyhow::ensure!(!path.is_dir(), "--html: {} is a folder", path.display());
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                anyhow::bail!("--html: there is no folder {}", folder.display());
+            }
         }
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
@@ -98,14 +102,14 @@ impl Replay {
         let replayed = replay::run(&variants, &clock, &shutdown, &request, &mut progress);
         progress.finish();
         let report = replayed?;
-        print(&if self.json { serde_json::to_string(&report)? } else { summary(&report) });
-        if report.is_stopped {
-            anyhow::bail!("stopped before the end: the result has the variants that were complete");
-        }
-        if let Some(path) = &self.html {
+        if let Some(path) = self.html.as_ref().filter(|_| !report.is_stopped) {
             fs::write(path, report.page()?)
                 .with_context(|| format!("--html: {}", path.display()))?;
             progress.line(&format!("- the course of each variant: {}", path.display()));
+        }
+        print(&if self.json { serde_json::to_string(&report)? } else { summary(&report) });
+        if report.is_stopped {
+            anyhow::bail!("stopped before the end: the result has the variants that were complete");
         }
         let has_failed = report.variants.iter().any(|variant| variant.error.is_some());
         Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -229,7 +229,7 @@ impl Script {
             format!("{}-{}-{}-first", event.respondent_id, event.event_id, event.event_time.0);
         first.event_id = factory.event_id(&name);
         first.completed = false;
-        first.event_time = event.event_time - pace.gap;
+        first.event_time = event.event_time - pace.piece_gap;
         first.answers = factory.keep(&event.answers, |index| index < cut);
         last.answers = factory.keep(&event.answers, |index| index >= cut);
         // A single answer cannot be split, nor mandatory answers.
@@ -264,7 +264,7 @@ impl Script {
             outcome_id: None,
         };
         if rng.random_ratio(1, REPEATED_ONE_IN) {
-            self.push(outcome_time + pace.gap, Action::Outcome(outcome.clone()));
+            self.push(outcome_time + pace.piece_gap, Action::Outcome(outcome.clone()));
         }
         self.push(outcome_time, Action::Outcome(outcome));
     }

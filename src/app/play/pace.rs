@@ -12,6 +12,8 @@ pub struct Pace {
     pub start: EventTime,
     /// Event time between two respondents, if the table has no event times.
     pub gap: Duration,
+    /// Event time between the two pieces of a questionnaire, and between an outcome and its repetition: well within the windows.
+    pub piece_gap: Duration,
     /// Maximum delay of an outcome.
     pub outcome_delay_max: Duration,
     /// Duration by which the event times of the table are moved into the past.
@@ -57,6 +59,7 @@ impl Pace {
         Self {
             start,
             gap,
+            piece_gap: gap,
             outcome_delay_max,
             moved_back,
             open_max: usize::try_from(open_max.clamp(OPEN_MIN, OPEN_MAX)).unwrap_or(usize::MAX),

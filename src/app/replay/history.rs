@@ -25,7 +25,9 @@ use crate::{
         outcome::Outcome,
         questionnaire::QuestionnaireEvent,
     },
-    processors::{metrics::ApplicationMetrics, model_archive::ModelArchive},
+    processors::{
+        metrics::ApplicationMetrics, model_archive::ModelArchive, outcome_join::JoinSettings,
+    },
 };
 use foretell_ml::ModelBundle;
 use foretell_streams::{
@@ -59,8 +61,13 @@ impl HistoryRequest {
     ) -> anyhow::Result<Self> {
         let now = EventTime(clock.now().0);
         let from = time(from, now).context("--from")?;
-        let until = until.map(|until| time(until, now)).transpose();
-        let until = until.context("--until")?.flatten();
+        let until = match until {
+            None => None,
+            Some(until) => {
+                let until = time(until, now).context("--until")?;
+                Some(until.context("--until: nothing is before the beginning")?)
+            }
+        };
         if let (Some(from), Some(until)) = (from, until) {
             anyhow::ensure!(from < until, "--until: it is not after --from");
         }
@@ -190,7 +197,12 @@ impl History {
         }
         let mut failed = None;
         self.cluster.read_records(config, topic, |record, example: LabelledExample| {
-            let joined = example.outcome_time.unwrap_or(example.event_time).max(example.event_time);
+            // One without an outcome was labelled when its window and grace had passed.
+            let JoinSettings { window, grace, .. } = config.join;
+            let joined = match example.outcome_time {
+                Some(outcome_time) => outcome_time.max(example.event_time),
+                None => example.event_time + window + grace,
+            };
             let is_earlier = example.origin == ExampleOrigin::Initial
                 || self.request.from.is_some_and(|from| joined < from);
             if is_earlier && let Err(error) = visit(record, example) {

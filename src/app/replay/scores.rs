@@ -149,8 +149,10 @@ impl Scores {
             self.windows = merged;
             self.window_labels *= 2;
         }
+        // Labels come out of order, and the course of a variant goes forward.
+        let until = self.windows.last().map_or(at, |last| last.until.max(at));
         let progressive = Progressive::new(self.classes, 0.5);
-        self.windows.push(Sums { until: at, progressive, correct: 0 });
+        self.windows.push(Sums { until, progressive, correct: 0 });
     }
 
     /// Metrics of all labels.
@@ -304,6 +306,21 @@ mod tests {
         let expected = -(0.8_f64.ln() + 2.0 * 0.7_f64.ln()) / 3.0;
         assert!((metrics.log_loss.unwrap() - expected).abs() < 1e-9);
         assert!((metrics.auc.unwrap() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_course_goes_forward_though_labels_come_out_of_order() {
+        let mut scores = Scores::new(2);
+        for number in 0..200 {
+            let time = if number % 50 < 25 { number + 40 } else { number };
+            scores.add(&LabelledExample {
+                event_time: EventTime(time.into()),
+                ..example(number, 0.4, "no")
+            });
+        }
+        let windows = scores.windows();
+        assert_eq!(windows.len(), 8);
+        assert!(windows.is_sorted_by_key(|one| one.until), "{windows:?}");
     }
 
     #[test]

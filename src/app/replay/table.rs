@@ -194,6 +194,7 @@ mod tests {
         let spread = pace_of(&config, &rows, Some(Duration::from_secs(1_000_000)));
         assert_eq!((spread.start, spread.gap), (START, Duration::from_secs(1_000)));
         assert_eq!(spread.outcome_delay_max, Duration::from_secs(600), "a twelfth of the window");
+        assert_eq!(spread.piece_gap, pace.gap, "pieces of a questionnaire meet at any span");
         let at = |number: i64| Row { event_time: Some(EventTime(number)), ..Row::default() };
         let timed = pace_of(&config, &[at(5_000_000), at(9_000_000)], Some(Duration::from_secs(1)));
         assert_eq!(
