@@ -90,7 +90,8 @@ fn json_of(reasons: &Reasons, prediction: &Prediction, events: &QuestionnaireSch
     json!({
         "base": reasons.base,
         "features": features.collect::<Vec<Json>>(),
-        "others": reasons.others,
+        // Plus 0, for no others are -0.
+        "others": reasons.others + 0.0,
     })
 }
 
