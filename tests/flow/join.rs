@@ -17,9 +17,7 @@ use serde_json::json;
 
 use crate::{
     fixture::{EPOCH_MS, classes},
-    scored::{
-        GRACE, Operation, PREDICTIONS_MAX, Scored, Settings, WINDOW, header, outcome, time_is,
-    },
+    scored::{GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is},
 };
 
 const HISTORIES: u32 = 100;
@@ -242,19 +240,6 @@ fn batch(history: &[Step], settings: &JoinSettings) -> (Vec<Example>, Joins) {
     (examples.collect(), joins)
 }
 
-fn join_settings(settings: &Settings) -> JoinSettings {
-    let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
-    JoinSettings {
-        window: seconds(WINDOW),
-        grace: seconds(GRACE),
-        conflict: settings.conflict,
-        learn_from: settings.learn_from,
-        predictions_max: PREDICTIONS_MAX,
-        unlabelled: settings.unlabelled.clone(),
-        classes: settings.classes.clone(),
-    }
-}
-
 fn count(count: u64) -> usize {
     usize::try_from(count).unwrap()
 }
@@ -278,7 +263,7 @@ proptest! {
     fn the_labelled_examples_are_those_of_a_batch_join(history in histories()) {
         for settings in combinations() {
             let (examples, joins) = topology(&history, &settings);
-            let (expected, expected_joins) = batch(&history, &join_settings(&settings));
+            let (expected, expected_joins) = batch(&history, &settings.join());
             let policies = (settings.conflict, settings.learn_from, &settings.unlabelled);
             prop_assert_eq!(in_order(examples), in_order(expected), "{:?}", policies);
             prop_assert_eq!(joins, expected_joins, "{:?}", policies);
@@ -290,7 +275,7 @@ proptest! {
 #[test]
 fn a_join_that_breaks_a_rule_is_noticed() {
     const SECOND: Duration = Duration::from_secs(1);
-    let right = join_settings(&settings());
+    let right = settings().join();
     let broken = [
         ("a shorter window", JoinSettings { window: right.window - SECOND, ..right.clone() }),
         ("a longer window", JoinSettings { window: right.window + SECOND, ..right.clone() }),

@@ -65,6 +65,25 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The settings of the outcome join.
+    pub(crate) fn join(&self) -> JoinSettings {
+        JoinSettings {
+            window: seconds(WINDOW),
+            grace: seconds(GRACE),
+            conflict: self.conflict,
+            learn_from: self.learn_from,
+            predictions_max: PREDICTIONS_MAX,
+            unlabelled: self.unlabelled.clone(),
+            classes: self.classes.clone(),
+        }
+    }
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.cast_unsigned())
+}
+
 /// Seconds of event time.
 pub(crate) const RETENTION: i64 = 1_000;
 pub(crate) const DUPLICATES_WITHIN: i64 = 500;
@@ -361,7 +380,6 @@ fn topology(
     settings: &Settings,
     (serving, board, metrics): (Serving, ContractBoard, ApplicationMetrics),
 ) -> Topology {
-    let seconds = |seconds: i64| Duration::from_secs(seconds.cast_unsigned());
     scoring(ScoringParts {
         application: "shop-scoring".to_owned(),
         topics: fixture.topics.clone(),
@@ -372,15 +390,7 @@ fn topology(
             questions: fixture.schema.questions().into(),
             layout: fixture.schema.layout().clone(),
         },
-        join: JoinSettings {
-            window: seconds(WINDOW),
-            grace: seconds(GRACE),
-            conflict: settings.conflict,
-            learn_from: settings.learn_from,
-            predictions_max: PREDICTIONS_MAX,
-            unlabelled: settings.unlabelled.clone(),
-            classes: settings.classes.clone(),
-        },
+        join: settings.join(),
         partitions: 1,
         times: TimeBounds {
             ahead_max: AHEAD_MAX,
