@@ -7,6 +7,7 @@ use anyhow::Context;
 use foretell::{
     app::telemetry,
     events::{
+        action::ExampleActions,
         answered::AnsweredCodec,
         labelled_example::{ExampleOrigin, LabelledExample},
         questionnaire::{Answer, MetadataFields, QuestionnaireSchema},
@@ -144,6 +145,8 @@ impl Log {
             prediction: None,
             challenger: None,
             correction: false,
+            replaced: None,
+            actions: ExampleActions::default(),
             answers: self.events.layout().row_of(&numbers.chain(texts).collect::<Vec<_>>()),
         };
         let mut bytes = Vec::new();

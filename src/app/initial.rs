@@ -16,7 +16,10 @@ use crate::{
         table::{self, Row, Table},
     },
     config::{Config, TableSettings},
-    events::labelled_example::{ExampleOrigin, LabelledExample},
+    events::{
+        action::ExampleActions,
+        labelled_example::{ExampleOrigin, LabelledExample},
+    },
     processors::{
         convert,
         gather::GatherSettings,
@@ -263,6 +266,8 @@ pub(super) fn example(example_id: String, row: &Row, now: EventTime) -> Labelled
         prediction: None,
         challenger: None,
         correction: false,
+        replaced: None,
+        actions: ExampleActions::default(),
         answers: row.answers.clone(),
     }
 }

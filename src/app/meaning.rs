@@ -12,9 +12,10 @@ mod tests {
         app::table,
         config::TableSettings,
         events::{
+            action::ExampleActions,
             answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
             labelled_example::{ExampleOrigin, LabelledExample},
-            prediction::Prediction,
+            prediction::{Prediction, ScoreTrigger},
             questionnaire::{
                 AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireSchema, ReadingRules,
                 answer::planted::{self, Difference},
@@ -400,6 +401,8 @@ mod tests {
                     prediction: None,
                     challenger: None,
                     correction: false,
+                    replaced: None,
+                    actions: ExampleActions::default(),
                     answers: row.answers.clone(),
                 };
                 let mut bytes = Vec::new();
@@ -452,6 +455,7 @@ mod tests {
                 label: LABEL.to_owned(),
                 probabilities: ClassProbabilities::from_iter([]),
                 challenger: None,
+                trigger: ScoreTrigger::Complete,
                 answers,
             };
             bytes.clear();

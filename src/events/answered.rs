@@ -12,7 +12,10 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use crate::events::questionnaire::{Answer, AnswersRef, QuestionnaireSchema, RowLayout};
+use crate::events::{
+    items::{Item, Items, ItemsRef},
+    questionnaire::{Answer, AnswersRef, QuestionnaireSchema, RowLayout},
+};
 use foretell_avro::{
     codec::CodecSetupError,
     datum::DatumCodec,
@@ -71,13 +74,15 @@ pub struct AnsweredCodec<R> {
 #[derive(Clone, Copy, Debug)]
 pub struct Features<'a>(&'a [u8]);
 
-/// The probability of every class, in the model's order: an encoded array.
-#[derive(Clone, PartialEq)]
-pub struct ClassProbabilities(Box<[u8]>);
+/// The probability of every class, in the model's order.
+pub type ClassProbabilities = Items<Class>;
 
 /// Borrowed [`ClassProbabilities`].
-#[derive(Clone, Copy, PartialEq)]
-pub struct ClassProbabilitiesRef<'a>(&'a [u8]);
+pub type ClassProbabilitiesRef<'a> = ItemsRef<'a, Class>;
+
+/// The items of [`ClassProbabilities`]: a class and its probability.
+#[derive(Debug)]
+pub enum Class {}
 
 /// The probability of one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,10 +185,13 @@ impl<R: AnsweredRecord> Codec<Encoded<R>> for AnsweredCodec<R> {
 }
 
 impl<'a> Features<'a> {
+    /// No features.
+    pub(super) const NONE: Self = Self(&[NO_FEATURES]);
+
     pub(super) fn read(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
         let before = cursor.rest();
         cursor.items(|cursor| feature(cursor).map(drop))?;
-        Ok(Self(consumed(before, cursor)))
+        Ok(Self(&before[..before.len() - cursor.rest().len()]))
     }
 
     fn is_empty(self) -> bool {
@@ -211,80 +219,24 @@ fn feature<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a str, Option<Answer>), Mal
     Ok((name, answer))
 }
 
-fn consumed<'a>(before: &'a [u8], cursor: &Cursor<'a>) -> &'a [u8] {
-    &before[..before.len() - cursor.rest().len()]
-}
+impl Item for Class {
+    type Ref<'a> = ClassProbability<'a>;
 
-impl ClassProbabilities {
-    /// Borrows them.
-    #[must_use]
-    pub fn borrow(&self) -> ClassProbabilitiesRef<'_> {
-        ClassProbabilitiesRef(&self.0)
+    fn write(ClassProbability { label, probability }: ClassProbability<'_>, out: &mut Vec<u8>) {
+        wire::write_blob(label.as_bytes(), out);
+        out.extend_from_slice(&probability.to_le_bytes());
     }
 
-    /// The probability of every class.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = ClassProbability<'_>> {
-        self.borrow().iter()
+    fn read<'a>(cursor: &mut Cursor<'a>) -> Result<ClassProbability<'a>, Malformed> {
+        Ok(ClassProbability { label: cursor.text()?, probability: cursor.double()? })
     }
 }
 
 impl<'p> FromIterator<ClassProbability<'p>> for ClassProbabilities {
     fn from_iter<I: IntoIterator<Item = ClassProbability<'p>>>(classes: I) -> Self {
         let classes: Vec<ClassProbability<'p>> = classes.into_iter().collect();
-        let mut encoded = Vec::new();
-        ClassProbabilitiesRef::encode(classes.iter().copied(), &mut encoded);
-        Self(encoded.into())
+        Self::of(classes.into_iter())
     }
-}
-
-impl<'a> ClassProbabilitiesRef<'a> {
-    /// Encodes the probabilities into `buffer`, in place of its contents.
-    pub fn encode<'p>(
-        classes: impl ExactSizeIterator<Item = ClassProbability<'p>>,
-        buffer: &'a mut Vec<u8>,
-    ) -> Self {
-        buffer.clear();
-        if classes.len() > 0 {
-            wire::write_count(classes.len(), buffer);
-            for ClassProbability { label, probability } in classes {
-                wire::write_blob(label.as_bytes(), buffer);
-                buffer.extend_from_slice(&probability.to_le_bytes());
-            }
-        }
-        wire::write_count(0, buffer);
-        Self(buffer)
-    }
-
-    pub(super) fn read(cursor: &mut Cursor<'a>) -> Result<Self, Malformed> {
-        let before = cursor.rest();
-        cursor.items(|cursor| class(cursor).map(drop))?;
-        Ok(Self(consumed(before, cursor)))
-    }
-
-    pub(super) fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0);
-    }
-
-    /// A copy.
-    #[must_use]
-    pub fn to_owned(self) -> ClassProbabilities {
-        ClassProbabilities(self.0.into())
-    }
-
-    /// The probability of every class.
-    pub fn iter(self) -> impl ExactSizeIterator<Item = ClassProbability<'a>> {
-        let mut classes = Vec::new();
-        let read = Cursor::new(self.0).items(|cursor| {
-            classes.push(class(cursor)?);
-            Ok(())
-        });
-        debug_assert!(read.is_ok(), "the bytes are checked when they are read");
-        classes.into_iter()
-    }
-}
-
-fn class<'a>(cursor: &mut Cursor<'a>) -> Result<ClassProbability<'a>, Malformed> {
-    Ok(ClassProbability { label: cursor.text()?, probability: cursor.double()? })
 }
 
 /// No features: an empty array.
@@ -305,18 +257,6 @@ where
     }
 }
 
-impl fmt::Debug for ClassProbabilities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.borrow().fmt(f)
-    }
-}
-
-impl fmt::Debug for ClassProbabilitiesRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value as Avro};
@@ -324,9 +264,12 @@ mod tests {
 
     use super::*;
     use crate::events::{
+        action::{
+            Action, ActionReasonRef, ActionReasons, ActionState, ExampleActionRef, ExampleActions,
+        },
         challenger::ChallengerScore,
         labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
-        prediction::Prediction,
+        prediction::{Prediction, ScoreTrigger},
         questionnaire::{AnswerRef, AnswerRow},
         small_schema::{codec_of, schema_of},
     };
@@ -379,7 +322,8 @@ mod tests {
         fn prediction()(
             [prediction_id, respondent_id, event_id] in [".{0,40}", ".{0,9}", ".{0,40}"],
             times: [i64; 3], model_version in ".{0,12}", label in ".{0,5}",
-            classes in probabilities(), challenger in prop::option::of(score()), answers in row(),
+            classes in probabilities(), challenger in prop::option::of(score()), trigger in prop::sample::select(&ScoreTrigger::ALL[..]),
+            answers in row(),
         ) -> Prediction {
             Prediction {
                 prediction_id, respondent_id, event_id,
@@ -388,9 +332,21 @@ mod tests {
                 predicted_at: WallTime(times[2]),
                 model_version, label,
                 probabilities: encoded(&classes),
-                challenger, answers,
+                challenger, trigger, answers,
             }
         }
+    }
+
+    /// Actions of an example: whether each was done, its propensity and its time.
+    fn example_actions() -> impl Strategy<Value = Vec<(bool, f64, i64)>> {
+        prop::collection::vec((any::<bool>(), 0.0..1.0_f64, any::<i64>()), 0..3)
+    }
+
+    fn example_action(
+        (acted, propensity, acted_at): (bool, f64, i64),
+    ) -> ExampleActionRef<'static> {
+        let (acted_at, rule_version) = (EventTime(acted_at), "0a");
+        ExampleActionRef { action_id: "a", rule: "call", rule_version, acted, propensity, acted_at }
     }
 
     prop_compose! {
@@ -398,6 +354,7 @@ mod tests {
             [example_id, respondent_id, label] in [".{0,40}", ".{0,9}", ".{0,5}"],
             is_initial: bool, event_time: i64, outcome_time: Option<i64>,
             prediction in prop::option::of(prediction()), correction: bool,
+            replaced in prop::option::of(".{0,5}"), actions in example_actions(),
             challenger in prop::option::of(score()), answers in row(),
         ) -> LabelledExample {
             LabelledExample {
@@ -412,7 +369,33 @@ mod tests {
                     predicted_at: prediction.predicted_at,
                     probabilities: prediction.probabilities,
                 }),
-                challenger, correction, answers,
+                challenger, correction, replaced,
+                actions: ExampleActions::of(actions.into_iter().map(example_action)),
+                answers,
+            }
+        }
+    }
+
+    prop_compose! {
+        fn action()(
+            prediction in prediction(), state in prop::sample::select(&ActionState::ALL[..]),
+            [action_id, rule, reason] in [".{0,9}", ".{0,9}", ".{0,40}"], due: i64,
+            propensity in 0.0..1.0_f64, contributions in prop::collection::vec(-9.0..9.0_f64, 0..4),
+        ) -> Action {
+            let reason_of = |contribution| ActionReasonRef { feature: "age", contribution };
+            Action {
+                action_id, state, rule, reason, propensity,
+                respondent_id: prediction.respondent_id,
+                prediction_id: prediction.prediction_id,
+                rule_version: "0a".to_owned(),
+                due: EventTime(due),
+                event_time: prediction.event_time,
+                decided_at: prediction.predicted_at,
+                model_version: prediction.model_version,
+                label: prediction.label,
+                probabilities: prediction.probabilities,
+                reasons: ActionReasons::of(contributions.into_iter().map(reason_of)),
+                answers: prediction.answers,
             }
         }
     }
@@ -456,6 +439,21 @@ mod tests {
                 ("probabilities", avro_classes(&score.probabilities)),
             ])
         }))
+    }
+
+    fn symbol(index: u32, name: &str) -> Avro {
+        Avro::Enum(index, name.to_owned())
+    }
+
+    fn avro_example_action(action: ExampleActionRef<'_>) -> Avro {
+        record([
+            ("action_id", text(action.action_id)),
+            ("rule", text(action.rule)),
+            ("rule_version", text(action.rule_version)),
+            ("acted", Avro::Boolean(action.acted)),
+            ("propensity", Avro::Double(action.propensity)),
+            ("acted_at", Avro::TimestampMillis(action.acted_at.0)),
+        ])
     }
 
     fn avro_answers(row: &AnswerRow) -> Avro {
@@ -506,6 +504,7 @@ mod tests {
                 ("probabilities", avro_classes(&prediction.probabilities)),
                 ("challenger", avro_score(prediction.challenger.as_ref())),
                 ("features", Avro::Array(Vec::new())),
+                ("trigger", symbol(prediction.trigger as u32, &prediction.trigger.name().to_uppercase())),
                 ("answers", avro_answers(&prediction.answers)),
             ]);
             prop_assert_eq!(Avro::Record(by_apache::<Prediction>(&bytes)), expected);
@@ -515,8 +514,8 @@ mod tests {
         fn labelled_examples_are_records_of_their_schema(example in example()) {
             let bytes = round_trip(&example);
             let origin = match example.origin {
-                ExampleOrigin::Initial => Avro::Enum(0, "INITIAL".to_owned()),
-                ExampleOrigin::Stream => Avro::Enum(1, "STREAM".to_owned()),
+                ExampleOrigin::Initial => symbol(0, "INITIAL"),
+                ExampleOrigin::Stream => symbol(1, "STREAM"),
             };
             let prediction = example.prediction.as_ref().map(|prediction| record([
                 ("prediction_id", text(&prediction.prediction_id)),
@@ -536,9 +535,39 @@ mod tests {
                 ("prediction", nullable(prediction)),
                 ("challenger", avro_score(example.challenger.as_ref())),
                 ("correction", Avro::Boolean(example.correction)),
+                ("replaced", nullable(example.replaced.as_deref().map(text))),
+                ("actions", Avro::Array(example.actions.iter().map(avro_example_action).collect())),
                 ("answers", avro_answers(&example.answers)),
             ]);
             prop_assert_eq!(Avro::Record(by_apache::<LabelledExample>(&bytes)), expected);
+        }
+
+        #[test]
+        fn actions_are_records_of_their_schema(action in action()) {
+            let bytes = round_trip(&action);
+            let reason = |reason: ActionReasonRef<'_>| record([
+                ("feature", text(reason.feature)),
+                ("contribution", Avro::Double(reason.contribution)),
+            ]);
+            let expected = record([
+                ("action_id", text(&action.action_id)),
+                ("state", symbol(action.state as u32, &action.state.name().to_uppercase())),
+                ("respondent_id", text(&action.respondent_id)),
+                ("prediction_id", text(&action.prediction_id)),
+                ("rule", text(&action.rule)),
+                ("rule_version", text(&action.rule_version)),
+                ("reason", text(&action.reason)),
+                ("due", Avro::TimestampMillis(action.due.0)),
+                ("event_time", Avro::TimestampMillis(action.event_time.0)),
+                ("decided_at", Avro::TimestampMillis(action.decided_at.0)),
+                ("model_version", text(&action.model_version)),
+                ("label", text(&action.label)),
+                ("probabilities", avro_classes(&action.probabilities)),
+                ("propensity", Avro::Double(action.propensity)),
+                ("reasons", Avro::Array(action.reasons.iter().map(reason).collect())),
+                ("answers", avro_answers(&action.answers)),
+            ]);
+            prop_assert_eq!(Avro::Record(by_apache::<Action>(&bytes)), expected);
         }
 
         #[test]
@@ -567,8 +596,9 @@ mod tests {
         codec.encode(&prediction, &mut bytes).unwrap();
         // The answers are null, after an empty array of features.
         let answers = [0, 0, 0, 0];
-        assert!(bytes.ends_with(&[&[NO_FEATURES][..], &answers].concat()));
-        bytes.truncate(bytes.len() - 1 - answers.len());
+        let trigger = [0];
+        assert!(bytes.ends_with(&[&[NO_FEATURES][..], &trigger, &answers].concat()));
+        bytes.truncate(bytes.len() - 1 - trigger.len() - answers.len());
         let mut feature = |name: &str, value: &[u8]| {
             wire::write_count(1, &mut bytes);
             wire::write_blob(name.as_bytes(), &mut bytes);
@@ -580,6 +610,7 @@ mod tests {
         feature("ratio", &[4, 2, b'z']);
         feature("smoker", &[4, 8, b't', b'r', b'u', b'e']);
         wire::write_count(0, &mut bytes);
+        bytes.extend_from_slice(&trigger);
         bytes.extend_from_slice(&answers);
         let text = |text: &str| Some(Answer::Text(text.to_owned()));
         let given = [Some(Answer::Number(39.0)), None, text("x"), text("true")];
@@ -599,6 +630,7 @@ mod tests {
             label: "yes".to_owned(),
             probabilities: encoded(&[("no".to_owned(), 0.25), ("yes".to_owned(), 0.75)]),
             challenger: None,
+            trigger: ScoreTrigger::Complete,
             answers: events().layout().row_of(&[]),
         }
     }

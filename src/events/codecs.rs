@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::events::{
+    action::Action,
     answered::{AnsweredCodec, AnsweredRecord},
     command::Command,
     decision::Decision,
@@ -31,6 +32,8 @@ pub struct Codecs {
     pub outcome: Arc<dyn Codec<Outcome>>,
     /// Of `predictions`.
     pub prediction: Arc<AnsweredCodec<Prediction>>,
+    /// Of `actions`.
+    pub action: Arc<AnsweredCodec<Action>>,
     /// Of `labelled-examples`.
     pub labelled_example: Arc<AnsweredCodec<LabelledExample>>,
     /// Of `models`.
@@ -60,6 +63,7 @@ impl Codecs {
             questionnaire: Arc::new(event_codec(registry, topics, event_schema)?),
             outcome: Outcome::codec(schemas, &topics.outcomes)?,
             prediction: schemas.answered(&topics.predictions)?,
+            action: schemas.answered(&topics.actions)?,
             labelled_example: schemas.answered(&topics.labelled_examples)?,
             model: Model::codec(schemas, &topics.models)?,
             trial: Trial::codec(schemas, &topics.trials)?,
@@ -119,6 +123,12 @@ pub trait TopicValue: Sized {
 }
 
 impl TopicValue for Prediction {
+    fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
+        Ok(schemas.answered(topic)?)
+    }
+}
+
+impl TopicValue for Action {
     fn codec(schemas: Schemas<'_>, topic: &Topic) -> Result<Arc<dyn Codec<Self>>, CodecSetupError> {
         Ok(schemas.answered(topic)?)
     }

@@ -1,6 +1,7 @@
-//! A record of the training log: `schemas/labelled-example/v3.avsc`.
+//! A record of the training log: `schemas/labelled-example/v4.avsc`.
 
 use crate::events::{
+    action::{ExampleActions, ExampleActionsRef},
     answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
     challenger::{ChallengerScore, ChallengerScoreRef, NULL, VALUE},
     questionnaire::{AnswerRow, AnswersRef, RowLayout},
@@ -29,6 +30,10 @@ pub struct LabelledExample {
     pub challenger: Option<ChallengerScore>,
     /// Whether it replaces an earlier example with the same id.
     pub correction: bool,
+    /// The label that a correction replaces; none if it is no correction, and in corrections of earlier releases.
+    pub replaced: Option<String>,
+    /// What was done about the respondent before the outcome, and what was not, in the control share of a rule.
+    pub actions: ExampleActions,
     /// The answers as scored.
     pub answers: AnswerRow,
 }
@@ -46,6 +51,8 @@ pub struct LabelledExampleRef<'a> {
     pub prediction: Option<ExamplePredictionRef<'a>>,
     pub challenger: Option<ChallengerScoreRef<'a>>,
     pub correction: bool,
+    pub replaced: Option<&'a str>,
+    pub actions: ExampleActionsRef<'a>,
     pub answers: AnswersRef<'a>,
 }
 
@@ -86,7 +93,7 @@ pub struct ExamplePredictionRef<'a> {
 }
 
 impl AnsweredRecord for LabelledExample {
-    const TEMPLATE: &'static str = include_str!("../../schemas/labelled-example/v3.avsc");
+    const TEMPLATE: &'static str = include_str!("../../schemas/labelled-example/v4.avsc");
 
     type Ref<'a> = LabelledExampleRef<'a>;
 
@@ -101,6 +108,8 @@ impl AnsweredRecord for LabelledExample {
             prediction: self.prediction.as_ref().map(ExamplePrediction::borrow),
             challenger: self.challenger.as_ref().map(ChallengerScore::borrow),
             correction: self.correction,
+            replaced: self.replaced.as_deref(),
+            actions: self.actions.borrow(),
             answers: (&self.answers).into(),
         }
     }
@@ -116,6 +125,8 @@ impl AnsweredRecord for LabelledExample {
             prediction: record.prediction.map(ExamplePrediction::of),
             challenger: record.challenger.map(ChallengerScore::of),
             correction: record.correction,
+            replaced: record.replaced.map(str::to_owned),
+            actions: record.actions.to_owned(),
             answers: record.answers.to_row(),
         }
     }
@@ -143,6 +154,14 @@ impl AnsweredRecord for LabelledExample {
         }
         ChallengerScoreRef::write(record.challenger, out);
         out.push(u8::from(record.correction));
+        match record.replaced {
+            None => out.push(NULL),
+            Some(label) => {
+                out.push(VALUE);
+                wire::write_blob(label.as_bytes(), out);
+            }
+        }
+        record.actions.write(out);
         out.extend_from_slice(record.answers.as_bytes());
     }
 
@@ -163,6 +182,11 @@ impl AnsweredRecord for LabelledExample {
         };
         let challenger = ChallengerScoreRef::read(&mut cursor)?;
         let correction = cursor.boolean()?;
+        let replaced = match cursor.choice(2)? {
+            0 => None,
+            _ => Some(cursor.text()?),
+        };
+        let actions = ExampleActionsRef::read(&mut cursor)?;
         let record = LabelledExampleRef {
             example_id,
             respondent_id,
@@ -173,6 +197,8 @@ impl AnsweredRecord for LabelledExample {
             prediction,
             challenger,
             correction,
+            replaced,
+            actions,
             answers: AnswersRef::of_bytes(cursor.rest()),
         };
         Ok((record, features))

@@ -7,6 +7,8 @@ pub mod codecs;
 
 pub mod questionnaire;
 
+pub mod items;
+
 pub mod answered;
 
 pub mod label;
@@ -16,6 +18,8 @@ pub mod outcome;
 pub mod challenger;
 
 pub mod prediction;
+
+pub mod action;
 
 #[cfg(test)]
 pub(crate) mod small_schema;

@@ -1,4 +1,4 @@
-//! A prediction: `schemas/prediction/v3.avsc`.
+//! A prediction: `schemas/prediction/v4.avsc`.
 
 use crate::events::{
     answered::{AnsweredRecord, ClassProbabilities, ClassProbabilitiesRef, Features, NO_FEATURES},
@@ -31,8 +31,39 @@ pub struct Prediction {
     pub probabilities: ClassProbabilities,
     /// The score of the challenger; none if there was no challenger.
     pub challenger: Option<ChallengerScore>,
+    /// Why the observation was scored when it was.
+    pub trigger: ScoreTrigger,
     /// The answers as scored.
     pub answers: AnswerRow,
+}
+
+/// Why an observation was scored when it was. The order is that of the symbols in the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreTrigger {
+    /// The respondent has submitted, or every answer is given.
+    Complete,
+    /// Enough answers were given.
+    Answers,
+    /// Every event is scored.
+    Event,
+    /// The session ended before it was complete.
+    SessionEnd,
+}
+
+impl ScoreTrigger {
+    /// Every trigger.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Answers, Self::Event, Self::SessionEnd];
+
+    /// The name in conditions and over HTTP.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Answers => "answers",
+            Self::Event => "event",
+            Self::SessionEnd => "session_end",
+        }
+    }
 }
 
 /// A borrowed [`Prediction`].
@@ -49,11 +80,12 @@ pub struct PredictionRef<'a> {
     pub label: &'a str,
     pub probabilities: ClassProbabilitiesRef<'a>,
     pub challenger: Option<ChallengerScoreRef<'a>>,
+    pub trigger: ScoreTrigger,
     pub answers: AnswersRef<'a>,
 }
 
 impl AnsweredRecord for Prediction {
-    const TEMPLATE: &'static str = include_str!("../../schemas/prediction/v3.avsc");
+    const TEMPLATE: &'static str = include_str!("../../schemas/prediction/v4.avsc");
 
     type Ref<'a> = PredictionRef<'a>;
 
@@ -69,6 +101,7 @@ impl AnsweredRecord for Prediction {
             label: &self.label,
             probabilities: self.probabilities.borrow(),
             challenger: self.challenger.as_ref().map(ChallengerScore::borrow),
+            trigger: self.trigger,
             answers: (&self.answers).into(),
         }
     }
@@ -85,6 +118,7 @@ impl AnsweredRecord for Prediction {
             label: record.label.to_owned(),
             probabilities: record.probabilities.to_owned(),
             challenger: record.challenger.map(ChallengerScore::of),
+            trigger: record.trigger,
             answers: record.answers.to_row(),
         }
     }
@@ -102,6 +136,7 @@ impl AnsweredRecord for Prediction {
         record.probabilities.write(out);
         ChallengerScoreRef::write(record.challenger, out);
         out.push(NO_FEATURES);
+        wire::write_count(record.trigger as usize, out);
         out.extend_from_slice(record.answers.as_bytes());
     }
 
@@ -115,6 +150,7 @@ impl AnsweredRecord for Prediction {
         let probabilities = ClassProbabilitiesRef::read(&mut cursor)?;
         let challenger = ChallengerScoreRef::read(&mut cursor)?;
         let features = Features::read(&mut cursor)?;
+        let trigger = ScoreTrigger::ALL[cursor.choice(ScoreTrigger::ALL.len())?];
         let record = PredictionRef {
             prediction_id,
             respondent_id,
@@ -126,6 +162,7 @@ impl AnsweredRecord for Prediction {
             label,
             probabilities,
             challenger,
+            trigger,
             answers: AnswersRef::of_bytes(cursor.rest()),
         };
         Ok((record, features))

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::events::{
-    answered::AnsweredRecord as _, command::Command, decision::Decision,
+    action::Action, answered::AnsweredRecord as _, command::Command, decision::Decision,
     labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
     quality::Quality, questionnaire::QuestionnaireSchema, trial::Trial,
 };
@@ -270,6 +270,17 @@ topics! {
         read_by: &[Client::Consumers],
         holds: "predictions: the probability of each class, with the model version and the answers as scored",
     },
+    actions: TopicDefinition {
+        name: "actions",
+        key: "respondent id",
+        schema: ValueSchema::Answered { folder: "action", template: Action::TEMPLATE },
+        partitions: Partitions::Configured,
+        cleanup: ONE_MONTH,
+        message_bytes_max: None,
+        written_by: &[],
+        read_by: &[Client::Consumers],
+        holds: "actions about predictions: requested, cancelled, or held out as a control",
+    },
     replies: TopicDefinition {
         name: "replies",
         key: "respondent id",
@@ -456,9 +467,9 @@ mod tests {
             cells.map(|row| (format!("adult.{}", row[0]), row[1].parse().unwrap_or(6))).collect();
         assert_eq!(shown, expected);
         assert!(shown.contains(&("adult.labelled-examples".to_owned(), 1)), "{shown:?}");
-        assert_eq!(specs[4].cleanup, Cleanup::Delete { retention: None });
-        assert_eq!(specs[5].cleanup, Cleanup::Compact);
-        assert_eq!(specs[5].message_bytes_max, Some(16 << 20));
+        assert_eq!(specs[5].cleanup, Cleanup::Delete { retention: None });
+        assert_eq!(specs[6].cleanup, Cleanup::Compact);
+        assert_eq!(specs[6].message_bytes_max, Some(16 << 20));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::{
+        prediction::ScoreTrigger,
         questionnaire::{
             self, Answer, AnswerRef, AnswerRow, EventIdentity, Question, QuestionnaireEvent,
             RowLayout, WITHDRAWN_HEADER,
@@ -48,6 +49,8 @@ pub struct Observation {
     pub event_time: EventTime,
     /// The record timestamp of the event that completed it.
     pub received_at: WallTime,
+    /// Why it is scored now.
+    pub trigger: ScoreTrigger,
     /// The answers, in the layout of the schema.
     pub answers: AnswerRow,
 }
@@ -204,6 +207,7 @@ impl Arrival {
         self,
         event: &QuestionnaireEvent,
         event_time: EventTime,
+        trigger: ScoreTrigger,
         answers: AnswerRow,
     ) -> Observation {
         Observation {
@@ -212,6 +216,7 @@ impl Arrival {
             event_id: self.event_id,
             event_time,
             received_at: self.received_at,
+            trigger,
             answers,
         }
     }
@@ -259,7 +264,9 @@ impl Processor for Gather {
         let is_submitted = event.completed || self.settings.layout.is_complete(&event.answers);
         if before.is_none() && is_submitted {
             // The common case, a questionnaire in one event, does not use the store.
-            let observation = arrival.observation(event, record.time, event.answers.clone());
+            let answers = event.answers.clone();
+            let observation =
+                arrival.observation(event, record.time, ScoreTrigger::Complete, answers);
             return forward(Gathered::Due(observation), record, ctx);
         }
         self.gather(arrival, before, record, ctx)
@@ -319,7 +326,15 @@ impl Gather {
             store.add(&event.respondent_id, time, &partial)?;
         }
         if is_due {
-            let observation = arrival.observation(event, time, answers);
+            let trigger = match self.settings.when {
+                ScoreWhen::Complete => ScoreTrigger::Complete,
+                ScoreWhen::Answers(_) | ScoreWhen::EveryEvent if is_complete => {
+                    ScoreTrigger::Complete
+                }
+                ScoreWhen::Answers(_) => ScoreTrigger::Answers,
+                ScoreWhen::EveryEvent => ScoreTrigger::Event,
+            };
+            let observation = arrival.observation(event, time, trigger, answers);
             return forward(Gathered::Due(observation), record, ctx);
         }
         let Some(requested) = arrival.requested(event) else { return Ok(()) };

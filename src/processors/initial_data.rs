@@ -190,7 +190,7 @@ fn count<T>(rows: &BTreeMap<u64, T>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::AnswerRow;
+    use crate::events::{action::ExampleActions, questionnaire::AnswerRow};
     use foretell_streams::{
         record::{Partition, Topic, TopicPartition},
         time::EventTime,
@@ -218,6 +218,8 @@ mod tests {
                 prediction: None,
                 challenger: None,
                 correction: false,
+                replaced: None,
+                actions: ExampleActions::default(),
                 answers: AnswerRow::default(),
             };
             let topic = Topic::new("labelled-examples");

@@ -119,6 +119,7 @@ mod tests {
     use crate::{
         events::{
             answered::{ClassProbabilities, ClassProbability},
+            prediction::ScoreTrigger,
             questionnaire::Answer,
             small_schema::schema_of,
         },
@@ -165,6 +166,7 @@ mod tests {
             label: label.clone(),
             probabilities: named.collect::<ClassProbabilities>(),
             challenger: None,
+            trigger: ScoreTrigger::Complete,
             answers,
         }
     }

@@ -159,6 +159,7 @@ impl Processor for Score {
             label: &champion.classes()[champion.decide(&score.probabilities).index()],
             probabilities: score.encoded,
             challenger,
+            trigger: observation.trigger,
             answers: (&observation.answers).into(),
         });
         ctx.count(predictions.as_ref().expect("it is prepared above"), 1);

@@ -2,6 +2,7 @@
 
 use foretell::{
     events::{
+        action::ExampleActions,
         labelled_example::{ExampleOrigin, LabelledExample},
         prediction::Prediction,
         questionnaire::{Answer, AnswerRow},
@@ -228,6 +229,8 @@ fn example_of(answers: AnswerRow) -> LabelledExample {
         prediction: None,
         challenger: None,
         correction: false,
+        replaced: None,
+        actions: ExampleActions::default(),
         answers,
     }
 }

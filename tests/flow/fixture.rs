@@ -36,8 +36,11 @@ pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
 /// The clock is far ahead of the event times of the tests, except for those that are to be rejected.
 pub(crate) const NOW: WallTime = WallTime(EPOCH_MS + 100_000_000);
 
-/// The schema of predictions that golden files were written with: an upgraded cluster has it under the same id.
-const PREDICTIONS_BEFORE: &str = include_str!("../../schemas/prediction/v2.avsc");
+/// The schemas of predictions that golden files were written with: an upgraded cluster has them under the same ids.
+const PREDICTIONS_BEFORE: [&str; 2] = [
+    include_str!("../../schemas/prediction/v2.avsc"),
+    include_str!("../../schemas/prediction/v3.avsc"),
+];
 
 /// Topics, the questionnaire and the codecs.
 pub(crate) struct Fixture {
@@ -68,8 +71,9 @@ impl Fixture {
         let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
         for (topic, text) in topics.schemas(&schema) {
             if *topic == topics.predictions {
-                let text = schema.fill_answers(PREDICTIONS_BEFORE);
-                registry.register(&subject(topic), &text).unwrap();
+                for before in PREDICTIONS_BEFORE {
+                    registry.register(&subject(topic), &schema.fill_answers(before)).unwrap();
+                }
             }
             registry.register(&subject(topic), &text).unwrap();
         }

@@ -10,6 +10,7 @@ use std::{
 
 use foretell::{
     events::{
+        action::ExampleActions,
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
     },
@@ -138,6 +139,8 @@ impl Learning {
             prediction: None,
             challenger: None,
             correction,
+            replaced: None,
+            actions: ExampleActions::default(),
             answers: self.fixture.row(&[]),
         };
         self.sent += 1;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, sync::Arc, time::Duration}
 
 use foretell::{
     events::{
+        action::ExampleActions,
         answered::ClassProbability,
         command::{Command, CommandKind},
         labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
@@ -619,6 +620,8 @@ fn corrections_and_initial_examples_are_not_counted() {
         challenger: None,
         prediction: (origin == ExampleOrigin::Stream).then(|| prediction.clone()),
         correction,
+        replaced: None,
+        actions: ExampleActions::default(),
         answers: live.scored.fixture.row(&[]),
     };
     let examples = [example(ExampleOrigin::Initial, false), example(ExampleOrigin::Stream, true)];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foretell::events::{
     answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
-    prediction::Prediction,
+    prediction::{Prediction, ScoreTrigger},
     questionnaire::{Answer, AnswerRef, AnswerRow, MetadataFields, QuestionnaireSchema},
 };
 use foretell_avro::{
@@ -66,6 +66,7 @@ fn prediction(answers: AnswerRow) -> Prediction {
         label: "yes".to_owned(),
         probabilities: ClassProbabilities::from_iter([]),
         challenger: None,
+        trigger: ScoreTrigger::Complete,
         answers,
     }
 }

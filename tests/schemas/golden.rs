@@ -9,6 +9,9 @@ use std::{
 };
 
 use foretell::events::{
+    action::{
+        Action, ActionReasonRef, ActionReasons, ActionState, ExampleActionRef, ExampleActions,
+    },
     answered::{AnsweredCodec, AnsweredRecord, ClassProbabilities, ClassProbability},
     challenger::ChallengerScore,
     command::{Command, CommandKind},
@@ -16,7 +19,7 @@ use foretell::events::{
     labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
     model::Model,
     outcome::Outcome,
-    prediction::Prediction,
+    prediction::{Prediction, ScoreTrigger},
     quality::{Quality, QualityMetrics, StabilityIndex},
     questionnaire::{
         Answer, AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireEvent,
@@ -202,13 +205,16 @@ fn predictions() {
         label: text("yes"),
         probabilities: probabilities(),
         challenger: None,
+        trigger: ScoreTrigger::Complete,
         answers: answers(),
     };
-    for version in ["v1", "v2", "v3"] {
+    for version in ["v1", "v2", "v3", "v4"] {
         check_answered(&prediction, &format!("prediction/{version}-one"));
     }
     prediction.challenger = Some(challenger());
     check_answered(&prediction, "prediction/v3-challenged");
+    prediction.trigger = ScoreTrigger::SessionEnd;
+    check_answered(&prediction, "prediction/v4-left");
 }
 
 #[test]
@@ -223,9 +229,11 @@ fn labelled_examples() {
         prediction: None,
         challenger: None,
         correction: false,
+        replaced: None,
+        actions: ExampleActions::default(),
         answers: answers(),
     };
-    for version in ["v1", "v2", "v3"] {
+    for version in ["v1", "v2", "v3", "v4"] {
         check_answered(&example, &format!("labelled-example/{version}-initial"));
     }
     example.origin = ExampleOrigin::Stream;
@@ -238,26 +246,67 @@ fn labelled_examples() {
         probabilities: probabilities(),
     });
     example.correction = true;
-    for version in ["v1", "v2", "v3"] {
+    for version in ["v1", "v2", "v3", "v4"] {
         check_answered(&example, &format!("labelled-example/{version}-joined"));
     }
     example.challenger = Some(challenger());
     check_answered(&example, "labelled-example/v3-challenged");
+    example.replaced = Some(text("no"));
+    let action = |action_id, acted| ExampleActionRef {
+        action_id,
+        rule: "call",
+        rule_version: "0a",
+        acted,
+        propensity: 0.5,
+        acted_at: EventTime(4),
+    };
+    example.actions = ExampleActions::of([action("a", true), action("b", false)].into_iter());
+    check_answered(&example, "labelled-example/v4-acted");
 }
 
-/// During an upgrade, instances of the release before read what instances of this one have written.
 #[test]
-fn the_release_before_reads_records_with_a_challenger_without_it() {
+fn actions() {
+    let reason = ActionReasonRef { feature: "z", contribution: -0.5 };
+    let action = Action {
+        action_id: text("a"),
+        state: ActionState::HeldOut,
+        respondent_id: text("r"),
+        prediction_id: text("p"),
+        rule: text("call"),
+        rule_version: text("0a"),
+        reason: text("why"),
+        due: EventTime(5),
+        event_time: EventTime(4),
+        decided_at: WallTime(6),
+        model_version: text("v"),
+        label: text("yes"),
+        probabilities: probabilities(),
+        propensity: 0.5,
+        reasons: ActionReasons::of([reason].into_iter()),
+        answers: answers(),
+    };
+    check_answered(&action, "action/v1-held-out");
+}
+
+/// During an upgrade, instances of a release before read what instances of this one have written.
+#[test]
+fn earlier_releases_read_records_without_the_fields_that_they_do_not_know() {
     for (subject, new, old) in [
         ("prediction", "v3-challenged", "v2-one"),
         ("prediction", "v3-one", "v2-one"),
+        ("prediction", "v4-one", "v2-one"),
+        ("prediction", "v4-left", "v3-challenged"),
         ("labelled-example", "v3-challenged", "v2-joined"),
         ("labelled-example", "v3-initial", "v2-initial"),
+        ("labelled-example", "v4-acted", "v3-challenged"),
+        ("labelled-example", "v4-initial", "v3-initial"),
     ] {
-        let reader = small_schema().fill_answers(&history(subject).versions[1].text);
+        let version = |case: &str| case[1..2].parse::<u32>().unwrap();
+        let reader = &history(subject).versions[version(old) as usize - 1].text;
+        let reader = small_schema().fill_answers(reader);
         let codec = DatumCodec::new(filled_registry(subject), subject, &reader).unwrap();
         let mut bytes = Vec::new();
-        framing::frame(3, &mut bytes);
+        framing::frame(version(new), &mut bytes);
         bytes.extend(golden(&format!("{subject}/{new}")));
         let read = codec.read(&bytes, |datum| Ok(hex::encode(datum))).unwrap();
         assert_eq!(read, hex::encode(golden(&format!("{subject}/{old}"))), "{subject}/{new}");

@@ -9,7 +9,7 @@ use foretell::{
     events::{
         answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
         labelled_example::LabelledExample,
-        prediction::Prediction,
+        prediction::{Prediction, ScoreTrigger},
         questionnaire::{
             Answer, AnswerRef, MetadataFields, QuestionKind, QuestionnaireCodec,
             QuestionnaireEvent, QuestionnaireSchema,
@@ -480,6 +480,7 @@ fn published(
         label: "yes".to_owned(),
         probabilities: ClassProbabilities::from_iter([]),
         challenger: None,
+        trigger: ScoreTrigger::Complete,
         answers: writer.layout().row_of(&answers),
     };
     let mut bytes = Vec::new();

@@ -95,26 +95,26 @@ const TEXT: &str = r#",{"name":"a","type":["null","string"],"default":null}"#;
 #[test]
 fn nothing_is_registered_if_predictions_refuse_the_change() {
     let project = Project::new();
-    assert_eq!(project.register(INT), Ok(vec![1; 9]));
-    assert_eq!(project.register(INT), Ok(vec![0; 9]), "a second time");
+    assert_eq!(project.register(INT), Ok(vec![1; 10]));
+    assert_eq!(project.register(INT), Ok(vec![0; 10]), "a second time");
     let changed = |to| format!("the answers to a have type long in schema 3 and {to} in the local");
     project.refuse(DOUBLE, &[&changed("double")]);
     let renamed = r#",{"name":"z","aliases":["a"],"type":["null","double"],"default":null}"#;
     project.refuse(renamed, &["the answers to z have type long in schema 3 and double"]);
     // A question with another name, and without the old one.
     let other = r#",{"name":"a_exact","type":["null","double"],"default":null}"#;
-    assert_eq!(project.register(other), Ok(vec![1, 0, 1, 1, 0, 0, 0, 0, 0]));
+    assert_eq!(project.register(other), Ok(vec![1, 0, 1, 1, 1, 0, 0, 0, 0, 0]));
 }
 
 #[test]
 fn a_question_that_was_removed_comes_back_with_its_kind_only() {
     let project = Project::new();
     project.register(INT).unwrap();
-    assert_eq!(project.register(""), Ok(vec![1, 0, 1, 1, 0, 0, 0, 0, 0]));
+    assert_eq!(project.register(""), Ok(vec![1, 0, 1, 1, 1, 0, 0, 0, 0, 0]));
     project.refuse(TEXT, &["the answers to a have type long in schema 3 and string in the local"]);
     let long = r#",{"name":"a","type":["null","long"],"default":null}"#;
     // The answers have the type that they had at first, so their first versions are used again.
-    assert_eq!(project.register(long), Ok(vec![1, 0, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(project.register(long), Ok(vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
 }
 
 #[test]

@@ -253,7 +253,8 @@ impl Paired {
 mod tests {
     use super::*;
     use crate::events::{
-        answered::ClassProbability, labelled_example::ExamplePrediction, questionnaire::AnswerRow,
+        action::ExampleActions, answered::ClassProbability, labelled_example::ExamplePrediction,
+        questionnaire::AnswerRow,
     };
     use foretell_streams::time::WallTime;
 
@@ -276,6 +277,8 @@ mod tests {
             }),
             challenger: None,
             correction: false,
+            replaced: None,
+            actions: ExampleActions::default(),
             answers: AnswerRow::default(),
         }
     }

@@ -77,16 +77,18 @@ mod tests {
     use foretell_avro::evolution::{Level, breaches, parse};
 
     /// The first version of each subject, and the templates of the others.
-    const SUBJECTS: [[&str; 3]; 2] = [
+    const SUBJECTS: [[&str; 4]; 2] = [
         [
             include_str!("../../../schemas/prediction/v1.avsc"),
             include_str!("../../../schemas/prediction/v2.avsc"),
             include_str!("../../../schemas/prediction/v3.avsc"),
+            include_str!("../../../schemas/prediction/v4.avsc"),
         ],
         [
             include_str!("../../../schemas/labelled-example/v1.avsc"),
             include_str!("../../../schemas/labelled-example/v2.avsc"),
             include_str!("../../../schemas/labelled-example/v3.avsc"),
+            include_str!("../../../schemas/labelled-example/v4.avsc"),
         ],
     ];
 
@@ -135,12 +137,14 @@ mod tests {
     #[test]
     fn changes_of_the_questions_are_compatible_unless_a_kind_changes() {
         let check = |after: &str, is_compatible: bool| {
-            for [first, second, third] in SUBJECTS {
+            for [first, second, third, fourth] in SUBJECTS {
                 let before = r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#;
                 let filled = |questions, template| schema_of(questions).fill_answers(template);
-                let (second, unchanged) = (filled(before, second), filled(before, third));
-                let changed = filled(after, third);
-                let versions = [first, &second, &unchanged, &changed];
+                let filled_before =
+                    [second, third, fourth].map(|template| filled(before, template));
+                let [second, third, unchanged] = &filled_before;
+                let changed = filled(after, fourth);
+                let versions = [first, second, third, unchanged, &changed];
                 let versions = versions.map(|text| parse(text).unwrap());
                 let found = breaches(Level::FullTransitive, &versions);
                 assert_eq!(found.is_empty(), is_compatible, "{after}: {found:?}");

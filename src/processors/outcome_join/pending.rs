@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::{
     answered::{AnsweredCodec, ClassProbability},
     outcome::Outcome,
-    prediction::Prediction,
+    prediction::{Prediction, ScoreTrigger},
     questionnaire::{Answer, QuestionnaireSchema},
 };
 use foretell_streams::{
@@ -427,6 +427,7 @@ impl PredictionV2 {
             answers: events.row_by_name(answers),
             probabilities: probabilities.collect(),
             challenger: None,
+            trigger: ScoreTrigger::Complete,
             prediction_id: self.prediction_id,
             respondent_id: self.respondent_id,
             event_id: self.event_id,
@@ -466,6 +467,7 @@ mod tests {
             label: "yes".to_owned(),
             probabilities: ClassProbabilities::from_iter([class]),
             challenger: None,
+            trigger: ScoreTrigger::Complete,
             answers: codec().predictions.events().layout().row_of(&given),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     events::{
+        action::ExampleActionsRef,
         answered::{AnsweredCodec, Encoded},
         labelled_example::{
             ExampleOrigin, ExamplePredictionRef, LabelledExample, LabelledExampleRef,
@@ -321,6 +322,8 @@ fn example(
         }),
         challenger: prediction.challenger,
         correction,
+        replaced: None,
+        actions: ExampleActionsRef::default(),
         answers: prediction.answers,
     })
 }

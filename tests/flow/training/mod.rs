@@ -13,6 +13,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use foretell::{
     events::{
+        action::ExampleActions,
         answered::AnsweredCodec,
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
@@ -293,6 +294,8 @@ fn example(origin: ExampleOrigin, id: &str, number: u32, concept: Concept) -> La
         prediction: None,
         challenger: None,
         correction: false,
+        replaced: None,
+        actions: ExampleActions::default(),
         answers: answers(visits, "gold", f64::from(number) / 8.0),
     }
 }
