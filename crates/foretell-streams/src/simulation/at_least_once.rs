@@ -8,6 +8,7 @@
 //!   next. Here it drops all records until it has reported the failure);
 //! - a number counts at least the inputs up to its own, and at most the times that any record was processed: a store holds
 //!   the changes of all committed inputs, and perhaps of later ones, which are processed again;
+//! - a timer has fired, or was cancelled, or is pending; perhaps more than one of these, because its record was processed again;
 //! - an input was late once, or has left the window, or is still there; an input that leaves the window was output as
 //!   added.
 //!
@@ -77,6 +78,7 @@ impl Model {
         for record in records {
             let value = text(record.value.as_deref());
             let (input, topic, of_topic, of_key, is_late) = match parse_output(&value) {
+                Output::Fired { .. } | Output::Cancelled(_) => continue,
                 Output::Closed(input) => {
                     closed.insert(input.to_owned());
                     continue;
@@ -110,6 +112,7 @@ impl Model {
         if has_zombie_writes {
             return Ok(());
         }
+        self.check_timers(key, records, committed, false)?;
         let in_time = self.in_time.iter().filter(|input| times.contains_key(*input));
         if let Some(input) = in_time.clone().find(|input| !added.contains(*input)) {
             return Err(format!("{input} was in time, and was output as late only"));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     codec::{Codec as _, Stored},
     record::InputRecord,
-    simulation::workload::{POISON, text},
+    simulation::workload::{POISON, sets_a_timer, text},
     state::is_mark,
     time::EventTime,
 };
@@ -28,6 +28,8 @@ pub(super) struct Committed {
     pub(super) stores: Stores,
     /// Windows before this time are closed.
     pub(super) still_open: EventTime,
+    /// Timers before this time of the clock have fired.
+    pub(super) still_pending: EventTime,
 }
 
 /// The contents of the stores according to their changelogs.
@@ -36,6 +38,8 @@ pub(super) struct Stores {
     pub(super) numbers: BTreeMap<String, u32>,
     /// The entries of the window by key: event time and value.
     pub(super) window: BTreeMap<String, Vec<(EventTime, String)>>,
+    /// The timers by key: the time at which they are due, and the value.
+    pub(super) timers: BTreeMap<String, Vec<(EventTime, String)>>,
 }
 
 /// A parsed output record.
@@ -44,26 +48,35 @@ pub(super) enum Output<'a> {
     Numbered { input: &'a str, topic: &'a str, of_topic: u32, of_key: u32, is_late: bool },
     /// An input that has left the window.
     Closed(&'a str),
+    /// An input whose timer has fired: when it was due, and when it did.
+    Fired { input: &'a str, due: i64, at: i64 },
+    /// An input whose timer was cancelled.
+    Cancelled(&'a str),
 }
 
 impl Stores {
-    pub(super) fn of(numbers: &[InputRecord], window: &[InputRecord]) -> Self {
-        let mut stores = Self::default();
-        for (key, value) in compacted(numbers) {
-            let number = Stored::<u32>::version(1).decode(value).unwrap();
-            stores.numbers.insert(text(Some(key)), number);
-        }
-        for (layout, value) in compacted(window) {
-            // The layout of `state/window.rs`: 1, length of the key, key, time, sequence.
-            let (length, rest) = layout[1..].split_first_chunk::<4>().unwrap();
-            let (key, rest) = rest.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
-            let time = u64::from_be_bytes(*rest.first_chunk().unwrap()) ^ (1 << 63);
-            let value = Stored::<String>::version(1).decode(value).unwrap();
-            let entry = (EventTime(time.cast_signed()), value);
-            stores.window.entry(text(Some(key))).or_default().push(entry);
-        }
-        stores
+    pub(super) fn of([numbers, window, timers]: [&[InputRecord]; 3]) -> Self {
+        let numbers = compacted(numbers).into_iter().map(|(key, value)| {
+            (text(Some(key)), Stored::<u32>::version(1).decode(value).unwrap())
+        });
+        let (window, timers) = (entries(window), entries(timers));
+        Self { numbers: numbers.collect(), window, timers }
     }
+}
+
+/// The entries of a window store, by key.
+fn entries(changelog: &[InputRecord]) -> BTreeMap<String, Vec<(EventTime, String)>> {
+    let mut by_key = BTreeMap::<String, Vec<(EventTime, String)>>::new();
+    for (layout, value) in compacted(changelog) {
+        // The layout of `state/window.rs`: 1, length of the key, key, time, sequence.
+        let (length, rest) = layout[1..].split_first_chunk::<4>().unwrap();
+        let (key, rest) = rest.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
+        let time = u64::from_be_bytes(*rest.first_chunk().unwrap()) ^ (1 << 63);
+        let value = Stored::<String>::version(1).decode(value).unwrap();
+        let entry = (EventTime(time.cast_signed()), value);
+        by_key.entry(text(Some(key))).or_default().push(entry);
+    }
+    by_key
 }
 
 /// The last value of every key of a changelog.
@@ -82,10 +95,19 @@ fn compacted(changelog: &[InputRecord]) -> BTreeMap<&[u8], &[u8]> {
 /// Parses an output value of the workload.
 pub(super) fn parse_output(value: &str) -> Output<'_> {
     let words: Vec<&str> = value.split(' ').collect();
-    let [input, topic, of_topic, of_key, late] = words[..] else { return Output::Closed(words[0]) };
-    let number = |text: &str| text.parse().unwrap();
-    let (of_topic, of_key) = (number(of_topic), number(of_key));
-    Output::Numbered { input, topic, of_topic, of_key, is_late: late == "late" }
+    let (topic, of_topic, of_key, late) = match words[1..] {
+        ["closed"] => return Output::Closed(words[0]),
+        ["cancelled"] => return Output::Cancelled(words[0]),
+        ["fired", due, at] => {
+            let [due, at] = [due, at].map(|time| time.parse().unwrap());
+            return Output::Fired { input: words[0], due, at };
+        }
+        [topic, of_topic, of_key, late] => (topic, of_topic, of_key, late),
+        _ => panic!("{value}"),
+    };
+    let (input, is_late) = (words[0], late == "late");
+    let [of_topic, of_key] = [of_topic, of_key].map(|number| number.parse().unwrap());
+    Output::Numbered { input, topic, of_topic, of_key, is_late }
 }
 
 impl Model {
@@ -101,7 +123,7 @@ impl Model {
 
     /// Checks exactly once: every input of a key was output once, in its topic's order, with its number; the numbers over
     /// both topics have no gaps; each input that was added to the window has left it once or is still there; each poison
-    /// value was dead-lettered once; and the stores have counted exactly this. Returns a description of the violation.
+    /// value was dead-lettered once; each timer has fired once, or was cancelled once, or is pending; and the stores have counted exactly this. Returns a description of the violation.
     pub(super) fn check(&self, committed: &Committed) -> Result<(), String> {
         let dead_letters: Vec<_> =
             committed.dead_letters.iter().map(|record| text(record.value.as_deref())).collect();
@@ -110,6 +132,7 @@ impl Model {
             return Err(format!("dead letters {dead_letters:?}, expected {:?}", self.poison));
         }
         for (key, records) in self.by_key(&committed.outputs)? {
+            self.check_timers(&key, &records, committed, true)?;
             self.check_key(&key, &records, committed)
                 .map_err(|violation| format!("{key}: {violation}"))?;
         }
@@ -145,6 +168,41 @@ impl Model {
         Ok(by_key)
     }
 
+    /// Checks that every input that sets a timer has fired it, or had it cancelled, or has it pending: once, if `is_exact`. No
+    /// timer fires before it is due, and none that is due for long is pending.
+    pub(super) fn check_timers(
+        &self,
+        key: &str,
+        records: &[&InputRecord],
+        committed: &Committed,
+        is_exact: bool,
+    ) -> Result<(), String> {
+        let mut ends = BTreeMap::<String, usize>::new();
+        for record in records {
+            match parse_output(&text(record.value.as_deref())) {
+                Output::Numbered { .. } | Output::Closed(_) => {}
+                Output::Fired { input, due, at } if at < due => {
+                    return Err(format!("{key}: the timer of {input} fired before it was due"));
+                }
+                Output::Fired { input, .. } | Output::Cancelled(input) => {
+                    *ends.entry(input.to_owned()).or_default() += 1;
+                }
+            }
+        }
+        for (due, input) in committed.stores.timers.get(key).into_iter().flatten() {
+            if *due < committed.still_pending {
+                return Err(format!("{key}: the timer of {input} should have fired"));
+            }
+            *ends.entry(input.clone()).or_default() += 1;
+        }
+        let mut set = BTreeMap::<String, usize>::new();
+        for input in self.inputs[key].values().flatten().filter(|input| sets_a_timer(input)) {
+            *set.entry(input.clone()).or_default() += 1;
+        }
+        let is_right = if is_exact { ends == set } else { ends.keys().eq(set.keys()) };
+        if is_right { Ok(()) } else { Err(format!("{key}: timers {ends:?}, expected {set:?}")) }
+    }
+
     fn check_key(
         &self,
         key: &str,
@@ -157,6 +215,7 @@ impl Model {
             let value = text(record.value.as_deref());
             match parse_output(&value) {
                 Output::Closed(input) => closed.push(input.to_owned()),
+                Output::Fired { .. } | Output::Cancelled(_) => {}
                 Output::Numbered { input, topic, of_topic, of_key, is_late } => {
                     let topic_output = output.entry(topic.to_owned()).or_default();
                     topic_output.push(input.to_owned());

@@ -18,6 +18,8 @@ use crate::{
 /// Enough steps for every session to time out and every task to be restored.
 const QUIESCENT_STEPS_MAX: usize = 5_000;
 const QUIESCENT_STEP: Duration = Duration::from_millis(20);
+/// Together with [`QUIET_STEP`], the time within which a timer that is due fires, and is committed.
+const TIMER_STEPS: usize = 20;
 const CLOSING_ROUNDS_MAX: usize = 4;
 /// Together with [`QUIET_STEP`], longer than the time after which a quiet task advances its stream time, plus a window.
 const QUIET_STEPS: usize = 300;
@@ -47,7 +49,7 @@ impl Simulation {
         // none.
         for round in 1.. {
             let closed = if self.falls_silent {
-                self.run_without_input()?;
+                self.run_without_input(QUIET_STEPS)?;
                 last - WINDOW / 2
             } else {
                 self.clock.advance(3 * WINDOW);
@@ -58,7 +60,9 @@ impl Simulation {
                 self.process_all()?;
                 end - WINDOW
             };
-            match self.check(closed) {
+            let due = EventTime(self.clock.now().0);
+            self.run_without_input(TIMER_STEPS)?;
+            match self.check(closed, due) {
                 Ok(()) => break,
                 Err(violation) if round == CLOSING_ROUNDS_MAX => return Err(violation),
                 Err(_) => {}
@@ -74,8 +78,8 @@ impl Simulation {
     }
 
     /// Runs all instances without further input.
-    fn run_without_input(&mut self) -> Result<(), String> {
-        for _ in 0..QUIET_STEPS {
+    fn run_without_input(&mut self, steps: usize) -> Result<(), String> {
+        for _ in 0..steps {
             self.clock.advance(QUIET_STEP);
             for at in (0..processes::len()).rev() {
                 self.turn(at)?;
@@ -99,13 +103,14 @@ impl Simulation {
     }
 
     /// Compares everything that is committed with the model.
-    fn check(&self, still_open: EventTime) -> Result<(), String> {
+    fn check(&self, still_open: EventTime, still_pending: EventTime) -> Result<(), String> {
         let changelog = |store: &str| self.read(&format!("simulation-{store}-changelog"));
         let committed = Committed {
             outputs: self.read("out"),
             dead_letters: self.read("dead"),
-            stores: Stores::of(&changelog("numbers"), &changelog("window")),
+            stores: Stores::of([&changelog("numbers"), &changelog("window"), &changelog("timers")]),
             still_open,
+            still_pending,
         };
         match self.guarantee {
             ProcessingGuarantee::ExactlyOnce => self.model.check(&committed),
