@@ -24,6 +24,8 @@ pub mod action;
 #[cfg(test)]
 pub(crate) mod small_schema;
 
+pub mod respondent;
+
 pub mod reply;
 
 pub mod labelled_example;

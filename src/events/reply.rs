@@ -1,29 +1,35 @@
-//! The result of an event that a caller waits for: a record of the topic `replies`, which only instances read.
+//! The result of an event, or of a question, that a caller waits for: a record of the topic `replies`, which only instances read.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::{answered::AnsweredCodec, prediction::Prediction};
+use crate::events::{
+    answered::AnsweredCodec,
+    outcome::Outcome,
+    prediction::Prediction,
+    respondent::{KeptPrediction, OpenObservation, Respondent},
+};
 use foretell_streams::{
     codec::{Codec, CodecError, Stored},
     record::InputRecord,
+    time::EventTime,
 };
 
-/// The header of an event's record that requests a reply. Its value is the id of the request.
+/// The header of a record that requests a reply. Its value is the id of the request.
 pub const REQUEST_HEADER: &str = "foretell.request";
 
 /// Maximum length of a request id. A longer one gets no reply.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// The result of one event.
+/// The result of one event, or of one question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
     /// The value of [`REQUEST_HEADER`].
     pub request_id: String,
     /// The respondent.
     pub respondent_id: String,
-    /// The id of the event.
+    /// The id of the event; empty for a question.
     pub event_id: String,
     /// The result.
     pub result: ReplyResult,
@@ -44,6 +50,8 @@ pub enum ReplyResult {
         /// The prediction of the first event; none if there was none, or it is no longer stored.
         Option<Prediction>,
     ),
+    /// The answer to a question.
+    Respondent(Respondent),
 }
 
 impl Reply {
@@ -83,6 +91,24 @@ enum StoredResult {
     Predicted(Vec<u8>),
     Incomplete { missing: Vec<String> },
     Duplicate(Option<Vec<u8>>),
+    Respondent(StoredRespondent),
+}
+
+/// A respondent, with encoded predictions.
+#[derive(Serialize, Deserialize)]
+struct StoredRespondent {
+    stream_time: EventTime,
+    open: Option<OpenObservation>,
+    predictions: Vec<StoredPrediction>,
+    outcomes: Vec<Outcome>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPrediction {
+    event_time: EventTime,
+    outcome: Option<String>,
+    is_passed_over: bool,
+    prediction: Option<Vec<u8>>,
 }
 
 impl Codec<Reply> for ReplyCodec {
@@ -100,6 +126,23 @@ impl Codec<Reply> for ReplyCodec {
             ReplyResult::Duplicate(first) => {
                 StoredResult::Duplicate(first.as_ref().map(encoded).transpose()?)
             }
+            ReplyResult::Respondent(respondent) => {
+                let stored = |kept: &KeptPrediction| {
+                    Ok(StoredPrediction {
+                        event_time: kept.event_time,
+                        outcome: kept.outcome.clone(),
+                        is_passed_over: kept.is_passed_over,
+                        prediction: kept.prediction.as_ref().map(encoded).transpose()?,
+                    })
+                };
+                let predictions = respondent.predictions.iter().map(stored);
+                StoredResult::Respondent(StoredRespondent {
+                    stream_time: respondent.stream_time,
+                    open: respondent.open.clone(),
+                    predictions: predictions.collect::<Result<_, CodecError>>()?,
+                    outcomes: respondent.outcomes.clone(),
+                })
+            }
         };
         let Reply { request_id, respondent_id, event_id, .. } = reply.clone();
         let stored = StoredReply { request_id, respondent_id, event_id, result };
@@ -113,6 +156,18 @@ impl Codec<Reply> for ReplyCodec {
             StoredResult::Incomplete { missing } => ReplyResult::Incomplete { missing },
             StoredResult::Duplicate(first) => {
                 ReplyResult::Duplicate(first.map(|bytes| self.0.decode(&bytes)).transpose()?)
+            }
+            StoredResult::Respondent(stored) => {
+                let kept = |stored: StoredPrediction| {
+                    let StoredPrediction { event_time, outcome, is_passed_over, prediction } =
+                        stored;
+                    let prediction = prediction.map(|bytes| self.0.decode(&bytes)).transpose()?;
+                    Ok(KeptPrediction { event_time, outcome, is_passed_over, prediction })
+                };
+                let StoredRespondent { stream_time, open, predictions, outcomes } = stored;
+                let predictions = predictions.into_iter().map(kept);
+                let predictions = predictions.collect::<Result<_, CodecError>>()?;
+                ReplyResult::Respondent(Respondent { stream_time, open, predictions, outcomes })
             }
         };
         let StoredReply { request_id, respondent_id, event_id, .. } = stored;

@@ -290,7 +290,18 @@ topics! {
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Scoring)],
         read_by: &[Client::HttpApi],
-        holds: "results of events that ask for a reply (HTTP with `wait=true`)",
+        holds: "results of events that ask for a reply (HTTP with `wait=true`), and answers to questions",
+    },
+    queries: TopicDefinition {
+        name: "queries",
+        key: "respondent id",
+        schema: ValueSchema::None,
+        partitions: Partitions::Configured,
+        cleanup: ONE_HOUR,
+        message_bytes_max: None,
+        written_by: &[Client::HttpApi],
+        read_by: &[Client::Group(Group::Scoring)],
+        holds: "questions about respondents (`GET /api/v1/respondents/{id}`); internal",
     },
     // The training set of a model is every record before one offset, so there is one partition.
     labelled_examples: TopicDefinition {
@@ -467,9 +478,9 @@ mod tests {
             cells.map(|row| (format!("adult.{}", row[0]), row[1].parse().unwrap_or(6))).collect();
         assert_eq!(shown, expected);
         assert!(shown.contains(&("adult.labelled-examples".to_owned(), 1)), "{shown:?}");
-        assert_eq!(specs[5].cleanup, Cleanup::Delete { retention: None });
-        assert_eq!(specs[6].cleanup, Cleanup::Compact);
-        assert_eq!(specs[6].message_bytes_max, Some(16 << 20));
+        assert_eq!(specs[6].cleanup, Cleanup::Delete { retention: None });
+        assert_eq!(specs[7].cleanup, Cleanup::Compact);
+        assert_eq!(specs[7].message_bytes_max, Some(16 << 20));
     }
 
     #[test]
@@ -484,6 +495,7 @@ mod tests {
             }
         }
         let inputs = Group::Scoring.inputs(&topics);
-        assert_eq!(inputs, [topics.questionnaire_events.clone(), topics.outcomes.clone()]);
+        let expected = [&topics.questionnaire_events, &topics.outcomes, &topics.queries];
+        assert_eq!(inputs, expected.map(Topic::clone));
     }
 }

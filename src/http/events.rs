@@ -10,24 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value as Json, json};
-use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     events::{prediction::Prediction, questionnaire::QuestionnaireSchema, reply::ReplyResult},
     http::{
         HttpState,
-        api::{idempotency_key, stopping, write, write_each},
+        api::{idempotency_key, write, write_each},
         body,
         error::HttpError,
+        exchange::{Exchanged, exchange, timeout_of},
         parameters::{Named, Parameters},
         reasons::{ReasonsRequest, json_of_answer},
     },
     processors::gateway::{Answer, EventEntry},
 };
-
-/// Default and maximum of `timeout_ms`.
-const WAIT_MS: u64 = 10_000;
-const WAIT_MS_MAX: u64 = 60_000;
 
 pub(super) const PARAMETERS: &[Named] = &[
     (
@@ -53,7 +49,7 @@ pub(super) async fn events(
 ) -> Result<Response, HttpError> {
     parameters.check(PARAMETERS)?;
     let is_waited_for = parameters.flag("wait")?;
-    let at_most = Duration::from_millis(parameters.number("timeout_ms", WAIT_MS, WAIT_MS_MAX)?);
+    let at_most = timeout_of(&parameters)?;
     let reasons = ReasonsRequest::read(&parameters, is_waited_for, &state)?;
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
@@ -82,39 +78,20 @@ pub(super) async fn events(
 /// Writes the event, and waits for its result.
 async fn wait_for(
     state: &HttpState,
-    mut entry: EventEntry,
+    entry: EventEntry,
     at_most: Duration,
     reasons: Option<ReasonsRequest>,
 ) -> Result<Response, HttpError> {
-    let (open, opened) = oneshot::channel();
-    let (answer, answered) = oneshot::channel();
-    let gateway = &state.gateway;
-    // Dropped at the end of this future, also when the client disconnects.
-    let wait = gateway.wait(
-        &mut entry,
-        Box::new(move |result| drop(open.send(result))),
-        Box::new(move |what| drop(answer.send(what))),
-    );
-    let _wait = wait.inspect_err(|_| state.metrics.wait_refused())?;
-    let _counted = state.metrics.wait();
     let accepted = accepted(&entry);
-    let mut is_written = false;
-    let result = async {
-        opened.await.map_err(|_| stopping())??;
-        write(gateway, entry.record)?.await?;
-        is_written = true;
-        answered.await.map_err(|_| stopping())
-    };
-    match timeout(at_most, result).await {
-        Ok(answer) => {
-            let answer = answer?;
+    match exchange(state, entry.record, at_most).await? {
+        Exchanged::Answered(answer) => {
             let reasons = match (reasons, prediction_of(&answer)) {
                 (Some(reasons), Some(prediction)) => reasons.answer(state, prediction).await,
                 (Some(_) | None, _) => Map::new(),
             };
-            Ok(response(answer, accepted, reasons, gateway.event_schema()))
+            Ok(response(answer, accepted, reasons, state.gateway.event_schema()))
         }
-        Err(_) => {
+        Exchanged::TimedOut { is_written } => {
             let state = if is_written {
                 "was written, but its result is not known yet"
             } else {
@@ -145,7 +122,11 @@ fn prediction_of(answer: &Answer) -> Option<&Prediction> {
         Answer::Replied(
             ReplyResult::Predicted(prediction) | ReplyResult::Duplicate(Some(prediction)),
         ) => Some(prediction),
-        Answer::Replied(ReplyResult::Duplicate(None) | ReplyResult::Incomplete { .. })
+        Answer::Replied(
+            ReplyResult::Duplicate(None)
+            | ReplyResult::Incomplete { .. }
+            | ReplyResult::Respondent(_),
+        )
         | Answer::DeadLettered { .. } => None,
     }
 }
@@ -171,6 +152,10 @@ fn response(
             accepted.insert("missing".to_owned(), json!(missing));
             (StatusCode::ACCEPTED, JsonBody(accepted)).into_response()
         }
+        Answer::Replied(ReplyResult::Respondent(_)) => {
+            HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about a respondent")
+                .into_response()
+        }
         Answer::DeadLettered { class, message } => {
             let error = HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, message);
             let error = error.with("class", class);
@@ -180,7 +165,7 @@ fn response(
 }
 
 /// A prediction as JSON, with features and probabilities by name, and its reasons.
-fn prediction_json(
+pub(super) fn prediction_json(
     prediction: &Prediction,
     reasons: Map<String, Json>,
     events: &QuestionnaireSchema,

@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod error;
 mod events;
+mod exchange;
 mod guard;
 mod health;
 mod json;
@@ -16,6 +17,7 @@ mod metrics;
 mod models;
 mod parameters;
 mod reasons;
+mod respondents;
 mod routes;
 mod server;
 

@@ -5,7 +5,9 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use crate::http::{HttpState, api, events, health, metrics, models, parameters::Named};
+use crate::http::{
+    HttpState, api, events, health, metrics, models, parameters::Named, respondents,
+};
 
 /// One route.
 pub struct Route {
@@ -176,6 +178,32 @@ pub const ROUTES: &[Route] = &[
             ),
         ],
         handler: || post(api::outcomes),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/respondents/{id}",
+        is_guarded: true,
+        purpose: "What is stored about a respondent: the answers so far (`open`), the newest 20 predictions with their state \
+                  (`waiting` for an outcome, `learned`, or `passed_over` because another one was learned from), and outcomes that \
+                  wait for a prediction. Any instance answers: the question goes through the topic `queries` to the one that has \
+                  the respondent's partition, and the answer is as of its commit, so it takes about `streams.commit_interval`.",
+        parameters: respondents::PARAMETERS,
+        answers: &[
+            (200, "The respondent as JSON."),
+            (400, "The id is not one of the event schema."),
+            (404, "Nothing is stored about the respondent."),
+            (500, "The question was dead-lettered: `class`."),
+            CANNOT_WRITE,
+            (
+                503,
+                "`http.waits_max` requests wait already, replies cannot be read, or the instance is stopping; with `Retry-After`.",
+            ),
+            (
+                504,
+                "The task did not answer in time: it is being moved, restores its stores, or is blocked.",
+            ),
+        ],
+        handler: || get(respondents::respondent),
     },
     Route {
         method: Method::GET,

@@ -31,6 +31,8 @@ pub mod quality;
 pub mod reasons;
 pub mod recent_events;
 pub mod replies;
+
+pub mod respondent;
 pub mod scoring;
 #[cfg(test)]
 pub(crate) mod small_model;

@@ -23,6 +23,7 @@ use crate::{
         quality::{self, QualityBoard, QualityParts, QualitySettings, Summarize},
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
+        respondent,
         scoring::{PreparedModels, Score},
     },
 };
@@ -91,6 +92,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let store = topology.key_value_store("recent-events", Arc::new(RecentEntry::codec()));
     let recent = RecentEvents::new(parts.duplicates_within, store);
 
+    let kept = (observations.clone(), outcome_store.clone());
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let (summarized, summarized_by) = (gather.clone(), serving.clone());
     let stores = [recent.store_id(), observations.id()];
@@ -119,7 +121,8 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
     let to_predictions =
         topology.process("reply-to-prediction", &[predicted], &[], || ReplyToPrediction);
-    topology.sink("replies", &[to_events, to_predictions], topics.replies, replies);
+    let answered = respondent::add_to(&mut topology, topics.queries, kept.0, kept.1);
+    topology.sink("replies", &[to_events, to_predictions, answered], topics.replies, replies);
     let store = outcome_store.clone();
     let stored = topology.process("store-prediction", &[predicted], &stores, move || {
         StorePrediction::new(store.clone())

@@ -21,7 +21,7 @@ const PARTITIONS: usize = 4;
 const RETRAIN_AFTER: usize = 400;
 
 /// The shortest session timeout that a broker with default settings accepts, and a shorter transaction timeout.
-const QUICK: &[&str] = &[
+pub(crate) const QUICK: &[&str] = &[
     "broker.session_timeout=6s",
     "broker.transaction_timeout=5s",
     "learning.retrain_after=400",
@@ -31,7 +31,7 @@ const QUICK: &[&str] = &[
 ];
 
 /// The scoring partitions whose tasks run on an instance.
-fn scoring_partitions(http: &Http) -> BTreeSet<i64> {
+pub(crate) fn scoring_partitions(http: &Http) -> BTreeSet<i64> {
     let status = http.status();
     let workers = at(&status, "/workers").as_object().unwrap();
     let scoring = workers.iter().filter(|(name, _)| name.contains("-scoring-"));

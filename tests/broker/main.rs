@@ -25,6 +25,7 @@ mod placement;
 mod process;
 mod registry;
 mod replay;
+mod respondents;
 mod restart;
 mod server_scripts;
 mod soak;

@@ -464,6 +464,41 @@ fn waiting_requests_get_the_result_of_their_event() {
 }
 
 #[test]
+fn a_respondent_is_looked_up() {
+    let instance = Instance::start(&["topics.partitions=3"]);
+    let look_up = |id: &str| {
+        let path = format!("/api/v1/respondents/{id}?timeout_ms=60000");
+        instance.ask(Method::GET, &path, &[], "")
+    };
+    let unknown = look_up("nobody");
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    assert!(unknown.body["error"].as_str().unwrap().contains("nothing is stored"), "{unknown:?}");
+
+    let wait = "/api/v1/events?wait=true&timeout_ms=60000";
+    let event = json!({"respondent_id": "me/2", "event_id": "e1", "completed": true, "age": 52});
+    let prediction = instance.post(wait, &event);
+    assert_eq!(prediction.status, 200, "{prediction:?}");
+    let piece = json!({"respondent_id": "me/2", "event_id": "e2", "age": 53, "education": null});
+    assert_eq!(instance.post(wait, &piece).status, 202);
+    let found = look_up("%20me%2F2");
+    assert_eq!(found.status, 200, "{found:?}");
+    assert_eq!(found.body["respondent_id"], "me/2", "in its canonical form");
+    assert_eq!(found.body["open"]["answers"]["age"], 53.0, "{found:?}");
+    assert_eq!(found.body["open"]["scored"], false);
+    assert_eq!(found.body["predictions"][0]["state"], "waiting");
+    assert_eq!(found.body["predictions"][0]["prediction"], prediction.body, "as it was answered");
+
+    let outcome = json!({"respondent_id": "me/2", "label": ">50K"});
+    assert_eq!(instance.post("/api/v1/outcomes", &outcome).status, 202);
+    let learned = until("the outcome is joined", SOON, || {
+        let found = look_up("me%2F2").body;
+        (found["predictions"][0]["state"] == "learned").then_some(found)
+    });
+    assert_eq!(learned["predictions"][0]["outcome"], ">50K", "{learned}");
+    instance.end();
+}
+
+#[test]
 fn reasons_add_up_to_the_prediction() {
     let instance = Instance::start(&[]);
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";

@@ -29,6 +29,10 @@ fn scoring() {
       reply-to-event --> replies
     processor reply-to-prediction
       reply-to-prediction --> replies
+    source queries (topic shop.queries)
+      queries --> answer-query
+    processor answer-query [stores observations, outcomes]
+      answer-query --> replies
     sink replies (topic shop.replies)
     processor store-prediction [stores outcomes]
       store-prediction --> labelled-examples

@@ -15,6 +15,7 @@ mod learning;
 mod outcomes;
 mod quality;
 mod recovery;
+mod respondents;
 mod scored;
 mod scoring;
 mod time;

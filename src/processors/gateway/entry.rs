@@ -13,6 +13,7 @@ use crate::{
             EntryError, EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
             schema::position_of, time_of_json,
         },
+        respondent::RespondentQuery,
         topics::Topics,
     },
     processors::{event_time::TimeBounds, gateway::GatewayError},
@@ -108,6 +109,22 @@ impl EntrySettings {
         let mut answers = self.schema.layout().answers(&event.answers);
         indices.retain(|index| answers.at(*index).is_missing());
         indices.into_iter().map(|index| questions[index].name.clone()).collect()
+    }
+
+    /// Checks the id of a respondent and encodes a question about it.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`] if it is no id of the event schema.
+    pub(super) fn query(
+        &self,
+        respondent_id: &str,
+        now: WallTime,
+    ) -> Result<(String, OutputRecord), GatewayError> {
+        let respondent_id = self.schema.respondent_id(respondent_id)?.into_owned();
+        let query = RespondentQuery { respondent_id };
+        let codec = RespondentQuery::codec();
+        let record = record(&self.topics.queries, &query.respondent_id, &codec, &query, now)?;
+        Ok((query.respondent_id, record))
     }
 
     /// Checks an outcome and encodes its record. `id` is used if the outcome has none.

@@ -183,19 +183,28 @@ impl Gateway {
         Ok((command, record))
     }
 
-    /// Waits for the result of `entry`. The caller must write it after `opened` was called, not before. Does not block.
+    /// Checks the id of a respondent and encodes a question about it. Returns the id in its canonical form, too.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`] if it is no id of the event schema.
+    pub fn query(&self, respondent_id: &str) -> Result<(String, OutputRecord), GatewayError> {
+        self.settings.entries.query(respondent_id, self.clock.now())
+    }
+
+    /// Waits for the reply to `record`, an event or a question. The caller must write it after `opened` was called, not before.
+    /// Does not block.
     ///
     /// # Errors
     /// [`GatewayError::Busy`]; then no callback is called.
     pub fn wait(
         &self,
-        entry: &mut EventEntry,
+        record: &mut OutputRecord,
         opened: Opened,
         answered: Answered,
     ) -> Result<Wait, GatewayError> {
         let request_id = self.generate_id();
-        entry.record.headers.push(entry::header(REQUEST_HEADER, &request_id));
-        let key = entry.event.respondent_id.as_bytes();
+        record.headers.push(entry::header(REQUEST_HEADER, &request_id));
+        let key = record.key.as_deref().unwrap_or_default();
         let partition = partition_of(key, self.settings.partitions);
         self.waits.wait(request_id, partition, opened, answered)
     }

@@ -117,7 +117,11 @@ impl OutcomeStore {
         }
     }
 
-    pub(super) fn outcome(&self, bytes: &[u8]) -> Result<(Outcome, Option<Original>), StateError> {
+    /// Decodes a stored outcome.
+    ///
+    /// # Errors
+    /// [`StateError`] if it cannot be read.
+    pub fn outcome(&self, bytes: &[u8]) -> Result<(Outcome, Option<Original>), StateError> {
         decode_outcome(bytes).map_err(|error| self.pending.unreadable(error))
     }
 

@@ -1,0 +1,118 @@
+//! `GET /api/v1/respondents/{id}`: what the stores have about a respondent. The question goes through the topic `queries` to the
+//! instance whose task has them.
+
+use axum::{
+    Json as JsonBody,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde_json::{Map, Value as Json, json};
+
+use crate::{
+    events::{
+        questionnaire::{Answer as Given, QuestionnaireSchema},
+        reply::ReplyResult,
+        respondent::{KeptPrediction, OpenObservation, Respondent},
+    },
+    http::{
+        HttpState,
+        error::HttpError,
+        events::prediction_json,
+        exchange::{Exchanged, TIMEOUT, exchange, timeout_of},
+        parameters::{Named, Parameters},
+    },
+    processors::gateway::Answer,
+};
+
+pub(super) const PARAMETERS: &[Named] = &[TIMEOUT];
+
+/// What the stores have about a respondent, as of the commit of the answer.
+pub(super) async fn respondent(
+    State(state): State<HttpState>,
+    Path(id): Path<String>,
+    parameters: Parameters,
+) -> Result<JsonBody<Json>, HttpError> {
+    parameters.check(PARAMETERS)?;
+    let at_most = timeout_of(&parameters)?;
+    let (id, record) = state.gateway.query(&id)?;
+    let answer = match exchange(&state, record, at_most).await? {
+        Exchanged::Answered(answer) => answer,
+        Exchanged::TimedOut { .. } => {
+            let message = format!(
+                "the task of respondent {id:?} did not answer within {} ms: it is being moved, restores its stores, or \
+                 is blocked; GET /api/v1/status of each instance says which. Try again",
+                at_most.as_millis()
+            );
+            return Err(HttpError::new(StatusCode::GATEWAY_TIMEOUT, message));
+        }
+    };
+    match answer {
+        Answer::Replied(ReplyResult::Respondent(found)) if found.is_unknown() => {
+            let message = format!(
+                "nothing is stored about respondent {id:?}: it never sent an event, or the windows of all its \
+                 predictions have passed"
+            );
+            Err(HttpError::new(StatusCode::NOT_FOUND, message))
+        }
+        Answer::Replied(ReplyResult::Respondent(found)) => {
+            Ok(JsonBody(json_of(&id, &found, state.gateway.event_schema())))
+        }
+        Answer::Replied(
+            ReplyResult::Predicted(_) | ReplyResult::Incomplete { .. } | ReplyResult::Duplicate(_),
+        ) => Err(HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about an event")),
+        Answer::DeadLettered { class, message } => {
+            Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message).with("class", class))
+        }
+    }
+}
+
+fn json_of(id: &str, respondent: &Respondent, events: &QuestionnaireSchema) -> Json {
+    let predictions = respondent.predictions.iter().map(|kept| kept_json(kept, events));
+    let outcomes = respondent.outcomes.iter().map(|outcome| {
+        json!({
+            "label": outcome.label,
+            "outcome_time": outcome.outcome_time,
+            "outcome_id": outcome.outcome_id,
+        })
+    });
+    json!({
+        "respondent_id": id,
+        "stream_time": respondent.stream_time,
+        "open": respondent.open.as_ref().map(open_json),
+        "predictions": predictions.collect::<Vec<Json>>(),
+        "outcomes": outcomes.collect::<Vec<Json>>(),
+    })
+}
+
+fn open_json(open: &OpenObservation) -> Json {
+    let answers = open.answers.iter();
+    let answers = answers.map(|(question, answer)| {
+        let answer = match answer {
+            None => Json::Null,
+            Some(Given::Number(number)) => json!(number),
+            Some(Given::Whole(whole)) => json!(whole),
+            Some(Given::Text(text)) => json!(text),
+        };
+        (question.clone(), answer)
+    });
+    json!({
+        "event_time": open.event_time,
+        "scored": open.is_scored,
+        "answers": answers.collect::<Map<_, _>>(),
+    })
+}
+
+fn kept_json(kept: &KeptPrediction, events: &QuestionnaireSchema) -> Json {
+    let state = match kept.outcome {
+        Some(_) => "learned",
+        None if kept.is_passed_over => "passed_over",
+        None => "waiting",
+    };
+    let prediction = kept.prediction.as_ref();
+    json!({
+        "event_time": kept.event_time,
+        "state": state,
+        "outcome": kept.outcome,
+        "prediction": prediction.map(|prediction| prediction_json(prediction, Map::new(), events)),
+    })
+}

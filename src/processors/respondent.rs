@@ -1,0 +1,141 @@
+//! Answers questions about a respondent, from the stores of the task that has them.
+
+use std::sync::Arc;
+
+use crate::{
+    events::{
+        answered::AnsweredRecord as _,
+        prediction::Prediction,
+        reply::{self, Reply, ReplyResult},
+        respondent::{KeptPrediction, OpenObservation, Respondent, RespondentQuery},
+    },
+    processors::{
+        gather::Partial,
+        outcome_join::{OutcomeStore, PendingEntries, PendingRef, StateRef},
+    },
+};
+use foretell_streams::{
+    codec::CodecError,
+    record::Topic,
+    state::WindowHandle,
+    time::EventTime,
+    topology::{Context, Edge, ProcessError, Processor, Record, TopologyBuilder},
+};
+
+/// Forwards the answer to each question.
+struct AnswerQuery {
+    observations: WindowHandle<Partial>,
+    outcomes: OutcomeStore,
+    /// Memory that every question uses again.
+    entries: PendingEntries,
+}
+
+/// Adds the source of questions and the processor that answers them.
+pub fn add_to(
+    topology: &mut TopologyBuilder,
+    queries: Topic,
+    observations: WindowHandle<Partial>,
+    outcomes: OutcomeStore,
+) -> Edge<Reply> {
+    // A question is no event: its time does not advance stream time, and it is answered before records that wait.
+    let codec = Arc::new(RespondentQuery::codec());
+    let asked = topology.source_timed("queries", queries, codec, |_, _, _| Ok(EventTime::MIN));
+    let stores = [observations.id(), outcomes.pending.id()];
+    topology.process("answer-query", &[asked], &stores, move || AnswerQuery {
+        observations: observations.clone(),
+        outcomes: outcomes.clone(),
+        entries: PendingEntries::default(),
+    })
+}
+
+impl Processor for AnswerQuery {
+    type In = RespondentQuery;
+    type Out = Reply;
+
+    fn process(
+        &mut self,
+        record: &Record<RespondentQuery>,
+        ctx: &mut Context<'_, Reply>,
+    ) -> Result<(), ProcessError> {
+        let Some(request_id) = ctx.input().and_then(reply::request_of) else { return Ok(()) };
+        let respondent_id = record.value.respondent_id.clone();
+        let mut respondent = Respondent {
+            stream_time: ctx.stream_time(),
+            open: self.open_observation(&respondent_id, ctx)?,
+            ..Respondent::default()
+        };
+        self.add_predictions_and_outcomes(&respondent_id, &mut respondent, ctx)?;
+        let result = ReplyResult::Respondent(respondent);
+        let reply = Reply { request_id, respondent_id, event_id: String::new(), result };
+        ctx.forward(&Record { key: record.key.clone(), value: reply, time: record.time })
+    }
+}
+
+impl AnswerQuery {
+    fn open_observation(
+        &self,
+        respondent_id: &str,
+        ctx: &mut Context<'_, Reply>,
+    ) -> Result<Option<OpenObservation>, ProcessError> {
+        let store = ctx.window(&self.observations);
+        let newest = store.fetch(respondent_id, EventTime::MIN, EventTime::MAX)?.pop();
+        Ok(newest.map(|stored| OpenObservation {
+            event_time: stored.time,
+            is_scored: stored.value.scored,
+            answers: stored
+                .value
+                .answers
+                .into_iter()
+                .map(|given| (given.question, given.answer))
+                .collect(),
+        }))
+    }
+
+    fn add_predictions_and_outcomes(
+        &mut self,
+        respondent_id: &str,
+        respondent: &mut Respondent,
+        ctx: &mut Context<'_, Reply>,
+    ) -> Result<(), ProcessError> {
+        let OutcomeStore { pending, codec, .. } = &self.outcomes;
+        let always = EventTime::MIN..=EventTime::MAX;
+        self.entries.fetch(pending, codec, respondent_id, always, ctx)?;
+        for (position, entry) in self.entries.iter().rev() {
+            match entry {
+                PendingRef::Prediction { state, record }
+                    if respondent.predictions.len() < Respondent::PREDICTIONS_MAX =>
+                {
+                    let outcome = match state {
+                        StateRef::Learned(label) => Some(label.to_owned()),
+                        StateRef::Waiting | StateRef::PassedOver => None,
+                    };
+                    respondent.predictions.push(KeptPrediction {
+                        event_time: position.time,
+                        outcome,
+                        is_passed_over: state == StateRef::PassedOver,
+                        prediction: self.prediction_in(record)?,
+                    });
+                }
+                PendingRef::Outcome(bytes)
+                    if respondent.outcomes.len() < Respondent::OUTCOMES_MAX =>
+                {
+                    respondent.outcomes.push(self.outcomes.outcome(bytes)?.0);
+                }
+                PendingRef::Prediction { .. } | PendingRef::Outcome(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The prediction in a stored record; none if it is not stored any more, or cannot be read.
+    fn prediction_in(&self, record: &[u8]) -> Result<Option<Prediction>, ProcessError> {
+        if record.is_empty() {
+            return Ok(None);
+        }
+        match self.outcomes.codec.predictions.read(record, Prediction::of) {
+            Ok(prediction) => Ok(Some(prediction)),
+            Err(CodecError::Unavailable { message }) => Err(ProcessError::Retry(message)),
+            Err(CodecError::Unreadable { .. } | CodecError::OtherFormat { .. }) => Ok(None),
+        }
+    }
+}
