@@ -191,7 +191,11 @@ impl Model {
         }
         for (due, input) in committed.stores.timers.get(key).into_iter().flatten() {
             if *due < committed.still_pending {
-                return Err(format!("{key}: the timer of {input} should have fired"));
+                if is_exact {
+                    return Err(format!("{key}: the timer of {input} should have fired"));
+                }
+                // At least once, a changelog may have a timer that was set before its record was processed again.
+                continue;
             }
             *ends.entry(input.clone()).or_default() += 1;
         }
