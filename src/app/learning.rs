@@ -9,7 +9,7 @@ use crate::{
     processors::{
         learning::{
             training_log::{DiskCopy, ReadLog, TrainingLog},
-            work::{LearningWork, WorkSettings},
+            work::{HoldoutRule, LearningWork, WorkSettings},
         },
         metrics::ApplicationMetrics,
         model_archive::ModelArchive,
@@ -52,7 +52,10 @@ pub(super) fn learning_work(
             calibration: learning.calibration,
             seed: Seed(learning.seed),
             judge: learning.judge,
-            holdout: learning.holdout,
+            holdout: HoldoutRule {
+                share: learning.holdout,
+                retrain_after: learning.rules.retrain_after,
+            },
             tuning: learning.tuning.clone(),
         },
         clock: Arc::clone(clock),

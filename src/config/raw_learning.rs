@@ -81,8 +81,9 @@ pub(super) struct RawJudge {
     pub margin: f64,
     /// Confidence level of the interval of the improvement, whose lower end must be above `margin`: 0.5 to 0.999.
     pub confidence: f64,
-    /// Share of the examples from the stream that the champion was not trained on, which are held out for the comparison (the
-    /// newest, at most 10,000): 0.05 to 0.9. The published model is trained on them, too.
+    /// Share of the examples from the stream that the champion was not trained on, which are held out for the comparison: 0.05
+    /// to 0.9. They are the newest, at most `learning.retrain_after` (but 30 if that is less) and at most 10,000. The published
+    /// model is trained on them, too.
     pub holdout: f64,
     /// Number of examples after which the champion is compared with its predecessor, again and again, and rolled back if it
     /// is worse; 0: never. Unset: a quarter of `learning.retrain_after`, or 2,500 if that is 0.

@@ -62,10 +62,37 @@ pub struct WorkSettings {
     pub seed: Seed,
     /// Settings of comparisons, without their seed.
     pub judge: judge::Settings,
-    /// Share of the examples that the champion was not trained on, which are held out to compare a new model with it.
-    pub holdout: f64,
+    /// Which examples are held out to compare a new model with the champion.
+    pub holdout: HoldoutRule,
     /// The studies of trainings.
     pub tuning: TuningPlan,
+}
+
+/// How many examples, the newest, are held out to compare a new model with the champion.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HoldoutRule {
+    /// Share of the examples that the champion was not trained on.
+    pub share: f64,
+    /// Number of examples between two trainings. At most as many are held out (but enough for a comparison), so that wrong
+    /// labels are in the holdout of one training only. 0: no training becomes due by their number, and there is no such bound.
+    pub retrain_after: u64,
+}
+
+impl HoldoutRule {
+    /// Number of held-out examples, if the champion was not trained on `unseen`; none if they are too few to compare models.
+    fn examples(self, unseen: usize) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a length is one"
+        )]
+        let share = (unseen as f64 * self.share) as usize;
+        let batch = match usize::try_from(self.retrain_after) {
+            Ok(0) | Err(_) => COMPARED_MAX,
+            Ok(examples) => examples.clamp(judge::EXAMPLES_MIN, COMPARED_MAX),
+        };
+        Some(share.min(batch)).filter(|examples| *examples >= judge::EXAMPLES_MIN).unwrap_or(0)
+    }
 }
 
 /// The studies of trainings.
@@ -161,16 +188,7 @@ impl LearningWork {
             let from = champion.lineage.origin.examples_through;
             offsets.len() - offsets.partition_point(|offset| *offset < from)
         });
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a length is one"
-        )]
-        let mut held_out = (unseen as f64 * self.settings.holdout) as usize;
-        held_out = held_out.min(COMPARED_MAX);
-        if held_out < judge::EXAMPLES_MIN {
-            held_out = 0;
-        }
+        let held_out = self.settings.holdout.examples(unseen);
         let kept = all.len() - held_out;
         Ok(Split {
             initial_examples,
@@ -355,4 +373,33 @@ fn with_cause(error: &ArchiveError) -> String {
 
 fn count(examples: usize) -> u64 {
     u64::try_from(examples).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_unseen_examples_is_held_out_and_at_most_as_many_as_between_two_trainings() {
+        let check = |share: f64, retrain_after: u64, unseen: usize, expected: usize| {
+            let rule = HoldoutRule { share, retrain_after };
+            assert_eq!(rule.examples(unseen), expected, "{rule:?} of {unseen}");
+        };
+        check(0.3, 1000, 0, 0);
+        check(0.3, 1000, 99, 0);
+        check(0.3, 1000, 100, 30);
+        check(0.3, 1000, 1000, 300);
+        check(0.3, 1000, 3334, 1000);
+        check(0.3, 1000, 9000, 1000);
+        check(0.9, 1000, 1000, 900);
+        // Fewer than 30 cannot be compared, however often a model is trained.
+        check(0.3, 10, 99, 0);
+        check(0.3, 10, 100, 30);
+        check(0.3, 10, 9000, 30);
+        // Trainings by schedule or request only.
+        check(0.3, 0, 9000, 2700);
+        check(0.3, 0, 90_000, 10_000);
+        check(0.3, 50_000, 90_000, 10_000);
+        check(0.3, u64::MAX, 9000, 2700);
+    }
 }

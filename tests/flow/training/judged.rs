@@ -1,6 +1,6 @@
 //! Decisions about models: promotion, refusal, rollback and commands, with real trainings and comparisons.
 
-use std::{sync::mpsc, time::Duration};
+use std::{ops::Range, sync::mpsc, time::Duration};
 
 use foretell::{
     events::{
@@ -147,9 +147,14 @@ fn a_better_model_is_promoted_with_its_numbers() {
 
 /// A good model that has seen nothing of the log.
 fn good_model() -> ModelBundle {
+    model_of(100)
+}
+
+/// A model of as many right examples, which has seen nothing of the log.
+fn model_of(examples: u32) -> ModelBundle {
     let mut other = Application::new();
-    other.append(&stream(0..100, OFTEN));
-    let mut bundle = other.log().train(0, 100, &|_, _, _| true).unwrap();
+    other.append(&stream(0..examples, OFTEN));
+    let mut bundle = other.log().train(0, examples.into(), &|_, _, _| true).unwrap();
     bundle.lineage.origin = Origin::default();
     bundle
 }
@@ -179,6 +184,33 @@ fn a_model_of_wrong_labels_is_rolled_back_and_its_successor_is_refused() {
     assert_eq!(judged.in_a_row(), ["0", "1"]);
     judged.learning.crash();
     assert_eq!(judged.in_a_row(), ["0", "0"], "the task starts anew");
+}
+
+#[test]
+fn wrong_labels_are_held_out_for_one_training_only() {
+    let mut judged = Judged::new();
+    judged.learning.application.serve(&model_of(1000));
+    let right = judged.serving();
+    let mut learn = |numbers: Range<u32>, concept| {
+        let decisions = judged.learn(&stream(numbers, concept), 1);
+        assert_eq!(decisions.len(), 1, "{decisions:?}");
+        (decisions[0].outcome, decisions[0].first_offset)
+    };
+    // The champion is not replaced by models of fewer right examples and some wrong ones, so it has seen nothing of the log.
+    assert_eq!(learn(0..100, SELDOM), (DecisionOutcome::Promoted, Some(70)));
+    assert_eq!(learn(100..150, OFTEN).0, DecisionOutcome::RolledBack);
+    let through = [(200, 140), (300, 210), (400, 300), (500, 400)];
+    let mut from = 150;
+    for (through, held_out_from) in through {
+        let expected = (DecisionOutcome::Refused, Some(held_out_from));
+        assert_eq!(learn(from..through, OFTEN), expected);
+        from = through;
+    }
+    assert_eq!(learn(500..600, SELDOM), (DecisionOutcome::Promoted, Some(500)));
+    assert_eq!(learn(600..650, OFTEN).0, DecisionOutcome::RolledBack);
+    // Three tenths of all that the champion has not seen would have wrong labels among them.
+    assert_eq!(learn(650..700, OFTEN), (DecisionOutcome::Refused, Some(600)));
+    assert_eq!(judged.serving(), right);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use foretell::{
             outputs::records_of,
             trainer::{Phase, Work as _},
             training_log::{ReadLog, TrainingLog},
-            work::{LearningWork, TuningPlan, WorkSettings},
+            work::{HoldoutRule, LearningWork, TuningPlan, WorkSettings},
         },
         metrics::ApplicationMetrics,
         model_archive::ModelArchive,
@@ -165,7 +165,7 @@ impl Application {
                 calibration: Calibration::None,
                 seed: Seed(1),
                 judge: judge::Settings::default(),
-                holdout: 0.3,
+                holdout: HoldoutRule { share: 0.3, retrain_after: 100 },
                 tuning: TuningPlan {
                     study: TuningSettings { trials: 0, ..TuningSettings::default() },
                     time: Duration::from_secs(60),
