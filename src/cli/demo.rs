@@ -154,7 +154,7 @@ fn table(report: &Report) -> String {
 }
 
 fn decision(report: &DecisionReport) -> String {
-    let DecisionReport { decision, outcome, candidate, reason, comparison } = report;
+    let DecisionReport { decision, outcome, candidate, reason, comparison, .. } = report;
     let candidate = candidate.as_deref().unwrap_or("-");
     let numbers = comparison.as_ref().map_or_else(
         || reason.clone(),

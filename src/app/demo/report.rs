@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     events::decision::{Decision, ModelComparison},
 };
+use foretell_ml::Retention;
 
 /// The report; `--json` prints it. Latencies are from sending an event to reading its committed prediction.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -83,6 +84,10 @@ pub struct DecisionReport {
     pub candidate: Option<String>,
     pub reason: String,
     pub comparison: Option<ModelComparison>,
+    /// Offset of the first example of the comparison.
+    pub first_offset: Option<i64>,
+    /// Offset after the last example.
+    pub end_offset: Option<i64>,
 }
 
 impl From<Decision> for DecisionReport {
@@ -93,6 +98,8 @@ impl From<Decision> for DecisionReport {
             candidate: decision.candidate,
             reason: decision.reason,
             comparison: decision.comparison,
+            first_offset: decision.first_offset,
+            end_offset: decision.end_offset,
         }
     }
 }
@@ -179,7 +186,9 @@ pub(super) fn report(
     checks.extend(check_answers(&contents, &report));
     let every = config.learning.rules.retrain_after;
     checks.extend(check_learning(every, &state.waited_for_training, &report));
-    checks.extend(check_judge(plan, &report));
+    if plan.is_poisoned {
+        checks.extend(check_judge(config.learning.policy.retention, &report));
+    }
     let unreached = state.unreached.iter();
     checks.extend(unreached.map(|goal| Check::of(&format!("in time: {goal}"), false)));
     report.checks = checks;
@@ -306,10 +315,11 @@ fn check_learning(
     [Check::of(names[0], report.retrainings > 0), later]
 }
 
-/// A model of inverted labels must not serve in the end.
-fn check_judge(plan: &Plan, report: &Report) -> Option<Check> {
+/// A model of inverted labels must not serve in the end, and its successors must not be judged by these labels.
+fn check_judge(retention: Retention, report: &Report) -> [Check; 2] {
     let poisoned = format!("training-{}", POISONED_BATCH + 1);
-    let trained = report.decisions.iter().find(|one| one.decision == poisoned);
+    let mut decisions = report.decisions.iter();
+    let trained = decisions.find(|one| one.decision == poisoned);
     let moves = report.decisions.iter().rev();
     let mut moves = moves.filter(|one| ["promoted", "rolled_back"].contains(&one.outcome.as_str()));
     let champion = moves.next().and_then(|last| last.candidate.as_ref());
@@ -317,7 +327,18 @@ fn check_judge(plan: &Plan, report: &Report) -> Option<Check> {
         trained.is_some_and(|trained| trained.candidate.as_ref() == Some(champion))
     });
     let name = "the model of the inverted labels does not serve in the end";
-    plan.is_poisoned.then(|| Check::of(name, trained.is_some() && !serves))
+    let later = "the models after it were judged without the inverted labels";
+    let later = if let Retention::Reservoir(_) = retention {
+        Check::skipped(later, "learning.reservoir: the newest examples of a sample go back farther")
+    } else {
+        let end = trained.and_then(|trained| trained.end_offset);
+        let is_judged = |one: &&DecisionReport| {
+            one.decision.starts_with("training-") && one.comparison.is_some()
+        };
+        let mut judged = decisions.filter(is_judged);
+        Check::of(later, judged.all(|one| one.first_offset >= end))
+    };
+    [Check::of(name, trained.is_some() && !serves), later]
 }
 
 /// Sorted latencies in milliseconds: while no model is being trained, and while one is.
@@ -376,6 +397,48 @@ mod tests {
         assert_eq!(check(100, 1, &[9, 0], &too_short), [Some(true), None]);
         assert_eq!(check(100, 1, &[9, 1], &too_short), [Some(true), Some(true)]);
         assert_eq!(check(100, 0, &[9], &too_short), [Some(false), None]);
+    }
+
+    #[test]
+    fn the_model_of_inverted_labels_must_not_serve_and_its_successors_be_judged_by_other_labels() {
+        let decision =
+            |(id, outcome, candidate, offsets): (&str, &str, &str, (i64, i64))| DecisionReport {
+                decision: id.to_owned(),
+                outcome: outcome.to_owned(),
+                candidate: Some(candidate.to_owned()),
+                reason: String::new(),
+                comparison: Some(comparison()),
+                first_offset: Some(offsets.0),
+                end_offset: Some(offsets.1),
+            };
+        let check = |retention, decisions: &[(&str, &str, &str, (i64, i64))]| {
+            let decisions = decisions.iter().copied().map(decision).collect();
+            results(&check_judge(retention, &Report { decisions, ..Report::default() }))
+        };
+        let promoted = ("training-3", "promoted", "c", (70, 100));
+        let rolled_back = ("rollback-110", "rolled_back", "a", (60, 110));
+        let refused = |first| ("training-4", "refused", "d", (first, 200));
+        let all = Retention::All;
+        assert_eq!(check(all, &[promoted, rolled_back, refused(100)]), [Some(true), Some(true)]);
+        assert_eq!(check(all, &[promoted, refused(100)]), [Some(false), Some(true)]);
+        assert_eq!(check(all, &[promoted, rolled_back, refused(99)]), [Some(true), Some(false)]);
+        let sampled = check(Retention::Reservoir(9), &[promoted, rolled_back, refused(99)]);
+        assert_eq!(sampled, [Some(true), None]);
+        assert_eq!(check(all, &[]), [Some(false), Some(true)], "it was not trained");
+    }
+
+    fn comparison() -> ModelComparison {
+        ModelComparison {
+            metric: "log_loss".to_owned(),
+            examples: 30,
+            candidate: 0.3,
+            champion: 0.4,
+            difference: 0.1,
+            low: 0.05,
+            high: 0.15,
+            confidence: 0.95,
+            margin: 0.0,
+        }
     }
 
     #[test]
