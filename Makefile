@@ -202,6 +202,11 @@ bench-stores: ## measure memory, time and allocations of window stores in memory
 	@.ci/setup build
 	$(CARGO) bench --locked --package foretell-streams --bench stores
 
+.PHONY: bench-rules
+bench-rules: ## measure conditions of rules, against 1 µs and the interpreter of the crate cel; target/bench/rules.json
+	@.ci/setup build
+	$(CARGO) bench --locked --package foretell-rules --bench conditions
+
 .PHONY: bench-streams
 bench-streams: ## compare topologies on a real Kafka with bare librdkafka, 5 minutes; ratios in target/bench/streams.json
 	@.ci/setup build broker

@@ -13,9 +13,9 @@ use std::{fs, path::Path};
 #[rustfmt::skip]
 const LAYERS: &[(&str, &[&str])] = &[
     ("events",     &["foretell_streams", "foretell_avro"]),
-    ("processors", &["foretell_streams", "foretell_ml", "events"]),
+    ("processors", &["foretell_streams", "foretell_ml", "foretell_rules", "events"]),
     ("http",       &["foretell_streams", "events", "processors"]),
-    ("config",     &["foretell_address", "foretell_streams", "foretell_ml", "events", "processors"]),
+    ("config",     &["foretell_address", "foretell_streams", "foretell_ml", "foretell_rules", "events", "processors"]),
     ("app",        &["foretell_address", "foretell_streams", "foretell_ml", "foretell_kafka", "foretell_avro",
                      "foretell_generate", "events", "processors", "http", "config"]),
     ("cli",        &["foretell_address", "foretell_generate", "foretell_ml", "events", "processors", "config", "app"]),
@@ -29,6 +29,8 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("apache_avro",   &["crates/foretell-avro/", "src/events/"]),
     ("fjall",         &["crates/foretell-streams/src/state/disk/"]),
     ("lightgbm3_sys", &["crates/foretell-ml/src/lightgbm/"]),
+    ("regex",         &["crates/foretell-rules/"]),
+    ("strsim",        &["crates/foretell-rules/"]),
     ("axum",          &["src/http/"]),
     ("hyper",         &["src/http/server.rs"]),
     ("hyper_util",    &["src/http/server.rs"]),
