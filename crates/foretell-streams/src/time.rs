@@ -156,33 +156,42 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock for tests: its time changes only through [`ManualClock::advance`].
+/// A clock for tests: its time changes only through [`ManualClock::advance`] and [`ManualClock::set_back`].
 #[derive(Debug)]
 pub struct ManualClock {
-    started: i64,
-    now: AtomicI64,
+    /// The time of day, less the time since the start, in milliseconds.
+    offset: AtomicI64,
+    /// The time since the start, in milliseconds.
+    elapsed: AtomicI64,
 }
 
 impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn at(now: WallTime) -> Self {
-        Self { started: now.0, now: AtomicI64::new(now.0) }
+        Self { offset: AtomicI64::new(now.0), elapsed: AtomicI64::new(0) }
     }
 
     /// Advances the clock by `span`.
     pub fn advance(&self, span: Duration) {
-        self.now.fetch_add(millis(span), Ordering::SeqCst);
+        self.elapsed.fetch_add(millis(span), Ordering::SeqCst);
+    }
+
+    /// Sets the time of day back by `span`, as an operator or NTP may do. [`Clock::elapsed`] stays.
+    pub fn set_back(&self, span: Duration) {
+        self.offset.fetch_sub(millis(span), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> WallTime {
-        WallTime(self.now.load(Ordering::SeqCst))
+        let [offset, elapsed] =
+            [&self.offset, &self.elapsed].map(|time| time.load(Ordering::SeqCst));
+        WallTime(offset.saturating_add(elapsed))
     }
 
     fn elapsed(&self) -> Duration {
-        EventTime(self.now.load(Ordering::SeqCst)).since(EventTime(self.started))
+        EventTime(self.elapsed.load(Ordering::SeqCst)).since(EventTime(0))
     }
 }
 

@@ -57,10 +57,12 @@ impl Task {
     pub(super) fn punctuate(&mut self, kind: PunctuationKind, time: i64) -> Result<(), StateError> {
         for index in 0..self.scope.schedules.len() {
             let schedule = &mut self.scope.schedules[index];
-            if schedule.kind != kind || schedule.next.is_some_and(|next| time < next) {
+            let interval = i64::try_from(schedule.interval.as_millis()).unwrap_or(i64::MAX);
+            // More than an interval ahead: the clock was set back. The next one must not wait until it has caught up.
+            let is_ahead = |next: i64| time < next && next <= time.saturating_add(interval);
+            if schedule.kind != kind || schedule.next.is_some_and(is_ahead) {
                 continue;
             }
-            let interval = i64::try_from(schedule.interval.as_millis()).unwrap_or(i64::MAX);
             let is_first = schedule.next.replace(time.saturating_add(interval)).is_none();
             if is_first {
                 continue;

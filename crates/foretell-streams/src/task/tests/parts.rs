@@ -130,6 +130,20 @@ fn outputs_of_a_punctuation_have_no_origin() {
 }
 
 #[test]
+fn punctuations_go_on_when_the_clock_is_set_back() {
+    let topology = Arc::new(topology(&Counter::unread()));
+    let metrics = StreamsMetrics::unregistered();
+    let mut task = Task::open(&topology, Partition(0), &metrics, &MemoryStores).unwrap();
+    task.start(WallTime(0));
+    let mut ticks = Vec::new();
+    for now in [0, 3_600_000, 0, 59_999, 60_000] {
+        task.punctuate_wall_clock(WallTime(now)).unwrap();
+        ticks.push(task.take_outbox().len());
+    }
+    assert_eq!(ticks, [0, 1, 1, 0, 1]);
+}
+
+#[test]
 fn dead_letters_and_changelog_records_must_be_accepted() {
     let topology = topology(&Counter::unread());
     for (name, must) in [("dead", true), ("test-all-changelog", true), ("out", false)] {
