@@ -1,5 +1,7 @@
 //! Makes the two topologies from the configuration, for an instance and for a replay.
 
+use std::sync::Arc;
+
 use crate::{
     config::Config,
     events::{codecs::Codecs, topics::Group},
@@ -30,7 +32,9 @@ impl TopologyParts<'_> {
             topics: config.topics.clone(),
             codecs: self.codecs.clone(),
             gather: config.gather.clone(),
+            events: Arc::clone(&config.event_schema),
             join: config.join.clone(),
+            actions: config.actions.clone(),
             partitions: config.partitions,
             times: config.time_bounds(),
             duplicates_within: config.events.duplicates_within,

@@ -140,8 +140,34 @@ impl<'t> Document<'t> {
         for (name, value) in table.iter() {
             let key = joined(above, name.get_ref());
             sources.insert(key.clone(), self.source_at(&name.span()));
-            if let DeValue::Table(inner) = value.get_ref() {
-                self.note_sources(inner, &key, sources);
+            match value.get_ref() {
+                DeValue::Table(inner) => self.note_sources(inner, &key, sources),
+                DeValue::Array(items) => self.note_items(items, &key, sources),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_) => {}
+            }
+        }
+    }
+
+    /// Notes the sources of tables in a list, such as `actions.0.when`, and how their texts are written.
+    fn note_items(&self, items: &[Spanned<DeValue<'t>>], above: &str, sources: &mut Sources) {
+        for (index, item) in items.iter().enumerate() {
+            let DeValue::Table(table) = item.get_ref() else { continue };
+            let key = joined(above, &index.to_string());
+            sources.insert(key.clone(), self.source_at(&item.span()));
+            self.note_sources(table, &key, sources);
+            for (name, value) in table.iter() {
+                if let (DeValue::String(_), Some(raw)) =
+                    (value.get_ref(), self.text.get(value.span()))
+                {
+                    let before = &self.text[..value.span().start];
+                    let line = before.rsplit('\n').next().unwrap_or_default();
+                    let column = 1 + line.chars().count();
+                    sources.note_text(joined(&key, name.get_ref()), column, raw.to_owned());
+                }
             }
         }
     }

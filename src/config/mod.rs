@@ -14,6 +14,7 @@ mod document;
 mod keys;
 mod overrides;
 mod raw;
+mod raw_actions;
 mod raw_learning;
 mod raw_quality;
 mod raw_tuning;
@@ -46,8 +47,13 @@ use crate::{
     },
     events::topics::Topics,
     processors::{
-        contract::ContractSettings, convert, event_time::TimeBounds, gather::GatherSettings,
-        outcome_join::JoinSettings, quality::QualitySettings,
+        actions::{ActionSettings, Variables},
+        contract::ContractSettings,
+        convert,
+        event_time::TimeBounds,
+        gather::GatherSettings,
+        outcome_join::JoinSettings,
+        quality::QualitySettings,
     },
 };
 use foretell_ml::{
@@ -145,6 +151,8 @@ pub struct Config {
     pub classes: Vec<String>,
     /// The settings of the outcome join.
     pub join: JoinSettings,
+    /// The rules of actions.
+    pub actions: ActionSettings,
     /// The feature pipeline before it is fitted.
     pub pipeline: PipelineSpec,
     /// The feature contract.
@@ -248,6 +256,8 @@ impl Config {
             unlabelled: raw.outcomes.unlabelled.clone(),
             classes: raw.outcomes.labels.clone(),
         };
+        let variables = Variables::new(&event_schema, &raw.outcomes.labels);
+        let actions = raw_actions::settings(&raw.actions, variables, &sources)?;
         let quality = raw.quality.settings(join.window + join.grace);
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
         let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
@@ -268,6 +278,7 @@ impl Config {
             gather,
             classes: raw.outcomes.labels,
             join,
+            actions,
             pipeline,
             contract,
             learning,

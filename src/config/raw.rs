@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_{learning,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{actions,learning,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::{
     config::{
         Secret,
+        raw_actions::RawAction,
         raw_learning::{DataSettings, RawLearning},
         raw_quality::RawQuality,
         raw_tuning::RawTuning,
@@ -42,6 +43,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub scoring: RawScoring,
     pub outcomes: RawOutcomes,
+    #[serde(default)]
+    pub actions: Vec<RawAction>,
     #[serde(default)]
     pub features: RawFeatures,
     #[serde(default)]

@@ -49,11 +49,13 @@ impl fmt::Display for Source {
 pub struct Sources {
     file: PathBuf,
     written: BTreeMap<String, Source>,
+    /// The column and the form in the file of texts in lists of tables, by key.
+    texts: BTreeMap<String, (usize, String)>,
 }
 
 impl Sources {
     pub(super) fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), written: BTreeMap::new() }
+        Self { file: file.to_owned(), ..Self::default() }
     }
 
     pub(super) fn insert(&mut self, key: String, source: Source) {
@@ -75,6 +77,24 @@ impl Sources {
         }
     }
 
+    pub(super) fn note_text(&mut self, key: String, column: usize, raw: String) {
+        self.texts.insert(key, (column, raw));
+    }
+
+    /// The place of a character in the text of `key`, given by its line and column in the text, from 1: `foretell.toml:12:9`, or
+    /// the source of the key and the place in the text if the file does not have the text as it is.
+    #[must_use]
+    pub fn inside(&self, key: &str, text: &str, at: (usize, usize)) -> String {
+        let written = self.texts.get(key).zip(self.written.get(key));
+        if let Some(((column, raw), Source::File { path, line })) = written
+            && let Some((line, column)) = place_in(raw, text, (*line, *column), at)
+        {
+            return format!("{}:{line}:{column}", path.display());
+        }
+        let (line, column) = at;
+        format!("{}: line {line}, column {column} of the text", self.of(key))
+    }
+
     /// The source of `section.key` and its form in a file: `foretell.toml:12: [http] bind`.
     #[must_use]
     pub fn named(&self, key: &str) -> String {
@@ -88,5 +108,52 @@ pub(super) fn written_form(key: &str) -> String {
     match property.map(|name| ("broker.properties", name)).or_else(|| key.rsplit_once('.')) {
         Some((section, key)) => format!("[{section}] {key}"),
         None => format!("[{key}]"),
+    }
+}
+
+/// The line and column of a character of `text`, which begins at `start` in a file and is written there as `raw`; none if it is
+/// written with escapes.
+fn place_in(
+    raw: &str,
+    text: &str,
+    start: (usize, usize),
+    at: (usize, usize),
+) -> Option<(usize, usize)> {
+    let ((start_line, start_column), (line, column)) = (start, at);
+    let is_long = ["\"\"\"", "'''"].iter().any(|quotes| raw.starts_with(quotes));
+    let quotes = if is_long { 3 } else { 1 };
+    let inner = raw.get(quotes..raw.len().checked_sub(quotes)?)?;
+    // A long text may begin on the line after its quotes.
+    let after_break = inner.strip_prefix('\n').or_else(|| inner.strip_prefix("\r\n"));
+    let (skipped, inner) = match after_break.filter(|_| is_long) {
+        Some(rest) => (1, rest),
+        None => (0, inner),
+    };
+    if inner != text {
+        return None;
+    }
+    let is_first = line + skipped == 1;
+    let column = if is_first { start_column + quotes + column - 1 } else { column };
+    Some((start_line + skipped + line - 1, column))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_character_of_a_text_is_that_in_the_file() {
+        let check =
+            |raw: &str, text: &str, at: (usize, usize), expected: Option<(usize, usize)>| {
+                assert_eq!(place_in(raw, text, (12, 8), at), expected, "{raw} {at:?}");
+            };
+        check("'label'", "label", (1, 1), Some((12, 9)));
+        check("\"label\"", "label", (1, 5), Some((12, 13)));
+        check("\"a \\\" b\"", "a \" b", (1, 5), None);
+        check("'''a\nb'''", "a\nb", (1, 1), Some((12, 11)));
+        check("'''a\nb'''", "a\nb", (2, 1), Some((13, 1)));
+        check("\"\"\"\na\nb\"\"\"", "a\nb", (2, 3), Some((14, 3)));
+        check("'''\na'''", "a", (1, 4), Some((13, 4)));
+        check("'", "", (1, 1), None);
     }
 }

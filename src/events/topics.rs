@@ -277,7 +277,7 @@ topics! {
         partitions: Partitions::Configured,
         cleanup: ONE_MONTH,
         message_bytes_max: None,
-        written_by: &[],
+        written_by: &[Client::Group(Group::Scoring)],
         read_by: &[Client::Consumers],
         holds: "actions about predictions: requested, cancelled, or held out as a control",
     },

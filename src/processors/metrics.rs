@@ -6,11 +6,14 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use crate::events::{
-    decision::DecisionOutcome,
-    label::UNKNOWN_LABEL,
-    questionnaire::{INVALID_VALUE, MISSING_FIELD},
-    topics::TOPICS,
+use crate::{
+    events::{
+        decision::DecisionOutcome,
+        label::UNKNOWN_LABEL,
+        questionnaire::{INVALID_VALUE, MISSING_FIELD},
+        topics::TOPICS,
+    },
+    processors::actions::ActionMetrics,
 };
 use foretell_streams::metrics::{Counter, Registration};
 
@@ -48,6 +51,8 @@ pub struct ApplicationMetrics {
     label_delay: Histogram,
     labelled_share: GaugeVec,
     quality_late: IntCounterVec,
+    /// The metrics of actions.
+    pub(super) actions: ActionMetrics,
 }
 
 /// Bounds for the time from the record timestamp to the score, without the commit.
@@ -277,6 +282,7 @@ impl ApplicationMetrics {
                 "kind",
                 &["predictions", "labels"],
             )?,
+            actions: ActionMetrics::declare(to)?,
         })
     }
 

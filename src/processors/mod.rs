@@ -12,6 +12,7 @@
 //!
 //! Each topology has a consumer group: [`topology::scoring`] with P tasks, [`topology::learning`] with one.
 
+pub mod actions;
 pub mod contract;
 pub mod convert;
 pub mod event_time;

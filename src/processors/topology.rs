@@ -3,11 +3,21 @@
 use std::sync::Arc;
 
 use crate::{
-    events::{codecs::Codecs, reply::ReplyCodec, topics::Topics},
+    events::{
+        answered::Encoded,
+        codecs::Codecs,
+        labelled_example::LabelledExample,
+        outcome::Outcome,
+        prediction::Prediction,
+        questionnaire::{QuestionnaireEvent, QuestionnaireSchema},
+        reply::{Reply, ReplyCodec},
+        topics::Topics,
+    },
     processors::{
+        actions::{ActionParts, ActionSettings, Actions},
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
-        gather::{Gather, GatherSettings, Partial},
+        gather::{Gather, GatherSettings, Gathered, Partial},
         learning::{
             learner::{Learner, Obey},
             outputs::{Learned, Select},
@@ -29,7 +39,8 @@ use crate::{
 };
 use foretell_streams::{
     record::Topic,
-    topology::{Topology, TopologyBuilder},
+    state::StoreId,
+    topology::{Edge, Topology, TopologyBuilder},
 };
 
 /// The parts of the scoring topology.
@@ -42,8 +53,12 @@ pub struct ScoringParts {
     pub codecs: Codecs,
     /// The settings of the gathering of observations.
     pub gather: GatherSettings,
+    /// The event schema.
+    pub events: Arc<QuestionnaireSchema>,
     /// The settings of the outcome join.
     pub join: JoinSettings,
+    /// The rules of actions.
+    pub actions: ActionSettings,
     /// The bounds of event times.
     pub times: TimeBounds,
     /// Event time within which repeated events are recognised; zero: never.
@@ -66,7 +81,7 @@ pub struct ScoringParts {
 #[must_use]
 pub fn scoring(parts: ScoringParts) -> Topology {
     let ScoringParts { topics, codecs, metrics, serving, gather, board, .. } = parts;
-    let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
+    let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters.clone());
     let times = parts.times;
     topology.clock_tolerance(times.clock_tolerance);
     let placement = |topic: &Topic| {
@@ -74,27 +89,34 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     };
     let of_events = placement(&topics.questionnaire_events);
     let of_outcomes = placement(&topics.outcomes);
-    let events = topology.source_timed(
-        "questionnaire-events",
-        topics.questionnaire_events,
-        codecs.questionnaire,
-        move |event, _, now| times.check(event.event_time, now),
-    );
-    let outcomes = topology.source_timed(
-        "outcomes",
-        topics.outcomes,
-        codecs.outcome,
-        move |outcome, _, now| times.check(outcome.outcome_time, now),
-    );
+    let (events, outcomes) = sources(&mut topology, &topics, &codecs, times);
     let observations = topology.window_store("observations", Arc::new(Partial::codec()));
-    let outcome_store =
+    let mut outcome_store =
         OutcomeStore::add_to(&mut topology, parts.join, &codecs.prediction, &metrics);
     let store = topology.key_value_store("recent-events", Arc::new(RecentEntry::codec()));
     let recent = RecentEvents::new(parts.duplicates_within, store);
+    let mut actions = Actions::add_to(
+        &mut topology,
+        parts.actions,
+        ActionParts {
+            events: parts.events,
+            gather: gather.clone(),
+            recent: recent.clone(),
+            serving: serving.clone(),
+            codec: codecs.action,
+            joined_within: outcome_store.settings.window,
+            grace: outcome_store.settings.grace,
+            metrics: metrics.actions.clone(),
+        },
+    );
+    outcome_store.acted = actions.acted().cloned();
+    // Each before the processor whose effect it must not see, or whose examples have its actions.
+    actions.on_events(&mut topology, &[events]);
+    actions.on_outcomes(&mut topology, outcomes);
 
     let kept = (observations.clone(), outcome_store.clone());
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
-    let (summarized, summarized_by) = (gather.clone(), serving.clone());
+    let summarize = Summarize::new(serving.clone(), gather.clone(), parts.quality_window);
     let stores = [recent.store_id(), observations.id()];
     let counts = metrics.clone();
     let observed = topology.process("gather", &[events], &stores, move || Gather {
@@ -111,33 +133,74 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         metrics: metrics.clone(),
         prepared: PreparedModels::default(),
     });
-    let replies = Arc::new(ReplyCodec(Arc::clone(&codecs.prediction)));
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
-    let summarize = Summarize::new(summarized_by, summarized, parts.quality_window);
     quality::add_summaries_to(&mut topology, predicted, summarize, topics.window_summaries);
-    let store = outcome_store.clone();
-    let stores = [outcome_store.pending.id()];
+    let [to_events, to_predictions] =
+        reply(&mut topology, observed, predicted, outcome_store.clone());
+    let answered = respondent::add_to(&mut topology, topics.queries, kept.0, kept.1);
+    let replies = Arc::new(ReplyCodec(Arc::clone(&outcome_store.codec.predictions)));
+    topology.sink("replies", &[to_events, to_predictions, answered], topics.replies, replies);
+    actions.on_predictions(&mut topology, predicted);
+    actions.write_to(&mut topology, topics.actions);
+    let labelled = join(&mut topology, predicted, outcomes, outcome_store, of_outcomes);
+    let examples = codecs.labelled_example;
+    topology.sink("labelled-examples", &labelled, topics.labelled_examples, examples);
+    topology.build()
+}
+
+/// Adds the sources of events and outcomes.
+fn sources(
+    topology: &mut TopologyBuilder,
+    topics: &Topics,
+    codecs: &Codecs,
+    times: TimeBounds,
+) -> (Edge<QuestionnaireEvent>, Edge<Outcome>) {
+    let events = topology.source_timed(
+        "questionnaire-events",
+        topics.questionnaire_events.clone(),
+        Arc::clone(&codecs.questionnaire),
+        move |event, _, now| times.check(event.event_time, now),
+    );
+    let outcomes = topology.source_timed(
+        "outcomes",
+        topics.outcomes.clone(),
+        Arc::clone(&codecs.outcome),
+        move |outcome, _, now| times.check(outcome.outcome_time, now),
+    );
+    (events, outcomes)
+}
+
+/// Adds the processors of replies, which find the prediction of a repeated event in `store`.
+fn reply(
+    topology: &mut TopologyBuilder,
+    observed: Edge<Gathered>,
+    predicted: Edge<Encoded<Prediction>>,
+    store: OutcomeStore,
+) -> [Edge<Reply>; 2] {
+    let stores = [store.pending.id()];
     let to_events = topology
         .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
     let to_predictions =
         topology.process("reply-to-prediction", &[predicted], &[], || ReplyToPrediction);
-    let answered = respondent::add_to(&mut topology, topics.queries, kept.0, kept.1);
-    topology.sink("replies", &[to_events, to_predictions, answered], topics.replies, replies);
-    let store = outcome_store.clone();
+    [to_events, to_predictions]
+}
+
+/// Adds the processors of the outcome join.
+fn join(
+    topology: &mut TopologyBuilder,
+    predicted: Edge<Encoded<Prediction>>,
+    outcomes: Edge<Outcome>,
+    store: OutcomeStore,
+    placement: Placement,
+) -> [Edge<Encoded<LabelledExample>>; 2] {
+    let stores: Vec<StoreId> = store.ids().collect();
+    let of_predictions = store.clone();
     let stored = topology.process("store-prediction", &[predicted], &stores, move || {
-        StorePrediction::new(store.clone())
+        StorePrediction::new(of_predictions.clone())
     });
-    let joined = topology.process("join", &[outcomes], &stores, move || {
-        Join::new(outcome_store.clone(), of_outcomes.clone())
-    });
-    let labelled = [stored, joined];
-    topology.sink(
-        "labelled-examples",
-        &labelled,
-        topics.labelled_examples,
-        codecs.labelled_example,
-    );
-    topology.build()
+    let joined = topology
+        .process("join", &[outcomes], &stores, move || Join::new(store.clone(), placement.clone()));
+    [stored, joined]
 }
 
 /// The parts of the learning topology.

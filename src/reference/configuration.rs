@@ -25,6 +25,7 @@ events = { schema = "a.avsc", respondent_id = "who", event_time = "at" }
 outcomes.labels = ["no", "yes"]
 data.initial = { path = "a.csv", label = "label" }
 data.play = { path = "b.csv", label = "label" }
+actions = [{ name = "a", when = "true" }]
 "#;
 
 /// A key as the page shows it.
@@ -39,6 +40,8 @@ struct Section {
     names: Vec<String>,
     docs: String,
     keys: Vec<Key>,
+    /// Whether there can be several.
+    is_list: bool,
     /// Whether its keys are the parameters that a study may search.
     is_space: bool,
 }
@@ -64,7 +67,8 @@ fn collect(
     let declaration = &types[of];
     let docs = declaration.docs.clone();
     let is_space = of == "Space";
-    let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new(), is_space };
+    let (names, keys) = (vec![path.to_owned()], Vec::new());
+    let section = Section { names, docs, keys, is_list: of == "RawAction", is_space };
     let index = sections.len();
     sections.push((of.to_owned(), section));
     if is_space {
@@ -72,7 +76,8 @@ fn collect(
     }
     for Member { name, docs, holds } in &declaration.members {
         let declared_type = holds.clone().unwrap();
-        let inner = name_of(argument(&declared_type, "Option").unwrap_or(&declared_type));
+        let inner = ["Option", "Vec"].iter().find_map(|outer| argument(&declared_type, outer));
+        let inner = name_of(inner.unwrap_or(&declared_type));
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         if types.get(&inner).is_some_and(|inner| !inner.is_enum) {
             collect(&path, &inner, types, sections);
@@ -121,13 +126,14 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
     let words = match name_of(of).as_str() {
         "String" => "text",
         "PathBuf" => "path",
-        "Duration" => "duration",
+        "Duration" | "RawAfter" => "duration",
         "u32" | "u64" | "usize" => "whole number",
         "f64" => "number",
         "bool" => "boolean",
         "char" => "character",
         "Secret" => "secret",
         "Space" | "TableSettings" => "section",
+        "AtMost" => "table",
         name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
         name => panic!("the type {name} has no name for users"),
     };
@@ -176,14 +182,22 @@ fn pointed<'v, V>(
 
 fn is_required(path: &str) -> bool {
     let required: toml::Value = toml::from_str(REQUIRED).unwrap();
-    pointed(&required, path, |value, name| value.get(name)).is_some_and(|value| !value.is_table())
+    let found = pointed(&required, path, |value, name| match value.as_array() {
+        Some(items) => items.first()?.get(name),
+        None => value.get(name),
+    });
+    found.is_some_and(|value| !value.is_table())
 }
 
 fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
     let defaults = values_of(toml::from_str(REQUIRED).unwrap()).unwrap();
     let mut page = String::new();
-    for Section { names, docs, keys, is_space } in sections {
-        let names: Vec<String> = names.iter().map(|name| format!("`[{name}]`")).collect();
+    for Section { names, docs, keys, is_list, is_space } in sections {
+        let header = |name: &String| match is_list {
+            true => format!("`[[{name}]]`"),
+            false => format!("`[{name}]`"),
+        };
+        let names: Vec<String> = names.iter().map(header).collect();
         write!(page, "\n## {}\n\n{docs}\n\n", names.join(", ")).unwrap();
         if *is_space {
             page += &searchable_parameters();
@@ -193,7 +207,10 @@ fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
         for Key { path, declared_type, docs } in keys {
             let name = path.rsplit('.').next().unwrap();
             let kind = type_in_words(declared_type, types);
-            let default = pointed(&defaults, path, |value, name| value.get(name));
+            let default = pointed(&defaults, path, |value, name| match value.as_array() {
+                Some(items) => items.first()?.get(name),
+                None => value.get(name),
+            });
             let default = match default {
                 _ if is_required(path) => "required".to_owned(),
                 _ if kind == "section" => "none".to_owned(),
@@ -245,7 +262,10 @@ fn every_key_is_in_the_docs() {
         let parameter = key.split_once("tuning.space.").map(|(_, name)| name);
         let is_searchable =
             parameter.is_some_and(|name| SEARCHABLE.iter().any(|other| other.name == name));
-        let is_shown = is_searchable || documented.contains(&shown.as_str());
+        let inside = format!("{key}.");
+        let is_shown = is_searchable
+            || documented.contains(&shown.as_str())
+            || documented.iter().any(|path| path.starts_with(&inside));
         assert!(is_shown, "the key {key} is not in the docs");
     }
     assert_current("configuration.md", "keys", &page(&sections, &types));
@@ -260,6 +280,7 @@ fn every_documented_choice_is_valid() {
             let value = written.replace('N', "3").replace('…', "no");
             let value = match type_in_words(&key.declared_type, &types).as_str() {
                 "choice" => value,
+                "list of choices" if key.path.starts_with("actions.") => format!("[{value}]"),
                 _ => format!("{{ a = [{value}] }}"),
             };
             let set: toml::Value = toml::from_str(&format!("{} = {value}", key.path)).unwrap();
@@ -267,6 +288,7 @@ fn every_documented_choice_is_valid() {
             let (section, rest) = key.path.split_once('.').unwrap();
             let (from, to) = (set[section].as_table().unwrap(), whole.as_table_mut().unwrap());
             let to = to.entry(section).or_insert_with(|| toml::Table::new().into());
+            let to = if to.is_array() { &mut to[0] } else { to };
             to.as_table_mut().unwrap().extend(from.clone());
             if let Err(error) = values_of(whole) {
                 panic!("{rest} = {value}: {error}");

@@ -2,9 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use foretell::events::topics::{Client, Group, TOPICS, Topics};
+use foretell::{
+    events::topics::{Client, Group, TOPICS, Topics},
+    processors::actions::{CancelOn, RuleSettings},
+};
+use foretell_streams::topology::Topology;
 
-use crate::{learning, scored};
+use crate::{
+    actions::rule,
+    learning,
+    scored::{self, Settings},
+};
 
 #[test]
 fn scoring() {
@@ -37,6 +45,59 @@ fn scoring() {
     processor store-prediction [stores outcomes]
       store-prediction --> labelled-examples
     processor join [stores outcomes]
+      join --> labelled-examples
+    sink labelled-examples (topic shop.labelled-examples)
+    ");
+}
+
+/// The scoring topology with a rule that everything cancels.
+fn with_actions() -> Topology {
+    let cancel_on = vec![CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
+    let rule = RuleSettings { cancel_on, ..rule("call", "true") };
+    scored::topology_of(&Settings { rules: vec![rule], ..Settings::default() })
+}
+
+#[test]
+fn scoring_with_actions() {
+    insta::assert_snapshot!(with_actions().describe(), @r"
+    source questionnaire-events (topic shop.questionnaire-events)
+      questionnaire-events --> cancel-on-event
+      questionnaire-events --> gather
+    source outcomes (topic shop.outcomes)
+      outcomes --> cancel-on-outcome
+      outcomes --> join
+    processor cancel-on-event [stores actions-by-stream-time, actions-by-wall-clock, acted, recent-events]
+      cancel-on-event --> actions
+    processor cancel-on-outcome [stores actions-by-stream-time, actions-by-wall-clock, acted]
+      cancel-on-outcome --> actions
+    processor gather [stores recent-events, observations]
+      gather --> score
+      gather --> reply-to-event
+    processor score
+      score --> predictions
+      score --> summarize
+      score --> reply-to-prediction
+      score --> act-on-prediction
+      score --> store-prediction
+    sink predictions (topic shop.predictions)
+    processor summarize
+      summarize --> window-summaries
+    sink window-summaries (topic shop.window-summaries)
+    processor reply-to-event [stores outcomes]
+      reply-to-event --> replies
+    processor reply-to-prediction
+      reply-to-prediction --> replies
+    source queries (topic shop.queries)
+      queries --> answer-query
+    processor answer-query [stores observations, outcomes]
+      answer-query --> replies
+    sink replies (topic shop.replies)
+    processor act-on-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted]
+      act-on-prediction --> actions
+    sink actions (topic shop.actions)
+    processor store-prediction [stores outcomes, acted]
+      store-prediction --> labelled-examples
+    processor join [stores outcomes, acted]
       join --> labelled-examples
     sink labelled-examples (topic shop.labelled-examples)
     ");
@@ -81,10 +142,9 @@ fn learning() {
 #[test]
 fn the_topologies_read_and_write_the_topics_that_the_table_says() {
     let topics = Topics::with_prefix("shop.");
-    for (group, topology) in [
-        (Group::Scoring, scored::default_topology()),
-        (Group::Learning, learning::default_topology()),
-    ] {
+    for (group, topology) in
+        [(Group::Scoring, with_actions()), (Group::Learning, learning::default_topology())]
+    {
         let mut inputs = vec![topology.lead().clone()];
         inputs.extend(topology.co_partitioned());
         assert_eq!(inputs, group.inputs(&topics), "{group:?}");

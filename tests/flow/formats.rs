@@ -2,11 +2,12 @@
 //! first release with the format in their name, and are never changed. A release that changes a format raises its number, and
 //! still reads these files.
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
+use std::{fmt::Write as _, fs, path::PathBuf, process::Command, time::Duration};
 
 use foretell::{
     events::command::CommandKind,
     processors::{
+        actions::{After, RuleSettings},
         learning::{
             job::{Cause, CheckRequest, Job, TrainingRequest},
             outputs::records_of,
@@ -26,8 +27,9 @@ use foretell_streams::{
 use serde_json::json;
 
 use crate::{
+    actions::rule,
     fixture::{NOW, second_model},
-    scored::{Operation, Scored, Settings, outcome, visit},
+    scored::{Operation, Scored, Settings, outcome, time_is, visit},
 };
 
 pub(crate) fn golden(name: &str) -> PathBuf {
@@ -68,17 +70,21 @@ fn stores_a_value_of_each_kind(scored: &mut Scored) {
 
 /// An instance with the model of the golden file, because a training on another machine may differ in the last bit.
 fn instance() -> Scored {
-    let mut scored = Scored::without_model(&Settings::default());
+    instance_with(&Settings::default())
+}
+
+fn instance_with(settings: &Settings) -> Scored {
+    let mut scored = Scored::without_model(settings);
     let bytes = fs::read(golden("model-v1.bundle")).unwrap();
     scored.serve(&ModelBundle::from_bytes(&bytes).unwrap());
     scored
 }
 
 /// A line for each record: topic, timestamp, key, value.
-fn changelog_lines(scored: &Scored) -> String {
+fn changelog_lines(scored: &Scored, stores: &[&str]) -> String {
     let mut lines = String::new();
-    for store in STORES {
-        for record in scored.driver.changelog(&Topic::new(store)) {
+    for store in stores {
+        for record in scored.driver.changelog(&Topic::new(*store)) {
             let key = hex(record.key.as_deref().unwrap());
             let value = record.value.as_deref().map_or("-".to_owned(), hex);
             writeln!(lines, "{store} {} {key} {value}", record.timestamp.0).unwrap();
@@ -125,11 +131,66 @@ fn changelogs_are_written_in_their_format() {
     stores_a_value_of_each_kind(&mut scored);
     let kept = fs::read_to_string(golden("changelogs-v5.txt")).unwrap();
     assert_eq!(
-        changelog_lines(&scored),
+        changelog_lines(&scored, &STORES),
         kept,
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
          and put what is written now into golden/changelogs-v6.txt"
     );
+}
+
+const STORES_OF_ACTIONS: [&str; 3] = [
+    "shop-scoring-actions-by-stream-time-changelog",
+    "shop-scoring-actions-by-wall-clock-changelog",
+    "shop-scoring-acted-changelog",
+];
+
+/// A rule with a timer of each kind, and one that acts at once.
+fn rules_of_each_kind() -> Settings {
+    let (soon, seconds) =
+        (Duration::from_secs(10), RuleSettings { reasons: 0, ..rule("", "true") });
+    let rules = [
+        ("soon", After::EventTime(soon)),
+        ("clock", After::Wall(soon)),
+        ("now", After::EventTime(Duration::ZERO)),
+    ];
+    let rule = |(name, after): (&str, After)| RuleSettings {
+        name: name.to_owned(),
+        after,
+        ..seconds.clone()
+    };
+    Settings { rules: rules.map(rule).into(), ..Settings::default() }
+}
+
+#[test]
+fn the_stores_of_actions_are_written_in_their_format() {
+    let mut scored = instance_with(&rules_of_each_kind());
+    scored.apply(&visit("ann", 10));
+    scored.apply(&Operation::Commit);
+    let kept = fs::read_to_string(golden("actions-v1.txt")).unwrap();
+    assert_eq!(
+        changelog_lines(&scored, &STORES_OF_ACTIONS),
+        kept,
+        "the stores' format has changed: raise its number beside the type, keep reading the old one, \
+         and put what is written now into golden/actions-v2.txt"
+    );
+}
+
+#[test]
+fn the_stores_of_actions_are_restored() {
+    let mut scored = instance_with(&rules_of_each_kind());
+    leave(&mut scored.driver, &left("actions-v1.txt"));
+    scored.apply(&Operation::Restart);
+    scored.driver.advance(Duration::ZERO).unwrap();
+    // At most one of each rule: those that were due count.
+    scored.apply(&visit("ann", 11));
+    scored.apply(&time_is(20));
+    scored.driver.advance(Duration::from_secs(10)).unwrap();
+    scored.apply(&outcome("ann", 30, "yes"));
+    let rules: Vec<String> = scored.actions().into_iter().map(|action| action.rule).collect();
+    assert_eq!(rules, ["soon", "clock"]);
+    let example = scored.examples().pop().unwrap();
+    let acted: Vec<&str> = example.actions.iter().map(|action| action.rule).collect();
+    assert_eq!(acted, ["soon", "clock"], "the first was before this prediction");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod action_histories;
+mod actions;
 mod bad_input;
 mod challenger;
 mod drawings;

@@ -8,6 +8,7 @@ use std::{
 
 use foretell::{
     events::{
+        action::Action,
         labelled_example::LabelledExample,
         model::Model,
         outcome::Outcome,
@@ -16,6 +17,7 @@ use foretell::{
         reply::{Reply, ReplyCodec},
     },
     processors::{
+        actions::{ActionRule, ActionSettings, RuleSettings, Rules, Variables},
         contract::{ContractBoard, ContractPolicy, ContractSettings},
         event_time::TimeBounds,
         gather::{GatherSettings, ScoreWhen},
@@ -27,6 +29,7 @@ use foretell::{
     },
 };
 use foretell_ml::ModelBundle;
+use foretell_rules::Condition;
 use foretell_streams::{
     codec::Codec,
     local::TopologyDriver,
@@ -49,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) classes: Vec<String>,
     pub(crate) policy: ContractPolicy,
     pub(crate) behind_max: Option<Duration>,
+    pub(crate) rules: Vec<RuleSettings>,
 }
 
 impl Default for Settings {
@@ -61,6 +65,7 @@ impl Default for Settings {
             classes: classes(&["no", "yes"]),
             policy: ContractPolicy::GoOn,
             behind_max: None,
+            rules: Vec::new(),
         }
     }
 }
@@ -319,6 +324,13 @@ impl Scored {
         records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
     }
 
+    pub(crate) fn actions(&mut self) -> Vec<Action> {
+        self.driver.commit();
+        let records = self.driver.read(&self.fixture.topics.actions);
+        let codec = &self.fixture.codecs.action;
+        records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
+    }
+
     pub(crate) fn dead_letters(&mut self) -> Vec<OutputRecord> {
         self.driver.commit();
         self.driver.read(&self.fixture.topics.dead_letters)
@@ -375,6 +387,17 @@ impl Scored {
     }
 }
 
+/// The rules of the settings, with conditions on the answers of the fixture.
+fn rules(fixture: &Fixture, settings: &Settings) -> ActionSettings {
+    let variables = Variables::new(&fixture.schema, &settings.classes);
+    let rule = |rule: &RuleSettings| {
+        let condition = Condition::compile(&rule.when, variables.scope()).unwrap();
+        ActionRule::new(rule.clone(), condition)
+    };
+    let rules = Rules::new(settings.rules.iter().map(rule).collect());
+    ActionSettings { rules, variables: Arc::new(variables) }
+}
+
 fn topology(
     fixture: &Fixture,
     settings: &Settings,
@@ -390,7 +413,9 @@ fn topology(
             questions: fixture.schema.questions().into(),
             layout: fixture.schema.layout().clone(),
         },
+        events: Arc::clone(&fixture.schema),
         join: settings.join(),
+        actions: rules(fixture, settings),
         partitions: 1,
         times: TimeBounds {
             ahead_max: AHEAD_MAX,
@@ -412,10 +437,13 @@ fn topology(
 }
 
 pub(crate) fn default_topology() -> Topology {
+    topology_of(&Settings::default())
+}
+
+pub(crate) fn topology_of(settings: &Settings) -> Topology {
     let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
-    let settings = Settings::default();
     let board = ContractBoard::new(settings.policy, metrics.clone());
-    topology(&Fixture::new(), &settings, (Serving::default(), board, metrics))
+    topology(&Fixture::new(), settings, (Serving::default(), board, metrics))
 }
 
 pub(crate) fn encoded<T>(codec: &dyn Codec<T>, value: &T) -> Vec<u8> {

@@ -18,7 +18,7 @@ pub use crate::events::questionnaire::{
     entry::{EntryError, time_of_json},
     identity::{EventIdentity, Fingerprint},
     moment::MomentKind,
-    row::{AnswerRef, AnswerRow, AnswersRef, RowLayout, RowReader},
+    row::{AnswerRef, AnswerRow, AnswersRef, RowLayout, RowReader, RowType},
     schema::{MetadataFields, Question, QuestionKind, QuestionnaireSchema, position_of},
     schema_error::QuestionnaireSchemaError,
 };

@@ -78,7 +78,7 @@ pub enum AnswerRef<'r> {
 
 /// The Avro type of a question's answers in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowType {
+pub enum RowType {
     /// `long`, read as a number.
     Whole,
     /// `long`, read as a category.
@@ -130,6 +130,12 @@ impl AnswerRef<'_> {
 impl RowLayout {
     pub(super) fn new(types: impl IntoIterator<Item = RowType>) -> Self {
         Self(types.into_iter().collect())
+    }
+
+    /// The types, in order.
+    #[must_use]
+    pub fn types(&self) -> &[RowType] {
+        &self.0
     }
 
     /// The answers of a row, in order.

@@ -138,8 +138,13 @@ impl Processor for StorePrediction {
                 store.expire(position, entry, ctx)?;
             }
             if entries.len() < EXPIRED_AT_ONCE_MAX {
-                return Ok(());
+                break;
             }
+        }
+        // After the examples that have them.
+        match &store.acted {
+            Some(acted) => Ok(acted.expire(now, ctx)?),
+            None => Ok(()),
         }
     }
 }

@@ -62,7 +62,7 @@ pub enum ConflictPolicy {
     /// The last outcome counts: a correction replaces the example.
     Last,
     /// The outcome whose label is the last in `outcomes.labels` counts, such as bought after liked: a correction replaces the
-    /// example. Live quality counts the first label.
+    /// example.
     Max,
 }
 

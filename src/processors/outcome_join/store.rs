@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     events::{
-        action::ExampleActionsRef,
+        action::{ExampleActionRef, ExampleActions, ExampleActionsRef},
         answered::{AnsweredCodec, Encoded},
         labelled_example::{
             ExampleOrigin, ExamplePredictionRef, LabelledExample, LabelledExampleRef,
@@ -13,6 +13,7 @@ use crate::{
         prediction::{Prediction, PredictionRef},
     },
     processors::{
+        actions::ActedStore,
         metrics::ApplicationMetrics,
         outcome_join::{
             pending::{
@@ -25,7 +26,7 @@ use crate::{
 };
 use foretell_streams::{
     codec::{Codec as _, CodecError},
-    state::{Position, StateError, WindowHandle},
+    state::{Position, StateError, StoreId, WindowHandle},
     time::EventTime,
     topology::{Context, Original, ProcessError, Record, TopologyBuilder},
 };
@@ -48,8 +49,29 @@ pub struct OutcomeStore {
     pub pending: WindowHandle<Pending>,
     /// The codec of its entries.
     pub codec: PendingCodec,
+    /// What was done for the respondents; none without rules of actions.
+    pub acted: Option<ActedStore>,
     /// The application's metrics.
     pub metrics: ApplicationMetrics,
+}
+
+/// What an outcome makes of a prediction.
+enum Settlement<'s> {
+    /// Nothing.
+    Ignored,
+    /// Its first example.
+    Joined,
+    /// An example in place of that with another label.
+    Corrected { replaced: &'s str },
+}
+
+/// The label of an example.
+struct Labelled<'a> {
+    label: &'a str,
+    /// None if the label is from the policy for unlabelled predictions.
+    outcome_time: Option<EventTime>,
+    /// The label that a correction replaces.
+    replaced: Option<&'a str>,
 }
 
 /// An outcome that is stored.
@@ -71,7 +93,13 @@ impl OutcomeStore {
     ) -> Self {
         let codec = PendingCodec { predictions: Arc::clone(predictions) };
         let pending = topology.window_store("outcomes", Arc::new(codec.clone()));
-        Self { settings, pending, codec, metrics: metrics.clone() }
+        Self { settings, pending, codec, acted: None, metrics: metrics.clone() }
+    }
+
+    /// The stores of the join.
+    pub fn ids(&self) -> impl Iterator<Item = StoreId> {
+        let acted = self.acted.as_ref().map(|acted| acted.handle().id());
+        [self.pending.id()].into_iter().chain(acted)
     }
 
     /// Completes an entry that can no longer be joined.
@@ -87,12 +115,14 @@ impl OutcomeStore {
                 let UnlabelledPolicy::Label(label) = &self.settings.unlabelled else {
                     return Ok(());
                 };
+                let labelled = Labelled { label, outcome_time: None, replaced: None };
                 let read = |prediction: PredictionRef<'_>| {
-                    let example = example(prediction, label, None, false);
-                    (prediction.respondent_id.to_owned(), example)
+                    let example = self.example(prediction, labelled, ctx)?;
+                    Ok::<_, StateError>((prediction.respondent_id.to_owned(), example))
                 };
                 match self.codec.predictions.read(record, read) {
-                    Ok((respondent, example)) => {
+                    Ok(read) => {
+                        let (respondent, example) = read?;
                         forward(&respondent, example, position.time + self.settings.window, ctx)
                     }
                     Err(CodecError::Unavailable { message }) => Err(ProcessError::Retry(message)),
@@ -156,9 +186,9 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let StoredOutcome { outcome, original, position } = stored;
-        if let Some(correction) = self.settle(state.borrow(), true, &outcome, ctx) {
-            let example =
-                example(prediction, &outcome.label, Some(outcome.outcome_time), correction);
+        let settlement = self.settle(state.borrow(), true, &outcome, ctx);
+        if let Some(labelled) = settlement.labelled(&outcome) {
+            let example = self.example(prediction, labelled, ctx)?;
             *state = PredictionState::Learned(outcome.label.clone());
             forward(prediction.respondent_id, example, outcome.outcome_time, ctx)?;
         }
@@ -232,12 +262,12 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<bool, ProcessError> {
         let has_record = !record.is_empty();
-        let Some(correction) = self.settle(state, has_record, outcome, ctx) else {
-            return Ok(false);
-        };
-        let example = self.codec.predictions.read(record, |prediction| {
-            example(prediction, &outcome.label, Some(outcome.outcome_time), correction)
-        })?;
+        let settlement = self.settle(state, has_record, outcome, ctx);
+        let Some(labelled) = settlement.labelled(outcome) else { return Ok(false) };
+        let example = self
+            .codec
+            .predictions
+            .read(record, |prediction| self.example(prediction, labelled, ctx))??;
         forward(&outcome.respondent_id, example, outcome.outcome_time, ctx)?;
         Ok(true)
     }
@@ -264,27 +294,59 @@ impl OutcomeStore {
         Ok(true)
     }
 
-    /// Whether the example of a prediction and its outcome is a correction, or none if the outcome changes nothing. A
-    /// prediction that was stored under [`ConflictPolicy::First`] may have no record any more to make a correction from.
-    fn settle(
+    /// What an outcome makes of a prediction. One that was stored under [`ConflictPolicy::First`] may have no record any more
+    /// to make a correction from.
+    fn settle<'s>(
         &self,
-        state: StateRef<'_>,
+        state: StateRef<'s>,
         has_record: bool,
         outcome: &Outcome,
         ctx: &mut JoinContext<'_>,
-    ) -> Option<bool> {
-        let (result, correction) = match state {
-            StateRef::Waiting | StateRef::PassedOver => ("joined", Some(false)),
-            StateRef::Learned(label) if label == outcome.label => ("duplicate", None),
-            StateRef::Learned(label)
-                if has_record && self.settings.replaces(&outcome.label, label) =>
-            {
-                ("corrected", Some(true))
+    ) -> Settlement<'s> {
+        let (result, settlement) = match state {
+            StateRef::Waiting | StateRef::PassedOver => ("joined", Settlement::Joined),
+            StateRef::Learned(label) if label == outcome.label => {
+                ("duplicate", Settlement::Ignored)
             }
-            StateRef::Learned(_) => ("conflicting", None),
+            StateRef::Learned(replaced)
+                if has_record && self.settings.replaces(&outcome.label, replaced) =>
+            {
+                ("corrected", Settlement::Corrected { replaced })
+            }
+            StateRef::Learned(_) => ("conflicting", Settlement::Ignored),
         };
         self.count(result, ctx);
-        correction
+        settlement
+    }
+
+    /// The example of a prediction, with the actions that came due for its respondent up to the outcome, or within the window
+    /// if there is none. If every prediction is learned from, an example has the actions that its prediction caused.
+    fn example(
+        &self,
+        prediction: PredictionRef<'_>,
+        labelled: Labelled<'_>,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<Encoded<LabelledExample>, StateError> {
+        let PredictionRef { prediction_id, respondent_id, event_time, .. } = prediction;
+        let until = labelled.outcome_time.unwrap_or(event_time + self.settings.window);
+        let mut due = match &self.acted {
+            Some(acted) if until >= event_time => {
+                acted.between(respondent_id, (event_time, until), ctx)?
+            }
+            Some(_) | None => Vec::new(),
+        };
+        if self.settings.learn_from == LearnFrom::Every {
+            due.retain(|(_, acted)| acted.prediction_id == prediction_id);
+        }
+        let actions = ExampleActions::of(due.iter().map(|(time, acted)| ExampleActionRef {
+            action_id: &acted.action_id,
+            rule: &acted.rule,
+            rule_version: &acted.rule_version,
+            acted: acted.acted,
+            propensity: acted.propensity,
+            acted_at: *time,
+        }));
+        Ok(example(prediction, labelled, actions.borrow()))
     }
 
     pub(super) fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
@@ -305,11 +367,22 @@ pub(super) fn late(outcome: &Outcome, now: EventTime) -> ProcessError {
     ProcessError::reject("late_outcome", message)
 }
 
+impl Settlement<'_> {
+    /// The label of the example; none if there is no example.
+    fn labelled<'a>(&'a self, outcome: &'a Outcome) -> Option<Labelled<'a>> {
+        let replaced = match self {
+            Self::Ignored => return None,
+            Self::Joined => None,
+            Self::Corrected { replaced } => Some(*replaced),
+        };
+        Some(Labelled { label: &outcome.label, outcome_time: Some(outcome.outcome_time), replaced })
+    }
+}
+
 fn example(
     prediction: PredictionRef<'_>,
-    label: &str,
-    outcome_time: Option<EventTime>,
-    correction: bool,
+    Labelled { label, outcome_time, replaced }: Labelled<'_>,
+    actions: ExampleActionsRef<'_>,
 ) -> Encoded<LabelledExample> {
     Encoded::new(LabelledExampleRef {
         example_id: prediction.prediction_id,
@@ -325,9 +398,9 @@ fn example(
             probabilities: prediction.probabilities,
         }),
         challenger: prediction.challenger,
-        correction,
-        replaced: None,
-        actions: ExampleActionsRef::default(),
+        correction: replaced.is_some(),
+        replaced,
+        actions,
         answers: prediction.answers,
     })
 }
