@@ -1,9 +1,6 @@
 //! Warnings about configurations that are valid, and probably not intended.
 
-use crate::{
-    config::Config,
-    processors::{gather::ScoreWhen, outcome_join::ConflictPolicy},
-};
+use crate::{config::Config, processors::gather::ScoreWhen};
 use foretell_ml::{InitialPolicy, Retention, training::Threshold};
 
 impl Config {
@@ -35,14 +32,6 @@ impl Config {
                  label; remove it",
                 self.classes.len()
             ));
-        }
-        if self.join.conflict == ConflictPolicy::Max {
-            warnings.push(
-                "[outcomes] conflict is \"max\": live quality and its alerts count the first label of a prediction, and \
-                 models are trained on the highest; judge models by the metrics of their trainings and comparisons, and set \
-                 [quality] log_loss_alert high"
-                    .to_owned(),
-            );
         }
         warnings
     }

@@ -597,10 +597,13 @@ fn of_too_many_windows_the_oldest_are_closed_and_removed() {
     assert_eq!(records.values().map(|record| record.predictions).collect::<Vec<_>>(), [2]);
 }
 
-#[test]
-fn corrections_and_initial_examples_are_not_counted() {
-    let mut live = Live::new(settings(), profiled_model());
-    live.play(0, &examples(10, 2, 6), true_label);
+/// An example of the model that serves, which gives "yes" a probability of 0.75.
+fn example(
+    live: &Live,
+    origin: ExampleOrigin,
+    label: &str,
+    (correction, replaced): (bool, Option<&str>),
+) -> LabelledExample {
     let prediction = ExamplePrediction {
         prediction_id: "p".to_owned(),
         model_version: profiled_model().version().as_str().to_owned(),
@@ -610,28 +613,68 @@ fn corrections_and_initial_examples_are_not_counted() {
             .into_iter()
             .collect(),
     };
-    let example = |origin, correction| LabelledExample {
+    LabelledExample {
         example_id: "p".to_owned(),
         respondent_id: "ann".to_owned(),
         origin,
         event_time: EventTime(EPOCH_MS),
         outcome_time: None,
-        label: "yes".to_owned(),
+        label: label.to_owned(),
         challenger: None,
-        prediction: (origin == ExampleOrigin::Stream).then(|| prediction.clone()),
+        prediction: (origin == ExampleOrigin::Stream).then_some(prediction),
         correction,
-        replaced: None,
+        replaced: replaced.map(str::to_owned),
         actions: ExampleActions::default(),
         answers: live.scored.fixture.row(&[]),
-    };
-    let examples = [example(ExampleOrigin::Initial, false), example(ExampleOrigin::Stream, true)];
-    let topic = live.scored.fixture.topics.labelled_examples.clone();
-    for example in examples {
-        let bytes = encoded(live.scored.fixture.codecs.labelled_example.as_ref(), &example);
-        live.learner.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(0)).unwrap();
     }
+}
+
+/// Passes an example to the learner.
+fn learn(live: &mut Live, example: &LabelledExample) {
+    let topic = live.scored.fixture.topics.labelled_examples.clone();
+    let bytes = encoded(live.scored.fixture.codecs.labelled_example.as_ref(), example);
+    live.learner.pipe(&topic, Some(b"ann"), Some(&bytes), EventTime(0)).unwrap();
     live.pass_on();
+}
+
+#[test]
+fn initial_examples_and_corrections_of_earlier_releases_are_not_counted() {
+    let mut live = Live::new(settings(), profiled_model());
+    live.play(0, &examples(10, 2, 6), true_label);
+    let initial = example(&live, ExampleOrigin::Initial, "yes", (false, None));
+    learn(&mut live, &initial);
+    let correction = example(&live, ExampleOrigin::Stream, "yes", (true, None));
+    learn(&mut live, &correction);
     assert_eq!(live.status().labels, 10);
+}
+
+#[test]
+fn a_correction_replaces_the_label_that_was_counted() {
+    let mut live = Live::new(settings(), profiled_model());
+    // Of a window that is not stored: it is counted as late.
+    let early = example(&live, ExampleOrigin::Stream, "no", (true, Some("yes")));
+    learn(&mut live, &early);
+    assert_eq!(live.metric("foretell_quality_late_total", &["labels"]), Some(1.0));
+    let key = format!("{}/{EPOCH_MS}", profiled_model().version());
+    let steps: [(&str, Option<&str>, f64); 4] = [
+        ("yes", None, 0.75),
+        ("no", Some("yes"), 0.25),
+        ("yes", Some("no"), 0.75),
+        // A label that the model does not have.
+        ("other", Some("yes"), 1e-15),
+    ];
+    for (label, replaced, probability) in steps {
+        let example = example(&live, ExampleOrigin::Stream, label, (replaced.is_some(), replaced));
+        learn(&mut live, &example);
+        let status = live.status();
+        assert_eq!(status.labels, 1, "{label}");
+        let expected = -f64::ln(probability);
+        let loss = value(status.live.log_loss);
+        assert!((loss - expected).abs() < 1e-9, "{label}: {loss}, not {expected}");
+        // The window is reported again, though it has as many labels as before.
+        let record = live.records().remove(&key).unwrap();
+        assert_eq!((record.labels, record.live), (1, status.live), "{label}");
+    }
 }
 
 #[test]

@@ -110,7 +110,8 @@ impl Scores {
         self.promotions.push(Promotion { time, model });
     }
 
-    /// Adds the label of an example. As in the live quality, the first label counts, not its corrections.
+    /// Adds the label of an example. The first label counts, not its corrections: the windows
+    /// have a number of labels, and that of a correction may have passed.
     pub(super) fn add(&mut self, example: &LabelledExample) {
         let Some(prediction) = &example.prediction else { return };
         if example.origin == ExampleOrigin::Initial || example.correction {

@@ -28,7 +28,7 @@ pub const REQUESTED_BY_DRIFT: &str = "drift";
 /// The processor from labelled examples to requests of trainings.
 ///
 /// An example counts with the prediction that it was scored with, so every metric is that of a model which had not seen it. Initial
-/// examples have no prediction. A correction is not counted: the sums have the first label and cannot give it back.
+/// examples have no prediction. A correction replaces the label that was counted.
 #[derive(Clone)]
 pub struct CountLabels {
     /// The settings.
@@ -46,6 +46,8 @@ struct Scored<'e> {
     version: &'e str,
     probabilities: Vec<f64>,
     label: Option<usize>,
+    /// The label that a correction replaces.
+    replaced: Option<Option<usize>>,
 }
 
 type RequestContext<'t> = Context<'t, Command>;
@@ -66,10 +68,13 @@ impl Processor for CountLabels {
         ctx: &mut RequestContext<'_>,
     ) -> Result<(), ProcessError> {
         let example = &record.value;
-        if example.origin == ExampleOrigin::Initial || example.correction {
+        // Corrections of earlier releases do not say which label they replace; it stays counted.
+        if example.origin == ExampleOrigin::Initial
+            || (example.correction && example.replaced.is_none())
+        {
             return Ok(());
         }
-        if let Some(outcome_time) = example.outcome_time {
+        if let (Some(outcome_time), false) = (example.outcome_time, example.correction) {
             self.metrics.labelled_after(outcome_time.since(example.event_time).as_secs_f64());
         }
         let window = self.settings.window_of(example.event_time);
@@ -111,7 +116,7 @@ impl Processor for CountLabels {
 }
 
 impl CountLabels {
-    /// Adds a prediction to the sums of its model and window. Returns false if the window is not stored any more.
+    /// Adds a prediction to the sums of its model and window, or replaces its label. Returns false if the window is not stored any more.
     fn count(
         &self,
         window: EventTime,
@@ -121,6 +126,7 @@ impl CountLabels {
         let mut store = self.store.open(ctx);
         let mut sums = match store.labels(window, scored.version)? {
             Some(sums) => sums,
+            None if scored.replaced.is_some() => return Ok(false),
             None if store.add_window(window, scored.version, &self.settings)? => {
                 let model = store.index()?.models.remove(scored.version);
                 let threshold =
@@ -129,7 +135,11 @@ impl CountLabels {
             }
             None => return Ok(false),
         };
-        if sums.add(&scored.probabilities, scored.label) {
+        let is_changed = match scored.replaced {
+            None => sums.add(&scored.probabilities, scored.label),
+            Some(from) => sums.replace(&scored.probabilities, from, scored.label),
+        };
+        if is_changed {
             store.put_labels(window, scored.version, sums)?;
         }
         Ok(true)
@@ -149,14 +159,13 @@ fn predictions_of(example: &LabelledExample) -> impl Iterator<Item = Scored<'_>>
     let served = example.prediction.iter().map(|one| (&one.model_version, &one.probabilities));
     let challenger = example.challenger.iter().map(|one| (&one.model_version, &one.probabilities));
     served.chain(challenger).map(|(version, by_class)| {
-        let (mut probabilities, mut label) = (Vec::new(), None);
-        for class in by_class.iter() {
-            if class.label == example.label {
-                label = Some(probabilities.len());
-            }
-            probabilities.push(class.probability);
+        let place = |label: &str| by_class.iter().position(|class| class.label == label);
+        Scored {
+            version,
+            probabilities: by_class.iter().map(|class| class.probability).collect(),
+            label: place(&example.label),
+            replaced: example.replaced.as_deref().map(place),
         }
-        Scored { version, probabilities, label }
     })
 }
 

@@ -41,10 +41,12 @@ pub struct ReportQuality {
 }
 
 /// What a record of a window depends on.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq)]
 struct Reported {
     predictions: u64,
     labels: u64,
+    /// A corrected label changes it, and not the number of labels.
+    log_loss: f64,
     closed: bool,
 }
 
@@ -137,6 +139,7 @@ impl ReportQuality {
         let state = Reported {
             predictions: counts.as_ref().map_or(0, |counts| counts.predictions()),
             labels: labels.as_ref().map_or(0, |labels| labels.labels()),
+            log_loss: labels.as_ref().map_or(0.0, |labels| labels.log_loss_sum()),
             closed,
         };
         if self.reported.get(key) == Some(&state) {

@@ -33,6 +33,12 @@ impl ScoreHistogram {
         self.counts[bin] += times;
     }
 
+    /// Takes a probability out that was counted once.
+    pub(super) fn remove(&mut self, probability: f64) {
+        let bin = bin_of(probability, self.counts.len());
+        self.counts[bin] = self.counts[bin].saturating_sub(1);
+    }
+
     /// Adds the counts of another histogram; none if it has other bins.
     pub fn merge(&mut self, other: &Self) {
         if other.counts.len() == self.counts.len() {

@@ -80,35 +80,75 @@ impl Progressive {
     /// Adds a prediction: the probability of each class, and the index of the true class, which is `None` if the model does not
     /// have it. Returns false, and adds nothing, if they are not the probabilities of this model's classes.
     pub fn add(&mut self, probabilities: &[f64], label: Option<usize>) -> bool {
-        let classes = counted(probabilities.len());
-        let are_valid = probabilities.iter().all(|p| (0.0..=1.0).contains(p));
-        if !are_valid || classes.len() != self.classes.len() || probabilities.len() < 2 {
+        if !self.fits(probabilities) {
             return false;
         }
-        let of_label = label.and_then(|label| probabilities.get(label)).copied().unwrap_or(0.0);
-        let loss = -of_label.clamp(PROBABILITY_MIN, 1.0).ln();
+        let loss = loss_of(probabilities, label);
         self.labels += 1;
         self.log_loss += loss;
         self.log_loss_squares += loss * loss;
-        let most = most_probable(probabilities);
-        let (decided, judged) = match probabilities {
-            [_, of_one] => (usize::from(*of_one >= self.threshold), 1),
-            _ => (most, most),
-        };
+        let (decided, judged) = self.decision(probabilities);
         self.correct += u64::from(label == Some(decided));
-        for (class, scores) in classes.zip(&mut self.classes) {
-            let ClassScores { positives, negatives } = scores;
-            let histogram = if label == Some(class) { positives } else { negatives };
-            histogram.add(probabilities[class], 1);
+        for (class, scores) in counted(probabilities.len()).zip(&mut self.classes) {
+            scores.of(label == Some(class)).add(probabilities[class], 1);
         }
-        let probability = probabilities[judged];
-        #[expect(clippy::cast_sign_loss, reason = "a probability is not negative")]
-        let bin = (probability * CALIBRATION_BINS as f64) as usize;
-        let bin = &mut self.calibration[bin.min(CALIBRATION_BINS - 1)];
+        let bin = self.calibration_bin(probabilities[judged]);
         bin.predictions += 1;
-        bin.probability += probability;
+        bin.probability += probabilities[judged];
         bin.right += u64::from(label == Some(judged));
         true
+    }
+
+    /// Replaces the label of a prediction that was added: `from` by `to`. Returns false, and replaces nothing, if there is no
+    /// label, or these are not the probabilities of this model's classes.
+    pub fn replace(
+        &mut self,
+        probabilities: &[f64],
+        from: Option<usize>,
+        to: Option<usize>,
+    ) -> bool {
+        if self.labels == 0 || !self.fits(probabilities) {
+            return false;
+        }
+        let [before, after] = [from, to].map(|label| loss_of(probabilities, label));
+        self.log_loss = (self.log_loss - before + after).max(0.0);
+        self.log_loss_squares = (self.log_loss_squares - before * before + after * after).max(0.0);
+        let (decided, judged) = self.decision(probabilities);
+        let replace = |count: &mut u64, class: usize| {
+            *count = count.saturating_sub(u64::from(from == Some(class)));
+            *count += u64::from(to == Some(class));
+        };
+        replace(&mut self.correct, decided);
+        for (class, scores) in counted(probabilities.len()).zip(&mut self.classes) {
+            scores.of(from == Some(class)).remove(probabilities[class]);
+            scores.of(to == Some(class)).add(probabilities[class], 1);
+        }
+        replace(&mut self.calibration_bin(probabilities[judged]).right, judged);
+        true
+    }
+
+    /// Whether they are the probabilities of this model's classes.
+    fn fits(&self, probabilities: &[f64]) -> bool {
+        let are_valid = probabilities.iter().all(|p| (0.0..=1.0).contains(p));
+        let classes = counted(probabilities.len()).len();
+        are_valid && classes == self.classes.len() && probabilities.len() >= 2
+    }
+
+    /// The class that the model decides for, and that whose calibration is measured.
+    fn decision(&self, probabilities: &[f64]) -> (usize, usize) {
+        match probabilities {
+            [_, of_one] => (usize::from(*of_one >= self.threshold), 1),
+            _ => {
+                let most = most_probable(probabilities);
+                (most, most)
+            }
+        }
+    }
+
+    fn calibration_bin(&mut self, probability: f64) -> &mut CalibrationBin {
+        #[expect(clippy::cast_sign_loss, reason = "a probability is not negative")]
+        let bin = (probability * CALIBRATION_BINS as f64) as usize;
+        &mut self.calibration[bin.min(CALIBRATION_BINS - 1)]
     }
 
     /// Adds the labels of another time, of the same model.
@@ -134,6 +174,12 @@ impl Progressive {
         self.labels
     }
 
+    /// Sum of the log loss, which a replaced label changes.
+    #[must_use]
+    pub fn log_loss_sum(&self) -> f64 {
+        self.log_loss
+    }
+
     /// The metrics of the labels so far.
     #[must_use]
     pub fn metrics(&self) -> LiveMetrics {
@@ -156,7 +202,18 @@ impl Progressive {
     }
 }
 
+/// The log loss of one prediction. A class that the model does not have has a probability of 0.
+fn loss_of(probabilities: &[f64], label: Option<usize>) -> f64 {
+    let of_label = label.and_then(|label| probabilities.get(label)).copied().unwrap_or(0.0);
+    -of_label.clamp(PROBABILITY_MIN, 1.0).ln()
+}
+
 impl ClassScores {
+    /// The histogram of predictions with that label, or with others.
+    fn of(&mut self, is_label: bool) -> &mut ScoreHistogram {
+        if is_label { &mut self.positives } else { &mut self.negatives }
+    }
+
     fn auc(&self) -> Option<f64> {
         let pairs = self.positives.counts().iter().zip(self.negatives.counts());
         auc(pairs.map(|(positives, negatives)| (*positives as f64, *negatives as f64)))
@@ -242,6 +299,32 @@ mod tests {
         assert_eq!((merged.labels, merged.auc), (all.labels, all.auc));
         assert!((merged.log_loss.unwrap() - all.log_loss.unwrap()).abs() < 1e-12);
         assert!((merged.calibration_error.unwrap() - all.calibration_error.unwrap()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_replaced_label_leaves_the_sums_as_if_only_the_last_had_come() {
+        for classes in [2, 3, 40] {
+            let predictions = random(classes, 1_000, 7);
+            let mut replaced = sums(classes, &predictions);
+            let last: Vec<(Vec<f64>, usize)> = predictions
+                .iter()
+                .enumerate()
+                .map(|(number, (p, label))| (p.clone(), (label + number % 2) % classes))
+                .collect();
+            for ((probabilities, from), (_, to)) in predictions.iter().zip(&last) {
+                if from != to {
+                    assert!(replaced.replace(probabilities, Some(*from), Some(*to)));
+                }
+            }
+            let (found, expected) = (replaced.metrics(), sums(classes, &last).metrics());
+            assert_eq!((found.labels, found.auc), (expected.labels, expected.auc));
+            assert_eq!(found.accuracy, expected.accuracy);
+            let near = |a: Option<f64>, b: Option<f64>| (a.unwrap() - b.unwrap()).abs() < 1e-9;
+            assert!(near(found.log_loss, expected.log_loss));
+            assert!(near(found.log_loss_deviation, expected.log_loss_deviation));
+            assert!(near(found.calibration_error, expected.calibration_error));
+        }
+        assert!(!Progressive::new(2, 0.5).replace(&[0.5, 0.5], Some(0), Some(1)));
     }
 
     #[test]
