@@ -33,6 +33,7 @@ use crate::{
         model_table::Serving,
         overview::Overview,
         quality::QualityBoard,
+        uplift::UpliftBoard,
     },
 };
 use foretell_streams::{
@@ -83,6 +84,7 @@ struct Parts<'a> {
     board: StatusBoard,
     contract: ContractBoard,
     quality: QualityBoard,
+    uplift: UpliftBoard,
     stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
 }
@@ -116,6 +118,7 @@ impl Instance {
             contract: ContractBoard::new(config.contract.policy, metrics.clone()),
             metrics,
             quality: QualityBoard::default(),
+            uplift: UpliftBoard::default(),
             serving: Serving::default(),
             board: StatusBoard::default(),
             stores: open_stores(config, cluster)?,
@@ -136,6 +139,7 @@ impl Instance {
             serving: parts.serving.clone(),
             contract: parts.contract.clone(),
             quality: parts.quality.clone(),
+            uplift: parts.uplift.clone(),
             trainer,
         };
         let (gateway, work) = http_server::gateway(config, cluster, parts.codecs.clone(), clock)?;
@@ -236,7 +240,7 @@ impl Parts<'_> {
             metrics: &self.metrics,
         };
         let scoring = topologies.scoring(self.contract.clone());
-        let learning = topologies.learning(trainer, self.quality.clone());
+        let learning = topologies.learning(trainer, self.quality.clone(), self.uplift.clone());
         let groups = [(Group::Scoring, Arc::new(scoring)), (Group::Learning, Arc::new(learning))];
         let mut threads = Vec::new();
         for (group, topology) in &groups {

@@ -12,6 +12,7 @@ use crate::{
         model_table::Serving,
         quality::QualityBoard,
         topology::{self, LearningParts, ScoringParts},
+        uplift::{UpliftBoard, UpliftSettings},
     },
 };
 use foretell_streams::topology::Topology;
@@ -46,7 +47,12 @@ impl TopologyParts<'_> {
         })
     }
 
-    pub(super) fn learning(&self, trainer: &Trainer, quality_board: QualityBoard) -> Topology {
+    pub(super) fn learning(
+        &self,
+        trainer: &Trainer,
+        quality_board: QualityBoard,
+        uplift_board: UpliftBoard,
+    ) -> Topology {
         let config = self.config;
         topology::learning(LearningParts {
             application: Group::Learning.name(&config.application()),
@@ -59,6 +65,12 @@ impl TopologyParts<'_> {
             trainer: trainer.clone(),
             quality: config.quality.clone(),
             quality_board,
+            uplift: UpliftSettings {
+                rules: config.actions.rules.versions(),
+                classes: config.classes.clone(),
+                corrected_within: config.join.window + config.join.grace,
+            },
+            uplift_board,
         })
     }
 }

@@ -40,3 +40,4 @@ pub(crate) mod small_model;
 pub mod topic_reader;
 pub mod topology;
 pub mod trial_log;
+pub mod uplift;

@@ -9,6 +9,7 @@ use crate::processors::{
     learning::trainer::{Trainer, TrainingProgress},
     model_table::Serving,
     quality::{QualityBoard, QualityStatus},
+    uplift::{RuleUplift, UpliftBoard},
 };
 use foretell_ml::Scorer;
 use foretell_streams::runtime::{StatusBoard, WorkerStatus};
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub training_refused: Option<String>,
     /// Drift and live quality of the model that serves, on the instance with the learning task.
     pub quality: Option<QualityStatus>,
+    /// What the rules of actions change, on the instance with the learning task.
+    pub uplift: Vec<RuleUplift>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
 }
@@ -77,6 +80,8 @@ pub struct Overview {
     pub trainer: Trainer,
     /// Drift and live quality.
     pub quality: QualityBoard,
+    /// What the rules of actions change.
+    pub uplift: UpliftBoard,
 }
 
 impl Overview {
@@ -97,6 +102,7 @@ impl Overview {
             training: self.trainer.progress(),
             training_refused: self.trainer.refused(),
             quality: self.quality.read(),
+            uplift: self.uplift.read(),
             workers,
         }
     }

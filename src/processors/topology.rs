@@ -35,6 +35,7 @@ use crate::{
         replies::{ReplyToEvent, ReplyToPrediction},
         respondent,
         scoring::{PreparedModels, Score},
+        uplift::{self, UpliftBoard, UpliftSettings},
     },
 };
 use foretell_streams::{
@@ -225,6 +226,10 @@ pub struct LearningParts {
     pub quality: QualitySettings,
     /// Where the learning task publishes quality.
     pub quality_board: QualityBoard,
+    /// The rules whose uplift is counted.
+    pub uplift: UpliftSettings,
+    /// Where the learning task publishes uplift.
+    pub uplift_board: UpliftBoard,
 }
 
 /// Builds the learning topology: from labelled examples and commands to models, decisions and trials.
@@ -239,6 +244,7 @@ pub fn learning(parts: LearningParts) -> Topology {
         codecs: parts.codecs.clone(),
     };
     let LearningParts { topics, codecs, rules, schedule, metrics, serving, trainer, .. } = parts;
+    let action_metrics = metrics.actions.clone();
     let mut topology = TopologyBuilder::new(&parts.application, topics.dead_letters);
     let labelled =
         topology.source("labelled-examples", topics.labelled_examples, codecs.labelled_example);
@@ -271,5 +277,6 @@ pub fn learning(parts: LearningParts) -> Topology {
         topology.process("select-trials", &learned, &[], || Select { select: Learned::trial });
     topology.sink("trials", &[trials], topics.trials, codecs.trial);
     quality::add_to(&mut topology, labelled, quality);
+    uplift::add_to(&mut topology, labelled, parts.uplift, parts.uplift_board, action_metrics);
     topology.build()
 }

@@ -24,6 +24,7 @@ use foretell::{
         model_table::{CHAMPION, PREDECESSOR, Serving},
         quality::QualityBoard,
         topology::{LearningParts, learning},
+        uplift::UpliftBoard,
     },
 };
 use foretell_ml::ModelBundle;
@@ -108,6 +109,8 @@ fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, JobChannels) {
         trainer: trainer.clone(),
         quality: quality::settings(),
         quality_board: QualityBoard::default(),
+        uplift: quality::no_rules(),
+        uplift_board: UpliftBoard::default(),
     });
     (topology, JobChannels { trainer, asked, results })
 }

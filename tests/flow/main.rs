@@ -22,3 +22,4 @@ mod scored;
 mod scoring;
 mod time;
 mod training;
+mod uplift;

@@ -22,6 +22,7 @@ use foretell::{
         model_table::{CHALLENGER, ModelTable, Serving},
         quality::{AlertCause, QualityBoard, QualitySettings, QualityStatus},
         topology::{LearningParts, learning},
+        uplift::{UpliftBoard, UpliftSettings},
     },
 };
 use foretell_ml::{Example, ModelBundle, Probabilities, TrainingSet, Value, drift::Profile};
@@ -55,6 +56,15 @@ pub(crate) fn settings() -> QualitySettings {
         labels_min: ENOUGH,
         predictions_min: ENOUGH,
         retrain_on_drift: false,
+    }
+}
+
+/// The settings of uplift without rules.
+pub(crate) fn no_rules() -> UpliftSettings {
+    UpliftSettings {
+        rules: Vec::new(),
+        classes: crate::fixture::classes(&["no", "yes"]),
+        corrected_within: settings().labels_within,
     }
 }
 
@@ -224,6 +234,8 @@ fn topology(
         trainer,
         quality: settings.clone(),
         quality_board: board.clone(),
+        uplift: no_rules(),
+        uplift_board: UpliftBoard::default(),
     })
 }
 

@@ -40,6 +40,7 @@ use crate::{
         metrics::ApplicationMetrics,
         model_table::{CHAMPION, ModelTable, Serving},
         quality::QualityBoard,
+        uplift::UpliftBoard,
     },
 };
 use foretell_ml::ModelBundle;
@@ -110,7 +111,8 @@ impl<'a> ReplayInstance<'a> {
         let topologies = TopologyParts { config, codecs, serving: &serving, metrics: &metrics };
         let contract = ContractBoard::new(config.contract.policy, metrics.clone());
         let scoring = topologies.scoring(contract);
-        let learning = topologies.learning(&trainer, QualityBoard::default());
+        let learning =
+            topologies.learning(&trainer, QualityBoard::default(), UpliftBoard::default());
         let changelog = |topic: &Topic| topic.as_str().ends_with("-learning-changelog");
         let learner_changelog = learning.changelogs().into_iter().find(changelog);
         let start = |topology| InMemoryTask::start(topology, &streams_metrics, clock.now());

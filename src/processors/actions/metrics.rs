@@ -1,6 +1,6 @@
 //! The metrics of actions. The names of rules are their only labels of which there can be many: at most 100.
 
-use prometheus::IntCounterVec;
+use prometheus::{GaugeVec, IntCounterVec};
 
 use foretell_streams::metrics::{Counter, Registration};
 
@@ -12,6 +12,9 @@ const STATES: [&str; 3] = ["requested", "cancelled", "held_out"];
 pub struct ActionMetrics {
     actions: IntCounterVec,
     undefined: IntCounterVec,
+    uplift: GaugeVec,
+    uplift_low: GaugeVec,
+    uplift_high: GaugeVec,
 }
 
 impl ActionMetrics {
@@ -32,6 +35,22 @@ impl ActionMetrics {
                 "rule",
                 &[],
             )?,
+            uplift: to.gauges(
+                "foretell_uplift",
+                "Share of a label among the labelled examples on which a rule has acted, less that among those held out, on the \
+                 instance with the learning task.",
+                &["rule", "label"],
+            )?,
+            uplift_low: to.gauges(
+                "foretell_uplift_low",
+                "Lower bound of the 95 % interval of foretell_uplift.",
+                &["rule", "label"],
+            )?,
+            uplift_high: to.gauges(
+                "foretell_uplift_high",
+                "Upper bound of the 95 % interval of foretell_uplift.",
+                &["rule", "label"],
+            )?,
         })
     }
 
@@ -45,6 +64,14 @@ impl ActionMetrics {
 
     pub(super) fn actions(&self, rule: &str, state: &str) -> Counter {
         Counter::new(self.actions.with_label_values(&[rule, state]))
+    }
+
+    /// Sets the uplift of a rule and a label, and the bounds of its interval.
+    pub(in crate::processors) fn uplift(&self, labels: [&str; 2], values: [f64; 3]) {
+        let gauges = [&self.uplift, &self.uplift_low, &self.uplift_high];
+        for (gauge, value) in gauges.into_iter().zip(values) {
+            gauge.with_label_values(&labels).set(value);
+        }
     }
 
     pub(super) fn undefined(&self, rule: &str) -> Counter {

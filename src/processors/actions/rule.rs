@@ -185,6 +185,12 @@ impl Rules {
         self.0.iter()
     }
 
+    /// The name and the version of each rule.
+    #[must_use]
+    pub fn versions(&self) -> Vec<(String, String)> {
+        self.0.iter().map(|rule| (rule.settings.name.clone(), rule.version.clone())).collect()
+    }
+
     /// The rule with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&ActionRule> {

@@ -59,6 +59,8 @@ fn topology(application: &Application, rules: &Rules) -> (Topology, Trainer) {
         trainer: trainer.clone(),
         quality: crate::quality::settings(),
         quality_board: foretell::processors::quality::QualityBoard::default(),
+        uplift: crate::quality::no_rules(),
+        uplift_board: foretell::processors::uplift::UpliftBoard::default(),
     });
     (topology, trainer)
 }
