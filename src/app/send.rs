@@ -139,7 +139,7 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySetti
             open_max: usize::MAX,
         },
         with_times: false,
-        retention: config.gather.retention,
+        sessions: config.gather.sessions,
         join: config.join.clone(),
     }
 }

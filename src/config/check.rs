@@ -1,5 +1,7 @@
 //! Checks the values of a configuration. Errors name the key and the source of the value.
 
+use std::time::Duration;
+
 use crate::{
     config::{ConfigError, RegistrySettings, Sources, raw::RawConfig, source::written_form},
     events::label,
@@ -19,6 +21,7 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     servers(raw, sources)?;
     registry(&raw.schema_registry, sources)?;
     not_zero(raw, sources)?;
+    sessions(raw, sources)?;
     outcomes(raw, sources)?;
     http_address(&raw.http.bind, sources)?;
     tables(raw, sources)?;
@@ -58,6 +61,7 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("topics.partitions", raw.topics.partitions == 0),
         ("streams.threads", streams.threads == 0),
         ("streams.commit_records_max", streams.commit_records_max == 0),
+        ("sessions.events_max", raw.sessions.events_max == Some(0)),
         ("outcomes.predictions_max", raw.outcomes.predictions_max == 0),
         ("features.contract.window", raw.features.contract.window == 0),
         ("quality.labels_min", raw.quality.labels_min == 0),
@@ -76,7 +80,8 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("broker.transaction_timeout", raw.broker.transaction_timeout, "10s"),
         ("schema_registry.timeout", raw.schema_registry.timeout, "10s"),
         ("streams.commit_interval", streams.commit_interval, "100ms"),
-        ("scoring.retention", raw.scoring.retention, "1 day"),
+        ("sessions.gap", raw.sessions.gap, "30m"),
+        ("scoring.retention", raw.scoring.retention.unwrap_or(Duration::MAX), "30m"),
         ("outcomes.window", raw.outcomes.window, "30 days"),
         ("quality.window", raw.quality.window, "1h"),
         ("tuning.time", tuning.time, "120s"),
@@ -93,6 +98,23 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         return Err(refused(sources, key, &problem));
     }
     Ok(())
+}
+
+/// Checks that the gap of sessions has one value, and is not longer than a session can be.
+fn sessions(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
+    if raw.scoring.retention.is_some() && sources.is_written("sessions.gap") {
+        let problem = "it is the former name of [sessions] gap, which is set, too: remove it";
+        return Err(refused(sources, "scoring.retention", problem));
+    }
+    let rules = raw.sessions.rules(raw.scoring.retention);
+    let Some(max) = rules.max.filter(|max| *max < rules.gap) else { return Ok(()) };
+    let shown = humantime_serde::re::humantime::format_duration;
+    let problem = format!(
+        "it is {}, and [sessions] gap is {}: a session ends a gap after its last event, so set gap to at most max",
+        shown(max),
+        shown(rules.gap)
+    );
+    Err(refused(sources, "sessions.max", &problem))
 }
 
 /// Checks that the event schema has as many answers as `when` waits for.

@@ -17,6 +17,7 @@ mod raw;
 mod raw_actions;
 mod raw_learning;
 mod raw_quality;
+mod raw_sessions;
 mod raw_tuning;
 mod secret;
 mod source;
@@ -235,7 +236,8 @@ impl Config {
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
         let gather = GatherSettings {
             when: raw.scoring.when,
-            retention: raw.scoring.retention,
+            at_session_end: raw.scoring.at_session_end,
+            sessions: raw.sessions.rules(raw.scoring.retention),
             questions: questions.into(),
             layout: event_schema.layout().clone(),
         };

@@ -13,6 +13,7 @@ use crate::{
         raw_actions::RawAction,
         raw_learning::{DataSettings, RawLearning},
         raw_quality::RawQuality,
+        raw_sessions::RawSessions,
         raw_tuning::RawTuning,
         text,
     },
@@ -42,6 +43,8 @@ pub(super) struct RawConfig {
     pub events: EventSettings,
     #[serde(default)]
     pub scoring: RawScoring,
+    #[serde(default)]
+    pub sessions: RawSessions,
     pub outcomes: RawOutcomes,
     #[serde(default)]
     pub actions: Vec<RawAction>,
@@ -271,21 +274,18 @@ fn one_day() -> Duration {
 }
 
 /// When observations are scored.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawScoring {
     /// Condition for scoring an observation. In `{ answers = N }`, N is from 1 to the number of answers in the event schema.
     pub when: ScoreWhen,
-    /// Event time without a further event after which an observation that was never scored is dropped; at least 1 ms.
+    /// Whether an observation that is not complete is scored when its session ends, if it was not scored before. See
+    /// [Sessions](sessions.md#scoring-when-a-session-ends).
+    pub at_session_end: bool,
+    /// The former name of `gap` in `[sessions]`. Set one of them.
     #[serde(with = "humantime_serde")]
-    pub retention: Duration,
-}
-
-impl Default for RawScoring {
-    fn default() -> Self {
-        Self { when: ScoreWhen::Complete, retention: one_day() }
-    }
+    pub retention: Option<Duration>,
 }
 
 /// The classes, and how outcomes are joined with predictions.

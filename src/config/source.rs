@@ -95,6 +95,11 @@ impl Sources {
         format!("{}: line {line}, column {column} of the text", self.of(key))
     }
 
+    /// Whether the configuration has a value for `key` (`section.key`).
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.written.contains_key(key)
+    }
+
     /// The source of `section.key` and its form in a file: `foretell.toml:12: [http] bind`.
     #[must_use]
     pub fn named(&self, key: &str) -> String {

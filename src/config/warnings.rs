@@ -8,11 +8,25 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.events.completed.is_none() && self.gather.when == ScoreWhen::Complete {
+        if self.sources.is_written("scoring.retention") {
+            warnings.push(
+                "[scoring] retention is the former name of [sessions] gap: write that".to_owned(),
+            );
+        }
+        if self.gather.at_session_end && self.gather.when == ScoreWhen::EveryEvent {
+            warnings.push(
+                "[scoring] at_session_end has no effect while when is \"every_event\": every observation was scored before \
+                 its session ends; remove it"
+                    .to_owned(),
+            );
+        }
+        let needs_completion =
+            self.gather.when == ScoreWhen::Complete && !self.gather.at_session_end;
+        if self.events.completed.is_none() && needs_completion {
             warnings.push(
                 "[scoring] when is \"complete\", and [events] completed names no field: an observation in which one \
                  answer stays blank is never scored (counted in foretell_incomplete_observations_total when it is \
-                 dropped); name a boolean field that the last event sets, or set [scoring] when = { answers = N }"
+                 dropped); name a boolean field that the last event sets, or set [scoring] when = { answers = N } or at_session_end = true"
                     .to_owned(),
             );
         }

@@ -15,6 +15,7 @@ use crate::{
     },
     processors::actions::ActionMetrics,
 };
+use crate::processors::gather::session::{SESSION_TOO_LARGE, SessionEnd};
 use foretell_streams::metrics::{Counter, Registration};
 
 /// The metrics of the scoring and the learning topology.
@@ -24,6 +25,7 @@ pub struct ApplicationMetrics {
     outcomes: IntCounterVec,
     unlabelled: IntCounter,
     duplicate_events: IntCounter,
+    sessions: IntCounterVec,
     incomplete_observations: IntCounter,
     predictions_not_kept: IntCounter,
     misplaced: IntCounterVec,
@@ -77,7 +79,7 @@ const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 
 
 /// The classes of dead letters, whose counters start at 0; docs/operations.md explains each. The counter of any other class
 /// starts with its first record.
-pub const DEAD_LETTER_CLASSES: [&str; 16] = [
+pub const DEAD_LETTER_CLASSES: [&str; 17] = [
     "framing",
     "malformed",
     "tombstone",
@@ -88,6 +90,7 @@ pub const DEAD_LETTER_CLASSES: [&str; 16] = [
     "future_time",
     "past_time",
     "feature_contract",
+    SESSION_TOO_LARGE,
     UNKNOWN_LABEL,
     "late_outcome",
     "unmatched_outcome",
@@ -147,9 +150,15 @@ impl ApplicationMetrics {
                 "foretell_duplicate_events_total",
                 "Repeated events, which were not used again.",
             )?,
+            sessions: to.counters(
+                "foretell_sessions_total",
+                "Sessions that ended, by the reason; docs/sessions.md says what each means.",
+                "end",
+                &SessionEnd::ALL.map(SessionEnd::name),
+            )?,
             incomplete_observations: to.counter(
                 "foretell_incomplete_observations_total",
-                "Observations dropped without being scored, because no more answers came within scoring.retention.",
+                "Observations that were not complete when their session ended, and were dropped without being scored.",
             )?,
             predictions_not_kept: to.counter(
                 "foretell_predictions_not_kept_total",
@@ -304,6 +313,11 @@ impl ApplicationMetrics {
 
     pub(super) fn duplicate_events(&self) -> Counter {
         Counter::new(self.duplicate_events.clone())
+    }
+
+    /// The counters of ended sessions, in the order of [`SessionEnd::ALL`].
+    pub(super) fn sessions(&self) -> [Counter; SessionEnd::ALL.len()] {
+        SessionEnd::ALL.map(|end| Counter::new(self.sessions.with_label_values(&[end.name()])))
     }
 
     pub(super) fn incomplete_observations(&self) -> Counter {

@@ -69,6 +69,11 @@ impl Placement {
         Self { topic, partitions, misplaced, is_logged: Arc::default() }
     }
 
+    /// The topic of the records.
+    pub(super) fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
     /// Checks the record that is being processed.
     pub fn check<Out: 'static>(&self, respondent_id: &str, ctx: &mut Context<'_, Out>) {
         let Some(InputRecord { source, offset, key, .. }) = ctx.input() else { return };

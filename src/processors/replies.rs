@@ -3,7 +3,7 @@
 use crate::{
     events::{
         answered::{AnsweredRecord as _, Encoded},
-        prediction::Prediction,
+        prediction::{Prediction, ScoreTrigger},
         reply::{self, Reply, ReplyResult},
     },
     processors::{
@@ -29,8 +29,13 @@ impl Processor for ReplyToPrediction {
         record: &Record<Encoded<Prediction>>,
         ctx: &mut Context<'_, Reply>,
     ) -> Result<(), ProcessError> {
+        let prediction = record.value.get();
+        // The event that a caller waits for may end a session, whose prediction is not the caller's.
+        if prediction.trigger == ScoreTrigger::SessionEnd {
+            return Ok(());
+        }
         let Some(request_id) = ctx.input().and_then(reply::request_of) else { return Ok(()) };
-        let prediction = Prediction::of(record.value.get());
+        let prediction = Prediction::of(prediction);
         let reply = Reply {
             request_id,
             respondent_id: prediction.respondent_id.clone(),

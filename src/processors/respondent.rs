@@ -10,7 +10,7 @@ use crate::{
         respondent::{KeptPrediction, OpenObservation, Respondent, RespondentQuery},
     },
     processors::{
-        gather::Partial,
+        gather::StoredSession,
         outcome_join::{OutcomeStore, PendingEntries, PendingRef, StateRef},
     },
 };
@@ -24,7 +24,7 @@ use foretell_streams::{
 
 /// Forwards the answer to each question.
 struct AnswerQuery {
-    observations: WindowHandle<Partial>,
+    observations: WindowHandle<StoredSession>,
     outcomes: OutcomeStore,
     /// Memory that every question uses again.
     entries: PendingEntries,
@@ -34,7 +34,7 @@ struct AnswerQuery {
 pub fn add_to(
     topology: &mut TopologyBuilder,
     queries: Topic,
-    observations: WindowHandle<Partial>,
+    observations: WindowHandle<StoredSession>,
     outcomes: OutcomeStore,
 ) -> Edge<Reply> {
     // A question is no event: its time does not advance stream time, and it is answered before records that wait.

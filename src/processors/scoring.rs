@@ -7,7 +7,7 @@ use crate::{
     events::{
         answered::{ClassProbabilitiesRef, ClassProbability, Encoded},
         challenger::ChallengerScoreRef,
-        prediction::{Prediction, PredictionRef},
+        prediction::{Prediction, PredictionRef, ScoreTrigger},
         questionnaire::{Question, RowLayout},
     },
     processors::{
@@ -112,10 +112,12 @@ impl Score {
         }
     }
 
-    /// Applies the feature contract of the champion to an observation.
+    /// Applies the feature contract of the champion to an observation. One of a session that ended before it was complete has fewer
+    /// answers than others, which is no reason to report a feature as missing.
     fn admit(&mut self, observation: &Observation) -> Result<(), ProcessError> {
         let admitted = self.contract.admit(&self.gather.layout, &observation.answers);
-        if !matches!(admitted, Err(ProcessError::Retry(_))) {
+        let is_whole = observation.trigger != ScoreTrigger::SessionEnd;
+        if is_whole && !matches!(admitted, Err(ProcessError::Retry(_))) {
             self.contract.count(&self.gather.layout, &observation.answers);
         }
         admitted
@@ -168,8 +170,11 @@ impl Processor for Score {
         ctx.count(&self.metrics.unseen_categories(), unseen_categories);
         ctx.count(&self.metrics.out_of_range(), out_of_range);
         ctx.count(&self.metrics.not_numbers(), not_numbers);
-        let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
-        self.metrics.scored_after(waited.as_secs_f64());
+        // The end of a session is no event that waits for its score.
+        if observation.trigger != ScoreTrigger::SessionEnd {
+            let waited = EventTime(predicted_at.0).since(EventTime(observation.received_at.0));
+            self.metrics.scored_after(waited.as_secs_f64());
+        }
         let key = Some(observation.respondent_id.clone().into_bytes());
         ctx.forward(&Record { key, value: prediction, time: observation.event_time })
     }

@@ -17,7 +17,7 @@ use crate::{
         actions::{ActionParts, ActionSettings, Actions},
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
-        gather::{Gather, GatherSettings, Gathered, Partial},
+        gather::{Gather, GatherSettings, Gathered, StoredSession},
         learning::{
             learner::{Learner, Obey},
             outputs::{Learned, Select},
@@ -91,7 +91,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let of_events = placement(&topics.questionnaire_events);
     let of_outcomes = placement(&topics.outcomes);
     let (events, outcomes) = sources(&mut topology, &topics, &codecs, times);
-    let observations = topology.window_store("observations", Arc::new(Partial::codec()));
+    let sessions = topology.window_store("observations", Arc::new(StoredSession::codec()));
     let mut outcome_store =
         OutcomeStore::add_to(&mut topology, parts.join, &codecs.prediction, &metrics);
     let store = topology.key_value_store("recent-events", Arc::new(RecentEntry::codec()));
@@ -115,17 +115,13 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     actions.on_events(&mut topology, &[events]);
     actions.on_outcomes(&mut topology, outcomes);
 
-    let kept = (observations.clone(), outcome_store.clone());
+    let kept = (sessions.clone(), outcome_store.clone());
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let summarize = Summarize::new(serving.clone(), gather.clone(), parts.quality_window);
-    let stores = [recent.store_id(), observations.id()];
+    let stores = [recent.store_id(), sessions.id()];
     let counts = metrics.clone();
-    let observed = topology.process("gather", &[events], &stores, move || Gather {
-        settings: gather.clone(),
-        recent: recent.clone(),
-        observations: observations.clone(),
-        metrics: counts.clone(),
-        placement: of_events.clone(),
+    let observed = topology.process("gather", &[events], &stores, move || {
+        Gather::new(gather.clone(), recent.clone(), sessions.clone(), &counts, of_events.clone())
     });
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),

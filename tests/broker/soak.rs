@@ -43,7 +43,7 @@ const EVENT_TIME: u32 = 180;
 const WINDOWS: &[&str] = &[
     "outcomes.window=20m",
     "outcomes.grace=4m",
-    "scoring.retention=20m",
+    "sessions.gap=20m",
     "learning.retrain_after=100000000",
 ];
 

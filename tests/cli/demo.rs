@@ -327,6 +327,24 @@ fn scoring_after_a_number_of_answers_and_rows_that_are_never_complete() {
 }
 
 #[test]
+fn rows_that_are_never_complete_are_scored_when_their_sessions_end() {
+    let case = Case {
+        events: "respondent_id = \"who\"\nevent_id = \"event_id\"\nignored = [\"done\"]",
+        fields: BLANKS,
+        header: "age,job,outcome".to_owned(),
+        row: |n| format!("{},{},{}", n % 7, ["cook", "nurse", ""][n % 3], outcome(n)),
+        ..visits()
+    };
+    let settings = ["scoring.at_session_end=true", "sessions.gap=30m"];
+    let (summary, _) = run_and_check(&case, &settings);
+    assert!(at(&summary, "/rows_not_scored").as_object().unwrap().is_empty(), "{summary}");
+    // Every third row, by the end of its session.
+    assert!(number(&summary, "scored") >= 240, "{summary}");
+    let skipped = checks(&summary, &|check| check["ok"].is_null());
+    assert!(skipped.iter().any(|name| name.contains("every outcome was joined")), "{skipped:?}");
+}
+
+#[test]
 fn a_window_of_thirty_days_shows_learning() {
     let case = Case { outcomes: TWO_LABELS, ..visits() };
     let (summary, _) = run_and_check(&case, &[]);

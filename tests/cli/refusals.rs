@@ -89,6 +89,9 @@ fn a_value_out_of_bounds_is_refused() {
     set("streams.commit_interval=soon", &["\"soon\"", "a duration, such as"]);
     set("scoring.when=answers", &["[scoring] when", "{ answers = 5 }"]);
     set("scoring.when={answers=99}", &["[scoring] when", "answers is 99", "from 1 to 13"]);
+    set("sessions.max=1m", &["[sessions] max: it is 1m, and [sessions] gap is 1h", "at most max"]);
+    let former = "[scoring] retention: it is the former name of [sessions] gap, which is set, too";
+    set("scoring.retention=2h", &[former, "remove it"]);
     set("scoring.when={answers=0}", &["[scoring] when", "answers is 0", "from 1 to 13"]);
     set(
         "http.bind=banana",
@@ -114,6 +117,7 @@ fn a_value_out_of_bounds_is_refused() {
         "tuning.early_stopping_rounds",
         "streams.commit_records_max",
         "http.waits_max",
+        "sessions.events_max",
         "quality.labels_min",
         "quality.predictions_min",
     ] {
@@ -123,6 +127,7 @@ fn a_value_out_of_bounds_is_refused() {
     for zero in [
         "outcomes.window",
         "scoring.retention",
+        "sessions.gap",
         "quality.window",
         "tuning.time",
         "broker.session_timeout",

@@ -3,7 +3,7 @@
 use foretell::processors::gather::ScoreWhen;
 use serde_json::json;
 
-use crate::scored::{Operation, RETENTION, Settings, check, time_is, visit};
+use crate::scored::{GAP, Operation, Settings, check, time_is, visit};
 
 fn gathers(when: ScoreWhen, happens: &[Operation], expected: &[&str]) {
     check(&Settings { when, ..Settings::default() }, happens, expected);
@@ -87,17 +87,12 @@ fn every_event_is_scored_with_all_answers_so_far() {
 fn an_observation_is_dropped_after_its_retention() {
     let scored = check(
         &Settings::default(),
-        &[
-            visits("ann", 0),
-            time_is(RETENTION),
-            plan("ann", RETENTION),
-            submitted("ann", RETENTION),
-        ],
+        &[visits("ann", 0), time_is(GAP), plan("ann", GAP), submitted("ann", GAP)],
         &["scored ann@1000 7 team -"],
     );
     // Only the observation of the other respondent is stored.
     assert_eq!(scored.driver.task().store_entries()["observations"], 1);
-    let late = RETENTION + 1;
+    let late = GAP + 1;
     check(
         &Settings::default(),
         &[visits("ann", 0), plan("ann", late), submitted("ann", late)],
@@ -106,7 +101,7 @@ fn an_observation_is_dropped_after_its_retention() {
     // It is removed from the store without a further event of the respondent.
     let scored = check(
         &Settings::default(),
-        &[visits("ann", 0), time_is(1), time_is(2 * RETENTION), time_is(2 * RETENTION + 60)],
+        &[visits("ann", 0), time_is(1), time_is(2 * GAP), time_is(2 * GAP + 60)],
         &[],
     );
     assert_eq!(scored.driver.task().store_entries()["observations"], 1);

@@ -11,8 +11,8 @@ use foretell_streams::record::Header;
 use serde_json::json;
 
 use crate::scored::{
-    DUPLICATES_WITHIN, Operation, PREDICTIONS_MAX, RETENTION, Scored, Settings, check, outcome,
-    time_is, visit,
+    DUPLICATES_WITHIN, GAP, Operation, PREDICTIONS_MAX, Scored, Settings, check, outcome, time_is,
+    visit,
 };
 
 const DUPLICATES: &str = "foretell_duplicate_events_total";
@@ -189,8 +189,8 @@ fn an_expired_observation_that_was_scored_is_not_counted() {
     let settings = Settings { when: ScoreWhen::Answers(2), ..Settings::default() };
     let mut scored = Scored::new(&settings);
     scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.apply(&time_is(2 * RETENTION));
-    scored.apply(&time_is(2 * RETENTION + RETENTION / 20));
+    scored.apply(&time_is(2 * GAP));
+    scored.apply(&time_is(2 * GAP + GAP / 20));
     assert_eq!(scored.outputs(), ["scored ann@0 50 gold -"]);
     assert_eq!(scored.driver.task().store_entries()["observations"], 1, "the other respondent's");
     assert_eq!(scored.counter("foretell_incomplete_observations_total", None), 0);
@@ -201,10 +201,10 @@ fn an_expired_observation_that_was_not_scored_is_counted() {
     let name = "foretell_incomplete_observations_total";
     let mut scored = Scored::new(&Settings::default());
     scored.apply(&piece(0, json!({"visits": 50, "plan": "gold"})));
-    scored.apply(&time_is(RETENTION / 2));
+    scored.apply(&time_is(GAP / 2));
     assert_eq!((scored.outputs().len(), scored.counter(name, None)), (0, 0));
-    scored.apply(&time_is(2 * RETENTION));
-    scored.apply(&time_is(4 * RETENTION));
+    scored.apply(&time_is(2 * GAP));
+    scored.apply(&time_is(4 * GAP));
     assert!(scored.outputs().is_empty());
     // That of ann, and two of those that advanced stream time.
     assert_eq!(scored.counter(name, None), 3);

@@ -20,6 +20,8 @@ mod recovery;
 mod respondents;
 mod scored;
 mod scoring;
+mod sessions;
+
 mod time;
 mod training;
 mod uplift;

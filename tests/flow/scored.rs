@@ -20,7 +20,7 @@ use foretell::{
         actions::{ActionRule, ActionSettings, RuleSettings, Rules, Variables},
         contract::{ContractBoard, ContractPolicy, ContractSettings},
         event_time::TimeBounds,
-        gather::{GatherSettings, ScoreWhen},
+        gather::{GatherSettings, ScoreWhen, session::SessionRules},
         learning::outputs::records_of,
         metrics::ApplicationMetrics,
         model_table::{CHALLENGER, CHAMPION, ModelTable, ModelTableError, Serving},
@@ -46,6 +46,8 @@ use crate::fixture::{EPOCH_MS, Fixture, NOW, classes, first_model};
 /// The settings that a test varies.
 pub(crate) struct Settings {
     pub(crate) when: ScoreWhen,
+    pub(crate) at_session_end: bool,
+    pub(crate) sessions: SessionRules,
     pub(crate) conflict: ConflictPolicy,
     pub(crate) learn_from: LearnFrom,
     pub(crate) unlabelled: UnlabelledPolicy,
@@ -59,6 +61,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             when: ScoreWhen::Complete,
+            at_session_end: false,
+            sessions: SESSIONS,
             conflict: ConflictPolicy::First,
             learn_from: LearnFrom::First,
             unlabelled: UnlabelledPolicy::Drop,
@@ -90,7 +94,13 @@ fn seconds(seconds: i64) -> Duration {
 }
 
 /// Seconds of event time.
-pub(crate) const RETENTION: i64 = 1_000;
+pub(crate) const GAP: i64 = 1_000;
+pub(crate) const SESSIONS: SessionRules = SessionRules {
+    gap: Duration::from_secs(GAP.cast_unsigned()),
+    grace: Duration::ZERO,
+    max: None,
+    events_max: None,
+};
 pub(crate) const DUPLICATES_WITHIN: i64 = 500;
 /// The maximum per respondent.
 pub(crate) const PREDICTIONS_MAX: usize = 10;
@@ -374,6 +384,14 @@ impl Scored {
         format!("{what} {name} {} {when}{}", example.label, self.answers(&example.answers))
     }
 
+    /// The number of observations in a histogram.
+    pub(crate) fn observed(&self, name: &str) -> u64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let metrics = family.map_or(&[][..], |family| family.get_metric());
+        metrics.iter().map(|metric| metric.get_histogram().get_sample_count()).sum()
+    }
+
     /// The sum of a counter's series: all of them, or those with the label value `label`.
     pub(crate) fn counter(&self, name: &str, label: Option<&str>) -> u64 {
         let families = self.registry.gather();
@@ -409,7 +427,8 @@ fn topology(
         codecs: fixture.codecs.clone(),
         gather: GatherSettings {
             when: settings.when,
-            retention: seconds(RETENTION),
+            at_session_end: settings.at_session_end,
+            sessions: settings.sessions,
             questions: fixture.schema.questions().into(),
             layout: fixture.schema.layout().clone(),
         },

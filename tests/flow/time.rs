@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::{
     fixture::{EPOCH_MS, NOW},
     scored::{
-        CLOCK_TOLERANCE, GRACE, Operation, RETENTION, Scored, Settings, WINDOW, header, outcome,
-        time_is, visit,
+        CLOCK_TOLERANCE, GAP, GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is,
+        visit,
     },
 };
 
@@ -238,7 +238,7 @@ fn a_punctuation_expires_every_closed_entry() {
             queue(&mut scored, &topic, &(who, 1, event));
         }
     }
-    let closed = RETENTION.max(WINDOW + GRACE) + 2;
+    let closed = GAP.max(WINDOW + GRACE) + 2;
     scored.apply(&time_is(closed));
     scored.driver.commit();
     assert_eq!(scored.counter("foretell_unlabelled_total", None), COUNT);

@@ -55,8 +55,7 @@ impl Pieces {
 
 /// The smallest and the largest number of respondents.
 pub(crate) fn measure(model: &ModelBundle, largest: usize) -> anyhow::Result<Vec<Grown>> {
-    let settings =
-        [format!("scoring.retention={KEPT}"), format!("events.duplicates_within={KEPT}")];
+    let settings = [format!("sessions.gap={KEPT}"), format!("events.duplicates_within={KEPT}")];
     let filled = |respondents| {
         let steps = |task: &ScoringTask| {
             let workload = Workload::new(&task.config, &task.cluster)?;

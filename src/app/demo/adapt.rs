@@ -57,7 +57,7 @@ pub(super) fn play_settings(
         seed: Seed(seed),
         pace: Pace::new(config, rows, now),
         with_times: true,
-        retention: config.gather.retention,
+        sessions: config.gather.sessions,
         join: config.join.clone(),
     }
 }

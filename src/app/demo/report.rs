@@ -180,7 +180,7 @@ pub(super) fn report(
         decisions: contents.decisions.clone(),
         checks: Vec::new(),
     };
-    let mut checks = check_predictions(state, &contents, &report);
+    let mut checks = check_predictions(plan, state, &contents, &report);
     checks.push(check_rows(plan));
     checks.extend(check_outcomes(config, plan, state, &contents, &report));
     checks.extend(check_answers(&contents, &report));
@@ -195,8 +195,14 @@ pub(super) fn report(
     report
 }
 
-fn check_predictions(state: &RunState, contents: &TopicContents, report: &Report) -> Vec<Check> {
-    let is_expected = |id: &&String| state.expected.contains(*id) || state.advancers.contains(*id);
+fn check_predictions(
+    plan: &Plan,
+    state: &RunState,
+    contents: &TopicContents,
+    report: &Report,
+) -> Vec<Check> {
+    let expected = [&state.expected, &state.advancers, &plan.script.session_ends];
+    let is_expected = |id: &&String| expected.iter().any(|ids| ids.contains(*id));
     let unexpected = contents.predictions.keys().filter(|id| !is_expected(id)).count();
     vec![
         Check::of("every event was predicted (missing 0)", report.predictions_missing == 0),

@@ -30,6 +30,8 @@ pub struct EventFactory {
     questions: Arc<[Question]>,
     /// Condition under which the application scores a questionnaire.
     pub when: ScoreWhen,
+    /// Whether observations that are not complete are scored when their sessions end.
+    pub scores_session_ends: bool,
     respondent: IdType,
     /// Prefix of text ids. It makes the respondents of two plays distinct.
     prefix: String,
@@ -74,6 +76,7 @@ impl EventFactory {
             columns: config.pipeline.columns().to_vec(),
             questions: Arc::clone(&config.gather.questions),
             when: config.gather.when,
+            scores_session_ends: config.gather.scores_session_ends(),
             respondent: IdType::Text,
             prefix: prefix.to_owned(),
             start,
@@ -198,6 +201,13 @@ impl EventFactory {
         EventIdentity::of(event, &self.questions, self.schema.layout(), &[]).id()
     }
 
+    /// Id of the prediction at the end of a session whose last event is `event`.
+    #[must_use]
+    pub fn session_end_id(&self, event: &QuestionnaireEvent) -> String {
+        let identity = EventIdentity::of(event, &self.questions, self.schema.layout(), &[]);
+        identity.of_session_end().id()
+    }
+
     /// Whether each question has an answer.
     #[must_use]
     pub fn answered(&self, answers: &AnswerRow) -> Vec<bool> {
@@ -217,7 +227,7 @@ impl EventFactory {
         let is_complete = event.completed || answered == self.questions.len();
         is_complete
             || match self.when {
-                ScoreWhen::Complete => false,
+                ScoreWhen::Complete | ScoreWhen::SessionEnd => false,
                 ScoreWhen::Answers(enough) => answered >= enough,
                 ScoreWhen::EveryEvent => true,
             }

@@ -6,60 +6,102 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     app::play::{Action, EventFactory, PlaySettings, Script},
     events::questionnaire::QuestionnaireEvent,
-    processors::{gather::ScoreWhen, outcome_join::JoinSettings},
+    processors::{
+        gather::{
+            ScoreWhen,
+            session::{Joining, SessionRules, Span},
+        },
+        outcome_join::JoinSettings,
+    },
 };
 use foretell_streams::time::EventTime;
 
-/// The stored answers of an incomplete questionnaire.
-struct Partial {
+/// An open session.
+struct Session {
+    span: Span,
     answered: Vec<bool>,
     is_scored: bool,
-    time: EventTime,
+    /// Id of the prediction at the end of the session.
+    end_id: String,
 }
 
-/// Sets `is_scored` of each event. The script is sorted by event time.
-pub(super) fn mark_scored(script: &mut Script, factory: &EventFactory, settings: &PlaySettings) {
-    let mut partials: BTreeMap<String, Partial> = BTreeMap::new();
+/// Sets `is_scored` of each event, and returns the ids of the predictions at the ends of sessions. Whether these come depends on
+/// how far stream time advances. The script is sorted by event time.
+pub(super) fn mark_scored(
+    script: &mut Script,
+    factory: &EventFactory,
+    settings: &PlaySettings,
+) -> BTreeSet<String> {
+    let mut expectation = Expectation {
+        factory,
+        rules: &settings.sessions,
+        open: BTreeMap::new(),
+        ends: BTreeSet::new(),
+    };
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
         if let Action::Event { event, is_scored, prediction_id } = &mut scheduled.action {
             // An event with the same content and time as another is a repeat.
             let is_new = known.insert(prediction_id);
-            *is_scored = is_new && gather(&mut partials, event, factory, settings);
+            *is_scored = is_new && expectation.gather(event);
         }
     }
+    let Expectation { open, mut ends, .. } = expectation;
+    ends.extend(
+        open.into_values().filter(|session| !session.is_scored).map(|session| session.end_id),
+    );
+    if factory.scores_session_ends { ends } else { BTreeSet::new() }
 }
 
-/// Merges an event with the earlier answers of its respondent. Returns whether the result is scored.
-fn gather(
-    partials: &mut BTreeMap<String, Partial>,
-    event: &QuestionnaireEvent,
-    factory: &EventFactory,
-    settings: &PlaySettings,
-) -> bool {
-    let given = factory.answered(&event.answers).into_iter();
-    let before = partials.remove(&event.respondent_id);
-    let before = before.filter(|before| event.event_time.since(before.time) <= settings.retention);
-    let (answered, was_scored): (Vec<bool>, bool) = match before {
-        Some(before) => {
-            let both = given.zip(&before.answered).map(|(now, then)| now || *then);
-            (both.collect(), before.is_scored)
+struct Expectation<'a> {
+    factory: &'a EventFactory,
+    rules: &'a SessionRules,
+    /// The open session of each respondent.
+    open: BTreeMap<String, Session>,
+    /// Ids of the predictions at the ends of sessions so far.
+    ends: BTreeSet<String>,
+}
+
+impl Expectation<'_> {
+    /// Adds an event to the session of its respondent, or begins another one. Returns whether the result is scored.
+    fn gather(&mut self, event: &QuestionnaireEvent) -> bool {
+        let Self { factory, rules, open, ends } = self;
+        let mut span = Span::of_event(event.event_time);
+        let mut answered = factory.answered(&event.answers);
+        let mut was_scored = false;
+        if let Some(before) = open.remove(&event.respondent_id) {
+            match rules.joining(span, before.span) {
+                Joining::Together(both) if rules.is_near(before.span, event.event_time) => {
+                    span = both;
+                    was_scored = before.is_scored;
+                    answered.iter_mut().zip(&before.answered).for_each(|(now, then)| *now |= then);
+                }
+                Joining::Together(_) | Joining::Ends(_) | Joining::Apart => {
+                    ends.extend((!before.is_scored).then_some(before.end_id));
+                }
+            }
         }
-        None => (given.collect(), false),
-    };
-    let is_complete = event.completed || answered.iter().all(|is_answered| *is_answered);
-    let count = answered.iter().filter(|is_answered| **is_answered).count();
-    let is_scored = match factory.when {
-        ScoreWhen::Complete => is_complete,
-        ScoreWhen::Answers(enough) => !was_scored && (is_complete || count >= enough),
-        ScoreWhen::EveryEvent => true,
-    };
-    if !is_complete {
-        let partial =
-            Partial { answered, is_scored: was_scored || is_scored, time: event.event_time };
-        partials.insert(event.respondent_id.clone(), partial);
+        let is_complete = event.completed || answered.iter().all(|is_answered| *is_answered);
+        let count = answered.iter().filter(|is_answered| **is_answered).count();
+        let is_due = match factory.when {
+            ScoreWhen::Complete => is_complete,
+            ScoreWhen::Answers(enough) => !was_scored && (is_complete || count >= enough),
+            ScoreWhen::EveryEvent => true,
+            ScoreWhen::SessionEnd => false,
+        };
+        let is_scored = was_scored || is_due;
+        let end_id = factory.session_end_id(event);
+        if is_complete {
+            return is_due;
+        }
+        if rules.is_full(span) {
+            ends.extend((!is_scored).then_some(end_id));
+        } else {
+            let session = Session { span, answered, is_scored, end_id };
+            open.insert(event.respondent_id.clone(), session);
+        }
+        is_due
     }
-    is_scored
 }
 
 /// Each wait takes about a commit interval: two minutes for all of them, if that is 100 ms.
@@ -71,8 +113,11 @@ const WAITS_MAX: usize = 1_000;
 /// whether stream time has closed a window by then.
 ///
 /// # Errors
-/// If there are more than [`WAITS_MAX`].
+/// If there are more than [`WAITS_MAX`], or if sessions are scored at their ends, which stream time decides.
 pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
+    if !script.session_ends.is_empty() {
+        return Err("sessions are scored at their ends, which come with stream time".to_owned());
+    }
     let mut waits = BTreeSet::new();
     // Returning respondents with records that may not be processed yet, and whether the last one is an outcome.
     let mut open: BTreeMap<&str, bool> = BTreeMap::new();

@@ -18,7 +18,7 @@ use crate::{
         outcome::Outcome,
         questionnaire::{AnswerRow, QuestionnaireEvent},
     },
-    processors::outcome_join::JoinSettings,
+    processors::{gather::session::SessionRules, outcome_join::JoinSettings},
 };
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
@@ -43,8 +43,8 @@ pub struct PlaySettings {
     pub pace: Pace,
     /// Whether events have the event times of the table, where it has some.
     pub with_times: bool,
-    /// Retention of incomplete questionnaires in the application.
-    pub retention: Duration,
+    /// Rules of sessions in the application.
+    pub sessions: SessionRules,
     /// Settings of the outcome join in the application.
     pub join: JoinSettings,
 }
@@ -93,7 +93,9 @@ pub struct Script {
     pub repeated_rows: usize,
     /// Respondents with more than one row.
     pub returning: BTreeSet<String>,
-    /// For each row that is sent, the ids of the predictions that its events may get.
+    /// Ids of the predictions that sessions may get at their ends.
+    pub session_ends: BTreeSet<String>,
+    /// For each row that is sent, the ids of the predictions that its events and their sessions may get.
     predictions_by_row: Vec<Vec<String>>,
 }
 
@@ -166,7 +168,7 @@ impl Script {
 
     fn finish(&mut self, factory: &EventFactory, settings: &PlaySettings) {
         self.actions.sort_by_key(|scheduled| scheduled.at);
-        expectation::mark_scored(self, factory, settings);
+        self.session_ends = expectation::mark_scored(self, factory, settings);
     }
 
     /// Expected joins of the first `actions`, if they are processed in order of event time.
@@ -186,7 +188,9 @@ impl Script {
     /// Number of rows that are sent but not scored: they never have all answers that scoring needs.
     #[must_use]
     pub fn incomplete_rows(&self) -> usize {
-        let scored: BTreeSet<&str> = self.scored_events().map(|(id, ..)| id).collect();
+        let at_ends = self.session_ends.iter().map(String::as_str);
+        let scored: BTreeSet<&str> =
+            self.scored_events().map(|(id, ..)| id).chain(at_ends).collect();
         let is_incomplete = |row: &&Vec<String>| !row.iter().any(|id| scored.contains(id.as_str()));
         self.predictions_by_row.iter().filter(is_incomplete).count()
     }
@@ -237,8 +241,8 @@ impl Script {
             factory.answered(&piece.answers).contains(&true) && factory.accepts(piece)
         });
         let pieces = if is_split && can_split { vec![first, last] } else { vec![event] };
-        self.predictions_by_row
-            .push(pieces.iter().map(|piece| factory.prediction_id(piece)).collect());
+        let ids = |piece| [factory.prediction_id(piece), factory.session_end_id(piece)];
+        self.predictions_by_row.push(pieces.iter().flat_map(ids).collect());
         for piece in pieces {
             self.push_event(piece, factory);
         }

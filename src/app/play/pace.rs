@@ -22,7 +22,7 @@ pub struct Pace {
     pub open_max: usize,
 }
 
-/// Number of respondents within the shorter of the outcome window and the retention of incomplete questionnaires: four
+/// Number of respondents within the shorter of the outcome window and the gap of sessions: four
 /// per second, if that is two hours.
 const RESPONDENTS_A_WINDOW: u32 = 28_800;
 /// Time between the end of the last window and the clock.
@@ -37,7 +37,7 @@ impl Pace {
     #[must_use]
     pub fn new(config: &Config, rows: &[Row], now: EventTime) -> Self {
         let join = &config.join;
-        let horizon = join.window.min(config.gather.retention);
+        let horizon = join.window.min(config.gather.sessions.gap);
         let millisecond = Duration::from_millis(1);
         let gap = (horizon / RESPONDENTS_A_WINDOW).max(millisecond);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
@@ -83,15 +83,15 @@ mod tests {
 
     const NOW: EventTime = EventTime(1_790_000_000_000);
 
-    fn config(window: &str, retention: &str) -> Config {
+    fn config(window: &str, gap: &str) -> Config {
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml");
-        let sets = [format!("outcomes.window={window}"), format!("scoring.retention={retention}")];
+        let sets = [format!("outcomes.window={window}"), format!("sessions.gap={gap}")];
         Config::load(Path::new(example), &sets).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Asserts that all event times of `count` rows are in the past and fit the windows.
-    fn check(window: &str, retention: &str, count: usize, times: Option<fn(usize) -> i64>) -> Pace {
-        let config = config(window, retention);
+    fn check(window: &str, gap: &str, count: usize, times: Option<fn(usize) -> i64>) -> Pace {
+        let config = config(window, gap);
         let row = |number| Row {
             event_time: times.map(|time| EventTime(time(number))),
             ..Row::default()
@@ -103,7 +103,7 @@ mod tests {
         let last = last.map_or(pace.start + pace.gap * gaps, |last| last - pace.moved_back);
         let closed = last + pace.outcome_delay_max + pace.gap + closing(&config);
         assert!(closed <= NOW, "{window}, {count}: {pace:?}");
-        assert!(pace.gap <= config.gather.retention / 4, "{pace:?}");
+        assert!(pace.gap <= config.gather.sessions.gap / 4, "{pace:?}");
         assert!(pace.outcome_delay_max + pace.gap < config.join.window, "{pace:?}");
         assert!(pace.open_max >= 50);
         pace

@@ -55,7 +55,7 @@ impl PlayedTable {
             seed: Seed(request.seed),
             pace: pace_of(config, &rows, request.span),
             with_times: true,
-            retention: config.gather.retention,
+            sessions: config.gather.sessions,
             join: config.join.clone(),
         };
         let codec = cluster.sample_codec(config)?;

@@ -1,5 +1,6 @@
 //! The identity of an event. A repeated event has the same identity, in any record.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::events::questionnaire::{
@@ -7,7 +8,7 @@ use crate::events::questionnaire::{
 };
 
 /// A hash of the respondent and the event id, or, without an event id, of respondent, time and content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventIdentity([u8; 32]);
 
 /// The first bytes of an identity, enough to distinguish the events of one partition: among a billion, two are equal with a
@@ -62,6 +63,16 @@ impl EventIdentity {
         for name in withdrawn {
             add(b'w', name.as_bytes());
         }
+        Self(hash.finalize().into())
+    }
+
+    /// The identity of the end of a session whose last event has this identity. No event has the same one, because the bytes that
+    /// are hashed begin with another kind of part.
+    #[must_use]
+    pub fn of_session_end(&self) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"e");
+        hash.update(self.0);
         Self(hash.finalize().into())
     }
 
@@ -143,7 +154,9 @@ mod tests {
         let with_id = EventIdentity::of(&with_id, &names, &numbers(), &["b".to_owned()]).id();
         let text = |text: &str| Some(Answer::Text(text.to_owned()));
         let whole = Answer::Whole((1 << 53) + 1);
+        let session_end = EventIdentity([7; 32]).of_session_end().id();
         let ids = [
+            session_end,
             with_id,
             id(&[RowType::Number, RowType::Text], &[Some(Answer::Number(1.5)), text("x")]),
             id(&[RowType::Whole, RowType::Text], &[Some(whole), None]),
@@ -155,11 +168,25 @@ mod tests {
         assert_eq!(of(RowType::Id, &digits), of(RowType::Text, &digits));
         assert_eq!(of(RowType::Flag, &text("true")), of(RowType::Text, &text("true")));
         let expected = [
+            "073dbfed72f7654137b61d8da399a932",
             "c64f6360a7c5f9450482760e82415409",
             "e235c806895e584b8acd8e89b0befb66",
             "8d7e62d33eddc9acb321ec47034e2397",
         ];
         assert_eq!(ids, expected);
+    }
+
+    #[test]
+    fn the_end_of_a_session_has_an_identity_of_its_own() {
+        let of = |id: &str| {
+            let event = event(id, "ann", 1, &[None]);
+            EventIdentity::of(&event, &questions(&["a"]), &numbers(), &[])
+        };
+        let (one, other) = (of("e"), of("f"));
+        let ends = [one.of_session_end(), other.of_session_end()];
+        assert_ne!(ends[0], ends[1]);
+        assert!(ends.iter().all(|end| ![one, other].contains(end)));
+        assert_eq!(ends[0], of("e").of_session_end());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use foretell::{
         questionnaire::{Answer, AnswerRef},
     },
     processors::{
-        gather::Partial,
+        gather::StoredSession,
         learning::state::LearningState,
         outcome_join::{Pending, PendingCodec, PredictionState},
     },
@@ -164,8 +164,8 @@ pub(super) fn read(config: &Config) -> Topics {
     }
     topics.outcome_store.values_mut().for_each(|entries| entries.sort_unstable());
     for (key, value) in changelog("observations") {
-        let partial = Partial::codec().decode(&value).unwrap();
-        let age = partial.answers.first().and_then(|first| match first.answer {
+        let session = StoredSession::codec().decode(&value).unwrap();
+        let age = session.answers.first().and_then(|first| match first.answer {
             Some(Answer::Number(number)) => Some(number),
             Some(Answer::Text(_) | Answer::Whole(_)) | None => None,
         });
