@@ -21,6 +21,7 @@ mod respondents;
 mod scored;
 mod scoring;
 mod sessions;
+mod sessions_model;
 
 mod time;
 mod training;
