@@ -21,6 +21,42 @@ const HEADERS: &str = "foretell.headers";
 /// Length of a value that is left out, in bytes.
 const VALUE_BYTES: &str = "foretell.value.bytes";
 
+/// The record for the dead-letter topic `topic` about an input record that a client without a topology cannot process. `class` and
+/// `message` say why, `schema_id` is that of the record's writer schema, if it has one.
+///
+/// ```
+/// use foretell_streams::{
+///     record::{InputRecord, Offset, Partition, Topic, TopicPartition}, task::dead_letter, time::EventTime,
+/// };
+///
+/// let source = TopicPartition { topic: Topic::new("orders"), partition: Partition(0) };
+/// let (offset, timestamp) = (Offset(7), EventTime(0));
+/// let record =
+///     InputRecord { source, offset, timestamp, key: None, value: Some(vec![1]), headers: vec![] };
+/// let letter = dead_letter::of_input(
+///     &Topic::new("dead-letters"), &record, ("refused", None), "status 400".to_owned(), EventTime(1),
+/// );
+/// assert_eq!(letter.value, record.value);
+/// assert_eq!(letter.headers[2].name, "foretell.offset");
+/// assert_eq!(letter.headers[2].value, b"7");
+/// ```
+#[must_use]
+pub fn of_input(
+    topic: &Topic,
+    record: &InputRecord,
+    (class, schema_id): (&'static str, Option<u32>),
+    message: String,
+    written_at: EventTime,
+) -> OutputRecord {
+    self::record(topic, of(record, class, schema_id, message), written_at)
+}
+
+/// A dead letter that is too large for its topic, without its value and the headers of the original record.
+#[must_use]
+pub fn without_value(letter: OutputRecord) -> OutputRecord {
+    shortened(letter)
+}
+
 pub(super) fn of(
     record: &InputRecord,
     class: &'static str,

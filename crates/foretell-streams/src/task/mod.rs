@@ -9,7 +9,7 @@
 //!                                             └────────────────── roll_back ◀────────────────aborted──────┘
 //! ```
 
-mod dead_letter;
+pub mod dead_letter;
 mod input;
 mod marks;
 mod restore;
