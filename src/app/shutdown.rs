@@ -10,6 +10,7 @@
 //! A `kill -9` loses nothing either: records that were not committed are processed again.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -44,6 +45,17 @@ impl Shutdown {
         held.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.signal.stop();
         changed.notify_all();
+    }
+
+    /// Runs the work of a thread. An error or a panic stops the process: a supervisor restarts a process that has ended, and
+    /// does not notice one that does half of its work.
+    pub(super) fn stop_on_failure(&self, work: impl FnOnce() -> Result<(), String>) {
+        let reason = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => reason,
+            Err(_) => "a thread panicked; its message is in the log".to_owned(),
+        };
+        self.stop(StopReason::Failed(reason));
     }
 
     /// The signal that loops check between two iterations.

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -215,7 +214,7 @@ impl Parts<'_> {
         let mut following = models.catch_up()?;
         let (stop, shutdown) = (self.shutdown.signal(), self.shutdown.clone());
         let thread = std::thread::Builder::new().name("models".to_owned());
-        Ok(thread.spawn(move || stop_on_failure(&shutdown, || following.run(&stop)))?)
+        Ok(thread.spawn(move || shutdown.stop_on_failure(|| following.run(&stop)))?)
     }
 
     fn spawn_trainer(&self) -> anyhow::Result<(Trainer, JoinHandle<()>)> {
@@ -315,7 +314,7 @@ impl Parts<'_> {
             }
         };
         let thread = std::thread::Builder::new().name(name);
-        Ok(thread.spawn(move || stop_on_failure(&shutdown, || work(&stop).map_err(describe)))?)
+        Ok(thread.spawn(move || shutdown.stop_on_failure(|| work(&stop).map_err(describe)))?)
     }
 
     fn create_changelogs(&self, group: Group, topology: &Topology) -> anyhow::Result<()> {
@@ -381,17 +380,6 @@ fn open_stores(config: &Config, cluster: &Cluster) -> anyhow::Result<Arc<dyn Sto
     let stores = DiskStores::open(&folder)?;
     tracing::info!(folder = %folder.display(), "stores are on disk");
     Ok(Arc::new(stores))
-}
-
-/// Runs the work of a thread. An error or a panic stops the instance: a supervisor restarts a process that has ended, and
-/// does not notice one that does half of its work.
-fn stop_on_failure(shutdown: &Shutdown, work: impl FnOnce() -> Result<(), String>) {
-    let reason = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => return,
-        Ok(Err(reason)) => reason,
-        Err(_) => "a thread panicked; its message is in the log".to_owned(),
-    };
-    shutdown.stop(StopReason::Failed(reason));
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Drop for GaugeGuard {
 
 /// Middleware that counts requests by route and status.
 pub(super) async fn count(
-    State(state): State<HttpState>,
+    State(metrics): State<HttpMetrics>,
     route: Option<MatchedPath>,
     request: Request,
     next: Next,
@@ -122,14 +122,19 @@ pub(super) async fn count(
         500.. => "5xx",
         _ => "2xx",
     };
-    state.metrics.requests.with_label_values(&[route, class]).inc();
+    metrics.requests.with_label_values(&[route, class]).inc();
     response
 }
 
 pub(super) async fn metrics(State(state): State<HttpState>) -> Response {
+    in_text(&state.registry)
+}
+
+/// The metrics in Prometheus' text format.
+pub(super) fn in_text(registry: &Registry) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&state.registry.gather(), &mut text) {
+    match encoder.encode(&registry.gather(), &mut text) {
         Ok(()) => {
             let format = encoder.format_type().to_owned();
             ([(header::CONTENT_TYPE, format)], text).into_response()

@@ -16,6 +16,7 @@ mod json;
 mod metrics;
 mod models;
 mod parameters;
+mod probes;
 mod reasons;
 mod respondents;
 mod routes;
@@ -35,6 +36,8 @@ pub use guard::Hosts;
 pub use metrics::HttpMetrics;
 pub use models::LibraryAccess;
 pub use parameters::Named;
+pub use probes::{ProbeState, serve_probes};
+pub use reasons::json_of_answer;
 pub use routes::{ROUTES, Route};
 pub use server::Limits;
 
@@ -76,7 +79,7 @@ fn router(state: HttpState) -> Router {
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(from_fn_with_state(state.clone(), guard::names))
         .layer(from_fn(error::in_json))
-        .layer(from_fn_with_state(state.clone(), metrics::count))
+        .layer(from_fn_with_state(state.metrics.clone(), metrics::count))
         .with_state(state)
 }
 

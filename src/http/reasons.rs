@@ -96,7 +96,8 @@ fn json_of(reasons: &Reasons, prediction: &Prediction, events: &QuestionnaireSch
 }
 
 /// An answer as JSON.
-pub(super) fn json_of_answer(answer: AnswerRef<'_>) -> Json {
+#[must_use]
+pub fn json_of_answer(answer: AnswerRef<'_>) -> Json {
     match answer {
         AnswerRef::Missing => Json::Null,
         AnswerRef::Number(number) => json!(number),

@@ -1,0 +1,57 @@
+//! Health and metrics of a process without the API: `foretell deliver`.
+
+use std::{future::Future, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::http::{HttpMetrics, Limits, error, health, metrics, server};
+
+/// State of the handlers.
+#[derive(Clone)]
+pub struct ProbeState {
+    /// The metrics that `/metrics` shows.
+    pub registry: Registry,
+    /// The metrics of HTTP itself.
+    pub metrics: HttpMetrics,
+    /// Whether the process does its work.
+    pub is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// Serves `/livez`, `/readyz` and `/metrics` until `stop` resolves and all current requests are answered.
+pub async fn serve_probes(
+    listener: TcpListener,
+    state: ProbeState,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let counted = state.metrics.clone();
+    let router = Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(shown))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(from_fn(error::in_json))
+        .layer(from_fn_with_state(counted.clone(), metrics::count))
+        .with_state(state);
+    server::serve(listener, router, limits, counted, stop).await;
+}
+
+async fn readyz(State(state): State<ProbeState>) -> impl IntoResponse {
+    let is_ready = (state.is_ready)();
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": is_ready })))
+}
+
+async fn shown(State(state): State<ProbeState>) -> Response {
+    metrics::in_text(&state.registry)
+}
