@@ -1,6 +1,6 @@
 //! The HTTP server of an instance: its tokio runtime, the gateway with its threads, and its stop.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -11,7 +11,7 @@ use crate::{
     app::cluster::Cluster,
     config::Config,
     events::codecs::Codecs,
-    http::{self, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits},
+    http::{self, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits, ProbeState},
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
         library::Library,
@@ -43,26 +43,37 @@ pub(super) struct HttpServer {
 /// If an instance could not listen on it.
 pub fn check_address(config: &Config) -> anyhow::Result<()> {
     let bind = &config.http.bind;
-    std::net::TcpListener::bind(bind).map(drop).map_err(|error| cannot_listen(config, &error))
+    let bound = std::net::TcpListener::bind(bind);
+    bound.map(drop).map_err(|error| cannot_listen(config, "http", bind, &error))
 }
 
-fn cannot_listen(config: &Config, error: &io::Error) -> anyhow::Error {
-    let (source, bind) = (config.sources.of("http.bind"), &config.http.bind);
+fn cannot_listen(config: &Config, section: &str, bind: &str, error: &io::Error) -> anyhow::Error {
+    let source = config.sources.of(&format!("{section}.bind"));
     let is_taken = error.kind() == io::ErrorKind::AddrInUse;
     let question = if is_taken { "is another instance running? " } else { "" };
-    anyhow::anyhow!("{source}: cannot listen on {bind}: {error}: {question}set [http] bind")
+    anyhow::anyhow!("{source}: cannot listen on {bind}: {error}: {question}set [{section}] bind")
 }
 
 impl BoundServer {
+    /// Binds the address of an instance.
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        Self::bind_to(config, "http", &config.http.bind)
+    }
+
+    /// Binds the address of `foretell deliver`.
+    pub(super) fn bind_probes(config: &Config) -> anyhow::Result<Self> {
+        Self::bind_to(config, "delivery", &config.delivery.bind)
+    }
+
+    fn bind_to(config: &Config, section: &str, bind: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("http")
             .enable_all()
             .build()?;
-        let bind = &config.http.bind;
+        let bound = runtime.block_on(http::bind(bind));
         let (listener, address) =
-            runtime.block_on(http::bind(bind)).map_err(|error| cannot_listen(config, &error))?;
+            bound.map_err(|error| cannot_listen(config, section, bind, &error))?;
         Ok(Self { runtime, listener, address })
     }
 
@@ -85,17 +96,42 @@ impl BoundServer {
             hosts: Arc::new(Hosts::new(&settings.bind, self.address, &settings.allowed_hosts)),
             read_timeout: settings.read_timeout,
         };
-        let limits = Limits {
-            connections_max: settings.connections_max,
-            read_timeout: settings.read_timeout,
-        };
+        Ok(self.spawn(|listener, stopped| http::serve(listener, state, limits(config), stopped)))
+    }
+
+    /// Serves health and metrics only.
+    pub(super) fn serve_probes(
+        self,
+        config: &Config,
+        registry: &Registry,
+        is_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    ) -> anyhow::Result<HttpServer> {
+        let metrics = HttpMetrics::register(registry)?;
+        let state = ProbeState { registry: registry.clone(), metrics, is_ready };
+        let limits = limits(config);
+        Ok(self.spawn(|listener, stopped| http::serve_probes(listener, state, limits, stopped)))
+    }
+
+    fn spawn<F>(self, serve: impl FnOnce(TcpListener, Stopped) -> F) -> HttpServer
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = self.runtime.spawn(http::serve(self.listener, state, limits, async move {
+        let stopped: Stopped = Box::pin(async move {
             // A dropped sender stops the server, as a message does.
             drop(stopped.await);
-        }));
-        Ok(HttpServer { runtime: self.runtime, served, stop })
+        });
+        let served = self.runtime.spawn(serve(self.listener, stopped));
+        HttpServer { runtime: self.runtime, served, stop }
     }
+}
+
+/// Resolves at the stop of a server.
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn limits(config: &Config) -> Limits {
+    let settings = &config.http;
+    Limits { connections_max: settings.connections_max, read_timeout: settings.read_timeout }
 }
 
 impl HttpServer {

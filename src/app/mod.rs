@@ -2,6 +2,7 @@
 
 pub mod check_result;
 pub mod cluster;
+pub mod deliver;
 pub mod demo;
 pub mod doctor;
 pub mod generate;

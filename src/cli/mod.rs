@@ -1,5 +1,6 @@
 //! The command line: one file per command. Only this module prints.
 
+mod deliver;
 mod demo;
 mod doctor;
 mod generate;
@@ -61,6 +62,7 @@ Examples:
   foretell doctor                                check the configuration, the broker, the registry
   foretell init                                  create topics, register schemas, train a model
   foretell run                                   score and learn until Ctrl-C
+  foretell deliver                               send actions to webhooks and by e-mail
   foretell send --rate 50                        send a table as live events, show predictions
   foretell tune                                  compare ways to search for parameters
   foretell replay --variants variants.toml       run the history again with other settings
@@ -106,6 +108,7 @@ enum Command {
     Demo(demo::Demo),
     Init(init::Init),
     Run(run::Run),
+    Deliver(deliver::Deliver),
     Send(send::Send),
     Tune(tune::Tune),
     Replay(replay::Replay),
@@ -122,6 +125,7 @@ impl Command {
             Self::Demo(demo) => &demo.sets,
             Self::Init(init) => &init.sets,
             Self::Run(run) => &run.sets,
+            Self::Deliver(deliver) => &deliver.sets,
             Self::Send(send) => &send.sets,
             Self::Tune(tune) => &tune.sets,
             Self::Replay(replay) => &replay.sets,
@@ -176,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(&cli.global),
         Command::Init(init) => init.run(&cli.global),
         Command::Run(run) => run.run(&cli.global),
+        Command::Deliver(deliver) => deliver.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
         Command::Tune(tune) => tune.run(&cli.global),
         Command::Replay(replay) => replay.run(&cli.global),

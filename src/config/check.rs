@@ -23,7 +23,7 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     not_zero(raw, sources)?;
     sessions(raw, sources)?;
     outcomes(raw, sources)?;
-    http_address(&raw.http.bind, sources)?;
+    address("http.bind", &raw.http.bind, sources)?;
     tables(raw, sources)?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {
         return refuse("streams.standby", "standby copies are on disk: set [streams] state_dir");
@@ -133,7 +133,8 @@ pub(super) fn score_when(
     Err(refused(sources, "scoring.when", &problem))
 }
 
-fn http_address(bind: &str, sources: &Sources) -> Result<(), ConfigError> {
+/// Checks that the value of `key` is an address to listen on.
+pub(super) fn address(key: &str, bind: &str, sources: &Sources) -> Result<(), ConfigError> {
     let is_address = bind.rsplit_once(':').is_some_and(|(host, port)| {
         let is_v6 = host.starts_with('[') && host.ends_with(']');
         let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
@@ -145,7 +146,7 @@ fn http_address(bind: &str, sources: &Sources) -> Result<(), ConfigError> {
     let problem = format!(
         "{bind:?} is not an address: write a host and a port, such as \"127.0.0.1:8000\", \"0.0.0.0:8000\" or \"[::1]:8000\""
     );
-    Err(refused(sources, "http.bind", &problem))
+    Err(refused(sources, key, &problem))
 }
 
 /// The CSV reader supports delimiters and comment characters of one byte.

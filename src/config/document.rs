@@ -140,35 +140,28 @@ impl<'t> Document<'t> {
         for (name, value) in table.iter() {
             let key = joined(above, name.get_ref());
             sources.insert(key.clone(), self.source_at(&name.span()));
-            match value.get_ref() {
-                DeValue::Table(inner) => self.note_sources(inner, &key, sources),
-                DeValue::Array(items) => self.note_items(items, &key, sources),
-                DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Boolean(_)
-                | DeValue::Datetime(_) => {}
+            if let DeValue::Table(inner) = value.get_ref() {
+                self.note_sources(inner, &key, sources);
+            }
+            for (key, span, section) in sections_of_list(&key, value) {
+                sources.insert(key.clone(), self.source_at(&span));
+                self.note_sources(section, &key, sources);
+                self.note_texts(section, &key, sources);
             }
         }
     }
 
-    /// Notes the sources of tables in a list, such as `actions.0.when`, and how their texts are written.
-    fn note_items(&self, items: &[Spanned<DeValue<'t>>], above: &str, sources: &mut Sources) {
-        for (index, item) in items.iter().enumerate() {
-            let DeValue::Table(table) = item.get_ref() else { continue };
-            let key = joined(above, &index.to_string());
-            sources.insert(key.clone(), self.source_at(&item.span()));
-            self.note_sources(table, &key, sources);
-            for (name, value) in table.iter() {
-                if let (DeValue::String(_), Some(raw)) =
-                    (value.get_ref(), self.text.get(value.span()))
-                {
-                    let before = &self.text[..value.span().start];
-                    let line = before.rsplit('\n').next().unwrap_or_default();
-                    let column = 1 + line.chars().count();
-                    sources.note_text(joined(&key, name.get_ref()), column, raw.to_owned());
-                }
-            }
+    /// Notes how the texts of a section of a list are written, such as `actions.0.when`.
+    fn note_texts(&self, section: &DeTable<'t>, above: &str, sources: &mut Sources) {
+        for (name, value) in section.iter() {
+            let (DeValue::String(_), Some(raw)) = (value.get_ref(), self.text.get(value.span()))
+            else {
+                continue;
+            };
+            let before = &self.text[..value.span().start];
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            let column = 1 + line.chars().count();
+            sources.note_text(joined(above, name.get_ref()), column, raw.to_owned());
         }
     }
 
@@ -231,7 +224,21 @@ fn unknown(key: &str, keys: &Keys) -> String {
     }
 }
 
-/// The innermost key whose name or value contains `span`. An element of a list belongs to the key of the list.
+/// The sections of a list of sections, `[[key]]`, each with the key `key.number` and its span.
+fn sections_of_list<'d, 't>(
+    key: &str,
+    value: &'d Spanned<DeValue<'t>>,
+) -> Vec<(String, Range<usize>, &'d DeTable<'t>)> {
+    let DeValue::Array(items) = value.get_ref() else { return Vec::new() };
+    let sections = items.iter().enumerate().filter_map(|(number, item)| {
+        let DeValue::Table(section) = item.get_ref() else { return None };
+        Some((format!("{key}.{number}"), item.span(), section))
+    });
+    sections.collect()
+}
+
+/// The innermost key whose name or value contains `span`. An element of a list belongs to the key of the list, unless it is a
+/// section.
 fn key_at(table: &DeTable<'_>, above: &str, span: &Range<usize>) -> Option<String> {
     for (name, value) in table.iter() {
         let key = joined(above, name.get_ref());
@@ -239,6 +246,11 @@ fn key_at(table: &DeTable<'_>, above: &str, span: &Range<usize>) -> Option<Strin
             && let Some(found) = key_at(inner, &key, span)
         {
             return Some(found);
+        }
+        for (key, _, section) in sections_of_list(&key, value) {
+            if let Some(found) = key_at(section, &key, span) {
+                return Some(found);
+            }
         }
         let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
         if holds(value.span()) || holds(name.span()) {

@@ -10,11 +10,13 @@
 //! module.
 
 mod check;
+mod delivery;
 mod document;
 mod keys;
 mod overrides;
 mod raw;
 mod raw_actions;
+mod raw_delivery;
 mod raw_learning;
 mod raw_quality;
 mod raw_sessions;
@@ -34,6 +36,10 @@ use std::{
     time::Duration,
 };
 
+pub use delivery::{
+    ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, SmtpTls,
+    WebhookSettings,
+};
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
 use raw::{RawConfig, RawContract};
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
@@ -166,6 +172,8 @@ pub struct Config {
     pub quality: QualitySettings,
     /// The `[data]` section.
     pub data: DataSettings,
+    /// The `[delivery]` section.
+    pub delivery: DeliverySettings,
     /// The `[http]` section.
     pub http: HttpSettings,
 }
@@ -217,7 +225,10 @@ impl Config {
             &mut raw.broker.token_file,
             &mut raw.streams.state_dir,
         ];
-        for file in files.into_iter().flatten() {
+        let delivery = &mut raw.delivery;
+        let webhooks = delivery.webhooks.iter_mut().map(|webhook| &mut webhook.ca_file);
+        let emails = delivery.emails.iter_mut().map(|email| &mut email.ca_file);
+        for file in files.into_iter().chain(webhooks).chain(emails).flatten() {
             *file = folder.join(&*file);
         }
         let default_cache = raw.streams.state_dir.as_ref().map(|folder| folder.join("schemas"));
@@ -234,6 +245,8 @@ impl Config {
         let event_schema = event_schema_of(&raw, &sources)?;
         let questions = event_schema.questions();
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
+        let names: Vec<&str> = questions.iter().map(|question| question.name.as_str()).collect();
+        let delivery = raw.delivery.clone().settings(&names, &sources)?;
         let gather = GatherSettings {
             when: raw.scoring.when,
             at_session_end: raw.scoring.at_session_end,
@@ -287,6 +300,7 @@ impl Config {
             tuning,
             quality,
             data: raw.data,
+            delivery,
             http: raw.http,
         })
     }

@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_{actions,learning,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{actions,delivery,learning,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -11,6 +11,7 @@ use crate::{
     config::{
         Secret,
         raw_actions::RawAction,
+        raw_delivery::RawDelivery,
         raw_learning::{DataSettings, RawLearning},
         raw_quality::RawQuality,
         raw_sessions::RawSessions,
@@ -58,6 +59,8 @@ pub(super) struct RawConfig {
     pub quality: RawQuality,
     #[serde(default)]
     pub data: DataSettings,
+    #[serde(default)]
+    pub delivery: RawDelivery,
     #[serde(default)]
     pub http: HttpSettings,
 }

@@ -75,6 +75,10 @@ const PLACES: &[(&str, &str)] = &[
     ("http", "bearer_token"),
 ];
 
+/// The lists of sections with the keys of secrets in each. A table among them has secrets only.
+const LISTS: &[(&str, &str, &[&str])] =
+    &[("delivery", "webhooks", &["url", "secret", "headers"]), ("delivery", "emails", &["smtp"])];
+
 /// The table of librdkafka's properties. Each is treated as a secret, because some are passwords and keys.
 const PROPERTIES: &str = "properties";
 
@@ -121,6 +125,38 @@ pub(super) fn resolve(
                 }
             }
             Some(_) => return Err(no_table(&path)),
+        }
+    }
+    LISTS.iter().try_for_each(|list| resolve_list(file, list, folder, sources))
+}
+
+/// Replaces the files of secrets in a list of sections. Another value than a list is an error of the deserialization.
+fn resolve_list(
+    file: &mut DeTable<'_>,
+    (section, list, keys): &(&str, &str, &[&str]),
+    folder: &Path,
+    sources: &Sources,
+) -> Result<(), ConfigError> {
+    let Some(DeValue::Table(table)) = file.get_mut(*section).map(toml::Spanned::get_mut) else {
+        return Ok(());
+    };
+    let Some(DeValue::Array(items)) = table.get_mut(*list).map(toml::Spanned::get_mut) else {
+        return Ok(());
+    };
+    for (number, item) in items.iter_mut().enumerate() {
+        let DeValue::Table(item) = item.get_mut() else { continue };
+        for key in *keys {
+            let path = format!("{section}.{list}.{number}.{key}");
+            match item.get_mut(*key).map(toml::Spanned::get_mut) {
+                None => {}
+                Some(DeValue::Table(secrets)) if *key == "headers" => {
+                    for (name, value) in secrets.iter_mut() {
+                        let path = format!("{path}.{}", name.get_ref());
+                        fill(value.get_mut(), &path, EXPECTED, folder, sources)?;
+                    }
+                }
+                Some(value) => fill(value, &path, EXPECTED, folder, sources)?,
+            }
         }
     }
     Ok(())
@@ -215,6 +251,10 @@ mod tests {
             "[broker.properties]\n'sasl.password' = 'p\u{e4}ss word'\na = 'b'",
         );
         check("[topics]\nprefix = 'x'", "[topics]\nprefix = 'x'");
+        check(
+            "[[delivery.webhooks]]\nurl = 'u'\nsecret = { file = 'password' }\nheaders = { A = { file = 'password' } }",
+            "[[delivery.webhooks]]\nurl = 'u'\nsecret = 'p\u{e4}ss word'\nheaders = { A = 'p\u{e4}ss word' }",
+        );
     }
 
     #[test]
@@ -234,6 +274,8 @@ mod tests {
         check("[http]\nbearer_token = { file = 'empty' }", &["[http] bearer_token", "is empty"]);
         check("[http]\nbearer_token = { file = 'none' }", &["[http] bearer_token", "/none"]);
         check("[http]\nbearer_token = { fil = 'hunter2' }", &["[http] bearer_token", "file ="]);
+        let list = "[[delivery.emails]]\nsmtp = 'a'\n[[delivery.emails]]\nsmtp = 31337";
+        check(list, &["x.toml:4: [[delivery.emails]] smtp", "file ="]);
     }
 
     #[test]

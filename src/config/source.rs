@@ -107,8 +107,12 @@ impl Sources {
     }
 }
 
-/// The form of `section.key` in a file: `[section] key`.
+/// The form of `section.key` in a file: `[section] key`. An element of a list of sections has a number as the last part of its
+/// section, and the form `[[section]] key`.
 pub(super) fn written_form(key: &str) -> String {
+    if let Some((section, key)) = in_list(key) {
+        return format!("[[{section}]] {key}").trim_end().to_owned();
+    }
     let property = key.strip_prefix("broker.properties.");
     match property.map(|name| ("broker.properties", name)).or_else(|| key.rsplit_once('.')) {
         Some((section, key)) => format!("[{section}] {key}"),
@@ -142,6 +146,17 @@ fn place_in(
     Some((start_line + skipped + line - 1, column))
 }
 
+/// Splits `section.number.key` into the section of a list and the key, which is empty for the element itself.
+fn in_list(key: &str) -> Option<(&str, &str)> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let dots = key.match_indices('.').map(|(dot, _)| dot);
+    let mut numbers = dots.filter_map(|dot| {
+        let (number, rest) = key[dot + 1..].split_once('.').unwrap_or((&key[dot + 1..], ""));
+        is_number(number).then_some((&key[..dot], rest))
+    });
+    numbers.next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +175,17 @@ mod tests {
         check("\"\"\"\na\nb\"\"\"", "a\nb", (2, 3), Some((14, 3)));
         check("'''\na'''", "a", (1, 4), Some((13, 4)));
         check("'", "", (1, 1), None);
+    }
+
+    #[test]
+    fn keys_have_the_form_of_the_file() {
+        let check = |key: &str, expected: &str| assert_eq!(written_form(key), expected);
+        check("http", "[http]");
+        check("http.bind", "[http] bind");
+        check("learning.tuning.every", "[learning.tuning] every");
+        check("broker.properties.sasl.password", "[broker.properties] sasl.password");
+        check("delivery.webhooks.0", "[[delivery.webhooks]]");
+        check("delivery.webhooks.12.url", "[[delivery.webhooks]] url");
+        check("delivery.webhooks.1.rate.per", "[[delivery.webhooks]] rate.per");
     }
 }

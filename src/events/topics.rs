@@ -131,6 +131,8 @@ pub enum Client {
     Init,
     /// `foretell retrain` and `foretell models`.
     CommandLine,
+    /// The members of the group of `foretell deliver`.
+    Delivery,
 }
 
 impl Client {
@@ -145,6 +147,7 @@ impl Client {
             Self::EveryInstance => "every instance",
             Self::Init => "`init`",
             Self::CommandLine => "`retrain` and `models`",
+            Self::Delivery => "`deliver`",
         }
     }
 }
@@ -278,7 +281,7 @@ topics! {
         cleanup: ONE_MONTH,
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Scoring)],
-        read_by: &[Client::Consumers],
+        read_by: &[Client::Delivery, Client::Consumers],
         holds: "actions about predictions: requested, cancelled, or held out as a control",
     },
     replies: TopicDefinition {
@@ -392,7 +395,11 @@ topics! {
         partitions: Partitions::Configured,
         cleanup: ONE_MONTH,
         message_bytes_max: Some(DEAD_LETTER_BYTES_MAX),
-        written_by: &[Client::Group(Group::Scoring), Client::Group(Group::Learning)],
+        written_by: &[
+            Client::Group(Group::Scoring),
+            Client::Group(Group::Learning),
+            Client::Delivery,
+        ],
         read_by: &[Client::Consumers, Client::HttpApi],
         holds: "records that could not be processed, unchanged, with the error in their headers",
     },

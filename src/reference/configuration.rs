@@ -25,7 +25,21 @@ events = { schema = "a.avsc", respondent_id = "who", event_time = "at" }
 outcomes.labels = ["no", "yes"]
 data.initial = { path = "a.csv", label = "label" }
 data.play = { path = "b.csv", label = "label" }
-actions = [{ name = "a", when = "true" }]
+[[actions]]
+name = "a"
+when = "true"
+[[delivery.webhooks]]
+name = "a"
+url = "https://a"
+rate = { times = 1, per = "1s" }
+quiet_hours = { from = "20:00", to = "08:00", zone = "Z" }
+[[delivery.emails]]
+name = "b"
+smtp = "smtp://b"
+from = "b@b"
+to = "c"
+subject = "d"
+body = "e"
 "#;
 
 /// A key as the page shows it.
@@ -40,8 +54,6 @@ struct Section {
     names: Vec<String>,
     docs: String,
     keys: Vec<Key>,
-    /// Whether there can be several.
-    is_list: bool,
     /// Whether its keys are the parameters that a study may search.
     is_space: bool,
 }
@@ -67,8 +79,7 @@ fn collect(
     let declaration = &types[of];
     let docs = declaration.docs.clone();
     let is_space = of == "Space";
-    let (names, keys) = (vec![path.to_owned()], Vec::new());
-    let section = Section { names, docs, keys, is_list: of == "RawAction", is_space };
+    let section = Section { names: vec![path.to_owned()], docs, keys: Vec::new(), is_space };
     let index = sections.len();
     sections.push((of.to_owned(), section));
     if is_space {
@@ -76,8 +87,8 @@ fn collect(
     }
     for Member { name, docs, holds } in &declaration.members {
         let declared_type = holds.clone().unwrap();
-        let inner = ["Option", "Vec"].iter().find_map(|outer| argument(&declared_type, outer));
-        let inner = name_of(inner.unwrap_or(&declared_type));
+        let outer = ["Option", "Vec"].iter().find_map(|outer| argument(&declared_type, outer));
+        let inner = name_of(outer.unwrap_or(&declared_type));
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         if types.get(&inner).is_some_and(|inner| !inner.is_enum) {
             collect(&path, &inner, types, sections);
@@ -132,7 +143,9 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "bool" => "boolean",
         "char" => "character",
         "Secret" => "secret",
-        "Space" | "TableSettings" => "section",
+        "Space" | "TableSettings" | "RawWebhook" | "RawEmail" | "RawRate" | "RawQuietHours" => {
+            "section"
+        }
         "AtMost" => "table",
         name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
         name => panic!("the type {name} has no name for users"),
@@ -180,24 +193,37 @@ fn pointed<'v, V>(
     path.split('.').try_fold(root, get)
 }
 
+/// The value of a key of a section, or of the first of a list of sections.
+fn in_toml_section<'v>(section: &'v toml::Value, name: &str) -> Option<&'v toml::Value> {
+    section.get(0).unwrap_or(section).get(name)
+}
+
+fn in_json_section<'v>(section: &'v Json, name: &str) -> Option<&'v Json> {
+    section.get(0).unwrap_or(section).get(name)
+}
+
 fn is_required(path: &str) -> bool {
     let required: toml::Value = toml::from_str(REQUIRED).unwrap();
-    let found = pointed(&required, path, |value, name| match value.as_array() {
-        Some(items) => items.first()?.get(name),
-        None => value.get(name),
-    });
-    found.is_some_and(|value| !value.is_table())
+    let is_value =
+        |value: &toml::Value| !value.is_table() && value.get(0).is_none_or(|one| !one.is_table());
+    pointed(&required, path, in_toml_section).is_some_and(is_value)
+}
+
+/// Whether a section is one of a list: `[[section]]`.
+fn is_list(section: &str) -> bool {
+    let required: toml::Value = toml::from_str(REQUIRED).unwrap();
+    pointed(&required, section, in_toml_section).is_some_and(toml::Value::is_array)
 }
 
 fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
     let defaults = values_of(toml::from_str(REQUIRED).unwrap()).unwrap();
     let mut page = String::new();
-    for Section { names, docs, keys, is_list, is_space } in sections {
-        let header = |name: &String| match is_list {
+    for Section { names, docs, keys, is_space } in sections {
+        let name = |name: &String| match is_list(name) {
             true => format!("`[[{name}]]`"),
             false => format!("`[{name}]`"),
         };
-        let names: Vec<String> = names.iter().map(header).collect();
+        let names: Vec<String> = names.iter().map(name).collect();
         write!(page, "\n## {}\n\n{docs}\n\n", names.join(", ")).unwrap();
         if *is_space {
             page += &searchable_parameters();
@@ -207,13 +233,10 @@ fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
         for Key { path, declared_type, docs } in keys {
             let name = path.rsplit('.').next().unwrap();
             let kind = type_in_words(declared_type, types);
-            let default = pointed(&defaults, path, |value, name| match value.as_array() {
-                Some(items) => items.first()?.get(name),
-                None => value.get(name),
-            });
+            let default = pointed(&defaults, path, in_json_section);
             let default = match default {
                 _ if is_required(path) => "required".to_owned(),
-                _ if kind == "section" => "none".to_owned(),
+                _ if kind == "section" || kind == "list of sections" => "none".to_owned(),
                 None | Some(Json::Null) => "unset".to_owned(),
                 Some(value) => format!("`{}`", in_toml(value)),
             };
@@ -285,13 +308,16 @@ fn every_documented_choice_is_valid() {
             };
             let set: toml::Value = toml::from_str(&format!("{} = {value}", key.path)).unwrap();
             let mut whole: toml::Value = toml::from_str(REQUIRED).unwrap();
-            let (section, rest) = key.path.split_once('.').unwrap();
-            let (from, to) = (set[section].as_table().unwrap(), whole.as_table_mut().unwrap());
-            let to = to.entry(section).or_insert_with(|| toml::Table::new().into());
-            let to = if to.is_array() { &mut to[0] } else { to };
-            to.as_table_mut().unwrap().extend(from.clone());
+            let (sections, name) = key.path.rsplit_once('.').unwrap();
+            let section = sections.split('.').fold(&mut whole, |table, name| {
+                let table = table.as_table_mut().unwrap();
+                let inner = table.entry(name).or_insert_with(|| toml::Table::new().into());
+                if inner.is_array() { &mut inner[0] } else { inner }
+            });
+            let set = pointed(&set, &key.path, |table, name| table.get(name)).unwrap();
+            section.as_table_mut().unwrap().insert(name.to_owned(), set.clone());
             if let Err(error) = values_of(whole) {
-                panic!("{rest} = {value}: {error}");
+                panic!("{} = {value}: {error}", key.path);
             }
         }
     }

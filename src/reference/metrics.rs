@@ -6,7 +6,7 @@ use std::{fmt::Write, fs, path::Path};
 use prometheus::Registry;
 
 use crate::{
-    app::telemetry,
+    app::{deliver::metrics::DeliveryMetrics, telemetry},
     http::HttpMetrics,
     processors::metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
     reference::{assert_current, head, row, source},
@@ -52,7 +52,8 @@ fn table(title: &str, registry: &Registry, registration: &Registration<'_>) -> S
 #[test]
 fn every_metric_is_in_the_docs() {
     let registry = Registry::new();
-    let [streams, application, http] = [(); 3].map(|()| Registration::in_registry(&registry));
+    let [streams, application, http, delivery] =
+        [(); 4].map(|()| Registration::in_registry(&registry));
     let streams_metrics = StreamsMetrics::declare(&streams).unwrap();
     streams_metrics.begin_at_zero(&DEAD_LETTER_CLASSES);
     ApplicationMetrics::declare(&application).unwrap();
@@ -60,6 +61,8 @@ fn every_metric_is_in_the_docs() {
     let mut page = table("Processing", &registry, &streams);
     page += &table("Predictions, outcomes and learning", &registry, &application);
     page += &table("HTTP", &registry, &http);
+    DeliveryMetrics::declare(&delivery).unwrap();
+    page += &table("Delivery", &registry, &delivery);
     page += &format!("## The process\n\n{}", head(&["metric", "type", "meaning"]));
     for family in telemetry::metrics_registry().unwrap().gather() {
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();

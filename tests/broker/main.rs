@@ -12,6 +12,7 @@ mod chaos;
 #[path = "../../crates/foretell-streams/tests/contract/mod.rs"]
 mod contract;
 mod deleted;
+mod deliver;
 mod doctor;
 mod end_to_end;
 mod evolution;
@@ -23,6 +24,9 @@ mod operator;
 mod placement;
 #[path = "../process/mod.rs"]
 mod process;
+#[expect(dead_code, reason = "only other tests choose the answer to one request")]
+#[path = "../receiver/mod.rs"]
+mod receiver;
 mod registry;
 mod replay;
 mod respondents;

@@ -10,9 +10,10 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
-    for command in
-        ["demo", "init", "run", "send", "tune", "replay", "doctor", "models", "retrain", "generate"]
-    {
+    for command in [
+        "demo", "init", "run", "deliver", "send", "tune", "replay", "doctor", "models", "retrain",
+        "generate",
+    ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
@@ -26,8 +27,11 @@ fn the_help_of_every_command_has_examples() {
 fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"], vec!["models"], vec!["generate", "agrawal"]];
     commands.extend(
-        ["demo", "init", "run", "send", "tune", "replay", "doctor", "retrain", "generate"]
-            .map(|name| vec![name]),
+        [
+            "demo", "init", "run", "deliver", "send", "tune", "replay", "doctor", "retrain",
+            "generate",
+        ]
+        .map(|name| vec![name]),
     );
     let of_models =
         ["list", "show", "diff", "promote", "rollback", "reproduce", "export", "import"];

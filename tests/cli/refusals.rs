@@ -51,6 +51,28 @@ fn an_invalid_configuration_file_is_refused() {
 }
 
 #[test]
+fn a_delivery_without_a_valid_channel_is_refused() {
+    let config = example();
+    check(
+        &["deliver", "-c", config],
+        &["foretell.toml: there is no channel", "[[delivery.webhooks]]"],
+    );
+    let webhook = |settings: &str, expected: &[&str]| {
+        let set = format!("delivery.webhooks=[{{ name = \"crm\", {settings} }}]");
+        check(&["deliver", "-c", config, "--set", &set], expected);
+    };
+    webhook(
+        "url = \"crm\"",
+        &["--set delivery.webhooks: [[delivery.webhooks]] url: it must begin"],
+    );
+    webhook("url = \"http://h:x\"", &["--set delivery.webhooks: [[delivery.webhooks]] url"]);
+    webhook("ulr = \"http://h\"", &["--set delivery.webhooks: [[delivery.webhooks]]", "`ulr`"]);
+    let email = "delivery.emails=[{ name = \"m\", smtp = \"smtp://m\", from = \"a@b.example\", to = \"sex\", \
+                 subject = \"{{ labl }}\", body = \"\" }]";
+    check(&["deliver", "-c", config, "--set", email], &["[[delivery.emails]]: the subject"]);
+}
+
+#[test]
 fn an_invalid_setting_is_refused() {
     let config = example();
     let set = |setting: &str, expected: &[&str]| {

@@ -4,7 +4,12 @@ use crate::app::check_result::CheckResult;
 use foretell_kafka::{CommittedInfo, GroupInfo, Unanswered};
 
 /// The lag of a group, a warning if records were deleted before they were processed, or if there is lag and no member.
-pub(super) fn group(group: &str, info: &Result<GroupInfo, Unanswered>) -> CheckResult {
+/// `command` starts members.
+pub(super) fn group(
+    group: &str,
+    info: &Result<GroupInfo, Unanswered>,
+    command: &str,
+) -> CheckResult {
     let name = format!("group {group}");
     let info = match info {
         Ok(info) => info,
@@ -38,7 +43,7 @@ pub(super) fn group(group: &str, info: &Result<GroupInfo, Unanswered>) -> CheckR
     // The last offset of a partition may be the end of a transaction, which no consumer reads.
     let is_idle = usize::try_from(lag).is_ok_and(|lag| lag <= info.positions.len());
     if info.members == 0 && !is_idle {
-        return CheckResult::warning(name, detail, "start `foretell run`");
+        return CheckResult::warning(name, detail, format!("start `{command}`"));
     }
     CheckResult::ok(name, detail)
 }
@@ -63,7 +68,7 @@ mod tests {
             end: *end,
         };
         let positions = positions.iter().map(position).collect();
-        let result = group("g", &Ok(GroupInfo { members, positions }));
+        let result = group("g", &Ok(GroupInfo { members, positions }), "foretell run");
         assert!(result.status == want.0 && result.to_string().contains(want.1), "{result}");
     }
 
@@ -76,6 +81,6 @@ mod tests {
         check(0, &[(Some(5), 0, 10)], (Warning, "start `foretell run`"));
         check(1, &[(Some(5), 7, 10)], (Warning, "the oldest record has 7"));
         let refused = Unanswered::Refused { operation: "DESCRIBE", resource: "Group g".into() };
-        assert_eq!(group("g", &Err(refused)).status, Failed);
+        assert_eq!(group("g", &Err(refused), "foretell run").status, Failed);
     }
 }

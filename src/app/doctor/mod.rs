@@ -23,6 +23,7 @@ use crate::{
     app::{
         check_result::{CheckResult, Report, Status},
         cluster::{self, Cluster},
+        deliver,
         doctor::topics::{Expected, Role},
         initial::Prepared,
     },
@@ -178,7 +179,13 @@ impl Doctor<'_> {
         for group in Group::ALL {
             let name = group.name(&self.config.application());
             let inputs = group.inputs(topics);
-            self.add([groups::group(&name, &examiner.group(&name, &inputs))]);
+            let info = examiner.group(&name, &inputs);
+            self.add([groups::group(&name, &info, "foretell run")]);
+        }
+        if self.config.delivery.has_channels() {
+            let name = deliver::group(self.config);
+            let info = examiner.group(&name, std::slice::from_ref(&topics.actions));
+            self.add([groups::group(&name, &info, "foretell deliver")]);
         }
         true
     }
