@@ -127,16 +127,17 @@ pub(crate) fn loss_of(prediction: &Probabilities, label: Label) -> f64 {
 pub fn auc(predictions: &[Probabilities], labels: &[Label]) -> Option<f64> {
     let classes = predictions.first().map_or(0, |first| first.as_slice().len());
     let from = if classes == 2 { 1 } else { 0 };
-    let of_class = |class| {
-        let class = Label(class);
-        let pairs = predictions.iter().zip(labels);
-        auc_of_two(
-            pairs
-                .map(|(prediction, label)| (prediction.of(class).unwrap_or(0.0), *label == class))
-                .collect(),
-        )
-    };
+    let of_class = |class| auc_of_class(predictions, labels, Label(class));
     mean(&(from..u32::try_from(classes).ok()?).filter_map(of_class).collect::<Vec<f64>>())
+}
+
+/// [`auc`] of one class against the rest; `None` without examples in the class, or without others.
+#[must_use]
+pub fn auc_of_class(predictions: &[Probabilities], labels: &[Label], class: Label) -> Option<f64> {
+    let pairs = predictions.iter().zip(labels);
+    let scored =
+        pairs.map(|(prediction, label)| (prediction.of(class).unwrap_or(0.0), *label == class));
+    auc_of_two(scored.collect())
 }
 
 /// The AUC of pairs of score and class membership, by the sum of ranks (Mann and Whitney); ties have the mean rank.

@@ -16,6 +16,7 @@
 use crate::{PipelineSpec, Sample, lightgbm::LightGbmError};
 
 mod calibration;
+mod confusion;
 mod cross_validation;
 mod dataset;
 mod domain;
@@ -36,10 +37,13 @@ mod train;
 mod tuner;
 
 pub use calibration::{Calibration, Calibrator};
+pub use confusion::ConfusionMatrix;
 pub use domain::Domain;
 pub use earlier::EARLIER_TRIALS_MAX;
 pub(crate) use evaluation::loss_of;
-pub use evaluation::{EvaluatedOn, Evaluation, Intervals, accuracy, auc, evaluate, f1, log_loss};
+pub use evaluation::{
+    EvaluatedOn, Evaluation, Intervals, accuracy, auc, auc_of_class, evaluate, f1, log_loss,
+};
 pub use folds::FoldOrder;
 pub use metric::Metric;
 pub use param_value::ParamValue;
