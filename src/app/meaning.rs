@@ -484,6 +484,8 @@ mod tests {
             comment: None,
             missing: Vec::new(),
             label_suffix: String::new(),
+            outcomes: String::new(),
+            truth: Vec::new(),
         };
         (file, table)
     }

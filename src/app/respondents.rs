@@ -231,6 +231,8 @@ mod tests {
                 comment: None,
                 missing: Vec::new(),
                 label_suffix: String::new(),
+                outcomes: String::new(),
+                truth: Vec::new(),
             };
             table::read(&table, &self.schema)
         }

@@ -195,6 +195,19 @@ mod tests {
 
     /// Respondent, event id and event time of each event that is sent for `table`.
     fn sent(table: &str) -> Vec<(String, String, i64)> {
+        let actions = script(table, &[]).actions.into_iter();
+        let events = actions.filter_map(|scheduled| match scheduled.action {
+            Action::Event { event, .. } => {
+                Some((event.respondent_id, event.event_id, event.event_time.0 - START.0))
+            }
+            Action::Outcome(_) | Action::Bad { .. } => None,
+        });
+        events.collect()
+    }
+
+    const START: EventTime = EventTime(1_790_000_000_000);
+
+    fn script(table: &str, sets: &[String]) -> Script {
         let folder = tempfile::tempdir().unwrap();
         let avsc = r#"{"type":"record","name":"R","fields":[
             {"name":"id","type":"string"},{"name":"who","type":"long"},{"name":"at","type":"long"},
@@ -202,29 +215,35 @@ mod tests {
         for (name, text) in [("event.avsc", avsc), ("foretell.toml", TOML), ("play.csv", table)] {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let config = Config::load(&folder.path().join("foretell.toml"), &[]).unwrap();
+        let config = Config::load(&folder.path().join("foretell.toml"), sets).unwrap();
         let cluster = Cluster::embedded(&crate::app::clock());
         let levels = SetLevels::WithNewVersions;
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
         let table = config.data.play.as_ref().unwrap();
         let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
-        let start = EventTime(1_790_000_000_000);
         let codec = cluster.sample_codec(&config).unwrap();
-        let mut factory = EventFactory::new(&config, codec, &rows, "send", start).unwrap();
+        let mut factory = EventFactory::new(&config, codec, &rows, "send", START).unwrap();
         let settings = SendSettings {
             rate: 1.0,
             limit: None,
             outcome_delay_max: Duration::from_secs(1),
             seed: 1,
         };
-        let script = Script::of(&rows, &mut factory, &live(&config, &settings, start));
-        let events = script.actions.into_iter().filter_map(|scheduled| match scheduled.action {
-            Action::Event { event, .. } => {
-                Some((event.respondent_id, event.event_id, event.event_time.0 - start.0))
-            }
-            Action::Outcome(_) | Action::Bad { .. } => None,
+        Script::of(&rows, &mut factory, &live(&config, &settings, START))
+    }
+
+    #[test]
+    fn outcomes_of_the_table_come_in_proportion_to_the_longest_delay() {
+        let table = "age,then,out\n3,no after 30m; yes after 1h,yes\n4,,no\n5,no after 15m,no\n";
+        let script = script(table, &["data.play.outcomes=then".to_owned()]);
+        let outcomes = script.actions.iter().filter_map(|scheduled| match &scheduled.action {
+            Action::Outcome(outcome) => Some((outcome.label.as_str(), scheduled.at.0 - START.0)),
+            Action::Event { .. } | Action::Bad { .. } => None,
         });
-        events.collect()
+        let mut outcomes: Vec<(&str, i64)> = outcomes.collect();
+        outcomes.sort_unstable_by_key(|(_, at)| *at);
+        // Events come every second, and the longest delay is a second.
+        assert_eq!(outcomes, [("no", 1_500), ("yes", 2_000), ("no", 3_250)]);
     }
 
     #[test]

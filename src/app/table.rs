@@ -10,11 +10,16 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
+pub use crate::app::timed_outcomes::TimedOutcome;
 use crate::{
+    app::{
+        table_columns::{self, ColumnRole},
+        timed_outcomes,
+    },
     config::{Config, TableSettings},
     events::{
         label,
-        questionnaire::{self, AnswerRef, AnswerRow, EntryError, QuestionnaireSchema, RowLayout},
+        questionnaire::{AnswerRef, AnswerRow, EntryError, QuestionnaireSchema, RowLayout},
     },
 };
 use foretell_streams::time::EventTime;
@@ -30,6 +35,10 @@ pub struct Row {
     pub event_id: String,
     /// None without a column for it.
     pub event_time: Option<EventTime>,
+    /// What happens after the event, in order of time; none without a column for it.
+    pub outcomes: Option<Vec<TimedOutcome>>,
+    /// The true probability of each label; empty without columns for them.
+    pub truth: Vec<f64>,
 }
 
 /// The rows of a file. Equal rows with the same column names and types have the same digest.
@@ -73,16 +82,6 @@ pub enum TableError {
         /// The problem.
         problem: String,
     },
-}
-
-/// The content of a column.
-enum ColumnRole {
-    Question(usize),
-    Label,
-    RespondentId,
-    EventId,
-    EventTime,
-    Unused,
 }
 
 /// Reads the rows of a whole table.
@@ -144,7 +143,8 @@ pub fn load(
     } else {
         table.columns.clone()
     };
-    let roles = roles_of(&names, table, schema)?;
+    let roles = table_columns::roles_of(&names, table, schema);
+    let roles = roles.map_err(|problem| TableError::Columns { path: path.clone(), problem })?;
     let mut digest = Sha256::new();
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
@@ -154,7 +154,7 @@ pub fn load(
             let problem = "it has the names of the columns, which `columns` says that the file lacks: leave out `columns`";
             return Err(invalid_row(record.position(), problem.to_owned()));
         }
-        let row = row_of(&record, &roles, table, schema);
+        let row = row_of(&record, &roles, (table, labels), schema);
         let row = row.and_then(|mut row| {
             if let Some(class) = label::class_of(&row.label, labels) {
                 row.label.clone_from(class);
@@ -244,99 +244,10 @@ fn without_position(error: &csv::Error) -> String {
     }
 }
 
-fn roles_of(
-    names: &[String],
-    table: &TableSettings,
-    schema: &QuestionnaireSchema,
-) -> Result<Vec<ColumnRole>, TableError> {
-    let invalid = |problem| TableError::Columns { path: table.path.clone(), problem };
-    if !names.contains(&table.label) {
-        let header = if table.columns.is_empty() {
-            format!(
-                " (the first line names {}; if it is a row, name the columns in `columns`)",
-                names.join(", ")
-            )
-        } else {
-            String::new()
-        };
-        return Err(invalid(format!(
-            "there is no column {:?}, which `label` names{header}",
-            table.label
-        )));
-    }
-    if let Some(name) = table.skip.iter().find(|name| !names.contains(name)) {
-        let known = names.join(", ");
-        return Err(invalid(format!("there is no column {name:?}, which `skip` names ({known})")));
-    }
-    if table.skip.contains(&table.label) {
-        return Err(invalid(format!("column {:?} is the label, and `skip` names it", table.label)));
-    }
-    let questions = schema.questions();
-    let metadata = schema.metadata();
-    let role = |name: &String| {
-        if *name == table.label {
-            Ok(ColumnRole::Label)
-        } else if name.is_empty() || table.skip.contains(name) {
-            Ok(ColumnRole::Unused)
-        } else if *name == metadata.respondent_id {
-            Ok(ColumnRole::RespondentId)
-        } else if *name == metadata.event_time {
-            Ok(ColumnRole::EventTime)
-        } else if metadata.event_id.as_ref() == Some(name) {
-            Ok(ColumnRole::EventId)
-        } else if metadata.completed.as_ref() == Some(name) {
-            Ok(ColumnRole::Unused)
-        } else if let Some(index) = questionnaire::position_of(name, questions) {
-            Ok(ColumnRole::Question(index))
-        } else {
-            let known = questions.iter().map(|question| question.name.as_str());
-            let known = known.collect::<Vec<_>>().join(", ");
-            Err(invalid(format!(
-                "column {name:?} is not an answer of the event schema ({known}); \
-                 if it is not used, name it in `skip`, or leave its name empty in `columns`"
-            )))
-        }
-    };
-    let roles: Vec<ColumnRole> = names.iter().map(role).collect::<Result<_, _>>()?;
-    for (later, role) in roles.iter().enumerate() {
-        let earlier = roles[..later].iter().position(|other| role.conflicts_with(other));
-        if let Some(earlier) = earlier {
-            let (first, second) = (earlier + 1, later + 1);
-            return Err(invalid(format!(
-                "columns {first} and {second}, {:?} and {:?}, are the same field: name one in `skip`, or leave its name empty in `columns`",
-                names[earlier], names[later]
-            )));
-        }
-    }
-    Ok(roles)
-}
-
-impl ColumnRole {
-    /// Whether both columns are the same field.
-    fn conflicts_with(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Question(one), Self::Question(other)) => one == other,
-            (Self::Label, Self::Label)
-            | (Self::RespondentId, Self::RespondentId)
-            | (Self::EventId, Self::EventId)
-            | (Self::EventTime, Self::EventTime) => true,
-            (
-                Self::Question(_)
-                | Self::Label
-                | Self::RespondentId
-                | Self::EventId
-                | Self::EventTime
-                | Self::Unused,
-                _,
-            ) => false,
-        }
-    }
-}
-
 fn row_of(
     record: &csv::StringRecord,
     roles: &[ColumnRole],
-    table: &TableSettings,
+    (table, labels): (&TableSettings, &[String]),
     schema: &QuestionnaireSchema,
 ) -> Result<Row, String> {
     if record.len() != roles.len() {
@@ -361,6 +272,18 @@ fn row_of(
             ColumnRole::EventTime => {
                 row.event_time = Some(schema.parse_event_time(text).map_err(cell_problem)?);
             }
+            ColumnRole::Outcomes => {
+                let text = if table.is_missing(text) { "" } else { text };
+                let outcomes = timed_outcomes::parse(text, labels);
+                let outcomes = outcomes.map_err(|why| in_column(&table.outcomes, &why))?;
+                row.outcomes = Some(outcomes);
+            }
+            ColumnRole::Truth(label) => {
+                let probability = probability_of(text);
+                row.truth.resize(table.truth.len(), 0.0);
+                row.truth[*label] =
+                    probability.map_err(|why| in_column(&table.truth[*label], &why))?;
+            }
             ColumnRole::Question(index) => {
                 if table.is_missing(text) {
                     continue;
@@ -372,6 +295,15 @@ fn row_of(
     }
     row.answers = schema.layout().row_of(&answers);
     Ok(row)
+}
+
+fn in_column(column: &str, problem: &str) -> String {
+    format!("column {column:?}: {problem}")
+}
+
+fn probability_of(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a probability, from 0 to 1"))
 }
 
 /// The respondent of a row. A blank is an error: a made-up id would give the row a respondent of its own, whose outcomes the
@@ -482,6 +414,8 @@ mod tests {
             comment: Some('#'),
             missing: vec!["?".to_owned()],
             label_suffix: String::new(),
+            outcomes: String::new(),
+            truth: Vec::new(),
         };
         change(&mut table);
         load(&table, &schema(), &["no".to_owned(), "yes".to_owned()])
@@ -568,6 +502,51 @@ mod tests {
         assert!(skip("out").unwrap_err().to_string().contains("label"));
         check_invalid("who,at,out\na,soon,no\n", &["line 2", "\"at\"", "\"soon\""]);
         check_invalid("who,who,out\na,b,no\n", &["columns 1 and 2"]);
+    }
+
+    #[test]
+    fn outcomes_and_true_probabilities_are_read() {
+        let text = "age,then,p0,p1,out\n1,yes after 5m,0.25,0.75,yes\n2,,1,0,no\n";
+        let named = |change: fn(&mut TableSettings)| {
+            try_load(text, |table| {
+                table.outcomes = "then".to_owned();
+                table.truth = ["p0", "p1"].map(str::to_owned).into();
+                change(table);
+            })
+        };
+        let table = named(|_| {}).unwrap();
+        let after = std::time::Duration::from_secs(300);
+        let outcomes = vec![TimedOutcome { label: "yes".to_owned(), after }];
+        assert_eq!(table.rows[0].outcomes, Some(outcomes));
+        assert_eq!(table.rows[1].outcomes, Some(Vec::new()));
+        assert_eq!(table.rows[0].truth, [0.25, 0.75]);
+        assert_eq!(table.digest, try_load("age,out\n1,yes\n2,no\n", |_| {}).unwrap().digest);
+        let check = |change: fn(&mut TableSettings), words: &[&str]| {
+            let message = named(change).unwrap_err().to_string();
+            for word in words {
+                assert!(message.contains(word), "{word:?} is not in {message:?}");
+            }
+        };
+        check(|table| table.outcomes = "when".to_owned(), &["\"when\"", "`outcomes`", "age, then"]);
+        check(|table| table.truth[1] = "p2".to_owned(), &["\"p2\"", "`truth`"]);
+        check(|table| table.truth[1] = "p0".to_owned(), &["\"p0\"", "name it once"]);
+        check(|table| table.skip.push("then".to_owned()), &["\"then\"", "name it once"]);
+        check(
+            |table| {
+                table.outcomes = "age".to_owned();
+                table.skip.push("then".to_owned());
+            },
+            &["line 2", "\"age\"", "after 12m"],
+        );
+        check(
+            |table| {
+                table.outcomes = String::new();
+                table.skip.push("then".to_owned());
+                table.truth[0] = "age".to_owned();
+                table.skip.push("p0".to_owned());
+            },
+            &["line 3", "\"age\"", "\"2\"", "from 0 to 1"],
+        );
     }
 
     #[test]

@@ -7,10 +7,10 @@ use clap::Args;
 use crate::{
     app::{
         self,
-        demo::{self, DecisionReport, DemoSettings, Report},
+        demo::{self, Check, DecisionReport, DemoSettings, Report},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, numbers, print, progress::Progress},
+    cli::{Global, Sets, class_table, numbers, print, progress::Progress},
 };
 
 /// Run everything in one process, with an embedded broker, and check the result.
@@ -86,7 +86,6 @@ impl Demo {
 }
 
 fn table(report: &Report) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
     let millis =
         |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1} ms"));
     let mut lines = vec![String::new()];
@@ -96,6 +95,9 @@ fn table(report: &Report) -> String {
     let not_scored: usize = report.rows_not_scored.values().sum();
     row("rows of the table not scored", format!("{not_scored} of {}", report.rows));
     row("outcomes joined", report.joined.to_string());
+    if report.corrected > 0 {
+        row("corrections (upgrades)", report.corrected.to_string());
+    }
     row("unlabelled", report.unlabelled.to_string());
     row("unseen categories scored", report.unseen_categories.to_string());
     row("numbers out of range scored", report.out_of_range.to_string());
@@ -117,19 +119,10 @@ fn table(report: &Report) -> String {
     );
     row("seconds", format!("{:.1}", report.seconds));
     lines.push(String::new());
-    lines.push(
-        "model         training  predictions  live AUC  live log loss (scored before it was learned from)"
-            .to_owned(),
-    );
-    for model in &report.models {
-        lines.push(format!(
-            "{:<13} {:>8}  {:>11}  {:>8}  {:>8}",
-            model.version,
-            model.training,
-            model.predictions,
-            number(model.auc),
-            number(model.log_loss),
-        ));
+    lines.extend(models(report));
+    if let Some(quality) = &report.quality {
+        lines.push(String::new());
+        lines.extend(class_table::lines(quality));
     }
     if !report.decisions.is_empty() {
         lines.push(String::new());
@@ -140,17 +133,39 @@ fn table(report: &Report) -> String {
         lines.extend(report.decisions.iter().map(decision));
     }
     lines.push(String::new());
-    for check in &report.checks {
-        lines.push(match (check.ok, &check.not_checked) {
-            (Some(true), _) => format!("ok   {}", check.name),
-            (Some(false), _) => format!("FAIL {}", check.name),
-            (None, why) => {
-                let why = why.as_deref().unwrap_or("unknown");
-                format!("-    {}: not checked: {why}", check.name)
-            }
-        });
-    }
+    lines.extend(report.checks.iter().map(check));
     lines.join("\n")
+}
+
+/// A line for each model, below a title.
+fn models(report: &Report) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+    let mut lines = vec![
+        "model         training  predictions  live AUC  live log loss (scored before it was learned from)"
+            .to_owned(),
+    ];
+    for model in &report.models {
+        lines.push(format!(
+            "{:<13} {:>8}  {:>11}  {:>8}  {:>8}",
+            model.version,
+            model.training,
+            model.predictions,
+            number(model.auc),
+            number(model.log_loss),
+        ));
+    }
+    lines
+}
+
+fn check(check: &Check) -> String {
+    match (check.ok, &check.not_checked) {
+        (Some(true), _) => format!("ok   {}", check.name),
+        (Some(false), _) => format!("FAIL {}", check.name),
+        (None, why) => {
+            let why = why.as_deref().unwrap_or("unknown");
+            format!("-    {}: not checked: {why}", check.name)
+        }
+    }
 }
 
 fn decision(report: &DecisionReport) -> String {

@@ -167,6 +167,13 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
             let key = format!("data.{name}.comment");
             return Err(refused(sources, &key, "it is the delimiter, too: set another character"));
         }
+        let (truth, labels) = (table.truth.len(), raw.outcomes.labels.len());
+        if truth != 0 && truth != labels {
+            let problem = format!(
+                "it names {truth} columns, and there are {labels} labels: name one for each of [outcomes] labels"
+            );
+            return Err(refused(sources, &format!("data.{name}.truth"), &problem));
+        }
     }
     Ok(())
 }

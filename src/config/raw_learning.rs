@@ -321,6 +321,16 @@ pub struct TableSettings {
     /// Text to remove from the end of each label.
     #[serde(default, deserialize_with = "text::one")]
     pub label_suffix: String,
+    /// Name of a column with all outcomes of a row and the time of each after the event, such as
+    /// `liked after 12m; bought after 1h 5m`; a blank cell: none comes. `foretell demo` and `replay` play them at these times, `send`
+    /// in proportion within its `--outcome-delay`, in place of the label, which is then the one that an example has in the end.
+    /// Empty: the label is the only outcome, after a random time.
+    #[serde(default, deserialize_with = "text::one")]
+    pub outcomes: String,
+    /// Names of columns with the true probability of each label, in the order of `outcomes.labels`, in a made-up table.
+    /// `foretell demo` shows the log loss that no model can beat. Empty: they are unknown.
+    #[serde(default, deserialize_with = "text::many")]
+    pub truth: Vec<String>,
 }
 
 fn comma() -> char {

@@ -151,7 +151,7 @@ pub(super) fn configuration(
         learning.rules.retrain_after = u64::try_from(fewer)?;
         let why = match every {
             0 => "to show trainings".to_owned(),
-            _ => format!("because only {expected} outcomes will join"),
+            _ => format!("because there will be only {expected} examples"),
         };
         lines.push(format!("learning.retrain_after is {fewer} here instead of {every}, {why}"));
     }

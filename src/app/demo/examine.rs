@@ -8,7 +8,11 @@ use std::{
 use crate::{
     app::{
         cluster::Cluster,
-        demo::{DecisionReport, ModelReport},
+        demo::{
+            DecisionReport, ModelReport, QualityReport,
+            quality::{self, LabelledPrediction},
+        },
+        play::Script,
     },
     config::Config,
     events::{
@@ -19,10 +23,7 @@ use crate::{
     },
     processors::convert,
 };
-use foretell_ml::{
-    Label, ModelBundle, Probabilities, Scorer, Scratch, features::OutOfDistribution,
-    training::Evaluation,
-};
+use foretell_ml::{ModelBundle, Probabilities, Scorer, Scratch, features::OutOfDistribution};
 
 /// Contents of the topics.
 #[derive(Default)]
@@ -41,14 +42,17 @@ pub(super) struct TopicContents {
     pub(super) dead_letters: BTreeMap<String, usize>,
     /// All models, in the order of their trainings.
     pub(super) models: Vec<ModelReport>,
+    /// Quality of all predictions of the script that have a label.
+    pub(super) quality: Option<QualityReport>,
     /// All decisions, in order.
     pub(super) decisions: Vec<DecisionReport>,
 }
 
-/// Reads all topics. `in_script` has the ids of the predictions for events of the script.
+/// Reads all topics. `script` was sent, and `in_script` has the ids of the predictions for events of the script.
 pub(super) fn examine(
     config: &Config,
     cluster: &Cluster,
+    script: &Script,
     in_script: &BTreeSet<String>,
 ) -> anyhow::Result<TopicContents> {
     let scorers = read_scorers(config, cluster)?;
@@ -59,7 +63,9 @@ pub(super) fn examine(
     });
     let mut contents = TopicContents { models: models.collect(), ..TopicContents::default() };
     read_predictions(config, cluster, &scorers, in_script, &mut contents)?;
-    read_examples(config, cluster, &scorers, &mut contents)?;
+    let labelled = read_examples(config, cluster, &scorers, &mut contents)?;
+    evaluate_models(&labelled, &mut contents.models);
+    contents.quality = quality::report(&config.classes, &labelled, &script.truth);
     cluster.read_values(config, &config.topics.decisions, |decision: Decision| {
         contents.decisions.push(DecisionReport::from(decision));
         ControlFlow::Continue(())
@@ -122,41 +128,41 @@ fn read_predictions(
     Ok(())
 }
 
-/// Counts the labelled examples, and evaluates each model on those that it predicted.
+/// Counts the labelled examples. Returns those with a prediction, by prediction id, with their final labels.
 fn read_examples(
     config: &Config,
     cluster: &Cluster,
     scorers: &[Scorer],
     contents: &mut TopicContents,
-) -> anyhow::Result<()> {
-    let classes = &config.classes;
-    let mut live: Vec<(Vec<Probabilities>, Vec<Label>)> =
-        scorers.iter().map(|_| (Vec::new(), Vec::new())).collect();
+) -> anyhow::Result<BTreeMap<String, LabelledPrediction>> {
+    let mut labelled = BTreeMap::new();
     cluster.read_values(config, &config.topics.labelled_examples, |example: LabelledExample| {
         let is_from_stream = example.origin == ExampleOrigin::Stream;
         contents.joined += usize::from(is_from_stream && !example.correction);
         contents.corrected += usize::from(is_from_stream && example.correction);
         if let (Some(prediction), Some(label)) =
-            (example.prediction, convert::label_of(&example.label, classes))
-            && let Some(index) = index_of(&prediction.model_version, scorers)
+            (example.prediction, convert::label_of(&example.label, &config.classes))
+            && let Some(model) = index_of(&prediction.model_version, scorers)
         {
             let by_class = prediction.probabilities.iter().map(|class| class.probability);
-            live[index].0.push(Probabilities::new(by_class.collect()));
-            live[index].1.push(label);
+            let probabilities = Probabilities::new(by_class.collect());
+            let decision = scorers[model].decide(&probabilities);
+            // A correction replaces its example.
+            let prediction = LabelledPrediction { model, probabilities, decision, label };
+            labelled.insert(example.example_id, prediction);
         }
         ControlFlow::Continue(())
     })?;
-    for ((scorer, model), (probabilities, labels)) in
-        scorers.iter().zip(&mut contents.models).zip(&live)
-    {
-        if labels.is_empty() {
-            continue;
-        }
-        let decisions: Vec<Label> = probabilities.iter().map(|one| scorer.decide(one)).collect();
-        let evaluation = Evaluation::new(probabilities, &decisions, labels);
-        model.labelled = labels.len();
+    Ok(labelled)
+}
+
+/// Evaluates each model on the examples that it predicted.
+fn evaluate_models(labelled: &BTreeMap<String, LabelledPrediction>, models: &mut [ModelReport]) {
+    for (index, model) in models.iter_mut().enumerate() {
+        let own = labelled.values().filter(|one| one.model == index);
+        let Some(evaluation) = quality::evaluate(own) else { continue };
+        model.labelled = usize::try_from(evaluation.examples).unwrap_or(usize::MAX);
         model.auc = evaluation.auc;
         model.log_loss = evaluation.log_loss;
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@
 
 mod adapt;
 mod examine;
+mod quality;
 mod report;
 mod runner;
 
@@ -16,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+pub use quality::{ClassReport, QualityReport, TruthReport};
 pub use report::{Check, DecisionReport, ModelReport, Report};
 
 use crate::{
@@ -30,7 +32,6 @@ use crate::{
     },
     config::Config,
     events::questionnaire::AnswerRow,
-    processors::outcome_join::UnlabelledPolicy,
 };
 use foretell_streams::time::{Clock, EventTime};
 
@@ -128,7 +129,7 @@ pub fn run(
     let reader = InstanceReader { config: &config, instance: &instance };
     let runner = Runner::open(&cluster, clock, shutdown, reader, observer)?;
     let state = runner.run(&mut plan, settings.rate)?;
-    let contents = examine::examine(&config, &cluster, &state.expected)?;
+    let contents = examine::examine(&config, &cluster, &plan.script, &state.expected)?;
     let counters = Counters {
         unlabelled: reader.counter("foretell_unlabelled_total"),
         unseen_categories: reader.counter("foretell_unseen_categories_total"),
@@ -155,7 +156,8 @@ fn prepare(
     let mut script = Script::of(&rows, &mut factory, &settings);
     lines.extend(adapt::describe(&rows, &settings, &script));
     let joined = script.joins(script.actions.len(), &settings.join).joined;
-    let adapted = adapt::configuration(config, joined, &mut lines)?;
+    let expected = script.examples_in_the_end(&settings.join);
+    let adapted = adapt::configuration(config, expected, &mut lines)?;
     for line in lines {
         observer.step(&line);
     }
@@ -189,12 +191,8 @@ fn prepare(
 
 impl Plan {
     /// Expected number of examples from the stream; or the reason why it is not known.
-    fn examples(&self, config: &Config) -> Result<usize, &str> {
-        let joins = self.known_joins()?;
-        Ok(match config.join.unlabelled {
-            UnlabelledPolicy::Drop => joins.joined,
-            UnlabelledPolicy::Label(_) => joins.joined + joins.unlabelled,
-        })
+    fn examples(&self) -> Result<usize, &str> {
+        Ok(self.known_joins()?.examples(&self.settings.join))
     }
 
     /// Expected joins; or the reason why records may be processed in another order.

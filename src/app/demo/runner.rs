@@ -125,6 +125,8 @@ impl<'a> Runner<'a> {
         if let Some(joins) = joins {
             let unlabelled = || instance.counter("foretell_unlabelled_total");
             self.wait_for("every window closed", joins.unlabelled, &unlabelled)?;
+            let all = joins.examples(&plan.settings.join);
+            self.wait_for("every example written", all, &|| count(&examples))?;
         }
         let expected = plan.dead_letters(self.state.late_outcomes).values().sum();
         self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
@@ -232,11 +234,11 @@ impl<'a> Runner<'a> {
         plan: &Plan,
         sent: usize,
     ) -> anyhow::Result<Result<(), String>> {
-        let joined = plan.script.joins(sent, &plan.settings.join).joined;
+        let joined = plan.script.examples(sent, &plan.settings.join);
         let every = self.instance.config.learning.rules.retrain_after;
         if joined < usize::try_from(every)? {
             return Ok(Err(format!(
-                "{joined} outcomes join before the last quarter of the script, fewer than learning.retrain_after = {every}"
+                "{joined} examples are made before the last quarter of the script, fewer than learning.retrain_after = {every}"
             )));
         }
         let is_scored = |scheduled: &ScheduledAction| {
@@ -246,6 +248,11 @@ impl<'a> Runner<'a> {
             return Ok(Err("no event is scored in the last quarter of the script".to_owned()));
         }
         self.wait_for_decisions(1)?;
+        if lock(&self.learning.champion).is_empty() {
+            return Ok(Err(
+                "the judge promoted none before the last quarter of the script".to_owned()
+            ));
+        }
         Ok(Ok(()))
     }
 
@@ -267,11 +274,11 @@ impl<'a> Runner<'a> {
         let (script, join) = (&plan.script, &plan.settings.join);
         let indexes: Vec<usize> = (0..script.actions.len()).collect();
         let index_of = |examples: usize| {
-            let place = indexes.partition_point(|at| script.joins(*at, join).joined < examples);
+            let place = indexes.partition_point(|at| script.examples(*at, join) < examples);
             (place < indexes.len()).then_some(place)
         };
         let mut milestones = Vec::new();
-        for training in 1..=plan.joins.joined / every {
+        for training in 1..=plan.joins.examples(join) / every {
             let batches = if plan.is_poisoned && training == POISONED_BATCH + 1 {
                 training
             } else {
@@ -287,7 +294,7 @@ impl<'a> Runner<'a> {
     /// predictions are received, which are committed together with the stream time, so it is certainly late.
     fn close_windows(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
         let config = self.instance.config;
-        let at = plan.script.end() + closing(config);
+        let at = plan.script.end() + closing(&config.join);
         let partitions = config.partitions;
         for event in play::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
             self.state.events_sent += 1;

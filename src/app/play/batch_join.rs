@@ -31,6 +31,17 @@ pub struct Joins {
     pub late: usize,
 }
 
+impl Joins {
+    /// Number of labelled examples, without corrections.
+    #[must_use]
+    pub fn examples(&self, settings: &JoinSettings) -> usize {
+        match settings.unlabelled {
+            UnlabelledPolicy::Drop => self.joined,
+            UnlabelledPolicy::Label(_) => self.joined + self.unlabelled,
+        }
+    }
+}
+
 /// A labelled example, or a correction of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinedExample<'a> {

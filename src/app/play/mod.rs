@@ -1,5 +1,6 @@
 //! Turns a table into live traffic: questionnaires in one or two events, outcomes after a random delay and out of order,
-//! a few lost, a few sent twice. The same rows and seed give the same script.
+//! a few lost, a few sent twice. If the table says which outcomes come and when, such as liked and then bought, they come so,
+//! and none is lost. The same rows and seed give the same script.
 //!
 //! ```text
 //!  rows + schema ─▶ EventFactory ─┐
@@ -8,12 +9,16 @@
 //!                                      └─▶ where to wait, so that the result does not depend on timing
 //! ```
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    app::table::Row,
+    app::table::{Row, TimedOutcome},
     events::{
         outcome::Outcome,
         questionnaire::{AnswerRow, QuestionnaireEvent},
@@ -51,7 +56,7 @@ pub struct PlaySettings {
 
 /// One questionnaire in this many is split into two events.
 const SPLIT_ONE_IN: u32 = 5;
-/// One outcome in this many is not sent.
+/// One outcome in this many is not sent, unless the table says which outcomes come.
 const LOST_ONE_IN: u32 = 50;
 /// One outcome in this many is sent twice.
 const REPEATED_ONE_IN: u32 = 100;
@@ -93,6 +98,8 @@ pub struct Script {
     pub repeated_rows: usize,
     /// Respondents with more than one row.
     pub returning: BTreeSet<String>,
+    /// By prediction id, the true probabilities of the labels, if the table has them.
+    pub truth: BTreeMap<String, Vec<f64>>,
     /// Ids of the predictions that sessions may get at their ends.
     pub session_ends: BTreeSet<String>,
     /// For each row that is sent, the ids of the predictions that its events and their sessions may get.
@@ -107,6 +114,7 @@ impl Script {
         let mut script = Self::default();
         let mut respondents: BTreeSet<String> = BTreeSet::new();
         let mut predictions: BTreeSet<String> = BTreeSet::new();
+        let delays = Delays::new(rows, settings);
         let mut at = settings.pace.start + settings.pace.gap;
         for row in rows {
             let respondent = factory.new_respondent("row");
@@ -123,8 +131,11 @@ impl Script {
             if !respondents.insert(event.respondent_id.clone()) {
                 script.returning.insert(event.respondent_id.clone());
             }
-            script.push_outcome(&event, &row.label, &settings.pace, &mut rng);
-            script.push_questionnaire(event, factory, &settings.pace, &mut rng);
+            match &row.outcomes {
+                Some(outcomes) => script.push_outcomes(&event, outcomes, &delays, &mut rng),
+                None => script.push_label(&event, &row.label, &settings.pace, &mut rng),
+            }
+            script.push_questionnaire(event, &row.truth, (factory, &settings.pace), &mut rng);
             at = at + settings.pace.gap;
         }
         script.finish(factory, settings);
@@ -177,6 +188,25 @@ impl Script {
         join(&self.actions[..actions], settings)
     }
 
+    /// Number of examples that the first `actions` certainly have: those with an outcome, and those that got a label because their
+    /// window has closed without one, also in a partition whose stream time is a little behind.
+    #[must_use]
+    pub fn examples(&self, actions: usize, settings: &JoinSettings) -> usize {
+        let (examples, joins) = join_examples(&self.actions[..actions], settings);
+        let Some(last) = self.actions[..actions].last() else { return 0 };
+        let closed_before = last.at - (closing(settings) + settings.window / 10);
+        let is_closed = |example: &&JoinedExample<'_>| {
+            example.outcome_time.is_none() && example.predicted < closed_before
+        };
+        joins.joined + examples.iter().filter(is_closed).count()
+    }
+
+    /// Number of examples once all windows have closed.
+    #[must_use]
+    pub fn examples_in_the_end(&self, settings: &JoinSettings) -> usize {
+        self.joins(self.actions.len(), settings).examples(settings)
+    }
+
     /// Indexes of actions before which everything sent must be processed, so that [`Script::joins`] holds.
     ///
     /// # Errors
@@ -220,8 +250,8 @@ impl Script {
     fn push_questionnaire(
         &mut self,
         event: QuestionnaireEvent,
-        factory: &EventFactory,
-        pace: &Pace,
+        truth: &[f64],
+        (factory, pace): (&EventFactory, &Pace),
         rng: &mut StdRng,
     ) {
         let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
@@ -242,13 +272,18 @@ impl Script {
         });
         let pieces = if is_split && can_split { vec![first, last] } else { vec![event] };
         let ids = |piece| [factory.prediction_id(piece), factory.session_end_id(piece)];
-        self.predictions_by_row.push(pieces.iter().flat_map(ids).collect());
+        let predictions: Vec<String> = pieces.iter().flat_map(ids).collect();
+        if !truth.is_empty() {
+            self.truth.extend(predictions.iter().map(|id| (id.clone(), truth.to_vec())));
+        }
+        self.predictions_by_row.push(predictions);
         for piece in pieces {
             self.push_event(piece, factory);
         }
     }
 
-    fn push_outcome(
+    /// The label as the only outcome of an event, after a random time.
+    fn push_label(
         &mut self,
         event: &QuestionnaireEvent,
         label: &str,
@@ -257,10 +292,34 @@ impl Script {
     ) {
         let delay_max = u64::try_from(pace.outcome_delay_max.as_millis()).unwrap_or(u64::MAX);
         let delay = Duration::from_millis(rng.random_range(0..=delay_max));
-        let outcome_time = event.event_time + delay;
         if rng.random_ratio(1, LOST_ONE_IN) {
             return;
         }
+        self.push_outcome(event, label, event.event_time + delay, pace.piece_gap, rng);
+    }
+
+    /// The outcomes of the table.
+    fn push_outcomes(
+        &mut self,
+        event: &QuestionnaireEvent,
+        outcomes: &[TimedOutcome],
+        delays: &Delays,
+        rng: &mut StdRng,
+    ) {
+        for outcome in outcomes {
+            let at = event.event_time + outcome.after.mul_f64(delays.scale);
+            self.push_outcome(event, &outcome.label, at, delays.repeated_after, rng);
+        }
+    }
+
+    fn push_outcome(
+        &mut self,
+        event: &QuestionnaireEvent,
+        label: &str,
+        outcome_time: EventTime,
+        repeated_after: Duration,
+        rng: &mut StdRng,
+    ) {
         let outcome = Outcome {
             respondent_id: event.respondent_id.clone(),
             outcome_time,
@@ -268,7 +327,7 @@ impl Script {
             outcome_id: None,
         };
         if rng.random_ratio(1, REPEATED_ONE_IN) {
-            self.push(outcome_time + pace.piece_gap, Action::Outcome(outcome.clone()));
+            self.push(outcome_time + repeated_after, Action::Outcome(outcome.clone()));
         }
         self.push(outcome_time, Action::Outcome(outcome));
     }
@@ -281,6 +340,24 @@ impl Script {
 
     fn push(&mut self, at: EventTime, action: Action) {
         self.actions.push(ScheduledAction { at, action });
+    }
+}
+
+/// Delays of the outcomes that the table has.
+struct Delays {
+    /// Time in the play for each unit of time in the table.
+    scale: f64,
+    /// Time between an outcome and its repetition.
+    repeated_after: Duration,
+}
+
+impl Delays {
+    /// With event times of the past, delays are the table's. Otherwise the longest is that of the settings.
+    fn new(rows: &[Row], settings: &PlaySettings) -> Self {
+        let PlaySettings { pace, with_times, .. } = settings;
+        let longest = pace::delay_max_of(rows).filter(|longest| !longest.is_zero() && !with_times);
+        let scale = longest.map_or(1.0, |longest| pace.outcome_delay_max.div_duration_f64(longest));
+        Self { scale, repeated_after: pace.piece_gap }
     }
 }
 
@@ -323,4 +400,70 @@ pub fn time_advancers(
 pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+
+    const MINUTE: i64 = 60_000;
+
+    fn join(unlabelled: UnlabelledPolicy) -> JoinSettings {
+        JoinSettings {
+            window: Duration::from_secs(3_600),
+            grace: Duration::from_secs(600),
+            conflict: ConflictPolicy::Max,
+            learn_from: LearnFrom::First,
+            predictions_max: 100,
+            unlabelled,
+            classes: ["ignored", "liked", "bought"].map(str::to_owned).into(),
+        }
+    }
+
+    fn event(who: &str, minute: i64) -> ScheduledAction {
+        let at = EventTime(minute * MINUTE);
+        let event = QuestionnaireEvent {
+            event_id: String::new(),
+            respondent_id: who.to_owned(),
+            event_time: at,
+            completed: true,
+            answers: AnswerRow::default(),
+        };
+        let prediction_id = format!("{who}-{minute}");
+        ScheduledAction { at, action: Action::Event { event, prediction_id, is_scored: true } }
+    }
+
+    fn outcome(who: &str, minute: i64, label: &str) -> ScheduledAction {
+        let outcome = Outcome {
+            respondent_id: who.to_owned(),
+            outcome_time: EventTime(minute * MINUTE),
+            label: label.to_owned(),
+            outcome_id: None,
+        };
+        ScheduledAction { at: outcome.outcome_time, action: Action::Outcome(outcome) }
+    }
+
+    #[test]
+    fn examples_are_those_with_an_outcome_and_those_whose_window_has_certainly_closed() {
+        let actions = vec![
+            event("ann", 0),
+            event("bob", 1),
+            outcome("ann", 10, "liked"),
+            outcome("ann", 20, "bought"),
+            event("ann", 100),
+            event("cyd", 200),
+        ];
+        let script = Script { actions, ..Script::default() };
+        let check = |unlabelled: UnlabelledPolicy, expected: [usize; 7], in_the_end| {
+            let settings = join(unlabelled);
+            let found: Vec<usize> = (0..=6).map(|at| script.examples(at, &settings)).collect();
+            assert_eq!(found, expected);
+            assert_eq!(script.examples_in_the_end(&settings), in_the_end);
+        };
+        check(UnlabelledPolicy::Drop, [0, 0, 0, 1, 1, 1, 1], 1);
+        // An upgrade is not another example. The window of the second event closes 70 minutes after it.
+        let ignored = UnlabelledPolicy::Label("ignored".to_owned());
+        check(ignored, [0, 0, 0, 1, 1, 2, 3], 4);
+    }
 }

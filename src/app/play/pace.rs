@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{app::table::Row, config::Config};
+use crate::{app::table::Row, config::Config, processors::outcome_join::JoinSettings};
 use foretell_streams::time::EventTime;
 
 /// Event times of a play.
@@ -14,7 +14,7 @@ pub struct Pace {
     pub gap: Duration,
     /// Event time between the two pieces of a questionnaire, and between an outcome and its repetition: well within the windows.
     pub piece_gap: Duration,
-    /// Maximum delay of an outcome.
+    /// Maximum delay of an outcome; that of the table, if it says when the outcomes come.
     pub outcome_delay_max: Duration,
     /// Duration by which the event times of the table are moved into the past.
     pub moved_back: Duration,
@@ -44,8 +44,9 @@ impl Pace {
         let times = rows.iter().filter_map(|row| row.event_time);
         let times = times.clone().min().zip(times.max());
         let span = times.map_or(gap * count, |(first, last)| last.since(first));
-        let outcome_delay_max = (join.window / 12).min((span / 10).max(gap));
-        let end_max = now - closing(config) - MARGIN;
+        let outcome_delay_max =
+            delay_max_of(rows).unwrap_or_else(|| (join.window / 12).min((span / 10).max(gap)));
+        let end_max = now - closing(join) - MARGIN;
         let latest = |last: EventTime| last + outcome_delay_max + gap;
         let (start, moved_back) = match times {
             Some((first, last)) => {
@@ -67,11 +68,16 @@ impl Pace {
     }
 }
 
+/// The maximum delay of the outcomes that the table has; none if it does not say when they come.
+pub(super) fn delay_max_of(rows: &[Row]) -> Option<Duration> {
+    let outcomes = rows.iter().filter_map(|row| row.outcomes.as_ref());
+    outcomes.map(|outcomes| outcomes.last().map_or(Duration::ZERO, |last| last.after)).max()
+}
+
 /// Event time from the last action to an event that closes all windows. A punctuation closes them, which runs every
 /// twentieth of a window, and at most once per second.
 #[must_use]
-pub fn closing(config: &Config) -> Duration {
-    let join = &config.join;
+pub fn closing(join: &JoinSettings) -> Duration {
     join.window + join.grace + join.window / 20 + Duration::from_secs(2)
 }
 
@@ -80,6 +86,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::app::table::TimedOutcome;
 
     const NOW: EventTime = EventTime(1_790_000_000_000);
 
@@ -101,7 +108,7 @@ mod tests {
         let gaps = u32::try_from(count).unwrap_or(u32::MAX);
         let last = rows.iter().filter_map(|row| row.event_time).max();
         let last = last.map_or(pace.start + pace.gap * gaps, |last| last - pace.moved_back);
-        let closed = last + pace.outcome_delay_max + pace.gap + closing(&config);
+        let closed = last + pace.outcome_delay_max + pace.gap + closing(&config.join);
         assert!(closed <= NOW, "{window}, {count}: {pace:?}");
         assert!(pace.gap <= config.gather.sessions.gap / 4, "{pace:?}");
         assert!(pace.outcome_delay_max + pace.gap < config.join.window, "{pace:?}");
@@ -125,6 +132,27 @@ mod tests {
             month.outcome_delay_max < month.gap * 20_000 / 9,
             "outcomes arrive during the play"
         );
+    }
+
+    #[test]
+    fn outcomes_of_the_table_set_the_longest_delay() {
+        let config = config("2h", "1day");
+        let with = |minutes: &[u64]| Row {
+            outcomes: Some(
+                minutes
+                    .iter()
+                    .map(|minutes| TimedOutcome {
+                        label: "yes".to_owned(),
+                        after: Duration::from_secs(minutes * 60),
+                    })
+                    .collect(),
+            ),
+            ..Row::default()
+        };
+        let pace = Pace::new(&config, &[with(&[]), with(&[12, 65]), with(&[30])], NOW);
+        assert_eq!(pace.outcome_delay_max, Duration::from_secs(65 * 60));
+        assert!(pace.start + pace.gap * 3 + pace.outcome_delay_max + closing(&config.join) <= NOW);
+        assert_eq!(Pace::new(&config, &[with(&[])], NOW).outcome_delay_max, Duration::ZERO);
     }
 
     #[test]
