@@ -46,6 +46,14 @@ drift: ## generate a stream of applications whose truth changes in the middle, r
 	@$(CARGO) run --locked -- demo --config deploy/drift/foretell.toml
 	@$(CARGO) run --locked -- replay --config deploy/drift/foretell.toml --variants deploy/drift/variants.toml --table --html target/drift.html $(ARGS)
 
+SHOWN = $(CARGO) run --locked --quiet -- generate recommendations --force
+.PHONY: recommendations
+recommendations: ## generate items that a shop shows to its visitors, and run the demo on them: four labels, upgrades, metrics by class (ARGS=--json)
+	@.ci/setup build
+	@$(SHOWN) --rows 1000 --seed 1 --output deploy/recommendations/initial.csv
+	@$(SHOWN) --rows 12000 --seed 2 --from 2026-01-01T00:00:00Z --every 6s --output deploy/recommendations/stream.csv
+	@$(CARGO) run --locked -- demo --config deploy/recommendations/foretell.toml $(ARGS)
+
 .PHONY: build
 build: ## build target/debug/foretell, with optimised dependencies
 	@.ci/setup build

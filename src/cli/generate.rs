@@ -19,6 +19,7 @@ use crate::{
 use foretell_generate::{
     ConceptChange, Row,
     agrawal::{self, Agrawal, Function},
+    recommendations::{self, Recommendations},
 };
 use humantime_serde::re::humantime;
 
@@ -34,7 +35,8 @@ Examples:
   foretell generate agrawal --rows 4000 --noise 0.1 --output initial.csv
   foretell generate agrawal --rows 12000 --seed 2 --function 0 --to 2 --change-at 50% --noise 0.1 \\
       --from 2026-01-01T00:00:00Z --every 1m --output stream.csv
-  deploy/drift/README.md shows how Foretell learns such a change")]
+  foretell generate recommendations --rows 4000 --output initial.csv
+  deploy/drift/README.md shows how Foretell learns such a change, and deploy/recommendations/README.md how it recommends")]
 pub(super) struct Generate {
     #[command(subcommand)]
     generator: Generator,
@@ -44,6 +46,7 @@ pub(super) struct Generate {
 #[derive(Subcommand)]
 enum Generator {
     Agrawal(AgrawalTable),
+    Recommendations(RecommendationsTable),
 }
 
 /// Loan applicants in two groups, by one of ten functions, and after a change by another.
@@ -74,6 +77,27 @@ struct AgrawalTable {
     /// Share of the rows whose label is wrong: 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = numbers::share, allow_negative_numbers = true)]
     noise: f64,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+/// Items that a shop shows to its visitors, who ignore, like, put into the basket or buy them.
+///
+/// Each row is an item that was shown (category, price, position) to a visitor (visitor_id, device, local_hour, past_purchases,
+/// dwell_seconds). The column outcome is what the visitor has done in the end: ignored, liked, basket or bought. outcomes has the
+/// steps to it with their times, such as `liked after 725s; bought after 3010s`, and outcomes_if_acted the steps if the visitor
+/// gets an offer. p_ignored, p_liked, p_basket and p_bought are the true probabilities of the outcome without an offer. A third of
+/// the visitors comes back, 2,400 rows later.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  foretell generate recommendations --rows 5
+  foretell generate recommendations --rows 12000 --seed 2 --from 2026-01-01T00:00:00Z --every 6s --output stream.csv")]
+struct RecommendationsTable {
+    /// Probability that an offer makes a visitor buy who would not have bought and can be persuaded (past_purchases of at least
+    /// 1, and a price of at least 25): 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.25, value_parser = numbers::share, allow_negative_numbers = true)]
+    lift: f64,
     #[command(flatten)]
     table: TableArgs,
 }
@@ -154,6 +178,7 @@ impl Generate {
         global.log("warn")?;
         match &self.generator {
             Generator::Agrawal(table) => table.write()?,
+            Generator::Recommendations(table) => table.write()?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -175,6 +200,14 @@ impl AgrawalTable {
         };
         let columns = [agrawal::ID, agrawal::LABEL];
         self.table.write(columns, &agrawal::COLUMNS, Agrawal::new(settings))
+    }
+}
+
+impl RecommendationsTable {
+    fn write(&self) -> anyhow::Result<()> {
+        let settings = recommendations::Settings { seed: self.table.seed, lift: self.lift };
+        let columns = [recommendations::ID, recommendations::LABEL];
+        self.table.write(columns, &recommendations::COLUMNS, Recommendations::new(settings))
     }
 }
 

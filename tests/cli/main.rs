@@ -11,6 +11,7 @@ mod generate;
 mod help;
 mod http;
 mod ids;
+mod recommendations;
 mod refusals;
 mod replay;
 mod run;

@@ -5,6 +5,7 @@
 pub mod agrawal;
 mod change;
 mod random;
+pub mod recommendations;
 
 pub use change::ConceptChange;
 
