@@ -232,6 +232,7 @@ mod tests {
                 missing: Vec::new(),
                 label_suffix: String::new(),
                 outcomes: String::new(),
+                outcomes_if_acted: String::new(),
                 truth: Vec::new(),
             };
             table::read(&table, &self.schema)

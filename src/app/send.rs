@@ -103,7 +103,7 @@ pub fn send(
                     log.expect(prediction_id, clock.elapsed(), false);
                 }
             }
-            Action::Outcome(_) => sent.outcomes += 1,
+            Action::Outcome(_) | Action::OutcomeIf { .. } => sent.outcomes += 1,
             Action::Bad { .. } => {}
         }
         sender.send(&scheduled.action)?;
@@ -141,6 +141,7 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySetti
         with_times: false,
         sessions: config.gather.sessions,
         join: config.join.clone(),
+        with_actions: false,
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
             Action::Event { event, .. } => {
                 Some((event.respondent_id, event.event_id, event.event_time.0 - START.0))
             }
-            Action::Outcome(_) | Action::Bad { .. } => None,
+            Action::Outcome(_) | Action::OutcomeIf { .. } | Action::Bad { .. } => None,
         });
         events.collect()
     }
@@ -238,7 +239,7 @@ mod tests {
         let script = script(table, &["data.play.outcomes=then".to_owned()]);
         let outcomes = script.actions.iter().filter_map(|scheduled| match &scheduled.action {
             Action::Outcome(outcome) => Some((outcome.label.as_str(), scheduled.at.0 - START.0)),
-            Action::Event { .. } | Action::Bad { .. } => None,
+            Action::Event { .. } | Action::OutcomeIf { .. } | Action::Bad { .. } => None,
         });
         let mut outcomes: Vec<(&str, i64)> = outcomes.collect();
         outcomes.sort_unstable_by_key(|(_, at)| *at);

@@ -37,6 +37,8 @@ pub struct Row {
     pub event_time: Option<EventTime>,
     /// What happens after the event, in order of time; none without a column for it.
     pub outcomes: Option<Vec<TimedOutcome>>,
+    /// What happens if an action was requested; none without a column for it.
+    pub outcomes_if_acted: Option<Vec<TimedOutcome>>,
     /// The true probability of each label; empty without columns for them.
     pub truth: Vec<f64>,
 }
@@ -273,10 +275,11 @@ fn row_of(
                 row.event_time = Some(schema.parse_event_time(text).map_err(cell_problem)?);
             }
             ColumnRole::Outcomes => {
-                let text = if table.is_missing(text) { "" } else { text };
-                let outcomes = timed_outcomes::parse(text, labels);
-                let outcomes = outcomes.map_err(|why| in_column(&table.outcomes, &why))?;
-                row.outcomes = Some(outcomes);
+                row.outcomes = Some(outcomes_of(text, &table.outcomes, (table, labels))?);
+            }
+            ColumnRole::OutcomesIfActed => {
+                let outcomes = outcomes_of(text, &table.outcomes_if_acted, (table, labels))?;
+                row.outcomes_if_acted = Some(outcomes);
             }
             ColumnRole::Truth(label) => {
                 let probability = probability_of(text);
@@ -295,6 +298,15 @@ fn row_of(
     }
     row.answers = schema.layout().row_of(&answers);
     Ok(row)
+}
+
+fn outcomes_of(
+    text: &str,
+    column: &str,
+    (table, labels): (&TableSettings, &[String]),
+) -> Result<Vec<TimedOutcome>, String> {
+    let text = if table.is_missing(text) { "" } else { text };
+    timed_outcomes::parse(text, labels).map_err(|why| in_column(column, &why))
 }
 
 fn in_column(column: &str, problem: &str) -> String {
@@ -415,6 +427,7 @@ mod tests {
             missing: vec!["?".to_owned()],
             label_suffix: String::new(),
             outcomes: String::new(),
+            outcomes_if_acted: String::new(),
             truth: Vec::new(),
         };
         change(&mut table);

@@ -14,6 +14,8 @@ pub(super) enum ColumnRole {
     EventTime,
     /// All outcomes of the row.
     Outcomes,
+    /// All outcomes of the row if an action was requested.
+    OutcomesIfActed,
     /// The true probability of the label with this index.
     Truth(usize),
     Unused,
@@ -36,6 +38,8 @@ pub(super) fn roles_of(
             Ok(ColumnRole::Label)
         } else if *name == table.outcomes && !name.is_empty() {
             Ok(ColumnRole::Outcomes)
+        } else if *name == table.outcomes_if_acted && !name.is_empty() {
+            Ok(ColumnRole::OutcomesIfActed)
         } else if let Some(label) = table.truth.iter().position(|column| column == name) {
             Ok(ColumnRole::Truth(label))
         } else if name.is_empty() || table.skip.contains(name) {
@@ -92,10 +96,11 @@ fn check_named_columns(names: &[String], table: &TableSettings) -> Result<(), St
     if table.skip.contains(&table.label) {
         return Err(format!("column {:?} is the label, and `skip` names it", table.label));
     }
-    let outcomes = Some(("outcomes", &table.outcomes)).filter(|(_, name)| !name.is_empty());
+    let outcomes = [("outcomes", &table.outcomes), ("outcomes_if_acted", &table.outcomes_if_acted)];
+    let outcomes = outcomes.into_iter().filter(|(_, name)| !name.is_empty());
     let truth = table.truth.iter().map(|name| ("truth", name));
     let mut used = vec![&table.label];
-    for (key, name) in outcomes.into_iter().chain(truth) {
+    for (key, name) in outcomes.chain(truth) {
         if !names.contains(name) {
             return Err(format!("there is no column {name:?}, which `{key}` names ({known})"));
         }
@@ -117,6 +122,7 @@ impl ColumnRole {
             (Self::Truth(one), Self::Truth(other)) => one == other,
             (Self::Label, Self::Label)
             | (Self::Outcomes, Self::Outcomes)
+            | (Self::OutcomesIfActed, Self::OutcomesIfActed)
             | (Self::RespondentId, Self::RespondentId)
             | (Self::EventId, Self::EventId)
             | (Self::EventTime, Self::EventTime) => true,
@@ -127,6 +133,7 @@ impl ColumnRole {
                 | Self::EventId
                 | Self::EventTime
                 | Self::Outcomes
+                | Self::OutcomesIfActed
                 | Self::Truth(_)
                 | Self::Unused,
                 _,

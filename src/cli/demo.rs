@@ -10,7 +10,7 @@ use crate::{
         demo::{self, Check, DecisionReport, DemoSettings, Report},
         shutdown::{self, Shutdown},
     },
-    cli::{Global, Sets, class_table, numbers, print, progress::Progress},
+    cli::{Global, Sets, action_table, class_table, numbers, print, progress::Progress},
 };
 
 /// Run everything in one process, with an embedded broker, and check the result.
@@ -123,6 +123,10 @@ fn table(report: &Report) -> String {
     if let Some(quality) = &report.quality {
         lines.push(String::new());
         lines.extend(class_table::lines(quality));
+    }
+    if !report.actions.is_empty() {
+        lines.push(String::new());
+        lines.extend(action_table::lines(&report.actions));
     }
     if !report.decisions.is_empty() {
         lines.push(String::new());

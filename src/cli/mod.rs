@@ -1,5 +1,6 @@
 //! The command line: one file per command. Only this module prints.
 
+mod action_table;
 mod class_table;
 mod deliver;
 mod demo;

@@ -167,6 +167,11 @@ fn tables(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
             let key = format!("data.{name}.comment");
             return Err(refused(sources, &key, "it is the delimiter, too: set another character"));
         }
+        if !table.outcomes_if_acted.is_empty() && table.outcomes.is_empty() {
+            let key = format!("data.{name}.outcomes_if_acted");
+            let problem = "set outcomes, too: the column with the outcomes without an action";
+            return Err(refused(sources, &key, problem));
+        }
         let (truth, labels) = (table.truth.len(), raw.outcomes.labels.len());
         if truth != 0 && truth != labels {
             let problem = format!(

@@ -327,6 +327,11 @@ pub struct TableSettings {
     /// Empty: the label is the only outcome, after a random time.
     #[serde(default, deserialize_with = "text::one")]
     pub outcomes: String,
+    /// Name of a column with the outcomes that come if an action is requested for the row's prediction, in a made-up table; it needs
+    /// `outcomes`, which come otherwise. `foretell demo` plays those of the two that differ when it is known whether there was an
+    /// action, and shows the true uplift of each rule. `send` and `replay` do not act. Empty: actions change nothing.
+    #[serde(default, deserialize_with = "text::one")]
+    pub outcomes_if_acted: String,
     /// Names of columns with the true probability of each label, in the order of `outcomes.labels`, in a made-up table.
     /// `foretell demo` shows the log loss that no model can beat. Empty: they are unknown.
     #[serde(default, deserialize_with = "text::many")]

@@ -52,7 +52,7 @@ fn labels_of(table: &Path) -> BTreeMap<String, u64> {
     labels
 }
 
-fn number(summary: &Json, key: &str) -> u64 {
+fn number_of(summary: &Json, key: &str) -> u64 {
     at(summary, key).as_u64().unwrap()
 }
 
@@ -60,17 +60,21 @@ fn number(summary: &Json, key: &str) -> u64 {
 #[test]
 fn outcomes_upgrade_to_the_labels_of_the_table_and_models_come_close_to_its_truth() {
     let folder = tempfile::tempdir().unwrap();
-    let summary = demo(&small_tables(folder.path()));
+    let mut settings = small_tables(folder.path());
+    // Offers are made, and change nothing.
+    settings.push("data.play.outcomes_if_acted=".to_owned());
+    settings.push("data.play.skip=[\"outcomes_if_acted\"]".to_owned());
+    let summary = demo(&settings);
     let checks = at(&summary, "/checks").as_array().unwrap();
     assert!(checks.iter().all(|check| check["ok"] == Json::Bool(true)), "{summary}");
     assert!(checks.iter().any(|check| check["name"] == "corrections replaced examples"));
-    assert!(number(&summary, "/corrected") > 400, "{summary}");
+    assert!(number_of(&summary, "/corrected") > 400, "{summary}");
 
     // Every outcome was joined with its prediction, and the highest one counts. Events that are not in the table were ignored.
     let expected = labels_of(&folder.path().join("stream.csv"));
     let classes = at(&summary, "/quality/classes").as_array().unwrap();
     assert_eq!(classes.len(), LABELS.len(), "{summary}");
-    let mut others = number(&summary, "/quality/examples") - u64::try_from(ROWS).unwrap();
+    let mut others = number_of(&summary, "/quality/examples") - u64::try_from(ROWS).unwrap();
     assert!(others < 50, "{summary}");
     for (class, label) in classes.iter().zip(LABELS).rev() {
         assert_eq!(class["class"], label);
@@ -85,10 +89,40 @@ fn outcomes_upgrade_to_the_labels_of_the_table_and_models_come_close_to_its_trut
     let support: Vec<u64> = classes.iter().flat_map(|class| class["support"].as_u64()).collect();
     assert_eq!(rows, support);
 
-    assert_eq!(number(&summary, "/quality/truth/examples"), u64::try_from(ROWS).unwrap());
+    assert_eq!(number_of(&summary, "/quality/truth/examples"), u64::try_from(ROWS).unwrap());
     let log_loss = |key: &str| at(&summary, &format!("/quality/truth/{key}")).as_f64().unwrap();
     let (found, best) = (log_loss("log_loss"), log_loss("log_loss_best"));
     assert!(found > best && found < 1.2 * best, "{found} {best}: {summary}");
+}
+
+/// Outcomes depend on what the rule does, so its uplift is known.
+#[test]
+fn the_measured_uplift_of_the_offer_is_near_the_true_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = demo(&small_tables(folder.path()));
+    let checks = at(&summary, "/checks").as_array().unwrap();
+    assert!(checks.iter().all(|check| check["ok"] == Json::Bool(true)), "{summary}");
+    let rule = at(&summary, "/actions/0");
+    assert_eq!(rule["rule"], "offer");
+    let count = |key: &str| rule[key].as_u64().unwrap();
+    let (requested, held_out) = (count("requested"), count("held_out"));
+    assert!(requested > 300 && held_out > 100 && count("cancelled") > 20, "{rule}");
+    let share = held_out as f64 / (requested + held_out) as f64;
+    assert!((0.2..0.4).contains(&share), "the control share is .3: {rule}");
+
+    let bought = rule["labels"].as_array().unwrap().iter().find(|one| one["label"] == "bought");
+    let bought = bought.unwrap();
+    let number = |key: &str| bought.pointer(key).and_then(Json::as_f64).unwrap();
+    let (low, high) = (number("/uplift/low"), number("/uplift/high"));
+    let (found, truth) = (number("/uplift/difference"), number("/truth"));
+    assert!(truth > 0.1, "{bought}");
+    // The interval covers the truth in 95 of 100 cases; twice as wide, in all but one in ten thousand.
+    assert!((found - truth).abs() < high - low, "{bought}");
+
+    // The true probabilities are those without an offer, so predictions that led to one are not compared with them.
+    // A few offers were for events that are not in the table.
+    let acted = u64::try_from(ROWS).unwrap() - number_of(&summary, "/quality/truth/examples");
+    assert!((count("examples_acted") - 50..=count("examples_acted")).contains(&acted), "{rule}");
 }
 
 /// With `conflict = "last"` a visitor who likes what they have bought is learned from as one who liked it.
@@ -96,10 +130,12 @@ fn outcomes_upgrade_to_the_labels_of_the_table_and_models_come_close_to_its_trut
 fn the_last_outcome_counts_if_the_configuration_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = small_tables(folder.path());
+    settings.push("data.play.outcomes_if_acted=".to_owned());
+    settings.push("data.play.skip=[\"outcomes_if_acted\"]".to_owned());
     settings.push("outcomes.conflict=last".to_owned());
     let summary = demo(&settings);
     let expected = labels_of(&folder.path().join("stream.csv"));
-    let bought = number(&summary, "/quality/classes/3/support");
+    let bought = number_of(&summary, "/quality/classes/3/support");
     assert!(bought > 0 && bought < expected["bought"], "{bought}: {summary}");
 }
 
@@ -121,7 +157,7 @@ fn invalid_columns_are_refused_with_their_line() {
     let check = |more: &str, words: &[&str]| check_with(&[more], words);
     check("data.play.truth=[\"p_liked\"]", &["data.play.truth", "1 columns", "4 labels"]);
     check("data.play.outcomes=steps", &["\"steps\"", "`outcomes`", "[data.play]"]);
-    let unused = "data.play.skip=[\"outcomes_if_acted\", \"outcomes\"]";
+    let unused = "data.play.skip=[\"outcomes\"]";
     check("data.play.outcomes=outcome", &["\"outcome\"", "`outcomes`", "name it once"]);
     check_with(
         &["data.play.outcomes=device", unused],

@@ -59,6 +59,7 @@ pub(super) fn play_settings(
         with_times: true,
         sessions: config.gather.sessions,
         join: config.join.clone(),
+        with_actions: true,
     }
 }
 

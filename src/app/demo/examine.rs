@@ -11,11 +11,13 @@ use crate::{
         demo::{
             DecisionReport, ModelReport, QualityReport,
             quality::{self, LabelledPrediction},
+            uplift::ActionContents,
         },
         play::Script,
     },
     config::Config,
     events::{
+        action::Action,
         decision::Decision,
         labelled_example::{ExampleOrigin, LabelledExample},
         model::Model,
@@ -44,6 +46,8 @@ pub(super) struct TopicContents {
     pub(super) models: Vec<ModelReport>,
     /// Quality of all predictions of the script that have a label.
     pub(super) quality: Option<QualityReport>,
+    /// All actions, and the examples of which some were due.
+    pub(super) actions: ActionContents,
     /// All decisions, in order.
     pub(super) decisions: Vec<DecisionReport>,
 }
@@ -65,7 +69,16 @@ pub(super) fn examine(
     read_predictions(config, cluster, &scorers, in_script, &mut contents)?;
     let labelled = read_examples(config, cluster, &scorers, &mut contents)?;
     evaluate_models(&labelled, &mut contents.models);
-    contents.quality = quality::report(&config.classes, &labelled, &script.truth);
+    // An action may change what is true.
+    let mut truth = script.truth.clone();
+    truth.retain(|prediction, _| {
+        !(script.potential.contains_key(prediction) && contents.actions.has_acted_on(prediction))
+    });
+    contents.quality = quality::report(&config.classes, &labelled, &truth);
+    cluster.read_values(config, &config.topics.actions, |action: Action| {
+        contents.actions.add_action(action);
+        ControlFlow::Continue(())
+    })?;
     cluster.read_values(config, &config.topics.decisions, |decision: Decision| {
         contents.decisions.push(DecisionReport::from(decision));
         ControlFlow::Continue(())
@@ -140,6 +153,7 @@ fn read_examples(
         let is_from_stream = example.origin == ExampleOrigin::Stream;
         contents.joined += usize::from(is_from_stream && !example.correction);
         contents.corrected += usize::from(is_from_stream && example.correction);
+        contents.actions.add_example(&example);
         if let (Some(prediction), Some(label)) =
             (example.prediction, convert::label_of(&example.label, &config.classes))
             && let Some(model) = index_of(&prediction.model_version, scorers)

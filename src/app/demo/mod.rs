@@ -6,11 +6,14 @@
 //!                                                  topics ─▶ examine ─▶ report: numbers and checks
 //! ```
 
+mod acting;
 mod adapt;
 mod examine;
+mod instance_reader;
 mod quality;
 mod report;
 mod runner;
+mod uplift;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,11 +22,12 @@ use std::{
 
 pub use quality::{ClassReport, QualityReport, TruthReport};
 pub use report::{Check, DecisionReport, ModelReport, Report};
+pub use uplift::{LabelReport, RuleReport};
 
 use crate::{
     app::{
         cluster::Cluster,
-        demo::runner::{InstanceReader, Runner},
+        demo::{instance_reader::InstanceReader, runner::Runner},
         init::{self, InitObserver},
         play::io::PredictionLog,
         play::{Action, EventFactory, Joins, PlaySettings, Script},
@@ -32,6 +36,7 @@ use crate::{
     },
     config::Config,
     events::questionnaire::AnswerRow,
+    processors::uplift::RuleUplift,
 };
 use foretell_streams::time::{Clock, EventTime};
 
@@ -89,6 +94,10 @@ struct RunState {
     advancers: BTreeSet<String>,
     events_sent: usize,
     late_outcomes: usize,
+    /// Ids of predictions whose outcomes came as without an action.
+    taken_as_not_acted: BTreeSet<String>,
+    /// Those of them for which an action was requested later.
+    acted_too_late: usize,
     /// Whether the runner waited for a training during the script; else the reason why not.
     waited_for_training: Result<(), String>,
     log: PredictionLog,
@@ -101,6 +110,9 @@ struct Counters {
     unlabelled: usize,
     unseen_categories: usize,
     out_of_range: usize,
+    actions: usize,
+    /// What the instance has measured.
+    uplift: Vec<RuleUplift>,
 }
 
 /// Number of records of each kind of bad input.
@@ -134,6 +146,8 @@ pub fn run(
         unlabelled: reader.counter("foretell_unlabelled_total"),
         unseen_categories: reader.counter("foretell_unseen_categories_total"),
         out_of_range: reader.counter("foretell_out_of_range_total"),
+        actions: reader.counter("foretell_actions_total"),
+        uplift: instance.overview.uplift.read(),
     };
     let seconds = clock.elapsed().saturating_sub(started).as_secs_f64();
     Ok((report::report(&config, &plan, &state, contents, &counters, seconds), instance))
@@ -198,6 +212,12 @@ impl Plan {
     /// Expected joins; or the reason why records may be processed in another order.
     fn known_joins(&self) -> Result<Joins, &str> {
         self.waits.as_ref().map(|_| self.joins).map_err(String::as_str)
+    }
+
+    /// Says which of the outcomes that depend on actions were sent, by their indexes.
+    fn decide(&mut self, sent: &BTreeSet<usize>) {
+        self.script.decide(sent);
+        self.joins = self.script.joins(self.script.actions.len(), &self.settings.join);
     }
 
     /// Expected number of dead letters by class. Those of outcomes are included only if it is known what joins.

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::{
     app::{
-        demo::{Counters, POISONED_BATCH, Plan, QualityReport, RunState, examine::TopicContents},
+        demo::{
+            Counters, POISONED_BATCH, Plan, QualityReport, RuleReport, RunState,
+            examine::TopicContents,
+        },
         play::percentile,
     },
     config::Config,
@@ -42,6 +45,8 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     /// Quality of all predictions that have a label; null without any.
     pub quality: Option<QualityReport>,
+    /// What each rule of actions has done and changed; empty without rules.
+    pub actions: Vec<RuleReport>,
     /// What was decided about them, in order.
     pub decisions: Vec<DecisionReport>,
     pub predictions_missing: usize,
@@ -183,6 +188,7 @@ pub(super) fn report(
         corrected: contents.corrected,
         models: contents.models.clone(),
         quality: contents.quality.clone(),
+        actions: contents.actions.reports(&counters.uplift, &plan.script.potential),
         decisions: contents.decisions.clone(),
         checks: Vec::new(),
     };
@@ -190,6 +196,7 @@ pub(super) fn report(
     checks.push(check_rows(plan));
     checks.extend(check_outcomes(plan, state, &contents, &report));
     checks.extend(check_answers(&contents, &report));
+    checks.extend(check_actions(state, &contents, counters));
     let every = config.learning.rules.retrain_after;
     checks.extend(check_learning(every, &state.waited_for_training, &report));
     if plan.is_poisoned {
@@ -294,6 +301,28 @@ fn check_answers(contents: &TopicContents, report: &Report) -> [Check; 2] {
             report.out_of_range,
             contents.out_of_distribution.out_of_range,
             "the event schema has no numeric answer that allows a number out of the range of the training data",
+        ),
+    ]
+}
+
+/// Compares the actions and their examples on the topics with what the instance counts; none without rules.
+fn check_actions(state: &RunState, contents: &TopicContents, counters: &Counters) -> Vec<Check> {
+    if counters.uplift.is_empty() {
+        return Vec::new();
+    }
+    let actions = &contents.actions;
+    // A partition without traffic for minutes of event time is behind, and so are its actions.
+    let (late, of) = (state.acted_too_late, state.taken_as_not_acted.len());
+    let in_time = format!(
+        "actions were requested before the outcomes that they change (late {late} of {of})"
+    );
+    vec![
+        Check::of("each action was decided once (doubled 0)", actions.doubled() == 0),
+        Check::of("actions were counted", actions.records() == counters.actions),
+        Check::of(&in_time, late * 100 <= of),
+        Check::of(
+            "uplift counts each example once, with its last label",
+            actions.are_counted(&counters.uplift),
         ),
     ]
 }

@@ -1,7 +1,7 @@
 //! Sends the script of a demo, and waits until everything is processed.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +12,14 @@ use std::{
 use crate::{
     app::{
         cluster::Cluster,
-        demo::{DemoObserver, POISONED_BATCH, Plan, RunState},
+        demo::{
+            DemoObserver, POISONED_BATCH, Plan, RunState,
+            acting::{self, RequestedActions},
+            instance_reader::InstanceReader,
+        },
         play::io::{self, PlaySender},
         play::{self, Action, ScheduledAction, closing},
         shutdown::Shutdown,
-        start::Instance,
-        telemetry,
     },
     config::Config,
     events::{
@@ -29,7 +31,7 @@ use crate::{
 use foretell_streams::{
     record::{InputRecord, Offset, Topic},
     runtime::StopSignal,
-    time::Clock,
+    time::{Clock, EventTime},
 };
 
 /// A goal counts as unreached if nothing changes for this long.
@@ -50,6 +52,9 @@ pub(super) struct Runner<'a> {
     stop: StopSignal,
     state: RunState,
     learning: LearningProgress,
+    acting: RequestedActions,
+    /// Event time up to which everything was processed, and its actions were read.
+    known_until: EventTime,
 }
 
 /// What the learner has decided and published.
@@ -70,6 +75,8 @@ struct LogProgress {
     examples: Arc<AtomicUsize>,
     /// Offset after the last example that made a training due.
     due: Arc<AtomicUsize>,
+    /// For each example, the number of its actions.
+    actions: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl<'a> Runner<'a> {
@@ -90,13 +97,28 @@ impl<'a> Runner<'a> {
             advancers: BTreeSet::new(),
             events_sent: 0,
             late_outcomes: 0,
+            taken_as_not_acted: BTreeSet::new(),
+            acted_too_late: 0,
             waited_for_training: Err("the script is too short for it".to_owned()),
             log,
             unreached: Vec::new(),
         };
         let sender = PlaySender::open(config, cluster, clock)?;
         let learning = LearningProgress::follow(config, cluster, &stop)?;
-        Ok(Self { cluster, clock, shutdown, instance, observer, sender, stop, state, learning })
+        let acting = RequestedActions::follow(config, cluster, &stop)?;
+        Ok(Self {
+            cluster,
+            clock,
+            shutdown,
+            instance,
+            observer,
+            sender,
+            stop,
+            state,
+            learning,
+            acting,
+            known_until: EventTime::MIN,
+        })
     }
 
     /// Sends everything, and waits until it is processed.
@@ -108,9 +130,10 @@ impl<'a> Runner<'a> {
 
     fn send_and_wait(&mut self, plan: &mut Plan, rate: f64) -> anyhow::Result<()> {
         let (config, instance) = (self.instance.config, self.instance);
-        let LogProgress { examples, due } = self.follow_examples()?;
+        let LogProgress { examples, due, actions } = self.follow_examples()?;
         let dead_letters = self.count_records(&config.topics.dead_letters, |_| true)?;
-        self.send_script(plan, rate)?;
+        let sent = self.send_script(plan, rate)?;
+        plan.decide(&sent);
         let joins = plan.known_joins().ok();
         let log = self.state.log.clone();
         let expected = self.state.expected.len();
@@ -131,7 +154,13 @@ impl<'a> Runner<'a> {
         let expected = plan.dead_letters(self.state.late_outcomes).values().sum();
         self.wait_for("bad input dead-lettered", expected, &|| count(&dead_letters))?;
         let decided = Arc::clone(&self.learning.decided_through);
-        self.wait_for("the last training decided", count(&due), &|| count(&decided))
+        self.wait_for("the last training decided", count(&due), &|| count(&decided))?;
+        let acting = self.acting.clone();
+        let late = self.state.taken_as_not_acted.iter();
+        let late = late.filter(|id| acting.includes_any(std::slice::from_ref(*id))).count();
+        self.state.acted_too_late = late;
+        let of_examples = lock(&actions).values().sum();
+        self.wait_for("uplift counted", of_examples, &|| instance.uplift_examples())
     }
 
     /// Counts new records of a topic.
@@ -155,10 +184,13 @@ impl<'a> Runner<'a> {
         let codec = self.cluster.codec::<LabelledExample>(config, topic)?;
         let every = usize::try_from(config.learning.rules.retrain_after)?;
         let progress = LogProgress::default();
-        let LogProgress { examples, due } = progress.clone();
+        let LogProgress { examples, due, actions } = progress.clone();
         io::follow(self.cluster.broker.as_ref(), topic, &self.stop, move |record| {
-            let example = record.value.as_ref().map(|bytes| codec.decode(bytes));
-            if matches!(example, Some(Ok(example)) if !example.correction) {
+            let example = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
+            let Some(example) = example else { return };
+            let number = example.actions.iter().len();
+            lock(&actions).insert(example.example_id, number);
+            if !example.correction {
                 let number = count(&examples) + 1;
                 if number.is_multiple_of(every) {
                     due.store(position(record.offset.next()), Ordering::SeqCst);
@@ -169,14 +201,15 @@ impl<'a> Runner<'a> {
         Ok(progress)
     }
 
-    fn send_script(&mut self, plan: &Plan, rate: f64) -> anyhow::Result<()> {
+    /// Returns the indexes of the outcomes that depend on actions and were sent.
+    fn send_script(&mut self, plan: &Plan, rate: f64) -> anyhow::Result<BTreeSet<usize>> {
         let started = self.clock.elapsed();
         let actions = &plan.script.actions;
         let no_waits = BTreeSet::new();
         let waits = plan.waits.as_ref().unwrap_or(&no_waits);
         let rest = actions.len() * AFTER_TRAINING_PERCENT / 100;
         let mut milestones = self.milestones(plan)?.into_iter().peekable();
-        let mut paused = Duration::ZERO;
+        let (mut paused, mut dependent) = (Duration::ZERO, BTreeSet::new());
         for (number, scheduled) in actions.iter().enumerate() {
             let before = self.clock.elapsed();
             while let Some((_, trainings)) = milestones.next_if(|(at, _)| *at == number) {
@@ -188,22 +221,19 @@ impl<'a> Runner<'a> {
                 self.state.waited_for_training = self.wait_for_training(plan, number)?;
             }
             paused += self.clock.elapsed().saturating_sub(before);
+            let sent_until = actions[..number].last().map_or(EventTime::MIN, |last| last.at);
             if waits.contains(&number) {
-                self.sender.flush()?;
-                self.wait_until_processed("events of returning respondents processed in order")?;
+                self.wait_for_order(sent_until)?;
             }
-            match &scheduled.action {
-                Action::Event { prediction_id, is_scored, .. } => {
-                    self.state.events_sent += 1;
-                    if *is_scored {
-                        self.expect(prediction_id);
-                        self.state.expected.insert(prediction_id.clone());
-                    }
+            if let Action::OutcomeIf { prediction_ids, predicted, is_acted, .. } = &scheduled.action
+            {
+                if self.is_acted(prediction_ids, *predicted, sent_until)? == *is_acted {
+                    dependent.insert(number);
+                    self.send(&scheduled.action)?;
                 }
-                Action::Outcome(_) => {}
-                Action::Bad { .. } => self.state.events_sent += 1,
+            } else {
+                self.send(&scheduled.action)?;
             }
-            self.sender.send(&scheduled.action)?;
             if number % BATCH == 0 {
                 self.sender.flush()?;
                 self.observer.sent(number, actions.len(), self.state.log.lock().answered);
@@ -219,7 +249,51 @@ impl<'a> Runner<'a> {
         }
         self.sender.flush()?;
         self.observer.sent(actions.len(), actions.len(), self.state.log.lock().answered);
+        Ok(dependent)
+    }
+
+    fn send(&mut self, action: &Action) -> anyhow::Result<()> {
+        match action {
+            Action::Event { prediction_id, is_scored, .. } => {
+                self.state.events_sent += 1;
+                if *is_scored {
+                    self.expect(prediction_id);
+                    self.state.expected.insert(prediction_id.clone());
+                }
+            }
+            Action::Outcome(_) | Action::OutcomeIf { .. } => {}
+            Action::Bad { .. } => self.state.events_sent += 1,
+        }
+        self.sender.send(action)
+    }
+
+    /// Waits until everything is processed that was sent, up to this event time.
+    fn wait_for_order(&mut self, sent_until: EventTime) -> anyhow::Result<()> {
+        self.sender.flush()?;
+        self.wait_until_processed("events of returning respondents processed in order")?;
+        let (acting, instance) = (self.acting.clone(), self.instance);
+        let actions = instance.counter("foretell_actions_total");
+        self.wait_for("actions read", actions, &|| acting.records())?;
+        self.known_until = sent_until;
         Ok(())
+    }
+
+    /// Whether an action was requested for one of the predictions of a row. It waits until that is known.
+    fn is_acted(
+        &mut self,
+        predictions: &[String],
+        predicted: EventTime,
+        sent_until: EventTime,
+    ) -> anyhow::Result<bool> {
+        let decided_at = predicted + acting::decided_after(self.instance.config);
+        if self.known_until < decided_at {
+            self.wait_for_order(sent_until)?;
+        }
+        let is_acted = self.acting.includes_any(predictions);
+        if !is_acted {
+            self.state.taken_as_not_acted.extend(predictions.iter().cloned());
+        }
+        Ok(is_acted)
     }
 
     fn expect(&self, prediction_id: &str) {
@@ -352,42 +426,6 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Reads the metrics and the status of the instance.
-#[derive(Clone, Copy)]
-pub(super) struct InstanceReader<'a> {
-    pub(super) config: &'a Config,
-    pub(super) instance: &'a Instance,
-}
-
-impl InstanceReader<'_> {
-    /// A counter, summed over its labels.
-    pub(super) fn counter(self, name: &str) -> usize {
-        rounded(telemetry::total(&self.instance.registry, name))
-    }
-
-    /// Whether the model of this version serves, or none was announced.
-    fn serves(self, version: &str) -> bool {
-        let model = self.instance.overview.snapshot().model;
-        version.is_empty() || model.is_some_and(|model| model.version == version)
-    }
-
-    /// Number of events and outcomes that were processed and committed.
-    fn processed(self) -> usize {
-        let topics = &self.config.topics;
-        let of = |topic: &Topic| {
-            let name = "foretell_records_processed_total";
-            rounded(telemetry::total_of(&self.instance.registry, name, topic.as_str()))
-        };
-        of(&topics.questionnaire_events) + of(&topics.outcomes)
-    }
-
-    /// Number and iteration of the running training.
-    fn training(self) -> Option<(u64, u32)> {
-        let progress = self.instance.overview.trainer.progress();
-        progress.map(|progress| (progress.training, progress.iteration))
-    }
-}
-
 impl LearningProgress {
     /// Follows the decisions until `stop`.
     fn follow(config: &Config, cluster: &Cluster, stop: &StopSignal) -> anyhow::Result<Self> {
@@ -415,20 +453,10 @@ fn position(offset: Offset) -> usize {
     usize::try_from(offset.0).unwrap_or(0)
 }
 
-fn lock(text: &Mutex<String>) -> MutexGuard<'_, String> {
-    text.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn count(records: &AtomicUsize) -> usize {
     records.load(Ordering::SeqCst)
-}
-
-fn rounded(count: f64) -> usize {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a counter's value"
-    )]
-    let count = count as usize;
-    count
 }

@@ -84,7 +84,9 @@ pub fn join_examples<'a>(
                 let id = outcome.respondent_id.as_str();
                 respondents.entry(id).or_default().add_outcome(id, waiting, &mut made);
             }
-            Action::Event { is_scored: false, .. } | Action::Bad { .. } => {}
+            Action::Event { is_scored: false, .. }
+            | Action::OutcomeIf { .. }
+            | Action::Bad { .. } => {}
         }
     }
     respondents.into_iter().for_each(|(id, respondent)| respondent.close(id, &mut made));

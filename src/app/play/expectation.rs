@@ -125,7 +125,9 @@ pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet
     for (index, scheduled) in script.actions.iter().enumerate() {
         let (respondent, is_outcome) = match &scheduled.action {
             Action::Event { event, .. } => (event.respondent_id.as_str(), false),
-            Action::Outcome(outcome) => (outcome.respondent_id.as_str(), true),
+            Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
+                (outcome.respondent_id.as_str(), true)
+            }
             Action::Bad { .. } => continue,
         };
         let is_other = open.get(respondent).is_some_and(|before| *before != is_outcome);

@@ -71,7 +71,7 @@ impl PlaySender {
                 self.event_codec.encode(event, &mut bytes)?;
                 (&self.events, &event.respondent_id)
             }
-            Action::Outcome(outcome) => {
+            Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
                 self.outcome_codec.encode(outcome, &mut bytes)?;
                 (&self.outcomes, &outcome.respondent_id)
             }

@@ -52,6 +52,8 @@ pub struct PlaySettings {
     pub sessions: SessionRules,
     /// Settings of the outcome join in the application.
     pub join: JoinSettings,
+    /// Whether it is known when an action is requested, so that outcomes can depend on it.
+    pub with_actions: bool,
 }
 
 /// One questionnaire in this many is split into two events.
@@ -78,6 +80,16 @@ pub enum Action {
         is_scored: bool,
     },
     Outcome(Outcome),
+    /// An outcome that comes only if an action was requested for one of the predictions, or only if none was. No join has it
+    /// before that is known: see [`Script::decide`].
+    OutcomeIf {
+        outcome: Outcome,
+        /// Ids of the predictions that the row's events may get.
+        prediction_ids: Vec<String>,
+        /// Event time of the row.
+        predicted: EventTime,
+        is_acted: bool,
+    },
     /// An invalid record on the topic of the events.
     Bad {
         key: String,
@@ -98,12 +110,21 @@ pub struct Script {
     pub repeated_rows: usize,
     /// Respondents with more than one row.
     pub returning: BTreeSet<String>,
+    /// By prediction id, the final labels without and with an action, if the table has both.
+    pub potential: BTreeMap<String, PotentialLabels>,
     /// By prediction id, the true probabilities of the labels, if the table has them.
     pub truth: BTreeMap<String, Vec<f64>>,
     /// Ids of the predictions that sessions may get at their ends.
     pub session_ends: BTreeSet<String>,
     /// For each row that is sent, the ids of the predictions that its events and their sessions may get.
     predictions_by_row: Vec<Vec<String>>,
+}
+
+/// The final labels of a row; none if no outcome comes and such rows get no label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PotentialLabels {
+    pub without: Option<String>,
+    pub if_acted: Option<String>,
 }
 
 impl Script {
@@ -132,14 +153,32 @@ impl Script {
                 script.returning.insert(event.respondent_id.clone());
             }
             match &row.outcomes {
-                Some(outcomes) => script.push_outcomes(&event, outcomes, &delays, &mut rng),
+                Some(_) => script.push_outcomes(&event, row, &delays, &mut rng),
                 None => script.push_label(&event, &row.label, &settings.pace, &mut rng),
             }
+            let (respondent, time) = (event.respondent_id.clone(), event.event_time);
             script.push_questionnaire(event, &row.truth, (factory, &settings.pace), &mut rng);
+            if settings.with_actions {
+                script.push_conditional(respondent, time, row, &settings.join);
+            }
             at = at + settings.pace.gap;
         }
         script.finish(factory, settings);
         script
+    }
+
+    /// Says which of the outcomes that depend on actions have come; the others are removed. `sent` has their indexes.
+    pub fn decide(&mut self, sent: &BTreeSet<usize>) {
+        let actions = std::mem::take(&mut self.actions).into_iter().enumerate();
+        self.actions = actions
+            .filter_map(|(index, scheduled)| match scheduled.action {
+                Action::OutcomeIf { outcome, .. } => {
+                    let action = Action::Outcome(outcome);
+                    sent.contains(&index).then_some(ScheduledAction { action, ..scheduled })
+                }
+                Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => Some(scheduled),
+            })
+            .collect();
     }
 
     /// Adds invalid and unusual records, each kind `times` times. `sample` is a row that is scored. Returns whether the
@@ -231,7 +270,10 @@ impl Script {
             Action::Event { event, prediction_id, is_scored: true } => {
                 Some((prediction_id.as_str(), event.respondent_id.as_str(), scheduled.at))
             }
-            Action::Event { .. } | Action::Outcome(_) | Action::Bad { .. } => None,
+            Action::Event { .. }
+            | Action::Outcome(_)
+            | Action::OutcomeIf { .. }
+            | Action::Bad { .. } => None,
         })
     }
 
@@ -298,17 +340,56 @@ impl Script {
         self.push_outcome(event, label, event.event_time + delay, pace.piece_gap, rng);
     }
 
-    /// The outcomes of the table.
+    /// The outcomes of the table that come in any case.
     fn push_outcomes(
         &mut self,
         event: &QuestionnaireEvent,
-        outcomes: &[TimedOutcome],
+        row: &Row,
         delays: &Delays,
         rng: &mut StdRng,
     ) {
-        for outcome in outcomes {
+        let if_acted = row.outcomes_if_acted.as_ref().filter(|_| delays.with_actions);
+        let is_certain = |outcome: &&TimedOutcome| if_acted.is_none_or(|one| one.contains(outcome));
+        for outcome in row.outcomes.iter().flatten().filter(is_certain) {
             let at = event.event_time + outcome.after.mul_f64(delays.scale);
             self.push_outcome(event, &outcome.label, at, delays.repeated_after, rng);
+        }
+    }
+
+    /// The outcomes that come with an action only, or without one only. They are at their times in the table, and never repeated.
+    fn push_conditional(
+        &mut self,
+        respondent_id: String,
+        predicted: EventTime,
+        row: &Row,
+        join: &JoinSettings,
+    ) {
+        let (Some(without), Some(if_acted)) = (&row.outcomes, &row.outcomes_if_acted) else {
+            return;
+        };
+        let Some(prediction_ids) = self.predictions_by_row.last().cloned() else { return };
+        let labels = PotentialLabels {
+            without: join.final_label(without.iter().map(|one| one.label.as_str())),
+            if_acted: join.final_label(if_acted.iter().map(|one| one.label.as_str())),
+        };
+        self.potential.extend(prediction_ids.iter().map(|id| (id.clone(), labels.clone())));
+        for (outcomes, others, is_acted) in [(without, if_acted, false), (if_acted, without, true)]
+        {
+            for TimedOutcome { label, after } in outcomes.iter().filter(|one| !others.contains(one))
+            {
+                let outcome_time = predicted + *after;
+                let outcome = Outcome {
+                    respondent_id: respondent_id.clone(),
+                    outcome_time,
+                    label: label.clone(),
+                    outcome_id: None,
+                };
+                let prediction_ids = prediction_ids.clone();
+                let action = Action::OutcomeIf { outcome, prediction_ids, predicted, is_acted };
+                self.push(outcome_time, action);
+                // Its events and outcomes are in order, as those of respondents who return.
+                self.returning.insert(respondent_id.clone());
+            }
         }
     }
 
@@ -347,6 +428,8 @@ impl Script {
 struct Delays {
     /// Time in the play for each unit of time in the table.
     scale: f64,
+    /// Whether some outcomes depend on actions.
+    with_actions: bool,
     /// Time between an outcome and its repetition.
     repeated_after: Duration,
 }
@@ -357,7 +440,8 @@ impl Delays {
         let PlaySettings { pace, with_times, .. } = settings;
         let longest = pace::delay_max_of(rows).filter(|longest| !longest.is_zero() && !with_times);
         let scale = longest.map_or(1.0, |longest| pace.outcome_delay_max.div_duration_f64(longest));
-        Self { scale, repeated_after: pace.piece_gap }
+        let with_actions = settings.with_actions;
+        Self { scale, with_actions, repeated_after: pace.piece_gap }
     }
 }
 
@@ -465,5 +549,41 @@ mod tests {
         // An upgrade is not another example. The window of the second event closes 70 minutes after it.
         let ignored = UnlabelledPolicy::Label("ignored".to_owned());
         check(ignored, [0, 0, 0, 1, 1, 2, 3], 4);
+    }
+
+    #[test]
+    fn outcomes_that_depend_on_actions_join_once_it_is_decided_whether_they_came() {
+        let conditional = |minute: i64, label: &str, is_acted| {
+            let scheduled = outcome("ann", minute, label);
+            let Action::Outcome(outcome) = scheduled.action else { unreachable!("an outcome") };
+            let (prediction_ids, predicted) = (vec!["ann-0".to_owned()], EventTime(0));
+            let action = Action::OutcomeIf { outcome, prediction_ids, predicted, is_acted };
+            ScheduledAction { at: scheduled.at, action }
+        };
+        let actions =
+            vec![event("ann", 0), conditional(10, "liked", false), conditional(20, "bought", true)];
+        let settings = join(UnlabelledPolicy::Drop);
+        let mut script = Script { actions, ..Script::default() };
+        assert_eq!(script.joins(3, &settings).joined, 0);
+        script.decide(&BTreeSet::from([2]));
+        assert_eq!(script.actions, [event("ann", 0), outcome("ann", 20, "bought")]);
+        assert_eq!(script.joins(2, &settings).joined, 1);
+    }
+
+    #[test]
+    fn the_final_label_follows_the_policies() {
+        let check = |conflict, unlabelled: UnlabelledPolicy, outcomes: &[&str], expected| {
+            let settings = JoinSettings { conflict, ..join(unlabelled) };
+            let found = settings.final_label(outcomes.iter().copied());
+            assert_eq!(found.as_deref(), expected, "{conflict:?} {outcomes:?}");
+        };
+        let drop = || UnlabelledPolicy::Drop;
+        let three = ["liked", "bought", "liked"];
+        check(ConflictPolicy::First, drop(), &three[..2], Some("liked"));
+        check(ConflictPolicy::Last, drop(), &three, Some("liked"));
+        check(ConflictPolicy::Max, drop(), &three, Some("bought"));
+        check(ConflictPolicy::Max, drop(), &[], None);
+        let ignored = UnlabelledPolicy::Label("ignored".to_owned());
+        check(ConflictPolicy::Max, ignored, &[], Some("ignored"));
     }
 }

@@ -70,8 +70,8 @@ impl Pace {
 
 /// The maximum delay of the outcomes that the table has; none if it does not say when they come.
 pub(super) fn delay_max_of(rows: &[Row]) -> Option<Duration> {
-    let outcomes = rows.iter().filter_map(|row| row.outcomes.as_ref());
-    outcomes.map(|outcomes| outcomes.last().map_or(Duration::ZERO, |last| last.after)).max()
+    let both = rows.iter().flat_map(|row| [&row.outcomes, &row.outcomes_if_acted]);
+    both.flatten().map(|outcomes| outcomes.last().map_or(Duration::ZERO, |last| last.after)).max()
 }
 
 /// Event time from the last action to an event that closes all windows. A punctuation closes them, which runs every

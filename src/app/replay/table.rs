@@ -57,6 +57,7 @@ impl PlayedTable {
             with_times: true,
             sessions: config.gather.sessions,
             join: config.join.clone(),
+            with_actions: false,
         };
         let codec = cluster.sample_codec(config)?;
         let start = settings.pace.start;
@@ -71,7 +72,7 @@ impl PlayedTable {
                     codec.encode(event, &mut bytes)?;
                     (&config.topics.questionnaire_events, &event.respondent_id)
                 }
-                Action::Outcome(outcome) => {
+                Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
                     outcomes.encode(outcome, &mut bytes)?;
                     (&config.topics.outcomes, &outcome.respondent_id)
                 }

@@ -36,6 +36,21 @@ impl JoinSettings {
         }
     }
 
+    /// The label of a prediction after all of these outcomes, in order of time; none if there are none and it gets no label.
+    #[must_use]
+    pub fn final_label<'l>(&self, outcomes: impl Iterator<Item = &'l str>) -> Option<String> {
+        let last = outcomes.reduce(
+            |learned, label| {
+                if self.replaces(label, learned) { label } else { learned }
+            },
+        );
+        match (last, &self.unlabelled) {
+            (Some(label), _) => Some(label.to_owned()),
+            (None, UnlabelledPolicy::Label(label)) => Some(label.clone()),
+            (None, UnlabelledPolicy::Drop) => None,
+        }
+    }
+
     /// The stream time after which an entry of `time` can no longer be joined.
     pub(super) fn closes(&self, time: EventTime) -> EventTime {
         time + self.window + self.grace
