@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::config::{
-    ConfigError, Secret, check, raw_delivery,
+    ConfigError, Secret, check,
+    keys::nearest,
+    raw_delivery,
     raw_delivery::{RawDelivery, RawQuietHours, RawRate},
     secret,
     source::Sources,
@@ -126,10 +128,11 @@ const RATE_TIMES_MAX: usize = 100_000;
 const PORTS: (u16, u16) = (587, 465);
 
 impl RawDelivery {
-    /// The checked settings.
+    /// The checked settings. `answers` and `rules` are the names that channels may refer to.
     pub(super) fn settings(
         self,
         answers: &[&str],
+        rules: &[&str],
         sources: &Sources,
     ) -> Result<DeliverySettings, ConfigError> {
         check::address("delivery.bind", &self.bind, sources)?;
@@ -140,13 +143,13 @@ impl RawDelivery {
         let mut names = Vec::new();
         let mut webhooks = Vec::new();
         for (number, webhook) in self.webhooks.into_iter().enumerate() {
-            let at = At { section: format!("delivery.webhooks.{number}"), sources };
+            let at = At { section: format!("delivery.webhooks.{number}"), rules, sources };
             at.unique(&webhook.name, &mut names)?;
             webhooks.push(webhook.settings(&at)?);
         }
         let mut emails = Vec::new();
         for (number, email) in self.emails.into_iter().enumerate() {
-            let at = At { section: format!("delivery.emails.{number}"), sources };
+            let at = At { section: format!("delivery.emails.{number}"), rules, sources };
             at.unique(&email.name, &mut names)?;
             emails.push(email.settings(answers, &at)?);
         }
@@ -158,6 +161,8 @@ impl RawDelivery {
 /// The section of a channel.
 struct At<'s> {
     section: String,
+    /// The names of all rules.
+    rules: &'s [&'s str],
     sources: &'s Sources,
 }
 
@@ -186,6 +191,12 @@ impl At<'_> {
     fn channel(&self, raw: ChannelKeys) -> Result<ChannelSettings, ConfigError> {
         if raw.rules.as_ref().is_some_and(Vec::is_empty) {
             return self.refuse("actions", "it is empty: name rules, or remove it");
+        }
+        let mut rules = raw.rules.iter().flatten();
+        if let Some(rule) = rules.find(|rule| !self.rules.contains(&rule.as_str())) {
+            let near = nearest(rule, self.rules.iter().map(|known| (*known, *known)));
+            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            return self.refuse("actions", &format!("there is no rule {rule:?}{near}"));
         }
         if !(1..=CONNECTIONS_MAX).contains(&raw.connections_max) {
             let problem =

@@ -143,26 +143,27 @@ impl<'t> Document<'t> {
             if let DeValue::Table(inner) = value.get_ref() {
                 self.note_sources(inner, &key, sources);
             }
-            for (key, span, section) in sections_of_list(&key, value) {
-                sources.insert(key.clone(), self.source_at(&span));
-                self.note_sources(section, &key, sources);
-                self.note_texts(section, &key, sources);
+            for (at, span, section) in sections_of_list(&key, value) {
+                sources.insert(at.clone(), self.source_at(&span));
+                self.note_sources(section, &at, sources);
+                let texts = section.iter();
+                let texts = texts.filter(|(name, _)| !secret::is_in_list(&key, name.get_ref()));
+                texts.for_each(|(name, value)| {
+                    self.note_text(&joined(&at, name.get_ref()), value, sources)
+                });
             }
         }
     }
 
-    /// Notes how the texts of a section of a list are written, such as `actions.0.when`.
-    fn note_texts(&self, section: &DeTable<'t>, above: &str, sources: &mut Sources) {
-        for (name, value) in section.iter() {
-            let (DeValue::String(_), Some(raw)) = (value.get_ref(), self.text.get(value.span()))
-            else {
-                continue;
-            };
-            let before = &self.text[..value.span().start];
-            let line = before.rsplit('\n').next().unwrap_or_default();
-            let column = 1 + line.chars().count();
-            sources.note_text(joined(above, name.get_ref()), column, raw.to_owned());
-        }
+    /// Notes how a text is written, such as that of `actions.0.when`.
+    fn note_text(&self, key: &str, value: &Spanned<DeValue<'t>>, sources: &mut Sources) {
+        let (DeValue::String(_), Some(raw)) = (value.get_ref(), self.text.get(value.span())) else {
+            return;
+        };
+        let before = &self.text[..value.span().start];
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let column = 1 + line.chars().count();
+        sources.note_text(key.to_owned(), column, raw.to_owned());
     }
 
     /// The root table, to change values in place.

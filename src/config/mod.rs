@@ -246,7 +246,8 @@ impl Config {
         let questions = event_schema.questions();
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
         let names: Vec<&str> = questions.iter().map(|question| question.name.as_str()).collect();
-        let delivery = raw.delivery.clone().settings(&names, &sources)?;
+        let rules: Vec<&str> = raw.actions.iter().map(|rule| rule.name.as_str()).collect();
+        let delivery = raw.delivery.clone().settings(&names, &rules, &sources)?;
         let gather = GatherSettings {
             when: raw.scoring.when,
             at_session_end: raw.scoring.at_session_end,

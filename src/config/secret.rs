@@ -96,6 +96,12 @@ pub(super) fn is_secret(path: &str) -> bool {
     property_of(path).is_some() || PLACES.iter().any(is_place)
 }
 
+/// Whether `key` of each section of the list `list` (`section.list`) is a secret.
+pub(super) fn is_in_list(list: &str, key: &str) -> bool {
+    let of = |(section, name, _): &&(&str, &str, _)| list == format!("{section}.{name}");
+    LISTS.iter().find(of).is_some_and(|(.., keys)| keys.contains(&key))
+}
+
 /// Replaces every `{ file = "…" }` by the content of the file.
 ///
 /// # Errors
@@ -283,6 +289,14 @@ mod tests {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[hidden]");
         let number: Result<Secret, _> = Value::Integer(31337).try_into();
         assert!(!number.unwrap_err().to_string().contains("31337"));
+    }
+
+    #[test]
+    fn the_sources_have_no_text_of_a_secret() {
+        let list = "[[delivery.webhooks]]\nname = 'crm'\nurl = 'hunter2'\nsecret = 'hunter2'\n";
+        let sources = Document::parse(Path::new("x.toml"), list).unwrap().sources();
+        let shown = format!("{sources:?}");
+        assert!(shown.contains("crm") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::events::{
     answered::AnsweredCodec,
     outcome::Outcome,
     prediction::Prediction,
-    respondent::{KeptPrediction, OpenObservation, Respondent},
+    respondent::{KeptPrediction, OpenObservation, Respondent, RespondentAction},
 };
 use foretell_streams::{
     codec::{Codec, CodecError, Stored},
@@ -39,7 +39,7 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReplyResult {
     /// The event was scored.
-    Predicted(Prediction),
+    Predicted(Predicted),
     /// The observation waits for more answers.
     Incomplete {
         /// The questions without an answer so far.
@@ -48,15 +48,24 @@ pub enum ReplyResult {
     /// The event is a repeat, and was not used again.
     Duplicate(
         /// The prediction of the first event; none if there was none, or it is no longer stored.
-        Option<Prediction>,
+        Option<Predicted>,
     ),
     /// The answer to a question.
     Respondent(Respondent),
 }
 
+/// A prediction, and the actions that it has caused so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicted {
+    /// The prediction.
+    pub prediction: Prediction,
+    /// The actions, those that are pending last.
+    pub actions: Vec<RespondentAction>,
+}
+
 impl Reply {
     /// The format version. Instances of another release skip formats that they do not know.
-    pub const FORMAT: u8 = 2;
+    pub const FORMAT: u8 = 3;
 }
 
 /// The codec of replies, which instances write and read. Predictions are in it as in their topic, because the reader may have
@@ -88,10 +97,16 @@ struct StoredReply {
 
 #[derive(Serialize, Deserialize)]
 enum StoredResult {
-    Predicted(Vec<u8>),
+    Predicted(StoredPredicted),
     Incomplete { missing: Vec<String> },
-    Duplicate(Option<Vec<u8>>),
+    Duplicate(Option<StoredPredicted>),
     Respondent(StoredRespondent),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPredicted {
+    prediction: Vec<u8>,
+    actions: Vec<RespondentAction>,
 }
 
 /// A respondent, with encoded predictions.
@@ -101,6 +116,7 @@ struct StoredRespondent {
     open: Option<OpenObservation>,
     predictions: Vec<StoredPrediction>,
     outcomes: Vec<Outcome>,
+    actions: Vec<RespondentAction>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,21 +129,25 @@ struct StoredPrediction {
 
 impl Codec<Reply> for ReplyCodec {
     fn encode(&self, reply: &Reply, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-        let encoded = |prediction: &Prediction| {
+        let encoded = |prediction: &Prediction| -> Result<Vec<u8>, CodecError> {
             let mut bytes = Vec::new();
             self.0.encode(prediction, &mut bytes)?;
             Ok(bytes)
         };
+        let stored = |Predicted { prediction, actions }: &Predicted| -> Result<_, CodecError> {
+            let (prediction, actions) = (encoded(prediction)?, actions.clone());
+            Ok(StoredPredicted { prediction, actions })
+        };
         let result = match &reply.result {
-            ReplyResult::Predicted(prediction) => StoredResult::Predicted(encoded(prediction)?),
+            ReplyResult::Predicted(predicted) => StoredResult::Predicted(stored(predicted)?),
             ReplyResult::Incomplete { missing } => {
                 StoredResult::Incomplete { missing: missing.clone() }
             }
             ReplyResult::Duplicate(first) => {
-                StoredResult::Duplicate(first.as_ref().map(encoded).transpose()?)
+                StoredResult::Duplicate(first.as_ref().map(stored).transpose()?)
             }
             ReplyResult::Respondent(respondent) => {
-                let stored = |kept: &KeptPrediction| {
+                let kept = |kept: &KeptPrediction| {
                     Ok(StoredPrediction {
                         event_time: kept.event_time,
                         outcome: kept.outcome.clone(),
@@ -135,12 +155,13 @@ impl Codec<Reply> for ReplyCodec {
                         prediction: kept.prediction.as_ref().map(encoded).transpose()?,
                     })
                 };
-                let predictions = respondent.predictions.iter().map(stored);
+                let predictions = respondent.predictions.iter().map(kept);
                 StoredResult::Respondent(StoredRespondent {
                     stream_time: respondent.stream_time,
                     open: respondent.open.clone(),
                     predictions: predictions.collect::<Result<_, CodecError>>()?,
                     outcomes: respondent.outcomes.clone(),
+                    actions: respondent.actions.clone(),
                 })
             }
         };
@@ -151,11 +172,14 @@ impl Codec<Reply> for ReplyCodec {
 
     fn decode(&self, bytes: &[u8]) -> Result<Reply, CodecError> {
         let stored: StoredReply = Stored::version(Reply::FORMAT).decode(bytes)?;
+        let predicted = |StoredPredicted { prediction, actions }| -> Result<_, CodecError> {
+            Ok(Predicted { prediction: self.0.decode(&prediction)?, actions })
+        };
         let result = match stored.result {
-            StoredResult::Predicted(bytes) => ReplyResult::Predicted(self.0.decode(&bytes)?),
+            StoredResult::Predicted(stored) => ReplyResult::Predicted(predicted(stored)?),
             StoredResult::Incomplete { missing } => ReplyResult::Incomplete { missing },
             StoredResult::Duplicate(first) => {
-                ReplyResult::Duplicate(first.map(|bytes| self.0.decode(&bytes)).transpose()?)
+                ReplyResult::Duplicate(first.map(predicted).transpose()?)
             }
             StoredResult::Respondent(stored) => {
                 let kept = |stored: StoredPrediction| {
@@ -164,10 +188,16 @@ impl Codec<Reply> for ReplyCodec {
                     let prediction = prediction.map(|bytes| self.0.decode(&bytes)).transpose()?;
                     Ok(KeptPrediction { event_time, outcome, is_passed_over, prediction })
                 };
-                let StoredRespondent { stream_time, open, predictions, outcomes } = stored;
+                let StoredRespondent { stream_time, open, predictions, outcomes, actions } = stored;
                 let predictions = predictions.into_iter().map(kept);
                 let predictions = predictions.collect::<Result<_, CodecError>>()?;
-                ReplyResult::Respondent(Respondent { stream_time, open, predictions, outcomes })
+                ReplyResult::Respondent(Respondent {
+                    stream_time,
+                    open,
+                    predictions,
+                    outcomes,
+                    actions,
+                })
             }
         };
         let StoredReply { request_id, respondent_id, event_id, .. } = stored;

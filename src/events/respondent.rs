@@ -35,6 +35,8 @@ pub struct Respondent {
     pub predictions: Vec<KeptPrediction>,
     /// The outcomes that wait for a prediction, or for further ones; newest first, at most [`Self::OUTCOMES_MAX`].
     pub outcomes: Vec<Outcome>,
+    /// The newest actions, those that are pending last; at most [`Self::ACTIONS_MAX`].
+    pub actions: Vec<RespondentAction>,
 }
 
 impl Respondent {
@@ -42,11 +44,45 @@ impl Respondent {
     pub const PREDICTIONS_MAX: usize = 20;
     /// Maximum number of outcomes in an answer.
     pub const OUTCOMES_MAX: usize = 20;
+    /// Maximum number of actions in an answer.
+    pub const ACTIONS_MAX: usize = 100;
 
     /// Whether the stores have nothing about the respondent.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        self.open.is_none() && self.predictions.is_empty() && self.outcomes.is_empty()
+        let Self { stream_time: _, open, predictions, outcomes, actions } = self;
+        open.is_none() && predictions.is_empty() && outcomes.is_empty() && actions.is_empty()
+    }
+}
+
+/// An action about a respondent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RespondentAction {
+    /// The idempotency key.
+    pub action_id: String,
+    /// The prediction that caused it.
+    pub prediction_id: String,
+    /// The name of the rule.
+    pub rule: String,
+    /// The version of the rule.
+    pub rule_version: String,
+    /// Whether the respondent is in the control share of the rule, so that it is not done.
+    pub is_control: bool,
+    /// Whether it is not due yet.
+    pub is_pending: bool,
+    /// When it is due, or the event time at which it was.
+    pub due: EventTime,
+}
+
+impl RespondentAction {
+    /// The state in JSON.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.is_pending, self.is_control) {
+            (true, _) => "pending",
+            (false, true) => "held_out",
+            (false, false) => "requested",
+        }
     }
 }
 

@@ -12,7 +12,12 @@ use axum::{
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    events::{prediction::Prediction, questionnaire::QuestionnaireSchema, reply::ReplyResult},
+    events::{
+        prediction::Prediction,
+        questionnaire::QuestionnaireSchema,
+        reply::{Predicted, ReplyResult},
+        respondent::RespondentAction,
+    },
     http::{
         HttpState,
         api::{idempotency_key, write, write_each},
@@ -89,7 +94,7 @@ async fn wait_for(
                 (Some(reasons), Some(prediction)) => reasons.answer(state, prediction).await,
                 (Some(_) | None, _) => Map::new(),
             };
-            Ok(response(answer, accepted, reasons, state.gateway.event_schema()))
+            Ok(response(*answer, accepted, reasons, state.gateway.event_schema()))
         }
         Exchanged::TimedOut { is_written } => {
             let state = if is_written {
@@ -120,8 +125,8 @@ fn accepted(entry: &EventEntry) -> Map<String, Json> {
 fn prediction_of(answer: &Answer) -> Option<&Prediction> {
     match answer {
         Answer::Replied(
-            ReplyResult::Predicted(prediction) | ReplyResult::Duplicate(Some(prediction)),
-        ) => Some(prediction),
+            ReplyResult::Predicted(predicted) | ReplyResult::Duplicate(Some(predicted)),
+        ) => Some(&predicted.prediction),
         Answer::Replied(
             ReplyResult::Duplicate(None)
             | ReplyResult::Incomplete { .. }
@@ -138,11 +143,11 @@ fn response(
     events: &QuestionnaireSchema,
 ) -> Response {
     match answer {
-        Answer::Replied(ReplyResult::Predicted(prediction)) => {
-            JsonBody(prediction_json(&prediction, reasons, events)).into_response()
+        Answer::Replied(ReplyResult::Predicted(predicted)) => {
+            JsonBody(predicted_json(&predicted, reasons, events)).into_response()
         }
-        Answer::Replied(ReplyResult::Duplicate(Some(prediction))) => {
-            let body = JsonBody(prediction_json(&prediction, reasons, events));
+        Answer::Replied(ReplyResult::Duplicate(Some(predicted))) => {
+            let body = JsonBody(predicted_json(&predicted, reasons, events));
             ([(REPLAYED, "true")], body).into_response()
         }
         Answer::Replied(ReplyResult::Duplicate(None)) => {
@@ -164,10 +169,32 @@ fn response(
     }
 }
 
-/// A prediction as JSON, with features and probabilities by name, and its reasons.
+/// A prediction with its actions and its reasons as JSON.
+fn predicted_json(
+    Predicted { prediction, actions }: &Predicted,
+    mut reasons: Map<String, Json>,
+    events: &QuestionnaireSchema,
+) -> Json {
+    reasons.insert("actions".to_owned(), actions.iter().map(action_json).collect());
+    prediction_json(prediction, reasons, events)
+}
+
+/// An action as JSON.
+pub(super) fn action_json(action: &RespondentAction) -> Json {
+    json!({
+        "action_id": action.action_id,
+        "rule": action.rule,
+        "rule_version": action.rule_version,
+        "state": action.state(),
+        "control": action.is_control,
+        "due": action.due,
+    })
+}
+
+/// A prediction as JSON, with features and probabilities by name, and `more` members.
 pub(super) fn prediction_json(
     prediction: &Prediction,
-    reasons: Map<String, Json>,
+    more: Map<String, Json>,
     events: &QuestionnaireSchema,
 ) -> Json {
     let probabilities = prediction.probabilities.iter();
@@ -190,7 +217,7 @@ pub(super) fn prediction_json(
         "features": features.collect::<Map<_, _>>(),
     });
     if let Json::Object(members) = &mut json {
-        members.extend(reasons);
+        members.extend(more);
     }
     json
 }

@@ -17,7 +17,7 @@ use crate::{
     http::{
         HttpState,
         error::HttpError,
-        events::prediction_json,
+        events::{action_json, prediction_json},
         exchange::{Exchanged, TIMEOUT, exchange, timeout_of},
         parameters::{Named, Parameters},
     },
@@ -46,7 +46,7 @@ pub(super) async fn respondent(
             return Err(HttpError::new(StatusCode::GATEWAY_TIMEOUT, message));
         }
     };
-    match answer {
+    match *answer {
         Answer::Replied(ReplyResult::Respondent(found)) if found.is_unknown() => {
             let message = format!(
                 "nothing is stored about respondent {id:?}: it never sent an event, or the windows of all its \
@@ -75,12 +75,18 @@ fn json_of(id: &str, respondent: &Respondent, events: &QuestionnaireSchema) -> J
             "outcome_id": outcome.outcome_id,
         })
     });
+    let actions = respondent.actions.iter().map(|action| {
+        let mut json = action_json(action);
+        json["prediction_id"] = json!(action.prediction_id);
+        json
+    });
     json!({
         "respondent_id": id,
         "stream_time": respondent.stream_time,
         "open": respondent.open.as_ref().map(open_json),
         "predictions": predictions.collect::<Vec<Json>>(),
         "outcomes": outcomes.collect::<Vec<Json>>(),
+        "actions": actions.collect::<Vec<Json>>(),
     })
 }
 

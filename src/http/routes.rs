@@ -129,7 +129,8 @@ pub const ROUTES: &[Route] = &[
                 200,
                 "With `wait=true`: the event was scored. The champion's prediction as JSON, with the answers as scored in \
                  `features`, by the names of the questions; if the event is a repeat, the first prediction, with the header \
-                 `Idempotent-Replayed: true`. With `reasons`, it has [`reasons`](reasons.md); they are null if there are none, \
+                 `Idempotent-Replayed: true`. `actions` are those that the event caused by the [rules](actions.md#in-a-page), \
+                 pending ones too. With `reasons`, it has [`reasons`](reasons.md); they are null if there are none, \
                  and `reasons_error` says why.",
             ),
             (
@@ -184,8 +185,8 @@ pub const ROUTES: &[Route] = &[
         path: "/api/v1/respondents/{id}",
         is_guarded: true,
         purpose: "What is stored about a respondent: the answers so far (`open`), the newest 20 predictions with their state \
-                  (`waiting` for an outcome, `learned`, or `passed_over` because another one was learned from), and outcomes that \
-                  wait for a prediction. Any instance answers: the question goes through the topic `queries` to the one that has \
+                  (`waiting` for an outcome, `learned`, or `passed_over` because another one was learned from), outcomes that \
+                  wait for a prediction, and the newest 100 actions: `pending`, `requested`, or `held_out`. Any instance answers: the question goes through the topic `queries` to the one that has \
                   the respondent's partition, and the answer is as of its commit, so it takes about `streams.commit_interval`.",
         parameters: respondents::PARAMETERS,
         answers: &[

@@ -6,6 +6,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
+use crate::processors::gather::session::{SESSION_TOO_LARGE, SessionEnd};
 use crate::{
     events::{
         decision::DecisionOutcome,
@@ -15,7 +16,6 @@ use crate::{
     },
     processors::actions::ActionMetrics,
 };
-use crate::processors::gather::session::{SESSION_TOO_LARGE, SessionEnd};
 use foretell_streams::metrics::{Counter, Registration};
 
 /// The metrics of the scoring and the learning topology.

@@ -108,32 +108,6 @@ impl RecentEvents {
         self.store.id()
     }
 
-    /// Whether an event is among the recent ones.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub fn contains<Out: 'static>(
-        &mut self,
-        fingerprint: &Fingerprint,
-        ctx: &mut Context<'_, Out>,
-    ) -> Result<bool, StateError> {
-        if self.retention.is_zero() {
-            return Ok(false);
-        }
-        let now = ctx.stream_time();
-        let handle = self.store.clone();
-        let store = ctx.key_value(&handle);
-        for generation in &generations(&store)? {
-            if !self.has_passed(generation, now)
-                && self.fetch_bucket(generation, fingerprint, &store)?
-                && self.bucket.chunks_exact(BYTES).any(|known| known == fingerprint)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Adds an event; false if it is a repeat.
     ///
     /// # Errors

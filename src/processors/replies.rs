@@ -4,9 +4,10 @@ use crate::{
     events::{
         answered::{AnsweredRecord as _, Encoded},
         prediction::{Prediction, ScoreTrigger},
-        reply::{self, Reply, ReplyResult},
+        reply::{self, Predicted, Reply, ReplyResult},
     },
     processors::{
+        actions::KnownActions,
         gather::{Gathered, RequestedEvent},
         outcome_join::{OutcomeStore, PendingEntries, PendingRef},
     },
@@ -17,8 +18,11 @@ use foretell_streams::{
     topology::{Context, ProcessError, Processor, Record},
 };
 
-/// Forwards a reply for each prediction that a caller waits for.
-pub struct ReplyToPrediction;
+/// Forwards a reply for each prediction that a caller waits for. After the rules, so that it has the actions.
+pub struct ReplyToPrediction(
+    /// The actions about respondents.
+    pub KnownActions,
+);
 
 impl Processor for ReplyToPrediction {
     type In = Encoded<Prediction>;
@@ -35,22 +39,24 @@ impl Processor for ReplyToPrediction {
             return Ok(());
         }
         let Some(request_id) = ctx.input().and_then(reply::request_of) else { return Ok(()) };
-        let prediction = Prediction::of(prediction);
+        let predicted = predicted(Prediction::of(prediction), &self.0, ctx)?;
         let reply = Reply {
             request_id,
-            respondent_id: prediction.respondent_id.clone(),
-            event_id: prediction.event_id.clone(),
-            result: ReplyResult::Predicted(prediction),
+            respondent_id: predicted.prediction.respondent_id.clone(),
+            event_id: predicted.prediction.event_id.clone(),
+            result: ReplyResult::Predicted(predicted),
         };
         ctx.forward(&Record { key: record.key.clone(), value: reply, time: record.time })
     }
 }
 
 /// Forwards a reply for each event that is not scored now and that a caller waits for.
-pub struct ReplyToEvent(
+pub struct ReplyToEvent {
     /// The store with the prediction of a repeated event.
-    pub OutcomeStore,
-);
+    pub outcomes: OutcomeStore,
+    /// The actions about respondents.
+    pub actions: KnownActions,
+}
 
 impl Processor for ReplyToEvent {
     type In = Gathered;
@@ -62,12 +68,13 @@ impl Processor for ReplyToEvent {
         ctx: &mut Context<'_, Reply>,
     ) -> Result<(), ProcessError> {
         let (event, result) = match &record.value {
-            Gathered::Due(_) => return Ok(()),
+            Gathered::Due(_) | Gathered::Arrived { .. } => return Ok(()),
             Gathered::Incomplete { event, missing } => {
                 (event, ReplyResult::Incomplete { missing: missing.clone() })
             }
             Gathered::Duplicate { event, prediction_id } => {
                 let first = self.prediction(event, prediction_id, ctx)?;
+                let first = first.map(|first| predicted(first, &self.actions, ctx)).transpose()?;
                 (event, ReplyResult::Duplicate(first))
             }
         };
@@ -85,7 +92,7 @@ impl ReplyToEvent {
         prediction_id: &str,
         ctx: &mut Context<'_, Reply>,
     ) -> Result<Option<Prediction>, ProcessError> {
-        let OutcomeStore { pending, codec, .. } = &self.0;
+        let OutcomeStore { pending, codec, .. } = &self.outcomes;
         let (mut entries, always) = (PendingEntries::default(), EventTime::MIN..=EventTime::MAX);
         entries.fetch(pending, codec, &event.respondent_id, always, ctx)?;
         for (_, entry) in entries.iter() {
@@ -106,4 +113,15 @@ impl ReplyToEvent {
         }
         Ok(None)
     }
+}
+
+/// A prediction with the actions that it has caused.
+fn predicted(
+    prediction: Prediction,
+    actions: &KnownActions,
+    ctx: &mut Context<'_, Reply>,
+) -> Result<Predicted, ProcessError> {
+    let mut actions = actions.about(&prediction.respondent_id, ctx)?;
+    actions.retain(|action| action.prediction_id == prediction.prediction_id);
+    Ok(Predicted { prediction, actions })
 }

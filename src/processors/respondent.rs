@@ -10,6 +10,7 @@ use crate::{
         respondent::{KeptPrediction, OpenObservation, Respondent, RespondentQuery},
     },
     processors::{
+        actions::KnownActions,
         gather::StoredSession,
         outcome_join::{OutcomeStore, PendingEntries, PendingRef, StateRef},
     },
@@ -26,6 +27,7 @@ use foretell_streams::{
 struct AnswerQuery {
     observations: WindowHandle<StoredSession>,
     outcomes: OutcomeStore,
+    actions: KnownActions,
     /// Memory that every question uses again.
     entries: PendingEntries,
 }
@@ -36,14 +38,17 @@ pub fn add_to(
     queries: Topic,
     observations: WindowHandle<StoredSession>,
     outcomes: OutcomeStore,
+    actions: KnownActions,
 ) -> Edge<Reply> {
     // A question is no event: its time does not advance stream time, and it is answered before records that wait.
     let codec = Arc::new(RespondentQuery::codec());
     let asked = topology.source_timed("queries", queries, codec, |_, _, _| Ok(EventTime::MIN));
-    let stores = [observations.id(), outcomes.pending.id()];
+    let mut stores = vec![observations.id(), outcomes.pending.id()];
+    stores.extend_from_slice(actions.stores());
     topology.process("answer-query", &[asked], &stores, move || AnswerQuery {
         observations: observations.clone(),
         outcomes: outcomes.clone(),
+        actions: actions.clone(),
         entries: PendingEntries::default(),
     })
 }
@@ -62,6 +67,7 @@ impl Processor for AnswerQuery {
         let mut respondent = Respondent {
             stream_time: ctx.stream_time(),
             open: self.open_observation(&respondent_id, ctx)?,
+            actions: self.actions.about(&respondent_id, ctx)?,
             ..Respondent::default()
         };
         self.add_predictions_and_outcomes(&respondent_id, &mut respondent, ctx)?;

@@ -14,7 +14,7 @@ use crate::{
         topics::Topics,
     },
     processors::{
-        actions::{ActionParts, ActionSettings, Actions},
+        actions::{ActionParts, ActionSettings, Actions, KnownActions},
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
         gather::{Gather, GatherSettings, Gathered, StoredSession},
@@ -101,8 +101,6 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         parts.actions,
         ActionParts {
             events: parts.events,
-            gather: gather.clone(),
-            recent: recent.clone(),
             serving: serving.clone(),
             codec: codecs.action,
             joined_within: outcome_store.settings.window,
@@ -112,17 +110,18 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     );
     outcome_store.acted = actions.acted().cloned();
     // Each before the processor whose effect it must not see, or whose examples have its actions.
-    actions.on_events(&mut topology, &[events]);
     actions.on_outcomes(&mut topology, outcomes);
 
     let kept = (sessions.clone(), outcome_store.clone());
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let summarize = Summarize::new(serving.clone(), gather.clone(), parts.quality_window);
     let stores = [recent.store_id(), sessions.id()];
-    let counts = metrics.clone();
+    let (counts, announces) = (metrics.clone(), actions.are_cancelled_on_events());
     let observed = topology.process("gather", &[events], &stores, move || {
-        Gather::new(gather.clone(), recent.clone(), sessions.clone(), &counts, of_events.clone())
+        let (settings, placement) = (gather.clone(), of_events.clone());
+        Gather::new(settings, recent.clone(), sessions.clone(), &counts, placement, announces)
     });
+    actions.on_events(&mut topology, observed);
     let predicted = topology.process("score", &[observed], &[], move || Score {
         serving: serving.clone(),
         gather: gathered.clone(),
@@ -132,13 +131,14 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     });
     topology.sink("predictions", &[predicted], topics.predictions, codecs.prediction);
     quality::add_summaries_to(&mut topology, predicted, summarize, topics.window_summaries);
+    actions.on_predictions(&mut topology, predicted);
+    let known = actions.known();
+    actions.write_to(&mut topology, topics.actions);
     let [to_events, to_predictions] =
-        reply(&mut topology, observed, predicted, outcome_store.clone());
-    let answered = respondent::add_to(&mut topology, topics.queries, kept.0, kept.1);
+        reply(&mut topology, observed, predicted, outcome_store.clone(), known.clone());
+    let answered = respondent::add_to(&mut topology, topics.queries, kept.0, kept.1, known);
     let replies = Arc::new(ReplyCodec(Arc::clone(&outcome_store.codec.predictions)));
     topology.sink("replies", &[to_events, to_predictions, answered], topics.replies, replies);
-    actions.on_predictions(&mut topology, predicted);
-    actions.write_to(&mut topology, topics.actions);
     let labelled = join(&mut topology, predicted, outcomes, outcome_store, of_outcomes);
     let examples = codecs.labelled_example;
     topology.sink("labelled-examples", &labelled, topics.labelled_examples, examples);
@@ -173,12 +173,18 @@ fn reply(
     observed: Edge<Gathered>,
     predicted: Edge<Encoded<Prediction>>,
     store: OutcomeStore,
+    actions: KnownActions,
 ) -> [Edge<Reply>; 2] {
-    let stores = [store.pending.id()];
-    let to_events = topology
-        .process("reply-to-event", &[observed], &stores, move || ReplyToEvent(store.clone()));
+    let of_predictions = actions.clone();
+    let stores = actions.stores().to_vec();
     let to_predictions =
-        topology.process("reply-to-prediction", &[predicted], &[], || ReplyToPrediction);
+        topology.process("reply-to-prediction", &[predicted], &stores, move || {
+            ReplyToPrediction(of_predictions.clone())
+        });
+    let stores: Vec<StoreId> = stores.into_iter().chain([store.pending.id()]).collect();
+    let to_events = topology.process("reply-to-event", &[observed], &stores, move || {
+        ReplyToEvent { outcomes: store.clone(), actions: actions.clone() }
+    });
     [to_events, to_predictions]
 }
 

@@ -98,7 +98,7 @@ fn a_healthy_cluster_passes_from_init_to_run() {
     running.assert_failed(&[]);
     running.assert_ok("scoring-outcomes-changelog", "partitions: 4, compact");
     running.assert_ok("learning-learning-changelog", "partitions: 1, compact");
-    running.assert_ok("adult-scoring", "behind in 8 partitions, 1 member");
+    running.assert_ok("adult-scoring", "behind in 12 partitions, 1 member");
     running.assert_ok("http", "instance one");
 
     // For another application, the address is taken.

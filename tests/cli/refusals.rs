@@ -67,7 +67,7 @@ fn a_delivery_without_a_valid_channel_is_refused() {
     );
     webhook("url = \"http://h:x\"", &["--set delivery.webhooks: [[delivery.webhooks]] url"]);
     webhook("ulr = \"http://h\"", &["--set delivery.webhooks: [[delivery.webhooks]]", "`ulr`"]);
-    let email = "delivery.emails=[{ name = \"m\", smtp = \"smtp://m\", from = \"a@b.example\", to = \"sex\", \
+    let email = "delivery.emails=[{ name = \"m\", smtp = \"smtp://m\", from = \"a@b.example\", to = \"occupation\", \
                  subject = \"{{ labl }}\", body = \"\" }]";
     check(&["deliver", "-c", config, "--set", email], &["[[delivery.emails]]: the subject"]);
 }

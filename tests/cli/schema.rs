@@ -339,7 +339,7 @@ fn own_schemas_pass_and_a_missing_registry_is_reported() {
     let (output, _) = run(&["schema", "check", "FOLDER", "--json"], &root.join("schemas"), 0);
     let report: Json = serde_json::from_str(&output).unwrap();
     assert_eq!(*at(&report, "/ok"), Json::Bool(true));
-    assert_eq!(at(&report, "/checks").as_array().unwrap().len(), 9);
+    assert_eq!(at(&report, "/checks").as_array().unwrap().len(), 10);
     let no_registry = ["--set", "schema_registry.url=http://127.0.0.1:1"];
     let (output, _) =
         run(&[&["schema", "check", "-c", example()], &no_registry[..]].concat(), root, 1);

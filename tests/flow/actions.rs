@@ -6,18 +6,22 @@ use foretell::{
     events::{
         action::{Action, ActionState},
         labelled_example::LabelledExample,
+        reply::{Predicted, ReplyResult},
+        respondent::RespondentAction,
     },
     processors::{
         actions::{After, AtMost, CancelOn, RuleSettings, is_control},
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
     },
 };
-use foretell_streams::record::OutputRecord;
+use foretell_streams::{record::OutputRecord, time::EventTime};
 use serde_json::json;
 
 use crate::{
     fixture::{EPOCH_MS, NOW, second_model},
-    scored::{GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is, visit},
+    identity::asks,
+    respondents,
+    scored::{GAP, GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is, visit},
 };
 
 /// A rule with the defaults of the configuration.
@@ -283,6 +287,57 @@ fn each_cause_cancels_what_names_it() {
     assert_eq!(cancelled(&[CancelOn::Outcome], &[worse]), [done]);
     // A prediction for an earlier event is not a later one.
     assert_eq!(cancelled(&[CancelOn::BetterPrediction], &[visit("ann", -5)]), [done]);
+}
+
+/// The session ends by itself, or with the event of the respondent who returns.
+#[test]
+fn a_respondent_who_returns_cancels_the_action_about_the_session_that_they_left() {
+    let left = rule("call", "trigger == 'session_end'");
+    let left = RuleSettings { after: later(20), cancel_on: vec![CancelOn::Event], ..left };
+    let settings = Settings { at_session_end: true, ..settings(&[left]) };
+    let check = |returns: i64, between: &[Operation], expected: &str| {
+        let mut scored = Scored::new(&settings);
+        scored.apply(&page("ann", 0));
+        between.iter().for_each(|one| scored.apply(one));
+        scored.apply(&page("ann", returns));
+        scored.apply(&time_is(returns + 5));
+        assert_eq!(lines(&mut scored), [expected], "{between:?}");
+    };
+    let ended = time_is(GAP + 5);
+    for between in [&[][..], &[ended]] {
+        let due = format!("call ann@{GAP} due {}", GAP + 20);
+        check(GAP + 10, between, &format!("cancelled {due}"));
+        check(GAP + 25, between, &format!("requested {due}"));
+    }
+}
+
+#[test]
+fn a_caller_gets_the_actions_that_its_event_caused() {
+    let mail = RuleSettings { after: later(10), ..rule("mail", "true") };
+    let never = rule("never", "false");
+    let mut scored = started(&[call(), mail, never]);
+    scored.apply(&visit("ann", 0));
+    let event = json!({"visits": 3, "plan": "gold", "minutes": 1.5, "done": true});
+    scored.event_with_headers("bob", 1, &event, asks("r"));
+    let reply = scored.replies().swap_remove(0);
+    let ReplyResult::Predicted(Predicted { actions, .. }) = reply.result else {
+        panic!("{reply:?}")
+    };
+    let shown = |actions: &[RespondentAction]| {
+        let actions = actions.iter();
+        let actions = actions.map(|action| (action.rule.clone(), action.state(), action.due));
+        actions.collect::<Vec<_>>()
+    };
+    let time = |seconds: i64| EventTime(EPOCH_MS + seconds * 1_000);
+    let (called, mailed) = ("call".to_owned(), "mail".to_owned());
+    let pending = (mailed.clone(), "pending", time(11));
+    assert_eq!(shown(&actions), [(called.clone(), "requested", time(1)), pending]);
+    // A question has the same, and what became of them.
+    scored.apply(&time_is(20));
+    let known = respondents::answer(&mut scored, "bob").actions;
+    let done = (mailed, "requested", time(11));
+    assert_eq!(shown(&known), [(called, "requested", time(1)), done]);
+    assert_eq!(known[0].action_id, actions[0].action_id);
 }
 
 #[test]

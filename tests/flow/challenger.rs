@@ -1,7 +1,11 @@
 //! The challenger: its scores in predictions and labelled examples, its swaps, and models that cannot be it.
 
 use foretell::{
-    events::{challenger::ChallengerScore, prediction::Prediction, reply::ReplyResult},
+    events::{
+        challenger::ChallengerScore,
+        prediction::Prediction,
+        reply::{Predicted, ReplyResult},
+    },
     processors::{
         contract::ContractPolicy,
         learning::outputs::records_of,
@@ -249,6 +253,7 @@ fn a_reply_has_the_prediction_of_its_topic() {
     let replies = scored.replies();
     let prediction = scored.predictions().pop().unwrap();
     assert!(prediction.challenger.is_some());
-    assert_eq!(replies[0].result, ReplyResult::Predicted(prediction.clone()));
-    assert_eq!(replies[1].result, ReplyResult::Duplicate(Some(prediction)), "from the store");
+    let predicted = Predicted { prediction, actions: Vec::new() };
+    assert_eq!(replies[0].result, ReplyResult::Predicted(predicted.clone()));
+    assert_eq!(replies[1].result, ReplyResult::Duplicate(Some(predicted)), "from the store");
 }

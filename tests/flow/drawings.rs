@@ -33,10 +33,10 @@ fn scoring() {
     processor summarize
       summarize --> window-summaries
     sink window-summaries (topic shop.window-summaries)
-    processor reply-to-event [stores outcomes]
-      reply-to-event --> replies
     processor reply-to-prediction
       reply-to-prediction --> replies
+    processor reply-to-event [stores outcomes]
+      reply-to-event --> replies
     source queries (topic shop.queries)
       queries --> answer-query
     processor answer-query [stores observations, outcomes]
@@ -61,40 +61,40 @@ fn with_actions() -> Topology {
 fn scoring_with_actions() {
     insta::assert_snapshot!(with_actions().describe(), @r"
     source questionnaire-events (topic shop.questionnaire-events)
-      questionnaire-events --> cancel-on-event
       questionnaire-events --> gather
     source outcomes (topic shop.outcomes)
       outcomes --> cancel-on-outcome
       outcomes --> join
-    processor cancel-on-event [stores actions-by-stream-time, actions-by-wall-clock, acted, recent-events]
-      cancel-on-event --> actions
     processor cancel-on-outcome [stores actions-by-stream-time, actions-by-wall-clock, acted]
       cancel-on-outcome --> actions
     processor gather [stores recent-events, observations]
+      gather --> cancel-on-event
       gather --> score
       gather --> reply-to-event
+    processor cancel-on-event [stores actions-by-stream-time, actions-by-wall-clock, acted]
+      cancel-on-event --> actions
     processor score
       score --> predictions
       score --> summarize
-      score --> reply-to-prediction
       score --> act-on-prediction
+      score --> reply-to-prediction
       score --> store-prediction
     sink predictions (topic shop.predictions)
     processor summarize
       summarize --> window-summaries
     sink window-summaries (topic shop.window-summaries)
-    processor reply-to-event [stores outcomes]
-      reply-to-event --> replies
-    processor reply-to-prediction
-      reply-to-prediction --> replies
-    source queries (topic shop.queries)
-      queries --> answer-query
-    processor answer-query [stores observations, outcomes]
-      answer-query --> replies
-    sink replies (topic shop.replies)
     processor act-on-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted]
       act-on-prediction --> actions
     sink actions (topic shop.actions)
+    processor reply-to-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted]
+      reply-to-prediction --> replies
+    processor reply-to-event [stores actions-by-stream-time, actions-by-wall-clock, acted, outcomes]
+      reply-to-event --> replies
+    source queries (topic shop.queries)
+      queries --> answer-query
+    processor answer-query [stores observations, outcomes, actions-by-stream-time, actions-by-wall-clock, acted]
+      answer-query --> replies
+    sink replies (topic shop.replies)
     processor store-prediction [stores outcomes, acted]
       store-prediction --> labelled-examples
     processor join [stores outcomes, acted]

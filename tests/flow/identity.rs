@@ -236,7 +236,7 @@ fn the_predictions_of_one_respondent_are_bounded() {
     }
 }
 
-fn asks(id: &str) -> Vec<Header> {
+pub(crate) fn asks(id: &str) -> Vec<Header> {
     vec![Header { name: REQUEST_HEADER.to_owned(), value: id.as_bytes().to_vec() }]
 }
 

@@ -33,7 +33,8 @@ fn ask(scored: &mut Scored, who: &str, request: Option<&str>) {
     scored.driver.pipe_record(record).unwrap();
 }
 
-fn answer(scored: &mut Scored, who: &str) -> Respondent {
+/// What a question about a respondent is answered.
+pub(crate) fn answer(scored: &mut Scored, who: &str) -> Respondent {
     ask(scored, who, Some("r"));
     let mut replies = scored.replies();
     let reply = replies.pop().unwrap();

@@ -459,7 +459,7 @@ fn a_session_that_breaks_a_rule_is_noticed() {
         ("fewer events", Rules { events_max: BY_ALL.events_max.map(|most| most - 1), ..BY_ALL }),
         ("no bound of events", Rules { events_max: None, ..BY_ALL }),
         ("no scores at the end", Rules { at_end: false, ..BY_ALL }),
-        ("another condition", Rules { when: ScoreWhen::Answers(3), ..BY_ALL }),
+        ("another condition", Rules { when: ScoreWhen::Answers(2), ..BY_ALL }),
         ("only the end", Rules { when: ScoreWhen::SessionEnd, ..BY_ALL }),
     ];
     let settings = BY_ALL.settings();

@@ -1,19 +1,13 @@
 //! Cancels pending actions when an outcome or another event of the respondent arrives.
 
 use crate::{
-    events::{
-        action::Action,
-        answered::Encoded,
-        outcome::Outcome,
-        questionnaire::{EventIdentity, QuestionnaireEvent},
-    },
+    events::{action::Action, answered::Encoded, outcome::Outcome},
     processors::{
         actions::{
             rule::CancelOn,
             timers::{ActionContext, Timers},
         },
-        gather::{self, GatherSettings},
-        recent_events::RecentEvents,
+        gather::Gathered,
     },
 };
 use foretell_streams::topology::{ProcessError, Processor, Record};
@@ -25,13 +19,11 @@ pub(super) struct CancelOnOutcome {
     pub(super) timers: Timers,
 }
 
-/// The processor from events to cancelled actions. Before the observation is scored, so that an event does not cancel the
-/// action that it causes.
+/// The processor from gathered events to cancelled actions. Before observations are scored, so that an event does not cancel
+/// the action that it causes.
 #[derive(Clone)]
 pub(super) struct CancelOnEvent {
     pub(super) timers: Timers,
-    pub(super) gather: GatherSettings,
-    pub(super) recent: RecentEvents,
 }
 
 impl Processor for CancelOnOutcome {
@@ -49,25 +41,15 @@ impl Processor for CancelOnOutcome {
 }
 
 impl Processor for CancelOnEvent {
-    type In = QuestionnaireEvent;
+    type In = Gathered;
     type Out = Encoded<Action>;
 
     fn process(
         &mut self,
-        record: &Record<QuestionnaireEvent>,
+        record: &Record<Gathered>,
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
-        let event = &record.value;
-        let respondent = &event.respondent_id;
-        if !self.timers.have_pending(respondent, ctx)? {
-            return Ok(());
-        }
-        let withdrawn = ctx.input().map(gather::withdrawn).unwrap_or_default();
-        let GatherSettings { questions, layout, .. } = &self.gather;
-        let identity = EventIdentity::of(event, questions, layout, &withdrawn);
-        if self.recent.contains(&identity.fingerprint(), ctx)? {
-            return Ok(());
-        }
-        self.timers.cancel_on(CancelOn::Event, respondent, "another event came", ctx)
+        let Gathered::Arrived { respondent_id } = &record.value else { return Ok(()) };
+        self.timers.cancel_on(CancelOn::Event, respondent_id, "another event came", ctx)
     }
 }

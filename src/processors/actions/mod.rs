@@ -28,7 +28,8 @@ use crate::{
         answered::{AnsweredCodec, Encoded},
         outcome::Outcome,
         prediction::Prediction,
-        questionnaire::{QuestionnaireEvent, QuestionnaireSchema},
+        questionnaire::QuestionnaireSchema,
+        respondent::RespondentAction,
     },
     processors::{
         actions::{
@@ -36,16 +37,15 @@ use crate::{
             cancel::{CancelOnEvent, CancelOnOutcome},
             timers::Timers,
         },
-        gather::GatherSettings,
+        gather::Gathered,
         model_table::Serving,
-        recent_events::RecentEvents,
     },
 };
 use foretell_streams::{
     codec::Codec,
     record::Topic,
     state::StoreId,
-    topology::{Edge, TopologyBuilder},
+    topology::{Context, Edge, ProcessError, TopologyBuilder},
 };
 
 pub use acted::{Acted, ActedStore};
@@ -69,10 +69,6 @@ pub struct ActionSettings {
 pub struct ActionParts {
     /// The event schema.
     pub events: Arc<QuestionnaireSchema>,
-    /// The settings by which events are recognised.
-    pub gather: GatherSettings,
-    /// The recent events.
-    pub recent: RecentEvents,
     /// The model that serves.
     pub serving: Serving,
     /// The codec of the actions.
@@ -96,6 +92,33 @@ struct Added {
     variables: Arc<Variables>,
     stores: [StoreId; 3],
     written: Vec<Edge<Encoded<Action>>>,
+}
+
+/// What the stores know about the actions of respondents: nothing without rules.
+#[derive(Clone)]
+pub struct KnownActions(Option<(Timers, [StoreId; 3])>);
+
+impl KnownActions {
+    /// The stores that a processor reads.
+    #[must_use]
+    pub fn stores(&self) -> &[StoreId] {
+        self.0.as_ref().map_or(&[], |(_, stores)| stores)
+    }
+
+    /// The newest actions about a respondent: those that were due, then those that are pending.
+    ///
+    /// # Errors
+    /// [`ProcessError::Retry`] if the schema of one is not available now; others if a store cannot be read.
+    pub fn about<Out: 'static>(
+        &self,
+        respondent: &str,
+        ctx: &mut Context<'_, Out>,
+    ) -> Result<Vec<RespondentAction>, ProcessError> {
+        match &self.0 {
+            Some((timers, _)) => timers.about(respondent, ctx),
+            None => Ok(Vec::new()),
+        }
+    }
 }
 
 impl Actions {
@@ -131,27 +154,34 @@ impl Actions {
         Self(Some(Added { timers, parts, variables, stores, written: Vec::new() }))
     }
 
+    /// The actions about each respondent, for replies.
+    #[must_use]
+    pub fn known(&self) -> KnownActions {
+        let added = self.0.as_ref();
+        KnownActions(added.map(|added| (added.timers.clone(), added.stores)))
+    }
+
     /// The store of actions that were due, for the join.
     #[must_use]
     pub fn acted(&self) -> Option<&ActedStore> {
         self.0.as_ref().map(|added| &added.timers.acted)
     }
 
-    /// Adds the processor of events; before the one that gathers them.
-    pub fn on_events(
-        &mut self,
-        topology: &mut TopologyBuilder,
-        events: &[Edge<QuestionnaireEvent>],
-    ) {
-        let Some(Added { timers, parts, stores, written, .. }) = &mut self.0 else { return };
-        if !timers.rules.are_cancelled_on(CancelOn::Event) {
+    /// Whether a rule is cancelled by another event.
+    #[must_use]
+    pub fn are_cancelled_on_events(&self) -> bool {
+        self.0.as_ref().is_some_and(|added| added.timers.rules.are_cancelled_on(CancelOn::Event))
+    }
+
+    /// Adds the processor of gathered events, if a rule is cancelled by them; before they are scored.
+    pub fn on_events(&mut self, topology: &mut TopologyBuilder, gathered: Edge<Gathered>) {
+        if !self.are_cancelled_on_events() {
             return;
         }
-        let (gather, recent) = (parts.gather.clone(), parts.recent.clone());
-        let stores: Vec<StoreId> = stores.iter().copied().chain([recent.store_id()]).collect();
-        let cancel = CancelOnEvent { timers: timers.clone(), gather, recent };
+        let Some(Added { timers, stores, written, .. }) = &mut self.0 else { return };
+        let cancel = CancelOnEvent { timers: timers.clone() };
         let make = move || cancel.clone();
-        written.push(topology.process("cancel-on-event", events, &stores, make));
+        written.push(topology.process("cancel-on-event", &[gathered], &*stores, make));
     }
 
     /// Adds the processor of outcomes; before the join.

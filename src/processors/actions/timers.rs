@@ -6,6 +6,7 @@ use crate::{
     events::{
         action::{Action, ActionRef, ActionState},
         answered::{AnsweredCodec, Encoded},
+        respondent::{Respondent, RespondentAction},
     },
     processors::actions::{
         Acted, ActedStore, ActionMetrics,
@@ -89,21 +90,51 @@ impl Timers {
         Ok(())
     }
 
-    /// Whether a respondent has pending actions.
-    pub(super) fn have_pending(
+    /// The newest actions about a respondent: those that were due, then those that are pending.
+    pub(super) fn about<Out: 'static>(
         &self,
         respondent: &str,
-        ctx: &mut ActionContext<'_>,
-    ) -> Result<bool, ProcessError> {
-        let mut found = false;
+        ctx: &mut Context<'_, Out>,
+    ) -> Result<Vec<RespondentAction>, ProcessError> {
+        let always = (EventTime::MIN, EventTime::MAX);
+        let due = self.acted.between(respondent, always, ctx)?;
+        let mut actions: Vec<RespondentAction> = due
+            .into_iter()
+            .map(|(due, acted)| RespondentAction {
+                action_id: acted.action_id,
+                prediction_id: acted.prediction_id,
+                rule: acted.rule,
+                rule_version: acted.rule_version,
+                is_control: !acted.acted,
+                is_pending: false,
+                due,
+            })
+            .collect();
         for timeline in Timeline::ALL {
-            let (from, to) = (EventTime::MIN, EventTime::MAX);
-            ctx.window(self.store(timeline)).fetch_bytes(respondent, from, to, |_, _| {
-                found = true;
-                ControlFlow::Break(())
-            })?;
+            let mut pending = Vec::new();
+            ctx.window(self.store(timeline)).fetch_bytes(
+                respondent,
+                always.0,
+                always.1,
+                |_, bytes| {
+                    pending.push(bytes.to_vec());
+                    ControlFlow::Continue(())
+                },
+            )?;
+            for bytes in pending {
+                actions.extend(self.read(&bytes, |action| RespondentAction {
+                    action_id: action.action_id.to_owned(),
+                    prediction_id: action.prediction_id.to_owned(),
+                    rule: action.rule.to_owned(),
+                    rule_version: action.rule_version.to_owned(),
+                    is_control: action.state == ActionState::HeldOut,
+                    is_pending: true,
+                    due: action.due,
+                })?);
+            }
         }
-        Ok(found)
+        let most = actions.len().saturating_sub(Respondent::ACTIONS_MAX);
+        Ok(actions.split_off(most))
     }
 
     /// Fires the pending actions of a respondent that are due, and returns the others.

@@ -89,7 +89,7 @@ impl Arrival {
 }
 
 /// The questions whose answers a record's event withdraws ([`WITHDRAWN_HEADER`]).
-pub(in crate::processors) fn withdrawn(input: &InputRecord) -> Vec<String> {
+fn withdrawn(input: &InputRecord) -> Vec<String> {
     let header = input.headers.iter().rfind(|header| header.name == WITHDRAWN_HEADER);
     let text = header.and_then(|header| std::str::from_utf8(&header.value).ok());
     let names = text.into_iter().flat_map(|names| names.split(','));

@@ -18,7 +18,6 @@ mod stored;
 
 use std::time::Duration;
 
-pub(super) use arrival::withdrawn;
 pub use observation::{Gathered, Observation, RequestedEvent};
 pub use settings::{GatherSettings, ScoreWhen};
 pub use stored::{GatheredAnswer, LastEvent, StoredSession};
@@ -57,6 +56,8 @@ pub struct Gather {
     metrics: ApplicationMetrics,
     /// The check of the events' partitions.
     placement: Placement,
+    /// Whether each event is announced by [`Gathered::Arrived`].
+    announces: bool,
 }
 
 /// Maximum number of sessions to take out of the store at once, which bounds the memory for a long backlog.
@@ -128,6 +129,7 @@ impl Processor for Gather {
         let is_submitted = event.completed || self.settings.layout.is_complete(&event.answers);
         if near.is_empty() && is_submitted && self.settings.when != ScoreWhen::SessionEnd {
             // The common case, a questionnaire in one event, does not use the store.
+            self.announce(record, ctx)?;
             self.count(SessionEnd::Completed, ctx);
             let (trigger, answers) = (ScoreTrigger::Complete, event.answers.clone());
             let observation = arrival.observation(event, record.time, trigger, answers);
@@ -161,6 +163,8 @@ impl Processor for Gather {
 
 impl Gather {
     /// A processor that keeps open sessions in `sessions`, and checks the partitions of events.
+    ///
+    /// If `announces`, it forwards [`Gathered::Arrived`] for each event.
     #[must_use]
     pub fn new(
         settings: GatherSettings,
@@ -168,9 +172,22 @@ impl Gather {
         sessions: WindowHandle<StoredSession>,
         metrics: &ApplicationMetrics,
         placement: Placement,
+        announces: bool,
     ) -> Self {
         let (ended, metrics) = (metrics.sessions(), metrics.clone());
-        Self { settings, recent, sessions, ended, metrics, placement }
+        Self { settings, recent, sessions, ended, metrics, placement, announces }
+    }
+
+    fn announce(
+        &self,
+        record: &Record<QuestionnaireEvent>,
+        ctx: &mut Context<'_, Gathered>,
+    ) -> Result<(), ProcessError> {
+        if !self.announces {
+            return Ok(());
+        }
+        let respondent_id = record.value.respondent_id.clone();
+        forward(Gathered::Arrived { respondent_id }, record, ctx)
     }
 
     /// Merges an event with the open sessions near it.
@@ -184,6 +201,7 @@ impl Gather {
         let event = &record.value;
         let OpenSession { span, answers, was_scored, last } =
             self.join(arrival, near, record, ctx)?;
+        self.announce(record, ctx)?;
         let row = answers.row();
         let is_complete = event.completed || self.settings.layout.is_complete(&row);
         let is_due = self.settings.is_due(&row, is_complete, was_scored);
@@ -353,8 +371,8 @@ impl Gather {
         (last, observation)
     }
 
-    /// The open sessions of a respondent that an event of this time is near to, by the times of their last events. Some may have
-    /// ended, and no punctuation has found them yet.
+    /// The sessions of a respondent that an event of this time is near to, or that have ended and no punctuation has found yet, by
+    /// the times of their last events.
     fn sessions_near(
         &self,
         respondent_id: &str,
@@ -362,9 +380,13 @@ impl Gather {
         ctx: &mut Context<'_, Gathered>,
     ) -> Result<Vec<Windowed<StoredSession>>, ProcessError> {
         let rules = &self.settings.sessions;
+        let ended_before = rules.ended_before(ctx.stream_time());
         let store = ctx.window(&self.sessions);
-        let mut found = store.fetch(respondent_id, time - rules.gap, EventTime::MAX)?;
-        found.retain(|entry| rules.is_near(StoredSession::span(entry), time));
+        let mut found = store.fetch_all(respondent_id)?;
+        found.retain(|entry| {
+            let session = StoredSession::span(entry);
+            session.last < ended_before || rules.is_near(session, time)
+        });
         Ok(found)
     }
 

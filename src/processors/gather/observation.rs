@@ -29,6 +29,12 @@ pub struct Observation {
 /// The result of gathering an event, or of the end of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gathered {
+    /// Another event of the respondent has arrived, which is no repeat. Forwarded only if a rule of actions is cancelled by it,
+    /// after the sessions that ended before the event, and before what the event makes due.
+    Arrived {
+        /// The respondent.
+        respondent_id: String,
+    },
     /// The observation is scored now.
     Due(Observation),
     /// The observation is not scored now: it waits for more answers, or only observations that are not complete are scored.

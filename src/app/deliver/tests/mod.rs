@@ -52,6 +52,12 @@ const TOML: &str = r#"
     event_time = "at"
     [outcomes]
     labels = ["no", "yes"]
+    [[actions]]
+    name = "call"
+    when = "true"
+    [[actions]]
+    name = "mail"
+    when = "true"
     [delivery]
     bind = "127.0.0.1:0"
 "#;

@@ -40,6 +40,10 @@ fn invalid_channels_are_refused_with_their_line() {
         ("connections_max = 65", "[[delivery.webhooks]] connections_max: it is 65"),
         ("secret = ''", "[[delivery.webhooks]] secret: it is empty"),
         ("actions = []", "[[delivery.webhooks]] actions: it is empty"),
+        (
+            "actions = ['call', 'mial']",
+            "[[delivery.webhooks]] actions: there is no rule \"mial\"; did you mean \"mail\"?",
+        ),
         ("rate = { times = 0, per = '1s' }", "[[delivery.webhooks]] rate.times: it is 0"),
         ("rate = { times = 1, per = '0s' }", "[[delivery.webhooks]] rate.per"),
         (
