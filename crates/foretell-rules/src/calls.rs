@@ -3,11 +3,12 @@
 use regex::RegexBuilder;
 
 use crate::{
-    checker::{Base, Checker, Operand, Typed},
+    checker::Checker,
     error::Refusal,
     program::{Conversion, Node, TextTest},
     scope::{GroupKind, nearest},
     syntax::{Call, Expression, Syntax},
+    typed::{Base, Operand, Typed},
 };
 
 /// Maximum size of a compiled pattern, in bytes.
@@ -259,8 +260,9 @@ impl<'c> Checker<'c> {
                 let shown = self.shown(right);
                 return Err(Refusal::new(left.at, format!("the keys of {shown} are strings")));
             }
-            let texts = keys.into_iter().map(Box::from).collect();
-            return Ok(Typed::new(in_texts(element.typed.node, texts), Base::Bool));
+            let keys = keys.into_iter().map(Box::from).collect();
+            let node = Node::InKeys(Box::new(element.typed.node), keys);
+            return Ok(Typed::new(node, Base::Bool));
         }
         let Syntax::List(elements) = &right.kind else {
             let message = "in needs a list or a map, as in label in [\"a\", \"b\"]";
@@ -277,7 +279,11 @@ impl<'c> Checker<'c> {
             Some(text.clone())
         });
         let node = match texts.collect() {
-            Some(texts) => in_texts(element.typed.node, texts),
+            Some(texts) => {
+                let mut texts: Vec<Box<str>> = texts;
+                texts.sort_unstable();
+                Node::InTexts(Box::new(element.typed.node), texts.into())
+            }
             None => Node::In(Box::new(element.typed.node), others.into()),
         };
         Ok(Typed::new(node, Base::Bool))
@@ -295,11 +301,6 @@ impl<'c> Checker<'c> {
         let is_map = group.kind == GroupKind::Map;
         is_map.then(|| group.members.keys().map(String::as_str).collect())
     }
-}
-
-fn in_texts(element: Node, mut texts: Vec<Box<str>>) -> Node {
-    texts.sort_unstable();
-    Node::InTexts(Box::new(element), texts.into())
 }
 
 fn unknown_function(name: &str) -> String {

@@ -47,11 +47,13 @@ mod condition;
 mod error;
 mod literals;
 mod numbers;
+mod operators;
 mod parser;
 mod program;
 mod scope;
 mod syntax;
 mod tokens;
+mod typed;
 
 pub use condition::{Condition, LENGTH_MAX};
 pub use error::{ConditionError, Undefined};

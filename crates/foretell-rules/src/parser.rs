@@ -127,8 +127,10 @@ impl<'t> Parser<'t> {
         while self.is("!") || self.is("-") {
             operators.push((self.is("-"), self.advance().start));
         }
-        let sign = match (self.peek().token.clone(), operators.last()) {
-            (Token::Number(_), Some((true, at))) => Some(*at),
+        let sign = match (&self.peek().token, &operators[..]) {
+            // As in other implementations of CEL, none of two minuses belongs to the number.
+            (Token::Number(_), [.., (true, _), (true, _)]) => None,
+            (Token::Number(_), [.., (true, at)]) => Some(*at),
             _ => None,
         };
         if sign.is_some() {
@@ -449,6 +451,7 @@ mod tests {
         check("--1", "--1");
         check("-1.5", "-1.5");
         check_refused("9223372036854775808", 0, "the number is too large for an int");
+        check_refused("- -9223372036854775808", 3, "the number is too large for an int");
         check_refused("-1u", 1, "the number is too large for an int");
     }
 

@@ -64,6 +64,8 @@ pub(crate) enum Node {
     In(Box<Node>, Box<[Node]>),
     /// Whether the value is one of these strings, which are sorted.
     InTexts(Box<Node>, Box<[Box<str>]>),
+    /// Whether the string is one of these keys, which are sorted.
+    InKeys(Box<Node>, Box<[Box<str>]>),
     Size(Box<Node>),
     Test(TextTest, Box<[Node; 2]>),
     Matches(Box<Node>, Regex),
@@ -170,8 +172,9 @@ impl Node {
             Self::InTexts(element, texts) => {
                 // Null is not one of them.
                 let Computed::Text(text) = element.value(values)? else { return Ok(false) };
-                Ok(texts.binary_search_by(|other| (**other).cmp(&text)).is_ok())
+                Ok(is_one_of(&text, texts))
             }
+            Self::InKeys(element, keys) => Ok(is_one_of(&element.text(values)?, keys)),
             Self::Test(test, parts) => {
                 let [target, argument] = &**parts;
                 let (target, argument) = (target.text(values)?, argument.text(values)?);
@@ -243,6 +246,7 @@ impl Node {
             | Self::Compare(..)
             | Self::In(..)
             | Self::InTexts(..)
+            | Self::InKeys(..)
             | Self::Test(..)
             | Self::Matches(..) => Computed::Bool(self.truth(values)?),
         })
@@ -254,6 +258,10 @@ impl Node {
         };
         Ok(text)
     }
+}
+
+fn is_one_of(text: &str, sorted: &[Box<str>]) -> bool {
+    sorted.binary_search_by(|other| (**other).cmp(text)).is_ok()
 }
 
 /// `&&` (decided by false) or `||` (decided by true): one part that decides absorbs the errors of all others.

@@ -155,7 +155,10 @@ impl Scope {
             .or_else(|| nearest(name, fields.map(|(field, slot)| (field.as_str(), path(slot)))));
         match found {
             Some(found) => format!("there is no {name}; did you mean {found}?"),
-            None => format!("there is no {name}; {}", listed("there are", &self.tops())),
+            None => match &self.tops()[..] {
+                [] => format!("there is no {name}"),
+                names => format!("there is no {name}; {}", listed("there are", names)),
+            },
         }
     }
 
@@ -231,9 +234,8 @@ fn listed(introduction: &str, names: &[impl AsRef<str>]) -> String {
     const SHOWN_MAX: usize = 8;
     let shown: Vec<_> = names.iter().take(SHOWN_MAX).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(SHOWN_MAX);
-    match (shown.is_empty(), more) {
-        (true, _) => format!("{introduction} none"),
-        (false, 0) => format!("{introduction} {}", shown.join(", ")),
-        (false, more) => format!("{introduction} {} and {more} more", shown.join(", ")),
+    match more {
+        0 => format!("{introduction} {}", shown.join(", ")),
+        more => format!("{introduction} {} and {more} more", shown.join(", ")),
     }
 }

@@ -145,6 +145,7 @@ fn maps_have_entries_keys_and_a_size() {
     ]);
     check("probability[answers.country] > 0.0", Err(Undefined::NoSuchKey));
     check("probability[answers.city] > 0.0", Err(Undefined::NoSuchOverload));
+    check("answers.city in probability", Err(Undefined::NoSuchOverload));
 }
 
 #[test]
