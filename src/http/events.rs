@@ -94,7 +94,7 @@ async fn wait_for(
                 (Some(reasons), Some(prediction)) => reasons.answer(state, prediction).await,
                 (Some(_) | None, _) => Map::new(),
             };
-            Ok(response(*answer, accepted, reasons, state.gateway.event_schema()))
+            Ok(response(answer, accepted, reasons, state.gateway.event_schema()))
         }
         Exchanged::TimedOut { is_written } => {
             let state = if is_written {
@@ -123,16 +123,14 @@ fn accepted(entry: &EventEntry) -> Map<String, Json> {
 
 /// The prediction in the answer.
 fn prediction_of(answer: &Answer) -> Option<&Prediction> {
-    match answer {
-        Answer::Replied(
-            ReplyResult::Predicted(predicted) | ReplyResult::Duplicate(Some(predicted)),
-        ) => Some(&predicted.prediction),
-        Answer::Replied(
-            ReplyResult::Duplicate(None)
-            | ReplyResult::Incomplete { .. }
-            | ReplyResult::Respondent(_),
-        )
-        | Answer::DeadLettered { .. } => None,
+    let Answer::Replied(reply) = answer else { return None };
+    match reply.as_ref() {
+        ReplyResult::Predicted(predicted) | ReplyResult::Duplicate(Some(predicted)) => {
+            Some(&predicted.prediction)
+        }
+        ReplyResult::Duplicate(None)
+        | ReplyResult::Incomplete { .. }
+        | ReplyResult::Respondent(_) => None,
     }
 }
 
@@ -142,29 +140,33 @@ fn response(
     reasons: Map<String, Json>,
     events: &QuestionnaireSchema,
 ) -> Response {
-    match answer {
-        Answer::Replied(ReplyResult::Predicted(predicted)) => {
-            JsonBody(predicted_json(&predicted, reasons, events)).into_response()
-        }
-        Answer::Replied(ReplyResult::Duplicate(Some(predicted))) => {
-            let body = JsonBody(predicted_json(&predicted, reasons, events));
-            ([(REPLAYED, "true")], body).into_response()
-        }
-        Answer::Replied(ReplyResult::Duplicate(None)) => {
-            (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
-        }
-        Answer::Replied(ReplyResult::Incomplete { missing }) => {
-            accepted.insert("missing".to_owned(), json!(missing));
-            (StatusCode::ACCEPTED, JsonBody(accepted)).into_response()
-        }
-        Answer::Replied(ReplyResult::Respondent(_)) => {
-            HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about a respondent")
-                .into_response()
-        }
+    let reply = match answer {
+        Answer::Replied(reply) => *reply,
         Answer::DeadLettered { class, message } => {
             let error = HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, message);
             let error = error.with("class", class);
-            error.with("event_id", accepted.remove("event_id").unwrap_or_default()).into_response()
+            let event_id = accepted.remove("event_id").unwrap_or_default();
+            return error.with("event_id", event_id).into_response();
+        }
+    };
+    match reply {
+        ReplyResult::Predicted(predicted) => {
+            JsonBody(predicted_json(&predicted, reasons, events)).into_response()
+        }
+        ReplyResult::Duplicate(Some(predicted)) => {
+            let body = JsonBody(predicted_json(&predicted, reasons, events));
+            ([(REPLAYED, "true")], body).into_response()
+        }
+        ReplyResult::Duplicate(None) => {
+            (StatusCode::ACCEPTED, [(REPLAYED, "true")], JsonBody(accepted)).into_response()
+        }
+        ReplyResult::Incomplete { missing } => {
+            accepted.insert("missing".to_owned(), json!(missing));
+            (StatusCode::ACCEPTED, JsonBody(accepted)).into_response()
+        }
+        ReplyResult::Respondent(_) => {
+            HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about a respondent")
+                .into_response()
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) const TIMEOUT: Named =
 
 /// The result of an exchange.
 pub(super) enum Exchanged {
-    Answered(Box<Answer>),
+    Answered(Answer),
     /// The time was up.
     TimedOut {
         /// Whether the record was certainly written.
@@ -62,7 +62,7 @@ pub(super) async fn exchange(
         answered.await.map_err(|_| stopping())
     };
     match timeout(at_most, result).await {
-        Ok(answer) => Ok(Exchanged::Answered(Box::new(answer?))),
+        Ok(answer) => Ok(Exchanged::Answered(answer?)),
         Err(_) => Ok(Exchanged::TimedOut { is_written }),
     }
 }

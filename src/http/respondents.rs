@@ -46,22 +46,26 @@ pub(super) async fn respondent(
             return Err(HttpError::new(StatusCode::GATEWAY_TIMEOUT, message));
         }
     };
-    match *answer {
-        Answer::Replied(ReplyResult::Respondent(found)) if found.is_unknown() => {
+    let reply = match answer {
+        Answer::Replied(reply) => *reply,
+        Answer::DeadLettered { class, message } => {
+            let error = HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message);
+            return Err(error.with("class", class));
+        }
+    };
+    match reply {
+        ReplyResult::Respondent(found) if found.is_unknown() => {
             let message = format!(
                 "nothing is stored about respondent {id:?}: it never sent an event, or the windows of all its \
                  predictions have passed"
             );
             Err(HttpError::new(StatusCode::NOT_FOUND, message))
         }
-        Answer::Replied(ReplyResult::Respondent(found)) => {
+        ReplyResult::Respondent(found) => {
             Ok(JsonBody(json_of(&id, &found, state.gateway.event_schema())))
         }
-        Answer::Replied(
-            ReplyResult::Predicted(_) | ReplyResult::Incomplete { .. } | ReplyResult::Duplicate(_),
-        ) => Err(HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about an event")),
-        Answer::DeadLettered { class, message } => {
-            Err(HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message).with("class", class))
+        ReplyResult::Predicted(_) | ReplyResult::Incomplete { .. } | ReplyResult::Duplicate(_) => {
+            Err(HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about an event"))
         }
     }
 }

@@ -180,9 +180,59 @@ fn application(name: &str, settings: &[String]) -> Application {
     application
 }
 
+/// Writes an action for each of 40 respondents, and two that are not to be done. Returns the ids of those that are.
+fn write_round(actions: &Actions, round: usize) -> Vec<String> {
+    const RESPONDENTS: usize = 40;
+    let ids: Vec<_> = (0..RESPONDENTS).map(|number| format!("a{round}-{number}")).collect();
+    let names: Vec<_> = (0..RESPONDENTS).map(|number| format!("r{number}")).collect();
+    let addresses: Vec<_> = names.iter().map(|name| format!("{name}@example.com")).collect();
+    let records = ids.iter().zip(&names).zip(&addresses);
+    let records = records.map(|((id, name), address)| {
+        (id.as_str(), name.as_str(), address.as_str(), ActionState::Requested)
+    });
+    actions.write(records);
+    let not_due = [("c1", ActionState::Cancelled), ("h1", ActionState::HeldOut)];
+    actions.write(not_due.map(|(id, state)| (id, "r1", "r1@example.com", state)));
+    ids
+}
+
+/// Delivers some of `expected` actions in all, while the receiver is away at first if `is_receiver_away`, else the mail server;
+/// then kills the process.
+fn deliver_and_kill(
+    application: &Application,
+    receiver: &mut Receiver,
+    mail: &mut MailServer,
+    is_receiver_away: bool,
+    expected: usize,
+) {
+    if is_receiver_away {
+        receiver.go_away()
+    } else {
+        mail.go_away()
+    }
+    let before = (receiver.accepted().len(), mail.ids().len());
+    let process = application.start(&["deliver"]);
+    let has_progress = || {
+        let after = (receiver.accepted().len(), mail.ids().len());
+        if is_receiver_away { after.1 > before.1 } else { after.0 > before.0 }
+    };
+    until("the other channel delivers", SOON, || has_progress().then_some(()));
+    if is_receiver_away {
+        receiver.come_back()
+    } else {
+        mail.come_back()
+    }
+    let goal = (receiver.accepted().len() + 5, mail.ids().len() + 5);
+    until("both deliver", SOON, || {
+        let (hooks, mails) = (receiver.accepted().len(), mail.ids().len());
+        (hooks >= goal.0.min(expected) && mails >= goal.1.min(expected)).then_some(())
+    });
+    // kill -9.
+    drop(process);
+}
+
 #[test]
 fn every_action_arrives_once_by_its_key_while_the_process_is_killed() {
-    const RESPONDENTS: usize = 40;
     const ROUNDS: usize = 6;
     let (mut receiver, mut mail) = (Receiver::start(), MailServer::start());
     let webhook = format!(
@@ -194,46 +244,11 @@ fn every_action_arrives_once_by_its_key_while_the_process_is_killed() {
         application("deliver", &[webhook, mail.channel("connections_max = 8"), bound]);
     let actions = Actions::of(&application);
     let mut expected = BTreeSet::new();
-    let mut killed = 0;
     for round in 0..ROUNDS {
-        let ids: Vec<_> = (0..RESPONDENTS).map(|number| format!("a{round}-{number}")).collect();
-        let names: Vec<_> = (0..RESPONDENTS).map(|number| format!("r{number}")).collect();
-        let addresses: Vec<_> = names.iter().map(|name| format!("{name}@example.com")).collect();
-        let records = ids.iter().zip(&names).zip(&addresses);
-        let records = records.map(|((id, name), address)| {
-            (id.as_str(), name.as_str(), address.as_str(), ActionState::Requested)
-        });
-        actions.write(records);
-        let not_due = [("c1", ActionState::Cancelled), ("h1", ActionState::HeldOut)];
-        actions.write(not_due.map(|(id, state)| (id, "r1", "r1@example.com", state)));
-        expected.extend(ids);
-        // The receiver is away at the start of every second round, the mail server in the others.
-        if round % 2 == 0 {
-            receiver.go_away()
-        } else {
-            mail.go_away()
-        }
-        let before = (receiver.accepted().len(), mail.ids().len());
-        let process = application.start(&["deliver"]);
-        let has_progress = || {
-            let after = (receiver.accepted().len(), mail.ids().len());
-            if round % 2 == 0 { after.1 > before.1 } else { after.0 > before.0 }
-        };
-        until("the other channel delivers", SOON, || has_progress().then_some(()));
-        if round % 2 == 0 {
-            receiver.come_back()
-        } else {
-            mail.come_back()
-        }
-        let goal = (receiver.accepted().len() + 5, mail.ids().len() + 5);
-        until("both deliver", SOON, || {
-            let (hooks, mails) = (receiver.accepted().len(), mail.ids().len());
-            let all = expected.len();
-            (hooks >= goal.0.min(all) && mails >= goal.1.min(all)).then_some(())
-        });
-        // kill -9.
-        drop(process);
-        killed += 1;
+        expected.extend(write_round(&actions, round));
+        let is_receiver_away = round % 2 == 0;
+        let number = expected.len();
+        deliver_and_kill(&application, &mut receiver, &mut mail, is_receiver_away, number);
     }
     let mut process = application.start(&["deliver"]);
     let http = process.http();
@@ -250,7 +265,7 @@ fn every_action_arrives_once_by_its_key_while_the_process_is_killed() {
     process.signal("TERM");
     assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
     let partitions = usize::try_from(actions.config.partitions).unwrap();
-    let bound = expected.len() + killed * IN_FLIGHT_MAX * partitions;
+    let bound = expected.len() + ROUNDS * IN_FLIGHT_MAX * partitions;
     for (channel, number) in [("webhook", receiver.accepted().len()), ("e-mail", mail.ids().len())]
     {
         assert!(number <= bound, "{channel}: {number} of {} actions", expected.len());

@@ -343,12 +343,12 @@ impl Model {
     }
 
     fn predicted(&mut self, who: &'static str, event: i64, visits: Option<i64>) {
-        match self.broken {
-            Broken::LaterPredictionsKeep => self.fire_due(|one| one.who == who),
-            Broken::EarlierPredictionsCancel => {
-                self.cancel(who, CancelOn::BetterPrediction, i64::MAX);
-            }
-            _ => self.cancel(who, CancelOn::BetterPrediction, event),
+        if self.broken == Broken::LaterPredictionsKeep {
+            self.fire_due(|one| one.who == who);
+        } else {
+            let ignores_times = self.broken == Broken::EarlierPredictionsCancel;
+            let event = if ignores_times { i64::MAX } else { event };
+            self.cancel(who, CancelOn::BetterPrediction, event);
         }
         for rule in 0..self.rules.len() {
             let settings = self.rules[rule].clone();

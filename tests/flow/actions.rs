@@ -281,7 +281,7 @@ fn each_cause_cancels_what_names_it() {
     assert_eq!(cancelled(&[CancelOn::BetterPrediction], &[visit("ann", 5)]), [undone, again]);
     assert_eq!(cancelled(&[CancelOn::Event], &[visit("ann", 5)]), [undone, again]);
     let worse = Operation::Event("ann", 5, json!({"visits": 1, "done": true}));
-    assert_eq!(cancelled(&[CancelOn::BetterPrediction], &[worse.clone()]), [undone]);
+    assert_eq!(cancelled(&[CancelOn::BetterPrediction], std::slice::from_ref(&worse)), [undone]);
     // Without it, the pending action is done, and the rule is not requested again.
     assert_eq!(cancelled(&[], &[visit("ann", 5)]), [done]);
     assert_eq!(cancelled(&[CancelOn::Outcome], &[worse]), [done]);
@@ -345,7 +345,7 @@ fn a_cancelled_action_has_its_idempotency_key_and_says_why() {
     let cancel_on = vec![CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
     let soon = RuleSettings { after: later(10), cancel_on, ..call() };
     let reason = |then: Operation| {
-        let mut scored = started(&[soon.clone()]);
+        let mut scored = started(std::slice::from_ref(&soon));
         scored.apply(&visit("ann", 0));
         scored.apply(&then);
         scored.actions().swap_remove(0).reason
@@ -353,7 +353,7 @@ fn a_cancelled_action_has_its_idempotency_key_and_says_why() {
     assert_eq!(reason(outcome("ann", 1, "no")), "an outcome came");
     assert_eq!(reason(page("ann", 1)), "another event came");
     let id = |then: &[Operation]| {
-        let mut scored = started(&[soon.clone()]);
+        let mut scored = started(std::slice::from_ref(&soon));
         [&[visit("ann", 0)], then].concat().iter().for_each(|one| scored.apply(one));
         scored.actions().swap_remove(0).action_id
     };
@@ -365,7 +365,8 @@ fn what_was_due_before_a_record_is_done_before_it_cancels() {
     let cancel_on = vec![CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
     let soon = RuleSettings { after: later(10), cancel_on, ..call() };
     let done = "requested call ann@0 due 10";
-    let expect = |then: Operation| check(&[soon.clone()], &[visit("ann", 0), then], &[done]);
+    let expect =
+        |then: Operation| check(std::slice::from_ref(&soon), &[visit("ann", 0), then], &[done]);
     expect(page("ann", 10));
     expect(outcome("ann", 30, "yes"));
     // By the maximum of one in a week, it is not requested again.
@@ -460,7 +461,7 @@ fn with_rules(scored: &mut Scored, rules: &[RuleSettings]) {
 #[test]
 fn an_action_of_a_changed_rule_is_done_and_that_of_a_removed_rule_is_cancelled() {
     let soon = RuleSettings { after: later(10), ..call() };
-    let mut scored = check(&[soon.clone()], &[visit("ann", 0)], &[]);
+    let mut scored = check(std::slice::from_ref(&soon), &[visit("ann", 0)], &[]);
     let version = |scored: &mut Scored| {
         scored.apply(&visit("bob", 0));
         scored.apply(&time_is(10));

@@ -84,7 +84,7 @@ fn instance_with(settings: &Settings) -> Scored {
 fn changelog_lines(scored: &Scored, stores: &[&str]) -> String {
     let mut lines = String::new();
     for store in stores {
-        for record in scored.driver.changelog(&Topic::new(*store)) {
+        for record in scored.driver.changelog(&Topic::new(store)) {
             let key = hex(record.key.as_deref().unwrap());
             let value = record.value.as_deref().map_or("-".to_owned(), hex);
             writeln!(lines, "{store} {} {key} {value}", record.timestamp.0).unwrap();

@@ -33,7 +33,7 @@ use foretell_streams::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// The reply of the scoring topology.
-    Replied(ReplyResult),
+    Replied(Box<ReplyResult>),
     /// The event was dead-lettered.
     DeadLettered {
         /// The class of the dead letter.
@@ -336,7 +336,7 @@ impl WaitsThread {
                 return None;
             }
             let reply = self.codec.decode(bytes).ok()?;
-            return Some((reply.request_id, Answer::Replied(reply.result)));
+            return Some((reply.request_id, Answer::Replied(Box::new(reply.result))));
         }
         let header = |name: &str| {
             let header = record.headers.iter().rfind(|header| header.name == name)?;
@@ -591,7 +591,7 @@ mod tests {
     }
 
     fn missing(id: &str) -> Answer {
-        Answer::Replied(ReplyResult::Incomplete { missing: vec![id.to_owned()] })
+        Answer::Replied(Box::new(ReplyResult::Incomplete { missing: vec![id.to_owned()] }))
     }
 
     #[test]
