@@ -194,6 +194,7 @@ fn check_record(record: &Json, version: &Json) {
         "probabilities",
         "received_at",
         "respondent_id",
+        "trigger",
     ];
     assert_eq!(fields, expected);
 }
