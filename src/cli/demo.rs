@@ -124,6 +124,10 @@ fn table(report: &Report) -> String {
         lines.push(String::new());
         lines.extend(class_table::lines(quality));
     }
+    if report.inverted > 0 {
+        let inverted = report.inverted;
+        lines.push(format!("{inverted} of these labels are inverted, and count as they came"));
+    }
     if !report.actions.is_empty() {
         lines.push(String::new());
         lines.extend(action_table::lines(&report.actions));

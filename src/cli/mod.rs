@@ -19,7 +19,11 @@ mod schema;
 mod send;
 mod tune;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::{self, ExitCode},
+};
 
 use anyhow::Context;
 use clap::{
@@ -201,10 +205,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints the result of a command, or a line of it, on standard output.
-#[expect(clippy::print_stdout, reason = "the result of a command")]
+/// Prints the result of a command, or a line of it, on standard output. If its reader has closed it, as `head` does, or it is
+/// full, the process ends.
+#[expect(clippy::print_stderr, reason = "standard output cannot be written")]
 fn print(text: &str) {
-    println!("{text}");
+    let Err(error) = writeln!(io::stdout().lock(), "{text}") else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        process::exit(0);
+    }
+    eprintln!("error: cannot write to standard output: {error}");
+    process::exit(1);
 }
 
 /// The rows of a table, with columns of one width; the first is aligned left, the others right.

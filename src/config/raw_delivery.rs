@@ -112,7 +112,7 @@ pub(super) struct RawEmail {
     /// Whether the body is HTML; then values in it are escaped.
     #[serde(default)]
     pub html: bool,
-    /// Time limit of each step of the SMTP dialogue; at least 1 ms.
+    /// Time limit of each answer of the SMTP server; at least 1 ms.
     #[serde(default = "ten_seconds", with = "humantime_serde")]
     pub timeout: Duration,
     /// As for webhooks.

@@ -238,12 +238,15 @@ impl Deliveries {
         };
         let wait = backoff::wait(delivery.attempts, retry_after, &mut self.random);
         let first = delivery.first.unwrap_or(now.elapsed);
-        if now.elapsed + wait > first + of.settings.retry_for {
+        let gives_up = first + of.settings.retry_for;
+        if now.elapsed >= gives_up {
             let tried_for = now.elapsed.saturating_sub(first);
             let rejection = Rejection::given_up(delivery.attempts, tried_for, &reason);
             self.close(id, now);
             return Finished::Rejected(action, rejection);
         }
+        // The last attempt is at the end.
+        let wait = wait.min(gives_up - now.elapsed);
         let expires_in = of.expires_in(&action, now.wall).unwrap_or_default();
         of.waiting.insert((now.elapsed + wait.min(expires_in), id));
         Finished::Waits(wait)
@@ -530,7 +533,7 @@ mod tests {
         assert!(rejection.reason.contains(&format!("after {attempts} attempts")), "{rejection:?}");
         assert!(rejection.reason.ends_with("status 500"), "{rejection:?}");
         let took = fixture.clock.elapsed();
-        assert!(took <= HOUR && took > HOUR - Duration::from_secs(300), "{took:?}");
+        assert!(took >= HOUR && took < HOUR + Duration::from_secs(1), "{took:?}");
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(300)), "{waits:?}");
         assert!((12..60).contains(&attempts), "{attempts}");
         assert_eq!(fixture.committable(), Some(1));
@@ -547,10 +550,16 @@ mod tests {
         assert_eq!(fixture.ids(), [""; 0]);
         fixture.clock.advance(SECOND);
         let (id, ..) = fixture.begun()[0];
-        // Later than the end of the attempts: it is given up at once.
-        let retry_after = Some(HOUR);
-        let outcome = Outcome::Failed { reason: "status 429".to_owned(), retry_after };
-        assert!(matches!(fixture.finish(id, 0, outcome), Finished::Rejected(..)));
+        // Later than the end of the attempts: the last attempt is at the end.
+        let later = || {
+            let (reason, retry_after) = ("status 429".to_owned(), Some(HOUR));
+            Outcome::Failed { reason, retry_after }
+        };
+        let left = HOUR - SECOND * 90;
+        assert!(matches!(fixture.finish(id, 0, later()), Finished::Waits(wait) if wait == left));
+        fixture.clock.advance(left);
+        let (id, ..) = fixture.begun()[0];
+        assert!(matches!(fixture.finish(id, 0, later()), Finished::Rejected(..)));
     }
 
     #[test]

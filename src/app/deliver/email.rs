@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context;
 use lettre::{
     Address, Message, SmtpTransport, Transport,
+    address::Envelope,
     message::{
         Mailbox,
         header::{ContentType, HeaderName, HeaderValue},
@@ -45,6 +46,8 @@ use foretell_streams::time::Clock;
 const AUTHENTICATION_REPLIES: [u16; 4] = [530, 534, 535, 538];
 
 const SUBJECT: &str = "subject";
+/// Maximum number of characters of a subject; the rest is cut.
+const SUBJECT_MAX: usize = 200;
 
 /// The sender of e-mails.
 pub(super) struct Email {
@@ -102,12 +105,20 @@ impl Email {
         // The address itself stays out of messages and logs.
         let to: Address =
             to.parse().map_err(|error| malformed(format!("is not an e-mail address: {error}")))?;
+        // Many servers have no SMTPUTF8, so it would be tried again and again.
+        if !to.to_string().is_ascii() {
+            return Err(malformed("is not ASCII: a domain has its xn-- form".to_owned()));
+        }
         let unrenderable = |error| Rejection::new(UNRENDERABLE, format!("{error:#}"));
         let [subject, body] = self.templates.render(&action.payload).map_err(unrenderable)?;
         let sent_at = Duration::from_millis(u64::try_from(self.clock.now().0).unwrap_or(0));
         let content = if self.is_html { ContentType::TEXT_HTML } else { ContentType::TEXT_PLAIN };
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+        // Not taken from the header `To`, in which a quoted part may be read in another way.
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
+            .map_err(|error| malformed(format!("cannot be used: {error}")))?;
         Message::builder()
+            .envelope(envelope)
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
             .subject(subject)
@@ -212,8 +223,12 @@ impl Templates {
         let render = |name: &str| self.environment.get_template(name)?.render(&values);
         let subject = render(SUBJECT).context("the subject")?;
         let body = render(self.body).context("the body")?;
-        // A header is one line.
+        // A header is one line, of at most 998 bytes (RFC 5322, section 2.1.1).
         let subject = subject.split(char::is_control).collect::<Vec<_>>().join(" ");
+        let subject = subject.chars().take(SUBJECT_MAX).collect();
+        // A carriage return alone is not allowed in a message: some servers take it for the end of a line, and so a part of an
+        // answer for the end of the message.
+        let body = body.replace("\r\n", "\n").replace('\r', "\n");
         Ok([subject, body])
     }
 

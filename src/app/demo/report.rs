@@ -34,6 +34,8 @@ pub struct Report {
     pub unlabelled: usize,
     /// Categories that the model had not seen in training.
     pub unseen_categories: usize,
+    /// The number of outcomes whose labels were inverted, which count in every measure as they came.
+    pub inverted: usize,
     /// Numbers out of the range of the training data.
     pub out_of_range: usize,
     /// By error class.
@@ -165,6 +167,11 @@ pub(super) fn report(
         joined: contents.joined,
         unlabelled: counters.unlabelled,
         unseen_categories: counters.unseen_categories,
+        inverted: if plan.is_poisoned {
+            usize::try_from(config.learning.rules.retrain_after).unwrap_or(usize::MAX)
+        } else {
+            0
+        },
         out_of_range: counters.out_of_range,
         dead_letters: contents.dead_letters.clone(),
         retrainings: models.iter().filter(|model| model.training > 0).count(),

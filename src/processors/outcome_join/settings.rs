@@ -101,6 +101,7 @@ pub enum UnlabelledPolicy {
     /// It is counted and dropped.
     #[default]
     Drop,
-    /// It becomes an example with this label, such as "did not buy".
+    /// It becomes an example with this label, such as "did not buy". Each prediction without an outcome does, whatever
+    /// `learn_from` is: a respondent with three predictions makes three examples.
     Label(String),
 }

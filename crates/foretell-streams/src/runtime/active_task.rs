@@ -222,6 +222,7 @@ impl ActiveTask {
         };
         self.phase = Phase::Running;
         let (mut processed, mut now) = (0, clock.now());
+        let stream_time = self.task.stream_time();
         while processed < records_max && !self.must_wait(clock, idle_max) {
             if processed > 0 && processed.is_multiple_of(RECORDS_PER_CLOCK_READ) {
                 now = clock.now();
@@ -241,7 +242,9 @@ impl ActiveTask {
             }
         }
         self.task.punctuate_wall_clock(clock.now())?;
-        if processed > 0 || matches!(self.phase, Phase::Blocked { .. }) {
+        // Records that do not advance stream time, such as late ones, do not keep the clock from doing so.
+        let has_advanced = self.task.stream_time() > stream_time;
+        if has_advanced || matches!(self.phase, Phase::Blocked { .. }) {
             self.quiet.restart(clock.elapsed());
         }
         Ok(processed)

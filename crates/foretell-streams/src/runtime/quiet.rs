@@ -1,10 +1,10 @@
-//! Stream time of a task without records. Windows of a quiet partition must close too, so once a task has had nothing to
-//! process for a while, and all its inputs are read to their ends, its stream time advances at the speed of the clock.
+//! Stream time of a task without records that advance it. Windows of a quiet partition must close too, so once stream time has
+//! not advanced for a while, and all inputs are read to their ends, it advances at the speed of the clock.
 //!
 //! ```text
 //!   Active ──nothing for `quiet_after`──▶ ask the broker at intervals ──all at their ends──▶ stream time advances
 //!      ▲                                        │ no answer, or more records to come: stream time stalls
-//!      └────────── a record ────────────────────┘
+//!      └── a record that advances stream time ──┘
 //! ```
 //! Stream time does not jump to the time of day: that would close all windows of a backfill whose producer pauses. It
 //! advances by the time between two checks that were answered, so neither an outage nor a process that stalled counts. The
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The time since which a task has been quiet, and the last check of its inputs.
 pub(super) struct QuietPeriod {
-    /// When the task last had something to do.
+    /// When stream time last advanced by a record, or the task was blocked by one.
     active_at: Duration,
     checked_at: Duration,
     /// The last check that found all inputs at their ends, if the task has had nothing to do since.

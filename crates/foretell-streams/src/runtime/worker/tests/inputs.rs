@@ -235,6 +235,22 @@ fn the_stream_time_of_a_quiet_partition_advances_with_the_clock() {
     assert_eq!(status.tasks[0].stream_time, Some(EventTime(500_000)));
 }
 
+/// Late records and questions, which carry no time, do not hold it.
+#[test]
+fn records_that_do_not_advance_stream_time_do_not_keep_the_clock_from_it() {
+    let harness = harness_with(true);
+    harness.clock.advance(Duration::from_secs(1_000_000));
+    send(&harness, [record("in", 0), record("side", 1_000)]);
+    let mut worker = harness.join("a");
+    for _ in 0..60 {
+        out(&harness, &mut worker, Duration::from_secs(1));
+        send(&harness, [record("in", 500)]);
+    }
+    let status = &harness.board.read()["a"];
+    let stream_time = status.tasks[0].stream_time.unwrap();
+    assert!((40_000..=61_000).contains(&stream_time.0), "{stream_time}");
+}
+
 #[test]
 fn the_stream_time_of_a_partition_without_a_known_end_stalls() {
     let harness = harness_with(true);
