@@ -2,15 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use serde::Deserialize;
-#[cfg(test)]
-use serde::Serialize;
-
 use crate::config::{
     ConfigError, Secret, check,
     keys::nearest,
     raw_delivery,
-    raw_delivery::{RawDelivery, RawQuietHours, RawRate},
+    raw_delivery::{RawDelivery, RawQuietHours, RawRate, SmtpTls},
     secret,
     source::Sources,
 };
@@ -104,20 +100,6 @@ pub struct SmtpServer {
     pub ca_file: Option<PathBuf>,
     /// User and password.
     pub credentials: Option<(String, Secret)>,
-}
-
-/// Encryption of a connection to an SMTP server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[cfg_attr(test, derive(Serialize))]
-#[serde(rename_all = "snake_case")]
-pub enum SmtpTls {
-    /// STARTTLS; a server that does not support it is refused.
-    #[default]
-    Starttls,
-    /// TLS from the first byte.
-    Tls,
-    /// No encryption.
-    None,
 }
 
 /// The bound of `connections_max`: each is a thread.

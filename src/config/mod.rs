@@ -37,11 +37,11 @@ use std::{
 };
 
 pub use delivery::{
-    ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, SmtpTls,
-    WebhookSettings,
+    ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, WebhookSettings,
 };
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
 use raw::{RawConfig, RawContract};
+pub use raw_delivery::SmtpTls;
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[cfg(test)]
 use serde::Serialize;
 
-use crate::config::{Secret, delivery::SmtpTls};
+use crate::config::Secret;
 
 /// Delivery of actions by `foretell deliver`: see [Delivery](delivery.md).
 #[derive(Clone, Debug, Deserialize)]
@@ -167,4 +167,18 @@ fn one_hour() -> Duration {
 
 fn four() -> usize {
     4
+}
+
+/// Encryption of a connection to an SMTP server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[serde(rename_all = "snake_case")]
+pub enum SmtpTls {
+    /// STARTTLS; a server that does not support it is refused.
+    #[default]
+    Starttls,
+    /// TLS from the first byte.
+    Tls,
+    /// No encryption.
+    None,
 }

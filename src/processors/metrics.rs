@@ -6,7 +6,6 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
-use crate::processors::gather::session::{SESSION_TOO_LARGE, SessionEnd};
 use crate::{
     events::{
         decision::DecisionOutcome,
@@ -14,7 +13,10 @@ use crate::{
         questionnaire::{INVALID_VALUE, MISSING_FIELD},
         topics::TOPICS,
     },
-    processors::actions::ActionMetrics,
+    processors::{
+        actions::metrics::ActionMetrics,
+        gather::session::{SESSION_TOO_LARGE, SessionEnd},
+    },
 };
 use foretell_streams::metrics::{Counter, Registration};
 

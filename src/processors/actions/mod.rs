@@ -15,7 +15,7 @@
 mod act;
 mod acted;
 mod cancel;
-mod metrics;
+pub mod metrics;
 mod rule;
 mod timers;
 mod variables;
@@ -35,6 +35,7 @@ use crate::{
         actions::{
             act::ActOnPrediction,
             cancel::{CancelOnEvent, CancelOnOutcome},
+            metrics::ActionMetrics,
             timers::Timers,
         },
         gather::Gathered,
@@ -49,7 +50,6 @@ use foretell_streams::{
 };
 
 pub use acted::{Acted, ActedStore};
-pub use metrics::ActionMetrics;
 pub use rule::{
     AFTER_MAX, ActionRule, After, AtMost, CancelOn, NAME_MAX, REASONS_MAX, RULES_MAX, RuleSettings,
     Rules, TIMES_MAX, is_control,

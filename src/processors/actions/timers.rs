@@ -9,7 +9,8 @@ use crate::{
         respondent::{Respondent, RespondentAction},
     },
     processors::actions::{
-        Acted, ActedStore, ActionMetrics,
+        Acted, ActedStore,
+        metrics::ActionMetrics,
         rule::{After, CancelOn, Rules},
     },
 };

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::{
     events::labelled_example::{ExampleOrigin, LabelledExample},
-    processors::{actions::ActionMetrics, uplift::interval::Share},
+    processors::{actions::metrics::ActionMetrics, uplift::interval::Share},
 };
 use foretell_streams::{
     codec::Stored,
