@@ -12,6 +12,8 @@
 mod check;
 mod delivery;
 mod document;
+mod error;
+mod features;
 mod keys;
 mod overrides;
 mod raw;
@@ -28,17 +30,12 @@ mod variants;
 mod warnings;
 mod wording;
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ffi::OsString, fs, path::Path, sync::Arc, time::Duration};
 
 pub use delivery::{
     ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, WebhookSettings,
 };
+pub use error::ConfigError;
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
 use raw::{RawConfig, RawContract};
 pub use raw_delivery::SmtpTls;
@@ -49,85 +46,18 @@ pub use variants::Variant;
 
 use crate::{
     config::{document::Document, keys::Keys, overrides::Override},
-    events::questionnaire::{
-        MetadataFields, MomentKind, QuestionnaireSchema, QuestionnaireSchemaError, ReadingRules,
-    },
+    events::questionnaire::{MetadataFields, QuestionnaireSchema, ReadingRules},
     events::topics::Topics,
     processors::{
         actions::{ActionSettings, Variables},
         contract::ContractSettings,
-        convert,
         event_time::TimeBounds,
         gather::GatherSettings,
         outcome_join::JoinSettings,
         quality::QualitySettings,
     },
 };
-use foretell_ml::{
-    CalendarFeature, ColumnKind, PipelineSpec, Scaling, SpecError, TimeUnit,
-    training::TuningSettings,
-};
-
-/// An invalid configuration. Each message says what to change.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {what} {path}", path = path.display())]
-    Unreadable {
-        /// The kind of file.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A key or a value is invalid. The message names a secret without its value.
-    #[error("{place}: {problem}")]
-    At {
-        /// The file and its line, the variable, or the `--set`.
-        place: String,
-        /// The key, the problem, and what to change.
-        problem: String,
-    },
-    /// The file of a secret cannot be read.
-    #[error("{named}: cannot read {from}", from = from.display())]
-    SecretFile {
-        /// The source and the key of the secret.
-        named: String,
-        /// The file.
-        from: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The event schema cannot be read.
-    #[error("{named}: cannot read {path}", path = path.display())]
-    SchemaFile {
-        /// The source and the key of the schema's path.
-        named: String,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The event schema cannot be used with the configuration.
-    #[error("{named} {path}", path = path.display())]
-    Schema {
-        /// The source and the key of the schema's path.
-        named: String,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: Box<QuestionnaireSchemaError>,
-    },
-    /// The features do not match the event schema.
-    #[error("{named}")]
-    Features {
-        /// The source and the name of the section.
-        named: String,
-        /// The cause.
-        source: Box<SpecError>,
-    },
-}
+use foretell_ml::{PipelineSpec, training::TuningSettings};
 
 /// A checked configuration, as the settings of each part of the program.
 #[derive(Clone, Debug)]
@@ -255,7 +185,7 @@ impl Config {
             questions: questions.into(),
             layout: event_schema.layout().clone(),
         };
-        let pipeline = pipeline_of(&raw, &sources, &event_schema)?;
+        let pipeline = features::pipeline_of(&raw, &sources, &event_schema)?;
         let RawContract { policy, mostly_missing, window } = raw.features.contract;
         let contract = ContractSettings {
             policy,
@@ -373,109 +303,6 @@ fn event_schema_of(raw: &RawConfig, sources: &Sources) -> Result<QuestionnaireSc
         numeric: raw.features.numeric.clone(),
         missing: raw.events.missing.clone(),
     }))
-}
-
-fn pipeline_of(
-    raw: &RawConfig,
-    sources: &Sources,
-    schema: &QuestionnaireSchema,
-) -> Result<PipelineSpec, ConfigError> {
-    let features = &raw.features;
-    for (key, names) in [
-        ("features.ignored", &features.ignored),
-        ("features.categorical", &features.categorical),
-        ("features.numeric", &features.numeric),
-    ] {
-        let is_known = |name: &&String| schema.questions().iter().any(|one| one.name == **name);
-        if let Some(name) = names.iter().find(|name| !is_known(name)) {
-            let problem = format!("the event schema has no answer {name:?}");
-            return Err(check::refused(sources, key, &problem));
-        }
-    }
-    if let Some(name) = features.numeric.iter().find(|name| features.categorical.contains(name)) {
-        let problem = format!("{name:?} is in categorical, too: remove it from one");
-        return Err(check::refused(sources, "features.numeric", &problem));
-    }
-    if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
-        let problem =
-            format!("{name:?} cannot be used as a number, because of its type in the event schema");
-        return Err(check::refused(sources, "features.numeric", &problem));
-    }
-    let questions = schema.questions().iter();
-    let learned = questions.filter(|question| !features.ignored.contains(&question.name));
-    let columns = learned.map(|question| {
-        let mut column = convert::column_of(question);
-        if features.categorical.contains(&column.name) {
-            column.kind = ColumnKind::Categorical;
-        } else if features.numeric.contains(&column.name) {
-            column.kind = ColumnKind::Numeric;
-        }
-        column
-    });
-    let scaling: Scaling = features.scaling;
-    let refuse = |source| {
-        let source = Box::new(source);
-        ConfigError::Features { named: sources.named("features"), source }
-    };
-    let spec = PipelineSpec::new(columns.collect(), scaling, features.crossed.clone());
-    let calendar = calendar_of(raw, sources, schema)?;
-    spec.and_then(|spec| spec.with_calendar(calendar)).map_err(refuse)
-}
-
-/// The configured parts of dates and times. It is an error to name a part that the answer does not have.
-fn calendar_of(
-    raw: &RawConfig,
-    sources: &Sources,
-    schema: &QuestionnaireSchema,
-) -> Result<Vec<CalendarFeature>, ConfigError> {
-    let mut calendar = Vec::new();
-    for (name, parts) in &raw.features.calendar {
-        let refuse = |problem: &str| {
-            Err(check::refused(sources, "features.calendar", &format!("{name:?} {problem}")))
-        };
-        if *name == raw.events.event_time {
-            return refuse(
-                "is the event time, which is not an answer, and a model learns from answers only. Add a field of its own with the same time to \
-                 the event schema, such as \"answered_at\" of logical type timestamp-millis, and name it",
-            );
-        }
-        let Some(kind) = schema.moment(name) else {
-            return refuse(&not_a_moment(name, schema));
-        };
-        let (has_date, has_time) = match kind {
-            MomentKind::Date => (true, false),
-            MomentKind::Time { .. } => (false, true),
-            MomentKind::Timestamp { .. } => (true, true),
-        };
-        let unit = match kind {
-            MomentKind::Date => TimeUnit::Days,
-            MomentKind::Time { per_second } | MomentKind::Timestamp { per_second } => {
-                TimeUnit::PartsOfSecond(u32::try_from(per_second).unwrap_or(u32::MAX))
-            }
-        };
-        for part in parts {
-            if !(if part.is_of_day() { has_time } else { has_date }) {
-                return refuse(&format!("has no {}", part.name()));
-            }
-            calendar.push(CalendarFeature { column: name.clone(), part: *part, unit });
-        }
-    }
-    Ok(calendar)
-}
-
-/// The problem with a name in `features.calendar` that is neither a date nor a time.
-fn not_a_moment(name: &str, schema: &QuestionnaireSchema) -> String {
-    let names = schema.questions().iter().map(|question| question.name.as_str());
-    let moments: Vec<&str> = names.clone().filter(|name| schema.moment(name).is_some()).collect();
-    let is_answer = names.into_iter().any(|answer| answer == name);
-    let what =
-        if is_answer { "is not a date or time" } else { "is not an answer of the event schema" };
-    if moments.is_empty() {
-        return format!(
-            "{what}: name an answer of logical type date, time-… or timestamp-…; the event schema has none"
-        );
-    }
-    format!("{what}; the answers that are dates or times: {}", moments.join(", "))
 }
 
 /// Every key (`section.key`), without the sections themselves.
