@@ -11,6 +11,7 @@ use crate::{
         questionnaire::QuestionnaireEvent,
         topics::Topics,
     },
+    processors::dead_letters::DeadLetters,
 };
 use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
@@ -95,6 +96,17 @@ impl Cluster {
     ) -> anyhow::Result<Arc<dyn Codec<T>>> {
         let schemas = Schemas { registry: &self.registry, events: &config.event_schema };
         Ok(T::codec(schemas, topic)?)
+    }
+
+    /// The dead letters of the application.
+    #[must_use]
+    pub fn dead_letters(&self, config: &Config, clock: &Arc<dyn Clock>) -> DeadLetters {
+        DeadLetters {
+            broker: Arc::clone(&self.broker),
+            topic: config.topics.dead_letters.clone(),
+            application: config.application(),
+            clock: Arc::clone(clock),
+        }
     }
 
     /// Passes every record of a topic to `visit`, partition by partition, until `visit` breaks or every partition is read

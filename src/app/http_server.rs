@@ -11,10 +11,11 @@ use crate::{
     app::cluster::Cluster,
     config::Config,
     events::codecs::Codecs,
-    http::{self, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits, ProbeState},
+    http::{
+        self, DeadLetterAccess, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits, ProbeState,
+    },
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
-        library::Library,
         overview::Overview,
     },
 };
@@ -28,6 +29,12 @@ pub(super) struct BoundServer {
     runtime: Runtime,
     listener: TcpListener,
     pub(super) address: SocketAddr,
+}
+
+/// What requests read from topics.
+pub(super) struct Stored {
+    pub(super) library: LibraryAccess,
+    pub(super) dead_letters: DeadLetterAccess,
 }
 
 /// A running server.
@@ -82,13 +89,14 @@ impl BoundServer {
         config: &Config,
         overview: Overview,
         gateway: Gateway,
-        library: Library,
+        stored: Stored,
         registry: &Registry,
     ) -> anyhow::Result<HttpServer> {
         let settings = &config.http;
         let state = HttpState {
             overview,
-            library: LibraryAccess::new(library),
+            library: stored.library,
+            dead_letters: stored.dead_letters,
             gateway: Arc::new(gateway),
             registry: registry.clone(),
             metrics: HttpMetrics::register(registry)?,

@@ -29,6 +29,7 @@ pub mod table;
 mod table_columns;
 pub mod telemetry;
 mod timed_outcomes;
+pub mod times;
 mod topic_changes;
 mod topologies;
 pub mod tune;

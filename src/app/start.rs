@@ -14,7 +14,7 @@ use prometheus::Registry;
 use crate::{
     app::{
         cluster::Cluster,
-        http_server::{self, BoundServer, HttpServer},
+        http_server::{self, BoundServer, HttpServer, Stored},
         learning::learning_work,
         library,
         models::Models,
@@ -25,6 +25,7 @@ use crate::{
     },
     config::Config,
     events::{codecs::Codecs, topics::Group},
+    http::{DeadLetterAccess, LibraryAccess},
     processors::{
         contract::ContractBoard,
         learning::trainer::Trainer,
@@ -149,7 +150,12 @@ impl Instance {
             })?);
         }
         let library = library::with_codecs(config, cluster, &parts.codecs, &parts.metrics);
-        let http = server.serve(config, overview.clone(), gateway, library, &registry)?;
+        let dead_letters = cluster.dead_letters(config, clock);
+        let stored = Stored {
+            library: LibraryAccess::new(library),
+            dead_letters: DeadLetterAccess::new(dead_letters, Arc::clone(&cluster.registry)),
+        };
+        let http = server.serve(config, overview.clone(), gateway, stored, &registry)?;
         let shutdown = parts.shutdown.clone();
         let clock = Arc::clone(clock);
         Ok(Self { overview, registry, address, shutdown, threads, clock, http })

@@ -2,6 +2,7 @@
 
 mod action_table;
 mod class_table;
+mod dead_letters;
 mod deliver;
 mod demo;
 mod doctor;
@@ -72,6 +73,7 @@ Examples:
   foretell send --rate 50                        send a table as live events, show predictions
   foretell tune                                  compare ways to search for parameters
   foretell replay --variants variants.toml       run the history again with other settings
+  foretell dead-letters list                     show records that could not be processed
   foretell models list                           list the models and their metrics
   foretell retrain --reason \"new prices\"        train a model now
   foretell schema check                          check schemas before you deploy them
@@ -119,6 +121,7 @@ enum Command {
     Tune(tune::Tune),
     Replay(replay::Replay),
     Doctor(doctor::Doctor),
+    DeadLetters(dead_letters::DeadLettersCommand),
     Models(models::ModelsCommand),
     Retrain(retrain::Retrain),
     Schema(schema::SchemaCommand),
@@ -136,6 +139,7 @@ impl Command {
             Self::Tune(tune) => &tune.sets,
             Self::Replay(replay) => &replay.sets,
             Self::Doctor(doctor) => &doctor.sets,
+            Self::DeadLetters(letters) => letters.sets(),
             Self::Models(models) => models.sets(),
             Self::Retrain(retrain) => &retrain.sets,
             Self::Schema(schema) => schema.sets(),
@@ -191,6 +195,7 @@ pub fn main() -> ExitCode {
         Command::Tune(tune) => tune.run(&cli.global),
         Command::Replay(replay) => replay.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),
+        Command::DeadLetters(letters) => letters.run(&cli.global),
         Command::Models(models) => models.run(&cli.global),
         Command::Retrain(retrain) => retrain.run(&cli.global),
         Command::Schema(schema) => schema.run(&cli.global),

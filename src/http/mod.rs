@@ -7,6 +7,7 @@
 
 mod api;
 mod body;
+mod dead_letters;
 mod error;
 mod events;
 mod exchange;
@@ -32,6 +33,7 @@ use axum::{
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
+pub use dead_letters::DeadLetterAccess;
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
 pub use models::LibraryAccess;
@@ -50,6 +52,8 @@ pub struct HttpState {
     pub overview: Overview,
     /// The models and the decisions about them.
     pub library: LibraryAccess,
+    /// The dead letters.
+    pub dead_letters: DeadLetterAccess,
     /// Writes events, outcomes and commands.
     pub gateway: Arc<Gateway>,
     /// The metrics that `/metrics` shows.

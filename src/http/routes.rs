@@ -6,7 +6,7 @@ use axum::{
 };
 
 use crate::http::{
-    HttpState, api, events, health, metrics, models, parameters::Named, respondents,
+    HttpState, api, dead_letters, events, health, metrics, models, parameters::Named, respondents,
 };
 
 /// One route.
@@ -265,5 +265,52 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
         handler: || post(models::train),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/dead-letters",
+        is_guarded: true,
+        purpose: "The newest [dead letters](operations.md#dead-letters), newest first, without their values, and their numbers \
+                  by class. The whole topic is read, by one request at a time.",
+        parameters: dead_letters::PARAMETERS,
+        answers: &[(200, "`{\"dead_letters\": […], \"classes\": {…}}`"), NOT_READ],
+        handler: || get(dead_letters::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/dead-letters/{id}",
+        is_guarded: true,
+        purpose: "One dead letter, its value decoded by its own schema. `id` is `partition:offset`.",
+        parameters: &[],
+        answers: &[
+            (200, "The dead letter as JSON."),
+            (404, "There is no dead letter of this id."),
+            NOT_READ,
+        ],
+        handler: || get(dead_letters::show),
+    },
+    Route {
+        method: Method::POST,
+        path: "/api/v1/dead-letters/replay",
+        is_guarded: true,
+        purpose: "Sends the records of dead letters to their topics again, with their own keys, headers and partitions, each \
+                  once. The body is a JSON object with `ids`, `classes`, `topics` (arrays) and `since` (milliseconds since \
+                  1970), which narrow them down, or `\"all\": true`; with `\"dry_run\": true`, it only counts.",
+        parameters: &[],
+        answers: &[
+            (
+                200,
+                "`replayed` by topic, `before`: the number of those replayed before, `kept`: those that cannot be replayed, \
+                 by reason, and `more` if one replay does not take all.",
+            ),
+            (400, "The body is not such an object. Nothing was replayed."),
+            TOO_LARGE,
+            (
+                503,
+                "The topic cannot be read now, or it was not done within 10 s; with `Retry-After`. A replay goes on: repeat \
+                 it to see what is left.",
+            ),
+        ],
+        handler: || post(dead_letters::replay),
     },
 ];

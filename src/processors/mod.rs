@@ -15,6 +15,7 @@
 pub mod actions;
 pub mod contract;
 pub mod convert;
+pub mod dead_letters;
 pub mod event_time;
 pub mod gateway;
 pub mod gather;

@@ -11,6 +11,7 @@ mod changelogs;
 mod chaos;
 #[path = "../../crates/foretell-streams/tests/contract/mod.rs"]
 mod contract;
+mod dead_letters;
 mod deleted;
 mod deliver;
 mod doctor;

@@ -11,14 +11,27 @@ fn the_help_of_every_command_has_examples() {
     };
     let all = help(&["--help"]);
     for command in [
-        "demo", "init", "run", "deliver", "send", "tune", "replay", "doctor", "models", "retrain",
+        "demo",
+        "init",
+        "run",
+        "deliver",
+        "send",
+        "tune",
+        "replay",
+        "doctor",
+        "models",
+        "retrain",
+        "dead-letters",
         "generate",
     ] {
         assert!(all.contains(&format!("\n  {command} ")), "{command} in {all}");
         let text = help(&[command, "--help"]);
         let (_, examples) = text.split_once("Examples:").expect("checked above");
         assert!(examples.contains(&format!("foretell {command}")), "{examples}");
-        assert!(text.contains("--set") || ["models", "generate"].contains(&command), "{text}");
+        assert!(
+            text.contains("--set") || ["models", "generate", "dead-letters"].contains(&command),
+            "{text}"
+        );
     }
     assert!(all.contains("FORETELL_BROKER_BOOTSTRAP_SERVERS"), "{all}");
 }
@@ -28,7 +41,16 @@ fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"], vec!["models"], vec!["generate", "agrawal"]];
     commands.extend(
         [
-            "demo", "init", "run", "deliver", "send", "tune", "replay", "doctor", "retrain",
+            "demo",
+            "init",
+            "run",
+            "deliver",
+            "send",
+            "tune",
+            "replay",
+            "doctor",
+            "retrain",
+            "dead-letters",
             "generate",
         ]
         .map(|name| vec![name]),
@@ -36,6 +58,7 @@ fn help_is_plain_text() {
     let of_models =
         ["list", "show", "diff", "promote", "rollback", "reproduce", "export", "import"];
     commands.extend(of_models.map(|name| vec!["models", name]));
+    commands.extend(["list", "show", "replay"].map(|name| vec!["dead-letters", name]));
     commands
         .extend(["check", "register", "diff", "evolve", "show"].map(|name| vec!["schema", name]));
     for command in commands {

@@ -35,6 +35,8 @@ pub mod codec;
 
 pub mod datum;
 
+pub mod json;
+
 pub mod dynamic;
 
 mod rows;

@@ -1,20 +1,15 @@
 //! The topics of the application as the history: read by readers without a group, partition by partition, and merged by event
 //! time. Nothing is written, and of the events a batch of each partition is in memory.
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{ops::ControlFlow, sync::Arc};
 
 use anyhow::Context;
-use humantime_serde::re::humantime;
 
 use crate::{
     app::{
         cluster::Cluster,
         replay::{feed::Feed, merge::MergedFeed},
-        telemetry,
+        telemetry, times,
     },
     config::Config,
     events::{
@@ -60,11 +55,11 @@ impl HistoryRequest {
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let now = EventTime(clock.now().0);
-        let from = time(from, now).context("--from")?;
+        let from = times::parse(from, now).context("--from")?;
         let until = match until {
             None => None,
             Some(until) => {
-                let until = time(until, now).context("--until")?;
+                let until = times::parse(until, now).context("--until")?;
                 Some(until.context("--until: nothing is before the beginning")?)
             }
         };
@@ -73,23 +68,6 @@ impl HistoryRequest {
         }
         Ok(Self { from, until, model })
     }
-}
-
-/// A time as on the command line; none for the beginning.
-fn time(text: &str, now: EventTime) -> anyhow::Result<Option<EventTime>> {
-    if text == "beginning" {
-        return Ok(None);
-    }
-    if let Ok(span) = humantime::parse_duration(text) {
-        return Ok(Some(now - span));
-    }
-    let time: SystemTime = humantime::parse_rfc3339(text).ok().with_context(|| {
-        format!(
-            "{text:?} is no time: write `beginning`, a time such as 2026-11-01T12:00:00Z, or a span before now such as 7d"
-        )
-    })?;
-    let since = time.duration_since(UNIX_EPOCH).context("it is before 1970")?;
-    Ok(Some(EventTime(i64::try_from(since.as_millis())?)))
 }
 
 /// The topics of the application.
@@ -261,26 +239,5 @@ impl History {
             ControlFlow::Continue(())
         })?;
         Ok(champion)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read() {
-        let now = EventTime(1_800_000_000_000);
-        let check = |text: &str, expected: Option<i64>| {
-            assert_eq!(time(text, now).unwrap(), expected.map(EventTime), "{text}");
-        };
-        check("beginning", None);
-        check("7d", Some(1_800_000_000_000 - 7 * 86_400_000));
-        check("2020-01-01T00:00:00Z", Some(1_577_836_800_000));
-        check("2020-01-01T00:00:00.250Z", Some(1_577_836_800_250));
-        for text in ["", "yesterday", "2020-13-01T00:00:00Z", "1600000000000"] {
-            let error = time(text, now).unwrap_err().to_string();
-            assert!(error.contains("is no time: write `beginning`"), "{text}: {error}");
-        }
     }
 }

@@ -7,6 +7,8 @@
 //! letter that was sent to its topic again. The headers added here are the last of their names. `foretell.headers` says
 //! how many headers precede them.
 
+use std::str::FromStr;
+
 use crate::{
     record::{Header, InputRecord, OutputRecord, OutputRecordRef, Partition, Topic},
     task::Task,
@@ -55,6 +57,79 @@ pub fn of_input(
 #[must_use]
 pub fn without_value(letter: OutputRecord) -> OutputRecord {
     shortened(letter)
+}
+
+/// What the headers of a dead letter say about its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The topic of the record.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset; -1 for an output that could not be written.
+    pub offset: i64,
+    /// Its timestamp, in milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// The class of the error.
+    pub class: String,
+    /// What was wrong.
+    pub message: String,
+    /// The id of its writer schema.
+    pub schema_id: Option<u32>,
+    /// How many of the letter's headers are the record's own: the first.
+    pub headers: usize,
+    /// The length of its value in bytes, if that was left out.
+    pub left_out: Option<u64>,
+}
+
+/// Reads the headers of a dead letter; `None` if they are not those of one.
+///
+/// ```
+/// # use foretell_streams::{
+/// #     record::{InputRecord, Offset, Partition, Topic, TopicPartition}, task::dead_letter, time::EventTime,
+/// # };
+/// let source = TopicPartition { topic: Topic::new("orders"), partition: Partition(0) };
+/// let (offset, timestamp) = (Offset(7), EventTime(0));
+/// let record =
+///     InputRecord { source, offset, timestamp, key: None, value: None, headers: vec![] };
+/// let letter = dead_letter::of_input(
+///     &Topic::new("dead-letters"), &record, ("refused", None), "status 400".to_owned(), EventTime(1),
+/// );
+/// let described = dead_letter::describe(&letter.headers).unwrap();
+/// assert_eq!((described.topic.as_str(), described.offset), ("orders", 7));
+/// assert_eq!((described.class.as_str(), described.headers), ("refused", 0));
+/// ```
+#[must_use]
+pub fn describe(headers: &[Header]) -> Option<Described> {
+    let last = headers.last()?;
+    let left_out = if last.name == VALUE_BYTES { Some(number(last)?) } else { None };
+    // A letter without its value has lost the headers of the record, too.
+    let own = match left_out {
+        Some(_) => 0,
+        None => number(find(headers, HEADERS)?)?,
+    };
+    let added = headers.get(own..)?;
+    let text = |name: &str| Some(std::str::from_utf8(&find(added, name)?.value).ok()?.to_owned());
+    Some(Described {
+        topic: text("foretell.topic")?,
+        partition: number(find(added, "foretell.partition")?)?,
+        offset: number(find(added, "foretell.offset")?)?,
+        timestamp: number(find(added, "foretell.timestamp")?)?,
+        class: text("foretell.error.class")?,
+        message: text("foretell.error.message")?,
+        schema_id: find(added, "foretell.schema.id").and_then(number),
+        headers: own,
+        left_out,
+    })
+}
+
+/// The last header of a name: if there are several, it is the one that was added here.
+fn find<'h>(headers: &'h [Header], name: &str) -> Option<&'h Header> {
+    headers.iter().rfind(|header| header.name == name)
+}
+
+fn number<T: FromStr>(header: &Header) -> Option<T> {
+    std::str::from_utf8(&header.value).ok()?.parse().ok()
 }
 
 pub(super) fn of(

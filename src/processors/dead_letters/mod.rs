@@ -1,0 +1,422 @@
+//! The dead letters of an application, read when they are asked for, and their way back.
+//!
+//! ```text
+//!   dead-letters ─▶ letters and marks ─┬─▶ list, find
+//!                                      └─▶ those that are wanted and not marked ─▶ their topics, and a mark behind each,
+//!                                                                                 in one transaction
+//! ```
+//! A letter stays where it is. The mark says that it was replayed, so it is replayed once, whoever asks and whatever fails.
+
+mod letter;
+mod replay;
+mod shown;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use letter::{KEY_CHARS_MAX, Letter, LetterId, LetterSummary, NotAnId, REPLAYED, Unreplayable};
+pub use replay::{REPLAYED_AT_ONCE_MAX, Replayed};
+use serde::Serialize;
+pub use shown::shown;
+
+use crate::processors::dead_letters::letter::Entry;
+use foretell_streams::{
+    record::{Partition, Topic, TopicPartition},
+    runtime::broker::{Broker, BrokerError, ReadFrom, ReadTo},
+    time::{Clock, EventTime},
+};
+
+/// The topic `dead-letters` of an application.
+#[derive(Clone)]
+pub struct DeadLetters {
+    /// The cluster.
+    pub broker: Arc<dyn Broker>,
+    /// The name of the topic.
+    pub topic: Topic,
+    /// The application: the transactions of a replay have its name.
+    pub application: String,
+    /// The clock of the records that are written.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Which letters are wanted. Each list that is not empty narrows them down.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// These letters.
+    pub ids: Vec<LetterId>,
+    /// Those of these classes.
+    pub classes: Vec<String>,
+    /// Those whose record was in one of these topics.
+    pub topics: Vec<String>,
+    /// Those that were written at this time or later.
+    pub since: Option<EventTime>,
+}
+
+/// The newest letters that are wanted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Listing {
+    /// Newest first.
+    pub letters: Vec<LetterSummary>,
+    /// The number of all that are wanted, by class.
+    pub classes: BTreeMap<String, Count>,
+}
+
+/// Numbers of letters of a class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// All of them.
+    pub letters: u64,
+    /// Those that were replayed.
+    pub replayed: u64,
+}
+
+/// Maximum number of letters in a list: some hundred bytes each, without the values.
+pub const LISTED_MAX: usize = 1_000;
+/// Maximum number of classes in a list. Foretell has some thirty; other clients may write more.
+const CLASSES_MAX: usize = 100;
+/// The time that one read waits for records.
+const WAIT: Duration = Duration::from_millis(200);
+
+impl Wanted {
+    /// Whether every letter is wanted.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        let Self { ids, classes, topics, since } = self;
+        ids.is_empty() && classes.is_empty() && topics.is_empty() && since.is_none()
+    }
+
+    fn includes(&self, letter: &Letter) -> bool {
+        let among = |list: &[String], one: &String| list.is_empty() || list.contains(one);
+        (self.ids.is_empty() || self.ids.contains(&letter.id))
+            && among(&self.classes, &letter.described.class)
+            && among(&self.topics, &letter.described.topic)
+            && self.since.is_none_or(|since| letter.written_at >= since)
+    }
+}
+
+impl DeadLetters {
+    /// The newest `limit` of the letters that are wanted, and the numbers of all of them.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the topic cannot be read.
+    pub fn list(&self, wanted: &Wanted, limit: usize) -> Result<Listing, BrokerError> {
+        let limit = limit.min(LISTED_MAX);
+        let mut found = Found { limit, ..Found::default() };
+        for partition in self.partitions()? {
+            // A mark comes after its letter, in the same partition.
+            found.classes_of.clear();
+            self.visit(partition, ReadFrom::Beginning, &mut |entry| match entry {
+                Entry::Letter(letter) if wanted.includes(&letter) => found.add(&letter),
+                Entry::Mark(id) => found.mark(id),
+                Entry::Letter(_) | Entry::Foreign => {}
+            })?;
+        }
+        let letters = found.newest.into_values().rev().collect();
+        Ok(Listing { letters, classes: found.classes })
+    }
+
+    /// The letter at `id`, and whether it was replayed; `None` if there is no letter.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the topic cannot be read.
+    pub fn find(&self, id: LetterId) -> Result<Option<(Letter, bool)>, BrokerError> {
+        if !self.partitions()?.any(|partition| partition == id.partition) {
+            return Ok(None);
+        }
+        let (mut found, mut is_replayed) = (None, false);
+        self.visit(id.partition, ReadFrom::Offset(id.offset), &mut |entry| match entry {
+            Entry::Letter(letter) if letter.id == id => found = Some(*letter),
+            Entry::Mark(mark) => is_replayed |= mark == id,
+            Entry::Letter(_) | Entry::Foreign => {}
+        })?;
+        Ok(found.map(|letter| (letter, is_replayed)))
+    }
+
+    fn partitions(&self) -> Result<impl Iterator<Item = Partition> + use<>, BrokerError> {
+        let number = self.broker.partitions(&self.topic)?;
+        let number = number.ok_or_else(|| BrokerError::Gone(self.topic.clone()))?;
+        let number = i32::try_from(number).expect("a broker numbers partitions with 31 bits");
+        Ok((0..number).map(Partition))
+    }
+
+    /// Passes the records of a partition to `visit`, up to the end that it has now.
+    fn visit(
+        &self,
+        partition: Partition,
+        from: ReadFrom,
+        visit: &mut dyn FnMut(Entry),
+    ) -> Result<(), BrokerError> {
+        let source = TopicPartition { topic: self.topic.clone(), partition };
+        let mut reader = self.broker.read(&source, from)?;
+        let mut records = Vec::new();
+        loop {
+            let read = reader.read(WAIT, &mut records)?;
+            records.drain(..).map(Entry::of).for_each(&mut *visit);
+            if read == ReadTo::End {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A list that is being made.
+#[derive(Default)]
+struct Found {
+    limit: usize,
+    newest: BTreeMap<(EventTime, LetterId), LetterSummary>,
+    classes: BTreeMap<String, Count>,
+    /// The time and the class of each letter of the partition that no mark was read for: some 50 bytes a letter.
+    classes_of: HashMap<LetterId, (EventTime, Arc<str>)>,
+    names: BTreeSet<Arc<str>>,
+}
+
+impl Found {
+    fn add(&mut self, letter: &Letter) {
+        let class = letter.described.class.as_str();
+        let is_known = self.classes.contains_key(class) || self.classes.len() < CLASSES_MAX;
+        let class = if is_known { class } else { "other" };
+        self.classes.entry(class.to_owned()).or_default().letters += 1;
+        let name = self.names.get(class).cloned().unwrap_or_else(|| Arc::from(class));
+        self.names.insert(Arc::clone(&name));
+        self.classes_of.insert(letter.id, (letter.written_at, name));
+        self.newest.insert((letter.written_at, letter.id), letter.summary());
+        if self.newest.len() > self.limit {
+            self.newest.pop_first();
+        }
+    }
+
+    fn mark(&mut self, id: LetterId) {
+        let Some((written_at, class)) = self.classes_of.remove(&id) else { return };
+        if let Some(count) = self.classes.get_mut(&*class) {
+            count.replayed += 1;
+        }
+        if let Some(letter) = self.newest.get_mut(&(written_at, id)) {
+            letter.replayed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foretell_streams::{
+        local::LocalBroker,
+        record::{Header, InputRecord, Offset, OutputRecord},
+        runtime::broker::{Cleanup, Publisher, TopicSpec},
+        task::dead_letter,
+        time::ManualClock,
+    };
+
+    use super::*;
+
+    const EVENTS: &str = "events";
+
+    struct Fixture {
+        letters: DeadLetters,
+        clock: Arc<ManualClock>,
+        publisher: Box<dyn Publisher>,
+    }
+
+    fn fixture() -> Fixture {
+        let clock = Arc::new(ManualClock::at(foretell_streams::time::WallTime(1_000)));
+        let broker = LocalBroker::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let topic = Topic::new("dead-letters");
+        let cleanup = Cleanup::Delete { retention: None };
+        let spec = |name: &Topic| TopicSpec {
+            name: name.clone(),
+            partitions: 2,
+            cleanup,
+            message_bytes_max: None,
+        };
+        broker.create_topics(&[spec(&topic), spec(&Topic::new(EVENTS))]).unwrap();
+        let publisher = broker.publish().unwrap();
+        let application = "app".to_owned();
+        let letters = DeadLetters {
+            broker: Arc::new(broker),
+            topic,
+            application,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        };
+        Fixture { letters, clock, publisher }
+    }
+
+    impl Fixture {
+        /// Dead-letters a record of the events, and returns it.
+        fn fail(&mut self, number: u8, class: &'static str) -> InputRecord {
+            let record = InputRecord {
+                source: TopicPartition {
+                    topic: Topic::new(EVENTS),
+                    partition: Partition(i32::from(number % 2)),
+                },
+                offset: Offset(number.into()),
+                timestamp: EventTime(7),
+                key: Some(vec![number]),
+                value: Some(vec![0, number]),
+                headers: vec![Header { name: "foretell.topic".to_owned(), value: vec![number] }],
+            };
+            let letter = dead_letter::of_input(
+                &self.letters.topic,
+                &record,
+                (class, Some(3)),
+                format!("reason {number}"),
+                EventTime(i64::from(number)),
+            );
+            self.send(letter);
+            record
+        }
+
+        fn send(&mut self, record: OutputRecord) {
+            self.publisher.send(record).unwrap();
+            self.publisher.flush().unwrap();
+        }
+
+        fn replay(&self, wanted: &Wanted) -> Replayed {
+            self.letters.replay(wanted, false, &mut |_, _| {}).unwrap()
+        }
+
+        /// The records that came back, by their keys.
+        fn returned(&self) -> Vec<InputRecord> {
+            let mut returned = Vec::new();
+            for partition in [Partition(0), Partition(1)] {
+                let source = TopicPartition { topic: Topic::new(EVENTS), partition };
+                let mut reader = self.letters.broker.read(&source, ReadFrom::Beginning).unwrap();
+                while reader.read(WAIT, &mut returned).unwrap() == ReadTo::More {}
+            }
+            returned.sort_by(|a, b| a.key.cmp(&b.key));
+            returned
+        }
+    }
+
+    fn of_class(class: &str) -> Wanted {
+        Wanted { classes: vec![class.to_owned()], ..Wanted::default() }
+    }
+
+    #[test]
+    fn the_newest_are_listed_and_all_are_counted() {
+        let mut fixture = fixture();
+        for number in 0..30 {
+            fixture.fail(number, if number < 25 { "late_outcome" } else { "malformed" });
+        }
+        let listing = fixture.letters.list(&Wanted::default(), 10).unwrap();
+        let offsets: Vec<i64> = listing.letters.iter().map(|letter| letter.offset).collect();
+        assert_eq!(offsets, (20..30).rev().collect::<Vec<_>>());
+        let count = |letters| Count { letters, replayed: 0 };
+        let expected = [("late_outcome", count(25)), ("malformed", count(5))];
+        assert_eq!(
+            listing.classes,
+            expected.map(|(class, count)| (class.to_owned(), count)).into()
+        );
+        let since = Wanted { since: Some(EventTime(28)), ..Wanted::default() };
+        assert_eq!(fixture.letters.list(&since, 10).unwrap().letters.len(), 2);
+        let one = Wanted { ids: vec![listing.letters[3].id], ..Wanted::default() };
+        assert_eq!(fixture.letters.list(&one, 10).unwrap().letters, listing.letters[3..4]);
+    }
+
+    #[test]
+    fn a_letter_returns_as_it_was_and_once() {
+        let mut fixture = fixture();
+        let records: Vec<InputRecord> =
+            (0..4).map(|number| fixture.fail(number, "unknown_schema")).collect();
+        fixture.fail(4, "malformed");
+        let rehearsed =
+            fixture.letters.replay(&of_class("unknown_schema"), true, &mut |_, _| {}).unwrap();
+        assert_eq!(fixture.returned(), []);
+        let replayed = fixture.replay(&of_class("unknown_schema"));
+        assert_eq!(replayed.replayed, [(EVENTS.to_owned(), 4)].into());
+        assert_eq!(rehearsed, replayed);
+        let returned = fixture.returned();
+        assert_eq!(returned.len(), 4);
+        for (returned, record) in returned.iter().zip(&records) {
+            assert_eq!(returned.source, record.source);
+            assert_eq!((&returned.key, &returned.value), (&record.key, &record.value));
+            assert_eq!(returned.headers, record.headers);
+        }
+        let again = fixture.replay(&Wanted::default());
+        assert_eq!((again.before, again.replayed), (4, [(EVENTS.to_owned(), 1)].into()));
+        assert_eq!(fixture.replay(&Wanted::default()).before, 5);
+        assert_eq!(fixture.returned().len(), 5);
+        let listing = fixture.letters.list(&Wanted::default(), 10).unwrap();
+        assert!(listing.letters.iter().all(|letter| letter.replayed));
+        assert_eq!(listing.classes["unknown_schema"], Count { letters: 4, replayed: 4 });
+        let (letter, is_replayed) = fixture.letters.find(listing.letters[0].id).unwrap().unwrap();
+        assert!(is_replayed);
+        assert_eq!(letter.described.message, "reason 4");
+        assert_eq!(letter.described.schema_id, Some(3));
+    }
+
+    #[test]
+    fn a_letter_that_fails_again_can_be_replayed_again() {
+        let mut fixture = fixture();
+        fixture.fail(1, "malformed");
+        fixture.replay(&Wanted::default());
+        let mut again = fixture.returned().remove(0);
+        again.offset = Offset(9);
+        let now = EventTime(fixture.clock.now().0);
+        let class = ("malformed", None);
+        let letter =
+            dead_letter::of_input(&fixture.letters.topic, &again, class, String::new(), now);
+        fixture.send(letter);
+        let replayed = fixture.replay(&Wanted::default());
+        assert_eq!((replayed.before, replayed.replayed[EVENTS]), (1, 1));
+        assert_eq!(fixture.returned()[1].headers, again.headers);
+    }
+
+    #[test]
+    fn what_cannot_return_is_counted_and_stays() {
+        let mut fixture = fixture();
+        let record = fixture.fail(0, "malformed");
+        let letter = |topic: &str, offset: i64, record: &InputRecord| {
+            let source = TopicPartition { topic: Topic::new(topic), ..record.source.clone() };
+            let record = InputRecord { source, offset: Offset(offset), ..record.clone() };
+            let to = Topic::new("dead-letters");
+            dead_letter::of_input(&to, &record, ("malformed", None), String::new(), EventTime(1))
+        };
+        fixture.send(letter("gone", 3, &record));
+        fixture.send(letter(EVENTS, -1, &record));
+        fixture.send(dead_letter::without_value(letter(EVENTS, 4, &record)));
+        fixture.send(OutputRecord::new(
+            &Topic::new("dead-letters"),
+            None,
+            Some(b"?"),
+            EventTime(1),
+        ));
+        let replayed = fixture.replay(&Wanted::default());
+        assert_eq!(replayed.replayed[EVENTS], 1);
+        let reasons = [Unreplayable::WithoutValue, Unreplayable::Output, Unreplayable::TopicGone];
+        assert_eq!(replayed.kept, reasons.map(|reason| (reason.reason(), 1)).into());
+        let listing = fixture.letters.list(&Wanted::default(), 10).unwrap();
+        assert_eq!(listing.classes["malformed"], Count { letters: 4, replayed: 1 });
+        let left_out = listing.letters.iter().filter(|letter| letter.offset == 4);
+        assert_eq!(left_out.map(|letter| letter.value_bytes).collect::<Vec<_>>(), [Some(2)]);
+    }
+
+    #[test]
+    fn a_partition_that_is_gone_is_chosen_by_the_key() {
+        let mut fixture = fixture();
+        let mut record = fixture.fail(0, "malformed");
+        record.source.partition = Partition(7);
+        let now = EventTime(1);
+        let class = ("malformed", None);
+        let letter =
+            dead_letter::of_input(&fixture.letters.topic, &record, class, String::new(), now);
+        fixture.send(letter);
+        fixture.replay(&Wanted::default());
+        assert_eq!(fixture.returned().len(), 2);
+    }
+
+    #[test]
+    fn ids_are_parsed() {
+        let check = |text: &str, expected: Option<(i32, i64)>| {
+            let id = text.parse::<LetterId>().ok();
+            assert_eq!(id.map(|id| (id.partition.0, id.offset.0)), expected, "{text}");
+        };
+        check("3:1042", Some((3, 1042)));
+        check("0:0", Some((0, 0)));
+        check("-1:0", None);
+        check("1:-1", None);
+        check("7", None);
+        check("a:b", None);
+    }
+}
