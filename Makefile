@@ -11,7 +11,7 @@ export PATH := $(CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin
 # Every target builds the same profile (dev, with optimised dependencies), so that C++ dependencies are built once.
 CARGO := cargo
 COMPOSE := docker compose -f deploy/compose.yaml
-SCRIPTS := .ci/setup .ci/run .ci/mutants $(wildcard redpanda/*.sh tests/broker/*.sh)
+SCRIPTS := .ci/setup .ci/run .ci/mutants $(wildcard redpanda/*.sh tests/broker/*.sh deploy/helm/ci/*.sh)
 # The test targets of all crates that need no broker.
 TEST_FILES := $(wildcard tests/*.rs tests/*/main.rs crates/*/tests/*.rs crates/*/tests/*/main.rs)
 TESTS := $(sort $(filter-out broker,$(basename $(notdir $(TEST_FILES:/main.rs=.rs)))))
@@ -143,12 +143,17 @@ advisories: ## check Cargo.lock for crates with security advisories; downloads t
 	cargo-deny --locked --workspace check advisories
 
 .PHONY: deploy-check
-deploy-check: ## check the Dockerfile, the compose file, Prometheus rules and their tests, workflows and scripts
+deploy-check: ## check the Dockerfile, the compose file, Prometheus rules and their tests, dashboards, the Helm chart, workflows and scripts
 	@.ci/setup check
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	hadolint deploy/Dockerfile
 	promtool check config deploy/prometheus/prometheus.yml
 	promtool test rules deploy/prometheus/alerts.test.yml
+	deploy/prometheus/tested.py
+	deploy/grafana/dashboards.py --check
+	deploy/grafana/dashboards.py --queries | promtool check rules /dev/stdin
+	python3 deploy/grafana/validate.py deploy/grafana/dashboards/*.json
+	deploy/helm/ci/check.sh
 	actionlint
 	for script in $(SCRIPTS); do bash -n "$$script"; done
 	shellcheck --external-sources $(SCRIPTS)
@@ -229,9 +234,9 @@ fix: ## fix lints, spelling and format as far as tools can
 	$(CARGO) fmt --all
 
 .PHONY: up
-up: docker ## start Redpanda, Redpanda Console, Foretell and Prometheus in containers
+up: docker ## start Redpanda, Redpanda Console, Foretell, Prometheus and Grafana in containers
 	$(COMPOSE) up --build --detach
-	@echo 'Foretell http://localhost:8000   Console http://localhost:8080   Prometheus http://localhost:9090   Kafka localhost:19092'
+	@echo 'Foretell http://localhost:8000   Console http://localhost:8080   Prometheus http://localhost:9090   Grafana http://localhost:3000   Kafka localhost:19092'
 
 .PHONY: down
 down: docker ## stop the containers and keep the data (ARGS=--volumes removes them)

@@ -83,8 +83,9 @@ fn metrics_named_in_documents_and_alerts_exist() {
     let (mut named, mut faults) = (0, Vec::new());
     let files = files();
     for file in &files {
-        let is_alerts = file.starts_with("deploy/prometheus/");
-        if !is_alerts && !file.ends_with(".md") {
+        let is_query =
+            ["deploy/prometheus/", "deploy/grafana/"].iter().any(|it| file.starts_with(it));
+        if !is_query && !file.ends_with(".md") {
             continue;
         }
         let text = fs::read_to_string(file).unwrap();
@@ -95,7 +96,10 @@ fn metrics_named_in_documents_and_alerts_exist() {
                 continue;
             }
             named += 1;
-            if !metrics.contains(name) && !metrics.contains(name.trim_end_matches("_bucket")) {
+            // The series of a histogram.
+            let ends = ["", "_bucket", "_sum", "_count"];
+            if !ends.iter().any(|end| name.strip_suffix(end).is_some_and(|it| metrics.contains(it)))
+            {
                 faults.push(format!("{file}: there is no metric `{name}`"));
             }
         }
