@@ -39,8 +39,8 @@ use crate::{
 use foretell_streams::{
     metrics::StreamsMetrics,
     runtime::{
-        Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker, WorkerError,
-        WorkerParts, WorkerSettings,
+        LagMonitor, Standby, StandbyParts, StatusBoard, StopSignal, TopicMonitor, Worker,
+        WorkerError, WorkerParts, WorkerSettings,
         broker::{BrokerError, Membership},
     },
     state::{DiskStores, MemoryStores, StoreSupplier},
@@ -270,7 +270,17 @@ impl Parts<'_> {
             }
         }
         threads.push(self.watch_topics(&groups)?);
+        threads.push(self.measure_lag()?);
         Ok(threads)
+    }
+
+    fn measure_lag(&self) -> anyhow::Result<JoinHandle<()>> {
+        let broker = Arc::clone(&self.cluster.broker);
+        let monitor = LagMonitor::new(broker, self.board.clone(), self.streams_metrics.clone());
+        self.spawn("lag".to_owned(), move |stop| {
+            monitor.run(stop);
+            Ok(())
+        })
     }
 
     fn watch_topics(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     local::{LocalBroker, TopologyDriver},
-    runtime::{Standby, StandbyParts, TopicMonitor, Worker, WorkerParts},
+    runtime::{LagMonitor, Standby, StandbyParts, TopicMonitor, Worker, WorkerParts},
     state::DiskStores,
     task::Task,
 };
@@ -18,6 +18,12 @@ impl fmt::Debug for TopologyDriver {
 impl fmt::Debug for LocalBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalBroker").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LagMonitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LagMonitor").finish_non_exhaustive()
     }
 }
 

@@ -22,6 +22,7 @@
 extern crate self as foretell_streams;
 
 pub mod codec;
+mod commit_times;
 mod debug;
 pub mod local;
 pub mod metrics;

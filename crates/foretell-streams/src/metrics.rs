@@ -8,6 +8,8 @@ use prometheus::{
     core::{Atomic, Collector, GenericGaugeVec},
 };
 
+use crate::commit_times::CommitTimes;
+
 /// A counter for [`Context::count`](crate::topology::Context::count), which adds to it when the record is committed.
 #[derive(Clone, Debug)]
 pub struct Counter(IntCounter);
@@ -263,6 +265,7 @@ pub struct StreamsMetrics {
     blocked: IntGaugeVec,
     restored: IntCounter,
     restore_remaining: IntGaugeVec,
+    lag: IntGaugeVec,
     standby_tasks: IntGaugeVec,
     standby_lag: IntGaugeVec,
     threads_alive: IntGauge,
@@ -270,26 +273,6 @@ pub struct StreamsMetrics {
 
 /// 2 ms to 30 s; a commit on an idle broker takes about 10 ms.
 const COMMIT_SECONDS: [f64; 10] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
-
-/// The time that a commit took, by phase.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CommitTimes {
-    /// Outputs and changelog records are encoded and handed to the producer.
-    pub(crate) send: Duration,
-    /// The records reach the broker.
-    pub(crate) write: Duration,
-    /// The offsets are committed, exactly once with the transaction.
-    pub(crate) commit: Duration,
-    /// The changes are applied to the stores.
-    pub(crate) apply: Duration,
-}
-
-impl CommitTimes {
-    fn by_phase(self) -> [(&'static str, Duration); 4] {
-        let Self { send, write, commit, apply } = self;
-        [("send", send), ("write", write), ("commit", commit), ("apply", apply)]
-    }
-}
 
 impl StreamsMetrics {
     /// Creates the metrics in `registry`.
@@ -361,6 +344,7 @@ impl StreamsMetrics {
                 "Changelog records that a worker's tasks have still to read before they run, at most.",
                 &["worker"],
             )?,
+            lag: lag(to)?,
             standby_tasks: to.gauges(
                 "foretell_stream_standby_tasks",
                 "Tasks of other instances that have a standby copy on this instance.",
@@ -465,6 +449,17 @@ impl StreamsMetrics {
         self.restore_remaining.with_label_values(&[worker]).set(records);
     }
 
+    /// Sets the lag of this process in a topic.
+    pub(crate) fn lag(&self, topic: &str, records: u64) {
+        self.lag.with_label_values(&[topic]).set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// The lag of this process in a topic.
+    #[cfg(test)]
+    pub(crate) fn lag_of(&self, topic: &str) -> i64 {
+        self.lag.with_label_values(&[topic]).get()
+    }
+
     pub(crate) fn standby(&self, group: &str, tasks: usize, lag: u64) {
         let tasks = i64::try_from(tasks).unwrap_or(i64::MAX);
         self.standby_tasks.with_label_values(&[group]).set(tasks);
@@ -478,6 +473,14 @@ impl StreamsMetrics {
     pub(crate) fn thread_ended(&self) {
         self.threads_alive.dec();
     }
+}
+
+fn lag(to: &Registration<'_>) -> Result<IntGaugeVec, prometheus::Error> {
+    to.gauges(
+        "foretell_stream_lag_records",
+        "Records of a topic that are committed and not processed yet, in the partitions of this instance; read every 10 s.",
+        &["topic"],
+    )
 }
 
 fn commit_phases(to: &Registration<'_>) -> Result<HistogramVec, prometheus::Error> {

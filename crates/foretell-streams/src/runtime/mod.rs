@@ -1,9 +1,9 @@
-//! Workers, standbys and topic monitors: the threads that connect tasks to a broker, and the port to that broker.
+//! Workers, standbys, and monitors of topics and of the lag: the threads that connect tasks to a broker, and the port to that broker.
 //!
 //! Start with [`Worker`] and [`WorkerParts::new`].
 //!
 //! ```text
-//!   worker ──▶ active_task ──▶ restore, backlog, quiet      topic_monitor
+//!   worker ──▶ active_task ──▶ restore, backlog, quiet      topic_monitor, lag_monitor
 //!   standby ─────────────────────▶ restore                       │
 //!      └────────────▶ error, status, stop_signal ◀───────────────┘       all of them ──▶ broker, the port
 //! ```
@@ -13,6 +13,7 @@ mod backlog;
 pub mod broker;
 mod error;
 mod from_topology;
+mod lag_monitor;
 mod quiet;
 mod restore;
 mod standby;
@@ -22,8 +23,9 @@ mod topic_monitor;
 mod worker;
 
 pub use error::{Repartitioned, WorkerError};
+pub use lag_monitor::LagMonitor;
 pub use standby::{Standby, StandbyParts};
-pub use status::{StatusBoard, TaskState, TaskStatus, WorkerStatus};
+pub use status::{InputStatus, StatusBoard, TaskState, TaskStatus, WorkerStatus};
 pub use stop_signal::StopSignal;
 pub use topic_monitor::TopicMonitor;
 #[cfg(test)]

@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Serialize;
 
-use crate::time::{EventTime, WallTime};
+use crate::{
+    record::{Offset, TopicPartition},
+    time::{EventTime, WallTime},
+};
 
 /// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,18 +77,49 @@ impl WorkerStatus {
 /// assert!(!is_ready(), "it has not joined yet");
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct StatusBoard(Arc<Mutex<BTreeMap<String, WorkerStatus>>>);
+pub struct StatusBoard(Arc<Mutex<Snapshots>>);
+
+#[derive(Debug, Default)]
+struct Snapshots {
+    workers: BTreeMap<String, WorkerStatus>,
+    inputs: BTreeMap<String, Vec<InputStatus>>,
+}
+
+/// How far an input of an active task was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputStatus {
+    /// The partition.
+    pub source: TopicPartition,
+    /// The offset after the last record that was fetched, or the end of the partition if that was reached.
+    pub position: Offset,
+    /// The number of records that were fetched and are not processed yet.
+    pub buffered: usize,
+}
 
 impl StatusBoard {
     /// Replaces a worker's snapshot.
     pub fn publish(&self, worker: &str, status: WorkerStatus) {
-        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        board.insert(worker.to_owned(), status);
+        self.lock().workers.insert(worker.to_owned(), status);
     }
 
     /// Copies all snapshots.
     #[must_use]
     pub fn read(&self) -> BTreeMap<String, WorkerStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().workers.clone()
+    }
+
+    /// Replaces the inputs of a worker's tasks. They change without a commit, so they are no part of its snapshot.
+    pub fn publish_inputs(&self, worker: &str, inputs: Vec<InputStatus>) {
+        self.lock().inputs.insert(worker.to_owned(), inputs);
+    }
+
+    /// Copies the inputs of the tasks of all workers.
+    #[must_use]
+    pub fn read_inputs(&self) -> Vec<InputStatus> {
+        self.lock().inputs.values().flatten().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshots> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -58,6 +58,10 @@ impl ActiveTasks {
         self.tasks.iter_mut()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Partition, &ActiveTask)> {
+        self.tasks.iter()
+    }
+
     pub(super) fn numbers(&self) -> Vec<Partition> {
         self.tasks.keys().copied().collect()
     }
@@ -275,10 +279,6 @@ impl ActiveTasks {
 
 #[cfg(test)]
 impl ActiveTasks {
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Partition, &ActiveTask)> {
-        self.tasks.iter()
-    }
-
     pub(super) fn get(&self, number: Partition) -> &ActiveTask {
         &self.tasks[&number]
     }

@@ -5,7 +5,7 @@
 //! ```
 
 use crate::{
-    metrics::CommitTimes,
+    commit_times::CommitTimes,
     record::OutputRecordRef,
     runtime::{
         broker::{BrokerError, Isolation, Member},

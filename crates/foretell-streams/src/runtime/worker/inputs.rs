@@ -6,6 +6,7 @@ use crate::runtime::{
     broker::{BrokerError, Isolation, Member},
     error::TurnError,
     quiet,
+    status::InputStatus,
     worker::{WorkerParts, active_tasks::ActiveTasks},
 };
 
@@ -53,6 +54,18 @@ impl ActiveTasks {
             active.wait_for(behind, now);
         }
         Ok(())
+    }
+
+    /// How far the inputs of all tasks were read.
+    pub(super) fn inputs(&self, member: &dyn Member) -> Vec<InputStatus> {
+        let inputs = self.iter().flat_map(|(_, active)| {
+            active.task.inputs().iter().map(|input| InputStatus {
+                source: input.clone(),
+                position: member.position(input),
+                buffered: active.task.buffered_of(input),
+            })
+        });
+        inputs.collect()
     }
 
     /// Advances the stream time of quiet tasks with the clock.

@@ -51,6 +51,9 @@ use crate::{
 /// The longest turn of a worker without anything to do.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
+/// The interval at which the positions of the inputs are published, for the lag: they change without a commit.
+const INPUTS_PUBLISHED_EVERY: Duration = Duration::from_secs(1);
+
 /// One thread of an application: a member of the consumer group, with the tasks that the group assigns to it.
 ///
 /// A worker recovers from aborts, fencing, lost partitions and corrupted stores by itself. It ends when it is asked to stop,
@@ -97,6 +100,7 @@ pub struct Worker {
     tasks: ActiveTasks,
     pacer: CommitPacer,
     checkpointer: Checkpointer,
+    inputs_published_at: Duration,
 }
 
 impl Worker {
@@ -121,6 +125,7 @@ impl Worker {
                 now,
             ),
             checkpointer: Checkpointer::new(now),
+            inputs_published_at: now,
             parts,
         })
     }
@@ -168,7 +173,9 @@ impl Worker {
         if self.commit_is_due() {
             self.commit()?;
         }
-        self.checkpointer.clean(self.parts.clock.elapsed(), self.parts.stores.as_ref());
+        let now = self.parts.clock.elapsed();
+        self.checkpointer.clean(now, self.parts.stores.as_ref());
+        self.publish_inputs(now)?;
         Ok(())
     }
 
@@ -276,6 +283,17 @@ impl Worker {
             tracing::warn!(?error, "the last commit failed; its records will be processed again");
         }
         self.group.leave().map_err(WorkerError::Broker)
+    }
+
+    /// Publishes how far the inputs were read, if that is due.
+    fn publish_inputs(&mut self, now: Duration) -> Result<(), BrokerError> {
+        if now < self.inputs_published_at + INPUTS_PUBLISHED_EVERY {
+            return Ok(());
+        }
+        self.inputs_published_at = now;
+        let inputs = self.tasks.inputs(self.group.joined()?.member.as_ref());
+        self.parts.board.publish_inputs(&self.parts.membership.member, inputs);
+        Ok(())
     }
 
     fn publish_status(&self) {
