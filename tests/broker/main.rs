@@ -9,6 +9,7 @@ mod broker_port;
 mod challenger;
 mod changelogs;
 mod chaos;
+mod chart;
 #[path = "../../crates/foretell-streams/tests/contract/mod.rs"]
 mod contract;
 mod dead_letters;
@@ -21,6 +22,7 @@ mod formats;
 mod gateway;
 mod interop;
 mod models;
+mod monitoring;
 mod operator;
 mod placement;
 #[path = "../process/mod.rs"]

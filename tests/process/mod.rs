@@ -160,13 +160,19 @@ impl Process {
 
     /// Waits until `run` serves HTTP, and returns a client.
     pub(crate) fn http(&mut self) -> Http {
+        self.http_after("serving address=")
+    }
+
+    /// Waits until the process logs the address at which it serves HTTP, after `words`, and returns a client.
+    pub(crate) fn http_after(&mut self, words: &str) -> Http {
         let address = until(&format!("{} serves", self.name), SOON, || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("{} ended: {status}\n{}", self.name, self.errors.text());
             }
             let text = self.errors.text();
-            let (_, rest) = text.split_once("serving address=")?;
-            Some(rest.lines().next()?.trim().to_owned())
+            let (_, rest) = text.split_once(words)?;
+            let end = rest.find([' ', '"', '\n'])?;
+            Some(rest[..end].to_owned())
         });
         let client = reqwest::blocking::Client::builder().timeout(SOON).build().unwrap();
         Http { base: format!("http://{address}"), client }
