@@ -96,7 +96,7 @@ OVERVIEW = [
         "Blocked for",
         "s",
         "Longest time for which a task has processed nothing because a record waits.",
-        top("foretell_stream_task_blocked_seconds"),
+        top("foretell_stream_task_blocked_seconds") + " or vector(0)",  # a task has the series once it was blocked
         red_from=120,
     ),
     row("Traffic"),

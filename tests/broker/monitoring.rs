@@ -18,7 +18,7 @@ const EVENTS: &str = "1500";
 const EMPTY: [(&str, &str); 3] = [
     ("Challenger", "the judge promotes every model"),
     ("Feature contract", "every feature is as the model was fitted"),
-    ("In another partition than their key's", "every record is in the partition of its key"),
+    ("Blocked tasks", "no record has to wait"),
 ];
 
 /// A query of a panel, with the dashboard's variables replaced: any job, any instance, and the last five minutes.
