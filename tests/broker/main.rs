@@ -21,6 +21,7 @@ mod evolution;
 mod formats;
 mod gateway;
 mod interop;
+mod mirror;
 mod models;
 mod monitoring;
 mod operator;
