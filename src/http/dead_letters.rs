@@ -112,6 +112,10 @@ pub(super) async fn list(
         topics: list("topic"),
         since: since.transpose()?,
     };
+    if wanted.is_everything() {
+        let newest = state.dead_letters.read(move |access| access.letters.newest(limit)).await?;
+        return Ok(JsonBody(json!({ "dead_letters": newest })));
+    }
     let listing =
         state.dead_letters.read(move |access| access.letters.list(&wanted, limit)).await?;
     Ok(JsonBody(json!({ "dead_letters": listing.letters, "classes": listing.classes })))

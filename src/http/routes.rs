@@ -270,10 +270,11 @@ pub const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/api/v1/dead-letters",
         is_guarded: true,
-        purpose: "The newest [dead letters](operations.md#dead-letters), newest first, without their values, and their numbers \
-                  by class. The whole topic is read, by one request at a time.",
+        purpose: "The newest [dead letters](operations.md#dead-letters), newest first, with the beginnings of their values. \
+                  With `class`, `topic` or `since`, the whole topic is read, by one request at a time, and `classes` has the \
+                  numbers of those that match.",
         parameters: dead_letters::PARAMETERS,
-        answers: &[(200, "`{\"dead_letters\": […], \"classes\": {…}}`"), NOT_READ],
+        answers: &[(200, "`{\"dead_letters\": […]}`, and `classes`"), NOT_READ],
         handler: || get(dead_letters::list),
     },
     Route {

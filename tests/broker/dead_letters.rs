@@ -128,11 +128,18 @@ fn dead_letters_return_once_after_the_cause_is_mended() {
         (u64::try_from(scored.len()).unwrap() == EVENTS).then_some(())
     });
     assert!(application.topics().scored.values().all(|times| *times == 1));
-    let (status, body) = http.get("/api/v1/dead-letters?limit=1").unwrap();
+    let (status, body) = http.get("/api/v1/dead-letters?limit=1&class=past_time").unwrap();
     assert_eq!(status, 200, "{body}");
     let listed: Json = serde_json::from_str(&body).unwrap();
     assert_eq!(listed["classes"]["past_time"], json!({ "letters": EVENTS, "replayed": EVENTS }));
     assert_eq!(listed["dead_letters"][0]["replayed"], true);
+    let (status, newest) = http.get("/api/v1/dead-letters?limit=5").unwrap();
+    let newest: Json = serde_json::from_str(&newest).unwrap();
+    assert_eq!(
+        (status, newest["dead_letters"].as_array().map(Vec::len)),
+        (200, Some(5)),
+        "{newest}"
+    );
     let (status, shown) = http.get(&format!("/api/v1/dead-letters/{id}")).unwrap();
     assert_eq!((status, shown.contains("\"replayed\":true")), (200, true), "{shown}");
     let (status, again) =

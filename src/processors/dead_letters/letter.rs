@@ -39,7 +39,7 @@ pub struct Letter {
     pub headers: Vec<Header>,
 }
 
-/// A letter in a list, without its value.
+/// A letter in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LetterSummary {
     /// Its place.
@@ -60,12 +60,18 @@ pub struct LetterSummary {
     pub key: Option<String>,
     /// The length of the value of its record in bytes.
     pub value_bytes: Option<u64>,
+    /// The beginning of the value, at most [`VALUE_CHARS_MAX`] characters, with a point for each that cannot be printed.
+    pub value: Option<String>,
     /// Whether it was replayed.
     pub replayed: bool,
 }
 
 /// Maximum number of characters of a key in a list.
 pub const KEY_CHARS_MAX: usize = 100;
+/// Maximum number of characters of a message in a list.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+/// Maximum number of characters of a value in a list.
+pub const VALUE_CHARS_MAX: usize = 300;
 
 /// What a record of the topic is.
 pub(super) enum Entry {
@@ -123,18 +129,23 @@ impl Entry {
 impl Letter {
     pub(super) fn summary(&self) -> LetterSummary {
         let Described { topic, partition, offset, class, message, .. } = self.described.clone();
-        let key = self.key.as_deref().map(String::from_utf8_lossy);
+        let printable = |bytes: &[u8], max: usize| -> String {
+            let text = String::from_utf8_lossy(bytes);
+            let is_shown = |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER;
+            text.chars().take(max).map(|c| if is_shown(c) { c } else { '·' }).collect()
+        };
         let length = |value: &Vec<u8>| u64::try_from(value.len()).unwrap_or(u64::MAX);
         LetterSummary {
             id: self.id,
             written_at: self.written_at,
             class,
-            message,
+            message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
             topic,
             partition,
             offset,
-            key: key.map(|key| key.chars().take(KEY_CHARS_MAX).collect()),
+            key: self.key.as_deref().map(|key| printable(key, KEY_CHARS_MAX)),
             value_bytes: self.value.as_ref().map(length).or(self.described.left_out),
+            value: self.value.as_deref().map(|value| printable(value, VALUE_CHARS_MAX)),
             replayed: false,
         }
     }

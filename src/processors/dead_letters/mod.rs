@@ -24,8 +24,8 @@ pub use shown::shown;
 
 use crate::processors::dead_letters::letter::Entry;
 use foretell_streams::{
-    record::{Partition, Topic, TopicPartition},
-    runtime::broker::{Broker, BrokerError, ReadFrom, ReadTo},
+    record::{Offset, Partition, Topic, TopicPartition},
+    runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, ReadTo},
     time::{Clock, EventTime},
 };
 
@@ -75,6 +75,8 @@ pub struct Count {
 
 /// Maximum number of letters in a list: some hundred bytes each, without the values.
 pub const LISTED_MAX: usize = 1_000;
+/// Offsets that are read for each of the newest letters.
+const OFFSETS_OF_A_LETTER: usize = 3;
 /// Maximum number of classes in a list. Foretell has some thirty; other clients may write more.
 const CLASSES_MAX: usize = 100;
 /// The time that one read waits for records.
@@ -116,6 +118,32 @@ impl DeadLetters {
         }
         let letters = found.newest.into_values().rev().collect();
         Ok(Listing { letters, classes: found.classes })
+    }
+
+    /// The newest `limit` letters, without their numbers by class: it reads only the ends of the partitions.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the topic cannot be read.
+    pub fn newest(&self, limit: usize) -> Result<Vec<LetterSummary>, BrokerError> {
+        let limit = limit.min(LISTED_MAX);
+        let mut found = Found { limit, ..Found::default() };
+        // Letters, marks and the markers of transactions have an offset each.
+        let read = i64::try_from(limit * OFFSETS_OF_A_LETTER).unwrap_or(i64::MAX);
+        for partition in self.partitions()? {
+            found.classes_of.clear();
+            let source = TopicPartition { topic: self.topic.clone(), partition };
+            let end = self.broker.end(&source, Isolation::ReadCommitted)?;
+            if end.0 == 0 {
+                continue;
+            }
+            let from = ReadFrom::Offset(Offset((end.0 - read).max(0)));
+            self.visit(partition, from, &mut |entry| match entry {
+                Entry::Letter(letter) => found.add(&letter),
+                Entry::Mark(id) => found.mark(id),
+                Entry::Foreign => {}
+            })?;
+        }
+        Ok(found.newest.into_values().rev().collect())
     }
 
     /// The letter at `id`, and whether it was replayed; `None` if there is no letter.
@@ -203,7 +231,7 @@ impl Found {
 mod tests {
     use foretell_streams::{
         local::LocalBroker,
-        record::{Header, InputRecord, Offset, OutputRecord},
+        record::{Header, InputRecord, OutputRecord},
         runtime::broker::{Cleanup, Publisher, TopicSpec},
         task::dead_letter,
         time::ManualClock,
@@ -303,6 +331,8 @@ mod tests {
         let offsets: Vec<i64> = listing.letters.iter().map(|letter| letter.offset).collect();
         assert_eq!(offsets, (20..30).rev().collect::<Vec<_>>());
         let count = |letters| Count { letters, replayed: 0 };
+        let newest = fixture.letters.newest(5).unwrap();
+        assert_eq!(newest, listing.letters[..5]);
         let expected = [("late_outcome", count(25)), ("malformed", count(5))];
         assert_eq!(
             listing.classes,
