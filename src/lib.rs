@@ -8,6 +8,8 @@ pub mod http;
 
 pub mod config;
 
+pub mod tracking;
+
 pub mod app;
 
 pub mod cli;

@@ -16,11 +16,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("processors", &["foretell_streams", "foretell_ml", "foretell_rules", "events"]),
     ("http",       &["foretell_streams", "events", "processors"]),
     ("config",     &["foretell_address", "foretell_streams", "foretell_ml", "foretell_rules", "events", "processors"]),
+    ("tracking",   &["foretell_streams", "foretell_ml", "events", "processors", "config"]),
     ("app",        &["foretell_address", "foretell_streams", "foretell_ml", "foretell_kafka", "foretell_avro",
-                     "foretell_generate", "events", "processors", "http", "config"]),
+                     "foretell_generate", "events", "processors", "http", "config", "tracking"]),
     ("cli",        &["foretell_address", "foretell_generate", "foretell_ml", "events", "processors", "config", "app"]),
     // Generates pages of `docs/` and tests that they are up to date.
-    ("reference",  &["foretell_streams", "foretell_ml", "events", "processors", "http", "config", "app"]),
+    ("reference",  &["foretell_streams", "foretell_ml", "events", "processors", "http", "config", "tracking",
+                     "app"]),
 ];
 
 /// Foreign crates, each with the only folders and files that may use it. Each crate's Cargo.toml says which it may use at all.
@@ -36,9 +38,11 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("hyper_util",    &["src/http/server.rs"]),
     ("tokio",         &["src/http/", "src/app/"]),
     ("prometheus",    &["crates/foretell-streams/src/metrics.rs", "src/processors/metrics.rs",
-                       "src/processors/actions/metrics.rs", "src/http/", "src/app/", "src/reference/"]),
+                       "src/processors/actions/metrics.rs", "src/http/", "src/tracking/metrics.rs",
+                       "src/tracking/tests.rs", "src/app/",
+                       "src/reference/"]),
     ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs",
-                       "src/app/doctor/serving.rs", "src/app/deliver/webhook.rs"]),
+                       "src/tracking/client.rs", "src/app/doctor/serving.rs", "src/app/deliver/webhook.rs"]),
     ("hmac",          &["src/app/deliver/signature.rs"]),
     ("lettre",        &["src/app/deliver/email.rs"]),
     ("minijinja",     &["src/app/deliver/email.rs"]),

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 use prometheus::Registry;
+use rand::{TryRng, rngs::SysRng};
 
 use crate::{
     app::{
@@ -35,6 +36,7 @@ use crate::{
         quality::QualityBoard,
         uplift::UpliftBoard,
     },
+    tracking::{TrackingCodecs, TrackingParts, metrics::TrackingMetrics},
 };
 use foretell_streams::{
     metrics::StreamsMetrics,
@@ -131,6 +133,7 @@ impl Instance {
         let (trainer, thread) = parts.spawn_trainer()?;
         threads.push(thread);
         threads.extend(parts.spawn_workers(&trainer)?);
+        threads.extend(parts.spawn_tracking(&registry)?);
 
         let overview = Overview {
             application: config.application(),
@@ -281,6 +284,23 @@ impl Parts<'_> {
             monitor.run(stop);
             Ok(())
         })
+    }
+
+    /// Sends to MLflow, if a server is configured.
+    fn spawn_tracking(&self, registry: &Registry) -> anyhow::Result<Option<JoinHandle<()>>> {
+        let Some(settings) = &self.config.mlflow else { return Ok(None) };
+        let parts = TrackingParts {
+            config: self.config,
+            broker: Arc::clone(&self.cluster.broker),
+            codecs: TrackingCodecs::of(&self.codecs),
+            clock: Arc::clone(self.clock),
+            metrics: TrackingMetrics::register(registry)?,
+            // Not from the configured seed: two processes must not repeat at the same times.
+            seed: SysRng.try_next_u64().context("the system has no random numbers")?,
+        };
+        let outbox = parts.outbox(settings)?;
+        let run = move |stop: &StopSignal| outbox.run(stop).map_err(WorkerError::Broker);
+        Ok(Some(self.spawn("tracking".to_owned(), run)?))
     }
 
     fn watch_topics(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {

@@ -20,6 +20,7 @@ mod raw;
 mod raw_actions;
 mod raw_delivery;
 mod raw_learning;
+mod raw_mlflow;
 mod raw_quality;
 mod raw_sessions;
 mod raw_tuning;
@@ -40,6 +41,7 @@ pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, Str
 use raw::{RawConfig, RawContract};
 pub use raw_delivery::SmtpTls;
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
+pub use raw_mlflow::{MlflowCredentials, MlflowSettings};
 pub use secret::Secret;
 pub use source::{Source, Sources};
 pub use variants::Variant;
@@ -104,6 +106,8 @@ pub struct Config {
     pub data: DataSettings,
     /// The `[delivery]` section.
     pub delivery: DeliverySettings,
+    /// The `[mlflow]` section; none if nothing is tracked.
+    pub mlflow: Option<MlflowSettings>,
     /// The `[http]` section.
     pub http: HttpSettings,
 }
@@ -154,6 +158,7 @@ impl Config {
             &mut registry.cache_dir,
             &mut raw.broker.token_file,
             &mut raw.streams.state_dir,
+            &mut raw.mlflow.ca_file,
         ];
         let delivery = &mut raw.delivery;
         let webhooks = delivery.webhooks.iter_mut().map(|webhook| &mut webhook.ca_file);
@@ -209,8 +214,10 @@ impl Config {
         let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
             check::refused(&sources, &format!("learning.{key}"), &problem)
         })?;
+        let application = format!("{}{}", raw.topics.prefix, raw.application.id);
+        let mlflow = raw.mlflow.settings(&application, &sources)?;
         Ok(Self {
-            application: format!("{}{}", raw.topics.prefix, raw.application.id),
+            application,
             instance: instance_name(raw.application.instance),
             topics: Topics::with_prefix(&raw.topics.prefix),
             topic_prefix: raw.topics.prefix,
@@ -232,6 +239,7 @@ impl Config {
             quality,
             data: raw.data,
             delivery,
+            mlflow,
             http: raw.http,
         })
     }

@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_{actions,delivery,learning,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{actions,delivery,learning,mlflow,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -13,6 +13,7 @@ use crate::{
         raw_actions::RawAction,
         raw_delivery::RawDelivery,
         raw_learning::{DataSettings, RawLearning},
+        raw_mlflow::RawMlflow,
         raw_quality::RawQuality,
         raw_sessions::RawSessions,
         raw_tuning::RawTuning,
@@ -61,6 +62,8 @@ pub(super) struct RawConfig {
     pub data: DataSettings,
     #[serde(default)]
     pub delivery: RawDelivery,
+    #[serde(default)]
+    pub mlflow: RawMlflow,
     #[serde(default)]
     pub http: HttpSettings,
 }

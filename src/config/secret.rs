@@ -73,6 +73,9 @@ const PLACES: &[(&str, &str)] = &[
     ("schema_registry", "password"),
     ("schema_registry", "bearer_token"),
     ("http", "bearer_token"),
+    ("mlflow", "token"),
+    ("mlflow", "username"),
+    ("mlflow", "password"),
 ];
 
 /// The lists of sections with the keys of secrets in each. A table among them has secrets only.

@@ -38,6 +38,7 @@ const FIXED: &[(&str, &str)] = &[
     ("streams.clock_tolerance", ""),
     ("streams", "it has no effect in a replay, which runs in memory and commits nothing"),
     ("delivery", "it has no effect in a replay, which delivers nothing"),
+    ("mlflow", "it has no effect in a replay, which tracks nothing"),
     ("http", "it has no effect in a replay, which serves no HTTP"),
     ("events.schema", "all variants read the same events"),
     ("events.event_id", "all variants read the same events"),

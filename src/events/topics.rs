@@ -133,6 +133,8 @@ pub enum Client {
     CommandLine,
     /// The members of the group of `foretell deliver`.
     Delivery,
+    /// The members of the group that sends to MLflow.
+    Tracking,
 }
 
 impl Client {
@@ -148,6 +150,7 @@ impl Client {
             Self::Init => "`init`",
             Self::CommandLine => "`retrain` and `models`",
             Self::Delivery => "`deliver`",
+            Self::Tracking => "tracking in MLflow",
         }
     }
 }
@@ -329,7 +332,7 @@ topics! {
         cleanup: Cleanup::Compact,
         message_bytes_max: Some(MODEL_BYTES_MAX),
         written_by: &[Client::Init, Client::Group(Group::Learning), Client::CommandLine],
-        read_by: &[Client::EveryInstance, Client::CommandLine],
+        read_by: &[Client::EveryInstance, Client::CommandLine, Client::Tracking],
         holds: "model bundles, and the aliases `champion`, `challenger` and `predecessor`",
     },
     trials: TopicDefinition {
@@ -340,7 +343,7 @@ topics! {
         cleanup: Cleanup::Compact,
         message_bytes_max: None,
         written_by: &[Client::Init, Client::Group(Group::Learning)],
-        read_by: &[Client::Init, Client::EveryInstance],
+        read_by: &[Client::Init, Client::EveryInstance, Client::Tracking],
         holds: "trials of the hyper-parameter tuning, with their scores",
     },
     commands: TopicDefinition {
@@ -362,7 +365,7 @@ topics! {
         cleanup: FOREVER,
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Learning)],
-        read_by: &[Client::Consumers, Client::HttpApi, Client::CommandLine],
+        read_by: &[Client::Consumers, Client::HttpApi, Client::CommandLine, Client::Tracking],
         holds: "decisions about models, with their numbers: promoted, challenger, refused, rolled back",
     },
     quality: TopicDefinition {
@@ -373,7 +376,7 @@ topics! {
         cleanup: NEWEST_OF_ONE_MONTH,
         message_bytes_max: None,
         written_by: &[Client::Group(Group::Learning)],
-        read_by: &[Client::Consumers],
+        read_by: &[Client::Consumers, Client::Tracking],
         holds: "drift and live metrics of each model, by window of event time",
     },
     // One partition, because the learning task sums up what every scoring task counted.

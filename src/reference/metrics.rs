@@ -10,6 +10,7 @@ use crate::{
     http::HttpMetrics,
     processors::metrics::{ApplicationMetrics, DEAD_LETTER_CLASSES},
     reference::{assert_current, head, row, source},
+    tracking::metrics::TrackingMetrics,
 };
 use foretell_streams::metrics::{Registration, StreamsMetrics};
 
@@ -52,8 +53,8 @@ fn table(title: &str, registry: &Registry, registration: &Registration<'_>) -> S
 #[test]
 fn every_metric_is_in_the_docs() {
     let registry = Registry::new();
-    let [streams, application, http, delivery] =
-        [(); 4].map(|()| Registration::in_registry(&registry));
+    let [streams, application, http, delivery, tracking] =
+        [(); 5].map(|()| Registration::in_registry(&registry));
     let streams_metrics = StreamsMetrics::declare(&streams).unwrap();
     streams_metrics.begin_at_zero(&DEAD_LETTER_CLASSES);
     ApplicationMetrics::declare(&application).unwrap();
@@ -63,6 +64,8 @@ fn every_metric_is_in_the_docs() {
     page += &table("HTTP", &registry, &http);
     DeliveryMetrics::declare(&delivery).unwrap();
     page += &table("Delivery", &registry, &delivery);
+    TrackingMetrics::declare(&tracking).unwrap();
+    page += &table("Tracking in MLflow", &registry, &tracking);
     page += &format!("## The process\n\n{}", head(&["metric", "type", "meaning"]));
     for family in telemetry::metrics_registry().unwrap().gather() {
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();

@@ -22,6 +22,7 @@ mod formats;
 mod gateway;
 mod interop;
 mod mirror;
+mod mlflow;
 mod models;
 mod monitoring;
 mod operator;
