@@ -153,3 +153,59 @@ impl RawMlflow {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn load(sets: &[&str]) -> Result<Option<MlflowSettings>, ConfigError> {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml");
+        let sets: Vec<String> = sets.iter().map(|set| format!("mlflow.{set}")).collect();
+        Ok(Config::load(std::path::Path::new(example), &sets)?.mlflow)
+    }
+
+    #[test]
+    fn names_are_those_of_the_application_unless_they_are_set() {
+        assert!(load(&[]).unwrap().is_none());
+        assert!(load(&["timeout=1s"]).unwrap().is_none());
+        let settings = load(&["tracking_uri=http://a:5000/x/"]).unwrap().unwrap();
+        assert_eq!(settings.tracking_uri, "http://a:5000/x");
+        assert_eq!(settings.experiment, "adult");
+        assert_eq!(settings.registered_model, "adult");
+        assert!(settings.trials && settings.live_metrics);
+        let sets = ["tracking_uri=https://a", "experiment=my team/x", "registered_model=m"];
+        let settings = load(&sets).unwrap().unwrap();
+        assert_eq!((&*settings.experiment, &*settings.registered_model), ("my team/x", "m"));
+    }
+
+    #[test]
+    fn credentials_are_a_token_or_a_user() {
+        let check = |sets: &[&str], expected: &str| {
+            let sets = [&["tracking_uri=https://a"], sets].concat();
+            let shown = format!("{:?}", load(&sets).unwrap().unwrap().credentials);
+            assert_eq!(shown, expected);
+        };
+        check(&[], "None");
+        check(&["token=hunter2"], "Bearer([hidden])");
+        check(&["username=ann", "password=hunter2"], "Basic(\"ann\", [hidden])");
+        check(&["username=ann"], "Basic(\"ann\", [hidden])");
+    }
+
+    #[test]
+    fn invalid_settings_name_the_key_and_show_no_secret() {
+        let check = |sets: &[&str], expected: &str| {
+            let error = load(sets).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        };
+        check(&["tracking_uri=localhost:5000"], "[mlflow] tracking_uri: it must begin with http");
+        check(&["tracking_uri=http://ann:hunter2@a"], "[mlflow] tracking_uri");
+        check(&["tracking_uri=http://a?token=hunter2"], "[mlflow] tracking_uri");
+        check(&["timeout=0s"], "[mlflow] timeout");
+        check(&["timeout=11m"], "[mlflow] timeout");
+        check(&["token=hunter2", "username=ann"], "[mlflow] token");
+        check(&["password=hunter2"], "[mlflow] password");
+        check(&["experiment="], "[mlflow] experiment");
+        check(&["registered_model=a/b"], "[mlflow] registered_model");
+    }
+}

@@ -29,6 +29,7 @@ use crate::{
     },
     config::Config,
     events::topics::{Group, subject},
+    tracking,
 };
 use foretell_avro::client::RegistryClient;
 use foretell_kafka::{ClusterInfo, Examiner, KafkaBroker};
@@ -186,6 +187,12 @@ impl Doctor<'_> {
             let name = deliver::group(self.config);
             let info = examiner.group(&name, std::slice::from_ref(&topics.actions));
             self.add([groups::group(&name, &info, "foretell deliver")]);
+        }
+        if self.config.mlflow.is_some() {
+            let name = tracking::group(&self.config.application());
+            let inputs = [&topics.models, &topics.trials, &topics.decisions, &topics.quality];
+            let info = examiner.group(&name, &inputs.map(Clone::clone));
+            self.add([groups::group(&name, &info, "foretell run")]);
         }
         true
     }
