@@ -108,18 +108,28 @@ impl Pipeline {
         json!({ "columns": names, "data": [values.collect::<Json>()] })
     }
 
-    /// The inputs of the signature. A number is of the type `any`, because MLflow refuses a pandas column of integers for
-    /// `double`.
+    /// The inputs of the signature. What pandas may have as a column of integers or flags is of the type `any`, because MLflow
+    /// refuses such a column for `double` and `string`.
     fn inputs(&self) -> Json {
         let inputs = self.columns.iter().map(|column| {
             let of = match column.input {
                 Input::Numeric { .. } => "any",
+                Input::Categorical { ref categories }
+                    if categories.iter().all(is_number_or_flag) =>
+                {
+                    "any"
+                }
                 Input::Categorical { .. } => "string",
             };
             json!({ "type": of, "name": column.name, "required": false })
         });
         inputs.collect()
     }
+}
+
+#[expect(clippy::ptr_arg, reason = "it is called for each of a list of texts")]
+fn is_number_or_flag(category: &String) -> bool {
+    category.parse::<f64>().is_ok() || ["true", "false"].contains(&category.as_str())
 }
 
 fn ml_model(

@@ -258,6 +258,21 @@ fn a_history_becomes_runs_models_versions_and_aliases() {
     ];
     assert_eq!(files, expected);
     assert!(contents.models.iter().all(|model| model.is_ready));
+    let file = |name: &str| String::from_utf8(contents.models[1].files[name].clone()).unwrap();
+    let description = file("MLmodel");
+    for line in [
+        "artifact_path: \"mlflow-artifacts:/1/models/1/artifacts\"",
+        "    data: model.txt",
+        "    loader_module: foretell_pyfunc",
+        "model_id: \"1\"",
+        "run_id: \"3\"",
+        "utc_time_created: \"1970-01-01 00:00:00.200\"",
+        r#"  outputs: "[{\"type\":\"double\",\"name\":\"no\"},{\"type\":\"double\",\"name\":\"yes\"}]""#,
+    ] {
+        assert!(description.lines().any(|other| other == line), "{line} in {description}");
+    }
+    assert!(description.contains(r#"{\"type\":\"string\",\"name\":\"kind\",\"required\":false}"#));
+    assert!(file("input_example.json").starts_with(r#"{"columns":["x","kind","noise"],"data":[["#));
     assert_eq!(contents.versions.len(), 2);
     assert_eq!(contents.aliases, [("champion".to_owned(), "2".to_owned())].into());
 }

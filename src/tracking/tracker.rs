@@ -395,7 +395,9 @@ impl Tracker {
         if let Some(id) = &self.experiment {
             return Ok(id.clone());
         }
-        let tags = [tag("foretell.application", &self.application)];
+        // MLflow's pages show runs of this kind first, not those of language models.
+        let kind = tag("mlflow.experimentKind", "custom_model_development");
+        let tags = [tag("foretell.application", &self.application), kind];
         let id = self.client.experiment(&self.settings.experiment, &tags)?;
         Ok(self.experiment.insert(id).clone())
     }
