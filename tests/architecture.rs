@@ -39,7 +39,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("tokio",         &["src/http/", "src/app/"]),
     ("prometheus",    &["crates/foretell-streams/src/metrics.rs", "src/processors/metrics.rs",
                        "src/processors/actions/metrics.rs", "src/http/", "src/tracking/metrics.rs",
-                       "src/tracking/tests.rs", "src/app/",
+                       "src/tracking/tests/", "src/app/",
                        "src/reference/"]),
     ("reqwest",       &["crates/foretell-avro/src/access.rs", "crates/foretell-avro/src/client.rs",
                        "src/tracking/client.rs", "src/app/doctor/serving.rs", "src/app/deliver/webhook.rs"]),

@@ -17,7 +17,7 @@ use chrono::DateTime;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::{events::model::Model, tracking::client::LoggedModel};
+use crate::{events::model::Model, tracking::api::LoggedModel};
 use foretell_ml::{ModelBundle, export};
 
 /// A file of a logged model.

@@ -205,14 +205,14 @@ fn parameters_of(bundle: &ModelBundle) -> Vec<(String, String)> {
         Ok(Json::Object(params)) => params,
         Ok(_) | Err(_) => Map::new(),
     };
-    let flat = params.into_iter().flat_map(|(name, value)| match value {
-        Json::Object(extra) => extra.into_iter().collect::<Vec<_>>(),
-        value => vec![(name, value)],
+    let flat = params.into_iter().flat_map(|(name, value)| {
+        if let Json::Object(extra) = value {
+            extra.into_iter().collect::<Vec<_>>()
+        } else {
+            vec![(name, value)]
+        }
     });
-    let text = |value: Json| match value {
-        Json::String(text) => text,
-        value => value.to_string(),
-    };
+    let text = |value: Json| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     flat.map(|(name, value)| (name, text(value))).collect()
 }
 

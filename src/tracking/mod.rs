@@ -5,7 +5,7 @@
 //!   models, trials, decisions, quality ─▶ outbox (a group <application>-tracking, one thread)
 //!                                           │  backlog: in which order
 //!                                           ▼
-//!                                         sender (one thread) ─▶ tracker ─▶ client ─▶ MLflow's REST API
+//!                                         sender (one thread) ─▶ tracker ─▶ api, client ─▶ MLflow
 //!                                                                   │
 //!                                                                   ├─ mapping: what a record becomes
 //!                                                                   └─ artifacts: the files of a model
@@ -13,6 +13,7 @@
 //!
 //! Nothing waits for MLflow: not a worker, not the trainer. The reasons are in docs/decisions/028-mlflow-outbox.md.
 
+mod api;
 mod artifacts;
 mod backlog;
 mod client;

@@ -23,8 +23,9 @@ use crate::{
         trial::Trial,
     },
     tracking::{
+        api::{LoggedModel, Run},
         artifacts,
-        client::{Client, LoggedModel, Run, TrackingError},
+        client::{Client, TrackingError},
         mapping::{
             self, Content, MODEL_VERSION, PARENT, RunStatus, TRAINING_ID, TRIAL, TrainingId, tag,
         },

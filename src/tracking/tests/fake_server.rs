@@ -170,8 +170,8 @@ fn serve(
                 Some(Fault::Status(status)) => (status, json!({ "message": "a fault" })),
                 Some(Fault::Hang) => {
                     drop(state);
-                    drop(stopped.lock().unwrap_or_else(PoisonError::into_inner).recv());
-                    return Ok(());
+                    let stopped = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+                    return stopped.recv().map_err(std::io::Error::other);
                 }
             }
         };
