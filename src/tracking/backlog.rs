@@ -40,12 +40,14 @@ impl Backlog {
         Self { inputs: inputs.into_iter().map(input).collect() }
     }
 
-    /// Begins again with no records. `ends` are the present ends of the topics, in their order.
+    /// Begins again with no records. `ends` are the present ends of the topics, in their order; without them, no topic is
+    /// waited for.
     pub(super) fn assign(&mut self, ends: &[Offset]) {
+        let ends = ends.iter().copied().chain(std::iter::repeat(Offset(0)));
         for (input, end) in self.inputs.iter_mut().zip(ends) {
             input.records.clear();
             input.is_paused = false;
-            input.end = *end;
+            input.end = end;
         }
     }
 
@@ -167,6 +169,10 @@ mod tests {
         assert_eq!(backlog.next(position(5)).unwrap().offset, Offset(0));
         backlog.push(record("trials", 4, 30));
         assert_eq!(backlog.next(position(4)).unwrap().source, source("models"));
+        backlog.assign(&[]);
+        assert_eq!((backlog.len(), backlog.next(position(0))), (0, None));
+        backlog.push(record("models", 0, 20));
+        assert!(backlog.next(position(0)).is_some());
     }
 
     #[test]

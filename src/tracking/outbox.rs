@@ -289,6 +289,9 @@ impl Consumer {
         let mut windows: Option<(Vec<Quality>, (TopicPartition, Offset))> = None;
         while let Some(record) = self.next_record() {
             let next = (record.source.clone(), record.offset.next());
+            if windows.as_ref().is_some_and(|(_, last)| last.0 != record.source) {
+                break;
+            }
             let entry = match self.parts.readers.read(&record) {
                 Ok(entry) => Some(entry),
                 Err(NoEntry::Skipped) => None,
@@ -310,7 +313,7 @@ impl Consumer {
                 (None, None) => {
                     self.to_commit.insert(next.0, next.1);
                 }
-                (None, Some(_)) => break,
+                (None, Some((_, last))) => *last = next,
                 (Some(Entry::Quality(window)), Some((gathered, last)))
                     if gathered.len() < WINDOWS_MAX =>
                 {
@@ -422,7 +425,13 @@ impl Consumer {
                 let was_assigned = self.is_assigned;
                 self.forget();
                 self.is_assigned = was_assigned;
-                match self.member.as_mut().map_or(Ok(()), |member| member.abort()) {
+                let sources: Vec<TopicPartition> = self.parts.backlog.sources().cloned().collect();
+                // What was paused is read again, too.
+                let abort = |member: &mut Box<dyn Member>| {
+                    member.abort()?;
+                    if was_assigned { member.resume(&sources) } else { Ok(()) }
+                };
+                match self.member.as_mut().map_or(Ok(()), abort) {
                     Ok(()) => Ok(()),
                     Err(error @ (BrokerError::Gone(_) | BrokerError::Fatal(_))) => Err(error),
                     Err(error) => self.leave_fenced(error),

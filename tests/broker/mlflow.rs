@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     application::Application,
-    process::{Process, SOON, at, tool, until},
+    process::{Http, Process, SOON, at, tool, until},
 };
 
 const SETUP: &str = ".ci/setup broker";
@@ -177,98 +177,128 @@ fn check_python(application: &Application, server: &Server, model: &str, version
     fs::remove_file(predictions).unwrap();
 }
 
+/// An application whose second model is due after 400 labels, and its server, which is away.
+fn application() -> (Application, Server) {
+    let server = Server::new();
+    let uri = format!("mlflow.tracking_uri={}", server.uri());
+    let settings = [
+        "broker.session_timeout=6s",
+        "broker.transaction_timeout=5s",
+        "learning.retrain_after=400",
+        "learning.judge.policy=always",
+        "learning.tuning.trials=2",
+        "tuning.trials=3",
+        "tuning.iterations_max=40",
+        "outcomes.window=10m",
+        &uri,
+    ];
+    (Application::new("mlflow", &settings), server)
+}
+
+fn instance(application: &Application) -> (Process, Http) {
+    let mut process = application.instance("one");
+    let http = process.http();
+    http.ready();
+    (process, http)
+}
+
+/// Plays respondents with their outcomes.
+fn send(application: &Application, number: &str, seed: &str) {
+    let send = ["send", "--quiet", "--rate", "250", "--outcome-delay", "1s", "--limit", number];
+    let sent = application.start(&[&send[..], &["--seed", seed]].concat()).succeed(SOON);
+    assert!(sent.contains(&format!("{number} of {number} predictions came back")), "{sent}");
+}
+
+/// The version that serves, after `examples` labelled examples.
+fn serves_after(http: &Http, examples: usize) -> String {
+    until("a model of the stream serves", SOON, || {
+        let status = http.status();
+        let is_trained = *at(&status, "/model/examples/1") == json!(examples);
+        is_trained.then(|| at(&status, "/model/version").as_str().unwrap().to_owned())
+    })
+}
+
+/// Waits until the alias `champion` points to a version.
+fn until_champion(server: &Server, model: &str, version: &str) {
+    until("the alias has followed", SOON, || {
+        (server.aliases(model).get("champion") == Some(&json!(version))).then_some(())
+    });
+}
+
+/// Waits until every decision is recorded, and asserts that each training and each trial has one run.
+fn check_runs(server: &Server, expected: &[(&str, &str, usize)]) {
+    until("every decision is there", SOON, || {
+        let runs = server.runs();
+        let decided = runs.iter().filter(|run| run_tag(run, "foretell.decision").is_some()).count();
+        // The first model is not decided on.
+        (decided == expected.len() - 1).then_some(())
+    });
+    let runs = server.runs();
+    let owned = |(id, status, trials): &(&str, &str, usize)| {
+        ((*id).to_owned(), (*status).to_owned(), *trials)
+    };
+    assert_eq!(trainings(&runs), expected.iter().map(owned).collect::<Vec<_>>());
+    let trials: usize = expected.iter().map(|(_, _, trials)| trials).sum();
+    assert_eq!(runs.len(), expected.len() + trials, "no other runs");
+}
+
+/// Waits until the run of a model has live metrics.
+fn until_live_metrics(server: &Server, version: &str) {
+    until("live metrics of the champion", SOON, || {
+        let runs = server.runs();
+        let of_model =
+            |run: &&Json| run_tag(run, "foretell.model_version").as_deref() == Some(version);
+        let run = runs.iter().find(of_model)?;
+        let metrics = run.pointer("/data/metrics")?.as_array()?;
+        let has = |name: &str| metrics.iter().any(|metric| metric["key"] == name);
+        (has("live.predictions") && has("live.log_loss")).then_some(())
+    });
+}
+
 #[test]
 fn trainings_are_tracked_once_whoever_is_away_or_killed() {
-    let mut server = Server::new();
-    let uri = format!("mlflow.tracking_uri={}", server.uri());
-    let application = Application::new(
-        "mlflow",
-        &[
-            "broker.session_timeout=6s",
-            "broker.transaction_timeout=5s",
-            "learning.retrain_after=400",
-            "learning.judge.policy=always",
-            "learning.tuning.trials=2",
-            "tuning.trials=3",
-            "tuning.iterations_max=40",
-            "outcomes.window=10m",
-            &uri,
-        ],
-    );
+    let (application, mut server) = application();
     application.init();
     let model = application.config().application();
 
     // The server is away: everything goes on without it.
-    let mut process = application.instance("one");
-    let http = process.http();
-    http.ready();
-    let send = ["send", "--quiet", "--limit", "500", "--rate", "250", "--outcome-delay", "1s"];
-    let sent = application.start(&send).succeed(SOON);
-    assert!(sent.contains("500 of 500 predictions came back"), "{sent}");
-    let second = until("a model of the stream serves", SOON, || {
-        let status = http.status();
-        let is_second = *at(&status, "/model/examples/1") == json!(400);
-        is_second.then(|| at(&status, "/model/version").as_str().unwrap().to_owned())
-    });
+    let (mut process, http) = instance(&application);
+    send(&application, "500", "1");
+    let second = serves_after(&http, 400);
     until("the server is reported as away", SOON, || {
         let is_away = http.metric("foretell_mlflow_up") < 0.5;
         (is_away && http.metric("foretell_mlflow_retries_total") > 0.0).then_some(())
     });
 
-    // It comes, and is killed when it has the first runs.
+    // It comes, and is killed when it has the first runs. The instance is killed when there are more.
     server.come_back();
     until("the first runs are there", SOON, || (!server.runs().is_empty()).then_some(()));
     server.go_away();
     server.come_back();
-    // The instance is killed when there are more.
     until("more runs are there", SOON, || (server.runs().len() > 2).then_some(()));
     process.signal("KILL");
     process.end(SOON);
     drop(process);
-    let mut process = application.instance("one");
-    let http = process.http();
-    http.ready();
-    let expected = [("training-0", "FINISHED", 3), ("training-1", "FINISHED", 2)];
-    let expected = expected.map(|(id, status, trials)| (id.to_owned(), status.to_owned(), trials));
-    until("the aliases have followed", SOON, || {
-        (server.aliases(&model).get("champion") == Some(&json!(second))).then_some(())
-    });
-    until("every decision is there", SOON, || {
-        let runs = server.runs();
-        let decided = runs.iter().filter(|run| run_tag(run, "foretell.decision").is_some()).count();
-        (decided == 1).then_some(())
-    });
-    assert_eq!(trainings(&server.runs()), expected);
-    assert_eq!(server.runs().len(), 7, "no other runs");
+    let (mut process, http) = instance(&application);
+    until_champion(&server, &model, &second);
+    check_runs(&server, &[("training-0", "FINISHED", 3), ("training-1", "FINISHED", 2)]);
 
-    // Live metrics are appended to the run of the champion.
-    let sent = application.start(&[&send[..], &["--seed", "2"]].concat()).succeed(SOON);
-    assert!(sent.contains("predictions came back"), "{sent}");
-    until("live metrics of the champion", SOON, || {
-        let runs = server.runs();
-        let run = runs.iter().find(|run| {
-            run_tag(run, "foretell.model_version").as_deref() == Some(second.as_str())
-        })?;
-        let metrics = run.pointer("/data/metrics")?.as_array()?;
-        let has = |name: &str| metrics.iter().any(|metric| metric["key"] == name);
-        (has("live.predictions") && has("live.log_loss")).then_some(())
-    });
-    let champion = http.status()["model"]["version"].as_str().unwrap().to_owned();
-    until("the champion is registered", SOON, || {
-        (server.aliases(&model).get("champion") == Some(&json!(champion))).then_some(())
-    });
-    check_python(&application, &server, &model, &champion);
+    // Live metrics are appended to the run of the model that made the predictions.
+    send(&application, "500", "2");
+    until_live_metrics(&server, &second);
+    let third = serves_after(&http, 800);
+    until_champion(&server, &model, &third);
+    // Too few for one more training.
+    send(&application, "150", "3");
+    check_python(&application, &server, &model, &third);
+    let trials = [("training-0", 3), ("training-1", 2), ("training-2", 2)];
+    check_runs(&server, &trials.map(|(id, trials)| (id, "FINISHED", trials)));
     assert!(http.metric("foretell_mlflow_failed_total") < 0.5);
     assert!(http.metric("foretell_mlflow_up") > 0.5);
 
     // An alias follows a rollback.
-    let rolled_back = application.start(&["models", "rollback"]);
-    rolled_back.succeed(SOON);
-    until("the alias has followed the rollback", SOON, || {
-        let version = http.status()["model"]["version"].clone();
-        let is_back = version != champion && server.aliases(&model)["champion"] == version;
-        is_back.then_some(())
-    });
+    application.start(&["models", "rollback"]).succeed(SOON);
+    until_champion(&server, &model, &second);
     process.signal("TERM");
     assert!(process.end(SOON).success(), "{}", process.errors());
 }
