@@ -137,6 +137,7 @@ fn serve(
     state: &Mutex<State>,
     stopped: &Mutex<mpsc::Receiver<()>>,
 ) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut line = String::new();
@@ -176,7 +177,9 @@ fn serve(
             }
         };
         let text = answer.to_string();
-        write!(stream, "HTTP/1.1 {status} Answer\r\nContent-Length: {}\r\n\r\n{text}", text.len())?;
+        let head = format!("HTTP/1.1 {status} Answer\r\nContent-Length: {}\r\n\r\n", text.len());
+        // In one write: with several, the client's system would delay each answer.
+        stream.write_all((head + &text).as_bytes())?;
     }
 }
 
