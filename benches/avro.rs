@@ -15,7 +15,7 @@ use apache_avro::{Schema, reader::datum::GenericDatumReader};
 use foretell::{
     app::table,
     config::Config,
-    events::questionnaire::{AnswerRef, QuestionnaireCodec, QuestionnaireEvent},
+    events::questionnaire::{AnswerRef, EventSource, QuestionnaireCodec, QuestionnaireEvent},
     processors::gather::GatherSettings,
 };
 use foretell_avro::{
@@ -212,6 +212,7 @@ fn events(config: &Config) -> anyhow::Result<Vec<QuestionnaireEvent>> {
     let table = config.data.play.as_ref().context("the worked example names its data")?;
     let rows = table::read(table, &config.event_schema)?;
     let event = |(number, row): (usize, table::Row)| QuestionnaireEvent {
+        source: EventSource::Lead,
         event_id: format!("event-{number}"),
         respondent_id: format!("respondent-{number}"),
         event_time: EventTime(1_700_000_000_000 + i64::try_from(number).unwrap_or(0)),
@@ -280,7 +281,14 @@ fn by_hand(bytes: &[u8]) -> Option<QuestionnaireEvent> {
         };
     }
     let answers = answers.into_iter().collect();
-    let event = QuestionnaireEvent { event_id, respondent_id, event_time, completed, answers };
+    let event = QuestionnaireEvent {
+        source: EventSource::Lead,
+        event_id,
+        respondent_id,
+        event_time,
+        completed,
+        answers,
+    };
     (rest.is_empty() && !event.respondent_id.is_empty()).then_some(event)
 }
 

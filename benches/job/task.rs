@@ -157,7 +157,7 @@ pub(crate) fn topology(
         topics: config.topics.clone(),
         codecs: codecs.clone(),
         gather: config.gather.clone(),
-        events: Arc::clone(&config.event_schema),
+        events: config.event_schemas.clone(),
         join: config.join.clone(),
         actions: config.actions.clone(),
         partitions: 1,

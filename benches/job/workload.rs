@@ -10,7 +10,10 @@ use foretell::{
     },
     config::{Config, TableSettings},
     events::{
-        codecs::Codecs, model::Model, outcome::Outcome, questionnaire::QuestionnaireEvent,
+        codecs::Codecs,
+        model::Model,
+        outcome::Outcome,
+        questionnaire::{EventSource, QuestionnaireEvent},
         topics::Topics,
     },
     processors::{convert, gather::GatherSettings, learning::outputs::records_of},
@@ -49,6 +52,7 @@ impl Workload {
     pub(crate) fn pair(&self, number: usize, at: EventTime) -> (QuestionnaireEvent, Outcome) {
         let row = &self.rows[number % self.rows.len()];
         let event = QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: format!("event-{number}"),
             respondent_id: format!("respondent-{number}"),
             event_time: at,

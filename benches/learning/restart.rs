@@ -113,7 +113,7 @@ impl Log {
         };
         let events = Arc::new(QuestionnaireSchema::new(&avsc, &fields, &[])?);
         let registry = Arc::new(LocalRegistry::new());
-        for (topic, text) in topics.schemas(&events) {
+        for (topic, text) in topics.schemas(&Arc::clone(&events).into()) {
             registry.register(&subject(topic), &text)?;
         }
         let subject = subject(&topics.labelled_examples);

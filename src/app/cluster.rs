@@ -8,7 +8,7 @@ use crate::{
     config::{Config, Secret},
     events::{
         codecs::{self, Codecs, Schemas, TopicValue},
-        questionnaire::QuestionnaireEvent,
+        questionnaire::{QuestionnaireCodec, QuestionnaireEvent},
         topics::Topics,
     },
     processors::dead_letters::DeadLetters,
@@ -70,19 +70,22 @@ impl Cluster {
     /// # Errors
     /// If a schema is not registered; the message says what to run.
     pub fn codecs(&self, config: &Config) -> anyhow::Result<Codecs> {
-        Ok(Codecs::open(&self.registry, &config.topics, &config.event_schema)?)
+        Ok(Codecs::open(&self.registry, &config.topics, &config.event_schemas)?)
     }
 
-    /// Opens a codec for made-up events, which fills the ignored fields that have no default.
+    /// Opens codecs for made-up events, which fill the ignored fields that have no default, in the order of the topics of events.
     ///
     /// # Errors
-    /// If the schema is not registered.
-    pub fn sample_codec(
+    /// If a schema is not registered.
+    pub fn sample_codecs(
         &self,
         config: &Config,
-    ) -> anyhow::Result<Arc<dyn Codec<QuestionnaireEvent>>> {
-        let codec = codecs::event_codec(&self.registry, &config.topics, &config.event_schema)?;
-        Ok(Arc::new(codec.writing_samples()))
+    ) -> anyhow::Result<Vec<Arc<dyn Codec<QuestionnaireEvent>>>> {
+        let codecs = codecs::event_codecs(&self.registry, &config.topics, &config.event_schemas)?;
+        let writing = |codec: QuestionnaireCodec| {
+            Arc::new(codec.writing_samples()) as Arc<dyn Codec<QuestionnaireEvent>>
+        };
+        Ok(codecs.into_iter().map(writing).collect())
     }
 
     /// Opens the codec of a topic with values of type `T`.

@@ -169,8 +169,7 @@ pub(super) fn gateway(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<(Gateway, [GatewayThread; 2])> {
     let entries = EntrySettings {
-        schema: Arc::clone(&config.event_schema),
-        names_events: config.events.event_id.is_some(),
+        schemas: config.event_schemas.clone(),
         labels: config.classes.clone(),
         times: config.time_bounds(),
         codecs,

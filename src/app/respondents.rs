@@ -130,16 +130,15 @@ mod tests {
             };
             let schema = Arc::new(QuestionnaireSchema::new(&avsc, &fields, &[]).unwrap());
             let (registry, topics) = (Arc::new(LocalRegistry::new()), Topics::with_prefix(""));
-            for (topic, text) in topics.schemas(&schema) {
+            for (topic, text) in topics.schemas(&Arc::clone(&schema).into()) {
                 registry.register(&subject(topic), &text).unwrap();
             }
             let shared: Arc<dyn SchemaRegistry> = registry;
-            let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
+            let codecs = Codecs::open(&shared, &topics, &Arc::clone(&schema).into()).unwrap();
             let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
             let broker: Arc<dyn Broker> = Arc::new(LocalBroker::new(Arc::clone(&clock)));
             let entries = EntrySettings {
-                schema: Arc::clone(&schema),
-                names_events: true,
+                schemas: Arc::clone(&schema).into(),
                 labels: vec!["no".to_owned(), LABEL.to_owned()],
                 times: TimeBounds {
                     ahead_max: Duration::from_secs(60),
@@ -176,7 +175,7 @@ mod tests {
             event: &Json,
             key: Option<&str>,
         ) -> Result<QuestionnaireEvent, GatewayError> {
-            let entry = self.gateway.event(event, key)?;
+            let entry = self.gateway.event(event, key, None)?;
             let codec = self.codecs.questionnaire.as_ref();
             let event = Self::arrived(&entry.record, codec, |event| &event.respondent_id);
             assert_eq!((&event, &event.event_id), (&entry.event, &entry.id));

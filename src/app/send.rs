@@ -8,7 +8,8 @@ use crate::{
     app::{
         cluster::Cluster,
         play::io::{self, PlaySender, PredictionLog, ReceivedPrediction},
-        play::{Action, EventFactory, Pace, PlaySettings, Script},
+        play::{Action, EventFactory, Pace, PlaySettings, PlaySources, Script},
+        schemas::EventSchemaFile,
         shutdown::Shutdown,
         table,
     },
@@ -27,6 +28,8 @@ pub struct SendSettings {
     pub outcome_delay_max: Duration,
     /// Random seed.
     pub seed: u64,
+    /// Topic of the only events that are sent; none: those of all sources.
+    pub source: Option<String>,
 }
 
 /// Numbers of what was sent and received.
@@ -69,10 +72,15 @@ pub fn send(
     let (log, threads) =
         io::follow_predictions(config, cluster, clock, &shutdown.signal(), || false)?;
     let start = EventTime(clock.now().0);
-    let codec = cluster.sample_codec(config)?;
+    let sources = PlaySources::open(config, cluster)?;
     let prefix = format!("send-{}", start.0);
-    let mut factory = EventFactory::new(config, codec, &rows, &prefix, start)?;
-    let script = Script::of(&rows, &mut factory, &live(config, settings, start));
+    let mut factory = EventFactory::new(config, &sources, &rows, &prefix, start)?;
+    let play = live(config, settings, start);
+    let mut script = Script::of(&rows, &mut factory, &play);
+    if let Some(named) = &settings.source {
+        let file = EventSchemaFile::of(config, Some(named)).context("--source")?;
+        script.keep_source(file.schema.source(), &factory, &play);
+    }
     for (rows, problem) in [
         (script.rejected_rows, "rows are not sent: the event schema rejects them"),
         (script.repeated_rows, "rows are not sent: they repeat an earlier event"),
@@ -222,13 +230,14 @@ mod tests {
         schemas::register_with(&config, cluster.registry.as_ref(), levels, &mut |_| {}).unwrap();
         let table = config.data.play.as_ref().unwrap();
         let rows = table::of_configuration(&config, "data.play", table, &[]).unwrap().rows;
-        let codec = cluster.sample_codec(&config).unwrap();
-        let mut factory = EventFactory::new(&config, codec, &rows, "send", START).unwrap();
+        let sources = PlaySources::open(&config, &cluster).unwrap();
+        let mut factory = EventFactory::new(&config, &sources, &rows, "send", START).unwrap();
         let settings = SendSettings {
             rate: 1.0,
             limit: None,
             outcome_delay_max: Duration::from_secs(1),
             seed: 1,
+            source: None,
         };
         Script::of(&rows, &mut factory, &live(&config, &settings, START))
     }

@@ -7,7 +7,7 @@ use foretell_streams::{record::Topic, runtime::Repartitioned};
 pub(crate) fn deleted(topics: &Topics, gone: &Topic) -> String {
     let what_to_do = if *gone == topics.labelled_examples {
         "recreate it with `foretell init --force`, which writes the initial data and trains a first model, and start again"
-    } else if topics.all().contains(&gone) {
+    } else if topics.includes(gone) {
         "recreate it with `foretell init`, and start again"
     } else {
         "the content of its store is lost; start again, which creates a new changelog"
@@ -45,13 +45,14 @@ mod tests {
 
     #[test]
     fn the_advice_depends_on_the_kind_of_topic() {
-        let topics = Topics::with_prefix("adult.");
+        let topics = Topics::with_prefix("adult.").with_companions("adult.", ["visits"]);
         let check = |gone: &str, expected: &str| {
             let message = deleted(&topics, &Topic::new(gone));
             assert!(message.starts_with(&format!("topic {gone} was deleted")), "{message}");
             assert!(message.contains(expected), "{message}");
         };
         check("adult.outcomes", "`foretell init`, and start again");
+        check("adult.visits", "`foretell init`, and start again");
         check("adult.labelled-examples", "init --force");
         check("adult-scoring-outcomes-changelog", "its store is lost");
     }

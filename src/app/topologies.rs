@@ -1,7 +1,5 @@
 //! Makes the two topologies from the configuration, for an instance and for a replay.
 
-use std::sync::Arc;
-
 use crate::{
     config::Config,
     events::{codecs::Codecs, topics::Group},
@@ -33,7 +31,7 @@ impl TopologyParts<'_> {
             topics: config.topics.clone(),
             codecs: self.codecs.clone(),
             gather: config.gather.clone(),
-            events: Arc::clone(&config.event_schema),
+            events: config.event_schemas.clone(),
             join: config.join.clone(),
             actions: config.actions.clone(),
             partitions: config.partitions,

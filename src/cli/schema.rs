@@ -10,7 +10,9 @@ use clap::{Args, Subcommand};
 use crate::{
     app::{
         check_result::{CheckResult, Report},
-        schemas::{self, Edit, EventFields, History, KindChange, Registered, Version},
+        schemas::{
+            self, Edit, EventFields, EventSchemaFile, History, KindChange, Registered, Version,
+        },
     },
     cli::{Global, Sets, print},
     config::Config,
@@ -84,6 +86,9 @@ struct Diff {
     old: Option<PathBuf>,
     /// File of the new schema.
     new: Option<PathBuf>,
+    /// Topic of the events whose schema is compared, with its prefix or without it. Without it, `questionnaire-events`.
+    #[arg(long, value_name = "TOPIC", conflicts_with = "old")]
+    source: Option<String>,
     /// Leave out what a change does to models and predictions: the records are not events.
     #[arg(long)]
     no_model: bool,
@@ -217,9 +222,9 @@ impl Diff {
             }
             (_, _) => {
                 let config = Config::load(&global.config, &global.sets)?;
-                let folder = config.events.schema.parent().unwrap_or(Path::new("."));
-                let fields = EventFields::of(folder, Some(&config));
-                (fields, schemas::registered_and_configured(&config)?)
+                let source = EventSchemaFile::of(&config, self.source.as_deref())?;
+                let fields = EventFields::Except(source.other_fields());
+                (fields, schemas::registered_and_configured(&config, &source)?)
             }
         };
         let fields = if self.no_model { EventFields::None } else { fields };

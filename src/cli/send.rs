@@ -36,6 +36,10 @@ pub(super) struct Send {
     /// Random seed. The same seed and table give the same events and outcomes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Send only the events of this topic, with its prefix or without it: the part of each row that its schema has fields for.
+    /// Outcomes are sent with those of `questionnaire-events`. Without it, the events of all topics are sent.
+    #[arg(long, value_name = "TOPIC")]
+    source: Option<String>,
     /// Print only the summary.
     #[arg(short, long)]
     quiet: bool,
@@ -60,6 +64,7 @@ impl Send {
             limit: self.limit,
             outcome_delay_max: self.outcome_delay,
             seed: self.seed,
+            source: self.source.clone(),
         };
         let rows = u64::try_from(self.limit.unwrap_or(0)).unwrap_or(0);
         let mut progress = Progress::new();

@@ -10,6 +10,7 @@
 //! module.
 
 mod check;
+mod companions;
 mod delivery;
 mod document;
 mod error;
@@ -18,6 +19,7 @@ mod keys;
 mod overrides;
 mod raw;
 mod raw_actions;
+mod raw_companions;
 mod raw_delivery;
 mod raw_learning;
 mod raw_mlflow;
@@ -39,6 +41,7 @@ pub use delivery::{
 pub use error::ConfigError;
 pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
 use raw::{RawConfig, RawContract};
+pub use raw_companions::CompanionSettings;
 pub use raw_delivery::SmtpTls;
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use raw_mlflow::{MlflowCredentials, MlflowSettings};
@@ -48,7 +51,7 @@ pub use variants::Variant;
 
 use crate::{
     config::{document::Document, keys::Keys, overrides::Override},
-    events::questionnaire::{MetadataFields, QuestionnaireSchema, ReadingRules},
+    events::questionnaire::{EventSchemas, QuestionnaireSchema},
     events::topics::Topics,
     processors::{
         actions::{ActionSettings, Variables},
@@ -72,8 +75,10 @@ pub struct Config {
     pub topics: Topics,
     /// Partitions of the topics that are keyed by respondent.
     pub partitions: u32,
-    /// The parsed event schema.
+    /// The parsed event schema, with the questions of all sources of events.
     pub event_schema: Arc<QuestionnaireSchema>,
+    /// The parsed event schemas of all sources, in the order of their topics: `event_schema` first.
+    pub event_schemas: EventSchemas,
     /// The place where each value was written.
     pub sources: Sources,
     /// The `[broker]` section.
@@ -150,6 +155,9 @@ impl Config {
         secret::resolve(document.root_mut(), folder, &sources)?;
         let mut raw: RawConfig = document.read()?;
         raw.events.schema = folder.join(&raw.events.schema);
+        for companion in &mut raw.events.companions {
+            companion.schema = folder.join(&companion.schema);
+        }
         let registry = &mut raw.schema_registry;
         let files = [
             &mut registry.ca_file,
@@ -177,7 +185,8 @@ impl Config {
 
     fn check(raw: RawConfig, sources: Sources) -> Result<Self, ConfigError> {
         check::values(&raw, &sources)?;
-        let event_schema = event_schema_of(&raw, &sources)?;
+        let event_schemas = companions::event_schemas(&raw, &sources)?;
+        let event_schema = Arc::clone(event_schemas.lead());
         let questions = event_schema.questions();
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
         let names: Vec<&str> = questions.iter().map(|question| question.name.as_str()).collect();
@@ -219,10 +228,12 @@ impl Config {
         Ok(Self {
             application,
             instance: instance_name(raw.application.instance),
-            topics: Topics::with_prefix(&raw.topics.prefix),
+            topics: Topics::with_prefix(&raw.topics.prefix)
+                .with_companions(&raw.topics.prefix, event_schemas.companions()),
             topic_prefix: raw.topics.prefix,
             partitions: raw.topics.partitions,
-            event_schema: Arc::new(event_schema),
+            event_schema,
+            event_schemas,
             sources,
             broker: raw.broker,
             schema_registry: raw.schema_registry,
@@ -289,28 +300,6 @@ fn move_user_from_url(
     registry.username = Some(name);
     registry.password = password.or(registry.password.take());
     Ok(())
-}
-
-/// Reads the event schema.
-fn event_schema_of(raw: &RawConfig, sources: &Sources) -> Result<QuestionnaireSchema, ConfigError> {
-    let (path, named) = (raw.events.schema.clone(), sources.named("events.schema"));
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(source) => return Err(ConfigError::SchemaFile { named, path, source }),
-    };
-    let fields = MetadataFields {
-        event_id: raw.events.event_id.clone(),
-        respondent_id: raw.events.respondent_id.clone(),
-        event_time: raw.events.event_time.clone(),
-        completed: raw.events.completed.clone(),
-    };
-    let event_schema = QuestionnaireSchema::new(&text, &fields, &raw.events.ignored)
-        .map_err(|source| ConfigError::Schema { named, path, source: Box::new(source) })?;
-    Ok(event_schema.read_as(&ReadingRules {
-        categorical: raw.features.categorical.clone(),
-        numeric: raw.features.numeric.clone(),
-        missing: raw.events.missing.clone(),
-    }))
 }
 
 /// Every key (`section.key`), without the sections themselves.

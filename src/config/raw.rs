@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_{actions,delivery,learning,mlflow,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{actions,companions,delivery,learning,mlflow,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -11,6 +11,7 @@ use crate::{
     config::{
         Secret,
         raw_actions::RawAction,
+        raw_companions::CompanionSettings,
         raw_delivery::RawDelivery,
         raw_learning::{DataSettings, RawLearning},
         raw_mlflow::RawMlflow,
@@ -273,6 +274,9 @@ pub struct EventSettings {
     /// again. `0s`: repeats are not recognised.
     #[serde(default = "one_day", with = "humantime_serde")]
     pub duplicates_within: Duration,
+    /// Further topics with events of the same respondents, each in a section `[[events.companions]]`.
+    #[serde(default)]
+    pub companions: Vec<CompanionSettings>,
 }
 
 fn one_day() -> Duration {

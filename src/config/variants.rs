@@ -45,6 +45,7 @@ const FIXED: &[(&str, &str)] = &[
     ("events.respondent_id", "all variants read the same events"),
     ("events.event_time", "all variants read the same events"),
     ("events.completed", "all variants read the same events"),
+    ("events.companions", "all variants read the same events"),
     ("outcomes.labels", "metrics of other labels could not be compared"),
     ("data.play", "all variants replay the same table"),
 ];

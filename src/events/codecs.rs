@@ -13,7 +13,7 @@ use crate::events::{
     outcome::{Outcome, OutcomeCodec},
     prediction::Prediction,
     quality::Quality,
-    questionnaire::{QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema},
+    questionnaire::{EventSchemas, QuestionnaireCodec, QuestionnaireEvent, QuestionnaireSchema},
     topics::{Topics, subject},
     trial::Trial,
 };
@@ -28,6 +28,8 @@ use foretell_streams::{codec::Codec, record::Topic};
 pub struct Codecs {
     /// Of `questionnaire-events`.
     pub questionnaire: Arc<dyn Codec<QuestionnaireEvent>>,
+    /// Of the companions of the events, in the order of [`Topics::companions`](crate::events::topics::TopicTable::companions).
+    pub companions: Vec<Arc<dyn Codec<QuestionnaireEvent>>>,
     /// Of `outcomes`.
     pub outcome: Arc<dyn Codec<Outcome>>,
     /// Of `predictions`.
@@ -49,18 +51,28 @@ pub struct Codecs {
 }
 
 impl Codecs {
-    /// Opens the codecs of `topics`. Events are read as `event_schema`.
+    /// Those of the events, in the order of their topics: the lead's first.
+    pub fn of_events(&self) -> impl Iterator<Item = &Arc<dyn Codec<QuestionnaireEvent>>> {
+        [&self.questionnaire].into_iter().chain(&self.companions)
+    }
+
+    /// Opens the codecs of `topics`. Events are read as `events`, in the order of the topics.
     ///
     /// # Errors
     /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
     pub fn open(
         registry: &Arc<dyn SchemaRegistry>,
         topics: &Topics,
-        event_schema: &Arc<QuestionnaireSchema>,
+        events: &EventSchemas,
     ) -> Result<Self, CodecSetupError> {
-        let schemas = Schemas { registry, events: event_schema };
+        let schemas = Schemas { registry, events: events.lead() };
+        let mut of_events = Vec::new();
+        for codec in event_codecs(registry, topics, events)? {
+            of_events.push(Arc::new(codec) as Arc<dyn Codec<QuestionnaireEvent>>);
+        }
         Ok(Self {
-            questionnaire: Arc::new(event_codec(registry, topics, event_schema)?),
+            questionnaire: of_events.remove(0),
+            companions: of_events,
             outcome: Outcome::codec(schemas, &topics.outcomes)?,
             prediction: schemas.answered(&topics.predictions)?,
             action: schemas.answered(&topics.actions)?,
@@ -74,17 +86,19 @@ impl Codecs {
     }
 }
 
-/// The codec of the events.
+/// The codecs of the events, in the order of their topics.
 ///
 /// # Errors
 /// [`CodecSetupError`], such as [`CodecSetupError::NotRegistered`].
-pub fn event_codec(
+pub fn event_codecs(
     registry: &Arc<dyn SchemaRegistry>,
     topics: &Topics,
-    event_schema: &Arc<QuestionnaireSchema>,
-) -> Result<QuestionnaireCodec, CodecSetupError> {
-    let subject = subject(&topics.questionnaire_events);
-    QuestionnaireCodec::new(Arc::clone(registry), &subject, Arc::clone(event_schema))
+    events: &EventSchemas,
+) -> Result<Vec<QuestionnaireCodec>, CodecSetupError> {
+    let codec = |(topic, schema): (&Topic, &Arc<QuestionnaireSchema>)| {
+        QuestionnaireCodec::new(Arc::clone(registry), &subject(topic), Arc::clone(schema))
+    };
+    topics.of_events().zip(events.iter()).map(codec).collect()
 }
 
 /// The schemas that codecs are opened with.

@@ -3,6 +3,8 @@
 
 pub mod topics;
 
+mod topic_names;
+
 pub mod codecs;
 
 pub mod questionnaire;

@@ -4,12 +4,12 @@
 //!
 //! To add a topic: a row in [`TOPICS`], a folder in `schemas/` with its record type in this module, and `make docs`.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use crate::events::{
     action::Action, answered::AnsweredRecord as _, command::Command, decision::Decision,
     labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
-    quality::Quality, questionnaire::QuestionnaireSchema, trial::Trial,
+    quality::Quality, trial::Trial,
 };
 use foretell_avro::codec::AvroRecord as _;
 use foretell_streams::{
@@ -186,8 +186,7 @@ impl Group {
     /// The topics that the group subscribes to.
     #[must_use]
     pub fn inputs(self, topics: &Topics) -> Vec<Topic> {
-        let rows = TOPICS.all().into_iter().zip(topics.all());
-        let inputs = rows.filter(|(row, _)| row.read_by.contains(&Client::Group(self)));
+        let inputs = topics.rows().filter(|(row, _)| row.read_by.contains(&Client::Group(self)));
         inputs.map(|(_, topic)| topic.clone()).collect()
     }
 
@@ -223,20 +222,25 @@ macro_rules! topics {
                 #[doc = concat!("For the row `", stringify!($topic), "` of [`TOPICS`].")]
                 pub $topic: T,
             )+
+            /// For each companion of the events, in the order of the configuration. [`TOPICS`] has none: they are declared as
+            /// the events.
+            pub companions: Vec<T>,
         }
 
         /// Every topic of an application, except the changelogs, which follow from the stores of the topologies.
-        pub const TOPICS: TopicTable<TopicDefinition> = TopicTable { $($topic: $definition,)+ };
+        pub static TOPICS: TopicTable<TopicDefinition> =
+            TopicTable { $($topic: $definition,)+ companions: Vec::new() };
 
         impl<T> TopicTable<T> {
-            /// Every entry, in the order of [`TOPICS`].
+            /// Every entry, in the order of [`TOPICS`], without the companions.
             #[must_use]
             pub fn all(&self) -> Vec<&T> {
                 vec![$(&self.$topic),+]
             }
 
-            fn map<U>(&self, convert: impl Fn(&T) -> U) -> TopicTable<U> {
-                TopicTable { $($topic: convert(&self.$topic),)+ }
+            pub(in crate::events) fn map<U>(&self, convert: impl Fn(&T) -> U) -> TopicTable<U> {
+                let companions = self.companions.iter().map(&convert).collect();
+                TopicTable { $($topic: convert(&self.$topic),)+ companions }
             }
         }
     };
@@ -410,59 +414,6 @@ topics! {
 
 /// The names of the topics.
 pub type Topics = TopicTable<Topic>;
-
-impl Topics {
-    /// The names with `prefix`, which may be empty.
-    #[must_use]
-    pub fn with_prefix(prefix: &str) -> Self {
-        TOPICS.map(|definition| Topic::new(&format!("{prefix}{}", definition.name)))
-    }
-
-    /// The topics to create, with `partitions` for those that are keyed by respondent.
-    #[must_use]
-    pub fn specs(&self, partitions: u32) -> Vec<TopicSpec> {
-        let rows = TOPICS.all().into_iter().zip(self.all());
-        let specs = rows.map(|(definition, name)| TopicSpec {
-            name: name.clone(),
-            partitions: match definition.partitions {
-                Partitions::Configured => partitions,
-                Partitions::One => 1,
-            },
-            cleanup: definition.cleanup,
-            message_bytes_max: definition.message_bytes_max,
-        });
-        specs.collect()
-    }
-
-    /// The topics whose values have a schema, each with the newest version of it. `event_schema` is the configured one.
-    #[must_use]
-    pub fn schemas<'t>(
-        &'t self,
-        event_schema: &'t QuestionnaireSchema,
-    ) -> Vec<(&'t Topic, Cow<'t, str>)> {
-        let rows = TOPICS.all().into_iter().zip(self.all());
-        let with_schema = rows.filter_map(|(definition, topic)| {
-            let text = match definition.schema {
-                ValueSchema::Configured { .. } => Cow::Borrowed(event_schema.text()),
-                ValueSchema::Own { text, .. } => Cow::Borrowed(text),
-                ValueSchema::Answered { template, .. } => {
-                    Cow::Owned(event_schema.fill_answers(template))
-                }
-                ValueSchema::None => return None,
-            };
-            Some((topic, text))
-        });
-        with_schema.collect()
-    }
-
-    /// Whether the application publishes `topic` for consumers outside it.
-    #[must_use]
-    pub fn is_for_consumers(&self, topic: &Topic) -> bool {
-        let rows = TOPICS.all().into_iter().zip(self.all());
-        rows.into_iter()
-            .any(|(row, name)| name == topic && row.read_by.contains(&Client::Consumers))
-    }
-}
 
 /// The registry's subject of the schema of a topic's values.
 #[must_use]

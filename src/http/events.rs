@@ -37,6 +37,11 @@ pub(super) const PARAMETERS: &[Named] = &[
     ),
     ("timeout_ms", "Maximum time that `wait=true` waits, from 1 to 60000 ms. Default: 10000."),
     (
+        "source",
+        "Topic of the events: `questionnaire-events`, or that of a companion in `[[events.companions]]`, whose schema the \
+         events then have. Default: `questionnaire-events`.",
+    ),
+    (
         "reasons",
         "With `wait=true`: adds the reasons of the prediction, the features that contribute most to it, at most \
          this many, from 1 to 100. Default: no reasons.",
@@ -55,6 +60,7 @@ pub(super) async fn events(
     parameters.check(PARAMETERS)?;
     let is_waited_for = parameters.flag("wait")?;
     let at_most = timeout_of(&parameters)?;
+    let source = parameters.text("source");
     let reasons = ReasonsRequest::read(&parameters, is_waited_for, &state)?;
     let key = idempotency_key(request.headers())?;
     let json = body::json(request, state.read_timeout).await?;
@@ -65,13 +71,13 @@ pub(super) async fn events(
             return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
         }
         return write_each(&state.gateway, items, key.as_deref(), |json, key| {
-            let entry = state.gateway.event(json, key)?;
+            let entry = state.gateway.event(json, key, source)?;
             let accepted = accepted(&entry);
             Ok((entry.record, Json::Object(accepted)))
         })
         .await;
     }
-    let entry = state.gateway.event(&json, key.as_deref())?;
+    let entry = state.gateway.event(&json, key.as_deref(), source)?;
     if is_waited_for {
         return wait_for(&state, entry, at_most, reasons).await;
     }

@@ -9,15 +9,15 @@ use crate::{
         labelled_example::LabelledExample,
         outcome::Outcome,
         prediction::Prediction,
-        questionnaire::{QuestionnaireEvent, QuestionnaireSchema},
+        questionnaire::{EventSchemas, QuestionnaireEvent},
         reply::{Reply, ReplyCodec},
-        topics::Topics,
+        topics::{TOPICS, Topics},
     },
     processors::{
         actions::{ActionParts, ActionSettings, Actions, KnownActions},
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
-        gather::{Gather, GatherSettings, Gathered, StoredSession},
+        gather::{Gather, GatherSettings, GatherSource, Gathered, StoredSession},
         learning::{
             learner::{Learner, Obey},
             outputs::{Learned, Select},
@@ -39,7 +39,7 @@ use crate::{
     },
 };
 use foretell_streams::{
-    record::Topic,
+    record::{InputRecord, Topic},
     state::StoreId,
     topology::{Edge, Topology, TopologyBuilder},
 };
@@ -54,8 +54,8 @@ pub struct ScoringParts {
     pub codecs: Codecs,
     /// The settings of the gathering of observations.
     pub gather: GatherSettings,
-    /// The event schema.
-    pub events: Arc<QuestionnaireSchema>,
+    /// The event schemas, in the order of their topics.
+    pub events: EventSchemas,
     /// The settings of the outcome join.
     pub join: JoinSettings,
     /// The rules of actions.
@@ -88,9 +88,9 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let placement = |topic: &Topic| {
         Placement::new(topic.clone(), parts.partitions, metrics.misplaced(topic.as_str()))
     };
-    let of_events = placement(&topics.questionnaire_events);
+    let gathered_from = gather_sources(&parts.events, &topics, placement);
     let of_outcomes = placement(&topics.outcomes);
-    let (events, outcomes) = sources(&mut topology, &topics, &codecs, times);
+    let (events, outcomes) = sources(&mut topology, &topics, &parts.events, &codecs, times);
     let sessions = topology.window_store("observations", Arc::new(StoredSession::codec()));
     let mut outcome_store =
         OutcomeStore::add_to(&mut topology, parts.join, &codecs.prediction, &metrics);
@@ -100,7 +100,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
         &mut topology,
         parts.actions,
         ActionParts {
-            events: parts.events,
+            events: Arc::clone(parts.events.lead()),
             serving: serving.clone(),
             codec: codecs.action,
             joined_within: outcome_store.settings.window,
@@ -117,9 +117,9 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     let summarize = Summarize::new(serving.clone(), gather.clone(), parts.quality_window);
     let stores = [recent.store_id(), sessions.id()];
     let (counts, announces) = (metrics.clone(), actions.are_cancelled_on_events());
-    let observed = topology.process("gather", &[events], &stores, move || {
-        let (settings, placement) = (gather.clone(), of_events.clone());
-        Gather::new(settings, recent.clone(), sessions.clone(), &counts, placement, announces)
+    let observed = topology.process("gather", &events, &stores, move || {
+        let (settings, sources) = (gather.clone(), Arc::clone(&gathered_from));
+        Gather::new(settings, recent.clone(), sessions.clone(), &counts, sources, announces)
     });
     actions.on_events(&mut topology, observed);
     let predicted = topology.process("score", &[observed], &[], move || Score {
@@ -145,19 +145,37 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     topology.build()
 }
 
-/// Adds the sources of events and outcomes.
+/// The topics with events, as `gather` needs them.
+fn gather_sources(
+    schemas: &EventSchemas,
+    topics: &Topics,
+    placement: impl Fn(&Topic) -> Placement,
+) -> Arc<[GatherSource]> {
+    let sources = schemas.iter().zip(topics.of_events()).map(|(schema, topic)| GatherSource {
+        source: schema.source().clone(),
+        asked: schema.asked().to_vec(),
+        placement: placement(topic),
+    });
+    sources.collect()
+}
+
+/// Adds the sources of events, of which the lead is the first of the topology, and that of outcomes.
 fn sources(
     topology: &mut TopologyBuilder,
     topics: &Topics,
+    schemas: &EventSchemas,
     codecs: &Codecs,
     times: TimeBounds,
-) -> (Edge<QuestionnaireEvent>, Edge<Outcome>) {
-    let events = topology.source_timed(
-        "questionnaire-events",
-        topics.questionnaire_events.clone(),
-        Arc::clone(&codecs.questionnaire),
-        move |event, _, now| times.check(event.event_time, now),
-    );
+) -> (Vec<Edge<QuestionnaireEvent>>, Edge<Outcome>) {
+    let names = [TOPICS.questionnaire_events.name].into_iter().chain(schemas.companions());
+    let events = names.zip(topics.of_events()).zip(codecs.of_events());
+    let events = events.map(|((name, topic), codec)| {
+        let time = move |event: &QuestionnaireEvent, _: &InputRecord, now| {
+            times.check(event.event_time, now)
+        };
+        topology.source_timed(name, topic.clone(), Arc::clone(codec), time)
+    });
+    let events = events.collect();
     let outcomes = topology.source_timed(
         "outcomes",
         topics.outcomes.clone(),

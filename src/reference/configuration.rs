@@ -21,7 +21,7 @@ use foretell_ml::{
 /// A configuration of the required keys.
 const REQUIRED: &str = r#"
 application.id = "a"
-events = { schema = "a.avsc", respondent_id = "who", event_time = "at" }
+events = { schema = "a.avsc", respondent_id = "who", event_time = "at", companions = [{ topic = "t", schema = "t.avsc" }] }
 outcomes.labels = ["no", "yes"]
 data.initial = { path = "a.csv", label = "label" }
 data.play = { path = "b.csv", label = "label" }
@@ -143,9 +143,8 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "bool" => "boolean",
         "char" => "character",
         "Secret" => "secret",
-        "Space" | "TableSettings" | "RawWebhook" | "RawEmail" | "RawRate" | "RawQuietHours" => {
-            "section"
-        }
+        "Space" | "TableSettings" | "CompanionSettings" | "RawWebhook" | "RawEmail" | "RawRate"
+        | "RawQuietHours" => "section",
         "AtMost" => "table",
         name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
         name => panic!("the type {name} has no name for users"),

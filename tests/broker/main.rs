@@ -38,6 +38,9 @@ mod respondents;
 mod restart;
 mod server_scripts;
 mod soak;
+mod sources;
 mod stores;
+#[path = "../two_sources/mod.rs"]
+mod two_sources;
 mod unknown_ids;
 mod waits;

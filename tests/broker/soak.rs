@@ -21,7 +21,7 @@ use foretell::{
     events::{
         codecs::Codecs,
         outcome::Outcome,
-        questionnaire::{Answer, QuestionnaireEvent},
+        questionnaire::{Answer, EventSource, QuestionnaireEvent},
     },
 };
 use foretell_streams::{
@@ -237,6 +237,7 @@ impl Load {
             .iter()
             .map(|question| age_of(&question.name).map(|age| Answer::Number(f64::from(age))));
         let event = QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: format!("{respondent}-{completed}"),
             respondent_id: respondent.to_owned(),
             event_time: now,

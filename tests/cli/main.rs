@@ -17,4 +17,7 @@ mod replay;
 mod run;
 mod schema;
 mod secrets;
+mod sources;
 mod tune;
+#[path = "../two_sources/mod.rs"]
+mod two_sources;

@@ -6,7 +6,9 @@ use std::{ops::ControlFlow, sync::Arc, sync::OnceLock};
 use foretell::{
     events::{
         codecs::Codecs,
-        questionnaire::{Answer, AnswerRef, AnswerRow, MetadataFields, QuestionnaireSchema},
+        questionnaire::{
+            Answer, AnswerRef, AnswerRow, EventSchemas, MetadataFields, QuestionnaireSchema, unite,
+        },
         topics::{Topics, subject},
     },
     processors::convert,
@@ -31,6 +33,29 @@ pub(crate) const SCHEMA: &str = r#"{
     {"name": "minutes", "type": ["null", "double"], "default": null}
   ]}"#;
 
+/// The same visitors in two topics: visits, and orders of plans. Both have the plan, and each names its metadata in its own way.
+pub(crate) const VISITS: &str = r#"{
+  "type": "record", "name": "Visit", "namespace": "flow", "fields": [
+    {"name": "id", "type": "string", "default": ""},
+    {"name": "who", "type": "string"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "done", "type": "boolean", "default": false},
+    {"name": "visits", "type": ["null", "int"], "default": null},
+    {"name": "plan", "type": ["null", "string"], "default": null}
+  ]}"#;
+pub(crate) const ORDERS: &str = r#"{
+  "type": "record", "name": "Order", "namespace": "flow", "fields": [
+    {"name": "minutes", "type": ["null", "double"], "default": null},
+    {"name": "note", "type": {"type": "array", "items": "string"}, "default": []},
+    {"name": "plan", "type": ["null", "string"], "default": null},
+    {"name": "closed", "type": "boolean", "default": false},
+    {"name": "number", "type": "string", "default": ""},
+    {"name": "customer", "type": "string"},
+    {"name": "ordered", "type": {"type": "long", "logicalType": "timestamp-micros"}}
+  ]}"#;
+/// The topic of the orders.
+pub(crate) const ORDERS_TOPIC: &str = "orders";
+
 /// The origin of event times, which tests give in seconds.
 pub(crate) const EPOCH_MS: i64 = 1_800_000_000_000;
 /// The clock is far ahead of the event times of the tests, except for those that are to be rejected.
@@ -46,6 +71,8 @@ const PREDICTIONS_BEFORE: [&str; 2] = [
 pub(crate) struct Fixture {
     registry: Arc<LocalRegistry>,
     pub(crate) topics: Topics,
+    pub(crate) schemas: EventSchemas,
+    /// That of the lead.
     pub(crate) schema: Arc<QuestionnaireSchema>,
     pub(crate) codecs: Codecs,
 }
@@ -55,21 +82,33 @@ impl Fixture {
         Self::with_schema(&Arc::new(LocalRegistry::new()), SCHEMA)
     }
 
+    /// The same questions in two topics.
+    pub(crate) fn of_two_sources() -> Self {
+        let fields = MetadataFields {
+            event_id: Some("number".to_owned()),
+            respondent_id: "customer".to_owned(),
+            event_time: "ordered".to_owned(),
+            completed: Some("closed".to_owned()),
+        };
+        let orders = QuestionnaireSchema::new(ORDERS, &fields, &["note".to_owned()]).unwrap();
+        let companions = vec![(ORDERS_TOPIC.to_owned(), orders)];
+        let schemas = unite(lead(VISITS), companions).unwrap();
+        Self::with_schemas(&Arc::new(LocalRegistry::new()), schemas)
+    }
+
     /// The fixture of an instance on the same cluster with another version of the schema.
     pub(crate) fn evolved(&self, schema: &str) -> Self {
         Self::with_schema(&self.registry, schema)
     }
 
     fn with_schema(registry: &Arc<LocalRegistry>, avsc: &str) -> Self {
-        let topics = Topics::with_prefix("shop.");
-        let fields = MetadataFields {
-            event_id: Some("id".to_owned()),
-            respondent_id: "who".to_owned(),
-            event_time: "at".to_owned(),
-            completed: Some("done".to_owned()),
-        };
-        let schema = Arc::new(QuestionnaireSchema::new(avsc, &fields, &[]).unwrap());
-        for (topic, text) in topics.schemas(&schema) {
+        Self::with_schemas(registry, lead(avsc).into())
+    }
+
+    fn with_schemas(registry: &Arc<LocalRegistry>, schemas: EventSchemas) -> Self {
+        let topics = Topics::with_prefix("shop.").with_companions("shop.", schemas.companions());
+        let schema = Arc::clone(schemas.lead());
+        for (topic, text) in topics.schemas(&schemas) {
             if *topic == topics.predictions {
                 for before in PREDICTIONS_BEFORE {
                     registry.register(&subject(topic), &schema.fill_answers(before)).unwrap();
@@ -78,9 +117,9 @@ impl Fixture {
             registry.register(&subject(topic), &text).unwrap();
         }
         let shared: Arc<dyn SchemaRegistry> = Arc::<LocalRegistry>::clone(registry);
-        let codecs = Codecs::open(&shared, &topics, &schema).unwrap();
+        let codecs = Codecs::open(&shared, &topics, &schemas).unwrap();
         let registry = Arc::clone(registry);
-        Self { registry, topics, schema, codecs }
+        Self { registry, topics, schemas, schema, codecs }
     }
 
     /// The answers of a row, by the names of the questions.
@@ -99,6 +138,17 @@ impl Fixture {
     pub(crate) fn columns(&self) -> Vec<Column> {
         self.schema.questions().iter().map(convert::column_of).collect()
     }
+}
+
+/// The schema of the lead.
+fn lead(avsc: &str) -> QuestionnaireSchema {
+    let fields = MetadataFields {
+        event_id: Some("id".to_owned()),
+        respondent_id: "who".to_owned(),
+        event_time: "at".to_owned(),
+        completed: Some("done".to_owned()),
+    };
+    QuestionnaireSchema::new(avsc, &fields, &[]).unwrap()
 }
 
 pub(crate) fn classes(names: &[&str]) -> Vec<String> {

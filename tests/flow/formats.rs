@@ -81,7 +81,7 @@ fn instance_with(settings: &Settings) -> Scored {
 }
 
 /// A line for each record: topic, timestamp, key, value.
-fn changelog_lines(scored: &Scored, stores: &[&str]) -> String {
+pub(crate) fn changelog_lines(scored: &Scored, stores: &[&str]) -> String {
     let mut lines = String::new();
     for store in stores {
         for record in scored.driver.changelog(&Topic::new(store)) {
@@ -292,7 +292,7 @@ fn a_changelog_of_a_later_format_has_an_error_of_its_own() {
     let refused = scored.driver.pipe(&topic, Some(b"ann"), Some(&event), EventTime(NOW.0));
     let Err(error @ StateError::OtherFormat { .. }) = refused else { panic!("{refused:?}") };
     let message = error.to_string();
-    for words in [STORES[0], "format 9", "format 3", "start the release that wrote them"] {
+    for words in [STORES[0], "format 9", "format 4", "start the release that wrote them"] {
         assert!(message.contains(words), "{words:?} in {message}");
     }
 }

@@ -7,7 +7,7 @@ use foretell::{
     app::play::{Action, JoinedExample, Joins, ScheduledAction, join_examples},
     events::{
         outcome::Outcome,
-        questionnaire::{AnswerRow, QuestionnaireEvent},
+        questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
     },
     processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
@@ -215,6 +215,7 @@ fn batch(history: &[Step], settings: &JoinSettings) -> (Vec<Example>, Joins) {
             }),
             None => Action::Event {
                 event: QuestionnaireEvent {
+                    source: EventSource::Lead,
                     event_id: id.to_string(),
                     respondent_id,
                     event_time: time(at),

@@ -22,6 +22,7 @@ mod scored;
 mod scoring;
 mod sessions;
 mod sessions_model;
+mod sources;
 
 mod time;
 mod training;

@@ -13,7 +13,7 @@ use foretell::{
         model::Model,
         outcome::Outcome,
         prediction::Prediction,
-        questionnaire::{Answer, AnswerRow},
+        questionnaire::{Answer, AnswerRow, EventSource},
         reply::{Reply, ReplyCodec},
     },
     processors::{
@@ -41,7 +41,7 @@ use foretell_streams::{
 use prometheus::Registry;
 use serde_json::{Value as Json, json};
 
-use crate::fixture::{EPOCH_MS, Fixture, NOW, classes, first_model};
+use crate::fixture::{EPOCH_MS, Fixture, NOW, ORDERS_TOPIC, classes, first_model};
 
 /// The settings that a test varies.
 pub(crate) struct Settings {
@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) policy: ContractPolicy,
     pub(crate) behind_max: Option<Duration>,
     pub(crate) rules: Vec<RuleSettings>,
+    /// Whether the answers come from two topics.
+    pub(crate) two_sources: bool,
 }
 
 impl Default for Settings {
@@ -70,6 +72,7 @@ impl Default for Settings {
             policy: ContractPolicy::GoOn,
             behind_max: None,
             rules: Vec::new(),
+            two_sources: false,
         }
     }
 }
@@ -118,6 +121,8 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 pub(crate) enum Operation {
     /// An event: respondent, time and the other fields.
     Event(&'static str, i64, Json),
+    /// An event of the companion: respondent, time and the other fields.
+    Order(&'static str, i64, Json),
     /// An outcome: respondent, time and label.
     Outcome(&'static str, i64, &'static str),
     /// A record with these bytes: topic, key and value.
@@ -166,7 +171,7 @@ impl Scored {
     }
 
     pub(crate) fn without_model(settings: &Settings) -> Self {
-        let (fixture, registry) = (Fixture::new(), Registry::new());
+        let (fixture, registry) = (fixture_of(settings), Registry::new());
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         let serving = Serving::default();
         let table = ModelTable::new(serving.clone(), metrics.clone());
@@ -244,6 +249,17 @@ impl Scored {
         encoded(self.fixture.codecs.questionnaire.as_ref(), &event)
     }
 
+    /// An event of the companion.
+    pub(crate) fn order(&self, who: &str, at: i64, fields: &Json) -> Vec<u8> {
+        let mut event = fields.clone();
+        event["customer"] = json!(who);
+        let at = EventTime(EPOCH_MS + at * 1_000);
+        let source = EventSource::companion(ORDERS_TOPIC);
+        let schema = self.fixture.schemas.of_source(&source).unwrap();
+        let event = schema.from_json(&event, "", at).unwrap();
+        encoded(self.fixture.codecs.companions[0].as_ref(), &event)
+    }
+
     pub(crate) fn outcome(&self, who: &str, at: i64, label: &str) -> Vec<u8> {
         let outcome = Outcome {
             respondent_id: who.to_owned(),
@@ -259,6 +275,10 @@ impl Scored {
             Operation::Event(who, at, fields) => {
                 let topic = self.fixture.topics.questionnaire_events.clone();
                 (topic, *who, Some(self.event(who, *at, fields)))
+            }
+            Operation::Order(who, at, fields) => {
+                let topic = self.fixture.topics.companions[0].clone();
+                (topic, *who, Some(self.order(who, *at, fields)))
             }
             Operation::Outcome(who, at, label) => {
                 (self.fixture.topics.outcomes.clone(), *who, Some(self.outcome(who, *at, label)))
@@ -405,6 +425,10 @@ impl Scored {
     }
 }
 
+fn fixture_of(settings: &Settings) -> Fixture {
+    if settings.two_sources { Fixture::of_two_sources() } else { Fixture::new() }
+}
+
 /// The rules of the settings, with conditions on the answers of the fixture.
 fn rules(fixture: &Fixture, settings: &Settings) -> ActionSettings {
     let variables = Variables::new(&fixture.schema, &settings.classes);
@@ -432,7 +456,7 @@ fn topology(
             questions: fixture.schema.questions().into(),
             layout: fixture.schema.layout().clone(),
         },
-        events: Arc::clone(&fixture.schema),
+        events: fixture.schemas.clone(),
         join: settings.join(),
         actions: rules(fixture, settings),
         partitions: 1,
@@ -462,7 +486,7 @@ pub(crate) fn default_topology() -> Topology {
 pub(crate) fn topology_of(settings: &Settings) -> Topology {
     let metrics = ApplicationMetrics::register(&Registry::new()).unwrap();
     let board = ContractBoard::new(settings.policy, metrics.clone());
-    topology(&Fixture::new(), settings, (Serving::default(), board, metrics))
+    topology(&fixture_of(settings), settings, (Serving::default(), board, metrics))
 }
 
 pub(crate) fn encoded<T>(codec: &dyn Codec<T>, value: &T) -> Vec<u8> {

@@ -32,6 +32,8 @@ enum Step {
         after: i64,
         delay: i64,
         fields: Fields,
+        /// Whether it is on the topic of the companion.
+        is_order: bool,
     },
     /// The record before the last once more, or the last.
     Again {
@@ -58,6 +60,9 @@ struct Event {
     step: usize,
     /// That of the step that it repeats, or its own.
     id: usize,
+    /// Its number among the events of its source, which is its id there.
+    number: usize,
+    is_order: bool,
     who: &'static str,
     at: i64,
     fields: Fields,
@@ -101,8 +106,13 @@ fn histories(delay_max: i64, can_complete: bool) -> impl Strategy<Value = Vec<St
             }
         });
     let event = (who, after, delay, fields);
-    let event =
-        event.prop_map(|(who, after, delay, fields)| Step::Event { who, after, delay, fields });
+    let event = event.prop_map(|(who, after, delay, fields)| Step::Event {
+        who,
+        after,
+        delay,
+        fields,
+        is_order: false,
+    });
     let step = prop_oneof![
         16 => event,
         2 => any::<bool>().prop_map(|last| Step::Again { last }),
@@ -113,15 +123,34 @@ fn histories(delay_max: i64, can_complete: bool) -> impl Strategy<Value = Vec<St
     prop::collection::vec(step, 1..40)
 }
 
+/// The same histories with each event on one of two topics, without the answers that the topic does not have.
+fn of_two_sources(histories: impl Strategy<Value = Vec<Step>>) -> impl Strategy<Value = Vec<Step>> {
+    let sources = prop::collection::vec(any::<bool>(), 40);
+    (histories, sources).prop_map(|(mut history, sources)| {
+        for (step, order) in history.iter_mut().zip(sources) {
+            if let Step::Event { fields, is_order, .. } = step {
+                *is_order = order;
+                fields.given[if order { 0 } else { 2 }] = false;
+            }
+        }
+        history
+    })
+}
+
 /// The events of a history, in the order of their arrival.
 fn events(history: &[Step]) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     let mut now = 0;
+    let mut numbers = [0, 0];
     for (step, what) in history.iter().enumerate() {
         match *what {
-            Step::Event { who, after, delay, fields } => {
+            Step::Event { who, after, delay, fields, is_order } => {
                 now += after;
-                events.push(Event { step, id: step, who, at: now - delay, fields });
+                let next = &mut numbers[usize::from(is_order)];
+                let number = *next;
+                *next += 1;
+                let at = now - delay;
+                events.push(Event { step, id: step, number, is_order, who, at, fields });
             }
             Step::Again { last } => {
                 let before = events.len().checked_sub(if last { 1 } else { 2 });
@@ -135,8 +164,9 @@ fn events(history: &[Step]) -> Vec<Event> {
 
 /// Each answer says which event gave it.
 fn operation(event: &Event) -> Operation {
-    let Event { id, who, at, fields, .. } = *event;
-    let mut json = json!({"id": format!("e-{id}"), "done": fields.done});
+    let Event { id, number, is_order, who, at, fields, .. } = *event;
+    let [id_field, flag] = if is_order { ["number", "closed"] } else { ["id", "done"] };
+    let mut json = json!({id_field: format!("e-{number}"), flag: fields.done});
     let answers: [(&str, Json); 3] =
         [("visits", json!(id)), ("plan", json!(id.to_string())), ("minutes", json!(id as f64))];
     for ((name, answer), is_given) in answers.into_iter().zip(fields.given) {
@@ -144,7 +174,7 @@ fn operation(event: &Event) -> Operation {
             json[name] = answer;
         }
     }
-    Operation::Event(who, at, json)
+    if is_order { Operation::Order(who, at, json) } else { Operation::Event(who, at, json) }
 }
 
 fn is_of_history(who: &str) -> bool {
@@ -177,8 +207,10 @@ fn topology(history: &[Step], settings: &Settings) -> Scores {
     }
     let end = events.iter().map(|event| event.at).max().unwrap_or_default();
     // The session of the respondent that advances stream time stays open.
-    scored.apply(&time_is(end + 2 * (GAP + GRACE)));
-    scored.apply(&time_is(end + 2 * (GAP + GRACE) + 2));
+    for at in [end + 2 * (GAP + GRACE), end + 2 * (GAP + GRACE) + 2] {
+        let order = Operation::Order("another-respondent", at, json!({"minutes": 1.0}));
+        scored.apply(&if settings.two_sources { order } else { time_is(at) });
+    }
     let predictions = scored.predictions();
     assert!(scored.dead_letters().is_empty());
     let of_history = predictions.iter().filter(|one| is_of_history(&one.respondent_id));
@@ -254,7 +286,7 @@ fn score(session: &[Event], at: i64, trigger: ScoreTrigger, event: &Event) -> Sc
         who: event.who.to_owned(),
         at,
         trigger: trigger.name(),
-        event: format!("e-{}", event.id),
+        event: format!("e-{}", event.number),
         answers: answers_of(session),
     }
 }
@@ -446,6 +478,39 @@ proptest! {
     }
 }
 
+/// The settings with the answers on two topics.
+fn two_sources(settings: Settings) -> Settings {
+    Settings { two_sources: true, ..settings }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(HISTORIES))]
+
+    /// The observation is what all events of both topics are when they are sorted by event time.
+    #[test]
+    fn events_of_two_sources_are_merged_in_any_interleaving(
+        history in of_two_sources(histories(GRACE, false)),
+    ) {
+        let settings = two_sources(BY_GAP.settings());
+        prop_assert_eq!(topology(&history, &settings), batch(&history, &BY_GAP));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(HISTORIES / 4))]
+
+    /// Every rule holds over both topics together: 1,200 cases.
+    #[test]
+    fn scores_of_two_sources_are_those_of_a_model_of_every_rule(
+        history in of_two_sources(histories(2 * (GAP + GRACE), true)),
+    ) {
+        for rules in combinations() {
+            let found = topology(&history, &two_sources(rules.settings()));
+            prop_assert_eq!(found, model(&history, rules), "{:?}", rules);
+        }
+    }
+}
+
 /// The histories tell sessions by another rule from the right ones.
 #[test]
 fn a_session_that_breaks_a_rule_is_noticed() {
@@ -476,6 +541,39 @@ fn a_session_that_breaks_a_rule_is_noticed() {
     let wrong = Rules { gap: GAP + 1, ..BY_GAP };
     let mut sampled = sampled(histories(GRACE, false));
     assert!(sampled.any(|history| topology(&history, &settings) != batch(&history, &wrong)));
+}
+
+/// The histories of two sources tell a merge by arrival, and one that takes the sources apart, from the right one.
+#[test]
+fn a_wrong_merge_of_two_sources_is_noticed() {
+    let settings = two_sources(BY_GAP.settings());
+    let found: Vec<_> = sampled(of_two_sources(histories(GRACE, false)))
+        .map(|history| (topology(&history, &settings), history))
+        .collect();
+    assert!(found.iter().all(|(found, history)| *found == batch(history, &BY_GAP)));
+    let by_arrival = |history: &[Step]| {
+        let mut wrong = history.to_vec();
+        for step in &mut wrong {
+            if let Step::Event { delay, .. } = step {
+                *delay = 0;
+            }
+        }
+        wrong
+    };
+    let of_one = |history: &[Step], of_orders: bool| {
+        let mut wrong = history.to_vec();
+        wrong
+            .retain(|step| !matches!(step, Step::Event { is_order, .. } if *is_order != of_orders));
+        wrong
+    };
+    let check = |wrong: &dyn Fn(&[Step]) -> Vec<Step>| {
+        let is_noticed =
+            found.iter().any(|(found, history)| *found != batch(&wrong(history), &BY_GAP));
+        assert!(is_noticed);
+    };
+    check(&by_arrival);
+    check(&|history| of_one(history, false));
+    check(&|history| of_one(history, true));
 }
 
 /// The same histories in every run.

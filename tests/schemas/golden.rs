@@ -22,7 +22,7 @@ use foretell::events::{
     prediction::{Prediction, ScoreTrigger},
     quality::{Quality, QualityMetrics, StabilityIndex},
     questionnaire::{
-        Answer, AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireEvent,
+        Answer, AnswerRow, EventSource, MetadataFields, QuestionnaireCodec, QuestionnaireEvent,
         QuestionnaireSchema,
     },
     trial::{Trial, TrialParameter},
@@ -476,6 +476,7 @@ fn questionnaire_events() {
     );
     let codec = codec.unwrap();
     let event = QuestionnaireEvent {
+        source: EventSource::Lead,
         event_id: text("e"),
         respondent_id: text("r"),
         event_time: EventTime(1),

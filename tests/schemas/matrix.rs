@@ -11,7 +11,7 @@ use foretell::{
         labelled_example::LabelledExample,
         prediction::{Prediction, ScoreTrigger},
         questionnaire::{
-            Answer, AnswerRef, MetadataFields, QuestionKind, QuestionnaireCodec,
+            Answer, AnswerRef, EventSource, MetadataFields, QuestionKind, QuestionnaireCodec,
             QuestionnaireEvent, QuestionnaireSchema,
         },
     },
@@ -381,6 +381,7 @@ fn check(change: &Change, writer: &str, reader: &str, Case(written, expected): &
         answers[index] = answer(*written);
     }
     let event = QuestionnaireEvent {
+        source: EventSource::Lead,
         event_id: String::new(),
         respondent_id: "r".to_owned(),
         event_time: EventTime(5),

@@ -66,7 +66,7 @@ impl Project {
     /// The number of versions of every subject.
     fn versions(&self) -> Vec<usize> {
         let config = self.config("");
-        let topics = config.topics.schemas(&config.event_schema);
+        let topics = config.topics.schemas(&config.event_schemas);
         let subjects = topics.into_iter().map(|(topic, _)| subject(topic));
         subjects.map(|name| self.registry.versions(&name).unwrap().len()).collect()
     }

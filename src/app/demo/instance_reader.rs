@@ -32,7 +32,7 @@ impl InstanceReader<'_> {
             let name = "foretell_records_processed_total";
             rounded(telemetry::total_of(&self.instance.registry, name, topic.as_str()))
         };
-        of(&topics.questionnaire_events) + of(&topics.outcomes)
+        topics.of_events().map(of).sum::<usize>() + of(&topics.outcomes)
     }
 
     /// Number of examples whose uplift is counted, once for each rule.

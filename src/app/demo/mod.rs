@@ -30,7 +30,7 @@ use crate::{
         demo::{instance_reader::InstanceReader, runner::Runner},
         init::{self, InitObserver},
         play::io::PredictionLog,
-        play::{Action, EventFactory, Joins, PlaySettings, Script},
+        play::{Action, EventFactory, Joins, PlaySettings, PlaySources, Script},
         shutdown::Shutdown,
         start::{self, Instance},
     },
@@ -76,6 +76,8 @@ struct Plan {
     joins: Joins,
     /// Indexes of actions to wait before, which ensures that order; or the reason why it cannot be ensured.
     waits: Result<BTreeSet<usize>, String>,
+    /// Indexes of actions to wait before, so that the parts of an event are gathered in order.
+    waits_for_parts: BTreeSet<usize>,
     /// Number of rows in the table.
     rows: usize,
     /// Number of rows that are not scored, by reason.
@@ -164,8 +166,8 @@ fn prepare(
 ) -> anyhow::Result<(Config, Plan)> {
     let adapt::Source { rows, mut lines } = source;
     let settings = adapt::play_settings(config, &rows, EventTime(clock.now().0), demo.seed);
-    let (codec, start) = (cluster.sample_codec(config)?, settings.pace.start);
-    let mut factory = EventFactory::new(config, codec, &rows, "demo", start)?;
+    let (sources, start) = (PlaySources::open(config, cluster)?, settings.pace.start);
+    let mut factory = EventFactory::new(config, &sources, &rows, "demo", start)?;
     let sample = adapt::sample(&rows, &factory, start)?;
     let mut script = Script::of(&rows, &mut factory, &settings);
     lines.extend(adapt::describe(&rows, &settings, &script));
@@ -191,6 +193,7 @@ fn prepare(
     let plan = Plan {
         joins: script.joins(script.actions.len(), &settings.join),
         waits: script.waits(&settings.join),
+        waits_for_parts: script.waits_for_parts().map_err(anyhow::Error::msg)?,
         rows: rows.len(),
         sample: sample.answers.clone(),
         settings,

@@ -222,7 +222,7 @@ impl<'a> Runner<'a> {
             }
             paused += self.clock.elapsed().saturating_sub(before);
             let sent_until = actions[..number].last().map_or(EventTime::MIN, |last| last.at);
-            if waits.contains(&number) {
+            if waits.contains(&number) || plan.waits_for_parts.contains(&number) {
                 self.wait_for_order(sent_until)?;
             }
             if let Action::OutcomeIf { prediction_ids, predicted, is_acted, .. } = &scheduled.action
@@ -370,14 +370,23 @@ impl<'a> Runner<'a> {
         let config = self.instance.config;
         let at = plan.script.end() + closing(&config.join);
         let partitions = config.partitions;
-        for event in play::time_advancers(at, partitions, &plan.sample, &mut plan.factory) {
-            self.state.events_sent += 1;
-            let prediction_id = plan.factory.prediction_id(&event);
-            self.expect(&prediction_id);
-            self.state.advancers.insert(prediction_id.clone());
-            self.sender.send(&Action::Event { event, prediction_id, is_scored: true })?;
+        let Plan { sample, factory, settings, .. } = plan;
+        let advancers = play::time_advancers(at, partitions, sample, factory, settings);
+        let (last, parts): (Vec<_>, Vec<_>) =
+            advancers.into_iter().partition(|scheduled| scheduled.at == at);
+        for parts in [parts, last] {
+            for ScheduledAction { action, .. } in &parts {
+                let Action::Event { prediction_id, is_scored, .. } = action else { continue };
+                self.state.events_sent += 1;
+                if *is_scored {
+                    self.expect(prediction_id);
+                    self.state.advancers.insert(prediction_id.clone());
+                }
+                self.sender.send(action)?;
+            }
+            self.sender.flush()?;
+            self.wait_until_processed("events that advance stream time processed")?;
         }
-        self.sender.flush()?;
         let log = self.state.log.clone();
         let expected = self.state.expected.len() + self.state.advancers.len();
         self.wait_for("stream time past every window", expected, &|| log.lock().answered)?;

@@ -233,7 +233,7 @@ impl Doctor<'_> {
             return None;
         }
         if is_initialised {
-            for (topic, schema) in config.topics.schemas(&config.event_schema) {
+            for (topic, schema) in config.topics.schemas(&config.event_schemas) {
                 let subject = subject(topic);
                 let state = schemas::read_subject(&client, &subject, &schema);
                 self.add([schemas::schema(&subject, &state)]);

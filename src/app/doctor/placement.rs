@@ -27,17 +27,21 @@ pub(super) struct Sample {
     pub(super) misplaced: BTreeMap<Misplaced, (usize, String)>,
 }
 
-/// Samples both inputs.
+/// Samples the events of each source, and the outcomes.
 pub(super) fn sample(config: &Config, cluster: &Cluster) -> anyhow::Result<Vec<(Topic, Sample)>> {
     let codecs = cluster.codecs(config)?;
-    let (events, outcomes) = (&config.topics.questionnaire_events, &config.topics.outcomes);
-    let of_events = sample_topic(cluster, events, |bytes| {
-        Some(codecs.questionnaire.decode(bytes).ok()?.respondent_id)
-    })?;
+    let mut samples = Vec::new();
+    for (topic, codec) in config.topics.of_events().zip(codecs.of_events()) {
+        let sample =
+            sample_topic(cluster, topic, |bytes| Some(codec.decode(bytes).ok()?.respondent_id))?;
+        samples.push((topic.clone(), sample));
+    }
+    let outcomes = &config.topics.outcomes;
     let of_outcomes = sample_topic(cluster, outcomes, |bytes| {
         Some(codecs.outcome.decode(bytes).ok()?.respondent_id)
     })?;
-    Ok(vec![(events.clone(), of_events), (outcomes.clone(), of_outcomes)])
+    samples.push((outcomes.clone(), of_outcomes));
+    Ok(samples)
 }
 
 fn sample_topic(

@@ -46,12 +46,12 @@ fn add_round(script: &mut Script, sample: &Row, at: EventTime, factory: &mut Eve
     let respondent = factory.new_respondent("unseen");
     let event = factory.event_of(&respondent, at, sample.answers.clone());
     if let Some(event) = factory.with_unseen_categories(&event) {
-        script.push_event(event, factory);
+        script.push_event(&event, factory);
     }
     let respondent = factory.new_respondent("out-of-range");
     let event = factory.event_of(&respondent, at, sample.answers.clone());
     if let Some(event) = factory.with_large_numbers(&event) {
-        script.push_event(event, factory);
+        script.push_event(&event, factory);
     }
     let unmatched = Outcome {
         respondent_id: factory.new_respondent("unmatched"),

@@ -1,29 +1,28 @@
 //! Makes events that the schema of the user accepts: ids, answers, and invalid events that it can encode. Each is tried
 //! with the codec, so that the result is the same as in the stream.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    app::table::Row,
+    app::{play::PlaySources, table::Row},
     config::Config,
     events::questionnaire::{
-        Answer, AnswerRow, EventIdentity, Question, QuestionnaireEvent, QuestionnaireSchema,
+        Answer, AnswerRow, EventIdentity, EventSource, Question, QuestionnaireEvent,
+        QuestionnaireSchema,
     },
     processors::gather::ScoreWhen,
 };
 use foretell_ml::{Column, ColumnKind};
-use foretell_streams::{
-    codec::{Codec, CodecError},
-    record::partition_of,
-    time::EventTime,
-};
+use foretell_streams::{codec::CodecError, record::partition_of, time::EventTime};
 
-/// Makes events of one schema, with new ids.
+/// Makes events with new ids. Whole events have the answers of all sources; they are sent in parts.
 pub struct EventFactory {
-    codec: Arc<dyn Codec<QuestionnaireEvent>>,
+    sources: PlaySources,
+    /// Event time by which the parts of a whole event come before the last.
+    pub ahead: Duration,
     schema: Arc<QuestionnaireSchema>,
     columns: Vec<Column>,
     /// The questions, in the order of the schema.
@@ -65,13 +64,14 @@ impl EventFactory {
     /// If the schema accepts no row; the message says why it rejects the first.
     pub fn new(
         config: &Config,
-        codec: Arc<dyn Codec<QuestionnaireEvent>>,
+        sources: &PlaySources,
         rows: &[Row],
         prefix: &str,
         start: EventTime,
     ) -> anyhow::Result<Self> {
         let mut factory = Self {
-            codec,
+            sources: sources.clone(),
+            ahead: Duration::ZERO,
             schema: Arc::clone(&config.event_schema),
             columns: config.pipeline.columns().to_vec(),
             questions: Arc::clone(&config.gather.questions),
@@ -93,7 +93,8 @@ impl EventFactory {
         let first = rows.first().context("the table has no rows")?;
         let reasons = ID_TYPES.iter().filter_map(|id_type| {
             factory.respondent = *id_type;
-            factory.codec.encode(&factory.sample(&first.answers), &mut Vec::new()).err()
+            let parts = factory.parts(&factory.sample(&first.answers));
+            parts.iter().find_map(|part| factory.sources.encode(part, &mut Vec::new()).err())
         });
         let reasons: Vec<String> = reasons.map(|error| error.to_string()).collect();
         anyhow::bail!("the event schema accepts no row of the table: {}", reasons.join("; "))
@@ -109,6 +110,18 @@ impl EventFactory {
         self.accepts(&self.sample(answers))
     }
 
+    /// Whether there are companions, so that whole events have several parts.
+    #[must_use]
+    pub fn has_companions(&self) -> bool {
+        self.sources.has_companions()
+    }
+
+    /// The events that are sent for a whole one, in order; without companions the event itself.
+    #[must_use]
+    pub fn parts(&self, whole: &QuestionnaireEvent) -> Vec<QuestionnaireEvent> {
+        self.sources.parts(whole, self.ahead)
+    }
+
     /// A completed questionnaire in one event.
     #[must_use]
     pub fn event_of(
@@ -119,10 +132,11 @@ impl EventFactory {
     ) -> QuestionnaireEvent {
         let event_id = format!("{respondent_id}-last");
         QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: self.event_id(&event_id),
             respondent_id: respondent_id.to_owned(),
             event_time: at,
-            completed: self.schema.metadata().completed.is_some(),
+            completed: self.sources.has_completed_flag(),
             answers,
         }
     }
@@ -175,21 +189,23 @@ impl EventFactory {
         }
     }
 
-    /// Whether the schema can encode the event, and the reader gets the same event.
+    /// Whether the schemas can encode the parts of a whole event, and the reader gets the same events.
     #[must_use]
-    pub fn accepts(&self, event: &QuestionnaireEvent) -> bool {
-        let mut bytes = Vec::new();
-        self.codec.encode(event, &mut bytes).is_ok()
-            && self.codec.decode(&bytes).is_ok_and(|decoded| decoded == *event)
+    pub fn accepts(&self, whole: &QuestionnaireEvent) -> bool {
+        self.parts(whole).iter().all(|part| {
+            let mut bytes = Vec::new();
+            self.sources.encode(part, &mut bytes).is_ok()
+                && self.sources.decode(part, &bytes).is_ok_and(|decoded| decoded == *part)
+        })
     }
 
-    /// The bytes of an event that the schema can encode but the reader rejects, with the error class. `None` if there is
-    /// no such event.
+    /// The bytes of the lead's part of a whole event, if its schema can encode it but the reader rejects it, with the error class.
+    /// `None` if there is no such event.
     #[must_use]
-    pub fn encode_invalid(&self, event: &QuestionnaireEvent) -> Option<(Vec<u8>, &'static str)> {
-        let mut bytes = Vec::new();
-        self.codec.encode(event, &mut bytes).ok()?;
-        match self.codec.decode(&bytes) {
+    pub fn encode_invalid(&self, whole: &QuestionnaireEvent) -> Option<(Vec<u8>, &'static str)> {
+        let (part, mut bytes) = (self.sources.part_of_lead(whole), Vec::new());
+        self.sources.encode(&part, &mut bytes).ok()?;
+        match self.sources.decode(&part, &bytes) {
             Err(CodecError::Unreadable { class, .. }) => Some((bytes, class)),
             Ok(_) | Err(CodecError::OtherFormat { .. } | CodecError::Unavailable { .. }) => None,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     app::play::{Action, EventFactory, PlaySettings, Script},
-    events::questionnaire::QuestionnaireEvent,
+    events::questionnaire::{EventSource, QuestionnaireEvent},
     processors::{
         gather::{
             ScoreWhen,
@@ -107,6 +107,56 @@ impl Expectation<'_> {
 /// Each wait takes about a commit interval: two minutes for all of them, if that is 100 ms.
 const WAITS_MAX: usize = 1_000;
 
+/// The topic of an action, of those whose records may be processed in either order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input<'s> {
+    Events(&'s EventSource),
+    Outcomes,
+}
+
+impl Input<'_> {
+    /// The respondent of an action, and its topic; none for invalid records.
+    fn of(action: &Action) -> Option<(&str, Input<'_>)> {
+        match action {
+            Action::Event { event, .. } => {
+                Some((event.respondent_id.as_str(), Input::Events(&event.source)))
+            }
+            Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
+                Some((outcome.respondent_id.as_str(), Input::Outcomes))
+            }
+            Action::Bad { .. } => None,
+        }
+    }
+}
+
+/// Indexes of actions before which everything sent must be processed, so that events of several sources are gathered in the order
+/// of their event times: then it is known which event completes an observation. Empty without companions.
+///
+/// # Errors
+/// If there are more than [`WAITS_MAX`].
+pub(super) fn waits_for_parts(script: &Script) -> Result<BTreeSet<usize>, String> {
+    let mut waits = BTreeSet::new();
+    // Respondents whose last event may not be processed yet, with its source.
+    let mut open: BTreeMap<&str, Input<'_>> = BTreeMap::new();
+    for (index, scheduled) in script.actions.iter().enumerate().filter(|_| script.has_companions) {
+        let Some((respondent, input @ Input::Events(_))) = Input::of(&scheduled.action) else {
+            continue;
+        };
+        if open.get(respondent).is_some_and(|before| *before != input) {
+            waits.insert(index);
+            open.clear();
+        }
+        open.insert(respondent, input);
+    }
+    if waits.len() > WAITS_MAX {
+        return Err(format!(
+            "the events of the table are so far apart that to process the parts of each in order takes more than {WAITS_MAX} waits: \
+             play fewer with --limit"
+        ));
+    }
+    Ok(waits)
+}
+
 /// Indexes of actions before which everything sent must be processed, so that the joins do not depend on timing. Events
 /// and outcomes are on two topics, so records sent at the same time are processed in either order. The order matters
 /// only for respondents with several rows: it decides which of their predictions exist when an outcome arrives, and
@@ -119,18 +169,12 @@ pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet
         return Err("sessions are scored at their ends, which come with stream time".to_owned());
     }
     let mut waits = BTreeSet::new();
-    // Returning respondents with records that may not be processed yet, and whether the last one is an outcome.
-    let mut open: BTreeMap<&str, bool> = BTreeMap::new();
+    // Returning respondents with records that may not be processed yet, and the topic of the last one.
+    let mut open: BTreeMap<&str, Input<'_>> = BTreeMap::new();
     let mut oldest: Option<EventTime> = None;
     for (index, scheduled) in script.actions.iter().enumerate() {
-        let (respondent, is_outcome) = match &scheduled.action {
-            Action::Event { event, .. } => (event.respondent_id.as_str(), false),
-            Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
-                (outcome.respondent_id.as_str(), true)
-            }
-            Action::Bad { .. } => continue,
-        };
-        let is_other = open.get(respondent).is_some_and(|before| *before != is_outcome);
+        let Some((respondent, input)) = Input::of(&scheduled.action) else { continue };
+        let is_other = open.get(respondent).is_some_and(|before| *before != input);
         let is_late = oldest.is_some_and(|oldest| scheduled.at > oldest + settings.grace);
         if is_other || is_late {
             waits.insert(index);
@@ -138,7 +182,7 @@ pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet
             oldest = None;
         }
         if script.returning.contains(respondent) {
-            open.insert(respondent, is_outcome);
+            open.insert(respondent, input);
             oldest.get_or_insert(scheduled.at);
         }
     }

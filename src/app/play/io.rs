@@ -8,9 +8,12 @@ use std::{
 };
 
 use crate::{
-    app::{cluster::Cluster, play::Action},
+    app::{
+        cluster::Cluster,
+        play::{Action, PlaySources},
+    },
     config::Config,
-    events::{outcome::Outcome, prediction::Prediction, questionnaire::QuestionnaireEvent},
+    events::{outcome::Outcome, prediction::Prediction},
 };
 use foretell_streams::{
     codec::Codec,
@@ -25,9 +28,8 @@ use foretell_streams::{
 /// Sends actions to their topics.
 pub struct PlaySender {
     publisher: Box<dyn Publisher>,
-    event_codec: Arc<dyn Codec<QuestionnaireEvent>>,
+    sources: PlaySources,
     outcome_codec: Arc<dyn Codec<Outcome>>,
-    events: Topic,
     outcomes: Topic,
     clock: Arc<dyn Clock>,
     sent: usize,
@@ -45,9 +47,8 @@ impl PlaySender {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             publisher: cluster.broker.publish()?,
-            event_codec: cluster.sample_codec(config)?,
+            sources: PlaySources::open(config, cluster)?,
             outcome_codec: cluster.codecs(config)?.outcome,
-            events: config.topics.questionnaire_events.clone(),
             outcomes: config.topics.outcomes.clone(),
             clock: Arc::clone(clock),
             sent: 0,
@@ -68,8 +69,7 @@ impl PlaySender {
         let mut bytes = Vec::new();
         let (topic, key) = match action {
             Action::Event { event, .. } => {
-                self.event_codec.encode(event, &mut bytes)?;
-                (&self.events, &event.respondent_id)
+                (self.sources.encode(event, &mut bytes)?, &event.respondent_id)
             }
             Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
                 self.outcome_codec.encode(outcome, &mut bytes)?;
@@ -77,7 +77,7 @@ impl PlaySender {
             }
             Action::Bad { key, value, .. } => {
                 bytes.extend_from_slice(value);
-                (&self.events, key)
+                (self.sources.lead(), key)
             }
         };
         self.publisher.send(OutputRecord {

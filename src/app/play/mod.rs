@@ -12,16 +12,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    app::table::{Row, TimedOutcome},
+    app::{play::outcomes::Delays, table::Row},
     events::{
         outcome::Outcome,
-        questionnaire::{AnswerRow, QuestionnaireEvent},
+        questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
     },
     processors::{gather::session::SessionRules, outcome_join::JoinSettings},
 };
@@ -32,6 +31,7 @@ pub use crate::app::play::{
     batch_join::{JoinedExample, Joins, join, join_examples},
     event_factory::EventFactory,
     pace::{Pace, closing},
+    sources::PlaySources,
 };
 
 mod bad_input;
@@ -39,7 +39,9 @@ mod batch_join;
 mod event_factory;
 mod expectation;
 pub mod io;
+mod outcomes;
 mod pace;
+mod sources;
 
 /// Settings of a play.
 #[derive(Clone, Debug)]
@@ -58,10 +60,6 @@ pub struct PlaySettings {
 
 /// One questionnaire in this many is split into two events.
 const SPLIT_ONE_IN: u32 = 5;
-/// One outcome in this many is not sent, unless the table says which outcomes come.
-const LOST_ONE_IN: u32 = 50;
-/// One outcome in this many is sent twice.
-const REPEATED_ONE_IN: u32 = 100;
 
 /// An action with its event time.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +114,8 @@ pub struct Script {
     pub truth: BTreeMap<String, Vec<f64>>,
     /// Ids of the predictions that sessions may get at their ends.
     pub session_ends: BTreeSet<String>,
+    /// Whether the events of a respondent are on several topics.
+    has_companions: bool,
     /// For each row that is sent, the ids of the predictions that its events and their sessions may get.
     predictions_by_row: Vec<Vec<String>>,
 }
@@ -136,7 +136,13 @@ impl Script {
         let mut respondents: BTreeSet<String> = BTreeSet::new();
         let mut predictions: BTreeSet<String> = BTreeSet::new();
         let delays = Delays::new(rows, settings);
+        script.has_companions = factory.has_companions();
+        factory.ahead = pace::ahead(rows, settings);
         let mut at = settings.pace.start + settings.pace.gap;
+        if factory.has_companions() && !settings.with_times {
+            // Live traffic: nothing can be sent before the start.
+            at = at + factory.ahead;
+        }
         for row in rows {
             let respondent = factory.new_respondent("row");
             let mut event = factory.event_of(&respondent, at, row.answers.clone());
@@ -216,6 +222,22 @@ impl Script {
         }
     }
 
+    /// Keeps only the events of one source; the outcomes with those of the lead.
+    pub fn keep_source(
+        &mut self,
+        source: &EventSource,
+        factory: &EventFactory,
+        settings: &PlaySettings,
+    ) {
+        self.actions.retain(|scheduled| match &scheduled.action {
+            Action::Event { event, .. } => event.source == *source,
+            Action::Outcome(_) | Action::OutcomeIf { .. } | Action::Bad { .. } => {
+                *source == EventSource::Lead
+            }
+        });
+        self.finish(factory, settings);
+    }
+
     fn finish(&mut self, factory: &EventFactory, settings: &PlaySettings) {
         self.actions.sort_by_key(|scheduled| scheduled.at);
         self.session_ends = expectation::mark_scored(self, factory, settings);
@@ -252,6 +274,15 @@ impl Script {
     /// If there are too many of them to wait for.
     pub fn waits(&self, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
         expectation::waits(self, settings)
+    }
+
+    /// Indexes of actions before which everything sent must be processed, so that the parts of an event are gathered in order.
+    /// Empty without companions.
+    ///
+    /// # Errors
+    /// If there are too many of them to wait for.
+    pub fn waits_for_parts(&self) -> Result<BTreeSet<usize>, String> {
+        expectation::waits_for_parts(self)
     }
 
     /// Number of rows that are sent but not scored: they never have all answers that scoring needs.
@@ -312,7 +343,9 @@ impl Script {
         let can_split = [&first, &last].iter().all(|piece| {
             factory.answered(&piece.answers).contains(&true) && factory.accepts(piece)
         });
-        let pieces = if is_split && can_split { vec![first, last] } else { vec![event] };
+        // With companions, the event has parts already.
+        let is_split = is_split && can_split && !factory.has_companions();
+        let pieces = if is_split { vec![first, last] } else { factory.parts(&event) };
         let ids = |piece| [factory.prediction_id(piece), factory.session_end_id(piece)];
         let predictions: Vec<String> = pieces.iter().flat_map(ids).collect();
         if !truth.is_empty() {
@@ -320,100 +353,18 @@ impl Script {
         }
         self.predictions_by_row.push(predictions);
         for piece in pieces {
-            self.push_event(piece, factory);
+            self.push_part(piece, factory);
         }
     }
 
-    /// The label as the only outcome of an event, after a random time.
-    fn push_label(
-        &mut self,
-        event: &QuestionnaireEvent,
-        label: &str,
-        pace: &Pace,
-        rng: &mut StdRng,
-    ) {
-        let delay_max = u64::try_from(pace.outcome_delay_max.as_millis()).unwrap_or(u64::MAX);
-        let delay = Duration::from_millis(rng.random_range(0..=delay_max));
-        if rng.random_ratio(1, LOST_ONE_IN) {
-            return;
-        }
-        self.push_outcome(event, label, event.event_time + delay, pace.piece_gap, rng);
-    }
-
-    /// The outcomes of the table that come in any case.
-    fn push_outcomes(
-        &mut self,
-        event: &QuestionnaireEvent,
-        row: &Row,
-        delays: &Delays,
-        rng: &mut StdRng,
-    ) {
-        let if_acted = row.outcomes_if_acted.as_ref().filter(|_| delays.with_actions);
-        let is_certain = |outcome: &&TimedOutcome| if_acted.is_none_or(|one| one.contains(outcome));
-        for outcome in row.outcomes.iter().flatten().filter(is_certain) {
-            let at = event.event_time + outcome.after.mul_f64(delays.scale);
-            self.push_outcome(event, &outcome.label, at, delays.repeated_after, rng);
+    /// Adds the parts of a whole event.
+    fn push_event(&mut self, whole: &QuestionnaireEvent, factory: &EventFactory) {
+        for part in factory.parts(whole) {
+            self.push_part(part, factory);
         }
     }
 
-    /// The outcomes that come with an action only, or without one only. They are at their times in the table, and never repeated.
-    fn push_conditional(
-        &mut self,
-        respondent_id: String,
-        predicted: EventTime,
-        row: &Row,
-        join: &JoinSettings,
-    ) {
-        let (Some(without), Some(if_acted)) = (&row.outcomes, &row.outcomes_if_acted) else {
-            return;
-        };
-        let Some(prediction_ids) = self.predictions_by_row.last().cloned() else { return };
-        let labels = PotentialLabels {
-            without: join.final_label(without.iter().map(|one| one.label.as_str())),
-            if_acted: join.final_label(if_acted.iter().map(|one| one.label.as_str())),
-        };
-        self.potential.extend(prediction_ids.iter().map(|id| (id.clone(), labels.clone())));
-        for (outcomes, others, is_acted) in [(without, if_acted, false), (if_acted, without, true)]
-        {
-            for TimedOutcome { label, after } in outcomes.iter().filter(|one| !others.contains(one))
-            {
-                let outcome_time = predicted + *after;
-                let outcome = Outcome {
-                    respondent_id: respondent_id.clone(),
-                    outcome_time,
-                    label: label.clone(),
-                    outcome_id: None,
-                };
-                let prediction_ids = prediction_ids.clone();
-                let action = Action::OutcomeIf { outcome, prediction_ids, predicted, is_acted };
-                self.push(outcome_time, action);
-                // Its events and outcomes are in order, as those of respondents who return.
-                self.returning.insert(respondent_id.clone());
-            }
-        }
-    }
-
-    fn push_outcome(
-        &mut self,
-        event: &QuestionnaireEvent,
-        label: &str,
-        outcome_time: EventTime,
-        repeated_after: Duration,
-        rng: &mut StdRng,
-    ) {
-        let outcome = Outcome {
-            respondent_id: event.respondent_id.clone(),
-            outcome_time,
-            label: label.to_owned(),
-            outcome_id: None,
-        };
-        if rng.random_ratio(1, REPEATED_ONE_IN) {
-            self.push(outcome_time + repeated_after, Action::Outcome(outcome.clone()));
-        }
-        self.push(outcome_time, Action::Outcome(outcome));
-    }
-
-    fn push_event(&mut self, event: QuestionnaireEvent, factory: &EventFactory) {
+    fn push_part(&mut self, event: QuestionnaireEvent, factory: &EventFactory) {
         let prediction_id = factory.prediction_id(&event);
         // `finish` decides whether it is scored.
         self.push(event.event_time, Action::Event { event, prediction_id, is_scored: false });
@@ -421,27 +372,6 @@ impl Script {
 
     fn push(&mut self, at: EventTime, action: Action) {
         self.actions.push(ScheduledAction { at, action });
-    }
-}
-
-/// Delays of the outcomes that the table has.
-struct Delays {
-    /// Time in the play for each unit of time in the table.
-    scale: f64,
-    /// Whether some outcomes depend on actions.
-    with_actions: bool,
-    /// Time between an outcome and its repetition.
-    repeated_after: Duration,
-}
-
-impl Delays {
-    /// With event times of the past, delays are the table's. Otherwise the longest is that of the settings.
-    fn new(rows: &[Row], settings: &PlaySettings) -> Self {
-        let PlaySettings { pace, with_times, .. } = settings;
-        let longest = pace::delay_max_of(rows).filter(|longest| !longest.is_zero() && !with_times);
-        let scale = longest.map_or(1.0, |longest| pace.outcome_delay_max.div_duration_f64(longest));
-        let with_actions = settings.with_actions;
-        Self { scale, with_actions, repeated_after: pace.piece_gap }
     }
 }
 
@@ -466,17 +396,22 @@ fn set_metadata(
     }
 }
 
-/// Events that are scored, one in each partition, which advance stream time everywhere to `at`.
+/// Events of one new respondent in each partition, which advance stream time everywhere to `at`. With companions, each has parts,
+/// and those at `at` must be sent when the others are processed.
 #[must_use]
 pub fn time_advancers(
     at: EventTime,
     partitions: u32,
     sample: &AnswerRow,
     factory: &mut EventFactory,
-) -> Vec<QuestionnaireEvent> {
-    let respondents = factory.new_respondents_everywhere("advancer", partitions);
-    let event = |respondent: &String| factory.event_of(respondent, at, sample.clone());
-    respondents.iter().map(event).collect()
+    settings: &PlaySettings,
+) -> Vec<ScheduledAction> {
+    let mut script = Script::default();
+    for respondent in factory.new_respondents_everywhere("advancer", partitions) {
+        script.push_event(&factory.event_of(&respondent, at, sample.clone()), factory);
+    }
+    script.finish(factory, settings);
+    script.actions
 }
 
 /// The nearest-rank percentile of sorted values; `None` of no values.
@@ -488,6 +423,8 @@ pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
 
@@ -508,6 +445,7 @@ mod tests {
     fn event(who: &str, minute: i64) -> ScheduledAction {
         let at = EventTime(minute * MINUTE);
         let event = QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: String::new(),
             respondent_id: who.to_owned(),
             event_time: at,

@@ -1,8 +1,12 @@
 //! Event times of a play: scaled to the windows of the application, and all of them in the past.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::{app::table::Row, config::Config, processors::outcome_join::JoinSettings};
+use crate::{
+    app::{play::PlaySettings, table::Row},
+    config::Config,
+    processors::outcome_join::JoinSettings,
+};
 use foretell_streams::time::EventTime;
 
 /// Event times of a play.
@@ -72,6 +76,40 @@ impl Pace {
 pub(super) fn delay_max_of(rows: &[Row]) -> Option<Duration> {
     let both = rows.iter().flat_map(|row| [&row.outcomes, &row.outcomes_if_acted]);
     both.flatten().map(|outcomes| outcomes.last().map_or(Duration::ZERO, |last| last.after)).max()
+}
+
+/// Number of times that a play with companions waits until the parts of companions are processed, if events are evenly spread.
+const WAITS_FOR_PARTS: u32 = 50;
+/// Minimum of it in live traffic, which does not wait: several commit intervals.
+const AHEAD_LIVE: Duration = Duration::from_secs(1);
+
+/// Event time by which the parts of companions come before the last part of an event: so long that a play rarely waits for them,
+/// well within a session, and shorter than half of the time between two events of a respondent.
+pub(super) fn ahead(rows: &[Row], settings: &PlaySettings) -> Duration {
+    let PlaySettings { pace, with_times, sessions, .. } = settings;
+    let mut at = pace.start + pace.gap;
+    let mut times: BTreeMap<&str, Vec<EventTime>> = BTreeMap::new();
+    let (mut first, mut last) = (at, at);
+    for row in rows {
+        let time = row.event_time.filter(|_| *with_times).map_or(at, |time| time - pace.moved_back);
+        (first, last) = (first.min(time), last.max(time));
+        if !row.respondent_id.is_empty() {
+            times.entry(&row.respondent_id).or_default().push(time);
+        }
+        at = at + pace.gap;
+    }
+    let mut shortest = Duration::MAX;
+    for times in times.values_mut() {
+        times.sort_unstable();
+        for pair in times.windows(2) {
+            shortest = shortest.min(pair[1].since(pair[0]));
+        }
+    }
+    let millisecond = Duration::from_millis(1);
+    let least = if *with_times { pace.gap } else { pace.gap.max(AHEAD_LIVE) };
+    let wanted = (last.since(first) / WAITS_FOR_PARTS).max(least);
+    let longest = [sessions.gap, settings.join.window].into_iter().min().unwrap_or_default() / 4;
+    wanted.min(longest).min(shortest / 2).max(millisecond)
 }
 
 /// Event time from the last action to an event that closes all windows. A punctuation closes them, which runs every

@@ -70,6 +70,17 @@ impl HistoryRequest {
     }
 }
 
+/// The topics of events and outcomes.
+fn inputs(config: &Config) -> impl Iterator<Item = &Topic> {
+    config.topics.of_events().chain([&config.topics.outcomes])
+}
+
+/// The topics that are replayed, for messages.
+pub(super) fn described(config: &Config) -> String {
+    let events = config.topics.of_events().map(Topic::as_str).collect::<Vec<_>>();
+    format!("{} and {}", events.join(", "), config.topics.outcomes)
+}
+
 /// The topics of the application.
 pub(super) struct History {
     cluster: Cluster,
@@ -81,8 +92,8 @@ pub(super) struct History {
     start: EventTime,
 }
 
-/// The codecs of events and of outcomes.
-type InputCodecs = (Arc<dyn Codec<QuestionnaireEvent>>, Arc<dyn Codec<Outcome>>);
+/// The codecs of the events, in the order of their topics, and of the outcomes.
+type InputCodecs = (Vec<Arc<dyn Codec<QuestionnaireEvent>>>, Arc<dyn Codec<Outcome>>);
 
 impl History {
     /// Looks up what there is to replay.
@@ -96,12 +107,11 @@ impl History {
     ) -> anyhow::Result<Self> {
         let mut history =
             Self { cluster, request, ends: Vec::new(), first_model: None, start: EventTime::MIN };
-        let topics = [&config.topics.questionnaire_events, &config.topics.outcomes];
-        for topic in topics {
+        for topic in inputs(config) {
             history.ends.extend(history.ends_of(topic)?);
         }
         if history.ends.iter().all(|(_, end)| end.0 == 0) {
-            anyhow::bail!("there is no history: {} and {} are empty", topics[0], topics[1]);
+            anyhow::bail!("there is no history: {} are empty", described(config));
         }
         history.first_model = history.find_first_model(config)?.map(Arc::new);
         let first = history.feed(config)?.next()?;
@@ -137,8 +147,10 @@ impl History {
     /// The codecs of the events and outcomes, as a variant reads them.
     pub(super) fn codecs(&self, config: &Config) -> anyhow::Result<InputCodecs> {
         let (cluster, topics) = (&self.cluster, &config.topics);
-        let events = codecs::event_codec(&cluster.registry, topics, &config.event_schema)?;
-        Ok((Arc::new(events), cluster.codec(config, &topics.outcomes)?))
+        let events = codecs::event_codecs(&cluster.registry, topics, &config.event_schemas)?;
+        let shared = |codec| Arc::new(codec) as Arc<dyn Codec<QuestionnaireEvent>>;
+        let events = events.into_iter().map(shared).collect();
+        Ok((events, cluster.codec(config, &topics.outcomes)?))
     }
 
     /// The events and outcomes, in order of event time.
@@ -149,11 +161,12 @@ impl History {
         let mut feed = MergedFeed::new(range, ahead_max);
         for (source, end) in &self.ends {
             let reader = self.cluster.broker.read(source, ReadFrom::Beginning)?;
-            let (events, outcomes) = (Arc::clone(&events), Arc::clone(&outcomes));
-            let is_events = source.topic == config.topics.questionnaire_events;
-            feed.add(source, reader, *end, move |bytes| match is_events {
-                true => events.decode(bytes).map(|event| event.event_time),
-                false => outcomes.decode(bytes).map(|outcome| outcome.outcome_time),
+            let place = config.topics.of_events().position(|topic| *topic == source.topic);
+            let of_events = place.and_then(|place| events.get(place)).map(Arc::clone);
+            let outcomes = Arc::clone(&outcomes);
+            feed.add(source, reader, *end, move |bytes| match &of_events {
+                Some(events) => events.decode(bytes).map(|event| event.event_time),
+                None => outcomes.decode(bytes).map(|outcome| outcome.outcome_time),
             });
         }
         Ok(Box::new(feed))

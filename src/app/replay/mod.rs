@@ -169,9 +169,7 @@ fn open(
                 None => "there is no model on the topic of models: the first is made as init does"
                     .to_owned(),
             });
-            let topics = &config.topics;
-            let described = format!("{} and {}", topics.questionnaire_events, topics.outcomes);
-            Ok((Source::Topics(Box::new(history)), described))
+            Ok((Source::Topics(Box::new(history)), history::described(config)))
         }
     }
 }

@@ -27,8 +27,9 @@ impl Source {
         match self {
             Self::Table(_) => Ok(own),
             Self::Topics(history) => {
-                let (questionnaire, outcome) = history.codecs(config)?;
-                Ok(Codecs { questionnaire, outcome, ..own })
+                let (mut events, outcome) = history.codecs(config)?;
+                let questionnaire = events.remove(0);
+                Ok(Codecs { questionnaire, companions: events, outcome, ..own })
             }
         }
     }

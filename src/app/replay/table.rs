@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        play::{Action, EventFactory, Pace, PlaySettings, Script},
+        play::{Action, EventFactory, Pace, PlaySettings, PlaySources, Script},
         replay::feed::{Feed, FeedPosition},
         table::{self, Row},
     },
@@ -59,9 +59,9 @@ impl PlayedTable {
             join: config.join.clone(),
             with_actions: false,
         };
-        let codec = cluster.sample_codec(config)?;
+        let sources = PlaySources::open(config, cluster)?;
         let start = settings.pace.start;
-        let mut factory = EventFactory::new(config, Arc::clone(&codec), &rows, "replay", start)?;
+        let mut factory = EventFactory::new(config, &sources, &rows, "replay", start)?;
         let script = Script::of(&rows, &mut factory, &settings);
         let outcomes = cluster.codecs(config)?.outcome;
         let mut records = Vec::with_capacity(script.actions.len());
@@ -69,8 +69,7 @@ impl PlayedTable {
             let mut bytes = Vec::new();
             let (topic, key) = match &scheduled.action {
                 Action::Event { event, .. } => {
-                    codec.encode(event, &mut bytes)?;
-                    (&config.topics.questionnaire_events, &event.respondent_id)
+                    (sources.encode(event, &mut bytes)?, &event.respondent_id)
                 }
                 Action::Outcome(outcome) | Action::OutcomeIf { outcome, .. } => {
                     outcomes.encode(outcome, &mut bytes)?;
@@ -78,7 +77,7 @@ impl PlayedTable {
                 }
                 Action::Bad { key, value, .. } => {
                     bytes.extend_from_slice(value);
-                    (&config.topics.questionnaire_events, key)
+                    (sources.lead(), key)
                 }
             };
             let key = Some(key.as_bytes());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     app::{
         check_result::CheckResult,
-        schemas::{History, history::parse},
+        schemas::{EventSchemaFile, History, history::parse},
     },
     config::Config,
     events::questionnaire::answer_fields,
@@ -40,25 +40,27 @@ pub struct KindChange {
 /// Which fields of the schemas in a folder are questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventFields {
-    /// The configured event schema is in the folder: all except these, which are metadata or ignored.
+    /// A configured event schema is in the folder: all except these, which are metadata or ignored.
     Except(Vec<String>),
-    /// None: the configured event schema is elsewhere.
+    /// None: the configured event schemas are elsewhere.
     None,
     /// There is no configuration, so it is not known.
     Unknown,
 }
 
 impl EventFields {
-    /// Compares the folder with the one of `[events] schema`.
+    /// Compares the folder with those of `[events] schema` and of the companions.
     #[must_use]
     pub fn of(folder: &Path, config: Option<&Config>) -> Self {
         let Some(config) = config else { return Self::Unknown };
-        let events = config.events.schema.parent().unwrap_or(Path::new("."));
         let same = |folder: &Path| folder.canonicalize().ok();
-        match same(folder) == same(events) {
-            true => Self::Except(other_fields(config)),
-            false => Self::None,
-        }
+        let is_of = |source: &EventSchemaFile<'_>| same(folder) == same(source.folder());
+        let others: Vec<Vec<String>> = EventSchemaFile::all(config)
+            .into_iter()
+            .filter(is_of)
+            .map(|source| source.other_fields())
+            .collect();
+        if others.is_empty() { Self::None } else { Self::Except(others.concat()) }
     }
 
     /// The names of the fields that are certainly not questions; `None` if no field is one.
@@ -69,14 +71,6 @@ impl EventFields {
             Self::None => None,
         }
     }
-}
-
-/// The fields of the event schema that are not questions.
-fn other_fields(config: &Config) -> Vec<String> {
-    let events = &config.events;
-    let named = [&events.event_id, &events.completed].into_iter().flatten();
-    let named = named.chain([&events.respondent_id, &events.event_time]).chain(&events.ignored);
-    named.cloned().collect()
 }
 
 impl AnswersVersion {

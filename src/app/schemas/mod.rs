@@ -9,12 +9,14 @@
 //! ```
 
 mod answers;
+mod event_schema;
 mod evolve;
 mod history;
 mod meaning;
 mod registry;
 
 pub use answers::{EventFields, KindChange, check_answers, newest_kind_changes};
+pub use event_schema::EventSchemaFile;
 pub use evolve::{Edit, evolve};
 pub use history::{History, Version, histories, read_schema};
 pub use meaning::{Difference, difference, difference_with};

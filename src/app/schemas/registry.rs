@@ -1,7 +1,7 @@
 //! The schemas of the configuration and the registry: the check before a deployment, and registration, which happens
 //! only in `foretell init` and `foretell schema register`.
 
-use std::{borrow::Cow, path::Path};
+use std::borrow::Cow;
 
 use anyhow::Context;
 
@@ -10,7 +10,7 @@ use crate::{
         check_result::{CheckResult, Status},
         cluster,
         schemas::{
-            EventFields, KindChange,
+            EventFields, EventSchemaFile, KindChange,
             answers::{AnswersVersion, kind_changes},
             check_answers,
             history::{History, parse},
@@ -40,18 +40,21 @@ pub struct Registered {
     pub new: usize,
 }
 
-/// The newest event schema of the registry, and the event schema of the configuration.
+/// The newest event schema of the registry, and the event schema of the configuration: those of a `source`.
 ///
 /// # Errors
 /// If the registry has no event schema, or does not answer.
-pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Schema)> {
+pub fn registered_and_configured(
+    config: &Config,
+    source: &EventSchemaFile<'_>,
+) -> anyhow::Result<(Schema, Schema)> {
     let registry = cluster::registry_client(config)?;
-    let subject = subject(&config.topics.questionnaire_events);
+    let subject = subject(source.topic);
     let latest = registry.latest(&subject)?;
     let (_, latest) = latest.with_context(|| {
         format!("the registry has no subject {subject} yet: run `foretell schema register`")
     })?;
-    Ok((parse(&latest)?, parse(config.event_schema.text())?))
+    Ok((parse(&latest)?, parse(source.schema.text())?))
 }
 
 /// The schema of a topic's records, with the answers of the configured event schema. `topic` is its name with the prefix or
@@ -60,7 +63,7 @@ pub fn registered_and_configured(config: &Config) -> anyhow::Result<(Schema, Sch
 /// # Errors
 /// If there is no such topic, or its values have no schema; the message lists those that have one.
 pub fn schema_of(config: &Config, topic: &str) -> anyhow::Result<String> {
-    let schemas = config.topics.schemas(&config.event_schema);
+    let schemas = config.topics.schemas(&config.event_schemas);
     let plain = |name: &Topic| {
         let name = name.as_str();
         name.strip_prefix(&config.topic_prefix).unwrap_or(name).to_owned()
@@ -164,23 +167,25 @@ impl Refusal {
     }
 }
 
-/// The history of the event schema, if `events.schema` is a version in the folder of a subject.
-fn event_history(config: &Config) -> anyhow::Result<Option<History>> {
-    let path = &config.events.schema;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    if !folder.join("subject.toml").exists() {
-        return Ok(None);
+/// The histories of the event schemas that are versions in the folders of subjects.
+fn event_histories(config: &Config) -> anyhow::Result<Vec<(EventSchemaFile<'_>, History)>> {
+    let mut histories = Vec::new();
+    for source in EventSchemaFile::all(config) {
+        if source.folder().join("subject.toml").exists() {
+            let history = History::read(source.folder())?;
+            histories.push((source, history));
+        }
     }
-    Ok(Some(History::read(folder)?))
+    Ok(histories)
 }
 
 fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
-    let history = event_history(config)?;
-    let events = &config.topics.questionnaire_events;
+    let histories = event_histories(config)?;
+    let of_events: Vec<&Topic> = config.topics.of_events().collect();
     let subject_of = |(topic, text): (&Topic, Cow<'_, str>)| {
         let name = subject(topic);
-        match history.as_ref().filter(|_| topic == events) {
-            Some(history) => {
+        match histories.iter().find(|(source, _)| source.topic == topic) {
+            Some((_, history)) => {
                 // Up to the version in use, which need not be the newest.
                 let texts = history.versions.iter().map(|version| version.text.clone());
                 let mut texts: Vec<String> = texts.collect();
@@ -190,23 +195,23 @@ fn subjects(config: &Config) -> anyhow::Result<Vec<Subject>> {
                 Subject { name, level: Some(history.level), texts }
             }
             None => {
-                let level = (topic != events).then_some(OWN_LEVEL);
+                let level = (!of_events.contains(&topic)).then_some(OWN_LEVEL);
                 Subject { name, level, texts: vec![text.into_owned()] }
             }
         }
     };
-    let in_use = config.topics.schemas(&config.event_schema);
+    let in_use = config.topics.schemas(&config.event_schemas);
     Ok(in_use.into_iter().map(subject_of).collect())
 }
 
-/// Checks the folder of the event schema, and whether the registry would accept all schemas of the configuration. It
+/// Checks the folders of the event schemas, and whether the registry would accept all schemas of the configuration. It
 /// changes nothing. `show` gets each result.
 ///
 /// # Errors
-/// If the folder of the event schema cannot be read.
+/// If the folder of an event schema cannot be read.
 pub fn check_registry(config: &Config, show: &mut dyn FnMut(CheckResult)) -> anyhow::Result<()> {
     let registry = cluster::registry_client(config)?;
-    if let Some(history) = event_history(config)? {
+    for (_, history) in event_histories(config)? {
         history.check().into_iter().for_each(&mut *show);
         let fields = EventFields::of(&history.folder, Some(config));
         check_answers(&history, &fields).into_iter().for_each(&mut *show);
@@ -259,13 +264,13 @@ fn check_subject(
     })
 }
 
-/// Registers the schemas of the configuration, and marks the versions in the folder of the event schema as released.
+/// Registers the schemas of the configuration, and marks the versions in the folders of the event schemas as released.
 ///
 /// # Errors
 /// As [`register_with`]; or if a check of the files fails.
 pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Result<()> {
-    let mut history = event_history(config)?;
-    let results = history.iter().flat_map(|history| {
+    let histories = event_histories(config)?;
+    let results = histories.iter().flat_map(|(_, history)| {
         let fields = EventFields::of(&history.folder, Some(config));
         [history.check(), check_answers(history, &fields)].concat()
     });
@@ -274,10 +279,10 @@ pub fn register(config: &Config, show: &mut dyn FnMut(Registered)) -> anyhow::Re
         anyhow::bail!("nothing was registered: {failed}");
     }
     register_with(config, &cluster::registry_client(config)?, SetLevels::Always, show)?;
-    if let Some(history) = &mut history
-        && history.newest().text == config.event_schema.text()
-    {
-        history.release()?;
+    for (source, mut history) in histories {
+        if history.newest().text == source.schema.text() {
+            history.release()?;
+        }
     }
     Ok(())
 }

@@ -42,6 +42,25 @@ pub(super) enum AnswerType {
 }
 
 impl AnswerType {
+    /// The type as Avro calls it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Int => "int".to_owned(),
+            Self::Long => "long".to_owned(),
+            Self::Float => "float".to_owned(),
+            Self::Double => "double".to_owned(),
+            Self::Boolean => "boolean".to_owned(),
+            Self::Text => "string".to_owned(),
+            Self::Symbols(symbols) => format!("enum of {}", symbols.join(", ")),
+            Self::UuidText => "uuid (a string)".to_owned(),
+            Self::UuidBytes => "uuid (bytes)".to_owned(),
+            Self::Decimal(Decimal { precision, scale, .. }) => {
+                format!("decimal({precision}, {scale})")
+            }
+            Self::Moment(kind) => kind.type_name().to_owned(),
+        }
+    }
+
     /// The type of the answers in a row, unless they are read as categories.
     pub(super) fn row_type(&self) -> RowType {
         match self {

@@ -33,7 +33,7 @@ impl TimeUnit {
 /// Decodes events of every writer schema that resolves to the event schema, and encodes with the event schema.
 ///
 /// A row has the respondent, the time, the event id and the completed flag (the last two only if the schema has them), and then
-/// the answers, in the order of [`QuestionnaireSchema::names`].
+/// the answers that the source has, in the order of [`QuestionnaireSchema::names`].
 pub struct QuestionnaireCodec {
     schema: Arc<QuestionnaireSchema>,
     rows: DynamicCodec,
@@ -102,14 +102,17 @@ impl QuestionnaireCodec {
             (Some(place), Some(field)) => id(schema.event_id, field, row[place])?,
             (_, _) => String::new(),
         };
-        let cells = row[self.answers..].iter().zip(schema.questions()).zip(&schema.answers);
+        let mut cells = row[self.answers..].iter();
+        let questions = schema.questions().iter().zip(&schema.answers).zip(schema.asked());
         let mut answers = RowWriter::new(schema.answers.len());
-        for ((cell, question), form) in cells {
+        for ((question, form), is_asked) in questions {
+            let cell = if *is_asked { cells.next().unwrap_or(&Cell::Null) } else { &Cell::Null };
             let mut buffer = [0; _];
             let answer = form.of_cell(*cell, &mut buffer);
             answers.push(answer.map_err(|Unfit(wanted)| invalid(&question.name, *cell, &wanted))?);
         }
         Ok(QuestionnaireEvent {
+            source: schema.source().clone(),
             event_id,
             respondent_id,
             event_time: EventTime(schema.time_unit.millis(time)),
@@ -141,8 +144,17 @@ impl QuestionnaireCodec {
         if self.completed.is_some() {
             row.push(Cell::Boolean(event.completed));
         }
-        for (answer, form) in schema.layout().answers(&event.answers).zip(&schema.answers) {
-            row.push(form.cell(answer, next()));
+        let answers = schema.layout().answers(&event.answers).zip(&schema.answers);
+        for (index, (answer, form)) in answers.enumerate() {
+            if schema.asked()[index] {
+                row.push(form.cell(answer, next()));
+            } else if !answer.is_missing() {
+                let name = &schema.questions()[index].name;
+                let message = format!(
+                    "answer {name} belongs to another source: the schema of this topic has no such field"
+                );
+                return Err(unwritable(&message));
+            }
         }
         Ok(row)
     }
@@ -166,7 +178,7 @@ fn unwritable(message: &str) -> CodecError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::{Answer, MetadataFields};
+    use crate::events::questionnaire::{Answer, EventSource, MetadataFields};
     use foretell_avro::{framing, local::LocalRegistry};
 
     const OLD: &str = r#"{"type":"record","name":"Event","fields":[
@@ -200,6 +212,7 @@ mod tests {
 
     fn event(answers: &[Option<Answer>]) -> QuestionnaireEvent {
         QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: String::new(),
             respondent_id: "12".to_owned(),
             event_time: EventTime(34),

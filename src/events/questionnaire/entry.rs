@@ -92,6 +92,7 @@ impl QuestionnaireSchema {
             return Err(EntryError::NotAnObject);
         };
         let mut event = QuestionnaireEvent {
+            source: self.source().clone(),
             event_id: String::new(),
             respondent_id: String::new(),
             event_time,
@@ -210,7 +211,7 @@ impl QuestionnaireSchema {
         } else if self.fields.completed.as_deref() == Some(name) {
             event.completed = flag_of_json(value).ok_or_else(|| wrong("true or false"))?;
         } else {
-            let place = self.position(name).ok_or_else(|| self.unknown(name))?;
+            let place = self.asked_position(name).ok_or_else(|| self.unknown(name))?;
             let form = &self.answers[place];
             answers[place] = form.of_json(value).map_err(|Unfit(wanted)| {
                 EntryError::of_value(name, value, &wanted, form.is_text_in_avro())
@@ -220,7 +221,12 @@ impl QuestionnaireSchema {
     }
 
     fn is_known(&self, name: &str) -> bool {
-        self.names().any(|known| known == name) || self.position(name).is_some()
+        self.names().any(|known| known == name) || self.asked_position(name).is_some()
+    }
+
+    /// The index of the question with this name or alias, if this source asks it.
+    fn asked_position(&self, name: &str) -> Option<usize> {
+        self.position(name).filter(|index| self.asked()[*index])
     }
 
     fn unknown(&self, name: &str) -> EntryError {
@@ -228,12 +234,14 @@ impl QuestionnaireSchema {
         EntryError::UnknownField { field: name.to_owned(), known: known.join(", ") }
     }
 
-    /// The names of the fields of an event: metadata, then questions.
+    /// The names of the fields of an event: metadata, then the questions of this source.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let fields = &self.fields;
         let required = [fields.respondent_id.as_str(), fields.event_time.as_str()];
         let optional = [fields.event_id.as_deref(), fields.completed.as_deref()];
-        let questions = self.questions().iter().map(|question| question.name.as_str());
+        let asked = self.questions().iter().zip(self.asked());
+        let asked = asked.filter(|(_, is_asked)| **is_asked);
+        let questions = asked.map(|(question, _)| question.name.as_str());
         required.into_iter().chain(optional.into_iter().flatten()).chain(questions)
     }
 }

@@ -133,6 +133,17 @@ impl IdKind {
         fits.then(|| number.to_string())
     }
 
+    /// The type, in messages.
+    pub(super) fn type_name(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Int => "an int",
+            Self::Long => "a long",
+            Self::UuidText => "a uuid in a string",
+            Self::UuidBytes => "a uuid of 16 bytes",
+        }
+    }
+
     pub(super) fn wanted(self) -> &'static str {
         match self {
             Self::Text => "a string",

@@ -7,7 +7,8 @@ use crate::events::questionnaire::{
     AnswerRef, Question, QuestionnaireEvent, RowLayout, row::EXACT_WHOLE_MAX,
 };
 
-/// A hash of the respondent and the event id, or, without an event id, of respondent, time and content.
+/// A hash of the respondent and the event id, or, without an event id, of respondent, time and content; and of the companion that
+/// the event comes from, if it does not come from the lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventIdentity([u8; 32]);
 
@@ -35,6 +36,11 @@ impl EventIdentity {
             hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(bytes);
         };
+        // Services number their events on their own, so the ids of two sources may be equal. Those of the lead are without a source,
+        // as they were before there were companions.
+        if let Some(name) = event.source.companion_name() {
+            add(b'o', name.as_bytes());
+        }
         add(b'r', event.respondent_id.as_bytes());
         if !event.event_id.is_empty() {
             add(b'i', event.event_id.as_bytes());
@@ -98,7 +104,7 @@ impl EventIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::questionnaire::{Answer, QuestionKind, row::RowType};
+    use crate::events::questionnaire::{Answer, EventSource, QuestionKind, row::RowType};
     use foretell_streams::time::EventTime;
 
     fn questions(names: &[&str]) -> Vec<Question> {
@@ -116,6 +122,7 @@ mod tests {
 
     fn event(id: &str, who: &str, at: i64, answers: &[Option<f64>]) -> QuestionnaireEvent {
         QuestionnaireEvent {
+            source: EventSource::Lead,
             event_id: id.to_owned(),
             respondent_id: who.to_owned(),
             event_time: EventTime(at),
@@ -138,6 +145,28 @@ mod tests {
         assert_ne!(of(&event("b", "a", 1, &[None])), of(&event("", "ab", 1, &[None])));
         assert_eq!(first.id().len(), 32);
         assert!(first.id().starts_with(&format!("{:02x}", first.fingerprint()[0])));
+    }
+
+    #[test]
+    fn events_of_two_sources_with_the_same_ids_are_not_the_same() {
+        let of = |event: &QuestionnaireEvent| {
+            EventIdentity::of(event, &questions(&["a"]), &numbers(), &[])
+        };
+        for id in ["1", ""] {
+            let lead = event(id, "ann", 1, &[Some(1.0)]);
+            let from = |name| {
+                let source = EventSource::companion(name);
+                of(&QuestionnaireEvent { source, ..lead.clone() })
+            };
+            assert_ne!(from("registrations"), of(&lead));
+            assert_ne!(from("registrations"), from("visits"));
+            assert_eq!(from("registrations"), from("registrations"));
+        }
+        let named = QuestionnaireEvent {
+            source: EventSource::companion("registrations"),
+            ..event("1", "ann", 1, &[])
+        };
+        assert_eq!(of(&named).id(), "4d6b905f9d43a14d73a464fe0af07dfa");
     }
 
     /// If a release changed identities, repeats of earlier events would be scored again.

@@ -6,6 +6,9 @@
 //!                                └───────── answer: one conversion for all inputs ──────────┘
 //!                                            row: the answers of an event, as encoded bytes that every reader borrows
 //! ```
+//!
+//! Events may come from several topics ([`EventSource`]), each with a schema. [`unite`] gives each of these the questions of all,
+//! so that every event has the same layout; an event of one source has no answers to the questions that its schema lacks.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +24,17 @@ pub use crate::events::questionnaire::{
     row::{AnswerRef, AnswerRow, AnswersRef, RowLayout, RowReader, RowType},
     schema::{MetadataFields, Question, QuestionKind, QuestionnaireSchema, position_of},
     schema_error::QuestionnaireSchemaError,
+    source::{EventSchemas, EventSource},
+    union::{Disunity, Problem, unite},
 };
 
 pub mod schema;
 
 mod schema_error;
+
+pub mod source;
+
+mod union;
 
 mod field_reader;
 
@@ -58,6 +67,8 @@ pub const WITHDRAWN_HEADER: &str = "foretell.withdrawn";
 /// Some or all answers of one respondent, at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuestionnaireEvent {
+    /// The topic that it comes from.
+    pub source: EventSource,
     /// The id of the event; empty if it has none.
     pub event_id: String,
     /// The respondent; never empty.

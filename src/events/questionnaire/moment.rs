@@ -28,6 +28,18 @@ pub(super) enum TimeUnit {
 const SECONDS_PER_DAY: i64 = 86_400;
 
 impl MomentKind {
+    /// The logical type as Avro calls it.
+    pub(super) fn type_name(self) -> &'static str {
+        match self {
+            Self::Date => "date",
+            Self::Time { per_second: 1_000 } => "time-millis",
+            Self::Time { .. } => "time-micros",
+            Self::Timestamp { per_second: 1_000 } => "timestamp-millis",
+            Self::Timestamp { per_second: 1_000_000 } => "timestamp-micros",
+            Self::Timestamp { .. } => "timestamp-nanos",
+        }
+    }
+
     /// Whether its Avro type is `int`.
     pub(super) fn is_int(self) -> bool {
         matches!(self, Self::Date | Self::Time { per_second: 1_000 })

@@ -3,7 +3,7 @@
 use apache_avro::schema::{ResolvedSchema, Schema};
 
 use crate::events::questionnaire::{
-    Answer, AnswerRow,
+    Answer, AnswerRow, EventSource,
     answer::{AnswerForm, AnswerType, Reading, ReadingRules},
     derived,
     field_reader::{COMPLETED, EVENT_ID, EVENT_TIME, FieldReader, IGNORED, RESPONDENT_ID},
@@ -54,17 +54,21 @@ pub enum QuestionKind {
     Text,
 }
 
-/// A parsed schema of questionnaire events.
+/// A parsed schema of questionnaire events. If events come from several sources, it is that of one source, with the questions of
+/// all.
 #[derive(Clone, Debug)]
 pub struct QuestionnaireSchema {
+    pub(super) source: EventSource,
     pub(super) text: String,
     pub(super) fields: MetadataFields,
     pub(super) event_id: IdKind,
     pub(super) respondent_id: IdKind,
     pub(super) time_unit: TimeUnit,
-    questions: Vec<Question>,
+    pub(super) questions: Vec<Question>,
     pub(super) answers: Vec<AnswerForm>,
-    layout: RowLayout,
+    /// Whether the schema has a field for each question; another source has one for the others.
+    pub(super) asked: Vec<bool>,
+    pub(super) layout: RowLayout,
     /// The fields of the derived record.
     pub(super) derived: Vec<serde_json::Value>,
 }
@@ -122,11 +126,13 @@ impl QuestionnaireSchema {
             return Err(QuestionnaireSchemaError::NoQuestions);
         }
         Ok(Self {
+            source: EventSource::Lead,
             text: avsc.to_owned(),
             fields: fields.clone(),
             event_id,
             respondent_id,
             time_unit,
+            asked: vec![true; questions.len()],
             questions,
             layout: layout_of(&answers),
             derived: fields_of_answers,
@@ -185,7 +191,25 @@ impl QuestionnaireSchema {
         &self.fields
     }
 
-    /// The questions in the order of the schema, which the answers of an event have too.
+    /// The source of the events.
+    #[must_use]
+    pub fn source(&self) -> &EventSource {
+        &self.source
+    }
+
+    /// Whether the schema has a field for the event id.
+    #[must_use]
+    pub fn names_events(&self) -> bool {
+        self.fields.event_id.is_some()
+    }
+
+    /// Whether each question has a field in this source's schema.
+    #[must_use]
+    pub fn asked(&self) -> &[bool] {
+        &self.asked
+    }
+
+    /// The questions of all sources, in the order of the schemas, which the answers of an event have too.
     #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
@@ -231,7 +255,7 @@ impl QuestionnaireSchema {
     }
 }
 
-fn layout_of(answers: &[AnswerForm]) -> RowLayout {
+pub(super) fn layout_of(answers: &[AnswerForm]) -> RowLayout {
     RowLayout::new(answers.iter().map(AnswerForm::row_type))
 }
 

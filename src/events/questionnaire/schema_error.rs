@@ -14,7 +14,8 @@ pub enum QuestionnaireSchemaError {
     NotARecord,
     /// The configuration names a field that does not exist.
     #[error(
-        "the event schema has no field `{field}`, which the settings call the {role}; it has {known}"
+        "the event schema has no field `{field}`, which the settings call the {role}: name one of its \
+         fields: {known}"
     )]
     NoSuchField {
         /// The role of the field.

@@ -1,7 +1,5 @@
 //! Converts JSON of clients to records: events by the configured schema, outcomes by Foretell's.
 
-use std::sync::Arc;
-
 use serde_json::Value as Json;
 
 use crate::{
@@ -10,8 +8,8 @@ use crate::{
         label,
         outcome::{Outcome, RESPONDENT_ID},
         questionnaire::{
-            EntryError, EventIdentity, QuestionnaireEvent, QuestionnaireSchema, WITHDRAWN_HEADER,
-            schema::position_of, time_of_json,
+            EntryError, EventIdentity, EventSchemas, QuestionnaireEvent, QuestionnaireSchema,
+            WITHDRAWN_HEADER, schema::position_of, time_of_json,
         },
         respondent::RespondentQuery,
         topics::Topics,
@@ -28,10 +26,8 @@ use foretell_streams::{
 /// The settings for checking and encoding entries.
 #[derive(Clone)]
 pub struct EntrySettings {
-    /// The event schema.
-    pub schema: Arc<QuestionnaireSchema>,
-    /// Whether the event schema has a field for the event id.
-    pub names_events: bool,
+    /// The event schemas, in the order of their topics.
+    pub schemas: EventSchemas,
     /// The configured labels.
     pub labels: Vec<String>,
     /// The bounds of event times.
@@ -40,6 +36,14 @@ pub struct EntrySettings {
     pub codecs: Codecs,
     /// The names of the topics.
     pub topics: Topics,
+}
+
+/// A topic that events are written to.
+#[derive(Clone, Copy)]
+pub(super) struct EntrySource<'e> {
+    pub(super) schema: &'e QuestionnaireSchema,
+    topic: &'e Topic,
+    codec: &'e dyn Codec<QuestionnaireEvent>,
 }
 
 /// An event that can be written.
@@ -65,50 +69,51 @@ pub struct OutcomeEntry {
 const OUTCOME_FIELDS: [&str; 4] = ["respondent_id", "label", "outcome_time", "outcome_id"];
 
 impl EntrySettings {
-    /// Checks an event and encodes its record. `id` is used if the event has none.
+    /// The lead, or the companion that is named by its topic, with the prefix or without it.
+    ///
+    /// # Errors
+    /// [`GatewayError::Refused`] if there is no such topic with events.
+    pub(super) fn source(&self, named: Option<&str>) -> Result<EntrySource<'_>, GatewayError> {
+        let named = named.unwrap_or(self.topics.questionnaire_events.as_str());
+        let index =
+            self.topics.source_named(&self.schemas, named).map_err(GatewayError::Refused)?;
+        let schemas = self.schemas.iter().zip(self.topics.of_events());
+        let mut sources = schemas.zip(self.codecs.of_events()).skip(index);
+        let ((schema, topic), codec) = sources.next().expect("each source has a codec");
+        Ok(EntrySource { schema, topic, codec: codec.as_ref() })
+    }
+
+    /// Checks an event of a source and encodes its record. `id` is used if the event has none.
     ///
     /// # Errors
     /// [`GatewayError::Refused`], naming the field.
     pub(super) fn event(
         &self,
+        source: &EntrySource<'_>,
         json: &Json,
         id: &str,
         now: WallTime,
     ) -> Result<EventEntry, GatewayError> {
-        let event = self.schema.from_json(json, id, EventTime(now.0));
+        let EntrySource { schema, topic, codec } = *source;
+        let event = schema.from_json(json, id, EventTime(now.0));
         let mut event = event?;
-        let withdrawn = self.withdrawn(json, &event);
-        if !self.names_events {
+        let withdrawn = withdrawn(schema, json, &event);
+        if !schema.names_events() {
             event.event_id = String::new();
         }
         let id = match event.event_id.as_str() {
             "" => {
-                let (questions, layout) = (self.schema.questions(), self.schema.layout());
+                let (questions, layout) = (schema.questions(), schema.layout());
                 EventIdentity::of(&event, questions, layout, &withdrawn).id()
             }
             id => id.to_owned(),
         };
         self.check_time(event.event_time, now)?;
-        let (topic, codec) =
-            (&self.topics.questionnaire_events, self.codecs.questionnaire.as_ref());
         let mut record = record(topic, &event.respondent_id, codec, &event, now)?;
         if !withdrawn.is_empty() {
             record.headers.push(header(WITHDRAWN_HEADER, &withdrawn.join(",")));
         }
         Ok(EventEntry { event, id, record })
-    }
-
-    /// The questions that are answered with null, which withdraws an earlier answer.
-    fn withdrawn(&self, json: &Json, event: &QuestionnaireEvent) -> Vec<String> {
-        let questions = self.schema.questions();
-        let nulls = json.as_object().into_iter().flatten().filter(|(_, value)| value.is_null());
-        let nulls = nulls.filter_map(|(name, _)| position_of(name, questions));
-        let mut indices: Vec<usize> = nulls.collect();
-        indices.sort_unstable();
-        indices.dedup();
-        let mut answers = self.schema.layout().answers(&event.answers);
-        indices.retain(|index| answers.at(*index).is_missing());
-        indices.into_iter().map(|index| questions[index].name.clone()).collect()
     }
 
     /// Checks the id of a respondent and encodes a question about it.
@@ -120,7 +125,7 @@ impl EntrySettings {
         respondent_id: &str,
         now: WallTime,
     ) -> Result<(String, OutputRecord), GatewayError> {
-        let respondent_id = self.schema.respondent_id(respondent_id)?.into_owned();
+        let respondent_id = self.schemas.lead().respondent_id(respondent_id)?.into_owned();
         let query = RespondentQuery { respondent_id };
         let codec = RespondentQuery::codec();
         let record = record(&self.topics.queries, &query.respondent_id, &codec, &query, now)?;
@@ -150,7 +155,8 @@ impl EntrySettings {
         }
         let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
         let respondent_id = given(RESPONDENT_ID).unwrap_or(&Json::Null);
-        let respondent_id = self.schema.respondent_id_of_json(RESPONDENT_ID, respondent_id)?;
+        let respondent_id =
+            self.schemas.lead().respondent_id_of_json(RESPONDENT_ID, respondent_id)?;
         if respondent_id.is_empty() {
             return Err(EntryError::MissingField { field: RESPONDENT_ID.to_owned() }.into());
         }
@@ -207,6 +213,19 @@ impl EntrySettings {
             }
         })
     }
+}
+
+/// The questions that are answered with null, which withdraws an earlier answer.
+fn withdrawn(schema: &QuestionnaireSchema, json: &Json, event: &QuestionnaireEvent) -> Vec<String> {
+    let questions = schema.questions();
+    let nulls = json.as_object().into_iter().flatten().filter(|(_, value)| value.is_null());
+    let nulls = nulls.filter_map(|(name, _)| position_of(name, questions));
+    let mut indices: Vec<usize> = nulls.collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let mut answers = schema.layout().answers(&event.answers);
+    indices.retain(|index| answers.at(*index).is_missing());
+    indices.into_iter().map(|index| questions[index].name.clone()).collect()
 }
 
 impl From<EntryError> for GatewayError {

@@ -122,31 +122,38 @@ impl Gateway {
         Ok((gateway, threads))
     }
 
-    /// The event schema.
+    /// The event schema, with the questions of all sources.
     #[must_use]
     pub fn event_schema(&self) -> &QuestionnaireSchema {
-        &self.settings.entries.schema
+        self.settings.entries.schemas.lead()
     }
 
     /// Checks an event and encodes its record. `key` is its id if it has none: the idempotency key of the request, which is the
-    /// same when the request is sent again. A key that is not valid as an id in the event schema is converted.
+    /// same when the request is sent again. A key that is not valid as an id in the event schema is converted. `source` is the
+    /// companion that the event is of, by its topic; none for the lead.
     ///
     /// # Errors
     /// [`GatewayError::Refused`] or [`GatewayError::Unusable`], naming the field.
-    pub fn event(&self, json: &Json, key: Option<&str>) -> Result<EventEntry, GatewayError> {
-        if key.is_some() && !self.settings.entries.names_events {
+    pub fn event(
+        &self,
+        json: &Json,
+        key: Option<&str>,
+        source: Option<&str>,
+    ) -> Result<EventEntry, GatewayError> {
+        let (source, now) = (self.settings.entries.source(source)?, self.clock.now());
+        let schema = source.schema;
+        if key.is_some() && !schema.names_events() {
             return Err(GatewayError::Refused(
                 "the event schema has no field for an event's id ([events] event_id), so Idempotency-Key cannot be used: \
                  send the event's time, by which a repeat is recognised"
                     .to_owned(),
             ));
         }
-        let (schema, now) = (&self.settings.entries.schema, self.clock.now());
         let id = match key {
             Some(key) => schema.event_id_of_name(key),
             None => schema.new_event_id(&self.generate_id(), now),
         };
-        self.settings.entries.event(json, &id, now)
+        self.settings.entries.event(&source, json, &id, now)
     }
 
     /// Checks an outcome and encodes its record; `key` as for [`Self::event`].

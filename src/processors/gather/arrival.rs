@@ -30,12 +30,19 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
+    /// The metadata of an event of a source that has a field for each question that is `asked`.
     pub(super) fn of(
         event: &QuestionnaireEvent,
         input: &InputRecord,
+        asked: &[bool],
         settings: &GatherSettings,
     ) -> Self {
-        let withdrawn = withdrawn(input);
+        let mut withdrawn = withdrawn(input);
+        // A source cannot withdraw the answers of another. A name that is no question is one of another version of the schema.
+        withdrawn.retain(|name| {
+            let index = settings.position_of(name);
+            index.and_then(|index| asked.get(index)).is_none_or(|is_asked| *is_asked)
+        });
         let identity = EventIdentity::of(event, &settings.questions, &settings.layout, &withdrawn);
         let event_id =
             if event.event_id.is_empty() { identity.id() } else { event.event_id.clone() };
@@ -84,6 +91,7 @@ impl Arrival {
             event_id: event.event_id.clone(),
             received_at: self.received_at,
             offset: self.offset,
+            source: event.source.clone(),
         }
     }
 }

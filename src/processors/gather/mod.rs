@@ -6,8 +6,8 @@
 //!                                                        └── not due ─▶ stored, until the session ends ───▶ Due, or dropped
 //! ```
 //!
-//! What belongs to a session and when it ends is in `session.rs`. Events of several sources can be gathered by the same rules:
-//! an answer has an event time of its own.
+//! What belongs to a session and when it ends is in `session.rs`. Events of several sources are gathered by the same rules into one
+//! session: an answer has an event time of its own.
 
 mod answers;
 mod arrival;
@@ -16,7 +16,7 @@ pub mod session;
 mod settings;
 mod stored;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use observation::{Gathered, Observation, RequestedEvent};
 pub use settings::{GatherSettings, ScoreWhen};
@@ -25,7 +25,7 @@ pub use stored::{GatheredAnswer, LastEvent, StoredSession};
 use crate::{
     events::{
         prediction::ScoreTrigger,
-        questionnaire::{EventIdentity, QuestionnaireEvent},
+        questionnaire::{EventIdentity, EventSource, QuestionnaireEvent},
     },
     processors::{
         gather::{
@@ -54,10 +54,21 @@ pub struct Gather {
     /// The counters of ended sessions, in the order of [`SessionEnd::ALL`].
     ended: [Counter; SessionEnd::ALL.len()],
     metrics: ApplicationMetrics,
-    /// The check of the events' partitions.
-    placement: Placement,
+    /// The topics of the events, the lead first.
+    sources: Arc<[GatherSource]>,
     /// Whether each event is announced by [`Gathered::Arrived`].
     announces: bool,
+}
+
+/// A topic with events.
+#[derive(Clone)]
+pub struct GatherSource {
+    /// The source of its events.
+    pub source: EventSource,
+    /// Whether its schema has a field for each question.
+    pub asked: Vec<bool>,
+    /// The check of its records' partitions.
+    pub placement: Placement,
 }
 
 /// Maximum number of sessions to take out of the store at once, which bounds the memory for a long backlog.
@@ -117,8 +128,11 @@ impl Processor for Gather {
         let Some(input) = ctx.input() else {
             return Err(ProcessError::reject("malformed", "an event outside a record"));
         };
-        let arrival = Arrival::of(event, input, &self.settings);
-        self.placement.check(&event.respondent_id, ctx);
+        let Some(source) = self.source(&event.source) else {
+            return Err(ProcessError::reject("malformed", "an event of an unknown source"));
+        };
+        let arrival = Arrival::of(event, input, &source.asked, &self.settings);
+        source.placement.check(&event.respondent_id, ctx);
         if !self.recent.insert(&arrival.identity.fingerprint(), ctx)? {
             ctx.count(&self.metrics.duplicate_events(), 1);
             let prediction_id = arrival.identity.id();
@@ -162,7 +176,7 @@ impl Processor for Gather {
 }
 
 impl Gather {
-    /// A processor that keeps open sessions in `sessions`, and checks the partitions of events.
+    /// A processor of the events of `sources` that keeps open sessions in `sessions`.
     ///
     /// If `announces`, it forwards [`Gathered::Arrived`] for each event.
     #[must_use]
@@ -171,11 +185,23 @@ impl Gather {
         recent: RecentEvents,
         sessions: WindowHandle<StoredSession>,
         metrics: &ApplicationMetrics,
-        placement: Placement,
+        sources: Arc<[GatherSource]>,
         announces: bool,
     ) -> Self {
         let (ended, metrics) = (metrics.sessions(), metrics.clone());
-        Self { settings, recent, sessions, ended, metrics, placement, announces }
+        Self { settings, recent, sessions, ended, metrics, sources, announces }
+    }
+
+    fn source(&self, source: &EventSource) -> Option<&GatherSource> {
+        self.sources.iter().find(|known| known.source == *source)
+    }
+
+    /// The topic of a session's last event. Its companion may not be configured any more.
+    fn topic_of(&self, last: &LastEvent) -> String {
+        match (self.source(&last.source), last.source.companion_name()) {
+            (Some(source), _) => source.placement.topic().as_str().to_owned(),
+            (None, name) => name.unwrap_or_default().to_owned(),
+        }
     }
 
     fn announce(
@@ -320,7 +346,7 @@ impl Gather {
             // in a punctuation, the rejection would stop all that come after it.
             Err(ProcessError::Reject { class, message, .. }) => {
                 let original = Original {
-                    topic: self.placement.topic().as_str().to_owned(),
+                    topic: self.topic_of(&last),
                     partition: ctx.partition().0,
                     offset: last.offset,
                     timestamp: EventTime(last.received_at.0),
@@ -344,6 +370,7 @@ impl Gather {
         let last = session.last.clone().unwrap_or_else(|| {
             // A session of an earlier release, or of a time when sessions were not scored at their ends.
             let event = QuestionnaireEvent {
+                source: EventSource::Lead,
                 event_id: String::new(),
                 respondent_id: respondent_id.clone(),
                 event_time: span.last,
@@ -355,6 +382,7 @@ impl Gather {
                 event_id: String::new(),
                 received_at: WallTime(span.last.0),
                 offset: -1,
+                source: EventSource::Lead,
             }
         });
         let event_id =

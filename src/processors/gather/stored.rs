@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    events::questionnaire::{Answer, EventIdentity},
+    events::questionnaire::{Answer, EventIdentity, EventSource},
     processors::gather::session::Span,
 };
 use foretell_streams::{
@@ -51,11 +51,18 @@ pub struct LastEvent {
     pub received_at: WallTime,
     /// The offset of its record.
     pub offset: i64,
+    /// The topic of its record. Format 3 has only those of the lead.
+    #[serde(skip)]
+    pub source: EventSource,
 }
 
 impl StoredSession {
-    /// The format version of this type and all types in it. A changed field needs a new version.
-    pub const FORMAT: u8 = 3;
+    /// The format version of this type and all types in it. A changed field needs a new version. It is written for sessions whose
+    /// last event comes from a companion; for all others [`Self::FORMAT_OF_LEAD`], so that an application without companions can
+    /// go back to a release that does not know them.
+    pub const FORMAT: u8 = 4;
+    /// The format without the source of the last event.
+    pub const FORMAT_OF_LEAD: u8 = 3;
 
     /// The codec of the store.
     #[must_use]
@@ -71,12 +78,21 @@ impl StoredSession {
     }
 }
 
-/// Writes the present format, and reads the two before it.
+/// Writes the present format and that of the lead, and reads the two before it.
 struct SessionCodec;
+
+/// Format 4: the companion that the last event comes from, and the session as in format 3.
+type OfCompanion = (String, StoredSession);
 
 impl Codec<StoredSession> for SessionCodec {
     fn encode(&self, session: &StoredSession, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-        Stored::version(StoredSession::FORMAT).encode(session, bytes)
+        let companion = session.last.as_ref().and_then(|last| last.source.companion_name());
+        match companion {
+            None => Stored::version(StoredSession::FORMAT_OF_LEAD).encode(session, bytes),
+            Some(name) => {
+                Stored::<OfCompanion>::version(StoredSession::FORMAT).write(&(name, session), bytes)
+            }
+        }
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<StoredSession, CodecError> {
@@ -87,7 +103,17 @@ impl Codec<StoredSession> for SessionCodec {
             Some(&PartialV2::FORMAT) => {
                 Stored::<PartialV2>::version(PartialV2::FORMAT).decode(bytes).map(Into::into)
             }
-            Some(_) | None => Stored::version(StoredSession::FORMAT).decode(bytes),
+            Some(&StoredSession::FORMAT_OF_LEAD) => {
+                Stored::version(StoredSession::FORMAT_OF_LEAD).decode(bytes)
+            }
+            Some(_) | None => {
+                let stored = Stored::<OfCompanion>::version(StoredSession::FORMAT);
+                let (name, mut session) = stored.decode(bytes)?;
+                if let Some(last) = &mut session.last {
+                    last.source = EventSource::companion(&name);
+                }
+                Ok(session)
+            }
         }
     }
 }

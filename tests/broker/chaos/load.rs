@@ -16,7 +16,7 @@ use foretell::{
     events::{
         codecs::Codecs,
         outcome::Outcome,
-        questionnaire::{Answer, QuestionnaireEvent},
+        questionnaire::{Answer, EventSource, QuestionnaireEvent},
     },
 };
 use foretell_streams::{
@@ -184,6 +184,7 @@ impl Sender {
                 };
                 let answers = schema.questions().iter().map(|question| answer(&question.name));
                 let event = QuestionnaireEvent {
+                    source: EventSource::Lead,
                     event_id: event.clone(),
                     respondent_id: respondent.clone(),
                     event_time: now,

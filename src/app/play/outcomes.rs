@@ -1,0 +1,132 @@
+//! The outcomes of a script: after random delays, or as the table has them.
+
+use std::time::Duration;
+
+use rand::{RngExt, rngs::StdRng};
+
+use crate::{
+    app::{
+        play::{Action, Pace, PlaySettings, PotentialLabels, Script, pace},
+        table::{Row, TimedOutcome},
+    },
+    events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
+    processors::outcome_join::JoinSettings,
+};
+use foretell_streams::time::EventTime;
+
+/// One outcome in this many is not sent, unless the table says which outcomes come.
+const LOST_ONE_IN: u32 = 50;
+/// One outcome in this many is sent twice.
+const REPEATED_ONE_IN: u32 = 100;
+
+impl Script {
+    /// The label as the only outcome of an event, after a random time.
+    pub(super) fn push_label(
+        &mut self,
+        event: &QuestionnaireEvent,
+        label: &str,
+        pace: &Pace,
+        rng: &mut StdRng,
+    ) {
+        let delay_max = u64::try_from(pace.outcome_delay_max.as_millis()).unwrap_or(u64::MAX);
+        let delay = Duration::from_millis(rng.random_range(0..=delay_max));
+        if rng.random_ratio(1, LOST_ONE_IN) {
+            return;
+        }
+        self.push_outcome(event, label, event.event_time + delay, pace.piece_gap, rng);
+    }
+
+    /// The outcomes of the table that come in any case.
+    pub(super) fn push_outcomes(
+        &mut self,
+        event: &QuestionnaireEvent,
+        row: &Row,
+        delays: &Delays,
+        rng: &mut StdRng,
+    ) {
+        let if_acted = row.outcomes_if_acted.as_ref().filter(|_| delays.with_actions);
+        let is_certain = |outcome: &&TimedOutcome| if_acted.is_none_or(|one| one.contains(outcome));
+        for outcome in row.outcomes.iter().flatten().filter(is_certain) {
+            let at = event.event_time + outcome.after.mul_f64(delays.scale);
+            self.push_outcome(event, &outcome.label, at, delays.repeated_after, rng);
+        }
+    }
+
+    /// The outcomes that come with an action only, or without one only. They are at their times in the table, and never repeated.
+    pub(super) fn push_conditional(
+        &mut self,
+        respondent_id: String,
+        predicted: EventTime,
+        row: &Row,
+        join: &JoinSettings,
+    ) {
+        let (Some(without), Some(if_acted)) = (&row.outcomes, &row.outcomes_if_acted) else {
+            return;
+        };
+        let Some(prediction_ids) = self.predictions_by_row.last().cloned() else { return };
+        let labels = PotentialLabels {
+            without: join.final_label(without.iter().map(|one| one.label.as_str())),
+            if_acted: join.final_label(if_acted.iter().map(|one| one.label.as_str())),
+        };
+        self.potential.extend(prediction_ids.iter().map(|id| (id.clone(), labels.clone())));
+        for (outcomes, others, is_acted) in [(without, if_acted, false), (if_acted, without, true)]
+        {
+            for TimedOutcome { label, after } in outcomes.iter().filter(|one| !others.contains(one))
+            {
+                let outcome_time = predicted + *after;
+                let outcome = Outcome {
+                    respondent_id: respondent_id.clone(),
+                    outcome_time,
+                    label: label.clone(),
+                    outcome_id: None,
+                };
+                let prediction_ids = prediction_ids.clone();
+                let action = Action::OutcomeIf { outcome, prediction_ids, predicted, is_acted };
+                self.push(outcome_time, action);
+                // Its events and outcomes are in order, as those of respondents who return.
+                self.returning.insert(respondent_id.clone());
+            }
+        }
+    }
+
+    fn push_outcome(
+        &mut self,
+        event: &QuestionnaireEvent,
+        label: &str,
+        outcome_time: EventTime,
+        repeated_after: Duration,
+        rng: &mut StdRng,
+    ) {
+        let outcome = Outcome {
+            respondent_id: event.respondent_id.clone(),
+            outcome_time,
+            label: label.to_owned(),
+            outcome_id: None,
+        };
+        if rng.random_ratio(1, REPEATED_ONE_IN) {
+            self.push(outcome_time + repeated_after, Action::Outcome(outcome.clone()));
+        }
+        self.push(outcome_time, Action::Outcome(outcome));
+    }
+}
+
+/// Delays of the outcomes that the table has.
+pub(super) struct Delays {
+    /// Time in the play for each unit of time in the table.
+    scale: f64,
+    /// Whether some outcomes depend on actions.
+    with_actions: bool,
+    /// Time between an outcome and its repetition.
+    repeated_after: Duration,
+}
+
+impl Delays {
+    /// With event times of the past, delays are the table's. Otherwise the longest is that of the settings.
+    pub(super) fn new(rows: &[Row], settings: &PlaySettings) -> Self {
+        let PlaySettings { pace, with_times, .. } = settings;
+        let longest = pace::delay_max_of(rows).filter(|longest| !longest.is_zero() && !with_times);
+        let scale = longest.map_or(1.0, |longest| pace.outcome_delay_max.div_duration_f64(longest));
+        let with_actions = settings.with_actions;
+        Self { scale, with_actions, repeated_after: pace.piece_gap }
+    }
+}
