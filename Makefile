@@ -61,17 +61,33 @@ build: ## build target/debug/foretell, with optimised dependencies
 
 .PHONY: test
 test: ## run every test: without a broker, then on a real Kafka and registry (or on FORETELL_TEST_BROKERS, FORETELL_TEST_REGISTRY)
-	@.ci/setup build broker check test
+	@.ci/setup build broker browser check test
 	$(MAKE) --no-print-directory test-fast
 	$(CARGO) test --locked --workspace --doc
 	$(NEXTEST) --no-run --test broker
 	tests/broker/with-broker.sh $(NEXTEST) --test broker -E 'not test(under_chaos)'
 	NODES=3 tests/broker/with-broker.sh $(NEXTEST) --test broker under_chaos
+	$(MAKE) --no-print-directory test-browser
 
 .PHONY: test-fast
 test-fast: ## run the tests that need no broker (a minute once built)
 	@.ci/setup build check test
 	$(NEXTEST) --lib --bins $(TESTS:%=--test %)
+
+# The folder of the built binary, also with CARGO_TARGET_DIR.
+BROWSER = FORETELL_BROWSER_MODULES=$(CACHE)/browser FORETELL_BINARY=$(abspath $(or $(CARGO_TARGET_DIR),target)/debug/foretell)
+
+.PHONY: test-browser
+test-browser: ## drive the dashboard of a demo in a headless Chromium: numbers, swaps, commands, phone, keyboard, contrast
+	@.ci/setup build browser
+	$(CARGO) build --locked
+	$(BROWSER) node --test tests/browser/
+
+.PHONY: screenshots
+screenshots: ## take the screenshots of docs/dashboard.md from a demo
+	@.ci/setup build browser
+	$(CARGO) build --locked
+	$(BROWSER) node tests/browser/screenshots.mjs docs/images
 
 SECONDS := 0
 SEED := 1

@@ -12,10 +12,13 @@ use crate::{
     config::Config,
     events::codecs::Codecs,
     http::{
-        self, DeadLetterAccess, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits, ProbeState,
+        self, Dashboard, DeadLetterAccess, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits,
+        ProbeState,
     },
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
+        instances::ApplicationBoard,
+        library::Library,
         overview::Overview,
     },
 };
@@ -31,9 +34,12 @@ pub(super) struct BoundServer {
     pub(super) address: SocketAddr,
 }
 
-/// What requests read from topics.
-pub(super) struct Stored {
-    pub(super) library: LibraryAccess,
+/// What the API serves.
+pub(super) struct ServedParts {
+    pub(super) overview: Overview,
+    pub(super) gateway: Gateway,
+    pub(super) library: Library,
+    pub(super) board: ApplicationBoard,
     pub(super) dead_letters: DeadLetterAccess,
 }
 
@@ -87,16 +93,16 @@ impl BoundServer {
     pub(super) fn serve(
         self,
         config: &Config,
-        overview: Overview,
-        gateway: Gateway,
-        stored: Stored,
+        parts: ServedParts,
         registry: &Registry,
     ) -> anyhow::Result<HttpServer> {
         let settings = &config.http;
+        let ServedParts { overview, gateway, library, board, dead_letters } = parts;
         let state = HttpState {
             overview,
-            library: stored.library,
-            dead_letters: stored.dead_letters,
+            dashboard: Dashboard::new(board, settings.streams_max),
+            library: LibraryAccess::new(library),
+            dead_letters,
             gateway: Arc::new(gateway),
             registry: registry.clone(),
             metrics: HttpMetrics::register(registry)?,

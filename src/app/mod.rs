@@ -2,6 +2,7 @@
 
 pub mod check_result;
 pub mod cluster;
+mod counted;
 pub mod deliver;
 pub mod demo;
 pub mod doctor;
@@ -9,6 +10,7 @@ pub mod generate;
 mod http_server;
 pub mod init;
 mod initial;
+mod instances;
 mod learning;
 pub mod library;
 #[cfg(test)]

@@ -15,7 +15,8 @@ use rand::{TryRng, rngs::SysRng};
 use crate::{
     app::{
         cluster::Cluster,
-        http_server::{self, BoundServer, HttpServer, Stored},
+        http_server::{self, BoundServer, HttpServer, ServedParts},
+        instances::Instances,
         learning::learning_work,
         library,
         models::Models,
@@ -26,7 +27,7 @@ use crate::{
     },
     config::Config,
     events::{codecs::Codecs, topics::Group},
-    http::{DeadLetterAccess, LibraryAccess},
+    http::DeadLetterAccess,
     processors::{
         contract::ContractBoard,
         learning::trainer::Trainer,
@@ -153,12 +154,17 @@ impl Instance {
             })?);
         }
         let library = library::with_codecs(config, cluster, &parts.codecs, &parts.metrics);
-        let dead_letters = cluster.dead_letters(config, clock);
-        let stored = Stored {
-            library: LibraryAccess::new(library),
-            dead_letters: DeadLetterAccess::new(dead_letters, Arc::clone(&cluster.registry)),
+        let instances = Instances::new(config, cluster, clock, overview.clone(), &registry);
+        let letters = cluster.dead_letters(config, clock);
+        let served = ServedParts {
+            overview: overview.clone(),
+            gateway,
+            library,
+            board: instances.board.clone(),
+            dead_letters: DeadLetterAccess::new(letters, Arc::clone(&cluster.registry)),
         };
-        let http = server.serve(config, overview.clone(), gateway, stored, &registry)?;
+        threads.extend(parts.spawn_instances(instances)?);
+        let http = server.serve(config, served, &registry)?;
         let shutdown = parts.shutdown.clone();
         let clock = Arc::clone(clock);
         Ok(Self { overview, registry, address, shutdown, threads, clock, http })
@@ -316,6 +322,20 @@ impl Parts<'_> {
         let (broker, clock) = (Arc::clone(&self.cluster.broker), Arc::clone(self.clock));
         let watch = TopicMonitor::new(broker, topics, clock);
         self.spawn("topics".to_owned(), move |stop| watch.run(stop))
+    }
+
+    /// The threads that report what this instance does, and follow the reports of others.
+    fn spawn_instances(&self, instances: Instances) -> anyhow::Result<[JoinHandle<()>; 2]> {
+        let exchanging = instances.clone();
+        let sampler = self.spawn("sampler".to_owned(), move |stop| {
+            instances.sample(stop);
+            Ok(())
+        })?;
+        let reporter = self.spawn("reporter".to_owned(), move |stop| {
+            exchanging.exchange(stop);
+            Ok(())
+        })?;
+        Ok([sampler, reporter])
     }
 
     fn spawn_standby(

@@ -25,16 +25,21 @@ use crate::{
 Examples:
   foretell demo --config deploy/adult/foretell.toml
   foretell demo --json | python3 -m json.tool
+  foretell demo --open                  show the dashboard meanwhile, and keep it running
   foretell demo --keep-running          keep it running, and in another terminal:
     curl -s localhost:8000/api/v1/status
     curl -s 'localhost:8000/api/v1/events?wait=true' --json '{\"respondent_id\": \"me\", …}'")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Demo {
     /// Print one JSON object on standard output, and nothing else.
     #[arg(long)]
     json: bool,
     /// Keep serving HTTP after the report, until Ctrl-C.
-    #[arg(long)]
+    #[arg(long, visible_alias = "keep")]
     keep_running: bool,
+    /// Open the dashboard in your browser, and keep serving until Ctrl-C.
+    #[arg(long)]
+    open: bool,
     /// Respondents per second; 0 is as fast as possible.
     #[arg(long, default_value_t = 600.0, value_parser = numbers::rate_or_zero, allow_negative_numbers = true)]
     rate: f64,
@@ -71,17 +76,28 @@ impl Demo {
             poison: self.poison,
         };
         let mut progress = Progress::new();
+        progress.opens_browser = self.open;
+        progress.line(&announcement(&config.http.bind));
         let result = demo::run(&config, &clock, &shutdown, &settings, &mut progress);
         progress.finish();
         let (report, instance) = result?;
         print(&if self.json { serde_json::to_string(&report)? } else { table(&report) });
-        if self.keep_running {
+        if self.keep_running || self.open {
             progress.line(&format!("serving on http://{} until Ctrl-C", instance.address));
             let reason = shutdown.wait_until_asked();
             tracing::info!(?reason, "stopping");
         }
         instance.stop()?;
         Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// The first line: where the dashboard will be. With port 0 the system chooses it when the instance starts.
+fn announcement(bind: &str) -> String {
+    if bind.ends_with(":0") {
+        "- the dashboard's address follows when the first model is trained".to_owned()
+    } else {
+        format!("- dashboard: http://{bind}, when the first model is trained")
     }
 }
 

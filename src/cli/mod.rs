@@ -1,6 +1,7 @@
 //! The command line: one file per command. Only this module prints.
 
 mod action_table;
+mod browser;
 mod class_table;
 mod dead_letters;
 mod deliver;

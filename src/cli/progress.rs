@@ -1,11 +1,12 @@
 //! Progress on standard error.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::app::{
-    demo::DemoObserver, init::InitObserver, replay::ReplayObserver, tune::TuneObserver,
+use crate::{
+    app::{demo::DemoObserver, init::InitObserver, replay::ReplayObserver, tune::TuneObserver},
+    cli::browser,
 };
 use foretell_ml::training::Trial;
 
@@ -14,6 +15,8 @@ pub(super) struct Progress {
     bar: ProgressBar,
     /// Loss and value of the best trial of the study.
     best: Option<(f64, f64)>,
+    /// Whether the dashboard is opened in a browser as soon as it is served.
+    pub(super) opens_browser: bool,
 }
 
 const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
@@ -21,7 +24,7 @@ const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::hidden();
-        Self { bar, best: None }
+        Self { bar, best: None, opens_browser: false }
     }
 
     /// The bar called `name`. If it is another one than before, it takes that one's place and has `of` steps.
@@ -111,6 +114,15 @@ impl DemoObserver for Progress {
         bar.set_message(format!("{predictions} predictions came back"));
         if bar.position() == of {
             self.finish();
+        }
+    }
+
+    fn serving(&mut self, address: SocketAddr) {
+        self.line(&format!("- dashboard: http://{address}"));
+        if self.opens_browser
+            && let Err(error) = browser::open(&format!("http://{address}"))
+        {
+            self.line(&format!("- cannot open a browser ({error}): open the address yourself"));
         }
     }
 

@@ -74,6 +74,7 @@ fn not_zero(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
         ("learning.tuning.every", raw.learning.tuning.every == 0),
         ("http.connections_max", http.connections_max == 0),
         ("http.waits_max", http.waits_max == 0),
+        ("http.streams_max", http.streams_max == 0),
     ];
     let times = [
         ("broker.session_timeout", raw.broker.session_timeout, "15s"),

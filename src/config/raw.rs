@@ -399,6 +399,9 @@ pub struct HttpSettings {
     pub connections_max: usize,
     /// Maximum number of requests that wait for a prediction; at least 1. Further ones get status 503.
     pub waits_max: usize,
+    /// Maximum number of open streams of the [dashboard](dashboard.md), one for each page that is visible; at least 1. Further
+    /// ones get status 503.
+    pub streams_max: usize,
 }
 
 impl Default for HttpSettings {
@@ -410,6 +413,7 @@ impl Default for HttpSettings {
             read_timeout: Duration::from_secs(10),
             connections_max: 2000,
             waits_max: 1000,
+            streams_max: 100,
         }
     }
 }

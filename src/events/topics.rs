@@ -28,6 +28,10 @@ const TWO_DAYS: Cleanup = Cleanup::Delete { retention: Some(DAY.saturating_mul(2
 /// The newest record of each window, for a month.
 const NEWEST_OF_ONE_MONTH: Cleanup = Cleanup::CompactDelete { retention: DAY.saturating_mul(30) };
 
+/// The newest report of each instance. One that has ended without a stop is shown for an hour.
+const NEWEST_OF_ONE_HOUR: Cleanup =
+    Cleanup::CompactDelete { retention: Duration::from_secs(60 * 60) };
+
 /// An HTTP request waits for its reply for at most one minute.
 const ONE_HOUR: Cleanup = Cleanup::Delete { retention: Some(Duration::from_secs(60 * 60)) };
 
@@ -394,6 +398,18 @@ topics! {
         written_by: &[Client::Group(Group::Scoring)],
         read_by: &[Client::Group(Group::Learning)],
         holds: "counts of the values that a scoring task scored and of the scores, by window; internal",
+    },
+    // One partition, because every instance reads all of it.
+    instances: TopicDefinition {
+        name: "instances",
+        key: "instance",
+        schema: ValueSchema::None,
+        partitions: Partitions::One,
+        cleanup: NEWEST_OF_ONE_HOUR,
+        message_bytes_max: None,
+        written_by: &[Client::EveryInstance],
+        read_by: &[Client::EveryInstance],
+        holds: "what every instance counts and does, every few seconds, for the [dashboard](dashboard.md); internal",
     },
     dead_letters: TopicDefinition {
         name: "dead-letters",

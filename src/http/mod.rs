@@ -1,12 +1,13 @@
 //! Health, metrics and the API over HTTP. Handlers read snapshots and the library of models, and pass records to the gateway.
 //!
 //! ```text
-//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status, models
+//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status, models, dashboard
 //!                                                                                       └▶ token ─▶ events, outcomes, commands
 //! ```
 
 mod api;
 mod body;
+mod dashboard;
 mod dead_letters;
 mod error;
 mod events;
@@ -33,6 +34,7 @@ use axum::{
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
+pub use dashboard::Dashboard;
 pub use dead_letters::DeadLetterAccess;
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
@@ -54,6 +56,8 @@ pub struct HttpState {
     pub library: LibraryAccess,
     /// The dead letters.
     pub dead_letters: DeadLetterAccess,
+    /// What the dashboard shows, and who watches it.
+    pub dashboard: Dashboard,
     /// Writes events, outcomes and commands.
     pub gateway: Arc<Gateway>,
     /// The metrics that `/metrics` shows.
@@ -104,6 +108,11 @@ pub async fn serve(
     limits: Limits,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let metrics = state.metrics.clone();
+    let (metrics, dashboard) = (state.metrics.clone(), state.dashboard.clone());
+    // A stream never ends by itself, and the server waits for its responses.
+    let stop = async move {
+        stop.await;
+        dashboard.close();
+    };
     server::serve(listener, router(state), limits, metrics, stop).await;
 }

@@ -48,16 +48,17 @@ impl ReasonsRequest {
 
     /// The members of the response: `reasons`, which is null if there are none, and then `reasons_error`.
     pub(super) async fn answer(
-        self,
+        &self,
         state: &HttpState,
         prediction: &Prediction,
     ) -> Map<String, Json> {
         let (prediction, gateway) = (prediction.clone(), Arc::clone(&state.gateway));
+        let (most, before) = (self.most, Arc::clone(&self.before));
         let now = state.overview.serving.models();
         // On a thread that may block: the first one of a model takes a millisecond, and a large model several for each.
         let explained = tokio::task::spawn_blocking(move || {
             let events = gateway.event_schema();
-            let reasons = Reasons::of(&prediction, &[&now, &self.before], events, self.most)?;
+            let reasons = Reasons::of(&prediction, &[&now, &before], events, most)?;
             Ok::<Json, NoReasons>(json_of(&reasons, &prediction, events))
         });
         let reasons = match explained.await {

@@ -20,11 +20,19 @@ use crate::{
         events::{action_json, prediction_json},
         exchange::{Exchanged, TIMEOUT, exchange, timeout_of},
         parameters::{Named, Parameters},
+        reasons::ReasonsRequest,
     },
     processors::gateway::Answer,
 };
 
-pub(super) const PARAMETERS: &[Named] = &[TIMEOUT];
+pub(super) const PARAMETERS: &[Named] = &[
+    (
+        "reasons",
+        "Adds the [reasons](reasons.md) of each prediction whose model still serves, at most this many features, from 1 to \
+         100. Default: no reasons.",
+    ),
+    TIMEOUT,
+];
 
 /// What the stores have about a respondent, as of the commit of the answer.
 pub(super) async fn respondent(
@@ -34,6 +42,7 @@ pub(super) async fn respondent(
 ) -> Result<JsonBody<Json>, HttpError> {
     parameters.check(PARAMETERS)?;
     let at_most = timeout_of(&parameters)?;
+    let reasons = ReasonsRequest::read(&parameters, true, &state)?;
     let (id, record) = state.gateway.query(&id)?;
     let answer = match exchange(&state, record, at_most).await? {
         Exchanged::Answered(answer) => answer,
@@ -62,7 +71,14 @@ pub(super) async fn respondent(
             Err(HttpError::new(StatusCode::NOT_FOUND, message))
         }
         ReplyResult::Respondent(found) => {
-            Ok(JsonBody(json_of(&id, &found, state.gateway.event_schema())))
+            let mut explained = Vec::new();
+            for kept in &found.predictions {
+                explained.push(match (&reasons, &kept.prediction) {
+                    (Some(reasons), Some(prediction)) => reasons.answer(&state, prediction).await,
+                    (None | Some(_), _) => Map::new(),
+                });
+            }
+            Ok(JsonBody(json_of(&id, &found, explained, state.gateway.event_schema())))
         }
         ReplyResult::Predicted(_) | ReplyResult::Incomplete { .. } | ReplyResult::Duplicate(_) => {
             Err(HttpError::new(StatusCode::BAD_GATEWAY, "the reply is about an event"))
@@ -70,8 +86,15 @@ pub(super) async fn respondent(
     }
 }
 
-fn json_of(id: &str, respondent: &Respondent, events: &QuestionnaireSchema) -> Json {
-    let predictions = respondent.predictions.iter().map(|kept| kept_json(kept, events));
+/// `reasons` are the members that each prediction has more.
+fn json_of(
+    id: &str,
+    respondent: &Respondent,
+    reasons: Vec<Map<String, Json>>,
+    events: &QuestionnaireSchema,
+) -> Json {
+    let predictions = respondent.predictions.iter().zip(reasons);
+    let predictions = predictions.map(|(kept, reasons)| kept_json(kept, reasons, events));
     let outcomes = respondent.outcomes.iter().map(|outcome| {
         json!({
             "label": outcome.label,
@@ -112,7 +135,11 @@ fn open_json(open: &OpenObservation) -> Json {
     })
 }
 
-fn kept_json(kept: &KeptPrediction, events: &QuestionnaireSchema) -> Json {
+fn kept_json(
+    kept: &KeptPrediction,
+    reasons: Map<String, Json>,
+    events: &QuestionnaireSchema,
+) -> Json {
     let state = match kept.outcome {
         Some(_) => "learned",
         None if kept.is_passed_over => "passed_over",
@@ -123,6 +150,6 @@ fn kept_json(kept: &KeptPrediction, events: &QuestionnaireSchema) -> Json {
         "event_time": kept.event_time,
         "state": state,
         "outcome": kept.outcome,
-        "prediction": prediction.map(|prediction| prediction_json(prediction, Map::new(), events)),
+        "prediction": prediction.map(|prediction| prediction_json(prediction, reasons, events)),
     })
 }

@@ -6,7 +6,8 @@ use axum::{
 };
 
 use crate::http::{
-    HttpState, api, dead_letters, events, health, metrics, models, parameters::Named, respondents,
+    HttpState, api, dashboard, dead_letters, events, health, metrics, models, parameters::Named,
+    respondents,
 };
 
 /// One route.
@@ -62,6 +63,31 @@ const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has
 pub const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
+        path: "/",
+        is_guarded: false,
+        purpose: "The [dashboard](dashboard.md). Its files are in the binary; it requests nothing from other hosts.",
+        parameters: &[],
+        answers: &[
+            (200, "The page, compressed with gzip if the client accepts it."),
+            (304, "The client has it (`If-None-Match`)."),
+        ],
+        handler: || get(dashboard::page),
+    },
+    Route {
+        method: Method::GET,
+        path: "/assets/{version}/{file}",
+        is_guarded: false,
+        purpose: "A file of the dashboard. `version` is a hash of all of them, so a client may keep them for ever.",
+        parameters: &[],
+        answers: &[
+            (200, "The file, compressed with gzip if the client accepts it."),
+            (304, "The client has it (`If-None-Match`)."),
+            (404, "There is no such file, or it is one of another release."),
+        ],
+        handler: || get(dashboard::asset),
+    },
+    Route {
+        method: Method::GET,
         path: "/livez",
         is_guarded: false,
         purpose: "Liveness probe: the process answers.",
@@ -114,6 +140,31 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
         handler: || get(api::status),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/dashboard",
+        is_guarded: false,
+        purpose: "What the dashboard shows: the whole application, as this instance knows it from the reports that every \
+                  instance writes every 3 s. `live` has rates, latencies and the counts since the start of each instance, \
+                  `instances` their status, `quality` and `uplift` what the learning task knows, and `history` the numbers of \
+                  the last 15 minutes.",
+        parameters: &[],
+        answers: &[(200, "The application as JSON; without `live` in the first second.")],
+        handler: || get(dashboard::snapshot),
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/stream",
+        is_guarded: false,
+        purpose: "The same as server-sent events. The first event, of type `snapshot`, has everything; after it there is one \
+                  every second, with the fields that have changed. A client that does not read for some seconds is disconnected.",
+        parameters: &[],
+        answers: &[
+            (200, "`text/event-stream`. It ends when the instance stops."),
+            (503, "`http.streams_max` streams are open; with `Retry-After`."),
+        ],
+        handler: || get(dashboard::stream),
     },
     Route {
         method: Method::POST,

@@ -20,6 +20,7 @@ pub mod event_time;
 pub mod gateway;
 pub mod gather;
 pub mod initial_data;
+pub mod instances;
 pub mod learning;
 pub mod library;
 pub mod metrics;

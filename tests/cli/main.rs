@@ -5,6 +5,7 @@
 #[path = "../process/mod.rs"]
 mod process;
 
+mod dashboard;
 mod demo;
 mod doctor;
 mod generate;

@@ -17,6 +17,7 @@ mod uplift;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -61,6 +62,8 @@ const POISONED_BATCH: usize = 2;
 pub trait DemoObserver: InitObserver {
     /// `actions` of `of` were sent, and `predictions` were received.
     fn sent(&mut self, actions: usize, of: usize, predictions: usize);
+    /// The instance serves its dashboard and its API at `address`.
+    fn serving(&mut self, address: SocketAddr);
     /// The demo waits for `goal`, and `reached` of `of` is done.
     fn waiting(&mut self, goal: &str, reached: usize, of: usize);
 }
@@ -139,7 +142,7 @@ pub fn run(
     init::init(config, &cluster, clock, shutdown, false, observer)?;
     let (config, mut plan) = prepare(config, &cluster, clock, settings, source, observer)?;
     let instance = Instance::start(&config, &cluster, clock, shutdown.clone())?;
-    observer.step(&format!("serving on http://{}", instance.address));
+    observer.serving(instance.address);
     let reader = InstanceReader { config: &config, instance: &instance };
     let runner = Runner::open(&cluster, clock, shutdown, reader, observer)?;
     let state = runner.run(&mut plan, settings.rate)?;

@@ -5,11 +5,14 @@ use serde::Serialize;
 use crate::{
     events::quality::{QualityMetrics, StabilityIndex},
     processors::quality::{
-        ModelReference, QualitySettings,
+        DISTRIBUTIONS_MAX, ModelReference, QualitySettings,
         store::{OpenStore, QualityIndex},
     },
 };
-use foretell_ml::drift::{LiveCounts, LiveMetrics, Progressive};
+use foretell_ml::{
+    Scorer,
+    drift::{CalibrationPoint, Distribution, LiveCounts, LiveMetrics, Progressive},
+};
 use foretell_streams::{state::StateError, time::EventTime};
 
 /// Standard errors by which the log loss must exceed what is tolerated: one-sided, 99.9 %. Alerts look at a growing window several
@@ -69,11 +72,15 @@ pub(super) struct Assessment {
     pub(super) alerts: Vec<Alert>,
     /// Whether the model has a profile of its training data.
     pub(super) has_profile: bool,
+    pub(super) calibration: Vec<CalibrationPoint>,
+    /// Those that have drifted most, first.
+    pub(super) distributions: Vec<Distribution>,
 }
 
 impl Assessment {
-    /// Judges a model.
+    /// Judges the model that serves. `model` is what its predictions are compared with.
     pub(super) fn of<Out: 'static>(
+        serving: &Scorer,
         model: &ModelReference,
         index: &QualityIndex,
         settings: &QualitySettings,
@@ -102,6 +109,7 @@ impl Assessment {
             live,
             trained: trained(model),
             has_profile: model.baseline.is_some(),
+            calibration: labels.as_ref().map(Progressive::calibration).unwrap_or_default(),
             alerts: log_loss_alert(model, &live, settings).into_iter().collect(),
             ..Self::default()
         };
@@ -110,6 +118,7 @@ impl Assessment {
             assessment.estimated = estimated(counts);
             let [features, scores] = indices(model, counts, settings);
             (assessment.features, assessment.scores) = (features, scores);
+            assessment.distributions = distributions(serving, counts, &assessment.features);
         }
         let drifted = [
             (AlertCause::Features, "feature", &assessment.features),
@@ -119,6 +128,23 @@ impl Assessment {
         assessment.alerts.extend(drifted.into_iter().flatten());
         Ok(assessment)
     }
+}
+
+/// The distributions of the columns, by their stability index, the largest first.
+fn distributions(
+    serving: &Scorer,
+    counts: &LiveCounts,
+    indices: &[StabilityIndex],
+) -> Vec<Distribution> {
+    let Some(profile) = serving.profile() else { return Vec::new() };
+    let mut all = Distribution::of(profile, serving.columns(), counts);
+    let psi = |of: &Distribution| {
+        let index = indices.iter().find(|index| index.name == of.name);
+        index.map_or(f64::NEG_INFINITY, |index| index.psi)
+    };
+    all.sort_by(|one, other| psi(other).total_cmp(&psi(one)));
+    all.truncate(DISTRIBUTIONS_MAX);
+    all
 }
 
 fn counted(counts: &Option<LiveCounts>) -> u64 {

@@ -96,7 +96,7 @@ impl Processor for CountLabels {
         let mut index = store.index()?;
         let version = serving.version().as_str();
         let model = index.reference_of(&serving);
-        let assessment = Assessment::of(&model, &index, &self.settings, &mut store)?;
+        let assessment = Assessment::of(&serving, &model, &index, &self.settings, &mut store)?;
         let (Some(window), [first, ..]) = (assessment.newest, assessment.alerts.as_slice()) else {
             return Ok(());
         };

@@ -41,7 +41,7 @@ pub use alert::{Alert, AlertCause};
 pub use labels::{CountLabels, REQUESTED_BY_DRIFT};
 pub use maturity::Maturity;
 pub use report::ReportQuality;
-pub use status::{QualityBoard, QualityStatus};
+pub use status::{DISTRIBUTIONS_MAX, QualityBoard, QualityStatus, VERSIONS_MAX, VersionQuality};
 pub use store::{QualityEntry, QualityStore};
 pub use summarize::Summarize;
 pub use summary::{ModelReference, TrainedMetrics, WindowSummary};

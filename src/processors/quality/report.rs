@@ -9,14 +9,16 @@ use crate::{
         model_table::Serving,
         quality::{
             Alert, AlertCause, Maturity, QualityBoard, QualitySettings, QualityStatus,
-            QualityStore, WindowSummary,
+            QualityStore, VERSIONS_MAX, VersionQuality, WindowSummary,
             alert::{self, Assessment},
             maturity::{self, WindowLabels},
-            store::QualityIndex,
+            store::{OpenStore, QualityIndex},
         },
     },
 };
+use foretell_ml::drift::Progressive;
 use foretell_streams::{
+    state::StateError,
     time::EventTime,
     topology::{Context, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
@@ -186,7 +188,7 @@ impl ReportQuality {
         let version = serving.version().as_str();
         let mut store = self.store.open(ctx);
         let model = index.reference_of(&serving);
-        let assessment = Assessment::of(&model, index, &self.settings, &mut store)?;
+        let assessment = Assessment::of(&serving, &model, index, &self.settings, &mut store)?;
         let rings =
             |alerts: &[Alert], cause: AlertCause| alerts.iter().any(|one| one.cause == cause);
         for alert in assessment.alerts.iter().filter(|one| !rings(&self.alerts, one.cause)) {
@@ -195,9 +197,10 @@ impl ReportQuality {
         for alert in self.alerts.iter().filter(|one| !rings(&assessment.alerts, one.cause)) {
             tracing::info!(version, cause = alert.cause.name(), "the quality alert has ended");
         }
+        let versions = versions(index, &mut store)?;
         let windows = self.recent.values().cloned().collect();
         let maturity = self.maturity(index);
-        let status = QualityStatus::new(version, &assessment, maturity, windows);
+        let status = QualityStatus::new(version, &assessment, maturity, versions, windows);
         self.expose(&status);
         self.board.publish(Some(status));
         self.alerts = assessment.alerts;
@@ -241,6 +244,27 @@ impl ReportQuality {
             }
         }
     }
+}
+
+/// Windows that the live metrics by version are summed over, the newest: some 10 µs each.
+const SUMMED_WINDOWS_MAX: usize = 200;
+
+/// The live metrics by version, those with the newest windows first.
+fn versions(
+    index: &QualityIndex,
+    store: &mut OpenStore<'_, '_, Quality>,
+) -> Result<Vec<VersionQuality>, StateError> {
+    let mut sums: Vec<(&str, Progressive)> = Vec::new();
+    for (window, version) in index.windows.iter().rev().take(SUMMED_WINDOWS_MAX) {
+        let Some(labels) = store.labels(*window, version)? else { continue };
+        if let Some((_, sum)) = sums.iter_mut().find(|(of, _)| of == version) {
+            sum.merge(&labels);
+        } else if sums.len() < VERSIONS_MAX {
+            sums.push((version, labels));
+        }
+    }
+    let all = sums.iter().map(|(version, labels)| VersionQuality::of(version, labels));
+    Ok(all.collect())
 }
 
 impl Drop for ReportQuality {

@@ -12,6 +12,7 @@
 //! that several tasks count and one sums up.
 
 mod counts;
+mod distribution;
 mod estimate;
 mod histogram;
 mod profile;
@@ -19,10 +20,11 @@ mod progressive;
 mod stability;
 
 pub use counts::LiveCounts;
+pub use distribution::Distribution;
 pub use estimate::Estimate;
 pub use histogram::ScoreHistogram;
 pub use profile::{
     Baseline, ColumnBaseline, PROFILE_ROWS_MAX, Profile, ProfileError, ScoreBaseline,
 };
-pub use progressive::{LiveMetrics, Progressive};
+pub use progressive::{CalibrationPoint, LiveMetrics, Progressive};
 pub use stability::psi;

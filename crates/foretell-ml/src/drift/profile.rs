@@ -47,6 +47,14 @@ enum ColumnBins {
     Categories(HashMap<String, usize, RandomState>),
 }
 
+/// What the bins of a column are.
+pub(super) enum BinNames<'p> {
+    /// The largest number of each bin but the last, ascending.
+    Ends(&'p [f64]),
+    /// The frequent categories, in the order of their bins. The others are in the bin after them.
+    Categories(Vec<&'p str>),
+}
+
 /// The counts of a profile, without its bins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Baseline {
@@ -118,6 +126,18 @@ impl Profile {
     /// Number of a column's bins, without the one of missing values.
     pub(super) fn bins(&self, column: usize) -> usize {
         self.columns[column].counts.len()
+    }
+
+    /// What the bins of a column are, without the one of missing values.
+    pub(super) fn bin_names(&self, column: usize) -> BinNames<'_> {
+        match &self.columns[column].bins {
+            ColumnBins::Numbers(ends) => BinNames::Ends(ends),
+            ColumnBins::Categories(bins) => {
+                let by_bin: BTreeMap<usize, &str> =
+                    bins.iter().map(|(name, bin)| (*bin, name.as_str())).collect();
+                BinNames::Categories(by_bin.into_values().collect())
+            }
+        }
     }
 
     /// The bin of a column's value; `None` if it is missing, or there is no such column.

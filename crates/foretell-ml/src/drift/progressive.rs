@@ -41,6 +41,17 @@ struct CalibrationBin {
     right: u64,
 }
 
+/// The predictions with about one probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationPoint {
+    /// The mean probability.
+    pub probability: f64,
+    /// The share of those that were right: calibrated if it equals the probability.
+    pub right: f64,
+    /// Number of labels.
+    pub labels: u64,
+}
+
 /// Metrics of labelled predictions. One that is undefined is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct LiveMetrics {
@@ -180,6 +191,22 @@ impl Progressive {
         self.log_loss
     }
 
+    /// The calibration curve: a point for each of ten bins of equal width that has labels. With two classes it is that of the
+    /// second class; with more, that of the most probable class.
+    #[must_use]
+    pub fn calibration(&self) -> Vec<CalibrationPoint> {
+        let bins = self.calibration.iter().filter(|bin| bin.predictions > 0);
+        let point = |bin: &CalibrationBin| {
+            let labels = bin.predictions as f64;
+            CalibrationPoint {
+                probability: bin.probability / labels,
+                right: bin.right as f64 / labels,
+                labels: bin.predictions,
+            }
+        };
+        bins.map(point).collect()
+    }
+
     /// The metrics of the labels so far.
     #[must_use]
     pub fn metrics(&self) -> LiveMetrics {
@@ -234,6 +261,19 @@ fn most_probable(probabilities: &[f64]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_calibration_curve_has_a_point_for_each_bin_with_labels() {
+        let mut labels = Progressive::new(2, 0.5);
+        for (probability, label) in [(0.92, 1), (0.98, 0), (0.15, 0)] {
+            assert!(labels.add(&[1.0 - probability, probability], Some(label)));
+        }
+        let curve = labels.calibration();
+        let [low, high] = curve.as_slice() else { panic!("{curve:?}") };
+        assert_eq!((low.labels, high.labels), (1, 2));
+        assert!((high.probability - 0.95).abs() < 1e-12 && (high.right - 0.5).abs() < 1e-12);
+        assert!(low.right == 0.0);
+    }
     use crate::{
         Label, Probabilities,
         training::{Evaluation, log_loss},

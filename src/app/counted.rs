@@ -1,0 +1,146 @@
+//! What an instance has counted, taken from its metrics: for the dashboard.
+
+use std::collections::BTreeMap;
+
+use prometheus::{
+    Registry,
+    proto::{Metric, MetricFamily},
+};
+
+use crate::processors::instances::{Buckets, Counters, Sample};
+use foretell_streams::record::Topic;
+
+/// Maximum number of values of a label, such as of model versions: the largest counts. Metrics of a process that runs for months
+/// may have more.
+const LABEL_VALUES_MAX: usize = 100;
+
+/// The present counts. `inputs` are the topics of events and of outcomes.
+pub(super) fn sample(registry: &Registry, inputs: &[Topic; 2]) -> Sample {
+    let metrics = Gathered(registry.gather());
+    let [events, outcomes] = inputs;
+    let records = metrics.by_label("foretell_records_processed_total", "topic");
+    let of_topic = |topic: &Topic| records.get(topic.as_str()).copied().unwrap_or_default();
+    let predictions = metrics.by_label("foretell_predictions_total", "model_version");
+    let counters = Counters {
+        events: of_topic(events),
+        outcomes: of_topic(outcomes),
+        predictions: predictions.values().sum(),
+        predictions_by_model: largest(predictions),
+        outcome_results: metrics.by_label("foretell_outcomes_total", "result"),
+        unlabelled: metrics.total("foretell_unlabelled_total"),
+        duplicates: metrics.total("foretell_duplicate_events_total"),
+        unseen_categories: metrics.total("foretell_unseen_categories_total"),
+        out_of_range: metrics.total("foretell_out_of_range_total"),
+        dead_letters: largest(metrics.by_label("foretell_dead_letters_total", "class")),
+        actions: metrics.actions(),
+        decisions: metrics.by_label("foretell_decisions_total", "outcome"),
+        trainings: metrics.by_label("foretell_trainings_total", "result"),
+    };
+    Sample {
+        counters,
+        scored: metrics.buckets("foretell_scoring_latency_seconds"),
+        committed: metrics.buckets("foretell_stream_commit_latency_seconds"),
+        label_delay: metrics.buckets("foretell_label_delay_seconds"),
+    }
+}
+
+struct Gathered(Vec<MetricFamily>);
+
+impl Gathered {
+    fn series(&self, name: &str) -> &[Metric] {
+        let family = self.0.iter().find(|family| family.name() == name);
+        family.map_or(&[][..], |family| family.get_metric())
+    }
+
+    fn total(&self, name: &str) -> u64 {
+        self.series(name).iter().map(count_of).sum()
+    }
+
+    fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let series = self.series(name).iter();
+        series.map(|metric| (label_of(metric, label), count_of(metric))).collect()
+    }
+
+    /// Records of actions by rule, then by state. Rules are at most a hundred.
+    fn actions(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut rules: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for metric in self.series("foretell_actions_total") {
+            let states = rules.entry(label_of(metric, "rule")).or_default();
+            states.insert(label_of(metric, "state"), count_of(metric));
+        }
+        rules
+    }
+
+    /// A histogram without labels. Prometheus' buckets are cumulative, these are not.
+    fn buckets(&self, name: &str) -> Buckets {
+        let Some(metric) = self.series(name).first() else { return Buckets::default() };
+        let histogram = metric.get_histogram();
+        let (mut buckets, mut below) = (Buckets::default(), 0);
+        for bucket in histogram.get_bucket() {
+            if bucket.upper_bound().is_finite() {
+                buckets.bounds.push(bucket.upper_bound());
+                buckets.counts.push(bucket.cumulative_count().saturating_sub(below));
+                below = bucket.cumulative_count();
+            }
+        }
+        buckets.counts.push(histogram.get_sample_count().saturating_sub(below));
+        buckets
+    }
+}
+
+fn label_of(metric: &Metric, name: &str) -> String {
+    let label = metric.get_label().iter().find(|label| label.name() == name);
+    label.map_or_else(String::new, |label| label.value().to_owned())
+}
+
+fn count_of(metric: &Metric) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a counter's value"
+    )]
+    let count = metric.get_counter().get_value() as u64;
+    count
+}
+
+fn largest(counts: BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    if counts.len() <= LABEL_VALUES_MAX {
+        return counts;
+    }
+    let mut by_count: Vec<(String, u64)> = counts.into_iter().collect();
+    by_count.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    by_count.truncate(LABEL_VALUES_MAX);
+    by_count.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{app::telemetry, processors::metrics::ApplicationMetrics};
+    use foretell_streams::metrics::StreamsMetrics;
+
+    #[test]
+    fn counts_and_histograms_are_those_of_the_metrics() {
+        let registry = telemetry::metrics_registry().unwrap();
+        let metrics = ApplicationMetrics::register(&registry).unwrap();
+        StreamsMetrics::register(&registry).unwrap().begin_at_zero(&["framing"]);
+        let inputs = [Topic::new("events"), Topic::new("outcomes")];
+        let empty = sample(&registry, &inputs);
+        assert_eq!((empty.counters.events, empty.counters.predictions), (0, 0));
+        assert_eq!(empty.counters.dead_letters["framing"], 0);
+        assert_eq!(empty.counters.outcome_results["joined"], 0);
+        assert_eq!(empty.scored.counts.len(), empty.scored.bounds.len() + 1);
+        assert!(!empty.committed.bounds.is_empty() && !empty.label_delay.bounds.is_empty());
+        metrics.unreadable("models");
+        assert_eq!(sample(&registry, &inputs), empty, "it is not one of the counts");
+    }
+
+    #[test]
+    fn the_largest_counts_stay() {
+        let counts: BTreeMap<String, u64> =
+            (0..1_000).map(|number| (format!("m{number}"), number)).collect();
+        let kept = largest(counts);
+        assert_eq!(kept.len(), LABEL_VALUES_MAX);
+        assert!(kept.values().all(|count| *count >= 900));
+    }
+}

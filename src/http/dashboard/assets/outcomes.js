@@ -1,0 +1,63 @@
+// Outcomes and what becomes of them, the delay of labels, actions and what they change.
+
+import { bars, interval } from "./charts.js";
+import { h } from "./dom.js";
+import { count, percent, span, words } from "./format.js";
+
+export function outcomesPage(state) {
+  const { live, quality, uplift, label_delay: delay } = state.snapshot;
+  const { outcome_results: results, unlabelled, actions } = live.totals;
+  const rules = Object.entries(actions);
+  return [h("div", { class: "grid" },
+    h("section", { class: "card", "data-key": "results" }, h("h2", null, "Outcomes"),
+      bars([...Object.entries(results).map(([name, value]) => ({ name: words(name), value })), { name: "predictions that got none", value: unlabelled }], { colour: "c5", label: "Outcomes by result" })),
+    h("section", { class: "card", "data-key": "delay" }, h("h2", null, "Time from prediction to outcome"), delays(delay)),
+    h("section", { class: "card", "data-key": "maturity" }, h("h2", null, "Maturity of labels"),
+      h("p", { class: "note" }, "The share of predictions whose outcome is known, by their age."), maturity(quality)),
+    h("section", { class: "card", "data-key": "actions" }, h("h2", null, "Actions"),
+      rules.length ? actionsTable(rules) : h("p", { class: "empty" }, "There are no rules. A rule in [[actions]] acts on predictions, at once or later.")),
+    h("section", { class: "card wide", "data-key": "uplift" }, h("h2", null, "Uplift"),
+      h("p", { class: "note" }, "How much more often a label comes when the rule has acted than in its control share; with 95 % intervals."),
+      Array.isArray(uplift) && uplift.length ? upliftTable(uplift) : h("p", { class: "empty" }, rules.length ? "No labelled examples with an action yet." : "Without rules there is none.")))];
+}
+
+function delays({ bounds, counts }) {
+  const total = counts.reduce((sum, one) => sum + one, 0);
+  if (!total) return h("p", { class: "empty" }, "No outcome has been joined yet.");
+  const names = [...bounds.map((bound) => `up to ${span(bound * 1000)}`), `over ${span(bounds.at(-1) * 1000)}`];
+  const rows = counts.map((value, index) => ({ name: names[index], value }));
+  const first = rows.findIndex((row) => row.value > 0);
+  const last = rows.findLastIndex((row) => row.value > 0);
+  return bars(rows.slice(Math.max(first - 1, 0), last + 2), { colour: "c4", label: "Labels by delay" });
+}
+
+function maturity(quality) {
+  const ages = (quality?.maturity ?? []).filter((one) => one.predictions > 0);
+  if (!ages.length) return h("p", { class: "empty" }, "No predictions are summed up yet.");
+  return h("ul", { class: "bars", "aria-label": "Share of labelled predictions by age" }, ages.map((one) => h("li", null,
+    h("span", { class: "name" }, one.older_than_ms === 0 ? "youngest" : `over ${span(one.older_than_ms)}`),
+    h("span", { class: "track" }, h("span", { class: "bar c2", style: { width: `${one.labelled * 100}%` } })),
+    h("span", { class: "value" }, percent(one.labelled), h("small", null, ` of ${count(one.predictions)}`)))));
+}
+
+function actionsTable(rules) {
+  const states = ["requested", "cancelled", "held_out"];
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Actions" }, h("table", { "data-testid": "actions" },
+    h("thead", null, h("tr", null, h("th", { scope: "col" }, "Rule"), states.map((name) => h("th", { scope: "col", class: "number" }, words(name))))),
+    h("tbody", null, rules.map(([rule, by]) => h("tr", { "data-key": rule }, h("th", { scope: "row" }, rule), states.map((name) => h("td", { class: "number" }, count(by[name] ?? 0))))))));
+}
+
+function upliftTable(uplift) {
+  const rows = uplift.flatMap((rule) => rule.labels.map((label) => ({ rule, label })));
+  const ends = rows.flatMap(({ label }) => (label.uplift ? [label.uplift.low, label.uplift.high] : [])).concat(0);
+  const most = Math.max(...ends.map(Math.abs), 0.01) * 1.1;
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Uplift" }, h("table", { "data-testid": "uplift" },
+    h("thead", null, h("tr", null, ["Rule", "Label", "Acted on", "with the label", "Held out", "with the label", "Uplift", ""].map((name, index) =>
+      h("th", { scope: "col", class: index >= 2 && index <= 6 ? "number" : null }, name || h("span", { class: "hidden" }, "Interval"))))),
+    h("tbody", null, rows.map(({ rule, label }) => h("tr", { "data-key": `${rule.rule}/${label.label}` },
+      h("th", { scope: "row" }, rule.rule), h("td", null, h("code", null, label.label)),
+      h("td", { class: "number" }, count(rule.acted)), h("td", { class: "number" }, percent(label.acted)),
+      h("td", { class: "number" }, count(rule.held_out)), h("td", { class: "number" }, percent(label.held_out)),
+      h("td", { class: "number" }, label.uplift ? `${label.uplift.difference >= 0 ? "+" : "−"}${percent(Math.abs(label.uplift.difference))}` : "–"),
+      h("td", { class: "graph" }, label.uplift && interval({ value: (label.uplift.low + label.uplift.high) / 2, error: (label.uplift.high - label.uplift.low) / 2, low: -most, high: most, zero: 0, colour: label.uplift.low > 0 ? "c4" : label.uplift.high < 0 ? "c6" : "c3" })))))));
+}
