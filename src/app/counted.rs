@@ -14,15 +14,22 @@ use foretell_streams::record::Topic;
 /// may have more.
 const LABEL_VALUES_MAX: usize = 100;
 
-/// The present counts. `inputs` are the topics of events and of outcomes.
-pub(super) fn sample(registry: &Registry, inputs: &[Topic; 2]) -> Sample {
+/// The topics whose records are counted.
+#[derive(Clone, Debug)]
+pub(super) struct Inputs {
+    pub(super) events: Vec<Topic>,
+    pub(super) outcomes: Topic,
+}
+
+/// The present counts.
+pub(super) fn sample(registry: &Registry, inputs: &Inputs) -> Sample {
     let metrics = Gathered(registry.gather());
-    let [events, outcomes] = inputs;
+    let Inputs { events, outcomes } = inputs;
     let records = metrics.by_label("foretell_records_processed_total", "topic");
     let of_topic = |topic: &Topic| records.get(topic.as_str()).copied().unwrap_or_default();
     let predictions = metrics.by_label("foretell_predictions_total", "model_version");
     let counters = Counters {
-        events: of_topic(events),
+        events: events.iter().map(of_topic).sum(),
         outcomes: of_topic(outcomes),
         predictions: predictions.values().sum(),
         predictions_by_model: largest(predictions),
@@ -41,6 +48,7 @@ pub(super) fn sample(registry: &Registry, inputs: &[Topic; 2]) -> Sample {
         scored: metrics.buckets("foretell_scoring_latency_seconds"),
         committed: metrics.buckets("foretell_stream_commit_latency_seconds"),
         label_delay: metrics.buckets("foretell_label_delay_seconds"),
+        lag: metrics.lag(events.iter().chain([outcomes])),
     }
 }
 
@@ -69,6 +77,21 @@ impl Gathered {
             states.insert(label_of(metric, "state"), count_of(metric));
         }
         rules
+    }
+
+    /// Records of some topics that are not processed yet; none before they were measured for the first time.
+    fn lag<'t>(&self, mut topics: impl Iterator<Item = &'t Topic>) -> Option<u64> {
+        let series = self.series("foretell_stream_lag_records");
+        topics.try_fold(0, |sum, topic| {
+            let of_topic = series.iter().find(|one| label_of(one, "topic") == topic.as_str())?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a number of records"
+            )]
+            let records = of_topic.get_gauge().get_value() as u64;
+            Some(sum + records)
+        })
     }
 
     /// A histogram without labels. Prometheus' buckets are cumulative, these are not.
@@ -124,7 +147,8 @@ mod tests {
         let registry = telemetry::metrics_registry().unwrap();
         let metrics = ApplicationMetrics::register(&registry).unwrap();
         StreamsMetrics::register(&registry).unwrap().begin_at_zero(&["framing"]);
-        let inputs = [Topic::new("events"), Topic::new("outcomes")];
+        let inputs =
+            Inputs { events: vec![Topic::new("events")], outcomes: Topic::new("outcomes") };
         let empty = sample(&registry, &inputs);
         assert_eq!((empty.counters.events, empty.counters.predictions), (0, 0));
         assert_eq!(empty.counters.dead_letters["framing"], 0);

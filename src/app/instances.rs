@@ -3,7 +3,7 @@
 //! ```text
 //!   sampler, every second: metrics, status ─▶ own report ─┬─▶ application ─▶ dashboard
 //!                                                         ▼         ▲
-//!   reporter, every 3 s: ends of inputs ─▶ lag, report ─▶ instances ┘ (topic)
+//!   reporter, every 3 s:           own report ─▶ instances ┘ (topic)
 //! ```
 //! Only the reporter calls the broker, so the numbers of this instance are shown while the broker is unavailable. It never stops
 //! an instance: scoring does not depend on it.
@@ -17,7 +17,10 @@ use std::{
 use prometheus::Registry;
 
 use crate::{
-    app::{cluster::Cluster, counted},
+    app::{
+        cluster::Cluster,
+        counted::{self, Inputs},
+    },
     config::Config,
     processors::{
         instances::{
@@ -31,7 +34,7 @@ use foretell_streams::{
     record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
         StopSignal,
-        broker::{Broker, BrokerError, Isolation, Publisher, ReadFrom, ReadTo, Reader},
+        broker::{Broker, BrokerError, Publisher, ReadFrom, ReadTo, Reader},
     },
     time::{Clock, EventTime, WallTime},
 };
@@ -40,8 +43,6 @@ use foretell_streams::{
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// The time after which the topic is tried again if it failed.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Inputs whose ends are asked for at most, for one report: a request to the broker each. With more, the lag is not known.
-const LAG_INPUTS_MAX: usize = 500;
 
 /// What both threads use.
 #[derive(Clone)]
@@ -58,8 +59,7 @@ pub(super) struct Instances {
     pub(super) clock: Arc<dyn Clock>,
     /// The topic of reports.
     pub(super) topic: Topic,
-    /// The topics whose lag counts.
-    pub(super) inputs: [Topic; 2],
+    pub(super) inputs: Inputs,
     started_at: WallTime,
     shared: Arc<Mutex<Shared>>,
 }
@@ -69,7 +69,6 @@ struct Shared {
     table: InstanceTable,
     /// The newest report of this instance.
     own: InstanceReport,
-    lag: Option<u64>,
 }
 
 impl Instances {
@@ -90,7 +89,10 @@ impl Instances {
             broker: Arc::clone(&cluster.broker),
             clock: Arc::clone(clock),
             topic: topics.instances.clone(),
-            inputs: [topics.questionnaire_events.clone(), topics.outcomes.clone()],
+            inputs: Inputs {
+                events: topics.of_events().cloned().collect(),
+                outcomes: topics.outcomes.clone(),
+            },
             started_at: clock.now(),
             shared: Arc::default(),
         }
@@ -106,9 +108,8 @@ impl Instances {
         while !stop.is_stopped() {
             let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
             let sample = counted::sample(&self.registry, &self.inputs);
-            let report = self.report(&mut samples, sample, now, elapsed);
+            let own = self.report(&mut samples, sample, now, elapsed);
             let mut shared = self.shared();
-            let own = InstanceReport { lag: shared.lag, ..report };
             shared.own = own.clone();
             let application = shared.table.application(&self.application, own, now, elapsed);
             drop(shared);
@@ -125,6 +126,7 @@ impl Instances {
         elapsed: Duration,
     ) -> InstanceReport {
         let (counters, label_delay) = (sample.counters.clone(), sample.label_delay.clone());
+        let lag = sample.lag;
         samples.push_back((elapsed, sample));
         let is_old = |at: Duration| elapsed.saturating_sub(at) > RECENT_MAX;
         while samples.len() > 2 && samples.front().is_some_and(|(at, _)| is_old(*at)) {
@@ -138,7 +140,7 @@ impl Instances {
             counters,
             label_delay,
             recent: Recent::of(samples),
-            lag: None,
+            lag,
             status: InstanceReport::status_of(&(self.status)()),
         }
     }
@@ -148,7 +150,6 @@ impl Instances {
         let mut logged = None;
         while !stop.is_stopped() {
             let Err(error) = self.exchange_until_failure(stop, &mut logged) else { break };
-            self.shared().lag = None;
             let reason = error.to_string();
             if logged.as_ref() != Some(&reason) {
                 tracing::warn!(topic = %self.topic, reason, "the dashboard shows this instance only; retrying");
@@ -172,13 +173,7 @@ impl Instances {
             let now = self.clock.elapsed();
             if now >= next {
                 next = now + REPORT_INTERVAL;
-                let snapshot = (self.status)();
-                let lag = self.lag(&snapshot)?;
-                let own = {
-                    let mut shared = self.shared();
-                    shared.lag = lag;
-                    InstanceReport { lag, ..shared.own.clone() }
-                };
+                let own = self.shared().own.clone();
                 if !own.instance.is_empty() {
                     self.write(publisher.as_mut(), Some(own.to_bytes()))?;
                     *logged = None;
@@ -233,29 +228,6 @@ impl Instances {
         }
         read
     }
-
-    /// Events and outcomes in the partitions of this instance's tasks that are not processed; none if there are too many
-    /// partitions.
-    fn lag(&self, snapshot: &Snapshot) -> Result<Option<u64>, BrokerError> {
-        let tasks = snapshot.workers.values().flat_map(|worker| &worker.tasks);
-        let inputs: Vec<_> = tasks
-            .flat_map(|task| task.inputs.iter().map(|input| (Partition(task.partition), input)))
-            .filter_map(|(partition, input)| {
-                let topic = self.inputs.iter().find(|topic| topic.as_str() == input.topic)?;
-                Some((TopicPartition { topic: topic.clone(), partition }, input))
-            })
-            .collect();
-        if inputs.len() > LAG_INPUTS_MAX {
-            return Ok(None);
-        }
-        let mut lag = 0;
-        for (source, input) in inputs {
-            let end = self.broker.end(&source, Isolation::ReadCommitted)?;
-            let behind = u64::try_from(end.0.saturating_sub(input.position.0)).unwrap_or(0);
-            lag += behind + u64::try_from(input.buffered).unwrap_or(0);
-        }
-        Ok(Some(lag))
-    }
 }
 
 #[cfg(test)]
@@ -303,7 +275,7 @@ mod tests {
             broker: Arc::clone(broker),
             clock: Arc::clone(clock),
             topic: topics.instances,
-            inputs: [topics.questionnaire_events, topics.outcomes],
+            inputs: Inputs { events: vec![topics.questionnaire_events], outcomes: topics.outcomes },
             started_at: clock.now(),
             shared: Arc::default(),
         };

@@ -279,13 +279,17 @@ impl Parts<'_> {
             }
         }
         threads.push(self.watch_topics(&groups)?);
-        threads.push(self.measure_lag()?);
+        threads.push(self.measure_lag(&groups)?);
         Ok(threads)
     }
 
-    fn measure_lag(&self) -> anyhow::Result<JoinHandle<()>> {
+    fn measure_lag(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {
         let broker = Arc::clone(&self.cluster.broker);
-        let monitor = LagMonitor::new(broker, self.board.clone(), self.streams_metrics.clone());
+        let inputs = groups.iter().flat_map(|(_, topology)| {
+            std::iter::once(topology.lead().clone()).chain(topology.co_partitioned())
+        });
+        let monitor = LagMonitor::new(broker, self.board.clone(), self.streams_metrics.clone())
+            .with_topics(inputs);
         self.spawn("lag".to_owned(), move |stop| {
             monitor.run(stop);
             Ok(())

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     application::Application,
-    process::{SOON, at, until},
+    process::{Http, SOON, at, until},
 };
 
 const EVENTS: u64 = 1_200;
@@ -111,7 +111,9 @@ fn dead_letters_return_once_after_the_cause_is_mended() {
         written(&application).values().any(|times| *times > 1).then_some(())
     });
     replays[2].signal("KILL");
-    replays.iter_mut().for_each(|replay| drop(replay.end(SOON)));
+    for replay in &mut replays {
+        replay.end(SOON);
+    }
     let last = print_json(&application, &replay);
     let of_last = at(&last, "/replayed").as_object().unwrap().values().next();
     let replayed = of_last.and_then(Json::as_u64).unwrap_or(0);
@@ -128,6 +130,11 @@ fn dead_letters_return_once_after_the_cause_is_mended() {
         (u64::try_from(scored.len()).unwrap() == EVENTS).then_some(())
     });
     assert!(application.topics().scored.values().all(|times| *times == 1));
+    check_http(&http, id);
+}
+
+/// The same over HTTP, after everything was replayed.
+fn check_http(http: &Http, id: &str) {
     let (status, body) = http.get("/api/v1/dead-letters?limit=1&class=past_time").unwrap();
     assert_eq!(status, 200, "{body}");
     let listed: Json = serde_json::from_str(&body).unwrap();

@@ -478,7 +478,7 @@ impl StreamsMetrics {
 fn lag(to: &Registration<'_>) -> Result<IntGaugeVec, prometheus::Error> {
     to.gauges(
         "foretell_stream_lag_records",
-        "Records of a topic that are committed and not processed yet, in the partitions of this instance; read every 10 s.",
+        "Records of a topic that are committed and not processed yet, in the partitions of this instance; read every 5 s.",
         &["topic"],
     )
 }

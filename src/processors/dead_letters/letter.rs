@@ -60,7 +60,7 @@ pub struct LetterSummary {
     pub key: Option<String>,
     /// The length of the value of its record in bytes.
     pub value_bytes: Option<u64>,
-    /// The beginning of the value, at most [`VALUE_CHARS_MAX`] characters, with a point for each that cannot be printed.
+    /// The beginning of the value, at most 300 characters, with a point for each that cannot be printed.
     pub value: Option<String>,
     /// Whether it was replayed.
     pub replayed: bool,
@@ -71,7 +71,7 @@ pub const KEY_CHARS_MAX: usize = 100;
 /// Maximum number of characters of a message in a list.
 const MESSAGE_CHARS_MAX: usize = 1_000;
 /// Maximum number of characters of a value in a list.
-pub const VALUE_CHARS_MAX: usize = 300;
+const VALUE_CHARS_MAX: usize = 300;
 
 /// What a record of the topic is.
 pub(super) enum Entry {

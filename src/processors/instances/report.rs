@@ -71,6 +71,8 @@ pub struct Sample {
     pub committed: Buckets,
     /// Seconds of event time from a prediction to its outcome.
     pub label_delay: Buckets,
+    /// Events and outcomes that are not processed yet; none if it is not known.
+    pub lag: Option<u64>,
 }
 
 /// What an instance has counted in the last [`RECENT_MAX`].

@@ -16,7 +16,7 @@ use crate::{
         error::TurnError,
         quiet::QuietPeriod,
         restore::Restore,
-        status::{InputStatus, TaskState, TaskStatus},
+        status::{TaskState, TaskStatus},
     },
     state::StateError,
     task::{Progress, Task},
@@ -330,25 +330,10 @@ impl ActiveTask {
             blocked_since: self.blocked.as_ref().map(|blocked| blocked.since),
             stream_time: Some(self.task.stream_time()).filter(|time| *time > EventTime::MIN),
             buffered: self.task.buffered(),
-            inputs: Vec::new(),
             restored: self.restored,
             restore_remaining: self.restore_remaining(),
             store_entries: self.task.store_entries(),
             store_entries_estimated: !self.task.entries_are_counted(),
         }
-    }
-
-    /// Its inputs, by the positions of the member.
-    pub(super) fn input_statuses(
-        &self,
-        position: impl Fn(&TopicPartition) -> Offset,
-    ) -> Vec<InputStatus> {
-        let inputs = self.task.inputs().iter();
-        let status = |input: &TopicPartition| InputStatus {
-            topic: input.topic.as_str().to_owned(),
-            position: position(input),
-            buffered: self.task.buffered_of(input),
-        };
-        inputs.map(status).collect()
     }
 }

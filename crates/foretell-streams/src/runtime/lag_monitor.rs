@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The interval of reading the ends. A request takes the broker 1 to 2 ms.
-const READ_EVERY: Duration = Duration::from_secs(10);
+const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// Measures the lag of the workers of a process, for a thread of its own.
 ///
@@ -47,7 +47,7 @@ pub struct LagMonitor {
     broker: Arc<dyn Broker>,
     board: StatusBoard,
     metrics: StreamsMetrics,
-    /// Topics whose lag was set. One without tasks here has a lag of 0.
+    /// The topics to measure, also without tasks here.
     topics: BTreeSet<Topic>,
 }
 
@@ -58,7 +58,14 @@ impl LagMonitor {
         Self { broker, board, metrics, topics: BTreeSet::new() }
     }
 
-    /// Measures the lag every 10 s until `stop`. If the broker does not answer, the metric keeps its last value.
+    /// Also measures `topics` while no task of this process reads them: their lag here is 0.
+    #[must_use]
+    pub fn with_topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
+        self.topics.extend(topics);
+        self
+    }
+
+    /// Measures the lag every 5 s until `stop`. If the broker does not answer, the metric keeps its last value.
     pub fn run(mut self, stop: &StopSignal) {
         while !stop.is_stopped() {
             if let Err(error) = self.measure(stop) {

@@ -24,17 +24,6 @@ pub enum TaskState {
     Blocked,
 }
 
-/// An input of a task, as of the last commit. The records from `position - buffered` on are still to be processed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InputStatus {
-    /// The topic.
-    pub topic: String,
-    /// The offset up to which it was fetched.
-    pub position: Offset,
-    /// The number of its records that were fetched and wait in the queue.
-    pub buffered: usize,
-}
-
 /// The status of a task, as of the last commit.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskStatus {
@@ -50,8 +39,6 @@ pub struct TaskStatus {
     pub stream_time: Option<EventTime>,
     /// The number of queued records.
     pub buffered: usize,
-    /// Its inputs, while its worker is a member of the group.
-    pub inputs: Vec<InputStatus>,
     /// The number of changelog records that the present or last restore has read.
     pub restored: usize,
     /// The number of changelog records still to be restored, at most.

@@ -15,7 +15,7 @@ use crate::{
     record::{InputRecord, Offset, Partition, TopicPartition},
     runtime::{
         active_task::ActiveTask,
-        broker::{BrokerError, Member},
+        broker::BrokerError,
         error::TurnError,
         status::TaskStatus,
         worker::{
@@ -267,15 +267,8 @@ impl ActiveTasks {
         Ok(())
     }
 
-    /// The status of each task. `member` is none while the worker has not rejoined its group.
-    pub(super) fn statuses(&self, member: Option<&dyn Member>) -> Vec<TaskStatus> {
-        let status = |active: &ActiveTask| TaskStatus {
-            inputs: member.map_or_else(Vec::new, |member| {
-                active.input_statuses(|input| member.position(input))
-            }),
-            ..active.status()
-        };
-        self.tasks.values().map(status).collect()
+    pub(super) fn statuses(&self) -> Vec<TaskStatus> {
+        self.tasks.values().map(ActiveTask::status).collect()
     }
 
     /// The number of changelog records that all restores have still to read, at most.

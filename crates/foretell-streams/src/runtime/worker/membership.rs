@@ -81,14 +81,6 @@ impl GroupMember {
         }
     }
 
-    /// The member, if it has joined.
-    pub(super) fn member(&self) -> Option<&dyn Member> {
-        match &self.state {
-            State::Joined(joined) => Some(joined.member.as_ref()),
-            State::NotJoined { .. } => None,
-        }
-    }
-
     /// Whether it has received an assignment since it joined.
     pub(super) fn has_assignment(&self) -> bool {
         matches!(&self.state, State::Joined(joined) if joined.has_assignment)

@@ -300,7 +300,7 @@ impl Worker {
         let name = &self.parts.membership.member;
         self.parts.metrics.restore_remaining(name, self.tasks.restore_remaining());
         let joined = self.group.has_assignment();
-        let status = WorkerStatus { joined, tasks: self.tasks.statuses(self.group.member()) };
+        let status = WorkerStatus { joined, tasks: self.tasks.statuses() };
         self.parts.board.publish(name, status);
     }
 }
