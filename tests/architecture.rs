@@ -36,6 +36,8 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("axum",          &["src/http/"]),
     ("hyper",         &["src/http/server.rs"]),
     ("hyper_util",    &["src/http/server.rs"]),
+    ("openssl",       &["src/http/tls.rs"]),
+    ("tokio_openssl", &["src/http/tls.rs"]),
     ("tokio",         &["src/http/", "src/app/"]),
     ("prometheus",    &["crates/foretell-streams/src/metrics.rs", "src/processors/metrics.rs",
                        "src/processors/actions/metrics.rs", "src/http/", "src/tracking/metrics.rs",

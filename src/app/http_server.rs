@@ -13,7 +13,7 @@ use crate::{
     events::codecs::Codecs,
     http::{
         self, Dashboard, DeadLetterAccess, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits,
-        ProbeState,
+        ProbeState, ServingSettings, Tls, Transport,
     },
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
@@ -50,12 +50,13 @@ pub(super) struct HttpServer {
     stop: oneshot::Sender<()>,
 }
 
-/// Checks that the configured address is free, before steps that take long.
+/// Checks that the configured address is free, and that the certificate can be used, before steps that take long.
 ///
 /// # Errors
 /// If an instance could not listen on it.
 pub fn check_address(config: &Config) -> anyhow::Result<()> {
     let bind = &config.http.bind;
+    tls(config)?;
     let bound = std::net::TcpListener::bind(bind);
     bound.map(drop).map_err(|error| cannot_listen(config, "http", bind, &error))
 }
@@ -97,6 +98,7 @@ impl BoundServer {
         registry: &Registry,
     ) -> anyhow::Result<HttpServer> {
         let settings = &config.http;
+        let transport = Transport { limits: limits(config), tls: tls(config)? };
         let ServedParts { overview, gateway, library, board, dead_letters } = parts;
         let state = HttpState {
             overview,
@@ -107,10 +109,16 @@ impl BoundServer {
             registry: registry.clone(),
             metrics: HttpMetrics::register(registry)?,
             bearer_token: settings.bearer_token.as_ref().map(|token| Arc::from(token.reveal())),
+            read_token: settings.read_token.as_ref().map(|token| Arc::from(token.reveal())),
             hosts: Arc::new(Hosts::new(&settings.bind, self.address, &settings.allowed_hosts)),
+            serving: ServingSettings {
+                is_enabled: config.serving.enabled,
+                rows_max: config.serving.rows_max,
+                is_journal: config.serving.journal,
+            },
             read_timeout: settings.read_timeout,
         };
-        Ok(self.spawn(|listener, stopped| http::serve(listener, state, limits(config), stopped)))
+        Ok(self.spawn(|listener, stopped| http::serve(listener, state, transport, stopped)))
     }
 
     /// Serves health and metrics only.
@@ -146,6 +154,13 @@ type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 fn limits(config: &Config) -> Limits {
     let settings = &config.http;
     Limits { connections_max: settings.connections_max, read_timeout: settings.read_timeout }
+}
+
+/// Reads the certificate, if one is configured.
+fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    let Some(files) = &config.http.tls else { return Ok(None) };
+    let loaded = Tls::load(&files.certificate_file, &files.key_file);
+    loaded.map(Some).with_context(|| format!("{}: [http.tls]", config.sources.of("http.tls")))
 }
 
 impl HttpServer {

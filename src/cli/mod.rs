@@ -83,7 +83,7 @@ Examples:
 Environment variables and --set override keys of the configuration. A secret can be in a file:
   FORETELL_BROKER_BOOTSTRAP_SERVERS=kafka:9092 foretell run
   foretell run --set 'http.bearer_token={ file = \"/run/secrets/token\" }'
-  foretell run --set streams.commit_interval=20ms --set http.bind=0.0.0.0:8000";
+  foretell run --set streams.commit_interval=20ms --set http.connections_max=500";
 
 #[derive(Args)]
 struct Global {

@@ -1,9 +1,12 @@
 //! Checks the values of a configuration. Errors name the key and the source of the value.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
-    config::{ConfigError, RegistrySettings, Sources, raw::RawConfig, source::written_form},
+    config::{
+        ConfigError, HttpSettings, RegistrySettings, Secret, Sources, raw::RawConfig,
+        raw_serving::ROWS_MAX, source::written_form,
+    },
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
@@ -23,7 +26,15 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     not_zero(raw, sources)?;
     sessions(raw, sources)?;
     outcomes(raw, sources)?;
-    address("http.bind", &raw.http.bind, sources)?;
+    http(&raw.http, sources)?;
+    if raw.serving.journal && !raw.events.companions.is_empty() {
+        let problem = "rows have answers of [[events.companions]], too, so a row would be several events: set it to false";
+        return refuse("serving.journal", problem);
+    }
+    if !(1..=ROWS_MAX).contains(&raw.serving.rows_max) {
+        let problem = format!("it is {}: it must be from 1 to {ROWS_MAX}", raw.serving.rows_max);
+        return refuse("serving.rows_max", &problem);
+    }
     tables(raw, sources)?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {
         return refuse("streams.standby", "standby copies are on disk: set [streams] state_dir");
@@ -132,6 +143,51 @@ pub(super) fn score_when(
         "answers is {enough}: it must be from 1 to {questions}, the number of answers in the event schema"
     );
     Err(refused(sources, "scoring.when", &problem))
+}
+
+/// Checks the address to listen on, and that other hosts cannot reach an instance that requires no token.
+fn http(http: &HttpSettings, sources: &Sources) -> Result<(), ConfigError> {
+    let refuse = |key: &str, problem: &str| Err(refused(sources, key, problem));
+    address("http.bind", &http.bind, sources)?;
+    let is_token =
+        |token: &Option<Secret>| token.as_ref().is_some_and(|token| !token.reveal().is_empty());
+    for (key, token) in
+        [("http.bearer_token", &http.bearer_token), ("http.read_token", &http.read_token)]
+    {
+        if token.is_some() && !is_token(token) {
+            return refuse(key, "it is empty: remove it, or set a token");
+        }
+    }
+    match (&http.bearer_token, &http.read_token) {
+        (None, Some(_)) => {
+            let problem = "bearer_token is not set, so anyone could write: set it too";
+            return refuse("http.read_token", problem);
+        }
+        (Some(write), Some(read)) if write == read => {
+            let problem = "it is bearer_token, so it could write: set another token";
+            return refuse("http.read_token", problem);
+        }
+        (None | Some(_), _) => {}
+    }
+    if http.bearer_token.is_some() || http.insecure || is_loopback(&http.bind) {
+        return Ok(());
+    }
+    let problem = format!(
+        "other hosts can reach {:?}, and no token is required: set [http] bearer_token; or set bind to loopback, such as \
+         \"127.0.0.1:8000\"; or, if only trusted hosts can reach it, set [http] insecure = true",
+        http.bind
+    );
+    refuse("http.bind", &problem)
+}
+
+/// Whether only this host can reach the address.
+fn is_loopback(bind: &str) -> bool {
+    let host = bind.rsplit_once(':').map_or(bind, |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
 }
 
 /// Checks that the value of `key` is an address to listen on.

@@ -24,6 +24,7 @@ mod raw_delivery;
 mod raw_learning;
 mod raw_mlflow;
 mod raw_quality;
+mod raw_serving;
 mod raw_sessions;
 mod raw_tuning;
 mod secret;
@@ -39,12 +40,15 @@ pub use delivery::{
     ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, WebhookSettings,
 };
 pub use error::ConfigError;
-pub use raw::{BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings};
+pub use raw::{
+    BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings, TlsSettings,
+};
 use raw::{RawConfig, RawContract};
 pub use raw_companions::CompanionSettings;
 pub use raw_delivery::SmtpTls;
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use raw_mlflow::{MlflowCredentials, MlflowSettings};
+pub use raw_serving::ServingSettings;
 pub use secret::Secret;
 pub use source::{Source, Sources};
 pub use variants::Variant;
@@ -115,6 +119,8 @@ pub struct Config {
     pub mlflow: Option<MlflowSettings>,
     /// The `[http]` section.
     pub http: HttpSettings,
+    /// The `[serving]` section.
+    pub serving: ServingSettings,
 }
 
 /// The tuning of the first model.
@@ -171,6 +177,11 @@ impl Config {
         let delivery = &mut raw.delivery;
         let webhooks = delivery.webhooks.iter_mut().map(|webhook| &mut webhook.ca_file);
         let emails = delivery.emails.iter_mut().map(|email| &mut email.ca_file);
+        for file in
+            raw.http.tls.iter_mut().flat_map(|tls| [&mut tls.certificate_file, &mut tls.key_file])
+        {
+            *file = folder.join(&*file);
+        }
         for file in files.into_iter().chain(webhooks).chain(emails).flatten() {
             *file = folder.join(&*file);
         }
@@ -252,6 +263,7 @@ impl Config {
             delivery,
             mlflow,
             http: raw.http,
+            serving: raw.serving,
         })
     }
 

@@ -1,5 +1,5 @@
 //! The configuration as written: every key with its default. `docs/configuration.md` is generated from the doc comments here
-//! and in `raw_{actions,companions,delivery,learning,mlflow,quality,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
+//! and in `raw_{actions,companions,delivery,learning,mlflow,quality,serving,sessions,tuning}.rs`, so they address the user, and give the meaning, the unit and the bounds.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -16,6 +16,7 @@ use crate::{
         raw_learning::{DataSettings, RawLearning},
         raw_mlflow::RawMlflow,
         raw_quality::RawQuality,
+        raw_serving::ServingSettings,
         raw_sessions::RawSessions,
         raw_tuning::RawTuning,
         text,
@@ -67,6 +68,8 @@ pub(super) struct RawConfig {
     pub mlflow: RawMlflow,
     #[serde(default)]
     pub http: HttpSettings,
+    #[serde(default)]
+    pub serving: ServingSettings,
 }
 
 /// The names of the application and of this process.
@@ -385,8 +388,16 @@ impl Default for RawContract {
 pub struct HttpSettings {
     /// Address to listen on: a host and a port, such as `0.0.0.0:8000` or `[::1]:8000`.
     pub bind: String,
-    /// Token for requests that change something (`Authorization: Bearer …`). Unset: requests need no token.
+    /// Token for requests that change something, or read what is stored about a respondent (`Authorization: Bearer …`). Unset:
+    /// requests need no token.
     pub bearer_token: Option<Secret>,
+    /// Token for requests that only read. If it is set, they need it or `bearer_token`, which must be set too; probes and
+    /// `/metrics` need none. Unset: only reading about respondents needs a token.
+    pub read_token: Option<Secret>,
+    /// Allows a `bind` that other hosts can reach without `bearer_token`. Foretell refuses that otherwise. Set it where only
+    /// trusted hosts can reach the address, such as a container whose port is published on loopback.
+    pub insecure: bool,
+    pub tls: Option<TlsSettings>,
     /// Further host names that the headers `Host` and `Origin` may have while no token is set, besides loopback and the bind
     /// address. `"*"`: any.
     pub allowed_hosts: Vec<String>,
@@ -409,6 +420,9 @@ impl Default for HttpSettings {
         Self {
             bind: "127.0.0.1:8000".to_owned(),
             bearer_token: None,
+            read_token: None,
+            insecure: false,
+            tls: None,
             allowed_hosts: Vec::new(),
             read_timeout: Duration::from_secs(10),
             connections_max: 2000,
@@ -416,4 +430,16 @@ impl Default for HttpSettings {
             streams_max: 100,
         }
     }
+}
+
+/// TLS of the HTTP server. Without it, it serves plain HTTP. The files are read again when they change: a renewed certificate
+/// needs no restart.
+#[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// File with the certificate of the server and those that sign it (PEM), a path from the configuration's folder.
+    pub certificate_file: PathBuf,
+    /// File with the key of the certificate (PEM, without a password), a path from the configuration's folder.
+    pub key_file: PathBuf,
 }

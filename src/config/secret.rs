@@ -73,6 +73,7 @@ const PLACES: &[(&str, &str)] = &[
     ("schema_registry", "password"),
     ("schema_registry", "bearer_token"),
     ("http", "bearer_token"),
+    ("http", "read_token"),
     ("mlflow", "token"),
     ("mlflow", "username"),
     ("mlflow", "password"),

@@ -24,6 +24,15 @@ const DISCARDED_MAX: usize = 16 << 20;
 /// 415, 413, 408 or 400.
 pub(super) async fn json(request: Request, within: Duration) -> Result<Json, HttpError> {
     check_type(request.headers())?;
+    let bytes = bytes(request, within).await?;
+    json::parse(&bytes).map_err(|message| HttpError::new(StatusCode::BAD_REQUEST, message))
+}
+
+/// Reads the body, whatever its type.
+///
+/// # Errors
+/// 413, 408 or 400.
+pub(super) async fn bytes(request: Request, within: Duration) -> Result<Vec<u8>, HttpError> {
     let Ok(bytes) = tokio::time::timeout(within, read(request)).await else {
         let message = format!(
             "the body was not complete within {} s ([http] read_timeout)",
@@ -32,7 +41,7 @@ pub(super) async fn json(request: Request, within: Duration) -> Result<Json, Htt
         return Err(HttpError::new(StatusCode::REQUEST_TIMEOUT, message)
             .with_header(header::CONNECTION, "close"));
     };
-    json::parse(&bytes?).map_err(|message| HttpError::new(StatusCode::BAD_REQUEST, message))
+    bytes
 }
 
 async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
@@ -67,14 +76,7 @@ async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
 /// Requires JSON. A page in a browser can send some other types to any site without a CORS preflight. It can also send no
 /// type, but then with an `Origin`, so that only other clients may leave the type out.
 fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
-    let is_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
-    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
-    let is_json = match (given.next(), given.next()) {
-        (None, _) => !is_browser,
-        (Some(kind), None) => kind.to_str().is_ok_and(is_json),
-        (Some(_), Some(_)) => false,
-    };
-    if is_json {
+    if is_of_type(headers, is_json) {
         return Ok(());
     }
     let message = "send the header `Content-Type: application/json` (curl: --json)";
@@ -82,8 +84,25 @@ fn check_type(headers: &HeaderMap) -> Result<(), HttpError> {
         .with_header(header::ACCEPT, "application/json"))
 }
 
-fn is_json(kind: &str) -> bool {
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+/// Whether the body has a type that `is_allowed`, or none from a client that is no browser.
+pub(super) fn is_of_type(headers: &HeaderMap, is_allowed: impl Fn(&str) -> bool) -> bool {
+    let is_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+    let mut given = headers.get_all(header::CONTENT_TYPE).iter();
+    match (given.next(), given.next()) {
+        (None, _) => !is_browser,
+        (Some(kind), None) => kind.to_str().is_ok_and(is_allowed),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(super) fn essence(kind: &str) -> String {
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether the media type is JSON.
+pub(super) fn is_json(kind: &str) -> bool {
+    let kind = essence(kind);
     let Some(subtype) = kind.strip_prefix("application/") else { return false };
     subtype == "json" || subtype.strip_suffix("+json").is_some_and(|name| !name.is_empty())
 }

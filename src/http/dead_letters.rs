@@ -33,13 +33,13 @@ pub struct DeadLetterAccess {
 
 /// Time that a request may take to read the topic, with the wait for another one that reads. A replay goes on after it.
 const READ_WITHIN: Duration = Duration::from_secs(10);
-const LISTED: u64 = 100;
+const LISTED: u64 = 50;
 
 pub(super) const PARAMETERS: &[Named] = &[
     ("class", "Only dead letters of this class."),
     ("topic", "Only those whose record was in this topic, by its full name."),
     ("since", "Only those written at this time or later, in milliseconds since 1970."),
-    ("limit", "Maximum number of dead letters, from 1 to 1000. Default: 100."),
+    ("limit", "Maximum number of dead letters, from 1 to 1000. Default: 50."),
 ];
 
 /// The body of a replay.
@@ -128,7 +128,9 @@ pub(super) async fn show(
     parameters: Parameters,
 ) -> Result<JsonBody<Json>, HttpError> {
     parameters.check(&[])?;
-    let id = parsed(&id)?;
+    let missing = format!("there is no dead letter {id:?}");
+    let missing = || HttpError::new(StatusCode::NOT_FOUND, missing);
+    let Ok(id) = id.parse() else { return Err(missing()) };
     let shown = state.dead_letters.read(move |access| {
         let found = access.letters.find(id)?;
         Ok(found.map(|(letter, is_replayed)| {
@@ -136,7 +138,6 @@ pub(super) async fn show(
         }))
     });
     let shown = shown.await?;
-    let missing = || HttpError::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
     shown.map(JsonBody).ok_or_else(missing)
 }
 

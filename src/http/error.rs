@@ -1,5 +1,5 @@
-//! Error responses: a status and `{"error": …}`. All errors of the router have this form, also those of axum's extractors,
-//! of unknown paths and of panics.
+//! Error responses: problem details (RFC 9457). All errors of the router have this form, also those of axum's extractors, of
+//! unknown paths and of panics.
 
 use std::{
     any::Any,
@@ -9,34 +9,38 @@ use std::{
 };
 
 use axum::{
-    Json,
     body::to_bytes,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::processors::gateway::GatewayError;
+
+use crate::http::problems::problem_of;
+
+/// The media type of problem details.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 #[derive(Debug)]
 pub(super) struct HttpError {
     status: StatusCode,
     headers: Vec<(HeaderName, &'static str)>,
-    /// Fields of the body, `error` first.
-    body: Vec<(String, Value)>,
+    detail: String,
+    /// Members besides those of RFC 9457, for programs.
+    members: Vec<(String, Value)>,
 }
 
 impl HttpError {
-    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        let body = vec![("error".to_owned(), Value::String(message.into()))];
-        Self { status, headers: Vec::new(), body }
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, headers: Vec::new(), detail: detail.into(), members: Vec::new() }
     }
 
-    /// Adds a field to the body, for programs.
+    /// Adds a member to the body, for programs.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.body.push((name.to_owned(), value.into()));
+        self.members.push((name.to_owned(), value.into()));
         self
     }
 
@@ -45,10 +49,30 @@ impl HttpError {
         self
     }
 
-    /// The body without the status: the result of one item of an array.
-    pub(super) fn into_body(self) -> Value {
-        Value::Object(self.body.into_iter().collect())
+    /// What is wrong with this request.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
+
+    /// The body, which is also the result of one item of an array.
+    pub(super) fn into_body(self) -> Value {
+        problem_body(self.status, self.detail, self.members)
+    }
+}
+
+/// Problem details: `type` and `title` follow from the status, `detail` is about this request.
+fn problem_body(status: StatusCode, detail: String, members: Vec<(String, Value)>) -> Value {
+    let problem = problem_of(status.as_u16());
+    let title = problem.map(|problem| problem.title).or(status.canonical_reason());
+    let kind = problem.map_or_else(|| "about:blank".to_owned(), |problem| problem.uri());
+    let mut body = Map::from_iter([
+        ("type".to_owned(), kind.into()),
+        ("title".to_owned(), title.unwrap_or("Error").into()),
+        ("status".to_owned(), status.as_u16().into()),
+        ("detail".to_owned(), detail.into()),
+    ]);
+    body.extend(members);
+    Value::Object(body)
 }
 
 /// Conditions that end by themselves last seconds.
@@ -77,15 +101,16 @@ impl IntoResponse for HttpError {
         let headers = self.headers.iter();
         let headers = headers.map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
         let headers: HeaderMap = headers.collect();
-        (self.status, headers, Json(self.into_body())).into_response()
+        let kind = [(header::CONTENT_TYPE, PROBLEM_JSON)];
+        (self.status, headers, kind, self.into_body().to_string()).into_response()
     }
 }
 
 /// Bound of an error message of axum.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// Middleware that turns errors into JSON, and panics into errors.
-pub(super) async fn in_json(request: Request, next: Next) -> Response {
+/// Middleware that turns errors into problem details, and panics into errors.
+pub(super) async fn as_problems(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = match catch_panic(next.run(request)).await {
         Ok(response) => response,
@@ -118,12 +143,13 @@ pub(super) async fn in_json(request: Request, next: Next) -> Response {
     let mut headers = parts.headers;
     headers.remove(header::CONTENT_TYPE);
     headers.remove(header::CONTENT_LENGTH);
-    (status, headers, Json(json!({ "error": message }))).into_response()
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    (status, headers, problem_body(status, message, Vec::new()).to_string()).into_response()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/json"))
+    kind.is_some_and(|kind| kind.starts_with("application/json") || kind == PROBLEM_JSON)
 }
 
 async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
@@ -136,11 +162,11 @@ async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Se
     .await
 }
 
-/// A complete response, for connections without a request that the router could answer. `status` may include headers.
-pub(super) fn raw(status: &str, message: &str) -> String {
-    let body = json!({ "error": message }).to_string();
+/// A complete response, for connections without a request that the router could answer. Each of `headers` ends its line.
+pub(super) fn raw(status: StatusCode, headers: &str, detail: &str) -> String {
+    let body = problem_body(status, detail.to_owned(), Vec::new()).to_string();
     let length = body.len();
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\n{headers}Content-Type: {PROBLEM_JSON}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
 }

@@ -11,7 +11,7 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::http::{HttpState, error::HttpError};
+use crate::http::{Access, HttpState, error::HttpError};
 
 /// Host names that are allowed in Host and Origin while there is no token. A page in a browser can reach a server on
 /// loopback or behind a firewall, but cannot choose these headers: Host is the name that it asked for, Origin the site
@@ -62,7 +62,16 @@ fn host_of(authority: &str) -> Option<String> {
 }
 
 /// Paths that are allowed by any host name, for probes and scrapers. They show nothing about respondents.
-const OPEN_PATHS: [&str; 4] = ["/livez", "/readyz", "/startupz", "/metrics"];
+const OPEN_PATHS: [&str; 8] = [
+    "/livez",
+    "/readyz",
+    "/startupz",
+    "/metrics",
+    "/ping",
+    "/health",
+    "/v2/health/live",
+    "/v2/health/ready",
+];
 
 /// Middleware that rejects other hosts and origins while there is no token.
 pub(super) async fn names(
@@ -113,25 +122,69 @@ fn check_origin(hosts: &Hosts, headers: &HeaderMap) -> Result<(), HttpError> {
     Ok(())
 }
 
-/// Middleware that requires the token, if one is set.
+/// Whether a request to a route may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Allowed,
+    /// No token, or one that is neither.
+    TokenRequired,
+    /// The token to read, for a route that writes.
+    ReadOnly,
+}
+
+/// Middleware that requires a token, if one is set for this kind of access.
 pub(super) async fn token(
-    State(state): State<HttpState>,
+    State((state, access)): State<(HttpState, Access)>,
     request: Request,
     next: Next,
 ) -> Result<Response, HttpError> {
-    if let Some(token) = &state.bearer_token {
-        let given = bearer(request.headers());
-        if !given.is_some_and(|given| is_same(given, token)) {
+    let given = bearer(request.headers());
+    let (write, read) = (state.bearer_token.as_deref(), state.read_token.as_deref());
+    match decide(access, given, write, read) {
+        Decision::Allowed => Ok(next.run(request).await),
+        Decision::TokenRequired => {
             let challenge = match given {
                 None => "Bearer realm=\"foretell\"",
                 Some(_) => "Bearer realm=\"foretell\", error=\"invalid_token\"",
             };
             let message = "send the header `Authorization: Bearer <token>`";
-            return Err(HttpError::new(StatusCode::UNAUTHORIZED, message)
-                .with_header(header::WWW_AUTHENTICATE, challenge));
+            Err(HttpError::new(StatusCode::UNAUTHORIZED, message)
+                .with_header(header::WWW_AUTHENTICATE, challenge))
+        }
+        Decision::ReadOnly => {
+            let challenge = "Bearer realm=\"foretell\", error=\"insufficient_scope\"";
+            let message =
+                "this is [http] read_token, which may only read: send [http] bearer_token";
+            Err(HttpError::new(StatusCode::FORBIDDEN, message)
+                .with_header(header::WWW_AUTHENTICATE, challenge))
         }
     }
-    Ok(next.run(request).await)
+}
+
+fn decide(
+    access: Access,
+    given: Option<&str>,
+    write: Option<&str>,
+    read: Option<&str>,
+) -> Decision {
+    let is =
+        |token: Option<&str>| given.zip(token).is_some_and(|(given, token)| is_same(given, token));
+    // Both are compared, whatever the result of the first.
+    let (is_write, is_read) = (is(write), is(read));
+    let is_open = match access {
+        Access::Open => true,
+        Access::Read => read.is_none(),
+        Access::Respondents => write.is_none() && read.is_none(),
+        Access::Write => write.is_none(),
+    };
+    match access {
+        _ if is_open || is_write => Decision::Allowed,
+        Access::Open | Access::Read | Access::Respondents if is_read => Decision::Allowed,
+        Access::Write if is_read => Decision::ReadOnly,
+        Access::Open | Access::Read | Access::Respondents | Access::Write => {
+            Decision::TokenRequired
+        }
+    }
 }
 
 /// The token in `Authorization`. The scheme is not case-sensitive (RFC 9110, 11.1).
@@ -198,6 +251,26 @@ mod tests {
         let any =
             Hosts::new("0.0.0.0:8000", SocketAddr::from(([0, 0, 0, 0], 8000)), &["*".to_owned()]);
         check(&any, "foretell:8000", true);
+    }
+
+    #[test]
+    fn a_token_to_read_does_not_write() {
+        use Decision::{Allowed, ReadOnly, TokenRequired};
+        let check =
+            |tokens: (Option<&str>, Option<&str>), given: Option<&str>, expected: [Decision; 4]| {
+                let found = Access::ALL.map(|access| decide(access, given, tokens.0, tokens.1));
+                assert_eq!(found, expected, "{tokens:?} {given:?}");
+            };
+        let (none, write, both) = ((None, None), (Some("w"), None), (Some("w"), Some("r")));
+        check(none, None, [Allowed; 4]);
+        check(none, Some("x"), [Allowed; 4]);
+        check(write, None, [Allowed, Allowed, TokenRequired, TokenRequired]);
+        check(write, Some("r"), [Allowed, Allowed, TokenRequired, TokenRequired]);
+        check(write, Some("w"), [Allowed; 4]);
+        check(both, None, [Allowed, TokenRequired, TokenRequired, TokenRequired]);
+        check(both, Some("x"), [Allowed, TokenRequired, TokenRequired, TokenRequired]);
+        check(both, Some("r"), [Allowed, Allowed, Allowed, ReadOnly]);
+        check(both, Some("w"), [Allowed; 4]);
     }
 
     #[test]

@@ -17,12 +17,16 @@ pub struct HttpMetrics {
     requests: IntCounterVec,
     connections: IntGauge,
     connections_refused: IntCounter,
+    handshakes_failed: IntCounter,
+    rows_scored: IntCounterVec,
     waits: IntGauge,
     waits_refused: IntCounter,
 }
 
 /// Classes of status codes.
 const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+/// The serving protocols.
+const PROTOCOLS: [&str; 2] = ["invocations", "open_inference"];
 /// Label of paths that are not routes. Clients choose those, so they must not become labels.
 const UNKNOWN: &str = "unknown";
 
@@ -51,12 +55,24 @@ impl HttpMetrics {
                 "foretell_http_connections_refused_total",
                 "HTTP connections refused because http.connections_max were open.",
             )?,
+            handshakes_failed: to.counter(
+                "foretell_http_tls_handshakes_failed_total",
+                "TLS handshakes that failed, or were not complete within http.read_timeout.",
+            )?,
+            rows_scored: to.counters_by(
+                "foretell_http_rows_scored_total",
+                "Rows scored by the serving protocols, without the stream, by protocol.",
+                &["protocol"],
+            )?,
             waits: to.gauge("foretell_http_waits", "HTTP requests that wait for a prediction.")?,
             waits_refused: to.counter(
                 "foretell_http_waits_refused_total",
                 "HTTP requests refused because http.waits_max requests were waiting.",
             )?,
         };
+        for protocol in PROTOCOLS {
+            metrics.rows_scored.with_label_values(&[protocol]);
+        }
         // They begin with 0, so that the first request is an increase.
         for route in ROUTES.iter().map(|route| route.path).chain([UNKNOWN]) {
             for class in CLASSES {
@@ -73,6 +89,15 @@ impl HttpMetrics {
 
     pub(super) fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+
+    pub(super) fn rows_scored(&self, protocol: &str, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.rows_scored.with_label_values(&[protocol]).inc_by(rows);
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        self.handshakes_failed.inc();
     }
 
     /// Counts a waiting request until the guard is dropped.

@@ -1,10 +1,12 @@
 //! Health, metrics and the API over HTTP. Handlers read snapshots and the library of models, and pass records to the gateway.
 //!
 //! ```text
-//!   server (connections, timeouts) ─▶ count ─▶ errors as JSON ─▶ names (Host, Origin) ─┬▶ health, metrics, status, models, dashboard
-//!                                                                                       └▶ token ─▶ events, outcomes, commands
+//!   server (TLS, connections, timeouts) ─▶ count ─▶ errors as problems ─▶ names (Host, Origin) ─┬▶ health, metrics, dashboard
+//!                                                                                               ├▶ either token ─▶ status, models, respondents
+//!                                                                                               └▶ token ─▶ events, outcomes, commands
 //! ```
 
+mod answers;
 mod api;
 mod body;
 mod dashboard;
@@ -17,12 +19,16 @@ mod health;
 mod json;
 mod metrics;
 mod models;
+mod openapi;
 mod parameters;
 mod probes;
+mod problems;
 mod reasons;
 mod respondents;
 mod routes;
 mod server;
+mod serving;
+mod tls;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,11 +45,15 @@ pub use dead_letters::DeadLetterAccess;
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
 pub use models::LibraryAccess;
+pub use openapi::{Content, schemas::Shape};
 pub use parameters::Named;
 pub use probes::{ProbeState, serve_probes};
+pub use problems::{PROBLEMS, Problem};
 pub use reasons::json_of_answer;
-pub use routes::{ROUTES, Route};
-pub use server::Limits;
+pub use routes::{Access, ROUTES, Route};
+pub use server::{Limits, Transport};
+pub use serving::ServingSettings;
+pub use tls::{Tls, TlsError};
 
 use crate::processors::{gateway::Gateway, overview::Overview};
 
@@ -66,8 +76,12 @@ pub struct HttpState {
     pub metrics: HttpMetrics,
     /// Token that routes which write require. `None` requires no token.
     pub bearer_token: Option<Arc<str>>,
+    /// Token that routes which read require, or else `bearer_token`. `None` requires no token to read.
+    pub read_token: Option<Arc<str>>,
     /// Host names that are allowed while there is no token.
     pub hosts: Arc<Hosts>,
+    /// Settings of the serving protocols.
+    pub serving: ServingSettings,
     /// Timeout of reading a body.
     pub read_timeout: Duration,
 }
@@ -75,18 +89,21 @@ pub struct HttpState {
 fn router(state: HttpState) -> Router {
     let serve =
         |router: Router<HttpState>, route: &Route| router.route(route.path, (route.handler)());
-    let (guarded, open): (Vec<&Route>, Vec<&Route>) =
-        ROUTES.iter().partition(|route| route.is_guarded);
-    let guarded = guarded
+    let by_access = Access::ALL.map(|access| {
+        let routes = ROUTES.iter().filter(|route| route.access == access);
+        let router = routes.fold(Router::new(), serve);
+        // A layer on a router without routes would panic.
+        if !router.has_routes() {
+            return router;
+        }
+        router.route_layer(from_fn_with_state((state.clone(), access), guard::token))
+    });
+    by_access
         .into_iter()
-        .fold(Router::new(), serve)
-        .route_layer(from_fn_with_state(state.clone(), guard::token));
-    open.into_iter()
-        .fold(Router::new(), serve)
-        .merge(guarded)
+        .fold(Router::new(), Router::merge)
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(from_fn_with_state(state.clone(), guard::names))
-        .layer(from_fn(error::in_json))
+        .layer(from_fn(error::as_problems))
         .layer(from_fn_with_state(state.metrics.clone(), metrics::count))
         .with_state(state)
 }
@@ -105,7 +122,7 @@ pub async fn bind(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
 pub async fn serve(
     listener: TcpListener,
     state: HttpState,
-    limits: Limits,
+    transport: Transport,
     stop: impl Future<Output = ()> + Send,
 ) {
     let (metrics, dashboard) = (state.metrics.clone(), state.dashboard.clone());
@@ -114,5 +131,5 @@ pub async fn serve(
         stop.await;
         dashboard.close();
     };
-    server::serve(listener, router(state), limits, metrics, stop).await;
+    server::serve(listener, router(state), transport, metrics, stop).await;
 }

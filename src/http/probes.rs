@@ -14,7 +14,7 @@ use prometheus::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::http::{HttpMetrics, Limits, error, health, metrics, server};
+use crate::http::{HttpMetrics, Limits, Transport, error, health, metrics, server};
 
 /// State of the handlers.
 #[derive(Clone)]
@@ -40,10 +40,11 @@ pub async fn serve_probes(
         .route("/readyz", get(readyz))
         .route("/metrics", get(shown))
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn(error::in_json))
+        .layer(from_fn(error::as_problems))
         .layer(from_fn_with_state(counted.clone(), metrics::count))
         .with_state(state);
-    server::serve(listener, router, limits, counted, stop).await;
+    let transport = Transport { limits, tls: None };
+    server::serve(listener, router, transport, counted, stop).await;
 }
 
 async fn readyz(State(state): State<ProbeState>) -> impl IntoResponse {

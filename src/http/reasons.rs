@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::{
     events::{
         prediction::Prediction,
-        questionnaire::{AnswerRef, QuestionnaireSchema},
+        questionnaire::{AnswerRef, AnswerRow, QuestionnaireSchema},
     },
     http::{HttpState, error::HttpError, parameters::Parameters},
     processors::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Maximum of `reasons`.
-const REASONS_MAX: u64 = 100;
+pub(super) const REASONS_MAX: u64 = 100;
 
 /// A request for the reasons of the prediction that is waited for.
 pub(super) struct ReasonsRequest {
@@ -59,7 +59,7 @@ impl ReasonsRequest {
         let explained = tokio::task::spawn_blocking(move || {
             let events = gateway.event_schema();
             let reasons = Reasons::of(&prediction, &[&now, &before], events, most)?;
-            Ok::<Json, NoReasons>(json_of(&reasons, &prediction, events))
+            Ok::<Json, NoReasons>(json_of(&reasons, &prediction.answers, events))
         });
         let reasons = match explained.await {
             Ok(reasons) => reasons.map_err(|error| error.to_string()),
@@ -75,9 +75,13 @@ impl ReasonsRequest {
     }
 }
 
-fn json_of(reasons: &Reasons, prediction: &Prediction, events: &QuestionnaireSchema) -> Json {
-    let values: Vec<Json> =
-        events.layout().answers(&prediction.answers).map(json_of_answer).collect();
+/// The reasons of a prediction from `answers`.
+pub(super) fn json_of(
+    reasons: &Reasons,
+    answers: &AnswerRow,
+    events: &QuestionnaireSchema,
+) -> Json {
+    let values: Vec<Json> = events.layout().answers(answers).map(json_of_answer).collect();
     let value = |question: &Option<usize>| {
         question.and_then(|question| values.get(question).cloned()).unwrap_or_default()
     };

@@ -6,77 +6,72 @@ use axum::{
 };
 
 use crate::http::{
-    HttpState, api, dashboard, dead_letters, events, health, metrics, models, parameters::Named,
+    HttpState,
+    answers::{
+        ACCEPTED_SOME, BODY_TOO_LARGE, CANNOT_WRITE, INFER, INVALID, INVALID_COMMAND, INVALID_ROWS,
+        JOURNAL_FAILED, JOURNAL_UNUSABLE, NO_MODEL, NOT_READ, NOT_WRITTEN, OFF, REQUESTED, SCORED,
+        TOO_LARGE, UNKNOWN_MODEL, UNUSABLE,
+    },
+    api, dashboard, dead_letters, events, health, metrics, models,
+    openapi::{self, Content, JSON, schemas::Shape},
+    parameters::Named,
     respondents,
+    serving::{self, invocations, open_inference},
 };
 
 /// One route.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    /// Whether it writes, and so requires the token.
-    pub is_guarded: bool,
+    /// Who may ask.
+    pub access: Access,
     pub purpose: &'static str,
     /// Query parameters.
     pub parameters: &'static [Named],
     /// Responses by status, without those of every route.
     pub answers: &'static [(u16, &'static str)],
+    /// Bodies and answers in the OpenAPI document.
+    pub content: Content,
     pub(super) handler: fn() -> MethodRouter<HttpState>,
 }
 
-// Responses that several routes share.
-const TOO_LARGE: (u16, &str) =
-    (413, "The body is larger than 1 MiB, or the record is larger than its topic allows.");
-const CANNOT_WRITE: (u16, &str) = (
-    502,
-    "The broker is unavailable, and it is not known whether the record was written: send it again with the same id.",
-);
-const INVALID: &str = "The body is not JSON, repeats a key, or is not an event or outcome of the schema. `error` names the field, its value and what \
-     is expected. Nothing was written.";
-const UNUSABLE: &str = "The record would go to the dead letters. `class` is `missing_field`, \
-     `invalid_value`, `future_time`, `past_time` or `unknown_label`. It was not written. With `wait=true` it may also be \
-     the class with which the event was dead-lettered, with `event_id`.";
-const REQUESTED: (u16, &str) = (
-    202,
-    "Written: `command_id`. The learner carries the command out when it runs; \
-     `GET /api/v1/decisions?command_id=…` has the result. The same `Idempotency-Key` gives the same command.",
-);
-const INVALID_COMMAND: (u16, &str) = (
-    400,
-    "The body is not a JSON object with `reason` and optionally `requested_by`. Nothing was written.",
-);
-const NOT_WRITTEN: (u16, &str) = (
-    503,
-    "Too many records wait to be written, the models cannot be read now, or the instance is stopping; with \
-     `Retry-After`.",
-);
-const NOT_READ: (u16, &str) = (
-    503,
-    "The topics cannot be read now, or were not read within 10 s because another request reads them; with `Retry-After`.",
-);
-const UNKNOWN_MODEL: (u16, &str) =
-    (404, "No model, or more than one, begins so; `near` has similar versions.");
-const ACCEPTED_SOME: &str = "Some items of the array were refused. `results` has the answer to each item, in order; a refused one has \
-     `error`, and `class` where 422 has it.";
+/// The tokens that a route requires, if they are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// None: probes and metrics, which show nothing about respondents.
+    Open,
+    /// `http.read_token` or `http.bearer_token`, if `http.read_token` is set.
+    Read,
+    /// Either of them, if one is set: what is stored about respondents.
+    Respondents,
+    /// `http.bearer_token`.
+    Write,
+}
+
+impl Access {
+    /// Every kind.
+    pub(super) const ALL: [Self; 4] = [Self::Open, Self::Read, Self::Respondents, Self::Write];
+}
 
 /// Every route, in the order of the docs.
 pub const ROUTES: &[Route] = &[
     Route {
         method: Method::GET,
         path: "/",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "The [dashboard](dashboard.md). Its files are in the binary; it requests nothing from other hosts.",
         parameters: &[],
         answers: &[
             (200, "The page, compressed with gzip if the client accepts it."),
             (304, "The client has it (`If-None-Match`)."),
         ],
+        content: Content::of(&[(200, Shape::Page), (304, Shape::Nothing)]),
         handler: || get(dashboard::page),
     },
     Route {
         method: Method::GET,
         path: "/assets/{version}/{file}",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "A file of the dashboard. `version` is a hash of all of them, so a client may keep them for ever.",
         parameters: &[],
         answers: &[
@@ -84,21 +79,23 @@ pub const ROUTES: &[Route] = &[
             (304, "The client has it (`If-None-Match`)."),
             (404, "There is no such file, or it is one of another release."),
         ],
+        content: Content::of(&[(200, Shape::Asset), (304, Shape::Nothing)]),
         handler: || get(dashboard::asset),
     },
     Route {
         method: Method::GET,
         path: "/livez",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "Liveness probe: the process answers.",
         parameters: &[],
         answers: &[(200, "`ok`")],
+        content: Content::of(&[(200, Shape::Text)]),
         handler: || get(health::livez),
     },
     Route {
         method: Method::GET,
         path: "/readyz",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "Readiness probe: every task assigned to this instance is running (there may be none, if other \
                   instances have them), and a model serves. `contract` lists the features that differ from the training \
                   data of the model. Without a challenger, `challenger` is null; readiness does not depend on it.",
@@ -110,53 +107,69 @@ pub const ROUTES: &[Route] = &[
             ),
             (503, "Not ready, with the same fields."),
         ],
+        content: Content::of(&[(200, Shape::Readiness), (503, Shape::Readiness)]),
         handler: || get(health::readyz),
     },
     Route {
         method: Method::GET,
         path: "/startupz",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "Startup probe: every worker has its first assignment.",
         parameters: &[],
         answers: &[(200, "`{\"started\": true}`"), (503, "`{\"started\": false}`")],
+        content: Content::of(&[(200, Shape::Started), (503, Shape::Started)]),
         handler: || get(health::startupz),
     },
     Route {
         method: Method::GET,
         path: "/metrics",
-        is_guarded: false,
+        access: Access::Open,
         purpose: "Metrics in Prometheus' text format: see [Metrics](metrics.md).",
         parameters: &[],
         answers: &[(200, "The metrics.")],
+        content: Content::of(&[(200, Shape::Text)]),
         handler: || get(metrics::metrics),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/status",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "Tasks, stores, the champion (`model`), the challenger and the training that is running, as of the last commit. A task that \
                   is blocked by a record has `blocked_by` and `blocked_since`; a task that restores says \
                   how much is left.",
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
+        content: Content::of(&[(200, Shape::Status)]),
         handler: || get(api::status),
     },
     Route {
         method: Method::GET,
+        path: "/api/v1/openapi.json",
+        access: Access::Read,
+        purpose: "This API as an OpenAPI 3.1 document, from which tools generate clients. It has the questions of the event schema \
+                  and the labels of this application.",
+        parameters: &[],
+        answers: &[(200, "The document.")],
+        content: Content::of(&[(200, Shape::OpenApi)]),
+        handler: || get(openapi::openapi),
+    },
+    Route {
+        method: Method::GET,
         path: "/api/v1/dashboard",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "What the dashboard shows: the whole application, as this instance knows it from the reports that every \
                   instance writes every 3 s. `live` has rates, latencies and the counts since the start of each instance, \
                   `instances` their status, `quality` and `uplift` what the learning task knows, and `history` the numbers of \
                   the last 15 minutes.",
         parameters: &[],
         answers: &[(200, "The application as JSON; without `live` in the first second.")],
+        content: Content::of(&[(200, Shape::Dashboard)]),
         handler: || get(dashboard::snapshot),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/stream",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "The same as server-sent events. The first event, of type `snapshot`, has everything; after it there is one \
                   every second, with the fields that have changed. A client that does not read for some seconds is disconnected.",
         parameters: &[],
@@ -164,12 +177,13 @@ pub const ROUTES: &[Route] = &[
             (200, "`text/event-stream`. It ends when the instance stops."),
             (503, "`http.streams_max` streams are open; with `Retry-After`."),
         ],
+        content: Content::of(&[(200, Shape::Stream)]),
         handler: || get(dashboard::stream),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/events",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Writes one event, or an array of 1 to 1000. An event is a JSON object with the names of the event \
                   schema; how values are written is in [Values](schemas.md#values). `null` takes an earlier \
                   answer back. An event without an id gets one: a UUID of version 7 where ids are UUIDs, a random number \
@@ -207,12 +221,16 @@ pub const ROUTES: &[Route] = &[
                 "With `wait=true`: the result was not known in time. Send it again with the same id to wait again.",
             ),
         ],
+        content: Content::writing(
+            &[(JSON, Shape::Events)],
+            &[(200, Shape::Prediction), (202, Shape::AcceptedEvents), (207, Shape::Results)],
+        ),
         handler: || post(events::events),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/outcomes",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Writes one outcome, or an array of 1 to 1000. An outcome has `respondent_id`, `label` (one of \
                   `outcomes.labels`; a number or a boolean stands for its text) and optionally `outcome_time` \
                   (milliseconds since 1970, or ISO 8601; the default is now) and `outcome_id`.",
@@ -229,12 +247,16 @@ pub const ROUTES: &[Route] = &[
                 "Too many records wait to be written, or the instance is stopping; with `Retry-After`.",
             ),
         ],
+        content: Content::writing(
+            &[(JSON, Shape::Outcomes)],
+            &[(202, Shape::AcceptedOutcomes), (207, Shape::Results)],
+        ),
         handler: || post(api::outcomes),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/respondents/{id}",
-        is_guarded: true,
+        access: Access::Respondents,
         purpose: "What is stored about a respondent: the answers so far (`open`), the newest 20 predictions with their state \
                   (`waiting` for an outcome, `learned`, or `passed_over` because another one was learned from), outcomes that \
                   wait for a prediction, and the newest 100 actions: `pending`, `requested`, or `held_out`. Any instance answers: the question goes through the topic `queries` to the one that has \
@@ -255,83 +277,255 @@ pub const ROUTES: &[Route] = &[
                 "The task did not answer in time: it is being moved, restores its stores, or is blocked.",
             ),
         ],
+        content: Content::of(&[(200, Shape::Respondent)]),
         handler: || get(respondents::respondent),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/models",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "The newest 1000 models, newest first, with their metrics and aliases, and the target of each alias. It is \
                   read from the topic `models`, by one request at a time; what was read stays in memory without \
                   the bundles, so only the first request of an instance reads all of it.",
         parameters: &[],
         answers: &[(200, "`{\"models\": […], \"aliases\": {…}}`"), NOT_READ],
+        content: Content::of(&[(200, Shape::Models)]),
         handler: || get(models::list),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/models/{version}",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "Everything about a model: evaluation, parameters with their defaults, lineage, columns, feature \
                   importance, and the decisions about it. `version` may also be the first characters of a version, or an alias, \
                   such as `champion`.",
         parameters: &[],
         answers: &[(200, "The model as JSON."), UNKNOWN_MODEL, NOT_READ],
+        content: Content::of(&[(200, Shape::Model)]),
         handler: || get(models::show),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/decisions",
-        is_guarded: false,
+        access: Access::Read,
         purpose: "The newest decisions of the learner, newest first: what it promoted, refused and rolled back, with \
                   the numbers and the reason.",
         parameters: models::DECISION_PARAMETERS,
         answers: &[(200, "`{\"decisions\": […]}`"), NOT_READ],
+        content: Content::of(&[(200, Shape::Decisions)]),
         handler: || get(models::decisions),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/models/{version}/promote",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Requests that a model becomes the champion. `version` as above. The body is a JSON object with the `reason`, \
                   which is stored with the decision, and optionally `requested_by`.",
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, UNKNOWN_MODEL, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
         handler: || post(models::promote),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/models/rollback",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Requests that the champion's predecessor becomes the champion again. The body is as for a promotion.",
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
         handler: || post(models::roll_back),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/trainings",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Requests a training on the labelled examples so far. The body is as for a promotion.",
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
+        content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
         handler: || post(models::train),
+    },
+    Route {
+        method: Method::POST,
+        path: "/invocations",
+        access: Access::Write,
+        purpose: "Scores rows as MLflow's scoring server and SageMaker do, see [Serving protocols](serving.md#invocations). The body is JSON with one of \
+                  `dataframe_split`, `dataframe_records`, `instances` and `inputs`, or CSV with a header; `params.reasons` adds reasons.",
+        parameters: &[],
+        answers: &[
+            SCORED,
+            INVALID_ROWS,
+            OFF,
+            BODY_TOO_LARGE,
+            JOURNAL_UNUSABLE,
+            JOURNAL_FAILED,
+            NO_MODEL,
+        ],
+        content: Content::taking(
+            &[(JSON, Shape::Invocations), ("text/csv", Shape::Csv)],
+            &[(200, Shape::Predictions)],
+        ),
+        handler: || post(invocations::invocations),
+    },
+    Route {
+        method: Method::GET,
+        path: "/ping",
+        access: Access::Open,
+        purpose: "SageMaker's and MLflow's health check: a model serves.",
+        parameters: &[],
+        answers: &[(200, "A model serves."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::Ping)]),
+        handler: || get(serving::ping),
+    },
+    Route {
+        method: Method::GET,
+        path: "/health",
+        access: Access::Open,
+        purpose: "As `/ping`.",
+        parameters: &[],
+        answers: &[(200, "A model serves."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::Ping)]),
+        handler: || get(serving::ping),
+    },
+    Route {
+        method: Method::GET,
+        path: "/version",
+        access: Access::Open,
+        purpose: "The release of Foretell.",
+        parameters: &[],
+        answers: &[(200, "The version."), OFF],
+        content: Content::of(&[(200, Shape::Text)]),
+        handler: || get(serving::version),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2",
+        access: Access::Read,
+        purpose: "The name and the extensions of the server, in the Open Inference Protocol.",
+        parameters: &[],
+        answers: &[(200, "`{\"name\": \"foretell\", …}`"), OFF],
+        content: Content::of(&[(200, Shape::InferenceServer)]),
+        handler: || get(open_inference::server),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/health/live",
+        access: Access::Open,
+        purpose: "Liveness in the Open Inference Protocol.",
+        parameters: &[],
+        answers: &[(200, "`{\"live\": true}`"), OFF],
+        content: Content::of(&[(200, Shape::InferenceLive)]),
+        handler: || get(open_inference::live),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/health/ready",
+        access: Access::Open,
+        purpose: "Readiness in the Open Inference Protocol: a model serves.",
+        parameters: &[],
+        answers: &[(200, "`{\"ready\": true}`"), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::Ping)]),
+        handler: || get(serving::ping),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/models/{model}",
+        access: Access::Read,
+        purpose: "The inputs and outputs of the model. `model` is the name of the application.",
+        parameters: &[],
+        answers: &[(200, "The metadata."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::InferenceModel)]),
+        handler: || get(open_inference::model),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/models/{model}/ready",
+        access: Access::Read,
+        purpose: "Whether this model serves.",
+        parameters: &[],
+        answers: &[(200, "It serves."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::InferenceModelReady)]),
+        handler: || get(open_inference::model_ready),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/models/{model}/infer",
+        access: Access::Write,
+        purpose: INFER,
+        parameters: &[],
+        answers: &[
+            SCORED,
+            INVALID_ROWS,
+            OFF,
+            BODY_TOO_LARGE,
+            JOURNAL_UNUSABLE,
+            JOURNAL_FAILED,
+            NO_MODEL,
+        ],
+        content: Content::taking(
+            &[(JSON, Shape::InferenceRequest)],
+            &[(200, Shape::InferenceResponse)],
+        ),
+        handler: || post(open_inference::infer),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/models/{model}/versions/{version}",
+        access: Access::Read,
+        purpose: "The inputs and outputs of the model. `model` is the name of the application; `version` is a version that serves, or `champion` or `challenger`.",
+        parameters: &[],
+        answers: &[(200, "The metadata."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::InferenceModel)]),
+        handler: || get(open_inference::model),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/models/{model}/versions/{version}/ready",
+        access: Access::Read,
+        purpose: "Whether this model serves.",
+        parameters: &[],
+        answers: &[(200, "It serves."), OFF, NO_MODEL],
+        content: Content::of(&[(200, Shape::InferenceModelReady)]),
+        handler: || get(open_inference::model_ready),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/models/{model}/versions/{version}/infer",
+        access: Access::Write,
+        purpose: INFER,
+        parameters: &[],
+        answers: &[
+            SCORED,
+            INVALID_ROWS,
+            OFF,
+            BODY_TOO_LARGE,
+            JOURNAL_UNUSABLE,
+            JOURNAL_FAILED,
+            NO_MODEL,
+        ],
+        content: Content::taking(
+            &[(JSON, Shape::InferenceRequest)],
+            &[(200, Shape::InferenceResponse)],
+        ),
+        handler: || post(open_inference::infer),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/dead-letters",
-        is_guarded: true,
+        access: Access::Respondents,
         purpose: "The newest [dead letters](operations.md#dead-letters), newest first, with the beginnings of their values. \
                   With `class`, `topic` or `since`, the whole topic is read, by one request at a time, and `classes` has the \
                   numbers of those that match.",
         parameters: dead_letters::PARAMETERS,
         answers: &[(200, "`{\"dead_letters\": […]}`, and `classes`"), NOT_READ],
+        content: Content::of(&[(200, Shape::DeadLetters)]),
         handler: || get(dead_letters::list),
     },
     Route {
         method: Method::GET,
         path: "/api/v1/dead-letters/{id}",
-        is_guarded: true,
+        access: Access::Respondents,
         purpose: "One dead letter, its value decoded by its own schema. `id` is `partition:offset`.",
         parameters: &[],
         answers: &[
@@ -339,12 +533,13 @@ pub const ROUTES: &[Route] = &[
             (404, "There is no dead letter of this id."),
             NOT_READ,
         ],
+        content: Content::of(&[(200, Shape::DeadLetter)]),
         handler: || get(dead_letters::show),
     },
     Route {
         method: Method::POST,
         path: "/api/v1/dead-letters/replay",
-        is_guarded: true,
+        access: Access::Write,
         purpose: "Sends the records of dead letters to their topics again, with their own keys, headers and partitions, each \
                   once. The body is a JSON object with `ids`, `classes`, `topics` (arrays) and `since` (milliseconds since \
                   1970), which narrow them down, or `\"all\": true`; with `\"dry_run\": true`, it only counts.",
@@ -363,6 +558,7 @@ pub const ROUTES: &[Route] = &[
                  it to see what is left.",
             ),
         ],
+        content: Content::taking(&[(JSON, Shape::ReplayOrder)], &[(200, Shape::Replayed)]),
         handler: || post(dead_letters::replay),
     },
 ];

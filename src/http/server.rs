@@ -2,9 +2,10 @@
 //! neither bound.
 //!
 //! ```text
-//!   accept ─▶ below connections_max? ─no─▶ 503, close
-//!               └─yes─▶ head within read_timeout? ─no─▶ 408 if a part was received, close
-//!                            └─yes─▶ router (`body` has its own timeout) ─▶ response, each part within read_timeout
+//!   accept ─▶ below connections_max? ─no─▶ 503, close (with TLS, only close)
+//!               └─yes─▶ TLS handshake within read_timeout? ─no─▶ close
+//!                            └─yes─▶ head within read_timeout? ─no─▶ 408 if a part was received, close
+//!                                         └─yes─▶ router (`body` has its own timeout) ─▶ response, each part within read_timeout
 //!   stop ─▶ accept no more, answer current requests, close
 //! ```
 
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::StatusCode};
 use hyper::{
     Request,
     body::Incoming,
@@ -29,28 +30,37 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{Sleep, sleep, timeout},
 };
 
-use crate::http::{error, metrics::HttpMetrics};
+use crate::http::{error, metrics::HttpMetrics, tls::Tls};
+
+/// How clients are served.
+#[derive(Clone)]
+pub struct Transport {
+    /// Bounds for clients.
+    pub limits: Limits,
+    /// The certificate; none for plain HTTP.
+    pub tls: Option<Tls>,
+}
 
 /// Bounds for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Maximum number of open connections.
     pub connections_max: usize,
-    /// Timeout of the head of a request, of its body, and of each part of a response.
+    /// Timeout of the TLS handshake, of the head of a request, of its body, and of each part of a response.
     pub read_timeout: Duration,
 }
 
 /// Maximum number of connections over the limit that get a 503 at the same time. Others are closed without a response.
 const REFUSALS_MAX: usize = 64;
-/// Timeout of such a client to read the response.
-const REFUSAL_WITHIN: Duration = Duration::from_secs(1);
+/// Timeout of a client to take the last response, or the end of its connection.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, for example because there are no free file descriptors.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -58,7 +68,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: Limits,
+    Transport { limits, tls }: Transport,
     metrics: HttpMetrics,
     stop: impl Future<Output = ()>,
 ) {
@@ -84,14 +94,22 @@ pub(super) async fn serve(
         };
         if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
             let open = metrics.connection();
-            let (router, closing) = (router.clone(), closing.subscribe());
+            let connection = Connection {
+                router: router.clone(),
+                read_timeout: limits.read_timeout,
+                closing: closing.subscribe(),
+            };
+            let (tls, metrics) = (tls.clone(), metrics.clone());
             connections.spawn(async move {
-                serve_connection(stream, router, limits.read_timeout, closing).await;
+                connection.accept(stream, tls, &metrics).await;
                 drop((open, permit));
             });
         } else {
             metrics.connection_refused();
-            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+            // A handshake would cost more than the request that is refused.
+            if tls.is_none()
+                && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
+            {
                 connections.spawn(refuse(stream, permit));
             }
         }
@@ -107,48 +125,71 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves one connection until it is closed.
-async fn serve_connection(
-    stream: TcpStream,
+/// What one connection needs.
+struct Connection {
     router: Router,
     read_timeout: Duration,
-    mut closing: watch::Receiver<bool>,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| Box::pin(router.call(request)));
-    let io = TokioIo::new(TimedStream::new(stream, read_timeout));
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(read_timeout)
-        .serve_connection(io, service);
-    let mut served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
-    let result = tokio::select! {
-        result = &mut served => Some(result),
-        _ = closing.wait_for(|closing| *closing) => None,
-    };
-    let result = match result {
-        Some(result) => result,
-        None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+    closing: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Serves a connection, after the handshake if there is a certificate, until it is closed.
+    async fn accept(self, stream: TcpStream, tls: Option<Tls>, metrics: &HttpMetrics) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-    };
-    let is_late = result.is_err_and(|error| error.is_timeout());
-    let parts = connection.into_parts();
-    // A client that has sent nothing gets no response.
-    if is_late && !parts.read_buf.is_empty() {
-        let answer =
-            error::raw("408 Request Timeout", "the head of the request was not complete in time");
-        finish(parts.io.into_inner().stream, &answer).await;
+        let Some(tls) = tls else { return self.serve(stream).await };
+        let mut closing = self.closing.clone();
+        let handshake = timeout(self.read_timeout, tls.accept(stream));
+        let result = tokio::select! {
+            result = handshake => result,
+            _ = closing.wait_for(|closing| *closing) => return,
+        };
+        match result {
+            Ok(Ok(stream)) => return self.serve(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake was not complete in time"),
+        }
+        metrics.handshake_failed();
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn(move |request: Request<Incoming>| Box::pin(router.call(request)));
+        let io = TokioIo::new(TimedStream::new(stream, self.read_timeout));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.read_timeout)
+            .serve_connection(io, service);
+        let mut served = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
+        let result = tokio::select! {
+            result = &mut served => Some(result),
+            _ = self.closing.wait_for(|closing| *closing) => None,
+        };
+        let result = match result {
+            Some(result) => result,
+            None => {
+                Pin::new(&mut connection).graceful_shutdown();
+                std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            }
+        };
+        let is_late = result.is_err_and(|error| error.is_timeout());
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner().stream;
+        // A client that has sent nothing gets no response.
+        if is_late && !parts.read_buf.is_empty() {
+            let late = "the head of the request was not complete in time";
+            finish(stream, &error::raw(StatusCode::REQUEST_TIMEOUT, "", late)).await;
+        } else if timeout(CLOSE_WITHIN, stream.shutdown()).await.is_err() {
+            tracing::debug!("a client did not take the end of its connection in time");
+        }
     }
 }
 
 async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
     let answer = error::raw(
-        "503 Service Unavailable\r\nRetry-After: 1",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Retry-After: 1\r\n",
         "too many connections: try again, or raise [http] connections_max",
     );
     finish(stream, &answer).await;
@@ -157,42 +198,31 @@ async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
 
 /// Sends `answer`, and reads until the client closes: closing a socket with unread bytes resets the connection, and the
 /// client may lose the response.
-async fn finish(stream: TcpStream, answer: &str) {
-    // The response fits the empty buffer of the socket.
-    if stream.writable().await.is_err() || stream.try_write(answer.as_bytes()).is_err() {
-        return;
-    }
-    let Ok(stream) = stream.into_std() else { return };
-    if stream.shutdown(std::net::Shutdown::Write).is_err() {
-        return;
-    }
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let rest = async {
+async fn finish(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
+    let finished = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
         let mut bytes = [0; 1024];
-        while stream.readable().await.is_ok() {
-            match stream.try_read(&mut bytes) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
+        while stream.read(&mut bytes).await? > 0 {}
+        Ok::<(), io::Error>(())
     };
-    if timeout(REFUSAL_WITHIN, rest).await.is_err() {
-        tracing::debug!("a refused client did not close its connection in time");
+    match timeout(CLOSE_WITHIN, finished).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a refused client closed its connection"),
+        Err(_) => tracing::debug!("a refused client did not close its connection in time"),
     }
 }
 
 /// A stream whose writes fail if the client does not read for too long.
-struct TimedStream {
-    stream: TcpStream,
+struct TimedStream<S> {
+    stream: S,
     write_timeout: Duration,
     /// Set while a write is pending.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl TimedStream {
-    fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+impl<S> TimedStream<S> {
+    fn new(stream: S, write_timeout: Duration) -> Self {
         Self { stream, write_timeout, deadline: None }
     }
 
@@ -211,7 +241,7 @@ impl TimedStream {
     }
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -221,7 +251,7 @@ impl AsyncRead for TimedStream {
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -292,8 +322,10 @@ mod tests {
                     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                     sender.send(listener.local_addr().unwrap()).unwrap();
                     let limits = Limits { connections_max: 10, read_timeout };
-                    let router = router.layer(from_fn(error::in_json));
-                    serve(listener, router, limits, counted, async { drop(stopped.await) }).await;
+                    let transport = Transport { limits, tls: None };
+                    let router = router.layer(from_fn(error::as_problems));
+                    serve(listener, router, transport, counted, async { drop(stopped.await) })
+                        .await;
                 });
             });
             let address = address.recv().unwrap();
@@ -338,12 +370,12 @@ mod tests {
         for _ in 0..2 {
             let head = head(&mut stream);
             assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
-            assert!(head.contains("application/json"), "{head}");
+            assert!(head.contains("application/problem+json"), "{head}");
             let length = head.to_lowercase();
             let length = length.split_once("content-length: ").unwrap().1.lines().next().unwrap();
             let mut body = vec![0; length.parse().unwrap()];
             stream.read_exact(&mut body).unwrap();
-            assert!(body.starts_with(b"{\"error\":"));
+            assert!(body.starts_with(b"{\"type\":\"urn:foretell:problem:internal\""));
             write!(stream, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         }
         drop(stream);

@@ -36,6 +36,7 @@ pub mod recent_events;
 pub mod replies;
 
 pub mod respondent;
+pub mod row_scorer;
 pub mod scoring;
 #[cfg(test)]
 pub(crate) mod small_model;

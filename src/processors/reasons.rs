@@ -4,10 +4,13 @@
 //! some hundred times as long as a score.
 
 use crate::{
-    events::{prediction::Prediction, questionnaire::QuestionnaireSchema},
+    events::{
+        prediction::Prediction,
+        questionnaire::{AnswerRow, QuestionnaireSchema},
+    },
     processors::{convert, model_table::ServedModels},
 };
-use foretell_ml::{Explanation, Scorer, trees::NoLeafCounts};
+use foretell_ml::{Explanation, Label, Scorer, trees::NoLeafCounts};
 
 /// The reasons of a prediction. Base, contributions and others add up to the log-odds of the predicted class before
 /// calibration; with more than two classes, to its score before softmax.
@@ -80,11 +83,26 @@ impl Reasons {
             let (label, version) = (prediction.label.clone(), version.clone());
             return Err(NoReasons::OtherLabel { label, version });
         };
+        Self::of_answers(scorer, &prediction.answers, label, events, most)
+    }
+
+    /// The `most` largest reasons for `label`, for answers that `scorer` has scored.
+    ///
+    /// # Errors
+    /// [`NoReasons::NoLeafCounts`].
+    pub fn of_answers(
+        scorer: &Scorer,
+        answers: &AnswerRow,
+        label: Label,
+        events: &QuestionnaireSchema,
+        most: usize,
+    ) -> Result<Self, NoReasons> {
         let columns = convert::columns_by_question(scorer.columns(), events.questions());
-        let values = convert::values_by_column(&columns, events.layout(), &prediction.answers);
-        let explanation = scorer.explain(values, label);
-        let explanation = explanation
-            .map_err(|source| NoReasons::NoLeafCounts { version: version.clone(), source })?;
+        let values = convert::values_by_column(&columns, events.layout(), answers);
+        let explanation = scorer.explain(values, label).map_err(|source| {
+            let version = scorer.version().as_str().to_owned();
+            NoReasons::NoLeafCounts { version, source }
+        })?;
         Ok(Self::largest(&explanation, scorer, events, most))
     }
 

@@ -25,6 +25,7 @@ events = { schema = "a.avsc", respondent_id = "who", event_time = "at", companio
 outcomes.labels = ["no", "yes"]
 data.initial = { path = "a.csv", label = "label" }
 data.play = { path = "b.csv", label = "label" }
+http.tls = { certificate_file = "a.pem", key_file = "b.pem" }
 [[actions]]
 name = "a"
 when = "true"

@@ -5,29 +5,36 @@ use std::{
     net::TcpStream,
 };
 
-use foretell::http::ROUTES;
+use foretell::http::{PROBLEMS, ROUTES};
 use reqwest::{Method, blocking::Client, header::HeaderMap};
 use serde_json::{Value as Json, json};
 
 use crate::process::{Http, Process, SOON, at, example, quick_settings, until, waits};
 
 /// An embedded instance with a small first model.
-struct Instance {
-    process: Process,
-    http: Http,
+pub(crate) struct Instance {
+    pub(crate) process: Process,
+    pub(crate) http: Http,
     client: Client,
     _folder: tempfile::TempDir,
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Json,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Json,
 }
 
 impl Instance {
-    fn start(more: &[&str]) -> Self {
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let instance = Self::start_tls(more);
+        instance.http.ready();
+        instance
+    }
+
+    /// Starts an instance that perhaps does not serve plain HTTP, so that nothing is asked of it yet.
+    pub(crate) fn start_tls(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = quick_settings(folder.path(), 500);
         settings.push("tuning.iterations_max=20".to_owned());
@@ -37,12 +44,17 @@ impl Instance {
         arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut process = Process::start(&arguments);
         let http = process.http();
-        http.ready();
         let client = Client::builder().timeout(SOON).build().unwrap();
         Self { process, http, client, _folder: folder }
     }
 
-    fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.http.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -55,7 +67,7 @@ impl Instance {
         Answer { status, headers, body }
     }
 
-    fn post(&self, path: &str, body: &Json) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Json) -> Answer {
         self.ask(Method::POST, path, &[("content-type", "application/json")], &body.to_string())
     }
 
@@ -66,15 +78,17 @@ impl Instance {
         read_to_end(&mut stream)
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.process.signal("TERM");
         assert_eq!(self.process.end(SOON).code(), Some(0), "{}", self.process.errors());
         assert!(!self.process.errors().contains("panicked"), "{}", self.process.errors());
     }
 }
 
-/// Status codes that every route may answer: the part "Errors" of `docs/http-api.md`.
-const EVERYWHERE: [u16; 9] = [400, 401, 403, 404, 405, 408, 415, 500, 503];
+/// Whether every route may answer with the status code: the part "Errors" of `docs/http-api.md`.
+fn is_everywhere(status: u16) -> bool {
+    PROBLEMS.iter().any(|problem| problem.status == status && problem.is_everywhere)
+}
 
 /// Asserts that the table of routes, and so `docs/http-api.md`, lists the status code.
 fn assert_documented(method: &Method, path: &str, status: u16) {
@@ -91,7 +105,7 @@ fn assert_documented(method: &Method, path: &str, status: u16) {
     let listed = route.map_or(&[][..], |route| route.answers);
     let is_listed = listed.iter().any(|(code, _)| *code == status);
     assert!(
-        is_listed || EVERYWHERE.contains(&status),
+        is_listed || is_everywhere(status),
         "{method} {path} answered {status}, which http/routes.rs does not list"
     );
 }
@@ -136,8 +150,12 @@ fn errors_are_json(instance: &Instance) {
     let check = |method: Method, path: &str, body: &str, status: u16, words: &str| {
         let answer = instance.ask(method, path, &[JSON], body);
         assert_eq!(answer.status, status, "{path}: {answer:?}");
-        assert_eq!(answer.headers["content-type"], "application/json", "{path}");
-        let error = at(&answer.body, "/error").as_str().unwrap();
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+        assert_eq!(at(&answer.body, "/status"), status, "{path}");
+        let kind = PROBLEMS.iter().find(|problem| problem.status == status).unwrap();
+        assert_eq!(at(&answer.body, "/type"), &kind.uri(), "{path}");
+        assert_eq!(at(&answer.body, "/title"), kind.title, "{path}");
+        let error = at(&answer.body, "/detail").as_str().unwrap();
         assert!(error.contains(words), "{words:?} in {error:?}");
         answer
     };
@@ -213,7 +231,7 @@ fn names(instance: &Instance) {
     for host in ["evil.example", "evil.example:8000", "localhost.evil.example"] {
         let answer = post("host", host);
         assert_eq!(answer.status, 403, "{host}");
-        let error = at(&answer.body, "/error").as_str().unwrap();
+        let error = at(&answer.body, "/detail").as_str().unwrap();
         assert!(error.contains(host) && error.contains("allowed_hosts"), "{error}");
         let status = instance.ask(Method::GET, "/api/v1/status", &[("host", host)], "").status;
         assert_eq!(status, 403, "other sites must not read the status");
@@ -264,9 +282,15 @@ fn the_token_is_checked_before_the_body_and_slow_clients_are_disconnected() {
     let answer = instance.send_raw(&head("wrong"));
     assert!(answer.starts_with("HTTP/1.1 401 "), "before the body, which is never sent: {answer}");
     let answer = instance.send_raw(&head("tok"));
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"type\":\"urn:foretell:problem:"),
+        "{answer}"
+    );
     let answer = instance.send_raw("POST /api/v1/events HTTP/1.1\r\nHost: loc");
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"error\":"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("{\"type\":\"urn:foretell:problem:"),
+        "{answer}"
+    );
     assert_eq!(instance.send_raw(""), "", "a connection without a request gets no response");
 
     too_many(&instance);
@@ -280,10 +304,43 @@ fn too_many(instance: &Instance) {
     let refused = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 "));
     let refused: Vec<&String> = refused.collect();
     assert!((20..40).contains(&refused.len()), "{answers:?}");
-    assert!(refused[0].contains("Retry-After: ") && refused[0].contains("{\"error\":"));
+    assert!(
+        refused[0].contains("Retry-After: ")
+            && refused[0].contains("{\"type\":\"urn:foretell:problem:")
+    );
     assert!(answers.iter().all(|answer| answer.is_empty() || answer.starts_with("HTTP/1.1 503 ")));
     until("it serves again", SOON, || (instance.http.get("/livez")?.0 == 200).then_some(()));
     assert!(instance.http.metric("foretell_http_connections_refused_total") >= 1.0);
+}
+
+#[test]
+fn the_read_token_reads_and_does_not_write() {
+    let more = ["http.bearer_token=tok", "http.read_token=read-me", "http.bind=0.0.0.0:0"];
+    let instance = Instance::start(&more);
+    let status = |method: &Method, path: &str, token: Option<&str>| {
+        let token = token.map(|token| format!("Bearer {token}"));
+        let headers =
+            [JSON].into_iter().chain(token.as_deref().map(|token| ("authorization", token)));
+        let answer = instance.ask(method.clone(), path, &headers.collect::<Vec<_>>(), EVENT);
+        (answer.status, answer.headers.get("www-authenticate").is_some())
+    };
+    for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
+        assert_eq!(status(&Method::GET, path, None), (200, false), "{path}");
+    }
+    for path in ["/api/v1/status", "/api/v1/models", "/api/v1/decisions", "/api/v1/respondents/me"]
+    {
+        assert_eq!(status(&Method::GET, path, None), (401, true), "{path}");
+        assert_eq!(status(&Method::GET, path, Some("read")), (401, true), "{path}");
+        for token in ["read-me", "tok"] {
+            let (status, _) = status(&Method::GET, path, Some(token));
+            assert!(status == 200 || path.ends_with("/me") && status == 404, "{path}: {status}");
+        }
+    }
+    for path in ["/api/v1/events", "/api/v1/outcomes", "/api/v1/trainings"] {
+        assert_eq!(status(&Method::POST, path, Some("read-me")), (403, true), "{path}");
+    }
+    assert_eq!(status(&Method::POST, "/api/v1/events", Some("tok")), (202, false));
+    instance.end();
 }
 
 #[test]
@@ -293,7 +350,7 @@ fn a_model_is_trained_from_outcomes_over_http() {
     let class_of = |body: &Json, status: u16, words: &str| {
         let answer = outcome(body);
         assert_eq!(answer.status, status, "{body}: {answer:?}");
-        let error = at(&answer.body, "/error").as_str().unwrap();
+        let error = at(&answer.body, "/detail").as_str().unwrap();
         assert!(error.contains(words), "{words:?} in {error:?}");
         answer.body.get("class").and_then(Json::as_str).unwrap_or_default().to_owned()
     };
@@ -354,7 +411,7 @@ fn a_model_is_trained_from_outcomes_over_http() {
     let answer = outcome(&many);
     assert_eq!(answer.status, 207, "{answer:?}");
     assert_eq!(*at(&answer.body, "/results/0/respondent_id"), "a");
-    assert!(at(&answer.body, "/results/1/error").as_str().unwrap().contains("one of"));
+    assert!(at(&answer.body, "/results/1/detail").as_str().unwrap().contains("one of"));
     let many = json!([{"respondent_id": "a", "age": 30}, {"respondent_id": "b", "age": 31}]);
     let answer = instance.post("/api/v1/events", &many);
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -383,7 +440,7 @@ fn models_are_listed_and_commands_are_written_over_http() {
     let unknown = get("/api/v1/models/xyz", 404);
     assert_eq!(at(&unknown, "/near"), &json!([version]));
     let none = get("/api/v1/models/challenger", 404);
-    let error = at(&none, "/error").as_str().unwrap();
+    let error = at(&none, "/detail").as_str().unwrap();
     assert!(error.contains("there is no challenger now"), "{none}");
     assert_eq!(get("/api/v1/decisions", 200), json!({"decisions": []}));
     assert_eq!(get("/api/v1/decisions?limit=5&command_id=x", 200), json!({"decisions": []}));
@@ -401,9 +458,9 @@ fn models_are_listed_and_commands_are_written_over_http() {
     for path in [&promote, "/api/v1/models/rollback", "/api/v1/trainings"] {
         post(path, &[JSON], &reason, 401);
         let refused = post(path, &token, "{}", 400);
-        assert!(at(&refused, "/error").as_str().unwrap().contains("reason"), "{refused}");
+        assert!(at(&refused, "/detail").as_str().unwrap().contains("reason"), "{refused}");
         let refused = post(path, &token, r#"{"reason": "one", "reason": "two"}"#, 400);
-        let error = at(&refused, "/error").as_str().unwrap();
+        let error = at(&refused, "/detail").as_str().unwrap();
         assert!(error.contains("key \"reason\" is repeated"), "{refused}");
         let accepted = post(path, &token, &reason, 202);
         assert_eq!(at(&accepted, "/command_id").as_str().unwrap().len(), 36, "{accepted}");
@@ -458,7 +515,7 @@ fn waiting_requests_get_the_result_of_their_event() {
         (at(&answer.body, "/class"), at(&answer.body, "/event_id")),
         (&json!("feature_contract"), &json!("e3"))
     );
-    assert!(at(&answer.body, "/error").as_str().unwrap().contains("mostly_missing"), "{answer:?}");
+    assert!(at(&answer.body, "/detail").as_str().unwrap().contains("mostly_missing"), "{answer:?}");
     assert!(instance.http.metric("foretell_http_waits").abs() < 0.5, "no request waits any more");
     instance.end();
 }
@@ -472,7 +529,7 @@ fn a_respondent_is_looked_up() {
     };
     let unknown = look_up("nobody");
     assert_eq!(unknown.status, 404, "{unknown:?}");
-    assert!(unknown.body["error"].as_str().unwrap().contains("nothing is stored"), "{unknown:?}");
+    assert!(unknown.body["detail"].as_str().unwrap().contains("nothing is stored"), "{unknown:?}");
 
     let wait = "/api/v1/events?wait=true&timeout_ms=60000";
     let event = json!({"respondent_id": "me/2", "event_id": "e1", "completed": true, "age": 52});

@@ -12,13 +12,16 @@ mod generate;
 mod help;
 mod http;
 mod ids;
+mod openapi;
 mod recommendations;
 mod refusals;
 mod replay;
 mod run;
 mod schema;
 mod secrets;
+mod serving;
 mod sources;
+mod tls;
 mod tune;
 #[path = "../two_sources/mod.rs"]
 mod two_sources;

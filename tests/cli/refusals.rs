@@ -330,3 +330,23 @@ fn an_unknown_command_is_refused() {
     assert_eq!(process.end(AT_ONCE).code(), Some(2));
     assert!(process.errors().contains("'rum'"), "{}", process.errors());
 }
+
+#[test]
+fn an_address_that_other_hosts_reach_needs_a_token() {
+    let config = example();
+    let start = |sets: &[&str], expected: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let arguments: Vec<&str> = ["run", "-c", config].into_iter().chain(sets).collect();
+        check(&arguments, expected);
+    };
+    for bind in ["0.0.0.0:8000", "[::]:8000", "192.0.2.1:8000", "box.example:8000"] {
+        let set = format!("http.bind={bind:?}");
+        start(
+            &[&set],
+            &["[http] bind: ", bind, "bearer_token", "127.0.0.1:8000", "insecure = true"],
+        );
+    }
+    start(&["http.read_token=r"], &["[http] read_token", "bearer_token is not set"]);
+    start(&["http.bearer_token=t", "http.read_token=t"], &["[http] read_token", "another token"]);
+    start(&["http.bearer_token="], &["[http] bearer_token", "is empty"]);
+}

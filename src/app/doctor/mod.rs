@@ -62,7 +62,7 @@ pub fn examine(config: &Config, show: &mut dyn FnMut(&CheckResult)) -> Report {
         doctor.check_model(broker.map(|(broker, _)| broker), registry);
     }
     let bind = &config.http.bind;
-    let http = serving::http(bind, &serving::probe_address(bind), &config.application());
+    let http = serving::http(bind, &serving::probe_address(&config.http), &config.application());
     doctor.add_with_source("http.bind", http);
     Report::of(doctor.results)
 }

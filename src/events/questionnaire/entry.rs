@@ -117,6 +117,37 @@ impl QuestionnaireSchema {
         Ok(event)
     }
 
+    /// Converts the answers among the fields of an event, by name; metadata is not read.
+    ///
+    /// # Errors
+    /// [`EntryError`] names the field.
+    pub fn answers_of_json<'v>(
+        &self,
+        fields: impl IntoIterator<Item = (&'v String, &'v Value)>,
+    ) -> Result<AnswerRow, EntryError> {
+        let mut answers = vec![None; self.questions().len()];
+        for (name, value) in fields {
+            match self.position(name) {
+                Some(place) => answers[place] = self.answer_of_json(place, name, value)?,
+                None if self.is_known(name) => {}
+                None => return Err(self.unknown(name)),
+            }
+        }
+        Ok(self.layout().row_of(&answers))
+    }
+
+    fn answer_of_json(
+        &self,
+        place: usize,
+        name: &str,
+        value: &Value,
+    ) -> Result<Option<Answer>, EntryError> {
+        let form = &self.answers[place];
+        form.of_json(value).map_err(|Unfit(wanted)| {
+            EntryError::of_value(name, value, &wanted, form.is_text_in_avro())
+        })
+    }
+
     /// Converts a text such as a table cell to an answer; none if it is blank or means "no answer". See
     /// [`crate::events::questionnaire::answer`].
     ///
@@ -212,10 +243,7 @@ impl QuestionnaireSchema {
             event.completed = flag_of_json(value).ok_or_else(|| wrong("true or false"))?;
         } else {
             let place = self.asked_position(name).ok_or_else(|| self.unknown(name))?;
-            let form = &self.answers[place];
-            answers[place] = form.of_json(value).map_err(|Unfit(wanted)| {
-                EntryError::of_value(name, value, &wanted, form.is_text_in_avro())
-            })?;
+            answers[place] = self.answer_of_json(place, name, value)?;
         }
         Ok(())
     }

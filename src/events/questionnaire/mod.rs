@@ -54,6 +54,8 @@ pub(in crate::events) mod uuid;
 
 mod id;
 
+mod json_schema;
+
 pub mod entry;
 
 pub mod codec;

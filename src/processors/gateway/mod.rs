@@ -128,6 +128,12 @@ impl Gateway {
         self.settings.entries.schemas.lead()
     }
 
+    /// The labels of outcomes.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.settings.entries.labels
+    }
+
     /// Checks an event and encodes its record. `key` is its id if it has none: the idempotency key of the request, which is the
     /// same when the request is sent again. A key that is not valid as an id in the event schema is converted. `source` is the
     /// companion that the event is of, by its topic; none for the lead.

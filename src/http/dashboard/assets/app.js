@@ -213,7 +213,7 @@ async function readLetters(problem = null) {
   Object.assign(state.letters, { isBusy: true, error: problem });
   render();
   try {
-    state.letters.list = (await request("GET", "/api/v1/dead-letters")).dead_letters;
+    state.letters.list = (await request("GET", "/api/v1/dead-letters?limit=100")).dead_letters;
   } catch (error) {
     state.letters.error = error.message;
   }
