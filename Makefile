@@ -226,6 +226,11 @@ bench-growth: ## the job as it grows: partitions, threads, predictions that wait
 	$(CARGO) bench --locked --no-run --bench job
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench job -- growth
 
+.PHONY: bench-join
+bench-join: ## what the outcome join, a rule and a pending action cost, with 1,000,000 of each; 3 GB, 3 minutes; target/bench/join.json
+	@.ci/setup build
+	$(CARGO) bench --locked --bench job -- join
+
 .PHONY: bench-stores
 bench-stores: ## measure memory, time and allocations of window stores in memory, with 1,000 and 1,000,000 entries
 	@.ci/setup build

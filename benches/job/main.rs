@@ -7,8 +7,8 @@
 //!                     the limit: bare librdkafka moves records of the same number and size in the same transactions
 //!                     `foretell run` at a steady rate: CPU an event, latency from an event to its prediction
 //! ```
-//! With the argument `growth` it measures how the job grows instead, see [`growth`]; with `training`, scoring while models are
-//! trained, see [`training`].
+//! With the argument `growth` it measures how the job grows instead, see [`growth`]; with `join`, what the outcome join and the
+//! rules of actions cost, see [`joining`]; with `training`, scoring while models are trained, see [`training`].
 //!
 //! Prints tables and ratios, and writes `target/bench/job.json`. Absolute times depend on the machine; the ratios of one run
 //! can be compared. `FORETELL_BENCH_EVENTS`, `_RATE` and `_SECONDS` change the size of a run, `FORETELL_BENCH_ONLY` (`stages`,
@@ -24,6 +24,7 @@
 mod counting;
 mod drained;
 mod growth;
+mod joining;
 mod limit;
 mod meter;
 mod paced;
@@ -79,6 +80,9 @@ fn main() -> anyhow::Result<()> {
     let (settings, model) = (Settings::from_environment()?, workload::model()?);
     if env::args().any(|argument| argument == "growth") {
         return growth::measure(&settings, &model);
+    }
+    if env::args().any(|argument| argument == "join") {
+        return joining::measure(&settings, &model);
     }
     if env::args().any(|argument| argument == "training") {
         return training::measure(&settings, &model);

@@ -66,7 +66,6 @@ impl TopologyParts<'_> {
             uplift: UpliftSettings {
                 rules: config.actions.rules.versions(),
                 classes: config.classes.clone(),
-                corrected_within: config.join.window + config.join.grace,
             },
             uplift_board,
         })

@@ -41,6 +41,9 @@ impl Deliver {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = global.start("info,librdkafka=warn")?;
         let clock = app::clock();
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         deliver::check(&config, &clock)?;
         if self.dry_run {
             let cluster = Cluster::connect(&config, &clock)?;

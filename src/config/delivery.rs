@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{
-    ConfigError, Secret, check,
+    ConfigError, LazySecret, Secret, check,
     keys::nearest,
     raw_delivery,
     raw_delivery::{RawDelivery, RawQuietHours, RawRate, SmtpTls},
     secret,
     source::Sources,
 };
+use crate::events::questionnaire::{QuestionnaireSchema, RowType};
 
 /// The settings of `foretell deliver`.
 #[derive(Clone, Debug)]
@@ -62,13 +63,23 @@ pub struct QuietHours {
     pub zone: i64,
 }
 
+impl QuietHours {
+    /// How long they take.
+    #[must_use]
+    pub fn length(self) -> Duration {
+        const DAY: i64 = 24 * 60;
+        let minutes = (self.to - self.from).rem_euclid(DAY);
+        Duration::from_secs(minutes.unsigned_abs() * 60)
+    }
+}
+
 /// A webhook.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
     pub channel: ChannelSettings,
-    pub url: Secret,
-    pub secret: Option<Secret>,
-    pub headers: BTreeMap<String, Secret>,
+    pub url: LazySecret,
+    pub secret: Option<LazySecret>,
+    pub headers: BTreeMap<String, LazySecret>,
     pub ca_file: Option<PathBuf>,
     pub timeout: Duration,
     /// The source and the section, for errors at the start.
@@ -79,7 +90,9 @@ pub struct WebhookSettings {
 #[derive(Clone, Debug)]
 pub struct EmailSettings {
     pub channel: ChannelSettings,
-    pub server: SmtpServer,
+    pub smtp: LazySecret,
+    pub tls: SmtpTls,
+    pub ca_file: Option<PathBuf>,
     pub from: String,
     /// The name of the answer with the address.
     pub to: String,
@@ -96,8 +109,6 @@ pub struct EmailSettings {
 pub struct SmtpServer {
     pub host: String,
     pub port: u16,
-    pub tls: SmtpTls,
-    pub ca_file: Option<PathBuf>,
     /// User and password.
     pub credentials: Option<(String, Secret)>,
 }
@@ -110,10 +121,10 @@ const RATE_TIMES_MAX: usize = 100_000;
 const PORTS: (u16, u16) = (587, 465);
 
 impl RawDelivery {
-    /// The checked settings. `answers` and `rules` are the names that channels may refer to.
+    /// The checked settings. `answers` and `rules` have the names that channels may refer to.
     pub(super) fn settings(
         self,
-        answers: &[&str],
+        answers: &QuestionnaireSchema,
         rules: &[&str],
         sources: &Sources,
     ) -> Result<DeliverySettings, ConfigError> {
@@ -240,11 +251,11 @@ struct ChannelKeys {
 
 impl raw_delivery::RawWebhook {
     fn settings(self, at: &At<'_>) -> Result<WebhookSettings, ConfigError> {
-        let url = self.url.reveal();
-        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return at.refuse("url", "it must begin with http:// or https://");
+        if let Some(Err(problem)) = self.url.text().map(check_url) {
+            return at.refuse("url", problem);
         }
-        if self.secret.as_ref().is_some_and(|secret| secret.reveal().is_empty()) {
+        let secret = self.secret.as_ref().and_then(LazySecret::text);
+        if secret.is_some_and(|secret| secret.reveal().is_empty()) {
             return at.refuse("secret", "it is empty");
         }
         let channel = ChannelKeys {
@@ -270,15 +281,27 @@ impl raw_delivery::RawWebhook {
 }
 
 impl raw_delivery::RawEmail {
-    fn settings(self, answers: &[&str], at: &At<'_>) -> Result<EmailSettings, ConfigError> {
-        if !answers.contains(&self.to.as_str()) {
-            let problem = format!("the event schema has no answer {:?}", self.to);
+    fn settings(
+        self,
+        answers: &QuestionnaireSchema,
+        at: &At<'_>,
+    ) -> Result<EmailSettings, ConfigError> {
+        let mut questions = answers.questions().iter();
+        let Some(to) = questions.position(|question| question.name == self.to) else {
+            let names = answers.questions().iter().map(|question| question.name.as_str());
+            let near = nearest(&self.to, names.map(|known| (known, known)));
+            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            let problem = format!("the event schema has no answer {:?}{near}", self.to);
+            return at.refuse("to", &problem);
+        };
+        if answers.layout().types()[to] != RowType::Text {
+            let problem =
+                format!("the answer {:?} is not a text: it cannot be an address", self.to);
             return at.refuse("to", &problem);
         }
-        let server = match smtp_server(&self.smtp, self.tls) {
-            Ok(server) => SmtpServer { ca_file: self.ca_file, ..server },
-            Err(problem) => return at.refuse("smtp", problem),
-        };
+        if let Some(Err(problem)) = self.smtp.text().map(|smtp| smtp_server(smtp, self.tls)) {
+            return at.refuse("smtp", problem);
+        }
         let channel = ChannelKeys {
             name: self.name,
             rules: self.actions,
@@ -291,7 +314,9 @@ impl raw_delivery::RawEmail {
         };
         Ok(EmailSettings {
             channel: at.channel(channel)?,
-            server,
+            smtp: self.smtp,
+            tls: self.tls,
+            ca_file: self.ca_file,
             from: self.from,
             to: self.to,
             subject: self.subject,
@@ -301,6 +326,40 @@ impl raw_delivery::RawEmail {
             named: at.named(),
         })
     }
+}
+
+impl WebhookSettings {
+    /// The address; reads its file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has another scheme. The message does not show it.
+    pub fn read_url(&self) -> Result<Secret, ConfigError> {
+        let named = format!("{} url", self.named);
+        let url = self.url.read(&named)?;
+        match check_url(&url) {
+            Ok(()) => Ok(url),
+            Err(problem) => Err(ConfigError::At { place: named, problem: problem.to_owned() }),
+        }
+    }
+}
+
+impl EmailSettings {
+    /// The server; reads its file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not an address of a server. The message does not show it.
+    pub fn read_server(&self) -> Result<SmtpServer, ConfigError> {
+        let named = format!("{} smtp", self.named);
+        let smtp = self.smtp.read(&named)?;
+        smtp_server(&smtp, self.tls)
+            .map_err(|problem| ConfigError::At { place: named, problem: problem.to_owned() })
+    }
+}
+
+/// Checks the scheme of the address of a webhook.
+fn check_url(url: &Secret) -> Result<(), &'static str> {
+    let is_http = ["http://", "https://"].iter().any(|scheme| url.reveal().starts_with(scheme));
+    if is_http { Ok(()) } else { Err("it must begin with http:// or https://") }
 }
 
 /// Parses the address of an SMTP server. The problem does not show it.
@@ -326,7 +385,7 @@ fn smtp_server(smtp: &Secret, tls: SmtpTls) -> Result<SmtpServer, &'static str> 
         return Err(FORM);
     }
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(SmtpServer { host, port, tls, ca_file: None, credentials })
+    Ok(SmtpServer { host, port, credentials })
 }
 
 /// The minute of the day of a time such as `20:00`.

@@ -16,6 +16,7 @@ mod document;
 mod error;
 mod features;
 mod keys;
+mod lazy_secret;
 mod overrides;
 mod raw;
 mod raw_actions;
@@ -40,6 +41,7 @@ pub use delivery::{
     ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, WebhookSettings,
 };
 pub use error::ConfigError;
+pub use lazy_secret::LazySecret;
 pub use raw::{
     BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings, TlsSettings,
 };
@@ -174,6 +176,7 @@ impl Config {
             &mut raw.streams.state_dir,
             &mut raw.mlflow.ca_file,
         ];
+        raw.delivery.locate_secrets(folder);
         let delivery = &mut raw.delivery;
         let webhooks = delivery.webhooks.iter_mut().map(|webhook| &mut webhook.ca_file);
         let emails = delivery.emails.iter_mut().map(|email| &mut email.ca_file);
@@ -200,9 +203,8 @@ impl Config {
         let event_schema = Arc::clone(event_schemas.lead());
         let questions = event_schema.questions();
         check::score_when(raw.scoring.when, questions.len(), &sources)?;
-        let names: Vec<&str> = questions.iter().map(|question| question.name.as_str()).collect();
         let rules: Vec<&str> = raw.actions.iter().map(|rule| rule.name.as_str()).collect();
-        let delivery = raw.delivery.clone().settings(&names, &rules, &sources)?;
+        let delivery = raw.delivery.clone().settings(&event_schema, &rules, &sources)?;
         let gather = GatherSettings {
             when: raw.scoring.when,
             at_session_end: raw.scoring.at_session_end,

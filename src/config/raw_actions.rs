@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::StrDeserializer},
+    de::{
+        Error, MapAccess, Visitor,
+        value::{MapAccessDeserializer, StrDeserializer},
+    },
 };
 #[cfg(test)]
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -37,8 +40,9 @@ pub(super) struct RawAction {
     /// What cancels a pending action. Without it, a pending action is done.
     #[serde(default)]
     pub cancel_on: Vec<CancelOn>,
-    /// Maximum number of actions for one respondent; more are not requested.
-    #[serde(default)]
+    /// Maximum number of actions for one respondent in any period of event time; more are not requested. An event that is later
+    /// than its period and `outcomes.grace` causes none.
+    #[serde(default, deserialize_with = "at_most")]
     pub at_most: AtMost,
     /// Share of the respondents for whom the rule never acts, chosen by a hash; from 0 to below 1. Their actions are recorded as held
     /// out, so that the effect of acting can be measured.
@@ -91,6 +95,27 @@ impl<'de> Visitor<'de> for AfterVisitor {
             return Err(A::Error::unknown_field(&other, &["wall"]));
         }
         duration(&text).map(|after| RawAfter(After::Wall(after)))
+    }
+}
+
+/// Reads a table; anything else is refused with an example of one.
+fn at_most<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AtMost, D::Error> {
+    deserializer.deserialize_any(AtMostVisitor)
+}
+
+struct AtMostVisitor;
+
+impl<'de> Visitor<'de> for AtMostVisitor {
+    type Value = AtMost;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a number of actions in a period of event time, such as { times = 3, per = \"7d\" }",
+        )
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<AtMost, A::Error> {
+        AtMost::deserialize(MapAccessDeserializer::new(map))
     }
 }
 
@@ -319,6 +344,12 @@ mod tests {
         refuse("at_most = { times = 0, per = '7d' }", at_most);
         let per = "at_most: per must be from 1 ms to 366 days, such as \"7d\"";
         refuse("at_most = { times = 1, per = '0s' }", per);
+        let error = load("[[actions]]\nname = 'call'\nwhen = 'true'\nat_most = 3\n").unwrap_err();
+        for words in
+            ["foretell.toml:11", "invalid type: integer `3`", "{ times = 3, per = \"7d\" }"]
+        {
+            assert!(error.contains(words), "{words} in {error}");
+        }
         let name = |name: &str| {
             let written = format!("[[actions]]\nname = '{name}'\nwhen = 'true'\n");
             let problem = "name: use 1 to 64 letters, digits, '_' and '-'";

@@ -1,12 +1,16 @@
 //! The section about the delivery of actions of the configuration as written: see `raw.rs`. `delivery.rs` checks it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 #[cfg(test)]
 use serde::Serialize;
 
-use crate::config::Secret;
+use crate::config::LazySecret;
 
 /// Delivery of actions by `foretell deliver`: see [Delivery](delivery.md).
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +26,17 @@ pub(super) struct RawDelivery {
     pub webhooks: Vec<RawWebhook>,
     /// E-mails, each in a section `[[delivery.emails]]`.
     pub emails: Vec<RawEmail>,
+}
+
+impl RawDelivery {
+    /// Makes paths of files of secrets ones from the configuration's folder.
+    pub(super) fn locate_secrets(&mut self, folder: &Path) {
+        for RawWebhook { url, secret, headers, .. } in &mut self.webhooks {
+            let secrets = [url].into_iter().chain(secret).chain(headers.values_mut());
+            secrets.for_each(|secret| secret.locate(folder));
+        }
+        self.emails.iter_mut().for_each(|email| email.smtp.locate(folder));
+    }
 }
 
 impl Default for RawDelivery {
@@ -43,16 +58,16 @@ pub(super) struct RawWebhook {
     /// Name of the channel, in metrics, logs and dead letters: letters, digits, `.`, `_` and `-`.
     pub name: String,
     /// Address to post to, beginning with `http://` or `https://`. Treated as a secret, because tokens are often a part of it.
-    pub url: Secret,
+    pub url: LazySecret,
     /// Rules whose actions are delivered. Unset: of every rule.
     #[serde(default)]
     pub actions: Option<Vec<String>>,
     /// Key of the signature in the header `Foretell-Signature`. Unset: requests are not signed.
     #[serde(default)]
-    pub secret: Option<Secret>,
+    pub secret: Option<LazySecret>,
     /// Further headers, such as `{ Authorization = "Bearer …" }`. Each value is treated as a secret.
     #[serde(default)]
-    pub headers: BTreeMap<String, Secret>,
+    pub headers: BTreeMap<String, LazySecret>,
     /// File with certificates (PEM) of certificate authorities to trust in addition to the system's, a path from the
     /// configuration's folder.
     #[serde(default)]
@@ -89,7 +104,7 @@ pub(super) struct RawEmail {
     pub name: String,
     /// Server, as `smtp://user:password@host:port`; user and password percent-encoded. Without a port, 587, or 465 with
     /// `tls = "tls"`. Treated as a secret.
-    pub smtp: Secret,
+    pub smtp: LazySecret,
     /// Encryption of the connection.
     #[serde(default)]
     pub tls: SmtpTls,
@@ -102,7 +117,7 @@ pub(super) struct RawEmail {
     pub actions: Option<Vec<String>>,
     /// Sender, such as `Example Shop <shop@example.com>`.
     pub from: String,
-    /// Answer with the e-mail address of the respondent. An action whose answer is missing or is not an address goes to the dead
+    /// Answer with the e-mail address of the respondent, a text. An action whose answer is missing or is not an address goes to the dead
     /// letters as `malformed_address`.
     pub to: String,
     /// Template of the subject.
@@ -112,8 +127,8 @@ pub(super) struct RawEmail {
     /// Whether the body is HTML; then values in it are escaped.
     #[serde(default)]
     pub html: bool,
-    /// Time limit of each answer of the SMTP server; at least 1 ms.
-    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    /// Time limit of one attempt, from the connection to the last answer of the SMTP server; at least 1 ms.
+    #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub timeout: Duration,
     /// As for webhooks.
     #[serde(default = "one_hour", with = "humantime_serde")]
@@ -159,6 +174,10 @@ pub(super) struct RawQuietHours {
 
 fn ten_seconds() -> Duration {
     Duration::from_secs(10)
+}
+
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn one_hour() -> Duration {

@@ -61,7 +61,7 @@ impl serde::Serialize for Secret {
     }
 }
 
-const EXPECTED: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" }";
+pub(super) const EXPECTED: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" }";
 
 const EXPECTED_PROPERTY: &str = "expected a text in quotes, or { file = \"/run/secrets/…\" } (a name with dots \
      stands in quotes itself)";
@@ -79,7 +79,8 @@ const PLACES: &[(&str, &str)] = &[
     ("mlflow", "password"),
 ];
 
-/// The lists of sections with the keys of secrets in each. A table among them has secrets only.
+/// The lists of sections with the keys of secrets in each. A table among them has secrets only. Their files are read by the command
+/// that needs them: [`LazySecret`](crate::config::LazySecret).
 const LISTS: &[(&str, &str, &[&str])] =
     &[("delivery", "webhooks", &["url", "secret", "headers"]), ("delivery", "emails", &["smtp"])];
 
@@ -137,39 +138,62 @@ pub(super) fn resolve(
             Some(_) => return Err(no_table(&path)),
         }
     }
-    LISTS.iter().try_for_each(|list| resolve_list(file, list, folder, sources))
+    LISTS.iter().try_for_each(|list| check_list(file, list, sources))
 }
 
-/// Replaces the files of secrets in a list of sections. Another value than a list is an error of the deserialization.
-fn resolve_list(
-    file: &mut DeTable<'_>,
+/// Checks the form of the secrets in a list of sections. Another value than a list is an error of the deserialization.
+fn check_list(
+    file: &DeTable<'_>,
     (section, list, keys): &(&str, &str, &[&str]),
-    folder: &Path,
     sources: &Sources,
 ) -> Result<(), ConfigError> {
-    let Some(DeValue::Table(table)) = file.get_mut(*section).map(toml::Spanned::get_mut) else {
+    let Some(DeValue::Table(table)) = file.get(*section).map(toml::Spanned::get_ref) else {
         return Ok(());
     };
-    let Some(DeValue::Array(items)) = table.get_mut(*list).map(toml::Spanned::get_mut) else {
+    let Some(DeValue::Array(items)) = table.get(*list).map(toml::Spanned::get_ref) else {
         return Ok(());
     };
-    for (number, item) in items.iter_mut().enumerate() {
-        let DeValue::Table(item) = item.get_mut() else { continue };
+    for (number, item) in items.iter().enumerate() {
+        let DeValue::Table(item) = item.get_ref() else { continue };
         for key in *keys {
             let path = format!("{section}.{list}.{number}.{key}");
-            match item.get_mut(*key).map(toml::Spanned::get_mut) {
+            match item.get(*key).map(toml::Spanned::get_ref) {
                 None => {}
                 Some(DeValue::Table(secrets)) if *key == "headers" => {
-                    for (name, value) in secrets.iter_mut() {
+                    for (name, value) in secrets.iter() {
                         let path = format!("{path}.{}", name.get_ref());
-                        fill(value.get_mut(), &path, EXPECTED, folder, sources)?;
+                        file_of(value.get_ref()).map_err(|()| refused(sources, &path, EXPECTED))?;
                     }
                 }
-                Some(value) => fill(value, &path, EXPECTED, folder, sources)?,
+                Some(value) => {
+                    file_of(value).map_err(|()| refused(sources, &path, EXPECTED))?;
+                }
             }
         }
     }
     Ok(())
+}
+
+/// The file of a secret; none if it is text.
+fn file_of<'v>(value: &'v DeValue<'_>) -> Result<Option<&'v str>, ()> {
+    match value {
+        DeValue::String(_) => Ok(None),
+        DeValue::Table(table) if table.len() == 1 => {
+            let file = table.get("file").and_then(|file| file.get_ref().as_str());
+            file.map(Some).ok_or(())
+        }
+        DeValue::Table(_)
+        | DeValue::Array(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Float(_)
+        | DeValue::Integer(_) => Err(()),
+    }
+}
+
+/// The text without its last line end: editors and `echo` end a file with one, which is not part of the secret.
+pub(super) fn without_line_end(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
 }
 
 fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
@@ -184,19 +208,11 @@ fn fill(
     folder: &Path,
     sources: &Sources,
 ) -> Result<(), ConfigError> {
-    let named = match value {
-        DeValue::String(_) => return Ok(()),
-        DeValue::Table(table) if table.len() == 1 => {
-            table.get("file").and_then(|file| file.get_ref().as_str())
-        }
-        DeValue::Table(_)
-        | DeValue::Array(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Float(_)
-        | DeValue::Integer(_) => None,
+    let named = match file_of(value) {
+        Ok(None) => return Ok(()),
+        Ok(Some(named)) => named,
+        Err(()) => return Err(refused(sources, key, expected)),
     };
-    let Some(named) = named else { return Err(refused(sources, key, expected)) };
     let from = folder.join(named);
     let text = match fs::read_to_string(&from) {
         Ok(text) => text,
@@ -204,8 +220,7 @@ fn fill(
             return Err(ConfigError::SecretFile { named: sources.named(key), from, source });
         }
     };
-    // Editors and `echo` end a file with a new line, which is not part of the secret.
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = without_line_end(&text);
     if text.is_empty() {
         return Err(refused(sources, key, "its file is empty"));
     }
@@ -261,10 +276,9 @@ mod tests {
             "[broker.properties]\n'sasl.password' = 'p\u{e4}ss word'\na = 'b'",
         );
         check("[topics]\nprefix = 'x'", "[topics]\nprefix = 'x'");
-        check(
-            "[[delivery.webhooks]]\nurl = 'u'\nsecret = { file = 'password' }\nheaders = { A = { file = 'password' } }",
-            "[[delivery.webhooks]]\nurl = 'u'\nsecret = 'p\u{e4}ss word'\nheaders = { A = 'p\u{e4}ss word' }",
-        );
+        // Read when they are needed.
+        let list = "[[delivery.webhooks]]\nurl = 'u'\nsecret = { file = 'password' }\nheaders = { A = { file = 'none' } }";
+        check(list, list);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Warnings about configurations that are valid, and probably not intended.
 
-use crate::{config::Config, processors::gather::ScoreWhen};
+use humantime_serde::re::humantime::format_duration;
+
+use crate::{
+    config::Config,
+    processors::{actions::After, gather::ScoreWhen},
+};
 use foretell_ml::{InitialPolicy, Retention, training::Threshold};
 
 impl Config {
@@ -47,6 +52,43 @@ impl Config {
                 self.classes.len()
             ));
         }
+        warnings.extend(self.actions_after_outcomes());
+        warnings.extend(self.quiet_hours_that_expire());
         warnings
+    }
+
+    /// Rules whose actions come when no outcome is joined any more.
+    fn actions_after_outcomes(&self) -> impl Iterator<Item = String> {
+        let window = self.join.window;
+        self.actions.rules.iter().filter_map(move |rule| {
+            let (After::EventTime(after) | After::Wall(after)) = rule.settings.after;
+            (after > window).then(|| {
+                format!(
+                    "[[actions]] {:?} after is {}, longer than [outcomes] window ({}): its actions come after every outcome \
+                     that is joined, so labelled examples do not have them, and its uplift cannot be measured; set a longer window",
+                    rule.settings.name,
+                    format_duration(after),
+                    format_duration(window),
+                )
+            })
+        })
+    }
+
+    /// Channels whose actions may expire before their quiet hours end.
+    fn quiet_hours_that_expire(&self) -> impl Iterator<Item = String> {
+        let webhooks = self.delivery.webhooks.iter().map(|webhook| &webhook.channel);
+        let channels = webhooks.chain(self.delivery.emails.iter().map(|email| &email.channel));
+        channels.filter_map(|channel| {
+            let quiet = channel.quiet_hours?.length();
+            (quiet >= channel.expires).then(|| {
+                format!(
+                    "[delivery] channel {:?}: quiet_hours take {}, and expires is {}: an action that is due at their \
+                     beginning is not sent after them, but goes to the dead letters; set a longer expires",
+                    channel.name,
+                    format_duration(quiet),
+                    format_duration(channel.expires),
+                )
+            })
+        })
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     events::{
-        questionnaire::{Answer as Given, QuestionnaireSchema},
+        questionnaire::QuestionnaireSchema,
         reply::ReplyResult,
         respondent::{KeptPrediction, OpenObservation, Respondent},
     },
@@ -20,7 +20,7 @@ use crate::{
         events::{action_json, prediction_json},
         exchange::{Exchanged, TIMEOUT, exchange, timeout_of},
         parameters::{Named, Parameters},
-        reasons::ReasonsRequest,
+        reasons::{ReasonsRequest, json_of_answer},
     },
     processors::gateway::Answer,
 };
@@ -110,24 +110,20 @@ fn json_of(
     json!({
         "respondent_id": id,
         "stream_time": respondent.stream_time,
-        "open": respondent.open.as_ref().map(open_json),
+        "open": respondent.open.as_ref().map(|open| open_json(open, events)),
         "predictions": predictions.collect::<Vec<Json>>(),
         "outcomes": outcomes.collect::<Vec<Json>>(),
         "actions": actions.collect::<Vec<Json>>(),
     })
 }
 
-fn open_json(open: &OpenObservation) -> Json {
-    let answers = open.answers.iter();
-    let answers = answers.map(|(question, answer)| {
-        let answer = match answer {
-            None => Json::Null,
-            Some(Given::Number(number)) => json!(number),
-            Some(Given::Whole(whole)) => json!(whole),
-            Some(Given::Text(text)) => json!(text),
-        };
-        (question.clone(), answer)
-    });
+/// The answers so far, in the types of the event schema, as those of a prediction are shown.
+fn open_json(open: &OpenObservation, events: &QuestionnaireSchema) -> Json {
+    let row = events.row_by_name(open.answers.iter().cloned());
+    let answers = events.questions().iter().zip(events.layout().answers(&row));
+    let is_given = |name: &str| open.answers.iter().any(|(given, _)| given == name);
+    let answers = answers.filter(|(question, _)| is_given(&question.name));
+    let answers = answers.map(|(question, answer)| (question.name.clone(), json_of_answer(answer)));
     json!({
         "event_time": open.event_time,
         "scored": open.is_scored,

@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod gather;
 pub mod initial_data;
 pub mod instances;
+pub mod join_window;
 pub mod learning;
 pub mod library;
 pub mod metrics;

@@ -11,7 +11,7 @@ use crate::{
     },
     processors::{
         actions::KnownActions,
-        gather::StoredSession,
+        gather::{StoredSession, session::SessionRules},
         outcome_join::{OutcomeStore, PendingEntries, PendingRef, StateRef},
     },
 };
@@ -25,25 +25,34 @@ use foretell_streams::{
 
 /// Forwards the answer to each question.
 struct AnswerQuery {
-    observations: WindowHandle<StoredSession>,
+    observations: OpenSessions,
     outcomes: OutcomeStore,
     actions: KnownActions,
     /// Memory that every question uses again.
     entries: PendingEntries,
 }
 
+/// The store of sessions, and when they end.
+#[derive(Clone)]
+pub struct OpenSessions {
+    /// The store.
+    pub store: WindowHandle<StoredSession>,
+    /// The rules.
+    pub rules: SessionRules,
+}
+
 /// Adds the source of questions and the processor that answers them.
 pub fn add_to(
     topology: &mut TopologyBuilder,
     queries: Topic,
-    observations: WindowHandle<StoredSession>,
+    observations: OpenSessions,
     outcomes: OutcomeStore,
     actions: KnownActions,
 ) -> Edge<Reply> {
     // A question is no event: its time does not advance stream time, and it is answered before records that wait.
     let codec = Arc::new(RespondentQuery::codec());
     let asked = topology.source_timed("queries", queries, codec, |_, _, _| Ok(EventTime::MIN));
-    let mut stores = vec![observations.id(), outcomes.pending.id()];
+    let mut stores = vec![observations.store.id(), outcomes.pending.id()];
     stores.extend_from_slice(actions.stores());
     topology.process("answer-query", &[asked], &stores, move || AnswerQuery {
         observations: observations.clone(),
@@ -83,8 +92,10 @@ impl AnswerQuery {
         respondent_id: &str,
         ctx: &mut Context<'_, Reply>,
     ) -> Result<Option<OpenObservation>, ProcessError> {
-        let store = ctx.window(&self.observations);
-        let newest = store.fetch(respondent_id, EventTime::MIN, EventTime::MAX)?.pop();
+        // A session that stream time has ended may still be stored.
+        let open = self.observations.rules.ended_before(ctx.stream_time());
+        let store = ctx.window(&self.observations.store);
+        let newest = store.fetch(respondent_id, open, EventTime::MAX)?.pop();
         Ok(newest.map(|stored| OpenObservation {
             event_time: stored.time,
             is_scored: stored.value.scored,
@@ -113,7 +124,7 @@ impl AnswerQuery {
                 {
                     let outcome = match state {
                         StateRef::Learned(label) => Some(label.to_owned()),
-                        StateRef::Waiting | StateRef::PassedOver => None,
+                        StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen => None,
                     };
                     respondent.predictions.push(KeptPrediction {
                         event_time: position.time,

@@ -33,7 +33,7 @@ use crate::{
         quality::{self, QualityBoard, QualityParts, QualitySettings, Summarize},
         recent_events::{RecentEntry, RecentEvents},
         replies::{ReplyToEvent, ReplyToPrediction},
-        respondent,
+        respondent::{self, OpenSessions},
         scoring::{PreparedModels, Score},
         uplift::{self, UpliftBoard, UpliftSettings},
     },
@@ -103,8 +103,7 @@ pub fn scoring(parts: ScoringParts) -> Topology {
             events: Arc::clone(parts.events.lead()),
             serving: serving.clone(),
             codec: codecs.action,
-            joined_within: outcome_store.settings.window,
-            grace: outcome_store.settings.grace,
+            join_window: outcome_store.settings.join_window(),
             metrics: metrics.actions.clone(),
         },
     );
@@ -112,7 +111,8 @@ pub fn scoring(parts: ScoringParts) -> Topology {
     // Each before the processor whose effect it must not see, or whose examples have its actions.
     actions.on_outcomes(&mut topology, outcomes);
 
-    let kept = (sessions.clone(), outcome_store.clone());
+    let open = OpenSessions { store: sessions.clone(), rules: gather.sessions };
+    let kept = (open, outcome_store.clone());
     let (gathered, contract) = (gather.clone(), Arc::new(parts.contract));
     let summarize = Summarize::new(serving.clone(), gather.clone(), parts.quality_window);
     let stores = [recent.store_id(), sessions.id()];

@@ -143,7 +143,7 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "f64" => "number",
         "bool" => "boolean",
         "char" => "character",
-        "Secret" => "secret",
+        "Secret" | "LazySecret" => "secret",
         "Space" | "TableSettings" | "CompanionSettings" | "RawWebhook" | "RawEmail" | "RawRate"
         | "RawQuietHours" => "section",
         "AtMost" => "table",

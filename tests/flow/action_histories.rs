@@ -12,11 +12,17 @@ use serde_json::json;
 use crate::{
     actions::rule,
     fixture::{EPOCH_MS, NOW},
-    scored::{GRACE, Operation, Scored, Settings, outcome, time_is},
+    scored::{GRACE, Operation, Scored, Settings, WINDOW, outcome, time_is},
 };
 
 const HISTORIES: u32 = 300;
 const NEVER: i64 = i64::MIN / 2;
+/// Seconds of stream time in which a prediction or an outcome can be joined.
+const CLOSES: i64 = WINDOW + GRACE;
+/// Seconds of the clock from event time 0 to the beginning.
+const CLOCK: i64 = (NOW.0 - EPOCH_MS) / 1_000;
+/// Seconds of stream time in which it is known what was done: twice the longest period of a rule, and the grace.
+const KNOWN: i64 = 2 * 100 + GRACE;
 
 /// What happens to the task. Times are in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +47,8 @@ enum Step {
 fn histories() -> impl Strategy<Value = Vec<Step>> {
     let who = || prop_oneof![Just("ann"), Just("ann"), Just("bob"), Just("cem")];
     let after = || prop::sample::select(vec![0, 1, 4, 5, 6, 10, 11, 20]);
-    let delay = || prop_oneof![4 => Just(0), 1 => 1..GRACE];
+    let late = || prop::sample::select(vec![WINDOW, CLOSES, CLOSES + 1, 219, 220, 221, 300]);
+    let delay = || prop_oneof![8 => Just(0), 2 => 1..GRACE, 1 => late()];
     let visits = prop::sample::select(vec![None, Some(3), Some(5), Some(9)]);
     let event = (who(), after(), delay(), visits, prop::bool::weighted(0.8));
     let event = event.prop_map(|(who, after, delay, visits, done)| Step::Event {
@@ -252,6 +259,9 @@ enum Broken {
     RequestsAgain,
     OneMore,
     LongerPeriod,
+    LaterActionsCount,
+    ForgetsLateEvents,
+    OutcomesOfOthersCancel,
     NobodyHeldOut,
     FiresLate,
 }
@@ -264,6 +274,18 @@ struct Pending {
     due: i64,
 }
 
+/// An action that was due.
+#[derive(Clone, Debug)]
+struct Done {
+    who: &'static str,
+    rule: usize,
+    /// The time of its event.
+    event: i64,
+    /// When it was due, or done by the clock.
+    at: i64,
+    is_acted: bool,
+}
+
 /// The plain model: lists in memory, one record after the other.
 struct Model {
     rules: Vec<RuleSettings>,
@@ -272,8 +294,7 @@ struct Model {
     wall: i64,
     partial: BTreeMap<&'static str, i64>,
     pending: Vec<Pending>,
-    /// The respondent, the rule, the event time, and whether it was done.
-    acted: Vec<(&'static str, usize, i64, bool)>,
+    acted: Vec<Done>,
     lines: Lines,
 }
 
@@ -311,8 +332,14 @@ impl Model {
         let is_held = is_control(&rule.name, pending.who, rule.control)
             && self.broken != Broken::NobodyHeldOut;
         let state = if is_held { ActionState::HeldOut } else { ActionState::Requested };
-        let time = if self.is_wall(pending.rule) { self.stream_time } else { pending.due };
-        self.acted.push((pending.who, pending.rule, time.max(pending.event), !is_held));
+        let at = if self.is_wall(pending.rule) { CLOCK + self.wall } else { pending.due };
+        self.acted.push(Done {
+            who: pending.who,
+            rule: pending.rule,
+            event: pending.event,
+            at: at.max(pending.event),
+            is_acted: !is_held,
+        });
         self.write(pending, state);
     }
 
@@ -325,14 +352,14 @@ impl Model {
         due.iter().for_each(|one| self.fire(one));
     }
 
-    fn cancel(&mut self, who: &str, cause: CancelOn, event: i64) {
+    fn cancel(&mut self, who: &str, cause: CancelOn, is_about: impl Fn(i64) -> bool) {
         if self.broken != Broken::CancelsWhatWasDue {
             self.fire_due(|one| one.who == who);
         }
         let pending = std::mem::take(&mut self.pending);
         for one in pending {
             if one.who == who
-                && one.event <= event
+                && is_about(one.event)
                 && self.rules[one.rule].cancel_on.contains(&cause)
             {
                 self.write(&one, ActionState::Cancelled);
@@ -347,8 +374,8 @@ impl Model {
             self.fire_due(|one| one.who == who);
         } else {
             let ignores_times = self.broken == Broken::EarlierPredictionsCancel;
-            let event = if ignores_times { i64::MAX } else { event };
-            self.cancel(who, CancelOn::BetterPrediction, event);
+            let is_about = |pending: i64| ignores_times || pending <= event;
+            self.cancel(who, CancelOn::BetterPrediction, is_about);
         }
         for rule in 0..self.rules.len() {
             let settings = self.rules[rule].clone();
@@ -359,14 +386,7 @@ impl Model {
             }
             let (After::EventTime(after) | After::Wall(after)) = settings.after;
             let after = after.as_secs().cast_signed();
-            let by_event_time = (event.min(self.stream_time) + after).max(event);
-            let per = settings.at_most.per.as_secs().cast_signed();
-            let from = by_event_time - per - i64::from(self.broken == Broken::LongerPeriod);
-            let earlier = self.acted.iter();
-            let earlier =
-                earlier.filter(|(w, r, time, _)| *w == who && *r == rule && *time > from).count();
-            let times = settings.at_most.times as usize;
-            if earlier >= times + usize::from(self.broken == Broken::OneMore) {
+            if self.are_enough(who, rule, event) {
                 continue;
             }
             let now = if self.is_wall(rule) { self.wall } else { event.min(self.stream_time) };
@@ -379,13 +399,37 @@ impl Model {
         }
     }
 
+    /// Whether another action for an event would be one too many in some period, or that is not known.
+    fn are_enough(&self, who: &str, rule: usize, event: i64) -> bool {
+        let AtMost { times, per } = self.rules[rule].at_most;
+        let times = times as usize + usize::from(self.broken == Broken::OneMore);
+        let longer = i64::from(self.broken == Broken::LongerPeriod);
+        let per = per.as_secs().cast_signed() + longer;
+        let is_known = event - per + longer >= self.stream_time - KNOWN;
+        if !is_known && self.broken != Broken::ForgetsLateEvents {
+            return true;
+        }
+        let own = self.acted.iter().filter(|done| done.who == who && done.rule == rule);
+        let events: Vec<i64> = own.map(|done| done.event).chain([event]).collect();
+        let first = if self.broken == Broken::LaterActionsCount { event - per + 1 } else { NEVER };
+        let in_period = |from: &i64| {
+            let period = match self.broken == Broken::LaterActionsCount {
+                true => first..i64::MAX,
+                false => *from..*from + per,
+            };
+            events.iter().filter(|at| period.contains(at)).count()
+        };
+        let near = events.iter().filter(|from| (event - per + 1..=event).contains(from));
+        near.map(in_period).any(|number| number > times)
+    }
+
     fn record(&mut self, record: &Record) {
         let (at, is_repeat) = (record.at, record.id != record.step);
         match record.what {
             Step::Event { who, visits, done, .. } => {
                 self.stream_time = self.stream_time.max(at);
                 if !is_repeat || self.broken == Broken::RepeatsCancel {
-                    self.cancel(who, CancelOn::Event, i64::MAX);
+                    self.cancel(who, CancelOn::Event, |_| true);
                 }
                 let before = self.partial.get(who).copied().unwrap_or(NEVER).max(at);
                 if !is_repeat && done {
@@ -401,7 +445,11 @@ impl Model {
                     if is_known { self.stream_time.max(at) } else { self.stream_time };
                 let is_used = is_known || self.broken == Broken::UnknownOutcomesCancel;
                 if is_used && self.broken != Broken::OutcomesKeep {
-                    self.cancel(who, CancelOn::Outcome, i64::MAX);
+                    let open = self.stream_time - CLOSES;
+                    let of_others = self.broken == Broken::OutcomesOfOthersCancel;
+                    let is_about =
+                        |event: i64| of_others || (event - at).abs() <= WINDOW && event >= open;
+                    self.cancel(who, CancelOn::Outcome, is_about);
                 }
             }
             Step::Again { .. } | Step::Wait(_) | Step::Commit | Step::Abort | Step::Restart => {}
@@ -452,6 +500,9 @@ fn a_broken_rule_is_noticed() {
         Broken::RequestsAgain,
         Broken::OneMore,
         Broken::LongerPeriod,
+        Broken::LaterActionsCount,
+        Broken::ForgetsLateEvents,
+        Broken::OutcomesOfOthersCancel,
         Broken::NobodyHeldOut,
         Broken::FiresLate,
     ] {
@@ -488,9 +539,9 @@ fn an_example_has_the_actions_that_were_due_before_its_outcome() {
                 let time = |time: i64| (time - EPOCH_MS) / 1_000;
                 let range = time(example.event_time.0)..=time(example.outcome_time.unwrap().0);
                 let mut expected: Vec<(i64, String, bool)> = Vec::new();
-                for (who, rule, at, acted) in &model.acted {
+                for Done { who, rule, at, is_acted, .. } in &model.acted {
                     if *who == example.respondent_id && range.contains(at) {
-                        expected.push((*at, model.rules[*rule].name.clone(), *acted));
+                        expected.push((*at, model.rules[*rule].name.clone(), *is_acted));
                     }
                 }
                 let found = example.actions.iter();

@@ -244,9 +244,10 @@ fn an_event_ahead_of_the_clock_does_not_delay_its_action() {
     scored.driver.advance(Duration::from_secs(10)).unwrap();
     scored.apply(&time_is(now + 20));
     assert_eq!(lines(&mut scored), ["requested call bob@103000 due now+20"]);
+    // So late that it is not known what was done.
     let before_1970 = visit("cem", -EPOCH_MS / 1_000 - 1);
     scored.apply(&before_1970);
-    assert_eq!(lines(&mut scored).len(), 1);
+    assert_eq!(lines(&mut scored), [""; 0]);
 }
 
 #[test]
@@ -274,6 +275,19 @@ fn each_cause_cancels_what_names_it() {
     );
     assert_eq!(cancelled(&[CancelOn::Outcome], &[outcome("ann", 5, "no")]), [undone]);
     assert_eq!(cancelled(&[CancelOn::Event], &[outcome("ann", 5, "no")]), [done]);
+    // One that is not joined with the prediction that caused the action: later and earlier than its window.
+    let outcomes = |at: i64| {
+        let soon = RuleSettings { after: later(110), cancel_on: vec![CancelOn::Outcome], ..call() };
+        let mut scored = started(&[soon]);
+        let happens = [visit("ann", 0), outcome("ann", at, "no"), time_is(110)];
+        happens.iter().for_each(|one| scored.apply(one));
+        lines(&mut scored)
+    };
+    let (slow, unslow) = ("requested call ann@0 due 110", "cancelled call ann@0 due 110");
+    assert_eq!(outcomes(WINDOW), [unslow]);
+    assert_eq!(outcomes(-WINDOW), [unslow]);
+    assert_eq!(outcomes(WINDOW + 1), [slow]);
+    assert_eq!(outcomes(-WINDOW - 1), [slow]);
     // An outcome that becomes a dead letter cancels nothing.
     assert_eq!(cancelled(&all, &[outcome("ann", 5, "perhaps")]), [done]);
     // The next prediction cancels, and the rule is evaluated again.
@@ -392,6 +406,40 @@ fn a_respondent_has_at_most_so_many_actions() {
     let soon = RuleSettings { after: later(10), cancel_on, ..call() };
     let happens = [visit("ann", 0), outcome("ann", 1, "no"), visit("ann", 2), time_is(20)];
     check(&[soon], &happens, &["cancelled call ann@0 due 10", "requested call ann@2 due 12"]);
+}
+
+#[test]
+fn late_events_have_no_more_actions_than_others() {
+    let once = AtMost { times: 1, per: Duration::from_secs(60) };
+    let rule = RuleSettings { at_most: once, ..call() };
+    let happens = [100, 50, 41, 40, 159, 160].map(|at| visit("ann", at));
+    let expected = [100, 40, 160].map(|at| format!("requested call ann@{at} due {at}"));
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    let mut scored = check(std::slice::from_ref(&rule), &happens, &expected);
+    // Of an event that is more than its period and the grace late, it is not known what was done.
+    let late = 160 - 60 - GRACE;
+    scored.apply(&visit("bob", late - 1));
+    assert_eq!(lines(&mut scored), [""; 0]);
+    scored.apply(&visit("bob", late));
+    assert_eq!(lines(&mut scored).len(), 1);
+}
+
+#[test]
+fn an_outcome_between_stream_time_and_the_clock_is_before_an_action_by_the_clock() {
+    let now = (NOW.0 - EPOCH_MS) / 1_000;
+    let acted_at = |outcome_at: i64| {
+        let mut scored = started(&[RuleSettings { after: wall(10), ..call() }]);
+        scored.apply(&visit("ann", now - 50));
+        scored.driver.advance(Duration::from_secs(10)).unwrap();
+        assert_eq!(lines(&mut scored).len(), 1);
+        scored.driver.advance(Duration::from_secs(30)).unwrap();
+        scored.apply(&outcome("ann", outcome_at, "yes"));
+        let known = respondents::answer(&mut scored, "ann").actions;
+        assert_eq!(known[0].due, EventTime(NOW.0 + 10_000));
+        acted(&scored.examples()[0])
+    };
+    assert_eq!(acted_at(now + 9), [""; 0]);
+    assert_eq!(acted_at(now + 10), [format!("call done @{}", now + 10)]);
 }
 
 #[test]
@@ -609,9 +657,10 @@ fn what_was_done_is_removed_when_nothing_needs_it_any_more() {
         let changelog = foretell_streams::record::Topic::new("shop-scoring-acted-changelog");
         scored.driver.changelog(&changelog).iter().any(|record| record.value.is_none())
     };
-    scored.apply(&time_is(WINDOW + GRACE));
+    // A late event may need it.
+    scored.apply(&time_is(2 * 60 + GRACE));
     assert!(!removed(&mut scored));
-    scored.apply(&time_is(WINDOW + GRACE + 6));
+    scored.apply(&time_is(2 * 60 + GRACE + 6));
     assert!(removed(&mut scored));
 }
 

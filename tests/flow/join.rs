@@ -299,3 +299,29 @@ fn a_join_that_breaks_a_rule_is_noticed() {
         assert!(is_noticed, "{name}");
     }
 }
+
+/// The histories tell a join that gives each prediction without an outcome the label from one that gives it to one of a group.
+#[test]
+fn a_join_that_labels_every_prediction_without_an_outcome_is_noticed() {
+    let label = UnlabelledPolicy::Label("no".to_owned());
+    for learn_from in [LearnFrom::First, LearnFrom::Last] {
+        let settings = Settings { learn_from, unlabelled: label.clone(), ..settings() };
+        // Without a label it counts each of them.
+        let each = JoinSettings { unlabelled: UnlabelledPolicy::Drop, ..settings.join() };
+        let other = match learn_from {
+            LearnFrom::First => LearnFrom::Last,
+            LearnFrom::Last | LearnFrom::Every => LearnFrom::First,
+        };
+        let other = JoinSettings { learn_from: other, ..settings.join() };
+        let mut runner = TestRunner::deterministic();
+        let mut noticed = [false; 2];
+        for _ in 0..HISTORIES {
+            let history = histories().new_tree(&mut runner).unwrap().current();
+            let (examples, joins) = topology(&history, &settings);
+            noticed[0] |= joins.unlabelled < batch(&history, &each).1.unlabelled;
+            let (_, chosen) = in_order(batch(&history, &other).0);
+            noticed[1] |= in_order(examples).1 != chosen;
+        }
+        assert_eq!(noticed, [true; 2], "{learn_from:?}");
+    }
+}

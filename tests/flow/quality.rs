@@ -61,11 +61,7 @@ pub(crate) fn settings() -> QualitySettings {
 
 /// The settings of uplift without rules.
 pub(crate) fn no_rules() -> UpliftSettings {
-    UpliftSettings {
-        rules: Vec::new(),
-        classes: crate::fixture::classes(&["no", "yes"]),
-        corrected_within: settings().labels_within,
-    }
+    UpliftSettings { rules: Vec::new(), classes: crate::fixture::classes(&["no", "yes"]) }
 }
 
 /// Never trains.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     fixture::{EPOCH_MS, NOW},
-    scored::{Operation, Scored, Settings, encoded, outcome, visit},
+    scored::{GAP, Operation, Scored, Settings, encoded, outcome, time_is, visit},
 };
 
 /// Pipes in a question. Its timestamp is far ahead of the events.
@@ -111,4 +111,15 @@ fn a_question_that_nobody_waits_for_has_no_answer_and_a_malformed_one_is_a_dead_
     let topic = scored.fixture.topics.queries.clone();
     scored.apply(&Operation::Raw(topic, "ann", Some(b"nonsense".to_vec())));
     assert_eq!(scored.outputs(), ["dead-lettered shop.queries@1: malformed"]);
+}
+
+#[test]
+fn a_session_that_stream_time_has_ended_is_not_open() {
+    let mut scored = Scored::new(&Settings::default());
+    scored.apply(&Operation::Event("ann", 0, json!({"visits": 3})));
+    // The last punctuation before its end.
+    scored.apply(&time_is(GAP));
+    assert!(answer(&mut scored, "ann").open.is_some());
+    scored.apply(&time_is(GAP + 1));
+    assert_eq!(answer(&mut scored, "ann").open, None);
 }

@@ -28,14 +28,13 @@ use foretell_streams::{
     topology::Topology,
 };
 use prometheus::Registry;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     fixture::{EPOCH_MS, Fixture, NOW, classes},
     quality,
     scored::encoded,
 };
-
-const CORRECTED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Never trains.
 struct NoTraining;
@@ -76,7 +75,7 @@ impl Counted {
         self.driver.advance(Duration::ZERO).unwrap();
     }
 
-    /// An example with these actions: rule, version, and whether it was done.
+    /// An example of a respondent of its own with these actions: rule, version, and whether it was done.
     fn learn(
         &mut self,
         id: &str,
@@ -84,20 +83,32 @@ impl Counted {
         replaced: Option<&str>,
         acted: &[(&str, &str, bool)],
     ) {
+        self.learn_of((id, id, 0), label, replaced, acted);
+    }
+
+    /// An example of a respondent: respondent, id and second.
+    fn learn_of(
+        &mut self,
+        (who, id, at): (&str, &str, i64),
+        label: &str,
+        replaced: Option<&str>,
+        acted: &[(&str, &str, bool)],
+    ) {
+        let event_time = EventTime(EPOCH_MS + at * 1_000);
         let actions = acted.iter().map(|(rule, rule_version, acted)| ExampleActionRef {
             action_id: "a",
             rule,
             rule_version,
             acted: *acted,
             propensity: 0.9,
-            acted_at: EventTime(EPOCH_MS),
+            acted_at: event_time,
         });
         let example = LabelledExample {
             example_id: id.to_owned(),
-            respondent_id: "ann".to_owned(),
+            respondent_id: who.to_owned(),
             origin: ExampleOrigin::Stream,
-            event_time: EventTime(EPOCH_MS),
-            outcome_time: Some(EventTime(EPOCH_MS)),
+            event_time,
+            outcome_time: Some(event_time),
             label: label.to_owned(),
             challenger: None,
             prediction: None,
@@ -109,7 +120,7 @@ impl Counted {
         let bytes = encoded(self.fixture.codecs.labelled_example.as_ref(), &example);
         let written_at = EventTime(self.driver.clock().now().0);
         let topic = self.fixture.topics.labelled_examples.clone();
-        self.driver.pipe(&topic, Some(b"ann"), Some(&bytes), written_at).unwrap();
+        self.driver.pipe(&topic, Some(who.as_bytes()), Some(&bytes), written_at).unwrap();
     }
 
     fn uplift(&mut self) -> Vec<RuleUplift> {
@@ -163,7 +174,6 @@ fn topology(
         uplift: UpliftSettings {
             rules: rules.iter().map(owned).collect(),
             classes: labels.to_vec(),
-            corrected_within: CORRECTED_WITHIN,
         },
         uplift_board: board.clone(),
     })
@@ -202,7 +212,7 @@ fn uplift_is_the_difference_between_acted_and_held_out() {
 }
 
 #[test]
-fn an_example_counts_once_for_each_rule() {
+fn an_example_with_two_actions_of_a_rule_counts_once() {
     let mut counted = Counted::new(&["no", "yes"], &[("call", "v1"), ("mail", "v7")]);
     counted.learn(
         "a",
@@ -250,17 +260,113 @@ fn counts_survive_a_restart_and_begin_anew_with_another_version() {
 }
 
 #[test]
-fn counted_examples_are_removed_when_no_correction_can_come() {
+fn a_respondent_counts_once_by_the_earliest_example() {
+    let mut counted = Counted::new(&["no", "yes"], &[("call", "v1")]);
+    counted.learn_of(("ann", "b", 20), "yes", None, DONE);
+    assert_eq!(counted.shares()[0], (1, vec![Some(1.0)]));
+    // Later ones do not count, with whatever outcome.
+    counted.learn_of(("ann", "c", 30), "no", None, DONE);
+    assert_eq!(counted.shares()[0], (1, vec![Some(1.0)]));
+    // Its outcome came later, and it is earlier.
+    counted.learn_of(("ann", "a", 10), "no", None, DONE);
+    assert_eq!(counted.shares()[0], (1, vec![Some(0.0)]));
+    // Corrections of the one that counts, and of another.
+    counted.learn_of(("ann", "b", 20), "no", Some("yes"), DONE);
+    assert_eq!(counted.shares()[0], (1, vec![Some(0.0)]));
+    counted.learn_of(("ann", "a", 10), "yes", Some("no"), DONE);
+    assert_eq!(counted.shares()[0], (1, vec![Some(1.0)]));
+    // Corrected by an outcome of before the action: nothing is known of the respondent with the action.
+    counted.learn_of(("ann", "a", 10), "no", Some("yes"), &[]);
+    assert_eq!(counted.shares()[0], (0, vec![None]));
+    // Without an action of the rule, an example is none of it.
+    counted.learn_of(("bob", "d", 10), "no", None, &[]);
+    counted.learn_of(("bob", "e", 20), "yes", None, HELD);
+    assert_eq!(counted.shares()[1], (1, vec![Some(1.0)]));
+}
+
+/// Number of experiments, each a rule of its own.
+const EXPERIMENTS: usize = 200;
+const RESPONDENTS: usize = 60;
+/// The share of "yes" of those who were acted on, and of the others.
+const RATES: [f64; 2] = [0.5, 0.35];
+
+/// Respondents who return up to eleven times, and whose outcomes are mostly the same: the first is drawn by the rate of their
+/// group, each other one is like the first with a probability of 0.9.
+fn outcomes(random: &mut StdRng, rate: f64) -> Vec<bool> {
+    let first = random.random_range(0.0..1.0) < rate;
+    let returns = random.random_range(0..12);
+    let mut all = vec![first];
+    for _ in 0..returns {
+        let is_alike = random.random_range(0.0..1.0) < 0.9;
+        all.push(if is_alike { first } else { random.random_range(0.0..1.0) < rate });
+    }
+    all
+}
+
+/// The number of experiments whose interval of 95 % has the true difference, if examples are of the respondents that `who` names:
+/// the number of the respondent and of the example.
+fn covered(who: impl Fn(usize, usize) -> String) -> usize {
+    let names: Vec<String> = (0..EXPERIMENTS).map(|number| format!("rule{number}")).collect();
+    let rules: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v1")).collect();
+    let mut counted = Counted::new(&["no", "yes"], &rules);
+    for (seed, (rule, version)) in rules.iter().enumerate() {
+        let mut random = StdRng::seed_from_u64(seed as u64);
+        for respondent in 0..RESPONDENTS {
+            let is_acted = respondent % 2 == 0;
+            let rate = RATES[usize::from(!is_acted)];
+            for (number, is_yes) in outcomes(&mut random, rate).into_iter().enumerate() {
+                let who = who(respondent, number);
+                let id = format!("{rule}-{respondent}-{number}");
+                let at = i64::try_from(number).unwrap();
+                let label = if is_yes { "yes" } else { "no" };
+                let acted = [(*rule, *version, is_acted)];
+                counted.learn_of((&who, &id, at), label, None, &acted);
+            }
+        }
+        counted.driver.commit();
+    }
+    let uplift = counted.uplift();
+    let truth = RATES[0] - RATES[1];
+    let covers = |rule: &RuleUplift| {
+        let found = rule.labels[0].uplift.unwrap();
+        (found.low..=found.high).contains(&truth)
+    };
+    uplift.iter().filter(|rule| covers(rule)).count()
+}
+
+#[test]
+fn the_interval_holds_when_respondents_return() {
+    let by_respondent = covered(|respondent, _| format!("r{respondent}"));
+    // 190 are expected, with a standard deviation of 3.
+    assert!(by_respondent >= EXPERIMENTS * 9 / 10, "{by_respondent} of {EXPERIMENTS}");
+    // The same examples, if each were of another respondent.
+    let by_example = covered(|respondent, number| format!("r{respondent}-{number}"));
+    assert!(by_example < EXPERIMENTS * 8 / 10, "{by_example} of {EXPERIMENTS}");
+}
+
+#[test]
+fn respondents_of_a_version_that_is_gone_are_removed() {
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
     let mut counted = Counted::new(&["no", "yes"], &[("call", "v1")]);
     counted.learn("a", "yes", None, DONE);
+    counted.driver.commit();
+    counted.restart(&[("call", "v2")]);
+    let second = &[("call", "v2", true)];
+    counted.learn("b", "yes", None, second);
     let mut removed_after = |span: Duration, id: &str| {
         counted.driver.advance(span).unwrap();
-        counted.learn(id, "yes", None, DONE);
-        counted.uplift();
+        counted.learn(id, "yes", None, second);
+        assert!(counted.shares()[0].0 > 1);
         let changelog =
-            counted.driver.changelog(&Topic::new("shop-learning-uplift-examples-changelog"));
-        changelog.iter().filter(|record| record.value.is_none()).count()
+            counted.driver.changelog(&Topic::new("shop-learning-uplift-respondents-changelog"));
+        // Those that stay are moved, which removes their former entries.
+        let written = changelog.iter().filter(|record| record.value.is_some()).count();
+        (written, changelog.iter().filter(|record| record.value.is_none()).count())
     };
-    assert_eq!(removed_after(CORRECTED_WITHIN, "b"), 0);
-    assert_eq!(removed_after(Duration::from_secs(1), "c"), 1);
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!(removed_after(MONTH - day, "c"), (3, 0));
+    assert_eq!(removed_after(2 * day, "d"), (5, 2));
+    // Those of the present version count on, and once.
+    counted.learn_of(("b", "e", 30), "no", None, second);
+    assert_eq!(counted.shares()[0], (3, vec![Some(1.0)]));
 }

@@ -11,7 +11,7 @@
 //! not fail the run. `FORETELL_BENCH_ONLY` limits it to one of these parts. `FORETELL_BENCH_EVENTS`, `_PENDING` and `_KEYS` change
 //! its size.
 
-mod entries;
+pub(crate) mod entries;
 mod on_kafka;
 mod report;
 mod respondents;

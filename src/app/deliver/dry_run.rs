@@ -8,6 +8,7 @@ use crate::{
         deliver::{
             self,
             action::DueAction,
+            outcome::Rejection,
             reader::{ActionReader, Read},
         },
     },
@@ -37,7 +38,14 @@ pub fn dry_run(
                 is_delivered = true;
                 let name = &channel.settings.name;
                 let (source, offset) = (&record.source, record.offset);
-                let preview = channel.sender.preview(&action);
+                let age = clock.now().since(action.due);
+                let preview = if age >= channel.settings.expires {
+                    let Rejection { class, reason } =
+                        Rejection::expired(age, channel.settings.expires, 0);
+                    format!("not sent, {class}: {reason}")
+                } else {
+                    channel.sender.preview(&action)
+                };
                 show(&format!("# channel {name}, rule {rule}, {source}@{offset}\n{preview}\n"));
             }
         }

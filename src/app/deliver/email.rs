@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fs,
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use lettre::{
-    Address, Message, SmtpTransport, Transport,
+    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     address::Envelope,
     message::{
         Mailbox,
@@ -30,6 +31,7 @@ use lettre::{
 };
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, escape_formatter};
 use serde_json::Value as Json;
+use tokio::{runtime, time};
 
 use crate::{
     app::deliver::{
@@ -37,7 +39,7 @@ use crate::{
         channel::Sender,
         outcome::{MALFORMED_ADDRESS, Outcome, REFUSED, Rejection, UNRENDERABLE},
     },
-    config::{Config, EmailSettings, SmtpServer, SmtpTls},
+    config::{Config, EmailSettings, SmtpTls},
 };
 use foretell_streams::time::Clock;
 
@@ -51,7 +53,9 @@ const SUBJECT_MAX: usize = 200;
 
 /// The sender of e-mails.
 pub(super) struct Email {
-    transport: SmtpTransport,
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    /// The time limit of an attempt.
+    timeout: Duration,
     templates: Templates,
     from: Mailbox,
     /// The name of the answer with the address.
@@ -82,9 +86,10 @@ impl Email {
         let templates = Templates::new(settings)?;
         let sample = sample_payload(&config.event_schema, &config.classes);
         templates.check(&sample).with_context(|| named.clone())?;
-        let transport = transport(&settings.server, settings.timeout);
+        let transport = transport(settings);
         Ok(Self {
             transport: transport.with_context(|| named.clone())?,
+            timeout: settings.timeout,
             templates,
             id_domain: format!("{}.{}", settings.channel.name, from.email.domain()),
             from,
@@ -131,16 +136,35 @@ impl Email {
     }
 }
 
+impl Email {
+    /// Makes an attempt, which ends at its time limit, also if the server sends its answers a byte at a time.
+    fn transmit(&self, message: Message) -> Outcome {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Outcome::failed(format!("cannot start an attempt: {error}")),
+        };
+        let attempt = async { time::timeout(self.timeout, self.transport.send(message)).await };
+        let sent = runtime.block_on(attempt);
+        // Resolving a name cannot be ended: it goes on beside.
+        runtime.shutdown_background();
+        match sent {
+            Ok(Ok(_)) => Outcome::Delivered,
+            Ok(Err(error)) => outcome(&error),
+            Err(_) => {
+                let limit = self.timeout.as_secs_f64();
+                Outcome::failed(format!("the server did not accept the message within {limit} s"))
+            }
+        }
+    }
+}
+
 impl Sender for Email {
     fn send(&self, action: &DueAction) -> Outcome {
         let message = match self.message(action) {
             Ok(message) => message,
             Err(rejection) => return rejection.into(),
         };
-        match self.transport.send(&message) {
-            Ok(_) => Outcome::Delivered,
-            Err(error) => outcome(&error),
-        }
+        self.transmit(message)
     }
 
     fn preview(&self, action: &DueAction) -> String {
@@ -162,10 +186,11 @@ fn outcome(error: &smtp::Error) -> Outcome {
     Outcome::failed(reason)
 }
 
-fn transport(server: &SmtpServer, timeout: Duration) -> anyhow::Result<SmtpTransport> {
+fn transport(settings: &EmailSettings) -> anyhow::Result<AsyncSmtpTransport<Tokio1Executor>> {
+    let server = settings.read_server()?;
     let parameters = || -> anyhow::Result<TlsParameters> {
         let mut parameters = TlsParameters::builder(server.host.clone());
-        if let Some(path) = &server.ca_file {
+        if let Some(path) = &settings.ca_file {
             let pem = fs::read(path).with_context(|| format!("ca_file: {}", path.display()))?;
             let trusted = Certificate::from_pem(&pem)
                 .with_context(|| format!("ca_file: {} is not PEM", path.display()))?;
@@ -173,15 +198,15 @@ fn transport(server: &SmtpServer, timeout: Duration) -> anyhow::Result<SmtpTrans
         }
         Ok(parameters.build()?)
     };
-    let tls = match server.tls {
+    let tls = match settings.tls {
         SmtpTls::Starttls => Tls::Required(parameters()?),
         SmtpTls::Tls => Tls::Wrapper(parameters()?),
         SmtpTls::None => Tls::None,
     };
-    let mut builder = SmtpTransport::builder_dangerous(&server.host)
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
         .port(server.port)
         .tls(tls)
-        .timeout(Some(timeout));
+        .timeout(Some(settings.timeout));
     if let Some((user, password)) = &server.credentials {
         builder = builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned()));
     }
@@ -232,8 +257,9 @@ impl Templates {
         Ok([subject, body])
     }
 
-    /// Renders the templates with made-up values. An error that may be due to the values is none here.
+    /// Checks the names in the templates, and renders them with made-up values. An error that may be due to the values is none here.
     fn check(&self, sample: &Json) -> anyhow::Result<()> {
+        self.check_names(sample)?;
         match self.render(sample) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -252,6 +278,29 @@ impl Templates {
                 if is_unknown { Err(error) } else { Ok(()) }
             }
         }
+    }
+}
+
+impl Templates {
+    /// Checks that the members that the templates name exist, also in branches that the made-up values do not take.
+    fn check_names(&self, sample: &Json) -> anyhow::Result<()> {
+        for (key, name) in [(SUBJECT, SUBJECT), ("body", self.body)] {
+            let template = self.environment.get_template(name)?;
+            let names: BTreeSet<String> = template.undeclared_variables(true).into_iter().collect();
+            let globals: BTreeSet<&str> =
+                self.environment.globals().map(|(name, _)| name).collect();
+            for name in names {
+                let mut parts = name.split('.');
+                let is_global = parts.next().is_some_and(|first| globals.contains(first));
+                let known = name.split('.').try_fold(sample, |value, part| value.get(part));
+                if known.is_none() && !is_global {
+                    anyhow::bail!(
+                        "the {key}: undefined value: {name} is not a member of an action"
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 }
 

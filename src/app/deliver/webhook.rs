@@ -52,7 +52,8 @@ impl Webhook {
     /// If the address, a header or a certificate is invalid. The message shows no secret.
     pub(super) fn new(settings: &WebhookSettings, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
         let named = &settings.named;
-        let url = Url::parse(settings.url.reveal());
+        let url = settings.read_url()?;
+        let url = Url::parse(url.reveal());
         let url = url.map_err(|error| anyhow::anyhow!("{named} url: {error}"))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &settings.headers {
@@ -62,6 +63,7 @@ impl Webhook {
             if RESERVED.contains(&header.as_str()) {
                 return Err(refuse("is set by Foretell: remove it"));
             }
+            let value = value.read(&format!("{named} headers.{name}"))?;
             let value = HeaderValue::from_str(value.reveal());
             let mut value = value.map_err(|_| refuse("has a value that a header cannot have"))?;
             value.set_sensitive(true);
@@ -85,7 +87,9 @@ impl Webhook {
             builder = builder.tls_certs_merge(trusted);
         }
         let client = builder.build().map_err(|error| anyhow::anyhow!("{named}: {error}"))?;
-        Ok(Self { client, url, secret: settings.secret.clone(), clock: Arc::clone(clock) })
+        let secret = settings.secret.as_ref();
+        let secret = secret.map(|secret| secret.read(&format!("{named} secret"))).transpose()?;
+        Ok(Self { client, url, secret, clock: Arc::clone(clock) })
     }
 
     /// The headers of a request with this body, besides the configured ones.
@@ -172,6 +176,7 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LazySecret;
     use crate::{
         app::deliver::{
             action::tests::due_action,
@@ -194,9 +199,9 @@ mod tests {
                 rate: None,
                 quiet_hours: None,
             },
-            url: Secret::new(url),
-            secret: Some(Secret::new("hunter2")),
-            headers: [("Authorization".to_owned(), Secret::new("Bearer t0ken"))].into(),
+            url: LazySecret::new(url),
+            secret: Some(LazySecret::new("hunter2")),
+            headers: [("Authorization".to_owned(), LazySecret::new("Bearer t0ken"))].into(),
             ca_file: None,
             timeout,
             named: "x.toml:1: [[delivery.webhooks]]".to_owned(),
@@ -295,8 +300,8 @@ mod tests {
             assert!(error.starts_with("x.toml:1: [[delivery.webhooks]]"), "{error}");
             assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         };
-        check(&|settings| settings.url = Secret::new("https://hunter2:port"), "url");
-        let header = |name: &str, value: &str| [(name.to_owned(), Secret::new(value))].into();
+        check(&|settings| settings.url = LazySecret::new("https://hunter2:port"), "url");
+        let header = |name: &str, value: &str| [(name.to_owned(), LazySecret::new(value))].into();
         check(&|settings| settings.headers = header("a b", "hunter2"), "\"a b\"");
         check(&|settings| settings.headers = header("a", "hunter2\nb: c"), "\"a\" has a value");
         check(&|settings| settings.headers = header("Idempotency-Key", "x"), "by Foretell");

@@ -35,11 +35,11 @@ impl InstanceReader<'_> {
         topics.of_events().map(of).sum::<usize>() + of(&topics.outcomes)
     }
 
-    /// Number of examples whose uplift is counted, once for each rule.
-    pub(super) fn uplift_examples(self) -> usize {
+    /// Number of respondents whose uplift is counted, once for each rule.
+    pub(super) fn uplift_respondents(self) -> usize {
         let rules = self.instance.overview.uplift.read();
-        let examples = rules.iter().map(|rule| rule.acted + rule.held_out).sum::<u64>();
-        usize::try_from(examples).unwrap_or(usize::MAX)
+        let respondents = rules.iter().map(|rule| rule.acted + rule.held_out).sum::<u64>();
+        usize::try_from(respondents).unwrap_or(usize::MAX)
     }
 
     /// Number and iteration of the running training.

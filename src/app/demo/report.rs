@@ -328,7 +328,7 @@ fn check_actions(state: &RunState, contents: &TopicContents, counters: &Counters
         Check::of("actions were counted", actions.records() == counters.actions),
         Check::of(&in_time, late * 100 <= of),
         Check::of(
-            "uplift counts each example once, with its last label",
+            "uplift counts each respondent once, with the last label",
             actions.are_counted(&counters.uplift),
         ),
     ]

@@ -1,7 +1,7 @@
 //! Sends the script of a demo, and waits until everything is processed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,6 +16,7 @@ use crate::{
             DemoObserver, POISONED_BATCH, Plan, RunState,
             acting::{self, RequestedActions},
             instance_reader::InstanceReader,
+            uplift::ActionContents,
         },
         play::io::{self, PlaySender},
         play::{self, Action, ScheduledAction, closing},
@@ -75,8 +76,8 @@ struct LogProgress {
     examples: Arc<AtomicUsize>,
     /// Offset after the last example that made a training due.
     due: Arc<AtomicUsize>,
-    /// For each example, the number of its actions.
-    actions: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// The examples of which actions were due.
+    actions: Arc<Mutex<ActionContents>>,
 }
 
 impl<'a> Runner<'a> {
@@ -159,8 +160,8 @@ impl<'a> Runner<'a> {
         let late = self.state.taken_as_not_acted.iter();
         let late = late.filter(|id| acting.includes_any(std::slice::from_ref(*id))).count();
         self.state.acted_too_late = late;
-        let of_examples = lock(&actions).values().sum();
-        self.wait_for("uplift counted", of_examples, &|| instance.uplift_examples())
+        let respondents = lock(&actions).counts();
+        self.wait_for("uplift counted", respondents, &|| instance.uplift_respondents())
     }
 
     /// Counts new records of a topic.
@@ -188,8 +189,7 @@ impl<'a> Runner<'a> {
         io::follow(self.cluster.broker.as_ref(), topic, &self.stop, move |record| {
             let example = record.value.as_ref().and_then(|bytes| codec.decode(bytes).ok());
             let Some(example) = example else { return };
-            let number = example.actions.iter().len();
-            lock(&actions).insert(example.example_id, number);
+            lock(&actions).add_example(&example);
             if !example.correction {
                 let number = count(&examples) + 1;
                 if number.is_multiple_of(every) {

@@ -1,6 +1,6 @@
 //! What the rules of a demo have done, and what it has changed: as the instance measures it, and in truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::{
     },
     processors::uplift::{Difference, RuleUplift},
 };
+use foretell_streams::time::EventTime;
 
 /// What a rule has done, and its uplift.
 #[derive(Clone, Debug, Serialize)]
@@ -20,7 +21,7 @@ pub struct RuleReport {
     pub requested: usize,
     pub cancelled: usize,
     pub held_out: usize,
-    /// Labelled examples on which the rule has acted, and those that it has held out.
+    /// Respondents with an outcome on whom the rule has acted, and those whom it has held out.
     pub examples_acted: u64,
     pub examples_held_out: u64,
     /// For the label that counts of two, or for each of more.
@@ -31,13 +32,13 @@ pub struct RuleReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct LabelReport {
     pub label: String,
-    /// Share of the label among the examples on which the rule has acted.
+    /// Share of the label among the respondents on whom the rule has acted.
     pub acted: Option<f64>,
     /// Share of the label among those that were held out.
     pub held_out: Option<f64>,
     /// The difference, as the instance measures it, with its interval of 95 %.
     pub uplift: Option<Difference>,
-    /// The difference that acting makes for the same examples, all of them; null if the table does not say what an action changes.
+    /// The difference that acting makes for the same respondents, all of them; null if the table does not say what an action changes.
     pub truth: Option<f64>,
 }
 
@@ -48,8 +49,19 @@ pub(super) struct ActionContents {
     records: BTreeMap<String, usize>,
     /// For each rule, the number of records by the place of their state in [`ActionState::ALL`].
     states: BTreeMap<String, [usize; ActionState::ALL.len()]>,
-    /// For each example, the rules that were due, and whether they acted.
-    due: BTreeMap<String, Vec<(String, bool)>>,
+    /// By example.
+    due: BTreeMap<String, DueExample>,
+}
+
+/// An example of which actions were due.
+#[derive(Clone, Debug)]
+struct DueExample {
+    respondent_id: String,
+    event_time: EventTime,
+    /// The place of the example in the log.
+    number: usize,
+    /// The rules that were due, and whether they acted.
+    due: Vec<(String, bool)>,
 }
 
 impl ActionContents {
@@ -62,14 +74,41 @@ impl ActionContents {
     pub(super) fn add_example(&mut self, example: &LabelledExample) {
         let due = example.actions.iter().map(|action| (action.rule.to_owned(), action.acted));
         let due: Vec<(String, bool)> = due.collect();
-        if !due.is_empty() || self.due.contains_key(&example.example_id) {
+        let number = self.due.len();
+        if let Some(known) = self.due.get_mut(&example.example_id) {
+            known.due = due;
+        } else if !due.is_empty() {
+            let (respondent_id, event_time) = (example.respondent_id.clone(), example.event_time);
+            let due = DueExample { respondent_id, event_time, number, due };
             self.due.insert(example.example_id.clone(), due);
         }
     }
 
     /// Whether a rule has acted on an example.
     pub(super) fn has_acted_on(&self, example_id: &str) -> bool {
-        self.due.get(example_id).is_some_and(|due| due.iter().any(|(_, acted)| *acted))
+        let example = self.due.get(example_id);
+        example.is_some_and(|example| example.due.iter().any(|(_, acted)| *acted))
+    }
+
+    /// For each respondent, the earliest example of which a rule was due, and whether it acted.
+    fn counted(&self, rule: &str) -> Vec<(&str, bool)> {
+        let mut counted: BTreeMap<&str, (EventTime, usize, &str, bool)> = BTreeMap::new();
+        for (id, example) in &self.due {
+            let Some((_, acted)) = example.due.iter().find(|(name, _)| name == rule) else {
+                continue;
+            };
+            let this = (example.event_time, example.number, id.as_str(), *acted);
+            let earliest = counted.entry(&example.respondent_id).or_insert(this);
+            *earliest = (*earliest).min(this);
+        }
+        counted.into_values().map(|(.., example, acted)| (example, acted)).collect()
+    }
+
+    /// Number of respondents that are counted, once for each rule.
+    pub(super) fn counts(&self) -> usize {
+        let due = self.due.values();
+        let pairs = due.flat_map(|one| one.due.iter().map(|(rule, _)| (&one.respondent_id, rule)));
+        pairs.collect::<BTreeSet<_>>().len()
     }
 
     /// Number of records.
@@ -82,13 +121,13 @@ impl ActionContents {
         self.records.values().filter(|records| **records > 1).count()
     }
 
-    /// Whether the instance has counted the examples of each rule, each once.
+    /// Whether the instance has counted the respondents of each rule, each once.
     pub(super) fn are_counted(&self, measured: &[RuleUplift]) -> bool {
         measured.iter().all(|uplift| {
             let of_group = |acted: bool| {
-                let due = self.due.values().flatten();
-                let own = due.filter(|(rule, is_acted)| *rule == uplift.rule && *is_acted == acted);
-                u64::try_from(own.count()).unwrap_or(u64::MAX)
+                let counted = self.counted(&uplift.rule).into_iter();
+                let of_group = counted.filter(|(_, is_acted)| *is_acted == acted);
+                u64::try_from(of_group.count()).unwrap_or(u64::MAX)
             };
             uplift.acted == of_group(true) && uplift.held_out == of_group(false)
         })
@@ -109,9 +148,9 @@ impl ActionContents {
         potential: &BTreeMap<String, PotentialLabels>,
     ) -> RuleReport {
         let states = self.states.get(&measured.rule).copied().unwrap_or_default();
-        let due = self.due.iter().filter(|(_, due)| due.iter().any(|one| one.0 == measured.rule));
+        let counted = self.counted(&measured.rule).into_iter();
         let potential: Vec<&PotentialLabels> =
-            due.filter_map(|(example, _)| potential.get(example)).collect();
+            counted.filter_map(|(example, _)| potential.get(example)).collect();
         let labels = measured.labels.iter().map(|label| LabelReport {
             label: label.label.clone(),
             acted: label.acted,

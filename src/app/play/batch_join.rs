@@ -6,6 +6,9 @@
 //!   per respondent, in event time:   P1   O1   P2   O2        P  prediction   O  outcome
 //!   an outcome belongs to every prediction of its respondent within a window around it, before or after, if the one that
 //!   arrives later does so before stream time has passed window and grace after the time of the other
+//!
+//!   a prediction that closes without an outcome is as if one came at the end of its window: of the predictions from it up to
+//!   then, the one that `learn_from` chooses is unlabelled; none is if one was learned from
 //! ```
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
@@ -23,7 +26,7 @@ pub struct Joins {
     pub joined: usize,
     /// Corrections: later outcomes that replace the label of an example.
     pub corrected: usize,
-    /// Predictions without an outcome.
+    /// Predictions without an outcome; with a label for them, those that get it.
     pub unlabelled: usize,
     /// Outcomes without a prediction.
     pub unmatched: usize,
@@ -89,7 +92,11 @@ pub fn join_examples<'a>(
             | Action::Bad { .. } => {}
         }
     }
-    respondents.into_iter().for_each(|(id, respondent)| respondent.close(id, &mut made));
+    made.stream_time = EventTime::MAX;
+    for (id, mut respondent) in respondents {
+        respondent.close(id, &mut made);
+        made.joins.unmatched += respondent.outcomes.iter().filter(|one| one.is_unmatched).count();
+    }
     (made.examples, made.joins)
 }
 
@@ -113,6 +120,7 @@ struct Respondent<'a> {
 struct JoinedPrediction<'a> {
     at: EventTime,
     state: JoinState<'a>,
+    is_closed: bool,
 }
 
 enum JoinState<'a> {
@@ -121,6 +129,8 @@ enum JoinState<'a> {
     Labelled(&'a str),
     /// Not used: another prediction of the respondent became the example.
     Skipped,
+    /// Becomes an example by the policy, if it closes without an outcome.
+    Chosen,
 }
 
 /// An outcome that later predictions are joined with.
@@ -131,10 +141,15 @@ struct WaitingOutcome<'a> {
 }
 
 impl<'a> Made<'a> {
+    /// Entries before it have closed.
+    fn opens(&self) -> EventTime {
+        self.stream_time - self.settings.window - self.settings.grace
+    }
+
     /// The times of the entries that can be joined with one of `at`: those in its window that have not closed.
     fn near(&self, at: EventTime) -> RangeInclusive<EventTime> {
-        let JoinSettings { window, grace, .. } = *self.settings;
-        (at - window).max(self.stream_time - window - grace)..=at + window
+        let window = self.settings.window;
+        (at - window).max(self.opens())..=at + window
     }
 
     /// The place of a label in the order of the labels.
@@ -157,7 +172,7 @@ impl<'a> Made<'a> {
                 ConflictPolicy::Max if self.place(known) < self.place(outcome.label) => true,
                 ConflictPolicy::Max => return,
             },
-            JoinState::Open | JoinState::Skipped => false,
+            JoinState::Open | JoinState::Chosen | JoinState::Skipped => false,
         };
         let counter = if correction { &mut self.joins.corrected } else { &mut self.joins.joined };
         *counter += 1;
@@ -174,6 +189,7 @@ impl<'a> Made<'a> {
 
 impl<'a> Respondent<'a> {
     fn add_prediction(&mut self, id: &'a str, at: EventTime, made: &mut Made<'a>) {
+        self.close(id, made);
         let settings = made.settings;
         let times = made.near(at);
         let near = self.predictions.iter().filter(|one| times.contains(&one.at));
@@ -181,7 +197,7 @@ impl<'a> Respondent<'a> {
         let is_labelled = near.clone().any(|one| matches!(one.state, JoinState::Labelled(_)));
         let is_every = settings.learn_from == LearnFrom::Every;
         let state = if is_labelled && !is_every { JoinState::Skipped } else { JoinState::Open };
-        let mut prediction = JoinedPrediction { at, state };
+        let mut prediction = JoinedPrediction { at, state, is_closed: false };
         for outcome in self.outcomes.iter_mut().filter(|one| times.contains(&one.at)) {
             outcome.is_unmatched = false;
             made.label(id, &mut prediction, outcome);
@@ -201,6 +217,7 @@ impl<'a> Respondent<'a> {
     }
 
     fn add_outcome(&mut self, id: &'a str, outcome: WaitingOutcome<'a>, made: &mut Made<'a>) {
+        self.close(id, made);
         let (at, learn_from) = (outcome.at, made.settings.learn_from);
         let times = made.near(at);
         let near = self.predictions.iter_mut().filter(|one| times.contains(&one.at));
@@ -219,7 +236,7 @@ impl<'a> Respondent<'a> {
         for (index, prediction) in near.iter_mut().enumerate() {
             if chosen.is_none_or(|chosen| chosen == index) {
                 made.label(id, prediction, &outcome);
-            } else if matches!(prediction.state, JoinState::Open) {
+            } else if prediction.is_waiting() {
                 prediction.state = JoinState::Skipped;
             }
         }
@@ -233,21 +250,58 @@ impl<'a> Respondent<'a> {
         }
     }
 
-    /// All windows have closed.
-    fn close(self, id: &'a str, made: &mut Made<'a>) {
-        let is_open = |one: &JoinedPrediction<'_>| matches!(one.state, JoinState::Open);
-        for prediction in self.predictions.into_iter().filter(is_open) {
-            made.joins.unlabelled += 1;
-            if let UnlabelledPolicy::Label(label) = &made.settings.unlabelled {
+    /// Completes the predictions whose windows have closed since the last time, in the order of their times.
+    fn close(&mut self, id: &'a str, made: &mut Made<'a>) {
+        let JoinSettings { window, learn_from, unlabelled, .. } = made.settings;
+        let opens = made.opens();
+        for index in 0..self.predictions.len() {
+            let at = self.predictions[index].at;
+            if at >= opens || std::mem::replace(&mut self.predictions[index].is_closed, true) {
+                continue;
+            }
+            let UnlabelledPolicy::Label(label) = unlabelled else {
+                made.joins.unlabelled += usize::from(self.predictions[index].is_waiting());
+                continue;
+            };
+            if matches!(self.predictions[index].state, JoinState::Open) {
+                self.choose(index, at + *window, *learn_from);
+            }
+            if matches!(self.predictions[index].state, JoinState::Chosen) {
+                made.joins.unlabelled += 1;
                 made.examples.push(JoinedExample {
                     respondent_id: id,
-                    predicted: prediction.at,
+                    predicted: at,
                     label,
                     outcome_time: None,
                     correction: false,
                 });
             }
         }
-        made.joins.unmatched += self.outcomes.iter().filter(|one| one.is_unmatched).count();
+    }
+
+    /// Chooses one of the predictions from `closing` up to the end of its window, as an outcome then would.
+    fn choose(&mut self, closing: usize, end: EventTime, learn_from: LearnFrom) {
+        let from = self.predictions[closing..].iter_mut().enumerate();
+        let group = from.filter(|(index, one)| *index == 0 || !one.is_closed && one.at <= end);
+        let mut group: Vec<&mut JoinedPrediction<'a>> = group.map(|(_, one)| one).collect();
+        if learn_from == LearnFrom::Every {
+            group.truncate(1);
+        }
+        let is_learned = group.iter().any(|one| matches!(one.state, JoinState::Labelled(_)));
+        group.retain(|one| one.is_waiting());
+        group.iter_mut().for_each(|one| one.state = JoinState::Skipped);
+        let chosen = match learn_from {
+            LearnFrom::First | LearnFrom::Every => group.into_iter().next(),
+            LearnFrom::Last => group.into_iter().next_back(),
+        };
+        if let Some(chosen) = chosen.filter(|_| !is_learned) {
+            chosen.state = JoinState::Chosen;
+        }
+    }
+}
+
+impl JoinedPrediction<'_> {
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, JoinState::Open | JoinState::Chosen)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     processors::{
         actions::{
-            rule::{ActionRule, After, AtMost, CancelOn},
+            rule::{ActionRule, After, CancelOn},
             timers::{ActionContext, PendingAction, Timeline, Timers},
             variables::Variables,
         },
@@ -43,8 +43,6 @@ pub(super) struct ActOnPrediction {
 struct Due {
     timeline: Timeline,
     at: EventTime,
-    /// The event time of the action, as it is known now.
-    event_time: EventTime,
     is_now: bool,
 }
 
@@ -133,13 +131,9 @@ impl ActOnPrediction {
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
         let due = Due::of(rule.settings.after, prediction.event_time, ctx);
-        let AtMost { times, per } = rule.settings.at_most;
-        // From one millisecond later, because the interval is open at its beginning.
-        let from = EventTime((due.event_time - per).0.saturating_add(1));
         let respondent = prediction.respondent_id;
-        let earlier = self.timers.acted.between(respondent, (from, EventTime::MAX), ctx)?;
-        let same_rule = earlier.iter().filter(|(_, acted)| acted.rule == rule.settings.name);
-        if same_rule.count() >= times as usize {
+        let history = self.timers.acted.history(respondent, &rule.settings.name, ctx)?;
+        if !rule.settings.at_most.allows(&history, prediction.event_time) {
             return Ok(());
         }
         let is_control = rule.is_control(respondent);
@@ -197,11 +191,10 @@ impl Due {
     fn of(after: After, event_time: EventTime, ctx: &ActionContext<'_>) -> Self {
         let timeline = Timeline::of(after);
         let (now, known) = (timeline.now(ctx), event_time.min(ctx.stream_time()));
-        let (at, by_event_time) = match after {
-            After::EventTime(after) => (known + after, known + after),
-            After::Wall(after) => (now + after, known + after),
+        let at = match after {
+            After::EventTime(after) => known + after,
+            After::Wall(after) => now + after,
         };
-        let event_time = by_event_time.max(event_time);
-        Self { timeline, at, event_time, is_now: at <= now }
+        Self { timeline, at, is_now: at <= now }
     }
 }

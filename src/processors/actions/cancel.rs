@@ -1,13 +1,18 @@
 //! Cancels pending actions when an outcome or another event of the respondent arrives.
 
 use crate::{
-    events::{action::Action, answered::Encoded, outcome::Outcome},
+    events::{
+        action::{Action, ActionRef},
+        answered::Encoded,
+        outcome::Outcome,
+    },
     processors::{
         actions::{
             rule::CancelOn,
-            timers::{ActionContext, Timers},
+            timers::{ActionContext, Cause, Timers},
         },
         gather::Gathered,
+        join_window::JoinWindow,
     },
 };
 use foretell_streams::topology::{ProcessError, Processor, Record};
@@ -17,6 +22,7 @@ use foretell_streams::topology::{ProcessError, Processor, Record};
 #[derive(Clone)]
 pub(super) struct CancelOnOutcome {
     pub(super) timers: Timers,
+    pub(super) join_window: JoinWindow,
 }
 
 /// The processor from gathered events to cancelled actions. Before observations are scored, so that an event does not cancel
@@ -35,8 +41,12 @@ impl Processor for CancelOnOutcome {
         record: &Record<Outcome>,
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
-        let respondent = &record.value.respondent_id;
-        self.timers.cancel_on(CancelOn::Outcome, respondent, "an outcome came", ctx)
+        let Outcome { respondent_id, outcome_time, .. } = &record.value;
+        // An outcome of another prediction says nothing about the one that caused the action.
+        let joined = self.join_window.near(*outcome_time, ctx.stream_time());
+        let cause = Cause { on: CancelOn::Outcome, reason: "an outcome came" };
+        let is_about = |action: ActionRef<'_>| joined.contains(&action.event_time);
+        self.timers.cancel_on(cause, respondent_id, is_about, ctx)
     }
 }
 
@@ -50,6 +60,7 @@ impl Processor for CancelOnEvent {
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
         let Gathered::Arrived { respondent_id } = &record.value else { return Ok(()) };
-        self.timers.cancel_on(CancelOn::Event, respondent_id, "another event came", ctx)
+        let cause = Cause { on: CancelOn::Event, reason: "another event came" };
+        self.timers.cancel_on(cause, respondent_id, |_| true, ctx)
     }
 }

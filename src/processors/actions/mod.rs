@@ -14,13 +14,14 @@
 
 mod act;
 mod acted;
+mod at_most;
 mod cancel;
 pub mod metrics;
 mod rule;
 mod timers;
 mod variables;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{
     events::{
@@ -39,6 +40,7 @@ use crate::{
             timers::Timers,
         },
         gather::Gathered,
+        join_window::JoinWindow,
         model_table::Serving,
     },
 };
@@ -50,9 +52,10 @@ use foretell_streams::{
 };
 
 pub use acted::{Acted, ActedStore};
+pub use at_most::AtMost;
 pub use rule::{
-    AFTER_MAX, ActionRule, After, AtMost, CancelOn, NAME_MAX, REASONS_MAX, RULES_MAX, RuleSettings,
-    Rules, TIMES_MAX, is_control,
+    AFTER_MAX, ActionRule, After, CancelOn, NAME_MAX, REASONS_MAX, RULES_MAX, RuleSettings, Rules,
+    TIMES_MAX, is_control,
 };
 pub use variables::Variables;
 
@@ -73,10 +76,8 @@ pub struct ActionParts {
     pub serving: Serving,
     /// The codec of the actions.
     pub codec: Arc<AnsweredCodec<Action>>,
-    /// Event time in which an outcome of a prediction is joined.
-    pub joined_within: Duration,
-    /// Stream time after that in which records that arrive late still count.
-    pub grace: Duration,
+    /// Which outcomes are joined with a prediction.
+    pub join_window: JoinWindow,
     /// The metrics.
     pub metrics: ActionMetrics,
 }
@@ -142,7 +143,9 @@ impl Actions {
         let by_wall_clock = timers("actions-by-wall-clock");
         let acted = topology.window_store("acted", Arc::new(Acted::codec()));
         let stores = [by_stream_time.id(), by_wall_clock.id(), acted.id()];
-        let retention = parts.joined_within.max(rules.longest_per()) + parts.grace;
+        let JoinWindow { window, grace } = parts.join_window;
+        // An event that is one period late needs the actions of the period before it.
+        let retention = window.max(rules.longest_per().saturating_mul(2)).saturating_add(grace);
         let timers = Timers {
             rules,
             by_stream_time,
@@ -186,8 +189,8 @@ impl Actions {
 
     /// Adds the processor of outcomes; before the join.
     pub fn on_outcomes(&mut self, topology: &mut TopologyBuilder, outcomes: Edge<Outcome>) {
-        let Some(Added { timers, stores, written, .. }) = &mut self.0 else { return };
-        let cancel = CancelOnOutcome { timers: timers.clone() };
+        let Some(Added { timers, parts, stores, written, .. }) = &mut self.0 else { return };
+        let cancel = CancelOnOutcome { timers: timers.clone(), join_window: parts.join_window };
         let make = move || cancel.clone();
         written.push(topology.process("cancel-on-outcome", &[outcomes], &*stores, make));
     }

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::processors::actions::at_most::AtMost;
 use foretell_rules::Condition;
 
 /// Maximum number of rules: each is evaluated for every prediction, in up to 1 µs.
@@ -70,24 +71,6 @@ pub enum CancelOn {
     Event,
     /// Another prediction of the respondent arrives whose event is not earlier: the rule is evaluated again.
     BetterPrediction,
-}
-
-/// The maximum number of actions of a rule for one respondent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AtMost {
-    /// Maximum number of actions; from 1 to 100.
-    pub times: u32,
-    /// Event time in which they count; at least 1 ms.
-    #[serde(with = "humantime_serde")]
-    pub per: Duration,
-}
-
-impl Default for AtMost {
-    /// Nobody is called twice in a week unless the configuration says so.
-    fn default() -> Self {
-        Self { times: 1, per: Duration::from_secs(7 * 24 * 60 * 60) }
-    }
 }
 
 impl CancelOn {

@@ -60,6 +60,14 @@ pub(super) struct PendingAction {
     bytes: Vec<u8>,
 }
 
+/// Why pending actions are cancelled.
+#[derive(Clone, Copy)]
+pub(super) struct Cause {
+    pub(super) on: CancelOn,
+    /// In words.
+    pub(super) reason: &'static str,
+}
+
 /// The stores of pending actions and of those that were due, and what every processor of actions needs.
 #[derive(Clone)]
 pub(super) struct Timers {
@@ -101,14 +109,14 @@ impl Timers {
         let due = self.acted.between(respondent, always, ctx)?;
         let mut actions: Vec<RespondentAction> = due
             .into_iter()
-            .map(|(due, acted)| RespondentAction {
+            .map(|(time, acted)| RespondentAction {
                 action_id: acted.action_id,
                 prediction_id: acted.prediction_id,
                 rule: acted.rule,
                 rule_version: acted.rule_version,
                 is_control: !acted.acted,
                 is_pending: false,
-                due,
+                due: acted.due.unwrap_or(time),
             })
             .collect();
         for timeline in Timeline::ALL {
@@ -195,19 +203,20 @@ impl Timers {
         Ok(left)
     }
 
-    /// Cancels the pending actions of a respondent whose rules are cancelled on `cause`.
+    /// Cancels the pending actions of a respondent that `cause` is about and whose rules name it.
     pub(super) fn cancel_on(
         &self,
-        cause: CancelOn,
+        cause: Cause,
         respondent: &str,
-        reason: &str,
+        is_about: impl Fn(ActionRef<'_>) -> bool,
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
         let pending = self.pending_after_due(respondent, ctx)?;
         let is_cancelled = |action: ActionRef<'_>| {
-            self.rules.named(action.rule).is_some_and(|rule| rule.is_cancelled_on(cause))
+            let rule = self.rules.named(action.rule);
+            rule.is_some_and(|rule| rule.is_cancelled_on(cause.on)) && is_about(action)
         };
-        self.cancel(respondent, pending, reason, is_cancelled, ctx).map(drop)
+        self.cancel(respondent, pending, cause.reason, is_cancelled, ctx).map(drop)
     }
 
     /// Fires the timers of all respondents that are due at `now`, in the order of their due times, up to a bound.
@@ -250,7 +259,7 @@ impl Timers {
         timeline: Timeline,
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
-        let stream_time = ctx.stream_time();
+        let clock = EventTime(ctx.now().0);
         let action = self.read(bytes, |action| {
             if self.rules.named(action.rule).is_none() {
                 let reason = "the rule is gone";
@@ -258,7 +267,8 @@ impl Timers {
             }
             let acted_at = match timeline {
                 Timeline::Stream => action.due,
-                Timeline::Wall => stream_time,
+                // An outcome of before now came before the action, whether stream time has reached it or not.
+                Timeline::Wall => clock,
             };
             let acted = (acted_at.max(action.event_time), acted_of(action));
             let (state, reason) = (action.state, action.reason);
@@ -323,5 +333,7 @@ fn acted_of(action: ActionRef<'_>) -> Acted {
         rule_version: action.rule_version.to_owned(),
         acted: action.state == ActionState::Requested,
         propensity: action.propensity,
+        due: Some(action.due),
+        event_time: Some(action.event_time),
     }
 }

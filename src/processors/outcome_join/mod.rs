@@ -3,7 +3,7 @@
 //! ```text
 //!   prediction ─▶ StorePrediction ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ removed
 //!                                │ ╲─another prediction of the respondent is learned from─▶ PassedOver
-//!                                └──window passes──▶ unlabelled (dropped, or given a label)
+//!                                └──window passes──▶ unlabelled (dropped, or one of a group is given a label: `unlabelled`)
 //!   outcome ───▶ Join ──no prediction yet──▶ waits ──prediction──▶ Learned
 //!                                              └──window passes──▶ dead letter unmatched_outcome
 //! ```
@@ -11,6 +11,7 @@
 mod pending;
 mod settings;
 mod store;
+mod unlabelled;
 
 pub use pending::{
     Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef, decode_outcome,
@@ -80,8 +81,10 @@ impl Processor for StorePrediction {
         record: &Record<Encoded<Prediction>>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let Self { store, buffers: Buffers { entries, entry } } = self;
+        let Self { store, buffers } = self;
         let prediction = record.value.get();
+        store.close(prediction.respondent_id, buffers, ctx)?;
+        let Buffers { entries, entry } = buffers;
         let mut state = PredictionState::Waiting;
         store.fetch(entries, prediction.respondent_id, prediction.event_time, ctx)?;
         let kept = entries.iter().filter(|(_, entry)| entry.is_prediction()).count();
@@ -119,8 +122,8 @@ impl Processor for StorePrediction {
             store.codec.predictions.write(prediction, entry);
         }
         let (respondent, time) = (prediction.respondent_id, prediction.event_time);
-        ctx.window(&store.pending).add_bytes(respondent, time, entry)?;
-        Ok(())
+        let position = ctx.window(&store.pending).add_bytes(respondent, time, entry)?;
+        store.close_late(respondent, position, buffers, ctx)
     }
 
     /// Expires entries whose window and grace have passed.
@@ -130,9 +133,11 @@ impl Processor for StorePrediction {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
-        let Self { store, buffers: Buffers { entries, .. } } = self;
-        let before = now - (store.settings.window + store.settings.grace);
+        let Self { store, buffers } = self;
+        let before = store.settings.join_window().open(now);
         loop {
+            store.close_expired(before, EXPIRED_AT_ONCE_MAX, buffers, ctx)?;
+            let entries = &mut buffers.entries;
             entries.expire(&store.pending, &store.codec, before, EXPIRED_AT_ONCE_MAX, ctx)?;
             for (position, entry) in entries.iter() {
                 store.expire(position, entry, ctx)?;
@@ -168,13 +173,14 @@ impl Processor for Join {
             return Err(ProcessError::reject(label::UNKNOWN_LABEL, message));
         };
         let outcome = &with_label(outcome, class);
+        store.close(&outcome.respondent_id, buffers, ctx)?;
         if store.join(outcome, buffers, ctx)? {
             return match settings.learn_from {
                 LearnFrom::First | LearnFrom::Last => Ok(()),
                 LearnFrom::Every => store.keep(outcome, None, &mut buffers.entries, ctx).map(drop),
             };
         }
-        if ctx.stream_time() > settings.closes(outcome.outcome_time) {
+        if ctx.stream_time() > settings.join_window().closes(outcome.outcome_time) {
             return Err(late(outcome, ctx.stream_time()));
         }
         let Some(original) = ctx.input().map(Original::from) else {

@@ -1,12 +1,14 @@
 //! The entries of the outcome store: predictions that wait for outcomes, and outcomes that wait for predictions.
 //!
-//! An entry is bytes that the join reads and changes in place, without decoding the prediction (format 3):
+//! An entry is bytes that the join reads and changes in place, without decoding the prediction (format 4; format 3 has the same
+//! layout, and no chosen predictions):
 //!
 //! ```text
-//!   3  0                        framed prediction    it waits for its outcome
-//!   3  1  length(label)  label  [framed prediction]  it was learned from; without the prediction if a correction is not possible
-//!   3  2                        framed prediction    another prediction of the respondent was learned from
-//!   3  3  outcome and its record ([`Stored`])
+//!   4  0                        framed prediction    it waits for its outcome
+//!   4  1  length(label)  label  [framed prediction]  it was learned from; without the prediction if a correction is not possible
+//!   4  2                        framed prediction    another prediction of the respondent was learned from
+//!   4  3  outcome and its record ([`Stored`])
+//!   4  4                        framed prediction    it waits, and is the one of its group that is learned from without an outcome
 //! ```
 
 use std::{
@@ -48,6 +50,8 @@ pub enum PredictionState {
     Learned(String),
     /// Another prediction of the same respondent was learned from.
     PassedOver,
+    /// No outcome yet. If none comes, this prediction of its group gets the label of the policy.
+    Chosen,
 }
 
 /// A [`PredictionState`], borrowed from an entry.
@@ -57,6 +61,7 @@ pub enum StateRef<'a> {
     Waiting,
     Learned(&'a str),
     PassedOver,
+    Chosen,
 }
 
 /// An entry, borrowed.
@@ -88,7 +93,10 @@ pub struct PendingEntries {
 }
 
 /// The format version of the entries. A changed layout needs a new version.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+
+/// The format before, with the same layout.
+const FORMAT_WITHOUT_CHOSEN: u8 = 3;
 
 /// The version of an outcome in an entry.
 const OUTCOME_FORMAT: u8 = 1;
@@ -97,6 +105,7 @@ const WAITING: u8 = 0;
 const LEARNED: u8 = 1;
 const PASSED_OVER: u8 = 2;
 const OUTCOME: u8 = 3;
+const CHOSEN: u8 = 4;
 
 impl PredictionState {
     /// Borrows the state.
@@ -106,6 +115,7 @@ impl PredictionState {
             Self::Waiting => StateRef::Waiting,
             Self::Learned(label) => StateRef::Learned(label),
             Self::PassedOver => StateRef::PassedOver,
+            Self::Chosen => StateRef::Chosen,
         }
     }
 }
@@ -116,11 +126,21 @@ impl From<StateRef<'_>> for PredictionState {
             StateRef::Waiting => Self::Waiting,
             StateRef::Learned(label) => Self::Learned(label.to_owned()),
             StateRef::PassedOver => Self::PassedOver,
+            StateRef::Chosen => Self::Chosen,
         }
     }
 }
 
 impl StateRef<'_> {
+    /// Whether it has no outcome, and an outcome or the policy may still make an example of it.
+    #[must_use]
+    pub fn is_waiting(self) -> bool {
+        match self {
+            Self::Waiting | Self::Chosen => true,
+            Self::Learned(_) | Self::PassedOver => false,
+        }
+    }
+
     /// Appends the beginning of an entry of a prediction, after which its framed record may follow.
     pub fn write(self, bytes: &mut Vec<u8>) {
         bytes.push(FORMAT);
@@ -133,6 +153,7 @@ impl StateRef<'_> {
                 bytes.extend_from_slice(label.as_bytes());
             }
             Self::PassedOver => bytes.push(PASSED_OVER),
+            Self::Chosen => bytes.push(CHOSEN),
         }
     }
 }
@@ -144,7 +165,7 @@ impl<'a> PendingRef<'a> {
     /// [`CodecError`] if it has another format or is malformed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let (format, rest) = bytes.split_first().ok_or_else(|| malformed("no bytes"))?;
-        if *format != FORMAT {
+        if ![FORMAT, FORMAT_WITHOUT_CHOSEN].contains(format) {
             return Err(CodecError::OtherFormat { found: *format, known: FORMAT });
         }
         let (kind, rest) = rest.split_first().ok_or_else(|| malformed("no state"))?;
@@ -157,6 +178,7 @@ impl<'a> PendingRef<'a> {
             }
             PASSED_OVER => Self::Prediction { state: StateRef::PassedOver, record: rest },
             OUTCOME => Self::Outcome(rest),
+            CHOSEN => Self::Prediction { state: StateRef::Chosen, record: rest },
             other => return Err(malformed(&format!("unknown state {other}"))),
         })
     }
@@ -493,9 +515,10 @@ mod tests {
         }
     }
 
-    fn states() -> [PredictionState; 3] {
+    fn states() -> [PredictionState; 4] {
         let learned = PredictionState::Learned("yes".to_owned());
-        [PredictionState::Waiting, learned, PredictionState::PassedOver]
+        let chosen = PredictionState::Chosen;
+        [PredictionState::Waiting, learned, PredictionState::PassedOver, chosen]
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The settings of the outcome join.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use foretell_streams::time::EventTime;
+use crate::processors::join_window::JoinWindow;
 
 /// The settings of the outcome join.
 #[derive(Clone, Debug)]
@@ -51,19 +51,10 @@ impl JoinSettings {
         }
     }
 
-    /// The stream time after which an entry of `time` can no longer be joined.
-    pub(super) fn closes(&self, time: EventTime) -> EventTime {
-        time + self.window + self.grace
-    }
-
-    /// The times of the entries that can be joined with one of `time`: those in its window that have not closed.
-    pub(super) fn near(
-        &self,
-        time: EventTime,
-        stream_time: EventTime,
-    ) -> RangeInclusive<EventTime> {
-        let open = stream_time - (self.window + self.grace);
-        (time - self.window).max(open)..=time + self.window
+    /// Which times belong together.
+    #[must_use]
+    pub fn join_window(&self) -> JoinWindow {
+        JoinWindow { window: self.window, grace: self.grace }
     }
 }
 
@@ -101,7 +92,7 @@ pub enum UnlabelledPolicy {
     /// It is counted and dropped.
     #[default]
     Drop,
-    /// It becomes an example with this label, such as "did not buy". Each prediction without an outcome does, whatever
-    /// `learn_from` is: a respondent with three predictions makes three examples.
+    /// It becomes an example with this label, such as "did not buy". With `learn_from` "first" or "last", one of the predictions
+    /// of a respondent inside a window does.
     Label(String),
 }

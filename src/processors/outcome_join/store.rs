@@ -110,7 +110,7 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         match entry {
-            PendingRef::Prediction { state: StateRef::Waiting, record } => {
+            PendingRef::Prediction { state: StateRef::Waiting | StateRef::Chosen, record } => {
                 ctx.count(&self.metrics.unlabelled(), 1);
                 let UnlabelledPolicy::Label(label) = &self.settings.unlabelled else {
                     return Ok(());
@@ -164,7 +164,7 @@ impl OutcomeStore {
         time: EventTime,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let times = self.settings.near(time, ctx.stream_time());
+        let times = self.settings.join_window().near(time, ctx.stream_time());
         Ok(entries.fetch(&self.pending, &self.codec, respondent, times, ctx)?)
     }
 
@@ -173,7 +173,7 @@ impl OutcomeStore {
         match (state, self.settings.conflict) {
             (StateRef::Learned(_), ConflictPolicy::First) => false,
             (StateRef::Learned(_), ConflictPolicy::Last | ConflictPolicy::Max)
-            | (StateRef::Waiting | StateRef::PassedOver, _) => true,
+            | (StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen, _) => true,
         }
     }
 
@@ -237,7 +237,7 @@ impl OutcomeStore {
                     continue;
                 }
                 StateRef::Learned(&outcome.label)
-            } else if state == StateRef::Waiting {
+            } else if state.is_waiting() {
                 StateRef::PassedOver
             } else {
                 continue;
@@ -304,7 +304,9 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Settlement<'s> {
         let (result, settlement) = match state {
-            StateRef::Waiting | StateRef::PassedOver => ("joined", Settlement::Joined),
+            StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen => {
+                ("joined", Settlement::Joined)
+            }
             StateRef::Learned(label) if label == outcome.label => {
                 ("duplicate", Settlement::Ignored)
             }

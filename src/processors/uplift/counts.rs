@@ -1,8 +1,13 @@
-//! The stored counts of a rule, and what an example was counted for.
+//! The stored counts of a rule, and the respondents that it was counted for.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use foretell_streams::{
+    codec::{Stored, StoredSince},
+    time::EventTime,
+};
 
 /// The group of a respondent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +24,7 @@ impl Group {
     }
 }
 
-/// Labelled examples of one version of a rule, by label and group.
+/// Respondents of one version of a rule, by label and group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCounts {
     /// The version.
@@ -28,9 +33,32 @@ pub struct RuleCounts {
     labels: BTreeMap<String, [u64; 2]>,
 }
 
+/// Format 1, with the same fields, which counted examples: the counts begin again.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct RuleCountsV1 {
+    version: String,
+    labels: BTreeMap<String, [u64; 2]>,
+}
+
+impl RuleCountsV1 {
+    const FORMAT: u8 = 1;
+}
+
+impl From<RuleCountsV1> for RuleCounts {
+    fn from(_: RuleCountsV1) -> Self {
+        Self::default()
+    }
+}
+
 impl RuleCounts {
     /// The format version of this type. A changed field needs a new version.
-    pub const FORMAT: u8 = 1;
+    pub const FORMAT: u8 = 2;
+
+    /// The codec of the store.
+    #[must_use]
+    pub fn codec() -> StoredSince<Self, RuleCountsV1> {
+        StoredSince::new(Stored::version(Self::FORMAT), Stored::version(RuleCountsV1::FORMAT))
+    }
 
     pub(super) fn new(version: &str) -> Self {
         Self { version: version.to_owned(), labels: BTreeMap::new() }
@@ -40,41 +68,45 @@ impl RuleCounts {
         self.labels.entry(label.to_owned()).or_default()[group as usize] += 1;
     }
 
-    /// Takes an example out that was added.
+    /// Takes a respondent out that was added.
     pub(super) fn remove(&mut self, group: Group, label: &str) {
         if let Some(counts) = self.labels.get_mut(label) {
             counts[group as usize] = counts[group as usize].saturating_sub(1);
         }
     }
 
-    /// The examples of a group with a label.
+    /// The respondents of a group with a label.
     pub(super) fn of(&self, group: Group, label: &str) -> u64 {
         self.labels.get(label).map_or(0, |counts| counts[group as usize])
     }
 
-    /// The examples of a group.
+    /// The respondents of both groups.
+    pub(super) fn respondents(&self) -> u64 {
+        self.all(Group::Acted) + self.all(Group::HeldOut)
+    }
+
+    /// The respondents of a group.
     pub(super) fn all(&self, group: Group) -> u64 {
         self.labels.values().map(|counts| counts[group as usize]).sum()
     }
 }
 
-/// The rules that an example was counted for: name, version and group of each.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CountedExample(Vec<(String, String, Group)>);
+/// A respondent that was counted for a version of a rule: about 50 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedRespondent {
+    /// The version of the rule.
+    pub version: String,
+    /// A hash of the id of the example that counts.
+    pub example: u64,
+    /// The event time of that example.
+    pub event_time: EventTime,
+    /// The group.
+    pub group: Group,
+    /// The label that is counted.
+    pub label: String,
+}
 
-impl CountedExample {
+impl CountedRespondent {
     /// The format version of this type. A changed field needs a new version.
     pub const FORMAT: u8 = 1;
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn add(&mut self, rule: &str, version: &str, group: Group) {
-        self.0.push((rule.to_owned(), version.to_owned(), group));
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, Group)> {
-        self.0.iter().map(|(rule, version, group)| (rule.as_str(), version.as_str(), *group))
-    }
 }

@@ -3,11 +3,12 @@
 //! ```text
 //!   labelled-examples ─▶ count-uplift ─every 5 s─▶ metrics, status
 //!                          [uplift]  counts by rule, group and label
-//!                          [uplift-examples]  the examples that were counted, for their corrections
+//!                          [uplift-respondents]  the respondents that were counted, and the example of each that counts
 //! ```
 //!
-//! An example counts once for each rule of which it has an action, with the present version of the rule: a changed rule begins
-//! anew. Both groups were due, so their only difference is chance and the action.
+//! The unit is the respondent, because a respondent is in one group for ever: examples of one respondent are not independent. A
+//! respondent counts once for a version of a rule, by the earliest of their examples that has an action of it; both groups have
+//! such an example. A changed rule begins again. Both groups were due, so their only difference is chance and the action.
 
 mod counts;
 mod interval;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     events::labelled_example::{ExampleOrigin, LabelledExample},
@@ -25,20 +27,25 @@ use crate::{
 };
 use foretell_streams::{
     codec::Stored,
-    state::{KeyValueHandle, StateError, WindowHandle},
+    state::{KeyValueHandle, StateError, WindowHandle, Windowed},
     topology::{
         Context, Edge, ProcessError, Processor, Punctuation, PunctuationKind, Record,
         TopologyBuilder,
     },
 };
 
-pub use counts::{CountedExample, Group, RuleCounts};
+pub use counts::{CountedRespondent, Group, RuleCounts};
 pub use interval::Difference;
 
 /// The interval of the reports, in wall-clock time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// Maximum number of counted examples to expire at once, which bounds the memory for a long backlog.
-const EXPIRED_AT_ONCE_MAX: usize = 10_000;
+/// Maximum number of respondents that are counted, divided equally among the rules: further ones are not. With some 150 bytes for
+/// each, they take 150 MB. The interval of 10,000 respondents in the control share is at most ± 1 percentage point.
+const RESPONDENTS_MAX: u64 = 1_000_000;
+/// Stream time after which it is checked whether the version that a respondent was counted for is still in use.
+const REVISIT_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Maximum number of respondents that a report checks.
+const REVISITED_AT_ONCE_MAX: usize = 10_000;
 
 /// The settings of uplift.
 #[derive(Clone, Debug)]
@@ -47,8 +54,6 @@ pub struct UpliftSettings {
     pub rules: Vec<(String, String)>,
     /// The labels. The second of two is the one that counts; of more, each.
     pub classes: Vec<String>,
-    /// The time after its first label in which a correction of an example can come.
-    pub corrected_within: Duration,
 }
 
 /// The uplift of one rule.
@@ -58,9 +63,9 @@ pub struct RuleUplift {
     pub rule: String,
     /// The version of the rule.
     pub version: String,
-    /// The number of labelled examples on which it has acted.
+    /// The number of respondents with an outcome on whom it has acted.
     pub acted: u64,
-    /// The number of labelled examples that it has held out.
+    /// The number of respondents with an outcome whom it has held out.
     pub held_out: u64,
     /// The label that counts of two, or each of more.
     pub labels: Vec<LabelUplift>,
@@ -71,11 +76,11 @@ pub struct RuleUplift {
 pub struct LabelUplift {
     /// The label.
     pub label: String,
-    /// The share of the label among the examples on which the rule has acted.
+    /// The share of the label among the respondents on whom the rule has acted.
     pub acted: Option<f64>,
     /// The share of the label among those that were held out.
     pub held_out: Option<f64>,
-    /// The first less the second; none while a group has no examples.
+    /// The first less the second; none while a group has no respondents.
     pub uplift: Option<Difference>,
 }
 
@@ -100,7 +105,7 @@ impl UpliftBoard {
 struct CountUplift {
     settings: Arc<UpliftSettings>,
     counts: KeyValueHandle<RuleCounts>,
-    examples: WindowHandle<CountedExample>,
+    respondents: WindowHandle<CountedRespondent>,
     board: UpliftBoard,
     metrics: ActionMetrics,
 }
@@ -116,12 +121,12 @@ pub fn add_to(
     if settings.rules.is_empty() {
         return;
     }
-    let counts = topology.key_value_store("uplift", Arc::new(Stored::version(RuleCounts::FORMAT)));
-    let values = Stored::version(CountedExample::FORMAT);
-    let examples = topology.window_store("uplift-examples", Arc::new(values));
-    let stores = [counts.id(), examples.id()];
+    let counts = topology.key_value_store("uplift", Arc::new(RuleCounts::codec()));
+    let values = Stored::version(CountedRespondent::FORMAT);
+    let respondents = topology.window_store("uplift-respondents", Arc::new(values));
+    let stores = [counts.id(), respondents.id()];
     let settings = Arc::new(settings);
-    let count = CountUplift { settings, counts, examples, board, metrics };
+    let count = CountUplift { settings, counts, respondents, board, metrics };
     topology.process("count-uplift", &[labelled], &stores, move || count.clone());
 }
 
@@ -144,35 +149,17 @@ impl Processor for CountUplift {
         if example.origin == ExampleOrigin::Initial || is_old {
             return Ok(());
         }
-        let id = example.example_id.as_str();
-        let known = match example.correction {
-            true => ctx.window(&self.examples).fetch_all(id)?.pop(),
-            false => None,
-        };
-        let before = known.as_ref().map(|entry| entry.value.clone()).unwrap_or_default();
-        let mut now = CountedExample::default();
         for (rule, version) in &self.settings.rules {
             let mut actions = example.actions.iter();
             let action = actions.find(|one| one.rule == rule && one.rule_version == version);
-            if let Some(action) = action {
-                now.add(rule, version, Group::of(action.acted));
-            }
-        }
-        if before.is_empty() && now.is_empty() {
-            return Ok(());
-        }
-        if let Some(replaced) = &example.replaced {
-            self.change(&before, |counts, group| counts.remove(group, replaced), ctx)?;
-        }
-        self.change(&now, |counts, group| counts.add(group, &example.label), ctx)?;
-        let time = ctx.stream_time();
-        let mut store = ctx.window(&self.examples);
-        match known {
-            Some(mut known) => {
-                known.value = now;
-                store.replace(&known)?;
-            }
-            None => store.add(id, time, &now)?,
+            let now = action.map(|action| CountedRespondent {
+                version: version.clone(),
+                example: fingerprint([&example.example_id]),
+                event_time: example.event_time,
+                group: Group::of(action.acted),
+                label: example.label.clone(),
+            });
+            self.count((rule, version), example, now, ctx)?;
         }
         Ok(())
     }
@@ -195,12 +182,7 @@ impl Processor for CountUplift {
             }
         }
         self.board.publish(uplift);
-        let before = ctx.stream_time() - self.settings.corrected_within;
-        let mut expired = EXPIRED_AT_ONCE_MAX;
-        while expired == EXPIRED_AT_ONCE_MAX {
-            expired = ctx.window(&self.examples).expire(before, EXPIRED_AT_ONCE_MAX)?.len();
-        }
-        Ok(())
+        Ok(self.revisit(ctx)?)
     }
 }
 
@@ -218,23 +200,63 @@ impl CountUplift {
             .unwrap_or_else(|| RuleCounts::new(version)))
     }
 
-    /// Changes the counts of each rule that an example counts for.
-    fn change(
+    /// Counts a respondent for a rule, by `now` if it is the earliest of their examples, or what has become of it.
+    fn count(
         &self,
-        example: &CountedExample,
-        change: impl Fn(&mut RuleCounts, Group),
+        (rule, version): (&str, &str),
+        example: &LabelledExample,
+        now: Option<CountedRespondent>,
         ctx: &mut Context<'_, ()>,
     ) -> Result<(), StateError> {
-        let is_present = |rule: &str, version: &str| {
-            self.settings.rules.iter().any(|(name, present)| name == rule && present == version)
-        };
-        for (rule, version, group) in example.iter() {
-            if !is_present(rule, version) {
-                continue;
+        let id = fingerprint([rule, version, &example.respondent_id]);
+        let key = format!("{id:016x}");
+        let before = ctx.window(&self.respondents).fetch_all(&key)?.pop();
+        let mut counts = self.counts_of(rule, version, ctx)?;
+        match (before, now) {
+            (None, None) => return Ok(()),
+            (None, Some(now)) => {
+                if counts.respondents() >= self.respondents_max() {
+                    return Ok(());
+                }
+                counts.add(now.group, &now.label);
+                let time = ctx.stream_time();
+                ctx.window(&self.respondents).add(&key, time, &now)?;
             }
-            let mut counts = self.counts_of(rule, version, ctx)?;
-            change(&mut counts, group);
-            ctx.key_value(&self.counts).put(rule, &counts)?;
+            (Some(before), now) => {
+                let Windowed { value, .. } = &before;
+                let is_same = value.example == fingerprint([&example.example_id]);
+                if !is_same && now.as_ref().is_none_or(|now| now.event_time >= value.event_time) {
+                    return Ok(());
+                }
+                counts.remove(value.group, &value.label);
+                let mut store = ctx.window(&self.respondents);
+                match now {
+                    Some(now) => {
+                        counts.add(now.group, &now.label);
+                        store.replace(&Windowed { value: now, ..before })?;
+                    }
+                    // An earlier outcome has corrected it: the action came after that.
+                    None => store.remove(&before),
+                }
+            }
+        }
+        ctx.key_value(&self.counts).put(rule, &counts)
+    }
+
+    /// Maximum number of respondents of a rule.
+    fn respondents_max(&self) -> u64 {
+        let rules = u64::try_from(self.settings.rules.len()).unwrap_or(u64::MAX);
+        (RESPONDENTS_MAX / rules.max(1)).max(1)
+    }
+
+    /// Removes respondents that were counted for a version that is not in use any more.
+    fn revisit(&self, ctx: &mut Context<'_, ()>) -> Result<(), StateError> {
+        let now = ctx.stream_time();
+        let mut store = ctx.window(&self.respondents);
+        for entry in store.expire(now - REVISIT_AFTER, REVISITED_AT_ONCE_MAX)? {
+            if self.settings.rules.iter().any(|(_, version)| *version == entry.value.version) {
+                store.add(&entry.key, now, &entry.value)?;
+            }
         }
         Ok(())
     }
@@ -262,4 +284,15 @@ impl CountUplift {
             labels: classes.iter().map(label).collect(),
         }
     }
+}
+
+/// A hash of parts. Each is preceded by its length, so that different parts have different bytes.
+fn fingerprint<const N: usize>(parts: [&str; N]) -> u64 {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
 }

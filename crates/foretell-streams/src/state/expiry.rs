@@ -9,7 +9,7 @@ use crate::{
 
 /// The first committed entry, in the order of expiry, that may have to expire. All before it are removed or overwritten by
 /// uncommitted changes, so a call that expires nothing reads no committed entry.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) enum ExpiryStart {
     #[default]
     Unknown,
@@ -129,6 +129,19 @@ impl Store {
             Some(change) => Ok(change.is_none()),
             None => Ok(self.committed.get(&self.key)?.is_none()),
         }
+    }
+
+    /// As [`Self::find_expired`], for a caller that removes none of them.
+    pub(super) fn find_oldest(
+        &mut self,
+        before: EventTime,
+        limit: usize,
+        found: &mut Vec<u8>,
+    ) -> Result<(), StateError> {
+        let start = self.expiry_start.clone();
+        self.find_expired(before, limit, found)?;
+        self.expiry_start = start;
+        Ok(())
     }
 
     /// Appends the keys of the oldest entries with times before `before`, at most `limit`, to `found`. The caller removes

@@ -301,6 +301,33 @@ impl<V> WindowStore<'_, V> {
         Ok(expired)
     }
 
+    /// Passes the keys and encoded values of at most `limit` entries of all keys with times before `before` to `visit`, oldest
+    /// first: those that [`Self::expire_bytes`] would remove.
+    ///
+    /// # Errors
+    /// [`StateError`] if an entry cannot be read, or the error of `visit`.
+    pub fn visit_expired(
+        &mut self,
+        before: EventTime,
+        limit: usize,
+        mut visit: impl FnMut(&str, Position, &[u8]) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let mut found = std::mem::take(&mut self.store.expired);
+        found.clear();
+        self.store.find_oldest(before, limit, &mut found)?;
+        let mut rest = found.as_slice();
+        while let Some((WindowKey { name, position }, after)) = WindowKey::parse_prefix(rest) {
+            let (key, _) = rest.split_at(rest.len() - after.len());
+            rest = after;
+            let name = codec::utf8(name).map_err(StateError::Corrupted)?;
+            if let Some(bytes) = self.store.get(key)? {
+                visit(name, position, &bytes)?;
+            }
+        }
+        self.store.expired = found;
+        Ok(())
+    }
+
     /// Removes at most `limit` entries of all keys with times before `before`, and passes their keys and encoded values to
     /// `visit`, oldest first.
     ///
@@ -437,6 +464,27 @@ mod tests {
             self.begin_record();
         }
 
+        fn expire(&mut self, before: i64, limit: usize, values: &Stored<u8>) {
+            let mut visited = Vec::new();
+            let visit = |key: &str, position: Position, _: &[u8]| {
+                visited.push((key.to_owned(), position));
+                Ok(())
+            };
+            let mut store = self.windows(values);
+            store.visit_expired(EventTime(before), limit, visit).unwrap();
+            let expired = store.expire(EventTime(before), limit).unwrap();
+            let keys = expired.iter().map(|entry| (entry.key.clone(), entry.position()));
+            assert_eq!(visited, keys.collect::<Vec<_>>());
+            let mut old: Vec<_> =
+                self.present.iter().filter(|((_, time, _), _)| *time < before).collect();
+            old.sort_by_key(|((key, time, sequence), _)| (*time, *sequence, key.clone()));
+            let old: Vec<_> = old.into_iter().take(limit).map(windowed).collect();
+            assert_eq!(expired, old);
+            for entry in old {
+                self.present.remove(&(entry.key, entry.time.0, entry.sequence));
+            }
+        }
+
         fn perform(&mut self, operation: Operation) {
             let values = Stored::version(1);
             match operation {
@@ -459,17 +507,7 @@ mod tests {
                         self.present.remove(&(entry.key, entry.time.0, entry.sequence));
                     }
                 }
-                Operation::Expire(before, limit) => {
-                    let expired = self.windows(&values).expire(EventTime(before), limit).unwrap();
-                    let mut old: Vec<_> =
-                        self.present.iter().filter(|((_, time, _), _)| *time < before).collect();
-                    old.sort_by_key(|((key, time, sequence), _)| (*time, *sequence, key.clone()));
-                    let old: Vec<_> = old.into_iter().take(limit).map(windowed).collect();
-                    assert_eq!(expired, old);
-                    for entry in old {
-                        self.present.remove(&(entry.key, entry.time.0, entry.sequence));
-                    }
-                }
+                Operation::Expire(before, limit) => self.expire(before, limit, &values),
                 Operation::BeginRecord => self.begin_record(),
                 Operation::RollBack => {
                     self.store.roll_back();

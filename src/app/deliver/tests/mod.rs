@@ -392,6 +392,13 @@ fn a_dry_run_shows_what_would_be_sent() {
     for hidden in ["hunter2", "token", "idempotency-key: a2", "channel other"] {
         assert!(!shown.contains(hidden), "{hidden} in {shown}");
     }
+    // One that is too old.
+    let old = EventTime(clock.now().0 - 3_600_001);
+    application.write(&Action { due: old, ..application.action("old", "ann") });
+    let mut shown = String::new();
+    dry_run(config, cluster, clock, 1, &mut |text| shown += text).unwrap();
+    assert!(shown.contains("not sent, expired_action: it was due 3600 s ago"), "{shown}");
+    assert!(!shown.contains("idempotency-key"), "{shown}");
     assert!(receiver.received().is_empty());
 }
 
