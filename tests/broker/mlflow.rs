@@ -297,7 +297,7 @@ fn trainings_are_tracked_once_whoever_is_away_or_killed() {
     assert!(http.metric("foretell_mlflow_up") > 0.5);
 
     // An alias follows a rollback.
-    application.start(&["models", "rollback"]).succeed(SOON);
+    application.start(&["models", "rollback", "--reason", "a test"]).succeed(SOON);
     until_champion(&server, &model, &second);
     process.signal("TERM");
     assert!(process.end(SOON).success(), "{}", process.errors());
