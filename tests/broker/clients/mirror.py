@@ -25,22 +25,25 @@ def create(admin, topics, renamed):
         created.result()
 
 
-def copy(consumer, producer, source, target):
-    """Copies a partition, and returns the offsets of its records."""
-    consumer.assign([source])
-    offsets = []
-    while True:
+def copy(consumer, producer, sources, renamed):
+    """Copies partitions, and returns the offsets of the records of each."""
+    offsets = {(source.topic, source.partition): [] for source in sources}
+    consumer.assign(sources)
+    unread = len(sources)
+    while unread:
         record = consumer.poll(ANSWER_SECONDS)
         if record is None:
-            sys.exit(f"no answer about {source}")
+            sys.exit(f"no answer about {unread} partitions")
         if record.error() and record.error().code() == KafkaError._PARTITION_EOF:
-            return offsets
+            unread -= 1  # nobody writes, so an end is reported once
+            continue
         if record.error():
             sys.exit(str(record.error()))
-        offsets.append(record.offset())
-        place = {"partition": source.partition, "timestamp": record.timestamp()[1]}
-        producer.produce(target, record.value(), record.key(), headers=record.headers(), **place)
+        offsets[record.topic(), record.partition()].append(record.offset())
+        place = {"partition": record.partition(), "timestamp": record.timestamp()[1]}
+        producer.produce(renamed(record.topic()), record.value(), record.key(), headers=record.headers(), **place)
         producer.poll(0)
+    return offsets
 
 
 def translate(admin, group, to_group, copied, renamed):
@@ -66,11 +69,8 @@ def main(brokers, from_prefix, to_prefix, *groups):
     reading = {"group.id": f"{to_prefix}mirror", "isolation.level": "read_committed", "enable.partition.eof": True}
     reading |= {"auto.offset.reset": "earliest", "enable.auto.commit": False, "fetch.message.max.bytes": BYTES_MAX}
     consumer, producer = Consumer(server | reading), Producer(server | {"message.max.bytes": BYTES_MAX})
-    copied = {}
-    for topic, partitions in topics.items():
-        for partition in range(partitions):
-            source = TopicPartition(topic, partition, 0)
-            copied[topic, partition] = copy(consumer, producer, source, renamed(topic))
+    sources = [TopicPartition(topic, number, 0) for topic, count in topics.items() for number in range(count)]
+    copied = copy(consumer, producer, sources, renamed)
     consumer.close()
     producer.flush()
     for group in groups:
