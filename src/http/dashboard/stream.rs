@@ -60,14 +60,17 @@ impl Viewers {
         if open.is_closed || open.queues.len() >= self.streams_max {
             return None;
         }
+        if !open.is_producing {
+            open.is_producing = true;
+            // What the first event has at least: it is made after this.
+            let mut sent = BTreeMap::new();
+            changed(sections(&self.board), &mut sent);
+            tokio::spawn(self.clone().produce(sent));
+        }
         let (queue, events) = mpsc::channel(QUEUED_MAX);
         // The queue is empty.
         drop(queue.try_send(event(&whole(&self.board))));
         open.queues.push(queue);
-        if !open.is_producing {
-            open.is_producing = true;
-            tokio::spawn(self.clone().produce());
-        }
         Some(Body::from_stream(Events(events)))
     }
 
@@ -78,9 +81,8 @@ impl Viewers {
         open.queues.clear();
     }
 
-    /// Sends events until nobody watches.
-    async fn produce(self) {
-        let mut sent = BTreeMap::new();
+    /// Sends events with what differs from `sent`, until nobody watches.
+    async fn produce(self, mut sent: BTreeMap<String, String>) {
         loop {
             sleep(EVENT_INTERVAL).await;
             let changed = changed(sections(&self.board), &mut sent);
