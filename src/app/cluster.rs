@@ -17,6 +17,7 @@ use foretell_avro::{
     access::{Credentials, RegistryClientConfig, RegistryTls},
     caching::CachingRegistry,
     client::RegistryClient,
+    json::to_json,
     local::LocalRegistry,
     registry::{RegistryError, SchemaRegistry},
     retrying::RetryingRegistry,
@@ -104,11 +105,15 @@ impl Cluster {
     /// The dead letters of the application.
     #[must_use]
     pub fn dead_letters(&self, config: &Config, clock: &Arc<dyn Clock>) -> DeadLetters {
+        let registry = Arc::clone(&self.registry);
         DeadLetters {
             broker: Arc::clone(&self.broker),
             topic: config.topics.dead_letters.clone(),
             application: config.application(),
             clock: Arc::clone(clock),
+            decode: Arc::new(move |value| {
+                to_json(registry.as_ref(), value).map_err(|error| error.to_string())
+            }),
         }
     }
 

@@ -161,7 +161,7 @@ impl Instance {
             gateway,
             library,
             board: instances.board.clone(),
-            dead_letters: DeadLetterAccess::new(letters, Arc::clone(&cluster.registry)),
+            dead_letters: DeadLetterAccess::new(letters),
         };
         threads.extend(parts.spawn_instances(instances)?);
         let http = server.serve(config, served, &registry)?;

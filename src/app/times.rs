@@ -1,11 +1,14 @@
 //! Times on the command line.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
 use humantime_serde::re::humantime;
 
-use foretell_streams::time::EventTime;
+use foretell_streams::time::{Clock, EventTime};
 
 /// Parses `beginning`, which is none, a time such as `2026-11-01T12:00:00Z`, or a span before `now` such as `7d`.
 ///
@@ -25,6 +28,14 @@ pub fn parse(text: &str, now: EventTime) -> anyhow::Result<Option<EventTime>> {
     })?;
     let since = time.duration_since(UNIX_EPOCH).context("it is before 1970")?;
     Ok(Some(EventTime(i64::try_from(since.as_millis())?)))
+}
+
+/// As [`parse`], with spans before the time of `clock`.
+///
+/// # Errors
+/// As for [`parse`].
+pub fn since(text: &str, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<EventTime>> {
+    parse(text, EventTime(clock.now().0))
 }
 
 #[cfg(test)]

@@ -14,11 +14,8 @@ use crate::{
     app::{self, cluster::Cluster, times},
     cli::{Global, Sets, aligned, numbers, print, progress::Progress},
     config::Config,
-    processors::dead_letters::{
-        self, DeadLetters, LetterId, LetterSummary, Listing, Replayed, Wanted,
-    },
+    processors::dead_letters::{DeadLetters, LetterId, LetterSummary, Listing, Replayed, Wanted},
 };
-use foretell_streams::time::EventTime;
 
 /// List, show and replay records that could not be processed.
 ///
@@ -132,7 +129,7 @@ impl DeadLettersCommand {
         );
         match &self.action {
             Action::List(list) => list.run(&letters),
-            Action::Show(show) => show.run(&letters, &cluster),
+            Action::Show(show) => show.run(&letters),
             Action::Replay(replay) => replay.run(&config, &letters),
         }
     }
@@ -140,8 +137,8 @@ impl DeadLettersCommand {
 
 impl Filter {
     fn wanted(&self, ids: &[LetterId]) -> anyhow::Result<Wanted> {
-        let now = EventTime(app::clock().now().0);
-        let since = self.since.as_deref().map(|text| times::parse(text, now).context("--since"));
+        let clock = app::clock();
+        let since = self.since.as_deref().map(|text| times::since(text, &clock).context("--since"));
         Ok(Wanted {
             ids: ids.to_vec(),
             classes: self.classes.clone(),
@@ -160,15 +157,13 @@ impl List {
 }
 
 impl Show {
-    fn run(&self, letters: &DeadLetters, cluster: &Cluster) -> anyhow::Result<ExitCode> {
-        let found = letters.find(self.id)?;
-        let (letter, is_replayed) = found.with_context(|| {
+    fn run(&self, letters: &DeadLetters) -> anyhow::Result<ExitCode> {
+        let shown = letters.show(self.id)?.with_context(|| {
             format!(
                 "there is no dead letter {} on topic {}: `foretell dead-letters list` shows the newest",
                 self.id, letters.topic
             )
         })?;
-        let shown = dead_letters::shown(&letter, is_replayed, cluster.registry.as_ref());
         print(&serde_json::to_string_pretty(&shown)?);
         Ok(ExitCode::SUCCESS)
     }

@@ -18,16 +18,14 @@ use crate::{
         error::HttpError,
         parameters::{Named, Parameters},
     },
-    processors::dead_letters::{self, DeadLetters, LISTED_MAX, LetterId, Replayed, Wanted},
+    processors::dead_letters::{DeadLetters, LISTED_MAX, LetterId, NotAnId, Replayed, Wanted},
 };
-use foretell_avro::registry::SchemaRegistry;
 use foretell_streams::{runtime::broker::BrokerError, time::EventTime};
 
 /// The topic of dead letters, which one request reads at a time.
 #[derive(Clone)]
 pub struct DeadLetterAccess {
     letters: DeadLetters,
-    registry: Arc<dyn SchemaRegistry>,
     free: Arc<Semaphore>,
 }
 
@@ -55,10 +53,10 @@ struct Order {
 }
 
 impl DeadLetterAccess {
-    /// Lets requests read and replay `letters`, whose values are decoded by the schemas of `registry`.
+    /// Lets requests read and replay `letters`.
     #[must_use]
-    pub fn new(letters: DeadLetters, registry: Arc<dyn SchemaRegistry>) -> Self {
-        Self { letters, registry, free: Arc::new(Semaphore::new(1)) }
+    pub fn new(letters: DeadLetters) -> Self {
+        Self { letters, free: Arc::new(Semaphore::new(1)) }
     }
 
     /// Reads on a thread that may block.
@@ -131,18 +129,12 @@ pub(super) async fn show(
     let missing = format!("there is no dead letter {id:?}");
     let missing = || HttpError::new(StatusCode::NOT_FOUND, missing);
     let Ok(id) = id.parse() else { return Err(missing()) };
-    let shown = state.dead_letters.read(move |access| {
-        let found = access.letters.find(id)?;
-        Ok(found.map(|(letter, is_replayed)| {
-            dead_letters::shown(&letter, is_replayed, access.registry.as_ref())
-        }))
-    });
-    let shown = shown.await?;
+    let shown = state.dead_letters.read(move |access| access.letters.show(id)).await?;
     shown.map(JsonBody).ok_or_else(missing)
 }
 
 fn parsed(id: &str) -> Result<LetterId, HttpError> {
-    id.parse().map_err(|error: dead_letters::NotAnId| wrong(error.to_string()))
+    id.parse().map_err(|error: NotAnId| wrong(error.to_string()))
 }
 
 /// `POST /api/v1/dead-letters/replay`

@@ -157,7 +157,7 @@ fn files(instance: &Instance) {
     ] {
         let (status, headers, _) = instance.get(path, &[]);
         assert_eq!(status, 404, "{path}");
-        assert_eq!(headers["content-type"], "application/json", "{path}");
+        assert_eq!(headers["content-type"], "application/problem+json", "{path}");
     }
 }
 

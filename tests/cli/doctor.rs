@@ -109,7 +109,10 @@ fn properties_that_librdkafka_refuses_are_named() {
 
 #[test]
 fn a_failed_check_names_the_source_of_its_setting() {
-    let found = checks(doctor(&["--json", "--set", "http.bind=256.0.0.1:1"]), 1);
+    let found = checks(
+        doctor(&["--json", "--set", "http.bind=256.0.0.1:1", "--set", "http.insecure=true"]),
+        1,
+    );
     for (name, place) in [
         ("broker", "--set broker.bootstrap_servers: "),
         ("registry", "--set schema_registry.url: "),

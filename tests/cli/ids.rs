@@ -75,7 +75,7 @@ impl Instance {
     fn assert_refused(&self, path: &str, body: &Json, class: &str, words: &str) {
         let (status, answer) = self.post(path, body, None);
         assert_eq!((status, at(&answer, "/class")), (422, &json!(class)), "{body}: {answer}");
-        let error = at(&answer, "/error").as_str().unwrap();
+        let error = at(&answer, "/detail").as_str().unwrap();
         assert!(error.contains(words), "{words:?} in {error:?}");
     }
 
@@ -105,7 +105,7 @@ fn a_numeric_id_is_the_same_respondent_in_every_notation() {
         instance.assert_refused("/api/v1/outcomes", &outcome, "invalid_value", "`respondent_id`");
     }
     let (status, body) = instance.post("/api/v1/events", &json!({"who": 1, "age": "5,5"}), None);
-    let error = at(&body, "/error").as_str().unwrap();
+    let error = at(&body, "/detail").as_str().unwrap();
     assert_eq!((status, error), (400, "field `age` is \"5,5\": it must be a number"));
     instance.end();
 }

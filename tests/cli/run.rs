@@ -76,7 +76,7 @@ fn invalid_events(http: &Http) {
     let check = |event: &str, token, expected_code, expected: &str| {
         let (code, answer) = http.post("/api/v1/events", event, token).expect("a response");
         assert_eq!(code, expected_code, "{event}: {answer}");
-        let error = at(&answer, "/error").as_str().unwrap();
+        let error = at(&answer, "/detail").as_str().unwrap();
         assert!(error.contains(expected), "{error}");
     };
     let good = r#"{"respondent_id": "me"}"#;

@@ -82,12 +82,12 @@ fn events_of_both_topics_are_written_over_http_and_become_one_prediction() {
         let body = json!({"respondent_id": "bob", field: 3});
         let (code, answer) = post(&http, path, &body);
         assert_eq!(code, 400, "{answer}");
-        let message = at(&answer, "/error").as_str().unwrap();
+        let message = at(&answer, "/detail").as_str().unwrap();
         assert!(message.contains(&format!("there is no field `{field}`")), "{message}");
     }
     let (code, answer) = post(&http, "/api/v1/events?source=outcomes", &registered);
     assert_eq!(code, 400, "{answer}");
-    let message = at(&answer, "/error").as_str().unwrap();
+    let message = at(&answer, "/detail").as_str().unwrap();
     assert!(message.contains("there are questionnaire-events, registrations"), "{message}");
     let (code, results) = post(&http, &registrations, &json!([registered, {"age": 3}]));
     assert_eq!(code, 207, "{results}");

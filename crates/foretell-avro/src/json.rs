@@ -31,6 +31,9 @@ pub enum JsonError {
     },
 }
 
+/// What is put behind a datum.
+const END: [u8; 16] = [0xff; 16];
+
 /// Decodes a value by the schema whose id it has.
 ///
 /// # Errors
@@ -39,15 +42,21 @@ pub fn to_json(
     registry: &dyn SchemaRegistry,
     bytes: &[u8],
 ) -> Result<serde_json::Value, JsonError> {
-    let (id, mut datum) = unframe(bytes)?;
+    let (id, datum) = unframe(bytes)?;
     let schema = registry.schema(id).map_err(|source| JsonError::Schema { id, source })?;
     let malformed = |reason: String| JsonError::Malformed { id, reason };
     let schema = Schema::parse_str(&schema).map_err(|error| malformed(error.to_string()))?;
+    // apache-avro reads null where a datum ends too early, so one that is too short is told by what it takes of the end.
+    let ended = [datum, &END].concat();
+    let mut rest = ended.as_slice();
     let reader = GenericDatumReader::builder(&schema).build();
-    let value = reader.and_then(|reader| reader.read_value(&mut datum));
+    let value = reader.and_then(|reader| reader.read_value(&mut rest));
     let value = value.map_err(|error| malformed(error.to_string()))?;
-    if !datum.is_empty() {
-        return Err(malformed(format!("{} bytes follow it", datum.len())));
+    if rest.len() < END.len() {
+        return Err(malformed("it ends too early".to_owned()));
+    }
+    if rest.len() > END.len() {
+        return Err(malformed(format!("{} bytes follow it", rest.len() - END.len())));
     }
     serde_json::Value::try_from(value).map_err(|error| malformed(error.to_string()))
 }

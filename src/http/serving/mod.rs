@@ -9,6 +9,7 @@
 
 pub(super) mod invocations;
 pub(super) mod open_inference;
+pub(super) mod routes;
 mod tensors;
 
 use std::sync::Arc;

@@ -20,9 +20,9 @@ use std::{
 pub use letter::{KEY_CHARS_MAX, Letter, LetterId, LetterSummary, NotAnId, REPLAYED, Unreplayable};
 pub use replay::{REPLAYED_AT_ONCE_MAX, Replayed};
 use serde::Serialize;
-pub use shown::shown;
+use serde_json::Value as Json;
 
-use crate::processors::dead_letters::letter::Entry;
+use crate::processors::dead_letters::{letter::Entry, shown::shown};
 use foretell_streams::{
     record::{Offset, Partition, Topic, TopicPartition},
     runtime::broker::{Broker, BrokerError, Isolation, ReadFrom, ReadTo},
@@ -40,7 +40,12 @@ pub struct DeadLetters {
     pub application: String,
     /// The clock of the records that are written.
     pub clock: Arc<dyn Clock>,
+    /// Decodes a value for people.
+    pub decode: Arc<Decode>,
 }
+
+/// Decodes a value by its own schema; the error says why it cannot be.
+pub type Decode = dyn Fn(&[u8]) -> Result<Json, String> + Send + Sync;
 
 /// Which letters are wanted. Each list that is not empty narrows them down.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +149,15 @@ impl DeadLetters {
             })?;
         }
         Ok(found.newest.into_values().rev().collect())
+    }
+
+    /// The letter at `id` as JSON, its value decoded if that is possible; `None` if there is no letter.
+    ///
+    /// # Errors
+    /// [`BrokerError`] if the topic cannot be read.
+    pub fn show(&self, id: LetterId) -> Result<Option<Json>, BrokerError> {
+        let found = self.find(id)?;
+        Ok(found.map(|(letter, is_replayed)| shown(&letter, is_replayed, &*self.decode)))
     }
 
     /// The letter at `id`, and whether it was replayed; `None` if there is no letter.
@@ -266,6 +280,7 @@ mod tests {
             topic,
             application,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            decode: Arc::new(|value| Ok(Json::from(value.len()))),
         };
         Fixture { letters, clock, publisher }
     }
@@ -374,6 +389,8 @@ mod tests {
         assert!(is_replayed);
         assert_eq!(letter.described.message, "reason 4");
         assert_eq!(letter.described.schema_id, Some(3));
+        let shown = fixture.letters.show(letter.id).unwrap().unwrap();
+        assert_eq!((&shown["value"], &shown["replayed"]), (&Json::from(2), &Json::from(true)));
     }
 
     #[test]

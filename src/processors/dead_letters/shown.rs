@@ -2,16 +2,14 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::processors::dead_letters::Letter;
-use foretell_avro::{json::to_json, registry::SchemaRegistry};
+use crate::processors::dead_letters::{Decode, Letter};
 use foretell_streams::record::Header;
 
 /// Maximum number of bytes of a value that is shown as it is.
 const SHOWN_BYTES_MAX: usize = 4096;
 
 /// A letter as JSON, its value decoded by its own schema if that is possible.
-#[must_use]
-pub fn shown(letter: &Letter, is_replayed: bool, registry: &dyn SchemaRegistry) -> Json {
+pub(super) fn shown(letter: &Letter, is_replayed: bool, decode: &Decode) -> Json {
     let headers = |headers: &[Header]| -> Vec<Json> {
         let shown = headers.iter().map(|header| json!([header.name, text(&header.value)]));
         shown.collect()
@@ -36,10 +34,10 @@ pub fn shown(letter: &Letter, is_replayed: bool, registry: &dyn SchemaRegistry) 
     }
     if let Some(value) = &letter.value {
         shown["value_bytes"] = json!(value.len());
-        match to_json(registry, value) {
+        match decode(value) {
             Ok(json) => shown["value"] = json,
             Err(error) => {
-                shown["value_error"] = json!(error.to_string());
+                shown["value_error"] = json!(error);
                 shown["value_raw"] = json!(text(value));
             }
         }
