@@ -101,6 +101,7 @@ impl BoundServer {
         let transport = Transport { limits: limits(config), tls: tls(config)? };
         let ServedParts { overview, gateway, library, board, dead_letters } = parts;
         let state = HttpState {
+            routes: http::ROUTES,
             overview,
             dashboard: Dashboard::new(board, settings.streams_max),
             library: LibraryAccess::new(library),

@@ -4,19 +4,13 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     config::{
-        ConfigError, HttpSettings, RegistrySettings, Secret, Sources, raw::RawConfig,
-        raw_serving::ROWS_MAX, source::written_form,
+        ConfigError, HttpSettings, RegistrySettings, Secret, Sources, error::refused,
+        raw::RawConfig, raw_serving::ROWS_MAX,
     },
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
 };
 use foretell_ml::training::{TrainingError, TuningSettings};
-
-/// The error for the value of `key` (`section.key`); `problem` says what is wrong and what to change.
-pub(super) fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
-    let problem = format!("{}: {problem}", written_form(key));
-    ConfigError::At { place: sources.of(key), problem }
-}
 
 pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     let refuse = |key: &str, problem: &str| Err(refused(sources, key, problem));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    config::{CompanionSettings, ConfigError, check::refused, raw::RawConfig, source::Sources},
+    config::{CompanionSettings, ConfigError, error::refused, raw::RawConfig, source::Sources},
     events::{
         questionnaire::{
             Disunity, EventSchemas, MetadataFields, QuestionnaireSchema, ReadingRules, unite,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{
-    ConfigError, LazySecret, Secret, check,
+    ConfigError, LazySecret, Secret, check, error,
     keys::nearest,
     raw_delivery,
     raw_delivery::{RawDelivery, RawQuietHours, RawRate, SmtpTls},
@@ -131,7 +131,7 @@ impl RawDelivery {
         check::address("delivery.bind", &self.bind, sources)?;
         if self.in_flight_max == 0 {
             let problem = "it is 0: it must be at least 1";
-            return Err(check::refused(sources, "delivery.in_flight_max", problem));
+            return Err(error::refused(sources, "delivery.in_flight_max", problem));
         }
         let mut names = Vec::new();
         let mut webhooks = Vec::new();
@@ -161,7 +161,7 @@ struct At<'s> {
 
 impl At<'_> {
     fn refuse<T>(&self, key: &str, problem: &str) -> Result<T, ConfigError> {
-        Err(check::refused(self.sources, &format!("{}.{key}", self.section), problem))
+        Err(error::refused(self.sources, &format!("{}.{key}", self.section), problem))
     }
 
     fn named(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use crate::config::source::{Sources, written_form};
 use crate::events::questionnaire::QuestionnaireSchemaError;
 use foretell_ml::SpecError;
 
@@ -64,4 +65,10 @@ pub enum ConfigError {
         /// The cause.
         source: Box<SpecError>,
     },
+}
+
+/// The error for the value of `key` (`section.key`); `problem` says what is wrong and what to change.
+pub(super) fn refused(sources: &Sources, key: &str, problem: &str) -> ConfigError {
+    let problem = format!("{}: {problem}", written_form(key));
+    ConfigError::At { place: sources.of(key), problem }
 }

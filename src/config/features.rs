@@ -1,7 +1,7 @@
 //! The feature pipeline of a configuration.
 
 use crate::{
-    config::{ConfigError, check, raw::RawConfig, source::Sources},
+    config::{ConfigError, error, raw::RawConfig, source::Sources},
     events::questionnaire::{MomentKind, QuestionnaireSchema},
     processors::convert,
 };
@@ -22,17 +22,17 @@ pub(super) fn pipeline_of(
         let is_known = |name: &&String| schema.questions().iter().any(|one| one.name == **name);
         if let Some(name) = names.iter().find(|name| !is_known(name)) {
             let problem = format!("the event schema has no answer {name:?}");
-            return Err(check::refused(sources, key, &problem));
+            return Err(error::refused(sources, key, &problem));
         }
     }
     if let Some(name) = features.numeric.iter().find(|name| features.categorical.contains(name)) {
         let problem = format!("{name:?} is in categorical, too: remove it from one");
-        return Err(check::refused(sources, "features.numeric", &problem));
+        return Err(error::refused(sources, "features.numeric", &problem));
     }
     if let Some(name) = features.numeric.iter().find(|name| !schema.may_be_number(name)) {
         let problem =
             format!("{name:?} cannot be used as a number, because of its type in the event schema");
-        return Err(check::refused(sources, "features.numeric", &problem));
+        return Err(error::refused(sources, "features.numeric", &problem));
     }
     let questions = schema.questions().iter();
     let learned = questions.filter(|question| !features.ignored.contains(&question.name));
@@ -64,7 +64,7 @@ fn calendar_of(
     let mut calendar = Vec::new();
     for (name, parts) in &raw.features.calendar {
         let refuse = |problem: &str| {
-            Err(check::refused(sources, "features.calendar", &format!("{name:?} {problem}")))
+            Err(error::refused(sources, "features.calendar", &format!("{name:?} {problem}")))
         };
         if *name == raw.events.event_time {
             return refuse(

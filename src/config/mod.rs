@@ -234,7 +234,7 @@ impl Config {
         let quality = raw.quality.settings(join.window + join.grace);
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
         let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
-            check::refused(&sources, &format!("learning.{key}"), &problem)
+            error::refused(&sources, &format!("learning.{key}"), &problem)
         })?;
         let application = format!("{}{}", raw.topics.prefix, raw.application.id);
         let mlflow = raw.mlflow.settings(&application, &sources)?;
@@ -309,7 +309,7 @@ fn move_user_from_url(
     registry.url = url;
     if registry.username.is_some() || registry.bearer_token.is_some() {
         let problem = "it has a user, and so has another key: remove one";
-        return Err(check::refused(sources, "schema_registry.url", problem));
+        return Err(error::refused(sources, "schema_registry.url", problem));
     }
     registry.username = Some(name);
     registry.password = password.or(registry.password.take());

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[cfg(test)]
 use serde::Serialize;
 
-use crate::config::{ConfigError, Secret, check, secret, source::Sources};
+use crate::config::{ConfigError, Secret, error, secret, source::Sources};
 
 /// Tracking of trainings, models and live quality in MLflow: see [MLflow](mlflow.md).
 #[derive(Clone, Debug, Deserialize)]
@@ -99,7 +99,7 @@ impl RawMlflow {
         sources: &Sources,
     ) -> Result<Option<MlflowSettings>, ConfigError> {
         let refuse = |key: &str, problem: &str| {
-            Err(check::refused(sources, &format!("mlflow.{key}"), problem))
+            Err(error::refused(sources, &format!("mlflow.{key}"), problem))
         };
         if self.timeout.as_millis() == 0 || self.timeout > TIMEOUT_MAX {
             return refuse("timeout", "it must be from 1 ms to 10 minutes, such as \"30s\"");

@@ -25,6 +25,7 @@ mod probes;
 mod problems;
 mod reasons;
 mod respondents;
+mod route;
 mod routes;
 mod server;
 mod serving;
@@ -45,12 +46,13 @@ pub use dead_letters::DeadLetterAccess;
 pub use guard::Hosts;
 pub use metrics::HttpMetrics;
 pub use models::LibraryAccess;
-pub use openapi::{Content, schemas::Shape};
+pub use openapi::schemas::Shape;
 pub use parameters::Named;
 pub use probes::{ProbeState, serve_probes};
 pub use problems::{PROBLEMS, Problem};
 pub use reasons::json_of_answer;
-pub use routes::{Access, ROUTES, Route};
+pub use route::{Access, Content, Route};
+pub use routes::ROUTES;
 pub use server::{Limits, Transport};
 pub use serving::ServingSettings;
 pub use tls::{Tls, TlsError};
@@ -60,6 +62,8 @@ use crate::processors::{gateway::Gateway, overview::Overview};
 /// State of the handlers.
 #[derive(Clone)]
 pub struct HttpState {
+    /// The table of routes, which the OpenAPI document describes.
+    pub routes: &'static [Route],
     /// Source of snapshots.
     pub overview: Overview,
     /// The models and the decisions about them.

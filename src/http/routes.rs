@@ -2,54 +2,23 @@
 
 use axum::{
     http::Method,
-    routing::{MethodRouter, get, post},
+    routing::{get, post},
 };
 
 use crate::http::{
-    HttpState,
     answers::{
         ACCEPTED_SOME, CANNOT_WRITE, INVALID, INVALID_COMMAND, NOT_READ, NOT_WRITTEN, REQUESTED,
         TOO_LARGE, UNKNOWN_MODEL, UNUSABLE,
     },
     api, dashboard, dead_letters, events, health, metrics, models,
-    openapi::{self, Content, JSON, schemas::Shape},
-    parameters::Named,
-    respondents, serving,
+    openapi::{
+        self,
+        schemas::{JSON, Shape},
+    },
+    respondents,
+    route::{Access, Content, Route},
+    serving,
 };
-
-/// One route.
-pub struct Route {
-    pub method: Method,
-    pub path: &'static str,
-    /// Who may ask.
-    pub access: Access,
-    pub purpose: &'static str,
-    /// Query parameters.
-    pub parameters: &'static [Named],
-    /// Responses by status, without those of every route.
-    pub answers: &'static [(u16, &'static str)],
-    /// Bodies and answers in the OpenAPI document.
-    pub content: Content,
-    pub(super) handler: fn() -> MethodRouter<HttpState>,
-}
-
-/// The tokens that a route requires, if they are set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// None: probes and metrics, which show nothing about respondents.
-    Open,
-    /// `http.read_token` or `http.bearer_token`, if `http.read_token` is set.
-    Read,
-    /// Either of them, if one is set: what is stored about respondents.
-    Respondents,
-    /// `http.bearer_token`.
-    Write,
-}
-
-impl Access {
-    /// Every kind.
-    pub(super) const ALL: [Self; 4] = [Self::Open, Self::Read, Self::Respondents, Self::Write];
-}
 
 /// Every route, in the order of the docs.
 pub const ROUTES: &[Route] = &[

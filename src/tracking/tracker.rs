@@ -155,11 +155,11 @@ impl Tracker {
         };
         self.client.log(&run, &mapping::trial(trial), None)?;
         self.client.log(&parent, &mapping::tuning(trial), None)?;
-        self.client.end_run(&run, mapping::trial_status(trial), trial.created_at)?;
         if !training.ends {
             self.client.end_run(&parent, RunStatus::Finished, trial.created_at)?;
         }
-        Ok(())
+        // Last: a trial whose run has ended is complete.
+        self.client.end_run(&run, mapping::trial_status(trial), trial.created_at)
     }
 
     fn model(&mut self, model: &Model) -> Result<(), TrackingError> {

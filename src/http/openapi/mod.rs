@@ -1,6 +1,7 @@
 //! `GET /api/v1/openapi.json`: the OpenAPI 3.1 document of this instance. The operations are the table of routes, and the
 //! schema of events is that of the application, so clients that are generated from it have its questions.
 
+mod json_schema;
 mod parameters;
 pub(super) mod schemas;
 mod serving;
@@ -9,48 +10,12 @@ use axum::{Json as JsonBody, extract::State};
 use serde_json::{Map, Value as Json, json};
 
 use crate::http::{
-    HttpState, PROBLEMS, ROUTES, Route,
+    HttpState, PROBLEMS,
     error::{HttpError, PROBLEM_JSON},
     parameters::Parameters,
-    routes::Access,
+    route::{Access, Route},
 };
 use schemas::Shape;
-
-/// What a route takes and answers with, besides problems.
-pub struct Content {
-    /// The shape of the body by its media type; empty if the route takes none.
-    pub bodies: &'static [(&'static str, Shape)],
-    /// The shape of each answer that is not a problem.
-    pub answers: &'static [(u16, Shape)],
-    /// Whether the header `Idempotency-Key` has a meaning.
-    pub is_idempotent: bool,
-}
-
-/// The media type of JSON.
-pub(super) const JSON: &str = "application/json";
-
-impl Content {
-    /// A route without a body.
-    pub(super) const fn of(answers: &'static [(u16, Shape)]) -> Self {
-        Self { bodies: &[], answers, is_idempotent: false }
-    }
-
-    /// A route that computes from what it takes.
-    pub(super) const fn taking(
-        bodies: &'static [(&'static str, Shape)],
-        answers: &'static [(u16, Shape)],
-    ) -> Self {
-        Self { bodies, answers, is_idempotent: false }
-    }
-
-    /// A route that writes what it takes.
-    pub(super) const fn writing(
-        bodies: &'static [(&'static str, Shape)],
-        answers: &'static [(u16, Shape)],
-    ) -> Self {
-        Self { bodies, answers, is_idempotent: true }
-    }
-}
 
 /// `GET /api/v1/openapi.json`
 pub(super) async fn openapi(
@@ -63,7 +28,7 @@ pub(super) async fn openapi(
 
 fn document(state: &HttpState) -> Json {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in state.routes {
         let path = paths.entry(route.path).or_insert_with(|| Json::Object(Map::new()));
         path[route.method.as_str().to_lowercase()] = operation(route, state);
     }
@@ -199,6 +164,7 @@ fn without_links(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::ROUTES;
 
     #[test]
     fn links_become_their_text() {

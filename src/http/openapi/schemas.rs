@@ -3,9 +3,18 @@
 use serde_json::{Value as Json, json};
 
 use crate::{
-    http::{PROBLEMS, openapi::serving},
+    http::{
+        PROBLEMS,
+        openapi::{
+            json_schema::{OBJECT, TEXT, WHOLE, list, object, or_null},
+            serving,
+        },
+    },
     processors::gateway::Gateway,
 };
+
+/// The media type of JSON.
+pub(in crate::http) const JSON: &str = "application/json";
 
 /// A named schema of the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +122,7 @@ impl Shape {
             (Shape::Stream, "text/event-stream"),
         ];
         let other = OTHERS.iter().find(|(shape, _)| *shape == self);
-        other.map_or(super::JSON, |(_, media_type)| media_type)
+        other.map_or(JSON, |(_, media_type)| media_type)
     }
 
     pub(super) fn schema(self, gateway: &Gateway) -> Json {
@@ -185,29 +194,6 @@ impl Shape {
     fn reference(self) -> Json {
         json!({ "$ref": format!("#/components/schemas/{}", self.name()) })
     }
-}
-
-pub(super) const TEXT: fn() -> Json = || json!({ "type": "string" });
-pub(super) const WHOLE: fn() -> Json = || json!({ "type": "integer" });
-pub(super) const OBJECT: fn() -> Json = || json!({ "type": "object" });
-
-fn or_null(kind: &str) -> Json {
-    json!({ "type": [kind, "null"] })
-}
-
-pub(super) fn list(of: Json) -> Json {
-    json!({ "type": "array", "items": of })
-}
-
-/// An object that has all of `members`, and perhaps more.
-pub(super) fn object(members: &[(&str, Json)]) -> Json {
-    let properties = members.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone()));
-    let names: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
-    json!({
-        "type": "object",
-        "properties": properties.collect::<serde_json::Map<_, _>>(),
-        "required": names,
-    })
 }
 
 fn any_of(shapes: &[Shape]) -> Json {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    http::openapi::schemas::{OBJECT, TEXT, WHOLE, list, object},
+    http::openapi::json_schema::{OBJECT, TEXT, WHOLE, list, object},
     processors::gateway::Gateway,
 };
 

@@ -10,8 +10,8 @@ use crate::http::{
         BODY_TOO_LARGE, INFER, INVALID_ROWS, JOURNAL_FAILED, JOURNAL_UNUSABLE, NO_MODEL, OFF,
         SCORED,
     },
-    openapi::{Content, JSON, schemas::Shape},
-    routes::{Access, Route},
+    openapi::schemas::{JSON, Shape},
+    route::{Access, Content, Route},
     serving::{self, invocations, open_inference},
 };
 
