@@ -23,7 +23,8 @@ use crate::{
 /// cause is mended, a replay sends such records to their topics again, with their own keys, headers and partitions.
 /// Each is replayed once, whoever asks: a letter stays where it is, and a mark behind it says that it was replayed.
 ///
-/// With `foretell demo` and `foretell run --embedded` there is no broker to connect to.
+/// With `foretell demo` and `foretell run --embedded` there is no broker to connect to: use the dashboard, or the HTTP API,
+/// /api/v1/dead-letters.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -118,6 +119,12 @@ impl DeadLettersCommand {
 
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = global.start("warn,librdkafka=off")?;
+        // Before a broker is asked, which may take long.
+        let wanted = match &self.action {
+            Action::List(list) => list.filter.wanted(&[])?,
+            Action::Show(_) => Wanted::default(),
+            Action::Replay(replay) => replay.wanted(&config)?,
+        };
         let clock = app::clock();
         let cluster = Cluster::connect(&config, &clock)?;
         let letters = cluster.dead_letters(&config, &clock);
@@ -128,9 +135,9 @@ impl DeadLettersCommand {
             letters.topic
         );
         match &self.action {
-            Action::List(list) => list.run(&letters),
+            Action::List(list) => list.run(&letters, &wanted),
             Action::Show(show) => show.run(&letters),
-            Action::Replay(replay) => replay.run(&config, &letters),
+            Action::Replay(replay) => replay.run(&letters, &wanted),
         }
     }
 }
@@ -149,8 +156,8 @@ impl Filter {
 }
 
 impl List {
-    fn run(&self, letters: &DeadLetters) -> anyhow::Result<ExitCode> {
-        let listing = letters.list(&self.filter.wanted(&[])?, self.limit)?;
+    fn run(&self, letters: &DeadLetters, wanted: &Wanted) -> anyhow::Result<ExitCode> {
+        let listing = letters.list(wanted, self.limit)?;
         print(&if self.json { serde_json::to_string(&listing)? } else { text(&listing) });
         Ok(ExitCode::SUCCESS)
     }
@@ -170,16 +177,20 @@ impl Show {
 }
 
 impl Replay {
-    fn run(&self, config: &Config, letters: &DeadLetters) -> anyhow::Result<ExitCode> {
+    fn wanted(&self, config: &Config) -> anyhow::Result<Wanted> {
         let wanted = self.filter.wanted(&self.ids)?;
         anyhow::ensure!(
             self.all || !wanted.is_everything(),
             "say which: ids, --class, --topic or --since, or --all for every dead letter of {}",
             config.topics.dead_letters
         );
+        Ok(wanted)
+    }
+
+    fn run(&self, letters: &DeadLetters, wanted: &Wanted) -> anyhow::Result<ExitCode> {
         let mut shown = Progress::new();
         let mut progress = |done: u64, of: u64| shown.bar("replaying", of).set_position(done);
-        let replayed = letters.replay(&wanted, self.dry_run, &mut progress);
+        let replayed = letters.replay(wanted, self.dry_run, &mut progress);
         shown.finish();
         let replayed = replayed?;
         print(&if self.json {
@@ -187,7 +198,8 @@ impl Replay {
         } else {
             summary(&replayed, self.dry_run)
         });
-        Ok(if replayed.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let is_all = replayed.kept.is_empty() && replayed.missing.is_empty();
+        Ok(if is_all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -244,6 +256,9 @@ fn summary(replayed: &Replayed, is_rehearsal: bool) -> String {
     }
     for (reason, number) in &replayed.kept {
         lines.push(format!("{number} cannot be replayed: {reason}"));
+    }
+    for id in &replayed.missing {
+        lines.push(format!("there is no dead letter {id} among those that are wanted"));
     }
     if replayed.more {
         lines.push("there are more: run it again".to_owned());

@@ -388,8 +388,8 @@ impl Default for RawContract {
 pub struct HttpSettings {
     /// Address to listen on: a host and a port, such as `0.0.0.0:8000` or `[::1]:8000`.
     pub bind: String,
-    /// Token for requests that change something, or read what is stored about a respondent (`Authorization: Bearer …`). Unset:
-    /// requests need no token.
+    /// Token for requests that change something or score, and that read what is stored about respondents, dead letters included
+    /// (`Authorization: Bearer …`). Unset: requests need no token.
     pub bearer_token: Option<Secret>,
     /// Token for requests that only read. If it is set, they need it or `bearer_token`, which must be set too; probes and
     /// `/metrics` need none. Unset: only reading about respondents needs a token.

@@ -364,7 +364,8 @@ pub const ROUTES: &[Route] = &[
             (
                 200,
                 "`replayed` by topic, `before`: the number of those replayed before, `kept`: those that cannot be replayed, \
-                 by reason, and `more` if one replay does not take all.",
+                 by reason, `missing`: named ids that are those of no letter, and `more` if one replay does not take all. With \
+                 `dry_run`, the numbers are what it would do.",
             ),
             (400, "The body is not such an object. Nothing was replayed."),
             TOO_LARGE,

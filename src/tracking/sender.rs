@@ -136,7 +136,11 @@ impl Sender {
                     self.metrics.retried();
                     // Logged once for all retries with the same reason.
                     if logged.as_ref() != Some(&reason) {
-                        tracing::warn!(kind, reason, "cannot send to MLflow now; retrying");
+                        tracing::warn!(
+                            kind,
+                            reason,
+                            "cannot send to MLflow now; retrying. Is [mlflow] tracking_uri the address of an MLflow server?"
+                        );
                     }
                     logged = Some(reason);
                     cancel.wait(wait(attempt, retry_after, &mut self.random));

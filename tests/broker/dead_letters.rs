@@ -100,6 +100,7 @@ fn dead_letters_return_once_after_the_cause_is_mended() {
     let replay = ["replay", "--class", "past_time", "--json"];
     let rehearsed = print_json(&application, &[&replay[..], &["--dry-run"]].concat());
     assert_eq!(at(&rehearsed, "/replayed").as_object().unwrap().values().next().unwrap(), EVENTS);
+    assert_eq!(rehearsed["dry_run"], true);
     assert!(written(&application).values().all(|times| *times == 1));
 
     process.signal("TERM");

@@ -130,7 +130,12 @@ impl QuestionnaireSchema {
             match self.position(name) {
                 Some(place) => answers[place] = self.answer_of_json(place, name, value)?,
                 None if self.is_known(name) => {}
-                None => return Err(self.unknown(name)),
+                None => {
+                    let known: Vec<&str> =
+                        self.questions().iter().map(|question| question.name.as_str()).collect();
+                    let field = name.clone();
+                    return Err(EntryError::UnknownField { field, known: known.join(", ") });
+                }
             }
         }
         Ok(self.layout().row_of(&answers))

@@ -366,12 +366,14 @@ fn replayed() -> Json {
         ("replayed", OBJECT()),
         ("before", WHOLE()),
         ("kept", OBJECT()),
+        ("missing", list(TEXT())),
+        ("dry_run", json!({ "type": "boolean" })),
         ("more", json!({ "type": "boolean" })),
     ])
 }
 
 fn dead_letter() -> Json {
-    object(&[
+    let mut schema = object(&[
         ("id", TEXT()),
         ("written_at", WHOLE()),
         ("class", TEXT()),
@@ -379,8 +381,20 @@ fn dead_letter() -> Json {
         ("topic", TEXT()),
         ("partition", WHOLE()),
         ("offset", WHOLE()),
+        ("key", or_null("string")),
         ("replayed", json!({ "type": "boolean" })),
-    ])
+    ]);
+    let bytes = "The length of the value.";
+    schema["properties"]["value_bytes"] =
+        json!({ "type": ["integer", "null"], "description": bytes });
+    let value = "In a list its beginning as text; alone it is decoded by its schema, or `value_error` says why not.";
+    schema["properties"]["value"] = json!({ "description": value });
+    for name in ["value_error", "value_raw"] {
+        schema["properties"][name] = TEXT();
+    }
+    schema["properties"]["schema_id"] = or_null("integer");
+    schema["properties"]["headers"] = list(json!({ "type": "array", "items": TEXT() }));
+    schema
 }
 
 fn replay_order() -> Json {

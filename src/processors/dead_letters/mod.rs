@@ -169,11 +169,17 @@ impl DeadLetters {
             return Ok(None);
         }
         let (mut found, mut is_replayed) = (None, false);
-        self.visit(id.partition, ReadFrom::Offset(id.offset), &mut |entry| match entry {
-            Entry::Letter(letter) if letter.id == id => found = Some(*letter),
-            Entry::Mark(mark) => is_replayed |= mark == id,
-            Entry::Letter(_) | Entry::Foreign => {}
-        })?;
+        let read =
+            self.visit(id.partition, ReadFrom::Offset(id.offset), &mut |entry| match entry {
+                Entry::Letter(letter) if letter.id == id => found = Some(*letter),
+                Entry::Mark(mark) => is_replayed |= mark == id,
+                Entry::Letter(_) | Entry::Foreign => {}
+            });
+        match read {
+            // The place is beyond the end, or retention has deleted it.
+            Err(BrokerError::OutOfRange(_)) => return Ok(None),
+            read => read?,
+        }
         Ok(found.map(|letter| (letter, is_replayed)))
     }
 
@@ -370,7 +376,8 @@ mod tests {
         assert_eq!(fixture.returned(), []);
         let replayed = fixture.replay(&of_class("unknown_schema"));
         assert_eq!(replayed.replayed, [(EVENTS.to_owned(), 4)].into());
-        assert_eq!(rehearsed, replayed);
+        assert!(rehearsed.dry_run);
+        assert_eq!(Replayed { dry_run: false, ..rehearsed }, replayed);
         let returned = fixture.returned();
         assert_eq!(returned.len(), 4);
         for (returned, record) in returned.iter().zip(&records) {
@@ -389,6 +396,10 @@ mod tests {
         assert!(is_replayed);
         assert_eq!(letter.described.message, "reason 4");
         assert_eq!(letter.described.schema_id, Some(3));
+        let nowhere = LetterId { offset: Offset(99_999), ..letter.id };
+        assert_eq!(fixture.letters.show(nowhere).unwrap(), None);
+        let replayed = fixture.replay(&Wanted { ids: vec![nowhere], ..Wanted::default() });
+        assert_eq!(replayed.missing, [nowhere]);
         let shown = fixture.letters.show(letter.id).unwrap().unwrap();
         assert_eq!((&shown["value"], &shown["replayed"]), (&Json::from(2), &Json::from(true)));
     }

@@ -23,6 +23,10 @@ pub struct Replayed {
     pub before: u64,
     /// Letters that cannot be replayed, by the reason.
     pub kept: BTreeMap<&'static str, u64>,
+    /// Ids that were named and are those of no letter.
+    pub missing: Vec<LetterId>,
+    /// Whether this says what a replay would do.
+    pub dry_run: bool,
     /// Whether more letters are wanted than one replay takes: run it again.
     pub more: bool,
 }
@@ -53,7 +57,8 @@ impl DeadLetters {
     ) -> Result<Replayed, BrokerError> {
         // First the transactions, so that every mark of an earlier replay is there when letters are looked for.
         let member = if is_rehearsal { None } else { Some(self.join()?) };
-        let mut result = Replayed::default();
+        let mut result =
+            Replayed { missing: wanted.ids.clone(), dry_run: is_rehearsal, ..Replayed::default() };
         let places = self.open_letters(wanted, &mut result)?;
         let all = u64::try_from(places.len()).unwrap_or(u64::MAX);
         let mut batch =
@@ -90,6 +95,7 @@ impl DeadLetters {
         for partition in self.partitions()? {
             self.visit(partition, ReadFrom::Beginning, &mut |entry| match entry {
                 Entry::Letter(letter) if wanted.includes(&letter) => {
+                    result.missing.retain(|id| *id != letter.id);
                     if places.len() < REPLAYED_AT_ONCE_MAX {
                         places.insert(letter.id);
                     } else {

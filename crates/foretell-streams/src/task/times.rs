@@ -106,7 +106,8 @@ impl Task {
             let counter = self.metrics.records_ahead(source.topic.as_str());
             self.scope.counts.push((counter, 1));
         }
-        if time < EventTime::YEAR_2000 {
+        // `MIN` is no time: such a record does not advance stream time.
+        if time < EventTime::YEAR_2000 && time != EventTime::MIN {
             let counter = self.metrics.records_before_2000(source.topic.as_str());
             self.scope.counts.push((counter, 1));
             source.warn_of_old_event_time(record, time, self.scope.now);

@@ -69,9 +69,10 @@ function ask(title, content, confirm) {
   });
 }
 
-async function askForToken(wasRefused) {
+/** Asks for the token, and says whether one was given. */
+export async function askForToken(wasRefused) {
   const answer = await ask("This needs the token",
-    [h("p", null, "It is the value of ", h("code", null, "http.bearer_token"), ", and stays in this tab only."),
+    [h("p", null, "It is the value of ", h("code", null, "http.bearer_token"), ", or, to look only, of ", h("code", null, "http.read_token"), ". It stays in this tab only."),
       wasRefused && h("p", { class: "error", role: "alert" }, "The last token was refused."),
       h("label", null, "Token", h("input", { name: "token", type: "password", autocomplete: "off", required: true, "data-testid": "token" }))],
     "Continue");

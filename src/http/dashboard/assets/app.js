@@ -1,6 +1,6 @@
 // The state of the page, its frame, and what a click does. Each page is a function from the state to elements.
 
-import { askFirst, askForReason, forgetToken, hasToken, request } from "./access.js";
+import { askFirst, askForReason, askForToken, forgetToken, hasToken, request } from "./access.js";
 import { follow } from "./connection.js";
 import { dataPage } from "./data.js";
 import { announce, h, patch } from "./dom.js";
@@ -30,6 +30,7 @@ const state = {
   snapshot: {},
   history: { at: [] },
   connection: "connecting",
+  isDenied: false,
   heardAt: 0,
   // The library, which is read when something in it has changed.
   library: null, decisions: null, details: null, libraryError: null,
@@ -71,6 +72,10 @@ function render() {
 }
 
 function waiting() {
+  if (state.isDenied) {
+    return [h("p", { class: "empty", "data-testid": "waiting" }, "This instance shows nothing without a token. ",
+      h("button", { "data-action": "token", "data-testid": "enter-token" }, "Enter the token"))];
+  }
   return [h("p", { class: "empty", "data-testid": "waiting" },
     state.connection === "connecting" || state.connection === "live" ? "Waiting for the first numbers of the instance." : `No connection: ${state.connection}.`)];
 }
@@ -93,7 +98,7 @@ function top() {
     h("button", { "data-action": "theme", class: "quiet", "data-testid": "theme", "aria-label": `Colours: ${state.theme}. Change` }, { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" }[state.theme]),
     isStale && h("p", { class: "stale", role: "alert", "data-testid": "stale" },
       `No new numbers: ${state.connection === "connecting" ? "connecting again" : state.connection}. These are from ${ago(state.heardAt, Date.now())}. `,
-      h("button", { "data-action": "connect" }, "Try now")),
+      h("button", { "data-action": state.isDenied ? "token" : "connect" }, state.isDenied ? "Enter the token" : "Try now")),
   ];
 }
 
@@ -209,6 +214,12 @@ async function lookUp(id) {
   render();
 }
 
+async function enterToken() {
+  const wasRefused = hasToken();
+  forgetToken();
+  if (await askForToken(wasRefused)) reconnect();
+}
+
 async function readLetters(problem = null) {
   Object.assign(state.letters, { isBusy: true, error: problem });
   render();
@@ -221,13 +232,13 @@ async function readLetters(problem = null) {
   render();
 }
 
-async function replay(name) {
-  const text = `Every dead letter of class ${words(name)} that was not replayed returns to its topic, once. Mend the cause first: what still cannot be processed becomes a dead letter again.`;
+async function replay(what, wanted) {
+  const text = `${what} returns to its topic, once. Mend the cause first: what still cannot be processed becomes a dead letter again.`;
   if (!(await askFirst("Replay dead letters", text, "Replay"))) return;
   Object.assign(state.letters, { isBusy: true, error: null, done: null });
   render();
   try {
-    const { replayed, before, kept } = await request("POST", "/api/v1/dead-letters/replay", { classes: [name] });
+    const { replayed, before, kept } = await request("POST", "/api/v1/dead-letters/replay", wanted);
     const sum = (numbers) => Object.values(numbers).reduce((all, one) => all + one, 0);
     state.letters.done = `${count(sum(replayed))} replayed, ${count(before)} were replayed before, ${count(sum(kept))} cannot be replayed`;
     announce(state.letters.done);
@@ -243,9 +254,11 @@ const ACTIONS = {
   retrain: () => command("retrain"),
   dismiss: () => { state.command = null; },
   letters: () => readLetters(),
-  replay: (name) => replay(name),
+  replay: (name) => replay(`Every dead letter of class ${words(name)} that was not replayed`, { classes: [name] }),
+  "replay-one": (id) => replay(`Dead letter ${id}`, { ids: [id] }),
   class: (name) => { state.letters.class = state.letters.class === name ? null : name; },
   forget: () => forgetToken(),
+  token: () => enterToken(),
   connect: () => reconnect(),
   theme: () => {
     state.theme = { auto: "light", light: "dark", dark: "auto" }[state.theme];
@@ -283,6 +296,11 @@ function applyTheme() {
 applyTheme();
 const reconnect = follow(receive, (connection) => {
   state.connection = connection;
+  if (connection === "live") state.isDenied = false;
   render();
+}, () => {
+  const isFirst = !state.isDenied;
+  state.isDenied = true;
+  if (isFirst) enterToken();
 });
 render();

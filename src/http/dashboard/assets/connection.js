@@ -8,8 +8,9 @@ const RETRY_MAX = 15_000;
 // The server sends an event every second.
 const SILENT_MAX = 6000;
 
-/** Calls `onSnapshot` with each event, and `onState` with `live`, `connecting` or the reason of a failure. */
-export function follow(onSnapshot, onState) {
+/** Calls `onSnapshot` with each event, `onState` with `live`, `connecting` or the reason of a failure, and `onDenied` if the
+ * instance wants a token, or another one. */
+export function follow(onSnapshot, onState, onDenied) {
   let stop = null;
   let retry = RETRY_FIRST;
   let timer = 0;
@@ -26,6 +27,7 @@ export function follow(onSnapshot, onState) {
     try {
       hear();
       const response = await fetch("/api/v1/stream", { headers: authorization(), signal: controller.signal, cache: "no-store" });
+      if (response.status === 401) onDenied();
       if (!response.ok) throw new Error(await reason(response));
       await read(response.body, (snapshot) => {
         hear();

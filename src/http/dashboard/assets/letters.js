@@ -12,7 +12,7 @@ export function lettersPage(state) {
   return [
     h("section", { class: "card", "data-key": "classes" }, h("h2", null, "By class"),
       counted.length
-        ? [h("p", { class: "note" }, "Since the start of the instances. Choose one to filter the newest."),
+        ? [h("p", { class: "note" }, "Since the start of the instances. Choose one to filter the newest, and to replay what is in it. A replay that fails again counts again."),
           h("div", { class: "chips" }, counted.map(([name, number]) =>
             h("button", { class: "chip", "data-action": "class", "data-argument": name, "aria-pressed": String(chosen === name), "data-testid": `class-${name}` }, words(name), " ", h("b", null, count(number)))))]
         : h("p", { class: "empty" }, "None. Records that cannot be processed go to the topic dead-letters, unchanged and with the reason; processing goes on.")),
@@ -30,8 +30,11 @@ export function lettersPage(state) {
 
 function table(letters, now) {
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Newest dead letters" }, h("table", { "data-testid": "letters" },
-    h("thead", null, h("tr", null, ["Class", "Message", "Record", "Key", "Value", "Written"].map((name) => h("th", { scope: "col" }, name)))),
+    h("thead", null, h("tr", null, ["Id", "Class", "Message", "Record", "Key", "Value", "Written"].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", null, letters.map((one) => h("tr", { "data-key": one.id },
+      h("th", { scope: "row" }, h("code", null, one.id), " ", one.replayed
+        ? h("span", { class: "state ok" }, "replayed")
+        : h("button", { class: "quiet", "data-action": "replay-one", "data-argument": one.id, "aria-label": `Replay ${one.id}` }, "Replay")),
       h("td", null, h("span", { class: "state bad" }, words(one.class))),
       h("td", { class: "message" }, one.message),
       h("td", null, h("code", null, one.offset < 0 ? one.topic : `${one.topic}/${one.partition}@${one.offset}`)),

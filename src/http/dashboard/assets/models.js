@@ -17,7 +17,8 @@ export function modelsPage(state) {
       h("span", { class: "note" }, "Both ask for a reason first, which is stored with the decision.")),
     libraryError && h("p", { class: "error", role: "alert" }, `The models cannot be read now: ${libraryError}`),
     h("div", { class: "grid" },
-      h("section", { class: "card wide", "data-key": "models" }, h("h2", null, "Models"), library ? models(library, live.at) : h("p", { class: "empty" }, "Reading the models.")),
+      h("section", { class: "card wide", "data-key": "models" }, h("h2", null, "Models"),
+        h("p", { class: "note" }, "Each was measured on examples of its own time. To compare two, see the decisions: they measure both on the same."), library ? models(library, live.at) : h("p", { class: "empty" }, "Reading the models.")),
       h("section", { class: "card wide", "data-key": "live" }, h("h2", null, "Live quality by model"),
         h("p", { class: "note" }, "Scored before it was learned from; with 95 % intervals."), byVersion(quality)),
       h("section", { class: "card", "data-key": "calibration" }, h("h2", null, "Calibration of the champion"),
@@ -55,14 +56,18 @@ function models({ models: all, aliases }, now) {
         h("button", { "data-action": "promote", "data-argument": model.version, "data-testid": "promote", "aria-label": `Promote ${version(model.version)}` }, "Promote")))))));
 }
 
+// With fewer labels, an interval from the standard error is too narrow.
+const LABELS_MIN = 30;
+
 function byVersion(quality) {
   const versions = (quality?.versions ?? []).filter((one) => one.labels > 0 && one.log_loss !== null);
   if (!versions.length) return h("p", { class: "empty" }, "No labels yet. A model is measured here as soon as outcomes of its predictions come.");
+  const margin = (one, error, number = 3) => (one.labels < LABELS_MIN ? " too few for an interval" : ` ±${digits(one[error], number)}`);
   const ends = (value, error) => versions.flatMap((one) => [one[value] - (one[error] ?? 0), one[value] + (one[error] ?? 0)]);
   const scale = (all) => {
     const [low, high] = [Math.min(...all), Math.max(...all)];
-    const margin = (high - low) * 0.08 || 0.01;
-    return { low: low - margin, high: high + margin };
+    const space = (high - low) * 0.08 || 0.01;
+    return { low: low - space, high: high + space };
   };
   const [losses, shares] = [scale(ends("log_loss", "log_loss_error")), scale(ends("accuracy", "accuracy_error"))];
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Live quality by model" }, h("table", { "data-testid": "live-quality" },
@@ -71,9 +76,9 @@ function byVersion(quality) {
     h("tbody", null, versions.map((one) => h("tr", { "data-key": one.model_version },
       h("th", { scope: "row" }, h("code", null, version(one.model_version))),
       h("td", { class: "number" }, count(one.labels)),
-      h("td", { class: "number" }, digits(one.log_loss), h("small", null, ` ±${digits(one.log_loss_error, 3)}`)),
+      h("td", { class: "number" }, digits(one.log_loss), h("small", null, margin(one, "log_loss_error"))),
       h("td", { class: "graph" }, interval({ value: one.log_loss, error: one.log_loss_error ?? 0, ...losses })),
-      h("td", { class: "number" }, digits(one.accuracy, 3), h("small", null, ` ±${digits(one.accuracy_error, 3)}`)),
+      h("td", { class: "number" }, digits(one.accuracy, 3), h("small", null, margin(one, "accuracy_error"))),
       h("td", { class: "graph" }, interval({ value: one.accuracy, error: one.accuracy_error ?? 0, ...shares, colour: "c2" })),
       h("td", { class: "number" }, digits(one.auc)))))));
 }

@@ -59,5 +59,5 @@ function upliftTable(uplift) {
       h("td", { class: "number" }, count(rule.acted)), h("td", { class: "number" }, percent(label.acted)),
       h("td", { class: "number" }, count(rule.held_out)), h("td", { class: "number" }, percent(label.held_out)),
       h("td", { class: "number" }, label.uplift ? `${label.uplift.difference >= 0 ? "+" : "−"}${percent(Math.abs(label.uplift.difference))}` : "–"),
-      h("td", { class: "graph" }, label.uplift && interval({ value: (label.uplift.low + label.uplift.high) / 2, error: (label.uplift.high - label.uplift.low) / 2, low: -most, high: most, zero: 0, colour: label.uplift.low > 0 ? "c4" : label.uplift.high < 0 ? "c6" : "c3" })))))));
+      h("td", { class: "graph" }, label.uplift && interval({ value: (label.uplift.low + label.uplift.high) / 2, error: (label.uplift.high - label.uplift.low) / 2, low: -most, high: most, zero: 0, colour: label.uplift.low > 0 ? "c4" : label.uplift.high < 0 ? "c2" : "c3" })))))));
 }

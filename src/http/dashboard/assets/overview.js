@@ -16,7 +16,7 @@ export function overviewPage(state) {
       tile("events", "Events", rates.events, totals.events, history.events, "c1"),
       tile("predictions", "Predictions", rates.predictions, totals.predictions, history.predictions, "c2"),
       tile("outcomes", "Outcomes", rates.outcomes, totals.outcomes, history.outcomes, "c5"),
-      tile("examples", "Labelled examples", rates.examples, totals.outcome_results.joined, history.examples, "c4"),
+      tile("examples", "Outcomes joined", rates.examples, totals.outcome_results.joined, history.examples, "c4"),
       fact("latency", "Event to score", millis(live.scored.p50_ms), `p99 ${millis(live.scored.p99_ms)}, last 10\u00a0s`, sparkline(history.scored_p99_ms ?? [], "c1")),
       fact("lag", "Lag", live.lag === null ? "–" : short(live.lag), live.lag === null ? "not known" : live.lag === 0 ? "everything is processed" : "records wait to be processed", sparkline(history.lag ?? [], "c2"))),
     h("div", { class: "grid" },
