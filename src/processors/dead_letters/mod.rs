@@ -80,8 +80,8 @@ pub struct Count {
 
 /// Maximum number of letters in a list: some hundred bytes each, without the values.
 pub const LISTED_MAX: usize = 1_000;
-/// Offsets that are read for each of the newest letters.
-const OFFSETS_OF_A_LETTER: usize = 3;
+/// Offsets that are read first for each of the newest letters.
+const OFFSETS_OF_A_LETTER: i64 = 3;
 /// Maximum number of classes in a list. Foretell has some thirty; other clients may write more.
 const CLASSES_MAX: usize = 100;
 /// The time that one read waits for records.
@@ -131,24 +131,42 @@ impl DeadLetters {
     /// [`BrokerError`] if the topic cannot be read.
     pub fn newest(&self, limit: usize) -> Result<Vec<LetterSummary>, BrokerError> {
         let limit = limit.min(LISTED_MAX);
-        let mut found = Found { limit, ..Found::default() };
-        // Letters, marks and the markers of transactions have an offset each.
-        let read = i64::try_from(limit * OFFSETS_OF_A_LETTER).unwrap_or(i64::MAX);
+        let mut newest = BTreeMap::new();
         for partition in self.partitions()? {
-            found.classes_of.clear();
             let source = TopicPartition { topic: self.topic.clone(), partition };
             let end = self.broker.end(&source, Isolation::ReadCommitted)?;
-            if end.0 == 0 {
-                continue;
+            newest.extend(self.newest_of(partition, end, limit)?);
+            while newest.len() > limit {
+                newest.pop_first();
             }
-            let from = ReadFrom::Offset(Offset((end.0 - read).max(0)));
-            self.visit(partition, from, &mut |entry| match entry {
-                Entry::Letter(letter) => found.add(&letter),
-                Entry::Mark(id) => found.mark(id),
-                Entry::Foreign => {}
-            })?;
         }
-        Ok(found.newest.into_values().rev().collect())
+        Ok(newest.into_values().rev().collect())
+    }
+
+    /// The newest letters of a partition. Marks and the markers of transactions have offsets too, after a replay one for each
+    /// letter or more, so it reads from farther back until it has enough.
+    fn newest_of(
+        &self,
+        partition: Partition,
+        end: Offset,
+        limit: usize,
+    ) -> Result<BTreeMap<(EventTime, LetterId), LetterSummary>, BrokerError> {
+        let mut back = i64::try_from(limit).unwrap_or(i64::MAX).saturating_mul(OFFSETS_OF_A_LETTER);
+        loop {
+            let mut found = Found { limit, ..Found::default() };
+            let from = Offset(end.0.saturating_sub(back).max(0));
+            if end.0 > 0 {
+                self.visit(partition, ReadFrom::Offset(from), &mut |entry| match entry {
+                    Entry::Letter(letter) => found.add(&letter),
+                    Entry::Mark(id) => found.mark(id),
+                    Entry::Foreign => {}
+                })?;
+            }
+            if from.0 == 0 || found.newest.len() >= limit {
+                return Ok(found.newest);
+            }
+            back = back.saturating_mul(8);
+        }
     }
 
     /// The letter at `id` as JSON, its value decoded if that is possible; `None` if there is no letter.
@@ -389,6 +407,8 @@ mod tests {
         assert_eq!((again.before, again.replayed), (4, [(EVENTS.to_owned(), 1)].into()));
         assert_eq!(fixture.replay(&Wanted::default()).before, 5);
         assert_eq!(fixture.returned().len(), 5);
+        let newest = fixture.letters.newest(1).unwrap();
+        assert_eq!((newest.len(), newest[0].replayed), (1, true), "behind the marks");
         let listing = fixture.letters.list(&Wanted::default(), 10).unwrap();
         assert!(listing.letters.iter().all(|letter| letter.replayed));
         assert_eq!(listing.classes["unknown_schema"], Count { letters: 4, replayed: 4 });
