@@ -21,7 +21,8 @@ use crate::{
 ///
 /// A record that cannot be used goes to the topic `dead-letters` with the reason, and processing goes on. After the
 /// cause is mended, a replay sends such records to their topics again, with their own keys, headers and partitions.
-/// Each is replayed once, whoever asks: a letter stays where it is, and a mark behind it says that it was replayed.
+/// Each dead letter is replayed once, also if several people ask: it stays in the topic, and a mark after it says that it
+/// was replayed.
 ///
 /// With `foretell demo` and `foretell run --embedded` there is no broker to connect to: use the dashboard, or the HTTP API,
 /// /api/v1/dead-letters.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Two processes can create the same entity at the same time, for example if the session of one has timed out during a
-//! request. So whoever creates a run or a version searches once more, and deletes what is there twice.
+//! request. So after creating a run or a version, a process searches once more, and deletes duplicates.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,8 @@
 //!                                      └─▶ those that are wanted and not marked ─▶ their topics, and a mark behind each,
 //!                                                                                 in one transaction
 //! ```
-//! A letter stays where it is. The mark says that it was replayed, so it is replayed once, whoever asks and whatever fails.
+//! A letter stays in the topic. The mark says that it was replayed, so it is replayed once, also if several clients ask or one
+//! fails.
 
 mod letter;
 mod replay;
