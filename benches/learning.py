@@ -9,7 +9,7 @@ import numpy
 
 arguments = json.loads(sys.argv[1])
 parameters = dict(pair.split("=") for pair in arguments["parameters"].split())
-parameters.update(deterministic=True, force_row_wise=True, verbosity=-1)
+parameters.update(deterministic=True, force_col_wise=True, verbosity=-1)
 table = numpy.fromfile(arguments["path"], dtype=numpy.float64)
 table = table.reshape(-1, arguments["features"] + 1)
 features, labels = numpy.ascontiguousarray(table[:, :-1]), table[:, -1].copy()

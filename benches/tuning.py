@@ -10,7 +10,7 @@ import optuna
 
 arguments = json.loads(sys.argv[1])
 fixed = dict(pair.split("=") for pair in arguments["parameters"].split())
-fixed.update(deterministic=True, force_row_wise=True, verbosity=-1, num_threads=1)
+fixed.update(deterministic=True, force_col_wise=True, verbosity=-1, num_threads=1)
 table = numpy.fromfile(arguments["path"], dtype=numpy.float64)
 table = table.reshape(-1, arguments["features"] + 1)
 features, labels = numpy.ascontiguousarray(table[:, :-1]), table[:, -1].copy()

@@ -20,7 +20,7 @@ pub struct Trial {
     pub auc: Option<f64>,
     /// The best number of trees, by early stopping.
     pub iterations: u32,
-    /// Whether the trial was ended before its last fold, by median pruning or because it failed.
+    /// Whether the trial was ended before its last fold, because it was not going to win or because it failed.
     pub pruned: bool,
     /// The end of the trial.
     pub created_at: WallTime,

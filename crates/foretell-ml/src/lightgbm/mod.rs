@@ -25,8 +25,9 @@ pub use self::{
 /// The version of LightGBM that `lightgbm3-sys` 1.0.11 builds.
 pub const VERSION: &str = "4.7.0";
 
-/// Parameters before every parameter string: one thread, deterministic results, no output.
-const FIXED: &str = "num_threads=1 deterministic=true force_row_wise=true verbosity=-1 ";
+/// Parameters before every parameter string: one thread, deterministic results, no output. In one thread, histograms by column
+/// give the same trees as histograms by row, and take up to 30 % less time if a tree uses a part of the features.
+const FIXED: &str = "num_threads=1 deterministic=true force_col_wise=true verbosity=-1 ";
 
 /// Errors of LightGBM, and arguments that are refused before they reach it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

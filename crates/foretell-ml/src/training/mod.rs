@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  examples ─┬─▶ tune ──▶ Params ─┐         tune:  a sampler proposes ─▶ k folds on a few threads ─▶ loss ─▶ sampler;
-//!            │                    ▼                the worse half of the trials stops after the first folds
-//!            └──────────────▶ train ──▶ ModelBundle                             (median pruning)
+//!            │                    ▼                trials that cannot win stop after the first folds
+//!            └──────────────▶ train ──▶ ModelBundle                             (median pruning, racing)
 //!                             once without a stratified fifth, to evaluate on it and to choose the threshold and the
 //!                             calibration, and once with all examples
 //! ```
@@ -28,8 +28,10 @@ mod held_out;
 mod metric;
 mod param_value;
 mod params;
+mod pruning;
 mod recipe;
 mod sampler;
+mod search;
 mod searchable;
 mod space;
 mod threshold;

@@ -336,11 +336,11 @@ mod tests {
         };
         let spec = spec.with_calendar(vec![part]).unwrap();
         let with = |classes| Recipe { spec: spec.clone(), ..recipe(classes) };
-        check(3_000, &with(2), "488395daaa6b");
-        check(3_000, &with(3), "43fff17f447b");
-        check(30, &with(2), "1e7c75d79b2d");
+        check(3_000, &with(2), "b60ca8f37f36");
+        check(3_000, &with(3), "c47daffdf602");
+        check(30, &with(2), "3d71867a2149");
         let bagged = Params { bagging_fraction: 0.7, ..with(2).params };
-        check(3_000, &Recipe { params: bagged, ..with(2) }, "de05bddfb57a");
+        check(3_000, &Recipe { params: bagged, ..with(2) }, "7f8ce2208f71");
     }
 
     #[test]

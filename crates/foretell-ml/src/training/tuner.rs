@@ -8,7 +8,6 @@
 
 use std::{error::Error as _, ops::ControlFlow};
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,15 +15,13 @@ use crate::{
     training::{
         FoldOrder, Metric, Params, SamplerKind, Space, TrainingData, TrainingError,
         cross_validation::{CrossValidation, FoldResult, Limits},
-        earlier::EarlierTrials,
         evaluation::mean,
-        sampler::Sampler,
+        pruning::Pruning,
+        search::Search,
         within,
     },
 };
 
-/// Trials of a study that run all folds before any trial is pruned.
-const UNPRUNED_TRIALS: usize = 4;
 /// Upper bound of folds and of threads.
 const FOLDS_MAX: f64 = 64.0;
 /// Upper bound of the trials of a study.
@@ -89,7 +86,7 @@ pub struct Trial {
     /// Mean of the folds' best iterations.
     pub iterations: u32,
     /// Whether the trial did not run all folds: it was ended after the first half of the folds, because their mean loss was
-    /// above the median of the earlier trials (median pruning), or it failed.
+    /// above the median of the earlier trials (median pruning) or too far above the best trial's (racing), or it failed.
     pub pruned: bool,
     /// The metric that the study optimises.
     pub objective: Metric,
@@ -164,7 +161,7 @@ pub fn tune(
         validation,
         trials: Vec::new(),
         baseline: Vec::new(),
-        first_folds: Vec::new(),
+        pruning: Pruning::default(),
     };
     let mut search = Search::new(settings, seed, earlier);
     for number in 0..settings.trials {
@@ -236,8 +233,7 @@ struct Study<'a> {
     trials: Vec<Trial>,
     /// Loss of trial 0 on each fold; NaN where it is undefined.
     baseline: Vec<f64>,
-    /// Mean loss of each trial on the first half of the folds.
-    first_folds: Vec<f64>,
+    pruning: Pruning,
 }
 
 impl Study<'_> {
@@ -279,15 +275,19 @@ impl Study<'_> {
         let Some(mut results) = self.validation.run(0..first, params, stop)? else {
             return Ok(None);
         };
-        let so_far = defined_mean(&self.losses(&results)).unwrap_or(f64::INFINITY);
-        let pruned = should_prune(so_far, &self.first_folds);
+        let loss =
+            |results: &[FoldResult]| defined_mean(&self.losses(results)).unwrap_or(f64::INFINITY);
+        let on_first = loss(&results);
+        let pruned = self.pruning.ends(on_first);
+        let mut on_all = None;
         if !pruned {
             let Some(others) = self.validation.run(first..folds, params, stop)? else {
                 return Ok(None);
             };
             results.extend(others);
+            on_all = Some(loss(&results));
         }
-        self.first_folds.push(so_far);
+        self.pruning.add(on_first, on_all);
         Ok(Some((results, pruned)))
     }
 
@@ -344,93 +344,6 @@ impl Study<'_> {
     }
 }
 
-/// Of the trials of a study that continues earlier ones, one in this many covers the space.
-const COVERING_ONE_IN: u32 = 3;
-
-/// The choice of the next parameters.
-struct Search<'a> {
-    random: StdRng,
-    settings: &'a TuningSettings,
-    sampler: Box<dyn Sampler>,
-    /// Trials that cover the space, and last, so that it is popped first, the best of earlier studies.
-    planned: Vec<Plan>,
-    /// The loss of the start on the scale of the earlier studies.
-    scale: f64,
-}
-
-/// A trial that is made before the sampler proposes any.
-enum Plan {
-    Params(Params),
-    /// One fraction per dimension.
-    Fractions(Vec<f64>),
-}
-
-impl<'a> Search<'a> {
-    fn new(settings: &'a TuningSettings, seed: Seed, earlier: &[Trial]) -> Self {
-        let mut random = StdRng::seed_from_u64(seed.0);
-        let axes = settings.space.axes();
-        let covering = settings.sampler.covering_trials();
-        let mut planned: Vec<Plan> = latin_hypercube(axes.len(), covering, &mut random)
-            .into_iter()
-            .map(Plan::Fractions)
-            .collect();
-        let earlier = EarlierTrials::new(earlier, settings.objective);
-        let scale = earlier.loss_of(&settings.start).unwrap_or(1.0);
-        let earlier = earlier.decayed(seed);
-        // A part of them stays in every study: what earlier studies found may not hold for examples that have changed.
-        let some = covering.min(usize::try_from(settings.trials / COVERING_ONE_IN).unwrap_or(0));
-        planned.truncate(covering.saturating_sub(earlier.len()).max(some));
-        let finished = earlier.iter().filter(|earlier| !earlier.trial.pruned);
-        let best = finished.min_by(|a, b| a.loss.total_cmp(&b.loss));
-        let best = best.map(|best| {
-            settings.space.with_searched_from(settings.start.clone(), &best.trial.params)
-        });
-        planned.extend(best.filter(|params| *params != settings.start).map(Plan::Params));
-        let sampler = settings.sampler.sampler(axes);
-        let mut search = Self { random, settings, sampler, planned, scale: 1.0 };
-        for earlier in earlier {
-            search.record(&earlier.trial.params, earlier.loss);
-        }
-        search.scale = scale;
-        search
-    }
-
-    fn next_params(&mut self) -> Params {
-        let start = &self.settings.start;
-        let point = match self.planned.pop() {
-            Some(Plan::Params(params)) => return params,
-            Some(Plan::Fractions(fractions)) => self.settings.space.stretched(&fractions),
-            None => self.sampler.ask(&mut self.random),
-        };
-        self.settings.space.at(start.clone(), &point)
-    }
-
-    /// Gives the sampler the loss of a trial, relative to trial 0 of its study.
-    fn record(&mut self, params: &Params, loss: f64) {
-        if !loss.is_nan() {
-            self.sampler.tell(&self.settings.space.point_of(params), loss * self.scale);
-        }
-    }
-}
-
-/// A Latin hypercube sample: in every dimension, each trial has an equal part of the range to itself.
-fn latin_hypercube(dimensions: usize, number: usize, random: &mut StdRng) -> Vec<Vec<f64>> {
-    let mut trials = vec![Vec::new(); number];
-    for _ in 0..dimensions {
-        let mut parts: Vec<usize> = (0..number).collect();
-        parts.shuffle(random);
-        for (trial, part) in trials.iter_mut().zip(parts) {
-            trial.push((part as f64 + random.random::<f64>()) / number as f64);
-        }
-    }
-    trials
-}
-
-/// Whether to prune a trial by its mean loss on the first folds and those of the earlier trials.
-fn should_prune(so_far: f64, earlier: &[f64]) -> bool {
-    earlier.len() >= UNPRUNED_TRIALS && so_far > median(earlier)
-}
-
 /// A loss divided by the mean of `baseline`, trial 0's losses by fold; of a pruned trial, by that of the first folds only,
 /// which are the ones that it ran. If trial 0 is perfect, by how much it is worse.
 fn relative_loss(loss: f64, pruned: bool, baseline: &[f64]) -> f64 {
@@ -452,14 +365,8 @@ fn defined_mean(numbers: &[f64]) -> Option<f64> {
     mean(&numbers.iter().copied().filter(|number| !number.is_nan()).collect::<Vec<f64>>())
 }
 
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         Example, PipelineSpec, Sample, TrainingSet,
@@ -470,7 +377,7 @@ mod tests {
         },
     };
 
-    fn settings(trials: u32, threads: u32) -> TuningSettings {
+    pub(in crate::training) fn settings(trials: u32, threads: u32) -> TuningSettings {
         let start =
             Params { min_data_in_leaf: 5, learning_rate: 0.2, num_leaves: 5, ..Params::default() };
         let space = Space::default().with("num_leaves", Domain::linear(3.0, 15.0)).unwrap();
@@ -486,7 +393,11 @@ mod tests {
         }
     }
 
-    fn run(settings: &TuningSettings, classes: u32, earlier: &[Trial]) -> Tuned {
+    pub(in crate::training) fn run(
+        settings: &TuningSettings,
+        classes: u32,
+        earlier: &[Trial],
+    ) -> Tuned {
         let (mut on_trial, stop) = (|_: &Trial| ControlFlow::Continue(()), || false);
         let watch = Watch { on_trial: &mut on_trial, stop: &stop };
         let (set, spec) = (set(&examples(300, classes, 5)), spec());
@@ -593,28 +504,7 @@ mod tests {
         assert!(tuned.params.iterations == winner.iterations && winner.iterations >= 1);
     }
 
-    #[test]
-    fn proposals_follow_the_losses_of_earlier_studies() {
-        let settings = settings(1, 1);
-        let mean_proposal = |loss_of: fn(u32) -> f64| {
-            let study = (0..12).map(|number| {
-                let params = Params { num_leaves: 3 + number, ..settings.start.clone() };
-                Trial { number, params, ..trial(loss_of(number), false) }
-            });
-            let study: Vec<Trial> = study.collect();
-            let mut search = Search::new(&settings, Seed(1), &study);
-            // The earlier trials have covered the space: only the best of them is planned.
-            assert_eq!(search.planned.len(), 1);
-            let proposed = (0..40).map(|_| f64::from(search.next_params().num_leaves));
-            mean(&proposed.collect::<Vec<_>>()).unwrap()
-        };
-        let few = mean_proposal(|number| f64::from(number + 1));
-        let many = mean_proposal(|number| f64::from(12 - number));
-        assert!(few + 1.0 < many, "{few} {many}");
-        assert_eq!(Search::new(&settings, Seed(1), &[]).planned.len(), 5);
-    }
-
-    fn trial(log_loss: f64, pruned: bool) -> Trial {
+    pub(in crate::training) fn trial(log_loss: f64, pruned: bool) -> Trial {
         let params = settings(1, 1).start;
         Trial {
             number: 1,
@@ -635,19 +525,6 @@ mod tests {
         let trials = [trial(0.5, false), trial(0.1, true), trial(0.3, false), trial(0.4, false)];
         assert_eq!(best(&trials), Some(&trials[2]));
         assert_eq!(best(&trials[1..2]), None);
-    }
-
-    #[test]
-    fn a_trial_above_the_median_is_pruned_once_enough_trials_are_finished() {
-        let check = |so_far: f64, earlier: &[f64], expected: bool| {
-            assert_eq!(should_prune(so_far, earlier), expected, "{so_far} {earlier:?}");
-        };
-        check(9.0, &[], false);
-        check(9.0, &[1.0, 2.0, 3.0], false);
-        check(9.0, &[4.0, 1.0, 2.0, 3.0], true);
-        check(3.1, &[4.0, 1.0, 2.0, 3.0], true);
-        check(3.0, &[4.0, 1.0, 2.0, 3.0], false);
-        check(0.5, &[4.0, 1.0, 2.0, 3.0, 5.0], false);
     }
 
     #[test]
@@ -876,7 +753,7 @@ mod tests {
         }
     }
 
-    fn best_of(tuned: &Tuned) -> &Trial {
+    pub(in crate::training) fn best_of(tuned: &Tuned) -> &Trial {
         tuned.trials.iter().find(|trial| trial.params == tuned.params).unwrap()
     }
 
@@ -891,23 +768,5 @@ mod tests {
         let watch = Watch { on_trial: &mut on_trial, stop: &|| false };
         let failed = tune(data(&set.sample(), &spec), &settings, Seed(1), &[], watch);
         assert_eq!(failed, Err(TrainingError::OneClassFirst { examples: 75 }));
-    }
-
-    #[test]
-    fn a_study_that_starts_from_the_champion_continues_the_scale_of_the_studies_before() {
-        let settings = settings(8, 1);
-        let first = run(&settings, 2, &[]);
-        let champion = first.params.clone();
-        let retraining = TuningSettings { start: champion.clone(), ..settings.clone() };
-        let search = Search::new(&retraining, Seed(1), &first.trials);
-        let relative = best_of(&first).log_loss / first.trials[0].log_loss;
-        assert!((search.scale - relative).abs() < 1e-12, "{} {relative}", search.scale);
-        // The best of the earlier trials is the start, so it is not planned again; a few trials still cover the space.
-        let is_covering = |plan: &Plan| matches!(plan, Plan::Fractions(_));
-        assert_eq!(search.planned.len(), 2);
-        assert!(search.planned.iter().all(is_covering));
-        let second = run(&retraining, 2, &first.trials);
-        let iterations = second.trials[0].params.iterations;
-        assert_eq!(second.trials[0].params, Params { iterations, ..champion });
     }
 }
