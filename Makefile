@@ -214,6 +214,11 @@ bench-http: ## compare a thousand concurrent waiting requests with sequential on
 	$(CARGO) bench --locked --bench http
 	tests/broker/with-broker.sh $(CARGO) bench --locked --bench http
 
+.PHONY: bench-serving
+bench-serving: ## measure scores over HTTP: one row at 2,000 requests/s, alone and while a model is trained, and batches; a minute on a quiet machine; target/bench/serving.json
+	@.ci/setup build
+	$(CARGO) bench --locked --bench serving
+
 .PHONY: bench-job
 bench-job: ## the whole job on a real Kafka against bare librdkafka, and by stage without a broker, 5 minutes; target/bench/job.json
 	@.ci/setup build broker

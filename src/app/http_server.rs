@@ -1,6 +1,6 @@
 //! The HTTP server of an instance: its tokio runtime, the gateway with its threads, and its stop.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, num::NonZero, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -9,19 +9,22 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle}
 
 use crate::{
     app::cluster::Cluster,
-    config::Config,
+    config::{Config, Secret},
     events::codecs::Codecs,
     http::{
-        self, Dashboard, DeadLetterAccess, Hosts, HttpMetrics, HttpState, LibraryAccess, Limits,
-        ProbeState, ServingSettings, Tls, Transport,
+        self, AccessRules, Dashboard, DeadLetterAccess, Hosts, HttpMetrics, HttpState,
+        LargeRequests, LibraryAccess, Limits, ModelServer, ProbeState, ServingSettings,
+        ServingState, Tls, Transport,
     },
     processors::{
         gateway::{EntrySettings, Gateway, GatewaySettings, GatewayThread},
         instances::ApplicationBoard,
         library::Library,
+        model_table::Serving,
         overview::Overview,
     },
 };
+use foretell_ml::Scorer;
 use foretell_streams::time::Clock;
 
 /// The time that open requests may take at a stop.
@@ -74,21 +77,30 @@ impl BoundServer {
         Self::bind_to(config, "http", &config.http.bind)
     }
 
+    /// Binds an address for a model alone, with a thread for each core.
+    pub(super) fn bind_model(bind: &str) -> anyhow::Result<Self> {
+        Self::with_threads(cores(), bind)?.map_err(|error| {
+            anyhow::anyhow!("cannot listen on {bind}: {error}: choose another --host or --port")
+        })
+    }
+
     /// Binds the address of `foretell deliver`.
     pub(super) fn bind_probes(config: &Config) -> anyhow::Result<Self> {
         Self::bind_to(config, "delivery", &config.delivery.bind)
     }
 
     fn bind_to(config: &Config, section: &str, bind: &str) -> anyhow::Result<Self> {
+        Self::with_threads(1, bind)?.map_err(|error| cannot_listen(config, section, bind, &error))
+    }
+
+    fn with_threads(threads: usize, bind: &str) -> io::Result<io::Result<Self>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(threads)
             .thread_name("http")
             .enable_all()
             .build()?;
         let bound = runtime.block_on(http::bind(bind));
-        let (listener, address) =
-            bound.map_err(|error| cannot_listen(config, section, bind, &error))?;
-        Ok(Self { runtime, listener, address })
+        Ok(bound.map(|(listener, address)| Self { runtime, listener, address }))
     }
 
     pub(super) fn serve(
@@ -100,26 +112,51 @@ impl BoundServer {
         let settings = &config.http;
         let transport = Transport { limits: limits(config), tls: tls(config)? };
         let ServedParts { overview, gateway, library, board, dead_letters } = parts;
+        let (gateway, metrics) = (Arc::new(gateway), HttpMetrics::register(registry)?);
+        let serving = ServingState {
+            journal: config.serving.journal.then(|| Arc::clone(&gateway)),
+            ..serving_state(config, overview.serving.clone(), metrics.clone())
+        };
         let state = HttpState {
             routes: http::ROUTES,
             overview,
             dashboard: Dashboard::new(board, settings.streams_max),
             library: LibraryAccess::new(library),
             dead_letters,
-            gateway: Arc::new(gateway),
+            gateway,
             registry: registry.clone(),
-            metrics: HttpMetrics::register(registry)?,
-            bearer_token: settings.bearer_token.as_ref().map(|token| Arc::from(token.reveal())),
-            read_token: settings.read_token.as_ref().map(|token| Arc::from(token.reveal())),
-            hosts: Arc::new(Hosts::new(&settings.bind, self.address, &settings.allowed_hosts)),
-            serving: ServingSettings {
-                is_enabled: config.serving.enabled,
-                rows_max: config.serving.rows_max,
-                is_journal: config.serving.journal,
-            },
+            metrics,
+            access: access_rules(
+                config,
+                Hosts::new(&settings.bind, self.address, &settings.allowed_hosts),
+            ),
+            serving,
             read_timeout: settings.read_timeout,
         };
         Ok(self.spawn(|listener, stopped| http::serve(listener, state, transport, stopped)))
+    }
+
+    /// Serves a model alone. Without `http.allowed_hosts` it is served under any name: there is nothing else to read, and nothing
+    /// to write.
+    pub(super) fn serve_model(
+        self,
+        config: &Config,
+        model: Scorer,
+        registry: &Registry,
+    ) -> anyhow::Result<HttpServer> {
+        let transport = Transport { limits: limits(config), tls: tls(config)? };
+        let metrics = HttpMetrics::register(registry)?;
+        let serving = serving_state(config, Serving::only(model), metrics.clone());
+        let any = ["*".to_owned()];
+        let allowed = match config.http.allowed_hosts.as_slice() {
+            [] => &any,
+            names => names,
+        };
+        let hosts = Hosts::new(&self.address.to_string(), self.address, allowed);
+        let probes =
+            ProbeState { registry: registry.clone(), metrics, is_ready: Arc::new(|| true) };
+        let server = ModelServer { probes, serving, access: access_rules(config, hosts) };
+        Ok(self.spawn(|listener, stopped| http::serve_model(listener, server, transport, stopped)))
     }
 
     /// Serves health and metrics only.
@@ -146,6 +183,37 @@ impl BoundServer {
         });
         let served = self.runtime.spawn(serve(self.listener, stopped));
         HttpServer { runtime: self.runtime, served, stop }
+    }
+}
+
+fn serving_state(config: &Config, models: Serving, metrics: HttpMetrics) -> ServingState {
+    let settings = &config.serving;
+    ServingState {
+        application: config.application().into(),
+        models,
+        schema: Arc::clone(config.event_schemas.lead()),
+        journal: None,
+        settings: ServingSettings {
+            is_enabled: settings.enabled,
+            rows_max: settings.rows_max,
+            body_bytes_max: settings.body_bytes_max,
+        },
+        metrics,
+        read_timeout: config.http.read_timeout,
+        large: LargeRequests::for_cores(cores()),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn access_rules(config: &Config, hosts: Hosts) -> AccessRules {
+    let text = |token: &Option<Secret>| token.as_ref().map(|token| Arc::from(token.reveal()));
+    AccessRules {
+        bearer_token: text(&config.http.bearer_token),
+        read_token: text(&config.http.read_token),
+        hosts: Arc::new(hosts),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `foretell init`: creates the topics, registers the schemas, writes the initial data to the training log, and tunes and
 //! trains the first model. Steps that are done are skipped, so an interrupted `init` can be run again.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use crate::{
     app::{
         cluster::Cluster,
+        first_training,
         initial::Prepared,
         schemas::{self, SetLevels},
         shutdown::Shutdown,
@@ -24,8 +25,8 @@ use crate::{
 };
 use foretell_avro::codec::CodecSetupError;
 use foretell_ml::{
-    Evaluation, ModelBundle, ModelVersion, Origin, Recipe, Scorer, Seed, TrainingSet,
-    training::{TrainingData, Trial, Tuned, Watch, evaluate, train, tune},
+    Evaluation, ModelBundle, ModelVersion, Scorer,
+    training::{Trial, Tuned, evaluate},
 };
 use foretell_streams::{
     codec::Codec,
@@ -88,19 +89,15 @@ pub fn init(
         observer.step("a model serves already (train a new first one with --force)");
         return Ok(None);
     };
-    let tuned = tune_first(config, cluster, clock, shutdown, &examples, observer)?;
-    let recipe = Recipe {
-        spec: config.pipeline.clone(),
-        classes: config.classes.clone(),
-        threshold: config.learning.threshold,
-        calibration: config.learning.calibration,
-        intervals: true,
-        profile: true,
-        params: tuned.params,
-        seed: Seed(config.learning.seed),
-        origin: Origin { initial_examples: u64::try_from(examples.len())?, ..Origin::default() },
+    let first = first_training::FirstTraining {
+        config,
+        examples: &examples,
+        clock: clock.as_ref(),
+        stop: shutdown.signal(),
     };
-    let bundle = train(&examples.sample(), &recipe, &mut |_, _| proceed(shutdown))?;
+    let tuned = tune_first(&first, cluster, observer)?;
+    // Nobody waits for the model of an `init` that is stopped.
+    let bundle = first.train(tuned.params, Duration::ZERO)?;
     let evaluation = match unseen {
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,
@@ -167,45 +164,31 @@ fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
 
 /// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of earlier studies warm-start it.
 fn tune_first(
-    config: &Config,
+    first: &first_training::FirstTraining<'_>,
     cluster: &Cluster,
-    clock: &Arc<dyn Clock>,
-    shutdown: &Shutdown,
-    examples: &TrainingSet,
     observer: &mut dyn InitObserver,
 ) -> anyhow::Result<Tuned> {
+    let (config, clock) = (first.config, first.clock);
     let topic = &config.topics.trials;
     let codec = cluster.codec::<TrialRecord>(config, topic)?;
     let study = format!("{}-first", config.application());
     let earlier = earlier_trials(config, cluster)?;
-    let (settings, time) = (&config.tuning.study, config.tuning.time);
     let mut publisher = cluster.broker.publish()?;
     let mut failed = None;
-    let started = clock.elapsed();
-    let is_over =
-        || clock.elapsed().saturating_sub(started) > time || shutdown.signal().is_stopped();
-    let mut on_trial = |trial: &Trial| {
-        observer.trial(trial, settings.trials);
+    let tuned = first.tune(&earlier, &mut |trial| {
+        observer.trial(trial, config.tuning.study.trials);
         let written =
             write_trial(publisher.as_mut(), topic, codec.as_ref(), &study, trial, clock.now());
         if let Err(error) = written {
             failed = Some(error);
             return ControlFlow::Break(());
         }
-        if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let data = TrainingData {
-        examples: &examples.sample(),
-        spec: &config.pipeline,
-        classes: config.classes.len(),
-    };
-    let seed = Seed(config.learning.seed);
-    let watch = Watch { on_trial: &mut on_trial, stop: &is_over };
-    let tuned = tune(data, settings, seed, &earlier, watch)?;
+        ControlFlow::Continue(())
+    })?;
     publisher.flush()?;
     match failed {
         Some(error) => Err(error),
-        None if shutdown.signal().is_stopped() => {
+        None if first.stop.is_stopped() => {
             anyhow::bail!("stopped before the first model was trained")
         }
         None => Ok(tuned),
@@ -260,10 +243,6 @@ pub(super) fn write_trial(
     let record = trial_log::record_of(study, trial, now);
     let key = format!("{study}/{}", trial.number);
     write(publisher, topic, codec, &key, &record, EventTime(now.0))
-}
-
-fn proceed(shutdown: &Shutdown) -> ControlFlow<()> {
-    if shutdown.signal().is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn write<T>(

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -79,6 +80,12 @@ fn warnings_of(config: &Config, table: &TableSettings, rows: &[Row]) -> Vec<Stri
     warnings
 }
 
+fn settings_of(config: &Config) -> anyhow::Result<&TableSettings> {
+    config.data.initial.as_ref().context(
+        "there is no initial data: name a table of past answers and outcomes in [data.initial]",
+    )
+}
+
 /// The initial examples in the training log; each is true if it equals the table's row with its number.
 type LoggedRows = InitialData<bool>;
 
@@ -88,11 +95,25 @@ impl Prepared {
     /// # Errors
     /// If no model can be trained from them. The message names the file, and the line where one is at fault.
     pub(super) fn from(config: &Config) -> anyhow::Result<Self> {
-        let written = config.data.initial.as_ref().context(
-            "there is no initial data: name a table of past answers and outcomes in [data.initial]",
-        )?;
+        let written = settings_of(config)?;
+        Self::of_files(config, std::slice::from_ref(&written.path))
+    }
+
+    /// As [`Self::from`], of several files with the columns of `[data.initial]`.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub(super) fn of_files(config: &Config, paths: &[PathBuf]) -> anyhow::Result<Self> {
+        let written = settings_of(config)?;
         let labels = &config.classes;
-        let table = table::of_configuration(config, "data.initial", written, labels)?;
+        let mut tables = paths.iter().map(|path| {
+            let settings = TableSettings { path: path.clone(), ..written.clone() };
+            table::of_configuration(config, "data.initial", &settings, labels)
+        });
+        let mut table = tables.next().context("there is no initial data: name a file")??;
+        for another in tables {
+            table.rows.extend(another?.rows);
+        }
         let columns = config.pipeline.columns();
         let mut examples = TrainingSet::new(columns);
         for row in &table.rows {

@@ -19,11 +19,13 @@ mod retrain;
 mod run;
 mod schema;
 mod send;
+mod serve;
+mod train;
 mod tune;
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{self, ExitCode},
 };
 
@@ -72,6 +74,8 @@ Examples:
   foretell run                                   score and learn until Ctrl-C
   foretell deliver                               send actions to webhooks and by e-mail
   foretell send --rate 50                        send a table as live events, show predictions
+  foretell serve --root ./exported               score by the files of a model, without a broker
+  foretell train --root ./job                    train a model of tables, without a broker
   foretell tune                                  compare ways to search for parameters
   foretell replay --variants variants.toml       run the history again with other settings
   foretell dead-letters list                     show records that could not be processed
@@ -93,6 +97,9 @@ struct Global {
     /// Values of `--set` before the command, then those after it.
     #[arg(skip)]
     sets: Vec<String>,
+    /// Whether `config` is given, and not its default.
+    #[arg(skip)]
+    is_config_given: bool,
     /// Whether `log` comes from the environment.
     #[arg(skip)]
     is_log_from_environment: bool,
@@ -119,6 +126,8 @@ enum Command {
     Run(run::Run),
     Deliver(deliver::Deliver),
     Send(send::Send),
+    Serve(serve::Serve),
+    Train(train::Train),
     Tune(tune::Tune),
     Replay(replay::Replay),
     Doctor(doctor::Doctor),
@@ -137,6 +146,8 @@ impl Command {
             Self::Run(run) => &run.sets,
             Self::Deliver(deliver) => &deliver.sets,
             Self::Send(send) => &send.sets,
+            Self::Serve(serve) => &serve.sets,
+            Self::Train(train) => &train.sets,
             Self::Tune(tune) => &tune.sets,
             Self::Replay(replay) => &replay.sets,
             Self::Doctor(doctor) => &doctor.sets,
@@ -156,6 +167,9 @@ impl Cli {
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut cli = Self::from_arg_matches(matches)?;
         cli.global.sets = cli.sets.iter().chain(cli.command.sets()).cloned().collect();
+        let config = matches.value_source("config");
+        cli.global.is_config_given =
+            config.is_some_and(|source| source != ValueSource::DefaultValue);
         cli.global.is_log_from_environment =
             matches.value_source("log") == Some(ValueSource::EnvVariable);
         Ok(cli)
@@ -167,6 +181,11 @@ impl Global {
     fn start(&self, default_log: &str) -> anyhow::Result<Config> {
         self.log(default_log)?;
         Ok(Config::load(&self.config, &self.sets)?)
+    }
+
+    /// The configuration file, if one is named.
+    fn given_config(&self) -> Option<&Path> {
+        self.is_config_given.then_some(self.config.as_path())
     }
 
     fn log(&self, default_log: &str) -> anyhow::Result<()> {
@@ -193,6 +212,8 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(&cli.global),
         Command::Deliver(deliver) => deliver.run(&cli.global),
         Command::Send(send) => send.run(&cli.global),
+        Command::Serve(serve) => serve.run(&cli.global),
+        Command::Train(train) => train.run(&cli.global),
         Command::Tune(tune) => tune.run(&cli.global),
         Command::Replay(replay) => replay.run(&cli.global),
         Command::Doctor(doctor) => doctor.run(&cli.global),

@@ -157,7 +157,8 @@ struct Reproduce {
 ///
 /// `model.txt` has the trees, as LightGBM's model text; `pipeline.json` how answers become features, the classes, the
 /// threshold and the calibration; `lineage.json` the inputs of the training and the evaluation; `foretell_model.py` is a
-/// Python module that predicts from the first two with lightgbm and numpy.
+/// Python module that predicts from the first two with lightgbm and numpy. `foretell.toml` and the event schema are the
+/// part of the configuration that scoring needs: `foretell serve --root DIR` serves the folder without a broker.
 #[derive(Args)]
 struct Export {
     /// Version, first characters of one, or alias.
@@ -221,7 +222,7 @@ impl ModelsCommand {
             Action::Promote(promote) => promote.run(&config, &cluster, &library),
             Action::Rollback(rollback) => rollback.run(&config, &cluster, &library),
             Action::Reproduce(reproduce) => reproduce.run(&config, &cluster, &library),
-            Action::Export(export) => export.run(&library),
+            Action::Export(export) => export.run(&config, &library),
             Action::Import(import) => import.run(&config, &cluster),
         }
     }
@@ -331,8 +332,10 @@ impl Reproduce {
 }
 
 impl Export {
-    fn run(&self, library: &Library) -> anyhow::Result<ExitCode> {
-        let (version, paths) = files::export_to(library, &self.model, &self.to, self.force)?;
+    fn run(&self, config: &Config, library: &Library) -> anyhow::Result<ExitCode> {
+        let bundle = library.bundle(&self.model)?;
+        let (version, paths) =
+            (bundle.version(), files::export_to(config, &bundle, &self.to, self.force)?);
         let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         print(&format!("model {version}: {}", paths.join(", ")));
         Ok(ExitCode::SUCCESS)

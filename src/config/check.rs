@@ -4,8 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     config::{
-        ConfigError, HttpSettings, RegistrySettings, Secret, Sources, error::refused,
-        raw::RawConfig, raw_serving::ROWS_MAX,
+        ConfigError, HttpSettings, RegistrySettings, Secret, Sources,
+        error::refused,
+        raw::RawConfig,
+        raw_serving::{BODY_BYTES, ROWS_MAX},
     },
     events::label,
     processors::{gather::ScoreWhen, outcome_join::UnlabelledPolicy},
@@ -28,6 +30,12 @@ pub(super) fn values(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigErr
     if !(1..=ROWS_MAX).contains(&raw.serving.rows_max) {
         let problem = format!("it is {}: it must be from 1 to {ROWS_MAX}", raw.serving.rows_max);
         return refuse("serving.rows_max", &problem);
+    }
+    if !BODY_BYTES.contains(&raw.serving.body_bytes_max) {
+        let (least, most) = (BODY_BYTES.start(), BODY_BYTES.end());
+        let bytes = raw.serving.body_bytes_max;
+        let problem = format!("it is {bytes}: it must be from {least} to {most}");
+        return refuse("serving.body_bytes_max", &problem);
     }
     tables(raw, sources)?;
     if raw.streams.standby && raw.streams.state_dir.is_none() {

@@ -166,6 +166,11 @@ impl<'t> Document<'t> {
         sources.note_text(key.to_owned(), column, raw.to_owned());
     }
 
+    /// The root table.
+    pub(super) fn root(&self) -> &DeTable<'t> {
+        &self.root
+    }
+
     /// The root table, to change values in place.
     pub(super) fn root_mut(&mut self) -> &mut DeTable<'t> {
         &mut self.root
@@ -178,7 +183,7 @@ impl<'t> Document<'t> {
     }
 
     /// The error of the parser or of serde, with the source and the key of its value.
-    fn refuse(&self, error: &toml::de::Error) -> ConfigError {
+    pub(super) fn refuse(&self, error: &toml::de::Error) -> ConfigError {
         let message = wording::plain(&error.message().trim().replace('\n', "; "));
         let problem = address::hide_in(&message).into_owned();
         let about = error.span().filter(|span| *span != (0..0));

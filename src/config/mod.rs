@@ -18,6 +18,7 @@ mod features;
 mod keys;
 mod lazy_secret;
 mod overrides;
+mod portable;
 mod raw;
 mod raw_actions;
 mod raw_companions;
@@ -42,6 +43,7 @@ pub use delivery::{
 };
 pub use error::ConfigError;
 pub use lazy_secret::LazySecret;
+pub use portable::SCHEMA_FILE;
 pub use raw::{
     BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings, TlsSettings,
 };
@@ -123,6 +125,18 @@ pub struct Config {
     pub http: HttpSettings,
     /// The `[serving]` section.
     pub serving: ServingSettings,
+    /// The sections that scoring depends on, as written.
+    portable: toml::Table,
+}
+
+/// A value that a training job sets.
+#[derive(Clone, Debug)]
+pub struct JobValue {
+    /// Where the job has it, for messages.
+    pub place: String,
+    /// As `section.key`.
+    pub key: String,
+    pub value: String,
 }
 
 /// The tuning of the first model.
@@ -140,11 +154,29 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], whose message is one line.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        Self::load_with(path, sets, &[])
+        Self::load_with(path, &[], sets, &[])
     }
 
-    /// As [`Self::load`]; `last` overrides the flags.
-    fn load_with(path: &Path, sets: &[String], last: &[Override]) -> Result<Self, ConfigError> {
+    /// As [`Self::load`]. The values of a training job override the environment, and the flags override them.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the place of the value.
+    pub fn load_job(path: &Path, job: &[JobValue], sets: &[String]) -> Result<Self, ConfigError> {
+        let given = job.iter().map(|JobValue { place, key, value }| Override {
+            key: key.clone(),
+            value: value.clone(),
+            source: Source::Job(place.clone()),
+        });
+        Self::load_with(path, &given.collect::<Vec<_>>(), sets, &[])
+    }
+
+    /// As [`Self::load`]; `job` overrides the environment, and `last` overrides the flags.
+    fn load_with(
+        path: &Path,
+        job: &[Override],
+        sets: &[String],
+        last: &[Override],
+    ) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             what: "the configuration",
             path: path.to_owned(),
@@ -154,12 +186,13 @@ impl Config {
         let variables = overrides::from_environment(environment(), &keys)?;
         let flags = overrides::from_flags(sets, &keys)?;
         let mut document = Document::parse(path, &text)?;
-        for over in variables.iter().chain(&flags).chain(last) {
+        for over in variables.iter().chain(job).chain(&flags).chain(last) {
             document.set(&over.key, &over.value, over.source.clone())?;
         }
         document.check_keys(&keys)?;
         let sources = document.sources();
         let folder = path.parent().unwrap_or(Path::new("."));
+        let portable = portable::sections_of(&document)?;
         secret::resolve(document.root_mut(), folder, &sources)?;
         let mut raw: RawConfig = document.read()?;
         raw.events.schema = folder.join(&raw.events.schema);
@@ -194,10 +227,10 @@ impl Config {
             table.path = folder.join(&table.path);
         }
         move_user_from_url(&mut raw.schema_registry, &sources)?;
-        Self::check(raw, sources)
+        Self::check(raw, sources, portable)
     }
 
-    fn check(raw: RawConfig, sources: Sources) -> Result<Self, ConfigError> {
+    fn check(raw: RawConfig, sources: Sources, portable: toml::Table) -> Result<Self, ConfigError> {
         check::values(&raw, &sources)?;
         let event_schemas = companions::event_schemas(&raw, &sources)?;
         let event_schema = Arc::clone(event_schemas.lead());
@@ -266,6 +299,7 @@ impl Config {
             mlflow,
             http: raw.http,
             serving: raw.serving,
+            portable,
         })
     }
 

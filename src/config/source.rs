@@ -20,6 +20,8 @@ pub enum Source {
     Variable(String),
     /// A `--set` with this key.
     Set(String),
+    /// A training job: the name of a hyperparameter or of a channel.
+    Job(String),
     /// A line of a file of variants.
     Variant {
         /// The path as given.
@@ -37,6 +39,7 @@ impl fmt::Display for Source {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Set(key) => write!(f, "--set {key}"),
+            Self::Job(place) => f.write_str(place),
             Self::Variant { path, line, variant } => {
                 write!(f, "{}:{line}: variant {variant}", path.display())
             }

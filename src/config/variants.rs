@@ -67,7 +67,7 @@ impl Config {
         })?;
         let found = VariantsFile { path: file, text: &text }.read(&Keys::of_configuration())?;
         let load = |(name, overrides): (String, Vec<Override>)| {
-            Ok(Variant { config: Self::load_with(path, sets, &overrides)?, name })
+            Ok(Variant { config: Self::load_with(path, &[], sets, &overrides)?, name })
         };
         found.into_iter().map(load).collect()
     }

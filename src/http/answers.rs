@@ -2,7 +2,8 @@
 
 pub(super) const TOO_LARGE: (u16, &str) =
     (413, "The body is larger than 1 MiB, or the record is larger than its topic allows.");
-pub(super) const BODY_TOO_LARGE: (u16, &str) = (413, "The body is larger than 1 MiB.");
+pub(super) const BODY_TOO_LARGE: (u16, &str) =
+    (413, "The body is larger than `serving.body_bytes_max`.");
 pub(super) const CANNOT_WRITE: (u16, &str) = (
     502,
     "The broker is unavailable, and it is not known whether the record was written: send it again with the same id.",
@@ -37,6 +38,8 @@ pub(super) const ACCEPTED_SOME: &str = "Some items of the array were refused. `r
 
 pub(super) const OFF: (u16, &str) =
     (404, "`serving.enabled` is false, or there is no such model or version.");
+pub(super) const NOT_ACCEPTABLE: (u16, &str) =
+    (406, "`Accept` has none of `application/json`, `application/jsonlines` and `text/csv`.");
 pub(super) const NO_MODEL: (u16, &str) = (503, "No model serves yet.");
 pub(super) const SCORED: (u16, &str) =
     (200, "The scores, with the header `Foretell-Model-Version`.");

@@ -24,16 +24,20 @@ const DISCARDED_MAX: usize = 16 << 20;
 /// 415, 413, 408 or 400.
 pub(super) async fn json(request: Request, within: Duration) -> Result<Json, HttpError> {
     check_type(request.headers())?;
-    let bytes = bytes(request, within).await?;
+    let bytes = bytes(request, within, BODY_BYTES_MAX).await?;
     json::parse(&bytes).map_err(|message| HttpError::new(StatusCode::BAD_REQUEST, message))
 }
 
-/// Reads the body, whatever its type.
+/// Reads a body of at most `bytes_max`, whatever its type.
 ///
 /// # Errors
 /// 413, 408 or 400.
-pub(super) async fn bytes(request: Request, within: Duration) -> Result<Vec<u8>, HttpError> {
-    let Ok(bytes) = tokio::time::timeout(within, read(request)).await else {
+pub(super) async fn bytes(
+    request: Request,
+    within: Duration,
+    bytes_max: usize,
+) -> Result<Vec<u8>, HttpError> {
+    let Ok(bytes) = tokio::time::timeout(within, read(request, bytes_max)).await else {
         let message = format!(
             "the body was not complete within {} s ([http] read_timeout)",
             within.as_secs_f64()
@@ -44,17 +48,17 @@ pub(super) async fn bytes(request: Request, within: Duration) -> Result<Vec<u8>,
     bytes
 }
 
-async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
+async fn read(request: Request, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
     let (head, mut body) = request.into_parts();
     let too_large = || {
-        let message =
-            format!("the body is larger than {BODY_BYTES_MAX} bytes: send less at a time");
+        let message = format!("the body is larger than {bytes_max} bytes: send less at a time");
         HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     // A client that sends `Expect` waits for an answer before it sends the body.
     let expects_answer = head.headers.contains_key(header::EXPECT);
-    if announced > if expects_answer { BODY_BYTES_MAX } else { DISCARDED_MAX } {
+    let discarded_max = DISCARDED_MAX.max(bytes_max);
+    if announced > if expects_answer { bytes_max } else { discarded_max } {
         return Err(too_large());
     }
     let (mut bytes, mut size) = (Vec::new(), 0);
@@ -64,13 +68,13 @@ async fn read(request: Request) -> Result<Vec<u8>, HttpError> {
         })?;
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
-        if size <= BODY_BYTES_MAX {
+        if size <= bytes_max {
             bytes.extend_from_slice(&data);
-        } else if size > DISCARDED_MAX {
+        } else if size > discarded_max {
             break;
         }
     }
-    if size > BODY_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
+    if size > bytes_max { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// Requires JSON. A page in a browser can send some other types to any site without a CORS preflight. It can also send no

@@ -1,7 +1,10 @@
 //! Access control, before a body is read: by the bearer token if one is set, else by the headers Host and Origin, which
 //! pages in a browser cannot forge.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Request, State},
@@ -11,7 +14,18 @@ use axum::{
 };
 use subtle::ConstantTimeEq as _;
 
-use crate::http::{Access, HttpState, error::HttpError};
+use crate::http::{Access, error::HttpError};
+
+/// Who may ask what.
+#[derive(Clone)]
+pub struct AccessRules {
+    /// Token that routes which write require. `None` requires no token.
+    pub bearer_token: Option<Arc<str>>,
+    /// Token that routes which read require, or else `bearer_token`. `None` requires no token to read.
+    pub read_token: Option<Arc<str>>,
+    /// Host names that are allowed while there is no token.
+    pub hosts: Arc<Hosts>,
+}
 
 /// Host names that are allowed in Host and Origin while there is no token. A page in a browser can reach a server on
 /// loopback or behind a firewall, but cannot choose these headers: Host is the name that it asked for, Origin the site
@@ -62,27 +76,28 @@ fn host_of(authority: &str) -> Option<String> {
 }
 
 /// Paths that are allowed by any host name, for probes and scrapers. They show nothing about respondents.
-const OPEN_PATHS: [&str; 8] = [
+const OPEN_PATHS: [&str; 9] = [
     "/livez",
     "/readyz",
     "/startupz",
     "/metrics",
     "/ping",
     "/health",
+    "/execution-parameters",
     "/v2/health/live",
     "/v2/health/ready",
 ];
 
 /// Middleware that rejects other hosts and origins while there is no token.
 pub(super) async fn names(
-    State(state): State<HttpState>,
+    State(rules): State<AccessRules>,
     request: Request,
     next: Next,
 ) -> Result<Response, HttpError> {
     let is_open = OPEN_PATHS.contains(&request.uri().path());
-    if state.bearer_token.is_none() && !is_open {
-        check_host(&state.hosts, &request)?;
-        check_origin(&state.hosts, request.headers())?;
+    if rules.bearer_token.is_none() && !is_open {
+        check_host(&rules.hosts, &request)?;
+        check_origin(&rules.hosts, request.headers())?;
     }
     Ok(next.run(request).await)
 }
@@ -134,12 +149,12 @@ enum Decision {
 
 /// Middleware that requires a token, if one is set for this kind of access.
 pub(super) async fn token(
-    State((state, access)): State<(HttpState, Access)>,
+    State((rules, access)): State<(AccessRules, Access)>,
     request: Request,
     next: Next,
 ) -> Result<Response, HttpError> {
     let given = bearer(request.headers());
-    let (write, read) = (state.bearer_token.as_deref(), state.read_token.as_deref());
+    let (write, read) = (rules.bearer_token.as_deref(), rules.read_token.as_deref());
     match decide(access, given, write, read) {
         Decision::Allowed => Ok(next.run(request).await),
         Decision::TokenRequired => {

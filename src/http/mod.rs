@@ -37,13 +37,14 @@ use axum::{
     Router,
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
+    routing::MethodRouter,
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
 pub use dashboard::Dashboard;
 pub use dead_letters::DeadLetterAccess;
-pub use guard::Hosts;
+pub use guard::{AccessRules, Hosts};
 pub use metrics::HttpMetrics;
 pub use models::LibraryAccess;
 pub use openapi::schemas::Shape;
@@ -54,10 +55,13 @@ pub use reasons::json_of_answer;
 pub use route::{Access, Content, Route};
 pub use routes::ROUTES;
 pub use server::{Limits, Transport};
-pub use serving::ServingSettings;
+pub use serving::{LargeRequests, ModelServer, ServingSettings, ServingState, serve_model};
 pub use tls::{Tls, TlsError};
 
-use crate::processors::{gateway::Gateway, overview::Overview};
+use crate::{
+    http::route::Handler,
+    processors::{gateway::Gateway, overview::Overview},
+};
 
 /// State of the handlers.
 #[derive(Clone)]
@@ -78,38 +82,54 @@ pub struct HttpState {
     pub registry: Registry,
     /// The metrics of HTTP itself.
     pub metrics: HttpMetrics,
-    /// Token that routes which write require. `None` requires no token.
-    pub bearer_token: Option<Arc<str>>,
-    /// Token that routes which read require, or else `bearer_token`. `None` requires no token to read.
-    pub read_token: Option<Arc<str>>,
-    /// Host names that are allowed while there is no token.
-    pub hosts: Arc<Hosts>,
-    /// Settings of the serving protocols.
-    pub serving: ServingSettings,
+    /// Tokens and host names.
+    pub access: AccessRules,
+    /// What the serving protocols need.
+    pub serving: ServingState,
     /// Timeout of reading a body.
     pub read_timeout: Duration,
 }
 
 fn router(state: HttpState) -> Router {
-    let serve =
-        |router: Router<HttpState>, route: &Route| router.route(route.path, (route.handler)());
-    let by_access = Access::ALL.map(|access| {
-        let routes = ROUTES.iter().filter(|route| route.access == access);
-        let router = routes.fold(Router::new(), serve);
+    let routes = ROUTES.iter().map(|route| {
+        let handler = match route.handler {
+            Handler::Instance(handler) => handler(),
+            Handler::Serving(handler) => handler().with_state(state.serving.clone()),
+        };
+        (route, handler)
+    });
+    let (rules, metrics) = (state.access.clone(), state.metrics.clone());
+    let routes = guarded(routes, &rules).with_state(state);
+    observed(routes, rules, metrics)
+}
+
+/// The routes, each behind the token of its kind of access.
+fn guarded<S: Clone + Send + Sync + 'static>(
+    routes: impl Iterator<Item = (&'static Route, MethodRouter<S>)>,
+    rules: &AccessRules,
+) -> Router<S> {
+    let routes: Vec<_> = routes.collect();
+    let guarded = Access::ALL.into_iter().map(|access| {
+        let of_it = routes.iter().filter(|(route, _)| route.access == access);
+        let router = of_it.fold(Router::new(), |router, (route, handler)| {
+            router.route(route.path, handler.clone())
+        });
         // A layer on a router without routes would panic.
         if !router.has_routes() {
             return router;
         }
-        router.route_layer(from_fn_with_state((state.clone(), access), guard::token))
+        router.route_layer(from_fn_with_state((rules.clone(), access), guard::token))
     });
-    by_access
-        .into_iter()
-        .fold(Router::new(), Router::merge)
+    guarded.fold(Router::new(), Router::merge)
+}
+
+/// What every request passes before and after its route.
+fn observed(routes: Router, rules: AccessRules, metrics: HttpMetrics) -> Router {
+    routes
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn_with_state(state.clone(), guard::names))
+        .layer(from_fn_with_state(rules, guard::names))
         .layer(from_fn(error::as_problems))
-        .layer(from_fn_with_state(state.metrics.clone(), metrics::count))
-        .with_state(state)
+        .layer(from_fn_with_state(metrics, metrics::count))
 }
 
 /// Binds the socket, so that a taken port is an error before anything else starts.

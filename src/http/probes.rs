@@ -1,4 +1,4 @@
-//! Health and metrics of a process without the API: `foretell deliver`.
+//! Health and metrics of a process without the API: `foretell deliver` and `foretell serve`.
 
 use std::{future::Future, sync::Arc};
 
@@ -35,16 +35,21 @@ pub async fn serve_probes(
     stop: impl Future<Output = ()> + Send,
 ) {
     let counted = state.metrics.clone();
-    let router = Router::new()
+    let router = probes(state)
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(from_fn(error::as_problems))
+        .layer(from_fn_with_state(counted.clone(), metrics::count));
+    let transport = Transport { limits, tls: None };
+    server::serve(listener, router, transport, counted, stop).await;
+}
+
+/// The routes.
+pub(super) fn probes(state: ProbeState) -> Router {
+    Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(shown))
-        .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn(error::as_problems))
-        .layer(from_fn_with_state(counted.clone(), metrics::count))
-        .with_state(state);
-    let transport = Transport { limits, tls: None };
-    server::serve(listener, router, transport, counted, stop).await;
+        .with_state(state)
 }
 
 async fn readyz(State(state): State<ProbeState>) -> impl IntoResponse {

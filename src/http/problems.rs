@@ -66,6 +66,7 @@ pub const PROBLEMS: &[Problem] = &[
         "Method not allowed",
         "the path does not have this method; with `Allow`",
     ),
+    listed(406, "not-acceptable", "Not acceptable", "the route has none of the types in `Accept`"),
     everywhere(
         408,
         "request-timeout",

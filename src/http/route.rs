@@ -2,7 +2,7 @@
 
 use axum::{http::Method, routing::MethodRouter};
 
-use crate::http::{HttpState, openapi::schemas::Shape, parameters::Named};
+use crate::http::{HttpState, ServingState, openapi::schemas::Shape, parameters::Named};
 
 /// One route.
 pub struct Route {
@@ -17,7 +17,15 @@ pub struct Route {
     pub answers: &'static [(u16, &'static str)],
     /// Bodies and answers in the OpenAPI document.
     pub content: Content,
-    pub(super) handler: fn() -> MethodRouter<HttpState>,
+    pub(super) handler: Handler,
+}
+
+/// The handler of a route, by the state that it needs.
+pub(super) enum Handler {
+    /// An instance.
+    Instance(fn() -> MethodRouter<HttpState>),
+    /// A model, so that `foretell serve` has the route, too.
+    Serving(fn() -> MethodRouter<ServingState>),
 }
 
 /// The tokens that a route requires, if they are set.

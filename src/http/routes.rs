@@ -16,7 +16,7 @@ use crate::http::{
         schemas::{JSON, Shape},
     },
     respondents,
-    route::{Access, Content, Route},
+    route::{Access, Content, Handler, Route},
     serving,
 };
 
@@ -33,7 +33,7 @@ pub const ROUTES: &[Route] = &[
             (304, "The client has it (`If-None-Match`)."),
         ],
         content: Content::of(&[(200, Shape::Page), (304, Shape::Nothing)]),
-        handler: || get(dashboard::page),
+        handler: Handler::Instance(|| get(dashboard::page)),
     },
     Route {
         method: Method::GET,
@@ -47,7 +47,7 @@ pub const ROUTES: &[Route] = &[
             (404, "There is no such file, or it is one of another release."),
         ],
         content: Content::of(&[(200, Shape::Asset), (304, Shape::Nothing)]),
-        handler: || get(dashboard::asset),
+        handler: Handler::Instance(|| get(dashboard::asset)),
     },
     Route {
         method: Method::GET,
@@ -57,7 +57,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "`ok`")],
         content: Content::of(&[(200, Shape::Text)]),
-        handler: || get(health::livez),
+        handler: Handler::Instance(|| get(health::livez)),
     },
     Route {
         method: Method::GET,
@@ -75,7 +75,7 @@ pub const ROUTES: &[Route] = &[
             (503, "Not ready, with the same fields."),
         ],
         content: Content::of(&[(200, Shape::Readiness), (503, Shape::Readiness)]),
-        handler: || get(health::readyz),
+        handler: Handler::Instance(|| get(health::readyz)),
     },
     Route {
         method: Method::GET,
@@ -85,7 +85,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "`{\"started\": true}`"), (503, "`{\"started\": false}`")],
         content: Content::of(&[(200, Shape::Started), (503, Shape::Started)]),
-        handler: || get(health::startupz),
+        handler: Handler::Instance(|| get(health::startupz)),
     },
     Route {
         method: Method::GET,
@@ -95,7 +95,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The metrics.")],
         content: Content::of(&[(200, Shape::Text)]),
-        handler: || get(metrics::metrics),
+        handler: Handler::Instance(|| get(metrics::metrics)),
     },
     Route {
         method: Method::GET,
@@ -107,7 +107,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
         content: Content::of(&[(200, Shape::Status)]),
-        handler: || get(api::status),
+        handler: Handler::Instance(|| get(api::status)),
     },
     Route {
         method: Method::GET,
@@ -118,7 +118,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The document.")],
         content: Content::of(&[(200, Shape::OpenApi)]),
-        handler: || get(openapi::openapi),
+        handler: Handler::Instance(|| get(openapi::openapi)),
     },
     Route {
         method: Method::GET,
@@ -131,7 +131,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The application as JSON; without `live` in the first second.")],
         content: Content::of(&[(200, Shape::Dashboard)]),
-        handler: || get(dashboard::snapshot),
+        handler: Handler::Instance(|| get(dashboard::snapshot)),
     },
     Route {
         method: Method::GET,
@@ -145,7 +145,7 @@ pub const ROUTES: &[Route] = &[
             (503, "`http.streams_max` streams are open; with `Retry-After`."),
         ],
         content: Content::of(&[(200, Shape::Stream)]),
-        handler: || get(dashboard::stream),
+        handler: Handler::Instance(|| get(dashboard::stream)),
     },
     Route {
         method: Method::POST,
@@ -192,7 +192,7 @@ pub const ROUTES: &[Route] = &[
             &[(JSON, Shape::Events)],
             &[(200, Shape::Prediction), (202, Shape::AcceptedEvents), (207, Shape::Results)],
         ),
-        handler: || post(events::events),
+        handler: Handler::Instance(|| post(events::events)),
     },
     Route {
         method: Method::POST,
@@ -218,7 +218,7 @@ pub const ROUTES: &[Route] = &[
             &[(JSON, Shape::Outcomes)],
             &[(202, Shape::AcceptedOutcomes), (207, Shape::Results)],
         ),
-        handler: || post(api::outcomes),
+        handler: Handler::Instance(|| post(api::outcomes)),
     },
     Route {
         method: Method::GET,
@@ -245,7 +245,7 @@ pub const ROUTES: &[Route] = &[
             ),
         ],
         content: Content::of(&[(200, Shape::Respondent)]),
-        handler: || get(respondents::respondent),
+        handler: Handler::Instance(|| get(respondents::respondent)),
     },
     Route {
         method: Method::GET,
@@ -257,7 +257,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "`{\"models\": […], \"aliases\": {…}}`"), NOT_READ],
         content: Content::of(&[(200, Shape::Models)]),
-        handler: || get(models::list),
+        handler: Handler::Instance(|| get(models::list)),
     },
     Route {
         method: Method::GET,
@@ -269,7 +269,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[(200, "The model as JSON."), UNKNOWN_MODEL, NOT_READ],
         content: Content::of(&[(200, Shape::Model)]),
-        handler: || get(models::show),
+        handler: Handler::Instance(|| get(models::show)),
     },
     Route {
         method: Method::GET,
@@ -280,7 +280,7 @@ pub const ROUTES: &[Route] = &[
         parameters: models::DECISION_PARAMETERS,
         answers: &[(200, "`{\"decisions\": […]}`"), NOT_READ],
         content: Content::of(&[(200, Shape::Decisions)]),
-        handler: || get(models::decisions),
+        handler: Handler::Instance(|| get(models::decisions)),
     },
     Route {
         method: Method::POST,
@@ -291,7 +291,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, UNKNOWN_MODEL, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
         content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
-        handler: || post(models::promote),
+        handler: Handler::Instance(|| post(models::promote)),
     },
     Route {
         method: Method::POST,
@@ -301,7 +301,7 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
         content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
-        handler: || post(models::roll_back),
+        handler: Handler::Instance(|| post(models::roll_back)),
     },
     Route {
         method: Method::POST,
@@ -311,10 +311,12 @@ pub const ROUTES: &[Route] = &[
         parameters: &[],
         answers: &[REQUESTED, INVALID_COMMAND, TOO_LARGE, CANNOT_WRITE, NOT_WRITTEN],
         content: Content::writing(&[(JSON, Shape::Command)], &[(202, Shape::AcceptedCommand)]),
-        handler: || post(models::train),
+        handler: Handler::Instance(|| post(models::train)),
     },
     serving::routes::INVOCATIONS,
+    serving::routes::ENDPOINT_INVOCATIONS,
     serving::routes::PING,
+    serving::routes::EXECUTION_PARAMETERS,
     serving::routes::HEALTH,
     serving::routes::VERSION,
     serving::routes::V2,
@@ -336,7 +338,7 @@ pub const ROUTES: &[Route] = &[
         parameters: dead_letters::PARAMETERS,
         answers: &[(200, "`{\"dead_letters\": […]}`, and `classes`"), NOT_READ],
         content: Content::of(&[(200, Shape::DeadLetters)]),
-        handler: || get(dead_letters::list),
+        handler: Handler::Instance(|| get(dead_letters::list)),
     },
     Route {
         method: Method::GET,
@@ -350,7 +352,7 @@ pub const ROUTES: &[Route] = &[
             NOT_READ,
         ],
         content: Content::of(&[(200, Shape::DeadLetter)]),
-        handler: || get(dead_letters::show),
+        handler: Handler::Instance(|| get(dead_letters::show)),
     },
     Route {
         method: Method::POST,
@@ -376,6 +378,6 @@ pub const ROUTES: &[Route] = &[
             ),
         ],
         content: Content::taking(&[(JSON, Shape::ReplayOrder)], &[(200, Shape::Replayed)]),
-        handler: || post(dead_letters::replay),
+        handler: Handler::Instance(|| post(dead_letters::replay)),
     },
 ];

@@ -36,6 +36,13 @@ pub struct ServedModels {
 }
 
 impl Serving {
+    /// A champion that is never replaced.
+    #[must_use]
+    pub fn only(champion: Scorer) -> Self {
+        let models = ServedModels { champion: Some(Arc::new(champion)), challenger: None };
+        Self(Arc::new(ArcSwap::from_pointee(models)))
+    }
+
     /// The current models.
     #[must_use]
     pub fn models(&self) -> Arc<ServedModels> {

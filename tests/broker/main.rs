@@ -24,6 +24,7 @@ mod gateway;
 mod interop;
 mod mirror;
 mod mlflow;
+mod mlflow_client;
 mod models;
 mod monitoring;
 mod operator;
@@ -41,6 +42,9 @@ mod server_scripts;
 mod soak;
 mod sources;
 mod stores;
+#[allow(dead_code, reason = "only the tests of the command line use all of it")]
+#[path = "../training_job/mod.rs"]
+mod training_job;
 #[path = "../two_sources/mod.rs"]
 mod two_sources;
 mod unknown_ids;

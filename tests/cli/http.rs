@@ -48,6 +48,13 @@ impl Instance {
         Self { process, http, client, _folder: folder }
     }
 
+    /// A process that serves already, with the folder that it needs.
+    pub(crate) fn of(mut process: Process, folder: tempfile::TempDir) -> Self {
+        let http = process.http();
+        let client = Client::builder().timeout(SOON).build().unwrap();
+        Self { process, http, client, _folder: folder }
+    }
+
     pub(crate) fn ask(
         &self,
         method: Method,

@@ -17,11 +17,14 @@ mod recommendations;
 mod refusals;
 mod replay;
 mod run;
+mod sagemaker;
 mod schema;
 mod secrets;
 mod serving;
 mod sources;
 mod tls;
+#[path = "../training_job/mod.rs"]
+mod training_job;
 mod tune;
 #[path = "../two_sources/mod.rs"]
 mod two_sources;

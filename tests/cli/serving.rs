@@ -25,7 +25,7 @@ fn probabilities(answer: &Answer) -> Vec<f64> {
 
 #[test]
 fn every_protocol_scores_as_the_stream() {
-    let instance = Instance::start(&["serving.rows_max=30"]);
+    let instance = Instance::start(&["serving.rows_max=30", "serving.body_bytes_max=65536"]);
     let answers = json!({"age": 52, "education": "Masters", "occupation": "Exec-managerial",
         "hours_per_week": 50});
     let mut event = answers.clone();
@@ -80,12 +80,12 @@ fn refusals(instance: &Instance, answers: &Json) {
     };
     refused(json!({"instances": []}), 400, "1 to 30 rows");
     refused(json!({"instances": vec![answers; 31]}), 400, "1 to 30 rows");
-    refused(json!({"rows": []}), 400, "no form `rows`");
+    refused(json!({"rows": []}), 400, "no member `rows`: the body has one of dataframe_split");
     let wrong = refused(json!({"instances": [{}, {"age": "old"}]}), 400, "`age` is \"old\"");
     assert_eq!(at(&wrong.body, "/row"), 1);
     refused(json!({"instances": [{"ages": 3}]}), 400, "no field `ages`; there are");
     let large = json!({"instances": [{"education": "x".repeat(2 << 20)}]});
-    refused(large, 413, "1048576");
+    refused(large, 413, "65536");
     let infer = |body: &Json| instance.post("/v2/models/adult/infer", body);
     let tensor = |shape: Json| json!({"inputs": [{"name": "age", "datatype": "FP64", "shape": shape, "data": [1]}]});
     for (body, words) in [
@@ -120,7 +120,11 @@ fn tritonclient_scores() {
     assert_eq!(at(&found, "/id"), "7");
     assert_eq!(at(&found, "/classes"), &json!(["<=50K", ">50K"]));
     assert_eq!(at(&found, "/versions/0"), at(&found, "/version"));
-    assert!(at(&found, "/inputs").as_array().unwrap().contains(&json!("age")));
+    assert_eq!(
+        (at(&found, "/inputs/age"), at(&found, "/inputs/education")),
+        (&json!("INT32"), &json!("BYTES"))
+    );
+    check_datatypes(&instance, at(&found, "/inputs"));
     assert!(at(&found, "/error").as_str().unwrap().contains("version \"x\" does not serve"));
     assert_eq!(at(&found, "/reasons/1/features").as_array().unwrap().len(), 2);
     // The second row has NaN for the age, which is no answer.
@@ -134,6 +138,22 @@ fn tritonclient_scores() {
         assert!((probability - expected).abs() < 1e-15, "{found}");
     }
     instance.end();
+}
+
+/// A value of the datatype that the metadata has is accepted for every question.
+fn check_datatypes(instance: &Instance, inputs: &Json) {
+    for (name, datatype) in inputs.as_object().unwrap() {
+        let value = match datatype.as_str().unwrap() {
+            "INT32" => json!(i32::MAX),
+            "INT64" => json!(i64::MAX),
+            "FP32" | "FP64" => json!(39.7),
+            "BOOL" => json!(true),
+            other => json!(other),
+        };
+        let tensor = json!({"name": name, "datatype": datatype, "shape": [1], "data": [value]});
+        let answer = instance.post("/v2/models/adult/infer", &json!({ "inputs": [tensor] }));
+        assert_eq!(answer.status, 200, "{name} {datatype}: {answer:?}");
+    }
 }
 
 #[test]

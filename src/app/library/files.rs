@@ -13,7 +13,7 @@ use crate::{
     app::{cluster::Cluster, library::reproduce::are_same},
     config::Config,
     events::model::Model,
-    processors::{convert, learning::outputs::records_of, library::Library},
+    processors::{convert, learning::outputs::records_of},
 };
 use foretell_ml::{Column, ModelBundle, bundle::BUNDLE_BYTES_MAX, export};
 use foretell_streams::{
@@ -27,21 +27,23 @@ const TRIGGER: &str = "import";
 /// Files that an import reads, by name.
 const IMPORTED: [&str; 3] = [export::MODEL_FILE, export::PIPELINE_FILE, export::LINEAGE_FILE];
 
-/// Writes the files of a model into a folder, which is created if it does not exist. Files that exist are replaced only with
-/// `force`. Returns the version and the paths.
+/// Writes the files of a model into a folder, and those of the configuration that say what its answers mean, so that
+/// `foretell serve` needs no others. The folder is created if it does not exist. Files that exist are replaced only with `force`.
+/// Returns the paths.
 ///
 /// # Errors
-/// If there is no such model, or a file exists or cannot be written.
+/// If a file exists or cannot be written.
 pub fn export_to(
-    library: &Library,
-    named: &str,
+    config: &Config,
+    bundle: &ModelBundle,
     folder: &Path,
     force: bool,
-) -> anyhow::Result<(String, Vec<PathBuf>)> {
-    let bundle = library.bundle(named)?;
-    let files = export::export(&bundle);
+) -> anyhow::Result<Vec<PathBuf>> {
+    let files = export::export(bundle).into_iter();
+    let files = files.map(|file| (file.name.to_owned(), file.content));
+    let files: Vec<(String, String)> = files.chain(config.model_files()).collect();
     if !force {
-        let existing = files.iter().map(|file| folder.join(file.name)).find(|path| path.exists());
+        let existing = files.iter().map(|(name, _)| folder.join(name)).find(|path| path.exists());
         if let Some(path) = existing {
             anyhow::bail!(
                 "{} exists: choose another folder, or replace it with --force",
@@ -51,13 +53,12 @@ pub fn export_to(
     }
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut paths = Vec::new();
-    for file in files {
-        let path = folder.join(file.name);
-        fs::write(&path, file.content)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    for (name, content) in files {
+        let path = folder.join(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         paths.push(path);
     }
-    Ok((bundle.version().as_str().to_owned(), paths))
+    Ok(paths)
 }
 
 /// Reads a model from a folder, or from files with the names of an export, and checks that it fits the configuration.
@@ -213,13 +214,13 @@ mod tests {
         let library = library::open(&project.config, &project.cluster).unwrap();
         let version = bundle.version();
         let folder = project.folder().join("exported/here");
-        let (exported, paths) =
-            export_to(&library, &version.as_str()[..6], &folder, false).unwrap();
-        assert_eq!(exported, version.as_str());
-        assert!(paths.iter().all(|path| path.is_file()) && paths.len() == 4, "{paths:?}");
-        let error = export_to(&library, version.as_str(), &folder, false).unwrap_err();
+        let stored = library.bundle(&version.as_str()[..6]).unwrap();
+        let export = |force: bool| export_to(&project.config, &stored, &folder, force);
+        let paths = export(false).unwrap();
+        assert!(paths.iter().all(|path| path.is_file()) && paths.len() == 6, "{paths:?}");
+        let error = export(false).unwrap_err();
         assert!(error.to_string().contains("--force"), "{error}");
-        export_to(&library, version.as_str(), &folder, true).unwrap();
+        export(true).unwrap();
 
         let same = read(&project.config, std::slice::from_ref(&folder)).unwrap();
         assert_eq!(same, bundle);
@@ -274,9 +275,8 @@ mod tests {
         columns[0].kind = Categorical;
         let (project, bundle) = (Project::new(), model(columns, ["0", "1"]));
         write_model(&project, &bundle);
-        let library = library::open(&project.config, &project.cluster).unwrap();
         let paths = [project.folder().join("exported")];
-        export_to(&library, bundle.version().as_str(), &paths[0], false).unwrap();
+        export_to(&project.config, &bundle, &paths[0], false).unwrap();
         let message = format!("{:#}", read(&project.config, &paths).unwrap_err());
         assert!(message.contains("age is Numeric, not Categorical"), "{message}");
         let project = project.configured(&[r#"features.categorical=["age"]"#]);

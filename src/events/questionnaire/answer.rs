@@ -72,6 +72,33 @@ impl AnswerType {
     }
 }
 
+/// The type of the JSON values and of the numbers that an answer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Primitive {
+    /// A whole number of 32 bits.
+    Int,
+    /// A whole number of 64 bits.
+    Long,
+    Float,
+    Double,
+    Boolean,
+    Text,
+}
+
+impl AnswerType {
+    pub(super) fn primitive(&self) -> Primitive {
+        match self {
+            Self::Int => Primitive::Int,
+            Self::Moment(kind) if kind.is_int() => Primitive::Int,
+            Self::Long | Self::Moment(_) => Primitive::Long,
+            Self::Float => Primitive::Float,
+            Self::Double | Self::Decimal(_) => Primitive::Double,
+            Self::Boolean => Primitive::Boolean,
+            Self::Text | Self::Symbols(_) | Self::UuidText | Self::UuidBytes => Primitive::Text,
+        }
+    }
+}
+
 /// The configured rules for reading answers, by the names of questions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadingRules {

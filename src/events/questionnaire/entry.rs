@@ -253,6 +253,12 @@ impl QuestionnaireSchema {
         Ok(())
     }
 
+    /// Whether `name` is a question of any source, an alias of one, or a metadata field.
+    #[must_use]
+    pub fn has_field(&self, name: &str) -> bool {
+        self.position(name).is_some() || self.is_known(name)
+    }
+
     fn is_known(&self, name: &str) -> bool {
         self.names().any(|known| known == name) || self.asked_position(name).is_some()
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use foretell_streams::time::EventTime;
 
 pub use crate::events::questionnaire::{
-    answer::ReadingRules,
+    answer::{Primitive, ReadingRules},
     codec::QuestionnaireCodec,
     derived::answer_fields,
     entry::{EntryError, time_of_json},

@@ -4,7 +4,7 @@ use apache_avro::schema::{ResolvedSchema, Schema};
 
 use crate::events::questionnaire::{
     Answer, AnswerRow, EventSource,
-    answer::{AnswerForm, AnswerType, Reading, ReadingRules},
+    answer::{AnswerForm, AnswerType, Primitive, Reading, ReadingRules},
     derived,
     field_reader::{COMPLETED, EVENT_ID, EVENT_TIME, FieldReader, IGNORED, RESPONDENT_ID},
     id::IdKind,
@@ -213,6 +213,12 @@ impl QuestionnaireSchema {
     #[must_use]
     pub fn questions(&self) -> &[Question] {
         &self.questions
+    }
+
+    /// The type of the answers to each question, with its name.
+    pub fn primitives(&self) -> impl Iterator<Item = (&str, Primitive)> {
+        let names = self.questions.iter().map(|question| question.name.as_str());
+        names.zip(self.answers.iter().map(|answer| answer.kind.primitive()))
     }
 
     /// The layout of the answers of an event.

@@ -53,7 +53,8 @@ fn document(state: &HttpState) -> Json {
 
 /// Whether the configuration requires a token for the route.
 fn needs_token(state: &HttpState, route: &Route) -> bool {
-    let (is_write, is_read) = (state.bearer_token.is_some(), state.read_token.is_some());
+    let (is_write, is_read) =
+        (state.access.bearer_token.is_some(), state.access.read_token.is_some());
     match route.access {
         Access::Open => false,
         Access::Read => is_read,

@@ -1,55 +1,70 @@
-//! `POST /invocations`, the request of MLflow's scoring server and of SageMaker: JSON in one of five forms, or CSV.
+//! `POST /invocations`, the request of MLflow's scoring server and of SageMaker. JSON has one of four forms; `formats.rs` has the other
+//! types.
 //!
 //! | form | example |
 //! |---|---|
 //! | `dataframe_split` | `{"columns": ["age"], "data": [[39], [52]]}` |
 //! | `dataframe_records` | `[{"age": 39}, {"age": 52}]` |
-//! | `instances` | `[{"age": 39}, {"age": 52}]` |
+//! | `instances` | `[{"age": 39}, {"age": 52}]`, or lists of all values |
 //! | `inputs` | `{"age": [39, 52]}`, or as `instances` |
-//! | `text/csv` | a header and a line for each row |
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
-    Json as JsonBody,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value as Json, json};
 
-use crate::http::{
-    HttpState, body,
-    error::HttpError,
-    json,
-    parameters::Parameters,
-    reasons::REASONS_MAX,
-    serving::{Row, ScoreRequest, Scored, champion, headers, invalid},
+use crate::{
+    events::questionnaire::QuestionnaireSchema,
+    http::{
+        ServingState, body,
+        error::HttpError,
+        parameters::Parameters,
+        reasons::REASONS_MAX,
+        serving::{
+            AT_ONCE_BYTES_MAX, AT_ONCE_MAX, Row, ScoreRequest, Scored, champion,
+            formats::{AnswerFormat, BodyFormat, RowsAndReasons, row_of_json},
+            headers, invalid, perhaps_elsewhere,
+        },
+    },
 };
 
 /// Scores the rows of the body. `params.reasons` adds the reasons of each.
 pub(in crate::http) async fn invocations(
-    State(state): State<HttpState>,
+    State(state): State<ServingState>,
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, HttpError> {
     parameters.check(&[])?;
     let scorer = champion(&state)?;
-    let is_csv = is_csv(request.headers())?;
-    let bytes = body::bytes(request, state.read_timeout).await?;
-    let (rows, reasons) = if is_csv {
-        (rows_of_csv(&bytes)?, None)
-    } else {
-        let json = json::parse(&bytes).map_err(invalid)?;
-        rows_of_json(json)?
-    };
+    let (given, wanted) =
+        (BodyFormat::of(request.headers())?, AnswerFormat::of(request.headers())?);
+    let _permit = state.large.enter(request.headers()).await;
+    let bytes = body::bytes(request, state.read_timeout, state.settings.body_bytes_max).await?;
+    let (is_long, schema) = (bytes.len() > AT_ONCE_BYTES_MAX, Arc::clone(&state.schema));
+    let (rows, reasons) = perhaps_elsewhere(is_long, move || given.rows(&bytes, &schema)).await?;
+    let is_long = rows.len() > AT_ONCE_MAX || reasons.is_some();
     let request = ScoreRequest { rows, scorer, reasons, protocol: "invocations" };
     let scored = request.answer(&state).await?;
     let version = headers(&scored.scorer);
-    Ok((version, JsonBody(answer(scored))).into_response())
+    let body = perhaps_elsewhere(is_long, move || wanted.write(scored)).await?;
+    Ok((version, [(header::CONTENT_TYPE, wanted.media_type())], body).into_response())
 }
 
-fn answer(Scored { scorer, scores, reasons }: Scored) -> Json {
+/// The same for clients of SageMaker, which read the member `message` of an error.
+pub(in crate::http) async fn endpoint_invocations(
+    state: State<ServingState>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let answered = invocations(state, parameters, request).await;
+    answered.map_err(|error| error.with_detail_as("message"))
+}
+
+pub(super) fn answer(Scored { scorer, scores, reasons }: Scored) -> Json {
     let classes = scorer.classes();
     let mut reasons = reasons.map(Vec::into_iter);
     let predictions = scores.into_iter().map(|score| {
@@ -69,50 +84,36 @@ fn answer(Scored { scorer, scores, reasons }: Scored) -> Json {
     json!({ "predictions": predictions, "model_version": scorer.version() })
 }
 
-fn is_csv(headers: &HeaderMap) -> Result<bool, HttpError> {
-    let is_csv = |kind: &str| body::essence(kind) == "text/csv";
-    if body::is_of_type(headers, body::is_json) {
-        return Ok(false);
-    }
-    if body::is_of_type(headers, is_csv) {
-        return Ok(true);
-    }
-    let message = "send the header `Content-Type: application/json`, or text/csv";
-    Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
-        .with_header(header::ACCEPT, "application/json, text/csv"))
-}
-
 const FORMS: [&str; 4] = ["dataframe_split", "dataframe_records", "instances", "inputs"];
 
+/// Members that may be beside the rows. MLflow's clients may name a signature; there is one.
+const BESIDE: [&str; 2] = ["params", "signature_name"];
+
 /// The rows of the body, and the number of reasons that are asked for.
-fn rows_of_json(body: Json) -> Result<(Vec<Row>, Option<usize>), HttpError> {
+pub(super) fn rows_of_json(
+    body: Json,
+    schema: &QuestionnaireSchema,
+) -> Result<RowsAndReasons, HttpError> {
+    let forms = FORMS.join(", ");
     let Json::Object(mut fields) = body else {
-        return Err(invalid(format!("the body is a JSON object with one of {}", FORMS.join(", "))));
+        return Err(invalid(format!("the body is a JSON object with one of {forms}")));
     };
-    let reasons = reasons_of(fields.remove("params"))?;
-    // MLflow's clients may name a signature; there is one.
-    fields.remove("signature_name");
+    let reasons = reasons_of(fields.remove(BESIDE[0]))?;
+    fields.remove(BESIDE[1]);
+    if let Some(unknown) = fields.keys().find(|name| !FORMS.contains(&name.as_str())) {
+        return Err(invalid(format!(
+            "there is no member `{unknown}`: the body has one of {forms}, and beside it perhaps {}",
+            BESIDE.join(", ")
+        )));
+    }
     let mut fields = fields.into_iter();
     let (Some((form, rows)), None) = (fields.next(), fields.next()) else {
-        return Err(invalid(format!("the body has exactly one of {}", FORMS.join(", "))));
+        return Err(invalid(format!("the body has exactly one of {forms}")));
     };
-    let rows = match form.as_str() {
-        "dataframe_split" => rows_of_split(rows)?,
-        "dataframe_records" | "instances" => rows_of_records(&form, rows)?,
-        "inputs" => match rows {
-            Json::Object(columns) => rows_of_columns(columns)?,
-            rows @ (Json::Null
-            | Json::Bool(_)
-            | Json::Number(_)
-            | Json::String(_)
-            | Json::Array(_)) => rows_of_records(&form, rows)?,
-        },
-        other => {
-            return Err(invalid(format!(
-                "there is no form `{other}`; there are {}",
-                FORMS.join(", ")
-            )));
-        }
+    let rows = match (form.as_str(), rows) {
+        ("dataframe_split", split) => rows_of_split(split)?,
+        ("inputs", Json::Object(columns)) => rows_of_columns(columns)?,
+        (_, rows) => rows_of_records(&form, rows, schema)?,
     };
     Ok((rows, reasons))
 }
@@ -167,20 +168,18 @@ fn rows_of_split(split: Json) -> Result<Vec<Row>, HttpError> {
     rows.collect()
 }
 
-fn rows_of_records(form: &str, rows: Json) -> Result<Vec<Row>, HttpError> {
+fn rows_of_records(
+    form: &str,
+    rows: Json,
+    schema: &QuestionnaireSchema,
+) -> Result<Vec<Row>, HttpError> {
     let wrong = || {
         invalid(format!(
-            "`{form}` is a list of objects with values by name, such as [{{\"age\": 39}}]"
+            "`{form}` is a list of objects with values by name, such as [{{\"age\": 39}}], or of lists of all values"
         ))
     };
     let Json::Array(rows) = rows else { return Err(wrong()) };
-    let rows = rows.into_iter().map(|row| match row {
-        Json::Object(row) => Ok(row),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {
-            Err(wrong())
-        }
-    });
-    rows.collect()
+    rows.into_iter().map(|row| row_of_json(row, schema).ok_or_else(wrong)?).collect()
 }
 
 /// Rows of columns of the same length. A value that is no list is a column of one.
@@ -212,22 +211,8 @@ fn rows_of_columns(columns: Map<String, Json>) -> Result<Vec<Row>, HttpError> {
     Ok(rows)
 }
 
-fn rows_of_csv(bytes: &[u8]) -> Result<Vec<Row>, HttpError> {
-    let wrong = |error: csv::Error| invalid(format!("not CSV with a header: {error}"));
-    let mut reader = csv::Reader::from_reader(bytes);
-    let names = reader.headers().map_err(wrong)?.clone();
-    let names: Vec<&str> = names.iter().map(str::trim).collect();
-    distinct(&names)?;
-    let rows = reader.records().map(|record| {
-        let record = record.map_err(wrong)?;
-        let names = names.iter().map(|name| (*name).to_owned());
-        Ok(names.zip(record.iter().map(|cell| Json::String(cell.to_owned()))).collect())
-    });
-    rows.collect()
-}
-
 /// Checks that no column is there twice.
-fn distinct(names: &[&str]) -> Result<(), HttpError> {
+pub(super) fn distinct(names: &[&str]) -> Result<(), HttpError> {
     let mut before = BTreeSet::new();
     match names.iter().find(|name| !before.insert(**name)) {
         None => Ok(()),
@@ -238,6 +223,20 @@ fn distinct(names: &[&str]) -> Result<(), HttpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::questionnaire::MetadataFields;
+
+    fn read(body: &str) -> Result<RowsAndReasons, HttpError> {
+        let avsc = r#"{"type": "record", "name": "E", "fields": [{"name": "who", "type": "string"},
+            {"name": "at", "type": "long"}, {"name": "age", "type": ["null", "int"]}]}"#;
+        let fields = MetadataFields {
+            event_id: None,
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: None,
+        };
+        let schema = QuestionnaireSchema::new(avsc, &fields, &[]).unwrap();
+        rows_of_json(serde_json::from_str(body).unwrap(), &schema)
+    }
 
     #[test]
     fn every_form_has_the_same_rows() {
@@ -251,25 +250,24 @@ mod tests {
             r#"{"inputs": {"age": [39, null], "job": ["x", "y"]}, "signature_name": "serving_default"}"#,
             r#"{"inputs": [{"age": 39, "job": "x"}, {"age": null, "job": "y"}], "params": {"reasons": null}}"#,
         ] {
-            let found = rows_of_json(serde_json::from_str(body).unwrap()).unwrap();
+            let found = read(body).unwrap();
             assert_eq!(found, (expected.clone(), None), "{body}");
         }
-        let csv = rows_of_csv(b"age,job\r\n39,x\n,\"y\"\n").unwrap();
-        assert_eq!(csv[1], serde_json::from_str(r#"{"age": "", "job": "y"}"#).unwrap());
     }
 
     #[test]
     fn a_malformed_body_is_refused_with_the_reason() {
         let check = |body: &str, words: &str| {
-            let error = rows_of_json(serde_json::from_str(body).unwrap()).unwrap_err();
-            let body = error.into_body();
-            let detail = body["detail"].as_str().unwrap();
+            let error = read(body).unwrap_err();
+            let detail = error.detail();
             assert!(detail.contains(words), "{words:?} in {detail:?}");
         };
         check("[]", "one of dataframe_split");
         check("{}", "exactly one of");
         check(r#"{"instances": [], "inputs": []}"#, "exactly one of");
-        check(r#"{"rows": []}"#, "no form `rows`");
+        check(r#"{"rows": []}"#, "no member `rows`: the body has one of dataframe_split");
+        check(r#"{"instances": [], "param": {}}"#, "no member `param`");
+        check(r#"{"instances": [], "param": {}}"#, "beside it perhaps params, signature_name");
         check(r#"{"instances": [39]}"#, "`instances` is a list of objects");
         check(r#"{"dataframe_split": {"data": []}}"#, "`dataframe_split` is");
         check(r#"{"dataframe_split": {"columns": ["a", "a"], "data": []}}"#, "`a` is repeated");
@@ -277,7 +275,5 @@ mod tests {
         check(r#"{"inputs": {"a": [1], "b": [1, 2]}}"#, "column `b` has 2");
         check(r#"{"inputs": {"a": 1}, "params": {"reasons": 0}}"#, "from 1 to 100");
         check(r#"{"inputs": {"a": 1}, "params": {"explain": 1}}"#, "no parameter `explain`");
-        assert!(rows_of_csv(b"a,a\n1,2\n").is_err());
-        assert!(rows_of_csv(b"a,b\n1\n").is_err());
     }
 }

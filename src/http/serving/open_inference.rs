@@ -20,22 +20,25 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    events::questionnaire::schema::QuestionKind,
+    events::questionnaire::Primitive,
     http::{
-        HttpState, body,
+        ServingState, body,
         error::HttpError,
         json,
         parameters::Parameters,
         reasons::REASONS_MAX,
         serving::{
-            Row, ScoreRequest, Scored, champion, enabled, headers, invalid, tensors::Tensor,
+            AT_ONCE_BYTES_MAX, AT_ONCE_MAX, Row, ScoreRequest, Scored, champion, enabled, headers,
+            invalid, perhaps_elsewhere, tensors::Tensor,
         },
     },
     processors::row_scorer::RowScorer,
 };
 
 /// `GET /v2`
-pub(in crate::http) async fn server(State(state): State<HttpState>) -> Result<Response, HttpError> {
+pub(in crate::http) async fn server(
+    State(state): State<ServingState>,
+) -> Result<Response, HttpError> {
     enabled(&state).map_err(with_error)?;
     let server = json!({
         "name": "foretell",
@@ -46,24 +49,29 @@ pub(in crate::http) async fn server(State(state): State<HttpState>) -> Result<Re
 }
 
 /// `GET /v2/health/live`
-pub(in crate::http) async fn live(State(state): State<HttpState>) -> Result<Response, HttpError> {
+pub(in crate::http) async fn live(
+    State(state): State<ServingState>,
+) -> Result<Response, HttpError> {
     enabled(&state).map_err(with_error)?;
     Ok(JsonBody(json!({ "live": true })).into_response())
 }
 
 /// `GET /v2/models/{model}` and `GET /v2/models/{model}/versions/{version}`
 pub(in crate::http) async fn model(
-    State(state): State<HttpState>,
+    State(state): State<ServingState>,
     Path(path): Path<ModelPath>,
 ) -> Result<Response, HttpError> {
     let scorer = path.scorer(&state).map_err(with_error)?;
-    let questions = state.gateway.event_schema().questions().iter();
-    let inputs = questions.map(|question| {
-        let datatype = match question.kind {
-            QuestionKind::Number => "FP64",
-            QuestionKind::Text => "BYTES",
+    let inputs = state.schema.primitives().map(|(name, primitive)| {
+        let datatype = match primitive {
+            Primitive::Int => "INT32",
+            Primitive::Long => "INT64",
+            Primitive::Float => "FP32",
+            Primitive::Double => "FP64",
+            Primitive::Boolean => "BOOL",
+            Primitive::Text => "BYTES",
         };
-        json!({ "name": question.name, "datatype": datatype, "shape": [-1] })
+        json!({ "name": name, "datatype": datatype, "shape": [-1] })
     });
     let classes = scorer.classes().len();
     let metadata = json!({
@@ -82,7 +90,7 @@ pub(in crate::http) async fn model(
 
 /// `GET …/ready` of a model.
 pub(in crate::http) async fn model_ready(
-    State(state): State<HttpState>,
+    State(state): State<ServingState>,
     Path(path): Path<ModelPath>,
 ) -> Result<Response, HttpError> {
     let scorer = path.scorer(&state).map_err(with_error)?;
@@ -92,7 +100,7 @@ pub(in crate::http) async fn model_ready(
 
 /// `POST …/infer`
 pub(in crate::http) async fn infer(
-    State(state): State<HttpState>,
+    State(state): State<ServingState>,
     Path(path): Path<ModelPath>,
     parameters: Parameters,
     request: Request,
@@ -103,8 +111,7 @@ pub(in crate::http) async fn infer(
 
 /// The protocol's clients read the member `error`.
 fn with_error(error: HttpError) -> HttpError {
-    let detail = error.detail().to_owned();
-    error.with("error", detail)
+    error.with_detail_as("error")
 }
 
 /// The model of a path.
@@ -117,14 +124,14 @@ pub(in crate::http) struct ModelPath {
 }
 
 impl ModelPath {
-    fn scorer(&self, state: &HttpState) -> Result<RowScorer, HttpError> {
+    fn scorer(&self, state: &ServingState) -> Result<RowScorer, HttpError> {
         let champion = champion(state)?;
-        let application = &state.overview.application;
-        if self.model != *application {
+        let application = &state.application;
+        if self.model != **application {
             let message = format!("there is no model {:?}; there is {application}", self.model);
             return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         }
-        let models = state.overview.serving.models();
+        let models = state.models.models();
         let found = match self.version.as_deref() {
             None | Some("champion") => return Ok(champion),
             Some("challenger") => models.challenger.as_ref(),
@@ -159,7 +166,7 @@ struct RequestedOutput {
 }
 
 async fn answer(
-    state: &HttpState,
+    state: &ServingState,
     path: ModelPath,
     parameters: &Parameters,
     request: Request,
@@ -167,38 +174,62 @@ async fn answer(
     parameters.check(&[])?;
     let scorer = path.scorer(state)?;
     let split = split_of(request.headers())?;
-    let bytes = body::bytes(request, state.read_timeout).await?;
-    let (text, binary) = match split {
-        None => (bytes.as_slice(), &[][..]),
-        Some(at) => bytes
-            .split_at_checked(at)
-            .ok_or_else(|| invalid("Inference-Header-Content-Length is larger than the body"))?,
-    };
-    let json = json::parse(text).map_err(invalid)?;
-    let request: InferRequest = serde_json::from_value(json).map_err(|error| {
-        invalid(format!("not a request of the Open Inference Protocol: {error}"))
-    })?;
-    let reasons = reasons_of(&request.parameters)?;
-    let wanted: Vec<String> = request.outputs.into_iter().map(|output| output.name).collect();
-    if let Some(unknown) = wanted.iter().find(|name| !OUTPUTS.contains(&name.as_str())) {
-        return Err(invalid(format!(
-            "there is no output `{unknown}`; there are {}",
-            OUTPUTS.join(", ")
-        )));
-    }
-    let rows = rows_of(request.inputs, binary)?;
+    let _permit = state.large.enter(request.headers()).await;
+    let bytes = body::bytes(request, state.read_timeout, state.settings.body_bytes_max).await?;
+    let is_long = bytes.len() > AT_ONCE_BYTES_MAX;
+    let asked = perhaps_elsewhere(is_long, move || InferCall::read(&bytes, split)).await?;
+    let InferCall { id, rows, reasons, wanted } = asked;
+    let is_long = rows.len() > AT_ONCE_MAX || reasons.is_some();
     let score = ScoreRequest { rows, scorer, reasons, protocol: "open_inference" };
     let scored = score.answer(state).await?;
     let version = headers(&scored.scorer);
-    let mut answer = json!({
-        "model_name": path.model,
-        "model_version": scored.scorer.version(),
-        "outputs": outputs_of(&scored, &wanted),
+    let body = perhaps_elsewhere(is_long, move || {
+        let mut answer = json!({
+            "model_name": path.model,
+            "model_version": scored.scorer.version(),
+            "outputs": outputs_of(&scored, &wanted),
+        });
+        if let Some(id) = id {
+            answer["id"] = id;
+        }
+        Ok(answer.to_string())
     });
-    if let Some(id) = request.id {
-        answer["id"] = id;
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    Ok((version, kind, body.await?).into_response())
+}
+
+/// A request that was read.
+struct InferCall {
+    id: Option<Json>,
+    rows: Vec<Row>,
+    reasons: Option<usize>,
+    /// The names of the outputs that are wanted; empty for all.
+    wanted: Vec<String>,
+}
+
+impl InferCall {
+    /// Reads a body whose first `split` bytes are JSON, or all of it.
+    fn read(bytes: &[u8], split: Option<usize>) -> Result<Self, HttpError> {
+        let (text, binary) = match split {
+            None => (bytes, &[][..]),
+            Some(at) => bytes.split_at_checked(at).ok_or_else(|| {
+                invalid("Inference-Header-Content-Length is larger than the body")
+            })?,
+        };
+        let json = json::parse(text).map_err(invalid)?;
+        let request: InferRequest = serde_json::from_value(json).map_err(|error| {
+            invalid(format!("not a request of the Open Inference Protocol: {error}"))
+        })?;
+        let reasons = reasons_of(&request.parameters)?;
+        let wanted: Vec<String> = request.outputs.into_iter().map(|output| output.name).collect();
+        if let Some(unknown) = wanted.iter().find(|name| !OUTPUTS.contains(&name.as_str())) {
+            return Err(invalid(format!(
+                "there is no output `{unknown}`; there are {}",
+                OUTPUTS.join(", ")
+            )));
+        }
+        Ok(Self { id: request.id, rows: rows_of(request.inputs, binary)?, reasons, wanted })
     }
-    Ok((version, JsonBody(answer)).into_response())
 }
 
 /// The length of the JSON before binary tensors, if there are any. Checks the type of the body: clients of the protocol send none,

@@ -36,7 +36,7 @@ print(
             "id": answer.get_response()["id"],
             "version": answer.get_response()["model_version"],
             "versions": metadata["versions"],
-            "inputs": [one["name"] for one in metadata["inputs"]],
+            "inputs": {one["name"]: one["datatype"] for one in metadata["inputs"]},
             "labels": answer.as_numpy("label").tolist(),
             "classes": answer.as_numpy("classes").tolist(),
             "probabilities": answer.as_numpy("probabilities").tolist(),

@@ -1,0 +1,358 @@
+//! The forms of the body and of the answer of `/invocations`, by their media types.
+//!
+//! | type | body | answer |
+//! |---|---|---|
+//! | `application/json` | one of the forms in `invocations.rs` | an object with `predictions` |
+//! | `application/jsonlines` | a line for each row | a line for each prediction |
+//! | `text/csv` | a line for each row, perhaps after a header | a line for each row: the label, then the probability of each class |
+
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::Value as Json;
+
+use crate::{
+    events::questionnaire::QuestionnaireSchema,
+    http::{
+        body,
+        error::HttpError,
+        json,
+        serving::{Row, Scored, invalid, invocations},
+    },
+};
+
+pub(super) const CSV: &str = "text/csv";
+pub(super) const JSON_LINES: &str = "application/jsonlines";
+const JSON: &str = "application/json";
+
+/// Every type, for messages.
+const TYPES: &str = "application/json, application/jsonlines, text/csv";
+
+/// The form of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFormat {
+    Json,
+    JsonLines,
+    /// Whether the first line names the columns; none if its content says so.
+    Csv(Option<bool>),
+}
+
+/// The rows of a body, and the number of reasons that it asks for.
+pub(super) type RowsAndReasons = (Vec<Row>, Option<usize>);
+
+impl BodyFormat {
+    /// The form by `Content-Type`. Without one it is JSON.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, HttpError> {
+        if body::is_of_type(headers, body::is_json) {
+            return Ok(Self::Json);
+        }
+        if body::is_of_type(headers, |kind| body::essence(kind) == JSON_LINES) {
+            return Ok(Self::JsonLines);
+        }
+        if body::is_of_type(headers, |kind| body::essence(kind) == CSV) {
+            return Ok(Self::Csv(header_of(headers)?));
+        }
+        let message = format!("send the header `Content-Type` with one of {TYPES}");
+        Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
+            .with_header(header::ACCEPT, TYPES))
+    }
+
+    /// Reads the rows.
+    pub(super) fn rows(
+        self,
+        bytes: &[u8],
+        schema: &QuestionnaireSchema,
+    ) -> Result<RowsAndReasons, HttpError> {
+        match self {
+            Self::Json => {
+                let json = json::parse(bytes).map_err(invalid)?;
+                invocations::rows_of_json(json, schema)
+            }
+            Self::JsonLines => Ok((rows_of_lines(bytes, schema)?, None)),
+            Self::Csv(header) => Ok((rows_of_csv(bytes, header, schema)?, None)),
+        }
+    }
+}
+
+/// The parameter `header` of `text/csv` (RFC 4180, 3).
+fn header_of(headers: &HeaderMap) -> Result<Option<bool>, HttpError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let parameters = kind.unwrap_or_default().split(';').skip(1);
+    for parameter in parameters {
+        let Some((name, value)) = parameter.split_once('=') else { continue };
+        if !name.trim().eq_ignore_ascii_case("header") {
+            continue;
+        }
+        return match value.trim().trim_matches('"').to_ascii_lowercase().as_str() {
+            "present" => Ok(Some(true)),
+            "absent" => Ok(Some(false)),
+            other => Err(invalid(format!(
+                "`Content-Type: text/csv; header={other}`: the header is present or absent"
+            ))),
+        };
+    }
+    Ok(None)
+}
+
+fn rows_of_lines(bytes: &[u8], schema: &QuestionnaireSchema) -> Result<Vec<Row>, HttpError> {
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let json = json::parse(line).map_err(|problem| invalid(in_line(number, &problem)))?;
+        let row = row_of_json(json, schema).ok_or_else(|| {
+            let wanted = "a row is an object with values by name, or a list of the values of all questions in the order of the event \
+                          schema";
+            invalid(in_line(number, wanted))
+        })?;
+        rows.push(row?);
+    }
+    Ok(rows)
+}
+
+fn in_line(number: usize, problem: &str) -> String {
+    format!("line {number}: {problem}")
+}
+
+/// A row that is an object by name, a list of all values in the order of the questions, or SageMaker's `{"features": [values]}`.
+/// None if it is neither.
+pub(super) fn row_of_json(
+    json: Json,
+    schema: &QuestionnaireSchema,
+) -> Option<Result<Row, HttpError>> {
+    match json {
+        Json::Array(values) => Some(row_in_order(values, schema)),
+        Json::Object(mut row) => {
+            let is_list = row.len() == 1 && row.get("features").is_some_and(Json::is_array);
+            if is_list && !schema.has_field("features") {
+                let values = row.remove("features");
+                return row_of_json(values.unwrap_or_default(), schema);
+            }
+            Some(Ok(row))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
+    }
+}
+
+fn row_in_order(values: Vec<Json>, schema: &QuestionnaireSchema) -> Result<Row, HttpError> {
+    let questions = schema.questions();
+    if values.len() != questions.len() {
+        return Err(invalid(format!(
+            "a row without names has {} values, and there are {} questions: {}",
+            values.len(),
+            questions.len(),
+            names_of(schema).join(", ")
+        )));
+    }
+    let names = questions.iter().map(|question| question.name.clone());
+    Ok(names.zip(values).collect())
+}
+
+fn names_of(schema: &QuestionnaireSchema) -> Vec<&str> {
+    schema.questions().iter().map(|question| question.name.as_str()).collect()
+}
+
+/// The rows of CSV. The first line is a header if the caller says so, or else if one of its cells is the name of a field; without a
+/// header, a line has the answers to all questions in the order of the event schema.
+fn rows_of_csv(
+    bytes: &[u8],
+    header: Option<bool>,
+    schema: &QuestionnaireSchema,
+) -> Result<Vec<Row>, HttpError> {
+    let wrong = |error: csv::Error| invalid(format!("not CSV: {error}"));
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes);
+    let mut records = reader.records();
+    let Some(first) = records.next().transpose().map_err(wrong)? else { return Ok(Vec::new()) };
+    let has_header =
+        header.unwrap_or_else(|| first.iter().any(|cell| schema.has_field(cell.trim())));
+    let names: Vec<String> = if has_header {
+        let names: Vec<&str> = first.iter().map(str::trim).collect();
+        invocations::distinct(&names)?;
+        names.into_iter().map(str::to_owned).collect()
+    } else {
+        names_of(schema).into_iter().map(str::to_owned).collect()
+    };
+    if first.len() != names.len() {
+        return Err(invalid(format!(
+            "the first line has no name of a field, and {} values for {} questions: begin with a header, or give each line all of {}",
+            first.len(),
+            names.len(),
+            names.join(", ")
+        )));
+    }
+    let data = (!has_header).then_some(Ok(first)).into_iter().chain(records);
+    let rows = data.map(|record| {
+        let cells = record.map_err(wrong)?;
+        let cells = cells.iter().map(|cell| Json::String(cell.to_owned()));
+        Ok(names.iter().cloned().zip(cells).collect())
+    });
+    rows.collect()
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerFormat {
+    Json,
+    JsonLines,
+    Csv,
+}
+
+impl AnswerFormat {
+    /// The first form in `Accept` that there is; JSON without the header.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, HttpError> {
+        let mut given = headers.get_all(header::ACCEPT).iter().peekable();
+        if given.peek().is_none() {
+            return Ok(Self::Json);
+        }
+        let ranges = given.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
+        let form = |range: &str| {
+            let is_refused = range.split(';').skip(1).any(|parameter| {
+                let weight = parameter.trim().strip_prefix("q=");
+                weight
+                    .and_then(|weight| weight.parse().ok())
+                    .is_some_and(|weight: f64| weight <= 0.0)
+            });
+            match body::essence(range).as_str() {
+                _ if is_refused => None,
+                JSON | "application/*" | "*/*" | "" => Some(Self::Json),
+                JSON_LINES => Some(Self::JsonLines),
+                CSV | "text/*" => Some(Self::Csv),
+                _ => None,
+            }
+        };
+        ranges.map(form).find_map(|form| form).ok_or_else(|| {
+            let message = format!("send the header `Accept` with one of {TYPES}");
+            HttpError::new(StatusCode::NOT_ACCEPTABLE, message)
+        })
+    }
+
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::JsonLines => JSON_LINES,
+            Self::Csv => CSV,
+        }
+    }
+
+    /// The body of the answer. Lines end with a line break, so that answers can be joined.
+    pub(super) fn write(self, scored: Scored) -> Result<Vec<u8>, HttpError> {
+        if self == Self::Csv {
+            return csv_of(&scored);
+        }
+        let answer = invocations::answer(scored);
+        if self == Self::Json {
+            return Ok(answer.to_string().into_bytes());
+        }
+        let predictions = answer["predictions"].as_array().into_iter().flatten();
+        let lines = predictions.map(|prediction| format!("{prediction}\n"));
+        Ok(lines.collect::<String>().into_bytes())
+    }
+}
+
+fn csv_of(Scored { scorer, scores, reasons }: &Scored) -> Result<Vec<u8>, HttpError> {
+    if reasons.is_some() {
+        return Err(invalid(
+            "reasons cannot be written as CSV: accept application/json or application/jsonlines",
+        ));
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for score in scores {
+        let label = scorer.classes()[score.class()].clone();
+        let probabilities = score.probabilities().iter().map(f64::to_string);
+        let line = [label].into_iter().chain(probabilities);
+        writer.write_record(line).expect("a vector can be written to");
+    }
+    Ok(writer.into_inner().expect("a vector can be written to"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::questionnaire::MetadataFields;
+
+    fn schema() -> QuestionnaireSchema {
+        let avsc = r#"{"type": "record", "name": "E", "fields": [
+            {"name": "who", "type": "string"}, {"name": "at", "type": "long"},
+            {"name": "age", "type": ["null", "int"], "default": null},
+            {"name": "job", "type": ["null", "string"], "default": null, "aliases": ["work"]}]}"#;
+        let fields = MetadataFields {
+            event_id: None,
+            respondent_id: "who".to_owned(),
+            event_time: "at".to_owned(),
+            completed: None,
+        };
+        QuestionnaireSchema::new(avsc, &fields, &[]).unwrap()
+    }
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    fn body(content_type: &str, body: &str) -> Result<Vec<Row>, String> {
+        let form = BodyFormat::of(&headers(header::CONTENT_TYPE, content_type));
+        let rows = form.and_then(|form| form.rows(body.as_bytes(), &schema()));
+        rows.map(|(rows, _)| rows).map_err(|error| error.detail().to_owned())
+    }
+
+    fn expected(rows: &str) -> Result<Vec<Row>, String> {
+        Ok(serde_json::from_str(rows).unwrap())
+    }
+
+    #[test]
+    fn lines_have_names_or_the_order_of_the_schema() {
+        let rows = r#"[{"age": "39", "job": "x"}, {"age": "", "job": "y"}]"#;
+        for (kind, text) in [
+            ("text/csv", "age,job\r\n39,x\n,\"y\"\n"),
+            ("text/csv; charset=utf-8", "39,x\n,y"),
+            ("text/csv; header=absent", "39,x\n,y\n"),
+            ("Text/CSV; Header=\"present\"", " age , job \n39,x\n,y\n"),
+        ] {
+            assert_eq!(body(kind, text), expected(rows), "{kind} {text:?}");
+        }
+        let alias = expected(r#"[{"work": "x"}]"#);
+        assert_eq!(body("text/csv", "work\nx\n"), alias, "an alias is a name");
+        let absent = expected(r#"[{"age": "age", "job": "job"}]"#);
+        assert_eq!(body("text/csv; header=absent", "age,job\n"), absent);
+        assert_eq!(body("text/csv", ""), expected("[]"));
+        let rows =
+            expected(r#"[{"age": 39, "job": "x"}, {"age": null, "job": "y"}, {"job": "z"}]"#);
+        let lines = "{\"age\": 39, \"job\": \"x\"}\r\n\n[null, \"y\"]\n{\"job\": \"z\"}\n";
+        assert_eq!(body("application/jsonlines", lines), rows);
+        let features = "{\"features\": [39, \"x\"]}";
+        let rows = expected(r#"[{"age": 39, "job": "x"}]"#);
+        assert_eq!(body("application/jsonlines", features), rows);
+        let list = "{\"instances\": [{\"features\": [39, \"x\"]}]}";
+        assert_eq!(body("application/json", list), rows);
+    }
+
+    #[test]
+    fn malformed_lines_are_refused_with_the_reason() {
+        let check = |kind: &str, text: &str, words: &str| {
+            let error = body(kind, text).unwrap_err();
+            assert!(error.contains(words), "{words:?} in {error:?}");
+        };
+        check("text/csv", "age,age\n1,2\n", "`age` is repeated");
+        check("text/csv", "age,job\n1\n", "not CSV");
+        check("text/csv", "39\n", "1 values for 2 questions");
+        check("text/csv; header=maybe", "39,x\n", "present or absent");
+        check("application/jsonlines", "[1, \"x\"]\n{", "line 2: ");
+        check("application/jsonlines", "39", "line 1: a row is an object");
+        check("application/jsonlines", "[39]", "1 values, and there are 2 questions: age, job");
+        check("text/plain", "39,x", "application/jsonlines, text/csv");
+    }
+
+    #[test]
+    fn accept_chooses_the_answer() {
+        let check = |accept: &str, expected: Option<AnswerFormat>| {
+            let found = AnswerFormat::of(&headers(header::ACCEPT, accept)).ok();
+            assert_eq!(found, expected, "{accept}");
+        };
+        check("*/*", Some(AnswerFormat::Json));
+        check("", Some(AnswerFormat::Json));
+        check("text/csv", Some(AnswerFormat::Csv));
+        check("Text/CSV; charset=utf-8", Some(AnswerFormat::Csv));
+        check("text/html, application/jsonlines;q=0.9", Some(AnswerFormat::JsonLines));
+        check("application/json;q=0, text/csv", Some(AnswerFormat::Csv));
+        check("text/html", None);
+        assert_eq!(AnswerFormat::of(&HeaderMap::new()).ok(), Some(AnswerFormat::Json));
+    }
+}
