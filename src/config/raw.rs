@@ -212,7 +212,8 @@ pub struct StreamsSettings {
     /// Time by which stream time may be ahead of the clock.
     #[serde(with = "humantime_serde")]
     pub clock_tolerance: Duration,
-    /// Time without records that advance the stream time of a partition, after which it advances with the clock.
+    /// Time without records that advance the stream time of a partition, after which it catches up with the time that has passed
+    /// since the last record, and advances with the clock.
     #[serde(with = "humantime_serde")]
     pub quiet_after: Duration,
     /// Worker threads that score; at least 1. More threads process more tasks in parallel.

@@ -142,7 +142,7 @@ fn check(all: &[Written], (early, late): (&[String], &[String]), decided: &BTree
 }
 
 /// Prints how late actions were, by the time of the broker: the due time, the punctuation within 100 ms, and the commit. Those by
-/// event time wait for stream time, which follows the clock when a partition is quiet.
+/// event time wait for stream time, which follows the clock from the last event on when a partition is quiet.
 fn lateness(all: &[Written], of: &[String]) {
     for rule in ["clock", "event"] {
         let own = all.iter().filter(|one| one.action.rule == rule);

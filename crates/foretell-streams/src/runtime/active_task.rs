@@ -140,28 +140,51 @@ impl ActiveTask {
         self.backlog.awaited(|input| self.task.buffered_of(input))
     }
 
-    /// Whether to ask the broker if all inputs are at their ends, because it has had nothing to do for `after`.
+    /// Whether it has nothing to do, and its stream time matters.
+    fn is_quiet(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+            && self.task.buffered() == 0
+            && self.awaited_input().is_none()
+            && self.task.follows_stream_time()
+    }
+
+    /// Whether to ask the broker if all inputs are at their ends, because it has nothing to do.
     pub(super) fn is_quiet_check_due(
         &self,
         now: Duration,
         after: Duration,
         every: Duration,
     ) -> bool {
-        matches!(self.phase, Phase::Running)
-            && self.task.buffered() == 0
-            && self.awaited_input().is_none()
-            && self.task.follows_stream_time()
-            && self.quiet.is_check_due(now, after, every)
+        self.is_quiet() && self.quiet.is_check_due(now, after, every)
     }
 
     /// Advances stream time by the result of a check, which is `None` if the broker did not answer.
     pub(super) fn finish_quiet_check(
         &mut self,
         is_at_end: Option<bool>,
+        after: Duration,
         every: Duration,
         clock: &dyn Clock,
     ) -> Result<(), StateError> {
-        let span = self.quiet.checked(clock.elapsed(), is_at_end, every);
+        let span = self.quiet.checked(clock.elapsed(), is_at_end, after, every);
+        self.advance_stream_time(span, clock)
+    }
+
+    /// Advances stream time up to `now`, at which no check is due, if it follows the clock.
+    pub(super) fn follow_clock(
+        &mut self,
+        now: Duration,
+        after: Duration,
+        clock: &dyn Clock,
+    ) -> Result<(), StateError> {
+        if !self.is_quiet() {
+            return Ok(());
+        }
+        let span = self.quiet.passed(now, after);
+        self.advance_stream_time(span, clock)
+    }
+
+    fn advance_stream_time(&mut self, span: Duration, clock: &dyn Clock) -> Result<(), StateError> {
         if span.is_zero() { Ok(()) } else { self.task.advance_stream_time(span, clock.now()) }
     }
 
@@ -243,9 +266,10 @@ impl ActiveTask {
         }
         self.task.punctuate_wall_clock(clock.now())?;
         // Records that do not advance stream time, such as late ones, do not keep the clock from doing so.
-        let has_advanced = self.task.stream_time() > stream_time;
-        if has_advanced || matches!(self.phase, Phase::Blocked { .. }) {
+        if matches!(self.phase, Phase::Blocked { .. }) {
             self.quiet.restart(clock.elapsed());
+        } else if self.task.stream_time() > stream_time {
+            self.quiet.advanced(clock.elapsed());
         }
         Ok(processed)
     }

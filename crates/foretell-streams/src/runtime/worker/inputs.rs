@@ -76,8 +76,10 @@ impl ActiveTasks {
     ) -> Result<(), TurnError> {
         let clock = parts.clock.as_ref();
         let (now, every) = (clock.elapsed(), quiet::check_interval(self.len()));
+        let after = parts.settings.quiet_after;
         for (number, active) in self.iter_mut() {
-            if !active.is_quiet_check_due(now, parts.settings.quiet_after, every) {
+            if !active.is_quiet_check_due(now, after, every) {
+                active.follow_clock(now, after, clock).map_err(TurnError::in_task(*number))?;
                 continue;
             }
             let is_at_end = active.task.inputs().iter().try_fold(true, |all, input| {
@@ -88,7 +90,7 @@ impl ActiveTasks {
             if let Err(error) = &is_at_end {
                 tracing::debug!(task = %number, %error, "stream time does not advance");
             }
-            let advanced = active.finish_quiet_check(is_at_end.ok(), every, clock);
+            let advanced = active.finish_quiet_check(is_at_end.ok(), after, every, clock);
             advanced.map_err(TurnError::in_task(*number))?;
             if !is_answered {
                 break; // The next task would have to wait as long.

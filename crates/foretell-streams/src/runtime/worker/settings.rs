@@ -20,8 +20,8 @@ pub struct WorkerSettings {
     /// default). A task merges its inputs by event time, so it waits until each input has been read to where it ended at
     /// the start (KIP-695).
     pub max_task_idle: Duration,
-    /// The time without records after which the stream time of a task advances with the clock, if all its inputs are read
-    /// to their ends (10 s by default).
+    /// The time without records after which the stream time of a task catches up with the time since the last one, and
+    /// advances with the clock, if all its inputs are read to their ends (10 s by default).
     pub quiet_after: Duration,
     /// Exactly once: the number of pending changes of a task after which they are flushed to the changelogs before the
     /// commit (1,000 by default). Below this, a key that is written several times is sent once per commit.
