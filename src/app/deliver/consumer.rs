@@ -101,13 +101,13 @@ impl Consumer {
         }
     }
 
-    /// Delivers until `stop`, waits for the attempts, commits and leaves the group.
+    /// Delivers until `stop`, then only what keeps delivered records from being committed; commits and leaves the group.
     ///
     /// # Errors
     /// If an operator must act. What was not committed is delivered again after the next start.
     pub(super) fn run(mut self, stop: &StopSignal) -> Result<(), String> {
         while !stop.is_stopped() {
-            if let Err(error) = self.turn(true) {
+            if let Err(error) = self.turn(false) {
                 self.recover(error)?;
             }
             if self.member.is_none() {
@@ -115,9 +115,12 @@ impl Consumer {
             }
         }
         let deadline = self.parts.clock.elapsed() + STOPPING_MAX;
-        while self.parts.deliveries.sending() > 0 && self.parts.clock.elapsed() < deadline {
-            if let Err(error) = self.turn(false) {
+        while self.member.is_some() || self.parts.deliveries.sending() > 0 {
+            if let Err(error) = self.turn(true) {
                 tracing::warn!(%error, "while stopping");
+                break;
+            }
+            if self.parts.deliveries.sending() == 0 || self.parts.clock.elapsed() >= deadline {
                 break;
             }
         }
@@ -135,8 +138,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// One turn of the loop. It begins attempts only if `is_starting`.
-    fn turn(&mut self, is_starting: bool) -> Result<(), BrokerError> {
+    fn turn(&mut self, is_stopping: bool) -> Result<(), BrokerError> {
         let wait = if self.parts.deliveries.sending() > 0 { BUSY_WAIT } else { IDLE_WAIT };
         let mut records = Vec::new();
         let polled = self.joined()?.poll(wait, &mut records);
@@ -150,10 +152,10 @@ impl Consumer {
             self.rebalance(rebalance)?;
         }
         self.take_results()?;
-        if is_starting {
+        if !is_stopping {
             self.admit();
-            self.start();
         }
+        self.start(is_stopping);
         self.commit()?;
         self.pause_and_resume()?;
         self.observe();
@@ -244,10 +246,16 @@ impl Consumer {
         }
     }
 
-    /// Begins every attempt that is due, and rejects what is no longer delivered.
-    fn start(&mut self) {
+    /// Begins the attempts that are due, and rejects what is no longer delivered.
+    fn start(&mut self, is_stopping: bool) {
         let now = Now::of(self.parts.clock.as_ref());
-        while let Some(next) = self.parts.deliveries.next(now) {
+        let deliveries = &mut self.parts.deliveries;
+        let mut next = || match is_stopping {
+            true => deliveries.next_before_stop(now),
+            false => deliveries.next(now),
+        };
+        let next: Vec<Next> = std::iter::from_fn(&mut next).collect();
+        for next in next {
             match next {
                 Next::Attempt { id, channel, action } => {
                     self.parts.threads.attempt(id, channel, action);

@@ -98,10 +98,11 @@ struct Channel {
     sending: usize,
 }
 
-/// A record, and the number of its open deliveries.
+/// A record, and the numbers of its deliveries and of those that are open.
 #[derive(Debug)]
 struct Entry {
     offset: Offset,
+    deliveries: usize,
     open: usize,
 }
 
@@ -143,9 +144,10 @@ impl Deliveries {
         action: Option<Arc<DueAction>>,
         now: Now,
     ) {
-        let open =
+        let deliveries =
             action.map_or(0, |action| self.open_on_channels(partition, offset, &action, now));
-        self.partitions.entry(partition).or_default().push_back(Entry { offset, open });
+        let entry = Entry { offset, deliveries, open: deliveries };
+        self.partitions.entry(partition).or_default().push_back(entry);
     }
 
     /// Opens a delivery on each channel that wants the action, and returns their number.
@@ -175,13 +177,36 @@ impl Deliveries {
 
     /// The next thing to do at this time; `None` if there is none.
     pub(super) fn next(&mut self, now: Now) -> Option<Next> {
-        (0..self.channels.len()).find_map(|channel| self.next_of(channel, now))
+        self.next_of_all(now, &|_| true)
     }
 
-    fn next_of(&mut self, channel: usize, now: Now) -> Option<Next> {
+    /// As [`Self::next`] before a stop: only what keeps the offset of a delivered record from being committed, since that record
+    /// would be delivered again after the next start.
+    pub(super) fn next_before_stop(&mut self, now: Now) -> Option<Next> {
+        let delivered = self.partitions.iter().filter_map(|(partition, entries)| {
+            let last = entries.iter().rfind(|entry| entry.open < entry.deliveries)?;
+            Some((*partition, last.offset))
+        });
+        let delivered: BTreeMap<Partition, Offset> = delivered.collect();
+        self.next_of_all(now, &|delivery| {
+            delivered.get(&delivery.partition).is_some_and(|last| delivery.offset <= *last)
+        })
+    }
+
+    fn next_of_all(&mut self, now: Now, is_wanted: &dyn Fn(&Delivery) -> bool) -> Option<Next> {
+        (0..self.channels.len()).find_map(|channel| self.next_of(channel, now, is_wanted))
+    }
+
+    fn next_of(
+        &mut self,
+        channel: usize,
+        now: Now,
+        is_wanted: &dyn Fn(&Delivery) -> bool,
+    ) -> Option<Next> {
         loop {
             let of = &mut self.channels[channel];
-            let (at, id) = *of.waiting.first().filter(|(at, _)| *at <= now.elapsed)?;
+            let mut due = of.waiting.iter().take_while(|(at, _)| *at <= now.elapsed);
+            let (at, id) = *due.find(|(_, id)| is_wanted(&self.open[id]))?;
             let delivery = self.open.get_mut(&id).expect("a waiting delivery is open");
             let expires_in = of.expires_in(&delivery.action, now.wall);
             let Some(expires_in) = expires_in else {
@@ -464,6 +489,36 @@ mod tests {
         fixture.finish(last[0].0, 1, Outcome::Delivered);
         assert_eq!(fixture.committable(), Some(3));
         assert_eq!(fixture.deliveries.records_of(Partition(0)), 0);
+    }
+
+    #[test]
+    fn a_stop_delivers_what_precedes_a_delivered_record_and_nothing_else() {
+        let mut fixture = Fixture::new(vec![settings("a")]);
+        for respondent in ["ann", "ann", "bob", "eve"] {
+            fixture.accept(respondent, "call");
+        }
+        let before_stop = |fixture: &mut Fixture| {
+            let now = fixture.now();
+            fixture.deliveries.next_before_stop(now).map(|next| match next {
+                Next::Attempt { id, action, .. } => (id, action.action_id.clone()),
+                Next::Reject { rejection, .. } => panic!("{rejection:?}"),
+            })
+        };
+        assert!(before_stop(&mut fixture).is_none(), "nothing is delivered");
+        let now = fixture.now();
+        let mut next = || match fixture.deliveries.next(now) {
+            Some(Next::Attempt { id, .. }) => id,
+            other => panic!("{other:?}"),
+        };
+        let (ann, bob) = (next(), next());
+        fixture.finish(bob, 0, Outcome::Delivered);
+        assert!(before_stop(&mut fixture).is_none(), "the second one of ann waits for the first");
+        fixture.finish(ann, 0, Outcome::Delivered);
+        let (second, id) = before_stop(&mut fixture).unwrap();
+        assert_eq!(id, "a1");
+        fixture.finish(second, 0, Outcome::Delivered);
+        assert!(before_stop(&mut fixture).is_none(), "the one of eve is left to the next start");
+        assert_eq!(fixture.committable(), Some(3));
     }
 
     #[test]
