@@ -3,6 +3,8 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
+
 use crate::{
     app::{
         cluster::Cluster,
@@ -82,6 +84,8 @@ pub fn init(
     }
     create_topics(config, cluster, observer)?;
     register_schemas(config, cluster, observer)?;
+    // A registry that has lost the schemas knows them again: a model may serve whose record could not be read before.
+    let has_model = !force && has_champion(config, cluster)?;
     if let Some(prepared) = &prepared {
         observer.step(&prepared.write(config, cluster, clock, force)?);
     }
@@ -143,23 +147,34 @@ fn register_schemas(
 }
 
 /// Whether a model serves. A new cluster has neither the topic nor the schema.
+///
+/// # Errors
+/// Also if a model serves whose record cannot be read, since the registry does not have its schema any more.
 fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
     let topic = &config.topics.models;
     if cluster.broker.partitions(topic)?.is_none() {
         return Ok(false);
     }
-    let mut serves = false;
-    let read = cluster.read_values(config, topic, |model: Model| {
-        serves |= model.alias.as_deref() == Some(CHAMPION);
-        ControlFlow::Continue(())
-    });
-    match read {
-        Ok(_) => Ok(serves),
+    let codec = match cluster.codec::<Model>(config, topic) {
+        Ok(codec) => codec,
         Err(error) => match error.downcast_ref() {
-            Some(CodecSetupError::NotRegistered { .. }) => Ok(false),
-            Some(_) | None => Err(error),
+            Some(CodecSetupError::NotRegistered { .. }) => return Ok(false),
+            Some(_) | None => return Err(error),
         },
-    }
+    };
+    let mut newest = None;
+    cluster.read_to_end(topic, |record| {
+        if record.key.as_deref() == Some(CHAMPION.as_bytes()) {
+            newest = record.value.as_ref().map(|bytes| codec.decode(bytes).map(drop));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    newest.transpose().map(|champion| champion.is_some()).with_context(|| {
+        format!(
+            "cannot read which model serves, in topic {topic}: restore the schema registry with the ids that records name, or \
+             train another first model with `foretell init --force`"
+        )
+    })
 }
 
 /// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of earlier studies warm-start it.

@@ -336,6 +336,7 @@ mod tests {
             metrics::ApplicationMetrics,
         },
     };
+    use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry as _};
     use foretell_ml::{
         DataPolicy, Label, ModelBundle, Origin, Scorer, Scratch,
         training::{Trial, evaluate},
@@ -590,6 +591,45 @@ mod tests {
         assert!(line.contains("25 of them new"), "{line}");
         let origin = project.train(&cluster, &[]).unwrap().lineage.origin;
         assert_eq!((origin.initial_examples, origin.stream_examples), (400, 1));
+    }
+
+    /// The topics are as before, and registering the schemas again gives them the ids that records name, or others.
+    #[test]
+    fn a_registry_that_lost_its_schemas_makes_init_train_nothing_in_vain() {
+        let (project, before) = (Project::new(), Cluster::embedded(&crate::app::clock()));
+        project.init(&before, false).unwrap();
+        let models = project.config(&[]).topics.models;
+        let records = |cluster: &Cluster| {
+            let mut models_written = 0;
+            let count = |_: &InputRecord| {
+                models_written += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            cluster.read_to_end(&models, count).unwrap();
+            (models_written, project.records(cluster).len())
+        };
+        let written = records(&before);
+        let with =
+            |registry: LocalRegistry| Cluster { registry: Arc::new(registry), ..before.clone() };
+        let same_ids = with(LocalRegistry::new());
+        let steps = project.init(&same_ids, false).unwrap();
+        assert!(steps.iter().any(|step| step.contains("a model serves already")), "{steps:?}");
+        assert_eq!(records(&same_ids), written);
+
+        let registry = LocalRegistry::new();
+        for size in 1..100 {
+            let schema = format!(r#"{{"type":"fixed","name":"F{size}","size":{size}}}"#);
+            registry.register(&format!("other-{size}"), &schema).unwrap();
+        }
+        let other_ids = with(registry);
+        let error = format!("{:#}", project.init(&other_ids, false).unwrap_err());
+        for words in ["which model serves", "restore the schema registry", "--force"] {
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(records(&other_ids), written, "nothing is trained or written");
+        project.init(&other_ids, true).unwrap();
+        let steps = project.init(&other_ids, false).unwrap();
+        assert!(steps.iter().any(|step| step.contains("a model serves already")), "{steps:?}");
     }
 
     #[test]
